@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from tests.people import Human, logged_in
-from tests.scheduling import ByServers, rank
-from tests.shop import Shop
+from tests.support.people import Human, logged_in
+from tests.support.shop import Shop
+from tests.support.xdist_scheduler import ByServers, rank
 from worker.stack import Stack, running_stack
 from worker.stack.stack_file import APPS, SERVERS
 
@@ -53,10 +53,15 @@ def whole() -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="session")
-def shop(whole: Stack) -> Iterator[Shop]:
+def whole_shop(whole: Stack) -> Iterator[Shop]:
     """The shop as its own database's owner sees it, and what jobs tell it."""
     with Shop.opened(whole) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def shop(whole_shop: Shop) -> Shop:
+    return whole_shop
 
 
 def _person(name: str) -> object:

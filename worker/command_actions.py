@@ -22,7 +22,7 @@ from worker.stack.status import StackStatus, check_status
 from worker.stack.supervisor import supervise
 
 if TYPE_CHECKING:
-    from worker.commands import CommandOutput, Json
+    from worker.command_output import CommandOutput, Json
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 

@@ -5,46 +5,17 @@ Imports nothing that loads slowly, because `justenough --help` loads this module
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated
 
 import typer
 
-Json = dict[str, Any]
+from worker.command_output import CommandOutput
 
 LifelineOption = Annotated[
     int | None,
     typer.Option("--lifeline", metavar="FD", hidden=True, help="With --detach: stop when the other end of this inherited pipe is closed."),
 ]
-
-
-class CommandOutput(Protocol):
-    """What the program passes in for these commands to print with. It also gives every command the options --output and --quiet."""
-
-    def emit(self, value: Json, *, table: Callable[[Json], None], names: Callable[[Json], Iterable[object]]) -> None:
-        """Print a value on stdout in the requested format."""
-
-    def print_table(self, header: Sequence[object], lines: Sequence[Sequence[object]]) -> None:
-        """Print a table on stdout."""
-
-    def print_fields(self, pairs: Iterable[tuple[str, object]]) -> None:
-        """Print names and values on stdout."""
-
-    def write_line(self, text: str) -> None:
-        """Print one line on stdout."""
-
-    def write_message(self, text: str) -> None:
-        """Print one line on stderr."""
-
-    def note(self, text: str) -> None:
-        """Print one line on stderr, nothing with --quiet."""
-
-    def print_error(self, error: Any) -> None:
-        """Print an error and its problems on stderr."""
-
-    def console_url(self) -> str | None:
-        """Return the value of --console-url."""
 
 
 def register(app: typer.Typer, output: CommandOutput) -> None:

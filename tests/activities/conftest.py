@@ -13,8 +13,8 @@ import yaml
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.secret import Secret
-from tests.activities.proxy import Door
-from tests.activities.shop import Desk, Shop, desk
+from tests.activities.tcp_door import Door
+from tests.activities.vault_shop import Desk, Shop, desk
 from worker.provisioning import PersonSeed, provision_vault
 from worker.stack import StackPaths, running_stack
 from worker.stack.postgres import superuser_dsn

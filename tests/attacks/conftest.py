@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.attacks.intruder import Intruder
-from tests.shop import Witness
+from tests.support.shop import Witness
 from worker.stack import Stack
 
 

@@ -24,8 +24,8 @@ from temporalio.exceptions import ActivityError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from tests.people import Human
-from tests.shop import Shop, access, spec
+from tests.support.people import Human
+from tests.support.shop import Shop, access, spec
 from worker.stack import Stack
 
 QUEUE = "intruder"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.attacks.intruder import Intruder
-from tests.people import TAKEN, Human
-from tests.shop import Shop, access, spec
+from tests.support.people import TAKEN, Human
+from tests.support.shop import Shop, access, spec
 
 pytestmark = pytest.mark.servers
 

@@ -17,11 +17,11 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from justenough.domain.jobs import bundle
-from tests.attacks import scanning
+from tests.attacks import secret_scan
 from tests.attacks.intruder import Intruder
-from tests.attacks.scanning import IDENTITY_TOKEN, VAULT_TOKEN, Scanned, everything
-from tests.people import TAKEN, Human
-from tests.shop import Shop, Witness, access, spec
+from tests.attacks.secret_scan import IDENTITY_TOKEN, VAULT_TOKEN, Scanned, everything
+from tests.support.people import TAKEN, Human
+from tests.support.shop import Shop, Witness, access, spec
 from worker.stack import Stack
 
 pytestmark = pytest.mark.servers
@@ -115,7 +115,7 @@ def told(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, lead: Human, 
     logs = {name: log_of(auditor, job) for name, job in ids.items()}
     # While one is locked still: what opens it is kept.
     assert intruder.reads("SELECT count(*) FROM locks WHERE job = ?", waiting) == [(1,)]
-    found = Told(jobs, logs, secrets, scanning.scan(everything(whole, intruder, auditor, ids.values()), wanted))
+    found = Told(jobs, logs, secrets, secret_scan.scan(everything(whole, intruder, auditor, ids.values()), wanted))
     assert ops.api.post(f"jobs/{waiting}/cancel").status_code == 202
     return found
 
@@ -196,8 +196,8 @@ def test_no_bearer_token_but_the_planted_ones_is_anywhere(told: Told, ops: Human
 def test_the_scan_knows_base64_wherever_it_begins(before: str) -> None:
     for after in ("", "x", "xy"):
         text = (before + TOKEN + after).encode()
-        assert any(form in base64.b64encode(text) for form in scanning.forms_of(TOKEN))
-        assert any(form in base64.urlsafe_b64encode(text) for form in scanning.forms_of(TOKEN))
+        assert any(form in base64.b64encode(text) for form in secret_scan.forms_of(TOKEN))
+        assert any(form in base64.urlsafe_b64encode(text) for form in secret_scan.forms_of(TOKEN))
 
 
 def test_jobs_logs_have_marks_where_the_secrets_were(told: Told) -> None:

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
+from tests.activities.broker.bad_upstream import upstream
+from tests.activities.broker.catalog_edits import offering
+from tests.activities.broker.model_server import Handler, model_server, says, streams
+from tests.activities.broker.remote_job import Answer, puppet
+from tests.activities.broker.test_tool_gateway import HEADERS, until_offered
 from tests.attacks.intruder import Intruder
-from tests.attacks.scanning import Scanned, everything, scan
+from tests.attacks.secret_scan import Scanned, everything, scan
 from tests.attacks.test_canary import OWN, api_key, log_of
-from tests.broker.model_server import Handler, model_server, says, streams
-from tests.broker.offering import offering
-from tests.broker.puppet import Answer, puppet
-from tests.broker.test_tools import HEADERS, until_offered
-from tests.broker.upstream import upstream
-from tests.people import Human
-from tests.shop import Shop, access
+from tests.support.people import Human
+from tests.support.shop import Shop, access
 from worker.stack import Stack, StackPaths
 
 pytestmark = pytest.mark.servers

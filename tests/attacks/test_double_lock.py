@@ -14,8 +14,8 @@ from justenough.adapters.vault import JobToken, Vault, VaultRefused, control_gro
 from justenough.domain.catalog.loader import ResolvedIssue
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.vault_names import job_role
-from tests.people import Human
-from tests.shop import Shop
+from tests.support.people import Human
+from tests.support.shop import Shop
 from worker.stack import Stack
 from worker.stack.plan import EMBEDDED_WORKER_CIDRS
 

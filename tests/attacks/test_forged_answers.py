@@ -11,9 +11,9 @@ import pytest
 from temporalio.api.common.v1 import Payload
 
 from tests.attacks.intruder import Intruder, ledger, plain, raw, told
-from tests.people import Human
-from tests.shop import Shop, access, spec
-from tests.waiting import until
+from tests.support.people import Human
+from tests.support.shop import Shop, access, spec
+from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.attacks.intruder import Call, Intruder, answer, in_group, ledger, told
-from tests.people import TAKEN, Human
-from tests.shop import Shop, Witness, access, spec
-from tests.waiting import until
+from tests.support.people import TAKEN, Human
+from tests.support.shop import Shop, Witness, access, spec
+from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 

@@ -12,8 +12,8 @@ import pytest
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.ids import new_job_id
 from tests.attacks.intruder import Call, Intruder, answer, denied, granted, in_group, job_input, ledger, session, told
-from tests.people import Human
-from tests.shop import Shop, Witness, access, spec
+from tests.support.people import Human
+from tests.support.shop import Shop, Witness, access, spec
 
 pytestmark = pytest.mark.servers
 

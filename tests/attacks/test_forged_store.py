@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.attacks.intruder import Intruder, denied, granted, in_group, job_input, plain, session, told
-from tests.people import TAKEN, Human
-from tests.shop import Shop, access, spec
-from tests.waiting import until
+from tests.support.people import TAKEN, Human
+from tests.support.shop import Shop, access, spec
+from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 

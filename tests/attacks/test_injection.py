@@ -13,11 +13,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.attacks import scanning
-from tests.broker.scripted import launched_agent, scripted_model
-from tests.broker.test_tools import an_order
-from tests.people import Human
-from tests.shop import Shop
+from tests.activities.broker.shop_agent import launched_agent, scripted_model
+from tests.activities.broker.test_tool_gateway import an_order
+from tests.attacks import secret_scan
+from tests.support.people import Human
+from tests.support.shop import Shop
 from worker.stack import Stack
 
 pytestmark = pytest.mark.servers
@@ -121,6 +121,6 @@ def test_no_secret_is_in_what_the_agent_said(attacked: Attacked, shop: Shop) -> 
             path: str(next(iter(vault.get(f"kv/data/{path}").raise_for_status().json()["data"]["data"].values())))
             for path in ("models/default", "tenants/globex/export", "tenants/acme/export")
         }
-    found = scanning.scan([("output", attacked.output.encode())], keys | {"control": "I want my money back"})
+    found = secret_scan.scan([("output", attacked.output.encode())], keys | {"control": "I want my money back"})
     assert found.names == {"control"}
     assert not found.tokens

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from justenough.domain.jobs import bundle
-from tests.people import Human
-from tests.shop import Shop, Witness, access, spec
+from tests.support.people import Human
+from tests.support.shop import Shop, Witness, access, spec
 from worker.stack import Stack
 
 pytestmark = pytest.mark.servers

@@ -29,7 +29,7 @@ import pytest
 from playwright.async_api import Browser, Page
 
 from tests.browser.rig import Foresee, Launch, Look, Open, Pages, Shot, check_axe, chromium, reached, shoot
-from tests.people import ENDED, Human
+from tests.support.people import ENDED, Human
 from worker.stack import Stack
 
 

@@ -17,7 +17,7 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request, async_playwright, expect
 
-from tests.people import ENDED, Human
+from tests.support.people import ENDED, Human
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 MISSING = (

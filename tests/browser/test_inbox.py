@@ -12,8 +12,8 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.rig import Foresee, Launch, Look, Open, Shot, reached
-from tests.people import Human
-from tests.shop import Shop, access, spec
+from tests.support.people import Human
+from tests.support.shop import Shop, access, spec
 
 pytestmark = pytest.mark.servers
 

@@ -9,8 +9,8 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.rig import Launch, Look, Open, Shot, reached
-from tests.people import Human
-from tests.shop import access, spec
+from tests.support.people import Human
+from tests.support.shop import access, spec
 
 pytestmark = pytest.mark.servers
 

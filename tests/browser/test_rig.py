@@ -10,8 +10,8 @@ import pytest
 from playwright.async_api import Browser, expect
 
 from tests.browser.rig import Launch, Open, Pages, check_axe, program, shoot
-from tests.browser.site import PASSWORDS, served
-from tests.shop import spec
+from tests.browser.sample_site import PASSWORDS, served
+from tests.support.shop import spec
 
 pytestmark = pytest.mark.servers
 

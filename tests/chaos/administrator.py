@@ -15,7 +15,7 @@ from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest, Si
 from temporalio.client import WorkflowExecutionStatus
 
 from tests.attacks.intruder import Intruder, raw
-from tests.waiting import until
+from tests.support.wait import until
 from worker.stack import Stack
 
 EARLY, LATE = 0, -1

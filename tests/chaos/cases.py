@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.chaos.administrator import EARLY, LATE, Administrator
+from tests.chaos.faulty_worker import STUCK
 from tests.chaos.steps import LEASES, ROLE, Stage, exposures, leashed
-from tests.chaos.worker import STUCK
-from tests.people import Human
-from tests.shop import Login
+from tests.support.people import Human
+from tests.support.shop import Login
 
 MENDED = {"JUSTENOUGH_TEST_BUGS": "_outcome", "JUSTENOUGH_TEST_LEASE": "12"}
 """A worker whose bug is one that workflows get over: what they did about it is in their histories, so no later code may do without."""

@@ -12,8 +12,8 @@ import yaml
 
 from tests.chaos.administrator import Administrator
 from tests.chaos.rig import Rig, Worker, rigged
-from tests.people import Human, logged_in
-from tests.shop import Shop, Witness
+from tests.support.people import Human, logged_in
+from tests.support.shop import Shop, Witness
 
 ARCHIVE_TTL = "20s"
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "shop"

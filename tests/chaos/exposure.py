@@ -20,11 +20,11 @@ from pathlib import Path
 import psycopg
 
 from tests.chaos.administrator import Administrator
-from tests.chaos.gate import JOB
+from tests.chaos.faulty_worker import LABEL
 from tests.chaos.rig import Rig, rigged
-from tests.chaos.worker import LABEL
-from tests.people import TAKEN, Human, logged_in
-from tests.shop import Login, Shop, access, spec
+from tests.chaos.vault_gate import JOB
+from tests.support.people import TAKEN, Human, logged_in
+from tests.support.shop import Login, Shop, access, spec
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "shop"
 SWITCHED = ("session", "compensation", "guard", "sweep")

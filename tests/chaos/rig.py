@@ -19,12 +19,12 @@ import httpx
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.secret import Secret
-from tests.activities.proxy import Door
-from tests.chaos.forked import Forked
-from tests.chaos.gate import Gate
-from tests.chaos.worker import NETS_OFF, OWN
-from tests.shop import Shop
-from tests.waiting import until
+from tests.activities.tcp_door import Door
+from tests.chaos.faulty_worker import NETS_OFF, OWN
+from tests.chaos.forked_workers import Forked
+from tests.chaos.vault_gate import Gate
+from tests.support.shop import Shop
+from tests.support.wait import until
 from worker.provisioning import provision_vault
 from worker.stack import Stack, StackPaths, running_stack
 from worker.stack.environment import own_environment

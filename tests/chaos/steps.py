@@ -9,11 +9,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.chaos.gate import Hold
 from tests.chaos.rig import Rig
-from tests.people import TAKEN, Human
-from tests.shop import Login, Shop, Witness, access, spec
-from tests.waiting import pause
+from tests.chaos.vault_gate import Hold
+from tests.support.people import TAKEN, Human
+from tests.support.shop import Login, Shop, Witness, access, spec
+from tests.support.wait import pause
 
 CREDS = r"/v1/database/creds/"
 LEASES = r"/v1/sys/leases/revoke/"

@@ -13,11 +13,11 @@ from psycopg.conninfo import conninfo_to_dict
 
 from activities.process.log_capture import MAX_OUTPUT_BYTES
 from activities.process.no_sandbox import FOLDER_PREFIX, MEMORY_FOLDER
+from tests.activities.process.job_process import alive
 from tests.chaos.rig import Rig
-from tests.people import Human
-from tests.session.support import alive
-from tests.shop import LOGIN, Login, Shop, Witness, access, spec
-from tests.waiting import until
+from tests.support.people import Human
+from tests.support.shop import LOGIN, Login, Shop, Witness, access, spec
+from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 

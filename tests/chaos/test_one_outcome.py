@@ -15,10 +15,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from temporalio.service import RPCError
 
 from tests.chaos.administrator import EARLY, Administrator
-from tests.chaos.agreement import assert_one_outcome
+from tests.chaos.consistency import assert_one_outcome
 from tests.chaos.rig import Rig
-from tests.people import ENDED, Human
-from tests.shop import Shop, spec
+from tests.support.people import ENDED, Human
+from tests.support.shop import Shop, spec
 
 pytestmark = pytest.mark.servers
 

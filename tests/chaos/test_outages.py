@@ -18,14 +18,14 @@ from console.auth import vault_directory
 from justenough.adapters.store import Store
 from justenough.domain.jobs.states import RevocationState
 from tests.chaos.administrator import Administrator
-from tests.chaos.agreement import assert_one_outcome
-from tests.chaos.latch import Latch, latch
+from tests.chaos.consistency import assert_one_outcome
+from tests.chaos.job_latch import Latch, latch
 from tests.chaos.rig import Rig
-from tests.cli.conftest import Cli
-from tests.newcomers import newcomer
-from tests.people import Human
-from tests.shop import Login, Shop, Witness, spec
-from tests.waiting import until
+from tests.console.cli.conftest import Cli
+from tests.support.new_people import newcomer
+from tests.support.people import Human
+from tests.support.shop import Login, Shop, Witness, spec
+from tests.support.wait import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 log = structlog.get_logger()

@@ -14,12 +14,12 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.chaos.agreement import assert_one_outcome
-from tests.chaos.latch import Latch, latch
+from tests.chaos.consistency import assert_one_outcome
+from tests.chaos.job_latch import Latch, latch
 from tests.chaos.rig import Rig, Worker
-from tests.people import Human
-from tests.shop import Login, Shop, Witness, access, spec
-from tests.waiting import until
+from tests.support.people import Human
+from tests.support.shop import Login, Shop, Witness, access, spec
+from tests.support.wait import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 

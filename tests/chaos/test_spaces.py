@@ -9,9 +9,9 @@ import pytest
 from justenough.adapters.store import Store
 from justenough.domain.jobs.states import RevocationState
 from tests.chaos.rig import Rig
-from tests.people import Human
-from tests.shop import LOGIN, Shop, Witness, access, spec
-from tests.waiting import until
+from tests.support.people import Human
+from tests.support.shop import LOGIN, Shop, Witness, access, spec
+from tests.support.wait import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 

@@ -17,13 +17,13 @@ from temporalio.client import Client, WorkflowExecutionStatus
 
 from justenough.adapters.store import Store
 from justenough.domain.core.ids import new_job_id
-from tests.chaos.agreement import assert_one_outcome
+from tests.chaos.consistency import assert_one_outcome
 from tests.chaos.exposure import ALL, ENDINGS, Case, Lab
+from tests.chaos.faulty_worker import LABEL
 from tests.chaos.rig import Rig
-from tests.chaos.worker import LABEL
-from tests.people import Human
-from tests.shop import Login, Shop, access, spec
-from tests.waiting import until
+from tests.support.people import Human
+from tests.support.shop import Login, Shop, access, spec
+from tests.support.wait import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 

@@ -8,12 +8,12 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus
 
 from tests.chaos.administrator import Administrator
-from tests.chaos.agreement import assert_one_story, endings
 from tests.chaos.cases import CASES, MENDED, REFUSED, STAND, Struck, strike_all
+from tests.chaos.consistency import assert_one_story, endings
 from tests.chaos.rig import Rig
 from tests.chaos.steps import staged
-from tests.people import Human
-from tests.shop import Shop
+from tests.support.people import Human
+from tests.support.shop import Shop
 
 pytestmark = pytest.mark.servers
 

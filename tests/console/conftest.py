@@ -19,9 +19,9 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.adapters.store import Store
 from justenough.domain.core.secret import Secret
-from tests.console.support import SHOP, Served, logged_in, serving
-from tests.console.telling import CURRENT, OTHERS, PEOPLE, PREVIOUS, SECRET, Clock, Town, folder_with
-from tests.plain_http import NO_TLS
+from tests.console.outbox_rig import CURRENT, OTHERS, PEOPLE, PREVIOUS, SECRET, Clock, Town, folder_with
+from tests.console.served_console import SHOP, Served, logged_in, serving
+from tests.support.plain_http import NO_TLS
 from worker.provisioning import PersonSeed, provision_vault
 from worker.stack.control import running_stack
 from worker.stack.paths import StackPaths

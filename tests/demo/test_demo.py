@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.interrupting import heeding
-from tests.stopping import stopped_with_us
-from tests.waiting import until
+from tests.support.detached_stacks import stopped_with_us
+from tests.support.terminal_signals import heeding
+from tests.support.wait import until
 from worker.stack import StackPaths, read_stack
 from worker.stack.control import find_running_stack
 from worker.stack.pidfile import read_pidfile

@@ -16,9 +16,9 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
 from console.temporal.fire_workflow import SCHEDULED_START
 from justenough.domain.approvals.tiers import Tier, Tiers
-from tests.workflows import sessions
-from tests.workflows.known import Need
-from tests.workflows.recording import FOLDER, normalised
+from tests.workflows import session_scripts
+from tests.workflows.history_files import FOLDER, normalised
+from tests.workflows.known_jobs import Need
 from tests.workflows.servers import QUEUE, Bench, Started, real
 
 QUICK = Tiers(
@@ -67,7 +67,7 @@ async def denied(bench: Bench) -> Started:
 
 async def refused(bench: Bench) -> Started:
     """The session finds that the order does not hold."""
-    return await bench.start(session=sessions.refuses)
+    return await bench.start(session=session_scripts.refuses)
 
 
 async def cancelled_waiting(bench: Bench) -> Started:
@@ -80,7 +80,7 @@ async def cancelled_waiting(bench: Bench) -> Started:
 
 async def cancelled_running(bench: Bench) -> Started:
     """Cancelled while its process runs."""
-    job = await bench.start(session=sessions.stays)
+    job = await bench.start(session=session_scripts.stays)
     await job.holds()
     await job.handle.cancel()
     return job
@@ -88,7 +88,7 @@ async def cancelled_running(bench: Bench) -> Started:
 
 async def cancelled_then_killed(bench: Bench) -> Started:
     """Its process takes too long over a cancel."""
-    job = await bench.start(session=sessions.lingers)
+    job = await bench.start(session=session_scripts.lingers)
     await job.holds()
     await job.handle.cancel()
     await job.known.until(lambda known: "asked to end" in known.ledger)
@@ -98,7 +98,7 @@ async def cancelled_then_killed(bench: Bench) -> Started:
 
 async def killed(bench: Bench) -> Started:
     """One credential is ended, then the job is killed."""
-    job = await bench.start(session=sessions.stays, unrecordable=True)
+    job = await bench.start(session=session_scripts.stays, unrecordable=True)
     await job.holds()
     await job.handle.signal("revoke_credential", f"c{job.known.job[1:]}-1")
     await job.known.until(lambda known: "revoked 1" in known.ledger)
@@ -116,7 +116,7 @@ async def killed_deciding(bench: Bench) -> Started:
 
 async def patient(bench: Bench) -> Started:
     """The steps after the session cannot be done at first."""
-    job = await bench.start(session=sessions.breaks, refusing={"revoke_job"}, down={"close"})
+    job = await bench.start(session=session_scripts.breaks, refusing={"revoke_job"}, down={"close"})
     await job.known.until(lambda known: known.tried["revoke_job"] > 0)
     job.known.refusing.clear()
     await job.known.until(lambda known: known.tried["close"] > 3)
@@ -134,7 +134,7 @@ async def locked(bench: Bench) -> Started:
 
 async def taken_back(bench: Bench) -> Started:
     """An approval is taken back while its job runs."""
-    job = await bench.start(needs=(Need(1),), session=sessions.stays)
+    job = await bench.start(needs=(Need(1),), session=session_scripts.stays)
     await job.answers("lead")
     await job.holds()
     await job.answers("lead", decision="withdraw")
@@ -145,7 +145,7 @@ async def taken_back(bench: Bench) -> Started:
 
 async def asked(bench: Bench) -> Started:
     """A running job asks for two more; one is approved, for the other nobody answers before it ends."""
-    job = await bench.start(session=sessions.stays, asked={2: 1, 3: 3})
+    job = await bench.start(session=session_scripts.stays, asked={2: 1, 3: 3})
     await job.holds()
     for number in (2, 3):
         await job.handle.signal("ask", job.known.request(number))
@@ -158,7 +158,7 @@ async def asked(bench: Bench) -> Started:
 
 async def terminated(bench: Bench) -> Started:
     """Its workflow is terminated; what is kept of it is its guard's."""
-    job = await bench.start(needs=(Need(1),), session=sessions.stays)
+    job = await bench.start(needs=(Need(1),), session=session_scripts.stays)
     await job.answers("lead")
     await job.holds()
     await job.handle.terminate()
@@ -167,7 +167,7 @@ async def terminated(bench: Bench) -> Started:
 
 async def worker_lost(bench: Bench) -> Started:
     """Its worker falls silent."""
-    return await bench.start(session=sessions.vanishes)
+    return await bench.start(session=session_scripts.vanishes)
 
 
 SCENES: tuple[Scene, ...] = (

@@ -8,9 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.people import TAKEN, Human
-from tests.shop import Shop, Witness, access, spec
-from tests.waiting import until
+from tests.support.people import TAKEN, Human
+from tests.support.shop import Shop, Witness, access, spec
+from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from justenough.domain.core.secret import Secret
-from tests.people import Human
-from tests.shop import Shop, access, spec
-from tests.warehouse import Fields, Warehouse
+from tests.support.people import Human
+from tests.support.shop import Shop, access, spec
+from tests.support.warehouse import Fields, Warehouse
 from worker.stack import Stack
 
 pytestmark = pytest.mark.servers

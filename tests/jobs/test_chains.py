@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from justenough.domain.policy.replay import PolicyReplay, replay_entries
-from tests.justenough.deciding import shop_rules
-from tests.newcomers import newcomer
-from tests.people import TAKEN, Human
-from tests.shop import Shop, access, spec
-from tests.waiting import until
+from tests.support.new_people import newcomer
+from tests.support.people import TAKEN, Human
+from tests.support.policy_samples import shop_rules
+from tests.support.shop import Shop, access, spec
+from tests.support.wait import until
 from worker.stack import Stack
 
 pytestmark = pytest.mark.servers

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from tests.attacks.intruder import Intruder, told
-from tests.people import TAKEN, Human
-from tests.shop import Shop, Witness, access, spec
+from tests.support.people import TAKEN, Human
+from tests.support.shop import Shop, Witness, access, spec
 
 pytestmark = pytest.mark.servers
 

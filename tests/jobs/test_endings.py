@@ -11,9 +11,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.people import TAKEN, Human
-from tests.shop import Login, Shop, Witness, access, spec
-from tests.waiting import until
+from tests.support.people import TAKEN, Human
+from tests.support.shop import Login, Shop, Witness, access, spec
+from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 

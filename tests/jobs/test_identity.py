@@ -27,9 +27,9 @@ from justenough.domain.core.errors import InvalidInput
 from justenough.domain.integrations.job_identity import TOKEN_LIFETIME
 from justenough.services.dependencies import Deps, open_worker_deps
 from justenough.services.verify_order import VerifiedOrder, verify_order
-from tests.people import Human
-from tests.shop import Shop, spec
-from tests.verifying import altered, verified
+from tests.support.identity_verifier import altered, verified
+from tests.support.people import Human
+from tests.support.shop import Shop, spec
 from worker.provisioning import WriteOutcome
 from worker.stack import Stack
 from worker.stack.seed import set_up_vault

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.people import Human
-from tests.shop import spec
+from tests.support.people import Human
+from tests.support.shop import spec
 
 pytestmark = pytest.mark.servers
 LOOK = """

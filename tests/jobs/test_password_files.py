@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
-from tests.people import Human
-from tests.shop import Login, Shop, access, spec
+from tests.support.people import Human
+from tests.support.shop import Login, Shop, access, spec
 
 pytestmark = pytest.mark.servers
 CONNECT = {"PGHOST": "host", "PGPORT": "port", "PGDATABASE": "dbname"}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from tests.broker.puppet import puppet
-from tests.people import Human
-from tests.shop import LOGIN, Login, Shop, Witness, access, spec
-from tests.waiting import until
+from tests.activities.broker.remote_job import puppet
+from tests.support.people import Human
+from tests.support.shop import LOGIN, Login, Shop, Witness, access, spec
+from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 SCRATCH = access("scratch", "write", deliver=LOGIN)

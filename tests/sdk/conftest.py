@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.people import Human
-from tests.sdk.remote import Remote, remote
+from tests.sdk.remote_python import Remote, remote
+from tests.support.people import Human
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.broker.test_access import opened
-from tests.broker.test_tools import an_order
-from tests.people import TAKEN, Human
-from tests.sdk.remote import Remote, remote
-from tests.shop import Login, Shop
-from tests.waiting import until
+from tests.activities.broker.test_runtime_requests import opened
+from tests.activities.broker.test_tool_gateway import an_order
+from tests.sdk.remote_python import Remote, remote
+from tests.support.people import TAKEN, Human
+from tests.support.shop import Login, Shop
+from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 TESTED = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.shop import Shop
-from tests.triggers.delivering import Sender
+from tests.support.shop import Shop
+from tests.triggers.event_sender import Sender
 
 
 @pytest.fixture(scope="session")

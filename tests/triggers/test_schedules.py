@@ -13,10 +13,10 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from justenough.adapters.configuration.configured_jobs import ScheduledJob, load_scheduled_jobs
 from justenough.domain.integrations.triggers import read_triggers
-from tests.people import Human
-from tests.shop import Shop
-from tests.triggers.taken_over import TakenOver
-from tests.waiting import until
+from tests.support.people import Human
+from tests.support.shop import Shop
+from tests.support.wait import until
+from tests.triggers.stolen_console import TakenOver
 
 pytestmark = pytest.mark.servers
 

@@ -14,10 +14,10 @@ import pytest
 from justenough.adapters.configuration.configured_jobs import load_triggered_jobs
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.integrations.triggers import read_triggers
-from tests.people import TAKEN, Human
-from tests.shop import Shop
-from tests.triggers.delivering import Sender, event
-from tests.triggers.taken_over import TakenOver
+from tests.support.people import TAKEN, Human
+from tests.support.shop import Shop
+from tests.triggers.event_sender import Sender, event
+from tests.triggers.stolen_console import TakenOver
 
 pytestmark = pytest.mark.servers
 

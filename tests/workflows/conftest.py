@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.workflows import sessions
+from tests.workflows import session_scripts
 from tests.workflows.servers import Bench, Lost, real, skipping
 
 
@@ -40,11 +40,11 @@ async def server() -> AsyncIterator[Bench]:
 async def lost(server: Bench) -> Lost:
     """Jobs whose worker dies while they run. What tells of a death is ten real seconds of silence, so they are started before all tests."""
     jobs = {
-        "plain": await server.start(session=sessions.vanishes),
-        "revocation away": await server.start(session=sessions.vanishes, failing=Counter(revoke_job=2)),
+        "plain": await server.start(session=session_scripts.vanishes),
+        "revocation away": await server.start(session=session_scripts.vanishes, failing=Counter(revoke_job=2)),
         # Three times amid the workflow's tasks, then after 0, 1, 3 and 7 s; the next try comes when the job has been revoked long since.
-        "answers away": await server.start(session=sessions.vanishes, failing=Counter(take_answers=7)),
-        "killed": await server.start(session=sessions.vanishes),
+        "answers away": await server.start(session=session_scripts.vanishes, failing=Counter(take_answers=7)),
+        "killed": await server.start(session=session_scripts.vanishes),
     }
     for job in jobs.values():
         await job.holds()

@@ -46,8 +46,8 @@ from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.states import Action, JobState
 from justenough.domain.ledger.events import Event, EventType, build_event
-from tests.workflows.known import Known, Need
-from tests.workflows.sessions import works
+from tests.workflows.known_jobs import Known, Need
+from tests.workflows.session_scripts import works
 
 TIERS = Tiers(
     tiers={

@@ -26,7 +26,7 @@ from justenough.domain.contracts.workflow_messages import JobInput, JobResult
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.jobs.states import JobState
 from tests.workflows.fakes import TIERS, Fakes
-from tests.workflows.known import Known
+from tests.workflows.known_jobs import Known
 from workflows.guard import Guard
 from workflows.job import Job
 from workflows.sweep import Prove, Sweep

@@ -8,7 +8,7 @@ import pytest
 
 from justenough.domain.contracts.workflow_messages import JobResult
 from justenough.domain.jobs.states import JobState
-from tests.workflows.known import Need
+from tests.workflows.known_jobs import Need
 from tests.workflows.servers import Bench
 
 SILENCE = "write on orders-db was denied by silence: no tier answered in time"

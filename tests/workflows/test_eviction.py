@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from justenough.domain.jobs.states import JobState
-from tests.workflows import sessions
-from tests.workflows.known import Need
+from tests.workflows import session_scripts
+from tests.workflows.known_jobs import Need
 from tests.workflows.servers import Bench, Started
 
 EXPECTED = "Completing activity as failed"
@@ -57,7 +57,7 @@ async def test_a_job_that_waits_is_replayed(server: Bench, queue: str, caplog: p
 STATES: dict[str, tuple[dict[str, Any], Callable[[Started], Awaitable[None]]]] = {
     "deciding": ({"down": {"decide_requests"}}, lambda job: job.known.until(lambda known: known.tried["decide_requests"] > 3)),
     "waiting": ({"needs": (Need(1), Need(2))}, Started.waits),
-    "running": ({"session": sessions.stays}, Started.holds),
+    "running": ({"session": session_scripts.stays}, Started.holds),
 }
 
 
@@ -79,7 +79,7 @@ async def test_a_job_that_revokes_is_replayed_and_a_late_cancel_still_changes_no
     server: Bench, queue: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with silent(caplog):
-        job = await server.start(queue=queue, session=sessions.leaves_something, down={"revoke_job", "close"})
+        job = await server.start(queue=queue, session=session_scripts.leaves_something, down={"revoke_job", "close"})
         await job.known.until(lambda known: known.tried["revoke_job"] > 0)
         await crowd(server, queue)
         await job.handle.cancel()
@@ -95,7 +95,7 @@ async def test_a_job_that_revokes_is_replayed_and_a_late_cancel_still_changes_no
 
 async def test_a_guard_is_replayed_while_it_waits_and_while_it_revokes(server: Bench, queue: str, caplog: pytest.LogCaptureFixture) -> None:
     with silent(caplog):
-        job = await server.start(queue=queue, needs=(Need(1),), session=sessions.stays)
+        job = await server.start(queue=queue, needs=(Need(1),), session=session_scripts.stays)
         await job.answers("lead")
         await job.holds()
         job.known.down.add("revoke_job")

@@ -12,15 +12,15 @@ from temporalio.client import WorkflowHandle
 from justenough.domain.contracts.workflow_messages import GuardInput
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.jobs.states import JobState
-from tests.workflows import sessions
-from tests.workflows.known import Known, Need
+from tests.workflows import session_scripts
+from tests.workflows.known_jobs import Known, Need
 from tests.workflows.servers import QUEUE, Bench, Started
 from workflows import options
 
 
 async def guarded(server: Bench, **setup: Any) -> tuple[Started, WorkflowHandle[Any, Any]]:
     """Start a job that a person approves, and return it with its guard once it holds a credential."""
-    job = await server.start(needs=(Need(1),), **{"session": sessions.stays, **setup})
+    job = await server.start(needs=(Need(1),), **{"session": session_scripts.stays, **setup})
     await job.answers("lead")
     await job.holds()
     return job, server.client.get_workflow_handle(f"{job.known.job}-guard")
@@ -61,7 +61,7 @@ async def test_a_guard_revokes_and_closes_a_job_whose_workflow_times_out(server:
 
 
 async def test_a_guard_revokes_what_a_session_holds_that_never_says_a_word_again(server: Bench) -> None:
-    job, guard = await guarded(server, session=sessions.vanishes)
+    job, guard = await guarded(server, session=session_scripts.vanishes)
     await job.handle.terminate()
     assert await guard.result() is True
     assert not job.known.alive

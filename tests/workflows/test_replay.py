@@ -11,8 +11,8 @@ from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
 from console.temporal.fire_workflow import Fire
-from tests.workflows.changed import ClosesPatiently, GoesUnguarded, WaitsFirst
-from tests.workflows.recording import FOLDER, recorded, texts_in
+from tests.workflows.careless_edits import ClosesPatiently, GoesUnguarded, WaitsFirst
+from tests.workflows.history_files import FOLDER, recorded, texts_in
 from tests.workflows.servers import WORKFLOWS
 from workflows.guard import Guard
 from workflows.job import Job

@@ -12,7 +12,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 
 from justenough.domain.jobs.states import JobState
-from tests.workflows.known import Need
+from tests.workflows.known_jobs import Need
 from tests.workflows.servers import Bench, Started
 from workflows import options
 

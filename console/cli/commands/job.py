@@ -252,7 +252,7 @@ def _print_logs(api: ConsoleApiClient, job: str) -> None:
 
 
 def _follow_logs(api: ConsoleApiClient, job: str, *, as_json: bool) -> None:
-    from console.cli.watch.polling import POLL_INTERVAL_S, OutageTolerance  # noqa: PLC0415 - only commands that wait need it
+    from console.cli.watch.poll import POLL_INTERVAL_S, OutageTolerance  # noqa: PLC0415 - only commands that wait need it
     from justenough.domain.jobs.states import JobState  # noqa: PLC0415
 
     outage, after, has_ended = OutageTolerance(), -1, False

@@ -18,7 +18,7 @@ from pathlib import Path
 from console.cli.client import config
 from console.cli.demo.login_probe import LoginProbe
 from console.cli.json_object import Json
-from console.cli.watch.polling import poll_until
+from console.cli.watch.poll import poll_until
 
 DIM, BOLD, RED, GREEN, PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
 STATE_TIMEOUT_S = 60.0

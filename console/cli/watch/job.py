@@ -11,7 +11,7 @@ from console.cli.arguments import path_segment
 from console.cli.client.api import ConsoleApiClient
 from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable
 from console.cli.json_object import Json
-from console.cli.watch import polling
+from console.cli.watch import poll
 from justenough.domain.jobs.states import JobState, RevocationState
 
 STREAM_TIMEOUT_S = 10.0
@@ -71,8 +71,8 @@ class JobFollower:
     """Of the monotonic clock; None to wait as long as it takes."""
     _position: int = 0
     _unconfirmed_since: float | None = None
-    _streams: polling.StreamHealth = field(default_factory=polling.StreamHealth)
-    _outage: polling.OutageTolerance = field(default_factory=polling.OutageTolerance)
+    _streams: poll.StreamHealth = field(default_factory=poll.StreamHealth)
+    _outage: poll.OutageTolerance = field(default_factory=poll.OutageTolerance)
 
     def follow(self) -> JobWaitResult:
         """Return the job once it has ended and its credentials are revoked, or as it is at the deadline. Raises Failure, Unreachable."""
@@ -81,7 +81,7 @@ class JobFollower:
             if self._streams.is_usable:
                 self._read_stream()
             else:
-                time.sleep(polling.POLL_INTERVAL_S)
+                time.sleep(poll.POLL_INTERVAL_S)
             job = self._fetch_job()
             self._read_timeline()
         self._read_timeline()
@@ -107,14 +107,14 @@ class JobFollower:
         except Unreachable:
             # A console that fails at once is down, which says nothing about streams.
             is_silent = is_silent and time.monotonic() - began > timeout_s / 2
-            time.sleep(min(polling.POLL_INTERVAL_S, self._stream_timeout()))
+            time.sleep(min(poll.POLL_INTERVAL_S, self._stream_timeout()))
         except NotLoggedIn:
             raise
         except Failure as error:
-            self._streams.fall_back(error.message, poll_interval_s=polling.POLL_INTERVAL_S)
+            self._streams.fall_back(error.message, poll_interval_s=poll.POLL_INTERVAL_S)
             return
         if is_silent and not self._is_past_deadline():
-            self._streams.record_silence(poll_interval_s=polling.POLL_INTERVAL_S)
+            self._streams.record_silence(poll_interval_s=poll.POLL_INTERVAL_S)
 
     def _fetch_job(self) -> Json:
         return self._outage.retry(lambda: self.api.get(self._path))

@@ -26,7 +26,7 @@ from console.cli.options import CliOutputFormat, current_options
 from console.cli.render.output import note
 from console.cli.render.request_table import request_changes, request_table_lines
 from console.cli.watch.job import WatchedEvent, parse_event_stream
-from console.cli.watch.polling import StreamHealth
+from console.cli.watch.poll import StreamHealth
 
 ChangeHandler = Callable[[Json, list[str]], None]
 """Takes a request and the sentences that say what changed about it."""

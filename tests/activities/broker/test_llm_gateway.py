@@ -1,0 +1,447 @@
+"""A running job talks to its model through its broker: it gets answers, never the key, and no more than its budget."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from activities.broker.llm.gateway import MAX_CONCURRENT_CALLS
+from tests.activities.broker.model_server import Handler, ModelServer, endless, fails, holds, piece, says, silent, streams
+from tests.activities.broker.remote_job import Answer, Puppet, puppet
+from tests.activities.broker.test_runtime_requests import entries, opened
+from tests.support.people import TAKEN, Human
+from tests.support.shop import Shop
+from tests.support.wait import until
+
+pytestmark = pytest.mark.servers
+
+CHAT = "/openai/v1/chat/completions"
+MODEL = {"name": "default", "requests": 50, "tokens": 100_000}
+
+
+def ask(job: Puppet, *, model: str = "gpt-4o", prints: bool = False, **more: Any) -> Answer:
+    question = {"model": model, "messages": [{"role": "user", "content": "What is in ticket 4711?"}], **more}
+    return job.asks("POST", CHAT, question, prints=prints)
+
+
+def used(ops: Human, job: str) -> dict[str, tuple[int, int, int]]:
+    """What the ledger says of a job's model: by outcome, calls and tokens of questions and answers."""
+    found: dict[str, tuple[int, int, int]] = {}
+    for one in entries(ops, job, "model.used"):
+        counts = one["calls"], one["prompt_tokens"], one["completion_tokens"]
+        found[one["outcome"]] = tuple(a + b for a, b in zip(found.get(one["outcome"], (0, 0, 0)), counts, strict=True))
+    return found
+
+
+def key_of(shop: Shop) -> str:
+    with shop.admin() as vault:
+        return str(vault.get("kv/data/models/default").raise_for_status().json()["data"]["data"]["key"])
+
+
+def assert_over(seen: dict[str, Any], shop: Shop) -> None:
+    """Fail unless the job's grant is over. Its key lives on, as every key in kv does, and is said to."""
+    assert {item["state"] for item in seen["credentials"]} == {"expired"}
+    assert shop.tokens_of(seen["id"]) == []
+
+
+def events_of(answer: Answer) -> list[str]:
+    return [line.removeprefix("data: ") for line in answer.body.split("\n\n") if line]
+
+
+def error_of(answer: Answer) -> dict[str, Any]:
+    found: dict[str, Any] = answer.json["error"]
+    assert set(found) == {"message", "type", "code", "param"}
+    return found
+
+
+def test_a_job_gets_its_models_answer_and_the_server_gets_the_key_that_the_job_never_sees(
+    ops: Human, shop: Shop, model: ModelServer
+) -> None:
+    key = key_of(shop)
+    tools = [{"type": "function", "function": {"name": "find", "arguments": '{"id": 7}'}, "id": "t1"}]
+    model.will(says("It asks for a refund.", tool_calls=tools))
+    with puppet(ops, model=MODEL) as job:
+        answer = ask(job, temperature=0.5)
+        assert answer.status == 200, answer.body
+        assert answer.json["choices"][0]["message"] == {"role": "assistant", "content": "It asks for a refund.", "tool_calls": tools}
+        assert answer.json["usage"]["total_tokens"] == 42
+        # It is recorded beside the answer, not before it.
+        (first,) = until(lambda: entries(ops, job.job, "model.used"), "the first call is recorded")
+        assert (first["model"], first["calls"], first["prompt_tokens"], first["outcome"]) == ("gpt-4o", 1, 30, "answered")
+        assert ask(job).status == 200
+        assert model.keys == [f"Bearer {key}"] * 2
+        assert model.asked[0] == {
+            "model": "gpt-4o",
+            "messages": [{"role": "user", "content": "What is in ticket 4711?"}],
+            "temperature": 0.5,
+        }
+        assert key not in json.dumps(job.env)
+        assert job.env["OPENAI_BASE_URL"] == job.env["JUSTENOUGH_BROKER_URL"] + "/openai/v1"
+        assert job.env["OPENAI_API_KEY"] == job.env["JUSTENOUGH_BROKER_TOKEN"]
+    seen = ops.job(job.job)
+    assert used(ops, job.job) == {"answered": (2, 60, 24)}
+    (credential,) = seen["credentials"]
+    assert (credential["resource"], credential["revocable"], credential["state"]) == ("model-api", "never", "expired")
+    (use,) = entries(ops, job.job, "credential.used")
+    assert use == {"credential": credential["id"], "what": "the model gateway: default"}
+    assert_over(seen, shop)
+    assert key not in json.dumps([seen, ops.ledger(job.job)])
+
+
+def test_a_stream_passes_as_it_comes_and_the_gateways_own_question_for_the_usage_is_not_the_jobs(ops: Human, model: ModelServer) -> None:
+    with puppet(ops, model=MODEL) as job:
+        model.will(streams("One ", "two"))
+        answer = ask(job, stream=True)
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert events_of(answer) == [json.dumps(piece("One ")), json.dumps(piece("two")), "[DONE]"]
+        assert model.asked[0]["stream_options"] == {"include_usage": True}
+        told = events_of(ask(job, stream=True, stream_options={"include_usage": True}))
+        assert json.loads(told[2])["usage"]["total_tokens"] == 42
+        model.will(streams("four", "four", usage=None))
+        assert ask(job, stream=True).status == 200
+    ((_, prompt, completion),) = used(ops, job.job).values()
+    assert (prompt > 60, completion) == (True, 24 + 2)
+    assert sum(one["estimated"] for one in entries(ops, job.job, "model.used")) == 1
+
+
+def test_each_piece_of_a_stream_is_there_before_the_next_is_sent(ops: Human, model: ModelServer) -> None:
+    first_seen = threading.Event()
+
+    def does(handler: Handler, asked: dict[str, Any]) -> None:
+        del asked
+        handler.begin()
+        handler.send(piece("first"))
+        assert first_seen.wait(180)
+        handler.send(piece("second"))
+        handler.send("[DONE]")
+
+    model.will(does)
+    with puppet(ops, model=MODEL) as job:
+        seen = []
+        for line in job.streams("POST", CHAT, {"model": "scripted", "messages": [], "stream": True}):
+            seen.append(line)
+            if line == f"data: {json.dumps(piece('first'))}":
+                first_seen.set()
+    assert [line for line in seen if line][-2:] == [f"data: {json.dumps(piece('second'))}", "data: [DONE]"]
+
+
+def test_the_key_is_taken_out_of_whatever_a_server_sends_back(ops: Human, shop: Shop, model: ModelServer) -> None:
+    key = key_of(shop)
+    with puppet(ops, model=MODEL) as job:
+        model.will(lambda handler, asked: says(str(handler.headers))(handler, asked))
+        echoed = ask(job, prints=True)
+        assert echoed.status == 200
+        assert "[redacted]" in echoed.body
+        model.will(streams("it is ", key, " indeed"))
+        streamed = ask(job, stream=True)
+        assert "[redacted]" in streamed.body
+        model.will(fails(400, {"error": {"message": f"bad request with {key}", "code": key}}, X_Request_Id=key))
+        refused = ask(job)
+        assert (refused.status, error_of(refused)["message"]) == (400, "bad request with [redacted]")
+        model.will(fails(401, {"error": {"message": f"Incorrect API key provided: {key[:8]}***"}}))
+        unknown = ask(job)
+        assert (unknown.status, error_of(unknown)["code"]) == (502, "upstream_refused_key")
+        assert key[:8] not in unknown.body
+        for answer in (echoed, streamed, refused, unknown):
+            assert key not in answer.body + json.dumps(answer.headers)
+    log = ops.api.get(f"jobs/{job.job}/logs").text
+    assert "[redacted]" in log
+    assert key not in log
+
+
+def test_a_budget_of_requests_is_not_passed(ops: Human, model: ModelServer) -> None:
+    model.will(says("Hello"))
+    with puppet(ops, model={**MODEL, "requests": 2}) as job:
+        assert [ask(job).status for _ in range(4)] == [200, 200, 429, 429]
+        error = error_of(ask(job))
+        assert (error["code"], error["type"]) == ("requests_budget_exceeded", "insufficient_quota")
+        assert "budget of 2 model requests" in error["message"]
+        assert ask(job).headers["x-should-retry"] == "false"
+        assert len(model.asked) == 2
+    assert used(ops, job.job) == {"answered": (2, 60, 24), "over_budget": (4, 0, 0)}
+
+
+def test_a_budget_of_tokens_ends_calls_and_cuts_a_stream_that_goes_past_it(ops: Human, model: ModelServer) -> None:
+    with puppet(ops, model={**MODEL, "tokens": 60}) as job:
+        model.will(says("Hello"))
+        assert ask(job).status == 200
+        model.will(endless)
+        cut = ask(job, stream=True)
+        assert cut.status == 200
+        assert json.loads(events_of(cut)[-1])["error"]["code"] == "tokens_budget_exceeded"
+        assert model.left.wait(180)
+        over = ask(job)
+        assert (over.status, error_of(over)["code"]) == (429, "tokens_budget_exceeded")
+
+
+@pytest.mark.parametrize(
+    "body, status, code, param",
+    [
+        ({"model": "o9-secret", "messages": []}, 403, "model_not_allowed", None),
+        ({"model": "gpt-4\n", "messages": []}, 403, "model_not_allowed", None),
+        ({"model": 4, "messages": []}, 400, "invalid_request", "model"),
+        ({"model": "gpt-4o", "messages": "hi"}, 400, "invalid_request", "messages"),
+        ({"model": "gpt-4o", "messages": [], "stream": "yes"}, 400, "invalid_request", "stream"),
+        ({"model": "gpt-4o", "messages": [], "stream_options": 1}, 400, "invalid_request", "stream_options"),
+        ({"model": "gpt-4o", "messages": [], "models": ["o9-secret"]}, 400, "invalid_request", "models"),
+        ({"model": "gpt-4o", "messages": [], "fallbacks": ["o9-secret"]}, 400, "invalid_request", "fallbacks"),
+        ({"model": "gpt-4o", "messages": [], "api_base": "https://elsewhere.example"}, 400, "invalid_request", "api_base"),
+        ([], 400, "invalid_request", None),
+        ({"model": "gpt-4o", "messages": ["x" * 5_000_000]}, 413, "question_too_large", None),
+    ],
+)
+def test_what_is_no_question_or_of_no_allowed_model_is_refused_in_openais_form(
+    thinking: Puppet, model: ModelServer, body: Any, status: int, code: str, param: str | None
+) -> None:
+    model.will(says("Hello"))
+    answer = thinking.asks("POST", CHAT, body)
+    assert (answer.status, error_of(answer)["code"], error_of(answer)["param"]) == (status, code, param), answer.body
+    assert model.asked == []
+
+
+def test_a_body_that_is_no_json_is_refused(thinking: Puppet) -> None:
+    answer = thinking.asks("POST", CHAT, raw="{")
+    assert (answer.status, error_of(answer)["message"]) == (400, "the body is not JSON")
+
+
+def test_the_list_of_models_names_those_that_the_job_may_use(thinking: Puppet, model: ModelServer) -> None:
+    del model
+    listed = thinking.asks("GET", "/openai/v1/models")
+    assert [one["id"] for one in listed.json["data"]] == ["gpt-4o", "scripted"]
+
+
+@pytest.mark.parametrize("action", ["read", "write"])
+def test_the_key_itself_is_refused_to_the_job_and_the_attempt_is_recorded(ops: Human, thinking: Puppet, action: str) -> None:
+    refused = thinking.access("model-api", action)
+    assert refused.status == 403, refused.body
+    assert "only the broker's gateways use model-api" in refused.body
+    assert f"{action} on model-api" in [one["asked"] for one in entries(ops, thinking.job, "access.refused")]
+
+
+@pytest.mark.parametrize(
+    "more, path, says",
+    [
+        ({"model": {**MODEL, "name": "defualt"}}, "model.name", "unknown model 'defualt'; did you mean 'default'?"),
+        ({"model": {**MODEL, "requests": 1001}}, "model.requests", "1,001 is more than 1,000"),
+        ({"model": {**MODEL, "tokens": 2_000_000}}, "model.tokens", "2,000,000 is more than 1,000,000"),
+        ({"model": {"name": "default"}}, "model.requests", "required"),
+        ({"model": MODEL, "environment": "test"}, "environment", "model-api is in environment 'prod'"),
+        (
+            {"access": [{"resource": "model-api", "action": "read", "ttl": "5m", "reason": "x"}]},
+            "access[0].resource",
+            "no job gets its credential",
+        ),
+    ],
+)
+def test_a_spec_that_asks_for_what_it_cannot_have_is_refused_by_path(ops: Human, more: dict[str, Any], path: str, says: str) -> None:
+    spec = {"name": "thinker", "task": "Think", "environment": "prod", "run": {"command": ["true"]}, **more}
+    answer = ops.api.post("jobs", json=ops.order(spec))
+    assert answer.status_code == 422, answer.text
+    assert any(one["path"] == path and says in one["message"] for one in answer.json()["errors"]), answer.text
+
+
+def test_a_job_whose_spec_asks_for_no_model_has_none(talking: Puppet) -> None:
+    answer = ask(talking)
+    assert (answer.status, error_of(answer)["code"]) == (404, "no_model")
+    assert not [name for name in talking.env if name.startswith("OPENAI")]
+
+
+@pytest.mark.parametrize(
+    "does, status, code",
+    [
+        (fails(500, "Internal error"), 502, "upstream_failed"),
+        (fails(302, "", Location="http://127.0.0.1:1/"), 502, "upstream_failed"),
+        (fails(429, {"error": {"message": "Slow down", "code": "rate_limit_exceeded"}}, Retry_After="7"), 429, "rate_limit_exceeded"),
+        (fails(404, {"error": {"message": "No such model"}}), 404, "upstream_refused"),
+        (fails(200, "no json"), 502, "upstream_failed"),
+        (fails(200, {"choices": []}, Content_Encoding="gzip"), 502, "upstream_failed"),
+    ],
+)
+def test_what_goes_wrong_at_the_server_is_told_in_openais_form(
+    thinking: Puppet, model: ModelServer, does: Any, status: int, code: str
+) -> None:
+    model.will(does)
+    answer = ask(thinking)
+    assert (answer.status, error_of(answer)["code"]) == (status, code), answer.body
+    assert answer.headers.get("retry-after") == ("7" if status == 429 else None)
+
+
+def test_a_server_that_says_nothing_or_goes_on_forever_is_given_up_in_time(ops: Human, shop: Shop, model: ModelServer) -> None:
+    with puppet(ops, model={"name": "hasty", "requests": 5, "tokens": 1_000_000}) as job:
+        model.will(silent)
+        slow = ask(job)
+        assert (slow.status, error_of(slow)["code"]) == (504, "upstream_timeout")
+        assert model.left.wait(180)
+    assert_over(ops.job(job.job), shop)
+
+
+def test_a_kill_ends_a_stream_at_once_and_the_grant_with_it(ops: Human, shop: Shop, model: ModelServer) -> None:
+    model.will(endless)
+    with puppet(ops, model={**MODEL, "tokens": 1_000_000}) as job:
+        job.begins("POST", CHAT, {"model": "scripted", "messages": [], "stream": True})
+        assert model.reached.wait(180)
+        assert ops.api.post(f"jobs/{job.job}/kill").status_code == 202
+        assert model.left.wait(180)
+        seen = ops.until(job.job)
+    assert_over(seen, shop)
+    assert used(ops, job.job)["cut"][0] == 1
+
+
+def test_a_job_has_so_many_calls_at_once_and_no_more(thinking: Puppet, model: ModelServer) -> None:
+    model.will(holds)
+    asked = {"model": "scripted", "messages": [], "stream": True}
+    shown = {"Authorization": f"Bearer {thinking.env['OPENAI_API_KEY']}"}
+    with httpx.Client(base_url=thinking.env["OPENAI_BASE_URL"], headers=shown, timeout=180, trust_env=False) as http, ExitStack() as held:
+        for _ in range(MAX_CONCURRENT_CALLS):
+            answer = held.enter_context(http.stream("POST", "/chat/completions", json=asked))
+            assert answer.status_code == 200
+        one_more = http.post("/chat/completions", json=asked)
+        assert (one_more.status_code, one_more.json()["error"]["code"], one_more.headers["retry-after"]) == (429, "asked_too_often", "1")
+        held.close()
+        assert model.left.wait(180)
+        model.will(says("Hello"))
+        until(lambda: ask(thinking).status == 200, "there is room again")
+
+
+def test_nobody_but_the_job_reaches_its_model(thinking: Puppet, model: ModelServer) -> None:
+    model.will(says("Hello"))
+    with httpx.Client(base_url=thinking.env["OPENAI_BASE_URL"], timeout=180, trust_env=False) as http:
+        for shown in ({}, {"Authorization": "Bearer sk-guessed"}):
+            answer = http.post("/chat/completions", json={"model": "gpt-4o", "messages": []}, headers=shown)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert model.asked == []
+
+
+def test_many_calls_are_few_entries(ops: Human, model: ModelServer) -> None:
+    model.will(says("Hello"))
+    with puppet(ops, model={**MODEL, "requests": 250}) as job:
+        assert {ask(job).status for _ in range(250)} == {200}
+    assert used(ops, job.job) == {"answered": (250, 250 * 30, 250 * 12)}
+    assert len(entries(ops, job.job, "model.used")) <= 6
+    assert len(entries(ops, job.job, "credential.issued")) == 1
+
+
+@contextmanager
+def policy(shop: Shop, job: Puppet, text: str, *, outcome: str) -> Iterator[None]:
+    """Add a policy for the length of a block, which begins when the worker has it."""
+    file = shop.config / "policies" / "models-under-test.cedar"
+    file.write_text(text)
+    try:
+        until_offered(job, outcome)
+        yield
+    finally:
+        file.unlink()
+        until_offered(job, "allowed")
+
+
+def until_offered(job: Puppet, outcome: str) -> None:
+    def offered() -> list[str]:
+        items = job.asks("GET", "/v1/catalog").json["items"]
+        return [item["outcome"] for item in items if item["resource"] == "model-api"]
+
+    until(lambda: offered() == [outcome], f"the model is {outcome}")
+
+
+FORBIDDEN = '@id("no-model-today") forbid (principal, action, resource == Resource::"model-api");'
+APPROVED = '@id("model-at-tier-1") forbid (principal, action, resource == Resource::"model-api") when { context.approved_tier < 1 };'
+
+
+def test_a_key_in_use_is_not_used_on_once_policy_denies_it(ops: Human, shop: Shop, model: ModelServer) -> None:
+    model.will(says("Hello"))
+    with puppet(ops, model={**MODEL, "requests": 1_000}) as job:
+        assert ask(job).status == 200
+        with policy(shop, job, FORBIDDEN, outcome="denied"):
+            refused = until_refused(job)
+            assert (refused.status, error_of(refused)["code"]) == (403, "denied")
+            assert "no-model-today" in refused.body
+            asked = len(model.asked)
+            assert ask(job).status == 403
+            assert len(model.asked) == asked
+        assert ask(job).status == 200
+    assert_over(ops.job(job.job), shop)
+
+
+def until_refused(job: Puppet) -> Answer:
+    def refused() -> Answer | None:
+        answer = ask(job)
+        return answer if answer.status != 200 else None
+
+    found = until(refused, "the key is not used on")
+    assert found
+    return found
+
+
+def test_a_key_that_a_person_takes_away_is_not_asked_for_again(ops: Human, shop: Shop, model: ModelServer) -> None:
+    model.will(says("Hello"))
+    with puppet(ops, model={**MODEL, "requests": 1_000}) as job:
+        assert ask(job).status == 200
+        (credential,) = ops.job(job.job)["credentials"]
+        assert ops.api.post(f"credentials/{credential['id']}/revoke").status_code in {200, 202}
+        refused = until_refused(job)
+        assert (refused.status, error_of(refused)["message"]) == (403, "the model's key was taken away from this job")
+        assert ask(job).status == 403
+    assert_over(ops.job(job.job), shop)
+
+
+def test_a_key_that_needs_people_waits_for_them(ops: Human, lead: Human, shop: Shop, model: ModelServer) -> None:
+    model.will(says("Hello"))
+    with puppet(ops, model=MODEL) as job, policy(shop, job, APPROVED, outcome="needs_approval"):
+        answers: list[Answer] = []
+        asking = threading.Thread(target=lambda: answers.append(ask(job)))
+        asking.start()
+        (asked,) = until(lambda: ops.job(job.job)["requests"], "the job asks for the key")
+        request = opened(lead, asked["id"])
+        assert request["reason"] == "Calls of model default: at most 50 requests and 100,000 tokens"
+        assert model.asked == []
+        assert lead.answer(request).status_code in TAKEN
+        asking.join(180)
+        assert [answer.status for answer in answers] == [200]
+
+
+CLIENT = """
+import os, sys
+import httpx2, openai
+there = {} if "OPENAI_BASE_URL" in os.environ else {
+    "base_url": "http://broker/openai/v1",
+    "api_key": "none",
+    "http_client": httpx2.Client(transport=httpx2.HTTPTransport(uds=os.environ["JUSTENOUGH_BROKER"])),
+}
+client = openai.OpenAI(**there)
+asked = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}
+print("whole:", client.chat.completions.create(**asked).choices[0].message.content)
+print("pieces:", [part.choices[0].delta.content for part in client.chat.completions.create(**asked, stream=True)])
+print("models:", [one.id for one in client.models.list()])
+try:
+    client.chat.completions.create(**{**asked, "model": "o9"})
+except openai.PermissionDeniedError as error:
+    print("refused:", error.code)
+for _ in range(2):
+    try:
+        client.chat.completions.create(**asked)
+    except openai.RateLimitError as error:
+        print("over:", error.code)
+"""
+
+
+@pytest.mark.parametrize("network", ["host", "none"])
+def test_openais_own_client_works_with_it(ops: Human, model: ModelServer, network: str) -> None:
+    def does(handler: Handler, asked: dict[str, Any]) -> None:
+        (streams("a", "b") if asked.get("stream") else says("whole"))(handler, asked)
+
+    model.will(does)
+    run = {"command": ["python3", "-c", CLIENT], "network": network}
+    spec = {"name": "client", "task": "Ask a model", "environment": "prod", "run": run, "model": {**MODEL, "requests": 3}}
+    job = ops.launch(spec)
+    seen = ops.until(job)
+    log = ops.api.get(f"jobs/{job}/logs").text
+    assert seen["state"] == "succeeded", log
+    for line in ("whole: whole", "pieces: ['a', 'b']", "models: ['gpt-4o', 'scripted']", "refused: model_not_allowed"):
+        assert line in log
+    assert log.count("over: requests_budget_exceeded") == 1
+    assert len(model.asked) == 3

@@ -1,0 +1,128 @@
+"""The official SDK's own client, which nobody here wrote, lists, calls and reads through the gateway; nobody gets in without the job's token."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from tests.activities.broker.remote_job import Puppet, puppet
+from tests.activities.broker.test_runtime_requests import opened
+from tests.activities.broker.test_tool_gateway import HEADERS, SHOPS, an_order, called, request_of, until_only
+from tests.support.people import TAKEN, Human
+from tests.support.shop import Shop
+from tests.support.wait import until
+
+pytestmark = pytest.mark.servers
+
+
+@asynccontextmanager
+async def client(job: Puppet) -> AsyncIterator[Client]:
+    """A client that bears the job's token."""
+    headers = {"Authorization": f"Bearer {job.env['JUSTENOUGH_BROKER_TOKEN']}"}
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=180, trust_env=False) as web,
+        Client(streamable_http_client(f"{job.env['JUSTENOUGH_BROKER_URL']}/mcp", http_client=web)) as found,
+    ):
+        yield found
+
+
+def test_the_sdks_client_lists_calls_and_reads(talking: Puppet, shop: Shop) -> None:
+    order = an_order(shop)
+    until_only(talking, SHOPS)
+
+    async def use() -> tuple[set[str], Any, Any]:
+        async with client(talking) as mcp:
+            names = {tool.name for tool in (await mcp.list_tools()).tools}
+            called = await mcp.call_tool("find-order", {"order_id": order})
+            return names, called, await mcp.read_resource("justenough://catalog")
+
+    names, called, read = asyncio.run(use())
+    assert names == SHOPS
+    assert not called.is_error
+    assert json.loads(called.content[0].text)["rows"][0]["id"] == order
+    assert "refund-order" in read.contents[0].text
+
+
+def test_the_sdks_client_hears_of_progress_while_people_look(ops: Human, lead: Human, shop: Shop) -> None:
+    order, heard = an_order(shop), []
+
+    async def progress(progress: float, total: float | None, message: str | None) -> None:
+        heard.append((progress, total, message))
+
+    async def use(job: Puppet) -> Any:
+        async with client(job) as mcp:
+            given = {"order_id": order, "amount": 3, "reason": "asked by the sdk"}
+            return await mcp.call_tool("refund-order", given, progress_callback=progress)
+
+    with puppet(ops) as job:
+        answers: list[Any] = []
+        calling = threading.Thread(target=lambda: answers.append(asyncio.run(use(job))))
+        calling.start()
+        assert lead.answer(opened(lead, request_of(ops, job))).status_code in TAKEN
+        calling.join(180)
+        assert not answers[0].is_error, answers[0]
+        assert "waiting for people's approval" in str(heard[0][2])
+
+
+@pytest.mark.parametrize("given", [{}, {"Authorization": "Bearer nonsense"}, {"Authorization": "Basic x"}])
+def test_nobody_gets_in_without_the_jobs_token(talking: Puppet, given: dict[str, str]) -> None:
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+    answer = httpx.post(f"{talking.env['JUSTENOUGH_BROKER_URL']}/mcp", json=body, headers={**HEADERS, **given}, trust_env=False)
+    assert answer.status_code == 401
+    assert answer.json()["detail"] == "send `Authorization: Bearer $JUSTENOUGH_BROKER_TOKEN`"
+
+
+def test_a_body_that_is_too_large_is_refused(talking: Puppet) -> None:
+    assert talking.asks("POST", "/mcp", raw="x" * 200_000, **HEADERS).status == 413
+
+
+def test_a_call_that_waits_for_people_is_not_made_for_a_client_that_has_gone_but_for_the_next_that_asks_the_same(
+    ops: Human, lead: Human, shop: Shop
+) -> None:
+    given = {"order_id": an_order(shop), "amount": 4, "reason": "asked, and gone"}
+    with puppet(ops) as job:
+        asyncio.run(_given_up(job, given))
+        waiting = opened(lead, request_of(ops, job))
+        pending = [entry["data"]["outcome"] for entry in _called(ops, job, 1)]
+        assert pending == ["pending"]
+        assert lead.answer(waiting).status_code in TAKEN
+        until(lambda: ops.job(job.job)["requests"][-1]["state"] == "approved", "the request is approved")
+        assert ops.job(job.job)["credentials"] == []
+        text, failed = called(job, "refund-order", **given)
+        assert not failed, text
+        assert [entry["data"]["request"] for entry in _called(ops, job, 2)] == [waiting["id"]] * 2
+        assert len(ops.job(job.job)["requests"]) == 1
+
+
+async def _given_up(job: Puppet, given: dict[str, Any]) -> None:
+    """Call, and go away as soon as there is something to wait for."""
+    heard = asyncio.Event()
+
+    async def progress(progress: float, total: float | None, message: str | None) -> None:
+        heard.set()
+
+    async with client(job) as mcp:
+        calling = asyncio.create_task(mcp.call_tool("refund-order", given, progress_callback=progress))
+        await heard.wait()
+        calling.cancel()
+        await asyncio.gather(calling, return_exceptions=True)
+
+
+def _called(ops: Human, job: Puppet, least: int) -> list[dict[str, Any]]:
+    """The calls that the ledger has, once there are so many."""
+
+    def found() -> list[dict[str, Any]]:
+        return [entry for entry in ops.ledger(job.job) if entry["type"] == "tool.called"]
+
+    until(lambda: len(found()) >= least, f"{least} calls are recorded")
+    return found()

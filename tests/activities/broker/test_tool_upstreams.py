@@ -1,0 +1,215 @@
+"""Tools whose upstream is huge, endless, slow, gone, or hands out what it was sent: bounded, scrubbed, and the login that was used is dead."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from activities.broker.tools import sql_executor as database
+from justenough.domain.tools.definitions import Sql
+from tests.activities.broker.bad_upstream import Upstream, upstream
+from tests.activities.broker.catalog_edits import offering
+from tests.activities.broker.killed_call import killed_in_a_call
+from tests.activities.broker.remote_job import Answer as PuppetAnswer
+from tests.activities.broker.remote_job import Puppet, puppet
+from tests.activities.broker.test_runtime_requests import entries
+from tests.activities.broker.test_tool_gateway import HEADERS, an_order, called, messages, rows, until_offered
+from tests.support.people import Human
+from tests.support.shop import Login, Shop
+
+pytestmark = pytest.mark.servers
+READ = {"resource": "orders-db", "action": "read"}
+NOTE: dict[str, Any] = {"type": "object", "properties": {"note": {"type": "string"}}}
+
+
+def tools_at(url: str) -> dict[str, Any]:
+    """Tools that use this upstream with a database login as their credential, and some that use the database itself."""
+    headers = {"Authorization": "Login {username} {password}"}
+
+    def http(path: str, **more: Any) -> dict[str, Any]:
+        kept = {"url": f"{url}/{path}", "headers": headers, "allow_private": True, "timeout": "2s", "answer": 2048}
+        return {"description": path, "uses": READ, "http": {**kept, **more}}
+
+    def sql(statement: str, **more: Any) -> dict[str, Any]:
+        dsn = "host=${SHOP_HOST} port=${SHOP_PORT} dbname=shop"
+        return {"description": "-a query-", "uses": READ, "sql": {"dsn": dsn, "statement": statement, "timeout": "2s", **more}}
+
+    paths = {path: http(path) for path in ("broken", "away", "packed", "utf16", "hangup", "slow", "endless")}
+    return {
+        **paths,
+        "echo": {**http("echo/{tenant}", method="POST", json={"note": "{note}"}), "input": NOTE},
+        "patient": http("slow", timeout="50s"),
+        "elsewhere": http("echo", url="https://127.0.0.1:65000/echo", allow_private=True),
+        "inside": {**http("x", url="https://localhost/x"), "http": {"url": "https://localhost/x", "headers": headers}},
+        "say": {**sql("SELECT %(note)s::text AS said, current_user AS me"), "input": NOTE},
+        "sleepy": sql("SELECT pg_sleep(60)"),
+        "many": sql("SELECT generate_series(1, 100000000) AS n", rows=7),
+        "wide": sql("SELECT repeat('x', 5000) AS x FROM generate_series(1, 1000)", answer=20_000),
+        "sly": sql("UPDATE orders SET status = 'cancelled' RETURNING id"),
+    }
+
+
+@pytest.fixture(scope="module")
+def bad() -> Iterator[Upstream]:
+    with upstream() as listening:
+        yield listening
+
+
+@pytest.fixture(scope="module")
+def agent(ops: Human, shop: Shop, bad: Upstream) -> Iterator[Puppet]:
+    """A job that may use them; the catalog is put back afterwards."""
+    more = tools_at(bad.url)
+    with offering(shop, more), puppet(ops) as job:
+        until_offered(job, *more)
+        yield job
+
+
+def login_sent(bad: Upstream) -> Login:
+    return login_of(bad.authorization)
+
+
+def login_of(authorization: str) -> Login:
+    """The login that a request was made with."""
+    _, user, password = authorization.split()
+    return Login(user, password)
+
+
+def test_what_the_upstream_hands_out_of_the_credential_does_not_come_back(agent: Puppet, bad: Upstream, shop: Shop) -> None:
+    text, failed = called(agent, "echo", note="hello {password}")
+    assert not failed, text
+    sent, login = bad.seen[-1], login_sent(bad)
+    assert (sent["path"], json.loads(sent["body"])) == ("/echo/acme", {"note": "hello {password}"})
+    assert agent.job in login.user
+    assert login.password not in text
+    assert "[redacted]" in text
+    assert not shop.opens_for(login)
+    kept = stored(shop)
+    assert agent.job in kept
+    assert login.password not in kept
+
+
+def stored(shop: Shop) -> str:
+    """Everything in the store's files, as text."""
+    files = [path for path in shop.stack.home.rglob("*") if path.is_file() and path.name.startswith(Path(shop.stack.database_url).name)]
+    return "".join(path.read_bytes().decode("latin-1") for path in files)
+
+
+@pytest.mark.parametrize(
+    "name, says",
+    [
+        ("broken", "HTTP 500"),
+        ("away", "answers with a redirect (HTTP 302), which is not followed"),
+        ("utf16", "the upstream answers with what is no text in UTF-8"),
+        ("packed", "the upstream packs its answers, though it was told not to"),
+        ("hangup", "the upstream does not answer (RemoteProtocolError)"),
+        ("slow", "the upstream took longer than 2 s"),
+    ],
+)
+def test_an_upstream_that_fails_is_an_error_in_words_and_its_login_is_dead(
+    agent: Puppet, bad: Upstream, shop: Shop, name: str, says: str
+) -> None:
+    before = len(bad.seen)
+    text, failed = called(agent, name)
+    assert failed
+    assert says in text
+    assert len(bad.seen) == before + 1
+    assert login_sent(bad).password not in text
+    assert not shop.opens_for(login_sent(bad))
+
+
+def test_an_endless_answer_is_cut_and_no_part_of_the_credential_is_left_at_the_cut(agent: Puppet, bad: Upstream, shop: Shop) -> None:
+    text, failed = called(agent, "endless")
+    login = login_sent(bad)
+    assert not failed
+    assert len(text) < 2_200
+    assert "there is more" in text
+    assert all(login.password[:length] not in text for length in range(6, len(login.password) + 1))
+    assert not shop.opens_for(login)
+
+
+def test_nothing_is_sent_to_where_nobody_answers_or_to_this_machine_unless_the_tool_says_so(agent: Puppet) -> None:
+    assert "the upstream does not answer" in called(agent, "elsewhere")[0]
+    text, failed = called(agent, "inside")
+    assert failed
+    assert "is of a private network" in text
+
+
+@pytest.mark.parametrize("note", ["x'; DROP TABLE refunds; --", "%(tenant)s", "' OR 1=1 --", "\\'; SELECT 1", "Ω\u202e", "$$;$$"])
+def test_what_a_model_says_stays_a_value(agent: Puppet, shop: Shop, note: str) -> None:
+    text, failed = called(agent, "say", note=note)
+    assert not failed, text
+    assert json.loads(text)["rows"][0]["said"] == note
+    assert rows(shop, "SELECT to_regclass('refunds')::text")[0][0] == "refunds"
+
+
+@pytest.mark.parametrize(
+    "name, says, is_error",
+    [("sleepy", "took longer than 2 s", True), ("many", "there is more", False), ("wide", "there is more", False), ("sly", "read-only", True)],
+)  # fmt: skip
+def test_a_statement_that_never_ends_gives_too_much_or_writes_is_bounded(
+    agent: Puppet, ops: Human, shop: Shop, name: str, says: str, is_error: object
+) -> None:
+    cancelled = rows(shop, "SELECT count(*) FROM orders WHERE status = 'cancelled'")
+    text, failed = called(agent, name)
+    assert (says in text, failed) == (True, is_error), text[:300]
+    assert len(text) < 30_000
+    assert shop.users_of(agent.job) == []
+    assert rows(shop, "SELECT count(*) FROM orders WHERE status = 'cancelled'") == cancelled
+    assert entries(ops, agent.job, "tool.called")[-1]["outcome"] == ("failed" if is_error else "done")
+
+
+RAISES = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40P01', MESSAGE = 'deadlock detected'; END $$"
+GOES_AWAY = "SELECT pg_terminate_backend(pg_backend_pid())"
+
+
+@pytest.mark.parametrize(
+    "statement, writes, says",
+    [
+        (GOES_AWAY, True, "the database does not answer (57P01); whether anything was changed is not known"),
+        (GOES_AWAY, False, "the database does not answer (57P01)"),
+        (RAISES, True, "the database refuses it: deadlock detected (40P01)"),
+    ],
+)
+async def test_only_a_database_that_goes_away_in_the_middle_leaves_open_whether_anything_was_written(
+    shop: Shop, *, statement: str, writes: bool, says: str
+) -> None:
+    at = conninfo_to_dict(shop.dsn)
+    one = Sql(dsn=f"host={at['host']} port={at['port']} dbname=shop", statement=statement)
+    result = await database.run(one, {}, {"username": str(at["user"]), "password": str(at["password"])}, writes=writes)
+    assert (result.failed, result.content.decode()) == (True, says)
+
+
+@pytest.mark.usefixtures("agent")  # While it runs these tools are in the catalog.
+def test_calls_at_once_each_have_their_own_login_under_one_request_and_all_are_dead(ops: Human, shop: Shop) -> None:
+    with puppet(ops) as other, ThreadPoolExecutor(5) as pool:
+        texts = [*pool.map(lambda number: said(other, str(number)), range(10))]
+        assert {json.loads(text)["rows"][0]["said"] for text in texts} == {str(number) for number in range(10)}
+        assert len({json.loads(text)["rows"][0]["me"] for text in texts}) == 10
+        assert len(ops.job(other.job)["requests"]) == 1
+        assert shop.users_of(other.job) == []
+
+
+def said(job: Puppet, note: str) -> str:
+    """Call by TCP, as several of a job's threads do at once; return the text that comes back."""
+    headers = {**HEADERS, "Authorization": f"Bearer {job.env['JUSTENOUGH_BROKER_TOKEN']}"}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "say", "arguments": {"note": note}}}
+    answer = httpx.post(f"{job.env['JUSTENOUGH_BROKER_URL']}/mcp", json=body, headers=headers, timeout=180, trust_env=False)
+    content = messages(PuppetAnswer(answer.status_code, dict(answer.headers), answer.text))[-1]["result"]["content"]
+    return str(content[0]["text"])
+
+
+@pytest.mark.usefixtures("agent")
+def test_a_job_that_is_killed_while_a_call_is_on_its_way_has_nothing_left_at_once(ops: Human, bad: Upstream, shop: Shop) -> None:
+    order = an_order(shop)
+    with puppet(ops) as job:
+        assert not called(job, "find-order", order_id=order)[1]
+        seen, login = killed_in_a_call(ops, shop, job, "patient", reached=bad.reached, login=lambda: login_sent(bad))
+    shop.assert_dead(seen, login)
+    assert [one["outcome"] for one in entries(ops, job.job, "tool.called")] == ["done", "failed"]

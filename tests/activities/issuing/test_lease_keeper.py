@@ -1,0 +1,128 @@
+"""A lease lives no longer than its grant, is renewed meanwhile, and a server that restarts does not end it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any, cast
+
+import psycopg
+import pytest
+
+from activities.issuing import lease_keeper
+from activities.issuing.issuer import Issuer
+from activities.issuing.results import IssuedCredential
+from activities.revocation import revoke
+from justenough.domain.core.errors import NotFound
+from justenough.domain.jobs.credentials import CredentialHandle
+from justenough.domain.jobs.spec import Access
+from tests.activities.held_credentials import kept_until
+from tests.activities.vault_shop import Desk, Held, Shop
+
+BUFFER = timedelta(seconds=5)
+"""Vault's engine adds it to a lease's end for the target's own expiry."""
+SECOND = timedelta(seconds=1)
+
+
+class Willing:
+    """An issuer as far as renewals ask it: nothing stands against them."""
+
+    def reason_to_end(self, item: IssuedCredential) -> None:
+        return
+
+    def forget(self, credential: CredentialHandle) -> None:
+        return
+
+    def others_beside(self, credential: CredentialHandle) -> tuple[CredentialHandle, ...]:
+        return ()
+
+
+WILLING = cast("Issuer", Willing())
+
+
+def valid_for(shop: Shop, job: str) -> timedelta:
+    """Return for how long PostgreSQL itself lets the job's one user in."""
+    with psycopg.connect(shop.superuser) as connection:
+        ((left,),) = connection.execute("SELECT rolvaliduntil - now() FROM pg_roles WHERE strpos(rolname, %s) > 0", [job]).fetchall()
+    return cast("timedelta", left)
+
+
+def issuance(at: Desk, held: Held, *, ttl: float, lease: int) -> IssuedCredential:
+    """Return a credential with this grant and this lease, as a session holds it."""
+    assert held.credential.lease_id
+    assert at.deps.vault.renew_lease(held.credential.lease_id, lease) == lease
+    now = at.deps.now()
+    credential = held.credential.model_copy(update={"issued_at": now, "expires_at": now + timedelta(seconds=ttl)})
+    access = Access(resource=credential.resource, action=credential.action, ttl=max(1, int(ttl)), reason="a test")
+    return IssuedCredential(access=access, credential=credential, fields={}, ends=at.deps.ticks() + ttl, lease_seconds=lease)
+
+
+def renewed(at: Desk, job: str) -> int:
+    return at.types(job).count("credential.renewed")
+
+
+def test_vault_itself_bounds_a_users_time_by_its_roles_short_ttl_and_not_by_the_tokens(at: Desk) -> None:
+    job = at.job()
+    at.issue(job)
+    assert 2 * 60 * SECOND < valid_for(at.shop, job) <= 2 * 60 * SECOND + BUFFER
+
+
+async def test_a_renewal_moves_the_targets_own_expiry_and_asks_no_more_than_the_grant_has_left(at: Desk) -> None:
+    job = at.job()
+    item = issuance(at, at.issue(job), ttl=3.5, lease=3)
+    await kept_until(at, job, WILLING, item, lambda: renewed(at, job) > 0)
+    assert SECOND < valid_for(at.shop, job) <= 2 * SECOND + BUFFER
+
+
+async def test_a_target_that_comes_back_within_the_lease_costs_nobody_their_access(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_keeper, "RETRY_INTERVAL_S", 0.2)
+    job, tries = at.job(), 0
+    held = at.issue(job)
+    item = issuance(at, held, ttl=60, lease=4)
+    real = at.deps.vault.renew_lease
+
+    def counted(lease: str, seconds: int) -> int:
+        nonlocal tries
+        tries += 1
+        if tries == 2:
+            at.shop.door.open()
+        return real(lease, seconds)
+
+    monkeypatch.setattr(at.deps.vault, "renew_lease", counted)
+    with at.shop.door.closed():
+        await kept_until(at, job, WILLING, item, lambda: renewed(at, job) > 0)
+        assert tries >= 2
+        assert valid_for(at.shop, job) > BUFFER + 2 * SECOND
+        assert at.shop.works(held)
+        assert "credential.revoked" not in at.types(job)
+
+
+async def test_a_lease_that_cannot_be_renewed_ends_with_itself(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_keeper, "RETRY_INTERVAL_S", 0.2)
+    job = at.job()
+    held = at.issue(job)
+    item = issuance(at, held, ttl=60, lease=2)
+    assert held.credential.lease_id
+    at.deps.vault.revoke_lease(held.credential.lease_id)
+    await kept_until(at, job, WILLING, item, lambda: "credential.confirmed" in at.types(job))
+    assert renewed(at, job) == 0
+    assert not at.shop.works(held)
+
+
+async def test_however_often_a_credential_is_given_back_it_is_ended_once(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, ended, real = at.job(), 0, revoke.end_one
+    held = at.issue(job)
+    item = issuance(at, held, ttl=60, lease=60)
+
+    def counted(*given: Any, **more: Any) -> Any:
+        nonlocal ended
+        ended += 1
+        return real(*given, **more)
+
+    monkeypatch.setattr(revoke, "end_one", counted)
+    async with lease_keeper.keep_leases(at.deps, job, WILLING, [item]) as keepers, asyncio.timeout(180):
+        await asyncio.gather(*(keepers.give_back(item.credential.id, f"wish {number}") for number in range(50)))
+        with pytest.raises(NotFound):
+            await keepers.give_back(item.credential.id, "once more")
+    assert ended == 1
+    assert not at.shop.works(held)

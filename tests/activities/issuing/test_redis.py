@@ -1,0 +1,124 @@
+"""A Redis of the tests' own, its users made by OpenBao's engine for databases: one works while its job holds it, and is cut off when it is revoked."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from activities.issuing.results import IssuedCredential
+from justenough.domain.ledger.events import EventType
+from tests.activities.catalog_variants import desk_with
+from tests.activities.certificate_issue import session
+from tests.activities.vault_shop import Desk, Shop
+from tests.support.wait import until
+
+pytestmark = pytest.mark.servers
+CACHE = {"resource": "baskets", "action": "read", "ttl": "5m", "reason": "Look a basket up"}
+RESOURCE = {
+    "title": "Baskets",
+    "environment": "prod",
+    "sensitivity": "internal",
+    "owner": "support-leads",
+    "actions": {"read": {"issue": {"path": "database/creds/baskets-read"}, "max_ttl": "10m", "revocable": "now"}},
+}
+ROLE = {"db_name": "baskets", "creation_statements": '["~basket:*", "+get"]', "default_ttl": "2m", "max_ttl": "10m"}
+
+
+@dataclass(frozen=True)
+class Redis:
+    """One server on loopback."""
+
+    port: int
+    password: str = "a-password-of-the-tests"
+
+    def asked(self, *commands: str, on: socket.socket | None = None) -> list[str]:
+        """Return the first line of the answer to each command; an empty one where the server hung up."""
+        with closing(on or self.connected()) as connection, connection.makefile("rw", newline="\r\n") as lines:
+            return [self._asked(lines, command) for command in commands]
+
+    def connected(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+
+    def login(self, held: IssuedCredential) -> str:
+        return f"AUTH {held.fields['username'].reveal()} {held.fields['password'].reveal()}"
+
+    def _asked(self, lines: Any, command: str) -> str:
+        try:
+            lines.write(f"{command}\r\n")
+            lines.flush()
+            return str(lines.readline()).rstrip("\r\n")
+        except OSError:
+            return ""
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    program = shutil.which("redis-check-rdb")
+    assert program, "Redis is missing: run `make targets`"
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        server = Redis(free.getsockname()[1])
+    # One program for all of Redis: it is what it is called.
+    command = ["redis-server", "--port", str(server.port), "--bind", "127.0.0.1", "--save", "", "--requirepass", server.password]
+    with subprocess.Popen(command, executable=program, cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL) as process:
+        try:
+            _until_up(server, process)
+            yield server
+        finally:
+            process.terminate()
+
+
+def _until_up(server: Redis, process: subprocess.Popen[bytes]) -> None:
+    def answers() -> bool:
+        assert process.poll() is None, "Redis did not start"
+        with suppress(ConnectionRefusedError):
+            assert server.asked(f"AUTH {server.password}", "SET basket:1 milk") == ["+OK", "+OK"]
+            return True
+        return False
+
+    until(answers, "Redis answers")
+
+
+@pytest.fixture(scope="module")
+def at(shop: Shop, redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """A desk whose catalog has the baskets, in a Vault that was set up for it."""
+    login = {"username": "default", "password": redis.password, "allowed_roles": ["baskets-read"]}
+    config = {"plugin_name": "valkey-database-plugin", "host": "127.0.0.1", "port": redis.port, **login}
+
+    def change(catalog: dict[str, Any]) -> None:
+        catalog["resources"]["baskets"] = RESOURCE
+        catalog["provision"] += [
+            {"path": "database/config/baskets", "data": config},
+            {"path": "database/roles/baskets-read", "data": ROLE},
+        ]
+
+    with desk_with(shop, tmp_path_factory.mktemp("baskets"), change, provision=True) as made:
+        yield made
+
+
+def test_a_redis_user_works_while_it_is_held_and_its_open_connection_is_cut_when_it_is_revoked(at: Desk, redis: Redis) -> None:
+    one = session(at, CACHE)
+    held = one.issue()
+    with closing(redis.connected()) as open_one, open_one.makefile("rw", newline="\r\n") as lines:
+        assert [redis._asked(lines, each) for each in (redis.login(held), "GET basket:1")] == ["+OK", "$4"]
+        assert lines.readline() == "milk\r\n"
+        assert redis._asked(lines, "GET other").startswith("-NOPERM")
+
+        assert one.end().confirmed
+
+        assert redis._asked(lines, "GET basket:1") == ""
+    assert redis.asked(redis.login(held))[0].startswith("-WRONGPASS")
+    (confirmed,) = at.deps.store.ledger.entries(job=one.job, types=[EventType.CREDENTIAL_CONFIRMED]).items
+    assert confirmed.data["how"] == "its lease and token are unknown to Vault"
+
+
+def test_the_name_of_a_redis_user_tells_its_job(at: Desk) -> None:
+    one = session(at, CACHE)
+    assert one.job.upper().replace("-", "_") in one.issue().fields["username"].reveal().upper().replace("-", "_")
+    assert one.end().confirmed

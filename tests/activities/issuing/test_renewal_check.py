@@ -1,0 +1,396 @@
+"""Before each renewal everything is decided again, on real servers: who launched it, who approved it, and what the policies say now."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from activities.issuing import authorization, lease_keeper
+from activities.issuing.grants import MAX_WAITING_REQUESTS
+from activities.issuing.issuer import Issuer
+from activities.issuing.results import AccessDenied, IssuedCredential, NotPermitted, PendingApproval
+from justenough.adapters.store.errors import StoreUnavailable
+from justenough.adapters.vault import IssuedSecret, VaultUnavailable, ttl_cache
+from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
+from justenough.domain.approvals.statements import DecisionStatement, to_signable
+from justenough.domain.contracts.workflow_messages import GrantedRequest
+from justenough.domain.core.ids import credential_id, new_job_id, request_id
+from justenough.domain.core.rfc3339 import to_rfc3339
+from justenough.domain.jobs.spec import Access
+from justenough.domain.jobs.states import Action
+from justenough.domain.jobs.tool_bounds import BoundedTools, Bounds
+from justenough.domain.ledger.events import EventType, build_event
+from justenough.domain.tools.call import CallAccess, ToolCall
+from justenough.services.evaluate_request import compute_request_digest
+from justenough.services.job_history import read_job_history
+from justenough.services.ledger_events import order_events
+from justenough.services.verify_order import VerifiedOrder, build_approval_verifier, verify_order
+from tests.activities.conftest import EXAMPLE
+from tests.activities.held_credentials import kept_until
+from tests.activities.vault_shop import SPEC, Desk, Held, Shop, Someone, desk
+from tests.support.wait import until
+
+READ = SPEC
+WRITE: dict[str, Any] = {**SPEC, "access": [{"resource": "orders-db", "action": "write", "ttl": "10m", "reason": "Mend the order"}]}
+LEASE = 4
+"""Seconds; a quarter of it passes before each renewal, so that a busy machine does not lose it."""
+ORDERS = Access(resource="orders-db", action=Action.READ, ttl=60, reason="look", at="request")
+"""What policy allows without asking anybody."""
+SIGNED_FOR = timedelta(seconds=30)
+
+
+@dataclass(frozen=True)
+class Running:
+    """One credential as a session holds it, and the two people behind it."""
+
+    at: Desk
+    job: str
+    issuer: Issuer
+    item: IssuedCredential
+    launcher: Someone
+    approver: Someone
+
+    @property
+    def works(self) -> bool:
+        credential = self.item.credential
+        issued = IssuedSecret(lease_id=credential.lease_id, ttl=LEASE, fields=self.item.fields)
+        return self.at.shop.works(Held(credential, None, issued))  # type: ignore[arg-type]  # a login needs no token
+
+    def of(self, kind: EventType) -> list[dict[str, Any]]:
+        return [entry.data for entry in self.at.deps.store.ledger.entries(job=self.job, types=[kind]).items]
+
+    def renewals(self) -> list[dict[str, Any]]:
+        return [data for data in self.of(EventType.ACCESS_DECIDED) if data["phase"] == "renewal"]
+
+    async def until(self, happened: Callable[[], bool]) -> None:
+        assert self.item.credential.lease_id
+        self.at.deps.vault.renew_lease(self.item.credential.lease_id, LEASE)
+        await kept_until(self.at, self.job, self.issuer, self.item, happened)
+
+    async def until_ended(self) -> str:
+        """Hold it until it is confirmed dead; return why it was ended."""
+        await self.until(lambda: bool(self.of(EventType.CREDENTIAL_CONFIRMED)))
+        assert not self.works
+        (revoked,) = self.of(EventType.CREDENTIAL_REVOKED)
+        (view,) = self.at.deps.store.credentials.list(job=self.job).items
+        assert (view.state, view.revoked_why) == ("confirmed", revoked["why"])
+        return str(revoked["why"])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    copy = tmp_path / "config"
+    shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    return copy
+
+
+@pytest.fixture
+def at(shop: Shop, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    # Otherwise groups and keys are remembered for ten seconds.
+    monkeypatch.setattr(ttl_cache, "CACHE_TTL_S", 0)
+    monkeypatch.setattr(lease_keeper, "RETRY_INTERVAL_S", 0.2)
+    monkeypatch.setattr(lease_keeper, "RENEW_AT_FRACTION", 0.25)
+    made = desk(shop, f"sqlite:///{tmp_path / 'store.db'}", folder=folder)
+    yield made
+    made.deps.targets.close()
+    made.deps.vault.close()
+    made.deps.store.close()
+
+
+def running(
+    at: Desk,
+    spec: dict[str, Any] = READ,
+    *,
+    tier: int = 0,
+    parent: str | None = None,
+    by: Someone | None = None,
+    approver: Someone | None = None,
+) -> Running:
+    """Return a job's one credential, issued as sessions issue, to newcomers; its lease is cut short."""
+    deps, mark = at.deps, secrets.token_hex(4)
+    launcher = by or at.shop.newcomer(f"launcher-{mark}", "ops")
+    approver = approver or at.shop.newcomer(f"approver-{mark}", "support-leads")
+    job = new_job_id("dev", now=deps.now())
+    said = {"expires_at": to_rfc3339(deps.now() + SIGNED_FOR), **({"parent": parent} if parent else {})}
+    order = launcher.order(job, said, now=deps.now(), spec=spec)
+    verified = verify_order(deps, order, now=deps.now())
+    assert isinstance(verified, VerifiedOrder)
+    deps.store.ledger.append(order_events(deps, order, verified))
+    assert deps.store.claims.claim(job, run="run", owner="owner", now=deps.now())
+    issuer = Issuer(deps, order, verified, read_job_history(deps.store.ledger, job), owner="owner")
+    answers = (approved(at, job, verified, approver, tier=tier),) if tier else ()
+    item = issuer.issue(GrantedRequest(id=request_id(job, 1), number=1, answers=answers))
+    assert item.credential.lease_id
+    short = replace(item, lease_seconds=deps.vault.renew_lease(item.credential.lease_id, LEASE))
+    held = Running(at, job, issuer, short, launcher, approver)
+    assert held.works
+    return held
+
+
+def approved(
+    at: Desk, job: str, verified: VerifiedOrder, approver: Someone, *, tier: int, tools: BoundedTools | None = None
+) -> ApprovalAnswer:
+    """Return a person's approval of a job's one request, verified."""
+    access, now = verified.spec.access[0], at.deps.now()
+    digest = compute_request_digest(at.deps, verified, access, bundle=None, tier=tier)
+    about: dict[str, Any] = {"request": request_id(job, 1), "digest": digest, "ttl": access.ttl, "action": access.action}
+    times: dict[str, Any] = {"issued_at": now, "expires_at": now + SIGNED_FOR}
+    statement = DecisionStatement(job=job, decision="approve", reason="it is needed", person=approver.id, tools=tools, **about, **times)
+    ladder = Ladder(**about, tools=access.tools, requester=verified.person.id, needed=tier, current=tier, respond_by=now)
+    answer = build_approval_verifier(at.deps, now=now).verify_answer(job, ladder, approver.sign(to_signable(statement)))
+    assert isinstance(answer, ApprovalAnswer)
+    return answer
+
+
+async def test_a_launcher_who_leaves_their_group_loses_what_their_job_holds_at_the_next_decision(at: Desk) -> None:
+    job = running(at)
+    at.shop.leave(job.launcher, "ops")
+    why = await job.until_ended()
+    assert why == f"its order does not hold any more: {job.launcher.name} is in none of the groups that may launch (ops)"
+    assert job.of(EventType.CREDENTIAL_RENEWED) == []
+
+
+async def test_an_approver_who_leaves_their_group_takes_their_approval_along(at: Desk) -> None:
+    job = running(at, WRITE, tier=1)
+    at.shop.leave(job.approver, "support-leads")
+    name = job.approver.name
+    assert await job.until_ended() == (
+        f"its approvals make no quorum at tier 1 any more ({name}: {name} is in no group that answers requests)"
+    )
+
+
+async def test_an_approval_that_was_withdrawn_ends_what_was_issued_on_it(at: Desk) -> None:
+    job = running(at, WRITE, tier=1)
+    told = {"person": job.approver.id, "name": job.approver.name, "reason": "a mistake", "signed": {}, "verdict": "withdrawn"}
+    request = request_id(job.job, 1)
+    at.deps.store.ledger.append(
+        [build_event(EventType.APPROVAL_WITHDRAWN, job.job, at=at.deps.now(), about=request, request=request, **told)]
+    )
+    assert await job.until_ended() == f"its approval was taken back by {job.approver.name}"
+
+
+async def test_a_policy_edited_on_disk_ends_what_it_forbids_and_the_decision_is_recorded(at: Desk, folder: Path) -> None:
+    job = running(at)
+    more = '\n// Nothing is read any more.\n@id("closed")\nforbid (principal, action == Action::"read", resource);\n'
+    with (folder / "policies" / "reads.cedar").open("a") as file:
+        file.write(more)
+    assert await job.until_ended() == "policy denies it now (closed)"
+    (decided,) = job.renewals()
+    assert (decided["outcome"], decided["policies"], decided["facts"]["phase"]) == ("denied", ["closed"], "renewal")
+    assert decided["facts"]["held"] == ["orders-db:read"]
+
+
+async def test_a_tier_that_policy_asks_for_only_now_was_not_asked(at: Desk, folder: Path) -> None:
+    job = running(at)
+    reads = folder / "policies" / "reads.cedar"
+    reads.write_text(
+        reads.read_text().replace("resource.sensitivity <= 2 };", "resource.sensitivity <= 2 && context.approved_tier >= 1 };")
+    )
+    assert "policy asks for tier 1 now (read-up-to-confidential), and it was issued at tier 0" in await job.until_ended()
+
+
+async def test_what_stays_as_it_was_is_renewed_and_only_what_changes_is_recorded(at: Desk, folder: Path) -> None:
+    # Its order and the approval are over by now: they needed only to hold when they were counted.
+    job = running(at, WRITE, tier=1)
+    at.clock.ahead = 10 * SIGNED_FOR
+    await job.until(lambda: len(job.of(EventType.CREDENTIAL_RENEWED)) >= 2)
+    assert (job.works, job.renewals()) == (True, [])
+    writes = folder / "policies" / "writes.cedar"
+    before = writes.read_text()
+    writes.write_text(before.replace("write-at-tier-1", "renamed"))
+    await job.until(lambda: len(job.renewals()) == 1)
+    writes.write_text(before)
+    await job.until(lambda: len(job.renewals()) == 2)
+    assert [(data["outcome"], data["tier"], data["policies"]) for data in job.renewals()] == [
+        ("needs_approval", 1, ["renamed"]),
+        ("needs_approval", 1, ["write-at-tier-1"]),
+    ]
+    assert (job.works, job.of(EventType.CREDENTIAL_REVOKED)) == (True, [])
+
+
+async def test_what_a_parent_touches_while_its_child_runs_counts_at_the_childs_next_renewal(at: Desk, folder: Path) -> None:
+    with (folder / "policies" / "reads.cedar").open("a") as file:
+        file.write(
+            '\n// One or the other.\n@id("apart") forbid (principal, action, resource) when { resource.sensitivity == 2 && context.touched == 3 };\n'
+        )
+    mark = secrets.token_hex(4)
+    launcher = at.shop.newcomer(f"parent-{mark}", "ops")
+    parent = new_job_id("dev", now=at.deps.now())
+    order = launcher.order(parent, now=at.deps.now())
+    verified = verify_order(at.deps, order, now=at.deps.now())
+    assert isinstance(verified, VerifiedOrder)
+    at.deps.store.ledger.append(order_events(at.deps, order, verified))
+    job = running(at, parent=parent, by=launcher)
+    handles = {"lease_id": None, "accessor": "a", "issued_at": at.deps.now().isoformat(), "expires_at": at.deps.now().isoformat()}
+    read = {
+        "request": request_id(parent, 1),
+        "resource": "customers-db",
+        "action": "read",
+        "revocable": "now",
+        "certificate": None,
+        **handles,
+    }
+    at.deps.store.ledger.append(
+        [build_event(EventType.CREDENTIAL_ISSUED, parent, at=at.deps.now(), about="c", credential=credential_id(parent, 1), **read)]
+    )
+    assert await job.until_ended() == "policy denies it now (apart)"
+    assert job.renewals()[0]["facts"]["touched_resources"] == ["customers-db", "orders-db"]
+
+
+@pytest.mark.parametrize("away", ["vault", "store"])
+async def test_a_server_that_does_not_answer_is_no_denial(at: Desk, monkeypatch: pytest.MonkeyPatch, away: str) -> None:
+    job = running(at, WRITE, tier=1)
+    where: Any
+    where, method, error = {
+        "vault": (at.deps.vault, "person", VaultUnavailable("nobody answers")),
+        "store": (authorization, "approval_withdrawers", StoreUnavailable("nobody answers")),
+    }[away]
+    real, tries = getattr(where, method), 0
+
+    def unsure(*args: Any, **options: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise error
+        return real(*args, **options)
+
+    monkeypatch.setattr(where, method, unsure)
+    await job.until(lambda: bool(job.of(EventType.CREDENTIAL_RENEWED)))
+    assert tries > 1
+    assert (job.works, job.of(EventType.CREDENTIAL_REVOKED)) == (True, [])
+
+
+def test_a_decision_costs_three_calls_of_vault_for_each_person_and_none_for_those_that_it_knows_of(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, calls = running(at, WRITE, tier=1), 0
+    real = at.deps.vault.call_own
+
+    def counted(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return real(*args, **options)
+
+    monkeypatch.setattr(at.deps.vault, "call_own", counted)
+    assert job.issuer.reason_to_end(job.item) is None
+    # Entity, group and key of the launcher and of the approver.
+    assert calls == 6
+    monkeypatch.setattr(ttl_cache, "CACHE_TTL_S", 10.0)
+    job.issuer.reason_to_end(job.item)
+    calls = 0
+    assert job.issuer.reason_to_end(job.item) is None
+    # Whether a person is enabled is never remembered.
+    assert calls == 2
+
+
+def test_nothing_is_issued_on_an_approval_of_who_launched_what_the_job_came_of(at: Desk) -> None:
+    owner = at.shop.newcomer("forebear", "ops", "support-leads")
+    robot = at.shop.newcomer("forebears-robot", "ops", "security")
+    writes = {**WRITE["access"][0], "at": "request"}
+    parent = running(at, {**READ, "access": [*READ["access"], writes]}, by=owner).job
+    with pytest.raises(NotPermitted, match="its valid approvals make no quorum"):
+        running(at, WRITE, tier=1, parent=parent, by=robot, approver=owner)
+    assert running(at, WRITE, tier=1, parent=parent, by=robot).works
+
+
+BOUND: dict[str, Any] = {
+    **SPEC,
+    "access": [{"resource": "refunds-db", "action": "write", "ttl": "10m", "reason": "Pay back", "tools": {"refund-order": {}}}],
+}
+
+
+def refunds(at: Desk) -> tuple[Issuer, Someone]:
+    """Return an issuer with a grant for refunds of at most 100 by their tool, and who approved it."""
+    deps, mark = at.deps, secrets.token_hex(4)
+    launcher, approver = at.shop.newcomer(f"launcher-{mark}", "ops"), at.shop.newcomer(f"approver-{mark}", "support-leads")
+    job = new_job_id("dev", now=deps.now())
+    order = launcher.order(job, now=deps.now(), spec=BOUND)
+    verified = verify_order(deps, order, now=deps.now())
+    assert isinstance(verified, VerifiedOrder)
+    deps.store.ledger.append(order_events(deps, order, verified))
+    assert deps.store.claims.claim(job, run="run", owner="owner", now=deps.now())
+    issuer = Issuer(deps, order, verified, read_job_history(deps.store.ledger, job), owner="owner")
+    tools = {"refund-order": Bounds.model_validate({"arguments": {"amount": {"maximum": 100}}})}
+    answer = approved(at, job, verified, approver, tier=1, tools=tools)
+    allowed = issuer.allow(GrantedRequest(id=request_id(job, 1), number=1, answers=(answer,)))
+    assert (allowed.access.tools, issuer.live_credentials) == (tools, ())
+    return issuer, approver
+
+
+def refund(amount: float) -> CallAccess:
+    """What a call of the tool needs."""
+    call = ToolCall(tool="refund-order", arguments={"order_id": 1, "amount": amount, "reason": "it broke"})
+    return CallAccess(resource="refunds-db", action=Action.WRITE, ttl=60, reason="a call", at="request", call=call)
+
+
+def test_a_call_under_a_live_grant_is_refused_once_policy_no_longer_allows_its_arguments(at: Desk, folder: Path) -> None:
+    issuer, _ = refunds(at)
+    assert isinstance(issuer.access(refund(50)), IssuedCredential)
+    with (folder / "policies" / "writes.cedar").open("a") as file:
+        file.write(
+            '\n// Since yesterday.\n@id("small-refunds") forbid (principal, action, resource) when {'
+            ' context.call.hasTag("amount") && context.call.getTag("amount").greaterThan(decimal("10.0")) };\n'
+        )
+    until(lambda: "small-refunds" in at.deps.config.current().policies.ids, "the policy is read")
+    with pytest.raises(AccessDenied) as refused:
+        issuer.access(refund(50))
+    assert refused.value.policies == ("small-refunds",)
+    assert isinstance(issuer.access(refund(10)), IssuedCredential)
+    assert len(issuer.live_credentials) == 2
+
+
+def test_a_call_beyond_what_was_approved_has_no_part_in_the_grant_and_waits_for_people(at: Desk) -> None:
+    issuer, _ = refunds(at)
+    assert isinstance(issuer.access(refund(100)), IssuedCredential)
+    assert isinstance(issuer.access(refund(100.5)), PendingApproval)
+
+
+def test_a_grant_for_tools_is_over_with_the_quorum_that_made_it(at: Desk) -> None:
+    issuer, approver = refunds(at)
+    assert isinstance(issuer.access(refund(1)), IssuedCredential)
+    at.shop.leave(approver, "support-leads")
+    assert isinstance(issuer.access(refund(1)), PendingApproval)
+
+
+def test_a_job_has_so_many_requests_wait_at_once_and_gets_what_policy_allows_all_the_same(at: Desk) -> None:
+    issuer, _ = refunds(at)
+    for number in range(MAX_WAITING_REQUESTS):
+        assert isinstance(issuer.access(refund(101 + number)), PendingApproval)
+    with pytest.raises(
+        NotPermitted, match=f"{MAX_WAITING_REQUESTS} requests of this job already wait for people: wait for their answers first"
+    ):
+        issuer.access(refund(1000))
+    # The same thing asked again is no further request.
+    assert isinstance(issuer.access(refund(101)), PendingApproval)
+    assert isinstance(issuer.access(ORDERS), IssuedCredential)
+
+
+def test_people_are_asked_for_a_call_that_only_python_takes_for_the_one_they_were_shown(at: Desk) -> None:
+    issuer, _ = refunds(at)
+    asked = []
+    for reason in (1, True, 1):
+        access = refund(101)
+        call = access.call.model_copy(update={"arguments": {**access.call.arguments, "reason": reason}})
+        waits = issuer.access(access.model_copy(update={"call": call}))
+        assert isinstance(waits, PendingApproval)
+        asked.append(waits.request)
+    assert asked[0] == asked[2] != asked[1]
+
+
+def test_a_job_has_people_asked_so_often_and_then_is_told_so(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("activities.issuing.grants.MAX_APPROVAL_REQUESTS_PER_JOB", 2)
+    issuer, _ = refunds(at)
+    for amount in (101, 102):
+        assert isinstance(issuer.access(refund(amount)), PendingApproval)
+    with pytest.raises(
+        NotPermitted, match="this job has used its 2 approval requests; only access that policy allows automatically is still available"
+    ):
+        issuer.access(refund(103))
+    assert isinstance(issuer.access(ORDERS), IssuedCredential)

@@ -1,0 +1,104 @@
+"""A job gets the Python it names, with its own packages, from wherever it lies: never the worker's, never more than a Python."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from activities.process.interpreters import InterpreterRefused, find_interpreter
+from justenough.adapters.configuration.settings import Settings
+from tests.activities.process.job_process import Runner
+
+TELL = "import json, sys; print(json.dumps([sys.prefix, sys.base_prefix, sys.executable]))"
+
+
+@pytest.fixture
+def venv(tmp_path: Path) -> Path:
+    """An environment of its own under a folder that nobody but its owner may enter."""
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    return made_venv(private / "venv")
+
+
+def made_venv(folder: Path) -> Path:
+    subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", str(folder)], check=True, env={"PATH": "/usr/bin:/bin"})
+    site = next(folder.glob("lib/python3*/site-packages"))
+    (site / "its_own.py").write_text("WORD = 'its own package'\n")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["python", "python3"])
+async def test_python_is_the_one_of_the_spec(run: Runner, venv: Path, name: str) -> None:
+    ran = await run(name, "-c", f"import its_own; {TELL}", python=str(venv / "bin" / "python"))
+    assert ran.told[0] == str(venv)
+
+
+async def test_python_is_else_the_first_in_the_job_path(run: Runner, venv: Path, settings: Settings) -> None:
+    with_path = Runner(settings.model_copy(update={"job_path": f"{venv}/nothing:{venv}/bin:/usr/bin"}), run.sandbox)
+    assert (await with_path.python("import its_own; print(its_own.WORD)")).log == "its own package\n"
+    # Scripts that ask for it by name get the same one.
+    assert (await with_path("sh", "-c", "python3 -c 'import its_own; print(its_own.WORD)'")).log == "its own package\n"
+
+
+@pytest.mark.parametrize("scratch", ["/tmp", "/var/tmp"])
+async def test_a_python_below_a_folder_that_jobs_have_one_of_their_own_of_is_there(run: Runner, scratch: str) -> None:
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        venv = made_venv(Path(folder) / "venv")
+        ran = await run("python", "-c", "import its_own; print(its_own.WORD)", python=str(venv / "bin" / "python"))
+    assert (ran.code, ran.log) == (0, "its own package\n")
+
+
+async def test_python_is_else_the_systems(run: Runner, settings: Settings) -> None:
+    nowhere = Runner(settings.model_copy(update={"job_path": "/nowhere"}), run.sandbox)
+    assert (await nowhere.python(TELL)).told[1] == "/usr"
+
+
+async def test_nothing_beside_a_python_becomes_readable(run: Runner, venv: Path) -> None:
+    (venv.parent / "secret").write_text("beside it")
+    (venv.parent / "secret").chmod(0o644)
+    ran = await run("ls", "-A", str(venv.parent), python=str(venv / "bin" / "python"))
+    assert ran.log == "venv\n"
+
+
+def test_the_workers_own_environment_is_refused(settings: Settings) -> None:
+    with pytest.raises(InterpreterRefused, match="never runs in the worker's environment"):
+        find_interpreter(settings, sys.executable)
+
+
+@pytest.mark.parametrize("python", ["/nowhere/python", "/etc/passwd", "/etc"])
+def test_what_is_not_there_or_no_program_is_refused(settings: Settings, python: str) -> None:
+    with pytest.raises(InterpreterRefused, match="no Python is there"):
+        find_interpreter(settings, python)
+
+
+def test_a_program_that_is_no_python_opens_no_folder(settings: Settings, home: Path) -> None:
+    fake = home / "bin" / "python"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\n")
+    fake.chmod(0o755)
+    with pytest.raises(InterpreterRefused, match="is not the folder of a Python"):
+        find_interpreter(settings, str(fake))
+
+
+def test_a_python_around_the_workers_data_is_refused(settings: Settings, home: Path) -> None:
+    (home / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    (home / "bin").mkdir()
+    (home / "bin" / "python").symlink_to("/usr/bin/python3")
+    with pytest.raises(InterpreterRefused, match="holds the worker's own data"):
+        find_interpreter(settings, str(home / "bin" / "python"))
+
+
+def test_finding_it_runs_nothing(settings: Settings, home: Path) -> None:
+    """A spec names the path: a program there must not run as the worker."""
+    fake, trace = home / "env" / "bin" / "python", home / "trace"
+    fake.parent.mkdir(parents=True)
+    fake.write_text(f"#!/bin/sh\ntouch {trace}\n")
+    fake.chmod(0o755)
+    (home / "env" / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    assert find_interpreter(settings, str(fake)).prefixes == (home / "env",)
+    assert not trace.exists()
+    # The control: had it run, one would see it.
+    subprocess.run([fake], check=True)
+    assert trace.exists()

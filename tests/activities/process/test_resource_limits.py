@@ -1,0 +1,283 @@
+"""What a job takes of its machine is bounded: each process by the kernel, all together by whoever adds them up, and its folders by their size."""
+
+import asyncio
+import os
+import resource
+
+import pytest
+
+from activities.process.resource_monitor import POLL_INTERVAL_S, measure_use
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.jobs.spec import ResourceLimits
+from tests.activities.process.job_process import Runner, alive, is_root, until
+
+MEBI = 2**20
+SMALL = ResourceLimits(cpu=60, memory=64 * MEBI, processes=32, file_size=8 * MEBI, open_files=64)
+WIDER = SMALL.model_copy(update={"memory": 96 * MEBI})
+
+LOOK = """
+import json, resource
+names = ('CORE', 'CPU', 'DATA', 'FSIZE', 'NOFILE', 'NPROC')
+print(json.dumps({name: resource.getrlimit(getattr(resource, 'RLIMIT_' + name)) for name in names}))
+"""
+HOLD = """
+import sys, time
+held = b'x' * (int(sys.argv[1]) * 2**20)
+print('held', flush=True)
+time.sleep(float(sys.argv[2]))
+"""
+HOLD_TOGETHER = """
+import os, sys, time
+for _ in range(int(sys.argv[1])):
+    if os.fork() == 0:
+        held = b'x' * (int(sys.argv[2]) * 2**20)
+        time.sleep(60)
+        os._exit(0)
+os.wait()
+"""
+SHARE = """
+import os, sys, time
+held = b'x' * (40 * 2**20)
+children = []
+for _ in range(6):
+    if (pid := os.fork()) == 0:
+        sum(held)
+        time.sleep(float(sys.argv[1]))
+        os._exit(0)
+    children.append(pid)
+for pid in children:
+    os.waitpid(pid, 0)
+print('shared')
+"""
+HIDE = """
+import ctypes, threading, time
+def hold():
+    held = b'x' * (80 * 2**20)
+    time.sleep(60)
+threading.Thread(target=hold).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+SPAWN = """
+import subprocess, sys, time
+held = b'x' * (45 * 2**20)
+end = time.monotonic() + float(sys.argv[1])
+while time.monotonic() < end:
+    subprocess.run(['true'])
+print('spawned')
+"""
+FILL = """
+import json, sys
+def fill(folder):
+    written = 0
+    try:
+        for number in range(1000):
+            with open(f'{folder}/{number}', 'wb', buffering=0) as file:
+                for _ in range(8):
+                    written += file.write(bytes(2**19))
+    except OSError as error:
+        return [written >> 20, error.errno]
+print(json.dumps([fill(folder) for folder in sys.argv[1:]]))
+"""
+BURN_TOGETHER = """
+import os, time
+for _ in range(3):
+    if os.fork() == 0:
+        while True:
+            pass
+os.wait()
+"""
+BURN_IN_TURN = """
+import os, time
+while True:
+    if os.fork() == 0:
+        began = time.process_time()
+        while time.process_time() - began < 0.1:
+            pass
+        os._exit(0)
+    os.wait()
+"""
+FORK = """
+import os, time
+made = 0
+try:
+    while True:
+        if os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)
+        made += 1
+except BlockingIOError:
+    print(made)
+"""
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Users of their own: the kernel counts processes by user, and these are many."""
+    return settings.model_copy(update={"job_uid_base": 716_000})
+
+
+def user(run: Runner, number: int) -> int:
+    """The id of a user that no other test's job has."""
+    return run.settings.job_uid_base + number if is_root() else os.geteuid()
+
+
+async def test_each_process_is_limited_by_the_kernel_and_cannot_lift_it(run: Runner) -> None:
+    told = (await run.python(LOOK, limits=SMALL)).told
+    files = min(64, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    assert told == {
+        "CORE": [0, 0],
+        "CPU": [62, 64],
+        "DATA": [128 * MEBI] * 2,
+        "FSIZE": [8 * MEBI] * 2,
+        "NOFILE": [files] * 2,
+        "NPROC": [32, 32] if is_root() else told["NPROC"],
+    }
+    lift = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2**40, 2**40))"
+    assert "not allowed to raise maximum limit" in (await run.python(lift, limits=SMALL)).log
+
+
+async def test_without_a_sandbox_each_process_is_limited_all_the_same(bare: Runner) -> None:
+    told = (await bare.python(LOOK, limits=SMALL)).told
+    assert (told["CPU"], told["DATA"], told["FSIZE"]) == ([62, 64], [128 * MEBI] * 2, [8 * MEBI] * 2)
+    assert (await bare.python(HOLD, "80", "60", limits=SMALL)).over is not None
+
+
+async def test_a_job_goes_before_the_worker_when_the_machine_has_no_memory_left(run: Runner, bare: Runner) -> None:
+    for runner in (run, bare):
+        assert (await runner("cat", "/proc/self/oom_score_adj")).log == "1000\n"
+
+
+async def test_more_memory_than_one_process_may_map_is_refused_at_once(run: Runner) -> None:
+    ran = await run.python(HOLD, "200", "60", limits=SMALL)
+    assert (ran.code, ran.over) == (1, None)
+    assert "MemoryError" in ran.log
+
+
+async def test_a_process_that_holds_too_much_memory_ends_with_the_job_and_the_reason(run: Runner) -> None:
+    ran = await run.python(HOLD, "80", "60", limits=SMALL)
+    assert ran.code == 137
+    assert ran.over
+    assert ran.over.startswith("limits.memory: it held ")
+    assert ran.over.endswith(" MiB, more than 64MiB")
+
+
+async def test_memory_counts_over_all_processes_of_a_job(run: Runner) -> None:
+    ran = await run.python(HOLD_TOGETHER, "6", "20", limits=SMALL)
+    assert ran.code == 137
+    assert str(ran.over).startswith("limits.memory: ")
+
+
+async def test_memory_that_processes_share_counts_once(run: Runner) -> None:
+    # Seven processes that each see 40 MiB, which are the same ones.
+    ran = await run.python(SHARE, str(6 * POLL_INTERVAL_S), limits=SMALL.model_copy(update={"memory": 128 * MEBI}))
+    assert (ran.code, ran.log, ran.over) == (0, "shared\n", None)
+
+
+async def test_memory_behind_a_first_thread_that_has_ended_counts(run: Runner) -> None:
+    ran = await run.python(HIDE, limits=SMALL)
+    assert ran.code == 137
+    assert str(ran.over).startswith("limits.memory: ")
+
+
+async def test_a_child_that_is_being_made_in_its_parents_memory_counts_once(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("activities.process.resource_monitor.POLL_INTERVAL_S", 0.002)
+    ran = await run.python(SPAWN, "3", limits=SMALL)
+    assert (ran.code, ran.log, ran.over) == (0, "spawned\n", None)
+
+
+async def test_each_folder_in_memory_is_bounded_and_what_lies_in_it_counts_as_memory(run: Runner) -> None:
+    told = (await run.python(FILL, "/tmp", limits=WIDER)).told
+    assert told == [[48, 28]]
+    told = (await run.python(FILL, "/dev/shm", "/home/job", limits=WIDER)).told
+    assert told == [[24, 28], [24, 28]]
+    ran = await run.python(FILL + "\nimport time; held = b'x' * (30 * 2**20); time.sleep(60)", "/tmp", "/dev/shm", limits=SMALL)
+    assert ran.code == 137
+    assert str(ran.over).startswith("limits.memory: ")
+
+
+async def test_memory_that_nothing_bounds_cannot_be_had(run: Runner) -> None:
+    assert "Operation not permitted" in (await run("unshare", "-Urm", "mount", "-t", "tmpfs", "none", "/tmp")).log
+    assert "Function not implemented" in (await run.python("import os; os.memfd_create('hidden')")).log
+    assert "Function not implemented" in (await run("ipcmk", "-M", "4096")).log
+    # On the host it can.
+    os.close(os.memfd_create("control"))
+    assert "Read-only file system" in (await run("touch", "/dev/x")).log
+
+
+async def test_threads_and_processes_are_made_as_ever(run: Runner) -> None:
+    code = "import concurrent.futures as c, subprocess\nwith c.ThreadPoolExecutor(4) as pool: print(sum(pool.map(int, '1234')))\nsubprocess.run(['echo', 'well'])"
+    assert (await run.python(code, limits=SMALL)).log.split() == ["10", "well"]
+
+
+async def test_a_file_grows_to_its_limit_and_no_further(run: Runner) -> None:
+    ran = await run("sh", "-c", "dd if=/dev/zero of=/tmp/x bs=1M count=20 2>/dev/null; echo $?; stat -c %s /tmp/x", limits=SMALL)
+    assert ran.log.split()[-2:] == ["153", str(8 * MEBI)]
+
+
+async def test_processor_time_counts_over_all_processes_that_run(run: Runner) -> None:
+    ran = await run.python(BURN_TOGETHER, limits=ResourceLimits(cpu=2))
+    assert ran.code == 137
+    assert str(ran.over).startswith("limits.cpu: it used ")
+
+
+async def test_processor_time_counts_over_processes_that_have_ended(run: Runner) -> None:
+    ran = await run.python(BURN_IN_TURN, limits=ResourceLimits(cpu=1))
+    assert (ran.code, str(ran.over).startswith("limits.cpu: it used ")) == (137, True)
+
+
+async def test_one_process_that_burns_is_ended_by_the_kernel_where_nobody_looks(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("activities.process.resource_monitor.POLL_INTERVAL_S", 600)
+    ran = await run("sh", "-c", "while :; do :; done", limits=ResourceLimits(cpu=1))
+    assert (ran.code, ran.over) == (128 + 24, None)
+
+
+async def test_a_fork_bomb_is_contained_while_another_job_runs_well(run: Runner) -> None:
+    script = "bomb() { bomb | bomb & }; bomb; exec sleep 41413.25"
+    bomb = await run.start("bash", "-c", script, uid=user(run, 3000), limits=SMALL)
+    os.set_blocking(bomb.output, False)
+    try:
+        await until(lambda: alive("sleep\x0041413.25"))
+        async with asyncio.timeout(180):
+            assert (await run.python("print('well')")).log == "well\n"
+    finally:
+        os.close(bomb.output)
+        await bomb.kill()
+    assert bomb.survivors == ()
+
+
+async def test_no_more_processes_than_allowed_can_be_made(run: Runner) -> None:
+    ran = await run.python(FORK, limits=ResourceLimits(processes=32))
+    # The kernel counts by user: where jobs have none of their own, who adds them up ends the job.
+    assert ran.log == "31\n" if is_root() else str(ran.over).startswith("limits.processes: ")
+
+
+async def test_processes_threads_time_and_folders_are_added_up_as_they_are(run: Runner) -> None:
+    script = """
+import os, threading, time
+for _ in range(3):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            time.sleep(60)
+        os._exit(0)
+    os.wait()
+for _ in range(4):
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+open('/tmp/x', 'wb').write(bytes(5 * 2**20))
+while time.process_time() < 0.5:
+    pass
+print('ready', flush=True)
+time.sleep(60)
+"""
+    process = await run.start("python", "-c", script, uid=user(run, 3001))
+    try:
+        with os.fdopen(process.output, "rb") as output:
+            assert await asyncio.to_thread(output.readline) == b"ready\n"
+        assert process._first
+        used = measure_use(process._first, ResourceLimits(), sandboxed=True)
+        # The program with four threads more, and three that it left behind.
+        assert used.processes == 8
+        assert 0.4 <= used.cpu < 5
+        assert 5 * MEBI < used.memory < 100 * MEBI
+    finally:
+        await process.kill()

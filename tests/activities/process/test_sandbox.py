@@ -1,0 +1,330 @@
+"""A job cannot read the worker, its files or another job, cannot write what is not its own, and has no right beyond its own user's."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from activities.delivery.delivery import Delivered
+from activities.process.bundles import ensure_unpacked
+from activities.process.interpreters import find_interpreter
+from activities.process.launcher import JobLaunch, Room, environment_script
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.core.secret import Secret
+from justenough.domain.jobs import bundle
+from tests.activities.process.job_process import SECRETS, Runner, cmdlines, holders_of, is_root, lent_by, own_environment, until
+
+READ_EACH = """
+import json, pathlib, sys
+found = {}
+for path in sys.argv[1:]:
+    try:
+        found[path] = pathlib.Path(path).read_bytes().decode('latin-1')
+    except OSError as error:
+        found[path] = None
+print(json.dumps(found))
+"""
+WRITE_EACH = """
+import json, os, sys
+done = []
+for path in sys.argv[1:]:
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        open(path, 'a').close()
+        done.append(path)
+    except OSError:
+        pass
+print(json.dumps(done))
+"""
+LOOK = """
+import json, os, resource
+status = dict(line.split(':', 1) for line in open('/proc/self/status'))
+print(json.dumps({
+    'caps': [int(status[name], 16) for name in ('CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb')],
+    'no_new_privs': int(status['NoNewPrivs']),
+    'uid': [os.getuid(), os.geteuid()],
+    'groups': os.getgroups(),
+    'core': resource.getrlimit(resource.RLIMIT_CORE),
+    'files': resource.getrlimit(resource.RLIMIT_NOFILE),
+    'handles': sorted(int(name) for name in os.listdir('/proc/self/fd')),
+    'stdin': os.readlink('/proc/self/fd/0'),
+    'pids': sorted(int(name) for name in os.listdir('/proc') if name.isdigit()),
+    'cwd': os.getcwd(),
+    'env': dict(os.environ),
+    'hostname': os.uname().nodename,
+    'root': sorted(os.listdir('/')),
+}))
+"""
+
+
+def read_here(paths: list[str]) -> dict[str, str]:
+    return {Path(path).name: Path(path).read_text() for path in paths}
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def workdir(home: Path) -> Path:
+    content = bundle.pack({"job.py": (b"print('from the bundle')\n", False), "run.sh": (b"#!/bin/sh\necho ran $1\n", True)})
+    return ensure_unpacked(home, bundle.bundle_digest(content), content)
+
+
+async def test_the_worker_and_its_files_cannot_be_read(run: Runner, home: Path) -> None:
+    files = [str(home / name) for name in SECRETS]
+    worker = [f"/proc/{os.getpid()}/{name}" for name in ("environ", "mem", "maps", "cmdline")] + [f"/proc/{os.getppid()}/environ"]
+    ran = await run.python(READ_EACH, *files, *worker, "/etc/shadow", "/proc/1/environ", "/etc/passwd")
+    found = ran.told
+    assert "job" in found.pop("/etc/passwd")
+    # In a user namespace the first process is the job's own user's, and holds nothing.
+    first = found.pop("/proc/1/environ")
+    assert first is None or set(first.split("\0")) <= {"PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8", "PWD=/", ""}
+    assert found == dict.fromkeys(found)
+    # The worker itself reads them all.
+    assert read_here(files) == {name: f"the content of {name}" for name in SECRETS}
+
+
+async def test_a_home_inside_a_folder_that_jobs_see_is_hidden(run: Runner) -> None:
+    hiding = Runner(run.settings, replace(run.sandbox, hidden=(Path("/usr/share"),)))
+    code = "import os; print(len(os.listdir('/usr/share')))"
+    assert (await hiding.python(code)).log == "0\n"
+    assert (await run.python(code)).log != "0\n"
+
+
+async def test_no_process_of_anyone_else_is_seen(run: Runner) -> None:
+    look = (await run.python(LOOK)).told
+    assert os.getpid() not in look["pids"]
+    assert len(look["pids"]) <= 3
+
+
+async def test_the_job_has_no_rights_and_leaves_no_core(run: Runner) -> None:
+    look = (await run.python(LOOK)).told
+    assert look["caps"] == [0, 0, 0, 0, 0]
+    assert look["no_new_privs"] == 1
+    assert look["core"] == [0, 0]
+    assert look["files"][1] <= 4096
+    assert look["groups"] in ([], look["uid"][:1], [os.getegid()])
+    assert look["uid"] == [look["uid"][0]] * 2
+    assert lent_by(run.settings, look["uid"][0])
+
+
+async def test_the_job_inherits_no_handle_and_an_environment_made_from_nothing(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAULT_TOKEN", "the worker's own")
+    look = (await run.python(LOOK, env={"MODE": "dry 'run' $HOME `id`\nand more"})).told
+    # The last one is the listing's own.
+    assert look["handles"] == [0, 1, 2, 3]
+    assert look["stdin"] == "/dev/null"
+    assert look["env"].keys() == {
+        *("PATH", "HOME", "LANG", "TMPDIR", "USER", "LOGNAME", "PWD", "PYTHONUNBUFFERED"),
+        *("MODE", "JUSTENOUGH_JOB_ID", "JUSTENOUGH_FILES"),
+    }
+    assert look["env"]["MODE"] == "dry 'run' $HOME `id`\nand more"
+    assert look["env"]["JUSTENOUGH_JOB_ID"] == "j-dev-test"
+    assert look["hostname"] == "job"
+    assert "root" not in look["root"]
+
+
+async def test_only_its_own_folders_can_be_written(run: Runner, workdir: Path) -> None:
+    refused = ["/usr/bin/x", "/etc/x", "/job/x", "/job/job.py", "/x", "/bin/x", "/lib/x", "/proc/sys/kernel/core_pattern"]
+    name = f"x-{workdir.parent.name}"
+    allowed = [f"/tmp/{name}", "/home/job/x", "/var/tmp/y", "/dev/shm/x"]
+    ran = await run.python(WRITE_EACH, *refused, *allowed, workdir=workdir)
+    assert ran.told == allowed
+    assert names_in(workdir) == ["job.py", "run.sh"]
+    assert name not in names_in(Path("/tmp"))
+
+
+async def test_the_bundle_is_the_working_directory(run: Runner, workdir: Path) -> None:
+    assert (await run("python", "job.py", workdir=workdir)).log == "from the bundle\n"
+    assert (await run("./run.sh", "well", workdir=workdir)).log == "ran well\n"
+    assert (await run("sh", "-c", "pwd; ls -A")).log == "/job\n"
+
+
+async def test_another_job_cannot_be_seen_read_or_signalled(run: Runner) -> None:
+    given = Delivered({"PGPASSWORD": Secret("hers-alone-77")}, {"db.json": Secret("hers-alone-77")})
+    uid = run.settings.job_uid_base + 4000 if is_root() else os.geteuid()
+    hers = await run.start("sh", "-c", "echo hers > /tmp/mark; exec sleep 4711.25", uid=uid, given=given)
+    try:
+        await until(lambda: any(line.startswith(b"sleep\x004711.25") for line in cmdlines()))
+        ran = await run.python(READ_EACH, "/tmp/mark", "/run/justenough/db.json")
+        assert ran.told == {"/tmp/mark": None, "/run/justenough/db.json": None}
+        assert (await run("sh", "-c", "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'")).log.find("hers-alone") == -1
+        # To everyone that may be signalled: the kernel spares the caller alone.
+        await run("sh", "-c", "kill -9 -1")
+        assert any(line.startswith(b"sleep\x004711.25") for line in cmdlines())
+    finally:
+        os.close(hers.output)
+        await hers.kill()
+
+
+async def test_secrets_reach_the_job_and_no_command_line_or_foreign_environment(run: Runner) -> None:
+    given = Delivered({"PGPASSWORD": Secret("canary-env-4711")}, {"db.json": Secret('{"password": "canary-file-4711"}')})
+    script = "cat $JUSTENOUGH_FILES/db.json; echo $PGPASSWORD; exec sleep 4711.5"
+    uid = run.settings.job_uid_base + 4001 if is_root() else os.geteuid()
+    process = await run.start("sh", "-c", script, uid=uid, given=given)
+    try:
+        with os.fdopen(process.output, "rb") as output:
+            assert output.readline() == b'{"password": "canary-file-4711"}canary-env-4711\n'
+            await until(lambda: any(line.startswith(b"sleep\x004711.5") for line in cmdlines()))
+            assert not any(word in line for line in cmdlines() for word in (b"canary-env", b"canary-file"))
+            # The planted control: the script itself is in one.
+            assert any(b"JUSTENOUGH_FILES/db.json" in line for line in cmdlines())
+            assert holders_of(b"canary-env-4711") == [b"sleep\x004711.5\x00"]
+            assert b"canary" not in own_environment()
+    finally:
+        await process.kill()
+
+
+async def test_delivered_files_are_whole_private_and_the_job_s_own(run: Runner) -> None:
+    odd = "Ü'\"$(id)`\\ and\ntwo lines, \x01 and a tail without an end"
+    given = Delivered({}, {"a.json": Secret(odd), "b": Secret("")}, {"WHERE": ("a.json",)})
+    code = """
+import json, os
+files = {name: os.stat(os.path.join(os.environ['JUSTENOUGH_FILES'], name)) for name in os.listdir(os.environ['JUSTENOUGH_FILES'])}
+told = {name: [oct(seen.st_mode & 0o777), seen.st_uid == os.getuid()] for name, seen in files.items()}
+print(json.dumps([told, open(os.environ['WHERE'], encoding='utf-8').read()]))
+"""
+    told, content = (await run.python(code, given=given)).told
+    assert told == {"a.json": ["0o600", True], "b": ["0o600", True]}
+    assert content == odd
+
+
+async def test_a_file_that_cannot_be_written_starts_no_job(run: Runner) -> None:
+    given = Delivered({}, {"gone/a.json": Secret("x")})
+    ran = await run("sh", "-c", "echo started", given=given)
+    assert ran.code == 126
+    assert "started" not in ran.log
+    assert "gone/a.json" in ran.log
+
+
+CONNECT = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])), 5); print('connected')"
+
+
+async def test_with_network_host_a_job_reaches_the_host(run: Runner, listener: int) -> None:
+    assert (await run.python(CONNECT, str(listener), network="host")).log == "connected\n"
+
+
+async def test_with_network_none_nothing_is_reached(run: Runner, listener: int) -> None:
+    ran = await run.python(CONNECT, str(listener), network="none")
+    assert ran.code == 1
+    assert "ConnectionRefusedError" in ran.log
+    assert (await run.python("print(open('/proc/net/route').read().count('\\n'))", network="none")).log == "1\n"
+    assert (await run.python("import socket; print([name for _, name in socket.if_nameindex()])", network="none")).log == "['lo']\n"
+
+
+Doors = list[tuple[socket.socket, str]]
+"""Sockets of the host that listen, each with the arguments of REACH."""
+
+
+@pytest.fixture
+def doors(home: Path) -> Iterator[Doors]:
+    """One of each kind, on each address that the host has: TCP and UDP, both kinds of abstract Unix sockets, and one with a path."""
+    with ExitStack() as stack:
+        yield [(stack.enter_context(server), arguments) for server, arguments in _doors(home)]
+
+
+def _doors(home: Path) -> Iterator[tuple[socket.socket, str]]:
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"), *((socket.AF_INET, one) for one in outward())):
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            server = socket.socket(family, kind)
+            server.bind((address, 0))
+            yield listening(server), f"{int(family)} {int(kind)} {address} {server.getsockname()[1]}"
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        for path in (f"\0justenough-test-{os.getpid()}-{int(kind)}", str(home / f"socket-{int(kind)}")):
+            server = socket.socket(socket.AF_UNIX, kind)
+            server.bind(path)
+            if not path.startswith("\0"):
+                # Whoever finds it may use it.
+                home.chmod(0o755)
+                Path(path).chmod(0o777)
+            yield listening(server), f"{int(socket.AF_UNIX)} {int(kind)} {path.replace(chr(0), '@')} 0"
+
+
+def listening(server: socket.socket) -> socket.socket:
+    server.setblocking(False)
+    if server.type == socket.SOCK_STREAM:
+        server.listen()
+    return server
+
+
+def outward() -> list[str]:
+    """The address by which the host reaches others, where it does."""
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as looking:
+        try:
+            looking.connect(("192.0.2.1", 9))
+        except OSError:
+            return []
+        return [looking.getsockname()[0]]
+
+
+REACH = """
+import socket, sys
+for line in sys.argv[1:]:
+    family, kind, address, port = line.split()
+    there = address.replace('@', chr(0)) if int(family) == socket.AF_UNIX else (address, int(port))
+    with socket.socket(int(family), int(kind)) as out:
+        out.settimeout(5)
+        try:
+            out.connect(there)
+            out.send(b'x')
+        except OSError:
+            pass
+"""
+
+
+def was_reached(server: socket.socket) -> bool:
+    """Whether anything came in: what goes over the host's own interfaces has arrived by the time that its sender has ended."""
+    try:
+        if server.type == socket.SOCK_STREAM:
+            server.accept()[0].close()
+        else:
+            server.recv(1)
+    except BlockingIOError:
+        return False
+    return True
+
+
+async def test_with_network_none_no_socket_of_the_host_is_reached_and_with_host_each_is(run: Runner, doors: Doors) -> None:
+    arguments = [argument for _, argument in doors]
+    assert (await run.python(REACH, *arguments, network="none")).code == 0
+    assert [argument for server, argument in doors if was_reached(server)] == []
+    assert (await run.python(REACH, *arguments, network="host")).code == 0
+    # A path of the host's is none in the sandbox, whatever its network.
+    assert [argument for server, argument in doors if not was_reached(server)] == [one for one in arguments if "/socket-" in one]
+
+
+async def test_what_a_variable_names_is_never_loaded_with_rights(run: Runner) -> None:
+    """glibc loads converters from GCONV_PATH; a program that still is root must not see it."""
+    env = {"GCONV_PATH": "/job", "LOCPATH": "/job", "OUTPUT_CHARSET": "EVIL"}
+    process = await run.start("sleep", "4711.75", uid=run.settings.job_uid_base + 4002 if is_root() else os.geteuid(), env=env)
+    try:
+        await until(lambda: any(line.startswith(b"sleep\x004711.75") for line in cmdlines()))
+        assert holders_of(b"GCONV_PATH=/job") == [b"sleep\x004711.75\x00"]
+    finally:
+        os.close(process.output)
+        await process.kill()
+
+
+async def test_a_job_can_use_what_programs_expect_of_a_system(run: Runner) -> None:
+    code = """
+import getpass, multiprocessing, os, pwd, socket, ssl, tempfile
+assert getpass.getuser() == pwd.getpwuid(os.getuid()).pw_name == 'job'
+assert os.path.expanduser('~') == '/home/job'
+multiprocessing.get_context('spawn').Lock()
+tempfile.NamedTemporaryFile().close()
+socket.getaddrinfo('localhost', 80)
+ssl.create_default_context()
+print('well')
+"""
+    assert (await run.python(code)).log == "well\n"
+
+
+def test_no_repr_shows_what_is_delivered(settings: Settings) -> None:
+    given = Delivered({"A": Secret("hunter22")}, {"b": Secret("hunter22")})
+    launch = JobLaunch("j-dev-test", ("true",), 1, find_interpreter(settings, None), env={"B": "hunter22"}, files=given.files)
+    assert "hunter22" not in repr(given) + repr(launch) + repr(environment_script(launch, Room()))

@@ -1,0 +1,98 @@
+"""No two running jobs on one machine share a user id, whichever worker runs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from activities.process import process_tree
+from activities.process.uid_pool import NoFreeUid, end_leftovers, lend_uid
+from justenough.adapters.configuration.settings import Settings
+from tests.activities.process.job_process import alive, is_root, until
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from activities.process.uid_pool import lend_uid
+from justenough.adapters.configuration.settings import Settings
+with lend_uid(Settings(home=Path(sys.argv[1]), job_uid_base=int(sys.argv[2]))) as uid:
+    print(uid, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_ids_that_are_lent_at_the_same_time_differ_and_come_back(settings: Settings) -> None:
+    with lend_uid(settings) as first, lend_uid(settings) as second:
+        assert (first == second) is not is_root()
+        assert (first == os.geteuid()) is not is_root()
+    with lend_uid(settings) as third:
+        assert third == first
+
+
+def test_where_every_id_is_taken_it_is_said_how_to_have_others(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("activities.process.uid_pool.MAX_UIDS", 1)
+    mine = settings.model_copy(update={"job_uid_base": 715_000})
+    with lend_uid(mine) as first:
+        if not is_root():
+            assert first == os.geteuid(), "only root lends ids"
+            return
+        with (
+            pytest.raises(NoFreeUid, match="all 1 user ids from 715000 on are taken; JUSTENOUGH_JOB_UID_BASE names others"),
+            lend_uid(mine),
+        ):
+            pass
+
+
+def test_another_workers_id_is_not_lent_again(settings: Settings, home: Path) -> None:
+    base = 712_000
+    with subprocess.Popen(
+        [sys.executable, "-c", ELSEWHERE, str(home), str(base)], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout
+        theirs = int(other.stdout.readline())
+        with lend_uid(settings.model_copy(update={"job_uid_base": base})) as ours:
+            assert (ours == theirs) is not is_root()
+        other.communicate("")
+    assert theirs == (base if is_root() else os.geteuid())
+
+
+async def test_an_id_that_somebody_runs_as_is_not_lent(settings: Settings) -> None:
+    base = 713_000
+    drop = ["setpriv", "--reuid", str(base), "--regid", str(base), "--clear-groups"] if is_root() else []
+    with subprocess.Popen([*drop, "sleep", "100"]) as left_behind:  # noqa: ASYNC220 - it takes a millisecond
+        await until(lambda: process_tree.anyone_runs_as(base if is_root() else os.geteuid()))
+        with lend_uid(settings.model_copy(update={"job_uid_base": base})) as uid:
+            assert uid == (base + 1 if is_root() else os.geteuid())
+        left_behind.kill()
+
+
+LEFT = """
+import os, subprocess, sys
+from pathlib import Path
+from activities.process.uid_pool import lend_uid
+from justenough.adapters.configuration.settings import Settings
+with lend_uid(Settings(home=Path(sys.argv[1]), job_uid_base=int(sys.argv[2]))) as uid:
+    drop = ["setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups", "env", "-i"]
+    print(subprocess.Popen([*drop, "setsid", "sleep", "27185.25"]).pid, flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("by", ["the next start of a worker", "the next job"])
+async def test_what_a_dead_workers_job_still_runs_is_ended_and_its_id_is_free(settings: Settings, home: Path, by: str) -> None:
+    mine = settings.model_copy(update={"job_uid_base": 714_000})
+    if not is_root():
+        assert end_leftovers(mine) == (), "only root lends ids"
+        return
+    subprocess.run([sys.executable, "-c", LEFT, str(home), "714000"], cwd=REPOSITORY, check=False, stdout=subprocess.DEVNULL)  # noqa: ASYNC221 - it takes a moment
+    await until(lambda: alive("sleep\x0027185.25"))
+    if by == "the next start of a worker":
+        assert end_leftovers(mine) == (714_000,)
+        assert not alive("sleep\x0027185.25")
+    with lend_uid(mine) as uid:
+        assert uid == 714_000
+        assert not alive("sleep\x0027185.25")
+    assert end_leftovers(mine) == ()

@@ -1,0 +1,152 @@
+"""Answers as the worker counts them, on real servers: what was taken back stays so, and a workflow's word about earlier answers is no answer."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from activities.job_activities import JobActivities
+from justenough.adapters.vault import ttl_cache
+from justenough.domain.approvals.ladder import Ladder
+from justenough.domain.approvals.statements import DecisionStatement, to_signable
+from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult
+from justenough.domain.core.ids import new_job_id, request_id
+from justenough.domain.jobs.states import RequestState
+from justenough.domain.ledger.events import EventType, build_event
+from justenough.services.count_answers import AnswerCounter
+from justenough.services.job_history import approval_withdrawers, read_job_history
+from tests.activities.conftest import EXAMPLE
+from tests.activities.vault_shop import SPEC, Desk, Shop, Someone, desk
+
+pytestmark = pytest.mark.servers
+
+WRITE: dict[str, Any] = {**SPEC, "access": [{"resource": "orders-db", "action": "write", "ttl": "10m", "reason": "Mend the order"}]}
+
+
+@pytest.fixture
+def at(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    """A desk where each tier wants two people."""
+    monkeypatch.setattr(ttl_cache, "CACHE_TTL_S", 0)
+    folder = tmp_path / "config"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    approvals = folder / "approvals.yaml"
+    approvals.write_text(approvals.read_text().replace("quorum: 1", "quorum: 2"))
+    made = desk(shop, f"sqlite:///{tmp_path / 'store.db'}", folder=folder)
+    yield made
+    made.deps.targets.close()
+    made.deps.vault.close()
+    made.deps.store.close()
+
+
+class Waiting:
+    """A job whose write waits for two people, and what its workflow, or somebody in its place, has counted."""
+
+    def __init__(self, at: Desk, by: Someone | None = None, *, parent: str | None = None) -> None:
+        self.at, self.job = at, new_job_id("dev", now=at.deps.now())
+        self.request = request_id(self.job, 1)
+        environment = ActivityEnvironment()
+        environment.info = replace(ActivityEnvironment.default_info(), workflow_type="Job", workflow_id=self.job)
+        said = {"parent": parent} if parent else {}
+        order = (by or at.shop.sign_in("ops")).order(self.job, said, now=at.deps.now(), spec=WRITE)
+        decided = environment.run(JobActivities(at.deps).decide_requests, order)
+        assert decided.refused is None
+        ladder = decided.requests[0].ladder
+        assert ladder is not None
+        self.ladder: Ladder = ladder
+        self.verdict, self.number = "pending", 0
+
+    def says(self, who: Someone, decision: str = "approve", *, ladder: Ladder | None = None) -> str:
+        """Return the request's verdict once somebody's answer was taken; `ladder`: instead of what has been counted."""
+        before = ladder or self.ladder
+        self.number += 1
+        which = "approved" if self.verdict == "approved" else "ladders"
+        asked = {"ladders": {}, which: {self.request: before}}
+        received = (self._signed(who, decision).model_dump(mode="json"),)
+        counting = AnswerCounter(self.at.deps, AnswersInput(job=self.job, received=received, number=self.number, **asked))
+        counting.count_signal(received[0], number=self.number)
+        self.at.deps.store.ledger.append(counting.events)
+        return self._keep(counting.result())
+
+    def state(self) -> RequestState:
+        found = self.at.deps.store.requests.get(self.request)
+        assert found is not None
+        return found.state
+
+    def rejections(self) -> list[str]:
+        return [entry.data["why"] for entry in self.at.deps.store.ledger.entries(job=self.job, types=[EventType.APPROVAL_REJECTED]).items]
+
+    def _keep(self, result: AnswersResult) -> str:
+        self.ladder = result.ladders.get(self.request, self.ladder)
+        self.verdict = result.verdicts.get(self.request, self.verdict)
+        return self.verdict
+
+    def _signed(self, who: Someone, decision: str) -> Any:
+        now, ladder = self.at.deps.now().replace(microsecond=0), self.ladder
+        about: dict[str, Any] = {"job": self.job, "request": self.request, "digest": ladder.digest, "ttl": ladder.ttl}
+        about |= {"action": ladder.action, "reason": "it is needed", "person": who.id}
+        times: dict[str, Any] = {"issued_at": now, "expires_at": now + timedelta(hours=1)}
+        return who.sign(to_signable(DecisionStatement.model_validate({**about, **times, "decision": decision})))
+
+
+def test_who_took_their_part_back_can_take_back_what_others_approved_without_them(at: Desk) -> None:
+    first, second, third = (at.shop.newcomer(f"part-{number}", "support-leads") for number in range(3))
+    job = Waiting(at)
+    assert [job.says(first), job.says(first, "withdraw"), job.says(second), job.says(third)] == [
+        "pending",
+        "pending",
+        "pending",
+        "approved",
+    ]
+    assert job.state() is RequestState.APPROVED
+
+    assert job.says(first, "withdraw") == "withdrawn"
+
+    assert job.state() is RequestState.WITHDRAWN
+    assert read_job_history(at.deps.store.ledger, job.job).settled == {job.request: "withdrawn"}
+    assert approval_withdrawers(at.deps.store.ledger, job.request) == (first.name,)
+
+
+def test_a_workflows_word_makes_no_answer_count_that_was_taken_back(at: Desk) -> None:
+    first, second = (at.shop.newcomer(f"word-{number}", "support-leads") for number in range(2))
+    job = Waiting(at)
+    job.says(first)
+    forged = job.ladder
+    assert len(forged.answers) == 1
+    job.says(first, "withdraw")
+
+    assert job.says(second, ladder=forged) == "pending"
+    assert job.state() is RequestState.PENDING
+
+
+def test_a_workflows_word_lifts_no_answer_to_a_tier_that_its_person_does_not_answer_for(at: Desk) -> None:
+    lead, guard = at.shop.newcomer("lifted-lead", "support-leads"), at.shop.newcomer("lifted-guard", "security")
+    job = Waiting(at)
+    job.says(lead)
+    told = {"request": job.request, "tier": 2, "respond_by": at.deps.now().isoformat(), "quorum": 2}
+    at.deps.store.ledger.append([build_event(EventType.APPROVAL_ESCALATED, job.job, at=at.deps.now(), about=f"{job.request}/2", **told)])
+    lifted = job.ladder.answers[0].model_copy(update={"tier": 2})
+    forged = job.ladder.model_copy(update={"current": 2, "answers": (lifted,)})
+
+    assert job.says(guard, ladder=forged) == "pending"
+    assert job.state() is RequestState.PENDING
+    assert job.rejections() == ["what it is an answer to is not what has been recorded of the request"]
+
+
+def test_nobody_answers_for_what_a_job_of_theirs_launched_under_another_name(at: Desk) -> None:
+    owner, robot = at.shop.newcomer("chain-owner", "ops", "support-leads"), at.shop.newcomer("chain-robot", "ops", "security")
+    other, delegate = at.shop.newcomer("chain-other", "support-leads"), at.shop.newcomer("chain-delegate", "support-leads")
+    child = Waiting(at, robot, parent=Waiting(at, owner).job)
+    grandchild = Waiting(at, robot, parent=child.job)
+    why = "no one answers for a job that came of one that they launched"
+
+    assert (grandchild.says(owner), grandchild.rejections()) == ("pending", [why])
+    assert grandchild.says(owner, "deny") == "pending"
+    # To give it up is theirs as it is anybody's who launches.
+    assert [grandchild.says(other), grandchild.says(delegate), grandchild.says(owner, "withdraw")] == ["pending", "approved", "withdrawn"]

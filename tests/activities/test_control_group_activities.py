@@ -1,0 +1,120 @@
+"""Opening a lock as the worker does: once, whatever becomes of the attempts; what a broken attempt left ends with the job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from activities.control_group_activities import ControlGroupActivities
+from activities.job_activities import JobActivities
+from justenough.adapters.store import Store, StoredWrappingToken, StoreUnavailable
+from justenough.adapters.store.wrapped_tokens import WrappedTokenRepository
+from justenough.adapters.vault import VaultRefused, control_groups
+from justenough.domain.approvals.ladder import Ladder
+from justenough.domain.approvals.statements import OrderStatement, to_signable
+from justenough.domain.catalog.loader import ResolvedIssue
+from justenough.domain.contracts.workflow_messages import ControlGroupsInput, ControlGroupsResult, JobInput
+from justenough.domain.core.canonical_json import digest_of
+from justenough.domain.core.ids import new_job_id, request_id
+from justenough.domain.ledger.events import Event
+from justenough.services.dependencies import Deps
+from tests.activities.revocation_calls import from_outside
+from tests.activities.vault_shop import SPEC, Desk
+
+pytestmark = pytest.mark.servers
+
+PAYOUT = {"resource": "payouts-db", "action": "write", "ttl": "5m", "reason": "Pay it out"}
+WHAT = ResolvedIssue(path="database/creds/payouts-write-acme", method="read", data={})
+
+
+class BreaksOff(WrappedTokenRepository):
+    """The wrapping tokens of a store that goes away once, right before a token would be kept."""
+
+    away = True
+
+    def keep(self, token: StoredWrappingToken, events: Sequence[Event]) -> bool:
+        if self.away:
+            self.away = False
+            message = "away"
+            raise StoreUnavailable(message)
+        return super().keep(token, events)
+
+
+class Waiting:
+    """A job that was ordered and decided, and whose lock is to be opened."""
+
+    def __init__(self, at: Desk) -> None:
+        self.job, now = new_job_id(at.deps.settings.installation, now=at.clock.now()), at.clock.now().replace(microsecond=0)
+        self.request = request_id(self.job, 1)
+        self._environment = ActivityEnvironment()
+        self._environment.info = replace(ActivityEnvironment.default_info(), workflow_type="Job", workflow_id=self.job)
+        ops, raw = at.shop.sign_in("ops"), {**SPEC, "access": [PAYOUT]}
+        fields: dict[str, Any] = {"job": self.job, "spec_digest": digest_of(raw), "bundle": None, "params": {}, "reason": "a test"}
+        fields |= {"person": ops.id, "issued_at": now, "expires_at": now + timedelta(hours=1)}
+        statement = OrderStatement(**fields)
+        self.order = JobInput(job=self.job, spec=raw, order=ops.sign(to_signable(statement)))
+        decided = self._environment.run(JobActivities(at.deps).decide_requests, self.order)
+        assert decided.refused is None
+        (request,) = decided.requests
+        assert request.locked
+        assert request.ladder is not None
+        self.ladder: Ladder = request.ladder
+
+    def opens(self, deps: Deps, ladder: Ladder | None = None) -> ControlGroupsResult:
+        asked = ControlGroupsInput(order=self.order, ladders={self.request: ladder or self.ladder})
+        return self._environment.run(ControlGroupActivities(deps).open_locks, asked)
+
+
+def test_a_second_attempt_finds_what_the_first_one_opened(at: Desk) -> None:
+    waiting = Waiting(at)
+    assert "approval.opened" not in at.types(waiting.job), "nobody is asked before it waits in Vault"
+    assert waiting.opens(at.deps) == waiting.opens(at.deps) == ControlGroupsResult()
+    told = at.types(waiting.job)
+    assert (told.count("lock.opened"), told.count("approval.opened")) == (1, 1)
+    assert len(at.deps.vault.prefix_accessors(waiting.job)) == 1
+
+
+def test_what_an_attempt_left_that_died_in_between_opens_nothing_and_ends_with_the_job(at: Desk, tmp_path: Path) -> None:
+    waiting, breaking = Waiting(at), Store(f"sqlite:///{tmp_path / 'store.db'}")
+    breaking.wrapped_tokens = BreaksOff(breaking._engine, breaking._commits)
+    with pytest.raises(StoreUnavailable):
+        waiting.opens(replace(at.deps, store=breaking))
+    assert at.deps.store.wrapped_tokens.get(waiting.request) is None
+    assert waiting.opens(replace(at.deps, store=breaking)) == ControlGroupsResult()
+    breaking.close()
+    assert len(at.deps.vault.prefix_accessors(waiting.job)) == 2
+    kept = at.deps.store.wrapped_tokens.get(waiting.request)
+    assert kept is not None
+    at.shop.sign_in("security").call("POST", "sys/control-group/authorize", {"accessor": kept.accessor})
+    wrapping = control_groups.decrypt(at.deps.vault, kept.ciphertext, about=waiting.request)
+
+    # One look is enough: no session ever had the right to issue.
+    assert from_outside(at, waiting.job).confirmed
+
+    assert at.deps.vault.prefix_accessors(waiting.job) == ()
+    assert at.deps.store.wrapped_tokens.get(waiting.request) is None
+    with pytest.raises(VaultRefused):
+        control_groups.unwrap(at.deps.vault, wrapping, WHAT)
+    assert at.shop.users_of(waiting.job) == []
+
+
+def test_nothing_is_opened_for_a_job_that_is_over_meanwhile(at: Desk) -> None:
+    waiting = Waiting(at)
+    at.deps.store.claims.close(waiting.job, at.clock.now())
+    waiting.opens(at.deps)
+    assert at.deps.vault.prefix_accessors(waiting.job) == ()
+    assert not {"lock.opened", "approval.opened"} & set(at.types(waiting.job))
+
+
+def test_what_was_not_decided_like_this_is_not_opened(at: Desk) -> None:
+    waiting = Waiting(at)
+    other = waiting.ladder.model_copy(update={"digest": f"sha256:{'0' * 64}"})
+    assert "it is not what was decided" in str(waiting.opens(at.deps, other).refused)
+    assert at.deps.vault.prefix_accessors(waiting.job) == ()
+    assert "job.refused" in at.types(waiting.job)

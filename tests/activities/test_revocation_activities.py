@@ -1,0 +1,186 @@
+"""Revoking as an activity: Temporal hears of it for as long as it lasts, and of nobody but who may ask."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from dataclasses import replace
+from datetime import timedelta
+from typing import cast
+
+import pytest
+from temporalio.client import Client
+from temporalio.testing import ActivityEnvironment
+
+from activities.revocation.revoke import revoke
+from activities.revocation_activities import (
+    MAX_CONCURRENT_REVOCATIONS,
+    MAX_RETRY_INTERVAL_S,
+    RETRY_INTERVAL_S,
+    NotConfirmed,
+    NotOurs,
+    RevocationActivities,
+)
+from activities.sweep_activity import MAX_CONCURRENT_JOBS, SWEEP_POOL, SweepActivities
+from justenough.adapters.targets.postgres import RequestedActions, TargetInspection, TargetInspector
+from justenough.adapters.vault import Vault, VaultUnavailable
+from justenough.domain.contracts.workflow_messages import RevokeCredentialInput, RevokeInput
+from justenough.domain.core.secret import Secret
+from justenough.domain.ledger.events import EventType, build_event
+from justenough.services import revocation_attempts
+from tests.activities.revocation_calls import by_session, revocation_of
+from tests.activities.vault_shop import Desk
+from tests.support.wait import until
+
+pytestmark = pytest.mark.servers
+
+
+class Slow(TargetInspector):
+    """Targets that are looked at only once a test says so."""
+
+    def __init__(self, at: Desk, go: threading.Event) -> None:
+        super().__init__(at.deps.vault, lambda: at.deps.config.current().catalog, installation=at.deps.settings.installation)
+        self._go = go
+
+    def inspect(self, job: str, accesses: RequestedActions | None = None) -> TargetInspection:
+        assert self._go.wait(180), "no heartbeat came while it hung"
+        return super().inspect(job, accesses)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["of a job", "of one credential"])
+async def test_a_revocation_heartbeats_also_while_one_of_its_steps_hangs(at: Desk, *, whole: bool) -> None:
+    job = at.job()
+    held = at.issue(job)
+    environment, beats, go = ActivityEnvironment(), list[object](), threading.Event()
+
+    def beat(*details: object) -> None:
+        beats.append(details)
+        if len(beats) == 2:
+            go.set()
+
+    environment.on_heartbeat = beat
+    targets = Slow(at, go)
+    ending = RevocationActivities(replace(at.deps, targets=targets))
+    if whole:
+        await environment.run(ending.revoke_job, RevokeInput(job=job, by="compensation", why="its worker died", attempts=1))
+    else:
+        await environment.run(ending.revoke_credential, RevokeCredentialInput(job=job, credential=held.credential.id))
+    assert at.shop.users_of(job) == []
+    targets.close()
+
+
+@pytest.mark.parametrize("release", ["this one", "earlier ones"])
+async def test_what_was_issued_for_one_request_is_revoked_as_any_release_names_it(at: Desk, *, release: str) -> None:
+    job = at.job()
+    held = at.issue(job)
+    request = held.credential.request_id
+    revoke_input = RevokeCredentialInput(job=job, credential=request, request=request if release == "this one" else None)
+    result = await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_credential, revoke_input)
+    assert result.confirmed
+    assert at.shop.users_of(job) == []
+
+
+async def test_what_is_no_job_of_this_installation_is_not_revoked(at: Desk) -> None:
+    wanted = RevokeInput(job="j-other-01m8722504qjpy8t9ny5kcdg6s", by="compensation", why="because", attempts=1)
+    with pytest.raises(NotOurs, match="no job of this installation"):
+        await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, wanted)
+
+
+SLOW = 60
+"""Seconds that a busy machine may take for the rest."""
+
+
+async def test_a_revocation_whose_workflow_is_gone_goes_on_at_its_own_pace(at: Desk) -> None:
+    job = at.job()
+    at.issue(job)
+    environment, tries, began = ActivityEnvironment(), 3, time.monotonic()
+    environment.on_heartbeat = lambda *_: environment.cancel()
+    with at.shop.door.closed():
+        wanted = RevokeInput(job=job, by="compensation", why="its worker died", attempts=tries)
+        assert not (await environment.run(RevocationActivities(at.deps).revoke_job, wanted)).confirmed
+        assert (tries - 1) * RETRY_INTERVAL_S <= time.monotonic() - began < MAX_RETRY_INTERVAL_S + SLOW
+
+
+async def test_a_revocation_whose_workflow_is_gone_adds_nothing_to_another_ones_proof(at: Desk) -> None:
+    job = at.job()
+    at.issue(job)
+    assert revoke(at.deps, job, by="compensation", settled=True, why="a reset took the job over").confirmed
+    environment, before = ActivityEnvironment(), at.types(job)
+    environment.on_heartbeat = lambda *_: environment.cancel()
+    ended = await environment.run(RevocationActivities(at.deps).revoke_job, RevokeInput(job=job, by="compensation", why="its worker died"))
+    assert ended.confirmed
+    assert at.types(job) == before
+
+
+async def test_a_proof_is_not_in_doubt_because_vault_is_away_as_the_guard_looks(at: Desk) -> None:
+    job = at.job()
+    assert by_session(at, job, at.issue(job)).confirmed
+    before, wanted = at.types(job), RevokeInput(job=job, by="guard", why="its workflow closed")
+    away = replace(at.deps, vault=Vault("http://127.0.0.1:1"))
+    away.vault.login_token(Secret("s.anything"))
+    with pytest.raises(VaultUnavailable):
+        await ActivityEnvironment().run(RevocationActivities(away).revoke_job, wanted)
+    assert revocation_of(at, job) == "confirmed"
+    assert (await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, wanted)).confirmed
+    assert at.types(job) == before
+
+
+async def test_a_person_cuts_the_access_of_a_job_whatever_is_said_of_it_already(at: Desk) -> None:
+    job, now = at.job(), at.deps.now()
+    at.deps.store.ledger.append([build_event(EventType.REVOCATION_CONFIRMED, job, at=now, about="forged", by="session", proof={})])
+    await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
+    claim = at.deps.store.claims.get(job)
+    assert claim is not None
+    assert not claim.open
+
+
+async def test_a_kill_that_comes_as_the_job_ends_by_itself_leaves_its_proof_as_it_is(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job)
+    assert by_session(at, job, held).confirmed
+    await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
+    assert revocation_of(at, job) == "confirmed"
+
+
+async def test_a_worker_that_stops_leaves_its_revocations_to_another_at_once(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    # No second look is due before the test is over.
+    monkeypatch.setattr(revocation_attempts, "SECOND_CHECK_DELAY", timedelta(minutes=30))
+    jobs = [at.job() for _ in range(MAX_CONCURRENT_REVOCATIONS + 4)]
+    for job in jobs:
+        at.issue(job)
+    environment, ending = ActivityEnvironment(), RevocationActivities(at.deps)
+    wanted = [RevokeInput(job=job, by="compensation", why="its worker died") for job in jobs]
+    revoking = [asyncio.create_task(environment.run(ending.revoke_job, one)) for one in wanted]
+    # Those that wait for their second look hold nobody up: all have had their first before any is done.
+    await asyncio.to_thread(until, lambda: not any(map(at.shop.users_of, jobs)), "all access ended")
+    assert not any(one.done() for one in revoking)
+    environment.worker_shutdown()
+    for result in await asyncio.wait_for(asyncio.gather(*revoking, return_exceptions=True), 180):
+        assert isinstance(result, NotConfirmed)
+        assert "second check" in str(result)
+
+
+async def test_a_sweep_that_waited_behind_others_leaves_a_job_that_was_proven_meanwhile_as_it_is(at: Desk) -> None:
+    job, held_up = at.job(), threading.Event()
+    held = at.issue(job)
+    at.deps.store.ledger.append([build_event(EventType.JOB_ENDED, job, at=at.deps.now(), state="succeeded", exit_code=0, reason=None)])
+    stuck = [SWEEP_POOL.submit(held_up.wait, 600) for _ in range(MAX_CONCURRENT_JOBS)]
+    sweep = asyncio.create_task(ActivityEnvironment().run(SweepActivities(at.deps, cast("Client", None)).sweep))
+    while not SWEEP_POOL._work_queue.qsize():  # noqa: ASYNC110 - nothing else tells that the sweep has judged
+        await asyncio.sleep(0.01)
+    assert by_session(at, job, held).confirmed
+    before = at.types(job)
+    held_up.set()
+    assert job in (await sweep).revoked
+    assert at.types(job) == before
+    assert revocation_of(at, job) == "confirmed"
+    assert all(one.result(180) for one in stuck)
+
+
+async def test_a_sweep_heartbeats_so_that_one_whose_worker_died_keeps_no_other_from_starting(at: Desk) -> None:
+    environment, beats = ActivityEnvironment(), list[object]()
+    environment.on_heartbeat = lambda *details: beats.append(details)
+    # Temporal is asked about known jobs only, and this store knows none.
+    await environment.run(SweepActivities(at.deps, cast("Client", None)).sweep)
+    assert beats

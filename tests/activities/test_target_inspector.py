@@ -1,0 +1,95 @@
+"""Looking into a real PostgreSQL: whose users are found, what happens when it is away, and that nothing of it leaks."""
+
+from __future__ import annotations
+
+import threading
+
+import psycopg
+import pytest
+
+from justenough.adapters.targets.postgres import escape_like
+from tests.activities.vault_shop import Desk
+
+pytestmark = pytest.mark.servers
+
+
+def test_only_users_of_the_job_are_found_and_ended(at: Desk) -> None:
+    job, other = at.job(), at.job()
+    held, bystander = at.issue(job), at.issue(other)
+    assert [user.name for user in at.deps.targets.traces_of(job)] == at.shop.users_of(job)
+
+    assert at.deps.targets.end_all_of(job).failures == ()
+
+    assert at.deps.targets.traces_of(job) == ()
+    assert not at.shop.works(held)
+    assert at.shop.works(bystander)
+
+
+def test_a_users_open_session_is_cut_when_it_is_ended(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job)
+    with at.shop.login(held) as connection:
+        at.deps.targets.end_all_of(job)
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
+
+
+def test_jobs_are_read_from_the_names_of_users(at: Desk) -> None:
+    job = at.job()
+    at.issue(job)
+    jobs, failures = at.deps.targets.job_ids()
+    assert job in jobs
+    assert failures == ()
+
+
+def test_targets_that_no_request_could_have_reached_are_not_looked_at(at: Desk) -> None:
+    job = at.job()
+    at.issue(job)
+    assert at.deps.targets.inspect(job, frozenset({("helpdesk-api", "read")})).inspected == ()
+    assert at.deps.targets.inspect(job, frozenset({("orders-db", "read")})).traces
+    assert at.deps.targets.inspect(job, frozenset({("no-longer-there", "read")})).traces, "an unknown resource may have been anywhere"
+
+
+def test_a_target_that_is_away_is_a_failure_that_names_it_and_it_is_looked_at_again_when_it_is_back(at: Desk) -> None:
+    job = at.job()
+    at.issue(job)
+    with at.shop.door.closed():
+        away = at.deps.targets.inspect(job)
+        assert away.traces == ()
+        assert len(away.failures) == 1
+        assert f"127.0.0.1:{at.shop.door.port}/shop" in away.failures[0]
+    assert at.deps.targets.inspect(job).traces
+
+
+def test_an_observer_whose_user_was_ended_is_replaced(at: Desk) -> None:
+    job = at.job()
+    at.issue(job)
+    assert at.deps.targets.inspect(job).traces
+    at.shop.admin("PUT", "sys/leases/revoke-prefix/database/creds/je-observer", {"sync": True})
+    look = at.deps.targets.inspect(job)
+    assert look.failures == ()
+    assert look.traces
+
+
+def test_many_look_at_once(at: Desk) -> None:
+    job = at.job()
+    at.issue(job)
+    found: list[int] = []
+    threads = [threading.Thread(target=lambda: found.append(len(at.deps.targets.traces_of(job)))) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [1] * 16
+
+
+def test_closing_leaves_no_user_of_our_own_behind(at: Desk) -> None:
+    at.deps.targets.inspect(at.job())
+    mine = at.shop.users_of("je-observer")
+    at.deps.targets.close()
+    assert mine
+    assert len(at.shop.users_of("je-observer")) < len(mine)
+
+
+def test_a_pattern_takes_every_character_literally() -> None:
+    assert escape_like("j-a_b%c!d") == "j-a!_b!%c!!d"

@@ -1,0 +1,54 @@
+"""What a job used its model for reaches the ledger, however slow that is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from activities.broker.llm.usage_recorder import ModelUsageRecorder
+from justenough.adapters.store import Store
+from justenough.adapters.store.ledger_repository import LedgerRepository
+from justenough.domain.ledger.events import Event
+from justenough.domain.llm.metering import TokenUsage
+from justenough.domain.readmodel.views import EntryView
+from tests.activities.vault_shop import Desk
+
+pytestmark = pytest.mark.servers
+
+
+class SlowLedger(LedgerRepository):
+    """A ledger whose first append waits until a test says so."""
+
+    go: threading.Event
+
+    def append(self, events: Iterable[Event]) -> tuple[EntryView, ...]:
+        assert self.go.wait(180)
+        return super().append(events)
+
+
+class Slow(Store):
+    def __init__(self, url: str, go: threading.Event) -> None:
+        super().__init__(url)
+        self.ledger = SlowLedger(self._engine, self._commits)
+        self.ledger.go = go
+        self.migrate()
+
+
+async def test_what_came_due_while_another_entry_was_written_is_recorded_next_and_waits_for_no_further_call(
+    at: Desk, tmp_path: Path
+) -> None:
+    job, go = at.job(), threading.Event()
+    store = Slow(f"sqlite:///{tmp_path / 'store.db'}", go)
+    used = ModelUsageRecorder(replace(at.deps, store=store), job, "default")
+    used.record_key_use(f"{job.replace('j-', 'c-', 1)}-1")
+    used.count_call("small", "done", TokenUsage(1, 2, estimated=False))
+    assert "model.used" not in at.types(job)
+    go.set()
+    await used.wait_written()
+    assert at.types(job)[-2:] == ["credential.used", "model.used"]
+    assert used.unrecorded_events() == ()
+    store.close()

@@ -1,0 +1,308 @@
+"""Vault as the worker uses it, against a real one: what it gives, how it fails, how the login is kept."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from justenough.adapters.vault import Vault, VaultDenied, VaultRefused, VaultSealed, VaultUnavailable, connection
+from justenough.adapters.vault.errors import refusal
+from justenough.domain.catalog.loader import ResolvedIssue
+from justenough.domain.core.secret import Secret
+from tests.activities.vault_shop import Desk, Shop, admin_vault, secret_values
+
+pytestmark = pytest.mark.servers
+NOWHERE = "00000000-0000-0000-0000-000000000000"
+
+
+def test_a_job_token_reads_its_own_grant_in_its_own_scope_and_nothing_else(at: Desk) -> None:
+    job = at.job()
+    secret = at.issue(job, 3).token.secret.reveal()
+    own, others = (
+        "kv/data/tenants/acme/helpdesk",
+        ("kv/data/tenants/globex/helpdesk", "kv/data/tenants/acme/export", "database/creds/orders-admin"),
+    )
+    assert at.shop.status("GET", own, token=secret) == 200
+    assert [at.shop.status("GET", path, token=secret) for path in others] == [403, 403, 403]
+
+
+def test_a_secret_of_kv_comes_as_its_own_fields_without_lease(at: Desk) -> None:
+    issued = at.issue(at.job(), 3).issued
+    assert list(issued.fields) == ["token"]
+    assert issued.lease_id is None
+    assert issued.ttl is None
+
+
+def test_a_database_credential_names_the_job_in_the_target(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job)
+    assert f"-token-{job}-" in held.issued.fields["username"].reveal()
+    assert held.issued.lease_id == held.credential.lease_id
+    assert held.issued.ttl is not None
+
+
+def test_no_token_comes_without_a_role_or_for_a_foreign_policy_or_identity(at: Desk) -> None:
+    job, vault = at.job(), at.deps.vault
+    with pytest.raises(VaultRefused):
+        vault.create_token(job, policy="je-grant-orders-db-read", alias=None, ttl=60)
+    vault.open_prefix(job, 600)
+    for policy, alias in (("je-worker", None), ("je-grant-orders-db-read", "ops")):
+        with pytest.raises((VaultRefused, VaultDenied)):
+            vault.create_token(job, policy=policy, alias=alias, ttl=60)
+    vault.close_prefix(job)
+
+
+def test_a_policy_name_with_a_comma_stays_one_name(at: Desk) -> None:
+    job = at.job()
+    at.deps.vault.open_prefix(job, 600)
+    token = at.deps.vault.create_token(job, policy="je-grant-a,je-worker", alias=None, ttl=60).secret.reveal()
+    assert at.shop.status("LIST", "auth/token/roles", token=token) == 403
+
+
+def test_a_job_token_cannot_outlive_its_hard_end(at: Desk) -> None:
+    job = at.job()
+    at.deps.vault.open_prefix(job, 60)
+    token = at.deps.vault.create_token(job, policy="je-grant-orders-db-read", alias="je-scope-tenant-acme", ttl=3600)
+    assert at.shop.admin("POST", "auth/token/lookup-accessor", {"accessor": token.accessor})["data"]["ttl"] <= 60
+    assert (token.expires - at.clock.now()).total_seconds() <= 60
+
+
+def test_what_is_opened_is_listed_until_it_is_closed(at: Desk) -> None:
+    job, vault = at.job(), at.deps.vault
+    vault.open_prefix(job, 600)
+    assert job in vault.job_prefixes("dev")
+    assert vault.job_prefixes("other") == ()
+    token = vault.create_token(job, policy="je-grant-helpdesk-api-read", alias="je-scope-tenant-acme", ttl=60)
+    assert len(vault.prefix_accessors(job)) == 1
+    assert vault.is_accessor_alive(token.accessor)
+    vault.close_prefix(job)
+    assert job in vault.job_prefixes("dev"), "its token lives"
+    vault.revoke_prefix(job)
+    assert job not in vault.job_prefixes("dev")
+    assert not vault.is_accessor_alive(token.accessor)
+
+
+def test_ending_what_is_not_there_is_fine(at: Desk) -> None:
+    job, vault = at.job(), at.deps.vault
+    vault.close_prefix(job)
+    vault.revoke_prefix(job)
+    vault.revoke_lease("database/creds/orders-read-acme/nobody")
+    assert not vault.is_lease_alive("database/creds/orders-read-acme/nobody")
+
+
+@pytest.mark.parametrize("job", ["", "j-dev-short", "../roles", "j-dev-00000000000000000000000000/..", "j-dev-0000000000000000000000000*"])
+def test_what_is_no_job_id_never_reaches_a_path(at: Desk, job: str) -> None:
+    for call in (at.deps.vault.close_prefix, at.deps.vault.revoke_prefix, at.deps.vault.prefix_accessors):
+        with pytest.raises(VaultRefused):
+            call(job)
+
+
+@pytest.mark.parametrize("lease", ["database/creds/../../sys/x", "a?b", "a%2e%2e/b", "../x", "/a", "a//b", ""])
+def test_a_handle_cannot_lead_elsewhere(at: Desk, lease: str) -> None:
+    with pytest.raises(VaultRefused):
+        at.deps.vault.revoke_lease(lease)
+
+
+def test_a_lease_is_renewed(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job)
+    assert held.issued.lease_id is not None
+    assert at.deps.vault.renew_lease(held.issued.lease_id, 120) > 0
+    at.deps.vault.revoke_lease(held.issued.lease_id)
+
+
+# People.
+
+
+def test_people_come_with_login_name_and_groups_as_they_are_now(at: Desk) -> None:
+    shop, vault = at.shop, at.deps.vault
+    someone = shop.newcomer("nina", "support-leads")
+    person = vault.person(someone.id, ["people"])
+    assert person is not None
+    assert (person.name, set(person.groups)) == ("nina", {"support-leads"})
+    shop.leave(someone, "support-leads")
+    left = vault.person(someone.id, ["people"])
+    assert left is not None
+    assert left.groups == frozenset()
+    shop.admin("POST", f"identity/entity/id/{someone.id}", {"disabled": True})
+    assert vault.person(someone.id, ["people"]) is None
+
+
+def test_whoever_has_no_login_on_a_people_mount_is_no_person(at: Desk) -> None:
+    scope = at.shop.admin("GET", "identity/entity/name/je-scope-tenant-acme")["data"]["id"]
+    ops = at.shop.sign_in("ops")
+    assert at.deps.vault.person(scope, ["people"]) is None
+    assert at.deps.vault.person(ops.id, ["elsewhere"]) is None
+    assert at.deps.vault.person(ops.id, ["elsewhere", "people"]) is not None
+
+
+@pytest.mark.parametrize("entity", ["", "x", "../group/id/x", NOWHERE, NOWHERE.replace("0", "A"), "{" + NOWHERE + "}"])
+def test_what_is_no_entity_id_is_nobody(at: Desk, entity: str) -> None:
+    assert at.deps.vault.person(entity, ["people"]) is None
+    assert at.deps.vault.public_keys(entity) == {}
+
+
+def test_public_keys_come_raw_and_by_version(at: Desk) -> None:
+    lead = at.shop.sign_in("lead")
+    keys = at.deps.vault.public_keys(lead.id)
+    held = at.shop.admin("GET", f"transit/keys/je-sign-{lead.id}")["data"]["keys"]["1"]["public_key"]
+    assert keys == {1: base64.b64decode(held)}
+
+
+# Jobs' identities.
+
+
+def test_the_newest_version_of_the_key_signs_and_every_version_verifies(at: Desk) -> None:
+    console, worker = admin_vault(at.shop), at.deps.vault
+
+    def asked(version: int) -> bytes:
+        return f"version {version}".encode()
+
+    signed = [worker.sign_identity(asked)]
+    at.shop.admin("POST", "transit/keys/je-jobs/rotate")
+    # A worker that was not here at the rotation learns of it too.
+    signed += [worker.sign_identity(asked), worker.sign_identity(asked), at.shop.worker_vault().sign_identity(asked)]
+    assert [message for message, _ in signed] == [b"version 1", *[b"version 2"] * 3]
+    keys = console.identity_keys()
+    for message, signature in signed:
+        Ed25519PublicKey.from_public_bytes(keys[int(message.split()[1])]).verify(signature, message)
+
+
+# The login.
+
+
+def test_a_login_whose_token_was_revoked_is_made_again_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "MIN_RELOGIN_AGE_S", 0.0)
+    vault = shop.worker_vault()
+    shop.admin("PUT", "sys/leases/revoke-prefix/auth/approle/login", {"sync": True})
+    vault.job_prefixes("dev")
+    vault.close()
+
+
+def test_what_the_worker_may_not_do_stays_denied(at: Desk) -> None:
+    with pytest.raises(VaultDenied):
+        at.deps.vault.call_own("get", "sys/mounts")
+
+
+def test_the_login_is_renewed_or_replaced_before_it_ends(shop: Shop) -> None:
+    shop.admin(
+        "POST",
+        "auth/approle/role/brief",
+        {"token_policies": ["je-worker"], "token_no_default_policy": True, "token_ttl": "2s", "token_max_ttl": "3s"},
+    )
+    role = shop.admin("GET", "auth/approle/role/brief/role-id")["data"]["role_id"]
+    secret = shop.admin("POST", "auth/approle/role/brief/secret-id", {})["data"]["secret_id"]
+    kept, left = Vault(shop.settings.vault_addr), Vault(shop.settings.vault_addr)
+    for vault in (kept, left):
+        vault.login_approle(role, Secret(secret))
+    kept.keep_alive()
+    left._log_in = None
+    deadline = time.monotonic() + 4.5
+    while time.monotonic() < deadline:
+        kept.job_prefixes("dev")
+        threading.Event().wait(0.2)
+    with pytest.raises(VaultDenied):
+        left.job_prefixes("dev")
+    kept.close()
+    left.close()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"role_id": "x"}', "hvs.secretsecret"])
+def test_an_approle_file_without_its_two_ids_is_refused_without_quoting_it(shop: Shop, tmp_path: Path, content: str) -> None:
+    file = tmp_path / "approle.json"
+    file.write_text(content)
+    with pytest.raises(VaultDenied, match="does not hold") as refused:
+        Vault(shop.settings.vault_addr).login_approle_file(file)
+    assert "hvs.secretsecret" not in str(refused.value)
+
+
+def test_a_wrong_secret_id_is_denied_without_being_named(shop: Shop) -> None:
+    role = json.loads(shop.settings.worker_approle_file.read_text())["role_id"]
+    with pytest.raises(VaultDenied) as refused:
+        Vault(shop.settings.vault_addr).login_approle(role, Secret("wrong-secret-id-4711"))
+    assert "4711" not in f"{refused.value} {refused.value.__cause__}"
+
+
+# Failing.
+
+
+def test_a_vault_that_is_not_there_is_unavailable() -> None:
+    vault = Vault("http://127.0.0.1:1")
+    vault.login_token(Secret("hvs.canary-canary-canary"))
+    with pytest.raises(VaultUnavailable) as error:
+        vault.close_prefix("j-dev-00000000000000000000000000")
+    chain = f"{error.value!r} {error.value.__cause__!r}"
+    assert "canary" not in chain
+
+
+@pytest.mark.parametrize(
+    "status, body, kind",
+    [
+        (503, '{"errors": ["Vault is sealed"]}', VaultSealed),
+        (501, "{}", VaultSealed),
+        (500, '{"errors": ["internal"]}', VaultUnavailable),
+        (502, "<html>", VaultUnavailable),
+        (429, "", VaultUnavailable),
+        (307, "", VaultUnavailable),
+        (400, '{"errors": ["no"]}', VaultRefused),
+        (403, '{"errors": ["permission denied"]}', VaultDenied),
+        (404, '{"errors": []}', VaultUnavailable),
+    ],
+)
+def test_each_answer_becomes_the_error_that_says_what_to_do(status: int, body: str, kind: type[Exception]) -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    vault = Vault(f"http://127.0.0.1:{server.server_port}")
+    vault.login_token(Secret("t"))
+    with pytest.raises(kind):
+        vault.is_lease_alive("database/creds/x/y")
+    vault.close()
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_403_that_only_says_that_the_handle_is_unknown_means_gone() -> None:
+    # HashiCorp's Vault answers so, OpenBao with 400.
+    from justenough.adapters.vault.errors import UnknownHandle
+
+    assert isinstance(refusal(403, "POST auth/token/lookup-accessor", {"errors": ["1 error occurred: * invalid accessor"]}), UnknownHandle)
+
+
+@pytest.mark.parametrize(
+    "said", ["syntax error near 'A1a-canarycanary42'", 'near "canary"', "A1a-canarycanary42", "hvs.canary0canary0canary"]
+)
+def test_what_vault_says_is_passed_on_without_anything_like_a_value(said: str) -> None:
+    message = str(refusal(500, "GET database/creds/x", {"errors": [f"role could not be made: {said}"]}))
+    assert "canary" not in message
+    assert "role could not be made" in message
+
+
+def test_a_failing_issue_names_the_path_and_no_secret(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job)
+    with pytest.raises(VaultDenied) as refused:
+        at.deps.vault.issue(held.token, ResolvedIssue(path="database/creds/orders-admin", method="read", data={}))
+    assert "database/creds/orders-admin" in str(refused.value)
+    assert [value for value in secret_values(held) if value in repr(refused.value)] == []
+
+
+def test_nothing_that_is_issued_prints_itself(at: Desk) -> None:
+    held = at.issue(at.job())
+    assert [value for value in secret_values(held) if value in repr(held)] == []

@@ -1,0 +1,25 @@
+"""Run as a process of its own: records events into a store that others write to at the same moment, after the starting shot."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+
+from justenough.adapters.store import Store
+from tests.adapters.store.event_samples import issued, job_id, refused, started, submitted
+
+
+def main(url: str, name: str, count: int) -> None:
+    with closing(Store(url)) as store:
+        store.migrate()
+        print("ready", flush=True)  # noqa: T201 - the starting line; the parent waits for it
+        sys.stdin.readline()
+        for number in range(count):
+            shared = job_id(number % 5)
+            own = refused(name, job=shared, about=f"{name}-{number}")
+            # The second and third are everybody's: one process records them, the others find them there.
+            store.ledger.append([own, submitted(shared), issued(shared), started(shared)])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

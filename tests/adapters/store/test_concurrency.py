@@ -1,0 +1,123 @@
+"""Many writers at once: no fork, no lost entry, nobody turned away."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from justenough.adapters.store import Store
+from justenough.domain.readmodel.views import EntryView
+from tests.adapters.store.event_samples import JOB, NOW, job_id, later, refused, submitted
+
+ROOT = Path(__file__).resolve().parents[3]
+PROCESSES, EVENTS = 4, 100
+
+
+def all_entries(store: Store) -> list[EntryView]:
+    found: list[EntryView] = []
+    after = 0
+    while page := store.ledger.entries(after=after, limit=500).items:
+        found += page
+        after = page[-1].position
+    return found
+
+
+def race(count: int, run: Callable[[int], object]) -> list[object]:
+    """Let threads do the same at the same moment; return what each got."""
+    barrier = threading.Barrier(count)
+    results: list[object] = [None] * count
+
+    def one(index: int) -> None:
+        barrier.wait()
+        results[index] = run(index)
+
+    threads = [threading.Thread(target=one, args=(index,)) for index in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+@pytest.mark.timeout(300)
+def test_four_processes_write_one_ledger_without_fork_or_loss(empty_url: str) -> None:
+    """They migrate at the same moment, too."""
+    command = [sys.executable, "-W", "error", "-m", "tests.adapters.store.recorder_process", empty_url]
+    recorders = [
+        subprocess.Popen(
+            [*command, f"p{index}", str(EVENTS)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for index in range(PROCESSES)
+    ]
+    for recorder in recorders:
+        assert recorder.stdout is not None
+        assert recorder.stdout.readline() == "ready\n"
+    failures = [recorder.communicate("go\n")[1] for recorder in recorders]
+    assert failures == [""] * PROCESSES
+    with closing(Store(empty_url)) as store:
+        entries = all_entries(store)
+        report = store.ledger.verify()
+    assert report.problems == ()
+    own = Counter(entry.data["why"] for entry in entries if entry.type == "job.refused")
+    assert own == {f"p{index}": EVENTS for index in range(PROCESSES)}
+    # Five jobs, each submitted, issued and started once, whoever was first.
+    assert len(entries) == report.entries == PROCESSES * EVENTS + 5 * 3
+
+
+def test_threads_that_record_the_same_event_record_it_once(store: Store) -> None:
+    results = race(12, lambda _: len(store.ledger.append([submitted()])))
+    assert sorted(map(str, results)) == ["0"] * 11 + ["1"]
+
+
+def test_who_tails_the_ledger_misses_no_entry_while_others_write(store: Store) -> None:
+    """A position never becomes visible before a lower one."""
+    writers = 4
+    done = threading.Event()
+    seen: list[str] = []
+
+    def tail() -> None:
+        after = 0
+        while not (finished := done.is_set()) or store.ledger.entries(after=after).items:
+            for entry in store.ledger.entries(after=after).items:
+                seen.append(entry.id)
+                after = entry.position
+            if finished and not store.ledger.entries(after=after).items:
+                return
+
+    reader = threading.Thread(target=tail)
+    reader.start()
+    race(writers, lambda index: [store.ledger.append([refused("x", job=job_id(index), about=str(number))]) for number in range(25)])
+    done.set()
+    reader.join()
+    assert len(seen) == len(set(seen)) == writers * 25
+
+
+def test_of_many_who_claim_a_job_exactly_one_gets_it(store: Store) -> None:
+    results = race(16, lambda index: store.claims.claim(JOB, run=f"run-{index}", owner=f"owner-{index}", now=NOW))
+    assert Counter(results) == {True: 1, False: 15}
+    claim = store.claims.get(JOB)
+    assert claim is not None
+    assert claim.owner == f"owner-{results.index(True)}"
+    assert claim.run == f"run-{results.index(True)}"
+
+
+def test_closing_and_claiming_at_once_leaves_the_claim_closed(store: Store) -> None:
+    for number in range(10):
+        job = job_id(number)
+        race(
+            4,
+            lambda index, job=job: (  # type: ignore[misc]
+                store.claims.claim(job, run="r", owner="o", now=NOW) if index % 2 else store.claims.close(job, later(1))
+            ),
+        )
+        claim = store.claims.get(job)
+        assert claim is not None
+        assert not claim.open
+        assert not store.claims.renew(job, "o", later(2))

@@ -1,0 +1,154 @@
+"""What stands open now, and how a period went, as pages show it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from justenough.adapters.store import Store, dashboard
+from justenough.domain.jobs.states import JobState
+from justenough.domain.ledger.events import EventType
+from justenough.domain.readmodel.dashboard import HISTOGRAM_BOUNDS_S, build_histogram, reconstruct_alive_counts
+from tests.adapters.store.event_samples import (
+    NOW,
+    answered,
+    confirmed,
+    credential,
+    decided,
+    ended,
+    issued,
+    job_id,
+    later,
+    opened,
+    overdue,
+    proved,
+    requested,
+    started,
+    submitted,
+)
+
+
+def test_an_empty_store_has_nothing_open(store: Store) -> None:
+    found = store.dashboard.current_counts(NOW)
+    assert (found.live, found.jobs, found.ended, found.requests, found.overdue) == ((), {}, {}, {}, ())
+    assert (found.live_credentials, found.oldest, found.soonest, found.open_reviews, found.overdue_jobs) == (0, None, None, 0, 0)
+
+
+def test_live_credentials_are_counted_by_what_they_open(store: Store) -> None:
+    store.ledger.append([submitted(), *(issued(number=number, at=later(number)) for number in (1, 2))])
+    store.ledger.append(
+        [issued(number=3, at=later(3), resource="refunds-db", action="read"), issued(number=4, at=later(4)), confirmed(number=4)]
+    )
+    store.ledger.append([credential(EventType.CREDENTIAL_OVERDUE, number=2, at=later(5), by="session", failures=["x"], attempt=1)])
+    found = store.dashboard.current_counts(NOW)
+    assert [(kind.resource, kind.action, kind.count, kind.overdue, kind.oldest) for kind in found.live] == [
+        ("orders-db", "write", 2, 1, later(1)),
+        ("refunds-db", "read", 1, 0, later(3)),
+    ]
+    assert (found.live_credentials, found.overdue_credentials, found.oldest) == (3, 1, later(1))
+
+
+def test_jobs_are_counted_by_state_and_those_that_ended_within_a_day(store: Store) -> None:
+    store.ledger.append([submitted(job_id(number)) for number in range(7)])
+    store.ledger.append([started(job_id(0)), started(job_id(1))])
+    store.ledger.append(
+        [ended("failed", job_id(2), at=later(1)), ended(job=job_id(3), at=later(1)), ended(job=job_id(4), at=later(86_401))]
+    )
+    found = store.dashboard.current_counts(later(86_402))
+    assert found.jobs == {JobState.RUNNING: 2, JobState.PENDING: 2}
+    assert found.ended == {JobState.SUCCEEDED: 1}
+    assert store.dashboard.current_counts(later(2)).ended == {JobState.SUCCEEDED: 2, JobState.FAILED: 1}
+
+
+def test_requests_count_at_the_tier_that_answers_now(store: Store) -> None:
+    jobs = [job_id(number) for number in range(4)]
+    for number, (job, tier) in enumerate(zip(jobs, (1, 1, 2, 1), strict=True)):
+        store.ledger.append([submitted(job), requested(job), decided("needs_approval", job, tier=tier)])
+        store.ledger.append([opened(job, tier=tier, at=later(number))])
+    # One that is answered, one that climbed, and one that nobody was asked for yet.
+    store.ledger.append([answered("denied", jobs[3], decision="deny"), opened(jobs[1], tier=3, at=later(60), escalated=True)])
+    store.ledger.append([requested(jobs[0], number=2)])
+    found = store.dashboard.current_counts(NOW)
+    assert found.requests == {1: 1, 2: 1, 3: 1}
+    assert (found.open_requests, found.soonest) == (3, NOW + timedelta(minutes=15))
+
+
+def test_overdue_revocations_are_shown_oldest_first_and_only_so_many(store: Store) -> None:
+    count = dashboard.MAX_OVERDUE_JOBS + 3
+    for number in range(count):
+        job = job_id(number)
+        store.ledger.append(
+            [submitted(job, at=later(number)), issued(job), ended(job=job, at=later(50)), overdue(job, at=later(100 + number))]
+        )
+    store.ledger.append([confirmed(job_id(0)), proved(job_id(0), at=later(500))])
+    found = store.dashboard.current_counts(NOW)
+    assert found.overdue_jobs == count - 1
+    assert [job.id for job in found.overdue] == [job_id(number) for number in range(1, dashboard.MAX_OVERDUE_JOBS + 1)]
+    assert found.overdue[0].since == later(50)
+    assert found.overdue[0].failures == ("leases: the target does not answer",)
+
+
+def test_figures_count_each_job_once_however_often_it_is_told_to_have_ended(store: Store) -> None:
+    store.ledger.append([submitted(job_id(number)) for number in range(4)])
+    store.ledger.append([ended("failed", job_id(0)), ended("succeeded", job_id(0), about="again"), ended("failed", job_id(1))])
+    store.ledger.append([ended("failed", job_id(0)), ended("lost", job_id(2)), ended("lost", job_id(9))])
+    assert store.metrics.counts().jobs == {"failed": 2, "lost": 1, "pending": 1}
+
+
+def test_a_course_tells_how_many_credentials_were_alive(store: Store) -> None:
+    store.ledger.append([submitted(), *(issued(number=number, at=later(600 * number)) for number in range(1, 7))])
+    store.ledger.append([confirmed(number=1, at=later(1500)), confirmed(number=2, at=later(2500))])
+    expired = credential(EventType.CREDENTIAL_EXPIRED, number=3, at=later(2500), why="nobody could look")
+    store.ledger.append([expired])
+    found = store.dashboard.period_trend(NOW, later(3600), 4)
+    # Until 900: the first. Until 1800: 1 to 3, the first dead. Until 2700: 2 dead, 3 expired at 2400. Until 3600: 4, 5 and 6.
+    assert [(moment.at, moment.count) for moment in found.alive] == [(later(900), 1), (later(1800), 2), (later(2700), 1), (later(3600), 3)]
+    assert (found.lifetimes.count, found.lifetimes.longest, found.lifetimes.whole) == (2, 1300.0, True)
+
+
+def test_a_course_tells_how_long_answers_took(store: Store) -> None:
+    for number, seconds in enumerate((5, 50, 500)):
+        job = job_id(number)
+        store.ledger.append([submitted(job), requested(job), decided("needs_approval", job, tier=1), opened(job)])
+        verdict = "pending" if number == 2 else "approved"
+        store.ledger.append([answered("pending", job, person="first", at=later(1)), answered(verdict, job, at=later(seconds))])
+    found = store.dashboard.period_trend(NOW, later(3600), 2).approvals
+    # The third waits for somebody else; of two answers the last one settled it.
+    assert (found.count, found.p50, found.longest) == (2, 50.0, 50.0)
+    assert [(bar.seconds, bar.count) for bar in found.bars if bar.count] == [(10, 1), (60, 1)]
+    assert store.dashboard.period_trend(later(3600), later(7200), 2).approvals.count == 0
+
+
+def test_a_busy_period_is_drawn_from_its_newest_part_and_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dashboard, "MAX_ROWS_PER_KIND", 3)
+    store.ledger.append([submitted(), *(issued(number=number, at=later(600 * number)) for number in range(1, 7))])
+    store.ledger.append([confirmed(number=number, at=later(600 * number + 60)) for number in range(1, 7)])
+    found = store.dashboard.period_trend(NOW, later(4000), 5)
+    assert [moment.count for moment in found.alive] == [None, None, None, 0, 0]
+    assert (found.lifetimes.count, found.lifetimes.whole) == (3, False)
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), st.integers(1, 50))), st.integers(1, 12))
+def test_walking_back_counts_as_a_look_at_each_moment_would(lives: list[tuple[int, int]], buckets: int) -> None:
+    ends = [later(100 * part / buckets) for part in range(1, buckets + 1)]
+    born = [later(begin) for begin, _ in lives]
+    died = [later(begin + length) for begin, length in lives if begin + length <= 120]
+    found = reconstruct_alive_counts(ends, now=len(born) - len(died), begun=born, over=died, known_since=None)
+    assert [moment.at for moment in found] == ends
+    assert [moment.count for moment in found] == [
+        sum(begin <= (end - NOW).total_seconds() < begin + length for begin, length in lives) for end in ends
+    ]
+
+
+@given(st.lists(st.floats(-5, 100_000)))
+def test_a_spread_holds_every_duration_in_one_bar(seconds: list[float]) -> None:
+    found = build_histogram(seconds, whole=True)
+    assert [bar.seconds for bar in found.bars] == [*HISTOGRAM_BOUNDS_S, None]
+    assert sum(bar.count for bar in found.bars) == found.count == len(seconds)
+    assert all(bar.count >= 0 for bar in found.bars)
+    quantiles = [one for one in (found.p50, found.p90, found.p99, found.longest) if one is not None]
+    assert quantiles == sorted(quantiles)
+    assert quantiles[-1:] == ([max([0.0, *seconds])] if seconds else [])

@@ -1,0 +1,127 @@
+"""The door itself: addresses, files, a database that does not answer, and work that shares a commit."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+import stat
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, text
+
+from justenough.adapters.store import Store, StoreNotMigrated, StoreUnavailable
+from justenough.adapters.store.engine import UnusableUrl, open_engine, read_transaction
+from justenough.adapters.store.group_commit import GroupCommitter
+from justenough.domain.core.errors import GiveUp, RetryLater
+from tests.adapters.store.event_samples import submitted
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "mysql://localhost/x"])
+def test_an_address_that_names_no_usable_database_is_refused_at_once(url: str) -> None:
+    with pytest.raises(UnusableUrl) as refused:
+        Store(url)
+    assert isinstance(refused.value, GiveUp)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_a_postgresql_address_is_taken_however_it_is_spelled(scheme: str) -> None:
+    engine = open_engine(f"{scheme}://someone@localhost/x")
+    assert engine.url.drivername == "postgresql+psycopg"
+
+
+def test_an_unusable_address_is_refused_without_its_password() -> None:
+    with pytest.raises(UnusableUrl) as refused:
+        Store("mysql://user:hunter2@localhost/x")
+    assert "hunter2" not in str(refused.value)
+
+
+def test_an_sqlite_store_is_for_its_owner_alone(tmp_path: Path) -> None:
+    home = tmp_path / "new" / "home"
+    with closing(Store(f"sqlite:///{home / 'store.db'}")) as store:
+        store.migrate()
+        store.ledger.append([submitted()])
+        assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in home.iterdir()} == {
+            "store.db": 0o600,
+            "store.db-wal": 0o600,
+            "store.db-shm": 0o600,
+        }
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+
+
+def test_sqlite_keeps_what_it_said_it_kept(tmp_path: Path) -> None:
+    """WAL, and flushed to disk at each commit."""
+    engine = open_engine(f"sqlite:///{tmp_path / 'store.db'}")
+    with read_transaction(engine) as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
+        assert connection.execute(text("PRAGMA synchronous")).scalar_one() == 2
+    engine.dispose()
+
+
+def test_a_ready_store_answers(store: Store) -> None:
+    store.ping()
+    assert store.metrics.counts().jobs == {}
+
+
+def test_a_server_that_is_not_there_is_unavailable_and_says_no_secret() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"postgresql://someone:hunter2@127.0.0.1:{unused.getsockname()[1]}/x"
+        with closing(Store(url)) as store, pytest.raises(StoreUnavailable) as raised:
+            store.ping()
+    assert isinstance(raised.value, RetryLater)
+    assert "hunter2" not in str(raised.value)
+    assert raised.value.__cause__ is not None
+
+
+def test_a_database_that_is_not_migrated_says_so(empty_url: str) -> None:
+    with closing(Store(empty_url)) as store, pytest.raises(StoreNotMigrated, match=r"not migrated to this version: .*jobs") as raised:
+        store.jobs.list()
+    assert "SELECT" not in str(raised.value)
+
+
+def test_a_writer_waits_for_anothers_transaction(tmp_path: Path) -> None:
+    """Another process holds the file's write lock meanwhile."""
+    file = tmp_path / "store.db"
+    with closing(Store(f"sqlite:///{file}")) as store, closing(sqlite3.connect(file, isolation_level=None)) as other:
+        store.migrate()
+        other.execute("BEGIN IMMEDIATE")
+        waiting = threading.Thread(target=store.ledger.append, args=([submitted("j-dev-waits")],))
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()
+        assert store.jobs.get("j-dev-waits") is None  # Readers do not wait.
+        other.execute("COMMIT")
+        waiting.join()
+        assert store.jobs.get("j-dev-waits") is not None
+
+
+def test_work_that_waits_shares_the_next_transaction(url: str) -> None:
+    engine = open_engine(url)
+    commits = GroupCommitter(engine)
+    first_runs, go_on = threading.Event(), threading.Event()
+    transactions: list[object] = []
+
+    def hold(_: Connection) -> None:
+        first_runs.set()
+        go_on.wait()
+
+    def note(connection: Connection) -> None:
+        transactions.append(connection.get_transaction())
+
+    holder = threading.Thread(target=commits.run, args=(hold,))
+    holder.start()
+    first_runs.wait()
+    waiting = [threading.Thread(target=commits.run, args=(note,)) for _ in range(5)]
+    for thread in waiting:
+        thread.start()
+    while len(commits._waiting) < 5:
+        threading.Event().wait(0.001)
+    go_on.set()
+    for thread in (holder, *waiting):
+        thread.join()
+    engine.dispose()
+    assert len(transactions) == 5
+    assert len(set(map(id, transactions))) == 1

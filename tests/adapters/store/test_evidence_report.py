@@ -1,0 +1,183 @@
+"""The evidence report from a store: which entries are a period's, what is so now, and what is too much. On both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+
+from justenough.adapters.store import Store, ledger_repository
+from justenough.adapters.store.engine import open_engine
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.evidence.aggregator import ReportPeriod
+from justenough.domain.evidence.report import Report, Status
+from justenough.domain.ledger.events import Event
+from justenough.services import evidence_report
+from justenough.services.evidence_report import build_evidence_report
+from tests.adapters.store.event_samples import (
+    JOB,
+    NOW,
+    answered,
+    confirmed,
+    decided,
+    ended,
+    issued,
+    job_id,
+    later,
+    opened,
+    overdue,
+    part,
+    proved,
+    requested,
+    revoking,
+    started,
+    submitted,
+)
+from tests.support.evidence_samples import line
+
+HOUR = timedelta(hours=1)
+
+
+def whole(job: str, *, at: datetime = NOW) -> list[Event]:
+    """All that is recorded of a job that was approved, ran, and was shown to be clean."""
+    asked = [submitted(job, at=at), requested(job, at=at), decided("needs_approval", job, tier=1, at=at), opened(job, at=at)]
+    ran = [answered("approved", job, at=at + timedelta(seconds=30)), started(job, at=at), issued(job, at=at)]
+    return [*asked, *ran, revoking(job, at=at), confirmed(job, at=at), proved(job, at=at), ended(job=job, at=at)]
+
+
+def told(store: Store, *, since: datetime = NOW - HOUR, until: datetime = NOW + HOUR, now: datetime = NOW + HOUR) -> Report:
+    return build_evidence_report(store, ReportPeriod(since, until), installation="dev", now=now)
+
+
+def violations(found: Report) -> set[str]:
+    return {one.key for one in found.lines if one.status is Status.VIOLATION}
+
+
+def recorded(store: Store, *events: Iterable[Event]) -> None:
+    for some in events:
+        store.ledger.append(some)
+
+
+def test_jobs_that_are_over_leave_no_standing_privilege(store: Store) -> None:
+    recorded(store, *(whole(job_id(number)) for number in range(3)))
+    found = told(store)
+    assert violations(found) == set()
+    assert line(found, "standing.live").figures["credentials"] == 0
+    assert line(found, "lifetimes.real").figures["measured"] == 3
+    assert line(found, "approvals.people").figures == {"answers": 3, "people": 1, "for_somebody_away": 0}
+    assert line(found, "ledger.verified").figures == {"verified": "sound", "problems": 0, "chains": 3}
+    assert line(found, "ledger.entries").figures["entries"] == 33
+
+
+def test_a_live_credential_of_an_ended_job_is_a_violation_that_names_its_entry(store: Store) -> None:
+    recorded(store, whole(JOB), whole(job_id(2)), [issued(number=2, at=NOW + timedelta(minutes=55))])
+    found = told(store)
+    assert violations(found) == {"standing.after_end"}
+    assert line(found, "standing.after_end").evidence.ids == (f"{JOB}/credential.issued/{part(JOB, 'c', 2)}",)
+    assert set(line(found, "standing.after_end").evidence.ids) <= store.ledger.existing_ids(line(found, "standing.after_end").evidence.ids)
+
+
+def test_a_live_credential_of_no_job_and_one_beyond_its_end_are_violations(store: Store) -> None:
+    recorded(store, [submitted(), issued(at=NOW)], [issued(job_id(9), at=NOW + timedelta(minutes=55))])
+    found = told(store)
+    assert violations(found) == {"standing.beyond_end", "standing.unknown_job"}
+
+
+def test_a_credential_that_was_hidden_from_the_lists_is_told_by_the_ledger(store: Store, url: str) -> None:
+    recorded(store, [submitted(), issued()], whole(job_id(2)))
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE credentials SET live = :no, state = 'confirmed'"), {"no": False})
+    engine.dispose()
+    found = told(store)
+    assert line(found, "standing.live").figures["credentials"] == 0
+    assert violations(found) == {"standing.untold"}
+    assert line(found, "standing.untold").evidence.ids == (f"{JOB}/credential.issued/{part(JOB, 'c')}",)
+
+
+def test_a_credential_that_ended_after_the_period_is_not_untold(store: Store) -> None:
+    recorded(store, [submitted(), issued(), confirmed(at=later(7200))])
+    assert violations(told(store, now=later(9000))) == set()
+
+
+def test_an_overdue_revocation_is_told_with_how_long_it_has_been_open(store: Store) -> None:
+    recorded(store, [submitted(), issued(), revoking(at=later(60)), overdue(at=later(80))])
+    found = told(store, now=later(660))
+    assert line(found, "revocation.overdue_now").figures == {"jobs": 1, "longest_seconds": 600.0}
+    assert "revocation.overdue_now" in violations(found)
+
+
+def test_a_period_holds_what_happened_in_it_also_what_was_recorded_late(store: Store) -> None:
+    first, last = NOW, NOW + HOUR
+    recorded(store, whole(job_id(1), at=first - timedelta(microseconds=1)), whole(job_id(2), at=last), whole(job_id(3), at=first))
+    # Its entries come after those of a later time: the store was away.
+    recorded(store, whole(job_id(4), at=last - timedelta(minutes=1)))
+    found = told(store, since=first, until=last, now=last)
+    assert line(found, "lifetimes.real").evidence.ids == tuple(
+        f"{job}/credential.confirmed/{part(job, 'c')}" for job in (job_id(3), job_id(4))
+    )
+
+
+def test_a_period_of_which_nothing_is_recorded_is_reported(store: Store) -> None:
+    found = told(store)
+    assert (found.entries, found.status) == (0, Status.ATTENTION)
+
+
+def test_a_report_read_in_small_steps_is_the_same(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded(store, *(whole(job_id(number)) for number in range(4)), [submitted(), issued(), issued(number=2), issued(number=3)])
+    at_once = told(store)
+    monkeypatch.setattr(ledger_repository, "ROWS_PER_FETCH", 2)
+    monkeypatch.setattr(evidence_report, "LOOKUP_BATCH_SIZE", 1)
+    assert told(store) == at_once
+    assert line(at_once, "standing.live").figures["credentials"] == 3
+
+
+def test_a_period_with_more_entries_than_one_report_reads_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded(store, whole(JOB))
+    monkeypatch.setattr(evidence_report, "MAX_ENTRIES_PER_REPORT", 10)
+    with pytest.raises(
+        InvalidInput, match=r"query\.since: the period holds up to 11 ledger entries, .* at most 10: ask for shorter periods"
+    ):
+        told(store)
+
+
+def test_a_period_that_ends_before_it_begins_is_refused(store: Store) -> None:
+    with pytest.raises(InvalidInput, match=r"query\.since: must be before until \(2026-01-31T08:30:00.000000Z\)"):
+        told(store, until=NOW - HOUR)
+
+
+def test_a_ledger_too_large_to_verify_for_a_report_is_said_not_to_be(store: Store) -> None:
+    recorded(store, whole(JOB))
+    period = ReportPeriod(NOW - HOUR, NOW + HOUR)
+    told_of = {most: build_evidence_report(store, period, installation="dev", now=NOW, max_verified_entries=most) for most in (10, 11)}
+    found = {most: line(one, "ledger.verified") for most, one in told_of.items()}
+    assert (found[10].figures["verified"], found[10].status) == ("no", Status.ATTENTION)
+    assert (found[11].figures["verified"], found[11].status) == ("sound", Status.OK)
+
+
+def test_a_ledger_that_was_changed_is_a_violation(store: Store, url: str) -> None:
+    recorded(store, whole(JOB))
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE chain_heads SET seq = seq + 1"))
+    engine.dispose()
+    assert violations(told(store)) == {"ledger.verified"}
+
+
+def test_where_a_period_begins_is_found_by_the_index(store: Store, url: str) -> None:
+    recorded(store, [fact for number in range(100) for fact in whole(job_id(number), at=later(number))])
+    engine = open_engine(url)
+    explain, begin = ("EXPLAIN QUERY PLAN", "PRAGMA optimize") if url.startswith("sqlite") else ("EXPLAIN", "SET enable_seqscan = off")
+    with closing(engine.connect()) as connection:
+        connection.execute(text("ANALYZE"))
+        connection.execute(text(begin))
+        asked = str(ledger_repository.span_statement(later(98), later(300)).compile(engine, compile_kwargs={"literal_binds": True}))
+        # SQLite knows no offset without a limit, and -1 is none.
+        rows = connection.exec_driver_sql(f"{explain} {asked.replace('LIMIT ?', 'LIMIT -1')}")
+        plan = "\n".join(str(row[-1]) for row in rows)
+    engine.dispose()
+    assert "ix_ledger_at_position" in plan
+    assert "pk_ledger" not in plan

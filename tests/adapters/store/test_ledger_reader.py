@@ -1,0 +1,123 @@
+"""The ledger from its newest end, and what a text names in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from itertools import product
+from typing import Any
+
+import pytest
+
+from justenough.adapters.store import Store, ledger_repository
+from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType
+from justenough.domain.readmodel.views import EntryView, Page
+from tests.adapters.store.event_samples import JOB, confirmed, ended, issued, job_id, later, part, refused, requested, started, submitted
+
+USES = (EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_CONFIRMED)
+
+
+@pytest.fixture
+def filled(store: Store) -> Store:
+    """Five jobs whose facts are mixed, some of them recorded later than they happened, many in one moment."""
+    for number in range(5):
+        store.ledger.append([submitted(job_id(number), at=later(10 * number)), started(job_id(number), at=later(10 * number + 1))])
+    for number in range(5):
+        store.ledger.append([issued(job_id(number), at=later(20)), refused("x", job=UNATTRIBUTED_CHAIN, at=later(20), about=str(number))])
+    store.ledger.append([confirmed(job_id(number), at=later(60 - 10 * number)) for number in range(5)])
+    store.ledger.append([ended(job=job_id(number), at=later(70)) for number in range(5)])
+    return store
+
+
+def walked(read: Callable[[int | None], Page[EntryView]]) -> list[EntryView]:
+    found: list[EntryView] = []
+    before: int | None = None
+    while True:
+        page = read(before)
+        found += page.items
+        if page.next is None:
+            return found
+        before = int(page.next)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("types", [(), USES, (EventType.JOB_REFUSED,), tuple(EventType)])
+@pytest.mark.parametrize("since,until", list(product([None, later(20)], [None, later(60)])))
+def test_each_entry_comes_once_newest_first(
+    filled: Store, limit: int, types: tuple[EventType, ...], since: datetime | None, until: datetime | None
+) -> None:
+    found = walked(lambda before: filled.ledger.entries_newest_first(types=types, since=since, until=until, before=before, limit=limit))
+    wanted = filled.ledger.entries(types=types, since=since, until=until, limit=1000).items
+    assert found == sorted(wanted, key=lambda entry: (entry.at, entry.position), reverse=True)
+
+
+@pytest.mark.parametrize("types", [(), USES])
+@pytest.mark.parametrize("since,until", [(later(20), None), (None, later(60)), (later(1), later(55))])
+def test_a_wide_period_is_read_like_a_narrow_one(
+    filled: Store, monkeypatch: pytest.MonkeyPatch, types: tuple[EventType, ...], since: datetime | None, until: datetime | None
+) -> None:
+    def every(limit: int) -> list[EntryView]:
+        return walked(lambda after: filled.ledger.entries(types=types, since=since, until=until, after=after or 0, limit=limit))
+
+    narrow = [every(limit) for limit in (1, 4, 100)]
+    monkeypatch.setattr(ledger_repository, "MAX_NARROW_ENTRIES", 2)
+    assert [every(limit) for limit in (1, 4, 100)] == narrow
+    assert narrow[0] == narrow[1] == narrow[2]
+    assert narrow[0] == sorted(narrow[0], key=lambda entry: entry.position)
+
+
+@pytest.mark.parametrize("limit", [1, 3, 100])
+@pytest.mark.parametrize("job", [job_id(2), UNATTRIBUTED_CHAIN, "j-dev-unknown"])
+@pytest.mark.parametrize("types", [(), USES])
+def test_of_one_job_entries_come_in_its_chains_order(filled: Store, limit: int, job: str, types: tuple[EventType, ...]) -> None:
+    found = walked(lambda before: filled.ledger.entries_newest_first(job=job, types=types, before=before, limit=limit))
+    assert found == list(filled.ledger.entries(job=job, types=types, limit=1000).items)[::-1]
+
+
+def test_another_jobs_entry_may_be_where_to_begin(filled: Store) -> None:
+    whole = filled.ledger.entries_newest_first(job=job_id(2)).items
+    middle = whole[2].position - 1
+    assert [entry.position for entry in filled.ledger.entries_newest_first(job=job_id(2), before=middle).items] == [
+        entry.position for entry in whole if entry.position < middle
+    ]
+
+
+@pytest.mark.parametrize("before,count", [(0, 0), (-5, 0), (1, 0), (10**15, 30)])
+def test_a_position_may_be_anywhere(filled: Store, before: int, count: int) -> None:
+    assert len(filled.ledger.entries_newest_first(before=before).items) == count
+
+
+def test_ids_are_found_whole_and_as_they_begin(store: Store) -> None:
+    store.ledger.append(
+        [submitted(), requested(), requested(number=2), issued(), submitted("j-dev-01zz0000000000000000000000", name="other")]
+    )
+
+    def named(text: str) -> list[tuple[str, str, str]]:
+        return [(found.kind, found.id, found.name) for found in store.search.find(text)]
+
+    assert named(JOB) == [("job", JOB, "refund-triage")]
+    assert named(f"  {JOB[:12]} ") == [("job", JOB, "refund-triage")]
+    assert named(JOB.removeprefix("j-dev-").upper()) == [("job", JOB, "refund-triage")]
+    assert [name for _, name, _ in named("j-dev-01")] == [JOB, "j-dev-01zz0000000000000000000000"]
+    assert named(part(JOB, "r", 2)) == [("request", part(JOB, "r", 2), "refund-triage")]
+    assert [name for _, name, _ in named(part(JOB, "r")[:-2])] == [part(JOB, "r"), part(JOB, "r", 2)]
+    assert named(part(JOB, "c")) == [("credential", part(JOB, "c"), "refund-triage")]
+    entry = store.ledger.entries(job=JOB).items[1]
+    assert named(entry.id) == [("entry", entry.id, "refund-triage")]
+    assert named(str(entry.position))[0] == ("entry", entry.id, "refund-triage")
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\x00", "%", "j-", "r-dev-nothing", "☃", "x" * 5000, "9" * 400, "'; --", "\U0010ffff", "٣"])
+def test_what_names_nothing_finds_nothing(store: Store, text: str) -> None:
+    assert store.search.find(text) == ()
+
+
+def test_what_names_many_finds_the_first(store: Store) -> None:
+    store.ledger.append([submitted(job_id(number)) for number in range(30)])
+    found: list[Any] = list(store.search.find("j-dev-"))
+    assert [one.id for one in found] == [job_id(number) for number in range(10)]
+
+
+def test_an_entry_of_no_job_is_found_too(store: Store) -> None:
+    (entry,) = store.ledger.append([refused("x", job=UNATTRIBUTED_CHAIN)])
+    assert [(found.kind, found.job, found.name) for found in store.search.find(entry.id)] == [("entry", UNATTRIBUTED_CHAIN, "")]

@@ -1,0 +1,89 @@
+"""Migrations: they make what the models say, once, and never touch what a newer version made."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import MetaData, Table, inspect, text
+
+from justenough.adapters.store import Store, StoreTooNew
+from justenough.adapters.store.engine import open_engine
+from justenough.adapters.store.migrate import alembic_config
+from justenough.adapters.store.tables import METADATA
+from justenough.domain.core.errors import GiveUp
+from tests.adapters.store.event_samples import JOB, NOW, later, submitted
+
+
+def test_models_and_migrations_agree(url: str) -> None:
+    engine = open_engine(url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, METADATA) == []
+    engine.dispose()
+
+
+def test_exactly_one_table_is_called_a_ledger(url: str) -> None:
+    engine = open_engine(url)
+    assert [name for name in inspect(engine).get_table_names() if "ledger" in name] == ["ledger"]
+    engine.dispose()
+
+
+def test_migrating_again_keeps_what_is_there(empty_url: str) -> None:
+    with closing(Store(empty_url)) as store:
+        store.migrate()
+        store.ledger.append([submitted()])
+        store.migrate()
+        assert store.jobs.get(JOB) is not None
+
+
+def test_a_database_of_a_newer_version_is_left_alone(store: Store, url: str) -> None:
+    store.ledger.append([submitted()])
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'from-tomorrow'"))
+    with pytest.raises(StoreTooNew, match=r"from-tomorrow.*newer version") as refused:
+        store.migrate()
+    assert isinstance(refused.value, GiveUp)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "from-tomorrow"
+    engine.dispose()
+
+
+def test_a_failed_migration_leaves_nothing_half_made(empty_url: str) -> None:
+    engine = open_engine(empty_url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE credentials (id integer)"))
+    with closing(Store(empty_url)) as store, pytest.raises(Exception, match="credentials"):
+        store.migrate()
+    assert inspect(engine).get_table_names() == ["credentials"]
+    engine.dispose()
+
+
+def test_a_revocation_that_was_open_before_its_beginning_was_kept_is_so_since_its_job_ended(empty_url: str) -> None:
+    engine, config = open_engine(empty_url), alembic_config()
+    texts = dict.fromkeys(("name", "task", "environment", "requester", "requester_id", "order_reason"), "x")
+    empty: dict[str, Any] = {"revocation_failures": [], "data_scope": {}, "labels": {}, "params": {}}
+    states = {"state": "failed", "revocation_state": "pending", "created_at": NOW, "ended_at": later(5)}
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        jobs = Table("jobs", MetaData(), autoload_with=connection)
+        connection.execute(jobs.insert(), {"id": JOB, **texts, **empty, **states})
+    with closing(Store(empty_url)) as store:
+        store.migrate()
+        found = store.jobs.get(JOB)
+    engine.dispose()
+    assert found is not None
+    assert found.revocation.since == later(5)
+
+
+def test_migrations_form_one_line() -> None:
+    script = ScriptDirectory.from_config(alembic_config())
+    assert len(script.get_heads()) == 1
+    assert [revision.revision for revision in script.walk_revisions()][-1] == "0001"

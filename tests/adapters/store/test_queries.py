@@ -1,0 +1,239 @@
+"""Lists: filters, pages, ties, and that no list has to scan."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable
+from contextlib import closing
+from itertools import product
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from justenough.adapters.store import Store
+from justenough.adapters.store.engine import read_transaction
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
+from justenough.domain.readmodel.views import Page
+from tests.adapters.store.event_samples import (
+    JOB,
+    confirmed,
+    decided,
+    ended,
+    issued,
+    job_id,
+    later,
+    overdue,
+    part,
+    proved,
+    requested,
+    started,
+    submitted,
+)
+
+
+def walked(read: Callable[[str | None], Page[Any]]) -> list[str]:
+    """Every id of a list, page by page."""
+    found: list[str] = []
+    cursor = None
+    while True:
+        page = read(cursor)
+        found += [item.id for item in page.items]
+        if (cursor := page.next) is None:
+            return found
+
+
+def test_jobs_come_newest_first_each_once_though_others_are_added(store: Store) -> None:
+    store.ledger.append([submitted(job_id(number)) for number in range(10, 17)])
+    first = store.jobs.list(limit=3)
+    store.ledger.append([submitted(job_id(99))])
+    rest = walked(lambda cursor: store.jobs.list(limit=3, cursor=cursor or first.next))
+    assert [job.id for job in first.items] + rest == [job_id(number) for number in range(16, 9, -1)]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
+def test_rows_of_one_moment_are_listed_once_each(store: Store, limit: int) -> None:
+    """Requests and credentials of one job are often made in the same moment."""
+    store.ledger.append(
+        [submitted(), *(requested(number=number) for number in range(1, 8)), *(issued(number=number) for number in range(1, 8))]
+    )
+    assert sorted(walked(lambda cursor: store.requests.list(limit=limit, cursor=cursor))) == [
+        part(JOB, "r", number) for number in range(1, 8)
+    ]
+    assert sorted(walked(lambda cursor: store.credentials.list(limit=limit, cursor=cursor))) == [
+        part(JOB, "c", number) for number in range(1, 8)
+    ]
+
+
+def test_the_last_page_has_no_next(store: Store) -> None:
+    store.ledger.append([submitted(job_id(number)) for number in range(4)])
+    assert store.jobs.list(limit=4).next is None
+    assert store.jobs.list(limit=3).next is not None
+    assert store.jobs.list(state=JobState.LOST).items == ()
+
+
+def test_jobs_are_filtered_by_any_combination(store: Store) -> None:
+    kinds = list(product(["pending", "running"], ["prod", "test"], ["e-ops", "e-sam"]))
+    for number, (kind, place, person) in enumerate(kinds):
+        facts = [submitted(job_id(number), environment=place, requester=person)]
+        store.ledger.append(facts if kind == "pending" else [*facts, started(job_id(number))])
+    for wanted in product([None, "pending", "running"], [None, "prod"], [None, "e-sam"]):
+        state, environment, requester = wanted
+        page = store.jobs.list(state=JobState(state) if state else None, environment=environment, requester_id=requester)
+        expected = [job_id(n) for n, row in enumerate(kinds) if all(want in {None, has} for want, has in zip(wanted, row, strict=True))]
+        assert [job.id for job in page.items] == expected[::-1]
+
+
+def test_jobs_are_filtered_by_login_name_and_job_name(store: Store) -> None:
+    kinds = list(
+        product(["pending", "running"], ["prod", "test"], [("e-ops", "ops"), ("e-new", "ops"), ("e-ops", "trigger:t")], ["a", "b"])
+    )
+    for number, (kind, place, (person, login), name) in enumerate(kinds):
+        facts = [submitted(job_id(number), environment=place, requester=person, requester_name=login, name=name)]
+        store.ledger.append(facts if kind == "pending" else [*facts, started(job_id(number))])
+    for wanted_state, environment, requester, called in product(
+        [None, "running"], [None, "prod"], ["ops", "trigger:t", "nobody", None], [None, "b"]
+    ):
+        expected = [
+            job_id(number)
+            for number, row in enumerate(kinds)
+            if all(
+                want in {None, has}
+                for want, has in zip((wanted_state, environment, requester, called), (row[0], row[1], row[2][1], row[3]), strict=True)
+            )
+        ]
+        wanted = {
+            "state": JobState(wanted_state) if wanted_state else None,
+            "environment": environment,
+            "requester": requester,
+            "name": called,
+        }
+        for limit in (1, 3, 100):
+            found = walked(lambda cursor, wanted=wanted, limit=limit: store.jobs.list(**wanted, limit=limit, cursor=cursor))  # type: ignore[misc]
+            assert found == expected[::-1]
+    assert [job.id for job in store.jobs.list(requester_id="e-new", requester="ops", name="a", state=JobState.RUNNING).items] == [
+        job_id(number) for number, row in reversed(list(enumerate(kinds))) if row[0] == "running" and row[2][0] == "e-new" and row[3] == "a"
+    ]
+
+
+def test_credentials_are_filtered_by_any_combination(store: Store) -> None:
+    kinds = list(product(["orders-db", "refunds-db"], ["read", "write"], ["issued", "confirmed"]))
+    store.ledger.append([submitted()])
+    for number, (resource, action, state) in enumerate(kinds, start=1):
+        store.ledger.append([issued(number=number, at=later(number), resource=resource, action=action)])
+        store.ledger.append([confirmed(number=number)] if state == "confirmed" else [])
+    for live, *wanted in product([False, True], [None, "orders-db"], [None, "write"], [None, "confirmed"]):
+        which, how, now = wanted
+        expected = [
+            part(JOB, "c", number)
+            for number, row in enumerate(kinds, start=1)
+            if all(want in {None, has} for want, has in zip(wanted, row, strict=True)) and not (live and row[2] == "confirmed")
+        ]
+        found = store.credentials.list(live=live, resource=which, action=how, state=CredentialState(now) if now else None)
+        assert [view.id for view in found.items] == expected[::-1]
+
+
+def test_requests_are_filtered_by_state_job_and_requester(store: Store) -> None:
+    store.ledger.append([submitted(), requested(at=later(1)), requested(number=2, at=later(2)), decided("allowed", number=2)])
+    store.ledger.append([submitted(job_id(2), requester="e-sam"), requested(job_id(2), at=later(3))])
+    assert [view.id for view in store.requests.list().items] == [part(job_id(2), "r"), part(JOB, "r", 2), part(JOB, "r")]
+    assert [view.id for view in store.requests.list(state=RequestState.PENDING, job=JOB).items] == [part(JOB, "r")]
+    assert [view.job_id for view in store.requests.list(requester_id="e-sam").items] == [job_id(2)]
+
+
+def test_live_credentials_are_those_not_shown_to_be_dead(store: Store) -> None:
+    store.ledger.append([submitted(), issued(at=later(1)), issued(number=2, at=later(2)), confirmed(number=2)])
+    store.ledger.append([submitted(job_id(2)), issued(job_id(2), at=later(3))])
+    assert [view.id for view in store.credentials.list(live=True).items] == [part(job_id(2), "c"), part(JOB, "c")]
+    assert [view.id for view in store.credentials.list(job=JOB).items] == [part(JOB, "c", 2), part(JOB, "c")]
+    assert [view.id for view in store.credentials.live_of(JOB)] == [part(JOB, "c")]
+
+
+def test_open_jobs_are_those_that_run_or_are_not_proved_clean(store: Store) -> None:
+    names = ["running", "clean", "none", "unproved", "overdue", "young"]
+    running, clean, none, unproved, late, young = (job_id(number) for number in range(len(names)))
+    store.ledger.append([submitted(job, at=later(100 if job == young else 0)) for job in (running, clean, none, unproved, late, young)])
+    store.ledger.append([issued(clean), confirmed(clean), proved(clean), ended(job=clean), ended(job=none)])
+    store.ledger.append([issued(unproved), ended(job=unproved), issued(late), ended(job=late), overdue(late)])
+    assert store.jobs.open(later(50)) == (running, unproved, late)
+    assert store.jobs.open(later(200)) == (running, unproved, late, young)
+
+
+def test_unstarted_jobs_are_those_that_nobody_ever_had_in_hand(store: Store) -> None:
+    fresh, claimed, asking, over, young = (job_id(number) for number in range(5))
+    store.ledger.append([submitted(job, at=later(100 if job == young else 0)) for job in (fresh, claimed, asking, over, young)])
+    store.claims.claim(claimed, run="run", owner="a worker", now=later(1))
+    store.ledger.append([requested(asking), ended(job=over)])
+    assert store.jobs.unstarted(later(50)) == (fresh,)
+    assert store.jobs.unstarted(later(200)) == (fresh, young)
+
+
+def test_jobs_whose_revocation_is_overdue_are_found_without_looking_at_the_others(store: Store, ready_file: object) -> None:
+    late, clean = job_id(1), job_id(2)
+    for job in (late, clean):
+        store.ledger.append([submitted(job), issued(job), ended(job=job)])
+    store.ledger.append([overdue(late), confirmed(clean), proved(clean)])
+    assert [job.id for job in store.jobs.list(revocation=RevocationState.OVERDUE).items] == [late]
+    (plan,) = plans(f"sqlite:///{ready_file}", lambda one: one.jobs.list(revocation=RevocationState.OVERDUE, limit=50))
+    assert "(revocation_state=?)" in plan
+
+
+def cursor_of(text: str) -> str:
+    """A cursor that is well-formed up to what it says."""
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+NOT_OURS = ["", "x", "☃", "bnVsbA", "W10", "WyJhIiwiYiIsImMiXQ", "WzFd", "W1tbXV1d" * 9, "\x00"]
+NO_TEXT = [cursor_of(f'["2026-11-25T09:00:00+00:00", "{text}"]') for text in (r"\ud800", r"\u0000")]
+
+
+@pytest.mark.parametrize("cursor", [*NOT_OURS, *NO_TEXT])
+def test_a_cursor_that_is_not_ours_is_bad_input(store: Store, cursor: str) -> None:
+    with pytest.raises(InvalidInput, match="cursor"):
+        store.jobs.list(cursor=cursor)
+    with pytest.raises(InvalidInput, match="cursor"):
+        store.requests.list(cursor=cursor)
+
+
+def test_a_cursor_of_another_list_is_bad_input(store: Store) -> None:
+    store.ledger.append([submitted(), submitted(job_id(1)), requested(), requested(number=2)])
+    with pytest.raises(InvalidInput, match="cursor"):
+        store.requests.list(cursor=store.jobs.list(limit=1).next)
+
+
+@pytest.mark.parametrize("value", ["\x00", "'", "x" * 5000, "\u2028"])
+def test_a_filter_may_be_any_text(store: Store, value: str) -> None:
+    assert store.jobs.list(environment=value, requester_id=value).items == ()
+
+
+def plans(url: str, ask: Callable[[Store], object]) -> list[str]:
+    """SQLite's plan of each statement that a query runs."""
+    asked: list[tuple[str, Any]] = []
+    with closing(Store(url)) as store:
+        event.listen(store._engine, "before_cursor_execute", lambda *args: asked.append((args[2], args[3])))
+        ask(store)
+        with read_transaction(store._engine) as connection:
+            raw = connection.connection.cursor()
+            statements = [(text, values) for text, values in asked if text.startswith("SELECT")]
+            return [str(row) for text, values in statements for row in raw.execute(f"EXPLAIN QUERY PLAN {text}", values).fetchall()]
+
+
+@pytest.mark.parametrize("state,environment,requester", list(product([None, "running"], [None, "prod"], [None, "e-ops"])))
+def test_no_list_sorts_or_looks_at_rows_that_it_does_not_show(
+    ready_file: object, state: str | None, environment: str | None, requester: str | None
+) -> None:
+    """What keeps a list of a million jobs quick; how quick is measured by the benchmark."""
+    url = f"sqlite:///{ready_file}"
+    chosen = [name for name, value in (("requester_id", requester), ("environment", environment), ("state", state)) if value]
+
+    def ask(store: Store) -> None:
+        store.jobs.list(state=JobState(state) if state else None, environment=environment, requester_id=requester, limit=50)
+        store.requests.list(state=RequestState.PENDING if state else None, requester_id=requester, limit=50)
+        store.credentials.list(live=True, limit=50)
+
+    found = plans(url, ask)
+    assert not [plan for plan in found if "TEMP B-TREE" in plan]
+    (of_jobs, *_) = found
+    assert set(re.findall(r"(\w+)=\?", of_jobs)) == set(chosen)

@@ -1,0 +1,55 @@
+"""What opens locked requests: kept with its record in one step, taken by one, gone with its job."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from justenough.adapters.store import Store, StoredWrappingToken
+from justenough.domain.core.ids import request_id
+from justenough.domain.ledger.events import Event, EventType, build_event
+from tests.adapters.store.event_samples import JOB, ended, later, requested, submitted
+
+REQUEST = request_id(JOB, 1)
+
+KEPT = StoredWrappingToken(request=REQUEST, job=JOB, accessor="the-accessor", token_accessor="the-tokens", ciphertext="vault:v1:…")
+
+
+def opened() -> Event:
+    told = {"accessor": KEPT.accessor, "expires_at": later(60).isoformat(), "groups": ["security"], "approvals": 1}
+    return build_event(EventType.LOCK_OPENED, JOB, at=later(1), about=REQUEST, request=REQUEST, **told)
+
+
+def test_a_lock_is_kept_once_with_its_record_and_shows_its_accessor_alone(store: Store) -> None:
+    store.ledger.append([submitted(), requested()])
+    assert store.wrapped_tokens.keep(KEPT, [opened()])
+    assert not store.wrapped_tokens.keep(KEPT.model_copy(update={"ciphertext": "another"}), [opened()])
+    assert store.wrapped_tokens.get(REQUEST) == KEPT
+    view = store.requests.get(REQUEST)
+    assert view is not None
+    assert view.lock is not None
+    assert (view.lock.accessor, view.lock.expires_at) == (KEPT.accessor, later(60))
+    assert KEPT.ciphertext not in view.model_dump_json() + str(store.ledger.entries(job=JOB).items)
+
+
+def test_of_many_who_take_a_lock_at_once_one_gets_it(store: Store) -> None:
+    store.wrapped_tokens.keep(KEPT, [])
+    with ThreadPoolExecutor(8) as pool:
+        got = [found for found in pool.map(lambda _: store.wrapped_tokens.take(REQUEST), range(8)) if found]
+    assert got == [KEPT]
+    assert store.wrapped_tokens.get(REQUEST) is None
+
+
+def test_nothing_is_kept_for_a_job_that_may_not_be_issued_anything_any_more(store: Store) -> None:
+    store.wrapped_tokens.keep(KEPT, [])
+    assert store.claims.end_issuing(JOB, later(2)) == (KEPT,)
+    assert store.claims.end_issuing(JOB, later(3)) == ()
+    assert not store.wrapped_tokens.keep(KEPT, [opened()])
+    assert store.wrapped_tokens.get(REQUEST) is None
+    assert store.ledger.entries(job=JOB).items == ()
+
+
+def test_nothing_is_kept_for_a_job_that_has_ended(store: Store) -> None:
+    store.ledger.append([submitted(), requested()])
+    store.wrapped_tokens.keep(KEPT, [opened()])
+    store.ledger.append([ended(at=later(5))])
+    assert store.wrapped_tokens.get(REQUEST) is None

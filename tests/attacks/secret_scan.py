@@ -1,0 +1,124 @@
+"""Looks for texts in every place where an installation keeps or shows something. Knows nothing of how any of them came there."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime
+from urllib.parse import quote
+
+import httpx
+
+from tests.attacks.intruder import Intruder
+from tests.support.people import Human
+from worker.stack import Stack
+
+VAULT_TOKEN = re.compile(rb"(?<![A-Za-z0-9_.])(?:s\.|hvs\.)[A-Za-z0-9]{24,}(?![A-Za-z0-9_.])")
+IDENTITY_TOKEN = re.compile(rb"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{16,}")
+
+Place = tuple[str, bytes]
+"""Where, and what is there."""
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What one scan found: (which text, where), and what looks like a bearer token, where."""
+
+    found: frozenset[tuple[str, str]]
+    tokens: frozenset[tuple[bytes, str]]
+    places: frozenset[str] = field(repr=False)
+
+    def where(self, name: str) -> frozenset[str]:
+        """Return the places of one text."""
+        return frozenset(place for found, place in self.found if found == name)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Which texts were found anywhere."""
+        return frozenset(name for name, _ in self.found)
+
+
+def scan(places: Iterable[Place], wanted: Mapping[str, str]) -> Scanned:
+    """Look for each text, as it is and in the forms in which programs write it."""
+    forms = [(name, form) for name, text in wanted.items() for form in forms_of(text)]
+    found, tokens, seen = set(), set(), set()
+    for place, content in places:
+        seen.add(place)
+        found |= {(name, place) for name, form in forms if form in content}
+        tokens |= {(match[0], place) for pattern in (VAULT_TOKEN, IDENTITY_TOKEN) for match in pattern.finditer(content)}
+    return Scanned(frozenset(found), frozenset(tokens), frozenset(seen))
+
+
+def forms_of(text: str) -> set[bytes]:
+    """Return a text as is, URL-encoded, as JSON (in a JSON text too), in hex, and in base64 wherever in a longer text it begins."""
+    raw, once = text.encode(), json.dumps(text)[1:-1]
+    plain = {raw, quote(text, safe="").encode(), once.encode(), json.dumps(once)[1:-1].encode(), raw.hex().encode()}
+    return plain | {form for shift in range(3) for form in _base64(raw, shift)}
+
+
+def everything(stack: Stack, intruder: Intruder, auditor: Human, jobs: Iterable[str], *, since: datetime | None = None) -> Iterator[Place]:
+    """Yield every place with what is in it now; `since`: without the histories that ended before what is looked for was there."""
+    yield from histories(intruder, since=since)
+    yield from tables(stack)
+    yield from files(stack)
+    yield from shown(stack, auditor, jobs)
+
+
+def histories(intruder: Intruder, *, since: datetime | None) -> Iterator[Place]:
+    """Yield each workflow's history as Temporal exports it, and each of its events as it travels."""
+    for workflow, events in intruder.histories(since=since):
+        yield f"history of {workflow}", b"\n".join(events)
+
+
+def tables(stack: Stack) -> Iterator[Place]:
+    """Yield each table of the store, every column of every row."""
+    file = stack.database_url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=60)) as connection:
+        for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            rows = connection.execute(f'SELECT * FROM "{table}"')
+            yield f"table {table}", b"\n".join(_bytes(value) for row in rows for value in row)
+
+
+def files(stack: Stack) -> Iterator[Place]:
+    """Yield each file of the installation's home: databases, logs, audit log, unpacked bundles, whatever is there."""
+    for path in sorted(stack.home.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            try:
+                yield f"file {path.relative_to(stack.home)}", path.read_bytes()
+            except FileNotFoundError:
+                continue  # A database removes files of its own while one looks.
+
+
+def shown(stack: Stack, auditor: Human, jobs: Iterable[str]) -> Iterator[Place]:
+    """Yield what the console shows: each job, its log and timeline, the whole ledger, the figures."""
+    for job in jobs:
+        yield "api jobs", auditor.api.get(f"jobs/{job}").raise_for_status().content
+        yield "api logs", auditor.api.get(f"jobs/{job}/logs", params={"limit": 1000}).raise_for_status().content
+        yield "api timeline", auditor.api.get(f"jobs/{job}/timeline", params={"limit": 1000}).raise_for_status().content
+    after: str | None = "0"
+    while after is not None:
+        page = auditor.api.get("ledger", params={"after": after, "limit": 1000}).raise_for_status()
+        yield "api ledger", page.content
+        after = page.json()["next"]
+    for path in ("requests", "credentials"):
+        yield f"api {path}", auditor.api.get(path, params={"limit": 1000}).raise_for_status().content
+    for path in ("metrics", "readyz", "openapi.json"):
+        yield path, httpx.get(f"{stack.console}/{path}", trust_env=False).content
+
+
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+def _base64(raw: bytes, shift: int) -> Iterator[bytes]:
+    """Yield what every base64 text has in it that has these bytes `shift` places after a boundary: its first and last letters may vary."""
+    encoded = base64.b64encode(b"\0" * shift + raw)
+    first = (8 * shift + 5) // 6
+    sure = encoded[first : (8 * (shift + len(raw))) // 6]
+    yield sure
+    yield sure.replace(b"+", b"-").replace(b"/", b"_")

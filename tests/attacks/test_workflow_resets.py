@@ -1,0 +1,70 @@
+"""A reset is an ending, never a second execution: the second run issues nothing. Of jobs that still run: chaos/test_workflow_endings.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.attacks.intruder import Intruder, told
+from tests.support.people import TAKEN, Human
+from tests.support.shop import Login, Shop, Witness, access, spec
+from tests.support.wait import until
+
+pytestmark = pytest.mark.servers
+
+EARLY, LATE = 0, -1
+
+
+def refusals(auditor: Human, job: str) -> list[str]:
+    """Return why a second run of a job was refused, once it was."""
+    return until(lambda: [entry["why"] for entry in told(auditor, job, "job.refused")], "the attempt is in the ledger")
+
+
+def assert_once(auditor: Human, shop: Shop, job: str, *logins: Login, count: int = 1) -> dict[str, Any]:
+    """Fail unless the job was issued this much in all, and nothing of it lives."""
+    assert len(told(auditor, job, "credential.issued")) == count
+    seen = auditor.job(job)
+    shop.assert_dead(seen, *logins)
+    return seen
+
+
+@pytest.mark.parametrize("to", [EARLY, LATE], ids=["early", "late"])
+def test_a_finished_job_that_is_reset_issues_nothing_again(
+    ops: Human, auditor: Human, shop: Shop, intruder: Intruder, witness: Witness, to: int
+) -> None:
+    job = ops.launch(spec(witness.hand_over))
+    login = witness.login()
+    assert ops.until(job)["state"] == "succeeded"
+    intruder.resets(job, to=to)
+    assert assert_once(auditor, shop, job, login)["state"] == "succeeded"
+    if to == EARLY:
+        assert "ran already" in refusals(auditor, job)[0]
+
+
+def test_an_approved_job_that_is_reset_is_not_issued_again_for_the_same_approval(
+    ops: Human, lead: Human, auditor: Human, shop: Shop, intruder: Intruder, witness: Witness
+) -> None:
+    job = ops.launch(spec(witness.hand_over, access(action="write")))
+    assert lead.answer(ops.until(job, "awaiting_approval")["requests"][0]).status_code in TAKEN
+    login = witness.login()
+    assert ops.until(job)["state"] == "succeeded"
+    intruder.resets(job, to=EARLY)
+    assert_once(auditor, shop, job, login)
+    assert "ran already" in refusals(auditor, job)[0]
+
+
+@pytest.mark.parametrize("how", ["cancelled", "denied"])
+def test_a_job_that_ended_without_running_is_not_raised_by_a_reset_and_a_late_approval(
+    ops: Human, lead: Human, security: Human, auditor: Human, shop: Shop, intruder: Intruder, how: str
+) -> None:
+    job = ops.launch(spec("true", access(action="write")))
+    request = ops.until(job, "awaiting_approval")["requests"][0]
+    signed = security.decision(request)
+    ended = ops.api.post(f"jobs/{job}/cancel") if how == "cancelled" else lead.answer(request, "deny")
+    assert ended.is_success
+    assert ops.until(job)["state"] == how
+    intruder.resets(job, to=EARLY, then=signed)
+    assert assert_once(auditor, shop, job, count=0)["state"] == how
+    assert "has ended" in refusals(auditor, job)[0]
+    assert all(entry["decision"] == "deny" for entry in told(auditor, job, "approval.decided"))

@@ -1,0 +1,45 @@
+"""Whether store, ledger, Temporal, Vault and the target tell one story of a job, each asked by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from temporalio.client import WorkflowExecutionStatus
+
+from tests.chaos.administrator import Administrator
+from tests.support.people import Human
+from tests.support.shop import Login, Shop
+from tests.support.wait import until
+
+
+def assert_one_outcome(ops: Human, shop: Shop, job: str, *logins: Login) -> dict[str, Any]:
+    """Return a job that has ended; fail unless everyone tells exactly one ending of it, and nothing of it is alive."""
+    seen = ops.job(job)
+    assert seen["revocation"]["state"] in {"confirmed", "none"}, (seen["revocation"], course(ops, job))
+    with Administrator.of(shop.stack) as administrator:
+        assert_one_story(seen, ops, administrator)
+    shop.assert_dead(seen, *logins)
+    return seen
+
+
+def course(ops: Human, job: str) -> list[tuple[str, str, str]]:
+    """Return when, what and by whom of a job's ledger, for whoever reads why a test failed."""
+    return [(entry["at"], entry["type"], entry["data"].get("by", "")) for entry in ops.ledger(job)]
+
+
+def endings(ops: Human, job: str) -> list[dict[str, Any]]:
+    """Return what the ledger says of a job's end."""
+    return [entry["data"] for entry in ops.ledger(job) if entry["type"] == "job.ended"]
+
+
+def assert_one_story(seen: dict[str, Any], ops: Human, administrator: Administrator) -> None:
+    """Fail unless store, ledger and Temporal agree on how a job ended."""
+    assert endings(ops, seen["id"]) == [{name: seen[name] for name in ("state", "exit_code", "reason")}]
+    # It closes right after it has recorded the end.
+    until(
+        lambda: administrator.status(seen["id"]) is not WorkflowExecutionStatus.RUNNING,
+        f"the workflow of a job that is {seen['state']} closes",
+    )
+    status = administrator.status(seen["id"])
+    if status is WorkflowExecutionStatus.COMPLETED:
+        assert administrator.result(seen["id"])["state"] == seen["state"]

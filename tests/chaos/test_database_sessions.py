@@ -1,0 +1,221 @@
+"""Sessions that are open when access ends are cut, what their user owns is in nobody's way, and what does not end is never called ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from tests.chaos.rig import Rig
+from tests.support.people import TAKEN, Human
+from tests.support.shop import Login, Shop, Witness, access, spec
+from tests.support.wait import until
+
+pytestmark = pytest.mark.servers
+
+CUT = (psycopg.OperationalError, psycopg.InterfaceError)
+OWNED = (
+    "CREATE TABLE {name} (id serial PRIMARY KEY, kind {name}_kind, total int GENERATED ALWAYS AS ({name}_twice(1)) STORED)",
+    "CREATE VIEW {name}_view AS SELECT id FROM {name}",
+    "CREATE INDEX ON {name} ({name}_twice(id))",
+    "ALTER TABLE {name} ENABLE ROW LEVEL SECURITY",
+    "CREATE POLICY mine ON {name} TO shop_orders_admin USING (true)",
+    "GRANT ALL ON {name} TO PUBLIC",
+    "GRANT ALL ON {name} TO shop_orders_admin WITH GRANT OPTION",
+    "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO PUBLIC",
+    "ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO shop_orders_admin",
+    "SELECT lo_create(0)",
+)
+FIRST = (
+    "CREATE TYPE {name}_kind AS ENUM ('a')",
+    "CREATE FUNCTION {name}_twice(n int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 2 * n'",
+)
+
+
+@dataclass
+class Opened:
+    """One job whose login a test uses, as a process of another user to which the job handed it."""
+
+    job: str
+    login: Login
+    shop: Shop
+    connections: list[psycopg.Connection[Any]] = field(default_factory=list)
+
+    def connection(self, *, autocommit: bool = True) -> psycopg.Connection[Any]:
+        """Log in once more."""
+        connection = self.shop.connect(self.login)
+        connection.autocommit = autocommit
+        self.connections.append(connection)
+        return connection
+
+
+@pytest.fixture
+def opened(rig: Rig, ops: Human, security: Human, shop: Shop, witness: Witness) -> Iterator[Callable[..., Opened]]:
+    """Start jobs that hand their login over and then do nothing."""
+    rig.worker()
+    all_of_them: list[Opened] = []
+
+    def open_one(action: str = "read") -> Opened:
+        job = ops.launch(spec(f"{witness.hand_over}; exec sleep 300", access(action=action)))
+        if action == "admin":
+            seen = ops.until(job, "awaiting_approval")
+            assert security.answer(seen["requests"][0]).status_code in TAKEN
+        all_of_them.append(Opened(job, witness.login(), shop))
+        return all_of_them[-1]
+
+    yield open_one
+    for one in all_of_them:
+        for connection in one.connections:
+            with suppress(psycopg.Error):
+                connection.close()
+
+
+def owner(shop: Shop) -> psycopg.Connection[Any]:
+    return psycopg.connect(shop.dsn, autocommit=True)
+
+
+def cancelled(ops: Human, one: Opened) -> None:
+    assert ops.api.post(f"jobs/{one.job}/cancel").status_code == 202
+
+
+def is_cut(connection: psycopg.Connection[Any]) -> bool:
+    try:
+        connection.execute("SELECT 1")
+    except CUT:
+        return True
+    return False
+
+
+def sessions_without_a_role(shop: Shop) -> int:
+    """Sessions that nobody could attribute to a job any more."""
+    with owner(shop) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity a WHERE usesysid > 10 AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = a.usesysid)"
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+
+def test_open_sessions_are_cut_whatever_they_do_and_leave_no_lock(ops: Human, shop: Shop, opened: Callable[..., Opened]) -> None:
+    one = opened("admin")
+    idle, busy, writing, locking = (one.connection(autocommit=at_once) for at_once in (True, True, False, False))
+    order = writing.execute("UPDATE orders SET status = 'shipped' WHERE id = (SELECT min(id) FROM orders) RETURNING id").fetchone()
+    locking.execute("LOCK TABLE tickets IN ROW EXCLUSIVE MODE")
+    locking.execute("SELECT pg_advisory_lock(4711)")
+    ended: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            busy.execute("SELECT pg_sleep(600)")
+        except psycopg.Error as error:
+            ended.append(error)
+
+    working = threading.Thread(target=work, daemon=True)
+    working.start()
+    cancelled(ops, one)
+    seen = ops.until(one.job)
+    assert (seen["state"], seen["revocation"]["state"]) == ("cancelled", "confirmed")
+    shop.assert_dead(seen, one.login)
+    working.join(180)
+    assert ended
+    assert all(map(is_cut, (idle, writing, locking)))
+    with owner(shop) as connection:
+        assert connection.execute("SELECT id FROM orders WHERE id = %s FOR UPDATE NOWAIT", order).fetchone() == order
+        connection.execute("BEGIN; LOCK TABLE tickets IN ACCESS EXCLUSIVE MODE NOWAIT; ROLLBACK")
+        assert connection.execute("SELECT pg_try_advisory_lock(4711)").fetchone() == (True,)
+
+
+def test_what_its_user_owns_gave_away_or_arranged_does_not_block_a_revocation(
+    ops: Human, shop: Shop, opened: Callable[..., Opened]
+) -> None:
+    one = opened("admin")
+    mine, name = one.connection(), f"made_{time.time_ns()}"
+    for statement in (*FIRST, *OWNED):
+        mine.execute(statement.format(name=name).encode())
+    # What would outlast its session or be out of reach is not to be had in the shop.
+    with pytest.raises(errors.InsufficientPrivilege):
+        mine.execute("CREATE SCHEMA theirs")
+    mine.execute("BEGIN")
+    with pytest.raises(errors.ObjectNotInPrerequisiteState):
+        mine.execute("PREPARE TRANSACTION 'for later'")
+    cancelled(ops, one)
+    seen = ops.until(one.job)
+    assert (seen["state"], seen["revocation"]["state"]) == ("cancelled", "confirmed")
+    shop.assert_dead(seen, one.login)
+    with owner(shop) as connection:
+        kept = connection.execute("SELECT tableowner FROM pg_tables WHERE tablename = %s", (name,)).fetchone()
+        assert kept == ("shop_leftovers",)
+        connection.execute(f"DROP TABLE {name} CASCADE; DROP TYPE {name}_kind; DROP FUNCTION {name}_twice".encode())
+        connection.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata")
+
+
+def test_a_login_tried_again_and_again_leaves_no_session_behind(ops: Human, shop: Shop, opened: Callable[..., Opened]) -> None:
+    one, over = opened(), threading.Event()
+
+    def hammer() -> None:
+        while not over.is_set():
+            with suppress(psycopg.OperationalError):
+                one.connection()
+
+    hammering = [threading.Thread(target=hammer, daemon=True) for _ in range(4)]
+    for thread in hammering:
+        thread.start()
+    until(lambda: len(one.connections) > 20, "logins are opened")
+    cancelled(ops, one)
+    seen = ops.until(one.job)
+    shop.assert_dead(seen, one.login)
+    over.set()
+    for thread in hammering:
+        thread.join(180)
+    assert sessions_without_a_role(shop) == 0
+    assert all(map(is_cut, one.connections))
+
+
+def test_what_does_not_end_is_overdue_and_let_in_no_more_until_it_has_ended(ops: Human, shop: Shop, opened: Callable[..., Opened]) -> None:
+    stuck, locked = opened(), opened("admin")
+    backend = stuck.connection().info.backend_pid
+    locked.connection().execute("CREATE TABLE wanted (id int)")
+    with owner(shop) as other:
+        other.execute("BEGIN; LOCK TABLE wanted IN ACCESS SHARE MODE")
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            for one in (stuck, locked):
+                cancelled(ops, one)
+            # The first thing that is done, whatever comes after: nobody logs in any more.
+            until(lambda: not any(shop.opens_for(one.login) for one in (stuck, locked)), "neither login works")
+            for one in (stuck, locked):
+                assert_overdue(ops, shop, one)
+        finally:
+            os.kill(backend, signal.SIGCONT)
+            other.execute("ROLLBACK")
+    for one in (stuck, locked):
+        seen = ops.until(one.job)
+        assert (seen["state"], seen["revocation"]["state"]) == ("cancelled", "confirmed")
+        shop.assert_dead(seen, one.login)
+        assert [entry["type"] for entry in ops.ledger(one.job)].count("job.ended") == 1
+    assert all(map(is_cut, stuck.connections))
+    with owner(shop) as connection:
+        connection.execute("DROP TABLE wanted")
+
+
+def assert_overdue(ops: Human, shop: Shop, one: Opened) -> None:
+    """Fail unless a job's revocation is shown as overdue, with its user and its lease still there for all to see."""
+
+    def tried() -> int:
+        return [entry["type"] for entry in ops.ledger(one.job)].count("revocation.overdue")
+
+    until(lambda: tried() > 0, "it is said to be overdue")
+    seen = ops.job(one.job)
+    assert (seen["state"], seen["revocation"]["state"]) == ("revoking", "overdue")
+    assert {item["state"] for item in seen["credentials"]} == {"overdue"}
+    assert shop.users_of(one.job)
+    assert shop.leases_alive(seen)
+    assert not shop.opens_for(one.login)

@@ -1,0 +1,115 @@
+"""An issue that is on its way while its job ends: it lands late, and is dead all the same, or is said to end with its time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.chaos.administrator import Administrator
+from tests.chaos.rig import Rig
+from tests.support.people import Human
+from tests.support.shop import Shop, access, spec
+from tests.support.wait import until
+
+pytestmark = pytest.mark.servers
+
+SECONDS = 2
+"""That making a user takes while roles are slow: many times what ending a job takes. Vault makes one after the other."""
+NOBODY_KNOWS = "its lease is not known and its target cannot be searched"
+
+
+@contextmanager
+def slow(shop: Shop, *roles: str) -> Iterator[None]:
+    """Have Vault's making of users under these roles take its time."""
+    with shop.admin() as vault:
+        before = {role: vault.get(f"database/roles/{role}").raise_for_status().json()["data"] for role in roles}
+        for role, data in before.items():
+            statements = [f"SELECT pg_sleep({SECONDS})", *data["creation_statements"]]
+            vault.post(f"database/roles/{role}", json={**data, "creation_statements": statements}).raise_for_status()
+        try:
+            yield
+        finally:
+            for role, data in before.items():
+                vault.post(f"database/roles/{role}", json=data).raise_for_status()
+
+
+def until_in_flight(rig: Rig, jobs: Iterable[str], role: str = "orders-read-globex") -> None:
+    """Return once Vault has been asked for a user of each job."""
+    for job in jobs:
+        until(partial(rig.gate.sent, job, f"/v1/database/creds/{role}"), "an issue is in flight")
+
+
+def globex(**more: Any) -> dict[str, Any]:
+    return {**spec("sleep 300", access(**more)), "data_scope": {"tenant": "globex"}}
+
+
+def assert_landed_and_dead(rig: Rig, shop: Shop, seen: dict[str, Any]) -> None:
+    logins = rig.gate.logins(seen["id"])
+    assert len(logins) == 1, "the issue landed after its job's end had begun"
+    shop.assert_dead(seen, *logins)
+
+
+@pytest.mark.usefixtures("worker")
+def test_an_issue_that_lands_while_its_job_is_stopped_is_dead_when_the_job_is_closed(
+    rig: Rig, ops: Human, shop: Shop, administrator: Administrator
+) -> None:
+    with slow(shop, "orders-read-globex"):
+        jobs = {how: ops.launch(globex()) for how in ("cancelled", "killed", "lost")}
+        until_in_flight(rig, jobs.values())
+        assert ops.api.post(f"jobs/{jobs['cancelled']}/cancel").status_code == 202
+        assert ops.api.post(f"jobs/{jobs['killed']}/kill").status_code == 202
+        administrator.terminate(jobs["lost"])
+        ended = {how: ops.until(job) for how, job in jobs.items()}
+    assert {how: seen["state"] for how, seen in ended.items()} == {how: how for how in jobs}
+    for seen in ended.values():
+        assert_landed_and_dead(rig, shop, seen)
+
+
+def test_an_issue_that_lands_after_its_worker_died_is_found_by_its_name_or_waited_for(rig: Rig, ops: Human, shop: Shop) -> None:
+    worker = rig.worker()
+    with slow(shop, "orders-read-globex", "archive-read"):
+        named, nameless = ops.launch(globex()), ops.launch(globex(resource="archive-db", ttl="20s"))
+        until_in_flight(rig, [named])
+        until_in_flight(rig, [nameless], "archive-read")
+        worker.kill()
+    rig.worker()
+    waiting = ops.until(nameless, "revoking")
+    until(lambda: ops.job(nameless)["revocation"]["state"] == "overdue", "the nameless one is shown as overdue")
+    waiting = ops.job(nameless)
+    assert any(NOBODY_KNOWS in why for why in waiting["revocation"]["failures"])
+    assert [(item["accessor"], item["state"]) for item in waiting["credentials"]] == [(None, "overdue")]
+    proof = ops.api.post(f"jobs/{nameless}/prove")
+    assert proof.json()["dead"] is False, proof.text
+
+    found = ops.until(named)
+    assert (found["state"], found["reason"]) == ("failed", "worker_lost")
+    assert_landed_and_dead(rig, shop, found)
+
+    ended = ops.until(nameless)
+    assert [item["state"] for item in ended["credentials"]] == ["expired"]
+    (login,) = rig.gate.logins(nameless)
+    assert not shop.opens_for(login)
+    told = [entry["type"] for entry in ops.ledger(nameless)]
+    assert (told.count("credential.doubted"), told.count("credential.expired"), told.count("job.ended")) == (1, 1, 1)
+
+
+def test_a_request_that_never_reached_vault_is_refused_there_once_its_token_is_dead(rig: Rig, ops: Human, shop: Shop) -> None:
+    rig.worker()
+    order = ops.order(globex())
+    hold = rig.gate.hold(r"/v1/database/creds/orders-read-globex", job=order["id"])
+    assert ops.api.post("jobs", json=order).status_code == 201
+    hold.came()
+    assert ops.api.post(f"jobs/{order['id']}/kill").status_code == 202
+    until(lambda: shop.tokens_of(order["id"]) == [], "the job's token is dead")
+    hold.release()
+    seen = ops.until(order["id"])
+    assert (seen["state"], seen["credentials"]) == ("killed", [])
+    shop.assert_dead(seen)
+    assert rig.gate.logins(order["id"]) == []
+    refused = [entry["data"]["why"] for entry in ops.ledger(order["id"]) if entry["type"] == "credential.refused"]
+    assert any(re.search("permission denied|denied|403", why) for why in refused), refused

@@ -1,0 +1,84 @@
+"""What takes all it can of the machine ends, or is held, as that job alone: its access is dead, its worker well, the job beside it done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.chaos.job_latch import latch
+from tests.chaos.rig import Rig, Worker
+from tests.support.people import Human
+from tests.support.shop import Login, Shop, Witness, spec
+
+pytestmark = pytest.mark.servers
+
+MEMORY = {"memory": "128MiB", "processes": 48}
+PROCESSOR = {"cpu": "2s", "processes": 48}
+ONE = "python3 -c 'import time; held = b\"x\" * (200 * 2**20); time.sleep(600)'"
+MANY = "for _ in 1 2 3 4 5 6; do python3 -c 'import time; held = b\"x\" * (50 * 2**20); time.sleep(600)' & done; wait"
+FOLDERS = (
+    "for f in /tmp /dev/shm $HOME; do dd if=/dev/zero of=$f/x bs=1M; done; python3 -c 'import time; h = b\"x\" * 2**24; time.sleep(600)'"
+)
+LOOPS = "(while :; do :; done) & (while :; do :; done) & wait"
+# Its first process forks once: a shell whose fork goes on being refused gives up by itself.
+BOMB = "bomb() { bomb | bomb & }; bomb & while :; do :; done"
+HOGS = {
+    "memory": (ONE, MEMORY, "limits.memory: it held "),
+    "memory of many": (MANY, MEMORY, "limits.memory: it held "),
+    "folders in memory": (FOLDERS, MEMORY, "limits.memory: it held "),
+    "processor": (LOOPS, PROCESSOR, "limits.cpu: it used "),
+    "fork bomb": (BOMB, PROCESSOR, "limits.cpu: it used "),
+}
+"""What each runs, the limits that it has, and how it is said which one it went over."""
+
+
+@dataclass(frozen=True)
+class Herd:
+    """All hogs at once on one worker, and the job beside them, which ends once all of them have."""
+
+    worker: Worker
+    jobs: dict[str, str]
+    logins: dict[str, Login]
+    beside: str
+
+
+@pytest.fixture(scope="module")
+def herd(rig: Rig, ops: Human) -> Iterator[Herd]:
+    """Run all hogs and the job beside them; return once only that one is left."""
+    worker = rig.worker()
+    with closing(Witness()) as witness, latch() as held:
+        beside = ops.launch(spec(f"{witness.hand_over}; {held.wait}; echo whole"))
+        # It runs before any hog does.
+        witness.login()
+        jobs = {name: ops.launch(hog(f"{witness.hand_over}; {script}", limits)) for name, (script, limits, _) in HOGS.items()}
+        heard = [witness.login() for _ in jobs]
+        logins = {name: next(login for login in heard if job in login.user) for name, job in jobs.items()}
+        for job in jobs.values():
+            ops.until(job)
+        assert ops.job(beside)["state"] == "running"
+        held.open()
+        ops.until(beside)
+        yield Herd(worker, jobs, logins, beside)
+
+
+def hog(script: str, limits: dict[str, Any]) -> dict[str, Any]:
+    return spec(run={"command": ["bash", "-c", script], "timeout": "10m", "limits": limits})
+
+
+@pytest.mark.parametrize("name", HOGS)
+def test_a_hog_ends_alone_with_the_limit_that_it_went_over_and_its_access_is_dead(herd: Herd, name: str, ops: Human, shop: Shop) -> None:
+    seen = ops.job(herd.jobs[name])
+    assert (seen["state"], seen["exit_code"], seen["revocation"]["state"]) == ("failed", 137, "confirmed")
+    assert str(seen["reason"]).startswith(HOGS[name][2])
+    shop.assert_dead(seen, herd.logins[name])
+
+
+def test_the_job_beside_hogs_is_done_and_their_worker_well(herd: Herd, rig: Rig, ops: Human) -> None:
+    seen = ops.job(herd.beside)
+    assert (seen["state"], seen["exit_code"], seen["revocation"]["state"]) == ("succeeded", 0, "confirmed")
+    assert rig.worker() is herd.worker
+    assert herd.worker.alive

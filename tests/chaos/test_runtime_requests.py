@@ -1,0 +1,84 @@
+"""What a running job got from its broker ends as surely as what it began with, and a server that is away costs it a wait and no more."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.activities.broker.remote_job import Answer, puppet
+from tests.activities.broker.test_runtime_requests import login_of, opened
+from tests.chaos.administrator import Administrator
+from tests.chaos.rig import Rig
+from tests.support.people import TAKEN, Human
+from tests.support.shop import Login, Shop, access, spec
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture(scope="module")
+def bereft(rig: Rig, ops: Human, lead: Human, shop: Shop) -> Iterator[tuple[str, list[Login]]]:
+    """A job that got access while it ran, and whose worker was killed then: tests go on while another worker finds that out."""
+    worker = rig.worker()
+    with puppet(ops) as job:
+        request = job.access("refunds-db", "write").json["request_id"]
+        assert lead.answer(opened(lead, request)).status_code in TAKEN
+        logins = [login_of(job.access("refunds-db", "write", wait=30)), *(login_of(job.access("orders-db")) for _ in range(3))]
+        assert all(map(shop.opens_for, logins))
+        worker.kill()
+        rig.worker()
+        yield job.job, logins
+
+
+def test_an_answer_that_comes_as_a_worker_died_is_taken_by_another_soon(
+    rig: Rig, ops: Human, lead: Human, administrator: Administrator
+) -> None:
+    worker = rig.worker()
+    job = ops.launch(spec("true", access(action="write")))
+    request = ops.until(job, "awaiting_approval")["requests"][0]
+    rig.start()
+    worker.kill()
+    assert lead.answer(request).status_code in TAKEN
+    assert ops.until(job)["state"] == "succeeded"
+    # By itself Temporal keeps the job's next step ten seconds for the worker that knew it.
+    assert administrator.longest_kept(job) < 8
+
+
+@pytest.mark.usefixtures("bereft")
+def test_a_job_that_asks_while_temporal_is_away_is_answered_once_it_is_back(rig: Rig, ops: Human, lead: Human, shop: Shop) -> None:
+    rig.worker()
+    with puppet(ops) as job:
+        with rig.temporal.closed():
+            pending = job.access("refunds-db", "write")
+            assert pending.status == 202
+            # What policy allows needs no Temporal.
+            given = job.access("orders-db")
+            assert given.status == 200
+        assert lead.answer(opened(lead, pending.json["request_id"])).status_code in TAKEN
+        assert job.access("refunds-db", "write", wait=60).status == 200
+    shop.assert_dead(ops.job(job.job), login_of(given))
+
+
+@pytest.mark.usefixtures("bereft")
+def test_a_job_that_asks_while_vault_is_away_is_told_so_and_gets_it_later(rig: Rig, ops: Human, shop: Shop) -> None:
+    rig.worker()
+    with puppet(ops) as job:
+        assert job.access("orders-db").status == 200
+        answers: list[Answer] = []
+        with rig.frozen("vault"):
+            asking = threading.Thread(target=lambda: answers.append(job.access("orders-db")))
+            asking.start()
+            asking.join(180)
+        assert [answer.status for answer in answers] == [503], answers
+        again = job.access("orders-db")
+        assert again.status == 200
+    shop.assert_dead(ops.job(job.job), login_of(again))
+
+
+def test_what_was_issued_while_a_job_ran_dies_with_its_worker(bereft: tuple[str, list[Login]], ops: Human, shop: Shop) -> None:
+    job, logins = bereft
+    seen = ops.until(job)
+    assert (seen["state"], seen["reason"], seen["revocation"]["state"]) == ("failed", "worker_lost", "confirmed")
+    assert len(seen["credentials"]) == 4
+    shop.assert_dead(seen, *logins)

@@ -1,0 +1,143 @@
+"""Each net alone, with all others switched off, ends every credential, whatever the ending that reaches it; how long that takes is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import wait
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.chaos.exposure import SWITCHED, Case, Lab, Struck, struck_together
+from tests.chaos.faulty_worker import LABEL
+from tests.chaos.rig import Rig, Worker
+from tests.support.people import TAKEN, Human
+from tests.support.shop import Shop, access, spec
+from tests.support.wait import until
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
+
+SHORT = "8s"
+GENTLE = ("success", "failure", "cancel", "kill")
+WORKER = "worker kill -9"
+VAULT_GONE = "worker and Vault gone"
+
+
+def both(net: str, *endings: str, ttl: str = "5m") -> list[Case]:
+    """Return cases for what is issued without a person, and for what a person approved."""
+    return [Case(net, ending, action, ttl) for ending in endings for action in ("read", "write")]
+
+
+AT_ONCE = [
+    *both("session", *GENTLE, "terminate", "delete"),
+    *both("compensation", *GENTLE),
+    Case("guard", "terminate", "write"),
+    Case("guard", "delete", "write"),
+    *both("sweep", "terminate"),
+    Case("sweep", "terminate with guard", "write"),
+]
+IN_TIME = [
+    *both("session", "timeout"),
+    *both("compensation", "timeout"),
+    *both("session", "grant over", ttl=SHORT),
+    *both("vault", "success", "terminate", ttl=SHORT),
+]
+"""Endings by a time that soon is over, held apart so that launching others does not use it up."""
+WITH_WORKER = both("compensation", WORKER)
+CROWD = 2 * [*WITH_WORKER, *8 * [Case("compensation", WORKER, "write")]]
+"""Jobs of one worker, more than another revokes at once: each has a guard too, which does the same beside the job."""
+WITHOUT_SERVERS = both("target", VAULT_GONE, ttl=SHORT)
+CASES = [*AT_ONCE, *IN_TIME, *WITH_WORKER, *WITHOUT_SERVERS]
+
+BOUND = 120
+"""Seconds that a net may take at most on a busy machine: less than half of what its credential would have had.
+docs/explanation/reliability.md tells what each takes on one that is not.
+"""
+STATES = {
+    ("session", "success"): "succeeded",
+    ("session", "grant over"): "succeeded",
+    ("session", "failure"): "failed",
+    ("session", "timeout"): "timed_out",
+}
+"""How a job ends whose session could tell, and was asked by nobody to end."""
+TOLD = {"cancel": "cancelled", "kill": "killed", "terminate": "lost", "terminate with guard": "lost", "delete": "lost"}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job with all nets mended again, as it was told in the end."""
+
+    struck: Struck
+    seen: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def ended(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[list[Ended]]:
+    """Strike many jobs, each with its one net; then mend everything and have each told."""
+    with Lab.opened(rig, shop, ops, lead, pause=0.5) as lab:
+        struck = strike_all(lab)
+        rig.worker()
+        for item in struck:
+            ops.until(item.job)
+            # A sweep and a guard may both be at it: who comes second looks twice again.
+            until(partial(is_confirmed, ops, item.job), f"{item.case} is confirmed")
+        yield [Ended(item, ops.job(item.job)) for item in struck]
+
+
+def is_confirmed(ops: Human, job: str) -> bool:
+    return bool(ops.job(job)["revocation"]["state"] == "confirmed")
+
+
+def strike_all(lab: Lab) -> list[Struck]:
+    first = lab.rig.only(labelled=True)
+    with_worker = lab.hold(CROWD)
+    second = lab.rig.start(labelled=True)
+    struck_together(lab, with_worker, first.kill)
+    struck = lab.hold(AT_ONCE)
+    for item in struck:
+        lab.strike(item)
+    for item in (in_time := lab.hold(IN_TIME)):
+        lab.strike(item)
+    for item in in_time:
+        if item.exposure >= 0 and item.case.ending == "grant over":
+            # Its job goes on without it, and ends by itself.
+            item.line.sendall(b"0\n")
+    without = lab.hold(WITHOUT_SERVERS)
+    struck += [*with_worker, *in_time]
+    wait(item.refused for item in struck)
+    with lab.rig.frozen("vault"):
+        struck_together(lab, without, second.kill)
+        wait(item.refused for item in without)
+    return [*struck, *without]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_one_net_alone_ends_the_login_and_the_job_is_told_truly(case: Case, ended: list[Ended], ops: Human, shop: Shop) -> None:
+    struck, seen = next((one.struck, one.seen) for one in ended if one.struck.case == case)
+    assert struck.exposure < BOUND
+    shop.assert_dead(seen, struck.login)
+    assert seen["revocation"]["state"] == "confirmed"
+    assert seen["state"] == TOLD.get(case.ending, STATES.get((case.net, case.ending), "failed"))
+    entries = ops.ledger(struck.job)
+    assert [entry["type"] for entry in entries].count("job.ended") == 1
+    if case.net in SWITCHED and case.ending != "grant over":
+        # It was this net, and no other that was not really off.
+        assert next(entry["data"]["by"] for entry in entries if entry["type"] == "revocation.started") == case.net
+
+
+def test_the_many_jobs_of_a_worker_that_died_do_not_wait_for_each_other(ended: list[Ended]) -> None:
+    exposures = [one.struck.exposure for one in ended if one.struck.case in WITH_WORKER]
+    assert len(exposures) == len(CROWD)
+    assert max(exposures) < BOUND
+
+
+def test_what_is_denied_was_never_issued_and_needs_no_net(ops: Human, lead: Human, shop: Shop, worker: Worker) -> None:
+    job = ops.launch(spec("true", access(action="write"), labels={LABEL: ".".join(SWITCHED)}))
+    request = ops.until(job, "awaiting_approval")["requests"][0]
+    assert (shop.users_of(job), shop.tokens_of(job)) == ([], [])
+    assert lead.answer(request, "deny").status_code in TAKEN
+    seen = ops.until(job)
+    assert (seen["state"], seen["credentials"]) == ("denied", [])
+    shop.assert_dead(seen)

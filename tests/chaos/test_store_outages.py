@@ -1,0 +1,122 @@
+"""A store that cannot be written: nothing is issued, revocation goes on without it, and the ledger learns of it once there is room again."""
+
+from __future__ import annotations
+
+import resource
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import pytest
+import structlog
+
+from justenough.adapters.store import Store
+from tests.chaos.administrator import Administrator
+from tests.chaos.consistency import assert_one_outcome
+from tests.chaos.job_latch import Latch, latch
+from tests.chaos.rig import Rig, Worker
+from tests.support.people import Human
+from tests.support.shop import Shop, Witness, spec
+from tests.support.wait import until
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
+log = structlog.get_logger()
+
+AT_ONCE = 180
+"""Seconds on a busy machine in which access ends while the store cannot be written: it is given two, twice, before a revocation goes on
+without it. The log has what it took.
+"""
+
+
+@contextmanager
+def full_disk(pid: int) -> Iterator[None]:
+    """Let a process write no byte to any file for the length of a block, its own log neither."""
+    before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def locked(rig: Rig) -> Iterator[None]:
+    """Hold the store's one write lock for the length of a block."""
+    with closing(sqlite3.connect(rig.stack.database_url.removeprefix("sqlite:///"), isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+@pytest.fixture
+def held() -> Iterator[Latch]:
+    with latch() as held:
+        yield held
+
+
+def assert_chains_hold(rig: Rig) -> None:
+    """Fail unless every chain of the ledger verifies."""
+    with closing(Store(rig.stack.database_url)) as store:
+        report = store.ledger.verify()
+        assert report.sound, report.problems
+
+
+def test_a_console_on_a_full_disk_takes_no_order_and_says_so(rig: Rig, ops: Human, shop: Shop, worker: Worker) -> None:
+    order = ops.order(spec())
+    with full_disk(shop.pid_of("console")):
+        answer = ops.api.post("jobs", json=order)
+        assert (answer.status_code, ops.api.get(f"jobs/{order['id']}").status_code) == (503, 404), answer.text
+    assert worker.alive
+    assert ops.api.post("jobs", json=order).status_code == 201
+    assert ops.until(order["id"])["state"] == "succeeded"
+
+
+def test_on_a_full_disk_nothing_is_issued_and_what_runs_is_revoked_at_once(
+    rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness, held: Latch
+) -> None:
+    talks = f"for _ in $(seq 30); do echo is anybody there; sleep 0.1; done; {witness.hand_over}; {held.wait}"
+    scripts = (held.wait, "sleep 300", talks)
+    ending, killed, talking = (ops.launch(spec(f"{witness.hand_over}; {script}")) for script in scripts)
+    logins = [witness.login() for _ in scripts]
+    with full_disk(worker.process.pid):
+        fresh = ops.launch(spec())
+        # One has written for seconds what cannot be stored, and neither can the worker's log say so.
+        assert witness.login() in logins
+        began = time.monotonic()
+        held.open()
+        assert ops.api.post(f"jobs/{killed}/kill").status_code == 202
+        until(lambda: not any(map(shop.opens_for, logins)), "they are dead", within=AT_ONCE)
+        log.warning("full disk", dead=time.monotonic() - began)
+        assert rig.gate.logins(fresh) == []
+        assert worker.alive
+    for job, state in ((ending, "succeeded"), (talking, "succeeded"), (killed, "killed"), (fresh, "succeeded")):
+        ops.until(job)
+        assert assert_one_outcome(ops, shop, job, *rig.gate.logins(job))["state"] == state
+        told = {entry["type"] for entry in ops.ledger(job)}
+        assert {"credential.issued", "credential.revoked", "credential.confirmed", "revocation.confirmed"} <= told
+    assert_chains_hold(rig)
+
+
+def test_a_locked_store_holds_up_every_issue_and_no_revocation(
+    rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness, held: Latch, administrator: Administrator
+) -> None:
+    ending, killed = (ops.launch(spec(f"{witness.hand_over}; {script}")) for script in (held.wait, "sleep 300"))
+    logins = [witness.login(), witness.login()]
+    order = ops.order(spec())
+    at_issue = rig.gate.hold("/v1/auth/token/roles/", method="POST", job=order["id"])
+    assert ops.api.post("jobs", json=order).status_code == 201
+    at_issue.came()
+    assert worker.alive
+    with locked(rig):
+        began = time.monotonic()
+        held.open()
+        at_issue.release()
+        administrator.kill(killed)
+        until(lambda: not any(map(shop.opens_for, logins)), "they are dead", within=AT_ONCE)
+        log.warning("locked", dead=time.monotonic() - began)
+        assert ops.job(order["id"])["started_at"] is None
+    for job, state in ((ending, "succeeded"), (killed, "killed"), (order["id"], "succeeded")):
+        ops.until(job)
+        assert assert_one_outcome(ops, shop, job, *rig.gate.logins(job))["state"] == state
+    assert_chains_hold(rig)

@@ -1,0 +1,80 @@
+"""A worker that Temporal does not reach any more: others revoke its jobs, and it ends their processes by itself."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import structlog
+
+from tests.chaos.administrator import Administrator
+from tests.chaos.consistency import assert_one_outcome
+from tests.chaos.rig import Rig, Worker
+from tests.support.people import Human
+from tests.support.shop import Login, Shop, Witness, spec
+from tests.support.wait import until
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
+log = structlog.get_logger()
+
+WITHIN = 180
+"""Seconds on a busy machine; else: it counts as dead after ten without a word, another worker revokes at once, and within ten more it looks
+whether it may go on. The job itself would run for 300.
+"""
+
+
+def processes_of(mark: str) -> list[int]:
+    """Return the processes on this machine whose command line holds a mark."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and mark.encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def marked(ops: Human, witness: Witness) -> tuple[str, Login, str]:
+    """Launch a job that stays; return it with its login, and with a mark that its processes carry."""
+    mark = f"cut-off-{time.monotonic_ns()}"
+    return ops.launch(spec(f"{witness.hand_over}; : {mark}; sleep 300; :")), witness.login(), mark
+
+
+@pytest.mark.parametrize("how", ["hanging", pytest.param("closed", marks=pytest.mark.long)])
+def test_a_worker_that_is_cut_off_from_temporal_loses_its_jobs_and_ends_their_processes(
+    rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness, how: str
+) -> None:
+    job, login, mark = marked(ops, witness)
+    assert processes_of(mark)
+    other = rig.start(JUSTENOUGH_TEMPORAL_ADDRESS=str(rig.stack.temporal))
+    began = time.monotonic()
+    with getattr(rig.temporal, how)():
+        until(lambda: not shop.opens_for(login), "another worker has revoked it", within=WITHIN)
+        dead = time.monotonic() - began
+        until(lambda: not processes_of(mark), "its own worker has ended it", within=WITHIN)
+        log.warning("cut off", how=how, dead=dead, ended=time.monotonic() - began)
+        assert worker.alive
+    seen = ops.until(job)
+    assert (seen["state"], seen["reason"]) == ("failed", "worker_lost")
+    assert_one_outcome(ops, shop, job, login)
+    other.kill()
+    assert ops.until(ops.launch(spec()))["state"] == "succeeded"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["hanging", "closed"])
+def test_the_only_worker_finds_its_job_lost_when_it_is_back_and_ends_it(
+    rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness, administrator: Administrator, how: str
+) -> None:
+    job, login, mark = marked(ops, witness)
+    with getattr(rig.temporal, how)():
+        until(lambda: administrator.timed_out(job), "Temporal has given the session up")
+        # Nobody is there who could have revoked it, and nobody says so.
+        assert shop.opens_for(login)
+        assert ops.job(job)["revocation"]["state"] == "none"
+    until(lambda: not shop.opens_for(login) and not processes_of(mark), "it hears so, revokes and ends it")
+    ops.until(job)
+    assert assert_one_outcome(ops, shop, job, login)["reason"] == "worker_lost"
+    assert worker.alive

@@ -1,0 +1,174 @@
+"""Whatever becomes of the worker at whatever step of a session: nothing that was issued works afterwards, and one that wakes up harms nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.activities.process.job_process import alive
+from tests.chaos.rig import Rig, Worker
+from tests.chaos.vault_gate import Hold
+from tests.support.people import Human
+from tests.support.shop import Login, Shop, Witness, spec
+from tests.support.wait import until
+
+pytestmark = pytest.mark.servers
+
+ROLE, TOKEN, CREDS, LEASE = (
+    r"/v1/auth/token/roles/",
+    r"/v1/auth/token/create/",
+    r"/v1/database/creds/orders-read",
+    r"/v1/sys/leases/revoke/",
+)
+KILLED = ("asked", "answered", "running", "revoking")
+HUNG = ("opening", "wanting", *KILLED)
+TREE = "(setsid sleep {0}.25 &); (trap '' TERM HUP; sleep {0}.5 >&- 2>&- <&-) & exec sleep {0}.75"
+"""Processes that leave the session, ignore signals, close their pipes."""
+OF_KILLED, OF_HUNG = "51413", "51414"
+REFUSED_WITHIN = 180.0
+"""Seconds on a busy machine from a worker's hanging until no login of it works: its silence (10 s), tasks that went to it and were never
+answered.
+"""
+
+
+@dataclass(frozen=True)
+class Struck:
+    """Jobs at one step each when something became of their worker."""
+
+    jobs: Mapping[str, str]
+    holds: Mapping[str, Hold]
+    logins: Mapping[str, Login]
+    worker: Worker
+
+
+def launched(ops: Human, rig: Rig, path: str, script: str = "sleep 300", *, method: str = "GET", answer: bool = False) -> tuple[str, Hold]:
+    """Launch a job that stops at a request to Vault."""
+    order = ops.order(spec(script))
+    hold = rig.gate.hold(path, method=method, job=order["id"], answer=answer)
+    assert ops.api.post("jobs", json=order).status_code == 201
+    return str(order["id"]), hold.came()
+
+
+def at_each_step(rig: Rig, ops: Human, shop: Shop, worker: Worker, *, marker: str) -> Struck:
+    """Bring one job to each step: its role, its token, its credential asked for; answered; running; its lease being revoked."""
+    with closing(Witness()) as witness:
+        held = {
+            "opening": launched(ops, rig, ROLE, method="POST"),
+            "wanting": launched(ops, rig, TOKEN, method="POST"),
+            "asked": launched(ops, rig, CREDS),
+            "answered": launched(ops, rig, CREDS, answer=True),
+        }
+        running = ops.launch(spec(f"{witness.hand_over}; {TREE.format(marker)}"))
+        logins = {"running": witness.login()}
+        held["revoking"] = launched(ops, rig, LEASE, witness.hand_over, method="PUT")
+        logins["revoking"] = witness.login()
+    jobs = {**{step: job for step, (job, _) in held.items()}, "running": running}
+    assert all(map(shop.opens_for, logins.values()))
+    assert shop.users_of(jobs["answered"])
+    until(lambda: all(alive(f"sleep\0{marker}.{part}") for part in ("25", "5", "75")), "the job's processes run")
+    return Struck(jobs, {step: hold for step, (_, hold) in held.items()}, logins, worker)
+
+
+@dataclass(frozen=True)
+class Strike:
+    """A worker that was killed, and then another that hangs; a third one lives."""
+
+    killed: Struck
+    hung: Struck
+
+
+@pytest.fixture(scope="module")
+def strike(rig: Rig, ops: Human, shop: Shop) -> Iterator[Strike]:
+    """Kill one worker, have the next one sleep, start a third: their jobs' endings go on side by side."""
+    killed = at_each_step(rig, ops, shop, rig.worker(), marker=OF_KILLED)
+    killed.worker.kill()
+    # What was asked for lands now, after its session has died.
+    rig.reconnect()
+    hung = at_each_step(rig, ops, shop, rig.worker(), marker=OF_HUNG)
+    hung.worker.stop()
+    rig.start()
+    try:
+        yield Strike(killed, hung)
+    finally:
+        hung.worker.kill()
+        rig.mend()
+
+
+@pytest.fixture(autouse=True)
+def _whole_again() -> None:
+    """What is held for a worker that sleeps stays held from one test to the next."""
+
+
+def assert_lost(job: str, ops: Human, shop: Shop, *logins: Login) -> dict[str, Any]:
+    """Fail unless a job has ended once, by its worker's loss, and nothing of it is alive."""
+    seen = ops.until(job)
+    assert (seen["state"], seen["reason"], seen["revocation"]["state"]) == ("failed", "worker_lost", "confirmed")
+    shop.assert_dead(seen, *logins)
+    assert [entry["type"] for entry in ops.ledger(job)].count("job.ended") == 1
+    return seen
+
+
+def test_a_killed_workers_jobs_die_with_all_their_processes(strike: Strike) -> None:
+    assert strike.killed.worker.process.returncode == -9
+    until(lambda: not alive(f"sleep\0{OF_KILLED}"), "no process of the killed worker's job runs")
+
+
+def test_no_login_works_soon_after_its_worker_hangs_though_its_processes_live(strike: Strike, shop: Shop) -> None:
+    until(lambda: not any(map(shop.opens_for, strike.hung.logins.values())), "no login works", within=REFUSED_WITHIN)
+    assert alive(f"sleep\0{OF_HUNG}.75"), "its worker, which alone could end it, sleeps"
+
+
+@pytest.mark.parametrize("step", HUNG)
+def test_a_worker_killed_at_any_step_leaves_nothing_alive(strike: Strike, step: str, ops: Human, shop: Shop) -> None:
+    assert_lost(strike.killed.jobs[step], ops, shop, *strike.killed.logins.values())
+
+
+@pytest.mark.parametrize("step", HUNG)
+def test_another_worker_ends_what_a_hanging_one_holds(strike: Strike, step: str, ops: Human, shop: Shop) -> None:
+    assert_lost(strike.hung.jobs[step], ops, shop, *strike.hung.logins.values())
+
+
+@pytest.fixture(scope="module")
+def before(strike: Strike, rig: Rig, ops: Human) -> dict[str, dict[str, Any]]:
+    """How the hanging worker's jobs had ended when it was woken up, with the answers to all that it had asked."""
+    before = {step: ops.until(job) for step, job in strike.hung.jobs.items()}
+    for hold in strike.hung.holds.values():
+        hold.release()
+        hold.passed()
+    strike.hung.worker.go_on()
+    return before
+
+
+def test_a_worker_that_wakes_up_ends_its_processes(strike: Strike, before: dict[str, dict[str, Any]]) -> None:
+    assert before
+    until(lambda: not alive(f"sleep\0{OF_HUNG}"), "no process of the woken worker's job runs")
+
+
+@pytest.mark.parametrize("step", HUNG)
+def test_a_worker_that_slept_through_its_own_closing_issues_nothing_and_changes_no_outcome(
+    strike: Strike, before: dict[str, dict[str, Any]], step: str, ops: Human, shop: Shop
+) -> None:
+    job, was = strike.hung.jobs[step], before[step]
+
+    def types() -> list[str]:
+        return [entry["type"] for entry in ops.ledger(job)]
+
+    def woke() -> bool:
+        return any(entry["type"] == "revocation.started" and entry["data"]["by"] == "session" for entry in ops.ledger(job))
+
+    until(woke, "its session has ended itself")
+    until(lambda: ops.job(job)["revocation"]["state"] == "confirmed", "it is proven again that nothing of it lives")
+    seen = assert_lost(job, ops, shop, *strike.hung.logins.values())
+    assert {name: seen[name] for name in ("exit_code", "ended_at", "started_at")} == {
+        name: was[name] for name in ("exit_code", "ended_at", "started_at")
+    }
+    after = types()[types().index("job.ended") :]
+    # What Vault had answered is recorded before anything else, as everything that was ever issued is.
+    assert after.count("credential.issued") == (1 if step == "answered" else 0)
+    assert "job.started" not in after
+    with shop.admin() as vault:
+        assert vault.get(f"auth/token/roles/je-job-{job}").status_code == 404

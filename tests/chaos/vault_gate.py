@@ -1,0 +1,199 @@
+"""An HTTP gate in front of Vault: a worker speaks to Vault through it, and a test holds a request, or its answer, for as long as it likes.
+
+A request that is held when its sender dies goes on to Vault when it is released, as one that was in flight would.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.support.shop import Login
+
+JOB = re.compile(r"j-[a-z0-9]{1,8}-[0-9a-z]{26}")
+HELD_AT_MOST = 600.0
+"""Seconds: a test that forgot to release must not hang for ever."""
+
+
+@dataclass(eq=False)
+class Hold:
+    """Some of one job's requests, or of everybody's, stopped on their way."""
+
+    method: str
+    path: re.Pattern[str]
+    job: str | None
+    answer: bool
+    """Whether Vault gets the request and its answer is held, or Vault does not get it yet."""
+    once: bool
+    _came: threading.Event = field(default_factory=threading.Event)
+    _go: threading.Event = field(default_factory=threading.Event)
+    _passed: threading.Event = field(default_factory=threading.Event)
+    _taken: bool = False
+
+    def came(self, within: float = 180) -> Hold:
+        """Wait until a request is held; fail where none comes."""
+        assert self._came.wait(within), f"no {self.method} {self.path.pattern} of {self.job} came in {within:.0f} s"
+        return self
+
+    def release(self) -> None:
+        """Let go what is held, and everything from now on."""
+        self._go.set()
+
+    def passed(self, within: float = 180) -> None:
+        """Wait until what was held has been answered by Vault."""
+        assert self._passed.wait(within), "what was released has not been answered"
+
+    def wants(self, method: str, path: str, job: str | None) -> bool:
+        """Whether a request is to be held."""
+        fits = not self._go.is_set() and method == self.method and self.path.search(path) and self.job in {None, job}
+        if not fits or (self.once and self._taken):
+            return False
+        self._taken = True
+        return True
+
+    def stop_here(self) -> None:
+        """Hold the calling thread until the test lets go."""
+        self._came.set()
+        self._go.wait(HELD_AT_MOST)
+
+    def tell_passed(self) -> None:
+        """Say that Vault has answered what was held."""
+        self._passed.set()
+
+
+class Gate:
+    """Forwards to one Vault; knows whose token asks, because it saw the token being made."""
+
+    def __init__(self, behind: str) -> None:
+        where = urlsplit(behind)
+        self._behind = (str(where.hostname), int(where.port or 80))
+        self._holds: list[Hold] = []
+        self._jobs: dict[str, str] = {}
+        self._logins: dict[str, list[Login]] = {}
+        self._sent: set[tuple[str | None, str]] = set()
+        self._lock = threading.Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, name="gate", daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def hold(self, path: str, *, method: str = "GET", job: str | None = None, answer: bool = False, once: bool = False) -> Hold:
+        """Hold requests whose path matches this expression, from now on; `job`: only those under this job's token, lease or name."""
+        hold = Hold(method, re.compile(path), job, answer=answer, once=once)
+        with self._lock:
+            self._holds.append(hold)
+        return hold
+
+    def release_all(self) -> None:
+        """Let everything go and hold nothing more."""
+        with self._lock:
+            holds, self._holds = self._holds, []
+        for hold in holds:
+            hold.release()
+
+    def close(self) -> None:
+        """Stop forwarding."""
+        self.release_all()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def sent(self, job: str, path: str) -> bool:
+        """Whether a request of a job to this path has gone on to Vault."""
+        with self._lock:
+            return (job, path) in self._sent
+
+    def logins(self, job: str) -> list[Login]:
+        """Return the database logins that Vault gave to a job, whether or not anyone was still there to take them."""
+        with self._lock:
+            return list(self._logins.get(job, ()))
+
+    def _job_of(self, path: str, token: str) -> str | None:
+        named = JOB.search(path)
+        if named:
+            return named[0]
+        with self._lock:
+            by_lease = next((job for handle, job in self._jobs.items() if handle in path), None)
+            return by_lease or self._jobs.get(token)
+
+    def _learn(self, job: str | None, content: bytes) -> None:
+        """Remember whose a token, a lease or a login is that Vault just gave."""
+        if job is None:
+            return
+        with suppress(ValueError, AttributeError):
+            answer: dict[str, Any] = json.loads(content)
+            handles = ((answer.get("auth") or {}).get("client_token"), answer.get("lease_id"))
+            with self._lock:
+                self._jobs.update({str(handle): job for handle in handles if handle})
+                given = answer.get("data") or {}
+                if "username" in given:
+                    self._logins.setdefault(job, []).append(Login(given["username"], given["password"]))
+
+    def _held(self, method: str, path: str, job: str | None) -> Hold | None:
+        with self._lock:
+            return next((hold for hold in self._holds if hold.wants(method, path, job)), None)
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        gate = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            # Headers and body leave in one packet: a delayed acknowledgement between them would cost 40 ms.
+            wbufsize = -1
+
+            def handle_one_request(self) -> None:
+                with suppress(OSError):
+                    self.raw_requestline = self.rfile.readline(65537)
+                    if not self.raw_requestline or not self.parse_request():
+                        self.close_connection = True
+                        return
+                    self._pass_on()
+
+            def _pass_on(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                job = gate._job_of(self.path, self.headers.get("X-Vault-Token", ""))
+                hold = gate._held(self.command, self.path, job)
+                if hold and not hold.answer:
+                    hold.stop_here()
+                with gate._lock:
+                    gate._sent.add((job, self.path))
+                try:
+                    status, kind, content = gate._asked(self.command, self.path, body, dict(self.headers))
+                except (OSError, http.client.HTTPException):
+                    # No Vault there: whoever asks sees what it would see without a gate, a connection that ends.
+                    self.close_connection = True
+                    return
+                gate._learn(job, content)
+                if hold and hold.answer:
+                    hold.stop_here()
+                if hold:
+                    hold.tell_passed()
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                if status != HTTPStatus.NO_CONTENT:
+                    self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+                self.wfile.flush()
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+                """Say nothing: a path can hold an accessor."""
+
+        return Handler
+
+    def _asked(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, str, bytes]:
+        connection = http.client.HTTPConnection(*self._behind, timeout=60)
+        try:
+            kept = {name: value for name, value in headers.items() if name.lower() not in {"host", "connection", "accept-encoding"}}
+            connection.request(method, path, body=body or None, headers=kept)
+            answer = connection.getresponse()
+            return answer.status, answer.headers.get("Content-Type", "application/json"), answer.read()
+        finally:
+            connection.close()

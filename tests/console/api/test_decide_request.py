@@ -1,0 +1,222 @@
+"""An approver's answer: who may give it, what it must be about, and that it reaches the job's workflow as it was signed."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from justenough.domain.ledger.events import EventType, build_event
+from tests.console.served_console import DIGEST, Served
+
+STALE = "sha256:" + "e" * 64
+
+
+async def decide(served: Served, who: str, request: dict[str, Any], *, if_match: str | None = DIGEST, **changes: Any) -> httpx.Response:
+    return await sent(served, who, request, served.people[who].decision(request, changes), if_match=if_match)
+
+
+async def sent(served: Served, who: str, request: dict[str, Any], body: dict[str, Any], *, if_match: str | None = DIGEST) -> httpx.Response:
+    headers = {"If-Match": if_match} if if_match else {}
+    return await served.post(f"/requests/{request['id']}/decisions", who, body, headers=headers)
+
+
+async def arrived(served: Served, job: str) -> list[Any]:
+    return [arguments[0] for name, arguments in await served.signals(job) if name == "decide"]
+
+
+async def test_a_good_answer_reaches_the_workflow_as_signed_and_is_shown_once_counted(served: Served) -> None:
+    request = await served.asked()
+    answering = asyncio.create_task(decide(served, "lead", request))
+    while not await arrived(served, request["job_id"]):
+        assert not answering.done()
+    served.count(request, "lead")
+    answer = await answering
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["state"] == "approved"
+    assert [approval["approver"] for approval in answer.json()["approvals"]] == ["lead"]
+    (signed,) = await arrived(served, request["job_id"])
+    assert signed["statement"]["person"] == served.people["lead"].id
+    assert signed["signature"].startswith("vault:v1:")
+
+
+async def test_an_answer_that_no_worker_counts_yet_is_accepted(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
+    request = await served.asked()
+    answer = await decide(served, "lead", request, if_match=f'"{DIGEST}"')
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["state"] == "pending"
+    assert len(await arrived(served, request["job_id"])) == 1
+
+
+async def test_answering_twice_is_a_conflict(served: Served) -> None:
+    request = await served.asked()
+    served.count(request, "lead", verdict="pending")
+    again = await decide(served, "lead", request)
+    assert (again.status_code, again.json()["detail"]) == (409, "you have answered this request already")
+
+
+async def test_what_does_not_wait_cannot_be_answered(served: Served) -> None:
+    request = await served.asked()
+    served.count(request, "lead")
+    late = await decide(served, "security", request)
+    assert late.status_code == 409
+    assert late.json()["detail"].startswith("the request is approved, not pending: lead answered at 20")
+
+
+async def test_a_stale_digest_is_told(served: Served) -> None:
+    request = await served.asked()
+    assert (await decide(served, "lead", request, if_match=STALE)).status_code == 412
+    assert (await decide(served, "lead", request, digest=STALE)).status_code == 412
+    assert (await decide(served, "lead", request, if_match=None)).status_code == 428
+    assert await arrived(served, request["job_id"]) == []
+
+
+async def test_no_one_answers_for_their_own_job(served: Served) -> None:
+    request = await served.asked()
+    own = await decide(served, "ops", request)
+    assert (own.status_code, own.json()["detail"]) == (403, "no one answers for a job that they launched")
+
+
+@pytest.mark.parametrize(
+    "who, tier, needed",
+    [
+        ("ops2", 1, "chiefs, security, support-leads"),
+        ("auditor", 1, "chiefs, security, support-leads"),
+        ("lead", 2, "chiefs, security"),
+        ("security", 3, "chiefs"),
+    ],
+)
+async def test_the_wrong_group_is_told_the_right_ones(served: Served, who: str, tier: int, needed: str) -> None:
+    request = await served.asked(tier=tier)
+    answer = await decide(served, who, request)
+    assert (answer.status_code, answer.json()["detail"]) == (403, f"needs one of the groups: {needed}")
+    assert await arrived(served, request["job_id"]) == []
+
+
+async def test_a_higher_tier_may_answer_for_a_lower_one(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
+    assert (await decide(served, "chief", await served.asked())).status_code == 202
+
+
+@pytest.mark.parametrize(
+    "changes, path",
+    [
+        ({"ttl": 301}, "statement.ttl"),
+        ({"ttl": 0}, "statement.ttl"),
+        ({"ttl": -5}, "statement.ttl"),
+        ({"reason": "  ", "decision": "deny"}, "statement.reason"),
+        ({"action": "admin"}, "statement.action"),
+        ({"job": "j-dev-01arz3ndektsv4rrffq69g5fav"}, "statement.job"),
+        ({"request": "r-dev-01arz3ndektsv4rrffq69g5fav-1"}, "statement.request"),
+        ({"expires_at": datetime(2026, 1, 1, tzinfo=UTC)}, "statement.expires_at"),
+        ({"issued_at": datetime(2036, 1, 1, tzinfo=UTC), "expires_at": datetime(2036, 1, 2, tzinfo=UTC)}, "statement.expires_at"),
+    ],
+)
+async def test_an_answer_to_something_else_is_refused_by_path(served: Served, changes: dict[str, Any], path: str) -> None:
+    request = await served.asked()
+    answer = await sent(served, "lead", request, served.people["lead"].decision(request, changes))
+    assert answer.status_code == 422, answer.text
+    assert [error["path"] for error in answer.json()["errors"]] == [path]
+    assert await arrived(served, request["job_id"]) == []
+
+
+async def test_an_answer_that_is_refused_here_is_in_the_ledger_too(served: Served) -> None:
+    request = await served.asked()
+    # The very same twice: signed anew in another second it would be another attempt.
+    unreasoned = served.people["security"].decision(request, {"reason": " ", "decision": "deny"})
+    for _ in range(2):
+        assert (await sent(served, "security", request, unreasoned)).status_code == 422
+    assert (await decide(served, "ops", request)).status_code == 403
+    attempts = [
+        entry.data for entry in served.console.deps.store.ledger.entries(job=request["job_id"]).items if entry.type == "approval.rejected"
+    ]
+    assert [attempt["person"] for attempt in attempts] == [served.people["security"].id, served.people["ops"].id]
+    assert "no one answers for a job that they launched" in attempts[1]["why"]
+
+
+async def test_another_persons_answer_is_forbidden(served: Served) -> None:
+    request = await served.asked()
+    headers = {"If-Match": DIGEST}
+    stolen = await served.post(f"/requests/{request['id']}/decisions", "security", served.people["lead"].decision(request), headers=headers)
+    assert stolen.status_code == 403
+    forged = served.people["security"].decision(request, {"person": served.people["lead"].id})
+    answer = await served.post(f"/requests/{request['id']}/decisions", "lead", forged, headers=headers)
+    assert answer.status_code == 403
+    assert "signature" in answer.json()["detail"]
+    assert await arrived(served, request["job_id"]) == []
+
+
+async def test_a_statement_with_more_or_less_than_it_may_say_is_refused(served: Served) -> None:
+    request = await served.asked()
+    good = served.people["lead"].decision(request)
+    empty: dict[str, Any] = {}
+    for statement in (empty, good["statement"] | {"extra": 1}, good["statement"] | {"type": "order"}, good["statement"] | {"ttl": "long"}):
+        body = {"statement": statement, "signature": good["signature"]}
+        answer = await served.post(f"/requests/{request['id']}/decisions", "lead", body, headers={"If-Match": DIGEST})
+        assert answer.status_code == 422, answer.text
+        assert all(error["path"].startswith("statement") for error in answer.json()["errors"])
+
+
+async def test_an_unknown_request_is_not_found(served: Served) -> None:
+    request = (await served.asked()) | {"id": "r-dev-01arz3ndektsv4rrffq69g5fav-1"}
+    assert (await decide(served, "lead", request)).status_code == 404
+
+
+async def test_an_answer_to_a_job_whose_workflow_is_gone_is_a_conflict(served: Served) -> None:
+    request = await served.asked()
+    await served.temporal.get_workflow_handle(request["job_id"]).terminate()
+    answer = await decide(served, "lead", request)
+    assert (answer.status_code, answer.json()["detail"]) == (409, "the job no longer runs")
+
+
+async def test_requests_are_listed_for_who_can_answer_them(served: Served) -> None:
+    first, second = await served.asked(), await served.asked(tier=2)
+
+    async def ids(who: str, **params: Any) -> set[str]:
+        page = await served.get("/requests", who, params={"limit": 1000, **params})
+        assert page.status_code == 200, page.text
+        return {item["id"] for item in page.json()["items"]} & {first["id"], second["id"]}
+
+    both = {first["id"], second["id"]}
+    assert await ids("auditor") == both
+    assert await ids("auditor", mine=True) == set()
+    assert await ids("lead", mine=True) == {first["id"]}
+    assert await ids("security", mine=True) == both
+    assert await ids("ops", mine=True) == set()
+    assert await ids("ops") == both
+    assert await ids("ops2") == set()
+    assert await ids("auditor", job=first["job_id"]) == {first["id"]}
+    served.count(first, "lead")
+    assert await ids("auditor") == {second["id"]}
+    assert await ids("auditor", state="all") == both
+    assert await ids("auditor", state="approved") == {first["id"]}
+
+
+async def test_a_request_shows_its_digest_as_its_tag(served: Served) -> None:
+    request = await served.asked()
+    shown = await served.get(f"/requests/{request['id']}", "lead")
+    assert shown.headers["etag"] == f'"{DIGEST}"'
+    assert shown.json()["tier"] == 1
+    assert (await served.get(f"/requests/{request['id']}", "ops2")).status_code == 404
+
+
+async def test_after_climbing_only_the_new_tier_answers(served: Served) -> None:
+    request = await served.asked()
+    now = datetime.now(UTC)
+    climbed = build_event(
+        EventType.APPROVAL_ESCALATED,
+        request["job_id"],
+        at=now,
+        about=f"{request['id']}/2",
+        request=request["id"],
+        tier=2,
+        respond_by=now.isoformat(),
+        quorum=1,
+    )
+    served.store.ledger.append([climbed])
+    answer = await decide(served, "lead", request)
+    assert (answer.status_code, answer.json()["detail"]) == (403, "needs one of the groups: chiefs, security")

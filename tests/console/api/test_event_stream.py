@@ -1,0 +1,275 @@
+"""The ledger as a stream: from where one left off, only what one may read, and no longer than the token holds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing
+from typing import Any
+
+import httpx
+import pytest
+
+from console.auth.authorization import Caller
+from console.events.stream_authorization import StreamAuthorization
+from console.services.visibility import JobOwners
+from justenough.adapters.configuration.folder import ConfigFolder
+from justenough.domain.approvals.tiers import Person, Tiers
+from justenough.domain.core.errors import RetryLater
+from tests.adapters.store.event_samples import refused
+from tests.console.served_console import SHOP, Served
+
+
+async def followed(served: Served, path: str, who: str, **headers: str) -> AsyncGenerator[dict[str, Any], None]:
+    async with served.http.stream("GET", f"/api/v1{path}", headers=served.people[who].bearer | headers) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        found: dict[str, Any] = {}
+        async for line in answer.aiter_lines():
+            name, _, value = line.partition(": ")
+            if line:
+                found[name] = json.loads(value) if name == "data" else value
+            elif "data" in found:
+                yield found
+                found = {}
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for what tells nobody when it happens."""
+    async with asyncio.timeout(180):
+        while not holds():  # noqa: ASYNC110 - as its docstring says
+            await asyncio.sleep(0.01)
+
+
+async def test_a_job_is_followed_from_its_first_entry_and_live(served: Served) -> None:
+    job = (await served.launched())["id"]
+    async with aclosing(followed(served, f"/jobs/{job}/events", "ops")) as stream, asyncio.timeout(180):
+        first = await anext(stream)
+        assert first["event"] == "job.submitted"
+        served.issue(job)
+        second = await anext(stream)
+    assert second["data"]["type"] == "dev.justenough.credential.issued.v1"
+    assert (second["data"]["specversion"], second["data"]["subject"]) == ("1.0", job)
+    async with aclosing(followed(served, f"/jobs/{job}/events", "ops", **{"Last-Event-ID": first["id"]})) as stream, asyncio.timeout(180):
+        assert (await anext(stream))["id"] == second["id"]
+
+
+async def test_a_launcher_follows_their_own_jobs_alone(served: Served) -> None:
+    job = (await served.launched())["id"]
+    assert (await served.get(f"/jobs/{job}/events", "ops2")).status_code == 404
+    before = str(served.store.ledger.head().position)
+    async with (
+        aclosing(followed(served, "/events", "ops2", **{"Last-Event-ID": before})) as theirs,
+        aclosing(followed(served, "/events", "auditor", **{"Last-Event-ID": before})) as everyones,
+        asyncio.timeout(180),
+    ):
+        served.issue(job)
+        own = (await served.post("/jobs", "ops2", served.people["ops2"].order())).json()["id"]
+        assert (await anext(theirs))["data"]["subject"] == own
+        assert [(await anext(everyones))["data"]["subject"] for _ in range(2)] == [job, own]
+
+
+async def test_the_stream_of_everything_begins_now(served: Served) -> None:
+    await served.launched()
+    async with aclosing(followed(served, "/events", "auditor")) as stream, asyncio.timeout(180):
+        coming = asyncio.ensure_future(anext(stream))
+        job = None
+        while not coming.done():
+            job = (await served.launched())["id"] if job is None else job
+            served.issue(job)
+            await asyncio.wait([coming], timeout=0.1)
+        assert coming.result()["data"]["subject"] == job
+
+
+async def test_a_stream_ends_when_its_token_does(served: Served, monkeypatch: Any) -> None:
+    monkeypatch.setattr("console.events.stream_authorization.CHECK_INTERVAL_S", 0.1)
+    monkeypatch.setattr(served.console.stream_authorization, "_now", lambda: time.time() + 16 * 60)
+    async with aclosing(followed(served, "/events", "auditor")) as stream, asyncio.timeout(180):
+        assert [entry async for entry in stream] == []
+
+
+async def test_a_stream_ends_when_its_person_loses_their_group(served: Served, admin: httpx.Client, monkeypatch: Any) -> None:
+    monkeypatch.setattr("console.events.stream_authorization.CHECK_INTERVAL_S", 0.1)
+    monkeypatch.setattr("console.auth.vault_directory.CACHE_TTL_S", 0.1)
+    group, person = "identity/group/name/auditors", served.people["auditor"].id
+    members = (await asyncio.to_thread(admin.get, group)).json()["data"]["member_entity_ids"]
+
+    async def become(*who: str) -> None:
+        await asyncio.to_thread(lambda: admin.post(group, json={"member_entity_ids": who}).raise_for_status())
+
+    async with aclosing(followed(served, "/events", "auditor", **{"Last-Event-ID": "0"})) as stream, asyncio.timeout(180):
+        assert await anext(stream)
+        try:
+            await become(*(one for one in members if one != person))
+            async for _ in stream:
+                pass
+            assert (await served.get("/events", "auditor")).status_code == 403
+        finally:
+            await become(*members)
+        # The console believes what it read of a person for a while; who comes next must find the auditor as before.
+        while (await served.get("/jobs", "auditor")).status_code != 200:
+            pass
+
+
+async def test_a_position_that_is_none_is_refused(served: Served) -> None:
+    answer = await served.get("/events", "auditor", headers={"Last-Event-ID": "yesterday"})
+    assert answer.status_code == 422
+
+
+async def test_nobody_looks_for_news_when_nobody_listens(served: Served) -> None:
+    job = (await served.launched())["id"]
+    async with aclosing(followed(served, f"/jobs/{job}/events", "ops")) as stream, asyncio.timeout(180):
+        await anext(stream)
+        looking = served.console.feed._task
+    assert looking is not None
+    async with asyncio.timeout(180):
+        await looking
+
+
+async def test_a_stream_says_at_once_where_it_begins_and_asks_proxies_to_pass_it_on(served: Served) -> None:
+    newest = served.store.ledger.head().position
+    async with served.http.stream("GET", "/api/v1/events", headers=served.people["auditor"].bearer) as answer, asyncio.timeout(180):
+        assert answer.headers["x-accel-buffering"] == "no"
+        assert answer.headers["cache-control"] == "no-store, no-transform"
+        assert "content-length" not in answer.headers
+        begin = int(answer.headers["last-event-id"])
+        assert begin >= newest
+        assert await anext(answer.aiter_lines()) == f": after {begin}"
+
+
+async def test_a_stream_without_news_is_kept_alive(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("console.api.routes.events.KEEP_ALIVE_INTERVAL_S", 0.05)
+    async with served.http.stream("GET", "/api/v1/events", headers=served.people["auditor"].bearer) as answer, asyncio.timeout(180):
+        lines = answer.aiter_lines()
+        while await anext(lines) != ": keep-alive":
+            pass
+
+
+async def test_a_position_that_the_ledger_has_not_reached_goes_on_from_its_newest(served: Served) -> None:
+    job = (await served.launched())["id"]
+    for path, who in (("/events", "auditor"), (f"/jobs/{job}/events", "ops")):
+        ahead = served.people[who].bearer | {"Last-Event-ID": str(10**12)}
+        async with served.http.stream("GET", f"/api/v1{path}", headers=ahead) as answer, asyncio.timeout(180):
+            begin = int(answer.headers["last-event-id"])
+            lines = answer.aiter_lines()
+            assert await anext(lines) == f": the ledger ends before that position; continuing after {begin}"
+            (served.issue if path == "/events" else served.end)(job)
+            while not (line := await anext(lines)).startswith("id: "):
+                pass
+            assert int(line.removeprefix("id: ")) > begin
+
+
+@pytest.mark.parametrize("position", ["-1", "1.5", "9" * 18, "0x1", "1 2", "\u0663"])
+async def test_a_position_of_another_form_is_refused(served: Served, position: str) -> None:
+    answer = await served.get("/events", "auditor", headers={"Last-Event-ID": position.encode()})
+    assert answer.status_code == 422
+
+
+async def test_the_first_event_tells_when_to_come_back(served: Served) -> None:
+    job = (await served.launched())["id"]
+    async with aclosing(followed(served, f"/jobs/{job}/events", "ops")) as stream, asyncio.timeout(180):
+        assert (await anext(stream))["retry"] == "2000"
+
+
+async def test_more_listeners_than_the_console_holds_are_told_so(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("console.api.routes.events.MAX_LISTENERS", 0)
+    answer = await served.get("/events", "auditor")
+    assert answer.status_code == 503
+    assert "streams are open" in answer.json()["detail"]
+
+
+async def test_who_takes_nothing_is_let_go_of_and_others_hear_all_meanwhile(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("console.events.sse_response.STALL_TIMEOUT_S", 1.0)
+    job = (await served.launched())["id"]
+    # Whoever listened in a test before may not be gone yet.
+    await until(lambda: served.console.feed.listeners == 0)
+    where = served.http.base_url
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect((where.host, where.port))
+        deaf.sendall(
+            f"GET /api/v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: {served.people['auditor'].bearer['Authorization']}\r\n\r\n".encode()
+        )
+        before = str(served.store.ledger.head().position)
+        async with aclosing(followed(served, "/events", "auditor", **{"Last-Event-ID": before})) as stream, asyncio.timeout(180):
+            await until(lambda: served.console.feed.listeners > 0)
+            heard = 0
+            for number in range(40):
+                large = [refused("x" * 200_000, job=job, about=f"{number}-{one}") for one in range(2)]
+                await asyncio.to_thread(served.store.ledger.append, large)
+                heard += len([await anext(stream) for _ in large])
+            await until(lambda: served.console.feed.listeners == 1)
+            assert heard == 80
+
+
+async def test_a_person_is_looked_at_once_however_many_streams_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("console.events.stream_authorization.CHECK_INTERVAL_S", 0.02)
+    tiers = ConfigFolder(SHOP).current().tiers
+    person = Person(id="e-auditor", name="auditor", groups=frozenset({"auditors"}))
+    looks, ended = 0, []
+    found: list[Person | None] = [person]
+    enough = asyncio.Event()
+
+    async def look(_: str) -> Person | None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            enough.set()
+        return found[0]
+
+    async def now() -> Tiers:
+        return tiers
+
+    passes = StreamAuthorization(look, now)
+    async with asyncio.timeout(180), AsyncExitStack() as stack:
+        for number in range(100):
+            caller = Caller(person=person, tiers=tiers, expires=time.time() + (900 if number else -1))
+            await stack.enter_async_context(passes.admit(caller, lambda number=number: ended.append(number)))  # type: ignore[misc]
+        await enough.wait()
+        assert looks < 10
+        assert set(ended) == {0}
+        found[0] = person.model_copy(update={"groups": frozenset({"ops"})})
+        await until(lambda: set(ended) == set(range(100)))
+
+
+async def test_what_was_known_of_a_person_holds_for_a_while_when_nobody_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("console.events.stream_authorization.CHECK_INTERVAL_S", 0.02)
+    monkeypatch.setattr("console.events.stream_authorization.MAX_UNCHECKED_S", 0.5)
+    tiers = ConfigFolder(SHOP).current().tiers
+    caller = Caller(person=Person(id="e-a", name="a", groups=frozenset({"auditors"})), tiers=tiers, expires=time.time() + 900)
+    over = asyncio.Event()
+
+    async def away(_: str) -> Person | None:
+        raise RetryLater("Vault is away")
+
+    async def now() -> Tiers:
+        return tiers
+
+    began = time.monotonic()
+    async with asyncio.timeout(180), StreamAuthorization(away, now).admit(caller, over.set):
+        await over.wait()
+    assert time.monotonic() - began > 0.5
+
+
+async def test_who_launched_a_job_is_asked_once_for_all_who_listen(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = (await served.launched())["id"]
+    asked: list[frozenset[str]] = []
+    owners = JobOwners(served.store)
+    original = served.store.jobs.requesters
+
+    def requesters(jobs: frozenset[str]) -> Mapping[str, str]:
+        asked.append(jobs)
+        return original(jobs)
+
+    monkeypatch.setattr(served.store.jobs, "requesters", requesters)
+    newest = served.store.ledger.head().position
+    for _ in range(3):
+        found = await asyncio.gather(*(owners.owners_of([job, "j-dev-unknown"], position=newest) for _ in range(50)))
+        assert all(one == {job: served.people["ops"].id} for one in found)
+    assert len(asked) == 1
+    # What nobody knew of may have come with later entries.
+    await owners.owners_of([job, "j-dev-unknown"], position=newest + 1)
+    assert asked[1:] == [{"j-dev-unknown"}]

@@ -1,0 +1,206 @@
+"""What holds for every route: problems as RFC 9457, headers, an exact OpenAPI, health, and numbers."""
+
+from __future__ import annotations
+
+import asyncio
+
+import anyio
+import httpx
+import pytest
+import structlog
+from starlette.types import Message, Receive, Scope, Send
+
+from console.http.middleware import EdgeMiddleware
+from console.http.problems import MEDIA_TYPE
+from tests.console.served_console import Served
+
+
+def is_problem(answer: httpx.Response, status: int) -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == MEDIA_TYPE
+    body = answer.json()
+    assert body["status"] == status
+    assert body["type"].startswith("urn:justenough:problem:")
+    assert body["title"]
+    assert body["detail"]
+    assert body["instance"] == answer.request.url.path
+
+
+@pytest.mark.parametrize(
+    "method, path, status",
+    [
+        ("GET", "/nowhere", 404),
+        ("GET", "/api/v1/nowhere", 404),
+        ("GET", "/api/v1/jobs/", 404),
+        ("DELETE", "/api/v1/jobs", 405),
+        ("PUT", "/livez", 405),
+    ],
+)
+async def test_what_is_not_there_is_a_problem_too(served: Served, method: str, path: str, status: int) -> None:
+    is_problem(await served.http.request(method, path), status)
+
+
+async def test_a_method_that_an_address_does_not_take_is_told_all_that_it_takes(served: Served) -> None:
+    answer = await served.http.delete("/api/v1/jobs")
+    assert answer.headers["allow"] == "GET, POST"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/openapi.json", "/nowhere", "/api/v1/jobs"])
+async def test_nothing_is_kept_sniffed_or_framed(served: Served, path: str) -> None:
+    headers = (await served.http.get(path)).headers
+    assert headers["cache-control"] == "no-store"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+
+
+async def test_our_own_failure_tells_nothing(served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(*_: object, **__: object) -> None:
+        message = "secret-detail"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(type(served.store.jobs), "list", fails)
+    answer = await served.get("/jobs", "auditor")
+    is_problem(answer, 500)
+    assert "secret-detail" not in answer.text
+    logged = capsys.readouterr()
+    assert "request failed" in logged.out
+    assert "secret-detail" not in logged.out + logged.err
+
+
+async def test_tokens_and_bodies_are_not_logged(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    ops = served.people["ops"]
+    body, bearer = ops.order(), ops.bearer
+    await served.http.post("/api/v1/jobs?canary=query", json=body, headers=bearer)
+    logged = capsys.readouterr()
+    everything = logged.out + logged.err
+    assert "/api/v1/jobs" in everything
+    for canary in (bearer["Authorization"].split()[1], body["signature"], body["reason"], "canary"):
+        assert canary not in everything
+
+
+async def test_questions_after_our_health_are_logged_only_where_they_go_wrong(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    with structlog.testing.capture_logs() as logged:
+        for path in ("/livez", "/readyz", "/metrics", "/nowhere"):
+            await served.http.get(path)
+        monkeypatch.setattr(type(served.store.metrics), "counts", lambda _: 1 / 0)
+        await served.http.get("/metrics")
+
+    levels = [(line["path"], line["log_level"]) for line in logged if line["event"] == "request"]
+    # No worker polls here, so /readyz is 503.
+    assert levels == [("/livez", "debug"), ("/readyz", "info"), ("/metrics", "debug"), ("/nowhere", "info"), ("/metrics", "info")]
+
+
+async def test_health_names_what_answers_and_that_no_worker_polls(served: Served) -> None:
+    assert (await served.http.get("/livez")).json() == {"status": "ok"}
+    ready = await served.http.get("/readyz")
+    assert ready.status_code == 503, "these tests run no worker"
+    found = ready.json()
+    assert {check["name"]: check["ok"] for check in found["checks"]} == {"store": True, "temporal": True, "vault": True, "workers": False}
+    assert "no worker polls justenough-dev: jobs wait; no worker polls justenough-dev-endings: " in found["checks"][3]["detail"]
+    assert (found["overdue_revocations"], found["overdue_since"], found["config_alarm"]) == (0, None, None)
+
+
+async def test_a_form_is_told_that_json_is_needed(served: Served) -> None:
+    answer = await served.http.post("/api/v1/jobs", data={"a": "1"}, headers=served.people["ops"].bearer)
+    is_problem(answer, 422)
+    assert "must be JSON" in answer.json()["errors"][0]["message"]
+
+
+async def test_metrics_count_what_there_is(served: Served) -> None:
+    async def value(line: str) -> float:
+        text = (await served.http.get("/metrics")).text
+        return sum(float(found.rpartition(" ")[2]) for found in text.splitlines() if found.startswith(line))
+
+    jobs, live = await value('justenough_jobs{state="pending"}'), await value("justenough_credentials_live")
+    served.issue((await served.launched())["id"])
+    assert await value('justenough_jobs{state="pending"}') == jobs + 1
+    assert await value("justenough_credentials_live") == live + 1
+    assert await value("justenough_revocations_overdue") == 0
+
+
+async def test_openapi_names_every_route_of_the_contract(served: Served) -> None:
+    document = (await served.http.get("/openapi.json")).json()
+    assert document["openapi"].startswith("3.1")
+    contract = {
+        "/api/v1/bundles": {"post"},
+        "/api/v1/jobs": {"get", "post"},
+        "/api/v1/jobs/{job}": {"get"},
+        "/api/v1/jobs/{job}/cancel": {"post"},
+        "/api/v1/jobs/{job}/kill": {"post"},
+        "/api/v1/jobs/{job}/prove": {"post"},
+        "/api/v1/jobs/{job}/events": {"get"},
+        "/api/v1/jobs/{job}/logs": {"get"},
+        "/api/v1/jobs/{job}/timeline": {"get"},
+        "/api/v1/requests": {"get"},
+        "/api/v1/requests/{request}": {"get"},
+        "/api/v1/requests/{request}/decisions": {"post"},
+        "/api/v1/requests/{request}/claim": {"post", "delete"},
+        "/api/v1/requests/{request}/review": {"post"},
+        "/api/v1/reviews": {"get"},
+        "/api/v1/people/{name}": {"get"},
+        "/api/v1/delegations": {"get", "post"},
+        "/api/v1/delegations/{delegation}": {"delete"},
+        "/api/v1/credentials": {"get"},
+        "/api/v1/credentials/{credential}": {"get"},
+        "/api/v1/credentials/{credential}/revoke": {"post"},
+        "/api/v1/ledger": {"get"},
+        "/api/v1/ledger/checkpoint": {"get"},
+        "/api/v1/ledger/verify": {"post"},
+        "/api/v1/report": {"get"},
+        "/api/v1/events": {"get"},
+        "/api/v1/whoami": {"get"},
+        "/api/v1/catalog": {"get"},
+        "/api/v1/catalog/usage": {"get"},
+        "/api/v1/sizing": {"get"},
+        "/api/v1/sizing/{name}": {"get"},
+        "/api/v1/sweep": {"post"},
+        "/api/v1/triggers/{name}": {"post"},
+        "/api/v1/schedules": {"get"},
+        "/api/v1/schedules/{name}": {"get"},
+        "/api/v1/schedules/{name}/pause": {"post"},
+        "/api/v1/schedules/{name}/unpause": {"post"},
+        "/api/v1/schedules/{name}/run": {"post"},
+        "/api/v1/webhooks": {"get"},
+        "/api/v1/webhooks/{name}/deliveries": {"get"},
+        "/api/v1/webhooks/{name}/deliveries/{delivery}/resend": {"post"},
+        "/api/v1/webhooks/{name}/resend": {"post"},
+        "/api/v1/webhooks/{name}/test": {"post"},
+        "/livez": {"get"},
+        "/readyz": {"get"},
+        "/metrics": {"get"},
+        "/.well-known/jwks.json": {"get"},
+        "/.well-known/openid-configuration": {"get"},
+    }
+    assert {path: set(methods) for path, methods in document["paths"].items()} == contract
+
+
+async def test_openapi_says_how_errors_look_and_who_may_call(served: Served) -> None:
+    document = (await served.http.get("/openapi.json")).json()
+    for path, methods in document["paths"].items():
+        if path.startswith("/api/v1/"):
+            for operation in methods.values():
+                # What a trigger is sent is signed instead.
+                assert operation.get("security") == (None if "/triggers/" in path else [{"HTTPBearer": []}])
+                assert list(operation["responses"]["422"]["content"]) == [MEDIA_TYPE]
+    assert set(document["components"]["schemas"]["Problem"]["properties"]) == {"type", "title", "status", "detail", "instance", "errors"}
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+@pytest.mark.parametrize("leaves", [(anyio.BrokenResourceError(),), (anyio.BrokenResourceError(), anyio.ClosedResourceError())])
+async def test_a_client_that_leaves_a_stream_is_no_failure_of_ours(leaves: tuple[Exception, ...]) -> None:
+    await begun_and_broken(ExceptionGroup("a stream's tasks", leaves))
+    with pytest.raises(ExceptionGroup):
+        await begun_and_broken(ExceptionGroup("a stream's tasks", (*leaves, RuntimeError())))
+
+
+async def begun_and_broken(error: Exception) -> None:
+    """Send the beginning of an answer through our edge, and then fail."""
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise error
+
+    async def taken(_: Message) -> None:
+        await asyncio.sleep(0)
+
+    await EdgeMiddleware(app)({"type": "http", "method": "GET", "path": "/api/v1/events"}, None, taken)  # type: ignore[arg-type] # nothing is received

@@ -1,0 +1,274 @@
+"""The API is what its OpenAPI document says, whoever asks and whatever they send: schemathesis asks on the whole stack, and signed calls reach the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from schemathesis.schemas import BaseSchema
+
+from console.startup import build_console
+from justenough.adapters.configuration.settings import Settings
+from tests.adapters.store.event_samples import JOB, ended, issued, part, requested, submitted
+from tests.console.openapi_contract import Run, bundle, run, schema_of
+from tests.console.served_console import serving
+from tests.support.dead_letters import deaf
+from tests.support.people import Human
+from tests.support.plain_http import NO_TLS
+from tests.support.shop import Shop, access, spec
+from tests.support.wait import until
+from tests.triggers.event_sender import Sender, event
+from worker.stack import Stack
+
+PUBLIC = {"GET /livez", "GET /readyz", "GET /metrics", "GET /.well-known/jwks.json", "GET /.well-known/openid-configuration"}
+"""For whoever watches, and for whoever verifies. Beside these only /openapi.json, which is no operation of its own."""
+
+Held = Callable[..., dict[str, Any]]
+"""Holds an answer against the document, by its operation and status; gives its body."""
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def ids(ops: Human) -> Iterator[dict[str, list[str]]]:
+    """A job that runs, and one that waits for its approval: their ids, their requests' and their credentials'."""
+    running = ops.launch(spec("sleep 300"))
+    waiting = ops.launch(spec("sleep 300", access("refunds-db", "write")))
+    jobs = [ops.until(running, "running"), ops.until(waiting, "awaiting_approval")]
+    yield {
+        "job": [job["id"] for job in jobs],
+        "request": [request["id"] for job in jobs for request in job["requests"]],
+        "credential": [credential["id"] for job in jobs for credential in job["credentials"]],
+        "name": [jobs[0]["name"], "security"],
+    }
+    for job in jobs:
+        ops.api.post(f"jobs/{job['id']}/kill")
+        ops.until(job["id"])
+
+
+@pytest.fixture(scope="module")
+def schema(whole: Stack) -> BaseSchema:
+    return schema_of(str(whole.console))
+
+
+@pytest.fixture(scope="module")
+def asked(whole: Stack, ids: dict[str, list[str]], ops: Human, lead: Human, auditor: Human) -> Callable[[str], Run]:
+    """What came of asking everything as one of them, or as nobody; each run once."""
+    people = {"ops": ops, "lead": lead, "auditor": auditor}
+
+    @cache
+    def of(who: str) -> Run:
+        token = drawn(people[who]) if who in people else None
+        return run(schema_of(str(whole.console), token=token, ids=ids))
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def signed(
+    schema: BaseSchema, whole: Stack, ops: Human, lead: Human, security: Human, oncall: Human, auditor: Human, helpdesk: Sender
+) -> set[str]:
+    """What only a signature reaches, asked for as clients do; each answer held against the document. The operations that succeeded."""
+    reached: set[str] = set()
+
+    def held(operation: str, answer: httpx.Response, *statuses: int) -> dict[str, Any]:
+        assert answer.status_code in statuses, answer.text
+        found = schema.find_operation_by_label(operation)
+        assert found is not None, operation
+        found.validate_response(answer)
+        reached.add(operation)
+        body: dict[str, Any] = answer.json()
+        return body
+
+    files = bundle(**{f"{uuid.uuid4()}.txt": "new"})
+    gzip = {"Content-Type": "application/gzip"}
+    packed = [held("POST /api/v1/bundles", ops.api.post("bundles", content=files, headers=gzip), status) for status in (201, 200)]
+    order = ops.order(spec("true", access("refunds-db", "write")), bundle=packed[0]["digest"])
+    jobs = [held("POST /api/v1/jobs", ops.api.post("jobs", json=order), status) for status in (201, 200)]
+    held("POST /api/v1/jobs", ops.api.post("jobs", json={"spec": spec(), "dry_run": True}), 200)
+
+    request = ops.until(jobs[0]["id"], "awaiting_approval")["requests"][0]
+    held("POST /api/v1/requests/{request}/claim", lead.api.post(f"requests/{request['id']}/claim"), 200)
+    held("DELETE /api/v1/requests/{request}/claim", lead.api.delete(f"requests/{request['id']}/claim"), 200)
+    held("POST /api/v1/requests/{request}/decisions", oncall.answer(request, "break_glass", reason="the shop is down"), 200, 202)
+    held("POST /api/v1/requests/{request}/review", lead.review(request), 200)
+
+    held("GET /api/v1/people/{name}", lead.api.get("people/security"), 200)
+    delegation = held("POST /api/v1/delegations", lead.delegate(security.id), 200)["id"]
+    held("DELETE /api/v1/delegations/{delegation}", lead.api.delete(f"delegations/{delegation}"), 200)
+
+    sent = event()
+    triggered = [held("POST /api/v1/triggers/{name}", helpdesk.send(sent), status) for status in (201, 200)]
+    for job in (jobs[0], triggered[0]):
+        ops.api.post(f"jobs/{job['id']}/kill")
+    # Random ids may never hit a job that still runs.
+    for how in ("cancel", "kill"):
+        held(f"POST /api/v1/jobs/{{job}}/{how}", ops.api.post(f"jobs/{ops.launch(spec('sleep 300'))}/{how}"), 202)
+
+    scheduled(held, ops)
+    told(held, whole, ops=ops, lead=lead, auditor=auditor)
+    return reached
+
+
+def scheduled(held: Held, ops: Human) -> None:
+    """Ask for everything of the shop's schedule."""
+    nightly, key = "schedules/nightly-reconcile", {"Idempotency-Key": uuid.uuid4().hex}
+    held("GET /api/v1/schedules/{name}", ops.api.get(nightly), 200)
+    for how in ("pause", "unpause"):
+        held(f"POST /api/v1/schedules/{{name}}/{how}", ops.api.post(f"{nightly}/{how}", json={"reason": "a test"}), 200)
+    ran = [held("POST /api/v1/schedules/{name}/run", ops.api.post(f"{nightly}/run", json={}, headers=key), status) for status in (201, 200)]
+    ops.api.post(f"jobs/{ran[0]['id']}/kill")
+
+
+def told(held: Held, whole: Stack, *, ops: Human, lead: Human, auditor: Human) -> None:
+    """Ask for everything of a webhook whose receiver wants nothing any more."""
+    with deaf(whole.config, auditor, "described"):
+        ops.launch(spec("true"))
+        path = "webhooks/described"
+        dead = until(lambda: auditor.api.get(f"{path}/deliveries", params={"state": "dead"}).json()["items"], "there is a dead letter")
+        held("GET /api/v1/webhooks/{name}/deliveries", auditor.api.get(f"{path}/deliveries"), 200)
+        one = "POST /api/v1/webhooks/{name}/deliveries/{delivery}/resend"
+        held(one, lead.api.post(f"{path}/deliveries/{dead[0]['id']}/resend"), 202)
+        held("POST /api/v1/webhooks/{name}/resend", lead.api.post(f"{path}/resend"), 202)
+        held("POST /api/v1/webhooks/{name}/test", lead.api.post(f"{path}/test"), 200)
+
+
+@pytest.fixture(scope="module")
+def helpdesk(shop: Shop) -> Sender:
+    with shop.admin() as vault:
+        kept = vault.get("kv/data/je/triggers/ticket-created").raise_for_status().json()["data"]["data"]
+    return Sender(str(shop.stack.console), kept["secret"])
+
+
+@pytest.fixture
+def postgres(whole: Stack) -> Iterator[str]:
+    """A database of our own beside the shop's; its URL."""
+    name, at = f"store_{uuid.uuid4().hex}", conninfo_to_dict(str(whole.shop_dsn))
+    with psycopg.connect(make_conninfo(str(whole.shop_dsn), dbname="postgres"), autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name}")
+        yield f"postgresql://{at['user']}:{at['password']}@{at['host']}:{at['port']}/{name}"
+        server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def all_read(address: str, token: str, ids: dict[str, list[str]]) -> Run:
+    """Ask for everything that is only read. Blocking."""
+    return run(schema_of(address, token=token, ids=ids, only_reads=True))
+
+
+def drawn(human: Human) -> str:
+    return str(human.vault.get("identity/oidc/token/je-console").raise_for_status().json()["data"]["token"])
+
+
+@pytest.mark.parametrize("who", ["ops", "lead", "auditor"])
+def test_every_answer_is_one_that_the_document_describes(asked: Callable[[str], Run], who: str) -> None:
+    found = asked(who)
+    assert not found.findings, "\n".join(found.findings)
+
+
+def test_a_stranger_learns_of_nothing_but_what_is_public(asked: Callable[[str], Run]) -> None:
+    found = asked("nobody")
+    assert not found.findings, "\n".join(found.findings)
+    meant = [answer for answer in found.answers if answer.was_meant]
+    assert {answer.status for answer in meant if answer.operation not in PUBLIC} == {401}
+    assert {answer.status for answer in meant if answer.operation in PUBLIC} == {200}
+    assert {answer.status for answer in found.answers if not answer.was_meant} == {405}
+
+
+def test_every_operation_was_met_when_it_succeeds(asked: Callable[[str], Run], signed: set[str], schema: BaseSchema) -> None:
+    """A check of what was never reached would prove nothing."""
+    everything = {f"{method.upper()} {path}" for path, found in schema.raw_schema["paths"].items() for method in found}
+    reached = signed.union(*(asked(who).succeeded for who in ("ops", "lead", "auditor")))
+    assert everything - reached == set()
+
+
+async def test_a_store_in_postgresql_answers_alike(whole: Stack, auditor: Human, postgres: str) -> None:
+    """PostgreSQL refuses text and numbers that SQLite takes."""
+    assert whole.vault
+    assert whole.temporal
+    settings = Settings(
+        home=whole.home, config=whole.config, vault_addr=whole.vault, temporal_address=whole.temporal, database_url=postgres
+    )
+    async with build_console(settings) as console, serving(console) as http:
+        console.deps.store.ledger.append([submitted(), requested(), issued(), ended()])
+        known = {"job": [JOB], "request": [part(JOB, "r", 1)], "credential": [part(JOB, "c", 1)]}
+        found = await asyncio.to_thread(all_read, str(http.base_url).rstrip("/"), drawn(auditor), known)
+    assert not found.findings, "\n".join(found.findings)
+    assert {answer.status for answer in found.answers} >= {200, 404, 422}
+
+
+ODD_BODIES = [
+    b"",
+    b"null",
+    b"[" * 100_000,
+    b"\xff\xfe",
+    b'{"spec": "\\ud800"}',
+    b'{"spec": 1e999}',
+    b'{"seconds": ' + b"9" * 5000 + b"}",
+    b'{"spec": {"a": NaN}, "dry_run": true}',
+    b'{"spec": ' + b'{"a":' * 3000 + b"1" + b"}" * 3001,
+    b'{"statement": {"job": "\\u0000"}, "signature": "\\u0000"}',
+]
+TYPES = [
+    "application/json",
+    "application/json; charset=utf-16",
+    "text/plain",
+    "multipart/form-data",
+    "application/x-www-form-urlencoded",
+    None,
+]
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("body", ODD_BODIES, ids=range(len(ODD_BODIES)))
+def test_a_body_that_no_client_writes_is_bad_input(
+    ops: Human, lead: Human, ids: dict[str, list[str]], body: bytes, kind: str | None
+) -> None:
+    request, headers = ids["request"][1], {"If-Match": "sha256:x", **({"Content-Type": kind} if kind else {})}
+    for who, path in ((ops, "jobs"), (lead, f"requests/{request}/decisions"), (lead, f"requests/{request}/review"), (lead, "delegations")):
+        answer = who.api.post(path, content=body, headers=headers)
+        assert answer.status_code == 422, (path, answer.text)
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.json()["errors"]
+
+
+def test_a_nul_in_an_address_is_bad_input_by_its_place(auditor: Human) -> None:
+    for path, where in {"jobs/%00": "path.job", "jobs?requester=%00": "query.requester", "ledger?%00=1": "query."}.items():
+        answer = auditor.api.get(path)
+        assert answer.status_code == 422
+        assert answer.json()["errors"] == [{"path": where, "message": "must not contain a NUL character"}]
+
+
+def test_the_document_is_one_to_write_a_client_by(whole: Stack) -> None:
+    document = httpx.get(f"{whole.console}/openapi.json", trust_env=False, verify=NO_TLS).json()
+    operations = [operation for found in document["paths"].values() for operation in found.values()]
+    names = [operation["operationId"] for operation in operations]
+    assert len(set(names)) == len(names)
+    assert [name for name in names if not name.isidentifier() or "api_v1" in name] == []
+    told = {tag["name"] for tag in document["tags"] if tag["description"]}
+    assert {tag for operation in operations for tag in operation["tags"]} == told
+    assert [operation["operationId"] for operation in operations if not (operation["summary"] and operation["description"])] == []
+    parameters = [(operation["operationId"], one) for operation in operations for one in operation.get("parameters", [])]
+    assert [(name, one["name"]) for name, one in parameters if not one.get("description")] == []
+    assert [(name, one["name"]) for name, one in parameters if "null" in str(one["schema"])] == []
+    answers = [(operation["operationId"], status, said) for operation in operations for status, said in operation["responses"].items()]
+    assert [(name, status) for name, status, said in answers if status >= "400" and not _is_problem(name, status, said)] == []
+    bodies = [operation for operation in operations if "application/json" in operation.get("requestBody", {}).get("content", {})]
+    assert [operation["operationId"] for operation in bodies if not _has_example(document, operation)] == []
+
+
+def _is_problem(name: str, status: str, said: dict[str, Any]) -> bool:
+    # What is not ready says what answers and what does not.
+    return list(said["content"]) == ["application/json" if (name, status) == ("readyz", "503") else "application/problem+json"]
+
+
+def _has_example(document: dict[str, Any], operation: dict[str, Any]) -> bool:
+    sent = operation["requestBody"]["content"]["application/json"]["schema"]
+    reference = sent.get("$ref") or next(one["$ref"] for one in sent["anyOf"] if "$ref" in one)
+    return bool(document["components"]["schemas"][reference.rpartition("/")[2]].get("examples"))

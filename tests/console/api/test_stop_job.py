@@ -1,0 +1,134 @@
+"""Cancel, kill, revoke: any launcher may, the job's workflow hears of it, and a kill works where there is no workflow to hear."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from temporalio.client import WorkflowExecutionStatus
+from temporalio.service import RPCError
+
+from justenough.domain.ledger.events import EventType, build_event
+from tests.console.served_console import Served
+
+UNKNOWN = "j-dev-01arz3ndektsv4rrffq69g5fav"
+
+
+async def test_any_launcher_may_kill_any_job(served: Served) -> None:
+    job = (await served.launched())["id"]
+    answer = await served.post(f"/jobs/{job}/kill", "ops2")
+    assert (answer.status_code, answer.json()) == (202, {"id": job, "state": "pending", "note": None})
+    assert await served.signals(job) == [("kill", [])]
+
+
+async def test_a_cancel_reaches_the_workflow(served: Served) -> None:
+    job = (await served.launched())["id"]
+    answer = await served.post(f"/jobs/{job}/cancel", "ops")
+    assert answer.status_code == 202
+    history = await served.temporal.get_workflow_handle(job).fetch_history()
+    assert any(item.HasField("workflow_execution_cancel_requested_event_attributes") for item in history.events)
+
+
+@pytest.mark.parametrize("what", ["cancel", "kill"])
+async def test_who_may_not_stop_is_told_who_may(served: Served, what: str) -> None:
+    job = (await served.launched())["id"]
+    for who in ("lead", "auditor", "nobody"):
+        answer = await served.post(f"/jobs/{job}/{what}", who)
+        assert (answer.status_code, answer.json()["detail"]) == (403, "needs one of the groups: ops")
+    assert await served.signals(job) == []
+
+
+@pytest.mark.parametrize("what", ["cancel", "kill"])
+async def test_what_has_ended_or_never_was_cannot_be_stopped(served: Served, what: str) -> None:
+    assert (await served.post(f"/jobs/{UNKNOWN}/{what}", "ops")).status_code == 404
+    job = (await served.launched())["id"]
+    served.end(job)
+    answer = await served.post(f"/jobs/{job}/{what}", "ops")
+    assert (answer.status_code, answer.json()["detail"]) == (409, "the job has already ended: succeeded")
+
+
+async def test_a_kill_without_a_workflow_ends_the_right_to_issue_and_sweeps(served: Served) -> None:
+    job = (await served.launched())["id"]
+    handle = served.temporal.get_workflow_handle(job)
+    await handle.terminate()
+    answer = await served.post(f"/jobs/{job}/kill", "ops")
+    assert answer.status_code == 202
+    assert answer.json()["note"] == (
+        "its workflow is gone; it can be issued nothing more, and a sweep was started that revokes what it holds"
+    )
+    assert served.store.claims.claim(job, run="late", owner="a worker that slept", now=datetime.now(UTC)) is False
+    swept = await served.temporal.get_workflow_handle("je-dev-sweep-now").describe()
+    assert (swept.status, swept.workflow_type) == (WorkflowExecutionStatus.RUNNING, "Sweep")
+    await served.temporal.get_workflow_handle("je-dev-sweep-now").terminate()
+
+
+async def test_a_credential_is_revoked_through_its_job(served: Served) -> None:
+    job = (await served.launched())["id"]
+    credential = served.issue(job)
+    revoking = asyncio.create_task(served.post(f"/credentials/{credential}/revoke", "ops"))
+    while not (signals := await served.signals(job)):
+        assert not revoking.done()
+    assert signals == [("revoke_credential", [credential])]
+    now = datetime.now(UTC)
+    served.store.ledger.append(
+        [
+            build_event(
+                EventType.CREDENTIAL_REVOKED, job, at=now, about=credential, credential=credential, by="person", why="it was taken away"
+            ),
+            build_event(
+                EventType.CREDENTIAL_CONFIRMED, job, at=now, about=credential, credential=credential, how="lease and accessor are gone"
+            ),
+        ]
+    )
+    answer = await revoking
+    assert (answer.status_code, answer.json()["state"]) == (200, "confirmed")
+    again = await served.post(f"/credentials/{credential}/revoke", "security")
+    assert (again.status_code, again.json()["state"]) == (200, "confirmed")
+    assert len(await served.signals(job)) == 1
+
+
+async def test_a_revocation_that_is_not_confirmed_yet_is_on_its_way(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("console.api.routes.credentials.CONFIRM_TIMEOUT_S", 0.05)
+    credential = served.issue((await served.launched())["id"])
+    answer = await served.post(f"/credentials/{credential}/revoke", "lead")
+    assert (answer.status_code, answer.json()["state"]) == (202, "issued")
+
+
+async def test_a_revocation_that_fails_is_answered_with_the_reason_as_soon_as_it_is_known(served: Served) -> None:
+    job = (await served.launched())["id"]
+    credential = served.issue(job)
+    revoking = asyncio.create_task(served.post(f"/credentials/{credential}/revoke", "ops"))
+    while not await served.signals(job):
+        assert not revoking.done()
+    failed = {"credential": credential, "by": "person", "failures": ["target shop: away"], "attempt": 1}
+    served.store.ledger.append([build_event(EventType.CREDENTIAL_OVERDUE, job, at=datetime.now(UTC), about=f"{credential}/1", **failed)])
+    answer = await revoking
+    assert (answer.status_code, answer.json()["state"], answer.json()["why"]) == (202, "overdue", "target shop: away")
+    now = datetime.now(UTC)
+    served.store.ledger.append(
+        [build_event(EventType.CREDENTIAL_CONFIRMED, job, at=now, about=credential, credential=credential, how="it is gone")]
+    )
+
+
+async def test_who_only_reads_cannot_revoke(served: Served) -> None:
+    credential = served.issue((await served.launched())["id"])
+    answer = await served.post(f"/credentials/{credential}/revoke", "auditor")
+    assert (answer.status_code, answer.json()["detail"]) == (403, "needs one of the groups: chiefs, ops, security, support-leads")
+    assert (await served.post("/credentials/c-dev-01arz3ndektsv4rrffq69g5fav-1/revoke", "ops")).status_code == 404
+
+
+async def test_a_sweep_and_a_proof_run_as_workflows(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    # No worker runs here: that nobody answers is told, not hung on.
+    monkeypatch.setattr("console.temporal.client.REPORT_TIMEOUT", timedelta(seconds=1))
+    job = (await served.launched())["id"]
+    for path, workflow in (("/sweep", "je-dev-sweep-now"), (f"/jobs/{job}/prove", f"je-dev-prove-{job}-now")):
+        answer = await served.post(path, "auditor")
+        assert answer.status_code == 503, answer.text
+        assert "no worker answered" in answer.json()["detail"]
+        assert (await served.temporal.get_workflow_handle(workflow).describe()).status == WorkflowExecutionStatus.TIMED_OUT
+    assert (await served.post("/sweep", "nobody")).status_code == 403
+    with pytest.raises(RPCError):
+        await served.temporal.get_workflow_handle(f"je-dev-prove-{UNKNOWN}-now").describe()
+    assert (await served.post(f"/jobs/{UNKNOWN}/prove", "auditor")).status_code == 404
+    assert (await served.post(f"/jobs/{job}/prove", "ops2")).status_code == 404

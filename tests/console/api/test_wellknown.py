@@ -1,0 +1,181 @@
+"""What the console tells those who verify jobs' identities: who vouches, and by which keys; also while Vault is away."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from joserfc.jwk import KeySet
+
+from console.auth import identity_keys
+from console.startup import build_console
+from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.vault import Vault
+from justenough.domain.integrations.job_identity import CLAIMS
+from tests.activities.tcp_door import Door
+from tests.console.api.test_http import is_problem
+from tests.console.served_console import Served, serving
+
+KEYS, DISCOVERY = "/.well-known/jwks.json", "/.well-known/openid-configuration"
+
+
+@pytest.fixture
+def door(settings: Settings) -> Iterator[Door]:
+    """In front of Vault, so that a test can take it away."""
+    opened = Door(int(settings.vault_addr.rpartition(":")[2]))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[Vault]:
+    """Grows by one with each look at Vault's keys."""
+    seen: list[Vault] = []
+    read = Vault.identity_keys
+
+    def counted(vault: Vault) -> dict[int, bytes]:
+        seen.append(vault)
+        return read(vault)
+
+    monkeypatch.setattr(Vault, "identity_keys", counted)
+    return seen
+
+
+def tell(admin: httpx.Client, path: str, **body: object) -> None:
+    """Write something as Vault's administrator."""
+    admin.post(path, json=body).raise_for_status()
+
+
+def read(admin: httpx.Client, path: str) -> dict[str, Any]:
+    found: dict[str, Any] = admin.get(path).raise_for_status().json()["data"]
+    return found
+
+
+@asynccontextmanager
+async def another(settings: Settings, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A console of a test's own."""
+    async with build_console(settings.model_copy(update=changes)) as console, serving(console) as http:
+        yield http
+
+
+async def kids(http: httpx.AsyncClient) -> list[str]:
+    return [key["kid"] for key in (await http.get(KEYS)).raise_for_status().json()["keys"]]
+
+
+async def test_anyone_reads_the_public_keys_and_nothing_else_of_them(served: Served, admin: httpx.Client) -> None:
+    answer = await served.http.get(KEYS)
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "public, max-age=60"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    held = read(admin, "transit/keys/je-jobs")["keys"]
+    told = answer.json()["keys"]
+    assert len(told) == len(held)
+    assert {key["kid"] for key in told} == {f"je-jobs-v{version}" for version in held}
+    assert all(key.keys() == {"kty", "crv", "x", "kid", "use", "alg"} for key in told)
+    assert [key.key_type for key in KeySet.import_key_set(answer.json()).keys] == ["OKP"] * len(told)
+
+
+async def test_every_version_that_still_holds_is_told_and_none_that_was_withdrawn(
+    settings: Settings, admin: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity_keys, "CACHE_TTL_S", 0.0)
+    monkeypatch.setattr(identity_keys, "RETRY_INTERVAL_S", 0.0)
+    async with another(settings) as http:
+        before = await kids(http)
+        newest = len(before) + 1
+        tell(admin, "transit/keys/je-jobs/rotate")
+        assert await kids(http) == [*before, f"je-jobs-v{newest}"]
+        try:
+            tell(admin, "transit/keys/je-jobs/config", min_decryption_version=newest)
+            assert await kids(http) == [f"je-jobs-v{newest}"]
+        finally:
+            tell(admin, "transit/keys/je-jobs/config", min_decryption_version=1)
+
+
+async def test_without_vault_the_last_known_keys_are_told_and_asking_again_costs_nothing(
+    settings: Settings, door: Door, looks: list[Vault], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with another(settings, vault_addr=f"http://127.0.0.1:{door.port}") as http:
+        known = await kids(http)
+        assert [await kids(http) for _ in range(3)] == [known] * 3
+        assert len(looks) == 1, "what is fresh is not asked for"
+        door.close()
+        monkeypatch.setattr(identity_keys, "CACHE_TTL_S", 0.0)
+        with monkeypatch.context() as later:
+            later.setattr(identity_keys, "RETRY_INTERVAL_S", 0.0)
+            assert await kids(http) == known
+        assert [await kids(http) for _ in range(3)] == [known] * 3
+        assert len(looks) == 2, "a look that failed is not followed by another at once"
+
+
+async def test_a_vault_that_hangs_holds_nobody_up_for_long(
+    settings: Settings, door: Door, looks: list[Vault], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with another(settings, vault_addr=f"http://127.0.0.1:{door.port}") as http:
+        known = await kids(http)
+        door.hang()
+        monkeypatch.setattr(identity_keys, "CACHE_TTL_S", 0.0)
+        monkeypatch.setattr(identity_keys, "RETRY_INTERVAL_S", 0.0)
+        monkeypatch.setattr(identity_keys, "READ_TIMEOUT_S", 0.2)
+        assert [await kids(http) for _ in range(3)] == [known] * 3
+        assert len(looks) == 2, "one look at a time, however many ask"
+        door.open()
+
+
+async def test_keys_that_were_never_read_are_a_problem_and_come_with_vault(
+    settings: Settings, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity_keys, "RETRY_INTERVAL_S", 0.0)
+    door.close()
+    async with another(settings, vault_addr=f"http://127.0.0.1:{door.port}") as http:
+        answer = await http.get(KEYS)
+        is_problem(answer, 503)
+        assert "the key je-jobs has not been read from Vault yet" in answer.json()["detail"]
+        assert answer.headers["retry-after"]
+        assert answer.headers["cache-control"] == "no-store"
+        door.open()
+        assert await kids(http)
+
+
+async def test_a_console_without_the_right_says_so_and_what_gives_it(settings: Settings, admin: httpx.Client) -> None:
+    policy = read(admin, "sys/policies/acl/je-console")["policy"]
+    tell(admin, "sys/policies/acl/je-console", policy=policy.replace('"transit/keys/je-jobs"', '"transit/keys/none"'))
+    try:
+        async with another(settings) as http:
+            answer = await http.get(KEYS)
+            is_problem(answer, 503)
+            assert "`justenough vault setup`" in answer.json()["detail"]
+    finally:
+        tell(admin, "sys/policies/acl/je-console", policy=policy)
+
+
+async def test_discovery_says_who_vouches_where_the_keys_are_and_what_is_claimed(settings: Settings) -> None:
+    async with another(settings, job_issuer="https://je.example/jobs/") as http:
+        answer = await http.get(DISCOVERY)
+        assert answer.headers["cache-control"] == "public, max-age=60"
+        assert answer.json() == {
+            "issuer": "https://je.example/jobs",
+            "jwks_uri": "https://je.example/jobs/.well-known/jwks.json",
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["EdDSA"],
+            "claims_supported": list(CLAIMS),
+        }
+
+
+async def test_where_nobody_vouches_for_jobs_the_setting_is_named(settings: Settings) -> None:
+    async with another(settings, job_issuer=None, console_url=None) as http:
+        answer = await http.get(DISCOVERY)
+        is_problem(answer, 404)
+        assert "JUSTENOUGH_JOB_ISSUER" in answer.json()["detail"]
+
+
+async def test_openapi_says_what_both_answer_without_a_token(served: Served) -> None:
+    document = (await served.http.get("/openapi.json")).json()
+    for path, statuses in ((KEYS, {"200", "500", "503"}), (DISCOVERY, {"200", "404", "500", "503"})):
+        operation = document["paths"][path]["get"]
+        assert set(operation["responses"]) == statuses
+        assert "security" not in operation

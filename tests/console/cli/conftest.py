@@ -1,0 +1,121 @@
+"""The program as people use it: each with a login file of their own, against the whole stack."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import tempfile
+import termios
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from console.cli.main import program
+from worker.stack import Stack
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@dataclass(frozen=True)
+class Cli:
+    """The program, and where it keeps logins and finds the stack."""
+
+    home: Path
+    config: Path
+    logins: Path
+
+    def env(self, **more: str) -> dict[str, str]:
+        """The environment of a command: nothing of this process's settings."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUSTENOUGH_", "VAULT_")) and name != "NO_COLOR"}
+        ours = {"JUSTENOUGH_HOME": str(self.home), "JUSTENOUGH_CONFIG": str(self.config), "XDG_CONFIG_HOME": str(self.logins)}
+        return {**kept, **ours, **more}
+
+    def run(self, *arguments: object, who: str = "ops", stdin: str = "", env: Mapping[str, str] | None = None) -> Result:
+        """Run one command as a person, here in this process."""
+        words = ["--profile", who, *map(str, arguments)]
+        gone: dict[str, str | None] = {name: None for name in os.environ if name not in self.env()}
+        return CliRunner().invoke(program(words), words, input=stdin, env={**gone, **self.env(), **(env or {})}, prog_name="justenough")
+
+    def json(self, *arguments: object, who: str = "ops", code: int = 0, env: Mapping[str, str] | None = None) -> Any:
+        """Return what a command prints as JSON; fails where its exit code is another."""
+        done = self.run(*arguments, "-o", "json", who=who, env=env)
+        assert done.exit_code == code, f"exit {done.exit_code}: {done.stderr}"
+        return json.loads(done.stdout)
+
+    def login_file(self, who: str) -> Path:
+        """Where a person's login is kept."""
+        return self.logins / "justenough" / f"{who}.json"
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Cli:
+    """The program where no stack runs and nobody is logged in."""
+    return Cli(home=tmp_path / "home", config=tmp_path / "shop", logins=tmp_path / "logins")
+
+
+@pytest.fixture(scope="session")
+def cli(whole: Stack) -> Iterator[Cli]:
+    """The program with the shop's people logged in."""
+    with tempfile.TemporaryDirectory(prefix="je-cli-") as folder:
+        found = Cli(home=whole.home, config=whole.config, logins=Path(folder))
+        for who, user in whole.users.items():
+            done = found.run("login", "--user", who, "--password-stdin", who=who, stdin=user.password)
+            assert done.exit_code == 0, done.stderr
+        yield found
+
+
+@pytest.fixture
+def fresh(whole: Stack, tmp_path: Path) -> Cli:
+    """The program at the whole stack, nobody logged in yet."""
+    return Cli(home=whole.home, config=whole.config, logins=tmp_path / "logins")
+
+
+@contextmanager
+def on_a_terminal(
+    cli: Cli, *arguments: object, who: str = "ops", whole: bool = False, columns: int = 80, **env: str
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run a command whose stdin and stderr (`whole`: stdout too) are a terminal: the process, and the terminal's other end."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
+    command = [sys.executable, "-m", "console.cli", "--profile", who, *map(str, arguments)]
+    try:
+        stdout = theirs if whole else subprocess.PIPE
+        env = cli.env(TERM="xterm", **env)
+        with subprocess.Popen(command, cwd=ROOT, env=env, stdin=theirs, stdout=stdout, stderr=theirs) as process:
+            os.close(theirs)
+            yield process, ours
+            process.kill()
+    finally:
+        os.close(ours)
+
+
+def shown_on(terminal: int, until: bytes) -> bytes:
+    """Return what a terminal shows, up to some text or the end of the program."""
+    seen = b""
+    while until not in seen:
+        try:
+            more = os.read(terminal, 4096)
+        except OSError:
+            # So Linux says that the other end is closed; others say nothing.
+            more = b""
+        if not more:
+            break
+        seen += more
+    return seen
+
+
+def spec(folder: Path, command: list[str], *, access: list[dict[str, Any]] | None = None, **more: Any) -> Path:
+    """Write a job's spec (JSON is YAML) and return its path."""
+    run = {"command": command, "timeout": "2m", **more.pop("run", {})}
+    raw = {"name": "from-the-cli", "task": "Show what the command line does", "environment": "prod", "run": run, "access": access or []}
+    path = folder / "job.yaml"
+    path.write_text(json.dumps({**raw, **more}), encoding="utf-8")
+    return path

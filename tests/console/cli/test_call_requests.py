@@ -1,0 +1,39 @@
+"""Who answers a request for a call of a tool sees the call on the command line, and approves no other; the catalog lists tools."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from tests.activities.broker.remote_job import puppet
+from tests.activities.broker.test_runtime_requests import opened
+from tests.activities.broker.test_tool_gateway import an_order, called, request_of, rows
+from tests.console.cli.conftest import Cli
+from tests.support.people import Human
+from tests.support.shop import Shop
+
+pytestmark = pytest.mark.servers
+
+
+def test_a_call_is_shown_whole_and_is_done_once_it_is_approved(cli: Cli, ops: Human, lead: Human, shop: Shop) -> None:
+    order = an_order(shop)
+    with puppet(ops) as job:
+        answers: list[tuple[str, bool]] = []
+        given = {"order_id": order, "amount": 7.25, "reason": "from the cli"}
+        calling = threading.Thread(target=lambda: answers.append(called(job, "refund-order", **given)))
+        calling.start()
+        request = str(opened(lead, request_of(ops, job))["id"])
+        whole = f'refund-order, once, with exactly {{"amount": 7.25, "order_id": {order}, "reason": "from the cli"}}'
+        assert whole in cli.run("request", "show", request, who="lead").stdout
+        assert whole in cli.run("request", "approve", request, "--reason", "yes", who="lead").stderr
+        calling.join(60)
+        assert not answers[0][1], answers
+    assert rows(shop, "SELECT order_id FROM refunds WHERE reason = 'from the cli'") == [(order,)]
+
+
+def test_the_catalogs_tools_are_listed_and_counted(cli: Cli) -> None:
+    listed = cli.run("catalog", "list").stdout
+    assert "refund-order" in listed
+    assert "refunds-db:write" in listed
+    assert cli.json("catalog", "check", str(cli.config))["tools"] == 5

@@ -1,0 +1,218 @@
+"""`justenough catalog tools`: a platform person sees what an upstream MCP server shows, what has changed, and pins it; without a secret in an argument."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from justenough.domain.catalog.mcp_tool_list import build_tool_list
+from tests.activities.broker.mcp_server import TOOLS, McpServer, mcp_server
+from tests.console.cli.conftest import ROOT, Cli
+from tests.support.wait import until
+
+HEADERS = {"Authorization": "Bearer {token}"}
+TOKEN = "a-token-of-the-reviewer"
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[McpServer]:
+    with mcp_server() as listening:
+        yield listening
+
+
+def upstream(cli: Cli, url: str, *, headers: dict[str, str] | None = None, **more: Any) -> None:
+    """Put an upstream into a copy of the shop's folder."""
+    shutil.copytree(ROOT / "examples" / "shop", cli.config, dirs_exist_ok=True)
+    tool = {
+        "uses": {"resource": "orders-db", "action": {"get_*": "read", "create_*": "write"}},
+        "mcp": {"url": url, "headers": headers or {}, "allow_private": True, "timeout": "3s", **more},
+    }
+    catalog = cli.config / "catalog.yaml"
+    catalog.write_text(catalog.read_text().replace("\ntools:\n", f"\ntools: # ours\n  hub: {json.dumps(tool)}\n", 1))
+
+
+def secret(path: Path, content: Any, *, mode: int = 0o600) -> Path:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    path.chmod(mode)
+    return path
+
+
+def test_what_it_shows_is_told_with_actions_whole_descriptions_and_the_digest(alone: Cli, hub: McpServer) -> None:
+    upstream(alone, hub.url)
+    found = alone.json("catalog", "tools", "hub")
+    assert (found["digest"], found["pinned"]) == (build_tool_list("tools", TOOLS).digest, None)
+    tools = {one["name"]: one for one in found["tools"]}
+    assert (tools["get_issue"]["action"], tools["create_issue"]["action"]) == ("read", "write")
+    assert (tools["delete_repo"]["called"], tools["delete_repo"]["left_out"]) == (None, "no pattern of uses.action fits its name")
+    done = alone.run("catalog", "tools", "hub")
+    assert '+      "description": "Deletes everything",' in done.stdout
+    assert "Jobs cannot call the tools of hub until this list is pinned" in done.stderr
+    assert alone.run("catalog", "tools", "hub", "--exit-code").exit_code == 1
+
+
+def test_pinning_writes_the_list_and_its_digest_and_then_it_is_passed_on(alone: Cli, hub: McpServer) -> None:
+    upstream(alone, hub.url)
+    before = (alone.config / "catalog.yaml").read_text()
+    warned = alone.json("catalog", "check", alone.config)
+    assert "tools.hub.mcp" in [one["where"] for one in warned["warnings"]]
+    done = alone.run("catalog", "tools", "hub", "--pin")
+    assert (done.exit_code, "Pinned." in done.stderr) == (0, True)
+    digest = build_tool_list("tools", TOOLS).digest
+    assert (alone.config / "catalog.yaml").read_text() == before.replace('"mcp": {', f'"mcp": {{tools: {digest}, ')
+    checked = alone.json("catalog", "check", alone.config)
+    assert checked["tools"] == warned["tools"] + 7
+    assert [one for one in checked["warnings"] if one["where"].startswith("tools")] == []
+    again = alone.run("catalog", "tools", "hub", "--exit-code")
+    assert (again.exit_code, again.stderr) == (0, "")
+
+
+def test_what_has_changed_since_is_shown_line_by_line_and_pinned_anew(alone: Cli, hub: McpServer) -> None:
+    upstream(alone, hub.url)
+    assert alone.run("catalog", "tools", "hub", "--pin").exit_code == 0
+    with hub.being(tools=[{**TOOLS[0], "description": "Reads an issue\u202e and more"}, *TOOLS[1:-1]]):
+        done = alone.run("catalog", "tools", "hub", "--exit-code")
+        assert done.exit_code == 1
+        assert '-      "description": "Reads an issue",' in done.stdout
+        assert '+      "description": "Reads an issue\\u202e and more",' in done.stdout
+        assert "its description has characters that do not print" in done.stdout
+        assert alone.json("catalog", "tools", "hub")["changes"] == ["gone: delete_repo", "get_issue: description"]
+        assert alone.run("catalog", "tools", "hub", "--pin").exit_code == 0
+        assert alone.json("catalog", "tools", "hub")["changes"] == []
+    assert (alone.config / "catalog.yaml").read_text().count("sha256:") == 1
+
+
+def test_a_credential_comes_from_a_private_file_or_stdin_and_goes_to_the_server_alone(alone: Cli, hub: McpServer, tmp_path: Path) -> None:
+    upstream(alone, hub.url, headers=HEADERS)
+    for given, stdin in ((secret(tmp_path / "token.json", {"token": TOKEN}), ""), ("-", json.dumps({"token": TOKEN}))):
+        # What a header says beside the credential is no secret, and may stand in a description.
+        with hub.being(tools=[{**TOOLS[0], "description": "Takes a Bearer token"}]):
+            done = alone.run("catalog", "tools", "hub", "--credential", given, "--pin", stdin=stdin)
+        assert done.exit_code == 0, done.stderr
+        assert hub.authorization == f"Bearer {TOKEN}"
+        assert TOKEN not in done.stdout + done.stderr
+    assert TOKEN not in "".join(path.read_text() for path in alone.config.rglob("*.*ml"))
+
+
+def test_without_one_it_says_how_to_give_one_and_asks_nobody(alone: Cli, hub: McpServer) -> None:
+    upstream(alone, hub.url, headers=HEADERS)
+    before = len(hub.seen)
+    done = alone.run("catalog", "tools", "hub")
+    assert done.exit_code == 2
+    assert "hub requires a credential with token" in done.stderr
+    assert "--credential FILE (- for stdin)" in done.stderr
+    assert len(hub.seen) == before
+
+
+def test_the_list_itself_may_be_given_instead(alone: Cli, hub: McpServer, tmp_path: Path) -> None:
+    upstream(alone, hub.url, headers=HEADERS)
+    shown = secret(tmp_path / "shown.json", {"tools": list(TOOLS)})
+    before = len(hub.seen)
+    assert alone.run("catalog", "tools", "hub", "--shown", shown, "--pin").exit_code == 0
+    assert alone.json("catalog", "tools", "hub", "--shown", shown)["pinned"] == build_tool_list("tools", TOOLS).digest
+    assert len(hub.seen) == before
+
+
+@pytest.mark.parametrize(
+    "words, content, mode, code, says",
+    [
+        (("none",), None, 0o600, 5, "the catalog has no MCP server none; it has hub"),
+        (("find-order",), None, 0o600, 5, "the catalog has no MCP server find-order"),
+        (("hub", "--credential"), {"token": TOKEN}, 0o644, 1, "other users can read "),
+        (("hub", "--credential"), {"token": 7}, 0o600, 2, 'contains no credential; it must be a JSON object like {"token": "…"}'),
+        (("hub", "--credential"), {"key": TOKEN}, 0o600, 2, "neither an input nor a field of the credential: token"),
+        (("hub", "--shown"), "x", 0o600, 2, "is no JSON that is read here"),
+        (("hub", "--shown"), None, 0o600, 2, "cannot read "),
+    ],
+)
+def test_bad_input_is_refused_in_words_and_pins_nothing(
+    alone: Cli, hub: McpServer, tmp_path: Path, words: tuple[str, ...], content: Any, mode: int, code: int, says: str
+) -> None:
+    upstream(alone, hub.url, headers=HEADERS)
+    path = tmp_path / "given.json"
+    if content is not None:
+        secret(path, content, mode=mode)
+    more = [path] if words[-1].startswith("--") else []
+    done = alone.run("catalog", "tools", *words, *more, "--pin")
+    assert done.exit_code == code, done.stderr
+    assert says in done.stderr
+    assert TOKEN not in done.stderr
+    assert not (alone.config / "tools").exists()
+
+
+@pytest.mark.parametrize(
+    "mode, says",
+    [("500", "HTTP 500"), ("redirect", "is not followed"), ("hang", "longer than 3 s"), ("garbage", "it is no message of MCP")],
+)
+def test_a_server_that_misbehaves_is_told_of_in_words_without_the_credential(
+    alone: Cli, hub: McpServer, tmp_path: Path, mode: str, says: str
+) -> None:
+    upstream(alone, hub.url, headers=HEADERS)
+    with hub.being(mode, at="tools/list"):
+        done = alone.run("catalog", "tools", "hub", "--credential", secret(tmp_path / "token.json", {"token": TOKEN}), "--pin")
+    assert done.exit_code == 1
+    assert says in done.stderr
+    assert TOKEN not in done.stdout + done.stderr
+    assert not (alone.config / "tools").exists()
+
+
+def test_a_list_that_tells_the_credential_is_neither_shown_nor_pinned(alone: Cli, hub: McpServer, tmp_path: Path) -> None:
+    upstream(alone, hub.url, headers=HEADERS)
+    with hub.being(tools=[{**TOOLS[0], "description": f"as {TOKEN}"}]):
+        done = alone.run("catalog", "tools", "hub", "--credential", secret(tmp_path / "token.json", {"token": TOKEN}), "--pin")
+    assert done.exit_code == 1
+    assert "the list of hub contains the credential that was sent to it" in done.stderr
+    assert TOKEN not in done.stdout + done.stderr
+    assert not (alone.config / "tools").exists()
+
+
+def test_names_that_collide_are_refused_with_a_way_out_and_pin_nothing(alone: Cli, hub: McpServer) -> None:
+    upstream(alone, hub.url)
+    with hub.being(tools=[{**TOOLS[0], "name": "get_one"}]):
+        catalog = alone.config / "catalog.yaml"
+        catalog.write_text(catalog.read_text().replace("  hub: ", "  gate: ", 1))
+        assert alone.run("catalog", "tools", "gate", "--pin").exit_code == 0
+        tool = {"uses": {"resource": "orders-db", "action": "read"}, "mcp": {"url": hub.url, "allow_private": True}}
+        catalog.write_text(catalog.read_text().replace("tools: # ours\n", f"tools: # ours\n  hub: {json.dumps(tool)}\n"))
+        done = alone.run("catalog", "tools", "hub", "--pin")
+        assert done.exit_code == 2
+        assert "get_one of gate is a tool of hub too" in done.stderr
+        assert "`prefix: gate_` under mcp" in done.stderr
+        assert not (alone.config / "tools" / "hub.json").exists()
+
+
+def test_its_address_may_stand_in_a_setting(alone: Cli, hub: McpServer) -> None:
+    upstream(alone, "${HUB_URL}")
+    done = alone.run("catalog", "tools", "hub")
+    assert (done.exit_code, "set the environment variable HUB_URL" in done.stderr) == (2, True)
+    assert alone.json("catalog", "tools", "hub", env={"HUB_URL": hub.url})["digest"] == build_tool_list("tools", TOOLS).digest
+
+
+@pytest.mark.servers
+def test_a_job_lists_what_it_shows_and_the_reviewer_pins_that_without_any_credential(cli: Cli, hub: McpServer, tmp_path: Path) -> None:
+    catalog = cli.config / "catalog.yaml"
+    was = catalog.read_text()
+    tool = {
+        "uses": {"resource": "orders-db", "action": {"get_*": "read"}},
+        "mcp": {"url": hub.url, "headers": {"Authorization": "Login {username} {password}"}, "allow_private": True},
+    }
+    item = {"resource": "orders-db", "action": "read", "ttl": "5m", "at": "request", "reason": "Review", "tools": {"hub.tools": {}}}
+    program = "import justenough_job; print(justenough_job.use('hub.tools'))"
+    spec = {"name": "review-hub", "task": "Show hub's tools", "environment": "prod", "data_scope": {"tenant": "acme"}, "access": [item]}
+    path = tmp_path / "review.yaml"
+    path.write_text(json.dumps({**spec, "run": {"command": ["python3", "-c", program]}}))
+    try:
+        catalog.write_text(was.replace("\ntools:\n", f"\ntools:\n  hub: {json.dumps(tool)}\n", 1))
+        until(lambda: "hub" in [one["upstream"] for one in cli.json("catalog", "list")["withheld"]], "it is withheld")
+        job = cli.json("job", "run", path, "--wait")["id"]
+        done = cli.run("catalog", "tools", "hub", "--shown", "-", "--pin", stdin=cli.run("job", "logs", job).stdout)
+        assert done.exit_code == 0, done.stderr
+        until(lambda: "get_issue" in [one["name"] for one in cli.json("catalog", "list")["tools"]], "its tools are offered")
+        assert "warning" not in cli.run("catalog", "list").stdout
+    finally:
+        catalog.write_text(was)
+        shutil.rmtree(cli.config / "tools", ignore_errors=True)

@@ -1,0 +1,161 @@
+"""What goes wrong is one line on stderr, each problem by its path, and an exit code that scripts can tell apart."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from console.cli.client import api
+from console.cli.errors import ExitCode, worst_exit_code
+from tests.console.cli.conftest import Cli
+from tests.support.canned_server import answering
+from worker.stack import Stack
+
+EVERY = [
+    *(
+        ("job", *rest)
+        for rest in (("list",), ("show", "j"), ("watch", "j"), ("logs", "j"), ("timeline", "j"), ("cancel", "j"), ("kill", "j"))
+    ),
+    *(("request", *rest) for rest in (("list",), ("show", "r"), ("approve", "r", "--reason", "x"), ("deny", "r", "--reason", "x"))),
+    *(("credential", *rest) for rest in (("list",), ("revoke", "c"), ("prove", "j"))),
+    *(("ledger", *rest) for rest in (("list",), ("export",), ("verify",))),
+    ("catalog", "list"),
+    ("sweep",),
+    ("whoami",),
+]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    "status,code",
+    [(401, 4), (403, 6), (404, 5), (409, 8), (412, 8), (413, 2), (422, 2), (428, 1), (500, 1), (503, 1)],
+)
+def test_each_status_of_the_api_has_its_exit_code(cli: Cli, monkeypatch: pytest.MonkeyPatch, status: int, code: int) -> None:
+    monkeypatch.setattr(api, "RETRY_DELAY_S", 0.01)
+    with answering() as console:
+        console.says(status, {"type": "about:blank", "title": "T", "status": status, "detail": "why it is so"})
+        done = cli.run("job", "list", "--console-url", console.address)
+
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert done.stderr.splitlines()[0] == "error: why it is so"
+
+
+@pytest.mark.servers
+def test_each_problem_of_a_bad_input_has_its_line(cli: Cli) -> None:
+    errors = [{"path": "access[0].ttl", "message": "too long"}, {"path": "", "message": "odd\x1b[2J"}]
+    with answering() as console:
+        console.says(422, {"title": "T", "status": 422, "detail": "job spec: access[0].ttl: too long; odd", "errors": errors})
+        done = cli.run("job", "list", "--console-url", console.address)
+
+    assert done.stderr.splitlines() == ["error: job spec: 2 problems", "  access[0].ttl: too long", "  odd\\x1b[2J"]
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("body,media", [(b"<html>", "text/html"), (b"[]", "application/json"), (b"", "text/plain")])
+@pytest.mark.parametrize("status", [200, 404, 502])
+def test_a_server_that_is_no_console_is_told_from_one(cli: Cli, status: int, body: bytes, media: str) -> None:
+    with answering() as console:
+        console.says(status, body, media)
+        done = cli.run("job", "list", "--console-url", console.address)
+
+    assert done.exit_code == {200: 1, 404: 5, 502: 1}[status]
+    assert done.stderr.startswith("error: ")
+    assert console.address in done.stderr
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("arguments", EVERY, ids=" ".join)
+def test_a_console_that_does_not_answer_is_named_with_how_to_start_it(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("console.cli.watch.poll.MAX_OUTAGE_S", 0.0)
+    monkeypatch.setattr("console.cli.watch.poll.POLL_INTERVAL_S", 0.01)
+    address = f"http://127.0.0.1:{free_port()}"
+
+    done = cli.run(*arguments, env={"JUSTENOUGH_CONSOLE_URL": address})
+
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-2:] == [
+        f"error: the console at {address} does not answer (connection refused)",
+        "Start the stack: justenough up --detach",
+    ]
+
+
+@pytest.mark.parametrize("arguments", EVERY, ids=" ".join)
+def test_where_nothing_runs_every_command_says_how_to_start_it(alone: Cli, arguments: tuple[str, ...]) -> None:
+    done = alone.run(*arguments)
+
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "no stack is running here" in done.stderr
+    assert "justenough up --detach" in done.stderr
+
+
+def test_where_nobody_is_logged_in_every_command_says_how_to_log_in(alone: Cli) -> None:
+    alone.home.mkdir()
+    (alone.home / "stack.json").write_text(json.dumps({"console": "http://127.0.0.1:9", "vault": "http://127.0.0.1:9"}))
+
+    for arguments in EVERY:
+        done = alone.run(*arguments)
+        assert (done.exit_code, done.stdout) == (4, ""), arguments
+        assert done.stderr.splitlines() == ["error: you are not logged in", "Log in: justenough login"]
+
+
+def test_a_vault_that_does_not_answer_is_named_with_how_to_start_it(alone: Cli) -> None:
+    address = f"http://127.0.0.1:{free_port()}"
+
+    done = alone.run("login", "--user", "ops", "--password-stdin", stdin="x", env={"VAULT_ADDR": address})
+
+    assert done.exit_code == 1
+    assert f"Vault at {address} does not answer (connection refused)" in done.stderr
+    assert "justenough up --detach" in done.stderr
+
+
+@pytest.mark.servers
+def test_a_flag_counts_before_the_environment_and_that_before_the_settings_file(
+    cli: Cli, whole: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "justenough.toml").write_text('console_url = "http://127.0.0.1:9"\n')
+
+    assert cli.run("whoami").exit_code == 1
+    assert cli.run("whoami", env={"JUSTENOUGH_CONSOLE_URL": str(whole.console)}).exit_code == 0
+    assert cli.run("whoami", "--console-url", whole.console, env={"JUSTENOUGH_CONSOLE_URL": "http://127.0.0.1:9"}).exit_code == 0
+
+
+@pytest.mark.parametrize("address", ["localhost:8080", "ftp://x", "http://", "http://[", "https://x?y=1"])
+def test_an_address_that_is_none_is_a_usage_error(alone: Cli, address: str) -> None:
+    done = alone.run("job", "list", "--console-url", address)
+
+    assert done.exit_code == 2
+    assert "--console-url: not an address" in done.stderr
+
+
+def test_a_damaged_settings_file_is_named(alone: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "justenough.toml").write_text("not = = toml")
+
+    done = alone.run("job", "list")
+
+    assert done.exit_code == 2
+    assert "cannot read justenough.toml" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("job",), ("job", "lits"), ("job", "list", "--stat"), ("job", "list", "-o", "xml"), ("nonsense",)])
+def test_a_command_line_that_is_none_is_a_usage_error(alone: Cli, arguments: tuple[str, ...]) -> None:
+    done = alone.run(*arguments)
+
+    assert done.exit_code == 2
+    assert "Usage: justenough" in done.output
+
+
+def test_the_worst_of_several_codes_counts() -> None:
+    assert [worst_exit_code([]), worst_exit_code([ExitCode.NOT_FOUND, ExitCode.CONFLICT, ExitCode.OK])] == [0, 8]

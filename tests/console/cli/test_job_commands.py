@@ -1,0 +1,341 @@
+"""Jobs from the command line: launched from a file, waited for, looked at, stopped; the exit code tells how they ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.console.cli.conftest import ROOT, Cli, on_a_terminal, shown_on, spec
+from tests.support.people import Human
+from tests.support.terminal_signals import heeding
+
+pytestmark = pytest.mark.servers
+
+READ = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "Look an order up", "deliver": {"env": {"PGUSER": "username"}}}
+WRITE = {**READ, "resource": "refunds-db", "action": "write", "reason": "Write a refund", "deliver": {"env": {"REFUNDS_USER": "username"}}}
+SCOPED = {"data_scope": {"tenant": "acme"}}
+SLEEP = ["sleep", "60"]
+
+
+def test_run_prints_the_job_as_soon_as_it_is_accepted(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    accepted = cli.json("job", "run", spec(tmp_path, SLEEP))
+
+    assert ops.job(accepted["id"])["state"] in {"pending", "running"}
+    assert accepted["state"] == "pending"
+    cli.run("job", "kill", accepted["id"], "--wait")
+
+
+def test_a_job_that_succeeds_ends_its_command_with_0_and_its_credential_is_dead(cli: Cli, tmp_path: Path) -> None:
+    job = cli.json("job", "run", spec(tmp_path, ["true"], access=[READ], **SCOPED), "--wait")
+
+    assert (job["state"], job["revocation"]["state"]) == ("succeeded", "confirmed")
+    assert [credential["state"] for credential in job["credentials"]] == ["confirmed"]
+
+
+@pytest.mark.parametrize("command,timeout,state", [(["false"], "2m", "failed"), (SLEEP, "1s", "timed_out")])
+def test_a_job_that_fails_ends_its_command_with_3(cli: Cli, tmp_path: Path, command: list[str], timeout: str, state: str) -> None:
+    job = cli.json("job", "run", spec(tmp_path, command, run={"command": command, "timeout": timeout}), "--wait", code=3)
+
+    assert job["state"] == state
+
+
+def test_the_working_directory_goes_along_and_what_the_job_prints_comes_back(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "hello.txt").write_text("from a bundle\n")
+    path = spec(tmp_path, ["cat", "{name}.txt"], run={"command": ["cat", "{name}.txt"], "workdir": "files"}, params={"name": "none"})
+
+    job = cli.json("job", "run", path, "--param", "name=hello", "--reason", "to see", "--wait")
+    logs = cli.run("job", "logs", job["id"])
+
+    assert logs.stdout == "from a bundle\n"
+    assert (job["order_reason"], job["params"]) == ("to see", {"name": "hello"})
+
+
+def test_a_spec_may_come_by_stdin(cli: Cli, tmp_path: Path) -> None:
+    done = cli.run("job", "run", "-", "--wait", "-o", "name", stdin=spec(tmp_path, ["true"]).read_text())
+
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith("j-dev-")
+
+
+def test_watching_tells_what_happens_on_stderr_and_the_job_on_stdout(cli: Cli, tmp_path: Path) -> None:
+    done = cli.run("job", "run", spec(tmp_path, ["true"], access=[READ], **SCOPED), "--watch", "-o", "json")
+
+    told = [line.split()[1] for line in done.stderr.splitlines()]
+    assert json.loads(done.stdout)["state"] == "succeeded"
+    assert told[0] == "job.submitted"
+    assert told.index("credential.issued") < told.index("credential.confirmed") < told.index("job.ended")
+    assert "\x1b" not in done.stderr
+
+
+def test_a_terminal_shows_what_happens_and_a_strangers_text_cannot_write_over_it(cli: Cli, tmp_path: Path) -> None:
+    arguments = ("job", "run", spec(tmp_path, ["true"]), "--watch", "--reason", "\x1b]0;mine\x07")
+    with on_a_terminal(cli, *arguments) as (process, terminal):
+        shown = shown_on(terminal, b"job.ended ").decode()
+        shown += shown_on(terminal, b"never").decode()
+        process.wait(30)
+
+    assert process.returncode == 0
+    assert "launched by ops: \\x1b]0;mine\\x07" in shown
+    assert "\x1b]0;mine" not in shown
+
+
+def test_watching_a_job_that_has_ended_tells_all_of_it_at_once(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    job = cli.json("job", "run", spec(tmp_path, ["false"]), "--wait", code=3)["id"]
+
+    done = cli.run("job", "watch", job)
+
+    assert done.exit_code == 3
+    assert [line.split()[1] for line in done.stderr.splitlines()] == [entry["type"] for entry in ops.ledger(job)]
+
+
+def test_quiet_says_nothing_beside_the_data(cli: Cli, tmp_path: Path) -> None:
+    done = cli.run("job", "run", spec(tmp_path, ["true"]), "--watch", "--quiet", "-o", "name")
+
+    assert (done.exit_code, done.stderr) == (0, "")
+
+
+def test_waiting_too_long_ends_with_7_and_the_job_goes_on(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    job = cli.json("job", "run", spec(tmp_path, SLEEP), "--wait", "--timeout", "1s", code=7)
+
+    assert ops.until(job["id"], "running")
+    assert cli.run("job", "cancel", job["id"], "--wait").exit_code == 0
+    assert ops.job(job["id"])["state"] == "cancelled"
+
+
+def test_ctrl_c_ends_the_waiting_with_130_and_not_the_job(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "console.cli", "--profile", "ops", "job", "run", str(spec(tmp_path, SLEEP)), "--watch"]
+    with subprocess.Popen(heeding(program), cwd=ROOT, env=cli.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        started = next(line for line in process.stderr if "job.started" in line)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=20)
+
+    job = ops.api.get("jobs", params={"limit": 1}).json()["items"][0]
+    assert started
+    assert process.returncode == 130
+    assert f"justenough job cancel {job['id']}" in told
+    assert "Traceback" not in told
+    assert job["state"] == "running"
+    cli.run("job", "kill", job["id"])
+
+
+def test_killing_says_what_is_stopped_and_a_second_time_is_a_conflict(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    job = cli.json("job", "run", spec(tmp_path, SLEEP))["id"]
+    ops.until(job, "running")
+
+    killed = cli.json("job", "kill", job)
+    again = cli.run("job", "kill", job)
+
+    assert killed["state"] == "killed"
+    assert again.exit_code == 8
+    assert "has ended already: killed" in again.stderr
+
+
+def test_a_dry_run_tells_each_decision_and_stores_nothing(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    before = [job["id"] for job in ops.api.get("jobs").json()["items"]]
+
+    found = cli.json("job", "run", spec(tmp_path, ["true"], access=[READ, WRITE], **SCOPED), "--dry-run")
+
+    assert [(item["action"], item["outcome"], item["tier"]) for item in found["requests"]] == [
+        ("read", "allowed", 0),
+        ("write", "needs_approval", 1),
+    ]
+    assert [job["id"] for job in ops.api.get("jobs").json()["items"]] == before
+
+
+@pytest.mark.parametrize("optional,code", [(False, 6), (True, 0)])
+def test_a_dry_run_ends_with_6_where_a_needed_request_would_be_denied(cli: Cli, tmp_path: Path, optional: bool, code: int) -> None:
+    customers = {**READ, "resource": "customers-db", "deliver": {}}
+    export = {**READ, "resource": "export-api", "action": "write", "deliver": {}, "optional": optional}
+
+    found = cli.json("job", "run", spec(tmp_path, ["true"], access=[customers, export], **SCOPED), "--dry-run", code=code)
+
+    assert found["requests"][1]["outcome"] == "denied"
+
+
+def test_the_same_key_stands_for_the_same_job(cli: Cli, tmp_path: Path) -> None:
+    path, key = spec(tmp_path, ["true"]), f"key-{time.time_ns()}"
+
+    first = cli.json("job", "run", path, "--idempotency-key", key)
+    again = cli.run("job", "run", path, "--idempotency-key", key, "-o", "name")
+    other = cli.run("job", "run", path, "--idempotency-key", key, "--reason", "another")
+
+    assert again.stdout == f"{first['id']}\n"
+    assert f"it launched {first['id']}" in again.stderr
+    assert other.exit_code == 8
+
+
+def test_every_problem_of_a_spec_is_told_by_its_path_before_anything_is_sent(alone: Cli, tmp_path: Path) -> None:
+    path = spec(tmp_path, ["true"], access=[{**READ, "ttl": "soon"}], name="No Name", colour="red")
+
+    done = alone.run("job", "run", path)
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert {line.strip().partition(":")[0] for line in done.stderr.splitlines()[1:]} == {"name", "access[0].ttl", "colour"}
+
+
+def test_every_problem_that_only_the_catalog_shows_is_told_by_its_path(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    access = [{**READ, "resource": "orders-bd"}, {**READ, "ttl": "23h", "deliver": {}}]
+    before = [job["id"] for job in ops.api.get("jobs").json()["items"]]
+
+    done = cli.run("job", "run", spec(tmp_path, ["true"], access=access, **SCOPED))
+
+    assert done.exit_code == 2
+    assert {line.strip().partition(":")[0] for line in done.stderr.splitlines()[1:]} == {"access[0].resource", "access[1].ttl"}
+    assert [job["id"] for job in ops.api.get("jobs").json()["items"]] == before
+
+
+def test_what_only_the_catalog_shows_of_a_spec_that_is_wrong_anyway_is_told_too(cli: Cli, tmp_path: Path) -> None:
+    path = spec(tmp_path, ["true"], access=[{**READ, "resource": "orders-bd"}], colour="red", **SCOPED)
+
+    done = cli.run("job", "run", path)
+
+    assert done.exit_code == 2
+    assert {line.strip().partition(":")[0] for line in done.stderr.splitlines()[1:]} == {"access[0].resource", "colour"}
+
+
+def test_an_empty_id_is_a_usage_error(cli: Cli) -> None:
+    done = cli.run("job", "show", "")
+
+    assert (done.exit_code, done.stderr) == (2, "error: the id is empty; give the id of an existing item\n")
+
+
+def test_an_option_that_the_console_refuses_is_named_as_it_was_typed(cli: Cli) -> None:
+    done = cli.run("job", "list", "--state", "bogus")
+
+    assert done.exit_code == 2
+    assert "\n  --state: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (("--param", "ticket"), "'ticket' must have the form name=value"),
+        (("--param", "a=1", "--param", "a=2"), "a is given twice"),
+        (("--param", "a={x}"), "params.a"),
+        (("--timeout", "1m"), "only with --wait or --watch"),
+        (("--wait", "--timeout", "soon"), "--timeout: a duration is written like"),
+        (("--idempotency-key", "two words"), "--idempotency-key"),
+    ],
+)
+def test_a_flag_that_is_wrong_is_a_usage_error(alone: Cli, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = alone.run("job", "run", spec(tmp_path, ["true"], params={"a": "0"}), *arguments)
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert message in done.stderr
+
+
+def test_a_file_that_is_not_there_is_a_usage_error(alone: Cli, tmp_path: Path) -> None:
+    done = alone.run("job", "run", tmp_path / "none.yaml")
+
+    assert done.exit_code == 2
+    assert "none.yaml cannot be read: No such file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "content,message",
+    [
+        (b"\x00\xff\xfe" * 100, "not UTF-8"),
+        (b"name: x\n" + b"#" * 1024 * 1024, "at most"),
+        (b"a: &a [x]\nb: [*a, *a]\n", "anchors"),
+        (b"- a list\n", "must be a mapping"),
+    ],
+)
+def test_a_file_that_is_no_spec_is_refused_in_a_sentence(alone: Cli, tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "job.yaml").write_bytes(content)
+
+    done = alone.run("job", "run", tmp_path / "job.yaml")
+
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+def test_show_is_exactly_what_the_api_says(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    job = cli.json("job", "run", spec(tmp_path, ["true"], access=[READ], **SCOPED), "--wait")["id"]
+
+    assert cli.json("job", "show", job) == ops.job(job)
+    shown = cli.run("job", "show", job).stdout
+    assert "State:       succeeded" in shown
+    assert "read-up-to-confidential" in shown
+
+
+def test_lists_are_pages_that_go_on_with_their_cursor(cli: Cli, tmp_path: Path) -> None:
+    for _ in range(2):
+        cli.json("job", "run", spec(tmp_path, ["true"]), "--wait")
+
+    first = cli.json("job", "list", "--limit", "1")
+    second = cli.json("job", "list", "--limit", "1", "--cursor", first["next"])
+    table = cli.run("job", "list", "--limit", "1")
+
+    assert {len(first["items"]), len(second["items"])} == {1}
+    assert first["items"][0]["id"] != second["items"][0]["id"]
+    assert table.stdout.splitlines()[0].split() == ["ID", "NAME", "STATE", "REVOCATION", "ENVIRONMENT", "REQUESTER", "CREATED", "TASK"]
+    assert f"--cursor {first['next']}" in table.stderr
+
+
+def test_a_list_is_narrowed_by_state(cli: Cli, tmp_path: Path) -> None:
+    failed = cli.json("job", "run", spec(tmp_path, ["false"]), "--wait", code=3)["id"]
+
+    found = cli.json("job", "list", "--state", "failed", "--requester", "ops", "--environment", "prod")["items"]
+
+    assert failed in [job["id"] for job in found]
+    assert {job["state"] for job in found} == {"failed"}
+    assert cli.run("job", "list", "--state", "nonsense").exit_code == 2
+
+
+def test_logs_are_followed_until_the_job_has_ended(cli: Cli, tmp_path: Path) -> None:
+    job = cli.json("job", "run", spec(tmp_path, ["sh", "-c", "echo one; sleep 1; echo two"]))["id"]
+
+    text = cli.run("job", "logs", job, "--follow")
+    lines = cli.run("job", "logs", job, "-f", "-o", "json").stdout.splitlines()
+
+    assert text.stdout == "one\ntwo\n"
+    assert "".join(json.loads(line)["text"] for line in lines) == "one\ntwo\n"
+    assert "".join(item["text"] for item in cli.json("job", "logs", job)["items"]) == "one\ntwo\n"
+
+
+def test_the_timeline_is_the_jobs_ledger_in_sentences(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    job = cli.json("job", "run", spec(tmp_path, ["true"], access=[READ], **SCOPED), "--wait")["id"]
+
+    table = cli.run("job", "timeline", job).stdout.splitlines()
+
+    assert [line.split()[2] for line in table[1:]] == [entry["type"] for entry in ops.ledger(job)]
+    assert any("launched by ops" in line for line in table)
+    assert any("read on orders-db until 20" in line for line in table)
+
+
+@pytest.mark.parametrize("command", ["show", "watch", "logs", "timeline", "cancel", "kill"])
+@pytest.mark.parametrize("job", ["j-dev-00000000000000000000000000", "../../whoami"])
+def test_a_job_that_is_not_there_is_not_found(cli: Cli, command: str, job: str) -> None:
+    done = cli.run("job", command, job)
+
+    assert (done.exit_code, done.stdout) == (5, "")
+    assert "error: there is no" in done.stderr
+
+
+def test_who_may_not_launch_is_told_which_group_may(cli: Cli, tmp_path: Path) -> None:
+    done = cli.run("job", "run", spec(tmp_path, ["true"]), who="auditor")
+
+    assert done.exit_code == 6
+    assert "needs one of the groups: ops" in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_traceback(cli: Cli, tmp_path: Path) -> None:
+    job = cli.json("job", "run", spec(tmp_path, ["seq", "20000"]), "--wait")["id"]
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    with os.fdopen(writing, "wb") as closed:
+        command = [sys.executable, "-m", "console.cli", "--profile", "ops", "job", "logs", job]
+        done = subprocess.run(command, cwd=ROOT, env=cli.env(), stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,141 @@
+"""Waiting for a job's end: what its states come to, and what happens when the console is away or streams do not pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from console.cli.errors import Unreachable
+from console.cli.watch import job as following
+from console.cli.watch import poll
+from console.cli.watch.job import WatchedEvent, job_exit_code, parse_event_stream
+from console.cli.watch.poll import OutageTolerance
+from tests.console.cli.conftest import Cli
+from tests.support.canned_server import answering
+
+LINES = [
+    ": ping",
+    "id: 7",
+    "event: job.ended",
+    'data: {"type": "dev.justenough.job.ended.v1", "time": "2026-01-01T00:00:00Z",',
+    'data: "data": {"state": "failed"}}',
+    "",
+    "",
+    "id: x",
+    "data: not json",
+    "",
+    "id: 8",
+    "data: cut off",
+]
+
+
+def job(state: str, revocation: str) -> dict[str, Any]:
+    return {"id": "j-dev-x", "name": "n", "state": state, "exit_code": None, "reason": None, "revocation": {"state": revocation}}
+
+
+@pytest.mark.parametrize(
+    "state,revocation,code",
+    [
+        ("succeeded", "none", 0),
+        ("succeeded", "confirmed", 0),
+        ("succeeded", "pending", 9),
+        ("failed", "overdue", 9),
+        ("denied", "none", 6),
+        ("failed", "confirmed", 3),
+        ("timed_out", "confirmed", 3),
+        ("lost", "confirmed", 3),
+        ("killed", "none", 3),
+        ("cancelled", "none", 3),
+        ("running", "none", 7),
+        ("revoking", "pending", 7),
+        ("revoking", "overdue", 9),
+    ],
+)
+def test_a_jobs_end_is_an_exit_code_and_what_is_not_proven_dead_outweighs_how_it_ended(state: str, revocation: str, code: int) -> None:
+    assert job_exit_code(job(state, revocation)) == code
+
+
+def test_a_stream_is_read_event_by_event_and_what_is_unreadable_or_cut_off_is_left_out() -> None:
+    heard = list(parse_event_stream(LINES))
+
+    assert heard == [None, WatchedEvent(7, "2026-01-01T00:00:00Z", "job.ended", {"state": "failed"}), None]
+
+
+def test_an_absence_is_borne_until_it_lasts_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poll, "POLL_INTERVAL_S", 0.0)
+    absences = [Unreachable("away"), Unreachable("away")]
+
+    def ask() -> str:
+        if absences:
+            raise absences.pop()
+        return "back"
+
+    assert OutageTolerance().retry(ask) == "back"
+    monkeypatch.setattr(poll, "MAX_OUTAGE_S", -1.0)
+    absences.append(Unreachable("away"))
+    with pytest.raises(Unreachable):
+        OutageTolerance().retry(ask)
+
+
+@pytest.mark.servers
+def test_where_streams_do_not_pass_waiting_asks_again_until_the_end(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poll, "POLL_INTERVAL_S", 0.01)
+    entry = {"position": 1, "at": "2026-01-01T00:00:00Z", "type": "job.ended", "data": {"state": "failed", "exit_code": 1, "reason": None}}
+    with answering() as console:
+        console.routes = {
+            "/jobs/j-dev-x": (200, job("running", "none")),
+            "/events": (404, {"detail": "no streams here"}),
+            "/timeline": (200, {"items": [entry], "next": None}),
+        }
+
+        seen, original = console.heard, console.answer_to
+
+        def answer_to(path: str) -> tuple[int, bytes]:
+            """End the job once it was asked for three times."""
+            if sum(one.path.endswith("/jobs/j-dev-x") for one in seen) > 3:
+                console.routes["/jobs/j-dev-x"] = (200, job("failed", "confirmed"))
+            return original(path)
+
+        monkeypatch.setattr(console, "answer_to", answer_to)
+        done = cli.run("job", "watch", "j-dev-x", "--console-url", console.address)
+
+    assert done.exit_code == 3
+    assert [one.path.rpartition("/")[2] for one in seen].count("events") == 1
+    assert done.stderr.count("job.ended") == 1
+    assert "Events do not arrive (no streams here)" in done.stderr
+
+
+@pytest.mark.servers
+def test_streams_that_are_held_back_are_given_up(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poll, "POLL_INTERVAL_S", 0.01)
+    with answering() as console:
+        console.routes = {"/jobs/j-dev-x": (200, job("running", "none")), "/timeline": (200, {"items": [], "next": None})}
+        seen, original = console.heard, console.answer_to
+
+        def answer_to(path: str) -> tuple[int, bytes]:
+            """Say nothing on streams, and end the job some time later."""
+            if path.endswith("/events"):
+                return 200, b""
+            if sum(one.path.endswith("/jobs/j-dev-x") for one in seen) > 5:
+                console.routes["/jobs/j-dev-x"] = (200, job("failed", "confirmed"))
+            return original(path)
+
+        monkeypatch.setattr(console, "answer_to", answer_to)
+        done = cli.run("job", "watch", "j-dev-x", "--console-url", console.address)
+
+    assert done.exit_code == 3
+    assert sum(one.path.endswith("/events") for one in seen) == poll.MAX_SILENT_STREAMS
+    assert "a proxy may hold them back" in done.stderr
+
+
+@pytest.mark.servers
+def test_a_job_that_is_never_proven_clean_ends_the_waiting_with_9(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poll, "POLL_INTERVAL_S", 0.01)
+    monkeypatch.setattr(following, "CONFIRMATION_TIMEOUT_S", 0.05)
+    with answering() as console:
+        console.routes = {"/jobs/j-dev-x": (200, job("succeeded", "pending")), "/events": (404, {"detail": "no streams here"})}
+        done = cli.run("job", "watch", "j-dev-x", "--console-url", console.address)
+
+    assert done.exit_code == 9
+    assert "justenough credential prove j-dev-x" in done.stderr

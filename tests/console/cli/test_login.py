@@ -1,0 +1,202 @@
+"""A person's login stays theirs: in a file for their eyes, at the Vault that gave it, and gone after logout."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.console.cli.conftest import Cli
+from tests.support.canned_server import answering
+from worker.stack import Stack
+
+pytestmark = pytest.mark.servers
+
+
+def log_in(cli: Cli, whole: Stack, who: str = "auditor") -> str:
+    """Log in and return the Vault token that the login file holds."""
+    done = cli.run("login", "--user", who, "--password-stdin", who=who, stdin=whole.users[who].password + "\n")
+    assert done.exit_code == 0, done.stderr
+    token = json.loads(cli.login_file(who).read_text())["token"]
+    assert isinstance(token, str)
+    return token
+
+
+def vault_knows(whole: Stack, token: str) -> bool:
+    answer = httpx.get(f"{whole.vault}/v1/identity/oidc/token/je-console", headers={"X-Vault-Token": token}, trust_env=False)
+    return answer.status_code == 200
+
+
+def test_a_login_file_is_for_its_owner_alone(fresh: Cli, whole: Stack) -> None:
+    log_in(fresh, whole)
+    fresh.run("whoami", who="auditor")
+
+    files = list((fresh.logins / "justenough").iterdir())
+
+    assert {file.name for file in files} == {"auditor.json", "auditor.identity.json"}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert stat.S_IMODE((fresh.logins / "justenough").stat().st_mode) == 0o700
+
+
+def test_no_command_prints_the_token_or_the_password(fresh: Cli, whole: Stack) -> None:
+    password = whole.users["auditor"].password
+    done = fresh.run("login", "--user", "auditor", "--password-stdin", "-o", "json", who="auditor", stdin=password)
+    token = json.loads(fresh.login_file("auditor").read_text())["token"]
+    identity = fresh.run("whoami", "-o", "json", who="auditor")
+    drawn = json.loads(fresh.login_file("auditor").with_suffix(".identity.json").read_text())["token"]
+
+    printed = done.output + identity.output
+
+    assert json.loads(done.stdout)["name"] == "auditor"
+    assert [secret for secret in (token, password, drawn) if secret in printed] == []
+
+
+def test_the_vault_token_never_goes_to_the_console(fresh: Cli, whole: Stack) -> None:
+    token = log_in(fresh, whole)
+    with answering() as console:
+        done = fresh.run("job", "list", "--console-url", console.address, who="auditor")
+
+    heard = console.heard[0]
+
+    assert done.exit_code == 0
+    assert heard.headers["Authorization"].startswith("Bearer ey")
+    assert token not in str(heard)
+
+
+def test_the_vault_token_never_goes_to_another_vault(fresh: Cli, whole: Stack) -> None:
+    log_in(fresh, whole)
+    with answering() as other:
+        done = fresh.run("job", "list", who="auditor", env={"VAULT_ADDR": other.address})
+
+    assert (done.exit_code, other.heard) == (4, [])
+    assert f"you are logged in at {whole.vault}, not at {other.address}" in done.stderr
+
+
+def test_logging_in_makes_the_key_that_one_signs_with(fresh: Cli, whole: Stack) -> None:
+    log_in(fresh, whole)
+    admin = {"X-Vault-Token": whole.admin_token_file.read_text().strip()}
+    entity = json.loads(fresh.login_file("auditor").read_text())["entity"]
+
+    key = httpx.get(f"{whole.vault}/v1/transit/keys/je-sign-{entity}", headers=admin, trust_env=False).json()["data"]
+
+    assert (key["type"], key["exportable"]) == ("ed25519", False)
+
+
+def test_logout_ends_the_token_at_vault_and_leaves_no_file(fresh: Cli, whole: Stack) -> None:
+    token = log_in(fresh, whole)
+    fresh.run("whoami", who="auditor")
+    assert vault_knows(whole, token)
+
+    done = fresh.run("logout", who="auditor")
+
+    assert done.exit_code == 0
+    assert not vault_knows(whole, token)
+    assert list((fresh.logins / "justenough").iterdir()) == []
+    assert fresh.run("whoami", who="auditor").exit_code == 4
+
+
+def test_a_login_that_vault_does_not_know_any_more_says_how_to_log_in(fresh: Cli, whole: Stack) -> None:
+    token = log_in(fresh, whole)
+    httpx.post(f"{whole.vault}/v1/auth/token/revoke-self", headers={"X-Vault-Token": token}, trust_env=False).raise_for_status()
+
+    done = fresh.run("whoami", who="auditor")
+
+    assert done.exit_code == 4
+    assert "justenough login" in done.stderr
+
+
+def test_an_identity_token_is_drawn_once_and_used_again(fresh: Cli, whole: Stack) -> None:
+    log_in(fresh, whole)
+    cache = fresh.login_file("auditor").with_suffix(".identity.json")
+    fresh.run("whoami", who="auditor")
+    first = cache.read_text()
+
+    fresh.run("whoami", who="auditor")
+
+    assert cache.read_text() == first
+
+
+def test_an_identity_token_that_the_console_refuses_is_drawn_anew(fresh: Cli, whole: Stack) -> None:
+    log_in(fresh, whole)
+    fresh.run("whoami", who="auditor")
+    cache = fresh.login_file("auditor").with_suffix(".identity.json")
+    kept = json.loads(cache.read_text())
+    header, claims, signature = kept["token"].split(".")
+    cache.write_text(json.dumps({**kept, "token": f"{header}.{claims}.{signature[::-1]}"}))
+
+    done = fresh.run("whoami", who="auditor")
+
+    assert done.exit_code == 0, done.stderr
+
+
+def test_a_login_file_that_others_can_read_is_refused(fresh: Cli, whole: Stack) -> None:
+    log_in(fresh, whole)
+    fresh.login_file("auditor").chmod(0o644)
+
+    done = fresh.run("whoami", who="auditor")
+
+    assert done.exit_code == 1
+    assert "(mode 0644)" in done.stderr
+
+
+def test_vault_token_in_the_environment_wins_and_is_kept_nowhere(fresh: Cli, whole: Stack) -> None:
+    token = log_in(fresh, whole, "lead")
+    before = sorted((fresh.logins / "justenough").iterdir())
+
+    named = fresh.json("whoami", who="auditor", env={"VAULT_TOKEN": token})
+
+    assert named["name"] == "lead"
+    assert sorted((fresh.logins / "justenough").iterdir()) == before
+
+
+def test_a_vault_token_that_does_not_hold_is_named_as_the_one_in_use(fresh: Cli, whole: Stack) -> None:
+    log_in(fresh, whole, "lead")
+
+    done = fresh.run("whoami", who="lead", env={"VAULT_TOKEN": "s.somebody-elses"})
+
+    assert done.exit_code == 4
+    assert "VAULT_TOKEN is set and takes precedence over your login: unset it" in done.stderr
+
+
+def test_a_wrong_password_is_not_authenticated_and_leaves_no_file(fresh: Cli) -> None:
+    done = fresh.run("login", "--user", "ops", "--password-stdin", stdin="not-it")
+
+    assert (done.exit_code, done.stdout) == (4, "")
+    assert "did not accept this name and password" in done.stderr
+    assert not fresh.login_file("ops").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        ((), "no terminal to prompt on"),
+        (("--password-stdin",), "--password-stdin needs --user"),
+        (("--user", "ops", "--password-stdin"), "stdin must contain a password"),
+    ],
+)
+def test_a_login_without_its_parts_is_a_usage_error(fresh: Cli, arguments: tuple[str, ...], message: str) -> None:
+    done = fresh.run("login", *arguments)
+
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", ""])
+def test_a_profile_is_a_name_and_no_path(fresh: Cli, name: str) -> None:
+    done = fresh.run("whoami", f"--profile={name}", who="ops")
+
+    # An empty name says nothing, so the one before the command counts: nobody is logged in there.
+    assert done.exit_code == (2 if name else 4)
+
+
+def test_addresses_given_when_logging_in_are_the_profiles(fresh: Cli, whole: Stack, tmp_path: Path) -> None:
+    given = {"JUSTENOUGH_HOME": str(tmp_path / "elsewhere"), "VAULT_ADDR": str(whole.vault), "JUSTENOUGH_CONSOLE_URL": str(whole.console)}
+    done = fresh.run("login", "--user", "ops", "--password-stdin", stdin=whole.users["ops"].password, env=given)
+    assert done.exit_code == 0, done.stderr
+
+    named = fresh.json("whoami", env={"JUSTENOUGH_HOME": str(tmp_path / "elsewhere")})
+
+    assert named["name"] == "ops"

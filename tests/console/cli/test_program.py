@@ -1,0 +1,151 @@
+"""The program as a whole: its commands, the options that each takes on either side of its name, its own imports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+from typer.testing import CliRunner
+
+from console.cli.main import program
+from tests.console.cli.conftest import ROOT, Cli
+from worker.stack import Stack
+
+OPTIONS = {"--output", "-o", "--quiet", "--yes", "--profile", "--console-url"}
+CONTRACT = {
+    *("up", "down", "status", "doctor", "demo", "worker", "console", "vault setup", "login", "logout", "whoami", "report", "sweep"),
+    *(f"job {name}" for name in ("run", "list", "show", "watch", "logs", "timeline", "cancel", "kill", "tighten")),
+    *(f"request {name}" for name in ("list", "show", "approve", "deny", "withdraw", "break-glass", "claim", "release", "watch")),
+    *("review list", "review answer", *(f"delegation {name}" for name in ("list", "create", "end"))),
+    *(f"credential {name}" for name in ("list", "revoke", "prove")),
+    *(f"ledger {name}" for name in ("list", "export", "verify")),
+    *(f"schedule {name}" for name in ("list", "show", "pause", "unpause", "run")),
+    *(f"webhook {name}" for name in ("list", "deliveries", "resend", "test")),
+    *(f"policy {name}" for name in ("check", "explain", "test", "replay")),
+    *("catalog check", "catalog list", "catalog review", "catalog tools"),
+}
+
+
+def commands(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield name.strip(), command
+    else:
+        for part, found in inner.items():
+            yield from commands(found, f"{name} {part}")
+
+
+ALL = dict(commands(typer.main.get_command(program(["--help"]))))
+
+
+def test_every_command_of_the_contract_is_there_and_no_other() -> None:
+    assert set(ALL) == CONTRACT
+
+
+@pytest.mark.parametrize("name", sorted(CONTRACT))
+def test_every_command_takes_the_options_and_says_what_it_does(name: str) -> None:
+    taken = {flag for parameter in ALL[name].params for flag in parameter.opts}
+
+    assert taken >= OPTIONS
+    assert ALL[name].help
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-o", "json", "job", "list", "--limit", "1"),
+        ("job", "-o", "json", "list", "--limit", "1"),
+        ("job", "list", "-o", "json", "--limit", "1"),
+        ("--output=json", "job", "list", "--limit=1"),
+        ("-o", "name", "job", "list", "-o", "json"),
+    ],
+    ids=" ".join,
+)
+def test_options_count_wherever_they_stand_and_the_last_one_wins(cli: Cli, arguments: tuple[str, ...]) -> None:
+    assert set(json.loads(cli.run(*arguments).stdout)) == {"items", "next"}
+
+
+@pytest.mark.servers
+def test_the_output_said_before_a_command_of_another_package_counts_for_it(cli: Cli, whole: Stack) -> None:
+    done = cli.run("-o", "json", "status")
+
+    assert json.loads(done.stdout)["home"] == str(whole.home)
+    assert cli.run("-o", "name", "status").stdout.split() == list(whole.pids)
+    done = cli.run("-o", "yaml", "vault", "setup")
+    assert done.exit_code == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["next"] is None
+
+
+def test_quiet_said_before_a_command_of_another_package_counts_for_it(alone: Cli) -> None:
+    assert alone.run("down").stderr == f"Nothing is running in {alone.home}.\n"
+    assert alone.run("--quiet", "down").stderr == ""
+
+
+def test_one_command_line_leaves_nothing_for_the_next(alone: Cli) -> None:
+    words = ["--quiet", "--profile", "x", "logout"]
+    assert CliRunner().invoke(program(words), words, env=alone.env()).stderr == ""
+
+    assert CliRunner().invoke(program(["logout"]), ["logout"], env=alone.env()).stderr == "You were not logged in.\n"
+
+
+def test_a_command_of_its_own_loads_neither_the_servers_nor_the_store_nor_another_package() -> None:
+    heavy = "{'temporalio', 'sqlalchemy', 'sqlmodel', 'fastapi', 'uvicorn', 'cedarpy', 'hvac', 'worker', 'workflows', 'rich'}"
+    code = f"import sys; from console.cli.main import program; program(['job', 'list']); print(sorted({heavy} & set(sys.modules)))"
+
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    # httpx has a program of its own, which draws with rich.
+    assert json.loads(loaded.replace("'", '"')) in ([], ["rich"])
+
+
+def test_the_program_says_its_version(alone: Cli) -> None:
+    from importlib.metadata import version
+
+    assert alone.run("--version").stdout == f"{version('justenough')}\n"
+
+
+def test_a_package_that_does_not_load_takes_no_other_commands_away(alone: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    from console.cli import main
+
+    broken = EntryPoint("broken", "no.such.package:register", main.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(main, "entry_points", lambda **_: [broken])
+    done = alone.run("--help")
+
+    assert done.exit_code == 0
+    assert "login" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["catalog", "policy"])
+def test_the_shops_configuration_is_checked_and_summarised(alone: Cli, kind: str) -> None:
+    found = alone.json(kind, "check", ROOT / "examples" / "shop")
+
+    assert found["digest"].startswith("sha256:")
+    names = alone.run(kind, "check", "-o", "name", env={"JUSTENOUGH_CONFIG": str(ROOT / "examples" / "shop")}).stdout.split()
+    assert {"catalog": "orders-db", "policy": "read-up-to-confidential"}[kind] in names
+
+
+@pytest.mark.parametrize("kind", ["catalog", "policy"])
+def test_every_problem_of_every_file_is_told_at_once(alone: Cli, tmp_path: Path, kind: str) -> None:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "catalog.yaml").write_text("resources: {orders-db: {title: 7}}\ncolour: red\n")
+    (tmp_path / "approvals.yaml").write_text("tiers: {2: {name: x}}\n")
+    (tmp_path / "policies" / "schema.cedarschema").write_text("entity Job;")
+    (tmp_path / "policies" / "bad.cedar").write_text("permit (principal, action")
+
+    done = alone.run(kind, "check", tmp_path)
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    told = done.stderr.splitlines()
+    assert told[0].startswith(f"error: {tmp_path}: ")
+    assert {line.strip().partition(":")[0].partition("/")[0] for line in told[1:]} == {"catalog.yaml", "approvals.yaml", "policies"}
+    assert any("colour" in line for line in told)

@@ -1,0 +1,151 @@
+"""Credentials, proof, ledger, catalog and sweep from the command line."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.console.cli.conftest import Cli, spec
+from tests.support.canned_server import answering
+from tests.support.people import Human
+
+pytestmark = pytest.mark.servers
+
+READ = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "Look an order up"}
+
+
+def ended(cli: Cli, folder: Path) -> dict[str, Any]:
+    """A job that had one credential and is over."""
+    path = spec(folder, ["true"], access=[READ], data_scope={"tenant": "acme"})
+    found: dict[str, Any] = cli.json("job", "run", path, "--wait")
+    return found
+
+
+def test_a_job_that_is_over_is_proven_dead(cli: Cli, tmp_path: Path) -> None:
+    job = ended(cli, tmp_path)
+
+    proof = cli.json("credential", "prove", job["id"])
+    table = cli.run("credential", "prove", job["id"])
+
+    assert proof["dead"]
+    assert any(job["credentials"][0]["lease_id"] in finding["what"] for finding in proof["findings"])
+    assert {finding["alive"] for finding in proof["findings"]} == {False}
+    assert job["credentials"][0]["id"] in {finding["credential"] for finding in proof["findings"]}
+    assert proof["next"] == []
+    assert table.stdout.splitlines()[-1] == f"{job['id']}: every credential is revoked"
+
+
+def test_a_job_that_still_runs_is_not_proven_dead_and_its_credential_can_be_taken_away(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    path = spec(tmp_path, ["sleep", "60"], access=[READ], data_scope={"tenant": "acme"})
+    job = cli.json("job", "run", path)["id"]
+    ops.until(job, "running")
+    credential = cli.run("credential", "list", "--live", "--job", job, "-o", "name").stdout.strip()
+
+    assert not cli.json("credential", "prove", job, code=9)["dead"]
+    revoked = cli.json("credential", "revoke", credential)
+    assert (revoked["id"], revoked["state"], revoked["dead"], revoked["next"]) == (credential, "confirmed", True, [])
+    assert cli.run("credential", "list", "--live", "--job", job, "-o", "name").stdout == ""
+    assert ops.job(job)["state"] == "running"
+    assert cli.run("job", "kill", job, "--wait").exit_code == 0
+
+
+def test_the_whole_ledger_is_exported_one_entry_a_line(cli: Cli, auditor: Human, tmp_path: Path) -> None:
+    job = ended(cli, tmp_path)["id"]
+    out = tmp_path / "ledger.jsonl"
+
+    done = cli.run("ledger", "export", "--job", job, "--out", out, who="auditor")
+    to_stdout = cli.run("ledger", "export", "--job", job, who="auditor").stdout
+
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert [json.loads(line) for line in out.read_text().splitlines()] == auditor.ledger(job)
+    assert out.read_text() == to_stdout
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+
+
+def test_an_export_goes_past_one_page(cli: Cli, auditor: Human, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from console.cli.commands import ledger
+
+    job = ended(cli, tmp_path)["id"]
+    monkeypatch.setattr(ledger, "PAGE_SIZE", 2)
+
+    done = cli.run("ledger", "export", "--job", job, who="auditor")
+
+    assert [json.loads(line)["seq"] for line in done.stdout.splitlines()] == [entry["seq"] for entry in auditor.ledger(job)]
+
+
+def test_the_ledger_is_listed_oldest_first(cli: Cli, tmp_path: Path) -> None:
+    job = ended(cli, tmp_path)["id"]
+
+    found = cli.json("ledger", "list", "--job", job, "--limit", "3")
+
+    assert [entry["seq"] for entry in found["items"]] == [1, 2, 3]
+    assert found["next"]
+
+
+def test_a_sound_ledger_is_verified_and_says_what_that_cannot_see(cli: Cli, tmp_path: Path) -> None:
+    ended(cli, tmp_path)
+
+    done = cli.run("ledger", "verify", who="auditor")
+
+    assert done.exit_code == 0
+    assert done.stdout.startswith("sound: ")
+    assert "not verifiable: " in done.stdout
+
+
+def test_a_ledger_with_problems_ends_with_1(cli: Cli) -> None:
+    problem = {"job": "j-dev-x", "seq": 3, "fault": "edited", "message": "the hash is another"}
+    with answering() as console:
+        console.says(200, {"entries": 3, "jobs": 1, "problems": [problem], "unseen": []}, "application/json")
+        done = cli.run("ledger", "verify", "--console-url", console.address)
+
+    assert done.exit_code == 1
+    assert "1 problems: 3 entries of 1 jobs" in done.stdout
+    assert "edited" in done.stdout
+
+
+def test_a_copy_is_verified_offline_by_whoever_has_it(cli: Cli, alone: Cli, tmp_path: Path) -> None:
+    job = ended(cli, tmp_path)["id"]
+    out = tmp_path / "ledger.jsonl"
+    assert cli.run("ledger", "export", "--job", job, "--out", out, who="auditor").exit_code == 0
+
+    sound = alone.run("ledger", "verify", "--offline", out)
+    out.write_text(out.read_text().replace("bubblewrap", "off"))
+    altered = alone.run("ledger", "verify", "--offline", out)
+
+    assert (sound.exit_code, sound.stdout.startswith("sound: ")) == (0, True)
+    assert "not verifiable: " in sound.stdout
+    assert (altered.exit_code, "edited" in altered.stdout) == (1, True)
+    assert "cannot be read" in alone.run("ledger", "verify", "--offline", tmp_path / "gone").stderr
+    assert alone.run("ledger", "verify", "--offline", tmp_path / "gone").exit_code == 2
+
+
+def test_who_may_not_read_everything_may_not_verify(cli: Cli) -> None:
+    assert cli.run("ledger", "verify").exit_code == 6
+
+
+def test_a_sweep_runs_when_asked_for(cli: Cli) -> None:
+    found = cli.run("sweep", "-o", "json", who="lead")
+
+    assert found.exit_code in {0, 9}
+    assert set(json.loads(found.stdout)) >= {"looked_at", "revoked", "lost", "unknown", "failures"}
+
+
+def test_a_sweep_that_could_not_revoke_ends_with_9(cli: Cli) -> None:
+    report = {"looked_at": 1, "revoked": [], "lost": [], "unknown": [], "failures": ["j-dev-x: the target is down"], "at": None}
+    with answering() as console:
+        console.says(200, report, "application/json")
+        done = cli.run("sweep", "--console-url", console.address)
+
+    assert done.exit_code == 9
+    assert "the target is down" in done.stdout
+
+
+def test_the_catalog_is_listed_as_the_console_has_it(cli: Cli, ops: Human) -> None:
+    assert cli.json("catalog", "list") == ops.api.get("catalog").json()
+    names = cli.run("catalog", "list", "-o", "name").stdout.split()
+    assert {"orders-db", "refunds-db", "customers-db", "helpdesk-api", "export-api"} <= set(names)
+    assert "confidential" in cli.run("catalog", "list").stdout

@@ -1,0 +1,213 @@
+"""`justenough report`, against the whole stack: what it says of real jobs equals what the lists say; forms, files and exit codes."""
+
+from __future__ import annotations
+
+import stat
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from justenough.domain.evidence.aggregator import EvidenceAggregator, ReportPeriod
+from justenough.domain.evidence.metric_definitions import METRICS
+from tests.console.cli.conftest import Cli
+from tests.support.canned_server import answering
+from tests.support.people import ENDED, Human
+from tests.support.shop import access, spec
+
+pytestmark = pytest.mark.servers
+
+WRITE = access("refunds-db", "write", deliver={})
+
+
+def lines(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return a report's lines by key."""
+    return {one["key"]: one for section in report["sections"] for one in section["lines"]}
+
+
+def entries(auditor: Human, since: str, until: str) -> list[dict[str, Any]]:
+    """Return every ledger entry of a period, as the list tells them."""
+    found: list[dict[str, Any]] = []
+    page: dict[str, Any] = {"next": None}
+    while not found or page["next"]:
+        asked = {"since": since, "until": until, "limit": 1000, "cursor": page["next"]}
+        page = auditor.api.get("ledger", params={name: value for name, value in asked.items() if value}).raise_for_status().json()
+        found += page["items"]
+    return found
+
+
+def pages(auditor: Human, path: str, **query: str) -> list[dict[str, Any]]:
+    """Return everything of a list."""
+    page = auditor.api.get(path, params={**query, "limit": 1000}).raise_for_status().json()
+    found: list[dict[str, Any]] = page["items"]
+    while page["next"]:
+        page = auditor.api.get(path, params={**query, "limit": 1000, "cursor": page["next"]}).raise_for_status().json()
+        found += page["items"]
+    return found
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What some jobs came to: by their own views, by the ledger's list, and by the report of the time in which they ran."""
+
+    jobs: list[dict[str, Any]]
+    entries: list[dict[str, Any]]
+    live: list[dict[str, Any]]
+    report: dict[str, Any]
+    period: ReportPeriod
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """The data of each entry of a type."""
+        return [entry["data"] for entry in self.entries if entry["type"] == kind]
+
+    def figures(self, key: str) -> dict[str, Any]:
+        """A line's figures."""
+        return dict(lines(self.report)[key]["figures"])
+
+
+@pytest.fixture(scope="module")
+def seen(cli: Cli, ops: Human, lead: Human, auditor: Human) -> Seen:
+    """One job that policy allows, one that lead approves for less time after its launcher tried to, and one that lead denies."""
+    since = datetime.now(UTC)
+    jobs = [ops.launch(spec("true", task="<script>alert(1)</script>")), ops.launch(spec("true", WRITE)), ops.launch(spec("true", WRITE))]
+    waiting = [ops.until(job, "awaiting_approval")["requests"][0] for job in jobs[1:]]
+    assert ops.answer(waiting[0]).status_code == 403
+    assert lead.answer(waiting[0], ttl=60).status_code == 200
+    assert lead.answer(waiting[1], "deny").status_code == 200
+    ended = [ops.until(job) for job in jobs]
+    assert [job["state"] for job in ended] == ["succeeded", "succeeded", "denied"]
+    until = datetime.now(UTC)
+    period = since.isoformat(), until.isoformat()
+    report = cli.json("report", "--since", period[0], "--until", period[1], who="auditor")
+    return Seen(ended, entries(auditor, *period), pages(auditor, "credentials", live="true"), report, ReportPeriod(since, until))
+
+
+def test_what_was_issued_lived_and_was_revoked_is_what_the_lists_say(seen: Seen) -> None:
+    held = {one["id"] for job in seen.jobs for one in job["credentials"]}
+    assert len(held) == 2
+    assert {one["credential"] for one in seen.of("credential.confirmed")} >= held
+    assert seen.figures("revocation.never")["issued"] == len(seen.of("credential.issued"))
+    assert seen.figures("lifetimes.real")["measured"] == len(
+        {one["credential"] for one in seen.of("credential.confirmed")} & {one["credential"] for one in seen.of("credential.issued")}
+    )
+    assert seen.figures("revocation.time")["measured"] >= 2
+    assert seen.figures("machinery.sandbox_off")["runs"] == len(seen.of("job.started"))
+
+
+def test_what_people_answered_is_what_the_lists_say(seen: Seen) -> None:
+    answers, outcomes, told = seen.of("approval.decided"), seen.figures("approvals.outcomes"), lines(seen.report)
+    verdicts = Counter(one["verdict"] for one in answers)
+    assert outcomes["opened"] == len(seen.of("approval.opened")) >= 2
+    assert (outcomes["approved"], outcomes["denied"]) == (verdicts["approved"], verdicts["denied"])
+    assert dict(told["approvals.people"]["table"]["rows"]) == Counter(one["name"] for one in answers)
+    narrowed = [one["id"] for one in seen.entries if one["type"] == "approval.decided" and one["data"]["granted_ttl"] == 60]
+    own = [one["id"] for one in seen.entries if "that they launched" in (one["data"].get("why") or "")]
+    assert told["approvals.narrowed"]["evidence"]["ids"] == narrowed
+    assert told["attempts.own"]["evidence"]["ids"] == own
+    assert (len(narrowed), len(own)) == (1, 1)
+
+
+def test_what_policy_decided_is_what_the_lists_say(seen: Seen) -> None:
+    first = Counter(one["outcome"] for one in seen.of("access.decided") if one["phase"] in {"start", "runtime"})
+    figures = seen.figures("policy.automatic")
+    assert {name: figures[name] for name in ("decided", "allowed", "needs_approval", "denied")} == {
+        "decided": first.total(),
+        **{name: first[name] for name in ("allowed", "needs_approval", "denied")},
+    }
+
+
+def test_of_jobs_that_are_over_nothing_stands(seen: Seen, auditor: Human) -> None:
+    # Other tests' jobs share this stack: of those, what the lists say.
+    over = [one for one in seen.live if auditor.job(one["job_id"])["state"] in ENDED]
+    assert seen.figures("standing.live")["credentials"] == len(seen.live)
+    assert seen.figures("standing.after_end")["credentials"] == len(over)
+    assert {one["job_id"] for one in seen.live}.isdisjoint({job["id"] for job in seen.jobs})
+
+
+def test_every_entry_that_a_line_names_is_in_the_ledger(seen: Seen) -> None:
+    known, told = {entry["id"] for entry in seen.entries}, lines(seen.report)
+    # What is so now may have been recorded before the period.
+    of_period = [key for key in METRICS if not key.startswith("standing.")]
+    named = [entry for key in of_period for entry in told[key]["evidence"]["ids"]]
+    assert set(named) <= known
+    assert len(named) > 10
+    kinds = EvidenceAggregator(seen.period).types
+    assert seen.report["entries"] == sum(entry["type"] in kinds for entry in seen.entries)
+    assert seen.figures("ledger.verified")["verified"] == "sound"
+
+
+@pytest.mark.parametrize("form,begins", [("md", "# Evidence report: dev\n"), ("html", "<!doctype html>"), ("json", "{\n")])
+def test_a_report_is_written_whole_for_its_reader_alone(cli: Cli, tmp_path: Path, form: str, begins: str) -> None:
+    out = tmp_path / f"report.{form}"
+
+    done = cli.run("report", "--since", "1h", "--format", form, "--out", out, who="auditor")
+
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert out.read_text().startswith(begins)
+    assert "Last checkpoint" in out.read_text()
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert str(out) in done.stderr
+
+
+def test_the_forms_of_every_command_show_it_too(cli: Cli) -> None:
+    assert cli.json("report", "--since", "1h", who="auditor")["installation"] == "dev"
+    assert "ledger.checkpoint" in cli.run("report", "--since", "1h", "-o", "name", who="auditor").stdout.split()
+    assert cli.run("report", "--since", "1h", who="auditor").stdout.startswith("# Evidence report")
+
+
+def test_a_violation_is_an_exit_code_only_where_it_is_asked_for(cli: Cli) -> None:
+    empty = cli.json("report", "--since", "1h", who="auditor") | {"status": "violation"}
+    with answering() as console:
+        console.says(200, empty, "application/json")
+        plain = cli.run("report", "--console-url", console.address)
+        console.says(200, empty, "application/json")
+        asked = cli.run("report", "--exit-code", "--console-url", console.address)
+        console.says(200, empty | {"status": "attention"}, "application/json")
+        fine = cli.run("report", "--exit-code", "--console-url", console.address)
+
+    assert (plain.exit_code, asked.exit_code, fine.exit_code) == (0, 1, 0)
+    assert "violation" in asked.stderr
+
+
+def test_who_may_not_read_everything_gets_no_report(cli: Cli) -> None:
+    done = cli.run("report")
+
+    assert done.exit_code == 6
+    assert "needs one of the groups" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments,says",
+    [
+        (("--since", "soon"), "--since: 'soon' is neither an age like 24h or 7d nor a date or time"),
+        (("--until", "later"), "--until: 'later' is neither"),
+        (("--since", "1h", "--until", "2h"), "--since: must be before until"),
+        (("--format", "pdf"), "--format"),
+    ],
+)
+def test_a_period_or_form_that_is_none_is_bad_usage(cli: Cli, arguments: tuple[str, ...], says: str) -> None:
+    done = cli.run("report", *arguments, who="auditor")
+
+    assert done.exit_code == 2
+    assert says in done.stderr
+
+
+def test_the_command_that_a_line_names_lists_its_entries(cli: Cli, ops: Human, auditor: Human) -> None:
+    since = datetime.now(UTC) - timedelta(seconds=1)
+    job = ops.launch(spec())
+    ops.until(job)
+    until = datetime.now(UTC) + timedelta(seconds=1)
+
+    listed = cli.json(
+        *("ledger", "list", "--type", "credential.issued", "--type", "job.ended", "--job", job),
+        *("--since", since.isoformat(), "--until", until.isoformat()),
+        who="auditor",
+    )["items"]
+    before = cli.json("ledger", "list", "--job", job, "--until", since.isoformat(), who="auditor")["items"]
+
+    assert [entry["type"] for entry in listed] == ["credential.issued", "job.ended"]
+    assert before == []
+    assert cli.run("ledger", "list", "--type", "from.tomorrow").exit_code == 2

@@ -1,0 +1,308 @@
+"""Requests from the command line: seen, approved and denied with one's own signature, in one short command."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.console.cli.conftest import Cli, on_a_terminal, shown_on, spec
+from tests.support.people import Human
+from tests.support.shop import Shop
+
+pytestmark = pytest.mark.servers
+
+WRITE = {"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Write a refund"}
+ADMIN = {"resource": "orders-db", "action": "admin", "ttl": "5m", "reason": "Repair an order", "optional": True}
+
+
+class Waiting:
+    """A job that waits for answers, and its requests in order."""
+
+    def __init__(self, cli: Cli, ops: Human, folder: Path, access: list[dict[str, Any]]) -> None:
+        self.id = cli.json("job", "run", spec(folder, ["echo", "a b"], access=access, data_scope={"tenant": "acme"}))["id"]
+        ops.until(self.id, "awaiting_approval")
+        self.requests = [request["id"] for request in ops.job(self.id)["requests"]]
+
+
+@pytest.fixture
+def waiting(cli: Cli, ops: Human, tmp_path: Path) -> Iterator[Waiting]:
+    job = Waiting(cli, ops, tmp_path, [WRITE])
+    yield job
+    cli.run("job", "cancel", job.id)
+
+
+def test_an_approval_is_one_command_and_the_job_continues(cli: Cli, ops: Human, waiting: Waiting) -> None:
+    answered = cli.json("request", "approve", waiting.requests[0], "--reason", "the customer is right", who="lead")
+
+    assert answered["state"] == "approved"
+    assert [(answer["approver"], answer["reason"]) for answer in answered["approvals"]] == [("lead", "the customer is right")]
+    assert ops.until(waiting.id)["state"] == "succeeded"
+
+
+def test_who_approves_sees_what_will_run_and_its_digest(cli: Cli, lead: Human, waiting: Waiting) -> None:
+    digest = lead.api.get(f"requests/{waiting.requests[0]}").json()["digest"]
+
+    told = cli.run("request", "approve", waiting.requests[0], "--reason", "yes", "--ttl", "2m", who="lead").stderr
+
+    assert "ops asks for write on refunds-db" in told
+    assert "for 2m, for from-the-cli: Show what the command line does" in told
+    assert "command: echo 'a b'" in told
+    assert f"digest:  {digest}" in told
+
+
+def test_who_looks_at_a_request_sees_what_will_run_and_on_whose_data(cli: Cli, waiting: Waiting) -> None:
+    shown = cli.run("request", "show", waiting.requests[0], who="lead").stdout
+
+    assert "\nCommand:   echo 'a b'\n" in shown
+    assert "\nData:      tenant=acme\n" in shown
+
+
+def test_a_job_that_a_job_launches_says_so_and_its_approver_sees_what_that_one_touched(
+    cli: Cli, ops: Human, waiting: Waiting, tmp_path: Path
+) -> None:
+    inside = {"JUSTENOUGH_JOB_ID": waiting.id}
+    (tmp_path / "child").mkdir()
+    file = spec(tmp_path / "child", ["true"], access=[WRITE], data_scope={"tenant": "acme"})
+    cli.json("request", "approve", waiting.requests[0], "--reason", "yes", who="lead")
+    assert ops.until(waiting.id)["state"] == "succeeded"
+
+    child, alone = (cli.json("job", "run", file, "--parent", parent, env=inside)["id"] for parent in (waiting.id, ""))
+    within = cli.json("job", "run", file, env=inside)["id"]
+    (request,) = ops.until(within, "awaiting_approval")["requests"]
+
+    line = f"{waiting.id} (from-the-cli, by ops): Show what the command line does; touched refunds-db (confidential)"
+    assert f"\nLaunched by: {line}\n" in re.sub(r" +", " ", cli.run("request", "show", request["id"], who="lead").stdout)
+    assert f"launched by: {line}" in cli.run("request", "approve", request["id"], "--reason", "yes", who="lead").stderr
+    assert line in cli.run("job", "show", within).stdout
+    assert f"from job {waiting.id}" in cli.run("job", "timeline", within).stdout
+    assert sorted(cli.run("job", "list", "--parent", waiting.id, "-o", "name").stdout.split()) == sorted([child, within])
+    assert [cli.json("job", "show", job)["parent"] for job in (child, alone)] == [waiting.id, None]
+    for job in (child, alone):
+        cli.run("job", "cancel", job)
+    refused = cli.run("job", "run", file, "--parent", "j-dev-00000000000000000000000000")
+    assert (refused.exit_code, "statement.parent: there is no job j-dev-00000000000000000000000000" in refused.stderr) == (2, True)
+
+
+def test_a_shorter_time_is_what_is_granted(cli: Cli, ops: Human, waiting: Waiting) -> None:
+    cli.json("request", "approve", waiting.requests[0], "--reason", "yes", "--ttl", "2m", who="lead")
+
+    assert ops.job(waiting.id)["requests"][0]["granted_ttl"] == 120
+
+
+def test_less_is_approved_and_taken_back_in_one_command_each(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    access = [WRITE]
+    job = cli.json("job", "run", spec(tmp_path, ["sleep", "300"], access=access, data_scope={"tenant": "acme"}))["id"]
+    request = ops.until(job, "awaiting_approval")["requests"][0]["id"]
+
+    done = cli.run("request", "approve", request, "--action", "read", "--ttl", "2m", "-o", "json", who="lead")
+    assert "GRANTED ONLY AS read for 2m" in done.stderr
+    ops.until(job, "running")
+    shown = cli.run("request", "show", request, who="lead").stdout
+    back = cli.json("request", "withdraw", request, "--reason", "no longer needed", who="lead")
+
+    assert "Granted:   read for 2m" in shown
+    assert "(tier 1) approved read for 2m: -" in shown
+    assert back["state"] == "withdrawn"
+    assert "lead withdrew the approval: no longer needed; the request is withdrawn" in cli.run("job", "timeline", job).stdout
+    assert cli.run("request", "withdraw", request, "--reason", "again", who="lead").exit_code == 8
+    cli.run("job", "kill", job, "--yes")
+
+
+def test_access_through_tools_is_approved_for_fewer_calls_than_were_asked_for(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    tools = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}}}
+    access = [{"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Pay back", "tools": tools}]
+    job = cli.json("job", "run", spec(tmp_path, ["sleep", "300"], access=access, data_scope={"tenant": "acme"}))["id"]
+    request = ops.until(job, "awaiting_approval")["requests"][0]["id"]
+    asked, less = "refund-order:calls=3, refund-order:amount<=100", "refund-order:calls=2, refund-order:amount<=50"
+    assert f"Through:   {asked}; no credential is handed over" in cli.run("request", "show", request, who="lead").stdout
+    for wrong, why in (("find-order", "was not asked for; it is for refund-order"), ("refund-order:amount<=much", "<= takes a number")):
+        refused = cli.run("request", "approve", request, "--tool", wrong, who="lead")
+        assert (refused.exit_code, why in refused.stderr) == (2, True), refused.stderr
+
+    bounds = ("--tool", "refund-order:amount<=50", "--tool", "refund-order:calls=2")
+    done = cli.run("request", "approve", request, *bounds, "-o", "json", who="lead")
+    assert f"GRANTED: only {less}" in done.stderr
+    ops.until(job, "running")
+    shown = cli.run("request", "show", request, who="lead").stdout
+
+    assert f"Granted:   write for 5m, only through {less}" in shown
+    assert f"(tier 1) approved write for 5m, only through {less}: -" in shown
+    assert f"through {less}" in " ".join(cli.run("job", "show", job).stdout.split())
+    assert f"lead approved, only through {less}; the request is approved" in cli.run("job", "timeline", job).stdout
+    cli.run("job", "kill", job, "--yes")
+
+
+def test_broken_glass_is_told_to_everyone_until_it_is_reviewed(cli: Cli, ops: Human, waiting: Waiting) -> None:
+    request = waiting.requests[0]
+    assert cli.run("request", "break-glass", request, "--reason", "x", who="lead").exit_code == 6
+
+    done = cli.run("request", "break-glass", request, "--reason", "the shop is down", "--yes", who="oncall")
+    assert (done.exit_code, "BREAKING GLASS for: ops asks for write on refunds-db" in done.stderr) == (0, True)
+    assert ops.until(waiting.id)["state"] == "succeeded"
+    assert "of break-glass approvals: justenough review list" in cli.run("request", "list", who="security").stderr
+    assert request in [item["request_id"] for item in cli.json("review", "list", who="auditor")["items"]]
+    assert cli.run("review", "answer", request, "--reason", "fine", who="lead").exit_code == 2
+
+    cli.json("review", "answer", request, "--justified", "--reason", "it was down", who="lead")
+    assert request not in [item["request_id"] for item in cli.json("review", "list", who="auditor")["items"]]
+    assert "Review: justified, according to lead" in cli.run("request", "show", request, who="auditor").stdout
+
+
+def test_a_delegate_answers_for_who_named_them(cli: Cli, waiting: Waiting) -> None:
+    request = waiting.requests[0]
+    assert cli.run("delegation", "create", "--to", "nobody", "--for", "1h", "--reason", "away", who="lead").exit_code == 5
+    assert cli.run("delegation", "create", "--to", "security", "--for", "long", "--reason", "away", who="lead").exit_code == 2
+    made = cli.json("delegation", "create", "--to", "security", "--for", "1h", "--reason", "away", who="lead")
+    cli.json("request", "claim", request, "--for", "10m", who="security")
+    assert "Claimed: by security until" in cli.run("request", "show", request, who="lead").stdout
+    cli.json("request", "release", request, who="security")
+
+    told = cli.run("request", "approve", request, "--on-behalf-of", "lead", who="security")
+    assert (told.exit_code, "for:     lead, who is away" in told.stderr) == (0, True)
+    assert "security for lead (tier 2) approved" in cli.run("request", "show", request, who="lead").stdout
+    assert made["id"] in [item["id"] for item in cli.json("delegation", "list", who="auditor")["items"]]
+    assert cli.json("delegation", "end", made["id"], who="lead")["ended_at"]
+
+
+def test_from_the_second_tier_on_an_approval_needs_a_reason(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    job = Waiting(cli, ops, tmp_path, [{**ADMIN, "optional": False}])
+    done = cli.run("request", "approve", job.requests[0], who="security")
+    assert (done.exit_code, "--reason is required" in done.stderr) == (2, True)
+    cli.run("request", "deny", job.requests[0], "--reason", "no", who="security")
+
+
+def test_a_denial_ends_the_job_and_its_launchers_waiting_with_6(cli: Cli, waiting: Waiting) -> None:
+    denied = cli.run("request", "deny", waiting.requests[0], "--reason", "not now", "-o", "name", who="lead")
+
+    assert (denied.exit_code, denied.stdout) == (0, f"{waiting.requests[0]}\n")
+    assert cli.run("job", "watch", waiting.id).exit_code == 6
+
+
+def test_no_one_approves_their_own_job(cli: Cli, waiting: Waiting) -> None:
+    done = cli.run("request", "approve", waiting.requests[0], "--reason", "mine")
+
+    assert done.exit_code == 6
+    assert "no one answers for a job that they launched" in done.stderr
+
+
+def test_who_is_in_no_group_that_answers_is_told_which_do(cli: Cli, waiting: Waiting) -> None:
+    done = cli.run("request", "approve", waiting.requests[0], "--reason", "x", who="auditor")
+
+    assert done.exit_code == 6
+    assert "support-leads" in done.stderr
+
+
+def test_answering_twice_is_a_conflict(cli: Cli, waiting: Waiting) -> None:
+    cli.json("request", "approve", waiting.requests[0], "--reason", "yes", who="lead")
+
+    again = cli.run("request", "approve", waiting.requests[0], "--reason", "yes", who="lead")
+
+    assert (again.exit_code, again.stdout) == (8, "")
+
+
+def test_more_time_than_was_asked_for_is_refused_by_its_path(cli: Cli, waiting: Waiting) -> None:
+    done = cli.run("request", "approve", waiting.requests[0], "--reason", "yes", "--ttl", "1h", who="lead")
+
+    assert done.exit_code == 2
+    assert "statement.ttl: must be between 1 and 300 seconds" in done.stderr
+
+
+def test_several_are_answered_each_on_its_own_and_the_worst_code_counts(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    job = Waiting(cli, ops, tmp_path, [WRITE, ADMIN])
+
+    done = cli.run("request", "approve", *job.requests, "r-dev-none-1", "--reason", "both", "-o", "json", who="security")
+
+    assert done.exit_code == 5
+    assert [item["id"] for item in json.loads(done.stdout)["items"]] == job.requests
+    assert "r-dev-none-1: there is no request" in done.stderr
+    assert ops.until(job.id)["state"] == "succeeded"
+
+
+def test_lists_tell_what_waits_for_whom(cli: Cli, waiting: Waiting) -> None:
+    request = waiting.requests[0]
+
+    def listed(who: str, *flags: str) -> bool:
+        return request in [item["id"] for item in cli.json("request", "list", "--job", waiting.id, *flags, who=who)["items"]]
+
+    assert [listed("lead"), listed("lead", "--pending"), listed("lead", "--mine"), listed("ops"), listed("ops", "--mine")] == [True] * 4 + [
+        False
+    ]
+    cli.json("request", "deny", request, "--reason", "no", who="lead")
+    assert [listed("lead"), listed("lead", "--all")] == [False, True]
+    assert cli.run("request", "list", "--all", "--mine", who="lead").exit_code == 2
+
+
+def test_a_request_is_shown_with_the_policies_that_decided(cli: Cli, lead: Human, waiting: Waiting) -> None:
+    shown = cli.run("request", "show", waiting.requests[0], who="lead")
+
+    assert "Policies:  write-at-tier-1" in shown.stdout
+    assert cli.json("request", "show", waiting.requests[0], who="lead") == lead.api.get(f"requests/{waiting.requests[0]}").json()
+
+
+@pytest.mark.parametrize("command", ["withdraw", "break-glass", "deny"])
+def test_an_answer_without_a_reason_is_a_usage_error(cli: Cli, command: str) -> None:
+    for arguments in ((), ("--reason", " ")):
+        done = cli.run("request", command, "r-dev-none-1", *arguments, who="lead")
+        assert done.exit_code == 2
+        assert "--reason is required" in done.stderr
+
+
+@pytest.mark.parametrize("typed,code,state", [("n\n", 1, "pending"), ("y\n", 0, "approved")])
+def test_on_a_terminal_an_approval_asks_first(cli: Cli, ops: Human, waiting: Waiting, typed: str, code: int, state: str) -> None:
+    with on_a_terminal(cli, "request", "approve", waiting.requests[0], "--reason", "yes", who="lead") as (process, terminal):
+        assert b"Approve this?" in shown_on(terminal, b"Approve this?")
+        os.write(terminal, typed.encode())
+        process.wait(30)
+
+    assert process.returncode == code
+    assert ops.job(waiting.id)["requests"][0]["state"] == state
+
+
+def test_with_yes_a_terminal_is_not_asked(cli: Cli, ops: Human, waiting: Waiting) -> None:
+    arguments = ("--yes", "request", "approve", waiting.requests[0], "--reason", "yes")
+    with on_a_terminal(cli, *arguments, who="lead") as (process, terminal):
+        shown_on(terminal, b"Approve this?")
+        process.wait(30)
+
+    assert process.returncode == 0
+    assert ops.job(waiting.id)["requests"][0]["state"] == "approved"
+
+
+def test_one_command_opens_both_locks_and_says_so(cli: Cli, ops: Human, auditor: Human, tmp_path: Path) -> None:
+    payout = {"resource": "payouts-db", "action": "write", "ttl": "5m", "reason": "Pay it out"}
+    job = Waiting(cli, ops, tmp_path, [payout])
+    request = job.requests[0]
+    shown = cli.run("request", "show", request, who="security").stdout
+    assert f"accessor {ops.job(job.id)['requests'][0]['lock']['accessor']}" in shown
+
+    done = cli.run("request", "approve", request, "--reason", "the customer waits", who="security")
+
+    assert done.exit_code == 0, done.stderr
+    assert "vault:   authorized in Vault too; its control group is satisfied" in done.stderr
+    assert ops.until(job.id)["state"] == "succeeded"
+    assert [entry["data"]["resource"] for entry in auditor.ledger(job.id) if entry["type"] == "credential.issued"] == ["payouts-db"]
+    assert cli.json("credential", "prove", job.id, who="auditor")["dead"]
+
+
+def test_a_lock_that_was_authorized_before_can_be_approved_still(cli: Cli, ops: Human, security: Human, tmp_path: Path) -> None:
+    job = Waiting(cli, ops, tmp_path, [{"resource": "payouts-db", "action": "write", "ttl": "5m", "reason": "Pay it out"}])
+    security.authorize(ops.job(job.id)["requests"][0]).raise_for_status()
+    assert cli.json("request", "approve", job.requests[0], "--reason", "yes", who="security")["state"] == "approved"
+    assert ops.until(job.id)["state"] == "succeeded"
+
+
+def test_what_waits_no_more_cannot_be_approved(cli: Cli, ops: Human, shop: Shop, tmp_path: Path) -> None:
+    job = Waiting(cli, ops, tmp_path, [{"resource": "payouts-db", "action": "write", "ttl": "5m", "reason": "Pay it out"}])
+    with shop.admin() as vault:
+        accessor = ops.job(job.id)["requests"][0]["lock"]["accessor"]
+        vault.post("auth/token/revoke-accessor", json={"accessor": accessor}).raise_for_status()
+    refused = cli.run("request", "approve", job.requests[0], "--reason", "yes", who="security")
+    assert refused.exit_code == 8
+    assert "nothing waits in Vault for your authorization any more" in refused.stderr
+    cli.run("job", "cancel", job.id)

@@ -1,0 +1,226 @@
+"""Watching requests: what waits, then each change once, whatever becomes of the stream; a table on a terminal, lines off one."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+
+from console.cli.client import api
+from console.cli.watch import requests
+from tests.console.cli.conftest import ROOT, Cli, on_a_terminal, shown_on, spec
+from tests.console.cli.test_request_commands import WRITE, Waiting
+from tests.console.cli.test_request_table import ANSWER, request
+from tests.support.canned_server import Answering, answering
+from tests.support.people import Human
+
+pytestmark = pytest.mark.servers
+
+PENDING = {**request(), "created_at": "2026-01-01T18:00:00Z"}
+APPROVED = {**PENDING, "state": "approved", "approvals": [ANSWER]}
+OTHER = {**PENDING, "id": "r-2", "state": "denied"}
+
+
+@contextmanager
+def watching(cli: Cli, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Watch as lead, off a terminal."""
+    command = [sys.executable, "-m", "console.cli", "--profile", "lead", "request", "watch", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, env=cli.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+def test_each_change_is_a_line_at_once_and_in_json_the_request_as_the_api_shows_it(
+    cli: Cli, lead: Human, ops: Human, tmp_path: Path
+) -> None:
+    job = Waiting(cli, ops, tmp_path, [WRITE])
+    name = job.requests[0]
+    with watching(cli) as text, watching(cli, "--mine", "-o", "json") as objects:
+        assert text.stdout is not None
+        assert objects.stdout is not None
+        asked = next(line for line in text.stdout if name in line)
+        shown = next(found for found in map(json.loads, objects.stdout) if found["id"] == name)
+
+        cli.json("request", "claim", name, who="lead")
+        claimed = next(line for line in text.stdout if name in line)
+        looked_at = next(found for found in map(json.loads, objects.stdout) if found["id"] == name)
+        cli.json("request", "approve", name, "--reason", "the customer is right", who="lead")
+        answers = [next(line for line in text.stdout if name in line) for _ in range(2)]
+        answered = next(found for found in map(json.loads, objects.stdout) if found["id"] == name)
+
+        text.send_signal(signal.SIGINT)
+        _, told = text.communicate(timeout=20)
+
+    assert "ops asks for write on refunds-db for 5m (from-the-cli): Write a refund; tier 1, 0 of 1, until 20" in asked
+    assert (shown["state"], shown["claim"], shown["approvals"]) == ("pending", None, [])
+    assert f"{name}  claimed by lead until 20" in claimed
+    assert looked_at["claim"]["by"] == "lead"
+    assert [line.rstrip().partition(name)[2] for line in answers] == ["  lead approved: the customer is right", "  is approved"]
+    assert answered == lead.api.get(f"requests/{name}").json()
+    assert (text.returncode, told) == (130, "Stopped watching.\n")
+
+
+def test_a_terminal_shows_a_table_and_rings_for_what_is_new(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    first = Waiting(cli, ops, tmp_path, [WRITE])
+    with on_a_terminal(cli, "request", "watch", "--mine", who="lead", whole=True, columns=40) as (process, terminal):
+        shown = shown_on(terminal, first.requests[0].encode()).decode()
+        shown += shown_on(terminal, b"TIME LEFT 14m").decode()
+        second = Waiting(cli, ops, tmp_path, [WRITE])
+        rung = shown_on(terminal, b"\x07").decode()
+        cli.run("job", "cancel", first.id)
+        gone = shown_on(terminal, f"{first.requests[0]}  is withdrawn".encode())
+        process.send_signal(signal.SIGINT)
+        end = shown_on(terminal, b"never").decode()
+        process.wait(20)
+
+    cli.run("job", "cancel", second.id)
+    assert "WHAT write refunds-db for 5m" in shown
+    assert f"{second.requests[0]}  ops asks for write on refunds-db" in rung
+    assert (process.returncode, end.rstrip().endswith("Stopped watching.")) == (130, True)
+    assert b"is withdrawn" in gone
+    assert "Traceback" not in end
+
+
+def event(position: int, name: str) -> bytes:
+    cloud = {"type": "dev.justenough.approval.decided.v1", "time": "2026-01-01T18:00:00Z", "data": {"request": name}}
+    return f"id: {position}\nevent: approval.decided\ndata: {json.dumps(cloud)}\n\n".encode()
+
+
+class Script:
+    """A console whose streams end, that is away for a while after the first one, and that finally refuses."""
+
+    STREAMS = (event(7, "r-1"), b"", event(7, "r-1") + event(9, "r-2"), b": ping\n\n")
+
+    def __init__(self, console: Answering) -> None:
+        self._original, self._stream = console.answer_to, 0
+        console.routes = {"/requests/r-1": (200, APPROVED), "/requests/r-2": (200, OTHER)}
+
+    def answer_to(self, path: str) -> tuple[int, bytes]:
+        if path.endswith("/events"):
+            self._stream += 1
+            return (200, self.STREAMS[self._stream - 1]) if self._stream <= len(self.STREAMS) else (403, b"{}")
+        if path.partition("?")[0].endswith("/requests"):
+            if self._stream == 2:
+                return 503, b'{"title": "Away", "detail": "Vault is away"}'
+            return 200, json.dumps({"items": [PENDING] if self._stream < 2 else [], "next": None}).encode()
+        return self._original(path)
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_a_console_that_was_away_is_followed_from_the_last_event_and_nothing_is_told_twice(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setattr(requests, "RECONNECT_DELAY_S", 0.01)
+    monkeypatch.setattr(api, "RETRY_DELAY_S", 0.01)
+    with answering() as console:
+        monkeypatch.setattr(console, "answer_to", Script(console).answer_to)
+        done = cli.run("request", "watch", "-o", form, "--console-url", console.address, who="lead")
+        heard = [one for one in console.heard if one.path.endswith("/events")]
+
+    told = [line.split()[1] if form == "table" else json.loads(line)["id"] for line in done.stdout.splitlines()]
+    assert done.exit_code == 6
+    assert [one.headers.get("Last-Event-ID") for one in heard] == [None, "7", "7", "9", "9"]
+    assert told == (["r-1", "r-1", "r-1", "r-2", "r-2"] if form == "table" else ["r-1", "r-1", "r-2"])
+    assert done.stderr.splitlines()[:-1] == ["Connection lost: Vault is away. Reconnecting.", "Reconnected to the console."]
+
+
+class Blocked:
+    """A console whose streams do not come through; a request comes and goes between two looks, and then somebody must log in anew."""
+
+    def __init__(self, stream: tuple[int, bytes]) -> None:
+        self._stream, self._ledger = stream, 0
+
+    def answer_to(self, path: str) -> tuple[int, bytes]:
+        path, _, query = path.partition("?")
+        if path.endswith("/events"):
+            return self._stream
+        if path.endswith("/requests/r-2"):
+            return 200, json.dumps(OTHER).encode()
+        if not path.endswith("/ledger"):
+            return 200, b'{"items": [], "next": null}'
+        after = parse_qs(query)["after"]
+        if after == [str(api.POSITION_BEYOND_END)]:
+            return 200, b'{"items": [], "next": null}'
+        self._ledger += 1
+        entry = {"position": 9, "at": "2026-01-01T18:00:00Z", "type": "approval.decided", "data": {"request": "r-2"}, "job": "j-1"}
+        known = [entry] if after == ["7"] else []
+        return (200, json.dumps({"items": known, "next": None}).encode()) if self._ledger < 3 else (401, b"{}")
+
+
+@pytest.mark.parametrize(
+    "stream,why",
+    [((404, b'{"title": "x", "detail": "no streams here"}'), "no streams here"), ((200, b""), "a proxy may hold them back")],
+)
+def test_where_no_stream_comes_through_the_ledger_is_asked_and_nothing_is_missed(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, stream: tuple[int, bytes], why: str
+) -> None:
+    monkeypatch.setattr(requests, "RECONNECT_DELAY_S", 0.01)
+    monkeypatch.setattr(requests, "POLL_INTERVAL_S", 0.01)
+    with answering() as console:
+        console.headers["Last-Event-ID"] = "7"
+        monkeypatch.setattr(console, "answer_to", Blocked(stream).answer_to)
+        done = cli.run("request", "watch", "-o", "name", "--console-url", console.address, who="lead")
+        streams = [one.headers.get("Last-Event-ID") for one in console.heard if one.path.endswith("/events")]
+
+    assert done.exit_code == 4
+    assert done.stdout.split() == ["r-2"]
+    assert f"Events do not arrive ({why})" in done.stderr
+    assert done.stderr.count("do not arrive") == 1
+    # What happens between the first look and the first event is asked for too.
+    assert set(streams) == {"7"}
+
+
+@pytest.mark.parametrize("arguments,problem", [(("--mine", "--all"), "one of them"), (("-o", "yaml"), "a JSON object per line")])
+def test_what_cannot_be_watched_is_a_usage_error(cli: Cli, arguments: tuple[str, ...], problem: str) -> None:
+    done = cli.run("request", "watch", *arguments, who="lead")
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert problem in done.stderr
+
+
+def test_a_console_that_is_not_there_at_first_is_an_error(cli: Cli) -> None:
+    done = cli.run("request", "watch", "--console-url", "http://127.0.0.1:9", who="lead")
+
+    assert done.exit_code == 1
+    assert "does not answer" in done.stderr
+
+
+def test_a_timeline_is_drawn_on_a_terminal_and_with_entries_it_is_not(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    job = Waiting(cli, ops, tmp_path, [WRITE])
+    shown: dict[tuple[Any, ...], str] = {}
+    for arguments, env in [((), {}), ((), {"NO_COLOR": "1"}), (("--entries",), {})]:
+        with on_a_terminal(cli, "job", "timeline", job.id, *arguments, whole=True, columns=80, **env) as (process, terminal):
+            shown[arguments, *env] = shown_on(terminal, b"never").decode()
+            process.wait(20)
+    cli.run("job", "cancel", job.id)
+
+    drawn, plain, entries = shown.values()
+    assert "asks write refunds-db" in drawn
+    assert "now" in drawn
+    assert "\x1b[33m" in drawn
+    assert "\x1b" not in plain
+    assert all("job.submitted" in text for text in shown.values())
+    assert entries.startswith("SEQ")
+
+
+def test_watching_a_job_on_a_terminal_shows_how_it_stands_and_its_last_output(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    command = ["sh", "-c", "echo out-of-the-job; sleep 60"]
+    job = cli.json("job", "run", spec(tmp_path, command, access=[{**WRITE, "action": "read"}], data_scope={"tenant": "acme"}))["id"]
+    with on_a_terminal(cli, "job", "watch", job, whole=True) as (process, terminal):
+        shown = shown_on(terminal, b"out-of-the-job").decode()
+        cli.run("job", "kill", job, "--no-wait")
+        shown += shown_on(terminal, b"never").decode()
+        process.wait(30)
+
+    assert f"{job}: running, for" in shown
+    assert "holds read refunds-db: issued" in shown
+    assert "  │ out-of-the-job" in shown
+    assert process.returncode == 3

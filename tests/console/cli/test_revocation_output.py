@@ -1,0 +1,182 @@
+"""What kill, revoke, prove and sweep say per credential: what ended it, what may be alive and why, what to do next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from console.cli.render import revocation as aftermath
+from justenough.domain.jobs.states import CredentialState, JobState, RevocationState
+from tests.console.cli.conftest import Cli
+from tests.support.canned_server import Answering, answering
+
+JOB = "j-dev-x"
+
+
+def credential(state: str, number: int = 1, **more: Any) -> dict[str, Any]:
+    """A credential as the API shows it."""
+    ids = {"id": f"c-dev-x-{number}", "job_id": JOB, "resource": "orders-db", "action": "read", "revocable": "now"}
+    times = {"issued_at": "2026-01-31T09:30:00Z", "expires_at": "2026-01-31T09:40:00Z", "revoked_at": None, "confirmed_at": None}
+    return {**ids, **times, "state": state, "confirmed_how": None, "why": None, **more}
+
+
+def job(state: str, revocation: str, *credentials: dict[str, Any]) -> dict[str, Any]:
+    """A job as the API shows it."""
+    proof: dict[str, Any] = {"state": revocation, "confirmed_at": None, "failures": [], "since": None}
+    same = {"id": JOB, "name": "n", "state": state, "exit_code": None, "reason": None, "revocation": proof}
+    return {**same, "credentials": list(credentials)}
+
+
+def test_the_states_are_the_models() -> None:
+    assert {state.value for state in JobState if state.ended} == aftermath.ENDED_JOB_STATES
+    assert set(CredentialState) >= aftermath.DEAD_STATES
+    assert set(RevocationState) >= aftermath.PROVEN_REVOCATION_STATES
+
+
+@pytest.mark.parametrize(
+    "found, dead",
+    [
+        (job("killed", "confirmed", credential("confirmed")), True),
+        (job("killed", "none"), True),
+        (job("killed", "confirmed", credential("confirmed"), credential("expired", 2)), True),
+        (job("killed", "pending", credential("confirmed")), False),
+        (job("killed", "overdue", credential("overdue")), False),
+        (job("running", "none", credential("issued")), False),
+        (job("revoking", "pending", credential("revoked")), False),
+    ],
+)
+def test_a_job_is_dead_once_every_credential_is_and_its_proof_stands(found: dict[str, Any], *, dead: bool) -> None:
+    assert aftermath.job_report(found)["dead"] is dead
+
+
+@pytest.mark.parametrize(
+    "item, at, said",
+    [
+        (
+            credential("confirmed", confirmed_at="2026-01-31T09:35:00Z", confirmed_how="its lease is gone"),
+            "2026-01-31T09:35:00Z",
+            "its lease is gone",
+        ),
+        (credential("expired", why="its time is over"), "2026-01-31T09:40:00Z", "its time is over"),
+        (credential("overdue", why="target shop: away"), "expires 2026-01-31T09:40:00Z", "target shop: away"),
+        (credential("issued"), "expires 2026-01-31T09:40:00Z", "not revoked yet"),
+        (credential("revoking"), "expires 2026-01-31T09:40:00Z", "being revoked"),
+        (credential("revoked"), "expires 2026-01-31T09:40:00Z", "revoked, not confirmed yet"),
+    ],
+    ids=lambda value: value["state"] if isinstance(value, dict) else "",
+)
+def test_each_credential_says_when_and_how_it_died_or_until_when_it_may_live_and_why(item: dict[str, Any], at: str, said: str) -> None:
+    row = aftermath.credential_row(aftermath.with_dead_flag(item))
+    assert row == (item["id"], "orders-db", "read", item["state"], at, said)
+
+
+def next_of(found: dict[str, Any]) -> str:
+    return "\n".join(aftermath.job_report(found)["next"])
+
+
+def test_what_to_do_next_depends_on_what_is_alive() -> None:
+    assert next_of(job("killed", "confirmed", credential("confirmed"))) == ""
+    assert "Check that a worker is running: justenough doctor" in next_of(job("running", "none", credential("issued")))
+    assert "tried without limit" in next_of(job("killed", "overdue", credential("overdue")))
+    assert f"justenough credential prove {JOB}" in next_of(job("killed", "overdue", credential("overdue")))
+    assert "docs/how-to/runbook.md#overdue" in next_of(job("killed", "overdue", credential("overdue")))
+    assert "has not ended yet" in next_of(job("revoking", "confirmed", credential("confirmed")))
+    kept = credential("expired", resource="helpdesk-api", revocable="never")
+    assert next_of(job("killed", "confirmed", kept)) == (
+        "The secret read from helpdesk-api stays valid until its owner changes it: docs/how-to/runbook.md#expired"
+    )
+
+
+def said_by(console: Answering, cli: Cli, *arguments: str, form: str = "table") -> Any:
+    return cli.run(*arguments, "-o", form, "--console-url", console.address)
+
+
+def killed(console: Answering, found: dict[str, Any], note: str | None = None) -> None:
+    """Have a console take a kill and show this job."""
+    console.says(200, {"items": [], "next": None}, "application/json")
+    stopping = {"id": JOB, "state": "running", "note": note}
+    console.routes.update({f"/jobs/{JOB}/kill": (202, stopping), f"/jobs/{JOB}": (200, found)})
+
+
+def test_a_kill_that_is_not_confirmed_within_its_time_says_what_is_alive_and_why_and_ends_with_9(cli: Cli) -> None:
+    with answering() as console:
+        killed(console, job("revoking", "overdue", credential("confirmed"), credential("overdue", 2, why="target shop: away")))
+        done = said_by(console, cli, "job", "kill", JOB, "--timeout", "1s")
+    assert done.exit_code == 9
+    assert done.stdout.splitlines()[-1] == f"{JOB}: revoking; 1 of 2 credentials are dead; revocation overdue"
+    assert "target shop: away" in done.stdout
+    assert "justenough doctor" in done.stderr
+
+
+def test_a_kill_that_no_worker_takes_up_ends_with_9_while_something_is_alive_and_with_7_where_nothing_is(cli: Cli) -> None:
+    with answering() as console:
+        killed(console, job("running", "none", credential("issued")))
+        alive = said_by(console, cli, "job", "kill", JOB, "--timeout", "1s")
+        killed(console, job("pending", "none"))
+        nothing = said_by(console, cli, "job", "kill", JOB, "--timeout", "1s")
+    assert (alive.exit_code, nothing.exit_code) == (9, 7)
+    assert "Check that a worker is running" in alive.stderr
+
+
+def test_a_kill_says_what_was_done_where_the_workflow_could_not_be_told(cli: Cli) -> None:
+    with answering() as console:
+        killed(console, job("killed", "confirmed"), note="its workflow is gone; a sweep was started")
+        done = said_by(console, cli, "job", "kill", JOB)
+    assert done.exit_code == 0
+    assert f"{JOB}: its workflow is gone; a sweep was started" in done.stderr
+    assert done.stdout == f"{JOB}: killed; no credentials were issued\n"
+
+
+def test_a_kill_that_does_not_wait_says_where_to_look(cli: Cli) -> None:
+    with answering() as console:
+        killed(console, job("running", "none"))
+        done = said_by(console, cli, "job", "kill", JOB, "--no-wait")
+        both = said_by(console, cli, "job", "kill", JOB, "--no-wait", "--timeout", "5s")
+    assert (done.exit_code, both.exit_code) == (0, 2)
+    assert f"justenough job show {JOB}" in done.stderr
+
+
+def test_a_credential_that_could_not_be_ended_says_why_and_what_to_do(cli: Cli) -> None:
+    with answering() as console:
+        console.says(202, credential("overdue", why="target shop: away"), "application/json")
+        table = said_by(console, cli, "credential", "revoke", "c-dev-x-1")
+        whole = said_by(console, cli, "credential", "revoke", "c-dev-x-1", form="json")
+    assert table.exit_code == whole.exit_code == 9
+    assert "target shop: away" in table.stdout
+    assert "justenough credential revoke c-dev-x-1" in table.stderr
+    assert f"justenough job kill {JOB}" in table.stderr
+    assert '"dead": false' in whole.stdout
+
+
+def test_a_proof_that_could_not_look_says_so_apart_from_what_is_alive_and_what_is_dead(cli: Cli) -> None:
+    findings = [
+        {"what": "lease database/x", "alive": True, "detail": "alive", "credential": "c-dev-x-1"},
+        {"what": "token a", "alive": False, "detail": "unknown to Vault", "credential": "c-dev-x-1"},
+    ]
+    with answering() as console:
+        report = {"job": JOB, "dead": False, "findings": findings, "failures": ["target h:1/shop: away"], "at": None}
+        console.says(200, report, "application/json")
+        done = said_by(console, cli, "credential", "prove", JOB)
+    assert done.exit_code == 9
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert lines[1] == ["c-dev-x-1", "lease", "database/x", "alive", "alive"]
+    assert lines[3] == ["target", "h:1/shop", "not", "seen", "away"]
+    assert f"justenough job kill {JOB}" in done.stderr
+
+
+def test_a_sweep_says_what_it_did_per_job_and_credential(cli: Cli) -> None:
+    swept = {"looked_at": 4, "revoked": [JOB], "lost": [], "unknown": ["j-dev-z"], "failures": ["j-dev-y: a second look is to come"]}
+    with answering() as console:
+        console.says(404, {"title": "Not Found", "detail": "there is no such job"})
+        shown = job("lost", "confirmed", credential("confirmed", confirmed_how="its lease is gone"))
+        console.routes.update({"/sweep": (200, {**swept, "at": None}), f"/jobs/{JOB}": (200, shown)})
+        table = said_by(console, cli, "sweep")
+        whole = said_by(console, cli, "sweep", form="json")
+    assert table.exit_code == whole.exit_code == 9
+    assert f"{JOB}  revoked     c-dev-x-1" in table.stdout
+    assert "its lease is gone" in table.stdout
+    assert "a second look is to come" in table.stdout
+    assert "j-dev-z  left alone" in table.stdout
+    assert "docs/how-to/runbook.md#of-no-known-job" in table.stderr
+    assert '"did": "failed"' in whole.stdout

@@ -1,0 +1,89 @@
+"""`justenough schedule`: seeing, pausing and running what launches jobs by the clock, against the whole stack."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.console.cli.conftest import Cli
+from tests.support.canned_server import answering
+from tests.support.people import Human
+from tests.support.shop import Shop
+
+pytestmark = pytest.mark.servers
+
+NAME = "nightly-reconcile"
+
+
+def test_schedules_are_listed_and_shown_in_every_form(cli: Cli) -> None:
+    table = cli.run("schedule", "list").stdout.splitlines()
+    assert table[0].split()[:5] == ["NAME", "CRON", "TIMEZONE", "JOB", "OVERLAP"]
+    assert table[1].startswith(f"{NAME}  0 2 * * *  UTC")
+    assert "T02:00:00Z" in table[1]
+    assert cli.run("schedule", "list", "-o", "name").stdout == f"{NAME}\n"
+    (listed,) = cli.json("schedule", "list", who="auditor")["items"]
+    assert cli.json("schedule", "show", NAME)["next"] == listed["next"]
+    assert f"name: {NAME}" in cli.run("schedule", "show", NAME, "-o", "yaml").stdout
+
+
+def test_a_pause_is_told_with_who_and_why_and_ends_when_somebody_says_so(cli: Cli) -> None:
+    paused = cli.json("schedule", "pause", NAME, "--reason", "the books are being closed")
+    assert (paused["paused"], paused["note"]) == (True, "ops: the books are being closed")
+    shown = cli.run("schedule", "show", NAME, who="auditor").stdout
+    assert "State:   paused" in shown
+    assert "Note:    ops: the books are being closed" in shown
+    assert not cli.json("schedule", "unpause", NAME)["paused"]
+    told = cli.run("ledger", "list", "--type", "schedule.paused", "--type", "schedule.unpaused", who="auditor").stdout
+    assert f"ops pauses the schedule {NAME}: the books are being closed" in told
+    assert f"ops lets the schedule {NAME} go on" in told
+
+
+def test_it_is_run_now_once_per_key_and_its_jobs_are_shown(cli: Cli, auditor: Human, shop: Shop) -> None:
+    shop.forget_refunds()
+    job = cli.run("schedule", "run", NAME, "--reason", "to see it", "--idempotency-key", "cli-1", "-o", "name").stdout.strip()
+    assert cli.json("schedule", "run", NAME, "--reason", "to see it", "--idempotency-key", "cli-1")["id"] == job
+    assert auditor.until(job)["state"] == "succeeded"
+    lines = cli.run("schedule", "show", NAME).stdout.splitlines()
+    (line,) = [line for line in lines if line.startswith(job)]
+    assert line.split()[1] == "succeeded"
+    assert "run now by ops: to see it" in line
+
+
+@pytest.mark.parametrize(
+    "words, who, code, why",
+    [
+        (("show", "weekly"), "ops", 5, "there is no schedule weekly"),
+        (("pause", NAME), "ops", 2, "--reason is required"),
+        (("pause", NAME, "--reason", "x"), "auditor", 6, "needs one of the groups: ops"),
+        (("run", NAME), "lead", 6, "needs one of the groups: ops"),
+        (("run", " "), "ops", 2, "the id is empty"),
+    ],
+)
+def test_what_cannot_be_done_says_why(cli: Cli, words: tuple[str, ...], who: str, code: int, why: str) -> None:
+    done = cli.run("schedule", *words, who=who)
+    assert (done.exit_code, why in done.stderr) == (code, True), done.stderr
+
+
+def test_a_job_that_has_not_ended_is_a_conflict_and_without_temporal_nothing_is_guessed(cli: Cli) -> None:
+    view: dict[str, object] = {
+        "name": "a",
+        "cron": "* * * * *",
+        "timezone": "UTC",
+        "job": "jobs/a.yaml",
+        "params": {},
+        "overlap": "skip",
+        "paused": None,
+        "note": None,
+        "next": [],
+        "missed": None,
+        "jobs": [],
+        "skipped": [],
+        "problem": "Temporal does not answer",
+    }
+    with answering() as console:
+        console.routes["/schedules/a"] = (200, view)
+        console.says(409, {"detail": "the job that it launched last has not ended: j-1"})
+        refused = cli.run("schedule", "run", "a", "--console-url", console.address)
+        shown = cli.run("schedule", "show", "a", "--console-url", console.address)
+    assert (refused.exit_code, "has not ended: j-1" in refused.stderr) == (8, True), refused.stderr
+    assert "State:   unknown" in shown.stdout
+    assert "Problem: Temporal does not answer" in shown.stdout

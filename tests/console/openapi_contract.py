@@ -1,0 +1,185 @@
+"""The console held against its own OpenAPI document by schemathesis, as one person or as nobody. Decides nothing of what is right: the document does."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import schemathesis
+from hypothesis import strategies
+from schemathesis.core.failures import Failure
+from schemathesis.engine import Status, events, from_schema
+from schemathesis.engine.recorder import ScenarioRecorder
+from schemathesis.schemas import BaseSchema
+
+from tests.support.plain_http import NO_TLS
+
+SEED = 20_260_501
+EXAMPLES = 4
+"""Random requests per operation and kind, beside those that the schema itself makes (bounds, wrong types, missing and unknown keys)."""
+STREAM = 4.0
+"""Seconds after which a stream that has nothing to tell is left."""
+CHECKS: dict[str, Any] = {
+    # A decision without If-Match is 428, which says what is missing; one about an unknown request is 404 before that.
+    "missing_required_header": {"expected-statuses": [401, 403, 404, 422, 428]},
+    # It asks each operation again without a token; the run as nobody does that for all of them.
+    "ignored_auth": {"enabled": False},
+}
+GIVEN = ("cursor", "query.cursor", "query.since")
+"""Places of which no schema can say what is right: what we gave out ourselves, and a time that must be before another."""
+SIGNED = ("launch_job", "decide_request", "review_request", "delegate")
+"""What these are sent is signed, and holds what the catalog, a request or a person's key must agree with."""
+ADDRESS = ("query.", "path.", "header.")
+NO_TEXT = "must not contain a NUL character"
+
+
+def bundle(**files: str) -> bytes:
+    """Return a gzipped tar of these files."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text.encode())
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    return gzip.compress(packed.getvalue(), mtime=0)
+
+
+schemathesis.openapi.media_type("application/gzip", strategies.sampled_from([bundle(main="true"), bundle(other="false")]))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer: to which operation's request, whether by its own method, and the status."""
+
+    operation: str
+    method: str
+    status: int
+
+    @property
+    def was_meant(self) -> bool:
+        """Whether the request was one of the operation, not one that tries another method."""
+        return self.operation.startswith(f"{self.method} ")
+
+
+@dataclass
+class Run:
+    """What came of a run: every answer, and everything that was not as the document says."""
+
+    answers: list[Answer] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+
+    @property
+    def succeeded(self) -> set[str]:
+        """The operations that answered 2xx at least once."""
+        return {answer.operation for answer in self.answers if answer.was_meant and 200 <= answer.status < 300}
+
+
+def schema_of(
+    address: str, *, token: str | None = None, ids: Mapping[str, Sequence[str]] | None = None, only_reads: bool = False
+) -> BaseSchema:
+    """Return the schema that a console tells, bound to it; about half of the ids in addresses are these, by the parameter's name."""
+    ids = ids or {}
+    reads = [{"exclude-method": "GET", "enabled": False}] if only_reads else []
+    config = schemathesis.Config.from_dict(
+        {
+            "seed": SEED,
+            "base-url": address,
+            "headers": {"Authorization": f"Bearer {token}"} if token else {},
+            "continue-on-failure": True,
+            "max-stream-events": 1,
+            "request-timeout": 60,
+            "dictionaries": {name: {"values": list(values)} for name, values in ids.items()},
+            "parameters": {f"path.{name}": {"dictionary": name, "probability": 0.5} for name in ids},
+            "generation": {
+                "deterministic": True,
+                "max-examples": EXAMPLES,
+                "no-shrink": True,
+                "database": "none",
+                # The token is ours to give or to leave out.
+                "with-security-parameters": False,
+            },
+            "phases": {
+                # Answers' ids would make a run depend on what else is there, and kill it.
+                **{phase: {"extra-data-sources": {"responses": False}} for phase in ("examples", "fuzzing")},
+                # Three of the eight methods that an address may not take stand for all of them.
+                "coverage": {"extra-data-sources": {"responses": False}, "unexpected-methods": ["OPTIONS", "PATCH", "DELETE"]},
+                "stateful": {"max-steps": 4},
+            },
+            "checks": CHECKS,
+            "operations": [{"include-tag": "events", "request-timeout": STREAM}, *reads],
+        }
+    )
+    schema = schemathesis.openapi.from_dict(
+        httpx.get(f"{address}/openapi.json", timeout=60, trust_env=False, verify=NO_TLS).json(), config=config
+    )
+    schema.hook("filter_failure")(_is_finding)
+    schema.hook("map_case")(_streams_from_the_first)
+    return schema
+
+
+def run(schema: BaseSchema) -> Run:
+    """Ask everything, and return what was not as it should be. Blocking."""
+    seen = Run()
+    for told in from_schema(schema).execute():
+        match told:
+            case events.ScenarioFinished():
+                seen.answers += _answers(told.recorder)
+                seen.findings += _findings(told.recorder)
+            case events.NonFatalError():
+                seen.findings.append(f"{told.label}: {told.value!r}")
+            case events.FatalError():
+                seen.findings.append(repr(told.exception))
+            case _:
+                pass
+    return seen
+
+
+def _is_finding(_context: object, failure: Failure, case: schemathesis.Case[Any], response: schemathesis.Response) -> bool:
+    """Whether a failure is one: a 422 is a right answer to well-formed input where all that it names is what no schema can describe.
+
+    So is a 412 to a digest in If-Match that is another than the request's.
+    """
+    signed = case.operation.definition.raw["operationId"] in SIGNED
+    if failure.title != "Schema-valid request rejected" or response.status_code not in {412, 422}:
+        return True
+    if response.status_code == 412:
+        return not signed
+    return not all(_is_beyond(error, signed=signed) for error in response.json()["errors"])
+
+
+def _is_beyond(error: dict[str, str], *, signed: bool) -> bool:
+    in_content = signed and not error["path"].startswith(ADDRESS)
+    return in_content or error["path"] in GIVEN or error["message"] == NO_TEXT
+
+
+def _streams_from_the_first(_context: object, case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
+    """Follow from the ledger's first entry where the position is well said or left out: after it or from now on, nothing might come."""
+    if case.operation.tags != ["events"]:
+        return case
+    after = str(case.query.get("after", 0))
+    if after.isdigit() and int(after) <= 2**53:
+        case.query["after"] = 0
+    if str(case.headers.get("Last-Event-ID", "")).isdigit():
+        case.headers["Last-Event-ID"] = "0"
+    return case
+
+
+def _answers(recorder: ScenarioRecorder) -> Iterator[Answer]:
+    for name, interaction in recorder.interactions.items():
+        if interaction.response is not None:
+            operation = recorder.cases[name].value.operation.label
+            yield Answer(operation, interaction.request.method, interaction.response.status_code)
+
+
+def _findings(recorder: ScenarioRecorder) -> Iterator[str]:
+    for name, checks in recorder.checks.items():
+        for check in checks:
+            if check.status is Status.FAILURE and check.failure_info is not None:
+                case, interaction = recorder.cases[name].value, recorder.interactions.get(name)
+                said = interaction.response.content[:400] if interaction and interaction.response else b""
+                yield f"{check.name}: {check.failure_info.failure.message}\n  {case.as_curl_command()[:600]}\n  {said!r}"

@@ -1,0 +1,371 @@
+"""Notifications through Apprise to a real receiver: who is told, once, in which words; how they learn that it is settled; what is never spoken to."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from console.outbox import Dispatcher, dispatcher, senders, subscription_worker
+from justenough.adapters.outbound import apprise_sender
+from justenough.domain.core.secret import Secret
+from justenough.domain.integrations.notifications import Notice
+from justenough.domain.ledger.events import Event, EventType, build_event
+from tests.adapters.store import event_samples
+from tests.adapters.store.event_samples import JOB, NOW, answered, decided, ended, job_id, later, opened, part, requested, submitted
+from tests.console.outbox_rig import OTHERS, PEOPLE, Town
+from tests.support.webhook_receiver import Receiver
+
+pytestmark = pytest.mark.servers
+
+ASKING = ["approval.opened", "approval.escalated", "review.opened", "revocation.overdue", "credential.overdue"]
+SAID = Notice(title="A title", body="A body")
+
+
+@pytest.fixture
+async def chat() -> AsyncIterator[Receiver]:
+    async with Receiver().listening() as found:
+        yield found
+
+
+@pytest.fixture
+async def mail() -> AsyncIterator[Receiver]:
+    async with Receiver().listening() as found:
+        yield found
+
+
+def apprise_url(receiver: Receiver, token: str = "t0k3n") -> str:
+    return f"json://127.0.0.1:{receiver.port}/{token}"
+
+
+def people(name: str = "leads", **more: Any) -> dict[str, Any]:
+    return {"name": name, "on": ASKING, "to": [PEOPLE], "tiers": [1], "allow_private": True, **more}
+
+
+async def notifying(town: Town, *entries: dict[str, Any]) -> Dispatcher:
+    town.configured(notify=list(entries))
+    found = town.office()
+    await town.told(found)
+    return found
+
+
+def titles(receiver: Receiver) -> list[str]:
+    return [message["title"] for message in receiver.events]
+
+
+def waits(tier: int = 1, job: str = JOB) -> list[Any]:
+    return [submitted(job), requested(job), decided("needs_approval", job, tier=tier), opened(job, tier=tier)]
+
+
+def passed_alone() -> Event:
+    request = part(JOB, "r")
+    data = {"request": request, "person": "e-chief", "name": "chief", "tiers": [1], "groups": ["support-leads"], "reason": "It burns"}
+    return build_event(EventType.REVIEW_OPENED, JOB, at=NOW, about=request, **data)
+
+
+async def test_those_who_are_asked_are_told_once_and_then_how_it_ended(town: Town, chat: Receiver) -> None:
+    await town.secret(PEOPLE, chat=apprise_url(chat))
+    console = await notifying(town, people())
+    town.happened(*waits())
+    await town.told(console)
+    await town.told(console)
+    (got,) = chat.got
+    assert got.path == "/t0k3n"
+    assert got.json["title"] == "Approval needed (tier 1): write on Orders database"
+    assert "refund-triage by agent refund-agent 1.4, launched by ops, requests write" in got.json["message"]
+    assert "“Write the refund”" in got.json["message"]
+    assert town.deps.store.outbox.unsettled_notices("leads", JOB)[0].target == f"{PEOPLE}#chat"
+    town.happened(answered("approved"))
+    await town.told(console)
+    town.happened(ended("succeeded"))
+    await town.told(console)
+    assert titles(chat)[1:] == ["Settled: write on Orders database for refund-triage"]
+    assert chat.events[1]["message"] == "lead decided: approved: “Looks right”. No action needed."
+    assert town.deps.store.outbox.unsettled_notices("leads", JOB) == ()
+
+
+async def test_only_the_tier_asked_is_told_and_a_climb_tells_the_next_and_releases_the_one_before(
+    town: Town, chat: Receiver, mail: Receiver
+) -> None:
+    await town.secret(PEOPLE, chat=apprise_url(chat))
+    await town.secret(OTHERS, chat=apprise_url(mail))
+    console = await notifying(town, people(), people("chiefs", to=[OTHERS], tiers=[2, 3]))
+    town.happened(*waits())
+    await town.told(console)
+    assert (len(chat.got), len(mail.got)) == (1, 0)
+    town.happened(opened(tier=2, escalated=True))
+    await town.told(console)
+    assert titles(mail) == ["Approval needed (tier 2): write on Orders database"]
+    assert "escalated to tier 2" in chat.events[1]["message"]
+    town.happened(answered("denied", person="chief", decision="deny"))
+    await town.told(console)
+    assert (len(chat.got), len(mail.got)) == (2, 2)
+    assert "decided: denied" in mail.events[1]["message"]
+
+
+async def test_who_answers_for_both_tiers_is_asked_again_and_released_once(town: Town, chat: Receiver) -> None:
+    await town.secret(PEOPLE, chat=apprise_url(chat))
+    console = await notifying(town, people(tiers=[1, 2]))
+    town.happened(*waits())
+    await town.told(console)
+    town.happened(opened(tier=2, escalated=True))
+    await town.told(console)
+    town.happened(answered("approved"))
+    await town.told(console)
+    assert [title.split(":")[0] for title in titles(chat)] == ["Approval needed (tier 1)", "Approval needed (tier 2)", "Settled"]
+
+
+async def test_what_was_answered_meanwhile_is_told_to_nobody(town: Town, chat: Receiver) -> None:
+    await town.secret(PEOPLE, chat=apprise_url(chat))
+    console = await notifying(town, people())
+    town.happened(*waits(), answered("approved"))
+    await town.told(console)
+    assert chat.got == []
+
+
+async def test_a_job_that_ends_releases_those_who_were_asked(town: Town, chat: Receiver) -> None:
+    await town.secret(PEOPLE, chat=apprise_url(chat))
+    console = await notifying(town, people())
+    town.happened(*waits())
+    await town.told(console)
+    town.happened(ended("killed"))
+    await town.told(console)
+    assert "The job has ended: killed." in chat.events[1]["message"]
+
+
+async def test_of_several_services_only_the_one_that_failed_is_tried_again(town: Town, chat: Receiver, mail: Receiver) -> None:
+    await town.secret(PEOPLE, chat=apprise_url(chat), mail=apprise_url(mail))
+    mail.answer = lambda number: 500 if number == 0 else 204
+    console = await notifying(town, people())
+    town.happened(*waits())
+    await town.told(console)
+    assert town.standing("leads").pending == 1
+    town.clock.on(7)
+    await town.told(console)
+    assert (len(chat.got), len(mail.got)) == (1, 2)
+    mail.answer = lambda number: 500 if number == 2 else 204
+    town.happened(answered("approved"))
+    await town.told(console)
+    town.clock.on(7)
+    await town.told(console)
+    assert (len(chat.got), len(mail.got)) == (2, 4)
+    assert town.standing("leads").pending == 0
+
+
+async def test_another_console_or_a_restart_tells_nobody_twice(town: Town, chat: Receiver) -> None:
+    await town.secret(PEOPLE, chat=apprise_url(chat))
+    first = await notifying(town, people())
+    town.happened(*waits())
+    await town.told(first)
+    second = town.office()
+    town.clock.on(dispatcher.LEASE_TTL_S + 1)
+    await town.told(second)
+    await town.told(first)
+    town.happened(answered("approved"))
+    await town.told(first)
+    await town.told(second)
+    assert len(chat.got) == 2
+
+
+async def test_a_revocation_that_stays_overdue_is_told_once_and_its_end_too(town: Town, chat: Receiver) -> None:
+    await town.secret(PEOPLE, chat=apprise_url(chat))
+    console = await notifying(town, people())
+    town.happened(
+        submitted(),
+        event_samples.issued(),
+        ended("failed"),
+        event_samples.revoking(),
+        event_samples.overdue(),
+        event_samples.overdue(attempt=2),
+    )
+    await town.told(console)
+    assert titles(chat) == [f"Access is not revoked: {JOB}"]
+    town.happened(event_samples.proved())
+    await town.told(console)
+    assert chat.events[1]["message"] == "All access revoked and verified. No action needed."
+
+
+async def test_who_is_told_released_and_told_again_at_once_is_released_once_more(town: Town, chat: Receiver) -> None:
+    await town.secret(PEOPLE, chat=apprise_url(chat))
+    console = await notifying(town, people())
+    town.happened(submitted(), event_samples.issued(), ended("failed"), event_samples.overdue(at=later(1)))
+    town.happened(
+        event_samples.proved(at=later(2)), event_samples.issued(number=2, at=later(3)), event_samples.overdue(at=later(4), attempt=2)
+    )
+    await town.told(console)
+    town.happened(event_samples.proved(at=later(5), about="sweep"))
+    await town.told(console)
+    await town.told(console)
+    assert [title.split(":")[0] for title in titles(chat)] == ["Revocation overdue", "Settled"] * 2
+
+
+async def test_what_asks_nobody_is_written_down_nowhere(town: Town, chat: Receiver) -> None:
+    await town.secret(PEOPLE, chat=apprise_url(chat))
+    console = await notifying(town, people())
+    town.happened(*(fact for number in range(1, 21) for fact in (submitted(job_id(number)), ended("failed", job_id(number)))))
+    await town.told(console)
+    assert town.standing("leads").behind == 40
+    town.clock.on(subscription_worker.SAVE_POSITION_INTERVAL_S)
+    await town.told(console)
+    standing = town.standing("leads")
+    assert (standing.behind, standing.delivered, chat.got) == (0, 0, [])
+
+
+async def test_a_review_is_told_to_those_who_were_passed(town: Town, chat: Receiver) -> None:
+    await town.secret(PEOPLE, chat=apprise_url(chat))
+    console = await notifying(town, people())
+    town.happened(*waits())
+    await town.told(console)
+    town.happened(answered("approved", person="chief", decision="break_glass"), passed_alone())
+    await town.told(console)
+    assert [title.split(":")[0] for title in titles(chat)] == ["Approval needed (tier 1)", "Settled", "Review needed"]
+
+
+async def test_one_who_is_not_there_any_more_does_not_hold_the_others_up(town: Town, chat: Receiver, mail: Receiver) -> None:
+    await town.secret(PEOPLE, chat=apprise_url(chat), mail=apprise_url(mail))
+    console = await notifying(town, people())
+    town.happened(*waits())
+    await town.told(console)
+    await town.secret(PEOPLE, chat=apprise_url(chat))
+    town.clock.on(senders.URLS_TTL_S)
+    town.happened(answered("approved"))
+    await town.told(console)
+    assert (len(chat.got), len(mail.got)) == (2, 1)
+    assert town.deps.store.outbox.unsettled_notices("leads", JOB) == ()
+
+
+async def test_a_secret_that_cannot_be_had_loses_no_message(town: Town, chat: Receiver) -> None:
+    console = await notifying(town, people(to=["kv/data/je/notify/nobody"]))
+    town.happened(*waits())
+    await town.told(console)
+    assert "kv/data/je/notify/nobody" in (town.standing("leads").why or "")
+    await town.secret(PEOPLE, chat=apprise_url(chat))
+    town.configured(notify=[people()])
+    await town.told(console)
+    assert len(chat.got) == 1
+
+
+async def test_the_urls_are_nowhere_but_in_vault(
+    town: Town, chat: Receiver, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    await town.secret(PEOPLE, chat=apprise_url(chat, "canary-of-the-chat"), broken="slack://canary-of-the-chat")
+    chat.answer = lambda _: 500
+    console = await notifying(town, people())
+    town.happened(*waits())
+    await town.told(console)
+    assert len(chat.got) == 1, "the control: it was sent there"
+    assert "canary-of-the-chat" in chat.got[0].path
+    written = town.folder.parent / "store.db"
+    kept = b"".join(file.read_bytes() for file in written.parent.glob("store.db*"))
+    assert b"canary-of-the-chat" not in kept
+    assert b"approval.opened" in kept, "the control: what is kept can be found"
+    assert "canary-of-the-chat" not in caplog.text + "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///tmp/x",
+        "dbus://",
+        "syslog://",
+        "exec://id",
+        "mqtt://127.0.0.1/x",
+        "apprises://127.0.0.1/token",
+        "gnome://",
+        "rsyslog://127.0.0.1",
+        "https://hooks.slack.com/services/T/B/canary",
+        "canary-without-a-scheme",
+        "",
+        "workflows://host:443/w/s?template=/etc/passwd",
+        "workflows://host:443/w/s?a=b;template=/etc/passwd",
+        "workflows://host:443/w/s?%74empl%61te=/etc/passwd",
+        "workflows://host:443/w/s?a=b&+template=/etc/passwd",
+        "workflows://host:443/w/s?a=b? template =/etc/passwd",
+        "mailtos://u:canary@example.com?PgpKey=/etc/passwd",
+        "mailtos://u:canary@example.com?pgp=sign&pgpprv=/etc/passwd",
+        "mailtos://u:canary@example.com?pgppub=http://169.254.169.254/latest",
+        "mailtos://u:canary@example.com?wkd=yes",
+        "jsons://",
+        "slack://canary",
+    ],
+)
+async def test_what_is_no_web_service_is_not_spoken_to(url: str) -> None:
+    outcome = apprise_sender.send(Secret(url), SAID, private=True)
+    assert outcome.fault == "refused", outcome
+    assert "canary" not in outcome.why
+
+
+@pytest.mark.parametrize(
+    "url, why",
+    [
+        ("json://{}", "is not encrypted"),
+        ("jsons://{}", "private network"),
+        ("ntfys://{}/topic", "private network"),
+    ],
+)
+async def test_a_service_in_ones_own_network_needs_to_be_allowed(chat: Receiver, url: str, why: str) -> None:
+    outcome = apprise_sender.send(Secret(url.format(f"127.0.0.1:{chat.port}")), SAID, private=False)
+    assert (outcome.fault, why in outcome.why, chat.got) == ("refused", True, [])
+    assert apprise_sender.send(Secret("json://169.254.169.254/x"), SAID, private=True).fault == "refused"
+
+
+async def test_a_redirect_of_a_service_is_not_followed_and_counts_as_not_taken_whatever_its_url_says(
+    town: Town, chat: Receiver, mail: Receiver
+) -> None:
+    chat.answer = lambda _: (302, {"location": mail.url})
+    await town.secret(PEOPLE, chat=f"{apprise_url(chat)}?redirect=yes&optional=yes&retry=3")
+    console = await notifying(town, people())
+    town.happened(*waits())
+    await town.told(console)
+    assert (len(chat.got), mail.got) == (1, [])
+    assert town.standing("leads").pending == 1
+
+
+async def test_many_requests_are_each_told(town: Town, chat: Receiver) -> None:
+    await town.secret(PEOPLE, chat=apprise_url(chat))
+    console = await notifying(town, people())
+    town.happened(*(fact for number in range(1, 6) for fact in waits(job=job_id(number))))
+    await town.told(console)
+    assert len(chat.got) == 5
+    assert {message["message"].rpartition(" ")[2] for message in chat.events} == {part(job_id(number), "r") for number in range(1, 6)}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"zulip://bot@localhost.localdomain/{'a' * 32}",
+        "mailtos://user:password@example.com?smtp=127.0.0.1&to=a@example.com",
+        "workflows://127.0.0.1:443/workflow/signature",
+        "gotifys://127.0.0.1/token",
+        "mmosts://127.0.0.1/3ccdd113474722377935511fc85d3dd4",
+        "rockets://user:password@127.0.0.1/#channel",
+        "nctalks://user:password@127.0.0.1/room",
+        "forms://127.0.0.1",
+        "xmls://127.0.0.1",
+    ],
+)
+def test_wherever_the_url_says_where_a_service_is_that_is_looked_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *rest, **more: real("127.0.0.1" if "localdomain" in host else host, *rest, **more)
+    )
+    outcome = apprise_sender.send(Secret(url), SAID, private=False)
+    assert (outcome.fault, "private network" in outcome.why) == ("refused", True), outcome
+
+
+def test_the_document_names_the_services_that_are_spoken_to() -> None:
+    text = (
+        (Path(__file__).parents[3] / "docs" / "reference" / "events.md")
+        .read_text()
+        .partition("**Supported services.**")[2]
+        .partition("Parameters")[0]
+    )
+    assert set(re.findall(r"`([a-z0-9]+)`", text)) - {"s"} == apprise_sender.HOSTED_SCHEMES | apprise_sender.SELF_HOSTED_SCHEMES
+    assert {f"{plain}s" for plain in apprise_sender.PLAINTEXT_SCHEMES} <= apprise_sender.SELF_HOSTED_SCHEMES
+    assert not apprise_sender.HOSTED_SCHEMES & apprise_sender.SELF_HOSTED_SCHEMES

@@ -1,0 +1,200 @@
+"""What people see and do about events out over the API, and that a console that is killed at the worst moment loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import httpx
+import pytest
+
+from console.outbox import Dispatcher
+from console.outbox.signing_secrets import SigningSecrets
+from justenough.adapters.configuration.folder import ConfigFolder
+from justenough.adapters.configuration.settings import Settings
+from justenough.services.dependencies import utc_now
+from tests.adapters.store.event_samples import job_id, submitted
+from tests.console.outbox_rig import CURRENT, PEOPLE, SECRET, Town, folder_with
+from tests.console.served_console import Human, Served, serving
+from tests.support.webhook_receiver import HANG, Receiver
+
+pytestmark = pytest.mark.servers
+
+HOOK = {"name": "siem", "events": ["*"], "signing_secret": SECRET, "allow_private": True}
+
+
+@dataclasses.dataclass(frozen=True)
+class Api:
+    """A console that serves and delivers by itself."""
+
+    http: httpx.AsyncClient
+    people: dict[str, Human]
+
+    async def get(self, path: str, who: str) -> httpx.Response:
+        return await self.http.get(f"/api/v1{path}", headers=self.people[who].bearer)
+
+    async def post(self, path: str, who: str) -> httpx.Response:
+        return await self.http.post(f"/api/v1{path}", headers=self.people[who].bearer)
+
+    async def until(self, path: str, what: Callable[[Any], bool]) -> Any:
+        """Return what a path says, once it says that."""
+        async with asyncio.timeout(180):
+            while True:
+                found = (await self.get(path, "lead")).raise_for_status().json()
+                if what(found):
+                    return found
+                await asyncio.sleep(0.1)  # The API tells of deliveries in no other way.
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver().listening() as found:
+        yield found
+
+
+@pytest.fixture
+async def api(served: Served, town: Town, receiver: Receiver) -> AsyncIterator[Api]:
+    """Serves a webhook, and a notification whose people's addresses nobody has kept."""
+    people = {"name": "leads", "on": ["approval.opened"], "to": [PEOPLE], "tiers": [1], "allow_private": True}
+    folder_with(town.folder, webhooks=[{**HOOK, "url": receiver.url}], notify=[people])
+    await town.secret(PEOPLE, chat=f"json://127.0.0.1:{receiver.port}/canary-of-the-chat")
+    deps = dataclasses.replace(town.deps, config=ConfigFolder(town.folder), now=utc_now, ticks=monotonic)
+    console = dataclasses.replace(served.console, deps=deps, dispatcher=Dispatcher(deps, SigningSecrets(deps.vault)))  # type: ignore[arg-type] # the console's own Vault
+    async with serving(console) as http:
+        found = Api(http, served.people)
+        await found.until("/webhooks", lambda said: {item["state"] for item in said["items"]} == {"ok"})
+        yield found
+
+
+async def test_how_each_subscription_stands_is_told_to_who_reads_everything(api: Api, town: Town, receiver: Receiver) -> None:
+    receiver.answer = lambda _: 410
+    town.happened(submitted(job_id(1)))
+    said = await api.until("/webhooks", lambda found: [(item["dead"], item["lag_seconds"]) for item in found["items"]] == [(0, 0), (1, 0)])
+    people, hook = said["items"]
+    assert (people["name"], people["kind"], people["to"], people["tiers"]) == ("leads", "notify", [PEOPLE], [1])
+    assert (hook["name"], hook["kind"], hook["to"], hook["events"]) == ("siem", "webhook", [receiver.url], ["*"])
+    assert (hook["state"], hook["why"], hook["dead"], hook["pending"], hook["lag_seconds"]) == ("failing", "410 Gone", 1, 0, 0)
+    assert (await api.get("/webhooks", "auditor")).json() == said
+    listed = (await api.get("/webhooks/siem/deliveries?state=dead", "auditor")).json()
+    (dead,) = listed["items"]
+    assert (dead["type"], dead["job"], dead["state"], dead["next_at"]) == ("job.submitted", job_id(1), "dead", None)
+    assert (await api.get("/webhooks/siem/deliveries?state=pending", "auditor")).json()["items"] == []
+    numbers = (await api.http.get("/metrics")).text
+    assert 'justenough_webhook_dead{kind="webhook",subscription="siem"} 1.0' in numbers
+    assert 'justenough_webhook_pending{kind="webhook",subscription="siem"} 0.0' in numbers
+    assert 'justenough_webhook_lag_seconds{kind="notify",subscription="leads"} 0.0' in numbers
+
+
+async def test_dead_letters_are_sent_again_by_who_approves(api: Api, town: Town, receiver: Receiver) -> None:
+    receiver.answer = lambda number: 410 if number < 2 else 204
+    town.happened(submitted(job_id(1)))
+    (dead,) = (await api.until("/webhooks/siem/deliveries?state=dead", lambda found: bool(found["items"])))["items"]
+    path = f"/webhooks/siem/deliveries/{dead['id']}/resend"
+    assert [(await api.post(path, who)).status_code for who in ("auditor", "ops", "nobody")] == [403, 403, 403]
+    answer = await api.post(path, "lead")
+    assert (answer.status_code, answer.json()) == (202, {"subscription": "siem", "resent": 1})
+    await receiver.until(2)
+    await api.until("/webhooks/siem/deliveries?state=dead", lambda found: bool(found["items"]))
+    answer = await api.post("/webhooks/siem/resend", "lead")
+    assert (answer.status_code, answer.json()) == (202, {"subscription": "siem", "resent": 1})
+    await receiver.until(3)
+    await api.until("/webhooks/siem/deliveries", lambda found: not found["items"])
+    assert (await api.post(path, "lead")).status_code == 404
+    assert (await api.post("/webhooks/siem/resend", "lead")).json()["resent"] == 0
+
+
+async def test_a_test_is_sent_once_and_says_what_became_of_it(api: Api, receiver: Receiver) -> None:
+    assert (await api.post("/webhooks/siem/test", "auditor")).status_code == 403
+    for name in ("siem", "leads"):
+        answer = await api.post(f"/webhooks/{name}/test", "lead")
+        assert (answer.status_code, answer.json()["arrived"]) == (200, True), answer.text
+    assert receiver.events[0]["type"] == "dev.justenough.webhook.tested.v1"
+    assert receiver.got[0].why_not_signed(CURRENT, utc_now()) is None
+    assert receiver.events[1]["title"] == "JustEnough: a test"
+    receiver.answer = lambda _: 500
+    for name, why in (("siem", "500 Internal Server Error"), ("leads", "the service did not take it")):
+        assert (await api.post(f"/webhooks/{name}/test", "lead")).json() == {"subscription": name, "arrived": False, "detail": why}
+    assert len(receiver.got) == 4
+
+
+async def test_who_is_unknown_or_gone_is_said_so(api: Api, town: Town, receiver: Receiver) -> None:
+    for path in ("/webhooks/other/deliveries", "/webhooks/other/deliveries?state=dead"):
+        assert (await api.get(path, "lead")).status_code == 404
+    for path in ("/webhooks/other/resend", "/webhooks/other/test", "/webhooks/other/deliveries/d-1/resend"):
+        assert (await api.post(path, "lead")).status_code == 404
+    assert [(await api.get("/webhooks", who)).status_code for who in ("ops", "nobody")] == [403, 403]
+    assert (await api.get("/webhooks/siem/deliveries?state=lost", "lead")).status_code == 422
+    folder_with(town.folder, webhooks=[{**HOOK, "name": "other", "url": receiver.url}])
+    said = await api.until("/webhooks", lambda found: [item["state"] for item in found["items"]] == ["removed", "ok", "removed"])
+    assert [item["name"] for item in said["items"]] == ["leads", "other", "siem"]
+    answer = await api.post("/webhooks/siem/resend", "lead")
+    assert (answer.status_code, "no longer in triggers.yaml" in answer.json()["detail"]) == (409, True)
+
+
+async def test_without_its_secret_a_test_says_what_is_missing(api: Api, town: Town, receiver: Receiver) -> None:
+    folder_with(town.folder, webhooks=[{**HOOK, "url": receiver.url, "signing_secret": "kv/data/je/webhooks/nobody"}])
+    await api.until("/webhooks", lambda found: len(found["items"]) == 2 and found["items"][0]["state"] == "removed")
+    answer = await api.post("/webhooks/siem/test", "lead")
+    assert (answer.status_code, "kv/data/je/webhooks/nobody" in answer.json()["detail"]) == (503, True)
+    assert receiver.got == []
+
+
+# A console of its own process.
+
+
+@contextlib.asynccontextmanager
+async def console(settings: Settings, town: Town, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A console's process, with the town's store and configuration."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUSTENOUGH_", "VAULT_"))}
+    ours = {
+        "JUSTENOUGH_HOME": str(settings.home.absolute()),
+        "JUSTENOUGH_CONFIG": str(town.folder),
+        "JUSTENOUGH_DATABASE_URL": f"sqlite:///{folder / 'store.db'}",
+        "JUSTENOUGH_TEMPORAL_ADDRESS": settings.temporal_address,
+        "VAULT_ADDR": settings.vault_addr,
+    }
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "console", env={**kept, **ours}, stderr=asyncio.subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+# Two consoles start and a lease runs out in it; as the last one here it is charged with ending the servers too.
+@pytest.mark.timeout(300)
+async def test_a_console_that_is_killed_between_commit_and_delivery_loses_nothing(
+    settings: Settings, town: Town, receiver: Receiver, tmp_path: Path
+) -> None:
+    town.configured(webhooks=[{**HOOK, "url": receiver.url}])
+    receiver.answer = lambda number: HANG if number >= 20 else 204
+    async with console(settings, town, tmp_path) as first:
+        async with asyncio.timeout(180):
+            while not town.store.outbox.subscription_progress():
+                assert first.returncode is None
+                await asyncio.sleep(0.1)  # Its subscriptions are how it tells that it is there.
+        town.happened(*(submitted(job_id(number)) for number in range(1, 41)))
+        await receiver.until(21)
+        first.send_signal(signal.SIGKILL)
+        await first.wait()
+    known = {event["subject"] for event in receiver.events}
+    assert known < {job_id(number) for number in range(1, 41)}, "it died before it had told everything"
+    town.happened(*(submitted(job_id(number)) for number in range(41, 51)))
+    receiver.answer = lambda _: 204
+    async with console(settings, town, tmp_path), asyncio.timeout(180):
+        # How far it is stands in the store, which tells nobody by itself.
+        while town.standing("siem").position < 50:  # noqa: ASYNC110 - another process's doing
+            await asyncio.sleep(0.1)
+    subjects = {job_id(number) for number in range(1, 51)}
+    assert {event["subject"] for event in receiver.events} == subjects
+    assert len({(got.headers["webhook-id"], got.json["subject"]) for got in receiver.got}) == len(subjects), "twice is the same id"
+    assert town.standing("siem").pending == 0

@@ -1,0 +1,98 @@
+"""A configuration with subscriptions of its own, a store of its own, a clock that is set by hand, and consoles that deliver when they are told to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+from anyio import to_thread
+
+from console.outbox import Dispatcher
+from console.outbox.signing_secrets import SigningSecrets
+from justenough.adapters.configuration.folder import ConfigFolder
+from justenough.adapters.store import Store
+from justenough.adapters.store.outbox_queries import SubscriptionProgress
+from justenough.domain.ledger.events import Event
+from justenough.services.dependencies import Deps
+from tests.console.served_console import SHOP
+
+SECRET, PREVIOUS = "kv/data/je/webhooks/siem", "whsec_" + "cHJldmlvdXMtc2VjcmV0LW9mLXRoZS1zaWVt"
+CURRENT = "whsec_" + "Y3VycmVudC1zZWNyZXQtb2YtdGhlLXNpZW0h"
+PEOPLE = "kv/data/je/notify/leads"
+OTHERS = "kv/data/je/notify/chiefs"
+
+
+@dataclass
+class Clock:
+    """Time that goes on only when it is told to."""
+
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def now(self) -> datetime:
+        return self.at
+
+    def ticks(self) -> float:
+        return self.at.timestamp()
+
+    def on(self, seconds: float) -> None:
+        self.at += timedelta(seconds=seconds)
+
+
+def folder_with(folder: Path, **subscriptions: Any) -> Path:
+    """The shop's configuration with these webhooks and notifications."""
+    if not folder.exists():
+        shutil.copytree(SHOP, folder, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    written = folder / "triggers.yaml"
+    if subscriptions:
+        written.write_text(json.dumps(subscriptions))
+    else:
+        written.unlink(missing_ok=True)
+    return folder
+
+
+@dataclass
+class Town:
+    """What several consoles share."""
+
+    deps: Deps
+    store: Store
+    clock: Clock
+    folder: Path
+    admin: httpx.Client
+    """Vault, as its administrator."""
+    offices: list[Dispatcher] = field(default_factory=list)
+
+    def configured(self, **subscriptions: Any) -> None:
+        """Have these subscriptions from now on."""
+        folder_with(self.folder, **subscriptions)
+        self.clock.on(1)
+
+    def office(self) -> Dispatcher:
+        """Another console, with its own reading of the folder."""
+        config = ConfigFolder(self.folder, clock=self.clock.ticks)
+        assert config.alarm is None, config.alarm
+        deps = dataclasses.replace(self.deps, config=config)
+        found = Dispatcher(deps, SigningSecrets(deps.vault))  # type: ignore[arg-type] # the console's own Vault
+        self.offices.append(found)
+        return found
+
+    async def told(self, office: Dispatcher) -> None:
+        """Have everything told that is to be told now."""
+        await office.dispatch()
+        await office.wait_until_idle()
+
+    async def secret(self, path: str, **fields: str) -> None:
+        """Keep a secret in Vault."""
+        await to_thread.run_sync(lambda: self.admin.post(path, json={"data": fields}).raise_for_status())
+
+    def happened(self, *events: Event) -> None:
+        self.store.ledger.append(events)
+
+    def standing(self, name: str) -> SubscriptionProgress:
+        return next(one for one in self.store.outbox.subscription_progress() if one.name == name)

@@ -1,0 +1,182 @@
+"""One real Temporal, OpenBao and store, a console served by uvicorn with a clock that tests move, and browsers without JavaScript."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import httpx
+import pytest
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from console.auth.login_throttle import LoginThrottle
+from console.auth.page_sessions import PageSessions
+from console.auth.vault_directory import ConsoleVault
+from console.services.console import Console
+from console.startup import build_console
+from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.runtime.private_files import read_json
+from justenough.domain.core.secret import Secret
+from tests.console.pages.cheap_passwords import HASHES, PASSWORDS
+from tests.console.pages.oidc_provider import MOUNT, Provider
+from tests.console.pages.plain_browser import Browser, Clock, Site
+from tests.console.pages.provider_site import Front, fronted
+from tests.console.served_console import SHOP, Human, Served, serving
+from tests.console.served_console import logged_in as human
+from tests.support.plain_http import NO_TLS
+from worker.provisioning import PersonSeed, provision_vault
+from worker.stack.control import running_stack
+from worker.stack.paths import StackPaths
+from worker.stack.seed import shop_environment
+from worker.stack.stack_file import Stack
+
+NAMES = {
+    "ops": ("ops",),
+    "lead": ("support-leads",),
+    "chief": ("chiefs",),
+    "gone": ("ops",),
+    "mallory": ("ops",),
+    "guessed": (),
+    "outsider": (),
+    "auditor": ("auditors",),
+    "security": ("security",),
+    "chief2": ("chiefs",),
+    "oncall": ("break-glass",),
+}
+
+LogIn = Callable[..., Awaitable[Browser]]
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    with (
+        tempfile.TemporaryDirectory(prefix="je-pages-") as folder,
+        running_stack(Path(folder) / "home", SHOP, only=("temporal", "vault", "postgres")) as running,
+    ):
+        yield running
+
+
+@pytest.fixture(scope="session")
+def settings(stack: Stack) -> Settings:
+    assert stack.vault
+    assert stack.temporal
+    return Settings(home=stack.home, config=SHOP, vault_addr=stack.vault, temporal_address=stack.temporal, installation="dev")
+
+
+@pytest.fixture(scope="session")
+def passwords(stack: Stack, settings: Settings) -> dict[str, str]:
+    """Everyone's password."""
+    assert set(NAMES) == set(PASSWORDS)
+    token = stack.admin_token_file.read_text().strip()
+    places = StackPaths.of(stack.home)
+    provision_vault(
+        settings,
+        vault_addr=settings.vault_addr,
+        admin_token=Secret(token),
+        people={name: PersonSeed(password=Secret(PASSWORDS[name]), groups=groups) for name, groups in NAMES.items()},
+        environment={**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))},
+    )
+    headers = {"X-Vault-Token": token}
+    with httpx.Client(base_url=f"{stack.vault}/v1/", headers=headers, timeout=15, trust_env=False, verify=NO_TLS) as vault:
+        for mount, (name, hashed) in product((*settings.people_mounts, settings.pages_mount), HASHES.items()):
+            vault.post(f"auth/{mount}/users/{name}/password", json={"password_hash": hashed}).raise_for_status()
+    return PASSWORDS
+
+
+@pytest.fixture(scope="session")
+async def admin(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    """Vault, as its administrator."""
+    token = stack.admin_token_file.read_text().strip()
+    async with httpx.AsyncClient(
+        base_url=f"{stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=15, trust_env=False, verify=NO_TLS
+    ) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def console(settings: Settings) -> AsyncIterator[Console]:
+    """The parts of a console; what sessions and tries it keeps is each test's own."""
+    async with build_console(settings) as made:
+        yield made
+
+
+@pytest.fixture
+async def site(console: Console, passwords: dict[str, str]) -> AsyncIterator[Site]:
+    """A console of this test's own, so that its clock is, too."""
+    async with site_of(console, passwords) as made:
+        yield made
+
+
+@asynccontextmanager
+async def opened(settings: Settings, passwords: dict[str, str]) -> AsyncIterator[Site]:
+    """A console with these settings."""
+    async with build_console(settings) as made, site_of(made, passwords) as site:
+        yield site
+
+
+@asynccontextmanager
+async def site_of(made: Console, passwords: dict[str, str]) -> AsyncIterator[Site]:
+    """These parts with a clock, served."""
+    clock, deps = Clock(), made.deps
+    assert isinstance(deps.vault, ConsoleVault)
+    sessions = PageSessions(store=deps.store, vault=deps.vault, people=made.token_verifier, settings=deps.settings, now=clock)
+    console = replace(made, sessions=sessions, login_throttle=LoginThrottle())
+    async with serving(console) as http:
+        yield Site(console, clock, str(http.base_url), passwords)
+
+
+@pytest.fixture
+async def browser(site: Site) -> AsyncIterator[Callable[[], Browser]]:
+    """Makes browsers that know nothing of each other."""
+    async with AsyncExitStack() as opened:
+        yield lambda: Browser.of(site, opened)
+
+
+@pytest.fixture
+def logged_in(site: Site, browser: Callable[[], Browser]) -> LogIn:
+    """Makes browsers in which somebody is logged in."""
+
+    async def log_in(name: str = "lead") -> Browser:
+        made = browser()
+        answer = await made.log_in(name, site.passwords[name])
+        assert answer.status_code == 303, answer.text
+        return made
+
+    return log_in
+
+
+@pytest.fixture(scope="session")
+async def front(settings: Settings) -> AsyncIterator[Front]:
+    """The identity provider as people see it."""
+    async with fronted(settings.vault_addr) as served_there:
+        yield served_there
+
+
+@pytest.fixture(scope="session")
+async def oidc_site(
+    settings: Settings, passwords: dict[str, str], admin: httpx.AsyncClient, front: Front
+) -> AsyncIterator[tuple[Site, Provider]]:
+    """A console that also logs people in by an identity provider: OpenBao's own."""
+    changed = settings.model_copy(update={"pages_oidc_mount": MOUNT, "pages_oidc_role": "pages", "pages_oidc_fresh_role": "pages-fresh"})
+    async with opened(changed, passwords) as made:
+        yield made, await Provider.provisioned(admin, [f"{made.address}/login/oidc/callback"], passwords, front=front.address)
+
+
+@pytest.fixture(scope="session")
+def people(stack: Stack, passwords: dict[str, str]) -> dict[str, Human]:
+    """People who launch and answer by the API."""
+    return {name: human(stack, name, passwords[name]) for name in ("ops", "lead", "security", "chief", "chief2", "oncall", "auditor")}
+
+
+@pytest.fixture
+async def served(site: Site, stack: Stack, settings: Settings, people: dict[str, Human]) -> AsyncIterator[Served]:
+    """The same console by its API, and what is behind it."""
+    temporal = await Client.connect(settings.temporal_address, data_converter=pydantic_data_converter)
+    async with httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False, verify=NO_TLS) as http:
+        yield Served(http=http, console=site.console, temporal=temporal, stack=stack, people=people)

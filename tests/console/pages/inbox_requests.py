@@ -1,0 +1,179 @@
+"""Requests that wait on a site whose store this test writes as a worker would, and people who look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from html import unescape
+from html.parser import HTMLParser
+from typing import Any
+
+import httpx
+
+from justenough.domain.core.ids import request_id
+from justenough.domain.ledger.events import EventType, build_event
+from justenough.domain.readmodel.views import RequestView
+from tests.console.pages.plain_browser import Browser
+from tests.console.served_console import DIGEST, SPEC, Served
+
+OTHER_DIGEST = "sha256:" + "e" * 64
+
+
+class Words(HTMLParser):
+    """The text that a page shows, and each form's fields by the address that it goes to."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.text = ""
+        self.forms: dict[str, dict[str, str]] = {}
+        self.buttons: set[tuple[str, str]] = set()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self._form = ""
+        self._quiet = 0
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        known = {name: value or "" for name, value in attrs}
+        self.tags.append((tag, known))
+        self._quiet += tag in {"script", "style"}
+        if tag == "form":
+            self._form = known.get("action", "")
+            self.forms.setdefault(self._form, {})
+        if tag == "input" and known.get("type") == "hidden":
+            self.forms[self._form][known["name"]] = known["value"]
+        if tag == "button" and "name" in known:
+            self.buttons.add((known["name"], known["value"]))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._quiet -= tag in {"script", "style"}
+
+    def handle_data(self, data: str) -> None:
+        if not self._quiet:
+            self.text = " ".join((self.text + " " + data).split())
+
+
+async def shown(browser: Browser, path: str) -> Words:
+    """A page's words; it must be there."""
+    answer = await browser.open(path)
+    assert answer.status_code == 200, (answer.status_code, answer.text[:500])
+    return Words(answer.text)
+
+
+async def answer(browser: Browser, request: Mapping[str, Any], decision: str, **fields: str) -> httpx.Response:
+    """Open a card and send its form, with what is typed."""
+    page = await shown(browser, f"/inbox/{request['id']}")
+    path = f"/inbox/{request['id']}/answer"
+    known = page.forms.get(path) or {"digest": request["digest"], "csrf": page.forms["/logout"]["csrf"]}
+    return await browser.send(path, {**known, "decision": decision, **fields})
+
+
+async def decisions(served: Served, job: str) -> list[Any]:
+    """What was signed and is in Temporal's history of a job."""
+    return [arguments[0] for name, arguments in await served.signals(job) if name == "decide"]
+
+
+def words_of(answer: httpx.Response) -> str:
+    """What an answer's page says."""
+    return unescape(Words(answer.text).text)
+
+
+def record_again(served: Served, request: Mapping[str, Any], *, tier: int, digest: str, policies: list[str]) -> None:
+    """Record that a request was decided anew, as the worker would at another phase."""
+    now = datetime.now(UTC)
+    served.store.ledger.append(
+        [
+            build_event(
+                EventType.ACCESS_DECIDED,
+                request["job_id"],
+                at=now,
+                about=f"{request['id']}/runtime",
+                request=request["id"],
+                phase="runtime",
+                outcome="needs_approval",
+                tier=tier,
+                policies=policies,
+                policy_digest=DIGEST,
+                digest=digest,
+                errors=[],
+                facts={},
+            )
+        ]
+    )
+
+
+def view_of(served: Served, request: Mapping[str, Any]) -> RequestView:
+    """A request as the store has it."""
+    found = served.store.requests.get(request["id"])
+    assert found is not None
+    return found
+
+
+def asked(
+    served: Served,
+    job: str,
+    *,
+    number: int = 1,
+    tier: int = 1,
+    quorum: int = 1,
+    reason: str = "Write the refund",
+    minutes: int = 15,
+    **other: Any,
+) -> dict[str, Any]:
+    """A request of a job that waits at a tier, recorded as the worker would."""
+    request, now = request_id(job, number), datetime.now(UTC)
+    fields: dict[str, Any] = {
+        "resource": "refunds-db",
+        "action": "write",
+        "ttl": 300,
+        "title": "Refunds",
+        "sensitivity": "confidential",
+        "revocable": "now",
+        **{name: other[name] for name in ("resource", "action", "ttl", "title", "call", "tools") if name in other},
+    }
+    served.store.ledger.append(
+        [
+            build_event(
+                EventType.ACCESS_REQUESTED,
+                job,
+                at=now,
+                about=request,
+                request=request,
+                number=number,
+                reason=reason,
+                optional=False,
+                **fields,
+            ),
+            build_event(
+                EventType.ACCESS_DECIDED,
+                job,
+                at=now,
+                about=f"{request}/start",
+                request=request,
+                phase="start",
+                outcome="needs_approval",
+                tier=tier,
+                policies=other.get("policies", ["write-at-tier-1"]),
+                policy_digest=DIGEST,
+                digest=other.get("digest", DIGEST),
+                errors=[],
+                facts={},
+            ),
+            build_event(
+                EventType.APPROVAL_OPENED,
+                job,
+                at=now,
+                about=request,
+                request=request,
+                tier=tier,
+                respond_by=(now + timedelta(minutes=minutes)).isoformat(),
+                quorum=quorum,
+            ),
+        ]
+    )
+    return view_of(served, {"id": request}).model_dump(mode="json")
+
+
+def spec(**changes: Any) -> dict[str, Any]:
+    """A spec like the shop's refund triage."""
+    access = [{"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Write the refund"}]
+    return {**SPEC, "agent": {"name": "refund-agent", "version": "1.4"}, "access": access, **changes}

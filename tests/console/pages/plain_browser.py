@@ -1,0 +1,128 @@
+"""A browser without JavaScript, and the console that it looks at."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from typing import Any
+
+import httpx
+
+from console.services.console import Console
+from justenough.adapters.store import Store
+from tests.support.plain_http import NO_TLS
+
+SAME = {"Sec-Fetch-Site": "same-origin"}
+
+
+class Clock:
+    """The time that the console's sessions go by."""
+
+    def __init__(self) -> None:
+        self._ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self._ahead
+
+    def forward(self, **span: float) -> None:
+        """Let time pass."""
+        self._ahead += timedelta(**span)
+
+
+@dataclass
+class Browser:
+    """Keeps cookies and sends forms as a browser does: with what the page's hidden fields hold."""
+
+    http: httpx.AsyncClient
+    seen: str = field(default="", repr=False)
+    """Every page that was shown."""
+
+    @classmethod
+    def of(cls, site: Site, opened: AsyncExitStack) -> Browser:
+        """A new one, closed at the end."""
+        client = httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False, verify=NO_TLS)
+        opened.push_async_callback(client.aclose)
+        return cls(client)
+
+    async def open(self, path: str, headers: dict[str, str] | None = None, **options: Any) -> httpx.Response:
+        """Open a page; redirects are not followed."""
+        answer = await self.http.get(path, headers=SAME if headers is None else headers, **options)
+        self.seen += answer.text
+        return answer
+
+    async def arrive(self, path: str) -> httpx.Response:
+        """Come by a link from elsewhere: no cookie of ours is sent along (they are SameSite=Strict)."""
+        async with httpx.AsyncClient(base_url=self.http.base_url, trust_env=False, verify=NO_TLS) as bare:
+            answer = await bare.get(path, headers={"Sec-Fetch-Site": "cross-site"})
+        self.seen += answer.text
+        return answer
+
+    async def send(self, path: str, fields: dict[str, str], headers: dict[str, str] | None = None) -> httpx.Response:
+        """Post fields."""
+        answer = await self.http.post(path, data=fields, headers=SAME if headers is None else headers)
+        self.seen += answer.text
+        return answer
+
+    async def submit(self, page: str, path: str, **fields: str) -> httpx.Response:
+        """Open a page and post its form, with the hidden fields that it has."""
+        shown = await self.open(page)
+        assert shown.status_code == 200, (shown.status_code, shown.headers)
+        return await self.send(path, hidden(shown.text, path) | fields)
+
+    async def log_in(self, name: str, password: str, *, onward: str = "/sessions") -> httpx.Response:
+        """Log in by the form."""
+        return await self.submit(f"/login?next={onward}", "/login", name=name, password=password)
+
+    @property
+    def cookie(self) -> str:
+        """The session's cookie."""
+        return self.http.cookies.get("je") or ""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A console, its clock and its address."""
+
+    console: Console
+    clock: Clock
+    address: str
+    passwords: dict[str, str] = field(repr=False)
+
+    @property
+    def store(self) -> Store:
+        return self.console.deps.store
+
+    async def token_of(self, browser: Browser) -> str:
+        """The Vault token of a browser's session."""
+        return (await self.console.sessions.token(await self.console.sessions.session_of(browser.cookie))).reveal()
+
+    async def alive(self, token: str) -> bool:
+        """Whether Vault says that a token lives."""
+        async with httpx.AsyncClient(base_url=self.console.deps.vault.address, trust_env=False, verify=NO_TLS) as vault:
+            answer = await vault.get("/v1/auth/token/lookup-self", headers={"X-Vault-Token": token})
+        assert answer.status_code in {200, 403}, answer.text
+        return answer.status_code == 200
+
+
+def hidden(page: str, action: str | None = None) -> dict[str, str]:
+    """The hidden fields of the form that goes to `action`, of the first form otherwise."""
+    found = _Forms()
+    found.feed(page)
+    return next(fields for goes_to, fields in found.forms if action in {None, goes_to})
+
+
+class _Forms(HTMLParser):
+    """The forms of a page: where each goes to, and its hidden fields."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forms: list[tuple[str, dict[str, str]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        if tag == "form":
+            self.forms.append((given.get("action", ""), {}))
+        elif tag == "input" and given.get("type") == "hidden" and self.forms:
+            self.forms[-1][1][given["name"]] = given.get("value", "")

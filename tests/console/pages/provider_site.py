@@ -1,0 +1,66 @@
+"""Where an identity provider's people see it: another site than the console, whose page has one link. What Vault is asked there, it passes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from html import escape
+
+import httpx
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from tests.support.plain_http import NO_TLS
+
+PASSED_ON = ("authorization", "content-type")
+
+
+@dataclass
+class Front:
+    """The provider as browsers and Vault reach it, by a name that makes it another site."""
+
+    vault: httpx.AsyncClient
+    token: str = field(default="", repr=False)
+    """Of whoever is logged in there."""
+    address: str = ""
+
+    async def page(self, request: Request) -> Response:
+        """Ask whoever is logged in; the link is the redirect that would follow."""
+        asked = dict(request.query_params)
+        path = request.url.path.replace("/ui/vault/", "/v1/")
+        said = (await self.vault.get(path, params=asked, headers={"X-Vault-Token": self.token})).raise_for_status().json()
+        back = str(httpx.URL(asked["redirect_uri"], params={"code": said["code"], "state": said["state"]}))
+        return HTMLResponse(f'<!doctype html><title>Provider</title><a href="{escape(back)}">Allow</a>')
+
+    async def passed_on(self, request: Request) -> Response:
+        """Pass what Vault asks of its provider on to where that is."""
+        headers = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
+        url = httpx.URL(request.url.path, query=request.url.query.encode())
+        answer = await self.vault.request(request.method, url, content=await request.body(), headers=headers)
+        return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
+
+
+@asynccontextmanager
+async def fronted(vault: str) -> AsyncIterator[Front]:
+    """Serve it for the length of a block."""
+    async with httpx.AsyncClient(base_url=vault, timeout=15, trust_env=False, verify=NO_TLS) as client:
+        front = Front(client)
+        routes = [Route("/ui/{rest:path}", front.page), Route("/v1/{rest:path}", front.passed_on, methods=["GET", "POST"])]
+        server = uvicorn.Server(
+            uvicorn.Config(Starlette(routes=routes), port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+        )
+        task = asyncio.create_task(server.serve())
+        while not server.started:
+            assert not task.done(), task
+            await asyncio.sleep(0.01)
+        front.address = f"http://localhost:{server.servers[0].sockets[0].getsockname()[1]}"
+        try:
+            yield front
+        finally:
+            server.should_exit = True
+            await task

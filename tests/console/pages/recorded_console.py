@@ -1,0 +1,143 @@
+"""A console over a ledger of the test's own, and what its pages say."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from console.services.console import Console
+from console.startup import build_console
+from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.store import Store
+from justenough.domain.core.ids import new_job_id
+from justenough.domain.ledger.events import Event
+from tests.adapters.store.event_samples import submitted
+from tests.console.pages.plain_browser import SAME, Browser, hidden
+from tests.console.served_console import serving
+from tests.support.plain_http import NO_TLS
+
+VOID = frozenset({"meta", "link", "input", "br", "use", "path", "circle", "rect"})
+HOSTILE = "<script>alert(1)</script>\u202e\u2066 \"' onmouseover=x </code></pre>"
+"""What a stranger may write wherever they can."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A console with its own store, and the people who look at it."""
+
+    console: Console
+    address: str
+    database: str
+    passwords: dict[str, str]
+    opened: list[httpx.AsyncClient]
+
+    @property
+    def store(self) -> Store:
+        return self.console.deps.store
+
+    async def login(self, name: str = "lead") -> Browser:
+        """A browser in which somebody is logged in."""
+        client = httpx.AsyncClient(base_url=self.address, timeout=30, trust_env=False, verify=NO_TLS)
+        self.opened.append(client)
+        browser = Browser(client)
+        answer = await browser.log_in(name, self.passwords[name])
+        assert answer.status_code == 303, answer.text
+        return browser
+
+    async def id_of(self, browser: Browser) -> str:
+        """The entity id of who is logged in."""
+        return (await self.console.sessions.session_of(browser.cookie)).person.id
+
+    def job(self, *events: Event, requester: str = "e-ops", **changed: Any) -> str:
+        """Record a job that somebody launched, and what else happened; return its id."""
+        now = datetime.now(UTC)
+        job = new_job_id("dev", now=now)
+        self.store.ledger.append([submitted(job, at=now, requester=requester, **changed), *events])
+        return job
+
+
+@asynccontextmanager
+async def desk(settings: Settings, passwords: dict[str, str], folder: Path, **more: Any) -> AsyncIterator[Desk]:
+    """Serve a console whose store is in this folder."""
+    url = f"sqlite:///{folder / 'store.db'}"
+    clients: list[httpx.AsyncClient] = []
+    async with build_console(settings.model_copy(update={"database_url": url, **more})) as console, serving(console) as http:
+        try:
+            yield Desk(console, str(http.base_url), url, passwords, clients)
+        finally:
+            for client in clients:
+                await client.aclose()
+
+
+class Seen(HTMLParser):
+    """Reads a page as a person sees it, and fails where its tags are not balanced or something runs that is not ours."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self._open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self._text: list[str] = []
+        self.feed(page)
+        assert self._open == [], self._open
+        scripts = [attributes for tag, attributes in self.tags if tag == "script"]
+        assert [bool(one.get("src")) for one in scripts] == [True]
+        assert not [name for _, attributes in self.tags for name in attributes if name.startswith("on") or name == "style"]
+        ids = self.values("id")
+        assert len(ids) == len(set(ids)), sorted(ids)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self._text.append(data)
+
+    @property
+    def text(self) -> str:
+        """Everything that is to be read, on one line."""
+        return " ".join(" ".join(self._text).split())
+
+    def values(self, name: str) -> list[str]:
+        """Every value of an attribute."""
+        return [attributes[name] or "" for _, attributes in self.tags if name in attributes]
+
+    @property
+    def links(self) -> list[str]:
+        """Where the page's links lead."""
+        return [attributes.get("href") or "" for tag, attributes in self.tags if tag == "a"]
+
+    @property
+    def forms(self) -> list[str]:
+        """Where the page's forms send what changes something."""
+        return [attributes.get("action") or "" for tag, attributes in self.tags if tag == "form" and attributes.get("method") == "post"]
+
+
+async def seen(browser: Browser, path: str, *, status: int = 200) -> Seen:
+    """Open a page and read it."""
+    answer = await browser.open(path)
+    assert answer.status_code == status, (answer.status_code, answer.headers.get("location"), answer.text[:2000])
+    assert "\u202e" not in answer.text
+    assert answer.headers["content-security-policy"].startswith("default-src 'self'")
+    return Seen(answer.text)
+
+
+async def posted(browser: Browser, page: str, path: str, **fields: str) -> httpx.Response:
+    """Send a form of a page, with the session's mark that the page carries."""
+    shown = await browser.open(page)
+    mark = {"csrf": hidden(shown.text)["csrf"]}
+    return await browser.send(path, mark | fields, SAME)

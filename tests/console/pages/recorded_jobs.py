@@ -1,0 +1,39 @@
+"""Jobs that pages show: recorded as the parts of the system would, told from now on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+
+from justenough.adapters.store import Store
+from justenough.domain.core.ids import new_job_id
+from tests.adapters.store.event_samples import submitted
+from tests.console.pages.plain_browser import Browser, hidden
+
+EVIL = '<script>alert("task")</script>\u202eevil'
+"""What a stranger may write to deceive: markup, and a character that turns the text around."""
+SHOWN = "&lt;script&gt;alert(&#34;task&#34;)&lt;/script&gt;\\u202eevil"
+"""How a page may show it."""
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def ago(**span: float) -> datetime:
+    return now() - timedelta(**span)
+
+
+def ordered(store: Store, person: str, *, name: str = "refund-triage", **changed: Any) -> str:
+    """Record the order of a job of a person's; return its id."""
+    job = new_job_id("dev", now=now())
+    store.ledger.append([submitted(job, at=changed.pop("at", now()), requester=person, name=name, **changed)])
+    return job
+
+
+async def posted(who: Browser, path: str, **fields: str) -> httpx.Response:
+    """Send what no form of theirs offers, with their session's own mark."""
+    mark = hidden((await who.open("/sessions")).text)["csrf"]
+    return await who.send(path, {"csrf": mark, **fields})

@@ -1,0 +1,248 @@
+"""Catalog, policies and the explain form: what is offered, whom policy would ask, and that the page says what the command line says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from typer.testing import CliRunner
+
+from console.cli.main import program
+from console.presentation import policy_text
+from console.services.background_reads import WHOLE_CATALOG
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.catalog.mcp_tool_list import build_tool_list
+from tests.adapters.store.event_samples import confirmed, decided, issued, requested
+from tests.console.pages.recorded_console import HOSTILE, Desk, Seen, desk, posted, seen
+from tests.console.served_console import SHOP
+
+pytestmark = pytest.mark.servers
+
+AT = "2026-01-28T12:00"
+
+
+@pytest.fixture
+async def records(settings: Settings, passwords: dict[str, str], tmp_path: Path) -> AsyncIterator[Desk]:
+    """A console with a copy of the shop's folder, to be changed."""
+    shutil.copytree(SHOP, tmp_path / "config")
+    async with desk(settings, passwords, tmp_path, config=tmp_path / "config") as opened:
+        yield opened
+
+
+def folder(records: Desk) -> Path:
+    return records.console.deps.settings.config
+
+
+def changed(records: Desk, file: str, old: str, new: str) -> None:
+    """Edit a file of the folder; the console looks at it at once."""
+    path = folder(records) / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    records.console.deps.config._next_check_at = 0
+
+
+def by_command_line(records: Desk, spec: Path, *more: str) -> dict[str, Any]:
+    """What the command line says of a spec, launched at the same time."""
+    words = ["policy", "explain", str(spec), "--config", str(folder(records)), "--at", AT, "-o", "json", *more]
+    done = CliRunner().invoke(program(words), words, prog_name="justenough")
+    assert done.exit_code == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+def says_the_same(page: Seen, told: dict[str, Any]) -> None:
+    """Fail unless a page says all that the command line says, in its order."""
+    text = page.text.partition(" Result ")[2]
+    place = 0
+    parts = [policy_text.circumstances(told), *told["problems"]]
+    for one in told["requests"]:
+        parts += [f"{one['number']}. {one['action']} on {one['resource']}", one["outcome"].replace("_", " ")]
+        parts += [each["id"] for each in one["policies"]] + list(policy_text.tiers(one))
+        for change in one["changes"]:
+            parts += [policy_text.change_text(change), change["outcome"].replace("_", " "), ", ".join(change["policies"])]
+    for part in [*parts, told["policy_digest"]]:
+        assert part in text[place:], part
+        place = text.index(part, place) + len(part)
+
+
+async def test_each_action_says_whom_policy_would_ask(records: Desk) -> None:
+    page = await seen(await records.login("ops"), "/catalog")
+    catalog = records.console.deps.config.current().catalog
+    for name, resource in catalog.resources.items():
+        assert name in page.values("id")
+        assert resource.title in page.text
+        assert {"now": "revocable immediately", "on_expiry": "cannot be revoked early", "never": "cannot be revoked"}[
+            next(iter(resource.actions.values())).revocable.value
+        ] in page.text
+    assert "tier 2, security: 1 of security" in page.text
+    assert "Vault control group" in page.text
+    assert page.text.count("the job gets its own space there, which is dropped with everything in it") == 1
+    assert "leaves the organisation" in page.text
+    assert "Depends on the environment, the sensitivity of data it has touched" in page.text
+    ids = records.console.deps.config.current().policies.ids
+    assert {link.partition("#")[2] for link in page.links if link.startswith("/catalog/policies#")} <= set(ids)
+
+
+async def test_each_tool_says_what_it_does_and_what_it_needs(records: Desk) -> None:
+    page = await seen(await records.login("ops"), "/catalog")
+    for name, tool in records.console.deps.config.current().catalog.tools.items():
+        assert f"{name} {tool.description}" in page.text
+        assert f"#{tool.uses.resource}" in page.links
+    assert "write on refunds-db sql" in page.text
+
+
+async def test_what_was_used_is_for_those_who_read_everything(records: Desk) -> None:
+    job, at = records.job(data_scope={"tenant": "acme"}), datetime.now(UTC)
+    records.store.ledger.append([requested(job, at=at), decided("allowed", job, at=at), issued(job, at=at), confirmed(job, at=at)])
+    lead, launcher = await records.login(), await records.login("ops")
+    assert (await posted(launcher, "/ledger", "/catalog/use")).status_code == 403
+    assert "granted" not in (await seen(lead, "/catalog")).text
+    assert (await posted(lead, "/catalog", "/catalog/use")).headers["location"] == "/catalog"
+    await records.console.background_reads.uses.result(WHOLE_CATALOG, by="lead")
+    page = await seen(lead, "/catalog")
+    assert "1 of 1 granted" in page.text
+    assert "unused" in page.text
+    assert "granted" not in (await seen(launcher, "/catalog")).text
+    assert (await (await records.login("outsider")).open("/catalog")).status_code == 403
+
+
+async def test_every_policy_is_there_under_its_id_with_its_text_and_why(records: Desk) -> None:
+    page = await seen(await records.login("ops"), "/catalog/policies")
+    current = records.console.deps.config.current()
+    assert set(current.policies.ids) <= set(page.values("id"))
+    assert 'forbid ( principal, action in [Action::"write", Action::"admin"], resource )' in page.text
+    assert "issuing counts as touching" in page.text
+    assert current.policies.digest in page.text
+    for said in ("support-leads, or any tier above", "2 by different people", "4 h, then denied", "Members of auditors read everything"):
+        assert said in page.text
+    assert "policies/tests/chaining.yaml 5 passed" in page.text.replace("\xa0", " ")
+
+
+async def test_a_test_beside_the_policies_that_does_not_hold_is_told(records: Desk) -> None:
+    changed(records, "policies/tests/chaining.yaml", "expect: tier 2", "expect: denied")
+    (folder(records) / "policies/tests/broken.yaml").write_text("cases: 3\n")
+    page = await seen(await records.login(), "/catalog/policies")
+    assert "1 of 5 failed" in page.text
+    assert "policies/tests/broken.yaml cannot run" in page.text.replace("\xa0", " ")
+
+
+async def test_a_broken_folder_is_an_alarm_and_what_is_in_force_stays_shown(records: Desk) -> None:
+    lead, ops = await records.login(), await records.login("ops")
+    changed(records, "policies/writes.cedar", "context.approved_tier >= 1", "context.approved_teir >= 1")
+    for path in ("/catalog", "/catalog/policies"):
+        page = await seen(lead, path)
+        assert "The configuration has errors" in page.text
+        assert "approved_teir" in page.text
+        assert "approved_teir" not in (await seen(ops, path)).text
+    assert "write-at-tier-1" in (await seen(lead, "/catalog/policies")).values("id")
+
+
+@pytest.mark.parametrize("name", ["export-customers", "refund-triage", "pay-out", "hello"])
+async def test_a_job_of_the_folder_is_explained_as_the_command_line_does(records: Desk, name: str) -> None:
+    query = urlencode({"how": "template", "template": f"jobs/{name}.yaml", "at": AT})
+    page = await seen(await records.login("ops"), f"/catalog/explain?{query}")
+    says_the_same(page, by_command_line(records, folder(records) / "jobs" / f"{name}.yaml"))
+
+
+async def test_fields_and_a_pasted_spec_are_explained_as_the_command_line_does(records: Desk, tmp_path: Path) -> None:
+    spec = {
+        "name": "job",
+        "task": "Policy simulation",
+        "environment": "prod",
+        "data_scope": {"tenant": "acme"},
+        "agent": {"name": "bot", "version": "2"},
+        "run": {"command": ["true"]},
+        "access": [{"resource": "customers-db", "action": "read", "ttl": "5m", "reason": "Policy simulation"}],
+    }
+    file = tmp_path / "spec.yaml"
+    file.write_text(json.dumps(spec))
+    told = by_command_line(records, file, "--group", "ops", "--break-glass")
+    same = {"groups": "ops", "at": AT, "break_glass": "yes"}
+    fields = {"how": "fields", "access": "customers-db:read", "agent": "bot", "version": "2", "ttl": "5m", **same}
+    ops = await records.login("ops")
+    says_the_same(await seen(ops, f"/catalog/explain?{urlencode(fields)}"), told)
+    before = records.store.ledger.head()
+    answer = await posted(ops, "/catalog/explain", "/catalog/explain", spec=file.read_text(), **same)
+    assert answer.status_code == 200
+    says_the_same(Seen(answer.text), told)
+    assert records.store.ledger.head() == before
+
+
+async def test_the_phase_is_asked_about(records: Desk) -> None:
+    changed(records, "policies/writes.cedar", "context.approved_tier >= 1", 'context.approved_tier >= 1 && context.phase == "start"')
+    lead, fields = await records.login(), {"how": "fields", "access": "refunds-db:write"}
+    page = await seen(lead, f"/catalog/explain?{urlencode({**fields, 'phase': 'start'})}")
+    assert "write on refunds-db for 10m needs approval tier 1" in page.text
+    page = await seen(lead, f"/catalog/explain?{urlencode({**fields, 'phase': 'renewal'})}")
+    assert "write on refunds-db for 10m denied" in page.text
+
+
+@pytest.mark.parametrize(
+    "query,field,said",
+    [
+        ({"how": "fields"}, "e-access", "choose an access"),
+        ({"how": "fields", "access": "orders-db:read", "ttl": "soon"}, "e-ttl", "a duration is written like 30s"),
+        ({"how": "fields", "access": "orders-db:read", "agent": "NO NAME"}, "e-agent", "pattern"),
+        ({"how": "fields", "access": "orders-db:read", "scope": "acme"}, "e-scope", "'acme' must be name=value"),
+        ({"how": "fields", "access": "orders-db:read", "at": "soon"}, "fields-at-wrong", "must be a date or time"),
+        ({"how": "fields", "access": "orders-db:read", "at": "0001-01-01T00:00+14:00"}, "fields-at-wrong", "must be a date or time"),
+        ({"how": "template", "template": "../../../etc/passwd"}, "e-template", "choose a configured job"),
+        ({"how": "template", "template": "jobs/hello.yaml", "params": "x=1"}, "e-t-params", "declares no such parameter"),
+    ],
+)
+async def test_what_is_wrong_with_a_field_is_said_beside_it(records: Desk, query: dict[str, str], field: str, said: str) -> None:
+    page = await seen(await records.login("ops"), f"/catalog/explain?{urlencode(query)}", status=422)
+    assert field in page.values("id")
+    assert field in page.values("aria-describedby")
+    assert said in page.text
+    assert " Result " not in page.text
+
+
+async def test_a_bad_spec_is_told_whole_by_path_and_stays_to_be_mended(records: Desk) -> None:
+    ops = await records.login("ops")
+    bad = "name: NO\ntask: x\nenvironment: prod\nextra: 1\nrun: {command: [a]}\naccess: [{resource: a, action: own, ttl: 1m, reason: r}]\n"
+    answer = await posted(ops, "/catalog/explain", "/catalog/explain", spec=bad)
+    assert answer.status_code == 422
+    page = Seen(answer.text)
+    for path in ("name", "extra", "access[0].action"):
+        assert f"{path} :" in page.text or f"{path}:" in page.text
+    assert "NO\ntask: x" in answer.text
+    answer = await posted(ops, "/catalog/explain", "/catalog/explain", spec="a: [")
+    assert (answer.status_code, "line 1, column" in answer.text) == (422, True)
+    unknown = "name: a\ntask: x\nenvironment: prod\nrun: {command: [a]}\naccess: [{resource: order-db, action: read, ttl: 1m, reason: r}]\n"
+    answer = await posted(ops, "/catalog/explain", "/catalog/explain", spec=unknown)
+    assert "access[0].resource: unknown resource" in Seen(answer.text).text
+    assert (await ops.send("/catalog/explain", {"spec": unknown})).status_code == 403
+
+
+async def test_what_strangers_wrote_is_text(records: Desk) -> None:
+    ops = await records.login("ops")
+    for query in ({"how": HOSTILE}, {"how": "fields", "access": HOSTILE, "agent": HOSTILE[:60], "scope": HOSTILE}):
+        answer = await ops.open(
+            "/catalog/explain", params={name: value[:10] if name == "how" else value[:80] for name, value in query.items()}
+        )
+        Seen(answer.text)
+        assert "<script>alert" not in answer.text
+    answer = await posted(ops, "/catalog/explain", "/catalog/explain", spec=f"a: '{HOSTILE}'")
+    Seen(answer.text)
+    assert "<script>alert" not in answer.text
+
+
+async def test_tools_of_mcp_servers_are_shown_with_their_server_and_what_is_withheld_with_why(records: Desk) -> None:
+    listed = build_tool_list("tools", [{"name": "get_issue", "description": HOSTILE, "inputSchema": {"type": "object"}}])
+    hub: dict[str, Any] = {"uses": {"resource": "orders-db", "action": "read"}, "mcp": {"url": "https://hub.example/mcp"}}
+    gate = {**hub, "mcp": {**hub["mcp"], "tools": listed.digest}}
+    (folder(records) / "tools").mkdir()
+    (folder(records) / "tools" / "gate.json").write_text(listed.text)
+    changed(records, "catalog.yaml", "\ntools:\n", f"\ntools:\n  hub: {json.dumps(hub)}\n  gate: {json.dumps(gate)}\n")
+    page = await seen(await records.login(), "/catalog")
+    assert "mcp (gate)" in page.text
+    assert "hub is blocked: the tools of hub have not been reviewed" in page.text
+    assert "justenough catalog tools hub" in page.text

@@ -1,0 +1,327 @@
+"""What pages draw and say, as numbers and sentences: nothing outside its frame, nothing left out, nothing that was not so."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from html import escape
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from console.concurrency.caches import ThreadCache
+from console.pages import charts
+from console.pages.jobs import timeline
+from console.pages.jobs.detail import MAX_LOG_BYTES, MAX_LOG_CHUNKS, OutputTail, fitting_length, last_output
+from console.presentation import time_text
+from console.presentation.job_status import job_status_text
+from console.presentation.timeline_model import Timeline, TimelinePart, TimelineRow, build_timeline, row_parts, timeline_range
+from justenough.adapters.store import Store
+from justenough.domain.approvals.tiers import Tier, Tiers
+from justenough.domain.jobs.states import JobState, RevocationState
+from justenough.domain.ledger.events import Event, EventType
+from justenough.domain.readmodel.dashboard import build_histogram
+from justenough.domain.readmodel.views import JobSummary, JobView, LogChunk, RevocationView
+from tests.adapters.store.event_samples import (
+    JOB,
+    NOW,
+    answered,
+    confirmed,
+    credential,
+    decided,
+    ended,
+    issued,
+    later,
+    opened,
+    overdue,
+    proved,
+    requested,
+    revoking,
+    started,
+    submitted,
+)
+
+TIERS = Tiers(tiers={1: Tier(name="owner", approvers=("support-leads",), quorum=1, respond_within=900)})
+NOWHERE = RevocationView(state=RevocationState.NONE)
+
+
+def summary(**changed: Any) -> JobSummary:
+    told: dict[str, Any] = {
+        "id": JOB,
+        "name": "refund-triage",
+        "task": "Refund",
+        "environment": "prod",
+        "requester": "ops",
+        "requester_id": "e-ops",
+        "state": JobState.RUNNING,
+        "created_at": NOW,
+        "revocation": NOWHERE,
+    }
+    return JobSummary(**{**told, **changed})
+
+
+def picture_of(*events: Event) -> Timeline:
+    return build_timeline({"type": one.type, "at": one.at.isoformat(), "data": {**one.data}} for one in events)
+
+
+# Curves and bars.
+
+
+@given(st.lists(st.none() | st.integers(0, 10**6), max_size=200))
+def test_a_curve_stays_within_its_box_and_draws_each_number_that_is_known(values: list[int | None]) -> None:
+    found = charts.line_chart(values)
+    points = [tuple(map(float, point.split(","))) for line in found.lines for point in line.split()]
+    assert len(points) == sum(value is not None for value in values)
+    assert all(0 <= x <= charts.WIDTH + 0.1 and 0 <= y <= charts.HEIGHT for x, y in points)
+    highest = max((value for value in values if value is not None), default=None)
+    if highest:
+        assert min(y for _, y in points) == pytest.approx(charts.HEIGHT * (1 - highest / found.top), abs=0.1)
+
+
+def test_a_curve_has_a_gap_where_a_number_is_not_known() -> None:
+    found = charts.line_chart([1, 2, None, 4])
+    assert [len(line.split()) for line in found.lines] == [2, 1]
+    assert len(found.areas) == 2
+
+
+@given(st.integers(0, 10**9))
+def test_the_upper_edge_is_round_and_not_far_above(most: int) -> None:
+    top = charts.axis_top(most)
+    assert most <= top <= max(1, most * 2.5)
+    assert str(top).rstrip("0") in {"1", "2", "5"}
+
+
+@given(st.lists(st.floats(0, 10**6), max_size=100))
+def test_bars_show_every_number_and_the_most_frequent_fills_the_height(seconds: list[float]) -> None:
+    found = charts.histogram(build_histogram(seconds, whole=True))
+    assert sum(bar.count for bar in found) == len(seconds)
+    assert all(bar.x >= 0 and bar.x + bar.width <= 100 for bar in found)
+    assert all((bar.height > 0) == (bar.count > 0) for bar in found)
+    assert not seconds or max(bar.height for bar in found) == charts.BAR_HEIGHT_PX
+
+
+# Timelines.
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**5), st.integers(0, 10**5), st.booleans()), max_size=40),
+    st.integers(0, 2 * 10**6),
+)
+def test_whatever_happened_when_nothing_is_drawn_outside_the_frame(spans: list[tuple[int, int, int, bool]], now: int) -> None:
+    picture = Timeline()
+    for number, (begin, lasts, over, settled) in enumerate(spans):
+        dead = later(begin + over) if settled else None
+        picture.add_row(TimelineRow("credential", str(number), "read x", later(begin), "issued", until=later(begin + lasts), settled=dead))
+    drawing = timeline.draw_timeline(picture, summary(), revocation_started_at=None, now=later(now))
+    assert drawing
+    blocks = [block for row in drawing.all for block in row.blocks]
+    assert all(block.x >= 0 and block.width > 0 and block.x + block.width <= 100.01 for block in blocks)
+    assert len(drawing.rows) + drawing.hidden == len(drawing.all) == len(spans) + 1
+    assert len(drawing.ticks) <= timeline.MAX_TICKS + 1
+    assert all(0 <= tick.x <= 100 for tick in drawing.ticks)
+
+
+@given(st.floats(0.5, 10**8), st.integers(0, 10**6))
+@example(86_401.0, 9_000)
+def test_marks_of_the_time_are_few_round_and_within(span: float, begin: int) -> None:
+    start = later(begin)
+    end = start + timedelta(seconds=span)
+    found = list(timeline.tick_times(start, end))
+    assert len(found) <= timeline.MAX_TICKS + 1
+    assert all(start <= at < end and at.microsecond == 0 for at, _ in found)
+    assert len({text for _, text in found}) == len(found)
+
+
+def story() -> list[Event]:
+    """A job that waited for a minute, ran for one, and gave its credential back before its time was over."""
+    return [
+        submitted(),
+        requested(),
+        decided("needs_approval", tier=1),
+        opened(),
+        answered("approved", at=later(60)),
+        issued(at=later(61)),
+        started(at=later(62)),
+        revoking(at=later(120)),
+        credential(EventType.CREDENTIAL_REVOKED, at=later(121), by="session", why=None),
+        confirmed(at=later(122)),
+        proved(at=later(122)),
+        ended(at=later(123)),
+    ]
+
+
+def test_a_job_that_is_over_shows_its_steps_its_wait_and_the_credential_until_it_was_seen_dead() -> None:
+    done = RevocationView(state=RevocationState.CONFIRMED, confirmed_at=later(122))
+    job = summary(state=JobState.SUCCEEDED, started_at=later(62), ended_at=later(123), revocation=done)
+    drawing = timeline.draw_timeline(picture_of(*story()), job, revocation_started_at=later(120), now=later(9999))
+    assert drawing
+    assert drawing.now is None
+    assert [(row.kind, row.what) for row in drawing.rows] == [
+        ("step", "Queued"),
+        ("step", "Running"),
+        ("step", "Revoking"),
+        ("request", "write orders-db"),
+        ("credential", "write orders-db"),
+    ]
+    runs, credential_row = drawing.rows[1], drawing.rows[4]
+    assert (runs.began, runs.settled) == (later(62), later(120))
+    # Ended at 121, seen dead at 122, and it could have lasted until 661, which is beyond the picture.
+    assert [block.kind for block in credential_row.blocks] == ["lasts", "maybe", "spared"]
+    assert credential_row.end == pytest.approx(100 * 122 / 123, abs=0.01)
+    assert drawing.rows[3].answers == ("lead approved",)
+
+
+def test_a_job_that_goes_on_has_a_line_for_now_and_shows_what_may_still_last() -> None:
+    job = summary(started_at=later(62))
+    drawing = timeline.draw_timeline(picture_of(*story()[:7]), job, revocation_started_at=None, now=later(100))
+    assert drawing
+    assert drawing.now
+    assert drawing.now.x == pytest.approx(50, abs=1)
+    assert [block.kind for block in drawing.rows[-1].blocks] == ["lasts", "ahead"]
+    assert drawing.rows[-1].blocks[-1].x == pytest.approx(drawing.now.x, abs=0.01)
+
+
+def test_access_that_is_overdue_is_drawn_as_bad_as_it_is() -> None:
+    late = RevocationView(state=RevocationState.OVERDUE, since=later(120))
+    job = summary(state=JobState.FAILED, started_at=later(62), ended_at=later(123), revocation=late)
+    drawing = timeline.draw_timeline(
+        picture_of(*story()[:8], overdue(at=later(130)), ended(at=later(131))), job, revocation_started_at=later(120), now=later(200)
+    )
+    assert drawing
+    assert {block.tone for row in drawing.rows if row.what == "Revoking" or row.kind == "credential" for block in row.blocks} == {"bad"}
+    assert drawing.now
+
+
+def test_more_rows_than_fit_are_counted_and_in_the_table() -> None:
+    events = [submitted(), *(event for number in range(1, 60) for event in (requested(number=number), decided("allowed", number=number)))]
+    drawing = timeline.draw_timeline(picture_of(*events), summary(), revocation_started_at=None, now=later(5))
+    assert drawing
+    assert (len(drawing.rows), drawing.hidden, len(drawing.all)) == (timeline.MAX_ROWS, 60 - timeline.MAX_ROWS, 60)
+
+
+def test_parts_of_a_lane_follow_one_another() -> None:
+    lane = TimelineRow("credential", "c", "x", NOW, "revoked", until=later(100), ended=later(10))
+    assert row_parts(lane, now=later(20)) == (
+        TimelinePart("lasts", NOW, later(10)),
+        TimelinePart("maybe", later(10), later(20)),
+        TimelinePart("ahead", later(20), later(100)),
+    )
+    assert timeline_range(Timeline(), now=NOW) is None
+
+
+# Sentences.
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(f"sqlite:///{tmp_path / 'store.db'}")
+    made.migrate()
+    yield made
+    made.close()
+
+
+def view(**changed: Any) -> JobView:
+    return JobView(**{**summary().model_dump(), **changed})
+
+
+def stored(store: Store, *events: Event) -> JobView:
+    store.ledger.append(list(events))
+    found = store.jobs.get(JOB)
+    assert found
+    return found
+
+
+@pytest.mark.parametrize(
+    "events, says",
+    [
+        ([submitted()], "Queued. Waiting for a worker."),
+        (story()[:4], "Waiting for approval: write on orders-db at tier 1 (owner). A request escalates to the next tier"),
+        (story()[:7], "Running. 1 active credential: write on orders-db."),
+        (story(), "Succeeded. Its credential is revoked (verified)."),
+        (
+            [*story()[:8], overdue(at=later(130)), ended("failed", at=later(131))],
+            "Failed. Revocation is overdue: its access may still work.",
+        ),
+        ([submitted(), ended("denied")], "Not started: required access was denied. No credentials issued."),
+        ([submitted(), started(), ended("killed")], "Killed: access was revoked first."),
+    ],
+)
+def test_a_sentence_says_what_a_job_does_and_how_it_stands_with_its_access(store: Store, events: list[Event], says: str) -> None:
+    assert job_status_text(stored(store, *events), TIERS).startswith(says)
+
+
+@pytest.mark.parametrize("state", list(JobState))
+def test_every_state_has_a_sentence(state: JobState) -> None:
+    assert job_status_text(view(state=state), TIERS)
+
+
+def test_what_is_over_in_less_than_a_second_took_something() -> None:
+    assert [time_text.elapsed_text(seconds) for seconds in (0.02, 1, 61)] == ["under 1 s", "1 s", "1 min 1 s"]
+
+
+# Output.
+
+
+def chunks(*texts: str) -> list[LogChunk]:
+    return [LogChunk(seq=number, at=NOW, text=text) for number, text in enumerate(texts, 1)]
+
+
+def test_output_is_shown_without_colours_and_with_what_cannot_be_seen_written_out() -> None:
+    found = last_output(chunks("\x1b[31mred\x1b[0m\tone\r\n", "\u202etwo\x07\n"))
+    assert (found.text, found.seq, found.whole) == ("red\tone\n\\u202etwo\\x07\n", 2, True)
+    assert last_output([]) == OutputTail("", -1, whole=True)
+
+
+def test_of_long_output_the_last_whole_lines_are_shown() -> None:
+    found = last_output(chunks("".join(f"line {number}\n" for number in range(10_000))))
+    assert found.text.endswith("line 9999\n")
+    assert found.text.startswith("line ")
+    assert len(found.text) <= MAX_LOG_BYTES
+    assert not found.whole
+    assert not last_output(chunks(*["x"] * MAX_LOG_CHUNKS)).whole
+
+
+@given(st.text(max_size=200), st.integers(0, 300))
+def test_as_much_of_a_text_is_kept_as_fits_when_it_is_written_out(text: str, size: int) -> None:
+    kept = fitting_length(text, size)
+    assert len(escape(text[:kept]).encode()) <= size
+    assert kept == len(text) or len(escape(text).encode()) > size
+
+
+# One reading for all.
+
+
+def test_those_who_ask_at_the_same_time_share_a_reading_and_what_has_happened_is_read_at_once() -> None:
+    readings = count(1)
+    cache: ThreadCache[int] = ThreadCache()
+
+    def value_since(position: int) -> int:
+        return cache.get("counts", lambda: next(readings), max_age_s=3600, version=position)
+
+    at_once(lambda: value_since(5), 50)
+    assert (value_since(4), value_since(5), value_since(6)) == (1, 1, 2)
+
+
+def test_a_reading_serves_no_longer_than_it_may() -> None:
+    readings = count(1)
+    cache: ThreadCache[int] = ThreadCache()
+    assert [cache.get("counts", lambda: next(readings), max_age_s=0) for _ in range(2)] == [1, 2]
+
+
+def at_once(ask: Callable[[], object], number: int) -> None:
+    threads = [threading.Thread(target=ask) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_a_round_moment_is_told_in_utc() -> None:
+    start = datetime(2026, 1, 31, 9, 30, 7, tzinfo=UTC)
+    assert [text for _, text in timeline.tick_times(start, start + timedelta(minutes=4))] == ["09:31", "09:32", "09:33", "09:34"]
+    assert [text for _, text in timeline.tick_times(start, start + timedelta(days=4))] == ["02-01", "02-02", "02-03", "02-04"]

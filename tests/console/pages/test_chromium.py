@@ -1,0 +1,105 @@
+"""What only a real browser shows: that cookies which stay at home come along all the same, from a link elsewhere and from an identity provider."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.async_api import Browser as Chromium
+from playwright.async_api import Page, async_playwright, expect
+
+from tests.console.pages.oidc_provider import Provider
+from tests.console.pages.plain_browser import Site
+from tests.console.pages.provider_site import Front
+
+pytestmark = pytest.mark.servers
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+
+
+@pytest.fixture
+async def chromium() -> AsyncIterator[Chromium]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        yield browser
+        await browser.close()
+
+
+@asynccontextmanager
+async def page_of(chromium: Chromium, site: Site) -> AsyncIterator[Page]:
+    """A page of a browser without JavaScript."""
+    context = await chromium.new_context(base_url=site.address, java_script_enabled=False)
+    yield await context.new_page()
+    await context.close()
+
+
+@asynccontextmanager
+async def elsewhere(link: str) -> AsyncIterator[str]:
+    """The address of a page of another site, with this link on it."""
+    body = f'<!doctype html><title>Mail</title><a href="{link}">the card</a>'.encode()
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head + body)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"http://localhost:{server.sockets[0].getsockname()[1]}/"
+
+
+async def log_in(page: Page, site: Site, name: str = "lead") -> None:
+    await page.goto("/login?next=/sessions")
+    await page.get_by_label("Name").fill(name)
+    await page.get_by_label("Password").fill(site.passwords[name])
+    await page.get_by_role("button", name="Log in").click()
+    await expect(page).to_have_url(f"{site.address}/sessions")
+
+
+async def test_one_logs_in_and_out_without_javascript(site: Site, chromium: Chromium) -> None:
+    async with page_of(chromium, site) as page:
+        await log_in(page, site)
+        cookies = await page.context.cookies()
+        assert [(cookie["name"], cookie["httpOnly"], cookie["sameSite"]) for cookie in cookies] == [("je", True, "Strict")]
+        await page.get_by_role("row").filter(has_text="this one").get_by_role("button").click()
+        await expect(page.get_by_label("Password")).to_be_visible()
+        assert "je" not in {cookie["name"] for cookie in await page.context.cookies()}
+        await page.goto("/sessions")
+        assert urlsplit(page.url).path == "/login"
+
+
+async def test_a_link_from_another_site_leads_to_the_page_where_one_is_logged_in(site: Site, chromium: Chromium) -> None:
+    async with page_of(chromium, site) as page, elsewhere(f"{site.address}/sessions?card=1") as mail:
+        await log_in(page, site)
+        await page.goto(mail)
+        await page.get_by_text("the card").click()
+        await expect(page).to_have_url(f"{site.address}/sessions?card=1")
+        await expect(page.get_by_text("this one")).to_be_visible()
+
+
+async def test_a_link_from_another_site_leads_by_the_login_where_one_is_not(site: Site, chromium: Chromium) -> None:
+    async with page_of(chromium, site) as page, elsewhere(f"{site.address}/sessions?card=1") as mail:
+        await page.goto(mail)
+        await page.get_by_text("the card").click()
+        await page.get_by_label("Name").fill("ops")
+        await page.get_by_label("Password").fill(site.passwords["ops"])
+        await page.get_by_role("button", name="Log in").click()
+        await expect(page).to_have_url(f"{site.address}/sessions?card=1")
+
+
+async def test_one_logs_in_by_an_identity_provider_of_another_site(
+    oidc_site: tuple[Site, Provider], front: Front, chromium: Chromium
+) -> None:
+    site, provider = oidc_site
+    front.token = await provider.log_in("lead")
+    async with page_of(chromium, site) as page:
+        await page.goto("/login?next=/sessions")
+        await page.get_by_role("link", name="Log in with SSO").click()
+        await page.get_by_role("link", name="Allow").click()
+        await expect(page).to_have_url(f"{site.address}/sessions")
+        await expect(page.get_by_text("oidc (current session)")).to_be_visible()

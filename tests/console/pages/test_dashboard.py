@@ -1,0 +1,210 @@
+"""The first page: the worst at the top, numbers for everybody who has a role, names only of what they may read."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from shutil import copytree
+
+import httpx
+import pytest
+
+from console.services.health import CHECK_TIMEOUT_S, HealthMonitor
+from justenough.adapters.configuration.folder import ConfigFolder
+from justenough.domain.ledger.events import EventType, build_event
+from tests.adapters.store.event_samples import decided, ended, issued, later, opened, part, requested, revoking, started
+from tests.console.pages.conftest import LogIn
+from tests.console.pages.page_text import text_of
+from tests.console.pages.plain_browser import Browser, Site
+from tests.console.pages.recorded_jobs import EVIL, ago, now, ordered
+from tests.console.served_console import SHOP, serving
+from tests.support.plain_http import NO_TLS
+
+pytestmark = pytest.mark.servers
+
+
+def number_of(page: str, part: str, before: str) -> int:
+    """The number that stands before a word in a part of the page."""
+    words = text_of(page, part).split()
+    return int(words[words.index(before) + 1].replace(",", ""))
+
+
+async def person_of(site: Site, who: Browser) -> str:
+    return (await site.console.sessions.session_of(who.cookie)).person.id
+
+
+async def test_the_root_leads_to_the_first_page(logged_in: LogIn) -> None:
+    answer = await (await logged_in("lead")).open("/")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/now")
+
+
+async def test_who_has_no_role_is_told_which_groups_have_one(logged_in: LogIn) -> None:
+    answer = await (await logged_in("outsider")).open("/now")
+    assert answer.status_code == 403
+    assert "needs one of the groups: auditors, break-glass, chiefs, ops, security, support-leads" in text_of(answer.text)
+
+
+async def test_an_overdue_revocation_is_at_the_top_with_since_when_why_and_what_is_done(site: Site, logged_in: LogIn) -> None:
+    lead, ops, mallory = [await logged_in(name) for name in ("lead", "ops", "mallory")]
+    job = ordered(site.store, await person_of(site, ops), name="late-one")
+    site.store.ledger.append([started(job), issued(job), revoking(job, at=ago(minutes=7))])
+    failures = ["leases: <script>alert(1)</script> does not answer"]
+    tried = {"by": "compensation", "failures": failures, "attempt": 1, "seen_from": now().isoformat()}
+    site.store.ledger.append([build_event(EventType.REVOCATION_OVERDUE, job, at=now(), about="1", **tried)])
+    for who in (lead, ops):
+        page = (await who.open("/now")).text
+        told = text_of(page, "alarms")
+        assert "late-one" in told
+        assert job in told
+        assert "7 min ago" in told
+        assert "leases: <script>alert(1)</script> does not answer" in told
+        assert "Retries continue automatically." in told
+        assert "<script>alert" not in page
+        assert page.index('id="alarms"') < page.index('id="credentials"')
+    page = (await mallory.open("/now")).text
+    assert "overdue revocation" in text_of(page, "alarms")
+    assert job not in page
+    assert "late-one" not in page
+    site.store.ledger.append([build_event(EventType.REVOCATION_CONFIRMED, job, at=now(), about="x", by="sweep", proof={})])
+    assert job not in (await lead.open("/now")).text
+
+
+async def test_numbers_are_of_everybody_and_exact_at_once(site: Site, logged_in: LogIn) -> None:
+    lead, mallory = await logged_in("lead"), await logged_in("mallory")
+    before = (await mallory.open("/now")).text
+    alive, runs, failed = (
+        number_of(before, "credentials", "active"),
+        number_of(before, "jobs", "running"),
+        number_of(before, "jobs", "failed"),
+    )
+    person = await person_of(site, lead)
+    running, over = ordered(site.store, person), ordered(site.store, person)
+    site.store.ledger.append(
+        [started(running), issued(running, at=now()), issued(running, number=2, at=now()), ended("failed", over, at=now())]
+    )
+    for who in (lead, mallory):
+        page = (await who.open("/now")).text
+        assert number_of(page, "credentials", "active") == alive + 2
+        assert number_of(page, "jobs", "running") == runs + 1
+        assert number_of(page, "jobs", "failed") == failed + 1
+        assert "orders-db" in text_of(page, "credentials")
+
+
+async def test_what_waits_is_named_to_those_who_may_read_it_with_its_clock(site: Site, logged_in: LogIn) -> None:
+    lead, ops, mallory = [await logged_in(name) for name in ("lead", "ops", "mallory")]
+    job = ordered(site.store, await person_of(site, ops), name="who-waits")
+    begun = ago(minutes=14, seconds=30)
+    site.store.ledger.append([requested(job, title=EVIL), decided("needs_approval", job, tier=1), opened(job, at=begun)])
+    for who in (lead, ops):
+        page = (await who.open("/now")).text
+        told = text_of(page, "requests")
+        assert "who-waits" in told
+        assert "tier 1 (owner)" in told
+        assert f'href="/inbox/{part(job, "r")}"' in page
+        assert "s left" in told
+    page = (await mallory.open("/now")).text
+    assert "who-waits" not in page
+    assert number_of(page, "requests", "approval") >= 1
+
+
+async def test_an_after_review_waits_in_sight(site: Site, logged_in: LogIn) -> None:
+    lead, ops, mallory = [await logged_in(name) for name in ("lead", "ops", "mallory")]
+    job = ordered(site.store, await person_of(site, ops), name="broken-glass")
+    request = part(job, "r")
+    site.store.ledger.append([requested(job), decided("needs_approval", job, tier=1), opened(job)])
+    opening = {"request": request, "person": "e-oncall", "name": "oncall", "tiers": [1], "groups": ["support-leads"], "reason": "night"}
+    site.store.ledger.append([build_event(EventType.REVIEW_OPENED, job, at=now(), about=f"{request}/e-oncall", **opening)])
+    assert "broken-glass by oncall" in text_of((await lead.open("/now")).text, "alarms")
+    page = (await mallory.open("/now")).text
+    assert "break-glass review" in text_of(page, "alarms")
+    assert "broken-glass" not in page
+
+
+async def test_a_launcher_sees_their_own_newest_jobs_and_what_they_may_do(site: Site, logged_in: LogIn) -> None:
+    ops, lead = await logged_in("ops"), await logged_in("lead")
+    mine = ordered(site.store, await person_of(site, ops), name="mine")
+    theirs = ordered(site.store, await person_of(site, lead), name="theirs")
+    page = (await ops.open("/now")).text
+    assert f"/jobs/{mine}" in page
+    assert theirs not in page
+    assert "/jobs/new" in page
+    assert "/jobs/new" not in (await lead.open("/now")).text
+
+
+async def test_charts_have_tables_beside_them(logged_in: LogIn) -> None:
+    page = (await (await logged_in("lead")).open("/now")).text
+    for chart in ("alive-table", "approvals-table", "lifetimes-table"):
+        assert f'<details class="more" id="{chart}">' in page
+    assert text_of(page, "alive-table").count(":") == 24
+    assert "style=" not in page
+
+
+async def test_of_what_waits_those_with_the_least_time_left_come_first(site: Site, logged_in: LogIn) -> None:
+    late, soon, policy = [ordered(site.store, "e-5", name=name) for name in ("ends-late", "ends-soon", "asks-nobody-yet")]
+    site.store.ledger.append([requested(late), decided("needs_approval", late, tier=1), opened(late, at=later(-9_000))])
+    site.store.ledger.append([requested(soon), decided("needs_approval", soon, tier=1), opened(soon, at=later(-9_060))])
+    site.store.ledger.append([requested(policy)])
+    page = (await (await logged_in("lead")).open("/now")).text
+    assert page.index("ends-soon") < page.index("ends-late")
+    assert "asks-nobody-yet" not in page
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """The address of somebody who takes every call and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@asynccontextmanager
+async def served_with(site: Site, browser: Callable[[], Browser], **changed: object) -> AsyncIterator[Browser]:
+    """Somebody logged in at a console some of whose parts are others."""
+    console = replace(site.console, **changed)  # type: ignore[arg-type] # whatever parts a test changes
+    async with serving(console) as http:
+        made = Browser(httpx.AsyncClient(base_url=str(http.base_url), timeout=20, trust_env=False, verify=NO_TLS))
+        try:
+            assert (await made.log_in("lead", site.passwords["lead"])).status_code == 303
+            yield made
+        finally:
+            await made.http.aclose()
+
+
+async def test_the_page_does_not_wait_for_a_system_that_does_not_answer(site: Site, browser: Callable[[], Browser]) -> None:
+    with silent() as nobody:
+        async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
+            health = HealthMonitor(store=site.store, gateway=site.console.gateway, vault_addr=nobody, client=client)
+            async with served_with(site, browser, health=health) as lead:
+                began = time.monotonic()
+                first = text_of((await lead.open("/now")).text, "systems")
+                assert time.monotonic() - began < CHECK_TIMEOUT_S
+                assert first.startswith("Systems Store checking Temporal checking Vault checking")
+                while "no answer in 2 s" not in (told := text_of((await lead.open("/now")).text, "systems")):
+                    assert time.monotonic() - began < 30, told
+                    await asyncio.sleep(0.1)
+                assert "Store healthy" in told
+                assert "Vault unhealthy" in told
+                # The next look goes on meanwhile, and what was seen last is shown.
+                assert "Vault unhealthy" in text_of((await lead.open("/now")).text, "systems")
+
+
+async def test_a_broken_configuration_is_an_alarm(site: Site, browser: Callable[[], Browser], tmp_path: Path) -> None:
+    folder = copytree(SHOP, tmp_path / "shop")
+    (folder / "policies" / "reads.cedar").write_text("permit (<script>")
+    deps = replace(site.console.deps, config=ConfigFolder(folder))
+    async with served_with(site, browser, deps=deps) as lead:
+        page = (await lead.open("/now")).text
+        assert "The configuration has errors" in text_of(page, "alarms")
+        assert "reads.cedar" in text_of(page, "alarms")
+        assert "<script>" not in page
+
+
+async def test_the_page_is_light_and_hears_of_everything(logged_in: LogIn) -> None:
+    answer = await (await logged_in("lead")).open("/now")
+    assert len(answer.content) < 100_000
+    assert 'data-stream="/live?after=' in answer.text
+    assert answer.headers["content-security-policy"].startswith("default-src 'self'")

@@ -1,0 +1,270 @@
+"""The inbox as it is read: what waits in which order, what a card says of a request, and whose words it says it in."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from justenough.domain.core.ids import new_job_id
+from tests.console.pages.conftest import LogIn
+from tests.console.pages.inbox_requests import Words, asked, shown, spec
+from tests.console.pages.plain_browser import Site
+from tests.console.pages.recorded_jobs import ordered
+from tests.console.served_console import Served
+
+HOSTILE = "<script>alert('x')</script> \u202egnp.exe\u200b"
+
+
+async def job(served: Served, name: str, **changes: Any) -> str:
+    """A job of this name."""
+    order = {key: changes.pop(key) for key in ("reason", "params", "bundle") if key in changes}
+    return str((await served.launched(spec(name=name, **changes), **order))["id"])
+
+
+async def test_whose_clock_ends_first_comes_first_and_what_one_cannot_answer_comes_after_with_why(served: Served, logged_in: LogIn) -> None:
+    late, soon, above = [await job(served, "clocks") for _ in range(3)]
+    asked(served, late, minutes=15)
+    asked(served, soon, minutes=5, resource="orders-db", title="Orders")
+    asked(served, above, tier=2, minutes=1)
+    page = await shown(await logged_in("lead"), "/inbox?job=clocks")
+    places = [
+        page.text.index(word)
+        for word in (
+            "Waiting for you",
+            "on Orders",
+            "on Refunds",
+            "Waiting for other approvers",
+            "needs one of the groups: chiefs, security",
+        )
+    ]
+    assert places == sorted(places)
+    assert "then escalates to tier 2" in page.text
+
+
+async def test_filters_are_in_the_address_and_what_they_hide_is_gone(served: Served, logged_in: LogIn) -> None:
+    asked(served, await job(served, "filtered"))
+    asked(served, await job(served, "filtered"), resource="orders-db", title="Orders")
+    browser = await logged_in("lead")
+    assert "on Orders" not in (await shown(browser, "/inbox?job=filtered&resource=refunds-db")).text
+    assert "No requests waiting for you match this filter" in (await shown(browser, "/inbox?job=filtered&tier=2")).text
+    assert (await browser.open("/inbox?tier=9")).status_code == 422
+    for cursor in ("nonsense", "0001-01-01T00:00%2B14:00~r-dev-x-1"):
+        assert (await browser.open(f"/inbox?show=mine&cursor={cursor}")).status_code == 422
+
+
+async def test_many_that_wait_come_in_pages_that_neither_repeat_nor_skip(served: Served, logged_in: LogIn) -> None:
+    one = await job(served, "many")
+    names = [asked(served, one, number=number, minutes=number)["id"] for number in range(1, 34)]
+    browser = await logged_in("lead")
+    first = await browser.open("/inbox?show=mine&job=many")
+    assert len(first.content) < 100_000
+    onward = next(known["href"] for tag, known in Words(first.text).tags if tag == "a" and known.get("rel") == "next")
+    second = await browser.open(f"/inbox{onward}")
+    seen = [
+        known["id"].removeprefix("line-")
+        for page in (first, second)
+        for tag, known in Words(page.text).tags
+        if tag == "article" and known.get("id", "").startswith("line-")
+    ]
+    assert seen == names
+
+
+async def test_a_card_says_who_wants_what_for_how_long_and_what_silence_means(served: Served, logged_in: LogIn) -> None:
+    request = asked(served, await job(served, "sentence", params={"ticket": "4712"}, reason="She called twice"))
+    page = await shown(await logged_in("lead"), f"/inbox/{request['id']}")
+    for words in (
+        "sentence by agent refund-agent 1.4, launched by ops, requests WRITE on Refunds for 5 min",
+        "Escalates to tier 2 (security)",
+        "of access, counted from issue",
+        "Needs 1 approval",
+        "Can be revoked immediately",
+        "She called twice",
+        "A write changes what customers see, so the resource's owner agrees to it first.",
+        'permit ( principal, action == Action::"write", resource ) when { !resource.external && context.approved_tier >= 1 };',
+        "print('4712')",
+        "cpu 10m, memory 1GiB, processes 256, file size 1GiB, open files 4096",
+        "lead approves WRITE on Refunds for 5 min for the job",
+        request["digest"],
+    ):
+        assert words in page.text, words
+    assert {("decision", "approve"), ("decision", "deny")} <= page.buttons
+
+
+async def test_the_top_tiers_silence_denies_and_a_quorum_of_two_is_told(served: Served, logged_in: LogIn) -> None:
+    request = asked(served, await job(served, "top"), tier=3, quorum=2, policies=["double-lock"])
+    page = await shown(await logged_in("chief"), f"/inbox/{request['id']}")
+    assert "if nobody decides." in page.text
+    assert "Needs 2 approvals by different people" in page.text
+    assert "The catalog puts this action behind a Vault control group" in page.text
+    served.count(request, "chief2", verdict="pending")
+    page = await shown(await logged_in("chief"), f"/inbox/{request['id']}")
+    assert "chief2" in page.text
+
+
+async def test_what_strangers_wrote_is_escaped_and_shown_as_theirs(served: Served, logged_in: LogIn) -> None:
+    hostile = spec(name="hostile", task=HOSTILE, agent={"name": "evil", "version": "1", "model": HOSTILE})
+    hostile["run"] = {"command": ["python", HOSTILE], "env": {"X": HOSTILE}}
+    request = asked(served, (await served.launched(hostile, reason=HOSTILE))["id"], reason=HOSTILE, title=HOSTILE)
+    browser = await logged_in("lead")
+    for path in (f"/inbox/{request['id']}", "/inbox?job=hostile"):
+        raw = (await browser.open(path)).text
+        assert "<script>alert" not in raw
+        assert "\u202e" not in raw
+        assert "\u200b" not in raw
+        assert r"\u202egnp.exe\u200b" in raw
+        assert [known for tag, known in Words(raw).tags if tag == "script"] == [
+            known for tag, known in Words(raw).tags if known.get("type") == "module"
+        ]
+    page = await shown(browser, f"/inbox/{request['id']}")
+    assert "Reason for this access (from the spec that ops signed)" in page.text
+
+
+async def test_a_request_for_a_call_shows_the_tool_and_every_argument_as_a_strangers_words(served: Served, logged_in: LogIn) -> None:
+    call = {"tool": "refund-order", "arguments": {"order_id": 7, "amount": 12.5, "reason": f"{HOSTILE} {'y' * 3000} the end"}}
+    request = asked(served, await job(served, "calls"), call=call)
+    browser = await logged_in("lead")
+    raw = (await browser.open(f"/inbox/{request['id']}")).text
+    assert "<script>alert" not in raw
+    assert "\u202e" not in raw
+    page = await shown(browser, f"/inbox/{request['id']}")
+    for words in (
+        "requests WRITE on Refunds for one call of refund-order",
+        '"amount": 12.5',
+        '"order_id": 7',
+        "y the end",
+        "with exactly these arguments",
+    ):
+        assert words in page.text, words
+    assert "from the spec that ops signed" not in page.text.partition("Task")[0]
+
+
+async def test_a_call_with_another_argument_than_the_last_approved_one_shows_the_difference(served: Served, logged_in: LogIn) -> None:
+    first = asked(served, await job(served, "amounts"), call={"tool": "refund-order", "arguments": {"amount": 12}})
+    served.count(first, "lead")
+    second = asked(served, await job(served, "amounts"), call={"tool": "refund-order", "arguments": {"amount": 5000}})
+    page = await shown(await logged_in("lead"), f"/inbox/{second['id']}")
+    assert "argument amount 12 5000" in page.text
+
+
+async def test_a_long_word_is_cut(served: Served, logged_in: LogIn) -> None:
+    request = asked(served, await job(served, "long", reason="y" * 1000), reason="z" * 1000)
+    raw = (await (await logged_in("lead")).open("/inbox?job=long")).text
+    assert "z" * 250 not in raw
+    assert len((await (await logged_in("lead")).open(f"/inbox/{request['id']}")).content) < 100_000
+
+
+async def test_what_differs_from_the_last_approved_run_is_shown_old_and_new(served: Served, logged_in: LogIn) -> None:
+    first = asked(served, await job(served, "differs"))
+    served.count(first, "lead")
+    second = asked(served, await job(served, "differs", run={"command": ["python", "-c", "print('more')"]}), ttl=600)
+    page = await shown(await logged_in("lead"), f"/inbox/{second['id']}")
+    assert "command" in page.text
+    for words in ("print(", "ttl 5m 10m", "Previous decisions"):
+        assert words in page.text, words
+    earlier = page.text[page.text.index("Previous decisions") :]
+    assert "approved lead write for 5 min" in earlier
+
+
+async def test_what_is_too_long_to_be_shown_whole_says_so_and_hides_no_difference(served: Served, logged_in: LogIn) -> None:
+    script = "pass  # nothing to see\n" * 200
+    first = asked(served, await job(served, "endless", run={"command": ["python", "-c", script]}))
+    served.count(first, "lead")
+    run = {"command": ["python", "-c", f"{script}steal()"], "env": {"LONG": "z" * 400}}
+    second = asked(served, await job(served, "endless", run=run))
+    page = await shown(await logged_in("lead"), f"/inbox/{second['id']}")
+    assert "2,807 more characters are not shown here" in page.text
+    assert "100 more characters are not shown here" in page.text
+    assert page.text.count("steal()") == 1, "what differs is shown though it comes last"
+    assert any(known.get("href") == f"/jobs/{second['job_id']}/spec" for tag, known in page.tags if tag == "a")
+
+
+async def test_the_same_again_differs_in_nothing(served: Served, logged_in: LogIn) -> None:
+    first = asked(served, await job(served, "same"))
+    served.count(first, "lead")
+    second = asked(served, await job(served, "same"))
+    page = await shown(await logged_in("lead"), f"/inbox/{second['id']}")
+    assert "No changes since the last run of same" in page.text
+    # What came later is nothing that an earlier run can be compared with.
+    assert "Nothing to compare with." in (await shown(await logged_in("lead"), f"/inbox/{first['id']}")).text
+
+
+async def test_who_reads_their_own_jobs_alone_learns_of_no_others_by_giving_theirs_the_same_name(
+    site: Site, served: Served, logged_in: LogIn
+) -> None:
+    first = asked(served, await job(served, "borrowed", run={"command": ["python", "-c", "print('not for mallory')"]}))
+    served.count(first, "lead")
+    mallory = await logged_in("mallory")
+    me = (await site.console.sessions.session_of(mallory.cookie)).person.id
+    own = asked(served, ordered(site.store, me, name="borrowed", spec=spec(name="borrowed")))
+    page = await shown(mallory, f"/inbox/{own['id']}")
+    assert "First request of borrowed for" in page.text
+    assert "None yet." in page.text
+    for secret in ("not for mallory", first["id"]):
+        assert secret not in page.text
+    assert "not for mallory" in (await shown(await logged_in("lead"), f"/inbox/{own['id']}")).text
+
+
+async def test_a_character_that_no_database_holds_is_refused_wherever_it_is_in_an_address(logged_in: LogIn) -> None:
+    browser = await logged_in("lead")
+    for path in ("/jobs/j-dev-%00", "/jobs?name=a%00b", "/inbox/r-%00", "/credentials/c%00", "/ledger?job=%00"):
+        answer = await browser.open(path)
+        assert (answer.status_code, "must not contain a NUL character" in answer.text) == (422, True), path
+
+
+async def test_what_the_job_holds_now_is_shown(served: Served, logged_in: LogIn) -> None:
+    name = await job(served, "holding")
+    request = asked(served, name)
+    served.issue(name)
+    page = await shown(await logged_in("lead"), f"/inbox/{request['id']}")
+    assert "active write on refunds-db" in page.text
+
+
+async def test_a_job_from_within_another_shows_its_chain_and_its_reason_as_untrusted(served: Served, logged_in: LogIn) -> None:
+    parent = await job(served, "ancestor")
+    served.issue(parent)
+    child = (await served.launched(spec(name="descendant"), parent=parent, reason="the agent says so"))["id"]
+    page = await shown(await logged_in("lead"), f"/inbox/{asked(served, child)['id']}")
+    assert "Launch reason (untrusted: the parent job's program or agent may have written it) the agent says so" in page.text
+    assert f"Launched by {parent} (ancestor, by ops)" in page.text
+    assert "touched refunds-db" in page.text
+
+
+async def test_looking_changes_nothing(served: Served, logged_in: LogIn) -> None:
+    request = asked(served, await job(served, "looked"))
+    browser = await logged_in("lead")
+    before = served.store.ledger.head()
+    for path in ("/inbox", f"/inbox/{request['id']}", f"/inbox/{request['id']}?done=sent", "/delegations"):
+        await shown(browser, path)
+    assert served.store.ledger.head() == before
+    for path in (f"/inbox/{request['id']}/answer", f"/inbox/{request['id']}/claim", "/inbox/batch"):
+        assert (await browser.open(path)).status_code in {404, 405}
+
+
+async def test_a_launcher_sees_their_own_and_is_told_why_they_do_not_answer(served: Served, logged_in: LogIn) -> None:
+    request = asked(served, await job(served, "owned"))
+    browser = await logged_in("ops")
+    assert "no one answers for a job that they launched" in (await shown(browser, "/inbox?job=owned")).text
+    page = await shown(browser, f"/inbox/{request['id']}")
+    assert "no one answers for a job that they launched" in page.text
+    assert ("decision", "approve") not in page.buttons
+
+
+async def test_somebody_elses_request_is_not_there_for_a_launcher(served: Served, logged_in: LogIn) -> None:
+    request = asked(served, await job(served, "foreign"))
+    browser = await logged_in("mallory")
+    assert (await browser.open(f"/inbox/{request['id']}")).status_code == 404
+    assert "foreign" not in (await shown(browser, "/inbox")).text
+
+
+async def test_an_auditor_reads_and_has_no_button(served: Served, logged_in: LogIn) -> None:
+    request = asked(served, await job(served, "audited"))
+    page = await shown(await logged_in("auditor"), f"/inbox/{request['id']}")
+    assert "View only. Deciding needs one of the groups" in page.text
+    assert not page.buttons
+
+
+async def test_what_there_is_not_is_a_page_that_says_so(logged_in: LogIn) -> None:
+    browser = await logged_in("lead")
+    missing = await browser.open(f"/inbox/r{new_job_id('dev', now=datetime.now(UTC))[1:]}-1")
+    assert missing.status_code == 404
+    assert "It may not exist, or you may not have access." in missing.text

@@ -1,0 +1,122 @@
+"""Several answers with one press: only of one kind, each signed on its own, each outcome told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.console.pages.conftest import LogIn
+from tests.console.pages.inbox_requests import OTHER_DIGEST, asked, decisions, shown, spec, words_of
+from tests.console.pages.plain_browser import Browser
+from tests.console.served_console import DIGEST, Served
+
+
+@pytest.fixture(autouse=True)
+def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody counts answers here, so that waiting for it is in vain."""
+    monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
+
+
+async def several(served: Served, name: str, *tiers: int) -> list[dict[str, Any]]:
+    return [asked(served, (await served.launched(spec(name=name)))["id"], tier=tier, policies=["write-at-tier-1"]) for tier in tiers]
+
+
+async def press(browser: Browser, requests: list[dict[str, Any]], decision: str, **fields: str) -> httpx.Response:
+    csrf = (await shown(browser, "/inbox")).forms["/logout"]["csrf"]
+    picks = [f"{request['id']} {request.get('shown', request['digest'])}" for request in requests]
+    body = {"csrf": csrf, "decision": decision, "pick": picks, **fields}
+    return await browser.http.post("/inbox/batch", data=body, headers={"Sec-Fetch-Site": "same-origin"})
+
+
+async def sent_of(served: Served, requests: list[dict[str, Any]]) -> list[int]:
+    return [len(await decisions(served, request["job_id"])) for request in requests]
+
+
+async def test_requests_of_one_kind_are_offered_together_with_nothing_ticked(served: Served, logged_in: LogIn) -> None:
+    both = await several(served, "alike", 1, 1)
+    page = await shown(await logged_in("lead"), "/inbox?job=alike")
+    assert "2 requests · alike · Refunds: write" in page.text
+    boxes = [known for tag, known in page.tags if tag == "input" and known.get("name") == "pick"]
+    assert [box["value"] for box in boxes] == [f"{request['id']} {DIGEST}" for request in both]
+    assert not any("checked" in box for box in boxes)
+
+
+async def test_each_ticked_one_is_signed_on_its_own(served: Served, logged_in: LogIn) -> None:
+    both = await several(served, "pair", 1, 1)
+    page = await press(await logged_in("lead"), both, "approve", reason="the usual")
+    assert (page.status_code, "2 of 2 approved" in words_of(page)) == (200, True)
+    (one,), (other,) = [await decisions(served, request["job_id"]) for request in both]
+    assert one["signature"] != other["signature"]
+    assert [signed["statement"]["request"] for signed in (one, other)] == [request["id"] for request in both]
+    assert {signed["statement"]["reason"] for signed in (one, other)} == {"the usual"}
+
+
+async def test_one_that_fails_stops_no_other(served: Served, logged_in: LogIn) -> None:
+    stale, done, good, gone = await several(served, "mixed", 1, 1, 1, 1)
+    served.count(done, "chief")
+    await served.temporal.get_workflow_handle(gone["job_id"]).terminate()
+    page = words_of(await press(await logged_in("lead"), [{**stale, "shown": OTHER_DIGEST}, done, good, gone], "approve"))
+    assert "1 of 4 approved" in page
+    for why in (
+        "this request changed since you opened it",
+        "the request is approved, not pending: chief answered at",
+        "the job no longer runs",
+    ):
+        assert why in page
+    assert "submitted, verifying" in page
+    assert await sent_of(served, [stale, done, good]) == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "tiers, decision, fields, told",
+    [
+        ((1, 2), "approve", {"reason": "all"}, "can be decided together"),
+        ((3, 3), "approve", {"reason": "all"}, "requests at tier 3 and above must be decided one at a time"),
+        ((3, 3), "deny", {"reason": "all"}, "requests at tier 3 and above must be decided one at a time"),
+        ((1, 1), "deny", {}, "Enter a reason."),
+        ((2, 2), "approve", {}, "Enter a reason."),
+        ((1, 1), "break_glass", {"reason": "all"}, "must be approve or deny"),
+        ((1, 1), "withdraw", {"reason": "all"}, "must be approve or deny"),
+        ((), "approve", {}, "select at least one request"),
+    ],
+)
+async def test_what_may_not_be_answered_together_is_not_answered_at_all(
+    served: Served, logged_in: LogIn, tiers: tuple[int, ...], decision: str, fields: dict[str, str], told: str
+) -> None:
+    requests = await several(served, "refused", *tiers)
+    page = await press(await logged_in("chief"), requests, decision, **fields)
+    assert (page.status_code, told in words_of(page)) == (422, True), words_of(page)
+    assert await sent_of(served, requests) == [0] * len(requests)
+
+
+async def test_another_job_name_or_resource_is_another_kind(served: Served, logged_in: LogIn) -> None:
+    requests = [*await several(served, "one-name", 1), *await several(served, "other-name", 1)]
+    assert (await press(await logged_in("lead"), requests, "approve")).status_code == 422
+    assert await sent_of(served, requests) == [0, 0]
+
+
+async def test_what_there_is_not_stops_the_press(served: Served, logged_in: LogIn) -> None:
+    (request,) = await several(served, "known", 1)
+    unknown = {**request, "id": request["id"][:-1] + "9"}
+    page = await press(await logged_in("lead"), [request, unknown], "approve")
+    assert (page.status_code, f"there is no request {unknown['id']}" in words_of(page)) == (422, True)
+    assert await sent_of(served, [request]) == [0]
+
+
+async def test_nobody_answers_for_their_own_by_ticking_it(served: Served, logged_in: LogIn) -> None:
+    both = await several(served, "own", 1, 1)
+    page = words_of(await press(await logged_in("ops"), both, "approve"))
+    assert "0 of 2 approved" in page
+    assert "no one answers for a job that they launched" in page
+    assert await sent_of(served, both) == [0, 0]
+
+
+async def test_ticking_what_one_may_not_read_tells_nothing_of_it(served: Served, logged_in: LogIn) -> None:
+    requests = await several(served, "unseen-name", 1)
+    page = words_of(await press(await logged_in("mallory"), requests, "approve"))
+    assert f"there is no request {requests[0]['id']}" in page
+    for secret in ("unseen-name", requests[0]["task"]):
+        assert secret not in page
+    assert await sent_of(served, requests) == [0]

@@ -1,0 +1,497 @@
+"""Answers from a card: what reaches the job's workflow, signed by the person's own key, and everything that decides nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from console.pages.page_user import PageUser
+from console.temporal.client import TemporalGateway
+from justenough.domain.approvals.statements import SignedStatement, why_signature_invalid
+from justenough.domain.ledger.events import EventType, build_event
+from tests.console.pages.conftest import LogIn
+from tests.console.pages.inbox_requests import OTHER_DIGEST, Words, answer, asked, decisions, record_again, shown, spec, words_of
+from tests.console.pages.plain_browser import Browser, Site
+from tests.console.served_console import DIGEST, Served
+
+
+@pytest.fixture(autouse=True)
+def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody counts answers here, so that waiting for it is in vain."""
+    monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
+
+
+@pytest.fixture
+async def request_(served: Served) -> dict[str, Any]:
+    return asked(served, (await served.launched(spec()))["id"])
+
+
+async def asked_at(served: Served, tier: int, **other: Any) -> dict[str, Any]:
+    return asked(served, (await served.launched(spec()))["id"], tier=tier, **other)
+
+
+def signed_by(site: Site, person: str, signed: dict[str, Any]) -> bool:
+    keys = site.console.deps.vault.public_keys(person)
+    return why_signature_invalid(SignedStatement(**signed), keys) is None
+
+
+@contextlib.contextmanager
+def closed_port() -> Iterator[int]:
+    """A port where nobody listens, and nobody else may."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+async def log_in_anew(browser: Browser, path: str, password: str) -> httpx.Response:
+    known = (await shown(browser, path)).forms["/login/fresh"]
+    return await browser.send("/login/fresh", {**known, "password": password})
+
+
+def attempts(served: Served, request: dict[str, Any]) -> list[str]:
+    return [entry.data["why"] for entry in served.store.ledger.entries(job=request["job_id"]).items if entry.type == "approval.rejected"]
+
+
+async def test_an_approval_reaches_the_workflow_signed_by_the_persons_own_key(
+    site: Site, served: Served, logged_in: LogIn, request_: dict[str, Any]
+) -> None:
+    sent = await answer(await logged_in("lead"), request_, "approve", reason="the customer is right")
+    assert (sent.status_code, sent.headers["location"]) == (303, f"/inbox/{request_['id']}?done=sent")
+    (signed,) = await decisions(served, request_["job_id"])
+    assert signed_by(site, served.people["lead"].id, signed)
+    said = signed["statement"]
+    assert (said["decision"], said["ttl"], said["action"]) == ("approve", 300, "write")
+    assert (said["person"], said["digest"], said["reason"]) == (served.people["lead"].id, request_["digest"], "the customer is right")
+    assert "on_behalf_of" not in said
+
+
+async def test_an_approval_can_be_for_less(served: Served, logged_in: LogIn) -> None:
+    access = [{"resource": "orders-db", "action": "admin", "ttl": "5m", "reason": "Correct the order"}]
+    job = (await served.launched(spec(access=access)))["id"]
+    request = asked(served, job, tier=2, action="admin", resource="orders-db", title="Orders", policies=["admin-at-tier-2"])
+    browser = await logged_in("security")
+    options = [known.get("value") for tag, known in Words((await browser.open(f"/inbox/{request['id']}")).text).tags if tag == "option"]
+    assert options == ["", "2m", "1m", "30s", "", "read", "write"]
+    sent = await answer(browser, request, "approve", reason="a correction is enough", ttl="2m", action="write")
+    assert sent.status_code == 303, words_of(sent)
+    (signed,) = await decisions(served, job)
+    assert (signed["statement"]["ttl"], signed["statement"]["action"]) == (120, "write")
+
+
+BOUND = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}}}
+
+
+async def test_access_through_tools_can_be_approved_for_fewer_calls(served: Served, logged_in: LogIn) -> None:
+    access = [{"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Pay back", "tools": BOUND}]
+    request = asked(served, (await served.launched(spec(access=access)))["id"], tools=BOUND)
+    browser = await logged_in("lead")
+    page = await shown(browser, f"/inbox/{request['id']}")
+    for words in (
+        "Any call of these tools",
+        "refund-order:calls=3",
+        "refund-order:amount<=100",
+        "WRITE on Refunds through refund-order for 5 min",
+    ):
+        assert words in page.text, words
+    wrong = await answer(browser, request, "approve", tools="drop-order")
+    assert (wrong.status_code, "was not asked for; it is for refund-order" in words_of(wrong)) == (422, True)
+    sent = await answer(browser, request, "approve", tools="refund-order:amount<=50\r\nrefund-order:calls=2\r\n")
+    assert sent.status_code == 303, words_of(sent)
+    (signed,) = await decisions(served, request["job_id"])
+    assert signed["statement"]["tools"] == {"refund-order": {"calls": 2, "arguments": {"amount": {"maximum": 50}}}}
+
+
+async def test_a_denial_says_why(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+    sent = await answer(await logged_in("lead"), request_, "deny", reason="not this one", ttl="1m")
+    assert sent.status_code == 303
+    (signed,) = await decisions(served, request_["job_id"])
+    # A denial denies what was asked, whatever else was chosen beside it.
+    assert (signed["statement"]["decision"], signed["statement"]["ttl"]) == ("deny", 300)
+
+
+@pytest.mark.parametrize(
+    "tier, decision, fields, field, told",
+    [
+        (1, "deny", {"reason": "  "}, "reason", "Enter a reason."),
+        (2, "approve", {"reason": ""}, "reason", "Enter a reason."),
+        (1, "approve", {"reason": "x" * 1001}, "reason", "Shorten the reason to 1,000 characters; it has 1,001."),
+        (1, "approve", {"reason": "a\0b"}, "reason", "cannot be signed"),
+        (1, "approve", {"ttl": "10m"}, "ttl", "You cannot approve more than requested."),
+        (1, "approve", {"ttl": "soon"}, "ttl", "written like 30s"),
+        (1, "approve", {"action": "admin"}, "action", "Choose write or a lesser action."),
+        (1, "approve", {"action": "fly"}, "action", "Choose write or a lesser action."),
+    ],
+)
+async def test_what_cannot_be_is_told_beside_its_field_with_what_was_typed_kept(
+    served: Served, logged_in: LogIn, tier: int, decision: str, fields: dict[str, str], field: str, told: str
+) -> None:
+    request = await asked_at(served, tier)
+    sent = await answer(await logged_in("security"), request, decision, **{"reason": "typed <b>before</b>", **fields})
+    assert sent.status_code == 422
+    page = Words(sent.text)
+    assert told in page.text
+    assert "Not submitted" in page.text
+    invalid = [known for _, known in page.tags if known.get("aria-invalid") == "true"]
+    assert {known["id"] for known in invalid} <= {field, "back-reason", "glass-reason"}
+    assert invalid
+    assert all(any(other.get("id") == name for _, other in page.tags) for name in invalid[0]["aria-describedby"].split())
+    if field != "reason":
+        assert "typed <b>before</b>" in page.text
+    assert await decisions(served, request["job_id"]) == []
+
+
+async def test_a_tampered_form_decides_nothing(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+    browser = await logged_in("lead")
+    path = f"/inbox/{request_['id']}/answer"
+    known = (await shown(browser, f"/inbox/{request_['id']}")).forms[path]
+    for wrong in ({**known, "csrf": "forged", "decision": "approve"}, {"decision": "approve", "digest": request_["digest"]}):
+        refused = await browser.send(path, wrong)
+        assert refused.status_code == 403
+        assert "reload the page" in words_of(refused)
+    elsewhere = await browser.send(path, {**known, "decision": "approve"}, headers={"Sec-Fetch-Site": "cross-site"})
+    assert elsewhere.status_code == 403
+    odd = await browser.send(path, {**known, "decision": "approve-all"})
+    assert (odd.status_code, "must be approve, deny, withdraw or break_glass" in words_of(odd)) == (422, True)
+    assert await decisions(served, request_["job_id"]) == []
+
+
+async def test_an_expired_session_is_sent_to_the_login_and_decides_nothing(
+    site: Site, served: Served, logged_in: LogIn, request_: dict[str, Any]
+) -> None:
+    browser = await logged_in("lead")
+    path = f"/inbox/{request_['id']}/answer"
+    known = (await shown(browser, f"/inbox/{request_['id']}")).forms[path]
+    site.clock.forward(days=2)
+    sent = await browser.send(path, {**known, "decision": "approve"})
+    assert sent.status_code == 303
+    assert sent.headers["location"].startswith("/login")
+    assert await decisions(served, request_["job_id"]) == []
+
+
+async def test_what_was_answered_already_says_by_whom_and_when(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+    browser = await logged_in("lead")
+    path = f"/inbox/{request_['id']}/answer"
+    known = (await shown(browser, f"/inbox/{request_['id']}")).forms[path]
+    served.count(request_, "chief")
+    late = await browser.send(path, {**known, "decision": "approve", "reason": "me too"})
+    assert late.status_code == 409
+    assert "The request is approved, not pending: chief answered at 20" in words_of(late)
+    assert "Not submitted" in words_of(late)
+    assert await decisions(served, request_["job_id"]) == []
+
+
+async def test_nobody_answers_twice(served: Served, logged_in: LogIn) -> None:
+    request = await asked_at(served, 1, quorum=2)
+    browser = await logged_in("lead")
+    path = f"/inbox/{request['id']}/answer"
+    known = (await shown(browser, f"/inbox/{request['id']}")).forms[path]
+    served.count(request, "lead", verdict="pending")
+    again = await browser.send(path, {**known, "decision": "approve"})
+    assert (again.status_code, "You have answered this request already" in words_of(again)) == (409, True)
+    assert "You already decided this request." in (await shown(browser, f"/inbox/{request['id']}")).text
+
+
+async def test_what_changed_meanwhile_is_shown_old_and_new_and_asked_again(
+    served: Served, logged_in: LogIn, request_: dict[str, Any]
+) -> None:
+    browser = await logged_in("security")
+    path = f"/inbox/{request_['id']}/answer"
+    known = (await shown(browser, f"/inbox/{request_['id']}")).forms[path]
+    record_again(served, request_, tier=2, digest=OTHER_DIGEST, policies=["export-at-tier-2"])
+    stale = await browser.send(path, {**known, "decision": "approve", "reason": "as shown"})
+    assert stale.status_code == 412
+    page = Words(stale.text)
+    for words in (
+        "This request changed since you opened it",
+        "tier 1 2",
+        "policies write-at-tier-1 export-at-tier-2",
+        f"digest {request_['digest']} {OTHER_DIGEST}",
+    ):
+        assert words in page.text, words
+    assert "as shown" in page.text
+    assert await decisions(served, request_["job_id"]) == []
+    # The form is the new one: sent again, it is for what is there now.
+    sent = await browser.send(path, {**page.forms[path], "decision": "approve", "reason": "as it is now"})
+    assert sent.status_code == 303
+    (signed,) = await decisions(served, request_["job_id"])
+    assert signed["statement"]["digest"] == OTHER_DIGEST
+
+
+@pytest.mark.parametrize("shown_before", ["", "[1, 2]", '{"tier": {"<b>": 1}}', "{" * 5000])
+async def test_what_the_form_says_was_shown_serves_to_compare_and_nothing_else(
+    served: Served, logged_in: LogIn, request_: dict[str, Any], shown_before: str
+) -> None:
+    sent = await answer(await logged_in("lead"), request_, "approve", digest=OTHER_DIGEST, shown=shown_before)
+    assert sent.status_code == 412
+    assert "<b>" not in sent.text
+    assert await decisions(served, request_["job_id"]) == []
+
+
+async def test_ones_own_job_is_refused_and_the_attempt_is_in_the_ledger(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+    sent = await answer(await logged_in("ops"), request_, "approve", reason="mine")
+    assert (sent.status_code, "No one answers for a job that they launched" in words_of(sent)) == (403, True)
+    assert await decisions(served, request_["job_id"]) == []
+    assert any("no one answers for a job that they launched" in why for why in attempts(served, request_))
+
+
+async def test_the_wrong_group_is_told_the_right_ones(served: Served, logged_in: LogIn) -> None:
+    request = await asked_at(served, 2)
+    sent = await answer(await logged_in("lead"), request, "approve", reason="please")
+    assert (sent.status_code, "Needs one of the groups: chiefs, security" in words_of(sent)) == (403, True)
+    assert await decisions(served, request["job_id"]) == []
+
+
+async def test_a_job_whose_workflow_is_gone_is_told(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+    await served.temporal.get_workflow_handle(request_["job_id"]).terminate()
+    sent = await answer(await logged_in("lead"), request_, "approve", reason="still there?")
+    assert (sent.status_code, "The job no longer runs" in words_of(sent)) == (409, True)
+    assert "still there?" in sent.text
+
+
+async def test_without_temporal_nothing_is_lost_and_it_can_be_sent_again(
+    site: Site, served: Served, logged_in: LogIn, request_: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = await logged_in("lead")
+    with closed_port() as port, monkeypatch.context() as patched:
+        away = await TemporalGateway.connect(site.console.deps.settings.model_copy(update={"temporal_address": f"127.0.0.1:{port}"}))
+        patched.setattr("console.services.console.Console.gateway", away)
+        sent = await answer(browser, request_, "approve", reason="hold on")
+    assert sent.status_code == 503
+    assert "hold on" in sent.text
+    assert "Not submitted" in words_of(sent)
+    page = Words(sent.text)
+    path = f"/inbox/{request_['id']}/answer"
+    assert (await browser.send(path, {**page.forms[path], "decision": "approve"})).status_code == 303
+
+
+async def test_what_no_worker_has_counted_is_delivered_and_shown_as_counted_once_it_is(
+    served: Served, logged_in: LogIn, request_: dict[str, Any]
+) -> None:
+    browser = await logged_in("lead")
+    onward = (await answer(browser, request_, "approve")).headers["location"]
+    assert "Submitted. Verifying…" in (await shown(browser, onward)).text
+    served.count(request_, "lead")
+    assert "Your decision is recorded." in (await shown(browser, onward)).text
+
+
+async def test_an_answer_that_a_worker_refused_says_why(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+    browser = await logged_in("lead")
+    onward = (await answer(browser, request_, "approve")).headers["location"]
+    person = served.people["lead"].id
+    served.store.ledger.append(
+        [
+            build_event(
+                EventType.APPROVAL_REJECTED,
+                request_["job_id"],
+                at=datetime.now(UTC),
+                about="worker",
+                request=request_["id"],
+                person=person,
+                why="lead is in no group that answers requests",
+                received=DIGEST,
+            )
+        ]
+    )
+    assert "Your decision was rejected: lead is in no group that answers requests" in (await shown(browser, onward)).text
+
+
+async def test_tier_three_takes_the_jobs_name_and_a_fresh_login_and_loses_nothing_on_the_way(
+    site: Site, served: Served, logged_in: LogIn
+) -> None:
+    request = await asked_at(served, 3, quorum=2)
+    browser = await logged_in("chief")
+    wrong = await answer(browser, request, "approve", reason="checked the books", confirm="refund")
+    assert (wrong.status_code, "Enter the job name exactly: refund-triage" in words_of(wrong)) == (422, True)
+    site.clock.forward(minutes=6)
+    old = await answer(browser, request, "approve", reason="checked the books", confirm="refund-triage", ttl="2m")
+    assert old.status_code == 303
+    assert old.headers["location"] == f"/login/fresh?next=%2Finbox%2F{request['id']}"
+    assert await decisions(served, request["job_id"]) == []
+    back = await log_in_anew(browser, old.headers["location"], site.passwords["chief"])
+    assert back.headers["location"] == f"/inbox/{request['id']}"
+    page = await shown(browser, back.headers["location"])
+    assert "Draft restored, not submitted." in page.text
+    assert "checked the books" in page.text
+    assert any(known.get("value") == "2m" and "selected" in known for tag, known in page.tags if tag == "option")
+    assert await decisions(served, request["job_id"]) == []
+    sent = await answer(browser, request, "approve", reason="checked the books", confirm="refund-triage")
+    assert sent.status_code == 303
+    assert len(await decisions(served, request["job_id"])) == 1
+    assert "Draft restored" not in (await shown(browser, f"/inbox/{request['id']}")).text
+
+
+async def test_denying_at_tier_three_needs_neither(site: Site, served: Served, logged_in: LogIn) -> None:
+    request = await asked_at(served, 3)
+    browser = await logged_in("chief")
+    site.clock.forward(minutes=6)
+    assert (await answer(browser, request, "deny", reason="no")).status_code == 303
+    assert len(await decisions(served, request["job_id"])) == 1
+
+
+async def test_a_draft_that_this_session_did_not_keep_is_none(site: Site, served: Served, logged_in: LogIn) -> None:
+    request = await asked_at(served, 3)
+    chief, chief2 = await logged_in("chief"), await logged_in("chief2")
+    site.clock.forward(minutes=6)
+    await answer(chief, request, "approve", reason="planted", confirm="refund-triage")
+    path, draft, host = f"/inbox/{request['id']}", site.console.cookies.draft, httpx.URL(site.address).host
+    for value in (chief.http.cookies[draft], "0.x", "."):
+        chief2.http.cookies.set(draft, value, path=path, domain=host)
+        assert f"{draft}={value}" in chief2.http.build_request("GET", path).headers["cookie"]
+        assert "planted" not in (await shown(chief2, path)).text
+        chief2.http.cookies.delete(draft, path=path, domain=host)
+
+
+async def test_breaking_glass_is_for_its_group_with_its_consequences_spelled_out(site: Site, served: Served, logged_in: LogIn) -> None:
+    request = await asked_at(served, 1)
+    assert ("decision", "break_glass") not in (await shown(await logged_in("lead"), f"/inbox/{request['id']}")).buttons
+    browser = await logged_in("oncall")
+    page = await shown(browser, f"/inbox/{request['id']}")
+    for words in ("you bypass tier 1 (support-leads)", "is evaluated by policy", "is reviewed afterwards"):
+        assert words in page.text
+    unconfirmed = await answer(browser, request, "break_glass", reason="the shop is down")
+    assert unconfirmed.status_code == 422
+    site.clock.forward(minutes=6)
+    old = await answer(browser, request, "break_glass", reason="the shop is down", confirm="refund-triage")
+    assert old.headers["location"].startswith("/login/fresh")
+    await log_in_anew(browser, old.headers["location"], site.passwords["oncall"])
+    assert await decisions(served, request["job_id"]) == []
+    sent = await answer(browser, request, "break_glass", reason="the shop is down", confirm="refund-triage")
+    found = await decisions(served, request["job_id"])
+    assert (sent.status_code, [one["statement"]["decision"] for one in found]) == (303, ["break_glass"])
+    lead = await answer(await logged_in("lead"), request, "break_glass", reason="me", confirm="refund-triage")
+    assert (lead.status_code, "Needs one of the groups: break-glass" in words_of(lead)) == (403, True)
+
+
+async def test_vaults_lock_is_opened_for_nobody_who_may_not_approve(
+    site: Site, served: Served, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    async def authorize(visitor: PageUser, accessor: str) -> bool:
+        opened.append(f"{accessor} by {visitor.caller.person.name}")
+        return True
+
+    # What Vault then does is tested with the whole stack; here it matters whether it is asked at all.
+    monkeypatch.setattr(PageUser, "authorize", authorize)
+    request = await asked_at(served, 2)
+    served.store.ledger.append(
+        [
+            build_event(
+                EventType.LOCK_OPENED,
+                request["job_id"],
+                at=datetime.now(UTC),
+                about=request["id"],
+                request=request["id"],
+                accessor="waiting",
+                expires_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat(),
+                groups=["security"],
+                approvals=1,
+            )
+        ]
+    )
+    for name, decision in (("ops", "approve"), ("lead", "approve"), ("security", "deny"), ("chief", "break_glass")):
+        await answer(await logged_in(name), request, decision, reason="x", confirm="refund-triage")
+    # Entitled, but for somebody who named nobody: it would not count.
+    refused = await answer(await logged_in("security"), request, "approve", reason="x", absent=served.people["chief"].id)
+    assert (refused.status_code, opened) == (403, []), words_of(refused)
+    await answer(await logged_in("security"), request, "approve", reason="x")
+    assert opened == ["waiting by security"]
+
+
+async def test_an_approval_can_be_taken_back(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+    served.count(request_, "lead")
+    browser = await logged_in("lead")
+    page = await shown(browser, f"/inbox/{request_['id']}")
+    assert "Nothing more is issued, and issued credentials are revoked" in page.text
+    silent = await answer(browser, request_, "withdraw")
+    assert (silent.status_code, "Enter a reason." in words_of(silent)) == (422, True)
+    sent = await answer(browser, request_, "withdraw", reason="a mistake")
+    assert sent.headers["location"].endswith("?done=taken")
+    (signed,) = await decisions(served, request_["job_id"])
+    assert (signed["statement"]["decision"], signed["statement"]["reason"]) == ("withdraw", "a mistake")
+
+
+async def test_looking_at_it_is_told_to_the_others_until_it_is_released(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+    lead, chief = await logged_in("lead"), await logged_in("chief")
+    path = f"/inbox/{request_['id']}"
+
+    async def claim(browser: Browser) -> httpx.Response:
+        return await browser.send(f"{path}/claim", (await shown(browser, path)).forms[f"{path}/claim"])
+
+    assert (await claim(lead)).headers["location"] == f"{path}?done=claimed"
+    assert "lead is reviewing it" in (await shown(chief, path)).text
+    taken = await claim(chief)
+    assert (taken.status_code, "laimed by lead until" in words_of(taken)) == (409, True)
+    assert (await claim(lead)).headers["location"] == f"{path}?done=released"
+    kinds = [
+        entry.data["until"] is None
+        for entry in served.store.ledger.entries(job=request_["job_id"]).items
+        if entry.type == "approval.claimed"
+    ]
+    assert kinds == [False, True]
+
+
+async def test_an_after_review_is_signed_and_closes_it(site: Site, served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+    served.store.ledger.append(
+        [
+            build_event(
+                EventType.REVIEW_OPENED,
+                request_["job_id"],
+                at=datetime.now(UTC) + timedelta(seconds=1),
+                about=request_["id"],
+                request=request_["id"],
+                person=served.people["oncall"].id,
+                name="oncall",
+                tiers=[1],
+                groups=["support-leads"],
+                reason="the shop is down",
+            )
+        ]
+    )
+    glass(served, request_)
+    browser = await logged_in("lead")
+    assert "oncall used break-glass" in (await shown(browser, "/inbox?show=reviews")).text
+    path = f"/inbox/{request_['id']}"
+    known = (await shown(browser, path)).forms[f"{path}/review"]
+    assert (await browser.send(f"{path}/review", {**known, "reason": "it was"})).status_code == 422
+    sent = await browser.send(f"{path}/review", {**known, "verdict": "justified", "reason": "it was down"})
+    assert sent.headers["location"] == f"{path}?done=reviewed"
+    (told,) = [entry.data for entry in served.store.ledger.entries(job=request_["job_id"]).items if entry.type == "review.answered"]
+    assert (told["verdict"], told["reason"], told["person"]) == ("justified", "it was down", served.people["lead"].id)
+    assert signed_by(site, served.people["lead"].id, told["signed"])
+    again = await browser.send(f"{path}/review", {**known, "verdict": "unjustified", "reason": "was it?"})
+    assert (again.status_code, "lead has already answered this review: justified" in words_of(again).replace("Lead", "lead")) == (409, True)
+
+
+def glass(served: Served, request: dict[str, Any]) -> None:
+    """Record that oncall used break-glass for a request."""
+    served.store.ledger.append(
+        [
+            build_event(
+                EventType.APPROVAL_DECIDED,
+                request["job_id"],
+                at=datetime.now(UTC),
+                about=f"{request['id']}/{served.people['oncall'].id}",
+                request=request["id"],
+                person=served.people["oncall"].id,
+                name="oncall",
+                tier=0,
+                decision="break_glass",
+                reason="the shop is down",
+                ttl=300,
+                signed={"statement": {}, "signature": ""},
+                verdict="approved",
+                granted_ttl=300,
+                action="write",
+                granted_action="write",
+                on_behalf_of=None,
+                on_behalf_of_name=None,
+            )
+        ]
+    )

@@ -1,0 +1,324 @@
+"""One job's page: what it does, who decided by which policy, its output; and stopping it, seen in Temporal, store and ledger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from temporalio.client import Client, WorkflowHandle
+
+from justenough.domain.ledger.events import EventType
+from tests.adapters.store.event_samples import (
+    answered,
+    changed_to,
+    confirmed,
+    decided,
+    ended,
+    issued,
+    opened,
+    overdue,
+    part,
+    proved,
+    requested,
+    revoking,
+    started,
+)
+from tests.console.pages.conftest import LogIn
+from tests.console.pages.page_text import tags_of, text_of
+from tests.console.pages.plain_browser import Browser, Site
+from tests.console.pages.recorded_jobs import EVIL, SHOWN, ago, now, ordered, posted
+
+pytestmark = pytest.mark.servers
+
+UNKNOWN = "j-dev-01arz3ndektsv4rrffq69g5fav"
+QUEUE = "nobody-works-here"
+
+
+@pytest.fixture
+async def temporal(site: Site) -> Client:
+    return await Client.connect(site.console.deps.settings.temporal_address)
+
+
+async def person_of(site: Site, who: Browser) -> str:
+    return (await site.console.sessions.session_of(who.cookie)).person.id
+
+
+async def running(site: Site, who: Browser, temporal: Client, **changed: Any) -> tuple[str, WorkflowHandle[Any, Any]]:
+    """A job of somebody's whose workflow waits for a worker."""
+    job = ordered(site.store, await person_of(site, who), **changed)
+    site.store.ledger.append([started(job, at=now()), issued(job, at=now())])
+    return job, await temporal.start_workflow("Job", id=job, task_queue=QUEUE)
+
+
+async def happened(handle: WorkflowHandle[Any, Any], what: str) -> list[Any]:
+    history = await handle.fetch_history()
+    return [item for item in history.events if item.HasField(what)]  # type: ignore[arg-type] # the field's name is a parameter here
+
+
+def stops(site: Site, job: str) -> list[tuple[str, str]]:
+    entries = site.store.ledger.entries(job=job, types=[EventType.STOP_REQUESTED]).items
+    return [(entry.data["how"], entry.data["name"]) for entry in entries]
+
+
+async def test_a_job_shows_what_it_does_what_it_asked_for_who_decided_and_what_it_holds(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    job = ordered(site.store, "e-9", at=ago(minutes=5))
+    begun = ago(minutes=5)
+    site.store.ledger.append([requested(job, at=begun), decided("needs_approval", job, tier=1, at=begun), opened(job, at=begun)])
+    site.store.ledger.append(
+        [answered("approved", job, at=ago(minutes=4)), started(job, at=ago(minutes=3)), issued(job, at=ago(minutes=3))]
+    )
+    page = (await lead.open(f"/jobs/{job}")).text
+    assert "Running. 1 active credential: write on orders-db." in text_of(page, "top")
+    assert "refund-agent 1.4 · model scripted · owner support" in text_of(page, "top")
+    assert "tenant=acme" in text_of(page, "top")
+    assert "approved lead, tier 1 (owner), 4 min ago, for 5m" in text_of(page, "requests")
+    assert "Looks right" in text_of(page, "requests")
+    assert part(job, "c") in text_of(page, "credentials")
+    assert "ticket=4711" in text_of(page, "order")
+    assert "sha256:" + "b" * 64 in text_of(page, "order")
+    assert '"command"' in text_of(page, "spec")
+    assert "access.requested" in text_of(page, "ledger")
+    assert f'href="/ledger?job={job}"' in page
+    for row in ("Queued", "Running", "request write orders-db", "credential write orders-db"):
+        assert row in text_of(page, "timeline")
+    assert 'class="now-line"' in page
+    assert len(page) < 100_000
+
+
+async def test_the_text_of_the_policy_that_decided_is_there_and_whether_it_is_still_the_same(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    policies = site.console.deps.config.current().policies
+    rule = next(rule for rule in policies.rules if rule.id == "read-up-to-confidential")
+    job = ordered(site.store, "e-9")
+    same = changed_to(decided("allowed", job), policies=[rule.id], policy_digest=policies.digest)
+    old = changed_to(decided("allowed", job, number=2), policies=[rule.id, "was-removed"])
+    site.store.ledger.append([requested(job), same, requested(job, number=2), old])
+    page = (await lead.open(f"/jobs/{job}")).text
+    told = text_of(page, "policies")
+    assert " ".join(rule.text.split()) in told
+    assert told.count(rule.id) == 2, "its heading and its own text, once for both"
+    assert f"Decided by {'sha256:' + 'd' * 12}…" in told
+    assert "was-removed No policy with this name is in force." in told
+    assert "changed since" not in text_of(page, part(job, "r"))
+    assert "The policies have changed since." in text_of(page, part(job, "r", 2))
+
+
+async def test_a_job_with_hundreds_of_requests_and_much_output_is_still_a_light_page(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    job = ordered(site.store, "e-9", spec={"name": "<&>" * 20_000})
+    for number in range(1, 301):
+        site.store.ledger.append(
+            [requested(job, number=number), decided("allowed", job, number=number), issued(job, number=number, at=now())]
+        )
+    site.store.ledger.append([requested(job, number=301), decided("needs_approval", job, number=301, tier=1), opened(job, number=301)])
+    site.store.logs.append(job, 1, "<&'\">" * 10_000, now())
+    page = (await lead.open(f"/jobs/{job}")).text
+    assert len(page.encode()) < 100_000
+    # What waits is told of first.
+    assert page.index(part(job, "r", 301) + "-t") < page.index(part(job, "r", 1) + "-t")
+    assert "more, in the table" in text_of(page, "timeline")
+    assert f'href="/credentials?job={job}"' in page
+    assert (await lead.open(f"/jobs/{job}/spec")).json() == {"name": "<&>" * 20_000}
+
+
+async def test_a_job_that_is_over_says_how_and_that_what_it_held_is_dead(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    job = ordered(site.store, "e-9", at=ago(seconds=60))
+    site.store.ledger.append([started(job, at=ago(seconds=50)), issued(job, at=ago(seconds=50)), revoking(job, at=ago(seconds=5))])
+    site.store.ledger.append([confirmed(job, at=ago(seconds=4)), proved(job, at=ago(seconds=4)), ended(job=job, at=ago(seconds=3))])
+    page = (await lead.open(f"/jobs/{job}")).text
+    assert "Succeeded. Its credential is revoked (verified)." in text_of(page, "top")
+    assert "access revoked" in text_of(page, "top")
+    assert "Revoking" in text_of(page, "timeline")
+    assert "its lease is gone, its login is gone" in text_of(page, "credentials")
+    assert 'class="now-line"' not in page
+    assert "log=" not in page.partition("data-stream=")[2].partition('"')[0]
+
+
+async def test_overdue_access_is_said_first(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    job = ordered(site.store, "e-9")
+    site.store.ledger.append([started(job), issued(job), revoking(job), overdue(job), ended("failed", job, at=now())])
+    told = text_of((await lead.open(f"/jobs/{job}")).text, "top")
+    assert "Revocation overdue: this access may still work" in told
+    assert "leases: the target does not answer" in told
+
+
+async def test_nobody_sees_a_job_that_is_not_theirs_to_read(site: Site, logged_in: LogIn) -> None:
+    ops, mallory = await logged_in("ops"), await logged_in("mallory")
+    job = ordered(site.store, await person_of(site, ops))
+    site.store.logs.append(job, 1, "of ops alone\n", now())
+    for path in ("", "/output", "/cancel", "/kill"):
+        answers = [await mallory.open(f"/jobs/{one}{path}") for one in (job, UNKNOWN)]
+        assert [answer.status_code for answer in answers] == [404, 404], path
+        # One is told no more of what there is than of what there is not.
+        assert answers[0].text.replace(job, "").partition("<h1>")[2] == answers[1].text.replace(UNKNOWN, "").partition("<h1>")[2]
+    for path in ("cancel", "kill", "prove"):
+        answer = await posted(mallory, f"/jobs/{job}/{path}")
+        assert answer.status_code == 404, path
+    assert stops(site, job) == []
+    assert (await ops.open(f"/jobs/{job}")).status_code == 200
+    assert (await ops.open(f"/jobs/{UNKNOWN}/kill")).status_code == 404
+
+
+async def test_whatever_strangers_wrote_is_only_text_and_hides_nothing(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    agent = {"name": EVIL, "version": EVIL, "model": EVIL, "owner": EVIL}
+    told: dict[str, Any] = {
+        "task": EVIL,
+        "reason": EVIL,
+        "requester_name": EVIL,
+        "labels": {"a": EVIL},
+        "params": {"b": EVIL},
+        "data_scope": {"c": EVIL},
+    }
+    job = ordered(site.store, "e-9", agent=agent, spec={"name": EVIL}, **told)
+    site.store.ledger.append([requested(job, reason=EVIL, title=EVIL, resource=EVIL), decided("needs_approval", job, tier=1), opened(job)])
+    site.store.ledger.append([changed_to(answered("approved", job), name=EVIL, reason=EVIL), started(job), issued(job, resource=EVIL)])
+    why = changed_to(confirmed(job), how=EVIL)
+    site.store.ledger.append([changed_to(overdue(job), failures=[EVIL]), why, changed_to(ended("failed", job), reason=EVIL)])
+    child = ordered(site.store, "e-9", parent=job, name=EVIL)
+    site.store.logs.append(job, 1, EVIL, now())
+    for path in (f"/jobs/{job}", f"/jobs/{child}"):
+        page = (await lead.open(path)).text
+        assert SHOWN in page
+        assert "\u202e" not in page
+        assert tags_of(page).count("script") == 1
+
+
+async def test_the_last_output_is_shown_and_all_of_it_is_a_file(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    job = ordered(site.store, "e-9")
+    texts = [f"{number} {'x' * 900}\n" for number in range(100)]
+    for seq, text in enumerate(texts, 1):
+        site.store.logs.append(job, seq, text, now())
+    page = (await lead.open(f"/jobs/{job}")).text
+    assert 'data-log="100"' in page
+    assert "99 xxx" in page
+    assert "\n0 xxx" not in page
+    assert "The last part of the job's output" in text_of(page, "output")
+    assert f"job={job}&amp;log=100" in page
+    whole = await lead.open(f"/jobs/{job}/output")
+    assert whole.text == "".join(texts)
+    assert whole.headers["content-type"] == "text/plain; charset=utf-8"
+    assert whole.headers["content-disposition"] == f'attachment; filename="{job}.txt"'
+
+
+async def test_ancestors_and_children_are_there_as_far_as_one_may_read_them(site: Site, logged_in: LogIn) -> None:
+    lead, ops = await logged_in("lead"), await logged_in("ops")
+    person = await person_of(site, ops)
+    parent = ordered(site.store, person, name="the-parent")
+    job = ordered(site.store, person, name="the-middle", parent=parent)
+    mine, other = ordered(site.store, person, name="my-child", parent=job), ordered(site.store, "e-9", name="no-child-of-mine", parent=job)
+    seen = (await lead.open(f"/jobs/{job}")).text
+    assert f"/jobs/{parent}" in seen
+    assert {f"/jobs/{mine}", f"/jobs/{other}"} <= set(seen.split('"'))
+    seen = (await ops.open(f"/jobs/{job}")).text
+    assert f"/jobs/{mine}" in seen
+    assert other not in seen
+
+
+async def test_temporals_page_is_linked_where_somebody_said_where_it_is(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    job = ordered(site.store, "e-9")
+    assert "Open in Temporal" not in (await lead.open(f"/jobs/{job}")).text
+    site.console.deps.settings.__dict__["temporal_ui_url"] = "https://temporal.example/ui/"
+    try:
+        page = (await lead.open(f"/jobs/{job}")).text
+    finally:
+        site.console.deps.settings.__dict__["temporal_ui_url"] = None
+    assert f'href="https://temporal.example/ui/namespaces/default/workflows/{job}"' in page
+
+
+async def test_a_kill_is_asked_for_on_a_page_that_names_what_it_cuts_and_looking_changes_nothing(
+    site: Site, logged_in: LogIn, temporal: Client
+) -> None:
+    ops = await logged_in("ops")
+    job, handle = await running(site, ops, temporal)
+    page = (await ops.open(f"/jobs/{job}/kill")).text
+    assert "Access is revoked immediately, then the process is killed." in text_of(page)
+    assert "write on orders-db" in text_of(page)
+    assert await happened(handle, "workflow_execution_signaled_event_attributes") == []
+    sent = await ops.submit(f"/jobs/{job}/kill", f"/jobs/{job}/kill")
+    assert (sent.status_code, sent.headers["location"]) == (303, f"/jobs/{job}?done=kill")
+    signals = await happened(handle, "workflow_execution_signaled_event_attributes")
+    assert [item.workflow_execution_signaled_event_attributes.signal_name for item in signals] == ["kill"]
+    assert stops(site, job) == [("kill", "ops")]
+    assert "Kill requested" in text_of((await ops.open(sent.headers["location"])).text)
+    await handle.terminate()
+
+
+async def test_a_cancel_reaches_the_workflow(site: Site, logged_in: LogIn, temporal: Client) -> None:
+    ops = await logged_in("ops")
+    job, handle = await running(site, ops, temporal)
+    sent = await ops.submit(f"/jobs/{job}/cancel", f"/jobs/{job}/cancel")
+    assert (sent.status_code, sent.headers["location"]) == (303, f"/jobs/{job}?done=cancel")
+    assert len(await happened(handle, "workflow_execution_cancel_requested_event_attributes")) == 1
+    assert stops(site, job) == [("cancel", "ops")]
+    await handle.terminate()
+
+
+async def test_a_kill_without_a_workflow_ends_the_right_to_issue_and_says_so(site: Site, logged_in: LogIn, temporal: Client) -> None:
+    ops = await logged_in("ops")
+    job = ordered(site.store, await person_of(site, ops))
+    sent = await ops.submit(f"/jobs/{job}/kill", f"/jobs/{job}/kill")
+    assert sent.headers["location"] == f"/jobs/{job}?done=gone"
+    assert "Its workflow could not be reached." in text_of((await ops.open(sent.headers["location"])).text)
+    assert site.store.claims.claim(job, run="late", owner="a worker that slept", now=now()) is False
+    await temporal.get_workflow_handle("je-dev-sweep-now").terminate()
+
+
+async def test_what_has_ended_cannot_be_stopped_and_is_shown_as_it_ended(site: Site, logged_in: LogIn, temporal: Client) -> None:
+    ops = await logged_in("ops")
+    job, handle = await running(site, ops, temporal)
+    form = await ops.open(f"/jobs/{job}/cancel")
+    site.store.ledger.append([confirmed(job, at=now()), proved(job, at=now()), ended("failed", job, at=now(), exit_code=3)])
+    for how in ("cancel", "kill"):
+        answer = await posted(ops, f"/jobs/{job}/{how}")
+        assert answer.status_code == 409
+        told = text_of(answer.text, "main")
+        assert "This job has already ended" in told
+        assert "failed Failed." in told
+        assert "so nothing was changed." in told
+    assert form.status_code == 200
+    assert stops(site, job) == []
+    assert await happened(handle, "workflow_execution_cancel_requested_event_attributes") == []
+    page = (await ops.open(f"/jobs/{job}")).text
+    assert f"/jobs/{job}/kill" not in page
+    await handle.terminate()
+
+
+async def test_who_may_not_stop_is_offered_nothing_and_refused(site: Site, logged_in: LogIn, temporal: Client) -> None:
+    ops, lead = await logged_in("ops"), await logged_in("lead")
+    job, handle = await running(site, ops, temporal)
+    page = (await lead.open(f"/jobs/{job}")).text
+    assert f"/jobs/{job}/cancel" not in page
+    assert f"/jobs/{job}/kill" not in page
+    for how in ("cancel", "kill"):
+        assert (await lead.open(f"/jobs/{job}/{how}")).status_code == 403
+        answer = await posted(lead, f"/jobs/{job}/{how}")
+        assert answer.status_code == 403
+        assert "needs one of the groups: ops" in text_of(answer.text)
+    assert stops(site, job) == []
+    await handle.terminate()
+
+
+async def test_a_form_without_its_sessions_mark_stops_nothing(site: Site, logged_in: LogIn, temporal: Client) -> None:
+    ops = await logged_in("ops")
+    job, handle = await running(site, ops, temporal)
+    for how in ("cancel", "kill", "prove"):
+        answer = await ops.send(f"/jobs/{job}/{how}", {"csrf": "somebody else's"})
+        assert answer.status_code == 403
+        elsewhere = await posted(ops, f"/jobs/{job}/{how}", csrf="")
+        assert elsewhere.status_code == 403
+    assert stops(site, job) == []
+    assert await happened(handle, "workflow_execution_signaled_event_attributes") == []
+    await handle.terminate()
+
+
+async def test_words_in_the_address_are_not_shown(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    job = ordered(site.store, "e-9")
+    assert "your order was sent" not in (await lead.open(f"/jobs/{job}?done=your+order+was+sent")).text
+    assert (await lead.open(f"/jobs/{job}/nonsense")).status_code == 404

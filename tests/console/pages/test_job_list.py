@@ -1,0 +1,125 @@
+"""The list of jobs: filters in the address, pages, the way to one by how its id begins; nobody sees what is not theirs."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from console.pages.jobs.job_list import PAGE_SIZE
+from justenough.domain.jobs.states import JobState
+from tests.adapters.store.event_samples import ended, issued, part, requested, started
+from tests.console.pages.conftest import LogIn
+from tests.console.pages.page_text import tags_of, text_of
+from tests.console.pages.plain_browser import Browser, Site
+from tests.console.pages.recorded_jobs import EVIL, SHOWN, now, ordered
+
+pytestmark = pytest.mark.servers
+
+LINK = re.compile(r'data-open href="/jobs/(?P<job>j-[^"]+)"')
+
+
+def jobs_on(page: str) -> list[str]:
+    return [found["job"] for found in LINK.finditer(page)]
+
+
+async def person_of(site: Site, who: Browser) -> str:
+    return (await site.console.sessions.session_of(who.cookie)).person.id
+
+
+async def test_newest_first_and_a_launcher_sees_their_own(site: Site, logged_in: LogIn) -> None:
+    lead, ops, mallory = [await logged_in(name) for name in ("lead", "ops", "mallory")]
+    first, second = [ordered(site.store, await person_of(site, ops)) for _ in range(2)]
+    assert jobs_on((await lead.open("/jobs")).text)[:2] == [second, first]
+    assert jobs_on((await ops.open("/jobs")).text)[:2] == [second, first]
+    seen = jobs_on((await mallory.open("/jobs")).text)
+    assert not {first, second} & set(seen)
+
+
+async def test_filters_are_in_the_address_and_narrow_together(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    runs = ordered(site.store, "e-1", name="narrowed", requester_name="zelda", environment="dev")
+    over = ordered(site.store, "e-1", name="narrowed", requester_name="zelda", environment="prod", parent=runs)
+    site.store.ledger.append([started(runs), ended("failed", over, at=now())])
+    for query, left in (
+        ("name=narrowed", [over, runs]),
+        ("requester=zelda&state=running", [runs]),
+        ("requester=zelda&environment=prod", [over]),
+        (f"parent={runs}", [over]),
+        ("name=narrowed&state=denied", []),
+        # As a form sends it whose other fields are empty.
+        ("name=narrowed&state=failed&environment=&requester=&parent=&revocation=", [over]),
+    ):
+        answer = await lead.open(f"/jobs?{query}")
+        assert (answer.status_code, jobs_on(answer.text)) == (200, left), query
+    nothing = text_of((await lead.open("/jobs?name=narrowed&state=denied")).text, "rows")
+    assert nothing.startswith("No jobs match these filters.")
+
+
+async def test_only_jobs_that_are_not_proven_clean(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    job = ordered(site.store, "e-2", name="unclean")
+    site.store.ledger.append([started(job), issued(job), ended("failed", job, at=now())])
+    assert job in jobs_on((await lead.open("/jobs?revocation=pending")).text)
+    assert job not in jobs_on((await lead.open("/jobs?revocation=overdue")).text)
+
+
+@pytest.mark.parametrize("query", ["state=gone", "revocation=confirmed", "cursor=nonsense", f"name={'a' * 300}"])
+async def test_a_filter_that_is_none_says_so_on_a_page(logged_in: LogIn, query: str) -> None:
+    answer = await (await logged_in("lead")).open(f"/jobs?{query}")
+    assert answer.status_code == 422
+    assert query.partition("=")[0] in text_of(answer.text, "main")
+    assert 'class="button" href="/now">Dashboard</a>' in answer.text
+
+
+async def test_pages_go_on_where_the_last_one_ended(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    wanted = [ordered(site.store, "e-3", name="paged") for _ in range(PAGE_SIZE + 3)]
+    first = (await lead.open("/jobs?name=paged")).text
+    onward = re.search(r'rel="next" href="(\?[^"]+)"', first)
+    assert onward
+    second = (await lead.open("/jobs" + onward[1].replace("&amp;", "&"))).text
+    assert jobs_on(first) + jobs_on(second) == wanted[::-1]
+    assert len(first) < 100_000
+
+
+async def test_an_id_or_its_beginning_leads_to_what_it_names(site: Site, logged_in: LogIn) -> None:
+    lead, ops, mallory = [await logged_in(name) for name in ("lead", "ops", "mallory")]
+    job = ordered(site.store, await person_of(site, ops))
+    site.store.ledger.append([requested(job), issued(job)])
+    request, credential = part(job, "r"), part(job, "c")
+    for text, place in (
+        (job, f"/jobs/{job}"),
+        (job[:-2], f"/jobs/{job}"),
+        (job.removeprefix("j-dev-").upper(), f"/jobs/{job}"),
+        (request, f"/jobs/{job}#{request}"),
+        (f" {credential} ", f"/jobs/{job}#{credential}"),
+    ):
+        answer = await lead.open("/jobs", params={"id": text})
+        assert (answer.status_code, answer.headers.get("location")) == (303, place), text
+    answer = await mallory.open("/jobs", params={"id": job})
+    assert answer.status_code == 200
+    assert "No results for" in text_of(answer.text)
+    several = await lead.open("/jobs", params={"id": "j-"})
+    assert several.status_code == 200
+    assert "results for" in text_of(several.text)
+
+
+async def test_what_somebody_searched_for_and_what_jobs_say_is_only_text(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    ordered(site.store, "e-4", name="evil", task=EVIL, requester_name=EVIL)
+    page = (await lead.open("/jobs", params={"name": "evil", "id": EVIL})).text
+    assert page.count(SHOWN) >= 3
+    assert tags_of(page).count("script") == 1
+
+
+async def test_every_state_can_be_chosen_and_rows_are_live(logged_in: LogIn) -> None:
+    page = (await (await logged_in("lead")).open("/jobs")).text
+    for state in JobState:
+        assert f'href="?state={state.value}"' in page
+    assert 'id="rows" data-region' in page
+    assert "topics=job%2Capproval%2Crevocation" in page
+
+
+async def test_who_has_no_role_sees_no_list(logged_in: LogIn) -> None:
+    assert (await (await logged_in("outsider")).open("/jobs")).status_code == 403

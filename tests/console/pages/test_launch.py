@@ -1,0 +1,283 @@
+"""Launching from a page: from a template with its files, or from a pasted spec; rehearsed first, signed by the person, once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from html import unescape
+from re import search
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError
+
+from justenough.adapters.configuration.job_templates import list_templates, load_template, pack_template
+from justenough.domain.contracts.workflow_messages import JobInput
+from justenough.domain.core.errors import NotFound
+from justenough.domain.core.ids import new_job_id
+from justenough.domain.core.rejection import Rejection
+from justenough.domain.jobs import bundle
+from justenough.services.verify_order import verify_order
+from tests.console.pages.conftest import LogIn
+from tests.console.pages.page_text import tags_of, text_of
+from tests.console.pages.plain_browser import Browser, Site, hidden
+from tests.console.pages.recorded_jobs import EVIL, now, ordered, posted
+from tests.console.served_console import SHOP, SPEC
+
+pytestmark = pytest.mark.servers
+
+TRIAGE = "/jobs/new?template=refund-triage.yaml"
+PASTE = "/jobs/new?paste=yes"
+
+
+@pytest.fixture
+async def temporal(site: Site) -> Client:
+    return await Client.connect(site.console.deps.settings.temporal_address, data_converter=pydantic_data_converter)
+
+
+async def person_of(site: Site, who: Browser) -> str:
+    return (await site.console.sessions.session_of(who.cookie)).person.id
+
+
+def fields(page: str) -> dict[str, str]:
+    """The hidden fields of the launch form."""
+    return hidden(page, "/jobs/new")
+
+
+async def tried(who: Browser, place: str, **given: str) -> httpx.Response:
+    """Fill a form in and ask what policy says."""
+    form = fields((await who.open(place)).text)
+    return await who.send("/jobs/new", {**form, **given, "do": "try"})
+
+
+async def launched(who: Browser, page: str, **given: str) -> httpx.Response:
+    """Send the form of a page that shows what policy says."""
+    return await who.send("/jobs/new", {**fields(page), **given, "do": "launch"})
+
+
+async def test_templates_are_offered_with_what_they_ask_for(logged_in: LogIn) -> None:
+    page = text_of((await (await logged_in("ops")).open("/jobs/new")).text, "main")
+    assert (
+        "refund-triage refund-triage.yaml · prod Refund ticket 4711 Requests read on orders-db, write on refunds-db, admin on orders-db"
+        in page
+    )
+    assert "shop/jobs" in page
+
+
+async def test_a_template_is_rehearsed_and_then_launched_with_its_files_signed_by_the_person(
+    site: Site, logged_in: LogIn, temporal: Client
+) -> None:
+    ops = await logged_in("ops")
+    given = {"param.ticket": "4712", "param.witness": "none", "reason": "The customer\r\nwaits", "parent": ""}
+    page = (await tried(ops, TRIAGE, **given)).text
+    told = text_of(page, "says")
+    assert "read on orders-db 10m allowed – read-up-to-confidential" in told
+    assert "write on refunds-db 5m needs approval tier 1 (owner)" in told
+    job = fields(page)["job"]
+    assert site.store.jobs.get(job) is None
+    sent = await launched(ops, page, **given)
+    assert (sent.status_code, sent.headers["location"]) == (303, f"/jobs/{job}?done=launched")
+    view, order = site.store.jobs.get(job), site.store.jobs.order(job)
+    assert view
+    assert order
+    assert (view.requester, view.params, view.order_reason) == ("ops", {"ticket": "4712"}, "The customer\nwaits")
+    assert order.spec == yaml.safe_load((SHOP / "jobs" / "refund-triage.yaml").read_text())
+    # By the very look that the worker takes before it issues anything.
+    verified = verify_order(site.console.deps, JobInput.of(job, order), now=now())
+    assert not isinstance(verified, Rejection), verified
+    assert order.signed.statement["person"] == await person_of(site, ops)
+    content = site.store.bundles.get(str(order.bundle))
+    assert content
+    assert bundle.bundle_digest(content) == order.bundle
+    assert "triage.py" in [name for name, *_ in listed(content)]
+    handle = temporal.get_workflow_handle(job)
+    history = await handle.fetch_history()
+    begun = history.events[0].workflow_execution_started_event_attributes
+    (told_temporal,) = await temporal.data_converter.decode(begun.input.payloads)
+    assert told_temporal["order"] == order.signed.model_dump(mode="json")
+    await handle.terminate()
+
+
+def listed(content: bytes) -> list[tuple[str, int]]:
+    import io
+    import tarfile
+
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as files:
+        return [(item.name, item.size) for item in files.getmembers()]
+
+
+async def test_a_pasted_spec_is_launched(site: Site, logged_in: LogIn, temporal: Client) -> None:
+    ops = await logged_in("ops")
+    text = yaml.safe_dump(SPEC)
+    page = (await tried(ops, PASTE, spec=text, reason="pasted")).text
+    assert "read on orders-db" in text_of(page, "says")
+    sent = await launched(ops, page, spec=text, reason="pasted")
+    job = fields(page)["job"]
+    assert sent.headers["location"] == f"/jobs/{job}?done=launched"
+    order = site.store.jobs.order(job)
+    assert order
+    assert (order.spec, order.bundle) == (SPEC, None)
+    await temporal.get_workflow_handle(job).terminate()
+
+
+async def test_the_same_form_sent_twice_launches_once_even_at_the_same_time(site: Site, logged_in: LogIn, temporal: Client) -> None:
+    ops = await logged_in("ops")
+    text = yaml.safe_dump(SPEC)
+    page = (await tried(ops, PASTE, spec=text)).text
+    job = fields(page)["job"]
+    answers = await asyncio.gather(*(launched(ops, page, spec=text) for _ in range(4)))
+    assert {answer.status_code for answer in answers} == {303}
+    # The statement's time is in seconds: a later one is signed otherwise.
+    began = int(time.time())
+    while int(time.time()) == began:  # noqa: ASYNC110 - the clock tells nobody
+        await asyncio.sleep(0.01)
+    again = await launched(ops, page, spec=text)
+    assert again.headers["location"] == f"/jobs/{job}?done=again"
+    assert "Nothing was launched twice." in text_of((await ops.open(again.headers["location"])).text)
+    assert [one.id for one in site.store.jobs.list(requester_id=await person_of(site, ops), name=SPEC["name"]).items].count(job) == 1
+    assert len(site.store.ledger.entries(job=job).items) == 1
+    other = yaml.safe_dump({**SPEC, "task": "Something else"})
+    seen = fields((await ops.send("/jobs/new", {**fields(page), "spec": other, "do": "try"})).text)["seen"]
+    refused = await ops.send("/jobs/new", {**fields(page), "spec": other, "seen": seen, "do": "launch"})
+    assert refused.status_code == 409
+    assert "with other content" in text_of(refused.text)
+    await temporal.get_workflow_handle(job).terminate()
+
+
+async def test_nothing_is_launched_that_was_not_seen_as_it_is(site: Site, logged_in: LogIn, temporal: Client) -> None:
+    ops = await logged_in("ops")
+    page = (await tried(ops, TRIAGE, **{"param.ticket": "4712", "param.witness": "none"})).text
+    job = fields(page)["job"]
+    for changed in ({"param.ticket": "4713"}, {"reason": "another"}, {"seen": ""}, {"seen": "sha256:" + "0" * 64}):
+        answer = await launched(ops, page, **{"param.ticket": "4712", "param.witness": "none", **changed})
+        assert answer.status_code == 200
+        assert "Nothing was launched" in text_of(answer.text)
+        assert "read on orders-db" in text_of(answer.text, "says")
+    assert site.store.jobs.get(job) is None
+    with pytest.raises(RPCError, match="not found"):
+        await temporal.get_workflow_handle(job).describe()
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("", "spec: nothing was pasted"),
+        ("name: [", "line 1"),
+        ("- a", "must be a mapping"),
+        (yaml.safe_dump({**SPEC, "nmae": 1}), "nmae: unknown key"),
+        (yaml.safe_dump({**SPEC, "run": {"command": ["python"], "workdir": "."}}), "run.workdir: a pasted spec has no files"),
+        (
+            yaml.safe_dump({**SPEC, "environment": "moon", "access": [{**SPEC["access"][0], "resource": "nowhere", "ttl": "99h"}]}),
+            "access[0].ttl",
+        ),
+        (yaml.safe_dump({**SPEC, "access": [{**SPEC["access"][0], "resource": "nowhere"}]}), "access[0].resource"),
+        (f"name: {EVIL!r}", "name"),
+    ],
+)
+async def test_every_problem_of_a_spec_is_named_by_its_place_and_the_text_stays(logged_in: LogIn, text: str, says: str) -> None:
+    answer = await tried(await logged_in("ops"), PASTE, spec=text)
+    assert answer.status_code == 422
+    assert says in text_of(answer.text, "problems")
+    assert "Not launched." in text_of(answer.text, "problems")
+    kept = search(r'name="spec"[^>]*>\n(.*?)</textarea>', answer.text.replace("\r", ""), flags=16)
+    assert kept
+    assert unescape(kept[1]) == text
+    assert 'aria-invalid="true"' in answer.text
+    assert tags_of(answer.text).count("script") == 1
+
+
+async def test_what_is_wrong_with_a_parameter_stands_beside_its_field(logged_in: LogIn) -> None:
+    answer = await tried(await logged_in("ops"), TRIAGE, **{"param.ticket": "--evil", "param.witness": "none"})
+    assert answer.status_code == 422
+    assert "no leading dash" in text_of(answer.text, "e-ticket")
+    assert 'value="--evil" maxlength="256" autocomplete="off" aria-invalid="true" aria-describedby="e-ticket"' in answer.text
+
+
+async def test_what_would_be_denied_is_said_and_not_offered(logged_in: LogIn) -> None:
+    text = yaml.safe_dump(
+        {**SPEC, "access": [{"resource": "customers-db", "action": "read", "ttl": "5m", "reason": "x"}], "data_scope": {"tenant": "acme"}}
+    )
+    forbidden = yaml.safe_dump(
+        {
+            **SPEC,
+            "access": [
+                {"resource": "customers-db", "action": "read", "ttl": "5m", "reason": "x"},
+                {"resource": "export-api", "action": "write", "ttl": "5m", "reason": "x"},
+            ],
+        }
+    )
+    ops = await logged_in("ops")
+    assert (await tried(ops, PASTE, spec=text)).status_code == 200
+    page = (await tried(ops, PASTE, spec=forbidden)).text
+    assert "denied –" in text_of(page, "says")
+    assert "this job would not start" in text_of(page, "says")
+    assert 'value="launch"' not in page
+
+
+async def test_a_parent_that_is_not_ones_own_is_refused(site: Site, logged_in: LogIn) -> None:
+    ops = await logged_in("ops")
+    theirs = ordered(site.store, "e-9")
+    answer = await tried(ops, PASTE, spec=yaml.safe_dump(SPEC), parent=theirs)
+    assert answer.status_code == 422
+    assert "parent:" in text_of(answer.text, "problems")
+
+
+async def test_only_who_may_launch_gets_the_form_and_nobody_launches_under_anothers_id(site: Site, logged_in: LogIn) -> None:
+    ops, lead, mallory = [await logged_in(name) for name in ("ops", "lead", "mallory")]
+    for path in ("/jobs/new", TRIAGE, PASTE):
+        assert (await lead.open(path)).status_code == 403
+    answer = await posted(lead, "/jobs/new", spec=yaml.safe_dump(SPEC), do="launch")
+    assert answer.status_code == 403
+    taken = ordered(site.store, await person_of(site, ops))
+    for job in (taken, "j-other-01arz3ndektsv4rrffq69g5fav", "nonsense", ""):
+        text = yaml.safe_dump(SPEC)
+        page = (await tried(mallory, PASTE, spec=text, job=job)).text
+        answer = await launched(mallory, page, spec=text)
+        assert answer.status_code in {409, 422}, (job, answer.status_code)
+    assert site.store.jobs.list(requester_id=await person_of(site, mallory), name=SPEC["name"]).items == ()
+
+
+async def test_a_form_of_nobodys_session_launches_nothing(site: Site, logged_in: LogIn) -> None:
+    ops = await logged_in("ops")
+    page = (await tried(ops, PASTE, spec=yaml.safe_dump(SPEC))).text
+    answer = await launched(ops, page, spec=yaml.safe_dump(SPEC), csrf="forged")
+    assert answer.status_code == 403
+    assert site.store.jobs.get(fields(page)["job"]) is None
+
+
+@pytest.mark.parametrize("name", ["../catalog.yaml", "/etc/passwd", "programs", "none.yaml", "..%2Fcatalog.yaml"])
+async def test_only_what_is_offered_can_be_chosen(logged_in: LogIn, name: str) -> None:
+    answer = await (await logged_in("ops")).open("/jobs/new", params={"template": name})
+    assert answer.status_code == 404
+    assert "there is no template" in text_of(answer.text)
+
+
+def test_a_template_that_is_broken_says_why_and_spoils_no_other(tmp_path: Any, site: Site) -> None:
+    catalog = site.console.deps.config.current().catalog
+    jobs = tmp_path / "jobs"
+    jobs.mkdir()
+    (jobs / "good.yaml").write_text(yaml.safe_dump(SPEC))
+    (jobs / "bad.yaml").write_text("name: [")
+    (jobs / "strange.yaml").write_text(yaml.safe_dump({**SPEC, "environment": "moon"}))
+    (jobs / "folder.yaml").mkdir()
+    (jobs / "notes.txt").write_text("no job")
+    found = list_templates(tmp_path, catalog)
+    assert [(one.file, bool(one.problems)) for one in found] == [("bad.yaml", True), ("good.yaml", False), ("strange.yaml", True)]
+    assert pack_template(tmp_path, found[1]) is None
+    with pytest.raises(NotFound):
+        load_template(tmp_path, "folder.yaml", catalog)
+    assert list_templates(tmp_path / "nowhere", catalog) == ()
+    # What was changed is read again.
+    (jobs / "bad.yaml").write_text(yaml.safe_dump(SPEC))
+    assert not list_templates(tmp_path, catalog)[0].problems
+
+
+async def test_each_form_has_a_job_id_of_its_own(logged_in: LogIn) -> None:
+    ops = await logged_in("ops")
+    ids = [fields((await ops.open(PASTE)).text)["job"] for _ in range(2)]
+    assert len(set(ids)) == 2
+    assert all(len(one) == len(new_job_id("dev", now=now())) for one in ids)

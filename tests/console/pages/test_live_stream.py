@@ -1,0 +1,119 @@
+"""The stream of an open page: what it hears of, whose, and when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from console.pages.page_user import AUTO_REFRESH_HEADER
+from tests.console.pages.conftest import LogIn
+from tests.console.pages.plain_browser import SAME, Browser, Site
+from tests.console.served_console import Served
+
+pytestmark = pytest.mark.servers
+
+Event = tuple[str, Any]
+
+
+@asynccontextmanager
+async def open_page(who: Browser, address: str) -> AsyncIterator[AsyncIterator[Event]]:
+    """The events of a stream, as (name, data), in order."""
+    async with who.http.stream("GET", address, headers=SAME, timeout=30) as answer:
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8"), answer.headers
+        yield _events(answer)
+
+
+async def _events(answer: httpx.Response) -> AsyncIterator[Event]:
+    name = ""
+    async for line in answer.aiter_lines():
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield name, json.loads(line.removeprefix("data: "))
+
+
+async def changes(events: AsyncIterator[Event]) -> Any:
+    """What the next change is about; beats come in between."""
+    async for name, data in events:
+        if name == "change":
+            return data
+    return None
+
+
+def address(site: Site, **query: object) -> str:
+    return str(
+        httpx.URL("/live", params={"after": site.store.ledger.head().position, **{name: str(value) for name, value in query.items()}})
+    )
+
+
+async def test_a_page_hears_that_it_is_alive_and_of_what_it_is_about(site: Site, served: Served, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    async with open_page(lead, address(site, topics="approval")) as events:
+        assert (await anext(events))[0] == "beat"
+        request = await served.asked()
+        assert await changes(events) == {"type": "approval.opened", "job": request["job_id"]}
+
+
+async def test_what_happened_while_a_page_was_made_is_heard_of(site: Site, served: Served, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    before = address(site)
+    job = await served.launched()
+    async with open_page(lead, before) as events:
+        assert await changes(events) == {"type": "job.submitted", "job": job["id"]}
+
+
+async def test_a_launcher_hears_of_their_own_jobs_alone(site: Site, served: Served, logged_in: LogIn) -> None:
+    mallory, ops = await logged_in("mallory"), await logged_in("ops")
+    begin = address(site)
+    theirs = await served.launched()
+    async with open_page(ops, begin) as events:
+        assert (await changes(events))["job"] == theirs["id"]
+    async with open_page(mallory, begin) as events:
+        # A beat comes after BEAT seconds in which nothing was told.
+        assert [(await anext(events))[0], (await anext(events))[0]] == ["beat", "beat"]
+    refused = await mallory.open(address(site, job=theirs["id"]))
+    assert refused.status_code == 404
+
+
+async def test_output_is_told_as_it_comes_and_once(site: Site, served: Served, logged_in: LogIn) -> None:
+    ops = await logged_in("ops")
+    job = (await served.launched())["id"]
+    site.store.logs.append(job, 0, "before\n", site.clock())
+    async with open_page(ops, address(site, job=job, log=0)) as events:
+        # A right-to-left override, and a control that would clear a terminal.
+        site.store.logs.append(job, 1, "<b>now</b> \u202edead\x1b[2J\n", site.clock())
+        async for name, data in events:
+            if name == "log":
+                assert data["seq"] == 1
+                assert not {"\u202e", "\x1b"} & set(data["text"]), "what cannot be seen is written out"
+                assert data["text"].startswith("<b>now</b> ")
+                assert data["text"].endswith("\n")
+                break
+
+
+async def test_a_stream_ends_with_its_session(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    async with open_page(lead, address(site)) as events:
+        assert (await anext(events))[0] == "beat"
+        await site.console.sessions.end(await site.console.sessions.session_of(lead.cookie))
+        assert await asyncio.wait_for(changes(events), 30) is None
+
+
+async def test_what_a_page_asks_by_itself_keeps_no_session_from_its_end(site: Site, logged_in: LogIn) -> None:
+    lead, busy = await logged_in("lead"), await logged_in("lead")
+    for status in (200, 303):
+        site.clock.forward(minutes=20)
+        assert (await busy.open("/sessions")).status_code == 200
+        assert (await lead.open("/sessions", headers={**SAME, AUTO_REFRESH_HEADER: "1"})).status_code == status
+
+
+@pytest.mark.parametrize("query", ["", "after=x", "after=-1", "after=1&log=x", "after=1&topics=" + "a" * 300])
+async def test_a_stream_that_is_asked_for_wrongly_is_refused(logged_in: LogIn, query: str) -> None:
+    lead = await logged_in("lead")
+    assert (await lead.open(f"/live?{query}")).status_code == 422

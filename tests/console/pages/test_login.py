@@ -1,0 +1,323 @@
+"""Logging in by the form: what is refused and how it is said, where one goes on to, and what is nowhere to be found afterwards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from html import unescape
+from pathlib import Path
+
+import httpx
+import pytest
+
+from console.auth.login_throttle import MAX_KEYS, MAX_TRIES_PER_ADDRESS, MAX_TRIES_PER_NAME, WINDOW_S, LoginThrottle, TooManyTries
+from console.auth.page_sessions import NoSession, SessionKey
+from console.pages.login.login import local_path
+from justenough.adapters.configuration.settings import Settings
+from tests.console.pages.conftest import LogIn, opened
+from tests.console.pages.plain_browser import SAME, Browser, Site, hidden
+from tests.support.plain_http import NO_TLS
+
+pytestmark = pytest.mark.servers
+
+ELSEWHERE = [
+    "https://evil.example",
+    "//evil.example",
+    "/\\evil.example",
+    "/\t/evil.example",
+    "/\n/evil.example",
+    "javascript:alert(1)",
+    "evil.example",
+    "/a\r\nSet-Cookie: x=y",
+    "/é",
+    "/" + "a" * 5000,
+]
+REFUSED = "Wrong name or password."
+
+
+@pytest.fixture
+async def away(settings: Settings, passwords: dict[str, str]) -> AsyncIterator[Browser]:
+    """A browser at a console whose Vault does not answer."""
+    gone = settings.model_copy(update={"vault_addr": "http://127.0.0.1:1"})
+    async with opened(gone, passwords) as site, AsyncExitStack() as kept:
+        yield Browser.of(site, kept)
+
+
+async def test_a_wrong_password_an_unknown_name_and_a_locked_one_are_told_alike(site: Site, browser: Callable[[], Browser]) -> None:
+    said = set()
+    for name, password in [
+        ("lead", "wrong"),
+        ("nobody-of-that-name", "wrong"),
+        ("..", "wrong"),
+        ("a/b?c", "wrong"),
+        ("", "x"),
+        ("lead", ""),
+    ]:
+        answer = await browser().log_in(name, password)
+        assert answer.status_code == 401
+        assert REFUSED in unescape(answer.text)
+        said.add(re.sub(r'(?:value|data-now)="[^"]*"| autofocus', "", answer.text))
+    assert len(said) == 1
+    # Vault locks a name after five wrong passwords; the console's own count, which comes first, is begun anew here.
+    async with httpx.AsyncClient(base_url=site.console.deps.vault.address, trust_env=False, verify=NO_TLS) as vault:
+        for _ in range(5):
+            await vault.post("/v1/auth/pages/login/guessed", json={"password": "wrong"})
+    answer = await browser().log_in("guessed", site.passwords["guessed"])
+    assert answer.status_code == 401
+    assert "the account is locked for a while" in answer.text
+
+
+async def test_what_was_typed_but_the_password_is_there_again(browser: Callable[[], Browser]) -> None:
+    answer = await browser().log_in('"><script>alert(1)</script>', "my-password", onward="/jobs")
+    assert "<script>" not in answer.text
+    assert 'value="&#34;&gt;&lt;script&gt;' in answer.text
+    assert "my-password" not in answer.text
+    assert hidden(answer.text)["next"] == "/jobs"
+
+
+async def test_guessing_is_stopped_for_the_name_and_not_for_others(site: Site, browser: Callable[[], Browser]) -> None:
+    for _ in range(MAX_TRIES_PER_NAME):
+        assert (await browser().log_in("no-such", "wrong")).status_code == 401
+    for name in ("no-such", "NO-SUCH"):
+        answer = await browser().log_in(name, "wrong")
+        assert answer.status_code == 429
+        assert "Too many login attempts; try again in 15 min." in answer.text
+    assert (await browser().log_in("ops", site.passwords["ops"])).status_code == 303
+
+
+async def test_who_logs_in_but_is_nobody_here_is_told_so_and_leaves_no_token(
+    site: Site, browser: Callable[[], Browser], admin: httpx.AsyncClient
+) -> None:
+    user = {"password": "stranger-password", "token_policies": ["je-person"], "token_no_default_policy": True}
+    (await admin.post("auth/pages/users/stranger", json=user)).raise_for_status()
+    answer = await browser().log_in("stranger", "stranger-password")
+    assert answer.status_code == 403
+    assert "Your password is correct, but this login is not linked to a JustEnough user" in answer.text
+    assert "je=" not in str(answer.headers)
+    assert await logins_of(admin, "stranger") == 0
+    await browser().log_in("ops", site.passwords["ops"])
+    assert await logins_of(admin, "ops") > 0
+
+
+async def logins_of(admin: httpx.AsyncClient, name: str) -> int:
+    """How many tokens of a name's logins to the pages live."""
+    listed = (await admin.request("LIST", "auth/token/accessors")).raise_for_status().json()["data"]["keys"]
+    looks = [await admin.post("auth/token/lookup-accessor", json={"accessor": accessor}) for accessor in listed]
+    return sum(look.is_success and look.json()["data"]["display_name"] == f"pages-{name}" for look in looks)
+
+
+async def test_a_second_factor_is_said_to_be_impossible_here(browser: Callable[[], Browser], admin: httpx.AsyncClient) -> None:
+    user = {"password": "second-password", "token_policies": ["je-person"]}
+    (await admin.post("auth/pages/users/second", json=user)).raise_for_status()
+    made = await admin.post("identity/mfa/method/totp", json={"issuer": "tests", "generate": False})
+    method = made.raise_for_status().json()["data"]["method_id"]
+    accessor = (await admin.get("sys/auth")).json()["data"]["pages/"]["accessor"]
+    entity = (await admin.post("identity/entity", json={"name": "second"})).json()["data"]["id"]
+    alias = {"name": "second", "canonical_id": entity, "mount_accessor": accessor}
+    (await admin.post("identity/entity-alias", json=alias)).raise_for_status()
+    enforced = {"mfa_method_ids": [method], "identity_entity_ids": [entity]}
+    (await admin.post("identity/mfa/login-enforcement/tests", json=enforced)).raise_for_status()
+    try:
+        answer = await browser().log_in("second", "second-password")
+    finally:
+        await admin.delete("identity/mfa/login-enforcement/tests")
+    assert answer.status_code == 403
+    assert "This login needs a second factor" in answer.text
+
+
+async def test_a_token_that_cannot_sign_is_of_no_use(browser: Callable[[], Browser], admin: httpx.AsyncClient) -> None:
+    user = {"password": "weak-password", "token_policies": ["default"]}
+    (await admin.post("auth/pages/users/weak", json=user)).raise_for_status()
+    accessor = (await admin.get("sys/auth")).json()["data"]
+    entity = (await admin.post("identity/entity", json={"name": "weak"})).json()["data"]["id"]
+    for mount in ("people", "pages"):
+        alias = {"name": "weak", "canonical_id": entity, "mount_accessor": accessor[f"{mount}/"]["accessor"]}
+        (await admin.post("identity/entity-alias", json=alias)).raise_for_status()
+    answer = await browser().log_in("weak", "weak-password")
+    assert answer.status_code == 403
+    assert "This login cannot sign: its token lacks the policy je-person" in answer.text
+
+
+async def test_while_vault_is_away_nobody_is_blamed(away: Browser) -> None:
+    for _ in range(MAX_TRIES_PER_NAME + 1):
+        answer = await away.log_in("lead", "right-or-wrong")
+        assert answer.status_code == 503
+        assert "Your login was not rejected" in answer.text
+
+
+async def test_a_login_form_counts_only_in_the_browser_that_it_was_made_for(site: Site, browser: Callable[[], Browser]) -> None:
+    mallory, lead = browser(), browser()
+    theirs = hidden((await mallory.open("/login")).text)
+    await lead.open("/login")
+    planted = {**theirs, "name": "mallory", "password": site.passwords["mallory"]}
+    for fields in (planted, {**planted, "csrf": ""}):
+        answer = await lead.send("/login", fields)
+        assert answer.status_code == 403
+        assert "This page expired. Please try again." in answer.text
+    no_cookie = await browser().send("/login", planted)
+    assert no_cookie.status_code == 403
+    from_elsewhere = await mallory.send("/login", planted, {"Sec-Fetch-Site": "cross-site"})
+    assert from_elsewhere.status_code == 403
+    assert lead.cookie == mallory.cookie == ""
+    assert (await mallory.send("/login", planted)).status_code == 303
+
+
+async def test_nobody_is_sent_elsewhere_after_a_login(site: Site, browser: Callable[[], Browser]) -> None:
+    ops = browser()
+    form = hidden((await ops.open("/login")).text)
+    for path in ELSEWHERE:
+        assert hidden((await ops.open("/login", params={"next": path})).text)["next"] == "/now"
+        answer = await ops.send("/login", {**form, "next": path, "name": "ops", "password": site.passwords["ops"]})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/now")
+        assert (await ops.open("/login", params={"next": path})).headers["location"] == "/now"
+        answer = await ops.submit("/login/fresh", "/login/fresh", next=path, password=site.passwords["ops"])
+        assert (answer.status_code, answer.headers["location"]) == (303, "/now")
+        ops.http.cookies.delete("je", domain="127.0.0.1", path="/")
+        form = hidden((await ops.open("/login")).text)
+
+
+def test_a_path_of_ours_stays_as_it_is() -> None:
+    for path in ("/now", "/jobs?state=running&cursor=a%2Fb", "/requests/r-dev-1#card"):
+        assert local_path(path) == path
+
+
+async def test_who_comes_by_a_link_from_elsewhere_gets_to_the_page_without_logging_in_again(logged_in: LogIn) -> None:
+    lead = await logged_in()
+    async with httpx.AsyncClient(base_url=lead.http.base_url, trust_env=False, verify=NO_TLS, follow_redirects=True) as bare:
+        arrived = await bare.get("/sessions?x=1", headers={"Sec-Fetch-Site": "cross-site"})
+    hop = re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', arrived.text)
+    assert hop
+    assert 'method="post"' not in arrived.text
+    assert f'<a href="{hop[1]}">' in arrived.text
+    onward = await lead.open(unescape(hop[1]))
+    assert (onward.status_code, onward.headers["location"]) == (303, "/sessions?x=1")
+
+
+async def test_a_browser_that_does_not_say_where_it_comes_from_is_sent_on_once(browser: Callable[[], Browser]) -> None:
+    stranger = browser()
+    arrived = await stranger.open("/login?next=/sessions", {})
+    hop = re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', arrived.text)
+    assert hop
+    shown = await stranger.open(unescape(hop[1]), {})
+    assert "refresh" not in shown.text
+    assert hidden(shown.text)["next"] == "/sessions"
+
+
+async def test_served_by_https_the_cookies_are_the_hosts_alone(settings: Settings, passwords: dict[str, str]) -> None:
+    secure = settings.model_copy(update={"console_url": "https://je.example"})
+    async with opened(secure, passwords) as site, httpx.AsyncClient(base_url=site.address, trust_env=False, verify=NO_TLS) as http:
+        shown = await http.get("/login", headers=SAME)
+        cookie = shown.headers["set-cookie"].partition(";")[0]
+        assert cookie.startswith("__Host-je-form=")
+        fields = {**hidden(shown.text), "name": "lead", "password": passwords["lead"]}
+        answer = await http.post("/login", data=fields, headers={"Origin": "https://je.example", "Cookie": cookie})
+    sessions = [value for name, value in answer.headers.multi_items() if name == "set-cookie" and value.startswith("__Host-je=")]
+    assert len(sessions) == 1
+    assert {"Secure", "HttpOnly", "Path=/", "SameSite=strict"} <= {part.strip() for part in sessions[0].split(";")}
+    assert "Domain" not in sessions[0]
+
+
+async def test_a_console_without_pages_takes_no_logins(settings: Settings, passwords: dict[str, str]) -> None:
+    async with opened(settings.model_copy(update={"pages": "off"}), passwords) as site, AsyncExitStack() as kept:
+        browser = Browser.of(site, kept)
+        assert [(await browser.open(path)).status_code for path in ("/login", "/sessions", "/livez")] == [404, 404, 200]
+        assert (await browser.send("/login", {"name": "lead", "password": passwords["lead"]})).status_code == 404
+
+
+async def test_neither_password_nor_token_nor_cookie_is_in_logs_store_or_pages(
+    site: Site, browser: Callable[[], Browser], capfd: pytest.CaptureFixture[str]
+) -> None:
+    lead, password = browser(), site.passwords["lead"]
+    await lead.log_in("lead", "wrong-canary-password")
+    await lead.log_in("lead", password)
+    cookie, token = lead.cookie, await site.token_of(lead)
+    await lead.open("/sessions")
+    await lead.submit("/login/fresh", "/login/fresh", password=password)
+    site.clock.forward(minutes=2)
+    await lead.open("/sessions")
+    await lead.submit("/sessions", "/logout")
+    logged = "".join(capfd.readouterr())
+    for event in ("login", "login refused", "logout"):
+        assert event in logged
+    kept = b"".join(file.read_bytes() for file in database(site))
+    assert SessionKey.from_cookie(cookie).hash.encode() in kept
+    for secret in (password, token, cookie, "wrong-canary-password"):
+        assert secret not in logged
+        assert secret.encode() not in kept
+        assert secret not in lead.seen
+
+
+def database(site: Site) -> list[Path]:
+    """The store's files."""
+    return sorted(site.console.deps.settings.home.glob("justenough.db*"))
+
+
+class Ticks:
+    """A clock by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_tries_are_counted_before_they_are_answered_and_come_back_by_time() -> None:
+    clock = Ticks()
+    throttle = LoginThrottle(clock=clock)
+    for _ in range(MAX_TRIES_PER_NAME):
+        throttle.record_try("lead", "10.0.0.1")
+    with pytest.raises(TooManyTries, match="try again in 15 min"):
+        throttle.record_try("Lead", "10.0.0.2")
+    clock.now = WINDOW_S - 60
+    with pytest.raises(TooManyTries, match="try again in 1 min"):
+        throttle.record_try("lead", "10.0.0.1")
+    clock.now = WINDOW_S
+    throttle.record_try("lead", "10.0.0.1")
+
+
+def test_an_address_has_more_tries_than_a_name_and_an_end_too() -> None:
+    throttle = LoginThrottle(clock=Ticks())
+    for number in range(MAX_TRIES_PER_ADDRESS):
+        throttle.record_try(f"name{number}", "10.0.0.1")
+    with pytest.raises(TooManyTries):
+        throttle.record_try("another", "10.0.0.1")
+    throttle.record_try("another", "10.0.0.2")
+
+
+def test_who_has_a_whole_network_of_ipv6_has_no_more_tries_than_one_address() -> None:
+    throttle = LoginThrottle(clock=Ticks())
+    for number in range(MAX_TRIES_PER_ADDRESS):
+        throttle.record_try(f"name{number}", f"2001:db8::{number:x}")
+    with pytest.raises(TooManyTries):
+        throttle.record_try("another", "2001:db8::ffff:1:1")
+    throttle.record_try("another", "2001:db8:0:1::1")
+    for number in range(MAX_TRIES_PER_ADDRESS):
+        throttle.record_try(f"more{number}", "::ffff:10.0.0.1")
+    throttle.record_try("another", "::ffff:10.0.0.2")
+
+
+def test_a_right_password_and_an_unanswered_try_count_no_more() -> None:
+    throttle = LoginThrottle(clock=Ticks())
+    for _ in range(3 * MAX_TRIES_PER_ADDRESS):
+        throttle.record_try("lead", "10.0.0.1")
+        throttle.record_success("lead", "10.0.0.1")
+        throttle.record_try("lead", "10.0.0.1")
+        throttle.undo_try("lead", "10.0.0.1")
+
+
+def test_what_is_counted_is_bounded() -> None:
+    throttle = LoginThrottle(clock=Ticks())
+    for number in range(MAX_KEYS):
+        throttle.record_try(f"name{number}", f"10.0.{number >> 8}.{number & 255}")
+    assert len(throttle) <= MAX_KEYS
+
+
+def test_a_cookie_of_another_form_is_none() -> None:
+    for cookie in ("", "\xff" * 43, "a" * 42, "a" * 44, "=" * 43, "a" * 42 + "!"):
+        with pytest.raises(NoSession):
+            SessionKey.from_cookie(cookie)
+    key = SessionKey.new()
+    assert SessionKey.from_cookie(key.secret.reveal()) == key
+    assert repr(SessionKey.new()) == "SessionKey(secret=Secret(…))"

@@ -1,0 +1,192 @@
+"""Logging in by one's own identity provider, against a real one: OpenBao's OIDC provider behind OpenBao's OIDC auth method."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from html import unescape
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import httpx
+import pytest
+
+from console.pages.login.oidc import OidcFlow
+from justenough.adapters.configuration.settings import Settings
+from tests.console.pages.conftest import opened
+from tests.console.pages.oidc_provider import MAX_AGE, Provider
+from tests.console.pages.plain_browser import Browser, Site
+
+pytestmark = pytest.mark.servers
+
+HOP = re.compile(r'<meta http-equiv="refresh" content="0; url=(?P<url>[^"]+)">')
+START = "/login/oidc?next=/sessions"
+FRESH = "/login/oidc?fresh=1&next=/sessions"
+
+
+@pytest.fixture
+async def lead(oidc_site: tuple[Site, Provider]) -> AsyncIterator[Browser]:
+    async with AsyncExitStack() as kept:
+        yield Browser.of(oidc_site[0], kept)
+
+
+async def started(browser: Browser, start: str = START) -> str:
+    """Begin a login; where the browser is sent."""
+    sent = await browser.open(start)
+    assert sent.status_code == 303, sent.text
+    return sent.headers["location"]
+
+
+async def come_back(browser: Browser, back: str) -> httpx.Response:
+    """Come back as a browser does: from elsewhere without our cookies, and on from our own page with them."""
+    arrived = await browser.arrive(back)
+    hop = HOP.search(arrived.text)
+    assert hop, arrived.text
+    return await browser.open(unescape(hop["url"]))
+
+
+async def by_provider(browser: Browser, provider: Provider, token: str, start: str = START) -> httpx.Response:
+    back, _ = await provider.redirect(await started(browser, start), token)
+    return await come_back(browser, back)
+
+
+async def test_an_identity_provider_opens_the_page_that_was_asked_for(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
+    site, provider = oidc_site
+    assert START in (await lead.open("/login?next=/sessions")).text
+    answer = await by_provider(lead, provider, await provider.log_in("lead"))
+    assert (answer.status_code, answer.headers["location"]) == (303, "/sessions")
+    assert "oidc (current session)" in (await lead.open("/sessions")).text
+    visit = await site.console.sessions.session_of(lead.cookie)
+    assert (visit.person.name, visit.person.groups) == ("lead", frozenset({"support-leads"}))
+    token = await site.token_of(lead)
+    await lead.submit("/sessions", "/logout")
+    assert not await site.alive(token)
+
+
+async def test_a_login_by_provider_is_fresh_only_where_vault_knows_that_the_person_was_asked(
+    oidc_site: tuple[Site, Provider], lead: Browser
+) -> None:
+    site, provider = oidc_site
+    at_provider = await provider.log_in("lead")
+    await by_provider(lead, provider, at_provider)
+    assert not (await site.console.sessions.session_of(lead.cookie)).fresh, "the provider may have asked nothing"
+
+    assert "/login/oidc?fresh=1" in (await lead.open("/login/fresh?next=/sessions")).text
+    answer = await by_provider(lead, provider, await provider.log_in("lead"), FRESH)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/sessions")
+    assert (await site.console.sessions.session_of(lead.cookie)).fresh
+
+
+async def test_who_leaves_out_that_the_provider_is_to_ask_is_refused_by_vault(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
+    site, provider = oidc_site
+    await by_provider(lead, provider, await provider.log_in("lead"))
+    old = await provider.log_in("lead")
+    await provider.until_older_than(old, MAX_AGE)
+    url = await started(lead, FRESH)
+    asked = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+    assert (asked["prompt"], asked["max_age"]) == ("login", str(MAX_AGE))
+    _, said = await provider.redirect(url, old)
+    assert said.get("error") == "max_age_violation"
+
+    stripped = url.partition("?")[0] + "?" + urlencode({name: value for name, value in asked.items() if name not in {"prompt", "max_age"}})
+    back, _ = await provider.redirect(stripped, old)
+    answer = await come_back(lead, back)
+    assert answer.status_code == 403
+    assert not (await site.console.sessions.session_of(lead.cookie)).fresh
+
+
+async def test_an_ordinary_login_that_its_browser_calls_a_fresh_one_is_none(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
+    site, provider = oidc_site
+    at_provider = await provider.log_in("lead")
+    await by_provider(lead, provider, at_provider)
+    back, _ = await provider.redirect(await started(lead), at_provider)
+    flow = OidcFlow.from_cookie(lead.http.cookies["je-oidc"])
+    lead.http.cookies.delete("je-oidc")
+    lead.http.cookies.set("je-oidc", flow.model_copy(update={"fresh": True}).to_cookie(), domain="127.0.0.1", path="/")
+    answer = await come_back(lead, back)
+    assert answer.status_code == 403
+    assert "reused an existing session instead of re-authenticating you" in answer.text
+    assert not (await site.console.sessions.session_of(lead.cookie)).fresh
+
+
+async def test_a_fresh_login_by_provider_is_the_same_persons(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
+    site, provider = oidc_site
+    await by_provider(lead, provider, await provider.log_in("lead"))
+    answer = await by_provider(lead, provider, await provider.log_in("chief"), FRESH)
+    assert answer.status_code == 403
+    assert "another person&#39;s" in answer.text
+    visit = await site.console.sessions.session_of(lead.cookie)
+    assert (visit.person.name, visit.fresh) == ("lead", False)
+
+
+async def test_a_redirect_that_another_browser_began_logs_nobody_in(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
+    site, provider = oidc_site
+    async with AsyncExitStack() as kept:
+        mallory = Browser.of(site, kept)
+        back, _ = await provider.redirect(await started(mallory), await provider.log_in("chief"))
+        for _ in range(2):
+            answer = await come_back(lead, back)
+            assert answer.status_code == 403
+            assert "start again" in answer.text
+            assert lead.cookie == ""
+            await started(lead)
+
+
+async def test_a_code_works_once(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
+    _, provider = oidc_site
+    back, _ = await provider.redirect(await started(lead), await provider.log_in("lead"))
+    flow = lead.http.cookies["je-oidc"]
+    assert (await come_back(lead, back)).status_code == 303
+    lead.http.cookies.clear()
+    lead.http.cookies.set("je-oidc", flow)
+    answer = await lead.open(f"{back}&landed=1")
+    assert (answer.status_code, lead.cookie) == (403, "")
+    assert "it may be too late or a duplicate" in answer.text
+
+
+async def test_somebody_whom_only_the_provider_knows_is_told_so(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
+    site, provider = oidc_site
+    answer = await by_provider(lead, provider, await provider.log_in("stranger"))
+    assert answer.status_code == 403
+    assert "is not linked to a JustEnough user" in answer.text
+    assert lead.cookie == ""
+    assert site.store.page_sessions.open_of("stranger", since=site.clock()) == ()
+
+
+async def test_what_a_provider_refuses_is_said_and_nothing_else_of_it_is_shown(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
+    del oidc_site
+    for error, shown in (("access_denied", "(access_denied)"), ("<b>x", "(no reason that can be shown)")):
+        state = parse_qs(urlsplit(await started(lead)).query)["state"][0]
+        answer = await come_back(lead, f"/login/oidc/callback?{urlencode({'error': error, 'state': state})}")
+        assert answer.status_code == 403
+        assert shown in answer.text
+        assert "<b>x" not in answer.text
+
+
+async def test_a_mount_that_does_not_take_this_address_is_named(
+    settings: Settings, passwords: dict[str, str], oidc_site: tuple[Site, Provider]
+) -> None:
+    del oidc_site
+    changed = {"pages_oidc_mount": "pages-oidc", "console_url": "https://je.example", "pages_oidc_role": "pages"}
+    async with opened(settings.model_copy(update=changed), passwords) as other, AsyncExitStack() as kept:
+        answer = await Browser.of(other, kept).open(START)
+    assert answer.status_code == 403
+    assert "https://je.example/login/oidc/callback: its role needs that in allowed_redirect_uris" in answer.text
+
+
+@pytest.mark.parametrize(
+    "changed, start, said",
+    [
+        ({}, START, "JUSTENOUGH_PAGES_OIDC_MOUNT"),
+        ({"pages_oidc_mount": "nowhere"}, START, "Vault has no OIDC login at nowhere/"),
+        ({"pages_oidc_mount": "pages-oidc"}, FRESH, "JUSTENOUGH_PAGES_OIDC_FRESH_ROLE"),
+    ],
+    ids=["no mount", "no such mount", "no fresh role"],
+)
+async def test_what_is_not_set_up_is_named(
+    settings: Settings, passwords: dict[str, str], changed: dict[str, str], start: str, said: str
+) -> None:
+    async with opened(settings.model_copy(update=changed), passwords) as other, AsyncExitStack() as kept:
+        answer = await Browser.of(other, kept).open(start)
+    assert answer.status_code == 403
+    assert said in answer.text

@@ -1,0 +1,158 @@
+"""The report as Markdown and as HTML: whatever a stranger wrote is text in it, and it is one page that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from rich.markdown import Markdown
+
+from console.presentation.report import html, markdown
+from console.presentation.report.figures import span
+from console.presentation.terminal_text import plain
+from justenough.domain.evidence.report import Report
+from tests.adapters.store.event_samples import answered, changed_to, confirmed, issued, later
+from tests.support.evidence_samples import line, live, rejected, reported, review
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</td></tr></table><img src=x onerror=alert(1)>",
+    '" onmouseover="alert(1)',
+    "{{ 7 * 7 }} {% include 'x' %}",
+    "a | b | c",
+    "`rm -rf /`",
+    "[click](javascript:alert(1)) ![x](http://evil.example/x.png)",
+    "see https://evil.example or www.evil.example or mail a@evil.example",
+    "\n# A heading\n\n- a list\n\n| x |\n|---|\n",
+    "\\| \\` \\<b>",
+    "\u202egnp.exe\u2066",
+    "$x$ ~~y~~ <!-- z --> &lt; **b** _i_",
+]
+VOID = {"meta"}
+
+
+class Page(HTMLParser):
+    """Reads a page, and fails where its tags are not balanced."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def values(self, name: str) -> list[str]:
+        """Every value of an attribute."""
+        return [attributes[name] or "" for _, attributes in self.tags if name in attributes]
+
+
+def hostile(text: str) -> Report:
+    """A report in which a stranger's text stands wherever one can."""
+    facts: list[Any] = [issued(resource=text), confirmed(at=later(5)), changed_to(answered("approved"), name=text), rejected("x"), review()]
+    return reported(*facts, live=[live(task=text, resource=text, job_state="failed")])
+
+
+def tokens(text: str) -> Iterator[Any]:
+    """What a Markdown reader makes of a text."""
+    for token in Markdown(text).parsed:
+        yield token
+        yield from token.children or ()
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_on_the_page_a_strangers_text_is_text(text: str) -> None:
+    harmless, found = Page(html.render_html(hostile("harmless"))), Page(html.render_html(hostile(text)))
+    assert found.tags == harmless.tags
+    assert not [tag for tag, _ in found.tags if tag in {"script", "img", "iframe", "link", "object", "form"}]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_in_markdown_a_strangers_text_is_text(text: str) -> None:
+    harmless, found = (list(tokens(markdown.render_markdown(hostile(one)))) for one in ("harmless", text))
+    assert [token.type for token in found if token.type != "text"] == [token.type for token in harmless if token.type != "text"]
+    assert not [token for token in found if token.type in {"link_open", "image", "html_inline", "html_block"}]
+
+
+# A whole report each time: on a busy machine one takes longer than hypothesis expects.
+@settings(deadline=None, max_examples=50)
+@example(task="a | b \\| c `d|e`")
+@given(task=st.text(max_size=60))
+def test_whatever_a_task_is_a_markdown_table_has_its_cells(task: str) -> None:
+    rendered = markdown.render_markdown(reported(live=[live(task=task)]))
+    (row,) = [one for one in rendered.splitlines() if one.startswith("| c-")]
+    table = Markdown(f"| a | b | c | d | e | f |\n| - | - | - | - | - | - |\n{row}\n").parsed
+    cells = [after for before, after in pairwise(table) if before.type == "td_open"]
+    assert len(cells) == 6
+    assert {child.type for cell in cells for child in cell.children or ()} <= {"text", "text_special"}
+    # What is in the task's cell is the task, and the cells after it are not it.
+    said = ["".join(child.content for child in cell.children or ()).replace("\u200b", "") for cell in cells]
+    assert said[3].split() == plain(task).replace("\u200b", "").split()
+    assert said[4:] == ["1 d", "1 d"]
+
+
+def test_an_address_in_a_text_makes_no_link_where_bare_ones_do() -> None:
+    rendered = markdown.render_markdown(reported(live=[live(task="https://evil.example www.evil.example a@evil.example")]))
+    assert "https:" not in rendered
+    assert "www." not in rendered
+    assert "a@evil" not in rendered
+
+
+def test_the_page_needs_nothing_else() -> None:
+    found = Page(html.render_html(hostile("x")))
+    assert {value for value in found.values("href") if not value.startswith("#")} == set()
+    assert found.values("src") == []
+    assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
+    assert "default-src 'none'; style-src 'unsafe-inline'" in found.values("content")
+    assert "url(" not in html.render_html(hostile("x"))
+
+
+def test_the_page_is_one_that_everyone_can_read() -> None:
+    found = Page(html.render_html(hostile("x")))
+    names = [tag for tag, _ in found.tags]
+    assert found.tags[0] == ("html", {"lang": "en"})
+    assert names.count("table") == names.count("caption") > 3
+    assert names.count("h1") == 1
+    assert {value.removeprefix("#") for value in found.values("href")} <= set(found.values("id"))
+    assert len(found.values("id")) == len(set(found.values("id")))
+    assert {attributes.get("scope") for tag, attributes in found.tags if tag == "th"} == {"col", "row"}
+
+
+@pytest.mark.parametrize("render", [markdown.render_markdown, html.render_html])
+def test_every_line_is_told_with_all_that_it_has(render: Any) -> None:
+    report = reported(*(rejected("x", number) for number in range(30)))
+    text = render(report)
+    for one in report.lines:
+        for part in (one.title, one.definition, one.rule, one.shows, *(item.id for item in one.items)):
+            assert part.replace("`", "") in text.replace("&#39;", "'").replace("\\", "").replace("`", ""), part
+    command = line(report, "attempts.rejected").evidence.command
+    assert command
+    assert command in text
+    assert line(report, "attempts.rejected").evidence.ids[-1] in text
+
+
+@pytest.mark.parametrize(
+    "seconds,text",
+    [
+        *[(0, "0 ms"), (0.3401, "340 ms"), (1, "1.0 s"), (59.94, "59.9 s"), (60, "1 min"), (250, "4 min 10 s"), (3600, "1 h")],
+        *[(11100, "3 h 5 min"), (86400, "1 d"), (1051200, "12 d 4 h"), (-90, "-1 min 30 s"), (59.99, "60.0 s"), (3599.9, "59 min 59 s")],
+    ],
+)
+def test_times_are_in_the_unit_that_suits_them(seconds: float, text: str) -> None:
+    assert span(seconds) == text

@@ -1,0 +1,284 @@
+"""People who log in and sign for real, and a console that uvicorn serves."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import httpx
+import uvicorn
+from temporalio.client import Client
+
+from console.app import create_app
+from console.services.console import Console
+from justenough.adapters.store import Store
+from justenough.domain.approvals.statements import DecisionStatement, OrderStatement, to_signable
+from justenough.domain.core.canonical_json import digest_of, to_canonical_json
+from justenough.domain.core.ids import new_job_id, request_id
+from justenough.domain.jobs.states import Action
+from justenough.domain.ledger.events import EventType, build_event
+from tests.support.plain_http import NO_TLS
+from worker.stack.stack_file import Stack
+
+SHOP = Path(__file__).resolve().parents[2] / "examples" / "shop"
+DIGEST = "sha256:" + "d" * 64
+SPEC: dict[str, Any] = {
+    "name": "refund-triage",
+    "task": "Refund ticket 4711",
+    "environment": "prod",
+    "data_scope": {"tenant": "acme"},
+    "params": {"ticket": "4711"},
+    "run": {"command": ["python", "-c", "print('{ticket}')"]},
+    "access": [{"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "Look up the order"}],
+}
+
+
+@dataclass(frozen=True)
+class Human:
+    """A person with their own login at Vault."""
+
+    name: str
+    id: str
+    vault: str
+    token: str
+
+    def _vault(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        answer = httpx.request(
+            method, f"{self.vault}/v1/{path}", json=body, headers={"X-Vault-Token": self.token}, timeout=15, trust_env=False, verify=NO_TLS
+        )
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json() if answer.content else {}
+        return found
+
+    @property
+    def bearer(self) -> dict[str, str]:
+        """The headers that show a fresh identity token."""
+        token = self._vault("GET", "identity/oidc/token/je-console")["data"]["token"]
+        return {"Authorization": f"Bearer {token}"}
+
+    def sign(self, statement: OrderStatement | DecisionStatement) -> dict[str, Any]:
+        raw = to_signable(statement)
+        content = base64.b64encode(to_canonical_json(raw)).decode()
+        answer = self._vault("POST", f"transit/sign/je-sign-{self.id}", {"input": content})
+        return {"statement": raw, "signature": answer["data"]["signature"]}
+
+    def order(self, spec: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+        """A whole, signed body for POST /jobs. `changes` go into the statement alone, except id, params, bundle and reason."""
+        now = datetime.now(UTC)
+        body: dict[str, Any] = {
+            "id": changes.pop("id", None) or new_job_id("dev", now=now),
+            "spec": SPEC if spec is None else spec,
+            "bundle": changes.pop("bundle", None),
+            "params": changes.pop("params", {}),
+            "reason": changes.pop("reason", "because"),
+        }
+        fields = {
+            "job": body["id"],
+            "spec_digest": digest_of(body["spec"]),
+            "bundle": body["bundle"],
+            "params": body["params"],
+            "reason": body["reason"],
+            "person": self.id,
+            "issued_at": now,
+            "expires_at": now + timedelta(minutes=10),
+        }
+        return body | self.sign(OrderStatement.model_validate(fields | changes))
+
+    def decision(self, request: dict[str, Any], changes: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+        """A signed body for POST /requests/{id}/decisions. `changes` go into the statement."""
+        now = datetime.now(UTC)
+        fields = {
+            "job": request["job_id"],
+            "request": request["id"],
+            "digest": request["digest"],
+            "decision": "approve",
+            "ttl": request["ttl"],
+            "action": Action(request["action"]),
+            "reason": "the customer is right",
+            "person": self.id,
+            "issued_at": now,
+            "expires_at": now + timedelta(minutes=10),
+        }
+        return self.sign(DecisionStatement.model_validate({**fields, **changes}))
+
+
+def logged_in(stack: Stack, name: str, password: str) -> Human:
+    """Log a person in, and see that they have a key to sign with."""
+    assert stack.vault
+    answer = httpx.post(f"{stack.vault}/v1/auth/people/login/{name}", json={"password": password}, trust_env=False, verify=NO_TLS)
+    answer.raise_for_status()
+    auth = answer.json()["auth"]
+    human = Human(name=name, id=auth["entity_id"], vault=stack.vault, token=auth["client_token"])
+    human._vault("POST", f"transit/keys/je-sign-{human.id}", {"type": "ed25519"})
+    return human
+
+
+@dataclass(frozen=True)
+class Served:
+    """A console that serves, a client without a token, and the parts behind it."""
+
+    http: httpx.AsyncClient
+    console: Console
+    temporal: Client
+    stack: Stack
+    people: dict[str, Human]
+
+    @property
+    def store(self) -> Store:
+        return self.console.deps.store
+
+    async def get(self, path: str, who: str, **options: Any) -> httpx.Response:
+        return await self.http.get(f"/api/v1{path}", headers=self.people[who].bearer | options.pop("headers", {}), **options)
+
+    async def post(self, path: str, who: str, body: object = None, **options: Any) -> httpx.Response:
+        headers = self.people[who].bearer | options.pop("headers", {})
+        return await self.http.post(f"/api/v1{path}", json=body, headers=headers, **options)
+
+    async def launched(self, spec: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+        """A job that ops launched."""
+        answer = await self.post("/jobs", "ops", self.people["ops"].order(spec, **changes))
+        assert answer.status_code == 201, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def asked(self, *, tier: int = 1, ttl: int = 300) -> dict[str, Any]:
+        """A request that waits at a tier, of a job that ops launched: recorded as the worker would."""
+        job = (await self.launched())["id"]
+        request, now = request_id(job, 1), datetime.now(UTC)
+        self.store.ledger.append(
+            [
+                build_event(
+                    EventType.ACCESS_REQUESTED,
+                    job,
+                    at=now,
+                    about=request,
+                    request=request,
+                    number=1,
+                    resource="refunds-db",
+                    action="write",
+                    ttl=ttl,
+                    reason="Write the refund",
+                    optional=False,
+                    title="Refunds database",
+                    sensitivity="confidential",
+                    revocable="now",
+                ),
+                build_event(
+                    EventType.ACCESS_DECIDED,
+                    job,
+                    at=now,
+                    about=f"{request}/start",
+                    request=request,
+                    phase="start",
+                    outcome="needs_approval",
+                    tier=tier,
+                    policies=["writes-need-an-owner"],
+                    policy_digest=DIGEST,
+                    digest=DIGEST,
+                    errors=[],
+                    facts={},
+                ),
+                build_event(
+                    EventType.APPROVAL_OPENED,
+                    job,
+                    at=now,
+                    about=request,
+                    request=request,
+                    tier=tier,
+                    respond_by=(now + timedelta(minutes=15)).isoformat(),
+                    quorum=1,
+                ),
+            ]
+        )
+        found: dict[str, Any] = (await self.get(f"/requests/{request}", "auditor")).json()
+        return found
+
+    def count(self, request: dict[str, Any], who: str, *, verdict: str = "approved") -> None:
+        """Record an answer as the worker would once it has counted it."""
+        self.store.ledger.append(
+            [
+                build_event(
+                    EventType.APPROVAL_DECIDED,
+                    request["job_id"],
+                    at=datetime.now(UTC),
+                    about=f"{request['id']}/{self.people[who].id}",
+                    request=request["id"],
+                    person=self.people[who].id,
+                    name=who,
+                    tier=1,
+                    decision="approve",
+                    reason="fine",
+                    ttl=request["ttl"],
+                    signed={"statement": {}, "signature": ""},
+                    verdict=verdict,
+                    granted_ttl=request["ttl"] if verdict == "approved" else None,
+                    action=request["action"],
+                    granted_action=request["action"] if verdict == "approved" else None,
+                    on_behalf_of=None,
+                    on_behalf_of_name=None,
+                )
+            ]
+        )
+
+    def issue(self, job: str) -> str:
+        """Record a credential as a session would; return its id."""
+        credential, now = "c" + job[1:] + "-1", datetime.now(UTC)
+        self.store.ledger.append(
+            [
+                build_event(
+                    EventType.CREDENTIAL_ISSUED,
+                    job,
+                    at=now,
+                    about=credential,
+                    credential=credential,
+                    request=request_id(job, 1),
+                    resource="refunds-db",
+                    action="write",
+                    lease_id="database/creds/refunds-write/abc",
+                    accessor="accessor",
+                    issued_at=now.isoformat(),
+                    expires_at=(now + timedelta(minutes=5)).isoformat(),
+                    revocable="now",
+                    certificate=None,
+                )
+            ]
+        )
+        return credential
+
+    def end(self, job: str, state: str = "succeeded") -> None:
+        """Record a job's end as the worker would."""
+        self.store.ledger.append([build_event(EventType.JOB_ENDED, job, at=datetime.now(UTC), state=state, exit_code=0, reason=None)])
+
+    async def signals(self, job: str) -> list[tuple[str, list[Any]]]:
+        """The signals that Temporal holds for a job, with their arguments."""
+        history = await self.temporal.get_workflow_handle(job).fetch_history()
+        found = []
+        for item in history.events:
+            if item.HasField("workflow_execution_signaled_event_attributes"):
+                signal = item.workflow_execution_signaled_event_attributes
+                found.append((signal.signal_name, await self.temporal.data_converter.decode(signal.input.payloads)))
+        return found
+
+
+@contextlib.asynccontextmanager
+async def serving(console: Console) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a console that uvicorn serves on a free port."""
+    server = uvicorn.Server(uvicorn.Config(create_app(console), port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1))
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        assert not task.done(), task
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False, verify=NO_TLS) as http:
+            yield http
+    finally:
+        server.should_exit = True
+        await task

@@ -1,0 +1,194 @@
+"""Health: which queues are polled, when the last sweep ended, what is overdue; bounded, shared, and without anyone's name."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from temporalio import activity, workflow
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from console.services import health
+from console.services.health import HealthMonitor
+from console.temporal.client import TemporalGateway, TemporalUnavailable
+from justenough.domain.ledger.events import EventType, build_event
+from tests.console.served_console import Served
+from tests.support.canned_server import Answering, answering
+from tests.support.plain_http import NO_TLS
+
+QUEUE = "justenough-polled"
+ENDINGS = f"{QUEUE}-endings"
+
+
+@workflow.defn(name="Sweep")
+class Swept:
+    @workflow.run
+    async def run(self) -> None:
+        """Be over at once."""
+
+
+@activity.defn
+async def nothing() -> None:
+    """Stand for what a worker can do."""
+
+
+@pytest.fixture
+def gateway(served: Served) -> TemporalGateway:
+    return TemporalGateway(served.temporal, task_queue=QUEUE, installation="polled")
+
+
+@pytest.fixture
+async def looking(served: Served, gateway: TemporalGateway) -> AsyncIterator[HealthMonitor]:
+    assert served.stack.vault
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
+        yield HealthMonitor(store=served.store, gateway=gateway, vault_addr=served.stack.vault, client=client)
+
+
+async def workers_of(looking: HealthMonitor) -> str:
+    """What the check of workers says; empty where it is well."""
+    return next(check.detail for check in (await looking.report()).checks if check.name == "workers")
+
+
+async def test_each_queue_that_no_worker_polls_is_named_until_one_does(
+    served: Served, looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "CACHE_TTL_S", 0)
+    assert f"no worker polls {QUEUE}: " in await workers_of(looking)
+    async with AsyncExitStack() as running:
+        jobs = Worker(
+            served.temporal, task_queue=QUEUE, workflows=[Swept], activities=[nothing], workflow_runner=UnsandboxedWorkflowRunner()
+        )
+        await running.enter_async_context(jobs)
+        while f"no worker polls {QUEUE}: " in (said := await workers_of(looking)):
+            pass  # Each look asks Temporal anew.
+        assert said.startswith(f"no worker polls {ENDINGS}: ")
+        await running.enter_async_context(Worker(served.temporal, task_queue=ENDINGS, activities=[nothing]))
+        while said:
+            said = await workers_of(looking)
+
+        # Another installation's sweep says nothing about this one's.
+        other = TemporalGateway(served.temporal, task_queue="justenough-other", installation="other")
+        await served.temporal.execute_workflow(Swept.run, id="je-polled-sweep", task_queue=QUEUE)
+        ended = None
+        while ended is None:
+            ended = await looking._gateway.last_sweep()
+        assert datetime.now(UTC) - ended < timedelta(seconds=30)
+        assert await other.last_sweep() is None
+
+
+async def test_a_sweep_is_late_once_nobody_has_seen_one_for_a_minute(looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "CACHE_TTL_S", 0)
+    ended: list[datetime | None] = [None]
+
+    async def last() -> datetime | None:
+        return ended[0]
+
+    monkeypatch.setattr(looking._gateway, "last_sweep", last)
+    assert not (await looking.report()).sweep.late, "the console has just started to look"
+    looking._since = datetime.now(UTC) - timedelta(hours=1)
+    assert (await looking.report()).sweep.late
+    ended[0] = datetime.now(UTC) - timedelta(seconds=30)
+    sweep = (await looking.report()).sweep
+    assert (sweep.late, sweep.age_seconds, sweep.last_ended_at) == (False, 30, ended[0])
+    ended[0] = datetime.now(UTC) - timedelta(seconds=90)
+    assert (await looking.report()).sweep.late
+
+
+async def test_what_is_overdue_is_counted_for_anyone_and_named_for_those_who_may_know(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "CACHE_TTL_S", 0)
+    job = (await served.launched())["id"]
+    credential, began = served.issue(job), datetime.now(UTC)
+    started = build_event(EventType.REVOCATION_STARTED, job, at=began, about="1", by="session", why="it ended")
+    failures = ["target shop: away"]
+    told = {"by": "session", "failures": failures, "attempt": 2, "seen_from": datetime.now(UTC).isoformat()}
+    failed = build_event(EventType.REVOCATION_OVERDUE, job, at=datetime.now(UTC), about="1-2", **told)
+    served.store.ledger.append([started, failed])
+    try:
+        ready = await served.http.get("/readyz")
+        found = ready.json()
+        assert (found["overdue_revocations"], found["overdue_credentials"]) == (1, 1)
+        assert datetime.fromisoformat(found["overdue_since"]) == began
+        assert "j-dev-" not in ready.text
+        assert "shop" not in ready.text
+        mine = (await served.get("/jobs?revocation=overdue", "ops")).json()["items"]
+        assert [(item["id"], item["revocation"]["failures"]) for item in mine] == [(job, failures)]
+        assert (await served.get("/jobs?revocation=overdue", "ops2")).json()["items"] == []
+        assert job not in {item["id"] for item in (await served.get("/jobs?revocation=pending", "ops")).json()["items"]}
+        assert (await served.get("/jobs?revocation=none", "ops")).status_code == 422
+        assert (await served.get(f"/credentials/{credential}", "ops")).json()["why"] == "target shop: away"
+    finally:
+        now = datetime.now(UTC)
+        dead = build_event(EventType.CREDENTIAL_CONFIRMED, job, at=now, about=credential, credential=credential, how="it is gone")
+        served.store.ledger.append([dead, build_event(EventType.REVOCATION_CONFIRMED, job, at=now, about="1", by="session", proof={})])
+    # Null where a busy machine does not answer in time.
+    while (count := (await served.http.get("/readyz")).json()["overdue_revocations"]) != 0:
+        assert count is None
+
+
+@contextlib.contextmanager
+def answered(status: int) -> Iterator[Answering]:
+    with answering() as vault:
+        vault.says(status, {}, "application/json")
+        yield vault
+
+
+@pytest.mark.parametrize(
+    "status, said", [(503, "is sealed (bao operator unseal)"), (501, "is not initialised (bao operator init)"), (500, "answered 500")]
+)
+async def test_a_vault_that_does_not_serve_is_said_to_be_so(looking: HealthMonitor, status: int, said: str) -> None:
+    with answered(status) as vault:
+        looking._vault_addr = vault.address
+        checks = {check.name: check for check in (await looking.report()).checks}
+    assert (checks["vault"].ok, checks["vault"].detail) == (False, said)
+
+
+async def test_servers_that_hang_hold_nobody_for_long_and_every_look_is_bounded_by_itself(
+    looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hangs() -> None:
+        time.sleep(health.CHECK_TIMEOUT_S + 1)
+
+    async def hangs_too() -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(looking._store.metrics, "overdue", hangs)
+    monkeypatch.setattr(looking._gateway, "ping", hangs_too)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        looking._vault_addr = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        found = await looking.report()
+    assert time.monotonic() - began < health.CHECK_TIMEOUT_S + 1
+    assert {check.name for check in found.checks if check.detail == "no answer in 2 s"} == {"store", "temporal", "vault"}
+    assert found.overdue is None
+
+
+async def test_a_temporal_that_is_away_is_told_and_its_sweep_is_not_taken_for_well(
+    looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away() -> None:
+        raise TemporalUnavailable("Temporal does not answer (unavailable)")
+
+    monkeypatch.setattr(looking._gateway, "last_sweep", away)
+    assert (await looking.report()).sweep.late
+
+
+async def test_many_who_ask_at_once_cost_one_look(looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    ask = looking._gateway.last_sweep
+
+    async def counted() -> datetime | None:
+        looks.append(1)
+        return await ask()
+
+    monkeypatch.setattr(looking._gateway, "last_sweep", counted)
+    await asyncio.gather(*(looking.report() for _ in range(20)))
+    assert len(looks) == 1

@@ -1,0 +1,566 @@
+"""Schedules in a real Temporal: kept as triggers.yaml says, fired once per occasion whoever is away meanwhile, paused and run by people."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleBackfill,
+    ScheduleHandle,
+    ScheduleIntervalSpec,
+    ScheduleOverlapPolicy,
+    ScheduleSpec,
+    ScheduleUpdate,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+)
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.service import RPCError
+
+from console import schedule_runner
+from console.services import schedule_orders
+from console.services.console import Console
+from console.services.console_orders import OrderRequest, record_console_order
+from console.services.submit_job import SubmittedOrder
+from console.startup import build_console
+from console.temporal.client import TemporalUnavailable
+from console.temporal.fire_workflow import SCHEDULED_START
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.contracts.workflow_messages import ScheduleOccasion
+from justenough.domain.core.errors import Conflict
+from justenough.domain.core.ids import new_job_id
+from justenough.domain.core.rfc3339 import to_rfc3339
+from justenough.domain.ledger.events import EventType, build_event
+from tests.console.served_console import SHOP, Served, serving
+
+MINUTELY = "{cron: '* * * * *', job: jobs/hello.yaml, paused: true}"
+"""Paused, so that tests do not depend on the clock: what they fire, they fire by a backfill, which is what Temporal does to catch up."""
+WITHIN = 60.0
+
+
+@dataclass(frozen=True)
+class Town:
+    """An installation of its own: its configuration folder, its console, and Temporal behind it."""
+
+    console: Console
+    settings: Settings
+    temporal: Client
+    folder: Path
+
+    @property
+    def prefix(self) -> str:
+        return f"je-{self.settings.installation}-schedule-"
+
+    def says(self, **schedules: str) -> None:
+        """Have triggers.yaml name these schedules, and no others; the console reads it at once."""
+        lines = [f"  {name}: {text}\n" for name, text in schedules.items()]
+        (self.folder / "triggers.yaml").write_text("schedules:\n" + "".join(lines) if lines else "{}")
+        self.console.deps.config._next_check_at = 0.0
+
+    async def kept(self, **schedules: str) -> None:
+        """The same, and bring Temporal to it."""
+        self.says(**schedules)
+        await self.console.schedule_sync.reconcile()
+
+    def handle(self, name: str) -> ScheduleHandle:
+        return self.temporal.get_schedule_handle(f"{self.prefix}{name}")
+
+    async def described(self, name: str) -> Any:
+        return await self.handle(name).describe()
+
+    async def fires(self, name: str, *occasions: datetime) -> None:
+        """Have Temporal start what it starts at these moments, which it did not do when they were."""
+        around = timedelta(seconds=20)
+        every = [ScheduleBackfill(at - around, at + around, ScheduleOverlapPolicy.ALLOW_ALL) for at in occasions]
+        await self.handle(name).backfill(*every)
+
+    async def result(self, name: str, at: datetime) -> str:
+        """Return what came of an occasion; fails where nothing did."""
+        which = self.temporal.get_workflow_handle(f"{self.prefix}{name}-{to_rfc3339(at)}", result_type=str)
+
+        async def known() -> str:
+            while True:
+                with contextlib.suppress(RPCError):
+                    found: str = await which.result()
+                    return found
+                await asyncio.sleep(0.05)
+
+        return await asyncio.wait_for(known(), WITHIN)
+
+    def jobs(self, name: str) -> list[str]:
+        """The jobs that a schedule launched in this installation."""
+        found = self.console.deps.store.jobs.launched_by(f"schedule:{name}")
+        return [job.id for job in found if job.id.startswith(f"j-{self.settings.installation}-")]
+
+    def reason(self, job: str) -> str:
+        view = self.console.deps.store.jobs.get(job)
+        assert view is not None
+        return view.order_reason
+
+
+def past(count: int) -> list[datetime]:
+    """The last whole minutes, the earliest first."""
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    return [now - timedelta(minutes=ago) for ago in range(count, 0, -1)]
+
+
+async def until(found: Callable[[], Any]) -> Any:
+    """Wait until something is found, and return it."""
+    end = asyncio.get_running_loop().time() + WITHIN
+    while not (seen := found()):
+        assert asyncio.get_running_loop().time() < end, "it did not come"
+        await asyncio.sleep(0.05)
+    return seen
+
+
+@asynccontextmanager
+async def fired(*consoles: Console) -> AsyncIterator[None]:
+    """Consoles that take occasions."""
+    tasks = [asyncio.create_task(schedule_runner.run_occasions(console)) for console in consoles]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def town(served: Served, settings: Settings, tmp_path: Path) -> AsyncIterator[Town]:
+    folder = tmp_path / "shop"
+    shutil.copytree(SHOP, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    own = {"config": folder, "installation": f"t{secrets.token_hex(3)}", "database_url": f"sqlite:///{tmp_path}/store.db"}
+    own_settings = settings.model_copy(update=own)
+    async with build_console(own_settings) as console:
+        found = Town(console, own_settings, served.temporal, folder)
+        yield found
+        await found.kept()
+
+
+# Kept as triggers.yaml says.
+
+
+async def test_what_the_file_says_is_in_temporal_and_what_it_no_longer_says_is_gone(town: Town) -> None:
+    await town.kept(nightly="{cron: '30 2 * * mon-fri', timezone: Europe/Berlin, job: jobs/reconcile.yaml}", other=MINUTELY)
+    found = await town.described("nightly")
+    (calendar,) = found.schedule.spec.calendars
+    seen = [[(part.start, part.end) for part in field] for field in (calendar.minute, calendar.hour, calendar.day_of_week)]
+    assert (seen, found.schedule.spec.time_zone_name) == ([[(30, 30)], [(2, 2)], [(1, 5)]], "Europe/Berlin")
+    assert found.schedule.policy.catchup_window == timedelta(hours=1)
+    assert found.schedule.action.task_queue == f"{town.settings.task_queue}-console"
+
+    await until_listed(town, {"nightly", "other"})
+    await town.kept(other=MINUTELY)
+    with pytest.raises(RPCError):
+        await town.described("nightly")
+    assert (await town.described("other")).schedule.state.paused
+
+
+async def test_what_has_not_changed_is_left_alone_and_a_pause_survives_a_change(town: Town) -> None:
+    await town.kept(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
+    await town.handle("nightly").pause(note="an incident")
+    await town.console.schedule_sync.reconcile()
+    assert (await town.described("nightly")).info.last_updated_at is None
+
+    await town.kept(nightly="{cron: '0 3 * * *', job: jobs/reconcile.yaml, overlap: allow}")
+    found = await town.described("nightly")
+    assert found.schedule.spec.calendars[0].hour[0].start == 3
+    assert found.schedule.policy.overlap is ScheduleOverlapPolicy.ALLOW_ALL
+    assert (found.schedule.state.paused, found.schedule.state.note) == (True, "an incident")
+
+
+async def test_what_somebody_changed_in_temporal_is_put_right(town: Town) -> None:
+    await town.kept(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
+    before = (await town.described("nightly")).schedule
+    broken = dataclasses.replace(before, spec=ScheduleSpec(cron_expressions=["* * * * *"]))
+    await town.handle("nightly").update(lambda _: _update(broken))
+    await town.console.schedule_sync.reconcile()
+    assert (await town.described("nightly")).schedule.spec == before.spec
+
+
+async def test_schedules_of_others_are_not_touched(town: Town) -> None:
+    names = [f"{town.prefix.removesuffix('-schedule-')}x-schedule-theirs", f"sweep-{town.settings.installation}"]
+    action = ScheduleActionStartWorkflow("Nothing", id="nothing", task_queue="nowhere")
+    handles = [await town.temporal.create_schedule(name, Schedule(action, ScheduleSpec())) for name in names]
+    await town.kept(mine=MINUTELY)
+    await until_listed(town, {"mine"})
+    await town.kept()
+    for handle in handles:
+        assert (await handle.describe()).id == handle.id
+        await handle.delete()
+
+
+async def test_a_broken_file_changes_and_deletes_nothing_and_a_mended_one_is_seen(town: Town) -> None:
+    await town.kept(one=MINUTELY)
+    await until_listed(town, {"one"})
+    (town.folder / "triggers.yaml").write_text("schedules: [")
+    async with build_console(town.settings) as other:
+        # One that never saw a good file: it knows of no schedule at all.
+        keeping = asyncio.create_task(other.schedule_sync.run())
+        assert other.deps.config.alarm
+        assert other.deps.config.current().schedules == {}
+        town.says(one=MINUTELY, two=MINUTELY)
+        await until_listed(town, {"one", "two"})
+        keeping.cancel()
+    assert (await town.described("one")).info.created_at < (await town.described("two")).info.created_at
+
+
+async def until_listed(town: Town, names: Iterable[str]) -> None:
+    """Wait until Temporal's list, which is late, has exactly these."""
+    end = asyncio.get_running_loop().time() + WITHIN
+    while (found := await town.console.gateway.schedule_names()) != set(names):
+        assert asyncio.get_running_loop().time() < end, found
+        await asyncio.sleep(0.1)
+
+
+def _update(schedule: Schedule) -> Any:
+
+    return ScheduleUpdate(schedule)
+
+
+# Fired.
+
+
+async def test_each_occasion_launches_one_job_and_the_same_again_none(town: Town) -> None:
+    await town.kept(minutely=MINUTELY.replace("paused", "overlap: allow, paused"))
+    earlier, *occasions = past(4)
+    async with fired(town.console):
+        await town.fires("minutely", *occasions)
+        launched = [await town.result("minutely", at) for at in occasions]
+        assert sorted(town.jobs("minutely")) == sorted(launched)
+        assert [town.reason(job) for job in launched] == [f"occasion {to_rfc3339(at)}" for at in occasions]
+        descriptions = [await town.temporal.get_workflow_handle(job).describe() for job in launched]
+        assert {description.status for description in descriptions} == {WorkflowExecutionStatus.RUNNING}
+
+        await town.fires("minutely", occasions[0], earlier)
+        extra = await town.result("minutely", earlier)
+        again = await until_fired_twice(town, "minutely", occasions[0])
+    assert (again, len(town.jobs("minutely"))) == (launched[0], 4)
+    assert extra not in launched
+
+
+async def until_fired_twice(town: Town, name: str, at: datetime) -> str:
+    """Return what came of an occasion's second workflow."""
+    wanted = f"WorkflowId = '{town.prefix}{name}-{to_rfc3339(at)}' AND ExecutionStatus = 'Completed'"
+    end = asyncio.get_running_loop().time() + WITHIN
+    while len(runs := [one async for one in town.temporal.list_workflows(wanted)]) < 2:
+        assert asyncio.get_running_loop().time() < end, runs
+        await asyncio.sleep(0.1)
+    results: set[str] = {await town.temporal.get_workflow_handle(one.id, run_id=one.run_id, result_type=str).result() for one in runs}
+    assert len(results) == 1
+    return results.pop()
+
+
+async def test_while_the_last_job_has_not_ended_the_next_occasion_is_skipped(town: Town) -> None:
+    await town.kept(minutely=MINUTELY)
+    first, second, third = past(3)
+    async with fired(town.console):
+        await town.fires("minutely", first)
+        job = await town.result("minutely", first)
+        await town.fires("minutely", second)
+        assert await town.result("minutely", second) == f"skipped: {job} has not ended"
+        ended(town, job)
+        await town.fires("minutely", third)
+        assert await town.result("minutely", third) == town.jobs("minutely")[0] != job
+    assert [entry.data for entry in town.console.deps.store.ledger.entries(job=job).items if entry.type == "schedule.skipped"] == [
+        {"schedule": "minutely", "occasion": to_rfc3339(second)}
+    ]
+
+
+async def test_what_was_due_while_no_console_was_there_is_launched_once_by_the_first_that_comes(town: Town) -> None:
+    await town.kept(minutely=MINUTELY)
+    (at,) = past(1)
+    await town.fires("minutely", at)
+    waiting = town.temporal.get_workflow_handle(f"{town.prefix}minutely-{to_rfc3339(at)}")
+    await until_known(waiting.describe)
+    assert town.jobs("minutely") == []
+    async with build_console(town.settings) as other, fired(town.console, other):
+        job = await town.result("minutely", at)
+        assert town.jobs("minutely") == [job]
+        await town.fires("minutely", at)
+        assert await until_fired_twice(town, "minutely", at) == job
+    assert town.jobs("minutely") == [job]
+
+
+async def until_known(describe: Callable[[], Any]) -> None:
+    end = asyncio.get_running_loop().time() + WITHIN
+    while True:
+        with contextlib.suppress(RPCError):
+            await describe()
+            return
+        assert asyncio.get_running_loop().time() < end
+        await asyncio.sleep(0.05)
+
+
+async def test_a_live_schedule_fires_by_itself_at_its_time(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second instead of each minute, in Temporal and for what the console takes for an occasion: nobody waits for minutes."""
+    monkeypatch.setattr(schedule_orders, "why_no_occasion", lambda *_, **__: None)
+    await town.kept(lively="{cron: '* * * * *', job: jobs/hello.yaml}")
+
+    seconds = ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(seconds=1))])
+    there = (await town.described("lively")).schedule
+    async with fired(town.console):
+        await town.handle("lively").update(lambda _: _update(dataclasses.replace(there, spec=seconds)))
+        (first,) = await until(lambda: town.jobs("lively"))
+        ended(town, first)
+        second, *_ = await until(lambda: [job for job in town.jobs("lively") if job != first])
+        await town.handle("lively").pause()
+        ended(town, second)
+    assert town.reason(first) != town.reason(second)
+
+
+def ended(town: Town, job: str) -> None:
+    """End a job, as its worker would."""
+
+    town.console.deps.store.ledger.append(
+        [build_event(EventType.JOB_ENDED, job, at=datetime.now(UTC), state="succeeded", exit_code=0, reason=None)]
+    )
+
+
+# Never twice, whoever asks.
+
+
+@pytest.mark.parametrize("overlap, most", [("skip", 1), ("allow", 4)])
+async def test_many_who_take_occasions_at_the_same_time_launch_no_more_than_may_be(town: Town, overlap: str, most: int) -> None:
+    town.says(minutely=MINUTELY.replace("paused", f"overlap: {overlap}, paused"))
+    occasions = [ScheduleOccasion(schedule="minutely", at=at) for at in past(4)]
+    deps = town.console.deps
+    found = await asyncio.gather(
+        *(
+            asyncio.to_thread(schedule_orders.order_occasion, deps, occasion)
+            for occasion in itertools.chain(occasions, occasions, occasions)
+        )
+    )
+    launched = {one.job.id for one in found if isinstance(one, SubmittedOrder)}
+    assert (set(town.jobs("minutely")), len(launched)) == (launched, most)
+    again = [await asyncio.to_thread(schedule_orders.order_occasion, deps, occasion) for occasion in occasions]
+    assert {one.job.id for one in again if isinstance(one, SubmittedOrder)} == launched
+
+
+async def test_a_console_that_died_between_its_steps_leaves_nothing_that_another_cannot_finish(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    town.says(minutely=MINUTELY)
+    earlier, last = past(2)
+    occasion, deps = ScheduleOccasion(schedule="minutely", at=last), town.console.deps
+    with monkeypatch.context() as patched:
+        patched.setattr(schedule_orders, "record_console_order", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.to_thread(schedule_orders.order_occasion, deps, occasion)
+    assert town.jobs("minutely") == []
+    first = await asyncio.to_thread(schedule_orders.order_occasion, deps, ScheduleOccasion(schedule="minutely", at=earlier))
+    second = await asyncio.to_thread(schedule_orders.order_occasion, deps, occasion)
+    assert isinstance(first, SubmittedOrder)
+    assert isinstance(second, SubmittedOrder)
+    assert town.jobs("minutely") == [first.job.id] == [second.job.id]
+
+
+# What whoever can write to Temporal may try.
+
+
+async def test_a_moment_that_is_no_occasion_is_refused_whoever_says_it(town: Town) -> None:
+    # Half a day from now, so that no moment of this test is one.
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    far = now + timedelta(hours=12)
+    await town.kept(daily=f"{{cron: '0 {far.hour} * * *', job: jobs/hello.yaml, paused: true}}")
+    attempts = {
+        "no occasion": ("daily", now),
+        "still to come": ("daily", far),
+        "too long ago": ("daily", far - timedelta(days=1)),
+        "there is no schedule other": ("other", far),
+    }
+    async with fired(town.console):
+        for why, (name, at) in attempts.items():
+            assert why in await refusal(town, name, TypedSearchAttributes([SearchAttributePair(SCHEDULED_START, at)]))
+        assert "no schedule has started this" in await refusal(town, "daily", TypedSearchAttributes.empty)
+        await town.handle("daily").trigger()
+        (triggered,) = await started_by(town, "daily")
+        with pytest.raises(WorkflowFailureError):
+            await town.temporal.get_workflow_handle(triggered).result()
+    assert town.jobs("daily") == []
+
+
+async def started_by(town: Town, name: str) -> list[str]:
+    """Return the workflows that a schedule has started, once there is one."""
+    end = asyncio.get_running_loop().time() + WITHIN
+    while not (found := (await town.described(name)).info.recent_actions):
+        assert asyncio.get_running_loop().time() < end
+        await asyncio.sleep(0.1)
+    return [one.action.workflow_id for one in found]
+
+
+async def refusal(town: Town, name: str, attributes: TypedSearchAttributes) -> str:
+    """Start what a schedule would start, with arguments of one's own; return why it comes to nothing."""
+    with pytest.raises(WorkflowFailureError) as told:
+        await town.temporal.execute_workflow(
+            "Fire",
+            name,
+            id=f"forged-{secrets.token_hex(4)}",
+            task_queue=f"{town.settings.task_queue}-console",
+            search_attributes=attributes,
+            execution_timeout=timedelta(seconds=WITHIN),
+        )
+    cause: BaseException | None = told.value.cause
+    cause = cause.cause if isinstance(cause, ActivityError) else cause
+    assert isinstance(cause, ApplicationError), cause
+    return str(cause)
+
+
+async def test_only_our_own_sentences_are_in_what_temporal_keeps(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def fails(*_: object) -> None:
+        loop.call_soon_threadsafe(failed.set)
+        message = "secret-detail"
+        raise RuntimeError(message)
+
+    await town.kept(minutely=MINUTELY)
+    (at,) = past(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(schedule_runner, "order_occasion", fails)
+        async with fired(town.console):
+            await town.fires("minutely", at)
+            await asyncio.wait_for(failed.wait(), WITHIN)
+    async with fired(town.console):
+        job = await town.result("minutely", at)
+    history = await town.temporal.get_workflow_handle(f"{town.prefix}minutely-{to_rfc3339(at)}").fetch_history()
+    kept = b"".join(item.SerializeToString() for item in history.events)
+    assert job.encode() in kept
+    assert b"secret-detail" not in kept
+
+
+# People.
+
+
+@pytest.fixture
+async def http(town: Town) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(town.console) as client:
+        yield client
+
+
+async def test_whoever_has_a_role_sees_what_launches_when_and_what_came_of_it(town: Town, http: httpx.AsyncClient, served: Served) -> None:
+    await town.kept(nightly="{cron: '0 2 * * *', timezone: Asia/Tokyo, job: jobs/reconcile.yaml}", minutely=MINUTELY)
+    auditor = served.people["auditor"].bearer
+    items = (await http.get("/api/v1/schedules", headers=auditor)).json()["items"]
+    assert [(item["name"], item["paused"], len(item["next"])) for item in items] == [("minutely", True, 5), ("nightly", False, 5)]
+    nightly = items[1]
+    assert {moment[11:] for moment in nightly["next"]} == {"17:00:00Z"}
+    said = {"cron": "0 2 * * *", "timezone": "Asia/Tokyo", "job": "jobs/reconcile.yaml", "overlap": "skip", "params": {}}
+    stands = {"name": "nightly", "paused": False, "note": None, "missed": 0, "problem": None, "jobs": [], "skipped": []}
+    assert nightly == {**said, **stands, "next": nightly["next"]}
+    assert (await http.get("/api/v1/schedules/weekly", headers=auditor)).status_code == 404
+    assert (await http.get("/api/v1/schedules", headers=served.people["nobody"].bearer)).status_code == 403
+
+
+async def test_a_launcher_pauses_it_and_lets_it_go_on_and_the_ledger_tells(town: Town, http: httpx.AsyncClient, served: Served) -> None:
+    await town.kept(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
+    ops, url = served.people["ops"], "/api/v1/schedules/nightly"
+    for _ in range(2):
+        answer = await http.post(f"{url}/pause", json={"reason": "the books are being closed"}, headers=ops.bearer)
+        assert (answer.status_code, answer.json()["paused"], answer.json()["note"]) == (200, True, "ops: the books are being closed")
+    assert (await town.described("nightly")).schedule.state.paused
+    await town.console.schedule_sync.reconcile()
+    answer = await http.post(f"{url}/unpause", headers=ops.bearer)
+    assert (answer.status_code, answer.json()["paused"], answer.json()["note"]) == (200, False, None)
+    assert not (await town.described("nightly")).schedule.state.paused
+
+    entries = town.console.deps.store.ledger.entries(job="-").items
+    assert [(entry.type, entry.data["name"], entry.data.get("reason")) for entry in entries] == [
+        ("schedule.paused", "ops", "the books are being closed"),
+        ("schedule.unpaused", "ops", None),
+    ]
+
+
+@pytest.mark.parametrize("what, body", [("pause", {"reason": "x"}), ("unpause", None), ("run", {})])
+async def test_only_launchers_do_anything_to_a_schedule(
+    town: Town, http: httpx.AsyncClient, served: Served, what: str, body: dict[str, str] | None
+) -> None:
+    await town.kept(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
+    for who in ("lead", "auditor", "nobody"):
+        answer = await http.post(f"/api/v1/schedules/nightly/{what}", json=body, headers=served.people[who].bearer)
+        assert (answer.status_code, answer.json()["detail"]) == (403, "needs one of the groups: ops")
+    missing = await http.post(f"/api/v1/schedules/weekly/{what}", json=body, headers=served.people["ops"].bearer)
+    assert (missing.status_code, missing.json()["detail"]) == (404, "there is no schedule weekly")
+    assert (town.jobs("nightly"), (await town.described("nightly")).schedule.state.paused) == ([], False)
+
+
+async def test_a_pause_needs_a_reason(town: Town, http: httpx.AsyncClient, served: Served) -> None:
+    await town.kept(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
+    for body in ({}, {"reason": ""}, {"reason": "x", "until": "tomorrow"}):
+        answer = await http.post("/api/v1/schedules/nightly/pause", json=body, headers=served.people["ops"].bearer)
+        assert answer.status_code == 422
+    assert not (await town.described("nightly")).schedule.state.paused
+
+
+async def test_a_launcher_runs_it_now_and_not_twice_at_once(town: Town, http: httpx.AsyncClient, served: Served) -> None:
+    await town.kept(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml, paused: true}")
+    ops, url = served.people["ops"], "/api/v1/schedules/nightly/run"
+    answer = await http.post(url, json={"reason": "after the repair"}, headers={**ops.bearer, "Idempotency-Key": "one"})
+    assert (answer.status_code, answer.json()["state"]) == (201, "pending"), answer.text
+    job = answer.json()["id"]
+    again = await http.post(url, json={"reason": "after the repair"}, headers={**ops.bearer, "Idempotency-Key": "one"})
+    assert (again.status_code, again.json()["id"]) == (200, job)
+    refused = await http.post(url, json={}, headers=ops.bearer)
+    assert (refused.status_code, job in refused.json()["detail"]) == (409, True)
+
+    assert town.reason(job) == "run now by ops: after the repair"
+    order = town.console.deps.store.jobs.order(job)
+    assert order is not None
+    assert (order.signed.statement["origin"], order.signed.statement["asked_by"]) == ("schedule:nightly", ops.id)
+    ended(town, job)
+    shown = (await http.get("/api/v1/schedules/nightly", headers=ops.bearer)).json()["jobs"]
+    assert [(one["id"], one["state"], one["order_reason"]) for one in shown] == [(job, "succeeded", "run now by ops: after the repair")]
+    assert (await http.post(url, json={}, headers=ops.bearer)).status_code == 201
+    assert len(town.jobs("nightly")) == 2
+
+
+async def test_without_temporal_the_list_answers_soon_and_says_so_and_runs_are_accepted(town: Town, served: Served) -> None:
+    await town.kept(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
+    away = town.settings.model_copy(update={"temporal_address": "127.0.0.1:1"})
+    async with build_console(away) as console, serving(console) as http:
+        ops = served.people["ops"].bearer
+        began = asyncio.get_running_loop().time()
+        answer = await http.get("/api/v1/schedules", headers=ops)
+        assert asyncio.get_running_loop().time() - began < 15
+        (item,) = answer.json()["items"]
+        assert (item["paused"], item["next"], "Temporal does not answer" in item["problem"]) == (None, [], True)
+        paused = await http.post("/api/v1/schedules/nightly/pause", json={"reason": "x"}, headers=ops)
+        assert paused.status_code == 503
+        assert (await http.post("/api/v1/schedules/nightly/run", json={}, headers=ops)).status_code == 201
+        with pytest.raises(TemporalUnavailable):
+            await console.schedule_sync.reconcile()
+    assert not (await town.described("nightly")).schedule.state.paused
+
+
+async def test_an_order_whose_schedule_is_gone_is_a_conflict_and_nothing_is_recorded(town: Town) -> None:
+    town.says(minutely=MINUTELY)
+    timed = schedule_orders.configured_schedule(town.console.deps, "minutely")
+    town.says()
+    wish = OrderRequest("schedule:minutely", timed, {}, "gone")
+    entity = town.console.deps.vault.own_entity()
+    with pytest.raises(Conflict, match="the configuration here has no schedule:minutely"):
+        await asyncio.to_thread(record_console_order, town.console.deps, wish, job=new_job(town), entity=entity)
+    assert town.jobs("minutely") == []
+
+
+def new_job(town: Town) -> str:
+
+    return new_job_id(town.settings.installation, now=datetime.now(UTC))

@@ -1,0 +1,220 @@
+"""Approval arithmetic: distinct people, the right tier, climbing, and an end at the first denial."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder, has_quorum
+from justenough.domain.approvals.statements import SignedStatement
+from justenough.domain.approvals.tiers import Tier, Tiers, read_tiers
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.core.rejection import Rejection
+from justenough.domain.jobs.tool_bounds import Bounds
+from tests.domain.jobs.test_tool_bounds import CALLS, TOOLS, through
+from tests.support.domain_samples import NOW, SHOP
+
+TIERS = read_tiers((SHOP / "approvals.yaml").read_bytes())
+REQUESTER = "ops"
+
+
+def answer(person: str, tier: int, decision: str = "approve", ttl: int = 600) -> ApprovalAnswer:
+    signed = SignedStatement(statement={"person": person}, signature="vault:v1:x")
+    return ApprovalAnswer.model_validate(
+        {"person": person, "name": person, "tier": tier, "decision": decision, "ttl": ttl, "reason": "", "at": NOW, "signed": signed}
+    )
+
+
+def ladder(needed: int = 1, *answers: ApprovalAnswer) -> Ladder:
+    made = Ladder(request="r-1", digest="sha256:x", requester=REQUESTER, needed=needed, current=needed, respond_by=NOW, ttl=600)
+    for one in answers:
+        made = moved(made, one)
+    return made
+
+
+def moved(before: Ladder, one: ApprovalAnswer) -> Ladder:
+    after = before.with_answer(one)
+    assert isinstance(after, Ladder), after
+    return after
+
+
+@given(TOOLS, st.lists(st.none() | TOOLS, min_size=1, max_size=3))
+def test_of_several_who_bind_tools_what_all_of_them_allow_holds(asked: dict[str, Bounds], said: list[dict[str, Bounds] | None]) -> None:
+    answers = tuple(answer(f"person-{number}", 3).model_copy(update={"tools": one}) for number, one in enumerate(said))
+    made = ladder(3).model_copy(update={"tools": asked, "answers": answers})
+    bound = [one for one in said if one is not None]
+    for name in ("find", "file"):
+        for arguments in CALLS:
+            expected = all(through(one, name, arguments, 0) for one in (asked, *bound))
+            assert made.grant.tools is not None
+            assert through(made.grant.tools, name, arguments, 0) == expected
+    assert made.is_narrowed == (made.grant.tools != asked)
+    assert bound or not made.is_narrowed
+
+
+def test_the_shops_tiers_are_read() -> None:
+    assert (TIERS.top, TIERS.tiers[3].quorum, TIERS.tiers[1].respond_within) == (3, 2, 900)
+    assert TIERS.approver_groups == {"support-leads", "security", "chiefs"}
+    assert (TIERS.roles.launch, TIERS.roles.read) == (("ops",), ("auditors",))
+
+
+@pytest.mark.parametrize(
+    "groups, tier",
+    [(set(), 0), ({"ops"}, 0), ({"support-leads"}, 1), ({"security", "support-leads"}, 2), ({"chiefs"}, 3), ({"chiefs", "ops"}, 3)],
+)
+def test_a_person_answers_for_the_highest_tier_of_their_groups(groups: set[str], tier: int) -> None:
+    assert TIERS.tier_of(frozenset(groups)) == tier
+
+
+@pytest.mark.parametrize(
+    "needed, answers, verdict",
+    [
+        (1, [], "pending"),
+        (1, [("lead", 1)], "approved"),
+        (1, [("chief", 3)], "approved"),
+        (2, [("security", 2)], "approved"),
+        (3, [("chief", 3)], "pending"),
+        (3, [("chief", 3), ("chief2", 3)], "approved"),
+        (1, [("lead", 1, "deny")], "denied"),
+        (3, [("chief", 3), ("chief2", 3, "deny")], "denied"),
+    ],
+)
+def test_a_quorum_of_distinct_people_approves_and_one_denial_ends(needed: int, answers: list[Any], verdict: str) -> None:
+    assert ladder(needed, *(answer(*one) for one in answers)).verdict(TIERS) == verdict
+
+
+@pytest.mark.parametrize(
+    "before, one, why",
+    [
+        (ladder(1), answer(REQUESTER, 3), "launched"),
+        (ladder(1), answer(REQUESTER, 3, "deny"), "launched"),
+        (ladder(2), answer("lead", 1), "tier 2"),
+        (ladder(2), answer("lead", 1, "deny"), "tier 2"),
+        (ladder(3, answer("chief", 3)), answer("chief", 3), "already"),
+        (ladder(3, answer("chief", 3)), answer("chief", 3, "deny"), "already"),
+    ],
+)
+def test_an_answer_that_does_not_count_says_why_and_changes_nothing(before: Ladder, one: ApprovalAnswer, why: str) -> None:
+    after = before.with_answer(one)
+    assert isinstance(after, Rejection)
+    assert why in after.message
+
+
+def test_a_request_climbs_to_the_top_and_no_further() -> None:
+    at = ladder(1)
+    for tier in (2, 3):
+        climbed = at.to_next_tier(TIERS, now=NOW)
+        assert climbed is not None
+        assert (climbed.current, climbed.needed) == (tier, 1)
+        assert climbed.respond_by == NOW + timedelta(seconds=TIERS.tiers[tier].respond_within)
+        at = climbed
+    assert at.to_next_tier(TIERS, now=NOW) is None
+
+
+def test_after_climbing_lower_tiers_neither_answer_nor_count() -> None:
+    two = Tier(name="two", approvers=("a",), quorum=2, respond_within=60)
+    tiers = Tiers(tiers={1: two, 2: two, 3: two})
+    before = ladder(1, answer("lead", 1))
+    climbed = before.to_next_tier(tiers, now=NOW)
+    assert climbed is not None
+    assert climbed.answers == ()
+    assert isinstance(climbed.with_answer(answer("lead2", 1)), Rejection)
+    assert moved(climbed, answer("security", 2)).verdict(tiers) == "pending"
+
+
+def test_a_higher_approval_given_early_still_counts_after_climbing() -> None:
+    two = Tier(name="two", approvers=("a",), quorum=2, respond_within=60)
+    tiers = Tiers(tiers={1: two, 2: two, 3: two})
+    climbed = ladder(1, answer("security", 2)).to_next_tier(tiers, now=NOW)
+    assert climbed is not None
+    assert moved(climbed, answer("chief", 3)).verdict(tiers) == "approved"
+
+
+def test_the_least_time_that_any_approver_gave_is_granted() -> None:
+    assert ladder(3).grant.ttl == 600
+    assert ladder(3, answer("chief", 3, ttl=300), answer("chief2", 3, ttl=60)).grant.ttl == 60
+    assert ladder(1, answer("lead", 1, ttl=9000)).grant.ttl == 600
+
+
+people = st.sampled_from([REQUESTER, "lead", "lead2", "security", "chief", "chief2"])
+answers = st.lists(st.builds(answer, people, st.integers(0, 3), st.sampled_from(["approve", "approve", "approve", "deny"])), max_size=8)
+tier_sets = st.lists(st.integers(1, 3), min_size=1, max_size=3).map(
+    lambda quorums: Tiers(
+        tiers={n: Tier(name=f"t{n}", approvers=(f"g{n}",), quorum=quorum, respond_within=60) for n, quorum in enumerate(quorums, start=1)}
+    )
+)
+
+
+@given(
+    tier_sets,
+    st.data(),
+    st.lists(st.one_of(st.none(), st.builds(answer, people, st.integers(0, 3), st.sampled_from(["approve", "deny"]))), max_size=10),
+)
+def test_no_run_of_answers_and_climbs_approves_without_enough_distinct_people(
+    tiers: Tiers, data: st.DataObject, steps: list[ApprovalAnswer | None]
+) -> None:
+    at = ladder(data.draw(st.integers(1, tiers.top)))
+    said: list[ApprovalAnswer] = []
+    for step in steps:
+        if at.verdict(tiers) != "pending":
+            break
+        after = at.to_next_tier(tiers, now=NOW) if step is None else at.with_answer(step)
+        if isinstance(after, Ladder):
+            at = after
+            said += [step] if step else []
+    verdict = at.verdict(tiers)
+    # Counted anew, from what was said alone: at the tier that the request stands at, by others than the requester.
+    counted = {one.person for one in said if one.person != REQUESTER and one.tier >= at.current and one.decision == "approve"}
+    denied = any(one.decision == "deny" for one in said)
+    assert at.current >= at.needed
+    assert (verdict == "denied") == denied
+    if verdict == "approved":
+        assert len(counted) >= tiers.tiers[at.current].quorum
+    assert REQUESTER not in {one.person for one in at.answers}
+
+
+@given(answers, tier_sets)
+def test_saying_it_twice_makes_no_quorum(given_answers: list[ApprovalAnswer], tiers: Tiers) -> None:
+    for tier in range(5):
+        assert has_quorum(tuple(given_answers), tiers=tiers, tier=tier) == has_quorum(tuple(given_answers * 2), tiers=tiers, tier=tier)
+
+
+TIER = "{name: a, approvers: [x], respond_within: 1m}"
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("tiers: {}", []),
+        ("[]", [""]),
+        ("{}", ["tiers"]),
+        ("tiers: []", ["tiers"]),
+        (f"tiers: {{2: {TIER}}}", ["tiers"]),
+        (f"tiers: {{1: {TIER}, 3: {TIER}}}", ["tiers"]),
+        (f"tiers: {{1: {TIER}, 4: {TIER}}}", ["tiers.4"]),
+        (f"tiers: {{1: {TIER}, 01: {TIER}}}", ["tiers.01"]),
+        (f"tiers: {{0: {TIER}}}", ["tiers.0"]),
+        (f"tiers: {{one: {TIER}}}", ["tiers.one"]),
+        (
+            "tiers: {1: {name: A, approvers: [], quorum: 0, respond_within: soon, x: 1}}",
+            [f"tiers.1.{name}" for name in ("name", "approvers", "quorum", "respond_within", "x")],
+        ),
+        ("tiers: {}\nroles: {lanch: [ops]}", ["roles.lanch"]),
+        (
+            "tiers: {5: {}, 1: {}}\nroles: {launch: ops}",
+            ["tiers.5", "roles.launch", "tiers.1.name", "tiers.1.approvers", "tiers.1.respond_within"],
+        ),
+    ],
+)
+def test_every_problem_of_the_tiers_file_is_told_by_path(text: str, expected: list[str]) -> None:
+    if not expected:
+        assert read_tiers(text).top == 0
+        return
+    with pytest.raises(InvalidInput) as caught:
+        read_tiers(text)
+    found = [problem.path for problem in caught.value.problems]
+    assert found == expected

@@ -1,0 +1,284 @@
+"""The evidence report: each figure by what was recorded, each line's status by its rule, each bound to entries and to items of frameworks."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from justenough.domain.evidence.aggregator import worst_status
+from justenough.domain.evidence.current_state import CurrentState, LedgerState, LiveCredential
+from justenough.domain.evidence.frameworks import ITEMS, MAPPING
+from justenough.domain.evidence.metric_definitions import METRICS, SECTIONS
+from justenough.domain.evidence.rejected_attempts import REASON_KINDS, rejection_kind_of
+from justenough.domain.evidence.report import Status
+from justenough.domain.evidence.statistics import MAX_SHOWN, nearest_rank
+from justenough.domain.ledger.events import Event, EventType, build_event
+from justenough.domain.ledger.hash_chain import ChainProblem, Fault, LedgerReport
+from justenough.domain.readmodel.views import ReviewView
+from tests.adapters.store.event_samples import (
+    JOB,
+    NOW,
+    answered,
+    changed_to,
+    confirmed,
+    decided,
+    ended,
+    issued,
+    job_id,
+    later,
+    opened,
+    part,
+    proved,
+    requested,
+    revoking,
+    started,
+    submitted,
+)
+from tests.support.evidence_samples import DAY, SOUND, folded, line, live, named, rejected, reported
+
+DOCS = Path(__file__).parents[3] / "docs" / "reference" / "evidence.md"
+# As the frameworks' own tables of contents have them.
+FRAMEWORKS = """
+NHI1 NHI2 NHI3 NHI4 NHI5 NHI6 NHI7 NHI8 NHI9 NHI10 ASI01 ASI02 ASI03 ASI04 ASI05 ASI06 ASI07 ASI08 ASI09 ASI10
+GOVERN 1.4, 1.5, 1.6, 1.7, 2.1, 3.2, 6.1; MAP 1.5, 3.3, 3.5, 4.2; MEASURE 2.4, 2.6, 2.7, 2.8, 3.1; MANAGE 1.3, 2.3, 2.4, 4.1, 4.3
+"""
+
+
+STANDING: dict[str, tuple[LiveCredential, set[str]]] = {
+    "of a running job": (live(), set()),
+    "of a job that ended": (live(job_state="succeeded"), {"standing.after_end"}),
+    "of a job that its sweep called lost": (live(job_state="lost"), {"standing.after_end"}),
+    "of no known job": (live(job_state=None), {"standing.unknown_job"}),
+    "a minute after its end, which the sweep's next round records": (live(expires_at=NOW + DAY - timedelta(seconds=60)), set()),
+    "longer after its end": (live(expires_at=NOW + DAY - timedelta(seconds=61)), {"standing.beyond_end"}),
+    "after its end and its job's": (live(expires_at=NOW, job_state="killed"), {"standing.beyond_end", "standing.after_end"}),
+}
+
+
+@pytest.mark.parametrize("name", STANDING)
+def test_standing_privilege_is_a_violation(name: str) -> None:
+    one, wrong = STANDING[name]
+    report = reported(live=[one])
+    assert {found.key for found in report.lines if found.status is Status.VIOLATION} == wrong
+    for key in wrong:
+        assert line(report, key).figures == {"credentials": 1}
+        assert line(report, key).evidence.ids == (f"{JOB}/credential.issued/{one.credential}",)
+    assert line(report, "standing.live").figures["credentials"] == 1
+    assert report.status is (Status.VIOLATION if wrong else Status.ATTENTION)
+
+
+def test_a_credential_that_nobody_learned_of_is_tied_to_its_doubt() -> None:
+    report = reported(live=[live(job_state="failed", known=False)])
+    assert line(report, "standing.after_end").evidence.ids == (f"{JOB}/credential.doubted/{part(JOB, 'c')}",)
+
+
+@pytest.mark.parametrize(
+    "verified,status,figure",
+    [
+        (None, "attention", "no"),
+        (LedgerReport(entries=3, jobs=1), "ok", "sound"),
+        (
+            LedgerReport(entries=3, jobs=1, problems=(ChainProblem(job=JOB, seq=2, fault=Fault.EDITED, message="x"),)),
+            "violation",
+            "not sound",
+        ),
+    ],
+)
+def test_the_ledgers_own_look_is_told(verified: LedgerReport | None, status: str, figure: str) -> None:
+    found = line(reported(ledger=LedgerState(entries=3, hash="ab", verified=verified)), "ledger.verified")
+    assert (found.status, found.figures["verified"]) == (status, figure)
+
+
+def test_lifetimes_are_told_per_resource_and_action() -> None:
+    report = reported(issued(), issued(number=2, action="read"), confirmed(at=later(10)), confirmed(number=2, at=later(20)))
+    table = line(report, "lifetimes.real").table
+    assert table is not None
+    assert [(row[0], row[1], row[-1]) for row in table.rows] == [("orders-db:read", 1, 20.0), ("orders-db:write", 1, 10.0)]
+
+
+def test_denials_are_told_by_policy_and_those_by_none_as_such() -> None:
+    table = line(reported(decided("denied"), changed_to(decided("denied", number=2), policies=[])), "policy.denied").table
+    assert table is not None
+    assert set(table.rows) == {("writes-need-tier-1", 1), ("(no policy permits it)", 1)}
+
+
+@pytest.mark.parametrize("text,kind", REASON_KINDS)
+def test_a_reason_is_of_its_kind(text: str, kind: str) -> None:
+    assert rejection_kind_of(f"before {text} after") in {kind, *(other for found, other in REASON_KINDS if found in text)}
+    assert rejection_kind_of("something that nobody foresaw") == "other"
+
+
+# As they stand in the ledger; their texts are the console's and the worker's.
+WHYS = {
+    "no one answers for a job that they launched": "for their own job",
+    "Forbidden: the decision does not hold: the signature does not match the statement": "signature does not hold",
+    "the signature names a key that the person does not have": "signature does not hold",
+    "Forbidden: the decision's statement is another person's than the token's": "somebody else's statement",
+    "Conflict: you have answered this request already": "answered before",
+    "this person has answered already": "answered before",
+    "Stale: the request is not what you answered any more: its digest has changed": "about something else",
+    "the decision is for another request": "about something else",
+    "Conflict: the request is denied, not pending": "nothing waits for it",
+    "it names no request of this job that waits for an answer": "nothing waits for it",
+    "the statement has expired": "not current",
+    "Forbidden: needs one of the groups: chiefs": "not entitled",
+    "the request is at tier 2, which this person does not answer for": "not entitled",
+    "ops is in no group that answers requests": "not entitled",
+    "not a {statement, signature}": "not readable",
+    "this is not a statement of type decision": "not readable",
+    "InvalidInput: decision: statement.reason: a reason is required": "not readable",
+}
+
+
+@pytest.mark.parametrize("why", WHYS)
+def test_the_reasons_that_are_recorded_are_told_apart(why: str) -> None:
+    assert rejection_kind_of(why) == WHYS[why]
+
+
+def test_up_to_twenty_entries_are_named_and_more_are_listed_by_a_command() -> None:
+    few = line(reported(*(rejected("x", number) for number in range(MAX_SHOWN))), "attempts.rejected").evidence
+    more = line(reported(*(rejected("x", number) for number in range(MAX_SHOWN + 1))), "attempts.rejected").evidence
+    assert (few.count, len(few.ids), few.command) == (MAX_SHOWN, MAX_SHOWN, None)
+    assert (more.count, more.ids) == (MAX_SHOWN + 1, few.ids)
+    assert more.command == (
+        "justenough ledger list --type approval.rejected --since 2026-01-30T09:30:00.000000Z --until 2026-02-01T09:30:00.000000Z"
+    )
+
+
+def test_entries_of_types_that_nobody_knows_say_nothing() -> None:
+    assert [one.figures for one in reported(named("from.tomorrow", x=1)).lines][:-3] == [one.figures for one in reported().lines][:-3]
+
+
+def test_jobs_that_are_over_leave_nothing_behind() -> None:
+    jobs = [job_id(number) for number in range(50)]
+    whole = [
+        [
+            submitted(job),
+            requested(job),
+            decided("needs_approval", job, tier=1),
+            opened(job),
+            answered("approved", job),
+            started(job),
+            issued(job),
+            revoking(job),
+            confirmed(job),
+            proved(job),
+            ended(job=job),
+        ]
+        for job in jobs
+    ]
+    fold = folded([fact for facts in whole for fact in facts])
+    assert fold.open_credentials == {}
+    assert (fold._approvals._jobs, fold._grants._unfetched, fold._revocations._since) == ({}, {}, {})
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1), st.sampled_from([50, 95, 100]))
+def test_a_nearest_rank_is_the_least_value_that_so_many_do_not_exceed(values: list[float], percent: int) -> None:
+    ordered = sorted(values)
+    found = nearest_rank(ordered, percent)
+    enough = [value for value in ordered if 100 * sum(other <= value for other in ordered) >= percent * len(ordered)]
+    assert found == round(min(enough), 3)
+
+
+@pytest.mark.parametrize(
+    "values,percent,expected",
+    [([], 50, None), ([7.0], 95, 7.0), ([1.0, 2.0], 50, 1.0), ([1.0, 2.0, 3.0, 4.0], 95, 4.0), ([1.0] * 99 + [9.0], 95, 1.0)],
+)
+def test_ranks_by_hand(values: list[float], percent: int, expected: float | None) -> None:
+    assert nearest_rank(values, percent) == expected
+
+
+REQUESTS = st.lists(
+    st.tuples(st.sampled_from(["approved", "denied", "pending", "expired", "nothing"]), st.integers(1, 3), st.integers(0, 9))
+)
+
+
+@settings(deadline=None)  # A whole report each time: on a busy machine one takes longer than hypothesis expects.
+@given(REQUESTS)
+def test_totals_add_up(requests: list[tuple[str, int, int]]) -> None:
+    facts: list[Event] = []
+    for number, (outcome, tier, person) in enumerate(requests, start=1):
+        job = job_id(number)
+        facts += [requested(job), decided("needs_approval", job, tier=tier), opened(job, tier=tier)]
+        if outcome == "expired":
+            facts.append(build_event(EventType.APPROVAL_EXPIRED, job, at=later(60), about="x", request=part(job, "r"), tier=tier))
+        elif outcome != "nothing":
+            facts.append(answered(outcome, job, person=f"p{person}", at=later(60)))
+    report = reported(*facts)
+    outcomes, people, waiting = (line(report, f"approvals.{name}") for name in ("outcomes", "people", "waiting"))
+    assert outcomes.table is not None
+    assert people.table is not None
+    columns = list(zip(*outcomes.table.rows, strict=True))[1:] or [()] * 5
+    assert [sum(column) for column in columns] == list(outcomes.figures.values())
+    assert sum(row[1] for row in people.table.rows) == people.figures["answers"]  # type: ignore[misc] # its cells are counts
+    settled = sum(outcome in {"approved", "denied", "expired"} for outcome, _, _ in requests)
+    assert line(report, "approvals.latency").figures["measured"] == settled
+    hours = settled / 60 + 24 * (len(requests) - settled)
+    assert math.isclose(float(waiting.figures["job_hours"] or 0), hours, abs_tol=0.001)
+
+
+def test_every_line_bears_on_items_that_exist() -> None:
+    assert set(MAPPING) == set(METRICS)
+    named_items = {item for items in MAPPING.values() for item in items}
+    assert all(MAPPING.values())
+    assert named_items <= set(ITEMS)
+    groups = {function: re.findall(r"\d\.\d", part) for function, part in re.findall(r"(GOVERN|MAP|MEASURE|MANAGE) ([\d., ]+)", FRAMEWORKS)}
+    known = {*re.findall(r"(?:NHI|ASI)\d+", FRAMEWORKS), *(f"{function} {number}" for function in groups for number in groups[function])}
+    assert set(ITEMS) == known
+
+
+def test_every_line_is_in_the_section_that_its_key_names() -> None:
+    report = reported()
+    assert [section.key for section in report.sections] == list(SECTIONS)
+    assert [one.key for one in report.lines] == list(METRICS)
+    assert all(section.lines for section in report.sections)
+
+
+def unwrapped(page: Path) -> str:
+    """A page's text on one line: where it wraps says nothing."""
+    return " ".join(page.read_text().split())
+
+
+@pytest.mark.parametrize("key", METRICS)
+def test_the_documentation_says_of_each_line_what_the_report_says(key: str) -> None:
+    told = METRICS[key]
+    assert (
+        f"**{told.title}** (`{key}`) {told.definition} Status: {told.rule}. Shows: {told.shows} Items: {', '.join(MAPPING[key])}."
+    ) in unwrapped(DOCS)
+
+
+def test_the_documentation_names_the_items_that_lines_bear_on_and_those_that_none_does() -> None:
+    text = DOCS.read_text()
+    borne = {item for items in MAPPING.values() for item in items}
+    assert set(re.findall(r"^\| ((?:NHI|ASI|GOVERN |MAP |MEASURE |MANAGE )[\d.]+) \|", text, re.MULTILINE)) == borne
+    assert f"No line bears on: {', '.join(item for item in ITEMS if item not in borne)}." in unwrapped(DOCS)
+
+
+def test_the_worst_line_is_the_reports_status() -> None:
+    assert worst_status([]) is Status.OK
+    assert worst_status([Status.OK, Status.VIOLATION, Status.ATTENTION]) is Status.VIOLATION
+    assert worst_status([Status.ATTENTION, Status.OK]) is Status.ATTENTION
+
+
+def opened_review(age: timedelta) -> ReviewView:
+    """A review that nobody has answered."""
+    passed: dict[str, Any] = {"tiers": (1,), "groups": ("security",), "reason": "fire"}
+    return ReviewView(request_id=part(JOB, "r"), job_id=JOB, person="lead", person_id="e", opened_at=NOW - age, open=True, **passed)
+
+
+@pytest.mark.parametrize("age,late,status", [(timedelta(hours=24), 0, "ok"), (timedelta(hours=24, seconds=1), 1, "attention")])
+def test_a_review_that_is_open_for_more_than_a_day_wants_attention(age: timedelta, late: int, status: str) -> None:
+    standing = CurrentState(now=NOW)
+    standing.add_open_review(opened_review(age))
+    found = line(folded([]).report(installation="dev", now=NOW, current_state=standing, ledger=SOUND), "emergency.open")
+    assert (found.figures, found.status) == ({"open": 1, "open_too_long": late}, status)
+    assert found.evidence.ids == (f"{JOB}/review.opened/{part(JOB, 'r')}",)
+    assert found.table is not None
+    assert found.table.rows[0][2:] == ("lead", "security", age.total_seconds())

@@ -1,0 +1,224 @@
+"""What an order binds a tool's calls to: it can only narrow, and says which bound stands against a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from justenough.domain.catalog.loader import problems_in_spec
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.jobs.spec import JobSpec, checked_spec
+from justenough.domain.jobs.states import Action
+from justenough.domain.jobs.tool_bounds import Bound, Bounds, intersect_all
+from justenough.domain.tools.call import OutOfBounds, ToolCall, tool_only_items, with_bounds
+from tests.domain.tools.test_definitions import catalog_with
+
+SPEC: dict[str, Any] = {
+    "name": "triage",
+    "task": "Look",
+    "environment": "prod",
+    "data_scope": {"tenant": "acme"},
+    "run": {"command": ["true"]},
+}
+
+
+def spec(*tools: dict[str, Any] | None, at: str = "request") -> JobSpec:
+    """An order with one read for each of these bounds."""
+    item = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "see", "at": at}
+    return checked_spec({**SPEC, "access": [{**item, **({"tools": one} if one is not None else {})} for one in tools]})
+
+
+@pytest.mark.parametrize(
+    "bound, value, problem",
+    [
+        ({"maximum": 100}, 100, None),
+        ({"maximum": 100}, 100.01, "must be a number of at most 100"),
+        ({"maximum": 100}, "5", "must be a number of at most 100"),
+        ({"maximum": 100}, True, "must be a number of at most 100"),
+        ({"minimum": 1}, 0, "must be a number of at least 1"),
+        ({"one_of": [1, "a"]}, "a", None),
+        ({"one_of": [1, "a"]}, 1.0, None),
+        ({"one_of": [1, "a"]}, True, "must be one of the 2 values that the order lists"),
+        ({"prefix": "/in/"}, "/in/x", None),
+        ({"prefix": "/in/"}, "/in/../out", "must begin with '/in/', and have no part `..`"),
+        *(
+            ({"prefix": "/in/"}, f"/in/{way}", "must begin with '/in/', and have no part `..`")
+            for way in (
+                "x\\..\\out",
+                "..\\out",
+                "%2e%2e/out",
+                "%2E.%2fout",
+                "..%2Fout",
+                "%252e%252e/out",
+                "..;/out",
+                "..;v=1/out",
+                ".. /out",
+            )
+        ),
+        ({"prefix": "/in/"}, "/in/a..b/...;/50%", None),
+        ({"prefix": "/other"}, "/in/", "must begin with '/other', and have no part `..`"),
+        ({"prefix": "/in/"}, "/other", "must begin with '/in/', and have no part `..`"),
+        ({"prefix": "/in/"}, 7, "must begin with '/in/', and have no part `..`"),
+        ({"minimum": 1, "maximum": 2}, 3, "must be a number of at most 2"),
+    ],
+)
+def test_an_argument_is_held_against_its_bound(bound: dict[str, Any], value: Any, problem: str | None) -> None:
+    assert Bound.model_validate(bound).problem(value) == problem
+
+
+def test_what_is_bound_must_be_given() -> None:
+    bounds = Bounds.model_validate({"arguments": {"amount": {"maximum": 1}}})
+    assert list(bounds.problems({}, made=0)) == ["amount: must be given, for the order binds it"]
+
+
+def test_another_writing_of_a_bound_name_is_no_way_around_it() -> None:
+    bounds = Bounds.model_validate({"arguments": {"amount": {"maximum": 1}}})
+    assert list(bounds.problems({"amount": 1, "Amount": 5}, made=0)) == ["Amount: differs by case alone from what the order binds"]
+
+
+@pytest.mark.parametrize("made, problems", [(0, []), (2, []), (3, ["the order allows 3 calls of it, which were made"])])
+def test_calls_are_counted(made: int, problems: list[str]) -> None:
+    assert list(Bounds(calls=3).problems({}, made=made)) == problems
+
+
+def test_a_bound_that_says_nothing_is_refused() -> None:
+    with pytest.raises(ValidationError, match="says nothing"):
+        Bound.model_validate({})
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))
+def test_no_number_beyond_a_maximum_gets_through(most: float, value: float) -> None:
+    assert (Bound(maximum=most).problem(value) is None) == (value <= most)
+
+
+def test_an_action_is_bounded_only_where_every_item_of_the_order_says_so() -> None:
+    assert tool_only_items(spec(None), "orders-db", Action.READ) == ()
+    assert tool_only_items(spec({"find": {}}, None), "orders-db", Action.READ) == ()
+    assert len(tool_only_items(spec({"find": {}}, {"file": {}}), "orders-db", Action.READ)) == 2
+
+
+def test_a_call_goes_through_the_first_item_that_lets_it_and_carries_its_bounds() -> None:
+    items = tool_only_items(spec({"find": {"arguments": {"order_id": {"one_of": [1]}}}}, {"find": {"calls": 2}}), "orders-db", Action.READ)
+    assert with_bounds(ToolCall(tool="find", arguments={"order_id": 1}), items, calls_made=0).within == Bounds(
+        arguments={"order_id": Bound(one_of=(1,))}
+    )
+    assert with_bounds(ToolCall(tool="find", arguments={"order_id": 2}), items, calls_made=1).within == Bounds(calls=2)
+    with pytest.raises(OutOfBounds, match="order_id: must be one of the 1 values"):
+        with_bounds(ToolCall(tool="find", arguments={"order_id": 2}), items, calls_made=2)
+    with pytest.raises(OutOfBounds, match="the order does not name file"):
+        with_bounds(ToolCall(tool="file", arguments={}), items, calls_made=0)
+
+
+@pytest.mark.parametrize(
+    "tools, problem",
+    [
+        ({"fnd": {}}, "access[0].tools.fnd: no tool of this name uses read on orders-db; did you mean 'find'?"),
+        ({"find": {"arguments": {"order": {"maximum": 1}}}}, "access[0].tools.find.arguments.order: find takes no such argument; did you mean 'order_id'?"),
+    ],
+)  # fmt: skip
+def test_bounds_on_what_the_catalog_does_not_have_are_refused_by_their_path(tools: dict[str, Any], problem: str) -> None:
+    assert [str(one) for one in problems_in_spec(spec(tools), catalog_with())] == [problem]
+
+
+def test_what_is_had_through_tools_is_never_handed_over() -> None:
+    assert spec({"find": {}}, at="start").access[0].tools == {"find": Bounds()}
+    item = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "see", "tools": {"find": {}}}
+    with pytest.raises(InvalidInput, match=r"access\[0\]: `deliver` hands a credential over, which no bounds bind"):
+        checked_spec({**SPEC, "access": [{**item, "deliver": {"env": {"PGUSER": "username"}}}]})
+
+
+SAMPLES: tuple[Any, ...] = (
+    *(-1, 0, 1, 1.0, 1.5, 2, 3, 99, 100, 100.5, True, False, None, [], {}),
+    *("", "a", "a/", "a/b", "a/b/c", "a/..", "a/../b", "a/..b", "b", "..", "1"),
+)
+TEXTS = st.sampled_from(("a", "a/", "a/b", "a/..", "a/../b", "b", ".."))
+NUMBERS = st.sampled_from((0.0, 1.0, 1.5, 2.0, 100.0))
+VALUES = st.sampled_from((0, 1, 1.5, 2, True, "a", "a/b", "b", "1"))
+BOUND = (
+    st.fixed_dictionaries(
+        {},
+        optional={"minimum": NUMBERS, "maximum": NUMBERS, "prefix": TEXTS, "one_of": st.lists(VALUES, min_size=1, max_size=4).map(tuple)},
+    )
+    .filter(bool)
+    .map(Bound.model_validate)
+)
+BOUNDS = st.builds(
+    Bounds,
+    calls=st.none() | st.integers(1, 4),
+    arguments=st.dictionaries(st.sampled_from(("amount", "path")), BOUND, max_size=2),
+)
+TOOLS = st.dictionaries(st.sampled_from(("find", "file")), BOUNDS, max_size=2)
+CALLS = [{"amount": one, "path": other} for one in SAMPLES[:10] for other in SAMPLES[15:]] + [{"amount": 1}, {"path": "a"}, {}]
+
+
+def lets(bound: Bound | None, value: Any) -> bool:
+    return bound is not None and bound.problem(value) is None
+
+
+def through(tools: Mapping[str, Bounds], name: str, arguments: dict[str, Any], made: int) -> bool:
+    return name in tools and not list(tools[name].problems(arguments, made=made))
+
+
+@given(BOUND, BOUND)
+def test_what_is_within_both_bounds_is_exactly_what_each_lets_through(one: Bound, other: Bound) -> None:
+    both_ = one.intersect(other)
+    for value in SAMPLES:
+        assert lets(both_, value) == (lets(one, value) and lets(other, value)), value
+    assert both_ is None or (both_.is_within(one) and both_.is_within(other))
+    assert one.intersect(one) is None if one.is_empty else one.intersect(one) is not None
+
+
+@given(BOUND, BOUND, BOUND)
+def test_one_bound_is_within_another_only_where_it_lets_nothing_more_through(one: Bound, other: Bound, third: Bound) -> None:
+    assert one.is_within(one)
+    if one.is_within(other):
+        assert [value for value in SAMPLES if lets(one, value) and not lets(other, value)] == []
+        if other.is_within(third):
+            assert one.is_within(third)
+    if one.is_empty:
+        assert [value for value in SAMPLES if lets(one, value)] == []
+
+
+@given(TOOLS, TOOLS)
+def test_what_several_let_through_together_is_what_each_does(one: dict[str, Bounds], other: dict[str, Bounds]) -> None:
+    left = intersect_all(one, other)
+    for name in ("find", "file"):
+        for arguments in CALLS:
+            for made in (0, 2):
+                want = through(one, name, arguments, made) and through(other, name, arguments, made)
+                assert through(left, name, arguments, made) == want
+        if name in left:
+            assert not [*left[name].excess_over(one[name]), *left[name].excess_over(other[name])]
+
+
+@given(BOUNDS, BOUNDS, BOUNDS)
+def test_no_call_is_within_narrower_bounds_and_beyond_the_wider_ones(one: Bounds, other: Bounds, third: Bounds) -> None:
+    assert not list(one.excess_over(one))
+    if not list(one.excess_over(other)):
+        for arguments in CALLS:
+            for made in (0, 1, 3):
+                assert list(one.problems(arguments, made=made)) or not list(other.problems(arguments, made=made))
+        if not list(other.excess_over(third)):
+            assert not list(one.excess_over(third))
+
+
+@pytest.mark.parametrize(
+    "narrow, wide, holds",
+    [
+        ({"maximum": 50}, {"maximum": 100}, True),
+        ({"maximum": 100.5}, {"maximum": 100}, False),
+        ({"one_of": [1, 2]}, {"maximum": 2}, True),
+        ({"one_of": [1, 3]}, {"one_of": [1, 2]}, False),
+        ({"minimum": 5, "maximum": 5}, {"one_of": [5]}, True),
+        ({"prefix": "/in/2026/"}, {"prefix": "/in/"}, True),
+        ({"prefix": "/in"}, {"prefix": "/in/"}, False),
+        ({"maximum": 5}, {"minimum": 0, "maximum": 5}, False),
+    ],
+)
+def test_which_of_two_bounds_is_the_narrower(narrow: dict[str, Any], wide: dict[str, Any], *, holds: bool) -> None:
+    assert Bound.model_validate(narrow).is_within(Bound.model_validate(wide)) == holds

@@ -1,0 +1,82 @@
+"""What people write to bind tools is read as it is meant, is never more than was asked for, and is written as it is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.jobs.tool_bounds import Bounds
+from justenough.domain.jobs.tool_bounds_syntax import format_tool_lines, parse_tool_bounds
+from tests.domain.jobs.test_tool_bounds import TOOLS
+
+ASKED = {
+    "refund-order": Bounds.model_validate({"calls": 5, "arguments": {"amount": {"maximum": 100}}}),
+    "find-order": Bounds(),
+}
+
+
+@pytest.mark.parametrize(
+    "lines, said",
+    [
+        (["find-order"], {"find-order": {}}),
+        (["refund-order"], {"refund-order": {"calls": 5, "arguments": {"amount": {"maximum": 100}}}}),
+        (["refund-order:calls=3"], {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}}}),
+        (["refund-order:calls=9"], {"refund-order": {"calls": 5, "arguments": {"amount": {"maximum": 100}}}}),
+        (["refund-order:amount<=50"], {"refund-order": {"calls": 5, "arguments": {"amount": {"maximum": 50}}}}),
+        (["refund-order:amount<=500"], {"refund-order": {"calls": 5, "arguments": {"amount": {"maximum": 100}}}}),
+        (
+            ["find-order:order_id=4711, 4712", "find-order:calls=2"],
+            {"find-order": {"calls": 2, "arguments": {"order_id": {"one_of": [4711, 4712]}}}},
+        ),
+        (['find-order:who="a,b",c'], {"find-order": {"arguments": {"who": {"one_of": ['"a', 'b"', "c"]}}}}),
+        (['find-order:who="a,b","c"'], {"find-order": {"arguments": {"who": {"one_of": ["a,b", "c"]}}}}),
+        (["find-order:path^=/in/"], {"find-order": {"arguments": {"path": {"prefix": "/in/"}}}}),
+        (["find-order:arguments.calls>=1.5"], {"find-order": {"arguments": {"calls": {"minimum": 1.5}}}}),
+        (
+            ["find-order", "refund-order:amount<=1"],
+            {"find-order": {}, "refund-order": {"calls": 5, "arguments": {"amount": {"maximum": 1}}}},
+        ),
+    ],
+)
+def test_only_what_is_named_is_allowed_and_never_more_than_was_asked_for(lines: list[str], said: dict[str, Any]) -> None:
+    assert parse_tool_bounds(lines, ASKED) == {name: Bounds.model_validate(bounds) for name, bounds in said.items()}
+
+
+@pytest.mark.parametrize(
+    "line, problem",
+    [
+        ("", "write TOOL, TOOL:calls=3"),
+        ("find order", "write TOOL, TOOL:calls=3"),
+        ("find-order:amount", "write TOOL, TOOL:calls=3"),
+        ("find-order:amount<=much", "<= takes a number"),
+        ("find-order:amount<=nan", "<= takes a number"),
+        ("find-order:amount>=inf", ">= takes a number"),
+        ("find-order:calls=0", "calls=N takes a number from 1 to 10,000"),
+        ("find-order:calls>=1", "calls=N takes a number from 1 to 10,000"),
+        ("find-order:who=[1]", "= takes one or more plain values"),
+        ("drop-order", "drop-order: was not asked for; it is for find-order, refund-order"),
+        ("refund-order:amount>=500", "refund-order: no call would be left within what was asked for"),
+    ],
+)
+def test_a_line_that_cannot_be_meant_is_refused_with_what_is_wrong(line: str, problem: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parse_tool_bounds([line], ASKED)
+    assert problem in str(refused.value.problems[0])
+
+
+def test_one_call_and_a_credential_have_nothing_to_bind() -> None:
+    with pytest.raises(InvalidInput, match="one call is approved with exactly its arguments"):
+        parse_tool_bounds(["find-order"], None)
+
+
+@given(TOOLS)
+def test_what_is_written_is_read_as_the_same(tools: dict[str, Bounds]) -> None:
+    whole = {name: Bounds() for name in tools}
+    readable = {name: bounds for name, bounds in tools.items() if not any(bound.is_empty for bound in bounds.arguments.values())}
+    read = parse_tool_bounds(format_tool_lines(readable), whole)
+    assert read.keys() == readable.keys()
+    for name, bounds in readable.items():
+        assert not [*read[name].excess_over(bounds), *bounds.excess_over(read[name])]

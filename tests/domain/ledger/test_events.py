@@ -1,0 +1,65 @@
+"""Events: one form, the fields that are documented and no others, an id made from what happened."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from justenough.domain.ledger.events import EVENT_FIELDS, Event, EventType, build_event
+from tests.support.domain_samples import JOB, NOW
+
+
+def filled(kind: EventType) -> dict[str, Any]:
+    return dict.fromkeys(EVENT_FIELDS[kind], "x")
+
+
+def test_every_type_has_its_fields_described() -> None:
+    assert set(EVENT_FIELDS) == set(EventType)
+    assert all(name.isidentifier() and text for fields in EVENT_FIELDS.values() for name, text in fields.items())
+
+
+@pytest.mark.parametrize("kind", EventType)
+def test_an_event_has_exactly_its_fields(kind: EventType) -> None:
+    data = filled(kind)
+    made = build_event(kind, JOB, at=NOW, about="1", **data)
+    assert (made.job, made.type, made.at, made.data) == (JOB, kind, NOW, data)
+    with pytest.raises(ValueError, match="unknown fields"):
+        build_event(kind, JOB, at=NOW, **data, password="x")
+    with pytest.raises(ValueError, match="missing fields"):
+        build_event(kind, JOB, at=NOW, **dict(list(data.items())[1:]))
+
+
+def test_the_same_fact_has_the_same_id_whenever_it_is_told() -> None:
+    first = build_event(EventType.CREDENTIAL_CONFIRMED, JOB, at=NOW, about="c-1", credential="c-1", how="looked")
+    again = build_event(EventType.CREDENTIAL_CONFIRMED, JOB, at=NOW.replace(year=2027), about="c-1", credential="c-1", how="looked again")
+    other = build_event(EventType.CREDENTIAL_CONFIRMED, JOB, at=NOW, about="c-2", credential="c-2", how="looked")
+    assert first.id == again.id == f"{JOB}/credential.confirmed/c-1"
+    assert other.id != first.id
+
+
+def test_what_happens_once_in_a_job_needs_no_more_than_its_type() -> None:
+    assert build_event(EventType.JOB_ENDED, JOB, at=NOW, state="failed", exit_code=1, reason=None).id == f"{JOB}/job.ended"
+
+
+def test_the_contracts_types_are_there() -> None:
+    promised = {
+        "job": ["submitted", "started", "ended"],
+        "access": ["requested", "decided"],
+        "approval": ["opened", "escalated", "decided", "rejected"],
+        "credential": ["issued", "renewed", "used", "revoked", "confirmed"],
+        "revocation": ["overdue"],
+        "ledger": ["checkpointed"],
+    }
+    names = {f"{subject}.{happened}" for subject, all_of in promised.items() for happened in all_of}
+    assert names <= {kind.value for kind in EventType}
+
+
+def test_an_event_travels_as_json_and_comes_back_the_same() -> None:
+    made = build_event(EventType.JOB_ENDED, JOB, at=NOW, state="failed", exit_code=1, reason="x")
+    assert Event.model_validate(json.loads(made.model_dump_json())) == made
+
+
+def test_no_field_is_made_for_a_secret() -> None:
+    assert not {name for fields in EVENT_FIELDS.values() for name in fields} & {"password", "token", "secret", "value", "secret_id", "key"}

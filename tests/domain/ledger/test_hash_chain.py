@@ -1,0 +1,235 @@
+"""Chains of entries: what is hashed, and what a look at them finds. docs/reference/ledger.md says the same as the code."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from justenough.domain.core.secret import Secret
+from justenough.domain.ledger.events import EVENT_FIELDS, Event, EventType, build_event
+from justenough.domain.ledger.hash_chain import (
+    GENESIS,
+    ChainHead,
+    ChainProblem,
+    Fault,
+    LedgerEntry,
+    LedgerReport,
+    chain_entry,
+    entry_hash,
+    moment_text,
+    verify_chain,
+)
+
+NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "reference" / "ledger.md"
+BUSY = settings(deadline=None, max_examples=80)
+"""A busy machine is slow, not wrong."""
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def fact(number: int = 0, *, job: str = "j-dev-1", **data: Any) -> Event:
+    return Event(id=f"{job}/{number}", job=job, type=EventType.CREDENTIAL_USED, at=NOW + timedelta(seconds=number), data=data)
+
+
+def chain(length: int, *, job: str = "j-dev-1") -> list[LedgerEntry]:
+    entries: list[LedgerEntry] = []
+    for number in range(length):
+        entries.append(chain_entry(fact(number, job=job, credential="c-1", what=str(number)), entries[-1] if entries else None))
+    return entries
+
+
+def found(entries: list[LedgerEntry], heads: list[ChainHead] | None = None) -> set[tuple[int, Fault]]:
+    return {(problem.seq, problem.fault) for problem in verify_chain(entries, heads)}
+
+
+def head_of(entries: list[LedgerEntry]) -> ChainHead:
+    return ChainHead(entries[-1].job, entries[-1].seq, entries[-1].hash)
+
+
+def test_the_hash_is_that_of_eight_lines() -> None:
+    """The format that docs/reference/ledger.md describes, spelled out once more by hand."""
+    entry = chain_entry(fact(what="ü", credential="c-1"), None)
+    lines = [
+        "justenough.ledger.v1",
+        "0" * 64,
+        "j-dev-1",
+        "1",
+        "j-dev-1/0",
+        "credential.used",
+        "2026-01-31T09:30:00.000000Z",
+        '{"credential":"c-1","what":"ü"}',
+    ]
+    assert entry.hash == hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def test_the_vector_in_the_docs_is_what_the_code_makes() -> None:
+    entry = chain_entry(fact(what="login seen", credential="c-dev-1-1"), None)
+    assert entry.hash in DOCS.read_text(encoding="utf-8")
+
+
+def test_an_entry_continues_a_chain_from_its_head_alone() -> None:
+    entries = chain(3)
+    assert chain_entry(fact(2, credential="c-1", what="2"), head_of(entries[:2])) == entries[2]
+
+
+def test_a_moment_is_hashed_in_utc_whatever_its_zone() -> None:
+    assert moment_text(NOW.astimezone(timezone(timedelta(hours=5)))) == "2026-01-31T09:30:00.000000Z"
+    with pytest.raises(ValueError, match="zone"):
+        moment_text(NOW.replace(tzinfo=None))
+
+
+@pytest.mark.parametrize(
+    "value,text",
+    [
+        (NOW, '"2026-01-31T09:30:00Z"'),
+        (EventType.JOB_ENDED, '"job.ended"'),
+        ((1, 2), "[1,2]"),
+        (1.0, "1"),
+        ("a\x00b\ud800", '"a\ufffdb\ufffd"'),
+    ],
+)
+def test_data_is_written_as_canonical_json(value: object, text: str) -> None:
+    assert chain_entry(fact(x=value), None).data == f'{{"x":{text}}}'
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 2**60, object(), Secret("s")])
+def test_data_that_has_no_json_is_refused(value: object) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - pydantic, rfc8785 and we each say it in their own words
+        chain_entry(fact(x=value), None)
+
+
+@BUSY
+@given(st.dictionaries(st.text(), JSON, max_size=4), st.text(max_size=20), st.text(max_size=20))
+def test_any_fact_makes_an_entry_that_verifies(data: dict[str, Any], job: str, name: str) -> None:
+    first = chain_entry(Event(id=name, job=job, type=EventType.JOB_REFUSED, at=NOW, data=data), None)
+    second = chain_entry(Event(id=name + "2", job=job, type=EventType.JOB_REFUSED, at=NOW, data=data), first)
+    assert list(verify_chain([first, second])) == []
+    for field in first:
+        assert "\n" not in str(field)
+        str(field).encode()
+
+
+@BUSY
+@given(st.lists(st.text("ab", max_size=3), min_size=4, max_size=4), st.lists(st.text("ab\n", max_size=3), min_size=4, max_size=4))
+def test_two_entries_without_line_breaks_never_share_what_is_hashed(one: list[str], other: list[str]) -> None:
+    """And one with a line break, which only tampering makes, never matches one without."""
+    assume(one != other)
+    assert entry_hash(one[0], 1, one[1], one[2], "t", one[3], GENESIS) != entry_hash(
+        other[0], 1, other[1], other[2], "t", other[3], GENESIS
+    )
+
+
+@BUSY
+@given(st.integers(1, 6), st.data())
+def test_any_edit_is_found(length: int, data: st.DataObject) -> None:
+    entries = chain(length)
+    index = data.draw(st.integers(0, length - 1))
+    field = data.draw(st.sampled_from(["id", "type", "at", "data", "prev", "hash"]))
+    entries[index] = entries[index]._replace(**{field: getattr(entries[index], field) + "x"})
+    assert (index + 1, Fault.EDITED) in found(entries)
+
+
+@BUSY
+@given(st.permutations(range(5)))
+def test_any_reorder_is_found(order: list[int]) -> None:
+    entries = chain(5)
+    moved = [entries[old]._replace(seq=new) for new, old in enumerate(order, start=1)]
+    assert bool(found(moved)) == (list(order) != list(range(5)))
+
+
+@BUSY
+@given(st.sets(st.integers(0, 5), min_size=1, max_size=5))
+def test_any_deletion_is_found_where_the_head_is_known(gone: set[int]) -> None:
+    entries = chain(6)
+    left = [entry for index, entry in enumerate(entries) if index not in gone]
+    holes = [index for index in sorted(gone) if index - 1 not in gone]
+    assert found(left, [head_of(entries)]) == {(hole + 1, Fault.MISSING) for hole in holes}
+
+
+def test_a_chain_that_was_rewritten_behind_an_edit_is_found_by_its_head() -> None:
+    """Whoever edits and hashes all that follows anew cannot hash the head that the writer holds."""
+    entries = chain(2)
+    forged = chain_entry(fact(2, credential="c-1", what="forged"), entries[-1])
+    assert found([*entries, forged]) == set()
+    assert found([*entries, forged], [head_of(chain(3))]) == {(3, Fault.HEADLESS)}
+
+
+def test_a_fork_is_found() -> None:
+    entries = chain(3)
+    other = chain_entry(fact(9, credential="c-1", what="other"), entries[0])
+    assert (2, Fault.FORKED) in found([entries[0], entries[1], other, entries[2]])
+
+
+def test_a_link_to_another_entry_is_found_though_each_hash_holds() -> None:
+    entries = chain(2)
+    other = chain_entry(fact(9, credential="c-1", what="other"), None)
+    stranger = chain_entry(fact(1, credential="c-1", what="1"), other)
+    assert found([entries[0], stranger]) == {(2, Fault.UNLINKED)}
+
+
+def test_chains_do_not_touch_each_other() -> None:
+    one, two = chain(2, job="j-dev-1"), chain(3, job="j-dev-2")
+    two[1] = two[1]._replace(data="{}")
+    problems = list(verify_chain([*one, *two], [head_of(one), head_of(two)]))
+    assert [(problem.job, problem.seq, problem.fault) for problem in problems] == [("j-dev-2", 2, Fault.EDITED)]
+
+
+@BUSY
+@given(st.lists(st.sampled_from("abcdef"), unique=True), st.lists(st.sampled_from("abcdef"), unique=True))
+def test_chains_and_heads_are_matched_whatever_is_missing(chains: list[str], heads: list[str]) -> None:
+    entries = {job: chain(2, job=job) for job in sorted({*chains, *heads})}
+    problems = verify_chain([entry for job in sorted(chains) for entry in entries[job]], [head_of(entries[job]) for job in sorted(heads)])
+    expected = {(job, Fault.MISSING) for job in set(heads) - set(chains)} | {(job, Fault.HEADLESS) for job in set(chains) - set(heads)}
+    assert {(problem.job, problem.fault) for problem in problems} == expected
+
+
+def test_a_problem_says_in_a_sentence_where_and_what() -> None:
+    (problem,) = verify_chain([*chain(1), *chain(3)[2:]])
+    assert str(problem) == "j-dev-1 #2: missing: entry 2 is not there"
+
+
+def test_a_report_is_sound_without_problems_and_always_says_what_it_cannot_see() -> None:
+    assert LedgerReport(entries=1, jobs=1).sound
+    broken = LedgerReport(entries=1, jobs=1, problems=(ChainProblem(job="j", seq=1, fault=Fault.EDITED, message="x"),))
+    assert not broken.sound
+    assert broken.unseen
+
+
+def documented() -> dict[str, list[str]]:
+    """Each event's fields in the order in which docs/reference/ledger.md lists them."""
+    rows = re.findall(r"^\| (?:`([a-z.]+)`)? \| `([a-z_]+)` \|", DOCS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    named: list[tuple[str, str]] = []
+    for kind, field in rows:
+        named.append((kind or named[-1][0], field))
+    return {kind: [field for _, field in group] for kind, group in groupby(named, key=lambda row: row[0])}
+
+
+def test_the_docs_list_every_event_and_field() -> None:
+    assert documented() == {kind.value: list(fields) for kind, fields in EVENT_FIELDS.items()}
+
+
+def test_the_docs_say_of_each_field_what_the_code_says() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    for fields in EVENT_FIELDS.values():
+        for name, meaning in fields.items():
+            assert f"| `{name}` | {meaning.replace('|', chr(92) + '|')} |" in text
+
+
+def test_every_type_has_fields_and_refuses_others() -> None:
+    assert EVENT_FIELDS.keys() == set(EventType)
+    with pytest.raises(ValueError, match="unknown fields"):
+        build_event(EventType.CREDENTIAL_USED, "j", at=NOW, credential="c", what="x", secret="s")
+    with pytest.raises(ValueError, match="missing fields"):
+        build_event(EventType.CREDENTIAL_USED, "j", at=NOW, credential="c")

@@ -1,0 +1,62 @@
+"""When what should have happened is overdue: one table per question."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from justenough.domain.ledger.overdue import (
+    MAX_POLL_AGE,
+    MAX_SWEEP_AGE,
+    REVOCATION_GRACE,
+    find_unpolled_queues,
+    is_revocation_overdue,
+    is_sweep_late,
+    is_worth_recording,
+)
+from tests.support.domain_samples import NOW
+
+MOMENT = timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize(
+    "failed, took, overdue",
+    [
+        (1, timedelta(0), False),
+        (1, REVOCATION_GRACE - MOMENT, False),
+        (1, REVOCATION_GRACE, True),
+        (1, timedelta(minutes=2), True),
+        (2, timedelta(0), True),
+        (100, timedelta(0), True),
+    ],
+)
+def test_a_revocation_is_overdue_at_its_second_failure_or_once_one_attempt_took_too_long(
+    failed: int, took: timedelta, *, overdue: bool
+) -> None:
+    assert is_revocation_overdue(failed=failed, took=took) is overdue
+
+
+def test_a_chain_does_not_grow_with_every_failure() -> None:
+    assert [failed for failed in range(1, 70) if is_worth_recording(failed=failed)] == [1, 2, 4, 8, 16, 32, 64]
+
+
+@pytest.mark.parametrize(
+    "ended, since, late",
+    [
+        (NOW, NOW - timedelta(days=1), False),
+        (NOW - MAX_SWEEP_AGE, NOW - timedelta(days=1), False),
+        (NOW - MAX_SWEEP_AGE - MOMENT, NOW - timedelta(days=1), True),
+        (None, NOW - timedelta(days=1), True),
+        (None, NOW, False),
+        (NOW - timedelta(days=1), NOW, False),
+        (NOW + timedelta(hours=1), NOW, False),
+    ],
+)
+def test_a_sweep_is_late_after_a_minute_of_looking(ended: datetime | None, since: datetime, *, late: bool) -> None:
+    assert is_sweep_late(ended, since=since, now=NOW) is late
+
+
+def test_a_queue_that_nobody_ever_asked_or_not_for_longer_than_a_poll_lasts_is_unpolled() -> None:
+    asked = {"never": None, "once": NOW - MAX_POLL_AGE - MOMENT, "open": NOW - MAX_POLL_AGE, "now": NOW}
+    assert find_unpolled_queues(asked, now=NOW) == ("never", "once")

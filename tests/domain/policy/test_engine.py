@@ -1,0 +1,236 @@
+"""Policy: the tier a request needs, and the reasons that a decision carries."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from justenough.domain.jobs.credentials import Decision, HeldAccess
+from justenough.domain.jobs.states import Action, Sensitivity
+from justenough.domain.policy.cedar_request import Clock
+from justenough.domain.policy.engine import PolicySet
+from tests.support.domain_samples import SCHEMA, asking, job, policies, resource
+
+ALWAYS = '@id("always") permit(principal, action, resource);'
+
+
+def decided(text: str, *, top: int = 3, action: Action = Action.READ, held: HeldAccess | None = None, reason: str = "why") -> Decision:
+    context = asking(held=held or HeldAccess(), reason=reason)
+    return policies(text).decide(job(), "orders-db", resource(), action, context=context, top=top)
+
+
+def tiers(text: str, name: str = "some", effect: str = "permit") -> str:
+    return f'@id("{name}") {effect}(principal, action, resource) when {{ {text} }};'
+
+
+def test_what_a_policy_permits_without_a_condition_is_allowed_and_names_it() -> None:
+    decision = decided(ALWAYS)
+    assert (decision.outcome, decision.tier, decision.policies) == ("allowed", 0, ("always",))
+
+
+def test_what_no_policy_permits_is_denied_by_default() -> None:
+    decision = decided(tiers("resource.external"))
+    assert (decision.outcome, decision.policies) == ("denied", ("default-deny",))
+
+
+def test_a_forbid_beats_any_permit_and_is_named() -> None:
+    decision = decided(ALWAYS + tiers('principal.environment == "prod"', "never-prod", "forbid"))
+    assert (decision.outcome, decision.policies) == ("denied", ("never-prod",))
+
+
+@pytest.mark.parametrize(
+    "condition, top, expected",
+    [
+        ("context.approved_tier >= 0", 3, 0),
+        ("context.approved_tier >= 1", 3, 1),
+        ("context.approved_tier > 1", 3, 2),
+        ("3 <= context.approved_tier", 3, 3),
+        ("!(context.approved_tier < 2)", 3, 2),
+        ("context.approved_tier >= 4", 3, None),
+        # Permitted at 1 and at 3, not at 2: tier 3 is needed, as 2 above 1 does not allow.
+        ("context.approved_tier == 1 || context.approved_tier == 3", 3, 3),
+        ("context.approved_tier == 0", 3, None),
+        ("context.approved_tier != 3", 3, None),
+        # Only the tiers that have approvers count.
+        ("context.approved_tier >= 2", 1, None),
+        ("context.approved_tier != 3", 2, 0),
+        ("context.approved_tier == 1", 1, 1),
+        ("context.approved_tier >= 1", 0, None),
+        ("if context.approved_tier > 0 then true else resource.external", 3, 1),
+    ],
+)
+def test_the_needed_tier_is_the_least_with_every_tier_above_allowing(condition: str, top: int, expected: int | None) -> None:
+    decision = decided(tiers(condition), top=top)
+    if expected is None:
+        assert decision.outcome == "denied"
+    else:
+        assert (decision.outcome, decision.tier) == ("allowed" if expected == 0 else "needs_approval", expected)
+
+
+def test_a_forbid_that_holds_below_the_needed_tier_is_named_beside_the_permits() -> None:
+    decision = decided(ALWAYS + tiers("context.approved_tier < 2", "ask-security", "forbid"))
+    assert (decision.outcome, decision.tier, decision.policies) == ("needs_approval", 2, ("always", "ask-security"))
+
+
+def test_policies_that_hold_only_below_the_needed_tier_are_not_named() -> None:
+    text = tiers("context.approved_tier >= 2", "two") + tiers("context.approved_tier >= 3", "three") + tiers("resource.external", "no")
+    assert decided(text).policies == ("two",)
+
+
+@pytest.mark.parametrize("effect", ["permit", "forbid"])
+def test_a_policy_that_errs_denies_whatever_the_others_permit(effect: str) -> None:
+    decision = decided(ALWAYS + tiers("9223372036854775807 + context.ttl_seconds > 0", "overflows", effect))
+    assert (decision.outcome, decision.policies) == ("denied", ("overflows",))
+    assert "overflow" in decision.errors[0]
+    assert "overflows" in decision.errors[0]
+
+
+def test_an_error_at_another_tier_than_the_needed_one_denies_too() -> None:
+    overflow = "context.approved_tier == 3 && 9223372036854775807 + context.ttl_seconds > 0"
+    assert decided(ALWAYS + tiers(overflow, "overflows")).errors
+
+
+def test_an_error_before_what_makes_a_policy_moot_denies_too() -> None:
+    overflow = "9223372036854775807 + context.ttl_seconds > 0"
+    moot = f'@id("overflows") permit(principal, action, resource) when {{ {overflow} }} when {{ context.approved_tier < 0 }};'
+    assert decided(ALWAYS + moot).errors
+    assert decided(ALWAYS + tiers(f"{overflow} && context.approved_tier < 0", "overflows")).errors
+    # The other way round Cedar never gets to the error, so there is none.
+    assert decided(ALWAYS + tiers(f"context.approved_tier < 0 && {overflow}", "moot")).outcome == "allowed"
+
+
+def test_an_attribute_of_an_entity_that_is_not_there_denies() -> None:
+    decision = decided(ALWAYS + tiers('Job::"other".environment == "prod" && resource.external', "looks-elsewhere"))
+    assert decision.outcome == "denied"
+    assert decision.errors
+
+
+def test_an_empty_set_denies_and_says_that_there_are_no_policies() -> None:
+    decision = PolicySet.none().decide(job(), "orders-db", resource(), Action.READ, context=asking())
+    assert (decision.outcome, decision.policies) == ("denied", ("no-policies",))
+    assert decision.policy_digest.startswith("sha256:")
+
+
+def test_each_attribute_of_the_job_reaches_the_policies() -> None:
+    conditions = [
+        'principal.name == "refund-triage"',
+        'principal.task == "Refund a ticket"',
+        'principal.agent.name == "refund-agent"',
+        'principal.agent.version == "1.4"',
+        'principal.agent == {name: "refund-agent", version: "1.4", model: "scripted", owner: ""}',
+        'principal.environment == "prod"',
+        'principal.requester == "entity-ops"',
+        'principal.requester_groups.contains("ops")',
+        'principal.labels.contains("team=support")',
+        'principal.data_scope == ["tenant=acme"]',
+        'principal == Job::"j-dev-01kg9b4zv0e8r2m6x3c5n7p9qa"',
+        "principal is Job",
+        '(if context.break_glass then principal else principal).name == "refund-triage"',
+    ]
+    asks = job(
+        agent={"name": "refund-agent", "version": "1.4", "model": "scripted"}, labels={"team": "support"}, data_scope={"tenant": "acme"}
+    )
+    for condition in conditions:
+        decision = policies(tiers(condition)).decide(asks, "orders-db", resource(), Action.READ, context=asking())
+        assert decision.outcome == "allowed", condition
+
+
+def test_a_plain_program_has_an_agent_without_a_name() -> None:
+    assert decided(tiers('principal.agent.name == "" && principal has agent')).outcome == "allowed"
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'resource == Resource::"orders-db"',
+        'resource.environment == "prod"',
+        "resource.sensitivity == 1",
+        "!resource.external",
+        'resource.owner == "support-leads"',
+        "resource has owner",
+        'action == Action::"read"',
+        'context.phase == "start"',
+        "context.ttl_seconds == 600",
+        'context.reason like "*ord\\*r*" || context.reason == "why"',
+        'context.held.contains("orders-db:read")',
+        "context.touched == 2",
+        'context.touched_resources.contains("orders-db")',
+        "!context.break_glass",
+        "context has approved_tier && context has touched",
+    ],
+)
+def test_each_attribute_of_the_request_reaches_the_policies(condition: str) -> None:
+    held = HeldAccess(held=frozenset({"orders-db:read"}), touched=Sensitivity.CONFIDENTIAL, touched_resources=frozenset({"orders-db"}))
+    assert decided(tiers(condition), held=held).outcome == "allowed"
+
+
+def test_what_is_held_counts_as_touched_even_where_the_caller_forgot() -> None:
+    held = HeldAccess(held=frozenset({"orders-db:read"}))
+    assert decided(tiers('context.touched_resources.contains("orders-db")'), held=held).outcome == "allowed"
+
+
+@pytest.mark.parametrize("text", ['"});permit(', "\\", "\n\r\t", '{"__entity": {"type": "Job", "id": "x"}}', "{{tier}}", "𝄞é" * 100])
+def test_texts_of_strangers_are_only_texts(text: str) -> None:
+    decision = decided(tiers('context.reason == "something else"'), reason=text)
+    assert (decision.outcome, decision.errors) == ("denied", ())
+
+
+def test_action_groups_of_the_schema_hold_for_their_members() -> None:
+    schema = SCHEMA.replace("action read, write, admin appliesTo", "action changing;\naction write, admin in [changing] appliesTo") + (
+        "action read appliesTo { principal: [Job], resource: [Resource], context: Access };"
+    )
+    loaded = PolicySet.load({"a.cedar": '@id("a") permit(principal, action in Action::"changing", resource);'}, schema)
+    outcomes = {action: loaded.decide(job(), "x", resource(), action, context=asking()).outcome for action in Action}
+    assert outcomes == {Action.READ: "denied", Action.WRITE: "allowed", Action.ADMIN: "allowed"}
+
+
+def test_a_change_of_the_resource_changes_the_decision() -> None:
+    loaded = policies(tiers("!resource.external"))
+    outcomes = [loaded.decide(job(), "x", resource(external=out), Action.READ, context=asking()).outcome for out in (False, True, False)]
+    assert outcomes == ["allowed", "denied", "allowed"]
+
+
+def test_the_digest_changes_with_every_text_and_name_and_with_nothing_else() -> None:
+    a, b = '@id("a") permit(principal, action, resource);', '@id("b") permit(principal, action, resource);'
+    base = PolicySet.load({"a.cedar": a, "b.cedar": b}, SCHEMA)
+    assert PolicySet.load({"b.cedar": b, "a.cedar": a}, SCHEMA, external=["x"]).digest == base.digest
+    others = [
+        ({"a.cedar": a + " ", "b.cedar": b}, SCHEMA),
+        ({"a.cedar": a, "c.cedar": b}, SCHEMA),
+        ({"a.cedar": a, "b.cedar": b}, SCHEMA + "\n"),
+    ]
+    digests = {PolicySet.load(files, schema).digest for files, schema in others}
+    assert len(digests | {base.digest}) == 4
+    assert base.decide(job(), "x", resource(), Action.READ, context=asking()).policy_digest == base.digest
+
+
+def test_decisions_name_policies_by_file_and_order_every_time() -> None:
+    files = {
+        name: f'@id("{name}-2") permit(principal, action, resource);@id("{name}-1") permit(principal, action, resource);' for name in "ba"
+    }
+    loaded = PolicySet.load(files, SCHEMA)
+    assert loaded.ids == ("a-2", "a-1", "b-2", "b-1")
+    for _ in range(5):
+        assert loaded.decide(job(), "x", resource(), Action.READ, context=asking()).policies == loaded.ids
+
+
+def test_the_clock_is_read_in_utc_wherever_the_moment_was_told() -> None:
+    late = datetime(2026, 2, 1, 1, 30, tzinfo=timezone(timedelta(hours=9)))
+    assert Clock.at(late) == Clock(hour=16, weekday=6)
+    monday = policies('@id("m") permit(principal, action, resource) when { context.weekday == 1 && context.hour == 8 };')
+    for hour, weekday, outcome in ((8, 1, "allowed"), (9, 1, "denied"), (8, 2, "denied")):
+        context = asking(clock=Clock(hour, weekday))
+        assert monday.decide(job(), "orders-db", resource(), Action.READ, context=context).outcome == outcome
+
+
+def test_what_is_held_is_told_by_action_and_what_was_issued_is_counted_whatever_became_of_it() -> None:
+    held = (
+        HeldAccess()
+        .with_issued("orders-db", Action.WRITE, Sensitivity.INTERNAL)
+        .with_issued("orders-db", Action.READ, Sensitivity.INTERNAL)
+    )
+    held = held.with_ended("orders-db", Action.WRITE)
+    two = 'context.issued_count == 2 && context.held_actions.contains("read") && !context.held_actions.contains("write")'
+    loaded = policies(f'@id("two") permit(principal, action, resource) when {{ {two} }};')
+    assert loaded.decide(job(), "orders-db", resource(), Action.READ, context=asking(held=held)).outcome == "allowed"

@@ -1,0 +1,243 @@
+"""Replay: the recorded facts decide as they did; other policies are told to be looser or tighter; what older entries lack is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from justenough.domain.core.ids import request_id
+from justenough.domain.ledger.events import EVENT_FIELDS, Event, EventType, build_event
+from justenough.domain.policy.cedar_request import DEFAULT_CLOCK, DecisionFacts
+from justenough.domain.policy.dry_run import PolicyEvaluator, dry_run_spec
+from justenough.domain.policy.replay import REPLAY_EVENTS, PolicyReplay, ReplayedDecision, ReplayReport, replay_entries
+from tests.domain.policy.test_partial_evaluation import texts
+from tests.support.domain_samples import JOB, NOW
+from tests.support.policy_samples import CATALOG, asking_for, rules, shop_rules
+
+READ = '@id("r") permit(principal, action == Action::"read", resource);'
+OPS = '@id("ops") permit(principal, action, resource) when { principal.requester_groups.contains("ops") };'
+WHOLE = ["orders-db:read", "refunds-db:write", "customers-db:read", "export-api:write"]
+EMPTY: dict[str, Any] = dict.fromkeys(EVENT_FIELDS[EventType.JOB_SUBMITTED], None)
+
+
+def events(found: PolicyEvaluator, *wanted: str, job: str = JOB, ttl: str = "5m") -> Iterator[Event]:
+    """What is recorded of a job whose requests these rules decide at its start."""
+    asked = asking_for(*wanted, ttl=ttl)
+    raw: dict[str, Any] = {
+        "name": asked.spec.name,
+        "task": asked.spec.task,
+        "environment": asked.spec.environment,
+        "run": {"command": ["true"]},
+        "data_scope": dict(asked.spec.data_scope),
+    }
+    raw["access"] = [
+        {"resource": one.resource, "action": one.action.value, "ttl": one.ttl, "reason": one.reason} for one in asked.spec.access
+    ]
+    yield build_event(
+        EventType.JOB_SUBMITTED, job, at=NOW, **{**EMPTY, "spec": raw, "params": {}, "name": asked.spec.name, "requester": asked.requester}
+    )
+    for step in dry_run_spec(found, asked, clock=DEFAULT_CLOCK):
+        request, access = request_id(job, step.number), step.access
+        resource = CATALOG.resources[access.resource]
+        said: dict[str, Any] = {"resource": access.resource, "action": access.action.value, "ttl": access.ttl, "reason": access.reason}
+        more: dict[str, Any] = {
+            "number": step.number,
+            "optional": False,
+            "title": "",
+            "sensitivity": resource.sensitivity.name.lower(),
+            "revocable": "now",
+        }
+        yield build_event(EventType.ACCESS_REQUESTED, job, at=NOW, about=request, request=request, **said, **more)
+        facts = DecisionFacts.of(asked, access.resource, resource, access.action, step.context).model_dump(mode="json")
+        decision = step.decision.model_dump(mode="json")
+        told = {"request": request, "phase": "start", "digest": "", "facts": facts, **decision}
+        yield build_event(EventType.ACCESS_DECIDED, job, at=NOW, about=f"{request}/start", **told)
+
+
+def entries(recorded: Iterator[Event], *, old: bool = False) -> list[dict[str, Any]]:
+    """As the API tells them; `old`: as they were before facts were recorded."""
+    found = []
+    for position, one in enumerate(recorded, start=1):
+        data = {name: value for name, value in one.data.items() if not (old and name == "facts")}
+        found.append({"position": position, "job": one.job, "type": one.type.value, "at": one.at.isoformat(), "data": data})
+    return found
+
+
+def report(recorded: list[dict[str, Any]], now: PolicyEvaluator) -> ReplayReport:
+    return replay_entries(recorded, PolicyReplay(now.policies, now.catalog, top=now.top), since="", digest=now.policies.digest)
+
+
+def counts(found: ReplayReport) -> tuple[int, int, int, int]:
+    return found.same, found.looser, found.tighter, found.unknown
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_the_same_policies_decide_everything_as_they_did(old: bool) -> None:
+    found = report(entries(events(shop_rules(), *WHOLE), old=old), shop_rules())
+
+    assert counts(found) == (4, 0, 0, 0)
+    assert (found.decisions, found.requests, found.items) == (4, 4, ())
+
+
+def test_what_would_be_looser_and_what_tighter_is_told_with_both_decisions() -> None:
+    now = rules(READ + '@id("w") permit(principal, action == Action::"write", resource) when { context.approved_tier >= 3 };')
+    found = report(entries(events(shop_rules(), *WHOLE)), now)
+
+    assert counts(found) == (1, 2, 1, 0)
+    verdicts = {(one.resource, one.action): (one.verdict, one.then.outcome, one.now and one.now.outcome) for one in found.items}
+    assert verdicts["refunds-db", "write"] == ("tighter", "needs_approval", "needs_approval")
+    assert verdicts["customers-db", "read"] == ("looser", "needs_approval", "allowed")
+    assert verdicts["export-api", "write"] == ("looser", "denied", "needs_approval")
+
+
+def test_each_decision_stands_alone_on_what_was_held_then() -> None:
+    # The export came after the restricted read; that the read would now be denied does not undo that it was issued.
+    now = rules(
+        '@id("e") permit(principal, action == Action::"write", resource); @id("x") forbid(principal, action, resource) when { context.touched >= 3 };'
+    )
+    found = report(entries(events(shop_rules(), "customers-db:read", "export-api:write")), now)
+
+    assert [(one.resource, one.verdict) for one in found.items] == [("customers-db", "tighter")]
+    assert found.same == 1
+
+
+@pytest.mark.parametrize("old, expected", [(False, (1, 0, 0, 0)), (True, (0, 0, 0, 1))])
+def test_an_entry_without_groups_is_unknown_only_where_a_policy_looks_at_them(old: bool, expected: tuple[int, int, int, int]) -> None:
+    recorded = entries(events(rules(OPS), "orders-db:read"), old=old)
+
+    assert counts(report(recorded, rules(OPS))) == expected
+    assert counts(report(recorded, rules(READ))) == (1, 0, 0, 0)
+    if old:
+        assert report(recorded, rules(OPS)).lacking == {"requester_groups": 1}
+
+
+def test_entries_of_before_the_hour_and_the_count_were_recorded_tell_them_all_the_same() -> None:
+    # The third request of a job whose order came on a Saturday at half past nine, UTC.
+    third = '@id("p") permit(principal, action, resource) when { context.issued_count == 2 && context.hour == 9 && context.weekday == 6 };'
+    recorded = entries(events(shop_rules(), "orders-db:read", "refunds-db:read", "helpdesk-api:read"))
+    for entry in recorded:
+        for name in ("issued_count", "hour", "weekday"):
+            entry["data"].get("facts", {}).pop(name, None)
+
+    found = report(recorded, rules(third))
+
+    assert (found.unknown, [one.resource for one in found.items if one.now and one.now.outcome == "denied"]) == (
+        0,
+        ["orders-db", "refunds-db"],
+    )
+    assert found.same == 1
+
+
+def test_what_the_catalog_says_otherwise_is_told() -> None:
+    recorded = entries(events(shop_rules(), "orders-db:read", "refunds-db:write"))
+    changed = {"orders-db": CATALOG.resources["orders-db"].model_copy(update={"sensitivity": 3, "owner": "security"})}
+    now = PolicyEvaluator(shop_rules().policies, CATALOG.model_copy(update={"resources": changed}), 3)
+    restricted, gone = report(recorded, now).items
+
+    assert (restricted.verdict, restricted.moved) == ("tighter", ("sensitivity", "owner"))
+    assert (gone.verdict, gone.moved, gone.now and gone.now.outcome) == ("tighter", ("resource",), "denied")
+
+
+def test_an_action_that_is_not_offered_any_more_would_be_denied() -> None:
+    orders = CATALOG.resources["orders-db"]
+    fewer = orders.model_copy(update={"actions": {action: one for action, one in orders.actions.items() if action != "read"}})
+    now = PolicyEvaluator(shop_rules().policies, CATALOG.model_copy(update={"resources": {"orders-db": fewer}}), 3)
+    (gone,) = report(entries(events(shop_rules(), "orders-db:read")), now).items
+
+    assert (gone.verdict, gone.moved) == ("tighter", ("action",))
+
+
+def test_fewer_tiers_deny_what_needed_a_higher_one() -> None:
+    text = '@id("three") permit(principal, action, resource) when { context.approved_tier >= 3 };'
+    (found,) = report(entries(events(rules(text), "orders-db:read")), rules(text, top=2)).items
+
+    assert found.verdict == "tighter"
+
+
+def test_an_issue_and_a_renewal_are_decided_again_with_what_was_held_then() -> None:
+    recorded = entries(events(shop_rules(), "customers-db:read", "orders-db:read"), old=True)
+    asked = {one["data"]["resource"]: one["data"]["request"] for one in recorded if one["type"] == "access.requested"}
+    issued = {"credential": "c-1", "request": asked["customers-db"], "resource": "customers-db", "action": "read"}
+    decided = {**recorded[-1]["data"], "phase": "issue"}
+    recorded += [{**recorded[0], "type": "credential.issued", "data": issued}, {**recorded[0], "type": "access.decided", "data": decided}]
+    text = READ + '@id("h") forbid(principal, action, resource) when { context.held.contains("customers-db:read") };'
+
+    assert [(one.phase, one.verdict) for one in report(recorded, rules(text)).items if one.resource == "orders-db"] == [
+        ("start", "tighter"),
+        ("issue", "tighter"),
+    ]
+    # Once its credential has ended, it is not held.
+    recorded.insert(-1, {**recorded[0], "type": "credential.confirmed", "data": {"credential": "c-1", "how": ""}})
+    assert [one.phase for one in report(recorded, rules(text)).items if one.resource == "orders-db"] == ["start"]
+
+
+def test_jobs_that_are_alike_are_told_apart_where_a_policy_names_one() -> None:
+    other = "j-dev-01kg9b4zv0e8r2m6x3c5n7p9qb"
+    text = READ + f'@id("not-that") forbid(principal == Job::"{other}", action, resource);'
+    recorded = entries(iter([*events(rules(READ), "orders-db:read"), *events(rules(READ), "orders-db:read", job=other)]))
+
+    assert [(one.job, one.verdict) for one in report(recorded, rules(text)).items] == [(other, "tighter")]
+
+
+def test_a_decision_whose_order_was_not_read_is_unknown_until_it_is() -> None:
+    recorded = entries(events(shop_rules(), "orders-db:read"))
+    again = PolicyReplay(shop_rules().policies, CATALOG)
+    unknown = again.replay_entry(recorded[-1])
+
+    assert isinstance(unknown, ReplayedDecision)
+    assert (unknown.verdict, unknown.lacks) == ("unknown", ("order",))
+    assert not again.knows(JOB)
+    again.learn(JOB, recorded[:-1])
+    known = again.replay_entry(recorded[-1])
+    assert known is not None
+    assert (again.knows(JOB), known.verdict) == (True, "same")
+
+
+def test_a_spec_that_newer_rules_refuse_is_unknown() -> None:
+    recorded = entries(events(shop_rules(), "orders-db:read"))
+    recorded[0]["data"]["spec"] = {"name": "NOT A NAME"}
+
+    assert report(recorded, shop_rules()).lacking == {"order": 1}
+
+
+def test_a_job_that_has_ended_is_forgotten_and_what_follows_keeps_nothing() -> None:
+    recorded = entries(events(shop_rules(), "orders-db:read"))
+    again = PolicyReplay(shop_rules().policies, CATALOG)
+    again.learn(JOB, recorded)
+    for kind, data in (("job.ended", {}), ("credential.confirmed", {"credential": "c-1"}), ("job.refused", {})):
+        assert again.replay_entry({**recorded[0], "type": kind, "data": data}) is None
+
+    assert not again.knows(JOB)
+    assert again._jobs == {}
+
+
+def test_every_type_that_a_replay_reads_is_one_of_the_ledgers() -> None:
+    assert set(REPLAY_EVENTS) <= set(EventType)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    before=texts,
+    after=texts,
+    wanted=st.lists(st.sampled_from([*WHOLE, "orders-db:write", "orders-db:admin"]), min_size=1, max_size=4),
+    ttl=st.sampled_from(["1m", "5m", "10m"]),
+)
+def test_whatever_decided_the_recorded_facts_bring_the_same_again_and_another_set_what_it_says_itself(
+    before: str, after: str, wanted: list[str], ttl: str
+) -> None:
+    recorded = entries(events(rules(before), *wanted, ttl=ttl))
+    assert report(recorded, rules(before)).same == len(wanted)
+
+    now, items = rules(after), {}
+    asked = asking_for(*wanted, ttl=ttl)
+    for one in report(recorded, now).items:
+        items[one.request] = one.now
+    for step in dry_run_spec(rules(before), asked, clock=DEFAULT_CLOCK):
+        decision = now.decide(asked, step.access, step.context)
+        told = items.get(request_id(JOB, step.number))
+        assert (told or step.decision).outcome == decision.outcome
+        assert told is None or (told.tier, told.policies) == (decision.tier, decision.policies)

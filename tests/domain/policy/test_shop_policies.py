@@ -1,0 +1,121 @@
+"""The shop's policies, asked about the shop's own catalog: who gets what, at which tier."""
+
+from __future__ import annotations
+
+import pytest
+
+from justenough.domain.catalog.loader import read_catalog
+from justenough.domain.jobs.credentials import Decision, HeldAccess
+from justenough.domain.jobs.states import Action, Sensitivity
+from justenough.domain.policy.engine import JobFacts, PolicySet
+from tests.support.domain_samples import SHOP, asking, job
+
+CATALOG = read_catalog((SHOP / "catalog.yaml").read_bytes())
+EXTERNAL = [name for name, resource in CATALOG.resources.items() if resource.external]
+POLICIES = PolicySet.load(
+    {path.name: path.read_text() for path in (SHOP / "policies").glob("*.cedar")},
+    (SHOP / "policies" / "schema.cedarschema").read_text(),
+    external=EXTERNAL,
+)
+
+
+def decided(name: str, action: str, *, held: HeldAccess | None = None, who: JobFacts | None = None) -> Decision:
+    return POLICIES.decide(who or job(), name, CATALOG.resources[name], Action(action), context=asking(held=held or HeldAccess()))
+
+
+def holding(*issued: str) -> HeldAccess:
+    """Return what a job holds after these were issued, in this order."""
+    held = HeldAccess()
+    for item in issued:
+        name, _, action = item.rpartition(":")
+        held = held.with_issued(name, Action(action), CATALOG.resources[name].sensitivity)
+    return held
+
+
+@pytest.mark.parametrize(
+    "name, action, outcome, tier, policy",
+    [
+        ("orders-db", "read", "allowed", 0, "read-up-to-confidential"),
+        ("orders-db", "write", "needs_approval", 1, "write-at-tier-1"),
+        ("orders-db", "admin", "needs_approval", 2, "admin-at-tier-2"),
+        ("refunds-db", "read", "allowed", 0, "read-up-to-confidential"),
+        ("refunds-db", "write", "needs_approval", 1, "write-at-tier-1"),
+        ("customers-db", "read", "needs_approval", 2, "read-restricted-at-tier-2"),
+        ("helpdesk-api", "read", "allowed", 0, "read-up-to-confidential"),
+        ("helpdesk-api", "write", "needs_approval", 1, "write-at-tier-1"),
+        ("export-api", "write", "needs_approval", 2, "export-at-tier-2"),
+        ("warehouse-api", "read", "allowed", 0, "read-up-to-confidential"),
+        ("web-servers", "write", "needs_approval", 1, "write-at-tier-1"),
+        ("model-api", "read", "allowed", 0, "read-up-to-confidential"),
+        ("scratch", "write", "allowed", 0, "write-own-space"),
+    ],
+)
+def test_each_access_of_the_shop_needs_its_tier(name: str, action: str, outcome: str, tier: int, policy: str) -> None:
+    decision = decided(name, action)
+    assert (decision.outcome, decision.tier, decision.policies) == (outcome, tier, (policy,))
+
+
+def test_the_table_above_covers_the_catalog() -> None:
+    offered = {f"{name}:{action}" for name, resource in CATALOG.resources.items() for action in resource.actions}
+    assert len(offered) == 14
+
+
+def test_what_vault_locks_needs_its_lock_tier_whatever_policy_says() -> None:
+    decision = decided("payouts-db", "write")
+    assert (decision.outcome, decision.tier, decision.policies) == ("needs_approval", 2, ("write-at-tier-1", "double-lock"))
+
+
+@pytest.mark.parametrize("name", CATALOG.resources)
+@pytest.mark.parametrize("action", Action)
+def test_a_job_of_another_environment_gets_nothing(name: str, action: Action) -> None:
+    decision = decided(name, action.value, who=job(environment="staging"))
+    assert decision.outcome == "denied"
+    assert "same-environment-only" in decision.policies
+
+
+def test_no_export_once_something_restricted_was_issued() -> None:
+    decision = decided("export-api", "write", held=holding("customers-db:read"))
+    assert (decision.outcome, decision.policies) == ("denied", ("no-export-after-restricted",))
+
+
+def test_no_export_even_after_the_restricted_credential_is_back() -> None:
+    held = holding("customers-db:read", "orders-db:read").with_ended("customers-db", Action.READ)
+    assert decided("export-api", "write", held=held).policies == ("no-export-after-restricted",)
+
+
+def test_nothing_restricted_once_an_export_was_issued() -> None:
+    decision = decided("customers-db", "read", held=holding("export-api:write"))
+    assert (decision.outcome, decision.policies) == ("denied", ("no-restricted-after-export",))
+
+
+def test_nothing_restricted_even_after_the_export_credential_is_back() -> None:
+    held = holding("export-api:write").with_ended("export-api", Action.WRITE)
+    assert decided("customers-db", "read", held=held).policies == ("no-restricted-after-export",)
+
+
+def test_a_resource_that_the_catalog_newly_calls_external_is_covered_without_a_new_policy() -> None:
+    external = CATALOG.resources["orders-db"].model_copy(update={"external": True})
+    assert POLICIES.decide(job(), "orders-db", external, Action.WRITE, context=asking()).tier == 2
+    held = holding("customers-db:read")
+    assert POLICIES.decide(job(), "orders-db", external, Action.WRITE, context=asking(held=held)).outcome == "denied"
+
+
+def test_confidential_data_and_export_are_allowed_together() -> None:
+    assert decided("orders-db", "read", held=holding("export-api:write")).outcome == "allowed"
+    assert decided("export-api", "write", held=holding("orders-db:read")).tier == 2
+
+
+def test_reading_restricted_data_is_never_allowed_without_a_person() -> None:
+    for sensitivity in Sensitivity:
+        resource = CATALOG.resources["customers-db"].model_copy(update={"sensitivity": sensitivity})
+        decision = POLICIES.decide(job(), "customers-db", resource, Action.READ, context=asking())
+        assert (decision.tier > 0) == (sensitivity is Sensitivity.RESTRICTED)
+
+
+def test_every_policy_says_why_in_a_sentence_above_it() -> None:
+    for path in (SHOP / "policies").glob("*.cedar"):
+        lines = path.read_text().splitlines()
+        for number, line in enumerate(lines):
+            if line.startswith("@id"):
+                assert lines[number - 1].startswith("// "), f"{path.name}:{number + 1}"
+                assert lines[number - 1].endswith("."), f"{path.name}:{number + 1}"

@@ -1,0 +1,29 @@
+"""What of a request's answers counts where it stands now."""
+
+from __future__ import annotations
+
+from justenough.domain.jobs.states import RequestState
+from justenough.domain.readmodel.views import ApprovalView, RequestView
+from tests.support.domain_samples import NOW
+
+
+def approval(name: str, tier: int, decision: str = "approve", *, taken_back: bool = False) -> ApprovalView:
+    back = NOW if taken_back else None
+    return ApprovalView(
+        approver=name, approver_id=name, tier=tier, decision=decision, reason="", ttl=60, action="write", at=NOW, withdrawn_at=back
+    )
+
+
+def test_what_was_taken_back_and_what_a_climb_left_behind_stands_no_more() -> None:
+    given = (
+        approval("lead", 1),
+        approval("security", 2),
+        approval("chief", 3),
+        approval("chief2", 3, taken_back=True),
+        approval("guard", 2, "deny"),
+        approval("oncall", 0, "break_glass"),
+    )
+    asked = {"id": "r", "job_id": "j", "resource": "orders-db", "title": "Orders", "action": "write", "ttl": 60, "reason": "", "tier": 1}
+    shown = {"optional": False, "sensitivity": "internal", "revocable": "now", "created_at": NOW, "state": RequestState.PENDING}
+    view = RequestView.model_validate({**asked, **shown, "current_tier": 2, "approvals": given})
+    assert [item.approver for item in view.counting_approvals] == ["security", "chief", "oncall"]

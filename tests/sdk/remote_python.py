@@ -1,0 +1,99 @@
+"""A job that runs the Python that a test sends it, so that tests use the SDK where it is used: inside a job, as its user, in its sandbox."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+from typing import Any, TextIO
+
+from justenough.domain.jobs.bundle import bundle_digest, pack
+from tests.support.people import Human
+
+SDK = Path(__file__).parents[2] / "sdk" / "justenough_job"
+PROGRAM = """
+import json, socket, sys
+
+told = socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=110)
+lines, scope = told.makefile("rw"), {}
+for line in lines:
+    scope.pop("result", None)
+    try:
+        exec(json.loads(line), scope)
+        found = {"result": scope.get("result")}
+    except BaseException as error:
+        found = {"error": type(error).__name__, "says": str(error), **vars(error)}
+    print(json.dumps(found, default=str), file=lines, flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Raised:
+    """What a job's Python raised."""
+
+    kind: str
+    says: str
+    more: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A running job."""
+
+    job: str
+    _lines: TextIO
+
+    def runs(self, code: str) -> Any:
+        """Return what `code`, run in the job, leaves in `result`; fails where it raises. What it names is there for the next."""
+        found = self._told(code)
+        assert "error" not in found, found
+        return found["result"]
+
+    def raises(self, code: str) -> Raised:
+        """Return what `code`, run in the job, raises; fails where it does not."""
+        found = self._told(code)
+        assert "error" in found, found
+        return Raised(found.pop("error"), found.pop("says"), found)
+
+    def starts(self, code: str) -> None:
+        """Begin to run code; `ends` tells what came of it."""
+        print(json.dumps(dedent(code)), file=self._lines, flush=True)
+
+    def ends(self) -> dict[str, Any]:
+        """Return what came of what was started: `result`, or `error` and `says`."""
+        line = self._lines.readline()
+        assert line, "the job is gone"
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def _told(self, code: str) -> dict[str, Any]:
+        self.starts(code)
+        return self.ends()
+
+
+@contextmanager
+def remote(ops: Human, *items: dict[str, Any], python: Path | None = None, network: str = "host") -> Iterator[Remote]:
+    """Launch one, with these access items; kill it at the block's end. `python`: an interpreter that has no SDK: it gets this checkout's."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(180)
+        command = ["python3", "-c", PROGRAM, str(server.getsockname()[1])]
+        run = {"command": command, "timeout": "5m", "network": network, **({"python": str(python), "workdir": "."} if python else {})}
+        spec = {"name": "remote", "task": "Run what a test says", "environment": "prod", "data_scope": {"tenant": "acme"}}
+        job = ops.launch({**spec, "run": run, "access": list(items)}, bundle=_sent(ops) if python else None)
+        connection, _ = server.accept()
+        with connection, connection.makefile("rw") as lines:
+            connection.settimeout(100)
+            yield Remote(job, lines)
+        ops.api.post(f"jobs/{job}/kill")
+        ops.until(job)
+
+
+def _sent(ops: Human) -> str:
+    """Send the SDK as a job's files; return their digest."""
+    content = pack({f"justenough_job/{path.name}": (path.read_bytes(), False) for path in SDK.glob("*.py")})
+    ops.api.post("bundles", content=content, headers={"Content-Type": "application/gzip"}).raise_for_status()
+    return bundle_digest(content)

@@ -1,0 +1,144 @@
+"""`justenough-access` inside real jobs: the command's own exit code and signals, and a credential that is dead once it has ended, however it did."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.sdk.remote_python import Remote, remote
+from tests.support.people import Human
+from tests.support.shop import Login, Shop
+from tests.support.wait import until
+
+pytestmark = pytest.mark.servers
+TELL = "import os, json; print(json.dumps(dict(os.environ)), flush=True)"
+HOLD = f"""
+import signal, sys, time
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+    signal.signal(number, lambda n, _: (print("got", n, flush=True), sys.exit(40 + n)))
+{TELL}
+time.sleep(60)
+"""
+
+
+def ran(job: Remote, *arguments: str) -> tuple[int, str, str]:
+    """Run the command inside a job; return its exit code, its output and what it said on stderr."""
+    code = f"done = subprocess.run(['justenough-access', *{arguments!r}], capture_output=True, text=True)"
+    found: tuple[int, str, str] = tuple(job.runs(f"{code}\nresult = [done.returncode, done.stdout, done.stderr]"))
+    return found
+
+
+def told(output: str) -> dict[str, Any]:
+    """The variables that a command told of."""
+    found: dict[str, Any] = json.loads(output.splitlines()[0])
+    return found
+
+
+def test_a_database_s_variables_are_libpq_s_and_the_login_dies_with_the_command(job: Remote, shop: Shop) -> None:
+    query = "import psycopg; print(psycopg.connect().execute('SELECT current_user').fetchone()[0]); import sys; sys.exit(3)"
+    code, output, said = ran(job, "orders-db", "read", "--reason", "Count", "--", "python3", "-c", f"{TELL}\n{query}")
+    assert (code, said) == (3, "")
+    seen = told(output)
+    assert output.splitlines()[1] == seen["PGUSER"]
+    assert seen["PGDATABASE"] == "shop"
+    assert not shop.opens_for(Login(seen["PGUSER"], seen["PGPASSWORD"]))
+
+
+def test_other_fields_get_names_of_their_own_or_those_that_are_asked_for(job: Remote) -> None:
+    code, output, _ = ran(job, "helpdesk-api", "read", "--", "python3", "-c", TELL)
+    seen = told(output)
+    assert code == 0
+    assert seen["JUSTENOUGH_CREDENTIAL_TOKEN"]
+    assert seen["JUSTENOUGH_BROKER"] == "/run/justenough/broker.sock"
+    _, output, _ = ran(job, "helpdesk-api", "read", "--env", "HELPDESK=token", "--", "python3", "-c", TELL)
+    assert told(output)["HELPDESK"] == seen["JUSTENOUGH_CREDENTIAL_TOKEN"]
+    assert "JUSTENOUGH_CREDENTIAL_TOKEN" not in told(output)
+    code, _, said = ran(job, "helpdesk-api", "read", "--env", "HELPDESK=key", "--", "true")
+    assert code == 2
+    assert "read on helpdesk-api has no field key; it has" in said
+
+
+def test_a_url_is_one_that_a_driver_takes(job: Remote) -> None:
+    query = "import os, psycopg; print(psycopg.connect(os.environ['DATABASE_URL']).execute('SELECT current_user').fetchone()[0])"
+    code, output, _ = ran(job, "orders-db", "read", "--format", "dsn", "--", "python3", "-c", query)
+    assert code == 0
+    assert job.job in output
+    code, _, said = ran(job, "helpdesk-api", "read", "--format", "dsn", "--", "true")
+    assert code == 2
+    assert "makes no database URL: it has no" in said
+
+
+def test_a_file_is_private_and_gone_with_the_command(job: Remote) -> None:
+    look = "import json, os, stat; p = os.environ['JUSTENOUGH_CREDENTIAL_FILE']; print(p, oct(os.stat(p).st_mode & 0o777), open(p).read())"
+    code, output, _ = ran(job, "orders-db", "read", "--format", "json", "--", "python3", "-c", look)
+    path, mode, content = output.split(maxsplit=2)
+    assert (code, mode) == (0, "0o600")
+    assert json.loads(content)["data"]["password"]
+    assert job.runs(f"result = os.path.exists(os.path.dirname({path!r}))") is False
+
+
+def test_without_a_command_it_prints_what_a_shell_can_take_and_says_how_long_that_lives(job: Remote, shop: Shop) -> None:
+    script = 'eval "$(justenough-access orders-db read)" && echo "$PGUSER $PGPASSWORD"'
+    output, said = job.runs(f"d = subprocess.run(['sh', '-c', {script!r}], capture_output=True, text=True); result = [d.stdout, d.stderr]")
+    assert shop.opens_for(Login(*output.split()))
+    assert "lives until 20" in said
+    _, output, _ = ran(job, "orders-db", "read", "--format", "json")
+    assert json.loads(output)["resource"] == "orders-db"
+
+
+@pytest.mark.parametrize("name, number", [("SIGTERM", 15), ("SIGINT", 2), ("SIGHUP", 1), ("SIGUSR1", 10)])
+def test_a_signal_reaches_the_command_whose_exit_code_counts(job: Remote, shop: Shop, name: str, number: int) -> None:
+    start = f"p = subprocess.Popen(['justenough-access', 'orders-db', 'read', '--', 'python3', '-c', {HOLD!r}], stdout=subprocess.PIPE, text=True)"
+    seen = json.loads(job.runs(f"{start}\nline = p.stdout.readline(); result = line"))
+    login = Login(seen["PGUSER"], seen["PGPASSWORD"])
+    assert shop.opens_for(login)
+    rest = job.runs(f"p.send_signal(signal.{name}); rest = p.stdout.read(); result = [rest, p.wait()]")
+    assert rest == [f"got {number}\n", 40 + number]
+    assert not shop.opens_for(login)
+
+
+def test_a_command_that_a_signal_ends_has_a_shell_s_exit_code(job: Remote) -> None:
+    assert ran(job, "orders-db", "read", "--", "sh", "-c", "kill -KILL $$")[0] == 137
+
+
+def test_a_signal_while_people_are_asked_ends_the_wait_and_runs_nothing(ops: Human) -> None:
+    with remote(ops) as job:
+        job.runs("import os, signal, subprocess, time")
+        job.runs("p = subprocess.Popen(['justenough-access', 'refunds-db', 'write', '--', 'touch', '/tmp/ran'])")
+        until(lambda: ops.job(job.job)["requests"], "people are asked")
+        assert job.runs("p.send_signal(signal.SIGTERM); result = [p.wait(), os.path.exists('/tmp/ran')]") == [143, False]
+        assert ops.job(job.job)["credentials"] == []
+
+
+@pytest.mark.parametrize(
+    "arguments, code, says",
+    [
+        (("orders-db", "read", "--", "no-such-program"), 127, "no-such-program: No such file or directory"),
+        (("orders-db", "read", "--", "/etc/hosts"), 126, "/etc/hosts: Permission denied"),
+        (("ordersdb", "read", "--", "true"), 2, "unknown resource"),
+        (("orders-db",), 2, "the following arguments are required: ACTION"),
+        (("orders-db", "read", "--"), 2, "a command is missing after --"),
+        (("orders-db", "read", "--wait", "soon", "--", "true"), 2, "'soon' is no duration"),
+        (("orders-db", "read", "--env", "1=x", "--", "true"), 2, "write NAME=FIELD"),
+        (("orders-db", "read", "--env", "A=x", "--format", "dsn", "--", "true"), 2, "--env goes with --format env"),
+        (("payouts-db", "write", "--", "true"), 6, "request it at the start, in the job's spec"),
+        (("refunds-db", "write", "--wait", "0", "--", "true"), 7, "waits for people of tier 1"),
+    ],
+)
+def test_what_goes_wrong_has_its_exit_code_and_its_sentence(job: Remote, arguments: tuple[str, ...], code: int, says: str) -> None:
+    found, output, said = ran(job, *arguments)
+    assert (found, output) == (code, "")
+    assert says in said
+
+
+def test_nothing_that_it_was_run_with_is_alive_when_the_job_is_over(ops: Human, shop: Shop) -> None:
+    with remote(ops) as job:
+        job.runs("import subprocess")
+        for _ in range(3):
+            assert ran(job, "orders-db", "read", "--", "true")[0] == 0
+        live = [one for one in ops.job(job.job)["credentials"] if one["state"] != "confirmed"]
+        assert live == []
+        assert shop.users_of(job.job) == []
+    shop.assert_dead(ops.job(job.job))

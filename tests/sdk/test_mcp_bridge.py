@@ -1,0 +1,392 @@
+"""`justenough-mcp` inside real jobs: a stock MCP client starts it and uses the job's tools; and what it does with bad input, many calls, and a broker that goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.activities.broker.test_runtime_requests import entries, opened
+from tests.activities.broker.test_tool_gateway import SHOPS, an_order
+from tests.sdk.remote_python import SDK, Remote, remote
+from tests.sdk.test_access import pythons
+from tests.support.people import TAKEN, Human
+from tests.support.shop import Shop
+from tests.support.wait import until
+
+CLIENT = """
+import asyncio, json, sys
+from mcp import Client, StdioServerParameters
+
+heard = []
+
+async def progress(done, total, message):
+    heard.append(message)
+
+async def used(mode, tool, **arguments):
+    async with Client(StdioServerParameters(command="justenough-mcp"), mode=mode) as mcp:
+        names = [one.name for one in (await mcp.list_tools()).tools]
+        many = await asyncio.gather(*(mcp.call_tool(tool, arguments, progress_callback=progress) for _ in range(5)))
+        read = await mcp.read_resource("justenough://catalog")
+        texts = [one.content[0].text for one in many if not one.is_error]
+        return [sorted(names), texts, len(read.contents), mcp.protocol_version]
+"""
+BRIDGE = """
+import json, os, subprocess, sys, threading
+
+bridge = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+def says(*messages):
+    for message in messages:
+        bridge.stdin.write((message if isinstance(message, bytes) else json.dumps({"jsonrpc": "2.0", **message}).encode()) + b"\\n")
+    bridge.stdin.flush()
+
+def hears(count):
+    return [json.loads(bridge.stdout.readline()) for _ in range(count)]
+
+def ends():
+    bridge.stdin.close()
+    return [[json.loads(line) for line in bridge.stdout], bridge.wait(), bridge.stderr.read().decode()]
+"""
+INITIALIZE = {
+    "id": 0,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "a test", "version": "1"}},
+}
+READY = {"method": "notifications/initialized"}
+
+
+def call(about: object, tool: str, *, progress: bool = False, **arguments: Any) -> dict[str, Any]:
+    """A request to call a tool."""
+    meta = {"_meta": {"progressToken": "p"}} if progress else {}
+    return {"id": about, "method": "tools/call", "params": {"name": tool, "arguments": arguments, **meta}}
+
+
+def text_of(message: dict[str, Any]) -> str:
+    return str(message["result"]["content"][0]["text"])
+
+
+def bridged(job: Remote, command: str = "['justenough-mcp']", *, ready: bool = True) -> None:
+    """Start it inside a job, and shake hands."""
+    job.runs(BRIDGE.replace("COMMAND", command))
+    if ready:
+        (hello,) = job.runs(f"says({INITIALIZE!r}); result = hears(1)")
+        assert hello["result"]["protocolVersion"] == "2025-06-18"
+        job.runs(f"says({READY!r})")
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("mode, version", [("auto", "2026-07-28"), ("legacy", "2025-11-25")])
+def test_the_sdks_own_client_starts_it_and_uses_the_jobs_tools(job: Remote, shop: Shop, mode: str, version: str) -> None:
+    order = an_order(shop)
+    job.runs(CLIENT)
+    names, texts, resources, spoken = job.runs(f"result = asyncio.run(used({mode!r}, 'find-order', order_id={order}))")
+    assert names == sorted(SHOPS)
+    assert [json.loads(text)["rows"][0]["id"] for text in texts] == [order] * 5
+    assert (resources, spoken) == (1, version)
+    assert shop.users_of(job.job) == []
+
+
+@pytest.mark.servers
+def test_progress_comes_while_people_look_and_other_calls_are_done_meanwhile(ops: Human, lead: Human, shop: Shop) -> None:
+    order = an_order(shop)
+    with remote(ops) as job:
+        bridged(job)
+        slow = call("slow", "refund-order", progress=True, order_id=order, amount=2, reason="by the bridge")
+        (heard,) = job.runs(f"says({slow!r}); result = hears(1)")
+        assert heard["method"] == "notifications/progress"
+        assert "waiting for people's approval" in heard["params"]["message"]
+        found: list[dict[str, Any]] = job.runs(
+            f"says({call(7, 'find-order', order_id=order)!r})\nresult = []\nwhile not any('id' in one for one in result): result += hears(1)"
+        )
+        assert (found[-1]["id"], json.loads(text_of(found[-1]))["rows"][0]["id"]) == (7, order)
+        request = next(one["id"] for one in ops.job(job.job)["requests"] if one["resource"] == "refunds-db")
+        assert lead.answer(opened(lead, request)).status_code in TAKEN
+        last = job.runs("result = hears(1)\nwhile 'id' not in result[-1]: result += hears(1)")[-1]
+        assert (last["id"], bool(last["result"].get("isError"))) == ("slow", False)
+        assert job.runs("result = ends()") == [[], 0, ""]
+
+
+@pytest.mark.servers
+def test_a_call_that_its_client_takes_back_is_given_up_and_nothing_more_is_said_of_it(ops: Human, shop: Shop) -> None:
+    with remote(ops) as job:
+        bridged(job)
+        slow = call("slow", "refund-order", progress=True, order_id=an_order(shop), amount=2, reason="taken back")
+        job.runs(f"says({slow!r}); result = hears(1)")
+        job.runs(f"says({ {'method': 'notifications/cancelled', 'params': {'requestId': 'slow'}}!r})")
+        told = until(lambda: entries(ops, job.job, "tool.called"), "the call is recorded")
+        assert told[-1]["outcome"] == "pending"
+        rest, code, said = job.runs("result = ends()")
+        assert ([one for one in rest if "id" in one], code, said) == ([], 0, "")
+        assert ops.job(job.job)["credentials"] == []
+
+
+@pytest.mark.servers
+def test_at_the_end_of_stdin_what_was_asked_is_answered_first(job: Remote, shop: Shop) -> None:
+    bridged(job)
+    order = an_order(shop)
+    sent = [call(number, "find-order", order_id=order) for number in range(1, 11)]
+    rest, code, said = job.runs(f"says(*{sent!r}); result = ends()")
+    assert sorted(one["id"] for one in rest) == list(range(1, 11))
+    assert all(json.loads(text_of(one))["rows"][0]["id"] == order for one in rest)
+    assert (code, said) == (0, "")
+
+
+@pytest.mark.servers
+def test_the_broker_on_loopback_is_reached_with_the_jobs_token(job: Remote) -> None:
+    job.runs("import os; kept = {name: value for name, value in os.environ.items() if name != 'JUSTENOUGH_BROKER'}")
+    bridged(job, "['justenough-mcp'], env=kept")
+    (listed,) = job.runs("says({'id': 1, 'method': 'tools/list'}); result = hears(1)")
+    assert "find-order" in {one["name"] for one in listed["result"]["tools"]}
+    bridged(job, "['justenough-mcp'], env={**kept, 'JUSTENOUGH_BROKER_TOKEN': 'wrong'}", ready=False)
+    (refused,) = job.runs(f"says({INITIALIZE!r}); result = hears(1)")
+    assert refused["error"]["message"] == "send `Authorization: Bearer $JUSTENOUGH_BROKER_TOKEN`"
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    "line, code, says",
+    [
+        (b"{", -32700, "this line is not JSON"),
+        (b"[" * 100_000, -32700, "this line is not JSON"),
+        (b'[{"jsonrpc": "2.0", "id": 1, "method": "ping"}]', -32600, "a message is one JSON object; MCP has no batches"),
+        (b"7", -32600, "a message is one JSON object"),
+        (json.dumps({"jsonrpc": "2.0", "id": 1, "method": "no/such"}).encode(), -32601, ""),
+        (
+            json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"x": "y" * 200_000}}).encode(),
+            -32603,
+            "broker answered 413: ",
+        ),
+    ],
+    ids=["half", "deep", "batch", "number", "unknown", "large"],
+)
+def test_what_is_no_message_is_answered_with_an_error_and_the_next_is_served(job: Remote, line: bytes, code: int, says: str) -> None:
+    bridged(job)
+    (error,) = job.runs(f"says({line!r}); result = hears(1)")
+    assert (error["error"]["code"], says in error["error"]["message"]) == (code, True), error
+    assert "result" in job.runs(f"says({ {'id': 2, 'method': 'ping'}!r}); result = hears(1)")[0]
+    assert job.runs("result = ends()") == [[], 0, ""]
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("python", pythons(), ids=lambda path: path.resolve().name)
+def test_each_python_that_is_here_can_run_it(ops: Human, shop: Shop, python: Path) -> None:
+    order = an_order(shop)
+    with remote(ops, python=python) as job:
+        job.runs("import sys")
+        bridged(job, "[sys.executable, '-m', 'justenough_job.mcp_stdio']")
+        rest, code, said = job.runs(f"says({call(1, 'find-order', order_id=order)!r}); result = ends()")
+        assert json.loads(text_of(rest[0]))["rows"][0]["id"] == order
+        assert (code, said) == (0, "")
+        assert f"python{'.'.join(map(str, job.runs('result = list(sys.version_info[:2])')))}" == python.resolve().name
+
+
+Answering = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
+
+
+@contextmanager
+def a_broker(path: Path, answers: Answering) -> Iterator[None]:
+    """Something that listens where a broker would, and answers each message like this."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            answers(self, json.loads(self.rfile.read(int(self.headers["content-length"]))))
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+        def address_string(self) -> str:
+            return "a socket"
+
+    class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+        daemon_threads = True
+        request_queue_size = 64
+
+    with Server(str(path), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield
+        server.shutdown()
+    path.unlink(missing_ok=True)
+
+
+def answered(handler: BaseHTTPRequestHandler, status: int, told: Any, kind: str = "application/json") -> None:
+    content = json.dumps(told).encode()
+    handler.send_response(status)
+    handler.send_header("Content-Type", kind)
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    handler.wfile.write(content)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The bridge at such a broker, here."""
+    env = {"PYTHONPATH": str(SDK.parent), "JUSTENOUGH_BROKER": str(path)}
+    command = [sys.executable, "-m", "justenough_job.mcp_stdio"]
+    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        yield running
+        running.kill()
+
+
+def said(running: subprocess.Popen[bytes], *messages: dict[str, Any]) -> None:
+    assert running.stdin
+    for message in messages:
+        running.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+    running.stdin.flush()
+
+
+def rest(running: subprocess.Popen[bytes]) -> tuple[dict[object, Any], int, str]:
+    """All that it still answers, by id, though its stdin stays open; its exit code; and what it says on stderr."""
+    assert running.stdout
+    assert running.stderr
+    found = [json.loads(line) for line in running.stdout]
+    return {one["id"]: one for one in found}, running.wait(180), running.stderr.read().decode()
+
+
+AT_ONCE = 32
+GONE = "the job's access has been closed: its broker takes no calls any more"
+
+
+def test_once_access_is_closed_every_call_is_told_so_and_it_ends(tmp_path: Path) -> None:
+    reached, over = threading.Event(), threading.Event()
+
+    def answers(handler: BaseHTTPRequestHandler, message: dict[str, Any]) -> None:
+        if message["id"] == "waits":
+            reached.set()
+            over.wait(60)
+            return
+        assert reached.wait(180)
+        answered(handler, 410, {"status": 410, "detail": "the job's access has been closed"}, "application/problem+json")
+
+    with a_broker(tmp_path / "b.sock", answers), alone(tmp_path / "b.sock") as running:
+        said(running, call("waits", "a"), call(2, "b"))
+        found, code, why = rest(running)
+        over.set()
+    assert {about: one["error"] for about, one in found.items()} == {about: {"code": -32603, "message": GONE} for about in ("waits", 2)}
+    assert (code, why) == (1, f"justenough-mcp: {GONE}\n")
+
+
+def test_more_calls_than_it_takes_at_once_are_refused_and_the_others_done(tmp_path: Path) -> None:
+    go_on = threading.Event()
+
+    def answers(handler: BaseHTTPRequestHandler, message: dict[str, Any]) -> None:
+        assert go_on.wait(180)
+        answered(handler, 200, {"jsonrpc": "2.0", "id": message["id"], "result": {}})
+
+    with a_broker(tmp_path / "b.sock", answers), alone(tmp_path / "b.sock") as running:
+        assert running.stdout
+        said(running, *(call(number, "a") for number in range(1, AT_ONCE + 9)))
+        refused = [json.loads(running.stdout.readline()) for _ in range(8)]
+        go_on.set()
+        done = [json.loads(running.stdout.readline()) for _ in range(AT_ONCE)]
+    assert [one["id"] for one in refused] == list(range(AT_ONCE + 1, AT_ONCE + 9))
+    assert {one["error"]["message"] for one in refused} == {f"{AT_ONCE} calls are on their way already: wait for one of them"}
+    assert sorted(one["id"] for one in done if "result" in one) == list(range(1, AT_ONCE + 1))
+
+
+def test_a_broker_that_is_not_there_any_more_is_closed_access(tmp_path: Path) -> None:
+    with alone(tmp_path / "b.sock") as running:
+        said(running, call(1, "a"))
+        found, code, why = rest(running)
+    assert (found[1]["error"]["message"], code, why) == (GONE, 1, f"justenough-mcp: {GONE}\n")
+
+
+def test_a_broker_that_goes_in_the_middle_of_a_call_is_closed_access_too(tmp_path: Path) -> None:
+    path = tmp_path / "b.sock"
+
+    def answers(handler: BaseHTTPRequestHandler, message: dict[str, Any]) -> None:
+        path.unlink()
+        handler.connection.shutdown(socket.SHUT_RDWR)
+
+    with a_broker(path, answers), alone(path) as running:
+        said(running, call(1, "a"))
+        found, code, _ = rest(running)
+    assert (found[1]["error"]["message"], code) == (GONE, 1)
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (lambda handler: handler.connection.shutdown(socket.SHUT_RDWR), "the job's broker does not answer"),
+        (lambda handler: answered(handler, 503, {"detail": "the store is away"}), "the store is away"),
+        (lambda handler: answered(handler, 500, {}), "the job's broker answered 500"),
+        (lambda handler: answered(handler, 413, "too large", "text/plain"), 'the job\'s broker answered 413: "too large"'),
+        (lambda handler: answered(handler, 400, {"jsonrpc": "2.0", "id": None, "error": {"code": -32602, "message": "bad"}}), "bad"),
+        (lambda handler: answered(handler, 200, {}, "text/event-stream"), "ended its answer before it had said anything"),
+    ],
+)
+def test_one_bad_answer_is_an_error_of_that_call_and_the_next_is_passed_on(
+    tmp_path: Path, answer: Callable[[BaseHTTPRequestHandler], None], says: str
+) -> None:
+    def answers(handler: BaseHTTPRequestHandler, message: dict[str, Any]) -> None:
+        if message["id"] == 1:
+            answer(handler)
+        else:
+            answered(handler, 200, {"jsonrpc": "2.0", "id": message["id"], "result": {}})
+
+    with a_broker(tmp_path / "b.sock", answers), alone(tmp_path / "b.sock") as running:
+        assert running.stdout
+        said(running, call(1, "a"))
+        error = json.loads(running.stdout.readline())
+        assert (error["id"], says in error["error"]["message"]) == (1, True)
+        said(running, call(2, "a"))
+        assert json.loads(running.stdout.readline()) == {"jsonrpc": "2.0", "id": 2, "result": {}}
+
+
+def test_what_later_protocols_want_in_headers_is_there(tmp_path: Path) -> None:
+    seen: list[dict[str, str]] = []
+
+    def answers(handler: BaseHTTPRequestHandler, message: dict[str, Any]) -> None:
+        seen.append({name.lower(): value for name, value in handler.headers.items() if name.lower().startswith("mcp-")})
+        answered(handler, 200, {"jsonrpc": "2.0", "id": message["id"], "result": {"protocolVersion": "2025-06-18"}})
+
+    later = {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}
+    with a_broker(tmp_path / "b.sock", answers), alone(tmp_path / "b.sock") as running:
+        assert running.stdout
+        for message in (
+            INITIALIZE,
+            call(1, "find"),
+            {"id": 2, "method": "tools/call", "params": {"name": "fünd ", **later}},
+            {"id": 3, "method": "resources/read", "params": {"uri": "a://b", **later}},
+        ):
+            said(running, message)
+            running.stdout.readline()
+    assert seen == [
+        {"mcp-method": "initialize"},
+        {"mcp-method": "tools/call", "mcp-name": "find", "mcp-protocol-version": "2025-06-18"},
+        {"mcp-method": "tools/call", "mcp-name": "=?base64?ZsO8bmQg?=", "mcp-protocol-version": "2026-07-28"},
+        {"mcp-method": "resources/read", "mcp-name": "a://b", "mcp-protocol-version": "2026-07-28"},
+    ]
+
+
+def test_it_ends_where_nobody_reads_what_it_says(tmp_path: Path) -> None:
+    def answers(handler: BaseHTTPRequestHandler, message: dict[str, Any]) -> None:
+        answered(handler, 200, {"jsonrpc": "2.0", "id": message["id"], "result": {}})
+
+    with a_broker(tmp_path / "b.sock", answers), alone(tmp_path / "b.sock") as running:
+        assert running.stdout
+        running.stdout.close()
+        said(running, call(1, "a"))
+        assert running.wait(180) == 1
+
+
+def test_outside_a_job_it_says_so() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "justenough_job.mcp_stdio"], env={"PYTHONPATH": str(SDK.parent)}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("justenough-mcp: this program does not run as a JustEnough job")
+    assert not Path(os.sep, "run", "justenough", "broker.sock").exists()

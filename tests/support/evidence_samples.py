@@ -1,0 +1,106 @@
+"""Reports made of events, as they are made of a ledger's entries, without a store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from justenough.domain.evidence.aggregator import EvidenceAggregator, ReportPeriod
+from justenough.domain.evidence.current_state import CurrentState, LedgerState, LiveCredential
+from justenough.domain.evidence.report import Line, Report
+from justenough.domain.ledger.events import Event, EventType, build_event
+from justenough.domain.ledger.hash_chain import LedgerReport, chain_entry, moment_text
+from tests.adapters.store.event_samples import JOB, NOW, credential, later, part
+
+DAY = timedelta(days=1)
+SOUND = LedgerState(entries=0, hash=None, verified=LedgerReport(entries=0, jobs=0))
+
+
+def named(kind: str, *, job: str = JOB, at: datetime = NOW, about: str = "1", **data: Any) -> tuple[str, str, str, str, str]:
+    """Return an entry of a type that this version may not have, as it would be stored."""
+    return job, f"{job}/{kind}/{about}", kind, moment_text(at), json.dumps(data)
+
+
+def folded(
+    facts: Iterable[Event | tuple[str, str, str, str, str]], *, since: datetime = NOW - DAY, until: datetime = NOW + DAY
+) -> EvidenceAggregator:
+    """Return the fold of entries, in order."""
+    fold = EvidenceAggregator(ReportPeriod(since, until))
+    for fact in facts:
+        if isinstance(fact, Event):
+            entry = chain_entry(fact, None)
+            fold.add_entry(entry.job, entry.id, entry.type, entry.at, entry.data)
+        else:
+            fold.add_entry(*fact)
+    return fold
+
+
+def reported(
+    *facts: Event | tuple[str, str, str, str, str],
+    now: datetime = NOW + DAY,
+    live: Iterable[LiveCredential] = (),
+    ledger: LedgerState = SOUND,
+) -> Report:
+    """Return the report of entries."""
+    standing = CurrentState(now=now)
+    for one in live:
+        standing.add_live(one)
+    return folded(facts).report(installation="dev", now=now, current_state=standing, ledger=ledger)
+
+
+def line(report: Report, key: str) -> Line:
+    """Return one line."""
+    (found,) = [one for one in report.lines if one.key == key]
+    return found
+
+
+def rejected(why: str, number: int = 1) -> Event:
+    return build_event(
+        EventType.APPROVAL_REJECTED, JOB, at=NOW, about=str(number), request=part(JOB, "r"), why=why, person=None, received=None
+    )
+
+
+def expired(number: int = 1, *, seconds: float = 700) -> Event:
+    return credential(EventType.CREDENTIAL_EXPIRED, number=number, at=later(seconds), why="its time is over")
+
+
+def withdrawn(seconds: float, number: int = 1) -> Event:
+    name = part(JOB, "r", number)
+    return build_event(EventType.ACCESS_WITHDRAWN, JOB, at=later(seconds), about=name, request=name, why="the job ended")
+
+
+def gave_up(seconds: float, *, tier: int = 3) -> Event:
+    return build_event(EventType.APPROVAL_EXPIRED, JOB, at=later(seconds), about=part(JOB, "r"), request=part(JOB, "r"), tier=tier)
+
+
+def review(seconds: float = 0, *, person: str = "e-lead") -> tuple[str, str, str, str, str]:
+    data: dict[str, Any] = {
+        "request": part(JOB, "r"),
+        "person": person,
+        "name": "lead",
+        "tiers": [1],
+        "groups": ["security"],
+        "reason": "fire",
+    }
+    return named("review.opened", at=later(seconds), about=person, **data)
+
+
+def verdict(said: str) -> tuple[str, str, str, str, str]:
+    return named("review.answered", at=later(9), request=part(JOB, "r"), person="e-chief", name="chief", verdict=said, reason="", signed={})
+
+
+def live(number: int = 1, **changes: Any) -> LiveCredential:
+    fields = {
+        "credential": part(JOB, "c", number),
+        "job": JOB,
+        "job_state": "running",
+        "task": "Refund",
+        "resource": "orders-db",
+        "action": "write",
+        "issued_at": NOW,
+        "expires_at": NOW + 2 * DAY,
+        "known": True,
+    }
+    return LiveCredential(**{**fields, **changes})

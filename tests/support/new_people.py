@@ -1,0 +1,23 @@
+"""People whom no console or worker has seen yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from tests.attacks.intruder import in_group
+from tests.support.people import Human, logged_in
+from tests.support.shop import Shop
+from worker.stack import Stack
+
+
+@contextmanager
+def newcomer(stack: Stack, shop: Shop, name: str, *groups: str) -> Iterator[Human]:
+    """Log somebody in whom nobody has seen yet: who is known is believed to be in their groups for some seconds."""
+    with shop.admin() as vault:
+        user = {"password": name, "token_policies": ["je-person"], "token_no_default_policy": True}
+        vault.post(f"auth/people/users/{name}", json=user).raise_for_status()
+    with logged_in(stack, name, name) as human, ExitStack() as member:
+        for group in groups:
+            member.enter_context(in_group(shop, group, add=[human.id]))
+        yield human

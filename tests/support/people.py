@@ -1,0 +1,186 @@
+"""People who log in to Vault, sign with their own keys and call the API, as the command line does."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+
+from justenough.domain.approvals.statements import (
+    DecisionStatement,
+    DelegationStatement,
+    OrderStatement,
+    ReviewStatement,
+    Statement,
+    to_signable,
+)
+from justenough.domain.core.canonical_json import digest_of, to_canonical_json
+from justenough.domain.core.ids import new_job_id
+from justenough.domain.jobs.states import JobState
+from tests.support.plain_http import NO_TLS
+from tests.support.wait import pause, until
+from worker.stack import Stack
+
+ENDED = tuple(state.value for state in JobState if state.ended)
+TAKEN = {200, 202}
+"""How the console takes a decision: it counts, or the worker has not said so yet. Whoever tests what came of it waits for that."""
+
+
+class FreshToken(httpx.Auth):
+    """Shows an identity token, a new one every few minutes."""
+
+    def __init__(self, vault: httpx.Client) -> None:
+        self._vault = vault
+        self._token, self._drawn = "", float("-inf")
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        if time.monotonic() - self._drawn > 300:
+            self._token = self._vault.get("identity/oidc/token/je-console").json()["data"]["token"]
+            self._drawn = time.monotonic()
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        yield request
+
+
+@dataclass(frozen=True)
+class Human:
+    """One person: a login at Vault, and the API as they see it."""
+
+    name: str
+    id: str
+    vault: httpx.Client
+    api: httpx.Client
+
+    def signed(self, statement: Statement) -> dict[str, Any]:
+        """Return {statement, signature} as it travels."""
+        raw = to_signable(statement)
+        content = base64.b64encode(to_canonical_json(raw)).decode()
+        answer = self.vault.post(f"transit/sign/je-sign-{self.id}", json={"input": content}).raise_for_status().json()
+        return {"statement": raw, "signature": answer["data"]["signature"]}
+
+    def order(self, spec: dict[str, Any], *, job: str | None = None, **changes: Any) -> dict[str, Any]:
+        """Return a whole signed body for POST /jobs; `changes` go into the statement."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        job = job or new_job_id("dev", now=datetime.now(UTC))
+        fields: dict[str, Any] = {
+            "job": job,
+            "spec_digest": digest_of(spec),
+            "bundle": None,
+            "params": {},
+            "reason": "a test",
+            "person": self.id,
+            "issued_at": now,
+            "expires_at": now + timedelta(hours=12),
+        }
+        statement = OrderStatement(**{**fields, **changes})
+        sent = {"id": job, "spec": spec, "bundle": statement.bundle, "params": dict(statement.params), "reason": statement.reason}
+        return {**sent, **self.signed(statement)}
+
+    def launch(self, spec: dict[str, Any], **changes: Any) -> str:
+        """Launch a job and return its id."""
+        answer = self.api.post("jobs", json=self.order(spec, **changes))
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    def job(self, job: str) -> dict[str, Any]:
+        """Return a job whole."""
+        found: dict[str, Any] = self.api.get(f"jobs/{job}").raise_for_status().json()
+        return found
+
+    def until(self, job: str, *states: str, within: float = 180) -> dict[str, Any]:
+        """Return the job once it is in one of these states (default: ended); fails where it is not in time."""
+        began, wanted = time.monotonic(), states or ENDED
+        while True:
+            seen: dict[str, Any] = self.api.get(f"jobs/{job}").raise_for_status().json()
+            if seen["state"] in wanted:
+                return seen
+            assert seen["state"] not in ENDED, f"{job} ended {seen['state']} ({seen['reason']}), not {wanted}"
+            assert time.monotonic() < began + within, f"{job} is {seen['state']}, not {wanted}: {seen['revocation']}"
+            pause(since=began)
+
+    def ledger(self, job: str) -> list[dict[str, Any]]:
+        """Return the job's ledger entries in order."""
+        items: list[dict[str, Any]] = self.api.get(f"jobs/{job}/timeline", params={"limit": 1000}).raise_for_status().json()["items"]
+        return items
+
+    def decision(self, request: dict[str, Any], decision: str = "approve", **changes: Any) -> dict[str, Any]:
+        """Return a signed decision about a request as the API shows it; `changes` go into the statement."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        fields: dict[str, Any] = {
+            "job": request["job_id"],
+            "request": request["id"],
+            "digest": request["digest"],
+            "decision": decision,
+            "ttl": request["ttl"],
+            "action": request["action"],
+            "reason": "it is needed",
+            "person": self.id,
+            "issued_at": now,
+            "expires_at": now + timedelta(hours=1),
+        }
+        return self.signed(DecisionStatement(**{**fields, **changes}))
+
+    def authorize(self, request: dict[str, Any]) -> httpx.Response:
+        """Authorize in Vault what waits there for a locked request."""
+        return self.vault.post("sys/control-group/authorize", json={"accessor": request["lock"]["accessor"]})
+
+    def answer(self, request: dict[str, Any], decision: str = "approve", **changes: Any) -> httpx.Response:
+        """Answer a request through the API; one that Vault locks is authorized there first, as the command line does."""
+        if decision == "approve" and request.get("lock"):
+            self.authorize(request)
+        return self.only_answer(request, decision, **changes)
+
+    def only_answer(self, request: dict[str, Any], decision: str = "approve", **changes: Any) -> httpx.Response:
+        """Answer a request through the API, and authorize nothing in Vault."""
+        signed = self.decision(request, decision, **changes)
+        return self.api.post(f"requests/{request['id']}/decisions", json=signed, headers={"If-Match": request["digest"]})
+
+    def decide(self, request: dict[str, Any], decision: str = "approve", **changes: Any) -> None:
+        """Answer a request, and return once that counts."""
+
+        def counted() -> int:
+            return [entry["type"] for entry in self.ledger(request["job_id"])].count("approval.decided")
+
+        before = counted()
+        assert self.answer(request, decision, **changes).status_code in TAKEN
+        until(lambda: counted() > before, f"the answer of {self.name} counts")
+
+    def review(self, request: dict[str, Any], verdict: str = "justified", **changes: Any) -> httpx.Response:
+        """Say what one thinks of a tier that was passed by breaking glass."""
+        return self.api.post(f"requests/{request['id']}/review", json=self.reviewed(request, verdict, **changes))
+
+    def reviewed(self, request: dict[str, Any], verdict: str = "justified", **changes: Any) -> dict[str, Any]:
+        """Return a signed review."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        about = {"job": request["job_id"], "request": request["id"], "digest": request["digest"], "verdict": verdict, "reason": "seen"}
+        whose = {"person": self.id, "issued_at": now, "expires_at": now + timedelta(hours=1)}
+        return self.signed(ReviewStatement.model_validate({**about, **whose, **changes}))
+
+    def delegate(self, delegate: str, **changes: Any) -> httpx.Response:
+        """Name a delegate (entity id) for an hour."""
+        return self.api.post("delegations", json=self.delegation(delegate, **changes))
+
+    def delegation(self, delegate: str, **changes: Any) -> dict[str, Any]:
+        """Return a signed delegation."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        fields = {"delegate": delegate, "reason": "away", "person": self.id, "issued_at": now, "expires_at": now + timedelta(hours=1)}
+        return self.signed(DelegationStatement.model_validate({**fields, **changes}))
+
+
+@contextmanager
+def logged_in(stack: Stack, name: str, password: str | None = None) -> Iterator[Human]:
+    """Log a person in for the length of a block, and make sure that they have a key to sign with."""
+    with (
+        httpx.Client(base_url=f"{stack.vault}/v1/", timeout=60, trust_env=False, verify=NO_TLS) as vault,
+        httpx.Client(base_url=f"{stack.console}/api/v1/", auth=FreshToken(vault), timeout=60, trust_env=False, verify=NO_TLS) as api,
+    ):
+        body = {"password": password or stack.users[name].password}
+        login = vault.post(f"auth/people/login/{name}", json=body).raise_for_status().json()["auth"]
+        vault.headers["X-Vault-Token"] = login["client_token"]
+        vault.post(f"transit/keys/je-sign-{login['entity_id']}", json={"type": "ed25519"}).raise_for_status()
+        yield Human(name, login["entity_id"], vault, api)

@@ -1,0 +1,32 @@
+"""A small set of rules of one's own text, about the shop's catalog, for the tests of what explains, tests and replays policies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from justenough.domain.approvals.tiers import Tiers, read_tiers
+from justenough.domain.catalog.loader import Catalog, read_catalog
+from justenough.domain.policy.cedar_request import JobFacts
+from justenough.domain.policy.dry_run import PolicyEvaluator
+from justenough.domain.policy.engine import MAX_TIER, PolicySet
+from tests.support.domain_samples import JOB, SCHEMA, SHOP, access, spec
+
+CATALOG: Catalog = read_catalog((SHOP / "catalog.yaml").read_bytes())
+TIERS: Tiers = read_tiers((SHOP / "approvals.yaml").read_bytes())
+EXTERNAL = [name for name, resource in CATALOG.resources.items() if resource.external]
+SHOP_FILES = {path.name: path.read_text() for path in (SHOP / "policies").glob("*.cedar")}
+
+
+def rules(text: str, *, top: int = MAX_TIER, catalog: Catalog = CATALOG) -> PolicyEvaluator:
+    return PolicyEvaluator(PolicySet.load({"only.cedar": text}, SCHEMA, external=EXTERNAL), catalog, top)
+
+
+def shop_rules() -> PolicyEvaluator:
+    return PolicyEvaluator(PolicySet.load(SHOP_FILES, SCHEMA, external=EXTERNAL), CATALOG, TIERS.top)
+
+
+def asking_for(*wanted: str, groups: frozenset[str] = frozenset({"ops"}), ttl: str = "5m", **changes: Any) -> JobFacts:
+    """Return a job that asks for these, each `resource:action`."""
+    listed = [access(resource=one.partition(":")[0], action=one.partition(":")[2], ttl=ttl) for one in wanted]
+    given = {"data_scope": {"tenant": "acme"}, "access": listed, **changes}
+    return JobFacts(JOB, spec(**given), "e-ops", groups)

@@ -1,0 +1,79 @@
+"""A server that takes the shop's client certificates, as the shop's warehouse would: it looks each up in the CRL that Vault serves."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from cryptography import x509
+
+from justenough.domain.core.secret import Secret
+from tests.support.plain_http import NO_TLS
+from tests.support.tls_authority import authority
+
+Fields = Mapping[str, Secret]
+"""What Vault issued: `certificate`, `private_key`, `issuing_ca`, `serial_number`."""
+
+
+@dataclass(frozen=True)
+class Warehouse:
+    """A server that asks for client certificates of the shop's CA and looks each up in the CRL that Vault serves."""
+
+    vault: str
+    """Its address."""
+    folder: Path
+
+    def crl(self) -> str:
+        """What Vault serves to anybody, now."""
+        answer = httpx.get(f"{self.vault}/v1/pki/cert/crl", timeout=15, trust_env=False, verify=NO_TLS).raise_for_status()
+        return str(answer.json()["data"]["certificate"])
+
+    def lists(self, certificate: Fields) -> bool:
+        """Whether the CRL has a certificate."""
+        serial = int(certificate["serial_number"].reveal().replace(":", ""), 16)
+        return x509.load_pem_x509_crl(self.crl().encode()).get_revoked_certificate_by_serial_number(serial) is not None
+
+    def lets_in(self, certificate: Fields) -> bool:
+        """Whether a TLS handshake with this certificate and key succeeds."""
+        try:
+            _handshake(self._server(certificate), _client(self.folder, certificate))
+        except ssl.SSLCertVerificationError as error:
+            if "revoked" not in error.verify_message:
+                raise
+            return False
+        return True
+
+    def _server(self, certificate: Fields) -> ssl.SSLContext:
+        _, contexts = authority(self.folder, "warehouse")
+        trusted = self.folder / "trusted.pem"
+        trusted.write_text(certificate["issuing_ca"].reveal() + "\n" + self.crl())
+        server = contexts["warehouse"]
+        server.load_verify_locations(trusted)
+        server.verify_mode = ssl.CERT_REQUIRED
+        server.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        return server
+
+
+def _client(folder: Path, certificate: Fields) -> ssl.SSLContext:
+    pem = folder / "client.pem"
+    pem.write_text(certificate["private_key"].reveal() + "\n" + certificate["certificate"].reveal())
+    client = ssl.create_default_context(cafile=folder / "authority.pem")
+    client.load_cert_chain(pem)
+    return client
+
+
+def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
+    """Have two ends shake hands in memory. Raises SSLCertVerificationError where the server does not take the client's certificate."""
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [server.wrap_bio(up, down, server_side=True), client.wrap_bio(down, up, server_hostname="warehouse")]
+    waiting = [*ends]
+    while waiting:
+        for end in [*reversed(waiting)]:
+            try:
+                end.do_handshake()
+                waiting.remove(end)
+            except ssl.SSLWantReadError:
+                continue

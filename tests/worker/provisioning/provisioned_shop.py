@@ -1,0 +1,119 @@
+"""What the tests of provisioning speak with: a token's plain view of Vault, and the servers that the shop is set up on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import httpx
+import psycopg
+
+from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.runtime.private_files import read_json
+from justenough.domain.core.ids import new_job_id
+from justenough.domain.core.secret import Secret
+from justenough.domain.core.vault_names import job_role
+from worker.provisioning import AppliedWrite, PersonSeed, provision_vault
+
+SHOP = Path(__file__).resolve().parents[3] / "examples" / "shop"
+PEOPLE = {
+    name: PersonSeed(Secret(f"{name}-password"), (group,))
+    for name, group in {"lead": "support-leads", "ops": "ops", "security": "security"}.items()
+}
+
+
+@cache
+def _client() -> httpx.Client:
+    """One for all: making one takes longer than most calls."""
+    return httpx.Client(timeout=180, trust_env=False)
+
+
+@dataclass(frozen=True)
+class Session:
+    """One token's view of Vault: status codes, not exceptions, so that tests can say what was refused."""
+
+    address: str
+    token: str = ""
+
+    def call(self, method: str, path: str, body: object = None) -> httpx.Response:
+        headers = {"X-Vault-Token": self.token} if self.token else {}
+        return _client().request(method, f"{self.address}/v1/{path}", json=body, headers=headers)
+
+    def read(self, path: str) -> httpx.Response:
+        return self.call("GET", path)
+
+    def list(self, path: str) -> httpx.Response:
+        return self.call("LIST", path)
+
+    def write(self, path: str, **body: object) -> httpx.Response:
+        return self.call("POST", path, body)
+
+    def delete(self, path: str) -> httpx.Response:
+        return self.call("DELETE", path)
+
+    def got(self, path: str) -> dict[str, object]:
+        """What is at a path; fails where nothing is."""
+        answer = self.read(path)
+        assert answer.status_code == 200, (path, answer.text)
+        found: dict[str, object] = answer.json()["data"]
+        return found
+
+
+@dataclass(frozen=True)
+class Shop:
+    """The servers, and how to set Vault up on them."""
+
+    settings: Settings
+    admin: Session
+    environment: dict[str, str]
+    superuser: str
+
+    def setup(self, *, people: dict[str, PersonSeed] | None = PEOPLE, **settings: object) -> tuple[AppliedWrite, ...]:
+        chosen = self.settings.model_copy(update=settings)
+        return provision_vault(
+            chosen, vault_addr=self.admin.address, admin_token=Secret(self.admin.token), people=people, environment=self.environment
+        )
+
+    def approle(self, file: Path) -> Session:
+        """Log in as the worker or the console does."""
+        login = Session(self.admin.address).write("auth/approle/login", **read_json(file))
+        assert login.status_code == 200, login.text
+        return Session(self.admin.address, login.json()["auth"]["client_token"])
+
+    def database(self) -> psycopg.Connection[tuple[object, ...]]:
+        return psycopg.connect(self.superuser, autocommit=True)
+
+
+def new_job(installation: str = "dev") -> str:
+    """A job id that no other test uses."""
+    return new_job_id(installation, now=datetime.now(UTC))
+
+
+def job_role_body(**other: object) -> dict[str, object]:
+    """What a worker writes for a job, with some of it replaced; a None leaves a field out."""
+    body: dict[str, object] = {
+        "allowed_policies_glob": ["je-grant-*"],
+        "allowed_entity_aliases": ["je-scope-*"],
+        "orphan": True,
+        "token_no_default_policy": True,
+        "token_type": "service",
+        "token_explicit_max_ttl": "30m",
+    }
+    return {key: value for key, value in {**body, **other}.items() if value is not None}
+
+
+def opened(worker: Session, job: str) -> str:
+    """Open a job's prefix as the worker does; returns the path under which its tokens are made."""
+    answer = worker.write(f"auth/token/roles/{job_role(job)}", **job_role_body())
+    assert answer.status_code == 204, answer.text
+    return f"auth/token/create/{job_role(job)}"
+
+
+def job_token(worker: Session, job: str, policy: str, *, tenant: str | None = "acme") -> Session:
+    """A token for one grant of a job, as the worker makes it."""
+    alias = {"entity_alias": f"je-scope-tenant-{tenant}"} if tenant else {}
+    made = worker.write(opened(worker, job), policies=[policy], ttl="5m", display_name=job, renewable=False, **alias)
+    assert made.status_code == 200, made.text
+    return Session(worker.address, made.json()["auth"]["client_token"])

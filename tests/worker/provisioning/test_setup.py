@@ -1,0 +1,307 @@
+"""`vault setup` on a real OpenBao and PostgreSQL: what it makes, that running it again changes nothing, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from justenough.adapters.runtime.private_files import read_json
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.core.secret import Secret
+from tests.worker.provisioning.provisioned_shop import PEOPLE, SHOP, Session, Shop
+from worker.provisioning import AppliedWrite, PersonSeed, SetupFailed, VaultNotReady, WriteOutcome, provision_vault
+
+pytestmark = pytest.mark.servers
+
+
+def outcomes(applied: tuple[AppliedWrite, ...]) -> dict[str, WriteOutcome]:
+    return {step.path: step.outcome for step in applied}
+
+
+def changes(applied: tuple[AppliedWrite, ...]) -> list[str]:
+    return [step.path for step in applied if step.outcome in {WriteOutcome.CREATED, WriteOutcome.CHANGED}]
+
+
+def config_with(folder: Path, old: str, new: str) -> Path:
+    """The shop's configuration with one text replaced."""
+    text = (SHOP / "catalog.yaml").read_text()
+    assert old in text
+    (folder / "catalog.yaml").write_text(text.replace(old, new, 1))
+    shutil.copy(SHOP / "approvals.yaml", folder)
+    return folder
+
+
+def test_the_first_run_makes_everything_and_says_so(first_run: tuple[AppliedWrite, ...]) -> None:
+    made = outcomes(first_run)
+    for path in (
+        "sys/mounts/database",
+        "database/roles/orders-read-acme",
+        "sys/policies/acl/je-worker",
+        "identity/entity/name/je-scope-tenant-acme",
+    ):
+        assert made[path] is WriteOutcome.CREATED
+
+
+def test_a_second_run_changes_nothing_and_says_so(shop: Shop) -> None:
+    files = [shop.settings.worker_approle_file.read_bytes(), shop.settings.console_approle_file.read_bytes()]
+    key = shop.admin.got("kv/data/tenants/acme/helpdesk")
+    again = shop.setup()
+    assert {step.outcome for step in again} == {WriteOutcome.UNCHANGED}
+    assert [shop.settings.worker_approle_file.read_bytes(), shop.settings.console_approle_file.read_bytes()] == files
+    assert shop.admin.got("kv/data/tenants/acme/helpdesk") == key
+
+
+def test_what_someone_changed_by_hand_is_put_back(shop: Shop) -> None:
+    shop.admin.write("sys/policies/acl/je-grant-orders-db-read", policy='path "kv/*" { capabilities = ["read"] }')
+    shop.admin.write("identity/entity/name/je-scope-tenant-acme", metadata={"tenant": "globex"})
+    shop.admin.write("auth/approle/role/je-worker", token_policies=["je-worker", "root-like"])
+    assert changes(shop.setup()) == [
+        "sys/policies/acl/je-grant-orders-db-read",
+        "identity/entity/name/je-scope-tenant-acme",
+        "auth/approle/role/je-worker",
+    ]
+    assert "kv/*" not in str(shop.admin.got("sys/policies/acl/je-grant-orders-db-read"))
+    assert shop.admin.got("identity/entity/name/je-scope-tenant-acme")["metadata"] == {"tenant": "acme"}
+    assert shop.admin.got("auth/approle/role/je-worker")["token_policies"] == ["je-worker"]
+
+
+def test_approle_files_are_their_owners_alone(shop: Shop) -> None:
+    for file in (shop.settings.worker_approle_file, shop.settings.console_approle_file):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_secret_id_that_was_revoked_is_replaced(shop: Shop, tmp_path: Path) -> None:
+    file = tmp_path / "worker.approle.json"
+    assert str(file) in changes(shop.setup(worker_approle=file))
+    accessors = shop.admin.list("auth/approle/role/je-worker/secret-id").json()["data"]["keys"]
+    before, good = file.read_text(), shop.settings.worker_approle_file.read_text()
+    assert before != good
+    for accessor in accessors:
+        shop.admin.write("auth/approle/role/je-worker/secret-id-accessor/destroy", secret_id_accessor=accessor)
+    assert changes(shop.setup(worker_approle=file)) == [str(file)]
+    assert file.read_text() != before
+    assert shop.approle(file).read("auth/token/lookup-self").status_code == 200
+    shop.setup()
+
+
+def test_worker_and_console_tokens_are_renewable_periodic_and_carry_one_policy(worker: Session, console: Session) -> None:
+    for session, policy in ((worker, "je-worker"), (console, "je-console")):
+        seen = session.got("auth/token/lookup-self")
+        assert (seen["policies"], seen["period"], seen["renewable"]) == ([policy], 3600, True)
+        assert session.write("auth/token/renew-self").status_code == 200
+
+
+def test_a_new_tenant_gets_its_identity_roles_and_keys(shop: Shop, tmp_path: Path) -> None:
+    config = config_with(tmp_path, "- {tenant: globex}", "- {tenant: globex}\n  - {tenant: initech}")
+    try:
+        made = changes(shop.setup(config=config))
+        assert {
+            "identity/entity/name/je-scope-tenant-initech",
+            "database/roles/orders-read-initech",
+            "kv/data/tenants/initech/export",
+        } <= set(made)
+    finally:
+        left = [step for step in shop.setup() if step.outcome is WriteOutcome.KEPT]
+        assert [step.path for step in left] == ["identity/entity/name/je-scope-tenant-initech"]
+        shop.admin.delete("identity/entity/name/je-scope-tenant-initech")
+
+
+def test_a_grant_policy_that_nothing_uses_any_more_is_named_and_kept(shop: Shop) -> None:
+    shop.admin.write("sys/policies/acl/je-grant-old-read", policy='path "kv/old" { capabilities = ["read"] }')
+    try:
+        assert outcomes(shop.setup())["sys/policies/acl/je-grant-old-read"] is WriteOutcome.KEPT
+    finally:
+        shop.admin.delete("sys/policies/acl/je-grant-old-read")
+
+
+def test_without_people_it_makes_none_and_leaves_a_foreign_issuer_alone(shop: Shop) -> None:
+    foreign = shop.settings.model_copy(update={"vault_issuer": "https://other.example/v1/identity/oidc"})
+    applied = replace(shop, settings=foreign).setup(people=None)
+    assert outcomes(applied)["identity/oidc/config"] is WriteOutcome.KEPT
+    assert not [step for step in applied if "/users/" in step.path]
+
+
+def test_a_new_password_is_set_and_the_old_one_refused(shop: Shop) -> None:
+    try:
+        written = changes(shop.setup(people={**PEOPLE, "ops": PersonSeed(Secret("another-password"), ("ops",))}))
+        assert written == ["auth/people/users/ops", "auth/pages/users/ops"]
+        anyone = Session(shop.admin.address)
+        for mount in ("people", "pages"):
+            assert anyone.write(f"auth/{mount}/login/ops", password="another-password").status_code == 200
+            assert anyone.write(f"auth/{mount}/login/ops", password="ops-password").status_code != 200
+    finally:
+        shop.setup()
+
+
+def test_a_group_has_exactly_the_seeds_people(shop: Shop) -> None:
+    lead, ops = (shop.admin.got(f"identity/entity/name/{name}")["id"] for name in ("lead", "ops"))
+    shop.admin.write("identity/group/name/support-leads", member_entity_ids=[lead, ops])
+    assert changes(shop.setup()) == ["identity/group/name/support-leads"]
+    assert shop.admin.got("identity/group/name/support-leads")["member_entity_ids"] == [lead]
+
+
+def test_another_installation_is_refused_by_name(shop: Shop) -> None:
+    with pytest.raises(SetupFailed, match=r"set up for installation 'dev', not 'prod'.*VAULT_NAMESPACE"):
+        shop.setup(installation="prod")
+
+
+def test_a_missing_setting_is_refused_before_anything_is_written(shop: Shop) -> None:
+    without = replace(shop, environment={key: value for key, value in shop.environment.items() if key != "SHOP_VAULT_PASSWORD"})
+    with pytest.raises(InvalidInput, match=r"provision\[2\]\.data\.password: setting SHOP_VAULT_PASSWORD is missing"):
+        without.setup()
+
+
+def test_a_wrong_database_password_names_path_and_remedy_but_not_the_password(shop: Shop) -> None:
+    wrong = replace(shop, environment={**shop.environment, "SHOP_VAULT_PASSWORD": "not-the-password"})
+    with pytest.raises(SetupFailed, match=r"database/config/shop: .*Check that the database runs") as failed:
+        wrong.setup()
+    assert "not-the-password" not in str(failed.value)
+    assert failed.value.path == "database/config/shop"
+
+
+def test_a_wrong_admin_token_is_named_with_its_path_and_never_shown(shop: Shop) -> None:
+    with pytest.raises(SetupFailed, match=r"sys/policies/acl/je-worker: Vault answered 403.*admin token") as failed:
+        provision_vault(shop.settings, vault_addr=shop.admin.address, admin_token=Secret("s.wrong-token"), environment=shop.environment)
+    assert "s.wrong-token" not in str(failed.value)
+
+
+def test_an_address_where_nothing_answers_says_how_to_start(shop: Shop) -> None:
+    with pytest.raises(VaultNotReady, match=r"127\.0\.0\.1:9 did not answer.*justenough up"):
+        provision_vault(shop.settings, vault_addr="http://127.0.0.1:9", admin_token=Secret("s.token"), environment=shop.environment)
+
+
+def test_something_else_mounted_at_our_path_is_left_alone(shop: Shop, tmp_path: Path) -> None:
+    config = config_with(tmp_path, "{type: kv, options", "{type: transit, options")
+    with pytest.raises(SetupFailed, match=r"sys/mounts/kv: something else is mounted there already"):
+        shop.setup(config=config)
+
+
+def test_a_catalog_that_is_not_there_says_which_setting_names_its_folder(shop: Shop, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="JUSTENOUGH_CONFIG"):
+        shop.setup(config=tmp_path)
+
+
+def test_the_seeded_keys_differ_from_each_other_and_are_no_placeholders(shop: Shop) -> None:
+    paths = [f"kv/data/tenants/{tenant}/{name}" for tenant in ("acme", "globex") for name in ("helpdesk", "helpdesk-write", "export")]
+    tokens = [str(shop.admin.got(path)["data"]) for path in paths]
+    assert len(set(tokens)) == len(paths)
+    assert not any("random" in token for token in tokens)
+
+
+def test_identity_tokens_name_person_groups_audience_and_issuer(shop: Shop) -> None:
+    login = Session(shop.admin.address).write("auth/people/login/lead", password="lead-password").json()["auth"]
+    drawn = Session(shop.admin.address, login["client_token"]).got("identity/oidc/token/je-console")
+    claims = _claims(str(drawn["token"]))
+    assert claims["iss"] == shop.settings.issuer
+    assert (claims["aud"], claims["sub"], claims["name"], claims["groups"]) == ("je-console", login["entity_id"], "lead", ["support-leads"])
+    keys = httpx.get(f"{claims['iss']}/.well-known/keys", trust_env=False).json()["keys"]
+    assert keys[0]["crv"] == "Ed25519"
+
+
+def _claims(jwt: str) -> dict[str, object]:
+    import base64
+    import json
+
+    found: dict[str, object] = json.loads(base64.urlsafe_b64decode(jwt.split(".")[1] + "=="))
+    return found
+
+
+def test_what_is_locked_asks_the_groups_of_its_tier_and_above(shop: Shop) -> None:
+    text = str(shop.admin.got("sys/policies/acl/je-grant-payouts-db-write")["policy"])
+    for part in ('group_names = ["security", "chiefs"]', "approvals = 1", 'controlled_capabilities = ["read"]', 'ttl = "26100s"'):
+        assert part in text
+    assert "control_group" not in str(shop.admin.got("sys/policies/acl/je-grant-refunds-db-write")["policy"])
+
+
+def test_a_leftover_policy_that_leads_around_a_lock_is_refused(shop: Shop) -> None:
+    path = "sys/policies/acl/je-grant-from-before"
+    shop.admin.write(path, policy='path "database/creds/payouts-write-acme" { capabilities = ["read"] }')
+    try:
+        with pytest.raises(
+            SetupFailed, match=r"opens database/creds/payouts-write-\{tenant\}, which is locked.*bao policy delete je-grant-from-before"
+        ):
+            shop.setup()
+    finally:
+        shop.admin.delete(path)
+
+
+@pytest.mark.parametrize("tiers, why", [(None, "says who opens the catalog's locks"), (1, "approvals.yaml has no tier 2; it has 1")])
+def test_locks_that_nobody_could_open_are_not_set_up(shop: Shop, tmp_path: Path, tiers: int | None, why: str) -> None:
+    config = config_with(tmp_path, "max_ttl: 30m", "max_ttl: 30m")
+    (config / "approvals.yaml").unlink()
+    if tiers:
+        (config / "approvals.yaml").write_text("tiers: {1: {name: owner, approvers: [support-leads], respond_within: 15m}}")
+    with pytest.raises(InvalidInput, match=why):
+        shop.setup(config=config)
+
+
+def test_a_vault_without_control_groups_is_refused(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    # This one has them; a path that it does not have stands for one that lacks them.
+    monkeypatch.setattr("worker.provisioning.control_groups.REQUEST_PATH", "sys/no-such-thing/request")
+    with pytest.raises(SetupFailed, match=r"this Vault has no control groups\. Use OpenBao 2\.7 or later, or Vault Enterprise"):
+        shop.setup()
+
+
+def test_the_console_has_an_identity_with_a_key_of_its_own_also_where_it_logged_in_before(shop: Shop) -> None:
+    def login() -> str:
+        answer = shop.admin.write("auth/approle/login", **read_json(shop.settings.console_approle_file)).json()
+        return str(answer["auth"]["entity_id"])
+
+    entity = shop.admin.got("identity/entity/name/je-console")
+    assert login() == entity["id"]
+    # As in a Vault that was set up before the console had one: its login makes an entity of its own.
+    shop.admin.delete("identity/entity/name/je-console")
+    assert login() != entity["id"]
+    shop.setup()
+    renewed = shop.admin.got("identity/entity/name/je-console")["id"]
+    assert login() == renewed
+    assert shop.admin.got(f"transit/keys/je-sign-{renewed}")["type"] == "ed25519"
+    assert {one.outcome for one in shop.setup()} <= {WriteOutcome.UNCHANGED, WriteOutcome.KEPT}
+
+
+def test_the_console_reads_exactly_the_secrets_that_the_triggers_name(shop: Shop, tmp_path: Path) -> None:
+    console = shop.approle(shop.settings.console_approle_file)
+    secret = console.read("kv/data/je/triggers/ticket-created").json()["data"]["data"]["secret"]
+    assert re.fullmatch(r"whsec_[A-Za-z0-9]{44}", secret)
+    folder = tmp_path / "shop"
+    shutil.copytree(SHOP, folder)
+    (folder / "triggers.yaml").unlink()
+    try:
+        shop.setup(config=folder)
+        assert console.read("kv/data/je/triggers/ticket-created").status_code == 403
+    finally:
+        shop.setup()
+    assert console.read("kv/data/je/triggers/ticket-created").status_code == 200
+
+
+def test_the_console_reads_exactly_the_secrets_of_those_who_are_told_of_events(shop: Shop, tmp_path: Path) -> None:
+    console = shop.approle(shop.settings.console_approle_file)
+    folder = tmp_path / "shop"
+    shutil.copytree(SHOP, folder)
+    hook = {"url": "https://siem.example.com/", "events": ["*"], "signing_secret": "kv/data/je/webhooks/siem"}
+    people = {"on": ["approval.opened"], "to": ["kv/data/je/notify/leads", "kv/data/je/notify/chiefs"]}
+    (folder / "triggers.yaml").write_text(json.dumps({"webhooks": [hook], "notify": [people]}))
+    named = ("kv/data/je/webhooks/siem", "kv/data/je/notify/leads", "kv/data/je/notify/chiefs")
+    others = (
+        "kv/data/je/webhooks/other",
+        "kv/data/je/notify/leads/more",
+        "kv/data/je/triggers/ticket-created",
+        "kv/metadata/je/notify/leads",
+    )
+    for path in (*named, *others[:2]):
+        shop.admin.write(path, data={"secret": "x"})
+    assert {console.read(path).status_code for path in named} == {403}
+    try:
+        shop.setup(config=folder)
+        assert {console.read(path).status_code for path in named} == {200}
+        assert {console.read(path).status_code for path in others} == {403}
+        assert {console.write(path, data={"secret": "y"}).status_code for path in named} == {403}
+    finally:
+        shop.setup()

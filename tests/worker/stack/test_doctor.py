@@ -1,0 +1,271 @@
+"""doctor: each missing piece is named with its remedy; what is there is seen to work, not believed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from activities.process import process_tree
+from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.runtime.private_files import read_json
+from justenough.adapters.store import Store
+from justenough.adapters.store.outbox_queries import FailedDelivery, Settlement
+from justenough.domain.core.secret import Secret
+from tests.activities.tcp_door import Door
+from tests.adapters.store.event_samples import ended, issued, job_id, later, revoking, submitted
+from tests.adapters.store.event_samples import overdue as late
+from worker.stack import Stack, StackPaths
+from worker.stack.binaries import Programs
+from worker.stack.doctor import DoctorFinding, examine, machine
+from worker.stack.doctor.home import mode_findings
+from worker.stack.doctor.overdue import overdue_findings
+from worker.stack.doctor.targets import has_locked_actions, target_findings
+from worker.stack.doctor.vault import embedded_vault_findings, lock_finding, vault_findings
+from worker.stack.readyz import RUNBOOK
+
+SHOP = Path(__file__).parents[3] / "examples" / "shop"
+NOTHING = Programs(beside=Path("/nonexistent"), path="/nonexistent", wheels=False)
+
+
+def by_name(findings: tuple[DoctorFinding, ...]) -> dict[str, DoctorFinding]:
+    return {finding.what: finding for finding in findings}
+
+
+def test_a_bare_machine_is_told_everything_at_once(tmp_path: Path) -> None:
+    findings = by_name(examine(Settings(home=tmp_path), programs=NOTHING, version=(3, 10, 4)))
+    missing = {name for name, finding in findings.items() if finding.level == "missing"}
+    assert {"python", "temporal", "openbao", "postgresql", "bubblewrap"} <= missing
+    assert ("setpriv" in missing) is (os.geteuid() == 0)
+    assert all(findings[name].remedy for name in missing)
+    assert findings["python"].found == "3.10.4"
+    assert findings["bubblewrap"].remedy.startswith("apt install bubblewrap")
+    assert findings["stack"].remedy == "justenough up --detach"
+
+
+def test_this_machine_has_what_the_stack_needs(tmp_path: Path) -> None:
+    findings = by_name(examine(Settings(home=tmp_path)))
+    assert {name: findings[name].level for name in ("python", "temporal", "openbao", "postgresql", "disk")} == dict.fromkeys(
+        ("python", "temporal", "openbao", "postgresql", "disk"), "ok"
+    )
+
+
+def fake(folder: Path, name: str, script: str) -> Programs:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    (folder / name).chmod(0o755)
+    return Programs(path=str(folder))
+
+
+def test_a_bubblewrap_that_is_there_but_may_not_make_namespaces_is_missing(tmp_path: Path) -> None:
+    programs = fake(tmp_path / "bin", "bwrap", "echo 'bwrap: No permissions to create new namespace' >&2; exit 1")
+    found = by_name(tuple(machine.sandbox_findings(programs, root=False)))["bubblewrap"]
+    assert found.level == "missing"
+    assert "No permissions to create new namespace" in found.found
+    assert "JUSTENOUGH_SANDBOX=off" in found.remedy
+
+
+def test_not_being_root_is_said_with_what_it_means(tmp_path: Path) -> None:
+    found = by_name(tuple(machine.sandbox_findings(Programs(), root=False)))
+    assert found["user"].level == "warning"
+    assert "kept apart by namespaces only" in found["user"].found
+    assert "setpriv" not in found
+
+
+def test_how_jobs_are_limited_is_tried_and_said(tmp_path: Path) -> None:
+    found = by_name(tuple(machine.sandbox_findings(Programs(), root=os.geteuid() == 0)))["limits"]
+    assert (found.level, found.found) == (
+        "ok",
+        "each process by the kernel (rlimits), all of a job's together as the worker adds them up; no cgroups",
+    )
+    programs = fake(tmp_path / "bin", "prlimit", "echo 'prlimit: failed to set the NPROC resource limit' >&2; exit 1")
+    found = by_name(tuple(machine.sandbox_findings(programs, root=False)))["limits"]
+    assert found.level == "missing"
+    assert "failed to set the NPROC" in found.found
+
+
+def test_a_worker_that_may_not_look_into_its_jobs_is_told_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = DoctorFinding("limits", "ok", "prlimit works")
+    monkeypatch.setattr(machine, "CAP_SYS_PTRACE", 63)
+    found = machine.limits_finding(tried, root=True)
+    assert (found.level, found.remedy) == ("warning", "Give the worker the capability SYS_PTRACE.")
+    assert machine.limits_finding(tried, root=False).level == "ok"
+    monkeypatch.setattr(process_tree, "PROC", Path("/nonexistent"))
+    assert "CONFIG_PROC_CHILDREN" in machine.limits_finding(tried, root=False).remedy
+
+
+def test_a_missing_browser_is_only_a_warning() -> None:
+    (found,) = machine.browser_findings(NOTHING)
+    assert (found.level, found.remedy) == ("warning", "apt install chromium")
+
+
+def test_a_full_disk_is_missing_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(machine, "MIN_FREE_BYTES", usage.free + (1 << 40))
+    (found,) = machine.disk_findings(StackPaths.of(tmp_path / "not" / "yet" / "there"))
+    assert found.level == "missing"
+    assert found.remedy.startswith("Free at least 1 GiB")
+
+
+def test_a_file_that_others_can_read_is_named_with_the_command_that_closes_it(tmp_path: Path) -> None:
+    (tmp_path / "vault-admin.token").write_text("x", encoding="utf-8")
+    (tmp_path / "vault-admin.token").chmod(0o640)
+    (found,) = mode_findings(StackPaths.of(tmp_path))
+    assert (found.level, found.remedy) == ("missing", f"chmod 600 {tmp_path / 'vault-admin.token'}")
+
+
+def test_a_vault_that_does_not_answer_is_named() -> None:
+    (found,) = vault_findings("http://127.0.0.1:9")
+    assert found.level == "missing"
+    assert found.found.startswith("http://127.0.0.1:9 did not answer")
+
+
+def test_an_embedded_vault_without_audit_log_or_bound_is_told_so(tmp_path: Path) -> None:
+    findings = by_name(tuple(embedded_vault_findings(tmp_path / "openbao.hcl", tmp_path / "audit.log")))
+    assert {name: finding.level for name, finding in findings.items()} == {"vault audit": "missing", "vault longest request": "missing"}
+
+
+def store_with(folder: Path, *overdue: str) -> str:
+    """A store in which these jobs' revocations are overdue, and one job's is not."""
+    url = f"sqlite:///{folder / 'justenough.db'}"
+    with closing(Store(url)) as store:
+        store.migrate()
+        store.ledger.append([submitted(job_id(9)), issued(job_id(9)), ended(job=job_id(9))])
+        for job in overdue:
+            store.ledger.append([submitted(job), issued(job), revoking(job, at=later(5)), late(job, at=later(6))])
+    return url
+
+
+def test_who_has_dead_letters_is_named_with_what_to_do(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    with closing(Store(url)) as store:
+        store.migrate()
+        store.outbox.acquire_lease("us", now=later(0), until=later(15))
+        store.outbox.keep_subscriptions({"siem": "webhook", "leads": "notify"}, holder="us", now=later(0))
+        (entry,) = store.ledger.append([submitted(job_id(1))])
+        dead = FailedDelivery(entry=entry, attempts=8, next_at=None, why="410 Gone")
+        store.outbox.settle(Settlement(subscription="siem", at=later(1), position=1, failed=(dead,)), holder="us")
+    (found,) = overdue_findings(url)
+    assert (found.what, found.level, found.found) == ("dead letters", "warning", "1 event(s) were not delivered to siem; last: 410 Gone")
+    assert "justenough webhook deliveries siem --dead" in found.remedy
+
+
+def test_overdue_jobs_are_named_with_since_when_and_why_where_their_store_can_be_read(tmp_path: Path) -> None:
+    url = store_with(tmp_path, job_id(1), job_id(2))
+    found = list(overdue_findings(url))
+    assert [finding.level for finding in found] == ["missing", "missing"]
+    assert found[0].found == f"{job_id(2)} (revoking) since 2026-01-31T09:30:05Z: leases: the target does not answer"
+    assert found[0].remedy == f"justenough job show {job_id(2)}; docs/how-to/runbook.md#overdue"
+
+
+def test_a_store_that_is_not_there_is_not_made_and_one_that_cannot_be_read_is_said_to_be_so(tmp_path: Path) -> None:
+    assert list(overdue_findings(f"sqlite:///{tmp_path / 'none.db'}")) == []
+    assert not (tmp_path / "none.db").exists()
+    (tmp_path / "broken.db").write_text("no database at all, and long enough to be looked at " * 20)
+    for url in (f"sqlite:///{tmp_path / 'broken.db'}", "postgresql://nobody:nothing@127.0.0.1:1/none"):
+        (found,) = overdue_findings(url)
+        assert (found.what, found.level) == ("store", "warning")
+        assert "nothing" not in found.found
+
+
+@pytest.mark.servers
+def test_a_target_that_takes_no_connection_or_hangs_is_named(servers: Stack) -> None:
+    door = Door(int(read_json(StackPaths.of(servers.home).ports)["postgres"]))
+
+    def look() -> DoctorFinding:
+        (found,) = target_findings(SHOP, {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(door.port), "MODEL_URL": "http://127.0.0.1:65535/v1"})
+        return found
+
+    assert (look().what, look().level) == (f"target 127.0.0.1:{door.port}/shop", "ok")
+    door.hang()
+    assert (look().level, look().found) == ("missing", "does not answer within 2 s")
+    door.open()
+    door.close()
+    assert look().level == "missing"
+    assert "docs/how-to/runbook.md#overdue" in look().remedy
+
+
+def test_where_targets_are_is_not_guessed(tmp_path: Path) -> None:
+    assert list(target_findings(SHOP, {})) == []
+    assert list(target_findings(tmp_path, {})) == []
+
+
+def test_every_part_of_the_runbook_that_a_command_names_is_there() -> None:
+    root = Path(__file__).parents[3]
+    parts = {
+        re.sub(r"[^a-z -]", "", line.lstrip("# ").lower()).strip().replace(" ", "-")
+        for line in (root / RUNBOOK).read_text().splitlines()
+        if line.startswith("#")
+    }
+    sources = [path.read_text() for folder in ("console", "worker") for path in (root / folder).rglob("*.py")]
+    named = {part for text in sources for part in re.findall(r"RUNBOOK\}#([a-z-]+)", text)}
+    assert named
+    assert named <= parts
+
+
+@pytest.mark.servers
+def test_a_vault_is_seen_through_an_administrators_token(servers: Stack) -> None:
+    token = Secret(servers.admin_token_file.read_text(encoding="utf-8"))
+    findings = by_name(tuple(vault_findings(servers.vault or "", token=token)))
+    assert {name: (finding.level, finding.found) for name, finding in findings.items() if name != "vault seal"} == {
+        "vault audit": ("ok", "1 audit device(s)"),
+        "vault longest request": ("ok", "10 s"),
+    }
+    assert findings["vault seal"].level == "ok"
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("token", [None, Secret("s.wrong")])
+def test_a_vault_without_a_good_token_is_not_guessed_at(servers: Stack, token: Secret | None) -> None:
+    findings = by_name(tuple(vault_findings(servers.vault or "", token=token)))
+    assert findings["vault configuration"].level == "warning"
+    assert "VAULT_TOKEN" in findings["vault configuration"].remedy
+
+
+@pytest.mark.servers
+def test_a_running_stack_is_found_well(servers: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VAULT_ADDR", raising=False)
+    findings = by_name(examine(Settings(home=servers.home)))
+    names = ("temporal", "vault", "postgres", "file modes", "vault seal", "vault audit", "vault longest request", "postgresql's user")
+    assert {name: findings[name].level for name in names} == dict.fromkeys(names, "ok")
+
+
+@pytest.mark.parametrize(
+    "version, level",
+    [
+        ("2.7.2", "ok"),
+        ("2.10.0", "ok"),
+        ("3.0.0", "ok"),
+        ("1.19.0+ent", "ok"),
+        ("2.6.0", "missing"),
+        ("1.19.0", "missing"),
+        ("", "missing"),
+    ],
+)
+def test_a_vault_without_control_groups_is_told_where_the_catalog_locks_actions(version: str, level: str) -> None:
+    found = lock_finding(version)
+    assert (found.level, "OpenBao 2.7" in found.remedy) == (level, level == "missing")
+
+
+def test_only_a_catalog_with_locks_asks_for_them(servers: Stack, tmp_path: Path) -> None:
+    assert (has_locked_actions(SHOP), has_locked_actions(tmp_path)) == (True, False)
+    assert by_name(tuple(vault_findings(servers.vault or "", locks=True)))["vault control groups"].level == "ok"
+    assert "vault control groups" not in by_name(tuple(vault_findings(servers.vault or "")))
+
+
+@pytest.mark.servers
+def test_a_login_for_the_pages_is_seen_without_a_token(servers: Stack) -> None:
+    admin = {"X-Vault-Token": servers.admin_token_file.read_text(encoding="utf-8").strip()}
+    made = httpx.post(f"{servers.vault}/v1/sys/auth/browsers", json={"type": "userpass"}, headers=admin, trust_env=False)
+    assert made.status_code == 204, made.text
+    there, missing = (
+        by_name(tuple(vault_findings(servers.vault or "", pages_mount=mount)))["pages login"] for mount in ("browsers", "nowhere")
+    )
+    assert (there.level, there.found) == ("ok", "at browsers/")
+    assert (missing.level, missing.found) == ("warning", "nobody can log in to the pages: Vault has no login at nowhere/")
+    assert "JUSTENOUGH_PAGES_MOUNT" in missing.remedy

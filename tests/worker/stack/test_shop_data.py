@@ -1,0 +1,228 @@
+"""The shop in PostgreSQL: believable rows, the same everywhere; each role reaches its own tenant's rows and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.worker.stack.postgres_logins import Login
+from worker.stack import Stack
+from worker.stack.pidfile import wait_until
+from worker.stack.shop_data import shop_data
+
+JOB, OTHER_JOB = "j-dev-01jd0000000000000000000000", "j-dev-01jd0000000000000000000001"
+pytestmark = pytest.mark.servers
+
+
+def one(connection: psycopg.Connection[Any], query: str, *values: object) -> Any:
+    found = connection.execute(query.encode(), values).fetchone()
+    return found[0] if found else None
+
+
+def roles_of(connection: psycopg.Connection[Any], job: str) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT rolname FROM pg_roles WHERE position(%s IN rolname) > 0", (job,))}
+
+
+def test_the_rows_are_the_same_each_time_they_are_made() -> None:
+    assert shop_data() == shop_data()
+    assert shop_data(1) != shop_data(2)
+
+
+def test_the_loaded_shop_holds_every_row_of_both_tenants(admin: psycopg.Connection[Any]) -> None:
+    data = shop_data()
+    assert one(admin, "SELECT count(*) FROM orders") == len(data.orders) >= 10_000
+    assert one(admin, "SELECT count(DISTINCT tenant) FROM customers") == 2
+    assert one(admin, "SELECT count(*) FROM tickets") == len(data.tickets)
+    assert one(admin, "SELECT count(*) FROM refunds WHERE created_by = 'support-desk'") == len(data.refunds)
+
+
+def test_ticket_4711_asks_for_a_refund_on_a_delivered_order_that_has_none(admin: psycopg.Connection[Any]) -> None:
+    ticket = admin.execute("SELECT tenant, kind, status, order_id, body FROM tickets WHERE id = 4711").fetchone()
+    assert ticket is not None
+    tenant, kind, status, order, body = ticket
+    assert (tenant, kind, status) == ("acme", "refund", "open")
+    assert str(order) in body
+    assert one(admin, "SELECT status FROM orders WHERE tenant = 'acme' AND id = %s", order) == "delivered"
+    assert one(admin, "SELECT count(*) FROM refunds WHERE created_by = 'support-desk' AND order_id = %s", order) == 0
+
+
+@pytest.mark.parametrize("group, table", [("orders", "orders"), ("orders", "tickets"), ("refunds", "refunds"), ("customers", "customers")])
+@pytest.mark.parametrize("tenant, foreign", [("acme", "globex"), ("globex", "acme")])
+def test_a_reader_sees_the_rows_of_its_own_tenant_only(
+    login: Login, admin: psycopg.Connection[Any], group: str, table: str, tenant: str, foreign: str
+) -> None:
+    reader = login(f"shop_{group}_read_{tenant}")
+    assert one(reader, f"SELECT count(*) FROM {table}") == one(admin, f"SELECT count(*) FROM {table} WHERE tenant = %s", tenant) > 0
+    assert one(reader, f"SELECT count(*) FROM {table} WHERE tenant = %s", foreign) == 0
+
+
+@pytest.mark.parametrize(
+    "group, statement",
+    [
+        ("shop_orders_read_acme", "UPDATE orders SET status = 'returned'"),
+        ("shop_orders_read_acme", "SELECT * FROM customers"),
+        ("shop_orders_read_acme", "SELECT * FROM refunds"),
+        ("shop_orders_read_acme", "CREATE TABLE mine (id int)"),
+        ("shop_orders_read_acme", "SET ROLE shop_orders_read_globex"),
+        ("shop_refunds_write_acme", "SELECT reason FROM refunds"),
+        ("shop_refunds_write_acme", "DELETE FROM refunds"),
+        ("shop_refunds_write_acme", "SELECT * FROM orders"),
+        ("shop_orders_write_acme", "DELETE FROM orders"),
+        ("shop_orders_write_acme", "SELECT amount FROM orders"),
+        ("shop_orders_admin", "TRUNCATE orders CASCADE"),
+        ("shop_observer", "SELECT * FROM orders"),
+        ("shop_reaper", "SELECT * FROM orders"),
+        ("shop_observer", f"SELECT je_end_users('{JOB}')"),
+        ("shop_orders_admin", f"SELECT je_end_users('{JOB}')"),
+    ],
+)
+def test_what_a_group_was_not_given_is_refused(login: Login, group: str, statement: str) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        login(group).execute(statement.encode())
+
+
+def test_a_refund_writer_adds_a_refund_for_its_own_tenant_and_reads_its_number_back(login: Login) -> None:
+    writer = login("shop_refunds_write_acme")
+    insert = (
+        "INSERT INTO refunds (tenant, order_id, ticket_id, amount, reason) VALUES ('acme', 105363, 4711, 12.50, 'damaged') RETURNING id"
+    )
+    assert one(writer, insert) > 50_000
+
+
+def test_a_refund_writer_cannot_write_for_the_other_tenant(login: Login) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
+        login("shop_refunds_write_acme").execute("INSERT INTO refunds (tenant, order_id, amount, reason) VALUES ('globex', 200001, 1, 'x')")
+
+
+def test_a_refund_for_an_order_of_the_other_tenant_is_refused(login: Login) -> None:
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        login("shop_refunds_write_acme").execute("INSERT INTO refunds (tenant, order_id, amount, reason) VALUES ('acme', 200001, 1, 'x')")
+
+
+def test_an_order_writer_changes_its_own_tenants_orders_and_no_others(login: Login) -> None:
+    writer = login("shop_orders_write_acme")
+    assert writer.execute("UPDATE orders SET status = status_now FROM (SELECT 'shipped' AS status_now) s WHERE id = 100001").rowcount == 1
+    assert writer.execute("UPDATE orders SET status = 'shipped' WHERE id = 200001").rowcount == 0
+
+
+def test_the_admin_role_reaches_both_tenants(login: Login, admin: psycopg.Connection[Any]) -> None:
+    assert one(login("shop_orders_admin"), "SELECT count(*) FROM orders") == one(admin, "SELECT count(*) FROM orders")
+
+
+def test_nobody_reaches_the_other_databases(servers: Stack, login: Login) -> None:
+    user = login("shop_orders_read_acme").info
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        psycopg.connect(servers.shop_dsn or "", user=user.user, password=user.password, dbname="postgres")
+
+
+def test_vaults_login_is_no_superuser_and_reads_no_rows(vault_login: psycopg.Connection[Any]) -> None:
+    assert one(vault_login, "SELECT rolsuper OR rolreplication OR rolbypassrls FROM pg_roles WHERE rolname = current_user") is False
+    for statement in (
+        "SELECT * FROM orders",
+        "SET ROLE shop_orders_read_acme",
+        "ALTER ROLE postgres PASSWORD 'x'",
+        "GRANT pg_read_all_data TO je_vault",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            vault_login.execute(statement)
+
+
+def test_vaults_login_cannot_end_a_session_of_a_user_that_it_did_not_make(
+    vault_login: psycopg.Connection[Any], admin: psycopg.Connection[Any]
+) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        vault_login.execute("SELECT pg_terminate_backend(%s)", (admin.info.backend_pid,))
+
+
+def test_the_observer_sees_users_and_sessions_of_a_job(login: Login) -> None:
+    name = f"a-token-{JOB}-orders"
+    job = login("shop_orders_read_acme", name=name)
+    observer = login("shop_observer")
+    assert roles_of(observer, JOB) == {name}
+    assert one(observer, "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND query <> '<insufficient privilege>'", name) == 1
+    assert one(job, "SELECT 1") == 1
+
+
+def test_the_reaper_ends_the_users_of_one_job_with_open_sessions_and_what_they_own(
+    login: Login, admin: psycopg.Connection[Any], servers: Stack
+) -> None:
+    mine, second, other = f"aaaaaaaa-token-{JOB}-orders-admin", f"bbbbbbbb-token-{JOB}-x", f"cccccccc-token-{OTHER_JOB}-orders-admin"
+    session, spared = login("shop_orders_admin", name=mine), login("shop_orders_admin", name=other)
+    login("shop_orders_read_acme", name=second)
+    session.execute("CREATE TABLE helper (id int)")
+    session.execute("BEGIN")
+    session.execute("SELECT * FROM orders LIMIT 1")
+
+    reaper = login("shop_reaper")
+    ended = {name for (name,) in reaper.execute("SELECT je_end_users(%s)", (JOB,))}
+
+    assert ended == {mine, second}
+    assert roles_of(admin, JOB) == set()
+    with pytest.raises(psycopg.OperationalError):
+        session.execute("SELECT 1")
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(servers.shop_dsn or "", user=mine, password=session.info.password)
+    assert one(admin, "SELECT tableowner FROM pg_tables WHERE tablename = 'helper'") == "shop_leftovers"
+    assert roles_of(admin, OTHER_JOB) == {other}
+    assert one(spared, "SELECT 1") == 1
+    admin.execute("DROP TABLE helper")
+
+
+def test_the_reaper_may_be_asked_twice(login: Login) -> None:
+    reaper = login("shop_reaper")
+    assert reaper.execute("SELECT je_end_users(%s)", (JOB,)).fetchall() == []
+
+
+def test_the_reaper_ends_a_user_whom_another_login_made(login: Login, admin: psycopg.Connection[Any]) -> None:
+    admin.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(f"restored-token-{JOB}-x")))
+    assert login("shop_reaper").execute("SELECT je_end_users(%s)", (JOB,)).fetchall() == [(f"restored-token-{JOB}-x",)]
+    assert roles_of(admin, JOB) == set()
+
+
+def test_the_reaper_never_ends_a_superuser_whatever_its_name(login: Login, admin: psycopg.Connection[Any]) -> None:
+    name = sql.Identifier(f"evil-token-{JOB}-x")
+    admin.execute(sql.SQL("CREATE ROLE {} SUPERUSER").format(name))
+    try:
+        assert login("shop_reaper").execute("SELECT je_end_users(%s)", (JOB,)).fetchall() == []
+    finally:
+        admin.execute(sql.SQL("DROP ROLE {}").format(name))
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        None,
+        "",
+        "%",
+        "j-dev-%",
+        "_" * 32,
+        JOB[:-1],
+        JOB + "0",
+        JOB.upper(),
+        JOB + "\n",
+        "\n" + JOB,
+        f"{JOB}' OR true",
+        "j-toolongname-" + "0" * 26,
+        "j--" + "0" * 26,
+    ],
+)
+def test_the_reaper_refuses_what_is_no_job_id(login: Login, malformed: str | None) -> None:
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="not a job id"):
+        login("shop_reaper").execute("SELECT je_end_users(%s)", (malformed,))
+
+
+def test_vaults_login_ends_a_user_it_made_by_statements_alone(
+    login: Login, vault_login: psycopg.Connection[Any], admin: psycopg.Connection[Any]
+) -> None:
+    name = f"dddddddd-token-{JOB}-orders-admin"
+    session = login("shop_orders_admin", name=name)
+    session.execute("CREATE TABLE helper_two (id int)")
+    vault_login.execute("SELECT pg_terminate_backend(pid, 3000) FROM pg_stat_activity WHERE usename = %s", (name,))
+    for statement in ("REASSIGN OWNED BY {} TO shop_leftovers", "DROP OWNED BY {}", "DROP ROLE {}"):
+        vault_login.execute(sql.SQL(statement).format(sql.Identifier(name)))
+    assert roles_of(admin, JOB) == set()
+    assert wait_until(lambda: one(admin, "SELECT count(*) FROM pg_stat_activity WHERE usename = %s", name) == 0, within=180)
+    admin.execute("DROP TABLE helper_two")

@@ -1,0 +1,63 @@
+"""What is locked waits in Vault before anybody is asked, and a job that had anything wait there never closes without ending it."""
+
+from __future__ import annotations
+
+import pytest
+
+from justenough.domain.jobs.states import JobState
+from tests.workflows import session_scripts
+from tests.workflows.known_jobs import Need
+from tests.workflows.servers import Bench
+
+LOCKED = (Need(), Need(2, locked=True))
+
+
+async def test_what_is_locked_waits_before_its_approver_is_asked_and_is_issued_by_the_session(fresh: Bench) -> None:
+    job = await fresh.start(needs=LOCKED)
+    await job.waits()
+    assert job.known.ledger == ["allowed 1", "needs_approval 2", "locks opened 2"]
+    await job.answers("security", number=2)
+    assert (await job.result()).state is JobState.SUCCEEDED
+    assert "session with 1, 2" in job.known.ledger
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "denied"])
+async def test_whatever_ends_the_waiting_ends_what_waits(bench: Bench, ending: str) -> None:
+    job = await bench.start(needs=LOCKED)
+    await job.waits()
+    if ending == "cancelled":
+        await job.handle.cancel()
+    else:
+        await job.answers("security", decision="deny", number=2)
+    assert (await job.result()).state.value == ending
+    assert "revoked by compensation" in job.known.ledger
+    assert job.known.ledger[-1] == f"closed {ending}"
+
+
+async def test_locks_that_cannot_be_opened_fail_the_job_and_what_was_opened_is_ended(bench: Bench) -> None:
+    job = await bench.start(needs=LOCKED, unopened="Vault has no control groups")
+    closed = await job.result()
+    assert (closed.state, closed.reason) == (JobState.FAILED, "refused: Vault has no control groups")
+    assert "revoked by compensation" in job.known.ledger
+
+
+async def test_an_approval_taken_back_ends_its_credential_and_not_the_job(server: Bench) -> None:
+    job = await server.start(needs=(Need(1),), session=session_scripts.stays)
+    await job.answers("lead")
+    await job.holds()
+    await job.answers("lead", decision="withdraw")
+    await job.known.until(lambda known: "revoked 1" in known.ledger)
+    assert not job.known.closed
+    await job.handle.cancel()
+    assert (await job.result()).state is JobState.CANCELLED
+
+
+async def test_an_approval_taken_back_while_others_are_waited_for_ends_a_job_that_needs_it(bench: Bench) -> None:
+    job = await bench.start(needs=(Need(1), Need(2)))
+    await job.waits()
+    await job.answers("lead")
+    await job.known.until(lambda known: "approve by lead" in known.ledger)
+    await job.answers("lead", decision="withdraw")
+    closed = await job.result()
+    assert (closed.state, job.known.claim) == (JobState.DENIED, "none")
+    assert closed.reason == "write on orders-db was denied by an approver, who took the approval back"
