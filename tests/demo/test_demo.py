@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.child_process import child_process
 from tests.support.detached_stacks import stopped_with_us
 from tests.support.terminal_signals import heeding
 from tests.support.wait import until
@@ -79,12 +80,13 @@ def test_an_open_demo_leaves_its_servers_though_it_failed_and_the_next_one_prove
 
 def test_a_demo_that_is_interrupted_stops_what_it_started_also_where_it_would_stay(home: Path) -> None:
     said = {**os.environ, "JUSTENOUGH_HOME": str(home), "DEMO_OPEN": "1"}
-    with subprocess.Popen(heeding(DEMO), cwd=ROOT, env=said, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with child_process(heeding(DEMO), cwd=ROOT, env=said, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout
         played = next(line for line in process.stdout if "job run" in line)
         # As a terminal does: to whatever runs in the foreground.
         os.killpg(process.pid, signal.SIGINT)
         rest = process.stdout.read()
+        process.wait(300)
     assert process.returncode == 130, played + rest
     assert "Interrupted: stopping the servers" in rest
     assert "The servers are still running" not in rest
@@ -94,12 +96,9 @@ def test_a_demo_that_is_interrupted_stops_what_it_started_also_where_it_would_st
 @pytest.mark.timeout(900)
 def test_a_demo_that_is_killed_takes_its_servers_along_also_where_they_would_stay(home: Path) -> None:
     said, places = {**os.environ, "JUSTENOUGH_HOME": str(home), "DEMO_OPEN": "1"}, StackPaths.of(home)
-    with subprocess.Popen(DEMO, cwd=ROOT, env=said, stdout=subprocess.DEVNULL) as process:
-        try:
-            until(lambda: read_pidfile(places.run, "vault"), "Vault is being started", within=300)
-            marks = [mark for name in ("supervisor", *CHILDREN) if (mark := read_pidfile(places.run, name))]
-        finally:
-            process.kill()
+    with child_process(DEMO, cwd=ROOT, env=said, stdout=subprocess.DEVNULL):
+        until(lambda: read_pidfile(places.run, "vault"), "Vault is being started", within=300)
+        marks = [mark for name in ("supervisor", *CHILDREN) if (mark := read_pidfile(places.run, name))]
     until(lambda: not any(mark.is_alive() for mark in marks), "supervisor and servers are gone", within=300)
     assert find_running_stack(places) is None
     assert not any(read_pidfile(places.run, name) for name in CHILDREN)

@@ -21,6 +21,7 @@ from tests.activities.broker.test_runtime_requests import entries, opened
 from tests.activities.broker.test_tool_gateway import SHOPS, an_order
 from tests.sdk.remote_python import SDK, Remote, remote
 from tests.sdk.test_access import pythons
+from tests.support.child_process import child_process
 from tests.support.people import TAKEN, Human
 from tests.support.shop import Shop
 from tests.support.wait import until
@@ -236,9 +237,8 @@ def alone(path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The bridge at such a broker, here."""
     env = {"PYTHONPATH": str(SDK.parent), "JUSTENOUGH_BROKER": str(path)}
     command = [sys.executable, "-m", "justenough_job.mcp_stdio"]
-    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+    with child_process(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         yield running
-        running.kill()
 
 
 def said(running: subprocess.Popen[bytes], *messages: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from justenough.domain.ledger.events import EventType
 from tests.activities.catalog_variants import desk_with
 from tests.activities.certificate_issue import session
 from tests.activities.vault_shop import Desk, Shop
+from tests.support.child_process import child_process
 from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
@@ -66,12 +67,9 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
         server = Redis(free.getsockname()[1])
     # One program for all of Redis: it is what it is called.
     command = ["redis-server", "--port", str(server.port), "--bind", "127.0.0.1", "--save", "", "--requirepass", server.password]
-    with subprocess.Popen(command, executable=program, cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL) as process:
-        try:
-            _until_up(server, process)
-            yield server
-        finally:
-            process.terminate()
+    with child_process(command, executable=program, cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL) as process:
+        _until_up(server, process)
+        yield server
 
 
 def _until_up(server: Redis, process: subprocess.Popen[bytes]) -> None:

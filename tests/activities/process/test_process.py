@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from activities.process.process import JobProcess
 from activities.process.sandbox import Sandbox, SandboxMissing
 from justenough.domain.core.secret import Secret
 from tests.activities.process.job_process import Runner, alive, is_root, lent_by, until
+from tests.support.child_process import child_process
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -156,7 +156,7 @@ asyncio.run(main())
 
 async def test_a_worker_killed_with_9_takes_its_jobs_along(run: Runner, uid: int, home: Path) -> None:
     argv = [sys.executable, "-c", OUTLIVED, str(home), str(uid + 1 if is_root() else uid)]
-    with subprocess.Popen(argv, cwd=REPOSITORY) as worker:  # noqa: ASYNC220 - it takes a millisecond
+    with child_process(argv, cwd=REPOSITORY) as worker:
         await until(lambda: alive("sleep\x0031421.25") and alive("sleep\x0031421.5"))
         worker.send_signal(signal.SIGKILL)
     await until(lambda: not alive("sleep\x0031421"))

@@ -11,6 +11,7 @@ from activities.process import process_tree
 from activities.process.uid_pool import NoFreeUid, end_leftovers, lend_uid
 from justenough.adapters.configuration.settings import Settings
 from tests.activities.process.job_process import alive, is_root, until
+from tests.support.child_process import child_process
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 ELSEWHERE = """
@@ -48,7 +49,7 @@ def test_where_every_id_is_taken_it_is_said_how_to_have_others(settings: Setting
 
 def test_another_workers_id_is_not_lent_again(settings: Settings, home: Path) -> None:
     base = 712_000
-    with subprocess.Popen(
+    with child_process(
         [sys.executable, "-c", ELSEWHERE, str(home), str(base)], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout
@@ -62,11 +63,10 @@ def test_another_workers_id_is_not_lent_again(settings: Settings, home: Path) ->
 async def test_an_id_that_somebody_runs_as_is_not_lent(settings: Settings) -> None:
     base = 713_000
     drop = ["setpriv", "--reuid", str(base), "--regid", str(base), "--clear-groups"] if is_root() else []
-    with subprocess.Popen([*drop, "sleep", "100"]) as left_behind:  # noqa: ASYNC220 - it takes a millisecond
+    with child_process([*drop, "sleep", "100"]):
         await until(lambda: process_tree.anyone_runs_as(base if is_root() else os.geteuid()))
         with lend_uid(settings.model_copy(update={"job_uid_base": base})) as uid:
             assert uid == (base + 1 if is_root() else os.geteuid())
-        left_behind.kill()
 
 
 LEFT = """

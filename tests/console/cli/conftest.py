@@ -19,6 +19,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from console.cli.main import program
+from tests.support.child_process import child_process
 from worker.stack import Stack
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -89,10 +90,9 @@ def on_a_terminal(
     try:
         stdout = theirs if whole else subprocess.PIPE
         env = cli.env(TERM="xterm", **env)
-        with subprocess.Popen(command, cwd=ROOT, env=env, stdin=theirs, stdout=stdout, stderr=theirs) as process:
+        with child_process(command, cwd=ROOT, env=env, stdin=theirs, stdout=stdout, stderr=theirs) as process:
             os.close(theirs)
             yield process, ours
-            process.kill()
     finally:
         os.close(ours)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.console.cli.conftest import ROOT, Cli, on_a_terminal, shown_on, spec
+from tests.support.child_process import child_process
 from tests.support.people import Human
 from tests.support.terminal_signals import heeding
 
@@ -112,7 +113,7 @@ def test_waiting_too_long_ends_with_7_and_the_job_goes_on(cli: Cli, ops: Human, 
 
 def test_ctrl_c_ends_the_waiting_with_130_and_not_the_job(cli: Cli, ops: Human, tmp_path: Path) -> None:
     program = [sys.executable, "-m", "console.cli", "--profile", "ops", "job", "run", str(spec(tmp_path, SLEEP)), "--watch"]
-    with subprocess.Popen(heeding(program), cwd=ROOT, env=cli.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with child_process(heeding(program), cwd=ROOT, env=cli.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         started = next(line for line in process.stderr if "job.started" in line)
         process.send_signal(signal.SIGINT)

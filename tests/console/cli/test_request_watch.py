@@ -20,6 +20,7 @@ from tests.console.cli.conftest import ROOT, Cli, on_a_terminal, shown_on, spec
 from tests.console.cli.test_request_commands import WRITE, Waiting
 from tests.console.cli.test_request_table import ANSWER, request
 from tests.support.canned_server import Answering, answering
+from tests.support.child_process import child_process
 from tests.support.people import Human
 
 pytestmark = pytest.mark.servers
@@ -33,9 +34,8 @@ OTHER = {**PENDING, "id": "r-2", "state": "denied"}
 def watching(cli: Cli, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Watch as lead, off a terminal."""
     command = [sys.executable, "-m", "console.cli", "--profile", "lead", "request", "watch", *arguments]
-    with subprocess.Popen(command, cwd=ROOT, env=cli.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with child_process(command, cwd=ROOT, env=cli.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         yield process
-        process.kill()
 
 
 def test_each_change_is_a_line_at_once_and_in_json_the_request_as_the_api_shows_it(

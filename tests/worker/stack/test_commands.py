@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 
 from console.cli.main import program
 from justenough.adapters.runtime.private_files import write_private
+from tests.support.child_process import child_process
 from tests.worker.stack.conftest import LIFELINE
 from worker.stack import Stack, StackPaths, read_stack, stop_stack
 from worker.stack.pidfile import birth_time, wait_until
@@ -329,11 +330,10 @@ def test_status_shows_each_child(servers: Stack, monkeypatch: pytest.MonkeyPatch
 @pytest.fixture
 def foreground(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     command = (sys.executable, "-m", "worker.stack", "--only", "temporal", "--no-provision", "--lifeline", str(LIFELINE))
-    with subprocess.Popen(
+    with child_process(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=Path(__file__).parents[3], pass_fds=(LIFELINE,)
     ) as process:
         yield process
-        process.kill()
     stop_stack(StackPaths.of(tmp_path / "home"))
 
 

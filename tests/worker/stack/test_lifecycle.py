@@ -20,6 +20,7 @@ import pytest
 from temporalio.client import Client
 
 from justenough.adapters.configuration.settings import Settings
+from tests.support.child_process import child_process
 from tests.support.detached_stacks import stopped_with_us
 from tests.worker.stack.conftest import LIFELINE
 from worker.stack import Stack, StackNotStarted, StackPaths, find_running_stack, read_stack, start_detached, stop_stack
@@ -208,7 +209,7 @@ def test_down_where_nothing_runs_stops_nothing(tmp_path: Path) -> None:
 def test_down_never_ends_a_stranger_that_got_the_pid_of_a_child(tmp_path: Path) -> None:
     places = StackPaths.of(tmp_path)
     places.run.mkdir()
-    with subprocess.Popen(("cat",), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
+    with child_process(("cat",), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
         mark = identity_of(stranger.pid)
         assert mark is not None
         write_pidfile(places.run, "vault", ProcessIdentity(pid=stranger.pid, born=f"not {mark.born}"))
@@ -261,9 +262,8 @@ with running_stack(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), only=sy
 def starter(home: Path, *only: str) -> Iterator[subprocess.Popen[str]]:
     """Another process that runs a stack for the length of a block of its own."""
     command = (sys.executable, "-c", STARTER, str(home), str(SHOP), *only)
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=SHOP.parents[1]) as process:
+    with child_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=SHOP.parents[1]) as process:
         yield process
-        process.kill()
 
 
 @pytest.mark.timeout(900)

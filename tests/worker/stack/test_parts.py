@@ -14,6 +14,7 @@ import pytest
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json, write_private
+from tests.support.child_process import child_process
 from worker.stack import StackPaths
 from worker.stack.binaries import ProgramMissing, Programs
 from worker.stack.environment import own_environment, server_environment
@@ -164,7 +165,7 @@ def test_where_the_account_cannot_enter_and_bubblewrap_is_missing_the_remedy_is_
 
 
 def test_a_mark_ends_the_process_it_was_made_of() -> None:
-    with subprocess.Popen(("cat",), stdin=subprocess.PIPE) as process:
+    with child_process(("cat",), stdin=subprocess.PIPE) as process:
         mark = identity_of(process.pid)
         assert mark is not None
         assert mark.is_alive()
@@ -174,7 +175,7 @@ def test_a_mark_ends_the_process_it_was_made_of() -> None:
 
 
 def test_a_mark_kills_what_does_not_end_by_itself() -> None:
-    with subprocess.Popen(
+    with child_process(
         ("sh", "-c", "trap '' TERM; echo set; while :; do read -r _; done"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
@@ -186,13 +187,13 @@ def test_a_mark_kills_what_does_not_end_by_itself() -> None:
 
 
 def test_another_process_with_the_same_pid_is_not_signalled() -> None:
-    with subprocess.Popen(("cat",), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with child_process(("cat",), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         ProcessIdentity(pid=process.pid, born="another moment").end(signal.SIGKILL, within=1)
         assert process.communicate(b"alive", timeout=5)[0] == b"alive"
 
 
 def test_a_dead_process_was_never_born() -> None:
-    with subprocess.Popen(("true",)) as process:
+    with child_process(("true",)) as process:
         process.wait()
     assert birth_time(process.pid) is None
 
