@@ -191,7 +191,7 @@ def test_who_looks_at_a_request_is_told_to_the_others_and_bars_nobody(ops: Human
     claimed = lead.api.post(f"requests/{request['id']}/claim", json={"seconds": 600})
     assert claimed.json()["claim"]["by"] == "lead"
     status, why = detail(security.api.post(f"requests/{request['id']}/claim"))
-    assert (status, why.partition(" until ")[0]) == (409, "lead looks at it")
+    assert (status, why.partition(" until ")[0]) == (409, "claimed by lead")
     assert detail(ops.api.post(f"requests/{request['id']}/claim"))[0] == 403
     assert detail(security.api.delete(f"requests/{request['id']}/claim")) == (409, "you have not claimed this request")
     assert lead.api.delete(f"requests/{request['id']}/claim").json()["claim"] is None
