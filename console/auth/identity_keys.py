@@ -14,11 +14,11 @@ from justenough.domain.core.errors import JustEnoughError, RetryLater
 from justenough.domain.integrations.job_identity import JOBS_KEY
 
 CACHE_TTL_S = 10.0
-"""For so long a new key version stays unknown here, and a withdrawn one is still served."""
+"""A new key version may be missing for this long, and a deleted one may still be served."""
 RETRY_INTERVAL_S = 3.0
-"""Pause after a failed read: anyone may ask, and must not make the console call an unreachable Vault each time."""
+"""Pause after a failed read: the route needs no token, and its callers must not make the console call an unreachable Vault each time."""
 READ_TIMEOUT_S = 2.0
-"""How long a caller waits for a read before it gets the last known keys."""
+"""How long a caller waits for a read; then it gets the last known keys."""
 
 log = structlog.get_logger()
 
@@ -28,11 +28,11 @@ class IdentityKeysUnavailable(RetryLater):
 
 
 class IdentityKeys:
-    """The keys by version. While Vault is away the last known keys are served: they are public and do not go bad."""
+    """The keys by version. While Vault is away the last known keys are served: they are public and do not expire."""
 
     def __init__(self, vault: ConsoleVault) -> None:
         self._vault = vault
-        # One read for all callers, and the next only after it: a Vault that hangs must not take one thread per caller.
+        # Callers share one read at a time, so that a hanging Vault blocks one thread and not one per caller.
         self._cache = SingleFlightCache(self._read)
 
     async def current(self) -> Mapping[int, bytes]:
@@ -44,7 +44,7 @@ class IdentityKeys:
             keys = self._cache.last(JOBS_KEY)
             if keys is None:
                 raise IdentityKeysUnavailable(
-                    f"the key {JOBS_KEY} has not been read from Vault yet; Vault must answer, and `justenough vault setup` must have created the key"
+                    f"the key {JOBS_KEY} has not been read from Vault yet: check that Vault answers and that `justenough vault setup` has run"
                 ) from error
             return keys
 
@@ -52,8 +52,8 @@ class IdentityKeys:
         try:
             keys = await to_thread.run_sync(self._vault.identity_keys, abandon_on_cancel=True)
         except JustEnoughError as error:
-            log.warning("the keys of jobs' identities could not be read", error=type(error).__name__)
+            log.warning("the public keys for job identity tokens could not be read", error=type(error).__name__)
             raise
         if not keys:
-            raise IdentityKeysUnavailable(f"the key {name} has no version")
+            raise IdentityKeysUnavailable(f"the key {name} has no version; run `justenough vault setup`")
         return keys

@@ -1,7 +1,7 @@
-"""Checks repeatedly whether listeners may still listen, once per person however many streams they have open.
+"""Checks repeatedly whether listeners may still listen, once per person for all their streams.
 
-A stream ends when its token expires, when its person's groups change or the person is disabled, when approvals.yaml gives their groups other roles,
-and when Vault has been away for longer than MAX_UNCHECKED_S. Its client then reconnects and is authenticated again.
+A stream ends if its token expires, if its person is disabled or their groups change, if approvals.yaml gives their groups other roles, or if
+Vault has been away for longer than MAX_UNCHECKED_S. Its client then reconnects and is authenticated again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from justenough.domain.core.errors import RetryLater
 
 CHECK_INTERVAL_S = 5.0
 MAX_UNCHECKED_S = 30.0
-"""How long a person's last known rights are used while Vault is away."""
+"""How long the last known rights of a person remain valid while Vault is away."""
 
 EndStream = Callable[[], None]
 log = structlog.get_logger()
@@ -41,7 +41,7 @@ class StreamAuthorization:
 
     @asynccontextmanager
     async def admit(self, caller: Caller, end_stream: EndStream) -> AsyncIterator[None]:
-        """Call `end_stream` as soon as the caller's rights are no longer those they had at the start, unless the block ends first."""
+        """Call `end_stream` as soon as the caller's rights differ from those at the start, unless the block ends first."""
         person = caller.person.id
         self._callers.setdefault(person, {})[end_stream] = caller
         if person not in self._tasks:
@@ -72,6 +72,6 @@ class StreamAuthorization:
             self._end_unauthorized(person, current, roles)
 
     def _end_unauthorized(self, person: str, current: Person | None, roles: frozenset[Role]) -> None:
-        for end, caller in [*self._callers.get(person, {}).items()]:
+        for end_stream, caller in [*self._callers.get(person, {}).items()]:
             if self._now() >= caller.expires or caller.person != current or caller.roles != roles:
-                end()
+                end_stream()

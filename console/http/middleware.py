@@ -1,4 +1,4 @@
-"""ASGI middleware for every request: a log line, headers, a limit on the body, and a response without details if our own code fails."""
+"""ASGI middleware for every request: a log line, headers, a limit on the body, and a response without details for unexpected errors."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SECURITY_HEADERS = {b"x-content-type-options": b"nosniff", b"x-frame-options": b
 CSP_HEADER = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 """Default; pages set their own."""
 MAX_BODY_BYTES = 1024 * 1024
-"""Of a JSON body; bundles have their own limit."""
+"""Largest JSON body; bundles have their own limit."""
 HEALTH_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
-"""Polled every second by monitoring, so logged only at level debug."""
+"""Logged at level debug, because monitoring polls them every second."""
 BODY_TIMEOUT_S = 30.0
 
 log = structlog.get_logger()
@@ -51,11 +51,10 @@ class EdgeMiddleware:
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception as error:
-            # The caller gets a problem response; the log gets the place of the error.
             if status and _is_client_gone(error):
-                return  # A client that disconnects is how streams end.
+                return  # Streams usually end this way.
             if status:
-                raise  # The response has begun, so only closing the connection can report the error.
+                raise  # The response has begun: closing the connection is the only way to report the error.
             await unexpected_error_response(Request(scope), error)(scope, receive, send_with_headers)
         finally:
             took = round((time.perf_counter() - began) * 1000, 1)
@@ -83,40 +82,28 @@ class BodyLimitMiddleware:
         if body is None:
             await problem_response(Request(scope), 413, f"the body is larger than {MAX_BODY_BYTES:,} bytes")(scope, receive, send)
             return
-        await self._app(scope, _replay_receive(body, receive), send)
+        pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return pending.pop() if pending else await receive()
+
+        await self._app(scope, replay, send)
 
 
 async def _read_body(receive: Receive) -> bytes | None:
-    parts: list[bytes] = []
-    size = 0
-    while True:
+    """Return the whole body; None if it is larger than MAX_BODY_BYTES."""
+    body, more = bytearray(), True
+    while more:
         message = await receive()
-        if message["type"] != "http.request":
-            return b"".join(parts)
-        part = message.get("body", b"")
-        parts.append(part)
-        size += len(part)
-        if size > MAX_BODY_BYTES:
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
             return None
-        if not message.get("more_body"):
-            return b"".join(parts)
-
-
-def _replay_receive(body: bytes, receive: Receive) -> Receive:
-    sent = False
-
-    async def replay() -> Message:
-        nonlocal sent
-        if sent:
-            return await receive()
-        sent = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay
+        more = message.get("more_body", False)
+    return bytes(body)
 
 
 def _is_client_gone(error: BaseException) -> bool:
-    """Whether the only error is that the client of a stream has disconnected."""
+    """Whether the error only means that the client of a stream has disconnected."""
     if isinstance(error, BaseExceptionGroup):
         return all(map(_is_client_gone, error.exceptions))
     return isinstance(error, anyio.BrokenResourceError | anyio.ClosedResourceError)

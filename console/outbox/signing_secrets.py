@@ -1,4 +1,4 @@
-"""The signing secrets of incoming and outgoing events, read from Vault when needed and kept for seconds. For the event loop; never logs a secret."""
+"""The signing secrets of incoming and outgoing events, read from Vault when needed and cached. For the event loop; never logs a secret."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from justenough.domain.core.errors import JustEnoughError, RetryLater
 from justenough.domain.integrations.webhook_signature import parse_signing_secret
 
 CACHE_TTL_S = 30.0
-"""For so long a new secret stays unknown here, and a replaced one stays valid."""
+"""A new secret may be missing for this long, and a replaced one may still be valid."""
 RETRY_INTERVAL_S = 3.0
-"""Pause after a failed read: a stranger's deliveries must not make the console call Vault each time."""
+"""Pause after a failed read: deliveries of unauthenticated senders must not make the console call Vault each time."""
 SECRET_FIELDS = ("secret", "previous")
 """Fields of the kv secret. Both are valid, so that a sender can rotate its secret."""
 
@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 
 class SigningSecretUnavailable(RetryLater):
-    """A signing secret cannot be read now, so no delivery can be verified or signed. Strangers see the message."""
+    """A signing secret cannot be read now, so no delivery can be verified or signed. Unauthenticated senders see the message."""
 
 
 class SigningSecrets:
@@ -32,12 +32,12 @@ class SigningSecrets:
         self._cache = SingleFlightCache(self._read, forget_after_s=CACHE_TTL_S)
 
     async def keys_of(self, path: str) -> tuple[bytes, ...]:
-        """Return the keys that a secret holds, the current one first. Raises SigningSecretUnavailable."""
+        """Return the keys in a secret, the current one first. Raises SigningSecretUnavailable."""
         return await self._cache.get(path, max_age_s=CACHE_TTL_S, retry_s=RETRY_INTERVAL_S)
 
     async def _read(self, path: str) -> tuple[bytes, ...]:
         try:
-            fields = await to_thread.run_sync(self._vault.signing_secrets, path, abandon_on_cancel=True)
+            fields = await to_thread.run_sync(self._vault.secret_fields, path, abandon_on_cancel=True)
             keys = tuple(parse_signing_secret(fields[name]) for name in SECRET_FIELDS if name in fields)
             if not keys:
                 raise SigningSecretUnavailable(f"{path} has no field `secret`")

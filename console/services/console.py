@@ -10,7 +10,7 @@ from console.auth.login_throttle import LoginThrottle
 from console.auth.page_sessions import PageSessions
 from console.auth.tokens import TokenVerifier
 from console.events.live_feed import LiveFeed
-from console.events.sse_encoding import SseEncoder
+from console.events.server_sent_events import SseEncoder
 from console.events.stream_authorization import StreamAuthorization
 from console.outbox import Dispatcher
 from console.outbox.signing_secrets import SigningSecrets

@@ -24,9 +24,8 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["bundles"])
     responses={200: {"model": Bundled, "description": "This bundle was already stored"}, **problem_responses(415)},
     openapi_extra={"requestBody": {"required": True, "content": {"application/gzip": {"schema": {"type": "string", "format": "binary"}}}}},
 )
-async def put_bundle(request: Request, response: Response, console: TheConsole, caller: Launcher) -> Bundled:
+async def put_bundle(request: Request, response: Response, console: TheConsole, _: Launcher) -> Bundled:
     """Store a gzipped tar of a job's working directory. The same content is stored once."""
-    del caller
     if request.headers.get("content-type", "").partition(";")[0].strip() not in {"application/gzip", "application/x-gzip"}:
         raise UnsupportedMedia("a bundle must be sent as Content-Type: application/gzip")
     content = bytearray()

@@ -7,8 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from console.api.dependencies import AuthenticatedRoute, Member, Reader
-from console.http.dependencies import TheConsole
-from console.http.pagination import After, Limit, Moment, PositionCursor
+from console.http.dependencies import After, Limit, Moment, PositionCursor, TheConsole
 from console.services.background_reads import WHOLE_LEDGER
 from console.services.visibility import first_visible_page, parse_position
 from justenough.adapters.store import LedgerHead
@@ -33,9 +32,9 @@ def list_entries(
     limit: Limit = 100,
     cursor: PositionCursor = None,
 ) -> Page[EntryView]:
-    """List entries after a position, oldest first. A launcher sees only those of their own jobs. `cursor` is a position, too.
+    """List entries after a position, oldest first. A launcher sees only those of their own jobs. `cursor` is also a position.
 
-    On the last page the header `Last-Event-ID` holds the position up to which the list is complete: an event stream, or `after`, continues there.
+    On the last page the header `Last-Event-ID` is the position up to which the list is complete. Continue there with an event stream or `after`.
     """
     newest = console.deps.store.ledger.head().position
     page = first_visible_page(
@@ -46,15 +45,14 @@ def list_entries(
         cursor=cursor,
     )
     if page.next is None:
-        # The entries may already include newer ones.
+        # The page may include entries that are newer than `newest`.
         response.headers["Last-Event-ID"] = str(max([newest, *(entry.position for entry in page.items)]))
     return page
 
 
 @router.get("/ledger/checkpoint", operation_id="show_checkpoint")
-def checkpoint(console: TheConsole, caller: Reader) -> LedgerHead:
+def checkpoint(console: TheConsole, _: Reader) -> LedgerHead:
     """Show the position and hash of the newest entry, to compare with later."""
-    del caller
     return console.deps.store.ledger.head()
 
 

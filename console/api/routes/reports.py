@@ -8,8 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from console.api.dependencies import AuthenticatedRoute, Reader
-from console.http.dependencies import TheConsole
-from console.http.pagination import Moment
+from console.http.dependencies import Moment, TheConsole
 from console.services.background_reads import DEFAULT_REPORT_PERIOD
 from justenough.domain.evidence.aggregator import ReportPeriod
 from justenough.domain.evidence.report import Report
@@ -20,7 +19,7 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["report"])
 @router.get("/report")
 async def report(
     console: TheConsole,
-    caller: Reader,
+    _: Reader,
     since: Annotated[
         Moment | None, Query(description="Begin of the period (RFC 3339 with a time zone); default: 30 days before `until`")
     ] = None,
@@ -29,7 +28,6 @@ async def report(
     ] = None,
 ) -> Report:
     """Build the evidence report of a period from the ledger. Takes about ten seconds for a million entries."""
-    del caller
     now: datetime = console.deps.now()
     end = min(until or now, now)
     return await console.background_reads.report(ReportPeriod(since or end - DEFAULT_REPORT_PERIOD, end), now=now)

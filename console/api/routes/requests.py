@@ -1,4 +1,4 @@
-"""Requests for access, and approvers' decisions."""
+"""Requests for access: list, show, decide and claim them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 
-from console.api.dependencies import AuthenticatedRoute, Member
-from console.http.dependencies import TheConsole
-from console.http.pagination import Cursor, Limit
+from console.api.dependencies import Approver, AuthenticatedRoute, Member
+from console.http.dependencies import Cursor, Limit, TheConsole
 from console.http.problems import problem_responses
+from console.services.claims import claim_request, release_claim
 from console.services.decide_request import can_answer, submit_decision
-from console.services.inputs import SignedBody
+from console.services.inputs import ClaimBody, SignedBody
 from console.services.visibility import first_visible_page, visible_request
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.readmodel.views import Page, RequestView
@@ -95,3 +95,15 @@ async def decide(
     view, counted = await submit_decision(console, caller, request, body, if_match=if_match)
     response.status_code = 200 if counted else 202
     return view
+
+
+@router.post("/requests/{request}/claim", operation_id="claim_request", responses=problem_responses(409))
+def claim(request: str, console: TheConsole, caller: Approver, body: ClaimBody | None = None) -> RequestView:
+    """Claim a request, so that others know you are working on it. Claiming again prolongs the claim."""
+    return claim_request(console.deps, caller, request, seconds=(body or ClaimBody()).seconds)
+
+
+@router.delete("/requests/{request}/claim", operation_id="release_request", responses=problem_responses(409))
+def release(request: str, console: TheConsole, caller: Approver) -> RequestView:
+    """Release your claim of a request."""
+    return release_claim(console.deps, caller, request)

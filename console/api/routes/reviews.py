@@ -7,8 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from console.api.dependencies import Approver, AuthenticatedRoute, Reader
-from console.http.dependencies import TheConsole
-from console.http.pagination import Cursor, Limit
+from console.http.dependencies import Cursor, Limit, TheConsole
 from console.http.problems import problem_responses
 from console.services.inputs import SignedBody
 from console.services.reviews import submit_review
@@ -20,13 +19,12 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["reviews"])
 @router.get("/reviews")
 def list_reviews(
     console: TheConsole,
-    caller: Reader,
+    _: Reader,
     every: Annotated[bool, Query(alias="all", description="Include reviews that have been answered")] = False,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[ReviewView]:
     """List reviews of break-glass approvals, newest first; by default only open ones."""
-    del caller
     return console.deps.store.reviews.list(only_open=not every, limit=limit, cursor=cursor)
 
 

@@ -6,15 +6,14 @@ import asyncio
 from typing import Annotated
 
 from anyio import to_thread
-from fastapi import APIRouter, Header, Path, Response
+from fastapi import APIRouter, Path, Response
 
 from console.api.dependencies import AuthenticatedRoute, Launcher, Member
-from console.api.routes.jobs import IDEMPOTENCY_KEY_PATTERN
 from console.api.schemas import PauseBody, RunBody, ScheduleView, Triggered
-from console.http.dependencies import TheConsole
+from console.http.dependencies import IdempotencyKey, TheConsole
 from console.http.problems import problem_responses
 from console.services.console import Console
-from console.services.schedule_orders import configured_schedule, order_run_now
+from console.services.console_orders import configured_schedule, order_run_now
 from console.services.submit_job import start_job
 from console.temporal.client import ScheduleStatus, TemporalUnavailable
 from justenough.adapters.configuration.configured_jobs import ScheduledJob
@@ -22,7 +21,7 @@ from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.integrations.schedules import schedule_origin
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build_event
-from justenough.domain.readmodel.views import Page
+from justenough.domain.readmodel.views import EntryView, Page
 
 MAX_RUNS_SHOWN = 10
 MAX_OCCASIONS_SHOWN = 5
@@ -34,18 +33,16 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["schedules"])
 
 
 @router.get("/schedules")
-async def list_schedules(console: TheConsole, caller: Member) -> Page[ScheduleView]:
-    """List schedules by name, each with its last job. If Temporal is away, the list has only what the console knows."""
-    del caller
+async def list_schedules(console: TheConsole, _: Member) -> Page[ScheduleView]:
+    """List schedules by name, each with its last job. If Temporal is away, the list lacks their status in Temporal."""
     schedules = (await to_thread.run_sync(console.deps.config.current)).schedules
     views = await asyncio.gather(*(_schedule_view(console, name, timed, runs=1) for name, timed in sorted(schedules.items())))
     return Page(items=tuple(views), next=None)
 
 
 @router.get("/schedules/{name}")
-async def show_schedule(name: ScheduleName, console: TheConsole, caller: Member) -> ScheduleView:
+async def show_schedule(name: ScheduleName, console: TheConsole, _: Member) -> ScheduleView:
     """Show a schedule with its last jobs."""
-    del caller
     return await _named_schedule_view(console, name)
 
 
@@ -60,7 +57,7 @@ async def pause(name: ScheduleName, body: PauseBody, console: TheConsole, caller
 
 @router.post("/schedules/{name}/unpause", operation_id="unpause_schedule")
 async def unpause(name: ScheduleName, console: TheConsole, caller: Launcher) -> ScheduleView:
-    """Unpause a schedule. It continues with its next occasion; missed ones are not made up."""
+    """Unpause a schedule. It continues with its next occasion and does not make up missed ones."""
     if (await _schedule_status(console, name)).paused:
         await console.gateway.unpause_schedule(name, f"unpaused by {caller.person.name}")
         await _record_change(console, name, EventType.SCHEDULE_UNPAUSED, caller.person)
@@ -83,12 +80,7 @@ async def run(
     response: Response,
     console: TheConsole,
     caller: Launcher,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            pattern=IDEMPOTENCY_KEY_PATTERN, description="A key that identifies the run: a retry with the same key launches no second job"
-        ),
-    ] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Triggered:
     """Launch a schedule's job now, even if the schedule is paused. The caller may not decide any of its requests."""
     order = await to_thread.run_sync(lambda: order_run_now(console.deps, name, caller.person, reason=body.reason, key=idempotency_key))
@@ -109,12 +101,11 @@ async def _schedule_view(console: Console, name: str, scheduled_job: ScheduledJo
     except RetryLater as error:
         problem = str(error)
     jobs = await to_thread.run_sync(lambda: console.deps.store.jobs.launched_by(schedule_origin(name), limit=runs))
-    # Occasions at which the newest job kept the next one from being launched.
-    skips = (
-        await to_thread.run_sync(lambda: console.deps.store.ledger.entries(job=jobs[0].id, types=(EventType.SCHEDULE_SKIPPED,)).items)
-        if jobs
-        else ()
-    )
+    # Occasions at which no job was launched because the newest job had not ended.
+    skips: tuple[EntryView, ...] = ()
+    if jobs:
+        ledger = console.deps.store.ledger
+        skips = (await to_thread.run_sync(lambda: ledger.entries(job=jobs[0].id, types=(EventType.SCHEDULE_SKIPPED,)))).items
     schedule = scheduled_job.schedule
     return ScheduleView(
         **schedule.model_dump(exclude={"paused"}),
@@ -139,7 +130,7 @@ async def _schedule_status(console: Console, name: str) -> ScheduleStatus:
 
 
 async def _record_change(console: Console, name: str, kind: EventType, person: Person, **more: str) -> None:
-    """Record that a person paused or unpaused a schedule; each time is a new ledger entry."""
+    """Record that a person paused or unpaused a schedule, each time as a new ledger entry."""
     console.schedule_sync.forget(name)
     now = console.deps.now()
     event = build_event(
