@@ -36,9 +36,8 @@ from console.http import problems
 from console.http.middleware import BodyLimitMiddleware, EdgeMiddleware
 from console.outbox import run_dispatcher
 from console.pages.routers import ROUTERS, show_problems
-from console.schedule_runner import run_occasions
 from console.services.console import Console
-from console.services.reconciler import run_reconciler
+from console.services.job_starter import run_occasions, run_reconciler
 
 TITLE = "JustEnough"
 API_PREFIX = "/api/v1"

@@ -32,9 +32,7 @@ from justenough.domain.core.errors import GiveUp, RetryLater, Unauthenticated
 from justenough.domain.core.secret import Secret
 
 FRESH_LOGIN_AGE = timedelta(minutes=5)
-"""How long a login counts as fresh."""
 LAST_USE_WRITE_INTERVAL = timedelta(minutes=1)
-"""A session's last use is written at most this often."""
 ENDED_ROW_RETENTION = timedelta(days=7)
 """How long rows of ended sessions stay in the store after their maximum lifetime."""
 ALWAYS_ALLOWED_POLICIES = frozenset({"default", "je-person"})
@@ -266,7 +264,7 @@ class SessionKey:
     @classmethod
     def new(cls) -> SessionKey:
         """Return a new random key."""
-        return cls(Secret(base64.urlsafe_b64encode(secrets.token_bytes(SECRET_BYTES)).decode().rstrip("=")))
+        return cls(Secret(secrets.token_urlsafe(SECRET_BYTES)))
 
     @classmethod
     def from_cookie(cls, cookie: str) -> SessionKey:

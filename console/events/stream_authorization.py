@@ -28,14 +28,8 @@ log = structlog.get_logger()
 class StreamAuthorization:
     """The current listeners. One per console, on its event loop."""
 
-    def __init__(
-        self,
-        person: Callable[[str], Awaitable[Person | None]],
-        tiers: Callable[[], Awaitable[Tiers]],
-        *,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self._person, self._tiers, self._now = person, tiers, now
+    def __init__(self, person: Callable[[str], Awaitable[Person | None]], tiers: Callable[[], Awaitable[Tiers]]) -> None:
+        self._person, self._tiers = person, tiers
         self._callers: dict[str, dict[EndStream, Caller]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -73,5 +67,5 @@ class StreamAuthorization:
 
     def _end_unauthorized(self, person: str, current: Person | None, roles: frozenset[Role]) -> None:
         for end_stream, caller in [*self._callers.get(person, {}).items()]:
-            if self._now() >= caller.expires or caller.person != current or caller.roles != roles:
+            if time.time() >= caller.expires or caller.person != current or caller.roles != roles:
                 end_stream()

@@ -22,6 +22,7 @@ MAX_BODY_BYTES = 1024 * 1024
 HEALTH_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 """Logged at level debug, because monitoring polls them every second."""
 BODY_TIMEOUT_S = 30.0
+CLIENT_GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 log = structlog.get_logger()
 
@@ -51,8 +52,8 @@ class EdgeMiddleware:
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception as error:
-            if status and _is_client_gone(error):
-                return  # Streams usually end this way.
+            if status and (isinstance(error, CLIENT_GONE) or (isinstance(error, ExceptionGroup) and error.split(CLIENT_GONE)[1] is None)):
+                return  # The client of a stream has disconnected, and nothing else has failed.
             if status:
                 raise  # The response has begun: closing the connection is the only way to report the error.
             await unexpected_error_response(Request(scope), error)(scope, receive, send_with_headers)
@@ -73,37 +74,22 @@ class BodyLimitMiddleware:
         if scope["type"] != "http" or scope["path"] in self._unbounded or scope["method"] in {"GET", "HEAD", "OPTIONS"}:
             await self._app(scope, receive, send)
             return
+        body, more = bytearray(), True
         try:
             with anyio.fail_after(BODY_TIMEOUT_S):
-                body = await _read_body(receive)
+                while more and len(body) <= MAX_BODY_BYTES:
+                    message = await receive()
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
         except TimeoutError:
             await problem_response(Request(scope), 408, f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s")(scope, receive, send)
             return
-        if body is None:
+        if len(body) > MAX_BODY_BYTES:
             await problem_response(Request(scope), 413, f"the body is larger than {MAX_BODY_BYTES:,} bytes")(scope, receive, send)
             return
-        pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        pending: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
         async def replay() -> Message:
             return pending.pop() if pending else await receive()
 
         await self._app(scope, replay, send)
-
-
-async def _read_body(receive: Receive) -> bytes | None:
-    """Return the whole body; None if it is larger than MAX_BODY_BYTES."""
-    body, more = bytearray(), True
-    while more:
-        message = await receive()
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            return None
-        more = message.get("more_body", False)
-    return bytes(body)
-
-
-def _is_client_gone(error: BaseException) -> bool:
-    """Whether the error only means that the client of a stream has disconnected."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_is_client_gone, error.exceptions))
-    return isinstance(error, anyio.BrokenResourceError | anyio.ClosedResourceError)

@@ -90,7 +90,6 @@ STATUS_TEXT = {
     500: "An unexpected error; the console's log has the details",
     503: "A required system does not answer; retry after `Retry-After`",
 }
-"""The description of each status in OpenAPI."""
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -123,7 +122,7 @@ def problem_response(
 def install_handlers(app: FastAPI) -> None:
     """Make an application answer every error with a problem."""
     app.add_exception_handler(JustEnoughError, _handle_error)
-    app.add_exception_handler(RequestValidationError, _handle_invalid_request)
+    app.add_exception_handler(RequestValidationError, _handle_error)
     app.add_exception_handler(HTTPException, handle_http_error)
 
 
@@ -156,6 +155,9 @@ def unexpected_error_response(request: Request, error: Exception) -> JSONRespons
 
 
 async def _handle_error(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, RequestValidationError):
+        faults = faults_of(error)
+        return problem_response(request, 422, "; ".join(map(str, faults)) or "the request is not valid", faults=faults)
     assert isinstance(error, JustEnoughError)
     status = status_of(error)
     if status == 500:
@@ -165,12 +167,6 @@ async def _handle_error(request: Request, error: Exception) -> JSONResponse:
         summary = str(error) if count <= 3 else f"{error.what}: {count} problems, the first: {error.problems[0]}"
         return problem_response(request, status, summary, faults=error.problems)
     return problem_response(request, status, str(error))
-
-
-async def _handle_invalid_request(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    faults = faults_of(error)
-    return problem_response(request, 422, "; ".join(map(str, faults)) or "the request is not valid", faults=faults)
 
 
 async def handle_http_error(request: Request, error: Exception) -> JSONResponse:

@@ -34,10 +34,10 @@ log = structlog.get_logger()
 class Dispatcher:
     """Delivers events while it holds the lease."""
 
-    def __init__(self, deps: Deps, secrets: SigningSecrets, *, holder: str | None = None) -> None:
+    def __init__(self, deps: Deps, secrets: SigningSecrets) -> None:
         self._deps = deps
         self._secrets = secrets
-        self._holder = holder or uuid.uuid4().hex
+        self._holder = uuid.uuid4().hex
         self._lease_held_at: float | None = None
         self._registered: tuple[float, Mapping[str, str]] | None = None
         self._workers: dict[str, SubscriptionWorker] = {}

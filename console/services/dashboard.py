@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from console.concurrency.caches import ThreadCache
@@ -21,19 +20,21 @@ TREND_POINTS = 96
 class DashboardFigures:
     """The current counts, and the last 24 hours."""
 
-    def __init__(self, store: Store, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._store, self._now = store, now
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._counts: ThreadCache[CurrentCounts] = ThreadCache()
         self._trends: ThreadCache[PeriodTrend] = ThreadCache()
 
     def current_counts(self) -> CurrentCounts:
         """Return the counts; they include everything that was recorded before this call."""
         position = self._store.ledger.head().position
-        return self._counts.get("now", lambda: self._store.dashboard.current_counts(self._now()), max_age_s=COUNTS_TTL_S, version=position)
+        return self._counts.get(
+            "now", lambda: self._store.dashboard.current_counts(datetime.now(UTC)), max_age_s=COUNTS_TTL_S, version=position
+        )
 
     def trend(self) -> PeriodTrend:
         """Return the trend of the last 24 hours, read at most TREND_TTL_S ago."""
-        until = self._now()
+        until = datetime.now(UTC)
         return self._trends.get(
             "day", lambda: self._store.dashboard.period_trend(until - TREND_PERIOD, until, TREND_POINTS), max_age_s=TREND_TTL_S
         )

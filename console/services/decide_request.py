@@ -60,11 +60,16 @@ async def submit_decision(
         raise Conflict("the job no longer runs") from error
     is_withdrawal, person = body.statement.get("decision") == WITHDRAW, caller.person.id
 
+    def has_withdrawn(request: RequestView) -> bool:
+        return any(item.withdrawn_at for item in request.approvals if item.approver_id == person)
+
     async def read() -> RequestView:
         return await to_thread.run_sync(console.deps.store.requests.get, view.id) or view
 
     def is_counted(now: RequestView) -> bool:
-        return is_withdrawn(now, person, before=view) if is_withdrawal else has_answered(now, person)
+        if not is_withdrawal:
+            return has_answered(now, person)
+        return now.state is RequestState.WITHDRAWN or (has_withdrawn(now) and not has_withdrawn(view))
 
     newest = await poll_until(
         view, read, until=is_counted, every_s=FIRST_POLL_DELAY_S, max_every_s=MAX_POLL_INTERVAL_S, timeout_s=COUNT_TIMEOUT_S
@@ -122,15 +127,6 @@ def why_own_job(deps: Deps, caller: Caller, view: RequestView, *, requester_id: 
 def has_answered(view: RequestView, person: str) -> bool:
     """Whether a decision of this person is recorded."""
     return any(approval.approver_id == person for approval in view.approvals)
-
-
-def is_withdrawn(view: RequestView, person: str, *, before: RequestView) -> bool:
-    """Whether the whole request, or this person's own approval, was withdrawn after `before` was read."""
-    return view.state is RequestState.WITHDRAWN or (_has_withdrawn(view, person) and not _has_withdrawn(before, person))
-
-
-def _has_withdrawn(view: RequestView, person: str) -> bool:
-    return any(item.withdrawn_at for item in view.approvals if item.approver_id == person)
 
 
 def ladder_of(deps: Deps, view: RequestView, *, requester_id: str) -> Ladder:

@@ -117,17 +117,7 @@ class DryRequest(Message):
     @classmethod
     def of(cls, access: Access, decision: Decision) -> DryRequest:
         """Return what policy decided about one access of a spec."""
-        return cls(
-            resource=access.resource,
-            action=access.action.value,
-            at=access.at,
-            ttl=access.ttl,
-            outcome=decision.outcome,
-            tier=decision.tier,
-            policies=decision.policies,
-            policy_digest=decision.policy_digest,
-            errors=decision.errors,
-        )
+        return cls(resource=access.resource, action=access.action.value, at=access.at, ttl=access.ttl, **decision.model_dump())
 
 
 class DryRun(Message):
@@ -144,3 +134,10 @@ class Stopping(Message):
     state: JobState
     note: str | None = None
     """What was done instead, if the job's workflow could not be reached."""
+
+
+class Triggered(Message):
+    """The job that an event or a manual run launched; its sender learns no more about it."""
+
+    id: str
+    state: JobState

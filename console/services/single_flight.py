@@ -61,10 +61,9 @@ class SingleFlight(Generic[K, T]):
         max_concurrency: int = 1,
         max_outcomes: int = 1,
         max_per_person: int = 4,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Store the limits: runs at the same time, newest outcomes kept, and unfinished runs per person, so that one person cannot block the others."""
-        self._work, self._max_outcomes, self._max_per_person, self._now = work, max_outcomes, max_per_person, now
+        self._work, self._max_outcomes, self._max_per_person = work, max_outcomes, max_per_person
         self._semaphore = asyncio.Semaphore(max_concurrency)
         self._works: OrderedDict[K, Work[T]] = OrderedDict()
         self._tasks: dict[K, asyncio.Task[Work[T]]] = {}
@@ -76,7 +75,7 @@ class SingleFlight(Generic[K, T]):
                 raise Busy(
                     f"{self._max_per_person} that you started are still running, which is the maximum; try again when one of them has ended"
                 )
-            begun = self._works[key] = Work(self._now(), by)
+            begun = self._works[key] = Work(datetime.now(UTC), by)
             self._works.move_to_end(key)
             self._tasks[key] = asyncio.create_task(self._run(key, begun))
             self._tasks[key].add_done_callback(lambda _: self._tasks.pop(key, None))
@@ -121,5 +120,5 @@ class SingleFlight(Generic[K, T]):
                 # The error's text may contain input of a caller; its type does not.
                 log.error("work failed", error=type(error).__name__)  # noqa: TRY400 - the traceback would contain that text
                 done = replace(begun, error=JustEnoughError(WORK_FAILED_TEXT))
-        done = self._works[key] = replace(done, ended=self._now())
+        done = self._works[key] = replace(done, ended=datetime.now(UTC))
         return done

@@ -34,12 +34,8 @@ class JobOwners:
 
     def owner_of(self, job: str) -> str | None:
         """Return the entity id of the person who launched a job; None if there is no such job."""
-        if job not in self._known:
-            view = self._store.jobs.get(job)
-            if view is None:
-                return None
-            self._remember({job: view.requester_id})
-        return self._known[job]
+        self.preload([job])
+        return self._known.get(job)
 
     def preload(self, jobs: Iterable[str]) -> None:
         """Look up the owners of all these jobs that are not cached yet, in one query. Blocking."""

@@ -19,13 +19,7 @@ from temporalio import activity
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
-from temporalio.client import (
-    Client,
-    ScheduleAlreadyRunningError,
-    ScheduleUpdate,
-    ScheduleUpdateInput,
-    WorkflowFailureError,
-)
+from temporalio.client import Client, ScheduleAlreadyRunningError, ScheduleUpdate, ScheduleUpdateInput, WorkflowFailureError
 from temporalio.common import (
     SearchAttributeKey,
     SearchAttributePair,
@@ -271,15 +265,11 @@ class TemporalGateway:
             return ScheduleStatus(state.paused, state.note, tuple(info.next_action_times), info.num_actions_missed_catchup_window)
         return None
 
-    async def pause_schedule(self, name: str, note: str) -> None:
-        """Pause a schedule. Raises WorkflowGone if Temporal does not know it, TemporalUnavailable."""
+    async def set_schedule_paused(self, name: str, note: str, *, paused: bool) -> None:
+        """Pause or unpause a schedule. Raises WorkflowGone if Temporal does not know it, TemporalUnavailable."""
+        handle = self._client.get_schedule_handle(f"{self._schedule_prefix}{name}")
         with _translate_errors():
-            await self._client.get_schedule_handle(f"{self._schedule_prefix}{name}").pause(note=note, rpc_timeout=RPC_TIMEOUT)
-
-    async def unpause_schedule(self, name: str, note: str) -> None:
-        """Unpause a schedule; it continues with its next occasion. Raises WorkflowGone if Temporal does not know it, TemporalUnavailable."""
-        with _translate_errors():
-            await self._client.get_schedule_handle(f"{self._schedule_prefix}{name}").unpause(note=note, rpc_timeout=RPC_TIMEOUT)
+            await (handle.pause if paused else handle.unpause)(note=note, rpc_timeout=RPC_TIMEOUT)
 
     @property
     def _schedule_prefix(self) -> str:

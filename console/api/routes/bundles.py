@@ -6,16 +6,22 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
 from console.api.dependencies import AuthenticatedRoute, Launcher
-from console.api.schemas import Bundled
 from console.http.dependencies import TheConsole
 from console.http.problems import problem_responses
 from console.services.submit_job import store_bundle
+from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import TooLarge, UnsupportedMedia
 from justenough.domain.jobs.bundle import MAX_PACKED_BYTES
 
 BUNDLES_PATH = "/bundles"
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["bundles"])
+
+
+class Bundled(Message):
+    digest: str
+    size: int
+    """Bytes of the packed bundle, as sent."""
 
 
 @router.post(

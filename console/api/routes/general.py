@@ -5,11 +5,90 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from console.api.dependencies import Anyone, AuthenticatedRoute, Member
-from console.api.schemas import CatalogView, ResourceView, ToolView, Whoami, WithheldView
 from console.http.dependencies import TheConsole
+from justenough.domain.catalog.loader import Resource
+from justenough.domain.catalog.mcp_upstreams import UpstreamTool
 from justenough.domain.contracts.workflow_messages import SweepReport
+from justenough.domain.core.base_model import Message
+from justenough.domain.tools.definitions import Tool
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["general"])
+
+
+class Whoami(Message):
+    id: str
+    """Vault entity id."""
+    name: str
+    """Login name."""
+    groups: tuple[str, ...]
+    roles: tuple[str, ...]
+    tier: int
+    """The highest tier they may answer for; 0 for none."""
+    installation: str
+
+
+class ActionView(Message):
+    action: str
+    max_ttl: int
+    """Seconds."""
+    revocable: str
+    data_scope: tuple[str, ...]
+    lock: str
+    space: bool
+    """Whether the job gets a space of its own, which is dropped when the job's access ends."""
+
+
+class ResourceView(Message):
+    name: str
+    title: str
+    environment: str
+    sensitivity: str
+    external: bool
+    owner: str
+    actions: tuple[ActionView, ...]
+
+    @classmethod
+    def of(cls, name: str, resource: Resource) -> ResourceView:
+        """Return the view of a resource of the catalog."""
+        actions = tuple(
+            ActionView(action=action.value, **terms.model_dump(include=set(ActionView.model_fields), mode="json"))
+            for action, terms in resource.actions.items()
+        )
+        terms = resource.model_dump(include={"title", "environment", "external", "owner"})
+        return cls(name=name, sensitivity=resource.sensitivity.name.lower(), actions=actions, **terms)
+
+
+class ToolView(Message):
+    name: str
+    description: str
+    resource: str
+    actions: tuple[str, ...]
+    """The actions that calling it needs."""
+    kind: str
+    """sql | http | mcp"""
+    upstream: str | None = None
+    """The MCP server that offers it, by its name in the catalog."""
+
+    @classmethod
+    def of(cls, name: str, tool: Tool) -> ToolView:
+        """Return the view of a tool of the catalog."""
+        actions = tuple(sorted(action.value for action in tool.uses.actions))
+        upstream = tool.upstream if isinstance(tool, UpstreamTool) else None
+        return cls(name=name, description=tool.description, resource=tool.uses.resource, actions=actions, kind=tool.kind, upstream=upstream)
+
+
+class WithheldView(Message):
+    upstream: str
+    """An MCP server of the catalog."""
+    why: str
+    """Why none of its tools is offered."""
+
+
+class CatalogView(Message):
+    scopes: tuple[dict[str, str], ...]
+    resources: tuple[ResourceView, ...]
+    tools: tuple[ToolView, ...] = ()
+    withheld: tuple[WithheldView, ...] = ()
 
 
 @router.get("/whoami")

@@ -8,10 +8,10 @@ import structlog
 from anyio import to_thread
 from fastapi import APIRouter, Path, Request, Response
 
-from console.api.schemas import Triggered
 from console.http.dependencies import TheConsole
 from console.http.problems import problem_responses
 from console.services.console_orders import order_event
+from console.services.inputs import Triggered
 from console.services.submit_job import start_job
 from justenough.domain.core.errors import Unauthenticated
 from justenough.domain.integrations.cloudevents import read_event

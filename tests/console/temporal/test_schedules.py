@@ -34,8 +34,7 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.service import RPCError
 
-from console import schedule_runner
-from console.services import console_orders
+from console.services import console_orders, job_starter
 from console.services.console import Console
 from console.services.console_orders import OrderRequest, record_console_order
 from console.services.submit_job import SubmittedOrder
@@ -133,7 +132,7 @@ async def until(found: Callable[[], Any]) -> Any:
 @asynccontextmanager
 async def fired(*consoles: Console) -> AsyncIterator[None]:
     """Consoles that take occasions."""
-    tasks = [asyncio.create_task(schedule_runner.run_occasions(console)) for console in consoles]
+    tasks = [asyncio.create_task(job_starter.run_occasions(console)) for console in consoles]
     try:
         yield
     finally:
@@ -432,7 +431,7 @@ async def test_only_our_own_sentences_are_in_what_temporal_keeps(town: Town, mon
     await town.kept(minutely=MINUTELY)
     (at,) = past(1)
     with monkeypatch.context() as patched:
-        patched.setattr(schedule_runner, "order_occasion", fails)
+        patched.setattr(job_starter, "order_occasion", fails)
         async with fired(town.console):
             await town.fires("minutely", at)
             await asyncio.wait_for(failed.wait(), WITHIN)

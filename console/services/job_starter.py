@@ -1,4 +1,7 @@
-"""Starts jobs that were recorded but never started, because the console died or Temporal was away between the two steps."""
+"""Starts jobs while the console serves: those of schedules, and recorded jobs that were never started.
+
+A job is never started if the console died, or Temporal was away, after its order was recorded.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,20 @@ import structlog
 from anyio import to_thread
 
 from console.concurrency.loops import repeat
+from console.services.console import Console
+from console.services.console_orders import OccasionSkipped, order_occasion
+from console.services.submit_job import start_job
 from console.temporal.client import TemporalGateway
-from justenough.domain.contracts.workflow_messages import JobInput
+from justenough.domain.contracts.workflow_messages import JobInput, ScheduleOccasion
+from justenough.domain.core.errors import GiveUp
 from justenough.domain.jobs.states import JobState
 from justenough.services.dependencies import Deps
 
 POLL_INTERVAL_S = 15.0
 MIN_PENDING_AGE = timedelta(seconds=5)
 """A younger job is still being started by the call that recorded it."""
+RETRY_DELAY_S = 5.0
+"""Pause before occasions are taken again after a failure."""
 
 log = structlog.get_logger()
 
@@ -47,3 +56,26 @@ async def run_reconciler(deps: Deps, gateway: TemporalGateway) -> None:
     """Start pending jobs every POLL_INTERVAL_S, until cancelled."""
     failure = "cannot read which jobs were never started"
     await repeat(lambda: start_pending_jobs(deps, gateway), every_s=POLL_INTERVAL_S, failure=failure)
+
+
+async def run_occasions(console: Console) -> None:
+    """Take occasions until cancelled; after a failure, start again."""
+    await repeat(
+        lambda: console.gateway.run_worker(lambda occasion: launch_occasion(console, occasion)),
+        every_s=RETRY_DELAY_S,
+        failure="the worker for occasions of schedules stopped",
+    )
+
+
+async def launch_occasion(console: Console, occasion: ScheduleOccasion) -> str:
+    """Order and start the job of an occasion; return its id, or why no job was ordered."""
+    try:
+        order = await to_thread.run_sync(order_occasion, console.deps, occasion)
+    except GiveUp as error:
+        log.warning("an occasion was refused", schedule=occasion.schedule, at=occasion.at.isoformat(), why=str(error))
+        raise
+    if isinstance(order, OccasionSkipped):
+        log.info("an occasion was skipped", schedule=occasion.schedule, at=occasion.at.isoformat(), job=order.job)
+        return f"skipped: {order.job} has not ended"
+    await start_job(console, order)
+    return order.job.id
