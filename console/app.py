@@ -22,9 +22,7 @@ from console.api.routes import (
     health,
     jobs,
     ledger,
-    reports,
     requests,
-    reviews,
     schedules,
     triggers,
     usage_analysis,
@@ -34,24 +32,19 @@ from console.api.routes import (
 from console.concurrency.loops import run_in_background
 from console.http import problems
 from console.http.middleware import BodyLimitMiddleware, EdgeMiddleware
-from console.outbox import run_dispatcher
 from console.pages.routers import ROUTERS, show_problems
 from console.services.console import Console
 from console.services.job_starter import run_occasions, run_reconciler
 
-TITLE = "JustEnough"
 API_PREFIX = "/api/v1"
-ROUTES = (general, bundles, jobs, requests, reviews, delegations, credentials, ledger, reports, events, usage_analysis, schedules, webhooks)
+ROUTES = (general, bundles, jobs, requests, delegations, credentials, ledger, events, usage_analysis, schedules, webhooks)
 """The routes of the API that need a token, in the order of the OpenAPI document."""
 COMMON_PROBLEMS = problems.problem_responses(401, 403, 422, 500, 503)
 """The problems of every API route; `openapi.py` adds those that depend on its path and body."""
 
 
 def create_app(console: Console) -> FastAPI:
-    """Return the application that serves a console.
-
-    While it serves, it also starts recorded jobs that were never started, launches the jobs of schedules, and delivers events.
-    """
+    """Return the application that serves a console. While it serves, it also starts pending jobs, runs schedules and delivers events."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -59,7 +52,7 @@ def create_app(console: Console) -> FastAPI:
             run_in_background(run_reconciler(console.deps, console.gateway)),
             run_in_background(console.schedule_sync.run()),
             run_in_background(run_occasions(console)),
-            run_in_background(run_dispatcher(console.dispatcher)),
+            run_in_background(console.dispatcher.run()),
         ):
             yield
         await console.dispatcher.close()
@@ -68,7 +61,7 @@ def create_app(console: Console) -> FastAPI:
 
     pages = console.deps.settings.pages == "on"
     app = FastAPI(
-        title=TITLE,
+        title="JustEnough",
         version=version("justenough"),
         routes=list(build_routes(pages=pages)),
         lifespan=lifespan,
@@ -107,4 +100,4 @@ def build_routes(*, pages: bool) -> tuple[BaseRoute, ...]:
 @cache
 def build_document(*, pages: bool) -> dict[str, Any]:
     """Return the OpenAPI document of the routes, built once per process."""
-    return openapi_document(title=TITLE, version=version("justenough"), routes=build_routes(pages=pages))
+    return openapi_document(build_routes(pages=pages))

@@ -11,16 +11,15 @@ import httpx
 from anyio import to_thread
 
 from console.auth.cookies import PageCookies
-from console.auth.identity_keys import IdentityKeys
 from console.auth.login_throttle import LoginThrottle
 from console.auth.page_sessions import PageSessions
 from console.auth.tokens import TokenVerifier
 from console.auth.vault_directory import ConsoleVault
+from console.auth.vault_keys import IdentityKeys, SigningSecrets
 from console.events.live_feed import LiveFeed
 from console.events.server_sent_events import SseEncoder
 from console.events.stream_authorization import StreamAuthorization
-from console.outbox import Dispatcher
-from console.outbox.signing_secrets import SigningSecrets
+from console.outbox.dispatcher import Dispatcher
 from console.services.background_reads import BackgroundReads
 from console.services.console import Console
 from console.services.dashboard import DashboardFigures
@@ -35,7 +34,6 @@ from justenough.adapters.targets.postgres import TargetInspector
 from justenough.services.dependencies import Deps
 
 MAX_THREADS = 64
-"""Concurrent blocking calls to the store or Vault."""
 
 
 @asynccontextmanager

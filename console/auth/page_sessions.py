@@ -68,22 +68,17 @@ class PageSessions:
         Raises UnknownPerson, TokenTooPowerful, TokenTooWeak, RetryLater; the token is then revoked.
         """
         try:
-            person = await self.person_of(entry)
+            person = await self._people.person(entry.entity)
+            if person is None:
+                raise UnknownPerson("this login belongs to no active person on one of the people mounts")
+            if more := entry.policies - self._allowed_policies:
+                raise TokenTooPowerful(f"this login has policies that the pages do not allow: {', '.join(sorted(more))}")
             key = await to_thread.run_sync(self._store_session, entry, name or person.name, method)
         except (GiveUp, RetryLater):
             await self.end_token(entry.token)
             raise
         log.info("login", name=name or person.name, how=method.value)
         return key
-
-    async def person_of(self, entry: LoginResult) -> Person:
-        """Return the person of a login. Raises UnknownPerson, TokenTooPowerful."""
-        person = await self._people.person(entry.entity)
-        if person is None:
-            raise UnknownPerson("this login belongs to no active person on one of the people mounts")
-        if more := entry.policies - self._allowed_policies:
-            raise TokenTooPowerful(f"this login has policies that the pages do not allow: {', '.join(sorted(more))}")
-        return person
 
     async def end_token(self, token: Secret) -> None:
         """Revoke a token. If Vault is away, the token expires by itself."""
@@ -224,7 +219,6 @@ def _hours(span: timedelta) -> str:
 
 
 SECRET_BYTES = 32
-"""Length of a cookie's secret."""
 
 
 class PageLoginMethod(StrEnum):

@@ -26,7 +26,6 @@ AUDIENCE = "je-console"
 ALGORITHMS = frozenset({"EdDSA", "Ed25519", "RS256"})
 MAX_TOKEN_LIFETIME_S = 15 * 60
 CLOCK_LEEWAY_S = 10
-"""How far the clocks of Vault and console may differ."""
 MAX_TOKEN_BYTES = 8192
 KEYS_TTL_S = 300.0
 KEYS_RETRY_INTERVAL_S = 3.0

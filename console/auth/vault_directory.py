@@ -26,11 +26,7 @@ class VaultRightMissing(RetryLater):
 
 
 class ConsoleVault(Vault):
-    """The console's Vault client. It logs in when first used.
-
-    Reads people and their public keys, cached for CACHE_TTL_S (the worker reads them without a cache). Signs the orders of triggers and schedules.
-    Encrypts the Vault tokens of page sessions.
-    """
+    """The console's Vault client. It logs in when first used. People and public keys are cached for CACHE_TTL_S; the worker has no such cache."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings.vault_addr, namespace=settings.vault_namespace, cacert=settings.vault_cacert)

@@ -28,9 +28,7 @@ POLL_INTERVAL_S = 1.0
 """How often the ledger is read even if no change was reported."""
 MIN_ROUND_INTERVAL_S = 0.01
 RETRY_INTERVAL_S = 1.0
-"""Pause between reads while the store does not answer."""
 MAX_RECENT_ENTRIES = 5_000
-"""Entries kept in memory."""
 MAX_RECENT_BYTES = 16 * 1024 * 1024
 """Approximate size of the text of the entries kept in memory."""
 PRELOADED_ENTRIES = 1_000
@@ -58,17 +56,12 @@ class LiveFeed:
         self._recent = RecentEntries()
         self._position: int | None = None
         """Position of the newest entry read; None while nobody listens."""
-        self._listeners = 0
+        self.listeners = 0
         self._waiting: dict[str | None, dict[asyncio.Future[bool], None]] = {}
         """Listeners that wait for entries, by the job that they follow; None for all jobs."""
         self._readers = CapacityLimiter(MAX_STORE_READERS)
         self._starting = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-
-    @property
-    def listeners(self) -> int:
-        """The number of current listeners."""
-        return self._listeners
 
     async def newest_position(self) -> int:
         """Read the position of the newest entry from the store."""
@@ -138,20 +131,20 @@ class LiveFeed:
                 self._recent = RecentEntries(begin)
                 self._recent.add(tail)
                 self._position = self._recent.newest
-            self._listeners += 1
+            self.listeners += 1
             if self._task is None or self._task.done():
                 self._task = asyncio.create_task(self._poll())
         try:
             yield
         finally:
-            self._listeners -= 1
+            self.listeners -= 1
 
     async def _poll(self) -> None:
         """Read new entries until nobody listens. One thread waits for a change and reads it in one step."""
         changes = self._store.ledger.open_change_feed()
         pool = ThreadPoolExecutor(1, "ledger")
         try:
-            while self._listeners:
+            while self.listeners:
                 pause = await self._poll_once(pool, changes)
                 await asyncio.sleep(max(MIN_ROUND_INTERVAL_S, pause))
         finally:
@@ -160,10 +153,7 @@ class LiveFeed:
             self._position = None
 
     async def _poll_once(self, pool: ThreadPoolExecutor, changes: ChangeFeed) -> float:
-        """Wait for new entries and wake the listeners that follow them; return how long to pause, in seconds.
-
-        The pause is the processor time that waking took. Wall time would make pauses grow with the load of other processes.
-        """
+        """Wait for new entries and wake the listeners that follow them; return how long to pause, in seconds."""
         try:
             tail = await asyncio.get_running_loop().run_in_executor(pool, self._read_news, changes)
         except RetryLater as error:
@@ -174,6 +164,7 @@ class LiveFeed:
             return RETRY_INTERVAL_S
         if not tail.entries:
             return 0.0
+        # Processor time: with wall time, pauses would grow with the load of other processes.
         began = time.thread_time()
         self._recent.add(tail)
         self._position = self._recent.newest
@@ -201,14 +192,13 @@ class RecentEntries:
         self._begin = begin
         """Every entry after this position is in memory."""
         self._entries: list[EntryView] = []
-        self._positions: list[int] = []
         self._sizes: list[int] = []
         self._size = 0
 
     @property
     def newest(self) -> int:
         """The position of the last entry, or where they begin."""
-        return self._positions[-1] if self._positions else self._begin
+        return self._entries[-1].position if self._entries else self._begin
 
     def covers(self, position: int) -> bool:
         """Whether every entry after a position is in memory."""
@@ -216,7 +206,7 @@ class RecentEntries:
 
     def after(self, position: int, job: str | None) -> Sequence[EntryView]:
         """Return the entries after a position: all of one job, or at most MAX_BATCH of all jobs if `job` is None."""
-        begin = bisect_right(self._positions, position)
+        begin = bisect_right(self._entries, position, key=lambda entry: entry.position)
         if job is None:
             return self._entries[begin : begin + MAX_BATCH]
         return [entry for entry in self._entries[begin:] if entry.job == job]
@@ -224,7 +214,6 @@ class RecentEntries:
     def add(self, tail: LedgerTail) -> None:
         """Append the next entries, and drop the oldest ones that exceed the limits."""
         self._entries += tail.entries
-        self._positions += (entry.position for entry in tail.entries)
         self._sizes += tail.sizes
         self._size += sum(tail.sizes)
         count = max(0, len(self._entries) - MAX_RECENT_ENTRIES)
@@ -233,8 +222,8 @@ class RecentEntries:
             size -= self._sizes[count]
             count += 1
         if count:
-            self._begin, self._size = self._positions[count - 1], size
-            del self._entries[:count], self._positions[:count], self._sizes[:count]
+            self._begin, self._size = self._entries[count - 1].position, size
+            del self._entries[:count], self._sizes[:count]
 
 
 def _settle(news: asyncio.Future[bool], *, found: bool) -> None:

@@ -23,7 +23,6 @@ from justenough.domain.readmodel.views import EntryView
 STALL_TIMEOUT_S = 30.0
 """How long a block may wait for the client to read it."""
 MAX_CHUNK_BYTES = 64 * 1024
-"""Blocks are sent in pieces of this size."""
 
 log = structlog.get_logger()
 

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from console.auth.authorization import Caller, Role
+from console.auth.authorization import Caller
 from justenough.domain.approvals.tiers import Person, Tiers
 from justenough.domain.core.errors import RetryLater
 
@@ -59,13 +59,11 @@ class StreamAuthorization:
                 roles = Caller(person=current, tiers=await self._tiers(), expires=0.0).roles if current else frozenset()
             except RetryLater as error:
                 log.warning("a listener's rights cannot be checked now", person=person, error=str(error))
-                if time.monotonic() - checked_at > MAX_UNCHECKED_S:
-                    self._end_unauthorized(person, None, frozenset())
-                continue
-            checked_at = time.monotonic()
-            self._end_unauthorized(person, current, roles)
-
-    def _end_unauthorized(self, person: str, current: Person | None, roles: frozenset[Role]) -> None:
-        for end_stream, caller in [*self._callers.get(person, {}).items()]:
-            if time.time() >= caller.expires or caller.person != current or caller.roles != roles:
-                end_stream()
+                if time.monotonic() - checked_at <= MAX_UNCHECKED_S:
+                    continue
+                current, roles = None, frozenset()
+            else:
+                checked_at = time.monotonic()
+            for end_stream, caller in [*self._callers.get(person, {}).items()]:
+                if time.time() >= caller.expires or caller.person != current or caller.roles != roles:
+                    end_stream()

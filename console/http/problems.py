@@ -31,6 +31,7 @@ from justenough.domain.core.errors import Problem as Fault
 from justenough.domain.core.untrusted_yaml import to_yaml_path
 
 MEDIA_TYPE = "application/problem+json"
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 RETRY_AFTER_S = 2
 """Seconds after which a client should retry if a required system did not answer."""
 
@@ -54,6 +55,20 @@ STATUS_HEADERS: dict[int, dict[str, str]] = {
     503: {"Retry-After": str(RETRY_AFTER_S)},
 }
 HEADER_TEXT = {"WWW-Authenticate": "How to authenticate: with a bearer token", "Retry-After": "Seconds to wait before retrying"}
+STATUS_TEXT = {
+    401: "The token is missing or not valid",
+    403: "The caller lacks a right; the detail names the groups that have it",
+    404: "Unknown, or the caller may not read it",
+    408: "The body did not arrive in time",
+    409: "Not possible in the current state",
+    412: "The request has changed; read it again",
+    413: "The body is too large",
+    415: "The body has the wrong content type",
+    422: "Invalid input; `errors` lists every problem with its path",
+    428: "If-Match is missing",
+    500: "An unexpected error; the console's log has the details",
+    503: "A required system does not answer; retry after `Retry-After`",
+}
 
 
 class FaultBody(BaseModel):
@@ -72,24 +87,6 @@ class ProblemBody(BaseModel):
     detail: str
     instance: str
     errors: list[FaultBody] | None = None
-
-
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-
-STATUS_TEXT = {
-    401: "The token is missing or not valid",
-    403: "The caller lacks a right; the detail names the groups that have it",
-    404: "Unknown, or the caller may not read it",
-    408: "The body did not arrive in time",
-    409: "Not possible in the current state",
-    412: "The request has changed; read it again",
-    413: "The body is too large",
-    415: "The body has the wrong content type",
-    422: "Invalid input; `errors` lists every problem with its path",
-    428: "If-Match is missing",
-    500: "An unexpected error; the console's log has the details",
-    503: "A required system does not answer; retry after `Retry-After`",
-}
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

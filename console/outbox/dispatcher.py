@@ -12,9 +12,9 @@ from datetime import timedelta
 import structlog
 from anyio import to_thread
 
+from console.auth.vault_keys import SigningSecrets
 from console.concurrency.loops import repeat
 from console.outbox.senders import NotifySender, Sender, WebhookSender
-from console.outbox.signing_secrets import SigningSecrets
 from console.outbox.subscription_worker import NOT_READY_RETRY_S, LeaseLost, SubscriptionWorker
 from justenough.adapters.store.outbox_queries import OutboxStatus
 from justenough.domain.core.errors import RetryLater
@@ -26,7 +26,6 @@ LEASE_TTL_S = 15.0
 """If a console has not renewed its lease for this long, another console takes over."""
 LEASE_RENEW_INTERVAL_S = 5.0
 REGISTER_INTERVAL_S = 600.0
-"""Pause after which the configured subscriptions are recorded again."""
 
 log = structlog.get_logger()
 
@@ -48,6 +47,10 @@ class Dispatcher:
         if isinstance(subscription, Webhook):
             return WebhookSender(name, subscription, self._deps, self._secrets)
         return NotifySender(name, subscription, self._deps)
+
+    async def run(self) -> None:
+        """Dispatch every POLL_INTERVAL_S, until cancelled."""
+        await repeat(self.dispatch, every_s=POLL_INTERVAL_S, failure="events cannot be delivered now")
 
     async def dispatch(self) -> None:
         """If this console has the lease, start each worker that has something to deliver. Raises RetryLater."""
@@ -142,8 +145,3 @@ class Dispatcher:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await worker.close()
-
-
-async def run_dispatcher(dispatcher: Dispatcher) -> None:
-    """Dispatch every POLL_INTERVAL_S, until cancelled."""
-    await repeat(dispatcher.dispatch, every_s=POLL_INTERVAL_S, failure="events cannot be delivered now")

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from anyio import CapacityLimiter, to_thread
 
 from console.auth.vault_directory import ConsoleVault
-from console.outbox.signing_secrets import SigningSecrets, SigningSecretUnavailable
+from console.auth.vault_keys import SigningSecrets, SigningSecretUnavailable
 from justenough.adapters.outbound import apprise_sender
 from justenough.adapters.outbound.webhook_client import WebhookClient
 from justenough.domain.core.errors import JustEnoughError, RetryLater
@@ -40,7 +40,6 @@ from justenough.services.dependencies import Deps
 SEND_TIMEOUT_S = 25.0
 """Limit for one message to one service: some of Apprise's plugins have no timeout of their own."""
 URLS_TTL_S = 30.0
-"""How long the Apprise URLs are used before they are read from Vault again."""
 MAX_CONCURRENT_SENDS = 8
 TEST_EVENT_TYPE = "webhook.tested"
 """The type of a test event; no ledger entry has it."""
@@ -183,7 +182,7 @@ class NotifySender:
     async def _notify_of_request(self, entry: EntryView, recipients: Iterable[SentNotice]) -> DeliveryOutcome:
         about, tier = notice_subject(entry), asked_tier(entry)
         notified = {notice.target for notice in recipients if notice.about == about and notice.tier == tier}
-        context = await self._read_context(entry.job, about)
+        context = await to_thread.run_sync(self._read_context, entry.job, about)
         remaining = [target for target in self._urls if target not in notified]
         if not remaining or not is_still_pending(entry, context):
             return DeliveryOutcome(nothing=True)
@@ -201,8 +200,8 @@ class NotifySender:
             # A recipient whose URL is no longer configured gets no follow-up; that is not a failure.
             outcome = DeliveryOutcome()
             if url := self._urls.get(notice.target):
-                message = build_follow_up(entry, notice.about, await self._read_context(entry.job, notice.about))
-                outcome = await self._send_notice(url, message)
+                context = await to_thread.run_sync(self._read_context, entry.job, notice.about)
+                outcome = await self._send_notice(url, build_follow_up(entry, notice.about, context))
             outcomes.append(outcome)
         settled = tuple(notice for notice, outcome in zip(recipients, outcomes, strict=True) if outcome.fault is None)
         return replace(_worst_outcome(outcomes), untold=settled)
@@ -218,20 +217,16 @@ class NotifySender:
         except TimeoutError:
             return DeliveryOutcome(DeliveryFault.AWAY, f"no answer in {SEND_TIMEOUT_S:g} s")
 
-    async def _read_context(self, job: str, about: str) -> NoticeContext:
+    def _read_context(self, job: str, about: str) -> NoticeContext:
         kind, _, subject = about.partition("/")
         store = self._deps.store
-
-        def read() -> NoticeContext:
-            return NoticeContext(
-                job=store.jobs.get(job),
-                request=store.requests.get(subject) if kind in {"request", "review"} and job_of(subject) == job else None,
-                credential=store.credentials.get(subject) if kind == "credential" else None,
-                top=self._deps.config.current().tiers.top,
-                console=self._deps.settings.console_url,
-            )
-
-        return await to_thread.run_sync(read)
+        return NoticeContext(
+            job=store.jobs.get(job),
+            request=store.requests.get(subject) if kind in {"request", "review"} and job_of(subject) == job else None,
+            credential=store.credentials.get(subject) if kind == "credential" else None,
+            top=self._deps.config.current().tiers.top,
+            console=self._deps.settings.console_url,
+        )
 
 
 def _worst_outcome(outcomes: Sequence[DeliveryOutcome]) -> DeliveryOutcome:

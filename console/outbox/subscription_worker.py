@@ -22,7 +22,6 @@ MAX_CONCURRENCY = 8
 MAX_PENDING = 1_000
 """Deliveries that wait for a retry; while there are this many, no new entries are read from the ledger."""
 NOT_READY_RETRY_S = 10.0
-"""Pause after the sender was not ready."""
 SAVE_POSITION_ENTRIES = 1_000
 """The position is saved after this many entries that are not for this subscription,"""
 SAVE_POSITION_INTERVAL_S = 5.0

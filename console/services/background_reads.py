@@ -24,10 +24,7 @@ from justenough.services.dependencies import Deps
 
 UnprovedRevocation = Literal["pending", "overdue"]
 DEFAULT_REPORT_PERIOD = timedelta(days=30)
-WHOLE_LEDGER = "ledger"
-"""The one key of a verification."""
-WHOLE_CATALOG = "catalog"
-"""The one key of a usage count."""
+WHOLE_LEDGER, WHOLE_CATALOG = "ledger", "catalog"
 USAGE_PERIOD = timedelta(days=90)
 MAX_COUNTED_ACTIONS = 200
 MAX_REPORTS_KEPT = 6

@@ -96,11 +96,7 @@ def _build_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) ->
 
 
 def order_event(deps: Deps, name: str, triggered_job: TriggeredJob, event: CloudEvent, *, delivery: str) -> SubmittedOrder:
-    """Record the order of an event and return it; for a repeated event, return its first order.
-
-    `event` must come from a delivery whose signature is valid. Raises InvalidInput if the event does not fit its trigger, Conflict if a worker
-    would not accept the order.
-    """
+    """Record the order of an event whose signature was verified; for a repeated event, return its first order. Raises InvalidInput, Conflict."""
     if not event.structured and event.id != delivery:
         raise InvalidInput(EVENT, (Problem("id", "in binary mode, ce-id must equal webhook-id: the signature covers only the latter"),))
     entity = deps.vault.own_entity()

@@ -30,7 +30,6 @@ from justenough.services.parent_chain import ancestor_launchers, console_request
 from justenough.services.verify_order import build_approval_verifier
 
 COUNT_TIMEOUT_S = 5.0
-"""How long to wait for the worker to count a decision."""
 FIRST_POLL_DELAY_S = 0.01
 MAX_POLL_INTERVAL_S = 0.2
 """Pauses grow up to this, so that many callers that wait for a busy worker do not keep it busy."""

@@ -1,7 +1,4 @@
-"""Checks whether the systems that an installation needs answer, how fast, and which revocations and sweeps are late. Names no job.
-
-The checks need no token, so they have a timeout, run concurrently, and callers within a second share their result.
-"""
+"""Checks whether the systems that an installation needs answer, how fast, and which revocations and sweeps are late. Names no job."""
 
 from __future__ import annotations
 
@@ -28,13 +25,11 @@ T = TypeVar("T")
 CHECK_TIMEOUT_S = 2.0
 CACHE_TTL_S = 1.0
 WHOLE_INSTALLATION = "installation"
-"""The one key of the cached report."""
 VAULT_STATUS_TEXT = {
     429: "answered 429: a standby node that does not serve requests",
     501: "is not initialised (bao operator init)",
     503: "is sealed (bao operator unseal)",
 }
-"""What each status of Vault's health endpoint means."""
 JOBS_WAIT_TEXT = "jobs wait"
 ENDINGS_WAIT_TEXT = "the access of jobs that are killed, or whose worker died, is not revoked"
 
@@ -73,7 +68,7 @@ class Unhealthy(GiveUp):
 
 
 class HealthMonitor:
-    """Checks store, Temporal, Vault, workers and sweeps concurrently, each with a timeout."""
+    """Checks store, Temporal, Vault, workers and sweeps concurrently, each with a timeout. Callers within CACHE_TTL_S share a result."""
 
     def __init__(self, *, store: Store, gateway: TemporalGateway, vault_addr: str, client: httpx.AsyncClient) -> None:
         self._store = store
@@ -88,10 +83,7 @@ class HealthMonitor:
         return await self._cache.get(WHOLE_INSTALLATION, max_age_s=CACHE_TTL_S)
 
     async def report_within(self, timeout_s: float) -> HealthReport | None:
-        """Return a current report if it is ready in time, else the last one; None if there is none yet.
-
-        The checks continue and serve the next caller, so that a page does not wait for a system that is away.
-        """
+        """Return a current report if it is ready in time, else the last one or None. The checks continue and serve the next caller."""
         try:
             async with asyncio.timeout(timeout_s):
                 return await self.report()

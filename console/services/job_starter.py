@@ -1,11 +1,9 @@
-"""Starts jobs while the console serves: those of schedules, and recorded jobs that were never started.
-
-A job is never started if the console died, or Temporal was away, after its order was recorded.
-"""
+"""Starts jobs while the console serves: those of schedules, and those not started because the console died or Temporal was away."""
 
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 import structlog
 from anyio import to_thread
@@ -24,7 +22,6 @@ POLL_INTERVAL_S = 15.0
 MIN_PENDING_AGE = timedelta(seconds=5)
 """A younger job is still being started by the call that recorded it."""
 RETRY_DELAY_S = 5.0
-"""Pause before occasions are taken again after a failure."""
 
 log = structlog.get_logger()
 
@@ -54,17 +51,13 @@ async def start_pending_jobs(deps: Deps, gateway: TemporalGateway, *, older_than
 
 async def run_reconciler(deps: Deps, gateway: TemporalGateway) -> None:
     """Start pending jobs every POLL_INTERVAL_S, until cancelled."""
-    failure = "cannot read which jobs were never started"
-    await repeat(lambda: start_pending_jobs(deps, gateway), every_s=POLL_INTERVAL_S, failure=failure)
+    await repeat(partial(start_pending_jobs, deps, gateway), every_s=POLL_INTERVAL_S, failure="cannot read which jobs were never started")
 
 
 async def run_occasions(console: Console) -> None:
     """Take occasions until cancelled; after a failure, start again."""
-    await repeat(
-        lambda: console.gateway.run_worker(lambda occasion: launch_occasion(console, occasion)),
-        every_s=RETRY_DELAY_S,
-        failure="the worker for occasions of schedules stopped",
-    )
+    run_worker = partial(console.gateway.run_worker, partial(launch_occasion, console))
+    await repeat(run_worker, every_s=RETRY_DELAY_S, failure="the worker for occasions of schedules stopped")
 
 
 async def launch_occasion(console: Console, occasion: ScheduleOccasion) -> str:

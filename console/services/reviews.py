@@ -27,10 +27,7 @@ def submit_review(deps: Deps, caller: Caller, request: str, body: SignedBody) ->
     statement = parse_own_statement(ReviewStatement, body, caller)
     if statement.digest != view.digest:
         raise Stale("the statement's digest is not the request's; read the request again")
-    checks = {
-        "job": (statement.job != view.job_id, "is another job's"),
-        "request": (statement.request != view.id, "is another request's"),
-    }
+    checks = {"job": (statement.job != view.job_id, "is another job's"), "request": (statement.request != view.id, "is another request's")}
     validate_statement(deps, statement, body, checks)
     answered = build_event(
         EventType.REVIEW_ANSWERED,

@@ -1,7 +1,4 @@
-"""Long read-only work: concurrent callers share one run, pages show its progress, and later callers get its outcome.
-
-Outcomes are only in the memory of this process and are not evidence.
-"""
+"""Long read-only work: concurrent callers share one run, and pages show its progress and outcome. Kept in memory only, so not evidence."""
 
 from __future__ import annotations
 
@@ -38,7 +35,6 @@ class Work(Generic[T]):
     ended: datetime | None = None
     outcome: T | None = None
     error: JustEnoughError | None = None
-    """Why it failed."""
 
     @property
     def runs(self) -> bool:
@@ -55,12 +51,7 @@ class SingleFlight(Generic[K, T]):
     """Work of one kind, by key. Belongs to one event loop."""
 
     def __init__(
-        self,
-        work: Callable[[K], Awaitable[T]],
-        *,
-        max_concurrency: int = 1,
-        max_outcomes: int = 1,
-        max_per_person: int = 4,
+        self, work: Callable[[K], Awaitable[T]], *, max_concurrency: int = 1, max_outcomes: int = 1, max_per_person: int = 4
     ) -> None:
         """Store the limits: runs at the same time, newest outcomes kept, and unfinished runs per person, so that one person cannot block the others."""
         self._work, self._max_outcomes, self._max_per_person = work, max_outcomes, max_per_person

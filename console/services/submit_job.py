@@ -28,8 +28,7 @@ from justenough.domain.jobs.credentials import HeldAccess
 from justenough.domain.jobs.spec import JobSpec, checked_spec
 from justenough.domain.jobs.states import JobState
 from justenough.domain.policy.cedar_request import Clock
-from justenough.domain.policy.dry_run import PolicyEvaluator
-from justenough.domain.policy.dry_run import dry_run_spec as steps_of
+from justenough.domain.policy.dry_run import PolicyEvaluator, dry_run_spec
 from justenough.domain.policy.engine import JobFacts
 from justenough.domain.readmodel.views import JobView
 from justenough.services.dependencies import Deps
@@ -87,7 +86,7 @@ def dry_run(deps: Deps, person: Person, body: NewJob) -> DryRun:
     facts = JobFacts(id=body.id or "dry-run", spec=spec, requester=person.id, requester_groups=person.groups)
     touched = inherit_touched(deps, body.parent, HeldAccess())
     rules = PolicyEvaluator(current.policies, current.catalog, current.tiers.top)
-    steps = steps_of(rules, facts, clock=Clock.at(deps.now()), held=touched)
+    steps = dry_run_spec(rules, facts, clock=Clock.at(deps.now()), held=touched)
     return DryRun(requests=tuple(DryRequest.of(step.access, step.decision) for step in steps))
 
 
@@ -99,7 +98,14 @@ def content_digest(order: JobInput | NewJob, *, reason: str) -> str:
 
 def _submit_new(deps: Deps, person: Person, body: NewJob, *, key: str | None) -> SubmittedOrder:
     _parse_spec(deps, body)
-    order = _build_job_input(deps, body)
+    missing = [name for name in ("id", "statement", "signature") if getattr(body, name) is None]
+    if missing:
+        raise InvalidInput("order", tuple(Problem(name, "required") for name in missing))
+    assert body.id is not None and body.statement is not None and body.signature is not None  # noqa: PT018 - checked together just above
+    if installation_of(body.id) != deps.settings.installation:
+        raise InvalidInput("order", (Problem("id", f"must be j-{deps.settings.installation}-<ulid, lower case>"),))
+    signed = SignedStatement(statement=body.statement, signature=body.signature)
+    order = JobInput.of(body.id, OrderRecord(body.spec, body.params, body.bundle, signed))
     _validate_order(deps, person, order, body)
     verified = verify_order(deps, order, now=deps.now())
     if isinstance(verified, Rejection):
@@ -143,8 +149,7 @@ def find_recorded_order(deps: Deps, job: str) -> SubmittedOrder | None:
 def _parse_spec(deps: Deps, body: NewJob) -> JobSpec:
     if not isinstance(body.spec, dict):
         raise InvalidInput("job spec", (Problem("spec", "must be a mapping, sent as JSON and not as YAML text"),))
-    size = len(to_canonical_json(body.spec))
-    if size > MAX_BYTES:
+    if (size := len(to_canonical_json(body.spec))) > MAX_BYTES:
         raise InvalidInput("job spec", (Problem("", f"the spec has {size:,} bytes; at most {MAX_BYTES:,} are accepted"),))
     catalog = deps.config.current().catalog
     try:
@@ -152,21 +157,9 @@ def _parse_spec(deps: Deps, body: NewJob) -> JobSpec:
     except InvalidInput as error:
         more = [problem for problem in problems_in_draft(body.spec, catalog) if problem not in error.problems]
         raise InvalidInput(error.what, (*error.problems, *more)) from error
-    problems = problems_in_spec(spec, catalog)
-    if problems:
+    if problems := problems_in_spec(spec, catalog):
         raise InvalidInput("job spec", problems)
     return spec
-
-
-def _build_job_input(deps: Deps, body: NewJob) -> JobInput:
-    missing = [name for name in ("id", "statement", "signature") if getattr(body, name) is None]
-    if missing:
-        raise InvalidInput("order", tuple(Problem(name, "required") for name in missing))
-    assert body.id is not None and body.statement is not None and body.signature is not None  # noqa: PT018 - checked together just above
-    if installation_of(body.id) != deps.settings.installation:
-        raise InvalidInput("order", (Problem("id", f"must be j-{deps.settings.installation}-<ulid, lower case>"),))
-    signed = SignedStatement(statement=body.statement, signature=body.signature)
-    return JobInput.of(body.id, OrderRecord(body.spec, body.params, body.bundle, signed))
 
 
 def _validate_order(deps: Deps, person: Person, order: JobInput, body: NewJob) -> None:

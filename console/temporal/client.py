@@ -40,12 +40,7 @@ from justenough.domain.core.errors import GiveUp, JustEnoughError, RetryLater
 from justenough.domain.integrations.schedules import Schedule
 from justenough.domain.jobs.states import JobState
 
-JOB = "Job"
 SWEEP = "Sweep"
-PROVE = "Prove"
-DECIDE = "decide"
-KILL = "kill"
-REVOKE_CREDENTIAL = "revoke_credential"
 
 STATE = SearchAttributeKey.for_keyword("JustEnoughState")
 ENVIRONMENT = SearchAttributeKey.for_keyword("JustEnoughEnvironment")
@@ -113,7 +108,7 @@ class TemporalGateway:
         ]
         with suppress(WorkflowAlreadyStartedError), _translate_errors():
             await self._client.start_workflow(
-                JOB,
+                "Job",
                 order,
                 id=order.job,
                 task_queue=self._task_queue,
@@ -131,15 +126,15 @@ class TemporalGateway:
 
     async def decide(self, job: str, signed: SignedStatement) -> None:
         """Signal a signed decision to the job; Temporal keeps it until a worker runs. Raises WorkflowGone, TemporalUnavailable."""
-        await self._signal(job, DECIDE, signed.model_dump(mode="json"))
+        await self._signal(job, "decide", signed.model_dump(mode="json"))
 
     async def kill(self, job: str) -> None:
         """Signal the job to revoke its access and kill its process. Raises WorkflowGone, TemporalUnavailable."""
-        await self._signal(job, KILL)
+        await self._signal(job, "kill")
 
     async def revoke_credential(self, job: str, credential: str) -> None:
         """Signal the job to revoke one credential. Raises WorkflowGone, TemporalUnavailable."""
-        await self._signal(job, REVOKE_CREDENTIAL, credential)
+        await self._signal(job, "revoke_credential", credential)
 
     async def cancel(self, job: str) -> None:
         """Cancel the job's workflow. Raises WorkflowGone, TemporalUnavailable."""
@@ -159,7 +154,7 @@ class TemporalGateway:
 
     async def prove(self, job: str) -> ProofReport:
         """Check every credential of the job and return the findings. Raises TemporalUnavailable."""
-        report = await self._execute(PROVE, job, **self._singleton_options(f"prove-{job}"), result_type=ProofReport)
+        report = await self._execute("Prove", job, **self._singleton_options(f"prove-{job}"), result_type=ProofReport)
         assert isinstance(report, ProofReport)
         return report
 

@@ -21,7 +21,6 @@ from console.services.visibility import job_for, parse_position
 KEEP_ALIVE_INTERVAL_S = 15.0
 """After this long without an event a comment is sent, because proxies close silent connections after about a minute."""
 RETRY_MS = 2_000
-"""Milliseconds after which a client should reconnect."""
 BEGIN_HEADER = "Last-Event-ID"
 """Response header with the position where the stream begins, so that a client that has received nothing yet can still resume there."""
 

@@ -36,11 +36,7 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["jobs"])
     },
 )
 async def launch(
-    body: NewJob,
-    response: Response,
-    console: TheConsole,
-    caller: Launcher,
-    idempotency_key: IdempotencyKey = None,
+    body: NewJob, response: Response, console: TheConsole, caller: Launcher, idempotency_key: IdempotencyKey = None
 ) -> JobView | Response:
     """Launch a job from a signed order. Sending the same order again returns the same job."""
     if body.dry_run:

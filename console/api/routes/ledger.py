@@ -1,24 +1,27 @@
-"""The ledger: its entries, its newest entry, and its verification."""
+"""The ledger: its entries, its newest entry, its verification, and the evidence report of a period as JSON."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
 from console.api.dependencies import AuthenticatedRoute, Member, Reader
 from console.http.dependencies import After, Limit, Moment, PositionCursor, TheConsole
-from console.services.background_reads import WHOLE_LEDGER
+from console.services.background_reads import DEFAULT_REPORT_PERIOD, WHOLE_LEDGER
 from console.services.visibility import first_visible_page, parse_position
 from justenough.adapters.store import LedgerHead
+from justenough.domain.evidence.aggregator import ReportPeriod
+from justenough.domain.evidence.report import Report
 from justenough.domain.ledger.events import EventType
 from justenough.domain.ledger.hash_chain import LedgerReport
 from justenough.domain.readmodel.views import EntryView, Page
 
-router = APIRouter(route_class=AuthenticatedRoute, tags=["ledger"])
+router = APIRouter(route_class=AuthenticatedRoute)
 
 
-@router.get("/ledger", operation_id="list_ledger")
+@router.get("/ledger", tags=["ledger"], operation_id="list_ledger")
 def list_entries(
     *,
     console: TheConsole,
@@ -50,13 +53,30 @@ def list_entries(
     return page
 
 
-@router.get("/ledger/checkpoint", operation_id="show_checkpoint")
+@router.get("/ledger/checkpoint", tags=["ledger"], operation_id="show_checkpoint")
 def checkpoint(console: TheConsole, _: Reader) -> LedgerHead:
     """Show the position and hash of the newest entry, to compare with later."""
     return console.deps.store.ledger.head()
 
 
-@router.post("/ledger/verify", operation_id="verify_ledger")
+@router.post("/ledger/verify", tags=["ledger"], operation_id="verify_ledger")
 async def verify(console: TheConsole, caller: Reader) -> LedgerReport:
     """Verify every hash chain. Concurrent requests share one run. The ledger is sound if `problems` is empty; `unseen` lists what this check cannot detect."""
     return await console.background_reads.verification.result(WHOLE_LEDGER, by=caller.person.name)
+
+
+@router.get("/report", tags=["report"])
+async def report(
+    console: TheConsole,
+    _: Reader,
+    since: Annotated[
+        Moment | None, Query(description="Begin of the period (RFC 3339 with a time zone); default: 30 days before `until`")
+    ] = None,
+    until: Annotated[
+        Moment | None, Query(description="End of the period, not included (RFC 3339 with a time zone); default and maximum: now")
+    ] = None,
+) -> Report:
+    """Build the evidence report of a period from the ledger. Takes about ten seconds for a million entries."""
+    now: datetime = console.deps.now()
+    end = min(until or now, now)
+    return await console.background_reads.report(ReportPeriod(since or end - DEFAULT_REPORT_PERIOD, end), now=now)

@@ -115,12 +115,7 @@ async def unpause(name: ScheduleName, console: TheConsole, caller: Launcher) -> 
     },
 )
 async def run(
-    name: ScheduleName,
-    body: RunBody,
-    response: Response,
-    console: TheConsole,
-    caller: Launcher,
-    idempotency_key: IdempotencyKey = None,
+    name: ScheduleName, body: RunBody, response: Response, console: TheConsole, caller: Launcher, idempotency_key: IdempotencyKey = None
 ) -> Triggered:
     """Launch a schedule's job now, even if the schedule is paused. The caller may not decide any of its requests."""
     order = await to_thread.run_sync(lambda: order_run_now(console.deps, name, caller.person, reason=body.reason, key=idempotency_key))

@@ -1,4 +1,7 @@
-"""The public keys that verify job identity tokens, served to anyone. Reads Vault; knows no job and signs nothing."""
+"""Keys that the console reads from Vault when needed, and caches: public keys for job identity tokens, and signing secrets of events.
+
+For the event loop. Signs nothing, and never logs a secret.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,18 @@ from console.auth.vault_directory import ConsoleVault
 from console.concurrency.caches import SingleFlightCache
 from justenough.domain.core.errors import JustEnoughError, RetryLater
 from justenough.domain.integrations.job_identity import JOBS_KEY
+from justenough.domain.integrations.webhook_signature import parse_signing_secret
 
-CACHE_TTL_S = 10.0
+IDENTITY_KEYS_TTL_S = 10.0
 """A new key version may be missing for this long, and a deleted one may still be served."""
+SIGNING_SECRETS_TTL_S = 30.0
+"""A new secret may be missing for this long, and a replaced one may still be valid."""
 RETRY_INTERVAL_S = 3.0
-"""Pause after a failed read: the route needs no token, and its callers must not make the console call an unreachable Vault each time."""
+"""Pause after a failed read: callers without a token must not make the console call an unreachable Vault each time."""
 READ_TIMEOUT_S = 2.0
 """How long a caller waits for a read; then it gets the last known keys."""
+SECRET_FIELDS = ("secret", "previous")
+"""Fields of the kv secret. Both are valid, so that a sender can rotate its secret."""
 
 log = structlog.get_logger()
 
@@ -39,7 +47,7 @@ class IdentityKeys:
         """Return the keys by version. Raises IdentityKeysUnavailable if none was ever read."""
         try:
             async with asyncio.timeout(READ_TIMEOUT_S):
-                return await self._cache.get(JOBS_KEY, max_age_s=CACHE_TTL_S, retry_s=RETRY_INTERVAL_S)
+                return await self._cache.get(JOBS_KEY, max_age_s=IDENTITY_KEYS_TTL_S, retry_s=RETRY_INTERVAL_S)
         except (TimeoutError, JustEnoughError) as error:
             keys = self._cache.last(JOBS_KEY)
             if keys is None:
@@ -56,4 +64,31 @@ class IdentityKeys:
             raise
         if not keys:
             raise IdentityKeysUnavailable(f"the key {name} has no version; run `justenough vault setup`")
+        return keys
+
+
+class SigningSecretUnavailable(RetryLater):
+    """A signing secret cannot be read now, so no delivery can be verified or signed. Unauthenticated senders see the message."""
+
+
+class SigningSecrets:
+    """The keys of each trigger and each webhook, by the path of its secret."""
+
+    def __init__(self, vault: ConsoleVault) -> None:
+        self._vault = vault
+        self._cache = SingleFlightCache(self._read, forget_after_s=SIGNING_SECRETS_TTL_S)
+
+    async def keys_of(self, path: str) -> tuple[bytes, ...]:
+        """Return the keys in a secret, the current one first. Raises SigningSecretUnavailable."""
+        return await self._cache.get(path, max_age_s=SIGNING_SECRETS_TTL_S, retry_s=RETRY_INTERVAL_S)
+
+    async def _read(self, path: str) -> tuple[bytes, ...]:
+        try:
+            fields = await to_thread.run_sync(self._vault.secret_fields, path, abandon_on_cancel=True)
+            keys = tuple(parse_signing_secret(fields[name]) for name in SECRET_FIELDS if name in fields)
+            if not keys:
+                raise SigningSecretUnavailable(f"{path} has no field `secret`")
+        except (JustEnoughError, ValueError) as error:
+            log.warning("a signing secret cannot be read", path=path, error=type(error).__name__, why=str(error)[:300])
+            raise SigningSecretUnavailable("deliveries cannot be verified now; send it again later") from None
         return keys
