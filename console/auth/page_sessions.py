@@ -101,7 +101,7 @@ class PageSessions:
         over = self._why_over(row)
         person = None if over else await self._people.person(row.person)
         if person is None:
-            why = over or "your login is no longer known here, or is disabled"
+            why = over or "your login no longer exists or is disabled"
             await self._end(key, row, why)
             raise NoSession(why)
         await to_thread.run_sync(lambda: self._verify_token(key, row, by_person=by_person))
@@ -130,7 +130,7 @@ class PageSessions:
         if key == session.row.key:
             await self.end(session)
             return
-        why = "you ended this login from another one"
+        why = "you ended this session from another one"
         if await to_thread.run_sync(lambda: self._store.page_sessions.end(session.person.id, self._now(), key=key, why=why)):
             log.info("logout", name=session.row.name, why=why)
 
@@ -186,7 +186,7 @@ class PageSessions:
             raise self._end_row(row, "this login was ended in Vault")
         if token.entity != row.person:
             # Anyone with write access to the store can change the person of a row. Only Vault knows whose token it is.
-            raise self._end_row(row, "this login belongs to a different person than the session")
+            raise self._end_row(row, "this login belongs to another person than the session")
         if more := token.policies - self._allowed_policies:
             # The token is not used again, and expires by itself.
             raise self._end_row(row, f"this login has policies that the pages do not allow: {', '.join(sorted(more))}")

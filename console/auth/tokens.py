@@ -54,7 +54,7 @@ class TokenVerifier:
         self._vault = vault
         self._mounts = settings.people_mounts
         self._keys = VaultJwks(f"{vault.address}/v1/identity/oidc/.well-known/keys", client)
-        # iat is required too: without it the lifetime of a token is unknown.
+        # iat is also required: without it the lifetime of a token is unknown.
         self._claims = jwt.JWTClaimsRegistry(
             now=lambda: int(now()),
             leeway=CLOCK_LEEWAY_S,

@@ -29,7 +29,7 @@ class StreamAuthorization:
     """The current listeners. One per console, on its event loop."""
 
     def __init__(self, person: Callable[[str], Awaitable[Person | None]], tiers: Callable[[], Awaitable[Tiers]]) -> None:
-        self._person, self._tiers = person, tiers
+        self._person, self._tiers, self._now = person, tiers, time.time
         self._callers: dict[str, dict[EndStream, Caller]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -65,5 +65,5 @@ class StreamAuthorization:
             else:
                 checked_at = time.monotonic()
             for end_stream, caller in [*self._callers.get(person, {}).items()]:
-                if time.time() >= caller.expires or caller.person != current or caller.roles != roles:
+                if self._now() >= caller.expires or caller.person != current or caller.roles != roles:
                     end_stream()

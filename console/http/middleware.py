@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 
 class EdgeMiddleware:
-    """The outermost middleware: adds headers, logs requests without query and body, answers unexpected errors."""
+    """The outermost middleware: adds headers, logs requests without query and body, responds to unexpected errors."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

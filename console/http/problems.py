@@ -117,7 +117,7 @@ def problem_response(
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Make an application answer every error with a problem."""
+    """Make an application respond to every error with a problem."""
     app.add_exception_handler(JustEnoughError, _handle_error)
     app.add_exception_handler(RequestValidationError, _handle_error)
     app.add_exception_handler(HTTPException, handle_http_error)

@@ -73,7 +73,7 @@ def _read_dashboard(console: Console, caller: Caller) -> DashboardData:
     everyones = InboxFilter(caller.person.id, caller.tier, mine=None, only=caller.requester_filter)
     return DashboardData(
         standing=standing,
-        course=console.dashboard.trend(),
+        course=console.dashboard.course(),
         overdue=_visible_overdue(console, caller, standing),
         waiting=tuple(one.request for one in store.inbox.items(everyones, limit=MAX_ITEMS)) if standing.open_requests else (),
         reviews=store.reviews.list(limit=MAX_ITEMS).items if caller.can_read_all and standing.open_reviews else (),

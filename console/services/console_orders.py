@@ -1,4 +1,4 @@
-"""The console's own orders, for events of triggers and occasions of schedules: signs and records each once. Starts nothing. Blocking, for a thread.
+"""The console's own orders, for events of triggers and occasions of schedules: signs and records each once. Starts no jobs. Blocking, for a thread.
 
 The worker accepts an order signed here only if its own configuration names the same job.
 """

@@ -32,7 +32,7 @@ class DashboardFigures:
             "now", lambda: self._store.dashboard.current_counts(datetime.now(UTC)), max_age_s=COUNTS_TTL_S, version=position
         )
 
-    def trend(self) -> PeriodTrend:
+    def course(self) -> PeriodTrend:
         """Return the trend of the last 24 hours, read at most TREND_TTL_S ago."""
         until = datetime.now(UTC)
         return self._trends.get(

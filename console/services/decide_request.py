@@ -177,8 +177,8 @@ def _require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: Job
         raise Conflict("you have answered this request already")
     if view.state is not RequestState.PENDING:
         last = view.approvals[-1] if view.approvals else None
-        answered_by = f": {last.approver} answered at {last.at:%Y-%m-%d %H:%M:%S} UTC" if last else ""
-        raise Conflict(f"the request is {view.state.value}, not pending{answered_by}")
+        decided_by = f": {last.approver} decided it at {last.at:%Y-%m-%d %H:%M:%S} UTC" if last else ""
+        raise Conflict(f"the request is {view.state.value}, not pending{decided_by}")
     if not breaks_glass and caller.tier < view.current_tier:
         raise Forbidden(missing_group_text(groups))
 

@@ -66,7 +66,7 @@ def create_delegation(deps: Deps, caller: Caller, body: SignedBody) -> Delegatio
 
 
 def end_delegation(deps: Deps, caller: Caller, delegation: str) -> DelegationView:
-    """End one of the caller's own delegations and return it. Raises NotFound, Forbidden, Conflict if it has ended."""
+    """End one of the caller's own delegations and return it. Raises NotFound, Forbidden, Conflict if it was already ended."""
     view = _delegation_view(deps, delegation)
     if view.person_id != caller.person.id:
         raise Forbidden("only the person who made a delegation can end it")

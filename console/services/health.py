@@ -99,7 +99,7 @@ class HealthMonitor:
             _run_check("workers", self._check_workers),
             _run_check("sweep", self._check_sweeps),
         )
-        # A late sweep does not make the installation less ready, so it is reported separately. An unknown one counts as late.
+        # A late sweep does not make the installation less ready, so it is reported separately. An unknown sweep counts as late.
         return HealthReport(
             checks=(store, temporal, vault, workers), overdue=overdue, sweep=sweep or Sweeps(late=True), at=datetime.now(UTC)
         )

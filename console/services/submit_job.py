@@ -28,7 +28,8 @@ from justenough.domain.jobs.credentials import HeldAccess
 from justenough.domain.jobs.spec import JobSpec, checked_spec
 from justenough.domain.jobs.states import JobState
 from justenough.domain.policy.cedar_request import Clock
-from justenough.domain.policy.dry_run import PolicyEvaluator, dry_run_spec
+from justenough.domain.policy.dry_run import PolicyEvaluator
+from justenough.domain.policy.dry_run import dry_run_spec as steps_of
 from justenough.domain.policy.engine import JobFacts
 from justenough.domain.readmodel.views import JobView
 from justenough.services.dependencies import Deps
@@ -86,7 +87,7 @@ def dry_run(deps: Deps, person: Person, body: NewJob) -> DryRun:
     facts = JobFacts(id=body.id or "dry-run", spec=spec, requester=person.id, requester_groups=person.groups)
     touched = inherit_touched(deps, body.parent, HeldAccess())
     rules = PolicyEvaluator(current.policies, current.catalog, current.tiers.top)
-    steps = dry_run_spec(rules, facts, clock=Clock.at(deps.now()), held=touched)
+    steps = steps_of(rules, facts, clock=Clock.at(deps.now()), held=touched)
     return DryRun(requests=tuple(DryRequest.of(step.access, step.decision) for step in steps))
 
 

@@ -70,7 +70,7 @@ class ScheduleStatus:
     """Who paused it and why."""
     next: tuple[datetime, ...]
     missed: int
-    """Occasions that Temporal was too late for."""
+    """Occasions that Temporal missed because it was too late."""
 
 
 TakeOccasion = Callable[[ScheduleOccasion], Awaitable[str]]

@@ -22,7 +22,7 @@ KEEP_ALIVE_INTERVAL_S = 15.0
 """After this long without an event a comment is sent, because proxies close silent connections after about a minute."""
 RETRY_MS = 2_000
 BEGIN_HEADER = "Last-Event-ID"
-"""Response header with the position where the stream begins, so that a client that has received nothing yet can still resume there."""
+"""Response header with the position where the stream begins, so that a client without any event can resume there."""
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["events"])
 

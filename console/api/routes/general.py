@@ -6,8 +6,8 @@ from fastapi import APIRouter
 
 from console.api.dependencies import Anyone, AuthenticatedRoute, Member
 from console.http.dependencies import TheConsole
-from justenough.domain.catalog.loader import Resource
 from justenough.domain.catalog.mcp_upstreams import UpstreamTool
+from justenough.domain.catalog.models import Resource
 from justenough.domain.contracts.workflow_messages import SweepReport
 from justenough.domain.core.base_model import Message
 from justenough.domain.tools.definitions import Tool
@@ -23,7 +23,7 @@ class Whoami(Message):
     groups: tuple[str, ...]
     roles: tuple[str, ...]
     tier: int
-    """The highest tier they may answer for; 0 for none."""
+    """The highest tier at which they may decide; 0 for none."""
     installation: str
 
 
@@ -35,7 +35,7 @@ class ActionView(Message):
     data_scope: tuple[str, ...]
     lock: str
     space: bool
-    """Whether the job gets a space of its own, which is dropped when the job's access ends."""
+    """Whether the job gets its own space in the target, which is dropped when its access ends."""
 
 
 class ResourceView(Message):
@@ -81,7 +81,7 @@ class WithheldView(Message):
     upstream: str
     """An MCP server of the catalog."""
     why: str
-    """Why none of its tools is offered."""
+    """Why its tools are not offered."""
 
 
 class CatalogView(Message):

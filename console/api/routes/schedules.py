@@ -67,13 +67,13 @@ class ScheduleView(Message):
     note: str | None
     """Who paused it, and why."""
     next: tuple[datetime, ...]
-    """When it is due next; a paused schedule launches nothing at these times."""
+    """The next occasions; a paused schedule launches no job at these times."""
     missed: int | None
-    """Occasions that Temporal was too late for, since the schedule was created."""
+    """Occasions that Temporal missed because it was too late, since the schedule was created."""
     jobs: tuple[Launched, ...]
     """Newest first."""
     skipped: tuple[str, ...]
-    """Occasions at which nothing was launched because the newest job had not ended."""
+    """Occasions at which no job was launched because the newest one had not ended."""
     problem: str | None
     """Why the status is unknown, or why Temporal differs from triggers.yaml."""
 

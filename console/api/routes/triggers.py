@@ -1,4 +1,4 @@
-"""Incoming events: one signed CloudEvent per request launches the job of a trigger. Needs no token; an unsigned delivery learns nothing."""
+"""Incoming events: one signed CloudEvent per request launches the job of a trigger. Needs no token; senders without a valid signature get no details."""
 
 from __future__ import annotations
 

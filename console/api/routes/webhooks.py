@@ -100,7 +100,7 @@ async def list_deliveries(
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[DeliveryView]:
-    """List failed deliveries, the newest event first. Successful ones are not kept."""
+    """List failed deliveries, the newest event first. Successful ones are not recorded."""
     await _find_subscription(console, name)
     return await to_thread.run_sync(lambda: console.deps.store.outbox.deliveries(name, state=state, limit=limit, cursor=cursor))
 
