@@ -50,10 +50,7 @@ class ResourceView(Message):
     @classmethod
     def of(cls, name: str, resource: Resource) -> ResourceView:
         """Return the view of a resource of the catalog."""
-        actions = tuple(
-            ActionView(action=action.value, **terms.model_dump(include=set(ActionView.model_fields), mode="json"))
-            for action, terms in resource.actions.items()
-        )
+        actions = tuple(ActionView.model_validate({**dict(terms), "action": action.value}) for action, terms in resource.actions.items())
         terms = resource.model_dump(include={"title", "environment", "external", "owner"})
         return cls(name=name, sensitivity=resource.sensitivity.name.lower(), actions=actions, **terms)
 
