@@ -1,1 +1,1 @@
-"""What people touch: the API, its gateway to Temporal, and the command line."""
+"""The console: REST API, pages, event delivery, its Temporal client, and the command line."""

@@ -14,11 +14,11 @@ from justenough.adapters.runtime import gc_tuning
 from justenough.adapters.runtime.logging_setup import configure_logs
 
 DRAIN_TIMEOUT_S = 5
-"""How long open responses, mostly streams, may continue when the console stops."""
+"""How long open responses, mostly streams, may continue after the console is told to stop."""
 MAX_CONNECTIONS = 4_000
-"""At the same time: listeners, which hold one connection each, and requests."""
+"""Concurrent connections: one per listener, and those of requests."""
 RESERVED_DESCRIPTORS = 256
-"""File descriptors for everything else: store, logs, Vault, Temporal."""
+"""File descriptors for the store, logs, Vault and Temporal."""
 
 
 def main() -> None:
@@ -31,13 +31,14 @@ def main() -> None:
 def _connection_limit() -> int:
     """Return how many connections to allow. Each takes a file descriptor, so raise the soft limit as far as needed and possible."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = hard if hard != resource.RLIM_INFINITY else MAX_CONNECTIONS + RESERVED_DESCRIPTORS
-    if soft != resource.RLIM_INFINITY and soft < min(most, MAX_CONNECTIONS + RESERVED_DESCRIPTORS):
-        soft = min(most, MAX_CONNECTIONS + RESERVED_DESCRIPTORS)
+    if soft == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    needed = MAX_CONNECTIONS + RESERVED_DESCRIPTORS
+    possible = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
+    if soft < possible:
+        soft = possible
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return (
-        MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(RESERVED_DESCRIPTORS, min(MAX_CONNECTIONS, soft - RESERVED_DESCRIPTORS))
-    )
+    return max(RESERVED_DESCRIPTORS, min(MAX_CONNECTIONS, soft - RESERVED_DESCRIPTORS))
 
 
 async def _serve(settings: Settings) -> None:

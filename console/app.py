@@ -1,4 +1,4 @@
-"""Builds the web application: routes, errors, middleware, OpenAPI. `console.startup` makes the parts that it serves."""
+"""Builds the web application: routes, errors, middleware, OpenAPI. `console.startup` builds the console that it serves."""
 
 from __future__ import annotations
 
@@ -15,45 +15,36 @@ from console.api.dependencies import BEARER
 from console.api.openapi import openapi_document
 from console.api.routes import (
     bundles,
-    catalog,
-    claims,
     credentials,
     delegations,
     events,
+    general,
     health,
     jobs,
     ledger,
-    reports,
     requests,
-    reviews,
     schedules,
-    sweep,
     triggers,
     usage_analysis,
     webhooks,
     wellknown,
-    whoami,
 )
-from console.concurrency.background import run_in_background
+from console.concurrency.loops import run_in_background
 from console.http import problems
 from console.http.middleware import BodyLimitMiddleware, EdgeMiddleware
-from console.outbox import run_dispatcher
 from console.pages.routers import ROUTERS, show_problems
-from console.schedule_runner import run_occasions
 from console.services.console import Console
-from console.services.reconciler import run_reconciler
+from console.services.job_starter import run_occasions, run_reconciler
 
-TITLE = "JustEnough"
 API_PREFIX = "/api/v1"
+ROUTES = (general, bundles, jobs, requests, delegations, credentials, ledger, events, usage_analysis, schedules, webhooks)
+"""The routes of the API that need a token, in the order of the OpenAPI document."""
 COMMON_PROBLEMS = problems.problem_responses(401, 403, 422, 500, 503)
-"""The problems of every API route; its path and its body may add more."""
+"""The problems of every API route; `openapi.py` adds those that depend on its path and body."""
 
 
 def create_app(console: Console) -> FastAPI:
-    """Return the application that serves a console.
-
-    While it serves, it also starts jobs that were recorded but never started, launches the jobs of schedules, and delivers events.
-    """
+    """Return the application that serves a console. While it serves, it also starts pending jobs, runs schedules and delivers events."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -61,7 +52,7 @@ def create_app(console: Console) -> FastAPI:
             run_in_background(run_reconciler(console.deps, console.gateway)),
             run_in_background(console.schedule_sync.run()),
             run_in_background(run_occasions(console)),
-            run_in_background(run_dispatcher(console.dispatcher)),
+            run_in_background(console.dispatcher.run()),
         ):
             yield
         await console.dispatcher.close()
@@ -70,7 +61,7 @@ def create_app(console: Console) -> FastAPI:
 
     pages = console.deps.settings.pages == "on"
     app = FastAPI(
-        title=TITLE,
+        title="JustEnough",
         version=version("justenough"),
         routes=list(build_routes(pages=pages)),
         lifespan=lifespan,
@@ -94,25 +85,8 @@ def create_app(console: Console) -> FastAPI:
 def build_routes(*, pages: bool) -> tuple[BaseRoute, ...]:
     """Return every route, built once per process. Routes hold no console; each reads it from the app of its request."""
     api = APIRouter(dependencies=[Depends(BEARER)], responses=COMMON_PROBLEMS)
-    for part in (
-        whoami,
-        catalog,
-        sweep,
-        bundles,
-        jobs,
-        requests,
-        claims,
-        reviews,
-        delegations,
-        credentials,
-        ledger,
-        reports,
-        events,
-        usage_analysis,
-        schedules,
-        webhooks,
-    ):
-        api.include_router(part.router)
+    for routes in ROUTES:
+        api.include_router(routes.router)
     root = APIRouter(generate_unique_id_function=lambda route: route.name)
     # With the prefix given here, FastAPI does not build each route a second time to check for empty paths.
     root.include_router(api, prefix=API_PREFIX)
@@ -126,4 +100,4 @@ def build_routes(*, pages: bool) -> tuple[BaseRoute, ...]:
 @cache
 def build_document(*, pages: bool) -> dict[str, Any]:
     """Return the OpenAPI document of the routes, built once per process."""
-    return openapi_document(title=TITLE, version=version("justenough"), routes=build_routes(pages=pages))
+    return openapi_document(build_routes(pages=pages))

@@ -1,4 +1,4 @@
-"""Builds a console from the settings, and closes it. No routes, no rules."""
+"""Builds the parts of a console from the settings, and closes them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ import httpx
 from anyio import to_thread
 
 from console.auth.cookies import PageCookies
-from console.auth.identity_keys import IdentityKeys
 from console.auth.login_throttle import LoginThrottle
 from console.auth.page_sessions import PageSessions
 from console.auth.tokens import TokenVerifier
 from console.auth.vault_directory import ConsoleVault
+from console.auth.vault_keys import IdentityKeys, SigningSecrets
 from console.events.live_feed import LiveFeed
-from console.events.sse_encoding import SseEncoder
+from console.events.server_sent_events import SseEncoder
 from console.events.stream_authorization import StreamAuthorization
-from console.outbox import Dispatcher
-from console.outbox.signing_secrets import SigningSecrets
+from console.outbox.dispatcher import Dispatcher
 from console.services.background_reads import BackgroundReads
 from console.services.console import Console
 from console.services.dashboard import DashboardFigures
@@ -35,7 +34,6 @@ from justenough.adapters.targets.postgres import TargetInspector
 from justenough.services.dependencies import Deps
 
 MAX_THREADS = 64
-"""Blocking calls to the store or Vault at the same time."""
 
 
 @asynccontextmanager
@@ -45,14 +43,17 @@ async def build_console(settings: Settings) -> AsyncIterator[Console]:
     store = Store(settings.store_url)
     await to_thread.run_sync(store.migrate)
     vault = ConsoleVault(settings)
-    # `${X}` in the catalog is not expanded: only the worker needs the addresses.
+    # `${X}` in the catalog is not expanded, because only the worker needs these values.
     config = ConfigFolder(settings.config)
     targets = TargetInspector(vault, lambda: config.current().catalog, installation=settings.installation)
     deps = Deps(settings=settings, store=store, vault=vault, config=config, targets=targets)
     gateway = await TemporalGateway.connect(settings)
     secrets = SigningSecrets(vault)
     try:
-        async with _vault_client(settings) as client:
+        # For Vault's public endpoints, keys and health. Ignores proxies and .netrc, because the settings name Vault's address.
+        headers = {"X-Vault-Namespace": settings.vault_namespace} if settings.vault_namespace else {}
+        verify = ssl.create_default_context(cafile=str(settings.vault_cacert)) if settings.vault_cacert else True
+        async with httpx.AsyncClient(headers=headers, verify=verify, trust_env=False, follow_redirects=False) as client:
             people = TokenVerifier(vault, settings, client)
             yield Console(
                 deps=deps,
@@ -69,7 +70,7 @@ async def build_console(settings: Settings) -> AsyncIterator[Console]:
                 sessions=PageSessions(store=store, vault=vault, people=people, settings=settings),
                 login_throttle=LoginThrottle(),
                 cookies=PageCookies(settings),
-                # In a thread, because it sometimes reads files.
+                # In a thread, because reading the configuration sometimes reads files.
                 stream_authorization=StreamAuthorization(people.person, partial(to_thread.run_sync, lambda: config.current().tiers)),
                 sse_encoder=SseEncoder(settings.installation),
                 dispatcher=Dispatcher(deps, secrets),
@@ -77,10 +78,3 @@ async def build_console(settings: Settings) -> AsyncIterator[Console]:
     finally:
         vault.close()
         store.close()
-
-
-def _vault_client(settings: Settings) -> httpx.AsyncClient:
-    """Return a client for Vault's public endpoints: keys and health. It ignores proxies and .netrc, since the settings name Vault's address."""
-    headers = {"X-Vault-Namespace": settings.vault_namespace} if settings.vault_namespace else {}
-    verify = ssl.create_default_context(cafile=str(settings.vault_cacert)) if settings.vault_cacert else True
-    return httpx.AsyncClient(headers=headers, verify=verify, trust_env=False, follow_redirects=False)

@@ -14,12 +14,12 @@ from console.auth.authorization import Caller, Role
 from console.http.dependencies import reject_nul
 from console.services.console import Console
 
-# Only for OpenAPI: the header itself is read before the body is, by AuthenticatedRoute.
+# Only for OpenAPI: AuthenticatedRoute reads the header before the body is read.
 BEARER = HTTPBearer(auto_error=False, bearerFormat="JWT", description="An identity token of audience je-console, signed by Vault")
 
 
 class AuthenticatedRoute(APIRoute):
-    """Authenticates the caller before it reads the body, so that a stranger's input is never parsed."""
+    """Authenticates the caller before it reads the body, so that input without a valid token is never parsed."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return FastAPI's handler, which finds the caller in the request's state."""
@@ -28,7 +28,7 @@ class AuthenticatedRoute(APIRoute):
         async def handle_authenticated(request: Request) -> Response:
             console: Console = request.app.state.console
             identity = await console.token_verifier.verify(request.headers.get("authorization"))
-            # In a thread: it sometimes reads files.
+            # In a thread, because reading the configuration sometimes reads files.
             tiers = (await to_thread.run_sync(console.deps.config.current)).tiers
             request.state.caller = Caller(person=identity.person, tiers=tiers, expires=identity.expires)
             reject_nul(request)
@@ -51,21 +51,11 @@ def _caller_with(*roles: Role) -> Callable[[Request], Coroutine[Any, Any, Caller
 
 Anyone = Annotated[Caller, Depends(_caller_with())]
 """A person with a valid token."""
-
-
 Member = Annotated[Caller, Depends(_caller_with(*Role))]
 """A person with at least one role."""
-
-
 Launcher = Annotated[Caller, Depends(_caller_with(Role.LAUNCH))]
-
-
 Approver = Annotated[Caller, Depends(_caller_with(Role.APPROVE))]
-
-
 Reader = Annotated[Caller, Depends(_caller_with(Role.APPROVE, Role.READ, Role.BREAK_GLASS))]
 """A person who may read everything."""
-
-
 Stopper = Annotated[Caller, Depends(_caller_with(Role.LAUNCH, Role.APPROVE))]
 """A person who may revoke a credential."""

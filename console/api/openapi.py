@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 from fastapi.openapi.utils import get_openapi
@@ -62,10 +62,10 @@ EVENT_SCHEMA: Json = {
 """One item of an event stream; FastAPI generates this only for its own stream class."""
 
 
-def openapi_document(*, title: str, version: str, routes: Sequence[BaseRoute]) -> Json:
+def openapi_document(routes: tuple[BaseRoute, ...]) -> Json:
     """Return the OpenAPI document of these routes."""
     tags = [{"name": name, "description": text} for name, text in TAGS.items()]
-    document = get_openapi(title=title, version=version, routes=routes, description=DESCRIPTION, tags=tags)
+    document = get_openapi(title="JustEnough", version=version("justenough"), routes=routes, description=DESCRIPTION, tags=tags)
     for path, operations in document["paths"].items():
         for operation in operations.values():
             _complete_operation(operation, has_id="{" in path)

@@ -28,7 +28,7 @@ class Caller:
 
     @property
     def tier(self) -> int:
-        """The highest tier they may answer for; 0 for none."""
+        """The highest tier at which they may decide; 0 for none."""
         return self.tiers.tier_of(self.person.groups)
 
     @property
@@ -43,7 +43,7 @@ class Caller:
 
     @property
     def requester_filter(self) -> str | None:
-        """The requester whose jobs they may read; None for everyone's."""
+        """The requester whose jobs they may read; None for all jobs."""
         return None if self.can_read_all else self.person.id
 
     def can_read_jobs_of(self, requester_id: str) -> bool:
@@ -75,6 +75,6 @@ def answering_groups(tier: int, tiers: Tiers) -> frozenset[str]:
 
 
 def missing_group_text(groups: Iterable[str]) -> str:
-    """Return the message that names the groups of which one is needed."""
+    """Return the message that a person needs one of these groups."""
     named = ", ".join(sorted(set(groups)))
     return f"needs one of the groups: {named}" if named else "no group has this right (approvals.yaml)"

@@ -1,4 +1,4 @@
-"""Limits login attempts per name and per address. Counts in the memory of one console, with a bound. Messages contain no names."""
+"""Limits login attempts per name and per address. Keeps a bounded number of counters in the memory of one console. Messages contain no names."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from justenough.domain.core.errors import GiveUp
 
 WINDOW_S = 15 * 60.0
-"""How long a failed attempt counts: as long as OpenBao locks a name after five wrong passwords."""
+"""How long a failed attempt counts: as long as OpenBao locks a login name after five wrong passwords."""
 MAX_TRIES_PER_NAME = 5
 IPV6_NETWORK_BITS = 64
-"""IPv6 addresses are counted by network: one host can use any address of its own."""
+"""IPv6 addresses are counted by network, because one host can use any address in its network."""
 MAX_TRIES_PER_ADDRESS = 50
 """Several people may share one address."""
 MAX_KEYS = 20_000
@@ -26,7 +27,7 @@ class TooManyTries(GiveUp):
 
 
 class LoginThrottle:
-    """Counts attempts that failed or are not answered yet, so that concurrent attempts do not get around the limit. For one event loop."""
+    """Counts attempts that failed or are still pending, so that concurrent attempts cannot exceed the limit. For one event loop."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -37,10 +38,12 @@ class LoginThrottle:
         return len(self._tries)
 
     def record_try(self, name: str, address: str) -> None:
-        """Count an attempt. Raises TooManyTries, and then counts nothing."""
+        """Count an attempt. Raises TooManyTries without counting it."""
         keys = _keys(name, address)
         for key, limit in keys.items():
-            recent = self._recent_tries(key)
+            recent = self._tries.get(key, deque())
+            while recent and self._clock() - recent[0] >= WINDOW_S:
+                recent.popleft()
             if len(recent) >= limit:
                 minutes = math.ceil((recent[0] + WINDOW_S - self._clock()) / 60)
                 raise TooManyTries(f"too many login attempts; try again in {minutes} min")
@@ -57,7 +60,7 @@ class LoginThrottle:
         self._drop_last_try(by_address)
 
     def undo_try(self, name: str, address: str) -> None:
-        """Uncount an attempt that Vault did not answer."""
+        """Stop counting an attempt that Vault did not answer."""
         for key in _keys(name, address):
             self._drop_last_try(key)
 
@@ -65,23 +68,13 @@ class LoginThrottle:
         if tries := self._tries.get(key):
             tries.pop()
 
-    def _recent_tries(self, key: str) -> deque[float]:
-        tries = self._tries.get(key, deque())
-        while tries and self._clock() - tries[0] >= WINDOW_S:
-            tries.popleft()
-        return tries
-
 
 def _keys(name: str, address: str) -> dict[str, int]:
-    return {f"name {name.casefold()}": MAX_TRIES_PER_NAME, f"address {_network(address)}": MAX_TRIES_PER_ADDRESS}
-
-
-def _network(address: str) -> str:
-    try:
+    """Return the keys that an attempt counts under, each with its limit."""
+    network = address
+    with suppress(ValueError):
         ip = ip_address(address)
-    except ValueError:
-        return address
-    if not isinstance(ip, IPv6Address):
-        return address
-    # A dual-stack socket shows IPv4 as a mapped address; its network would be all of IPv4.
-    return str(ip.ipv4_mapped or ip_network((int(ip), IPV6_NETWORK_BITS), strict=False))
+        if isinstance(ip, IPv6Address):
+            # A dual-stack socket reports IPv4 as a mapped address; its /64 network would be all of IPv4.
+            network = str(ip.ipv4_mapped or ip_network((int(ip), IPV6_NETWORK_BITS), strict=False))
+    return {f"name {name.casefold()}": MAX_TRIES_PER_NAME, f"address {network}": MAX_TRIES_PER_ADDRESS}

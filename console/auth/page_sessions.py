@@ -1,7 +1,7 @@
-"""Page sessions: started by a Vault login, carried by a cookie, ended by logout, by time, or when the person is disabled.
+"""Page sessions: a Vault login starts one, a cookie identifies it, and it ends by logout, by time, or when the person is disabled.
 
-The cookie is 32 random bytes. The store has its hash and the login's Vault token, encrypted with a key that also needs the cookie: without the
-browser, neither the store nor the console's own Vault login nor both together decrypt it.
+The cookie is 32 random bytes. The store has its hash and the login's Vault token, encrypted with a key that depends on the cookie: without the
+cookie, even the store and the console's own Vault login together cannot decrypt the token.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import NoReturn
 
 import structlog
 from anyio import to_thread
@@ -33,28 +32,11 @@ from justenough.domain.core.errors import GiveUp, RetryLater, Unauthenticated
 from justenough.domain.core.secret import Secret
 
 FRESH_LOGIN_AGE = timedelta(minutes=5)
-"""How long a login counts as fresh."""
-
-
 LAST_USE_WRITE_INTERVAL = timedelta(minutes=1)
-"""A session's last use is written at most this often."""
-
-
 ENDED_ROW_RETENTION = timedelta(days=7)
-"""How long rows of ended sessions are kept after their maximum lifetime."""
-
-
+"""How long rows of ended sessions stay in the store after their maximum lifetime."""
 ALWAYS_ALLOWED_POLICIES = frozenset({"default", "je-person"})
-
-
-PERSON_UNKNOWN_TEXT = "your login is no longer known here, or is disabled"
-
-
 LOGGED_OUT_EVERYWHERE_TEXT = "you logged out everywhere"
-
-
-OTHER_PERSONS_LOGIN = "this login belongs to another person than the session"
-
 
 log = structlog.get_logger()
 
@@ -86,7 +68,11 @@ class PageSessions:
         Raises UnknownPerson, TokenTooPowerful, TokenTooWeak, RetryLater; the token is then revoked.
         """
         try:
-            person = await self.person_of(entry)
+            person = await self._people.person(entry.entity)
+            if person is None:
+                raise UnknownPerson("this login belongs to no active person on one of the people mounts")
+            if more := entry.policies - self._allowed_policies:
+                raise TokenTooPowerful(f"this login has policies that the pages do not allow: {', '.join(sorted(more))}")
             key = await to_thread.run_sync(self._store_session, entry, name or person.name, method)
         except (GiveUp, RetryLater):
             await self.end_token(entry.token)
@@ -94,24 +80,15 @@ class PageSessions:
         log.info("login", name=name or person.name, how=method.value)
         return key
 
-    async def person_of(self, entry: LoginResult) -> Person:
-        """Return the person of a login. Raises UnknownPerson, TokenTooPowerful."""
-        person = await self._people.person(entry.entity)
-        if person is None:
-            raise UnknownPerson("JustEnough knows no person for this login")
-        if more := entry.policies - self._allowed_policies:
-            raise TokenTooPowerful(f"this login has policies that the pages do not allow: {', '.join(sorted(more))}")
-        return person
-
     async def end_token(self, token: Secret) -> None:
         """Revoke a token. If Vault is away, the token expires by itself."""
         try:
             await to_thread.run_sync(user_login.revoke_token, self._vault, token)
         except (RetryLater, VaultRefused):
-            log.warning("a token could not be revoked now, and expires by itself")
+            log.warning("a page session's token could not be revoked; it expires by itself")
 
     async def session_of(self, cookie: str | None, *, by_person: bool = True) -> ActiveSession:
-        """Return the session of a cookie. `by_person=False` is for requests that an open page makes by itself: they do not prolong the session.
+        """Return the session of a cookie. `by_person=False` is for requests that an open page sends by itself: they do not extend the session.
 
         Raises NoSession with the reason, RetryLater if Vault or the store is away.
         """
@@ -121,13 +98,12 @@ class PageSessions:
             raise NoSession("you are not logged in")
         if row.ended_at is not None:
             raise NoSession(row.ended_why or "this login was ended")
-        if over := self._why_over(row):
-            await self._end(key, row, over)
-            raise NoSession(over)
-        person = await self._people.person(row.person)
+        over = self._why_over(row)
+        person = None if over else await self._people.person(row.person)
         if person is None:
-            await self._end(key, row, PERSON_UNKNOWN_TEXT)
-            raise NoSession(PERSON_UNKNOWN_TEXT)
+            why = over or "your login no longer exists or is disabled"
+            await self._end(key, row, why)
+            raise NoSession(why)
         await to_thread.run_sync(lambda: self._verify_token(key, row, by_person=by_person))
         fresh = row.fresh_at is not None and self._now() - row.fresh_at < FRESH_LOGIN_AGE
         return ActiveSession(key, row, person, fresh, row.created_at + self._max_lifetime)
@@ -136,7 +112,7 @@ class PageSessions:
         """Accept another login of the same person as proof that they are present. Raises WrongPerson."""
         await self.end_token(entry.token)
         if entry.entity != session.person.id:
-            raise WrongPerson("this login is another person's; log out first to continue as them")
+            raise WrongPerson("this login belongs to a different person; log out first to continue as them")
         await to_thread.run_sync(self._store.page_sessions.mark_fresh, session.row.key, self._now())
         log.info("login", name=session.row.name, how=session.row.how, fresh=True)
 
@@ -145,7 +121,7 @@ class PageSessions:
         await self._end(session.key, session.row, "you logged out")
 
     async def end_everywhere(self, session: ActiveSession) -> None:
-        """End all sessions of the person. The tokens of the other ones cannot be revoked: only their browsers can decrypt them."""
+        """End all sessions of the person. Only this session's token is revoked: decrypting the others needs their cookies."""
         await to_thread.run_sync(lambda: self._store.page_sessions.end(session.person.id, self._now(), why=LOGGED_OUT_EVERYWHERE_TEXT))
         await self._end(session.key, session.row, LOGGED_OUT_EVERYWHERE_TEXT)
 
@@ -154,7 +130,7 @@ class PageSessions:
         if key == session.row.key:
             await self.end(session)
             return
-        why = "you ended this login from another one"
+        why = "you ended this session from another one"
         if await to_thread.run_sync(lambda: self._store.page_sessions.end(session.person.id, self._now(), key=key, why=why)):
             log.info("logout", name=session.row.name, why=why)
 
@@ -183,7 +159,7 @@ class PageSessions:
             ciphertext=self._vault.seal(entry.token, key.context),
             created_at=now,
             seen_at=now,
-            # An identity provider may have reused its own session without asking for anything.
+            # An identity provider may have reused its own session without authenticating the person again.
             fresh_at=now if method is PageLoginMethod.PASSWORD else None,
         )
         self._store.page_sessions.add(row, forget_before=now - self._max_lifetime - ENDED_ROW_RETENTION)
@@ -207,32 +183,32 @@ class PageSessions:
 
         token = self._token_cache.get(row.key, read, max_age_s=CACHE_TTL_S)
         if token is None:
-            self._end_and_raise(row, "this login was ended in Vault")
-        elif token.entity != row.person:
-            # Anyone with write access to the store can change whose session a row is. Only Vault knows whose token it is.
-            self._end_and_raise(row, OTHER_PERSONS_LOGIN)
-        elif more := token.policies - self._allowed_policies:
+            raise self._end_row(row, "this login was ended in Vault")
+        if token.entity != row.person:
+            # Anyone with write access to the store can change the person of a row. Only Vault knows whose token it is.
+            raise self._end_row(row, "this login belongs to another person than the session")
+        if more := token.policies - self._allowed_policies:
             # The token is not used again, and expires by itself.
-            self._end_and_raise(row, f"this login has policies that the pages do not allow: {', '.join(sorted(more))}")
+            raise self._end_row(row, f"this login has policies that the pages do not allow: {', '.join(sorted(more))}")
         if by_person and self._now() - row.seen_at >= LAST_USE_WRITE_INTERVAL:
             self._store.page_sessions.mark_used(row.key, self._now())
-            # A mount that does not renew its tokens lets them expire.
+            # Some mounts do not renew their tokens; these tokens expire.
             with contextlib.suppress(VaultDenied, VaultRefused):
                 user_login.renew_token(self._vault, self._vault.unseal(row.ciphertext, key.context))
 
-    def _end_and_raise(self, row: PageSessionRecord, why: str) -> NoReturn:
+    def _end_row(self, row: PageSessionRecord, why: str) -> NoSession:
+        """End a session in the store and return the error that tells its person why."""
         self._store.page_sessions.end(row.person, self._now(), key=row.key, why=why)
         log.info("logout", name=row.name, why=why)
-        raise NoSession(why)
+        return NoSession(why)
 
     async def _end(self, key: SessionKey, row: PageSessionRecord, why: str) -> None:
-        # The row first: the cookie is worthless from here on, even if Vault fails.
-        await to_thread.run_sync(lambda: self._store.page_sessions.end(row.person, self._now(), key=row.key, why=why))
-        log.info("logout", name=row.name, why=why)
+        # The row first: from here on the cookie is worthless, even if Vault fails.
+        await to_thread.run_sync(self._end_row, row, why)
         try:
             token = await to_thread.run_sync(self._vault.unseal, row.ciphertext, key.context)
         except (Unreadable, RetryLater):
-            log.warning("a token could not be revoked now, and expires by itself", name=row.name)
+            log.warning("a page session's token could not be revoked; it expires by itself", name=row.name)
             return
         await self.end_token(token)
 
@@ -243,7 +219,6 @@ def _hours(span: timedelta) -> str:
 
 
 SECRET_BYTES = 32
-"""Length of a cookie's secret."""
 
 
 class PageLoginMethod(StrEnum):
@@ -258,11 +233,11 @@ class NoSession(Unauthenticated):
 
 
 class WrongPerson(GiveUp):
-    """A repeated login was another person's."""
+    """A repeated login belongs to a different person."""
 
 
 class UnknownPerson(GiveUp):
-    """The login is valid, but JustEnough knows no person for it."""
+    """The login is valid, but belongs to no person that JustEnough knows."""
 
 
 class TokenTooPowerful(GiveUp):
@@ -283,7 +258,7 @@ class SessionKey:
     @classmethod
     def new(cls) -> SessionKey:
         """Return a new random key."""
-        return cls(Secret(base64.urlsafe_b64encode(secrets.token_bytes(SECRET_BYTES)).decode().rstrip("=")))
+        return cls(Secret(secrets.token_urlsafe(SECRET_BYTES)))
 
     @classmethod
     def from_cookie(cls, cookie: str) -> SessionKey:

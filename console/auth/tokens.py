@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import anyio.to_thread
@@ -23,30 +23,14 @@ from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import RetryLater, Unauthenticated
 
 AUDIENCE = "je-console"
-
-
 ALGORITHMS = frozenset({"EdDSA", "Ed25519", "RS256"})
-
-
 MAX_TOKEN_LIFETIME_S = 15 * 60
-
-
 CLOCK_LEEWAY_S = 10
-"""How far the clocks of Vault and console may differ."""
-
-
 MAX_TOKEN_BYTES = 8192
-
-
 KEYS_TTL_S = 300.0
-
-
 KEYS_RETRY_INTERVAL_S = 3.0
-"""Pause between two reads for an unknown key id: foreign tokens must not make the console call Vault each time."""
-
-
+"""Shortest time between two reads for unknown key ids: tokens of other issuers must not make the console call Vault each time."""
 KEYS_TIMEOUT_S = 5.0
-
 
 log = structlog.get_logger()
 
@@ -55,14 +39,12 @@ class KeysUnavailable(RetryLater):
     """Vault's public keys cannot be read now, so no token can be verified."""
 
 
+@dataclass(frozen=True, slots=True)
 class AuthenticatedPerson:
     """A verified caller: the person, and when their token expires (seconds since the epoch)."""
 
-    __slots__ = ("expires", "person")
-
-    def __init__(self, person: Person, expires: float) -> None:
-        self.person = person
-        self.expires = expires
+    person: Person
+    expires: float
 
 
 class TokenVerifier:
@@ -72,7 +54,7 @@ class TokenVerifier:
         self._vault = vault
         self._mounts = settings.people_mounts
         self._keys = VaultJwks(f"{vault.address}/v1/identity/oidc/.well-known/keys", client)
-        # iat is required too: without it a token could hide how long it lives.
+        # iat is also required: without it the lifetime of a token is unknown.
         self._claims = jwt.JWTClaimsRegistry(
             now=lambda: int(now()),
             leeway=CLOCK_LEEWAY_S,
@@ -84,7 +66,7 @@ class TokenVerifier:
         )
 
     async def verify(self, authorization: str | None) -> AuthenticatedPerson:
-        """Return the person that an Authorization header identifies. Raises Unauthenticated with the reason, RetryLater if Vault does not answer."""
+        """Return the person that an Authorization header identifies. Raises Unauthenticated with the reason, RetryLater if Vault is away."""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthenticated("an identity token is required: Authorization: Bearer …")
@@ -101,23 +83,29 @@ class TokenVerifier:
         return self._vault.cached_person(entity) or await anyio.to_thread.run_sync(self._vault.person, entity, self._mounts)
 
     async def _verify_token(self, token: str) -> dict[str, Any]:
-        keys = await self._keys.key_set(_kid(token))
+        try:
+            key_id = jws.extract_compact(token.encode()).headers().get("kid")
+        except (JoseError, ValueError):
+            key_id = None
+        if not isinstance(key_id, str):
+            raise Unauthenticated("the token cannot be parsed: it must be a JWT whose header has a `kid`")
+        keys = await self._keys.key_set(key_id)
         try:
             claims = jwt.decode(token, keys, registry=_REGISTRY).claims
             self._claims.validate(claims)
         except (JoseError, ValueError) as error:
             texts = {"expired_token": "the token has expired", "bad_signature": "the token's signature is not valid"}
             claim = getattr(error, "claim", None)
-            fallback = f"the token's `{claim}` is not the one expected" if claim else "the token is not valid"
+            fallback = f"the token's `{claim}` claim is not valid for this console" if claim else "the token is not valid"
             # Without the cause, which may contain parts of the token.
             raise Unauthenticated(texts.get(getattr(error, "error", ""), fallback)) from None
         if claims["exp"] - claims["iat"] > MAX_TOKEN_LIFETIME_S + CLOCK_LEEWAY_S:
-            raise Unauthenticated(f"the token lives longer than {MAX_TOKEN_LIFETIME_S // 60} minutes")
+            raise Unauthenticated(f"the token is valid for longer than {MAX_TOKEN_LIFETIME_S // 60} minutes")
         return claims
 
 
 class VaultJwks:
-    """Vault's public keys (JWKS), read again when they are old or when a key id is not among them."""
+    """Vault's public keys (JWKS), read again after KEYS_TTL_S or for an unknown key id."""
 
     def __init__(self, url: str, client: httpx.AsyncClient) -> None:
         self._url = url
@@ -125,10 +113,10 @@ class VaultJwks:
         self._cache = SingleFlightCache(self._read)
 
     async def key_set(self, kid: str) -> KeySet:
-        """Return a set of the one key with this id. Raises Unauthenticated if Vault has no such key, KeysUnavailable if Vault cannot be asked."""
+        """Return a set of the one key with this id. Raises Unauthenticated if Vault has no such key, KeysUnavailable if Vault does not answer."""
         keys = await self._cache.get(self._url, max_age_s=KEYS_TTL_S, retry_s=KEYS_RETRY_INTERVAL_S)
         if kid not in keys:
-            # The known keys stay valid if Vault is away; only a new one cannot be learned now.
+            # If Vault is away, the known keys stay valid; only new keys are missing.
             with contextlib.suppress(KeysUnavailable):
                 keys = await self._cache.get(self._url, max_age_s=KEYS_RETRY_INTERVAL_S)
         if kid not in keys:
@@ -137,16 +125,15 @@ class VaultJwks:
 
     async def _read(self, url: str) -> dict[str, Any]:
         try:
-            answer = await self._client.get(url, timeout=KEYS_TIMEOUT_S)
-            answer.raise_for_status()
-            return {key["kid"]: key for key in answer.json()["keys"]}
+            response = (await self._client.get(url, timeout=KEYS_TIMEOUT_S)).raise_for_status()
+            return {key["kid"]: key for key in response.json()["keys"]}
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            log.warning("vault's keys could not be read", url=url, error=type(error).__name__)
+            log.warning("the public keys of Vault could not be read", url=url, error=type(error).__name__)
             raise KeysUnavailable(f"cannot read Vault's keys at {url}") from error
 
 
 class _VaultAlgorithms(jws.JWSRegistry):
-    """The algorithms that Vault signs with. Vault says `EdDSA`, the old name of Ed25519, for which joserfc would log a warning per token."""
+    """The algorithms that Vault signs with. Vault names Ed25519 `EdDSA`, for which joserfc's own registry warns about every token."""
 
     def get_alg(self, name: str) -> JWSAlgModel:
         if name not in ALGORITHMS:
@@ -155,13 +142,3 @@ class _VaultAlgorithms(jws.JWSRegistry):
 
 
 _REGISTRY = _VaultAlgorithms()
-
-
-def _kid(token: str) -> str:
-    try:
-        kid = jws.extract_compact(token.encode()).headers().get("kid")
-    except (JoseError, ValueError, json.JSONDecodeError):
-        kid = None
-    if not isinstance(kid, str):
-        raise Unauthenticated("the token is not readable")
-    return kid

@@ -18,20 +18,15 @@ from justenough.domain.integrations.job_identity import JOBS_KEY as IDENTITY_KEY
 CACHE_TTL_S = 10.0
 """How old a person's data, or a session's token, may be."""
 
-
 V = TypeVar("V")
 
 
 class VaultRightMissing(RetryLater):
-    """Vault answers, but the console lacks a right there."""
+    """Vault answers, but a policy of the console lacks a right."""
 
 
 class ConsoleVault(Vault):
-    """The console's Vault client. It logs in when first used.
-
-    It reads people and their public keys, cached for CACHE_TTL_S (the worker always reads them again), signs the orders of triggers and schedules,
-    and encrypts the Vault tokens of page sessions.
-    """
+    """The console's Vault client. It logs in when first used. People and public keys are cached for CACHE_TTL_S; the worker has no such cache."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings.vault_addr, namespace=settings.vault_namespace, cacert=settings.vault_cacert)
@@ -48,7 +43,7 @@ class ConsoleVault(Vault):
         )
 
     def person_named(self, name: str, *, like: str, people_mounts: Iterable[str]) -> Person | None:
-        """Return the person with this login name on a mount where the person `like` has a login, too."""
+        """Return the person with this login name on a mount where the person `like` also has a login."""
         mounts = tuple(people_mounts)
         return self._ask(lambda: super(ConsoleVault, self).person_named(name, like=like, people_mounts=mounts))
 
@@ -74,8 +69,8 @@ class ConsoleVault(Vault):
         """Sign a message with the console's own key."""
         return self._ask(lambda: super(ConsoleVault, self).sign_own(entity_id, message), what=f"or use the key je-sign-{entity_id}")
 
-    def signing_secrets(self, path: str) -> Mapping[str, Secret]:
-        """Read the fields of a signing secret."""
+    def secret_fields(self, path: str) -> Mapping[str, Secret]:
+        """Read the fields of a secret that triggers.yaml names: signing secrets or Apprise URLs."""
         return self._ask(lambda: self.creds(path), what=path).fields
 
     def seal(self, token: Secret, context: bytes) -> str:
@@ -86,23 +81,20 @@ class ConsoleVault(Vault):
         """Decrypt a page session's token. Raises user_login.Unreadable if the context is not the one it was encrypted with."""
         return self._ask(lambda: user_login.decrypt_token(self, ciphertext, context), what=f"or use the key {PAGE_SESSION_KEY}")
 
-    def notify_urls(self, path: str) -> Mapping[str, Secret]:
-        """Read the fields of a secret with Apprise URLs."""
-        return self._ask(lambda: self.creds(path), what=path).fields
-
     def cached_person(self, entity_id: str) -> Person | None:
-        """Return the person if cached; None does not mean that there is none."""
+        """Return the person if cached; None if they are not cached, do not exist, or are disabled."""
         return self._person_cache.peek(entity_id, max_age_s=CACHE_TTL_S)
 
-    def _ask(self, ask: Callable[[], V], *, what: str = "people") -> V:
+    def _ask(self, call: Callable[[], V], *, what: str = "people") -> V:
+        """Log in if necessary and return the result of a call. Raises VaultRightMissing, which says what the console may not read."""
         try:
-            # Not at start: the console serves its health before Vault answers.
+            # Not at startup: the console serves its health checks before Vault answers.
             with self._login_lock:
                 if not self._ready:
                     self.login_approle_file(self._approle_file)
                     self.keep_alive()
                     self._ready = True
-            return ask()
+            return call()
         except (VaultDenied, VaultRefused) as error:
             raise VaultRightMissing(
                 f"Vault does not let the console read {what}; run `justenough vault setup` to give it the right"

@@ -15,7 +15,7 @@ V = TypeVar("V")
 
 @dataclass(slots=True)
 class _Reads(Generic[V]):
-    """What the reads of one key brought. Times are monotonic seconds at which a read ended."""
+    """The newest results of reading one key. Times are monotonic seconds at which a read ended."""
 
     last: tuple[float, V] | None = None
     failed: tuple[float, Exception] | None = None
@@ -24,7 +24,7 @@ class _Reads(Generic[V]):
 
 
 class SingleFlightCache(Generic[K, V]):
-    """Values by key, read by one task however many wait for it. Belongs to one event loop.
+    """Values by key; all tasks that wait for a key share one read. Belongs to one event loop.
 
     `forget_after_s`: how long a value stays in memory; without it the last value of each key stays.
     """
@@ -35,9 +35,9 @@ class SingleFlightCache(Generic[K, V]):
         self._keys: dict[K, _Reads[V]] = {}
 
     async def get(self, key: K, *, max_age_s: float, retry_s: float | None = None) -> V:
-        """Return a value that was read at most `max_age_s` ago. Raises what reading it raised.
+        """Return a value that was read at most `max_age_s` ago. Raises the error of the read.
 
-        A read that failed is repeated no sooner than after `retry_s` (by default `max_age_s`); until then its error is raised again.
+        A failed read is repeated after `retry_s` (by default `max_age_s`) at the earliest; until then its error is raised again.
         """
         reads = self._keys.setdefault(key, _Reads())
         now = time.monotonic()
@@ -47,11 +47,11 @@ class SingleFlightCache(Generic[K, V]):
             if reads.failed is not None and now - reads.failed[0] < (max_age_s if retry_s is None else retry_s):
                 raise reads.failed[1]
             reads.task = asyncio.create_task(self._run(key, reads))
-        # A caller that gives up must not cancel the read of the others.
+        # A caller that is cancelled must not cancel the shared read.
         await asyncio.shield(reads.task)
         if reads.failed is not None:
             raise reads.failed[1]
-        assert reads.last is not None, "a read either fails or brings a value"
+        assert reads.last is not None, "a read that did not fail has set a value"
         return reads.last[1]
 
     def last(self, key: K) -> V | None:
@@ -60,7 +60,7 @@ class SingleFlightCache(Generic[K, V]):
         return reads.last[1] if reads is not None and reads.last is not None else None
 
     def forget(self, key: K) -> None:
-        """Drop what is known of a key. A read in progress still answers those who wait for it, and nobody else."""
+        """Drop the value of a key. A read in progress serves only the callers that already wait for it."""
         self._keys.pop(key, None)
 
     async def _run(self, key: K, reads: _Reads[V]) -> None:
@@ -75,7 +75,7 @@ class SingleFlightCache(Generic[K, V]):
             asyncio.get_running_loop().call_later(self._forget_after_s, self._forget_idle, key, reads)
 
     def _forget_idle(self, key: K, reads: _Reads[V]) -> None:
-        # A newer read ends with a timer of its own.
+        # A newer read sets its own timer.
         if reads.task is None and self._keys.get(key) is reads:
             del self._keys[key]
 
@@ -88,7 +88,7 @@ class _Slot(Generic[V]):
 
 
 class ThreadCache(Generic[V]):
-    """Values by key; one thread reads for all that wait for the same key. Failed reads are not kept."""
+    """Values by key; threads that wait for a key share one read. Failed reads are not cached."""
 
     MAX_ENTRIES = 10_000
 
@@ -104,7 +104,7 @@ class ThreadCache(Generic[V]):
         return read[2] if read and self._clock() - read[0] < max_age_s else None
 
     def get(self, key: str, read: Callable[[], V], *, max_age_s: float, version: int = 0) -> V:
-        """Return a value whose read began less than `max_age_s` ago and at this `version` or a later one. Raises what `read` raises."""
+        """Return a value whose read began less than `max_age_s` ago, at this `version` or a later one. Raises the errors of `read`."""
         with self._guard:
             if len(self._slots) >= self.MAX_ENTRIES and key not in self._slots:
                 self._slots.clear()

@@ -1,8 +1,8 @@
-"""The ledger as a live stream: one task reads new entries, keeps the newest in memory and wakes the listeners. Does not decide who may see what.
+"""The ledger as a live stream: one task reads new entries, keeps the newest in memory and wakes the listeners. Does not check who may see them.
 
-A listener has only a position: it continues from the entries in memory or, if it is further behind, from the store, so that a slow one costs no
-memory. A listener of one job is woken only by entries of that job. Listeners are woken a few at a time, so that requests run in between, and
-entries that arrive meanwhile wait for the next round: rounds take at most about half of the event loop's time.
+A listener has only a position: it continues from the entries in memory or, if it is further behind, from the store. A slow listener therefore
+costs no memory. A listener of one job is woken only by entries of that job. Listeners are woken a few at a time, so that requests run in
+between. New entries wait for the next round: rounds take at most about half of the event loop's time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -24,50 +24,28 @@ from justenough.domain.core.errors import RetryLater
 from justenough.domain.readmodel.views import EntryView
 
 MAX_LISTENERS = 2_000
+POLL_INTERVAL_S = 1.0
+"""How often the ledger is read even if no change was reported."""
+MIN_ROUND_INTERVAL_S = 0.01
+RETRY_INTERVAL_S = 1.0
+MAX_RECENT_ENTRIES = 5_000
+MAX_RECENT_BYTES = 16 * 1024 * 1024
+"""Approximate size of the text of the entries kept in memory."""
+PRELOADED_ENTRIES = 1_000
+"""Entries read into memory for the first listener: enough for most clients that reconnect after a restart."""
+MAX_BATCH = 500
+WAKE_BATCH = 25
+"""Listeners woken before other tasks get a turn."""
+MAX_STORE_READERS = 8
+"""Listeners that read the store at the same time: when all reconnect after a restart, the other threads stay free for requests."""
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
 
 
 class TooManyListeners(RetryLater):
     """The maximum number of streams is open."""
-
-
-POLL_INTERVAL_S = 1.0
-"""How often the ledger is read even if no change was reported."""
-
-
-MIN_ROUND_INTERVAL_S = 0.01
-
-
-RETRY_INTERVAL_S = 1.0
-"""Pause between reads while the store does not answer."""
-
-
-MAX_RECENT_ENTRIES = 5_000
-"""Entries kept in memory."""
-
-
-MAX_RECENT_BYTES = 16 * 1024 * 1024
-"""Of their text, approximately."""
-
-
-PRELOADED_ENTRIES = 1_000
-"""Entries read into memory for the first listener: most clients that reconnect after a restart are not further behind."""
-
-
-MAX_BATCH = 500
-
-
-WAKE_BATCH = 25
-"""Listeners woken before other tasks get a turn."""
-
-
-MAX_STORE_READERS = 8
-"""Listeners that read the store at the same time: when all reconnect after a restart, the other threads stay free for requests."""
-
-
-T = TypeVar("T")
-
-
-log = structlog.get_logger()
 
 
 class LiveFeed:
@@ -77,37 +55,36 @@ class LiveFeed:
         self._store = store
         self._recent = RecentEntries()
         self._position: int | None = None
-        """Of the newest entry read; None while nobody listens."""
-        self._listeners = 0
+        """Position of the newest entry read; None while nobody listens."""
+        self.listeners = 0
         self._waiting: dict[str | None, dict[asyncio.Future[bool], None]] = {}
-        """By the job that they follow; None for all jobs."""
+        """Listeners that wait for entries, by the job that they follow; None for all jobs."""
         self._readers = CapacityLimiter(MAX_STORE_READERS)
         self._starting = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-
-    @property
-    def listeners(self) -> int:
-        """The number of current listeners."""
-        return self._listeners
 
     async def newest_position(self) -> int:
         """Read the position of the newest entry from the store."""
         return (await self._read_store(self._store.ledger.head)).position
 
     async def follow(self, position: int | None, *, job: str | None = None, wait: float) -> AsyncGenerator[Sequence[EntryView], None]:
-        """Yield entries after a position (None: only new ones) as they arrive, and an empty batch after each `wait` seconds without any.
+        """Yield entries after a position (None: only new ones) as they arrive, and an empty batch after each `wait` seconds without entries.
 
-        A position beyond the end of the ledger, from another or a restored one, counts as the newest position.
+        A position beyond the end of the ledger, which a client has from another or a restored ledger, counts as the newest position.
         """
         async with self._listener():
             seen = position
             if seen is None or seen > self._newest:
-                # Not self._newest: entries since then are older than this listener, and another console may have shown them.
+                # Not self._newest: the store may have newer entries, which are older than this listener.
                 newest = await self.newest_position()
                 seen = newest if seen is None else min(seen, newest)
             while True:
                 newest = self._newest
-                entries = await self._next_entries(seen, job)
+                entries: Sequence[EntryView] = ()
+                if seen < newest and self._recent.covers(seen):
+                    entries = self._recent.after(seen, job)
+                elif seen < newest:
+                    entries = (await self._read_store(partial(self._store.ledger.tail, seen, job=job, limit=MAX_BATCH))).entries
                 seen = entries[-1].position if entries else max(seen, newest)
                 if entries:
                     yield entries
@@ -125,18 +102,11 @@ class LiveFeed:
     def _newest(self) -> int:
         return self._position or 0
 
-    async def _next_entries(self, after: int, job: str | None) -> Sequence[EntryView]:
-        if after >= self._newest:
-            return ()
-        if self._recent.covers(after):
-            return self._recent.after(after, job)
-        return (await self._read_store(lambda: self._store.ledger.tail(after, job=job, limit=MAX_BATCH))).entries
-
     async def _read_store(self, read: Callable[[], T]) -> T:
         return await to_thread.run_sync(read, limiter=self._readers)
 
     async def _wait_for_news(self, after: int, job: str | None, wait: float) -> bool:
-        """Wait up to `wait` seconds; return whether there may be entries after the position."""
+        """Wait up to `wait` seconds for entries after the position; return whether there may be any."""
         if self._newest > after:
             return True
         loop = asyncio.get_running_loop()
@@ -161,44 +131,48 @@ class LiveFeed:
                 self._recent = RecentEntries(begin)
                 self._recent.add(tail)
                 self._position = self._recent.newest
-            self._listeners += 1
+            self.listeners += 1
             if self._task is None or self._task.done():
                 self._task = asyncio.create_task(self._poll())
         try:
             yield
         finally:
-            self._listeners -= 1
+            self.listeners -= 1
 
     async def _poll(self) -> None:
-        """Read new entries until nobody listens. Waiting for a change and reading it are one step in one thread."""
+        """Read new entries until nobody listens. One thread waits for a change and reads it in one step."""
         changes = self._store.ledger.open_change_feed()
         pool = ThreadPoolExecutor(1, "ledger")
         try:
-            while self._listeners:
-                took = await self._poll_once(pool, changes)
-                await asyncio.sleep(max(MIN_ROUND_INTERVAL_S, took))
+            while self.listeners:
+                pause = await self._poll_once(pool, changes)
+                await asyncio.sleep(max(MIN_ROUND_INTERVAL_S, pause))
         finally:
             changes.close()
             pool.shutdown(wait=False)
             self._position = None
 
     async def _poll_once(self, pool: ThreadPoolExecutor, changes: ChangeFeed) -> float:
-        """Wait for new entries and wake the listeners that follow them; return the processor time that waking took, in seconds."""
+        """Wait for new entries and wake the listeners that follow them; return how long to pause, in seconds."""
         try:
             tail = await asyncio.get_running_loop().run_in_executor(pool, self._read_news, changes)
         except RetryLater as error:
-            log.warning("the ledger cannot be followed now", error=str(error))
+            log.warning("new ledger entries cannot be read now", error=str(error))
             return RETRY_INTERVAL_S
         except Exception as error:
-            log.exception("the ledger could not be followed", error=type(error).__name__)
+            log.exception("new ledger entries could not be read", error=type(error).__name__)
             return RETRY_INTERVAL_S
         if not tail.entries:
             return 0.0
-        # Processor time, not wall time: pauses must not grow with the load of other processes.
+        # Processor time: with wall time, pauses would grow with the load of other processes.
         began = time.thread_time()
         self._recent.add(tail)
         self._position = self._recent.newest
-        await self._wake({entry.job for entry in tail.entries})
+        waiting = [news for job in (None, *{entry.job for entry in tail.entries}) for news in self._waiting.pop(job, {})]
+        for begin in range(0, len(waiting), WAKE_BATCH):
+            for news in waiting[begin : begin + WAKE_BATCH]:
+                _settle(news, found=True)
+            await asyncio.sleep(0)
         return time.thread_time() - began
 
     def _read_news(self, changes: ChangeFeed) -> LedgerTail:
@@ -210,55 +184,46 @@ class LiveFeed:
             changes.again()
         return tail
 
-    async def _wake(self, jobs: Iterable[str]) -> None:
-        waiting = [news for job in (None, *jobs) for news in self._waiting.pop(job, {})]
-        for begin in range(0, len(waiting), WAKE_BATCH):
-            for news in waiting[begin : begin + WAKE_BATCH]:
-                _settle(news, found=True)
-            await asyncio.sleep(0)
-
 
 class RecentEntries:
     """The newest entries, in order and without gaps."""
 
     def __init__(self, begin: int = 0) -> None:
         self._begin = begin
-        """Every entry after this position is held."""
+        """Every entry after this position is in memory."""
         self._entries: list[EntryView] = []
-        self._positions: list[int] = []
         self._sizes: list[int] = []
         self._size = 0
 
     @property
     def newest(self) -> int:
         """The position of the last entry, or where they begin."""
-        return self._positions[-1] if self._positions else self._begin
+        return self._entries[-1].position if self._entries else self._begin
 
     def covers(self, position: int) -> bool:
-        """Whether every entry after a position is held."""
+        """Whether every entry after a position is in memory."""
         return position >= self._begin
 
     def after(self, position: int, job: str | None) -> Sequence[EntryView]:
-        """Return the entries after a position, of one job if it is given; at most MAX_BATCH of all jobs."""
-        begin = bisect_right(self._positions, position)
+        """Return the entries after a position: all of one job, or at most MAX_BATCH of all jobs if `job` is None."""
+        begin = bisect_right(self._entries, position, key=lambda entry: entry.position)
         if job is None:
             return self._entries[begin : begin + MAX_BATCH]
         return [entry for entry in self._entries[begin:] if entry.job == job]
 
     def add(self, tail: LedgerTail) -> None:
-        """Append the next entries, and drop the oldest ones beyond the limits."""
+        """Append the next entries, and drop the oldest ones that exceed the limits."""
         self._entries += tail.entries
-        self._positions += (entry.position for entry in tail.entries)
         self._sizes += tail.sizes
         self._size += sum(tail.sizes)
-        count, size = max(0, len(self._entries) - MAX_RECENT_ENTRIES), self._size
-        size -= sum(self._sizes[:count])
+        count = max(0, len(self._entries) - MAX_RECENT_ENTRIES)
+        size = self._size - sum(self._sizes[:count])
         while size > MAX_RECENT_BYTES:
             size -= self._sizes[count]
             count += 1
         if count:
-            self._begin, self._size = self._positions[count - 1], size
-            del self._entries[:count], self._positions[:count], self._sizes[:count]
+            self._begin, self._size = self._entries[count - 1].position, size
+            del self._entries[:count], self._sizes[:count]
 
 
 def _settle(news: asyncio.Future[bool], *, found: bool) -> None:

@@ -1,7 +1,7 @@
-"""Checks repeatedly whether listeners may still listen, once per person however many streams they have open.
+"""Checks repeatedly whether listeners may still listen, once per person for all their streams.
 
-A stream ends when its token expires, when its person's groups change or the person is disabled, when approvals.yaml gives their groups other roles,
-and when Vault has been away for longer than MAX_UNCHECKED_S. Its client then reconnects and is authenticated again.
+A stream ends if its token expires, if its person is disabled or their groups change, if approvals.yaml gives their groups other roles, or if
+Vault has been away for longer than MAX_UNCHECKED_S. Its client then reconnects and is authenticated again.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from console.auth.authorization import Caller, Role
+from console.auth.authorization import Caller
 from justenough.domain.approvals.tiers import Person, Tiers
 from justenough.domain.core.errors import RetryLater
 
 CHECK_INTERVAL_S = 5.0
 MAX_UNCHECKED_S = 30.0
-"""How long a person's last known rights are used while Vault is away."""
+"""How long the last known rights of a person remain valid while Vault is away."""
 
 EndStream = Callable[[], None]
 log = structlog.get_logger()
@@ -28,20 +28,14 @@ log = structlog.get_logger()
 class StreamAuthorization:
     """The current listeners. One per console, on its event loop."""
 
-    def __init__(
-        self,
-        person: Callable[[str], Awaitable[Person | None]],
-        tiers: Callable[[], Awaitable[Tiers]],
-        *,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self._person, self._tiers, self._now = person, tiers, now
+    def __init__(self, person: Callable[[str], Awaitable[Person | None]], tiers: Callable[[], Awaitable[Tiers]]) -> None:
+        self._person, self._tiers, self._now = person, tiers, time.time
         self._callers: dict[str, dict[EndStream, Caller]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @asynccontextmanager
     async def admit(self, caller: Caller, end_stream: EndStream) -> AsyncIterator[None]:
-        """Call `end_stream` as soon as the caller's rights are no longer those they had at the start, unless the block ends first."""
+        """Call `end_stream` as soon as the caller's rights differ from those at the start, unless the block ends first."""
         person = caller.person.id
         self._callers.setdefault(person, {})[end_stream] = caller
         if person not in self._tasks:
@@ -65,13 +59,11 @@ class StreamAuthorization:
                 roles = Caller(person=current, tiers=await self._tiers(), expires=0.0).roles if current else frozenset()
             except RetryLater as error:
                 log.warning("a listener's rights cannot be checked now", person=person, error=str(error))
-                if time.monotonic() - checked_at > MAX_UNCHECKED_S:
-                    self._end_unauthorized(person, None, frozenset())
-                continue
-            checked_at = time.monotonic()
-            self._end_unauthorized(person, current, roles)
-
-    def _end_unauthorized(self, person: str, current: Person | None, roles: frozenset[Role]) -> None:
-        for end, caller in [*self._callers.get(person, {}).items()]:
-            if self._now() >= caller.expires or caller.person != current or caller.roles != roles:
-                end()
+                if time.monotonic() - checked_at <= MAX_UNCHECKED_S:
+                    continue
+                current, roles = None, frozenset()
+            else:
+                checked_at = time.monotonic()
+            for end_stream, caller in [*self._callers.get(person, {}).items()]:
+                if self._now() >= caller.expires or caller.person != current or caller.roles != roles:
+                    end_stream()

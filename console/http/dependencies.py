@@ -1,13 +1,40 @@
-"""Request dependencies that API and pages share."""
+"""What routes of the API and the pages take from a request: the console, and the query parameters of lists."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Query, Request
+from pydantic import AwareDatetime, BeforeValidator
 
 from console.services.console import Console
 from justenough.domain.core.errors import InvalidInput, Problem
+
+RFC3339_START = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
+POSITION_PATTERN = "^[0-9]{1,16}$"
+"""The form of a ledger position. For OpenAPI only: `parse_position` reports positions of another form in words."""
+Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most")]
+Cursor = Annotated[str | None, Query(max_length=200, description="`next` of the previous page")]
+PositionCursor = Annotated[
+    str | None, Query(max_length=200, description="`next` of the previous page", json_schema_extra={"pattern": POSITION_PATTERN})
+]
+"""The cursor of a list in ledger order."""
+After = Annotated[int, Query(ge=0, le=2**53, description="The last position seen")]
+IdempotencyKey = Annotated[
+    str | None, Header(pattern=r"^[\x21-\x7e]{1,200}$", description="A retry with the same key launches no second job")
+]
+
+
+def _require_rfc3339(value: Any) -> Any:
+    if isinstance(value, str) and not RFC3339_START.match(value):
+        message = "must be an RFC 3339 time with a time zone, such as 2026-11-25T09:30:00Z"
+        raise ValueError(message)
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_require_rfc3339)]
+"""A time parameter. A bare number is refused, because seconds and milliseconds look alike."""
 
 
 def reject_nul(request: Request) -> None:

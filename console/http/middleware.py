@@ -1,4 +1,4 @@
-"""ASGI middleware for every request: a log line, headers, a limit on the body, and a response without details if our own code fails."""
+"""ASGI middleware for every request: a log line, headers, a limit on the body, and a response without details for unexpected errors."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ SECURITY_HEADERS = {b"x-content-type-options": b"nosniff", b"x-frame-options": b
 CSP_HEADER = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 """Default; pages set their own."""
 MAX_BODY_BYTES = 1024 * 1024
-"""Of a JSON body; bundles have their own limit."""
+"""Largest JSON body; bundles have their own limit."""
 HEALTH_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
-"""Polled every second by monitoring, so logged only at level debug."""
+"""Logged at level debug, because monitoring polls them every second."""
 BODY_TIMEOUT_S = 30.0
+CLIENT_GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 log = structlog.get_logger()
 
 
 class EdgeMiddleware:
-    """The outermost middleware: adds headers, logs requests without query and body, answers unexpected errors."""
+    """The outermost middleware: adds headers, logs requests without query and body, responds to unexpected errors."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -51,11 +52,10 @@ class EdgeMiddleware:
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception as error:
-            # The caller gets a problem response; the log gets the place of the error.
-            if status and _is_client_gone(error):
-                return  # A client that disconnects is how streams end.
+            if status and (isinstance(error, CLIENT_GONE) or (isinstance(error, ExceptionGroup) and error.split(CLIENT_GONE)[1] is None)):
+                return  # The client of a stream has disconnected, and nothing else has failed.
             if status:
-                raise  # The response has begun, so only closing the connection can report the error.
+                raise  # The response has begun: closing the connection is the only way to report the error.
             await unexpected_error_response(Request(scope), error)(scope, receive, send_with_headers)
         finally:
             took = round((time.perf_counter() - began) * 1000, 1)
@@ -74,49 +74,22 @@ class BodyLimitMiddleware:
         if scope["type"] != "http" or scope["path"] in self._unbounded or scope["method"] in {"GET", "HEAD", "OPTIONS"}:
             await self._app(scope, receive, send)
             return
+        body, more = bytearray(), True
         try:
             with anyio.fail_after(BODY_TIMEOUT_S):
-                body = await _read_body(receive)
+                while more and len(body) <= MAX_BODY_BYTES:
+                    message = await receive()
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
         except TimeoutError:
             await problem_response(Request(scope), 408, f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s")(scope, receive, send)
             return
-        if body is None:
+        if len(body) > MAX_BODY_BYTES:
             await problem_response(Request(scope), 413, f"the body is larger than {MAX_BODY_BYTES:,} bytes")(scope, receive, send)
             return
-        await self._app(scope, _replay_receive(body, receive), send)
+        pending: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
+        async def replay() -> Message:
+            return pending.pop() if pending else await receive()
 
-async def _read_body(receive: Receive) -> bytes | None:
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return b"".join(parts)
-        part = message.get("body", b"")
-        parts.append(part)
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            return None
-        if not message.get("more_body"):
-            return b"".join(parts)
-
-
-def _replay_receive(body: bytes, receive: Receive) -> Receive:
-    sent = False
-
-    async def replay() -> Message:
-        nonlocal sent
-        if sent:
-            return await receive()
-        sent = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay
-
-
-def _is_client_gone(error: BaseException) -> bool:
-    """Whether the only error is that the client of a stream has disconnected."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_is_client_gone, error.exceptions))
-    return isinstance(error, anyio.BrokenResourceError | anyio.ClosedResourceError)
+        await self._app(scope, replay, send)

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problems: the status and the body of each. Shows no internals, no input values, no tokens."""
+"""Errors as RFC 9457 problems: the status and the body of each. Responses contain no internals, input values or tokens."""
 
 from __future__ import annotations
 
@@ -31,14 +31,11 @@ from justenough.domain.core.errors import Problem as Fault
 from justenough.domain.core.untrusted_yaml import to_yaml_path
 
 MEDIA_TYPE = "application/problem+json"
-
-
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 RETRY_AFTER_S = 2
-"""When a client should retry after a system did not answer."""
-
+"""Seconds after which a client should retry if a required system did not answer."""
 
 log = structlog.get_logger()
-
 
 STATUSES: dict[type[JustEnoughError], int] = {
     Unauthenticated: 401,
@@ -53,18 +50,29 @@ STATUSES: dict[type[JustEnoughError], int] = {
     RetryLater: 503,
 }
 
-
 STATUS_HEADERS: dict[int, dict[str, str]] = {
     401: {"WWW-Authenticate": 'Bearer realm="justenough"'},
     503: {"Retry-After": str(RETRY_AFTER_S)},
 }
-
-
 HEADER_TEXT = {"WWW-Authenticate": "How to authenticate: with a bearer token", "Retry-After": "Seconds to wait before retrying"}
+STATUS_TEXT = {
+    401: "The token is missing or not valid",
+    403: "The caller lacks a right; the detail names the groups that have it",
+    404: "Unknown, or the caller may not read it",
+    408: "The body did not arrive in time",
+    409: "Not possible in the current state",
+    412: "The request has changed; read it again",
+    413: "The body is too large",
+    415: "The body has the wrong content type",
+    422: "Invalid input; `errors` lists every problem with its path",
+    428: "If-Match is missing",
+    500: "An unexpected error; the console's log has the details",
+    503: "A required system does not answer; retry after `Retry-After`",
+}
 
 
 class FaultBody(BaseModel):
-    """One problem in one place of the input."""
+    """One problem at one path of the input."""
 
     path: str
     message: str
@@ -79,26 +87,6 @@ class ProblemBody(BaseModel):
     detail: str
     instance: str
     errors: list[FaultBody] | None = None
-
-
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-
-
-STATUS_TEXT = {
-    401: "The token is missing or not valid",
-    403: "The caller lacks a right; the detail names the groups that have it",
-    404: "Unknown, or the caller may not read it",
-    408: "The body did not arrive in time",
-    409: "Not possible in the current state",
-    412: "The request has changed; read it again",
-    413: "The body is too large",
-    415: "The body has the wrong content type",
-    422: "Invalid input; `errors` lists every problem with its place",
-    428: "If-Match is missing",
-    500: "An unexpected error; the console's log has the details",
-    503: "A required system does not answer; retry after `Retry-After`",
-}
-"""The description of each status in OpenAPI."""
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -129,9 +117,9 @@ def problem_response(
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Make an application answer every error with a problem."""
+    """Make an application respond to every error with a problem."""
     app.add_exception_handler(JustEnoughError, _handle_error)
-    app.add_exception_handler(RequestValidationError, _handle_invalid_request)
+    app.add_exception_handler(RequestValidationError, _handle_error)
     app.add_exception_handler(HTTPException, handle_http_error)
 
 
@@ -141,7 +129,7 @@ def status_of(error: JustEnoughError) -> int:
 
 
 def faults_of(error: RequestValidationError) -> tuple[Fault, ...]:
-    """Return the problems of a request, each with its place."""
+    """Return the problems of a request, each with its path."""
     texts = {"extra_forbidden": "unknown key", "missing": "required", "json_invalid": "not readable as JSON"}
     faults = []
     for item in error.errors():
@@ -153,13 +141,20 @@ def faults_of(error: RequestValidationError) -> tuple[Fault, ...]:
 
 
 def unexpected_error_response(request: Request, error: Exception) -> JSONResponse:
-    """Log the place of an error in our own code, and build a response without details."""
-    # The error's text may contain what a caller sent; its type and place do not.
-    log.error("request failed", method=request.method, path=request.url.path, error=type(error).__name__, place=_error_place(error))
+    """Log the type and place of an unexpected error, and build a response without details."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
+    # The error's text may contain input of the caller; its type and place do not.
+    log.error("request failed", method=request.method, path=request.url.path, error=type(error).__name__, place=place)
     return problem_response(request, 500, "unexpected error; the console's log has the details")
 
 
 async def _handle_error(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, RequestValidationError):
+        faults = faults_of(error)
+        return problem_response(request, 422, "; ".join(map(str, faults)) or "the request is not valid", faults=faults)
     assert isinstance(error, JustEnoughError)
     status = status_of(error)
     if status == 500:
@@ -171,31 +166,17 @@ async def _handle_error(request: Request, error: Exception) -> JSONResponse:
     return problem_response(request, status, str(error))
 
 
-async def _handle_invalid_request(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    faults = faults_of(error)
-    return problem_response(request, 422, "; ".join(map(str, faults)) or "the request is not valid", faults=faults)
-
-
 async def handle_http_error(request: Request, error: Exception) -> JSONResponse:
     """Build the response for a request that no route accepts."""
     assert isinstance(error, HTTPException)
-    # A body that is not JSON is invalid input like any other.
+    # A body that is not JSON is treated like other invalid input.
     status = 422 if error.status_code == 400 else error.status_code
     faults = [Fault("", str(error.detail))] if status == 422 else []
     detail = f"there is no {request.url.path}" if status == 404 else str(error.detail)
-    headers = {"Allow": ", ".join(_allowed_methods(request))} if status == 405 else error.headers
+    headers = error.headers
+    if status == 405:
+        # Every method that the path accepts; each route knows only its own.
+        scopes = ({**request.scope, "method": method} for method in METHODS)
+        allowed = (scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes))
+        headers = {"Allow": ", ".join(allowed)}
     return problem_response(request, status, detail, faults=faults, headers=headers)
-
-
-def _allowed_methods(request: Request) -> list[str]:
-    """Return every method that a path accepts; each route knows only its own."""
-    routes = request.app.routes
-    return [method for method in METHODS if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)]
-
-
-def _error_place(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"

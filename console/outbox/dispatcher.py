@@ -1,4 +1,4 @@
-"""Decides which console delivers, and runs its deliveries: the one with the lease runs one worker per subscription, so that no receiver delays another."""
+"""Decides which console delivers, and runs its deliveries. The console with the lease runs one worker per subscription, so that receivers do not delay each other."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from datetime import timedelta
 import structlog
 from anyio import to_thread
 
-from console.concurrency.background import repeat
-from console.outbox.senders import Sender, sender_for
-from console.outbox.signing_secrets import SigningSecrets
+from console.auth.vault_keys import SigningSecrets
+from console.concurrency.loops import repeat
+from console.outbox.senders import NotifySender, Sender, WebhookSender
 from console.outbox.subscription_worker import NOT_READY_RETRY_S, LeaseLost, SubscriptionWorker
 from justenough.adapters.store.outbox_queries import OutboxStatus
 from justenough.domain.core.errors import RetryLater
@@ -23,10 +23,9 @@ from justenough.services.dependencies import Deps
 
 POLL_INTERVAL_S = 0.5
 LEASE_TTL_S = 15.0
-"""Another console takes over from one that has not renewed its lease for so long."""
+"""If a console has not renewed its lease for this long, another console takes over."""
 LEASE_RENEW_INTERVAL_S = 5.0
 REGISTER_INTERVAL_S = 600.0
-"""The configured subscriptions are recorded again after so long."""
 
 log = structlog.get_logger()
 
@@ -34,10 +33,10 @@ log = structlog.get_logger()
 class Dispatcher:
     """Delivers events while it holds the lease."""
 
-    def __init__(self, deps: Deps, secrets: SigningSecrets, *, holder: str | None = None) -> None:
+    def __init__(self, deps: Deps, secrets: SigningSecrets) -> None:
         self._deps = deps
         self._secrets = secrets
-        self._holder = holder or uuid.uuid4().hex
+        self._holder = uuid.uuid4().hex
         self._lease_held_at: float | None = None
         self._registered: tuple[float, Mapping[str, str]] | None = None
         self._workers: dict[str, SubscriptionWorker] = {}
@@ -45,7 +44,13 @@ class Dispatcher:
 
     def sender(self, name: str, subscription: Subscription) -> Sender:
         """Return a new sender for a subscription."""
-        return sender_for(name, subscription, self._deps, self._secrets)
+        if isinstance(subscription, Webhook):
+            return WebhookSender(name, subscription, self._deps, self._secrets)
+        return NotifySender(name, subscription, self._deps)
+
+    async def run(self) -> None:
+        """Dispatch every POLL_INTERVAL_S, until cancelled."""
+        await repeat(self.dispatch, every_s=POLL_INTERVAL_S, failure="events cannot be delivered now")
 
     async def dispatch(self) -> None:
         """If this console has the lease, start each worker that has something to deliver. Raises RetryLater."""
@@ -55,7 +60,11 @@ class Dispatcher:
             return
         if not await self._hold_lease():
             return
-        await self._register(subscriptions)
+        kinds = {name: "webhook" if isinstance(configured, Webhook) else "notify" for name, configured in subscriptions.items()}
+        if self._registered is None or self._registered[1] != kinds or self._deps.ticks() - self._registered[0] >= REGISTER_INTERVAL_S:
+            now = self._deps.now()
+            if await to_thread.run_sync(lambda: self._deps.store.outbox.keep_subscriptions(kinds, holder=self._holder, now=now)):
+                self._registered = self._deps.ticks(), kinds
         news, now = await to_thread.run_sync(self._deps.store.outbox.status), self._deps.now()
         await self._update_workers(subscriptions, news)
         for name, worker in self._workers.items():
@@ -76,25 +85,19 @@ class Dispatcher:
             await asyncio.gather(*self._running.values(), return_exceptions=True)
 
     async def _hold_lease(self) -> bool:
+        """Acquire or renew the lease if it is time to; return whether this console has it."""
         if self._lease_held_at is not None and self._deps.ticks() - self._lease_held_at < LEASE_RENEW_INTERVAL_S:
             return True
         began, now = self._deps.ticks(), self._deps.now()
-        had = self._lease_held_at is not None
+        had_lease = self._lease_held_at is not None
         until = now + timedelta(seconds=LEASE_TTL_S)
-        holds = await to_thread.run_sync(lambda: self._deps.store.outbox.acquire_lease(self._holder, now=now, until=until))
-        self._lease_held_at = began if holds else None
-        if holds != had:
-            # The console that had the lease in between has moved the positions on.
+        has_lease = await to_thread.run_sync(lambda: self._deps.store.outbox.acquire_lease(self._holder, now=now, until=until))
+        self._lease_held_at = began if has_lease else None
+        if has_lease != had_lease:
+            # A console that had the lease in the meantime has changed the positions.
             await self._remove_workers()
-            log.info("this console delivers events" if holds else "another console delivers events")
-        return holds
-
-    async def _register(self, subscriptions: Mapping[str, Subscription]) -> None:
-        kinds = {name: "webhook" if isinstance(one, Webhook) else "notify" for name, one in subscriptions.items()}
-        if self._registered is None or self._registered[1] != kinds or self._deps.ticks() - self._registered[0] >= REGISTER_INTERVAL_S:
-            now = self._deps.now()
-            if await to_thread.run_sync(lambda: self._deps.store.outbox.keep_subscriptions(kinds, holder=self._holder, now=now)):
-                self._registered = self._deps.ticks(), kinds
+            log.info("this console delivers events" if has_lease else "another console delivers events")
+        return has_lease
 
     async def _update_workers(self, subscriptions: Mapping[str, Subscription], news: OutboxStatus) -> None:
         """Keep one worker per subscription, as it is configured now."""
@@ -118,11 +121,14 @@ class Dispatcher:
                 pass
         except LeaseLost:
             self._lease_held_at = None
-        except Exception as error:  # noqa: BLE001 - no failure of one subscription may stop the others
+        except Exception as error:  # noqa: BLE001 - a failure of one subscription must not stop the others
             cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
             worker.pause(NOT_READY_RETRY_S)
             log.warning(
-                "a subscription cannot be delivered now", subscription=worker.name, error=type(cause).__name__, why=str(cause)[:200]
+                "events of a subscription cannot be delivered now",
+                subscription=worker.name,
+                error=type(cause).__name__,
+                why=str(cause)[:200],
             )
         finally:
             self._running.pop(worker.name, None)
@@ -139,8 +145,3 @@ class Dispatcher:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await worker.close()
-
-
-async def run_dispatcher(dispatcher: Dispatcher) -> None:
-    """Dispatch every POLL_INTERVAL_S, until cancelled."""
-    await repeat(dispatcher.dispatch, every_s=POLL_INTERVAL_S, failure="events cannot be delivered now")

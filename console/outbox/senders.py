@@ -1,4 +1,4 @@
-"""Sends to each kind of subscription: signed events to webhooks, messages to people and follow-ups on their outcome. Records nothing itself."""
+"""Sends to each kind of subscription: signed events to webhooks, messages to people and follow-ups on their outcome. Writes nothing to the store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from anyio import CapacityLimiter, to_thread
 
 from console.auth.vault_directory import ConsoleVault
-from console.outbox.signing_secrets import SigningSecrets, SigningSecretUnavailable
+from console.auth.vault_keys import SigningSecrets, SigningSecretUnavailable
 from justenough.adapters.outbound import apprise_sender
 from justenough.adapters.outbound.webhook_client import WebhookClient
 from justenough.domain.core.errors import JustEnoughError, RetryLater
@@ -32,29 +32,28 @@ from justenough.domain.integrations.notifications import (
     notice_subject,
 )
 from justenough.domain.integrations.retry_policy import DeliveryFault, DeliveryOutcome, SentNotice
-from justenough.domain.integrations.subscriptions import Notify, Subscription, Webhook
+from justenough.domain.integrations.subscriptions import Notify, Webhook
 from justenough.domain.integrations.webhook_signature import message_id, signed_headers
 from justenough.domain.readmodel.views import EntryView
 from justenough.services.dependencies import Deps
 
 SEND_TIMEOUT_S = 25.0
-"""For one message to one service: Apprise has timeouts of its own, but some of its plugins have none."""
+"""Limit for one message to one service: some of Apprise's plugins have no timeout of their own."""
 URLS_TTL_S = 30.0
-"""For so long a new Apprise URL stays unknown here."""
 MAX_CONCURRENT_SENDS = 8
 TEST_EVENT_TYPE = "webhook.tested"
 """The type of a test event; no ledger entry has it."""
 
 
 class SenderNotReady(RetryLater):
-    """Nothing can be sent now, for a reason on our side: no receiver is contacted and no attempt counts."""
+    """Nothing can be sent now because a secret is missing on our side: no receiver is contacted and no attempt is counted."""
 
 
 class Sender(Protocol):
     """Sends ledger entries to one subscription."""
 
     batch_size: int
-    """Entries that it takes in one batch."""
+    """The most entries in one batch."""
 
     async def ready(self) -> None:
         """Read the secrets that it needs. Raises SenderNotReady."""
@@ -67,13 +66,6 @@ class Sender(Protocol):
 
     async def close(self) -> None:
         """Close its connections."""
-
-
-def sender_for(name: str, subscription: Subscription, deps: Deps, secrets: SigningSecrets) -> Sender:
-    """Return a new sender for a subscription."""
-    if isinstance(subscription, Webhook):
-        return WebhookSender(name, subscription, deps, secrets)
-    return NotifySender(name, subscription, deps)
 
 
 class WebhookSender:
@@ -95,26 +87,27 @@ class WebhookSender:
         try:
             self._keys = await self._secrets.keys_of(self._webhook.signing_secret)
         except SigningSecretUnavailable as error:
-            raise SenderNotReady(f"its signing secret {self._webhook.signing_secret} cannot be read; the console's log says why") from error
+            raise SenderNotReady(
+                f"its signing secret {self._webhook.signing_secret} cannot be read; the console's log has the reason"
+            ) from error
 
     async def send(self, entry: EntryView) -> DeliveryOutcome:
         """Send one entry."""
         return await self._post(to_cloud_event(entry, self._installation))
 
     async def test(self, now: datetime, person: str) -> DeliveryOutcome:
-        """Send a test event, which belongs to no ledger entry."""
-        identity = {
+        """Send a test event, which is not in the ledger."""
+        event = {
             "specversion": "1.0",
             "id": f"{self._name}/{TEST_EVENT_TYPE}/{to_rfc3339(now)}",
             "source": event_source_of(self._installation),
-        }
-        content = {
             "type": event_type_of(TEST_EVENT_TYPE),
             "subject": self._name,
             "time": to_rfc3339(now),
             "datacontenttype": "application/json",
+            "data": {"webhook": self._name, "name": person},
         }
-        return await self._post({**identity, **content, "data": {"webhook": self._name, "name": person}})
+        return await self._post(event)
 
     async def close(self) -> None:
         """Close its connections."""
@@ -138,7 +131,7 @@ class NotifySender:
         self._urls: Mapping[str, Secret] = {}
         self._read_at: float | None = None
         self._recipients: dict[str, tuple[SentNotice, ...]] = {}
-        """By job, who has been notified since that was last recorded: of two entries with the same meaning, only the first is sent."""
+        """By job, the notices sent since the last recorded ones, so that of two entries with the same meaning only the first is sent."""
         self._limiter = CapacityLimiter(MAX_CONCURRENT_SENDS)
 
     async def ready(self) -> None:
@@ -152,17 +145,17 @@ class NotifySender:
         assert isinstance(vault, ConsoleVault)
         for path in self._notify.to:
             try:
-                fields = await to_thread.run_sync(vault.notify_urls, path)
+                fields = await to_thread.run_sync(vault.secret_fields, path)
             except JustEnoughError as error:
                 raise SenderNotReady(f"{path} cannot be read: {error}") from error
             urls |= {f"{path}#{field}": url for field, url in fields.items()}
         self._urls = urls
         if not self._urls:
-            raise SenderNotReady(f"{', '.join(self._notify.to)}: no field holds an Apprise URL")
+            raise SenderNotReady(f"{', '.join(self._notify.to)}: no field contains an Apprise URL")
         self._read_at = began
 
     async def send(self, entry: EntryView) -> DeliveryOutcome:
-        """Send a message about something that waits for a person, or a follow-up to those who got such a message."""
+        """Send a message about something that waits for a person, or a follow-up to the recipients of such a message."""
         recipients = self._recipients.get(entry.job)
         if recipients is None:
             recipients = await to_thread.run_sync(self._deps.store.outbox.unsettled_notices, self._name, entry.job)
@@ -170,7 +163,11 @@ class NotifySender:
         outcome = await (
             self._notify_of_request(entry, recipients) if is_request else self._notify_of_outcome(entry, find_settled(entry, recipients))
         )
-        self._recipients[entry.job] = _merge_recipients(recipients, outcome)
+        notified = {(notice.about, notice.target): notice for notice in recipients}
+        for notice in outcome.untold:
+            notified.pop((notice.about, notice.target), None)
+        notified |= {(notice.about, notice.target): notice for notice in outcome.told}
+        self._recipients[entry.job] = tuple(notified.values())
         return outcome
 
     async def test(self, now: datetime, person: str) -> DeliveryOutcome:
@@ -185,12 +182,12 @@ class NotifySender:
     async def _notify_of_request(self, entry: EntryView, recipients: Iterable[SentNotice]) -> DeliveryOutcome:
         about, tier = notice_subject(entry), asked_tier(entry)
         notified = {notice.target for notice in recipients if notice.about == about and notice.tier == tier}
-        scene = await self._scene(entry.job, about)
-        left = [target for target in self._urls if target not in notified]
-        if not left or not is_still_pending(entry, scene):
+        context = await to_thread.run_sync(self._read_context, entry.job, about)
+        remaining = [target for target in self._urls if target not in notified]
+        if not remaining or not is_still_pending(entry, context):
             return DeliveryOutcome(nothing=True)
-        message = build_notice(entry, scene)
-        outcomes = {target: await self._send_notice(self._urls[target], message) for target in left}
+        message = build_notice(entry, context)
+        outcomes = {target: await self._send_notice(self._urls[target], message) for target in remaining}
         reached = [target for target, outcome in outcomes.items() if outcome.fault is None]
         sent = tuple(SentNotice(about=about, target=target, tier=tier, job=entry.job) for target in reached)
         return replace(_worst_outcome([*outcomes.values()]), told=sent)
@@ -200,11 +197,11 @@ class NotifySender:
             return DeliveryOutcome(nothing=True)
         outcomes = []
         for notice in recipients:
-            # A recipient whose URL is no longer configured cannot be notified; that is no failure.
+            # A recipient whose URL is no longer configured gets no follow-up; that is not a failure.
             outcome = DeliveryOutcome()
             if url := self._urls.get(notice.target):
-                message = build_follow_up(entry, notice.about, await self._scene(entry.job, notice.about))
-                outcome = await self._send_notice(url, message)
+                context = await to_thread.run_sync(self._read_context, entry.job, notice.about)
+                outcome = await self._send_notice(url, build_follow_up(entry, notice.about, context))
             outcomes.append(outcome)
         settled = tuple(notice for notice, outcome in zip(recipients, outcomes, strict=True) if outcome.fault is None)
         return replace(_worst_outcome(outcomes), untold=settled)
@@ -220,31 +217,19 @@ class NotifySender:
         except TimeoutError:
             return DeliveryOutcome(DeliveryFault.AWAY, f"no answer in {SEND_TIMEOUT_S:g} s")
 
-    async def _scene(self, job: str, about: str) -> NoticeContext:
+    def _read_context(self, job: str, about: str) -> NoticeContext:
         kind, _, subject = about.partition("/")
         store = self._deps.store
-
-        def read() -> NoticeContext:
-            return NoticeContext(
-                job=store.jobs.get(job),
-                request=store.requests.get(subject) if kind in {"request", "review"} and job_of(subject) == job else None,
-                credential=store.credentials.get(subject) if kind == "credential" else None,
-                top=self._deps.config.current().tiers.top,
-                console=self._deps.settings.console_url,
-            )
-
-        return await to_thread.run_sync(read)
-
-
-def _merge_recipients(recipients: Iterable[SentNotice], outcome: DeliveryOutcome) -> tuple[SentNotice, ...]:
-    """Return who has been notified after an attempt."""
-    notices = {(notice.about, notice.target): notice for notice in recipients}
-    for notice in outcome.untold:
-        notices.pop((notice.about, notice.target), None)
-    return tuple((notices | {(notice.about, notice.target): notice for notice in outcome.told}).values())
+        return NoticeContext(
+            job=store.jobs.get(job),
+            request=store.requests.get(subject) if kind in {"request", "review"} and job_of(subject) == job else None,
+            credential=store.credentials.get(subject) if kind == "credential" else None,
+            top=self._deps.config.current().tiers.top,
+            console=self._deps.settings.console_url,
+        )
 
 
 def _worst_outcome(outcomes: Sequence[DeliveryOutcome]) -> DeliveryOutcome:
-    """Return the outcome to act on: one to retry soon, before one to retry rarely, before a success."""
+    """Return the outcome to act on: one to retry soon before one to retry later, before a success."""
     order = {DeliveryFault.AWAY: 0, DeliveryFault.REFUSED: 1, DeliveryFault.GONE: 2, None: 3}
     return min(outcomes, key=lambda outcome: order[outcome.fault], default=DeliveryOutcome())

@@ -1,9 +1,9 @@
-"""Moves one subscription through the ledger: its next batch, the outcomes, and when to retry. Holds one batch at a time."""
+"""Moves one subscription through the ledger: its next batch, the outcomes, and when to retry. Keeps one batch in memory at a time."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import structlog
@@ -20,13 +20,12 @@ from justenough.services.dependencies import Deps
 MAX_CONCURRENCY = 8
 """Concurrent deliveries to one receiver."""
 MAX_PENDING = 1_000
-"""Deliveries that wait for a retry; while there are so many, no new entries are read from the ledger."""
+"""Deliveries that wait for a retry; while there are this many, no new entries are read from the ledger."""
 NOT_READY_RETRY_S = 10.0
-"""Pause after the sender was not ready."""
 SAVE_POSITION_ENTRIES = 1_000
-"""The position is saved after so many entries that are not for this subscription."""
+"""The position is saved after this many entries that are not for this subscription,"""
 SAVE_POSITION_INTERVAL_S = 5.0
-"""And at least this often, if there were any."""
+"""and after this time if there were fewer."""
 
 log = structlog.get_logger()
 
@@ -36,7 +35,7 @@ class LeaseLost(JustEnoughError):
 
 
 class SubscriptionWorker:
-    """Delivers to one subscription, in ledger order as far as its receiver accepts what it is sent."""
+    """Delivers to one subscription, in ledger order except for retries."""
 
     def __init__(
         self, name: str, subscription: Subscription, sender: Sender, deps: Deps, *, holder: str, position: int, jitter: Callable[[], float]
@@ -55,7 +54,7 @@ class SubscriptionWorker:
         self._slots = asyncio.Semaphore(MAX_CONCURRENCY)
 
     def has_work(self, news: OutboxStatus, now: datetime) -> bool:
-        """Whether there is something to deliver or save. Deliveries that a person sends again end the receiver's pause."""
+        """Whether there is something to deliver or save. A person who resends deliveries ends the receiver's pause."""
         if self.name in news.again:
             self._paused_until = None
         if self._paused_until is not None and now < self._paused_until:
@@ -64,7 +63,7 @@ class SubscriptionWorker:
         return (due is not None and due <= now) or (news.head > self._position and not self._is_full) or self._must_save_position()
 
     async def deliver_batch(self) -> bool:
-        """Deliver what is due for a retry, or else what is new; return whether there may be more. Raises LeaseLost, RetryLater."""
+        """Deliver the retries that are due, or else new entries; return whether there may be more. Raises LeaseLost, RetryLater."""
         now = self._deps.now()
         if self._paused_until is not None and now < self._paused_until:
             return False
@@ -88,7 +87,7 @@ class SubscriptionWorker:
         return True
 
     def pause(self, seconds: float) -> None:
-        """Deliver nothing for so long."""
+        """Deliver nothing for this many seconds."""
         self._paused_until = self._deps.now() + timedelta(seconds=seconds)
 
     async def close(self) -> None:
@@ -115,52 +114,60 @@ class SubscriptionWorker:
         return skipped >= SAVE_POSITION_ENTRIES or (skipped > 0 and self._deps.ticks() - self._saved_at >= SAVE_POSITION_INTERVAL_S)
 
     async def _send_batch(self, batch: OutboxBatch) -> list[tuple[EntryView, DeliveryOutcome]]:
-        """Send the entries of each job one after the other, and those of several jobs concurrently."""
+        """Send the entries of each job one after the other, and those of different jobs concurrently; return the outcome of each."""
+        outcomes: dict[int, tuple[EntryView, DeliveryOutcome]] = {}
 
-        async def send_in_order(entries: list[EntryView]) -> list[tuple[EntryView, DeliveryOutcome]]:
-            return [(entry, await self._send(entry)) for entry in entries]
+        async def send_in_order(entries: list[EntryView]) -> None:
+            for entry in entries:
+                try:
+                    async with self._slots:
+                        outcome = await self._sender.send(entry)
+                except RetryLater:
+                    raise
+                except Exception as error:
+                    # One entry that cannot be sent, for whatever reason, must not delay the next.
+                    log.exception("an event cannot be sent", subscription=self.name, event_id=entry.id)
+                    why = f"it cannot be sent ({type(error).__name__}); the console's log has the details"
+                    outcome = DeliveryOutcome(DeliveryFault.REFUSED, why)
+                outcomes[entry.position] = entry, outcome
 
         jobs: dict[str, list[EntryView]] = {}
         for entry in batch.entries:
             jobs.setdefault(entry.job, []).append(entry)
         async with asyncio.TaskGroup() as sends:
-            tasks = [sends.create_task(send_in_order(entries)) for entries in jobs.values()]
-        return [outcome for task in tasks for outcome in task.result()]
-
-    async def _send(self, entry: EntryView) -> DeliveryOutcome:
-        async with self._slots:
-            try:
-                return await self._sender.send(entry)
-            except RetryLater:
-                raise
-            except Exception as error:
-                # One entry that cannot be sent, for whatever reason, must not hold up the next.
-                log.exception("an event cannot be sent", subscription=self.name, event_id=entry.id)
-                return DeliveryOutcome(DeliveryFault.REFUSED, f"it cannot be sent ({type(error).__name__}); the console's log says why")
+            for entries in jobs.values():
+                sends.create_task(send_in_order(entries))
+        return [outcomes[entry.position] for entries in jobs.values() for entry in entries]
 
     def _to_settlement(self, batch: OutboxBatch, outcomes: list[tuple[EntryView, DeliveryOutcome]]) -> Settlement:
         now = self._deps.now()
-        failed = tuple(self._failed_delivery(batch, entry, outcome, now) for entry, outcome in outcomes if outcome.fault is not None)
-        told, untold = _net_recipients(outcome for _, outcome in outcomes)
+        # Within a batch a person may be notified, settled and notified again: only the last of these is recorded.
+        told: dict[tuple[str, str], SentNotice] = {}
+        untold: dict[tuple[str, str], SentNotice] = {}
+        for _, outcome in outcomes:
+            for notices, added, removed in ((outcome.untold, untold, told), (outcome.told, told, untold)):
+                for notice in notices:
+                    removed.pop((notice.about, notice.target), None)
+                    added[notice.about, notice.target] = notice
         return Settlement(
             subscription=self.name,
             at=now,
             position=batch.position,
             delivered=tuple(entry.position for entry, outcome in outcomes if outcome.fault is None and not outcome.nothing),
             dropped=tuple(entry.position for entry, outcome in outcomes if outcome.nothing),
-            failed=failed,
-            told=told,
-            untold=untold,
+            failed=tuple(self._failed_delivery(batch, entry, outcome, now) for entry, outcome in outcomes if outcome.fault is not None),
+            told=tuple(told.values()),
+            untold=tuple(untold.values()),
         )
 
     def _failed_delivery(self, batch: OutboxBatch, entry: EntryView, outcome: DeliveryOutcome, now: datetime) -> FailedDelivery:
         attempts = batch.attempts.get(entry.position, 0) + 1
         next_at = next_attempt(outcome, attempts=attempts, now=now, chance=self._jitter())
-        write_log = log.info if next_at else log.warning
-        event = "an event was not delivered" if next_at else "an event was not delivered, and is a dead letter now"
-        write_log(
-            event, subscription=self.name, event_id=entry.id, attempts=attempts, why=outcome.why, again=str(next_at) if next_at else None
-        )
+        fields = {"subscription": self.name, "event_id": entry.id, "attempts": attempts, "why": outcome.why}
+        if next_at:
+            log.info("an event was not delivered", **fields, again=str(next_at))
+        else:
+            log.warning("an event was not delivered and is now a dead letter", **fields, again=None)
         return FailedDelivery(entry=entry, attempts=attempts, next_at=next_at, why=outcome.why)
 
     async def _settle(self, settlement: Settlement) -> None:
@@ -169,17 +176,3 @@ class SubscriptionWorker:
         if settlement.position is not None:
             self._position = self._saved_position = settlement.position
             self._saved_at = self._deps.ticks()
-
-
-def _net_recipients(outcomes: Iterable[DeliveryOutcome]) -> tuple[tuple[SentNotice, ...], tuple[SentNotice, ...]]:
-    """Return who is notified and who is no longer, after a whole batch: within it a person may be notified, settled and notified again."""
-    told: dict[tuple[str, str], SentNotice] = {}
-    untold: dict[tuple[str, str], SentNotice] = {}
-    for outcome in outcomes:
-        for notice in outcome.untold:
-            told.pop((notice.about, notice.target), None)
-            untold[notice.about, notice.target] = notice
-        for notice in outcome.told:
-            untold.pop((notice.about, notice.target), None)
-            told[notice.about, notice.target] = notice
-    return tuple(told.values()), tuple(untold.values())

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 
 from console.auth.page_sessions import NoSession
 from console.events.live_feed import MAX_LISTENERS, TooManyListeners
-from console.events.sse_response import EventStream
+from console.events.server_sent_events import EventStream
 from console.http.dependencies import TheConsole
 from console.pages.page_user import PageUser, ThePageUser
 from console.pages.routing import PageRoute

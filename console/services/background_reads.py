@@ -1,6 +1,6 @@
 """The console's long reads: ledger verification, evidence reports, usage counts, proofs. Concurrent callers share one run.
 
-They change nothing. Reads that keep a processor busy run one at a time, in a thread, so that the console keeps answering.
+They change nothing. Reads that keep a processor busy run one at a time in a thread, so that the console can still answer requests.
 """
 
 from __future__ import annotations
@@ -23,28 +23,12 @@ from justenough.services import evidence_report
 from justenough.services.dependencies import Deps
 
 UnprovedRevocation = Literal["pending", "overdue"]
-
-
 DEFAULT_REPORT_PERIOD = timedelta(days=30)
-
-
-WHOLE_LEDGER = "ledger"
-"""The one key of a verification."""
-WHOLE_CATALOG = "catalog"
-"""The one key of a usage count."""
-
-
+WHOLE_LEDGER, WHOLE_CATALOG = "ledger", "catalog"
 USAGE_PERIOD = timedelta(days=90)
-
-
 MAX_COUNTED_ACTIONS = 200
-
-
 MAX_REPORTS_KEPT = 6
-
-
 MAX_PROOF_CONCURRENCY, MAX_PROOFS_KEPT, MAX_PROOFS_PER_PERSON = 8, 200, 20
-
 
 T = TypeVar("T")
 
@@ -71,7 +55,7 @@ class BackgroundReads:
             now = deps.now()
             return await self.report(days.period(now=now), now=now)
 
-        # Each keeps a processor busy: the next one waits here, without taking a thread.
+        # Each keeps a processor busy. The next one waits for the limiter, which takes no thread.
         self._limiter = CapacityLimiter(1)
         self.verification: SingleFlight[str, LedgerReport] = SingleFlight(lambda _: self._run_alone(deps.store.ledger.verify))
         self.reports: SingleFlight[ReportDays, Report] = SingleFlight(report_days, max_outcomes=MAX_REPORTS_KEPT)

@@ -1,12 +1,12 @@
-"""Claims: an approver tells others that they are working on a request. A claim keeps nobody else from deciding. Blocking, for a thread."""
+"""Claims: an approver shows others that they are working on a request. Others can still decide it. Blocking, for a thread."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
 from console.auth.authorization import Caller, answering_groups, missing_group_text
-from console.services.decide_request import can_answer, why_own_job
-from justenough.domain.core.errors import Conflict, Forbidden, NotFound
+from console.services.decide_request import can_answer, find_request, why_own_job
+from justenough.domain.core.errors import Conflict, Forbidden
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.readmodel.views import RequestView
@@ -14,7 +14,7 @@ from justenough.services.dependencies import Deps
 
 
 def claim_request(deps: Deps, caller: Caller, request: str, *, seconds: int) -> RequestView:
-    """Claim a pending request for the caller and return it. Claiming again prolongs the claim. Raises Conflict while another person's claim lasts."""
+    """Claim a pending request for the caller and return it. Claiming again extends the claim. Raises Conflict while another person's claim lasts."""
     view = _claimable(deps, caller, request)
     until = deps.now() + timedelta(seconds=seconds)
     if view.claim and view.claim.by_id != caller.person.id and view.claim.until > deps.now():
@@ -31,10 +31,8 @@ def release_claim(deps: Deps, caller: Caller, request: str) -> RequestView:
 
 
 def _claimable(deps: Deps, caller: Caller, request: str) -> RequestView:
-    view = deps.store.requests.get(request)
-    job = deps.store.jobs.get(view.job_id) if view else None
-    if view is None or job is None:
-        raise NotFound(f"there is no request {request}")
+    """Return a pending request that the caller can decide. Raises NotFound, Conflict, Forbidden."""
+    view, job = find_request(deps, request)
     if view.state is not RequestState.PENDING:
         raise Conflict(f"the request is {view.state.value}, not pending")
     if not can_answer(deps, caller, view, requester_id=job.requester_id):

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from console.auth.cookies import PageCookies
-from console.auth.identity_keys import IdentityKeys
 from console.auth.login_throttle import LoginThrottle
 from console.auth.page_sessions import PageSessions
 from console.auth.tokens import TokenVerifier
+from console.auth.vault_keys import IdentityKeys, SigningSecrets
 from console.events.live_feed import LiveFeed
-from console.events.sse_encoding import SseEncoder
+from console.events.server_sent_events import SseEncoder
 from console.events.stream_authorization import StreamAuthorization
-from console.outbox import Dispatcher
-from console.outbox.signing_secrets import SigningSecrets
+from console.outbox.dispatcher import Dispatcher
 from console.services.background_reads import BackgroundReads
 from console.services.dashboard import DashboardFigures
 from console.services.health import HealthMonitor

@@ -1,34 +1,53 @@
-"""Signs and records the console's own orders, for triggers and schedules, each once. Starts nothing. Blocking, for a thread.
+"""The console's own orders, for events of triggers and occasions of schedules: signs and records each once. Starts no jobs. Blocking, for a thread.
 
 The worker accepts an order signed here only if its own configuration names the same job.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from console.services.submit_job import SubmittedOrder, find_recorded_order
-from justenough.adapters.configuration.configured_jobs import ConfiguredJob
+from justenough.adapters.configuration.configured_jobs import ConfiguredJob, ScheduledJob, TriggeredJob
 from justenough.domain.approvals.statements import OrderRecord, OrderStatement, SignedStatement, to_signable
+from justenough.domain.approvals.tiers import Person
 from justenough.domain.catalog.loader import problems_in_spec
-from justenough.domain.contracts.workflow_messages import JobInput
-from justenough.domain.core.canonical_json import to_canonical_json
-from justenough.domain.core.errors import Conflict, InvalidInput
+from justenough.domain.contracts.workflow_messages import JobInput, ScheduleOccasion
+from justenough.domain.core.canonical_json import digest_of, to_canonical_json
+from justenough.domain.core.errors import Conflict, GiveUp, InvalidInput, NotFound, Problem
+from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.rejection import Rejection
+from justenough.domain.core.rfc3339 import to_rfc3339
+from justenough.domain.integrations.cloudevents import EVENT, CloudEvent
+from justenough.domain.integrations.schedules import schedule_origin, why_no_occasion
+from justenough.domain.integrations.triggers import fill_params, trigger_origin
 from justenough.domain.jobs.spec import checked_spec
+from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.dependencies import Deps
 from justenough.services.ledger_events import job_submitted_event
 from justenough.services.verify_order import verify_order
 
 ORDER_LIFETIME = timedelta(hours=24)
-"""How long an order may wait for its approvals: as long as one that a person signs."""
+"""How long an order may wait for its approvals, as for an order that a person signs."""
+
+
+class NoOccasion(GiveUp):
+    """The schedule has no occasion at this time, because its configuration has changed or somebody else started the workflow in Temporal."""
+
+
+@dataclass(frozen=True, slots=True)
+class OccasionSkipped:
+    """No job was ordered, because the last one has not ended."""
+
+    job: str
 
 
 @dataclass(frozen=True, slots=True)
 class OrderRequest:
-    """Which configured job to order, with which params and for what reason."""
+    """The configured job to order, its params and the reason."""
 
     origin: str
     configured_job: ConfiguredJob
@@ -36,16 +55,16 @@ class OrderRequest:
     reason: str
     parent: str | None = None
     asked_by: str | None = None
-    """Entity id of the person who asked for it, if one did."""
+    """Entity id of the person who ran a schedule now; None for events and occasions."""
 
 
 def record_console_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) -> SubmittedOrder:
-    """Sign and record the order of a job by its id. Raises InvalidInput if the job's spec is invalid, Conflict if the order would not be accepted."""
+    """Sign and record the order of a job id. Raises InvalidInput if the job's spec is invalid, Conflict if a worker would not accept the order."""
     order = _build_order(deps, request, job=job, entity=entity)
     verified = verify_order(deps, order, now=deps.now())
     if isinstance(verified, Rejection):
         raise Conflict(f"the order of {request.origin} is not valid: {verified}")
-    # Another console may have recorded the same order at the same time; then it is not new.
+    # If another console recorded the same order at the same time, it is not new.
     new = bool(deps.store.ledger.append([job_submitted_event(order, verified, at=deps.now())]))
     recorded = find_recorded_order(deps, job)
     assert recorded is not None, "it has just been recorded"
@@ -74,3 +93,71 @@ def _build_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) ->
     raw = to_signable(statement)
     signed = SignedStatement(statement=raw, signature=deps.vault.sign_own(entity, to_canonical_json(raw)))
     return JobInput.of(job, OrderRecord(configured.spec, request.params, configured.bundle_digest, signed))
+
+
+def order_event(deps: Deps, name: str, triggered_job: TriggeredJob, event: CloudEvent, *, delivery: str) -> SubmittedOrder:
+    """Record the order of an event whose signature was verified; for a repeated event, return its first order. Raises InvalidInput, Conflict."""
+    if not event.structured and event.id != delivery:
+        raise InvalidInput(EVENT, (Problem("id", "in binary mode, ce-id must equal webhook-id: the signature covers only the latter"),))
+    entity = deps.vault.own_entity()
+    new = new_job_id(deps.settings.installation, now=deps.now())
+    # In binary mode the signature does not cover the source, so a changed source must not launch a second job.
+    key = digest_of({"trigger": name, "id": event.id, "source": event.source if event.structured else None})
+    job = deps.store.idempotency.remember(entity, key, new, key)
+    # A repeated event gets the same result, even if the trigger, its job or the catalog has changed since.
+    if earlier := find_recorded_order(deps, job):
+        return earlier
+    reason, params = f"event {event.id} of {event.source}", fill_params(triggered_job.trigger, event)
+    request = OrderRequest(trigger_origin(name), triggered_job, params, reason, parent=event.parent)
+    return record_console_order(deps, request, job=job, entity=entity)
+
+
+def configured_schedule(deps: Deps, name: str) -> ScheduledJob:
+    """Return a schedule from the current configuration. Raises NotFound."""
+    schedule = deps.config.current().schedules.get(name)
+    if schedule is None:
+        raise NotFound(f"there is no schedule {name}")
+    return schedule
+
+
+def order_occasion(deps: Deps, occasion: ScheduleOccasion) -> SubmittedOrder | OccasionSkipped:
+    """Record the order of an occasion and return it; for a repeated occasion, return its first order. Raises NotFound, NoOccasion, Conflict, InvalidInput."""
+    name, scheduled_job = occasion.schedule, configured_schedule(deps, occasion.schedule)
+    # Anyone with write access to Temporal can start this workflow with any time.
+    if why := why_no_occasion(scheduled_job.schedule.times, local=scheduled_job.to_local_time(occasion.at), now=deps.now()):
+        raise NoOccasion(f"schedule {name}: {why}")
+    at = to_rfc3339(occasion.at)
+    order = _record_once(deps, name, scheduled_job, f"occasion {at}", key=digest_of({"schedule": name, "at": at}))
+    if isinstance(order, OccasionSkipped):
+        deps.store.ledger.append([build_event(EventType.SCHEDULE_SKIPPED, order.job, at=deps.now(), about=at, schedule=name, occasion=at)])
+    return order
+
+
+def order_run_now(deps: Deps, name: str, person: Person, *, reason: str, key: str | None) -> SubmittedOrder:
+    """Record an order for now and return it; the same key returns the same order. Raises NotFound, Conflict, InvalidInput."""
+    scheduled_job = configured_schedule(deps, name)
+    once = digest_of({"schedule": name, "person": person.id, "key": key or str(uuid.uuid4())})
+    why = f"run now by {person.name}{': ' if reason else ''}{reason}"
+    order = _record_once(deps, name, scheduled_job, why, key=once, asked_by=person.id)
+    if isinstance(order, OccasionSkipped):
+        raise Conflict(f"its last job {order.job} has not ended, and the schedule has `overlap: skip`")
+    return order
+
+
+def _record_once(
+    deps: Deps, name: str, scheduled_job: ScheduledJob, reason: str, *, key: str, asked_by: str | None = None
+) -> SubmittedOrder | OccasionSkipped:
+    """Record one order per key. Without overlap, concurrent callers with different keys get the same job, so at most one is ordered."""
+    entity, origin, store = deps.vault.own_entity(), schedule_origin(name), deps.store
+    job = store.idempotency.find_job(entity, key)
+    if job is None:
+        new = new_job_id(deps.settings.installation, now=deps.now())
+        if scheduled_job.schedule.overlap != "allow":
+            last = next(iter(store.jobs.launched_by(origin, requester_id=entity, limit=1)), None)
+            if last is not None and not last.state.ended:
+                return OccasionSkipped(last.id)
+            following = digest_of({"schedule": name, "after": last.id if last else None})
+            new = store.idempotency.remember(entity, following, new, following)
+        job = store.idempotency.remember(entity, key, new, key)
+    request = OrderRequest(origin, scheduled_job, dict(scheduled_job.schedule.params), reason, asked_by=asked_by)
+    return find_recorded_order(deps, job) or record_console_order(deps, request, job=job, entity=entity)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from anyio import to_thread
 
 from console.auth.authorization import Caller
-from console.concurrency.poll import poll_until
+from console.concurrency.loops import poll_until
 from console.services.console import Console
 from console.services.visibility import MAX_PAGES_READ, first_visible_page
 from console.temporal.client import WorkflowGone
@@ -18,7 +18,7 @@ from justenough.domain.readmodel.views import CredentialView, Page
 from justenough.services.dependencies import Deps
 
 CONFIRM_TIMEOUT_S = 20.0
-"""Vault takes up to 10 s for a target that hangs, and so does checking it."""
+"""For a target that hangs, revoking in Vault and checking the target each take up to 10 s."""
 POLL_INTERVAL_S = 0.02
 
 
@@ -26,7 +26,7 @@ class CredentialQuery(NamedTuple):
     """Which credentials to list; None for any."""
 
     live: bool = False
-    """Only those not yet shown to be dead."""
+    """Only those not yet confirmed dead."""
     job: str | None = None
     resource: str | None = None
     action: Action | None = None
@@ -56,7 +56,7 @@ def visible_credential(console: Console, caller: Caller, credential: str) -> Cre
 
 
 async def request_revocation(console: Console, caller: Caller, credential: str) -> CredentialView:
-    """Ask the job to revoke a credential, record who asked, and return the credential as it was before. A dead one is only returned."""
+    """Signal the job to revoke a credential, record who requested it, and return the credential as it was before. For a dead one, only return it."""
     view = await to_thread.run_sync(console.deps.store.credentials.get, credential)
     if view is None:
         raise NotFound(f"there is no credential {credential}")
@@ -64,7 +64,7 @@ async def request_revocation(console: Console, caller: Caller, credential: str) 
         try:
             await console.gateway.revoke_credential(view.job_id, view.id)
         except WorkflowGone:
-            # The job is over, so the sweep revokes what is left of it.
+            # The job has ended, so a sweep revokes the credentials that are left.
             await console.gateway.start_sweep()
         requested = build_event(
             EventType.REVOCATION_REQUESTED,
@@ -80,7 +80,7 @@ async def request_revocation(console: Console, caller: Caller, credential: str) 
 
 
 async def wait_until_confirmed(deps: Deps, view: CredentialView) -> CredentialView:
-    """Wait until a credential is dead, or newly overdue, for at most CONFIRM_TIMEOUT_S; return it as it is then."""
+    """Wait until a credential is dead or newly overdue, for at most CONFIRM_TIMEOUT_S; return it as it is then."""
 
     async def read() -> CredentialView:
         return await to_thread.run_sync(deps.store.credentials.get, view.id) or view

@@ -1,4 +1,4 @@
-"""Validates an approver's signed answer and hands it to the job: who may answer, and what the answer must be about. Counts no votes; the worker does."""
+"""Validates a signed decision, or the withdrawal of one, and sends it to the job. Counts no votes; the worker does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from anyio import to_thread
 
 from console.auth.authorization import Caller, Role, answering_groups, groups_with_role, missing_group_text
-from console.concurrency.poll import poll_until
+from console.concurrency.loops import poll_until
 from console.services.console import Console
 from console.services.inputs import SignedBody
 from console.services.signed_statements import parse_own_statement, require_checks
@@ -30,12 +30,10 @@ from justenough.services.parent_chain import ancestor_launchers, console_request
 from justenough.services.verify_order import build_approval_verifier
 
 COUNT_TIMEOUT_S = 5.0
-"""Seconds to wait for the worker to count an answer."""
-
-
 FIRST_POLL_DELAY_S = 0.01
 MAX_POLL_INTERVAL_S = 0.2
-"""Pauses grow up to this: many callers that wait for a busy worker must not keep it busy."""
+"""Pauses grow up to this, so that many callers that wait for a busy worker do not keep it busy."""
+WITHDRAW, BREAK_GLASS = "withdraw", "break_glass"
 
 
 async def submit_decision(
@@ -47,10 +45,10 @@ async def submit_decision(
     if_match: str | None,
     before_submit: Callable[[], Awaitable[object]] | None = None,
 ) -> tuple[RequestView, bool]:
-    """Hand a signed answer to the job; return the request as it is then, and whether a worker has counted the answer yet.
+    """Send a signed decision to the job; return the request as it is then, and whether a worker has counted the decision yet.
 
-    `before_submit` runs once the answer is valid, before it is handed on. Raises what it and `validate_decision` raise, Conflict if the job no
-    longer runs, TemporalUnavailable.
+    `before_submit` runs after validation and before sending. Raises its errors and those of `validate_decision`, Conflict if the job no longer
+    runs, TemporalUnavailable.
     """
     view = await to_thread.run_sync(lambda: validate_decision(console.deps, caller, request, body, if_match=if_match))
     if before_submit is not None:
@@ -61,11 +59,16 @@ async def submit_decision(
         raise Conflict("the job no longer runs") from error
     is_withdrawal, person = body.statement.get("decision") == WITHDRAW, caller.person.id
 
+    def has_withdrawn(request: RequestView) -> bool:
+        return any(item.withdrawn_at for item in request.approvals if item.approver_id == person)
+
     async def read() -> RequestView:
         return await to_thread.run_sync(console.deps.store.requests.get, view.id) or view
 
     def is_counted(now: RequestView) -> bool:
-        return is_withdrawn(now, person, before=view) if is_withdrawal else has_answered(now, person)
+        if not is_withdrawal:
+            return has_answered(now, person)
+        return now.state is RequestState.WITHDRAWN or (has_withdrawn(now) and not has_withdrawn(view))
 
     newest = await poll_until(
         view, read, until=is_counted, every_s=FIRST_POLL_DELAY_S, max_every_s=MAX_POLL_INTERVAL_S, timeout_s=COUNT_TIMEOUT_S
@@ -73,24 +76,29 @@ async def submit_decision(
     return newest, is_counted(newest)
 
 
-WITHDRAW, BREAK_GLASS = "withdraw", "break_glass"
-# Rejections are recorded, and justenough.domain.evidence.rejected_attempts groups them by words in these messages.
-
-
-def validate_decision(deps: Deps, caller: Caller, request_id: str, body: SignedBody, *, if_match: str | None) -> RequestView:
-    """Return the request that a valid answer is for; record an invalid one as rejected. Blocking, for a thread.
-
-    Raises NotFound, Forbidden, Conflict, Stale, PreconditionRequired, InvalidInput: checked in this order, so that only a person who
-    may answer the request learns its state.
-    """
+def find_request(deps: Deps, request_id: str) -> tuple[RequestView, JobView]:
+    """Return a request and its job. Raises NotFound. Blocking, for a thread."""
     view = deps.store.requests.get(request_id)
     job = deps.store.jobs.get(view.job_id) if view else None
     if view is None or job is None:
         raise NotFound(f"there is no request {request_id}")
+    return view, job
+
+
+# Rejections are recorded, and justenough.domain.evidence.rejected_attempts groups them by words in these messages.
+
+
+def validate_decision(deps: Deps, caller: Caller, request_id: str, body: SignedBody, *, if_match: str | None) -> RequestView:
+    """Return the request that a valid decision is for; record an invalid decision as rejected. Blocking, for a thread.
+
+    Raises NotFound, Forbidden, Conflict, Stale, PreconditionRequired, InvalidInput: checked in this order, so that only a person who may decide
+    the request learns its state.
+    """
+    view, job = find_request(deps, request_id)
     try:
         _check_decision(deps, caller, view, job, body, if_match=if_match)
     except (Forbidden, Conflict, Stale, InvalidInput) as refusal:
-        # The ledger records every attempt, including one that stops here; repeating it records nothing new.
+        # The ledger records every attempt, including those that never reach the worker. A repeated attempt is recorded once.
         raw, person = body.to_signed().model_dump(mode="json"), caller.person.id
         why = f"{type(refusal).__name__}: {refusal}"[:500]
         deps.store.ledger.append(
@@ -101,7 +109,7 @@ def validate_decision(deps: Deps, caller: Caller, request_id: str, body: SignedB
 
 
 def can_answer(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> bool:
-    """Whether the caller can answer this request now."""
+    """Whether the caller can decide this request now."""
     return (
         view.state is RequestState.PENDING
         and caller.tier >= max(view.current_tier, 1)
@@ -111,26 +119,17 @@ def can_answer(deps: Deps, caller: Caller, view: RequestView, *, requester_id: s
 
 
 def why_own_job(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> Rejection | None:
-    """Return why the caller may not answer: the request is of a job that they, or a job of theirs, launched. None if it is not."""
+    """Return a rejection if the caller launched the request's job or an ancestor of it, else None."""
     return ladder_of(deps, view, requester_id=requester_id).why_own_job(caller.person.id)
 
 
 def has_answered(view: RequestView, person: str) -> bool:
-    """Whether this person's answer is recorded."""
+    """Whether a decision of this person is recorded."""
     return any(approval.approver_id == person for approval in view.approvals)
 
 
-def is_withdrawn(view: RequestView, person: str, *, before: RequestView) -> bool:
-    """Whether an approval was withdrawn after `before`: that of the whole request, or this person's own."""
-    return view.state is RequestState.WITHDRAWN or (_has_withdrawn(view, person) and not _has_withdrawn(before, person))
-
-
-def _has_withdrawn(view: RequestView, person: str) -> bool:
-    return any(item.withdrawn_at for item in view.approvals if item.approver_id == person)
-
-
 def ladder_of(deps: Deps, view: RequestView, *, requester_id: str) -> Ladder:
-    """Build the request's approval state for validation, without earlier votes: only the worker has those, with their signatures."""
+    """Build the request's approval state for validation, without earlier votes, whose signatures only the worker has."""
     ladder = ladder_for_request(
         view.id,
         view,
@@ -145,11 +144,15 @@ def ladder_of(deps: Deps, view: RequestView, *, requester_id: str) -> Ladder:
 
 def _check_decision(deps: Deps, caller: Caller, view: RequestView, job: JobView, body: SignedBody, *, if_match: str | None) -> None:
     _require_entitlement(deps, caller, view, job, body.statement.get("decision"))
-    _require_digest(view, if_match, body)
+    if not if_match:
+        raise PreconditionRequired("If-Match is required: send the digest of the request that you decide")
+    if if_match.removeprefix("W/").strip('"') != view.digest:
+        raise Stale("the request has changed since you read it: If-Match is not its digest; read it again")
+    if isinstance(body.statement.get("digest"), str) and body.statement["digest"] != view.digest:
+        raise Stale("the statement's digest is not the request's; read the request again")
     statement = parse_own_statement(DecisionStatement, body, caller)
     _require_within_request(view, statement)
-    expired = why_not_valid_now(statement, now=deps.now())
-    if expired:
+    if expired := why_not_valid_now(statement, now=deps.now()):
         raise InvalidInput("decision", (Problem("statement.expires_at", str(expired)),))
     ladder, verifier = ladder_of(deps, view, requester_id=job.requester_id), build_approval_verifier(deps, now=deps.now())
     verify = verifier.verify_withdrawal if statement.decision == WITHDRAW else verifier.verify_answer
@@ -174,8 +177,8 @@ def _require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: Job
         raise Conflict("you have answered this request already")
     if view.state is not RequestState.PENDING:
         last = view.approvals[-1] if view.approvals else None
-        answered_by = f": {last.approver} answered at {last.at:%Y-%m-%d %H:%M:%S} UTC" if last else ""
-        raise Conflict(f"the request is {view.state.value}, not pending{answered_by}")
+        decided_by = f": {last.approver} decided it at {last.at:%Y-%m-%d %H:%M:%S} UTC" if last else ""
+        raise Conflict(f"the request is {view.state.value}, not pending{decided_by}")
     if not breaks_glass and caller.tier < view.current_tier:
         raise Forbidden(missing_group_text(groups))
 
@@ -186,18 +189,9 @@ def _require_withdrawable(caller: Caller, view: RequestView, job: JobView) -> No
         raise Forbidden(missing_group_text(groups_with_role(Role.APPROVE, caller.tiers)))
     mine = any(item.approver_id == caller.person.id for item in view.counting_approvals)
     if job.state.ended:
-        raise Conflict(f"the job is over ({job.state.value}), and so is everything it was issued")
+        raise Conflict(f"the job has ended ({job.state.value}), so there is nothing left to withdraw")
     if view.state is not RequestState.APPROVED and not (view.state is RequestState.PENDING and mine):
-        raise Conflict(f"the request is {view.state.value}: it has no approval to withdraw")
-
-
-def _require_digest(view: RequestView, if_match: str | None, body: SignedBody) -> None:
-    if not if_match:
-        raise PreconditionRequired("If-Match is required: send the digest of the request you answer")
-    if if_match.removeprefix("W/").strip('"') != view.digest:
-        raise Stale("the request has changed since you read it: If-Match is not its digest; read it again")
-    if isinstance(body.statement.get("digest"), str) and body.statement["digest"] != view.digest:
-        raise Stale("the statement's digest is not the request's; read the request again")
+        raise Conflict(f"the request is {view.state.value} and has no approval to withdraw")
 
 
 def _require_within_request(view: RequestView, statement: DecisionStatement) -> None:
@@ -216,24 +210,19 @@ def _require_within_request(view: RequestView, statement: DecisionStatement) -> 
 
 
 def _require_policy(deps: Deps, view: RequestView, ladder: Ladder, statement: DecisionStatement) -> None:
-    """Raise Forbidden if policy denies what this answer, with the earlier ones, leaves of the request."""
-    grant = _resulting_grant(view, statement)
-    if statement.decision not in {"approve", BREAK_GLASS} or grant == GrantTerms(
-        action=Action(view.action), ttl=view.ttl, tools=view.tools
-    ):
-        return
-    evaluated = evaluate_grant(deps, view.job_id, request_number_of(view.id), grant)
-    why = str(evaluated) if isinstance(evaluated, Rejection) else why_policy_denies_grant(grant, evaluated[0], tier=ladder.current)
-    if why:
-        raise Forbidden(f"the decision is not valid: {why}")
-
-
-def _resulting_grant(view: RequestView, statement: DecisionStatement) -> GrantTerms:
+    """Raise Forbidden if the decision narrows the request and policy denies the resulting grant."""
     actions = [statement.action, *(Action(item.action) for item in view.counting_approvals if item.action)]
     bounds = [tools for tools in (statement.tools, *(item.tools for item in view.counting_approvals)) if tools is not None]
-    return GrantTerms(
+    grant = GrantTerms(
         action=min(actions, key=lambda action: action.rank),
         ttl=min((statement.ttl, *(item.ttl for item in view.counting_approvals))),
         break_glass=statement.decision == BREAK_GLASS,
         tools=intersect_all(view.tools, *bounds) if view.tools is not None and bounds else view.tools,
     )
+    is_unchanged = grant == GrantTerms(action=Action(view.action), ttl=view.ttl, tools=view.tools)
+    if statement.decision not in {"approve", BREAK_GLASS} or is_unchanged:
+        return
+    evaluated = evaluate_grant(deps, view.job_id, request_number_of(view.id), grant)
+    why = str(evaluated) if isinstance(evaluated, Rejection) else why_policy_denies_grant(grant, evaluated[0], tier=ladder.current)
+    if why:
+        raise Forbidden(f"the decision is not valid: {why}")

@@ -1,4 +1,4 @@
-"""Delegations: who decides for whom until when. A delegate decides by their own groups, so a delegation gives nobody new rights. Blocking, for a thread."""
+"""Delegations: who decides for whom until when. A delegate needs the groups themselves, so a delegation grants no new rights. Blocking, for a thread."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from console.auth.authorization import Caller, answering_groups
 from console.services.inputs import SignedBody
 from console.services.signed_statements import parse_own_statement, validate_statement
 from justenough.domain.approvals.statements import DelegationStatement
-from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, NotFound, Problem
@@ -24,7 +23,7 @@ class PersonView(Message):
     name: str
     """Login name."""
     tier: int
-    """The highest tier they may answer for."""
+    """The highest tier at which they may decide."""
 
 
 def find_approver(deps: Deps, caller: Caller, name: str) -> PersonView:
@@ -37,10 +36,16 @@ def find_approver(deps: Deps, caller: Caller, name: str) -> PersonView:
 
 
 def create_delegation(deps: Deps, caller: Caller, body: SignedBody) -> DelegationView:
-    """Record the caller's signed delegation and return it. The same statement makes only one delegation."""
+    """Record the caller's signed delegation and return it. The same statement creates only one delegation."""
     statement = parse_own_statement(DelegationStatement, body, caller)
     validate_statement(deps, statement, body, {"delegate": (statement.delegate == caller.person.id, "is yourself")})
-    delegate = _find_delegate(deps, caller, statement)
+    delegate = deps.vault.person(statement.delegate, deps.settings.people_mounts)
+    if delegate is None:
+        raise InvalidInput("delegation", (Problem("statement.delegate", "is not the id of a person in this installation"),))
+    if caller.tiers.tier_of(delegate.groups) < caller.tier:
+        groups = ", ".join(sorted(answering_groups(caller.tier, caller.tiers)))
+        message = f"{delegate.name} may not decide at your tier {caller.tier}; a delegate must be in one of the groups {groups}"
+        raise InvalidInput("delegation", (Problem("statement.delegate", message),))
     name = f"d-{digest_of(body.statement).removeprefix('sha256:')[:24]}"
     event = build_event(
         EventType.DELEGATION_MADE,
@@ -61,23 +66,15 @@ def create_delegation(deps: Deps, caller: Caller, body: SignedBody) -> Delegatio
 
 
 def end_delegation(deps: Deps, caller: Caller, delegation: str) -> DelegationView:
-    """End one of the caller's own delegations and return it. Raises NotFound, Forbidden, Conflict if it has ended."""
+    """End one of the caller's own delegations and return it. Raises NotFound, Forbidden, Conflict if it was already ended."""
     view = _delegation_view(deps, delegation)
     if view.person_id != caller.person.id:
         raise Forbidden("only the person who made a delegation can end it")
     if view.ended_at:
         raise Conflict("this delegation has already been ended")
-    person = caller.person
-    event = build_event(
-        EventType.DELEGATION_ENDED,
-        UNATTRIBUTED_CHAIN,
-        at=deps.now(),
-        about=delegation,
-        delegation=delegation,
-        person=person.id,
-        name=person.name,
-    )
-    deps.store.ledger.append([event])
+    at, person = deps.now(), caller.person
+    names = {"delegation": delegation, "person": person.id, "name": person.name}
+    deps.store.ledger.append([build_event(EventType.DELEGATION_ENDED, UNATTRIBUTED_CHAIN, at=at, about=delegation, **names)])
     return _delegation_view(deps, delegation)
 
 
@@ -86,14 +83,3 @@ def _delegation_view(deps: Deps, name: str) -> DelegationView:
     if view is None:
         raise NotFound(f"there is no delegation {name}")
     return view
-
-
-def _find_delegate(deps: Deps, caller: Caller, statement: DelegationStatement) -> Person:
-    delegate = deps.vault.person(statement.delegate, deps.settings.people_mounts)
-    if delegate is None:
-        raise InvalidInput("delegation", (Problem("statement.delegate", "is not the id of a person in this installation"),))
-    if caller.tiers.tier_of(delegate.groups) < caller.tier:
-        groups = ", ".join(sorted(answering_groups(caller.tier, caller.tiers)))
-        message = f"{delegate.name} may not answer at your tier {caller.tier}; a delegate must be in one of the groups {groups}"
-        raise InvalidInput("delegation", (Problem("statement.delegate", message),))
-    return delegate

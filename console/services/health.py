@@ -1,7 +1,4 @@
-"""Checks whether the systems that an installation needs answer, how fast, and what is late. Repairs nothing and names no job.
-
-Anyone may ask: the checks have a timeout, run concurrently, and are shared by everyone who asks within a second.
-"""
+"""Checks whether the systems that an installation needs answer, how fast, and which revocations and sweeps are late. Names no job."""
 
 from __future__ import annotations
 
@@ -9,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
+from typing import TypeVar
 
 import httpx
 from anyio import to_thread
@@ -21,18 +20,18 @@ from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import GiveUp, JustEnoughError
 from justenough.domain.ledger.overdue import find_unpolled_queues, is_sweep_late
 
+T = TypeVar("T")
+
 CHECK_TIMEOUT_S = 2.0
 CACHE_TTL_S = 1.0
 WHOLE_INSTALLATION = "installation"
-"""The one key of the cached report."""
 VAULT_STATUS_TEXT = {
     429: "answered 429: a standby node that does not serve requests",
     501: "is not initialised (bao operator init)",
     503: "is sealed (bao operator unseal)",
 }
-"""What each status of Vault's health endpoint means."""
 JOBS_WAIT_TEXT = "jobs wait"
-ENDINGS_WAIT_TEXT = "a job that is killed, or whose worker died, is not revoked"
+ENDINGS_WAIT_TEXT = "the access of jobs that are killed, or whose worker died, is not revoked"
 
 
 class Check(Message):
@@ -69,7 +68,7 @@ class Unhealthy(GiveUp):
 
 
 class HealthMonitor:
-    """Checks store, Temporal, Vault, workers and sweeps concurrently, each with a timeout."""
+    """Checks store, Temporal, Vault, workers and sweeps concurrently, each with a timeout. Callers within CACHE_TTL_S share a result."""
 
     def __init__(self, *, store: Store, gateway: TemporalGateway, vault_addr: str, client: httpx.AsyncClient) -> None:
         self._store = store
@@ -77,73 +76,61 @@ class HealthMonitor:
         self._vault_addr = vault_addr
         self._client = client
         self._since = datetime.now(UTC)
-        self._cache: SingleFlightCache[str, HealthReport] = SingleFlightCache(lambda _: self._check_all())
+        self._cache = SingleFlightCache(self._check_all)
 
     async def report(self) -> HealthReport:
         """Return a report that is at most CACHE_TTL_S old."""
         return await self._cache.get(WHOLE_INSTALLATION, max_age_s=CACHE_TTL_S)
 
     async def report_within(self, timeout_s: float) -> HealthReport | None:
-        """Return a current report if it is ready in time, else the last one; None if there is none yet.
-
-        The checks go on and serve the next caller: a page never waits for a system that is away.
-        """
+        """Return a current report if it is ready in time, else the last one or None. The checks continue and serve the next caller."""
         try:
             async with asyncio.timeout(timeout_s):
                 return await self.report()
         except TimeoutError:
             return self._cache.last(WHOLE_INSTALLATION)
 
-    async def _check_all(self) -> HealthReport:
-        overdue: list[OverdueCounts] = []
-        sweeps: list[Sweeps] = []
-
-        async def check_store() -> None:
-            overdue.append(await to_thread.run_sync(self._store.metrics.overdue, abandon_on_cancel=True))
-
-        async def check_sweeps() -> None:
-            ended, now = await self._gateway.last_sweep(), datetime.now(UTC)
-            age = max(0, round((now - ended).total_seconds())) if ended else None
-            sweeps.append(Sweeps(last_ended_at=ended, age_seconds=age, late=is_sweep_late(ended, since=self._since, now=now)))
-
-        systems = {
-            "store": check_store,
-            "temporal": self._gateway.ping,
-            "vault": self._check_vault,
-            "workers": self._check_workers,
-            "sweep": check_sweeps,
-        }
-        *checks, sweep = await asyncio.gather(*(_run_check(name, check) for name, check in systems.items()))
-        # A late sweep does not make the installation less ready; it is reported separately.
-        unknown = Sweeps(late=not sweep.ok)
+    async def _check_all(self, _key: str) -> HealthReport:
+        count_overdue = partial(to_thread.run_sync, self._store.metrics.overdue, abandon_on_cancel=True)
+        (store, overdue), (temporal, _), (vault, _), (workers, _), (_, sweep) = await asyncio.gather(
+            _run_check("store", count_overdue),
+            _run_check("temporal", self._gateway.ping),
+            _run_check("vault", self._check_vault),
+            _run_check("workers", self._check_workers),
+            _run_check("sweep", self._check_sweeps),
+        )
+        # A late sweep does not make the installation less ready, so it is reported separately. An unknown sweep counts as late.
         return HealthReport(
-            checks=tuple(checks), overdue=next(iter(overdue), None), sweep=next(iter(sweeps), unknown), at=datetime.now(UTC)
+            checks=(store, temporal, vault, workers), overdue=overdue, sweep=sweep or Sweeps(late=True), at=datetime.now(UTC)
         )
 
     async def _check_vault(self) -> None:
-        answer = await self._client.get(f"{self._vault_addr}/v1/sys/health", params={"standbyok": "true"}, timeout=CHECK_TIMEOUT_S)
-        if answer.status_code != 200:
-            raise Unhealthy(VAULT_STATUS_TEXT.get(answer.status_code, f"answered {answer.status_code}"))
+        response = await self._client.get(f"{self._vault_addr}/v1/sys/health", params={"standbyok": "true"}, timeout=CHECK_TIMEOUT_S)
+        if response.status_code != 200:
+            raise Unhealthy(VAULT_STATUS_TEXT.get(response.status_code, f"answered {response.status_code}"))
 
     async def _check_workers(self) -> None:
-        silent = find_unpolled_queues(await self._gateway.last_polls(), now=datetime.now(UTC))
-        if silent:
-            raise Unhealthy(
-                "; ".join(
-                    f"no worker polls {queue}: {ENDINGS_WAIT_TEXT if queue.endswith('-endings') else JOBS_WAIT_TEXT}" for queue in silent
-                )
-            )
+        unpolled = find_unpolled_queues(await self._gateway.last_polls(), now=datetime.now(UTC))
+        if unpolled:
+            texts = (f"no worker polls {name}: {ENDINGS_WAIT_TEXT if name.endswith('-endings') else JOBS_WAIT_TEXT}" for name in unpolled)
+            raise Unhealthy("; ".join(texts))
+
+    async def _check_sweeps(self) -> Sweeps:
+        ended, now = await self._gateway.last_sweep(), datetime.now(UTC)
+        age = max(0, round((now - ended).total_seconds())) if ended else None
+        return Sweeps(last_ended_at=ended, age_seconds=age, late=is_sweep_late(ended, since=self._since, now=now))
 
 
-async def _run_check(name: str, check: Callable[[], Awaitable[None]]) -> Check:
-    began, detail = time.perf_counter(), ""
+async def _run_check(name: str, check: Callable[[], Awaitable[T]]) -> tuple[Check, T | None]:
+    """Return the outcome of a check, and its result if it succeeded."""
+    began, detail, result = time.perf_counter(), "", None
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
-            await check()
+            result = await check()
     except TimeoutError:
         detail = f"no answer in {CHECK_TIMEOUT_S:g} s"
     except JustEnoughError as error:
         detail = str(error)
     except httpx.HTTPError as error:
         detail = f"does not answer ({type(error).__name__})"
-    return Check(name=name, ok=not detail, ms=round((time.perf_counter() - began) * 1000, 1), detail=detail)
+    return Check(name=name, ok=not detail, ms=round((time.perf_counter() - began) * 1000, 1), detail=detail), result

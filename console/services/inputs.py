@@ -27,7 +27,6 @@ EXAMPLE_DRY_RUN: JsonDict = {
     "dry_run": True,
 }
 
-
 EXAMPLE_DECISION: JsonDict = {
     "statement": {
         "type": "decision",
@@ -48,7 +47,7 @@ EXAMPLE_DECISION: JsonDict = {
 
 
 class StrictBody(Model):
-    """A request body. Unknown keys are refused, and so is anything that cannot be stored or signed."""
+    """A request body. Refuses unknown keys and values that cannot be stored or signed."""
 
     @model_validator(mode="before")
     @classmethod
@@ -56,7 +55,7 @@ class StrictBody(Model):
         if isinstance(value, bytes):
             message = "must be JSON, sent as Content-Type: application/json"
             raise ValueError(message)  # noqa: TRY004 - pydantic reports only a ValueError as a problem
-        # Raises InvalidInput, which pydantic passes on: it names each place.
+        # Raises InvalidInput with every problem by path; pydantic does not catch it.
         check_json("body", value)
         return value
 
@@ -75,7 +74,7 @@ class NewJob(StrictBody):
     statement: dict[str, Any] | None = None
     signature: Annotated[str, StringConstraints(max_length=512)] | None = None
     parent: Annotated[str, StringConstraints(max_length=64)] | None = None
-    """Id of the job that launches it. A signed order names it in its statement; a dry run names it here."""
+    """Id of the job that launches it. A signed order names the parent in its statement; a dry run names it here."""
     dry_run: bool = False
 
 
@@ -88,7 +87,7 @@ class SignedBody(StrictBody):
     signature: Annotated[str, StringConstraints(max_length=512)]
 
     def to_signed(self) -> SignedStatement:
-        """Return the statement with its signature, as it is handed to the worker."""
+        """Return the statement with its signature, in the form that the worker gets."""
         return SignedStatement(statement=self.statement, signature=self.signature)
 
 
@@ -118,17 +117,7 @@ class DryRequest(Message):
     @classmethod
     def of(cls, access: Access, decision: Decision) -> DryRequest:
         """Return what policy decided about one access of a spec."""
-        return cls(
-            resource=access.resource,
-            action=access.action.value,
-            at=access.at,
-            ttl=access.ttl,
-            outcome=decision.outcome,
-            tier=decision.tier,
-            policies=decision.policies,
-            policy_digest=decision.policy_digest,
-            errors=decision.errors,
-        )
+        return cls(resource=access.resource, action=access.action.value, at=access.at, ttl=access.ttl, **decision.model_dump())
 
 
 class DryRun(Message):
@@ -139,9 +128,16 @@ class DryRun(Message):
 
 
 class Stopping(Message):
-    """A job that was asked to stop, with its state at that time."""
+    """A job that was asked to stop, and its state before that."""
 
     id: str
     state: JobState
     note: str | None = None
-    """What was done instead, if its workflow could not be reached."""
+    """What was done instead, if the job's workflow could not be reached."""
+
+
+class Triggered(Message):
+    """The job that an event or a manual run launched; its sender learns no more about it."""
+
+    id: str
+    state: JobState

@@ -1,4 +1,4 @@
-"""Reviews of break-glass approvals: a bypassed approver signs whether it was justified. Blocking, for a thread."""
+"""Reviews of break-glass approvals: a bypassed approver signs whether the approval was justified. Blocking, for a thread."""
 
 from __future__ import annotations
 
@@ -20,17 +20,14 @@ def submit_review(deps: Deps, caller: Caller, request: str, body: SignedBody) ->
         raise NotFound(f"there is no request {request} that was approved by break-glass")
     job = deps.store.jobs.get(view.job_id)
     if view.review.person_id == caller.person.id or why_own_job(deps, caller, view, requester_id=job.requester_id if job else ""):
-        raise Forbidden("neither the person who broke glass nor one who launched the job, or an ancestor of it, may review it")
+        raise Forbidden("you may not review this: you used break-glass, or you launched the job or an ancestor of it")
     if caller.tier < max(view.review.tiers):
         raise Forbidden(missing_group_text(answering_groups(max(view.review.tiers), caller.tiers)))
     _require_open(view.review)
     statement = parse_own_statement(ReviewStatement, body, caller)
     if statement.digest != view.digest:
         raise Stale("the statement's digest is not the request's; read the request again")
-    checks = {
-        "job": (statement.job != view.job_id, "is another job's"),
-        "request": (statement.request != view.id, "is another request's"),
-    }
+    checks = {"job": (statement.job != view.job_id, "is another job's"), "request": (statement.request != view.id, "is another request's")}
     validate_statement(deps, statement, body, checks)
     answered = build_event(
         EventType.REVIEW_ANSWERED,

@@ -1,4 +1,4 @@
-"""Validates signed statements: readable, about their caller, complete, current, and signed with the caller's key. Records nothing. Blocking, for a thread."""
+"""Validates signed statements: well-formed, complete, of the caller, valid now, and signed with the caller's key. Records nothing. Blocking, for a thread."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ StatementChecks = Mapping[str, tuple[bool, str]]
 
 
 def parse_own_statement(model: type[S], body: SignedBody, caller: Caller) -> S:
-    """Return the parsed statement. Raises InvalidInput with each problem by path, Forbidden if it names another person than the caller."""
-    kind = statement_type(model)
+    """Return the parsed statement. Raises InvalidInput with every problem by path, Forbidden if it names a person other than the caller."""
+    kind = str(model.model_fields["type"].default)
     try:
         statement = model.model_validate(body.statement)
     except ValidationError as error:
         raise InvalidInput(kind, statement_problems(error)) from error
     if statement.person != caller.person.id:
-        raise Forbidden(f"the {kind}'s statement is another person's than the token's")
+        raise Forbidden(f"the {kind} is another person's: its statement names a different person than the token")
     return statement
 
 
 def validate_statement(deps: Deps, statement: D, body: SignedBody, checks: StatementChecks) -> None:
     """Raise InvalidInput with every problem of a statement by path, Forbidden if its signature is not valid."""
-    kind, late = statement_type(type(statement)), why_not_valid_now(statement, now=deps.now())
+    kind, late = statement.type, why_not_valid_now(statement, now=deps.now())
     require_checks(
         kind, {**checks, "reason": (not statement.reason.strip(), "a reason is required"), "expires_at": (late is not None, str(late))}
     )
@@ -50,7 +50,7 @@ def validate_statement(deps: Deps, statement: D, body: SignedBody, checks: State
 
 
 def require_checks(kind: str, checks: StatementChecks) -> None:
-    """Raise InvalidInput with a problem for each key of a statement that is wrong."""
+    """Raise InvalidInput with a problem for each wrong key of a statement."""
     problems = tuple(Problem(f"statement.{name}", message) for name, (is_wrong, message) in checks.items() if is_wrong)
     if problems:
         raise InvalidInput(kind, problems)
@@ -61,8 +61,3 @@ def statement_problems(error: ValidationError) -> tuple[Problem, ...]:
     return tuple(
         Problem(to_yaml_path(("statement", *item["loc"])), item["msg"]) for item in error.errors(include_url=False, include_input=False)
     )
-
-
-def statement_type(model: type[DecisionStatement | DelegationStatement | ReviewStatement]) -> str:
-    """Return the `type` that a statement carries."""
-    return str(model.model_fields["type"].default)

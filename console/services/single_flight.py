@@ -1,7 +1,4 @@
-"""Long read-only work: done once for all concurrent callers, with progress that pages show and an outcome that is kept for later callers.
-
-Outcomes live in this process's memory and are no evidence: a restarted console has none.
-"""
+"""Long read-only work: concurrent callers share one run, and pages show its progress and outcome. Kept in memory only, so not evidence."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ log = structlog.get_logger()
 
 
 class Busy(RetryLater):
-    """One person asked for more at once than allowed."""
+    """A person has too many pieces of work that are still running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +31,10 @@ class Work(Generic[T]):
 
     began: datetime
     by: str
-    """Login name of the first person who asked."""
+    """Login name of the person who started it."""
     ended: datetime | None = None
     outcome: T | None = None
     error: JustEnoughError | None = None
-    """Why it failed."""
 
     @property
     def runs(self) -> bool:
@@ -55,19 +51,10 @@ class SingleFlight(Generic[K, T]):
     """Work of one kind, by key. Belongs to one event loop."""
 
     def __init__(
-        self,
-        work: Callable[[K], Awaitable[T]],
-        *,
-        max_concurrency: int = 1,
-        max_outcomes: int = 1,
-        max_per_person: int = 4,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        self, work: Callable[[K], Awaitable[T]], *, max_concurrency: int = 1, max_outcomes: int = 1, max_per_person: int = 4
     ) -> None:
-        """`max_concurrency`: how many run at the same time; the others wait. `max_outcomes`: how many of the newest outcomes are kept.
-
-        `max_per_person`: how many unfinished ones each person may have, so that nobody can make all others wait.
-        """
-        self._work, self._max_outcomes, self._max_per_person, self._now = work, max_outcomes, max_per_person, now
+        """Store the limits: runs at the same time, newest outcomes kept, and unfinished runs per person, so that one person cannot block the others."""
+        self._work, self._max_outcomes, self._max_per_person = work, max_outcomes, max_per_person
         self._semaphore = asyncio.Semaphore(max_concurrency)
         self._works: OrderedDict[K, Work[T]] = OrderedDict()
         self._tasks: dict[K, asyncio.Task[Work[T]]] = {}
@@ -76,8 +63,10 @@ class SingleFlight(Generic[K, T]):
         """Start the work unless it is running; return it. Raises Busy."""
         if key not in self._tasks:
             if sum(self._works[other].by == by for other in self._tasks) >= self._max_per_person:
-                raise Busy(f"{self._max_per_person} that you asked for are still running; try again when one of them has ended")
-            begun = self._works[key] = Work(self._now(), by)
+                raise Busy(
+                    f"{self._max_per_person} that you started are still running, which is the maximum; try again when one of them has ended"
+                )
+            begun = self._works[key] = Work(datetime.now(UTC), by)
             self._works.move_to_end(key)
             self._tasks[key] = asyncio.create_task(self._run(key, begun))
             self._tasks[key].add_done_callback(lambda _: self._tasks.pop(key, None))
@@ -88,18 +77,18 @@ class SingleFlight(Generic[K, T]):
         return self._works[key]
 
     def get(self, key: K) -> Work[T] | None:
-        """Return the work of a key, running or done; None if nobody asked for it, or its outcome is no longer kept."""
+        """Return the work of a key, running or done; None if it was never started or its outcome has been dropped."""
         return self._works.get(key)
 
     def items(self) -> tuple[tuple[K, Work[T]], ...]:
-        """Return all work that is running or kept, newest first."""
+        """Return all work that is running, and the outcomes kept, newest first."""
         # Copied first: pages read it from other threads.
         return tuple(reversed(tuple(self._works.items())))
 
     async def result(self, key: K, *, by: str) -> T:
-        """Start the work unless it is running, and return its outcome. Raises what it raises, and Busy."""
+        """Start the work unless it is running, and return its outcome. Raises the error of the work, Busy."""
         self.start(key, by=by)
-        # A caller that stops waiting must not cancel the work for the others.
+        # A caller that is cancelled must not cancel the work for the others.
         done = await asyncio.shield(self._tasks[key])
         if done.error is not None:
             raise done.error
@@ -118,9 +107,9 @@ class SingleFlight(Generic[K, T]):
                 done = replace(begun, outcome=await self._work(key))
             except JustEnoughError as error:
                 done = replace(begun, error=error)
-            except Exception as error:  # noqa: BLE001 - every caller gets an answer, whatever went wrong
-                # The error's text may contain what a caller sent; its type does not.
-                log.error("work failed", error=type(error).__name__)  # noqa: TRY400 - as said above
+            except Exception as error:  # noqa: BLE001 - every caller must get an outcome
+                # The error's text may contain input of a caller; its type does not.
+                log.error("work failed", error=type(error).__name__)  # noqa: TRY400 - the traceback would contain that text
                 done = replace(begun, error=JustEnoughError(WORK_FAILED_TEXT))
-        done = self._works[key] = replace(done, ended=self._now())
+        done = self._works[key] = replace(done, ended=datetime.now(UTC))
         return done

@@ -1,4 +1,4 @@
-"""Stops a job through its workflow or, if that is gone, without it. Does not check the caller's rights; its callers do."""
+"""Stops a job through its workflow or, if that is gone, without it. Callers must check the person's rights first."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def can_stop(job: JobSummary, *, kill: bool) -> bool:
 
 
 async def stop_job(console: Console, job: str, caller: Person, *, kill: bool) -> Stopping:
-    """Ask a job to end and record who asked. Raises NotFound, Conflict if it is over, TemporalUnavailable if only Temporal could cancel it."""
+    """Ask a job to end and record who asked. Raises NotFound, Conflict if it has ended, TemporalUnavailable if Temporal is needed to cancel it."""
     view = await to_thread.run_sync(console.deps.store.jobs.get, job)
     if view is None:
         raise NotFound(f"there is no job {job}")
@@ -38,9 +38,9 @@ async def stop_job(console: Console, job: str, caller: Person, *, kill: bool) ->
         if not kill:
             raise
         note = f"{error}; {await _stop_without_workflow(console, job)}"
-    # After the request was sent: access must not stay open because the store is slow.
+    # Write to the store after the signal: a slow store must not delay revocation.
     if kill:
-        # The session and the sweep obey a closed claim even if a bug keeps the workflow from obeying the signal.
+        # The session and the sweep obey a closed claim even if the workflow does not obey the signal.
         await to_thread.run_sync(console.deps.store.claims.close, job, console.deps.now())
     how = "kill" if kill else "cancel"
     requested = build_event(
@@ -51,7 +51,7 @@ async def stop_job(console: Console, job: str, caller: Person, *, kill: bool) ->
 
 
 async def _stop_without_workflow(console: Console, job: str) -> str:
-    """Close the job's claim and start a sweep; return a sentence that says what was done."""
+    """Close the job's claim and start a sweep; return the text that tells the caller what was done."""
     # Without a workflow, the session and the sweep obey a closed claim.
     await to_thread.run_sync(console.deps.store.claims.close, job, console.deps.now())
     log.warning("job is stopped without its workflow", job=job)
@@ -59,5 +59,5 @@ async def _stop_without_workflow(console: Console, job: str) -> str:
         await console.gateway.start_sweep()
     except TemporalUnavailable as error:
         log.warning("sweep could not be started; the scheduled one will find the job", job=job, why=str(error))
-        return "it can be issued nothing more, its session stops within seconds, and sweeps revoke its access once Temporal answers"
-    return "it can be issued nothing more, and a sweep was started that revokes what it holds"
+        return "no more credentials are issued to it, its session stops within seconds, and sweeps revoke its access once Temporal answers"
+    return "no more credentials are issued to it, and a sweep was started that revokes its credentials"

@@ -1,12 +1,11 @@
 """Validates and records a person's order for a job, then starts it. Blocking, for a thread, except `start_job`.
 
-An invalid order is refused with every error at once. That is only a courtesy to the caller: the worker verifies the order again before it issues
-anything.
+An invalid order is refused with every error at once. The checks only help the caller: the worker verifies the order again before it issues
+credentials.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -54,7 +53,7 @@ async def start_job(console: Console, order: SubmittedOrder) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SubmittedOrder:
-    """An order that is recorded, and whether it was this call that recorded it."""
+    """A recorded order, and whether this call recorded it."""
 
     job: JobView
     order: JobInput
@@ -62,14 +61,14 @@ class SubmittedOrder:
 
 
 def submit_job(deps: Deps, person: Person, body: NewJob, *, key: str | None) -> SubmittedOrder:
-    """Record an order and return it; an order that was recorded before is returned as it was.
+    """Record an order and return it; if it was recorded before, return the recorded order.
 
-    Raises InvalidInput with every problem, Forbidden if its caller did not sign it, Conflict if its id or key belongs to another order.
+    Raises InvalidInput with every problem, Forbidden if the caller did not sign it, Conflict if its id or key belongs to another order.
     """
     try:
         return _submit_new(deps, person, body, key=key)
     except GiveUp:
-        # An order that was valid when it was recorded is still answered after its statement has expired or the catalog has changed.
+        # An order that was valid when it was recorded is still returned after its statement has expired or the catalog has changed.
         earlier = _find_same_order(deps, person, body)
         if earlier is None:
             raise
@@ -93,14 +92,21 @@ def dry_run(deps: Deps, person: Person, body: NewJob) -> DryRun:
 
 
 def content_digest(order: JobInput | NewJob, *, reason: str) -> str:
-    """Return the digest of an order's content, without its id and signature. One idempotency key stands for one content digest."""
+    """Return the digest of an order's content, without its id and signature. An idempotency key is bound to one content digest."""
     content = {"spec": order.spec, "params": dict(order.params), "bundle": order.bundle, "reason": reason}
     return digest_of({**content, **({"parent": order.parent} if order.parent else {})})
 
 
 def _submit_new(deps: Deps, person: Person, body: NewJob, *, key: str | None) -> SubmittedOrder:
     _parse_spec(deps, body)
-    order = _build_job_input(deps, body)
+    missing = [name for name in ("id", "statement", "signature") if getattr(body, name) is None]
+    if missing:
+        raise InvalidInput("order", tuple(Problem(name, "required") for name in missing))
+    assert body.id is not None and body.statement is not None and body.signature is not None  # noqa: PT018 - checked together just above
+    if installation_of(body.id) != deps.settings.installation:
+        raise InvalidInput("order", (Problem("id", f"must be j-{deps.settings.installation}-<ulid, lower case>"),))
+    signed = SignedStatement(statement=body.statement, signature=body.signature)
+    order = JobInput.of(body.id, OrderRecord(body.spec, body.params, body.bundle, signed))
     _validate_order(deps, person, order, body)
     verified = verify_order(deps, order, now=deps.now())
     if isinstance(verified, Rejection):
@@ -109,11 +115,11 @@ def _submit_new(deps: Deps, person: Person, body: NewJob, *, key: str | None) ->
         first = deps.store.idempotency.remember(person.id, key, order.job, content_digest(order, reason=body.reason))
         if first != order.job:
             earlier = find_recorded_order(deps, first)
-            # The key may have been sent with a job id that belongs to somebody else.
+            # The key may have been sent with the job id of another person.
             if earlier is None or earlier.job.requester_id != person.id:
                 raise Conflict("an earlier order with this Idempotency-Key was not completed; send the order again with a new key")
             return earlier
-    # Do not check first whether the id is new: recording decides that, also between concurrent callers.
+    # Recording the order decides whether the id is new, also between concurrent callers.
     if not deps.store.ledger.append([job_submitted_event(order, verified, at=deps.now())]):
         earlier = _find_same_order(deps, person, body)
         assert earlier is not None, "an order that cannot be recorded again exists"
@@ -144,8 +150,7 @@ def find_recorded_order(deps: Deps, job: str) -> SubmittedOrder | None:
 def _parse_spec(deps: Deps, body: NewJob) -> JobSpec:
     if not isinstance(body.spec, dict):
         raise InvalidInput("job spec", (Problem("spec", "must be a mapping, sent as JSON and not as YAML text"),))
-    size = len(to_canonical_json(body.spec))
-    if size > MAX_BYTES:
+    if (size := len(to_canonical_json(body.spec))) > MAX_BYTES:
         raise InvalidInput("job spec", (Problem("", f"the spec has {size:,} bytes; at most {MAX_BYTES:,} are accepted"),))
     catalog = deps.config.current().catalog
     try:
@@ -153,21 +158,9 @@ def _parse_spec(deps: Deps, body: NewJob) -> JobSpec:
     except InvalidInput as error:
         more = [problem for problem in problems_in_draft(body.spec, catalog) if problem not in error.problems]
         raise InvalidInput(error.what, (*error.problems, *more)) from error
-    problems = problems_in_spec(spec, catalog)
-    if problems:
+    if problems := problems_in_spec(spec, catalog):
         raise InvalidInput("job spec", problems)
     return spec
-
-
-def _build_job_input(deps: Deps, body: NewJob) -> JobInput:
-    missing = [name for name in ("id", "statement", "signature") if getattr(body, name) is None]
-    if missing:
-        raise InvalidInput("order", tuple(Problem(name, "required") for name in missing))
-    assert body.id is not None and body.statement is not None and body.signature is not None  # noqa: PT018 - checked together just above
-    if installation_of(body.id) != deps.settings.installation:
-        raise InvalidInput("order", (Problem("id", f"must be j-{deps.settings.installation}-<ulid, lower case>"),))
-    signed = SignedStatement(statement=body.statement, signature=body.signature)
-    return JobInput.of(body.id, OrderRecord(body.spec, body.params, body.bundle, signed))
 
 
 def _validate_order(deps: Deps, person: Person, order: JobInput, body: NewJob) -> None:
@@ -176,15 +169,23 @@ def _validate_order(deps: Deps, person: Person, order: JobInput, body: NewJob) -
     except ValidationError as error:
         raise InvalidInput("order", statement_problems(error)) from error
     if statement.person != person.id:
-        raise Forbidden("the order's statement names another person than the token")
-    problems = list(_mismatches(statement, order, reason=body.reason, parent=body.parent))
-    expired = why_not_valid_now(statement, now=deps.now())
-    if expired:
+        raise Forbidden("the order's statement names a different person than the token")
+    expected = {
+        **({"parent": body.parent} if body.parent is not None else {}),
+        "job": order.job,
+        "spec_digest": digest_of(order.spec),
+        "bundle": order.bundle,
+        "params": dict(order.params),
+        "reason": body.reason,
+    }
+    signed = {**dict(statement), "params": dict(statement.params)}
+    problems = [Problem(f"statement.{name}", "differs from the order") for name, value in expected.items() if signed[name] != value]
+    if expired := why_not_valid_now(statement, now=deps.now()):
         problems.append(Problem("statement.expires_at", expired.message))
     unknown = _parent_problems(deps, person, statement.parent, "statement.parent")
     problems += unknown or inherited_limit_problems(deps, checked_spec(order.spec, order.params), statement)
     if order.bundle and deps.store.bundles.get(order.bundle) is None:
-        problems.append(Problem("bundle", "no bundle with this digest is stored; POST it to /api/v1/bundles first"))
+        problems.append(Problem("bundle", "there is no bundle with this digest; POST it to /api/v1/bundles first"))
     if order.bundle is None and order.spec["run"].get("workdir") is not None:
         problems.append(Problem("bundle", "required, because the spec has a workdir"))
     if problems:
@@ -194,21 +195,6 @@ def _validate_order(deps: Deps, person: Person, order: JobInput, body: NewJob) -
 def _parent_problems(deps: Deps, person: Person, parent: str | None, path: str) -> list[Problem]:
     unknown = why_no_parent(deps, parent, person) if parent is not None else None
     return [Problem(path, unknown.message)] if unknown else []
-
-
-def _mismatches(statement: OrderStatement, order: JobInput, *, reason: str, parent: str | None) -> Iterator[Problem]:
-    expected = {
-        **({"parent": parent} if parent is not None else {}),
-        "job": order.job,
-        "spec_digest": digest_of(order.spec),
-        "bundle": order.bundle,
-        "params": dict(order.params),
-        "reason": reason,
-    }
-    for name, value in expected.items():
-        signed = getattr(statement, name)
-        if (dict(signed) if name == "params" else signed) != value:
-            yield Problem(f"statement.{name}", "differs from the order")
 
 
 def store_bundle(deps: Deps, content: bytes) -> tuple[str, bool]:

@@ -1,4 +1,4 @@
-"""Who may read which job, and pages that leave out what the caller may not read. Blocking, for a thread."""
+"""Who may read which job, and list pages without the items that the caller may not read. Blocking, for a thread."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from anyio import to_thread
 from console.auth.authorization import Caller
 from justenough.adapters.store import Store
 from justenough.domain.core.errors import InvalidInput, NotFound, Problem
-from justenough.domain.readmodel.views import EntryView, JobView, Page, RequestView
+from justenough.domain.readmodel.views import EntryView, JobView, Page
 
 T = TypeVar("T")
 
-
 MAX_PAGES_READ = 20
-"""How many pages one call reads to find something that the caller may read."""
+"""How many pages one call reads to find an item that the caller may read."""
 
 
 class JobOwners:
@@ -35,12 +34,8 @@ class JobOwners:
 
     def owner_of(self, job: str) -> str | None:
         """Return the entity id of the person who launched a job; None if there is no such job."""
-        if job not in self._known:
-            view = self._store.jobs.get(job)
-            if view is None:
-                return None
-            self._remember({job: view.requester_id})
-        return self._known[job]
+        self.preload([job])
+        return self._known.get(job)
 
     def preload(self, jobs: Iterable[str]) -> None:
         """Look up the owners of all these jobs that are not cached yet, in one query. Blocking."""
@@ -54,14 +49,14 @@ class JobOwners:
         self._known |= owners
 
     async def owners_of(self, jobs: Iterable[str], *, position: int) -> Mapping[str, str]:
-        """Return the entity ids of those who launched these jobs. Jobs that no ledger entry up to `position` names are left out.
+        """Return the entity id of the person who launched each job, without jobs that no ledger entry up to `position` names.
 
-        For the event loop. Many listeners ask for the same jobs at the same time: one of them reads for all.
+        For the event loop. Many listeners look up the same jobs at the same time, so one of them reads for all.
         """
-        wanted = frozenset(jobs)
-        async with self._lock if self._unknown_jobs(wanted, position) else nullcontext():
-            owners = {job: self._known[job] for job in wanted if job in self._known}
-            if unknown := self._unknown_jobs(wanted, position):
+        job_ids = frozenset(jobs)
+        async with self._lock if self._unknown_jobs(job_ids, position) else nullcontext():
+            owners = {job: self._known[job] for job in job_ids if job in self._known}
+            if unknown := self._unknown_jobs(job_ids, position):
                 read = await to_thread.run_sync(self._store.jobs.requesters, unknown)
                 self._remember(read)
                 self._absent = {
@@ -72,7 +67,7 @@ class JobOwners:
         return owners
 
     async def readable_entries(self, caller: Caller, entries: Sequence[EntryView]) -> Sequence[EntryView]:
-        """Return those of some consecutive ledger entries that the caller may read. For the event loop."""
+        """Filter consecutive ledger entries by whether the caller may read them. For the event loop."""
         if caller.can_read_all or not entries:
             return entries
         owners = await self.owners_of((entry.job for entry in entries), position=entries[-1].position)
@@ -82,20 +77,12 @@ class JobOwners:
         return frozenset(job for job in jobs if job not in self._known and self._absent.get(job, -1) < position)
 
     def can_read(self, caller: Caller, job: str) -> bool:
-        """Whether the caller may read this job. Only those who read everything may read what belongs to no job."""
+        """Whether the caller may read this job. Entries without a job are only for callers who may read everything."""
         return caller.can_read_all or caller.can_read_jobs_of(self.owner_of(job) or "")
 
 
-def visible_request(store: Store, owners: JobOwners, caller: Caller, request: str) -> RequestView:
-    """Return a request that the caller may read. Raises NotFound for any other."""
-    view = store.requests.get(request)
-    if view is None or not owners.can_read(caller, view.job_id):
-        raise NotFound(f"there is no request {request}")
-    return view
-
-
 def job_for(store: Store, caller: Caller, job: str) -> JobView:
-    """Return a job that the caller may read. Raises NotFound for any other, so that nobody learns which ids exist."""
+    """Return a job that the caller may read. Raises NotFound for any other, so that callers cannot find out which ids exist."""
     view = store.jobs.get(job)
     if view is None or not caller.can_read_jobs_of(view.requester_id):
         raise NotFound(f"there is no job {job}")
@@ -105,13 +92,13 @@ def job_for(store: Store, caller: Caller, job: str) -> JobView:
 def first_visible_page(
     read: Callable[[str | None], Page[T]], is_visible: Callable[[T], bool], *, cursor: str | None, max_pages: int = MAX_PAGES_READ
 ) -> Page[T]:
-    """Return the first page with something visible, without the rest of its items; `next` continues after it. Reads at most `max_pages`."""
+    """Return the visible items of the first page that has any; `next` continues after that page. Reads at most `max_pages`."""
     for _ in range(max_pages):
         page = read(cursor)
-        kept = tuple(item for item in page.items if is_visible(item))
+        visible = tuple(item for item in page.items if is_visible(item))
         cursor = page.next
-        if kept or cursor is None:
-            return Page(items=kept, next=cursor)
+        if visible or cursor is None:
+            return Page(items=visible, next=cursor)
     return Page(items=(), next=cursor)
 
 

@@ -1,1 +1,1 @@
-"""The console's only Temporal client: starts, signals and cancels workflows, keeps schedules."""
+"""The console's only Temporal client, and the schedules in Temporal."""

@@ -1,8 +1,7 @@
-"""The console's Temporal client: starts, signals and cancels workflows, runs sweeps and proofs, keeps schedules and runs the workflows they start.
+"""The console's Temporal client: starts, signals and cancels workflows, runs sweeps and proofs, and keeps schedules and runs their workflows.
 
-Lists come from the store, except the status of schedules. Issues and revokes nothing itself.
-
-The arguments of workflows carry no secret, and the worker trusts none of them.
+Only the status of schedules is read from Temporal; lists come from the store. The arguments of workflows contain no secrets, and the worker
+verifies them.
 """
 
 from __future__ import annotations
@@ -20,13 +19,7 @@ from temporalio import activity
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
-from temporalio.client import (
-    Client,
-    ScheduleAlreadyRunningError,
-    ScheduleUpdate,
-    ScheduleUpdateInput,
-    WorkflowFailureError,
-)
+from temporalio.client import Client, ScheduleAlreadyRunningError, ScheduleUpdate, ScheduleUpdateInput, WorkflowFailureError
 from temporalio.common import (
     SearchAttributeKey,
     SearchAttributePair,
@@ -47,23 +40,17 @@ from justenough.domain.core.errors import GiveUp, JustEnoughError, RetryLater
 from justenough.domain.integrations.schedules import Schedule
 from justenough.domain.jobs.states import JobState
 
-JOB = "Job"
 SWEEP = "Sweep"
-PROVE = "Prove"
-DECIDE = "decide"
-KILL = "kill"
-REVOKE_CREDENTIAL = "revoke_credential"
 
 STATE = SearchAttributeKey.for_keyword("JustEnoughState")
 ENVIRONMENT = SearchAttributeKey.for_keyword("JustEnoughEnvironment")
-ACTIVITY_QUEUE = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
-
 REQUESTER = SearchAttributeKey.for_keyword("JustEnoughRequester")
+ACTIVITY_QUEUE = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
 
 RPC_TIMEOUT = timedelta(seconds=5)
 MAX_CONCURRENT_FIRES = 4
 REPORT_TIMEOUT = timedelta(seconds=60)
-"""For a sweep or a proof that a caller waits for."""
+"""Limit for a sweep or a proof that a caller waits for."""
 
 
 class TemporalUnavailable(RetryLater):
@@ -83,17 +70,17 @@ class ScheduleStatus:
     """Who paused it and why."""
     next: tuple[datetime, ...]
     missed: int
-    """Occasions that Temporal was too late for."""
+    """Occasions that Temporal missed because it was too late."""
 
 
 TakeOccasion = Callable[[ScheduleOccasion], Awaitable[str]]
-"""Orders the job of an occasion; returns its id, or why there is none."""
+"""Orders the job of an occasion; returns its id, or why no job was ordered."""
 
 log = structlog.get_logger()
 
 
 class TemporalGateway:
-    """Everything that the console does with Temporal."""
+    """The console's only access to Temporal."""
 
     def __init__(self, client: Client, *, task_queue: str, installation: str) -> None:
         self._client = client
@@ -113,7 +100,7 @@ class TemporalGateway:
         return cls(client, task_queue=settings.task_queue, installation=settings.installation)
 
     async def start_job(self, order: JobInput, *, environment: str, requester: str) -> None:
-        """Start the job's workflow, once ever per job id. Does nothing if it was started before. Raises TemporalUnavailable."""
+        """Start the job's workflow unless it was ever started before. Raises TemporalUnavailable."""
         attributes = [
             SearchAttributePair(STATE, JobState.PENDING.value),
             SearchAttributePair(ENVIRONMENT, environment),
@@ -121,7 +108,7 @@ class TemporalGateway:
         ]
         with suppress(WorkflowAlreadyStartedError), _translate_errors():
             await self._client.start_workflow(
-                JOB,
+                "Job",
                 order,
                 id=order.job,
                 task_queue=self._task_queue,
@@ -138,16 +125,16 @@ class TemporalGateway:
         return False
 
     async def decide(self, job: str, signed: SignedStatement) -> None:
-        """Signal a signed answer to the job; it is kept even if no worker runs. Raises WorkflowGone, TemporalUnavailable."""
-        await self._signal(job, DECIDE, signed.model_dump(mode="json"))
+        """Signal a signed decision to the job; Temporal keeps it until a worker runs. Raises WorkflowGone, TemporalUnavailable."""
+        await self._signal(job, "decide", signed.model_dump(mode="json"))
 
     async def kill(self, job: str) -> None:
         """Signal the job to revoke its access and kill its process. Raises WorkflowGone, TemporalUnavailable."""
-        await self._signal(job, KILL)
+        await self._signal(job, "kill")
 
     async def revoke_credential(self, job: str, credential: str) -> None:
         """Signal the job to revoke one credential. Raises WorkflowGone, TemporalUnavailable."""
-        await self._signal(job, REVOKE_CREDENTIAL, credential)
+        await self._signal(job, "revoke_credential", credential)
 
     async def cancel(self, job: str) -> None:
         """Cancel the job's workflow. Raises WorkflowGone, TemporalUnavailable."""
@@ -166,8 +153,8 @@ class TemporalGateway:
         return report
 
     async def prove(self, job: str) -> ProofReport:
-        """Check everything that the job held and return the findings. Raises TemporalUnavailable."""
-        report = await self._execute(PROVE, job, **self._singleton_options(f"prove-{job}"), result_type=ProofReport)
+        """Check every credential of the job and return the findings. Raises TemporalUnavailable."""
+        report = await self._execute("Prove", job, **self._singleton_options(f"prove-{job}"), result_type=ProofReport)
         assert isinstance(report, ProofReport)
         return report
 
@@ -177,7 +164,7 @@ class TemporalGateway:
             await self._client.count_workflows("WorkflowId = '-'", rpc_timeout=RPC_TIMEOUT)
 
     async def last_polls(self) -> Mapping[str, datetime | None]:
-        """Return when a worker last polled, by task queue: that of jobs, and that of their endings. Raises TemporalUnavailable."""
+        """Return when a worker last polled the task queues of jobs and of their endings, by queue. Raises TemporalUnavailable."""
         jobs, endings = self._task_queue, f"{self._task_queue}-endings"
 
         async def last_poll(queue: str, kind: TaskQueueType.ValueType) -> datetime | None:
@@ -200,7 +187,21 @@ class TemporalGateway:
         return None
 
     async def run_worker(self, take: TakeOccasion) -> None:
-        """Run the workflows that schedules start, until cancelled; other consoles may do so at the same time. Raises TemporalUnavailable if it cannot connect."""
+        """Run the workflows that schedules start, until cancelled; several consoles may run them. Raises TemporalUnavailable if it cannot connect.
+
+        `take` orders the job of an occasion. Only the product's own error messages become part of a workflow's history.
+        """
+
+        @activity.defn(name=fire_workflow.TAKE_ACTIVITY)
+        async def take_occasion(occasion: ScheduleOccasion) -> str:
+            try:
+                return await take(occasion)
+            except JustEnoughError as error:
+                raise ApplicationError(str(error), type=type(error).__name__, non_retryable=isinstance(error, GiveUp)) from None
+            except Exception as error:
+                log.exception("the job of a schedule could not be ordered", schedule=occasion.schedule)
+                raise ApplicationError("unexpected error; the console's log has the details", type=type(error).__name__) from None
+
         config = self._client.service_client.config
         with _translate_errors():
             # A worker needs a connected client, not a lazy one.
@@ -211,10 +212,10 @@ class TemporalGateway:
             client,
             task_queue=self._console_task_queue,
             workflows=[fire_workflow.Fire],
-            activities=[_build_take_activity(take)],
+            activities=[take_occasion],
             workflow_runner=UnsandboxedWorkflowRunner(),
             max_concurrent_activities=MAX_CONCURRENT_FIRES,
-            # Left out, the SDK reads and hashes every loaded module to make one up.
+            # Without a build id, the SDK reads and hashes every loaded module.
             build_id=version("justenough"),
         )
         await worker.run()
@@ -222,8 +223,7 @@ class TemporalGateway:
     async def schedule_names(self) -> frozenset[str]:
         """Return the names of the installation's schedules; Temporal's list may lag behind. Raises TemporalUnavailable."""
         with _translate_errors():
-            schedules_found = await self._client.list_schedules(rpc_timeout=RPC_TIMEOUT)
-            ids = [schedule.id async for schedule in schedules_found]
+            ids = [schedule.id async for schedule in await self._client.list_schedules(rpc_timeout=RPC_TIMEOUT)]
         prefix = self._schedule_prefix
         return frozenset(schedule_id.removeprefix(prefix) for schedule_id in ids if schedule_id.startswith(prefix))
 
@@ -233,7 +233,7 @@ class TemporalGateway:
         handle = self._client.get_schedule_handle(f"{self._schedule_prefix}{name}")
         try:
             with _translate_errors():
-                # Not updated without need: occasions that were due before an update are not made up.
+                # Do not update without need: Temporal does not make up occasions that were due before an update.
                 if schedules.is_same((await handle.describe(rpc_timeout=RPC_TIMEOUT)).schedule, schedule):
                     return False
 
@@ -260,15 +260,11 @@ class TemporalGateway:
             return ScheduleStatus(state.paused, state.note, tuple(info.next_action_times), info.num_actions_missed_catchup_window)
         return None
 
-    async def pause_schedule(self, name: str, note: str) -> None:
-        """Pause a schedule. Raises WorkflowGone if Temporal does not know it, TemporalUnavailable."""
+    async def set_schedule_paused(self, name: str, note: str, *, paused: bool) -> None:
+        """Pause or unpause a schedule. Raises WorkflowGone if Temporal does not know it, TemporalUnavailable."""
+        handle = self._client.get_schedule_handle(f"{self._schedule_prefix}{name}")
         with _translate_errors():
-            await self._client.get_schedule_handle(f"{self._schedule_prefix}{name}").pause(note=note, rpc_timeout=RPC_TIMEOUT)
-
-    async def unpause_schedule(self, name: str, note: str) -> None:
-        """Unpause a schedule; it continues with its next occasion. Raises WorkflowGone if Temporal does not know it, TemporalUnavailable."""
-        with _translate_errors():
-            await self._client.get_schedule_handle(f"{self._schedule_prefix}{name}").unpause(note=note, rpc_timeout=RPC_TIMEOUT)
+            await (handle.pause if paused else handle.unpause)(note=note, rpc_timeout=RPC_TIMEOUT)
 
     @property
     def _schedule_prefix(self) -> str:
@@ -292,40 +288,21 @@ class TemporalGateway:
             with _translate_errors():
                 return await self._client.execute_workflow(workflow, *args, **options)
         except WorkflowFailureError as error:
-            raise TemporalUnavailable(f"{workflow} did not finish: {_failure_text(error)}") from error
+            # A worker's messages are passed on only if they are the product's own.
+            cause = error.cause
+            while isinstance(cause, ActivityError) and cause.cause is not None:
+                cause = cause.cause
+            why = str(cause) if isinstance(cause, ApplicationError) else "no worker answered in time"
+            raise TemporalUnavailable(f"{workflow} did not finish: {why}") from error
 
     async def _signal(self, job: str, name: str, *args: Any) -> None:
         with _translate_errors():
             await self._client.get_workflow_handle(job).signal(name, args=args, rpc_timeout=RPC_TIMEOUT)
 
 
-def _build_take_activity(take: TakeOccasion) -> Callable[[ScheduleOccasion], Awaitable[str]]:
-    """Build the activity that takes occasions. Only the product's own error messages get into a history."""
-
-    @activity.defn(name=fire_workflow.TAKE_ACTIVITY)
-    async def take_occasion(occasion: ScheduleOccasion) -> str:
-        try:
-            return await take(occasion)
-        except JustEnoughError as error:
-            raise ApplicationError(str(error), type=type(error).__name__, non_retryable=isinstance(error, GiveUp)) from None
-        except Exception as error:
-            log.exception("an occasion of a schedule could not be taken", schedule=occasion.schedule)
-            raise ApplicationError("unexpected error; the console's log has it", type=type(error).__name__) from None
-
-    return take_occasion
-
-
-def _failure_text(error: WorkflowFailureError) -> str:
-    """Return why a sweep or proof failed. Only the product's own error messages are passed on from a worker."""
-    cause = error.cause
-    while isinstance(cause, ActivityError) and cause.cause is not None:
-        cause = cause.cause
-    return str(cause) if isinstance(cause, ApplicationError) else "no worker answered in time"
-
-
 @contextmanager
 def _translate_errors() -> Iterator[None]:
-    """Translate what Temporal's client raises. Raises WorkflowGone, TemporalUnavailable."""
+    """Translate errors of Temporal's client into WorkflowGone or TemporalUnavailable."""
     try:
         yield
     except RPCError as error:
@@ -333,5 +310,5 @@ def _translate_errors() -> Iterator[None]:
             raise WorkflowGone("the workflow no longer runs") from error
         raise TemporalUnavailable(f"Temporal does not answer ({error.status.name.lower()})") from error
     except RuntimeError as error:
-        # The client raises this if it cannot connect.
+        # Temporal's client raises RuntimeError if it cannot connect.
         raise TemporalUnavailable("Temporal does not answer (no connection)") from error

@@ -1,6 +1,6 @@
 """The workflow that a schedule starts at each occasion: it has a console order the job. Deterministic, no I/O.
 
-It runs in consoles, on a task queue of their own: workers cannot order jobs, and the workflow waits while no console runs.
+It runs in consoles, on their own task queue, because workers cannot order jobs. The workflow waits while no console runs.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ with workflow.unsafe.imports_passed_through():
     from justenough.domain.contracts.workflow_messages import ScheduleOccasion
 
 TAKE_ACTIVITY = "take_occasion"
-
-
 SCHEDULED_START = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
-"""Temporal sets this on workflows that a schedule starts. Anyone with write access to Temporal can set it too, so the console checks it."""
+"""Temporal sets this on workflows that a schedule starts. Anyone with write access to Temporal can also set it, so the console checks the time."""
 TAKE_OPTIONS: dict[str, Any] = {
     "start_to_close_timeout": timedelta(seconds=30),
     "retry_policy": RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=10)),

@@ -1,4 +1,4 @@
-"""Keeps Temporal's schedules as in triggers.yaml, and reads their status. Orders nothing, and does not undo a person's pause."""
+"""Keeps Temporal's schedules as in triggers.yaml, except that a person may pause them, and reads their status. Orders no jobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from justenough.services.dependencies import Deps
 POLL_INTERVAL_S = 2.0
 """Between two checks of the configuration."""
 RECONCILE_INTERVAL_S = 60.0
-"""Between two comparisons with Temporal if the configuration has not changed: somebody may have changed schedules there."""
+"""Between two comparisons with Temporal, where somebody may have changed schedules, if the configuration has not changed."""
 RETRY_DELAY_S = 10.0
 STATUS_TTL_S = 3.0
 STATUS_TIMEOUT_S = 2.0
@@ -34,7 +34,7 @@ class ScheduleSync:
         self._statuses = SingleFlightCache(self._read_status, forget_after_s=STATUS_TTL_S)
 
     async def reconcile(self) -> None:
-        """Create, update and delete schedules as configured. One that fails does not stop the others. Raises TemporalUnavailable."""
+        """Create, update and delete schedules as configured. A failure of one does not stop the others. Raises TemporalUnavailable."""
         configured = (await to_thread.run_sync(self._deps.config.current)).schedules
         existing = await self._gateway.schedule_names()
         for name, timed in configured.items():
@@ -48,13 +48,13 @@ class ScheduleSync:
         loop, config = asyncio.get_running_loop(), self._deps.config
         while True:
             try:
-                # A broken folder is no reason to delete schedules that it does not name.
+                # An invalid configuration must not delete schedules.
                 digest = await to_thread.run_sync(lambda: None if config.alarm else config.current().digest)
                 if digest is not None and (digest != done or loop.time() >= due):
                     await self.reconcile()
                     done, due = digest, loop.time() + (RETRY_DELAY_S if self._problems else RECONCILE_INTERVAL_S)
-            except Exception as error:  # noqa: BLE001 - nothing else keeps the schedules: this goes on for as long as the console does
-                log.warning("schedules cannot be brought up to date now", error=type(error).__name__, why=str(error)[:200])
+            except Exception as error:  # noqa: BLE001 - no other task updates the schedules, so this continues for as long as the console runs
+                log.warning("schedules cannot be updated now", error=type(error).__name__, why=str(error)[:200])
                 done, due = "", loop.time() + RETRY_DELAY_S
                 await asyncio.sleep(RETRY_DELAY_S)
             await asyncio.sleep(POLL_INTERVAL_S)
@@ -75,14 +75,14 @@ class ScheduleSync:
         try:
             return await asyncio.wait_for(self._gateway.schedule_status(name), STATUS_TIMEOUT_S)
         except TimeoutError:
-            raise TemporalUnavailable(f"Temporal does not answer within {STATUS_TIMEOUT_S:.0f} s") from None
+            raise TemporalUnavailable(f"Temporal did not answer within {STATUS_TIMEOUT_S:.0f} s") from None
 
     async def _apply(self, name: str, step: Awaitable[bool | None]) -> None:
         try:
             if await step is not False:
-                log.info("a schedule is brought up to date", schedule=name)
+                log.info("a schedule was updated", schedule=name)
                 self.forget(name)
             self._problems.pop(name, None)
         except JustEnoughError as error:
             self._problems[name] = str(error)
-            log.warning("a schedule cannot be brought up to date", schedule=name, why=str(error))
+            log.warning("a schedule cannot be updated", schedule=name, why=str(error))

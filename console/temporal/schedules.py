@@ -21,7 +21,7 @@ OVERLAP_POLICIES = {"skip": ScheduleOverlapPolicy.SKIP, "allow": ScheduleOverlap
 
 
 def to_temporal_schedule(name: str, definition: schedules.Schedule, *, prefix: str, queue: str) -> Schedule:
-    """Convert a schedule of triggers.yaml. Temporal gets calendar ranges, not the cron text, so both read it alike."""
+    """Convert a schedule of triggers.yaml. Temporal gets calendar ranges instead of the cron text, so that only we parse cron."""
     times = definition.times
     calendar = ScheduleCalendarSpec(
         second=(ScheduleRange(0, 0, 1),),
@@ -43,7 +43,7 @@ def to_temporal_schedule(name: str, definition: schedules.Schedule, *, prefix: s
 
 
 def is_same(current: Schedule, desired: Schedule) -> bool:
-    """Whether two schedules do the same at the same times, ignoring whether they are paused."""
+    """Whether two schedules start the same workflow at the same times, ignoring whether they are paused."""
     return _comparable(current) == _comparable(desired)
 
 

@@ -160,7 +160,7 @@ async def test_what_is_being_written_is_not_taken_away_by_what_happens_meanwhile
     await expect(page.locator("#answer")).to_contain_text("This page changed while you were typing.")
     await expect(page.get_by_label("Reason", exact=True)).to_have_value("I was about to")
     await page.locator("#approve").click()
-    await expect(page.get_by_role("alert")).to_contain_text("chief answered at")
+    await expect(page.get_by_role("alert")).to_contain_text("chief decided it at")
 
 
 async def test_a_new_request_comes_into_the_queue_by_itself_and_leaves_it_once_answered(

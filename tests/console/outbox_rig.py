@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 from anyio import to_thread
 
-from console.outbox import Dispatcher
-from console.outbox.signing_secrets import SigningSecrets
+from console.auth.vault_keys import SigningSecrets
+from console.outbox.dispatcher import Dispatcher
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.store import Store
 from justenough.adapters.store.outbox_queries import SubscriptionProgress

@@ -76,7 +76,7 @@ def test_a_narrowed_write_only_reads_and_taken_back_it_is_dead_while_its_job_goe
     assert ops.job(job)["state"] == "running"
     (withdrawn,) = told(ops, job, "approval.withdrawn")
     assert (withdrawn["name"], withdrawn["reason"], withdrawn["verdict"]) == ("lead", "the ticket was a fake", "withdrawn")
-    assert detail(lead.answer(request, "withdraw")) == (409, "the request is withdrawn: it has no approval to withdraw")
+    assert detail(lead.answer(request, "withdraw")) == (409, "the request is withdrawn and has no approval to withdraw")
     assert ops.api.post(f"jobs/{job}/kill").status_code == 202
     shop.assert_dead(ops.until(job), login)
 
@@ -137,7 +137,10 @@ def test_glass_is_broken_by_few_with_a_reason_and_stays_open_until_somebody_else
     assert ops.api.get("reviews").status_code == 403
     assert detail(oncall.review(request))[0] == 403
     assert lead.review(request, reason="").json()["errors"] == [{"path": "statement.reason", "message": "a reason is required"}]
-    assert detail(lead.review(request, person=security.id)) == (403, "the review's statement is another person's than the token's")
+    assert detail(lead.review(request, person=security.id)) == (
+        403,
+        "the review is another person's: its statement names a different person than the token",
+    )
     forged = lead.api.post(f"requests/{request['id']}/review", json=security.reviewed(request, person=lead.id))
     assert detail(forged) == (403, "the review is not valid: the signature does not match the statement")
     assert lead.review(request, "unjustified", reason="it was up").json()["review"]["verdict"] == "unjustified"
@@ -161,7 +164,7 @@ def test_a_delegate_answers_for_who_is_away_by_their_own_right_and_nobody_is_hea
 ) -> None:
     request = waiting(ops)
     assert detail(security.answer(request, on_behalf_of=lead.id))[1].endswith("has not named them as a delegate")
-    assert security.delegate(lead.id).json()["errors"][0]["message"].startswith("lead may not answer at your tier 2")
+    assert security.delegate(lead.id).json()["errors"][0]["message"].startswith("lead may not decide at your tier 2")
     assert security.delegate(security.id).json()["errors"] == [{"path": "statement.delegate", "message": "is yourself"}]
     forged = lead.api.post("delegations", json=security.delegation(security.id, person=lead.id))
     assert detail(forged) == (403, "the delegation is not valid: the signature does not match the statement")

@@ -1,1 +1,1 @@
-"""The routes of the REST API, one module per resource."""
+"""The routes of the REST API, by resource."""

@@ -6,10 +6,10 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
 from console.api.dependencies import AuthenticatedRoute, Launcher
-from console.api.schemas import Bundled
 from console.http.dependencies import TheConsole
 from console.http.problems import problem_responses
 from console.services.submit_job import store_bundle
+from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import TooLarge, UnsupportedMedia
 from justenough.domain.jobs.bundle import MAX_PACKED_BYTES
 
@@ -18,15 +18,20 @@ BUNDLES_PATH = "/bundles"
 router = APIRouter(route_class=AuthenticatedRoute, tags=["bundles"])
 
 
+class Bundled(Message):
+    digest: str
+    size: int
+    """Bytes of the packed bundle, as sent."""
+
+
 @router.post(
     BUNDLES_PATH,
     status_code=201,
     responses={200: {"model": Bundled, "description": "This bundle was already stored"}, **problem_responses(415)},
     openapi_extra={"requestBody": {"required": True, "content": {"application/gzip": {"schema": {"type": "string", "format": "binary"}}}}},
 )
-async def put_bundle(request: Request, response: Response, console: TheConsole, caller: Launcher) -> Bundled:
+async def put_bundle(request: Request, response: Response, console: TheConsole, _: Launcher) -> Bundled:
     """Store a gzipped tar of a job's working directory. The same content is stored once."""
-    del caller
     if request.headers.get("content-type", "").partition(";")[0].strip() not in {"application/gzip", "application/x-gzip"}:
         raise UnsupportedMedia("a bundle must be sent as Content-Type: application/gzip")
     content = bytearray()

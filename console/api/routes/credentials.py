@@ -7,8 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from console.api.dependencies import AuthenticatedRoute, Member, Stopper
-from console.http.dependencies import TheConsole
-from console.http.pagination import Cursor, Limit
+from console.http.dependencies import Cursor, Limit, TheConsole
 from console.services.credentials import CredentialQuery, credential_page, request_revocation, visible_credential, wait_until_confirmed
 from justenough.domain.jobs.states import Action, CredentialState
 from justenough.domain.readmodel.views import CredentialView, Page

@@ -7,8 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from console.api.dependencies import Approver, AuthenticatedRoute, Reader
-from console.http.dependencies import TheConsole
-from console.http.pagination import Cursor, Limit
+from console.http.dependencies import Cursor, Limit, TheConsole
 from console.http.problems import problem_responses
 from console.services.delegations import PersonView, create_delegation, end_delegation, find_approver
 from console.services.inputs import SignedBody
@@ -24,9 +23,8 @@ def find_person(name: Annotated[str, Path(description="A login name")], console:
 
 
 @router.get("/delegations")
-def list_delegations(console: TheConsole, caller: Reader, limit: Limit = 100, cursor: Cursor = None) -> Page[DelegationView]:
+def list_delegations(console: TheConsole, _: Reader, limit: Limit = 100, cursor: Cursor = None) -> Page[DelegationView]:
     """List delegations, newest first."""
-    del caller
     return console.deps.store.delegations.list(limit=limit, cursor=cursor)
 
 

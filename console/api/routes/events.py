@@ -13,23 +13,16 @@ from fastapi import APIRouter, Depends, Header, Query, Response
 from console.api.dependencies import AuthenticatedRoute, Member
 from console.auth.authorization import Caller
 from console.events.live_feed import MAX_LISTENERS, TooManyListeners
-from console.events.sse_response import EventStream
-from console.http.dependencies import TheConsole
-from console.http.pagination import POSITION_PATTERN
+from console.events.server_sent_events import EventStream
+from console.http.dependencies import POSITION_PATTERN, TheConsole
 from console.services.console import Console
 from console.services.visibility import job_for, parse_position
 
 KEEP_ALIVE_INTERVAL_S = 15.0
-"""After so long without an event a comment is sent: proxies close a silent connection after about a minute."""
-
-
+"""After this long without an event a comment is sent, because proxies close silent connections after about a minute."""
 RETRY_MS = 2_000
-"""Milliseconds after which a client should reconnect."""
-
-
 BEGIN_HEADER = "Last-Event-ID"
-"""Response header with the position where the stream begins, so that a client that has received nothing yet can still resume there."""
-
+"""Response header with the position where the stream begins, so that a client without any event can resume there."""
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["events"])
 
@@ -54,8 +47,6 @@ async def _readable_job_id(job: str, console: TheConsole, caller: Member) -> str
 
 # These are dependencies because a stream starts its response before its own first line runs.
 Since = Annotated[int | None, Depends(_parse_last_event_id)]
-
-
 ReadableJob = Annotated[str, Depends(_readable_job_id)]
 
 
@@ -89,11 +80,11 @@ async def _open_stream(console: Console, caller: Caller, since: int | None, *, j
 
 
 async def _event_blocks(console: Console, caller: Caller, begin: int, *, job: str | None, ahead: bool) -> AsyncGenerator[bytes, None]:
-    # Sent at once, so that the client and every proxy see that the stream is open.
+    # Sent at once, so that the client and all proxies see that the stream is open.
     yield f": {'the ledger ends before that position; continuing ' if ahead else ''}after {begin}\n\n".encode()
     hint: bytes = f"retry: {RETRY_MS}\n".encode()
     sent_at = time.monotonic()
-    # Closed at once, so that the feed knows when nobody listens any more.
+    # Closed at once, so that the feed counts only current listeners.
     async with aclosing(console.feed.follow(begin, job=job, wait=KEEP_ALIVE_INTERVAL_S)) as batches:
         async for entries in batches:
             if readable := await console.job_owners.readable_entries(caller, entries):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import structlog
 from anyio import to_thread
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 
 from console.api.dependencies import AuthenticatedRoute, Launcher, Member
-from console.http.dependencies import TheConsole
-from console.http.pagination import After, Cursor, Limit, PositionCursor
+from console.http.dependencies import After, Cursor, IdempotencyKey, Limit, PositionCursor, TheConsole
 from console.http.problems import problem_responses
 from console.services.background_reads import UnprovedRevocation
 from console.services.inputs import DryRun, NewJob, Stopping
@@ -23,12 +21,6 @@ from justenough.domain.jobs.states import JobState, RevocationState
 from justenough.domain.readmodel.views import EntryView, JobSummary, JobView, LogChunk, Page
 from justenough.services.parent_chain import ancestor_views
 
-IDEMPOTENCY_KEY_PATTERN = r"^[\x21-\x7e]{1,200}$"
-
-
-log = structlog.get_logger()
-
-
 router = APIRouter(route_class=AuthenticatedRoute, tags=["jobs"])
 
 
@@ -38,22 +30,13 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["jobs"])
     operation_id="launch_job",
     response_model=JobView,
     responses={
-        200: {"model": JobView | DryRun, "description": "The job of an order that was accepted before, or the result of a dry run"},
+        200: {"model": JobView | DryRun, "description": "The job of an earlier identical order, or the result of a dry run"},
         201: {"description": "Accepted", "headers": {"Location": {"schema": {"type": "string"}, "description": "The job's address"}}},
         **problem_responses(409),
     },
 )
 async def launch(
-    body: NewJob,
-    response: Response,
-    console: TheConsole,
-    caller: Launcher,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            pattern=IDEMPOTENCY_KEY_PATTERN, description="A key that identifies the order: a retry with the same key launches no second job"
-        ),
-    ] = None,
+    body: NewJob, response: Response, console: TheConsole, caller: Launcher, idempotency_key: IdempotencyKey = None
 ) -> JobView | Response:
     """Launch a job from a signed order. Sending the same order again returns the same job."""
     if body.dry_run:
@@ -128,7 +111,7 @@ def job_logs(
     after: Annotated[int, Query(ge=-1, le=2**53, description="The last chunk seen; -1 to begin with the first")] = -1,
     limit: Limit = 1000,
 ) -> Page[LogChunk]:
-    """List what the job wrote, in order. Send `next` as `after` to continue; null means there is no more now."""
+    """List the job's output, in order. Send `next` as `after` to continue; if it is null, there is no more output now."""
     job_for(console.deps.store, caller, job)
     chunks = console.deps.store.logs.chunks(job, after, limit)
     return Page(items=chunks, next=str(chunks[-1].seq) if len(chunks) == limit else None)

@@ -1,25 +1,27 @@
-"""The ledger: its entries, its newest entry, and its verification."""
+"""The ledger: its entries, its newest entry, its verification, and the evidence report of a period as JSON."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
 from console.api.dependencies import AuthenticatedRoute, Member, Reader
-from console.http.dependencies import TheConsole
-from console.http.pagination import After, Limit, Moment, PositionCursor
-from console.services.background_reads import WHOLE_LEDGER
+from console.http.dependencies import After, Limit, Moment, PositionCursor, TheConsole
+from console.services.background_reads import DEFAULT_REPORT_PERIOD, WHOLE_LEDGER
 from console.services.visibility import first_visible_page, parse_position
 from justenough.adapters.store import LedgerHead
+from justenough.domain.evidence.aggregator import ReportPeriod
+from justenough.domain.evidence.report import Report
 from justenough.domain.ledger.events import EventType
 from justenough.domain.ledger.hash_chain import LedgerReport
 from justenough.domain.readmodel.views import EntryView, Page
 
-router = APIRouter(route_class=AuthenticatedRoute, tags=["ledger"])
+router = APIRouter(route_class=AuthenticatedRoute)
 
 
-@router.get("/ledger", operation_id="list_ledger")
+@router.get("/ledger", tags=["ledger"], operation_id="list_ledger")
 def list_entries(
     *,
     console: TheConsole,
@@ -33,9 +35,9 @@ def list_entries(
     limit: Limit = 100,
     cursor: PositionCursor = None,
 ) -> Page[EntryView]:
-    """List entries after a position, oldest first. A launcher sees only those of their own jobs. `cursor` is a position, too.
+    """List entries after a position, oldest first. A launcher sees only those of their own jobs. `cursor` is also a position.
 
-    On the last page the header `Last-Event-ID` holds the position up to which the list is complete: an event stream, or `after`, continues there.
+    On the last page the header `Last-Event-ID` is the position up to which the list is complete. Continue there with an event stream or `after`.
     """
     newest = console.deps.store.ledger.head().position
     page = first_visible_page(
@@ -46,19 +48,35 @@ def list_entries(
         cursor=cursor,
     )
     if page.next is None:
-        # The entries may already include newer ones.
+        # The page may include entries that are newer than `newest`.
         response.headers["Last-Event-ID"] = str(max([newest, *(entry.position for entry in page.items)]))
     return page
 
 
-@router.get("/ledger/checkpoint", operation_id="show_checkpoint")
-def checkpoint(console: TheConsole, caller: Reader) -> LedgerHead:
+@router.get("/ledger/checkpoint", tags=["ledger"], operation_id="show_checkpoint")
+def checkpoint(console: TheConsole, _: Reader) -> LedgerHead:
     """Show the position and hash of the newest entry, to compare with later."""
-    del caller
     return console.deps.store.ledger.head()
 
 
-@router.post("/ledger/verify", operation_id="verify_ledger")
+@router.post("/ledger/verify", tags=["ledger"], operation_id="verify_ledger")
 async def verify(console: TheConsole, caller: Reader) -> LedgerReport:
     """Verify every hash chain. Concurrent requests share one run. The ledger is sound if `problems` is empty; `unseen` lists what this check cannot detect."""
     return await console.background_reads.verification.result(WHOLE_LEDGER, by=caller.person.name)
+
+
+@router.get("/report", tags=["report"])
+async def report(
+    console: TheConsole,
+    _: Reader,
+    since: Annotated[
+        Moment | None, Query(description="Begin of the period (RFC 3339 with a time zone); default: 30 days before `until`")
+    ] = None,
+    until: Annotated[
+        Moment | None, Query(description="End of the period, not included (RFC 3339 with a time zone); default and maximum: now")
+    ] = None,
+) -> Report:
+    """Build the evidence report of a period from the ledger. Takes about ten seconds for a million entries."""
+    now: datetime = console.deps.now()
+    end = min(until or now, now)
+    return await console.background_reads.report(ReportPeriod(since or end - DEFAULT_REPORT_PERIOD, end), now=now)

@@ -1,4 +1,4 @@
-"""Requests for access, and approvers' decisions."""
+"""Requests for access: list, show, decide and claim them, and review break-glass approvals."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 
-from console.api.dependencies import AuthenticatedRoute, Member
-from console.http.dependencies import TheConsole
-from console.http.pagination import Cursor, Limit
+from console.api.dependencies import Approver, AuthenticatedRoute, Member, Reader
+from console.http.dependencies import Cursor, Limit, TheConsole
 from console.http.problems import problem_responses
+from console.services.claims import claim_request, release_claim
 from console.services.decide_request import can_answer, submit_decision
-from console.services.inputs import SignedBody
-from console.services.visibility import first_visible_page, visible_request
+from console.services.inputs import ClaimBody, SignedBody
+from console.services.reviews import submit_review
+from console.services.visibility import first_visible_page
+from justenough.domain.core.errors import NotFound
 from justenough.domain.jobs.states import RequestState
-from justenough.domain.readmodel.views import Page, RequestView
+from justenough.domain.readmodel.views import Page, RequestView, ReviewView
 from justenough.services.parent_chain import ancestor_views
 
-router = APIRouter(route_class=AuthenticatedRoute, tags=["requests"])
+router = APIRouter(route_class=AuthenticatedRoute)
 
 
 class Wanted(StrEnum):
@@ -36,7 +38,7 @@ class Wanted(StrEnum):
         return None if self is Wanted.ALL else RequestState(self.value)
 
 
-@router.get("/requests")
+@router.get("/requests", tags=["requests"])
 def list_requests(
     console: TheConsole,
     caller: Member,
@@ -61,13 +63,16 @@ def list_requests(
 
 @router.get(
     "/requests/{request}",
+    tags=["requests"],
     responses={
         200: {"headers": {"ETag": {"schema": {"type": "string"}, "description": "The digest that a decision must name, if there is one"}}}
     },
 )
 def show_request(request: str, response: Response, console: TheConsole, caller: Member) -> RequestView:
     """Show a request. Its ETag is the digest that a decision must name."""
-    view = visible_request(console.deps.store, console.job_owners, caller, request)
+    view = console.deps.store.requests.get(request)
+    if view is None or not console.job_owners.can_read(caller, view.job_id):
+        raise NotFound(f"there is no request {request}")
     if view.digest:
         response.headers["ETag"] = f'"{view.digest}"'
     return view.model_copy(update={"chain": ancestor_views(console.deps, view.parent)})
@@ -75,6 +80,7 @@ def show_request(request: str, response: Response, console: TheConsole, caller: 
 
 @router.post(
     "/requests/{request}/decisions",
+    tags=["requests"],
     responses={
         202: {"model": RequestView, "description": "Delivered to the job, but not counted by a worker yet"},
         **problem_responses(409, 412, 428),
@@ -95,3 +101,33 @@ async def decide(
     view, counted = await submit_decision(console, caller, request, body, if_match=if_match)
     response.status_code = 200 if counted else 202
     return view
+
+
+@router.post("/requests/{request}/claim", tags=["requests"], operation_id="claim_request", responses=problem_responses(409))
+def claim(request: str, console: TheConsole, caller: Approver, body: ClaimBody | None = None) -> RequestView:
+    """Claim a request, so that others know you are working on it. Claiming again prolongs the claim."""
+    return claim_request(console.deps, caller, request, seconds=(body or ClaimBody()).seconds)
+
+
+@router.delete("/requests/{request}/claim", tags=["requests"], operation_id="release_request", responses=problem_responses(409))
+def release(request: str, console: TheConsole, caller: Approver) -> RequestView:
+    """Release your claim of a request."""
+    return release_claim(console.deps, caller, request)
+
+
+@router.get("/reviews", tags=["reviews"])
+def list_reviews(
+    console: TheConsole,
+    _: Reader,
+    every: Annotated[bool, Query(alias="all", description="Include reviews that have been answered")] = False,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Page[ReviewView]:
+    """List reviews of break-glass approvals, newest first; by default only open ones."""
+    return console.deps.store.reviews.list(only_open=not every, limit=limit, cursor=cursor)
+
+
+@router.post("/requests/{request}/review", tags=["reviews"], operation_id="review_request", responses=problem_responses(409, 412))
+def review(request: str, body: SignedBody, console: TheConsole, caller: Approver) -> RequestView:
+    """Review a break-glass approval with a signed statement. Only the first review counts."""
+    return submit_review(console.deps, caller, request, body)

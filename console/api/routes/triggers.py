@@ -1,4 +1,4 @@
-"""Incoming events: one signed CloudEvent per request launches the job of a trigger. Needs no token, and tells a stranger nothing."""
+"""Incoming events: one signed CloudEvent per request launches the job of a trigger. Needs no token; senders without a valid signature get no details."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import structlog
 from anyio import to_thread
 from fastapi import APIRouter, Path, Request, Response
 
-from console.api.schemas import Triggered
 from console.http.dependencies import TheConsole
 from console.http.problems import problem_responses
+from console.services.console_orders import order_event
+from console.services.inputs import Triggered
 from console.services.submit_job import start_job
-from console.services.trigger_orders import order_event
 from justenough.domain.core.errors import Unauthenticated
 from justenough.domain.integrations.cloudevents import read_event
 from justenough.domain.integrations.webhook_signature import ID_HEADER, why_delivery_invalid
@@ -40,7 +40,7 @@ async def deliver(
     """Launch the trigger's job for an event (CloudEvents 1.0, structured or binary mode). Sending the same event again returns the same job."""
     headers, body = {key.lower(): value for key, value in request.headers.items()}, await request.body()
     triggered_job = (await to_thread.run_sync(console.deps.config.current)).triggers.get(name)
-    why: str | None = "there is no such trigger"
+    why: str | None = "triggers.yaml has no trigger of this name"
     if triggered_job is not None:
         keys = await console.signing_secrets.keys_of(triggered_job.trigger.signing_secret)
         why = why_delivery_invalid(headers, body, keys, now=console.deps.now())

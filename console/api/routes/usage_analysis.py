@@ -7,8 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from console.api.dependencies import AuthenticatedRoute, Member, Reader
-from console.http.dependencies import TheConsole
-from console.http.pagination import Cursor, Moment
+from console.http.dependencies import Cursor, Moment, TheConsole
 from justenough.adapters.store.usage import RunHistory
 from justenough.domain.core.errors import NotFound
 from justenough.domain.readmodel.views import Page
@@ -48,13 +47,12 @@ def show_sizing(
 @router.get("/catalog/usage")
 def catalog_usage(
     console: TheConsole,
-    caller: Reader,
+    _: Reader,
     since: Annotated[Moment | None, Query(description="Only requests at this time or later (RFC 3339 with a time zone)")] = None,
     limit: SizingLimit = 20,
     cursor: Cursor = None,
 ) -> Page[ActionUse]:
     """List how each action of each resource was used, over all jobs."""
-    del caller
     return console.deps.store.usage.action_uses(since=since, limit=limit, cursor=cursor)
 
 

@@ -12,8 +12,7 @@ from fastapi import APIRouter, Path, Query
 
 from console.api.dependencies import Approver, AuthenticatedRoute, Reader
 from console.auth.authorization import Caller
-from console.http.dependencies import TheConsole
-from console.http.pagination import Cursor, Limit
+from console.http.dependencies import Cursor, Limit, TheConsole
 from console.http.problems import problem_responses
 from console.services.console import Console
 from justenough.adapters.store.outbox_queries import DeliveryState, SubscriptionProgress, lag_of
@@ -31,7 +30,7 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["webhooks"])
 
 
 class SubscriptionView(Message):
-    """A webhook or notification, and how its deliveries are going."""
+    """A webhook or notification, and the state of its deliveries."""
 
     name: str
     kind: str
@@ -41,7 +40,7 @@ class SubscriptionView(Message):
     events: tuple[str, ...]
     tiers: tuple[int, ...] = ()
     state: str
-    """ok | failing | new (no console has begun to deliver yet) | removed (no longer configured)"""
+    """ok | failing | new (no console has started to deliver it yet) | removed (no longer configured)"""
     why: str | None = None
     """Why the last attempt failed, if it did."""
     lag_seconds: int = 0
@@ -54,7 +53,7 @@ class SubscriptionView(Message):
 
     @classmethod
     def of(cls, name: str, configured: Subscription | None, progress: SubscriptionProgress | None, *, now: datetime) -> SubscriptionView:
-        """Return the view of a subscription that is configured, has been delivered to, or both."""
+        """Return the view of a subscription that is configured, has deliveries, or both."""
         figures = progress.model_dump(include={"why", "pending", "dead", "delivered", "delivered_at", "failed_at"}) if progress else {}
         hook = configured if isinstance(configured, Webhook) else None
         notify = None if configured is None or isinstance(configured, Webhook) else configured
@@ -87,9 +86,8 @@ class Tested(Message):
 
 
 @router.get("/webhooks")
-async def list_webhooks(console: TheConsole, caller: Reader) -> Page[SubscriptionView]:
+async def list_webhooks(console: TheConsole, _: Reader) -> Page[SubscriptionView]:
     """List webhooks and notifications by name."""
-    del caller
     return Page(items=tuple((await _subscription_views(console)).values()))
 
 
@@ -97,13 +95,12 @@ async def list_webhooks(console: TheConsole, caller: Reader) -> Page[Subscriptio
 async def list_deliveries(
     name: Name,
     console: TheConsole,
-    caller: Reader,
-    state: Annotated[DeliveryState | None, Query(description="Only deliveries that wait, or only dead letters")] = None,
+    _: Reader,
+    state: Annotated[DeliveryState | None, Query(description="Only deliveries that wait for another attempt, or only dead letters")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[DeliveryView]:
-    """List failed deliveries, the newest event first. Successful ones are not kept."""
-    del caller
+    """List failed deliveries, the newest event first. Successful ones are not recorded."""
     await _find_subscription(console, name)
     return await to_thread.run_sync(lambda: console.deps.store.outbox.deliveries(name, state=state, limit=limit, cursor=cursor))
 
@@ -112,7 +109,7 @@ async def list_deliveries(
     "/webhooks/{name}/deliveries/{delivery}/resend", operation_id="resend_delivery", status_code=202, responses=problem_responses(409)
 )
 async def resend(name: Name, delivery: Id, console: TheConsole, caller: Approver) -> Resent:
-    """Send one dead letter again, as if it were new."""
+    """Send one dead letter again, with all its attempts."""
     await _configured_subscription(console, name)
     count = await _resend_deliveries(console, name, [delivery], by=caller)
     if not count:
@@ -136,12 +133,12 @@ async def test(name: Name, console: TheConsole, caller: Approver) -> Tested:
         outcome = await sender.test(console.deps.now(), caller.person.name)
     finally:
         await sender.close()
-    return Tested(subscription=name, arrived=outcome.fault is None, detail=outcome.why or "it was taken")
+    return Tested(subscription=name, arrived=outcome.fault is None, detail=outcome.why or "the receiver accepted it")
 
 
 async def _resend_deliveries(console: Console, name: str, ids: Sequence[str] | None, *, by: Caller) -> int:
     count = await to_thread.run_sync(lambda: console.deps.store.outbox.resend(name, ids, now=console.deps.now()))
-    log.info("dead letters are sent again", subscription=name, count=count, by=by.person.name)
+    log.info("dead letters will be sent again", subscription=name, count=count, by=by.person.name)
     return count
 
 
@@ -156,7 +153,7 @@ async def _configured_subscription(console: Console, name: str) -> Subscription:
     await _find_subscription(console, name)
     subscription = (await to_thread.run_sync(console.deps.config.current)).subscriptions.get(name)
     if subscription is None:
-        raise Conflict(f"{name} is no longer in triggers.yaml, so nothing is sent to it")
+        raise Conflict(f"{name} is no longer in triggers.yaml; add it there to send events to it again")
     return subscription
 
 

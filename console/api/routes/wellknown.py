@@ -1,4 +1,4 @@
-"""OIDC discovery and public keys, with which others verify job identity tokens. No token needed; says nothing about any job."""
+"""OIDC discovery and public keys, with which others verify job identity tokens. Needs no token and reveals nothing about jobs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from justenough.domain.integrations.job_identity import ALGORITHM, CLAIMS, to_jw
 
 KEYS_PATH = "/.well-known/jwks.json"
 CACHE_CONTROL = "public, max-age=60"
-"""A token names its key, so a verifier that meets an unknown key fetches again; a proxy may delay that by a minute."""
+"""A token names its key, so a verifier fetches the keys again for an unknown one; a proxy may delay this by a minute."""
 
 router = APIRouter(tags=["identity"], responses=problems.problem_responses(500, 503))
 

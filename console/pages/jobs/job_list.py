@@ -9,8 +9,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import BeforeValidator
 
 from console.auth.authorization import Caller, Role
-from console.http.dependencies import TheConsole
-from console.http.pagination import Cursor
+from console.http.dependencies import Cursor, TheConsole
 from console.pages import live_stream
 from console.pages.page_user import ThePageUser
 from console.pages.rendering import render

@@ -64,7 +64,7 @@ async def test_what_does_not_wait_cannot_be_answered(served: Served) -> None:
     served.count(request, "lead")
     late = await decide(served, "security", request)
     assert late.status_code == 409
-    assert late.json()["detail"].startswith("the request is approved, not pending: lead answered at 20")
+    assert late.json()["detail"].startswith("the request is approved, not pending: lead decided it at 20")
 
 
 async def test_a_stale_digest_is_told(served: Served) -> None:

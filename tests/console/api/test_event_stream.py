@@ -182,7 +182,7 @@ async def test_more_listeners_than_the_console_holds_are_told_so(served: Served,
 
 
 async def test_who_takes_nothing_is_let_go_of_and_others_hear_all_meanwhile(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.events.sse_response.STALL_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("console.events.server_sent_events.STALL_TIMEOUT_S", 1.0)
     job = (await served.launched())["id"]
     # Whoever listened in a test before may not be gone yet.
     await until(lambda: served.console.feed.listeners == 0)

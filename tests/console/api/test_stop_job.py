@@ -55,7 +55,7 @@ async def test_a_kill_without_a_workflow_ends_the_right_to_issue_and_sweeps(serv
     answer = await served.post(f"/jobs/{job}/kill", "ops")
     assert answer.status_code == 202
     assert answer.json()["note"] == (
-        "its workflow is gone; it can be issued nothing more, and a sweep was started that revokes what it holds"
+        "its workflow is gone; no more credentials are issued to it, and a sweep was started that revokes its credentials"
     )
     assert served.store.claims.claim(job, run="late", owner="a worker that slept", now=datetime.now(UTC)) is False
     swept = await served.temporal.get_workflow_handle("je-dev-sweep-now").describe()
@@ -89,7 +89,7 @@ async def test_a_credential_is_revoked_through_its_job(served: Served) -> None:
 
 
 async def test_a_revocation_that_is_not_confirmed_yet_is_on_its_way(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.api.routes.credentials.CONFIRM_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("console.services.credentials.CONFIRM_TIMEOUT_S", 0.05)
     credential = served.issue((await served.launched())["id"])
     answer = await served.post(f"/credentials/{credential}/revoke", "lead")
     assert (answer.status_code, answer.json()["state"]) == (202, "issued")

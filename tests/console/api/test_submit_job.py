@@ -193,7 +193,7 @@ async def test_what_was_changed_after_signing_is_refused(served: Served, field: 
 
 async def test_an_order_of_another_person_or_key_is_forbidden(served: Served) -> None:
     stolen = await served.post("/jobs", "ops2", served.people["ops"].order())
-    assert (stolen.status_code, stolen.json()["detail"]) == (403, "the order's statement names another person than the token")
+    assert (stolen.status_code, stolen.json()["detail"]) == (403, "the order's statement names a different person than the token")
     forged = served.people["ops"].order(person=served.people["ops2"].id)
     answer = await served.post("/jobs", "ops2", forged)
     assert answer.status_code == 403

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from joserfc.jwk import KeySet
 
-from console.auth import identity_keys
+from console.auth import vault_keys
 from console.startup import build_console
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.vault import Vault
@@ -81,8 +81,8 @@ async def test_anyone_reads_the_public_keys_and_nothing_else_of_them(served: Ser
 async def test_every_version_that_still_holds_is_told_and_none_that_was_withdrawn(
     settings: Settings, admin: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(identity_keys, "CACHE_TTL_S", 0.0)
-    monkeypatch.setattr(identity_keys, "RETRY_INTERVAL_S", 0.0)
+    monkeypatch.setattr(vault_keys, "IDENTITY_KEYS_TTL_S", 0.0)
+    monkeypatch.setattr(vault_keys, "RETRY_INTERVAL_S", 0.0)
     async with another(settings) as http:
         before = await kids(http)
         newest = len(before) + 1
@@ -103,9 +103,9 @@ async def test_without_vault_the_last_known_keys_are_told_and_asking_again_costs
         assert [await kids(http) for _ in range(3)] == [known] * 3
         assert len(looks) == 1, "what is fresh is not asked for"
         door.close()
-        monkeypatch.setattr(identity_keys, "CACHE_TTL_S", 0.0)
+        monkeypatch.setattr(vault_keys, "IDENTITY_KEYS_TTL_S", 0.0)
         with monkeypatch.context() as later:
-            later.setattr(identity_keys, "RETRY_INTERVAL_S", 0.0)
+            later.setattr(vault_keys, "RETRY_INTERVAL_S", 0.0)
             assert await kids(http) == known
         assert [await kids(http) for _ in range(3)] == [known] * 3
         assert len(looks) == 2, "a look that failed is not followed by another at once"
@@ -117,9 +117,9 @@ async def test_a_vault_that_hangs_holds_nobody_up_for_long(
     async with another(settings, vault_addr=f"http://127.0.0.1:{door.port}") as http:
         known = await kids(http)
         door.hang()
-        monkeypatch.setattr(identity_keys, "CACHE_TTL_S", 0.0)
-        monkeypatch.setattr(identity_keys, "RETRY_INTERVAL_S", 0.0)
-        monkeypatch.setattr(identity_keys, "READ_TIMEOUT_S", 0.2)
+        monkeypatch.setattr(vault_keys, "IDENTITY_KEYS_TTL_S", 0.0)
+        monkeypatch.setattr(vault_keys, "RETRY_INTERVAL_S", 0.0)
+        monkeypatch.setattr(vault_keys, "READ_TIMEOUT_S", 0.2)
         assert [await kids(http) for _ in range(3)] == [known] * 3
         assert len(looks) == 2, "one look at a time, however many ask"
         door.open()
@@ -128,7 +128,7 @@ async def test_a_vault_that_hangs_holds_nobody_up_for_long(
 async def test_keys_that_were_never_read_are_a_problem_and_come_with_vault(
     settings: Settings, door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(identity_keys, "RETRY_INTERVAL_S", 0.0)
+    monkeypatch.setattr(vault_keys, "RETRY_INTERVAL_S", 0.0)
     door.close()
     async with another(settings, vault_addr=f"http://127.0.0.1:{door.port}") as http:
         answer = await http.get(KEYS)

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from console.outbox import Dispatcher, dispatcher, senders, subscription_worker
+from console.outbox import dispatcher, senders, subscription_worker
+from console.outbox.dispatcher import Dispatcher
 from justenough.adapters.outbound import apprise_sender
 from justenough.domain.core.secret import Secret
 from justenough.domain.integrations.notifications import Notice
@@ -184,7 +185,7 @@ async def test_a_revocation_that_stays_overdue_is_told_once_and_its_end_too(town
         event_samples.overdue(attempt=2),
     )
     await town.told(console)
-    assert titles(chat) == [f"Access is not revoked: {JOB}"]
+    assert titles(chat) == [f"Revocation overdue: {JOB}"]
     town.happened(event_samples.proved())
     await town.told(console)
     assert chat.events[1]["message"] == "All access revoked and verified. No action needed."

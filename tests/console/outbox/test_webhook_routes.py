@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from console.outbox import Dispatcher
-from console.outbox.signing_secrets import SigningSecrets
+from console.auth.vault_keys import SigningSecrets
+from console.outbox.dispatcher import Dispatcher
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.configuration.settings import Settings
 from justenough.services.dependencies import utc_now

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from console.outbox import Dispatcher, dispatcher, subscription_worker
+from console.outbox import dispatcher, subscription_worker
+from console.outbox.dispatcher import Dispatcher
 from justenough.adapters.outbound import webhook_client
 from justenough.adapters.store.outbox_queries import DeliveryState
 from justenough.domain.integrations.cloudevents import read_event, to_cloud_event

@@ -80,7 +80,7 @@ async def test_what_is_ended_is_ended_once_and_by_its_own_person(served: Served,
         ({"name": "chief2", "reason": "a\0b"}, 422, "Remove the characters that cannot be signed."),
         ({"name": "nobody-of-this-name"}, 404, "there is no approver nobody-of-this-name"),
         ({"name": "chief"}, 422, "is yourself"),
-        ({"name": "lead"}, 422, "lead may not answer at your tier 3"),
+        ({"name": "lead"}, 422, "lead may not decide at your tier 3"),
     ],
 )
 async def test_what_cannot_be_named_is_told_beside_its_field(

@@ -61,7 +61,7 @@ async def test_one_that_fails_stops_no_other(served: Served, logged_in: LogIn) -
     assert "1 of 4 approved" in page
     for why in (
         "this request changed since you opened it",
-        "the request is approved, not pending: chief answered at",
+        "the request is approved, not pending: chief decided it at",
         "the job no longer runs",
     ):
         assert why in page

@@ -181,7 +181,7 @@ async def test_what_was_answered_already_says_by_whom_and_when(served: Served, l
     served.count(request_, "chief")
     late = await browser.send(path, {**known, "decision": "approve", "reason": "me too"})
     assert late.status_code == 409
-    assert "The request is approved, not pending: chief answered at 20" in words_of(late)
+    assert "The request is approved, not pending: chief decided it at 20" in words_of(late)
     assert "Not submitted" in words_of(late)
     assert await decisions(served, request_["job_id"]) == []
 

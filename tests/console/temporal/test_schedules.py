@@ -34,8 +34,7 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.service import RPCError
 
-from console import schedule_runner
-from console.services import schedule_orders
+from console.services import console_orders, job_starter
 from console.services.console import Console
 from console.services.console_orders import OrderRequest, record_console_order
 from console.services.submit_job import SubmittedOrder
@@ -133,7 +132,7 @@ async def until(found: Callable[[], Any]) -> Any:
 @asynccontextmanager
 async def fired(*consoles: Console) -> AsyncIterator[None]:
     """Consoles that take occasions."""
-    tasks = [asyncio.create_task(schedule_runner.run_occasions(console)) for console in consoles]
+    tasks = [asyncio.create_task(job_starter.run_occasions(console)) for console in consoles]
     try:
         yield
     finally:
@@ -311,7 +310,7 @@ async def until_known(describe: Callable[[], Any]) -> None:
 
 async def test_a_live_schedule_fires_by_itself_at_its_time(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every second instead of each minute, in Temporal and for what the console takes for an occasion: nobody waits for minutes."""
-    monkeypatch.setattr(schedule_orders, "why_no_occasion", lambda *_, **__: None)
+    monkeypatch.setattr(console_orders, "why_no_occasion", lambda *_, **__: None)
     await town.kept(lively="{cron: '* * * * *', job: jobs/hello.yaml}")
 
     seconds = ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(seconds=1))])
@@ -343,14 +342,11 @@ async def test_many_who_take_occasions_at_the_same_time_launch_no_more_than_may_
     occasions = [ScheduleOccasion(schedule="minutely", at=at) for at in past(4)]
     deps = town.console.deps
     found = await asyncio.gather(
-        *(
-            asyncio.to_thread(schedule_orders.order_occasion, deps, occasion)
-            for occasion in itertools.chain(occasions, occasions, occasions)
-        )
+        *(asyncio.to_thread(console_orders.order_occasion, deps, occasion) for occasion in itertools.chain(occasions, occasions, occasions))
     )
     launched = {one.job.id for one in found if isinstance(one, SubmittedOrder)}
     assert (set(town.jobs("minutely")), len(launched)) == (launched, most)
-    again = [await asyncio.to_thread(schedule_orders.order_occasion, deps, occasion) for occasion in occasions]
+    again = [await asyncio.to_thread(console_orders.order_occasion, deps, occasion) for occasion in occasions]
     assert {one.job.id for one in again if isinstance(one, SubmittedOrder)} == launched
 
 
@@ -361,12 +357,12 @@ async def test_a_console_that_died_between_its_steps_leaves_nothing_that_another
     earlier, last = past(2)
     occasion, deps = ScheduleOccasion(schedule="minutely", at=last), town.console.deps
     with monkeypatch.context() as patched:
-        patched.setattr(schedule_orders, "record_console_order", lambda *_, **__: 1 / 0)
+        patched.setattr(console_orders, "record_console_order", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            await asyncio.to_thread(schedule_orders.order_occasion, deps, occasion)
+            await asyncio.to_thread(console_orders.order_occasion, deps, occasion)
     assert town.jobs("minutely") == []
-    first = await asyncio.to_thread(schedule_orders.order_occasion, deps, ScheduleOccasion(schedule="minutely", at=earlier))
-    second = await asyncio.to_thread(schedule_orders.order_occasion, deps, occasion)
+    first = await asyncio.to_thread(console_orders.order_occasion, deps, ScheduleOccasion(schedule="minutely", at=earlier))
+    second = await asyncio.to_thread(console_orders.order_occasion, deps, occasion)
     assert isinstance(first, SubmittedOrder)
     assert isinstance(second, SubmittedOrder)
     assert town.jobs("minutely") == [first.job.id] == [second.job.id]
@@ -435,7 +431,7 @@ async def test_only_our_own_sentences_are_in_what_temporal_keeps(town: Town, mon
     await town.kept(minutely=MINUTELY)
     (at,) = past(1)
     with monkeypatch.context() as patched:
-        patched.setattr(schedule_runner, "order_occasion", fails)
+        patched.setattr(job_starter, "order_occasion", fails)
         async with fired(town.console):
             await town.fires("minutely", at)
             await asyncio.wait_for(failed.wait(), WITHIN)
@@ -552,7 +548,7 @@ async def test_without_temporal_the_list_answers_soon_and_says_so_and_runs_are_a
 
 async def test_an_order_whose_schedule_is_gone_is_a_conflict_and_nothing_is_recorded(town: Town) -> None:
     town.says(minutely=MINUTELY)
-    timed = schedule_orders.configured_schedule(town.console.deps, "minutely")
+    timed = console_orders.configured_schedule(town.console.deps, "minutely")
     town.says()
     wish = OrderRequest("schedule:minutely", timed, {}, "gone")
     entity = town.console.deps.vault.own_entity()

@@ -120,7 +120,7 @@ WHYS = {
     "no one answers for a job that they launched": "for their own job",
     "Forbidden: the decision does not hold: the signature does not match the statement": "signature does not hold",
     "the signature names a key that the person does not have": "signature does not hold",
-    "Forbidden: the decision's statement is another person's than the token's": "somebody else's statement",
+    "Forbidden: the decision is another person's: its statement names a different person than the token": "somebody else's statement",
     "Conflict: you have answered this request already": "answered before",
     "this person has answered already": "answered before",
     "Stale: the request is not what you answered any more: its digest has changed": "about something else",

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from temporalio.client import WorkflowExecutionStatus
 
-from console.services.reconciler import start_pending_jobs
+from console.services.job_starter import start_pending_jobs
 from console.temporal.client import TemporalGateway
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.approvals.statements import SignedStatement

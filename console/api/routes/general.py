@@ -1,0 +1,119 @@
+"""The caller's identity, the catalog, and running a sweep."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from console.api.dependencies import Anyone, AuthenticatedRoute, Member
+from console.http.dependencies import TheConsole
+from justenough.domain.catalog.mcp_upstreams import UpstreamTool
+from justenough.domain.catalog.models import Resource
+from justenough.domain.contracts.workflow_messages import SweepReport
+from justenough.domain.core.base_model import Message
+from justenough.domain.tools.definitions import Tool
+
+router = APIRouter(route_class=AuthenticatedRoute, tags=["general"])
+
+
+class Whoami(Message):
+    id: str
+    """Vault entity id."""
+    name: str
+    """Login name."""
+    groups: tuple[str, ...]
+    roles: tuple[str, ...]
+    tier: int
+    """The highest tier at which they may decide; 0 for none."""
+    installation: str
+
+
+class ActionView(Message):
+    action: str
+    max_ttl: int
+    """Seconds."""
+    revocable: str
+    data_scope: tuple[str, ...]
+    lock: str
+    space: bool
+    """Whether the job gets its own space in the target, which is dropped when its access ends."""
+
+
+class ResourceView(Message):
+    name: str
+    title: str
+    environment: str
+    sensitivity: str
+    external: bool
+    owner: str
+    actions: tuple[ActionView, ...]
+
+    @classmethod
+    def of(cls, name: str, resource: Resource) -> ResourceView:
+        """Return the view of a resource of the catalog."""
+        actions = tuple(ActionView.model_validate({**dict(terms), "action": action.value}) for action, terms in resource.actions.items())
+        terms = resource.model_dump(include={"title", "environment", "external", "owner"})
+        return cls(name=name, sensitivity=resource.sensitivity.name.lower(), actions=actions, **terms)
+
+
+class ToolView(Message):
+    name: str
+    description: str
+    resource: str
+    actions: tuple[str, ...]
+    """The actions that calling it needs."""
+    kind: str
+    """sql | http | mcp"""
+    upstream: str | None = None
+    """The MCP server that offers it, by its name in the catalog."""
+
+    @classmethod
+    def of(cls, name: str, tool: Tool) -> ToolView:
+        """Return the view of a tool of the catalog."""
+        actions = tuple(sorted(action.value for action in tool.uses.actions))
+        upstream = tool.upstream if isinstance(tool, UpstreamTool) else None
+        return cls(name=name, description=tool.description, resource=tool.uses.resource, actions=actions, kind=tool.kind, upstream=upstream)
+
+
+class WithheldView(Message):
+    upstream: str
+    """An MCP server of the catalog."""
+    why: str
+    """Why its tools are not offered."""
+
+
+class CatalogView(Message):
+    scopes: tuple[dict[str, str], ...]
+    resources: tuple[ResourceView, ...]
+    tools: tuple[ToolView, ...] = ()
+    withheld: tuple[WithheldView, ...] = ()
+
+
+@router.get("/whoami")
+def whoami(console: TheConsole, caller: Anyone) -> Whoami:
+    """Show the caller's own identity, groups and roles."""
+    return Whoami(
+        id=caller.person.id,
+        name=caller.person.name,
+        groups=tuple(sorted(caller.person.groups)),
+        roles=tuple(sorted(caller.roles)),
+        tier=caller.tier,
+        installation=console.deps.settings.installation,
+    )
+
+
+@router.get("/catalog", operation_id="catalog")
+def show_catalog(console: TheConsole, _: Member) -> CatalogView:
+    """Show what jobs can request: resources with their actions, tools, and data scopes."""
+    catalog = console.deps.config.current().catalog
+    return CatalogView(
+        scopes=tuple(dict(scope) for scope in catalog.scopes),
+        resources=tuple(ResourceView.of(name, resource) for name, resource in catalog.resources.items()),
+        tools=tuple(ToolView.of(name, tool) for name, tool in catalog.callable.items()),
+        withheld=tuple(WithheldView(upstream=name, why=why) for name, why in catalog.withheld_upstreams.items()),
+    )
+
+
+@router.post("/sweep")
+async def sweep(console: TheConsole, _: Member) -> SweepReport:
+    """Compare Vault and the targets with open jobs now, and revoke access that belongs to no open job."""
+    return await console.gateway.sweep()
