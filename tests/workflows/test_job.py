@@ -156,7 +156,10 @@ async def test_answers_that_cannot_be_examined_do_not_keep_a_lost_job_from_being
     assert (await job.result()).reason == "worker_lost"
     # The answer is examined when it can be: on a slow machine before its worker is known to be lost, or after the revocation.
     assert "rejected" in job.known.ledger
-    assert [entry for entry in job.known.ledger if entry not in {"rejected", "failed take_answers"}][-2:] == ["revoked by compensation", "closed failed"]
+    assert [entry for entry in job.known.ledger if entry not in {"rejected", "failed take_answers"}][-2:] == [
+        "revoked by compensation",
+        "closed failed",
+    ]
 
 
 async def test_a_job_that_is_killed_while_its_worker_is_lost_loses_its_access_at_once(lost: Lost) -> None:
