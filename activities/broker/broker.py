@@ -155,8 +155,15 @@ class Broker:
                 raise ForGatewaysOnly(why.message)
             return self._issuer.access(access, waited_for=waited_for)
 
-        issued = await self._obtain(access, issue, wait=wait)
-        return issued if isinstance(issued, PendingRequest) else self._hand_out(issued)
+        item = await self._obtain(access, issue, wait=wait)
+        if isinstance(item, PendingRequest):
+            return item
+        self._require_open()
+        self._redactor.learn([value.reveal() for name, value in item.fields.items() if name not in PUBLIC_FIELDS])
+        self._lease_keeper.keep(item)
+        connect = self._deps.config.current().catalog.resources[item.access.resource].connect
+        data = {**{name: Secret(str(value)) for name, value in connect.items()}, **item.fields}
+        return BrokerCredential(item.credential.id, item.credential.request_id, item.credential.expires_at, data, item.credential.action)
 
     async def through_tools(self, access: Access, *, wait: float = 0.0) -> ToolAccess | PendingRequest:
         """Return the tools and bounds that the job's order names for this access, or the pending request.
@@ -284,8 +291,7 @@ class Broker:
         is_own = REQUEST_ID.fullmatch(request_id) is not None and job_of(request_id) == self._job
         view = await self._wait_for_answer(request_id, until=self._deps.ticks() + wait) if is_own else None
         if view is None:
-            message = f"this job has no request {request_id[:64]}"
-            raise NotFound(message)
+            raise NotFound(f"this job has no request {request_id[:64]}")
         return _to_pending(request_id, view, tier=view.current_tier)
 
     async def release(self, credential: str) -> str:
@@ -295,8 +301,7 @@ class Broker:
         """
         self.admit()
         if credential in self._borrowed:
-            message = f"the job holds no credential {credential}: a gateway uses it for the job, and gives it back itself"
-            raise NotFound(message)
+            raise NotFound(f"the job holds no credential {credential}: a gateway uses it for the job, and gives it back itself")
         await self._give_back(credential, "the job gave it back")
         view = await self.run_in_thread(partial(self._deps.store.credentials.get, credential))
         return view.state.value if view else ""
@@ -342,11 +347,11 @@ class Broker:
     def _catalog_item(self, name: str, action: Action) -> dict[str, Any]:
         resource = self._deps.config.current().catalog.resources[name]
         definition = resource.actions[action]
-        asked = Access(resource=name, action=action, ttl=min(DEFAULT_TTL_S, definition.max_ttl), reason="-", at="request")
-        decision, _ = evaluate_request(self._deps, self._job, self._verified, asked, held=self._issuer.held_access, phase="runtime")
+        access = Access(resource=name, action=action, ttl=min(DEFAULT_TTL_S, definition.max_ttl), reason="-", at="request")
+        decision, _ = evaluate_request(self._deps, self._job, self._verified, access, held=self._issuer.held_access, phase="runtime")
         bound = self._issuer.tool_bounds.order_items(name, action)
         # The job cannot get what its ancestors do not have at all, whatever policy would decide.
-        least = asked.model_copy(update={"ttl": 1, "tools": bound[0].tools if bound else None})
+        least = access.model_copy(update={"ttl": 1, "tools": bound[0].tools if bound else None})
         if why_exceeds_ancestors(self._deps, least, self._verified.statement):
             decision = Decision(outcome="denied")
         return {
@@ -362,15 +367,6 @@ class Broker:
             "policies": list(decision.policies),
             "tools": tools_to_json(bound[0].tools) if bound else None,
         }
-
-    def _hand_out(self, item: IssuedCredential) -> BrokerCredential:
-        """Start keeping a credential that was issued, and return what the job gets. Raises AccessClosed if the broker closed meanwhile."""
-        self._require_open()
-        self._redactor.learn([value.reveal() for name, value in item.fields.items() if name not in PUBLIC_FIELDS])
-        self._lease_keeper.keep(item)
-        connect = self._deps.config.current().catalog.resources[item.access.resource].connect
-        data = {**{name: Secret(str(value)) for name, value in connect.items()}, **item.fields}
-        return BrokerCredential(item.credential.id, item.credential.request_id, item.credential.expires_at, data, item.credential.action)
 
     async def _notify_until_opened(self, request: str) -> None:
         while True:
@@ -416,12 +412,12 @@ class Broker:
 
 def denial_details(error: GiveUp) -> dict[str, Any]:
     """Return a denial's details beside its sentence: outcome, deciding policies, request id."""
-    return (
-        {"outcome": error.outcome, "policies": list(error.policies), "request_id": error.request} if isinstance(error, AccessDenied) else {}
-    )
+    if not isinstance(error, AccessDenied):
+        return {}
+    return {"outcome": error.outcome, "policies": list(error.policies), "request_id": error.request}
 
 
 def _to_pending(name: str, view: RequestView | None, *, tier: int) -> PendingRequest:
-    return PendingRequest(
-        name, view.state if view else RequestState.PENDING, view.current_tier if view else tier, view.expires_at if view else None
+    return (
+        PendingRequest(name, view.state, view.current_tier, view.expires_at) if view else PendingRequest(name, RequestState.PENDING, tier)
     )

@@ -1,4 +1,4 @@
-"""Files that other programs know how to read, filled in with one credential: libpq's password file, Kubernetes' configuration. No I/O."""
+"""Builds files that other programs read from one credential: libpq's password file, kubeconfig. No I/O."""
 
 from __future__ import annotations
 
@@ -16,31 +16,36 @@ PGPASS_FIELDS = ("host", "port", "dbname", "username", "password")
 """The fields of a line of libpq's password file, in its order."""
 PEM_HEADER = "-----BEGIN CERTIFICATE-----"
 MAX_LINE_CHARS = 2**20
-"""Characters: tokens and certificates are folded nowhere."""
+"""Wide enough that YAML never folds a token or a certificate."""
 
 
 class UndeliverableField(GiveUp):
-    """A spec asks for a field that the credential does not have, or that cannot stand where it should. Names fields, never values."""
+    """A spec names a field that the credential does not have, or that does not fit its file. The message names fields, never values."""
 
 
 def password_line(fields: Mapping[str, Secret]) -> Secret:
     """Return a line of libpq's password file (PostgreSQL's documentation, "The Password File"). Raises UndeliverableField."""
     values = [fields[name].reveal() for name in PGPASS_FIELDS]
     if any("\n" in value or "\r" in value or "\0" in value for value in values):
-        message = "a value of more than one line cannot stand in a password file; deliver it as a file"
-        raise UndeliverableField(message)
+        raise UndeliverableField("a value of more than one line cannot stand in a password file; deliver it as a file")
     return Secret(":".join(value.replace("\\", "\\\\").replace(":", "\\:") for value in values) + "\n")
 
 
 def kubeconfig(delivery: KubeconfigDelivery, fields: Mapping[str, Secret], *, name: str) -> Secret:
-    """Return a configuration with one context (Kubernetes' documentation, "kubeconfig (v1)"), all of it under this name, so that several
-    can be read together. Raises UndeliverableField.
+    """Return a kubeconfig (v1) with one cluster, user and context, all called `name`, so that several can be merged.
+
+    Raises UndeliverableField.
     """
-    cluster: dict[str, Any] = {"server": _address(delivery, fields)}
+    cluster: dict[str, Any] = {"server": fields[delivery.server].reveal()}
+    if not cluster["server"].startswith("https://"):
+        raise UndeliverableField(f"deliver.kubeconfig.server: {delivery.server} is no https:// address, and a token is sent to no other")
     if delivery.ca:
-        cluster["certificate-authority-data"] = base64.b64encode(_certificates(delivery.ca, fields).encode()).decode()
+        certificates = fields[delivery.ca].reveal()
+        if not certificates.startswith(PEM_HEADER):
+            raise UndeliverableField(f"deliver.kubeconfig.ca: {delivery.ca} is no certificate in PEM; it begins with {PEM_HEADER}")
+        cluster["certificate-authority-data"] = base64.b64encode(certificates.encode()).decode()
     context = {"cluster": name, "user": name, **({"namespace": fields[delivery.namespace].reveal()} if delivery.namespace else {})}
-    whole = {
+    config = {
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": name, "cluster": cluster}],
@@ -48,18 +53,4 @@ def kubeconfig(delivery: KubeconfigDelivery, fields: Mapping[str, Secret], *, na
         "contexts": [{"name": name, "context": context}],
         "current-context": name,
     }
-    return Secret(yaml.safe_dump(whole, sort_keys=False, width=MAX_LINE_CHARS))
-
-
-def _address(delivery: KubeconfigDelivery, fields: Mapping[str, Secret]) -> str:
-    address = fields[delivery.server].reveal()
-    if not address.startswith("https://"):
-        raise UndeliverableField(f"deliver.kubeconfig.server: {delivery.server} is no https:// address, and a token is sent to no other")
-    return address
-
-
-def _certificates(name: str, fields: Mapping[str, Secret]) -> str:
-    text = fields[name].reveal()
-    if not text.startswith(PEM_HEADER):
-        raise UndeliverableField(f"deliver.kubeconfig.ca: {name} is no certificate in PEM; it begins with {PEM_HEADER}")
-    return text
+    return Secret(yaml.safe_dump(config, sort_keys=False, width=MAX_LINE_CHARS))

@@ -89,10 +89,14 @@ def authorize(
             rejection = Rejection("request_settled", f"the request is {settled}")
         else:
             # They are recorded already too. Nothing is issued before enough valid approvals are in the ledger.
-            events += _counted_events(context, ladder)
+            tiers, approving = deps.config.current().tiers, ladder.answers[-1]
+            for answer in ladder.answers:
+                events.append(approval_decided_event(job, ladder, answer, verdict="approved" if answer is approving else "pending", at=now))
+            glass = (answer for answer in ladder.answers if answer.decision == "break_glass")
+            events += (review_opened_event(job, ladder, answer, tiers, at=now) for answer in glass)
             access = apply_grant(access, ladder.grant)
             decision, facts, rejection = _evaluate_as_granted(context, access, ladder, decision, facts, held=held, phase=phase)
-    # People may have taken an hour to answer, and what an ancestor of the job has lost meanwhile is lost to the job too.
+    # People may have taken an hour to answer. What an ancestor of the job has lost meanwhile is lost to the job too.
     rejection = rejection or why_exceeds_ancestors(deps, access, verified.statement)
     # A grant for tools issues nothing yet, so a later search must not look for a credential of it.
     last = "granted" if access.tools is not None and call_of(access) is None else "issue"
@@ -154,16 +158,6 @@ def _count_answers(
         )
         for number, rejection in rejections
     ]
-
-
-def _counted_events(context: IssueContext, ladder: Ladder) -> list[Event]:
-    job, now, tiers, last = context.job, context.deps.now(), context.deps.config.current().tiers, ladder.answers[-1]
-    decided = [
-        approval_decided_event(job, ladder, answer, verdict="approved" if answer is last else "pending", at=now)
-        for answer in ladder.answers
-    ]
-    reviews = [review_opened_event(job, ladder, answer, tiers, at=now) for answer in ladder.answers if answer.decision == "break_glass"]
-    return decided + reviews
 
 
 def reason_to_end(

@@ -11,7 +11,7 @@ import structlog
 
 from activities.issuing.grants import AccessGrant
 from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssueRefused
-from justenough.adapters.vault import IssuedSecret, JobToken, VaultDenied, VaultRefused, control_groups, pki
+from justenough.adapters.vault import IssuedSecret, VaultDenied, VaultRefused, control_groups, pki
 from justenough.domain.catalog.loader import ActionDef, ResolvedIssue, resolve_issue, scope_alias
 from justenough.domain.core.errors import GiveUp, JustEnoughError
 from justenough.domain.core.ids import credential_id, request_id
@@ -21,9 +21,7 @@ from justenough.services.dependencies import Deps
 from justenough.services.verify_order import VerifiedOrder
 
 HARD_END_MARGIN_S = 60
-"""Seconds by which Vault's own hard end of a job's tokens lies after the longest grant."""
-
-
+"""Seconds from the end of the longest grant to the hard limit that Vault sets for the job's tokens."""
 log = structlog.get_logger()
 
 
@@ -61,14 +59,29 @@ class VaultIssuer:
             raise AccessClosed(ACCESS_CLOSED)
 
     def issue(self, grant: AccessGrant, access: Access, action: ActionDef) -> tuple[str, IssuedSecret]:
-        """Issue under a grant; return the accessor of the job's token, and what Vault issued. Raises IssueRefused, AccessClosed, RetryLater."""
+        """Issue with the grant's token, or through its control group; return the token's accessor and what Vault issued.
+
+        Raises IssueRefused, AccessClosed, RetryLater.
+        """
+        scope, request = self._verified.spec.data_scope, request_id(self._job, grant.number)
+        what = resolve_issue(action, scope, issue_values={"job": self._job, "ttl": str(access.ttl)})
+        alias, failed = scope_alias(action, scope), f"Vault gives no token under {action.policy}"
         try:
-            return self._issue_under(grant, action, access.ttl)
+            if not action.locked and grant.token is None:
+                grant.token = self._deps.vault.create_token(self._job, policy=action.policy, alias=alias, ttl=access.ttl)
+            failed = f"{access.action} on {access.resource}"
+            if grant.token is None:
+                return redeem_control_group(self._deps, request, what)
+            return grant.token.accessor, self._deps.vault.issue(grant.token, what)
         except (VaultDenied, VaultRefused) as error:
             if self.is_closed():
                 # Its token was revoked meanwhile: nothing is wrong with the request.
                 raise AccessClosed(f"{ACCESS_CLOSED} ({error})") from error
-            raise IssueRefused(f"{access.action} on {access.resource}: {error}") from error
+            raise IssueRefused(f"{failed}: {error}") from error
+        except BaseException:
+            # Vault may still answer a call that we no longer wait for: only a later check can tell.
+            self.settled = False
+            raise
 
     def shorten_lease(self, issued: IssuedSecret, ttl: int) -> int | None:
         """Shorten a lease that its engine made longer than the grant; return the seconds that it lives.
@@ -83,34 +96,6 @@ class VaultIssuer:
             # An engine's leases may not be renewable. The author of its role chose how long they live.
             log.warning("lease outlives its grant", job=self._job, lease_seconds=issued.ttl, error=str(error))
             return issued.ttl
-        except BaseException:
-            self.settled = False
-            raise
-
-    def _issue_under(self, grant: AccessGrant, action: ActionDef, ttl: int) -> tuple[str, IssuedSecret]:
-        """Issue with the grant's token, or through its control group. Raises VaultDenied, VaultRefused beside what `issue` raises."""
-        scope = self._verified.spec.data_scope
-        what = resolve_issue(action, scope, issue_values={"job": self._job, "ttl": str(ttl)})
-        if not action.locked and grant.token is None:
-            grant.token = self._create_token(action.policy, scope_alias(action, scope), ttl)
-        try:
-            if grant.token is None:
-                return redeem_control_group(self._deps, request_id(self._job, grant.number), what)
-            return grant.token.accessor, self._deps.vault.issue(grant.token, what)
-        except (VaultDenied, VaultRefused):
-            raise
-        except BaseException:
-            # Vault may still answer a call that we no longer wait for: only a later check can tell.
-            self.settled = False
-            raise
-
-    def _create_token(self, policy: str, alias: str | None, ttl: int) -> JobToken:
-        try:
-            return self._deps.vault.create_token(self._job, policy=policy, alias=alias, ttl=ttl)
-        except (VaultDenied, VaultRefused) as error:
-            if self.is_closed():
-                raise AccessClosed(f"{ACCESS_CLOSED} ({error})") from error
-            raise IssueRefused(f"Vault gives no token under {policy}: {error}") from error
         except BaseException:
             self.settled = False
             raise

@@ -1,4 +1,4 @@
-"""The file system that a job sees under bubblewrap, as an allow-list: a path that is not named here does not exist for the job."""
+"""The file system that a job sees under bubblewrap, as an allow-list: a path that is not listed here does not exist for the job."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ ETC_NAMES = (
     *("localtime", "mime.types", "nsswitch.conf", "pki/ca-trust/extracted", "pki/tls/certs", "protocols", "resolv.conf", "services"),
     *("ssl/certs", "ssl/openssl.cnf", "timezone"),
 )
-"""Files that name look-ups, TLS, time zones and the dynamic linker need of /etc, if the host has them."""
+"""What name lookups, TLS, time zones and the dynamic linker need from /etc; names that the host lacks are skipped."""
 ROOM = Room()
 VAR_TMP = Path("/var/tmp")  # noqa: S108 - inside the sandbox
-"""A link to the scratch folder, unless an interpreter is installed below it."""
+"""Becomes a link to the scratch folder, unless an interpreter is installed below it."""
 SCRATCH_FRACTIONS = {ROOM.scratch: 2, ROOM.home: 4, "/dev/shm": 4, ROOM.files: 16}  # noqa: S108 - private, inside the sandbox
-"""The writable folders, all in memory, and which fraction of the job's memory each may fill: 1/2, 1/4, 1/4, 1/16."""
+"""The writable folders, all in memory. Each may fill 1/n of the job's memory: 1/2, 1/4, 1/4, 1/16."""
 
 
 def account_files(uid: int) -> dict[str, str]:
-    """Return the files that give the job's user a name: libraries look it up."""
+    """Return passwd and group files that name the job's user, because libraries look it up."""
     return {
         "/etc/passwd": f"root:x:0:0:root:/:/usr/sbin/nologin\njob:x:{uid}:{uid}:job:{ROOM.home}:/bin/sh\n",
         "/etc/group": f"root:x:0:\njob:x:{uid}:\n",
@@ -31,13 +31,13 @@ def account_files(uid: int) -> dict[str, str]:
 
 
 def bwrap_arguments(launch: JobLaunch, files: Mapping[str, int], *, sized: bool, hidden: tuple[Path, ...]) -> Iterator[str]:
-    """Yield bubblewrap's arguments. `files` are written from open handles; `hidden` are folders that no job may see inside the rest."""
+    """Yield bubblewrap's arguments. `files`: open handle by path to write; `hidden`: folders to cover inside the visible trees."""
     yield from ("--ro-bind", "/usr", "/usr", *_links(), "--proc", "/proc", "--dev", "/dev")
     for scratch, part in SCRATCH_FRACTIONS.items():
-        # Its one user is the job's, whom root's bubblewrap cannot make the owner.
+        # World-writable: the job's user is the only one here, and root's bubblewrap cannot make it the owner.
         yield from ("--perms", "1777", *(("--size", str(launch.limits.memory // part)) if sized else ()), "--tmpfs", scratch)
     etc = [path for path in (Path("/etc", name) for name in ETC_NAMES) if path.exists()]
-    # Folders that bubblewrap makes on the way to a mount are its own user's alone: make them first, for all.
+    # bubblewrap creates the parents of a mount for its own user only, so create them first, readable by all.
     for folder in _parents((*etc, *launch.interpreter.prefixes, VAR_TMP)):
         yield from ("--dir", str(folder))
     if not any(prefix.is_relative_to(VAR_TMP) for prefix in launch.interpreter.prefixes):
@@ -50,7 +50,7 @@ def bwrap_arguments(launch: JobLaunch, files: Mapping[str, int], *, sized: bool,
     for path in dict.fromkeys(hidden):
         if path.is_dir() and any(map(path.is_relative_to, visible)):
             yield from ("--tmpfs", str(path), "--remount-ro", str(path))
-    # In a user namespace it is the job's own, and a folder in memory without a bound.
+    # In a user namespace the job owns /dev, which is an unbounded folder in memory.
     yield from ("--remount-ro", "/dev")
     yield from ("--ro-bind", str(launch.workdir), ROOM.workdir) if launch.workdir else ("--dir", ROOM.workdir)
     for name, handle in files.items():
@@ -61,7 +61,7 @@ def bwrap_arguments(launch: JobLaunch, files: Mapping[str, int], *, sized: bool,
 
 
 def _links() -> Iterator[str]:
-    """Yield the arguments for /bin and the like as the host has them: links into /usr, or folders."""
+    """Yield the arguments for /bin and similar, as on the host: links into /usr, or folders."""
     for path in map(Path, ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")):
         if path.is_symlink():
             yield from ("--symlink", str(path.readlink()), str(path))
@@ -71,5 +71,5 @@ def _links() -> Iterator[str]:
 
 @lru_cache(maxsize=64)
 def _parents(paths: tuple[Path, ...]) -> tuple[Path, ...]:
-    """Return the folders above these, each once, the outer ones first; without the root."""
+    """Return the parent folders of these paths, each once, outermost first, without the root."""
     return tuple(dict.fromkeys(folder for path in paths for folder in reversed(path.parents) if folder != Path("/")))

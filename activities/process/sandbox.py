@@ -1,6 +1,6 @@
-"""Whether and how this machine can isolate a job, and the command line that does. Starting it is process.py's, the layout layout.py's.
+"""Whether and how this machine can isolate a job, and the command line for it. process.py starts it; bwrap_mounts.py has the mounts.
 
-As root, bubblewrap prepares the room and hands over to a user id of the job's own; elsewhere a user namespace does.
+If the worker is root, bubblewrap prepares the mounts and switches to a separate user id; otherwise it uses a user namespace.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from shutil import which
 from typing import Self
@@ -33,7 +34,6 @@ from activities.process.launcher import (
 from activities.process.seccomp import build_filters
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import GiveUp
-from justenough.domain.core.secret import Secret
 
 PROBE_TIMEOUT_S = 20
 _INSTALL = "bubblewrap is not installed (no bwrap on PATH): apt-get install bubblewrap, or dnf install bubblewrap"
@@ -44,33 +44,33 @@ _REMEDY = (
 
 
 class SandboxMissing(GiveUp):
-    """Jobs cannot be isolated on this machine; the message holds the remedy."""
+    """Jobs cannot be isolated on this machine; the message says what to do."""
 
 
 class Isolation(StrEnum):
-    """How jobs are kept apart; job, ledger and doctor show it."""
+    """How jobs are isolated from each other; shown in job, ledger and doctor."""
 
     BUBBLEWRAP = "bubblewrap"
-    """By bubblewrap, each under a user id of its own: the worker is root."""
+    """bubblewrap and a separate user id for each job; the worker is root."""
     NAMESPACES = "namespaces"
-    """By bubblewrap under the worker's own user id: namespaces alone keep them apart."""
+    """bubblewrap under the worker's own user id; only namespaces isolate jobs."""
     OFF = "off"
 
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """What was found out about this machine, once."""
+    """How this machine isolates jobs; determined once."""
 
     isolation: Isolation
     program: str = ""
     sized: bool = False
-    """Whether this bubblewrap can limit the size of folders in memory."""
+    """Whether this bubblewrap can limit the size of in-memory folders."""
     hidden: tuple[Path, ...] = ()
-    """The worker's own folders, should they lie inside something that jobs can read."""
+    """The worker's own folders, to be hidden if jobs could read them."""
 
     @classmethod
     def probe(cls, settings: Settings) -> Self:
-        """Return the sandbox of this machine after really starting something in it; raise SandboxMissing. Blocks."""
+        """Return the sandbox of this machine after starting a program in it. Raises SandboxMissing. Blocks."""
         if settings.sandbox == "off":
             return cls(Isolation.OFF)
         program = which("bwrap")
@@ -78,35 +78,40 @@ class Sandbox:
             raise SandboxMissing(f"{_INSTALL}; or accept jobs without a sandbox: JUSTENOUGH_SANDBOX=off")
         root = os.geteuid() == 0
         own = (settings.home, settings.worker_approle_file.parent, settings.console_approle_file.parent)
-        found = cls(
+        sandbox = cls(
             Isolation.BUBBLEWRAP if root else Isolation.NAMESPACES,
             program,
             sized="--size BYTES" in _run_bwrap((program, "--help")).stdout,
             hidden=tuple(path.resolve() for path in own),
         )
-        found._try_out(settings.job_uid_base if root else os.geteuid())
-        return found
+        uid = settings.job_uid_base if root else os.geteuid()
+        launch = JobLaunch("probe", ("id", "-u"), uid, Interpreter(Path("/usr/bin/python3"), ()), network="none")
+        with sandbox.prepare(launch) as ready:
+            done = _run_bwrap(ready.argv, stdin=ready.stdin, pass_fds=ready.pass_fds)
+        if done.returncode != 0 or done.stdout.strip() != str(uid):
+            output = done.stderr.strip()[:500] or f"its user is {done.stdout.strip()!r}"
+            raise SandboxMissing(f"bubblewrap cannot isolate jobs here ({output}): {_REMEDY}")
+        return sandbox
 
     @contextmanager
     def prepare(self, launch: JobLaunch, room: Room = ROOM, *, status: int | None = None) -> Iterator[PreparedCommand]:
-        """Hold open what the process inherits, until it is started. `status` is where bubblewrap reports what it started."""
+        """Yield the command, with the files that it inherits held open until it is started. `status`: handle for bubblewrap's reports."""
         with ExitStack() as stack:
             stdin = stack.enter_context(open_memory_file(environment_script(launch, room)))
             if self.isolation is Isolation.OFF:
                 yield PreparedCommand(no_sandbox.bare_command(launch), stdin, cwd=room.workdir)
                 return
-            contents = {path: Secret(text) for path, text in account_files(launch.uid).items()}
-            files = {path: stack.enter_context(open_memory_file(content)) for path, content in contents.items()}
-            told = () if status is None else (status,)
-            rules = tuple(stack.enter_context(open_memory_file(filtered)) for filtered in build_filters(platform.machine()))
-            yield PreparedCommand(self.command(launch, files, status=status, rules=rules), stdin, (*files.values(), *told, *rules))
+            files = {path: stack.enter_context(open_memory_file(text.encode())) for path, text in account_files(launch.uid).items()}
+            reports = () if status is None else (status,)
+            rules = tuple(stack.enter_context(open_memory_file(program)) for program in build_filters(platform.machine()))
+            yield PreparedCommand(self.command(launch, files, status=status, rules=rules), stdin, (*files.values(), *reports, *rules))
 
     def command(
         self, launch: JobLaunch, files: Mapping[str, int], *, status: int | None = None, rules: tuple[int, ...] = ()
     ) -> tuple[str, ...]:
-        """Return the whole command line of a sandboxed job. Holds no secret.
+        """Return the complete command line of a sandboxed job, without secrets.
 
-        `files` gives the open handle of each file to write, `rules` those of what it may not ask the kernel for.
+        `files`: open handle by path to write; `rules`: open handles of seccomp filters.
         """
         own_user = self.isolation is Isolation.BUBBLEWRAP
         return (
@@ -124,30 +129,12 @@ class Sandbox:
             *job_command(launch),
         )
 
-    def _try_out(self, uid: int) -> None:
-        launch = JobLaunch("probe", ("id", "-u"), uid, Interpreter(Path("/usr/bin/python3"), ()), network="none")
-        with self.prepare(launch) as ready:
-            done = _run_bwrap(ready.argv, stdin=ready.stdin, pass_fds=ready.pass_fds)
-        if done.returncode != 0 or done.stdout.strip() != str(uid):
-            said = done.stderr.strip()[:500] or f"user {done.stdout.strip()!r} came out"
-            raise SandboxMissing(f"bubblewrap cannot isolate jobs here ({said}): {_REMEDY}")
-
 
 def _run_bwrap(
     argv: tuple[str, ...], *, stdin: int = subprocess.DEVNULL, pass_fds: tuple[int, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
+    run = partial(subprocess.run, env=CLEAN_ENV, cwd="/", capture_output=True, text=True, errors="replace", timeout=PROBE_TIMEOUT_S)
     try:
-        return subprocess.run(
-            argv,
-            stdin=stdin,
-            pass_fds=pass_fds,
-            env=CLEAN_ENV,
-            cwd="/",
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PROBE_TIMEOUT_S,
-            check=False,
-        )
+        return run(argv, stdin=stdin, pass_fds=pass_fds, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SandboxMissing(f"bubblewrap does not run ({error}): {_REMEDY}") from error

@@ -86,8 +86,7 @@ class BrokerClient:
             told = (_json_object(text) for text in (stream_events(answer) if streams else (answer.read(),)) if text.strip())
             return next((one for one in told if "id" in one), {"error": {"message": "the job's broker ended its answer early"}})
         except (OSError, http.client.HTTPException) as error:
-            message_ = f"the job's broker does not answer at {self._place}: {str(error) or type(error).__name__}"
-            raise Unavailable(message_) from error
+            raise Unavailable(f"the job's broker does not answer at {self._place}: {str(error) or type(error).__name__}") from error
         finally:
             connection.close()
 
@@ -106,8 +105,7 @@ class BrokerClient:
                 float(pause) if (pause := answer.getheader("Retry-After") or "").isdigit() else RETRY_INTERVAL_S,
             )
         except (OSError, http.client.HTTPException) as error:
-            message = f"the job's broker does not answer at {self._place}: {str(error) or type(error).__name__}"
-            raise Unavailable(message) from error
+            raise Unavailable(f"the job's broker does not answer at {self._place}: {str(error) or type(error).__name__}") from error
         finally:
             connection.close()
 

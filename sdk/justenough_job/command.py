@@ -205,8 +205,7 @@ def _parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 def _parse_env_pair(text: str) -> tuple[str, str]:
     name, _, field = text.partition("=")
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or not field:
-        message = f"{text!r}: write NAME=FIELD"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError(f"{text!r}: write NAME=FIELD")
     return name, field
 
 

@@ -96,8 +96,7 @@ class Credential(Mapping[str, str]):
         if names:
             missing = sorted(set(names.values()) - set(self._fields))
             if missing:
-                message = f"{self.action} on {self.resource} has no field {', '.join(missing)}; it has {', '.join(self)}"
-                raise Invalid(message)
+                raise Invalid(f"{self.action} on {self.resource} has no field {', '.join(missing)}; it has {', '.join(self)}")
             return {variable: self._fields[name] for variable, name in names.items()}
         known = LIBPQ if all(name in self._fields for name in DATABASE) else {}
         return {known.get(name, PREFIX + _upper(name)): value for name, value in self._fields.items()}
@@ -111,8 +110,7 @@ class Credential(Mapping[str, str]):
         try:
             return self._fields[name]
         except KeyError:
-            message = f"{name!r}: {self.action} on {self.resource} has {', '.join(self)}"
-            raise KeyError(message) from None
+            raise KeyError(f"{name!r}: {self.action} on {self.resource} has {', '.join(self)}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._fields)
@@ -124,8 +122,7 @@ class Credential(Mapping[str, str]):
         return f"<Credential {self.id}: {self.action} on {self.resource} until {self.expires_at.isoformat()}, with {', '.join(self)}>"
 
     def __reduce__(self) -> NoReturn:
-        message = "a credential is not pickled: it would outlive its block; pass on what you need of it, or ask where you need it"
-        raise TypeError(message)
+        raise TypeError("a credential is not pickled: it would outlive its block; pass on what you need of it, or ask where you need it")
 
 
 def _upper(name: str) -> str:

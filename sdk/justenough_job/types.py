@@ -84,6 +84,5 @@ def seconds_of(duration: str | float) -> float:
         return float(duration)
     found = _DURATION.fullmatch(duration.strip())
     if not found:
-        message = f"{duration!r} is no duration: write 30s, 5m, 2h"
-        raise ValueError(message)
+        raise ValueError(f"{duration!r} is no duration: write 30s, 5m, 2h")
     return float(found[1]) * _SECONDS[found[2]]

@@ -1,4 +1,4 @@
-"""What a tool's upstream answered, before anything of it is passed on."""
+"""The result of a tool's upstream, before it is redacted and passed on."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An answer as it came. Never prints: it may hold the credential that it was had with."""
+    """An answer as it came. Its repr omits the content, which may contain the credential."""
 
     content: bytes
     failed: bool = False
-    """Whether the model is to take it for an error."""
+    """Whether it is an error for the model."""
     cut: bool = False
-    """Whether there was more than is passed on."""
+    """Whether the answer was truncated."""
 
     def __repr__(self) -> str:
         return f"Result({len(self.content)} bytes, failed={self.failed}, cut={self.cut})"
 
 
 def failure(why: str) -> Result:
-    """Return an answer of our own that says what went wrong."""
+    """Return our own answer that says what went wrong."""
     return Result(why.encode(), failed=True)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -27,7 +28,7 @@ from justenough.domain.core.errors import InvalidInput, JustEnoughError, Problem
 from justenough.domain.core.placeholders import did_you_mean
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.states import Action, RequestState
-from justenough.domain.ledger.events import EventType, build_event
+from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.tools.call import CallAccess, OutOfBounds, ToolCall, action_of, build_http_request, checked_call, sql_parameters
 from justenough.domain.tools.definitions import Tool
 from justenough.services.dependencies import Deps
@@ -77,6 +78,22 @@ class _CallRecord:
     request: str | None = None
     credential: str | None = None
     answer: ToolAnswer = field(default=ToolAnswer("the job's access was closed meanwhile", failed=True))
+
+    def to_event(self, job: str, number: int, *, at: datetime, ticks: float) -> Event:
+        return build_event(
+            EventType.TOOL_CALLED,
+            job,
+            at=at,
+            about=str(number),
+            tool=self.call.tool,
+            arguments=self.call.digest,
+            action=self.action,
+            outcome=self.outcome,
+            request=self.request,
+            credential=self.credential,
+            duration_ms=round((ticks - self.began) * 1000),
+            answer_bytes=len(self.answer.text.encode("utf-8", "replace")),
+        )
 
 
 class ToolGateway:
@@ -136,7 +153,7 @@ class ToolGateway:
     async def _call(self, name: str, arguments: Any, *, caller: _Caller) -> ToolAnswer:
         """One call from left to right: resolve the tool, bind the call, borrow a credential for it, execute it, record it."""
         try:
-            # In a thread: matching a long argument against a stranger's schema must not block the loop that serves every job.
+            # In a thread: matching a long argument against an untrusted schema must not block the loop that serves every job.
             tool, call, action = await self._broker.run_in_thread(partial(self._resolve, name, arguments))
         except InvalidInput as error:
             await self._broker.record_refusal(f"tool {name[:64]}", str(error))
@@ -157,9 +174,10 @@ class ToolGateway:
             if record.credential is None:
                 self._made[name] -= 1
                 self._undone += 1
-            # Even if the broker closes just now: a call that was made is in the ledger.
+            # Even if the broker closes now, a call that was made must be in the ledger.
             if record.credential is not None or self._undone <= MAX_UNDONE_RECORDED:
-                await asyncio.shield(asyncio.to_thread(self._record, number, record))
+                event = record.to_event(self._job, number, at=self._deps.now(), ticks=self._deps.ticks())
+                await asyncio.shield(asyncio.to_thread(self._deps.store.ledger.append, [event]))
         return record.answer
 
     def _resolve(self, name: str, arguments: Any) -> tuple[Tool, ToolCall, Action]:
@@ -214,9 +232,8 @@ class ToolGateway:
         result = await self._execute(tool, call, issued.access.action, fields)
         if isinstance(result, ToolsChanged):
             record.outcome = "refused"
-            return ToolAnswer(
-                await self._broker.run_in_thread(partial(self._drift.record_changed, result.tool, result.shown, redactor)), failed=True
-            )
+            record_changed = partial(self._drift.record_changed, result.tool, result.shown, redactor)
+            return ToolAnswer(await self._broker.run_in_thread(record_changed), failed=True)
 
         def scrub() -> str:
             shown = redactor.feed(result.content)
@@ -302,24 +319,6 @@ class ToolGateway:
         sentences = [f"You may use without asking: {_join_names(free)}."] if free else []
         sentences += [f"With people's approval: {_join_names(guarded)}."] if guarded else []
         return " ".join(sentences) or "There is no other tool for this job: go on without, or say what could not be done."
-
-    def _record(self, number: int, record: _CallRecord) -> None:
-        taken = round((self._deps.ticks() - record.began) * 1000)
-        fact = build_event(
-            EventType.TOOL_CALLED,
-            self._job,
-            at=self._deps.now(),
-            about=str(number),
-            tool=record.call.tool,
-            arguments=record.call.digest,
-            action=record.action,
-            outcome=record.outcome,
-            request=record.request,
-            credential=record.credential,
-            duration_ms=taken,
-            answer_bytes=len(record.answer.text.encode("utf-8", "replace")),
-        )
-        self._deps.store.ledger.append([fact])
 
 
 def _join_names(names: Sequence[str]) -> str:

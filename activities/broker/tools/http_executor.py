@@ -1,4 +1,4 @@
-"""Sends one HTTP request with the credential where the tool puts it: to an address that was checked, following nobody anywhere else, bounded in time and bytes."""
+"""Sends a tool's HTTP request with the credential: to a checked address, without redirects, limited in time and bytes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from justenough.domain.tools.definitions import Http
 
 
 async def run(http: Http, request: HttpRequest) -> Result:
-    """Return what the upstream answered. Raises nothing that it can bring about."""
+    """Return the upstream's response. Upstream errors become a failed `Result`; nothing is raised for them."""
     try:
         async with asyncio.timeout(http.timeout):
             return await _send(http, request)
     except NotReached as error:
         return failure(str(error))
     except UnknownHost:
-        return failure("the upstream's host is not known now")
+        return failure("the upstream's host name cannot be resolved now")
     except (TimeoutError, httpx.TimeoutException):
         return failure(f"the upstream took longer than {http.timeout} s")
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        # Their texts may hold the request's headers.
+        # Their texts may contain the request's headers.
         return failure(f"the upstream does not answer ({type(error).__name__})")
 
 
@@ -40,21 +40,16 @@ async def _send(http: Http, request: HttpRequest) -> Result:
         if answer.is_redirect:
             return failure(f"the upstream answers with a redirect (HTTP {answer.status_code}), which is not followed")
         if answer.headers.get("content-encoding", "").lower() not in UNCOMPRESSED_ENCODINGS:
-            return failure("the upstream packs its answers, though it was told not to")
-        content, cut = await _read_bounded(answer, http.answer)
+            return failure("the upstream compressed its response despite `Accept-Encoding: identity`")
+        content = b""
+        async for chunk in answer.aiter_raw():
+            content += chunk
+            if len(content) > http.answer:
+                break
+    content, cut = content[: http.answer], len(content) > http.answer
     if b"\0" in content:
-        # UTF-16 and its like, or none: the credential that an upstream hands back would not be found in it.
-        return failure("the upstream answers with what is no text in UTF-8, which is not passed on")
+        # UTF-16 or binary: the redactor would not find the credential in it.
+        return failure("the upstream's response is not UTF-8 text, so it is not passed on")
     if answer.is_success:
         return Result(content, cut=cut)
     return Result(f"HTTP {answer.status_code}\n".encode() + content, failed=True, cut=cut)
-
-
-async def _read_bounded(answer: httpx.Response, max_bytes: int) -> tuple[bytes, bool]:
-    """Return the body, or its beginning and that there is more."""
-    found = b""
-    async for chunk in answer.aiter_raw():
-        found += chunk
-        if len(found) > max_bytes:
-            return found[:max_bytes], True
-    return found, False

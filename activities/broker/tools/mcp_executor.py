@@ -1,4 +1,4 @@
-"""Passes one call on to an upstream MCP server: its list is looked at first, by the same connection, and only what was reviewed is called."""
+"""Passes one call on to an upstream MCP server, after checking on the same connection that its tool list is the reviewed one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IsReviewed = Callable[[UpstreamTool, ToolList], bool]
 
 @dataclass(frozen=True, slots=True)
 class ToolsChanged:
-    """A server shows other tools than those that were reviewed: nothing was called."""
+    """A server's tools differ from the reviewed ones, so nothing was called."""
 
     tool: UpstreamTool
     shown: ToolList
@@ -44,7 +44,7 @@ async def run(
         nonlocal called
         called = True
         answer = await conversation.call_tool(tool.own_name, call.arguments)
-        # The text that was written for a model, else what was written for programs.
+        # The text for models; if there is none, the structured content for programs.
         parts = [_block_text(block) for block in answer.content]
         if not parts and answer.structured_content is not None:
             parts = [json.dumps(answer.structured_content, ensure_ascii=False)]
@@ -61,11 +61,10 @@ async def list_tools(upstream: McpServerDef, fields: Mapping[str, str]) -> Resul
     """Return the tools that an upstream shows now, as a reviewer sees them. Raises InvalidInput if a field is missing."""
     headers = fill_headers(upstream.headers, fields)
     try:
-        return Result(
-            (await run_conversation(upstream, headers, lambda conversation: conversation.list_tools())).text.encode("utf-8", "replace")
-        )
+        tools = await run_conversation(upstream, headers, lambda conversation: conversation.list_tools())
     except (Unanswered, InvalidInput) as error:
         return failure(str(error))
+    return Result(tools.text.encode("utf-8", "replace"))
 
 
 def _block_text(block: Any) -> str:

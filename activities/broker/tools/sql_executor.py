@@ -1,4 +1,4 @@
-"""Runs one statement on PostgreSQL as the user that was lent for it. Parameters are bound; time, rows and bytes are bounded; reading cannot write."""
+"""Runs a tool's statement on PostgreSQL as the credential's user. Parameters are bound; time, rows and bytes are limited; reads are read-only."""
 
 from __future__ import annotations
 
@@ -18,30 +18,36 @@ from justenough.domain.tools.definitions import Sql
 
 CONNECT_TIMEOUT_S = 5
 ROLLBACK_CLASS = "40"
-"""PostgreSQL's class of errors that say that a transaction was rolled back."""
+"""PostgreSQL's class of errors after which the transaction was rolled back."""
 EFFECT_UNKNOWN = "whether anything was changed is not known"
 
-Connection = psycopg.AsyncConnection[dict[str, Any]]
 Rows = psycopg.AsyncCursor[dict[str, Any]]
 
 
 class _ResultTooLarge(Exception):
-    """More came than may be passed on."""
+    """The statement returned more than may be passed on."""
 
 
 async def run(sql: Sql, values: Mapping[str, Any], fields: Mapping[str, str], *, writes: bool) -> Result:
-    """Return what the statement gave: rows as JSON, or how many it changed. Raises nothing that the database can bring about.
+    """Return the statement's result: rows as JSON, or how many it changed. Database errors become a failed `Result`; nothing is raised for them.
 
-    What writes and returns more than may be passed on is undone; what reads is cut.
+    If the result is too large, a write is rolled back and a read is truncated.
     """
     if not {"username", "password"} <= fields.keys():
         return failure("the credential is no database login: it has no username and password")
-    # Whether something may have been: what is cut off while it is committed may be there, or not. What the database itself cancels is undone.
+    options = f"-c statement_timeout={sql.timeout * 1000} -c idle_in_transaction_session_timeout={(sql.timeout + CONNECT_TIMEOUT_S) * 1000}"
+    login = {"user": fields["username"], "password": fields["password"]}
+    bound = {name: Jsonb(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+    # Whether something may have been written: a connection that breaks during the commit leaves that unknown. What the database itself
+    # cancels is rolled back.
     written = False
     try:
-        async with asyncio.timeout(sql.timeout + CONNECT_TIMEOUT_S), await _connect(sql, fields) as connection:
+        conninfo = make_conninfo(sql.dsn, **login, connect_timeout=CONNECT_TIMEOUT_S, options=options, application_name="justenough-tool")
+        connecting = psycopg.AsyncConnection.connect(conninfo, row_factory=dict_row)
+        async with asyncio.timeout(sql.timeout + CONNECT_TIMEOUT_S), await connecting as connection:
             written = writes
-            return await _execute(connection, sql, values, writes=writes)
+            await connection.set_read_only(not writes)
+            return await (_write if writes else _read)(connection.cursor(), sql, bound)
     except (TimeoutError, psycopg.errors.QueryCanceled) as error:
         known = isinstance(error, psycopg.errors.QueryCanceled) or not written
         return failure(f"the database took longer than {sql.timeout} s; {'nothing was changed' if known else EFFECT_UNKNOWN}")
@@ -52,53 +58,40 @@ async def run(sql: Sql, values: Mapping[str, Any], fields: Mapping[str, str], *,
 
 
 def _error_text(error: psycopg.Error, *, written: bool) -> str:
-    """Return what is told of an error of the database's, or of the way to it."""
-    # A deadlock, say, is an answer: it is undone, and its text names nobody.
-    undone = (error.sqlstate or "").startswith(ROLLBACK_CLASS)
-    if isinstance(error, psycopg.OperationalError) and not undone:
+    """Return the text for an error of the database or of the connection."""
+    # A deadlock, for example, is an answer: the transaction was rolled back, and the text names no host or user.
+    rolled_back = (error.sqlstate or "").startswith(ROLLBACK_CLASS)
+    if isinstance(error, psycopg.OperationalError) and not rolled_back:
         # Its text names host and user.
         return f"the database does not answer ({error.sqlstate or 'no connection'})" + (f"; {EFFECT_UNKNOWN}" if written else "")
     return f"the database refuses it: {error.diag.message_primary or type(error).__name__} ({error.sqlstate or '-'})"
 
 
-async def _connect(sql: Sql, fields: Mapping[str, str]) -> Connection:
-    options = f"-c statement_timeout={sql.timeout * 1000} -c idle_in_transaction_session_timeout={(sql.timeout + CONNECT_TIMEOUT_S) * 1000}"
-    login = {"user": fields["username"], "password": fields["password"]}
-    where = make_conninfo(sql.dsn, **login, connect_timeout=CONNECT_TIMEOUT_S, options=options, application_name="justenough-tool")
-    return await psycopg.AsyncConnection.connect(where, row_factory=dict_row)
-
-
-async def _execute(connection: Connection, sql: Sql, values: Mapping[str, Any], *, writes: bool) -> Result:
-    bound = {name: Jsonb(value) if isinstance(value, Mapping) else value for name, value in values.items()}
-    await connection.set_read_only(not writes)
-    return await (_write if writes else _read)(connection.cursor(), sql, bound)
-
-
 async def _read(cursor: Rows, sql: Sql, values: Mapping[str, Any]) -> Result:
-    """Return the first rows. One is held at a time, and the rest is never fetched."""
-    taken = _BoundedRows(sql)
-    # Closed here and not whenever it is collected: closing it is what stops the database.
+    """Return the first rows. Fetches one row at a time, and never those beyond the limit."""
+    collected = _BoundedRows(sql)
+    # Close it here, not when it is garbage-collected: closing it stops the database.
     async with contextlib.aclosing(cast("AsyncGenerator[dict[str, Any]]", cursor.stream(sql.statement.encode(), values))) as rows:
         async for row in rows:
-            if not taken.add(row):
-                return Result(_json({"rows": taken.rows, "cut": True}), cut=True)
-    return Result(_json({"rows": taken.rows}))
+            if not collected.add(row):
+                return Result(_json({"rows": collected.rows, "cut": True}), cut=True)
+    return Result(_json({"rows": collected.rows}))
 
 
 async def _write(cursor: Rows, sql: Sql, values: Mapping[str, Any]) -> Result:
-    """Return what the statement returns, or how many rows it changed."""
+    """Return the statement's rows, or how many rows it changed."""
     await cursor.execute(sql.statement.encode(), values)
     if cursor.description is None:
         return Result(_json({"changed": cursor.rowcount}))
-    taken = _BoundedRows(sql)
+    collected = _BoundedRows(sql)
     async for row in cursor:
-        if not taken.add(row):
+        if not collected.add(row):
             raise _ResultTooLarge
-    return Result(_json({"rows": taken.rows}))
+    return Result(_json({"rows": collected.rows}))
 
 
 class _BoundedRows:
-    """Rows, for as long as they are not too many."""
+    """Collects rows up to the tool's limits."""
 
     def __init__(self, sql: Sql) -> None:
         self._sql = sql
@@ -106,7 +99,7 @@ class _BoundedRows:
         self.rows: list[dict[str, Any]] = []
 
     def add(self, row: dict[str, Any]) -> bool:
-        """Take a row; False where it is one too many."""
+        """Add a row; return False if it exceeds a limit."""
         self._size += len(_json(row)) + 2
         if len(self.rows) >= self._sql.rows or self._size > self._sql.answer:
             return False

@@ -106,8 +106,8 @@ def stored(shop: Shop) -> str:
     [
         ("broken", "HTTP 500"),
         ("away", "answers with a redirect (HTTP 302), which is not followed"),
-        ("utf16", "the upstream answers with what is no text in UTF-8"),
-        ("packed", "the upstream packs its answers, though it was told not to"),
+        ("utf16", "the upstream's response is not UTF-8 text"),
+        ("packed", "the upstream compressed its response despite `Accept-Encoding: identity`"),
         ("hangup", "the upstream does not answer (RemoteProtocolError)"),
         ("slow", "the upstream took longer than 2 s"),
     ],
