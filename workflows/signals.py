@@ -1,7 +1,4 @@
-"""What signals bring to a job's workflow: requests to open, answers, credentials to revoke. Only ids are taken; what they stand for is looked up.
-
-Deterministic, no I/O.
-"""
+"""Queues for what signals bring to a job's workflow: requests to open, answers, credentials to revoke. Deterministic, no I/O."""
 
 from __future__ import annotations
 
@@ -93,7 +90,7 @@ def decode_signal(args: Sequence[RawValue]) -> Any:
         if len(payload.data) > options.MAX_ANSWER_BYTES:
             return {"unreadable": f"{len(payload.data)} bytes"}
         return converter.from_payload(payload)
-    except Exception:  # noqa: BLE001 - depth, lone surrogates, huge numbers: whatever does not survive the journey is not readable
+    except Exception:  # noqa: BLE001 - nesting, lone surrogates, huge numbers: JSON that an activity could not receive
         return {"unreadable": "not JSON that travels"}
 
 
