@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from temporalio import activity
@@ -50,10 +51,16 @@ class RevocationActivities:
         self._require_own_job(revoke_input.job)
 
         async def revoke_until_dead() -> RevokeResult:
-            started, attempt, pause, by = time.monotonic(), 0, RETRY_INTERVAL_S, _revoker(revoke_input.job, revoke_input.by)
+            started, attempt, pause, job = time.monotonic(), 0, RETRY_INTERVAL_S, revoke_input.job
+            # Not settled: only a session knows that no issue is in flight, and anybody can send this argument.
+            revoke_once = partial(revoke.revoke, self._deps, job, by=_revoker(job, revoke_input.by), why=revoke_input.why, settled=False)
             while True:
                 attempt += 1
-                result = await _run_in_pool(self._attempt, revoke_input, by)
+                # If the session or another revocation has recorded its proof, another attempt would put the job in doubt again.
+                # A person's kill revokes in any case: the job may still run, and nothing more may be issued.
+                if revoke_input.by != "person" and await _run_in_pool(has_standing_proof, self._deps, job):
+                    return RevokeResult(confirmed=True)
+                result = await _run_in_pool(revoke_once)
                 if result.confirmed or attempt == revoke_input.attempts:
                     return RevokeResult(confirmed=result.confirmed, failures=result.failures, unrecorded=result.events)
                 due, stopping = result.second_look_in, asyncio.create_task(activity.wait_for_worker_shutdown())
@@ -65,14 +72,6 @@ class RevocationActivities:
                 pause = min(2 * pause, MAX_RETRY_INTERVAL_S)
 
         return await _run_uninterrupted(revoke_until_dead())
-
-    def _attempt(self, revoke_input: RevokeInput, by: str) -> revoke.RevocationResult:
-        # If the session or another revocation has recorded its proof, another attempt would put the job in doubt again.
-        # A person's kill revokes in any case: the job may still run, and nothing more may be issued.
-        if revoke_input.by != "person" and has_standing_proof(self._deps, revoke_input.job):
-            return revoke.RevocationResult(confirmed=True)
-        # Not settled: only a session knows that no issue is in flight, and anybody can send this argument.
-        return revoke.revoke(self._deps, revoke_input.job, by=by, why=revoke_input.why, settled=False)
 
     @activity.defn(name="revoke_credential")
     async def revoke_credential(self, revoke_input: RevokeCredentialInput) -> RevokeResult:

@@ -15,7 +15,6 @@ from datetime import timedelta
 
 from temporalio import activity
 from temporalio.api.enums.v1 import PendingActivityState
-from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -90,6 +89,7 @@ class SweepActivities:
             return report
 
     async def _check_in_time(self, gate: asyncio.Semaphore, job: str, end: float) -> SweepVerdict | None:
+        """Check one job, if the sweep's budget allows, and turn every failure into a verdict."""
         async with gate:
             if asyncio.get_running_loop().time() > end:
                 return "waiting", job, "left to the next sweep"
@@ -114,7 +114,11 @@ class SweepActivities:
                 raise
         if await self._is_closed(job, view, execution):
             return await self._close_lost(job, view)
-        if execution and not any(map(_ends_access, execution.raw_description.pending_activities)):
+        pending = execution.raw_description.pending_activities if execution else ()
+        waits = PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
+        running = {item.activity_type.name for item in pending if item.activity_type.name == "revoke_job" or item.state != waits}
+        # A revocation, even one that waits for a worker, and a running session will revoke the job's access.
+        if execution and not running & {"revoke_job", "run_session"}:
             claim = await asyncio.to_thread(self._deps.store.claims.get, job)
             if claim and self._is_claim_over(claim):
                 return await self._revoke_leftover(job, view, "its session is gone and its workflow does not revoke")
@@ -168,12 +172,6 @@ class SweepActivities:
 
     def _has_traces(self, job: str) -> bool:
         return bool(self._deps.vault.prefix_accessors(job)) or bool(self._deps.targets.traces_of(job))
-
-
-def _ends_access(pending: PendingActivityInfo) -> bool:
-    """Whether a workflow's pending activity will revoke the job's access: a revocation, or a session that runs."""
-    kind, waits = pending.activity_type.name, pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
-    return kind == "revoke_job" or (kind == "run_session" and not waits)
 
 
 def _retry_verdict(job: str, result: revoke.RevocationResult) -> SweepVerdict:

@@ -221,7 +221,18 @@ class Job:
             while not session.done():
                 await self._escalation.wait_for_change(lambda: session.done() or bool(self._approval_requests))
                 while self._approval_requests and not session.done():
-                    await self._open_request(self._approval_requests.pop(), seconds=seconds)
+                    request = self._approval_requests.pop()
+                    # Start the guard before anybody can answer.
+                    if not self._guarded:
+                        await self._start_guard(seconds)
+                    try:
+                        opened = await call_activity(JobActivities.open_request, OpenInput(job=self._order.job, request=request))
+                    except FailureError as error:
+                        if is_cancelling():
+                            raise
+                        workflow.logger.warning("a request could not be opened", extra={"request": request, "cause": error_type(error)})
+                    else:
+                        self._escalation.open({request: opened.ladder} if opened.ladder else {})
                 await self._escalation.process()
 
         async def revocations() -> None:
@@ -230,20 +241,6 @@ class Job:
                 await self._revocation_requests.revoke_each()
 
         self._attending = (asyncio.create_task(approvals()), asyncio.create_task(revocations()))
-
-    async def _open_request(self, request: str, *, seconds: int) -> None:
-        """Ask people for a request of the running job. Start the guard before anybody can answer."""
-        if not self._guarded:
-            await self._start_guard(seconds)
-        try:
-            opened = await call_activity(JobActivities.open_request, OpenInput(job=self._order.job, request=request))
-        except FailureError as error:
-            if is_cancelling():
-                raise
-            workflow.logger.warning("a request could not be opened", extra={"request": request, "cause": error_type(error)})
-            return
-        if opened.ladder:
-            self._escalation.open({request: opened.ladder})
 
     def _outcome(self, result: SessionResult) -> JobOutcome:
         self._unrecorded += result.unrecorded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from activities.delivery.file_formats import PGPASS_FIELDS, UndeliverableField, kubeconfig, password_line
@@ -11,7 +11,7 @@ from activities.issuing.results import ToolAccess
 from justenough.domain.core.ids import request_number_of
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.credentials import CredentialHandle
-from justenough.domain.jobs.spec import KUBECONFIG, PGPASSFILE, Access, Delivery, JobSpec
+from justenough.domain.jobs.spec import KUBECONFIG, PGPASSFILE, Access, JobSpec
 from justenough.domain.jobs.tool_bounds import tools_to_json
 
 PUBLIC_FIELDS = frozenset({"username", "private_key_type"})
@@ -40,12 +40,17 @@ def build_delivery(access: Access, fields: Mapping[str, Secret], connect: Mappin
 
     Raises UndeliverableField.
     """
+    deliver, files, paths = access.deliver, dict[str, Secret](), dict[str, tuple[str, ...]]()
     known = {**{name: Secret(str(value)) for name, value in connect.items()}, **fields}
-    missing = sorted({f"{name} ({where})" for where, name in _required_fields(access.deliver) if name not in known})
-    if missing:
+    cluster = deliver.kubeconfig.model_dump(exclude={"path"}, exclude_none=True) if deliver.kubeconfig else {}
+    required = {
+        *((name, f"deliver.env.{variable}") for variable, name in deliver.env.items()),
+        *((name, "deliver.pgpass") for name in (PGPASS_FIELDS if deliver.pgpass else ())),
+        *((name, f"deliver.kubeconfig.{key}") for key, name in cluster.items()),
+    }
+    if missing := sorted(f"{name} ({path})" for name, path in required if name not in known):
         what = f"{access.resource}:{access.action} has no field {', '.join(missing)}"
         raise UndeliverableField(f"{what}; it has {', '.join(sorted(known)) or 'none'}")
-    deliver, files, paths = access.deliver, dict[str, Secret](), dict[str, tuple[str, ...]]()
     env = {variable: known[name] for variable, name in deliver.env.items()}
     for variable, value in env.items():
         text = value.reveal()
@@ -62,16 +67,6 @@ def build_delivery(access: Access, fields: Mapping[str, Secret], connect: Mappin
         files[deliver.kubeconfig.path] = kubeconfig(deliver.kubeconfig, known, name=f"{access.resource}-{access.action}")
         paths[KUBECONFIG] = (deliver.kubeconfig.path,)
     return Delivered(env, files, paths)
-
-
-def _required_fields(deliver: Delivery) -> Iterator[tuple[str, str]]:
-    """Yield the spec path that names each field, and the field."""
-    yield from ((f"deliver.env.{variable}", name) for variable, name in deliver.env.items())
-    if deliver.pgpass:
-        yield from (("deliver.pgpass", name) for name in PGPASS_FIELDS)
-    if deliver.kubeconfig:
-        keys = deliver.kubeconfig.model_dump(exclude={"path"}, exclude_none=True)
-        yield from ((f"deliver.kubeconfig.{key}", name) for key, name in keys.items())
 
 
 def access_summary(spec: JobSpec, issued: Iterable[CredentialHandle], allowed: Iterable[ToolAccess] = ()) -> Delivered:

@@ -55,7 +55,7 @@ class IssueContext:
 
 @dataclass(frozen=True, slots=True)
 class RecordedDecision:
-    """The last decision about a credential that stands in the ledger, and how many changes of it were recorded after its issue."""
+    """The last decision about a credential in the ledger, and how many changes of it were recorded after the issue."""
 
     decision: Decision
     changes: int = 0
@@ -72,7 +72,7 @@ def authorize(
     request = request_id(job, granted.number)
     decision, facts = evaluate_request(deps, job, verified, access, held=held, phase=phase)
     digest = compute_request_digest(deps, verified, access, bundle=context.order.bundle, tier=decision.tier)
-    # It is recorded already, unless somebody reached this session past the workflow that decides.
+    # It is recorded already, unless somebody started this session without the workflow that decides.
     events = [access_decided_event(job, request, decision, digest, facts=facts, phase=phase, at=now)]
     rejection: Rejection | None = None
     ladder: Ladder | None = None
@@ -138,7 +138,7 @@ def _count_answers(
         digest=digest,
         requester=verified.person.id,
         needed=decision.tier,
-        # A request that escalated is closed to the lower tiers, whoever brings its approval now.
+        # A request that escalated is closed to the lower tiers, even if their approval arrives now.
         current=max(decision.tier, history.tiers.get(request, 0)),
         respond_by=now,
     ).with_barred(
@@ -176,7 +176,7 @@ def reason_to_end(
     deps, job = context.deps, context.job
     verified = verify_order(deps, context.order, now=context.verified.at)
     if isinstance(verified, Rejection):
-        return EndReason(f"its order does not hold any more: {verified}")
+        return EndReason(f"its order is no longer valid: {verified}")
     resource = deps.config.current().catalog.resources.get(access.resource)
     if resource is None or access.action not in resource.actions:
         return EndReason(f"the catalog does not offer {access.action} on {access.resource} any more")
@@ -187,26 +187,21 @@ def reason_to_end(
     if (decision.outcome, decision.tier, decision.policies) != (last.decision.outcome, last.decision.tier, last.decision.policies):
         request, about, now = credential.request_id, f"renewal-{last.changes + 1}", deps.now()
         changed = (access_decided_event(job, request, decision, basis.digest, facts=facts, phase="renewal", at=now, about=about),)
-    if rejection := _why_not_renewable(context, basis, decision):
-        return EndReason(rejection.message, changed)
+    policies, why = ", ".join(decision.policies), ""
+    if decision.outcome == "denied":
+        why = f"policy denies it now ({policies})"
+    elif decision.tier > basis.tier:
+        why = f"policy asks for tier {decision.tier} now ({policies}), and it was issued at tier {basis.tier}"
+    elif basis.ladder and (withdrawers := approval_withdrawers(deps.store.ledger, basis.ladder.request)):
+        why = f"its approval was taken back by {', '.join(withdrawers)}"
+    elif decision.tier and (rejection := why_not_approved(context, basis)):
+        why = rejection.message
+    if why:
+        return EndReason(why, changed)
     if changed:
         deps.store.ledger.append(changed)
         recorded[credential.id] = RecordedDecision(decision, last.changes + 1)
     return None
-
-
-def _why_not_renewable(context: IssueContext, basis: IssueBasis, decision: Decision) -> Rejection | None:
-    if decision.outcome == "denied":
-        return Rejection("policy_denies", f"policy denies it now ({', '.join(decision.policies)})")
-    if decision.tier > basis.tier:
-        rules = ", ".join(decision.policies)
-        message = f"policy asks for tier {decision.tier} now ({rules}), and it was issued at tier {basis.tier}"
-        return Rejection("needs_higher_tier", message)
-    if basis.ladder is None:
-        return None
-    if withdrawers := approval_withdrawers(context.deps.store.ledger, basis.ladder.request):
-        return Rejection("approval_withdrawn", f"its approval was taken back by {', '.join(withdrawers)}")
-    return why_not_approved(context, basis) if decision.tier else None
 
 
 def why_not_approved(context: IssueContext, basis: IssueBasis) -> Rejection | None:

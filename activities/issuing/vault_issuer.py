@@ -1,21 +1,18 @@
-"""Draws from Vault what a grant needs: the job's prefix, a token, a credential, a lease that ends with the grant. Decides and records nothing.
+"""Requests from Vault what a grant needs: the job's prefix, a token, a credential, a lease that ends with the grant. Makes no decisions.
 
 Blocking: runs in threads, with the issuer's lock held.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-
 import structlog
 
 from activities.issuing.grants import AccessGrant
 from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssueRefused
-from justenough.adapters.vault import IssuedSecret, VaultDenied, VaultRefused, control_groups, pki
+from justenough.adapters.vault import IssuedSecret, VaultDenied, VaultRefused, control_groups
 from justenough.domain.catalog.loader import ActionDef, ResolvedIssue, resolve_issue, scope_alias
 from justenough.domain.core.errors import GiveUp, JustEnoughError
-from justenough.domain.core.ids import credential_id, request_id
-from justenough.domain.jobs.credentials import CredentialHandle
+from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.spec import Access
 from justenough.services.dependencies import Deps
 from justenough.services.verify_order import VerifiedOrder
@@ -26,7 +23,7 @@ log = structlog.get_logger()
 
 
 class VaultIssuer:
-    """Draws one job's credentials from Vault."""
+    """Requests one job's credentials from Vault."""
 
     def __init__(self, deps: Deps, job: str, verified: VerifiedOrder, *, owner: str) -> None:
         self._deps = deps
@@ -93,7 +90,7 @@ class VaultIssuer:
         try:
             return self._deps.vault.renew_lease(issued.lease_id, ttl)
         except GiveUp as error:
-            # An engine's leases may not be renewable. The author of its role chose how long they live.
+            # The engine's leases may not be renewable. Then its role's ttl decides how long they live.
             log.warning("lease outlives its grant", job=self._job, lease_seconds=issued.ttl, error=str(error))
             return issued.ttl
         except BaseException:
@@ -101,32 +98,14 @@ class VaultIssuer:
             raise
 
 
-def build_credential(
-    job: str, grant: AccessGrant, access: Access, action: ActionDef, issued: IssuedSecret, *, accessor: str, now: datetime
-) -> CredentialHandle:
-    """Return the handle of the latest credential that Vault issued under a grant."""
-    return CredentialHandle(
-        id=credential_id(job, grant.number, grant.issued),
-        request_id=request_id(job, grant.number),
-        resource=access.resource,
-        action=access.action,
-        lease_id=issued.lease_id,
-        accessor=accessor,
-        issued_at=now,
-        expires_at=pki.ends_at(action, issued) or now + timedelta(seconds=access.ttl),
-        revocable=action.revocable,
-        certificate=pki.certificate_path(action, issued),
-    )
-
-
 def redeem_control_group(deps: Deps, request: str, what: ResolvedIssue) -> tuple[str, IssuedSecret]:
     """Unwrap an authorized request; return the accessor of its token, and what Vault issued. Raises VaultRefused if it is not authorized, or used."""
-    kept = deps.store.wrapped_tokens.get(request)
-    state = control_groups.read_state(deps.vault, kept.accessor) if kept else None
+    stored = deps.store.wrapped_tokens.get(request)
+    state = control_groups.read_state(deps.vault, stored.accessor) if stored else None
     if state is None:
-        raise VaultRefused(f"{what.path}: Vault holds no wrapping token for this request (any more)")
+        raise VaultRefused(f"{what.path}: Vault has no wrapping token for this request (any more)")
     if not state.is_for(what):
-        raise VaultRefused(f"{what.path}: the wrapping token in Vault is for something else than this request")
+        raise VaultRefused(f"{what.path}: the wrapping token in Vault is for a different request")
     if not state.approved:
         raise VaultRefused(f"{what.path}: Vault's control group needs more authorizations than it has ({len(state.authorized)})")
     # Unwrapping twice would issue twice: taking the token deletes it, so only one caller gets it.

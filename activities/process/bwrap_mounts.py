@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 
 from activities.process.interpreters import SYSTEM_PREFIX
@@ -38,7 +37,8 @@ def bwrap_arguments(launch: JobLaunch, files: Mapping[str, int], *, sized: bool,
         yield from ("--perms", "1777", *(("--size", str(launch.limits.memory // part)) if sized else ()), "--tmpfs", scratch)
     etc = [path for path in (Path("/etc", name) for name in ETC_NAMES) if path.exists()]
     # bubblewrap creates the parents of a mount for its own user only, so create them first, readable by all.
-    for folder in _parents((*etc, *launch.interpreter.prefixes, VAR_TMP)):
+    mounts = (*etc, *launch.interpreter.prefixes, VAR_TMP)
+    for folder in dict.fromkeys(folder for path in mounts for folder in reversed(path.parents) if folder != Path("/")):
         yield from ("--dir", str(folder))
     if not any(prefix.is_relative_to(VAR_TMP) for prefix in launch.interpreter.prefixes):
         yield from ("--symlink", ROOM.scratch, str(VAR_TMP))
@@ -67,9 +67,3 @@ def _links() -> Iterator[str]:
             yield from ("--symlink", str(path.readlink()), str(path))
         elif path.is_dir():
             yield from ("--ro-bind", str(path), str(path))
-
-
-@lru_cache(maxsize=64)
-def _parents(paths: tuple[Path, ...]) -> tuple[Path, ...]:
-    """Return the parent folders of these paths, each once, outermost first, without the root."""
-    return tuple(dict.fromkeys(folder for path in paths for folder in reversed(path.parents) if folder != Path("/")))

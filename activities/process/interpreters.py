@@ -42,8 +42,17 @@ def find_interpreter(settings: Settings, python: str | None) -> Interpreter:
     if not (path.is_absolute() and path.is_file() and os.access(path, os.X_OK)):
         raise InterpreterRefused(f"{path}: there is no Python; set run.python to one on the worker's machine, or leave it out")
     prefixes = tuple(dict.fromkeys(_prefixes(path)))
+    # A Python in the worker's own prefix reads the worker's packages: always in a venv, otherwise if the version is the same.
+    same_version = path.resolve().name == f"python{sys.version_info.major}.{sys.version_info.minor}"
     for prefix in prefixes:
-        _refuse_foreign(path, prefix, settings)
+        if not _is_venv(prefix) and not any(prefix.glob("lib*/python3*/os.py")):
+            raise InterpreterRefused(f"{path}: {prefix} is not the folder of a Python")
+        if settings.home.resolve().is_relative_to(prefix.resolve()) and prefix != SYSTEM_PREFIX:
+            raise InterpreterRefused(f"{path}: {prefix} contains the worker's own data")
+        shares_packages = _is_venv(prefix) or (prefix == path.parent.parent and same_version)
+        if prefix.resolve() == Path(sys.prefix).resolve() and shares_packages:
+            message = "a job never runs in the worker's environment; give it its own (JUSTENOUGH_JOB_PATH, run.python)"
+            raise InterpreterRefused(f"{path}: {message}")
     venv = _is_venv(path.parent.parent)
     return Interpreter(path if venv else path.resolve(), tuple(prefix for prefix in prefixes if not prefix.is_relative_to(SYSTEM_PREFIX)))
 
@@ -67,16 +76,3 @@ def _prefixes(path: Path) -> Iterator[Path]:
 
 def _is_venv(prefix: Path) -> bool:
     return (prefix / "pyvenv.cfg").is_file()
-
-
-def _refuse_foreign(path: Path, prefix: Path, settings: Settings) -> None:
-    """Raise InterpreterRefused if the folder would let a job read more than a Python, or share the worker's own packages."""
-    if not _is_venv(prefix) and not any(prefix.glob("lib*/python3*/os.py")):
-        raise InterpreterRefused(f"{path}: {prefix} is not the folder of a Python")
-    if settings.home.resolve().is_relative_to(prefix.resolve()) and prefix != SYSTEM_PREFIX:
-        raise InterpreterRefused(f"{path}: {prefix} contains the worker's own data")
-    # A Python in the worker's own prefix reads the worker's packages: always in a venv, otherwise if the version is the same.
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    shares_packages = _is_venv(prefix) or (prefix == path.parent.parent and path.resolve().name == version)
-    if prefix.resolve() == Path(sys.prefix).resolve() and shares_packages:
-        raise InterpreterRefused(f"{path}: a job never runs in the worker's environment; give it its own (JUSTENOUGH_JOB_PATH, run.python)")

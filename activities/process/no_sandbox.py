@@ -62,7 +62,7 @@ def clear_leftovers() -> tuple[str, ...]:
             continue
         try:
             owner = os.fstat(lock).st_uid
-            # Anybody can create a folder with this name; one that another user owns is no evidence of a job of ours.
+            # Anybody can create a folder with this name; one that another user owns proves nothing about our jobs.
             if owner == 0 or os.geteuid() not in {0, owner}:
                 continue
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

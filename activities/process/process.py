@@ -32,10 +32,6 @@ CANNOT_EXECUTE_EXIT_CODE = 126
 log = structlog.get_logger(__name__)
 
 
-def _nobody(_: int) -> bool:
-    return False
-
-
 class StartFailed(RetryLater):
     """The process could not be started: the machine has no memory, process or file handle left."""
 
@@ -55,7 +51,7 @@ class JobProcess:
     """pidfd of the first process in the job's pid namespace. Once that has ended, all others in the namespace have too."""
     _empty: bool = False
     """Whether that first process had ended before its pidfd was opened; then the namespace is empty."""
-    _belongs: Belongs = _nobody
+    _belongs: Belongs = process_tree.NONE
     _killed: bool = False
     survivors: tuple[int, ...] = ()
     """Pids that were killed and did not end in time."""
@@ -152,7 +148,14 @@ class JobProcess:
             raise
         self._first, namespace = report.get("child-pid"), report.get("pid-namespace")
         if self._first is not None:
-            self._open_init(self._first)
+            try:
+                self._init = os.pidfd_open(self._first)
+            except ProcessLookupError:
+                self._empty = True
+        if self._first is not None and self._init is not None and process_tree.parent_of(self._first) != self._outer.pid:
+            # Its parent has ended, so it is ending too, or another process has its pid already. A dead process has no namespace.
+            os.close(self._init)
+            self._init, self._empty = None, process_tree.is_dead(self._first)
         if self.sandbox.isolation is not Isolation.NAMESPACES and os.geteuid() == 0:
             self._belongs = process_tree.of_uid(self.launch.uid)
         elif self.sandbox.isolation is Isolation.OFF:
@@ -161,20 +164,6 @@ class JobProcess:
             self._belongs = process_tree.of_namespace(namespace)
         self._watched = asyncio.create_task(self._watch(), name=f"limits of {self.launch.job}")
         self._ended = asyncio.create_task(self._end(), name=f"end of {self.launch.job}")
-
-    def _open_init(self, pid: int) -> None:
-        """Open a pidfd of the namespace's first process, unless it has ended already."""
-        try:
-            handle = os.pidfd_open(pid)
-        except ProcessLookupError:
-            self._empty = True
-            return
-        if process_tree.parent_of(pid) == self._outer.pid:
-            self._init = handle
-            return
-        # Its parent has ended, so it is ending too, or another process has its pid already. A dead process has no namespace.
-        os.close(handle)
-        self._empty = process_tree.is_dead(pid)
 
     def _kill_now(self) -> None:
         self._killed = True

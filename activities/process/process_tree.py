@@ -19,6 +19,8 @@ _libc = ctypes.CDLL(None)
 
 Belongs = Callable[[int], bool]
 """Whether the process with this pid belongs to a job and is alive."""
+NONE: Belongs = frozenset[int]().__contains__
+"""Matches no process."""
 
 
 def of_uid(uid: int) -> Belongs:
@@ -28,7 +30,15 @@ def of_uid(uid: int) -> Belongs:
 
 def of_namespace(inode: int) -> Belongs:
     """Match processes in a pid namespace, except the first, which is bubblewrap's own."""
-    return lambda pid: _namespace(pid) == inode and _status(pid).get("NSpid", "").split()[-1:] != ["1"] and _is_alive(pid)
+
+    def belongs(pid: int) -> bool:
+        try:
+            is_inside = (PROC / str(pid) / "ns" / "pid").stat().st_ino == inode
+        except OSError:
+            return False
+        return is_inside and _status(pid).get("NSpid", "").split()[-1:] != ["1"] and _is_alive(pid)
+
+    return belongs
 
 
 def of_session(leader: int, mark: str) -> Belongs:
@@ -51,15 +61,15 @@ def find(belongs: Belongs) -> list[int]:
 
 def descendants(ancestor: int, *, limit: int) -> list[int]:
     """Return a process's descendants, including zombies, and not many more than `limit` of them."""
-    found: list[int] = []
+    pids: list[int] = []
     parents = [ancestor]
-    while parents and len(found) <= limit:
+    while parents and len(pids) <= limit:
         parent = parents.pop()
         # Each thread lists the children that it started.
         children = [int(child) for thread in threads(parent) for child in read_proc(parent, f"task/{thread}/children").split()]
-        found += children
+        pids += children
         parents += children
-    return found
+    return pids
 
 
 def threads(pid: int) -> list[int]:
@@ -83,13 +93,13 @@ def lists_children() -> bool:
 
 def signal_all(belongs: Belongs, number: signal.Signals) -> list[int]:
     """Signal all that match, never a later process with a reused pid; return the pids that matched."""
-    found = find(belongs)
-    for pid in found:
+    pids = find(belongs)
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError), open_pidfd(pid) as handle:
             # The handle stays with one process, even if the pid was reused: check again that it matches.
             if belongs(pid):
                 signal.pidfd_send_signal(handle, number)
-    return found
+    return pids
 
 
 @contextlib.contextmanager
@@ -140,13 +150,6 @@ def _status(pid: int) -> dict[str, str]:
 
 def _environment(pid: int) -> list[bytes]:
     return read_proc(pid, "environ").split(b"\0")
-
-
-def _namespace(pid: int) -> int | None:
-    try:
-        return (PROC / str(pid) / "ns" / "pid").stat().st_ino
-    except OSError:
-        return None
 
 
 def read_proc(pid: int, name: str) -> bytes:

@@ -35,29 +35,29 @@ def find_unconfirmed_issues(deps: Deps, job: str) -> tuple[CredentialHandle, ...
             unanswered[data["request"]] = entry.at
         elif kind in ANSWER_EVENTS:
             unanswered.pop(data["request"], None)
-    found = (_unconfirmed_credential(deps, job, requests[name], at) for name, at in unanswered.items() if name in requests)
-    return tuple(credential for credential in found if credential)
-
-
-def _unconfirmed_credential(deps: Deps, job: str, request: dict[str, Any], at: datetime) -> CredentialHandle | None:
-    definition = deps.config.current().catalog.action(request["resource"], Action(request["action"]))
-    revocable = definition.revocable if definition else Revocable(request["revocable"])
-    # A value that cannot be revoked is as valid as before the issue, and a credential with a target is searched for there, by name.
-    if revocable is Revocable.NEVER or (definition and definition.target):
-        return None
-    # It may have been issued after its token had died; then it lives as long as the engine allows, not as long as was requested.
-    longest = max(definition.max_ttl if definition else 0, request["ttl"])
-    return CredentialHandle(
-        id=credential_id(job, request["number"], request["issued"] + 1),
-        request_id=request["request"],
-        resource=request["resource"],
-        action=Action(request["action"]),
-        lease_id=None,
-        accessor=None,
-        issued_at=at,
-        expires_at=at + SECOND_CHECK_DELAY + timedelta(seconds=longest),
-        revocable=revocable,
-    )
+    credentials = []
+    for request, at in ((requests[name], at) for name, at in unanswered.items() if name in requests):
+        definition = deps.config.current().catalog.action(request["resource"], Action(request["action"]))
+        revocable = definition.revocable if definition else Revocable(request["revocable"])
+        # A value that cannot be revoked is as valid as before the issue, and a credential with a target is searched for there, by name.
+        if revocable is Revocable.NEVER or (definition and definition.target):
+            continue
+        # It may have been issued after its token had died; then it lives as long as the engine allows, not as long as was requested.
+        longest = max(definition.max_ttl if definition else 0, request["ttl"])
+        credentials.append(
+            CredentialHandle(
+                id=credential_id(job, request["number"], request["issued"] + 1),
+                request_id=request["request"],
+                resource=request["resource"],
+                action=Action(request["action"]),
+                lease_id=None,
+                accessor=None,
+                issued_at=at,
+                expires_at=at + SECOND_CHECK_DELAY + timedelta(seconds=longest),
+                revocable=revocable,
+            )
+        )
+    return tuple(credentials)
 
 
 def doubted_event(job: str, credential: CredentialHandle, *, at: datetime) -> Event:

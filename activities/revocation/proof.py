@@ -108,7 +108,7 @@ def prove(deps: Deps, job: str) -> ProofReport:
             detail = VALUE_STAYS if item.revocable is Revocable.NEVER else ends
             findings.append(Finding(what=f"value of {item.id}", alive=False, detail=detail, credential=item.id))
     if view.older_credentials:
-        older = "each was seen dead, or over, when it ended; they are not looked at again one by one"
+        older = "each was seen dead or expired when it ended; they are not checked again one by one"
         findings.append(Finding(what=f"{view.older_credentials:,} older credentials", alive=False, detail=older))
     dead = not inspection.alive and not failures
     return ProofReport(job=job, dead=dead, findings=tuple(findings), failures=failures, at=deps.now())

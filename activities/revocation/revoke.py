@@ -159,7 +159,7 @@ def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str, befo
 def end_one(
     deps: Deps, job: str, handle: CredentialHandle, others: Iterable[CredentialHandle], *, by: str, why: str, before: tuple[Event, ...] = ()
 ) -> RevocationResult:
-    """Revoke one credential whose handle is known, while its job goes on; `others` are the credentials that the job holds beside it.
+    """Revoke one credential whose handle is known, while its job goes on; `others`: the other credentials of the job.
 
     Its token stays until the job ends: only the session ever had it.
     """
@@ -186,7 +186,7 @@ def end_one(
 def _end_and_check(deps: Deps, job: str, handle: CredentialHandle, others: tuple[CredentialHandle, ...]) -> tuple[tuple[str, ...], str]:
     """Revoke one credential by its lease. Return why it may be alive (empty if it is dead), and the evidence that it is dead."""
     if handle.lease_id is None:
-        why = "it has no lease of its own: it ends with its job"
+        why = "it has no lease: it ends with its job"
         return ((why,) if handle.revocable is Revocable.NOW else ()), ""
     lease, steps = handle.lease_id, FailureCollector()
     _revoke_leases(deps, steps, (handle,))

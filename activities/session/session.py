@@ -72,7 +72,7 @@ def failure_reason(error: JustEnoughError) -> str:
 
 
 class JobSession:
-    """Acquires and releases on one screen: however `_work` ends, `_end` follows."""
+    """Acquires and releases on one screen: however `_work` ends, `run` revokes."""
 
     def __init__(
         self,
@@ -126,7 +126,27 @@ class JobSession:
         except Exception as error:
             log.exception("session failed unexpectedly", job=self._job)
             ending = self._failure_outcome(JobState.FAILED, f"unexpected {type(error).__name__}")
-        return await self._end(ending)
+        # Immediately after the process ended. Nothing is being issued any more: `_work` has returned.
+        result = await asyncio.to_thread(
+            revoke.revoke,
+            self._deps,
+            self._job,
+            by="session",
+            why=ending.reason or ending.outcome.value,
+            settled=self._issuer.settled,
+            known=self._issuer.holdings.alive,
+            spaces=self._issuer.holdings.spaces,
+            # Usually these were recorded when they were issued. If the ledger failed then, they must not be missing from it.
+            before=(
+                *(issued_event(self._job, credential) for credential in self._issuer.holdings.alive),
+                *(self._model_gateway.usage.unrecorded_events() if self._model_gateway else ()),
+            ),
+        )
+        # The outcome is that of the work: a process that ended by itself keeps it, however long revoking takes.
+        outcome, code, reason, stopped = ending.outcome, ending.exit_code, ending.reason, ending.stopped
+        return SessionResult(
+            outcome=outcome, exit_code=code, reason=reason, stopped=stopped, clean=result.confirmed, unrecorded=result.events
+        )
 
     async def _work(self) -> WorkOutcome:
         delivered, workdir = await self._issue_all(), None
@@ -224,33 +244,6 @@ class JobSession:
 
     def _failure_outcome(self, outcome: JobState, why: str) -> WorkOutcome:
         return WorkOutcome(outcome, reason=why, stopped=self._stop is not None)
-
-    async def _end(self, ending: WorkOutcome) -> SessionResult:
-        """Revoke and confirm immediately after the process ended. Nothing is being issued any more: `_work` has returned."""
-        result = await asyncio.to_thread(
-            revoke.revoke,
-            self._deps,
-            self._job,
-            by="session",
-            why=ending.reason or ending.outcome.value,
-            settled=self._issuer.settled,
-            known=self._issuer.live_credentials,
-            spaces=self._issuer.spaces,
-            # Usually these were recorded when they were issued. If the ledger failed then, they must not be missing from it.
-            before=(
-                *(issued_event(self._job, credential) for credential in self._issuer.live_credentials),
-                *(self._model_gateway.unrecorded_events() if self._model_gateway else ()),
-            ),
-        )
-        return SessionResult(
-            outcome=ending.outcome,
-            exit_code=ending.exit_code,
-            reason=ending.reason,
-            # As of the end of the work: a process that ended by itself keeps its outcome, however long revoking takes.
-            stopped=ending.stopped,
-            clean=result.confirmed,
-            unrecorded=result.events,
-        )
 
     async def _store_output(self, text: str) -> None:
         """Store one batch of output. If the store is slow or away, log lines are lost, but revocation is not delayed."""

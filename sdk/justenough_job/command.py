@@ -82,7 +82,13 @@ def _run(arguments: argparse.Namespace, stack: ExitStack, signals: SignalRelay) 
         until = credential.expires_at.isoformat(timespec="seconds")
         print(f"justenough-access: {credential.id} lives until {until} or the job's end", file=sys.stderr)
         return 0
-    variables = _variables(credential, arguments, stack)
+    if arguments.format == "json":
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="justenough-")), "credential.json")
+        path.touch(mode=0o600)
+        path.write_text(credential.json() + "\n", encoding="utf-8")
+        variables = {"JUSTENOUGH_CREDENTIAL_FILE": str(path)}
+    else:
+        variables = {"DATABASE_URL": credential.dsn()} if arguments.format == "dsn" else credential.env(arguments.env)
     with signals.defer():
         try:
             child = subprocess.Popen(arguments.command, env={**os.environ, **variables})
@@ -146,18 +152,6 @@ class SignalRelay:
             deferred, self._deferred = self._deferred, []
         for number in () if forget else deferred:
             self.handle(number, None)
-
-
-def _variables(credential: Credential, arguments: argparse.Namespace, stack: ExitStack) -> dict[str, str]:
-    if arguments.format == "dsn":
-        return {"DATABASE_URL": credential.dsn()}
-    if arguments.format == "json":
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="justenough-")))
-        path = folder / "credential.json"
-        path.touch(mode=0o600)
-        path.write_text(credential.json() + "\n", encoding="utf-8")
-        return {"JUSTENOUGH_CREDENTIAL_FILE": str(path)}
-    return credential.env(arguments.env)
 
 
 def _parse_arguments(argv: Sequence[str]) -> argparse.Namespace:

@@ -36,7 +36,6 @@ from justenough.domain.catalog.llm_validation import model_access
 from justenough.domain.core.errors import NotFound
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.spec import ModelUse
-from justenough.domain.ledger.events import Event
 from justenough.domain.llm.definition import ModelDef
 from justenough.domain.llm.metering import StreamMeter, TokenBudget, TokenUsage, usage_of_body
 from justenough.services.dependencies import Deps
@@ -67,7 +66,7 @@ class ModelGateway:
         self._use = use
         self._longest = verified.spec.run.timeout
         self._budget = TokenBudget(use.requests, use.tokens)
-        self._usage = ModelUsageRecorder(deps, verified.statement.job, use.name)
+        self.usage = ModelUsageRecorder(deps, verified.statement.job, use.name)
         self._upstream = LlmUpstream()
         self._turn = asyncio.Lock()
         self._readers = asyncio.Semaphore(MAX_CONCURRENT_PARSES)
@@ -111,7 +110,7 @@ class ModelGateway:
             headers = model_headers(model, item.fields)
         except (ModelCallError, IssueRefused) as error:
             outcome = error.outcome if isinstance(error, ModelCallError) else "denied"
-            self._usage.count_call(request.model, outcome, TokenUsage())
+            self.usage.count_call(request.model, outcome, TokenUsage())
             raise
         self._budget = self._budget.with_call()
         call = StreamingCall(request)
@@ -122,7 +121,7 @@ class ModelGateway:
             if task.cancelled():
                 call.end(ModelCallError(ACCESS_CLOSED, status=410, code="closed", outcome=call.outcome, again=False))
             self._budget = self._budget.with_usage(call.usage)
-            self._usage.count_call(call.request.model, call.outcome, call.usage)
+            self.usage.count_call(call.request.model, call.outcome, call.usage)
 
         task.add_done_callback(count)
         return await call.head, call.pieces(task)
@@ -140,19 +139,15 @@ class ModelGateway:
         """Return once no call is under way and no key is kept. Close the broker first."""
         if self._ending:
             await self._ending
-        await self._usage.wait_written()
+        await self.usage.wait_written()
         await self._give_back_key()
         await self._upstream.close()
-
-    def unrecorded_events(self) -> tuple[Event, ...]:
-        """Return the events of the model's use that are not in the ledger yet."""
-        return self._usage.unrecorded_events()
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start a task that is cancelled when the broker closes."""
 
         async def cancel_when_closed() -> None:
-            await self._broker.wait_closed()
+            await self._broker.closed.wait()
             while self._calls:
                 for call in self._calls:
                     call.cancel()
@@ -202,7 +197,7 @@ class ModelGateway:
                 message = f"the model's key waits for approval at tier {item.tier}: request {item.request_id}"
                 raise ModelCallError(message, status=503, code="waiting_for_approval", outcome="denied", wait="5")
             self._lent, self._checked_at = item, self._deps.ticks()
-            self._usage.record_key_use(item.credential.id)
+            self.usage.record_key_use(item.credential.id)
             return item
 
     async def _is_key_usable(self, item: IssuedCredential) -> bool:
@@ -237,10 +232,24 @@ class ModelGateway:
         return [each for each in models if isinstance(each, dict) and model.allows(str(each.get("id")))] if isinstance(models, list) else []
 
     async def _run_call(self, call: StreamingCall, exchange: Any, item: IssuedCredential, *, seconds: float) -> None:
-        """Make a call and pass its result or error on to the job. Raises only its cancellation."""
+        """Make a call and pass its answer on to the job, metered and without the key, or its error. Raises only its cancellation."""
+        redactor = _redactor(item)
         try:
             async with asyncio.timeout(seconds), exchange as answer:
-                await self._pass_answer_on(call, answer, _redactor(item))
+                if answer.status_code != httpx.codes.OK:
+                    call.usage = TokenUsage()
+                    raise await upstream_refusal(answer, redactor)
+                if answer.headers.get("content-type", "").partition(";")[0].strip().lower() == EVENT_STREAM_TYPE:
+                    require_uncompressed(answer)
+                    await self._stream_answer(call, answer, redactor)
+                else:
+                    content = await read_body(answer)
+                    # In threads: a long answer takes a while to parse, and this loop serves every job of the worker.
+                    call.usage = await asyncio.to_thread(lambda: usage_of_body(_json_object(content), prompt=call.request.prompt))
+                    redacted = await asyncio.to_thread(lambda: redactor.feed(content) + redactor.flush())
+                    call.outcome = "answered"
+                    call.head.set_result(JSON_TYPE)
+                    await call.pass_on(redacted)
             call.end()
         except ModelCallError as error:
             if error.code == UNREACHABLE:
@@ -253,26 +262,9 @@ class ModelGateway:
             message = "unexpected error; the worker's log names its kind"
             call.end(ModelCallError(message, status=502, code="upstream_failed", outcome="failed"))
 
-    async def _pass_answer_on(self, call: StreamingCall, answer: httpx.Response, redactor: Redactor) -> None:
-        """Pass an answer on to the job, metered and without the key."""
-        if answer.status_code != httpx.codes.OK:
-            call.usage = TokenUsage()
-            raise await upstream_refusal(answer, redactor)
-        if answer.headers.get("content-type", "").partition(";")[0].strip().lower() == EVENT_STREAM_TYPE:
-            require_uncompressed(answer)
-            await self._stream_answer(call, answer, redactor)
-            return
-        content = await read_body(answer)
-        # In threads: a long answer takes a while to parse, and this loop serves every job of the worker.
-        call.usage = await asyncio.to_thread(lambda: usage_of_body(_json_object(content), prompt=call.request.prompt))
-        scrubbed = await asyncio.to_thread(lambda: redactor.feed(content) + redactor.flush())
-        call.outcome = "answered"
-        call.begin(JSON_TYPE)
-        await call.pass_on(scrubbed)
-
     async def _stream_answer(self, call: StreamingCall, answer: httpx.Response, redactor: Redactor) -> None:
         metered, size = StreamMeter(prompt=call.request.prompt, usage_requested=call.request.wants_usage), 0
-        call.begin(EVENT_STREAM_TYPE)
+        call.head.set_result(EVENT_STREAM_TYPE)
         async for chunk in answer.aiter_raw():
             size += len(chunk)
             passed = redactor.feed(metered.feed(chunk))

@@ -36,7 +36,7 @@ class ChatRequest:
 
 
 class StreamingCall:
-    """One call. The gateway calls `begin`, `pass_on` and `end`; the job's side reads `head` and `pieces`."""
+    """One call. The gateway sets `head` and calls `pass_on` and `end`; the job's side reads `head` and `pieces`."""
 
     def __init__(self, request: ChatRequest) -> None:
         self.request = request
@@ -48,10 +48,6 @@ class StreamingCall:
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._room = asyncio.Event()
         self._room.set()
-
-    def begin(self, media_type: str) -> None:
-        """Set the head: an answer has arrived."""
-        self.head.set_result(media_type)
 
     async def pass_on(self, piece: bytes) -> None:
         """Queue a piece for the reader, once there is room."""

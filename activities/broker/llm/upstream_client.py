@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
-from ssl import SSLContext
-from typing import Any
 
 import httpx
 
@@ -27,6 +25,8 @@ MAX_ANSWER_BYTES = 16 * 1024 * 1024
 MAX_STREAM_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 MAX_MESSAGE_CHARS = 2_000
+SSL_CONTEXT = cache(httpx.create_ssl_context)
+"""Cached: loading the certificates takes longer than a call."""
 UNREACHABLE = "upstream_unreachable"
 STATUSES_PASSED_ON = frozenset({400, 404, 408, 409, 413, 422, 429})
 """Statuses of an upstream that are about the request itself."""
@@ -61,7 +61,7 @@ class LlmUpstream:
         try:
             if self._client is None:
                 self._client = httpx.AsyncClient(
-                    verify=_ssl_context(),
+                    verify=SSL_CONTEXT(),
                     trust_env=False,
                     follow_redirects=False,
                     timeout=TIMEOUTS,
@@ -82,12 +82,6 @@ class LlmUpstream:
             await self._client.aclose()
 
 
-@cache
-def _ssl_context() -> SSLContext:
-    """Return the TLS context. Cached: loading the certificates takes longer than a call."""
-    return httpx.create_ssl_context()
-
-
 def model_headers(model: ModelDef, fields: Mapping[str, Secret]) -> dict[str, Secret]:
     """Return a model's headers with the credential's fields filled in. Raises ModelCallError if a field is missing or not valid in a header."""
     needed = {field for text in model.headers.values() for field in SCOPE_PLACEHOLDER.findall(text)}
@@ -100,13 +94,13 @@ def model_headers(model: ModelDef, fields: Mapping[str, Secret]) -> dict[str, Se
     return {name: Secret(SCOPE_PLACEHOLDER.sub(lambda match: fields[match[1]].reveal(), text)) for name, text in model.headers.items()}
 
 
-async def read_body(answer: httpx.Response) -> bytes:
+async def read_body(answer: httpx.Response, *, max_bytes: int = MAX_ANSWER_BYTES) -> bytes:
     """Return an answer's body. Raises ModelCallError if it is too large or compressed."""
     require_uncompressed(answer)
     content = bytearray()
     async for chunk in answer.aiter_raw():
         content += chunk
-        if len(content) > MAX_ANSWER_BYTES:
+        if len(content) > max_bytes:
             raise answer_too_large()
     return bytes(content)
 
@@ -142,7 +136,11 @@ async def upstream_refusal(answer: httpx.Response, redactor: Redactor) -> ModelC
         scrubbed = redactor.feed(text.encode("utf-8", "replace")) + redactor.flush() if isinstance(text, str) else b""
         return scrubbed.decode("utf-8", "replace")[:MAX_MESSAGE_CHARS]
 
-    details = await _read_error(answer)
+    body: object = None
+    with suppress(ModelCallError, ValueError):
+        body = json.loads(await read_body(answer, max_bytes=MAX_ERROR_BYTES))
+    error = body.get("error") if isinstance(body, dict) else None
+    details = error if isinstance(error, dict) else {"message": error}
     message, code = scrub(details.get("message")), scrub(details.get("code"))
     wait = answer.headers.get("retry-after", "")
     return ModelCallError(
@@ -152,20 +150,6 @@ async def upstream_refusal(answer: httpx.Response, redactor: Redactor) -> ModelC
         outcome="refused",
         wait=wait if wait.isascii() and wait.isdigit() and len(wait) < 6 else None,
     )
-
-
-async def _read_error(answer: httpx.Response) -> Mapping[str, Any]:
-    content = b""
-    async for chunk in answer.aiter_raw():
-        content += chunk
-        if len(content) > MAX_ERROR_BYTES:
-            return {}
-    try:
-        body = json.loads(content)
-    except ValueError:
-        return {}
-    error = body.get("error") if isinstance(body, dict) else None
-    return error if isinstance(error, dict) else {"message": error}
 
 
 def _misconfigured_error(why: str) -> ModelCallError:

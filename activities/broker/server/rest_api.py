@@ -44,29 +44,19 @@ from justenough.domain.jobs.tool_bounds import tools_to_json
 MAX_BODY_BYTES = 64 * 1024
 MAX_WAIT_S = 60.0
 """Seconds that one call waits for people, at most; a client calls again to wait longer."""
-STATUSES: dict[type[JustEnoughError], int] = {
-    MissingBrokerToken: 401,
-    NotPermitted: 403,
-    NotFound: 404,
-    IssueRefused: 409,
-    AccessClosed: 410,
-    BodyTooLarge: 413,
-    InvalidInput: 422,
-    TooManyCalls: 429,
-    RetryLater: 503,
+PROBLEMS: dict[type[Exception], tuple[int, str]] = {
+    MissingBrokerToken: (401, "Unauthorized"),
+    NotPermitted: (403, "Denied"),
+    NotFound: (404, "Not Found"),
+    IssueRefused: (409, "Not Issued"),
+    AccessClosed: (410, "Gone"),
+    BodyTooLarge: (413, "Content Too Large"),
+    InvalidInput: (422, "Unprocessable Content"),
+    TooManyCalls: (429, "Too Many Requests"),
+    RetryLater: (503, "Service Unavailable"),
+    Exception: (500, "Internal Server Error"),
 }
-TITLES = {
-    401: "Unauthorized",
-    403: "Denied",
-    404: "Not Found",
-    409: "Not Issued",
-    410: "Gone",
-    413: "Content Too Large",
-    422: "Unprocessable Content",
-    429: "Too Many Requests",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
+"""Status and title by error; the first entry that matches counts."""
 log = structlog.get_logger()
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -115,9 +105,9 @@ def build_app(broker: Broker, token: Secret | None, *, tools: ASGIApp, discover:
         if isinstance(granted, ToolAccess):
             tools = {"ttl": granted.access.ttl, "tools": tools_to_json(granted.access.tools)}
             return JSONResponse({"request_id": granted.request, "action": granted.access.action.value, **tools})
-        data = {name: value.reveal() for name, value in granted.data.items()}
-        names = {"credential_id": granted.credential_id, "request_id": granted.request_id, "action": granted.action.value}
-        return JSONResponse({**names, "expires_at": granted.expires_at.isoformat(), "data": data}, headers={"Cache-Control": "no-store"})
+        handle, data = granted.credential, {name: value.reveal() for name, value in granted.fields.items()}
+        names = {"credential_id": handle.id, "request_id": handle.request_id, "action": handle.action.value}
+        return JSONResponse({**names, "expires_at": handle.expires_at.isoformat(), "data": data}, headers={"Cache-Control": "no-store"})
 
     async def state(request: Request) -> Response:
         query = validate_model("request", WaitQuery, dict(request.query_params))
@@ -156,7 +146,6 @@ class _JobOnly:
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         try:
             _require_job_token(Request(scope), self._token)
             await self._app(scope, receive, send)
@@ -172,16 +161,15 @@ class _JsonEndpoint:
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         request = Request(scope, receive)
         try:
             _require_job_token(request, self._token)
             response = await self._endpoint(request)
         except JustEnoughError as error:
             response = problem_response(error)
-        except Exception:
+        except Exception as error:
             log.exception("the broker failed unexpectedly", path=request.url.path)
-            response = _problem_json(500, "unexpected error; the worker's log has it")
+            response = problem_response(error, detail="unexpected error; the worker's log has it")
         await response(scope, receive, send)
 
 
@@ -200,17 +188,13 @@ def _pending_response(pending: PendingRequest, *, status: int = 200) -> Response
     return JSONResponse(body, status_code=status, headers={"Location": f"/v1/requests/{pending.request_id}"} if status == 202 else None)
 
 
-def problem_response(error: JustEnoughError) -> Response:
-    """Return the response for an error."""
-    status = next((code for kind, code in STATUSES.items() if isinstance(error, kind)), 500)
+def problem_response(error: Exception, *, detail: str | None = None) -> Response:
+    """Return the response for an error. `detail`: a text instead of the error's own."""
+    status, title = next(problem for kind, problem in PROBLEMS.items() if isinstance(error, kind))
     more: dict[str, Any] = {"outcome": "denied", "policies": [], **denial_details(error)} if isinstance(error, NotPermitted) else {}
     if isinstance(error, InvalidInput):
-        status = 404 if any(problem.path == "resource" for problem in error.problems) else status
+        status, title = PROBLEMS[NotFound] if any(problem.path == "resource" for problem in error.problems) else (status, title)
         more = {"errors": [{"path": problem.path, "message": problem.message} for problem in error.problems]}
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail or str(error), **more}
     headers = {"Retry-After": str(max(1, round(error.wait)))} if isinstance(error, TooManyCalls) else None
-    return _problem_json(status, str(error), more, headers)
-
-
-def _problem_json(status: int, detail: str, more: dict[str, Any] | None = None, headers: dict[str, str] | None = None) -> Response:
-    body = {"type": "about:blank", "title": TITLES[status], "status": status, "detail": detail, **(more or {})}
     return JSONResponse(body, status_code=status, headers=headers, media_type="application/problem+json")

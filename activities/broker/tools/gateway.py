@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -41,7 +41,7 @@ POLL_INTERVAL_S, PROGRESS_INTERVAL_S = 0.5, 5.0
 MAX_CONCURRENT_CALLS = 64
 """Calls of one job that are being made or wait for people, even if their caller has gone."""
 MAX_UNDONE_RECORDED = 200
-"""Calls of one job that were not made and get a ledger entry of their own: a job must not flood the ledger."""
+"""Calls of one job that were not made and are recorded anyway: a job must not flood the ledger."""
 MAX_REASON_CHARS = 1_000
 MAX_NAMES_LISTED = 30
 """Names of other tools in one answer."""
@@ -124,7 +124,7 @@ class ToolGateway:
         self._broker.admit()
         if self._under_way >= MAX_CONCURRENT_CALLS:
             raise TooManyCalls(1.0)
-        # Before anything is awaited: others come in the same moment.
+        # Before the first await: other calls may arrive at the same moment.
         self._under_way += 1
         caller = _Caller(report_progress, max_wait, asyncio.Event())
 
@@ -151,7 +151,7 @@ class ToolGateway:
         }
 
     async def _call(self, name: str, arguments: Any, *, caller: _Caller) -> ToolAnswer:
-        """One call from left to right: resolve the tool, bind the call, borrow a credential for it, execute it, record it."""
+        """Make one call: resolve the tool, bind the call, borrow a credential for it, execute it, record it."""
         try:
             # In a thread: matching a long argument against an untrusted schema must not block the loop that serves every job.
             tool, call, action = await self._broker.run_in_thread(partial(self._resolve, name, arguments))
@@ -189,7 +189,7 @@ class ToolGateway:
             raise InvalidInput("tool", (Problem("", f"there is no tool {name[:64]!r} for this job{did_you_mean(name, tools)}{withheld}"),))
         action = action_of(tool.uses, name)
         if action is None:
-            raise InvalidInput("tool", (Problem("", f"{name}: the catalog says no action for it"),))
+            raise InvalidInput("tool", (Problem("", f"{name}: the catalog maps it to no action"),))
         return tool, checked_call(name, tool, arguments), action
 
     async def _borrow_and_execute(self, tool: Tool, call: ToolCall, action: Action, record: _CallRecord, *, caller: _Caller) -> ToolAnswer:
@@ -225,11 +225,21 @@ class ToolGateway:
         return pending
 
     async def _execute_scrubbed(self, tool: Tool, call: ToolCall, issued: IssuedCredential, record: _CallRecord) -> ToolAnswer:
-        """Execute a call and return its answer without the credential in any form in which programs print it."""
+        """Execute a call and return its answer without the credential, in any encoding in which programs print it."""
         record.outcome = "failed"
         fields = {name: value.reveal() for name, value in issued.fields.items()}
         redactor = Redactor([value for name, value in fields.items() if name not in PUBLIC_FIELDS])
-        result = await self._execute(tool, call, issued.access.action, fields)
+        scope = {key: value for key, value in self._verified.spec.data_scope.items() if key not in tool.inputs}
+        result: Result | ToolsChanged = failure("the catalog has no way to call it")
+        if tool.sql:
+            writes = issued.access.action is not Action.READ
+            result = await sql_executor.run(tool.sql, sql_parameters(tool.sql, call, scope), fields, writes=writes)
+        elif tool.http:
+            result = await http_executor.run(tool.http, build_http_request(tool.http, call, {**scope, **fields}, inputs=tool.inputs))
+        elif isinstance(tool, UpstreamListingTool) and tool.mcp:
+            result = await mcp_executor.list_tools(tool.mcp, {**scope, **fields})
+        elif isinstance(tool, UpstreamTool) and tool.mcp:
+            result = await mcp_executor.run(tool, tool.mcp, call, {**scope, **fields}, is_reviewed=self._drift.note_shown)
         if isinstance(result, ToolsChanged):
             record.outcome = "refused"
             record_changed = partial(self._drift.record_changed, result.tool, result.shown, redactor)
@@ -237,25 +247,13 @@ class ToolGateway:
 
         def scrub() -> str:
             shown = redactor.feed(result.content)
-            # If the answer was cut, its end may be the beginning of the credential: what the redactor still holds back stays out.
+            # If the answer was truncated, its end may be the beginning of the credential, so drop what the redactor still holds back.
             return (shown if result.cut else shown + redactor.flush()).decode("utf-8", "replace")
 
         # In a thread: a long answer takes a while to scrub, and this loop serves every job of the worker.
         text = await asyncio.to_thread(scrub)
         record.outcome = "failed" if result.failed else "done"
         return ToolAnswer(text + ("\n… there is more; ask for less" if result.cut else ""), failed=result.failed)
-
-    async def _execute(self, tool: Tool, call: ToolCall, action: Action, fields: Mapping[str, str]) -> Result | ToolsChanged:
-        scope = {key: value for key, value in self._verified.spec.data_scope.items() if key not in tool.inputs}
-        if tool.sql:
-            return await sql_executor.run(tool.sql, sql_parameters(tool.sql, call, scope), fields, writes=action is not Action.READ)
-        if tool.http:
-            return await http_executor.run(tool.http, build_http_request(tool.http, call, {**scope, **fields}, inputs=tool.inputs))
-        if isinstance(tool, UpstreamListingTool) and tool.mcp:
-            return await mcp_executor.list_tools(tool.mcp, {**scope, **fields})
-        if isinstance(tool, UpstreamTool) and tool.mcp:
-            return await mcp_executor.run(tool, tool.mcp, call, {**scope, **fields}, is_reviewed=self._drift.note_shown)
-        return failure("the catalog says no way to do it")
 
     async def _explain_failure(self, error: JustEnoughError | OutOfBounds, name: str, record: _CallRecord) -> ToolAnswer:
         """Return, in words for a model, why a call was not made and what the job may do instead."""
@@ -306,7 +304,7 @@ class ToolGateway:
             if not can_use_tool(self._deps, name, tool.uses.resource, action, self._verified.statement):
                 continue
             access = self._call_access(tool, ToolCall(tool=name, arguments={}), action)
-            decision, _ = evaluate_request(self._deps, self._job, self._verified, access, held=self._issuer.held_access, phase="runtime")
+            decision, _ = evaluate_request(self._deps, self._job, self._verified, access, held=self._issuer.holdings.held, phase="runtime")
             if decision.outcome != "denied":
                 offered.append(OfferedTool(name, tool, action, decision))
         return offered
@@ -318,7 +316,7 @@ class ToolGateway:
         guarded = [tool.name for tool in offered if tool.decision.outcome != "allowed"]
         sentences = [f"You may use without asking: {_join_names(free)}."] if free else []
         sentences += [f"With people's approval: {_join_names(guarded)}."] if guarded else []
-        return " ".join(sentences) or "There is no other tool for this job: go on without, or say what could not be done."
+        return " ".join(sentences) or "There is no other tool for this job: continue without it, or report what could not be done."
 
 
 def _join_names(names: Sequence[str]) -> str:

@@ -52,7 +52,7 @@ class McpApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises AccessClosed once the job's access is closed."""
-        if self._broker.is_closed:
+        if self._broker.closed.is_set():
             raise AccessClosed(ACCESS_CLOSED)
 
         async def run(manager: StreamableHTTPSessionManager) -> None:

@@ -54,17 +54,12 @@ async def run(sql: Sql, values: Mapping[str, Any], fields: Mapping[str, str], *,
     except _ResultTooLarge:
         return failure(f"it returned more than {sql.rows} rows or {sql.answer:,} bytes, and was undone")
     except psycopg.Error as error:
-        return failure(_error_text(error, written=written))
-
-
-def _error_text(error: psycopg.Error, *, written: bool) -> str:
-    """Return the text for an error of the database or of the connection."""
-    # A deadlock, for example, is an answer: the transaction was rolled back, and the text names no host or user.
-    rolled_back = (error.sqlstate or "").startswith(ROLLBACK_CLASS)
-    if isinstance(error, psycopg.OperationalError) and not rolled_back:
-        # Its text names host and user.
-        return f"the database does not answer ({error.sqlstate or 'no connection'})" + (f"; {EFFECT_UNKNOWN}" if written else "")
-    return f"the database refuses it: {error.diag.message_primary or type(error).__name__} ({error.sqlstate or '-'})"
+        # A deadlock, for example, is an answer: the transaction was rolled back, and the text names no host or user.
+        if isinstance(error, psycopg.OperationalError) and not (error.sqlstate or "").startswith(ROLLBACK_CLASS):
+            # Its own text names host and user.
+            effect = f"; {EFFECT_UNKNOWN}" if written else ""
+            return failure(f"the database does not answer ({error.sqlstate or 'no connection'}){effect}")
+        return failure(f"the database refuses it: {error.diag.message_primary or type(error).__name__} ({error.sqlstate or '-'})")
 
 
 async def _read(cursor: Rows, sql: Sql, values: Mapping[str, Any]) -> Result:
