@@ -1,23 +1,36 @@
-"""Turns an issued credential into variables and files for the job's process. Stores no secret."""
+"""Turns an issued credential into variables and files for the job's process, among them libpq's password file and kubeconfig. No I/O."""
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from activities.delivery.file_formats import PGPASS_FIELDS, UndeliverableField, kubeconfig, password_line
+import yaml
+
 from activities.issuing.results import ToolAccess
+from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.ids import request_number_of
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.credentials import CredentialHandle
-from justenough.domain.jobs.spec import KUBECONFIG, PGPASSFILE, Access, JobSpec
+from justenough.domain.jobs.spec import KUBECONFIG, PGPASSFILE, Access, JobSpec, KubeconfigDelivery
 from justenough.domain.jobs.tool_bounds import tools_to_json
 
 PUBLIC_FIELDS = frozenset({"username", "private_key_type"})
 """Fields of a credential that are not secret. Logs may show them; a key's type is too common a word to redact."""
 MAX_VARIABLE_BYTES = 100_000
 """Bytes; the kernel takes 128 KiB for one variable, its name included."""
+PGPASS_FIELDS = ("host", "port", "dbname", "username", "password")
+"""The fields of a line of libpq's password file, in its order."""
+PEM_HEADER = "-----BEGIN CERTIFICATE-----"
+MAX_LINE_CHARS = 2**20
+"""Wide enough that YAML never folds a token or a certificate."""
+
+
+class UndeliverableField(GiveUp):
+    """A spec names a field that the credential does not have, or that does not fit its file. The message names fields, never values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +80,39 @@ def build_delivery(access: Access, fields: Mapping[str, Secret], connect: Mappin
         files[deliver.kubeconfig.path] = kubeconfig(deliver.kubeconfig, known, name=f"{access.resource}-{access.action}")
         paths[KUBECONFIG] = (deliver.kubeconfig.path,)
     return Delivered(env, files, paths)
+
+
+def password_line(fields: Mapping[str, Secret]) -> Secret:
+    """Return a line of libpq's password file (PostgreSQL's documentation, "The Password File"). Raises UndeliverableField."""
+    values = [fields[name].reveal() for name in PGPASS_FIELDS]
+    if any("\n" in value or "\r" in value or "\0" in value for value in values):
+        raise UndeliverableField("a value of more than one line cannot stand in a password file; deliver it as a file")
+    return Secret(":".join(value.replace("\\", "\\\\").replace(":", "\\:") for value in values) + "\n")
+
+
+def kubeconfig(delivery: KubeconfigDelivery, fields: Mapping[str, Secret], *, name: str) -> Secret:
+    """Return a kubeconfig (v1) with one cluster, user and context, all called `name`, so that several can be merged.
+
+    Raises UndeliverableField.
+    """
+    cluster: dict[str, Any] = {"server": fields[delivery.server].reveal()}
+    if not cluster["server"].startswith("https://"):
+        raise UndeliverableField(f"deliver.kubeconfig.server: {delivery.server} is no https:// address, and a token is sent to no other")
+    if delivery.ca:
+        certificates = fields[delivery.ca].reveal()
+        if not certificates.startswith(PEM_HEADER):
+            raise UndeliverableField(f"deliver.kubeconfig.ca: {delivery.ca} is no certificate in PEM; it begins with {PEM_HEADER}")
+        cluster["certificate-authority-data"] = base64.b64encode(certificates.encode()).decode()
+    context = {"cluster": name, "user": name, **({"namespace": fields[delivery.namespace].reveal()} if delivery.namespace else {})}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": name, "cluster": cluster}],
+        "users": [{"name": name, "user": {"token": fields[delivery.token].reveal()}}],
+        "contexts": [{"name": name, "context": context}],
+        "current-context": name,
+    }
+    return Secret(yaml.safe_dump(config, sort_keys=False, width=MAX_LINE_CHARS))
 
 
 def access_summary(spec: JobSpec, issued: Iterable[CredentialHandle], allowed: Iterable[ToolAccess] = ()) -> Delivered:

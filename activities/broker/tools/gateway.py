@@ -13,10 +13,8 @@ from typing import Any
 
 from activities.broker.broker import Broker, PendingRequest
 from activities.broker.errors import TooManyCalls
-from activities.broker.tools import http_executor, mcp_executor, sql_executor
 from activities.broker.tools.discovery import OfferedTool, tool_entry, with_how
-from activities.broker.tools.executors import Result, failure
-from activities.broker.tools.mcp_executor import ToolsChanged
+from activities.broker.tools.executors import Result, ToolsChanged, failure, list_mcp_tools, run_http, run_mcp, run_sql
 from activities.broker.tools.upstream_drift import UpstreamDrift
 from activities.delivery.delivery import PUBLIC_FIELDS
 from activities.issuing.issuer import Issuer
@@ -233,13 +231,13 @@ class ToolGateway:
         result: Result | ToolsChanged = failure("the catalog has no way to call it")
         if tool.sql:
             writes = issued.access.action is not Action.READ
-            result = await sql_executor.run(tool.sql, sql_parameters(tool.sql, call, scope), fields, writes=writes)
+            result = await run_sql(tool.sql, sql_parameters(tool.sql, call, scope), fields, writes=writes)
         elif tool.http:
-            result = await http_executor.run(tool.http, build_http_request(tool.http, call, {**scope, **fields}, inputs=tool.inputs))
+            result = await run_http(tool.http, build_http_request(tool.http, call, {**scope, **fields}, inputs=tool.inputs))
         elif isinstance(tool, UpstreamListingTool) and tool.mcp:
-            result = await mcp_executor.list_tools(tool.mcp, {**scope, **fields})
+            result = await list_mcp_tools(tool.mcp, {**scope, **fields})
         elif isinstance(tool, UpstreamTool) and tool.mcp:
-            result = await mcp_executor.run(tool, tool.mcp, call, {**scope, **fields}, is_reviewed=self._drift.note_shown)
+            result = await run_mcp(tool, tool.mcp, call, {**scope, **fields}, is_reviewed=self._drift.note_shown)
         if isinstance(result, ToolsChanged):
             record.outcome = "refused"
             record_changed = partial(self._drift.record_changed, result.tool, result.shown, redactor)
