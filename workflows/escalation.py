@@ -15,7 +15,7 @@ from workflows.signals import ReceivedAnswers
 
 with workflow.unsafe.imports_passed_through():
     from activities.job_activities import JobActivities
-    from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
+    from justenough.domain.approvals.ladder import Ladder
     from justenough.domain.contracts.workflow_messages import AnswersInput, ClimbInput, WithdrawInput
     from justenough.domain.jobs.states import RequestState
 
@@ -40,10 +40,6 @@ class Escalation:
     def pending(self) -> tuple[str, ...]:
         """Ids of requests that still wait."""
         return tuple(self._in_state(RequestState.PENDING))
-
-    def answers_of(self, request: str) -> tuple[ApprovalAnswer, ...]:
-        """Return the answers that counted for a request."""
-        return self.ladders[request].answers if request in self.ladders else ()
 
     async def wait_settled(self, *, enough: Callable[[], bool]) -> None:
         """Return when every request is answered or has expired past its top tier, or `enough` is true. Silence never approves."""

@@ -135,8 +135,9 @@ class Job:
         if isinstance(permitted, JobOutcome):
             return replace(permitted, clean=not self._locks)
         if permitted is not None and self._stop is None:
+            ladders = self._escalation.ladders
             granted = tuple(
-                GrantedRequest(id=request.id, number=request.number, answers=self._escalation.answers_of(request.id))
+                GrantedRequest(id=request.id, number=request.number, answers=ladders[request.id].answers if request.id in ladders else ())
                 for request in permitted.requests
                 if request.decision.outcome == "allowed" or self._escalation.states.get(request.id) is RequestState.APPROVED
             )

@@ -47,11 +47,6 @@ class IssueContext:
     order: JobInput
     verified: VerifiedOrder
 
-    @property
-    def job(self) -> str:
-        """The job's id."""
-        return self.order.job
-
 
 @dataclass(frozen=True, slots=True)
 class RecordedDecision:
@@ -68,7 +63,7 @@ def authorize(
 
     The decision is in the ledger before this returns.
     """
-    deps, job, verified, now = context.deps, context.job, context.verified, context.deps.now()
+    deps, job, verified, now = context.deps, context.order.job, context.verified, context.deps.now()
     request = request_id(job, granted.number)
     decision, facts = evaluate_request(deps, job, verified, access, held=held, phase=phase)
     digest = compute_request_digest(deps, verified, access, bundle=context.order.bundle, tier=decision.tier)
@@ -115,7 +110,7 @@ def _evaluate_as_granted(
     if rejection := why_not_issuable(context.deps, context.verified, access):
         return decision, facts, rejection
     again, facts = evaluate_request(
-        context.deps, context.job, context.verified, access, held=held, phase=phase, break_glass=ladder.broke_glass
+        context.deps, context.order.job, context.verified, access, held=held, phase=phase, break_glass=ladder.broke_glass
     )
     return again, facts, why_policy_denies_grant(ladder.grant, again, tier=ladder.current)
 
@@ -131,7 +126,7 @@ def _count_answers(
     history: JobHistory,
 ) -> tuple[Ladder, list[Event]]:
     """Return the request's ladder with those answers that are valid now, and an event for each answer that is not."""
-    deps, job, verified, now = context.deps, context.job, context.verified, context.deps.now()
+    deps, job, verified, now = context.deps, context.order.job, context.verified, context.deps.now()
     ladder = ladder_for_request(
         request,
         access,
@@ -173,7 +168,7 @@ def reason_to_end(
 
     `recorded`: by credential, kept by the caller from one call to the next.
     """
-    deps, job = context.deps, context.job
+    deps, job = context.deps, context.order.job
     verified = verify_order(deps, context.order, now=context.verified.at)
     if isinstance(verified, Rejection):
         return EndReason(f"its order is no longer valid: {verified}")
@@ -210,7 +205,7 @@ def why_not_approved(context: IssueContext, basis: IssueBasis) -> Rejection | No
     if ladder is None:
         return None
     unanswered, answers = ladder.model_copy(update={"answers": ()}), [answer.signed for answer in ladder.answers]
-    left, rejections = build_approval_verifier(context.deps, now=basis.at).recount_answers(context.job, unanswered, answers)
+    left, rejections = build_approval_verifier(context.deps, now=basis.at).recount_answers(context.order.job, unanswered, answers)
     if left.verdict(context.deps.config.current().tiers) == "approved":
         return None
     lost = "; ".join(f"{ladder.answers[number - 1].name}: {rejection}" for number, rejection in rejections)

@@ -140,18 +140,7 @@ class McpBridge:
         return [thread]
 
     def _forward(self, call: JsonRpcCall) -> None:
-        try:
-            self._post(call)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            if self._is_gone():
-                self._stop(call)
-            else:
-                self._fail(call, f"the job's broker does not answer: {str(error) or type(error).__name__}")
-        finally:
-            with self._known:
-                self._calls.pop(call.key, None)
-
-    def _post(self, call: JsonRpcCall) -> None:
+        """Post one message and write what comes back, an error if nothing does."""
         connection = self._broker.connection(SILENCE_TIMEOUT_S)
         try:
             connection.connect()
@@ -168,8 +157,16 @@ class McpBridge:
             else:
                 self._session = answer.getheader("Mcp-Session-Id") or self._session
                 self._write_answer(call, answer)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            connection.close()
+            if self._is_gone():
+                self._stop(call)
+            else:
+                self._fail(call, f"the job's broker does not answer: {str(error) or type(error).__name__}")
         finally:
             connection.close()
+            with self._known:
+                self._calls.pop(call.key, None)
 
     def _write_answer(self, call: JsonRpcCall, answer: http.client.HTTPResponse) -> None:
         """Write the answer's messages as they come."""
