@@ -14,11 +14,10 @@ from typing import Self
 import structlog
 
 from activities.process import no_sandbox, process_tree, resource_monitor
-from activities.process.bwrap_mounts import ROOM
 from activities.process.launcher import CLEAN_ENV, JobLaunch, Room
 from activities.process.log_capture import open_pipe_reader, readable
 from activities.process.process_tree import Belongs
-from activities.process.sandbox import Isolation, Sandbox
+from activities.process.sandbox import ROOM, Isolation, Sandbox
 from activities.support.async_tools import run_to_completion
 from justenough.domain.core.errors import RetryLater
 

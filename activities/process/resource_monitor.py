@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from activities.process import process_tree
-from activities.process.bwrap_mounts import SCRATCH_FRACTIONS
+from activities.process.sandbox import SCRATCH_FRACTIONS
 from justenough.domain.jobs.resource_limits import ResourceUsage, why_limits_exceeded
 from justenough.domain.jobs.spec import ResourceLimits
 

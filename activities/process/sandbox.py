@@ -1,6 +1,7 @@
-"""Whether and how this machine can isolate a job, and the command line for it. process.py starts it; bwrap_mounts.py has the mounts.
+"""Whether and how this machine can isolate a job, the file system that the job sees, and its command line. process.py starts it.
 
-If the worker is root, bubblewrap prepares the mounts and switches to a separate user id; otherwise it uses a user namespace.
+If the worker is root, bubblewrap prepares the mounts and switches to a separate user id; otherwise it uses a user namespace. The mounts are an
+allow-list: a path that is not listed here does not exist for the job.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ from shutil import which
 from typing import Self
 
 from activities.process import no_sandbox
-from activities.process.bwrap_mounts import ROOM, account_files, bwrap_arguments
-from activities.process.interpreters import Interpreter
+from activities.process.interpreters import SYSTEM_PREFIX, Interpreter
 from activities.process.launcher import (
     CLEAN_ENV,
     JobLaunch,
@@ -35,6 +35,17 @@ from activities.process.seccomp import build_filters
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import GiveUp
 
+ETC_NAMES = (
+    *("alternatives", "ca-certificates", "crypto-policies", "gai.conf", "host.conf", "hosts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d"),
+    *("localtime", "mime.types", "nsswitch.conf", "pki/ca-trust/extracted", "pki/tls/certs", "protocols", "resolv.conf", "services"),
+    *("ssl/certs", "ssl/openssl.cnf", "timezone"),
+)
+"""What name lookups, TLS, time zones and the dynamic linker need from /etc; names that the host lacks are skipped."""
+ROOM = Room()
+VAR_TMP = Path("/var/tmp")  # noqa: S108 - inside the sandbox
+"""Becomes a link to the scratch folder, unless an interpreter is installed below it."""
+SCRATCH_FRACTIONS = {ROOM.scratch: 2, ROOM.home: 4, "/dev/shm": 4, ROOM.files: 16}  # noqa: S108 - private, inside the sandbox
+"""The writable folders, all in memory. Each may fill 1/n of the job's memory: 1/2, 1/4, 1/4, 1/16."""
 PROBE_TIMEOUT_S = 20
 _INSTALL = "bubblewrap is not installed (no bwrap on PATH): apt-get install bubblewrap, or dnf install bubblewrap"
 _REMEDY = (
@@ -138,3 +149,51 @@ def _run_bwrap(
         return run(argv, stdin=stdin, pass_fds=pass_fds, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SandboxMissing(f"bubblewrap does not run ({error}): {_REMEDY}") from error
+
+
+def account_files(uid: int) -> dict[str, str]:
+    """Return passwd and group files that name the job's user, because libraries look it up."""
+    return {
+        "/etc/passwd": f"root:x:0:0:root:/:/usr/sbin/nologin\njob:x:{uid}:{uid}:job:{ROOM.home}:/bin/sh\n",
+        "/etc/group": f"root:x:0:\njob:x:{uid}:\n",
+    }
+
+
+def bwrap_arguments(launch: JobLaunch, files: Mapping[str, int], *, sized: bool, hidden: tuple[Path, ...]) -> Iterator[str]:
+    """Yield bubblewrap's arguments. `files`: open handle by path to write; `hidden`: folders to cover inside the visible trees."""
+    yield from ("--ro-bind", "/usr", "/usr", *_links(), "--proc", "/proc", "--dev", "/dev")
+    for scratch, part in SCRATCH_FRACTIONS.items():
+        # World-writable: the job's user is the only one here, and root's bubblewrap cannot make it the owner.
+        yield from ("--perms", "1777", *(("--size", str(launch.limits.memory // part)) if sized else ()), "--tmpfs", scratch)
+    etc = [path for path in (Path("/etc", name) for name in ETC_NAMES) if path.exists()]
+    # bubblewrap creates the parents of a mount for its own user only, so create them first, readable by all.
+    mounts = (*etc, *launch.interpreter.prefixes, VAR_TMP)
+    for folder in dict.fromkeys(folder for path in mounts for folder in reversed(path.parents) if folder != Path("/")):
+        yield from ("--dir", str(folder))
+    if not any(prefix.is_relative_to(VAR_TMP) for prefix in launch.interpreter.prefixes):
+        yield from ("--symlink", ROOM.scratch, str(VAR_TMP))
+    for path in etc:
+        yield from ("--ro-bind", str(path), str(path))
+    for prefix in launch.interpreter.prefixes:
+        yield from ("--ro-bind", str(prefix), str(prefix))
+    visible = [tree.resolve() for tree in (SYSTEM_PREFIX, *launch.interpreter.prefixes)]
+    for path in dict.fromkeys(hidden):
+        if path.is_dir() and any(map(path.is_relative_to, visible)):
+            yield from ("--tmpfs", str(path), "--remount-ro", str(path))
+    # In a user namespace the job owns /dev, which is an unbounded folder in memory.
+    yield from ("--remount-ro", "/dev")
+    yield from ("--ro-bind", str(launch.workdir), ROOM.workdir) if launch.workdir else ("--dir", ROOM.workdir)
+    for name, handle in files.items():
+        yield from ("--perms", "0444", "--file", str(handle), name)
+    if launch.broker:
+        yield from ("--bind", str(launch.broker), ROOM.broker)
+    yield from ("--remount-ro", "/", "--chdir", ROOM.workdir)
+
+
+def _links() -> Iterator[str]:
+    """Yield the arguments for /bin and similar, as on the host: links into /usr, or folders."""
+    for path in map(Path, ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")):
+        if path.is_symlink():
+            yield from ("--symlink", str(path.readlink()), str(path))
+        elif path.is_dir():
+            yield from ("--ro-bind", str(path), str(path))
