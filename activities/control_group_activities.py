@@ -1,7 +1,7 @@
-"""Opening the locks of a job's requests: what is locked is asked of Vault when its approval opens, and waits there for people.
+"""Requests a job's locked access in Vault when its approval opens; there it waits for a control group's authorization.
 
-What opens a lock is kept as ciphertext, for the session alone. A second attempt finds what the first one kept; what an attempt that died in
-between had asked for lies under the job's prefix, opens nothing without people, and ends with the job.
+The wrapping token is stored encrypted, for the session only. A second attempt finds the token of the first. If an attempt died before it
+stored its token, that token is under the job's prefix, grants nothing without authorization, and ends with the job.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from activities.support.caller_check import refused_event, require_job_workflow
 from justenough.adapters.store import StoredWrappingToken
 from justenough.adapters.vault import VaultDenied, VaultRefused, control_groups
 from justenough.domain.approvals.ladder import Ladder
-from justenough.domain.catalog.control_groups import ControlGroupRule, control_group_of
+from justenough.domain.catalog.control_groups import control_group_of
 from justenough.domain.catalog.loader import resolve_issue, scope_alias
 from justenough.domain.contracts.workflow_messages import ControlGroupsInput, ControlGroupsResult
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.ids import request_id
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.spec import Access
-from justenough.domain.ledger.events import Event, EventType, build_event
+from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.dependencies import Deps
 from justenough.services.ledger_events import approval_opened_event
 from justenough.services.verify_order import VerifiedOrder, verify_order
 
 
 class NotOpened(GiveUp):
-    """A lock cannot be opened; the message says what stands against it."""
+    """A locked request cannot be opened; the message says why."""
 
 
 class ControlGroupActivities:
-    """What a job's workflow asks before it waits for the approvers of locked requests."""
+    """Opens the approvals of a job's locked requests."""
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
 
     @activity.defn(name="open_locks")
     def open_locks(self, locks_input: ControlGroupsInput) -> ControlGroupsResult:
-        """Have each locked request wait in Vault, and only then open its approval."""
+        """Request each locked access in Vault, and only then open its approval."""
         job = locks_input.order.job
         require_job_workflow(self._deps, job)
         verified = verify_order(self._deps, locks_input.order, now=self._deps.now())
@@ -57,11 +57,14 @@ class ControlGroupActivities:
         deps, current = self._deps, self._deps.config.current()
         action = current.catalog.resources[access.resource].actions[access.action]
         lock, scope = control_group_of(action, current.tiers), verified.spec.data_scope
-        if lock is None or self._is_unknown(job, ladder):
+        # The ladder came through Temporal: it must match what the ledger says of the request.
+        view = deps.store.requests.get(ladder.request)
+        recorded = view and (view.job_id, view.digest, view.tier, view.current_tier, view.action)
+        if lock is None or recorded != (job, ladder.digest, ladder.needed, ladder.current, ladder.action):
             raise NotOpened(f"{access.action} on {access.resource}: it is not what was decided; launch the job again")
-        lives = lock.token_ttl(action)
-        deps.vault.open_prefix(job, lives)
-        token = deps.vault.create_token(job, policy=action.policy, alias=scope_alias(action, scope), ttl=lives)
+        ttl = lock.token_ttl(action)
+        deps.vault.open_prefix(job, ttl)
+        token = deps.vault.create_token(job, policy=action.policy, alias=scope_alias(action, scope), ttl=ttl)
         wrapped = control_groups.request_issue(deps.vault, token, resolve_issue(action, scope))
         kept = StoredWrappingToken(
             request=ladder.request,
@@ -70,21 +73,20 @@ class ControlGroupActivities:
             token_accessor=token.accessor,
             ciphertext=control_groups.encrypt(deps.vault, wrapped.secret, about=ladder.request),
         )
-        if not deps.store.wrapped_tokens.keep(kept, self._opened_events(job, ladder, lock, wrapped)):
+        now = deps.now()
+        locked = build_event(
+            EventType.LOCK_OPENED,
+            job,
+            at=now,
+            about=ladder.request,
+            request=ladder.request,
+            accessor=wrapped.accessor,
+            expires_at=wrapped.expires.isoformat(),
+            groups=list(lock.groups),
+            approvals=lock.approvals,
+        )
+        latest = min(ladder.respond_by, current.tiers.respond_by(ladder.current, now=now))
+        opened = approval_opened_event(job, ladder.model_copy(update={"respond_by": latest}), current.tiers, at=now)
+        if not deps.store.wrapped_tokens.keep(kept, (locked, opened)):
             # Another attempt was faster, or the job is over.
             control_groups.revoke_token(deps.vault, token.secret)
-
-    def _opened_events(self, job: str, ladder: Ladder, lock: ControlGroupRule, wrapped: control_groups.WrappingToken) -> tuple[Event, ...]:
-        now, tiers = self._deps.now(), self._deps.config.current().tiers
-        told = {"accessor": wrapped.accessor, "expires_at": wrapped.expires.isoformat()}
-        wanted = {"groups": list(lock.groups), "approvals": lock.approvals}
-        locked = build_event(EventType.LOCK_OPENED, job, at=now, about=ladder.request, request=ladder.request, **told, **wanted)
-        latest = min(ladder.respond_by, tiers.respond_by(ladder.current, now=now))
-        opened = ladder.model_copy(update={"respond_by": latest})
-        return locked, approval_opened_event(job, opened, tiers, at=now)
-
-    def _is_unknown(self, job: str, ladder: Ladder) -> bool:
-        """Whether a ladder, which came by way of Temporal, is not what the ledger says of a request."""
-        found = self._deps.store.requests.get(ladder.request)
-        known = found and (found.job_id, found.digest, found.tier, found.current_tier, found.action)
-        return known != (job, ladder.digest, ladder.needed, ladder.current, ladder.action)

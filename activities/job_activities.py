@@ -1,11 +1,9 @@
-"""The quick steps of a job's workflow: decide its requests, examine answers, climb, close. Each records before it returns.
+"""The quick steps of a job's workflow: decide its requests, examine answers, escalate, close. Each records before it returns.
 
-Every one may run twice: what it records carries ids made from what happened, so that the second time changes nothing.
+Each may run twice: event ids are derived from what happened, so that the second run changes nothing.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 from temporalio import activity
 
@@ -31,15 +29,12 @@ from justenough.domain.contracts.workflow_messages import (
 from justenough.domain.core.errors import NotFound, RetryLater
 from justenough.domain.core.ids import job_of, request_id
 from justenough.domain.core.rejection import Rejection
-from justenough.domain.jobs.credentials import Decision
-from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.ledger.events import Event, EventType, build_event
-from justenough.domain.policy.cedar_request import DecisionFacts
 from justenough.services.approval_ladder import ladder_for_request
 from justenough.services.count_answers import AnswerCounter, find_recorded_request
 from justenough.services.dependencies import Deps
-from justenough.services.evaluate_request import compute_request_digest, evaluate_in_order
+from justenough.services.evaluate_request import EvaluatedRequest, compute_request_digest, evaluate_in_order
 from justenough.services.job_history import read_job_history
 from justenough.services.ledger_events import access_decided_event, approval_opened_event, is_well_formed, order_events
 from justenough.services.verify_order import VerifiedOrder, verify_order
@@ -48,15 +43,15 @@ ATTEMPT_EVENTS = frozenset({EventType.REVOCATION_STARTED, EventType.REVOCATION_O
 PROOF_EVENTS = frozenset(
     {EventType.CREDENTIAL_ISSUED, EventType.REVOCATION_CONFIRMED, EventType.CREDENTIAL_CONFIRMED, EventType.CREDENTIAL_EXPIRED}
 )
-"""What a revocation may have had to leave unrecorded: that it was tried, and what was issued and seen to have worked."""
+"""Together with ATTEMPT_EVENTS, what a revocation carries on if the ledger is away."""
 
 
 class NotLookedAt(RetryLater):
-    """What would have to answer for a proof to be believed is away."""
+    """A proof cannot be checked because a server is away."""
 
 
 class JobActivities:
-    """What the workflow asks between two waits."""
+    """The quick activities of a job's workflow."""
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
@@ -76,14 +71,20 @@ class JobActivities:
         if isinstance(verified, Rejection) or why:
             deps.store.ledger.append([refused_event(order.job, why, at=now)])
             return StartDecisions(refused=why)
-        decided = tuple(self._decide_each(order, verified))
-        deps.store.ledger.append(self._decision_events(order, verified, decided))
-        return StartDecisions(
-            requester=verified.person.id,
-            timeout=verified.spec.run.timeout,
-            environment=verified.spec.environment,
-            requests=tuple(request for request, _ in decided),
-        )
+        events, requests = list(order_events(deps, order, verified)), list[DecidedRequest]()
+        for evaluated in evaluate_in_order(deps, order.job, verified):
+            request = self._decided_request(order, verified, evaluated)
+            requests.append(request)
+            events.append(
+                access_decided_event(
+                    order.job, request.id, request.decision, request.digest, facts=evaluated.facts, phase="start", at=self._deps.now()
+                )
+            )
+            if request.ladder and not request.locked:
+                events.append(approval_opened_event(order.job, request.ladder, current.tiers, at=self._deps.now()))
+        deps.store.ledger.append(events)
+        person, spec = verified.person.id, verified.spec
+        return StartDecisions(requester=person, timeout=spec.run.timeout, environment=spec.environment, requests=tuple(requests))
 
     @activity.defn(name="take_answers")
     def take_answers(self, answers_input: AnswersInput) -> AnswersResult:
@@ -97,15 +98,20 @@ class JobActivities:
 
     @activity.defn(name="climb")
     def climb(self, climb_input: ClimbInput) -> ClimbResult:
-        """Move an unanswered request to the next tier; past the top it has expired."""
+        """Escalate an unanswered request to the next tier; past the top tier it expires."""
         now, tiers = self._deps.now(), self._deps.config.current().tiers
         before, job = climb_input.ladder, climb_input.job
         require_job_workflow(self._deps, job)
         after = before.to_next_tier(tiers, now=now)
-        if self._has_climbed(before):
+        view = self._deps.store.requests.get(before.request)
+        if view and (view.state is RequestState.EXPIRED or view.current_tier == before.current + 1 > view.tier):
+            # This step was recorded before: its result got lost, and the workflow calls again.
             return ClimbResult(ladder=after)
-        recorded = find_recorded_request(self._deps, job, before)
-        why = recorded.message if isinstance(recorded, Rejection) else self._why_too_early(before)
+        recorded, why = find_recorded_request(self._deps, job, before), ""
+        if isinstance(recorded, Rejection):
+            why = recorded.message
+        elif recorded.expires_at is None or recorded.expires_at > self._deps.now() + MAX_CLOCK_SKEW:
+            why = "its tier still has time to answer"
         if why:
             self._deps.store.ledger.append([refused_event(job, why, at=now)])
             raise NotTheirs(why)
@@ -127,7 +133,7 @@ class JobActivities:
 
     @activity.defn(name="open_request")
     def open_request(self, open_input: OpenInput) -> OpenResult:
-        """Open the approval of a request that the job made while it runs; what it is, its session has recorded and will check again."""
+        """Open the approval of a request that the running job made. Its session has recorded the request and will verify it again."""
         deps, job, now = self._deps, open_input.job, self._deps.now()
         require_job_workflow(deps, job)
         view, order = deps.store.requests.get(open_input.request), deps.store.jobs.order(job)
@@ -141,7 +147,7 @@ class JobActivities:
             requester=str(order.signed.statement.get("person")),
             needed=view.tier,
             current=max(view.tier, view.current_tier),
-            # Opened already where the answer to an earlier attempt got lost.
+            # It has a deadline already if the result of an earlier attempt got lost.
             respond_by=view.expires_at or tiers.respond_by(view.tier, now=now),
         )
         deps.store.ledger.append([approval_opened_event(job, ladder, tiers, at=now)])
@@ -149,7 +155,7 @@ class JobActivities:
 
     @activity.defn(name="withdraw")
     def withdraw(self, withdraw_input: WithdrawInput) -> None:
-        """Record that requests are no longer wanted."""
+        """Record that requests are withdrawn."""
         require_job_workflow(self._deps, withdraw_input.job)
         now = self._deps.now()
         self._deps.store.ledger.append(
@@ -160,13 +166,16 @@ class JobActivities:
 
     @activity.defn(name="close")
     def close(self, close_input: CloseInput) -> JobResult:
-        """Record how a job ended, with what the ledger could not take before. The first ending recorded stands and is returned.
+        """Record how a job ended, with the events that the ledger could not take before. Return the first ending that was recorded.
 
-        Raises NotLookedAt where such a proof cannot be looked at anew: a job that has ended shows its proof.
+        Raises NotLookedAt if such events contain a proof that cannot be checked now.
         """
         store = self._deps.store
         require_job_workflow(self._deps, close_input.job, guard=True)
-        self._end_claim(close_input.job)
+        claim = store.claims.get(close_input.job)
+        if claim is None or claim.open:
+            # However the job ended, nothing more is issued under its id, neither after a reset nor to somebody who has its order.
+            store.claims.close(close_input.job, self._deps.now())
         ended = build_event(
             EventType.JOB_ENDED,
             close_input.job,
@@ -176,85 +185,52 @@ class JobActivities:
             reason=close_input.reason,
         )
         new = store.ledger.append([*self._believable_events(close_input), ended])
-        # Only where another ending was there already is there anything to read.
+        # If this ending is not among the new entries, another ending was recorded before.
         job = None if any(entry.id == ended.id for entry in new) else store.jobs.get(close_input.job)
         if job is None or not job.state.ended:
             return JobResult(state=close_input.state, exit_code=close_input.exit_code, reason=close_input.reason)
         return JobResult(state=job.state, exit_code=job.exit_code, reason=job.reason)
 
-    def _decide_each(self, order: JobInput, verified: VerifiedOrder) -> Iterator[tuple[DecidedRequest, DecisionFacts]]:
-        for each in evaluate_in_order(self._deps, order.job, verified):
-            number, access, decision = each.number, each.access, each.decision
-            definition = self._deps.config.current().catalog.action(access.resource, access.action)
-            request = DecidedRequest(
-                id=request_id(order.job, number),
-                number=number,
-                resource=access.resource,
-                action=access.action,
-                ttl=access.ttl,
-                optional=access.optional,
-                decision=decision,
-                digest=(digest := compute_request_digest(self._deps, verified, access, bundle=order.bundle, tier=decision.tier)),
-                ladder=self._build_ladder(order.job, number, access, decision, digest, requester=verified.person.id),
-                locked=decision.outcome == "needs_approval" and definition is not None and definition.locked,
+    def _decided_request(self, order: JobInput, verified: VerifiedOrder, evaluated: EvaluatedRequest) -> DecidedRequest:
+        """Return a decided request, with its ladder if people must approve it."""
+        access, decision, current = evaluated.access, evaluated.decision, self._deps.config.current()
+        request, definition = request_id(order.job, evaluated.number), current.catalog.action(access.resource, access.action)
+        digest = compute_request_digest(self._deps, verified, access, bundle=order.bundle, tier=decision.tier)
+        ladder: Ladder | None = None
+        if decision.outcome == "needs_approval":
+            ladder = ladder_for_request(
+                request,
+                access,
+                digest=digest,
+                requester=verified.person.id,
+                needed=decision.tier,
+                current=decision.tier,
+                respond_by=current.tiers.respond_by(decision.tier, now=self._deps.now()),
             )
-            yield request, each.facts
-
-    def _build_ladder(self, job: str, number: int, access: Access, decision: Decision, digest: str, *, requester: str) -> Ladder | None:
-        if decision.outcome != "needs_approval":
-            return None
-        return ladder_for_request(
-            request_id(job, number),
-            access,
+        return DecidedRequest(
+            id=request,
+            number=evaluated.number,
+            resource=access.resource,
+            action=access.action,
+            ttl=access.ttl,
+            optional=access.optional,
+            decision=decision,
             digest=digest,
-            requester=requester,
-            needed=decision.tier,
-            current=decision.tier,
-            respond_by=self._deps.config.current().tiers.respond_by(decision.tier, now=self._deps.now()),
+            ladder=ladder,
+            locked=ladder is not None and definition is not None and definition.locked,
         )
 
-    def _decision_events(
-        self, order: JobInput, verified: VerifiedOrder, decided: tuple[tuple[DecidedRequest, DecisionFacts], ...]
-    ) -> Iterator[Event]:
-        now, current = self._deps.now(), self._deps.config.current()
-        yield from order_events(self._deps, order, verified)
-        for request, facts in decided:
-            yield access_decided_event(order.job, request.id, request.decision, request.digest, facts=facts, phase="start", at=now)
-            if request.ladder and not request.locked:
-                yield approval_opened_event(order.job, request.ladder, current.tiers, at=now)
-
-    def _end_claim(self, job: str) -> None:
-        """Whatever ended the job, nothing is issued under its id any more: a reset, or whoever has its order, comes too late."""
-        claim = self._deps.store.claims.get(job)
-        if claim is None or claim.open:
-            self._deps.store.claims.close(job, self._deps.now())
-
-    def _believable_events(self, close_input: CloseInput) -> Iterator[Event]:
-        """Yield what the ledger may take of events that came by way of Temporal: nothing but a revocation's, its proof after a fresh look."""
-        carried = [
-            item for item in close_input.unrecorded if item.type in ATTEMPT_EVENTS | PROOF_EVENTS and is_well_formed(item, close_input.job)
-        ]
-        proven = any(item.type in PROOF_EVENTS for item in carried) and self._is_dead(close_input.job)
-        yield from (item for item in carried if item.type in ATTEMPT_EVENTS or proven)
-
-    def _is_dead(self, job: str) -> bool:
+    def _believable_events(self, close_input: CloseInput) -> list[Event]:
+        """Return the events that came through Temporal and may be recorded: only a revocation's, and its proof only if a new check agrees."""
+        allowed = ATTEMPT_EVENTS | PROOF_EVENTS
+        carried = [item for item in close_input.unrecorded if item.type in allowed and is_well_formed(item, close_input.job)]
+        attempts = [item for item in carried if item.type in ATTEMPT_EVENTS]
+        if len(attempts) == len(carried):
+            return attempts
         try:
-            report = revoke.prove(self._deps, job)
+            report = revoke.prove(self._deps, close_input.job)
         except NotFound:
-            return False
+            return attempts
         if report.failures and not any(finding.alive for finding in report.findings):
-            message = f"the proof that the job's access has ended cannot be looked at now: {'; '.join(report.failures)}"
-            raise NotLookedAt(message)
-        return report.dead
-
-    def _has_climbed(self, ladder: Ladder) -> bool:
-        """Whether this very step was recorded before: its answer got lost, and it is asked again."""
-        recorded = self._deps.store.requests.get(ladder.request)
-        if recorded is None:
-            return False
-        return recorded.state is RequestState.EXPIRED or recorded.current_tier == ladder.current + 1 > recorded.tier
-
-    def _why_too_early(self, ladder: Ladder) -> str | None:
-        recorded = self._deps.store.requests.get(ladder.request)
-        early = recorded is None or recorded.expires_at is None or recorded.expires_at > self._deps.now() + MAX_CLOCK_SKEW
-        return "its tier still has time to answer" if early else None
+            raise NotLookedAt(f"the proof that the job's access has ended cannot be checked now: {'; '.join(report.failures)}")
+        return carried if report.dead else attempts

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from temporalio import activity
@@ -20,13 +21,12 @@ from justenough.domain.core.ids import REQUEST_ID, installation_of
 from justenough.services.dependencies import Deps
 
 ATTEMPT_TIMEOUT_S = 540.0
-"""Seconds that one attempt of the activity goes on trying; then the workflow's retry takes over, on whichever worker is there."""
+"""Seconds that one attempt of the activity keeps trying; then the workflow's retry takes over, on any worker."""
 RETRY_INTERVAL_S = 1.0
 MAX_RETRY_INTERVAL_S = 10.0
 MAX_CONCURRENT_REVOCATIONS = 16
 REVOCATION_POOL = ThreadPoolExecutor(MAX_CONCURRENT_REVOCATIONS, thread_name_prefix="revoking")
-"""Threads for calls to Vault and targets. A revocation that waits for its next attempt holds none, so a dead worker's many jobs do not wait
-for each other."""
+"""Threads for calls to Vault and targets. A revocation uses none while it waits for its next attempt, so many revocations can run at once."""
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class NotOurs(GiveUp):
 
 
 class RevocationActivities:
-    """Needs no memory of what was issued: finds it by the job's prefix in Vault and by the job's id in the targets."""
+    """Revokes without memory of what was issued: finds it by the job's prefix in Vault and the job's id in the targets."""
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
@@ -51,28 +51,27 @@ class RevocationActivities:
         self._require_own_job(revoke_input.job)
 
         async def revoke_until_dead() -> RevokeResult:
-            started, attempt, pause, by = time.monotonic(), 0, RETRY_INTERVAL_S, _revoker(revoke_input.job, revoke_input.by)
+            started, attempt, pause, job = time.monotonic(), 0, RETRY_INTERVAL_S, revoke_input.job
+            # Not settled: only a session knows that no issue is in flight, and anybody can send this argument.
+            revoke_once = partial(revoke.revoke, self._deps, job, by=_revoker(job, revoke_input.by), why=revoke_input.why, settled=False)
             while True:
                 attempt += 1
-                result = await _run_in_pool(self._attempt, revoke_input, by)
+                # If the session or another revocation has recorded its proof, another attempt would put the job in doubt again.
+                # A person's kill revokes in any case: the job may still run, and nothing more may be issued.
+                if revoke_input.by != "person" and await _run_in_pool(has_standing_proof, self._deps, job):
+                    return RevokeResult(confirmed=True)
+                result = await _run_in_pool(revoke_once)
                 if result.confirmed or attempt == revoke_input.attempts:
                     return RevokeResult(confirmed=result.confirmed, failures=result.failures, unrecorded=result.events)
-                due = result.second_look_in
+                due, stopping = result.second_look_in, asyncio.create_task(activity.wait_for_worker_shutdown())
+                await asyncio.wait({stopping}, timeout=pause if due is None else min(pause, due.total_seconds()))
+                stopping.cancel()
                 # A worker that stops leaves the rest to another.
-                stops = await _is_stopping_within(pause if due is None else min(pause, due.total_seconds()))
-                if stops or time.monotonic() - started > ATTEMPT_TIMEOUT_S:
+                if stopping.done() or time.monotonic() - started > ATTEMPT_TIMEOUT_S:
                     raise NotConfirmed("; ".join(result.failures) or "the second check is still to come")
                 pause = min(2 * pause, MAX_RETRY_INTERVAL_S)
 
         return await _run_uninterrupted(revoke_until_dead())
-
-    def _attempt(self, revoke_input: RevokeInput, by: str) -> revoke.RevocationResult:
-        # If the session, or a revocation beside this one, has its proof, another attempt would put the job in doubt again.
-        # It does not matter if a person cuts a running job's access: whatever the proof, nothing more must be issued.
-        if revoke_input.by != "person" and has_standing_proof(self._deps, revoke_input.job):
-            return revoke.RevocationResult(confirmed=True)
-        # Only a session knows that nothing is in flight; an argument that says so may come from a stranger.
-        return revoke.revoke(self._deps, revoke_input.job, by=by, why=revoke_input.why, settled=False)
 
     @activity.defn(name="revoke_credential")
     async def revoke_credential(self, revoke_input: RevokeCredentialInput) -> RevokeResult:
@@ -84,7 +83,7 @@ class RevocationActivities:
         job, request = revoke_input.job, revoke_input.request
         credentials: tuple[str, ...] = (revoke_input.credential,)
         if request is None and REQUEST_ID.fullmatch(revoke_input.credential):
-            # Histories of earlier releases name the request in `credential`.
+            # Histories of earlier releases have the request in `credential`.
             request = revoke_input.credential
         if request is not None:
             view = self._deps.store.jobs.get(job)
@@ -99,8 +98,7 @@ class RevocationActivities:
     def _require_own_job(self, job: str) -> None:
         """Raise NotOurs for a job id of another installation: anyone may request a revocation, but unknown ids must not create ledger entries."""
         if installation_of(job) != self._deps.settings.installation:
-            message = f"{job[:80]} is no job of this installation"
-            raise NotOurs(message)
+            raise NotOurs(f"{job[:80]} is no job of this installation")
 
     @activity.defn(name="prove_job")
     async def prove_job(self, job: str) -> ProofReport:
@@ -109,12 +107,12 @@ class RevocationActivities:
 
 
 def _revoker(job: str, claimed: str) -> str:
-    """Return who revokes: what the job's own workflows claim, else "stranger". Ending access needs no right, but the record must be true."""
+    """Return who revokes: what the job's own workflows claim, else "stranger". Anybody may revoke, but the record must be true."""
     return claimed if why_not_job_workflow(job, guard=True) is None else "stranger"
 
 
 async def _run_uninterrupted(work: Awaitable[T]) -> T:
-    """Await the work to its end, with heartbeats, even if the workflow is gone: breaking off between two steps would end nothing sooner."""
+    """Await the work to completion, with heartbeats, even if the activity is cancelled: an interrupted revocation would end later."""
     async with send_heartbeats():
         return await run_despite_cancel(work, on_cancel=lambda: None)
 
@@ -122,12 +120,3 @@ async def _run_uninterrupted(work: Awaitable[T]) -> T:
 async def _run_in_pool(act: Callable[..., T], *arguments: Any) -> T:
     """Call in one of REVOCATION_POOL's threads."""
     return await asyncio.get_running_loop().run_in_executor(REVOCATION_POOL, act, *arguments)
-
-
-async def _is_stopping_within(seconds: float) -> bool:
-    """Wait up to `seconds`; return at once, True, if this worker is told to stop."""
-    try:
-        await asyncio.wait_for(activity.wait_for_worker_shutdown(), seconds)
-    except TimeoutError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""How a workflow calls activities: locally first, with long retries, until accepted, or until it is told to stop. Deterministic, no I/O."""
+"""How a workflow calls activities: locally first, with long retries, until accepted, or until it is stopped. Deterministic, no I/O."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def call_activity(activity: Callable[[Any, Argument], Result], argument: A
     try:
         return await workflow.execute_local_activity_method(activity, argument, **options.LOCAL)
     except FailureError as error:
-        # Not only ActivityError: a local activity's error comes back as it is, not as a cause.
+        # Not only ActivityError: a local activity's error is raised itself, not as a cause.
         cause = _cause(error)
         if (isinstance(cause, ApplicationError) and cause.non_retryable) or is_cancelling():
             raise
@@ -45,7 +45,7 @@ async def retry_until_accepted(attempt: Callable[[], Awaitable[Result]]) -> Resu
         except FailureError as error:
             if is_cancelling() or error_type(error) == NotTheirs.__name__:
                 raise
-            workflow.logger.warning("refused, to be asked again", extra={"cause": error_type(error)})
+            workflow.logger.warning("refused, will be retried", extra={"cause": error_type(error)})
         await workflow.sleep(pause)
         pause = min(2 * pause, options.MAX_RETRY_INTERVAL)
 

@@ -15,7 +15,7 @@ from workflows.signals import ReceivedAnswers
 
 with workflow.unsafe.imports_passed_through():
     from activities.job_activities import JobActivities
-    from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
+    from justenough.domain.approvals.ladder import Ladder
     from justenough.domain.contracts.workflow_messages import AnswersInput, ClimbInput, WithdrawInput
     from justenough.domain.jobs.states import RequestState
 
@@ -40,10 +40,6 @@ class Escalation:
     def pending(self) -> tuple[str, ...]:
         """Ids of requests that still wait."""
         return tuple(self._in_state(RequestState.PENDING))
-
-    def answers_of(self, request: str) -> tuple[ApprovalAnswer, ...]:
-        """Return the answers that counted for a request."""
-        return self.ladders[request].answers if request in self.ladders else ()
 
     async def wait_settled(self, *, enough: Callable[[], bool]) -> None:
         """Return when every request is answered or has expired past its top tier, or `enough` is true. Silence never approves."""
@@ -80,7 +76,15 @@ class Escalation:
             except FailureError as error:
                 if is_cancelling():
                     raise
-                await self._examine_singly(number, received, why=error_type(error))
+                workflow.logger.warning("answers could not be examined together", extra={"cause": error_type(error)})
+                # Examine each answer separately: one that cannot be examined must not affect the others.
+                for place, answer in enumerate(received, start=number):
+                    try:
+                        await self._examine_batch(place, (answer,))
+                    except FailureError as single:
+                        if is_cancelling():
+                            raise
+                        workflow.logger.warning("an answer could not be examined", extra={"number": place, "cause": error_type(single)})
             self._answers.drop(len(received))
 
     async def withdraw(self, why: str) -> None:
@@ -101,14 +105,3 @@ class Escalation:
         for request, verdict in result.verdicts.items():
             if verdict == RequestState.WITHDRAWN:
                 self._on_withdrawn(request)
-
-    async def _examine_singly(self, number: int, received: tuple[Any, ...], *, why: str) -> None:
-        """Examine each answer of a refused batch by itself: one that cannot be examined must not affect the others."""
-        workflow.logger.warning("answers could not be examined together", extra={"cause": why})
-        for place, answer in enumerate(received):
-            try:
-                await self._examine_batch(number + place, (answer,))
-            except FailureError as error:
-                if is_cancelling():
-                    raise
-                workflow.logger.warning("an answer could not be examined", extra={"number": number + place, "cause": error_type(error)})

@@ -65,7 +65,7 @@ class JobOutcome:
 
 @workflow.defn(name="Job")
 class Job:
-    """Decide, climb, guard, run, compensate, close."""
+    """Decide, escalate, guard, run, compensate, close."""
 
     @workflow.init
     def __init__(self, order: JobInput) -> None:
@@ -84,14 +84,14 @@ class Job:
 
     @workflow.run
     async def run(self, order: JobInput) -> JobResult:
-        """Run the job; a cancel becomes a wish that the life below obeys in its own order, so that nothing interrupts its compensation."""
+        """Run the job. A cancel only sets a flag that the steps below check, so that nothing interrupts the compensation."""
         return await run_shielded(asyncio.create_task(self._work_and_close(order)), on_cancel=self._cancel)
 
     @workflow.signal(dynamic=True)
     def receive(self, name: str, args: Sequence[RawValue]) -> None:
-        """Take any signal: a typed handler would fail the workflow's task, for ever, on one argument too few or too many.
+        """Accept any signal: a typed handler would fail the workflow's task permanently on a wrong number of arguments.
 
-        `decide` (a signed answer; what does not verify changes nothing), `kill`, `ask` (the id of a request that the running job made),
+        `decide` (a signed answer; one that does not verify changes nothing), `kill`, `ask` (the id of a request that the running job made),
         `revoke_credential` (its id). Others are ignored.
         """
         if name == "decide":
@@ -105,7 +105,7 @@ class Job:
 
     @workflow.query(name="view")
     def view(self) -> dict[str, object]:
-        """Return where the job is: its state, and each waiting request's tier and clock."""
+        """Return the job's state, and each request's state, tier and deadline."""
         return {
             "job": self._order.job,
             "state": self._state.value,
@@ -135,7 +135,12 @@ class Job:
         if isinstance(permitted, JobOutcome):
             return replace(permitted, clean=not self._locks)
         if permitted is not None and self._stop is None:
-            granted = self._granted_requests(permitted)
+            ladders = self._escalation.ladders
+            granted = tuple(
+                GrantedRequest(id=request.id, number=request.number, answers=ladders[request.id].answers if request.id in ladders else ())
+                for request in permitted.requests
+                if request.decision.outcome == "allowed" or self._escalation.states.get(request.id) is RequestState.APPROVED
+            )
             if any(item.answers for item in granted):
                 await self._start_guard(permitted.timeout)
             if self._stop is None:
@@ -144,30 +149,24 @@ class Job:
         return JobOutcome(self._stop or JobState.CANCELLED, clean=not self._locks)
 
     async def _decide(self, order: JobInput) -> StartDecisions | JobOutcome:
-        """Decide each request and climb with those that need people; return why the job does not run, where it does not."""
+        """Decide each request and wait for people's approvals; return an outcome if the job does not run."""
         decided = await call_activity(JobActivities.decide_requests, order)
         if decided.refused:
             return JobOutcome(JobState.FAILED, reason=f"refused: {decided.refused}")
         for request in decided.requests:
             if request.decision.outcome == "denied" and not request.optional:
                 return JobOutcome(JobState.DENIED, reason=_denial_text(request.resource, request.action, "policy"))
-        if unopened := await self._open_locks(order, decided):
-            return unopened
+        if locked := {request.id: request.ladder for request in decided.requests if request.locked and request.ladder}:
+            # From here on Vault may have a wrapping token of the job, even if this step fails.
+            self._locks = True
+            opened = await call_activity(ControlGroupActivities.open_locks, ControlGroupsInput(order=order, ladders=locked))
+            if opened.refused:
+                return JobOutcome(JobState.FAILED, reason=f"refused: {opened.refused}")
         if ladders := {request.id: request.ladder for request in decided.requests if request.ladder}:
             self._publish_state(JobState.AWAITING_APPROVAL)
             self._escalation.open(ladders)
             await self._escalation.wait_settled(enough=lambda: self._is_stopped() or self._denial(decided) is not None)
         return self._denial(decided) or decided
-
-    async def _open_locks(self, order: JobInput, decided: StartDecisions) -> JobOutcome | None:
-        """Request the control groups of locked access in Vault; return an outcome if the job cannot run."""
-        ladders = {request.id: request.ladder for request in decided.requests if request.locked and request.ladder}
-        if not ladders:
-            return None
-        # From here on Vault holds something of the job, even if this step fails.
-        self._locks = True
-        opened = await call_activity(ControlGroupActivities.open_locks, ControlGroupsInput(order=order, ladders=ladders))
-        return JobOutcome(JobState.FAILED, reason=f"refused: {opened.refused}") if opened.refused else None
 
     def _denial(self, decided: StartDecisions) -> JobOutcome | None:
         for request in decided.requests:
@@ -175,13 +174,6 @@ class Job:
             if not request.optional and state in DENIED_BY:
                 return JobOutcome(JobState.DENIED, reason=_denial_text(request.resource, request.action, DENIED_BY[state]))
         return None
-
-    def _granted_requests(self, decided: StartDecisions) -> tuple[GrantedRequest, ...]:
-        return tuple(
-            GrantedRequest(id=request.id, number=request.number, answers=self._escalation.answers_of(request.id))
-            for request in decided.requests
-            if request.decision.outcome == "allowed" or self._escalation.states.get(request.id) is RequestState.APPROVED
-        )
 
     async def _start_guard(self, seconds: int) -> None:
         self._guarded = True
@@ -194,7 +186,7 @@ class Job:
             )
         except WorkflowAlreadyStartedError:
             # After a reset the first run's guard still runs; the session will refuse the second claim anyway.
-            workflow.logger.warning("a guard stands already")
+            workflow.logger.warning("a guard runs already")
 
     async def _run_session(self, order: SessionInput, *, seconds: int) -> JobOutcome:
         self._publish_state(JobState.RUNNING)
@@ -203,7 +195,7 @@ class Job:
         await workflow.wait_condition(lambda: session.done() or self._is_stopped())
         if self._stop is JobState.CANCELLED:
             session.cancel()
-            # A person who finds that its process takes too long to end may still kill it.
+            # If its process takes too long to end, a person may still kill it.
             await workflow.wait_condition(lambda: session.done() or self._stop is JobState.KILLED)
         if not session.done():
             self._was_cut = True
@@ -220,7 +212,7 @@ class Job:
                 return JobOutcome(JobState.FAILED, reason=f"session_failed: {error_type(error)}")
             return JobOutcome(JobState.FAILED, reason="no_worker" if error.cause.type is TimeoutType.SCHEDULE_TO_START else "worker_lost")
         except asyncio.CancelledError:
-            # Our own cancel overtook a result that came in the same moment: its proof is lost.
+            # Our own cancel overtook the result, so its proof is lost.
             return JobOutcome(self._stop or JobState.FAILED)
 
     def _attend(self, session: workflow.ActivityHandle[SessionResult], *, seconds: int) -> None:
@@ -230,7 +222,18 @@ class Job:
             while not session.done():
                 await self._escalation.wait_for_change(lambda: session.done() or bool(self._approval_requests))
                 while self._approval_requests and not session.done():
-                    await self._open_request(self._approval_requests.pop(), seconds=seconds)
+                    request = self._approval_requests.pop()
+                    # Start the guard before anybody can answer.
+                    if not self._guarded:
+                        await self._start_guard(seconds)
+                    try:
+                        opened = await call_activity(JobActivities.open_request, OpenInput(job=self._order.job, request=request))
+                    except FailureError as error:
+                        if is_cancelling():
+                            raise
+                        workflow.logger.warning("a request could not be opened", extra={"request": request, "cause": error_type(error)})
+                    else:
+                        self._escalation.open({request: opened.ladder} if opened.ladder else {})
                 await self._escalation.process()
 
         async def revocations() -> None:
@@ -239,20 +242,6 @@ class Job:
                 await self._revocation_requests.revoke_each()
 
         self._attending = (asyncio.create_task(approvals()), asyncio.create_task(revocations()))
-
-    async def _open_request(self, request: str, *, seconds: int) -> None:
-        """Ask people for a request of the running job. Start the guard before anybody can answer."""
-        if not self._guarded:
-            await self._start_guard(seconds)
-        try:
-            opened = await call_activity(JobActivities.open_request, OpenInput(job=self._order.job, request=request))
-        except FailureError as error:
-            if is_cancelling():
-                raise
-            workflow.logger.warning("a request could not be opened", extra={"request": request, "cause": error_type(error)})
-            return
-        if opened.ladder:
-            self._escalation.open({request: opened.ladder})
 
     def _outcome(self, result: SessionResult) -> JobOutcome:
         self._unrecorded += result.unrecorded
@@ -269,7 +258,13 @@ class Job:
         return replace(outcome, clean=True)
 
     async def _close(self, outcome: JobOutcome) -> JobResult:
-        await self._settle_requests()
+        try:
+            for task in self._attending:
+                await task
+            await self._escalation.withdraw("the job was stopped" if self._stop else "the job does not run")
+            await self._escalation.examine()
+        except Exception:  # noqa: BLE001 - nothing here may keep a job from closing; its end settles what is left
+            workflow.logger.warning("requests or answers could not be settled; the job's end settles them")
         closing = CloseInput(
             job=self._order.job,
             state=outcome.state,
@@ -281,18 +276,8 @@ class Job:
         self._publish_state(closed.state)
         return closed
 
-    async def _settle_requests(self) -> None:
-        """Settle what is still open: tasks under way, requests that wait for people, answers that nobody examined."""
-        try:
-            for task in self._attending:
-                await task
-            await self._escalation.withdraw("the job was stopped" if self._stop else "the job does not run")
-            await self._escalation.examine()
-        except Exception:  # noqa: BLE001 - nothing here may keep a job from closing; its end settles what is left
-            workflow.logger.warning("requests or answers could not be settled; the job's end settles them")
-
     def _cancel(self) -> None:
-        # A kill asks for more.
+        # A cancel does not override a kill.
         self._stop = self._stop or JobState.CANCELLED
 
     def _is_stopped(self) -> bool:

@@ -1,9 +1,9 @@
-"""Every timeout and retry of the workflows, named. No I/O."""
+"""Every timeout and retry policy of the workflows, named. No I/O."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, TypedDict
+from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
@@ -12,46 +12,33 @@ from temporalio.workflow import ActivityCancellationType
 SECOND = timedelta(seconds=1)
 
 HEARTBEAT_TIMEOUT = 10 * SECOND
-"""After this long without a word the worker of a session, or of a revocation, counts as dead. A blocked machine must not look like a death."""
+"""Without a heartbeat for this long, the worker of a session or a revocation counts as dead. Longer than a busy machine may block."""
 SESSION_MARGIN = timedelta(minutes=10)
-"""What a session may take beyond its process's time: issuing, ending the process, revoking."""
+"""How long a session may take beyond its process's timeout: issuing, ending the process, revoking."""
 GUARDED_QUEUE_TIMEOUT = timedelta(hours=1)
-"""What a guarded session waits for a worker that has room. Its guard's deadline covers it, so that no guard revokes a job still to run."""
+"""How long a guarded session waits for a free worker. The guard's deadline includes it, so that no guard revokes a job that has yet to run."""
 GUARD_GRACE = timedelta(minutes=15)
-"""What a guard waits beyond its job's own time before it revokes on its own account."""
+"""How long a guard waits beyond its job's maximum duration before it revokes by itself."""
 MAX_ANSWERS = 500
-"""Signals that one job examines; further ones are ignored, so that a flood cannot end the workflow by its history's size."""
+"""Answers that one job examines; further ones are ignored, so that a flood cannot end the workflow by its history's size."""
 MAX_ANSWERS_PER_BATCH = 50
 MAX_ANSWER_BYTES = 16 * 1024
-"""Of one answer: several times the longest valid one, and ANSWERS_AT_ONCE of them fit a payload (2 MB)."""
+"""Of one answer: several times the longest valid one, and MAX_ANSWERS_PER_BATCH of them fit a payload (2 MB)."""
 MAX_REVOCATION_REQUESTS = 100
-"""Wishes to end single credentials that one job obeys."""
+"""Requests to revoke single credentials that one job accepts."""
 MIN_RETRY_INTERVAL = 10 * SECOND
 MAX_RETRY_INTERVAL = timedelta(minutes=10)
-"""Between two askings where a step that must succeed is refused."""
+"""Between two attempts of a step that must succeed and was refused."""
 SWEEP_INTERVAL = 10 * SECOND
 SWEEP_TIMEOUT = 60 * SECOND
 
 
 def endings_queue() -> str:
-    """Return the task queue for everything but sessions: a worker whose sessions take every place must still be able to end one."""
+    """Return the task queue for everything except sessions: a worker that is full of sessions must still be able to end one."""
     return f"{workflow.info().task_queue}-endings"
 
 
-class LocalOptions(TypedDict):
-    schedule_to_close_timeout: timedelta
-    start_to_close_timeout: timedelta
-    retry_policy: RetryPolicy
-    cancellation_type: ActivityCancellationType
-
-
-class PatientOptions(TypedDict):
-    start_to_close_timeout: timedelta
-    retry_policy: RetryPolicy
-    cancellation_type: ActivityCancellationType
-
-
-LOCAL: LocalOptions = {
+LOCAL: dict[str, Any] = {
     "schedule_to_close_timeout": 4 * SECOND,
     "start_to_close_timeout": 4 * SECOND,
     "retry_policy": RetryPolicy(initial_interval=0.1 * SECOND, maximum_attempts=3),
@@ -59,13 +46,13 @@ LOCAL: LocalOptions = {
 }
 """Quick steps: tried briefly inside the workflow task; then PATIENT takes over."""
 
-PATIENT: PatientOptions = {
+PATIENT: dict[str, Any] = {
     "start_to_close_timeout": 30 * SECOND,
     "retry_policy": RetryPolicy(initial_interval=SECOND, maximum_interval=10 * SECOND),
-    # A job that is stopped meanwhile waits for the attempt that runs, so that nothing is recorded after its end.
+    # A job that is stopped meanwhile waits for the current attempt, so that nothing is recorded after its end.
     "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
 }
-"""The same steps while a server they need is away: retried without limit."""
+"""The same steps while a server is away: retried without limit."""
 
 REVOKE: dict[str, Any] = {
     "start_to_close_timeout": timedelta(minutes=10),
@@ -73,7 +60,7 @@ REVOKE: dict[str, Any] = {
     "retry_policy": RetryPolicy(initial_interval=SECOND, maximum_interval=10 * SECOND),
     "cancellation_type": ActivityCancellationType.ABANDON,
 }
-"""Revocation: from any worker, without limit; nothing that happens to the workflow stops one that runs."""
+"""Revocation: on any worker, retried without limit; a cancel of the workflow does not stop an attempt."""
 
 CUT: dict[str, Any] = {
     "start_to_close_timeout": 60 * SECOND,
@@ -81,17 +68,17 @@ CUT: dict[str, Any] = {
     "heartbeat_timeout": HEARTBEAT_TIMEOUT,
     "retry_policy": RetryPolicy(initial_interval=SECOND, maximum_attempts=2),
 }
-"""A revocation that a person asked for while the job runs: what it cannot do, the job's ending does."""
+"""A revocation that a person requested while the job runs. If it fails, the job's end revokes."""
 
 LOOK: dict[str, Any] = {"start_to_close_timeout": SWEEP_TIMEOUT, "retry_policy": RetryPolicy(maximum_attempts=1)}
-"""One look; whoever wants another asks again."""
+"""One check, not retried."""
 
 SWEEP: dict[str, Any] = {**LOOK, "heartbeat_timeout": HEARTBEAT_TIMEOUT}
-"""A sweep whose worker died would keep the next one from starting for as long as it is thought to run."""
+"""Without heartbeats, a sweep whose worker died would block the next one until its timeout."""
 
 
 def session(timeout: int, *, guarded: bool) -> dict[str, Any]:
-    """Return the options of a session whose process may run for `timeout` seconds. It is never tried twice."""
+    """Return the options of a session whose process may run for `timeout` seconds. It is never retried."""
     return {
         "schedule_to_start_timeout": GUARDED_QUEUE_TIMEOUT if guarded else None,
         "start_to_close_timeout": timedelta(seconds=timeout) + SESSION_MARGIN,
@@ -102,5 +89,5 @@ def session(timeout: int, *, guarded: bool) -> dict[str, Any]:
 
 
 def guard_seconds(timeout: int) -> int:
-    """Return after how many seconds a guard revokes even if its job still stands; the job's process may run for `timeout`."""
+    """Return the seconds after which a guard revokes even if its job is open; `timeout`: seconds that the job's process may run."""
     return timeout + int((GUARDED_QUEUE_TIMEOUT + SESSION_MARGIN + GUARD_GRACE).total_seconds())

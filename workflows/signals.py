@@ -1,7 +1,4 @@
-"""What signals bring to a job's workflow: requests to open, answers, credentials to revoke. Only ids are taken; what they stand for is looked up.
-
-Deterministic, no I/O.
-"""
+"""Queues for what signals bring to a job's workflow: requests to open, answers, credentials to revoke. Deterministic, no I/O."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from workflows import options
 
 with workflow.unsafe.imports_passed_through():
     from activities.revocation_activities import RevocationActivities
-    from justenough.domain.contracts.workflow_messages import RevokeCredentialInput, RevokeInput
+    from justenough.domain.contracts.workflow_messages import RevokeCredentialInput, RevokeInput, RevokeResult
     from justenough.domain.core.ids import CREDENTIAL_ID, REQUEST_ID, job_of
     from justenough.domain.jobs.resource_limits import MAX_APPROVAL_REQUESTS_PER_JOB
     from justenough.domain.ledger.events import Event
@@ -93,7 +90,7 @@ def decode_signal(args: Sequence[RawValue]) -> Any:
         if len(payload.data) > options.MAX_ANSWER_BYTES:
             return {"unreadable": f"{len(payload.data)} bytes"}
         return converter.from_payload(payload)
-    except Exception:  # noqa: BLE001 - depth, lone surrogates, huge numbers: whatever does not survive the journey is not readable
+    except Exception:  # noqa: BLE001 - nesting, lone surrogates, huge numbers: JSON that an activity could not receive
         return {"unreadable": "not JSON that travels"}
 
 
@@ -122,24 +119,20 @@ class RevocationRequests:
     async def revoke_each(self) -> None:
         """Revoke each credential that is queued."""
         while self._waiting:
-            try:
-                result = await workflow.execute_activity_method(
-                    RevocationActivities.revoke_credential, self._waiting.popleft(), task_queue=options.endings_queue(), **options.CUT
-                )
-                self.unrecorded += result.unrecorded
-            except ActivityError:
-                workflow.logger.warning("a credential could not be revoked yet; the job's ending will")
+            await self._revoke(RevocationActivities.revoke_credential, self._waiting.popleft())
 
     async def revoke_everything(self) -> None:
         """Revoke everything that the job holds now, before its process is killed."""
-        revoke_input = RevokeInput(job=self._job, by="person", why="killed", attempts=1)
+        await self._revoke(RevocationActivities.revoke_job, RevokeInput(job=self._job, by="person", why="killed", attempts=1))
+
+    async def _revoke(self, activity: Any, argument: RevokeCredentialInput | RevokeInput) -> None:
         try:
-            result = await workflow.execute_activity_method(
-                RevocationActivities.revoke_job, revoke_input, task_queue=options.endings_queue(), **options.CUT
+            result: RevokeResult = await workflow.execute_activity_method(
+                activity, argument, task_queue=options.endings_queue(), **options.CUT
             )
             self.unrecorded += result.unrecorded
         except ActivityError:
-            workflow.logger.warning("access could not be cut yet; the compensation will")
+            workflow.logger.warning("access could not be revoked yet; the job's end will revoke it")
 
     def _enqueue(self, revoke_input: RevokeCredentialInput) -> None:
         if self._taken < options.MAX_REVOCATION_REQUESTS:

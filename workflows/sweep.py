@@ -1,4 +1,4 @@
-"""The sweep and the proof: one look each, started by a schedule or a person. Deterministic, no I/O."""
+"""The sweep and the proof: one check each, started by a schedule or a person. Deterministic, no I/O."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Sweep:
 
     @workflow.run
     async def run(self) -> SweepReport:
-        """Return what one sweep saw and did."""
+        """Run one sweep and return its report."""
         return await workflow.execute_activity_method(SweepActivities.sweep, task_queue=options.endings_queue(), **options.SWEEP)
 
 
 @workflow.defn(name="Prove")
 class Prove:
-    """Looks afresh at everything a job held; changes nothing."""
+    """Checks again everything that a job held; changes nothing."""
 
     @workflow.run
     async def run(self, job: str) -> ProofReport:
-        """Return what is alive and what is not."""
+        """Run one check and return its report."""
         return await workflow.execute_activity_method(
             RevocationActivities.prove_job, job, task_queue=options.endings_queue(), **options.LOOK
         )

@@ -1,6 +1,4 @@
-"""The broker: a running job's only door to access. door.py decides what goes through, http.py speaks, sockets.py listens; models.py is the
-gateway to the job's model, tools/ does for the job what it may not do by itself.
-"""
+"""The broker: a running job's only way to request access. server/ listens and speaks HTTP, llm/ is the model gateway, tools/ the tool gateway."""
 
 from activities.broker.broker import Broker
 from activities.broker.llm.gateway import ModelGateway

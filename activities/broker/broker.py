@@ -9,10 +9,10 @@ Over 400 lines: access, identity, give-back and closing share one lock and one s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -57,7 +57,7 @@ MAX_CALL_BURST, MAX_CALLS_PER_SECOND = 400, 200
 MAX_REFUSALS_RECORDED = 100
 """Invalid requests of one job that are recorded: a job must not flood the ledger."""
 MAX_THREADS = 2
-"""Threads, of those that all sessions share, that one job's calls may hold at once: a job that hangs in a slow server must not block others."""
+"""Shared threads that one job's calls may use at once: a job that waits for a slow server must not block others."""
 MAX_WAITING_CALLS = 8
 """Calls of one job that wait for people at once; further calls return at once."""
 FAST_POLL_INTERVAL_S, POLL_INTERVAL_S, FAST_POLLING_S = 0.1, 0.5, 10.0
@@ -76,18 +76,6 @@ NotifyWorkflow = Callable[[str], Awaitable[None]]
 
 class ForGatewaysOnly(NotPermitted):
     """The job requests a credential that only the broker's gateways may use."""
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerCredential:
-    """A credential as the job gets it. Cannot print its secrets."""
-
-    credential_id: str
-    request_id: str
-    expires_at: datetime
-    data: Mapping[str, Secret]
-    action: Action
-    """As granted, which may be less than was requested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +119,12 @@ class Broker:
         self._busy: set[asyncio.Future[Any]] = set()
         self._notifying: dict[str, asyncio.Task[None]] = {}
         self._refusals = 0
-        self._closed = asyncio.Event()
+        self.closed = asyncio.Event()
+        """Set by `close`, and by nothing else."""
 
     def close(self) -> None:
         """Stop letting calls pass."""
-        self._closed.set()
+        self.closed.set()
         for task in self._notifying.values():
             task.cancel()
 
@@ -144,8 +133,8 @@ class Broker:
         while self._busy:
             await asyncio.wait(self._busy)
 
-    async def access(self, access: Access, *, wait: float = 0.0) -> BrokerCredential | PendingRequest:
-        """Return a credential, or the pending request if people have not answered it within `wait` seconds.
+    async def access(self, access: Access, *, wait: float = 0.0) -> IssuedCredential | PendingRequest:
+        """Return a credential, its fields including the catalog's `connect`, or the pending request if people do not answer within `wait` seconds.
 
         Raises AccessDenied, IssueRefused, InvalidInput, NotFound, AccessClosed, TooManyCalls, or RetryLater.
         """
@@ -155,8 +144,14 @@ class Broker:
                 raise ForGatewaysOnly(why.message)
             return self._issuer.access(access, waited_for=waited_for)
 
-        issued = await self._obtain(access, issue, wait=wait)
-        return issued if isinstance(issued, PendingRequest) else self._hand_out(issued)
+        item = await self._obtain(access, issue, wait=wait)
+        if isinstance(item, PendingRequest):
+            return item
+        self._require_open()
+        self._redactor.learn([value.reveal() for name, value in item.fields.items() if name not in PUBLIC_FIELDS])
+        self._lease_keeper.keep(item)
+        connect = self._deps.config.current().catalog.resources[item.access.resource].connect
+        return replace(item, fields={**{name: Secret(str(value)) for name, value in connect.items()}, **item.fields})
 
     async def through_tools(self, access: Access, *, wait: float = 0.0) -> ToolAccess | PendingRequest:
         """Return the tools and bounds that the job's order names for this access, or the pending request.
@@ -200,7 +195,7 @@ class Broker:
         self._require_open()
 
         async def run_until_closed() -> T:
-            task, closing = asyncio.create_task(work), asyncio.create_task(self._closed.wait())
+            task, closing = asyncio.create_task(work), asyncio.create_task(self.closed.wait())
             try:
                 await asyncio.wait({task, closing}, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -221,11 +216,6 @@ class Broker:
             refusal = build_event(EventType.ACCESS_REFUSED, self._job, at=now, about=about, asked=request, why=why[:500])
             await asyncio.to_thread(self._deps.store.ledger.append, [refusal])
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether the broker is closed."""
-        return self._closed.is_set()
-
     def admit(self) -> None:
         """Admit one call under the rate limit. Raises AccessClosed, TooManyCalls."""
         self._require_open()
@@ -236,15 +226,11 @@ class Broker:
         self._allowance = left
 
     async def run_in_thread(self, call: Callable[[], T]) -> T:
-        """Call in a thread; one job holds at most MAX_THREADS at once. Raises AccessClosed."""
+        """Call in a thread; one job uses at most MAX_THREADS at once. Raises AccessClosed."""
         async with self._threads:
             self._require_open()
             # Not by to_thread in a task of its own: that costs each access two more turns of the event loop.
             return await self._track(asyncio.get_running_loop().run_in_executor(None, copy_context().run, call))
-
-    async def wait_closed(self) -> None:
-        """Return once the broker is closed."""
-        await self._closed.wait()
 
     async def was_revoked(self, item: IssuedCredential) -> bool:
         """Whether somebody outside this session ended a credential that a gateway keeps. Raises AccessClosed, RetryLater."""
@@ -284,8 +270,7 @@ class Broker:
         is_own = REQUEST_ID.fullmatch(request_id) is not None and job_of(request_id) == self._job
         view = await self._wait_for_answer(request_id, until=self._deps.ticks() + wait) if is_own else None
         if view is None:
-            message = f"this job has no request {request_id[:64]}"
-            raise NotFound(message)
+            raise NotFound(f"this job has no request {request_id[:64]}")
         return _to_pending(request_id, view, tier=view.current_tier)
 
     async def release(self, credential: str) -> str:
@@ -295,15 +280,14 @@ class Broker:
         """
         self.admit()
         if credential in self._borrowed:
-            message = f"the job holds no credential {credential}: a gateway uses it for the job, and gives it back itself"
-            raise NotFound(message)
+            raise NotFound(f"the job holds no credential {credential}: a gateway uses it for the job and gives it back itself")
         await self._give_back(credential, "the job gave it back")
         view = await self.run_in_thread(partial(self._deps.store.credentials.get, credential))
         return view.state.value if view else ""
 
     async def _give_back(self, credential: str, what: str) -> None:
         """Revoke a credential until it is seen dead. Once the broker is closed, the session's own revocation does that."""
-        if not self._closed.is_set():
+        if not self.closed.is_set():
             used = build_event(
                 EventType.CREDENTIAL_USED, self._job, at=self._deps.now(), about=credential, credential=credential, what=what
             )
@@ -342,11 +326,11 @@ class Broker:
     def _catalog_item(self, name: str, action: Action) -> dict[str, Any]:
         resource = self._deps.config.current().catalog.resources[name]
         definition = resource.actions[action]
-        asked = Access(resource=name, action=action, ttl=min(DEFAULT_TTL_S, definition.max_ttl), reason="-", at="request")
-        decision, _ = evaluate_request(self._deps, self._job, self._verified, asked, held=self._issuer.held_access, phase="runtime")
+        access = Access(resource=name, action=action, ttl=min(DEFAULT_TTL_S, definition.max_ttl), reason="-", at="request")
+        decision, _ = evaluate_request(self._deps, self._job, self._verified, access, held=self._issuer.holdings.held, phase="runtime")
         bound = self._issuer.tool_bounds.order_items(name, action)
         # The job cannot get what its ancestors do not have at all, whatever policy would decide.
-        least = asked.model_copy(update={"ttl": 1, "tools": bound[0].tools if bound else None})
+        least = access.model_copy(update={"ttl": 1, "tools": bound[0].tools if bound else None})
         if why_exceeds_ancestors(self._deps, least, self._verified.statement):
             decision = Decision(outcome="denied")
         return {
@@ -362,15 +346,6 @@ class Broker:
             "policies": list(decision.policies),
             "tools": tools_to_json(bound[0].tools) if bound else None,
         }
-
-    def _hand_out(self, item: IssuedCredential) -> BrokerCredential:
-        """Start keeping a credential that was issued, and return what the job gets. Raises AccessClosed if the broker closed meanwhile."""
-        self._require_open()
-        self._redactor.learn([value.reveal() for name, value in item.fields.items() if name not in PUBLIC_FIELDS])
-        self._lease_keeper.keep(item)
-        connect = self._deps.config.current().catalog.resources[item.access.resource].connect
-        data = {**{name: Secret(str(value)) for name, value in connect.items()}, **item.fields}
-        return BrokerCredential(item.credential.id, item.credential.request_id, item.credential.expires_at, data, item.credential.action)
 
     async def _notify_until_opened(self, request: str) -> None:
         while True:
@@ -397,7 +372,7 @@ class Broker:
                 pause = min(FAST_POLL_INTERVAL_S if now - began < FAST_POLLING_S else POLL_INTERVAL_S, until - now)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
-                        await self._closed.wait()
+                        await self.closed.wait()
         finally:
             self._waiters -= 1
 
@@ -410,18 +385,18 @@ class Broker:
         return result
 
     def _require_open(self) -> None:
-        if self._closed.is_set():
+        if self.closed.is_set():
             raise AccessClosed(ACCESS_CLOSED)
 
 
 def denial_details(error: GiveUp) -> dict[str, Any]:
-    """Return a denial's details beside its sentence: outcome, deciding policies, request id."""
-    return (
-        {"outcome": error.outcome, "policies": list(error.policies), "request_id": error.request} if isinstance(error, AccessDenied) else {}
-    )
+    """Return a denial's details: outcome, deciding policies, request id."""
+    if not isinstance(error, AccessDenied):
+        return {}
+    return {"outcome": error.outcome, "policies": list(error.policies), "request_id": error.request}
 
 
 def _to_pending(name: str, view: RequestView | None, *, tier: int) -> PendingRequest:
-    return PendingRequest(
-        name, view.state if view else RequestState.PENDING, view.current_tier if view else tier, view.expires_at if view else None
+    return (
+        PendingRequest(name, view.state, view.current_tier, view.expires_at) if view else PendingRequest(name, RequestState.PENDING, tier)
     )

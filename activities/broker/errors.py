@@ -1,4 +1,4 @@
-"""What goes wrong at a job's door and nowhere else."""
+"""Errors that only the broker raises."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from justenough.domain.core.errors import GiveUp, RetryLater
 
 
 class TooManyCalls(RetryLater):
-    """The job asks more often than any needs to. `wait` is in seconds."""
+    """The job exceeds its rate limit. `wait`: seconds."""
 
     def __init__(self, wait: float) -> None:
         self.wait = wait
-        super().__init__("this job asks too often; wait and ask again")
+        super().__init__("this job sends too many requests; wait and try again")
 
 
 class MissingBrokerToken(GiveUp):
-    """Who asks shows no token of this job."""
+    """The caller sent no token of this job."""
 
 
 class BodyTooLarge(GiveUp):
-    """The body is larger than any request needs to be."""
+    """The request's body is too large."""

@@ -1,1 +1,1 @@
-"""How a job is handed its credentials: environment, files, identity tokens."""
+"""Hands credentials to a job: environment, files, identity tokens."""

@@ -47,15 +47,10 @@ class IssueContext:
     order: JobInput
     verified: VerifiedOrder
 
-    @property
-    def job(self) -> str:
-        """The job's id."""
-        return self.order.job
-
 
 @dataclass(frozen=True, slots=True)
 class RecordedDecision:
-    """The last decision about a credential that stands in the ledger, and how many changes of it were recorded after its issue."""
+    """The last decision about a credential in the ledger, and how many changes of it were recorded after the issue."""
 
     decision: Decision
     changes: int = 0
@@ -68,11 +63,11 @@ def authorize(
 
     The decision is in the ledger before this returns.
     """
-    deps, job, verified, now = context.deps, context.job, context.verified, context.deps.now()
+    deps, job, verified, now = context.deps, context.order.job, context.verified, context.deps.now()
     request = request_id(job, granted.number)
     decision, facts = evaluate_request(deps, job, verified, access, held=held, phase=phase)
     digest = compute_request_digest(deps, verified, access, bundle=context.order.bundle, tier=decision.tier)
-    # It is recorded already, unless somebody reached this session past the workflow that decides.
+    # It is recorded already, unless somebody started this session without the workflow that decides.
     events = [access_decided_event(job, request, decision, digest, facts=facts, phase=phase, at=now)]
     rejection: Rejection | None = None
     ladder: Ladder | None = None
@@ -89,10 +84,14 @@ def authorize(
             rejection = Rejection("request_settled", f"the request is {settled}")
         else:
             # They are recorded already too. Nothing is issued before enough valid approvals are in the ledger.
-            events += _counted_events(context, ladder)
+            tiers, approving = deps.config.current().tiers, ladder.answers[-1]
+            for answer in ladder.answers:
+                events.append(approval_decided_event(job, ladder, answer, verdict="approved" if answer is approving else "pending", at=now))
+            glass = (answer for answer in ladder.answers if answer.decision == "break_glass")
+            events += (review_opened_event(job, ladder, answer, tiers, at=now) for answer in glass)
             access = apply_grant(access, ladder.grant)
             decision, facts, rejection = _evaluate_as_granted(context, access, ladder, decision, facts, held=held, phase=phase)
-    # People may have taken an hour to answer, and what an ancestor of the job has lost meanwhile is lost to the job too.
+    # People may have taken an hour to answer. What an ancestor of the job has lost meanwhile is lost to the job too.
     rejection = rejection or why_exceeds_ancestors(deps, access, verified.statement)
     # A grant for tools issues nothing yet, so a later search must not look for a credential of it.
     last = "granted" if access.tools is not None and call_of(access) is None else "issue"
@@ -111,7 +110,7 @@ def _evaluate_as_granted(
     if rejection := why_not_issuable(context.deps, context.verified, access):
         return decision, facts, rejection
     again, facts = evaluate_request(
-        context.deps, context.job, context.verified, access, held=held, phase=phase, break_glass=ladder.broke_glass
+        context.deps, context.order.job, context.verified, access, held=held, phase=phase, break_glass=ladder.broke_glass
     )
     return again, facts, why_policy_denies_grant(ladder.grant, again, tier=ladder.current)
 
@@ -127,14 +126,14 @@ def _count_answers(
     history: JobHistory,
 ) -> tuple[Ladder, list[Event]]:
     """Return the request's ladder with those answers that are valid now, and an event for each answer that is not."""
-    deps, job, verified, now = context.deps, context.job, context.verified, context.deps.now()
+    deps, job, verified, now = context.deps, context.order.job, context.verified, context.deps.now()
     ladder = ladder_for_request(
         request,
         access,
         digest=digest,
         requester=verified.person.id,
         needed=decision.tier,
-        # A request that escalated is closed to the lower tiers, whoever brings its approval now.
+        # A request that escalated is closed to the lower tiers, even if their approval arrives now.
         current=max(decision.tier, history.tiers.get(request, 0)),
         respond_by=now,
     ).with_barred(
@@ -156,16 +155,6 @@ def _count_answers(
     ]
 
 
-def _counted_events(context: IssueContext, ladder: Ladder) -> list[Event]:
-    job, now, tiers, last = context.job, context.deps.now(), context.deps.config.current().tiers, ladder.answers[-1]
-    decided = [
-        approval_decided_event(job, ladder, answer, verdict="approved" if answer is last else "pending", at=now)
-        for answer in ladder.answers
-    ]
-    reviews = [review_opened_event(job, ladder, answer, tiers, at=now) for answer in ladder.answers if answer.decision == "break_glass"]
-    return decided + reviews
-
-
 def reason_to_end(
     context: IssueContext,
     credential: CredentialHandle,
@@ -179,10 +168,10 @@ def reason_to_end(
 
     `recorded`: by credential, kept by the caller from one call to the next.
     """
-    deps, job = context.deps, context.job
+    deps, job = context.deps, context.order.job
     verified = verify_order(deps, context.order, now=context.verified.at)
     if isinstance(verified, Rejection):
-        return EndReason(f"its order does not hold any more: {verified}")
+        return EndReason(f"its order is no longer valid: {verified}")
     resource = deps.config.current().catalog.resources.get(access.resource)
     if resource is None or access.action not in resource.actions:
         return EndReason(f"the catalog does not offer {access.action} on {access.resource} any more")
@@ -193,26 +182,21 @@ def reason_to_end(
     if (decision.outcome, decision.tier, decision.policies) != (last.decision.outcome, last.decision.tier, last.decision.policies):
         request, about, now = credential.request_id, f"renewal-{last.changes + 1}", deps.now()
         changed = (access_decided_event(job, request, decision, basis.digest, facts=facts, phase="renewal", at=now, about=about),)
-    if rejection := _why_not_renewable(context, basis, decision):
-        return EndReason(rejection.message, changed)
+    policies, why = ", ".join(decision.policies), ""
+    if decision.outcome == "denied":
+        why = f"policy denies it now ({policies})"
+    elif decision.tier > basis.tier:
+        why = f"policy asks for tier {decision.tier} now ({policies}), and it was issued at tier {basis.tier}"
+    elif basis.ladder and (withdrawers := approval_withdrawers(deps.store.ledger, basis.ladder.request)):
+        why = f"its approval was taken back by {', '.join(withdrawers)}"
+    elif decision.tier and (rejection := why_not_approved(context, basis)):
+        why = rejection.message
+    if why:
+        return EndReason(why, changed)
     if changed:
         deps.store.ledger.append(changed)
         recorded[credential.id] = RecordedDecision(decision, last.changes + 1)
     return None
-
-
-def _why_not_renewable(context: IssueContext, basis: IssueBasis, decision: Decision) -> Rejection | None:
-    if decision.outcome == "denied":
-        return Rejection("policy_denies", f"policy denies it now ({', '.join(decision.policies)})")
-    if decision.tier > basis.tier:
-        rules = ", ".join(decision.policies)
-        message = f"policy asks for tier {decision.tier} now ({rules}), and it was issued at tier {basis.tier}"
-        return Rejection("needs_higher_tier", message)
-    if basis.ladder is None:
-        return None
-    if withdrawers := approval_withdrawers(context.deps.store.ledger, basis.ladder.request):
-        return Rejection("approval_withdrawn", f"its approval was taken back by {', '.join(withdrawers)}")
-    return why_not_approved(context, basis) if decision.tier else None
 
 
 def why_not_approved(context: IssueContext, basis: IssueBasis) -> Rejection | None:
@@ -221,7 +205,7 @@ def why_not_approved(context: IssueContext, basis: IssueBasis) -> Rejection | No
     if ladder is None:
         return None
     unanswered, answers = ladder.model_copy(update={"answers": ()}), [answer.signed for answer in ladder.answers]
-    left, rejections = build_approval_verifier(context.deps, now=basis.at).recount_answers(context.job, unanswered, answers)
+    left, rejections = build_approval_verifier(context.deps, now=basis.at).recount_answers(context.order.job, unanswered, answers)
     if left.verdict(context.deps.config.current().tiers) == "approved":
         return None
     lost = "; ".join(f"{ladder.answers[number - 1].name}: {rejection}" for number, rejection in rejections)

@@ -1,4 +1,4 @@
-"""What a session remembers of its job: runtime requests, grants, and the credentials it holds. Evaluates no policy, issues nothing.
+"""What a session remembers of its job: runtime requests, grants, tool bounds, and the credentials it holds. Evaluates no policy, issues nothing.
 
 Not thread-safe: call with the issuer's lock held.
 """
@@ -17,16 +17,19 @@ from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.credentials import CredentialHandle, HeldAccess
 from justenough.domain.jobs.resource_limits import MAX_APPROVAL_REQUESTS_PER_JOB
 from justenough.domain.jobs.spec import Access
-from justenough.domain.jobs.states import RequestState, Sensitivity
-from justenough.domain.tools.call import call_of
+from justenough.domain.jobs.states import Action, RequestState, Sensitivity
+from justenough.domain.jobs.tool_bounds import APPROVAL, ORDER, BoundedTools
+from justenough.domain.tools.call import ToolCall, call_of, tool_only_items, with_bounds
 from justenough.services.dependencies import Deps
-from justenough.services.inherited_limits import why_exceeds_ancestors
+from justenough.services.inherited_limits import ancestor_access_items, why_exceeds_ancestors
 from justenough.services.verify_order import VerifiedOrder
 
 MAX_REQUESTS = 1_000
 """Runtime requests of one job. Access under a grant that it already has is not a request."""
 MAX_WAITING_REQUESTS = 20
 """Requests of one job that wait for people at once. Each call of a tool may be one, and people read them all."""
+
+PARENT_JOB = "the job that launched this one"
 
 
 @dataclass(slots=True)
@@ -62,17 +65,13 @@ class JobGrants:
         self._deps = deps
         self._job = job
         self._grants: list[AccessGrant] = []
-        self._ever_granted: set[str] = set()
+        self.ever_granted: set[str] = set()
         """Ids of requests that became a grant. When that grant is over, the request grants nothing again."""
 
     def add(self, grant: AccessGrant) -> None:
         """Add a grant that may be used again."""
         self._grants.append(grant)
-        self._ever_granted.add(request_id(self._job, grant.number))
-
-    def was_granted(self, request: str) -> bool:
-        """Whether a request ever became a grant."""
-        return request in self._ever_granted
+        self.ever_granted.add(request_id(self._job, grant.number))
 
     def through_tools(self, access: Access) -> AccessGrant | None:
         """Return the usable grant for this access through tools, or None."""
@@ -82,26 +81,25 @@ class JobGrants:
     def find_covering(self, access: Access) -> Iterator[AccessGrant]:
         """Yield the usable grants that cover this access."""
         self._grants = [grant for grant in self._grants if self._is_usable(grant)]
-        return (grant for grant in self._grants if self._covers(grant, access))
+        call, action = call_of(access), self._deps.config.current().catalog.action(access.resource, access.action)
+        for grant in self._grants:
+            # People approved one call of a tool with its arguments. It was made, and nothing else was approved.
+            used_up = call_of(grant.access) is not None and grant.basis.ladder is not None
+            # Under a Vault control group people authorize one issue, so it cannot be used again.
+            if used_up or not _is_same_access(grant.access, access) or (action and action.locked):
+                continue
+            tools = grant.access.tools or {}
+            if grant.through_tools and (
+                call is None or call.tool not in tools or any(tools[call.tool].problems(call.arguments, made=grant.made[call.tool]))
+            ):
+                continue
+            yield grant
 
     def _is_usable(self, grant: AccessGrant) -> bool:
         """Whether a grant has time left and its approval was not withdrawn."""
         if grant.seconds_left(ticks=self._deps.ticks()) < 1:
             return False
         return grant.basis.ladder is None or not is_withdrawn(self._deps, grant.basis.ladder.request)
-
-    def _covers(self, grant: AccessGrant, access: Access) -> bool:
-        """Whether a grant is for this access and can be used more than once."""
-        if call_of(grant.access) and grant.basis.ladder:
-            # People approved one call of a tool with its arguments. It was made, and nothing else was approved.
-            return False
-        if grant.through_tools:
-            call, tools = call_of(access), grant.access.tools or {}
-            if call is None or call.tool not in tools or any(tools[call.tool].problems(call.arguments, made=grant.made[call.tool])):
-                return False
-        action = self._deps.config.current().catalog.action(access.resource, access.action)
-        # Under a Vault control group people authorize one issue, so it cannot be used again.
-        return _is_same_access(grant.access, access) and not (action and action.locked)
 
 
 def _is_same_access(access: Access, other: Access) -> bool:
@@ -180,12 +178,8 @@ class HeldCredentials:
         """What the job holds and has touched."""
         self._alive: dict[str, CredentialHandle] = {}
         self._bases: dict[str, IssueBasis] = {}
-        self._spaces: set[tuple[str, str]] = set()
-
-    @property
-    def spaces(self) -> frozenset[tuple[str, str]]:
+        self.spaces: frozenset[tuple[str, str]] = frozenset()
         """Resource and action of every issue that was meant to give the job a space, even if it failed: a space outlives its credential."""
-        return frozenset(self._spaces)
 
     @property
     def alive(self) -> tuple[CredentialHandle, ...]:
@@ -195,10 +189,6 @@ class HeldCredentials:
     def basis(self, credential: CredentialHandle) -> IssueBasis:
         """Return the basis that a live credential was issued on."""
         return self._bases[credential.id]
-
-    def note_space(self, access: Access) -> None:
-        """Note, before the issue, that it is meant to give the job a space."""
-        self._spaces.add((access.resource, access.action.value))
 
     def add(self, credential: CredentialHandle, basis: IssueBasis) -> None:
         """Add a credential that Vault issued, even if the job never gets it."""
@@ -215,3 +205,41 @@ class HeldCredentials:
         self._bases.pop(credential.id, None)
         if not any((other.resource, other.action) == (credential.resource, credential.action) for other in self._alive.values()):
             self.held = self.held.with_ended(credential.resource, credential.action)
+
+
+class ToolBounds:
+    """The tool bounds of one job. Once approvers narrow an item of its order, the item stays narrowed, even after its grant ends."""
+
+    def __init__(self, deps: Deps, verified: VerifiedOrder) -> None:
+        self._deps = deps
+        self._verified = verified
+        self._spec = verified.spec
+
+    def narrow(self, access: Access, tools: BoundedTools) -> None:
+        """Narrow an item of the order to the tools that were granted of it. Call with the issuer's lock held."""
+        same = (access.resource, access.action, access.tools)
+        items = (
+            item.model_copy(update={"tools": tools}) if (item.resource, item.action, item.tools) == same else item
+            for item in self._spec.access
+        )
+        self._spec = self._spec.model_copy(update={"access": tuple(items)})
+
+    def order_items(self, resource: str, action: Action) -> tuple[Access, ...]:
+        """Return the order's items, as narrowed, for an action that is available through tools only; empty if it is available without."""
+        return tool_only_items(self._spec, resource, action)
+
+    def lets_through(self, tool: str, resource: str, action: Action) -> bool:
+        """Whether the order allows a tool at all."""
+        items = self.order_items(resource, action)
+        return not items or any(tool in (item.tools or {}) for item in items)
+
+    def bound_call(self, call: ToolCall, resource: str, action: Action, *, made: int) -> ToolCall:
+        """Return a call with the bounds that it stays within. Blocking. Raises OutOfBounds if it does not."""
+        own = self.order_items(resource, action)
+        by = ORDER if own == tool_only_items(self._verified.spec, resource, action) else APPROVAL
+        call = with_bounds(call, own, calls_made=made, by=by)
+        for items in ancestor_access_items(self._deps, resource, action, self._verified.statement):
+            above = with_bounds(call, items, calls_made=made, by=PARENT_JOB).within
+            # Both allow this very call, so their intersection is not empty.
+            call = call.model_copy(update={"within": above.intersect(call.within) if above and call.within else above})
+        return call

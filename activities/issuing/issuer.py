@@ -1,4 +1,4 @@
-"""Issues a job's credentials. Everything is verified again here, right before each issue, whatever the workflow said.
+"""Issues a job's credentials. Everything is verified again here, right before each issue; the workflow is not trusted.
 
 One lock per job; what the job holds is this session's own record. Access that a running job requests beyond its start is a request of its own: if
 policy allows it, it is granted at once; else it waits for people, whom the workflow asks. Blocking: runs in threads.
@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from activities.issuing.authorization import IssueContext, RecordedDecision, authorize, reason_to_end, why_not_approved
-from activities.issuing.grants import AccessGrant, HeldCredentials, JobGrants, RuntimeRequests, is_withdrawn
+from activities.issuing.grants import AccessGrant, HeldCredentials, JobGrants, RuntimeRequests, ToolBounds, is_withdrawn
 from activities.issuing.results import (
     AccessDenied,
     EndReason,
@@ -24,15 +24,14 @@ from activities.issuing.results import (
     issued_event,
     record_refusal,
 )
-from activities.issuing.tool_bounds import ToolBounds
-from activities.issuing.vault_issuer import VaultIssuer, build_credential
+from activities.issuing.vault_issuer import VaultIssuer
 from activities.revocation import revoke
 from justenough.adapters.vault import pki
 from justenough.domain.approvals.ladder import ApprovalAnswer
 from justenough.domain.catalog.loader import ActionDef
 from justenough.domain.contracts.workflow_messages import GrantedRequest, JobInput
-from justenough.domain.core.ids import request_id, request_number_of
-from justenough.domain.jobs.credentials import CredentialHandle, HeldAccess
+from justenough.domain.core.ids import credential_id, request_id, request_number_of
+from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import RequestState, Revocable
 from justenough.domain.policy.cedar_request import Phase
@@ -60,7 +59,8 @@ class Issuer:
         self._verified = verified
         self._history = history
         self._lock = threading.Lock()
-        self._holdings = HeldCredentials()
+        self.holdings = HeldCredentials()
+        """The credentials that Vault issued, recorded or not. Other classes only read it."""
         self._context = IssueContext(deps, order, verified)
         self._recorded_decisions: dict[str, RecordedDecision] = {}
         self._vault_issuer = VaultIssuer(deps, order.job, verified, owner=owner)
@@ -70,24 +70,9 @@ class Issuer:
         """The bounds of each tool that the job calls."""
 
     @property
-    def held_access(self) -> HeldAccess:
-        """What the job holds and has touched."""
-        return self._holdings.held
-
-    @property
-    def live_credentials(self) -> tuple[CredentialHandle, ...]:
-        """Every credential that Vault issued, recorded or not, and that is not known to be dead."""
-        return self._holdings.alive
-
-    @property
     def settled(self) -> bool:
         """Whether Vault has answered every issue: then nothing can land after the revocation."""
         return self._vault_issuer.settled
-
-    @property
-    def spaces(self) -> frozenset[tuple[str, str]]:
-        """Resource and action of every issue that was meant to give the job a space, even if it failed: a space outlives its credential."""
-        return self._holdings.spaces
 
     def issue(self, granted: GrantedRequest) -> IssuedCredential:
         """Verify, decide, record, issue and record a request of the order. Raises IssueRefused, AccessClosed, or RetryLater.
@@ -131,31 +116,31 @@ class Issuer:
             return self._request(access, waited_for, self._allow_tools)
 
     def _require_free_place(self) -> None:
-        if len(self._holdings.alive) >= MAX_LIVE_CREDENTIALS:
+        if len(self.holdings.alive) >= MAX_LIVE_CREDENTIALS:
             raise IssueRefused(f"the job holds {MAX_LIVE_CREDENTIALS} credentials: give some back first")
 
     def _request(self, access: Access, waited_for: str, grant: Grant[T]) -> T | PendingApproval:
         """Grant a request that waits for people already, if they have approved it by now; else make a new request."""
         for request, waiting in self._requests.waiting.items():
-            if _is_same_request(waiting, access):
+            if _request_key(waiting) == _request_key(access):
                 return self._grant_if_approved(request, waiting, grant)
-        if waited_for and not self._grants.was_granted(waited_for):
+        if waited_for and waited_for not in self._grants.ever_granted:
             return self._grant_if_approved(waited_for, access, grant)
         return self._make_request(access, grant)
 
     def forget(self, credential: CredentialHandle) -> None:
         """Remove a credential that was seen dead while the job goes on; its resource stays touched."""
         with self._lock:
-            self._holdings.forget(credential)
+            self.holdings.forget(credential)
 
     def others_beside(self, credential: CredentialHandle) -> tuple[CredentialHandle, ...]:
-        """Return the credentials that the job holds beside this one."""
-        return tuple(other for other in self.live_credentials if other.id != credential.id)
+        """Return the other credentials of the job."""
+        return tuple(other for other in self.holdings.alive if other.id != credential.id)
 
     def reason_to_end(self, item: IssuedCredential) -> EndReason | None:
         """Return why a credential may not be kept, or None if it may. Called before each renewal. Raises RetryLater if a server is away."""
         with self._lock:
-            basis, held = self._holdings.basis(item.credential), self.held_access
+            basis, held = self.holdings.basis(item.credential), self.holdings.held
         # Not under the lock: it adds nothing to what is held, and a server that hangs must not block what the job requests meanwhile.
         return reason_to_end(self._context, item.credential, item.access, basis, held=held, recorded=self._recorded_decisions)
 
@@ -171,7 +156,7 @@ class Issuer:
             # What an ancestor has lost is lost to this job too. The new request will say why.
             return None
         decision, facts = evaluate_request(
-            self._deps, job, self._verified, access, held=self.held_access, phase="runtime", break_glass=grant.basis.broke_glass
+            self._deps, job, self._verified, access, held=self.holdings.held, phase="runtime", break_glass=grant.basis.broke_glass
         )
         if decision.outcome == "denied":
             about = f"runtime-{grant.issued + 1}"
@@ -183,7 +168,7 @@ class Issuer:
         if decision.tier > grant.basis.tier or (decision.tier and why_not_approved(self._context, grant.basis)):
             return None
         with record_refusal(self._deps, self._order.job, request, grant.issued + 1):
-            # If nobody could tell that a credential was issued should this process die with the answer, its intent is recorded first.
+            # If this process dies before it records the credential, a search must find it. If its target cannot be searched, record the intent first.
             ends = self._action_def(access).revocable is not Revocable.NEVER
             if ends and not self._deps.targets.is_searchable(access.resource, access.action):
                 about = f"issue-{grant.issued + 1}"
@@ -197,7 +182,7 @@ class Issuer:
         job, number = self._order.job, self._requests.number(access)
         request = request_id(job, number)
         self._requests.require_possible(access)
-        decision, facts = evaluate_request(self._deps, job, self._verified, access, held=self.held_access, phase="runtime")
+        decision, facts = evaluate_request(self._deps, job, self._verified, access, held=self.holdings.held, phase="runtime")
         if decision.outcome == "needs_approval":
             self._requests.require_room()
         digest = compute_request_digest(self._deps, self._verified, access, bundle=self._order.bundle, tier=decision.tier)
@@ -240,7 +225,7 @@ class Issuer:
     def _issue_first(self, granted: GrantedRequest, access: Access, phase: Phase, history: JobHistory) -> IssuedCredential:
         """Issue the first credential of a granted request."""
         with record_refusal(self._deps, self._order.job, request_id(self._order.job, granted.number), 1):
-            access, basis = authorize(self._context, granted, access, held=self.held_access, phase=phase, history=history)
+            access, basis = authorize(self._context, granted, access, held=self.holdings.held, phase=phase, history=history)
             grant = AccessGrant(granted.number, access, basis)
             issued = self._issue(grant, access)
             self._grants.add(grant)
@@ -249,7 +234,7 @@ class Issuer:
     def _allow_tools(self, granted: GrantedRequest, access: Access, phase: Phase, history: JobHistory) -> ToolAccess:
         """Grant access through tools: each call of them is issued a credential of its own."""
         with record_refusal(self._deps, self._order.job, request_id(self._order.job, granted.number), 1):
-            allowed, basis = authorize(self._context, granted, access, held=self.held_access, phase=phase, history=history)
+            allowed, basis = authorize(self._context, granted, access, held=self.holdings.held, phase=phase, history=history)
             self._grants.add(AccessGrant(granted.number, allowed, basis))
             self.tool_bounds.narrow(access, allowed.tools or {})
             return ToolAccess(granted.id, allowed)
@@ -257,21 +242,32 @@ class Issuer:
     def _revoke_at_once(self, credential: CredentialHandle, why: str) -> None:
         """Revoke a credential that nobody may get. If that fails now, it ends with the job."""
         if revoke.end_one(self._deps, self._order.job, credential, self.others_beside(credential), by="session", why=why).confirmed:
-            self._holdings.forget(credential)
+            self.holdings.forget(credential)
 
     def _issue(self, grant: AccessGrant, access: Access) -> IssuedCredential:
         """Issue one credential under a grant. The grant's time begins with the first."""
         self._vault_issuer.open_prefix(access.ttl)
         job, deps, ttl, action = self._order.job, self._deps, access.ttl, self._action_def(access)
         if action.space:
-            self._holdings.note_space(access)
+            self.holdings.spaces |= {(access.resource, access.action.value)}
         accessor, issued = self._vault_issuer.issue(grant, access, action)
         now, ends = deps.now(), deps.ticks() + ttl
         grant.ends = ends if grant.ends is None else grant.ends
         grant.issued += 1
         grant.made.update([call.tool] if (call := call_of(access)) else [])
-        credential = build_credential(job, grant, access, action, issued, accessor=accessor, now=now)
-        self._holdings.add(credential, grant.basis)
+        credential = CredentialHandle(
+            id=credential_id(job, grant.number, grant.issued),
+            request_id=request_id(job, grant.number),
+            resource=access.resource,
+            action=access.action,
+            lease_id=issued.lease_id,
+            accessor=accessor,
+            issued_at=now,
+            expires_at=pki.ends_at(action, issued) or now + timedelta(seconds=ttl),
+            revocable=action.revocable,
+            certificate=pki.certificate_path(action, issued),
+        )
+        self.holdings.add(credential, grant.basis)
         # Record how to revoke it before anyone can use it.
         deps.store.ledger.append([issued_event(job, credential)])
         if why := pki.why_unfit(action, issued, grant_ends=now + timedelta(seconds=ttl)):
@@ -281,9 +277,9 @@ class Issuer:
         # A certificate carries its own end: nothing can renew it.
         lease_seconds = None if pki.ends_at(action, issued) else self._vault_issuer.shorten_lease(issued, ttl)
         resource = deps.config.current().catalog.resources[access.resource]
-        self._holdings.touch(credential, resource.sensitivity)
-        # Whoever withdraws an approval records that first and looks for credentials then; here it is the other way round, so that one of the
-        # two finds the other.
+        self.holdings.touch(credential, resource.sensitivity)
+        # A withdrawal is recorded before its credentials are looked up; here the credential is recorded before the withdrawal is looked up. So
+        # one of the two finds the other.
         if grant.basis.ladder and is_withdrawn(deps, credential.request_id):
             self._revoke_at_once(credential, "its approval was taken back")
             raise NotPermitted(f"{access.action} on {access.resource}: the request is withdrawn")
@@ -293,11 +289,7 @@ class Issuer:
         return self._deps.config.current().catalog.resources[access.resource].actions[access.action]
 
 
-def _is_same_request(access: Access, other: Access) -> bool:
-    """Whether two requests are the same, as people were shown them: calls are compared by digest, because to Python True is 1."""
-    if (access.resource, access.action, access.tools) != (other.resource, other.action, other.tools):
-        return False
-    call, other_call = call_of(access), call_of(other)
-    if call is None or other_call is None:
-        return call is other_call
-    return (call.tool, call.digest, call.within) == (other_call.tool, other_call.digest, other_call.within)
+def _request_key(access: Access) -> tuple[object, ...]:
+    """Return what people are shown of a request. A call is identified by its digest, because to Python True equals 1."""
+    call = call_of(access)
+    return access.resource, access.action, access.tools, call and (call.tool, call.digest, call.within)

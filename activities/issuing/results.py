@@ -23,7 +23,7 @@ class IssueRefused(GiveUp):
     """A credential was not issued; the message says which rule, signature or server refused it."""
 
     REASON_NAME: Final = "NotIssued"
-    """The name that a job's reason gives this error. It stands in ledgers and reports: never change it."""
+    """This error's name in a job's reason. Ledgers and reports contain it: never change it."""
 
 
 class NotPermitted(IssueRefused):
@@ -129,7 +129,7 @@ def issued_event(job: str, credential: CredentialHandle) -> Event:
 
 @contextmanager
 def record_refusal(deps: Deps, job: str, request: str, nth: int) -> Iterator[None]:
-    """Record a refusal that the block raises: a decision to issue with no event after it would look like a credential that nobody learned of."""
+    """Record a refusal that the block raises: otherwise the recorded decision would look like a credential that was issued but not recorded."""
     try:
         yield
     except (IssueRefused, AccessClosed) as error:

@@ -1,34 +1,29 @@
-"""Draws from Vault what a grant needs: the job's prefix, a token, a credential, a lease that ends with the grant. Decides and records nothing.
+"""Requests from Vault what a grant needs: the job's prefix, a token, a credential, a lease that ends with the grant. Makes no decisions.
 
 Blocking: runs in threads, with the issuer's lock held.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-
 import structlog
 
 from activities.issuing.grants import AccessGrant
 from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssueRefused
-from justenough.adapters.vault import IssuedSecret, JobToken, VaultDenied, VaultRefused, control_groups, pki
+from justenough.adapters.vault import IssuedSecret, VaultDenied, VaultRefused, control_groups
 from justenough.domain.catalog.loader import ActionDef, ResolvedIssue, resolve_issue, scope_alias
 from justenough.domain.core.errors import GiveUp, JustEnoughError
-from justenough.domain.core.ids import credential_id, request_id
-from justenough.domain.jobs.credentials import CredentialHandle
+from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.spec import Access
 from justenough.services.dependencies import Deps
 from justenough.services.verify_order import VerifiedOrder
 
 HARD_END_MARGIN_S = 60
-"""Seconds by which Vault's own hard end of a job's tokens lies after the longest grant."""
-
-
+"""Seconds from the end of the longest grant to the hard limit that Vault sets for the job's tokens."""
 log = structlog.get_logger()
 
 
 class VaultIssuer:
-    """Draws one job's credentials from Vault."""
+    """Requests one job's credentials from Vault."""
 
     def __init__(self, deps: Deps, job: str, verified: VerifiedOrder, *, owner: str) -> None:
         self._deps = deps
@@ -61,14 +56,29 @@ class VaultIssuer:
             raise AccessClosed(ACCESS_CLOSED)
 
     def issue(self, grant: AccessGrant, access: Access, action: ActionDef) -> tuple[str, IssuedSecret]:
-        """Issue under a grant; return the accessor of the job's token, and what Vault issued. Raises IssueRefused, AccessClosed, RetryLater."""
+        """Issue with the grant's token, or through its control group; return the token's accessor and what Vault issued.
+
+        Raises IssueRefused, AccessClosed, RetryLater.
+        """
+        scope, request = self._verified.spec.data_scope, request_id(self._job, grant.number)
+        what = resolve_issue(action, scope, issue_values={"job": self._job, "ttl": str(access.ttl)})
+        alias, failed = scope_alias(action, scope), f"Vault gives no token under {action.policy}"
         try:
-            return self._issue_under(grant, action, access.ttl)
+            if not action.locked and grant.token is None:
+                grant.token = self._deps.vault.create_token(self._job, policy=action.policy, alias=alias, ttl=access.ttl)
+            failed = f"{access.action} on {access.resource}"
+            if grant.token is None:
+                return redeem_control_group(self._deps, request, what)
+            return grant.token.accessor, self._deps.vault.issue(grant.token, what)
         except (VaultDenied, VaultRefused) as error:
             if self.is_closed():
                 # Its token was revoked meanwhile: nothing is wrong with the request.
                 raise AccessClosed(f"{ACCESS_CLOSED} ({error})") from error
-            raise IssueRefused(f"{access.action} on {access.resource}: {error}") from error
+            raise IssueRefused(f"{failed}: {error}") from error
+        except BaseException:
+            # Vault may still answer a call that we no longer wait for: only a later check can tell.
+            self.settled = False
+            raise
 
     def shorten_lease(self, issued: IssuedSecret, ttl: int) -> int | None:
         """Shorten a lease that its engine made longer than the grant; return the seconds that it lives.
@@ -80,68 +90,22 @@ class VaultIssuer:
         try:
             return self._deps.vault.renew_lease(issued.lease_id, ttl)
         except GiveUp as error:
-            # An engine's leases may not be renewable. The author of its role chose how long they live.
+            # The engine's leases may not be renewable. Then its role's ttl decides how long they live.
             log.warning("lease outlives its grant", job=self._job, lease_seconds=issued.ttl, error=str(error))
             return issued.ttl
         except BaseException:
             self.settled = False
             raise
 
-    def _issue_under(self, grant: AccessGrant, action: ActionDef, ttl: int) -> tuple[str, IssuedSecret]:
-        """Issue with the grant's token, or through its control group. Raises VaultDenied, VaultRefused beside what `issue` raises."""
-        scope = self._verified.spec.data_scope
-        what = resolve_issue(action, scope, issue_values={"job": self._job, "ttl": str(ttl)})
-        if not action.locked and grant.token is None:
-            grant.token = self._create_token(action.policy, scope_alias(action, scope), ttl)
-        try:
-            if grant.token is None:
-                return redeem_control_group(self._deps, request_id(self._job, grant.number), what)
-            return grant.token.accessor, self._deps.vault.issue(grant.token, what)
-        except (VaultDenied, VaultRefused):
-            raise
-        except BaseException:
-            # Vault may still answer a call that we no longer wait for: only a later check can tell.
-            self.settled = False
-            raise
-
-    def _create_token(self, policy: str, alias: str | None, ttl: int) -> JobToken:
-        try:
-            return self._deps.vault.create_token(self._job, policy=policy, alias=alias, ttl=ttl)
-        except (VaultDenied, VaultRefused) as error:
-            if self.is_closed():
-                raise AccessClosed(f"{ACCESS_CLOSED} ({error})") from error
-            raise IssueRefused(f"Vault gives no token under {policy}: {error}") from error
-        except BaseException:
-            self.settled = False
-            raise
-
-
-def build_credential(
-    job: str, grant: AccessGrant, access: Access, action: ActionDef, issued: IssuedSecret, *, accessor: str, now: datetime
-) -> CredentialHandle:
-    """Return the handle of the latest credential that Vault issued under a grant."""
-    return CredentialHandle(
-        id=credential_id(job, grant.number, grant.issued),
-        request_id=request_id(job, grant.number),
-        resource=access.resource,
-        action=access.action,
-        lease_id=issued.lease_id,
-        accessor=accessor,
-        issued_at=now,
-        expires_at=pki.ends_at(action, issued) or now + timedelta(seconds=access.ttl),
-        revocable=action.revocable,
-        certificate=pki.certificate_path(action, issued),
-    )
-
 
 def redeem_control_group(deps: Deps, request: str, what: ResolvedIssue) -> tuple[str, IssuedSecret]:
     """Unwrap an authorized request; return the accessor of its token, and what Vault issued. Raises VaultRefused if it is not authorized, or used."""
-    kept = deps.store.wrapped_tokens.get(request)
-    state = control_groups.read_state(deps.vault, kept.accessor) if kept else None
+    stored = deps.store.wrapped_tokens.get(request)
+    state = control_groups.read_state(deps.vault, stored.accessor) if stored else None
     if state is None:
-        raise VaultRefused(f"{what.path}: Vault holds no wrapping token for this request (any more)")
+        raise VaultRefused(f"{what.path}: Vault has no wrapping token for this request (any more)")
     if not state.is_for(what):
-        raise VaultRefused(f"{what.path}: the wrapping token in Vault is for something else than this request")
+        raise VaultRefused(f"{what.path}: the wrapping token in Vault is for a different request")
     if not state.approved:
         raise VaultRefused(f"{what.path}: Vault's control group needs more authorizations than it has ({len(state.authorized)})")
     # Unwrapping twice would issue twice: taking the token deletes it, so only one caller gets it.

@@ -1,1 +1,1 @@
-"""The job's process: sandbox, user, limits, output."""
+"""A job's process: sandbox, user, limits, output."""

@@ -1,4 +1,4 @@
-"""Unpacks bundles into a content-addressed folder of the worker's, read-only for jobs. What an archive may hold: justenough.domain.jobs.bundle."""
+"""Unpacks bundles into content-addressed folders, read-only for jobs. The archive's format is in justenough.domain.jobs.bundle."""
 
 from __future__ import annotations
 
@@ -13,59 +13,51 @@ from justenough.domain.jobs import bundle
 
 
 def ensure_unpacked(home: Path, digest: str, content: bytes) -> Path:
-    """Return the folder `<home>/run/bundles/<hex>` with exactly this archive's files; unpack them if it does not have them.
+    """Return the folder `<home>/run/bundles/<hex>` with exactly this archive's files; unpack them unless they are there.
 
-    Blocks (files of up to 64 MB). Raises InvalidInput if the content does not match the digest or is no valid archive.
+    Blocks (files of up to 64 MB). Raises InvalidInput if the content does not match the digest or is not a valid archive.
     """
     if bundle.bundle_digest(content) != digest:
         raise InvalidInput("bundle", (Problem("", f"its content is not {digest}"),))
     folder = home.absolute() / "run" / "bundles" / digest.removeprefix("sha256:")
-    if not _holds_exactly(folder, content):
-        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with folder.parent.with_name(f"{folder.parent.name}.lock").open("w") as lock:
-            # No other session on this machine may change the folder meanwhile.
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            # Another session may have been quicker. Its folder is as good, and a job may be running from it.
-            if not _holds_exactly(folder, content):
-                _replace_folder(folder, content)
+    if _holds_exactly(folder, content):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with folder.parent.with_name(f"{folder.parent.name}.lock").open("w") as lock:
+        # No other session on this machine may change the folder meanwhile.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Another session may have unpacked it first. Keep its folder: a job may be running from it.
+        if _holds_exactly(folder, content):
+            return folder
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name[:8]}-", dir=folder.parent))
+        try:
+            fresh = aside / "fresh"
+            fresh.mkdir()
+            unpack(content, fresh)
+            with contextlib.suppress(FileNotFoundError):
+                folder.rename(aside / "stale")
+            fresh.rename(folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
     return folder
 
 
 def unpack(content: bytes, into: Path) -> None:
-    """Write an archive's files into an empty folder: 0644 or 0755, owned by the worker. Raises InvalidInput, leaving a part."""
+    """Write an archive's files into an empty folder: 0644 or 0755, owned by the worker. Raises InvalidInput after a partial write."""
     into.chmod(0o755)
     for path, data, executable in bundle.read_entries(content):
-        target = into / path
-        _make_folders(target if data is None else target.parent, into)
+        for folder in (*reversed(path.parents), *(() if data is not None else (path,))):
+            if not (into / folder).exists():
+                (into / folder).mkdir()
+                # Whatever the worker's umask is, the job's user must be able to read it.
+                (into / folder).chmod(0o755)
         if data is not None:
-            target.write_bytes(data)
-            target.chmod(0o755 if executable else 0o644)
-
-
-def _make_folders(folder: Path, within: Path) -> None:
-    if folder != within and not folder.exists():
-        _make_folders(folder.parent, within)
-        folder.mkdir()
-        # Whatever the worker's umask: the job's user has to read it.
-        folder.chmod(0o755)
-
-
-def _replace_folder(folder: Path, content: bytes) -> None:
-    """Put the whole folder in place at once, and delete what was there before."""
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name[:8]}-", dir=folder.parent))
-    try:
-        fresh = aside / "fresh"
-        fresh.mkdir()
-        unpack(content, fresh)
-        with contextlib.suppress(FileNotFoundError):
-            folder.rename(aside / "stale")
-        fresh.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+            (into / path).write_bytes(data)
+            (into / path).chmod(0o755 if executable else 0o644)
 
 
 def _holds_exactly(folder: Path, content: bytes) -> bool:
-    """Whether a folder is exactly what an archive holds: each file's bytes and mode, and nothing more."""
+    """Whether a folder has exactly the archive's files, with their bytes and modes, and nothing else."""
     expected: set[Path] = set()
     for path, data, executable in bundle.read_entries(content):
         target = folder / path

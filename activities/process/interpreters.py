@@ -1,8 +1,9 @@
-"""Finds the Python that a job runs with, and the folders it needs. Reads files only: nothing that a job chose runs outside its sandbox."""
+"""Finds the Python that a job runs with and the folders it needs. Only reads files: nothing that a job chose runs outside its sandbox."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,12 +18,12 @@ PYTHON_NAMES = ("python3", "python")
 
 
 class InterpreterRefused(GiveUp):
-    """The Python does not exist, or a job may not use it; the message says which and why."""
+    """The Python does not exist, or a job may not use it. The message says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """A Python for jobs: what `python` and `python3` stand for."""
+    """A Python for jobs: what `python` and `python3` mean."""
 
     path: Path
     prefixes: tuple[Path, ...]
@@ -30,34 +31,43 @@ class Interpreter:
 
 
 def find_interpreter(settings: Settings, python: str | None) -> Interpreter:
-    """Return the Python at `python`, else the first in settings.job_path, else the system's; raise InterpreterRefused."""
-    path = Path(python) if python else _first_on_path(settings.job_path)
+    """Return the Python at `python`, else the first in settings.job_path, else the system's. Raises InterpreterRefused."""
+    if not python:
+        folders = [*filter(None, settings.job_path.split(os.pathsep)), "/usr/bin", "/usr/local/bin"]
+        candidates = (shutil.which(name, path=str(Path(folder).absolute())) for folder in folders for name in PYTHON_NAMES)
+        python = next(filter(None, candidates), None)
+        if python is None:
+            raise InterpreterRefused(f"no python3 in {', '.join(folders)}; set JUSTENOUGH_JOB_PATH to a folder that has one")
+    path = Path(python)
     if not (path.is_absolute() and path.is_file() and os.access(path, os.X_OK)):
-        raise InterpreterRefused(f"{path}: no Python is there; let run.python name one that the worker's machine has, or leave it out")
+        raise InterpreterRefused(f"{path}: there is no Python; set run.python to one on the worker's machine, or leave it out")
     prefixes = tuple(dict.fromkeys(_prefixes(path)))
+    # A Python in the worker's own prefix reads the worker's packages: always in a venv, otherwise if the version is the same.
+    same_version = path.resolve().name == f"python{sys.version_info.major}.{sys.version_info.minor}"
     for prefix in prefixes:
-        _refuse_foreign(path, prefix, settings)
+        if not _is_venv(prefix) and not any(prefix.glob("lib*/python3*/os.py")):
+            raise InterpreterRefused(f"{path}: {prefix} is not the folder of a Python")
+        if settings.home.resolve().is_relative_to(prefix.resolve()) and prefix != SYSTEM_PREFIX:
+            raise InterpreterRefused(f"{path}: {prefix} contains the worker's own data")
+        shares_packages = _is_venv(prefix) or (prefix == path.parent.parent and same_version)
+        if prefix.resolve() == Path(sys.prefix).resolve() and shares_packages:
+            message = "a job never runs in the worker's environment; give it its own (JUSTENOUGH_JOB_PATH, run.python)"
+            raise InterpreterRefused(f"{path}: {message}")
     venv = _is_venv(path.parent.parent)
     return Interpreter(path if venv else path.resolve(), tuple(prefix for prefix in prefixes if not prefix.is_relative_to(SYSTEM_PREFIX)))
 
 
-def _first_on_path(job_path: str) -> Path:
-    folders = [*filter(None, job_path.split(os.pathsep)), "/usr/bin", "/usr/local/bin"]
-    for folder in folders:
-        for name in PYTHON_NAMES:
-            path = Path(folder).absolute() / name
-            if path.is_file() and os.access(path, os.X_OK):
-                return path
-    raise InterpreterRefused(f"no python3 in {', '.join(folders)}; set JUSTENOUGH_JOB_PATH to a folder that has one")
-
-
 def _prefixes(path: Path) -> Iterator[Path]:
-    """Yield the environment, the installation it was made from, and each other name under which links reach that installation."""
-    if _is_venv(path.parent.parent):
-        yield path.parent.parent
-        home = _home_of(path.parent.parent)
-        yield home.parent
-        yield home.resolve().parent
+    """Yield the virtual environment, the installation it was made from, and each other path by which links reach that installation."""
+    venv = path.parent.parent
+    if _is_venv(venv):
+        yield venv
+        lines = (venv / "pyvenv.cfg").read_text("utf-8", "replace").splitlines()
+        home = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}.get("home", "")
+        if not home.startswith("/"):
+            raise InterpreterRefused(f"{venv}: its pyvenv.cfg names no home; make the environment again (python3 -m venv)")
+        yield Path(home).parent
+        yield Path(home).resolve().parent
     while path.is_symlink():
         path = path.parent / path.readlink()
         yield Path(os.path.normpath(path.parent.parent))
@@ -66,24 +76,3 @@ def _prefixes(path: Path) -> Iterator[Path]:
 
 def _is_venv(prefix: Path) -> bool:
     return (prefix / "pyvenv.cfg").is_file()
-
-
-def _home_of(venv: Path) -> Path:
-    lines = (venv / "pyvenv.cfg").read_text("utf-8", "replace").splitlines()
-    pairs = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
-    if not pairs.get("home", "").startswith("/"):
-        raise InterpreterRefused(f"{venv}: its pyvenv.cfg names no home; make the environment again (python3 -m venv)")
-    return Path(pairs["home"])
-
-
-def _refuse_foreign(path: Path, prefix: Path, settings: Settings) -> None:
-    """Raise InterpreterRefused if the folder would let a job read more than a Python, or share the worker's own packages."""
-    if not _is_venv(prefix) and not any(prefix.glob("lib*/python3*/os.py")):
-        raise InterpreterRefused(f"{path}: {prefix} is not the folder of a Python")
-    if settings.home.resolve().is_relative_to(prefix.resolve()) and prefix != SYSTEM_PREFIX:
-        raise InterpreterRefused(f"{path}: {prefix} holds the worker's own data")
-    # A Python in the worker's own prefix reads the worker's packages: a venv's does, a system's if its version is the same.
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    shares_packages = _is_venv(prefix) or (prefix == path.parent.parent and path.resolve().name == version)
-    if prefix.resolve() == Path(sys.prefix).resolve() and shares_packages:
-        raise InterpreterRefused(f"{path}: a job never runs in the worker's environment; give it its own (JUSTENOUGH_JOB_PATH, run.python)")

@@ -1,4 +1,4 @@
-"""Takes a job's output from its pipe to a sink: secrets out, in batches, bounded. Keeps reading whatever happens, so that no job blocks."""
+"""Copies a job's output from its pipe to a sink: redacted, in batches, bounded. Always reads on, so that the job never blocks on output."""
 
 from __future__ import annotations
 
@@ -14,33 +14,25 @@ from typing import Self
 from justenough.domain.core.redaction import Redactor
 
 MAX_BATCH_BYTES = 64 * 1024
-"""Bytes that go to the sink at once, at most."""
-
-
 FLUSH_INTERVAL_S = 0.5
-"""Seconds after which a line is in the sink, at the latest."""
-
-
+"""Seconds after which a line is in the sink at the latest."""
 MAX_OUTPUT_BYTES = 10 * 1024 * 1024
-"""Bytes that are kept of one job's output."""
-
-
+"""Bytes of one job's output that are stored; the rest is dropped."""
 LINGER_TIMEOUT_S = 2.0
-"""Seconds for which the output of a job that has ended is waited for, should somebody else hold its pipe."""
-
-
+"""Seconds to wait for the output of a job that has ended, in case another process still has its pipe open."""
+READER_LIMIT_BYTES = 64 * 1024
 Sink = Callable[[str], Awaitable[None]]
 
 
 @dataclass(slots=True, eq=False)
 class LogCapture:
-    """One job's output on its way. The sink is called with one text after another, never at the same time."""
+    """Copies one job's output. Calls the sink with one text at a time."""
 
     redactor: Redactor
     sink: Sink
     max_bytes: int = MAX_OUTPUT_BYTES
     bytes_seen: int = 0
-    """Bytes that the job printed, kept or not."""
+    """Bytes that the job printed, stored or not."""
     _reader: asyncio.StreamReader = field(init=False)
     _transport: asyncio.ReadTransport = field(init=False)
     _task: asyncio.Task[None] = field(init=False)
@@ -48,7 +40,7 @@ class LogCapture:
 
     @classmethod
     async def start(cls, output: int, redactor: Redactor, sink: Sink, *, max_bytes: int = MAX_OUTPUT_BYTES) -> Self:
-        """Begin to read a pipe's end, which is closed when it is read to its end."""
+        """Start to read from a pipe's end. The pipe is closed once it has been read completely."""
         capture = cls(redactor, sink, max_bytes)
         capture._reader, capture._transport = await open_pipe_reader(output)
         capture._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -56,7 +48,7 @@ class LogCapture:
         return capture
 
     async def finish(self, *, within: float = LINGER_TIMEOUT_S) -> None:
-        """Wait until everything is in the sink, cutting off after `within` seconds. Raises what the sink raised."""
+        """Wait up to `within` seconds until everything is in the sink, then stop. Raises what the sink raised."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
                 await asyncio.shield(self._task)
@@ -66,11 +58,16 @@ class LogCapture:
     async def _run(self) -> None:
         failed: Exception | None = None
         while batch := await self._batch():
-            text = self._redact(batch)
+            left = self.max_bytes - self.bytes_seen
+            self.bytes_seen += len(batch)
+            text = self._text(self.redactor.feed(batch[:left])) if left >= 0 else ""
+            if left >= 0 and self.bytes_seen > self.max_bytes:
+                # What the redactor holds back now may be the first half of a secret, so drop it.
+                text = f"{text}\n[more than {self.max_bytes:,} bytes of output: the rest is not kept]\n"
             try:
                 if text and failed is None:
                     await self.sink(text)
-            except Exception as error:  # noqa: BLE001 - whatever the sink has, the job must not block; raised below
+            except Exception as error:  # noqa: BLE001 - the job must not block because the sink failed; raised below
                 failed = error
         self._transport.close()
         if failed is not None:
@@ -80,7 +77,7 @@ class LogCapture:
             await self.sink(rest)
 
     async def _batch(self) -> bytes:
-        """Return what came within INTERVAL of its first byte, or nothing at the end."""
+        """Return what came within FLUSH_INTERVAL_S of the first byte; empty at the end."""
         parts = [await self._reader.read(MAX_BATCH_BYTES)]
         size = len(parts[0])
         with contextlib.suppress(TimeoutError):
@@ -90,27 +87,13 @@ class LogCapture:
                     size += len(parts[-1])
         return b"".join(parts)
 
-    def _redact(self, batch: bytes) -> str:
-        left = self.max_bytes - self.bytes_seen
-        self.bytes_seen += len(batch)
-        if left < 0:
-            return ""
-        text = self._text(self.redactor.feed(batch[:left]))
-        if self.bytes_seen <= self.max_bytes:
-            return text
-        # What is held back now may be a secret's first half: it is dropped, not flushed.
-        return f"{text}\n[more than {self.max_bytes:,} bytes of output: the rest is not kept]\n"
-
     def _text(self, redacted: bytes, *, final: bool = False) -> str:
-        # PostgreSQL's text knows no NUL.
+        # PostgreSQL cannot store NUL in text.
         return self._decoder.decode(redacted, final).replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-READER_LIMIT_BYTES = 64 * 1024
-
-
 async def open_pipe_reader(end: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
-    """Return a reader of a pipe's end, and what to close: closing it ends the reader's text."""
+    """Return a reader of a pipe's end, and its transport: closing that ends the reader's text."""
     reader = asyncio.StreamReader(limit=READER_LIMIT_BYTES)
     protocol = asyncio.StreamReaderProtocol(reader)
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(end, "rb", 0))
@@ -119,7 +102,7 @@ async def open_pipe_reader(end: int) -> tuple[asyncio.StreamReader, asyncio.Read
 
 @asynccontextmanager
 async def readable(handle: int) -> AsyncIterator[asyncio.Event]:
-    """Give an event that is set once a handle becomes readable (a pidfd does when its process is gone)."""
+    """Yield an event that is set once a handle becomes readable, as a pidfd does when its process has ended."""
     loop, event = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(handle, event.set)
     try:

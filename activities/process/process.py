@@ -1,4 +1,4 @@
-"""A job's processes, from the start until none is left. Knows no credential; their output goes into a pipe that log_capture.py reads."""
+"""A job's processes, from the start until none is left. Knows no credentials. log_capture.py reads their output from a pipe."""
 
 from __future__ import annotations
 
@@ -14,68 +14,63 @@ from typing import Self
 import structlog
 
 from activities.process import no_sandbox, process_tree, resource_monitor
-from activities.process.bwrap_mounts import ROOM
 from activities.process.launcher import CLEAN_ENV, JobLaunch, Room
 from activities.process.log_capture import open_pipe_reader, readable
 from activities.process.process_tree import Belongs
-from activities.process.sandbox import Isolation, Sandbox
+from activities.process.sandbox import ROOM, Isolation, Sandbox
 from activities.support.async_tools import run_to_completion
 from justenough.domain.core.errors import RetryLater
 
 KILL_TIMEOUT_S = 10.0
-"""Seconds in which killed processes must be gone; one that the kernel holds up (a dead disk) may not be."""
+"""Seconds to wait until killed processes are gone; one that is stuck in the kernel (a dead disk) may stay."""
 POLL_INTERVAL_S = 0.01
 KILLED_EXIT_CODE = 128 + signal.SIGKILL
 CANNOT_EXECUTE_EXIT_CODE = 126
-"""The exit code, as a shell's, of a job whose sandbox could not be made; its log says why."""
+"""A job's exit code if its sandbox could not be created, as a shell's; its log says why."""
 
 log = structlog.get_logger(__name__)
 
 
-def _nobody(_: int) -> bool:
-    return False
-
-
 class StartFailed(RetryLater):
-    """The process could not be started: no memory, process or file handle left on this machine."""
+    """The process could not be started: the machine has no memory, process or file handle left."""
 
 
 @dataclass(slots=True, eq=False)
 class JobProcess:
-    """One job's process tree. When its first process ends, what that left behind is killed: `wait` returns after the last one."""
+    """One job's process tree. When its first process ends, the others are killed; `wait` returns after the last one."""
 
     sandbox: Sandbox
     launch: JobLaunch
     output: int
-    """The read end of stdout and stderr, in the order they were written. The reader closes it."""
+    """The read end of stdout and stderr combined. The reader closes it."""
     _outer: asyncio.subprocess.Process
     """bubblewrap, or the job's first process if there is no sandbox."""
     _room: Room
     _init: int | None = None
-    """pidfd of the first process in the job's pid namespace: once it is gone, so are all others in there."""
+    """pidfd of the first process in the job's pid namespace. Once that has ended, all others in the namespace have too."""
     _empty: bool = False
-    """Whether that first process was seen gone before it could be held: then so are all others in there."""
-    _belongs: Belongs = _nobody
+    """Whether that first process had ended before its pidfd was opened; then the namespace is empty."""
+    _belongs: Belongs = process_tree.NONE
     _killed: bool = False
     survivors: tuple[int, ...] = ()
-    """Processes that were killed and did not go in time."""
+    """Pids that were killed and did not end in time."""
     limit_exceeded: str | None = None
-    """Which of its limits it was killed for, with what was seen."""
+    """The limit that it was killed for, with the measured value."""
     _first: int | None = None
-    """The number of the first process in the job's pid namespace."""
+    """Pid of the first process in the job's pid namespace."""
     _reports: tuple[asyncio.StreamReader, asyncio.ReadTransport] = field(init=False)
-    """The pipe on which bubblewrap reports what it started and how that ended."""
+    """The pipe on which bubblewrap reports what it started and its exit code."""
     _ended: asyncio.Task[int] = field(init=False)
     _watched: asyncio.Task[None] = field(init=False)
 
     @classmethod
     async def start(cls, sandbox: Sandbox, launch: JobLaunch) -> Self:
-        """Start a job; raise StartFailed. Call it on the loop of the worker's main thread: sandboxes end with the thread that made them."""
+        """Start a job. Raises StartFailed. Call it on the main thread's loop: a sandbox ends with the thread that created it."""
         room = await asyncio.to_thread(no_sandbox.furnish, launch) if sandbox.isolation is Isolation.OFF else ROOM
         starting = asyncio.create_task(cls._spawn(sandbox, launch, room))
         try:
-            # Until bubblewrap has made its sandbox, killing bubblewrap leaves an orphan that goes on to run the job (seen): a cancel waits
-            # until it is known what there is to kill.
+            # Until bubblewrap has created its sandbox, killing bubblewrap leaves an orphan that goes on to run the job. So a cancel waits
+            # until it is known what to kill.
             return await run_to_completion(starting)
         except OSError as error:
             no_sandbox.clear(room)
@@ -90,7 +85,7 @@ class JobProcess:
             raise
 
     async def wait(self) -> int:
-        """Return the exit code (128 + n for signal n) once no process of the job is left. Cancelling the wait ends nothing."""
+        """Return the exit code (128 + n for signal n) once no process of the job is left. Cancelling the wait does not end the job."""
         return await asyncio.shield(self._ended)
 
     async def terminate(self) -> None:
@@ -105,7 +100,7 @@ class JobProcess:
         return await self.wait()
 
     async def finish(self, grace: float) -> int:
-        """Ask to end, wait `grace` seconds, kill; return the exit code."""
+        """Terminate, kill after `grace` seconds, and return the exit code."""
         await self.terminate()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
@@ -132,7 +127,7 @@ class JobProcess:
             os.close(status)
             raise
         finally:
-            # Only the job's side keeps these open: their end is its end.
+            # Only the job's side stays open, so that the pipes end when the job does.
             os.close(into)
             os.close(report)
         process = cls(sandbox, launch, output, outer, room)
@@ -140,43 +135,34 @@ class JobProcess:
         return process
 
     async def _identify(self, status: int) -> None:
-        """Learn which processes will be the job's."""
+        """Find out how to recognize the job's processes, and start to watch them."""
         try:
             self._reports = await open_pipe_reader(status)
-            told = json.loads(await self._reports[0].readline() or "{}")
+            report = json.loads(await self._reports[0].readline() or "{}")
         except BaseException:
             # Nobody will wait for it, so end it here. The sandbox dies with bubblewrap.
             with contextlib.suppress(ProcessLookupError):
                 self._outer.kill()
             os.close(self.output)
             raise
-        self._first = told.get("child-pid")
-        self._init = self._pidfd_of(self._first)
-        self._belongs = self._membership(told.get("pid-namespace"))
+        self._first, namespace = report.get("child-pid"), report.get("pid-namespace")
+        if self._first is not None:
+            try:
+                self._init = os.pidfd_open(self._first)
+            except ProcessLookupError:
+                self._empty = True
+        if self._first is not None and self._init is not None and process_tree.parent_of(self._first) != self._outer.pid:
+            # Its parent has ended, so it is ending too, or another process has its pid already. A dead process has no namespace.
+            os.close(self._init)
+            self._init, self._empty = None, process_tree.is_dead(self._first)
+        if self.sandbox.isolation is not Isolation.NAMESPACES and os.geteuid() == 0:
+            self._belongs = process_tree.of_uid(self.launch.uid)
+        elif self.sandbox.isolation is Isolation.OFF:
+            self._belongs = process_tree.of_session(self._outer.pid, f"JUSTENOUGH_JOB_ID={self.launch.job}")
+        elif namespace is not None:
+            self._belongs = process_tree.of_namespace(namespace)
         self._watched = asyncio.create_task(self._watch(), name=f"limits of {self.launch.job}")
         self._ended = asyncio.create_task(self._end(), name=f"end of {self.launch.job}")
-
-    def _pidfd_of(self, pid: int | None) -> int | None:
-        if pid is None:
-            return None
-        try:
-            handle = os.pidfd_open(pid)
-        except ProcessLookupError:
-            self._empty = True
-            return None
-        if process_tree.parent_of(pid) == self._outer.pid:
-            return handle
-        # Its parent has ended, so it is ending too, or its number belongs to another process already. A dead process has no namespace.
-        os.close(handle)
-        self._empty = process_tree.is_dead(pid)
-        return None
-
-    def _membership(self, namespace: int | None) -> Belongs:
-        if self.sandbox.isolation is not Isolation.NAMESPACES and os.geteuid() == 0:
-            return process_tree.of_uid(self.launch.uid)
-        if self.sandbox.isolation is Isolation.OFF:
-            return process_tree.of_session(self._outer.pid, f"JUSTENOUGH_JOB_ID={self.launch.job}")
-        return process_tree.of_namespace(namespace) if namespace is not None else _nobody
 
     def _kill_now(self) -> None:
         self._killed = True
@@ -187,12 +173,12 @@ class JobProcess:
             self._outer.kill()
 
     async def _watch(self) -> None:
-        """Kill the whole tree once it takes more than its limits allow."""
+        """Kill the whole tree once it exceeds its limits."""
         first, limits = self._first or self._outer.pid, self.launch.limits
         why = await resource_monitor.wait_for_excess(
             partial(resource_monitor.measure_use, first, limits, sandboxed=self._first is not None), limits
         )
-        # Its number cannot be reused as long as nobody has waited for it.
+        # Its pid cannot be reused until somebody has waited for it.
         if self._outer.returncode is None:
             self.limit_exceeded = why
             self._kill_now()
@@ -202,25 +188,29 @@ class JobProcess:
         self._watched.cancel()
         try:
             await self._clear()
-            code = await self._exit_code(code)
+            if code < 0:
+                code = 128 - code
+            elif self.sandbox.isolation is not Isolation.OFF and b"exit-code" not in await self._reports[0].read():
+                # bubblewrap may see its sandbox die before it is killed itself, and then ends with a code of its own.
+                code = KILLED_EXIT_CODE if self._killed else CANNOT_EXECUTE_EXIT_CODE
         finally:
             self._reports[1].close()
             if self._init is not None:
                 os.close(self._init)
                 self._init = None
-            # The shared threads may all be waiting for Vault: a sandboxed job must not end later for that.
+            # The shared threads may all be waiting for Vault; that must not delay the end of a sandboxed job.
             if self._room is not ROOM:
                 await asyncio.to_thread(no_sandbox.clear, self._room)
         return code
 
     async def _clear(self) -> None:
-        """Kill every process that the first one left behind, until none is left."""
+        """Kill every process that the first one left behind."""
         try:
             async with asyncio.timeout(KILL_TIMEOUT_S):
                 if self._init is not None:
                     with contextlib.suppress(ProcessLookupError):
                         signal.pidfd_send_signal(self._init, signal.SIGKILL)
-                    # The kernel ends the first process of a namespace only after every other one in it.
+                    # The kernel ends a namespace's first process only after all others in it.
                     async with readable(self._init) as gone:
                         await gone.wait()
                 elif not self._empty:
@@ -233,15 +223,6 @@ class JobProcess:
             log.error("processes of a job cannot be killed", job=self.launch.job, pids=self.survivors)  # noqa: TRY400 - the timeout says nothing
 
     def _signal_group(self, number: signal.Signals) -> None:
-        """Signal the first process's group: without /proc no others can be found."""
+        """Signal the first process's group: without /proc no other processes can be found."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._outer.pid, number)
-
-    async def _exit_code(self, code: int) -> int:
-        if code < 0:
-            return 128 - code
-        sandboxed = self.sandbox.isolation is not Isolation.OFF
-        if sandboxed and b"exit-code" not in await self._reports[0].read():
-            # bubblewrap may see its sandbox die before it is killed itself, and then ends with a code of its own.
-            return KILLED_EXIT_CODE if self._killed else CANNOT_EXECUTE_EXIT_CODE
-        return code

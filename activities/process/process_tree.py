@@ -13,37 +13,47 @@ from pathlib import Path
 
 PROC = Path("/proc")
 KCMP_SYSCALL = {"x86_64": 312, "aarch64": 272}
-"""The number of the call that compares two processes, by kind of processor."""
+"""Number of the kcmp system call, by machine."""
 KCMP_VM = 1
 _libc = ctypes.CDLL(None)
 
 Belongs = Callable[[int], bool]
-"""Says whether a process, given by its number, belongs to a job and is alive."""
+"""Whether the process with this pid belongs to a job and is alive."""
+NONE: Belongs = frozenset[int]().__contains__
+"""Matches no process."""
 
 
 def of_uid(uid: int) -> Belongs:
-    """Those that run as a user id, in any of its four roles."""
+    """Match processes that run as a user id, in any of its four roles."""
     return lambda pid: str(uid) in _status(pid).get("Uid", "").split() and _is_alive(pid)
 
 
 def of_namespace(inode: int) -> Belongs:
-    """Those in a pid namespace, without its first one, which is bubblewrap's own."""
-    return lambda pid: _namespace(pid) == inode and _status(pid).get("NSpid", "").split()[-1:] != ["1"] and _is_alive(pid)
+    """Match processes in a pid namespace, except the first, which is bubblewrap's own."""
+
+    def belongs(pid: int) -> bool:
+        try:
+            is_inside = (PROC / str(pid) / "ns" / "pid").stat().st_ino == inode
+        except OSError:
+            return False
+        return is_inside and _status(pid).get("NSpid", "").split()[-1:] != ["1"] and _is_alive(pid)
+
+    return belongs
 
 
 def of_session(leader: int, mark: str) -> Belongs:
-    """Those of a session, and those whose environment still carries the mark (`NAME=value`)."""
+    """Match processes of a session, and those whose environment still contains the mark (`NAME=value`)."""
     return lambda pid: (read_stat(pid)[3:4] == [str(leader)] or mark.encode() in _environment(pid)) and _is_alive(pid)
 
 
 def of_mark(mark: str, *, uid: int) -> Belongs:
-    """Those that run as a user id and whose environment carries the mark (`NAME=value`)."""
+    """Match processes that run as a user id and whose environment contains the mark (`NAME=value`)."""
     by_user = of_uid(uid)
     return lambda pid: by_user(pid) and mark.encode() in _environment(pid)
 
 
 def find(belongs: Belongs) -> list[int]:
-    """Return the numbers of all that belong now."""
+    """Return the pids that match now."""
     if not PROC.is_dir():
         return []
     return [pid for pid in (int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()) if belongs(pid)]
@@ -51,19 +61,19 @@ def find(belongs: Belongs) -> list[int]:
 
 def descendants(ancestor: int, *, limit: int) -> list[int]:
     """Return a process's descendants, including zombies, and not many more than `limit` of them."""
-    found: list[int] = []
+    pids: list[int] = []
     parents = [ancestor]
-    while parents and len(found) <= limit:
+    while parents and len(pids) <= limit:
         parent = parents.pop()
         # Each thread lists the children that it started.
         children = [int(child) for thread in threads(parent) for child in read_proc(parent, f"task/{thread}/children").split()]
-        found += children
+        pids += children
         parents += children
-    return found
+    return pids
 
 
 def threads(pid: int) -> list[int]:
-    """Return the numbers of a process's threads."""
+    """Return the ids of a process's threads."""
     try:
         return [int(thread.name) for thread in (PROC / str(pid) / "task").iterdir()]
     except OSError:
@@ -71,30 +81,30 @@ def threads(pid: int) -> list[int]:
 
 
 def shares_memory(pid: int, other: int) -> bool:
-    """Whether two processes run in the very same memory. False if that cannot be told."""
+    """Whether two processes share one address space. False if the kernel does not say."""
     number = KCMP_SYSCALL.get(platform.machine())
     return number is not None and _libc.syscall(number, pid, other, KCMP_VM, 0, 0) == 0
 
 
 def lists_children() -> bool:
-    """Say whether this kernel lists a process's children."""
+    """Whether this kernel lists a process's children."""
     return (PROC / "self" / "task" / str(threading.get_native_id()) / "children").exists()
 
 
 def signal_all(belongs: Belongs, number: signal.Signals) -> list[int]:
-    """Signal all that belong, never a later process with a reused number; return those that were found."""
-    found = find(belongs)
-    for pid in found:
+    """Signal all that match, never a later process with a reused pid; return the pids that matched."""
+    pids = find(belongs)
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError), open_pidfd(pid) as handle:
-            # The handle belongs to one process for good: check again whose it is.
+            # The handle stays with one process, even if the pid was reused: check again that it matches.
             if belongs(pid):
                 signal.pidfd_send_signal(handle, number)
-    return found
+    return pids
 
 
 @contextlib.contextmanager
 def open_pidfd(pid: int) -> Iterator[int]:
-    """Hold a pidfd. Raises ProcessLookupError if there is no such process."""
+    """Yield a pidfd. Raises ProcessLookupError if there is no such process."""
     handle = os.pidfd_open(pid)
     try:
         yield handle
@@ -103,7 +113,7 @@ def open_pidfd(pid: int) -> Iterator[int]:
 
 
 def is_dead(pid: int) -> bool:
-    """Whether this process has ended and nobody has waited for it yet. False if that cannot be seen."""
+    """Whether this process has ended and nobody has waited for it yet. False if /proc does not say."""
     return read_stat(pid)[:1] in (["Z"], ["X"])
 
 
@@ -140,13 +150,6 @@ def _status(pid: int) -> dict[str, str]:
 
 def _environment(pid: int) -> list[bytes]:
     return read_proc(pid, "environ").split(b"\0")
-
-
-def _namespace(pid: int) -> int | None:
-    try:
-        return (PROC / str(pid) / "ns" / "pid").stat().st_ino
-    except OSError:
-        return None
 
 
 def read_proc(pid: int, name: str) -> bytes:

@@ -1,6 +1,7 @@
-"""Whether and how this machine can isolate a job, and the command line that does. Starting it is process.py's, the layout layout.py's.
+"""Whether and how this machine can isolate a job, the file system that the job sees, and its command line. process.py starts it.
 
-As root, bubblewrap prepares the room and hands over to a user id of the job's own; elsewhere a user namespace does.
+If the worker is root, bubblewrap prepares the mounts and switches to a separate user id; otherwise it uses a user namespace. The mounts are an
+allow-list: a path that is not listed here does not exist for the job.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from shutil import which
 from typing import Self
 
 from activities.process import no_sandbox
-from activities.process.bwrap_mounts import ROOM, account_files, bwrap_arguments
-from activities.process.interpreters import Interpreter
+from activities.process.interpreters import SYSTEM_PREFIX, Interpreter
 from activities.process.launcher import (
     CLEAN_ENV,
     JobLaunch,
@@ -33,8 +34,18 @@ from activities.process.launcher import (
 from activities.process.seccomp import build_filters
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import GiveUp
-from justenough.domain.core.secret import Secret
 
+ETC_NAMES = (
+    *("alternatives", "ca-certificates", "crypto-policies", "gai.conf", "host.conf", "hosts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d"),
+    *("localtime", "mime.types", "nsswitch.conf", "pki/ca-trust/extracted", "pki/tls/certs", "protocols", "resolv.conf", "services"),
+    *("ssl/certs", "ssl/openssl.cnf", "timezone"),
+)
+"""What name lookups, TLS, time zones and the dynamic linker need from /etc; names that the host lacks are skipped."""
+ROOM = Room()
+VAR_TMP = Path("/var/tmp")  # noqa: S108 - inside the sandbox
+"""Becomes a link to the scratch folder, unless an interpreter is installed below it."""
+SCRATCH_FRACTIONS = {ROOM.scratch: 2, ROOM.home: 4, "/dev/shm": 4, ROOM.files: 16}  # noqa: S108 - private, inside the sandbox
+"""The writable folders, all in memory. Each may fill 1/n of the job's memory: 1/2, 1/4, 1/4, 1/16."""
 PROBE_TIMEOUT_S = 20
 _INSTALL = "bubblewrap is not installed (no bwrap on PATH): apt-get install bubblewrap, or dnf install bubblewrap"
 _REMEDY = (
@@ -44,33 +55,33 @@ _REMEDY = (
 
 
 class SandboxMissing(GiveUp):
-    """Jobs cannot be isolated on this machine; the message holds the remedy."""
+    """Jobs cannot be isolated on this machine; the message says what to do."""
 
 
 class Isolation(StrEnum):
-    """How jobs are kept apart; job, ledger and doctor show it."""
+    """How jobs are isolated from each other; shown in job, ledger and doctor."""
 
     BUBBLEWRAP = "bubblewrap"
-    """By bubblewrap, each under a user id of its own: the worker is root."""
+    """bubblewrap and a separate user id for each job; the worker is root."""
     NAMESPACES = "namespaces"
-    """By bubblewrap under the worker's own user id: namespaces alone keep them apart."""
+    """bubblewrap under the worker's own user id; only namespaces isolate jobs."""
     OFF = "off"
 
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """What was found out about this machine, once."""
+    """How this machine isolates jobs; determined once."""
 
     isolation: Isolation
     program: str = ""
     sized: bool = False
-    """Whether this bubblewrap can limit the size of folders in memory."""
+    """Whether this bubblewrap can limit the size of in-memory folders."""
     hidden: tuple[Path, ...] = ()
-    """The worker's own folders, should they lie inside something that jobs can read."""
+    """The worker's own folders, to be hidden if jobs could read them."""
 
     @classmethod
     def probe(cls, settings: Settings) -> Self:
-        """Return the sandbox of this machine after really starting something in it; raise SandboxMissing. Blocks."""
+        """Return the sandbox of this machine after starting a program in it. Raises SandboxMissing. Blocks."""
         if settings.sandbox == "off":
             return cls(Isolation.OFF)
         program = which("bwrap")
@@ -78,35 +89,40 @@ class Sandbox:
             raise SandboxMissing(f"{_INSTALL}; or accept jobs without a sandbox: JUSTENOUGH_SANDBOX=off")
         root = os.geteuid() == 0
         own = (settings.home, settings.worker_approle_file.parent, settings.console_approle_file.parent)
-        found = cls(
+        sandbox = cls(
             Isolation.BUBBLEWRAP if root else Isolation.NAMESPACES,
             program,
             sized="--size BYTES" in _run_bwrap((program, "--help")).stdout,
             hidden=tuple(path.resolve() for path in own),
         )
-        found._try_out(settings.job_uid_base if root else os.geteuid())
-        return found
+        uid = settings.job_uid_base if root else os.geteuid()
+        launch = JobLaunch("probe", ("id", "-u"), uid, Interpreter(Path("/usr/bin/python3"), ()), network="none")
+        with sandbox.prepare(launch) as ready:
+            done = _run_bwrap(ready.argv, stdin=ready.stdin, pass_fds=ready.pass_fds)
+        if done.returncode != 0 or done.stdout.strip() != str(uid):
+            output = done.stderr.strip()[:500] or f"its user is {done.stdout.strip()!r}"
+            raise SandboxMissing(f"bubblewrap cannot isolate jobs here ({output}): {_REMEDY}")
+        return sandbox
 
     @contextmanager
     def prepare(self, launch: JobLaunch, room: Room = ROOM, *, status: int | None = None) -> Iterator[PreparedCommand]:
-        """Hold open what the process inherits, until it is started. `status` is where bubblewrap reports what it started."""
+        """Yield the command, with the files that it inherits held open until it is started. `status`: handle for bubblewrap's reports."""
         with ExitStack() as stack:
             stdin = stack.enter_context(open_memory_file(environment_script(launch, room)))
             if self.isolation is Isolation.OFF:
                 yield PreparedCommand(no_sandbox.bare_command(launch), stdin, cwd=room.workdir)
                 return
-            contents = {path: Secret(text) for path, text in account_files(launch.uid).items()}
-            files = {path: stack.enter_context(open_memory_file(content)) for path, content in contents.items()}
-            told = () if status is None else (status,)
-            rules = tuple(stack.enter_context(open_memory_file(filtered)) for filtered in build_filters(platform.machine()))
-            yield PreparedCommand(self.command(launch, files, status=status, rules=rules), stdin, (*files.values(), *told, *rules))
+            files = {path: stack.enter_context(open_memory_file(text.encode())) for path, text in account_files(launch.uid).items()}
+            reports = () if status is None else (status,)
+            rules = tuple(stack.enter_context(open_memory_file(program)) for program in build_filters(platform.machine()))
+            yield PreparedCommand(self.command(launch, files, status=status, rules=rules), stdin, (*files.values(), *reports, *rules))
 
     def command(
         self, launch: JobLaunch, files: Mapping[str, int], *, status: int | None = None, rules: tuple[int, ...] = ()
     ) -> tuple[str, ...]:
-        """Return the whole command line of a sandboxed job. Holds no secret.
+        """Return the complete command line of a sandboxed job, without secrets.
 
-        `files` gives the open handle of each file to write, `rules` those of what it may not ask the kernel for.
+        `files`: open handle by path to write; `rules`: open handles of seccomp filters.
         """
         own_user = self.isolation is Isolation.BUBBLEWRAP
         return (
@@ -124,30 +140,60 @@ class Sandbox:
             *job_command(launch),
         )
 
-    def _try_out(self, uid: int) -> None:
-        launch = JobLaunch("probe", ("id", "-u"), uid, Interpreter(Path("/usr/bin/python3"), ()), network="none")
-        with self.prepare(launch) as ready:
-            done = _run_bwrap(ready.argv, stdin=ready.stdin, pass_fds=ready.pass_fds)
-        if done.returncode != 0 or done.stdout.strip() != str(uid):
-            said = done.stderr.strip()[:500] or f"user {done.stdout.strip()!r} came out"
-            raise SandboxMissing(f"bubblewrap cannot isolate jobs here ({said}): {_REMEDY}")
-
 
 def _run_bwrap(
     argv: tuple[str, ...], *, stdin: int = subprocess.DEVNULL, pass_fds: tuple[int, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
+    run = partial(subprocess.run, env=CLEAN_ENV, cwd="/", capture_output=True, text=True, errors="replace", timeout=PROBE_TIMEOUT_S)
     try:
-        return subprocess.run(
-            argv,
-            stdin=stdin,
-            pass_fds=pass_fds,
-            env=CLEAN_ENV,
-            cwd="/",
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PROBE_TIMEOUT_S,
-            check=False,
-        )
+        return run(argv, stdin=stdin, pass_fds=pass_fds, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SandboxMissing(f"bubblewrap does not run ({error}): {_REMEDY}") from error
+
+
+def account_files(uid: int) -> dict[str, str]:
+    """Return passwd and group files that name the job's user, because libraries look it up."""
+    return {
+        "/etc/passwd": f"root:x:0:0:root:/:/usr/sbin/nologin\njob:x:{uid}:{uid}:job:{ROOM.home}:/bin/sh\n",
+        "/etc/group": f"root:x:0:\njob:x:{uid}:\n",
+    }
+
+
+def bwrap_arguments(launch: JobLaunch, files: Mapping[str, int], *, sized: bool, hidden: tuple[Path, ...]) -> Iterator[str]:
+    """Yield bubblewrap's arguments. `files`: open handle by path to write; `hidden`: folders to cover inside the visible trees."""
+    yield from ("--ro-bind", "/usr", "/usr", *_links(), "--proc", "/proc", "--dev", "/dev")
+    for scratch, part in SCRATCH_FRACTIONS.items():
+        # World-writable: the job's user is the only one here, and root's bubblewrap cannot make it the owner.
+        yield from ("--perms", "1777", *(("--size", str(launch.limits.memory // part)) if sized else ()), "--tmpfs", scratch)
+    etc = [path for path in (Path("/etc", name) for name in ETC_NAMES) if path.exists()]
+    # bubblewrap creates the parents of a mount for its own user only, so create them first, readable by all.
+    mounts = (*etc, *launch.interpreter.prefixes, VAR_TMP)
+    for folder in dict.fromkeys(folder for path in mounts for folder in reversed(path.parents) if folder != Path("/")):
+        yield from ("--dir", str(folder))
+    if not any(prefix.is_relative_to(VAR_TMP) for prefix in launch.interpreter.prefixes):
+        yield from ("--symlink", ROOM.scratch, str(VAR_TMP))
+    for path in etc:
+        yield from ("--ro-bind", str(path), str(path))
+    for prefix in launch.interpreter.prefixes:
+        yield from ("--ro-bind", str(prefix), str(prefix))
+    visible = [tree.resolve() for tree in (SYSTEM_PREFIX, *launch.interpreter.prefixes)]
+    for path in dict.fromkeys(hidden):
+        if path.is_dir() and any(map(path.is_relative_to, visible)):
+            yield from ("--tmpfs", str(path), "--remount-ro", str(path))
+    # In a user namespace the job owns /dev, which is an unbounded folder in memory.
+    yield from ("--remount-ro", "/dev")
+    yield from ("--ro-bind", str(launch.workdir), ROOM.workdir) if launch.workdir else ("--dir", ROOM.workdir)
+    for name, handle in files.items():
+        yield from ("--perms", "0444", "--file", str(handle), name)
+    if launch.broker:
+        yield from ("--bind", str(launch.broker), ROOM.broker)
+    yield from ("--remount-ro", "/", "--chdir", ROOM.workdir)
+
+
+def _links() -> Iterator[str]:
+    """Yield the arguments for /bin and similar, as on the host: links into /usr, or folders."""
+    for path in map(Path, ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")):
+        if path.is_symlink():
+            yield from ("--symlink", str(path.readlink()), str(path))
+        elif path.is_dir():
+            yield from ("--ro-bind", str(path), str(path))

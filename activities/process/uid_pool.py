@@ -1,6 +1,6 @@
-"""Lends each running job a user id of its own, never one that anything on this machine still runs as. Only root can lend.
+"""Lends each running job a separate user id that no process on this machine runs as. Only root can lend.
 
-What a dead worker's job still runs is ended: its id was nobody's when it was lent, and is marked as lent, and nobody holds its lock.
+Processes of a dead worker's job are killed: their id was unused when it was lent, is still marked as lent, and nobody holds its lock.
 """
 
 from __future__ import annotations
@@ -19,40 +19,56 @@ from justenough.domain.core.errors import RetryLater
 
 MAX_UIDS = 4096
 LOCK_FOLDER = Path("/run/justenough/uids")
-"""One file per id, locked while it is lent: by whichever worker on this machine. It says since which boot of the machine."""
+"""One file per id, locked by the worker that lends it. It contains the machine's boot id while the id is lent."""
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 KILL_TIMEOUT_S = 5.0
-"""Seconds in which what was killed must be gone."""
+"""Seconds to wait until killed processes are gone."""
 
 
 class NoFreeUid(RetryLater):
-    """Every user id for jobs is taken."""
+    """Every user id for jobs is in use, or its lock cannot be taken."""
 
 
 @contextmanager
 def lend_uid(settings: Settings) -> Iterator[int]:
-    """Lend a user id until the block ends; without root it is the worker's own. Raises NoFreeUid."""
+    """Yield a user id that is lent until the block ends; without root, the worker's own. Raises NoFreeUid."""
     if os.geteuid() != 0:
         yield os.geteuid()
         return
-    folder = _lock_folder(settings)
-    lock, uid = _lock_free_uid(folder, settings.job_uid_base)
+    folder, base = _lock_folder(settings), settings.job_uid_base
+    for uid in range(base, base + MAX_UIDS):
+        lock = _lock(folder, uid)
+        if lock is None:
+            continue
+        if not process_tree.anyone_runs_as(uid) or _clear_uid(lock, uid):
+            break
+        # Processes that are not a job's run as this id.
+        os.close(lock)
+    else:
+        raise NoFreeUid(f"all {MAX_UIDS} user ids from {base} on are in use; set JUSTENOUGH_JOB_UID_BASE to others")
     try:
         os.pwrite(lock, _boot_id(), 0)
         yield uid
         os.ftruncate(lock, 0)
     finally:
-        # Closing gives the lock back; the file stays, for unlinking would race with the next one.
+        # Closing releases the lock. The file stays: unlinking it would race with the next lender.
         os.close(lock)
 
 
 def end_leftovers(settings: Settings) -> tuple[int, ...]:
-    """End what jobs of dead workers still run on this machine; return the user ids. Without root nobody can tell: none. Blocks."""
+    """Kill processes of dead workers' jobs on this machine; return their user ids. Without root these are unknown: none. Blocks."""
     if os.geteuid() != 0:
         return ()
-    folder, base = _lock_folder(settings), settings.job_uid_base
-    lent = [int(file.name) for file in folder.iterdir() if file.name.isdigit() and file.stat().st_size]
-    return tuple(uid for uid in lent if base <= uid < base + MAX_UIDS and _end_leftover(folder, uid))
+    folder, base, ended = _lock_folder(settings), settings.job_uid_base, []
+    for uid in [int(file.name) for file in folder.iterdir() if file.name.isdigit() and file.stat().st_size]:
+        lock = _lock(folder, uid) if base <= uid < base + MAX_UIDS else None
+        if lock is not None:
+            try:
+                if process_tree.anyone_runs_as(uid) and _clear_uid(lock, uid):
+                    ended.append(uid)
+            finally:
+                os.close(lock)
+    return tuple(ended)
 
 
 def _lock_folder(settings: Settings) -> Path:
@@ -63,19 +79,7 @@ def _lock_folder(settings: Settings) -> Path:
             continue
         if folder.stat().st_uid == 0:
             return folder
-    raise NoFreeUid(f"neither {LOCK_FOLDER} nor the home can hold the locks of user ids: let root own one of them")
-
-
-def _lock_free_uid(folder: Path, base: int) -> tuple[int, int]:
-    for uid in range(base, base + MAX_UIDS):
-        lock = _lock(folder, uid)
-        if lock is None:
-            continue
-        if not process_tree.anyone_runs_as(uid) or _clear_uid(lock, uid):
-            return lock, uid
-        # Someone else's id: not ours to lend.
-        os.close(lock)
-    raise NoFreeUid(f"all {MAX_UIDS} user ids from {base} on are taken; JUSTENOUGH_JOB_UID_BASE names others")
+    raise NoFreeUid(f"neither {LOCK_FOLDER} nor {folder} can be used for the locks of user ids: make root the owner of one of them")
 
 
 def _lock(folder: Path, uid: int) -> int | None:
@@ -88,26 +92,16 @@ def _lock(folder: Path, uid: int) -> int | None:
     return lock
 
 
-def _end_leftover(folder: Path, uid: int) -> bool:
-    lock = _lock(folder, uid)
-    if lock is None:
-        return False
-    try:
-        return process_tree.anyone_runs_as(uid) and _clear_uid(lock, uid)
-    finally:
-        os.close(lock)
-
-
 def _clear_uid(lock: int, uid: int) -> bool:
-    """Kill whatever runs as an id whose lock we hold, if it was lent and never given back; say whether it is free now."""
+    """Kill what runs as an id whose lock we hold, if it was lent and never given back; return whether the id is free now."""
     if os.pread(lock, 64, 0) != _boot_id():
         return False
     end = time.monotonic() + KILL_TIMEOUT_S
-    # What was killed keeps its number until whoever adopted it has seen its end.
-    while (taken := process_tree.anyone_runs_as(uid)) and time.monotonic() < end:
+    # A killed process keeps its pid until its parent has waited for it.
+    while (in_use := process_tree.anyone_runs_as(uid)) and time.monotonic() < end:
         process_tree.signal_all(process_tree.of_uid(uid), signal.SIGKILL)
         time.sleep(0.01)
-    return not taken
+    return not in_use
 
 
 def _boot_id() -> bytes:

@@ -1,1 +1,1 @@
-"""Revoking, and proving that nothing of a job is alive."""
+"""Revokes a job's access and proves that none of it is alive."""

@@ -1,13 +1,11 @@
-"""What a job may have been issued without anybody having learned of it. Reads the ledger; decides nothing, changes nothing.
+"""Finds credentials that Vault may have issued without anybody recording them. Only reads the ledger.
 
-Right before each issue its decision is recorded, right after it the credential or the refusal. Where only the decision is there, the
-session died in between, with the answer on its way or in its hand. A user in a target that can be searched is found by its name; of
-anything else nobody can say more than when it ends at the latest.
+A session records its decision before each issue, and the credential or the refusal after it. If only the decision is recorded, the session
+died in between. A user in a searchable target is found by name; of any other credential only its latest possible end is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,25 +21,47 @@ ANSWER_EVENTS = frozenset({EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_REF
 
 
 def find_unconfirmed_issues(deps: Deps, job: str) -> tuple[CredentialHandle, ...]:
-    """Return what may live, unknown to everybody and findable nowhere: with neither lease nor accessor, until its latest end."""
+    """Return the credentials that may be alive but are neither recorded nor findable: without lease and accessor, valid until their latest end."""
     requests: dict[str, dict[str, Any]] = {}
-    asked: dict[str, datetime] = {}
+    unanswered: dict[str, datetime] = {}
     for entry in read_entries(deps.store.ledger, job).items:
         kind, data = EventType(entry.type), entry.data
         if kind is EventType.ACCESS_REQUESTED:
             requests[data["request"]] = {**data, "issued": 0}
         elif kind is EventType.CREDENTIAL_ISSUED and data["request"] in requests:
             requests[data["request"]]["issued"] += 1
-            asked.pop(data["request"], None)
+            unanswered.pop(data["request"], None)
         elif kind is EventType.ACCESS_DECIDED and data["phase"] == "issue" and data["outcome"] != "denied":
-            asked[data["request"]] = entry.at
+            unanswered[data["request"]] = entry.at
         elif kind in ANSWER_EVENTS:
-            asked.pop(data["request"], None)
-    return tuple(_to_credentials(deps, job, ((requests[name], at) for name, at in asked.items() if name in requests)))
+            unanswered.pop(data["request"], None)
+    credentials = []
+    for request, at in ((requests[name], at) for name, at in unanswered.items() if name in requests):
+        definition = deps.config.current().catalog.action(request["resource"], Action(request["action"]))
+        revocable = definition.revocable if definition else Revocable(request["revocable"])
+        # A value that cannot be revoked is as valid as before the issue, and a credential with a target is searched for there, by name.
+        if revocable is Revocable.NEVER or (definition and definition.target):
+            continue
+        # It may have been issued after its token had died; then it lives as long as the engine allows, not as long as was requested.
+        longest = max(definition.max_ttl if definition else 0, request["ttl"])
+        credentials.append(
+            CredentialHandle(
+                id=credential_id(job, request["number"], request["issued"] + 1),
+                request_id=request["request"],
+                resource=request["resource"],
+                action=Action(request["action"]),
+                lease_id=None,
+                accessor=None,
+                issued_at=at,
+                expires_at=at + SECOND_CHECK_DELAY + timedelta(seconds=longest),
+                revocable=revocable,
+            )
+        )
+    return tuple(credentials)
 
 
 def doubted_event(job: str, credential: CredentialHandle, *, at: datetime) -> Event:
-    """Return the event that tells of one of them."""
+    """Return the event that records one of them."""
     return build_event(
         EventType.CREDENTIAL_DOUBTED,
         job,
@@ -55,25 +75,3 @@ def doubted_event(job: str, credential: CredentialHandle, *, at: datetime) -> Ev
         expires_at=credential.expires_at.isoformat(),
         revocable=credential.revocable.value,
     )
-
-
-def _to_credentials(deps: Deps, job: str, unanswered: Iterable[tuple[Mapping[str, Any], datetime]]) -> Iterator[CredentialHandle]:
-    for request, at in unanswered:
-        definition = deps.config.current().catalog.action(request["resource"], Action(request["action"]))
-        revocable = definition.revocable if definition else Revocable(request["revocable"])
-        # What cannot be revoked is as valid as it was before; what has a target is looked for there, by its name.
-        if revocable is Revocable.NEVER or (definition and definition.target):
-            continue
-        # It can have landed after its token had died; then it lives as long as the engine gives, not as long as was asked for.
-        longest = max(definition.max_ttl if definition else 0, request["ttl"])
-        yield CredentialHandle(
-            id=credential_id(job, request["number"], request["issued"] + 1),
-            request_id=request["request"],
-            resource=request["resource"],
-            action=Action(request["action"]),
-            lease_id=None,
-            accessor=None,
-            issued_at=at,
-            expires_at=at + SECOND_CHECK_DELAY + timedelta(seconds=longest),
-            revocable=revocable,
-        )

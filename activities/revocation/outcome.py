@@ -19,31 +19,31 @@ class Attempt:
     """One attempt to revoke everything of a job."""
 
     course: str
-    """Names the series of attempts that this one belongs to: trying again records nothing twice."""
+    """Identifies the series of attempts that this one belongs to, so that a retry records nothing twice."""
     by: str
     at: datetime
     """When it ended."""
     seen_from: datetime
-    """When it began to inspect: a proof that is newer than this is not in doubt because of what it saw."""
+    """When it began to inspect. What it saw does not put a newer proof in doubt."""
     took: timedelta
 
 
 @dataclass(frozen=True, slots=True)
 class TargetTraits:
-    """What the catalog says of the target that a credential opens."""
+    """What the catalog says about a credential's target."""
 
     searchable: bool
     """Whether its users can be searched for the job's id."""
     gives_space: bool
-    """Whether the job gets a space of its own there, which outlives the credential."""
+    """Whether the job gets its own space there, which outlives the credential."""
 
 
 def credential_events(
     job: str, credential: CredentialHandle, inspection: Inspection, traits: TargetTraits, *, by: str, at: datetime, settled: bool
 ) -> Iterator[Event]:
-    """Yield what became of one credential when its whole job was revoked; nothing while its handles are not seen dead.
+    """Yield the events of one credential after its whole job was revoked; none until its lease, token and certificate are seen dead.
 
-    `settled`: nothing can be in flight, so a user that is not there now will not appear later.
+    `settled`: no issue can be in flight, so a user that does not exist now will not appear later.
     """
     if not inspection.is_dead(credential):
         return
@@ -63,15 +63,15 @@ def credential_events(
 def single_credential_events(
     job: str, credential: CredentialHandle, *, by: str, why: str, began: datetime, at: datetime, how: str
 ) -> Iterator[Event]:
-    """Yield what became of one credential that was ended by itself and seen dead at `at`; `how` says how it was seen."""
-    # A credential without a lease cannot be revoked: saying so would be untrue.
+    """Yield the events of one credential that was revoked by itself and seen dead at `at`; `how`: the evidence."""
+    # A credential without a lease cannot be revoked by itself, so do not record that it was.
     if credential.lease_id is not None:
         yield build_event(EventType.CREDENTIAL_REVOKED, job, at=began, about=credential.id, credential=credential.id, by=by, why=why)
     yield from final_events(job, credential, at=at, how=how, searchable=False)
 
 
 def final_events(job: str, credential: CredentialHandle, *, at: datetime, how: str, searchable: bool) -> Iterator[Event]:
-    """Yield the last event of a credential whose handles are dead: confirmed, or expired if only time or its owner could end it."""
+    """Yield the last event of a credential whose handles are dead: confirmed, or expired if only time or its owner can end it."""
     provable = credential.revocable is Revocable.NOW and (credential.lease_id is not None or searchable)
     if provable:
         yield build_event(EventType.CREDENTIAL_CONFIRMED, job, at=at, about=credential.id, credential=credential.id, how=how)
@@ -92,7 +92,7 @@ def expired_event(job: str, credential: CredentialHandle, *, at: datetime) -> Ev
 
 
 def describe_certificate(credential: CredentialHandle, *, at: datetime) -> str:
-    """Return how a credential's certificate is seen to be dead, as the end of a sentence; "" if it has none."""
+    """Return why a credential's certificate is dead, as the end of a sentence; "" if it has none."""
     if credential.certificate is None:
         return ""
     over = at >= credential.expires_at
@@ -108,40 +108,27 @@ def confirmed_event(job: str, attempt: Attempt, inspection: Inspection) -> Event
 def overdue_events(job: str, attempt: Attempt, *, failures: tuple[str, ...], failed: int) -> Iterator[Event]:
     """Yield that the revocation of a job is overdue, if it is and this attempt, the `failed`th failure in a row, is worth an entry."""
     if is_revocation_overdue(failed=failed, took=attempt.took) and is_worth_recording(failed=failed):
-        about, seen_from = f"{attempt.course}-{failed}", attempt.seen_from.isoformat()
-        yield build_event(
-            EventType.REVOCATION_OVERDUE,
-            job,
-            at=attempt.at,
-            about=about,
-            by=attempt.by,
-            failures=list(failures),
-            attempt=failed,
-            seen_from=seen_from,
-        )
+        about = f"{attempt.course}-{failed}"
+        yield _overdue_event(job, about, by=attempt.by, at=attempt.at, seen_from=attempt.seen_from, failures=failures, attempt=failed)
 
 
 def slow_event(job: str, course: str, *, by: str, at: datetime, failures: tuple[str, ...], attempt: int) -> Event:
-    """Return the event of a revocation that was still running at `at`, its grace over."""
-    # As of when it became slow: whatever the attempt sees at its end is newer, even if this is recorded late.
-    return build_event(
-        EventType.REVOCATION_OVERDUE,
-        job,
-        at=at,
-        about=f"{course}-slow",
-        by=by,
-        failures=list(failures),
-        attempt=attempt,
-        seen_from=at.isoformat(),
-    )
+    """Return the event of a revocation that was still running at `at`, when its grace was over."""
+    # Dated to when it became slow: what the attempt sees at its end is newer, even if this is recorded late.
+    return _overdue_event(job, f"{course}-slow", by=by, at=at, seen_from=at, failures=failures, attempt=attempt)
+
+
+def _overdue_event(job: str, about: str, *, by: str, at: datetime, seen_from: datetime, failures: tuple[str, ...], attempt: int) -> Event:
+    found = {"failures": list(failures), "attempt": attempt, "seen_from": seen_from.isoformat()}
+    return build_event(EventType.REVOCATION_OVERDUE, job, at=at, about=about, by=by, **found)
 
 
 def credential_overdue_events(
     job: str, credential: str, *, by: str, at: datetime, started: datetime, took: timedelta, failures: tuple[str, ...], failed: int
 ) -> Iterator[Event]:
-    """Yield that one credential could not be ended: at once if a person waits for it, else by the same rule as for a whole job.
+    """Yield that one credential could not be revoked: immediately if a person asked for it, else by the same rule as for a whole job.
 
-    `started`: when the series of attempts began, which `failed` counts.
+    `started`: when the series of attempts began; `failed`: its failures so far.
     """
     if (by != "session" or is_revocation_overdue(failed=failed, took=took)) and is_worth_recording(failed=failed):
         about = f"{credential}/{started:%Y%m%dT%H%M%S%f}-{failed}"

@@ -1,6 +1,6 @@
-"""Looks at whether anything of a job is alive: its prefix, leases and tokens in Vault, its users and spaces in the targets. Changes nothing.
+"""Checks whether anything of a job is alive: its leases and tokens in Vault, its users and spaces in the targets. Changes nothing.
 
-Only what was looked at and found dead counts; what could not be looked at is a failure, never a silence.
+Only what was checked and found dead counts as dead; what could not be checked is reported as a failure.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ VALUE_STAYS = "what was read stays valid until its owner changes it"
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What one look saw."""
+    """The result of one check."""
 
     findings: tuple[Finding, ...]
     failures: tuple[str, ...]
     dead: frozenset[str]
-    """Lease ids and accessors that Vault says it does not know, certificates that are in the CRL or over."""
+    """Lease ids and accessors that are unknown to Vault; certificates that are in the CRL or expired."""
     users: tuple[TargetTrace, ...]
     spaces: tuple[TargetTrace, ...]
     targets: tuple[str, ...]
-    """Targets that were looked at."""
+    """Targets that were checked."""
     target_failures: tuple[str, ...]
 
     @property
@@ -44,14 +44,16 @@ class Inspection:
         return tuple(f"{finding.what}: {finding.detail or 'alive'}" for finding in self.findings if finding.alive)
 
     def is_dead(self, credential: CredentialHandle) -> bool:
-        """Whether every handle that is known of a credential was seen dead."""
+        """Whether every known handle of a credential was seen dead."""
         return credential.handles <= self.dead
 
 
 def inspect(deps: Deps, job: str, credentials: tuple[CredentialHandle, ...], accesses: RequestedActions | None) -> Inspection:
-    """Look at everything; `accesses` limits which targets are looked at, None means all of them."""
+    """Check everything of a job. `accesses` limits the targets that are checked; None means all."""
     notes = _Findings()
-    notes.inspect_prefix(deps, job)
+    tokens = notes.attempt("tokens under the job's prefix", lambda: deps.vault.prefix_accessors(job), otherwise=None)
+    if tokens is not None:
+        notes.add("tokens under the job's prefix", alive=bool(tokens), detail=f"{len(tokens)} listed")
     for credential in credentials:
         if credential.lease_id is not None:
             notes.inspect_handle(credential.id, f"lease {credential.lease_id}", credential.lease_id, deps.vault.is_lease_alive)
@@ -77,45 +79,43 @@ def inspect(deps: Deps, job: str, credentials: tuple[CredentialHandle, ...], acc
 
 
 def has_standing_proof(deps: Deps, job: str) -> bool:
-    """Whether the session, or whoever revoked after it, has left its proof, and Vault agrees: the ordinary ending of a guarded job.
+    """Whether a proof is recorded and Vault agrees, as after the ordinary end of a guarded job.
 
-    Raises RetryLater where there is a proof and Vault cannot be asked: an outage puts no proof in doubt.
+    Raises RetryLater if there is a proof but Vault does not answer: an outage does not put a proof in doubt.
     """
     try:
-        known = deps.store.jobs.get(job)
+        view = deps.store.jobs.get(job)
     except RetryLater:
-        # What cannot be read is no proof, and revoking does not wait for it.
+        # Revocation does not wait for a proof that cannot be read.
         return False
-    return known is not None and known.revocation.state is RevocationState.CONFIRMED and not deps.vault.prefix_accessors(job)
+    return view is not None and view.revocation.state is RevocationState.CONFIRMED and not deps.vault.prefix_accessors(job)
 
 
 def prove(deps: Deps, job: str) -> ProofReport:
-    """Return a fresh look at what a job held, and in the targets at whatever carries its name.
+    """Check again everything that a job held, and everything in the targets that carries its id.
 
-    Of very many credentials that were seen dead the newest are looked at again. Raises NotFound, or RetryLater where the store cannot be read.
+    Of very many credentials only the newest are checked again. Raises NotFound, or RetryLater if the store cannot be read.
     """
-    known = deps.store.jobs.get(job)
-    if known is None:
-        message = f"no job {job}"
-        raise NotFound(message)
-    credentials = tuple(credential_of(view) for view in known.credentials)
-    inspection = inspect(deps, job, credentials, accesses_of(known))
-    failures = (*inspection.failures, *unprovable_reasons(deps, credentials, now=deps.now()))
-    older = "each was seen dead, or over, when it ended; they are not looked at again one by one"
-    older_findings = (
-        [Finding(what=f"{known.older_credentials:,} older credentials", alive=False, detail=older)] if known.older_credentials else []
-    )
-    return ProofReport(
-        job=job,
-        dead=not inspection.alive and not failures,
-        findings=(*inspection.findings, *_lasting_values(credentials), *older_findings),
-        failures=failures,
-        at=deps.now(),
-    )
+    view = deps.store.jobs.get(job)
+    if view is None:
+        raise NotFound(f"no job {job}")
+    credentials = tuple(map(credential_of, view.credentials))
+    inspection = inspect(deps, job, credentials, accesses_of(view))
+    failures, findings = (*inspection.failures, *unprovable_reasons(deps, credentials, now=deps.now())), list(inspection.findings)
+    for item in credentials:
+        if item.revocable is not Revocable.NOW:
+            ends = f"ends at {item.expires_at.isoformat()} at the latest"
+            detail = VALUE_STAYS if item.revocable is Revocable.NEVER else ends
+            findings.append(Finding(what=f"value of {item.id}", alive=False, detail=detail, credential=item.id))
+    if view.older_credentials:
+        older = "each was seen dead or expired when it ended; they are not checked again one by one"
+        findings.append(Finding(what=f"{view.older_credentials:,} older credentials", alive=False, detail=older))
+    dead = not inspection.alive and not failures
+    return ProofReport(job=job, dead=dead, findings=tuple(findings), failures=failures, at=deps.now())
 
 
 def unprovable_reasons(deps: Deps, credentials: tuple[CredentialHandle, ...], *, now: datetime) -> Iterator[str]:
-    """Yield a sentence for each credential that could have been ended and that nobody can look for, until its time is over."""
+    """Yield a sentence for each credential that should have been revoked but cannot be checked, until it expires."""
     for item in credentials:
         only_time_tells = item.lease_id is None and not deps.targets.is_searchable(item.resource, item.action)
         if only_time_tells and item.revocable is Revocable.NOW and now < item.expires_at:
@@ -123,8 +123,8 @@ def unprovable_reasons(deps: Deps, credentials: tuple[CredentialHandle, ...], *,
 
 
 def is_certificate_valid(deps: Deps, credential: CredentialHandle) -> bool:
-    """Whether a credential's certificate may still be taken for valid; False for what is none. Raises RetryLater, GiveUp where nobody can tell."""
-    # One that would outlive this is refused at its issue; and what has ended may have been tidied away in Vault.
+    """Whether a credential's certificate may still be valid; False if it has none. Raises RetryLater or GiveUp if Vault does not say."""
+    # A certificate that outlives its credential is refused at issue, and Vault may have removed an expired one.
     if credential.certificate is None or deps.now() >= credential.expires_at:
         return False
     return pki.is_unrevoked(deps.vault, credential.certificate)
@@ -152,35 +152,20 @@ class _Findings(FailureCollector):
     def add(self, what: str, *, alive: bool, detail: str = "", credential: str | None = None) -> None:
         self.findings.append(Finding(what=what, alive=alive, detail=detail, credential=credential))
 
-    def inspect_prefix(self, deps: Deps, job: str) -> None:
-        tokens = self.attempt("tokens under the job's prefix", lambda: deps.vault.prefix_accessors(job), otherwise=None)
-        if tokens is not None:
-            self.add("tokens under the job's prefix", alive=bool(tokens), detail=f"{len(tokens)} listed")
-
-    def inspect_handle(self, credential: str, what: str, handle: str, alive: Callable[[str], bool]) -> None:
-        lives = self.attempt(what, lambda: alive(handle), otherwise=None)
-        if lives is not None:
-            self.add(what, alive=lives, detail="alive" if lives else "unknown to Vault", credential=credential)
-        if lives is False:
+    def inspect_handle(self, credential: str, what: str, handle: str, is_alive: Callable[[str], bool]) -> None:
+        alive = self.attempt(what, lambda: is_alive(handle), otherwise=None)
+        if alive is not None:
+            self.add(what, alive=alive, detail="alive" if alive else "unknown to Vault", credential=credential)
+        if alive is False:
             self.dead.add(handle)
 
     def inspect_certificate(self, deps: Deps, credential: CredentialHandle) -> None:
-        place = credential.certificate
-        if place is None:
+        if credential.certificate is None:
             return
-        what, over = f"certificate {place}", deps.now() >= credential.expires_at
-        stands = self.attempt(what, lambda: is_certificate_valid(deps, credential), otherwise=None)
-        if stands is not None:
-            listed = "not in the CRL that Vault serves" if stands else TIME_OVER if over else "in the CRL that Vault serves"
-            self.add(what, alive=stands, detail=listed, credential=credential.id)
-        if stands is False:
-            self.dead.add(place)
-
-
-def _lasting_values(credentials: tuple[CredentialHandle, ...]) -> Iterator[Finding]:
-    for credential in credentials:
-        if credential.revocable is Revocable.NEVER:
-            yield Finding(what=f"value of {credential.id}", alive=False, detail=VALUE_STAYS, credential=credential.id)
-        elif credential.revocable is Revocable.ON_EXPIRY:
-            ends = f"ends at {credential.expires_at.isoformat()} at the latest"
-            yield Finding(what=f"value of {credential.id}", alive=False, detail=ends, credential=credential.id)
+        what, expired = f"certificate {credential.certificate}", deps.now() >= credential.expires_at
+        valid = self.attempt(what, lambda: is_certificate_valid(deps, credential), otherwise=None)
+        if valid is not None:
+            detail = "not in the CRL that Vault serves" if valid else TIME_OVER if expired else "in the CRL that Vault serves"
+            self.add(what, alive=valid, detail=detail, credential=credential.id)
+        if valid is False:
+            self.dead.add(credential.certificate)

@@ -1,8 +1,8 @@
-"""The one revocation function, used by session, compensation, guard and sweep: ends everything that a job holds, then checks that it is dead.
+"""The one revocation function, used by session, compensation, guard and sweep: revokes everything that a job holds, then checks that it is dead.
 
 Every step runs even if an earlier one failed. It does not wait for the ledger, and needs no memory of what was issued. Revoking twice is fine.
 It never sleeps: if an issue may still be in flight, it returns when a second check is due, and the caller calls again.
-What its observations mean for the ledger is in `outcome`.
+`outcome` maps its observations to ledger events.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from activities.revocation.outcome import (
     single_credential_events,
     slow_event,
 )
-from activities.revocation.proof import Inspection, accesses_of, credential_of, inspect, is_certificate_valid, prove, unprovable_reasons
+from activities.revocation.proof import accesses_of, credential_of, inspect, is_certificate_valid, prove, unprovable_reasons
 from activities.support.failure_collector import FailureCollector
 from justenough.adapters.store import StoredWrappingToken, StoreUnavailable
 from justenough.adapters.targets.postgres import RequestedActions
@@ -49,11 +49,9 @@ __all__ = ["RevocationResult", "end_one", "live_credential_ids", "prove", "recor
 
 
 STORE_TIMEOUT_S = 2.0
-"""How long a revocation waits for the store before it goes on without it."""
+"""Seconds that a revocation waits for the store before it goes on without it."""
 MAX_CONCURRENT_LEASES = 32
-"""Leases that are ended at once: one that hangs must not delay the others."""
-
-
+"""Leases that are revoked at once, so that one that hangs does not delay the others."""
 log = structlog.get_logger()
 
 T = TypeVar("T")
@@ -64,26 +62,26 @@ class RevocationResult(Message):
 
     confirmed: bool
     second_look_in: timedelta | None = None
-    """It looks clean, but an issue that was in flight may still land: call again after this time."""
+    """Nothing is alive now, but an issue may still be in flight: call again after this time."""
     failures: tuple[str, ...] = ()
     events: tuple[Event, ...] = ()
-    """What the ledger could not take; the caller carries it until it is written."""
+    """Events that the ledger could not take; the caller keeps them until they are recorded."""
 
 
 @dataclass(frozen=True, slots=True)
 class _JobMemory:
-    """What the store knows of a job: its credentials, and in which targets it may have users or a space (None: any)."""
+    """What the store knows about a job: its credentials, and `accesses`, the targets in which it may have users or a space (None: any)."""
 
     credentials: tuple[CredentialHandle, ...] = ()
     doubts: tuple[CredentialHandle, ...] = ()
-    """Those of them that nobody had recorded until now."""
+    """Those of the credentials that nobody has recorded yet."""
     accesses: RequestedActions | None = None
     closed: bool = False
     """Whether the claim is closed: no session can issue any more."""
     unclaimed: bool = False
     """Whether no session ever had the right to issue: then nothing can be in flight."""
     locks: tuple[StoredWrappingToken, ...] = ()
-    """Wrapping tokens that waited in Vault for people, and are kept no longer."""
+    """Wrapping tokens that waited for people's authorization, and are to be revoked."""
 
 
 def revoke(
@@ -97,29 +95,30 @@ def revoke(
     spaces: RequestedActions = frozenset(),
     before: tuple[Event, ...] = (),
 ) -> RevocationResult:
-    """Revoke everything of a job, check whether it is dead, and return what was seen. Raises nothing: failures are in the result.
+    """Revoke everything of a job, check whether it is dead, and return the result. Raises nothing: failures are in the result.
 
-    `settled`: nothing can be in flight (the session's own exit, after every issue was answered). `known`: everything that the caller knows was
-    issued and is not dead. A settled caller's list spares reading the store, and it is what is left if the store cannot be read.
+    `settled`: no issue can be in flight (a session's own exit, after every issue was answered). `known`: every credential that the caller knows
+    and that is not dead; it replaces reading the store if the caller is settled, or if the store cannot be read.
     `spaces`: resource and action of every credential, dead or alive, that gave the job a space, because a space outlives its credential.
     `before`: events to record ahead of its own, in the same step.
     """
     started, began, steps = deps.now(), deps.ticks(), FailureCollector()
-    # One revocation is one course of attempts: trying again records nothing twice, a later revocation has entries of its own.
+    # One revocation is one series of attempts: a retry records nothing twice, and a later revocation has its own entries.
     course = f"{by}-{deps.revocation_tracker.start_time(job, now=started):%Y%m%dT%H%M%S%f}"
     facts = [*before, build_event(EventType.REVOCATION_STARTED, job, at=started, about=course, by=by, why=why)]
     with alarm_if_slow(deps, job, facts, steps.failures, by=by, started=started):
-        recall = partial(_close_claim_and_recall, deps, job, known, spaces, settled=settled, now=started)
-        memory = steps.attempt("the store", lambda: _with_store_timeout(recall), _JobMemory(known or ()))
+        read = partial(_close_claim_and_read, deps, job, known, spaces, settled=settled, now=started)
+        memory = steps.attempt("the store", partial(_with_store_timeout, read), _JobMemory(known or ()))
         role_gone = steps.succeeds("the job's token role", lambda: deps.vault.close_prefix(job))
-        _end_leases(deps, steps, memory.credentials)
+        _revoke_leases(deps, steps, memory.credentials)
         steps.attempt("the job's tokens", lambda: deps.vault.revoke_prefix(job), otherwise=None)
         for lock in memory.locks:
-            # Without the job's tokens, which are gone, it opens nothing any more. If this fails, it ends by its time.
-            end_lock = partial(revoke_wrapping_token, deps.vault, lock.ciphertext, about=lock.request)
-            steps.attempt(f"lock {lock.accessor}", end_lock, otherwise=None)
-        seen_from = deps.now()
-        inspection = _end_in_targets(deps, job, memory, steps)
+            # The job's tokens are gone, so it grants nothing any more. If this fails, it expires.
+            steps.attempt(f"lock {lock.accessor}", partial(revoke_wrapping_token, deps.vault, lock.ciphertext, about=lock.request), None)
+        seen_from, inspection = deps.now(), inspect(deps, job, memory.credentials, memory.accesses)
+        if inspection.users or inspection.spaces:
+            steps.failures += deps.targets.end_all_of(job, memory.accesses).failures
+            inspection = inspect(deps, job, memory.credentials, memory.accesses)
 
     at, settled = deps.now(), settled or memory.unclaimed
     unprovable = tuple(unprovable_reasons(deps, memory.credentials, now=at))
@@ -128,7 +127,7 @@ def revoke(
     confirmed = clean and wait is None
     failures = () if clean else tuple(dict.fromkeys((*steps.failures, *inspection.alive, *inspection.failures, *unprovable)))
     attempt = Attempt(course, by, at, seen_from, took=timedelta(seconds=deps.ticks() - began))
-    facts += [doubted_event(job, credential, at=at) for credential in memory.doubts]
+    facts.extend(doubted_event(job, credential, at=at) for credential in memory.doubts)
     for credential in memory.credentials:
         traits = TargetTraits(
             searchable=deps.targets.is_searchable(credential.resource, credential.action),
@@ -144,7 +143,7 @@ def revoke(
 
 
 def live_credential_ids(view: JobView, request: str) -> tuple[str, ...]:
-    """Return the ids of what was issued for one request of a job and is not known to be dead."""
+    """Return the ids of the credentials of one request that are not known to be dead."""
     return tuple(item.id for item in view.credentials if item.request_id == request and not item.state.is_dead)
 
 
@@ -152,8 +151,7 @@ def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str, befo
     """Revoke one credential while its job goes on. Raises NotFound, or RetryLater if the store cannot be read."""
     view = deps.store.credentials.get(credential)
     if view is None or view.job_id != job:
-        message = f"no credential {credential} in job {job}"
-        raise NotFound(message)
+        raise NotFound(f"no credential {credential} in job {job}")
     others = tuple(credential_of(item) for item in deps.store.credentials.live_of(job) if item.id != credential)
     return end_one(deps, job, credential_of(view), others, by=by, why=why, before=before)
 
@@ -161,7 +159,7 @@ def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str, befo
 def end_one(
     deps: Deps, job: str, handle: CredentialHandle, others: Iterable[CredentialHandle], *, by: str, why: str, before: tuple[Event, ...] = ()
 ) -> RevocationResult:
-    """Revoke one credential whose handle is known, while its job goes on; `others` are the credentials that the job holds beside it.
+    """Revoke one credential whose handle is known, while its job goes on; `others`: the other credentials of the job.
 
     Its token stays until the job ends: only the session ever had it.
     """
@@ -186,28 +184,28 @@ def end_one(
 
 
 def _end_and_check(deps: Deps, job: str, handle: CredentialHandle, others: tuple[CredentialHandle, ...]) -> tuple[tuple[str, ...], str]:
-    """End one credential by its lease. Return why it is not shown to be dead, or else how it was seen dead."""
+    """Revoke one credential by its lease. Return why it may be alive (empty if it is dead), and the evidence that it is dead."""
     if handle.lease_id is None:
-        why = "it has no lease of its own: it ends with its job"
+        why = "it has no lease: it ends with its job"
         return ((why,) if handle.revocable is Revocable.NOW else ()), ""
     lease, steps = handle.lease_id, FailureCollector()
-    _end_leases(deps, steps, (handle,))
+    _revoke_leases(deps, steps, (handle,))
     if steps.attempt("its lease", lambda: deps.vault.is_lease_alive(lease), otherwise=True):
         return tuple(steps.failures) or ("its lease is still alive",), ""
     if steps.attempt("its certificate", lambda: is_certificate_valid(deps, handle), otherwise=True):
         return tuple(steps.failures) or ("its lease is gone, and its certificate is not in the CRL that Vault serves",), ""
-    # A lease that was forced is unknown to Vault while its user lives on. The job's space must live on.
-    found = deps.targets.inspect(job, {(handle.resource, handle.action.value)})
+    # If a lease was force-revoked, Vault does not know it any more, but its user may still exist. The job's space must stay.
+    traces = deps.targets.inspect(job, {(handle.resource, handle.action.value)})
     explained = sum(deps.targets.is_same_target(handle, other) for other in others)
-    if found.failures or len(found.users) > explained:
-        return found.failures or (f"its lease is gone, and a user of the job is left in {', '.join(found.inspected)}",), ""
-    seen = f"; no user is left in {', '.join(found.inspected)} that another credential does not explain" if found.inspected else ""
+    if traces.failures or len(traces.users) > explained:
+        return traces.failures or (f"its lease is gone, and a user of the job is left in {', '.join(traces.inspected)}",), ""
+    seen = f"; no user is left in {', '.join(traces.inspected)} that another credential does not explain" if traces.inspected else ""
     space = "; the job's space is there until the job ends" if deps.targets.gives_space(handle.resource, handle.action) else ""
     return (), f"its lease is unknown to Vault{describe_certificate(handle, at=deps.now())}{seen}{space}"
 
 
 def record_lapsed(deps: Deps) -> tuple[Event, ...]:
-    """Record the end of credentials that only time could end, and return what the ledger could not take."""
+    """Record the end of credentials that could only expire, and return the events that the ledger could not take."""
     now, lapsed, cursor = deps.now(), list[Event](), None
     while True:
         page = deps.store.credentials.list(live=True, cursor=cursor)
@@ -221,11 +219,11 @@ def record_lapsed(deps: Deps) -> tuple[Event, ...]:
             return _try_record(deps, lapsed)
 
 
-def _close_claim_and_recall(
+def _close_claim_and_read(
     deps: Deps, job: str, known: tuple[CredentialHandle, ...] | None, spaces: RequestedActions, *, settled: bool, now: datetime
 ) -> _JobMemory:
-    """Close the claim, then return what is known of the job."""
-    # Before the token role goes: a session writes the role, reads its claim, and only then asks for a token.
+    """Close the claim, then return what the store knows about the job."""
+    # Before the token role is deleted: a session writes the role, reads its claim, and only then requests a token.
     locks = deps.store.claims.end_issuing(job, now)
     if settled and known is not None:
         accesses = spaces | {(item.resource, item.action.value) for item in known}
@@ -241,33 +239,24 @@ def _close_claim_and_recall(
     return _JobMemory(tuple(credentials.values()), doubts, accesses_of(view), closed=True, unclaimed=unclaimed, locks=locks)
 
 
-def _end_leases(deps: Deps, steps: FailureCollector, credentials: tuple[CredentialHandle, ...]) -> None:
+def _revoke_leases(deps: Deps, steps: FailureCollector, credentials: tuple[CredentialHandle, ...]) -> None:
     leases = [item.lease_id for item in credentials if item.lease_id is not None]
 
-    def end(lease: str) -> None:
+    def revoke_lease(lease: str) -> None:
         steps.attempt(f"lease {lease}", lambda: deps.vault.revoke_lease(lease), otherwise=None)
 
     if len(leases) == 1:
-        end(leases[0])
+        revoke_lease(leases[0])
     elif leases:
         with ThreadPoolExecutor(min(MAX_CONCURRENT_LEASES, len(leases))) as pool:
-            list(pool.map(end, leases))
-
-
-def _end_in_targets(deps: Deps, job: str, memory: _JobMemory, steps: FailureCollector) -> Inspection:
-    """Inspect; if users or spaces of the job are left in a target, end them there and inspect again."""
-    inspection = inspect(deps, job, memory.credentials, memory.accesses)
-    if not (inspection.users or inspection.spaces):
-        return inspection
-    steps.failures += deps.targets.end_all_of(job, memory.accesses).failures
-    return inspect(deps, job, memory.credentials, memory.accesses)
+            list(pool.map(revoke_lease, leases))
 
 
 def _try_record(deps: Deps, facts: list[Event]) -> tuple[Event, ...]:
     """Record the events and return those that could not be recorded."""
     try:
         _with_store_timeout(lambda: deps.store.ledger.append(facts))
-    except Exception:  # noqa: BLE001 - revocation never waits for the ledger; the caller carries the events on
+    except Exception:  # noqa: BLE001 - revocation never waits for the ledger; the caller keeps the events
         return tuple(facts)
     return ()
 
@@ -286,15 +275,14 @@ def _with_store_timeout(call: Callable[[], T]) -> T:
     try:
         return answer.result(timeout=STORE_TIMEOUT_S)
     except TimeoutError as error:
-        message = f"did not answer within {STORE_TIMEOUT_S:.0f} s"
-        raise StoreUnavailable(message) from error
+        raise StoreUnavailable(f"did not answer within {STORE_TIMEOUT_S:.0f} s") from error
 
 
 @contextmanager
 def alarm_if_slow(deps: Deps, job: str, facts: Sequence[Event], failures: Sequence[str], *, by: str, started: datetime) -> Iterator[None]:
-    """Record the beginning of a revocation (`facts`) and that it is overdue, if the block takes longer than its grace.
+    """Record the start of a revocation (`facts`) and that it is overdue, if the block takes longer than its grace.
 
-    `failures`: what has failed by then; may grow meanwhile. The block never waits for this.
+    `failures` may grow while the block runs. The block never waits for this.
     """
     begun, hanging = tuple(facts), f"it has not come back for {REVOCATION_GRACE.total_seconds():.0f} s"
 
@@ -305,7 +293,7 @@ def alarm_if_slow(deps: Deps, job: str, facts: Sequence[Event], failures: Sequen
         try:
             deps.store.ledger.append([*begun, late])
         except JustEnoughError as error:
-            # The attempt's own events are carried on until they are written; this was only to be early.
+            # The attempt's own events are kept until they are recorded; this one would only have been earlier.
             log.warning("revocation hangs", job=job, error=type(error).__name__)
 
     timer = threading.Timer(REVOCATION_GRACE.total_seconds(), record_slow)

@@ -1,1 +1,1 @@
-"""A job's session: its process in a sandbox, what is delivered to it, what it prints, how it is ended. Decides nothing about access."""
+"""A job's session: runs its process, delivers credentials, stores output, ends and revokes. Makes no access decisions."""

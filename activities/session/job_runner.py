@@ -1,4 +1,4 @@
-"""A job's process and its log, held together for as long as it runs: started, and gone, on one screen."""
+"""Runs a job's process together with its broker and its log. Start and end stand on one screen."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.spec import JobSpec
 
 ServeBroker = Callable[[int], AbstractAsyncContextManager[BrokerAddress]]
-"""Has the job's broker listen for its user id, for the length of a block."""
+"""Makes the job's broker listen for a user id until the block ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobTask:
-    """What is run for one job."""
+    """What to run for one job."""
 
     job: str
     spec: JobSpec
@@ -39,47 +39,36 @@ class JobTask:
 async def run_process(
     settings: Settings, sandbox: Sandbox, task: JobTask, *, redactor: Redactor, sink: Sink, serve: ServeBroker
 ) -> AsyncIterator[JobProcess]:
-    """Run a job's command beside its broker. When the block ends, however it does, no process of the job is left and its log is in the sink.
+    """Run a job's command beside its broker. When the block ends, no process of the job is left and its log is in the sink.
 
     Raises InterpreterRefused, NoFreeUid, StartFailed before anything runs; afterwards what the sink raised.
     """
-    spec, given = task.spec, task.delivered
-    python = find_interpreter(settings, spec.run.python)
+    run, delivered = task.spec.run, task.delivered
+    python = find_interpreter(settings, run.python)
     with lend_uid(settings) as uid:
         async with serve(uid) as broker:
-            env: dict[str, str | Secret] = {**spec.run.env, **given.env, **broker.env}
             redactor.learn(value.reveal() for value in broker.env.values() if isinstance(value, Secret))
             launch = JobLaunch(
                 task.job,
-                spec.run.command,
+                run.command,
                 uid,
                 python,
                 task.workdir,
-                spec.run.network,
-                env,
-                given.files,
-                given.paths,
-                broker.path,
-                spec.run.limits,
+                run.network,
+                env={**run.env, **delivered.env, **broker.env},
+                files=delivered.files,
+                paths=delivered.paths,
+                broker=broker.path,
+                limits=run.limits,
             )
-            async with _start_process(sandbox, launch, redactor, sink) as process:
+            process, capture = await JobProcess.start(sandbox, launch), None
+            try:
+                capture = await LogCapture.start(process.output, redactor, sink)
                 yield process
-
-
-@asynccontextmanager
-async def _start_process(sandbox: Sandbox, launch: JobLaunch, redactor: Redactor, sink: Sink) -> AsyncIterator[JobProcess]:
-    process = await JobProcess.start(sandbox, launch)
-    try:
-        capture = await LogCapture.start(process.output, redactor, sink)
-        try:
-            yield process
-        finally:
-            await run_to_completion(_stop_process(process, capture))
-    finally:
-        # The user id may be lent again only after the last process is gone, so not even a cancel cuts this short.
-        await run_to_completion(process.kill())
-
-
-async def _stop_process(process: JobProcess, capture: LogCapture) -> None:
-    await process.kill()
-    await capture.finish()
+            finally:
+                # Not even a cancel interrupts this: the user id may be lent again only after the last process is gone.
+                try:
+                    await run_to_completion(process.kill())
+                finally:
+                    if capture is not None:
+                        await run_to_completion(capture.finish())

@@ -1,4 +1,4 @@
-"""One session from its first issue to its proof: issue, run, keep, end, revoke. Knows no Temporal: session_activity tells it to stop."""
+"""One session: issue, run, keep leases, end, revoke, prove. Does not know Temporal: session_activity calls `stop`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from pathlib import Path
 
 import structlog
 
@@ -34,36 +33,36 @@ from justenough.services.job_history import JobHistory
 from justenough.services.verify_order import VerifiedOrder
 
 TERMINATE_GRACE_S = 10.0
-"""Seconds between asking a process to end and killing it."""
+"""Seconds between terminating a process and killing it."""
 LOG_TIMEOUT_S = 2.0
 LOG_WRITER_POOL = ThreadPoolExecutor(4, thread_name_prefix="output")
-"""Threads of their own for storing output: if they hang in a slow store, issuing and revoking must not wait for them."""
+"""Separate threads for storing output: if they hang in a slow store, issuing and revoking must not wait for them."""
 log = structlog.get_logger()
 
 
 class Stop(StrEnum):
-    """Why a session is told to stop."""
+    """Why a session must stop."""
 
     CANCEL = "cancelled"
     CUT = "access_cut"
-    """Its claim was closed: a kill, the guard or the sweep has already ended its access."""
+    """Its claim was closed: a kill, the guard or the sweep has already revoked its access."""
     GONE = "workflow_gone"
     WORKER = "worker_stopped"
 
 
 @dataclass(frozen=True)
 class WorkOutcome:
-    """The outcome of the work, before anything was revoked."""
+    """The outcome of the work, before revocation."""
 
     outcome: JobState
     exit_code: int | None = None
     reason: str | None = None
     stopped: bool = False
-    """Whether it ended because it was told to stop, and not by itself before."""
+    """Whether it ended because `stop` was called, not by itself."""
 
 
 class SessionStopped(Exception):
-    """Raised inside the work once the session has been told to stop."""
+    """Raised inside the work after `stop` was called."""
 
 
 def failure_reason(error: JustEnoughError) -> str:
@@ -73,7 +72,7 @@ def failure_reason(error: JustEnoughError) -> str:
 
 
 class JobSession:
-    """Acquires and releases on one screen: whatever `_work` does, `_end` follows."""
+    """Acquires and releases on one screen: however `_work` ends, `run` revokes."""
 
     def __init__(
         self,
@@ -87,7 +86,7 @@ class JobSession:
         run: str,
         notify_workflow: NotifyWorkflow,
     ) -> None:
-        """`notify_workflow` has the job's workflow ask people for a request."""
+        """`notify_workflow`: makes the job's workflow open the approval of a request."""
         self._deps = deps
         self._sandbox = sandbox
         self._order = order
@@ -106,16 +105,16 @@ class JobSession:
         self._batches = 0
 
     def stop(self, why: Stop) -> None:
-        """Ask the session to end. Access that was cut already outweighs any other reason."""
+        """Make the session end. Stop.CUT overrides an earlier reason."""
         if self._stop is None or why is Stop.CUT:
             self._stop = why
-        # A process that is asked to end may still need what it holds; it gets nothing new.
+        # A process that is terminating may still need its credentials, but it gets no new ones.
         if self._broker:
             self._broker.close()
         self._stop_requested.set()
 
     async def run(self) -> SessionResult:
-        """Work, then revoke; returns only after revoking was tried, with what was seen."""
+        """Work, then revoke. Return the outcome, with the result of the revocation."""
         try:
             ending = await self._work()
         except SessionStopped:
@@ -127,14 +126,43 @@ class JobSession:
         except Exception as error:
             log.exception("session failed unexpectedly", job=self._job)
             ending = self._failure_outcome(JobState.FAILED, f"unexpected {type(error).__name__}")
-        return await self._end(ending)
+        # Immediately after the process ended. Nothing is being issued any more: `_work` has returned.
+        result = await asyncio.to_thread(
+            revoke.revoke,
+            self._deps,
+            self._job,
+            by="session",
+            why=ending.reason or ending.outcome.value,
+            settled=self._issuer.settled,
+            known=self._issuer.holdings.alive,
+            spaces=self._issuer.holdings.spaces,
+            # Usually these were recorded when they were issued. If the ledger failed then, they must not be missing from it.
+            before=(
+                *(issued_event(self._job, credential) for credential in self._issuer.holdings.alive),
+                *(self._model_gateway.usage.unrecorded_events() if self._model_gateway else ()),
+            ),
+        )
+        # The outcome is that of the work: a process that ended by itself keeps it, however long revoking takes.
+        outcome, code, reason, stopped = ending.outcome, ending.exit_code, ending.reason, ending.stopped
+        return SessionResult(
+            outcome=outcome, exit_code=code, reason=reason, stopped=stopped, clean=result.confirmed, unrecorded=result.events
+        )
 
     async def _work(self) -> WorkOutcome:
-        delivered = await self._issue_all()
-        workdir = await asyncio.to_thread(self._unpack_workdir)
+        delivered, workdir = await self._issue_all(), None
+        if digest := self._order.order.bundle:
+            content = await asyncio.to_thread(self._deps.store.bundles.get, digest)
+            if content is None:
+                raise IssueRefused(f"bundle {digest} is not in the store: launch the job again, so that its files are sent again")
+            workdir = await asyncio.to_thread(ensure_unpacked, self._deps.settings.home, digest, content)
         self._raise_if_stopped()
-        if not await asyncio.to_thread(self._record_start):
+        # A session that slept through its own end must not start a process.
+        if not await asyncio.to_thread(self._claim_is_open):
             self.stop(Stop.CUT)
+            raise SessionStopped
+        worker, sandbox = f"{socket.gethostname()}:{os.getpid()}", self._sandbox.isolation.value
+        started = build_event(EventType.JOB_STARTED, self._job, at=self._deps.now(), worker=worker, sandbox=sandbox, run=self._run)
+        await asyncio.to_thread(self._deps.store.ledger.append, [started])
         self._raise_if_stopped()
         redactor = Redactor(reveal_all(value for item in self._issued for value in secrets_of(item.fields)))
         async with keep_leases(self._deps, self._job, self._issuer, self._issued) as keepers:
@@ -180,16 +208,6 @@ class JobSession:
             delivered = delivered.merge(build_delivery(access, issued.fields, connect))
         return delivered.merge(access_summary(self._spec, [item.credential for item in self._issued], allowed))
 
-    def _unpack_workdir(self) -> Path | None:
-        digest = self._order.order.bundle
-        if digest is None:
-            return None
-        content = self._deps.store.bundles.get(digest)
-        if content is None:
-            message = f"bundle {digest} is not in the store: launch the job again, so that its files are sent again"
-            raise IssueRefused(message)
-        return ensure_unpacked(self._deps.settings.home, digest, content)
-
     async def _wait_for_process(self, process: JobProcess) -> WorkOutcome:
         ended, stop = asyncio.create_task(process.wait()), asyncio.create_task(self._stop_requested.wait())
         try:
@@ -209,17 +227,8 @@ class JobSession:
             self.stop(Stop.CUT)
         if self._stop in {Stop.CANCEL, Stop.WORKER}:
             return self._stopped_outcome(await process.finish(TERMINATE_GRACE_S))
-        # Nobody waits for its result any more, or its access is gone: it has nothing left to finish.
+        # Nobody waits for its result any more, or its access is revoked, so it has nothing left to finish.
         return self._stopped_outcome(await process.kill())
-
-    def _record_start(self) -> bool:
-        """Record the start. Return False if the claim was closed: a session that slept through its own ending must start no process."""
-        if not self._claim_is_open():
-            return False
-        worker, sandbox = f"{socket.gethostname()}:{os.getpid()}", self._sandbox.isolation.value
-        started = build_event(EventType.JOB_STARTED, self._job, at=self._deps.now(), worker=worker, sandbox=sandbox, run=self._run)
-        self._deps.store.ledger.append([started])
-        return True
 
     def _claim_is_open(self) -> bool:
         claim = self._deps.store.claims.get(self._job)
@@ -236,35 +245,8 @@ class JobSession:
     def _failure_outcome(self, outcome: JobState, why: str) -> WorkOutcome:
         return WorkOutcome(outcome, reason=why, stopped=self._stop is not None)
 
-    async def _end(self, ending: WorkOutcome) -> SessionResult:
-        """Revoke and confirm on the spot, milliseconds after the process ended. Nothing is being issued any more: `_work` has returned."""
-        result = await asyncio.to_thread(
-            revoke.revoke,
-            self._deps,
-            self._job,
-            by="session",
-            why=ending.reason or ending.outcome.value,
-            settled=self._issuer.settled,
-            known=self._issuer.live_credentials,
-            spaces=self._issuer.spaces,
-            # Recorded at their issue already, unless the ledger failed just then: what was issued must not be missing from it.
-            before=(
-                *(issued_event(self._job, credential) for credential in self._issuer.live_credentials),
-                *(self._model_gateway.unrecorded_events() if self._model_gateway else ()),
-            ),
-        )
-        return SessionResult(
-            outcome=ending.outcome,
-            exit_code=ending.exit_code,
-            reason=ending.reason,
-            # As of the work's end: a process that ended by itself keeps its outcome, however long revoking takes.
-            stopped=ending.stopped,
-            clean=result.confirmed,
-            unrecorded=result.events,
-        )
-
     async def _store_output(self, text: str) -> None:
-        """Store one batch of output. A store that is slow or away costs log lines, never a revocation's time."""
+        """Store one batch of output. If the store is slow or away, log lines are lost, but revocation is not delayed."""
         self._batches += 1
         try:
             async with asyncio.timeout(LOG_TIMEOUT_S):

@@ -1,1 +1,1 @@
-"""What several activities need: checks of the caller, heartbeats, asyncio tools."""
+"""Shared by several activities: checks of the caller, heartbeats, asyncio tools."""

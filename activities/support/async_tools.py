@@ -1,4 +1,4 @@
-"""What goes on beside a block, again and again: heartbeats, and other signs of life. Nothing else."""
+"""Runs a call repeatedly beside a block (heartbeats), and work to completion despite cancels."""
 
 from __future__ import annotations
 
@@ -10,34 +10,32 @@ from typing import TypeVar
 from temporalio import activity
 
 HEARTBEAT_INTERVAL_S = 1.0
+T = TypeVar("T")
 
 
 def send_heartbeats() -> AbstractAsyncContextManager[None]:
-    """Tell Temporal each second for the length of a block that the worker of this activity lives; what blocks in it belongs in a thread."""
+    """Send Temporal a heartbeat each second until the block ends. Blocking calls in the block belong in threads."""
     return repeat_call(activity.heartbeat, HEARTBEAT_INTERVAL_S)
 
 
 @asynccontextmanager
 async def repeat_call(call: Callable[[], object], interval: float) -> AsyncIterator[None]:
-    """Act at once, and every so many seconds, for the length of a block: it does so while this process's event loop turns."""
+    """Call now and every `interval` seconds until the block ends, on this event loop."""
 
-    async def go_on() -> None:
+    async def repeat() -> None:
         while True:
             call()
             await asyncio.sleep(interval)
 
-    task = asyncio.create_task(go_on())
+    task = asyncio.create_task(repeat())
     try:
         yield
     finally:
         task.cancel()
 
 
-T = TypeVar("T")
-
-
 async def run_to_completion(work: Awaitable[T]) -> T:
-    """Do it to its end, then pass on a cancel that came meanwhile."""
+    """Await `work` to completion and return its result; if this task was cancelled meanwhile, raise CancelledError afterwards."""
     cancels: list[object] = []
     result = await run_despite_cancel(work, lambda: cancels.append(None))
     if cancels:
@@ -46,7 +44,7 @@ async def run_to_completion(work: Awaitable[T]) -> T:
 
 
 async def run_despite_cancel(work: Awaitable[T], on_cancel: Callable[[], object]) -> T:
-    """Return what the work comes to, however often it is cancelled: each cancel is only told to `on_cancel`."""
+    """Await `work` to completion even if this task is cancelled, and return its result; call `on_cancel` once per cancel."""
     task = asyncio.ensure_future(work)
     while not task.done():
         try:
@@ -54,6 +52,6 @@ async def run_despite_cancel(work: Awaitable[T], on_cancel: Callable[[], object]
         except asyncio.CancelledError:
             if not task.cancelled():
                 on_cancel()
-        except Exception:  # noqa: BLE001 - the work's own, raised by its result below
+        except Exception:  # noqa: BLE001 - the work's own error, raised by its result below
             break
     return task.result()

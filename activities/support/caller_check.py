@@ -1,6 +1,6 @@
-"""Who asks for an activity: anybody who can write to Temporal may schedule one, from a workflow of their own, with any argument.
+"""Checks which workflow calls an activity: anybody who can write to Temporal may schedule one, with any argument.
 
-What is found here guards the ledger's truth; what guards an issue is the signatures that the session verifies itself.
+This keeps false entries out of the ledger. Issuing is protected by the signatures that the session verifies itself.
 """
 
 from __future__ import annotations
@@ -17,27 +17,26 @@ from justenough.services.dependencies import Deps
 
 
 class NotTheirs(GiveUp):
-    """Whoever asks is not a workflow of this job's."""
+    """The caller is not a workflow of this job."""
 
 
 def why_not_job_workflow(job: str, *, guard: bool = False) -> str | None:
-    """Return why the workflow that asks is not this job's own (or, where it may be, its guard); None where it is."""
+    """Return why the calling workflow is not this job's (or its guard, if `guard`); None if it is."""
     info = activity.info()
-    asked = (info.workflow_type, info.workflow_id)
-    own = asked == ("Job", job) or (guard and asked == ("Guard", f"{job}-guard"))
-    return None if own else "whoever asks is not the workflow of this job"
+    caller = (info.workflow_type, info.workflow_id)
+    is_own = caller == ("Job", job) or (guard and caller == ("Guard", f"{job}-guard"))
+    return None if is_own else "the caller is not the workflow of this job"
 
 
 def require_job_workflow(deps: Deps, job: str, *, guard: bool = False) -> None:
-    """Raise NotTheirs, having recorded the attempt, unless a workflow of this job's asks."""
-    why = why_not_job_workflow(job, guard=guard)
-    if why:
+    """Raise NotTheirs and record the attempt, unless a workflow of this job calls."""
+    if why := why_not_job_workflow(job, guard=guard):
         deps.store.ledger.append([refused_event(job, why, at=deps.now())])
         raise NotTheirs(why)
 
 
 def refused_event(job: str, why: str, *, at: datetime) -> Event:
-    """Return the event of an attempt that was refused; a retry of the same activity makes the same one."""
+    """Return the event of a refused attempt. A retry of the same activity yields the same event."""
     info = activity.info()
     run, workflow = str(info.workflow_run_id), str(info.workflow_id)
     return build_event(
@@ -46,8 +45,8 @@ def refused_event(job: str, why: str, *, at: datetime) -> Event:
 
 
 def decode_argument(argument: RawValue, kind: type[Any]) -> Any:
-    """Return an activity's argument as what it should be; None where it is nothing of the kind."""
+    """Return an activity's argument as `kind`, or None if it cannot be decoded."""
     try:
         return activity.payload_converter().from_payload(argument.payload, kind)
-    except Exception:  # noqa: BLE001 - a stranger's bytes: whatever they break, they are not an argument
+    except Exception:  # noqa: BLE001 - anybody may send any bytes, which may raise anything
         return None

@@ -1,4 +1,4 @@
-"""Runs steps that must not stop each other, and collects why some of them failed."""
+"""Runs steps independently of each other, and collects why some of them failed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class FailureCollector:
-    """One sentence for each step that failed, in the order in which they failed."""
+    """Collects one sentence for each step that failed, in order."""
 
     def __init__(self) -> None:
         self.failures: list[str] = []
@@ -22,7 +22,7 @@ class FailureCollector:
             return call()
         except JustEnoughError as error:
             self.failures.append(f"{what}: {error}")
-        except Exception as error:  # noqa: BLE001 - no failure of one step, of whatever kind, may keep the next one from running
+        except Exception as error:  # noqa: BLE001 - no failure of one step may keep the next from running
             self.failures.append(f"{what}: {type(error).__name__}")
         return otherwise
 

@@ -1,4 +1,4 @@
-"""For a job that runs under JustEnough: access when it is needed, given back when it is not.
+"""For programs that run as JustEnough jobs: get access when it is needed, give it back afterwards.
 
     from justenough_job import access
 
@@ -6,7 +6,7 @@
         with psycopg.connect(credential.dsn()) as orders:
             ...
 
-The broker of the job decides, people approve where policy says so, and the credential is dead when the block has ended.
+The job's broker decides, people approve if policy requires it, and the credential is revoked when the block ends.
 """
 
 from justenough_job.api import access, ask, catalog, identity, tools, use

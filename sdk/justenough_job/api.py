@@ -1,4 +1,4 @@
-"""Asking the job's broker: for access, for an identity, for what can be asked for. Acquiring and releasing stand on one screen."""
+"""Calls to the job's broker: access, identity, catalog, tools. Acquiring and releasing stand on one screen."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from justenough_job.types import Identity, Offer, ToolOffer, moment_of, offer_of
 
 NO_REASON = "the job gives no reason"
 MAX_WAIT_S = 50.0
-"""Seconds of one call that waits for people; the broker takes up to a minute."""
+"""Seconds that one call waits for people; the broker allows up to a minute."""
 MIN_POLL_INTERVAL_S = 1.0
-"""Seconds between two such calls."""
+"""Seconds between two such calls, at least."""
 
 
 @contextmanager
 def access(
     resource: str, action: str, *, reason: str = NO_REASON, ttl: str | int | None = None, wait: str | float | None = None
 ) -> Iterator[Credential]:
-    """Hold a credential for the length of a block; it is dead when the block has ended, however it did.
+    """Yield a credential that is revoked when the block ends. Blocks.
 
-    `reason` is what approvers and the ledger read. `ttl` (`"5m"`, or seconds): the order's, else five minutes, never more than the
-    catalog's. `wait` (the same): how long to wait for people where they are asked; until they have answered, unless you say. Blocks.
+    `reason`: for approvers and the ledger. `ttl` (`"5m"`, or seconds): default is the order's, else five minutes, never more than the
+    catalog's maximum. `wait` (same format): how long to wait for people if they must approve; default is until they have answered.
 
-    Raises Denied, Pending, Invalid, NotIssued, Closed, Unavailable, OutsideJob. A credential that cannot be given back is a warning, NotReleased.
+    Raises Denied, Pending, Invalid, NotIssued, Closed, Unavailable, OutsideJob. Warns with NotReleased if it cannot be given back.
     """
     credential = ask(resource, action, reason=reason, ttl=ttl, wait=wait)
     try:
@@ -42,99 +42,89 @@ def access(
 def ask(
     resource: str, action: str, *, reason: str = NO_REASON, ttl: str | int | None = None, wait: str | float | None = None
 ) -> Credential:
-    """Return a credential that lives until you release it, its ttl, or the job's end. As `access` in all else."""
-    wish = AccessRequest.build(resource, action, reason=reason, ttl=ttl)
+    """Return a credential that is valid until you release it, its ttl is over, or the job ends. Otherwise like `access`."""
+    request = AccessRequest.build(resource, action, reason=reason, ttl=ttl)
     end = None if wait is None else time.monotonic() + seconds_of(wait)
     while True:
-        found = wish.send()
-        if isinstance(found, Credential):
-            return found
-        wish.wait_for_answer(found, end=end)
+        answer = request.send()
+        if isinstance(answer, Credential):
+            return answer
+        request.wait_for_answer(answer, end=end)
 
 
 def identity(audience: str) -> Identity:
-    """Return a token that proves to one audience which job this is. Raises Denied for an audience that the catalog does not name for it, Invalid
-    for one that is none, Closed, Unavailable, OutsideJob.
+    """Return a token that proves to one audience which job this is.
+
+    Raises Denied (the catalog does not name the audience for this job), Invalid (not an audience), Closed, Unavailable, OutsideJob.
     """
-    _, told = BrokerClient.from_environment().call("GET", f"/v1/identity?{urlencode({'audience': audience})}")
-    return Identity(told["token"], moment_of(told["expires_at"]))
+    _, body = BrokerClient.from_environment().call("GET", f"/v1/identity?{urlencode({'audience': audience})}")
+    return Identity(body["token"], moment_of(body["expires_at"]))
 
 
 def catalog() -> tuple[Offer, ...]:
-    """Return what this job may ask for, and what policy would say now. Raises Closed, Unavailable, OutsideJob."""
-    _, told = BrokerClient.from_environment().call("GET", "/v1/catalog")
-    return tuple(map(offer_of, told["items"]))
+    """Return what this job may request, and what policy would decide now. Raises Closed, Unavailable, OutsideJob."""
+    _, body = BrokerClient.from_environment().call("GET", "/v1/catalog")
+    return tuple(map(offer_of, body["items"]))
 
 
 def tools() -> tuple[ToolOffer, ...]:
-    """Return the tools that this job may have used for it, and what policy would say of a call now. Raises Closed, Unavailable, OutsideJob."""
-    _, told = BrokerClient.from_environment().call("GET", "/v1/catalog")
-    return tuple(map(tool_of, told.get("tools", ())))
+    """Return the tools that this job may use, and what policy would decide about a call now. Raises Closed, Unavailable, OutsideJob."""
+    _, body = BrokerClient.from_environment().call("GET", "/v1/catalog")
+    return tuple(map(tool_of, body.get("tools", ())))
 
 
 def use(tool: str, **arguments: Any) -> str:
-    """Have a tool used, and return what it answers; blocks while people are asked, for up to ten minutes.
+    """Call a tool and return its answer. Blocks while people must approve, for up to ten minutes.
 
-    Raises Failed with what is told instead (a denial, a wrong argument, an error of the tool's), Closed, Unavailable, OutsideJob.
+    Raises Failed (a denial, a wrong argument or the tool's own error; the message says which), Closed, Unavailable, OutsideJob.
     """
-    meta = {"progressToken": tool}
-    asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments, "_meta": meta}}
-    told = BrokerClient.from_environment().post("/mcp", asked)
-    if "error" in told:
-        raise Failed(str(told["error"].get("message", "")))
-    text = "\n".join(str(one.get("text", "")) for one in told["result"].get("content", ()))
-    if told["result"].get("isError"):
+    params = {"name": tool, "arguments": arguments, "_meta": {"progressToken": tool}}
+    answer = BrokerClient.from_environment().post("/mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
+    if "error" in answer:
+        raise Failed(str(answer["error"].get("message", "")))
+    text = "\n".join(str(block.get("text", "")) for block in answer["result"].get("content", ()))
+    if answer["result"].get("isError"):
         raise Failed(text)
     return text
 
 
 @dataclass(frozen=True)
-class UnansweredRequest:
-    """A request that people must answer."""
-
-    request_id: str
-    tier: int
-    respond_by: str | None
-
-
-@dataclass(frozen=True)
 class AccessRequest:
-    """One action on one resource that this job wants, as often as it takes."""
+    """A request for one action on one resource. It can be sent repeatedly."""
 
     broker: BrokerClient
     body: dict[str, Any]
 
     @classmethod
     def build(cls, resource: str, action: str, *, reason: str, ttl: str | int | None) -> AccessRequest:
-        """Return a wish to this job's broker; raise OutsideJob."""
+        """Return a request to this job's broker. Raises OutsideJob."""
         body = {"resource": resource, "action": action, "reason": reason, **({} if ttl is None else {"ttl": ttl})}
         return cls(BrokerClient.from_environment(), body)
 
-    def send(self) -> Credential | UnansweredRequest:
-        """Ask, without waiting for people."""
-        status, told = self.broker.call("POST", "/v1/access", self.body)
+    def send(self) -> Credential | str:
+        """Return a credential, or the id of the request that people must answer."""
+        status, body = self.broker.call("POST", "/v1/access", self.body)
         if status == 202:
-            return UnansweredRequest(told["request_id"], told["tier"], told["respond_by"])
-        # Approvers may have allowed less than was asked for.
-        resource, action, until = self.body["resource"], told["action"], moment_of(told["expires_at"])
-        names = {"id": told["credential_id"], "request_id": told["request_id"]}
-        return Credential(self.broker, told["data"], resource=resource, action=action, expires_at=until, **names)
+            return str(body["request_id"])
+        # Approvers may have granted less than was requested.
+        resource, action, until = self.body["resource"], body["action"], moment_of(body["expires_at"])
+        ids = {"id": body["credential_id"], "request_id": body["request_id"]}
+        return Credential(self.broker, body["data"], resource=resource, action=action, expires_at=until, **ids)
 
-    def wait_for_answer(self, request: UnansweredRequest, *, end: float | None) -> None:
-        """Return once people have approved; raise Denied where they have not, Pending where `end` (monotonic) has come."""
-        where = f"/v1/requests/{quote(request.request_id, safe='')}"
-        what = f"{self.body['action']} on {self.body['resource']}"
+    def wait_for_answer(self, request_id: str, *, end: float | None) -> None:
+        """Return once people have approved. Raises Denied if they have not, Pending at `end` (monotonic time)."""
+        path, what = f"/v1/requests/{quote(request_id, safe='')}", f"{self.body['action']} on {self.body['resource']}"
         while True:
             left = MAX_WAIT_S if end is None else min(MAX_WAIT_S, max(0.0, end - time.monotonic()))
             began = time.monotonic()
-            _, told = self.broker.call("GET", f"{where}?wait={left:.3f}", wait=left)
-            state = told["state"]
+            _, body = self.broker.call("GET", f"{path}?wait={left:.3f}", wait=left)
+            state = body["state"]
             if state == "approved":
                 return
             if state != "pending":
-                raise Denied(f"{what}: the request is {state}", outcome=state, request_id=request.request_id)
+                raise Denied(f"{what}: the request is {state}", outcome=state, request_id=request_id)
             if end is not None and time.monotonic() >= end:
-                message = f"{what} waits for people of tier {told['tier']} ({request.request_id})"
-                raise Pending(message, request_id=request.request_id, tier=told["tier"], respond_by=told["respond_by"])
-            # Where very many of a job's calls wait, the broker answers the others at once.
+                message = f"{what} waits for people of tier {body['tier']} ({request_id})"
+                raise Pending(message, request_id=request_id, tier=body["tier"], respond_by=body["respond_by"])
+            # If very many of the job's calls wait, the broker answers further ones immediately.
             time.sleep(max(0.0, min(MIN_POLL_INTERVAL_S, left) - (time.monotonic() - began)))

@@ -1,4 +1,4 @@
-"""The wire to the job's broker: HTTP over its Unix socket, else on loopback with the job's token. Knows no meaning."""
+"""The HTTP client of the job's broker: over its Unix socket, else on loopback with the job's token."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,19 @@ from justenough_job.errors import OutsideJob, Unavailable, refusal_of
 from justenough_job.jsonrpc import stream_events
 
 RETRY_TIMEOUT_S = 15.0
-"""Seconds for which a server that is away, or a broker that asks for quiet, is asked again."""
+"""Seconds to retry while a server is away or the broker limits the rate."""
 RETRY_INTERVAL_S = 0.5
 SILENCE_TIMEOUT_S = 180.0
-"""Seconds without a word while a tool is used: while people are waited for the broker says something every few seconds."""
+"""Seconds without data during a tool call; while it waits for people, the broker reports progress every few seconds."""
 SANDBOX_SOCKET = "/run/justenough/broker.sock"
-"""Where the socket is in the sandbox."""
+"""The socket's path in the sandbox."""
 ANSWER_TIMEOUT_S = 45.0
-"""Seconds that an answer may take beside the wait for people: Vault may take 10 s, and whatever is given back is looked after."""
+"""Seconds that an answer may take, not counting the wait for people: Vault may take 10 s, and a revocation must be confirmed."""
 
 
 @dataclass(frozen=True)
 class BrokerClient:
-    """Where this job's broker listens. The token never prints."""
+    """Where this job's broker listens. The repr omits the token."""
 
     socket: str = ""
     host: str = ""
@@ -38,14 +39,14 @@ class BrokerClient:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> BrokerClient:
-        """Return the broker that the environment names; raise OutsideJob."""
-        told = os.environ if environment is None else environment
-        if told.get("JUSTENOUGH_BROKER"):
-            return cls(socket=told["JUSTENOUGH_BROKER"])
-        if told.get("JUSTENOUGH_BROKER_URL"):
-            at = urlsplit(told["JUSTENOUGH_BROKER_URL"])
-            return cls(host=at.hostname or "", port=at.port or 80, token=told.get("JUSTENOUGH_BROKER_TOKEN", ""))
-        # Programs that start others with few variables, as MCP clients do their servers, take these away.
+        """Return the broker that the environment names. Raises OutsideJob."""
+        variables = os.environ if environment is None else environment
+        if variables.get("JUSTENOUGH_BROKER"):
+            return cls(socket=variables["JUSTENOUGH_BROKER"])
+        if variables.get("JUSTENOUGH_BROKER_URL"):
+            url = urlsplit(variables["JUSTENOUGH_BROKER_URL"])
+            return cls(host=url.hostname or "", port=url.port or 80, token=variables.get("JUSTENOUGH_BROKER_TOKEN", ""))
+        # MCP clients, for example, start their servers without these variables.
         if environment is None and Path(SANDBOX_SOCKET).is_socket():
             return cls(socket=SANDBOX_SOCKET)
         message = (
@@ -55,76 +56,63 @@ class BrokerClient:
         raise OutsideJob(message)
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, wait: float = 0.0) -> tuple[int, dict[str, Any]]:
-        """Return status and body of an answer that is well; raise what another stands for. `wait`: seconds that the broker was asked to wait."""
+        """Return an answer's status and body, or raise the error for its status. `wait`: seconds that the broker may wait for people."""
         end = time.monotonic() + RETRY_TIMEOUT_S
         while True:
             try:
-                status, told, pause = self._send(method, path, body, wait=wait)
+                with self._exchange(method, path, body, accept="application/json", timeout=wait + ANSWER_TIMEOUT_S) as answer:
+                    status, content, retry_after = answer.status, _json_object(answer.read()), answer.getheader("Retry-After") or ""
             except Unavailable:
-                # The broker drops connections of a job with very many. A GET can be retried; any other request may have been granted something.
+                # The broker drops connections of a job with very many. Retry a GET only: another request may have been granted something.
                 if method != "GET" or time.monotonic() + RETRY_INTERVAL_S > end:
                     raise
                 time.sleep(RETRY_INTERVAL_S)
                 continue
             if status < 400:
-                return status, told
-            # Both mean that nothing was done: retrying is safe.
+                return status, content
+            pause = float(retry_after) if retry_after.isdigit() else RETRY_INTERVAL_S
+            # After 429 and 503 nothing was done, so it is safe to retry.
             if status not in {429, 503} or time.monotonic() + pause > end:
-                raise refusal_of(status, told)
+                raise refusal_of(status, content)
             time.sleep(pause)
 
     def post(self, path: str, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the answer to one MCP message, however long it takes; raise the error that an HTTP status stands for."""
-        connection = self.connection(SILENCE_TIMEOUT_S)
-        headers = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json", **self.authorization}
-        try:
-            connection.request("POST", path, json.dumps(message).encode(), headers)
-            answer = connection.getresponse()
+        """Return the answer to one MCP message, however long it takes, or raise the error for its HTTP status."""
+        with self._exchange("POST", path, message, accept="application/json, text/event-stream", timeout=SILENCE_TIMEOUT_S) as answer:
             if answer.status >= 400:
                 raise refusal_of(answer.status, _json_object(answer.read()))
             streams = (answer.getheader("Content-Type") or "").startswith("text/event-stream")
-            told = (_json_object(text) for text in (stream_events(answer) if streams else (answer.read(),)) if text.strip())
-            return next((one for one in told if "id" in one), {"error": {"message": "the job's broker ended its answer early"}})
-        except (OSError, http.client.HTTPException) as error:
-            message_ = f"the job's broker does not answer at {self._place}: {str(error) or type(error).__name__}"
-            raise Unavailable(message_) from error
-        finally:
-            connection.close()
+            messages = (_json_object(text) for text in (stream_events(answer) if streams else (answer.read(),)) if text.strip())
+            return next((each for each in messages if "id" in each), {"error": {"message": "the job's broker ended its answer early"}})
 
-    def _send(self, method: str, path: str, body: Mapping[str, Any] | None, *, wait: float) -> tuple[int, dict[str, Any], float]:
-        connection = self.connection(wait + ANSWER_TIMEOUT_S)
-        headers = {"Accept": "application/json", **self.authorization}
-        content = None
+    @contextmanager
+    def _exchange(
+        self, method: str, path: str, body: Mapping[str, Any] | None, *, accept: str, timeout: float
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Send one request and yield the response. Raises Unavailable, also if the response breaks off while it is read."""
+        headers, content = {"Accept": accept, **self.authorization}, None
         if body is not None:
             content, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
+        connection = self.connection(timeout)
         try:
             connection.request(method, path, content, headers)
-            answer = connection.getresponse()
-            return (
-                answer.status,
-                _json_object(answer.read()),
-                float(pause) if (pause := answer.getheader("Retry-After") or "").isdigit() else RETRY_INTERVAL_S,
-            )
+            yield connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
-            message = f"the job's broker does not answer at {self._place}: {str(error) or type(error).__name__}"
-            raise Unavailable(message) from error
+            place = self.socket or f"{self.host}:{self.port}"
+            raise Unavailable(f"the job's broker does not answer at {place}: {str(error) or type(error).__name__}") from error
         finally:
             connection.close()
 
     @property
     def authorization(self) -> dict[str, str]:
-        """The authorization header of a call by TCP."""
+        """The authorization header for TCP; empty for the Unix socket."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     def connection(self, timeout: float) -> http.client.HTTPConnection:
-        """Return a connection that has not been made yet. `timeout`: seconds of silence."""
+        """Return a connection that is not connected yet. `timeout`: seconds of silence."""
         if self.socket:
             return _UnixConnection(self.socket, timeout)
         return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
-
-    @property
-    def _place(self) -> str:
-        return self.socket or f"{self.host}:{self.port}"
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -140,9 +128,9 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def _json_object(content: bytes) -> dict[str, Any]:
-    """Return the content as a JSON object; anything else becomes its `detail`."""
+    """Return the content as a JSON object; other content becomes its `detail`."""
     try:
-        told = json.loads(content or b"{}")
+        parsed = json.loads(content or b"{}")
     except ValueError:
-        told = None
-    return told if isinstance(told, dict) else {"detail": content[:200].decode("utf-8", "replace")}
+        parsed = None
+    return parsed if isinstance(parsed, dict) else {"detail": content[:200].decode("utf-8", "replace")}

@@ -1,9 +1,10 @@
-"""One credential: a mapping of its fields that never prints their values, and the forms in which programs want it."""
+"""One credential: a mapping of its fields that never prints their values, and the formats that programs need."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -22,16 +23,16 @@ LIBPQ = {
     "sslmode": "PGSSLMODE",
     "sslrootcert": "PGSSLROOTCERT",
 }
-"""What PostgreSQL's own programs, and most of its libraries, read."""
+"""Variables that PostgreSQL's programs and most of its client libraries read."""
 DATABASE = ("host", "dbname", "username", "password")
-"""The fields of a credential that is for a PostgreSQL database: `dbname` is libpq's own word."""
+"""Fields of a credential for a PostgreSQL database; `dbname` is libpq's name."""
 PREFIX = "JUSTENOUGH_CREDENTIAL_"
 
 
 class Credential(Mapping[str, str]):
-    """A credential of this job, until `release()`, its ttl or the job's end. Its fields are strings, the catalog's `connect` among them.
+    """A credential of this job, valid until `release()`, its ttl or the job's end. Its fields are strings and include the catalog's `connect`.
 
-    `action` is as granted: approvers may have allowed less than was asked for, and for a shorter time (`expires_at`).
+    `action` and `expires_at` are as granted: approvers may have granted less than was requested, for a shorter time.
     """
 
     __slots__ = ("_broker", "_fields", "_live", "action", "expires_at", "id", "request_id", "resource")
@@ -57,19 +58,19 @@ class Credential(Mapping[str, str]):
         self.expires_at = expires_at
 
     def release(self) -> None:
-        """Give it back; when this returns it is seen dead, if revoking can achieve that (`Offer.revocable`). Twice is fine, and after its end.
+        """Give it back; when this returns, its revocation is confirmed, if it is revocable (`Offer.revocable`). Calling twice is fine.
 
-        Raises Unavailable where its end could not be confirmed.
+        Raises Unavailable if the revocation could not be confirmed.
         """
         if not self._live:
             return
-        # Refused where it is gone already: its time was over, or whoever closed the job's access has ended it.
+        # The broker refuses if the credential has expired or the job's access was closed: then it is gone already.
         with contextlib.suppress(Closed, Invalid):
             self._broker.call("POST", f"/v1/access/{self.id}/release", {})
         self._live = False
 
     def release_or_warn(self) -> None:
-        """Give it back; where that fails, warn with NotReleased: work that is done must not fail for it, and the job's end revokes it."""
+        """Give it back, or warn with NotReleased: finished work must not fail because of this, and the job's end revokes it."""
         try:
             self.release()
         except JobError as error:
@@ -78,7 +79,7 @@ class Credential(Mapping[str, str]):
             warnings.warn(text, NotReleased, stacklevel=3)
 
     def dsn(self) -> str:
-        """Return a PostgreSQL URL. It holds the password. Raises Invalid where this is no credential of a PostgreSQL database."""
+        """Return a PostgreSQL URL, which contains the password. Raises Invalid if this is no credential of a PostgreSQL database."""
         missing = [name for name in DATABASE if name not in self._fields]
         if missing:
             message = f"{self.action} on {self.resource} makes no database URL: it has no {', '.join(missing)}; it has {', '.join(self)}"
@@ -90,29 +91,27 @@ class Credential(Mapping[str, str]):
         return f"postgresql://{user}:{password}@{host}{port}/{database}" + (f"?{more}" if more else "")
 
     def env(self, names: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Return it as variables for a program: those of `names` ({variable: field}), else libpq's for a PostgreSQL database, else
-        JUSTENOUGH_CREDENTIAL_<FIELD>. Raises Invalid where a field of `names` is not there.
+        """Return variables for a program: those of `names` ({variable: field}), else libpq's for a PostgreSQL database, else
+        JUSTENOUGH_CREDENTIAL_<FIELD>. Raises Invalid if it lacks a field of `names`.
         """
         if names:
             missing = sorted(set(names.values()) - set(self._fields))
             if missing:
-                message = f"{self.action} on {self.resource} has no field {', '.join(missing)}; it has {', '.join(self)}"
-                raise Invalid(message)
+                raise Invalid(f"{self.action} on {self.resource} has no field {', '.join(missing)}; it has {', '.join(self)}")
             return {variable: self._fields[name] for variable, name in names.items()}
         known = LIBPQ if all(name in self._fields for name in DATABASE) else {}
-        return {known.get(name, PREFIX + _upper(name)): value for name, value in self._fields.items()}
+        return {known.get(name, PREFIX + re.sub("[^A-Za-z0-9]", "_", name).upper()): value for name, value in self._fields.items()}
 
     def json(self) -> str:
-        """Return it whole, its secrets too: `{credential_id, request_id, resource, action, expires_at, data: {…}}`."""
-        told = {"credential_id": self.id, "request_id": self.request_id, "resource": self.resource, "action": self.action}
-        return json.dumps({**told, "expires_at": self.expires_at.isoformat(), "data": self._fields}, ensure_ascii=False)
+        """Return it as JSON with its secrets: `{credential_id, request_id, resource, action, expires_at, data: {…}}`."""
+        names = {"credential_id": self.id, "request_id": self.request_id, "resource": self.resource, "action": self.action}
+        return json.dumps({**names, "expires_at": self.expires_at.isoformat(), "data": self._fields}, ensure_ascii=False)
 
     def __getitem__(self, name: str) -> str:
         try:
             return self._fields[name]
         except KeyError:
-            message = f"{name!r}: {self.action} on {self.resource} has {', '.join(self)}"
-            raise KeyError(message) from None
+            raise KeyError(f"{name!r}: {self.action} on {self.resource} has {', '.join(self)}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._fields)
@@ -124,9 +123,4 @@ class Credential(Mapping[str, str]):
         return f"<Credential {self.id}: {self.action} on {self.resource} until {self.expires_at.isoformat()}, with {', '.join(self)}>"
 
     def __reduce__(self) -> NoReturn:
-        message = "a credential is not pickled: it would outlive its block; pass on what you need of it, or ask where you need it"
-        raise TypeError(message)
-
-
-def _upper(name: str) -> str:
-    return "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name).upper()
+        raise TypeError("a credential is not pickled: it would outlive its block; pass on its fields, or request it where you need it")

@@ -1,4 +1,4 @@
-"""What can go wrong, named by what a job can do about it. No error holds a secret."""
+"""Errors, named by what a job can do about them. No error contains a secret."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class JobError(Exception):
-    """Whatever the broker, or the lack of one, stands against."""
+    """Base of every error of this package."""
 
 
 class OutsideJob(JobError):
@@ -15,7 +15,7 @@ class OutsideJob(JobError):
 
 
 class Invalid(JobError):
-    """What was asked for cannot be asked for: no such resource, action or ttl. Mend the program or the spec.
+    """The request is invalid: no such resource, action or ttl. Correct the program or the spec.
 
     `problems`: one sentence each.
     """
@@ -26,9 +26,9 @@ class Invalid(JobError):
 
 
 class Denied(JobError):
-    """Policy or people said no: go on without it.
+    """Policy or people denied it: go on without it.
 
-    `outcome`: `denied`, `expired` (nobody answered) or `withdrawn`. `policies`: the names of those that said no, none where people did.
+    `outcome`: `denied`, `expired` (nobody answered) or `withdrawn`. `policies`: names of the policies that denied it; empty if people did.
     """
 
     def __init__(self, message: str, *, outcome: str = "denied", policies: Iterable[str] = (), request_id: str | None = None) -> None:
@@ -39,9 +39,9 @@ class Denied(JobError):
 
 
 class Pending(JobError):
-    """People have not answered within `wait`. The request stands: ask again for the same later.
+    """People have not answered within `wait`. The request stays open: send the same one again later.
 
-    `respond_by`: when it climbs to the next tier, as RFC 3339, where it is known.
+    `respond_by`: when it escalates to the next tier (RFC 3339), if known.
     """
 
     def __init__(self, message: str, *, request_id: str, tier: int, respond_by: str | None = None) -> None:
@@ -52,36 +52,36 @@ class Pending(JobError):
 
 
 class NotIssued(JobError):
-    """It was allowed, and could not be issued all the same: a signature, a rule of the worker's, or the resource stood against it."""
+    """It was allowed but could not be issued, because of a signature, a rule of the worker, or the resource."""
 
 
 class Failed(JobError):
-    """A tool was not used, or its use failed; the message says why, and what may be done instead."""
+    """A tool call was refused or failed; the message says why, and what the job may do instead."""
 
 
 class Closed(JobError):
-    """The job's access has been cut off: by a kill, by its own end, by its time. Nothing is issued any more; stop."""
+    """The job's access was closed by a kill, its end or its timeout. Nothing is issued any more; stop."""
 
 
 class Unavailable(JobError):
-    """The broker, or a server behind it, does not answer well. Whoever can wait tries again."""
+    """The broker, or a server behind it, does not answer or fails. Try again later."""
 
 
 class NotReleased(UserWarning):
-    """A credential could not be given back. It lives until its ttl or the job's end, whichever comes first."""
+    """A credential could not be given back. It is valid until its ttl or the job's end, whichever comes first."""
 
 
 def refusal_of(status: int, body: Mapping[str, Any]) -> JobError:
-    """Return the error that an answer of the broker stands for (RFC 9457; docs/reference/broker.md lists the statuses)."""
-    said = str(body.get("detail") or body.get("title") or f"the broker answered {status}")
+    """Return the error for a problem response of the broker (RFC 9457; docs/reference/broker.md lists the statuses)."""
+    detail = str(body.get("detail") or body.get("title") or f"the broker answered {status}")
     if status == 403:
-        request = body.get("request_id")
-        return Denied(said, outcome=str(body.get("outcome", "denied")), policies=map(str, body.get("policies", ())), request_id=request)
+        outcome, policies = str(body.get("outcome", "denied")), map(str, body.get("policies", ()))
+        return Denied(detail, outcome=outcome, policies=policies, request_id=body.get("request_id"))
     if status in {400, 404, 405, 413, 422}:
-        problems = (f"{one.get('path', '')}: {one.get('message', '')}".removeprefix(": ") for one in body.get("errors", ()))
-        return Invalid(said, (one for one in problems if one not in said))
+        problems = (f"{error.get('path', '')}: {error.get('message', '')}".removeprefix(": ") for error in body.get("errors", ()))
+        return Invalid(detail, (problem for problem in problems if problem not in detail))
     if status == 409:
-        return NotIssued(said)
+        return NotIssued(detail)
     if status == 410:
-        return Closed(said)
-    return Unavailable(f"{said} ({status})")
+        return Closed(detail)
+    return Unavailable(f"{detail} ({status})")

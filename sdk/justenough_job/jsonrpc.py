@@ -1,4 +1,4 @@
-"""One JSON-RPC message on its way to the broker, and what of it HTTP must be told (MCP, streamable HTTP). No I/O of its own."""
+"""One JSON-RPC message on its way to the broker, and its HTTP headers (MCP, streamable HTTP). Does no I/O, except to hang up."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from typing import Any
 
 NAMING_PARAMS = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
-"""What of a method's params says what it is about."""
+"""The param that names a method's object."""
 PLAIN_HEADER = re.compile(r"(?!=\?base64\?)[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
-"""What a header's value can be as it is."""
+"""Values that need no encoding in a header."""
 VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
 
 
 class JsonRpcCall:
-    """One message, and the connection that it goes by."""
+    """One message, and the connection that carries it."""
 
     def __init__(self, message: dict[str, Any]) -> None:
         self.message = message
@@ -27,50 +27,38 @@ class JsonRpcCall:
         self.method = message["method"] if isinstance(message.get("method"), str) else ""
         self.is_request = bool(self.method) and "id" in message
         self.key = key_of(self.id) if self.is_request else ""
+        self.gone = False
+        """Whether its client does not wait for an answer any more."""
         self._lock = threading.Lock()
-        self._gone = False
         self._connection: http.client.HTTPConnection | None = None
 
-    @property
-    def gone(self) -> bool:
-        """Whether its client wants no answer any more."""
-        return self._gone
-
-    @property
-    def version(self) -> str:
-        """Of the protocol, where the message itself says it: later ones do, and have no handshake."""
-        meta = self._params.get("_meta")
-        found = meta.get(VERSION_KEY) if isinstance(meta, dict) else None
-        return found if isinstance(found, str) and PLAIN_HEADER.fullmatch(found) else ""
-
-    @property
-    def method_header(self) -> str:
-        """Its method, where a header can say it."""
-        return self.method if PLAIN_HEADER.fullmatch(self.method) else ""
-
-    @property
-    def name_header(self) -> str:
-        """What it is about, in the form that MCP has for headers; empty where it is about nothing."""
-        found = self._params.get(NAMING_PARAMS.get(self.method, ""))
-        if not isinstance(found, str) or not found or PLAIN_HEADER.fullmatch(found):
-            return found if isinstance(found, str) else ""
-        return f"=?base64?{base64.b64encode(found.encode('utf-8', 'replace')).decode()}?="
-
-    @property
-    def _params(self) -> dict[str, Any]:
+    def headers(self, *, version: str, session: str) -> dict[str, str]:
+        """Return its MCP headers. `version`: the protocol version that the client negotiated, if any; `session`: its session, if any."""
         params = self.message.get("params")
-        return params if isinstance(params, dict) else {}
+        params = params if isinstance(params, dict) else {}
+        # In later protocol versions there is no handshake, and each message has the version itself.
+        meta = params.get("_meta")
+        own_version = meta.get(VERSION_KEY) if isinstance(meta, dict) else None
+        if not (isinstance(own_version, str) and PLAIN_HEADER.fullmatch(own_version)):
+            own_version = "" if self.method == "initialize" else version
+        name = params.get(NAMING_PARAMS.get(self.method, ""))
+        name = name if isinstance(name, str) else ""
+        if name and not PLAIN_HEADER.fullmatch(name):
+            name = f"=?base64?{base64.b64encode(name.encode('utf-8', 'replace')).decode()}?="
+        method = self.method if PLAIN_HEADER.fullmatch(self.method) else ""
+        headers = {"MCP-Protocol-Version": own_version, "Mcp-Session-Id": session, "Mcp-Method": method, "Mcp-Name": name}
+        return {header: value for header, value in headers.items() if value}
 
     def attach(self, connection: http.client.HTTPConnection) -> bool:
-        """Take note of a connection that was made for it; False where its client has taken it back meanwhile."""
+        """Set its connection; return False if its client has cancelled it meanwhile."""
         with self._lock:
             self._connection = connection
-            return not self._gone
+            return not self.gone
 
     def hang_up(self) -> None:
-        """Have the broker see that nobody waits any more, and whoever reads its answer wake up."""
+        """Close its connection, so that the broker cancels it and the thread that reads its answer wakes up."""
         with self._lock:
-            self._gone = True
+            self.gone = True
             sock = self._connection.sock if self._connection else None
         if sock is not None:
             try:
@@ -79,9 +67,9 @@ class JsonRpcCall:
                 return
 
 
-def key_of(about: Any) -> str:
-    """Return what a request is known by: 1 and "1" are two."""
-    return json.dumps(about)
+def key_of(request_id: Any) -> str:
+    """Return the key of a request id: 1 and "1" differ."""
+    return json.dumps(request_id)
 
 
 def stream_events(answer: http.client.HTTPResponse) -> Iterator[bytes]:

@@ -1,7 +1,7 @@
-"""`justenough-mcp`: the job's tools for an MCP client that speaks over stdin and stdout. Passes messages on to the broker's /mcp; decides nothing.
+"""`justenough-mcp`: the job's tools for an MCP client that uses stdin and stdout. Forwards messages to the broker's /mcp.
 
-One JSON-RPC message on each line. Each request is one POST, in a thread of its own, so that many are on their way at once; what comes back,
-progress too, is written as it comes. What stands on stdout is MCP and nothing else.
+One JSON-RPC message per line. Each request is a POST in its own thread, so that many can run at once; answers and progress are written as
+they come. Only MCP is written to stdout.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from justenough_job.jsonrpc import JsonRpcCall, key_of, stream_events
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 MAX_CONCURRENT_CALLS = 32
-"""Calls that are on their way at once; the broker hangs up on a job that has very many connections."""
+"""Concurrent calls; the broker closes connections of a job that has very many."""
 MAX_LINE_BYTES = 1024 * 1024
-"""Bytes of a line from the client; the broker takes less."""
+"""Bytes of a line from the client; the broker accepts less."""
 PARSE_ERROR, INVALID_REQUEST, INTERNAL_ERROR = -32700, -32600, -32603
 BROKER_GONE = "the job's access has been closed: its broker takes no calls any more"
 HELP_EPILOG = """\
@@ -32,15 +32,15 @@ Speaks MCP on stdin and stdout, one JSON-RPC message on each line, for a client 
 
   {"mcpServers": {"justenough": {"command": "justenough-mcp"}}}
 
-It finds the job's broker as the job's other programs do (JUSTENOUGH_BROKER, or JUSTENOUGH_BROKER_URL with JUSTENOUGH_BROKER_TOKEN), and in
-the sandbox by its place where the client passes no variables on.
+It finds the job's broker by JUSTENOUGH_BROKER, or JUSTENOUGH_BROKER_URL with JUSTENOUGH_BROKER_TOKEN; in the sandbox also without these
+variables, if the client does not pass them on.
 
 exit codes: 0 the client has closed stdin and every answer is written, 1 the job's access has been closed, or this is no job, 2 usage.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return the exit code."""
+    """Run the program and return its exit code."""
     parser = argparse.ArgumentParser(
         "justenough-mcp",
         description="The tools of this job for an MCP client.",
@@ -58,9 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class McpBridge:
-    """One client's. `source` and `sink`: where its messages come from and go to, as file descriptors.
+    """The bridge of one client. `source` and `sink`: file descriptors to read its messages from and write answers to.
 
-    Not Python's own streams: what a thread holds of those while the program ends would keep it from ending.
+    Not Python's streams: a thread that holds one's lock at exit would keep the program from ending.
     """
 
     def __init__(self, broker: BrokerClient, source: int, sink: int) -> None:
@@ -121,55 +121,33 @@ class McpBridge:
             return []
         call = JsonRpcCall(message)
         if not call.is_request:
-            # In order: a client may rely on it.
+            # Notifications are forwarded in order: a client may rely on it.
             self._forward(call)
             return []
-        if not self._register(call):
+        why = ""
+        with self._known:
+            if call.key in self._calls:
+                why = f"request {call.key} is on its way already"
+            elif len(self._calls) >= MAX_CONCURRENT_CALLS:
+                why = f"{MAX_CONCURRENT_CALLS} calls are on their way already: wait for one of them"
+            else:
+                self._calls[call.key] = call
+        if why:
+            self._write_error(call.id, INVALID_REQUEST, why)
             return []
         thread = threading.Thread(target=self._forward, args=(call,), daemon=True)
         thread.start()
         return [thread]
 
-    def _register(self, call: JsonRpcCall) -> bool:
-        with self._known:
-            why = f"request {call.key} is on its way already" if call.key in self._calls else ""
-            why = why or (
-                f"{MAX_CONCURRENT_CALLS} calls are on their way already: wait for one of them"
-                if len(self._calls) >= MAX_CONCURRENT_CALLS
-                else ""
-            )
-            if not why:
-                self._calls[call.key] = call
-        if why:
-            self._write_error(call.id, INVALID_REQUEST, why)
-        return not why
-
     def _forward(self, call: JsonRpcCall) -> None:
-        try:
-            self._post(call)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            if self._is_gone():
-                self._stop(call)
-            else:
-                self._fail(call, f"the job's broker does not answer: {str(error) or type(error).__name__}")
-        finally:
-            with self._known:
-                self._calls.pop(call.key, None)
-
-    def _post(self, call: JsonRpcCall) -> None:
+        """Post one message and write what comes back, an error if nothing does."""
         connection = self._broker.connection(SILENCE_TIMEOUT_S)
         try:
             connection.connect()
             if not call.attach(connection):
                 return
-            own = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", **self._broker.authorization}
-            mcp = {
-                "MCP-Protocol-Version": call.version or ("" if call.method == "initialize" else self._version),
-                "Mcp-Session-Id": self._session,
-                "Mcp-Method": call.method_header,
-                "Mcp-Name": call.name_header,
-            }
-            headers = own | {name: value for name, value in mcp.items() if value}
+            headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", **self._broker.authorization}
+            headers |= call.headers(version=self._version, session=self._session)
             connection.request("POST", "/mcp", json.dumps(call.message).encode(), headers)
             answer = connection.getresponse()
             if answer.status == 410:
@@ -179,8 +157,16 @@ class McpBridge:
             else:
                 self._session = answer.getheader("Mcp-Session-Id") or self._session
                 self._write_answer(call, answer)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            connection.close()
+            if self._is_gone():
+                self._stop(call)
+            else:
+                self._fail(call, f"the job's broker does not answer: {str(error) or type(error).__name__}")
         finally:
             connection.close()
+            with self._known:
+                self._calls.pop(call.key, None)
 
     def _write_answer(self, call: JsonRpcCall, answer: http.client.HTTPResponse) -> None:
         """Write the answer's messages as they come."""
@@ -196,24 +182,24 @@ class McpBridge:
             if not call.gone:
                 self._write(message)
         if not answered:
-            self._fail(call, "the job's broker ended its answer before it had said anything")
+            self._fail(call, "the job's broker ended its answer without a response")
 
     def _write_refusal(self, call: JsonRpcCall, answer: http.client.HTTPResponse) -> None:
-        """Forward an error: JSON-RPC's as it is, an HTTP problem by its detail, plain text with its status."""
+        """Forward an error: a JSON-RPC error unchanged, an HTTP problem by its detail, plain text with its status."""
         content = answer.read()
         try:
-            told = json.loads(content)
+            body = json.loads(content)
         except ValueError:
-            told = None
-        words = "" if isinstance(told, dict) else content[:200].decode("utf-8", "replace").strip()
-        told = told if isinstance(told, dict) else {}
-        if isinstance(told.get("error"), dict) and call.is_request and not call.gone:
-            self._write({"jsonrpc": "2.0", "id": call.id, "error": told["error"]})
+            body = None
+        text = "" if isinstance(body, dict) else content[:200].decode("utf-8", "replace").strip()
+        body = body if isinstance(body, dict) else {}
+        if isinstance(body.get("error"), dict) and call.is_request and not call.gone:
+            self._write({"jsonrpc": "2.0", "id": call.id, "error": body["error"]})
         else:
-            self._fail(call, str(told.get("detail") or f"the job's broker answered {answer.status}{words and f': {words}'}"))
+            self._fail(call, str(body.get("detail") or f"the job's broker answered {answer.status}{text and f': {text}'}"))
 
     def _is_gone(self) -> bool:
-        """Whether nothing listens any more at the broker's address: it never comes back."""
+        """Whether nothing listens at the broker's address any more; then it never will again."""
         connection = self._broker.connection(SILENCE_TIMEOUT_S)
         try:
             connection.connect()
@@ -228,14 +214,14 @@ class McpBridge:
     def _stop(self, call: JsonRpcCall) -> None:
         """Answer every call under way with the same error, once: the broker is gone for good."""
         with self._known:
-            first, others = not self._stopped.is_set(), [one for one in self._calls.values() if one is not call]
+            first, others = not self._stopped.is_set(), [other for other in self._calls.values() if other is not call]
             self._stopped.set()
         self._fail(call, BROKER_GONE)
         if not first:
             return
-        for one in others:
-            self._fail(one, BROKER_GONE)
-            one.hang_up()
+        for other in others:
+            self._fail(other, BROKER_GONE)
+            other.hang_up()
         print(f"justenough-mcp: {BROKER_GONE}", file=sys.stderr)
         os.write(self._wake, b"x")
 
@@ -243,11 +229,11 @@ class McpBridge:
         if call.is_request and not call.gone:
             self._write_error(call.id, INTERNAL_ERROR, why)
 
-    def _write_error(self, about: Any, code: int, why: str) -> None:
-        self._write({"jsonrpc": "2.0", "id": about, "error": {"code": code, "message": why}})
+    def _write_error(self, request_id: Any, code: int, why: str) -> None:
+        self._write({"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": why}})
 
     def _write(self, message: Any) -> None:
-        """Write one message; stop if nobody reads any more."""
+        """Write one message; stop if the client has closed its end."""
         content = memoryview(json.dumps(message).encode() + b"\n")
         with self._writing:
             try:

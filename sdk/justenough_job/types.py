@@ -1,4 +1,4 @@
-"""What the broker tells beside credentials: who the job is, what it may ask for. And how durations are written."""
+"""What the broker returns besides credentials: the job's identity, and what it may request. Also parses durations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 @dataclass(frozen=True)
 class Identity:
-    """A signed token (JWT) that says which job this is, to one audience. It never prints; `str(identity.token)` is the token."""
+    """A signed token (JWT) that identifies this job to one audience. The repr omits `token`."""
 
     token: str = field(repr=False)
     expires_at: datetime
@@ -22,7 +22,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Offer:
-    """One action on one resource that this job may ask for, and what policy would say now."""
+    """One action on one resource that this job may request, and what policy would decide now."""
 
     resource: str
     action: str
@@ -30,7 +30,7 @@ class Offer:
     outcome: str = ""
     """`allowed`, `needs_approval` or `denied`."""
     tier: int = 0
-    """The tier of people who would be asked; 0 where nobody is."""
+    """The tier that would have to approve; 0 if none."""
     max_ttl: int = 0
     """Seconds."""
     sensitivity: str = ""
@@ -39,12 +39,12 @@ class Offer:
     """What revoking can achieve: `now`, `on_expiry` or `never`."""
     policies: tuple[str, ...] = ()
     how: tuple[str, ...] = ()
-    """The ways in which it is had: the broker's path, the tools that use it. None where policy denies it."""
+    """The ways to request it: the broker's path, the tools that use it. Empty if policy denies it."""
 
 
 @dataclass(frozen=True)
 class ToolOffer:
-    """A tool that this job may have used for it at the broker's /mcp, and what policy would say of a call now."""
+    """A tool that this job may call at the broker's /mcp, and what policy would decide about a call now."""
 
     name: str
     description: str = ""
@@ -53,28 +53,28 @@ class ToolOffer:
     outcome: str = ""
     """`allowed` or `needs_approval`."""
     tier: int = 0
-    """The tier of people who would be asked; 0 where nobody is."""
+    """The tier that would have to approve; 0 if none."""
     input: Mapping[str, Any] = field(default_factory=dict)
     """JSON Schema of its arguments."""
     how: str = ""
 
 
 def tool_of(entry: Mapping[str, Any]) -> ToolOffer:
-    """Return a tool as it was told; what a newer broker tells beside is left out."""
-    known = {one.name for one in fields(ToolOffer)}
+    """Return a tool from its catalog entry, ignoring fields that only a newer broker has."""
+    known = {each.name for each in fields(ToolOffer)}
     return ToolOffer(**{name: value for name, value in entry.items() if name in known})
 
 
 def offer_of(entry: Mapping[str, Any]) -> Offer:
-    """Return an offer as it was told; what a newer broker tells beside is left out."""
-    known = {one.name for one in fields(Offer)}
+    """Return an offer from its catalog entry, ignoring fields that only a newer broker has."""
+    known = {each.name for each in fields(Offer)}
     lists = {name: tuple(entry.get(name, ())) for name in ("policies", "how")}
     return Offer(**{**{name: value for name, value in entry.items() if name in known}, **lists})
 
 
 def moment_of(text: str) -> datetime:
     """Return an RFC 3339 time."""
-    # Before 3.11 Python reads no Z.
+    # Before 3.11 Python does not parse Z.
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
@@ -82,8 +82,7 @@ def seconds_of(duration: str | float) -> float:
     """Return the seconds of `300`, `5m`, `1.5h`. Raises ValueError."""
     if not isinstance(duration, str):
         return float(duration)
-    found = _DURATION.fullmatch(duration.strip())
-    if not found:
-        message = f"{duration!r} is no duration: write 30s, 5m, 2h"
-        raise ValueError(message)
-    return float(found[1]) * _SECONDS[found[2]]
+    match = _DURATION.fullmatch(duration.strip())
+    if not match:
+        raise ValueError(f"{duration!r} is no duration: write 30s, 5m, 2h")
+    return float(match[1]) * _SECONDS[match[2]]

@@ -40,7 +40,7 @@ class Session:
 
     def end(self) -> RevocationResult:
         """Revoke as the session's own exit does."""
-        return revoke(self.at.deps, self.job, by="session", settled=True, why="it ended", known=self.issuer.live_credentials)
+        return revoke(self.at.deps, self.job, by="session", settled=True, why="it ended", known=self.issuer.holdings.alive)
 
     def types(self) -> list[str]:
         return [

@@ -46,7 +46,7 @@ def test_a_job_stays_open_while_the_target_of_its_carried_proof_is_away(at: Desk
     events = carried_proof(at, job, at.issue(job))
     before = at.types(job)
     with at.shop.door.closed():
-        with pytest.raises(NotLookedAt, match="cannot be looked at now"):
+        with pytest.raises(NotLookedAt, match="cannot be checked now"):
             closes(at, job, events)
         assert at.types(job) == before
     closes(at, job, events)

@@ -66,7 +66,7 @@ def test_a_stranger_can_count_decide_climb_withdraw_and_close_nothing(ops: Human
         closing(job),
     )
     answered = intruder.runs("Stranger", f"stranger-{job}", *calls)
-    assert [item["failed"] for item in answered] == ["NotTheirs: whoever asks is not the workflow of this job"] * len(calls)
+    assert [item["failed"] for item in answered] == ["NotTheirs: the caller is not the workflow of this job"] * len(calls)
     assert len(told(auditor, job, "job.refused")) == len(calls)
     seen = auditor.job(job)
     assert (seen["state"], seen["requests"][0]["state"], seen["requests"][0]["approvals"]) == ("awaiting_approval", "pending", [])

@@ -325,7 +325,7 @@ def test_a_broker_that_goes_in_the_middle_of_a_call_is_closed_access_too(tmp_pat
         (lambda handler: answered(handler, 500, {}), "the job's broker answered 500"),
         (lambda handler: answered(handler, 413, "too large", "text/plain"), 'the job\'s broker answered 413: "too large"'),
         (lambda handler: answered(handler, 400, {"jsonrpc": "2.0", "id": None, "error": {"code": -32602, "message": "bad"}}), "bad"),
-        (lambda handler: answered(handler, 200, {}, "text/event-stream"), "ended its answer before it had said anything"),
+        (lambda handler: answered(handler, 200, {}, "text/event-stream"), "ended its answer without a response"),
     ],
 )
 def test_one_bad_answer_is_an_error_of_that_call_and_the_next_is_passed_on(

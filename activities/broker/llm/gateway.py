@@ -1,6 +1,6 @@
-"""The model gateway: a job's calls of its model, with a key that the job never sees and a budget that it does not pass. Knows no wire.
+"""The model gateway: makes a job's model calls with a key that the job never sees, within its budget. Knows no wire format.
 
-The key is lent to the gateway for as long as its grant lasts, and asked about again while it is used; the job gets answers only.
+The gateway borrows the key for as long as its grant lasts and re-checks it while it is used; the job gets only answers.
 """
 
 from __future__ import annotations
@@ -35,21 +35,20 @@ from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssuedCreden
 from justenough.domain.catalog.llm_validation import model_access
 from justenough.domain.core.errors import NotFound
 from justenough.domain.core.redaction import Redactor
-from justenough.domain.jobs.spec import Access, ModelUse
-from justenough.domain.ledger.events import Event
+from justenough.domain.jobs.spec import ModelUse
 from justenough.domain.llm.definition import ModelDef
 from justenough.domain.llm.metering import StreamMeter, TokenBudget, TokenUsage, usage_of_body
 from justenough.services.dependencies import Deps
 from justenough.services.verify_order import VerifiedOrder
 
 APPROVAL_WAIT_S = 50.0
-"""Seconds that a call waits for people, where the key needs their approval."""
+"""Seconds that a call waits for people if the key needs their approval."""
 RECHECK_INTERVAL_S = 10.0
-"""Seconds after which it is asked again whether the key may be used on."""
+"""Seconds after which the gateway checks again whether it may use the key."""
 MAX_CONCURRENT_CALLS = 16
-"""Calls of one job that are on their way: each may hold a whole document of its own and one of the model's."""
+"""Concurrent calls of one job: each may hold a large request and a large answer in memory."""
 MAX_CONCURRENT_PARSES = 2
-"""Questions of one job that are values at a time, and not bytes: of what is all brackets, values take thirty times as much."""
+"""Requests of one job that are parsed at once: parsed JSON can take thirty times its bytes."""
 MAX_EVENT_BYTES = 1024 * 1024
 """Bytes of one event of a stream."""
 EVENT_STREAM_TYPE, JSON_TYPE = "text/event-stream", "application/json"
@@ -59,7 +58,7 @@ T = TypeVar("T")
 
 
 class ModelGateway:
-    """One job's gateway. Ends every call at once when the job's door is closed."""
+    """One job's gateway. Cancels every call when the broker closes."""
 
     def __init__(self, deps: Deps, verified: VerifiedOrder, broker: Broker, use: ModelUse) -> None:
         self._deps = deps
@@ -67,7 +66,7 @@ class ModelGateway:
         self._use = use
         self._longest = verified.spec.run.timeout
         self._budget = TokenBudget(use.requests, use.tokens)
-        self._usage = ModelUsageRecorder(deps, verified.statement.job, use.name)
+        self.usage = ModelUsageRecorder(deps, verified.statement.job, use.name)
         self._upstream = LlmUpstream()
         self._turn = asyncio.Lock()
         self._readers = asyncio.Semaphore(MAX_CONCURRENT_PARSES)
@@ -75,7 +74,7 @@ class ModelGateway:
         self._lent: IssuedCredential | None = None
         self._checked_at = 0.0
         self._revoked_why = ""
-        """Why no key is asked for again: somebody took it away."""
+        """Why no key is requested again: somebody revoked it."""
         self._reading = 0
         self._calls: set[asyncio.Task[Any]] = set()
         self._ending: asyncio.Task[None] | None = None
@@ -93,17 +92,17 @@ class ModelGateway:
             self._reading -= 1
 
     async def chat(self, read: Callable[[], dict[str, Any]]) -> tuple[str, AsyncIterator[bytes]]:
-        """Make a call; return its media type and the pieces of its answer as they come. `read` returns the checked question.
+        """Make a call; return its media type and the pieces of its answer as they come. `read` returns the checked request body.
 
         Raises what `read` raises, ModelCallError, AccessDenied, IssueRefused, AccessClosed, TooManyCalls, or RetryLater.
         """
         async with self._readers:
-            # In a thread: a long question takes a while to read, and this loop serves every job of the worker.
-            question = await asyncio.to_thread(lambda: ChatRequest.of(read()))
+            # In a thread: a long request takes a while to parse, and this loop serves every job of the worker.
+            request = await asyncio.to_thread(lambda: ChatRequest.of(read()))
         try:
             model = self._definition()
-            if not model.allows(question.model):
-                message = f"this job may not use the model {question.model[:128]!r}; it may use {', '.join(model.allow)}"
+            if not model.allows(request.model):
+                message = f"this job may not use the model {request.model[:128]!r}; it may use {', '.join(model.allow)}"
                 raise ModelCallError(message, status=403, code="model_not_allowed", outcome="not_allowed", again=False)
             self._require_budget()
             item = await self._borrow_key(model)
@@ -111,21 +110,21 @@ class ModelGateway:
             headers = model_headers(model, item.fields)
         except (ModelCallError, IssueRefused) as error:
             outcome = error.outcome if isinstance(error, ModelCallError) else "denied"
-            self._usage.count_call(question.model, outcome, TokenUsage())
+            self.usage.count_call(request.model, outcome, TokenUsage())
             raise
         self._budget = self._budget.with_call()
-        call = StreamingCall(question)
-        asking = self._upstream.open_response("POST", f"{model.url.rstrip('/')}/chat/completions", headers=headers, body=question.body)
-        making = self._start(self._run_call(call, asking, item, seconds=self._call_timeout(model, item)))
+        call = StreamingCall(request)
+        exchange = self._upstream.open_response("POST", f"{model.url.rstrip('/')}/chat/completions", headers=headers, body=request.body)
+        task = self._start(self._run_call(call, exchange, item, seconds=self._call_timeout(model, item)))
 
         def count(task: asyncio.Task[None]) -> None:
             if task.cancelled():
                 call.end(ModelCallError(ACCESS_CLOSED, status=410, code="closed", outcome=call.outcome, again=False))
             self._budget = self._budget.with_usage(call.usage)
-            self._usage.count_call(call.request.model, call.outcome, call.usage)
+            self.usage.count_call(call.request.model, call.outcome, call.usage)
 
-        making.add_done_callback(count)
-        return await call.head, call.pieces(making)
+        task.add_done_callback(count)
+        return await call.head, call.pieces(task)
 
     async def models(self) -> list[dict[str, Any]]:
         """Return the upstream's models that this job may use, in OpenAI's format. Raises as `chat` does."""
@@ -140,19 +139,15 @@ class ModelGateway:
         """Return once no call is under way and no key is kept. Close the broker first."""
         if self._ending:
             await self._ending
-        await self._usage.wait_written()
+        await self.usage.wait_written()
         await self._give_back_key()
         await self._upstream.close()
-
-    def unrecorded_events(self) -> tuple[Event, ...]:
-        """Return the events of the model's use that are not in the ledger yet."""
-        return self._usage.unrecorded_events()
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start a task that is cancelled when the broker closes."""
 
         async def cancel_when_closed() -> None:
-            await self._broker.wait_closed()
+            await self._broker.closed.wait()
             while self._calls:
                 for call in self._calls:
                     call.cancel()
@@ -191,15 +186,19 @@ class ModelGateway:
             await self._give_back_key()
             if self._revoked_why:
                 raise IssueRefused(self._revoked_why)
-            found = await self._lending.enter_async_context(
-                self._broker.borrow(self._key_access(model), used_for=f"model {self._use.name}", wait=APPROVAL_WAIT_S)
-            )
-            if isinstance(found, PendingRequest):
-                message = f"the model's key waits for approval at tier {found.tier}: request {found.request_id}"
+            access = model_access(self._use, self._deps.config.current().catalog)
+            if access is None:
+                message = f"the catalog does not offer {model.uses.action} on {model.uses.resource} any more"
+                raise ModelCallError(message, status=404, code="model_not_found", outcome="not_allowed", again=False)
+            access = access.model_copy(update={"ttl": max(1, min(access.ttl, self._longest))})
+            lending = self._broker.borrow(access, used_for=f"model {self._use.name}", wait=APPROVAL_WAIT_S)
+            item = await self._lending.enter_async_context(lending)
+            if isinstance(item, PendingRequest):
+                message = f"the model's key waits for approval at tier {item.tier}: request {item.request_id}"
                 raise ModelCallError(message, status=503, code="waiting_for_approval", outcome="denied", wait="5")
-            self._lent, self._checked_at = found, self._deps.ticks()
-            self._usage.record_key_use(found.credential.id)
-            return found
+            self._lent, self._checked_at = item, self._deps.ticks()
+            self.usage.record_key_use(item.credential.id)
+            return item
 
     async def _is_key_usable(self, item: IssuedCredential) -> bool:
         if item.seconds_left(now=self._deps.now(), ticks=self._deps.ticks()) < 1:
@@ -213,39 +212,44 @@ class ModelGateway:
         return await self._broker.is_still_allowed(item)
 
     async def _give_back_key(self) -> None:
-        """Give the key back, unless its keeper has already ended it."""
+        """Give the key back, unless its lease keeper has already revoked it."""
         self._lent = None
         lending, self._lending = self._lending, AsyncExitStack()
         with suppress(NotFound, AccessClosed):
             await lending.aclose()
 
-    def _key_access(self, model: ModelDef) -> Access:
-        access = model_access(self._use, self._deps.config.current().catalog)
-        if access is None:
-            message = f"the catalog does not offer {model.uses.action} on {model.uses.resource} any more"
-            raise ModelCallError(message, status=404, code="model_not_found", outcome="not_allowed", again=False)
-        return access.model_copy(update={"ttl": max(1, min(access.ttl, self._longest))})
-
     async def _list_models(self, model: ModelDef, item: IssuedCredential) -> list[dict[str, Any]]:
         url, redactor, headers = f"{model.url.rstrip('/')}/models", _redactor(item), model_headers(model, item.fields)
+        exchange = self._upstream.open_response("GET", url, headers=headers)
         try:
-            async with (
-                asyncio.timeout(self._call_timeout(model, item)),
-                self._upstream.open_response("GET", url, headers=headers) as answer,
-            ):
+            async with asyncio.timeout(self._call_timeout(model, item)), exchange as answer:
                 if answer.status_code != httpx.codes.OK:
                     raise await upstream_refusal(answer, redactor)
-                found = await asyncio.to_thread(_json_object, redactor.feed(await read_body(answer)) + redactor.flush())
+                listing = await asyncio.to_thread(_json_object, redactor.feed(await read_body(answer)) + redactor.flush())
         except TimeoutError:
             raise _timeout_error() from None
-        listed = found.get("data")
-        return [one for one in listed if isinstance(one, dict) and model.allows(str(one.get("id")))] if isinstance(listed, list) else []
+        models = listing.get("data")
+        return [each for each in models if isinstance(each, dict) and model.allows(str(each.get("id")))] if isinstance(models, list) else []
 
     async def _run_call(self, call: StreamingCall, exchange: Any, item: IssuedCredential, *, seconds: float) -> None:
-        """Make a call to its end, good or bad. Raises nothing but its cancellation."""
+        """Make a call and pass its answer on to the job, metered and without the key, or its error. Raises only its cancellation."""
+        redactor = _redactor(item)
         try:
             async with asyncio.timeout(seconds), exchange as answer:
-                await self._pass_answer_on(call, answer, _redactor(item))
+                if answer.status_code != httpx.codes.OK:
+                    call.usage = TokenUsage()
+                    raise await upstream_refusal(answer, redactor)
+                if answer.headers.get("content-type", "").partition(";")[0].strip().lower() == EVENT_STREAM_TYPE:
+                    require_uncompressed(answer)
+                    await self._stream_answer(call, answer, redactor)
+                else:
+                    content = await read_body(answer)
+                    # In threads: a long answer takes a while to parse, and this loop serves every job of the worker.
+                    call.usage = await asyncio.to_thread(lambda: usage_of_body(_json_object(content), prompt=call.request.prompt))
+                    redacted = await asyncio.to_thread(lambda: redactor.feed(content) + redactor.flush())
+                    call.outcome = "answered"
+                    call.head.set_result(JSON_TYPE)
+                    await call.pass_on(redacted)
             call.end()
         except ModelCallError as error:
             if error.code == UNREACHABLE:
@@ -253,32 +257,14 @@ class ModelGateway:
             call.end(error)
         except TimeoutError:
             call.end(_timeout_error())
-        except Exception as error:  # noqa: BLE001 - its text may hold the request, and with it the key
+        except Exception as error:  # noqa: BLE001 - its text may contain the request, and with it the key
             log.error("a model's call failed unexpectedly", kind=type(error).__name__)  # noqa: TRY400 - for the same reason without a traceback
-            call.end(
-                ModelCallError("unexpected error; the worker's log names its kind", status=502, code="upstream_failed", outcome="failed")
-            )
-
-    async def _pass_answer_on(self, call: StreamingCall, answer: httpx.Response, redactor: Redactor) -> None:
-        """Pass an answer on to the job, metered and without the key."""
-        if answer.status_code != httpx.codes.OK:
-            call.usage = TokenUsage()
-            raise await upstream_refusal(answer, redactor)
-        if answer.headers.get("content-type", "").partition(";")[0].strip().lower() == EVENT_STREAM_TYPE:
-            require_uncompressed(answer)
-            await self._stream_answer(call, answer, redactor)
-            return
-        content = await read_body(answer)
-        # In threads: a long answer takes a while to read, and this loop serves every job of the worker.
-        call.usage = await asyncio.to_thread(lambda: usage_of_body(_json_object(content), prompt=call.request.prompt))
-        scrubbed = await asyncio.to_thread(lambda: redactor.feed(content) + redactor.flush())
-        call.outcome = "answered"
-        call.begin(JSON_TYPE)
-        await call.pass_on(scrubbed)
+            message = "unexpected error; the worker's log names its kind"
+            call.end(ModelCallError(message, status=502, code="upstream_failed", outcome="failed"))
 
     async def _stream_answer(self, call: StreamingCall, answer: httpx.Response, redactor: Redactor) -> None:
         metered, size = StreamMeter(prompt=call.request.prompt, usage_requested=call.request.wants_usage), 0
-        call.begin(EVENT_STREAM_TYPE)
+        call.head.set_result(EVENT_STREAM_TYPE)
         async for chunk in answer.aiter_raw():
             size += len(chunk)
             passed = redactor.feed(metered.feed(chunk))
@@ -293,7 +279,7 @@ class ModelGateway:
                 await call.pass_on(passed)
         else:
             passed = redactor.feed(metered.flush())
-        # Before its end is passed on: a client that has it goes away at once.
+        # Set this before the end is passed on: a client that has the end disconnects immediately.
         call.outcome = "answered" if metered.done else "cut"
         await call.pass_on(passed + redactor.flush())
 
@@ -315,7 +301,7 @@ def _redactor(item: IssuedCredential) -> Redactor:
 
 def _json_object(content: bytes) -> dict[str, Any]:
     try:
-        # UTF-8 only: the redactor would not find the key in another encoding.
+        # UTF-8 only: the redactor would miss the key in another encoding.
         parsed = json.loads(content.decode())
     except (ValueError, RecursionError):
         raise not_json() from None

@@ -1,7 +1,7 @@
-"""The model gateway's wire: OpenAI's, as far as chat completions go; errors in OpenAI's form. Decides nothing.
+"""The model gateway's HTTP API: OpenAI's chat completions, with errors in OpenAI's format. Makes no decisions.
 
-POST /openai/v1/chat/completions   whole, or as server-sent events with `stream: true`
-GET  /openai/v1/models             those that this job may use
+POST /openai/v1/chat/completions   one answer, or server-sent events with `stream: true`
+GET  /openai/v1/models             the models that this job may use
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssueRefused
 from justenough.domain.core.errors import JustEnoughError, RetryLater
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
-"""Of a question: long ones carry whole documents, and pictures."""
+"""Of one request, which may include documents and pictures."""
 ROUTING_PARAMS = frozenset(
     {
         *("models", "route", "fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "model_list", "provider", "plugins"),
         *("api_base", "base_url", "api_key", "api_type", "api_version", "custom_llm_provider", "user_config", "router_settings_override"),
     }
 )
-"""By which routers in front of models (OpenRouter, LiteLLM) are told of other models, or servers, than `model` names."""
-NO_MODEL_MESSAGE = "this job's spec asks for no model: say `model: {name: …, requests: …, tokens: …}`"
+"""Parameters by which model routers (OpenRouter, LiteLLM) choose other models or servers than `model` names."""
+NO_MODEL_MESSAGE = "this job's spec has no model: add `model: {name: …, requests: …, tokens: …}`"
 log = structlog.get_logger()
 
 CheckCaller = Callable[[Request], None]
@@ -40,7 +40,7 @@ Answers = Callable[[ModelGateway, Request], Awaitable[Response]]
 
 
 class InvalidChatRequest(Exception):
-    """A body that is no question; `param` names what is wrong with it."""
+    """The body is not a valid chat request; `param` names the invalid parameter."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
         self.param = param
@@ -48,7 +48,7 @@ class InvalidChatRequest(Exception):
 
 
 def model_routes(gateway: ModelGateway | None, check: CheckCaller) -> list[Route]:
-    """Return the routes of one job's model gateway. `check` raises where it is not the job that asks."""
+    """Return the routes of one job's model gateway. `check` raises if the caller is not the job."""
 
     def to_endpoint(answers: Answers) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
@@ -58,16 +58,14 @@ def model_routes(gateway: ModelGateway | None, check: CheckCaller) -> list[Route
                     raise ModelCallError(NO_MODEL_MESSAGE, status=404, code="no_model", outcome="", again=False)
                 return await answers(gateway, request)
             except InvalidChatRequest as error:
-                return _error_response(
-                    ModelCallError(str(error), status=400, code="invalid_request", outcome="", again=False), param=error.param
-                )
+                invalid = ModelCallError(str(error), status=400, code="invalid_request", outcome="", again=False)
+                return _error_response(invalid, param=error.param)
             except JustEnoughError as error:
                 return _error_response(_to_model_error(error))
-            except Exception as error:  # noqa: BLE001 - its text may hold what was asked
+            except Exception as error:  # noqa: BLE001 - its text may contain the request
                 log.error("the model gateway failed unexpectedly", kind=type(error).__name__)  # noqa: TRY400 - for the same reason
-                return _error_response(
-                    ModelCallError("unexpected error; the worker's log names its kind", status=500, code="failed", outcome="")
-                )
+                message = "unexpected error; the worker's log names its kind"
+                return _error_response(ModelCallError(message, status=500, code="failed", outcome=""))
 
         return answer
 
@@ -79,7 +77,7 @@ def model_routes(gateway: ModelGateway | None, check: CheckCaller) -> list[Route
 
 async def _chat(gateway: ModelGateway, request: Request) -> Response:
     with gateway.reserve_slot():
-        content = await _read_body(request)
+        content = await read_request_body(request, what="a chat request", max_bytes=MAX_BODY_BYTES)
         media_type, pieces = await gateway.chat(lambda: _parse_chat_request(content))
     if media_type == JSON_TYPE:
         return Response(b"".join([piece async for piece in pieces]), media_type=media_type, headers={"Cache-Control": "no-store"})
@@ -92,39 +90,34 @@ async def _models(gateway: ModelGateway, request: Request) -> Response:
         return JSONResponse({"object": "list", "data": await gateway.models()})
 
 
-async def _read_body(request: Request) -> bytes:
+async def read_request_body(request: Request, *, what: str, max_bytes: int) -> bytes:
+    """Return a request's body. Raises BodyTooLarge; `what` names the body in its message."""
     content = bytearray()
     async for chunk in request.stream():
         content += chunk
-        if len(content) > MAX_BODY_BYTES:
-            message = f"a question has at most {MAX_BODY_BYTES:,} bytes"
-            raise BodyTooLarge(message)
+        if len(content) > max_bytes:
+            raise BodyTooLarge(f"{what} has at most {max_bytes:,} bytes")
     return bytes(content)
 
 
 def _parse_chat_request(content: bytes) -> dict[str, Any]:
     try:
-        asked = json.loads(content)
+        body = json.loads(content)
     except (ValueError, RecursionError) as error:
-        message = "the body is not JSON"
-        raise InvalidChatRequest(message) from error
-    if not isinstance(asked, dict):
-        message = "the body must be a JSON object"
-        raise InvalidChatRequest(message)
-    options = asked.get("stream_options")
-    for param, right, must in (
-        ("model", isinstance(asked.get("model"), str), "must be a model's name"),
-        ("messages", isinstance(asked.get("messages"), list), "must be a list"),
-        ("stream", isinstance(asked.get("stream"), bool | None), "must be true or false"),
-        ("stream_options", isinstance(options, dict | None), "must be an object"),
+        raise InvalidChatRequest("the body is not JSON") from error
+    if not isinstance(body, dict):
+        raise InvalidChatRequest("the body must be a JSON object")
+    for param, kind, must in (
+        ("model", str, "must be a model's name"),
+        ("messages", list, "must be a list"),
+        ("stream", bool | None, "must be true or false"),
+        ("stream_options", dict | None, "must be an object"),
     ):
-        if not right:
-            message = f"{param} {must}"
-            raise InvalidChatRequest(message, param)
-    for param in sorted(ROUTING_PARAMS & asked.keys()):
-        message = f"{param} is not passed on: `model` and the catalog alone choose which model answers; remove {param}"
-        raise InvalidChatRequest(message, param)
-    return asked
+        if not isinstance(body.get(param), kind):
+            raise InvalidChatRequest(f"{param} {must}", param)
+    for param in sorted(ROUTING_PARAMS & body.keys()):
+        raise InvalidChatRequest(f"{param} is not passed on: `model` and the catalog choose which model answers; remove {param}", param)
+    return body
 
 
 def _to_model_error(error: JustEnoughError) -> ModelCallError:

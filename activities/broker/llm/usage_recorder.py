@@ -1,4 +1,4 @@
-"""What a job used its model for, on its way to the ledger: the first call of each kind at once, then one entry for many. Never what was said."""
+"""Records a job's model use in the ledger: the first call of each kind immediately, then one entry for many. Never the content."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from justenough.domain.llm.metering import TokenUsage, UsageTally
 from justenough.services.dependencies import Deps
 
 MAX_CALLS_PER_ENTRY = 100
-"""Calls of a kind that one entry stands for, at most."""
+"""Calls of one kind per ledger entry, at most."""
 FLUSH_INTERVAL_S = 30.0
-"""Seconds after which the next call has what was counted recorded."""
+"""Seconds after which the next call also records the calls counted so far."""
 MAX_MODEL_NAMES = 50
-"""Names that are told apart: a job may make up as many as it likes."""
+"""Model names that are counted separately: a job may invent any number."""
 WRITE_TIMEOUT_S = 2.0
-"""Seconds that a session's end waits for an entry that is on its way; what is not recorded then goes with the revocation."""
+"""Seconds that a session's end waits for an entry that is being written; the revocation records what is left."""
 OTHER_MODELS = "-"
 log = structlog.get_logger()
 
 
 class ModelUsageRecorder:
-    """One job's."""
+    """Records the model use of one job."""
 
     def __init__(self, deps: Deps, job: str, name: str) -> None:
-        """`name`: the model as the catalog has it."""
+        """`name`: the model's name in the catalog."""
         self._deps = deps
         self._job = job
         self._name = name
@@ -43,7 +43,12 @@ class ModelUsageRecorder:
 
     def count_call(self, model: str, outcome: str, usage: TokenUsage) -> None:
         """Count one call that has ended."""
-        kind = self._model_label(model), outcome
+        # The job chooses this text: it is recorded only if it looks like a name and there are not too many.
+        if MODEL_NAME.fullmatch(model) and (model in self._names or len(self._names) < MAX_MODEL_NAMES):
+            self._names.add(model)
+        else:
+            model = OTHER_MODELS
+        kind = model, outcome
         self._tallies[kind] = self._tallies.get(kind, UsageTally()).with_call(usage)
         self._due |= (
             kind not in self._kinds
@@ -55,10 +60,8 @@ class ModelUsageRecorder:
 
     def record_key_use(self, credential: str) -> None:
         """Record that a credential's key is in use from now on."""
-        self._credential, what = credential, f"the model gateway: {self._name}"
-        self._enqueue(
-            (build_event(EventType.CREDENTIAL_USED, self._job, at=self._deps.now(), about=credential, credential=credential, what=what),)
-        )
+        self._credential, now, what = credential, self._deps.now(), f"the model gateway: {self._name}"
+        self._enqueue((build_event(EventType.CREDENTIAL_USED, self._job, at=now, about=credential, credential=credential, what=what),))
 
     async def wait_written(self) -> None:
         """Return once nothing is being written to the ledger, or after WRITE_TIMEOUT_S."""
@@ -69,13 +72,6 @@ class ModelUsageRecorder:
         """Return the events that are not in the ledger yet. Recording an event twice changes nothing."""
         self._pending += self._take_events()
         return self._pending
-
-    def _model_label(self, model: str) -> str:
-        # The job chooses this text: it is kept only if it looks like a name and there are not too many.
-        if MODEL_NAME.fullmatch(model) and (model in self._names or len(self._names) < MAX_MODEL_NAMES):
-            self._names.add(model)
-            return model
-        return OTHER_MODELS
 
     def _take_events(self) -> tuple[Event, ...]:
         tallies, self._tallies, events = self._tallies, {}, list[Event]()
@@ -100,7 +96,7 @@ class ModelUsageRecorder:
         return tuple(events)
 
     def _write_due(self) -> None:
-        """Write what is due, unless a write is under way: that one takes it along."""
+        """Write what is due, unless a write is under way, which will include it."""
         if self._due and not self._pending:
             self._due, self._flushed_at = False, self._deps.ticks()
             self._enqueue(self._take_events())
@@ -114,7 +110,7 @@ class ModelUsageRecorder:
         while batch := self._pending:
             try:
                 await asyncio.to_thread(self._deps.store.ledger.append, list(batch))
-            except Exception as error:  # noqa: BLE001 - a store that is away must not keep a job from its model; the session's end has it too
+            except Exception as error:  # noqa: BLE001 - a store that is away must not block model calls; the session's end records it too
                 log.warning("use of a model not recorded yet", job=self._job, error=type(error).__name__)
                 return
             self._pending = self._pending[len(batch) :]

@@ -1,6 +1,6 @@
-"""Where a job's broker listens: a Unix socket that the job's user alone can use and, where the job has the host's network, a port on loopback.
+"""Listens for a job's broker: on a Unix socket for the job's user only and, if the job has the host's network, on a loopback port.
 
-uvicorn's protocol speaks HTTP on our own sockets, without its server: that one is for whole processes, with signals and a beat of a tenth of a second.
+uvicorn's protocol speaks HTTP on our own sockets, without uvicorn's server, which is made for whole processes (signals, a 100 ms tick).
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from activities.process import no_sandbox
 from justenough.domain.core.secret import Secret
 
 MAX_CONNECTIONS = 64
-"""Connections of one job, silent ones too; who comes beyond that is hung up on, so that a job cannot use up the worker's open files."""
+"""Connections of one job, idle ones included; further ones are closed, so that a job cannot use up the worker's open files."""
 IDLE_TIMEOUT_S = 30
-"""Seconds that a connection may be silent between two requests."""
+"""Seconds that a connection may be idle between two requests."""
 MAX_CONCURRENT_REQUESTS = 2 * MAX_CONNECTIONS
-"""Requests of one job that are being answered on one socket, of callers that have gone too: they cost what others cost. Beyond that: 503."""
+"""Requests of one job that are being answered on one socket, those of disconnected callers included. Beyond that: 503."""
 MAX_HEAD_BYTES = 64 * 1024
-"""Bytes that may come without being any request's body, or the end of its head: uvicorn's parser keeps them all, and copies them at each piece."""
+"""Bytes that may come without completing a head or a piece of a body: uvicorn's parser buffers them all, and copies them each time."""
 MAX_PIPELINED_REQUESTS = 16
-"""Requests that one connection may send before the one before them is answered."""
+"""Requests that one connection may send before an earlier one is answered."""
 SOCKET_NAME = "broker.sock"
 PEER_CREDENTIALS = struct.Struct("3i")
-"""Of SO_PEERCRED: pid, uid, gid."""
+"""The format of SO_PEERCRED: pid, uid, gid."""
 log = structlog.get_logger()
 
 
@@ -58,7 +58,7 @@ class BrokerAddress:
 async def serve_broker(
     broker: Broker, tools: ToolGateway, *, job: str, uid: int, loopback: bool, model_gateway: ModelGateway | None = None
 ) -> AsyncIterator[BrokerAddress]:
-    """Listen for one job, whose processes run as `uid`. When the block ends, no call is under way any more."""
+    """Listen for one job, whose processes run as `uid`. After the block no call is under way any more."""
     folder = await asyncio.to_thread(no_sandbox.make_locked_folder, job)
     token = Secret(secrets.token_urlsafe(32))
     try:
@@ -87,12 +87,12 @@ async def serve_broker(
 
 @asynccontextmanager
 async def _accept_connections(broker: Broker, app: Callable[[], ASGIApp], uid: int, sockets: list[socket.socket]) -> AsyncIterator[None]:
-    # One state for each socket: anybody on the machine can connect by TCP, and must not use up the job's own connections.
+    # One state per socket: anybody on the machine can connect by TCP, and must not use up the job's own connections.
     states, loop = [ServerState() for _ in sockets], asyncio.get_running_loop()
 
     @cache
     def config() -> uvicorn.Config:
-        """Make uvicorn's configuration at the first connection: most jobs ask for nothing while they run."""
+        """Create uvicorn's configuration at the first connection: most jobs never connect."""
         made = uvicorn.Config(
             app(),
             lifespan="off",
@@ -133,39 +133,32 @@ class SingleUserProtocol(HttpToolsProtocol):
         """Bytes received since the last complete head or piece of a body."""
 
     def connection_made(self, transport: Any) -> None:
-        """Accept the connection, or close it: for another user, or if the job has too many."""
-        peer = _peer_uid(transport.get_extra_info("socket"))
+        """Accept the connection, or close it if it is another user's or the job has too many."""
         super().connection_made(transport)
-        if peer not in {None, self._uid}:
-            log.warning("another user came to a job's broker", uid=peer)
-            transport.abort()
-        elif len(self.connections) > MAX_CONNECTIONS:
+        peer, connection = self._uid, transport.get_extra_info("socket")
+        # By TCP, and on systems without SO_PEERCRED, a token identifies the job.
+        if connection.family == socket.AF_UNIX and hasattr(socket, "SO_PEERCRED"):
+            _, peer, _ = PEER_CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size))
+        if peer != self._uid:
+            log.warning("another user connected to a job's broker", uid=peer)
+        if peer != self._uid or len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Read on; close the connection of a client that sends MAX_HEAD_BYTES without completing a request."""
+        """Parse the data; close the connection of a client that sends MAX_HEAD_BYTES without completing a request."""
         self._bytes_since_use += len(data)
         super().data_received(data)
         if self._bytes_since_use > MAX_HEAD_BYTES:
             self.transport.abort()
 
     def on_headers_complete(self) -> None:
-        """Begin a request, unless too many wait already: then the parser answers 400 and closes."""
+        """Begin a request. If too many wait already, the parser answers 400 and closes the connection."""
         self._bytes_since_use = 0
         if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
-            message = f"more than {MAX_PIPELINED_REQUESTS} requests wait for the one before them"
-            raise BodyTooLarge(message)
+            raise BodyTooLarge(f"more than {MAX_PIPELINED_REQUESTS} requests wait for the one before them")
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of a body; its reader bounds it."""
+        """Receive a piece of a body; its reader limits the size."""
         self._bytes_since_use = 0
         super().on_body(body)
-
-
-def _peer_uid(connection: socket.socket) -> int | None:
-    """Return the user id of the peer's process, or None if the kernel does not say: by TCP a token identifies the job."""
-    if connection.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
-        return None
-    _, uid, _ = PEER_CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size))
-    return int(uid)

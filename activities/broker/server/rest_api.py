@@ -1,4 +1,4 @@
-"""The broker's wire: HTTP and JSON as docs/reference/broker.md names them, problems as RFC 9457 writes them. Decides nothing.
+"""The broker's HTTP API as in docs/reference/broker.md, with problem details (RFC 9457). Makes no decisions.
 
     POST /v1/access {resource, action, reason, ttl?, wait?}  → 200 {credential_id, request_id, action, expires_at, data}; 202 {request_id, state, tier, respond_by}
     POST /v1/access {…, through: tools}                      → 200 {request_id, action, ttl, tools}; 202 as above
@@ -6,8 +6,8 @@
     POST /v1/access/{credential_id}/release                  → 200 {credential_id, state}
     GET  /v1/identity?audience=…                             → 200 {token, expires_at}
     GET  /v1/catalog                                         → 200 {items: [{resource, action, outcome, tier, how, …}], tools: […], withheld: […]}
-    /openai/v1/…                                             → the model gateway (openai.py)
-    /mcp                                                     → the tool gateway (tools/mcp.py)
+    /openai/v1/…                                             → the model gateway (llm/openai_api.py)
+    /mcp                                                     → the tool gateway (tools/mcp_server.py)
 
 401 no token, 403 denied {outcome, policies, request_id}, 404 unknown, 409 not issued, 410 the job's access is closed, 413, 422 with `errors`, 429, 500, 503.
 """
@@ -27,11 +27,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from activities.broker.broker import Broker, BrokerCredential, PendingRequest, denial_details
+from activities.broker.broker import Broker, PendingRequest, denial_details
 from activities.broker.errors import BodyTooLarge, MissingBrokerToken, TooManyCalls
 from activities.broker.llm.gateway import ModelGateway
-from activities.broker.llm.openai_api import model_routes
-from activities.issuing.results import AccessClosed, IssueRefused, NotPermitted
+from activities.broker.llm.openai_api import model_routes, read_request_body
+from activities.issuing.results import AccessClosed, IssueRefused, NotPermitted, ToolAccess
 from justenough.domain.core.base_model import Model
 from justenough.domain.core.errors import InvalidInput, JustEnoughError, NotFound, Problem, RetryLater
 from justenough.domain.core.secret import Secret
@@ -43,30 +43,20 @@ from justenough.domain.jobs.tool_bounds import tools_to_json
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_WAIT_S = 60.0
-"""Seconds that one call waits for people, at most; who wants to wait longer calls again."""
-STATUSES: dict[type[JustEnoughError], int] = {
-    MissingBrokerToken: 401,
-    NotPermitted: 403,
-    NotFound: 404,
-    IssueRefused: 409,
-    AccessClosed: 410,
-    BodyTooLarge: 413,
-    InvalidInput: 422,
-    TooManyCalls: 429,
-    RetryLater: 503,
+"""Seconds that one call waits for people, at most; a client calls again to wait longer."""
+PROBLEMS: dict[type[Exception], tuple[int, str]] = {
+    MissingBrokerToken: (401, "Unauthorized"),
+    NotPermitted: (403, "Denied"),
+    NotFound: (404, "Not Found"),
+    IssueRefused: (409, "Not Issued"),
+    AccessClosed: (410, "Gone"),
+    BodyTooLarge: (413, "Content Too Large"),
+    InvalidInput: (422, "Unprocessable Content"),
+    TooManyCalls: (429, "Too Many Requests"),
+    RetryLater: (503, "Service Unavailable"),
+    Exception: (500, "Internal Server Error"),
 }
-TITLES = {
-    401: "Unauthorized",
-    403: "Denied",
-    404: "Not Found",
-    409: "Not Issued",
-    410: "Gone",
-    413: "Content Too Large",
-    422: "Unprocessable Content",
-    429: "Too Many Requests",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
+"""Status and title by error; the first entry that matches counts."""
 log = structlog.get_logger()
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -96,40 +86,44 @@ class IdentityQuery(Model):
 
 
 def build_app(broker: Broker, token: Secret | None, *, tools: ASGIApp, discover: Discover, models: ModelGateway | None = None) -> Router:
-    """Return the application of one job. `token`: the bearer token of calls by TCP; on a Unix socket the kernel names the caller.
+    """Return the application of one job. `token`: the bearer token of calls by TCP; on a Unix socket the kernel identifies the caller.
 
     `tools` answers at /mcp; `discover` returns the catalog; `models`: the model gateway, if the spec has a model.
     """
 
     async def access(request: Request) -> Response:
-        wanted = validate_model("access", AccessBody, await _read_json(request))
-        ttl = wanted.ttl or broker.default_ttl(wanted.resource, wanted.action)
-        asked = Access(resource=wanted.resource, action=wanted.action, ttl=ttl, reason=wanted.reason, at="request")
-        if wanted.through:
-            allowed = await broker.through_tools(asked, wait=wanted.wait)
-            if isinstance(allowed, PendingRequest):
-                return _pending_response(allowed, status=202)
-            granted = {"action": allowed.access.action.value, "ttl": allowed.access.ttl, "tools": tools_to_json(allowed.access.tools)}
-            return JSONResponse({"request_id": allowed.request, **granted})
-        credential = await broker.access(asked, wait=wanted.wait)
-        return _pending_response(credential, status=202) if isinstance(credential, PendingRequest) else _credential_response(credential)
+        try:
+            content = json.loads(await read_request_body(request, what="a body", max_bytes=MAX_BODY_BYTES))
+        except ValueError as error:
+            raise InvalidInput("access", (Problem("", "the body is not JSON"),)) from error
+        body = validate_model("access", AccessBody, content)
+        ttl = body.ttl or broker.default_ttl(body.resource, body.action)
+        asked = Access(resource=body.resource, action=body.action, ttl=ttl, reason=body.reason, at="request")
+        granted = await (broker.through_tools(asked, wait=body.wait) if body.through else broker.access(asked, wait=body.wait))
+        if isinstance(granted, PendingRequest):
+            return _pending_response(granted, status=202)
+        if isinstance(granted, ToolAccess):
+            tools = {"ttl": granted.access.ttl, "tools": tools_to_json(granted.access.tools)}
+            return JSONResponse({"request_id": granted.request, "action": granted.access.action.value, **tools})
+        handle, data = granted.credential, {name: value.reveal() for name, value in granted.fields.items()}
+        names = {"credential_id": handle.id, "request_id": handle.request_id, "action": handle.action.value}
+        return JSONResponse({**names, "expires_at": handle.expires_at.isoformat(), "data": data}, headers={"Cache-Control": "no-store"})
 
     async def state(request: Request) -> Response:
-        asked = validate_model("request", WaitQuery, dict(request.query_params))
-        return _pending_response(await broker.request(request.path_params["request"], wait=asked.wait))
+        query = validate_model("request", WaitQuery, dict(request.query_params))
+        return _pending_response(await broker.request(request.path_params["request"], wait=query.wait))
 
     async def release(request: Request) -> Response:
         credential = request.path_params["credential"]
         return JSONResponse({"credential_id": credential, "state": await broker.release(credential)})
 
     async def identity(request: Request) -> Response:
-        found, expires = await broker.identity(validate_model("identity", IdentityQuery, dict(request.query_params)).audience)
-        return JSONResponse({"token": found.reveal(), "expires_at": expires.isoformat()})
+        identity_token, expires = await broker.identity(validate_model("identity", IdentityQuery, dict(request.query_params)).audience)
+        return JSONResponse({"token": identity_token.reveal(), "expires_at": expires.isoformat()})
 
     async def catalog(request: Request) -> Response:
         del request
-        found = await discover()
-        return JSONResponse({"items": found["access"], **{name: told for name, told in found.items() if name != "access"}})
+        return JSONResponse({"items" if name == "access" else name: entries for name, entries in (await discover()).items()})
 
     routes = [
         Route("/v1/access", _JsonEndpoint(access, token), methods=["POST"]),
@@ -152,7 +146,6 @@ class _JobOnly:
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         try:
             _require_job_token(Request(scope), self._token)
             await self._app(scope, receive, send)
@@ -161,74 +154,47 @@ class _JobOnly:
 
 
 class _JsonEndpoint:
-    """Answers the job at one route, errors as problem details. An ASGI application itself: Starlette would wrap a function twice more."""
+    """Answers the job at one route, errors as problem details. An ASGI application: Starlette would wrap a function twice more."""
 
     def __init__(self, endpoint: Endpoint, token: Secret | None) -> None:
         self._endpoint = endpoint
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         request = Request(scope, receive)
         try:
             _require_job_token(request, self._token)
             response = await self._endpoint(request)
         except JustEnoughError as error:
             response = problem_response(error)
-        except Exception:
+        except Exception as error:
             log.exception("the broker failed unexpectedly", path=request.url.path)
-            response = _problem_json(500, "unexpected error; the worker's log has it")
+            response = problem_response(error, detail="unexpected error; the worker's log has it")
         await response(scope, receive, send)
 
 
 def _require_job_token(request: Request, token: Secret | None) -> None:
-    # A Unix socket was checked when it was connected: uvicorn knows no client address there.
+    # A Unix socket was checked when it was connected; uvicorn has no client address for it.
     if request.client is None:
         return
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if token is None or scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), token.reveal().encode()):
-        message = "send `Authorization: Bearer $JUSTENOUGH_BROKER_TOKEN`"
-        raise MissingBrokerToken(message)
-
-
-async def _read_json(request: Request) -> Any:
-    content = b""
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > MAX_BODY_BYTES:
-            message = f"a body has at most {MAX_BODY_BYTES:,} bytes"
-            raise BodyTooLarge(message)
-    try:
-        return json.loads(content)
-    except ValueError as error:
-        raise InvalidInput("access", (Problem("", "the body is not JSON"),)) from error
-
-
-def _credential_response(credential: BrokerCredential) -> Response:
-    data = {name: value.reveal() for name, value in credential.data.items()}
-    names = {"credential_id": credential.credential_id, "request_id": credential.request_id, "action": credential.action.value}
-    return JSONResponse({**names, "expires_at": credential.expires_at.isoformat(), "data": data}, headers={"Cache-Control": "no-store"})
+    scheme, _, sent = request.headers.get("authorization", "").partition(" ")
+    if token is None or scheme.lower() != "bearer" or not hmac.compare_digest(sent.encode(), token.reveal().encode()):
+        raise MissingBrokerToken("send `Authorization: Bearer $JUSTENOUGH_BROKER_TOKEN`")
 
 
 def _pending_response(pending: PendingRequest, *, status: int = 200) -> Response:
     until = pending.respond_by.isoformat() if pending.respond_by else None
-    told = {"request_id": pending.request_id, "state": pending.state.value, "tier": pending.tier, "respond_by": until}
-    return JSONResponse(told, status_code=status, headers={"Location": f"/v1/requests/{pending.request_id}"} if status == 202 else None)
+    body = {"request_id": pending.request_id, "state": pending.state.value, "tier": pending.tier, "respond_by": until}
+    return JSONResponse(body, status_code=status, headers={"Location": f"/v1/requests/{pending.request_id}"} if status == 202 else None)
 
 
-def problem_response(error: JustEnoughError) -> Response:
-    """Return the response for an error."""
-    status = next((code for kind, code in STATUSES.items() if isinstance(error, kind)), 500)
-    more: dict[str, Any] = denial_details(error) if isinstance(error, NotPermitted) else {}
-    if isinstance(error, NotPermitted):
-        more = {"outcome": "denied", "policies": []} | more
+def problem_response(error: Exception, *, detail: str | None = None) -> Response:
+    """Return the response for an error. `detail`: a text instead of the error's own."""
+    status, title = next(problem for kind, problem in PROBLEMS.items() if isinstance(error, kind))
+    more: dict[str, Any] = {"outcome": "denied", "policies": [], **denial_details(error)} if isinstance(error, NotPermitted) else {}
     if isinstance(error, InvalidInput):
-        status = 404 if {one.path for one in error.problems} & {"resource"} else status
-        more = {"errors": [{"path": one.path, "message": one.message} for one in error.problems]}
+        status, title = PROBLEMS[NotFound] if any(problem.path == "resource" for problem in error.problems) else (status, title)
+        more = {"errors": [{"path": problem.path, "message": problem.message} for problem in error.problems]}
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail or str(error), **more}
     headers = {"Retry-After": str(max(1, round(error.wait)))} if isinstance(error, TooManyCalls) else None
-    return _problem_json(status, str(error), more, headers)
-
-
-def _problem_json(status: int, detail: str, more: dict[str, Any] | None = None, headers: dict[str, str] | None = None) -> Response:
-    told = {"type": "about:blank", "title": TITLES[status], "status": status, "detail": detail, **(more or {})}
-    return JSONResponse(told, status_code=status, headers=headers, media_type="application/problem+json")
+    return JSONResponse(body, status_code=status, headers=headers, media_type="application/problem+json")

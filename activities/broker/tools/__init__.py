@@ -1,4 +1,4 @@
-"""The tool gateway: what an agent may have done for it, without ever holding a secret. gateway.py decides and scrubs, mcp.py speaks, the rest do."""
+"""The tool gateway: calls tools for an agent, which never sees a secret. gateway.py decides and redacts, mcp_server.py speaks MCP."""
 
 from activities.broker.tools.gateway import ToolGateway
 from activities.broker.tools.mcp_server import serve_tools

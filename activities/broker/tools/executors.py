@@ -1,24 +1,240 @@
-"""What a tool's upstream answered, before anything of it is passed on."""
+"""Executes a tool call with the credential's fields: by SQL, by HTTP, or by an upstream MCP server. Knows no policy, redacts nothing.
+
+SQL: parameters are bound; time, rows and bytes are limited; reads are read-only. HTTP: only checked addresses, no redirects, limited in time
+and bytes. MCP: calls only after checking on the same connection that the server's tool list is the reviewed one.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, cast
+
+import httpx
+import psycopg
+from mcp import types
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from justenough.adapters.mcp_client import McpConversation, Unanswered, run_conversation
+from justenough.adapters.mcp_client.transport import UNCOMPRESSED_ENCODINGS
+from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost
+from justenough.adapters.outbound.webhook_client import PinnedTransport
+from justenough.domain.catalog.mcp_tool_list import ToolList
+from justenough.domain.catalog.mcp_upstreams import UpstreamTool
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.tools.call import HttpRequest, ToolCall, fill_headers
+from justenough.domain.tools.definitions import Http, McpServerDef, Sql
+
+CONNECT_TIMEOUT_S = 5
+ROLLBACK_CLASS = "40"
+"""PostgreSQL's class of errors after which the transaction was rolled back."""
+EFFECT_UNKNOWN = "whether anything was changed is not known"
+
+Rows = psycopg.AsyncCursor[dict[str, Any]]
+IsReviewed = Callable[[UpstreamTool, ToolList], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An answer as it came. Never prints: it may hold the credential that it was had with."""
+    """An answer as it came. Its repr omits the content, which may contain the credential."""
 
     content: bytes
     failed: bool = False
-    """Whether the model is to take it for an error."""
+    """Whether it is an error for the model."""
     cut: bool = False
-    """Whether there was more than is passed on."""
+    """Whether the answer was truncated."""
 
     def __repr__(self) -> str:
         return f"Result({len(self.content)} bytes, failed={self.failed}, cut={self.cut})"
 
 
 def failure(why: str) -> Result:
-    """Return an answer of our own that says what went wrong."""
+    """Return our own answer that says what went wrong."""
     return Result(why.encode(), failed=True)
+
+
+class _ResultTooLarge(Exception):
+    """The statement returned more than may be passed on."""
+
+
+async def run_sql(sql: Sql, values: Mapping[str, Any], fields: Mapping[str, str], *, writes: bool) -> Result:
+    """Return the statement's result: rows as JSON, or how many it changed. Database errors become a failed `Result`; nothing is raised for them.
+
+    If the result is too large, a write is rolled back and a read is truncated.
+    """
+    if not {"username", "password"} <= fields.keys():
+        return failure("the credential is no database login: it has no username and password")
+    options = f"-c statement_timeout={sql.timeout * 1000} -c idle_in_transaction_session_timeout={(sql.timeout + CONNECT_TIMEOUT_S) * 1000}"
+    login = {"user": fields["username"], "password": fields["password"]}
+    bound = {name: Jsonb(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+    # Whether something may have been written: a connection that breaks during the commit leaves that unknown. What the database itself
+    # cancels is rolled back.
+    written = False
+    try:
+        conninfo = make_conninfo(sql.dsn, **login, connect_timeout=CONNECT_TIMEOUT_S, options=options, application_name="justenough-tool")
+        connecting = psycopg.AsyncConnection.connect(conninfo, row_factory=dict_row)
+        async with asyncio.timeout(sql.timeout + CONNECT_TIMEOUT_S), await connecting as connection:
+            written = writes
+            await connection.set_read_only(not writes)
+            return await (_write_sql if writes else _read_sql)(connection.cursor(), sql, bound)
+    except (TimeoutError, psycopg.errors.QueryCanceled) as error:
+        known = isinstance(error, psycopg.errors.QueryCanceled) or not written
+        return failure(f"the database took longer than {sql.timeout} s; {'nothing was changed' if known else EFFECT_UNKNOWN}")
+    except _ResultTooLarge:
+        return failure(f"it returned more than {sql.rows} rows or {sql.answer:,} bytes, and was undone")
+    except psycopg.Error as error:
+        # A deadlock, for example, is an answer: the transaction was rolled back, and the text names no host or user.
+        if isinstance(error, psycopg.OperationalError) and not (error.sqlstate or "").startswith(ROLLBACK_CLASS):
+            # Its own text names host and user.
+            effect = f"; {EFFECT_UNKNOWN}" if written else ""
+            return failure(f"the database does not answer ({error.sqlstate or 'no connection'}){effect}")
+        return failure(f"the database refuses it: {error.diag.message_primary or type(error).__name__} ({error.sqlstate or '-'})")
+
+
+async def _read_sql(cursor: Rows, sql: Sql, values: Mapping[str, Any]) -> Result:
+    """Return the first rows. Fetches one row at a time, and never those beyond the limit."""
+    collected = _BoundedRows(sql)
+    # Close it here, not when it is garbage-collected: closing it stops the database.
+    async with contextlib.aclosing(cast("AsyncGenerator[dict[str, Any]]", cursor.stream(sql.statement.encode(), values))) as rows:
+        async for row in rows:
+            if not collected.add(row):
+                return Result(_json({"rows": collected.rows, "cut": True}), cut=True)
+    return Result(_json({"rows": collected.rows}))
+
+
+async def _write_sql(cursor: Rows, sql: Sql, values: Mapping[str, Any]) -> Result:
+    """Return the statement's rows, or how many rows it changed."""
+    await cursor.execute(sql.statement.encode(), values)
+    if cursor.description is None:
+        return Result(_json({"changed": cursor.rowcount}))
+    collected = _BoundedRows(sql)
+    async for row in cursor:
+        if not collected.add(row):
+            raise _ResultTooLarge
+    return Result(_json({"rows": collected.rows}))
+
+
+class _BoundedRows:
+    """Collects rows up to the tool's limits."""
+
+    def __init__(self, sql: Sql) -> None:
+        self._sql = sql
+        self._size = 0
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, row: dict[str, Any]) -> bool:
+        """Add a row; return False if it exceeds a limit."""
+        self._size += len(_json(row)) + 2
+        if len(self.rows) >= self._sql.rows or self._size > self._sql.answer:
+            return False
+        self.rows.append(row)
+        return True
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, default=str, ensure_ascii=False).encode("utf-8", "replace")
+
+
+async def run_http(http: Http, request: HttpRequest) -> Result:
+    """Return the upstream's response. Upstream errors become a failed `Result`; nothing is raised for them."""
+    try:
+        async with asyncio.timeout(http.timeout):
+            return await _send_http(http, request)
+    except NotReached as error:
+        return failure(str(error))
+    except UnknownHost:
+        return failure("the upstream's host name cannot be resolved now")
+    except (TimeoutError, httpx.TimeoutException):
+        return failure(f"the upstream took longer than {http.timeout} s")
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        # Their texts may contain the request's headers.
+        return failure(f"the upstream does not answer ({type(error).__name__})")
+
+
+async def _send_http(http: Http, request: HttpRequest) -> Result:
+    headers = {"user-agent": "JustEnough", "accept-encoding": "identity", **request.headers}
+    transport = PinnedTransport(private=http.allow_private)
+    async with (
+        httpx.AsyncClient(transport=transport, timeout=http.timeout, trust_env=False, follow_redirects=False) as client,
+        client.stream(http.method, request.url, headers=headers, json=request.body) as answer,
+    ):
+        if answer.is_redirect:
+            return failure(f"the upstream answers with a redirect (HTTP {answer.status_code}), which is not followed")
+        if answer.headers.get("content-encoding", "").lower() not in UNCOMPRESSED_ENCODINGS:
+            return failure("the upstream compressed its response despite `Accept-Encoding: identity`")
+        content = b""
+        async for chunk in answer.aiter_raw():
+            content += chunk
+            if len(content) > http.answer:
+                break
+    content, cut = content[: http.answer], len(content) > http.answer
+    if b"\0" in content:
+        # UTF-16 or binary: the redactor would not find the credential in it.
+        return failure("the upstream's response is not UTF-8 text, so it is not passed on")
+    if answer.is_success:
+        return Result(content, cut=cut)
+    return Result(f"HTTP {answer.status_code}\n".encode() + content, failed=True, cut=cut)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolsChanged:
+    """A server's tools differ from the reviewed ones, so nothing was called."""
+
+    tool: UpstreamTool
+    shown: ToolList
+
+
+async def run_mcp(
+    tool: UpstreamTool, upstream: McpServerDef, call: ToolCall, fields: Mapping[str, str], *, is_reviewed: IsReviewed
+) -> Result | ToolsChanged:
+    """Return the upstream's answer. `fields`: the credential's, and the job's data scope. Raises InvalidInput if one is missing.
+
+    `is_reviewed` notes which tools the server shows, and returns whether they are the reviewed ones.
+    """
+    headers, called = fill_headers(upstream.headers, fields), False
+
+    async def call_tool(conversation: McpConversation) -> Result | ToolsChanged:
+        shown = await conversation.list_tools()
+        if not is_reviewed(tool, shown):
+            return ToolsChanged(tool, shown)
+        nonlocal called
+        called = True
+        answer = await conversation.call_tool(tool.own_name, call.arguments)
+        # The text for models; if there is none, the structured content for programs.
+        parts = [_block_text(block) for block in answer.content]
+        if not parts and answer.structured_content is not None:
+            parts = [json.dumps(answer.structured_content, ensure_ascii=False)]
+        content = "\n".join(parts).encode("utf-8", "replace")
+        return Result(content[: upstream.answer], failed=answer.is_error, cut=len(content) > upstream.answer)
+
+    try:
+        return await run_conversation(upstream, headers, call_tool)
+    except (Unanswered, InvalidInput) as error:
+        return failure(f"{error}; whether the call had any effect is not known" if called else str(error))
+
+
+async def list_mcp_tools(upstream: McpServerDef, fields: Mapping[str, str]) -> Result:
+    """Return the tools that an upstream shows now, as a reviewer sees them. Raises InvalidInput if a field is missing."""
+    headers = fill_headers(upstream.headers, fields)
+    try:
+        tools = await run_conversation(upstream, headers, lambda conversation: conversation.list_tools())
+    except (Unanswered, InvalidInput) as error:
+        return failure(str(error))
+    return Result(tools.text.encode("utf-8", "replace"))
+
+
+def _block_text(block: Any) -> str:
+    """Return one block of an answer as text, or a note of its type: a secret could not be scrubbed from a picture."""
+    match block:
+        case types.TextContent():
+            return block.text
+        case types.EmbeddedResource(resource=types.TextResourceContents() as resource):
+            return f"{resource.uri}\n{resource.text}"
+        case types.ResourceLink():
+            return f"[{block.name}: {block.uri}]"
+    return f"[{getattr(block, 'type', 'something')} {getattr(block, 'mime_type', '') or ''} is not passed on]"

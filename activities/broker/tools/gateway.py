@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 from activities.broker.broker import Broker, PendingRequest
 from activities.broker.errors import TooManyCalls
-from activities.broker.tools import http_executor, mcp_executor, sql_executor
 from activities.broker.tools.discovery import OfferedTool, tool_entry, with_how
-from activities.broker.tools.executors import Result, failure
-from activities.broker.tools.mcp_executor import ToolsChanged
+from activities.broker.tools.executors import Result, ToolsChanged, failure, list_mcp_tools, run_http, run_mcp, run_sql
 from activities.broker.tools.upstream_drift import UpstreamDrift
 from activities.delivery.delivery import PUBLIC_FIELDS
 from activities.issuing.issuer import Issuer
@@ -27,7 +26,7 @@ from justenough.domain.core.errors import InvalidInput, JustEnoughError, Problem
 from justenough.domain.core.placeholders import did_you_mean
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.states import Action, RequestState
-from justenough.domain.ledger.events import EventType, build_event
+from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.tools.call import CallAccess, OutOfBounds, ToolCall, action_of, build_http_request, checked_call, sql_parameters
 from justenough.domain.tools.definitions import Tool
 from justenough.services.dependencies import Deps
@@ -40,7 +39,7 @@ POLL_INTERVAL_S, PROGRESS_INTERVAL_S = 0.5, 5.0
 MAX_CONCURRENT_CALLS = 64
 """Calls of one job that are being made or wait for people, even if their caller has gone."""
 MAX_UNDONE_RECORDED = 200
-"""Calls of one job that were not made and get a ledger entry of their own: a job must not flood the ledger."""
+"""Calls of one job that were not made and are recorded anyway: a job must not flood the ledger."""
 MAX_REASON_CHARS = 1_000
 MAX_NAMES_LISTED = 30
 """Names of other tools in one answer."""
@@ -78,6 +77,22 @@ class _CallRecord:
     credential: str | None = None
     answer: ToolAnswer = field(default=ToolAnswer("the job's access was closed meanwhile", failed=True))
 
+    def to_event(self, job: str, number: int, *, at: datetime, ticks: float) -> Event:
+        return build_event(
+            EventType.TOOL_CALLED,
+            job,
+            at=at,
+            about=str(number),
+            tool=self.call.tool,
+            arguments=self.call.digest,
+            action=self.action,
+            outcome=self.outcome,
+            request=self.request,
+            credential=self.credential,
+            duration_ms=round((ticks - self.began) * 1000),
+            answer_bytes=len(self.answer.text.encode("utf-8", "replace")),
+        )
+
 
 class ToolGateway:
     """The tools of one job. Every method raises AccessClosed once the broker is closed."""
@@ -107,7 +122,7 @@ class ToolGateway:
         self._broker.admit()
         if self._under_way >= MAX_CONCURRENT_CALLS:
             raise TooManyCalls(1.0)
-        # Before anything is awaited: others come in the same moment.
+        # Before the first await: other calls may arrive at the same moment.
         self._under_way += 1
         caller = _Caller(report_progress, max_wait, asyncio.Event())
 
@@ -134,9 +149,9 @@ class ToolGateway:
         }
 
     async def _call(self, name: str, arguments: Any, *, caller: _Caller) -> ToolAnswer:
-        """One call from left to right: resolve the tool, bind the call, borrow a credential for it, execute it, record it."""
+        """Make one call: resolve the tool, bind the call, borrow a credential for it, execute it, record it."""
         try:
-            # In a thread: matching a long argument against a stranger's schema must not block the loop that serves every job.
+            # In a thread: matching a long argument against an untrusted schema must not block the loop that serves every job.
             tool, call, action = await self._broker.run_in_thread(partial(self._resolve, name, arguments))
         except InvalidInput as error:
             await self._broker.record_refusal(f"tool {name[:64]}", str(error))
@@ -157,9 +172,10 @@ class ToolGateway:
             if record.credential is None:
                 self._made[name] -= 1
                 self._undone += 1
-            # Even if the broker closes just now: a call that was made is in the ledger.
+            # Even if the broker closes now, a call that was made must be in the ledger.
             if record.credential is not None or self._undone <= MAX_UNDONE_RECORDED:
-                await asyncio.shield(asyncio.to_thread(self._record, number, record))
+                event = record.to_event(self._job, number, at=self._deps.now(), ticks=self._deps.ticks())
+                await asyncio.shield(asyncio.to_thread(self._deps.store.ledger.append, [event]))
         return record.answer
 
     def _resolve(self, name: str, arguments: Any) -> tuple[Tool, ToolCall, Action]:
@@ -171,7 +187,7 @@ class ToolGateway:
             raise InvalidInput("tool", (Problem("", f"there is no tool {name[:64]!r} for this job{did_you_mean(name, tools)}{withheld}"),))
         action = action_of(tool.uses, name)
         if action is None:
-            raise InvalidInput("tool", (Problem("", f"{name}: the catalog says no action for it"),))
+            raise InvalidInput("tool", (Problem("", f"{name}: the catalog maps it to no action"),))
         return tool, checked_call(name, tool, arguments), action
 
     async def _borrow_and_execute(self, tool: Tool, call: ToolCall, action: Action, record: _CallRecord, *, caller: _Caller) -> ToolAnswer:
@@ -207,38 +223,35 @@ class ToolGateway:
         return pending
 
     async def _execute_scrubbed(self, tool: Tool, call: ToolCall, issued: IssuedCredential, record: _CallRecord) -> ToolAnswer:
-        """Execute a call and return its answer without the credential in any form in which programs print it."""
+        """Execute a call and return its answer without the credential, in any encoding in which programs print it."""
         record.outcome = "failed"
         fields = {name: value.reveal() for name, value in issued.fields.items()}
         redactor = Redactor([value for name, value in fields.items() if name not in PUBLIC_FIELDS])
-        result = await self._execute(tool, call, issued.access.action, fields)
+        scope = {key: value for key, value in self._verified.spec.data_scope.items() if key not in tool.inputs}
+        result: Result | ToolsChanged = failure("the catalog has no way to call it")
+        if tool.sql:
+            writes = issued.access.action is not Action.READ
+            result = await run_sql(tool.sql, sql_parameters(tool.sql, call, scope), fields, writes=writes)
+        elif tool.http:
+            result = await run_http(tool.http, build_http_request(tool.http, call, {**scope, **fields}, inputs=tool.inputs))
+        elif isinstance(tool, UpstreamListingTool) and tool.mcp:
+            result = await list_mcp_tools(tool.mcp, {**scope, **fields})
+        elif isinstance(tool, UpstreamTool) and tool.mcp:
+            result = await run_mcp(tool, tool.mcp, call, {**scope, **fields}, is_reviewed=self._drift.note_shown)
         if isinstance(result, ToolsChanged):
             record.outcome = "refused"
-            return ToolAnswer(
-                await self._broker.run_in_thread(partial(self._drift.record_changed, result.tool, result.shown, redactor)), failed=True
-            )
+            record_changed = partial(self._drift.record_changed, result.tool, result.shown, redactor)
+            return ToolAnswer(await self._broker.run_in_thread(record_changed), failed=True)
 
         def scrub() -> str:
             shown = redactor.feed(result.content)
-            # If the answer was cut, its end may be the beginning of the credential: what the redactor still holds back stays out.
+            # If the answer was truncated, its end may be the beginning of the credential, so drop what the redactor still holds back.
             return (shown if result.cut else shown + redactor.flush()).decode("utf-8", "replace")
 
         # In a thread: a long answer takes a while to scrub, and this loop serves every job of the worker.
         text = await asyncio.to_thread(scrub)
         record.outcome = "failed" if result.failed else "done"
         return ToolAnswer(text + ("\n… there is more; ask for less" if result.cut else ""), failed=result.failed)
-
-    async def _execute(self, tool: Tool, call: ToolCall, action: Action, fields: Mapping[str, str]) -> Result | ToolsChanged:
-        scope = {key: value for key, value in self._verified.spec.data_scope.items() if key not in tool.inputs}
-        if tool.sql:
-            return await sql_executor.run(tool.sql, sql_parameters(tool.sql, call, scope), fields, writes=action is not Action.READ)
-        if tool.http:
-            return await http_executor.run(tool.http, build_http_request(tool.http, call, {**scope, **fields}, inputs=tool.inputs))
-        if isinstance(tool, UpstreamListingTool) and tool.mcp:
-            return await mcp_executor.list_tools(tool.mcp, {**scope, **fields})
-        if isinstance(tool, UpstreamTool) and tool.mcp:
-            return await mcp_executor.run(tool, tool.mcp, call, {**scope, **fields}, is_reviewed=self._drift.note_shown)
-        return failure("the catalog says no way to do it")
 
     async def _explain_failure(self, error: JustEnoughError | OutOfBounds, name: str, record: _CallRecord) -> ToolAnswer:
         """Return, in words for a model, why a call was not made and what the job may do instead."""
@@ -289,7 +302,7 @@ class ToolGateway:
             if not can_use_tool(self._deps, name, tool.uses.resource, action, self._verified.statement):
                 continue
             access = self._call_access(tool, ToolCall(tool=name, arguments={}), action)
-            decision, _ = evaluate_request(self._deps, self._job, self._verified, access, held=self._issuer.held_access, phase="runtime")
+            decision, _ = evaluate_request(self._deps, self._job, self._verified, access, held=self._issuer.holdings.held, phase="runtime")
             if decision.outcome != "denied":
                 offered.append(OfferedTool(name, tool, action, decision))
         return offered
@@ -301,25 +314,7 @@ class ToolGateway:
         guarded = [tool.name for tool in offered if tool.decision.outcome != "allowed"]
         sentences = [f"You may use without asking: {_join_names(free)}."] if free else []
         sentences += [f"With people's approval: {_join_names(guarded)}."] if guarded else []
-        return " ".join(sentences) or "There is no other tool for this job: go on without, or say what could not be done."
-
-    def _record(self, number: int, record: _CallRecord) -> None:
-        taken = round((self._deps.ticks() - record.began) * 1000)
-        fact = build_event(
-            EventType.TOOL_CALLED,
-            self._job,
-            at=self._deps.now(),
-            about=str(number),
-            tool=record.call.tool,
-            arguments=record.call.digest,
-            action=record.action,
-            outcome=record.outcome,
-            request=record.request,
-            credential=record.credential,
-            duration_ms=taken,
-            answer_bytes=len(record.answer.text.encode("utf-8", "replace")),
-        )
-        self._deps.store.ledger.append([fact])
+        return " ".join(sentences) or "There is no other tool for this job: continue without it, or report what could not be done."
 
 
 def _join_names(names: Sequence[str]) -> str:

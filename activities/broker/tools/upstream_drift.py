@@ -1,4 +1,4 @@
-"""Which upstream MCP servers a job's calls do not reach because their tools are not those that were reviewed; in the ledger, each once. Reaches none itself."""
+"""Withholds upstream MCP servers whose tools differ from the reviewed ones, and records each once. Calls no server itself."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from justenough.domain.tools.definitions import Tool
 from justenough.services.dependencies import Deps
 
 MAX_CHANGES, MAX_CHANGE_CHARS = 20, 200
-"""That one entry names: how many, and characters of each."""
+"""Changes that one ledger entry lists: how many, and characters of each."""
 
 
 class UpstreamDrift:
-    """One job's. Blocking where it says that it records."""
+    """The withheld servers of one job. The `record_…` methods block."""
 
     def __init__(self, deps: Deps, job: str, environment: str) -> None:
         self._deps = deps
         self._job = job
         self._environment = environment
         self._changed: set[tuple[str, str]] = set()
-        """Servers that showed other tools at their last call, with the digest that they should have had."""
+        """Servers that showed other tools at their last call, each with the reviewed digest."""
         self._recorded: set[str] = set()
 
     def may_be_offered(self, tool: Tool) -> bool:
-        """Whether a tool may be offered, as far as its server was seen."""
+        """Whether a tool may be offered; False if its server last showed other tools."""
         return not isinstance(tool, UpstreamTool) or (tool.upstream, tool.reviewed) not in self._changed
 
     def note_shown(self, tool: UpstreamTool, shown: ToolList) -> bool:
@@ -39,12 +39,12 @@ class UpstreamDrift:
     def withheld_servers(self) -> dict[str, str]:
         """Return the servers of this job's environment whose tools are withheld, and why."""
         current = self._deps.config.current().catalog
-        found = {
+        withheld = {
             name: why
             for name, why in current.withheld_upstreams.items()
             if current.resources[current.tools[name].uses.resource].environment == self._environment
         }
-        return found | {
+        return withheld | {
             name: why_changed(name) for name, tool in current.tools.items() if tool.mcp and (name, tool.mcp.tools) in self._changed
         }
 
@@ -70,9 +70,9 @@ class UpstreamDrift:
         """Record which tools a server shows instead; return the job's answer, which quotes nothing unreviewed."""
         reviewed = self._deps.config.current().catalog.reviewed_lists.get(tool.upstream)
         changes = list(tool_list_changes(reviewed if reviewed and reviewed.digest == tool.reviewed else None, shown))[:MAX_CHANGES]
-        told = "\n".join(change.replace("\n", " ") for change in changes)
-        # A server may name a tool after the secret it was sent. Scrub before cutting: half a secret would not be found.
-        scrubbed = (redactor.feed(told.encode("utf-8", "replace")) + redactor.flush()).decode("utf-8", "replace")
+        text = "\n".join(change.replace("\n", " ") for change in changes)
+        # A server may name a tool after the secret it was sent. Redact before truncating: half a secret would not be found.
+        redacted = (redactor.feed(text.encode("utf-8", "replace")) + redactor.flush()).decode("utf-8", "replace")
         fact = build_event(
             EventType.UPSTREAM_REFUSED,
             self._job,
@@ -82,7 +82,7 @@ class UpstreamDrift:
             reviewed=tool.reviewed,
             shown=shown.digest,
             why=why_changed(tool.upstream),
-            changes=[one[:MAX_CHANGE_CHARS] for one in scrubbed.split("\n") if one],
+            changes=[line[:MAX_CHANGE_CHARS] for line in redacted.split("\n") if line],
         )
         self._record_new([fact])
         return f"Not done: {why_changed(tool.upstream)}"
@@ -101,6 +101,6 @@ class UpstreamDrift:
 def why_changed(name: str) -> str:
     """Return the sentence for job and ledger about a server whose tools have changed."""
     return (
-        f"{name} shows other tools now than those that were reviewed, and none of them is called until somebody has looked: "
-        f"a platform person does with `justenough catalog tools {name}`"
+        f"{name} shows other tools now than those that were reviewed, and none of them is called until they are reviewed: "
+        f"run `justenough catalog tools {name}`"
     )

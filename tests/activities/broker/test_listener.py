@@ -34,16 +34,13 @@ class Unhurried:
     def __init__(self) -> None:
         self.asked = 0
         self.answers = asyncio.Event()
+        self.closed = asyncio.Event()
 
     def close(self) -> None:
         """Be closed."""
 
     async def drain(self) -> None:
         """Have nothing on the way."""
-
-    async def wait_closed(self) -> None:
-        """Never close by itself."""
-        await asyncio.Event().wait()
 
     async def catalog(self) -> dict[str, list[dict[str, Any]]]:
         """Answer late."""

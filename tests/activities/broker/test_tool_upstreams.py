@@ -12,7 +12,7 @@ import httpx
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from activities.broker.tools import sql_executor as database
+from activities.broker.tools.executors import run_sql
 from justenough.domain.tools.definitions import Sql
 from tests.activities.broker.bad_upstream import Upstream, upstream
 from tests.activities.broker.catalog_edits import offering
@@ -106,8 +106,8 @@ def stored(shop: Shop) -> str:
     [
         ("broken", "HTTP 500"),
         ("away", "answers with a redirect (HTTP 302), which is not followed"),
-        ("utf16", "the upstream answers with what is no text in UTF-8"),
-        ("packed", "the upstream packs its answers, though it was told not to"),
+        ("utf16", "the upstream's response is not UTF-8 text"),
+        ("packed", "the upstream compressed its response despite `Accept-Encoding: identity`"),
         ("hangup", "the upstream does not answer (RemoteProtocolError)"),
         ("slow", "the upstream took longer than 2 s"),
     ],
@@ -182,7 +182,7 @@ async def test_only_a_database_that_goes_away_in_the_middle_leaves_open_whether_
 ) -> None:
     at = conninfo_to_dict(shop.dsn)
     one = Sql(dsn=f"host={at['host']} port={at['port']} dbname=shop", statement=statement)
-    result = await database.run(one, {}, {"username": str(at["user"]), "password": str(at["password"])}, writes=writes)
+    result = await run_sql(one, {}, {"username": str(at["user"]), "password": str(at["password"])}, writes=writes)
     assert (result.failed, result.content.decode()) == (True, says)
 
 

@@ -72,7 +72,7 @@ def raced(at: Desk, launcher: Someone, moment: float) -> tuple[str, int]:
     except AccessClosed:
         pass
     kill.join()
-    ends = partial(revoke.revoke, deps, job, by="session", settled=issuer.settled, known=issuer.live_credentials, why="killed")
+    ends = partial(revoke.revoke, deps, job, by="session", settled=issuer.settled, known=issuer.holdings.alive, why="killed")
     # Vault itself ends the leases of a token that was revoked, a moment later, and knows one for a few milliseconds after it has ended it (seen).
     until(lambda: ends().confirmed, f"{job} is confirmed")
     return job, came

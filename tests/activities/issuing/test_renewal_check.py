@@ -153,7 +153,7 @@ async def test_a_launcher_who_leaves_their_group_loses_what_their_job_holds_at_t
     job = running(at)
     at.shop.leave(job.launcher, "ops")
     why = await job.until_ended()
-    assert why == f"its order does not hold any more: {job.launcher.name} is in none of the groups that may launch (ops)"
+    assert why == f"its order is no longer valid: {job.launcher.name} is in none of the groups that may launch (ops)"
     assert job.of(EventType.CREDENTIAL_RENEWED) == []
 
 
@@ -320,7 +320,7 @@ def refunds(at: Desk) -> tuple[Issuer, Someone]:
     tools = {"refund-order": Bounds.model_validate({"arguments": {"amount": {"maximum": 100}}})}
     answer = approved(at, job, verified, approver, tier=1, tools=tools)
     allowed = issuer.allow(GrantedRequest(id=request_id(job, 1), number=1, answers=(answer,)))
-    assert (allowed.access.tools, issuer.live_credentials) == (tools, ())
+    assert (allowed.access.tools, issuer.holdings.alive) == (tools, ())
     return issuer, approver
 
 
@@ -343,7 +343,7 @@ def test_a_call_under_a_live_grant_is_refused_once_policy_no_longer_allows_its_a
         issuer.access(refund(50))
     assert refused.value.policies == ("small-refunds",)
     assert isinstance(issuer.access(refund(10)), IssuedCredential)
-    assert len(issuer.live_credentials) == 2
+    assert len(issuer.holdings.alive) == 2
 
 
 def test_a_call_beyond_what_was_approved_has_no_part_in_the_grant_and_waits_for_people(at: Desk) -> None:

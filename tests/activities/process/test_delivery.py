@@ -6,8 +6,7 @@ import json
 import pytest
 import yaml
 
-from activities.delivery.delivery import Delivered, build_delivery, secrets_of
-from activities.delivery.file_formats import UndeliverableField
+from activities.delivery.delivery import Delivered, UndeliverableField, build_delivery, secrets_of
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.spec import Access, Delivery, FileDelivery
 from justenough.domain.jobs.states import Action

@@ -69,7 +69,7 @@ def test_the_workers_own_environment_is_refused(settings: Settings) -> None:
 
 @pytest.mark.parametrize("python", ["/nowhere/python", "/etc/passwd", "/etc"])
 def test_what_is_not_there_or_no_program_is_refused(settings: Settings, python: str) -> None:
-    with pytest.raises(InterpreterRefused, match="no Python is there"):
+    with pytest.raises(InterpreterRefused, match="there is no Python"):
         find_interpreter(settings, python)
 
 
@@ -86,7 +86,7 @@ def test_a_python_around_the_workers_data_is_refused(settings: Settings, home: P
     (home / "pyvenv.cfg").write_text("home = /usr/bin\n")
     (home / "bin").mkdir()
     (home / "bin" / "python").symlink_to("/usr/bin/python3")
-    with pytest.raises(InterpreterRefused, match="holds the worker's own data"):
+    with pytest.raises(InterpreterRefused, match="contains the worker's own data"):
         find_interpreter(settings, str(home / "bin" / "python"))
 
 
