@@ -1,6 +1,6 @@
-"""Which items of which framework a line of the report bears on. Data only; nothing here says that an item is covered.
+"""The framework items that each line of the report bears on. Data only; a listed item is not necessarily covered.
 
-OWASP's names are its own; NIST's subcategories are long sentences, given here in our words.
+OWASP's names are verbatim; NIST's subcategories are long sentences, shortened here.
 """
 
 from __future__ import annotations
