@@ -1,5 +1,5 @@
 """The evidence report: figures of a period, counted from the ledger, each tied to entries and to framework items. No I/O, no clock.
 
-`report` is its shape, `metric_definitions` says what each line means, `frameworks` lists the items it bears on. `aggregator` builds the
-report from the modules that each count one kind of event.
+`report` is its shape, `metric_definitions` says what each line means. `aggregator` builds the report from the modules that each count
+one kind of event.
 """

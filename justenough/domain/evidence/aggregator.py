@@ -11,9 +11,8 @@ from justenough.domain.evidence.approvals import ApprovalMetrics
 from justenough.domain.evidence.credentials import CredentialMetrics, OpenCredential
 from justenough.domain.evidence.current_state import CurrentState, LedgerState, ledger_results
 from justenough.domain.evidence.exceptional_events import ExceptionalEventMetrics
-from justenough.domain.evidence.frameworks import ITEMS, MAPPING
 from justenough.domain.evidence.grants import GrantMetrics
-from justenough.domain.evidence.metric_definitions import METRICS, SECTIONS
+from justenough.domain.evidence.metric_definitions import ITEMS, METRICS, SECTIONS
 from justenough.domain.evidence.rejected_attempts import RejectedAttemptMetrics
 from justenough.domain.evidence.report import Evidence, Item, Line, Report, Section, Status
 from justenough.domain.evidence.revocations import RevocationMetrics
@@ -23,7 +22,6 @@ from justenough.domain.ledger.hash_chain import moment_text
 
 CURRENT_STATE_COMMANDS = {"emergency.open": "justenough review list"}
 """The command that lists what a metric of the current state counts, if that is not active credentials."""
-STATUS_ORDER = (Status.OK, Status.ATTENTION, Status.VIOLATION)
 
 
 class ReportPeriod(NamedTuple):
@@ -106,17 +104,21 @@ class EvidenceAggregator:
             if result.types:
                 span = f"--since {moment_text(self._period.since)} --until {moment_text(self._period.until)}"
                 command = f"justenough ledger list {' '.join(f'--type {kind}' for kind in result.types)} {span}"
+        metric = METRICS[result.key]
         return Line(
             key=result.key,
+            title=metric.title,
             figures=result.figures,
             table=result.table,
+            definition=metric.definition,
             status=result.status,
-            items=tuple(Item(id=item, framework=ITEMS[item][0], name=ITEMS[item][1]) for item in MAPPING[result.key]),
+            rule=metric.rule,
+            shows=metric.shows,
+            items=tuple(Item(id=item, framework=ITEMS[item][0], name=ITEMS[item][1]) for item in metric.items),
             evidence=Evidence(count=seen.count, ids=tuple(seen.first), command=command),
-            **METRICS[result.key]._asdict(),
         )
 
 
 def worst_status(statuses: Iterable[Status]) -> Status:
     """Return the worst status; ok if there are none."""
-    return max(statuses, key=STATUS_ORDER.index, default=Status.OK)
+    return max(statuses, key=list(Status).index, default=Status.OK)

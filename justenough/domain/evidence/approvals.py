@@ -75,7 +75,14 @@ class ApprovalMetrics:
                 request = self._tracked_request(fact)
                 request.ttl, request.action, request.tools = fact.data["ttl"], fact.data["action"], fact.data.get("tools")
             case EventType.APPROVAL_OPENED:
-                self._open(fact)
+                self._all.add(fact.id)
+                self._openings.add(fact.id)
+                request, job = self._tracked_request(fact), self._jobs[fact.job]
+                request.tier, request.opened_at = fact.data["tier"], fact.at
+                self._tiers[request.tier]["opened"] += 1
+                job.pending.add(fact.data["request"])
+                self._waits += job.since is None
+                job.since = job.since or fact.at
             case EventType.APPROVAL_ESCALATED:
                 self._all.add(fact.id)
                 self._tracked_request(fact).tier = fact.data["tier"]
@@ -116,17 +123,6 @@ class ApprovalMetrics:
 
     def _tracked_request(self, fact: EntryFact) -> TrackedRequest:
         return self._jobs.setdefault(fact.job, TrackedJob()).requests.setdefault(fact.data["request"], TrackedRequest())
-
-    def _open(self, fact: EntryFact) -> None:
-        self._all.add(fact.id)
-        self._openings.add(fact.id)
-        request, job = self._tracked_request(fact), self._jobs[fact.job]
-        request.tier, request.opened_at = fact.data["tier"], fact.at
-        self._tiers[request.tier]["opened"] += 1
-        if job.since is None:
-            job.since = fact.at
-            self._waits += 1
-        job.pending.add(fact.data["request"])
 
     def _decide(self, fact: EntryFact) -> None:
         data = fact.data

@@ -12,6 +12,8 @@ Cell = str | int | float | None
 
 
 class Status(StrEnum):
+    """From best to worst."""
+
     OK = "ok"
     ATTENTION = "attention"
     VIOLATION = "violation"

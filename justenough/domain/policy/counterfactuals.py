@@ -44,8 +44,9 @@ def compared_literals(policies: Iterable[pst.Template]) -> ComparedLiterals:
     for node in walk(tuple(policy.clauses for policy in policies)):
         if isinstance(node, pst.BinaryOp):
             for side, other in ((node.left, node.right), (node.right, node.left)):
-                if attribute := _attribute_path(side):
-                    literals[attribute].update(_literals(other))
+                attribute = _attribute_path(side)
+                if attribute and isinstance(other, pst.StringLit | pst.LongLit | pst.Set):
+                    literals[attribute].update(literal.value for literal in walk(other) if isinstance(literal, pst.StringLit | pst.LongLit))
     return {attribute: frozenset(values) for attribute, values in literals.items() if values}
 
 
@@ -136,14 +137,3 @@ def _attribute_path(node: pst.Expr) -> Attribute:
             outer = _attribute_path(base)
             return (*outer, name) if outer else ()
     return ()
-
-
-def _literals(node: pst.Expr) -> Iterator[str | int]:
-    match node:
-        case pst.StringLit(value=text):
-            yield text
-        case pst.LongLit(value=number):
-            yield number
-        case pst.Set(elements=elements):
-            for element in elements:
-                yield from _literals(element)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from justenough.domain.catalog.loader import Catalog, Resource
+from justenough.domain.catalog.loader import Catalog
 from justenough.domain.jobs.credentials import Decision, HeldAccess
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action
 from justenough.domain.policy.cedar_request import AccessContext, Clock, JobFacts, Phase
-from justenough.domain.policy.engine import MAX_TIER, PolicySet
-from justenough.domain.policy.tier_result import TierResult
+from justenough.domain.policy.engine import PolicySet
+from justenough.domain.policy.tier_result import MAX_TIER, TierResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +22,10 @@ class PolicyEvaluator:
     catalog: Catalog
     top: int = MAX_TIER
 
-    def resource(self, access: Access) -> Resource:
-        """Return the resource of an access; the spec must have been checked against the catalog."""
-        return self.catalog.resources[access.resource]
-
     def evaluate(self, job: JobFacts, access: Access, context: AccessContext) -> TierResult:
         """Return which policies apply to an access in these circumstances."""
-        return self.policies.evaluate(job, access.resource, self.resource(access), access.action, context=context)
+        resource = self.catalog.resources[access.resource]
+        return self.policies.evaluate(job, access.resource, resource, access.action, context=context)
 
     def decide(self, job: JobFacts, access: Access, context: AccessContext) -> Decision:
         """Return the decision on an access in these circumstances."""

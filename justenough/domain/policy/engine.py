@@ -22,24 +22,11 @@ from justenough.domain.catalog.loader import Resource
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.states import Action
-from justenough.domain.policy.cedar_request import (
-    AccessContext,
-    Attributes,
-    JobFacts,
-    Phase,
-    call_entity_json,
-    context_attributes,
-    entity_json,
-    job_attributes,
-    resource_attributes,
-    shape_problems,
-    to_cedar_request,
-)
+from justenough.domain.policy import cedar_request
+from justenough.domain.policy.cedar_request import AccessContext, Attributes, JobFacts, to_cedar_request
 from justenough.domain.policy.cedar_source import POLICIES, SCHEMA_FILE, PolicyRule, read_rules, read_schema
 from justenough.domain.policy.partial_evaluation import ANY_ATTRIBUTE, LiteralNode, PartialRequest, fold_policy, mentioned_attributes
 from justenough.domain.policy.tier_result import MAX_TIER, TIERS, Remainder, TierResult
-
-__all__ = ["MAX_TIER", "AccessContext", "JobFacts", "Phase", "PolicySet"]
 
 DEFAULT_DENY = "default-deny"
 NO_POLICIES = "no-policies"
@@ -96,7 +83,7 @@ class PolicySet:
         `external` names the resources through which data leaves the organisation; `context.touched_external` refers to them.
         """
         parsed = read_schema(schema)
-        problems = tuple(shape_problems(parsed, schema, file=SCHEMA_FILE))
+        problems = tuple(cedar_request.shape_problems(parsed, schema, file=SCHEMA_FILE))
         if problems:
             raise InvalidInput(POLICIES, problems)
         rules = read_rules(files, parsed)
@@ -148,14 +135,16 @@ class PolicySet:
     def cedar_inputs(self, job: JobFacts, name: str, resource: Resource, action: Action, *, context: AccessContext) -> CedarInputs:
         """Build the entities and the context for Cedar, with only the attributes that a policy reads: equal inputs get equal decisions."""
         prepared = self._prepare(name, resource, action)
-        target = entity_json("Resource", name, prepared.select_attributes("resource", resource_attributes(resource)))
+        target = cedar_request.entity_json(
+            "Resource", name, prepared.select_attributes("resource", cedar_request.resource_attributes(resource))
+        )
         # A call is an entity of its own, because its numeric arguments have arbitrary names, which only tags can have.
         if not prepared.mentioned.isdisjoint({("context", "call"), ("context", ANY_ATTRIBUTE)}):
-            target += f",{call_entity_json(context)}"
+            target += f",{cedar_request.call_entity_json(context)}"
         return CedarInputs(
-            entity_json("Job", job.id, prepared.select_attributes("principal", job_attributes(job))),
+            cedar_request.entity_json("Job", job.id, prepared.select_attributes("principal", cedar_request.job_attributes(job))),
             target,
-            json.dumps(prepared.select_attributes("context", context_attributes(context, self.external))),
+            json.dumps(prepared.select_attributes("context", cedar_request.context_attributes(context, self.external))),
         )
 
     @cached_property

@@ -120,12 +120,9 @@ def locate_policies(policies: PolicySet, ids: Iterable[str]) -> tuple[LocatedPol
     rules = {rule.id: rule for rule in policies.rules}
     located = []
     for name in ids:
-        rule = rules.get(name)
-        if rule is None:
-            assert name in {DEFAULT_DENY, DOUBLE_LOCK, NO_POLICIES}, name
-        located.append(
-            LocatedPolicy(id=name, effect=rule.template.effect if rule else "forbid", place=f"policies/{rule.place}" if rule else "")
-        )
+        assert name in rules or name in {DEFAULT_DENY, DOUBLE_LOCK, NO_POLICIES}, name
+        effect, place = (rules[name].template.effect, f"policies/{rules[name].place}") if name in rules else ("forbid", "")
+        located.append(LocatedPolicy(id=name, effect=effect, place=place))
     return tuple(located)
 
 
@@ -200,7 +197,7 @@ def _order_changes(rules: PolicyEvaluator, job: JobFacts, step: DryRunStep, step
 
 def _fact_changes(rules: PolicyEvaluator, job: JobFacts, step: DryRunStep) -> list[Counterfactual]:
     """Return the effect of each changed fact; for numbers, only the nearest value on each side that leads to each outcome."""
-    access, resource = step.access, rules.resource(step.access)
+    access, resource = step.access, rules.catalog.resources[step.access.resource]
     literals = compared_literals(item.template for item in rules.policies.remainders(access.resource, resource, access.action))
     mentioned = rules.policies.relevant_attributes(access.resource, resource, access.action)
     environments = {known.environment for known in rules.catalog.resources.values()}

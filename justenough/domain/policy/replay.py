@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import ValidationError
 
@@ -23,8 +23,9 @@ from justenough.domain.jobs.spec import JobSpec, checked_spec
 from justenough.domain.jobs.states import Action, Sensitivity
 from justenough.domain.ledger.events import EventType
 from justenough.domain.policy.cedar_request import AccessContext, Clock, DecisionFacts, JobFacts, Phase
-from justenough.domain.policy.engine import MAX_TIER, PolicySet
+from justenough.domain.policy.engine import PolicySet
 from justenough.domain.policy.partial_evaluation import ANY_ATTRIBUTE
+from justenough.domain.policy.tier_result import MAX_TIER
 
 REPLAY_EVENTS = (
     EventType.JOB_SUBMITTED,
@@ -111,7 +112,6 @@ class ReplayTally:
 
     since: str
     digest: str
-    decisions: int = 0
     requests: set[str] = field(default_factory=set)
     verdicts: Counter[str] = field(default_factory=Counter)
     lacking: Counter[str] = field(default_factory=Counter)
@@ -119,7 +119,6 @@ class ReplayTally:
 
     def add(self, replayed: ReplayedDecision) -> Self:
         """Count a decision."""
-        self.decisions += 1
         self.requests.add(replayed.request)
         self.verdicts[replayed.verdict] += 1
         self.lacking.update(replayed.lacks)
@@ -129,15 +128,14 @@ class ReplayTally:
 
     def report(self) -> ReplayReport:
         """Return the report."""
-        counts = {verdict: self.verdicts[verdict] for verdict in ("same", "looser", "tighter", "unknown")}
         return ReplayReport(
             since=self.since,
             policy_digest=self.digest,
-            decisions=self.decisions,
+            decisions=self.verdicts.total(),
             requests=len(self.requests),
             lacking=dict(sorted(self.lacking.items())),
             items=tuple(self.items),
-            **counts,
+            **{verdict: self.verdicts[verdict] for verdict in get_args(Verdict)},
         )
 
 

@@ -40,8 +40,6 @@ ExpectedOutcome = Annotated[str, AfterValidator(_check_outcome)]
 ResourceAction = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}:(read|write|admin)$")]
 """`orders-db:read`."""
 PolicyIds = tuple[Annotated[str, StringConstraints(max_length=100)], ...]
-Hour = Annotated[int, Field(ge=0, le=23)]
-Weekday = Annotated[int, Field(ge=1, le=7)]
 
 
 class CaseJob(Model):
@@ -56,18 +54,32 @@ class CaseJob(Model):
     data_scope: Mapping[ScopeKey, Label] = Field(default_factory=dict)
 
 
-class PolicyCase(Model):
+class _Case(Model):
+    """The circumstances of a case."""
+
+    name: Annotated[str, StringConstraints(max_length=200)] = ""
+    requester: Annotated[str, StringConstraints(max_length=64)] = ""
+    groups: tuple[Name, ...] | None = None
+    """The requester's groups; default: those that may launch."""
+    hour: Annotated[int, Field(ge=0, le=23)] = DEFAULT_CLOCK.hour
+    """UTC."""
+    weekday: Annotated[int, Field(ge=1, le=7)] = DEFAULT_CLOCK.weekday
+    """1 Monday to 7 Sunday, UTC."""
+    break_glass: bool = False
+
+    def requester_facts(self, spec: JobSpec, launcher: DefaultLauncher) -> JobFacts:
+        """Return the job of this spec, launched by the requester."""
+        return JobFacts("test", spec, self.requester, launcher.groups if self.groups is None else frozenset(self.groups))
+
+
+class PolicyCase(_Case):
     """A request and the expected decision."""
 
     ask: ResourceAction
     expect: ExpectedOutcome
     by: PolicyIds | None = None
     """Exactly these policies must decide; default: any."""
-    name: Annotated[str, StringConstraints(max_length=200)] = ""
     job: CaseJob = CaseJob()
-    requester: Annotated[str, StringConstraints(max_length=64)] = ""
-    groups: tuple[Name, ...] | None = None
-    """The requester's groups; default: those that may launch."""
     ttl: Annotated[Duration, Field(le=MAX_TTL_S)] = 300
     reason: Sentence = "A test of policies"
     phase: Phase = "start"
@@ -77,28 +89,17 @@ class PolicyCase(Model):
     """The access of `after` that has ended since; its data stays touched."""
     issued_count: Annotated[int, Field(ge=0)] | None = None
     """Credentials issued before; default: as many as `after` has."""
-    hour: Hour = DEFAULT_CLOCK.hour
-    """UTC."""
-    weekday: Weekday = DEFAULT_CLOCK.weekday
-    """1 Monday to 7 Sunday, UTC."""
-    break_glass: bool = False
     call: ToolCall | None = None
     """{tool, arguments}: the tool call that needs the access; default: none."""
 
 
-class SpecCase(Model):
+class SpecCase(_Case):
     """A job spec and the expected decision on each of its requests."""
 
     spec: Annotated[str, StringConstraints(min_length=1, max_length=512)]
     """A file, relative to the configuration folder."""
     expect: tuple[ExpectedOutcome, ...]
-    name: Annotated[str, StringConstraints(max_length=200)] = ""
     params: Mapping[str, str] = Field(default_factory=dict)
-    requester: Annotated[str, StringConstraints(max_length=64)] = ""
-    groups: tuple[Name, ...] | None = None
-    hour: Hour = DEFAULT_CLOCK.hour
-    weekday: Weekday = DEFAULT_CLOCK.weekday
-    break_glass: bool = False
 
 
 class PolicyTestTable(Model):
@@ -143,9 +144,13 @@ def read_policy_table(name: str, text: str | bytes) -> PolicyTestTable:
     raw = read_yaml(name, text)
     if not isinstance(raw, dict):
         raise InvalidInput(name, (Problem("", "must be a mapping with `cases` or `specs`"),))
-    defaults, cases = raw.get("defaults"), raw.get("cases")
-    if isinstance(defaults, dict) and isinstance(cases, list):
-        raw = {**raw, "cases": [_merge_defaults(case, defaults) for case in cases]}
+    defaults = raw.get("defaults")
+    if isinstance(defaults, dict) and isinstance(raw.get("cases"), list):
+        cases = [{**defaults, **case} if isinstance(case, dict) else case for case in raw["cases"]]
+        for case, merged in zip(raw["cases"], cases, strict=True):
+            if isinstance(case, dict) and isinstance(case.get("job"), dict) and isinstance(defaults.get("job"), dict):
+                merged["job"] = {**defaults["job"], **case["job"]}
+        raw = {**raw, "cases": cases}
     table = validate_model(name, PolicyTestTable, raw)
     if not table.cases and not table.specs:
         raise InvalidInput(name, (Problem("", "has neither `cases` nor `specs`"),))
@@ -193,7 +198,7 @@ def run_cases(name: str, table: PolicyTestTable, rules: PolicyEvaluator, launche
             held = held.model_copy(update={"issued_count": case.issued_count})
         environment = case.job.environment or rules.catalog.resources[resource].environment
         spec = JobSpec(**{**dict(case.job), "environment": environment}, run=RunSpec(command=("true",)))
-        job = JobFacts("test", spec, case.requester, launcher.groups if case.groups is None else frozenset(case.groups))
+        job = case.requester_facts(spec, launcher)
         access = Access(resource=resource, action=action, ttl=case.ttl, reason=case.reason)
         call = (case.call.tool, case.call.pairs, case.call.numbers) if case.call else ()
         context = AccessContext(case.phase, case.ttl, case.reason, Clock(case.hour, case.weekday), held, case.break_glass, *call)
@@ -206,8 +211,7 @@ def run_spec_case(
     name: str, number: int, case: SpecCase, raw: Any, rules: PolicyEvaluator, launcher: DefaultLauncher
 ) -> Iterator[CaseResult]:
     """Yield the result of each request of a spec without problems."""
-    groups = launcher.groups if case.groups is None else frozenset(case.groups)
-    job = JobFacts("test", checked_spec(raw, case.params), case.requester, groups)
+    job = case.requester_facts(checked_spec(raw, case.params), launcher)
     steps = dry_run_spec(rules, job, clock=Clock(case.hour, case.weekday), break_glass=case.break_glass)
     for index, (step, outcome) in enumerate(zip(steps, case.expect, strict=True)):
         path, ask = f"specs[{number}].expect[{index}]", f"{step.access.resource}:{step.access.action}"
@@ -224,12 +228,3 @@ def _to_result(table: str, path: str, name: str, ask: str, expected: CaseOutcome
 def _split_resource_action(text: str) -> tuple[str, Action]:
     resource, _, action = text.rpartition(":")
     return resource, Action(action)
-
-
-def _merge_defaults(case: Any, defaults: Mapping[str, Any]) -> Any:
-    if not isinstance(case, dict):
-        return case
-    merged = {**defaults, **case}
-    if isinstance(defaults.get("job"), dict) and isinstance(case.get("job"), dict):
-        merged["job"] = {**defaults["job"], **case["job"]}
-    return merged

@@ -134,15 +134,13 @@ class SearchHit(Message):
 def build_histogram(seconds: Sequence[float], *, whole: bool) -> DurationHistogram:
     """Return the histogram of these durations, with quantiles by nearest rank."""
     ordered = sorted(max(0.0, duration) for duration in seconds)
-    bars, begin = [], 0
-    for bound in (*HISTOGRAM_BOUNDS_S, None):
-        end = len(ordered) if bound is None else bisect_right(ordered, bound)
-        bars.append(HistogramBar(seconds=bound, count=end - begin))
-        begin = end
+    ends = [*(bisect_right(ordered, bound) for bound in HISTOGRAM_BOUNDS_S), len(ordered)]
+    bounds, begins = (*HISTOGRAM_BOUNDS_S, None), (0, *ends)
+    bars = tuple(HistogramBar(seconds=bound, count=end - begin) for bound, begin, end in zip(bounds, begins, ends, strict=False))
     if not ordered:
-        return DurationHistogram(count=0, bars=tuple(bars), whole=whole)
+        return DurationHistogram(count=0, bars=bars, whole=whole)
     p50, p90, p99 = (ordered[min(len(ordered) - 1, len(ordered) * part // 100)] for part in (50, 90, 99))
-    return DurationHistogram(count=len(ordered), p50=p50, p90=p90, p99=p99, longest=ordered[-1], bars=tuple(bars), whole=whole)
+    return DurationHistogram(count=len(ordered), p50=p50, p90=p90, p99=p99, longest=ordered[-1], bars=bars, whole=whole)
 
 
 def reconstruct_alive_counts(
@@ -153,13 +151,8 @@ def reconstruct_alive_counts(
     `now`: the count after everything in `begun` and `over`. `known_since`: these are incomplete before it; None if they are complete.
     """
     births, deaths = sorted(begun), sorted(over)
-    counts, count = [], now
-    for end in reversed(ends):
-        while births and births[-1] > end:
-            births.pop()
-            count -= 1
-        while deaths and deaths[-1] > end:
-            deaths.pop()
-            count += 1
-        counts.append(AliveCount(at=end, count=count if known_since is None or end >= known_since else None))
-    return tuple(reversed(counts))
+    counts = (now - (len(births) - bisect_right(births, end)) + (len(deaths) - bisect_right(deaths, end)) for end in ends)
+    return tuple(
+        AliveCount(at=end, count=count if known_since is None or end >= known_since else None)
+        for end, count in zip(ends, counts, strict=True)
+    )

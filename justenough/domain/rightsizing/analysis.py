@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from functools import cached_property
 from statistics import median
 from typing import Any
 
@@ -110,47 +108,23 @@ class SizingSummary(SizingFigures):
     """Access items of which past runs needed less."""
 
 
-@dataclass(frozen=True)
 class _AccessEvidence:
     """The past runs and requests that concern one access item."""
 
-    key: AccessKey
-    runs: tuple[PastRun, ...]
-    asks: tuple[PastRequest, ...]
-    observable: bool
-
-    @classmethod
-    def of(cls, item: Mapping[str, Any], runs: Sequence[PastRun]) -> _AccessEvidence:
-        key, delivered = access_key_of(item), is_delivered(item)
-        asks_by_run = [(run, [ask for ask in run.asks if _concerns(ask, key)]) for run in runs]
-        # Whoever observes the broker's use of a credential does not observe the use of a delivered one, so each is counted by itself.
-        uses = (use for run in runs for ask in run.asks if ask.key.resource == key.resource for use in ask.uses)
-        return cls(
-            key,
-            runs=tuple(run for run, asks in asks_by_run if asks or key in run.offered),
-            asks=tuple(ask for _, asks in asks_by_run for ask in asks),
-            observable=any(use.seen for use in uses if use.delivered is delivered),
-        )
-
-    @cached_property
-    def granted_asks(self) -> tuple[PastRequest, ...]:
-        return tuple(ask for ask in self.asks if ask.granted)
-
-    @cached_property
-    def issued_asks(self) -> tuple[PastRequest, ...]:
-        return tuple(ask for ask in self.asks if ask.uses)
-
-    @cached_property
-    def refusals(self) -> int:
-        return sum(ask.refused for ask in self.asks)
-
-    @cached_property
-    def used_count(self) -> int | None:
-        return sum(any(use.seen for use in ask.uses) for ask in self.asks) if self.observable else None
-
-    @cached_property
-    def seconds(self) -> tuple[float, ...]:
-        return tuple(ask.seconds for ask in self.issued_asks if ask.seconds is not None)
+    def __init__(self, item: Mapping[str, Any], runs: Sequence[PastRun]) -> None:
+        self.key = access_key_of(item)
+        asks_by_run = [(run, [ask for ask in run.asks if _concerns(ask, self.key)]) for run in runs]
+        self.runs = [run for run, asks in asks_by_run if asks or self.key in run.offered]
+        self.asks = [ask for _, asks in asks_by_run for ask in asks]
+        self.granted = [ask for ask in self.asks if ask.granted]
+        self.issued = [ask for ask in self.asks if ask.uses]
+        self.refused = sum(ask.refused for ask in self.asks)
+        self.seconds = [ask.seconds for ask in self.issued if ask.seconds is not None]
+        # Observing the broker's use of a credential does not imply observing the use of a delivered one, so they count separately.
+        uses = (use for run in runs for ask in run.asks if ask.key.resource == self.key.resource for use in ask.uses)
+        is_observable = any(use.seen for use in uses if use.delivered is is_delivered(item))
+        self.used = sum(any(use.seen for use in ask.uses) for ask in self.asks) if is_observable else None
+        """None if use is not observable."""
 
 
 def build_sizing(name: str, spec: dict[str, Any], runs: Sequence[PastRun], *, newest: str, newest_at: datetime) -> Sizing:
@@ -159,7 +133,7 @@ def build_sizing(name: str, spec: dict[str, Any], runs: Sequence[PastRun], *, ne
     used = sum(any(use.seen for use in ask.uses) for ask in asks)
     access = []
     for item in spec.get("access") or ():
-        evidence, ttl = _AccessEvidence.of(item, runs), parse_duration(item["ttl"])
+        evidence, ttl = _AccessEvidence(item, runs), parse_duration(item["ttl"])
         drop = _drop_change(evidence)
         access.append(
             Sized(
@@ -167,12 +141,12 @@ def build_sizing(name: str, spec: dict[str, Any], runs: Sequence[PastRun], *, ne
                 action=evidence.key.action,
                 runs=len(evidence.runs),
                 asked=len(evidence.asks),
-                granted=len(evidence.granted_asks),
-                refused=evidence.refusals,
-                issued=len(evidence.issued_asks),
-                used=evidence.used_count,
+                granted=len(evidence.granted),
+                refused=evidence.refused,
+                issued=len(evidence.issued),
+                used=evidence.used,
                 asked_ttl=ttl,
-                granted_ttl=max(map(_granted_ttl, evidence.granted_asks), default=None),
+                granted_ttl=max(map(_granted_ttl, evidence.granted), default=None),
                 used_p50=median(evidence.seconds) if evidence.seconds else None,
                 used_max=max(evidence.seconds, default=None),
                 changes=(drop,) if drop else tuple(_narrowing_changes(evidence, ttl)),
@@ -220,10 +194,9 @@ def _concerns(ask: PastRequest, key: AccessKey) -> bool:
 
 
 def _drop_change(evidence: _AccessEvidence) -> Change | None:
-    issued, asked, refused, runs = len(evidence.issued_asks), len(evidence.asks), evidence.refusals, len(evidence.runs)
+    issued, asked, refused, runs = len(evidence.issued), len(evidence.asks), evidence.refused, len(evidence.runs)
     if issued:
-        is_unused = evidence.observable and not evidence.used_count
-        return Change(what=What.DROP, to="", why=f"issued {_times_text(issued)}, never used") if is_unused else None
+        return Change(what=What.DROP, to="", why=f"issued {_times_text(issued)}, never used") if evidence.used == 0 else None
     # If no process was started, another item's denial may be the reason that this one was not issued.
     if any(run.ran for run in evidence.runs) or (runs and refused == asked >= runs):
         history = f"asked for {_times_text(asked)}" + (f", refused {_times_text(refused)}" if refused else "")
@@ -233,7 +206,7 @@ def _drop_change(evidence: _AccessEvidence) -> Change | None:
 
 def _narrowing_changes(evidence: _AccessEvidence, asked_ttl: int) -> Iterator[Change]:
     """Yield a narrower action and a shorter ttl if they would have been enough."""
-    granted, times = evidence.granted_asks, _times_text(len(evidence.granted_asks))
+    granted, times = evidence.granted, _times_text(len(evidence.granted))
     actions = [ACTIONS_BY_BREADTH.index(Action(ask.resulting_action)) for ask in granted]
     if actions and max(actions) < ACTIONS_BY_BREADTH.index(Action(evidence.key.action)):
         action = ACTIONS_BY_BREADTH[max(actions)].value
@@ -244,7 +217,7 @@ def _narrowing_changes(evidence: _AccessEvidence, asked_ttl: int) -> Iterator[Ch
         sufficient.append((longest, f"granted {times}, each time {duration_text(longest)} at most"))
     # A use of unknown length may have been the longest.
     seconds = evidence.seconds
-    if seconds and len(seconds) == len(evidence.issued_asks):
+    if seconds and len(seconds) == len(evidence.issued):
         why = f"used {_times_text(len(seconds))}, {format_seconds(max(seconds))} at the longest (p50 {format_seconds(median(seconds))})"
         sufficient.append((next_readable_ttl(TTL_HEADROOM * max(seconds)), why))
     ttl, why = min(sufficient)
