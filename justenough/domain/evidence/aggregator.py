@@ -58,13 +58,13 @@ class EvidenceAggregator:
     def add_entry(self, job: str, entry: str, kind: str, at: str, data: str) -> None:
         """Count an entry, as it is stored."""
         self._entries += 1
-        if kind not in self._counters:
-            return
-        fact = EntryFact(job, entry, kind, at, data)
-        if kind == EventType.LEDGER_CHECKPOINTED:
-            self._checkpoint = fact
-        for count in self._counters[kind]:
-            count(fact)
+        counters = self._counters.get(kind)
+        if counters is not None:
+            fact = EntryFact(job, entry, kind, at, data)
+            for count in counters:
+                count(fact)
+            if kind == "ledger.checkpointed":
+                self._checkpoint = fact
 
     def report(self, *, installation: str, now: datetime, current_state: CurrentState, ledger: LedgerState) -> Report:
         """Return the report of the period, together with the current state."""

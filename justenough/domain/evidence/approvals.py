@@ -71,10 +71,10 @@ class ApprovalMetrics:
     def add(self, fact: EntryFact) -> None:
         """Count an entry of one of the types."""
         match fact.kind:
-            case EventType.ACCESS_REQUESTED:
+            case "access.requested":
                 request = self._tracked_request(fact)
                 request.ttl, request.action, request.tools = fact.data["ttl"], fact.data["action"], fact.data.get("tools")
-            case EventType.APPROVAL_OPENED:
+            case "approval.opened":
                 self._all.add(fact.id)
                 self._openings.add(fact.id)
                 request, job = self._tracked_request(fact), self._jobs[fact.job]
@@ -83,20 +83,20 @@ class ApprovalMetrics:
                 job.pending.add(fact.data["request"])
                 self._waits += job.since is None
                 job.since = job.since or fact.at
-            case EventType.APPROVAL_ESCALATED:
+            case "approval.escalated":
                 self._all.add(fact.id)
                 self._tracked_request(fact).tier = fact.data["tier"]
                 self._tiers[fact.data["tier"]]["escalated"] += 1
-            case EventType.APPROVAL_DECIDED:
+            case "approval.decided":
                 self._decide(fact)
-            case EventType.APPROVAL_EXPIRED:
+            case "approval.expired":
                 self._tiers[fact.data["tier"]]["expired"] += 1
                 self._settle(fact, self._tracked_request(fact))
-            case EventType.APPROVAL_WITHDRAWN:
+            case "approval.withdrawn":
                 self._withdrawn.add(fact.id)
-            case EventType.ACCESS_WITHDRAWN if fact.job in self._jobs:
+            case "access.withdrawn" if fact.job in self._jobs:
                 self._stop_waiting(self._jobs[fact.job], {fact.data["request"]}, fact.at)
-            case EventType.JOB_ENDED if fact.job in self._jobs:
+            case "job.ended" if fact.job in self._jobs:
                 job = self._jobs.pop(fact.job)
                 self._stop_waiting(job, job.pending, fact.at)
 

@@ -69,16 +69,16 @@ class CredentialMetrics:
         """Count an entry of one of the types."""
         credential = fact.data["credential"]
         match fact.kind:
-            case EventType.CREDENTIAL_ISSUED:
+            case "credential.issued":
                 self._issued += 1
                 if fact.data["revocable"] == Revocable.NEVER:
                     self._irrevocable.add(fact.id)
                 self._add_open(fact, issued_at=fact.data["issued_at"])
-            case EventType.CREDENTIAL_DOUBTED if credential not in self.open:
+            case "credential.doubted" if credential not in self.open:
                 self._add_open(fact, issued_at=fact.data["asked_at"])
-            case EventType.CREDENTIAL_RENEWED if credential in self.open:
+            case "credential.renewed" if credential in self.open:
                 self.open[credential] = self.open[credential]._replace(expires_at=parse_moment(fact.data["expires_at"]))
-            case EventType.CREDENTIAL_CONFIRMED if credential in self.open:
+            case "credential.confirmed" if credential in self.open:
                 ended = self.open.pop(credential)
                 self._confirmed.add(fact.id)
                 for lifetimes in (self._all, self._by_access[ended.access]):
@@ -86,7 +86,7 @@ class CredentialMetrics:
                     lifetimes.real.add(seconds_between(ended.issued_at, fact.at))
                 if fact.at > ended.expires_at + LATE_END_GRACE:
                     self._late.add(fact.id)
-            case EventType.CREDENTIAL_EXPIRED:
+            case "credential.expired":
                 expired = self.open.pop(credential, None)
                 self._expired.add(fact.id)
                 self._expired_by_revocable[expired.revocable if expired else ""] += 1

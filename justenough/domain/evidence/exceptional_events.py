@@ -29,19 +29,19 @@ class ExceptionalEventMetrics:
     def add(self, fact: EntryFact) -> None:
         """Count an entry of one of the types."""
         match fact.kind:
-            case EventType.REVIEW_OPENED:
+            case "review.opened":
                 self._seen_reviews.add(fact.id)
                 self._reviews["opened"] += 1
-            case EventType.REVIEW_ANSWERED:
+            case "review.answered":
                 self._seen_reviews.add(fact.id)
                 self._reviews[fact.data["verdict"]] += 1
-            case EventType.LOCK_OPENED:
+            case "lock.opened":
                 self._locks.add(fact.id)
-            case EventType.JOB_STARTED:
+            case "job.started":
                 self._started += 1
                 if fact.data["sandbox"] == "off":
                     self._unsandboxed.add(fact.id)
-            case EventType.SWEEP_REPORTED:
+            case "sweep.reported":
                 self._unknown.add(fact.id)
 
     def metric_results(self) -> Iterator[MetricResult]:

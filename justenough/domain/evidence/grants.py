@@ -43,17 +43,17 @@ class GrantMetrics:
     def add(self, fact: EntryFact) -> None:
         """Count an entry of one of the types."""
         match fact.kind:
-            case EventType.ACCESS_DECIDED:
+            case "access.decided":
                 self._count_decision(fact)
-            case EventType.APPROVAL_DECIDED if fact.data["verdict"] == "approved":
+            case "approval.decided" if fact.data["verdict"] == "approved":
                 self._add_grant(fact)
-            case EventType.APPROVAL_WITHDRAWN if fact.data["verdict"] == "withdrawn":
+            case "approval.withdrawn" if fact.data["verdict"] == "withdrawn":
                 self._remove_grant(fact)
-            case EventType.ACCESS_WITHDRAWN | EventType.CREDENTIAL_ISSUED | EventType.CREDENTIAL_DOUBTED:
+            case "access.withdrawn" | "credential.issued" | "credential.doubted":
                 self._remove_grant(fact)
-            case EventType.CREDENTIAL_USED:
+            case "credential.used":
                 self._uses += 1
-            case EventType.JOB_ENDED:
+            case "job.ended":
                 for entry in self._unfetched.pop(fact.job, {}).values():
                     self._unissued.add(entry)
 

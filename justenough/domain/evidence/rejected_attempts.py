@@ -10,34 +10,34 @@ from justenough.domain.evidence.report import Status
 from justenough.domain.evidence.statistics import EntryFact, MetricResult, Sample, count_result, count_table
 from justenough.domain.ledger.events import EventType
 
-OWN_JOB_KIND = "for their own job"
+OWN_JOB_KIND = "own job"
 
 REASON_KINDS: tuple[tuple[str, str], ...] = (
-    ("not a ", "not readable"),
+    ("not a ", "malformed"),
     ("a job that they launched", OWN_JOB_KIND),
     ("came of one that they launched", OWN_JOB_KIND),
-    ("signature", "signature does not hold"),
-    ("another person's", "somebody else's statement"),
-    ("answered this request already", "answered before"),
-    ("has answered already", "answered before"),
-    ("digest", "about something else"),
-    ("is for another", "about something else"),
-    ("something else than what would run", "about something else"),
-    ("is another", "about something else"),
-    ("not what has been recorded", "about something else"),
-    ("statement has expired", "not current"),
-    ("from the future", "not current"),
-    ("lives longer", "not current"),
-    ("not pending", "nothing waits for it"),
-    ("waits for an answer", "nothing waits for it"),
-    ("needs one of the groups", "not entitled"),
-    ("in no group", "not entitled"),
-    ("does not answer for", "not entitled"),
-    ("in none of the groups", "not entitled"),
-    ("no person here", "not entitled"),
-    ("delegate", "not entitled"),
-    ("approved nothing here", "nothing waits for it"),
-    ("InvalidInput", "not readable"),
+    ("signature", "invalid signature"),
+    ("another person's", "another person's statement"),
+    ("answered this request already", "already decided"),
+    ("has answered already", "already decided"),
+    ("digest", "changed or different content"),
+    ("is for another", "changed or different content"),
+    ("something else than what would run", "changed or different content"),
+    ("is another", "changed or different content"),
+    ("not what has been recorded", "changed or different content"),
+    ("statement has expired", "expired or from the future"),
+    ("from the future", "expired or from the future"),
+    ("lives longer", "expired or from the future"),
+    ("not pending", "not pending"),
+    ("waits for an answer", "not pending"),
+    ("needs one of the groups", "not authorized"),
+    ("in no group", "not authorized"),
+    ("does not answer for", "not authorized"),
+    ("in none of the groups", "not authorized"),
+    ("no person here", "not authorized"),
+    ("delegate", "not authorized"),
+    ("approved nothing here", "not pending"),
+    ("InvalidInput", "malformed"),
 )
 """Words in a reason, and its kind; the first match wins. A reason without any of these words is `other`."""
 
@@ -58,7 +58,7 @@ class RejectedAttemptMetrics:
 
     def add(self, fact: EntryFact) -> None:
         """Count an entry of one of the types."""
-        if fact.kind == EventType.JOB_REFUSED:
+        if fact.kind == "job.refused":
             self._orders.add(fact.id)
             return
         kind = rejection_kind_of(fact.data["why"])

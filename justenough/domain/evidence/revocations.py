@@ -31,15 +31,15 @@ class RevocationMetrics:
     def add(self, fact: EntryFact) -> None:
         """Count an entry of one of the types."""
         match fact.kind:
-            case EventType.REVOCATION_STARTED:
+            case "revocation.started":
                 self._since.setdefault(fact.job, fact.at)
-            case EventType.REVOCATION_CONFIRMED if fact.job in self._since:
+            case "revocation.confirmed" if fact.job in self._since:
                 seconds = seconds_between(self._since.pop(fact.job), fact.at)
                 self._confirmed.add(fact.id)
                 self._took.add(seconds)
                 if fact.job in self._overdue_jobs:
                     self._longest_overdue = max(self._longest_overdue or 0.0, seconds)
-            case EventType.REVOCATION_OVERDUE | EventType.CREDENTIAL_OVERDUE:
+            case "revocation.overdue" | "credential.overdue":
                 self._overdue_jobs.add(fact.job)
                 self._overdue.add(fact.id)
 
