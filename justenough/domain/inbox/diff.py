@@ -66,7 +66,7 @@ def run_facts(spec: JobSpec, bundle: str | None) -> NamedFacts:
         **limit_facts(run.limits),
         # An approver assesses what the run can do with all of its access together.
         **{
-            f"{item.action.value} on {item.resource}": f"asked for {duration_text(item.ttl)}{', optional' if item.optional else ''}"
+            f"{item.action.value} on {item.resource}": f"requested for {duration_text(item.ttl)}{', optional' if item.optional else ''}"
             for item in spec.access
         },
     }

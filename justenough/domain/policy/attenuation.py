@@ -28,21 +28,21 @@ def attenuation_problems(spec: JobSpec, parent: JobSpec) -> Iterator[Problem]:
         yield Problem("run.network", "the parent job has no network")
     yield from _limit_problems(spec, parent)
     for index, item in enumerate(spec.access):
-        yield from access_attenuation_problems(item, parent.access, where=f"access[{index}]")
+        yield from access_attenuation_problems(item, parent.access, path=f"access[{index}]")
 
 
-def access_attenuation_problems(access: Access, items: Iterable[Access], *, where: str = "access") -> Iterator[Problem]:
+def access_attenuation_problems(access: Access, items: Iterable[Access], *, path: str = "access") -> Iterator[Problem]:
     """Yield why no item of the parent covers this access: the problems with the closest item."""
     items = [item for item in items if item.resource == access.resource]
     if not items:
-        yield Problem(f"{where}.resource", f"the parent job has no access to {access.resource}")
+        yield Problem(f"{path}.resource", f"the parent job has no access to {access.resource}")
         return
     matching = [item for item in items if item.action is access.action]
     if not matching:
         actions = ", ".join(sorted({item.action.value for item in items}))
-        yield Problem(f"{where}.action", f"the parent job has {actions} on {access.resource}, and not {access.action}")
+        yield Problem(f"{path}.action", f"the parent job has {actions} on {access.resource}, and not {access.action}")
         return
-    yield from min((tuple(_item_problems(access, item, where)) for item in matching), key=len)
+    yield from min((tuple(_item_problems(access, item, path)) for item in matching), key=len)
 
 
 def _limit_problems(spec: JobSpec, parent: JobSpec) -> Iterator[Problem]:
@@ -62,26 +62,26 @@ def _limit_problems(spec: JobSpec, parent: JobSpec) -> Iterator[Problem]:
             yield Problem(f"model.{name}", f"more than the parent job's {budget:,}")
 
 
-def _item_problems(access: Access, parent: Access, where: str) -> Iterator[Problem]:
+def _item_problems(access: Access, parent: Access, path: str) -> Iterator[Problem]:
     call = call_of(access)
     # The credential of a call is revoked after the call, so its ttl does not matter.
     if call is None and access.ttl > parent.ttl:
-        yield Problem(f"{where}.ttl", f"longer than the parent job's {duration_text(parent.ttl)}")
+        yield Problem(f"{path}.ttl", f"longer than the parent job's {duration_text(parent.ttl)}")
     if parent.tools is None:
         return
     if call is None and access.tools is None:
-        yield Problem(f"{where}.tools", f"the parent job has access only through tools: {', '.join(sorted(parent.tools))}")
+        yield Problem(f"{path}.tools", f"the parent job has access only through tools: {', '.join(sorted(parent.tools))}")
     elif call is None:
         for name, bounds in (access.tools or {}).items():
             if name not in parent.tools:
-                yield Problem(f"{where}.tools.{name}", "the parent job may not use this tool")
+                yield Problem(f"{path}.tools.{name}", "the parent job may not use this tool")
                 continue
-            for path, why in bounds.excess_over(parent.tools[name]):
-                yield Problem(f"{where}.tools.{name}.{path}", f"{why}: the parent job is bound there")
+            for bound, why in bounds.excess_over(parent.tools[name]):
+                yield Problem(f"{path}.tools.{name}.{bound}", f"{why}: the parent job is bound there")
     elif call.tool not in parent.tools:
-        yield Problem(f"{where}.call", f"the parent job may not use {call.tool}")
+        yield Problem(f"{path}.call", f"the parent job may not use {call.tool}")
     else:
         # The number of calls is checked when they are made; only arguments are checked here.
         bounds = parent.tools[call.tool].model_copy(update={"calls": None})
         for why in bounds.problems(call.arguments, made=0, by="the parent job"):
-            yield Problem(f"{where}.call", why)
+            yield Problem(f"{path}.call", why)

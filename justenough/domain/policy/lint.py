@@ -99,7 +99,7 @@ def _policy_findings(rules: PolicyEvaluator, actions: list[_LintedAction]) -> It
             if rule.template.effect != "permit" or not all(bars):
                 continue
             forbids = tuple(dict.fromkeys(policy for policies in bars for policy in policies))
-            message = f"decides nothing: {', '.join(forbids)} forbids whatever it permits"
+            message = f"decides nothing: {', '.join(forbids)} forbids everything it permits"
         yield LintFinding(kind=kind, where=f"policies/{rule.place}", message=message, policies=(rule.id, *forbids))
 
 

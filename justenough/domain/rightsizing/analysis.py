@@ -194,12 +194,12 @@ def _concerns(ask: PastRequest, key: AccessKey) -> bool:
 
 
 def _drop_change(evidence: _AccessEvidence) -> Change | None:
-    issued, asked, refused, runs = len(evidence.issued), len(evidence.asks), evidence.refused, len(evidence.runs)
+    issued, requested, refused, runs = len(evidence.issued), len(evidence.asks), evidence.refused, len(evidence.runs)
     if issued:
         return Change(what=What.DROP, to="", why=f"issued {_times_text(issued)}, never used") if evidence.used == 0 else None
     # If no process was started, another item's denial may be the reason that this one was not issued.
-    if any(run.ran for run in evidence.runs) or (runs and refused == asked >= runs):
-        history = f"asked for {_times_text(asked)}" + (f", refused {_times_text(refused)}" if refused else "")
+    if any(run.ran for run in evidence.runs) or (runs and refused == requested >= runs):
+        history = f"requested {_times_text(requested)}" + (f", refused {_times_text(refused)}" if refused else "")
         return Change(what=What.DROP, to="", why=f"never issued in {runs} run{'' if runs == 1 else 's'} ({history})")
     return None
 
