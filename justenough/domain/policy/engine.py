@@ -173,8 +173,8 @@ class PolicySet:
 
     def _prepare(self, name: str, resource: Resource, action: Action) -> _PreparedPolicies:
         key = (name, resource.environment, resource.sensitivity, resource.external, resource.owner, action)
-        if key in self._prepared:
-            return self._prepared[key]
+        if (prepared := self._prepared.get(key)) is not None:
+            return prepared
         if len(self._prepared) >= MAX_PREPARED:
             self._prepared.clear()
         remainders: dict[str, Remainder] = {}

@@ -187,9 +187,10 @@ def _order_changes(rules: PolicyEvaluator, job: JobFacts, step: DryRunStep, step
     for other in steps:
         if other.number == step.number:
             continue
-        side, earlier = (
-            ("before", [before for before in granted if before is not other]) if other in granted else ("after", [*granted, other])
-        )
+        if other in granted:
+            side, earlier = "before", [item for item in granted if item is not other]
+        else:
+            side, earlier = "after", [*granted, other]
         what = f"{side} request {other.number} ({other.access.resource} {other.access.action})"
         changes += _changes("order", what, step.decision, decide_after(earlier))
     if not any(change.value.startswith("before") for change in changes):
