@@ -18,8 +18,8 @@ from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.spec import checked_spec
 from justenough.domain.jobs.states import Action, Sensitivity
 from justenough.domain.ledger.events import Event, EventType, build_event
-from justenough.domain.policy.cedar_request import Clock, DecisionFacts
-from justenough.domain.policy.engine import AccessContext, JobFacts, PolicySet
+from justenough.domain.policy.cedar_request import AccessContext, Clock, DecisionFacts, JobFacts
+from justenough.domain.policy.engine import PolicySet
 from justenough.domain.policy.replay import REPLAY_EVENTS, PolicyReplay, replay_entries
 from justenough.services.ledger_events import access_decided_event
 

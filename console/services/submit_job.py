@@ -27,10 +27,9 @@ from justenough.domain.jobs.bundle import bundle_digest, check_bundle
 from justenough.domain.jobs.credentials import HeldAccess
 from justenough.domain.jobs.spec import JobSpec, checked_spec
 from justenough.domain.jobs.states import JobState
-from justenough.domain.policy.cedar_request import Clock
+from justenough.domain.policy.cedar_request import Clock, JobFacts
 from justenough.domain.policy.dry_run import PolicyEvaluator
 from justenough.domain.policy.dry_run import dry_run_spec as steps_of
-from justenough.domain.policy.engine import JobFacts
 from justenough.domain.readmodel.views import JobView
 from justenough.services.dependencies import Deps
 from justenough.services.inherited_limits import inherited_limit_problems, parent_limit_problems

@@ -124,16 +124,16 @@ def test_a_job_has_no_more_than_the_one_that_launched_it_and_every_excess_is_tol
     order = ops.order(child, parent=parent)
     answer = ops.api.post("jobs", json=order)
     assert answer.status_code == 422
-    why = "the job that launches it"
+    why = "the parent job"
     expected = {
         "data_scope.tenant": f"{why} is bound to 'acme'",
-        "run.timeout": f"longer than 1m, which {why} has",
-        "access[0].ttl": f"longer than 4m, for which {why} has it",
+        "run.timeout": f"longer than {why}'s 1m",
+        "access[0].ttl": f"longer than {why}'s 4m",
         "access[1].action": f"{why} has read on orders-db, and not write",
         "access[2].resource": f"{why} has no access to customers-db",
         "access[3].tools.refund-order.calls": f"at most 3: {why} is bound there",
         "access[3].tools.refund-order.arguments.amount": f"lets more through: {why} is bound there",
-        "access[4].tools": f"{why} has it through tools only: refund-order",
+        "access[4].tools": f"{why} has access only through tools: refund-order",
     }
     assert {one["path"]: one["message"] for one in answer.json()["errors"]} == expected
     dry = ops.api.post("jobs", json={"spec": child, "dry_run": True, "parent": parent})

@@ -9,8 +9,8 @@ from typing import Any
 from justenough.domain.catalog.loader import Resource
 from justenough.domain.jobs.spec import JobSpec, checked_spec
 from justenough.domain.jobs.states import Action, Sensitivity
-from justenough.domain.policy.cedar_request import DEFAULT_CLOCK
-from justenough.domain.policy.engine import AccessContext, JobFacts, PolicySet
+from justenough.domain.policy.cedar_request import DEFAULT_CLOCK, AccessContext, JobFacts
+from justenough.domain.policy.engine import PolicySet
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
 SCHEMA = (SHOP / "policies" / "schema.cedarschema").read_text()

@@ -8,7 +8,8 @@ from justenough.domain.approvals.tiers import Tiers, read_tiers
 from justenough.domain.catalog.loader import Catalog, read_catalog
 from justenough.domain.policy.cedar_request import JobFacts
 from justenough.domain.policy.dry_run import PolicyEvaluator
-from justenough.domain.policy.engine import MAX_TIER, PolicySet
+from justenough.domain.policy.engine import PolicySet
+from justenough.domain.policy.tier_result import MAX_TIER
 from tests.support.domain_samples import JOB, SCHEMA, SHOP, access, spec
 
 CATALOG: Catalog = read_catalog((SHOP / "catalog.yaml").read_bytes())

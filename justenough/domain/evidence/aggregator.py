@@ -1,28 +1,27 @@
-"""Folds a period's entries, one at a time, into the report. Keeps what is open and what is counted, never the entries. No I/O, no clock."""
+"""Builds the report from a period's entries, one at a time. Keeps counts and what is open, never the entries. No I/O, no clock."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
 from justenough.domain.evidence.approvals import ApprovalMetrics
 from justenough.domain.evidence.credentials import CredentialMetrics, OpenCredential
-from justenough.domain.evidence.current_state import CHECKPOINTED, Checkpoint, CurrentState, LedgerState, ledger_results
+from justenough.domain.evidence.current_state import CurrentState, LedgerState, ledger_results
 from justenough.domain.evidence.exceptional_events import ExceptionalEventMetrics
-from justenough.domain.evidence.frameworks import ITEMS, MAPPING
 from justenough.domain.evidence.grants import GrantMetrics
-from justenough.domain.evidence.metric_definitions import METRICS, SECTIONS
+from justenough.domain.evidence.metric_definitions import ITEMS, METRICS, SECTIONS
 from justenough.domain.evidence.rejected_attempts import RejectedAttemptMetrics
 from justenough.domain.evidence.report import Evidence, Item, Line, Report, Section, Status
 from justenough.domain.evidence.revocations import RevocationMetrics
 from justenough.domain.evidence.statistics import EntryFact, MetricResult
+from justenough.domain.ledger.events import EventType
 from justenough.domain.ledger.hash_chain import moment_text
 
 CURRENT_STATE_COMMANDS = {"emergency.open": "justenough review list"}
-"""What lists what a line about now is about, where that is no credentials."""
-STATUS_ORDER = (Status.OK, Status.ATTENTION, Status.VIOLATION)
+"""The command that lists what a metric of the current state counts, if that is not active credentials."""
 
 
 class ReportPeriod(NamedTuple):
@@ -33,24 +32,23 @@ class ReportPeriod(NamedTuple):
 
 
 class EvidenceAggregator:
-    """Takes entries in the ledger's order; `report` may be asked once they are all in."""
+    """Takes entries in the ledger's order; call `report` after the last one."""
 
     def __init__(self, period: ReportPeriod) -> None:
         self._period = period
         self._credentials, self._revocations, self._approvals = CredentialMetrics(), RevocationMetrics(), ApprovalMetrics()
         self._grants, self._attempts, self._unusual = GrantMetrics(), RejectedAttemptMetrics(), ExceptionalEventMetrics()
-        self._checkpoint: Checkpoint | None = None
+        self._checkpoint: EntryFact | None = None
         self._entries = 0
-        self._handlers: dict[str, list[Callable[[EntryFact], None]]] = defaultdict(list)
-        counting = (self._credentials, self._revocations, self._approvals, self._grants, self._attempts, self._unusual)
-        for handlers in (*(one.handlers for one in counting), {CHECKPOINTED: self._record_checkpoint}):
-            for kind, handle in handlers.items():
-                self._handlers[kind].append(handle)
+        self._counters = defaultdict[str, list[Callable[[EntryFact], None]]](list, {EventType.LEDGER_CHECKPOINTED: []})
+        for metrics in (self._credentials, self._revocations, self._approvals, self._grants, self._attempts, self._unusual):
+            for kind in metrics.types:
+                self._counters[kind].append(metrics.add)
 
     @property
     def types(self) -> tuple[str, ...]:
-        """The types of entries that say something here."""
-        return tuple(self._handlers)
+        """The types of entries that the report counts."""
+        return tuple(self._counters)
 
     @property
     def open_credentials(self) -> Mapping[str, OpenCredential]:
@@ -58,20 +56,35 @@ class EvidenceAggregator:
         return self._credentials.open
 
     def add_entry(self, job: str, entry: str, kind: str, at: str, data: str) -> None:
-        """Fold one entry, as it is stored."""
+        """Count an entry, as it is stored."""
         self._entries += 1
-        handlers = self._handlers.get(kind)
-        if handlers:
-            fact = EntryFact(job, entry, at, data)
-            for handle in handlers:
-                handle(fact)
+        counters = self._counters.get(kind)
+        if counters is not None:
+            fact = EntryFact(job, entry, kind, at, data)
+            for count in counters:
+                count(fact)
+            if kind == "ledger.checkpointed":
+                self._checkpoint = fact
 
     def report(self, *, installation: str, now: datetime, current_state: CurrentState, ledger: LedgerState) -> Report:
-        """Return the report, with what is so now beside what was in the period."""
-        found = {one.key: one for one in self._metric_results(current_state, ledger)}
-        lines = [self._build_line(key, found[key]) for key in METRICS]
+        """Return the report of the period, together with the current state."""
+        results = {
+            result.key: result
+            for metric_results in (
+                current_state.metric_results(),
+                self._credentials.metric_results(),
+                self._revocations.metric_results(until=self._period.until),
+                self._approvals.metric_results(until=self._period.until),
+                self._grants.metric_results(),
+                self._attempts.metric_results(),
+                self._unusual.metric_results(),
+                ledger_results(ledger, read=self._entries, checkpoint=self._checkpoint),
+            )
+            for result in metric_results
+        }
+        lines = {key: self._to_line(results[key]) for key in METRICS}
         sections = tuple(
-            Section(key=key, title=title, lines=tuple(line for line in lines if line.key.startswith(f"{key}.")))
+            Section(key=key, title=title, lines=tuple(lines[name] for name in METRICS if name.startswith(f"{key}.")))
             for key, title in SECTIONS.items()
         )
         return Report(
@@ -80,52 +93,32 @@ class EvidenceAggregator:
             until=self._period.until,
             generated_at=now,
             entries=self._entries,
-            status=worst_status(line.status for line in lines),
+            status=worst_status(line.status for line in lines.values()),
             sections=sections,
         )
 
-    def _metric_results(self, current_state: CurrentState, ledger: LedgerState) -> Iterator[MetricResult]:
-        until = self._period.until
-        yield from current_state.metric_results()
-        yield current_state.overdue_result()
-        yield current_state.review_result()
-        yield from self._credentials.metric_results()
-        yield from self._revocations.metric_results(until=until)
-        yield from self._approvals.metric_results(until=until)
-        yield from self._grants.metric_results()
-        yield from self._attempts.metric_results()
-        yield from self._unusual.metric_results()
-        yield from ledger_results(ledger, read=self._entries, checkpoint=self._checkpoint)
-
-    def _build_line(self, key: str, found: MetricResult) -> Line:
-        told = METRICS[key]
-        items = tuple(Item(id=item, framework=ITEMS[item][0], name=ITEMS[item][1]) for item in MAPPING[key])
-        evidence = Evidence(count=found.seen.count, ids=tuple(found.seen.ids), command=self._command(found))
+    def _to_line(self, result: MetricResult) -> Line:
+        seen, command = result.seen, None
+        if seen.count > len(seen.first):
+            command = CURRENT_STATE_COMMANDS.get(result.key, "justenough credential list --live")
+            if result.types:
+                span = f"--since {moment_text(self._period.since)} --until {moment_text(self._period.until)}"
+                command = f"justenough ledger list {' '.join(f'--type {kind}' for kind in result.types)} {span}"
+        metric = METRICS[result.key]
         return Line(
-            key=key,
-            title=told.title,
-            figures=found.figures,
-            table=found.table,
-            definition=told.definition,
-            status=found.status,
-            rule=told.rule,
-            shows=told.shows,
-            items=items,
-            evidence=evidence,
+            key=result.key,
+            title=metric.title,
+            figures=result.figures,
+            table=result.table,
+            definition=metric.definition,
+            status=result.status,
+            rule=metric.rule,
+            shows=metric.shows,
+            items=tuple(Item(id=item, framework=ITEMS[item][0], name=ITEMS[item][1]) for item in metric.items),
+            evidence=Evidence(count=seen.count, ids=tuple(seen.first), command=command),
         )
-
-    def _command(self, found: MetricResult) -> str | None:
-        if found.seen.count <= len(found.seen.ids):
-            return None
-        if not found.types:
-            return CURRENT_STATE_COMMANDS.get(found.key, "justenough credential list --live")
-        span = f"--since {moment_text(self._period.since)} --until {moment_text(self._period.until)}"
-        return f"justenough ledger list {' '.join(f'--type {kind}' for kind in found.types)} {span}"
-
-    def _record_checkpoint(self, fact: EntryFact) -> None:
-        self._checkpoint = Checkpoint(fact.id, fact.at)
 
 
 def worst_status(statuses: Iterable[Status]) -> Status:
-    """Return the worst of several."""
-    return max(statuses, key=STATUS_ORDER.index, default=Status.OK)
+    """Return the worst status; ok if there are none."""
+    return max(statuses, key=list(Status).index, default=Status.OK)

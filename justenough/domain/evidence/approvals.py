@@ -1,39 +1,44 @@
-"""What people were asked and answered in the period, how long that took, and what it cost the jobs that waited. No I/O, no clock."""
+"""Approvals of the period: requests and decisions, how long decisions took, and how long jobs waited for them. No I/O, no clock."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
-from justenough.domain.evidence.report import Cell, Status, Table
-from justenough.domain.evidence.statistics import Distribution, EntryFact, EntrySample, MetricResult, seconds_between, status_above
+from justenough.domain.evidence.report import Status, Table
+from justenough.domain.evidence.statistics import (
+    Distribution,
+    EntryFact,
+    MetricResult,
+    Sample,
+    count_result,
+    count_table,
+    seconds_between,
+    status_above,
+)
+from justenough.domain.ledger.events import EventType
 
-OPENED = "approval.opened"
-ESCALATED = "approval.escalated"
-DECIDED = "approval.decided"
-EXPIRED = "approval.expired"
-WITHDRAWN = "approval.withdrawn"
 OUTCOMES = ("opened", "escalated", "approved", "denied", "expired")
 
 
 @dataclass(slots=True)
 class TrackedRequest:
-    """One request of a job that has not ended: what it asks for, and where its approval stands."""
+    """A request of a job that has not ended, and the state of its approval."""
 
     ttl: int | None = None
     action: str | None = None
     tools: Mapping[str, Any] | None = None
-    """tool → bounds, where it is for access through tools."""
+    """Tool → bounds, if the request is for access through tools."""
     tier: int = 0
     opened_at: datetime | None = None
 
 
 @dataclass(slots=True)
 class TrackedJob:
-    """A job that has not ended: its requests, those of them that wait, and since when any does."""
+    """A job that has not ended: its requests, the pending ones, and since when at least one is pending."""
 
     requests: dict[str, TrackedRequest] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
@@ -41,145 +46,116 @@ class TrackedJob:
 
 
 class ApprovalMetrics:
-    """Follows each request from the opening of its approval to what settles it."""
+    """Follows each request from the opening of its approval to the decision that settles it."""
+
+    types: ClassVar = (
+        EventType.ACCESS_REQUESTED,
+        EventType.APPROVAL_OPENED,
+        EventType.APPROVAL_ESCALATED,
+        EventType.APPROVAL_DECIDED,
+        EventType.APPROVAL_EXPIRED,
+        EventType.APPROVAL_WITHDRAWN,
+        EventType.ACCESS_WITHDRAWN,
+        EventType.JOB_ENDED,
+    )
 
     def __init__(self) -> None:
         self._jobs: dict[str, TrackedJob] = {}
         self._tiers = defaultdict[int, Counter[str]](Counter)
-        self._people = Counter[str]()
+        self._people, self._narrowed_by = Counter[str](), Counter[str]()
         self._latency = Distribution()
-        self._waited, self._waits_began = 0.0, 0
-        self._narrowed_ttl, self._narrowed_action, self._narrowed_tools, self._for_others = 0, 0, 0, 0
-        self._all, self._settled, self._answers, self._openings = EntrySample(), EntrySample(), EntrySample(), EntrySample()
-        self._narrowed, self._withdrawn = EntrySample(), EntrySample()
+        self._waited_s, self._waits, self._for_others = 0.0, 0, 0
+        self._all, self._settled, self._decisions = Sample[str](), Sample[str](), Sample[str]()
+        self._openings, self._narrowed, self._withdrawn = Sample[str](), Sample[str](), Sample[str]()
 
-    @property
-    def handlers(self) -> Mapping[str, Callable[[EntryFact], None]]:
-        """What each type of entry means here."""
-        return {
-            "access.requested": self._request,
-            OPENED: self._open,
-            ESCALATED: self._climb,
-            DECIDED: self._decide,
-            EXPIRED: self._expire,
-            WITHDRAWN: self._take_back,
-            "access.withdrawn": self._give_up,
-            "job.ended": self._end,
-        }
+    def add(self, fact: EntryFact) -> None:
+        """Count an entry of one of the types."""
+        match fact.kind:
+            case "access.requested":
+                request = self._tracked_request(fact)
+                request.ttl, request.action, request.tools = fact.data["ttl"], fact.data["action"], fact.data.get("tools")
+            case "approval.opened":
+                self._all.add(fact.id)
+                self._openings.add(fact.id)
+                request, job = self._tracked_request(fact), self._jobs[fact.job]
+                request.tier, request.opened_at = fact.data["tier"], fact.at
+                self._tiers[request.tier]["opened"] += 1
+                job.pending.add(fact.data["request"])
+                self._waits += job.since is None
+                job.since = job.since or fact.at
+            case "approval.escalated":
+                self._all.add(fact.id)
+                self._tracked_request(fact).tier = fact.data["tier"]
+                self._tiers[fact.data["tier"]]["escalated"] += 1
+            case "approval.decided":
+                self._decide(fact)
+            case "approval.expired":
+                self._tiers[fact.data["tier"]]["expired"] += 1
+                self._settle(fact, self._tracked_request(fact))
+            case "approval.withdrawn":
+                self._withdrawn.add(fact.id)
+            case "access.withdrawn" if fact.job in self._jobs:
+                self._stop_waiting(self._jobs[fact.job], {fact.data["request"]}, fact.at)
+            case "job.ended" if fact.job in self._jobs:
+                job = self._jobs.pop(fact.job)
+                self._stop_waiting(job, job.pending, fact.at)
 
     def metric_results(self, *, until: datetime) -> Iterator[MetricResult]:
-        """Yield its lines."""
+        """Yield the results of this module's metrics. `until`: the end of the period."""
         totals = {name: sum(tier[name] for tier in self._tiers.values()) for name in OUTCOMES}
-        expired = status_above(totals["expired"], Status.ATTENTION)
-        yield MetricResult("approvals.outcomes", {**totals}, expired, self._all, (OPENED, ESCALATED, DECIDED, EXPIRED), self._tier_table())
-        yield MetricResult("approvals.latency", self._latency.figures(), Status.OK, self._settled, (DECIDED, EXPIRED))
-        answers = tuple((name, count) for name, count in sorted(self._people.items(), key=lambda item: (-item[1], item[0])))
-        counted = {"answers": self._people.total(), "people": len(self._people), "for_somebody_away": self._for_others}
-        yield MetricResult(
-            "approvals.people", {**counted}, Status.OK, self._answers, (DECIDED,), Table(columns=("person", "answers"), rows=answers)
-        )
-        yield self._waiting_result(until=until)
-        figures: dict[str, Cell] = {
-            "narrowed": self._narrowed.count,
-            "by_ttl": self._narrowed_ttl,
-            "by_action": self._narrowed_action,
-            "by_tools": self._narrowed_tools,
-        }
-        yield MetricResult("approvals.narrowed", figures, Status.OK, self._narrowed, (DECIDED,))
-        yield MetricResult("approvals.withdrawn", {"withdrawn": self._withdrawn.count}, Status.OK, self._withdrawn, (WITHDRAWN,))
-
-    def _waiting_result(self, *, until: datetime) -> MetricResult:
-        """Return what waiting cost; who waits still has waited until the period's end."""
-        still = [waiting.since for waiting in self._jobs.values() if waiting.since is not None]
-        total = self._waited + sum(max(seconds_between(since, until), 0.0) for since in still)
-        figures: dict[str, Cell] = {"job_hours": round(total / 3600, 3), "waits": self._waits_began, "waiting_at_the_end": len(still)}
-        return MetricResult("approvals.waiting", figures, Status.OK, self._openings, (OPENED,))
-
-    def _tier_table(self) -> Table:
         rows = tuple((tier, *(self._tiers[tier][name] for name in OUTCOMES)) for tier in sorted(self._tiers))
-        return Table(columns=("tier", *OUTCOMES), rows=rows)
-
-    def _tracked_job(self, fact: EntryFact) -> TrackedJob:
-        return self._jobs.setdefault(fact.job, TrackedJob())
+        table, status = Table(columns=("tier", *OUTCOMES), rows=rows), status_above(totals["expired"], Status.ATTENTION)
+        opened, decided, expired = EventType.APPROVAL_OPENED, EventType.APPROVAL_DECIDED, EventType.APPROVAL_EXPIRED
+        types = (opened, EventType.APPROVAL_ESCALATED, decided, expired)
+        yield MetricResult("approvals.outcomes", totals, status, self._all, types, table)
+        yield MetricResult("approvals.latency", self._latency.figures(), Status.OK, self._settled, (decided, expired))
+        people = {"answers": self._people.total(), "people": len(self._people), "for_somebody_away": self._for_others}
+        table = count_table(("person", "answers"), self._people)
+        yield MetricResult("approvals.people", people, Status.OK, self._decisions, (decided,), table)
+        # A job that still waits has waited until the end of the period.
+        waiting_since = [job.since for job in self._jobs.values() if job.since is not None]
+        seconds = self._waited_s + sum(max(seconds_between(since, until), 0.0) for since in waiting_since)
+        waiting = {"job_hours": round(seconds / 3600, 3), "waits": self._waits, "waiting_at_the_end": len(waiting_since)}
+        yield MetricResult("approvals.waiting", waiting, Status.OK, self._openings, (opened,))
+        narrowed = {"narrowed": self._narrowed.count, **{name: self._narrowed_by[name] for name in ("by_ttl", "by_action", "by_tools")}}
+        yield MetricResult("approvals.narrowed", narrowed, Status.OK, self._narrowed, (decided,))
+        yield count_result("approvals.withdrawn", "withdrawn", self._withdrawn, (EventType.APPROVAL_WITHDRAWN,))
 
     def _tracked_request(self, fact: EntryFact) -> TrackedRequest:
-        return self._tracked_job(fact).requests.setdefault(fact.data["request"], TrackedRequest())
-
-    def _request(self, fact: EntryFact) -> None:
-        asked = self._tracked_request(fact)
-        asked.ttl, asked.action, asked.tools = fact.data["ttl"], fact.data["action"], fact.data.get("tools")
-
-    def _open(self, fact: EntryFact) -> None:
-        self._all.add(fact.id)
-        self._openings.add(fact.id)
-        asked, waiting = self._tracked_request(fact), self._tracked_job(fact)
-        asked.tier, asked.opened_at = fact.data["tier"], fact.at
-        self._tiers[asked.tier]["opened"] += 1
-        if waiting.since is None:
-            waiting.since = fact.at
-            self._waits_began += 1
-        waiting.pending.add(fact.data["request"])
-
-    def _climb(self, fact: EntryFact) -> None:
-        self._all.add(fact.id)
-        asked = self._tracked_request(fact)
-        asked.tier = fact.data["tier"]
-        self._tiers[asked.tier]["escalated"] += 1
+        return self._jobs.setdefault(fact.job, TrackedJob()).requests.setdefault(fact.data["request"], TrackedRequest())
 
     def _decide(self, fact: EntryFact) -> None:
         data = fact.data
         self._people[data["name"]] += 1
         self._for_others += bool(data.get("on_behalf_of"))
-        self._answers.add(fact.id)
+        self._decisions.add(fact.id)
         if data["verdict"] not in {"approved", "denied"}:
             return
-        asked = self._tracked_request(fact)
-        self._tiers[asked.tier or data["tier"]][data["verdict"]] += 1
-        self._settle(fact, asked)
+        request = self._tracked_request(fact)
+        self._tiers[request.tier or data["tier"]][data["verdict"]] += 1
+        self._settle(fact, request)
         if data["verdict"] == "approved":
-            self._compare(fact, asked)
-
-    def _compare(self, fact: EntryFact, request: TrackedRequest) -> None:
-        """Count what was granted narrower than it was asked for."""
-        shorter = request.ttl is not None and (fact.data["granted_ttl"] or request.ttl) < request.ttl
-        # Only later versions record which action was granted.
-        granted = fact.data.get("granted_action")
-        less = bool(granted and request.action and granted != request.action)
-        self._narrowed_ttl += shorter
-        self._narrowed_action += less
-        bound = request.tools is not None and fact.data.get("granted_tools") != request.tools
-        self._narrowed_tools += bound
-        if shorter or less or bound:
-            self._narrowed.add(fact.id)
-
-    def _expire(self, fact: EntryFact) -> None:
-        self._tiers[fact.data["tier"]]["expired"] += 1
-        self._settle(fact, self._tracked_request(fact))
+            # Old entries do not record the granted action.
+            granted_action = data.get("granted_action")
+            narrowed = {
+                "by_ttl": request.ttl is not None and (data["granted_ttl"] or request.ttl) < request.ttl,
+                "by_action": bool(granted_action and request.action and granted_action != request.action),
+                "by_tools": request.tools is not None and data.get("granted_tools") != request.tools,
+            }
+            self._narrowed_by.update(narrowed)
+            if any(narrowed.values()):
+                self._narrowed.add(fact.id)
 
     def _settle(self, fact: EntryFact, request: TrackedRequest) -> None:
         self._all.add(fact.id)
         if request.opened_at is not None:
             self._latency.add(seconds_between(request.opened_at, fact.at))
             self._settled.add(fact.id)
-        self._stop_waiting(fact.job, fact.data["request"], fact.at)
+        self._stop_waiting(self._jobs[fact.job], {fact.data["request"]}, fact.at)
 
-    def _take_back(self, fact: EntryFact) -> None:
-        self._withdrawn.add(fact.id)
-
-    def _give_up(self, fact: EntryFact) -> None:
-        self._stop_waiting(fact.job, fact.data["request"], fact.at)
-
-    def _stop_waiting(self, job: str, request: str, at: datetime) -> None:
-        """A request does not wait any more; the last of a job's ends its waiting."""
-        waiting = self._jobs.get(job)
-        if waiting is None or waiting.since is None:
-            return
-        waiting.pending.discard(request)
-        if not waiting.pending:
-            self._waited += max(seconds_between(waiting.since, at), 0.0)
-            waiting.since = None
-
-    def _end(self, fact: EntryFact) -> None:
-        waiting = self._jobs.pop(fact.job, None)
-        if waiting is not None and waiting.since is not None:
-            self._waited += max(seconds_between(waiting.since, fact.at), 0.0)
+    def _stop_waiting(self, job: TrackedJob, requests: set[str], at: datetime) -> None:
+        """Mark the requests as no longer pending; the wait of their job ends if none is left."""
+        job.pending = job.pending - requests
+        if job.since is not None and not job.pending:
+            self._waited_s += max(seconds_between(job.since, at), 0.0)
+            job.since = None

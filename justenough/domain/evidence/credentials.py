@@ -1,34 +1,33 @@
-"""What became of each credential of the period: how long it was granted and lived, and what could not be shown to be dead. No I/O, no clock."""
+"""What became of each credential of the period: its granted and actual lifetime, and whether its end was verified. No I/O, no clock."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from justenough.domain.evidence.report import Cell, Status, Table
 from justenough.domain.evidence.statistics import (
     Distribution,
     EntryFact,
-    EntrySample,
     MetricResult,
+    Sample,
     parse_moment,
     seconds_between,
     status_above,
 )
 from justenough.domain.jobs.states import Revocable
+from justenough.domain.ledger.events import EventType
 from justenough.domain.ledger.overdue import MAX_SWEEP_AGE
 
-ISSUED = "credential.issued"
-DOUBTED = "credential.doubted"
-END_EVENTS = ("credential.confirmed", "credential.expired")
+END_EVENTS = (EventType.CREDENTIAL_CONFIRMED, EventType.CREDENTIAL_EXPIRED)
 LATE_END_GRACE: timedelta = MAX_SWEEP_AGE
-"""An end that is seen this much later was seen in the sweep's next round, not late."""
+"""An end that is verified no later than this after the expiry was found by the sweep's next round, and is not late."""
 
 
 class OpenCredential(NamedTuple):
-    """A credential whose end has not come up yet."""
+    """A credential without a recorded end."""
 
     job: str
     entry: str
@@ -40,14 +39,14 @@ class OpenCredential(NamedTuple):
 
 
 class AccessLifetimes:
-    """Granted and real lifetimes of one action on one resource."""
+    """Granted and actual lifetimes of one action on one resource."""
 
     def __init__(self) -> None:
         self.granted = Distribution()
         self.real = Distribution()
 
     def row(self, name: str) -> tuple[Cell, ...]:
-        """Return its line in the table."""
+        """Return its row in the table."""
         granted, real = self.granted.figures(), self.real.figures()
         ranks = ("p50_seconds", "p95_seconds", "max_seconds")
         return (name, len(self.real), *(granted[rank] for rank in ranks), *(real[rank] for rank in ranks))
@@ -56,97 +55,64 @@ class AccessLifetimes:
 class CredentialMetrics:
     """Follows each credential that was issued in the period to its end."""
 
+    types: ClassVar = (EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_DOUBTED, EventType.CREDENTIAL_RENEWED, *END_EVENTS)
+
     def __init__(self) -> None:
         self.open: dict[str, OpenCredential] = {}
-        self._issued = Counter[str]()
+        self._issued = 0
         self._all = AccessLifetimes()
         self._by_access = defaultdict[str, AccessLifetimes](AccessLifetimes)
-        self._confirmed, self._expired, self._never, self._outlived = EntrySample(), EntrySample(), EntrySample(), EntrySample()
-        self._expired_of = Counter[str]()
+        self._confirmed, self._expired, self._irrevocable, self._late = Sample[str](), Sample[str](), Sample[str](), Sample[str]()
+        self._expired_by_revocable = Counter[str]()
 
-    @property
-    def handlers(self) -> Mapping[str, Callable[[EntryFact], None]]:
-        """What each type of entry means here."""
-        return {
-            ISSUED: self._issue,
-            DOUBTED: self._doubt,
-            "credential.renewed": self._renew,
-            "credential.confirmed": self._confirm,
-            "credential.expired": self._expire,
-        }
+    def add(self, fact: EntryFact) -> None:
+        """Count an entry of one of the types."""
+        credential = fact.data["credential"]
+        match fact.kind:
+            case "credential.issued":
+                self._issued += 1
+                if fact.data["revocable"] == Revocable.NEVER:
+                    self._irrevocable.add(fact.id)
+                self._add_open(fact, issued_at=fact.data["issued_at"])
+            case "credential.doubted" if credential not in self.open:
+                self._add_open(fact, issued_at=fact.data["asked_at"])
+            case "credential.renewed" if credential in self.open:
+                self.open[credential] = self.open[credential]._replace(expires_at=parse_moment(fact.data["expires_at"]))
+            case "credential.confirmed" if credential in self.open:
+                ended = self.open.pop(credential)
+                self._confirmed.add(fact.id)
+                for lifetimes in (self._all, self._by_access[ended.access]):
+                    lifetimes.granted.add(seconds_between(ended.issued_at, ended.expires_at))
+                    lifetimes.real.add(seconds_between(ended.issued_at, fact.at))
+                if fact.at > ended.expires_at + LATE_END_GRACE:
+                    self._late.add(fact.id)
+            case "credential.expired":
+                expired = self.open.pop(credential, None)
+                self._expired.add(fact.id)
+                self._expired_by_revocable[expired.revocable if expired else ""] += 1
 
     def metric_results(self) -> Iterator[MetricResult]:
-        """Yield its lines."""
-        late = self._outlived.count
-        yield MetricResult(
-            "lifetimes.real",
-            {
-                **{f"granted_{name}": value for name, value in self._all.granted.figures().items() if name != "measured"},
-                **{name if name == "measured" else f"real_{name}": value for name, value in self._all.real.figures().items()},
-                "beyond_their_end": late,
-            },
-            status_above(late, Status.ATTENTION),
-            self._confirmed,
-            (ISSUED, *END_EVENTS),
-            self._table(),
-        )
-        unseen = self._expired_of[Revocable.NOW.value]
-        figures: dict[str, Cell] = {"expired_unconfirmed": self._expired.count}
-        figures |= {f"revocable_{kind.value}": self._expired_of[kind.value] for kind in Revocable}
-        figures["issued_before_the_period"] = self._expired_of[""]
-        yield MetricResult("revocation.expired", figures, status_above(unseen, Status.ATTENTION), self._expired, ("credential.expired",))
-        never = self._never.count
-        yield MetricResult(
-            "revocation.never",
-            {"issued": self._issued.total(), "never_revocable": never},
-            status_above(never, Status.ATTENTION),
-            self._never,
-            (ISSUED,),
-        )
-
-    def _table(self) -> Table:
-        spans = [f"{what} {rank} (s)" for what in ("granted", "real") for rank in ("p50", "p95", "max")]
+        """Yield the results of this module's metrics."""
+        figures = {f"granted_{name}": value for name, value in self._all.granted.figures().items() if name != "measured"}
+        figures |= {name if name == "measured" else f"real_{name}": value for name, value in self._all.real.figures().items()}
+        figures["beyond_their_end"] = self._late.count
+        status = status_above(self._late.count, Status.ATTENTION)
+        ranks = [f"{what} {rank} (s)" for what in ("granted", "real") for rank in ("p50", "p95", "max")]
         rows = tuple(self._by_access[name].row(name) for name in sorted(self._by_access))
-        return Table(columns=("access", "ended", *spans), rows=rows)
+        table = Table(columns=("access", "ended", *ranks), rows=rows)
+        yield MetricResult("lifetimes.real", figures, status, self._confirmed, (EventType.CREDENTIAL_ISSUED, *END_EVENTS), table)
 
-    def _issue(self, fact: EntryFact) -> None:
-        self._issued[fact.data["revocable"]] += 1
-        if fact.data["revocable"] == Revocable.NEVER:
-            self._never.add(fact.id)
-        self._add_open(fact, fact.data["issued_at"])
+        figures = {"expired_unconfirmed": self._expired.count}
+        figures |= {f"revocable_{kind.value}": self._expired_by_revocable[kind.value] for kind in Revocable}
+        figures["issued_before_the_period"] = self._expired_by_revocable[""]
+        status = status_above(self._expired_by_revocable[Revocable.NOW.value], Status.ATTENTION)
+        yield MetricResult("revocation.expired", figures, status, self._expired, (EventType.CREDENTIAL_EXPIRED,))
 
-    def _doubt(self, fact: EntryFact) -> None:
-        if fact.data["credential"] not in self.open:
-            self._add_open(fact, fact.data["asked_at"])
+        irrevocable = self._irrevocable.count
+        figures, status = {"issued": self._issued, "never_revocable": irrevocable}, status_above(irrevocable, Status.ATTENTION)
+        yield MetricResult("revocation.never", figures, status, self._irrevocable, (EventType.CREDENTIAL_ISSUED,))
 
-    def _add_open(self, fact: EntryFact, since: str) -> None:
-        data = fact.data
-        self.open[data["credential"]] = OpenCredential(
-            fact.job,
-            fact.id,
-            f"{data['resource']}:{data['action']}",
-            parse_moment(since),
-            parse_moment(data["expires_at"]),
-            data["revocable"],
-        )
-
-    def _renew(self, fact: EntryFact) -> None:
-        known = self.open.get(fact.data["credential"])
-        if known is not None:
-            self.open[fact.data["credential"]] = known._replace(expires_at=parse_moment(fact.data["expires_at"]))
-
-    def _confirm(self, fact: EntryFact) -> None:
-        known = self.open.pop(fact.data["credential"], None)
-        if known is None:
-            return
-        self._confirmed.add(fact.id)
-        for access in (self._all, self._by_access[known.access]):
-            access.granted.add(seconds_between(known.issued_at, known.expires_at))
-            access.real.add(seconds_between(known.issued_at, fact.at))
-        if fact.at > known.expires_at + LATE_END_GRACE:
-            self._outlived.add(fact.id)
-
-    def _expire(self, fact: EntryFact) -> None:
-        known = self.open.pop(fact.data["credential"], None)
-        self._expired.add(fact.id)
-        self._expired_of[known.revocable if known else ""] += 1
+    def _add_open(self, fact: EntryFact, *, issued_at: str) -> None:
+        data, access = fact.data, f"{fact.data['resource']}:{fact.data['action']}"
+        times = parse_moment(issued_at), parse_moment(data["expires_at"])
+        self.open[data["credential"]] = OpenCredential(fact.job, fact.id, access, *times, data["revocable"])

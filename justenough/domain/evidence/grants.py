@@ -1,106 +1,94 @@
-"""What policy said in the period, and which grants nobody came to fetch. No I/O, no clock."""
+"""Counts policy decisions of the period, and the grants under which no credential was issued. No I/O, no clock."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
+from typing import ClassVar
 
-from justenough.domain.evidence.report import Cell, Status, Table
-from justenough.domain.evidence.statistics import EntryFact, EntrySample, MetricResult, status_above
+from justenough.domain.evidence.report import Status
+from justenough.domain.evidence.statistics import EntryFact, MetricResult, Sample, count_result, count_table
+from justenough.domain.ledger.events import EventType
 
-DECIDED = "access.decided"
 FIRST_PHASES = frozenset({"start", "runtime"})
-"""Phases in which a request is settled; later ones look again."""
+"""Phases in which policy first decides a request; in later ones it decides again."""
 SETTLING_PHASES = FIRST_PHASES | {"issue", "granted"}
-"""Phases in which a denial takes a grant back."""
-UNSEEN = "not observable"
-NOBODY = "(no policy permits it)"
+"""Phases in which a denial withdraws a grant."""
+NOT_OBSERVABLE = "not observable"
+NO_POLICY = "(no policy permits it)"
 
 
 class GrantMetrics:
-    """Follows each request that was granted to its first credential, or to its job's end."""
+    """Follows each grant until its first credential is issued, or until its job ends."""
+
+    types: ClassVar = (
+        EventType.ACCESS_DECIDED,
+        EventType.APPROVAL_DECIDED,
+        EventType.ACCESS_WITHDRAWN,
+        EventType.APPROVAL_WITHDRAWN,
+        EventType.CREDENTIAL_ISSUED,
+        EventType.CREDENTIAL_DOUBTED,
+        EventType.CREDENTIAL_USED,
+        EventType.JOB_ENDED,
+    )
 
     def __init__(self) -> None:
         self._outcomes = Counter[str]()
         self._denied_by = Counter[str]()
         self._unfetched: dict[str, dict[str, str]] = {}
         """Job → request → the entry that granted it, until a credential is issued under it."""
-        self._granted, self._used_entries = 0, 0
-        self._allowed, self._denied, self._errors, self._unissued = EntrySample(), EntrySample(), EntrySample(), EntrySample()
+        self._granted, self._uses = 0, 0
+        self._allowed, self._denied, self._errors, self._unissued = Sample[str](), Sample[str](), Sample[str](), Sample[str]()
 
-    @property
-    def handlers(self) -> Mapping[str, Callable[[EntryFact], None]]:
-        """What each type of entry means here."""
-        return {
-            DECIDED: self._decide,
-            "approval.decided": self._approve,
-            "access.withdrawn": self._drop,
-            "approval.withdrawn": self._take_back,
-            "credential.issued": self._fetch,
-            "credential.doubted": self._fetch,
-            "credential.used": self._use,
-            "job.ended": self._end,
-        }
+    def add(self, fact: EntryFact) -> None:
+        """Count an entry of one of the types."""
+        match fact.kind:
+            case "access.decided":
+                self._count_decision(fact)
+            case "approval.decided" if fact.data["verdict"] == "approved":
+                self._add_grant(fact)
+            case "approval.withdrawn" if fact.data["verdict"] == "withdrawn":
+                self._remove_grant(fact)
+            case "access.withdrawn" | "credential.issued" | "credential.doubted":
+                self._remove_grant(fact)
+            case "credential.used":
+                self._uses += 1
+            case "job.ended":
+                for entry in self._unfetched.pop(fact.job, {}).values():
+                    self._unissued.add(entry)
 
     def metric_results(self) -> Iterator[MetricResult]:
-        """Yield its lines."""
-        decided, allowed = self._outcomes.total(), self._outcomes["allowed"]
-        share = round(allowed / decided, 4) if decided else None
-        figures: dict[str, Cell] = {name: self._outcomes[name] for name in ("allowed", "needs_approval", "denied")}
-        yield MetricResult(
-            "policy.automatic", {"decided": decided, **figures, "auto_approved_share": share}, Status.OK, self._allowed, (DECIDED,)
-        )
-        rows = tuple((name, count) for name, count in sorted(self._denied_by.items(), key=lambda item: (-item[1], item[0])))
-        table = Table(columns=("policy", "denials"), rows=rows)
-        yield MetricResult("policy.denied", {"denied": self._denied.count}, Status.OK, self._denied, (DECIDED,), table)
-        errors = self._errors.count
-        yield MetricResult(
-            "policy.errors", {"decisions_with_errors": errors}, status_above(errors, Status.ATTENTION), self._errors, (DECIDED,)
-        )
-        unissued = self._unissued.count
-        yield MetricResult(
-            "use.unissued", {"granted": self._granted, "never_issued": unissued}, Status.OK, self._unissued, (DECIDED, "approval.decided")
-        )
-        # Without a gateway nobody sees a credential used: that none was seen says nothing.
-        yield MetricResult("use.unused", {"uses_observed": self._used_entries or UNSEEN, "issued_without_use": UNSEEN})
+        """Yield the results of this module's metrics."""
+        types, decided = (EventType.ACCESS_DECIDED,), self._outcomes.total()
+        outcomes = {name: self._outcomes[name] for name in ("allowed", "needs_approval", "denied")}
+        share = round(outcomes["allowed"] / decided, 4) if decided else None
+        figures = {"decided": decided, **outcomes, "auto_approved_share": share}
+        yield MetricResult("policy.automatic", figures, Status.OK, self._allowed, types)
+        yield count_result("policy.denied", "denied", self._denied, types, table=count_table(("policy", "denials"), self._denied_by))
+        yield count_result("policy.errors", "decisions_with_errors", self._errors, types, above=Status.ATTENTION)
+        unissued = {"granted": self._granted, "never_issued": self._unissued.count}
+        yield MetricResult("use.unissued", unissued, Status.OK, self._unissued, (*types, EventType.APPROVAL_DECIDED))
+        # Only a gateway observes uses, so no recorded use does not mean that a credential was unused.
+        yield MetricResult("use.unused", {"uses_observed": self._uses or NOT_OBSERVABLE, "issued_without_use": NOT_OBSERVABLE})
 
-    def _decide(self, fact: EntryFact) -> None:
-        data = fact.data
-        if data["phase"] in FIRST_PHASES:
+    def _count_decision(self, fact: EntryFact) -> None:
+        data, is_first = fact.data, fact.data["phase"] in FIRST_PHASES
+        if is_first:
             self._outcomes[data["outcome"]] += 1
         if data["errors"]:
             self._errors.add(fact.id)
         if data["outcome"] == "denied":
             self._denied.add(fact.id)
-            self._denied_by.update(data["policies"] or [NOBODY])
+            self._denied_by.update(data["policies"] or [NO_POLICY])
             if data["phase"] in SETTLING_PHASES:
-                self._drop(fact)
-        elif data["outcome"] == "allowed" and data["phase"] in FIRST_PHASES:
+                self._remove_grant(fact)
+        elif data["outcome"] == "allowed" and is_first:
             self._allowed.add(fact.id)
-            self._grant(fact)
+            self._add_grant(fact)
 
-    def _approve(self, fact: EntryFact) -> None:
-        if fact.data["verdict"] == "approved":
-            self._grant(fact)
-
-    def _take_back(self, fact: EntryFact) -> None:
-        if fact.data["verdict"] == "withdrawn":
-            self._drop(fact)
-
-    def _grant(self, fact: EntryFact) -> None:
+    def _add_grant(self, fact: EntryFact) -> None:
         self._granted += 1
         self._unfetched.setdefault(fact.job, {})[fact.data["request"]] = fact.id
 
-    def _drop(self, fact: EntryFact) -> None:
+    def _remove_grant(self, fact: EntryFact) -> None:
         self._unfetched.get(fact.job, {}).pop(fact.data["request"], None)
-
-    def _fetch(self, fact: EntryFact) -> None:
-        self._drop(fact)
-
-    def _use(self, fact: EntryFact) -> None:
-        del fact
-        self._used_entries += 1
-
-    def _end(self, fact: EntryFact) -> None:
-        for entry in self._unfetched.pop(fact.job, {}).values():
-            self._unissued.add(entry)

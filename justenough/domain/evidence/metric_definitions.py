@@ -1,6 +1,7 @@
-"""The metrics of the evidence report: title, definition, status rule, and what each does and does not show. Data only.
+"""The metrics of the evidence report: title, definition, what each shows and does not show, framework items, status rule. Data only.
 
-docs/reference/evidence.md repeats them for readers, and is tested against this module.
+docs/reference/evidence.md repeats them for readers, and is tested against this module. OWASP's names are verbatim; NIST's
+subcategories are long sentences, shortened here.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ class MetricDefinition(NamedTuple):
 
     title: str
     definition: str
-    rule: str
     shows: str
+    items: tuple[str, ...]
+    """The framework items that the metric bears on, not necessarily covers."""
+    rule: str = "always ok"
+    """When the status is not ok."""
 
 
 SECTIONS: Mapping[str, str] = {
@@ -36,200 +40,270 @@ METRICS: Mapping[str, MetricDefinition] = {
     "standing.after_end": MetricDefinition(
         "Active credentials of ended jobs",
         "Credentials that are not verified as revoked or expired now and whose job has ended.",
-        "violation above 0",
         "Credentials that are recorded as active. The sweep finds unrecorded credentials; this metric does not.",
+        ("NHI1", "ASI03", "GOVERN 1.7", "MANAGE 2.4"),
+        "violation above 0",
     ),
     "standing.beyond_end": MetricDefinition(
         "Active credentials past their expiry",
         "Credentials that are not verified as revoked or expired now, more than a minute after the expiry they were issued with or renewed to.",
-        "violation above 0",
         "That nobody verified their end. Vault and the target may have expired them on time.",
+        ("NHI1", "NHI7", "MEASURE 2.7"),
+        "violation above 0",
     ),
     "standing.unknown_job": MetricDefinition(
         "Active credentials of unknown jobs",
         "Credentials that are not verified as revoked or expired now and whose job is not in the store.",
-        "violation above 0",
         "Credentials that the store knows. The sweep metric covers what is active in Vault or a target but missing from the store.",
+        ("NHI1", "ASI10", "GOVERN 1.6"),
+        "violation above 0",
     ),
     "standing.untold": MetricDefinition(
         "Credentials missing from the list of active ones",
         "Credentials issued in the period that have no end in the ledger and that the read model does not list as active.",
-        "violation above 0",
         "That somebody changed what pages and lists show. It compares the ledger with the read model; it does not check Vault.",
+        ("NHI1", "MEASURE 2.8"),
+        "violation above 0",
     ),
     "standing.live": MetricDefinition(
         "Active credentials",
         "Credentials that are not verified as revoked or expired now, with their ages since issue. The oldest are listed.",
-        "always ok",
         "What running jobs hold at the time of the report. Policy and approvers decide whether they need it.",
+        ("NHI7", "GOVERN 1.6", "MEASURE 2.4"),
     ),
     "lifetimes.real": MetricDefinition(
         "Granted and actual lifetimes",
         "Credentials issued and verified as revoked in the period. Granted: issue to expiry. Actual: issue to verification.",
-        "attention if one was verified more than a minute after its expiry",
         "An upper bound of each lifetime, because the end is recorded when it is verified. Credentials issued before the period are excluded.",
+        ("NHI7", "NHI5", "MEASURE 2.7"),
+        "attention if one was verified more than a minute after its expiry",
     ),
     "revocation.time": MetricDefinition(
         "Time to verified revocation",
         "Revocations started and confirmed in the period: from a job's first attempt to the proof that all its access is revoked.",
-        "attention if p95 is above 60 s",
         "How long revocation takes once it starts. The ledger does not record how long it takes to notice that a job ended silently (docs/explanation/reliability.md measures it).",
+        ("NHI1", "MANAGE 2.4", "MEASURE 2.7"),
+        "attention if p95 is above 60 s",
     ),
     "revocation.overdue_now": MetricDefinition(
         "Overdue revocations now",
         "Jobs whose revocation failed or hung and is not confirmed now, and the age of the oldest.",
-        "violation above 0",
         "Access that could not be revoked yet. Retries continue without limit; docs/how-to/runbook.md describes the manual steps.",
+        ("NHI1", "MANAGE 1.3", "MANAGE 4.3"),
+        "violation above 0",
     ),
     "revocation.overdue": MetricDefinition(
         "Overdue revocations in the period",
         "Jobs with an overdue revocation, and the longest time from first attempt to proof, or to the end of the period.",
-        "attention above 0",
         "That access outlasted its end. The target's own logs show whether anyone used it meanwhile.",
+        ("NHI1", "ASI08", "MANAGE 4.3"),
+        "attention above 0",
     ),
     "revocation.expired": MetricDefinition(
         "Credentials expired without verification",
         "Credentials that ended in the period only by expiry or by their owner, by revocability.",
-        "attention if one that could be revoked immediately expired without verification",
         "That the record says `expired`, never `confirmed`, if nothing could be verified. It does not show that they ended earlier.",
+        ("NHI1", "NHI7", "MEASURE 2.8"),
+        "attention if one that could be revoked immediately expired without verification",
     ),
     "revocation.never": MetricDefinition(
         "Credentials that cannot be revoked",
         "Credentials issued in the period that cannot be revoked (static secrets), out of all issued in it.",
-        "attention above 0",
         "How many issued secrets stay valid until their owner rotates them. Whether the owner did is not recorded here.",
+        ("NHI7", "MAP 1.5"),
+        "attention above 0",
     ),
     "approvals.outcomes": MetricDefinition(
         "Approvals by tier",
         "Requests that opened at a tier, escalated to it, and were approved, denied or timed out at it, in the period.",
-        "attention if one timed out at the top tier",
         "That people were asked and decided. Not how carefully they reviewed.",
+        ("ASI09", "GOVERN 3.2", "MAP 3.5"),
+        "attention if one timed out at the top tier",
     ),
     "approvals.latency": MetricDefinition(
         "Time to decision",
         "Approvals opened and settled in the period: from opened to approved, denied or expired.",
-        "always ok",
         "How long jobs wait for people. Requests settled by the end of their job, or opened before the period, are excluded.",
+        ("ASI09", "MAP 3.5", "MEASURE 3.1"),
     ),
     "approvals.people": MetricDefinition(
         "Decisions by person",
         "Decisions that counted in the period, by login name of the approver. `for somebody away`: decisions made by a delegate.",
-        "always ok",
         "How the work is spread, and whether few people make most decisions. Not how long each decision took.",
+        ("ASI09", "GOVERN 2.1", "GOVERN 3.2"),
     ),
     "approvals.waiting": MetricDefinition(
         "Time waiting for approval",
         "Hours in which a job had a pending request. Overlapping requests of a job count once; pending ones count up to the end of the period.",
-        "always ok",
         "The delay that approvals cause. Jobs that started waiting before the period are excluded.",
+        ("MAP 3.5", "MEASURE 3.1"),
     ),
     "approvals.narrowed": MetricDefinition(
         "Grants narrower than requested",
         "Requests approved in the period for less time, a lesser action, or fewer tool calls than requested.",
-        "always ok",
         "That approvers set limits. Approving in full can be right, too.",
+        ("NHI5", "ASI03", "MAP 3.5"),
     ),
     "approvals.withdrawn": MetricDefinition(
         "Withdrawn approvals",
         "Approvals that their approver withdrew in the period.",
-        "always ok",
         "That approvals can be withdrawn. The revocation metrics cover what was issued meanwhile.",
+        ("MANAGE 2.4", "MANAGE 4.1"),
     ),
     "attempts.rejected": MetricDefinition(
         "Rejected decisions",
         "Decisions rejected in the period by the console or a worker, by kind of reason. The same decision sent to the console again counts once.",
-        "attention above 0",
         "Mistakes and attacks alike. A decision that never reached JustEnough is not counted.",
+        ("NHI4", "ASI03", "MEASURE 2.7"),
+        "attention above 0",
     ),
     "attempts.own": MetricDefinition(
         "Attempts to approve one's own job",
         "Decisions rejected in the period because the approver had launched the job or one of its ancestors.",
-        "attention above 0",
         "That the rule held every time it was tried. It does not detect two people who approve each other's jobs.",
+        ("NHI10", "ASI09", "GOVERN 3.2"),
+        "attention above 0",
     ),
     "attempts.orders": MetricDefinition(
         "Rejected orders",
         "Jobs rejected in the period because the signature, person, content or time of their order was invalid.",
-        "attention above 0",
         "Forged, stale and mistaken orders that reached a worker. The console rejects most others before they are recorded.",
+        ("NHI4", "ASI03", "MEASURE 2.7"),
+        "attention above 0",
     ),
     "policy.automatic": MetricDefinition(
         "Decided by policy alone",
         "Requests decided in the period at the start of a job or while it ran, and the share that policy allowed without an approval.",
-        "always ok",
         "How much runs without a person. Use `policy test` and `policy replay` to check whether the policies are right.",
+        ("ASI02", "GOVERN 1.4", "MAP 3.5"),
     ),
     "policy.denied": MetricDefinition(
         "Denials by policy",
         "Decisions in the period that denied a request, in any phase, by the ids of the deciding policies.",
-        "always ok",
         "What policy blocks. A job that was never launched because it would be denied leaves no entry.",
+        ("NHI5", "ASI02", "MAP 1.5"),
     ),
     "policy.errors": MetricDefinition(
         "Decisions with errors",
         "Decisions in the period in which a policy could not be evaluated. Each of them denied the request.",
-        "attention above 0",
         "That errors deny. Not that policies without errors do what was intended.",
+        ("MEASURE 2.7", "MANAGE 4.3"),
+        "attention above 0",
     ),
     "emergency.reviews": MetricDefinition(
         "Break-glass",
         "Reviews opened in the period because somebody used break-glass, and the verdicts of those completed in it.",
-        "attention if one was found unjustified",
         "That a person bypassed a tier, and the verdict of a reviewer. Not what was done with the access.",
+        ("ASI09", "GOVERN 1.5", "MANAGE 2.3"),
+        "attention if one was found unjustified",
     ),
     "emergency.open": MetricDefinition(
         "Open break-glass reviews",
         "Break-glass reviews that are open now, with their age, whenever they were opened.",
-        "attention if one is open for more than 24 h",
         "Break-glass uses that nobody has reviewed yet. The access itself ended with its job.",
+        ("ASI09", "GOVERN 1.5", "MANAGE 4.3"),
+        "attention if one is open for more than 24 h",
     ),
     "emergency.locks": MetricDefinition(
         "Issues behind a Vault control group",
         "Issues in the period for which Vault also required an approver's own authorization.",
-        "always ok",
         "Where a compromised worker could not have issued alone. Actions without a control group lack this protection.",
+        ("NHI4", "ASI03", "MANAGE 1.3"),
     ),
     "use.unissued": MetricDefinition(
         "Grants without issued credentials",
         "Requests allowed or approved in the period, and how many of them ended in it without a credential.",
-        "always ok",
         "What jobs could stop requesting. A job that failed early may simply not have got that far.",
+        ("NHI5", "MAP 3.3"),
     ),
     "use.unused": MetricDefinition(
         "Issued but unused credentials",
         "Uses recorded in the period. Unused credentials cannot be observed: a job uses its credentials directly.",
-        "always ok",
         "Nothing until tools are called through the gateway. Missing records do not show that a credential was unused.",
+        ("NHI5", "MEASURE 2.4"),
     ),
     "machinery.sandbox_off": MetricDefinition(
         "Jobs that ran without a sandbox",
         "Jobs started in the period, and how many of them ran on a worker with the sandbox switched off.",
-        "attention above 0",
         "What the worker reported when it started the job. SECURITY.md describes how strong the sandbox is.",
+        ("NHI8", "ASI05", "MEASURE 2.6"),
+        "attention above 0",
     ),
     "machinery.sweep": MetricDefinition(
         "Unknown access found by the sweep",
         "Names in Vault or a target that look like those of this installation's jobs but belong to no known job, first reported in the period.",
-        "attention above 0",
         "Each name once, when it was first found. The sweep reports it and leaves it alone; whether it is gone by now is not recorded.",
+        ("NHI1", "ASI10", "MANAGE 2.3"),
+        "attention above 0",
     ),
     "ledger.entries": MetricDefinition(
         "Size",
         "Entries in the ledger now, entries of the period that this report read, and the newest entry's hash.",
-        "always ok",
         "A value to compare with a later report: the number of entries never decreases.",
+        ("GOVERN 1.4", "MEASURE 2.8"),
     ),
     "ledger.verified": MetricDefinition(
         "Verified",
         "Whether every chain of the ledger was intact when this report was generated. Not verified if the ledger has too many entries.",
-        "violation if a problem was found; attention if not verified",
         "Edits, gaps and forks. Not truncation of the newest entries together with their head; only a checkpoint kept elsewhere shows that.",
+        ("MEASURE 2.8", "MANAGE 4.1"),
+        "violation if a problem was found; attention if not verified",
     ),
     "ledger.checkpoint": MetricDefinition(
         "Last checkpoint",
         "When the ledger's root was last recorded as a checkpoint in the period.",
-        "attention if there is none",
         "Whether truncation can be detected with a saved checkpoint. This version makes none yet.",
+        ("MEASURE 2.8",),
+        "attention if there is none",
     ),
 }
 """Every metric, in the order of the report."""
+
+NHI = "OWASP Non-Human Identities Top 10, 2025"
+AGENTIC = "OWASP Top 10 for Agentic Applications, 2026"
+NIST = "NIST AI Risk Management Framework 1.0"
+
+ITEMS: Mapping[str, tuple[str, str]] = {
+    "NHI1": (NHI, "improper offboarding"),
+    "NHI2": (NHI, "secret leakage"),
+    "NHI3": (NHI, "vulnerable third-party NHI"),
+    "NHI4": (NHI, "insecure authentication"),
+    "NHI5": (NHI, "overprivileged NHI"),
+    "NHI6": (NHI, "insecure cloud configuration"),
+    "NHI7": (NHI, "long-lived secrets"),
+    "NHI8": (NHI, "environment isolation"),
+    "NHI9": (NHI, "NHI reuse"),
+    "NHI10": (NHI, "human use of NHI"),
+    "ASI01": (AGENTIC, "goal hijack"),
+    "ASI02": (AGENTIC, "tool misuse"),
+    "ASI03": (AGENTIC, "identity and privilege abuse"),
+    "ASI04": (AGENTIC, "supply chain"),
+    "ASI05": (AGENTIC, "unexpected code execution"),
+    "ASI06": (AGENTIC, "memory poisoning"),
+    "ASI07": (AGENTIC, "inter-agent communication"),
+    "ASI08": (AGENTIC, "cascading failures"),
+    "ASI09": (AGENTIC, "human-agent trust"),
+    "ASI10": (AGENTIC, "rogue agents"),
+    "GOVERN 1.4": (NIST, "risk management is transparent: policies, procedures, controls"),
+    "GOVERN 1.5": (NIST, "monitoring and periodic review are planned, with roles"),
+    "GOVERN 1.6": (NIST, "an inventory of AI systems"),
+    "GOVERN 1.7": (NIST, "decommissioning safely"),
+    "GOVERN 2.1": (NIST, "roles and responsibilities are documented and clear"),
+    "GOVERN 3.2": (NIST, "roles in human-AI configurations and oversight"),
+    "GOVERN 6.1": (NIST, "risks of third parties"),
+    "MAP 1.5": (NIST, "risk tolerance is determined"),
+    "MAP 3.3": (NIST, "the scope of application is targeted"),
+    "MAP 3.5": (NIST, "processes for human oversight"),
+    "MAP 4.2": (NIST, "internal controls for components, third parties' included"),
+    "MEASURE 2.4": (NIST, "behaviour is monitored in production"),
+    "MEASURE 2.6": (NIST, "safety is evaluated"),
+    "MEASURE 2.7": (NIST, "security and resilience are evaluated"),
+    "MEASURE 2.8": (NIST, "transparency and accountability are examined"),
+    "MEASURE 3.1": (NIST, "risks are tracked over time"),
+    "MANAGE 1.3": (NIST, "responses to high-priority risks"),
+    "MANAGE 2.3": (NIST, "response to what was unknown before"),
+    "MANAGE 2.4": (NIST, "superseding, disengaging, deactivating"),
+    "MANAGE 4.1": (NIST, "monitoring after deployment, with appeal, override and decommissioning"),
+    "MANAGE 4.3": (NIST, "incidents and errors are communicated and tracked"),
+}
+"""The framework and the name of each item."""

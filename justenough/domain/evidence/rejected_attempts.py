@@ -1,80 +1,76 @@
-"""What was tried in the period and did not count: answers and orders that did not hold. No I/O, no clock."""
+"""Counts the decisions and orders that were rejected in the period, by kind of reason. No I/O, no clock."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
+from typing import ClassVar
 
-from justenough.domain.evidence.report import Status, Table
-from justenough.domain.evidence.statistics import EntryFact, EntrySample, MetricResult, status_above
+from justenough.domain.evidence.report import Status
+from justenough.domain.evidence.statistics import EntryFact, MetricResult, Sample, count_result, count_table
+from justenough.domain.ledger.events import EventType
 
-REJECTED = "approval.rejected"
-REFUSED = "job.refused"
-OWN_JOB_KIND = "for their own job"
+OWN_JOB_KIND = "own job"
 
 REASON_KINDS: tuple[tuple[str, str], ...] = (
-    ("not a ", "not readable"),
+    ("not a ", "malformed"),
     ("a job that they launched", OWN_JOB_KIND),
     ("came of one that they launched", OWN_JOB_KIND),
-    ("signature", "signature does not hold"),
-    ("another person's", "somebody else's statement"),
-    ("answered this request already", "answered before"),
-    ("has answered already", "answered before"),
-    ("digest", "about something else"),
-    ("is for another", "about something else"),
-    ("something else than what would run", "about something else"),
-    ("is another", "about something else"),
-    ("not what has been recorded", "about something else"),
-    ("statement has expired", "not current"),
-    ("from the future", "not current"),
-    ("lives longer", "not current"),
-    ("not pending", "nothing waits for it"),
-    ("waits for an answer", "nothing waits for it"),
-    ("needs one of the groups", "not entitled"),
-    ("in no group", "not entitled"),
-    ("does not answer for", "not entitled"),
-    ("in none of the groups", "not entitled"),
-    ("no person here", "not entitled"),
-    ("delegate", "not entitled"),
-    ("approved nothing here", "nothing waits for it"),
-    ("InvalidInput", "not readable"),
+    ("signature", "invalid signature"),
+    ("another person's", "another person's statement"),
+    ("answered this request already", "already decided"),
+    ("has answered already", "already decided"),
+    ("digest", "changed or different content"),
+    ("is for another", "changed or different content"),
+    ("something else than what would run", "changed or different content"),
+    ("is another", "changed or different content"),
+    ("not what has been recorded", "changed or different content"),
+    ("statement has expired", "expired or from the future"),
+    ("from the future", "expired or from the future"),
+    ("lives longer", "expired or from the future"),
+    ("not pending", "not pending"),
+    ("waits for an answer", "not pending"),
+    ("needs one of the groups", "not authorized"),
+    ("in no group", "not authorized"),
+    ("does not answer for", "not authorized"),
+    ("in none of the groups", "not authorized"),
+    ("no person here", "not authorized"),
+    ("delegate", "not authorized"),
+    ("approved nothing here", "not pending"),
+    ("InvalidInput", "malformed"),
 )
-"""What a reason contains, and its kind; the first that fits. A reason that fits none is `other`."""
+"""Words in a reason, and its kind; the first match wins. A reason without any of these words is `other`."""
 
 
 def rejection_kind_of(why: str) -> str:
-    """Return the kind of reason that an answer did not count for."""
+    """Return the kind of a rejection's reason."""
     return next((kind for text, kind in REASON_KINDS if text in why), "other")
 
 
 class RejectedAttemptMetrics:
-    """Counts them."""
+    """Counts rejected decisions by kind of reason, and rejected orders."""
+
+    types: ClassVar = (EventType.APPROVAL_REJECTED, EventType.JOB_REFUSED)
 
     def __init__(self) -> None:
         self._kinds = Counter[str]()
-        self._rejected, self._own, self._orders = EntrySample(), EntrySample(), EntrySample()
+        self._rejected, self._own_job, self._orders = Sample[str](), Sample[str](), Sample[str]()
 
-    @property
-    def handlers(self) -> Mapping[str, Callable[[EntryFact], None]]:
-        """What each type of entry means here."""
-        return {REJECTED: self._reject, REFUSED: self._refuse}
-
-    def metric_results(self) -> Iterator[MetricResult]:
-        """Yield its lines."""
-        rows = tuple((kind, count) for kind, count in sorted(self._kinds.items(), key=lambda item: (-item[1], item[0])))
-        table, rejected = Table(columns=("reason", "attempts"), rows=rows), self._rejected.count
-        yield MetricResult(
-            "attempts.rejected", {"rejected": rejected}, status_above(rejected, Status.ATTENTION), self._rejected, (REJECTED,), table
-        )
-        for key, seen, kind in (("attempts.own", self._own, REJECTED), ("attempts.orders", self._orders, REFUSED)):
-            yield MetricResult(key, {"attempts": seen.count}, status_above(seen.count, Status.ATTENTION), seen, (kind,))
-
-    def _reject(self, fact: EntryFact) -> None:
+    def add(self, fact: EntryFact) -> None:
+        """Count an entry of one of the types."""
+        if fact.kind == "job.refused":
+            self._orders.add(fact.id)
+            return
         kind = rejection_kind_of(fact.data["why"])
         self._kinds[kind] += 1
         self._rejected.add(fact.id)
         if kind == OWN_JOB_KIND:
-            self._own.add(fact.id)
+            self._own_job.add(fact.id)
 
-    def _refuse(self, fact: EntryFact) -> None:
-        self._orders.add(fact.id)
+    def metric_results(self) -> Iterator[MetricResult]:
+        """Yield the results of this module's metrics."""
+        rejected, refused, above = (EventType.APPROVAL_REJECTED,), (EventType.JOB_REFUSED,), Status.ATTENTION
+        table = count_table(("reason", "attempts"), self._kinds)
+        yield count_result("attempts.rejected", "rejected", self._rejected, rejected, above=above, table=table)
+        yield count_result("attempts.own", "attempts", self._own_job, rejected, above=above)
+        yield count_result("attempts.orders", "attempts", self._orders, refused, above=above)

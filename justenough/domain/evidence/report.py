@@ -1,4 +1,4 @@
-"""The report's shape, as the API answers it and every renderer reads it. Grown only by fields with defaults. No I/O."""
+"""The models of the report that the API returns and every renderer reads. New fields need defaults. No I/O."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ Cell = str | int | float | None
 
 
 class Status(StrEnum):
+    """From best to worst."""
+
     OK = "ok"
     ATTENTION = "attention"
     VIOLATION = "violation"
 
 
 class Evidence(Message):
-    """The ledger entries behind a line."""
+    """The ledger entries that a line counts."""
 
     count: int = 0
     ids: tuple[str, ...] = ()
-    """All of them where they are few, else the first ones."""
+    """All of them if they are few, else the first ones."""
     command: str | None = None
-    """What lists the entries of these types in the period, those behind the line among them; None where `ids` are all."""
+    """A command that lists the entries of these types in the period, which include those of the line; None if `ids` has all."""
 
 
 class Table(Message):
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     left_out: int = 0
-    """Rows that are not shown."""
+    """How many rows are not shown."""
 
 
 class Item(Message):
@@ -48,15 +50,15 @@ class Line(Message):
     key: str
     title: str
     figures: Mapping[str, Cell]
-    """By name; a name that ends in `_seconds` or `_hours` says the unit, None is `not measured`."""
+    """By name; a name that ends in `_seconds` or `_hours` says the unit. None: not measured."""
     table: Table | None = None
     definition: str
     """What the figures count."""
     status: Status
     rule: str
-    """What makes the status."""
+    """The rule of the status."""
     shows: str
-    """What it shows, and what it does not."""
+    """What the figures show, and what they do not."""
     items: tuple[Item, ...]
     evidence: Evidence = Evidence()
 
@@ -68,15 +70,15 @@ class Section(Message):
 
 
 class Report(Message):
-    """What a period's ledger, and the state of things now, tell."""
+    """The figures of a period's ledger and of the current state."""
 
     installation: str
     since: datetime
     until: datetime
     generated_at: datetime
-    """The moment of whatever is said to be so now."""
+    """The time of the current state."""
     entries: int
-    """Ledger entries of the period that were read for it."""
+    """Ledger entries of the period that the report read."""
     status: Status
     """The worst of all lines."""
     sections: tuple[Section, ...]

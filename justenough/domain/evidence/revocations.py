@@ -1,62 +1,58 @@
-"""How long revoking took in the period, and where it was overdue. What is overdue now is `standing`'s. No I/O, no clock."""
+"""How long revocations took in the period, and which were overdue. `current_state` has those overdue now. No I/O, no clock."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
+from typing import ClassVar
 
 from justenough.domain.evidence.report import Status
-from justenough.domain.evidence.statistics import Distribution, EntryFact, EntrySample, MetricResult, seconds_between, status_above
+from justenough.domain.evidence.statistics import Distribution, EntryFact, MetricResult, Sample, seconds_between, status_above
+from justenough.domain.ledger.events import EventType
 
-STARTED = "revocation.started"
-CONFIRMED = "revocation.confirmed"
-OVERDUE = ("revocation.overdue", "credential.overdue")
+OVERDUE = (EventType.REVOCATION_OVERDUE, EventType.CREDENTIAL_OVERDUE)
 MAX_P95_S = 60.0
-"""Seconds that revoking takes at the 95th percentile at most."""
+"""A higher 95th percentile of the revocation time needs attention."""
 
 
 class RevocationMetrics:
-    """Follows each job's revoking from its first attempt to its proof."""
+    """Follows each job's revocation from its first attempt to its proof."""
+
+    types: ClassVar = (EventType.REVOCATION_STARTED, EventType.REVOCATION_CONFIRMED, *OVERDUE)
 
     def __init__(self) -> None:
         self._since: dict[str, datetime] = {}
         self._took = Distribution()
-        self._longest: float | None = None
-        """Of the revocations that were overdue and are confirmed."""
-        self._late: set[str] = set()
-        """Jobs that were overdue; grows with those alone."""
-        self._confirmed, self._overdue = EntrySample(), EntrySample()
+        self._longest_overdue: float | None = None
+        """Seconds, of the overdue revocations that are confirmed."""
+        self._overdue_jobs: set[str] = set()
+        self._confirmed, self._overdue = Sample[str](), Sample[str]()
 
-    @property
-    def handlers(self) -> Mapping[str, Callable[[EntryFact], None]]:
-        """What each type of entry means here."""
-        return {STARTED: self._start, CONFIRMED: self._confirm, **dict.fromkeys(OVERDUE, self._fail)}
+    def add(self, fact: EntryFact) -> None:
+        """Count an entry of one of the types."""
+        match fact.kind:
+            case "revocation.started":
+                self._since.setdefault(fact.job, fact.at)
+            case "revocation.confirmed" if fact.job in self._since:
+                seconds = seconds_between(self._since.pop(fact.job), fact.at)
+                self._confirmed.add(fact.id)
+                self._took.add(seconds)
+                if fact.job in self._overdue_jobs:
+                    self._longest_overdue = max(self._longest_overdue or 0.0, seconds)
+            case "revocation.overdue" | "credential.overdue":
+                self._overdue_jobs.add(fact.job)
+                self._overdue.add(fact.id)
 
     def metric_results(self, *, until: datetime) -> Iterator[MetricResult]:
-        """Yield its lines."""
+        """Yield the results of this module's metrics. `until`: the end of the period."""
         figures = self._took.figures()
-        slow = figures["p95_seconds"]
-        status = Status.ATTENTION if isinstance(slow, float) and slow > MAX_P95_S else Status.OK
-        yield MetricResult("revocation.time", {**figures, "open_at_the_end": len(self._since)}, status, self._confirmed, (CONFIRMED,))
-        still = [seconds_between(self._since[job], until) for job in self._late & self._since.keys()]
-        longest = max([*still, *([] if self._longest is None else [self._longest])], default=None)
-        jobs = len(self._late)
-        yield MetricResult(
-            "revocation.overdue", {"jobs": jobs, "longest_seconds": longest}, status_above(jobs, Status.ATTENTION), self._overdue, OVERDUE
-        )
-
-    def _start(self, fact: EntryFact) -> None:
-        self._since.setdefault(fact.job, fact.at)
-
-    def _confirm(self, fact: EntryFact) -> None:
-        since = self._since.pop(fact.job, None)
-        if since is None:
-            return
-        self._confirmed.add(fact.id)
-        self._took.add(seconds_between(since, fact.at))
-        if fact.job in self._late:
-            self._longest = max(self._longest or 0.0, seconds_between(since, fact.at))
-
-    def _fail(self, fact: EntryFact) -> None:
-        self._late.add(fact.job)
-        self._overdue.add(fact.id)
+        p95 = figures["p95_seconds"]
+        status = Status.ATTENTION if isinstance(p95, float) and p95 > MAX_P95_S else Status.OK
+        figures["open_at_the_end"] = len(self._since)
+        yield MetricResult("revocation.time", figures, status, self._confirmed, (EventType.REVOCATION_CONFIRMED,))
+        durations = [seconds_between(self._since[job], until) for job in self._overdue_jobs & self._since.keys()]
+        if self._longest_overdue is not None:
+            durations.append(self._longest_overdue)
+        jobs = len(self._overdue_jobs)
+        figures = {"jobs": jobs, "longest_seconds": max(durations, default=None)}
+        yield MetricResult("revocation.overdue", figures, status_above(jobs, Status.ATTENTION), self._overdue, OVERDUE)

@@ -1,42 +1,45 @@
-"""What figures are made with: a fact as it is folded, a distribution, a bounded list of the entries behind a figure. No I/O, no clock."""
+"""Building blocks of the metrics: a parsed ledger entry, a distribution, a bounded sample, tables and results. No I/O, no clock."""
 
 from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic_core import from_json
 
 from justenough.domain.evidence.report import Cell, Status, Table
 
+T = TypeVar("T")
 MAX_SHOWN = 20
-"""Entry ids that a line names; rows that a table of single things has."""
+"""Entry ids that a line names; rows of a table that lists single items."""
 
 
 class EntryFact:
-    """One ledger entry, as far as it is folded."""
+    """The parts of a ledger entry that metrics read."""
 
-    __slots__ = ("at", "data", "id", "job")
+    __slots__ = ("at", "data", "id", "job", "kind")
 
-    def __init__(self, job: str, entry: str, at: str, data: str) -> None:
+    def __init__(self, job: str, entry: str, kind: str, at: str, data: str) -> None:
         self.job = job
         self.id = entry
+        self.kind = kind
         self.at = datetime.fromisoformat(at)
         self.data: dict[str, Any] = from_json(data)
 
 
 class Distribution:
-    """Values of which rank says how they spread. Eight bytes each."""
+    """Durations in seconds, eight bytes each."""
 
     def __init__(self) -> None:
         self._values = array("d")
 
     def add(self, value: float) -> None:
-        """Take one more. What seems to have ended before it began is the clocks' difference: it took nothing."""
+        """Add a duration. A negative one comes from clocks that differ, and counts as 0."""
         self._values.append(max(value, 0.0))
 
     def __len__(self) -> int:
@@ -50,48 +53,67 @@ class Distribution:
 
 
 @dataclass(slots=True)
-class EntrySample:
-    """How many entries stand behind a figure, and the first of them."""
+class Sample(Generic[T]):
+    """How many items there are, and the first MAX_SHOWN of them."""
 
     count: int = 0
-    ids: list[str] = field(default_factory=list)
+    first: list[T] = field(default_factory=list)
 
-    def add(self, entry: str) -> None:
-        """Take one more."""
+    def add(self, item: T) -> None:
+        """Count the item; keep it if it is one of the first."""
         self.count += 1
-        if len(self.ids) < MAX_SHOWN:
-            self.ids.append(entry)
+        if len(self.first) < MAX_SHOWN:
+            self.first.append(item)
+
+    def to_table(self, columns: tuple[str, ...], to_row: Callable[[T], tuple[Cell, ...]]) -> Table | None:
+        """Return the first items as a table; None if there are none."""
+        rows = tuple(map(to_row, self.first))
+        return Table(columns=columns, rows=rows, left_out=self.count - len(rows)) if rows else None
 
 
 @dataclass(frozen=True, slots=True)
 class MetricResult:
-    """What a line came to; `lines` says what it means."""
+    """The figures and the status of a metric; `metric_definitions` says what they mean."""
 
     key: str
-    figures: dict[str, Cell]
+    figures: Mapping[str, Cell]
     status: Status = Status.OK
-    seen: EntrySample = field(default_factory=EntrySample)
+    seen: Sample[str] = field(default_factory=Sample)
+    """The ids of the entries behind the figures."""
     types: tuple[str, ...] = ()
-    """Of the entries behind it; none where they are not of the period."""
+    """The types of those entries; empty if they are not entries of the period."""
     table: Table | None = None
 
 
+def count_result(
+    key: str, figure: str, seen: Sample[str], types: tuple[str, ...] = (), *, above: Status = Status.OK, table: Table | None = None
+) -> MetricResult:
+    """Return a result whose only figure is the size of the sample. `above`: its status if the sample is not empty."""
+    return MetricResult(key, {figure: seen.count}, status_above(seen.count, above), seen, types, table)
+
+
+def count_table(columns: tuple[str, str], counts: Counter[str]) -> Table:
+    """Return counts by name as a table, the highest first."""
+    rows = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return Table(columns=columns, rows=tuple(rows))
+
+
 def nearest_rank(ordered: Sequence[float], percent: float) -> float | None:
-    """Return the least value that at least so many percent of the values do not exceed, to the millisecond; None of none."""
+    """Return the least value that at least `percent` of the values do not exceed, to the millisecond; None if there are no values."""
     return round(ordered[max(math.ceil(percent / 100 * len(ordered)), 1) - 1], 3) if ordered else None
 
 
-def status_above(count: float, status: Status, *, bound: float = 0) -> Status:
-    """Return a status where there is more than the bound, else ok."""
-    return status if count > bound else Status.OK
+def status_above(count: float, status: Status) -> Status:
+    """Return `status` if the count is above 0, else ok."""
+    return status if count > 0 else Status.OK
 
 
 def seconds_between(start: datetime, end: datetime) -> float:
-    """Return how long it took."""
+    """Return the seconds from `start` to `end`, negative if `end` is earlier."""
     return (end - start).total_seconds()
 
 
 def parse_moment(text: str) -> datetime:
-    """Return the moment that a field of an entry names; UTC where it names no zone."""
-    found = datetime.fromisoformat(text)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    """Parse an ISO 8601 time of an entry's data; UTC if it names no zone."""
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,1 +1,1 @@
-"""Rules for pending requests, and what changed since the last approved run. Pure."""
+"""The approvals inbox: batches and deadlines of pending requests, and changes since the last approved run. Pure."""

@@ -1,4 +1,4 @@
-"""Compares the facts of two runs of a job, or facts as shown and as they are now. Facts are text by name. No I/O, no clock."""
+"""Compares the facts of two runs of a job, or the facts that an approver saw with the current ones. Facts are text by name. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from justenough.domain.readmodel.views import RequestView
 
 NamedFacts = Mapping[str, str]
 """Text by name; absent facts have no key."""
-
-
 MAX_FACT_CHARS = 600
 """Characters kept of a policy's text as shown, and of each side of a displayed difference."""
 CONTEXT_CHARS = 60
@@ -31,18 +29,24 @@ class Difference(NamedTuple):
 
 
 def differences(before: NamedFacts, now: NamedFacts) -> tuple[Difference, ...]:
-    """Return the facts that changed: first in the order of `now`, then those that are gone."""
+    """Return the facts that changed: first in the order of `now`, then the removed ones."""
     names = (*now, *(name for name in before if name not in now))
-    found = (Difference(name, before.get(name, ""), now.get(name, "")) for name in names)
-    return tuple(one for one in found if one.before != one.now)
+    return tuple(Difference(name, before.get(name, ""), now.get(name, "")) for name in names if before.get(name, "") != now.get(name, ""))
 
 
 def to_excerpt(difference: Difference, max_chars: int = MAX_FACT_CHARS) -> Difference:
     """Cut a long difference to `max_chars` on each side, starting shortly before the first character that differs."""
-    begin = 0
-    if max(len(difference.before), len(difference.now)) > max_chars:
-        begin = max(0, _common_prefix_length(difference.before, difference.now) - CONTEXT_CHARS)
-    return difference._replace(before=_excerpt(difference.before, begin, max_chars), now=_excerpt(difference.now, begin, max_chars))
+    before, now, begin = difference.before, difference.now, 0
+    if max(len(before), len(now)) > max_chars:
+        # If one text begins with the other, they differ where the shorter one ends.
+        same = next((at for at, (old, new) in enumerate(zip(before, now, strict=False)) if old != new), min(len(before), len(now)))
+        begin = max(0, same - CONTEXT_CHARS)
+
+    def excerpt(text: str) -> str:
+        left = len(text) - begin - max_chars
+        return ("… " if begin else "") + text[begin : begin + max_chars] + (f" … and {left:,} more characters" if left > 0 else "")
+
+    return difference._replace(before=excerpt(before), now=excerpt(now))
 
 
 def run_facts(spec: JobSpec, bundle: str | None) -> NamedFacts:
@@ -60,9 +64,9 @@ def run_facts(spec: JobSpec, bundle: str | None) -> NamedFacts:
         **({"interpreter": run.python} if run.python else {}),
         "job's timeout": duration_text(run.timeout),
         **limit_facts(run.limits),
-        # What the run could do with all of its access together is what an approver weighs.
+        # An approver assesses what the run can do with all of its access together.
         **{
-            f"{item.action.value} on {item.resource}": f"asked for {duration_text(item.ttl)}{', optional' if item.optional else ''}"
+            f"{item.action.value} on {item.resource}": f"requested for {duration_text(item.ttl)}{', optional' if item.optional else ''}"
             for item in spec.access
         },
     }
@@ -74,7 +78,7 @@ def limit_facts(limits: ResourceLimits) -> NamedFacts:
 
 
 def request_facts(view: RequestView) -> NamedFacts:
-    """Return what a request is for, and how it is guarded."""
+    """Return the access that a request is for, and how that access is protected."""
     return {
         "action": view.action,
         "resource": view.resource,
@@ -88,18 +92,18 @@ def request_facts(view: RequestView) -> NamedFacts:
 
 
 def call_facts(view: RequestView) -> NamedFacts:
-    """Return the tool call that a request is for, each argument as JSON; empty if it is for none."""
+    """Return the tool call that a request is for, each argument as JSON; empty if there is none."""
     if view.call is None:
         return {}
-    given = view.call.get("arguments", {})
-    return {"tool": str(view.call.get("tool", "")), **{f"argument {name}": json.dumps(given[name], ensure_ascii=False) for name in given}}
+    arguments = {f"argument {name}": json.dumps(value, ensure_ascii=False) for name, value in view.call.get("arguments", {}).items()}
+    return {"tool": str(view.call.get("tool", "")), **arguments}
 
 
 def shown_facts(view: RequestView, policy_texts: Mapping[str, str]) -> NamedFacts:
-    """Return what an approver was shown that can still change; the signed order fixes the rest."""
+    """Return the facts that an approver was shown and that can still change; the signed order fixes the others."""
     texts = {f"policy {name}": policy_texts.get(name, "")[:MAX_FACT_CHARS] for name in view.policies}
-    climbed = {"tier that answers": str(view.current_tier), "quorum": str(view.quorum), "needs Vault's lock": "yes" if view.lock else "no"}
-    return {**request_facts(view), **climbed, "policy set": view.policy_digest, **texts, "digest": view.digest}
+    approval = {"tier that answers": str(view.current_tier), "quorum": str(view.quorum), "needs Vault's lock": "yes" if view.lock else "no"}
+    return {**request_facts(view), **approval, "policy set": view.policy_digest, **texts, "digest": view.digest}
 
 
 def agent_text(spec: JobSpec) -> str:
@@ -108,14 +112,3 @@ def agent_text(spec: JobSpec) -> str:
         return ""
     model = f"({spec.agent.model})" if spec.agent.model else ""
     return " ".join(part for part in (spec.agent.name, spec.agent.version, model) if part)
-
-
-def _common_prefix_length(one: str, other: str) -> int:
-    """Return how many characters two texts begin with together."""
-    # Where one ends first, that is the first difference.
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-
-
-def _excerpt(text: str, begin: int, most: int) -> str:
-    left = len(text) - begin - most
-    return ("… " if begin else "") + text[begin : begin + most] + (f" … and {left:,} more characters" if left > 0 else "")

@@ -1,4 +1,4 @@
-"""What a request that waits still needs, what silence does to it, and what may be answered together. No I/O, no clock."""
+"""Missing approvals of pending requests, the effect of a timeout, and requests that can be decided together. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -10,77 +10,74 @@ from justenough.domain.approvals.tiers import Tiers
 from justenough.domain.readmodel.views import RequestView
 
 CAREFUL_TIER = 3
-"""From this tier up an approval takes a typed confirmation and a fresh login, and is given one at a time."""
+"""From this tier up, an approval needs a typed confirmation and a fresh login, and requests are decided one at a time."""
+ROUND_TTLS_S = (12 * 3600, 6 * 3600, 3600, 1800, 900, 600, 300, 120, 60, 30)
 
 
 class TimeoutOutcome(NamedTuple):
-    """What happens where nobody answers in time."""
+    """What happens if nobody decides in time."""
 
     at: datetime | None
-    """When; None where no clock runs."""
+    """When; None if there is no deadline."""
     climbs_to: int | None
-    """The next tier; None where the request is denied then."""
+    """The next tier; None if the request is denied instead."""
     groups: tuple[str, ...] = ()
-    """Who answers there."""
+    """The groups that approve at the next tier."""
 
 
 class BatchKey(NamedTuple):
-    """What a batch has in common."""
+    """What the requests of a batch have in common."""
 
     job_name: str
     resource: str
     action: str
     tier: int
-    """The one that answers now."""
+    """The current tier."""
 
 
 class RequestBatch(NamedTuple):
-    """Requests of one kind, in the order given."""
+    """Requests of one kind, in their original order."""
 
     kind: BatchKey
     requests: tuple[RequestView, ...]
 
     @property
     def together(self) -> bool:
-        """Whether they may be answered with one press: several, and at no tier that asks for care."""
+        """Whether one click may decide them all: there are several, below CAREFUL_TIER."""
         return len(self.requests) > 1 and self.kind.tier < CAREFUL_TIER
 
 
 def timeout_outcome(view: RequestView, tiers: Tiers) -> TimeoutOutcome:
-    """Return what happens to a waiting request where nobody answers."""
+    """Return what happens to a pending request if nobody decides."""
     following = tiers.tiers.get(view.current_tier + 1)
-    if following is None:
-        return TimeoutOutcome(view.expires_at, None)
-    return TimeoutOutcome(view.expires_at, view.current_tier + 1, following.approvers)
+    return (
+        TimeoutOutcome(view.expires_at, view.current_tier + 1, following.approvers) if following else TimeoutOutcome(view.expires_at, None)
+    )
 
 
 def missing_approvals(view: RequestView) -> int:
-    """Return how many more people must approve at the tier that answers now."""
-    approved = {item.approver_id for item in view.counting_approvals}
-    return max(0, view.quorum - len(approved))
+    """Return how many more people must approve at the current tier."""
+    return max(0, view.quorum - len({item.approver_id for item in view.counting_approvals}))
 
 
 def needs_care(decision: str, tier: int) -> bool:
-    """Whether an answer takes a typed confirmation and a fresh login: what gives access away at a high tier, and every broken glass."""
+    """Whether a decision needs a typed confirmation and a fresh login: an approval from CAREFUL_TIER up, and every break-glass."""
     return decision == "break_glass" or (decision == "approve" and tier >= CAREFUL_TIER)
 
 
 def batch_key_of(view: RequestView) -> BatchKey:
-    """Return what a request must share with others to be answered with them."""
+    """Return what requests must have in common to be decided together."""
     return BatchKey(view.job_name, view.resource, view.action, view.current_tier)
 
 
 def group_into_batches(views: Iterable[RequestView]) -> tuple[RequestBatch, ...]:
-    """Return requests by kind, each kind where its first one stands."""
+    """Return requests by kind, the kinds in the order of their first requests."""
     kinds: dict[BatchKey, list[RequestView]] = {}
     for view in views:
         kinds.setdefault(batch_key_of(view), []).append(view)
-    return tuple(RequestBatch(kind, tuple(found)) for kind, found in kinds.items())
+    return tuple(RequestBatch(kind, tuple(requests)) for kind, requests in kinds.items())
 
 
 def shorter_ttls(ttl: int) -> tuple[int, ...]:
-    """Return round times that are less than what was asked for (seconds), the longest first."""
+    """Return the round ttls in seconds that are shorter than the requested one, the longest first."""
     return tuple(seconds for seconds in ROUND_TTLS_S if seconds < ttl)
-
-
-ROUND_TTLS_S = (12 * 3600, 6 * 3600, 3600, 1800, 900, 600, 300, 120, 60, 30)

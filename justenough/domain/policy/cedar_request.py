@@ -1,6 +1,6 @@
-"""How a request looks to Cedar: the job, the resource and the context as entities and attributes (docs/how-to/policies.md). No I/O, no clock.
+"""Builds Cedar requests: job, resource and context as entities and attributes (docs/how-to/policies.md). No I/O, no clock.
 
-The folder's schema must declare exactly this shape; `shape_problems` says where it does not.
+The schema of the configuration folder must declare exactly this shape; `shape_problems` reports deviations.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from justenough.domain.jobs.spec import JobSpec, RunSpec
 from justenough.domain.jobs.states import Action, Sensitivity
 
 OPTIONAL_CONTEXT = ("touched_external", "held_actions", "issued_count", "hour", "weekday", "tool", "arguments", "call")
-"""A schema may leave these out: older ones do."""
+"""A schema may omit these, as older ones do."""
 CALL_ENTITY = "Call"
-"""The type of the entity that a tool's call is."""
+"""The entity type of a tool call."""
 MAX_DECIMAL, DECIMAL_STEP = Decimal("922337203685477.5807"), Decimal("0.0001")
 AGENT_ATTRIBUTES = ("name", "version", "model", "owner")
 
@@ -36,7 +36,7 @@ Phase = Literal["start", "runtime", "renewal"]
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """Who asks: the job, its spec with params filled in, and the person who launched it, as verified."""
+    """The requesting job: its id, its spec with params filled in, and the verified person who launched it."""
 
     id: str
     spec: JobSpec
@@ -47,7 +47,7 @@ class JobFacts:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """What the clock says in UTC, as far as policies ask it."""
+    """The parts of the UTC time that policies can use."""
 
     hour: int
     """0 to 23."""
@@ -56,13 +56,13 @@ class Clock:
 
     @classmethod
     def at(cls, now: datetime) -> Self:
-        """Return what it says at a moment."""
-        there = now.astimezone(UTC)
-        return cls(there.hour, there.isoweekday())
+        """Return the hour and weekday of a moment in UTC."""
+        utc = now.astimezone(UTC)
+        return cls(utc.hour, utc.isoweekday())
 
 
 DEFAULT_CLOCK = Clock(hour=12, weekday=3)
-"""A Wednesday's noon: when it is where nobody says, in tables and checks."""
+"""Wednesday noon: the default in tables and checks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +76,20 @@ class AccessContext:
     held: HeldAccess = field(default_factory=HeldAccess)
     break_glass: bool = False
     tool: str = ""
-    """The tool whose call needs it; empty where the job wants the credential itself."""
+    """The tool whose call needs the access; empty if the job requests the credential itself."""
     arguments: frozenset[str] = frozenset()
-    """The call's arguments that are plain values: `order_id=7`."""
+    """The call's scalar arguments: `order_id=7`."""
     numbers: frozenset[str] = frozenset()
-    """Those that are numbers: `amount=12.5`."""
+    """The numeric arguments: `amount=12.5`."""
 
 
 class DecisionFacts(Message):
-    """What one decision was made from, beside the job's order: recorded with it, so that it can be made again (justenough/domain/policy/replay.py)."""
+    """The inputs of a decision besides the job's order, recorded with it so that justenough/domain/policy/replay.py can repeat it."""
 
     resource: str
     action: Action
     environment: str
-    """The resource's, as are the next three: as the catalog had them."""
+    """The resource's; like the next three, as in the catalog at that time."""
     sensitivity: Sensitivity
     external: bool
     owner: str
@@ -102,25 +102,22 @@ class DecisionFacts(Message):
     touched_resources: tuple[str, ...] = ()
     issued_count: int
     hour: int
-    """UTC, as is the next."""
+    """UTC, as is `weekday`."""
     weekday: int
     break_glass: bool = False
     tool: Annotated[str, Field(exclude_if=lambda value: not value)] = ""
-    """Not there, as is the next, where it was for no call of a tool."""
+    """Absent, like `arguments`, if the request is not for a tool call."""
     arguments: Annotated[tuple[str, ...], Field(exclude_if=lambda value: not value)] = ()
     numbers: Annotated[tuple[str, ...], Field(exclude_if=lambda value: not value)] = ()
-    """Those of the arguments that were numbers; not there where none was."""
+    """The numeric arguments; absent if there are none."""
 
     @classmethod
     def of(cls, job: JobFacts, name: str, resource: Resource, action: Action, context: AccessContext) -> Self:
-        """Return the facts of one question to policy."""
+        """Return the facts of one request."""
         return cls(
             resource=name,
             action=action,
-            environment=resource.environment,
-            sensitivity=resource.sensitivity,
-            external=resource.external,
-            owner=resource.owner,
+            **resource_attributes(resource),
             requester_groups=tuple(sorted(job.requester_groups)),
             phase=context.phase,
             ttl=context.ttl_seconds,
@@ -137,7 +134,7 @@ class DecisionFacts(Message):
         )
 
     def to_context(self, reason: str) -> AccessContext:
-        """Return the circumstances as policy is asked about them."""
+        """Return the circumstances that these facts describe."""
         held = HeldAccess(
             held=frozenset(self.held),
             touched=self.touched,
@@ -150,7 +147,7 @@ class DecisionFacts(Message):
 
 
 def job_attributes(job: JobFacts) -> Attributes:
-    """Return the attributes of the principal."""
+    """Return the principal's attributes."""
     spec, agent = job.spec, job.spec.agent
     return {
         "name": spec.name,
@@ -165,7 +162,7 @@ def job_attributes(job: JobFacts) -> Attributes:
 
 
 def resource_attributes(resource: Resource) -> Attributes:
-    """Return the attributes of the resource."""
+    """Return the resource's attributes."""
     return {
         "environment": resource.environment,
         "sensitivity": int(resource.sensitivity),
@@ -175,7 +172,7 @@ def resource_attributes(resource: Resource) -> Attributes:
 
 
 def context_attributes(context: AccessContext, external: frozenset[str], *, tier: int = 0) -> Attributes:
-    """Return the context. `external` names the catalog's external resources."""
+    """Return the context's attributes. `external`: names of the catalog's external resources."""
     held = context.held
     names = held.touched_resources | {item.rpartition(":")[0] for item in held.held}
     return {
@@ -199,16 +196,16 @@ def context_attributes(context: AccessContext, external: frozenset[str], *, tier
 
 
 def call_entity_json(context: AccessContext) -> str:
-    """Return the call as an entity in Cedar's JSON form: its tags are the arguments that are numbers."""
+    """Return the tool call as an entity in Cedar's JSON form; its tags are the numeric arguments."""
     pairs = (pair.rpartition("=") for pair in sorted(context.numbers))
     tags = {name: {"__extn": {"fn": "decimal", "arg": decimal_text(value)}} for name, _, value in pairs}
     return json.dumps({"uid": {"type": CALL_ENTITY, "id": context.tool}, "attrs": {}, "parents": [], "tags": tags})
 
 
 def decimal_text(value: str) -> str:
-    """Return a number as a decimal of Cedar's, which has four places and an end.
+    """Return a number as a Cedar decimal, which has four places and a limited range.
 
-    What lies between two is the greater, and what is beyond the ends is the end: so whatever is more than a decimal stays more than it.
+    Rounds up and clamps to the range, so a number above a limit that a policy names never falls to that limit.
     """
     number = max(-MAX_DECIMAL, min(MAX_DECIMAL, Decimal(value)))
     return f"{number.quantize(DECIMAL_STEP, rounding=ROUND_CEILING):f}"
@@ -220,7 +217,7 @@ def entity_json(kind: str, name: str, attributes: Attributes) -> str:
 
 
 def to_cedar_request(job: str, name: str, action: Action, context: str) -> dict[str, Any]:
-    """Return one request in the form that cedarpy takes; the context as JSON text."""
+    """Return a request in cedarpy's form. `context` is JSON text."""
     return {
         "principal": {"type": "Job", "id": job},
         "action": {"type": "Action", "id": action.value},
@@ -230,42 +227,37 @@ def to_cedar_request(job: str, name: str, action: Action, context: str) -> dict[
 
 
 def shape_problems(schema: cedarpy.Schema, text: str, *, file: str) -> Iterator[Problem]:
-    """Yield where a schema does not declare what requests look like. `text` is the schema's own."""
-    job, resource, context = _sample_request()
-    for kind, attributes in (("Job", job_attributes(job)), ("Resource", resource_attributes(resource))):
-        try:
-            cedarpy.Entities.from_json_str(f"[{entity_json(kind, 'a', attributes)}]", schema)
-        except ValueError:
-            yield Problem(file, f"entity {kind} must have exactly the attributes of docs/how-to/policies.md: {', '.join(attributes)}")
-    if _declares(text, "call"):
-        yield from _call_problems(schema, context, file)
-    left_out = {name for name in OPTIONAL_CONTEXT if not _declares(text, name)}
-    told = {name: value for name, value in context_attributes(context, frozenset()).items() if name not in left_out}
-    nothing = cedarpy.PolicySet.from_str("")
-    for action in Action:
-        answer = cedarpy.is_authorized(to_cedar_request("a", "a", action, json.dumps(told)), nothing, [], schema)
-        for error in answer.diagnostics.errors:
-            yield Problem(file, f"action {action.value} must take a Job, a Resource and the context of docs/how-to/policies.md: {error}")
-
-
-def _call_problems(schema: cedarpy.Schema, context: AccessContext, file: str) -> Iterator[Problem]:
-    try:
-        cedarpy.Entities.from_json_str(f"[{call_entity_json(context)}]", schema)
-    except ValueError:
-        yield Problem(file, f"entity {CALL_ENTITY} must have no attributes, and tags of type decimal: `entity {CALL_ENTITY} tags decimal;`")
-
-
-def _sample_request() -> tuple[JobFacts, Resource, AccessContext]:
-    """Return a request in which no set is empty, so that the types of their elements are looked at too."""
+    """Yield where a schema does not declare what requests look like. `text`: the schema's source."""
+    # No set of this sample is empty, so that the types of the elements are checked too.
     spec = JobSpec(name="a", task="a", environment="a", run=RunSpec(command=("a",)), labels={"a": "b"}, data_scope={"a": "b"})
     resource = Resource.model_construct(title="a", environment="a", sensitivity=Sensitivity.PUBLIC, external=False, owner="a", actions={})
     held = HeldAccess(held=frozenset({"a:read"}), touched_resources=frozenset({"a"}))
     context = AccessContext("start", 1, "a", DEFAULT_CLOCK, held, tool="a", arguments=frozenset({"a=b"}), numbers=frozenset({"a=1"}))
-    return JobFacts("a", spec, "a", frozenset({"a"})), resource, context
+    job = job_attributes(JobFacts("a", spec, "a", frozenset({"a"})))
+    exactly = "entity {} must have exactly the attributes of docs/how-to/policies.md: {}"
+    samples = [
+        (entity_json(kind, "a", names), exactly.format(kind, ", ".join(names)))
+        for kind, names in (("Job", job), ("Resource", resource_attributes(resource)))
+    ]
+    if _declares(text, "call"):
+        message = f"entity {CALL_ENTITY} must have no attributes, and tags of type decimal: `entity {CALL_ENTITY} tags decimal;`"
+        samples.append((call_entity_json(context), message))
+    for entity, message in samples:
+        try:
+            cedarpy.Entities.from_json_str(f"[{entity}]", schema)
+        except ValueError:
+            yield Problem(file, message)
+    left_out = {name for name in OPTIONAL_CONTEXT if not _declares(text, name)}
+    attributes = json.dumps({name: value for name, value in context_attributes(context, frozenset()).items() if name not in left_out})
+    no_policies = cedarpy.PolicySet.from_str("")
+    for action in Action:
+        result = cedarpy.is_authorized(to_cedar_request("a", "a", action, attributes), no_policies, [], schema)
+        for error in result.diagnostics.errors:
+            yield Problem(file, f"action {action.value} must take a Job, a Resource and the context of docs/how-to/policies.md: {error}")
 
 
 def _declares(schema: str, name: str) -> bool:
-    """Whether a schema speaks of an attribute, outside its comments."""
+    """Whether a schema declares an attribute, ignoring comments."""
     return re.search(rf'\b{name}"?\s*\??\s*:', re.sub(r"//.*", "", schema)) is not None
 
 

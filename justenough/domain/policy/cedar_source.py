@@ -1,7 +1,7 @@
-"""Reads Cedar policies and their schema: every problem at once by file, line and column; every policy under its own `@id`.
+"""Parses Cedar policies and their schema; reports all problems by file, line and column. Each policy has an `@id` of its own.
 
-cedarpy's errors name no place, so it is found here: by the first token after which no policy can follow, else by the word that
-the message quotes. No I/O, no clock, no decisions (justenough/domain/policy/engine.py).
+cedarpy's errors have no location. It is the first token that makes the text invalid, or else the word that the message quotes.
+No I/O, no clock, no decisions (justenough/domain/policy/engine.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_BYTES = 1024 * 1024
 POLICY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 RESERVED_IDS = frozenset({"default-deny", "no-policies"})
 TOKEN_PATTERN = re.compile(r'//[^\n]*|\s+|(?P<token>"(?:[^"\\\n]|\\.)*"|\w+|::|==|!=|<=|>=|&&|\|\||.)', re.DOTALL)
-# Cedar's parser and validator recurse, and a thousand levels end the whole process; a hundred are more than anyone reads.
+# Cedar's parser and validator recurse, and a thousand levels crash the process; nobody needs a hundred.
 MAX_BRACKETS = 50
 MAX_OPERATORS = 500
 OPERATORS = frozenset({"&&", "||", "+", "-", "*", ".", "<", "if", "has"})
@@ -42,9 +42,9 @@ class PolicyRule:
     place: str
     """Where it begins: `writes.cedar:7:1`."""
     position: int
-    """Among all, by file name and order, from 0."""
+    """Its position among all policies, by file name and order, from 0."""
     text: str = ""
-    """As it is written."""
+    """Its source."""
     why: str = ""
     """The comment right above it, on one line."""
 
@@ -64,34 +64,45 @@ class _PolicyText:
         return " ".join(reversed([line.lstrip("/ ") for line in takewhile(lambda line: line.startswith("//"), lines)]))
 
     def place(self, index: int = 0) -> str:
-        return _format_place(self.file, self.text, self.spans[index][0])
+        """Return where a token begins, as `file:line:column`."""
+        offset = self.spans[index][0]
+        line, column = self.text.count("\n", 0, offset) + 1, offset - self.text.rfind("\n", 0, offset)
+        return f"{self.file}:{line}:{column}"
 
     def source(self, count: int | None = None) -> str:
         """Return the first `count` tokens' text, or all of it."""
         end = self.spans[-1 if count is None else count - 1][1] if count != 0 else self.spans[0][0]
         return self.text[self.spans[0][0] : end]
 
-    def word(self, index: int) -> str:
-        return self.text[slice(*self.spans[index])]
+    def words(self) -> list[str]:
+        return [self.text[start:end] for start, end in self.spans]
 
 
 def read_schema(text: str) -> cedarpy.Schema:
-    """Return a Cedar schema; raise InvalidInput naming file, line and column."""
+    """Parse a Cedar schema; raise InvalidInput naming file, line and column."""
     whole = _PolicyText(SCHEMA_FILE, text, tuple(_spans(text)) or ((0, 0),))
-    deep = _depth_problem(whole, opening="([{<", closing=")]}>")
-    if deep or len(text) > MAX_BYTES:
-        raise InvalidInput(POLICIES, (deep or Problem(SCHEMA_FILE, f"more than {MAX_BYTES:,} bytes"),))
+    problem = _depth_problem(whole, opening="([{<", closing=")]}>")
+    if problem is None and len(text) > MAX_BYTES:
+        problem = Problem(SCHEMA_FILE, f"more than {MAX_BYTES:,} bytes")
+    if problem:
+        raise InvalidInput(POLICIES, (problem,))
     try:
         return cedarpy.Schema.from_str(text)
     except ValueError as error:
-        raise InvalidInput(POLICIES, (_locate_problem(whole, str(error).removeprefix("error parsing schema: "), _schema_error),)) from error
+        message = str(error).removeprefix("error parsing schema: ")
+        raise InvalidInput(POLICIES, (_locate_problem(whole, message, cedarpy.Schema.from_str),)) from error
 
 
 def read_rules(files: Mapping[str, str], schema: cedarpy.Schema) -> tuple[PolicyRule, ...]:
-    """Return every policy of the files, by file name and order; raise InvalidInput with every problem at once."""
+    """Parse every policy of the files, by file name and order; raise InvalidInput with every problem at once."""
     problems: list[Problem] = []
     rules = [rule for name in sorted(files) for rule in _read_file(name, files[name], schema, problems)]
-    problems += _duplicate_problems(rules)
+    first: dict[str, PolicyRule] = {}
+    problems += [
+        Problem(rule.place, f"duplicate @id {rule.id!r}; {first[rule.id].place} has it too")
+        for rule in rules
+        if first.setdefault(rule.id, rule) is not rule
+    ]
     if problems:
         raise InvalidInput(POLICIES, tuple(problems))
     return tuple(replace(rule, position=position) for position, rule in enumerate(rules))
@@ -101,56 +112,43 @@ def _read_file(name: str, text: str, schema: cedarpy.Schema, problems: list[Prob
     if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         problems.append(Problem(name, f"more than {MAX_BYTES:,} bytes"))
         return
-    for statement in _split_statements(name, text):
-        problem = _depth_problem(statement) or _syntax_problem(statement)
+    spans: list[tuple[int, int]] = []
+    statements: list[_PolicyText] = []
+    for start, end in _spans(text):
+        spans.append((start, end))
+        if text[start:end] == ";":
+            statements.append(_PolicyText(name, text, tuple(spans)))
+            spans = []
+    if spans:
+        statements.append(_PolicyText(name, text, tuple(spans)))
+    for statement in statements:
+        problem = _depth_problem(statement)
+        if problem is None and (message := _parse_error(cedarpy.policies_to_pst, statement.source())):
+            problem = _locate_problem(statement, message, cedarpy.policies_to_pst)
         if problem:
             problems.append(problem)
-            continue
-        found = [*_validation_problems(statement, schema)]
-        rule = _build_rule(statement, found)
-        problems += found
-        if rule is not None and not found:
-            yield rule
+        else:
+            yield from _validate_policy(statement, schema, problems)
 
 
-def _build_rule(statement: _PolicyText, problems: list[Problem]) -> PolicyRule | None:
-    tree = cedarpy.policies_to_pst(statement.source())
-    place = statement.place()
+def _validate_policy(statement: _PolicyText, schema: cedarpy.Schema, problems: list[Problem]) -> Iterator[PolicyRule]:
+    """Yield the policy if it is valid; else add its problems."""
+    before, place, source = len(problems), statement.place(), statement.source()
+    for error in cedarpy.validate_policies(source, schema).errors:
+        message = re.sub(r"^for policy `[^`]*`, ", "", error.error)
+        problems.append(Problem(statement.place(_quoted_token_index(statement, message)), message))
+    tree = cedarpy.policies_to_pst(source)
     if tree.templates:
         problems.append(Problem(place, "a template: write out the principal and the resource instead of ?principal and ?resource"))
-        return None
+        return
     template = next(iter(tree.static_policies.values()))
     name = template.annotations.get("id", "")
     if not POLICY_ID.fullmatch(name) or name in RESERVED_IDS:
         problems.append(Problem(place, f"needs an @id of its own, of letters, digits and . _ -; found {name!r}"))
     if uses_whole_context(template):
-        problems.append(Problem(place, "uses `context` as a whole; name the attribute that it is about"))
-    return PolicyRule(name, template, place, 0, statement.source(), statement.comment())
-
-
-def _validation_problems(statement: _PolicyText, schema: cedarpy.Schema) -> Iterator[Problem]:
-    for error in cedarpy.validate_policies(statement.source(), schema).errors:
-        message = re.sub(r"^for policy `[^`]*`, ", "", error.error)
-        yield Problem(statement.place(_quoted_token_index(statement, message)), message)
-
-
-def _duplicate_problems(rules: list[PolicyRule]) -> Iterator[Problem]:
-    first: dict[str, PolicyRule] = {}
-    for rule in rules:
-        if rule.id in first:
-            yield Problem(rule.place, f"@id {rule.id!r} is that of {first[rule.id].place} too")
-        first.setdefault(rule.id, rule)
-
-
-def _split_statements(name: str, text: str) -> Iterator[_PolicyText]:
-    spans: list[tuple[int, int]] = []
-    for start, end in _spans(text):
-        spans.append((start, end))
-        if text[start:end] == ";":
-            yield _PolicyText(name, text, tuple(spans))
-            spans = []
-    if spans:
-        yield _PolicyText(name, text, tuple(spans))
+        problems.append(Problem(place, "uses `context` as a whole; name the attribute to use"))
+    if len(problems) == before:
+        yield PolicyRule(name, template, place, 0, source, statement.comment())
 
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:
@@ -159,61 +157,42 @@ def _spans(text: str) -> Iterator[tuple[int, int]]:
 
 def _depth_problem(statement: _PolicyText, *, opening: str = "([{", closing: str = ")]}") -> Problem | None:
     depth = operators = 0
-    for index in range(len(statement.spans)):
-        word = statement.word(index)
+    for index, word in enumerate(statement.words()):
         depth += (word in opening) - (word in closing)
         operators += word in OPERATORS
         if depth > MAX_BRACKETS or (operators > MAX_OPERATORS and "<" not in opening):
-            return Problem(statement.place(index), "nested too deeply, or too much in one policy")
+            return Problem(statement.place(index), "nested too deeply, or too many operators in one policy")
     return None
 
 
-def _syntax_problem(statement: _PolicyText) -> Problem | None:
-    message = _policy_error(statement.source())
-    return None if message is None else _locate_problem(statement, message, _policy_error)
-
-
-def _policy_error(text: str) -> str | None:
+def _parse_error(parse: Callable[[str], object], text: str) -> str | None:
     try:
-        cedarpy.policies_to_pst(text)
+        parse(text)
     except ValueError as error:
         return str(error)
     return None
 
 
-def _schema_error(text: str) -> str | None:
-    try:
-        cedarpy.Schema.from_str(text)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def _locate_problem(statement: _PolicyText, message: str, error_of: Callable[[str], str | None]) -> Problem:
+def _locate_problem(statement: _PolicyText, message: str, parse: Callable[[str], object]) -> Problem:
+    """Return the syntax error of a policy or schema at the token that causes it."""
     if UNFINISHED in message:
-        return Problem(statement.place(-1), f"{message}; a policy ends with `;`" if error_of is _policy_error else message)
+        return Problem(statement.place(-1), f"{message}; a policy ends with `;`" if parse is cedarpy.policies_to_pst else message)
 
-    # What can be continued stays so for each shorter beginning: the first token that breaks it is the wrong one.
+    # Every beginning before the wrong token can be completed, and none after it can.
     def is_broken(count: int) -> bool:
-        found = error_of(statement.source(count))
-        return found is not None and UNFINISHED not in found
+        error = _parse_error(parse, statement.source(count))
+        return error is not None and UNFINISHED not in error
 
     count = bisect_left(range(1, len(statement.spans) + 1), 1, key=lambda count: int(is_broken(count))) + 1
-    last = count >= len(statement.spans)
-    return Problem(statement.place(_quoted_token_index(statement, message) if last else count - 1), message)
+    is_last = count >= len(statement.spans)
+    return Problem(statement.place(_quoted_token_index(statement, message) if is_last else count - 1), message)
 
 
 def _quoted_token_index(statement: _PolicyText, message: str) -> int:
-    """Return the index of the first token that a message quotes, else of the first."""
-    words = [statement.word(index) for index in range(len(statement.spans))]
+    """Return the index of the first token that a message quotes; 0 if it quotes none."""
+    words = statement.words()
     for quoted in re.findall(r"`[^`]+`|\w+$", message):
         last = quoted.strip("`").rpartition("::")[2]
         if last in words:
             return words.index(last)
     return 0
-
-
-def _format_place(file: str, text: str, offset: int) -> str:
-    line = text.count("\n", 0, offset) + 1
-    column = offset - (text.rfind("\n", 0, offset) + 1) + 1
-    return f"{file}:{line}:{column}"

@@ -1,47 +1,44 @@
-"""What policy says of a spec before anything is asked for: each request as if the earlier ones had been issued. No I/O, no clock."""
+"""Decides a spec's requests before it runs, each as if the earlier ones had been issued. No I/O, no clock."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from justenough.domain.catalog.loader import Catalog, Resource
+from justenough.domain.catalog.loader import Catalog
 from justenough.domain.jobs.credentials import Decision, HeldAccess
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action
 from justenough.domain.policy.cedar_request import AccessContext, Clock, JobFacts, Phase
-from justenough.domain.policy.engine import MAX_TIER, PolicySet
-from justenough.domain.policy.tier_result import TierResult
+from justenough.domain.policy.engine import PolicySet
+from justenough.domain.policy.tier_result import MAX_TIER, TierResult
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyEvaluator:
-    """What decides: the policies, the catalog that they are asked about, and the highest tier that has approvers."""
+    """The policies, the catalog they refer to, and the highest tier that has approvers."""
 
     policies: PolicySet
     catalog: Catalog
     top: int = MAX_TIER
 
-    def resource(self, access: Access) -> Resource:
-        """Return what an access is to; the spec was checked against the catalog."""
-        return self.catalog.resources[access.resource]
-
     def evaluate(self, job: JobFacts, access: Access, context: AccessContext) -> TierResult:
-        """Return which policies hold for an access in these circumstances."""
-        return self.policies.evaluate(job, access.resource, self.resource(access), access.action, context=context)
+        """Return which policies apply to an access in these circumstances."""
+        resource = self.catalog.resources[access.resource]
+        return self.policies.evaluate(job, access.resource, resource, access.action, context=context)
 
     def decide(self, job: JobFacts, access: Access, context: AccessContext) -> Decision:
-        """Return what policy says of an access in these circumstances."""
+        """Return the decision on an access in these circumstances."""
         return self.policies.to_decision(self.evaluate(job, access, context), top=self.top)
 
     def with_issued(self, held: HeldAccess, resource: str, action: Action) -> HeldAccess:
-        """Return what is held once one more was issued."""
+        """Return the held access after one more credential was issued."""
         return held.with_issued(resource, action, self.catalog.resources[resource].sensitivity)
 
 
 @dataclass(frozen=True, slots=True)
 class DryRunStep:
-    """One request of a spec, as it is decided at the start."""
+    """One request of a spec and its decision at the start."""
 
     number: int
     access: Access
@@ -58,9 +55,9 @@ def dry_run_spec(
     break_glass: bool = False,
     held: HeldAccess | None = None,
 ) -> Iterator[DryRunStep]:
-    """Yield the decision of each request in the order of the spec, which was checked against the catalog. `held`: what it begins with.
+    """Yield the decision on each request in the order of the spec, which must have been checked against the catalog.
 
-    What the job may ask for while it runs is decided as if it asked then, holding all that comes before it.
+    `held`: the access at the start. A request that the job may make while it runs is decided as made then, with all earlier ones issued.
     """
     held = held or HeldAccess()
     for number, access in enumerate(job.spec.access, start=1):
@@ -73,5 +70,5 @@ def dry_run_spec(
 
 
 def outcome_text(outcome: str, tier: int) -> str:
-    """Return an outcome as people write it: `allowed`, `tier 2`, `denied`."""
+    """Return an outcome as tables write it: `allowed`, `tier 2`, `denied`."""
     return f"tier {tier}" if outcome == "needs_approval" else outcome

@@ -1,8 +1,8 @@
-"""Folds values that are known beforehand into Cedar policies, so that Cedar is asked once and not once per tier. No I/O, no clock.
+"""Folds known values into Cedar policies, so that Cedar evaluates a request once and not once per tier. No I/O, no clock.
 
-The result means exactly the same: a policy that is dropped could neither hold nor err. It rests on the policies having passed
-schema validation, which leaves arithmetic, extension functions and attributes of named entities as the only things that can err.
-Shapes: cedarpy.pst, which mirrors the Rust crate's policy syntax trees.
+The result has exactly the same meaning: a dropped policy could neither hold nor raise an error. This requires that the policies passed
+schema validation, after which only arithmetic, extension functions and attributes of named entities can raise errors.
+The syntax trees are those of cedarpy.pst, which mirrors the Rust crate's.
 """
 
 from __future__ import annotations
@@ -22,142 +22,115 @@ TRUE, FALSE = pst.BoolLit(value=True), pst.BoolLit(value=False)
 EQUALITY: Mapping[str, Callable[[Any, Any], bool]] = {"eq": eq, "not_eq": ne}
 ORDER: Mapping[str, Callable[[Any, Any], bool]] = {"less": lt, "less_eq": le, "greater": gt, "greater_eq": ge}
 ANY_ATTRIBUTE = "*"
-NEVER_ERR = frozenset({*EQUALITY, *ORDER, "and", "or", "not", "in", "contains", "contains_all", "contains_any", "has_tag", "is_empty"})
+ALWAYS_HOLDS, NEVER_HOLDS = {pst.When: TRUE, pst.Unless: FALSE}, {pst.When: FALSE, pst.Unless: TRUE}
+"""The literals that make a clause hold always, and never."""
+CANNOT_ERR = frozenset({*EQUALITY, *ORDER, "and", "or", "not", "in", "contains", "contains_all", "contains_any", "has_tag", "is_empty"})
 
 
 @dataclass(frozen=True, slots=True)
 class PartialRequest:
-    """What a request is known to ask: the action, the resource, and values of attributes."""
+    """The known parts of a request: action, resource and some attributes."""
 
     action: pst.EntityUid
     groups: frozenset[pst.EntityUid]
-    """The action itself and every action group of the schema that it is in."""
+    """The action, and every action group of the schema that contains it."""
     resource: pst.EntityUid
     known: KnownValues
 
 
-def fold_policy(policy: pst.Template, question: PartialRequest) -> pst.Template | None:
-    """Return what is left of a policy, or None where it cannot hold."""
-    if _is_other_action(policy.action, question) or _is_other_resource(policy.resource, question.resource):
+def fold_policy(policy: pst.Template, request: PartialRequest) -> pst.Template | None:
+    """Return the rest of a policy once the known values are filled in; None if it cannot hold for the request."""
+    match policy.action:
+        case pst.ActionEq(entity=uid) if uid != request.action:
+            return None
+        case pst.ActionIn(entities=uids) if not request.groups & set(uids):
+            return None
+    if isinstance(policy.resource, pst.ScopeEq) and policy.resource.entity != request.resource:
         return None
-    clauses = tuple(replace(clause, expr=fold_expression(clause.expr, question)) for clause in policy.clauses)
-    if any(_never_holds(clause) for clause in clauses) and all(_cannot_err(clause.expr) for clause in clauses):
+    clauses = tuple(replace(clause, expr=fold_expression(clause.expr, request)) for clause in policy.clauses)
+    if any(clause.expr == NEVER_HOLDS[type(clause)] for clause in clauses) and all(_cannot_err(clause.expr) for clause in clauses):
         return None
-    return replace(policy, clauses=tuple(clause for clause in clauses if not _always_holds(clause)))
+    return replace(policy, clauses=tuple(clause for clause in clauses if clause.expr != ALWAYS_HOLDS[type(clause)]))
 
 
-def fold_expression(expr: pst.Expr, question: PartialRequest) -> pst.Expr:
-    """Return an expression with the same value and the same errors, known values filled in and what follows from them worked out."""
+def fold_expression(expr: pst.Expr, request: PartialRequest) -> pst.Expr:
+    """Return an expression with the same value and the same errors, in which known values are filled in and evaluated."""
     match expr:
-        case pst.GetAttr(base=pst.Var(name=variable), attr=attribute) if (variable, attribute) in question.known:
-            return question.known[variable, attribute]
+        case pst.GetAttr(base=pst.Var(name=variable), attr=attribute) if (variable, attribute) in request.known:
+            return request.known[variable, attribute]
         case pst.BinaryOp(op="eq", left=pst.Var(name="resource"), right=pst.EntityLit(value=uid)):
-            return pst.BoolLit(value=uid == question.resource)
+            return pst.BoolLit(value=uid == request.resource)
         case pst.BinaryOp():
-            return _fold_binary(expr, fold_expression(expr.left, question), fold_expression(expr.right, question))
+            return _fold_binary(expr, fold_expression(expr.left, request), fold_expression(expr.right, request))
         case pst.UnaryOp(op="not"):
-            arg = fold_expression(expr.arg, question)
+            arg = fold_expression(expr.arg, request)
             return pst.BoolLit(value=not arg.value) if isinstance(arg, pst.BoolLit) else replace(expr, arg=arg)
         case pst.IfThenElse():
-            return _fold_choice(expr, question)
+            cond, then, other = (fold_expression(part, request) for part in (expr.cond, expr.then_expr, expr.else_expr))
+            if not isinstance(cond, pst.BoolLit):
+                expr = replace(expr, cond=cond, then_expr=then, else_expr=other)
+            else:
+                expr = then if cond.value else other
     return expr
 
 
 def uses_whole_context(policy: pst.Template) -> bool:
-    """Whether a policy uses `context` other than by attribute, so that nothing can be filled in."""
-    return any(_uses_whole_context(clause.expr) for clause in policy.clauses)
+    """Whether a policy uses `context` other than by attribute, so that no attribute of it can be filled in."""
+    context, nodes = pst.Var(name="context"), list(walk(policy.clauses))
+    attributes = sum(isinstance(node, pst.GetAttr | pst.HasAttr) and node.base == context for node in nodes)
+    return nodes.count(context) > attributes
 
 
 def mentioned_attributes(policies: Iterable[pst.Template]) -> frozenset[tuple[str, str]]:
-    """Return the attributes that policies look at, as `("principal", "environment")`; nothing else can change what they say."""
-    return frozenset(pair for policy in policies for clause in policy.clauses for pair in _attributes_in(clause.expr))
+    """Return the attributes that policies read, as `("principal", "environment")`; no others can change the result."""
+    mentioned: set[tuple[str, str]] = set()
+    for node in walk(tuple(policy.clauses for policy in policies)):
+        match node:
+            case pst.GetAttr(base=pst.Var(name=variable), attr=attribute) | pst.HasAttr(base=pst.Var(name=variable), attrs=(attribute, *_)):
+                mentioned.add((variable, attribute))
+            case pst.GetAttr(base=pst.IfThenElse()) | pst.HasAttr(base=pst.IfThenElse()):
+                # The condition decides whose attribute it is.
+                mentioned.update((variable, ANY_ATTRIBUTE) for variable in ("principal", "resource", "context"))
+    return frozenset(mentioned)
 
 
-def _attributes_in(node: Any) -> Iterator[tuple[str, str]]:
-    match node:
-        case pst.GetAttr(base=pst.Var(name=variable), attr=attribute):
-            yield variable, attribute
-        case pst.HasAttr(base=pst.Var(name=variable), attrs=attributes):
-            yield variable, attributes[0]
-        case pst.GetAttr(base=pst.IfThenElse()) | pst.HasAttr(base=pst.IfThenElse()):
-            # Whose attribute it is depends on the answer.
-            yield from ((variable, ANY_ATTRIBUTE) for variable in ("principal", "resource", "context"))
-    for inner in _child_nodes(node):
-        yield from _attributes_in(inner)
+def walk(tree: object) -> Iterator[Any]:
+    """Yield every node of a syntax tree, or of a tuple of them, in no particular order."""
+    stack = [tree]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, Mapping):
+            stack += value.values()
+        elif isinstance(value, tuple):
+            stack += value
+        elif is_dataclass(value):
+            yield value
+            stack += (getattr(value, field.name) for field in fields(value))
 
 
 def _fold_binary(expr: pst.BinaryOp, left: pst.Expr, right: pst.Expr) -> pst.Expr:
     match expr.op, left, right:
-        case ("and", pst.BoolLit(value=False), _) | ("or", pst.BoolLit(value=True), _):
+        case (
+            ("and", pst.BoolLit(value=False), _)
+            | ("and", _, pst.BoolLit(value=True))
+            | ("or", pst.BoolLit(value=True), _)
+            | ("or", _, pst.BoolLit(value=False))
+        ):
             return left
         case ("and", pst.BoolLit(value=True), _) | ("or", pst.BoolLit(value=False), _):
             return right
-        case ("and", _, pst.BoolLit(value=True)) | ("or", _, pst.BoolLit(value=False)):
-            return left
         case ("and", _, pst.BoolLit(value=False)) | ("or", _, pst.BoolLit(value=True)) if _cannot_err(left):
             return right
-    return _compare_literals(expr.op, left, right) or replace(expr, left=left, right=right)
+        case op, pst.LongLit(value=number), pst.LongLit(value=other) if op in ORDER:
+            return pst.BoolLit(value=ORDER[op](number, other))
+        case op, _, _ if op in EQUALITY and isinstance(left, LiteralNode) and type(left) is type(right):
+            return pst.BoolLit(value=EQUALITY[op](left, right))
+    return replace(expr, left=left, right=right)
 
 
-def _compare_literals(op: str, left: pst.Expr, right: pst.Expr) -> pst.BoolLit | None:
-    if isinstance(left, pst.LongLit) and isinstance(right, pst.LongLit) and op in ORDER:
-        return pst.BoolLit(value=ORDER[op](left.value, right.value))
-    if isinstance(left, LiteralNode) and type(left) is type(right) and op in EQUALITY:
-        return pst.BoolLit(value=EQUALITY[op](left, right))
-    return None
-
-
-def _fold_choice(expr: pst.IfThenElse, question: PartialRequest) -> pst.Expr:
-    cond = fold_expression(expr.cond, question)
-    if isinstance(cond, pst.BoolLit):
-        return fold_expression(expr.then_expr if cond.value else expr.else_expr, question)
-    return replace(
-        expr, cond=cond, then_expr=fold_expression(expr.then_expr, question), else_expr=fold_expression(expr.else_expr, question)
+def _cannot_err(expr: pst.Expr) -> bool:
+    return not any(
+        (isinstance(node, pst.BinaryOp | pst.UnaryOp) and node.op not in CANNOT_ERR)
+        or (isinstance(node, pst.GetAttr) and not isinstance(node.base, pst.Var | pst.GetAttr))
+        for node in walk(expr)
     )
-
-
-def _is_other_action(scope: pst.ActionConstraint, question: PartialRequest) -> bool:
-    match scope:
-        case pst.ActionEq(entity=uid):
-            return uid != question.action
-        case pst.ActionIn(entities=uids):
-            return not question.groups & set(uids)
-    return False
-
-
-def _is_other_resource(scope: pst.PrincipalOrResourceConstraint, resource: pst.EntityUid) -> bool:
-    return isinstance(scope, pst.ScopeEq) and scope.entity != resource
-
-
-def _never_holds(clause: pst.Clause) -> bool:
-    return clause.expr == (FALSE if isinstance(clause, pst.When) else TRUE)
-
-
-def _always_holds(clause: pst.Clause) -> bool:
-    return clause.expr == (TRUE if isinstance(clause, pst.When) else FALSE)
-
-
-def _cannot_err(node: Any) -> bool:
-    match node:
-        case pst.BinaryOp(op=op) | pst.UnaryOp(op=op) if op not in NEVER_ERR:
-            return False
-        case pst.GetAttr(base=base) if not isinstance(base, pst.Var | pst.GetAttr):
-            return False
-    return all(_cannot_err(inner) for inner in _child_nodes(node))
-
-
-def _uses_whole_context(node: Any) -> bool:
-    match node:
-        case pst.Var(name="context"):
-            return True
-        case pst.GetAttr(base=pst.Var()) | pst.HasAttr(base=pst.Var()):
-            return False
-    return any(_uses_whole_context(inner) for inner in _child_nodes(node))
-
-
-def _child_nodes(node: Any) -> list[Any]:
-    values = [getattr(node, field.name) for field in fields(node)] if is_dataclass(node) else []
-    several = [
-        list(value.values()) if isinstance(value, Mapping) else list(value) for value in values if isinstance(value, Mapping | tuple)
-    ]
-    return [value for value in values if is_dataclass(value)] + [inner for group in several for inner in group if is_dataclass(inner)]

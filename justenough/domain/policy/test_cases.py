@@ -1,6 +1,6 @@
-"""Tests of policies, as YAML tables: what is asked, and what policy must say. No I/O, no clock.
+"""Policy tests as YAML tables: requests, and the decisions that policy must make. No I/O, no clock.
 
-Each case is one question; each spec is a whole one, its requests decided as at its start. docs/how-to/policies.md describes the format.
+A case is one request; a spec is a job spec whose requests are decided as at its start. docs/how-to/policies.md describes the format.
 """
 
 from __future__ import annotations
@@ -40,89 +40,90 @@ ExpectedOutcome = Annotated[str, AfterValidator(_check_outcome)]
 ResourceAction = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}:(read|write|admin)$")]
 """`orders-db:read`."""
 PolicyIds = tuple[Annotated[str, StringConstraints(max_length=100)], ...]
-Hour = Annotated[int, Field(ge=0, le=23)]
-Weekday = Annotated[int, Field(ge=1, le=7)]
 
 
 class CaseJob(Model):
-    """Who asks: the part of a spec that policies look at."""
+    """The requesting job: the part of a spec that policies can use."""
 
     name: Name = "job"
     task: Sentence = "A test of policies"
     agent: Agent | None = None
     environment: Name | None = None
-    """Left out: that of the resource."""
+    """Default: the resource's."""
     labels: Mapping[LabelKey, Label] = Field(default_factory=dict)
     data_scope: Mapping[ScopeKey, Label] = Field(default_factory=dict)
 
 
-class PolicyCase(Model):
-    """One question and its answer."""
+class _Case(Model):
+    """The circumstances of a case."""
+
+    name: Annotated[str, StringConstraints(max_length=200)] = ""
+    requester: Annotated[str, StringConstraints(max_length=64)] = ""
+    groups: tuple[Name, ...] | None = None
+    """The requester's groups; default: those that may launch."""
+    hour: Annotated[int, Field(ge=0, le=23)] = DEFAULT_CLOCK.hour
+    """UTC."""
+    weekday: Annotated[int, Field(ge=1, le=7)] = DEFAULT_CLOCK.weekday
+    """1 Monday to 7 Sunday, UTC."""
+    break_glass: bool = False
+
+    def requester_facts(self, spec: JobSpec, launcher: DefaultLauncher) -> JobFacts:
+        """Return the job of this spec, launched by the requester."""
+        return JobFacts("test", spec, self.requester, launcher.groups if self.groups is None else frozenset(self.groups))
+
+
+class PolicyCase(_Case):
+    """A request and the expected decision."""
 
     ask: ResourceAction
     expect: ExpectedOutcome
     by: PolicyIds | None = None
-    """Exactly these policies must have decided; left out: any."""
-    name: Annotated[str, StringConstraints(max_length=200)] = ""
+    """Exactly these policies must decide; default: any."""
     job: CaseJob = CaseJob()
-    requester: Annotated[str, StringConstraints(max_length=64)] = ""
-    groups: tuple[Name, ...] | None = None
-    """The requester's; left out: those that may launch."""
     ttl: Annotated[Duration, Field(le=MAX_TTL_S)] = 300
     reason: Sentence = "A test of policies"
     phase: Phase = "start"
     after: tuple[ResourceAction, ...] = ()
-    """What the job was issued before, in this order."""
+    """The access that the job was issued before, in this order."""
     returned: tuple[ResourceAction, ...] = ()
-    """What of that has ended since; it stays touched."""
+    """The access of `after` that has ended since; its data stays touched."""
     issued_count: Annotated[int, Field(ge=0)] | None = None
-    """Credentials issued before; left out: as many as `after` has."""
-    hour: Hour = DEFAULT_CLOCK.hour
-    """UTC."""
-    weekday: Weekday = DEFAULT_CLOCK.weekday
-    """1 Monday to 7 Sunday, UTC."""
-    break_glass: bool = False
+    """Credentials issued before; default: as many as `after` has."""
     call: ToolCall | None = None
-    """{tool, arguments}: the call of a tool that it is asked for; left out: for none."""
+    """{tool, arguments}: the tool call that needs the access; default: none."""
 
 
-class SpecCase(Model):
-    """A job spec and what each of its requests must come to."""
+class SpecCase(_Case):
+    """A job spec and the expected decision on each of its requests."""
 
     spec: Annotated[str, StringConstraints(min_length=1, max_length=512)]
     """A file, relative to the configuration folder."""
     expect: tuple[ExpectedOutcome, ...]
-    name: Annotated[str, StringConstraints(max_length=200)] = ""
     params: Mapping[str, str] = Field(default_factory=dict)
-    requester: Annotated[str, StringConstraints(max_length=64)] = ""
-    groups: tuple[Name, ...] | None = None
-    hour: Hour = DEFAULT_CLOCK.hour
-    weekday: Weekday = DEFAULT_CLOCK.weekday
-    break_glass: bool = False
 
 
 class PolicyTestTable(Model):
     """One file."""
 
     defaults: Mapping[str, Any] = Field(default_factory=dict)
-    """What each case has that does not say it itself; of `job`, each part on its own."""
+    """Values for keys that a case omits; merged key by key within `job`."""
     cases: Annotated[tuple[PolicyCase, ...], Field(max_length=MAX_CASES)] = ()
     specs: Annotated[tuple[SpecCase, ...], Field(max_length=MAX_CASES)] = ()
 
 
 class CaseOutcome(Message):
-    """An outcome as a table writes it, and who decided."""
+    """An outcome as a table writes it, and the deciding policies."""
 
     outcome: str
     by: tuple[str, ...] | None = None
 
 
 class CaseResult(Message):
-    """What came of one question."""
+    """The result of one case."""
 
     table: str
     case: str
-    """Where it stands: `cases[3]`, `specs[0].expect[1]`."""
+    """Its path: `cases[3]`, `specs[0].expect[1]`."""
     name: str
     ask: str
     passed: bool
@@ -133,20 +134,23 @@ class CaseResult(Message):
 
 @dataclass(frozen=True, slots=True)
 class DefaultLauncher:
-    """Who is taken to launch where a case says nothing."""
+    """The launcher of cases that name none."""
 
     groups: frozenset[str]
 
 
 def read_policy_table(name: str, text: str | bytes) -> PolicyTestTable:
-    """Return a table checked, each case with its defaults; raise InvalidInput with every problem by path."""
+    """Parse and validate a table, with defaults filled in; raise InvalidInput with every problem by path."""
     raw = read_yaml(name, text)
     if not isinstance(raw, dict):
         raise InvalidInput(name, (Problem("", "must be a mapping with `cases` or `specs`"),))
     defaults = raw.get("defaults")
-    cases = raw.get("cases")
-    if isinstance(defaults, dict) and isinstance(cases, list):
-        raw = {**raw, "cases": [_with_defaults(case, defaults) for case in cases]}
+    if isinstance(defaults, dict) and isinstance(raw.get("cases"), list):
+        cases = [{**defaults, **case} if isinstance(case, dict) else case for case in raw["cases"]]
+        for case, merged in zip(raw["cases"], cases, strict=True):
+            if isinstance(case, dict) and isinstance(case.get("job"), dict) and isinstance(defaults.get("job"), dict):
+                merged["job"] = {**defaults["job"], **case["job"]}
+        raw = {**raw, "cases": cases}
     table = validate_model(name, PolicyTestTable, raw)
     if not table.cases and not table.specs:
         raise InvalidInput(name, (Problem("", "has neither `cases` nor `specs`"),))
@@ -154,107 +158,73 @@ def read_policy_table(name: str, text: str | bytes) -> PolicyTestTable:
 
 
 def spec_case_problems(path: str, case: SpecCase, raw: Any, rules: PolicyEvaluator) -> tuple[Problem, ...]:
-    """Return what is wrong with a spec that a table names, and with what is expected of it."""
+    """Return the problems of a spec that a table names, and of its expected outcomes."""
     try:
         check_json("job spec", raw)
         spec = checked_spec(raw, case.params)
     except InvalidInput as error:
         return tuple(Problem(path, f"{case.spec}: {problem}") for problem in error.problems)
-    found = [Problem(path, f"{case.spec}: {problem}") for problem in problems_in_spec(spec, rules.catalog)]
+    problems = [Problem(path, f"{case.spec}: {problem}") for problem in problems_in_spec(spec, rules.catalog)]
     if len(case.expect) != len(spec.access):
-        found.append(Problem(f"{path}.expect", f"{case.spec} has {len(spec.access)} requests, {len(case.expect)} outcomes are expected"))
-    return tuple(found)
+        message = f"{case.spec} has {len(spec.access)} requests, {len(case.expect)} outcomes are expected"
+        problems.append(Problem(f"{path}.expect", message))
+    return tuple(problems)
 
 
 def policy_table_problems(table: PolicyTestTable, rules: PolicyEvaluator) -> tuple[Problem, ...]:
-    """Return what the catalog does not have of what a table asks."""
-    return tuple(
-        Problem(f"cases[{number}].{key}", message)
-        for number, case in enumerate(table.cases)
-        for key, asked in (("ask", (case.ask,)), ("after", case.after), ("returned", case.returned))
-        for one in asked
-        if (message := _unknown_text(one, rules))
-    )
+    """Return a problem for each resource and action of a table that the catalog does not have."""
+    problems = []
+    for number, case in enumerate(table.cases):
+        for key, items in (("ask", (case.ask,)), ("after", case.after), ("returned", case.returned)):
+            for resource, action in map(_split_resource_action, items):
+                path, known = f"cases[{number}].{key}", rules.catalog.resources.get(resource)
+                if known is None:
+                    problems.append(Problem(path, f"unknown resource {resource!r}{did_you_mean(resource, rules.catalog.resources)}"))
+                elif action not in known.actions:
+                    problems.append(Problem(path, f"{resource} does not offer {action}; it offers {', '.join(sorted(known.actions))}"))
+    return tuple(problems)
 
 
 def run_cases(name: str, table: PolicyTestTable, rules: PolicyEvaluator, launcher: DefaultLauncher) -> Iterator[CaseResult]:
-    """Yield what comes of each case of a table without problems."""
+    """Yield the result of each case of a table without problems."""
     for number, case in enumerate(table.cases):
-        decision = _decide_case(case, rules, launcher)
-        yield _to_result(
-            name, f"cases[{number}]", case.name or _case_title(case), case.ask, CaseOutcome(outcome=case.expect, by=case.by), decision
-        )
+        resource, action = _split_resource_action(case.ask)
+        held = HeldAccess()
+        for item in case.after:
+            held = rules.with_issued(held, *_split_resource_action(item))
+        for item in case.returned:
+            held = held.with_ended(*_split_resource_action(item))
+        if case.issued_count is not None:
+            held = held.model_copy(update={"issued_count": case.issued_count})
+        environment = case.job.environment or rules.catalog.resources[resource].environment
+        spec = JobSpec(**{**dict(case.job), "environment": environment}, run=RunSpec(command=("true",)))
+        job = case.requester_facts(spec, launcher)
+        access = Access(resource=resource, action=action, ttl=case.ttl, reason=case.reason)
+        call = (case.call.tool, case.call.pairs, case.call.numbers) if case.call else ()
+        context = AccessContext(case.phase, case.ttl, case.reason, Clock(case.hour, case.weekday), held, case.break_glass, *call)
+        title = case.name or case.ask + (f" after {', '.join(case.after)}" if case.after else "")
+        expected = CaseOutcome(outcome=case.expect, by=case.by)
+        yield _to_result(name, f"cases[{number}]", title, case.ask, expected, rules.decide(job, access, context))
 
 
 def run_spec_case(
     name: str, number: int, case: SpecCase, raw: Any, rules: PolicyEvaluator, launcher: DefaultLauncher
 ) -> Iterator[CaseResult]:
-    """Yield what comes of each request of a spec without problems."""
-    groups = launcher.groups if case.groups is None else frozenset(case.groups)
-    job = JobFacts("test", checked_spec(raw, case.params), case.requester, groups)
-    for index, (step, expected) in enumerate(
-        zip(dry_run_spec(rules, job, clock=Clock(case.hour, case.weekday), break_glass=case.break_glass), case.expect, strict=True)
-    ):
-        ask = f"{step.access.resource}:{step.access.action}"
-        yield _to_result(
-            name, f"specs[{number}].expect[{index}]", case.name or case.spec, ask, CaseOutcome(outcome=expected), step.decision
-        )
+    """Yield the result of each request of a spec without problems."""
+    job = case.requester_facts(checked_spec(raw, case.params), launcher)
+    steps = dry_run_spec(rules, job, clock=Clock(case.hour, case.weekday), break_glass=case.break_glass)
+    for index, (step, outcome) in enumerate(zip(steps, case.expect, strict=True)):
+        path, ask = f"specs[{number}].expect[{index}]", f"{step.access.resource}:{step.access.action}"
+        yield _to_result(name, path, case.name or case.spec, ask, CaseOutcome(outcome=outcome), step.decision)
 
 
-def _decide_case(case: PolicyCase, rules: PolicyEvaluator, launcher: DefaultLauncher) -> Decision:
-    resource, action = _split_resource_action(case.ask)
-    held = HeldAccess()
-    for one in case.after:
-        held = rules.with_issued(held, *_split_resource_action(one))
-    for one in case.returned:
-        held = held.with_ended(*_split_resource_action(one))
-    if case.issued_count is not None:
-        held = held.model_copy(update={"issued_count": case.issued_count})
-    asking = case.job
-    spec = JobSpec(
-        name=asking.name,
-        task=asking.task,
-        agent=asking.agent,
-        environment=asking.environment or rules.catalog.resources[resource].environment,
-        labels=asking.labels,
-        data_scope=asking.data_scope,
-        run=RunSpec(command=("true",)),
-    )
-    job = JobFacts("test", spec, case.requester, launcher.groups if case.groups is None else frozenset(case.groups))
-    access = Access(resource=resource, action=action, ttl=case.ttl, reason=case.reason)
-    call = (case.call.tool, case.call.pairs, case.call.numbers) if case.call else ()
-    context = AccessContext(case.phase, case.ttl, case.reason, Clock(case.hour, case.weekday), held, case.break_glass, *call)
-    return rules.decide(job, access, context)
-
-
-def _to_result(table: str, where: str, name: str, ask: str, expected: CaseOutcome, decision: Decision) -> CaseResult:
+def _to_result(table: str, path: str, name: str, ask: str, expected: CaseOutcome, decision: Decision) -> CaseResult:
     got = CaseOutcome(outcome=outcome_text(decision.outcome, decision.tier), by=decision.policies)
-    by_whom = expected.by is None or sorted(expected.by) == sorted(decision.policies)
-    passed = got.outcome == expected.outcome and by_whom
-    return CaseResult(table=table, case=where, name=name, ask=ask, passed=passed, expected=expected, got=got, errors=decision.errors)
+    same_policies = expected.by is None or sorted(expected.by) == sorted(decision.policies)
+    passed = got.outcome == expected.outcome and same_policies
+    return CaseResult(table=table, case=path, name=name, ask=ask, passed=passed, expected=expected, got=got, errors=decision.errors)
 
 
-def _case_title(case: PolicyCase) -> str:
-    return case.ask + (f" after {', '.join(case.after)}" if case.after else "")
-
-
-def _split_resource_action(asked: str) -> tuple[str, Action]:
-    resource, _, action = asked.rpartition(":")
+def _split_resource_action(text: str) -> tuple[str, Action]:
+    resource, _, action = text.rpartition(":")
     return resource, Action(action)
-
-
-def _unknown_text(asked: str, rules: PolicyEvaluator) -> str | None:
-    resource, action = _split_resource_action(asked)
-    known = rules.catalog.resources.get(resource)
-    if known is None:
-        return f"unknown resource {resource!r}{did_you_mean(resource, rules.catalog.resources)}"
-    return None if action in known.actions else f"{resource} does not offer {action}; it offers {', '.join(sorted(known.actions))}"
-
-
-def _with_defaults(case: Any, defaults: Mapping[str, Any]) -> Any:
-    if not isinstance(case, dict):
-        return case
-    merged = {**defaults, **case}
-    if isinstance(defaults.get("job"), dict) and isinstance(case.get("job"), dict):
-        merged["job"] = {**defaults["job"], **case["job"]}
-    return merged

@@ -1,4 +1,4 @@
-"""Which policies hold for one request at which tier, and the tier that it needs: plain arithmetic over Cedar's answer. No I/O, no clock."""
+"""The policies that apply to a request at each tier, and the tier it needs: arithmetic on Cedar's result. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIERS = range(MAX_TIER + 1)
 
 @dataclass(frozen=True, slots=True)
 class Remainder:
-    """What is left of a policy for one action on one resource, at some tiers."""
+    """The folded rest of a policy for one action on one resource, at some tiers."""
 
     rule: PolicyRule
     tiers: frozenset[int]
@@ -24,43 +24,43 @@ class Remainder:
 
     @property
     def unconditional(self) -> bool:
-        """Whether it holds whoever asks, whatever the circumstances."""
-        anyone = isinstance(self.template.principal, pst.ScopeAny | pst.ScopeIs)
-        this = isinstance(self.template.resource, pst.ScopeAny | pst.ScopeIs | pst.ScopeEq)
-        return anyone and this and not self.template.clauses
+        """Whether it applies to every requester in all circumstances."""
+        any_principal = isinstance(self.template.principal, pst.ScopeAny | pst.ScopeIs)
+        this_resource = isinstance(self.template.resource, pst.ScopeAny | pst.ScopeIs | pst.ScopeEq)
+        return any_principal and this_resource and not self.template.clauses
 
 
 @dataclass(frozen=True, slots=True)
 class TierResult:
-    """Which policies hold for one request, tier by tier; with errors, none of it counts."""
+    """The policies that apply to a request at each tier; meaningless if there are errors."""
 
     permits: tuple[tuple[str, ...], ...] = ((),) * (MAX_TIER + 1)
     """`@id`s, by tier from 0."""
     forbids: tuple[tuple[str, ...], ...] = ((),) * (MAX_TIER + 1)
     erring: tuple[str, ...] = ()
-    """`@id`s of the policies that erred, as far as they are known."""
+    """`@id`s of the policies with evaluation errors, as far as they are known."""
     errors: tuple[str, ...] = ()
 
     def allows(self, tier: int) -> bool:
-        """Whether Cedar says Allow at a tier, looked at alone."""
+        """Whether Cedar's decision at this tier is Allow, regardless of other tiers."""
         return bool(self.permits[tier]) and not self.forbids[tier]
 
     def needed_tier(self, top: int) -> int | None:
-        """Return the least tier such that it and every one above allow, None where there is none."""
+        """Return the lowest tier such that it and every tier above it allow; None if there is none."""
         tier = top + 1
         while tier > 0 and self.allows(tier - 1):
             tier -= 1
         return tier if tier <= top else None
 
     def with_least_tier(self, tier: int, by: str) -> Self:
-        """Return what holds where something beside policy forbids every tier below one."""
-        return replace(self, forbids=tuple((*held, by) if number < tier else held for number, held in enumerate(self.forbids)))
+        """Return a copy in which `by` forbids every tier below `tier`."""
+        return replace(self, forbids=tuple((*rules, by) if number < tier else rules for number, rules in enumerate(self.forbids)))
 
     def without_policies(self, rules: Iterable[str]) -> Self:
-        """Return what would hold if these policies were not there."""
-        gone = frozenset(rules)
+        """Return a copy without these policies."""
+        removed = frozenset(rules)
 
         def remove(tiers: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
-            return tuple(tuple(rule for rule in held if rule not in gone) for held in tiers)
+            return tuple(tuple(rule for rule in applying if rule not in removed) for applying in tiers)
 
         return replace(self, permits=remove(self.permits), forbids=remove(self.forbids))

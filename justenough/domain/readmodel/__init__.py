@@ -1,1 +1,1 @@
-"""What the API, the pages and the command line show. Pure."""
+"""Models of the data that the API, the pages and the command line show. Pure."""

@@ -1,4 +1,4 @@
-"""The read model's shapes, as API and CLI show them. docs/reference/rest-api.md lists their fields. No I/O."""
+"""The read model's views, as the API and the CLI show them. docs/reference/rest-api.md lists their fields. No I/O."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ class ApprovalView(Message):
     decision: str
     reason: str
     ttl: int
-    """Seconds that they allow, at most what was requested."""
+    """Seconds that they approve, at most the requested ttl."""
     action: str | None = None
-    """What they allow, at most what was requested; None in what was recorded before anyone could allow less."""
+    """The action that they approve, at most the requested one; None in old records, which could not narrow it."""
     tools: Mapping[str, Bounds] | None = None
-    """What they bind tools to; None where they bind nothing beyond what was requested."""
+    """The bounds on tools that they approve; None if they add none to the requested ones."""
     on_behalf_of: str | None = None
-    """Login name of who had named the approver their delegate."""
+    """Login name of the person who named the approver their delegate."""
     at: datetime
     withdrawn_at: datetime | None = None
-    """When they took it back."""
+    """When they withdrew it."""
 
 
 class ClaimView(Message):
-    """Somebody said that they look at it. Others may answer all the same."""
+    """A claim: somebody says that they are deciding the request. Others can still decide it."""
 
     by: str
     by_id: str
@@ -51,7 +51,7 @@ class ClaimView(Message):
 
 
 class ReviewView(Message):
-    """A tier that somebody passed alone by breaking glass; open until somebody of those who were passed over says what they think of it."""
+    """The review of a break-glass approval; open until one of the bypassed approvers completes it."""
 
     request_id: str
     job_id: str
@@ -59,9 +59,9 @@ class ReviewView(Message):
     resource: str = ""
     action: str = ""
     digest: str = ""
-    """The request's."""
+    """The request's digest."""
     person: str
-    """Login name of who broke glass."""
+    """Login name of the person who used break-glass."""
     person_id: str
     tiers: tuple[int, ...]
     groups: tuple[str, ...]
@@ -76,7 +76,7 @@ class ReviewView(Message):
 
 
 class DelegationView(Message):
-    """Who answers for whom until when."""
+    """A person, their delegate, and until when the delegate may decide for them."""
 
     id: str
     person: str
@@ -90,7 +90,7 @@ class DelegationView(Message):
 
 
 class Ancestor(Message):
-    """A job that launched another, or launched one that did, and what it has touched until now."""
+    """A job that launched this one, directly or through other jobs, and the resources it has touched so far."""
 
     job: str
     name: str
@@ -98,16 +98,16 @@ class Ancestor(Message):
     requester: str
     """Login name."""
     touched: tuple[str, ...] = ()
-    """Resources that it was issued something for."""
+    """Resources that it was issued credentials for."""
     sensitivity: str = "public"
-    """The highest of these."""
+    """The highest sensitivity of these."""
 
 
 class LockView(Message):
-    """What waits in Vault until people authorize it there too."""
+    """A control group in Vault whose authorization is pending."""
 
     accessor: str
-    """They authorize by it; it opens nothing."""
+    """People authorize by it; it gives no access."""
     expires_at: datetime
 
 
@@ -118,24 +118,24 @@ class RequestView(Message):
     title: str
     action: str
     ttl: int
-    """Seconds: as requested."""
+    """Requested, in seconds."""
     granted_ttl: int | None = None
-    """Seconds: as approved, where someone approved less."""
+    """Approved, in seconds, if less than requested."""
     granted_action: str | None = None
-    """As approved, where someone approved less."""
+    """Approved, if less than requested."""
     tools: Mapping[str, Bounds] | None = None
-    """As requested: the tools that it is had through, each within its bounds; None for a credential, or for one call."""
+    """The requested tools, each with its bounds; None if the request is for a credential or for one call."""
     granted_tools: Mapping[str, Bounds] | None = None
-    """As approved."""
+    """The approved tools."""
     reason: str
     optional: bool
     sensitivity: str
     revocable: str
     state: RequestState
     tier: int
-    """The tier that policy asks for; 0 for none."""
+    """The tier that policy requires; 0 if none."""
     current_tier: int
-    """The tier that answers now."""
+    """The tier whose approvers can decide now."""
     quorum: int = 0
     policies: tuple[str, ...] = ()
     policy_digest: str = ""
@@ -143,27 +143,27 @@ class RequestView(Message):
     approvals: tuple[ApprovalView, ...] = ()
     created_at: datetime
     expires_at: datetime | None = None
-    """Until when the current tier has time."""
+    """The deadline of the current tier."""
     claim: ClaimView | None = None
     review: ReviewView | None = None
-    """Where somebody broke glass."""
+    """Set if somebody used break-glass."""
     call: dict[str, Any] | None = None
-    """{tool, arguments}: the one call that it is for, where it is for one."""
+    """{tool, arguments}, if the request is for one tool call."""
     lock: LockView | None = None
-    """Of an action that Vault itself also locks."""
+    """Set if the action has a control group in Vault."""
     job_name: str = ""
     task: str = ""
     requester: str = ""
     parent: str | None = None
-    """The job that launched its job."""
+    """The parent of its job."""
     chain: tuple[Ancestor, ...] = ()
-    """Its job's parent, that one's parent and so on; in lists empty."""
+    """The ancestors of its job, the parent first; empty in lists."""
 
     @property
     def counting_approvals(self) -> tuple[ApprovalView, ...]:
-        """The approvals that count at the tier that answers now: what was taken back, and what a climb left behind, does not."""
-        given = (item for item in self.approvals if item.decision != "deny" and item.withdrawn_at is None)
-        return tuple(item for item in given if item.decision == "break_glass" or item.tier >= self.current_tier)
+        """The approvals that count at the current tier: not withdrawn, and not lost by an escalation."""
+        valid = (item for item in self.approvals if item.decision != "deny" and item.withdrawn_at is None)
+        return tuple(item for item in valid if item.decision == "break_glass" or item.tier >= self.current_tier)
 
 
 class CredentialView(Message):
@@ -175,19 +175,19 @@ class CredentialView(Message):
     state: CredentialState
     lease_id: str | None
     accessor: str | None
-    """None where it may have been issued and nobody learned of it."""
+    """None if it may have been issued but no response arrived."""
     issued_at: datetime
     expires_at: datetime
     revoked_at: datetime | None = None
     revoked_why: str | None = None
-    """Why it was ended alone, while its job went on."""
+    """Why it was revoked while its job continued."""
     confirmed_at: datetime | None = None
     confirmed_how: str | None = None
     why: str | None = None
-    """Why it is not confirmed dead, where that was tried."""
+    """Why its revocation could not be confirmed, if that was tried."""
     revocable: str
     certificate: str | None = None
-    """Where in Vault its certificate is, whose revocation is looked at."""
+    """The Vault path of its certificate, whose revocation is checked."""
 
 
 class RevocationView(Message):
@@ -195,7 +195,7 @@ class RevocationView(Message):
     confirmed_at: datetime | None = None
     failures: tuple[str, ...] = ()
     since: datetime | None = None
-    """When the revoking that is not confirmed yet began."""
+    """When the revocation started, if it is not confirmed yet."""
 
 
 class JobSummary(Message):
@@ -214,14 +214,14 @@ class JobSummary(Message):
     ended_at: datetime | None = None
     exit_code: int | None = None
     reason: str | None = None
-    """Why it ended as it did."""
+    """Why it ended in this state."""
     parent: str | None = None
-    """The job that launched it."""
+    """Its parent: the job that launched it."""
     revocation: RevocationView
 
 
 class JobView(JobSummary):
-    """A job whole."""
+    """A job with all details."""
 
     agent: dict[str, Any] | None = None
     data_scope: dict[str, str] = Field(default_factory=dict)
@@ -229,19 +229,19 @@ class JobView(JobSummary):
     params: dict[str, str] = Field(default_factory=dict)
     bundle: str | None = None
     order_reason: str = ""
-    """Why it was launched."""
+    """The reason in its order."""
     sandbox: str | None = None
     chain: tuple[Ancestor, ...] = ()
-    """Its parent, that one's parent and so on."""
+    """Its ancestors, the parent first."""
     requests: tuple[RequestView, ...] = ()
     credentials: tuple[CredentialView, ...] = ()
-    """All that may be alive, and the newest of the others."""
+    """All that may be active, and the newest of the others."""
     older_credentials: int = 0
-    """How many more it was issued, which are dead."""
+    """How many more it was issued, none of them active."""
 
 
 class Launched(Message):
-    """What became of one job that the configuration launched."""
+    """The outcome of a job that a trigger or a schedule launched."""
 
     id: str
     state: JobState
@@ -250,9 +250,9 @@ class Launched(Message):
     ended_at: datetime | None = None
     exit_code: int | None = None
     reason: str | None = None
-    """How it ended, in one sentence."""
+    """Why it ended in this state."""
     order_reason: str = ""
-    """What it was launched for."""
+    """The reason in its order."""
 
 
 class EntryView(Message):
@@ -278,7 +278,7 @@ class LogChunk(Message):
 
 
 class DeliveryView(Message):
-    """An event that somebody was to be told of, and that could not be delivered until now."""
+    """An event that could not be delivered to a subscription yet."""
 
     id: str
     subscription: str
@@ -287,11 +287,11 @@ class DeliveryView(Message):
     type: str
     job: str
     at: datetime
-    """When it happened."""
+    """When the event happened."""
     state: str
     """pending | dead"""
     attempts: int
     next_at: datetime | None
     last_at: datetime
     why: str
-    """Of the last attempt."""
+    """Why the last attempt failed."""

@@ -1,1 +1,1 @@
-"""What jobs used of what they were granted, and specs that ask for less. Pure."""
+"""What past runs of a job used of their grants, and specs that request less. Pure."""

@@ -1,17 +1,15 @@
-"""Right-sizing: what past runs of a job asked for, were granted and really used, and what they would have needed. No I/O, no clock.
+"""Right-sizing: compares what past runs of a job requested, were granted and used, and proposes less. No I/O, no clock.
 
-A rule only ever takes away: an item that is kept asks for what it asked before, or for less. Where nothing is known, nothing changes.
-Items of different revisions of a spec are the same item where resource and action are the same.
+A proposal never adds access: it drops an item, narrows it or leaves it alone. Without evidence it changes nothing.
+Items of different revisions of a spec are the same item if resource and action are the same.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from functools import cached_property
 from statistics import median
 from typing import Any
 
@@ -21,13 +19,13 @@ from justenough.domain.jobs.states import Action
 from justenough.domain.rightsizing.usage import AccessKey, PastRequest, PastRun, access_key_of, is_delivered
 
 MIN_RUNS = 3
-"""Runs from which on figures mean something."""
+"""Fewer runs than this are not enough evidence."""
 TTL_HEADROOM = 1.5
-"""How much longer than its longest use an access may last."""
+"""The proposed ttl divided by the longest use."""
 ACTIONS_BY_BREADTH = tuple(Action)
 """Actions from the narrowest to the broadest."""
 READABLE_TTLS_S = tuple(60 * minutes for minutes in (1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 360, 480, 720, 1440))
-"""Seconds that people write as a ttl; nothing is shortened below the first."""
+"""Ttls in seconds that people write; the shortest one is the minimum of a proposal."""
 
 
 class What(StrEnum):
@@ -37,126 +35,123 @@ class What(StrEnum):
 
 
 class Change(Message):
-    """One thing that an access item would need less of."""
+    """A proposed change of an access item."""
 
     what: What
     to: str
-    """An action, or a duration; empty for what is dropped."""
+    """An action or a duration; empty if the item is dropped."""
     why: str
 
 
 class Sized(Message):
-    """One access item of the newest spec: what was granted against what was used. Counts are of requests."""
+    """An access item of the newest spec: what past runs were granted and used. Counts are requests."""
 
     resource: str
     action: str
     runs: int
-    """Runs whose spec asked for it."""
+    """Runs whose spec requested it."""
     asked: int
     granted: int
     refused: int
     issued: int
     used: int | None
-    """Those whose use was seen; None where use is not observable."""
+    """Requests whose use was observed; None if use is not observable."""
     asked_ttl: int
-    """Seconds, as the newest spec says."""
+    """Seconds, as in the newest spec."""
     granted_ttl: int | None
-    """Seconds, the longest that was granted."""
+    """Seconds: the longest granted ttl."""
     used_p50: float | None
-    """Seconds from issue to end."""
+    """Seconds from issue to the credential's end."""
     used_max: float | None
     changes: tuple[Change, ...] = ()
 
     def change(self, what: What) -> Change | None:
-        """Return what would change in this, None for nothing."""
+        """Return the proposed change of this kind; None if there is none."""
         return next((change for change in self.changes if change.what is what), None)
 
 
-class Sizing(Message):
-    """A job's right size, by its past runs."""
+class SizingFigures(Message):
+    """The totals of a job's past runs."""
 
     name: str
     newest: str
-    """Its newest run's job id."""
+    """The job id of the newest run."""
     newest_at: datetime
     runs: int
-    """Past runs that were looked at."""
+    """Past runs in the analysis."""
     ran: int
-    """Those whose process was started."""
+    """Runs whose process was started."""
     enough: bool
-    """Whether there were enough runs to go by."""
+    """Whether there were enough runs to propose changes."""
     asked: int
     granted: int
     issued: int
     used: int | None
-    """Requests whose use was seen; None where no use is observable."""
+    """Requests whose use was observed; None if no use is observable."""
+
+
+class Sizing(SizingFigures):
+    """The right size of a job according to its past runs."""
+
     spec: dict[str, Any]
     """The newest run's spec, as it was signed."""
     access: tuple[Sized, ...]
     """Its access items, in their order."""
 
 
-class SizingSummary(Message):
-    """A job's right size in figures, for a list."""
+class SizingSummary(SizingFigures):
+    """The right size of a job in figures, for a list."""
 
-    name: str
-    newest: str
-    newest_at: datetime
-    runs: int
-    ran: int
-    enough: bool
-    asked: int
-    granted: int
-    issued: int
-    used: int | None
     dropped: int
     """Access items that past runs did not need."""
     narrowed: int
-    """Those of which they needed less."""
+    """Access items of which past runs needed less."""
 
 
-@dataclass(frozen=True)
 class _AccessEvidence:
-    """What the runs tell of one item."""
+    """The past runs and requests that concern one access item."""
 
-    key: AccessKey
-    runs: tuple[PastRun, ...]
-    asks: tuple[PastRequest, ...]
-    observable: bool
-
-    @classmethod
-    def of(cls, item: Mapping[str, Any], runs: Sequence[PastRun]) -> _AccessEvidence:
-        key = access_key_of(item)
-        theirs = [(run, [ask for ask in run.asks if _is_about(ask, key)]) for run in runs]
-        concerned = tuple(run for run, asks in theirs if asks or key in run.offered)
-        asks = tuple(ask for _, asks in theirs for ask in asks)
-        return cls(key, concerned, asks, _is_use_observable(key.resource, runs, delivered=is_delivered(item)))
-
-    @cached_property
-    def granted_asks(self) -> tuple[PastRequest, ...]:
-        return tuple(ask for ask in self.asks if ask.granted)
-
-    @cached_property
-    def issued_asks(self) -> tuple[PastRequest, ...]:
-        return tuple(ask for ask in self.asks if ask.uses)
-
-    @cached_property
-    def refused_asks(self) -> tuple[PastRequest, ...]:
-        return tuple(ask for ask in self.asks if ask.refused)
-
-    @cached_property
-    def used_count(self) -> int | None:
-        return sum(any(use.seen for use in ask.uses) for ask in self.asks) if self.observable else None
-
-    @cached_property
-    def seconds(self) -> tuple[float, ...]:
-        return tuple(ask.seconds for ask in self.issued_asks if ask.seconds is not None)
+    def __init__(self, item: Mapping[str, Any], runs: Sequence[PastRun]) -> None:
+        self.key = access_key_of(item)
+        asks_by_run = [(run, [ask for ask in run.asks if _concerns(ask, self.key)]) for run in runs]
+        self.runs = [run for run, asks in asks_by_run if asks or self.key in run.offered]
+        self.asks = [ask for _, asks in asks_by_run for ask in asks]
+        self.granted = [ask for ask in self.asks if ask.granted]
+        self.issued = [ask for ask in self.asks if ask.uses]
+        self.refused = sum(ask.refused for ask in self.asks)
+        self.seconds = [ask.seconds for ask in self.issued if ask.seconds is not None]
+        # Observing the broker's use of a credential does not imply observing the use of a delivered one, so they count separately.
+        uses = (use for run in runs for ask in run.asks if ask.key.resource == self.key.resource for use in ask.uses)
+        is_observable = any(use.seen for use in uses if use.delivered is is_delivered(item))
+        self.used = sum(any(use.seen for use in ask.uses) for ask in self.asks) if is_observable else None
+        """None if use is not observable."""
 
 
 def build_sizing(name: str, spec: dict[str, Any], runs: Sequence[PastRun], *, newest: str, newest_at: datetime) -> Sizing:
-    """Return a job's right size. `spec`: the newest run's raw spec; `runs`: past ones, over by now, that the rules may go by."""
+    """Return the right size of a job. `spec`: the newest run's raw spec; `runs`: finished runs to analyse."""
     asks = [ask for run in runs for ask in run.asks]
-    anything = any(use.seen for ask in asks for use in ask.uses)
+    used = sum(any(use.seen for use in ask.uses) for ask in asks)
+    access = []
+    for item in spec.get("access") or ():
+        evidence, ttl = _AccessEvidence(item, runs), parse_duration(item["ttl"])
+        drop = _drop_change(evidence)
+        access.append(
+            Sized(
+                resource=evidence.key.resource,
+                action=evidence.key.action,
+                runs=len(evidence.runs),
+                asked=len(evidence.asks),
+                granted=len(evidence.granted),
+                refused=evidence.refused,
+                issued=len(evidence.issued),
+                used=evidence.used,
+                asked_ttl=ttl,
+                granted_ttl=max(map(_granted_ttl, evidence.granted), default=None),
+                used_p50=median(evidence.seconds) if evidence.seconds else None,
+                used_max=max(evidence.seconds, default=None),
+                changes=(drop,) if drop else tuple(_narrowing_changes(evidence, ttl)),
+            )
+        )
     return Sizing(
         name=name,
         newest=newest,
@@ -167,20 +162,17 @@ def build_sizing(name: str, spec: dict[str, Any], runs: Sequence[PastRun], *, ne
         asked=len(asks),
         granted=sum(ask.granted for ask in asks),
         issued=sum(bool(ask.uses) for ask in asks),
-        used=sum(any(use.seen for use in ask.uses) for ask in asks) if anything else None,
+        used=used or None,
         spec=spec,
-        access=tuple(_size_access(item, runs) for item in spec.get("access") or ()),
+        access=tuple(access),
     )
 
 
 def build_summary(sizing: Sizing) -> SizingSummary:
-    """Return the figures alone."""
+    """Return the figures of a job's right size."""
     dropped = sum(item.change(What.DROP) is not None for item in sizing.access)
-    return SizingSummary(
-        **{name: getattr(sizing, name) for name in SizingSummary.model_fields if name in Sizing.model_fields},
-        dropped=dropped,
-        narrowed=sum(bool(item.changes) for item in sizing.access) - dropped,
-    )
+    narrowed = sum(bool(item.changes) for item in sizing.access) - dropped
+    return SizingSummary(**{name: getattr(sizing, name) for name in SizingFigures.model_fields}, dropped=dropped, narrowed=narrowed)
 
 
 def next_readable_ttl(seconds: float) -> int:
@@ -195,77 +187,42 @@ def format_seconds(seconds: float) -> str:
     return f"{math.ceil(seconds)} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
-def _is_about(ask: PastRequest, key: AccessKey) -> bool:
-    """Whether what was asked for is this item, or was narrowed to no more: a tightened spec is judged by the runs that it came from."""
-    asked, given, this = (ACTIONS_BY_BREADTH.index(Action(action)) for action in (ask.key.action, ask.resulting_action, key.action))
-    return ask.key == key or (ask.key.resource == key.resource and asked > this >= given)
-
-
-def _size_access(item: Mapping[str, Any], runs: Sequence[PastRun]) -> Sized:
-    seen = _AccessEvidence.of(item, runs)
-    ttl = parse_duration(item["ttl"])
-    drop = _drop_change(seen)
-    return Sized(
-        resource=seen.key.resource,
-        action=seen.key.action,
-        runs=len(seen.runs),
-        asked=len(seen.asks),
-        granted=len(seen.granted_asks),
-        refused=len(seen.refused_asks),
-        issued=len(seen.issued_asks),
-        used=seen.used_count,
-        asked_ttl=ttl,
-        granted_ttl=max((_granted_ttl(ask) for ask in seen.granted_asks), default=None),
-        used_p50=median(seen.seconds) if seen.seconds else None,
-        used_max=max(seen.seconds, default=None),
-        changes=(drop,) if drop else tuple(_narrowing_changes(seen, ttl)),
-    )
+def _concerns(ask: PastRequest, key: AccessKey) -> bool:
+    """Whether a request was for this item, or was narrowed to it or less, so that a tightened spec is judged by the runs it came from."""
+    requested, granted, item = (ACTIONS_BY_BREADTH.index(Action(action)) for action in (ask.key.action, ask.resulting_action, key.action))
+    return ask.key == key or (ask.key.resource == key.resource and requested > item >= granted)
 
 
 def _drop_change(evidence: _AccessEvidence) -> Change | None:
-    if evidence.issued_asks:
-        unused = evidence.observable and not evidence.used_count
-        return Change(what=What.DROP, to="", why=f"issued {_times_text(len(evidence.issued_asks))}, never used") if unused else None
-    always = bool(evidence.runs) and len(evidence.refused_asks) == len(evidence.asks) >= len(evidence.runs)
-    # Where no process was started, it may be another item's denial that kept this one from being issued.
-    if always or any(run.ran for run in evidence.runs):
-        refused = f", refused {_times_text(len(evidence.refused_asks))}" if evidence.refused_asks else ""
-        return Change(
-            what=What.DROP,
-            to="",
-            why=f"never issued in {_runs_text(len(evidence.runs))} (asked for {_times_text(len(evidence.asks))}{refused})",
-        )
+    issued, requested, refused, runs = len(evidence.issued), len(evidence.asks), evidence.refused, len(evidence.runs)
+    if issued:
+        return Change(what=What.DROP, to="", why=f"issued {_times_text(issued)}, never used") if evidence.used == 0 else None
+    # If no process was started, another item's denial may be the reason that this one was not issued.
+    if any(run.ran for run in evidence.runs) or (runs and refused == requested >= runs):
+        history = f"requested {_times_text(requested)}" + (f", refused {_times_text(refused)}" if refused else "")
+        return Change(what=What.DROP, to="", why=f"never issued in {runs} run{'' if runs == 1 else 's'} ({history})")
     return None
 
 
-def _narrowing_changes(evidence: _AccessEvidence, asked: int) -> Iterator[Change]:
-    broadest = max(
-        (ACTIONS_BY_BREADTH.index(Action(ask.resulting_action)) for ask in evidence.granted_asks), default=len(ACTIONS_BY_BREADTH)
-    )
-    if broadest < ACTIONS_BY_BREADTH.index(Action(evidence.key.action)):
-        action, times = ACTIONS_BY_BREADTH[broadest].value, _times_text(len(evidence.granted_asks))
+def _narrowing_changes(evidence: _AccessEvidence, asked_ttl: int) -> Iterator[Change]:
+    """Yield a narrower action and a shorter ttl if they would have been enough."""
+    granted, times = evidence.granted, _times_text(len(evidence.granted))
+    actions = [ACTIONS_BY_BREADTH.index(Action(ask.resulting_action)) for ask in granted]
+    if actions and max(actions) < ACTIONS_BY_BREADTH.index(Action(evidence.key.action)):
+        action = ACTIONS_BY_BREADTH[max(actions)].value
         yield Change(what=What.ACTION, to=action, why=f"was {evidence.key.action}: granted {times}, each time {action} at most")
-    ttl, why = min(_sufficient_ttls(evidence), default=(asked, ""))
-    if ttl < asked:
-        yield Change(what=What.TTL, to=duration_text(ttl), why=f"was {duration_text(asked)}: {why}")
-
-
-def _sufficient_ttls(evidence: _AccessEvidence) -> Iterator[tuple[int, str]]:
-    """Yield the ttls that would have been enough, each with why."""
-    if evidence.granted_asks and all(_granted_ttl(ask) < ask.ttl for ask in evidence.granted_asks):
-        longest = max(map(_granted_ttl, evidence.granted_asks))
-        yield longest, f"granted {_times_text(len(evidence.granted_asks))}, each time {duration_text(longest)} at most"
-    # One use of unknown length may have been the longest.
-    if evidence.seconds and len(evidence.seconds) == len(evidence.issued_asks):
-        longest_use, usual = format_seconds(max(evidence.seconds)), format_seconds(median(evidence.seconds))
-        needed = next_readable_ttl(TTL_HEADROOM * max(evidence.seconds))
-        yield needed, f"used {_times_text(len(evidence.seconds))}, {longest_use} at the longest (p50 {usual})"
-
-
-def _is_use_observable(resource: str, runs: Sequence[PastRun], *, delivered: bool) -> bool:
-    # Who sees the broker's use of a credential sees nothing of one that the process holds itself; each way is observable for itself.
-    uses = (use for run in runs for ask in run.asks if ask.key.resource == resource for use in ask.uses)
-    return any(use.seen for use in uses if use.delivered is delivered)
+    sufficient = [(asked_ttl, "")]
+    if granted and all(_granted_ttl(ask) < ask.ttl for ask in granted):
+        longest = max(map(_granted_ttl, granted))
+        sufficient.append((longest, f"granted {times}, each time {duration_text(longest)} at most"))
+    # A use of unknown length may have been the longest.
+    seconds = evidence.seconds
+    if seconds and len(seconds) == len(evidence.issued):
+        why = f"used {_times_text(len(seconds))}, {format_seconds(max(seconds))} at the longest (p50 {format_seconds(median(seconds))})"
+        sufficient.append((next_readable_ttl(TTL_HEADROOM * max(seconds)), why))
+    ttl, why = min(sufficient)
+    if ttl < asked_ttl:
+        yield Change(what=What.TTL, to=duration_text(ttl), why=f"was {duration_text(asked_ttl)}: {why}")
 
 
 def _granted_ttl(ask: PastRequest) -> int:
@@ -274,7 +231,3 @@ def _granted_ttl(ask: PastRequest) -> int:
 
 def _times_text(count: int) -> str:
     return {0: "never", 1: "once", 2: "twice"}.get(count, f"{count} times")
-
-
-def _runs_text(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"

@@ -1,4 +1,4 @@
-"""What past runs asked for, were granted and used: the facts that right-sizing and the catalog's review go by. No I/O, no clock."""
+"""What past runs requested, were granted and used: the input of right-sizing and of the catalog's review. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from justenough.domain.core.base_model import Message
 
 
 class AccessKey(NamedTuple):
-    """What an access item asks for, whatever else it says."""
+    """The resource and action of an access item."""
 
     resource: str
     action: str
@@ -19,41 +19,41 @@ class AccessKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CredentialUse:
-    """One credential that was issued."""
+    """One issued credential."""
 
     began: datetime
     ended: datetime | None
-    """When it was revoked, was seen dead, or its job was over, whatever was first; None where nobody knows."""
+    """When it was revoked, was verified as ended, or its job ended, whichever came first; None if unknown."""
     delivered: bool
-    """Whether the process was handed it, rather than the broker keeping it."""
+    """Whether it was delivered to the process; else only the broker had it."""
     seen: bool
-    """Whether anybody saw it being used."""
+    """Whether its use was observed."""
 
 
 @dataclass(frozen=True, slots=True)
 class PastRequest:
-    """One request of a run, and what came of it."""
+    """One request of a run and its outcome."""
 
     key: AccessKey
     ttl: int
     """Seconds."""
     granted: bool
     refused: bool
-    """Denied, or nobody answered."""
+    """Denied or expired."""
     granted_ttl: int | None
-    """Seconds, where a person decided."""
+    """Seconds, if a person decided."""
     granted_action: str | None
-    """Where a person decided: what was asked, or something narrower."""
+    """If a person decided: the requested action, or a narrower one."""
     uses: tuple[CredentialUse, ...] = ()
 
     @property
     def resulting_action(self) -> str:
-        """The action that it came to."""
+        """The granted action, or else the requested one."""
         return self.granted_action or self.key.action
 
     @property
     def seconds(self) -> float | None:
-        """How long it was used: from its first issue to the last one's end; None where that is not known."""
+        """Seconds from its first credential's issue to its last one's end; None if unknown."""
         ends = [use.ended for use in self.uses]
         if not ends or None in ends:
             return None
@@ -68,12 +68,12 @@ class PastRun:
     ran: bool
     """Whether its process was started."""
     offered: frozenset[AccessKey]
-    """What its own spec asked for."""
+    """The access that its spec requested."""
     asks: tuple[PastRequest, ...]
 
 
 class ActionUse(Message):
-    """What was asked of one action of a resource in a time, over all jobs."""
+    """The requests for one action of a resource in a period, over all jobs."""
 
     resource: str
     action: str
@@ -81,33 +81,33 @@ class ActionUse(Message):
     """Requests."""
     granted: int
     narrowed: int
-    """Granted for less than was asked."""
+    """Granted for less than requested."""
     longest_granted: int | None
     """Seconds."""
     last_issued: datetime | None
-    """Whenever that was."""
+    """At any time, not only in the period."""
     scopes: tuple[dict[str, str], ...]
-    """The data scopes of the jobs that asked."""
+    """The data scopes of the requesting jobs."""
     whole: bool
-    """Whether every request of the time was looked at, or only the newest ones."""
+    """Whether all requests of the period were counted; else only the newest ones."""
 
 
 def requested_keys(spec: Mapping[str, Any]) -> frozenset[AccessKey]:
-    """Return what a raw spec asks for."""
+    """Return the access that a raw spec requests."""
     return frozenset(access_key_of(item) for item in spec.get("access") or ())
 
 
 def delivered_keys(spec: Mapping[str, Any]) -> frozenset[AccessKey]:
-    """Return what of it a raw spec has handed to its process."""
+    """Return the access whose credentials a raw spec delivers to its process."""
     return frozenset(access_key_of(item) for item in spec.get("access") or () if is_delivered(item))
 
 
 def access_key_of(item: Mapping[str, Any]) -> AccessKey:
-    """Return what a raw access item asks for."""
+    """Return the resource and action of a raw access item."""
     return AccessKey(item["resource"], item["action"])
 
 
 def is_delivered(item: Mapping[str, Any]) -> bool:
-    """Whether the process is handed the credential of a raw access item."""
+    """Whether a raw access item delivers its credential to the process."""
     deliver = item.get("deliver") or {}
     return any(deliver.get(way) for way in ("env", "file", "pgpass", "kubeconfig"))

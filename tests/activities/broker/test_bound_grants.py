@@ -184,16 +184,16 @@ def test_what_a_running_child_asks_for_is_within_what_the_job_that_launched_it_h
     reads = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "a test", "at": "request"}
     with puppet(ops, reads, item("refunds-db", "write", ASKED)) as parent, puppet(ops, parent=parent.job) as child:
         longer = child.access("orders-db", ttl="6m")
-        assert (longer.status, "longer than 5m, for which the job that launches it has it" in longer.body) == (403, True)
+        assert (longer.status, "longer than the parent job's 5m" in longer.body) == (403, True)
         assert child.access("orders-db").status == 200
         offered = {(one["resource"], one["action"]): one["outcome"] for one in child.asks("GET", "/v1/catalog").json["items"]}
         assert (offered["orders-db", "read"], offered["customers-db", "read"]) == ("allowed", "denied")
         names = {one["name"] for one in result(child, "tools/list")["tools"]}
         assert {"find-order", "refund-order"} <= names
         other = child.access("customers-db")
-        assert (other.status, "the job that launches it has no access to customers-db" in other.body) == (403, True)
+        assert (other.status, "the parent job has no access to customers-db" in other.body) == (403, True)
         around = child.access("refunds-db", "write")
-        assert (around.status, "through tools only: refund-order" in around.body) == (403, True)
+        assert (around.status, "only through tools: refund-order" in around.body) == (403, True)
         text, failed = refund(child, order, 101)
         assert failed
         assert "amount: must be a number of at most 100" in text
@@ -214,5 +214,5 @@ def test_what_a_parent_lost_while_people_were_asked_is_not_issued_to_its_child(o
         assert lead.answer(given, "withdraw").status_code in TAKEN
         assert lead.answer(waiting).status_code in TAKEN
         refused = child.access("refunds-db", "write", ttl="5m", wait=30)
-        assert (refused.status, "the job that launches it has no access to refunds-db" in refused.body) == (403, True)
+        assert (refused.status, "the parent job has no access to refunds-db" in refused.body) == (403, True)
         assert ops.job(child.job)["credentials"] == []

@@ -43,7 +43,7 @@ def test_a_job_that_asked_for_too_much_is_told_what_it_needs_and_runs_with_that(
     assert read_spec(done.stdout)["access"] == [{**READ, "ttl": "1m"}, {**MEND, "action": "read", "ttl": "1m"}]
     assert "  action: read  # was write: granted 3 times, each time read at most" in done.stdout
     assert "  ttl: 1m  # was 30m: used 6 times, " in done.stdout
-    assert "# dropped: never issued in 3 runs (asked for 3 times, refused 3 times)\n# - resource: refunds-db\n" in done.stdout
+    assert "# dropped: never issued in 3 runs (requested 3 times, refused 3 times)\n# - resource: refunds-db\n" in done.stdout
     assert f"too-wide: 3 past runs analysed, of which 3 started their process; the newest run is {max(wide)}." in done.stderr
     assert "refunds-db:write  3 requests in 3 runs: 0 granted, 0 issued, use not observable; ttl asked 10m; not needed" in done.stderr
     assert "(p50), " in done.stderr

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from justenough.domain.evidence.aggregator import worst_status
 from justenough.domain.evidence.current_state import CurrentState, LedgerState, LiveCredential
-from justenough.domain.evidence.frameworks import ITEMS, MAPPING
-from justenough.domain.evidence.metric_definitions import METRICS, SECTIONS
+from justenough.domain.evidence.metric_definitions import ITEMS, METRICS, SECTIONS
 from justenough.domain.evidence.rejected_attempts import REASON_KINDS, rejection_kind_of
 from justenough.domain.evidence.report import Status
 from justenough.domain.evidence.statistics import MAX_SHOWN, nearest_rank
@@ -117,23 +116,23 @@ def test_a_reason_is_of_its_kind(text: str, kind: str) -> None:
 
 # As they stand in the ledger; their texts are the console's and the worker's.
 WHYS = {
-    "no one answers for a job that they launched": "for their own job",
-    "Forbidden: the decision does not hold: the signature does not match the statement": "signature does not hold",
-    "the signature names a key that the person does not have": "signature does not hold",
-    "Forbidden: the decision is another person's: its statement names a different person than the token": "somebody else's statement",
-    "Conflict: you have answered this request already": "answered before",
-    "this person has answered already": "answered before",
-    "Stale: the request is not what you answered any more: its digest has changed": "about something else",
-    "the decision is for another request": "about something else",
-    "Conflict: the request is denied, not pending": "nothing waits for it",
-    "it names no request of this job that waits for an answer": "nothing waits for it",
-    "the statement has expired": "not current",
-    "Forbidden: needs one of the groups: chiefs": "not entitled",
-    "the request is at tier 2, which this person does not answer for": "not entitled",
-    "ops is in no group that answers requests": "not entitled",
-    "not a {statement, signature}": "not readable",
-    "this is not a statement of type decision": "not readable",
-    "InvalidInput: decision: statement.reason: a reason is required": "not readable",
+    "no one answers for a job that they launched": "own job",
+    "Forbidden: the decision does not hold: the signature does not match the statement": "invalid signature",
+    "the signature names a key that the person does not have": "invalid signature",
+    "Forbidden: the decision is another person's: its statement names a different person than the token": "another person's statement",
+    "Conflict: you have answered this request already": "already decided",
+    "this person has answered already": "already decided",
+    "Stale: the request is not what you answered any more: its digest has changed": "changed or different content",
+    "the decision is for another request": "changed or different content",
+    "Conflict: the request is denied, not pending": "not pending",
+    "it names no request of this job that waits for an answer": "not pending",
+    "the statement has expired": "expired or from the future",
+    "Forbidden: needs one of the groups: chiefs": "not authorized",
+    "the request is at tier 2, which this person does not answer for": "not authorized",
+    "ops is in no group that answers requests": "not authorized",
+    "not a {statement, signature}": "malformed",
+    "this is not a statement of type decision": "malformed",
+    "InvalidInput: decision: statement.reason: a reason is required": "malformed",
 }
 
 
@@ -225,9 +224,8 @@ def test_totals_add_up(requests: list[tuple[str, int, int]]) -> None:
 
 
 def test_every_line_bears_on_items_that_exist() -> None:
-    assert set(MAPPING) == set(METRICS)
-    named_items = {item for items in MAPPING.values() for item in items}
-    assert all(MAPPING.values())
+    named_items = {item for metric in METRICS.values() for item in metric.items}
+    assert all(metric.items for metric in METRICS.values())
     assert named_items <= set(ITEMS)
     groups = {function: re.findall(r"\d\.\d", part) for function, part in re.findall(r"(GOVERN|MAP|MEASURE|MANAGE) ([\d., ]+)", FRAMEWORKS)}
     known = {*re.findall(r"(?:NHI|ASI)\d+", FRAMEWORKS), *(f"{function} {number}" for function in groups for number in groups[function])}
@@ -250,13 +248,13 @@ def unwrapped(page: Path) -> str:
 def test_the_documentation_says_of_each_line_what_the_report_says(key: str) -> None:
     told = METRICS[key]
     assert (
-        f"**{told.title}** (`{key}`) {told.definition} Status: {told.rule}. Shows: {told.shows} Items: {', '.join(MAPPING[key])}."
+        f"**{told.title}** (`{key}`) {told.definition} Status: {told.rule}. Shows: {told.shows} Items: {', '.join(told.items)}."
     ) in unwrapped(DOCS)
 
 
 def test_the_documentation_names_the_items_that_lines_bear_on_and_those_that_none_does() -> None:
     text = DOCS.read_text()
-    borne = {item for items in MAPPING.values() for item in items}
+    borne = {item for metric in METRICS.values() for item in metric.items}
     assert set(re.findall(r"^\| ((?:NHI|ASI|GOVERN |MAP |MEASURE |MANAGE )[\d.]+) \|", text, re.MULTILINE)) == borne
     assert f"No line bears on: {', '.join(item for item in ITEMS if item not in borne)}." in unwrapped(DOCS)
 

@@ -51,7 +51,7 @@ def test_a_run_is_told_with_all_that_an_approver_weighs() -> None:
     facts = run_facts(SPEC, "sha256:2")
     assert facts["command"] == "python 'a b.py'"
     assert (facts["agent"], facts["data"], facts["files"], facts["env MODE"]) == ("bot 1.4", "tenant=acme", "sha256:2", "slow")
-    assert facts["read on orders"] == "asked for 5m"
+    assert facts["read on orders"] == "requested for 5m"
     assert (facts["limit of cpu"], facts["limit of memory"], facts["limit of processes"]) == ("10m", "1GiB", "256")
 
 

@@ -67,12 +67,12 @@ def test_every_problem_of_every_file_is_told_at_once() -> None:
 
 
 def test_ids_are_unique_across_files() -> None:
-    assert problems({"a.cedar": GOOD, "b.cedar": "\n" + GOOD}) == ["b.cedar:2:1: @id 'good' is that of a.cedar:1:1 too"]
+    assert problems({"a.cedar": GOOD, "b.cedar": "\n" + GOOD}) == ["b.cedar:2:1: duplicate @id 'good'; a.cedar:1:1 has it too"]
 
 
 @pytest.mark.parametrize("files", [{}, {"a.cedar": ""}, {"a.cedar": "// nothing yet\n"}])
 def test_a_set_without_policies_is_a_problem(files: dict[str, str]) -> None:
-    assert "there are none" in problems(files)[0]
+    assert "no policy found" in problems(files)[0]
 
 
 @pytest.mark.parametrize(

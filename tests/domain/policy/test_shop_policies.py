@@ -7,7 +7,8 @@ import pytest
 from justenough.domain.catalog.loader import read_catalog
 from justenough.domain.jobs.credentials import Decision, HeldAccess
 from justenough.domain.jobs.states import Action, Sensitivity
-from justenough.domain.policy.engine import JobFacts, PolicySet
+from justenough.domain.policy.cedar_request import JobFacts
+from justenough.domain.policy.engine import PolicySet
 from tests.support.domain_samples import SHOP, asking, job
 
 CATALOG = read_catalog((SHOP / "catalog.yaml").read_bytes())

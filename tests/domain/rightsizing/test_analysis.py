@@ -239,10 +239,10 @@ def test_the_tightened_spec_is_a_spec_its_parameters_left_to_be_filled_in() -> N
 
 def test_each_changed_line_says_why_and_what_is_dropped_stays_to_be_read() -> None:
     lines = to_tightened_yaml(tight()).splitlines()
-    assert lines[0] == "# refund-triage as its past runs would have needed it: 4 looked at, the newest run is j-dev-9."
+    assert lines[0] == "# refund-triage, reduced to what its past runs needed: 4 analysed, the newest run is j-dev-9."
     assert "  ttl: 2m  # was 30m: used 8 times, 52 s at the longest (p50 28 s)" in lines
     assert "  action: read  # was write: granted 4 times, each time read at most" in lines
-    dropped = lines.index("# dropped: never issued in 4 runs (asked for 4 times, refused 4 times)")
+    dropped = lines.index("# dropped: never issued in 4 runs (requested 4 times, refused 4 times)")
     assert lines[dropped + 1 : dropped + 5] == [
         "# - resource: orders-db",
         "#   action: admin",
