@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
+from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 
 from console.api.dependencies import BEARER
@@ -38,7 +39,7 @@ from console.concurrency.background import run_in_background
 from console.http import problems
 from console.http.middleware import BodyLimitMiddleware, EdgeMiddleware
 from console.outbox import run_dispatcher
-from console.pages.routers import ROUTERS, show_problems
+from console.pages.routers import ROUTERS, handle_http_error
 from console.schedule_runner import run_occasions
 from console.services.console import Console
 from console.services.reconciler import run_reconciler
@@ -83,7 +84,7 @@ def create_app(console: Console) -> FastAPI:
     app.state.console = console
     problems.install_handlers(app)
     if pages:
-        show_problems(app)
+        app.add_exception_handler(HTTPException, handle_http_error)
     app.add_middleware(BodyLimitMiddleware, unbounded=frozenset({API_PREFIX + bundles.BUNDLES_PATH}))
     app.add_middleware(EdgeMiddleware)
     app.openapi = partial(build_document, pages=pages)  # type: ignore[method-assign]  # FastAPI's documented way to extend it

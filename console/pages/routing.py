@@ -55,33 +55,22 @@ class PageRoute(APIRoute):
 
 def redirect_to_login(request: Request) -> Response:
     """Redirect to the login page and back. A posted form is not sent again: the way back leads to the page that the form was on."""
-    path = (
-        request.url.path + (f"?{request.url.query}" if request.url.query else "") if request.method == "GET" else _form_page_path(request)
-    )
+    site, url = str(request.base_url), str(request.url) if request.method == "GET" else request.headers.get("referer", "")
+    path = f"/{url.removeprefix(site)}" if url.startswith(site) else "/"
     return RedirectResponse(f"/login?{urlencode({'next': path})}", status_code=303)
-
-
-def _form_page_path(request: Request) -> str:
-    here, came_from = str(request.base_url), request.headers.get("referer", "")
-    return f"/{came_from.removeprefix(here)}" if came_from.startswith(here) else "/"
 
 
 def problem_page(request: Request, error: Exception) -> HTMLResponse:
     """Return the page of an error: what is wrong, where, and what to do next."""
-    status, detail, faults = _problem_parts(request, error)
+    status, detail, faults = problems.status_of(error) if isinstance(error, JustEnoughError) else 500, str(error), tuple[Problem, ...]()
+    if isinstance(error, RequestValidationError):
+        status, detail, faults = 422, "The address or the form contains invalid values.", problems.faults_of(error)
+    elif isinstance(error, HTTPException):
+        status, detail = error.status_code, f"Page not found: {request.url.path}" if error.status_code == 404 else str(error.detail)
+    elif status == 500:
+        problems.unexpected_error_response(request, error)
+        detail = "Internal error. The console's log has the details."
+    elif isinstance(error, InvalidInput):
+        detail, faults = f"The {error.what} is not valid.", error.problems
     title, advice = HTTPStatus(status).phrase, ADVICE.get(status, "")
     return render(request, "problem.html", status=status, title=title, detail=detail, faults=faults, advice=advice)
-
-
-def _problem_parts(request: Request, error: Exception) -> tuple[int, str, tuple[Problem, ...]]:
-    if isinstance(error, RequestValidationError):
-        return 422, "The address or the form contains invalid values.", problems.faults_of(error)
-    if isinstance(error, HTTPException):
-        return error.status_code, f"Page not found: {request.url.path}" if error.status_code == 404 else str(error.detail), ()
-    status = problems.status_of(error) if isinstance(error, JustEnoughError) else 500
-    if status == 500:
-        problems.unexpected_error_response(request, error)
-        return 500, "Internal error. The console's log has the details.", ()
-    if isinstance(error, InvalidInput):
-        return status, f"The {error.what} is not valid.", error.problems
-    return status, str(error), ()

@@ -20,4 +20,4 @@ def render_html(report: Report) -> str:
     )
     # Escape control and direction-changing characters; a browser would apply them.
     environment.filters |= {"plain": plain, "moment": lambda value: moment(value.isoformat())}
-    return environment.get_template("page.html").render(report=report, wording=figures)
+    return environment.get_template("page.html").render(report=report, figures=figures)

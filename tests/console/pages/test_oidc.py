@@ -141,7 +141,7 @@ async def test_a_code_works_once(oidc_site: tuple[Site, Provider], lead: Browser
     lead.http.cookies.set("je-oidc", flow)
     answer = await lead.open(f"{back}&landed=1")
     assert (answer.status_code, lead.cookie) == (403, "")
-    assert "it may be too late or a duplicate" in answer.text
+    assert "it may be late or a duplicate" in answer.text
 
 
 async def test_somebody_whom_only_the_provider_knows_is_told_so(oidc_site: tuple[Site, Provider], lead: Browser) -> None:

@@ -51,9 +51,9 @@ def test_the_sentence_says_who_wants_what_for_how_long() -> None:
     [
         (
             TimeoutOutcome(NOW, 2, ("security", "chiefs")),
-            "climbs to tier 2 (security, chiefs) at 2026-01-31 09:30:00 UTC; it is never approved by silence.",
+            "Escalates to tier 2 (security, chiefs) at 2026-01-31 09:30:00 UTC. Never auto-approved.",
         ),
-        (TimeoutOutcome(NOW, None), "Without an answer it is denied at 2026-01-31 09:30:00 UTC."),
+        (TimeoutOutcome(NOW, None), "Denied at 2026-01-31 09:30:00 UTC if nobody decides."),
         (TimeoutOutcome(None, 2), "No deadline."),
     ],
 )
@@ -82,7 +82,7 @@ def test_what_is_signed_is_said_as_it_is_signed() -> None:
     )
     less = request_text.signing_sentence(view(), "approve", "lead", ttl=60, action="read", absent="boss")
     assert less == "lead for boss approves READ on Refunds for 1 min for the job j-1 (refund-triage)."
-    assert request_text.signing_sentence(view(), "break_glass", "lead").startswith("lead BREAKS GLASS for")
+    assert request_text.signing_sentence(view(), "break_glass", "lead").startswith("lead uses BREAK-GLASS for")
 
 
 def test_what_revoking_can_do_is_said_of_each_kind() -> None:
