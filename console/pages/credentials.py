@@ -12,7 +12,7 @@ from pydantic import Field
 from console.auth.authorization import Role, groups_with_role, missing_group_text
 from console.http.dependencies import TheConsole
 from console.pages import live_stream
-from console.pages.ledger.ledger import MAX_PAGES_READ
+from console.pages.ledger import MAX_PAGES_READ
 from console.pages.page_user import TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute

@@ -94,8 +94,8 @@ async def end(request: Request, console: TheConsole, visitor: ThePageUser, form:
 
 def _was_sent_before(console: Console, visitor: PageUser, delegate: str, reason: str, until: datetime) -> bool:
     """Whether this form was sent a moment ago. Two equal delegations would outlast the end of one."""
-    found = console.deps.store.delegations.current_of(visitor.caller.person.id, now=console.deps.now())
-    same = (one for one in found if (one.person_id, one.delegate_id, one.reason) == (visitor.caller.person.id, delegate, reason))
+    current = console.deps.store.delegations.current_of(visitor.caller.person.id, now=console.deps.now())
+    same = (one for one in current if (one.person_id, one.delegate_id, one.reason) == (visitor.caller.person.id, delegate, reason))
     return any(abs(one.until - until) < RESEND_WINDOW for one in same)
 
 
@@ -111,13 +111,13 @@ def _render_page(
     done: str = "",
 ) -> HTMLResponse:
     me = visitor.caller.person.id
-    found = console.deps.store.delegations.current_of(me, now=console.deps.now())
+    current = console.deps.store.delegations.current_of(me, now=console.deps.now())
     return render(
         request,
         "delegations.html",
         status=status,
-        mine=tuple(one for one in found if one.person_id == me),
-        others=tuple(one for one in found if one.delegate_id == me),
+        mine=tuple(one for one in current if one.person_id == me),
+        others=tuple(one for one in current if one.delegate_id == me),
         typed=form or DelegationForm(),
         errors=errors or {},
         problem=problem,

@@ -74,10 +74,8 @@ class _PageStream:
                 # One event for all entries that concern the page, because it refreshes as a whole anyway.
                 concerned = [entry for entry in entries if not self._topics or entry.type.partition(".")[0] in self._topics]
                 readable = await self._console.job_owners.readable_entries(self._visitor.caller, concerned)
-                block = b""
-                if readable:
-                    last = readable[-1]
-                    block = _event_block("change", {"type": last.type, "job": last.job}, position=last.position)
+                last = readable[-1] if readable else None
+                block = _event_block("change", {"type": last.type, "job": last.job}, position=last.position) if last else b""
                 if log is not None and self._job is not None:
                     chunks = await to_thread.run_sync(self._console.deps.store.logs.chunks, self._job, log)
                     block += b"".join(_event_block("log", {"seq": chunk.seq, "text": output_text(chunk.text)}) for chunk in chunks)

@@ -24,8 +24,6 @@ from justenough.domain.approvals.statements import Statement, to_signable
 from justenough.domain.core.canonical_json import to_canonical_json
 from justenough.domain.core.errors import Forbidden
 
-__all__ = ["BadForm", "NoSession", "PageUser", "TheForm", "ThePageUser", "page_user_of", "read_form"]
-
 AUTO_REFRESH_HEADER = "X-Look-Again"
 """Header of automatic refreshes, which do not count as use of the session."""
 CSRF_FIELD = "csrf"

@@ -6,11 +6,10 @@ from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 
 from console.http import problems
-from console.pages import credentials, dashboard, delegations, live_stream, report, static
+from console.pages import credentials, dashboard, delegations, ledger, live_stream, report, static
 from console.pages.catalog import catalog, explain
 from console.pages.inbox import batch, decisions, inbox
 from console.pages.jobs import detail, job_list, launch, stop
-from console.pages.ledger import ledger
 from console.pages.login import login, oidc
 from console.pages.routing import problem_page
 

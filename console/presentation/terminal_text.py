@@ -51,11 +51,11 @@ def moment(text: object) -> str:
 
 def clock(seconds: float) -> str:
     """Return a duration in compact form: `45s`, `4m05s`, `3h20m`, `2d04h`."""
-    whole = max(0, int(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    size, unit, smaller, smaller_unit = next(units for units in TIME_UNITS if whole >= units[0])
-    return f"{whole // size}{unit[0]}{whole % size // smaller:02}{smaller_unit[0]}"
+    total = max(0, int(seconds))
+    if total < 60:
+        return f"{total}s"
+    size, unit, smaller, smaller_unit = next(units for units in TIME_UNITS if total >= units[0])
+    return f"{total // size}{unit[0]}{total % size // smaller:02}{smaller_unit[0]}"
 
 
 def width(text: str) -> int:

@@ -9,12 +9,12 @@ from console.presentation.terminal_text import TIME_UNITS, log_text, strip_colou
 
 def span(seconds: float) -> str:
     """Return a duration in at most two units: `12 s`, `4 min 5 s`, `3 h 20 min`, `2 d 4 h`."""
-    whole = max(0, int(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    size, unit, smaller, smaller_unit = next(units for units in TIME_UNITS if whole >= units[0])
-    rest = whole % size // smaller
-    return f"{whole // size} {unit}" + (f" {rest} {smaller_unit}" if rest else "")
+    total = max(0, int(seconds))
+    if total < 60:
+        return f"{total} s"
+    size, unit, smaller, smaller_unit = next(units for units in TIME_UNITS if total >= units[0])
+    rest = total % size // smaller
+    return f"{total // size} {unit}" + (f" {rest} {smaller_unit}" if rest else "")
 
 
 def elapsed_text(seconds: float) -> str:

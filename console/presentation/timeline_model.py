@@ -127,12 +127,12 @@ def row_parts(row: TimelineRow, *, now: datetime) -> tuple[TimelinePart, ...]:
     """Return the parts of a row in order. `now` is the end of the range if nothing is in progress."""
     dead = row.settled or max(now, row.began)
     alive = min(at for at in (dead, row.ended, row.until if row.kind == "credential" else None) if at)
-    found = [TimelinePart("lasts", row.began, max(alive, row.began)), TimelinePart("maybe", max(alive, row.began), dead)]
+    parts = [TimelinePart("lasts", row.began, max(alive, row.began)), TimelinePart("maybe", max(alive, row.began), dead)]
     if row.until and row.until > dead and row.kind == "credential":
-        found.append(TimelinePart("spared" if row.settled else "ahead", dead, row.until))
+        parts.append(TimelinePart("spared" if row.settled else "ahead", dead, row.until))
     if row.until and row.settled is None and row.kind == "request":
-        found.append(TimelinePart("ahead", dead, row.until))
-    return tuple(part for part in found if part.until > part.since)
+        parts.append(TimelinePart("ahead", dead, row.until))
+    return tuple(part for part in parts if part.until > part.since)
 
 
 Handler = Callable[[Timeline, datetime, Json], None]

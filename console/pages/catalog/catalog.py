@@ -12,7 +12,7 @@ from fastapi.responses import RedirectResponse
 
 from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
-from console.pages.ledger.ledger import READER_ROLES
+from console.pages.ledger import READER_ROLES
 from console.pages.page_user import TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute

@@ -45,8 +45,6 @@ FIELD_BY_PATH = {
 }
 """The form field of each path prefix in a spec."""
 
-POSTED_FIELDS = ("spec", "params", "groups", "at", "break_glass", "phase")
-
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
@@ -109,7 +107,8 @@ def explain(request: Request, console: TheConsole, visitor: ThePageUser, typed: 
 async def explain_pasted(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
     """Explain the decision on a pasted spec. Nothing is stored."""
     visitor.caller.require(*Role)
-    typed = validate_model("form", ExplainForm, {**{name: str(form[name]) for name in POSTED_FIELDS if form.get(name)}, "how": "spec"})
+    fields = {name: str(form[name]) for name in ("spec", "params", "groups", "at", "break_glass", "phase") if form.get(name)}
+    typed = validate_model("form", ExplainForm, {**fields, "how": "spec"})
     return await to_thread.run_sync(_render_page, request, console, typed)
 
 

@@ -67,14 +67,14 @@ async def batch(request: Request, console: TheConsole, visitor: ThePageUser, for
         for view in views.values():
             group.start_soon(decide, view)
     in_order = [outcomes[name] for name in views]
-    return render(request, "batch.html", outcomes=in_order, said=answer, kind=batch_key_of(first), request_text=request_text)
+    return render(request, "batch.html", outcomes=in_order, answer=answer, kind=batch_key_of(first), request_text=request_text)
 
 
 def _readable_requests(console: Console, visitor: PageUser, names: Iterable[str]) -> Mapping[str, RequestView]:
     """Return those of these requests that the user may read, so that nobody learns of other ids."""
     # No id contains NUL, and PostgreSQL rejects it in a query.
-    found = console.deps.store.requests.by_ids(name for name in names if "\0" not in name)
-    return {name: view for name, view in found.items() if console.job_owners.can_read(visitor.caller, view.job_id)}
+    views = console.deps.store.requests.by_ids(name for name in names if "\0" not in name)
+    return {name: view for name, view in views.items() if console.job_owners.can_read(visitor.caller, view.job_id)}
 
 
 def _require_one_kind(views: Mapping[str, RequestView], digests: Mapping[str, str]) -> None:

@@ -18,13 +18,14 @@ from fastapi.responses import RedirectResponse
 from starlette.datastructures import FormData
 
 from console.auth.authorization import Role
+from console.auth.page_sessions import NoSession
 from console.http import problems
 from console.http.dependencies import TheConsole
 from console.pages.inbox import drafts
 from console.pages.inbox.drafts import AnswerDraft
 from console.pages.inbox.inbox import CardNotice, card_page
 from console.pages.inbox.request_detail import RequestCard, card_of
-from console.pages.page_user import NoSession, PageUser, TheForm, ThePageUser
+from console.pages.page_user import PageUser, TheForm, ThePageUser
 from console.pages.routing import PageRoute
 from console.services.claims import claim_request, release_claim
 from console.services.console import Console
@@ -171,9 +172,9 @@ def _stale_notice(form: FormData, card: RequestCard) -> CardNotice | None:
 
 def _failure_notice(error: JustEnoughError) -> CardNotice:
     """Return the notice of a decision that was not submitted, with the errors by form field."""
-    found = error.problems if isinstance(error, InvalidInput) else ()
-    text = "; ".join(map(str, found)) or str(error)
-    errors = {FIELD_BY_STATEMENT_PATH[one.path]: one.message for one in found if one.path in FIELD_BY_STATEMENT_PATH}
+    faults = error.problems if isinstance(error, InvalidInput) else ()
+    text = "; ".join(map(str, faults)) or str(error)
+    errors = {FIELD_BY_STATEMENT_PATH[one.path]: one.message for one in faults if one.path in FIELD_BY_STATEMENT_PATH}
     return CardNotice(status=problems.status_of(error), errors=errors, problem=text[:1].upper() + text[1:])
 
 

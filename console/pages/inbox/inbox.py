@@ -200,7 +200,7 @@ def queue(console: Console, caller: Caller, filters: InboxFilters, *, mine: bool
     if not filters.shows(part):
         return InboxQueue((), None)
     limit = filters.limit(part)
-    found = console.deps.store.inbox.items(
+    items = console.deps.store.inbox.items(
         filters.to_waiting_filter(caller, mine=mine), after=_parse_cursor(filters.cursor) if here else None, limit=limit + 1
     )
     lines = tuple(
@@ -211,9 +211,9 @@ def queue(console: Console, caller: Caller, filters: InboxFilters, *, mine: bool
             silence=timeout_outcome(item.request, caller.tiers),
             missing=missing_approvals(item.request),
         )
-        for item in found[:limit]
+        for item in items[:limit]
     )
-    last = lines[-1].view if len(found) > limit else None
+    last = lines[-1].view if len(items) > limit else None
     return InboxQueue(lines, f"{last.expires_at.isoformat() if last.expires_at else ''}~{last.id}" if last else None)
 
 

@@ -141,14 +141,14 @@ def why_barred(deps: Deps, caller: Caller, view: RequestView, *, requester_id: s
 
 def why_cannot_answer(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> str:
     """Return why somebody cannot decide a request now; empty if they can."""
-    if own := why_barred(deps, caller, view, requester_id=requester_id):
-        return f"You cannot decide this request: {own}."
+    if barred := why_barred(deps, caller, view, requester_id=requester_id):
+        return f"You cannot decide this request: {barred}."
     if has_answered(view, caller.person.id):
         return "You already decided this request."
     if view.state is not RequestState.PENDING:
         return f"Already {view.state.value}."
     if caller.tier < max(view.current_tier, 1):
-        return f"View only. Deciding {missing_group_text(answering_groups(view.current_tier, caller.tiers))}."
+        return f"View only ({missing_group_text(answering_groups(view.current_tier, caller.tiers))})."
     return ""
 
 
@@ -165,17 +165,17 @@ def policies_of(deps: Deps, view: RequestView) -> tuple[DecidingPolicy, ...]:
 
 def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> RequestRights:
     """Return what a person can do with a request now."""
-    me, pending = caller.person.id, view.state is RequestState.PENDING
-    own = why_barred(deps, caller, view, requester_id=job.requester_id) is not None
+    me, pending, review = caller.person.id, view.state is RequestState.PENDING, view.review
+    barred = why_barred(deps, caller, view, requester_id=job.requester_id) is not None
     why_not = why_cannot_answer(deps, caller, view, requester_id=job.requester_id)
     counts = view.state is RequestState.APPROVED or (pending and any(item.approver_id == me for item in view.counting_approvals))
     return RequestRights(
         answer=not why_not,
         why_not=why_not,
         claimed=bool(view.claim and view.claim.by_id == me and view.claim.until > deps.now()),
-        break_glass=Role.BREAK_GLASS in caller.roles and pending and not own and not has_answered(view, me),
+        break_glass=Role.BREAK_GLASS in caller.roles and pending and not barred and not has_answered(view, me),
         take_back=counts and not job.state.ended and bool(caller.roles & {Role.APPROVE, Role.LAUNCH}),
-        review=bool(view.review and view.review.open and not own and view.review.person_id != me and caller.tier >= max(view.review.tiers)),
+        review=bool(review and review.open and not barred and review.person_id != me and caller.tier >= max(review.tiers)),
     )
 
 

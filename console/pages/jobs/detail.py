@@ -157,12 +157,8 @@ def fitting_length(text: str, size: int) -> int:
 
 def temporal_ui_url(console: Console, job: str) -> str:
     """Return the Temporal UI's address of a job's workflow; empty without `temporal_ui_url`."""
-    settings = console.deps.settings
-    if settings.temporal_ui_url is None:
-        return ""
-    return (
-        f"{settings.temporal_ui_url.rstrip('/')}/namespaces/{quote(settings.temporal_namespace, safe='')}/workflows/{quote(job, safe='')}"
-    )
+    base, namespace = console.deps.settings.temporal_ui_url, quote(console.deps.settings.temporal_namespace, safe="")
+    return "" if base is None else f"{base.rstrip('/')}/namespaces/{namespace}/workflows/{quote(job, safe='')}"
 
 
 def _decisions_context(console: Console, view: JobView) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
 from console.http.pagination import Cursor
 from console.pages import live_stream
-from console.pages.ledger.ledger import find_readable
+from console.pages.ledger import find_readable
 from console.pages.page_user import ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute

@@ -37,7 +37,6 @@ from justenough.services.dependencies import Deps
 
 PARAM_PREFIX = "param."
 """Prefix of the form fields of parameters."""
-NO_FILES_TEXT = "a pasted spec has no files, so it cannot have a workdir; use `justenough job run FILE` or a template"
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -143,7 +142,8 @@ def prepare_launch(deps: Deps, draft: LaunchDraft) -> PreparedLaunch:
             raise InvalidInput("job spec", (Problem("spec", "nothing was pasted; docs and examples: examples/shop/jobs"),))
         raw, files, params = read_spec(draft.text), None, {}
         if isinstance(raw.get("run"), dict) and raw["run"].get("workdir") is not None:
-            raise InvalidInput("job spec", (Problem("run.workdir", NO_FILES_TEXT),))
+            why = "a pasted spec has no files, so it cannot have a workdir; use `justenough job run FILE` or a template"
+            raise InvalidInput("job spec", (Problem("run.workdir", why),))
     body = {"id": draft.job, "spec": raw, "params": params, "reason": draft.reason, "parent": draft.parent or None}
     digest = bundle.bundle_digest(files) if files is not None else None
     return PreparedLaunch(validate_model("order", NewJob, {**body, "bundle": digest}), files)

@@ -120,7 +120,12 @@ async def test_every_policy_is_there_under_its_id_with_its_text_and_why(records:
     assert 'forbid ( principal, action in [Action::"write", Action::"admin"], resource )' in page.text
     assert "issuing counts as touching" in page.text
     assert current.policies.digest in page.text
-    for said in ("support-leads, or any tier above", "2 by different people", "4 h, then denied", "Members of auditors read everything"):
+    for said in (
+        "support-leads, or any tier above",
+        "2 by different people",
+        "4 h, then denied",
+        "Members of auditors and all approvers can see everything.",
+    ):
         assert said in page.text
     assert "policies/tests/chaining.yaml 5 passed" in page.text.replace("\xa0", " ")
 

@@ -66,7 +66,7 @@ async def test_one_logs_in_and_out_without_javascript(site: Site, chromium: Chro
         await log_in(page, site)
         cookies = await page.context.cookies()
         assert [(cookie["name"], cookie["httpOnly"], cookie["sameSite"]) for cookie in cookies] == [("je", True, "Strict")]
-        await page.get_by_role("row").filter(has_text="this one").get_by_role("button").click()
+        await page.get_by_role("row").filter(has_text="current session").get_by_role("button").click()
         await expect(page.get_by_label("Password")).to_be_visible()
         assert "je" not in {cookie["name"] for cookie in await page.context.cookies()}
         await page.goto("/sessions")
@@ -79,7 +79,7 @@ async def test_a_link_from_another_site_leads_to_the_page_where_one_is_logged_in
         await page.goto(mail)
         await page.get_by_text("the card").click()
         await expect(page).to_have_url(f"{site.address}/sessions?card=1")
-        await expect(page.get_by_text("this one")).to_be_visible()
+        await expect(page.get_by_text("current session")).to_be_visible()
 
 
 async def test_a_link_from_another_site_leads_by_the_login_where_one_is_not(site: Site, chromium: Chromium) -> None:

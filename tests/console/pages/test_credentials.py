@@ -174,7 +174,7 @@ async def test_who_may_not_take_one_away_is_told_who_may_and_refused(records: De
     auditor, job = await records.login("auditor"), records.job()
     name = issue(records, job)
     page = await seen(auditor, f"/credentials/{name}")
-    assert "You cannot revoke it: that needs one of the groups: chiefs, ops, security, support-leads" in page.text
+    assert "You cannot revoke it (needs one of the groups: chiefs, ops, security, support-leads)." in page.text
     assert f"/credentials/{name}/revoke" not in page.forms
     answer = await posted(auditor, f"/credentials/{name}", f"/credentials/{name}/revoke")
     assert answer.status_code == 403

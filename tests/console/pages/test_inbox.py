@@ -259,7 +259,7 @@ async def test_somebody_elses_request_is_not_there_for_a_launcher(served: Served
 async def test_an_auditor_reads_and_has_no_button(served: Served, logged_in: LogIn) -> None:
     request = asked(served, await job(served, "audited"))
     page = await shown(await logged_in("auditor"), f"/inbox/{request['id']}")
-    assert "View only. Deciding needs one of the groups" in page.text
+    assert "View only (needs one of the groups" in page.text
     assert not page.buttons
 
 

@@ -112,7 +112,7 @@ async def test_a_filter_that_does_not_hold_is_said_beside_its_field(records: Des
 
 
 async def test_older_entries_are_on_the_next_page(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.pages.ledger.ledger.PAGE_SIZE", 3)
+    monkeypatch.setattr("console.pages.ledger.PAGE_SIZE", 3)
     lead, job = await records.login(), life(records)
     found: list[str] = []
     path = f"/ledger?job={job}"
@@ -205,7 +205,7 @@ def one_fault(done: Result, fault: str) -> bool:
 
 
 async def test_a_copy_respects_the_filters_and_goes_past_one_page(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.pages.ledger.ledger.EXPORT_PAGE_SIZE", 3)
+    monkeypatch.setattr("console.pages.ledger.EXPORT_PAGE_SIZE", 3)
     auditor, job = await records.login("auditor"), life(records)
     life(records)
     whole = (await auditor.open("/ledger/export")).text.splitlines()

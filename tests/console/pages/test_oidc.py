@@ -155,7 +155,7 @@ async def test_somebody_whom_only_the_provider_knows_is_told_so(oidc_site: tuple
 
 async def test_what_a_provider_refuses_is_said_and_nothing_else_of_it_is_shown(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
     del oidc_site
-    for error, shown in (("access_denied", "(access_denied)"), ("<b>x", "(no reason that can be shown)")):
+    for error, shown in (("access_denied", "(access_denied)"), ("<b>x", "(no readable reason)")):
         state = parse_qs(urlsplit(await started(lead)).query)["state"][0]
         answer = await come_back(lead, f"/login/oidc/callback?{urlencode({'error': error, 'state': state})}")
         assert answer.status_code == 403

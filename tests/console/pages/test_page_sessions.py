@@ -185,7 +185,7 @@ async def test_a_token_that_was_given_more_than_the_pages_may_hold_ends_its_sess
         assert "has policies that the pages do not allow: je-worker" in await refused(lead)
         answer = await lead.log_in("mallory", site.passwords["mallory"])
         assert answer.status_code == 403
-        assert "has policies that the pages do not allow: je-worker; an administrator of Vault" in answer.text
+        assert "has policies that the pages do not allow: je-worker; ask a Vault administrator to remove that" in answer.text
         assert lead.cookie == cookie
     finally:
         (await admin.delete("identity/group/name/mighty")).raise_for_status()
@@ -283,5 +283,5 @@ async def test_a_session_that_the_store_gives_to_somebody_else_is_nobodys(site: 
     other = (await site.console.sessions.session_of(chief.cookie)).person
     with open_engine(site.console.deps.settings.store_url).begin() as connection:
         connection.execute(update(PAGE_SESSIONS).where(PAGE_SESSIONS.c.key == row.key).values(person=other.id))
-    assert "not the person" in await refused(ops)
+    assert "another person than the session" in await refused(ops)
     assert (await chief.open("/sessions")).status_code == 200
