@@ -62,9 +62,10 @@ async def test_a_report_is_generated_and_every_section_opens(pages: Pages, launc
     await expect(page.get_by_role("table", name="All metrics")).to_be_visible()
     await fits(page)
     await axe(page)
-    for part in await page.get_by_role("navigation", name="Parts of the report").get_by_role("link").all_inner_texts():
-        await page.get_by_role("navigation", name="Parts of the report").get_by_role("link", name=part, exact=True).click()
-        await expect(page.get_by_role("link", name=part, exact=True)).to_have_attribute("aria-current", "true")
+    sections = page.get_by_role("navigation", name="Parts of the report")
+    for name in await sections.get_by_role("link").all_inner_texts():
+        await sections.get_by_role("link", name=name, exact=True).click()
+        await expect(sections.get_by_role("link", name=name, exact=True)).to_have_attribute("aria-current", "true")
         await fits(page)
         await axe(page)
     assert json.loads(await saved(page, "JSON"))["sections"]
@@ -99,7 +100,7 @@ async def test_the_ledger_is_verified_from_the_page_and_its_export_offline(pages
     await page.get_by_role("button", name="Verify every chain").click()
     await expect(page.locator("#outcome")).to_contain_text("Intact.")
     await page.goto(f"/ledger?job={job['id']}")
-    lines = (await saved(page, "Export what is shown")).splitlines()
+    lines = (await saved(page, "Export filtered")).splitlines()
     assert [json.loads(line) for line in lines] == await asyncio.to_thread(ops.ledger, job["id"])
     assert verify_export(lines).sound
 
