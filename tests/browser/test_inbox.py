@@ -167,11 +167,11 @@ async def test_the_queue_adds_new_requests_and_removes_decided_ones_automaticall
     name = unique("queued")
     page = await person("lead")
     await page.goto(f"/inbox?job={name}")
-    await expect(page.locator("#mine")).to_contain_text("No requests waiting for you match this filter.")
+    await expect(page.locator("#mine")).to_contain_text("No requests waiting for you match these filters.")
     request = await waiting(name=name)
     line = page.locator(f"#line-{request['id']}")
     await expect(line).to_contain_text("requests WRITE on Refunds for 5 min")
-    await expect(page.locator("[data-alive]")).to_contain_text("live")
+    await expect(page.locator("[data-alive]")).to_contain_text("Live")
     await axe(page)
     await shot(page, "inbox")
     assert (await asyncio.to_thread(chief.answer, request)).status_code == 200

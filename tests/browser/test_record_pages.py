@@ -136,7 +136,7 @@ async def test_everything_works_without_javascript(pages: Pages, launched: Launc
     await looks_until(page, "#standing", "revoked (verified)")
     await page.goto("/catalog/explain")
     await page.get_by_label("Job spec (YAML)").fill(json.dumps(spec("true", access("refunds-db", "write"))))
-    await page.locator("form", has=page.get_by_label("Job spec (YAML)")).get_by_role("button", name="Ask").click()
+    await page.locator("form", has=page.get_by_label("Job spec (YAML)")).get_by_role("button", name="Evaluate").click()
     await expect(page.locator("#answer")).to_contain_text("tier 1")
 
 
