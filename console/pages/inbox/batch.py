@@ -89,4 +89,4 @@ def _require_one_kind(views: Mapping[str, RequestView], digests: Mapping[str, st
     if any(view.current_tier >= CAREFUL_TIER for view in views.values()):
         problems.append(f"requests at tier {CAREFUL_TIER} and above must be decided one at a time")
     if problems:
-        raise InvalidInput("form", tuple(Problem("pick", problem) for problem in problems))
+        raise InvalidInput("form", tuple(Problem("", problem) for problem in problems))
