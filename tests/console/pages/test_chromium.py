@@ -102,4 +102,4 @@ async def test_login_works_with_an_identity_provider_on_another_site(
         await page.get_by_role("link", name="Log in with SSO").click()
         await page.get_by_role("link", name="Allow").click()
         await expect(page).to_have_url(f"{site.address}/sessions")
-        await expect(page.get_by_text("oidc (current session)")).to_be_visible()
+        await expect(page.get_by_text("SSO (current session)")).to_be_visible()

@@ -68,7 +68,7 @@ async def test_filters_are_in_the_address(records: Desk, query: str, found: set[
     page = await seen(lead, f"/credentials?job={job}&{query}")
     assert {link for link in page.links if link.startswith("/credentials/")} == {f"/credentials/{part(job, 'c', one)}" for one in found}
     if not found:
-        assert "No credentials match this filter" in page.text
+        assert "No credentials match these filters" in page.text
 
 
 async def test_pages_of_the_list_are_consecutive_and_keep_the_filter(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ async def test_filters_are_in_the_address_and_hide_other_requests(served: Served
     asked(served, await job(served, "filtered"), resource="orders-db", title="Orders")
     browser = await logged_in("lead")
     assert "on Orders" not in (await shown(browser, "/inbox?job=filtered&resource=refunds-db")).text
-    assert "No requests waiting for you match this filter" in (await shown(browser, "/inbox?job=filtered&tier=2")).text
+    assert "No requests waiting for you match these filters" in (await shown(browser, "/inbox?job=filtered&tier=2")).text
     assert (await browser.open("/inbox?tier=9")).status_code == 422
     for cursor in ("nonsense", "0001-01-01T00:00%2B14:00~r-dev-x-1"):
         assert (await browser.open(f"/inbox?show=mine&cursor={cursor}")).status_code == 422

@@ -402,7 +402,7 @@ async def test_an_approval_can_be_withdrawn(served: Served, logged_in: LogIn, re
     served.count(request_, "lead")
     browser = await logged_in("lead")
     page = await shown(browser, f"/inbox/{request_['id']}")
-    assert "Nothing more is issued, and issued credentials are revoked" in page.text
+    assert "No more credentials are issued, and issued credentials are revoked" in page.text
     silent = await answer(browser, request_, "withdraw")
     assert (silent.status_code, "Enter a reason." in words_of(silent)) == (422, True)
     sent = await answer(browser, request_, "withdraw", reason="a mistake")

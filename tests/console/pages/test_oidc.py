@@ -55,7 +55,7 @@ async def test_sso_opens_the_requested_page(oidc_site: tuple[Site, Provider], le
     assert START in (await lead.open("/login?next=/sessions")).text
     answer = await by_provider(lead, provider, await provider.log_in("lead"))
     assert (answer.status_code, answer.headers["location"]) == (303, "/sessions")
-    assert "oidc (current session)" in (await lead.open("/sessions")).text
+    assert "SSO (current session)" in (await lead.open("/sessions")).text
     visit = await site.console.sessions.session_of(lead.cookie)
     assert (visit.person.name, visit.person.groups) == ("lead", frozenset({"support-leads"}))
     token = await site.token_of(lead)
