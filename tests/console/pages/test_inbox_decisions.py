@@ -93,7 +93,7 @@ async def test_access_through_tools_can_be_approved_for_fewer_calls(served: Serv
     browser = await logged_in("lead")
     page = await shown(browser, f"/inbox/{request['id']}")
     for words in (
-        "Any call of these tools",
+        "The job may call these tools within these bounds",
         "refund-order:calls=3",
         "refund-order:amount<=100",
         "WRITE on Refunds through refund-order for 5 min",
