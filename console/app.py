@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
+from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 
 from console.api.dependencies import BEARER
@@ -32,7 +33,7 @@ from console.api.routes import (
 from console.concurrency.loops import run_in_background
 from console.http import problems
 from console.http.middleware import BodyLimitMiddleware, EdgeMiddleware
-from console.pages.routers import ROUTERS, show_problems
+from console.pages.routers import ROUTERS, handle_http_error
 from console.services.console import Console
 from console.services.job_starter import run_occasions, run_reconciler
 
@@ -74,7 +75,7 @@ def create_app(console: Console) -> FastAPI:
     app.state.console = console
     problems.install_handlers(app)
     if pages:
-        show_problems(app)
+        app.add_exception_handler(HTTPException, handle_http_error)
     app.add_middleware(BodyLimitMiddleware, unbounded=frozenset({API_PREFIX + bundles.BUNDLES_PATH}))
     app.add_middleware(EdgeMiddleware)
     app.openapi = partial(build_document, pages=pages)  # type: ignore[method-assign]  # FastAPI's documented way to extend it

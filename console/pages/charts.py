@@ -5,7 +5,7 @@ A line chart uses a box of WIDTH × HEIGHT, stretched to the available space. Ba
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -70,7 +70,9 @@ def axis_top(highest: int) -> int:
 
 
 def histogram(spread: DurationHistogram) -> tuple[ChartBar, ...]:
-    """Return the bars of a histogram, the highest BAR_HEIGHT_PX high. Every non-zero bar is visible."""
+    """Return the bars of a histogram, the highest BAR_HEIGHT_PX high, labelled by their upper bound. Every non-zero bar is visible."""
+    labels = [duration_text(bound) for bound in HISTOGRAM_BOUNDS_S]
+    labels.append(f">{labels[-1]}")
     highest = max((bar.count for bar in spread.bars), default=0)
     place = 100 / max(1, len(spread.bars))
     return tuple(
@@ -82,14 +84,8 @@ def histogram(spread: DurationHistogram) -> tuple[ChartBar, ...]:
             middle=round((number + 0.5) * place, 2),
             height=round(max(2.0, BAR_HEIGHT_PX * bar.count / highest), 1) if bar.count else 0.0,
         )
-        for number, (bar, label) in enumerate(zip(spread.bars, bar_labels(), strict=True))
+        for number, (bar, label) in enumerate(zip(spread.bars, labels, strict=True))
     )
-
-
-def bar_labels() -> Iterator[str]:
-    """Yield the label of each bar: its upper bound; for the last bar, that it is above the last bound."""
-    yield from (duration_text(bound) for bound in HISTOGRAM_BOUNDS_S)
-    yield f">{duration_text(HISTOGRAM_BOUNDS_S[-1])}"
 
 
 def _svg_points(points: Sequence[tuple[float, float]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from anyio import to_thread
@@ -13,16 +12,15 @@ from pydantic import Field
 from console.auth.authorization import Role, groups_with_role, missing_group_text
 from console.http.dependencies import TheConsole
 from console.pages import live_stream
-from console.pages.ledger.ledger import MAX_PAGES_READ
+from console.pages.ledger import MAX_PAGES_READ
 from console.pages.page_user import TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.services.console import Console
+from console.presentation.status_badges import status_badge
 from console.services.credentials import CredentialQuery, credential_page, request_revocation, visible_credential
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import Action, CredentialState
 from justenough.domain.ledger.events import EventType
-from justenough.domain.readmodel.views import CredentialView, EntryView
 
 PAGE_SIZE = 50
 STOPPER_ROLES = (Role.LAUNCH, Role.APPROVE)
@@ -72,7 +70,7 @@ def credentials(request: Request, console: TheConsole, visitor: ThePageUser, fil
     """List credentials; only active ones by default."""
     visitor.caller.require(*Role)
     stream = live_stream.stream_url(console, topics="credential,revocation")
-    which = filters.to_query()
+    which, catalog = filters.to_query(), console.deps.config.current().catalog.resources
     page = credential_page(console, visitor.caller, which, limit=PAGE_SIZE, cursor=filters.cursor, max_pages=MAX_PAGES_READ)
     return render(
         request,
@@ -81,9 +79,10 @@ def credentials(request: Request, console: TheConsole, visitor: ThePageUser, fil
         jobs=console.deps.store.jobs.captions({view.job_id for view in page.items}),
         which=which,
         filtered=any(which[1:]),
-        resources=_resource_choices(console, filters.resource),
+        # A chosen resource stays in the list even if the catalog no longer has it.
+        resources=dict.fromkeys([filters.resource, *catalog] if filters.resource and filters.resource not in catalog else catalog),
         actions=tuple(Action),
-        states=tuple(CredentialState),
+        states=[(state.value, status_badge("credential", state).word) for state in CredentialState],
         stream=stream,
         refresh=30,
     )
@@ -95,15 +94,16 @@ def credential(request: Request, credential: str, console: TheConsole, visitor: 
     visitor.caller.require(*Role)
     stream = live_stream.stream_url(console, topics="credential,revocation")
     view = visible_credential(console, visitor.caller, credential)
-    story = _credential_entries(console, view)
-    revocation_request = next((entry for entry in reversed(story) if entry.type == EventType.REVOCATION_REQUESTED), None)
-    dead, proof = view.state.is_dead, console.background_reads.proofs.get(view.job_id)
+    store, dead, proof = console.deps.store, view.state.is_dead, console.background_reads.proofs.get(view.job_id)
+    job_entries = store.ledger.entries(job=view.job_id, types=JOB_REVOCATION_EVENTS, limit=50).items
+    history = sorted([*store.ledger.entries_about(view.job_id, CREDENTIAL_EVENTS, view.id), *job_entries], key=lambda entry: entry.seq)
+    revocation_request = next((entry for entry in reversed(history) if entry.type == EventType.REVOCATION_REQUESTED), None)
     return render(
         request,
         "credential.html",
         view=view,
-        story=story,
-        job=console.deps.store.jobs.captions({view.job_id}).get(view.job_id),
+        history=history,
+        job=store.jobs.captions({view.job_id}).get(view.job_id),
         revocation_request=None if dead else revocation_request,
         dead=dead,
         may_stop=bool(visitor.caller.roles & set(STOPPER_ROLES)),
@@ -133,15 +133,3 @@ async def prove(credential: str, console: TheConsole, visitor: ThePageUser, form
     view = await to_thread.run_sync(visible_credential, console, visitor.caller, credential)
     console.background_reads.proofs.start(view.job_id, by=visitor.caller.person.name)
     return RedirectResponse(f"/credentials/{view.id}#proof", status_code=303)
-
-
-def _resource_choices(console: Console, chosen: str) -> Sequence[str]:
-    """Return the resources of the filter. The chosen one stays in the list even if the catalog no longer has it."""
-    known = list(console.deps.config.current().catalog.resources)
-    return known if not chosen or chosen in known else [chosen, *known]
-
-
-def _credential_entries(console: Console, view: CredentialView) -> Sequence[EntryView]:
-    store = console.deps.store
-    whole = store.ledger.entries(job=view.job_id, types=JOB_REVOCATION_EVENTS, limit=50).items
-    return sorted([*store.ledger.entries_about(view.job_id, CREDENTIAL_EVENTS, view.id), *whole], key=lambda entry: entry.seq)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
@@ -19,8 +16,7 @@ from console.services.console import Console
 from console.services.health import HealthReport
 from justenough.adapters.store.inbox_queries import InboxFilter
 from justenough.domain.jobs.states import JobState, RevocationState
-from justenough.domain.readmodel.dashboard import CurrentCounts, OverdueJob, PeriodTrend
-from justenough.domain.readmodel.views import JobSummary, RequestView, ReviewView
+from justenough.domain.readmodel.dashboard import OverdueJob
 
 HEALTH_TIMEOUT_S = 0.25
 """Seconds that the page waits for the health checks. A slower result appears at the next refresh."""
@@ -34,23 +30,6 @@ ENDED_STATES = tuple(state for state in JobState if state.ended)
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
-@dataclass(frozen=True, slots=True)
-class DashboardData:
-    """What the page shows from the store."""
-
-    standing: CurrentCounts
-    course: PeriodTrend
-    overdue: tuple[OverdueJob, ...]
-    """Overdue jobs that the caller may read."""
-    waiting: tuple[RequestView, ...]
-    """Pending requests that the caller may read, earliest deadline first."""
-    reviews: tuple[ReviewView, ...]
-    own: tuple[JobSummary, ...]
-    """The newest jobs of a caller who may read only their own."""
-    alarm: str | None
-    stream: str
-
-
 @router.get("/")
 async def home() -> Response:
     """Redirect to the dashboard."""
@@ -61,62 +40,47 @@ async def home() -> Response:
 async def now(request: Request, console: TheConsole, visitor: ThePageUser) -> Response:
     """Show the dashboard."""
     visitor.caller.require(*Role)
-    data = await to_thread.run_sync(_read_dashboard, console, visitor.caller)
     health = await console.health.report_within(HEALTH_TIMEOUT_S)
-    return await to_thread.run_sync(lambda: _render_page(request, visitor.caller, data, health))
+    return await to_thread.run_sync(_render_page, request, console, visitor.caller, health)
 
 
-def _read_dashboard(console: Console, caller: Caller) -> DashboardData:
+def _render_page(request: Request, console: Console, caller: Caller, health: HealthReport | None) -> Response:
     # Take the stream position before reading anything, so that no later change is missed.
     stream = live_stream.stream_url(console)
-    store, standing = console.deps.store, console.dashboard.current_counts()
-    everyones = InboxFilter(caller.person.id, caller.tier, mine=None, only=caller.requester_filter)
-    return DashboardData(
-        standing=standing,
-        course=console.dashboard.course(),
-        overdue=_visible_overdue(console, caller, standing),
-        waiting=tuple(one.request for one in store.inbox.items(everyones, limit=MAX_ITEMS)) if standing.open_requests else (),
-        reviews=store.reviews.list(limit=MAX_ITEMS).items if caller.can_read_all and standing.open_reviews else (),
-        own=() if caller.can_read_all else store.jobs.list(requester_id=caller.requester_filter, limit=MAX_ITEMS).items,
-        alarm=console.deps.config.alarm,
-        stream=stream,
-    )
-
-
-def _visible_overdue(console: Console, caller: Caller, standing: CurrentCounts) -> tuple[OverdueJob, ...]:
-    if caller.can_read_all or not standing.overdue_jobs:
-        return standing.overdue
-    theirs = console.deps.store.jobs.list(requester_id=caller.requester_filter, revocation=RevocationState.OVERDUE, limit=MAX_OVERDUE)
-    return tuple(_to_overdue_job(job) for job in theirs.items)
-
-
-def _to_overdue_job(job: JobSummary) -> OverdueJob:
-    since = job.revocation.since or job.ended_at or job.created_at
-    return OverdueJob(id=job.id, name=job.name, state=job.state, since=since, failures=job.revocation.failures)
-
-
-def _render_page(request: Request, caller: Caller, data: DashboardData, health: HealthReport | None) -> Response:
-    standing, course = data.standing, data.course
+    store, current, trend = console.deps.store, console.dashboard.current_counts(), console.dashboard.course()
+    readable, only = InboxFilter(caller.person.id, caller.tier, mine=None, only=caller.requester_filter), caller.requester_filter
+    overdue = current.overdue
+    if not caller.can_read_all and current.overdue_jobs:
+        overdue = tuple(
+            OverdueJob(
+                id=job.id,
+                name=job.name,
+                state=job.state,
+                since=job.revocation.since or job.ended_at or job.created_at,
+                failures=job.revocation.failures,
+            )
+            for job in store.jobs.list(requester_id=only, revocation=RevocationState.OVERDUE, limit=MAX_OVERDUE).items
+        )
     return render(
         request,
         "now.html",
-        data=data,
-        standing=standing,
-        open_jobs=_state_counts(OPEN_STATES, standing.jobs),
-        ended_jobs=_state_counts(ENDED_STATES, standing.ended),
-        course=course,
-        alive=charts.line_chart([point.count for point in course.alive]),
-        approvals=charts.histogram(course.approvals),
-        lifetimes=charts.histogram(course.lifetimes),
+        current=current,
+        overdue=overdue,
+        pending=[item.request for item in store.inbox.items(readable, limit=MAX_ITEMS)] if current.open_requests else (),
+        reviews=store.reviews.list(limit=MAX_ITEMS).items if caller.can_read_all and current.open_reviews else (),
+        own_jobs=() if caller.can_read_all else store.jobs.list(requester_id=only, limit=MAX_ITEMS).items,
+        alarm=console.deps.config.alarm,
+        # Every state has a count, zeros included, so that the layout never moves.
+        open_jobs=[(state, current.jobs.get(state, 0)) for state in OPEN_STATES],
+        ended_jobs=[(state, current.ended.get(state, 0)) for state in ENDED_STATES],
+        trend=trend,
+        alive=charts.line_chart([point.count for point in trend.alive]),
+        approvals=charts.histogram(trend.approvals),
+        lifetimes=charts.histogram(trend.lifetimes),
         systems=SYSTEMS,
         health=health,
         checks={check.name: check for check in health.checks} if health else {},
         tiers=caller.tiers,
-        stream=data.stream,
+        stream=stream,
         refresh=30,
     )
-
-
-def _state_counts(states: Iterable[JobState], counts: Mapping[JobState, int]) -> tuple[tuple[JobState, int], ...]:
-    """Return every state with its count, zeros included, so that the layout never moves."""
-    return tuple((state, counts.get(state, 0)) for state in states)

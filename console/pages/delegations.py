@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from console.auth.authorization import Role
 from console.http import problems
 from console.http.dependencies import TheConsole
-from console.pages.inbox.decisions import MAX_REASON_LENGTH, UNSIGNABLE_TEXT
+from console.pages.inbox.decisions import reason_errors
 from console.pages.login.login import MAX_NAME_LENGTH
 from console.pages.page_user import PageUser, TheForm, ThePageUser
 from console.pages.rendering import render
@@ -21,7 +21,6 @@ from console.services.console import Console
 from console.services.delegations import create_delegation, end_delegation, find_approver
 from justenough.domain.approvals import statement_factory
 from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, NotFound
-from justenough.domain.core.untrusted_yaml import check_json
 
 DAYS = (1, 2, 3, 7, 14, 30, 90)
 """Durations that the form offers; the longest is the maximum."""
@@ -38,6 +37,15 @@ class DelegationForm(NamedTuple):
     days: str = ""
     reason: str = ""
 
+    def errors(self) -> dict[str, str]:
+        """Return the errors by field."""
+        errors = reason_errors(self.reason, required=True)
+        if not self.name or len(self.name) > MAX_NAME_LENGTH or "\0" in self.name:
+            errors["name"] = "Enter a login name."
+        if self.days not in map(str, DAYS):
+            errors["days"] = "Choose a duration."
+        return errors
+
 
 @router.get("/delegations")
 def show(request: Request, console: TheConsole, visitor: ThePageUser, done: Annotated[str, Query(max_length=20)] = "") -> HTMLResponse:
@@ -47,11 +55,11 @@ def show(request: Request, console: TheConsole, visitor: ThePageUser, done: Anno
 
 
 @router.post("/delegations")
-async def name_somebody(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
+async def delegate(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
     """Sign and record a new delegation."""
     visitor.caller.require(Role.APPROVE)
     typed = DelegationForm(*(str(form.get(name, "")).strip() for name in DelegationForm._fields))
-    if errors := _form_errors(typed):
+    if errors := typed.errors():
         return await to_thread.run_sync(lambda: _render_page(request, console, visitor, form=typed, errors=errors, status=422))
     try:
         other = await to_thread.run_sync(find_approver, console.deps, visitor.caller, typed.name)
@@ -86,8 +94,8 @@ async def end(request: Request, console: TheConsole, visitor: ThePageUser, form:
 
 def _was_sent_before(console: Console, visitor: PageUser, delegate: str, reason: str, until: datetime) -> bool:
     """Whether this form was sent a moment ago. Two equal delegations would outlast the end of one."""
-    found = console.deps.store.delegations.current_of(visitor.caller.person.id, now=console.deps.now())
-    same = (one for one in found if (one.person_id, one.delegate_id, one.reason) == (visitor.caller.person.id, delegate, reason))
+    current = console.deps.store.delegations.current_of(visitor.caller.person.id, now=console.deps.now())
+    same = (one for one in current if (one.person_id, one.delegate_id, one.reason) == (visitor.caller.person.id, delegate, reason))
     return any(abs(one.until - until) < RESEND_WINDOW for one in same)
 
 
@@ -103,13 +111,13 @@ def _render_page(
     done: str = "",
 ) -> HTMLResponse:
     me = visitor.caller.person.id
-    found = console.deps.store.delegations.current_of(me, now=console.deps.now())
+    current = console.deps.store.delegations.current_of(me, now=console.deps.now())
     return render(
         request,
         "delegations.html",
         status=status,
-        mine=tuple(one for one in found if one.person_id == me),
-        others=tuple(one for one in found if one.delegate_id == me),
+        mine=tuple(one for one in current if one.person_id == me),
+        others=tuple(one for one in current if one.delegate_id == me),
         typed=form or DelegationForm(),
         errors=errors or {},
         problem=problem,
@@ -117,18 +125,3 @@ def _render_page(
         days=DAYS,
         tier=visitor.caller.tier,
     )
-
-
-def _form_errors(form: DelegationForm) -> dict[str, str]:
-    errors = {}
-    if not form.name or len(form.name) > MAX_NAME_LENGTH:
-        errors["name"] = "Enter a login name."
-    if form.days not in {str(days) for days in DAYS}:
-        errors["days"] = "Choose a duration."
-    if not form.reason or len(form.reason) > MAX_REASON_LENGTH:
-        errors["reason"] = f"Enter a reason of at most {MAX_REASON_LENGTH:,} characters."
-    try:
-        check_json("form", form._asdict())
-    except InvalidInput:
-        errors["reason"] = UNSIGNABLE_TEXT
-    return errors

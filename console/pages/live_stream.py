@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import anyio
 from anyio import to_thread
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 
 from console.auth.page_sessions import NoSession
 from console.events.live_feed import MAX_LISTENERS, TooManyListeners
@@ -23,7 +24,6 @@ from console.presentation.time_text import output_text
 from console.services.console import Console
 from console.services.visibility import job_for
 from justenough.domain.core.errors import RetryLater
-from justenough.domain.readmodel.views import EntryView
 
 BEAT_INTERVAL_S = 5.0
 """Seconds between heartbeats on a quiet stream, and between checks of the session."""
@@ -38,29 +38,23 @@ def stream_url(console: Console, **query: object) -> str:
     return f"/live?{urlencode({'after': console.deps.store.ledger.head().position, **query})}"
 
 
-async def _readable_job_id(
-    console: TheConsole, visitor: ThePageUser, job: Annotated[str | None, Query(max_length=64)] = None
-) -> str | None:
-    return (await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)).id if job else None
-
-
 @router.get("/live", response_class=EventStream)
 async def live(
     request: Request,
     console: TheConsole,
     visitor: ThePageUser,
-    job: Annotated[str | None, Depends(_readable_job_id)],
-    after: Annotated[int, Query(ge=0, le=2**53, description="The position that the page was made at")],
-    topics: Annotated[str, Query(max_length=200, description="First words of types, by commas; none for all")] = "",
-    log: Annotated[int | None, Query(ge=-1, le=2**53, description="The last chunk of output that the page has")] = None,
+    after: Annotated[int, Query(ge=0, le=2**53, description="Ledger position when the page was rendered")],
+    topics: Annotated[str, Query(max_length=200, description="Comma-separated first words of event types; empty for all")] = "",
+    log: Annotated[int | None, Query(ge=-1, le=2**53, description="Sequence number of the last output chunk on the page")] = None,
+    job: Annotated[str | None, Query(max_length=64)] = None,
     last_event_id: Annotated[str, Header(alias="Last-Event-ID", pattern="^[0-9]{0,16}$")] = "",
 ) -> EventStream:
     """Stream change notices to a page. Ends with the session; the page is then redirected to the login."""
+    job = (await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)).id if job else None
     if console.feed.listeners >= MAX_LISTENERS:
         raise TooManyListeners(f"the limit of {MAX_LISTENERS:,} live pages is reached; this page does not update by itself")
     page = _PageStream(console, visitor, job, frozenset(filter(None, topics.split(","))))
-    cookie = request.cookies.get(console.cookies.session)
-    return EventStream(page.blocks(int(last_event_id or after), log), admission=lambda end: _admission(console, visitor, cookie, end))
+    return EventStream(page.blocks(int(last_event_id or after), log), admission=partial(_admission, request, console, visitor))
 
 
 class _PageStream:
@@ -77,7 +71,11 @@ class _PageStream:
             self._console.feed.follow(since, job=self._job, wait=BEAT_INTERVAL_S if log is None else LOG_POLL_INTERVAL_S)
         ) as batches:
             async for entries in batches:
-                block = await self._change_event(entries)
+                # One event for all entries that concern the page, because it refreshes as a whole anyway.
+                concerned = [entry for entry in entries if not self._topics or entry.type.partition(".")[0] in self._topics]
+                readable = await self._console.job_owners.readable_entries(self._visitor.caller, concerned)
+                last = readable[-1] if readable else None
+                block = _event_block("change", {"type": last.type, "job": last.job}, position=last.position) if last else b""
                 if log is not None and self._job is not None:
                     chunks = await to_thread.run_sync(self._console.deps.store.logs.chunks, self._job, log)
                     block += b"".join(_event_block("log", {"seq": chunk.seq, "text": output_text(chunk.text)}) for chunk in chunks)
@@ -86,20 +84,12 @@ class _PageStream:
                     yield block or _event_block("beat", {})
                     last_event = time.monotonic()
 
-    async def _change_event(self, entries: Sequence[EntryView]) -> bytes:
-        """Return one event for all entries that concern the page, which refreshes as a whole anyway; empty for none."""
-        mine = [entry for entry in entries if not self._topics or entry.type.partition(".")[0] in self._topics]
-        if mine and not self._visitor.caller.can_read_all:
-            owners = await self._console.job_owners.owners_of((entry.job for entry in mine), position=mine[-1].position)
-            mine = [entry for entry in mine if self._visitor.caller.can_read_jobs_of(owners.get(entry.job, ""))]
-        return _event_block("change", {"type": mine[-1].type, "job": mine[-1].job}, position=mine[-1].position) if mine else b""
-
 
 @asynccontextmanager
-async def _admission(console: Console, visitor: PageUser, cookie: str | None, end_stream: Callable[[], None]) -> AsyncIterator[None]:
+async def _admission(request: Request, console: Console, visitor: PageUser, end_stream: Callable[[], None]) -> AsyncIterator[None]:
     """Call `end_stream` once the session is over or the person has lost a right they had at the start."""
     async with console.stream_authorization.admit(visitor.caller, end_stream), anyio.create_task_group() as group:
-        group.start_soon(_watch_session, console, cookie, end_stream)
+        group.start_soon(_watch_session, console, request.cookies.get(console.cookies.session), end_stream)
         yield
         group.cancel_scope.cancel()
 
@@ -118,5 +108,5 @@ async def _watch_session(console: Console, cookie: str | None, end_stream: Calla
 
 
 def _event_block(event: str, data: dict[str, Any], *, position: int | None = None) -> bytes:
-    where = f"id: {position}\n" if position is not None else ""
-    return f"{where}event: {event}\ndata: {json.dumps(data)}\n\n".encode()
+    event_id = f"id: {position}\n" if position is not None else ""
+    return f"{event_id}event: {event}\ndata: {json.dumps(data)}\n\n".encode()

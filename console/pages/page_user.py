@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass, field
-from typing import Annotated, Protocol
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from anyio import to_thread
@@ -23,9 +23,6 @@ from justenough.adapters.vault import VaultDenied, VaultRefused, user_login
 from justenough.domain.approvals.statements import Statement, to_signable
 from justenough.domain.core.canonical_json import to_canonical_json
 from justenough.domain.core.errors import Forbidden
-from justenough.domain.core.secret import Secret
-
-__all__ = ["BadForm", "NoSession", "PageUser", "TheForm", "ThePageUser", "page_user_of", "read_form"]
 
 AUTO_REFRESH_HEADER = "X-Look-Again"
 """Header of automatic refreshes, which do not count as use of the session."""
@@ -41,16 +38,6 @@ class BadForm(Forbidden):
     """A form with a wrong CSRF token or origin, or one that cannot be read."""
 
 
-class PersonSigner(Protocol):
-    """What acts in Vault as the person."""
-
-    async def sign(self, content: bytes) -> str:
-        """Return the person's signature, in Vault's form."""
-
-    async def authorize(self, accessor: str) -> bool:
-        """Open Vault's lock under an accessor, as far as this person can."""
-
-
 @dataclass(frozen=True, slots=True)
 class PageUser:
     """A person who is logged in to the pages."""
@@ -60,29 +47,39 @@ class PageUser:
     """The CSRF token of this session's forms."""
     fresh: bool
     """Whether the last login is at most five minutes old, as careful decisions require."""
-    signer: PersonSigner = field(repr=False)
+    console: Console = field(repr=False)
+    session: ActiveSession = field(repr=False)
 
     async def sign(self, statement: Statement) -> SignedBody:
         """Return a statement signed with the person's own key, using this session's login. Raises NoSession, RetryLater."""
         raw = to_signable(statement)
-        return SignedBody(statement=raw, signature=await self.signer.sign(to_canonical_json(raw)))
+        token = await self.console.sessions.token(self.session)
+        content, vault = to_canonical_json(raw), self.console.deps.vault
+        try:
+            signature = await to_thread.run_sync(user_login.sign, vault, token, self.caller.person.id, content)
+        except (VaultDenied, VaultRefused) as error:
+            raise NoSession("your login can no longer sign; log in again") from error
+        return SignedBody(statement=raw, signature=signature)
 
     async def authorize(self, accessor: str) -> bool:
         """Authorize a control group request in Vault; return whether it now has all authorizations. Raises Conflict, NoSession, RetryLater."""
-        return await self.signer.authorize(accessor)
+        token = await self.console.sessions.token(self.session)
+        try:
+            return await to_thread.run_sync(user_login.authorize, self.console.deps.vault, token, accessor)
+        except VaultDenied as error:
+            raise NoSession("your login is no longer valid; log in again") from error
 
 
 async def page_user_of(request: Request) -> PageUser:
     """Return the user of a request's session. Raises NoSession with the reason if there is none, RetryLater if Vault or the store is unavailable."""
     console: Console = request.app.state.console
-    visit = await console.sessions.session_of(
+    session = await console.sessions.session_of(
         request.cookies.get(console.cookies.session), by_person=AUTO_REFRESH_HEADER not in request.headers
     )
     # In a thread, because it sometimes reads files.
     tiers = (await to_thread.run_sync(console.deps.config.current)).tiers
-    request.state.visit = visit
-    caller = Caller(person=visit.person, tiers=tiers, expires=visit.expires.timestamp())
-    return PageUser(caller=caller, csrf=visit.key.csrf, fresh=visit.fresh, signer=_SessionSigner(console, visit))
+    caller = Caller(person=session.person, tiers=tiers, expires=session.expires.timestamp())
+    return PageUser(caller=caller, csrf=session.key.csrf, fresh=session.fresh, console=console, session=session)
 
 
 async def read_form(request: Request) -> FormData:
@@ -117,32 +114,6 @@ def is_same_origin(request: Request) -> bool:
     console: Console = request.app.state.console
     ours = {request.headers.get("host", ""), urlsplit(console.deps.settings.console_url or "").netloc}
     return urlsplit(origin).netloc in ours - {""}
-
-
-@dataclass(frozen=True, slots=True)
-class _SessionSigner:
-    console: Console
-    visit: ActiveSession
-
-    async def sign(self, content: bytes) -> str:
-        token = await self.console.sessions.token(self.visit)
-        return await to_thread.run_sync(self._sign, token, content)
-
-    async def authorize(self, accessor: str) -> bool:
-        token = await self.console.sessions.token(self.visit)
-        return await to_thread.run_sync(self._authorize, token, accessor)
-
-    def _sign(self, token: Secret, content: bytes) -> str:
-        try:
-            return user_login.sign(self.console.deps.vault, token, self.visit.person.id, content)
-        except (VaultDenied, VaultRefused) as error:
-            raise NoSession("your login can no longer sign; log in again") from error
-
-    def _authorize(self, token: Secret, accessor: str) -> bool:
-        try:
-            return user_login.authorize(self.console.deps.vault, token, accessor)
-        except VaultDenied as error:
-            raise NoSession("your login is no longer valid; log in again") from error
 
 
 async def _get_page_user(request: Request) -> PageUser:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -39,18 +39,18 @@ NAV = (
 
 def render(request: Request, template: str, *, status: int = 200, now: datetime | None = None, **context: Any) -> HTMLResponse:
     """Render a page. Every template gets `request`, `visitor` (None without a login), `now` and `nav` besides `context`."""
-    known = {"request": request, "visitor": getattr(request.state, "visitor", None), "now": now or datetime.now(UTC), "nav": NAV}
-    text = template_environment().get_template(template).render({**known, **context})
+    context |= {"request": request, "visitor": getattr(request.state, "visitor", None), "now": now or datetime.now(UTC), "nav": NAV}
+    text = template_environment().get_template(template).render(context)
     return HTMLResponse(text, status_code=status, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
 
 @cache
 def template_environment() -> Environment:
     """Return the Jinja environment of the pages."""
-    made = Environment(
+    environment = Environment(
         loader=PackageLoader("console.pages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {
+    environment.filters |= {
         "plain": plain,
         "lines": lambda text: "\n".join(plain(line) for line in str(text).split("\n")),
         "duration": duration_text,
@@ -60,40 +60,29 @@ def template_environment() -> Environment:
         "rfc": time_text.rfc3339_ms,
         "pretty": lambda value: json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str),
         "number": "{:,}".format,
-        "ago": _ago_element,
-        "left": _left_element,
+        "ago": pass_context(partial(_time_element, kind="ago", text=time_text.time_since)),
+        "left": pass_context(partial(_time_element, kind="left", text=time_text.time_left)),
         "pairs": lambda values: [(str(value), plain(value)) for value in values],
         "bounds": format_tool_lines,
         "telling": to_excerpt,
         "sentence": lambda entry: plain(event_sentence(entry.type, entry.data)),
     }
-    made.globals |= {"mark": status_badge, "static": static_url, "with_query": _with_query, "words_of": _state_choices}
-    return made
+    environment.globals |= {"mark": status_badge, "static": static_url, "with_query": _with_query}
+    return environment
 
 
-def _state_choices(kind: str, states: Iterable[object]) -> list[tuple[str, str]]:
-    """Return states with their labels, as options of a select."""
-    return [(str(getattr(state, "value", state)), status_badge(kind, state).word) for state in states]
+def download_headers(filename: str) -> dict[str, str]:
+    """Return the headers of a response that the browser saves as a file and nobody caches."""
+    return {"Content-Disposition": f'attachment; filename="{filename}"', "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
 
-@pass_context
-def _ago_element(context: Context, moment: datetime | None) -> Markup:
-    """A moment relative to now; app.js keeps it current."""
-    return _time_element(moment, "ago", time_text.time_since(moment, now=context["now"]) if moment else "")
-
-
-@pass_context
-def _left_element(context: Context, moment: datetime | None) -> Markup:
-    """The time left until a moment; app.js keeps it current."""
-    return _time_element(moment, "left", time_text.time_left(moment, now=context["now"]) if moment else "")
-
-
-def _time_element(moment: datetime | None, kind: str, text: str) -> Markup:
+def _time_element(context: Context, moment: datetime | None, *, kind: str, text: Callable[..., str]) -> Markup:
+    """Return a moment relative to now, in words; app.js keeps it current. A dash for None."""
     if moment is None:
         return Markup("–")
     # Markup.format escapes its arguments.
     return Markup('<time datetime="{}" title="{}" data-tick="{}">{}</time>').format(
-        time_text.rfc3339_ms(moment), time_text.exact_time(moment), kind, text
+        time_text.rfc3339_ms(moment), time_text.exact_time(moment), kind, text(moment, now=context["now"])
     )
 
 
@@ -101,7 +90,7 @@ def _time_element(moment: datetime | None, kind: str, text: str) -> Markup:
 def _with_query(context: Context, **changes: object) -> str:
     """Return this page's URL with changed query parameters. None removes a parameter. The cursor is always dropped."""
     query: Mapping[str, str] = context["request"].query_params
-    kept = {name: value for name, value in query.items() if name not in {"cursor", *changes}}
+    unchanged = {name: value for name, value in query.items() if name not in {"cursor", *changes}}
     changed = {name: str(value) for name, value in changes.items() if value not in {None, ""}}
-    changed_query = urlencode({**kept, **changed})
-    return f"?{changed_query}" if changed_query else str(context["request"].url.path)
+    new_query = urlencode({**unchanged, **changed})
+    return f"?{new_query}" if new_query else str(context["request"].url.path)

@@ -12,9 +12,9 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from console.http.dependencies import TheConsole
-from console.pages.ledger.ledger import READER_ROLES
+from console.pages.ledger import READER_ROLES
 from console.pages.page_user import TheForm, ThePageUser
-from console.pages.rendering import render
+from console.pages.rendering import download_headers, render
 from console.pages.routing import PageRoute
 from console.presentation.report import figures, html, markdown
 from console.services.background_reads import DEFAULT_REPORT_PERIOD, ReportDays
@@ -55,8 +55,8 @@ async def make(request: Request, console: TheConsole, visitor: ThePageUser, form
     """Start generating the report of a period, or join the running one."""
     visitor.caller.require(*READER_ROLES)
     first, last = str(form.get("first", "")), str(form.get("last", ""))
-    days, wrong = _parse_days(console, first, last)
-    if wrong:
+    days, errors = _parse_days(console, first, last)
+    if errors:
         return _render_page(request, console, first, last)
     console.background_reads.reports.start(days, by=visitor.caller.person.name)
     return RedirectResponse(f"/report?{urlencode({'first': days.first, 'last': days.last})}", status_code=303)
@@ -72,57 +72,56 @@ def download(
 ) -> Response:
     """Download a generated report as a self-contained file."""
     visitor.caller.require(*READER_ROLES)
-    days, wrong = _parse_days(console, first, last)
-    work = None if wrong else console.background_reads.reports.get(days)
+    days, errors = _parse_days(console, first, last)
+    work = None if errors else console.background_reads.reports.get(days)
     if work is None or work.outcome is None:
-        raise NotFound("no report for these days yet; generate it on the compliance page first")
-    kind, rendered = DOWNLOAD_FORMATS[form]
-    name = f"evidence-{work.outcome.installation}-{days.first}-{days.last}.{form}"
-    headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
-    return Response(rendered(work.outcome), media_type=kind, headers=headers)
+        raise NotFound("no report for these days yet; generate it on the Compliance page first")
+    media_type, render_report = DOWNLOAD_FORMATS[form]
+    headers = download_headers(f"evidence-{work.outcome.installation}-{days.first}-{days.last}.{form}")
+    return Response(render_report(work.outcome), media_type=media_type, headers=headers)
 
 
 def _render_page(request: Request, console: Console, first: str, last: str, *, section: str = "") -> Response:
-    days, wrong = _parse_days(console, first, last)
-    work = None if wrong else console.background_reads.reports.get(days)
+    days, errors = _parse_days(console, first, last)
+    work = None if errors else console.background_reads.reports.get(days)
     error, sections = (work.error, work.outcome.sections if work.outcome else ()) if work else (None, ())
     return render(
         request,
         "report.html",
-        status=422 if wrong else 200,
+        status=422 if errors else 200,
         typed={"first": first or str(days.first), "last": last or str(days.last)},
-        wrong=wrong,
+        errors=errors,
         work=work,
-        faults=error.problems if isinstance(error, InvalidInput) else (),
-        others=[(other, made) for other, made in console.background_reads.reports.items() if other != days],
-        parts=[(one.key, one.title) for one in sections],
-        chosen=[one for one in sections if one.key == section],
-        wording=figures,
-        most=MAX_ROWS,
-        seen=MAX_EVIDENCE,
+        problems=error.problems if isinstance(error, InvalidInput) else (),
+        others=[(other, run) for other, run in console.background_reads.reports.items() if other != days],
+        section_options=[("", "Overview"), *((item.key, item.title) for item in sections)],
+        chosen=[item for item in sections if item.key == section],
+        figures=figures,
+        max_rows=MAX_ROWS,
+        max_evidence=MAX_EVIDENCE,
         refresh=2 if work and work.runs else 0,
     )
 
 
 def _parse_days(console: Console, first: str, last: str) -> tuple[ReportDays, dict[str, str]]:
     """Return the requested days (default: the last thirty), with the errors by field."""
-    today, wrong = console.deps.now().date(), dict[str, str]()
-    end = _parse_day(last, today, "last", wrong)
-    begin = _parse_day(first, end - DEFAULT_REPORT_PERIOD, "first", wrong)
-    if not wrong and begin > end:
-        wrong["first"] = "must not be after the last day"
-    if not wrong and begin > today:
-        wrong["first"] = "is in the future"
-    return ReportDays(begin, end), wrong
+    today, errors = console.deps.now().date(), dict[str, str]()
+    end = _parse_day(last, today, "last", errors)
+    begin = _parse_day(first, end - DEFAULT_REPORT_PERIOD, "first", errors)
+    if not errors and begin > end:
+        errors["first"] = "must not be after the last day"
+    if not errors and begin > today:
+        errors["first"] = "is in the future"
+    return ReportDays(begin, end), errors
 
 
 def _parse_day(text: str, default: date, name: str, errors: dict[str, str]) -> date:
     if not text:
         return default
     try:
-        found = date.fromisoformat(text)
-        found + timedelta(days=1)  # date.max has no following midnight.
+        day = date.fromisoformat(text)
+        day + timedelta(days=1)  # date.max has no following midnight.
     except (ValueError, OverflowError):
         errors[name] = "must be a date like 2026-01-31"
         return default
-    return found
+    return day

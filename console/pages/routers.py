@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 
 from console.http import problems
-from console.pages import credentials, dashboard, delegations, live_stream, report, static
+from console.pages import credentials, dashboard, delegations, ledger, live_stream, report, static
 from console.pages.catalog import catalog, explain
 from console.pages.inbox import batch, decisions, inbox
 from console.pages.jobs import detail, job_list, launch, stop
-from console.pages.ledger import ledger, verify
-from console.pages.login import login, my_sessions, oidc
+from console.pages.login import login, oidc
 from console.pages.routing import problem_page
 
 ROUTERS = (
     login.router,
     login.pages,
     oidc.router,
-    my_sessions.router,
     static.router,
     live_stream.router,
     dashboard.router,
@@ -32,19 +30,14 @@ ROUTERS = (
     stop.router,
     credentials.router,
     ledger.router,
-    verify.router,
     catalog.router,
     explain.router,
     report.router,
 )
 
 
-def show_problems(app: FastAPI) -> None:
-    """Answer with an error page if a browser asks for an unknown address."""
-    app.add_exception_handler(HTTPException, _handle_http_error)
-
-
-async def _handle_http_error(request: Request, error: Exception) -> Response:
+async def handle_http_error(request: Request, error: Exception) -> Response:
+    """Return an error page if a browser asks for an unknown address, else the API's error."""
     assert isinstance(error, HTTPException)
     if request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
         return await problems.handle_http_error(request, error)

@@ -13,23 +13,25 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
+from console.auth.page_sessions import NoSession
 from console.http import problems
 from console.http.dependencies import reject_nul
-from console.pages.page_user import NoSession, page_user_of
+from console.pages.page_user import page_user_of
 from console.pages.rendering import render
 from justenough.domain.core.errors import InvalidInput, JustEnoughError, Problem
 
-ADVICE = {
-    401: "Log in again, then reopen the page.",
-    403: "Ask your administrator if you need this access.",
-    404: "It may not exist, or you may not have access.",
-    409: "This changed while you were working. Open it again to see the current state.",
-    412: "Open it again: a decision must be about the current version.",
-    413: "Send less data at once, or use the command line.",
-    422: "Nothing was changed. Fix the fields below and send the form again.",
-    503: "Nothing was lost. Try again in a few seconds.",
+TITLE_AND_ADVICE = {
+    401: ("Not logged in", "Log in again, then reopen the page."),
+    403: ("Not allowed", "Ask your administrator if you need this access."),
+    404: ("Not found", "It may not exist, or you may not have access."),
+    409: ("Not possible now", "This changed while you were working. Open it again to see the current state."),
+    412: ("Out of date", "Open it again: a decision must be about the current version."),
+    413: ("Too much data", "Send less data at once, or use the command line."),
+    422: ("Invalid input", "Nothing was changed. Go back, fix what is listed above and try again."),
+    500: ("Internal error", "Try again. If it keeps failing, tell your administrator when it happened."),
+    503: ("Temporarily unavailable", "Nothing was lost. Try again in a few seconds."),
 }
-"""What to do next, by HTTP status."""
+"""The title of an error page and what to do next, by HTTP status."""
 
 
 class PageRoute(APIRoute):
@@ -46,42 +48,27 @@ class PageRoute(APIRoute):
                 reject_nul(request)
                 return await handler(request)
             except NoSession:
-                return redirect_to_login(request)
+                # A posted form is not sent again: the login leads back to the page that the form was on.
+                site, url = str(request.base_url), str(request.url) if request.method == "GET" else request.headers.get("referer", "")
+                path = f"/{url.removeprefix(site)}" if url.startswith(site) else "/"
+                return RedirectResponse(f"/login?{urlencode({'next': path})}", status_code=303)
             except Exception as error:  # noqa: BLE001 - any error becomes a page that says what to do
                 return problem_page(request, error)
 
         return handle_page
 
 
-def redirect_to_login(request: Request) -> Response:
-    """Redirect to the login page and back. A posted form is not sent again: the way back leads to the page that the form was on."""
-    path = (
-        request.url.path + (f"?{request.url.query}" if request.url.query else "") if request.method == "GET" else _form_page_path(request)
-    )
-    return RedirectResponse(f"/login?{urlencode({'next': path})}", status_code=303)
-
-
-def _form_page_path(request: Request) -> str:
-    here, came_from = str(request.base_url), request.headers.get("referer", "")
-    return f"/{came_from.removeprefix(here)}" if came_from.startswith(here) else "/"
-
-
 def problem_page(request: Request, error: Exception) -> HTMLResponse:
     """Return the page of an error: what is wrong, where, and what to do next."""
-    status, detail, faults = _problem_parts(request, error)
-    title, advice = HTTPStatus(status).phrase, ADVICE.get(status, "")
-    return render(request, "problem.html", status=status, title=title, detail=detail, faults=faults, advice=advice)
-
-
-def _problem_parts(request: Request, error: Exception) -> tuple[int, str, tuple[Problem, ...]]:
+    status, detail, faults = problems.status_of(error) if isinstance(error, JustEnoughError) else 500, str(error), tuple[Problem, ...]()
     if isinstance(error, RequestValidationError):
-        return 422, "The address or the form contains invalid values.", problems.faults_of(error)
-    if isinstance(error, HTTPException):
-        return error.status_code, f"Page not found: {request.url.path}" if error.status_code == 404 else str(error.detail), ()
-    status = problems.status_of(error) if isinstance(error, JustEnoughError) else 500
-    if status == 500:
+        status, detail, faults = 422, "The address or the form contains invalid values.", problems.faults_of(error)
+    elif isinstance(error, HTTPException):
+        status, detail = error.status_code, f"Page not found: {request.url.path}" if error.status_code == 404 else str(error.detail)
+    elif status == 500:
         problems.unexpected_error_response(request, error)
-        return 500, "Internal error. The console's log has the details.", ()
-    if isinstance(error, InvalidInput):
-        return status, f"The {error.what} is not valid.", error.problems
-    return status, str(error), ()
+        detail = "Something went wrong in the console. Its log has the details."
+    elif isinstance(error, InvalidInput):
+        detail, faults = f"The {error.what} is not valid.", error.problems
+    title, advice = TITLE_AND_ADVICE.get(status) or (HTTPStatus(status).phrase, "")
+    return render(request, "problem.html", status=status, title=title, detail=detail, faults=faults, advice=advice)

@@ -27,13 +27,13 @@ class StaticFile:
     """Digest of the content; part of the address."""
 
 
-@router.get("/static/{mark}/{name}")
-async def static(mark: str, name: str) -> Response:
+@router.get("/static/{digest}/{name}")
+async def static(digest: str, name: str) -> Response:
     """Return a file. An address with another version's digest gets the current content, uncached."""
-    found = _files().get(name)
-    if found is None:
-        raise NotFound(f"there is no /static/{mark}/{name}")
-    return Response(found.content, media_type=found.type, headers={"Cache-Control": CACHE_FOREVER if mark == found.digest else "no-store"})
+    file = _files().get(name)
+    if file is None:
+        raise NotFound(f"there is no /static/{digest}/{name}")
+    return Response(file.content, media_type=file.type, headers={"Cache-Control": CACHE_FOREVER if digest == file.digest else "no-store"})
 
 
 def static_url(name: str) -> str:
@@ -43,9 +43,9 @@ def static_url(name: str) -> str:
 
 @cache
 def _files() -> dict[str, StaticFile]:
-    found = (entry for entry in files("console.pages").joinpath("static").iterdir() if entry.name.rpartition(".")[2] in MEDIA_TYPES)
-    contents = {entry.name: entry.read_bytes() for entry in found}
+    contents = {entry.name: entry.read_bytes() for entry in files("console.pages").joinpath("static").iterdir() if entry.is_file()}
     return {
-        name: StaticFile(content, MEDIA_TYPES[name.rpartition(".")[2]], hashlib.sha256(content).hexdigest()[:16])
+        name: StaticFile(content, MEDIA_TYPES[suffix], hashlib.sha256(content).hexdigest()[:16])
         for name, content in contents.items()
+        if (suffix := name.rpartition(".")[2]) in MEDIA_TYPES
     }

@@ -10,40 +10,40 @@ from console.presentation.terminal_text import moment
 Json = Mapping[str, Any]
 
 SENTENCES: dict[str, Callable[[Json], str]] = {
-    "job.submitted": lambda d: f"launched by {d['requester_name']}{_suffix(' from job {}', d.get('parent'))}{_reason_suffix(d['reason'])}",
+    "job.submitted": lambda d: f"launched by {d['requester_name']}{_suffix(' from job {}', d.get('parent'))}{_suffix(': {}', d['reason'])}",
     "job.refused": lambda d: f"order rejected: {d['why']}",
     "job.started": lambda d: f"started on {d['worker']} (sandbox: {d['sandbox']})",
-    "job.ended": lambda d: f"{d['state']}{_exit_suffix(d['exit_code'])}{_reason_suffix(informative_reason(d['exit_code'], d['reason']))}",
+    "job.ended": lambda d: (
+        f"{d['state']}{_suffix(' (exit code {})', d['exit_code'] is not None and str(d['exit_code']))}"
+        f"{_suffix(': {}', informative_reason(d['exit_code'], d['reason']))}"
+    ),
     "access.requested": lambda d: (
-        f"requests {d['action']} on {d['resource']} for {duration_label(d['ttl'])}{_tools_suffix(d.get('tools'))}{_reason_suffix(d['reason'])}"
+        f"requests {d['action']} on {d['resource']} for {duration_label(d['ttl'])}{_suffix(', only through {}', tools_text(d.get('tools')))}{_suffix(': {}', d['reason'])}"
     ),
     "access.decided": lambda d: (
-        f"{_outcome_text(d)} ({', '.join(d['policies']) or 'no policy allows it'}){_suffix('; errors: {}', d['errors'])}"
+        f"{d['request']} {d['outcome'].replace('_', ' ')}{_suffix(' at tier {}', d['outcome'] == 'needs_approval' and d['tier'])} "
+        f"at {d['phase']} ({', '.join(d['policies']) or 'no policy allows it'}){_suffix('; errors: {}', d['errors'])}"
     ),
     "access.withdrawn": lambda d: f"{d['request']} withdrawn: {d['why']}",
-    "approval.opened": lambda d: (
-        f"waiting for tier {d['tier']} ({_approvals_text(d['quorum'])}) until {moment(d['respond_by'])}: {d['request']}"
-    ),
-    "approval.escalated": lambda d: (
-        f"escalated to tier {d['tier']} ({_approvals_text(d['quorum'])}) until {moment(d['respond_by'])}: {d['request']}"
-    ),
+    "approval.opened": lambda d: f"waiting for {_tier_text(d)}",
+    "approval.escalated": lambda d: f"escalated to {_tier_text(d)}",
     "approval.decided": lambda d: (
-        f"{d['name']}{_suffix(' (for {})', d.get('on_behalf_of_name'))} {decision_text(d['decision'])}{_tools_suffix(d.get('tools'))}{_reason_suffix(d['reason'])}; "
+        f"{d['name']}{_suffix(' (for {})', d.get('on_behalf_of_name'))} {decision_text(d['decision'])}{_suffix(', only through {}', tools_text(d.get('tools')))}{_suffix(': {}', d['reason'])}; "
         f"the request is {d['verdict']}: {d['request']}"
     ),
     "approval.rejected": lambda d: f"decision rejected: {d['why']}",
     "lock.opened": lambda d: f"{d['request']} waits in Vault for {_approvals_text(d['approvals'])} by {_join_values(d['groups'])}",
     "approval.withdrawn": lambda d: (
-        f"{d['name']} withdrew the approval{_reason_suffix(d['reason'])}; the request is {d['verdict']}: {d['request']}"
+        f"{d['name']} withdrew the approval{_suffix(': {}', d['reason'])}; the request is {d['verdict']}: {d['request']}"
     ),
     "approval.claimed": lambda d: (
         f"{d['name']} claimed {d['request']} until {moment(d['until'])}" if d["until"] else f"{d['name']} released {d['request']}"
     ),
     "review.opened": lambda d: (
-        f"{d['name']} used break-glass to bypass tier {_join_values(d['tiers'])} of {d['request']}{_reason_suffix(d['reason'])}"
+        f"{d['name']} used break-glass to bypass tier {_join_values(d['tiers'])} of {d['request']}{_suffix(': {}', d['reason'])}"
     ),
-    "review.answered": lambda d: f"{d['name']} reviewed the break-glass of {d['request']}: {d['verdict']}{_reason_suffix(d['reason'])}",
-    "delegation.made": lambda d: f"{d['name']} delegated to {d['delegate_name']} until {moment(d['until'])}{_reason_suffix(d['reason'])}",
+    "review.answered": lambda d: f"{d['name']} reviewed the break-glass of {d['request']}: {d['verdict']}{_suffix(': {}', d['reason'])}",
+    "delegation.made": lambda d: f"{d['name']} delegated to {d['delegate_name']} until {moment(d['until'])}{_suffix(': {}', d['reason'])}",
     "delegation.ended": lambda d: f"{d['name']} ended the delegation",
     "approval.expired": lambda d: f"tier {d['tier']} did not decide in time: {d['request']}",
     "stop.requested": lambda d: f"{d['name']} requested {d['how']}",
@@ -57,7 +57,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "tool.called": lambda d: f"called {d['tool']} ({d['action']}): {d['outcome']}, {d['duration_ms']} ms",
     "upstream.refused": lambda d: f"upstream {d['upstream']} is blocked: {d['why']}{_suffix(' ({})', d['changes'])}",
     "credential.used": lambda d: f"{d['credential']}: {d['what']}",
-    "credential.revoked": lambda d: f"{d['credential']} revoked by {d['by']}{_reason_suffix(d['why'])}",
+    "credential.revoked": lambda d: f"{d['credential']} revoked by {d['by']}{_suffix(': {}', d['why'])}",
     "credential.confirmed": lambda d: f"{d['credential']} verified as revoked: {d['how']}",
     "credential.expired": lambda d: f"{d['credential']} expired: {d['why']}",
     "credential.overdue": lambda d: f"revoking {d['credential']} failed (attempt {d['attempt']}): {_join_values(d['failures'])}",
@@ -67,11 +67,11 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
         f"{d['prompt_tokens']} prompt tokens, {d['completion_tokens']} completion tokens"
     ),
     "revocation.requested": lambda d: f"{d['name']} requested revocation of {d['credential']}",
-    "revocation.started": lambda d: f"revocation started by {d['by']}{_reason_suffix(d['why'])}",
+    "revocation.started": lambda d: f"revocation started by {d['by']}{_suffix(': {}', d['why'])}",
     "revocation.overdue": lambda d: f"revocation failed (attempt {d['attempt']}): {_join_values(d['failures'])}",
     "revocation.confirmed": lambda d: f"all access verified as revoked (by {d['by']})",
     "schedule.skipped": lambda d: f"schedule {d['schedule']} skipped its run at {moment(d['occasion'])}",
-    "schedule.paused": lambda d: f"{d['name']} paused the schedule {d['schedule']}{_reason_suffix(d['reason'])}",
+    "schedule.paused": lambda d: f"{d['name']} paused the schedule {d['schedule']}{_suffix(': {}', d['reason'])}",
     "schedule.unpaused": lambda d: f"{d['name']} resumed the schedule {d['schedule']}",
     "sweep.reported": lambda d: f"active in Vault or a target but of no known job: {_join_values(d['unknown'])}",
 }
@@ -100,23 +100,18 @@ def decision_text(decision: str) -> str:
 def ancestor_lines(item: Json) -> list[tuple[str, str]]:
     """Return one labelled line per ancestor of a job or of a request's job, nearest first. What ancestors touched also counts for the job."""
     return [
-        ("Launched by", f"{one['job']} ({one['name']}, by {one['requester']}): {one['task']}; {_touched_text(one)}")
+        (
+            "Launched by",
+            f"{one['job']} ({one['name']}, by {one['requester']}): {one['task']}; "
+            + (f"touched {', '.join(one['touched'])} ({one['sensitivity']})" if one["touched"] else "touched no resource"),
+        )
         for one in item.get("chain") or ()
     ]
-
-
-def _touched_text(one: Json) -> str:
-    return f"touched {', '.join(one['touched'])} ({one['sensitivity']})" if one["touched"] else "touched no resource"
 
 
 def informative_reason(exit_code: object, reason: str | None) -> str | None:
     """Return a job's reason; None if it only repeats the exit code."""
     return None if reason == f"exit code {exit_code}" else reason
-
-
-def _outcome_text(data: Json) -> str:
-    outcome = f"needs approval at tier {data['tier']}" if data["outcome"] == "needs_approval" else data["outcome"]
-    return f"{data['request']} {outcome} at {data['phase']}"
 
 
 def tools_text(tools: Mapping[str, Any] | None) -> str:
@@ -126,20 +121,12 @@ def tools_text(tools: Mapping[str, Any] | None) -> str:
     return format_recorded_tools(tools) if tools else ""
 
 
-def _tools_suffix(tools: Mapping[str, Any] | None) -> str:
-    return f", only through {tools_text(tools)}" if tools else ""
+def _tier_text(data: Json) -> str:
+    return f"tier {data['tier']} ({_approvals_text(data['quorum'])}) until {moment(data['respond_by'])}: {data['request']}"
 
 
 def _approvals_text(count: int) -> str:
     return f"{count} approval{'s' if count != 1 else ''}"
-
-
-def _reason_suffix(reason: object) -> str:
-    return f": {reason}" if reason else ""
-
-
-def _exit_suffix(code: object) -> str:
-    return "" if code is None else f" (exit code {code})"
 
 
 def _suffix(form: str, values: object) -> str:

@@ -31,7 +31,9 @@ def job_status_text(job: JobView, tiers: Tiers) -> str:
         case JobState.AWAITING_APPROVAL:
             return f"{_waiting_text(job.requests, tiers) or 'Waiting for approval.'} A request escalates to the next tier if nobody decides in time; after the top tier it is denied."
         case JobState.RUNNING:
-            return " ".join(filter(None, (f"Running. {_holdings_text(live)}.", _waiting_text(job.requests, tiers))))
+            named = ", ".join(f"{item.action} on {item.resource}" for item in live[:MAX_NAMED])
+            held = f"{_count_text(len(live), 'active credential')}: {named}{_more_suffix(len(live))}" if live else "No active credentials"
+            return f"Running. {held}. {_waiting_text(job.requests, tiers)}".rstrip()
         case JobState.REVOKING:
             return f"Stopped. {_revocation_progress(job, live)}"
         case ended:
@@ -40,23 +42,16 @@ def job_status_text(job: JobView, tiers: Tiers) -> str:
 
 def tier_name(number: int, tiers: Tiers) -> str:
     """Return a tier with its name: `tier 1 (owner)`."""
-    found = tiers.tiers.get(number)
-    return f"tier {number} ({found.name})" if found else f"tier {number}"
+    tier = tiers.tiers.get(number)
+    return f"tier {number} ({tier.name})" if tier else f"tier {number}"
 
 
 def _waiting_text(requests: Iterable[RequestView], tiers: Tiers) -> str:
-    open_ones = [one for one in requests if one.state is RequestState.PENDING and one.quorum]
-    if not open_ones:
+    pending = [request for request in requests if request.state is RequestState.PENDING and request.quorum]
+    if not pending:
         return ""
-    named = [f"{one.action} on {one.resource} at {tier_name(one.current_tier, tiers)}" for one in open_ones[:MAX_NAMED]]
-    return f"Waiting for approval: {', '.join(named)}{_more_suffix(len(open_ones))}."
-
-
-def _holdings_text(live: list[CredentialView]) -> str:
-    if not live:
-        return "No active credentials"
-    named = ", ".join(f"{one.action} on {one.resource}" for one in live[:MAX_NAMED])
-    return f"{_count_text(len(live), 'active credential')}: {named}{_more_suffix(len(live))}"
+    named = [f"{request.action} on {request.resource} at {tier_name(request.current_tier, tiers)}" for request in pending[:MAX_NAMED]]
+    return f"Waiting for approval: {', '.join(named)}{_more_suffix(len(pending))}."
 
 
 def _revocation_progress(job: JobView, live: list[CredentialView]) -> str:

@@ -31,8 +31,6 @@ FACT_LABELS: Mapping[tuple[str, str], str] = {
     ("context", "break_glass"): "break-glass",
 }
 """Labels of the attributes that policies can read, apart from those of the resource and the tier."""
-SWEPT_FACTS = ("approved_tier",)
-"""Attributes that are tried in turn to find the tier, so a decision does not depend on them."""
 
 
 def outcome(one: Json) -> str:
@@ -75,10 +73,10 @@ def change_text(change: Json) -> str:
 
 def dependency_labels(mentioned: Iterable[tuple[str, str]]) -> Sequence[str]:
     """Return labels of the attributes, other than resource and tier, that a decision may depend on."""
-    own = [one for one in mentioned if one[0] != "resource" and one[1] not in SWEPT_FACTS]
-    if any(name == "*" for _, name in own):
+    # Every value of approved_tier is tried to find the tier, so a decision does not depend on it.
+    attributes = [one for one in mentioned if one[0] != "resource" and one[1] != "approved_tier"]
+    if any(name == "*" for _, name in attributes):
         return ("any attribute of the job",)
     order = list(FACT_LABELS)
-    return tuple(
-        dict.fromkeys(FACT_LABELS.get(one, one[1]) for one in sorted(own, key=lambda one: order.index(one) if one in FACT_LABELS else 99))
-    )
+    attributes.sort(key=lambda one: order.index(one) if one in FACT_LABELS else len(order))
+    return tuple(dict.fromkeys(FACT_LABELS.get(one, one[1]) for one in attributes))

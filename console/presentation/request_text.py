@@ -74,10 +74,10 @@ def silence_text(outcome: TimeoutOutcome) -> str:
 
 def still_needed(view: RequestView) -> str:
     """Return who approved a request so far, and how many approvals it still needs."""
-    given = [approver_text(item) for item in view.counting_approvals]
+    approvers = [approver_text(item) for item in view.counting_approvals]
     more = missing_approvals(view)
-    has = f"{' and '.join(given)} approved; " if given else ""
-    people = "1 more approval" if more == 1 and given else f"{more} approval{'s' if more != 1 else ''}"
+    has = f"{' and '.join(approvers)} approved; " if approvers else ""
+    people = "1 more approval" if more == 1 and approvers else f"{more} approval{'s' if more != 1 else ''}"
     return f"{has}needs {people}{'' if more <= 1 else ' by different people'}"
 
 

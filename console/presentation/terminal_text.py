@@ -10,19 +10,28 @@ from datetime import UTC, datetime
 # Controls, surrogates, invisible and direction-changing characters: a task must not be able to overwrite what an approver reads.
 HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 COLOUR_SEQUENCE = re.compile(r"(\x1b\[[0-9;]{0,32}m)")
-CLOCK_UNITS = ((86_400, "d", (3_600, "h")), (3_600, "h", (60, "m")), (60, "m", (1, "s")))
+TIME_UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s"))
+"""Each unit in seconds with its name, and the next smaller one."""
 ANSI_CODES = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1"}
 
 
 def plain(text: object) -> str:
     """Return text on one line, with invisible characters escaped."""
-    return "".join(character if _is_visible(character) else _escape(character) for character in str(text))
+    return "".join(
+        character.encode("unicode_escape", "backslashreplace").decode("ascii")
+        if unicodedata.category(character) in HIDDEN_CATEGORIES
+        else character
+        for character in str(text)
+    )
 
 
 def log_text(text: str) -> str:
     """Return job output for a terminal: lines, tabs and colours kept, other control characters escaped."""
-    parts = COLOUR_SEQUENCE.split(text)
-    return "".join(part if index % 2 else _escape_lines(part) for index, part in enumerate(parts))
+    # Odd parts are the colour sequences.
+    return "".join(
+        part if index % 2 else "".join(character if character in "\n\t" else plain(character) for character in part.replace("\r\n", "\n"))
+        for index, part in enumerate(COLOUR_SEQUENCE.split(text))
+    )
 
 
 def strip_colours(text: str) -> str:
@@ -42,12 +51,11 @@ def moment(text: object) -> str:
 
 def clock(seconds: float) -> str:
     """Return a duration in compact form: `45s`, `4m05s`, `3h20m`, `2d04h`."""
-    whole = max(0, int(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    unit, name, below = next((unit, name, below) for unit, name, below in CLOCK_UNITS if whole >= unit)
-    part, least = below
-    return f"{whole // unit}{name}{whole % unit // part:02}{least}"
+    total = max(0, int(seconds))
+    if total < 60:
+        return f"{total}s"
+    size, unit, smaller, smaller_unit = next(units for units in TIME_UNITS if total >= units[0])
+    return f"{total // size}{unit[0]}{total % size // smaller:02}{smaller_unit[0]}"
 
 
 def width(text: str) -> int:
@@ -64,32 +72,18 @@ def truncate(text: str, columns: int) -> str:
     """Return text cut to a number of columns; a cut text ends in an ellipsis."""
     if width(text) <= columns:
         return text
-    kept, room = "", columns - 1
+    start, room = "", columns - 1
     for character in text:
         room -= _character_width(character)
         if room < 0:
             break
-        kept += character
-    return f"{kept}…"
+        start += character
+    return f"{start}…"
 
 
 def colour_text(text: str, colour: str) -> str:
     """Return text in a colour, for a terminal."""
     return f"\x1b[{ANSI_CODES[colour]}m{text}\x1b[0m"
-
-
-def _escape_lines(text: str) -> str:
-    return "".join(
-        character if character in "\n\t" or _is_visible(character) else _escape(character) for character in text.replace("\r\n", "\n")
-    )
-
-
-def _is_visible(character: str) -> bool:
-    return unicodedata.category(character) not in HIDDEN_CATEGORIES
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
 def _character_width(character: str) -> int:

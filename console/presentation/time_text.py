@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from console.presentation.terminal_text import log_text, strip_colours
-
-UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+from console.presentation.terminal_text import TIME_UNITS, log_text, strip_colours
 
 
 def span(seconds: float) -> str:
     """Return a duration in at most two units: `12 s`, `4 min 5 s`, `3 h 20 min`, `2 d 4 h`."""
-    whole = max(0, int(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    size, unit = next((size, unit) for size, unit in UNITS if whole >= size)
-    rest = whole % size
-    if size == 60:
-        below = f" {rest} s" if rest else ""
-    else:
-        smaller, name = next((smaller, name) for smaller, name in UNITS if smaller < size)
-        below = f" {rest // smaller} {name}" if rest >= smaller else ""
-    return f"{whole // size} {unit}{below}"
+    total = max(0, int(seconds))
+    if total < 60:
+        return f"{total} s"
+    size, unit, smaller, smaller_unit = next(units for units in TIME_UNITS if total >= units[0])
+    rest = total % size // smaller
+    return f"{total // size} {unit}" + (f" {rest} {smaller_unit}" if rest else "")
 
 
 def elapsed_text(seconds: float) -> str:
@@ -49,6 +42,17 @@ def time_left(moment: datetime, *, now: datetime) -> str:
 def exact_time(moment: datetime) -> str:
     """Return a moment in UTC to the second: `2026-01-31 09:30:00 UTC`."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def parse_moment(text: str) -> datetime | None:
+    """Parse a date or time that a person typed, UTC if it has no offset; None for an empty one. Raises ValueError with the advice to show."""
+    if not text.strip():
+        return None
+    try:
+        moment = datetime.fromisoformat(text.strip())
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("must be a date or time like 2026-01-31 or 2026-01-31T18:30") from None
 
 
 def rfc3339_ms(moment: datetime) -> str:

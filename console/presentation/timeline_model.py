@@ -102,10 +102,10 @@ class Timeline:
 
 def build_timeline(entries: Iterable[Json]) -> Timeline:
     """Build a timeline from entries in the API's format."""
-    picture = Timeline()
+    timeline = Timeline()
     for entry in entries:
-        picture.add_entry(entry["type"], entry["at"], entry["data"])
-    return picture
+        timeline.add_entry(entry["type"], entry["at"], entry["data"])
+    return timeline
 
 
 def timeline_range(timeline: Timeline, *, now: datetime) -> TimelineRange | None:
@@ -127,134 +127,114 @@ def row_parts(row: TimelineRow, *, now: datetime) -> tuple[TimelinePart, ...]:
     """Return the parts of a row in order. `now` is the end of the range if nothing is in progress."""
     dead = row.settled or max(now, row.began)
     alive = min(at for at in (dead, row.ended, row.until if row.kind == "credential" else None) if at)
-    found = [TimelinePart("lasts", row.began, max(alive, row.began)), TimelinePart("maybe", max(alive, row.began), dead)]
+    parts = [TimelinePart("lasts", row.began, max(alive, row.began)), TimelinePart("maybe", max(alive, row.began), dead)]
     if row.until and row.until > dead and row.kind == "credential":
-        found.append(TimelinePart("spared" if row.settled else "ahead", dead, row.until))
+        parts.append(TimelinePart("spared" if row.settled else "ahead", dead, row.until))
     if row.until and row.settled is None and row.kind == "request":
-        found.append(TimelinePart("ahead", dead, row.until))
-    return tuple(part for part in found if part.until > part.since)
+        parts.append(TimelinePart("ahead", dead, row.until))
+    return tuple(part for part in parts if part.until > part.since)
 
 
-def _begin_job(timeline: Timeline, at: datetime, data: Json) -> None:
-    timeline.add_row(TimelineRow("job", "", str(data["name"]), at, "pending"))
+Handler = Callable[[Timeline, datetime, Json], None]
 
 
-def _set_job_state(state: str | None = None, *, over: bool = False) -> Callable[[Timeline, datetime, Json], None]:
-    def take(picture: Timeline, at: datetime, data: Json) -> None:
-        lane = picture.row("job", "")
-        if lane.settled is None:
-            lane.state, lane.settled = state or str(data["state"]), at if over else None
-        for one in picture.rows_of("request") if over else ():
-            if one.settled is None:
-                one.state, one.settled = "withdrawn", at
+def _begin_row(kind: Literal["job", "request", "credential"], state: str) -> Handler:
+    def take(timeline: Timeline, at: datetime, data: Json) -> None:
+        what = str(data["name"]) if kind == "job" else f"{data['action']} {data['resource']}"
+        until = _time(data["expires_at"]) if kind == "credential" else None
+        timeline.add_row(TimelineRow(kind, "" if kind == "job" else data[kind], what, at, state, until=until))
 
     return take
 
 
-def _begin_request(timeline: Timeline, at: datetime, data: Json) -> None:
-    timeline.add_row(TimelineRow("request", data["request"], f"{data['action']} {data['resource']}", at, "asked"))
+def _settle_row(kind: Literal["request", "credential"], state: str) -> Handler:
+    def take(timeline: Timeline, at: datetime, data: Json) -> None:
+        row = timeline.row(kind, data[kind])
+        row.state, row.settled = state, at
+
+    return take
+
+
+def _set_job_state(state: str | None = None, *, ended: bool = False) -> Handler:
+    def take(timeline: Timeline, at: datetime, data: Json) -> None:
+        job = timeline.row("job", "")
+        if job.settled is None:
+            job.state, job.settled = state or str(data["state"]), at if ended else None
+        for request in timeline.rows_of("request") if ended else ():
+            if request.settled is None:
+                request.state, request.settled = "withdrawn", at
+
+    return take
+
+
+def _end_credentials(state: str) -> Handler:
+    """Return what marks the credential of an entry, or all of the job's, as ended but not verified."""
+
+    def take(timeline: Timeline, at: datetime, data: Json) -> None:
+        for row in [timeline.row("credential", data["credential"])] if "credential" in data else timeline.rows_of("credential"):
+            # An attempt that is recorded late must not undo the proof.
+            if row.settled is None:
+                row.state, row.ended = state, row.ended or at
+
+    return take
 
 
 def _apply_decision(timeline: Timeline, at: datetime, data: Json) -> None:
-    lane, outcome, phase = timeline.row("request", data["request"]), data["outcome"], data["phase"]
+    row, outcome, phase = timeline.row("request", data["request"]), data["outcome"], data["phase"]
     # As in the read model (docs/reference/ledger.md): evaluated again before an issue, only a denial changes a request; at a renewal, nothing does.
     if phase in {"start", "runtime"} or (phase in {"issue", "granted"} and outcome == "denied"):
-        lane.state, lane.settled = ("waits", None) if outcome == "needs_approval" else (str(outcome), at)
+        row.state, row.settled = ("waits", None) if outcome == "needs_approval" else (str(outcome), at)
 
 
 def _open_approval(timeline: Timeline, _at: datetime, data: Json) -> None:
-    lane = timeline.row("request", data["request"])
-    lane.state, lane.settled, lane.until = "waits", None, _time(data["respond_by"])
-    lane.tier, lane.quorum = int(data["tier"]), int(data["quorum"])
+    row = timeline.row("request", data["request"])
+    row.state, row.settled, row.until = "waits", None, _time(data["respond_by"])
+    row.tier, row.quorum = int(data["tier"]), int(data["quorum"])
 
 
 def _add_answer(timeline: Timeline, at: datetime, data: Json) -> None:
-    lane = timeline.row("request", data["request"])
-    lane.answers.append(f"{data['name']} {decision_text(data['decision']) if 'decision' in data else 'withdrew'}")
+    row = timeline.row("request", data["request"])
+    row.answers.append(f"{data['name']} {decision_text(data['decision']) if 'decision' in data else 'withdrew'}")
     if data["verdict"] != "pending":
-        lane.state, lane.settled = str(data["verdict"]), at
+        row.state, row.settled = str(data["verdict"]), at
 
 
 def _set_claim(timeline: Timeline, _at: datetime, data: Json) -> None:
     timeline.row("request", data["request"]).claim = str(data["name"]) if data["until"] else ""
 
 
-def _end_request(state: str) -> Callable[[Timeline, datetime, Json], None]:
-    def take(picture: Timeline, at: datetime, data: Json) -> None:
-        lane = picture.row("request", data["request"])
-        lane.state, lane.settled = state, at
-
-    return take
-
-
-def _begin_credential(state: str) -> Callable[[Timeline, datetime, Json], None]:
-    def take(picture: Timeline, at: datetime, data: Json) -> None:
-        lane = TimelineRow(
-            "credential", data["credential"], f"{data['action']} {data['resource']}", at, state, until=_time(data["expires_at"])
-        )
-        picture.add_row(lane)
-
-    return take
-
-
 def _renew_credential(timeline: Timeline, _at: datetime, data: Json) -> None:
     timeline.row("credential", data["credential"]).until = _time(data["expires_at"])
 
 
-def _end_credential(state: str) -> Callable[[Timeline, datetime, Json], None]:
-    def take(picture: Timeline, at: datetime, data: Json) -> None:
-        _end_row(picture.row("credential", data["credential"]), state, at)
-
-    return take
-
-
-def _settle_credential(state: str) -> Callable[[Timeline, datetime, Json], None]:
-    def take(picture: Timeline, at: datetime, data: Json) -> None:
-        lane = picture.row("credential", data["credential"])
-        lane.state, lane.settled = state, at
-
-    return take
-
-
-def _mark_overdue(timeline: Timeline, at: datetime, _data: Json) -> None:
-    for lane in timeline.rows_of("credential"):
-        _end_row(lane, "overdue", at)
-
-
-def _end_row(row: TimelineRow, state: str, at: datetime) -> None:
-    # An attempt that is recorded late must not undo the proof.
-    if row.settled is None:
-        row.state, row.ended = state, row.ended or at
-
-
-ENTRY_HANDLERS: dict[str, Callable[[Timeline, datetime, Json], None]] = {
-    "job.submitted": _begin_job,
+ENTRY_HANDLERS: dict[str, Handler] = {
+    "job.submitted": _begin_row("job", "pending"),
     "job.refused": _set_job_state("refused"),
     "job.started": _set_job_state("running"),
-    "job.ended": _set_job_state(over=True),
-    "access.requested": _begin_request,
+    "job.ended": _set_job_state(ended=True),
+    "access.requested": _begin_row("request", "asked"),
     "access.decided": _apply_decision,
-    "access.withdrawn": _end_request("withdrawn"),
+    "access.withdrawn": _settle_row("request", "withdrawn"),
     "approval.opened": _open_approval,
     "approval.escalated": _open_approval,
     "approval.decided": _add_answer,
     "approval.withdrawn": _add_answer,
     "approval.claimed": _set_claim,
-    "approval.expired": _end_request("expired"),
-    "credential.issued": _begin_credential("issued"),
-    "credential.doubted": _begin_credential("doubted"),
+    "approval.expired": _settle_row("request", "expired"),
+    "credential.issued": _begin_row("credential", "issued"),
+    "credential.doubted": _begin_row("credential", "doubted"),
     "credential.renewed": _renew_credential,
-    "credential.revoked": _end_credential("revoked"),
-    "credential.overdue": _end_credential("overdue"),
-    "credential.confirmed": _settle_credential("confirmed"),
-    "credential.expired": _settle_credential("expired"),
-    "revocation.overdue": _mark_overdue,
+    "credential.revoked": _end_credentials("revoked"),
+    "credential.overdue": _end_credentials("overdue"),
+    "credential.confirmed": _settle_row("credential", "confirmed"),
+    "credential.expired": _settle_row("credential", "expired"),
+    "revocation.overdue": _end_credentials("overdue"),
 }
 
 
 def _time(text: object) -> datetime | None:
     try:
-        found = datetime.fromisoformat(str(text))
+        moment = datetime.fromisoformat(str(text))
     except ValueError:
         return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -12,7 +12,7 @@ from anyio import to_thread
 from console.auth.authorization import Caller
 from justenough.adapters.store import Store
 from justenough.domain.core.errors import InvalidInput, NotFound, Problem
-from justenough.domain.readmodel.views import EntryView, JobView, Page
+from justenough.domain.readmodel.views import EntryView, JobView, Page, RequestView
 
 T = TypeVar("T")
 
@@ -79,6 +79,14 @@ class JobOwners:
     def can_read(self, caller: Caller, job: str) -> bool:
         """Whether the caller may read this job. Entries without a job are only for callers who may read everything."""
         return caller.can_read_all or caller.can_read_jobs_of(self.owner_of(job) or "")
+
+
+def visible_request(store: Store, owners: JobOwners, caller: Caller, request: str) -> RequestView:
+    """Return a request that the caller may read. Raises NotFound for any other."""
+    view = store.requests.get(request)
+    if view is None or not owners.can_read(caller, view.job_id):
+        raise NotFound(f"there is no request {request}")
+    return view
 
 
 def job_for(store: Store, caller: Caller, job: str) -> JobView:

@@ -35,14 +35,14 @@ from worker.stack import Stack
 
 @pytest.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
-    """One Chromium for all tests; fails with what to install where there is none."""
+    """One Chromium for all tests. Fails with install instructions if there is none."""
     async with chromium() as opened:
         yield opened
 
 
 @pytest.fixture
 async def pages(browser: Browser, whole: Stack) -> AsyncIterator[Pages]:
-    """What opens pages; at the test's end, fails with everything that none of them may do."""
+    """Opens pages. Fails at the end of the test if a page did something forbidden."""
     opened = Pages(browser, str(whole.console), {name: user.password for name, user in whole.users.items()})
     yield opened
     problems = await opened.close()
@@ -57,32 +57,32 @@ def person(pages: Pages) -> Open:
 
 @pytest.fixture
 def visitor(pages: Pages) -> Open:
-    """`await visitor()`: a blank page of somebody who has not logged in. Options as `person` takes."""
+    """`await visitor()`: a blank page without a login. Takes the same options as `person`."""
     return pages.visitor
 
 
 @pytest.fixture
 def foresee(pages: Pages) -> Foresee:
-    """`foresee(page, "status of 409")`: what its console says that matches is no failure."""
+    """`foresee(page, "status of 409")`: a matching message in the page's console is not a failure."""
     return pages.foresee
 
 
 @pytest.fixture
 def axe() -> Look:
-    """`await axe(page)`: fails where axe finds something serious or critical; names rule and element."""
+    """`await axe(page)`: fails if axe finds a serious or critical problem; names the rule and the element."""
     return check_axe
 
 
 @pytest.fixture(scope="session")
 def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where screenshots go: JUSTENOUGH_SCREENSHOTS, else a folder that is thrown away."""
+    """The folder of the screenshots: JUSTENOUGH_SCREENSHOTS, else a temporary folder."""
     said = os.environ.get("JUSTENOUGH_SCREENSHOTS")
     return Path(said) if said else tmp_path_factory.mktemp("shots")
 
 
 @pytest.fixture
 def shot(shots: Path) -> Shot:
-    """`await shot(page, "inbox")`: saves inbox.png; whole=True takes the page's whole length. README's are those of tests marked `screenshots`."""
+    """`await shot(page, "inbox")`: saves inbox.png; whole=True takes the full page. Tests marked `screenshots` take the README's pictures."""
 
     async def taken(page: Page, name: str, *, whole: bool = False) -> Path:
         return await shoot(page, shots, name, whole=whole)
@@ -92,7 +92,7 @@ def shot(shots: Path) -> Shot:
 
 @pytest.fixture
 async def launched(ops: Human) -> AsyncIterator[Launch]:
-    """`job = await launched(spec(...), "running")`: launched by ops and waited for by its events (no state: until it is accepted). Killed at the test's end."""
+    """`job = await launched(spec(...), "running")`: launches a job as ops and waits for the state (without one: until it is accepted). Kills it at the end of the test."""
     jobs: list[str] = []
 
     async def of(spec: dict[str, Any], *states: str, **order: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the tests of the pages are made with: a Chromium, pages that are watched, axe, screenshots, jobs to look at. Knows no page but the login's form."""
+"""Tools of the browser tests: Chromium, monitored pages, axe, screenshots, jobs. Knows no page except the login form."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MISSING = (
     "or install your system's package 'chromium'"
 )
 ARGUMENTS = (
-    # The tests may run as root, where Chromium's own sandbox does not; it opens nothing but what the tests serve.
+    # The tests may run as root, and Chromium's sandbox does not work as root. The browser opens only what the tests serve.
     "--no-sandbox",
     "--disable-gpu",
     "--disable-background-networking",
@@ -48,7 +48,7 @@ Foresee = Callable[[Page, str], None]
 
 
 def program() -> str:
-    """Return the Chromium to drive; fail, with what to install, where there is none."""
+    """Return the path of Chromium. Fails with install instructions if there is none."""
     found = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if found is None:
         pytest.fail(MISSING, pytrace=False)
@@ -57,7 +57,7 @@ def program() -> str:
 
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
-    """The system's Chromium, headless, for the length of a block."""
+    """The system's Chromium, headless, for one `async with` block."""
     path = program()
     expect.set_options(timeout=PATIENCE)
     async with async_playwright() as playwright:
@@ -70,31 +70,31 @@ async def chromium() -> AsyncIterator[Browser]:
 
 @dataclass
 class Watch:
-    """Whatever a page says or does that no page of ours may: errors in its console, uncaught exceptions, what its CSP refused, requests to elsewhere."""
+    """Records what our pages must not do: errors in the console, uncaught exceptions, CSP violations, requests to other origins."""
 
     origins: tuple[str, ...]
     seen: list[str] = field(default_factory=list)
     foreseen: list[str] = field(default_factory=list)
 
     def over(self, context: BrowserContext) -> None:
-        """Watch every page of a context from now on."""
+        """Monitor every page of a context from now on."""
         context.on("request", self._asked)
         context.on("console", self._said)
         context.on("weberror", lambda raised: self.seen.append(f"uncaught: {raised.error}"))
 
     @property
     def problems(self) -> list[str]:
-        """What was seen and not foreseen."""
+        """Return the problems that the test did not announce."""
         return [line for line in self.seen if not any(re.search(pattern, line) for pattern in self.foreseen)]
 
     def _asked(self, request: Request) -> None:
         parts = urlsplit(request.url)
-        # Not data: and blob: either; the pages' CSP allows neither.
+        # data: and blob: are not allowed either, as in the pages' CSP.
         if f"{parts.scheme}://{parts.netloc}" not in self.origins:
             self.seen.append(f"request to a foreign origin: {request.url[:200]}")
 
     def _said(self, message: ConsoleMessage) -> None:
-        # What a CSP refuses is an error in the console, too. A favicon is Chromium's own wish, where a page names no icon.
+        # A CSP violation is also an error in the console. If a page names no icon, Chromium requests a favicon on its own.
         at = message.location.get("url", "")
         if message.type == "error" and not at.endswith("/favicon.ico"):
             self.seen.append(f"console: {message.text} ({at})")
@@ -102,7 +102,7 @@ class Watch:
 
 @dataclass
 class Pages:
-    """Opens pages, each in a context of its own (its own cookies), all of them watched."""
+    """Opens monitored pages, each in its own browser context with its own cookies."""
 
     browser: Browser
     address: str
@@ -114,7 +114,7 @@ class Pages:
     async def visitor(
         self, *, dark: bool = False, width: int = 1280, javascript: bool = True, scale: float = 1, also: Sequence[str] = ()
     ) -> Page:
-        """Open a blank page that nobody has logged in to: `await page.goto("/login")`. `also`: origins that it may ask beside the console's."""
+        """Open a blank page without a login: `await page.goto("/login")`. `also`: origins that it may contact besides the console's."""
         context = await self.browser.new_context(
             base_url=self.address,
             color_scheme="dark" if dark else "light",
@@ -133,36 +133,36 @@ class Pages:
         return await context.new_page()
 
     async def person(self, name: str, **options: Any) -> Page:
-        """Open a page as one of the stack's people, logged in by the form; options as `visitor` takes."""
+        """Open a page as one of the stack's people, logged in with the form. Takes the same options as `visitor`."""
         page = await self.visitor(**options)
         await page.goto("/login")
         await log_in(page, name, self.passwords[name])
         return page
 
     def foresee(self, page: Page, pattern: str) -> None:
-        """Say what a page's console will rightly say: `foresee(page, "status of 409")` where an answer is to be a conflict."""
+        """Announce an expected message in a page's console: `foresee(page, "status of 409")` if the test provokes a conflict."""
         self.watches[self.contexts.index(page.context)].foreseen.append(pattern)
 
     async def close(self) -> list[str]:
-        """Close every context; return what was seen in them that no page of ours may do."""
+        """Close every context and return everything that our pages must not do."""
         for context in self.contexts:
             await context.close()
         return [line for watch in self.watches for line in watch.problems]
 
 
 async def log_in(page: Page, name: str, password: str) -> None:
-    """Fill in the login's form, send it, and wait until it led elsewhere."""
+    """Fill in and submit the login form, and wait for the redirect."""
     await page.locator("[name=name]").fill(name)
     await page.locator("[name=password]").fill(password)
-    # By its keyboard way: which of a page's buttons sends it is for the page to say.
+    # Submit with Enter, so that the page's default button is used.
     await page.locator("[name=password]").press("Enter")
     await expect(page).not_to_have_url(re.compile(r"/login(\?|$)"))
 
 
 async def check_axe(page: Page) -> None:
-    """Fail where axe finds something serious or critical in a page; each finding with its rule and its elements."""
+    """Fail if axe finds a serious or critical problem in a page; list each with its rule and its elements."""
     async with _scripting(page) as seen:
-        # Evaluated from outside, which a page's CSP does not hinder, as it would a script element.
+        # Evaluated from outside, because the page's CSP would block a script element.
         found = (await Axe().run(seen, options=AXE)).response["violations"]
     told = [_finding(violation) for violation in found if violation["impact"] in SERIOUS]
     assert not told, f"axe on {page.url}:\n" + "\n".join(told)
@@ -170,12 +170,12 @@ async def check_axe(page: Page) -> None:
 
 @asynccontextmanager
 async def _scripting(page: Page) -> AsyncIterator[Page]:
-    """Give a page that axe's scripts can run in: the page itself, or of one without scripts a copy as it stands, whose own scripts do not run."""
+    """Yield a page in which axe's scripts can run: the page itself, or, if it has scripts disabled, a static copy whose own scripts do not run."""
     if not await page.evaluate("matchMedia('(scripting: none)').matches"):
         yield page
         return
     dark = await page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
-    # Scripting would hide what is for those who have none.
+    # Scripting would hide the content of <noscript>.
     shown = re.sub("(</?)noscript", r"\1div", await page.content())
     assert page.context.browser
     context = await page.context.browser.new_context(
@@ -201,17 +201,17 @@ def _why(node: dict[str, Any]) -> str:
 
 
 async def shoot(page: Page, folder: Path, name: str, *, whole: bool = False) -> Path:
-    """Save a screenshot of what is in view, or of the whole page, and return its file."""
+    """Save a screenshot of the viewport or of the whole page and return its file."""
     file = folder / f"{name}.png"
     await page.screenshot(path=file, full_page=whole, animations="disabled", caret="hide")
     return file
 
 
 def reached(human: Human, job: str, *states: str, within: float = 90) -> dict[str, Any]:
-    """Return a job once it is in one of these states (default: ended), woken by its events; fails where it is not in time. Blocking."""
+    """Wait for the job's events and return the job once it is in one of these states (default: ended). Fails on timeout. Blocking."""
     wanted, end, seen = states or ENDED, time.monotonic() + within, "unknown"
     with human.api.stream("GET", f"jobs/{job}/events", timeout=httpx.Timeout(30, read=within)) as answer:
-        # Comments keep a silent stream alive, so that we look at the clock too.
+        # Comments keep a silent stream open, so check the deadline here too.
         for line in answer.iter_lines():
             assert time.monotonic() < end, f"{job} is {seen}, not {wanted}, after {within:.0f} s"
             if line.startswith("event:"):

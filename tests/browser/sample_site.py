@@ -1,4 +1,4 @@
-"""A small site of the rig's own tests: a good page, bad ones, and a login's form as the console's has it."""
+"""A small site for the tests of the rig: a good page, bad ones, and a login form like the console's."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def _answer(self, status: int, kind: str, text: str) -> None:
         self.send_response(status)
@@ -63,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def served() -> Iterator[str]:
-    """The site's address, for the length of a block."""
+    """Serve the site for one `async with` block; yields its address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"

@@ -1,4 +1,4 @@
-"""The inbox in Chromium over the whole stack: answers count, pages change by themselves, nothing that is being written is lost."""
+"""The Approvals page in Chromium over the whole stack: decisions count, pages update themselves, and typed text is never lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Waiting = Callable[..., Awaitable[dict[str, Any]]]
 
 @pytest.fixture
 async def waiting(launched: Launch) -> Waiting:
-    """`request = await waiting(name="payer")`: a request for a write on refunds that waits for an answer."""
+    """`request = await waiting(name="payer")`: a pending request for write on refunds-db."""
 
     async def of(**more: Any) -> dict[str, Any]:
         job = await launched(spec("true", access("refunds-db", "write", reason="Write the refund"), **more), "awaiting_approval")
@@ -38,7 +38,7 @@ async def waiting(launched: Launch) -> Waiting:
 
 @pytest.fixture
 async def asked_of_chiefs(shop: Shop, waiting: Waiting) -> AsyncIterator[Waiting]:
-    """As `waiting`, with a policy in force that asks tier 3, where two must approve."""
+    """As `waiting`, with a policy that requires tier 3, where two people must approve."""
     file = shop.config / "policies" / "chiefs.cedar"
     file.write_text(ASK_CHIEFS)
 
@@ -55,23 +55,23 @@ async def asked_of_chiefs(shop: Shop, waiting: Waiting) -> AsyncIterator[Waiting
 
 
 def unique(name: str) -> str:
-    """A job name of this test's own, so that its inbox shows nothing else."""
+    """Return a job name that only this test uses, so that its filtered list shows nothing else."""
     return f"{name}-{token_hex(4)}"
 
 
 async def seen(human: Human, request: dict[str, Any]) -> dict[str, Any]:
-    """A request as the API has it."""
+    """Return a request from the API."""
     answer = await asyncio.to_thread(human.api.get, f"requests/{request['id']}")
     found: dict[str, Any] = answer.raise_for_status().json()
     return found
 
 
 async def fits(page: Page) -> None:
-    """Fail where the page is wider than its window."""
+    """Fail if the page is wider than its window."""
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-async def test_an_approval_counts_and_the_page_says_so(person: Open, lead: Human, waiting: Waiting, axe: Look, shot: Shot) -> None:
+async def test_an_approval_counts_and_the_page_shows_it(person: Open, lead: Human, waiting: Waiting, axe: Look, shot: Shot) -> None:
     request = await waiting()
     page = await person("lead")
     await page.goto(f"/inbox/{request['id']}")
@@ -85,7 +85,7 @@ async def test_an_approval_counts_and_the_page_says_so(person: Open, lead: Human
 
 
 @pytest.mark.parametrize("dark", [False, True])
-async def test_less_is_approved_than_was_asked(person: Open, lead: Human, waiting: Waiting, axe: Look, *, dark: bool) -> None:
+async def test_an_approver_can_approve_with_limits(person: Open, lead: Human, waiting: Waiting, axe: Look, *, dark: bool) -> None:
     request = await waiting()
     page = await person("lead", width=360, dark=dark)
     await page.goto(f"/inbox/{request['id']}")
@@ -115,7 +115,7 @@ async def test_a_denial_needs_a_reason_and_ends_the_job(person: Open, lead: Huma
     assert (found["state"], found["approvals"][0]["reason"]) == ("denied", "Not this customer")
 
 
-async def test_two_chiefs_in_two_browsers_make_a_quorum_and_each_sees_the_other_without_reloading(
+async def test_two_chiefs_reach_the_quorum_and_see_each_others_decision_without_reloading(
     person: Open, chief: Human, asked_of_chiefs: Waiting, foresee: Foresee, axe: Look, shot: Shot
 ) -> None:
     request = await asked_of_chiefs()
@@ -134,7 +134,7 @@ async def test_two_chiefs_in_two_browsers_make_a_quorum_and_each_sees_the_other_
     await one.get_by_label("Type the job").fill("test")
     await one.locator("#approve").click()
     await expect(one.get_by_role("status").first).to_contain_text("Your decision is recorded.")
-    # The other's page has not been loaded again: it heard of it.
+    # The other page was not reloaded: its event stream updated it.
     await expect(other.locator("#status")).to_contain_text("chief approved; needs 1 more approval")
     await other.get_by_label("Reason", exact=True).fill("So they are")
     await other.get_by_label("Type the job").fill("test")
@@ -145,9 +145,7 @@ async def test_two_chiefs_in_two_browsers_make_a_quorum_and_each_sees_the_other_
     assert (found["state"], [item["approver"] for item in found["approvals"]]) == ("approved", ["chief", "chief2"])
 
 
-async def test_what_is_being_written_is_not_taken_away_by_what_happens_meanwhile(
-    person: Open, chief: Human, waiting: Waiting, foresee: Foresee
-) -> None:
+async def test_an_update_does_not_overwrite_typed_text(person: Open, chief: Human, waiting: Waiting, foresee: Foresee) -> None:
     request = await waiting()
     page = await person("lead")
     foresee(page, "status of 409")
@@ -163,28 +161,28 @@ async def test_what_is_being_written_is_not_taken_away_by_what_happens_meanwhile
     await expect(page.get_by_role("alert")).to_contain_text("chief decided it at")
 
 
-async def test_a_new_request_comes_into_the_queue_by_itself_and_leaves_it_once_answered(
+async def test_the_queue_adds_new_requests_and_removes_decided_ones_automatically(
     person: Open, lead: Human, chief: Human, waiting: Waiting, axe: Look, shot: Shot
 ) -> None:
     name = unique("queued")
     page = await person("lead")
     await page.goto(f"/inbox?job={name}")
-    await expect(page.locator("#mine")).to_contain_text("No requests waiting for you match this filter.")
+    await expect(page.locator("#mine")).to_contain_text("No requests waiting for you match these filters.")
     request = await waiting(name=name)
     line = page.locator(f"#line-{request['id']}")
     await expect(line).to_contain_text("requests WRITE on Refunds for 5 min")
-    await expect(page.locator("[data-alive]")).to_contain_text("live")
+    await expect(page.locator("[data-alive]")).to_contain_text("Live")
     await axe(page)
     await shot(page, "inbox")
     assert (await asyncio.to_thread(chief.answer, request)).status_code == 200
     await expect(line).to_have_count(0)
-    # A part of the queue that was empty fills by itself, too.
+    # An empty section of the list is filled automatically, too.
     above = await waiting(name=name)
     assert (await asyncio.to_thread(lead.answer, above)).status_code == 200
     await expect(page.locator("#answers")).to_contain_text(f"{name}: write on refunds-db")
 
 
-async def test_two_of_a_kind_are_answered_with_one_press(person: Open, lead: Human, waiting: Waiting, axe: Look) -> None:
+async def test_two_requests_of_one_kind_are_decided_at_once(person: Open, lead: Human, waiting: Waiting, axe: Look) -> None:
     name = unique("paired")
     both = [await waiting(name=name), await waiting(name=name)]
     page = await person("lead", width=360)
@@ -200,7 +198,9 @@ async def test_two_of_a_kind_are_answered_with_one_press(person: Open, lead: Hum
     assert [(await seen(lead, request))["state"] for request in both] == ["approved", "approved"]
 
 
-async def test_approving_what_vault_locks_too_opens_both_locks(person: Open, launched: Launch, security: Human) -> None:
+async def test_approving_a_request_with_a_control_group_also_authorizes_it_in_vault(
+    person: Open, launched: Launch, security: Human
+) -> None:
     job = await launched(spec("true", access("payouts-db", "write", reason="Pay it out")), "awaiting_approval")
     (request,) = job["requests"]
     page = await person("security")
@@ -215,7 +215,7 @@ async def test_approving_what_vault_locks_too_opens_both_locks(person: Open, lau
 
 
 @pytest.mark.parametrize("dark", [False, True])
-async def test_on_a_phone_without_scripts_the_decision_is_under_the_thumb(
+async def test_on_a_phone_without_scripts_the_decision_is_within_reach_of_the_thumb(
     person: Open, lead: Human, waiting: Waiting, shot: Shot, *, dark: bool
 ) -> None:
     request = await waiting()
@@ -233,7 +233,7 @@ async def test_on_a_phone_without_scripts_the_decision_is_under_the_thumb(
     assert (await seen(lead, request))["approvals"][0]["approver"] == "lead"
 
 
-async def test_the_keyboard_goes_through_the_queue_and_decides_nothing_by_itself(person: Open, lead: Human, waiting: Waiting) -> None:
+async def test_the_keyboard_moves_through_the_queue_and_submits_nothing(person: Open, lead: Human, waiting: Waiting) -> None:
     name = unique("keyed")
     request = await waiting(name=name)
     page = await person("lead")
@@ -252,7 +252,7 @@ async def test_the_keyboard_goes_through_the_queue_and_decides_nothing_by_itself
     assert (await seen(lead, request))["state"] == "pending"
 
 
-async def test_a_delegate_is_named_on_a_page_that_holds_for_everyone(person: Open, axe: Look) -> None:
+async def test_a_delegation_is_added_on_an_accessible_page(person: Open, axe: Look) -> None:
     page = await person("chief", width=360, dark=True)
     await page.goto("/delegations")
     await axe(page)

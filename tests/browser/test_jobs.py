@@ -1,4 +1,4 @@
-"""Now, jobs, one job and launching one, in a real Chromium over the whole stack: live, with the keyboard, without JavaScript, small, dark."""
+"""Dashboard, jobs, one job and launching a job, in Chromium over the whole stack: live, by keyboard, without JavaScript, on a small screen, in the dark theme."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ JOB = re.compile(r"/jobs/(j-[a-z0-9-]+)")
 
 
 async def fits(page: Page) -> None:
-    """Nothing is wider than the page."""
+    """Fail if something is wider than the page."""
     assert await page.evaluate(WIDER) <= 0, page.url
 
 
 async def stays(page: Page) -> None:
-    """From here on a reload would be noticed by `stayed`."""
+    """Mark the page, so that `stayed` detects a later reload."""
     await page.evaluate("window.stayed = true")
 
 
 async def stayed(page: Page) -> None:
-    """The page was not loaded again."""
+    """Fail if the page was reloaded."""
     assert await page.evaluate("window.stayed === true")
 
 
 async def tried(page: Page, template: str, **params: str) -> None:
-    """Choose a template, fill it in and ask what policy says."""
+    """Choose a template, fill it in and open the policy preview."""
     await page.goto("/jobs/new")
     await page.get_by_role("link", name=f"Choose {template}").click()
     for name, value in params.items():
@@ -61,7 +61,7 @@ async def test_a_job_is_launched_watched_while_it_writes_and_killed_without_a_re
     job = job_of(page)
     head = page.locator("#top")
     await expect(head).to_contain_text("Running. 1 active credential: read on orders-db.")
-    await expect(page.locator("[data-alive]")).to_contain_text("live")
+    await expect(page.locator("[data-alive]")).to_contain_text("Live")
     output = page.locator("pre.log")
     await expect(output).to_contain_text(re.compile(r"(\d+ orders\s+){2}"))
     written = len(await output.inner_text())
@@ -82,7 +82,7 @@ async def test_a_job_is_launched_watched_while_it_writes_and_killed_without_a_re
 
 
 async def drawn(page: Page) -> None:
-    """The timeline has a bar for the credential that ends at the line of now and goes on palely, beside its name."""
+    """Fail unless the timeline shows the credential's name and a bar that ends at the now line and continues in a pale colour."""
     lane = page.locator(".lane.credential").first
     await expect(lane).to_contain_text("credential read orders-db")
     boxes = [await lane.locator(part).first.bounding_box() for part in ("rect.lasts", "line.now-line", "rect.ahead")]
@@ -96,10 +96,10 @@ async def drawn(page: Page) -> None:
     assert ahead["width"] > 10
 
 
-async def test_rows_come_and_change_while_the_list_is_open(person: Open, launched: Launch, ops: Human, axe: Look) -> None:
+async def test_an_open_list_adds_and_updates_rows(person: Open, launched: Launch, ops: Human, axe: Look) -> None:
     page = await person("lead")
     await page.goto("/jobs")
-    await expect(page.locator("[data-alive]")).to_contain_text("live")
+    await expect(page.locator("[data-alive]")).to_contain_text("Live")
     await stays(page)
     job = await launched(spec("sleep 100"), "running")
     row = page.locator("tr", has=page.locator(f'a[href="/jobs/{job["id"]}"]'))
@@ -111,7 +111,7 @@ async def test_rows_come_and_change_while_the_list_is_open(person: Open, launche
     await axe(page)
 
 
-async def test_the_keyboard_goes_through_the_list_and_to_the_search(person: Open, launched: Launch) -> None:
+async def test_the_keyboard_moves_through_the_list_and_to_the_search(person: Open, launched: Launch) -> None:
     job = await launched(spec("true"), "succeeded")
     await launched(spec("true"), "succeeded")
     page = await person("lead")
@@ -155,7 +155,7 @@ async def test_everything_works_without_javascript_on_a_phone(person: Open, ops:
     await axe(page)
 
 
-async def test_a_proof_looks_anew_and_shows_what_it_saw(person: Open, launched: Launch, axe: Look) -> None:
+async def test_a_verification_checks_again_and_shows_its_findings(person: Open, launched: Launch, axe: Look) -> None:
     job = await launched(spec("true", access("orders-db", "read")), "succeeded")
     page = await person("lead")
     await page.goto(f"/jobs/{job['id']}")
@@ -166,7 +166,7 @@ async def test_a_proof_looks_anew_and_shows_what_it_saw(person: Open, launched: 
 
 
 @pytest.mark.parametrize("dark, width", [(False, 1280), (True, 1280), (False, 360), (True, 360)])
-async def test_nothing_is_wider_than_the_page_or_hard_to_use_in_any_form(
+async def test_no_page_is_too_wide_or_inaccessible_at_any_size_or_theme(
     person: Open, launched: Launch, axe: Look, dark: bool, width: int
 ) -> None:
     waits = await launched(spec("true", access("refunds-db", "write")), "awaiting_approval")
@@ -198,5 +198,5 @@ async def test_pictures_of_jobs(person: Open, launched: Launch, shot: Shot) -> N
     await page.reload()
     await shot(page, "job")
     await page.goto("/now")
-    await expect(page.locator("#systems")).to_contain_text("ok")
+    await expect(page.locator("#systems")).to_contain_text("healthy")
     await shot(page, "now")

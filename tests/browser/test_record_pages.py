@@ -1,4 +1,4 @@
-"""Credentials, ledger, catalog, explaining and report in Chromium, over the real stack: seen live, without JavaScript, at 360 px, in both themes."""
+"""Credentials, ledger, catalog, policy simulator and report in Chromium over the whole stack: live, without JavaScript, at 360 px, in both themes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXPLAINED = "/catalog/explain?how=template&template=jobs/export-customers.yaml"
 
 
 async def arrived(pages: Pages, name: str, path: str, **look: Any) -> Page:
-    """Open a page as somebody who comes by its address and logs in on the way."""
+    """Open a page by its address and log in on the way."""
     page = await pages.visitor(**look)
     await page.goto(f"/login?{urlencode({'next': path})}")
     await log_in(page, name, pages.passwords[name])
@@ -30,7 +30,7 @@ async def arrived(pages: Pages, name: str, path: str, **look: Any) -> Page:
 
 
 async def saved(page: Page, name: str) -> str:
-    """Follow a link that brings a file, and return what it holds."""
+    """Click a download link and return the file's content."""
     async with page.expect_download() as waiting:
         await page.get_by_role("link", name=name).click()
     file = await (await waiting.value).path()
@@ -38,13 +38,13 @@ async def saved(page: Page, name: str) -> str:
 
 
 async def fits(page: Page) -> None:
-    """Fail where a page is wider than its window."""
+    """Fail if a page is wider than its window."""
     wide, window = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert wide <= window, (page.url, wide, window)
 
 
 @pytest.mark.parametrize("look", [{}, {"dark": True, "width": 360}], ids=["light", "dark, 360 px"])
-async def test_each_page_can_be_used_by_everybody(look: dict[str, Any], pages: Pages, launched: Launch, axe: Look, shot: Shot) -> None:
+async def test_every_page_is_accessible(look: dict[str, Any], pages: Pages, launched: Launch, axe: Look, shot: Shot) -> None:
     job = await launched(spec("sleep 300"), "running")
     page = await arrived(pages, "lead", "/catalog", **look)
     for number, path in enumerate((*PAGES, EXPLAINED, f"/credentials/{job['credentials'][0]['id']}", "/ledger?q=nowhere")):
@@ -55,22 +55,23 @@ async def test_each_page_can_be_used_by_everybody(look: dict[str, Any], pages: P
         await shot(page, f"records-{number}-{'-'.join(map(str, look)) or 'plain'}", whole=True)
 
 
-async def test_a_report_is_made_and_each_part_can_be_read(pages: Pages, launched: Launch, axe: Look) -> None:
+async def test_a_report_is_generated_and_every_section_opens(pages: Pages, launched: Launch, axe: Look) -> None:
     await launched(spec(), "succeeded")
     page = await arrived(pages, "auditor", "/report", width=360)
     await page.get_by_role("button", name="Generate").click()
     await expect(page.get_by_role("table", name="All metrics")).to_be_visible()
     await fits(page)
     await axe(page)
-    for part in await page.get_by_role("navigation", name="Parts of the report").get_by_role("link").all_inner_texts():
-        await page.get_by_role("navigation", name="Parts of the report").get_by_role("link", name=part, exact=True).click()
-        await expect(page.get_by_role("link", name=part, exact=True)).to_have_attribute("aria-current", "true")
+    sections = page.get_by_role("navigation", name="Parts of the report")
+    for name in await sections.get_by_role("link").all_inner_texts():
+        await sections.get_by_role("link", name=name, exact=True).click()
+        await expect(sections.get_by_role("link", name=name, exact=True)).to_have_attribute("aria-current", "true")
         await fits(page)
         await axe(page)
     assert json.loads(await saved(page, "JSON"))["sections"]
 
 
-async def test_a_credential_is_seen_to_come_taken_away_and_seen_dead_without_a_reload(pages: Pages, launched: Launch, ops: Human) -> None:
+async def test_a_credential_appears_is_revoked_and_verified_without_a_reload(pages: Pages, launched: Launch, ops: Human) -> None:
     page = await arrived(pages, "lead", "/credentials")
     await page.evaluate("window.same = true")
     job = await launched(spec("sleep 300"), "running")
@@ -86,25 +87,25 @@ async def test_a_credential_is_seen_to_come_taken_away_and_seen_dead_without_a_r
     await expect(page.locator("#story")).to_contain_text("lead requested revocation")
 
 
-async def test_what_is_alive_of_a_job_is_looked_at_from_the_page(pages: Pages, launched: Launch) -> None:
+async def test_a_jobs_access_is_verified_from_the_page(pages: Pages, launched: Launch) -> None:
     job = await launched(spec(), "succeeded")
     page = await arrived(pages, "ops", f"/credentials/{job['credentials'][0]['id']}")
     await page.get_by_role("button", name="Verify now").click()
     await expect(page.locator("#proof")).to_contain_text("All access of the job is revoked")
 
 
-async def test_the_ledger_is_verified_from_the_page_and_its_copy_offline(pages: Pages, launched: Launch, ops: Human) -> None:
+async def test_the_ledger_is_verified_from_the_page_and_its_export_offline(pages: Pages, launched: Launch, ops: Human) -> None:
     job = await launched(spec(), "succeeded")
     page = await arrived(pages, "auditor", "/ledger")
     await page.get_by_role("button", name="Verify every chain").click()
     await expect(page.locator("#outcome")).to_contain_text("Intact.")
     await page.goto(f"/ledger?job={job['id']}")
-    lines = (await saved(page, "Export what is shown")).splitlines()
+    lines = (await saved(page, "Export filtered")).splitlines()
     assert [json.loads(line) for line in lines] == await asyncio.to_thread(ops.ledger, job["id"])
     assert verify_export(lines).sound
 
 
-async def test_entries_are_walked_and_opened_by_keyboard(pages: Pages, launched: Launch) -> None:
+async def test_entries_are_selected_and_opened_by_keyboard(pages: Pages, launched: Launch) -> None:
     job = await launched(spec(), "succeeded")
     page = await arrived(pages, "lead", f"/ledger?job={job['id']}")
     await page.keyboard.press("/")
@@ -135,11 +136,11 @@ async def test_everything_works_without_javascript(pages: Pages, launched: Launc
     await looks_until(page, "#standing", "revoked (verified)")
     await page.goto("/catalog/explain")
     await page.get_by_label("Job spec (YAML)").fill(json.dumps(spec("true", access("refunds-db", "write"))))
-    await page.locator("form", has=page.get_by_label("Job spec (YAML)")).get_by_role("button", name="Ask").click()
+    await page.locator("form", has=page.get_by_label("Job spec (YAML)")).get_by_role("button", name="Evaluate").click()
     await expect(page.locator("#answer")).to_contain_text("tier 1")
 
 
 async def looks_until(page: Page, place: str, words: str) -> None:
-    """Look again as people without JavaScript do, until a place on the page says it."""
+    """Click Refresh, as people without JavaScript do, until an element shows the text."""
     while words not in await page.locator(place).inner_text():
         await page.get_by_role("link", name="Refresh").click()

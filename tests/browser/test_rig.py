@@ -1,4 +1,4 @@
-"""The rig itself: it sees what it says that it sees, on a small site of its own, and opens the console."""
+"""The rig itself: it detects what it claims to detect, on a small site of its own, and it opens the console."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def site() -> Iterator[str]:
 
 @pytest.fixture
 async def there(browser: Browser, site: str) -> AsyncIterator[Pages]:
-    """What opens pages of the site; what is wrong with them is for the test to see."""
+    """Opens pages of the sample site. The test itself checks what is wrong with them."""
     opened = Pages(browser, site, PASSWORDS)
     yield opened
     await opened.close()
@@ -41,7 +41,7 @@ async def test_a_job_is_launched_and_waited_for(launched: Launch) -> None:
     assert (await launched(spec("sleep 300"), "running"))["state"] == "running"
 
 
-async def test_a_good_page_is_found_good_in_every_form(there: Pages) -> None:
+async def test_a_good_page_passes_in_every_variant(there: Pages) -> None:
     for options in ({}, {"dark": True}, {"width": 360}, {"javascript": False}, {"scale": 2}):
         page = await there.visitor(**options)
         await page.goto("/good")
@@ -49,7 +49,7 @@ async def test_a_good_page_is_found_good_in_every_form(there: Pages) -> None:
     assert await there.close() == []
 
 
-async def test_a_page_has_the_form_that_was_asked_for(there: Pages) -> None:
+async def test_a_page_has_the_requested_size_theme_and_scripting(there: Pages) -> None:
     page = await there.visitor(dark=True, width=360)
     await page.goto("/good")
     assert await page.evaluate("[matchMedia('(prefers-color-scheme: dark)').matches, innerWidth]") == [True, 360]
@@ -84,7 +84,7 @@ async def test_axe_names_the_rule_and_the_element(there: Pages, path: str, javas
         ("/broken", "uncaught: .*broken on purpose"),
     ],
 )
-async def test_what_no_page_may_do_is_seen_and_may_be_foreseen(there: Pages, path: str, what: str) -> None:
+async def test_forbidden_behaviour_is_detected_and_can_be_announced(there: Pages, path: str, what: str) -> None:
     page = await there.visitor()
     await page.goto(path)
     there.foresee(page, "something else")
@@ -94,7 +94,7 @@ async def test_what_no_page_may_do_is_seen_and_may_be_foreseen(there: Pages, pat
     assert [line for line in there.watches[0].seen if re.search(what, line)] != []
 
 
-async def test_a_screenshot_is_kept_under_its_name(there: Pages, tmp_path: Path) -> None:
+async def test_a_screenshot_is_saved_under_its_name(there: Pages, tmp_path: Path) -> None:
     page = await there.visitor(scale=2)
     await page.goto("/good")
     file = await shoot(page, tmp_path / "images", "good")

@@ -1,4 +1,4 @@
-"""The login as people meet it, and README's pictures of the inbox: of the shop's own job, as its approver sees it."""
+"""The login page, and the README's pictures of the Approvals page with the shop's job, as its approver sees it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.servers
 
 @pytest.fixture
 async def refund(ops: Human) -> AsyncIterator[dict[str, Any]]:
-    """The shop's refund job, waiting for its approver."""
+    """The pending request of the shop's refund job."""
     file = SHOP / "jobs" / "refund-triage.yaml"
     raw = yaml.safe_load(file.read_text())
     content = pack_folder(file.parent, raw["run"]["workdir"])
@@ -33,7 +33,7 @@ async def refund(ops: Human) -> AsyncIterator[dict[str, Any]]:
     await asyncio.to_thread(ops.api.post, f"jobs/{job}/kill")
 
 
-async def test_a_wrong_password_is_told_and_the_right_one_leads_on(
+async def test_a_wrong_password_is_reported_and_the_right_one_logs_in(
     visitor: Open, whole: Stack, axe: Look, shot: Shot, foresee: Foresee
 ) -> None:
     page = await visitor()

@@ -14,8 +14,7 @@ from console.services.claims import claim_request, release_claim
 from console.services.decide_request import can_answer, submit_decision
 from console.services.inputs import ClaimBody, SignedBody
 from console.services.reviews import submit_review
-from console.services.visibility import first_visible_page
-from justenough.domain.core.errors import NotFound
+from console.services.visibility import first_visible_page, visible_request
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.readmodel.views import Page, RequestView, ReviewView
 from justenough.services.parent_chain import ancestor_views
@@ -70,9 +69,7 @@ def list_requests(
 )
 def show_request(request: str, response: Response, console: TheConsole, caller: Member) -> RequestView:
     """Show a request. Its ETag is the digest that a decision must name."""
-    view = console.deps.store.requests.get(request)
-    if view is None or not console.job_owners.can_read(caller, view.job_id):
-        raise NotFound(f"there is no request {request}")
+    view = visible_request(console.deps.store, console.job_owners, caller, request)
     if view.digest:
         response.headers["ETag"] = f'"{view.digest}"'
     return view.model_copy(update={"chain": ancestor_views(console.deps, view.parent)})

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
 from itertools import groupby
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from fastapi.responses import RedirectResponse
 
 from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
-from console.pages.ledger.ledger import READER_ROLES
+from console.pages.ledger import READER_ROLES
 from console.pages.page_user import TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
@@ -68,13 +67,8 @@ class PolicyTestResult:
     results: Sequence[CaseResult]
     problems: Sequence[str]
 
-    @property
-    def failure_count(self) -> int:
-        """How many cases come out otherwise than expected."""
-        return sum(not one.passed for one in self.results)
 
-
-# What comes of a table changes with its file and with what is in force alone.
+# A result depends only on the table's file and on the configuration in force.
 MAX_CACHED_TABLES = 64
 _test_results: dict[tuple[str, Path, int, int], PolicyTestResult] = {}
 
@@ -87,10 +81,19 @@ def catalog(request: Request, console: TheConsole, visitor: ThePageUser) -> Resp
     use = console.background_reads.uses.get(WHOLE_CATALOG) if visitor.caller.can_read_all else None
     uses = use.outcome if use else None
     rules, clock = PolicyEvaluator(current.policies, current.catalog, current.tiers.top), Clock.at(now)
+    launchers, order = frozenset(current.tiers.roles.launch), list(Action)
     offered = {
         name: [
-            _build_offered_action(rules, current, name, action, clock=clock, uses=uses, today=now.date())
-            for action in sorted(resource.actions, key=list(Action).index)
+            OfferedAction(
+                action=action,
+                definition=definition,
+                decision=_plain_decision(rules, launchers, name, resource, action, clock),
+                depends=dependency_labels(current.policies.relevant_attributes(name, resource, action)),
+                use=uses.get(AccessKey(name, action.value)) if uses is not None else None,
+                reviewer=resource.reviewer(action),
+                review_is_over=bool(definition.review.by and definition.review.by < now.date()),
+            )
+            for action, definition in sorted(resource.actions.items(), key=lambda item: order.index(item[0]))
         ]
         for name, resource in current.catalog.resources.items()
     }
@@ -132,29 +135,6 @@ def policies(request: Request, console: TheConsole, visitor: ThePageUser) -> Res
     )
 
 
-def _build_offered_action(
-    rules: PolicyEvaluator,
-    current: ConfigSet,
-    name: str,
-    action: Action,
-    *,
-    clock: Clock,
-    uses: Mapping[AccessKey, ActionUse] | None,
-    today: date,
-) -> OfferedAction:
-    resource = current.catalog.resources[name]
-    definition = resource.actions[action]
-    return OfferedAction(
-        action=action,
-        definition=definition,
-        decision=_plain_decision(rules, frozenset(current.tiers.roles.launch), name, resource, action, clock),
-        depends=dependency_labels(current.policies.relevant_attributes(name, resource, action)),
-        use=uses.get(AccessKey(name, action.value)) if uses is not None else None,
-        reviewer=resource.reviewer(action),
-        review_is_over=bool(definition.review.by and definition.review.by < today),
-    )
-
-
 def _plain_decision(
     rules: PolicyEvaluator, groups: frozenset[str], name: str, resource: Resource, action: Action, clock: Clock
 ) -> Decision:
@@ -168,10 +148,10 @@ def _plain_decision(
 def _policy_tests(folder: Path, current: ConfigSet) -> Iterator[PolicyTestResult]:
     for path in sorted((folder / TEST_TABLES_PATH).glob("*.yaml")):
         try:
-            found = path.stat()
+            status = path.stat()
         except OSError:
             continue
-        key = (current.digest, path, found.st_mtime_ns, found.st_size)
+        key = (current.digest, path, status.st_mtime_ns, status.st_size)
         if key not in _test_results:
             if len(_test_results) >= MAX_CACHED_TABLES:
                 _test_results.clear()
@@ -181,10 +161,8 @@ def _policy_tests(folder: Path, current: ConfigSet) -> Iterator[PolicyTestResult
 
 def _run_test_table(path: Path, current: ConfigSet) -> PolicyTestResult:
     name = f"{TEST_TABLES_PATH}/{path.name}"
-    rules, launch = (
-        PolicyEvaluator(current.policies, current.catalog, current.tiers.top),
-        DefaultLauncher(frozenset(current.tiers.roles.launch)),
-    )
+    rules = PolicyEvaluator(current.policies, current.catalog, current.tiers.top)
+    launcher = DefaultLauncher(frozenset(current.tiers.roles.launch))
     try:
         with path.open("rb") as file:
             table = read_policy_table(name, file.read(MAX_TABLE_BYTES))
@@ -194,4 +172,4 @@ def _run_test_table(path: Path, current: ConfigSet) -> PolicyTestResult:
         return PolicyTestResult(name, None, (), tuple(map(str, error.problems)))
     unknown = tuple(map(str, policy_table_problems(table, rules)))
     few = table.model_copy(update={"cases": table.cases[:MAX_CASES]})
-    return PolicyTestResult(name, table, () if unknown else tuple(run_cases(name, few, rules, launch)), unknown)
+    return PolicyTestResult(name, table, () if unknown else tuple(run_cases(name, few, rules, launcher)), unknown)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +17,7 @@ from console.pages.page_user import TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation import policy_text
+from console.presentation.time_text import parse_moment
 from console.services.console import Console
 from justenough.adapters.configuration.folder import ConfigSet
 from justenough.domain.core.base_model import Message
@@ -25,6 +25,7 @@ from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.units import duration_text
 from justenough.domain.core.untrusted_yaml import MAX_BYTES, validate_model
 from justenough.domain.jobs.spec import JOBS_FOLDER, checked_spec, read_spec
+from justenough.domain.jobs.states import Action
 from justenough.domain.policy.cedar_request import Clock, JobFacts, Phase
 from justenough.domain.policy.counterfactuals import PHASES
 from justenough.domain.policy.dry_run import PolicyEvaluator
@@ -43,8 +44,6 @@ FIELD_BY_PATH = {
     "params": "params",
 }
 """The form field of each path prefix in a spec."""
-
-POSTED_FIELDS = ("spec", "params", "groups", "at", "break_glass", "phase")
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -79,6 +78,19 @@ class FormErrors:
         """Add the error of a field; the first one is kept."""
         self.fields.setdefault(name, message)
 
+    def add_problems(self, problems: Sequence[Problem], how: str) -> None:
+        """Add each problem of a spec to its form field; the other ones keep their path."""
+        for problem in problems:
+            name = next((name for path, name in FIELD_BY_PATH.items() if problem.path.startswith(path)), None)
+            if how == "fields" and name is not None:
+                self.add(name, problem.message)
+            elif how == "template" and problem.path.startswith("params"):
+                self.add("params", str(problem))
+            else:
+                self.others.append(problem)
+        if how != "fields" and self.others:
+            self.add(how, "is not valid: " + ("see below" if len(self.others) > 1 else str(self.others[0])))
+
     def __bool__(self) -> bool:
         """Whether there are errors."""
         return bool(self.fields or self.others)
@@ -95,23 +107,25 @@ def explain(request: Request, console: TheConsole, visitor: ThePageUser, typed: 
 async def explain_pasted(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
     """Explain the decision on a pasted spec. Nothing is stored."""
     visitor.caller.require(*Role)
-    typed = validate_model("form", ExplainForm, {**{name: str(form[name]) for name in POSTED_FIELDS if form.get(name)}, "how": "spec"})
+    fields = {name: str(form[name]) for name in ("spec", "params", "groups", "at", "break_glass", "phase") if form.get(name)}
+    typed = validate_model("form", ExplainForm, {**fields, "how": "spec"})
     return await to_thread.run_sync(_render_page, request, console, typed)
 
 
 def _render_page(request: Request, console: Console, form: ExplainForm) -> Response:
-    current, wrong = console.deps.config.current(), FormErrors()
-    templates = _job_templates(console.deps.settings.config)
-    explanation = _explanation(console, current, form, templates, wrong) if form.how else None
+    current, errors = console.deps.config.current(), FormErrors()
+    # Only configured jobs can be chosen, so that nobody can name another file.
+    templates = {f"{JOBS_FOLDER}/{path.name}": path for path in sorted((console.deps.settings.config / JOBS_FOLDER).glob("*.yaml"))}
+    explanation = _explanation(console, current, form, templates, errors) if form.how else None
     resources = current.catalog.resources
     return render(
         request,
         "explain.html",
-        status=422 if wrong else 200,
+        status=422 if errors else 200,
         typed=form,
-        wrong=wrong,
+        errors=errors,
         explanation=explanation,
-        words=policy_text,
+        policy_text=policy_text,
         templates=list(templates),
         offers=[(f"{name}:{action}", f"{action} on {name}") for name, one in resources.items() for action in sorted(one.actions)],
         environments=sorted({one.environment for one in resources.values()}),
@@ -124,39 +138,49 @@ def _explanation(
     console: Console, current: ConfigSet, form: ExplainForm, templates: Mapping[str, Path], errors: FormErrors
 ) -> Mapping[str, Any] | None:
     """Return the explanation in the command line's JSON format; None, with `errors` filled, if the form is not valid."""
-    clock = _parse_clock(console, form, errors)
+    at = None
+    try:
+        at = parse_moment(form.at)
+    except ValueError as error:
+        errors.add("at", str(error))
     if form.phase not in PHASES:
         errors.add("phase", f"must be one of {', '.join(PHASES)}")
-    raw, params = _raw_spec(form, current, templates, errors), _parse_pairs(form.params, "params", errors)
-    if errors or raw is None:
-        return None
+    params = _parse_pairs(form.params, "params", errors)
     try:
+        raw = _raw_spec(form, current, templates, errors)
+        if errors or raw is None:
+            return None
         spec = checked_spec(raw, params)
         require_known_access(SPEC_NAME, spec, current.catalog)
     except InvalidInput as error:
-        _assign_errors(error, form, errors)
+        errors.add_problems(error.problems, form.how)
         return None
     groups = frozenset(_split_list(form.groups) or current.tiers.roles.launch)
-    rules = PolicyEvaluator(current.policies, current.catalog, current.tiers.top)
+    rules, clock = PolicyEvaluator(current.policies, current.catalog, current.tiers.top), Clock.at(at or console.deps.now())
     phase: Phase = form.phase  # type: ignore[assignment] # checked above
-    found = explain_spec(
+    explanation = explain_spec(
         rules, current.tiers, JobFacts("explain", spec, "", groups), clock=clock, break_glass=form.break_glass == "yes", phase=phase
     )
-    return found.model_dump(mode="json")
+    return explanation.model_dump(mode="json")
 
 
 def _raw_spec(form: ExplainForm, current: ConfigSet, templates: Mapping[str, Path], errors: FormErrors) -> dict[str, Any] | None:
-    try:
-        if form.how == "fields":
+    """Return the spec that the form describes; None, with `errors` filled, if there is none. Raises InvalidInput."""
+    match form.how:
+        case "fields":
             return _spec_from_fields(form, current, errors)
-        if form.how == "template":
-            return _spec_from_template(form, templates, errors)
-        if form.how == "spec":
+        case "template" if form.template in templates:
+            try:
+                with templates[form.template].open("rb") as file:
+                    return read_spec(file.read(MAX_BYTES + 1))
+            except OSError as error:
+                errors.add("template", f"cannot be read: {error.strerror or error}")
+        case "template":
+            errors.add("template", "choose a configured job")
+        case "spec":
             return read_spec(form.spec)
-    except InvalidInput as error:
-        _assign_errors(error, form, errors)
-        return None
-    errors.add("how", "must be fields, template or spec")
+        case _:
+            errors.add("how", "must be fields, template or spec")
     return None
 
 
@@ -166,7 +190,6 @@ def _spec_from_fields(form: ExplainForm, current: ConfigSet, errors: FormErrors)
     if resource is None or action not in resource.actions:
         errors.add("access", "choose an access")
         return None
-    longest = next(found.max_ttl for one, found in resource.actions.items() if one == action)
     agent = {"name": form.agent.strip(), **({"version": form.version.strip()} if form.version.strip() else {})}
     return {
         "name": "job",
@@ -175,62 +198,26 @@ def _spec_from_fields(form: ExplainForm, current: ConfigSet, errors: FormErrors)
         "data_scope": _parse_pairs(form.scope, "scope", errors) or dict(next(iter(current.catalog.scopes), {})),
         **({"agent": agent} if form.agent.strip() else {}),
         "run": {"command": ["true"]},
-        "access": [{"resource": name, "action": action, "ttl": form.ttl.strip() or duration_text(longest), "reason": "Policy simulation"}],
+        "access": [
+            {
+                "resource": name,
+                "action": action,
+                "ttl": form.ttl.strip() or duration_text(resource.actions[Action(action)].max_ttl),
+                "reason": "Policy simulation",
+            }
+        ],
     }
-
-
-def _spec_from_template(form: ExplainForm, templates: Mapping[str, Path], errors: FormErrors) -> dict[str, Any] | None:
-    path = templates.get(form.template)
-    if path is None:
-        errors.add("template", "choose a configured job")
-        return None
-    try:
-        with path.open("rb") as file:
-            return read_spec(file.read(MAX_BYTES + 1))
-    except OSError as error:
-        errors.add("template", f"cannot be read: {error.strerror or error}")
-        return None
-
-
-def _assign_errors(error: InvalidInput, form: ExplainForm, errors: FormErrors) -> None:
-    """Assign each problem to its form field; problems of a whole spec keep their path."""
-    for problem in error.problems:
-        name = next((name for path, name in FIELD_BY_PATH.items() if problem.path.startswith(path)), None)
-        if form.how == "fields" and name is not None:
-            errors.add(name, problem.message)
-        elif form.how == "template" and problem.path.startswith("params"):
-            errors.add("params", str(problem))
-        else:
-            errors.others.append(problem)
-    if form.how != "fields" and errors.others:
-        errors.add(form.how, "is not valid: " + ("see below" if len(errors.others) > 1 else str(errors.others[0])))
-
-
-def _job_templates(folder: Path) -> Mapping[str, Path]:
-    """Return the configured jobs by name. Only these can be chosen, so that nobody can name another file."""
-    return {f"{JOBS_FOLDER}/{path.name}": path for path in sorted((folder / JOBS_FOLDER).glob("*.yaml"))}
-
-
-def _parse_clock(console: Console, form: ExplainForm, errors: FormErrors) -> Clock:
-    if not form.at.strip():
-        return Clock.at(console.deps.now())
-    try:
-        found = datetime.fromisoformat(form.at.strip())
-        return Clock.at(found if found.tzinfo else found.replace(tzinfo=UTC))
-    except (ValueError, OverflowError):
-        errors.add("at", "must be a date or time like 2026-01-31 or 2026-01-31T18:30")
-        return Clock.at(console.deps.now())
 
 
 def _parse_pairs(text: str, name: str, errors: FormErrors) -> dict[str, str]:
     """Parse `ticket=4711, tenant=acme` into a mapping."""
-    found = {}
+    pairs = {}
     for part in _split_list(text):
         key, sign, value = part.partition("=")
         if not sign or not key.strip():
             errors.add(name, f"{part!r} must be name=value")
-        found[key.strip()] = value.strip()
-    return found
+        pairs[key.strip()] = value.strip()
+    return pairs
 
 
 def _split_list(text: str) -> Sequence[str]:

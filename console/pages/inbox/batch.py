@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 
 from console.http.dependencies import TheConsole
 from console.pages.inbox import drafts
-from console.pages.inbox.decisions import FormAnswer, parse_answer, submit_answer
+from console.pages.inbox.decisions import parse_answer, submit_answer
 from console.pages.page_user import PageUser, TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
@@ -49,43 +49,32 @@ async def batch(request: Request, console: TheConsole, visitor: ThePageUser, for
     if draft.decision not in {"approve", "deny"}:
         raise InvalidInput("form", (Problem("decision", "must be approve or deny"),))
     first = next(iter(views.values()))
-    said, errors = parse_answer(draft._replace(ttl="", action="", absent="", confirm=""), first)
-    if said is None or errors:
+    answer, errors = parse_answer(draft._replace(ttl="", action="", absent="", confirm=""), first)
+    if errors:
         raise InvalidInput("form", tuple(Problem(name, why) for name, why in errors.items()))
-    outcomes = await _answer_all(console, visitor, said, views, digests)
-    return render(request, "batch.html", outcomes=outcomes, said=said, kind=batch_key_of(first), request_text=request_text)
+    outcomes: dict[str, BatchOutcome] = {}
+
+    async def decide(view: RequestView) -> None:
+        try:
+            if digests[view.id] != view.digest:
+                raise Stale("this request changed since you opened it; open it and review it again")
+            now, counted = await submit_answer(console, visitor, view, answer)
+            outcomes[view.id] = BatchOutcome(now, counted=counted, why="")
+        except JustEnoughError as error:
+            outcomes[view.id] = BatchOutcome(view, counted=False, why=str(error))
+
+    async with anyio.create_task_group() as group:
+        for view in views.values():
+            group.start_soon(decide, view)
+    in_order = [outcomes[name] for name in views]
+    return render(request, "batch.html", outcomes=in_order, answer=answer, kind=batch_key_of(first), request_text=request_text)
 
 
 def _readable_requests(console: Console, visitor: PageUser, names: Iterable[str]) -> Mapping[str, RequestView]:
     """Return those of these requests that the user may read, so that nobody learns of other ids."""
     # No id contains NUL, and PostgreSQL rejects it in a query.
-    found = console.deps.store.requests.by_ids(name for name in names if "\0" not in name)
-    return {name: view for name, view in found.items() if console.job_owners.can_read(visitor.caller, view.job_id)}
-
-
-async def _answer_all(
-    console: Console, visitor: PageUser, answer: FormAnswer, views: Mapping[str, RequestView], digests: Mapping[str, str]
-) -> tuple[BatchOutcome, ...]:
-    """Submit the decision on each request; return the results in the order of `views`."""
-    found: dict[str, BatchOutcome] = {}
-
-    async def one(view: RequestView) -> None:
-        found[view.id] = await _answer_one(console, visitor, answer, view, digests[view.id])
-
-    async with anyio.create_task_group() as group:
-        for view in views.values():
-            group.start_soon(one, view)
-    return tuple(found[name] for name in views)
-
-
-async def _answer_one(console: Console, visitor: PageUser, answer: FormAnswer, view: RequestView, digest: str) -> BatchOutcome:
-    try:
-        if digest != view.digest:
-            raise Stale("this request changed since you opened it; open it and review it again")
-        now, counted = await submit_answer(console, visitor, view, answer)
-    except JustEnoughError as error:
-        return BatchOutcome(view, counted=False, why=str(error))
-    return BatchOutcome(now, counted=counted, why="")
+    views = console.deps.store.requests.by_ids(name for name in names if "\0" not in name)
+    return {name: view for name, view in views.items() if console.job_owners.can_read(visitor.caller, view.job_id)}
 
 
 def _require_one_kind(views: Mapping[str, RequestView], digests: Mapping[str, str]) -> None:
@@ -100,4 +89,4 @@ def _require_one_kind(views: Mapping[str, RequestView], digests: Mapping[str, st
     if any(view.current_tier >= CAREFUL_TIER for view in views.values()):
         problems.append(f"requests at tier {CAREFUL_TIER} and above must be decided one at a time")
     if problems:
-        raise InvalidInput("form", tuple(Problem("pick", problem) for problem in problems))
+        raise InvalidInput("form", tuple(Problem("", problem) for problem in problems))

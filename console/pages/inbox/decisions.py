@@ -6,7 +6,6 @@ If a decision is not valid, the page is shown again with the errors and the inpu
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -19,13 +18,14 @@ from fastapi.responses import RedirectResponse
 from starlette.datastructures import FormData
 
 from console.auth.authorization import Role
+from console.auth.page_sessions import NoSession
 from console.http import problems
 from console.http.dependencies import TheConsole
 from console.pages.inbox import drafts
 from console.pages.inbox.drafts import AnswerDraft
 from console.pages.inbox.inbox import CardNotice, card_page
-from console.pages.inbox.request_detail import card_of
-from console.pages.page_user import NoSession, PageUser, TheForm, ThePageUser
+from console.pages.inbox.request_detail import RequestCard, card_of
+from console.pages.page_user import PageUser, TheForm, ThePageUser
 from console.pages.routing import PageRoute
 from console.services.claims import claim_request, release_claim
 from console.services.console import Console
@@ -33,7 +33,7 @@ from console.services.decide_request import BREAK_GLASS, WITHDRAW, submit_decisi
 from console.services.inputs import ClaimBody
 from console.services.reviews import submit_review
 from justenough.domain.approvals import statement_factory
-from justenough.domain.approvals.statement_factory import DecisionKind
+from justenough.domain.approvals.statement_factory import NO_NARROWING, DecisionKind, Narrowing
 from justenough.domain.approvals.verification import needs_reason
 from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, JustEnoughError, NotFound, Problem, RetryLater, Stale
 from justenough.domain.core.units import parse_duration
@@ -41,7 +41,6 @@ from justenough.domain.core.untrusted_yaml import check_json
 from justenough.domain.inbox.diff import differences
 from justenough.domain.inbox.pending import needs_care
 from justenough.domain.jobs.states import Action
-from justenough.domain.jobs.tool_bounds import BoundedTools
 from justenough.domain.jobs.tool_bounds_syntax import parse_tool_bounds
 from justenough.domain.readmodel.views import RequestView
 
@@ -63,14 +62,9 @@ class FormAnswer:
 
     decision: DecisionKind
     reason: str
-    ttl: int | None
-    """Seconds; None for the requested duration."""
-    action: Action | None
-    """None for the requested action."""
     absent: str | None
     """Entity id of the absent person it is made for."""
-    tools: BoundedTools | None = None
-    """None for the requested tools."""
+    limits: Narrowing = NO_NARROWING
 
 
 @router.post("/inbox/{name}/answer")
@@ -79,23 +73,22 @@ async def answer(request: Request, console: TheConsole, visitor: ThePageUser, fo
     draft = drafts.draft_from_form(form)
     card = await to_thread.run_sync(card_of, console, visitor.caller, name)
     again = partial(card_page, request, console, visitor, draft=draft)
-    if form.get("digest") != card.view.digest:
-        return again(card, notice=CardNotice(status=412, changed=differences(facts_from_form(form), card.facts), problem=STALE_TEXT))
-    said, errors = parse_answer(draft, card.view)
-    if said is None or errors:
+    if stale := _stale_notice(form, card):
+        return again(card, notice=stale)
+    parsed, errors = parse_answer(draft, card.view)
+    if errors:
         return again(card, notice=CardNotice(status=422, errors=errors, problem=MISSING_TEXT))
-    if needs_care(said.decision, card.view.current_tier) and not visitor.fresh:
+    if needs_care(parsed.decision, card.view.current_tier) and not visitor.fresh:
         to_login = RedirectResponse(f"/login/fresh?{urlencode({'next': f'/inbox/{name}'})}", status_code=303)
         drafts.save(to_login, console.cookies, draft, visitor, name)
         return to_login
     try:
-        await submit_answer(console, visitor, card.view, said)
+        await submit_answer(console, visitor, card.view, parsed)
     except (NoSession, NotFound):
         raise
     except JustEnoughError as error:
-        notice = CardNotice(status=problems.status_of(error), errors=field_errors(error), problem=_error_text(error))
-        return again(await to_thread.run_sync(card_of, console, visitor.caller, name), notice=notice)
-    return _redirect_back(console, name, "taken" if said.decision == WITHDRAW else "sent")
+        return again(await to_thread.run_sync(card_of, console, visitor.caller, name), notice=_failure_notice(error))
+    return _redirect_back(console, name, "taken" if parsed.decision == WITHDRAW else "sent")
 
 
 @router.post("/inbox/{name}/claim")
@@ -116,9 +109,9 @@ async def review(request: Request, console: TheConsole, visitor: ThePageUser, fo
     draft = drafts.draft_from_form(form)
     card = await to_thread.run_sync(card_of, console, visitor.caller, name)
     again = partial(card_page, request, console, visitor, draft=draft)
-    if form.get("digest") != card.view.digest:
-        return again(card, notice=CardNotice(status=412, changed=differences(facts_from_form(form), card.facts), problem=STALE_TEXT))
-    errors = _reason_errors(draft.reason, required=True, field="review-reason")
+    if stale := _stale_notice(form, card):
+        return again(card, notice=stale)
+    errors = reason_errors(draft.reason, required=True, field="review-reason")
     if draft.verdict not in VERDICTS:
         errors["verdict"] = "Choose a verdict."
     if errors:
@@ -131,8 +124,7 @@ async def review(request: Request, console: TheConsole, visitor: ThePageUser, fo
     try:
         await to_thread.run_sync(submit_review, console.deps, visitor.caller, name, body)
     except (Forbidden, Conflict, Stale, InvalidInput, RetryLater) as error:
-        notice = CardNotice(status=problems.status_of(error), problem=_error_text(error))
-        return again(await to_thread.run_sync(card_of, console, visitor.caller, name), notice=notice)
+        return again(await to_thread.run_sync(card_of, console, visitor.caller, name), notice=_failure_notice(error))
     return _redirect_back(console, name, "reviewed")
 
 
@@ -141,7 +133,7 @@ async def submit_answer(console: Console, visitor: PageUser, view: RequestView, 
     statement = statement_factory.build_decision_statement(
         view.model_dump(mode="json"),
         answer.decision,
-        narrowing=statement_factory.Narrowing(answer.ttl, answer.action, answer.tools),
+        narrowing=answer.limits,
         reason=answer.reason,
         person=visitor.caller.person.id,
         on_behalf_of=answer.absent,
@@ -153,41 +145,41 @@ async def submit_answer(console: Console, visitor: PageUser, view: RequestView, 
     return await submit_decision(console, visitor.caller, view.id, signed, if_match=view.digest, before_submit=opening)
 
 
-def parse_answer(draft: AnswerDraft, view: RequestView) -> tuple[FormAnswer | None, dict[str, str]]:
+def parse_answer(draft: AnswerDraft, view: RequestView) -> tuple[FormAnswer, dict[str, str]]:
     """Return the decision in a form, with the errors by field. Raises InvalidInput for an unknown decision."""
     if draft.decision not in DECISIONS:
         raise InvalidInput("form", (Problem("decision", "must be approve, deny, withdraw or break_glass"),))
-    decision, gives = cast("DecisionKind", draft.decision), draft.decision in {"approve", BREAK_GLASS}
-    errors = _reason_errors(draft.reason, required=needs_reason(decision, view.current_tier))
-    ttl = _parse_ttl(draft.ttl, view, errors) if gives else None
-    action = _parse_action(draft.action, view, errors) if gives else None
-    tools = _parse_tools(draft.tools, view, errors) if gives else None
+    decision = cast("DecisionKind", draft.decision)
+    errors = reason_errors(draft.reason, required=needs_reason(decision, view.current_tier))
+    limits = _parse_limits(draft, view, errors) if decision in {"approve", BREAK_GLASS} else NO_NARROWING
     if needs_care(decision, view.current_tier) and draft.confirm != view.job_name:
         errors["confirm"] = f"Enter the job name exactly: {view.job_name}"
-    return FormAnswer(decision, draft.reason, ttl, action, draft.absent or None, tools), errors
+    return FormAnswer(decision, draft.reason, draft.absent or None, limits), errors
 
 
-def facts_from_form(form: FormData) -> Mapping[str, str]:
-    """Return the facts that the form says the person was shown; empty if unreadable. Only used to show what changed."""
+def _stale_notice(form: FormData, card: RequestCard) -> CardNotice | None:
+    """Return what changed since the form was rendered; None if the request is still the same."""
+    if form.get("digest") == card.view.digest:
+        return None
+    # The form says what the person was shown. It is only used to list the changes.
     try:
-        found: Any = json.loads(str(form.get("shown", "")))
+        shown: Any = json.loads(str(form.get("shown", "")))
     except (ValueError, RecursionError):
-        return {}
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+        shown = {}
+    facts = {str(key): str(value) for key, value in shown.items()} if isinstance(shown, dict) else {}
+    return CardNotice(status=412, changed=differences(facts, card.facts), problem=STALE_TEXT)
 
 
-def field_errors(error: JustEnoughError) -> dict[str, str]:
-    """Return an error's messages by form field."""
-    found = error.problems if isinstance(error, InvalidInput) else ()
-    return {FIELD_BY_STATEMENT_PATH[one.path]: one.message for one in found if one.path in FIELD_BY_STATEMENT_PATH}
+def _failure_notice(error: JustEnoughError) -> CardNotice:
+    """Return the notice of a decision that was not submitted, with the errors by form field."""
+    faults = error.problems if isinstance(error, InvalidInput) else ()
+    text = "; ".join(map(str, faults)) or str(error)
+    errors = {FIELD_BY_STATEMENT_PATH[one.path]: one.message for one in faults if one.path in FIELD_BY_STATEMENT_PATH}
+    return CardNotice(status=problems.status_of(error), errors=errors, problem=text[:1].upper() + text[1:])
 
 
-def _error_text(error: JustEnoughError) -> str:
-    text = "; ".join(map(str, error.problems)) if isinstance(error, InvalidInput) else str(error)
-    return text[:1].upper() + text[1:]
-
-
-def _reason_errors(reason: str, *, required: bool, field: str = "reason") -> dict[str, str]:
+def reason_errors(reason: str, *, required: bool, field: str = "reason") -> dict[str, str]:
+    """Return the error of a reason, by form field; empty for a valid one."""
     if required and not reason:
         return {field: "Enter a reason."}
     if len(reason) > MAX_REASON_LENGTH:
@@ -199,37 +191,25 @@ def _reason_errors(reason: str, *, required: bool, field: str = "reason") -> dic
     return {}
 
 
-def _parse_ttl(text: str, view: RequestView, errors: dict[str, str]) -> int | None:
-    if not text:
-        return None
+def _parse_limits(draft: AnswerDraft, view: RequestView, errors: dict[str, str]) -> Narrowing:
+    """Return the limits that an approver sets; add the errors by form field."""
+    ttl, action, tools = None, None, None
     try:
-        seconds = parse_duration(text)
+        ttl = parse_duration(draft.ttl) if draft.ttl else None
     except ValueError as error:
         errors["ttl"] = f"{error}."
-        return None
-    if seconds > view.ttl:
+    if ttl is not None and ttl > view.ttl:
         errors["ttl"] = "You cannot approve more than requested."
-    return seconds
-
-
-def _parse_action(text: str, view: RequestView, errors: dict[str, str]) -> Action | None:
-    if not text:
-        return None
-    if text not in set(Action) or Action(text).rank > Action(view.action).rank:
+    if draft.action in set(Action) and Action(draft.action).rank <= Action(view.action).rank:
+        action = Action(draft.action)
+    elif draft.action:
         errors["action"] = f"Choose {view.action} or a lesser action."
-        return None
-    return Action(text)
-
-
-def _parse_tools(text: str, view: RequestView, errors: dict[str, str]) -> BoundedTools | None:
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        return None
-    try:
-        return parse_tool_bounds(lines, view.tools)
-    except InvalidInput as error:
-        errors["tools"] = "; ".join(map(str, error.problems)) + "."
-        return None
+    if lines := [line for line in draft.tools.splitlines() if line.strip()]:
+        try:
+            tools = parse_tool_bounds(lines, view.tools)
+        except InvalidInput as error:
+            errors["tools"] = "; ".join(map(str, error.problems)) + "."
+    return Narrowing(ttl, action, tools)
 
 
 def _redirect_back(console: Console, name: str, done: str) -> Response:

@@ -47,10 +47,13 @@ def draft_from_form(form: FormData) -> AnswerDraft:
 
 def save(response: Response, cookies: PageCookies, draft: AnswerDraft, visitor: PageUser, request: str) -> None:
     """Store a draft in the browser's cookie."""
-    value = _seal_draft(draft, visitor, request)
-    if len(value) > MAX_COOKIE_BYTES:
-        value = _seal_draft(draft._replace(reason=""), visitor, request)
-    cookies.set(response, cookies.draft, value, max_age_s=DRAFT_LIFETIME_S, path=_cookie_path(request))
+    value = ""
+    for candidate in (draft, draft._replace(reason="")):
+        content = base64.urlsafe_b64encode(zlib.compress(json.dumps(candidate).encode())).decode()
+        value = f"{_seal(content, visitor, request)}.{content}"
+        if len(value) <= MAX_COOKIE_BYTES:
+            break
+    cookies.set(response, cookies.draft, value, max_age_s=DRAFT_LIFETIME_S, path=f"/inbox/{request}")
 
 
 def load(incoming: Request, cookies: PageCookies, visitor: PageUser, request: str) -> AnswerDraft | None:
@@ -66,17 +69,8 @@ def load(incoming: Request, cookies: PageCookies, visitor: PageUser, request: st
 
 def delete(response: Response, cookies: PageCookies, request: str) -> None:
     """Delete the stored draft."""
-    cookies.delete(response, cookies.draft, path=_cookie_path(request))
-
-
-def _seal_draft(draft: AnswerDraft, visitor: PageUser, request: str) -> str:
-    content = base64.urlsafe_b64encode(zlib.compress(json.dumps(draft).encode())).decode()
-    return f"{_seal(content, visitor, request)}.{content}"
+    cookies.delete(response, cookies.draft, path=f"/inbox/{request}")
 
 
 def _seal(content: str, visitor: PageUser, request: str) -> str:
     return hmac.new(visitor.csrf.encode(), f"draft/{request}/{content}".encode(), hashlib.sha256).hexdigest()
-
-
-def _cookie_path(request: str) -> str:
-    return f"/inbox/{request}"

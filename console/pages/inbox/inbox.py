@@ -22,12 +22,20 @@ from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation import request_text
 from console.services.console import Console
-from justenough.adapters.store.inbox_queries import InboxFilter, InboxItem
+from justenough.adapters.store.inbox_queries import InboxFilter
 from justenough.domain.approvals.verification import needs_reason
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.inbox.diff import Difference
-from justenough.domain.inbox.pending import RequestBatch, TimeoutOutcome, group_into_batches, missing_approvals, timeout_outcome
+from justenough.domain.inbox.pending import (
+    RequestBatch,
+    TimeoutOutcome,
+    group_into_batches,
+    missing_approvals,
+    needs_care,
+    shorter_ttls,
+    timeout_outcome,
+)
 from justenough.domain.readmodel.views import RequestView, ReviewView
 
 MAX_CARDS = 25
@@ -121,11 +129,13 @@ def inbox(request: Request, console: TheConsole, visitor: ThePageUser, filters: 
     mine, rest = queue(console, caller, filters, mine=True), queue(console, caller, filters, mine=False)
     # Only the ancestors show that a request descends from the user's own job; those requests move to the others.
     barred = tuple(line for line in mine.lines if line.why_not)
+    decidable = {line.view.id: line for line in mine.lines if not line.why_not}
+    batches = group_into_batches(line.view for line in decidable.values())
     return render(
         request,
         "inbox.html",
         stream=stream,
-        groups=group_lines([line for line in mine.lines if not line.why_not]),
+        groups=[RequestGroup(batch, tuple(decidable[view.id] for view in batch.requests)) for batch in batches],
         next_mine=mine.next,
         others=InboxQueue((*barred, *rest.lines), rest.next),
         reviews=reviews_for(console, caller, limit=filters.limit("reviews")) if filters.shows("reviews") else (),
@@ -174,6 +184,9 @@ def card_page(
         kept=draft is not None,
         request_text=request_text,
         needs_reason=needs_reason,
+        careful=needs_care("approve", card.view.current_tier),
+        missing=missing_approvals(card.view),
+        shorter=shorter_ttls(card.view.ttl),
         me=visitor.caller.person,
         policies_now=console.deps.config.current().policies.digest,
     )
@@ -187,26 +200,21 @@ def queue(console: Console, caller: Caller, filters: InboxFilters, *, mine: bool
     if not filters.shows(part):
         return InboxQueue((), None)
     limit = filters.limit(part)
-    found = console.deps.store.inbox.items(
+    items = console.deps.store.inbox.items(
         filters.to_waiting_filter(caller, mine=mine), after=_parse_cursor(filters.cursor) if here else None, limit=limit + 1
     )
-    lines = tuple(queue_line(console, caller, waits) for waits in found[:limit])
-    return InboxQueue(lines, _to_cursor(found[limit - 1].request) if len(found) > limit else None)
-
-
-def queue_line(console: Console, caller: Caller, waiting: InboxItem) -> QueueLine:
-    """Return a request as a line of the queue."""
-    view, tiers = waiting.request, caller.tiers
-    because = why_cannot_answer(console.deps, caller, view, requester_id=waiting.requester_id, tiers=tiers)
-    return QueueLine(view, waiting.agent, because, timeout_outcome(view, tiers), missing_approvals(view))
-
-
-def group_lines(lines: Sequence[QueueLine]) -> tuple[RequestGroup, ...]:
-    """Group lines by kind, each group at the place of its first line."""
-    known = {one.view.id: one for one in lines}
-    return tuple(
-        RequestGroup(batch, tuple(known[view.id] for view in batch.requests)) for batch in group_into_batches(one.view for one in lines)
+    lines = tuple(
+        QueueLine(
+            view=item.request,
+            agent=item.agent,
+            why_not=why_cannot_answer(console.deps, caller, item.request, requester_id=item.requester_id),
+            silence=timeout_outcome(item.request, caller.tiers),
+            missing=missing_approvals(item.request),
+        )
+        for item in items[:limit]
     )
+    last = lines[-1].view if len(items) > limit else None
+    return InboxQueue(lines, f"{last.expires_at.isoformat() if last.expires_at else ''}~{last.id}" if last else None)
 
 
 def reviews_for(console: Console, caller: Caller, *, limit: int) -> tuple[ReviewView, ...]:
@@ -214,17 +222,14 @@ def reviews_for(console: Console, caller: Caller, *, limit: int) -> tuple[Review
     store, me = console.deps.store, caller.person.id
     if Role.APPROVE not in caller.roles:
         return ()
-    found = [one for one in store.reviews.list(limit=limit).items if one.person_id != me and caller.tier >= max(one.tiers)]
-    views = store.requests.by_ids(one.request_id for one in found)
-    return tuple(one for one in found if one.request_id in views and not _is_own_job(console, caller, views[one.request_id]))
-
-
-def _is_own_job(console: Console, caller: Caller, view: RequestView) -> bool:
-    return why_barred(console.deps, caller, view, requester_id=console.job_owners.owner_of(view.job_id) or "") is not None
-
-
-def _to_cursor(last: RequestView) -> str:
-    return f"{last.expires_at.isoformat() if last.expires_at else ''}~{last.id}"
+    reviews = [one for one in store.reviews.list(limit=limit).items if one.person_id != me and caller.tier >= max(one.tiers)]
+    views = store.requests.by_ids(one.request_id for one in reviews)
+    own_jobs = {
+        view.id
+        for view in views.values()
+        if why_barred(console.deps, caller, view, requester_id=console.job_owners.owner_of(view.job_id) or "") is not None
+    }
+    return tuple(one for one in reviews if one.request_id in views.keys() - own_jobs)
 
 
 def _parse_cursor(cursor: str) -> tuple[datetime, str] | None:
@@ -232,10 +237,9 @@ def _parse_cursor(cursor: str) -> tuple[datetime, str] | None:
         return None
     moment, _, name = cursor.partition("~")
     try:
-        found = datetime.fromisoformat(moment)
-        at = found.astimezone(UTC) if found.tzinfo else None
+        deadline = datetime.fromisoformat(moment)
+        if deadline.tzinfo and name and "\0" not in name:
+            return deadline.astimezone(UTC), name
     except (ValueError, OverflowError):
-        at = None
-    if at is None or not name or "\0" in name:
-        raise InvalidInput("address", (Problem("cursor", "not a cursor of this list; start again without one"),))
-    return at, name
+        pass
+    raise InvalidInput("address", (Problem("cursor", "not a cursor of this list; start again without one"),))

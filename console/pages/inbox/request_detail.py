@@ -10,14 +10,14 @@ from console.auth.authorization import Caller, Role, answering_groups, missing_g
 from console.presentation.request_text import POLICY_SOURCE_TEXT
 from console.services.console import Console
 from console.services.decide_request import has_answered, why_own_job
-from justenough.domain.approvals.tiers import Tiers
-from justenough.domain.core.errors import InvalidInput, NotFound
+from console.services.visibility import job_for, visible_request
+from justenough.domain.core.errors import InvalidInput
 from justenough.domain.inbox.diff import Difference, agent_text, call_facts, differences, request_facts, run_facts, shown_facts
-from justenough.domain.inbox.pending import TimeoutOutcome, missing_approvals, needs_care, shorter_ttls, timeout_outcome
+from justenough.domain.inbox.pending import TimeoutOutcome, timeout_outcome
 from justenough.domain.jobs.spec import JobSpec, checked_spec
 from justenough.domain.jobs.states import Action, RequestState
 from justenough.domain.ledger.events import EventType
-from justenough.domain.readmodel.views import CredentialView, DelegationView, EntryView, JobView, RequestView
+from justenough.domain.readmodel.views import DelegationView, EntryView, JobView, RequestView
 from justenough.domain.tools.definitions import Tool
 from justenough.services.dependencies import Deps
 from justenough.services.parent_chain import NoSuchParent, ancestor_views
@@ -26,6 +26,8 @@ MAX_STEPS = 8
 """Newest ledger entries of the job on the page."""
 MAX_EARLIER = 5
 """Previous decisions of the same kind on the page."""
+COMPARED_FACTS = frozenset({"action", "ttl", "tier", "policies", "revocable", "sensitivity"})
+"""Facts of a request, apart from those of its run and its tool call, that are compared with the previous approval."""
 
 
 class DecidingPolicy(NamedTuple):
@@ -92,44 +94,22 @@ class RequestCard:
         """The agent; empty for none."""
         return agent_text(self.spec) if self.spec else ""
 
-    @property
-    def live_credentials(self) -> tuple[CredentialView, ...]:
-        """Credentials of the job that are, or may be, active."""
-        return tuple(one for one in self.job.credentials if not one.state.is_dead)
-
-    @property
-    def siblings(self) -> tuple[RequestView, ...]:
-        """The other requests of the job, which it may hold at the same time."""
-        return tuple(one for one in self.job.requests if one.id != self.view.id)
-
-    @property
-    def careful(self) -> bool:
-        """Whether approving needs a typed confirmation and a recent login."""
-        return needs_care("approve", self.view.current_tier)
-
-    @property
-    def missing(self) -> int:
-        """The number of approvals still needed."""
-        return missing_approvals(self.view)
-
-    @property
-    def shorter(self) -> tuple[int, ...]:
-        """Durations shorter than the requested one, in seconds."""
-        return shorter_ttls(self.view.ttl)
-
 
 def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
     """Read a request for somebody who may read it. Raises NotFound for others too, so that nobody learns which ids exist."""
     deps = console.deps
-    view, job = _read_request(console, caller, request)
+    view = visible_request(deps.store, console.job_owners, caller, request)
+    view, job = view.model_copy(update={"chain": ancestor_views(deps, view.parent)}), job_for(deps.store, caller, view.job_id)
     config, (spec, bundle) = deps.config.current(), _order_spec(deps, view.job_id)
     resource, action = config.catalog.resources.get(view.resource), Action(view.action)
     definition, policies = resource.actions.get(action) if resource else None, policies_of(deps, view)
-    named = deps.store.delegations.current_of(caller.person.id, now=deps.now())
+    delegations = deps.store.delegations.current_of(caller.person.id, now=deps.now())
     steps, tier = (
         deps.store.ledger.entries_newest_first(job=view.job_id, limit=MAX_STEPS).items[::-1],
         config.tiers.tiers.get(view.current_tier),
     )
+    decided = {EventType.APPROVAL_REJECTED, EventType.APPROVAL_DECIDED}
+    last = next((one for one in reversed(steps) if one.type in decided and one.data.get("person") == caller.person.id), None)
     return RequestCard(
         view=view,
         job=job,
@@ -143,10 +123,10 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
         steps=steps,
         silence=timeout_outcome(view, config.tiers),
         passed=tier.approvers if tier else (),
-        absent=tuple(one for one in named if one.delegate_id == caller.person.id),
+        absent=tuple(one for one in delegations if one.delegate_id == caller.person.id),
         rights=rights_of(deps, caller, view, job),
         tool={**config.catalog.callable, **config.catalog.listings}.get(str(view.call["tool"])) if view.call else None,
-        mine=_rejection_text(steps, caller.person.id),
+        mine=str(last.data.get("why", "")) if last and last.type == EventType.APPROVAL_REJECTED else "",
     )
 
 
@@ -159,16 +139,16 @@ def why_barred(deps: Deps, caller: Caller, view: RequestView, *, requester_id: s
     return own_job.message if own_job else None
 
 
-def why_cannot_answer(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str, tiers: Tiers) -> str:
+def why_cannot_answer(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> str:
     """Return why somebody cannot decide a request now; empty if they can."""
-    if own := why_barred(deps, caller, view, requester_id=requester_id):
-        return f"You cannot decide this request: {own}."
+    if barred := why_barred(deps, caller, view, requester_id=requester_id):
+        return f"You cannot decide this request: {barred}."
     if has_answered(view, caller.person.id):
         return "You already decided this request."
     if view.state is not RequestState.PENDING:
         return f"Already {view.state.value}."
     if caller.tier < max(view.current_tier, 1):
-        return f"View only. Deciding {missing_group_text(answering_groups(view.current_tier, tiers))}."
+        return f"View only ({missing_group_text(answering_groups(view.current_tier, caller.tiers))})."
     return ""
 
 
@@ -176,8 +156,8 @@ def policies_of(deps: Deps, view: RequestView) -> tuple[DecidingPolicy, ...]:
     """Return the policies behind a request's decision, with their current text."""
     known = {rule.id: rule for rule in deps.config.current().policies.rules}
     return tuple(
-        DecidingPolicy(name, known[name].text, known[name].why, known[name].place)
-        if name in known
+        DecidingPolicy(name, rule.text, rule.why, rule.place)
+        if (rule := known.get(name))
         else DecidingPolicy(name, "", POLICY_SOURCE_TEXT.get(name, ""), "")
         for name in view.policies
     )
@@ -185,33 +165,18 @@ def policies_of(deps: Deps, view: RequestView) -> tuple[DecidingPolicy, ...]:
 
 def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> RequestRights:
     """Return what a person can do with a request now."""
-    tiers, me, pending = caller.tiers, caller.person.id, view.state is RequestState.PENDING
-    own = why_barred(deps, caller, view, requester_id=job.requester_id) is not None
-    because = why_cannot_answer(deps, caller, view, requester_id=job.requester_id, tiers=tiers)
-    glass = Role.BREAK_GLASS in caller.roles and pending and not own and not has_answered(view, me)
+    me, pending, review = caller.person.id, view.state is RequestState.PENDING, view.review
+    barred = why_barred(deps, caller, view, requester_id=job.requester_id) is not None
+    why_not = why_cannot_answer(deps, caller, view, requester_id=job.requester_id)
+    counts = view.state is RequestState.APPROVED or (pending and any(item.approver_id == me for item in view.counting_approvals))
     return RequestRights(
-        answer=not because,
-        why_not=because,
+        answer=not why_not,
+        why_not=why_not,
         claimed=bool(view.claim and view.claim.by_id == me and view.claim.until > deps.now()),
-        break_glass=glass,
-        take_back=_can_take_back(caller, view, job),
-        review=bool(view.review and view.review.open and not own and view.review.person_id != me and caller.tier >= max(view.review.tiers)),
+        break_glass=Role.BREAK_GLASS in caller.roles and pending and not barred and not has_answered(view, me),
+        take_back=counts and not job.state.ended and bool(caller.roles & {Role.APPROVE, Role.LAUNCH}),
+        review=bool(review and review.open and not barred and review.person_id != me and caller.tier >= max(review.tiers)),
     )
-
-
-def _can_take_back(caller: Caller, view: RequestView, job: JobView) -> bool:
-    mine = any(item.approver_id == caller.person.id for item in view.counting_approvals)
-    waits = view.state is RequestState.APPROVED or (view.state is RequestState.PENDING and mine)
-    return waits and not job.state.ended and bool(caller.roles & {Role.APPROVE, Role.LAUNCH})
-
-
-def _read_request(console: Console, caller: Caller, request: str) -> tuple[RequestView, JobView]:
-    store = console.deps.store
-    view = store.requests.get(request)
-    job = store.jobs.get(view.job_id) if view and console.job_owners.can_read(caller, view.job_id) else None
-    if view is None or job is None:
-        raise NotFound(f"there is no request {request}")
-    return view.model_copy(update={"chain": ancestor_views(console.deps, view.parent)}), job
 
 
 def _order_spec(deps: Deps, job: str) -> tuple[JobSpec | None, str | None]:
@@ -230,22 +195,10 @@ def _previous_approval(deps: Deps, view: RequestView, current_facts: Mapping[str
     if earlier is None:
         return None
     spec, bundle = _order_spec(deps, earlier.job_id)
-    then = {**(run_facts(spec, bundle) if spec else {}), **_comparable_facts(earlier), "launched by": earlier.requester}
-    return PreviousApproval(earlier, differences(then, {**current_facts, **_comparable_facts(view), "launched by": view.requester}))
+    earlier_facts = run_facts(spec, bundle) if spec else {}
+    return PreviousApproval(earlier, differences(_comparable_facts(earlier, earlier_facts), _comparable_facts(view, current_facts)))
 
 
-def _comparable_facts(view: RequestView) -> Mapping[str, str]:
-    facts = {
-        name: value
-        for name, value in request_facts(view).items()
-        if name in {"action", "ttl", "tier", "policies", "revocable", "sensitivity"}
-    }
-    return {**facts, **call_facts(view)}
-
-
-def _rejection_text(steps: tuple[EntryView, ...], person: str) -> str:
-    mine = [
-        one for one in steps if one.type in {EventType.APPROVAL_REJECTED, EventType.APPROVAL_DECIDED} and one.data.get("person") == person
-    ]
-    last = mine[-1] if mine else None
-    return str(last.data.get("why", "")) if last and last.type == EventType.APPROVAL_REJECTED else ""
+def _comparable_facts(view: RequestView, facts_of_run: Mapping[str, str]) -> Mapping[str, str]:
+    request = {name: value for name, value in request_facts(view).items() if name in COMPARED_FACTS}
+    return {**facts_of_run, **request, **call_facts(view), "launched by": view.requester}

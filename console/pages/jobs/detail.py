@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
@@ -17,7 +17,7 @@ from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
 from console.pages import live_stream
 from console.pages.jobs.timeline import draw_timeline
-from console.pages.page_user import PageUser, ThePageUser
+from console.pages.page_user import ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation import time_text
@@ -77,28 +77,42 @@ def show(
     """Show a job."""
     visitor.caller.require(*Role)
     # Take the stream position before reading anything, so that no later change is missed.
-    following = live_stream.stream_url(console, job=job)
-    view = job_for(console.deps.store, visitor.caller, job)
-    now, seen = datetime.now(UTC), last_output(console.deps.store.logs.last_chunks(job, MAX_LOG_CHUNKS))
+    stream, store, tiers, roles = live_stream.stream_url(console, job=job), console.deps.store, visitor.caller.tiers, visitor.caller.roles
+    view = job_for(store, visitor.caller, job)
+    now, tail = datetime.now(UTC), last_output(store.logs.last_chunks(job, MAX_LOG_CHUNKS))
+    drawn = store.ledger.entries(job=job, types=DRAWN_KINDS, limit=MAX_DRAWN_ENTRIES)
+    timeline = build_timeline({"type": entry.type, "at": entry.at.isoformat(), "data": entry.data} for entry in drawn.items)
+    revocation_started_at = next((entry.at for entry in drawn.items if entry.type == EventType.REVOCATION_STARTED), None)
+    order = store.jobs.order(job)
+    spec_text = time_text.output_text(json.dumps(order.spec if order else {}, indent=2, ensure_ascii=False))
+    shown = fitting_length(spec_text, MAX_SPEC_BYTES)
     return render(
         request,
         "job.html",
         now=now,
         job=view,
-        status_text=job_status_text(view, visitor.caller.tiers),
-        output=seen,
+        status_text=job_status_text(view, tiers),
+        output=tail,
         done=DONE_TEXT.get(done, ""),
-        tier_name=lambda number: tier_name(number, visitor.caller.tiers),
+        tier_name=lambda number: tier_name(number, tiers),
         temporal=temporal_ui_url(console, job),
-        MOST=MAX_TABLE_ROWS,
+        max_rows=MAX_TABLE_ROWS,
         refresh=30,
-        **_timeline_context(console, view, now),
-        **_credentials_context(view),
+        drawing=draw_timeline(timeline, view, revocation_started_at=revocation_started_at, now=now),
+        truncated=drawn.next is not None,
+        live=[one for one in view.credentials if not one.state.is_dead],
+        # Active credentials come first, then the newest.
+        credentials=sorted(view.credentials, key=lambda one: (one.state.is_dead, -one.issued_at.timestamp())),
         **_decisions_context(console, view),
-        **_order_context(console, visitor, view),
-        **_rights_context(visitor, view),
+        spec=spec_text if shown == len(spec_text) else f"{spec_text[:shown]}…",
+        ancestors=ancestor_views(console.deps, view.parent),
+        children=store.jobs.list(parent=job, requester_id=visitor.caller.requester_filter, limit=MAX_CHILDREN),
+        entries=store.ledger.entries_newest_first(job=job, limit=MAX_LEDGER_ENTRIES),
+        can_cancel=Role.LAUNCH in roles and can_stop(view, kill=False),
+        can_kill=Role.LAUNCH in roles and can_stop(view, kill=True),
+        can_decide=Role.APPROVE in roles,
         # An ended job writes no more output, so the page need not follow it.
-        stream=following if view.state.ended else f"{following}&log={seen.seq}",
+        stream=stream if view.state.ended else f"{stream}&log={tail.seq}",
     )
 
 
@@ -129,51 +143,22 @@ def last_output(chunks: Sequence[LogChunk]) -> OutputTail:
     last = chunks[-1].seq if chunks else -1
     if _escaped_size(text) <= MAX_LOG_BYTES:
         return OutputTail(text, last, whole=len(chunks) < MAX_LOG_CHUNKS)
-    kept = text[-fitting_length(text[::-1], MAX_LOG_BYTES) :]
-    return OutputTail(kept.partition("\n")[2] or kept, last, whole=False)
+    tail = text[-fitting_length(text[::-1], MAX_LOG_BYTES) :]
+    return OutputTail(tail.partition("\n")[2] or tail, last, whole=False)
 
 
 def fitting_length(text: str, size: int) -> int:
     """Return how many leading characters fit into `size` bytes after HTML escaping."""
-    kept = min(len(text), size)
-    while (found := _escaped_size(text[:kept])) > size:
-        kept = kept * size // found
-    return kept
+    length = min(len(text), size)
+    while (escaped := _escaped_size(text[:length])) > size:
+        length = length * size // escaped
+    return length
 
 
 def temporal_ui_url(console: Console, job: str) -> str:
     """Return the Temporal UI's address of a job's workflow; empty without `temporal_ui_url`."""
-    settings = console.deps.settings
-    if settings.temporal_ui_url is None:
-        return ""
-    return (
-        f"{settings.temporal_ui_url.rstrip('/')}/namespaces/{quote(settings.temporal_namespace, safe='')}/workflows/{quote(job, safe='')}"
-    )
-
-
-def _timeline_context(console: Console, view: JobView, now: datetime) -> dict[str, Any]:
-    entries = console.deps.store.ledger.entries(job=view.id, types=DRAWN_KINDS, limit=MAX_DRAWN_ENTRIES)
-    picture = build_timeline({"type": one.type, "at": one.at.isoformat(), "data": one.data} for one in entries.items)
-    given_back = next((one.at for one in entries.items if one.type == EventType.REVOCATION_STARTED), None)
-    return {"drawing": draw_timeline(picture, view, revocation_started_at=given_back, now=now), "partly": entries.next is not None}
-
-
-def _credentials_context(view: JobView) -> dict[str, Any]:
-    """Return the active credentials; and all credentials, active ones first, then newest first."""
-    whole = sorted(view.credentials, key=lambda one: (one.state.is_dead, -one.issued_at.timestamp()))
-    return {"live": [one for one in whole if not one.state.is_dead], "credentials": whole}
-
-
-def _order_context(console: Console, visitor: PageUser, view: JobView) -> dict[str, Any]:
-    """Return the spec, the related jobs and the newest ledger entries."""
-    store = console.deps.store
-    order = store.jobs.order(view.id)
-    return {
-        "spec": _spec_text(order.spec if order else {}),
-        "ancestors": ancestor_views(console.deps, view.parent),
-        "children": store.jobs.list(parent=view.id, requester_id=visitor.caller.requester_filter, limit=MAX_CHILDREN),
-        "entries": store.ledger.entries_newest_first(job=view.id, limit=MAX_LEDGER_ENTRIES),
-    }
+    base, namespace = console.deps.settings.temporal_ui_url, quote(console.deps.settings.temporal_namespace, safe="")
+    return "" if base is None else f"{base.rstrip('/')}/namespaces/{namespace}/workflows/{quote(job, safe='')}"
 
 
 def _decisions_context(console: Console, view: JobView) -> dict[str, Any]:
@@ -191,24 +176,9 @@ def _decisions_context(console: Console, view: JobView) -> dict[str, Any]:
     }
 
 
-def _spec_text(raw: Mapping[str, Any]) -> str:
-    text = time_text.output_text(json.dumps(raw, indent=2, ensure_ascii=False))
-    kept = fitting_length(text, MAX_SPEC_BYTES)
-    return text if kept == len(text) else f"{text[:kept]}…"
-
-
 def _escaped_size(text: str) -> int:
     """Return the size of a text in bytes after HTML escaping."""
     return len(escape(text).encode())
-
-
-def _rights_context(visitor: PageUser, view: JobView) -> dict[str, Any]:
-    launches = Role.LAUNCH in visitor.caller.roles
-    return {
-        "cancels": launches and can_stop(view, kill=False),
-        "kills": launches and can_stop(view, kill=True),
-        "answers": Role.APPROVE in visitor.caller.roles,
-    }
 
 
 def _output_chunks(console: Console, job: str) -> Iterator[str]:

@@ -8,15 +8,15 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BeforeValidator
 
-from console.auth.authorization import Caller, Role
+from console.auth.authorization import Role
 from console.http.dependencies import Cursor, TheConsole
 from console.pages import live_stream
+from console.pages.ledger import find_readable
 from console.pages.page_user import ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation.status_badges import status_badge
 from console.services.background_reads import UnprovedRevocation
-from console.services.console import Console
 from justenough.domain.jobs.states import JobState, RevocationState
 from justenough.domain.readmodel.dashboard import SearchHit
 from justenough.domain.readmodel.views import JobSummary, Page
@@ -50,9 +50,10 @@ def jobs(  # noqa: PLR0913 - each is one filter of the list
 ) -> Response:
     """Show the matching jobs, newest first. `id` searches; a single hit is opened."""
     visitor.caller.require(*Role)
-    found = _find_readable(console, visitor.caller, query)
-    if len(found) == 1:
-        return RedirectResponse(place_url(found[0]), status_code=303)
+    # The ledger page finds ledger entries.
+    hits = [hit for hit in find_readable(console, visitor.caller, query) if hit.kind != "entry"]
+    if len(hits) == 1:
+        return RedirectResponse(place_url(hits[0]), status_code=303)
     stream = live_stream.stream_url(console, topics="job,approval,revocation")
     page: Page[JobSummary] = console.deps.store.jobs.list(
         state=state,
@@ -70,9 +71,9 @@ def jobs(  # noqa: PLR0913 - each is one filter of the list
         request,
         "jobs.html",
         page=page,
-        found=found,
+        hits=hits,
         query=query,
-        place=place_url,
+        place_url=place_url,
         states=(("", "Any state"), *((one.value, status_badge("job", one).word) for one in JobState)),
         environments=sorted({resource.environment for resource in current.catalog.resources.values()} | ({environment} - {""})),
         filters={one: request.query_params[one] for one in FILTERS if request.query_params.get(one, "").strip()},
@@ -82,20 +83,6 @@ def jobs(  # noqa: PLR0913 - each is one filter of the list
     )
 
 
-def place_url(found: SearchHit) -> str:
+def place_url(hit: SearchHit) -> str:
     """Return the address that shows a search hit."""
-    match found.kind:
-        case "job":
-            return f"/jobs/{found.job}"
-        case "request" | "credential":
-            return f"/jobs/{found.job}#{found.id}"
-        case _:
-            return f"/ledger?job={found.job}"
-
-
-def _find_readable(console: Console, caller: Caller, text: str) -> tuple[SearchHit, ...]:
-    """Return the hits that the caller may read, without ledger entries (the ledger page finds those)."""
-    if not text.strip():
-        return ()
-    found = console.deps.store.search.find(text, installation=console.deps.settings.installation)
-    return tuple(one for one in found if one.kind != "entry" and console.job_owners.can_read(caller, one.job))
+    return f"/jobs/{hit.job}" + (f"#{hit.id}" if hit.kind in {"request", "credential"} else "")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
@@ -36,7 +37,6 @@ from justenough.services.dependencies import Deps
 
 PARAM_PREFIX = "param."
 """Prefix of the form fields of parameters."""
-NO_FILES_TEXT = "a pasted spec has no files, so it cannot have a workdir; use `justenough job run FILE` or a template"
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -75,7 +75,7 @@ class LaunchPageState:
     """The preview or the problems shown with the form."""
 
     problems: tuple[Problem, ...] = ()
-    found: DryRun | None = None
+    preview: DryRun | None = None
     """The policy preview of what has the digest `seen`."""
     seen: str = ""
     blocked: bool = False
@@ -107,11 +107,11 @@ def new(
 async def launch(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
     """Preview the form, or launch it if exactly this was previewed."""
     visitor.caller.require(Role.LAUNCH)
-    draft, wants = draft_from_form(form), form.get("do") == "launch"
-    shown = await to_thread.run_sync(lambda: _rehearse(console.deps, visitor, draft, wants=wants))
-    if isinstance(shown, PreparedLaunch):
-        return await _sign_and_launch(request, console, visitor, draft, shown)
-    return await to_thread.run_sync(_render_form, request, console.deps, visitor, draft, shown)
+    draft = draft_from_form(form)
+    state = await to_thread.run_sync(partial(_preview, console.deps, visitor, draft, launch=form.get("do") == "launch"))
+    if isinstance(state, PreparedLaunch):
+        return await _sign_and_launch(request, console, visitor, draft, state)
+    return await to_thread.run_sync(_render_form, request, console.deps, visitor, draft, state)
 
 
 def draft_from_form(form: FormData) -> LaunchDraft:
@@ -131,60 +131,62 @@ def draft_from_form(form: FormData) -> LaunchDraft:
 def prepare_launch(deps: Deps, draft: LaunchDraft) -> PreparedLaunch:
     """Return what a form would launch. Raises InvalidInput with every problem by path, NotFound if its template is gone."""
     if draft.file:
-        found = load_template(deps.settings.config, draft.file, deps.config.current().catalog)
-        if found.spec is None:
-            raise InvalidInput("job spec", found.problems)
-        raw, files = found.raw, pack_template(deps.settings.config, found)
+        template = load_template(deps.settings.config, draft.file, deps.config.current().catalog)
+        if template.spec is None:
+            raise InvalidInput("job spec", template.problems)
+        raw, files = template.raw, pack_template(deps.settings.config, template)
         # Send only changed parameters, so that an approver sees at once what differs from the defaults.
-        params = {name: value for name, value in draft.params.items() if found.spec.params.get(name) != value}
+        params = {name: value for name, value in draft.params.items() if template.spec.params.get(name) != value}
     else:
-        raw, files, params = _parse_pasted_spec(draft.text), None, {}
+        if not draft.text.strip():
+            raise InvalidInput("job spec", (Problem("spec", "nothing was pasted; docs and examples: examples/shop/jobs"),))
+        raw, files, params = read_spec(draft.text), None, {}
+        if isinstance(raw.get("run"), dict) and raw["run"].get("workdir") is not None:
+            why = "a pasted spec has no files, so it cannot have a workdir; use `justenough job run FILE` or a template"
+            raise InvalidInput("job spec", (Problem("run.workdir", why),))
     body = {"id": draft.job, "spec": raw, "params": params, "reason": draft.reason, "parent": draft.parent or None}
     digest = bundle.bundle_digest(files) if files is not None else None
     return PreparedLaunch(validate_model("order", NewJob, {**body, "bundle": digest}), files)
 
 
-def _parse_pasted_spec(text: str) -> dict[str, Any]:
-    if not text.strip():
-        raise InvalidInput("job spec", (Problem("spec", "nothing was pasted; docs and examples: examples/shop/jobs"),))
-    raw = read_spec(text)
-    run = raw.get("run")
-    if isinstance(run, dict) and run.get("workdir") is not None:
-        raise InvalidInput("job spec", (Problem("run.workdir", NO_FILES_TEXT),))
-    return raw
-
-
-def _rehearse(deps: Deps, visitor: PageUser, draft: LaunchDraft, *, wants: bool) -> PreparedLaunch | LaunchPageState:
+def _preview(deps: Deps, visitor: PageUser, draft: LaunchDraft, *, launch: bool) -> PreparedLaunch | LaunchPageState:
     """Return the order to launch, or the preview or problems to show instead."""
     try:
-        ready = prepare_launch(deps, draft)
-        if wants and draft.seen == ready.digest:
-            return ready
-        found = dry_run(deps, visitor.caller.person, ready.body)
+        prepared = prepare_launch(deps, draft)
+        if launch and draft.seen == prepared.digest:
+            return prepared
+        preview = dry_run(deps, visitor.caller.person, prepared.body)
     except InvalidInput as error:
         return LaunchPageState(problems=error.problems, status=422)
-    access = checked_spec(ready.body.spec, ready.body.params).access
-    blocked = any(
-        said.outcome == "denied" and not one.optional and one.at == "start" for one, said in zip(access, found.requests, strict=True)
-    )
-    return LaunchPageState(found=found, seen=ready.digest, blocked=blocked, changed=wants)
+    access = checked_spec(prepared.body.spec, prepared.body.params).access
+    decisions = zip(access, preview.requests, strict=True)
+    blocked = any(request.outcome == "denied" and not one.optional and one.at == "start" for one, request in decisions)
+    return LaunchPageState(preview=preview, seen=prepared.digest, blocked=blocked, changed=launch)
 
 
 async def _sign_and_launch(request: Request, console: Console, visitor: PageUser, draft: LaunchDraft, prepared: PreparedLaunch) -> Response:
-    deps, body = console.deps, prepared.body
+    deps, body, person = console.deps, prepared.body, visitor.caller.person
     try:
         if await to_thread.run_sync(_was_sent_before, deps, visitor, prepared):
             return RedirectResponse(f"/jobs/{draft.job}?done=again", status_code=303)
-        said: dict[str, Any] = {"params": body.params, "reason": body.reason, "parent": body.parent}
-        person, now = visitor.caller.person, deps.now()
-        signed = await visitor.sign(
-            statement_factory.build_order_statement(draft.job, body.spec, bundle=body.bundle, person=person.id, now=now, **said)
+        statement = statement_factory.build_order_statement(
+            draft.job,
+            body.spec,
+            params=body.params,
+            bundle=body.bundle,
+            reason=body.reason,
+            parent=body.parent,
+            person=person.id,
+            now=deps.now(),
         )
-        whole = body.model_copy(update={"statement": signed.statement, "signature": signed.signature})
-        order = await to_thread.run_sync(_submit_with_files, deps, visitor, whole, prepared.files)
+        signed = await visitor.sign(statement)
+        signed_body = body.model_copy(update={"statement": signed.statement, "signature": signed.signature})
+        if prepared.files is not None:
+            await to_thread.run_sync(deps.store.bundles.put, str(body.bundle), prepared.files)
+        order = await to_thread.run_sync(partial(submit_job, deps, person, signed_body, key=None))
     except InvalidInput as error:
-        shown = LaunchPageState(problems=error.problems, status=422)
-        return await to_thread.run_sync(_render_form, request, deps, visitor, draft, shown)
+        state = LaunchPageState(problems=error.problems, status=422)
+        return await to_thread.run_sync(_render_form, request, deps, visitor, draft, state)
     except Conflict:
         # The same form was sent twice at the same time; one of them is recorded, which is what both asked for.
         if await to_thread.run_sync(_was_sent_before, deps, visitor, prepared):
@@ -192,12 +194,6 @@ async def _sign_and_launch(request: Request, console: Console, visitor: PageUser
         raise
     await start_job(console, order)
     return RedirectResponse(f"/jobs/{order.job.id}?done=launched", status_code=303)
-
-
-def _submit_with_files(deps: Deps, visitor: PageUser, body: NewJob, files: bytes | None) -> Any:
-    if files is not None and deps.store.bundles.get(str(body.bundle)) is None:
-        deps.store.bundles.put(str(body.bundle), files)
-    return submit_job(deps, visitor.caller.person, body, key=None)
 
 
 def _was_sent_before(deps: Deps, visitor: PageUser, prepared: PreparedLaunch) -> bool:
@@ -215,19 +211,19 @@ def _was_sent_before(deps: Deps, visitor: PageUser, prepared: PreparedLaunch) ->
 
 def _render_form(request: Request, deps: Deps, visitor: PageUser, draft: LaunchDraft, state: LaunchPageState) -> Response:
     current = deps.config.current()
-    found = load_template(deps.settings.config, draft.file, current.catalog) if draft.file else JobTemplate("")
-    params = {name: draft.params.get(name, value) for name, value in (found.spec.params if found.spec else {}).items()}
-    problems = state.problems or found.problems
-    beside = {one.path.removeprefix("params."): one.message for one in problems if one.path.startswith("params.")}
+    template = load_template(deps.settings.config, draft.file, current.catalog) if draft.file else JobTemplate("")
+    params = {name: draft.params.get(name, value) for name, value in (template.spec.params if template.spec else {}).items()}
+    problems = state.problems or template.problems
+    errors = {one.path.removeprefix("params."): one.message for one in problems if one.path.startswith("params.")}
     return render(
         request,
         "launch.html",
         status=state.status,
         draft=draft,
-        chosen=found,
+        chosen=template,
         params=params,
-        shown=state,
-        beside={name: message for name, message in beside.items() if name in params},
+        state=state,
+        errors={name: message for name, message in errors.items() if name in params},
         problems=[one for one in problems if one.path.removeprefix("params.") not in params],
         tier_name=lambda number: tier_name(number, visitor.caller.tiers),
     )

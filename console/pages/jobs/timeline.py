@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from console.presentation.timeline_model import Timeline, TimelinePart, TimelineRange, TimelineRow, row_parts, timeline_range
+from console.presentation.timeline_model import Timeline, TimelineRange, TimelineRow, row_parts, timeline_range
 from justenough.domain.jobs.states import RevocationState
 from justenough.domain.readmodel.views import JobSummary
 
@@ -87,16 +87,21 @@ class TimelineDrawing:
 
 def draw_timeline(timeline: Timeline, job: JobSummary, *, revocation_started_at: datetime | None, now: datetime) -> TimelineDrawing | None:
     """Return a job's drawn timeline; None if nothing has started."""
-    whole = Timeline(
-        lanes={f"{lane.kind} {lane.id}": lane for lane in _timeline_rows(timeline, job, revocation_started_at)}, last=timeline.last
-    )
-    found = timeline_range(whole, now=now)
-    if found is None:
+    # A job that never ran was queued until its end.
+    rows = [TimelineRow("step", "waits", "Queued", job.created_at, "", settled=job.started_at or job.ended_at)]
+    if job.started_at:
+        rows.append(TimelineRow("step", "runs", "Running", job.started_at, "", settled=revocation_started_at or job.ended_at))
+    if revocation_started_at:
+        late = "overdue" if job.revocation.state is RevocationState.OVERDUE else ""
+        rows.append(TimelineRow("step", "gives", "Revoking", revocation_started_at, late, settled=job.revocation.confirmed_at))
+    rows += sorted((row for row in timeline.lanes.values() if row.kind != "job"), key=lambda row: row.began)
+    span = timeline_range(Timeline(lanes={f"{row.kind} {row.id}": row for row in rows}, last=timeline.last), now=now)
+    if span is None:
         return None
-    rows = tuple(_draw_row(lane, found) for lane in whole.lanes.values())
-    here = _draw_tick(found, found.now, "now") if found.now else None
-    ticks = tuple(_draw_tick(found, at, text) for at, text in tick_times(found.start, found.end))
-    return TimelineDrawing(rows[:MAX_ROWS], max(0, len(rows) - MAX_ROWS), rows, ticks, here, found.start, found.end)
+    drawn = tuple(_draw_row(row, span) for row in rows)
+    here = _draw_tick(span, span.now, "now") if span.now else None
+    ticks = tuple(_draw_tick(span, at, text) for at, text in tick_times(span.start, span.end))
+    return TimelineDrawing(drawn[:MAX_ROWS], max(0, len(drawn) - MAX_ROWS), drawn, ticks, here, span.start, span.end)
 
 
 def tick_times(start: datetime, end: datetime) -> Iterator[tuple[datetime, str]]:
@@ -117,19 +122,13 @@ def to_percent(time_range: TimelineRange, at: datetime) -> float:
     return round(100 * min(1.0, max(0.0, share)), 2)
 
 
-def _timeline_rows(timeline: Timeline, job: JobSummary, revocation_started_at: datetime | None) -> Iterator[TimelineRow]:
-    """Yield the job's steps, then its requests and credentials by start."""
-    # A job that never ran was queued until its end.
-    yield TimelineRow("step", "waits", "Queued", job.created_at, "", settled=job.started_at or job.ended_at)
-    if job.started_at:
-        yield TimelineRow("step", "runs", "Running", job.started_at, "", settled=revocation_started_at or job.ended_at)
-    if revocation_started_at:
-        late = "overdue" if job.revocation.state is RevocationState.OVERDUE else ""
-        yield TimelineRow("step", "gives", "Revoking", revocation_started_at, late, settled=job.revocation.confirmed_at)
-    yield from sorted((lane for lane in timeline.lanes.values() if lane.kind != "job"), key=lambda lane: lane.began)
-
-
 def _draw_row(row: TimelineRow, time_range: TimelineRange) -> DrawnRow:
+    blocks, tone = [], ROW_TONES[row.id if row.kind == "step" else row.kind]
+    for part in row_parts(row, now=time_range.now or time_range.end):
+        left = min(to_percent(time_range, part.since), 100 - MIN_BLOCK_PERCENT)
+        right = max(to_percent(time_range, part.until), left + MIN_BLOCK_PERCENT)
+        late = row.state == "overdue" or (part.kind == "maybe" and row.state == "doubted")
+        blocks.append(DrawnBlock(part.kind, "bad" if late else tone, round(left, 2), round(right - left, 2)))
     return DrawnRow(
         kind=row.kind,
         id=row.id,
@@ -139,17 +138,9 @@ def _draw_row(row: TimelineRow, time_range: TimelineRange) -> DrawnRow:
         until=row.until,
         settled=row.settled,
         answers=tuple(row.answers),
-        blocks=tuple(_draw_block(row, part, time_range) for part in row_parts(row, now=time_range.now or time_range.end)),
+        blocks=tuple(blocks),
         end=to_percent(time_range, row.settled) if row.settled else None,
     )
-
-
-def _draw_block(row: TimelineRow, part: TimelinePart, time_range: TimelineRange) -> DrawnBlock:
-    left = min(to_percent(time_range, part.since), 100 - MIN_BLOCK_PERCENT)
-    right = max(to_percent(time_range, part.until), left + MIN_BLOCK_PERCENT)
-    tone = ROW_TONES[row.id if row.kind == "step" else row.kind]
-    late = row.state == "overdue" or (part.kind == "maybe" and row.state == "doubted")
-    return DrawnBlock(part.kind, "bad" if late else tone, round(left, 2), round(right - left, 2))
 
 
 def _draw_tick(time_range: TimelineRange, at: datetime, text: str) -> DrawnTick:

@@ -1,4 +1,4 @@
-"""GET and POST /login and /login/fresh, POST /logout. `console.auth.page_sessions` decides which logins are valid.
+"""GET and POST /login and /login/fresh, POST /logout, and /sessions. `console.auth.page_sessions` decides which logins are valid.
 
 A browser that follows a link from another site does not send our SameSite=Strict cookies, even if it is logged in. One redirect from a page of
 ours makes it send them.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlencode
 
 import structlog
@@ -17,7 +17,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from console.auth.login_throttle import TooManyTries
-from console.auth.page_sessions import ActiveSession, NoSession, PageLoginMethod, SessionKey, TokenTooPowerful, TokenTooWeak, UnknownPerson
+from console.auth.page_sessions import NoSession, PageLoginMethod, SessionKey, TokenTooPowerful, TokenTooWeak, UnknownPerson
 from console.http.dependencies import TheConsole
 from console.pages.page_user import BadForm, PageUser, TheForm, ThePageUser, is_same_origin, read_form_with_csrf
 from console.pages.rendering import render
@@ -36,22 +36,21 @@ MAX_PATH_LENGTH = 2048
 FORM_LIFETIME_S = 3600
 """Seconds until a login form expires."""
 
-REFUSED = "Wrong name or password. After several failed attempts the account is locked for a while."
-SECOND_FACTOR = (
-    "This login needs a second factor, which these pages do not support. Use `bao login`, set VAULT_TOKEN and work on the command line."
-)
-PROVIDER = "Vault rejected the response of your identity provider; it may be too late or a duplicate. Try again. The console's log has Vault's message."
-NOBODY = (
-    "Your password is correct, but this login is not linked to a JustEnough user, or the user is disabled. Ask a Vault administrator to "
-    "add an alias for this login to your identity."
-)
-AWAY = "Vault or the store is unavailable (Vault may be sealed). Your login was not rejected; try again in a moment."
 ERRORS: dict[type[Exception], tuple[int, str]] = {
-    LoginRefused: (401, REFUSED),
-    SecondFactorWanted: (403, SECOND_FACTOR),
-    ProviderRefused: (403, PROVIDER),
-    UnknownPerson: (403, NOBODY),
-    RetryLater: (503, AWAY),
+    LoginRefused: (401, "Wrong name or password. After several failed attempts the account is locked for a while."),
+    SecondFactorWanted: (
+        403,
+        "This login needs a second factor, which these pages do not support. Use `bao login`, set VAULT_TOKEN and work on the command line.",
+    ),
+    ProviderRefused: (
+        403,
+        "Vault rejected the response of your identity provider: it may be late or a duplicate. Try again. The console's log has Vault's message.",
+    ),
+    UnknownPerson: (
+        403,
+        "This login is not linked to a JustEnough user, or the user is disabled. Ask a Vault administrator to add an alias for it to your identity.",
+    ),
+    RetryLater: (503, "Vault or the store is unavailable (Vault may be sealed). Your login was not rejected; try again in a moment."),
     BadForm: (403, "This page expired. Please try again."),
 }
 """Status and message of errors whose own text is not for the user."""
@@ -72,11 +71,14 @@ async def login_form(
     except RetryLater as error:
         return refusal_response(request, console, error, name="", onward=onward)
     except NoSession as error:
-        said = "" if request.cookies.get(console.cookies.session) is None else to_sentence(str(error))
-    hop = "" if again or said else arrival_url(request, onward)
-    if hop and request.headers.get("sec-fetch-site"):
-        return render(request, "arriving.html", hop=hop)
-    return login_page(request, console, onward=onward, notice=said, hop=hop)
+        notice = "" if request.cookies.get(console.cookies.session) is None else to_sentence(str(error))
+    site, hop = request.headers.get("sec-fetch-site"), ""
+    if not (again or notice or site in {"same-origin", "none"}):
+        # The browser may come from another site: redirected once by a page of ours, it sends its cookies.
+        hop = f"/login?{urlencode({'next': local_path(onward), 'again': 'true'})}"
+        if site:
+            return render(request, "arriving.html", hop=hop)
+    return login_page(request, console, onward=onward, notice=notice, hop=hop)
 
 
 @router.post("/login")
@@ -84,7 +86,10 @@ async def log_in(request: Request, console: TheConsole) -> Response:
     """Log in with name and password."""
     name = onward = ""
     try:
-        posted = await read_form_with_csrf(request, _login_form_csrf(request, console))
+        form_secret = request.cookies.get(console.cookies.form)
+        if not form_secret or not is_same_origin(request):
+            raise BadForm("invalid or expired login form; reload the page")
+        posted = await read_form_with_csrf(request, _derive_csrf(form_secret))
         name, onward = str(posted.get("name", "")).strip()[:MAX_NAME_LENGTH], str(posted.get("next", ""))
         entry = await log_in_at_vault(request, console, name, str(posted.get("password", "")))
         key = await console.sessions.start(entry, method=PageLoginMethod.PASSWORD, name=name)
@@ -100,35 +105,43 @@ async def fresh_form(request: Request, visitor: ThePageUser, onward: Annotated[s
 
 
 @pages.post("/login/fresh")
-async def log_in_anew(request: Request, console: TheConsole, visitor: ThePageUser, posted: TheForm) -> Response:
+async def log_in_again(request: Request, console: TheConsole, visitor: ThePageUser, posted: TheForm) -> Response:
     """Authenticate the same user again; the session stays and counts as fresh."""
-    visit: ActiveSession = request.state.visit
-    onward = local_path(str(posted.get("next", "")))
+    onward, name = local_path(str(posted.get("next", ""))), visitor.session.row.name
     try:
-        entry = await log_in_at_vault(request, console, visit.row.name, str(posted.get("password", "")))
-        await console.sessions.refresh_login(visit, entry)
+        entry = await log_in_at_vault(request, console, name, str(posted.get("password", "")))
+        await console.sessions.refresh_login(visitor.session, entry)
     except (GiveUp, RetryLater) as error:
-        status, message = error_status_and_text(error)
-        log_refusal(visit.row.name, error)
-        answer = _fresh_login_page(request, visitor, onward=onward, error=message)
-        answer.status_code = status
-        return answer
+        return _fresh_login_page(request, visitor, onward=onward, refusal=_record_refusal(name, error))
     return RedirectResponse(onward, status_code=303)
 
 
 @pages.post("/logout")
-async def log_out(request: Request, console: TheConsole, posted: TheForm) -> Response:
+async def log_out(console: TheConsole, visitor: ThePageUser, posted: TheForm) -> Response:
     """End this session, or with `everywhere` all of the person's."""
-    visit: ActiveSession = request.state.visit
-    await (console.sessions.end_everywhere(visit) if posted.get("everywhere") else console.sessions.end(visit))
-    return logout_response(console)
+    await (console.sessions.end_everywhere if posted.get("everywhere") else console.sessions.end)(visitor.session)
+    return _logout_response(console)
 
 
-def logout_response(console: Console) -> Response:
-    """Redirect to the login page and delete the session cookie."""
-    answer = RedirectResponse("/login?again=1", status_code=303)
-    console.cookies.delete(answer, console.cookies.session)
-    return answer
+@pages.get("/sessions")
+async def sessions(request: Request, console: TheConsole, visitor: ThePageUser) -> Response:
+    """Show the user's own sessions."""
+    active = await console.sessions.open_sessions_of(visitor.session)
+    return render(request, "sessions.html", csrf=visitor.csrf, own=visitor.session.row.key, sessions=active)
+
+
+@pages.post("/sessions/end")
+async def end_session(console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
+    """End one of the user's own sessions by its key."""
+    key = str(form.get("key", ""))
+    await console.sessions.end_one(visitor.session, key)
+    return _logout_response(console) if key == visitor.session.row.key else RedirectResponse("/sessions", status_code=303)
+
+
+def _logout_response(console: Console) -> Response:
+    response = RedirectResponse("/login?again=1", status_code=303)
+    console.cookies.delete(response, console.cookies.session)
+    return response
 
 
 async def log_in_at_vault(request: Request, console: Console, name: str, password: str) -> LoginResult:
@@ -150,21 +163,13 @@ async def log_in_at_vault(request: Request, console: Console, name: str, passwor
 
 def refusal_response(request: Request, console: Console, error: GiveUp | RetryLater, *, name: str, onward: str) -> Response:
     """Render the login form with an error message."""
-    status, message = error_status_and_text(error)
-    log_refusal(name, error)
-    answer = login_page(request, console, onward=onward, name=name, error=message)
-    answer.status_code = status
-    return answer
+    return login_page(request, console, onward=onward, name=name, refusal=_record_refusal(name, error))
 
 
-def log_refusal(name: str, error: GiveUp | RetryLater) -> None:
-    """Log a refused login with its reason."""
-    words = {"vault": str(error)} if isinstance(error, ProviderRefused) else {}
-    log.info("login refused", name=name, why=type(error).__name__, **words)
-
-
-def error_status_and_text(error: GiveUp | RetryLater) -> tuple[int, str]:
-    """Return an error's HTTP status and message."""
+def _record_refusal(name: str, error: GiveUp | RetryLater) -> tuple[int, str]:
+    """Log a refused login; return its HTTP status and message."""
+    details = {"vault": str(error)} if isinstance(error, ProviderRefused) else {}
+    log.info("login refused", name=name, why=type(error).__name__, **details)
     if isinstance(error, TooManyTries):
         return 429, to_sentence(str(error))
     if isinstance(error, TokenTooPowerful):
@@ -175,36 +180,40 @@ def error_status_and_text(error: GiveUp | RetryLater) -> tuple[int, str]:
 
 
 def login_page(
-    request: Request, console: Console, *, onward: str, name: str = "", error: str = "", notice: str = "", hop: str = ""
+    request: Request,
+    console: Console,
+    *,
+    onward: str,
+    name: str = "",
+    refusal: tuple[int, str] = (200, ""),
+    notice: str = "",
+    hop: str = "",
 ) -> Response:
     """Render the login form with a CSRF token for this browser."""
-    made = request.cookies.get(console.cookies.form) or secrets.token_urlsafe(32)
-    context: dict[str, Any] = {
-        "csrf": _derive_csrf(made),
-        "onward": local_path(onward),
-        "user": name,
-        "error": error,
-        "said": notice,
-        "hop": hop,
-    }
-    answer = render(request, "login.html", **context, oidc=console.deps.settings.pages_oidc_mount is not None)
-    console.cookies.set(answer, console.cookies.form, made, max_age_s=FORM_LIFETIME_S)
-    return answer
+    form_secret = request.cookies.get(console.cookies.form) or secrets.token_urlsafe(32)
+    status, error = refusal
+    response = render(
+        request,
+        "login.html",
+        status=status,
+        csrf=_derive_csrf(form_secret),
+        onward=local_path(onward),
+        user=name,
+        error=error,
+        notice=notice,
+        hop=hop,
+        oidc=console.deps.settings.pages_oidc_mount is not None,
+    )
+    console.cookies.set(response, console.cookies.form, form_secret, max_age_s=FORM_LIFETIME_S)
+    return response
 
 
 def login_response(console: Console, key: SessionKey, onward: str) -> Response:
     """Redirect onward and set the session cookie."""
-    answer = RedirectResponse(local_path(onward), status_code=303)
-    console.cookies.set(answer, console.cookies.session, key.secret.reveal())
-    console.cookies.delete(answer, console.cookies.form)
-    return answer
-
-
-def arrival_url(request: Request, onward: str) -> str:
-    """Return where a browser that may come from another site must be redirected, so that it sends its cookies; empty if it already does."""
-    if request.headers.get("sec-fetch-site") in {"same-origin", "none"}:
-        return ""
-    return f"/login?{urlencode({'next': local_path(onward), 'again': 'true'})}"
+    response = RedirectResponse(local_path(onward), status_code=303)
+    console.cookies.set(response, console.cookies.session, key.secret.reveal())
+    console.cookies.delete(response, console.cookies.form)
+    return response
 
 
 def local_path(path: str) -> str:
@@ -218,16 +227,9 @@ def to_sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
-def _fresh_login_page(request: Request, visitor: PageUser, *, onward: str, error: str = "") -> Response:
-    visit: ActiveSession = request.state.visit
-    return render(request, "fresh.html", csrf=visitor.csrf, onward=onward, error=error, oidc=visit.row.how == PageLoginMethod.OIDC)
-
-
-def _login_form_csrf(request: Request, console: Console) -> str:
-    made = request.cookies.get(console.cookies.form)
-    if not made or not is_same_origin(request):
-        raise BadForm("invalid or expired login form; reload the page")
-    return _derive_csrf(made)
+def _fresh_login_page(request: Request, visitor: PageUser, *, onward: str, refusal: tuple[int, str] = (200, "")) -> Response:
+    (status, error), oidc = refusal, visitor.session.row.how == PageLoginMethod.OIDC
+    return render(request, "fresh.html", status=status, csrf=visitor.csrf, onward=onward, error=error, oidc=oidc)
 
 
 def _derive_csrf(secret: str) -> str:

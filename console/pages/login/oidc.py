@@ -10,6 +10,7 @@ import base64
 import hmac
 import re
 import secrets
+from functools import partial
 from typing import Annotated
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -23,7 +24,7 @@ from console.pages.login.login import HOME, local_path, login_response, refusal_
 from console.pages.rendering import render
 from console.services.console import Console
 from justenough.adapters.vault import user_login
-from justenough.adapters.vault.user_login import LoginResult, NoSuchLogin
+from justenough.adapters.vault.user_login import NoSuchLogin
 from justenough.domain.core.base_model import Model
 from justenough.domain.core.errors import GiveUp, RetryLater
 
@@ -32,8 +33,6 @@ FLOW_LIFETIME_S = 600
 MAX_PARAMETER_LENGTH = 4096
 """Longest parameter accepted from a provider, in characters."""
 ERROR_PATTERN = re.compile(r"[a-z_]{1,64}")
-NO_FRESH_ROLE_TEXT = "re-authentication with SSO is not configured (JUSTENOUGH_PAGES_OIDC_FRESH_ROLE)"
-NO_OIDC_TEXT = "SSO is not configured (JUSTENOUGH_PAGES_OIDC_MOUNT)"
 LOGIN_PROMPT = {"prompt": "login"}
 """Asks the provider to re-authenticate the person. Vault checks that it did, with the role's max_age."""
 
@@ -79,12 +78,21 @@ async def begin(
 ) -> Response:
     """Redirect to the identity provider; with `fresh`, make it re-authenticate the person."""
     try:
-        url, flow = await _begin_flow(request, console, onward=local_path(onward), fresh=bool(fresh))
+        settings = console.deps.settings
+        mount, role = settings.pages_oidc_mount, settings.pages_oidc_fresh_role if fresh else settings.pages_oidc_role
+        if mount is None or role is None:
+            subject, setting = ("re-authentication with SSO", "PAGES_OIDC_FRESH_ROLE") if fresh else ("SSO", "PAGES_OIDC_MOUNT")
+            raise NoSuchLogin(f"{subject} is not configured (JUSTENOUGH_{setting})")
+        nonce = secrets.token_urlsafe(32)
+        redirect = f"{(settings.console_url or str(request.base_url)).rstrip('/')}/login/oidc/callback"
+        url = await to_thread.run_sync(partial(user_login.begin_oidc, console.deps.vault, mount, role=role, redirect=redirect, nonce=nonce))
     except (GiveUp, RetryLater) as error:
         return refusal_response(request, console, error, name="", onward=onward)
-    answer = RedirectResponse(url, status_code=303)
-    console.cookies.set(answer, console.cookies.oidc, flow.to_cookie(), max_age_s=FLOW_LIFETIME_S)
-    return answer
+    state = parse_qs(urlsplit(url).query).get("state", [""])[0]
+    flow = OidcFlow(state=state, nonce=nonce, onward=local_path(onward), fresh=bool(fresh))
+    response = RedirectResponse(f"{url}&{urlencode(LOGIN_PROMPT)}" if fresh else url, status_code=303)
+    console.cookies.set(response, console.cookies.oidc, flow.to_cookie(), max_age_s=FLOW_LIFETIME_S)
+    return response
 
 
 @router.get("/login/oidc/callback")
@@ -99,58 +107,38 @@ async def callback(
     """Finish a login at the identity provider."""
     cookie, onward = request.cookies.get(console.cookies.oidc), HOME
     if cookie is None and not landed:
-        come = {name: value[:MAX_PARAMETER_LENGTH] for name, value in (("code", code), ("state", state), ("error", error)) if value}
-        return render(request, "arriving.html", hop=f"/login/oidc/callback?{urlencode({**come, 'landed': '1'})}")
+        values = {name: value[:MAX_PARAMETER_LENGTH] for name, value in (("code", code), ("state", state), ("error", error)) if value}
+        return render(request, "arriving.html", hop=f"/login/oidc/callback?{urlencode({**values, 'landed': '1'})}")
     try:
         flow = OidcFlow.from_cookie(cookie)
         onward = flow.onward
-        entry = await _finish_flow(console, flow, code=code[:MAX_PARAMETER_LENGTH], state=state[:MAX_PARAMETER_LENGTH], error=error)
-        answer = await _complete_login(request, console, flow, entry)
+        code, state = code[:MAX_PARAMETER_LENGTH], state[:MAX_PARAMETER_LENGTH]
+        response = await _finish_flow(request, console, flow, code=code, state=state, error=error)
     except (GiveUp, RetryLater) as failure:
-        answer = refusal_response(request, console, failure, name="", onward=onward)
-    console.cookies.delete(answer, console.cookies.oidc)
-    return answer
+        response = refusal_response(request, console, failure, name="", onward=onward)
+    console.cookies.delete(response, console.cookies.oidc)
+    return response
 
 
-async def _begin_flow(request: Request, console: Console, *, onward: str, fresh: bool) -> tuple[str, OidcFlow]:
-    settings = console.deps.settings
-    role = settings.pages_oidc_fresh_role if fresh else settings.pages_oidc_role
-    if settings.pages_oidc_mount is None or role is None:
-        raise NoSuchLogin(NO_FRESH_ROLE_TEXT if fresh else NO_OIDC_TEXT)
-    nonce = secrets.token_urlsafe(32)
-    redirect = f"{(settings.console_url or str(request.base_url)).rstrip('/')}/login/oidc/callback"
-    mount = settings.pages_oidc_mount
-    url = await to_thread.run_sync(lambda: user_login.begin_oidc(console.deps.vault, mount, role=role, redirect=redirect, nonce=nonce))
-    state = parse_qs(urlsplit(url).query).get("state", [""])[0]
-    return (f"{url}&{urlencode(LOGIN_PROMPT)}" if fresh else url), OidcFlow(state=state, nonce=nonce, onward=onward, fresh=fresh)
-
-
-async def _finish_flow(console: Console, flow: OidcFlow, *, code: str, state: str, error: str) -> LoginResult:
+async def _finish_flow(request: Request, console: Console, flow: OidcFlow, *, code: str, state: str, error: str) -> Response:
+    """Log the person in, or refresh the login of their session. Raises GiveUp, RetryLater."""
     if not flow.state or not hmac.compare_digest(flow.state.encode(), state.encode()):
         raise OidcFlowUnknown("this response belongs to another login than the one started in this browser; start again")
     if error:
-        said = error if ERROR_PATTERN.fullmatch(error) else "no readable reason"
-        raise ProviderLoginFailed(f"your identity provider did not log you in ({said})")
-    mount = str(console.deps.settings.pages_oidc_mount)
-    return await to_thread.run_sync(lambda: user_login.finish_oidc(console.deps.vault, mount, state=state, code=code, nonce=flow.nonce))
-
-
-async def _complete_login(request: Request, console: Console, flow: OidcFlow, entry: LoginResult) -> Response:
+        reason = error if ERROR_PATTERN.fullmatch(error) else "no readable reason"
+        raise ProviderLoginFailed(f"your identity provider did not log you in ({reason})")
+    mount, sessions = str(console.deps.settings.pages_oidc_mount), console.sessions
+    entry = await to_thread.run_sync(partial(user_login.finish_oidc, console.deps.vault, mount, state=state, code=code, nonce=flow.nonce))
     if not flow.fresh:
-        key = await console.sessions.start(entry, method=PageLoginMethod.OIDC)
-        return login_response(console, key, flow.onward)
+        return login_response(console, await sessions.start(entry, method=PageLoginMethod.OIDC), flow.onward)
     try:
-        _require_fresh_role(console, entry)
-        visit = await console.sessions.session_of(request.cookies.get(console.cookies.session))
+        # Only Vault's own report of the role, whose max_age it checks, shows a fresh login; the cookie cannot be trusted for that.
+        role = console.deps.settings.pages_oidc_fresh_role
+        if not role or entry.role != role:
+            raise LoginNotFresh("your identity provider reused an existing session instead of re-authenticating you; start again")
+        session = await sessions.session_of(request.cookies.get(console.cookies.session))
     except (GiveUp, RetryLater):
-        await console.sessions.end_token(entry.token)
+        await sessions.end_token(entry.token)
         raise
-    await console.sessions.refresh_login(visit, entry)
+    await sessions.refresh_login(session, entry)
     return RedirectResponse(local_path(flow.onward), status_code=303)
-
-
-def _require_fresh_role(console: Console, entry: LoginResult) -> None:
-    """Raise LoginNotFresh unless Vault reports the role whose max_age it checks. The cookie cannot be trusted for that."""
-    role = console.deps.settings.pages_oidc_fresh_role
-    if not role or entry.role != role:
-        raise LoginNotFresh("your identity provider reused an existing session instead of re-authenticating you; start again")

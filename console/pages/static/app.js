@@ -1,9 +1,9 @@
-// What makes a page live and quick to work in. Every page works without it; nothing here decides or sends anything by itself.
+// Keeps pages up to date and adds keyboard shortcuts. Every page works without it. It never submits anything on its own.
 
-const EARLIEST = 400; // Milliseconds between two looks, however much happens.
-const AGAIN = 5_000; // Milliseconds until a refused stream is asked for again.
-const CHUNKS = 500; // Pieces of a job's output that a page keeps; the file has all of it.
-const SILENT = 20_000; // Milliseconds without a word after which a page no longer calls itself live.
+const MIN_REFRESH_MS = 400; // Between two refreshes, however many events arrive.
+const RECONNECT_MS = 5_000; // Until the next attempt after a refused stream.
+const MAX_CHUNKS = 500; // Output chunks that a page keeps; the download has all of them.
+const MAX_SILENCE_MS = 20_000; // Without an event for this long, the page counts as disconnected.
 const UNITS = [[86_400, "d"], [3_600, "h"], [60, "min"]];
 
 const one = (selector, root = document) => root.querySelector(selector);
@@ -29,7 +29,7 @@ function ticked(kind, seconds) {
   return seconds >= 0 ? `${short(seconds)} ago` : `in ${short(-seconds)}`;
 }
 
-// The server's clock tells; a reader's own may be wrong.
+// Use the server's clock, because the browser's may be wrong.
 const skew = Date.now() - Date.parse(document.documentElement.dataset.now ?? new Date().toISOString());
 
 function tick() {
@@ -38,28 +38,28 @@ function tick() {
     const text = ticked(time.dataset.tick, (now - Date.parse(time.dateTime)) / 1000);
     if (time.textContent !== text) time.textContent = text;
   }
-  alive();
-  again();
+  showConnection();
+  refreshProgress();
 }
 
-// Something long runs that the stream does not tell of: as long as the page says so, it is looked at again now and then.
-function again() {
+// The stream reports no progress of long-running tasks. While the page shows one, refresh it at the interval that it names.
+function refreshProgress() {
   const note = one("[data-again]");
-  if (note && !looking && !document.hidden && Date.now() - last > Number(note.dataset.again) * 1000) look();
+  if (note && !refreshing && !document.hidden && Date.now() - lastRefresh > Number(note.dataset.again) * 1000) refresh();
 }
 
 // Live -------------------------------------------------------------------------------------------
 
-let heard = 0;
-let looking = false;
-let wanted = false;
-let last = 0;
+let lastEvent = 0;
+let refreshing = false;
+let refreshNeeded = false;
+let lastRefresh = 0;
 
-function alive() {
+function showConnection() {
   const chip = one("[data-alive]");
   if (!chip || !document.body.dataset.stream) return;
-  const silence = Date.now() - heard;
-  const late = !heard || silence > SILENT;
+  const silence = Date.now() - lastEvent;
+  const late = !lastEvent || silence > MAX_SILENCE_MS;
   chip.hidden = false;
   chip.classList.toggle("late", late);
   const text = late ? "Disconnected, retrying…" : `Live · ${short(silence / 1000)} ago`;
@@ -68,64 +68,64 @@ function alive() {
 
 let stream = null;
 
-// A page that nobody sees listens to nothing: browsers give all tabs of a place six connections together.
+// A hidden page does not listen: all tabs of a site share six connections.
 function listen() {
   const address = document.body.dataset.stream;
   if (!address || stream || document.hidden) return;
-  const mine = stream = new EventSource(from(address));
-  const hear = () => { heard = Date.now(); alive(); };
-  mine.addEventListener("open", () => { if (heard) look(); hear(); });
-  mine.addEventListener("beat", hear);
-  mine.addEventListener("change", () => { hear(); look(); });
-  mine.addEventListener("log", (event) => { hear(); append(JSON.parse(event.data)); });
-  mine.addEventListener("error", () => {
-    // Browsers come back by themselves from a broken connection, not from a refusal: the session may be over, or a server away.
-    if (mine.readyState !== EventSource.CLOSED) return;
-    hush();
-    look();
-    setTimeout(listen, AGAIN);
+  const source = stream = new EventSource(streamUrl(address));
+  const recordEvent = () => { lastEvent = Date.now(); showConnection(); };
+  source.addEventListener("open", () => { if (lastEvent) refresh(); recordEvent(); });
+  source.addEventListener("beat", recordEvent);
+  source.addEventListener("change", () => { recordEvent(); refresh(); });
+  source.addEventListener("log", (event) => { recordEvent(); appendOutput(JSON.parse(event.data)); });
+  source.addEventListener("error", () => {
+    // Browsers reconnect after a broken connection, but not after a refusal: the session may have ended, or a server may be down.
+    if (source.readyState !== EventSource.CLOSED) return;
+    stopListening();
+    refresh();
+    setTimeout(listen, RECONNECT_MS);
   });
 }
 
-// Output that is here already is not asked for again.
-function from(address) {
-  const asked = new URL(address, location.href);
+// Request only output that is not on the page yet.
+function streamUrl(address) {
+  const url = new URL(address, location.href);
   const log = one("[data-log]");
-  if (log && asked.searchParams.has("log")) asked.searchParams.set("log", log.dataset.log);
-  return asked.href;
+  if (log && url.searchParams.has("log")) url.searchParams.set("log", log.dataset.log);
+  return url.href;
 }
 
-function hush() {
+function stopListening() {
   stream?.close();
   stream = null;
 }
 
-document.addEventListener("visibilitychange", () => { if (document.hidden) hush(); else listen(); });
-addEventListener("pagehide", hush);
+document.addEventListener("visibilitychange", () => { if (document.hidden) stopListening(); else listen(); });
+addEventListener("pagehide", stopListening);
 
-// One look at a time, and one more where something happened meanwhile.
-async function look() {
-  wanted = true;
-  if (looking) return;
-  looking = true;
-  while (wanted) {
-    await new Promise((done) => setTimeout(done, Math.max(60, last + EARLIEST - Date.now())));
-    wanted = false;
-    last = Date.now();
+// One refresh at a time, and another one if an event arrived meanwhile.
+async function refresh() {
+  refreshNeeded = true;
+  if (refreshing) return;
+  refreshing = true;
+  while (refreshNeeded) {
+    await new Promise((done) => setTimeout(done, Math.max(60, lastRefresh + MIN_REFRESH_MS - Date.now())));
+    refreshNeeded = false;
+    lastRefresh = Date.now();
     try {
-      const answer = await fetch(location.href, { headers: { Accept: "text/html", "X-Look-Again": "1" }, credentials: "same-origin", redirect: "manual" });
-      if (answer.type === "opaqueredirect") { location.reload(); return; }
-      if (answer.ok) renew(new DOMParser().parseFromString(await answer.text(), "text/html"));
-    } catch { /* The chip tells that the page is not live. */ }
+      const response = await fetch(location.href, { headers: { Accept: "text/html", "X-Look-Again": "1" }, credentials: "same-origin", redirect: "manual" });
+      if (response.type === "opaqueredirect") { location.reload(); return; }
+      if (response.ok) updateRegions(new DOMParser().parseFromString(await response.text(), "text/html"));
+    } catch { /* The chip shows that the page is disconnected. */ }
   }
-  looking = false;
+  refreshing = false;
 }
 
-function renew(fresh) {
+function updateRegions(fresh) {
   for (const region of all("[data-region]")) {
     const next = fresh.getElementById(region.id);
-    if (!next || same(region, next)) continue;
-    if (busy(region)) { waits(region); continue; }
+    if (!next || isSame(region, next)) continue;
+    if (isBusy(region)) { showChangeNote(region); continue; }
     const open = new Set(all("details[open][id]", region).map((it) => it.id));
     const focused = region.contains(document.activeElement) ? document.activeElement.id : "";
     region.replaceChildren(...next.childNodes);
@@ -138,8 +138,8 @@ function renew(fresh) {
   tick();
 }
 
-// Times run on their own: they are no change.
-function same(region, next) {
+// Relative times always differ, so they do not count as a change.
+function isSame(region, next) {
   const bare = (root) => {
     const copy = root.cloneNode(true);
     for (const time of all("time[data-tick]", copy)) time.textContent = "";
@@ -150,12 +150,12 @@ function same(region, next) {
   return bare(region) === bare(next);
 }
 
-// What somebody is writing is never taken from under their hands.
-function busy(region) {
+// Never replace a form while somebody is filling it in.
+function isBusy(region) {
   return "dirty" in region.dataset || (region.contains(document.activeElement) && document.activeElement.matches("input, textarea, select"));
 }
 
-function waits(region) {
+function showChangeNote(region) {
   if (one(":scope > [data-passing]", region)) return;
   const note = document.createElement("p");
   note.className = "note wait";
@@ -168,14 +168,14 @@ function waits(region) {
   region.prepend(note);
 }
 
-// Output of a job, as it comes.
-function append(chunk) {
+// Append a new chunk of the job's output.
+function appendOutput(chunk) {
   const log = one("[data-log]");
   if (!log || chunk.seq <= Number(log.dataset.log)) return;
   const follows = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
   log.dataset.log = chunk.seq;
   log.append(chunk.text);
-  while (log.childNodes.length > CHUNKS) log.firstChild.remove();
+  while (log.childNodes.length > MAX_CHUNKS) log.firstChild.remove();
   if (follows) log.scrollTop = log.scrollHeight;
 }
 
@@ -191,7 +191,7 @@ function step(by) {
   next.scrollIntoView({ block: "nearest" });
 }
 
-// Opens and goes to the form; a person still has to send it.
+// Opens the form and moves the focus to it. The person still has to submit it.
 function goTo(what) {
   const item = document.activeElement?.closest("[data-item]") ?? one("[data-item]");
   const target = item && one(`[data-go="${what}"]`, item);
@@ -221,10 +221,10 @@ document.addEventListener("keydown", (event) => {
     one("a[data-open]", event.target)?.click();
     return;
   }
-  const does = KEYS[event.key];
-  if (!does) return;
+  const action = KEYS[event.key];
+  if (!action) return;
   event.preventDefault();
-  does();
+  action();
 });
 
 // Forms ------------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ document.addEventListener("input", (event) => {
   if (region && event.target.closest("form")) region.dataset.dirty = "";
 });
 
-// A second press must not send twice; the server would refuse it, and the person would read of a conflict of their own making.
+// A second press must not submit twice: the server would reject it and show the person a conflict that they caused themselves.
 document.addEventListener("submit", (event) => {
   if (event.target.method !== "post" || event.defaultPrevented) return;
   if ("sent" in event.target.dataset) { event.preventDefault(); return; }
@@ -249,7 +249,7 @@ one("[data-help]")?.removeAttribute("hidden");
 one("[data-help]")?.addEventListener("click", () => one("#help").showModal());
 const log = one("[data-log]");
 if (log) log.scrollTop = log.scrollHeight;
-// On a narrow screen places and choices scroll; where one is must be among those that show.
+// On a narrow screen the navigation and filters scroll; scroll the current entry into view.
 for (const here of all(".places [aria-current], .choice [aria-current]")) {
   here.parentElement.scrollLeft = here.offsetLeft - here.parentElement.offsetLeft - 40;
 }

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from console.presentation import time_text
 from justenough.domain.evidence.report import Cell, Line, Table
-
-NOT_MEASURED = "not measured"
 
 
 def figures(line: Line) -> Iterator[tuple[str, str]]:
@@ -34,7 +33,7 @@ def is_number(value: Cell) -> bool:
     return isinstance(value, int | float)
 
 
-def value_text(value: Cell, *, seconds: bool = False, share: bool = False, nothing: str = NOT_MEASURED) -> str:
+def value_text(value: Cell, *, seconds: bool = False, share: bool = False, nothing: str = "not measured") -> str:
     """Return one value as text; `nothing` for None."""
     match value:
         case None:
@@ -57,10 +56,4 @@ def span(seconds: float) -> str:
     sign = "-" if seconds < 0 else ""
     if size < 1:
         return f"{sign}{size * 1000:.0f} ms"
-    if size < 60:
-        return f"{sign}{size:.1f} s"
-    for unit, least, below, lesser in (("min", 60, 1, "s"), ("h", 3600, 60, "min"), ("d", 86400, 3600, "h")):
-        if size < least * (24 if unit == "h" else 60) or unit == "d":
-            whole, rest = divmod(size, least)
-            return f"{sign}{whole:.0f} {unit}" + (f" {rest // below:.0f} {lesser}" if rest >= below else "")
-    raise AssertionError
+    return f"{sign}{size:.1f} s" if size < 60 else f"{sign}{time_text.span(size)}"

@@ -11,13 +11,8 @@ from justenough.domain.evidence.report import Report
 
 def render_html(report: Report) -> str:
     """Return the report as an HTML page."""
-    environment = Environment(
-        loader=PackageLoader("console.presentation.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    loader = PackageLoader("console.presentation.report", ".")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     # Escape control and direction-changing characters; a browser would apply them.
     environment.filters |= {"plain": plain, "moment": lambda value: moment(value.isoformat())}
-    return environment.get_template("page.html").render(report=report, wording=figures)
+    return environment.get_template("page.html").render(report=report, figures=figures)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from console.presentation.report.figures import cells, columns, figures, is_number
 from console.presentation.terminal_text import moment, plain
-from justenough.domain.evidence.report import Line, Report, Table
+from justenough.domain.evidence.report import Line, Report
 
 # Every character that Markdown, or HTML inside it, could interpret as markup.
 SPECIAL_CHARACTERS = re.compile(r"([\\`*_\[\]<>|~#!&$@])")
@@ -16,7 +16,24 @@ URL_PREFIX = re.compile(r"(https?|ftp|mailto|www)([:.])", re.IGNORECASE)
 
 def render_markdown(report: Report) -> str:
     """Return the report as Markdown."""
-    return "\n".join([*_head(report), *(text for section in report.sections for text in _section(section.title, section.lines))]) + "\n"
+    lines = [
+        f"# Evidence report: {escape_markdown(report.installation)}",
+        "",
+        f"{moment(report.since.isoformat())} to {moment(report.until.isoformat())}, generated {moment(report.generated_at.isoformat())}",
+        f"from {report.entries:,} ledger entries. Status: **{report.status.value}**.",
+        "",
+        "| metric | status | figures |",
+        "| --- | --- | --- |",
+    ]
+    for line in report.lines:
+        status = line.status.value if line.status.value == "ok" else f"**{line.status.value}**"
+        values = "; ".join(f"{escape_markdown(name)} {escape_markdown(value)}" for name, value in figures(line))
+        lines.append(f"| {escape_markdown(line.title)} | {status} | {values} |")
+    for section in report.sections:
+        lines += ["", f"## {escape_markdown(section.title)}"]
+        for line in section.lines:
+            lines += _metric(line)
+    return "\n".join(lines) + "\n"
 
 
 def escape_markdown(text: object) -> str:
@@ -25,47 +42,20 @@ def escape_markdown(text: object) -> str:
     return URL_PREFIX.sub("\\1\u200b\\2", SPECIAL_CHARACTERS.sub(r"\\\1", plain(text)))
 
 
-def _head(report: Report) -> Iterator[str]:
-    yield f"# Evidence report: {escape_markdown(report.installation)}"
-    yield ""
-    yield f"{moment(report.since.isoformat())} to {moment(report.until.isoformat())}, generated {moment(report.generated_at.isoformat())}"
-    yield f"from {report.entries:,} ledger entries. Status: **{report.status.value}**."
-    yield ""
-    yield "| metric | status | figures |"
-    yield "| --- | --- | --- |"
-    for line in report.lines:
-        yield f"| {escape_markdown(line.title)} | {line.status.value if line.status.value == 'ok' else f'**{line.status.value}**'} | {'; '.join(f'{escape_markdown(name)} {escape_markdown(value)}' for name, value in figures(line))} |"
-
-
-def _section(title: str, lines: tuple[Line, ...]) -> Iterator[str]:
-    yield from ("", f"## {escape_markdown(title)}")
-    for line in lines:
-        yield from ("", f"### {escape_markdown(line.title)}: {line.status.value}", "")
-        yield from (f"- {escape_markdown(name)}: {escape_markdown(value)}" for name, value in figures(line))
-        if line.table is not None and line.table.rows:
-            yield from ("", *_table(line.table))
+def _metric(line: Line) -> Iterator[str]:
+    yield from ("", f"### {escape_markdown(line.title)}: {line.status.value}", "")
+    yield from (f"- {escape_markdown(name)}: {escape_markdown(value)}" for name, value in figures(line))
+    if line.table is not None and line.table.rows:
+        aligned = ["---:" if is_number(value) else "---" for value in line.table.rows[0]]
+        rows = [map(escape_markdown, columns(line.table)), aligned, *(map(escape_markdown, row) for row in cells(line.table))]
         yield ""
-        yield f"{escape_markdown(line.definition)} Rule: {escape_markdown(line.rule)}. Shows: {escape_markdown(line.shows)}"
-        yield ""
-        yield f"Maps to: {'; '.join(f'{escape_markdown(item.id)} ({escape_markdown(item.name)})' for item in line.items)}."
-        yield from _evidence(line)
-
-
-def _table(table: Table) -> Iterator[str]:
-    yield f"| {' | '.join(map(escape_markdown, columns(table)))} |"
-    yield f"| {' | '.join('---:' if is_number(value) else '---' for value in table.rows[0])} |"
-    for row in cells(table):
-        yield f"| {' | '.join(map(escape_markdown, row))} |"
-    if table.left_out:
-        yield from ("", f"and {table.left_out:,} more.")
-
-
-def _evidence(line: Line) -> Iterator[str]:
+        yield from (f"| {' | '.join(row)} |" for row in rows)
+        if line.table.left_out:
+            yield from ("", f"and {line.table.left_out:,} more.")
+    yield from ("", f"{escape_markdown(line.definition)} Rule: {escape_markdown(line.rule)}. Shows: {escape_markdown(line.shows)}")
+    yield from ("", f"Maps to: {'; '.join(f'{escape_markdown(item.id)} ({escape_markdown(item.name)})' for item in line.items)}.")
     evidence = line.evidence
-    if not evidence.count:
-        return
-    yield ""
-    rest = "" if evidence.command is None else f" (first {len(evidence.ids)} shown; `{plain(evidence.command).replace('`', '')}` lists all)"
-    yield f"Evidence: {evidence.count:,} ledger {'entry' if evidence.count == 1 else 'entries'}{rest}"
-    yield ""
-    yield from (f"- {escape_markdown(entry)}" for entry in evidence.ids)
+    if evidence.count:
+        command = f" (first {len(evidence.ids)} shown; `{plain(evidence.command).replace('`', '')}` lists all)" if evidence.command else ""
+        yield from ("", f"Evidence: {evidence.count:,} ledger {'entry' if evidence.count == 1 else 'entries'}{command}", "")
+        yield from (f"- {escape_markdown(entry)}" for entry in evidence.ids)

@@ -1,4 +1,4 @@
-"""Everyone's password, hashed beforehand by the least bcrypt cost that Vault takes: a login costs Vault 2 ms of processor time instead of 60."""
+"""Everyone's password, hashed in advance with the lowest bcrypt cost that Vault accepts: a login takes Vault 2 ms of processor time instead of 60."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One real Temporal, OpenBao and store, a console served by uvicorn with a clock that tests move, and browsers without JavaScript."""
+"""A real Temporal, OpenBao and store, a console in uvicorn with a clock that tests control, and browsers without JavaScript."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def passwords(stack: Stack, settings: Settings) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 async def admin(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    """Vault, as its administrator."""
+    """A client of Vault with the administrator's token."""
     token = stack.admin_token_file.read_text().strip()
     async with httpx.AsyncClient(
         base_url=f"{stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=15, trust_env=False, verify=NO_TLS
@@ -101,28 +101,28 @@ async def admin(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture(scope="session")
 async def console(settings: Settings) -> AsyncIterator[Console]:
-    """The parts of a console; what sessions and tries it keeps is each test's own."""
+    """The parts of a console. Each test has its own sessions and login attempts."""
     async with build_console(settings) as made:
         yield made
 
 
 @pytest.fixture
 async def site(console: Console, passwords: dict[str, str]) -> AsyncIterator[Site]:
-    """A console of this test's own, so that its clock is, too."""
+    """A console for this test alone, with its own clock."""
     async with site_of(console, passwords) as made:
         yield made
 
 
 @asynccontextmanager
 async def opened(settings: Settings, passwords: dict[str, str]) -> AsyncIterator[Site]:
-    """A console with these settings."""
+    """Yield a console with these settings."""
     async with build_console(settings) as made, site_of(made, passwords) as site:
         yield site
 
 
 @asynccontextmanager
 async def site_of(made: Console, passwords: dict[str, str]) -> AsyncIterator[Site]:
-    """These parts with a clock, served."""
+    """Serve these parts with a clock."""
     clock, deps = Clock(), made.deps
     assert isinstance(deps.vault, ConsoleVault)
     sessions = PageSessions(store=deps.store, vault=deps.vault, people=made.token_verifier, settings=deps.settings, now=clock)
@@ -133,14 +133,14 @@ async def site_of(made: Console, passwords: dict[str, str]) -> AsyncIterator[Sit
 
 @pytest.fixture
 async def browser(site: Site) -> AsyncIterator[Callable[[], Browser]]:
-    """Makes browsers that know nothing of each other."""
+    """Creates browsers that share no cookies."""
     async with AsyncExitStack() as opened:
         yield lambda: Browser.of(site, opened)
 
 
 @pytest.fixture
 def logged_in(site: Site, browser: Callable[[], Browser]) -> LogIn:
-    """Makes browsers in which somebody is logged in."""
+    """Creates browsers with a logged-in person."""
 
     async def log_in(name: str = "lead") -> Browser:
         made = browser()
@@ -153,7 +153,7 @@ def logged_in(site: Site, browser: Callable[[], Browser]) -> LogIn:
 
 @pytest.fixture(scope="session")
 async def front(settings: Settings) -> AsyncIterator[Front]:
-    """The identity provider as people see it."""
+    """The identity provider's page for people."""
     async with fronted(settings.vault_addr) as served_there:
         yield served_there
 
@@ -162,7 +162,7 @@ async def front(settings: Settings) -> AsyncIterator[Front]:
 async def oidc_site(
     settings: Settings, passwords: dict[str, str], admin: httpx.AsyncClient, front: Front
 ) -> AsyncIterator[tuple[Site, Provider]]:
-    """A console that also logs people in by an identity provider: OpenBao's own."""
+    """A console with SSO through OpenBao's own identity provider."""
     changed = settings.model_copy(update={"pages_oidc_mount": MOUNT, "pages_oidc_role": "pages", "pages_oidc_fresh_role": "pages-fresh"})
     async with opened(changed, passwords) as made:
         yield made, await Provider.provisioned(admin, [f"{made.address}/login/oidc/callback"], passwords, front=front.address)
@@ -170,13 +170,13 @@ async def oidc_site(
 
 @pytest.fixture(scope="session")
 def people(stack: Stack, passwords: dict[str, str]) -> dict[str, Human]:
-    """People who launch and answer by the API."""
+    """API clients of people who launch jobs and decide requests."""
     return {name: human(stack, name, passwords[name]) for name in ("ops", "lead", "security", "chief", "chief2", "oncall", "auditor")}
 
 
 @pytest.fixture
 async def served(site: Site, stack: Stack, settings: Settings, people: dict[str, Human]) -> AsyncIterator[Served]:
-    """The same console by its API, and what is behind it."""
+    """The same console's API and its services."""
     temporal = await Client.connect(settings.temporal_address, data_converter=pydantic_data_converter)
     async with httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False, verify=NO_TLS) as http:
         yield Served(http=http, console=site.console, temporal=temporal, stack=stack, people=people)

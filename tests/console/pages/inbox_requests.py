@@ -1,4 +1,4 @@
-"""Requests that wait on a site whose store this test writes as a worker would, and people who look at them."""
+"""Pending requests on a site whose store the test writes as a worker would, and helpers to read and answer them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OTHER_DIGEST = "sha256:" + "e" * 64
 
 
 class Words(HTMLParser):
-    """The text that a page shows, and each form's fields by the address that it goes to."""
+    """The text of a page, and the fields of each form by its action."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -53,14 +53,14 @@ class Words(HTMLParser):
 
 
 async def shown(browser: Browser, path: str) -> Words:
-    """A page's words; it must be there."""
+    """Open a page and return its words. Fails unless the status is 200."""
     answer = await browser.open(path)
     assert answer.status_code == 200, (answer.status_code, answer.text[:500])
     return Words(answer.text)
 
 
 async def answer(browser: Browser, request: Mapping[str, Any], decision: str, **fields: str) -> httpx.Response:
-    """Open a card and send its form, with what is typed."""
+    """Open a request's page and submit its form with these fields."""
     page = await shown(browser, f"/inbox/{request['id']}")
     path = f"/inbox/{request['id']}/answer"
     known = page.forms.get(path) or {"digest": request["digest"], "csrf": page.forms["/logout"]["csrf"]}
@@ -68,17 +68,17 @@ async def answer(browser: Browser, request: Mapping[str, Any], decision: str, **
 
 
 async def decisions(served: Served, job: str) -> list[Any]:
-    """What was signed and is in Temporal's history of a job."""
+    """Return the signed decisions in the Temporal history of a job."""
     return [arguments[0] for name, arguments in await served.signals(job) if name == "decide"]
 
 
 def words_of(answer: httpx.Response) -> str:
-    """What an answer's page says."""
+    """Return the words of a response."""
     return unescape(Words(answer.text).text)
 
 
 def record_again(served: Served, request: Mapping[str, Any], *, tier: int, digest: str, policies: list[str]) -> None:
-    """Record that a request was decided anew, as the worker would at another phase."""
+    """Record another evaluation of a request, as the worker would at another phase."""
     now = datetime.now(UTC)
     served.store.ledger.append(
         [
@@ -102,7 +102,7 @@ def record_again(served: Served, request: Mapping[str, Any], *, tier: int, diges
 
 
 def view_of(served: Served, request: Mapping[str, Any]) -> RequestView:
-    """A request as the store has it."""
+    """Return a request from the store."""
     found = served.store.requests.get(request["id"])
     assert found is not None
     return found
@@ -119,7 +119,7 @@ def asked(
     minutes: int = 15,
     **other: Any,
 ) -> dict[str, Any]:
-    """A request of a job that waits at a tier, recorded as the worker would."""
+    """Record a pending request of a job at a tier, as the worker would, and return it as the API does."""
     request, now = request_id(job, number), datetime.now(UTC)
     fields: dict[str, Any] = {
         "resource": "refunds-db",
@@ -174,6 +174,6 @@ def asked(
 
 
 def spec(**changes: Any) -> dict[str, Any]:
-    """A spec like the shop's refund triage."""
+    """Return a spec like the shop's refund triage."""
     access = [{"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Write the refund"}]
     return {**SPEC, "agent": {"name": "refund-agent", "version": "1.4"}, "access": access, **changes}

@@ -1,4 +1,4 @@
-"""An identity provider for tests: OpenBao's own, on the real server. What its page would do in a browser is one call with its user's token."""
+"""An identity provider for tests: OpenBao's own, on the real server. One call with the user's token replaces its page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TOKEN = {
 
 @dataclass(frozen=True)
 class Provider:
-    """The provider, and who is logged in there."""
+    """The provider and its logged-in people."""
 
     address: str
     passwords: dict[str, str]
@@ -68,13 +68,13 @@ class Provider:
         return cls(address, passwords)
 
     async def log_in(self, name: str) -> str:
-        """Log somebody in at the provider; their token there."""
+        """Log a person in at the provider; return their token there."""
         async with httpx.AsyncClient(base_url=self.address, trust_env=False, verify=NO_TLS) as vault:
             answer = await vault.post(f"/v1/auth/{USERS}/login/{name}", json={"password": self.passwords.get(name, self.passwords["lead"])})
             return str(answer.raise_for_status().json()["auth"]["client_token"])
 
     async def until_older_than(self, token: str, seconds: int) -> None:
-        """Wait until Vault itself says that a login is older."""
+        """Wait until Vault reports that a login is older than this."""
         async with httpx.AsyncClient(base_url=self.address, trust_env=False, verify=NO_TLS) as vault:
             while True:
                 answer = await vault.get("/v1/auth/token/lookup-self", headers={"X-Vault-Token": token})
@@ -84,7 +84,7 @@ class Provider:
                 await asyncio.sleep(0.1)
 
     async def redirect(self, url: str, token: str) -> tuple[str, dict[str, Any]]:
-        """What the provider's page does for somebody who is logged in there: where it redirects to, and its answer."""
+        """Act as the provider's page for a logged-in person; return the redirect's address and the provider's response."""
         parts = urlsplit(url)
         asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
         path = parts.path.replace("/ui/vault/", "/v1/")
@@ -97,6 +97,6 @@ class Provider:
 
 
 async def write(admin: httpx.AsyncClient, path: str, **data: Any) -> None:
-    """Write as Vault's administrator."""
+    """Write to Vault as its administrator."""
     answer = await admin.post(path, json=data)
     assert answer.is_success, (path, answer.text)

@@ -1,4 +1,4 @@
-"""A page as somebody reads it: its text, and that of its parts by id. Scripts and what is hidden by the browser's own rules are no text."""
+"""The visible text of a page and of its elements by id, without scripts and elements that browsers hide."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Reader(HTMLParser):
 
 
 def text_of(page: str, part: str = "") -> str:
-    """Return a page's text, or that of the element with an id; white space is one space."""
+    """Return the text of a page, or of the element with an id, with white space collapsed."""
     return " ".join("".join(_read(page, part).found).split())
 
 

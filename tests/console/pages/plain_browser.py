@@ -1,4 +1,4 @@
-"""A browser without JavaScript, and the console that it looks at."""
+"""A browser without JavaScript, and the console that it opens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SAME = {"Sec-Fetch-Site": "same-origin"}
 
 
 class Clock:
-    """The time that the console's sessions go by."""
+    """The clock of the console's sessions."""
 
     def __init__(self) -> None:
         self._ahead = timedelta()
@@ -27,13 +27,13 @@ class Clock:
         return datetime.now(UTC) + self._ahead
 
     def forward(self, **span: float) -> None:
-        """Let time pass."""
+        """Move the clock forward."""
         self._ahead += timedelta(**span)
 
 
 @dataclass
 class Browser:
-    """Keeps cookies and sends forms as a browser does: with what the page's hidden fields hold."""
+    """Keeps cookies and submits forms with their hidden fields, as a browser does."""
 
     http: httpx.AsyncClient
     seen: str = field(default="", repr=False)
@@ -41,43 +41,43 @@ class Browser:
 
     @classmethod
     def of(cls, site: Site, opened: AsyncExitStack) -> Browser:
-        """A new one, closed at the end."""
+        """Yield a new browser; close it at the end."""
         client = httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False, verify=NO_TLS)
         opened.push_async_callback(client.aclose)
         return cls(client)
 
     async def open(self, path: str, headers: dict[str, str] | None = None, **options: Any) -> httpx.Response:
-        """Open a page; redirects are not followed."""
+        """Open a page without following redirects."""
         answer = await self.http.get(path, headers=SAME if headers is None else headers, **options)
         self.seen += answer.text
         return answer
 
     async def arrive(self, path: str) -> httpx.Response:
-        """Come by a link from elsewhere: no cookie of ours is sent along (they are SameSite=Strict)."""
+        """Follow a link from another site: the browser sends none of our cookies, because they are SameSite=Strict."""
         async with httpx.AsyncClient(base_url=self.http.base_url, trust_env=False, verify=NO_TLS) as bare:
             answer = await bare.get(path, headers={"Sec-Fetch-Site": "cross-site"})
         self.seen += answer.text
         return answer
 
     async def send(self, path: str, fields: dict[str, str], headers: dict[str, str] | None = None) -> httpx.Response:
-        """Post fields."""
+        """Post these fields."""
         answer = await self.http.post(path, data=fields, headers=SAME if headers is None else headers)
         self.seen += answer.text
         return answer
 
     async def submit(self, page: str, path: str, **fields: str) -> httpx.Response:
-        """Open a page and post its form, with the hidden fields that it has."""
+        """Open a page and post its form with its hidden fields."""
         shown = await self.open(page)
         assert shown.status_code == 200, (shown.status_code, shown.headers)
         return await self.send(path, hidden(shown.text, path) | fields)
 
     async def log_in(self, name: str, password: str, *, onward: str = "/sessions") -> httpx.Response:
-        """Log in by the form."""
+        """Log in with the form."""
         return await self.submit(f"/login?next={onward}", "/login", name=name, password=password)
 
     @property
     def cookie(self) -> str:
-        """The session's cookie."""
+        """Return the session cookie."""
         return self.http.cookies.get("je") or ""
 
 
@@ -95,11 +95,11 @@ class Site:
         return self.console.deps.store
 
     async def token_of(self, browser: Browser) -> str:
-        """The Vault token of a browser's session."""
+        """Return the Vault token of a browser's session."""
         return (await self.console.sessions.token(await self.console.sessions.session_of(browser.cookie))).reveal()
 
     async def alive(self, token: str) -> bool:
-        """Whether Vault says that a token lives."""
+        """Whether Vault says that a token is valid."""
         async with httpx.AsyncClient(base_url=self.console.deps.vault.address, trust_env=False, verify=NO_TLS) as vault:
             answer = await vault.get("/v1/auth/token/lookup-self", headers={"X-Vault-Token": token})
         assert answer.status_code in {200, 403}, answer.text
@@ -107,14 +107,14 @@ class Site:
 
 
 def hidden(page: str, action: str | None = None) -> dict[str, str]:
-    """The hidden fields of the form that goes to `action`, of the first form otherwise."""
+    """Return the hidden fields of the form with this action, by default of the first form."""
     found = _Forms()
     found.feed(page)
     return next(fields for goes_to, fields in found.forms if action in {None, goes_to})
 
 
 class _Forms(HTMLParser):
-    """The forms of a page: where each goes to, and its hidden fields."""
+    """The forms of a page: action and hidden fields."""
 
     def __init__(self) -> None:
         super().__init__()

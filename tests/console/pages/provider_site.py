@@ -1,4 +1,4 @@
-"""Where an identity provider's people see it: another site than the console, whose page has one link. What Vault is asked there, it passes on."""
+"""The identity provider's own site, another origin than the console. Its page has one link. It forwards Vault's calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PASSED_ON = ("authorization", "content-type")
 
 @dataclass
 class Front:
-    """The provider as browsers and Vault reach it, by a name that makes it another site."""
+    """The provider's address for browsers and Vault, with a host name of another site."""
 
     vault: httpx.AsyncClient
     token: str = field(default="", repr=False)
@@ -30,7 +30,7 @@ class Front:
     address: str = ""
 
     async def page(self, request: Request) -> Response:
-        """Ask whoever is logged in; the link is the redirect that would follow."""
+        """Ask the logged-in person to allow the login; the link is the redirect that would follow."""
         asked = dict(request.query_params)
         path = request.url.path.replace("/ui/vault/", "/v1/")
         said = (await self.vault.get(path, params=asked, headers={"X-Vault-Token": self.token})).raise_for_status().json()
@@ -38,7 +38,7 @@ class Front:
         return HTMLResponse(f'<!doctype html><title>Provider</title><a href="{escape(back)}">Allow</a>')
 
     async def passed_on(self, request: Request) -> Response:
-        """Pass what Vault asks of its provider on to where that is."""
+        """Forward Vault's calls of its provider."""
         headers = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
         url = httpx.URL(request.url.path, query=request.url.query.encode())
         answer = await self.vault.request(request.method, url, content=await request.body(), headers=headers)
@@ -47,7 +47,7 @@ class Front:
 
 @asynccontextmanager
 async def fronted(vault: str) -> AsyncIterator[Front]:
-    """Serve it for the length of a block."""
+    """Serve it for one `async with` block."""
     async with httpx.AsyncClient(base_url=vault, timeout=15, trust_env=False, verify=NO_TLS) as client:
         front = Front(client)
         routes = [Route("/ui/{rest:path}", front.page), Route("/v1/{rest:path}", front.passed_on, methods=["GET", "POST"])]

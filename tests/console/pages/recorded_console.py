@@ -1,4 +1,4 @@
-"""A console over a ledger of the test's own, and what its pages say."""
+"""A console over the test's own ledger, and readers of its pages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOSTILE = "<script>alert(1)</script>\u202e\u2066 \"' onmouseover=x </code></pre>
 
 @dataclass(frozen=True)
 class Desk:
-    """A console with its own store, and the people who look at it."""
+    """A console with its own store, and people who use it."""
 
     console: Console
     address: str
@@ -43,7 +43,7 @@ class Desk:
         return self.console.deps.store
 
     async def login(self, name: str = "lead") -> Browser:
-        """A browser in which somebody is logged in."""
+        """Return a browser with a logged-in person."""
         client = httpx.AsyncClient(base_url=self.address, timeout=30, trust_env=False, verify=NO_TLS)
         self.opened.append(client)
         browser = Browser(client)
@@ -52,11 +52,11 @@ class Desk:
         return browser
 
     async def id_of(self, browser: Browser) -> str:
-        """The entity id of who is logged in."""
+        """Return the entity id of the logged-in person."""
         return (await self.console.sessions.session_of(browser.cookie)).person.id
 
     def job(self, *events: Event, requester: str = "e-ops", **changed: Any) -> str:
-        """Record a job that somebody launched, and what else happened; return its id."""
+        """Record a job that a person launched, and further entries; return its id."""
         now = datetime.now(UTC)
         job = new_job_id("dev", now=now)
         self.store.ledger.append([submitted(job, at=now, requester=requester, **changed), *events])
@@ -65,7 +65,7 @@ class Desk:
 
 @asynccontextmanager
 async def desk(settings: Settings, passwords: dict[str, str], folder: Path, **more: Any) -> AsyncIterator[Desk]:
-    """Serve a console whose store is in this folder."""
+    """Serve a console with its store in this folder."""
     url = f"sqlite:///{folder / 'store.db'}"
     clients: list[httpx.AsyncClient] = []
     async with build_console(settings.model_copy(update={"database_url": url, **more})) as console, serving(console) as http:
@@ -77,7 +77,7 @@ async def desk(settings: Settings, passwords: dict[str, str], folder: Path, **mo
 
 
 class Seen(HTMLParser):
-    """Reads a page as a person sees it, and fails where its tags are not balanced or something runs that is not ours."""
+    """Reads the visible text of a page. Fails if its tags are not balanced or if it contains a script that is not ours."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -109,21 +109,21 @@ class Seen(HTMLParser):
 
     @property
     def text(self) -> str:
-        """Everything that is to be read, on one line."""
+        """Return all text on one line."""
         return " ".join(" ".join(self._text).split())
 
     def values(self, name: str) -> list[str]:
-        """Every value of an attribute."""
+        """Return every value of an attribute."""
         return [attributes[name] or "" for _, attributes in self.tags if name in attributes]
 
     @property
     def links(self) -> list[str]:
-        """Where the page's links lead."""
+        """Return the targets of the page's links."""
         return [attributes.get("href") or "" for tag, attributes in self.tags if tag == "a"]
 
     @property
     def forms(self) -> list[str]:
-        """Where the page's forms send what changes something."""
+        """Return the actions of the page's POST forms."""
         return [attributes.get("action") or "" for tag, attributes in self.tags if tag == "form" and attributes.get("method") == "post"]
 
 
@@ -137,7 +137,7 @@ async def seen(browser: Browser, path: str, *, status: int = 200) -> Seen:
 
 
 async def posted(browser: Browser, page: str, path: str, **fields: str) -> httpx.Response:
-    """Send a form of a page, with the session's mark that the page carries."""
+    """Submit a form of a page with the page's CSRF token."""
     shown = await browser.open(page)
     mark = {"csrf": hidden(shown.text)["csrf"]}
     return await browser.send(path, mark | fields, SAME)

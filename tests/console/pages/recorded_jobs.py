@@ -1,4 +1,4 @@
-"""Jobs that pages show: recorded as the parts of the system would, told from now on."""
+"""Jobs for the pages, recorded as the system would record them, from now on."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def ago(**span: float) -> datetime:
 
 
 def ordered(store: Store, person: str, *, name: str = "refund-triage", **changed: Any) -> str:
-    """Record the order of a job of a person's; return its id."""
+    """Record the order of a person's job; return its id."""
     job = new_job_id("dev", now=now())
     store.ledger.append([submitted(job, at=changed.pop("at", now()), requester=person, name=name, **changed)])
     return job
 
 
 async def posted(who: Browser, path: str, **fields: str) -> httpx.Response:
-    """Send what no form of theirs offers, with their session's own mark."""
+    """Post fields that no form offers, with the session's CSRF token."""
     mark = hidden((await who.open("/sessions")).text)["csrf"]
     return await who.send(path, {"csrf": mark, **fields})

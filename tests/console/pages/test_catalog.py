@@ -1,4 +1,4 @@
-"""Catalog, policies and the explain form: what is offered, whom policy would ask, and that the page says what the command line says."""
+"""Catalog, policies and policy simulator: available actions, current decisions, and the same output as on the command line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ AT = "2026-01-28T12:00"
 
 @pytest.fixture
 async def records(settings: Settings, passwords: dict[str, str], tmp_path: Path) -> AsyncIterator[Desk]:
-    """A console with a copy of the shop's folder, to be changed."""
+    """A console with a copy of the shop's folder, which the test may change."""
     shutil.copytree(SHOP, tmp_path / "config")
     async with desk(settings, passwords, tmp_path, config=tmp_path / "config") as opened:
         yield opened
@@ -40,7 +40,7 @@ def folder(records: Desk) -> Path:
 
 
 def changed(records: Desk, file: str, old: str, new: str) -> None:
-    """Edit a file of the folder; the console looks at it at once."""
+    """Edit a file of the folder; the console reads it at once."""
     path = folder(records) / file
     text = path.read_text()
     assert old in text
@@ -49,7 +49,7 @@ def changed(records: Desk, file: str, old: str, new: str) -> None:
 
 
 def by_command_line(records: Desk, spec: Path, *more: str) -> dict[str, Any]:
-    """What the command line says of a spec, launched at the same time."""
+    """Return the command line's explanation of a spec, launched at the same time."""
     words = ["policy", "explain", str(spec), "--config", str(folder(records)), "--at", AT, "-o", "json", *more]
     done = CliRunner().invoke(program(words), words, prog_name="justenough")
     assert done.exit_code == 0, done.stderr
@@ -58,7 +58,7 @@ def by_command_line(records: Desk, spec: Path, *more: str) -> dict[str, Any]:
 
 
 def says_the_same(page: Seen, told: dict[str, Any]) -> None:
-    """Fail unless a page says all that the command line says, in its order."""
+    """Fail unless a page contains everything that the command line prints, in the same order."""
     text = page.text.partition(" Result ")[2]
     place = 0
     parts = [policy_text.circumstances(told), *told["problems"]]
@@ -72,7 +72,7 @@ def says_the_same(page: Seen, told: dict[str, Any]) -> None:
         place = text.index(part, place) + len(part)
 
 
-async def test_each_action_says_whom_policy_would_ask(records: Desk) -> None:
+async def test_each_action_shows_the_current_policy_decision(records: Desk) -> None:
     page = await seen(await records.login("ops"), "/catalog")
     catalog = records.console.deps.config.current().catalog
     for name, resource in catalog.resources.items():
@@ -83,14 +83,14 @@ async def test_each_action_says_whom_policy_would_ask(records: Desk) -> None:
         ] in page.text
     assert "tier 2, security: 1 of security" in page.text
     assert "Vault control group" in page.text
-    assert page.text.count("the job gets its own space there, which is dropped with everything in it") == 1
+    assert page.text.count("the job gets its own schema there, which is dropped with everything in it") == 1
     assert "leaves the organisation" in page.text
     assert "Depends on the environment, the sensitivity of data it has touched" in page.text
     ids = records.console.deps.config.current().policies.ids
     assert {link.partition("#")[2] for link in page.links if link.startswith("/catalog/policies#")} <= set(ids)
 
 
-async def test_each_tool_says_what_it_does_and_what_it_needs(records: Desk) -> None:
+async def test_each_tool_shows_what_it_does_and_what_access_it_needs(records: Desk) -> None:
     page = await seen(await records.login("ops"), "/catalog")
     for name, tool in records.console.deps.config.current().catalog.tools.items():
         assert f"{name} {tool.description}" in page.text
@@ -98,7 +98,7 @@ async def test_each_tool_says_what_it_does_and_what_it_needs(records: Desk) -> N
     assert "write on refunds-db sql" in page.text
 
 
-async def test_what_was_used_is_for_those_who_read_everything(records: Desk) -> None:
+async def test_only_those_who_read_everything_see_usage(records: Desk) -> None:
     job, at = records.job(data_scope={"tenant": "acme"}), datetime.now(UTC)
     records.store.ledger.append([requested(job, at=at), decided("allowed", job, at=at), issued(job, at=at), confirmed(job, at=at)])
     lead, launcher = await records.login(), await records.login("ops")
@@ -113,7 +113,7 @@ async def test_what_was_used_is_for_those_who_read_everything(records: Desk) -> 
     assert (await (await records.login("outsider")).open("/catalog")).status_code == 403
 
 
-async def test_every_policy_is_there_under_its_id_with_its_text_and_why(records: Desk) -> None:
+async def test_every_policy_is_shown_with_id_text_and_explanation(records: Desk) -> None:
     page = await seen(await records.login("ops"), "/catalog/policies")
     current = records.console.deps.config.current()
     assert set(current.policies.ids) <= set(page.values("id"))
@@ -124,13 +124,13 @@ async def test_every_policy_is_there_under_its_id_with_its_text_and_why(records:
         "support-leads, or any tier above",
         "2 by different people",
         "4 h, then denied",
-        "Members of auditors and all approvers can see everything",
+        "Members of auditors and all approvers can see everything.",
     ):
         assert said in page.text
     assert "policies/tests/chaining.yaml 5 passed" in page.text.replace("\xa0", " ")
 
 
-async def test_a_test_beside_the_policies_that_does_not_hold_is_told(records: Desk) -> None:
+async def test_a_failing_policy_test_is_shown(records: Desk) -> None:
     changed(records, "policies/tests/chaining.yaml", "expect: tier 2", "expect: denied")
     (folder(records) / "policies/tests/broken.yaml").write_text("cases: 3\n")
     page = await seen(await records.login(), "/catalog/policies")
@@ -138,7 +138,7 @@ async def test_a_test_beside_the_policies_that_does_not_hold_is_told(records: De
     assert "policies/tests/broken.yaml cannot run" in page.text.replace("\xa0", " ")
 
 
-async def test_a_broken_folder_is_an_alarm_and_what_is_in_force_stays_shown(records: Desk) -> None:
+async def test_a_broken_folder_raises_an_alarm_and_the_policies_in_force_stay_visible(records: Desk) -> None:
     lead, ops = await records.login(), await records.login("ops")
     changed(records, "policies/writes.cedar", "context.approved_tier >= 1", "context.approved_teir >= 1")
     for path in ("/catalog", "/catalog/policies"):
@@ -180,7 +180,7 @@ async def test_fields_and_a_pasted_spec_are_explained_as_the_command_line_does(r
     assert records.store.ledger.head() == before
 
 
-async def test_the_phase_is_asked_about(records: Desk) -> None:
+async def test_the_phase_changes_the_decision(records: Desk) -> None:
     changed(records, "policies/writes.cedar", "context.approved_tier >= 1", 'context.approved_tier >= 1 && context.phase == "start"')
     lead, fields = await records.login(), {"how": "fields", "access": "refunds-db:write"}
     page = await seen(lead, f"/catalog/explain?{urlencode({**fields, 'phase': 'start'})}")
@@ -202,7 +202,7 @@ async def test_the_phase_is_asked_about(records: Desk) -> None:
         ({"how": "template", "template": "jobs/hello.yaml", "params": "x=1"}, "e-t-params", "declares no such parameter"),
     ],
 )
-async def test_what_is_wrong_with_a_field_is_said_beside_it(records: Desk, query: dict[str, str], field: str, said: str) -> None:
+async def test_errors_appear_beside_their_fields(records: Desk, query: dict[str, str], field: str, said: str) -> None:
     page = await seen(await records.login("ops"), f"/catalog/explain?{urlencode(query)}", status=422)
     assert field in page.values("id")
     assert field in page.values("aria-describedby")
@@ -210,7 +210,7 @@ async def test_what_is_wrong_with_a_field_is_said_beside_it(records: Desk, query
     assert " Result " not in page.text
 
 
-async def test_a_bad_spec_is_told_whole_by_path_and_stays_to_be_mended(records: Desk) -> None:
+async def test_a_bad_spec_shows_every_problem_by_path_and_keeps_the_text(records: Desk) -> None:
     ops = await records.login("ops")
     bad = "name: NO\ntask: x\nenvironment: prod\nextra: 1\nrun: {command: [a]}\naccess: [{resource: a, action: own, ttl: 1m, reason: r}]\n"
     answer = await posted(ops, "/catalog/explain", "/catalog/explain", spec=bad)
@@ -227,7 +227,7 @@ async def test_a_bad_spec_is_told_whole_by_path_and_stays_to_be_mended(records: 
     assert (await ops.send("/catalog/explain", {"spec": unknown})).status_code == 403
 
 
-async def test_what_strangers_wrote_is_text(records: Desk) -> None:
+async def test_untrusted_text_is_shown_as_text(records: Desk) -> None:
     ops = await records.login("ops")
     for query in ({"how": HOSTILE}, {"how": "fields", "access": HOSTILE, "agent": HOSTILE[:60], "scope": HOSTILE}):
         answer = await ops.open(
@@ -240,7 +240,7 @@ async def test_what_strangers_wrote_is_text(records: Desk) -> None:
     assert "<script>alert" not in answer.text
 
 
-async def test_tools_of_mcp_servers_are_shown_with_their_server_and_what_is_withheld_with_why(records: Desk) -> None:
+async def test_mcp_tools_are_shown_with_their_server_and_blocked_servers_with_the_reason(records: Desk) -> None:
     listed = build_tool_list("tools", [{"name": "get_issue", "description": HOSTILE, "inputSchema": {"type": "object"}}])
     hub: dict[str, Any] = {"uses": {"resource": "orders-db", "action": "read"}, "mcp": {"url": "https://hub.example/mcp"}}
     gate = {**hub, "mcp": {**hub["mcp"], "tools": listed.digest}}

@@ -1,4 +1,4 @@
-"""What pages draw and say, as numbers and sentences: nothing outside its frame, nothing left out, nothing that was not so."""
+"""Charts, timelines and sentences of the pages: nothing outside the frame, nothing missing, nothing wrong."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def picture_of(*events: Event) -> Timeline:
 
 
 @given(st.lists(st.none() | st.integers(0, 10**6), max_size=200))
-def test_a_curve_stays_within_its_box_and_draws_each_number_that_is_known(values: list[int | None]) -> None:
+def test_a_curve_stays_within_its_box_and_draws_every_known_number(values: list[int | None]) -> None:
     found = charts.line_chart(values)
     points = [tuple(map(float, point.split(","))) for line in found.lines for point in line.split()]
     assert len(points) == sum(value is not None for value in values)
@@ -83,7 +83,7 @@ def test_a_curve_stays_within_its_box_and_draws_each_number_that_is_known(values
         assert min(y for _, y in points) == pytest.approx(charts.HEIGHT * (1 - highest / found.top), abs=0.1)
 
 
-def test_a_curve_has_a_gap_where_a_number_is_not_known() -> None:
+def test_a_curve_has_a_gap_at_unknown_numbers() -> None:
     found = charts.line_chart([1, 2, None, 4])
     assert [len(line.split()) for line in found.lines] == [2, 1]
     assert len(found.areas) == 2
@@ -112,7 +112,7 @@ def test_bars_show_every_number_and_the_most_frequent_fills_the_height(seconds: 
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**5), st.integers(0, 10**5), st.booleans()), max_size=40),
     st.integers(0, 2 * 10**6),
 )
-def test_whatever_happened_when_nothing_is_drawn_outside_the_frame(spans: list[tuple[int, int, int, bool]], now: int) -> None:
+def test_nothing_is_ever_drawn_outside_the_frame(spans: list[tuple[int, int, int, bool]], now: int) -> None:
     picture = Timeline()
     for number, (begin, lasts, over, settled) in enumerate(spans):
         dead = later(begin + over) if settled else None
@@ -128,7 +128,7 @@ def test_whatever_happened_when_nothing_is_drawn_outside_the_frame(spans: list[t
 
 @given(st.floats(0.5, 10**8), st.integers(0, 10**6))
 @example(86_401.0, 9_000)
-def test_marks_of_the_time_are_few_round_and_within(span: float, begin: int) -> None:
+def test_time_ticks_are_few_round_and_within_the_range(span: float, begin: int) -> None:
     start = later(begin)
     end = start + timedelta(seconds=span)
     found = list(timeline.tick_times(start, end))
@@ -138,7 +138,7 @@ def test_marks_of_the_time_are_few_round_and_within(span: float, begin: int) -> 
 
 
 def story() -> list[Event]:
-    """A job that waited for a minute, ran for one, and gave its credential back before its time was over."""
+    """A job that waited for a minute, ran for a minute, and whose credential was revoked before it expired."""
     return [
         submitted(),
         requested(),
@@ -155,7 +155,7 @@ def story() -> list[Event]:
     ]
 
 
-def test_a_job_that_is_over_shows_its_steps_its_wait_and_the_credential_until_it_was_seen_dead() -> None:
+def test_an_ended_job_shows_its_steps_its_wait_and_the_credential_until_verified() -> None:
     done = RevocationView(state=RevocationState.CONFIRMED, confirmed_at=later(122))
     job = summary(state=JobState.SUCCEEDED, started_at=later(62), ended_at=later(123), revocation=done)
     drawing = timeline.draw_timeline(picture_of(*story()), job, revocation_started_at=later(120), now=later(9999))
@@ -170,13 +170,13 @@ def test_a_job_that_is_over_shows_its_steps_its_wait_and_the_credential_until_it
     ]
     runs, credential_row = drawing.rows[1], drawing.rows[4]
     assert (runs.began, runs.settled) == (later(62), later(120))
-    # Ended at 121, seen dead at 122, and it could have lasted until 661, which is beyond the picture.
+    # Ended at 121, verified at 122, and it would have expired at 661, which is beyond the drawing.
     assert [block.kind for block in credential_row.blocks] == ["lasts", "maybe", "spared"]
     assert credential_row.end == pytest.approx(100 * 122 / 123, abs=0.01)
     assert drawing.rows[3].answers == ("lead approved",)
 
 
-def test_a_job_that_goes_on_has_a_line_for_now_and_shows_what_may_still_last() -> None:
+def test_a_running_job_has_a_line_for_now_and_shows_remaining_time() -> None:
     job = summary(started_at=later(62))
     drawing = timeline.draw_timeline(picture_of(*story()[:7]), job, revocation_started_at=None, now=later(100))
     assert drawing
@@ -186,7 +186,7 @@ def test_a_job_that_goes_on_has_a_line_for_now_and_shows_what_may_still_last() -
     assert drawing.rows[-1].blocks[-1].x == pytest.approx(drawing.now.x, abs=0.01)
 
 
-def test_access_that_is_overdue_is_drawn_as_bad_as_it_is() -> None:
+def test_overdue_access_is_drawn_in_the_bad_tone() -> None:
     late = RevocationView(state=RevocationState.OVERDUE, since=later(120))
     job = summary(state=JobState.FAILED, started_at=later(62), ended_at=later(123), revocation=late)
     drawing = timeline.draw_timeline(
@@ -197,14 +197,14 @@ def test_access_that_is_overdue_is_drawn_as_bad_as_it_is() -> None:
     assert drawing.now
 
 
-def test_more_rows_than_fit_are_counted_and_in_the_table() -> None:
+def test_rows_that_do_not_fit_are_counted_and_listed_in_the_table() -> None:
     events = [submitted(), *(event for number in range(1, 60) for event in (requested(number=number), decided("allowed", number=number)))]
     drawing = timeline.draw_timeline(picture_of(*events), summary(), revocation_started_at=None, now=later(5))
     assert drawing
     assert (len(drawing.rows), drawing.hidden, len(drawing.all)) == (timeline.MAX_ROWS, 60 - timeline.MAX_ROWS, 60)
 
 
-def test_parts_of_a_lane_follow_one_another() -> None:
+def test_parts_of_a_row_are_contiguous() -> None:
     lane = TimelineRow("credential", "c", "x", NOW, "revoked", until=later(100), ended=later(10))
     assert row_parts(lane, now=later(20)) == (
         TimelinePart("lasts", NOW, later(10)),
@@ -251,7 +251,7 @@ def stored(store: Store, *events: Event) -> JobView:
         ([submitted(), started(), ended("killed")], "Killed: access was revoked first."),
     ],
 )
-def test_a_sentence_says_what_a_job_does_and_how_it_stands_with_its_access(store: Store, events: list[Event], says: str) -> None:
+def test_a_sentence_says_what_a_job_does_and_the_state_of_its_access(store: Store, events: list[Event], says: str) -> None:
     assert job_status_text(stored(store, *events), TIERS).startswith(says)
 
 
@@ -260,7 +260,7 @@ def test_every_state_has_a_sentence(state: JobState) -> None:
     assert job_status_text(view(state=state), TIERS)
 
 
-def test_what_is_over_in_less_than_a_second_took_something() -> None:
+def test_less_than_a_second_is_shown_as_under_1_s() -> None:
     assert [time_text.elapsed_text(seconds) for seconds in (0.02, 1, 61)] == ["under 1 s", "1 s", "1 min 1 s"]
 
 
@@ -271,13 +271,13 @@ def chunks(*texts: str) -> list[LogChunk]:
     return [LogChunk(seq=number, at=NOW, text=text) for number, text in enumerate(texts, 1)]
 
 
-def test_output_is_shown_without_colours_and_with_what_cannot_be_seen_written_out() -> None:
+def test_output_is_shown_without_colours_and_with_invisible_characters_escaped() -> None:
     found = last_output(chunks("\x1b[31mred\x1b[0m\tone\r\n", "\u202etwo\x07\n"))
     assert (found.text, found.seq, found.whole) == ("red\tone\n\\u202etwo\\x07\n", 2, True)
     assert last_output([]) == OutputTail("", -1, whole=True)
 
 
-def test_of_long_output_the_last_whole_lines_are_shown() -> None:
+def test_the_last_whole_lines_of_long_output_are_shown() -> None:
     found = last_output(chunks("".join(f"line {number}\n" for number in range(10_000))))
     assert found.text.endswith("line 9999\n")
     assert found.text.startswith("line ")
@@ -287,16 +287,16 @@ def test_of_long_output_the_last_whole_lines_are_shown() -> None:
 
 
 @given(st.text(max_size=200), st.integers(0, 300))
-def test_as_much_of_a_text_is_kept_as_fits_when_it_is_written_out(text: str, size: int) -> None:
+def test_a_text_is_cut_to_fit_after_escaping(text: str, size: int) -> None:
     kept = fitting_length(text, size)
     assert len(escape(text[:kept]).encode()) <= size
     assert kept == len(text) or len(escape(text).encode()) > size
 
 
-# One reading for all.
+# Shared reads.
 
 
-def test_those_who_ask_at_the_same_time_share_a_reading_and_what_has_happened_is_read_at_once() -> None:
+def test_concurrent_readers_share_one_read_and_new_events_are_read_at_once() -> None:
     readings = count(1)
     cache: ThreadCache[int] = ThreadCache()
 
@@ -307,7 +307,7 @@ def test_those_who_ask_at_the_same_time_share_a_reading_and_what_has_happened_is
     assert (value_since(4), value_since(5), value_since(6)) == (1, 1, 2)
 
 
-def test_a_reading_serves_no_longer_than_it_may() -> None:
+def test_a_cached_read_expires() -> None:
     readings = count(1)
     cache: ThreadCache[int] = ThreadCache()
     assert [cache.get("counts", lambda: next(readings), max_age_s=0) for _ in range(2)] == [1, 2]
@@ -321,7 +321,7 @@ def at_once(ask: Callable[[], object], number: int) -> None:
         thread.join()
 
 
-def test_a_round_moment_is_told_in_utc() -> None:
+def test_a_moment_is_shown_in_utc() -> None:
     start = datetime(2026, 1, 31, 9, 30, 7, tzinfo=UTC)
     assert [text for _, text in timeline.tick_times(start, start + timedelta(minutes=4))] == ["09:31", "09:32", "09:33", "09:34"]
     assert [text for _, text in timeline.tick_times(start, start + timedelta(days=4))] == ["02-01", "02-02", "02-03", "02-04"]

@@ -1,4 +1,4 @@
-"""What only a real browser shows: that cookies which stay at home come along all the same, from a link elsewhere and from an identity provider."""
+"""Behaviour that needs a real browser: after a link from another site or an identity provider, SameSite=Strict cookies still arrive."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def chromium() -> AsyncIterator[Chromium]:
 
 @asynccontextmanager
 async def page_of(chromium: Chromium, site: Site) -> AsyncIterator[Page]:
-    """A page of a browser without JavaScript."""
+    """Yield a page of a browser without JavaScript."""
     context = await chromium.new_context(base_url=site.address, java_script_enabled=False)
     yield await context.new_page()
     await context.close()
@@ -39,7 +39,7 @@ async def page_of(chromium: Chromium, site: Site) -> AsyncIterator[Page]:
 
 @asynccontextmanager
 async def elsewhere(link: str) -> AsyncIterator[str]:
-    """The address of a page of another site, with this link on it."""
+    """Serve a page of another site with this link; yields its address."""
     body = f'<!doctype html><title>Mail</title><a href="{link}">the card</a>'.encode()
     head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
 
@@ -61,7 +61,7 @@ async def log_in(page: Page, site: Site, name: str = "lead") -> None:
     await expect(page).to_have_url(f"{site.address}/sessions")
 
 
-async def test_one_logs_in_and_out_without_javascript(site: Site, chromium: Chromium) -> None:
+async def test_login_and_logout_work_without_javascript(site: Site, chromium: Chromium) -> None:
     async with page_of(chromium, site) as page:
         await log_in(page, site)
         cookies = await page.context.cookies()
@@ -73,7 +73,7 @@ async def test_one_logs_in_and_out_without_javascript(site: Site, chromium: Chro
         assert urlsplit(page.url).path == "/login"
 
 
-async def test_a_link_from_another_site_leads_to_the_page_where_one_is_logged_in(site: Site, chromium: Chromium) -> None:
+async def test_a_link_from_another_site_opens_the_page_for_a_logged_in_person(site: Site, chromium: Chromium) -> None:
     async with page_of(chromium, site) as page, elsewhere(f"{site.address}/sessions?card=1") as mail:
         await log_in(page, site)
         await page.goto(mail)
@@ -82,7 +82,7 @@ async def test_a_link_from_another_site_leads_to_the_page_where_one_is_logged_in
         await expect(page.get_by_text("current session")).to_be_visible()
 
 
-async def test_a_link_from_another_site_leads_by_the_login_where_one_is_not(site: Site, chromium: Chromium) -> None:
+async def test_a_link_from_another_site_leads_others_through_the_login(site: Site, chromium: Chromium) -> None:
     async with page_of(chromium, site) as page, elsewhere(f"{site.address}/sessions?card=1") as mail:
         await page.goto(mail)
         await page.get_by_text("the card").click()
@@ -92,7 +92,7 @@ async def test_a_link_from_another_site_leads_by_the_login_where_one_is_not(site
         await expect(page).to_have_url(f"{site.address}/sessions?card=1")
 
 
-async def test_one_logs_in_by_an_identity_provider_of_another_site(
+async def test_login_works_with_an_identity_provider_on_another_site(
     oidc_site: tuple[Site, Provider], front: Front, chromium: Chromium
 ) -> None:
     site, provider = oidc_site
@@ -102,4 +102,4 @@ async def test_one_logs_in_by_an_identity_provider_of_another_site(
         await page.get_by_role("link", name="Log in with SSO").click()
         await page.get_by_role("link", name="Allow").click()
         await expect(page).to_have_url(f"{site.address}/sessions")
-        await expect(page.get_by_text("oidc (current session)")).to_be_visible()
+        await expect(page.get_by_text("SSO (current session)")).to_be_visible()

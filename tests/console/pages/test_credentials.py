@@ -1,4 +1,4 @@
-"""The pages of credentials: what they show and to whom, and that taking one away reaches Temporal and the ledger."""
+"""The credential pages: what they show to whom, and that a revocation reaches Temporal and the ledger."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ async def records(settings: Settings, passwords: dict[str, str], tmp_path: Path)
 
 
 def issue(records: Desk, job: str, *, number: int = 1, **changed: object) -> str:
-    """Record a credential of a job, alive for ten minutes."""
+    """Record a credential of a job that is active for ten minutes."""
     now = datetime.now(UTC)
     records.store.ledger.append([issued(job, number=number, at=now, expires_at=now + timedelta(minutes=10), **changed)])
     return part(job, "c", number)
 
 
 def kill(records: Desk, job: str, *, number: int = 1) -> None:
-    """Record that a credential was seen dead."""
+    """Record that a credential's revocation was verified."""
     records.store.ledger.append([confirmed(job, number=number, at=datetime.now(UTC))])
 
 
-async def test_the_list_shows_what_is_alive_and_all_where_that_is_wanted(records: Desk) -> None:
+async def test_the_list_shows_active_credentials_and_all_on_request(records: Desk) -> None:
     lead, job = await records.login(), records.job()
     alive, dead = issue(records, job, resource="refunds-db"), issue(records, job, number=2)
     kill(records, job, number=2)
@@ -68,10 +68,10 @@ async def test_filters_are_in_the_address(records: Desk, query: str, found: set[
     page = await seen(lead, f"/credentials?job={job}&{query}")
     assert {link for link in page.links if link.startswith("/credentials/")} == {f"/credentials/{part(job, 'c', one)}" for one in found}
     if not found:
-        assert "No credentials match this filter" in page.text
+        assert "No credentials match these filters" in page.text
 
 
-async def test_pages_of_the_list_follow_each_other_and_keep_the_filter(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pages_of_the_list_are_consecutive_and_keep_the_filter(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("console.pages.credentials.PAGE_SIZE", 2)
     lead, job = await records.login(), records.job()
     wanted = [issue(records, job, number=number) for number in range(1, 6)]
@@ -84,7 +84,7 @@ async def test_pages_of_the_list_follow_each_other_and_keep_the_filter(records: 
     assert found == wanted[::-1]
 
 
-async def test_a_filter_that_there_is_not_is_told(records: Desk) -> None:
+async def test_an_unknown_filter_value_is_rejected(records: Desk) -> None:
     lead = await records.login()
     for query in ("state=gone", "action=own", "cursor=x", f"resource={'a' * 64}"):
         assert "Nothing was changed." in (await seen(lead, f"/credentials?{query}", status=422)).text
@@ -107,7 +107,7 @@ async def test_a_launcher_sees_credentials_of_their_own_jobs_only(records: Desk)
         assert "needs one of the groups" in (await seen(nobody, path, status=403)).text
 
 
-async def test_one_credential_tells_its_story_in_order_and_nobody_elses(records: Desk) -> None:
+async def test_one_credential_shows_only_its_own_history_in_order(records: Desk) -> None:
     lead, job = await records.login(), records.job()
     name = issue(records, job)
     issue(records, job, number=10)
@@ -131,7 +131,7 @@ async def test_one_credential_tells_its_story_in_order_and_nobody_elses(records:
     assert f"/credentials/{name}/revoke" not in page.forms
 
 
-async def test_an_overdue_one_says_why_it_is_not_confirmed(records: Desk) -> None:
+async def test_an_overdue_credential_shows_why_it_is_not_verified(records: Desk) -> None:
     lead, job = await records.login(), records.job()
     name = issue(records, job)
     records.store.ledger.append([revoking(job, at=datetime.now(UTC)), overdue(job, at=datetime.now(UTC))])
@@ -140,7 +140,7 @@ async def test_an_overdue_one_says_why_it_is_not_confirmed(records: Desk) -> Non
     assert "the target does not answer" in page.text
 
 
-async def test_taking_one_away_reaches_its_workflow_and_the_ledger(records: Desk, settings: Settings) -> None:
+async def test_a_revocation_reaches_the_workflow_and_the_ledger(records: Desk, settings: Settings) -> None:
     temporal = await Client.connect(settings.temporal_address, data_converter=pydantic_data_converter)
     lead, job = await records.login(), records.job()
     name = issue(records, job)
@@ -170,18 +170,18 @@ async def test_taking_one_away_reaches_its_workflow_and_the_ledger(records: Desk
         await handle.terminate()
 
 
-async def test_who_may_not_take_one_away_is_told_who_may_and_refused(records: Desk) -> None:
+async def test_others_are_told_who_may_revoke_and_are_refused(records: Desk) -> None:
     auditor, job = await records.login("auditor"), records.job()
     name = issue(records, job)
     page = await seen(auditor, f"/credentials/{name}")
-    assert "You cannot revoke it: that needs one of the groups: chiefs, ops, security, support-leads" in page.text
+    assert "You cannot revoke it (needs one of the groups: chiefs, ops, security, support-leads)." in page.text
     assert f"/credentials/{name}/revoke" not in page.forms
     answer = await posted(auditor, f"/credentials/{name}", f"/credentials/{name}/revoke")
     assert answer.status_code == 403
     assert records.store.ledger.entries(types=[EventType.REVOCATION_REQUESTED]).items == ()
 
 
-async def test_nothing_is_taken_away_by_a_link_or_by_a_form_of_another_session(records: Desk) -> None:
+async def test_no_link_and_no_form_of_another_session_revokes(records: Desk) -> None:
     lead, job = await records.login(), records.job()
     name = issue(records, job)
     assert (await lead.open(f"/credentials/{name}/revoke")).status_code in {404, 405}
@@ -192,8 +192,8 @@ async def test_nothing_is_taken_away_by_a_link_or_by_a_form_of_another_session(r
     assert records.store.ledger.entries(types=[EventType.REVOCATION_REQUESTED]).items == ()
 
 
-async def test_a_look_at_what_is_alive_runs_and_its_outcome_is_shown(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    # No worker runs here: that none answers is the outcome.
+async def test_a_verification_runs_and_its_result_is_shown(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    # No worker runs here, so the expected result is that none answers.
     monkeypatch.setattr("console.temporal.client.REPORT_TIMEOUT", timedelta(seconds=1))
     lead, job = await records.login(), records.job()
     name = issue(records, job)
@@ -210,7 +210,7 @@ async def test_a_look_at_what_is_alive_runs_and_its_outcome_is_shown(records: De
     assert page.values("data-again") == []
 
 
-async def test_a_certificate_is_shown_by_its_place_in_vault(records: Desk) -> None:
+async def test_a_certificate_is_shown_by_its_path_in_vault(records: Desk) -> None:
     lead, job = await records.login(), records.job()
     plain, certified = issue(records, job), issue(records, records.job(), certificate="pki/cert/0a:1b")
     assert "Vault certificate" not in (await seen(lead, f"/credentials/{plain}")).text
@@ -219,7 +219,7 @@ async def test_a_certificate_is_shown_by_its_place_in_vault(records: Desk) -> No
     assert "pki/cert/0a:1b" in page.text
 
 
-async def test_what_strangers_wrote_is_text(records: Desk) -> None:
+async def test_untrusted_text_is_shown_as_text(records: Desk) -> None:
     lead = await records.login()
     job = records.job(name=HOSTILE, requester_name=HOSTILE, task=HOSTILE)
     name = issue(records, job, resource=HOSTILE, lease_id=HOSTILE, accessor=HOSTILE, certificate=HOSTILE)

@@ -1,4 +1,4 @@
-"""The first page: the worst at the top, numbers for everybody who has a role, names only of what they may read."""
+"""The dashboard: alerts first, counts for everyone with a role, names only of jobs they may read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.servers
 
 
 def number_of(page: str, part: str, before: str) -> int:
-    """The number that stands before a word in a part of the page."""
+    """Return the number before a word in an element of the page."""
     words = text_of(page, part).split()
     return int(words[words.index(before) + 1].replace(",", ""))
 
@@ -38,18 +38,18 @@ async def person_of(site: Site, who: Browser) -> str:
     return (await site.console.sessions.session_of(who.cookie)).person.id
 
 
-async def test_the_root_leads_to_the_first_page(logged_in: LogIn) -> None:
+async def test_the_root_redirects_to_the_dashboard(logged_in: LogIn) -> None:
     answer = await (await logged_in("lead")).open("/")
     assert (answer.status_code, answer.headers["location"]) == (303, "/now")
 
 
-async def test_who_has_no_role_is_told_which_groups_have_one(logged_in: LogIn) -> None:
+async def test_a_person_without_a_role_is_told_which_groups_have_one(logged_in: LogIn) -> None:
     answer = await (await logged_in("outsider")).open("/now")
     assert answer.status_code == 403
     assert "needs one of the groups: auditors, break-glass, chiefs, ops, security, support-leads" in text_of(answer.text)
 
 
-async def test_an_overdue_revocation_is_at_the_top_with_since_when_why_and_what_is_done(site: Site, logged_in: LogIn) -> None:
+async def test_an_overdue_revocation_is_at_the_top_with_age_reason_and_advice(site: Site, logged_in: LogIn) -> None:
     lead, ops, mallory = [await logged_in(name) for name in ("lead", "ops", "mallory")]
     job = ordered(site.store, await person_of(site, ops), name="late-one")
     site.store.ledger.append([started(job), issued(job), revoking(job, at=ago(minutes=7))])
@@ -74,7 +74,7 @@ async def test_an_overdue_revocation_is_at_the_top_with_since_when_why_and_what_
     assert job not in (await lead.open("/now")).text
 
 
-async def test_numbers_are_of_everybody_and_exact_at_once(site: Site, logged_in: LogIn) -> None:
+async def test_counts_cover_all_jobs_and_are_current(site: Site, logged_in: LogIn) -> None:
     lead, mallory = await logged_in("lead"), await logged_in("mallory")
     before = (await mallory.open("/now")).text
     alive, runs, failed = (
@@ -95,7 +95,7 @@ async def test_numbers_are_of_everybody_and_exact_at_once(site: Site, logged_in:
         assert "orders-db" in text_of(page, "credentials")
 
 
-async def test_what_waits_is_named_to_those_who_may_read_it_with_its_clock(site: Site, logged_in: LogIn) -> None:
+async def test_pending_requests_are_named_with_their_deadline_to_those_who_may_read_them(site: Site, logged_in: LogIn) -> None:
     lead, ops, mallory = [await logged_in(name) for name in ("lead", "ops", "mallory")]
     job = ordered(site.store, await person_of(site, ops), name="who-waits")
     begun = ago(minutes=14, seconds=30)
@@ -112,7 +112,7 @@ async def test_what_waits_is_named_to_those_who_may_read_it_with_its_clock(site:
     assert number_of(page, "requests", "approval") >= 1
 
 
-async def test_an_after_review_waits_in_sight(site: Site, logged_in: LogIn) -> None:
+async def test_a_pending_break_glass_review_is_shown(site: Site, logged_in: LogIn) -> None:
     lead, ops, mallory = [await logged_in(name) for name in ("lead", "ops", "mallory")]
     job = ordered(site.store, await person_of(site, ops), name="broken-glass")
     request = part(job, "r")
@@ -125,7 +125,7 @@ async def test_an_after_review_waits_in_sight(site: Site, logged_in: LogIn) -> N
     assert "broken-glass" not in page
 
 
-async def test_a_launcher_sees_their_own_newest_jobs_and_what_they_may_do(site: Site, logged_in: LogIn) -> None:
+async def test_a_launcher_sees_their_newest_jobs_and_the_launch_button(site: Site, logged_in: LogIn) -> None:
     ops, lead = await logged_in("ops"), await logged_in("lead")
     mine = ordered(site.store, await person_of(site, ops), name="mine")
     theirs = ordered(site.store, await person_of(site, lead), name="theirs")
@@ -136,7 +136,7 @@ async def test_a_launcher_sees_their_own_newest_jobs_and_what_they_may_do(site: 
     assert "/jobs/new" not in (await lead.open("/now")).text
 
 
-async def test_charts_have_tables_beside_them(logged_in: LogIn) -> None:
+async def test_charts_have_tables(logged_in: LogIn) -> None:
     page = (await (await logged_in("lead")).open("/now")).text
     for chart in ("alive-table", "approvals-table", "lifetimes-table"):
         assert f'<details class="more" id="{chart}">' in page
@@ -144,7 +144,7 @@ async def test_charts_have_tables_beside_them(logged_in: LogIn) -> None:
     assert "style=" not in page
 
 
-async def test_of_what_waits_those_with_the_least_time_left_come_first(site: Site, logged_in: LogIn) -> None:
+async def test_the_most_urgent_requests_come_first(site: Site, logged_in: LogIn) -> None:
     late, soon, policy = [ordered(site.store, "e-5", name=name) for name in ("ends-late", "ends-soon", "asks-nobody-yet")]
     site.store.ledger.append([requested(late), decided("needs_approval", late, tier=1), opened(late, at=later(-9_000))])
     site.store.ledger.append([requested(soon), decided("needs_approval", soon, tier=1), opened(soon, at=later(-9_060))])
@@ -156,14 +156,14 @@ async def test_of_what_waits_those_with_the_least_time_left_come_first(site: Sit
 
 @contextmanager
 def silent() -> Iterator[str]:
-    """The address of somebody who takes every call and never says a word."""
+    """The address of a server that accepts every connection and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 @asynccontextmanager
 async def served_with(site: Site, browser: Callable[[], Browser], **changed: object) -> AsyncIterator[Browser]:
-    """Somebody logged in at a console some of whose parts are others."""
+    """A browser logged in at a console with some parts replaced."""
     console = replace(site.console, **changed)  # type: ignore[arg-type] # whatever parts a test changes
     async with serving(console) as http:
         made = Browser(httpx.AsyncClient(base_url=str(http.base_url), timeout=20, trust_env=False, verify=NO_TLS))
@@ -174,7 +174,7 @@ async def served_with(site: Site, browser: Callable[[], Browser], **changed: obj
             await made.http.aclose()
 
 
-async def test_the_page_does_not_wait_for_a_system_that_does_not_answer(site: Site, browser: Callable[[], Browser]) -> None:
+async def test_the_page_does_not_wait_for_a_system_that_does_not_respond(site: Site, browser: Callable[[], Browser]) -> None:
     with silent() as nobody:
         async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
             health = HealthMonitor(store=site.store, gateway=site.console.gateway, vault_addr=nobody, client=client)
@@ -188,11 +188,11 @@ async def test_the_page_does_not_wait_for_a_system_that_does_not_answer(site: Si
                     await asyncio.sleep(0.1)
                 assert "Store healthy" in told
                 assert "Vault unhealthy" in told
-                # The next look goes on meanwhile, and what was seen last is shown.
+                # The next check is still running, so the page shows the previous result.
                 assert "Vault unhealthy" in text_of((await lead.open("/now")).text, "systems")
 
 
-async def test_a_broken_configuration_is_an_alarm(site: Site, browser: Callable[[], Browser], tmp_path: Path) -> None:
+async def test_a_broken_configuration_raises_an_alarm(site: Site, browser: Callable[[], Browser], tmp_path: Path) -> None:
     folder = copytree(SHOP, tmp_path / "shop")
     (folder / "policies" / "reads.cedar").write_text("permit (<script>")
     deps = replace(site.console.deps, config=ConfigFolder(folder))
@@ -203,7 +203,7 @@ async def test_a_broken_configuration_is_an_alarm(site: Site, browser: Callable[
         assert "<script>" not in page
 
 
-async def test_the_page_is_light_and_hears_of_everything(logged_in: LogIn) -> None:
+async def test_the_page_is_small_and_follows_all_events(logged_in: LogIn) -> None:
     answer = await (await logged_in("lead")).open("/now")
     assert len(answer.content) < 100_000
     assert 'data-stream="/live?after=' in answer.text

@@ -1,4 +1,4 @@
-"""Who answers for whom, named and ended from a page, and an answer that is given for somebody who is away."""
+"""Delegations, added and ended from a page, and a decision on behalf of an absent person."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def end_all(browser: Browser) -> None:
             assert (await browser.send(path, fields)).headers["location"] == "/delegations?done=ended"
 
 
-async def test_a_delegate_is_named_signed_answers_for_the_absent_one_and_is_ended(
+async def test_a_delegation_is_signed_used_for_a_decision_and_ended(
     site: Site, served: Served, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
@@ -59,7 +59,7 @@ async def test_a_delegate_is_named_signed_answers_for_the_absent_one_and_is_ende
     assert await decisions(served, other["job_id"]) == []
 
 
-async def test_what_is_ended_is_ended_once_and_by_its_own_person(served: Served, logged_in: LogIn) -> None:
+async def test_only_the_person_who_delegated_can_end_a_delegation_and_only_once(served: Served, logged_in: LogIn) -> None:
     chief, chief2 = await logged_in("chief"), await logged_in("chief2")
     await name(chief, name="chief2", reason="once more")
     forms = (await shown(chief, "/delegations")).forms
@@ -76,14 +76,14 @@ async def test_what_is_ended_is_ended_once_and_by_its_own_person(served: Served,
     [
         ({"name": ""}, 422, "Enter a login name."),
         ({"name": "chief2", "days": "400"}, 422, "Choose a duration."),
-        ({"name": "chief2", "reason": " "}, 422, "Enter a reason of at most 1,000 characters."),
+        ({"name": "chief2", "reason": " "}, 422, "Enter a reason."),
         ({"name": "chief2", "reason": "a\0b"}, 422, "Remove the characters that cannot be signed."),
         ({"name": "nobody-of-this-name"}, 404, "there is no approver nobody-of-this-name"),
         ({"name": "chief"}, 422, "is yourself"),
         ({"name": "lead"}, 422, "lead may not decide at your tier 3"),
     ],
 )
-async def test_what_cannot_be_named_is_told_beside_its_field(
+async def test_an_impossible_delegation_shows_the_error_beside_its_field(
     served: Served, logged_in: LogIn, fields: dict[str, str], status: int, told: str
 ) -> None:
     before = served.store.ledger.head()
@@ -93,21 +93,21 @@ async def test_what_cannot_be_named_is_told_beside_its_field(
     assert served.store.ledger.head() == before
 
 
-async def test_only_approvers_name_delegates(logged_in: LogIn) -> None:
+async def test_only_approvers_can_delegate(logged_in: LogIn) -> None:
     browser = await logged_in("ops")
     assert (await browser.open("/delegations")).status_code == 403
     csrf = (await shown(browser, "/inbox")).forms["/logout"]["csrf"]
     assert (await browser.send("/delegations", {"csrf": csrf, "name": "lead", "days": "1", "reason": "x"})).status_code == 403
 
 
-async def test_a_form_that_is_sent_twice_names_once(served: Served, logged_in: LogIn) -> None:
+async def test_a_form_that_is_sent_twice_delegates_once(served: Served, logged_in: LogIn) -> None:
     chief = await logged_in("chief")
     await end_all(chief)
     page = await shown(chief, "/delegations")
     fields = {**page.forms["/delegations"], "name": "chief2", "days": "1", "reason": "pressed twice"}
     assert (await chief.send("/delegations", fields)).status_code == 303
     head, signed_at = served.store.ledger.head(), datetime.now(UTC)
-    # A statement's times are whole seconds: in the next one it would be another statement.
+    # A statement's times are whole seconds: one second later it would be a different statement.
     while datetime.now(UTC) - signed_at < timedelta(seconds=1):  # noqa: ASYNC110 - time itself tells nobody
         await asyncio.sleep(0.05)
     again = await chief.send("/delegations", fields)

@@ -1,4 +1,4 @@
-"""The inbox as it is read: what waits in which order, what a card says of a request, and whose words it says it in."""
+"""Reading the Approvals page: the order of pending requests, and what a request's page shows in whose words."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ HOSTILE = "<script>alert('x')</script> \u202egnp.exe\u200b"
 
 
 async def job(served: Served, name: str, **changes: Any) -> str:
-    """A job of this name."""
+    """Launch a job with this name; return its id."""
     order = {key: changes.pop(key) for key in ("reason", "params", "bundle") if key in changes}
     return str((await served.launched(spec(name=name, **changes), **order))["id"])
 
 
-async def test_whose_clock_ends_first_comes_first_and_what_one_cannot_answer_comes_after_with_why(served: Served, logged_in: LogIn) -> None:
+async def test_requests_are_sorted_by_deadline_and_others_follow_with_the_reason(served: Served, logged_in: LogIn) -> None:
     late, soon, above = [await job(served, "clocks") for _ in range(3)]
     asked(served, late, minutes=15)
     asked(served, soon, minutes=5, resource="orders-db", title="Orders")
@@ -41,18 +41,18 @@ async def test_whose_clock_ends_first_comes_first_and_what_one_cannot_answer_com
     assert "then escalates to tier 2" in page.text
 
 
-async def test_filters_are_in_the_address_and_what_they_hide_is_gone(served: Served, logged_in: LogIn) -> None:
+async def test_filters_are_in_the_address_and_hide_other_requests(served: Served, logged_in: LogIn) -> None:
     asked(served, await job(served, "filtered"))
     asked(served, await job(served, "filtered"), resource="orders-db", title="Orders")
     browser = await logged_in("lead")
     assert "on Orders" not in (await shown(browser, "/inbox?job=filtered&resource=refunds-db")).text
-    assert "No requests waiting for you match this filter" in (await shown(browser, "/inbox?job=filtered&tier=2")).text
+    assert "No requests waiting for you match these filters" in (await shown(browser, "/inbox?job=filtered&tier=2")).text
     assert (await browser.open("/inbox?tier=9")).status_code == 422
     for cursor in ("nonsense", "0001-01-01T00:00%2B14:00~r-dev-x-1"):
         assert (await browser.open(f"/inbox?show=mine&cursor={cursor}")).status_code == 422
 
 
-async def test_many_that_wait_come_in_pages_that_neither_repeat_nor_skip(served: Served, logged_in: LogIn) -> None:
+async def test_many_pending_requests_are_paged_without_repeats_or_gaps(served: Served, logged_in: LogIn) -> None:
     one = await job(served, "many")
     names = [asked(served, one, number=number, minutes=number)["id"] for number in range(1, 34)]
     browser = await logged_in("lead")
@@ -69,7 +69,7 @@ async def test_many_that_wait_come_in_pages_that_neither_repeat_nor_skip(served:
     assert seen == names
 
 
-async def test_a_card_says_who_wants_what_for_how_long_and_what_silence_means(served: Served, logged_in: LogIn) -> None:
+async def test_a_request_page_says_who_requests_what_for_how_long_and_what_a_timeout_does(served: Served, logged_in: LogIn) -> None:
     request = asked(served, await job(served, "sentence", params={"ticket": "4712"}, reason="She called twice"))
     page = await shown(await logged_in("lead"), f"/inbox/{request['id']}")
     for words in (
@@ -90,7 +90,7 @@ async def test_a_card_says_who_wants_what_for_how_long_and_what_silence_means(se
     assert {("decision", "approve"), ("decision", "deny")} <= page.buttons
 
 
-async def test_the_top_tiers_silence_denies_and_a_quorum_of_two_is_told(served: Served, logged_in: LogIn) -> None:
+async def test_a_timeout_at_the_top_tier_denies_and_a_quorum_of_two_is_shown(served: Served, logged_in: LogIn) -> None:
     request = asked(served, await job(served, "top"), tier=3, quorum=2, policies=["double-lock"])
     page = await shown(await logged_in("chief"), f"/inbox/{request['id']}")
     assert "if nobody decides." in page.text
@@ -101,7 +101,7 @@ async def test_the_top_tiers_silence_denies_and_a_quorum_of_two_is_told(served: 
     assert "chief2" in page.text
 
 
-async def test_what_strangers_wrote_is_escaped_and_shown_as_theirs(served: Served, logged_in: LogIn) -> None:
+async def test_untrusted_text_is_escaped_and_labelled_with_its_author(served: Served, logged_in: LogIn) -> None:
     hostile = spec(name="hostile", task=HOSTILE, agent={"name": "evil", "version": "1", "model": HOSTILE})
     hostile["run"] = {"command": ["python", HOSTILE], "env": {"X": HOSTILE}}
     request = asked(served, (await served.launched(hostile, reason=HOSTILE))["id"], reason=HOSTILE, title=HOSTILE)
@@ -119,7 +119,7 @@ async def test_what_strangers_wrote_is_escaped_and_shown_as_theirs(served: Serve
     assert "Reason for this access (from the spec that ops signed)" in page.text
 
 
-async def test_a_request_for_a_call_shows_the_tool_and_every_argument_as_a_strangers_words(served: Served, logged_in: LogIn) -> None:
+async def test_a_tool_call_request_shows_the_tool_and_every_argument_as_untrusted(served: Served, logged_in: LogIn) -> None:
     call = {"tool": "refund-order", "arguments": {"order_id": 7, "amount": 12.5, "reason": f"{HOSTILE} {'y' * 3000} the end"}}
     request = asked(served, await job(served, "calls"), call=call)
     browser = await logged_in("lead")
@@ -153,7 +153,7 @@ async def test_a_long_word_is_cut(served: Served, logged_in: LogIn) -> None:
     assert len((await (await logged_in("lead")).open(f"/inbox/{request['id']}")).content) < 100_000
 
 
-async def test_what_differs_from_the_last_approved_run_is_shown_old_and_new(served: Served, logged_in: LogIn) -> None:
+async def test_differences_from_the_last_approved_run_are_shown_old_and_new(served: Served, logged_in: LogIn) -> None:
     first = asked(served, await job(served, "differs"))
     served.count(first, "lead")
     second = asked(served, await job(served, "differs", run={"command": ["python", "-c", "print('more')"]}), ttl=600)
@@ -165,7 +165,7 @@ async def test_what_differs_from_the_last_approved_run_is_shown_old_and_new(serv
     assert "approved lead write for 5 min" in earlier
 
 
-async def test_what_is_too_long_to_be_shown_whole_says_so_and_hides_no_difference(served: Served, logged_in: LogIn) -> None:
+async def test_a_text_that_is_too_long_says_so_and_hides_no_difference(served: Served, logged_in: LogIn) -> None:
     script = "pass  # nothing to see\n" * 200
     first = asked(served, await job(served, "endless", run={"command": ["python", "-c", script]}))
     served.count(first, "lead")
@@ -178,19 +178,17 @@ async def test_what_is_too_long_to_be_shown_whole_says_so_and_hides_no_differenc
     assert any(known.get("href") == f"/jobs/{second['job_id']}/spec" for tag, known in page.tags if tag == "a")
 
 
-async def test_the_same_again_differs_in_nothing(served: Served, logged_in: LogIn) -> None:
+async def test_an_identical_run_shows_no_differences(served: Served, logged_in: LogIn) -> None:
     first = asked(served, await job(served, "same"))
     served.count(first, "lead")
     second = asked(served, await job(served, "same"))
     page = await shown(await logged_in("lead"), f"/inbox/{second['id']}")
     assert "No changes since the last run of same" in page.text
-    # What came later is nothing that an earlier run can be compared with.
+    # An earlier run is not compared with a later one.
     assert "Nothing to compare with." in (await shown(await logged_in("lead"), f"/inbox/{first['id']}")).text
 
 
-async def test_who_reads_their_own_jobs_alone_learns_of_no_others_by_giving_theirs_the_same_name(
-    site: Site, served: Served, logged_in: LogIn
-) -> None:
+async def test_a_launcher_learns_nothing_of_other_peoples_jobs_with_the_same_name(site: Site, served: Served, logged_in: LogIn) -> None:
     first = asked(served, await job(served, "borrowed", run={"command": ["python", "-c", "print('not for mallory')"]}))
     served.count(first, "lead")
     mallory = await logged_in("mallory")
@@ -204,14 +202,14 @@ async def test_who_reads_their_own_jobs_alone_learns_of_no_others_by_giving_thei
     assert "not for mallory" in (await shown(await logged_in("lead"), f"/inbox/{own['id']}")).text
 
 
-async def test_a_character_that_no_database_holds_is_refused_wherever_it_is_in_an_address(logged_in: LogIn) -> None:
+async def test_a_nul_character_in_an_address_is_rejected(logged_in: LogIn) -> None:
     browser = await logged_in("lead")
     for path in ("/jobs/j-dev-%00", "/jobs?name=a%00b", "/inbox/r-%00", "/credentials/c%00", "/ledger?job=%00"):
         answer = await browser.open(path)
         assert (answer.status_code, "must not contain a NUL character" in answer.text) == (422, True), path
 
 
-async def test_what_the_job_holds_now_is_shown(served: Served, logged_in: LogIn) -> None:
+async def test_the_jobs_active_access_is_shown(served: Served, logged_in: LogIn) -> None:
     name = await job(served, "holding")
     request = asked(served, name)
     served.issue(name)
@@ -219,7 +217,7 @@ async def test_what_the_job_holds_now_is_shown(served: Served, logged_in: LogIn)
     assert "active write on refunds-db" in page.text
 
 
-async def test_a_job_from_within_another_shows_its_chain_and_its_reason_as_untrusted(served: Served, logged_in: LogIn) -> None:
+async def test_a_child_job_shows_its_ancestors_and_its_reason_as_untrusted(served: Served, logged_in: LogIn) -> None:
     parent = await job(served, "ancestor")
     served.issue(parent)
     child = (await served.launched(spec(name="descendant"), parent=parent, reason="the agent says so"))["id"]
@@ -229,7 +227,7 @@ async def test_a_job_from_within_another_shows_its_chain_and_its_reason_as_untru
     assert "touched refunds-db" in page.text
 
 
-async def test_looking_changes_nothing(served: Served, logged_in: LogIn) -> None:
+async def test_reading_changes_nothing(served: Served, logged_in: LogIn) -> None:
     request = asked(served, await job(served, "looked"))
     browser = await logged_in("lead")
     before = served.store.ledger.head()
@@ -240,7 +238,7 @@ async def test_looking_changes_nothing(served: Served, logged_in: LogIn) -> None
         assert (await browser.open(path)).status_code in {404, 405}
 
 
-async def test_a_launcher_sees_their_own_and_is_told_why_they_do_not_answer(served: Served, logged_in: LogIn) -> None:
+async def test_a_launcher_sees_their_own_requests_and_why_they_cannot_decide_them(served: Served, logged_in: LogIn) -> None:
     request = asked(served, await job(served, "owned"))
     browser = await logged_in("ops")
     assert "no one answers for a job that they launched" in (await shown(browser, "/inbox?job=owned")).text
@@ -249,21 +247,21 @@ async def test_a_launcher_sees_their_own_and_is_told_why_they_do_not_answer(serv
     assert ("decision", "approve") not in page.buttons
 
 
-async def test_somebody_elses_request_is_not_there_for_a_launcher(served: Served, logged_in: LogIn) -> None:
+async def test_a_launcher_cannot_see_other_peoples_requests(served: Served, logged_in: LogIn) -> None:
     request = asked(served, await job(served, "foreign"))
     browser = await logged_in("mallory")
     assert (await browser.open(f"/inbox/{request['id']}")).status_code == 404
     assert "foreign" not in (await shown(browser, "/inbox")).text
 
 
-async def test_an_auditor_reads_and_has_no_button(served: Served, logged_in: LogIn) -> None:
+async def test_an_auditor_can_read_but_has_no_buttons(served: Served, logged_in: LogIn) -> None:
     request = asked(served, await job(served, "audited"))
     page = await shown(await logged_in("auditor"), f"/inbox/{request['id']}")
-    assert "View only. Deciding needs one of the groups" in page.text
+    assert "View only (needs one of the groups" in page.text
     assert not page.buttons
 
 
-async def test_what_there_is_not_is_a_page_that_says_so(logged_in: LogIn) -> None:
+async def test_an_unknown_request_shows_a_not_found_page(logged_in: LogIn) -> None:
     browser = await logged_in("lead")
     missing = await browser.open(f"/inbox/r{new_job_id('dev', now=datetime.now(UTC))[1:]}-1")
     assert missing.status_code == 404

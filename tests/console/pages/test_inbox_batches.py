@@ -1,4 +1,4 @@
-"""Several answers with one press: only of one kind, each signed on its own, each outcome told."""
+"""Several decisions at once: only of one kind, each signed separately, each result shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.console.served_console import DIGEST, Served
 
 @pytest.fixture(autouse=True)
 def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody counts answers here, so that waiting for it is in vain."""
+    """No worker records decisions here, so do not wait for one."""
     monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
 
 
@@ -34,7 +34,7 @@ async def sent_of(served: Served, requests: list[dict[str, Any]]) -> list[int]:
     return [len(await decisions(served, request["job_id"])) for request in requests]
 
 
-async def test_requests_of_one_kind_are_offered_together_with_nothing_ticked(served: Served, logged_in: LogIn) -> None:
+async def test_requests_of_one_kind_are_grouped_with_none_selected(served: Served, logged_in: LogIn) -> None:
     both = await several(served, "alike", 1, 1)
     page = await shown(await logged_in("lead"), "/inbox?job=alike")
     assert "2 requests · alike · Refunds: write" in page.text
@@ -43,7 +43,7 @@ async def test_requests_of_one_kind_are_offered_together_with_nothing_ticked(ser
     assert not any("checked" in box for box in boxes)
 
 
-async def test_each_ticked_one_is_signed_on_its_own(served: Served, logged_in: LogIn) -> None:
+async def test_each_selected_request_is_signed_separately(served: Served, logged_in: LogIn) -> None:
     both = await several(served, "pair", 1, 1)
     page = await press(await logged_in("lead"), both, "approve", reason="the usual")
     assert (page.status_code, "2 of 2 approved" in words_of(page)) == (200, True)
@@ -53,7 +53,7 @@ async def test_each_ticked_one_is_signed_on_its_own(served: Served, logged_in: L
     assert {signed["statement"]["reason"] for signed in (one, other)} == {"the usual"}
 
 
-async def test_one_that_fails_stops_no_other(served: Served, logged_in: LogIn) -> None:
+async def test_a_failure_does_not_affect_the_others(served: Served, logged_in: LogIn) -> None:
     stale, done, good, gone = await several(served, "mixed", 1, 1, 1, 1)
     served.count(done, "chief")
     await served.temporal.get_workflow_handle(gone["job_id"]).terminate()
@@ -82,7 +82,7 @@ async def test_one_that_fails_stops_no_other(served: Served, logged_in: LogIn) -
         ((), "approve", {}, "select at least one request"),
     ],
 )
-async def test_what_may_not_be_answered_together_is_not_answered_at_all(
+async def test_requests_that_cannot_be_decided_together_are_not_decided(
     served: Served, logged_in: LogIn, tiers: tuple[int, ...], decision: str, fields: dict[str, str], told: str
 ) -> None:
     requests = await several(served, "refused", *tiers)
@@ -97,7 +97,7 @@ async def test_another_job_name_or_resource_is_another_kind(served: Served, logg
     assert await sent_of(served, requests) == [0, 0]
 
 
-async def test_what_there_is_not_stops_the_press(served: Served, logged_in: LogIn) -> None:
+async def test_an_unknown_request_stops_the_batch(served: Served, logged_in: LogIn) -> None:
     (request,) = await several(served, "known", 1)
     unknown = {**request, "id": request["id"][:-1] + "9"}
     page = await press(await logged_in("lead"), [request, unknown], "approve")
@@ -105,7 +105,7 @@ async def test_what_there_is_not_stops_the_press(served: Served, logged_in: LogI
     assert await sent_of(served, [request]) == [0]
 
 
-async def test_nobody_answers_for_their_own_by_ticking_it(served: Served, logged_in: LogIn) -> None:
+async def test_selecting_a_request_of_ones_own_job_does_not_decide_it(served: Served, logged_in: LogIn) -> None:
     both = await several(served, "own", 1, 1)
     page = words_of(await press(await logged_in("ops"), both, "approve"))
     assert "0 of 2 approved" in page
@@ -113,7 +113,7 @@ async def test_nobody_answers_for_their_own_by_ticking_it(served: Served, logged
     assert await sent_of(served, both) == [0, 0]
 
 
-async def test_ticking_what_one_may_not_read_tells_nothing_of_it(served: Served, logged_in: LogIn) -> None:
+async def test_selecting_an_unreadable_request_reveals_nothing(served: Served, logged_in: LogIn) -> None:
     requests = await several(served, "unseen-name", 1)
     page = words_of(await press(await logged_in("mallory"), requests, "approve"))
     assert f"there is no request {requests[0]['id']}" in page

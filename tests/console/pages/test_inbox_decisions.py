@@ -1,4 +1,4 @@
-"""Answers from a card: what reaches the job's workflow, signed by the person's own key, and everything that decides nothing."""
+"""Decisions from a request's page: what reaches the job's workflow, signed with the person's own key, and what decides nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.console.served_console import DIGEST, Served
 
 @pytest.fixture(autouse=True)
 def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody counts answers here, so that waiting for it is in vain."""
+    """No worker records decisions here, so do not wait for one."""
     monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
 
 
@@ -43,7 +43,7 @@ def signed_by(site: Site, person: str, signed: dict[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def closed_port() -> Iterator[int]:
-    """A port where nobody listens, and nobody else may."""
+    """A port that is reserved and on which nothing listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
@@ -71,7 +71,7 @@ async def test_an_approval_reaches_the_workflow_signed_by_the_persons_own_key(
     assert "on_behalf_of" not in said
 
 
-async def test_an_approval_can_be_for_less(served: Served, logged_in: LogIn) -> None:
+async def test_an_approval_can_have_limits(served: Served, logged_in: LogIn) -> None:
     access = [{"resource": "orders-db", "action": "admin", "ttl": "5m", "reason": "Correct the order"}]
     job = (await served.launched(spec(access=access)))["id"]
     request = asked(served, job, tier=2, action="admin", resource="orders-db", title="Orders", policies=["admin-at-tier-2"])
@@ -93,7 +93,7 @@ async def test_access_through_tools_can_be_approved_for_fewer_calls(served: Serv
     browser = await logged_in("lead")
     page = await shown(browser, f"/inbox/{request['id']}")
     for words in (
-        "Any call of these tools",
+        "The job may call these tools within these bounds",
         "refund-order:calls=3",
         "refund-order:amount<=100",
         "WRITE on Refunds through refund-order for 5 min",
@@ -107,11 +107,11 @@ async def test_access_through_tools_can_be_approved_for_fewer_calls(served: Serv
     assert signed["statement"]["tools"] == {"refund-order": {"calls": 2, "arguments": {"amount": {"maximum": 50}}}}
 
 
-async def test_a_denial_says_why(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+async def test_a_denial_has_a_reason(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     sent = await answer(await logged_in("lead"), request_, "deny", reason="not this one", ttl="1m")
     assert sent.status_code == 303
     (signed,) = await decisions(served, request_["job_id"])
-    # A denial denies what was asked, whatever else was chosen beside it.
+    # A denial denies the requested access; limits in the form are ignored.
     assert (signed["statement"]["decision"], signed["statement"]["ttl"]) == ("deny", 300)
 
 
@@ -128,7 +128,7 @@ async def test_a_denial_says_why(served: Served, logged_in: LogIn, request_: dic
         (1, "approve", {"action": "fly"}, "action", "Choose write or a lesser action."),
     ],
 )
-async def test_what_cannot_be_is_told_beside_its_field_with_what_was_typed_kept(
+async def test_errors_appear_beside_their_fields_and_input_is_kept(
     served: Served, logged_in: LogIn, tier: int, decision: str, fields: dict[str, str], field: str, told: str
 ) -> None:
     request = await asked_at(served, tier)
@@ -174,7 +174,7 @@ async def test_an_expired_session_is_sent_to_the_login_and_decides_nothing(
     assert await decisions(served, request_["job_id"]) == []
 
 
-async def test_what_was_answered_already_says_by_whom_and_when(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+async def test_a_decided_request_says_who_decided_and_when(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     browser = await logged_in("lead")
     path = f"/inbox/{request_['id']}/answer"
     known = (await shown(browser, f"/inbox/{request_['id']}")).forms[path]
@@ -186,7 +186,7 @@ async def test_what_was_answered_already_says_by_whom_and_when(served: Served, l
     assert await decisions(served, request_["job_id"]) == []
 
 
-async def test_nobody_answers_twice(served: Served, logged_in: LogIn) -> None:
+async def test_nobody_decides_twice(served: Served, logged_in: LogIn) -> None:
     request = await asked_at(served, 1, quorum=2)
     browser = await logged_in("lead")
     path = f"/inbox/{request['id']}/answer"
@@ -197,9 +197,7 @@ async def test_nobody_answers_twice(served: Served, logged_in: LogIn) -> None:
     assert "You already decided this request." in (await shown(browser, f"/inbox/{request['id']}")).text
 
 
-async def test_what_changed_meanwhile_is_shown_old_and_new_and_asked_again(
-    served: Served, logged_in: LogIn, request_: dict[str, Any]
-) -> None:
+async def test_a_changed_request_shows_the_changes_and_asks_again(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     browser = await logged_in("security")
     path = f"/inbox/{request_['id']}/answer"
     known = (await shown(browser, f"/inbox/{request_['id']}")).forms[path]
@@ -216,7 +214,7 @@ async def test_what_changed_meanwhile_is_shown_old_and_new_and_asked_again(
         assert words in page.text, words
     assert "as shown" in page.text
     assert await decisions(served, request_["job_id"]) == []
-    # The form is the new one: sent again, it is for what is there now.
+    # The page has a new form: submitting it again decides the current request.
     sent = await browser.send(path, {**page.forms[path], "decision": "approve", "reason": "as it is now"})
     assert sent.status_code == 303
     (signed,) = await decisions(served, request_["job_id"])
@@ -224,7 +222,7 @@ async def test_what_changed_meanwhile_is_shown_old_and_new_and_asked_again(
 
 
 @pytest.mark.parametrize("shown_before", ["", "[1, 2]", '{"tier": {"<b>": 1}}', "{" * 5000])
-async def test_what_the_form_says_was_shown_serves_to_compare_and_nothing_else(
+async def test_the_forms_copy_of_the_facts_is_only_used_for_the_comparison(
     served: Served, logged_in: LogIn, request_: dict[str, Any], shown_before: str
 ) -> None:
     sent = await answer(await logged_in("lead"), request_, "approve", digest=OTHER_DIGEST, shown=shown_before)
@@ -233,28 +231,28 @@ async def test_what_the_form_says_was_shown_serves_to_compare_and_nothing_else(
     assert await decisions(served, request_["job_id"]) == []
 
 
-async def test_ones_own_job_is_refused_and_the_attempt_is_in_the_ledger(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+async def test_deciding_on_ones_own_job_is_refused_and_recorded(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     sent = await answer(await logged_in("ops"), request_, "approve", reason="mine")
     assert (sent.status_code, "No one answers for a job that they launched" in words_of(sent)) == (403, True)
     assert await decisions(served, request_["job_id"]) == []
     assert any("no one answers for a job that they launched" in why for why in attempts(served, request_))
 
 
-async def test_the_wrong_group_is_told_the_right_ones(served: Served, logged_in: LogIn) -> None:
+async def test_the_wrong_group_is_told_which_groups_can_decide(served: Served, logged_in: LogIn) -> None:
     request = await asked_at(served, 2)
     sent = await answer(await logged_in("lead"), request, "approve", reason="please")
     assert (sent.status_code, "Needs one of the groups: chiefs, security" in words_of(sent)) == (403, True)
     assert await decisions(served, request["job_id"]) == []
 
 
-async def test_a_job_whose_workflow_is_gone_is_told(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+async def test_a_missing_workflow_is_reported(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     await served.temporal.get_workflow_handle(request_["job_id"]).terminate()
     sent = await answer(await logged_in("lead"), request_, "approve", reason="still there?")
     assert (sent.status_code, "The job no longer runs" in words_of(sent)) == (409, True)
     assert "still there?" in sent.text
 
 
-async def test_without_temporal_nothing_is_lost_and_it_can_be_sent_again(
+async def test_without_temporal_the_input_is_kept_and_can_be_submitted_again(
     site: Site, served: Served, logged_in: LogIn, request_: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     browser = await logged_in("lead")
@@ -270,9 +268,7 @@ async def test_without_temporal_nothing_is_lost_and_it_can_be_sent_again(
     assert (await browser.send(path, {**page.forms[path], "decision": "approve"})).status_code == 303
 
 
-async def test_what_no_worker_has_counted_is_delivered_and_shown_as_counted_once_it_is(
-    served: Served, logged_in: LogIn, request_: dict[str, Any]
-) -> None:
+async def test_a_decision_is_shown_as_submitted_and_then_as_recorded(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     browser = await logged_in("lead")
     onward = (await answer(browser, request_, "approve")).headers["location"]
     assert "Submitted. Verifying…" in (await shown(browser, onward)).text
@@ -280,7 +276,7 @@ async def test_what_no_worker_has_counted_is_delivered_and_shown_as_counted_once
     assert "Your decision is recorded." in (await shown(browser, onward)).text
 
 
-async def test_an_answer_that_a_worker_refused_says_why(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+async def test_a_decision_that_a_worker_rejected_shows_why(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     browser = await logged_in("lead")
     onward = (await answer(browser, request_, "approve")).headers["location"]
     person = served.people["lead"].id
@@ -301,9 +297,7 @@ async def test_an_answer_that_a_worker_refused_says_why(served: Served, logged_i
     assert "Your decision was rejected: lead is in no group that answers requests" in (await shown(browser, onward)).text
 
 
-async def test_tier_three_takes_the_jobs_name_and_a_fresh_login_and_loses_nothing_on_the_way(
-    site: Site, served: Served, logged_in: LogIn
-) -> None:
+async def test_tier_three_needs_the_job_name_and_a_fresh_login_and_keeps_the_draft(site: Site, served: Served, logged_in: LogIn) -> None:
     request = await asked_at(served, 3, quorum=2)
     browser = await logged_in("chief")
     wrong = await answer(browser, request, "approve", reason="checked the books", confirm="refund")
@@ -334,7 +328,7 @@ async def test_denying_at_tier_three_needs_neither(site: Site, served: Served, l
     assert len(await decisions(served, request["job_id"])) == 1
 
 
-async def test_a_draft_that_this_session_did_not_keep_is_none(site: Site, served: Served, logged_in: LogIn) -> None:
+async def test_a_draft_of_another_session_is_ignored(site: Site, served: Served, logged_in: LogIn) -> None:
     request = await asked_at(served, 3)
     chief, chief2 = await logged_in("chief"), await logged_in("chief2")
     site.clock.forward(minutes=6)
@@ -347,7 +341,7 @@ async def test_a_draft_that_this_session_did_not_keep_is_none(site: Site, served
         chief2.http.cookies.delete(draft, path=path, domain=host)
 
 
-async def test_breaking_glass_is_for_its_group_with_its_consequences_spelled_out(site: Site, served: Served, logged_in: LogIn) -> None:
+async def test_break_glass_is_for_its_group_and_states_its_consequences(site: Site, served: Served, logged_in: LogIn) -> None:
     request = await asked_at(served, 1)
     assert ("decision", "break_glass") not in (await shown(await logged_in("lead"), f"/inbox/{request['id']}")).buttons
     browser = await logged_in("oncall")
@@ -368,7 +362,7 @@ async def test_breaking_glass_is_for_its_group_with_its_consequences_spelled_out
     assert (lead.status_code, "Needs one of the groups: break-glass" in words_of(lead)) == (403, True)
 
 
-async def test_vaults_lock_is_opened_for_nobody_who_may_not_approve(
+async def test_vault_authorizes_nothing_for_people_who_may_not_approve(
     site: Site, served: Served, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
@@ -377,7 +371,7 @@ async def test_vaults_lock_is_opened_for_nobody_who_may_not_approve(
         opened.append(f"{accessor} by {visitor.caller.person.name}")
         return True
 
-    # What Vault then does is tested with the whole stack; here it matters whether it is asked at all.
+    # The browser tests check what Vault does then. Here only the call matters.
     monkeypatch.setattr(PageUser, "authorize", authorize)
     request = await asked_at(served, 2)
     served.store.ledger.append(
@@ -397,18 +391,18 @@ async def test_vaults_lock_is_opened_for_nobody_who_may_not_approve(
     )
     for name, decision in (("ops", "approve"), ("lead", "approve"), ("security", "deny"), ("chief", "break_glass")):
         await answer(await logged_in(name), request, decision, reason="x", confirm="refund-triage")
-    # Entitled, but for somebody who named nobody: it would not count.
+    # An approver, but for a person who has delegated to nobody: it would not count.
     refused = await answer(await logged_in("security"), request, "approve", reason="x", absent=served.people["chief"].id)
     assert (refused.status_code, opened) == (403, []), words_of(refused)
     await answer(await logged_in("security"), request, "approve", reason="x")
     assert opened == ["waiting by security"]
 
 
-async def test_an_approval_can_be_taken_back(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+async def test_an_approval_can_be_withdrawn(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     served.count(request_, "lead")
     browser = await logged_in("lead")
     page = await shown(browser, f"/inbox/{request_['id']}")
-    assert "Nothing more is issued, and issued credentials are revoked" in page.text
+    assert "No more credentials are issued, and issued credentials are revoked" in page.text
     silent = await answer(browser, request_, "withdraw")
     assert (silent.status_code, "Enter a reason." in words_of(silent)) == (422, True)
     sent = await answer(browser, request_, "withdraw", reason="a mistake")
@@ -417,7 +411,7 @@ async def test_an_approval_can_be_taken_back(served: Served, logged_in: LogIn, r
     assert (signed["statement"]["decision"], signed["statement"]["reason"]) == ("withdraw", "a mistake")
 
 
-async def test_looking_at_it_is_told_to_the_others_until_it_is_released(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+async def test_a_claim_is_visible_to_others_until_it_is_released(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     lead, chief = await logged_in("lead"), await logged_in("chief")
     path = f"/inbox/{request_['id']}"
 
@@ -437,7 +431,9 @@ async def test_looking_at_it_is_told_to_the_others_until_it_is_released(served: 
     assert kinds == [False, True]
 
 
-async def test_an_after_review_is_signed_and_closes_it(site: Site, served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+async def test_a_break_glass_review_is_signed_and_closes_the_review(
+    site: Site, served: Served, logged_in: LogIn, request_: dict[str, Any]
+) -> None:
     served.store.ledger.append(
         [
             build_event(

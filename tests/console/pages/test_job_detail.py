@@ -1,4 +1,4 @@
-"""One job's page: what it does, who decided by which policy, its output; and stopping it, seen in Temporal, store and ledger."""
+"""One job's page: its state, decisions with their policies and output; and stopping it, verified in Temporal, store and ledger."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def person_of(site: Site, who: Browser) -> str:
 
 
 async def running(site: Site, who: Browser, temporal: Client, **changed: Any) -> tuple[str, WorkflowHandle[Any, Any]]:
-    """A job of somebody's whose workflow waits for a worker."""
+    """Start a person's job whose workflow waits for a worker."""
     job = ordered(site.store, await person_of(site, who), **changed)
     site.store.ledger.append([started(job, at=now()), issued(job, at=now())])
     return job, await temporal.start_workflow("Job", id=job, task_queue=QUEUE)
@@ -60,7 +60,7 @@ def stops(site: Site, job: str) -> list[tuple[str, str]]:
     return [(entry.data["how"], entry.data["name"]) for entry in entries]
 
 
-async def test_a_job_shows_what_it_does_what_it_asked_for_who_decided_and_what_it_holds(site: Site, logged_in: LogIn) -> None:
+async def test_a_job_shows_its_state_requests_decisions_and_credentials(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     job = ordered(site.store, "e-9", at=ago(minutes=5))
     begun = ago(minutes=5)
@@ -86,7 +86,7 @@ async def test_a_job_shows_what_it_does_what_it_asked_for_who_decided_and_what_i
     assert len(page) < 100_000
 
 
-async def test_the_text_of_the_policy_that_decided_is_there_and_whether_it_is_still_the_same(site: Site, logged_in: LogIn) -> None:
+async def test_the_deciding_policys_text_is_shown_and_whether_it_has_changed(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     policies = site.console.deps.config.current().policies
     rule = next(rule for rule in policies.rules if rule.id == "read-up-to-confidential")
@@ -115,14 +115,14 @@ async def test_a_job_with_hundreds_of_requests_and_much_output_is_still_a_light_
     site.store.logs.append(job, 1, "<&'\">" * 10_000, now())
     page = (await lead.open(f"/jobs/{job}")).text
     assert len(page.encode()) < 100_000
-    # What waits is told of first.
+    # Pending requests come first.
     assert page.index(part(job, "r", 301) + "-t") < page.index(part(job, "r", 1) + "-t")
     assert "more, in the table" in text_of(page, "timeline")
     assert f'href="/credentials?job={job}"' in page
     assert (await lead.open(f"/jobs/{job}/spec")).json() == {"name": "<&>" * 20_000}
 
 
-async def test_a_job_that_is_over_says_how_and_that_what_it_held_is_dead(site: Site, logged_in: LogIn) -> None:
+async def test_an_ended_job_shows_its_result_and_that_its_access_is_revoked(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     job = ordered(site.store, "e-9", at=ago(seconds=60))
     site.store.ledger.append([started(job, at=ago(seconds=50)), issued(job, at=ago(seconds=50)), revoking(job, at=ago(seconds=5))])
@@ -136,7 +136,7 @@ async def test_a_job_that_is_over_says_how_and_that_what_it_held_is_dead(site: S
     assert "log=" not in page.partition("data-stream=")[2].partition('"')[0]
 
 
-async def test_overdue_access_is_said_first(site: Site, logged_in: LogIn) -> None:
+async def test_overdue_access_comes_first(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     job = ordered(site.store, "e-9")
     site.store.ledger.append([started(job), issued(job), revoking(job), overdue(job), ended("failed", job, at=now())])
@@ -152,7 +152,7 @@ async def test_nobody_sees_a_job_that_is_not_theirs_to_read(site: Site, logged_i
     for path in ("", "/output", "/cancel", "/kill"):
         answers = [await mallory.open(f"/jobs/{one}{path}") for one in (job, UNKNOWN)]
         assert [answer.status_code for answer in answers] == [404, 404], path
-        # One is told no more of what there is than of what there is not.
+        # A hidden job gets the same response as an unknown one.
         assert answers[0].text.replace(job, "").partition("<h1>")[2] == answers[1].text.replace(UNKNOWN, "").partition("<h1>")[2]
     for path in ("cancel", "kill", "prove"):
         answer = await posted(mallory, f"/jobs/{job}/{path}")
@@ -162,7 +162,7 @@ async def test_nobody_sees_a_job_that_is_not_theirs_to_read(site: Site, logged_i
     assert (await ops.open(f"/jobs/{UNKNOWN}/kill")).status_code == 404
 
 
-async def test_whatever_strangers_wrote_is_only_text_and_hides_nothing(site: Site, logged_in: LogIn) -> None:
+async def test_untrusted_text_is_only_text_and_hides_nothing(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     agent = {"name": EVIL, "version": EVIL, "model": EVIL, "owner": EVIL}
     told: dict[str, Any] = {
@@ -187,7 +187,7 @@ async def test_whatever_strangers_wrote_is_only_text_and_hides_nothing(site: Sit
         assert tags_of(page).count("script") == 1
 
 
-async def test_the_last_output_is_shown_and_all_of_it_is_a_file(site: Site, logged_in: LogIn) -> None:
+async def test_the_end_of_the_output_is_shown_and_all_of_it_can_be_downloaded(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     job = ordered(site.store, "e-9")
     texts = [f"{number} {'x' * 900}\n" for number in range(100)]
@@ -205,7 +205,7 @@ async def test_the_last_output_is_shown_and_all_of_it_is_a_file(site: Site, logg
     assert whole.headers["content-disposition"] == f'attachment; filename="{job}.txt"'
 
 
-async def test_ancestors_and_children_are_there_as_far_as_one_may_read_them(site: Site, logged_in: LogIn) -> None:
+async def test_ancestors_and_readable_children_are_shown(site: Site, logged_in: LogIn) -> None:
     lead, ops = await logged_in("lead"), await logged_in("ops")
     person = await person_of(site, ops)
     parent = ordered(site.store, person, name="the-parent")
@@ -219,7 +219,7 @@ async def test_ancestors_and_children_are_there_as_far_as_one_may_read_them(site
     assert other not in seen
 
 
-async def test_temporals_page_is_linked_where_somebody_said_where_it_is(site: Site, logged_in: LogIn) -> None:
+async def test_temporals_page_is_linked_if_its_address_is_configured(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     job = ordered(site.store, "e-9")
     assert "Open in Temporal" not in (await lead.open(f"/jobs/{job}")).text
@@ -231,7 +231,7 @@ async def test_temporals_page_is_linked_where_somebody_said_where_it_is(site: Si
     assert f'href="https://temporal.example/ui/namespaces/default/workflows/{job}"' in page
 
 
-async def test_a_kill_is_asked_for_on_a_page_that_names_what_it_cuts_and_looking_changes_nothing(
+async def test_the_kill_page_names_the_access_it_revokes_and_opening_it_changes_nothing(
     site: Site, logged_in: LogIn, temporal: Client
 ) -> None:
     ops = await logged_in("ops")
@@ -259,7 +259,7 @@ async def test_a_cancel_reaches_the_workflow(site: Site, logged_in: LogIn, tempo
     await handle.terminate()
 
 
-async def test_a_kill_without_a_workflow_ends_the_right_to_issue_and_says_so(site: Site, logged_in: LogIn, temporal: Client) -> None:
+async def test_a_kill_without_a_workflow_stops_issuing_and_says_so(site: Site, logged_in: LogIn, temporal: Client) -> None:
     ops = await logged_in("ops")
     job = ordered(site.store, await person_of(site, ops))
     sent = await ops.submit(f"/jobs/{job}/kill", f"/jobs/{job}/kill")
@@ -269,7 +269,7 @@ async def test_a_kill_without_a_workflow_ends_the_right_to_issue_and_says_so(sit
     await temporal.get_workflow_handle("je-dev-sweep-now").terminate()
 
 
-async def test_what_has_ended_cannot_be_stopped_and_is_shown_as_it_ended(site: Site, logged_in: LogIn, temporal: Client) -> None:
+async def test_an_ended_job_cannot_be_stopped_and_shows_its_result(site: Site, logged_in: LogIn, temporal: Client) -> None:
     ops = await logged_in("ops")
     job, handle = await running(site, ops, temporal)
     form = await ops.open(f"/jobs/{job}/cancel")
@@ -289,7 +289,7 @@ async def test_what_has_ended_cannot_be_stopped_and_is_shown_as_it_ended(site: S
     await handle.terminate()
 
 
-async def test_who_may_not_stop_is_offered_nothing_and_refused(site: Site, logged_in: LogIn, temporal: Client) -> None:
+async def test_people_who_may_not_stop_jobs_get_no_buttons_and_are_refused(site: Site, logged_in: LogIn, temporal: Client) -> None:
     ops, lead = await logged_in("ops"), await logged_in("lead")
     job, handle = await running(site, ops, temporal)
     page = (await lead.open(f"/jobs/{job}")).text
@@ -304,7 +304,7 @@ async def test_who_may_not_stop_is_offered_nothing_and_refused(site: Site, logge
     await handle.terminate()
 
 
-async def test_a_form_without_its_sessions_mark_stops_nothing(site: Site, logged_in: LogIn, temporal: Client) -> None:
+async def test_a_form_without_the_csrf_token_stops_nothing(site: Site, logged_in: LogIn, temporal: Client) -> None:
     ops = await logged_in("ops")
     job, handle = await running(site, ops, temporal)
     for how in ("cancel", "kill", "prove"):
@@ -317,7 +317,7 @@ async def test_a_form_without_its_sessions_mark_stops_nothing(site: Site, logged
     await handle.terminate()
 
 
-async def test_words_in_the_address_are_not_shown(site: Site, logged_in: LogIn) -> None:
+async def test_text_in_the_address_is_not_shown(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     job = ordered(site.store, "e-9")
     assert "your order was sent" not in (await lead.open(f"/jobs/{job}?done=your+order+was+sent")).text

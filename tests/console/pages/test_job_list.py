@@ -1,4 +1,4 @@
-"""The list of jobs: filters in the address, pages, the way to one by how its id begins; nobody sees what is not theirs."""
+"""The list of jobs: filters in the address, paging, search by the start of an id; nobody sees jobs that they may not read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def person_of(site: Site, who: Browser) -> str:
     return (await site.console.sessions.session_of(who.cookie)).person.id
 
 
-async def test_newest_first_and_a_launcher_sees_their_own(site: Site, logged_in: LogIn) -> None:
+async def test_jobs_are_newest_first_and_a_launcher_sees_only_their_own(site: Site, logged_in: LogIn) -> None:
     lead, ops, mallory = [await logged_in(name) for name in ("lead", "ops", "mallory")]
     first, second = [ordered(site.store, await person_of(site, ops)) for _ in range(2)]
     assert jobs_on((await lead.open("/jobs")).text)[:2] == [second, first]
@@ -47,7 +47,7 @@ async def test_filters_are_in_the_address_and_narrow_together(site: Site, logged
         ("requester=zelda&environment=prod", [over]),
         (f"parent={runs}", [over]),
         ("name=narrowed&state=denied", []),
-        # As a form sends it whose other fields are empty.
+        # As a form with empty fields sends it.
         ("name=narrowed&state=failed&environment=&requester=&parent=&revocation=", [over]),
     ):
         answer = await lead.open(f"/jobs?{query}")
@@ -56,7 +56,7 @@ async def test_filters_are_in_the_address_and_narrow_together(site: Site, logged
     assert nothing.startswith("No jobs match these filters.")
 
 
-async def test_only_jobs_that_are_not_proven_clean(site: Site, logged_in: LogIn) -> None:
+async def test_the_filter_for_unverified_revocation(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     job = ordered(site.store, "e-2", name="unclean")
     site.store.ledger.append([started(job), issued(job), ended("failed", job, at=now())])
@@ -65,14 +65,14 @@ async def test_only_jobs_that_are_not_proven_clean(site: Site, logged_in: LogIn)
 
 
 @pytest.mark.parametrize("query", ["state=gone", "revocation=confirmed", "cursor=nonsense", f"name={'a' * 300}"])
-async def test_a_filter_that_is_none_says_so_on_a_page(logged_in: LogIn, query: str) -> None:
+async def test_an_invalid_filter_shows_an_error_page(logged_in: LogIn, query: str) -> None:
     answer = await (await logged_in("lead")).open(f"/jobs?{query}")
     assert answer.status_code == 422
     assert query.partition("=")[0] in text_of(answer.text, "main")
     assert 'class="button" href="/now">Dashboard</a>' in answer.text
 
 
-async def test_pages_go_on_where_the_last_one_ended(site: Site, logged_in: LogIn) -> None:
+async def test_each_page_continues_after_the_previous_one(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     wanted = [ordered(site.store, "e-3", name="paged") for _ in range(PAGE_SIZE + 3)]
     first = (await lead.open("/jobs?name=paged")).text
@@ -83,7 +83,7 @@ async def test_pages_go_on_where_the_last_one_ended(site: Site, logged_in: LogIn
     assert len(first) < 100_000
 
 
-async def test_an_id_or_its_beginning_leads_to_what_it_names(site: Site, logged_in: LogIn) -> None:
+async def test_an_id_or_its_start_opens_the_named_item(site: Site, logged_in: LogIn) -> None:
     lead, ops, mallory = [await logged_in(name) for name in ("lead", "ops", "mallory")]
     job = ordered(site.store, await person_of(site, ops))
     site.store.ledger.append([requested(job), issued(job)])
@@ -105,7 +105,7 @@ async def test_an_id_or_its_beginning_leads_to_what_it_names(site: Site, logged_
     assert "results for" in text_of(several.text)
 
 
-async def test_what_somebody_searched_for_and_what_jobs_say_is_only_text(site: Site, logged_in: LogIn) -> None:
+async def test_search_terms_and_job_texts_are_only_text(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     ordered(site.store, "e-4", name="evil", task=EVIL, requester_name=EVIL)
     page = (await lead.open("/jobs", params={"name": "evil", "id": EVIL})).text
@@ -113,7 +113,7 @@ async def test_what_somebody_searched_for_and_what_jobs_say_is_only_text(site: S
     assert tags_of(page).count("script") == 1
 
 
-async def test_every_state_can_be_chosen_and_rows_are_live(logged_in: LogIn) -> None:
+async def test_every_state_is_a_filter_and_rows_update_live(logged_in: LogIn) -> None:
     page = (await (await logged_in("lead")).open("/jobs")).text
     for state in JobState:
         assert f'href="?state={state.value}"' in page
@@ -121,5 +121,5 @@ async def test_every_state_can_be_chosen_and_rows_are_live(logged_in: LogIn) -> 
     assert "topics=job%2Capproval%2Crevocation" in page
 
 
-async def test_who_has_no_role_sees_no_list(logged_in: LogIn) -> None:
+async def test_a_person_without_a_role_sees_no_list(logged_in: LogIn) -> None:
     assert (await (await logged_in("outsider")).open("/jobs")).status_code == 403

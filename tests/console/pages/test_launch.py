@@ -1,4 +1,4 @@
-"""Launching from a page: from a template with its files, or from a pasted spec; rehearsed first, signed by the person, once."""
+"""Launching from a page: from a template with its files or from a pasted spec, previewed first, signed by the person, launched once."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ async def person_of(site: Site, who: Browser) -> str:
 
 
 def fields(page: str) -> dict[str, str]:
-    """The hidden fields of the launch form."""
+    """Return the hidden fields of the launch form."""
     return hidden(page, "/jobs/new")
 
 
 async def tried(who: Browser, place: str, **given: str) -> httpx.Response:
-    """Fill a form in and ask what policy says."""
+    """Fill in a form and open the policy preview."""
     form = fields((await who.open(place)).text)
     return await who.send("/jobs/new", {**form, **given, "do": "try"})
 
 
 async def launched(who: Browser, page: str, **given: str) -> httpx.Response:
-    """Send the form of a page that shows what policy says."""
+    """Submit the form of a page with a policy preview."""
     return await who.send("/jobs/new", {**fields(page), **given, "do": "launch"})
 
 
-async def test_templates_are_offered_with_what_they_ask_for(logged_in: LogIn) -> None:
+async def test_templates_are_listed_with_the_access_they_request(logged_in: LogIn) -> None:
     page = text_of((await (await logged_in("ops")).open("/jobs/new")).text, "main")
     assert (
         "refund-triage refund-triage.yaml · prod Refund ticket 4711 Requests read on orders-db, write on refunds-db, admin on orders-db"
@@ -68,7 +68,7 @@ async def test_templates_are_offered_with_what_they_ask_for(logged_in: LogIn) ->
     assert "shop/jobs" in page
 
 
-async def test_a_template_is_rehearsed_and_then_launched_with_its_files_signed_by_the_person(
+async def test_a_template_is_previewed_and_launched_with_its_files_signed_by_the_person(
     site: Site, logged_in: LogIn, temporal: Client
 ) -> None:
     ops = await logged_in("ops")
@@ -86,7 +86,7 @@ async def test_a_template_is_rehearsed_and_then_launched_with_its_files_signed_b
     assert order
     assert (view.requester, view.params, view.order_reason) == ("ops", {"ticket": "4712"}, "The customer\nwaits")
     assert order.spec == yaml.safe_load((SHOP / "jobs" / "refund-triage.yaml").read_text())
-    # By the very look that the worker takes before it issues anything.
+    # With the same check that the worker makes before it issues anything.
     verified = verify_order(site.console.deps, JobInput.of(job, order), now=now())
     assert not isinstance(verified, Rejection), verified
     assert order.signed.statement["person"] == await person_of(site, ops)
@@ -131,7 +131,7 @@ async def test_the_same_form_sent_twice_launches_once_even_at_the_same_time(site
     job = fields(page)["job"]
     answers = await asyncio.gather(*(launched(ops, page, spec=text) for _ in range(4)))
     assert {answer.status_code for answer in answers} == {303}
-    # The statement's time is in seconds: a later one is signed otherwise.
+    # The statement's time is in whole seconds, so a later one has a different signature.
     began = int(time.time())
     while int(time.time()) == began:  # noqa: ASYNC110 - the clock tells nobody
         await asyncio.sleep(0.01)
@@ -148,7 +148,7 @@ async def test_the_same_form_sent_twice_launches_once_even_at_the_same_time(site
     await temporal.get_workflow_handle(job).terminate()
 
 
-async def test_nothing_is_launched_that_was_not_seen_as_it_is(site: Site, logged_in: LogIn, temporal: Client) -> None:
+async def test_only_the_previewed_order_is_launched(site: Site, logged_in: LogIn, temporal: Client) -> None:
     ops = await logged_in("ops")
     page = (await tried(ops, TRIAGE, **{"param.ticket": "4712", "param.witness": "none"})).text
     job = fields(page)["job"]
@@ -178,7 +178,7 @@ async def test_nothing_is_launched_that_was_not_seen_as_it_is(site: Site, logged
         (f"name: {EVIL!r}", "name"),
     ],
 )
-async def test_every_problem_of_a_spec_is_named_by_its_place_and_the_text_stays(logged_in: LogIn, text: str, says: str) -> None:
+async def test_every_problem_of_a_spec_is_shown_by_path_and_the_text_is_kept(logged_in: LogIn, text: str, says: str) -> None:
     answer = await tried(await logged_in("ops"), PASTE, spec=text)
     assert answer.status_code == 422
     assert says in text_of(answer.text, "problems")
@@ -190,14 +190,14 @@ async def test_every_problem_of_a_spec_is_named_by_its_place_and_the_text_stays(
     assert tags_of(answer.text).count("script") == 1
 
 
-async def test_what_is_wrong_with_a_parameter_stands_beside_its_field(logged_in: LogIn) -> None:
+async def test_a_parameters_error_appears_beside_its_field(logged_in: LogIn) -> None:
     answer = await tried(await logged_in("ops"), TRIAGE, **{"param.ticket": "--evil", "param.witness": "none"})
     assert answer.status_code == 422
     assert "no leading dash" in text_of(answer.text, "e-ticket")
     assert 'value="--evil" maxlength="256" autocomplete="off" aria-invalid="true" aria-describedby="e-ticket"' in answer.text
 
 
-async def test_what_would_be_denied_is_said_and_not_offered(logged_in: LogIn) -> None:
+async def test_a_job_that_would_be_denied_cannot_be_launched(logged_in: LogIn) -> None:
     text = yaml.safe_dump(
         {**SPEC, "access": [{"resource": "customers-db", "action": "read", "ttl": "5m", "reason": "x"}], "data_scope": {"tenant": "acme"}}
     )
@@ -218,7 +218,7 @@ async def test_what_would_be_denied_is_said_and_not_offered(logged_in: LogIn) ->
     assert 'value="launch"' not in page
 
 
-async def test_a_parent_that_is_not_ones_own_is_refused(site: Site, logged_in: LogIn) -> None:
+async def test_another_persons_parent_job_is_refused(site: Site, logged_in: LogIn) -> None:
     ops = await logged_in("ops")
     theirs = ordered(site.store, "e-9")
     answer = await tried(ops, PASTE, spec=yaml.safe_dump(SPEC), parent=theirs)
@@ -226,7 +226,7 @@ async def test_a_parent_that_is_not_ones_own_is_refused(site: Site, logged_in: L
     assert "parent:" in text_of(answer.text, "problems")
 
 
-async def test_only_who_may_launch_gets_the_form_and_nobody_launches_under_anothers_id(site: Site, logged_in: LogIn) -> None:
+async def test_only_launchers_get_the_form_and_nobody_reuses_another_jobs_id(site: Site, logged_in: LogIn) -> None:
     ops, lead, mallory = [await logged_in(name) for name in ("ops", "lead", "mallory")]
     for path in ("/jobs/new", TRIAGE, PASTE):
         assert (await lead.open(path)).status_code == 403
@@ -241,7 +241,7 @@ async def test_only_who_may_launch_gets_the_form_and_nobody_launches_under_anoth
     assert site.store.jobs.list(requester_id=await person_of(site, mallory), name=SPEC["name"]).items == ()
 
 
-async def test_a_form_of_nobodys_session_launches_nothing(site: Site, logged_in: LogIn) -> None:
+async def test_a_form_without_a_session_launches_nothing(site: Site, logged_in: LogIn) -> None:
     ops = await logged_in("ops")
     page = (await tried(ops, PASTE, spec=yaml.safe_dump(SPEC))).text
     answer = await launched(ops, page, spec=yaml.safe_dump(SPEC), csrf="forged")
@@ -250,13 +250,13 @@ async def test_a_form_of_nobodys_session_launches_nothing(site: Site, logged_in:
 
 
 @pytest.mark.parametrize("name", ["../catalog.yaml", "/etc/passwd", "programs", "none.yaml", "..%2Fcatalog.yaml"])
-async def test_only_what_is_offered_can_be_chosen(logged_in: LogIn, name: str) -> None:
+async def test_only_listed_templates_can_be_chosen(logged_in: LogIn, name: str) -> None:
     answer = await (await logged_in("ops")).open("/jobs/new", params={"template": name})
     assert answer.status_code == 404
     assert "there is no template" in text_of(answer.text)
 
 
-def test_a_template_that_is_broken_says_why_and_spoils_no_other(tmp_path: Any, site: Site) -> None:
+def test_a_broken_template_says_why_and_does_not_affect_others(tmp_path: Any, site: Site) -> None:
     catalog = site.console.deps.config.current().catalog
     jobs = tmp_path / "jobs"
     jobs.mkdir()
@@ -271,7 +271,7 @@ def test_a_template_that_is_broken_says_why_and_spoils_no_other(tmp_path: Any, s
     with pytest.raises(NotFound):
         load_template(tmp_path, "folder.yaml", catalog)
     assert list_templates(tmp_path / "nowhere", catalog) == ()
-    # What was changed is read again.
+    # The changed file is read again.
     (jobs / "bad.yaml").write_text(yaml.safe_dump(SPEC))
     assert not list_templates(tmp_path, catalog)[0].problems
 

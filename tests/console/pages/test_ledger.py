@@ -1,4 +1,4 @@
-"""The ledger's pages: what they show and find, a copy that verifies offline, and a look at every chain that finds what was forged."""
+"""The ledger pages: entries, search, an export that verifies offline, and a verification that detects forged entries."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def records(settings: Settings, passwords: dict[str, str], tmp_path: Path)
 
 
 def life(records: Desk, *, requester: str = "e-ops") -> str:
-    """Record a job from order to proof; return its id."""
+    """Record a job from its order to its verified revocation; return its id."""
     job = records.job(requester=requester)
     at = datetime.now(UTC)
     records.store.ledger.append(
@@ -65,7 +65,7 @@ def entries(links: list[str]) -> list[str]:
     return list(dict.fromkeys(link for link in links if link.startswith("/ledger/entry")))
 
 
-async def test_entries_are_shown_newest_first_in_words_with_the_raw_entry_behind_them(records: Desk) -> None:
+async def test_entries_are_shown_newest_first_as_sentences_with_the_raw_entry(records: Desk) -> None:
     lead, job = await records.login(), life(records)
     page = await seen(lead, "/ledger")
     told = ["revocation.confirmed", "credential.confirmed", "revocation.started", "credential.issued", "access.decided", "job.submitted"]
@@ -100,7 +100,7 @@ async def test_filters_narrow_the_list(records: Desk, query: str, types: set[str
     assert all(job in link for link in listed)
 
 
-async def test_a_filter_that_does_not_hold_is_said_beside_its_field(records: Desk) -> None:
+async def test_an_invalid_filter_shows_the_error_beside_its_field(records: Desk) -> None:
     lead = await records.login()
     page = await seen(lead, "/ledger?since=yesterday&until=2026-13-01&type=gone", status=422)
     assert page.text.count("must be a date or time like 2026-01-31") == 2
@@ -112,7 +112,7 @@ async def test_a_filter_that_does_not_hold_is_said_beside_its_field(records: Des
 
 
 async def test_older_entries_are_on_the_next_page(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.pages.ledger.ledger.PAGE_SIZE", 3)
+    monkeypatch.setattr("console.pages.ledger.PAGE_SIZE", 3)
     lead, job = await records.login(), life(records)
     found: list[str] = []
     path = f"/ledger?job={job}"
@@ -123,7 +123,7 @@ async def test_older_entries_are_on_the_next_page(records: Desk, monkeypatch: py
     assert len(found) == len(set(found)) == 8
 
 
-async def test_an_id_leads_to_what_it_names(records: Desk) -> None:
+async def test_an_id_opens_the_named_item(records: Desk) -> None:
     lead, job = await records.login(), life(records)
     entry = records.store.ledger.entries(job=job, types=[EventType.CREDENTIAL_ISSUED]).items[0]
     for text, place in (
@@ -141,7 +141,7 @@ async def test_an_id_leads_to_what_it_names(records: Desk) -> None:
     assert "No results." in (await seen(lead, "/ledger?q=nowhere")).text
 
 
-async def test_one_entry_is_shown_whole_with_its_neighbours(records: Desk) -> None:
+async def test_one_entry_is_shown_in_full_with_its_neighbours(records: Desk) -> None:
     lead, job = await records.login(), life(records)
     before, entry, after = records.store.ledger.entries(job=job).items[2:5]
     page = await seen(lead, f"/ledger/entry?id={entry.id}")
@@ -172,7 +172,7 @@ async def test_a_launcher_sees_entries_of_their_own_jobs_only_and_no_more(record
     assert (await (await records.login("outsider")).open("/ledger")).status_code == 403
 
 
-async def test_a_copy_verifies_offline_and_one_that_was_altered_does_not(records: Desk, tmp_path: Path) -> None:
+async def test_an_export_verifies_offline_and_an_altered_one_does_not(records: Desk, tmp_path: Path) -> None:
     auditor = await records.login("auditor")
     for _ in range(3):
         life(records)
@@ -204,8 +204,8 @@ def one_fault(done: Result, fault: str) -> bool:
     return fault in done.stdout
 
 
-async def test_a_copy_respects_the_filters_and_goes_past_one_page(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.pages.ledger.ledger.EXPORT_PAGE_SIZE", 3)
+async def test_an_export_respects_the_filters_and_covers_all_pages(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("console.pages.ledger.EXPORT_PAGE_SIZE", 3)
     auditor, job = await records.login("auditor"), life(records)
     life(records)
     whole = (await auditor.open("/ledger/export")).text.splitlines()
@@ -219,7 +219,7 @@ async def test_a_copy_respects_the_filters_and_goes_past_one_page(records: Desk,
 
 
 async def looked(records: Desk, who: Browser) -> LedgerReport:
-    """Ask for a verification by the page's form and wait for its outcome."""
+    """Start a verification with the page's form and wait for its result."""
     answer = await posted(who, "/ledger/verify", "/ledger/verify")
     assert (answer.status_code, answer.headers["location"]) == (303, "/ledger/verify")
     work = records.console.background_reads.verification.get(WHOLE_LEDGER)
@@ -227,7 +227,7 @@ async def looked(records: Desk, who: Browser) -> LedgerReport:
     return work.outcome if work.outcome is not None else await records.console.background_reads.verification.result(WHOLE_LEDGER, by="test")
 
 
-async def test_a_sound_ledger_is_shown_sound_with_what_such_a_look_cannot_see(records: Desk) -> None:
+async def test_an_intact_ledger_is_shown_as_intact_with_the_limits_of_the_check(records: Desk) -> None:
     auditor = await records.login("auditor")
     life(records)
     assert "Not verified since the console started" in (await seen(auditor, "/ledger/verify")).text
@@ -240,7 +240,7 @@ async def test_a_sound_ledger_is_shown_sound_with_what_such_a_look_cannot_see(re
     assert "Intact, verified" in (await seen(auditor, "/ledger")).text
 
 
-async def test_a_forged_row_is_found_from_the_page(records: Desk) -> None:
+async def test_a_forged_entry_is_found_from_the_page(records: Desk) -> None:
     lead, job = await records.login(), life(records)
     tampered(records.database, f"UPDATE ledger SET data = replace(data, 'bubblewrap', 'off') WHERE job = '{job}' AND seq = 4")
     await looked(records, lead)
@@ -251,7 +251,7 @@ async def test_a_forged_row_is_found_from_the_page(records: Desk) -> None:
     assert "Damaged" in (await seen(lead, "/ledger")).text
 
 
-async def test_those_who_ask_at_once_share_one_look_and_others_are_answered_meanwhile(
+async def test_concurrent_requests_share_one_verification_and_other_pages_still_respond(
     records: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lead, auditor = await records.login(), await records.login("auditor")
@@ -276,7 +276,7 @@ async def test_those_who_ask_at_once_share_one_look_and_others_are_answered_mean
     assert begun == [1]
 
 
-async def test_a_look_that_fails_says_so_and_can_be_asked_for_again(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_verification_says_so_and_can_be_repeated(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     lead = await records.login()
 
     def failing() -> LedgerReport:
@@ -293,7 +293,7 @@ async def test_a_look_that_fails_says_so_and_can_be_asked_for_again(records: Des
     assert "/ledger/verify" in page.forms
 
 
-async def test_what_strangers_wrote_is_text(records: Desk) -> None:
+async def test_untrusted_text_is_shown_as_text(records: Desk) -> None:
     lead, at = await records.login(), datetime.now(UTC)
     job = records.job(name=HOSTILE, task=HOSTILE, reason=HOSTILE, requester_name=HOSTILE)
     records.store.ledger.append(

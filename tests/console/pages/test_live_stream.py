@@ -1,4 +1,4 @@
-"""The stream of an open page: what it hears of, whose, and when it ends."""
+"""The event stream of an open page: its events, for whom, and when it ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Event = tuple[str, Any]
 
 @asynccontextmanager
 async def open_page(who: Browser, address: str) -> AsyncIterator[AsyncIterator[Event]]:
-    """The events of a stream, as (name, data), in order."""
+    """Yield the events of a stream as (name, data), in order."""
     async with who.http.stream("GET", address, headers=SAME, timeout=30) as answer:
         assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8"), answer.headers
         yield _events(answer)
@@ -39,7 +39,7 @@ async def _events(answer: httpx.Response) -> AsyncIterator[Event]:
 
 
 async def changes(events: AsyncIterator[Event]) -> Any:
-    """What the next change is about; beats come in between."""
+    """Return the data of the next change event, skipping heartbeats."""
     async for name, data in events:
         if name == "change":
             return data
@@ -52,7 +52,7 @@ def address(site: Site, **query: object) -> str:
     )
 
 
-async def test_a_page_hears_that_it_is_alive_and_of_what_it_is_about(site: Site, served: Served, logged_in: LogIn) -> None:
+async def test_a_page_gets_heartbeats_and_events_of_its_topics(site: Site, served: Served, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     async with open_page(lead, address(site, topics="approval")) as events:
         assert (await anext(events))[0] == "beat"
@@ -60,7 +60,7 @@ async def test_a_page_hears_that_it_is_alive_and_of_what_it_is_about(site: Site,
         assert await changes(events) == {"type": "approval.opened", "job": request["job_id"]}
 
 
-async def test_what_happened_while_a_page_was_made_is_heard_of(site: Site, served: Served, logged_in: LogIn) -> None:
+async def test_events_during_rendering_are_not_missed(site: Site, served: Served, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     before = address(site)
     job = await served.launched()
@@ -68,20 +68,20 @@ async def test_what_happened_while_a_page_was_made_is_heard_of(site: Site, serve
         assert await changes(events) == {"type": "job.submitted", "job": job["id"]}
 
 
-async def test_a_launcher_hears_of_their_own_jobs_alone(site: Site, served: Served, logged_in: LogIn) -> None:
+async def test_a_launcher_gets_events_of_their_own_jobs_only(site: Site, served: Served, logged_in: LogIn) -> None:
     mallory, ops = await logged_in("mallory"), await logged_in("ops")
     begin = address(site)
     theirs = await served.launched()
     async with open_page(ops, begin) as events:
         assert (await changes(events))["job"] == theirs["id"]
     async with open_page(mallory, begin) as events:
-        # A beat comes after BEAT seconds in which nothing was told.
+        # A heartbeat comes after BEAT seconds without an event.
         assert [(await anext(events))[0], (await anext(events))[0]] == ["beat", "beat"]
     refused = await mallory.open(address(site, job=theirs["id"]))
     assert refused.status_code == 404
 
 
-async def test_output_is_told_as_it_comes_and_once(site: Site, served: Served, logged_in: LogIn) -> None:
+async def test_output_is_streamed_as_it_arrives_and_only_once(site: Site, served: Served, logged_in: LogIn) -> None:
     ops = await logged_in("ops")
     job = (await served.launched())["id"]
     site.store.logs.append(job, 0, "before\n", site.clock())
@@ -105,7 +105,7 @@ async def test_a_stream_ends_with_its_session(site: Site, logged_in: LogIn) -> N
         assert await asyncio.wait_for(changes(events), 30) is None
 
 
-async def test_what_a_page_asks_by_itself_keeps_no_session_from_its_end(site: Site, logged_in: LogIn) -> None:
+async def test_automatic_refreshes_do_not_extend_a_session(site: Site, logged_in: LogIn) -> None:
     lead, busy = await logged_in("lead"), await logged_in("lead")
     for status in (200, 303):
         site.clock.forward(minutes=20)
@@ -114,6 +114,6 @@ async def test_what_a_page_asks_by_itself_keeps_no_session_from_its_end(site: Si
 
 
 @pytest.mark.parametrize("query", ["", "after=x", "after=-1", "after=1&log=x", "after=1&topics=" + "a" * 300])
-async def test_a_stream_that_is_asked_for_wrongly_is_refused(logged_in: LogIn, query: str) -> None:
+async def test_an_invalid_stream_request_is_rejected(logged_in: LogIn, query: str) -> None:
     lead = await logged_in("lead")
     assert (await lead.open(f"/live?{query}")).status_code == 422

@@ -1,4 +1,4 @@
-"""Logging in by the form: what is refused and how it is said, where one goes on to, and what is nowhere to be found afterwards."""
+"""Login with the form: refusals and their messages, redirects, and secrets that are stored nowhere."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ REFUSED = "Wrong name or password."
 
 @pytest.fixture
 async def away(settings: Settings, passwords: dict[str, str]) -> AsyncIterator[Browser]:
-    """A browser at a console whose Vault does not answer."""
+    """A browser at a console whose Vault does not respond."""
     gone = settings.model_copy(update={"vault_addr": "http://127.0.0.1:1"})
     async with opened(gone, passwords) as site, AsyncExitStack() as kept:
         yield Browser.of(site, kept)
 
 
-async def test_a_wrong_password_an_unknown_name_and_a_locked_one_are_told_alike(site: Site, browser: Callable[[], Browser]) -> None:
+async def test_a_wrong_password_an_unknown_name_and_a_locked_one_get_the_same_message(site: Site, browser: Callable[[], Browser]) -> None:
     said = set()
     for name, password in [
         ("lead", "wrong"),
@@ -59,7 +59,7 @@ async def test_a_wrong_password_an_unknown_name_and_a_locked_one_are_told_alike(
         assert REFUSED in unescape(answer.text)
         said.add(re.sub(r'(?:value|data-now)="[^"]*"| autofocus', "", answer.text))
     assert len(said) == 1
-    # Vault locks a name after five wrong passwords; the console's own count, which comes first, is begun anew here.
+    # Vault locks a name after five wrong passwords. The console's own count comes first, so reset it here.
     async with httpx.AsyncClient(base_url=site.console.deps.vault.address, trust_env=False, verify=NO_TLS) as vault:
         for _ in range(5):
             await vault.post("/v1/auth/pages/login/guessed", json={"password": "wrong"})
@@ -68,7 +68,7 @@ async def test_a_wrong_password_an_unknown_name_and_a_locked_one_are_told_alike(
     assert "the account is locked for a while" in answer.text
 
 
-async def test_what_was_typed_but_the_password_is_there_again(browser: Callable[[], Browser]) -> None:
+async def test_the_form_keeps_the_name_but_not_the_password(browser: Callable[[], Browser]) -> None:
     answer = await browser().log_in('"><script>alert(1)</script>', "my-password", onward="/jobs")
     assert "<script>" not in answer.text
     assert 'value="&#34;&gt;&lt;script&gt;' in answer.text
@@ -76,7 +76,7 @@ async def test_what_was_typed_but_the_password_is_there_again(browser: Callable[
     assert hidden(answer.text)["next"] == "/jobs"
 
 
-async def test_guessing_is_stopped_for_the_name_and_not_for_others(site: Site, browser: Callable[[], Browser]) -> None:
+async def test_guessing_blocks_only_the_guessed_name(site: Site, browser: Callable[[], Browser]) -> None:
     for _ in range(MAX_TRIES_PER_NAME):
         assert (await browser().log_in("no-such", "wrong")).status_code == 401
     for name in ("no-such", "NO-SUCH"):
@@ -86,14 +86,14 @@ async def test_guessing_is_stopped_for_the_name_and_not_for_others(site: Site, b
     assert (await browser().log_in("ops", site.passwords["ops"])).status_code == 303
 
 
-async def test_who_logs_in_but_is_nobody_here_is_told_so_and_leaves_no_token(
+async def test_an_unknown_person_is_told_so_and_leaves_no_token(
     site: Site, browser: Callable[[], Browser], admin: httpx.AsyncClient
 ) -> None:
     user = {"password": "stranger-password", "token_policies": ["je-person"], "token_no_default_policy": True}
     (await admin.post("auth/pages/users/stranger", json=user)).raise_for_status()
     answer = await browser().log_in("stranger", "stranger-password")
     assert answer.status_code == 403
-    assert "Your password is correct, but this login is not linked to a JustEnough user" in answer.text
+    assert "This login is not linked to a JustEnough user" in answer.text
     assert "je=" not in str(answer.headers)
     assert await logins_of(admin, "stranger") == 0
     await browser().log_in("ops", site.passwords["ops"])
@@ -101,13 +101,13 @@ async def test_who_logs_in_but_is_nobody_here_is_told_so_and_leaves_no_token(
 
 
 async def logins_of(admin: httpx.AsyncClient, name: str) -> int:
-    """How many tokens of a name's logins to the pages live."""
+    """Return the number of valid tokens from page logins of a name."""
     listed = (await admin.request("LIST", "auth/token/accessors")).raise_for_status().json()["data"]["keys"]
     looks = [await admin.post("auth/token/lookup-accessor", json={"accessor": accessor}) for accessor in listed]
     return sum(look.is_success and look.json()["data"]["display_name"] == f"pages-{name}" for look in looks)
 
 
-async def test_a_second_factor_is_said_to_be_impossible_here(browser: Callable[[], Browser], admin: httpx.AsyncClient) -> None:
+async def test_a_second_factor_is_reported_as_unsupported(browser: Callable[[], Browser], admin: httpx.AsyncClient) -> None:
     user = {"password": "second-password", "token_policies": ["je-person"]}
     (await admin.post("auth/pages/users/second", json=user)).raise_for_status()
     made = await admin.post("identity/mfa/method/totp", json={"issuer": "tests", "generate": False})
@@ -126,7 +126,7 @@ async def test_a_second_factor_is_said_to_be_impossible_here(browser: Callable[[
     assert "This login needs a second factor" in answer.text
 
 
-async def test_a_token_that_cannot_sign_is_of_no_use(browser: Callable[[], Browser], admin: httpx.AsyncClient) -> None:
+async def test_a_token_that_cannot_sign_is_rejected(browser: Callable[[], Browser], admin: httpx.AsyncClient) -> None:
     user = {"password": "weak-password", "token_policies": ["default"]}
     (await admin.post("auth/pages/users/weak", json=user)).raise_for_status()
     accessor = (await admin.get("sys/auth")).json()["data"]
@@ -139,14 +139,14 @@ async def test_a_token_that_cannot_sign_is_of_no_use(browser: Callable[[], Brows
     assert "This login cannot sign: its token lacks the policy je-person" in answer.text
 
 
-async def test_while_vault_is_away_nobody_is_blamed(away: Browser) -> None:
+async def test_an_unavailable_vault_is_not_reported_as_a_wrong_password(away: Browser) -> None:
     for _ in range(MAX_TRIES_PER_NAME + 1):
         answer = await away.log_in("lead", "right-or-wrong")
         assert answer.status_code == 503
         assert "Your login was not rejected" in answer.text
 
 
-async def test_a_login_form_counts_only_in_the_browser_that_it_was_made_for(site: Site, browser: Callable[[], Browser]) -> None:
+async def test_a_login_form_works_only_in_its_own_browser(site: Site, browser: Callable[[], Browser]) -> None:
     mallory, lead = browser(), browser()
     theirs = hidden((await mallory.open("/login")).text)
     await lead.open("/login")
@@ -163,7 +163,7 @@ async def test_a_login_form_counts_only_in_the_browser_that_it_was_made_for(site
     assert (await mallory.send("/login", planted)).status_code == 303
 
 
-async def test_nobody_is_sent_elsewhere_after_a_login(site: Site, browser: Callable[[], Browser]) -> None:
+async def test_a_login_never_redirects_to_another_site(site: Site, browser: Callable[[], Browser]) -> None:
     ops = browser()
     form = hidden((await ops.open("/login")).text)
     for path in ELSEWHERE:
@@ -182,7 +182,7 @@ def test_a_path_of_ours_stays_as_it_is() -> None:
         assert local_path(path) == path
 
 
-async def test_who_comes_by_a_link_from_elsewhere_gets_to_the_page_without_logging_in_again(logged_in: LogIn) -> None:
+async def test_a_link_from_another_site_needs_no_new_login(logged_in: LogIn) -> None:
     lead = await logged_in()
     async with httpx.AsyncClient(base_url=lead.http.base_url, trust_env=False, verify=NO_TLS, follow_redirects=True) as bare:
         arrived = await bare.get("/sessions?x=1", headers={"Sec-Fetch-Site": "cross-site"})
@@ -194,7 +194,7 @@ async def test_who_comes_by_a_link_from_elsewhere_gets_to_the_page_without_loggi
     assert (onward.status_code, onward.headers["location"]) == (303, "/sessions?x=1")
 
 
-async def test_a_browser_that_does_not_say_where_it_comes_from_is_sent_on_once(browser: Callable[[], Browser]) -> None:
+async def test_a_browser_without_fetch_metadata_is_redirected_once(browser: Callable[[], Browser]) -> None:
     stranger = browser()
     arrived = await stranger.open("/login?next=/sessions", {})
     hop = re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', arrived.text)
@@ -204,7 +204,7 @@ async def test_a_browser_that_does_not_say_where_it_comes_from_is_sent_on_once(b
     assert hidden(shown.text)["next"] == "/sessions"
 
 
-async def test_served_by_https_the_cookies_are_the_hosts_alone(settings: Settings, passwords: dict[str, str]) -> None:
+async def test_with_https_the_cookies_are_limited_to_the_host(settings: Settings, passwords: dict[str, str]) -> None:
     secure = settings.model_copy(update={"console_url": "https://je.example"})
     async with opened(secure, passwords) as site, httpx.AsyncClient(base_url=site.address, trust_env=False, verify=NO_TLS) as http:
         shown = await http.get("/login", headers=SAME)
@@ -249,12 +249,12 @@ async def test_neither_password_nor_token_nor_cookie_is_in_logs_store_or_pages(
 
 
 def database(site: Site) -> list[Path]:
-    """The store's files."""
+    """Return the store's files."""
     return sorted(site.console.deps.settings.home.glob("justenough.db*"))
 
 
 class Ticks:
-    """A clock by hand."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -263,7 +263,7 @@ class Ticks:
         return self.now
 
 
-def test_tries_are_counted_before_they_are_answered_and_come_back_by_time() -> None:
+def test_attempts_are_counted_before_the_response_and_expire() -> None:
     clock = Ticks()
     throttle = LoginThrottle(clock=clock)
     for _ in range(MAX_TRIES_PER_NAME):
@@ -277,7 +277,7 @@ def test_tries_are_counted_before_they_are_answered_and_come_back_by_time() -> N
     throttle.record_try("lead", "10.0.0.1")
 
 
-def test_an_address_has_more_tries_than_a_name_and_an_end_too() -> None:
+def test_an_address_has_more_attempts_than_a_name_but_not_unlimited() -> None:
     throttle = LoginThrottle(clock=Ticks())
     for number in range(MAX_TRIES_PER_ADDRESS):
         throttle.record_try(f"name{number}", "10.0.0.1")
@@ -286,7 +286,7 @@ def test_an_address_has_more_tries_than_a_name_and_an_end_too() -> None:
     throttle.record_try("another", "10.0.0.2")
 
 
-def test_who_has_a_whole_network_of_ipv6_has_no_more_tries_than_one_address() -> None:
+def test_an_ipv6_network_has_as_many_attempts_as_one_address() -> None:
     throttle = LoginThrottle(clock=Ticks())
     for number in range(MAX_TRIES_PER_ADDRESS):
         throttle.record_try(f"name{number}", f"2001:db8::{number:x}")
@@ -298,7 +298,7 @@ def test_who_has_a_whole_network_of_ipv6_has_no_more_tries_than_one_address() ->
     throttle.record_try("another", "::ffff:10.0.0.2")
 
 
-def test_a_right_password_and_an_unanswered_try_count_no_more() -> None:
+def test_a_right_password_and_an_unanswered_attempt_no_longer_count() -> None:
     throttle = LoginThrottle(clock=Ticks())
     for _ in range(3 * MAX_TRIES_PER_ADDRESS):
         throttle.record_try("lead", "10.0.0.1")
@@ -307,14 +307,14 @@ def test_a_right_password_and_an_unanswered_try_count_no_more() -> None:
         throttle.undo_try("lead", "10.0.0.1")
 
 
-def test_what_is_counted_is_bounded() -> None:
+def test_the_number_of_counted_keys_is_bounded() -> None:
     throttle = LoginThrottle(clock=Ticks())
     for number in range(MAX_KEYS):
         throttle.record_try(f"name{number}", f"10.0.{number >> 8}.{number & 255}")
     assert len(throttle) <= MAX_KEYS
 
 
-def test_a_cookie_of_another_form_is_none() -> None:
+def test_a_malformed_cookie_is_ignored() -> None:
     for cookie in ("", "\xff" * 43, "a" * 42, "a" * 44, "=" * 43, "a" * 42 + "!"):
         with pytest.raises(NoSession):
             SessionKey.from_cookie(cookie)

@@ -1,4 +1,4 @@
-"""Logging in by one's own identity provider, against a real one: OpenBao's OIDC provider behind OpenBao's OIDC auth method."""
+"""Login with SSO, against a real provider: OpenBao's OIDC provider behind OpenBao's OIDC auth method."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ async def lead(oidc_site: tuple[Site, Provider]) -> AsyncIterator[Browser]:
 
 
 async def started(browser: Browser, start: str = START) -> str:
-    """Begin a login; where the browser is sent."""
+    """Begin a login; return the address that the browser is redirected to."""
     sent = await browser.open(start)
     assert sent.status_code == 303, sent.text
     return sent.headers["location"]
 
 
 async def come_back(browser: Browser, back: str) -> httpx.Response:
-    """Come back as a browser does: from elsewhere without our cookies, and on from our own page with them."""
+    """Return from the provider as a browser does: first without our cookies, then, from our own page, with them."""
     arrived = await browser.arrive(back)
     hop = HOP.search(arrived.text)
     assert hop, arrived.text
@@ -50,12 +50,12 @@ async def by_provider(browser: Browser, provider: Provider, token: str, start: s
     return await come_back(browser, back)
 
 
-async def test_an_identity_provider_opens_the_page_that_was_asked_for(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
+async def test_sso_opens_the_requested_page(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
     site, provider = oidc_site
     assert START in (await lead.open("/login?next=/sessions")).text
     answer = await by_provider(lead, provider, await provider.log_in("lead"))
     assert (answer.status_code, answer.headers["location"]) == (303, "/sessions")
-    assert "oidc (current session)" in (await lead.open("/sessions")).text
+    assert "SSO (current session)" in (await lead.open("/sessions")).text
     visit = await site.console.sessions.session_of(lead.cookie)
     assert (visit.person.name, visit.person.groups) == ("lead", frozenset({"support-leads"}))
     token = await site.token_of(lead)
@@ -63,9 +63,7 @@ async def test_an_identity_provider_opens_the_page_that_was_asked_for(oidc_site:
     assert not await site.alive(token)
 
 
-async def test_a_login_by_provider_is_fresh_only_where_vault_knows_that_the_person_was_asked(
-    oidc_site: tuple[Site, Provider], lead: Browser
-) -> None:
+async def test_an_sso_login_is_fresh_only_if_vault_checked_the_reauthentication(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
     site, provider = oidc_site
     at_provider = await provider.log_in("lead")
     await by_provider(lead, provider, at_provider)
@@ -77,7 +75,7 @@ async def test_a_login_by_provider_is_fresh_only_where_vault_knows_that_the_pers
     assert (await site.console.sessions.session_of(lead.cookie)).fresh
 
 
-async def test_who_leaves_out_that_the_provider_is_to_ask_is_refused_by_vault(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
+async def test_vault_refuses_a_login_without_reauthentication(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
     site, provider = oidc_site
     await by_provider(lead, provider, await provider.log_in("lead"))
     old = await provider.log_in("lead")
@@ -95,7 +93,7 @@ async def test_who_leaves_out_that_the_provider_is_to_ask_is_refused_by_vault(oi
     assert not (await site.console.sessions.session_of(lead.cookie)).fresh
 
 
-async def test_an_ordinary_login_that_its_browser_calls_a_fresh_one_is_none(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
+async def test_an_ordinary_login_that_claims_to_be_fresh_is_refused(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
     site, provider = oidc_site
     at_provider = await provider.log_in("lead")
     await by_provider(lead, provider, at_provider)
@@ -109,7 +107,7 @@ async def test_an_ordinary_login_that_its_browser_calls_a_fresh_one_is_none(oidc
     assert not (await site.console.sessions.session_of(lead.cookie)).fresh
 
 
-async def test_a_fresh_login_by_provider_is_the_same_persons(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
+async def test_a_fresh_sso_login_must_be_of_the_same_person(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
     site, provider = oidc_site
     await by_provider(lead, provider, await provider.log_in("lead"))
     answer = await by_provider(lead, provider, await provider.log_in("chief"), FRESH)
@@ -119,7 +117,7 @@ async def test_a_fresh_login_by_provider_is_the_same_persons(oidc_site: tuple[Si
     assert (visit.person.name, visit.fresh) == ("lead", False)
 
 
-async def test_a_redirect_that_another_browser_began_logs_nobody_in(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
+async def test_a_redirect_of_another_browsers_login_logs_nobody_in(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
     site, provider = oidc_site
     async with AsyncExitStack() as kept:
         mallory = Browser.of(site, kept)
@@ -141,10 +139,10 @@ async def test_a_code_works_once(oidc_site: tuple[Site, Provider], lead: Browser
     lead.http.cookies.set("je-oidc", flow)
     answer = await lead.open(f"{back}&landed=1")
     assert (answer.status_code, lead.cookie) == (403, "")
-    assert "it may be too late or a duplicate" in answer.text
+    assert "it may be late or a duplicate" in answer.text
 
 
-async def test_somebody_whom_only_the_provider_knows_is_told_so(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
+async def test_a_person_known_only_to_the_provider_is_told_so(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
     site, provider = oidc_site
     answer = await by_provider(lead, provider, await provider.log_in("stranger"))
     assert answer.status_code == 403
@@ -153,7 +151,7 @@ async def test_somebody_whom_only_the_provider_knows_is_told_so(oidc_site: tuple
     assert site.store.page_sessions.open_of("stranger", since=site.clock()) == ()
 
 
-async def test_what_a_provider_refuses_is_said_and_nothing_else_of_it_is_shown(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
+async def test_a_providers_refusal_is_shown_and_none_of_its_other_text(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
     del oidc_site
     for error, shown in (("access_denied", "(access_denied)"), ("<b>x", "(no readable reason)")):
         state = parse_qs(urlsplit(await started(lead)).query)["state"][0]
@@ -183,7 +181,7 @@ async def test_a_mount_that_does_not_take_this_address_is_named(
     ],
     ids=["no mount", "no such mount", "no fresh role"],
 )
-async def test_what_is_not_set_up_is_named(
+async def test_missing_configuration_is_named(
     settings: Settings, passwords: dict[str, str], changed: dict[str, str], start: str, said: str
 ) -> None:
     async with opened(settings.model_copy(update=changed), passwords) as other, AsyncExitStack() as kept:

@@ -1,4 +1,4 @@
-"""Sessions of the pages: what begins, carries and ends them, seen by effect on a real Vault and store."""
+"""Page sessions: how they start, last and end, by their effect on a real Vault and store."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def vault_of(site: Site) -> ConsoleVault:
 
 
 async def refused(browser: Browser) -> str:
-    """What the login says where a page is not shown any more."""
+    """Return the login page that appears because the session has ended."""
     answer = await browser.open("/sessions")
     assert answer.status_code == 303, answer.text
     return (await browser.open(answer.headers["location"])).text
@@ -44,7 +44,7 @@ async def test_without_a_session_every_page_leads_to_the_login_and_back(browser:
     assert hidden(shown.text, "/login")["next"] == "/sessions?a=b"
 
 
-async def test_a_right_password_opens_the_page_that_was_asked_for(site: Site, browser: Callable[[], Browser]) -> None:
+async def test_a_right_password_opens_the_requested_page(site: Site, browser: Callable[[], Browser]) -> None:
     lead = browser()
     sent = await lead.log_in("lead", site.passwords["lead"])
     assert (sent.status_code, sent.headers["location"]) == (303, "/sessions")
@@ -64,7 +64,7 @@ async def test_each_login_has_a_session_of_its_own(site: Site, logged_in: LogIn)
     assert (await lead.open("/sessions")).text.count("<tr>") >= 3
 
 
-async def test_a_session_that_was_handed_in_is_not_taken_over_by_a_login(site: Site, browser: Callable[[], Browser]) -> None:
+async def test_a_login_does_not_adopt_a_given_session(site: Site, browser: Callable[[], Browser]) -> None:
     lead, planted = browser(), SessionKey.new().secret.reveal()
     lead.http.cookies.set("je", planted, domain="127.0.0.1")
     await lead.log_in("lead", site.passwords["lead"])
@@ -82,7 +82,7 @@ async def test_a_cookie_that_was_changed_opens_nothing(logged_in: LogIn) -> None
         assert answer.headers["location"].startswith("/login")
 
 
-async def test_the_vault_token_of_a_session_that_logged_out_is_dead_in_vault(site: Site, logged_in: LogIn) -> None:
+async def test_logging_out_revokes_the_sessions_vault_token(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in()
     cookie, token = lead.cookie, await site.token_of(lead)
     assert await site.alive(token)
@@ -111,7 +111,7 @@ async def test_the_store_and_the_consoles_login_do_not_open_a_token_without_the_
     assert lead.cookie not in row.model_dump_json()
 
 
-async def test_a_session_of_nobody_who_used_it_ends(site: Site, logged_in: LogIn) -> None:
+async def test_an_idle_session_ends(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in()
     token = await site.token_of(lead)
     for _ in range(3):
@@ -134,7 +134,7 @@ async def test_a_session_ends_after_eight_hours_however_much_it_is_used(site: Si
     assert not await site.alive(token)
 
 
-async def test_use_is_noted_once_a_minute_and_lets_the_token_live_on(site: Site, logged_in: LogIn, admin: httpx.AsyncClient) -> None:
+async def test_use_is_recorded_once_a_minute_and_renews_the_token(site: Site, logged_in: LogIn, admin: httpx.AsyncClient) -> None:
     lead = await logged_in()
     token, key = await site.token_of(lead), SessionKey.from_cookie(lead.cookie).hash
 
@@ -163,7 +163,7 @@ async def test_a_token_that_was_revoked_in_vault_ends_its_session(site: Site, lo
     assert "This login was ended in Vault." in await refused(lead)
 
 
-async def test_who_has_the_key_rotated_ends_every_session(site: Site, logged_in: LogIn, admin: httpx.AsyncClient) -> None:
+async def test_rotating_the_key_ends_every_session(site: Site, logged_in: LogIn, admin: httpx.AsyncClient) -> None:
     lead = await logged_in()
     rotated = (await admin.post("transit/keys/je-pages/rotate")).raise_for_status().json()["data"]["latest_version"]
     assert (await lead.open("/sessions")).status_code == 200
@@ -173,9 +173,7 @@ async def test_who_has_the_key_rotated_ends_every_session(site: Site, logged_in:
     assert (await (await logged_in()).open("/sessions")).status_code == 200
 
 
-async def test_a_token_that_was_given_more_than_the_pages_may_hold_ends_its_session(
-    site: Site, logged_in: LogIn, admin: httpx.AsyncClient
-) -> None:
+async def test_a_token_with_additional_policies_ends_its_session(site: Site, logged_in: LogIn, admin: httpx.AsyncClient) -> None:
     lead = await logged_in("mallory")
     cookie = lead.cookie
     mallory = (await admin.get("identity/entity/name/mallory")).json()["data"]["id"]
@@ -185,7 +183,7 @@ async def test_a_token_that_was_given_more_than_the_pages_may_hold_ends_its_sess
         assert "has policies that the pages do not allow: je-worker" in await refused(lead)
         answer = await lead.log_in("mallory", site.passwords["mallory"])
         assert answer.status_code == 403
-        assert "has policies that the pages do not allow: je-worker; ask a Vault administrator" in answer.text
+        assert "has policies that the pages do not allow: je-worker; ask a Vault administrator to remove that" in answer.text
         assert lead.cookie == cookie
     finally:
         (await admin.delete("identity/group/name/mighty")).raise_for_status()
@@ -207,7 +205,7 @@ async def test_a_person_who_was_disabled_loses_the_session_soon(site: Site, logg
         assert answer.status_code in {401, 403}
     finally:
         (await admin.post("identity/entity/name/gone", json={"disabled": False})).raise_for_status()
-    # To end its token, Vault would have had to listen to somebody disabled. It dies by its time, and nothing opens its ciphertext any more.
+    # Vault does not accept a call of a disabled person, so the token cannot be revoked. It expires, and nothing can decrypt its ciphertext any more.
     row = site.store.page_sessions.get(key)
     assert row
     assert (row.ciphertext, (await gone.open("/sessions")).status_code) == ("", 303)
@@ -262,12 +260,12 @@ async def test_a_fresh_login_of_another_person_is_refused(site: Site, logged_in:
         await site.console.sessions.refresh_login(visit, entry)
     assert not await site.alive(entry.token.reveal())
     assert not (await site.console.sessions.session_of(lead.cookie)).fresh
-    # The page asks for the session's own name, whatever a form says.
+    # The page uses the session's own name and ignores the form's.
     answer = await lead.submit("/login/fresh", "/login/fresh", name="chief", password=site.passwords["chief"])
     assert answer.status_code == 401
 
 
-async def test_whoever_looks_for_what_is_not_there_gets_a_page_or_a_problem_as_they_read(browser: Callable[[], Browser]) -> None:
+async def test_an_unknown_address_gets_a_page_or_an_api_problem_by_accept_header(browser: Callable[[], Browser]) -> None:
     lost = browser()
     page = await lost.http.get("/nowhere", headers={"Accept": "text/html"})
     assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
@@ -277,11 +275,11 @@ async def test_whoever_looks_for_what_is_not_there_gets_a_page_or_a_problem_as_t
         assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
 
 
-async def test_a_session_that_the_store_gives_to_somebody_else_is_nobodys(site: Site, logged_in: LogIn) -> None:
+async def test_a_session_whose_person_was_changed_in_the_store_ends(site: Site, logged_in: LogIn) -> None:
     ops, chief = await logged_in("ops"), await logged_in("chief")
     row = (await site.console.sessions.session_of(ops.cookie)).row
     other = (await site.console.sessions.session_of(chief.cookie)).person
     with open_engine(site.console.deps.settings.store_url).begin() as connection:
         connection.execute(update(PAGE_SESSIONS).where(PAGE_SESSIONS.c.key == row.key).values(person=other.id))
-    assert "belongs to another person" in await refused(ops)
+    assert "another person than the session" in await refused(ops)
     assert (await chief.open("/sessions")).status_code == 200

@@ -1,4 +1,4 @@
-"""The seam that pages are written against: who the visitor is, what they sign and open, and which forms count."""
+"""The page user: identity, signing, authorizing in Vault, and which forms are accepted."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ pytestmark = pytest.mark.servers
 
 
 async def visitor(site: Site, cookie: str) -> PageUser:
-    """Who a page would see."""
+    """Return the page user of a cookie."""
     headers = [(b"cookie", f"je={cookie}".encode())]
     return await page_user_of(Request({"type": "http", "method": "GET", "path": "/", "headers": headers, "app": create_app(site.console)}))
 
 
-async def test_a_visitor_is_the_person_with_their_rights_until_the_session_is_over(site: Site, logged_in: LogIn) -> None:
+async def test_a_page_user_is_the_person_with_their_rights_until_the_session_ends(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in()
     seen = await visitor(site, lead.cookie)
     assert (seen.caller.person.name, seen.caller.tier, seen.caller.can_read_all, seen.fresh) == ("lead", 1, True, True)
@@ -35,13 +35,13 @@ async def test_a_visitor_is_the_person_with_their_rights_until_the_session_is_ov
     assert seen.csrf == hidden((await lead.open("/sessions")).text)["csrf"]
 
 
-async def test_nobody_is_a_visitor_without_a_session(site: Site) -> None:
+async def test_there_is_no_page_user_without_a_session(site: Site) -> None:
     for cookie in ("", SessionKey.new().secret.reveal()):
         with pytest.raises(NoSession, match="you are not logged in"):
             await visitor(site, cookie)
 
 
-async def test_a_visitor_signs_with_their_own_key(site: Site, logged_in: LogIn) -> None:
+async def test_a_page_user_signs_with_their_own_key(site: Site, logged_in: LogIn) -> None:
     seen = await visitor(site, (await logged_in()).cookie)
     now, person = datetime.now(UTC).replace(microsecond=0), seen.caller.person.id
     statement = DelegationStatement(delegate="x", reason="away", person=person, issued_at=now, expires_at=now + timedelta(hours=1))
@@ -50,7 +50,7 @@ async def test_a_visitor_signs_with_their_own_key(site: Site, logged_in: LogIn) 
     assert why_signature_invalid(signed, site.console.deps.vault.public_keys(person)) is None
 
 
-async def test_a_visitor_opens_vaults_lock_as_themselves(site: Site, logged_in: LogIn, admin: httpx.AsyncClient) -> None:
+async def test_a_page_user_authorizes_in_vault_as_themselves(site: Site, logged_in: LogIn, admin: httpx.AsyncClient) -> None:
     policy = """
         path "kv/data/tests/locked" {
           capabilities = ["read"]
@@ -84,7 +84,7 @@ async def test_a_visitor_opens_vaults_lock_as_themselves(site: Site, logged_in: 
         await lead.authorize("nothing-of-that-kind")
 
 
-async def test_a_login_that_ended_neither_signs_nor_opens(site: Site, logged_in: LogIn, admin: httpx.AsyncClient) -> None:
+async def test_an_ended_login_can_neither_sign_nor_authorize(site: Site, logged_in: LogIn, admin: httpx.AsyncClient) -> None:
     lead = await logged_in()
     seen = await visitor(site, lead.cookie)
     (await admin.post("auth/token/revoke", json={"token": await site.token_of(lead)})).raise_for_status()
@@ -98,7 +98,7 @@ async def test_a_login_that_ended_neither_signs_nor_opens(site: Site, logged_in:
         await seen.authorize("any")
 
 
-async def test_a_form_without_its_sessions_mark_changes_nothing(site: Site, logged_in: LogIn) -> None:
+async def test_a_form_without_the_csrf_token_changes_nothing(site: Site, logged_in: LogIn) -> None:
     lead, chief = await logged_in(), await logged_in("chief")
     token = await site.token_of(lead)
     others = hidden((await chief.open("/sessions")).text)["csrf"]
@@ -110,7 +110,7 @@ async def test_a_form_without_its_sessions_mark_changes_nothing(site: Site, logg
     assert (await lead.open("/sessions")).status_code == 200
 
 
-async def test_a_form_from_elsewhere_changes_nothing_even_with_the_mark(site: Site, logged_in: LogIn) -> None:
+async def test_a_form_from_another_site_changes_nothing_even_with_the_csrf_token(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in()
     fields = {"csrf": hidden((await lead.open("/sessions")).text)["csrf"]}
     host = urlsplit(site.address).netloc
@@ -128,7 +128,7 @@ async def test_a_form_from_elsewhere_changes_nothing_even_with_the_mark(site: Si
     assert (await lead.send("/logout", fields, {"Origin": f"http://{host}"})).status_code == 303
 
 
-async def test_a_form_that_is_no_form_is_refused(site: Site, logged_in: LogIn) -> None:
+async def test_a_malformed_form_is_rejected(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in()
     csrf = hidden((await lead.open("/sessions")).text)["csrf"]
     fields = {f"f{number}": "x" for number in range(300)}
@@ -142,7 +142,7 @@ async def test_a_form_that_is_no_form_is_refused(site: Site, logged_in: LogIn) -
     assert await site.alive(await site.token_of(lead))
 
 
-async def test_what_was_posted_without_a_session_is_not_sent_on(browser: Callable[[], Browser]) -> None:
+async def test_a_form_posted_without_a_session_is_not_resubmitted(browser: Callable[[], Browser]) -> None:
     answer = await browser().send("/logout", {"csrf": "x"})
     assert answer.status_code == 303
     assert answer.headers["location"].startswith("/login")

@@ -1,4 +1,4 @@
-"""The evidence report's page: made once for those who ask at once, its figures tied to ledger entries, its downloads what the renderers make."""
+"""The Compliance page: concurrent requests share one report, figures link to ledger entries, and downloads equal the renderers' output."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def records(settings: Settings, passwords: dict[str, str], tmp_path: Path)
 
 
 def left_over(records: Desk) -> str:
-    """Record a job that ended while its credential lives: a violation. Return the entry that shows it."""
+    """Record a job that ended while its credential is active, which is a violation. Return the entry that shows it."""
     job, at = records.job(), datetime.now(UTC)
     records.store.ledger.append(
         [
@@ -46,7 +46,7 @@ def left_over(records: Desk) -> str:
 
 
 async def made(records: Desk, who: Browser, days: ReportDays | None = None) -> tuple[str, Report]:
-    """Have a report made by the page's form; return its address and what it holds."""
+    """Generate a report with the page's form; return its address and its content."""
     today = datetime.now(UTC).date()
     days = days or ReportDays(today - timedelta(days=30), today)
     answer = await posted(who, "/report", "/report", first=str(days.first), last=str(days.last))
@@ -56,7 +56,7 @@ async def made(records: Desk, who: Browser, days: ReportDays | None = None) -> t
     return answer.headers["location"], work.outcome or await records.console.background_reads.reports.result(days, by="test")
 
 
-async def test_a_report_is_made_when_asked_for_and_ties_figures_to_entries(records: Desk) -> None:
+async def test_a_report_is_generated_on_request_and_links_figures_to_entries(records: Desk) -> None:
     auditor, entry = await records.login("auditor"), left_over(records)
     before = await seen(auditor, "/report")
     assert "No report for these days" in before.text
@@ -80,7 +80,7 @@ async def test_a_report_is_made_when_asked_for_and_ties_figures_to_entries(recor
     await seen(auditor, f"/ledger/entry?id={entry}")
 
 
-async def test_downloads_are_what_the_renderers_make_of_the_same_report(records: Desk) -> None:
+async def test_downloads_equal_the_renderers_output(records: Desk) -> None:
     auditor = await records.login("auditor")
     left_over(records)
     path, report = await made(records, auditor)
@@ -116,7 +116,7 @@ async def test_the_report_is_for_those_who_read_everything(records: Desk) -> Non
         ("2026-01-01", "9999-12-31", "e-last", "must be a date like 2026-01-31"),
     ],
 )
-async def test_days_that_are_none_are_said_beside_their_field(records: Desk, first: str, last: str, field: str, said: str) -> None:
+async def test_invalid_days_are_reported_beside_their_field(records: Desk, first: str, last: str, field: str, said: str) -> None:
     lead = await records.login()
     answer = await posted(lead, "/report", "/report", first=first, last=last)
     assert answer.status_code == 422
@@ -126,7 +126,7 @@ async def test_days_that_are_none_are_said_beside_their_field(records: Desk, fir
     assert records.console.background_reads.reports.items() == ()
 
 
-async def test_a_period_that_holds_too_much_says_so(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_period_with_too_many_entries_says_so(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evidence_report, "MAX_ENTRIES_PER_REPORT", 2)
     lead = await records.login()
     left_over(records)
@@ -138,7 +138,7 @@ async def test_a_period_that_holds_too_much_says_so(records: Desk, monkeypatch: 
     assert "ask for shorter periods" in shown.text
 
 
-async def test_those_who_ask_at_once_share_one_report_and_see_that_it_is_being_made(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_concurrent_requests_share_one_report_and_see_its_progress(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     real, loop, go_on, begun = evidence_report.build_evidence_report, asyncio.get_running_loop(), asyncio.Event(), []
 
     def held(store: Any, period: ReportPeriod, **more: Any) -> Report:
@@ -161,7 +161,7 @@ async def test_those_who_ask_at_once_share_one_report_and_see_that_it_is_being_m
     assert (report.since, report.until) == begun[0]
 
 
-async def test_what_strangers_wrote_is_text(records: Desk) -> None:
+async def test_untrusted_text_is_shown_as_text(records: Desk) -> None:
     job, at = records.job(task=HOSTILE, name=HOSTILE), datetime.now(UTC)
     facts = [requested(job, at=at), decided("needs_approval", job, tier=1, at=at), opened(job, at=at)]
     facts += [changed_to(answered("approved", job, at=at), name=HOSTILE), issued(job, at=at, resource=HOSTILE), ended("failed", job, at=at)]

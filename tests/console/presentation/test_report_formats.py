@@ -1,4 +1,4 @@
-"""The report as Markdown and as HTML: whatever a stranger wrote is text in it, and it is one page that needs nothing else."""
+"""The report as Markdown and as HTML: untrusted text stays text, and the HTML page is self-contained."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ VOID = {"meta"}
 
 
 class Page(HTMLParser):
-    """Reads a page, and fails where its tags are not balanced."""
+    """Reads a page. Fails if its tags are not balanced."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -59,62 +59,62 @@ class Page(HTMLParser):
         self.text.append(data)
 
     def values(self, name: str) -> list[str]:
-        """Every value of an attribute."""
+        """Return every value of an attribute."""
         return [attributes[name] or "" for _, attributes in self.tags if name in attributes]
 
 
 def hostile(text: str) -> Report:
-    """A report in which a stranger's text stands wherever one can."""
+    """A report with untrusted text in every possible place."""
     facts: list[Any] = [issued(resource=text), confirmed(at=later(5)), changed_to(answered("approved"), name=text), rejected("x"), review()]
     return reported(*facts, live=[live(task=text, resource=text, job_state="failed")])
 
 
 def tokens(text: str) -> Iterator[Any]:
-    """What a Markdown reader makes of a text."""
+    """Return the tokens that a Markdown parser makes of a text."""
     for token in Markdown(text).parsed:
         yield token
         yield from token.children or ()
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_on_the_page_a_strangers_text_is_text(text: str) -> None:
+def test_untrusted_text_is_text_in_html(text: str) -> None:
     harmless, found = Page(html.render_html(hostile("harmless"))), Page(html.render_html(hostile(text)))
     assert found.tags == harmless.tags
     assert not [tag for tag, _ in found.tags if tag in {"script", "img", "iframe", "link", "object", "form"}]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_in_markdown_a_strangers_text_is_text(text: str) -> None:
+def test_untrusted_text_is_text_in_markdown(text: str) -> None:
     harmless, found = (list(tokens(markdown.render_markdown(hostile(one)))) for one in ("harmless", text))
     assert [token.type for token in found if token.type != "text"] == [token.type for token in harmless if token.type != "text"]
     assert not [token for token in found if token.type in {"link_open", "image", "html_inline", "html_block"}]
 
 
-# A whole report each time: on a busy machine one takes longer than hypothesis expects.
+# Each example renders a whole report, which on a busy machine takes longer than hypothesis expects.
 @settings(deadline=None, max_examples=50)
 @example(task="a | b \\| c `d|e`")
 @given(task=st.text(max_size=60))
-def test_whatever_a_task_is_a_markdown_table_has_its_cells(task: str) -> None:
+def test_any_task_stays_in_its_markdown_table_cell(task: str) -> None:
     rendered = markdown.render_markdown(reported(live=[live(task=task)]))
     (row,) = [one for one in rendered.splitlines() if one.startswith("| c-")]
     table = Markdown(f"| a | b | c | d | e | f |\n| - | - | - | - | - | - |\n{row}\n").parsed
     cells = [after for before, after in pairwise(table) if before.type == "td_open"]
     assert len(cells) == 6
     assert {child.type for cell in cells for child in cell.children or ()} <= {"text", "text_special"}
-    # What is in the task's cell is the task, and the cells after it are not it.
+    # The task fills its own cell and does not spill into the next ones.
     said = ["".join(child.content for child in cell.children or ()).replace("\u200b", "") for cell in cells]
     assert said[3].split() == plain(task).replace("\u200b", "").split()
     assert said[4:] == ["1 d", "1 d"]
 
 
-def test_an_address_in_a_text_makes_no_link_where_bare_ones_do() -> None:
+def test_an_address_in_untrusted_text_never_becomes_a_link() -> None:
     rendered = markdown.render_markdown(reported(live=[live(task="https://evil.example www.evil.example a@evil.example")]))
     assert "https:" not in rendered
     assert "www." not in rendered
     assert "a@evil" not in rendered
 
 
-def test_the_page_needs_nothing_else() -> None:
+def test_the_page_is_self_contained() -> None:
     found = Page(html.render_html(hostile("x")))
     assert {value for value in found.values("href") if not value.startswith("#")} == set()
     assert found.values("src") == []
@@ -123,7 +123,7 @@ def test_the_page_needs_nothing_else() -> None:
     assert "url(" not in html.render_html(hostile("x"))
 
 
-def test_the_page_is_one_that_everyone_can_read() -> None:
+def test_the_page_is_accessible() -> None:
     found = Page(html.render_html(hostile("x")))
     names = [tag for tag, _ in found.tags]
     assert found.tags[0] == ("html", {"lang": "en"})
@@ -135,7 +135,7 @@ def test_the_page_is_one_that_everyone_can_read() -> None:
 
 
 @pytest.mark.parametrize("render", [markdown.render_markdown, html.render_html])
-def test_every_line_is_told_with_all_that_it_has(render: Any) -> None:
+def test_every_metric_is_shown_in_full(render: Any) -> None:
     report = reported(*(rejected("x", number) for number in range(30)))
     text = render(report)
     for one in report.lines:
@@ -154,5 +154,5 @@ def test_every_line_is_told_with_all_that_it_has(render: Any) -> None:
         *[(11100, "3 h 5 min"), (86400, "1 d"), (1051200, "12 d 4 h"), (-90, "-1 min 30 s"), (59.99, "60.0 s"), (3599.9, "59 min 59 s")],
     ],
 )
-def test_times_are_in_the_unit_that_suits_them(seconds: float, text: str) -> None:
+def test_durations_use_a_suitable_unit(seconds: float, text: str) -> None:
     assert span(seconds) == text

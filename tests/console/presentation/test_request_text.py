@@ -1,4 +1,4 @@
-"""A request in words: the sentence, what silence means, who is still needed, what is signed."""
+"""A request in words: the sentence, the effect of a timeout, missing approvals, the signed statement."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def approval(person: str, **changes: Any) -> ApprovalView:
     return ApprovalView.model_validate({**known, **changes})
 
 
-def test_the_sentence_says_who_wants_what_for_how_long() -> None:
+def test_the_sentence_says_who_requests_what_for_how_long() -> None:
     pieces = request_text.request_sentence(view(), "refund-agent 1.4")
     assert request_text.text_of(pieces) == "refund-triage by agent refund-agent 1.4, launched by ops, requests WRITE on Refunds for 5 min"
     assert [piece.text for piece in pieces if piece.strong] == ["refund-triage", "WRITE", "Refunds"]
@@ -71,11 +71,11 @@ def test_silence_is_never_an_approval(what: TimeoutOutcome, said: str) -> None:
         (1, (approval("chief", withdrawn_at=NOW),), "needs 1 approval"),
     ],
 )
-def test_who_is_still_needed(quorum: int, given: tuple[ApprovalView, ...], said: str) -> None:
+def test_missing_approvals_are_named(quorum: int, given: tuple[ApprovalView, ...], said: str) -> None:
     assert request_text.still_needed(view(quorum=quorum, approvals=given)) == said
 
 
-def test_what_is_signed_is_said_as_it_is_signed() -> None:
+def test_the_signing_sentence_matches_the_statement() -> None:
     assert (
         request_text.signing_sentence(view(), "approve", "lead")
         == "lead approves WRITE on Refunds for 5 min for the job j-1 (refund-triage)."
@@ -85,5 +85,5 @@ def test_what_is_signed_is_said_as_it_is_signed() -> None:
     assert request_text.signing_sentence(view(), "break_glass", "lead").startswith("lead uses BREAK-GLASS for")
 
 
-def test_what_revoking_can_do_is_said_of_each_kind() -> None:
+def test_every_revocability_has_a_text() -> None:
     assert set(request_text.REVOCABLE_TEXT) == {kind.value for kind in Revocable}

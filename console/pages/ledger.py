@@ -1,4 +1,7 @@
-"""GET /ledger, /ledger/entry and /ledger/export: entries as sentences, newest first; search by id; one entry in full; JSONL export."""
+"""GET /ledger, /ledger/entry and /ledger/export: entries as sentences, newest first; search by id; one entry in full; JSONL export.
+
+GET and POST /ledger/verify: verify every chain. One verification runs at a time and all requests share its result.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,13 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 from pydantic import Field
 
-from console.auth.authorization import Role
+from console.auth.authorization import Caller, Role
 from console.http.dependencies import TheConsole
 from console.pages import live_stream
-from console.pages.page_user import PageUser, ThePageUser
-from console.pages.rendering import render
+from console.pages.page_user import PageUser, TheForm, ThePageUser
+from console.pages.rendering import download_headers, render
 from console.pages.routing import PageRoute
+from console.presentation.time_text import parse_moment
 from console.services.background_reads import WHOLE_LEDGER
 from console.services.console import Console
 from console.services.visibility import first_visible_page, parse_position
@@ -48,6 +52,14 @@ TYPE_GROUPS: Mapping[str, str] = {
     "ledger": "The ledger itself",
 }
 """Labels by the first word of a type, in the order of the filter; unlisted ones come last."""
+TYPES_BY_GROUP = [
+    (group, TYPE_GROUPS.get(group, group), types)
+    for group in dict.fromkeys([*TYPE_GROUPS, *(one.value.partition(".")[0] for one in EventType)])
+    if (types := [one.value for one in EventType if one.value.startswith(f"{group}.")])
+]
+"""Each group of types: first word, label, types."""
+MAX_PROBLEMS = 100
+"""Problems of a verification in the page; `justenough ledger verify` lists up to a thousand."""
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -83,44 +95,45 @@ class LedgerFilters(Message):
         types = tuple(one for one in EventType if self.type in {one.value, one.value.partition(".")[0]})
         if self.type and not types:
             problems.append(Problem("type", f"unknown type {self.type!r}"))
-        since, until = _parse_moment("since", self.since, problems), _parse_moment("until", self.until, problems)
+        times: dict[str, datetime | None] = {}
+        for name in ("since", "until"):
+            try:
+                times[name] = parse_moment(getattr(self, name))
+            except ValueError as error:
+                problems.append(Problem(name, str(error)))
         if problems:
             raise InvalidInput("filter", tuple(problems))
-        return LedgerQuery(self.job.strip() or None, types, since, until)
-
-
-ANY_ENTRY = LedgerQuery(None, (), None, None)
+        return LedgerQuery(self.job.strip() or None, types, **times)
 
 
 @router.get("/ledger")
 def ledger(request: Request, console: TheConsole, visitor: ThePageUser, filters: Annotated[LedgerFilters, Query()]) -> Response:
     """Show entries, newest first. `q` searches by id; a single hit is opened."""
     visitor.caller.require(*Role)
-    wrong: dict[str, str] = {}
-    which = ANY_ENTRY
+    errors: dict[str, str] = {}
     try:
-        which = filters.to_query()
+        query = filters.to_query()
     except InvalidInput as error:
-        wrong = {problem.path: problem.message for problem in error.problems}
-    found = _find_readable(console, visitor, filters.q)
-    if len(found) == 1:
-        return RedirectResponse(place_url(found[0]), status_code=303)
+        query, errors = None, {problem.path: problem.message for problem in error.problems}
+    hits = find_readable(console, visitor.caller, filters.q)
+    if len(hits) == 1:
+        return RedirectResponse(place_url(hits[0]), status_code=303)
     stream = live_stream.stream_url(console)
-    page = Page[EntryView](items=()) if wrong else _readable_page(console, visitor, which, cursor=filters.cursor)
-    reads_all = visitor.caller.can_read_all
+    page = _readable_page(console, visitor, query, cursor=filters.cursor) if query else Page(items=())
+    reads_all, export_query = visitor.caller.can_read_all, urlencode({name: value for name, value in filters.query_values.items() if value})
     return render(
         request,
         "ledger.html",
-        status=422 if wrong else 200,
+        status=422 if errors else 200,
         page=page,
         jobs=console.deps.store.jobs.captions({entry.job for entry in page.items}),
         q=filters.q,
-        found=found,
-        place_of=place_url,
+        hits=hits,
+        place_url=place_url,
         typed=filters.query_values,
-        wrong=wrong,
-        groups=_type_groups(),
-        copies=_export_url(filters) if reads_all and not wrong else "",
+        errors=errors,
+        groups=TYPES_BY_GROUP,
+        export_url="" if errors else "/ledger/export" + (f"?{export_query}" if export_query else ""),
         head=console.deps.store.ledger.head() if reads_all else None,
         verification=console.background_reads.verification.get(WHOLE_LEDGER) if reads_all else None,
         stream="" if filters.cursor or filters.q else stream,
@@ -131,32 +144,54 @@ def ledger(request: Request, console: TheConsole, visitor: ThePageUser, filters:
 def entry(request: Request, console: TheConsole, visitor: ThePageUser, name: Annotated[str, Query(alias="id", max_length=400)]) -> Response:
     """Show one entry with its neighbours in its job's chain."""
     visitor.caller.require(*Role)
-    found = console.deps.store.ledger.entry(name)
-    if found is None or not console.job_owners.can_read(visitor.caller, found.job):
+    store = console.deps.store
+    view = store.ledger.entry(name)
+    if view is None or not console.job_owners.can_read(visitor.caller, view.job):
         raise NotFound(f"there is no ledger entry {name}")
-    before = console.deps.store.ledger.entries_newest_first(job=found.job, before=found.position, limit=1).items
-    after = console.deps.store.ledger.entries(job=found.job, after=found.position, limit=1).items
-    known = console.deps.store.jobs.captions({found.job})
-    return render(request, "entry.html", entry=found, job=known.get(found.job), before=before, after=after)
+    before = store.ledger.entries_newest_first(job=view.job, before=view.position, limit=1).items
+    after = store.ledger.entries(job=view.job, after=view.position, limit=1).items
+    return render(request, "entry.html", entry=view, job=store.jobs.captions({view.job}).get(view.job), before=before, after=after)
 
 
 @router.get("/ledger/export")
 def export(console: TheConsole, visitor: ThePageUser, filters: Annotated[LedgerFilters, Query()]) -> Response:
     """Download entries, oldest first, one JSON object per line, as `justenough ledger export` writes them. Ends at the entry that is newest now."""
     visitor.caller.require(*READER_ROLES)
-    which, last = filters.to_query(), console.deps.store.ledger.head().position
+    query, last = filters.to_query(), console.deps.store.ledger.head().position
     name = f"ledger-{console.deps.settings.installation}-{console.deps.now().astimezone(UTC):%Y%m%dT%H%M%SZ}.jsonl"
-    return StreamingResponse(
-        _export_lines(console, which, last),
-        media_type="application/x-ndjson",
-        headers={"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"},
-    )
+    return StreamingResponse(_export_lines(console, query, last), media_type="application/x-ndjson", headers=download_headers(name))
 
 
-def place_url(found: SearchHit) -> str:
+@router.get("/ledger/verify")
+def verification(request: Request, console: TheConsole, visitor: ThePageUser) -> Response:
+    """Show the running verification or the last result."""
+    visitor.caller.require(*READER_ROLES)
+    work, head = console.background_reads.verification.get(WHOLE_LEDGER), console.deps.store.ledger.head()
+    return render(request, "verification.html", work=work, head=head, max_problems=MAX_PROBLEMS, refresh=2 if work and work.runs else 0)
+
+
+@router.post("/ledger/verify")
+async def verify(console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
+    """Start a verification, or join the running one."""
+    del form
+    visitor.caller.require(*READER_ROLES)
+    console.background_reads.verification.start(WHOLE_LEDGER, by=visitor.caller.person.name)
+    return RedirectResponse("/ledger/verify", status_code=303)
+
+
+def place_url(hit: SearchHit) -> str:
     """Return the address that shows a search hit."""
-    where = {"job": "/jobs/", "request": "/inbox/", "credential": "/credentials/"}
-    return f"{where[found.kind]}{quote(found.id, safe='')}" if found.kind in where else f"/ledger/entry?{urlencode({'id': found.id})}"
+    folder = {"job": "/jobs/", "request": "/inbox/", "credential": "/credentials/"}.get(hit.kind)
+    return f"{folder}{quote(hit.id, safe='')}" if folder else f"/ledger/entry?{urlencode({'id': hit.id})}"
+
+
+def find_readable(console: Console, caller: Caller, text: str) -> Sequence[SearchHit]:
+    """Return what has this id, or an id that starts with it, and the caller may read; nothing for an empty text."""
+    if not text.strip():
+        return ()
+    hits = console.deps.store.search.find(text, installation=console.deps.settings.installation)
+    console.job_owners.preload(hit.job for hit in hits)
+    return [hit for hit in hits if console.job_owners.can_read(caller, hit.job)]
 
 
 def _readable_page(console: Console, visitor: PageUser, query: LedgerQuery, *, cursor: str | None) -> Page[EntryView]:
@@ -173,14 +208,6 @@ def _readable_page(console: Console, visitor: PageUser, query: LedgerQuery, *, c
     )
 
 
-def _find_readable(console: Console, visitor: PageUser, text: str) -> Sequence[SearchHit]:
-    if not text.strip():
-        return ()
-    found = console.deps.store.search.find(text, installation=console.deps.settings.installation)
-    console.job_owners.preload(one.job for one in found)
-    return [one for one in found if console.job_owners.can_read(visitor.caller, one.job)]
-
-
 def _export_lines(console: Console, query: LedgerQuery, last: int) -> Iterator[str]:
     """Yield lines a page at a time. Each page is its own transaction, which is safe because entries never change."""
     after = 0
@@ -190,27 +217,3 @@ def _export_lines(console: Console, query: LedgerQuery, last: int) -> Iterator[s
         if page.next is None or int(page.next) >= last:
             return
         after = int(page.next)
-
-
-def _parse_moment(name: str, text: str, problems: list[Problem]) -> datetime | None:
-    if not text.strip():
-        return None
-    try:
-        found = datetime.fromisoformat(text.strip())
-        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        problems.append(Problem(name, "must be a date or time like 2026-01-31 or 2026-01-31T18:30"))
-        return None
-
-
-def _type_groups() -> Sequence[tuple[str, str, Sequence[str]]]:
-    """Return each group of types: first word, label, types."""
-    types: dict[str, list[str]] = {group: [] for group in TYPE_GROUPS}
-    for one in EventType:
-        types.setdefault(one.value.partition(".")[0], []).append(one.value)
-    return [(group, TYPE_GROUPS.get(group, group), found) for group, found in types.items() if found]
-
-
-def _export_url(filters: LedgerFilters) -> str:
-    query = urlencode({name: value for name, value in filters.query_values.items() if value})
-    return f"/ledger/export?{query}" if query else "/ledger/export"

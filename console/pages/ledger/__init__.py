@@ -1,1 +1,0 @@
-"""Pages: the ledger and its verification."""
