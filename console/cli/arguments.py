@@ -12,9 +12,9 @@ import typer
 from console.cli.errors import ExitCode, Failure
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The id of a job.")]
-OfJob = Annotated[str | None, typer.Option("--job", metavar="ID", help="Only for this job.")]
-Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="The reason for your decision; it is part of the signed statement.")]
-Param = Annotated[list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Set a parameter; may be repeated.")]
+OfJob = Annotated[str | None, typer.Option("--job", metavar="ID", help="Only items of this job.")]
+Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="The reason; it is part of the statement that you sign.")]
+Param = Annotated[list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Set a parameter of the spec; may be repeated.")]
 Limit = Annotated[int | None, typer.Option(metavar="N", min=1, max=1000, help="Maximum number of items.")]
 Cursor = Annotated[str | None, typer.Option(metavar="CURSOR", help="The `next` value of the previous page.")]
 Since = Annotated[str | None, typer.Option("--since", metavar="TIME", help="Only from this time on: an age (24h, 7d), a date or a time.")]

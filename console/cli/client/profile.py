@@ -49,7 +49,7 @@ class Profile:
 def load_profile(options: GlobalOptions) -> Profile:
     """Load the login file of the profile in the options; return an empty profile if there is no file."""
     if not PROFILE_NAME.fullmatch(options.profile):
-        raise Failure("--profile: use only letters, digits and . _ -; at most 64, and no dot first", code=ExitCode.USAGE)
+        raise Failure("--profile: use at most 64 letters, digits, '.', '_' and '-'; do not begin with a dot", code=ExitCode.USAGE)
     path = private_files.folder() / f"{options.profile}.json"
     found = private_files.read(path) or {}
     return Profile(

@@ -25,7 +25,7 @@ app = command_group("Check, list and review the catalog: what jobs can request."
 @app.command("check")
 @command
 def check_catalog(folder: Folder = None) -> None:
-    """Check a configuration folder: catalog, tiers and policies. Exit 2 if it has errors. Warn of actions without a review date and of unreviewed tools."""
+    """Check a configuration folder: catalog, tiers and policies. Exit 2 if it has errors. Warns of actions without a review date and of unreviewed tools."""
     from justenough.domain.catalog.access_review import find_undated_actions  # noqa: PLC0415 - loads pydantic's models
 
     where = folder or config_folder()

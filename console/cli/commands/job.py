@@ -49,7 +49,7 @@ def run(
     parent: Annotated[
         str | None,
         typer.Option(
-            metavar="ID", envvar="JUSTENOUGH_JOB_ID", help="The job that launches this one; inside a job, the default is that job."
+            metavar="ID", envvar="JUSTENOUGH_JOB_ID", help="The job that launches this one. Inside a job, the default is that job."
         ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the job has ended and all its credentials are revoked.")] = False,
@@ -78,7 +78,9 @@ def run(
 def list_jobs(
     state: Annotated[str | None, typer.Option(metavar="STATE", help="Only jobs in this state.")] = None,
     environment: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs in this environment.")] = None,
-    requester: Annotated[str | None, typer.Option(metavar="LOGIN", help="Only jobs that this person launched.")] = None,
+    requester: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only jobs of this requester: a login name, trigger:NAME or schedule:NAME.")
+    ] = None,
     parent: Annotated[str | None, typer.Option(metavar="ID", help="Only jobs that this job launched.")] = None,
     revocation: Annotated[
         str | None, typer.Option(metavar="STATE", help="Only jobs whose revocation is in this state: pending or overdue.")
@@ -167,11 +169,11 @@ def kill(
     job: JobId,
     wait: Annotated[
         bool,
-        typer.Option("--wait/--no-wait", help="Wait (without --timeout: one minute), then show whether its credentials are revoked."),
+        typer.Option("--wait/--no-wait", help="Wait, by default for one minute, then show whether its credentials are revoked."),
     ] = True,
     timeout: Timeout = None,
 ) -> None:
-    """Revoke a job's credentials at once and kill its process. Show each credential. Exit 9 unless every revocation is confirmed."""
+    """Revoke a job's credentials at once and kill its process. Shows each credential. Exit 9 unless every revocation is confirmed."""
     _stop(job, "kill", wait=wait, timeout=timeout or (DEFAULT_KILL_TIMEOUT if wait else None))
 
 
@@ -183,7 +185,7 @@ def timeline(
     limit: Limit = 1000,
     cursor: Cursor = None,
 ) -> None:
-    """Show the ledger entries of a job. On a terminal, draw a chart above them."""
+    """Show the ledger entries of a job. On a terminal, draws a chart above them."""
     api, path, columns = connect_api(), f"/jobs/{path_segment(job)}/timeline", terminal.columns()
     found = api.get(path, limit=limit, cursor=cursor)
     if columns is not None and current_options().output is CliOutputFormat.TABLE and not (entries or cursor):

@@ -34,7 +34,7 @@ app = command_group("Check, explain, test and replay policies.")
 @app.command("check")
 @command
 def check(folder: Folder = None) -> None:
-    """Check the policies of a configuration folder. Exit 2 for errors. Exit 1 for policies without effect, access that no policy allows, unusual tiers."""
+    """Check the policies of a configuration folder. Exit 2 for errors. Exit 1 for policies without effect, access that no policy allows or unusual tiers."""
     from justenough.domain.policy.lint import lint_policies  # noqa: PLC0415 - loads the policy engine
 
     where = folder or config_folder()
@@ -129,7 +129,7 @@ def run_tests(folder: Folder = None) -> None:
 @app.command("replay")
 @command
 def replay(folder: Folder = None, since: Since = None) -> None:
-    """Decide recorded requests again with a folder's policies. Show which decisions would be looser, tighter or the same."""
+    """Decide recorded requests again with a folder's policies. Shows which decisions would be looser, tighter or the same."""
     from justenough.domain.policy.replay import PolicyReplay, ReplayTally  # noqa: PLC0415 - loads the policy engine
 
     config = load_config(folder or config_folder())

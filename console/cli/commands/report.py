@@ -26,7 +26,7 @@ def report(
     ] = "30d",
     until: Until = None,
     form: Annotated[
-        Literal["md", "json", "html"] | None, typer.Option("--format", metavar="FORMAT", help="md (default), json or html.")
+        Literal["md", "json", "html"] | None, typer.Option("--format", metavar="FORMAT", help="Report format: md (default), json or html.")
     ] = None,
     out: Out = None,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 1 if the report contains a violation.")] = False,

@@ -31,7 +31,7 @@ def job_report(job: Json) -> Json:
             steps.append("Revocation is retried until it succeeds. See which server is down: justenough doctor")
         steps += [f"Check again: justenough credential prove {job['id']}", BY_HAND]
     elif not has_ended:
-        steps.append(f"Its credentials are no longer active, but the job has not ended yet: justenough job watch {job['id']}")
+        steps.append(f"Its credentials are revoked or expired, but the job has not ended yet: justenough job watch {job['id']}")
     steps += [_irrevocable_note(item) for item in credentials if item["state"] == "expired" and item.get("revocable") == "never"]
     return {**job, "credentials": credentials, "dead": is_dead, "next": list(dict.fromkeys(steps))}
 
@@ -70,9 +70,9 @@ def job_verdict(job: Json) -> str:
     """Return a sentence with the state of a job and its credentials."""
     credentials = job["credentials"]
     dead = sum(item["dead"] for item in credentials)
-    held = f"{dead} of {len(credentials)} credentials are no longer active" if credentials else "no credentials were issued"
+    summary = f"{dead} of {len(credentials)} credentials are revoked or expired" if credentials else "no credentials were issued"
     proof = "" if job["revocation"]["state"] in PROVEN_REVOCATION_STATES else f"; revocation {job['revocation']['state']}"
-    return f"{job['id']}: {job['state']}; {held}{proof}"
+    return f"{job['id']}: {job['state']}; {summary}{proof}"
 
 
 def proof_report(report: Json) -> Json:

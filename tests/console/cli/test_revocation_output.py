@@ -104,7 +104,7 @@ def test_a_kill_that_is_not_confirmed_within_its_time_says_what_is_alive_and_why
         killed(console, job("revoking", "overdue", credential("confirmed"), credential("overdue", 2, why="target shop: away")))
         done = said_by(console, cli, "job", "kill", JOB, "--timeout", "1s")
     assert done.exit_code == 9
-    assert done.stdout.splitlines()[-1] == f"{JOB}: revoking; 1 of 2 credentials are no longer active; revocation overdue"
+    assert done.stdout.splitlines()[-1] == f"{JOB}: revoking; 1 of 2 credentials are revoked or expired; revocation overdue"
     assert "target shop: away" in done.stdout
     assert "justenough doctor" in done.stderr
 
