@@ -42,7 +42,7 @@ class WorkerCommands:
         detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once everything is ready.")] = False,
         lifeline: LifelineOption = None,
     ) -> None:
-        """Start Temporal, Vault, PostgreSQL, a worker and a console on this machine, for evaluation. The data stays in JUSTENOUGH_HOME."""
+        """Start Temporal, Vault, PostgreSQL, a worker and a console. They run on this machine, for evaluation. The data stays in JUSTENOUGH_HOME."""
         from worker import command_actions  # noqa: PLC0415 - loads the stack
 
         command_actions.up(self.output, detach=detach, lifeline=lifeline)
@@ -60,13 +60,13 @@ class WorkerCommands:
         command_actions.status(self.output)
 
     def doctor(self) -> None:
-        """Check this machine, the home folder, the configuration and the servers, and say how to fix each problem. Exit 1 if something required is missing."""
+        """Check this machine, its configuration and the servers. Says how to fix each problem. Exit 1 if something required is missing."""
         from worker import command_actions  # noqa: PLC0415 - loads the stack
 
         command_actions.doctor(self.output)
 
     def vault_setup(self) -> None:
-        """Apply what the catalog needs to the Vault at VAULT_ADDR, as the administrator of VAULT_TOKEN. Without these: to the running stack's Vault."""
+        """Set up Vault for the catalog. Uses VAULT_ADDR and an administrator's VAULT_TOKEN; without them, the running stack's Vault."""
         from worker import command_actions  # noqa: PLC0415 - loads the stack
 
         command_actions.vault_setup(self.output)

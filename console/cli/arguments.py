@@ -1,7 +1,9 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share, and the times and durations in them. Pure: `now` is an argument."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
@@ -10,10 +12,18 @@ import typer
 from console.cli.errors import ExitCode, Failure
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The id of a job.")]
-OfJob = Annotated[str | None, typer.Option("--job", metavar="ID", help="Only those of this job.", show_default=False)]
-Reason = Annotated[str | None, typer.Option(help="Why. The reason is part of the statement that you sign.", show_default=False)]
-Limit = Annotated[int | None, typer.Option(min=1, max=1000, help="Maximum number of items.", show_default=False)]
-Cursor = Annotated[str | None, typer.Option(help="The `next` value of the previous page.", show_default=False)]
+OfJob = Annotated[str | None, typer.Option("--job", metavar="ID", help="Only items of this job.")]
+Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="The reason; it is part of the statement that you sign.")]
+Param = Annotated[list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Set a parameter of the spec; may be repeated.")]
+Limit = Annotated[int | None, typer.Option(metavar="N", min=1, max=1000, help="Maximum number of items.")]
+Cursor = Annotated[str | None, typer.Option(metavar="CURSOR", help="The `next` value of the previous page.")]
+Since = Annotated[str | None, typer.Option("--since", metavar="TIME", help="Only from this time on: an age (24h, 7d), a date or a time.")]
+Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Only before this time; same formats as --since.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write to this file instead of stdout.")]
+Folder = Annotated[Path | None, typer.Argument(metavar="FOLDER", help="The configuration folder; default: JUSTENOUGH_CONFIG.")]
+IdempotencyKey = Annotated[
+    str | None, typer.Option(metavar="KEY", help="Launch at most one job for this key, however often you repeat the command.")
+]
 
 
 def path_segment(name: str) -> str:
@@ -21,3 +31,39 @@ def path_segment(name: str) -> str:
     if not name.strip():
         raise Failure("the id is empty; give the id of an existing item", code=ExitCode.USAGE)
     return quote(name, safe="")
+
+
+def parse_duration_option(option: str, text: str) -> int:
+    """Return the seconds of a duration like 30s, 10m or 2h. Raises Failure."""
+    from justenough.domain.core.units import parse_duration  # noqa: PLC0415 - loads pydantic
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise Failure(f"{option}: {error}", code=ExitCode.USAGE) from error
+
+
+def parse_time_argument(option: str, text: str, *, now: datetime) -> datetime:
+    """Return the time that an age, a date or a time means; UTC if it names no zone. Raises Failure."""
+    from justenough.domain.core.units import parse_duration  # noqa: PLC0415 - loads pydantic
+
+    try:
+        return now - timedelta(seconds=parse_duration(text))
+    except ValueError:
+        return parse_date_or_time(option, text, or_else="neither an age like 24h or 7d nor")
+    except OverflowError:
+        raise Failure(f"{option}: {text} is too long ago; give a shorter age or a date", code=ExitCode.USAGE) from None
+
+
+def parse_date_or_time(option: str, text: str, *, or_else: str = "not") -> datetime:
+    """Return the time of a date or time in ISO 8601; UTC if it names no zone. Raises Failure."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise Failure(f"{option}: {text!r} is {or_else} a date or time like 2026-01-31 or 2026-01-31T18:30", code=ExitCode.USAGE) from error
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def time_argument_text(option: str, text: str | None, *, now: datetime) -> str | None:
+    """Return the time as the API takes it; None for None."""
+    return parse_time_argument(option, text, now=now).isoformat() if text is not None else None

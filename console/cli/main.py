@@ -11,20 +11,7 @@ from typing import Annotated
 import typer
 
 from console.cli import command_output, terminal
-from console.cli.commands import (
-    catalog,
-    catalog_tools,
-    credential,
-    delegation,
-    job,
-    ledger,
-    login,
-    policy,
-    request,
-    review,
-    schedule,
-    webhook,
-)
+from console.cli.commands import catalog, credential, delegation, job, ledger, login, policy, request, review, schedule, webhook
 from console.cli.commands.report import report
 from console.cli.commands.sweep import sweep
 from console.cli.errors import ExitCode
@@ -46,38 +33,17 @@ def main() -> None:
 
 def program(arguments: Sequence[str]) -> typer.Typer:
     """Build the program. Other packages' commands load slowly, so they are added only if the arguments may name one."""
-    app = _build_program()
+    summary = "Run AI jobs with just-in-time credentials, and verify afterwards that each one is revoked."
+    settings = {"help_option_names": ["--help", "-h"]}
+    app = command_group(summary, _accept_version, is_root=True, add_completion=True, context_settings=settings)
+    for function in (login.login, login.logout, login.whoami, report, sweep, console, demo):
+        app.command(function.__name__)(function)
+    for group in (job, request, review, delegation, credential, schedule, ledger, webhook, catalog, policy):
+        app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
     own_names = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
     if _first_word(arguments) not in own_names:
         for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
             _add_entry_point(app, entry)
-    return app
-
-
-def _build_program() -> typer.Typer:
-    app = command_group(
-        "Just-enough access for AI jobs.",
-        _root,
-        is_root=True,
-        add_completion=True,
-        context_settings={"help_option_names": ["--help", "-h"]},
-    )
-    login.register(app)
-    app.add_typer(job.app, name="job")
-    app.add_typer(request.app, name="request")
-    app.add_typer(review.reviews, name="review")
-    app.add_typer(delegation.delegations, name="delegation")
-    app.add_typer(credential.app, name="credential")
-    app.add_typer(schedule.app, name="schedule")
-    app.add_typer(ledger.app, name="ledger")
-    app.add_typer(webhook.app, name="webhook")
-    catalog_tools.register(catalog.catalog)
-    app.add_typer(catalog.catalog, name="catalog")
-    app.add_typer(policy.app, name="policy")
-    app.command("report")(report)
-    app.command("sweep")(sweep)
-    app.command("console")(console)
-    app.command("demo")(demo)
     return app
 
 
@@ -88,7 +54,7 @@ KeepRunning = Annotated[
 
 @command
 def console() -> None:
-    """Run the console, connected to the Temporal, Vault and database of the settings."""
+    """Run the console. It uses the Temporal, Vault and database in the settings."""
     from console.__main__ import main as serve  # noqa: PLC0415 - only this command needs all that a server loads
 
     serve()
@@ -96,7 +62,7 @@ def console() -> None:
 
 @command
 def demo(keep_running: KeepRunning = False) -> None:
-    """Run the example shop's jobs on real servers, with approvals, and prove that every credential is revoked."""
+    """Run the example shop's jobs on real servers. Exit 0 only if every credential is verified as revoked."""
     from console.cli.demo import run_demo  # noqa: PLC0415 - only this command needs it
 
     try:
@@ -111,10 +77,9 @@ def _print_version(is_requested: bool) -> None:
         raise typer.Exit(ExitCode.OK)
 
 
-Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")]
-
-
-def _root(show_version: Version = False) -> None:
+def _accept_version(
+    show_version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
     del show_version
 
 

@@ -40,14 +40,12 @@ class GlobalOptions:
 
 GLOBAL_OPTIONS: dict[str, Any] = {
     "output": Annotated[
-        CliOutputFormat | None, typer.Option("--output", "-o", help="Output format: table, json, yaml or name.", show_default=False)
+        CliOutputFormat | None, typer.Option("--output", "-o", metavar="FORMAT", help="Output format: table, json, yaml or name.")
     ],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no hints.")],
     "yes": Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")],
-    "profile": Annotated[str | None, typer.Option("--profile", metavar="NAME", help="The login to use.", show_default=False)],
-    "console_url": Annotated[
-        str | None, typer.Option("--console-url", metavar="URL", help="The address of the console.", show_default=False)
-    ],
+    "profile": Annotated[str | None, typer.Option("--profile", metavar="NAME", help="The profile whose login to use.")],
+    "console_url": Annotated[str | None, typer.Option("--console-url", metavar="URL", help="The address of the console.")],
 }
 FLAG_NAMES = {"quiet", "yes"}
 
@@ -75,7 +73,20 @@ def command_group(help_text: str, function: Callable[..., None] | None = None, *
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Make a function a command: it takes the global options, and an error ends it with the error's exit code."""
-    return with_global_options(_exit_on_error(function))
+
+    @functools.wraps(function)
+    def run_command(**arguments: Any) -> None:
+        try:
+            with ExitStack() as opened:
+                _exit_stack.set(opened)
+                function(**arguments)
+        except JustEnoughError as error:
+            failure = to_failure(error)
+            print_failure(failure)
+            raise typer.Exit(failure.code) from error
+
+    run_command.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined] # what typer reads
+    return with_global_options(run_command)
 
 
 def close_with_command(resource: AbstractContextManager[T]) -> T:
@@ -104,22 +115,6 @@ def with_global_options(function: Callable[..., None], *, is_root: bool = False)
     with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined] # what typer reads
     with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_options
-
-
-def _exit_on_error(function: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(function)
-    def run_command(**arguments: Any) -> None:
-        try:
-            with ExitStack() as opened:
-                _exit_stack.set(opened)
-                function(**arguments)
-        except JustEnoughError as error:
-            failure = to_failure(error)
-            print_failure(failure)
-            raise typer.Exit(failure.code) from error
-
-    run_command.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined] # what typer reads
-    return run_command
 
 
 def print_failure(failure: Failure, subject: str = "") -> None:

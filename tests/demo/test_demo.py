@@ -106,7 +106,7 @@ def test_a_demo_that_is_killed_takes_its_servers_along_also_where_they_would_sta
 
 def assert_proven(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "11 credentials, all proven dead" in done.stdout
+    assert "11 credentials, all verified as revoked" in done.stdout
     assert re.search(r"^export-customers +export-api:write +denied +no-export-after-restricted ", done.stdout, re.MULTILINE)
     assert 'once, with exactly {"amount": ' in done.stdout
     assert "Its remaining database users: none" in done.stdout

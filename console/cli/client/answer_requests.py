@@ -1,22 +1,23 @@
-"""Decides requests: shows what is decided, prompts on a terminal, signs and sends one statement per request."""
+"""Decides requests: shows each request, asks for confirmation on a terminal, signs and sends one statement per request."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 import typer
 
 from console.cli import terminal
 from console.cli.arguments import path_segment
-from console.cli.client import profile
 from console.cli.client.api import ConsoleApiClient
 from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable, to_failure, worst_exit_code
 from console.cli.json_object import Json
 from console.cli.options import current_options, print_failure
-from console.cli.render.output import emit, join_pairs, note, print_table
+from console.cli.render.output import emit_items, join_pairs, note
+from console.cli.render.request_table import counted_approvals
 from console.presentation.event_text import ancestor_lines, tools_text
 from console.presentation.terminal_text import to_json_line
 from justenough.domain.approvals import statement_factory
@@ -40,7 +41,7 @@ class AnswerOptions:
     reason: str = ""
     ttl: int | None = None
     """Seconds; None for the requested ttl."""
-    action: Action | None = None
+    action: Literal["read", "write", "admin"] | None = None
     """None for the requested action."""
     on_behalf_of: str | None = None
     """The login name of the person who delegated."""
@@ -71,13 +72,12 @@ def answer_all(api: ConsoleApiClient, requests: Iterable[str], options: AnswerOp
             if isinstance(failure, NotLoggedIn | Unreachable):
                 break
     if answered:
-        found = answered[0] if len(unique_requests) == 1 else {"items": answered, "next": None}
-        lines = [(item["id"], item["resource"], item["action"], item["state"], _missing_approvals(item)) for item in answered]
-        emit(
-            found,
-            table=lambda _: print_table(("ID", "RESOURCE", "ACTION", "STATE", "MISSING"), lines),
-            names=lambda _: (item["id"] for item in answered),
-        )
+
+        def row(item: Json) -> tuple[object, ...]:
+            missing = item["quorum"] - counted_approvals(item) if item["state"] == "pending" else 0
+            return item["id"], item["resource"], item["action"], item["state"], f"{missing} more" if missing > 0 else ""
+
+        emit_items(answered, header=("ID", "RESOURCE", "ACTION", "STATE", "MISSING"), row=row, is_list=len(unique_requests) > 1)
     if codes:
         raise typer.Exit(worst_exit_code(codes))
 
@@ -92,10 +92,17 @@ def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions,
     view = api.get(path)
     if not view["digest"]:
         raise Failure(f"the request is {view['state']}, not pending", code=ExitCode.CONFLICT)
-    tools = _allowed_tools(view, options.tools)
+    tools: BoundedTools | None = None
+    if options.tools:
+        requested = None if view["tools"] is None else {name: Bounds.model_validate(bounds) for name, bounds in view["tools"].items()}
+        try:
+            tools = parse_tool_bounds(options.tools, requested)
+        except InvalidInput as error:
+            raise Failure("--tool: " + "; ".join(map(str, error.problems)), code=ExitCode.USAGE) from error
     _print_answer(api, view, options, tools)
-    if not options.reason.strip() and needs_reason(options.decision, view["current_tier"]):
-        options = replace(options, reason=require_reason(None))
+    reason = options.reason
+    if not reason.strip() and needs_reason(options.decision, view["current_tier"]):
+        reason = require_reason(None)
     _confirm(options.decision)
     person = api.session.identity_token().entity
     if options.decision in {"approve", "break_glass"} and view["lock"]:
@@ -105,34 +112,22 @@ def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions,
     statement = statement_factory.build_decision_statement(
         view,
         options.decision,
-        narrowing=statement_factory.Narrowing(options.ttl, options.action, tools),
-        reason=options.reason,
+        narrowing=statement_factory.Narrowing(options.ttl, Action(options.action) if options.action else None, tools),
+        reason=reason,
         person=person,
         on_behalf_of=absent,
         now=datetime.now(UTC),
     )
-    body = profile.sign_statement(api.session, statement)
-    status, found = api.post(f"{path}/decisions", body, headers={"If-Match": f'"{view["digest"]}"'})
+    status, found = api.post(f"{path}/decisions", api.session.sign_statement(statement), headers={"If-Match": f'"{view["digest"]}"'})
     if status == 202:
-        note(f"Your decision is delivered and counts once a worker has verified it. See: justenough request show {view['id']}")
+        note(f"Your decision was sent and counts once a worker has verified it. See: justenough request show {view['id']}")
     return found
-
-
-def _allowed_tools(view: Json, lines: tuple[str, ...]) -> BoundedTools | None:
-    """Return the tools and bounds to grant, None for the requested ones. Raises Failure."""
-    if not lines:
-        return None
-    requested = None if view["tools"] is None else {name: Bounds.model_validate(bounds) for name, bounds in view["tools"].items()}
-    try:
-        return parse_tool_bounds(lines, requested)
-    except InvalidInput as error:
-        raise Failure("--tool: " + "; ".join(map(str, error.problems)), code=ExitCode.USAGE) from error
 
 
 def _print_answer(api: ConsoleApiClient, view: Json, options: AnswerOptions, tools: BoundedTools | None) -> None:
     """Print on stderr exactly what is decided."""
     time = duration_text(view["ttl"] if options.ttl is None else min(options.ttl, view["ttl"]))
-    narrowed = f", GRANTED ONLY AS {options.action}" if options.action and options.action.value != view["action"] else ""
+    narrowed = f", GRANTED ONLY AS {options.action}" if options.action and options.action != view["action"] else ""
     note(
         f"{DECISION_VERBS[options.decision]}: {view['requester']} asks for {view['action']} on {view['resource']} "
         f"({view['title']}, {view['sensitivity']}, revocable: {view['revocable']}){narrowed} for {time}, for {view['job_name']}: {view['task']}"
@@ -142,7 +137,7 @@ def _print_answer(api: ConsoleApiClient, view: Json, options: AnswerOptions, too
     else:
         note(f"  reason:  {view['reason']}")
     if view["tools"]:
-        note(f"  through: {tools_text(view['tools'])}; no credential is handed over")
+        note(f"  through: {tools_text(view['tools'])}; the job gets no credential")
     if tools is not None:
         note(f"  GRANTED: only {tools_text(tools_to_json(tools))}")
     for name, value in (*order_facts(api, view["job_id"]), *ancestor_lines(view)):
@@ -153,7 +148,7 @@ def _print_answer(api: ConsoleApiClient, view: Json, options: AnswerOptions, too
 
 
 def order_facts(api: ConsoleApiClient, job: str) -> list[tuple[str, str]]:
-    """Return the facts of a job's order that an approver needs: agent, data scope, command, files, reason. They come from its first ledger entry."""
+    """Return what an approver needs to know of a job's order: agent, data scope, command, files, launch reason. It comes from the first ledger entry."""
     try:
         first = api.get(f"/jobs/{path_segment(job)}/timeline", limit=1)["items"][0]["data"]
         spec = checked_spec(first["spec"], first["params"])
@@ -163,7 +158,7 @@ def order_facts(api: ConsoleApiClient, job: str) -> list[tuple[str, str]]:
         " ".join(filter(None, (spec.agent.name, spec.agent.version, spec.agent.model and f"({spec.agent.model})"))) if spec.agent else ""
     )
     facts = [("agent", agent), ("data", join_pairs(dict(spec.data_scope))), ("command", shlex.join(spec.run.command))]
-    facts += [("files", first["bundle"] or ""), ("ordered", first["reason"])]
+    facts += [("files", first["bundle"] or ""), ("launch reason", first["reason"])]
     return [(name, value) for name, value in facts if value]
 
 
@@ -174,14 +169,7 @@ def _confirm(decision: DecisionKind) -> None:
     question = (
         "Approve this?"
         if decision == "approve"
-        else "Approve this alone? All approvers of the tier will see it, and one of them must review it."
+        else "Approve this alone? The tier's other approvers will see it, and one of them must review it."
     )
     if not typer.confirm(question, err=True):
         raise Failure("not approved: you did not confirm")
-
-
-def _missing_approvals(item: Json) -> str:
-    # Withdrawn approvals, and those of tiers below an escalation, do not count.
-    approvals = [answer for answer in item["approvals"] if answer["decision"] == "approve" and not answer["withdrawn_at"]]
-    left = item["quorum"] - sum(answer["tier"] >= item["current_tier"] for answer in approvals)
-    return f"{left} more" if item["state"] == "pending" and left > 0 else ""

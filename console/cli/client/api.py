@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -14,7 +15,7 @@ from console.cli.client.profile import CliSession
 from console.cli.client.vault import connection_error_text, is_loopback
 from console.cli.errors import EXIT_CODE_BY_STATUS, ExitCode, Failure, NotLoggedIn, Unreachable, problem_summary
 from console.cli.json_object import Json
-from console.cli.options import GlobalOptions, close_with_command, current_options
+from console.cli.options import close_with_command, current_options
 from justenough.domain.core.errors import Problem
 
 HTTP_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
@@ -27,17 +28,42 @@ RETRY_DELAY_S = 0.5
 """Seconds before an idempotent call is repeated."""
 
 
+class IdentityTokenAuth(httpx.Auth):
+    """Sends the person's identity token with each request."""
+
+    def __init__(self, session: CliSession) -> None:
+        self._session = session
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Authorize a request."""
+        for refresh in (False, True):
+            token = self._session.identity_token(refresh=refresh).token
+            request.headers["Authorization"] = f"Bearer {token.reveal()}"
+            answer = yield request
+            # Vault may have rotated the keys of the cached identity token; try once with a new token.
+            if answer.status_code != 401:
+                return
+
+
 class ConsoleApiClient:
-    """Calls one console as one person."""
+    """Calls a console's API as the logged-in person."""
 
     def __init__(self, session: CliSession) -> None:
         if session.addresses.console is None:
-            raise Failure("the console's address is unknown: no stack is running here", hint=f"{START_HINT}; or give --console-url")
+            raise Failure(
+                "the console's address is unknown: no stack is running here",
+                hint=f"{START_HINT}; or give the address of a console with --console-url",
+            )
         self.session = session
         self.address = session.addresses.console
-        # Without TLS, skip loading certificates, which is slow.
-        tls = self.address.startswith("https:")
-        client = httpx.Client(base_url=f"{self.address}/api/v1", timeout=HTTP_TIMEOUT, verify=tls, trust_env=not is_loopback(self.address))
+        client = httpx.Client(
+            base_url=f"{self.address}/api/v1",
+            auth=IdentityTokenAuth(session),
+            timeout=HTTP_TIMEOUT,
+            # Without TLS, do not load certificates, which is slow.
+            verify=self.address.startswith("https:"),
+            trust_env=not is_loopback(self.address),
+        )
         self._http = close_with_command(client)
 
     def get(self, path: str, **query: Any) -> Json:
@@ -61,22 +87,13 @@ class ConsoleApiClient:
                 return
 
     def get_once(self, path: str, *, timeout_s: float, **query: Any) -> Json:
-        """Return the JSON object at a path whose answer may take so long. The call is not repeated."""
-        return self._json(
-            self._request("GET", path, idempotent=False, params=_without_none(query), timeout=httpx.Timeout(timeout_s, connect=5.0))
-        )
+        """Return the JSON object at a path that may take `timeout_s` seconds to answer. The call is not repeated."""
+        timeout = httpx.Timeout(timeout_s, connect=5.0)
+        return self._json(self._request("GET", path, idempotent=False, params=_without_none(query), timeout=timeout))
 
-    def post(
-        self,
-        path: str,
-        body: object = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-        idempotent: bool = False,
-        content: bytes | None = None,
-    ) -> tuple[int, Json]:
-        """Send a body; return the status and the answer. `idempotent`: the call may be repeated after a failure."""
-        answer = self._request("POST", path, idempotent=idempotent, json=body, headers=headers, content=content)
+    def post(self, path: str, body: object = None, *, idempotent: bool = False, **how: Any) -> tuple[int, Json]:
+        """Send a body, or `content`, with `headers`; return the status and the answer. `idempotent`: the call may be repeated after a failure."""
+        answer = self._request("POST", path, idempotent=idempotent, json=body, **how)
         return answer.status_code, self._json(answer)
 
     def delete(self, path: str) -> Json:
@@ -85,11 +102,11 @@ class ConsoleApiClient:
 
     @contextlib.contextmanager
     def stream(self, path: str, *, last_event_id: str | None, silence_timeout_s: float) -> Iterator[Iterator[str]]:
-        """Open a stream of server-sent events after the last one seen; yield its lines. Raises Unreachable after so many seconds without data."""
+        """Open a stream of server-sent events after the last one seen; yield its lines. Raises Unreachable after `silence_timeout_s` seconds without data."""
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
         timeout = httpx.Timeout(silence_timeout_s, connect=5.0)
         try:
-            with self._http.stream("GET", path, headers=headers | self._authorization(), timeout=timeout) as answer:
+            with self._http.stream("GET", path, headers=headers, timeout=timeout) as answer:
                 if not answer.is_success:
                     answer.read()
                     raise self._to_failure(answer)
@@ -101,9 +118,9 @@ class ConsoleApiClient:
         tries = MAX_TRIES if idempotent else 1
         for left in reversed(range(tries)):
             try:
-                answer = self._send(method, path, **how)
+                answer = self._http.request(method, path, **how)
             except httpx.TransportError as error:
-                # Nothing listens there, so that repeating the call at once is useless.
+                # Nothing listens there, so repeating the call at once is useless.
                 if left == 0 or isinstance(error, httpx.ConnectError):
                     raise self._to_unreachable(error) from error
             else:
@@ -112,17 +129,7 @@ class ConsoleApiClient:
                 if left == 0 or answer.status_code != 503:
                     raise self._to_failure(answer)
             time.sleep(RETRY_DELAY_S)
-        raise AssertionError  # The last try returned or raised.
-
-    def _send(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **how: Any) -> httpx.Response:
-        answer = self._http.request(method, path, headers={**(headers or {}), **self._authorization()}, **how)
-        if answer.status_code == 401:
-            # Vault may have rotated the keys of the cached identity token; try once with a new token.
-            answer = self._http.request(method, path, headers={**(headers or {}), **self._authorization(refresh=True)}, **how)
-        return answer
-
-    def _authorization(self, *, refresh: bool = False) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.session.identity_token(refresh=refresh).token.reveal()}"}
+        raise AssertionError  # The last try has returned or raised.
 
     def _to_unreachable(self, error: Exception) -> Unreachable:
         return Unreachable(f"the console at {self.address} does not answer ({connection_error_text(error)})", hint=START_HINT)
@@ -133,7 +140,7 @@ class ConsoleApiClient:
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise Failure(f"the answer of {self.address} is not that of a JustEnough console; check the address")
+            raise Failure(f"{self.address} did not answer like a JustEnough console; check the address")
         return found
 
     def _to_failure(self, answer: httpx.Response) -> Failure:
@@ -145,8 +152,10 @@ class ConsoleApiClient:
                 f"the console at {self.address} answered {answer.status_code}",
                 code=EXIT_CODE_BY_STATUS.get(answer.status_code, ExitCode.FAILURE),
             )
+        # The API's `query.state` is the option --state.
         problems = tuple(
-            Problem(_option_name(str(item.get("path", ""))), str(item.get("message", ""))) for item in problem.get("errors") or ()
+            Problem(re.sub(r"^query\.", "--", str(item.get("path", ""))), str(item.get("message", "")))
+            for item in problem.get("errors") or ()
         )
         if answer.status_code == 401:
             return NotLoggedIn(detail)
@@ -162,11 +171,6 @@ def _without_none(query: Mapping[str, Any]) -> Json:
     return {name: value for name, value in query.items() if value is not None}
 
 
-def _option_name(path: str) -> str:
-    """Return a problem's path in the user's terms: `query.state` of the API is `--state`."""
-    return f"--{path.removeprefix('query.')}" if path.startswith("query.") else path
-
-
-def connect_api(options: GlobalOptions | None = None) -> ConsoleApiClient:
+def connect_api() -> ConsoleApiClient:
     """Return a client of the API for the person who runs the command."""
-    return ConsoleApiClient(CliSession(options or current_options()))
+    return ConsoleApiClient(CliSession(current_options()))

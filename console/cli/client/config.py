@@ -8,39 +8,33 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from console.cli.errors import ExitCode, Failure
+from justenough.domain.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from justenough.adapters.configuration.folder import ConfigSet
 
 SETTINGS_FILE = Path("justenough.toml")
 START_HINT = "Start the stack: justenough up --detach"
 
 
 @dataclass(frozen=True, slots=True)
-class ConfiguredAddresses:
-    """Addresses from the flag, the environment or the settings file."""
-
-    console: str | None
-    vault: str | None
-    namespace: str | None
-    cacert: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class ServerAddresses:
-    """The addresses that a command uses; None if unknown."""
+    """The addresses of console and Vault; None if unknown."""
 
-    console: str | None
-    vault: str | None
+    console: str | None = None
+    vault: str | None = None
     namespace: str | None = None
     cacert: str | None = None
 
 
-def configured_addresses(console_url: str | None = None) -> ConfiguredAddresses:
+def configured_addresses(console_url: str | None = None) -> ServerAddresses:
     """Return the addresses from flag, environment and settings file, in this order. Raises Failure for an invalid address."""
     cacert = setting("vault_cacert", "VAULT_CACERT")
-    return ConfiguredAddresses(
+    return ServerAddresses(
         console=_parse_address("--console-url", console_url)
         or _parse_address("console_url", setting("console_url", "JUSTENOUGH_CONSOLE_URL")),
         vault=_parse_address("VAULT_ADDR", setting("vault_addr", "VAULT_ADDR")),
@@ -59,6 +53,16 @@ def config_folder() -> Path:
     return Path(setting("config", "JUSTENOUGH_CONFIG") or "examples/shop").expanduser()
 
 
+def load_config(folder: Path) -> ConfigSet:
+    """Load a configuration folder. Raises InvalidInput with the problems of all its files."""
+    from justenough.adapters.configuration.folder import ConfigFolder, check_config_folder  # noqa: PLC0415 - loads the policy engine
+
+    problems = check_config_folder(folder)
+    if problems:
+        raise InvalidInput(str(folder), problems)
+    return ConfigFolder(folder).current()
+
+
 def running_stack() -> Mapping[str, Any]:
     """Return the content of stack.json in the home folder, empty if no stack is running. Raises Failure if the file is damaged."""
     path = home() / "stack.json"
@@ -73,17 +77,15 @@ def running_stack() -> Mapping[str, Any]:
 
 def setting(name: str, variable: str) -> str | None:
     """Return a setting from the environment, else from justenough.toml, else None."""
-    return os.environ.get(variable) or _from_toml(name, variable)
-
-
-def _from_toml(*names: str) -> str | None:
+    if value := os.environ.get(variable):
+        return value
     try:
         found = tomllib.loads(SETTINGS_FILE.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise Failure(f"cannot read {SETTINGS_FILE}: {error}", code=ExitCode.USAGE) from error
-    return next((str(found[name]) for name in names if found.get(name)), None)
+    return next((str(found[key]) for key in (name, variable) if found.get(key)), None)
 
 
 def _parse_address(source: str, value: str | None) -> str | None:

@@ -19,7 +19,7 @@ from console.cli.client.vault import CliLogin, PersonVaultClient
 from console.cli.errors import ExitCode, Failure, NotLoggedIn
 
 DEFAULT_PORT = 8250
-"""The default of the command lines of Vault and OpenBao, so that existing roles allow it."""
+"""The default of `vault login` and `bao login`, so that existing roles allow it."""
 REDIRECT_PATH = "/oidc/callback"
 LOGIN_TIMEOUT_S = 300.0
 """Seconds to wait for the person to log in."""
@@ -32,7 +32,7 @@ RedirectParameters = dict[str, str]
 
 
 def log_in(vault: PersonVaultClient, *, mount: str, role: str, port: int, open_browser: bool) -> CliLogin:
-    """Log the person in at the mount's identity provider, and open a browser if asked to and if there is a screen. Raises NotLoggedIn."""
+    """Log the person in at the mount's identity provider; open a browser only if there is a screen. Raises NotLoggedIn, Failure."""
     nonce = secrets.token_urlsafe(32)
     url = vault.oidc_url(mount, role=role, redirect=f"http://localhost:{port}{REDIRECT_PATH}", nonce=nonce)
     state = parse_qs(urlsplit(url).query).get("state", [""])[0]
@@ -42,12 +42,14 @@ def log_in(vault: PersonVaultClient, *, mount: str, role: str, port: int, open_b
         # Print the address first: some browsers block until they are closed, and there may be no browser.
         terminal.write_message("Log in at this address, in a browser on this machine:")
         terminal.write_message(f"  {url}")
-        if open_browser and _has_screen():
+        # Without a screen, Python would start a browser in the terminal.
+        has_screen = sys.platform == "darwin" or any(os.environ.get(name) for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"))
+        if open_browser and has_screen:
             webbrowser.open(url)
         try:
             answer = answers.get(timeout=LOGIN_TIMEOUT_S)
         except queue.Empty as error:
-            raise Failure("nobody logged in within five minutes; run justenough login again", code=ExitCode.TIMED_OUT) from error
+            raise Failure("you did not log in within five minutes; run justenough login again", code=ExitCode.TIMED_OUT) from error
     if "error" in answer or not answer.get("code"):
         raise NotLoggedIn(f"your identity provider did not log you in ({answer.get('error') or 'it sent no code'})", hint="")
     return vault.complete_oidc_login(mount, state=state, code=answer["code"], nonce=nonce)
@@ -65,21 +67,19 @@ def _redirect_listener(port: int, state: str) -> Iterator[queue.Queue[RedirectPa
             parts = urlsplit(self.path)
             found = {name: values[0][:MAX_PARAMETER_CHARS] for name, values in parse_qs(parts.query).items()}
             is_expected = parts.path == REDIRECT_PATH and hmac.compare_digest(found.get("state", "").encode(), state.encode())
+            status, message = (200, "You are logged in.") if is_expected else (404, "No login is waiting for this redirect.")
+            body = PAGE_TEMPLATE.format(message=message).encode()
+            headers = {"Content-Type": "text/html", "Content-Length": str(len(body)), "Content-Security-Policy": "default-src 'none'"}
             try:
-                self._respond(*((200, "You are logged in.") if is_expected else (404, "No login is waiting for this answer.")))
+                self.send_response(status)
+                for name, value in {**headers, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
             finally:
                 # Hand it over last, because the login then ends this process. Do so even if the browser has gone.
                 if is_expected:
                     answers.put(found)
-
-        def _respond(self, status: int, message: str) -> None:
-            body = PAGE_TEMPLATE.format(message=message).encode()
-            self.send_response(status)
-            headers = {"Content-Type": "text/html", "Content-Length": str(len(body)), "Content-Security-Policy": "default-src 'none'"}
-            for name, value in {**headers, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
             """Log nothing: the request contains the login code."""
@@ -95,8 +95,3 @@ def _redirect_listener(port: int, state: str) -> Iterator[queue.Queue[RedirectPa
             yield answers
         finally:
             server.shutdown()
-
-
-def _has_screen() -> bool:
-    """Whether there is a screen to show a browser. Without one, Python would start a browser in the terminal."""
-    return sys.platform == "darwin" or any(os.environ.get(name) for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"))

@@ -49,12 +49,9 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
         raise Failure(f"cannot write {path}: {error.strerror}") from error
 
 
-def remove(path: Path) -> bool:
-    """Delete a file; return whether it existed."""
+def remove(path: Path) -> None:
+    """Delete a file if it exists. Raises Failure."""
     try:
-        path.unlink()
-    except FileNotFoundError:
-        return False
+        path.unlink(missing_ok=True)
     except OSError as error:
         raise Failure(f"cannot delete {path}: {error.strerror}") from error
-    return True

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from justenough.domain.core.canonical_json import to_canonical_json
 from justenough.domain.core.secret import Secret
 
 PROFILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
-NO_ADDRESSES = ServerAddresses(None, None)
 TOKEN_REFRESH_MARGIN_S = 60.0
 """Seconds before its expiry at which an identity token is replaced."""
 
@@ -34,14 +33,12 @@ class Profile:
     """A login file: the login, and the addresses that were given with it."""
 
     path: Path
-    pinned: ServerAddresses = NO_ADDRESSES
+    pinned: ServerAddresses
     """Addresses given by flag, environment or settings file at login."""
-    seen: ServerAddresses = NO_ADDRESSES
-    """Addresses used at login, wherever they came from."""
-    token: Secret | None = None
-    entity: str = ""
-    name: str = ""
-    expires: float = 0.0
+    seen: ServerAddresses
+    """Addresses used at login, from any source."""
+    token: Secret | None
+    expires: float
 
     @property
     def cache(self) -> Path:
@@ -52,7 +49,7 @@ class Profile:
 def load_profile(options: GlobalOptions) -> Profile:
     """Load the login file of the profile in the options; return an empty profile if there is no file."""
     if not PROFILE_NAME.fullmatch(options.profile):
-        raise Failure("--profile: use only letters, digits and . _ -", code=ExitCode.USAGE)
+        raise Failure("--profile: use at most 64 letters, digits, '.', '_' and '-'; do not begin with a dot", code=ExitCode.USAGE)
     path = private_files.folder() / f"{options.profile}.json"
     found = private_files.read(path) or {}
     return Profile(
@@ -60,27 +57,13 @@ def load_profile(options: GlobalOptions) -> Profile:
         pinned=_addresses_from_json(found.get("pinned")),
         seen=_addresses_from_json(found.get("seen")),
         token=Secret(found["token"]) if found.get("token") else None,
-        entity=str(found.get("entity", "")),
-        name=str(found.get("name", "")),
         expires=float(found.get("expires", 0)),
-    )
-
-
-def resolve_addresses(options: GlobalOptions, profile: Profile) -> ServerAddresses:
-    """Return the addresses to use: from flag, environment, settings file, profile or running stack."""
-    given, stack, pinned, seen = configured_addresses(options.console_url), running_stack(), profile.pinned, profile.seen
-    return ServerAddresses(
-        console=given.console or pinned.console or stack.get("console") or seen.console,
-        vault=given.vault or pinned.vault or stack.get("vault") or seen.vault,
-        namespace=given.namespace or pinned.namespace,
-        cacert=given.cacert or pinned.cacert,
     )
 
 
 def addresses_for_login(options: GlobalOptions, profile: Profile) -> tuple[ServerAddresses, ServerAddresses]:
     """Return the addresses to log in at, and those that were given explicitly. A stack that runs here takes precedence over an earlier login."""
-    given, stack = configured_addresses(options.console_url), running_stack()
-    pinned = ServerAddresses(given.console, given.vault, given.namespace, given.cacert)
+    pinned, stack = configured_addresses(options.console_url), running_stack()
     if pinned.vault is None and not stack.get("vault"):
         pinned = replace(profile.pinned, console=pinned.console or profile.pinned.console)
     used = replace(
@@ -92,17 +75,23 @@ def addresses_for_login(options: GlobalOptions, profile: Profile) -> tuple[Serve
 
 
 def addresses_of_profile(profile: Profile) -> ServerAddresses:
-    """Return the Vault that a login is of, wherever others point."""
+    """Return the addresses of the Vault that issued the login, whatever the settings say."""
     given = configured_addresses()
     return replace(profile.seen, namespace=profile.seen.namespace or given.namespace, cacert=profile.seen.cacert or given.cacert)
 
 
 class CliSession:
-    """The person whose commands these are."""
+    """The login of the person who runs the command."""
 
     def __init__(self, options: GlobalOptions) -> None:
         self.profile = load_profile(options)
-        self.addresses = resolve_addresses(options, self.profile)
+        given, stack, pinned = configured_addresses(options.console_url), running_stack(), self.profile.pinned
+        self.addresses = ServerAddresses(
+            console=given.console or pinned.console or stack.get("console") or self.profile.seen.console,
+            vault=given.vault or pinned.vault or stack.get("vault") or self.profile.seen.vault,
+            namespace=given.namespace or pinned.namespace,
+            cacert=given.cacert or pinned.cacert,
+        )
         self._identity_token: ConsoleIdentityToken | None = None
         self._vault: PersonVaultClient | None = None
 
@@ -114,29 +103,33 @@ class CliSession:
 
     def identity_token(self, *, refresh: bool = False) -> ConsoleIdentityToken:
         """Return an identity token that is valid for at least a minute. Raises NotLoggedIn, Unreachable."""
-        token = self._vault_token()
-        found = None if refresh else self._identity_token or self._cached_identity_token(token)
+        token, cache = self._vault_token(), self.profile.cache
+        found = None if refresh else self._identity_token
+        if found is None and not refresh:
+            cached = private_files.read(cache) or {}
+            if cached.get("of") == _token_fingerprint(token) and isinstance(cached.get("token"), str):
+                with contextlib.suppress(Failure):
+                    found = decode_identity_token(Secret(cached["token"]))
         if found is None or found.expires - time.time() < TOKEN_REFRESH_MARGIN_S:
-            found = self._create_identity_token(token)
-            self._cache_identity_token(token, found)
+            try:
+                found = self.vault.create_identity_token(token)
+            except NotLoggedIn as error:
+                if not os.environ.get("VAULT_TOKEN"):
+                    raise
+                hint = "VAULT_TOKEN is set and takes precedence over your login: unset it, or set it to a token of your own"
+                raise NotLoggedIn(error.message, hint=hint) from error
+            # Cache only the token of this login, not one from VAULT_TOKEN. A cache that cannot be written must not fail the command.
+            if self.profile.token == token:
+                with contextlib.suppress(Failure):
+                    private_files.write(cache, {"of": _token_fingerprint(token), "token": found.token.reveal()})
         self._identity_token = found
         return found
 
-    def _create_identity_token(self, token: Secret) -> ConsoleIdentityToken:
-        try:
-            return self.vault.create_identity_token(token)
-        except NotLoggedIn as error:
-            if not os.environ.get("VAULT_TOKEN"):
-                raise
-            hint = "VAULT_TOKEN is set and takes precedence over your login: unset it, or set it to a token of your own"
-            raise NotLoggedIn(error.message, hint=hint) from error
-
-    def sign(self, content: bytes) -> str:
-        """Return the person's signature. Creates their signing key if they have none yet."""
-        entity = self.identity_token().entity
-        token = self._vault_token()
+    def sign_statement(self, statement: Statement) -> dict[str, Any]:
+        """Sign a statement with the person's key, which is created if they have none; return both as the API takes them."""
+        raw, token, entity = to_signable(statement), self._vault_token(), self.identity_token().entity
         self.vault.ensure_signing_key(token, entity)
-        return self.vault.sign(token, entity, content)
+        return {"statement": raw, "signature": self.vault.sign(token, entity, to_canonical_json(raw))}
 
     def authorize(self, accessor: str) -> bool:
         """Authorize a control-group request in Vault by its accessor; return whether the control group is satisfied."""
@@ -154,60 +147,33 @@ class CliSession:
             raise NotLoggedIn("your login has expired")
         return profile.token
 
-    def _cached_identity_token(self, token: Secret) -> ConsoleIdentityToken | None:
-        found = private_files.read(self.profile.cache) or {}
-        if found.get("of") != _token_fingerprint(token) or not isinstance(found.get("token"), str):
-            return None
-        try:
-            return decode_identity_token(Secret(found["token"]))
-        except Failure:
-            return None
 
-    def _cache_identity_token(self, token: Secret, identity: ConsoleIdentityToken) -> None:
-        # Cache only the token of this login, not one from VAULT_TOKEN. A cache that cannot be written must not fail the command.
-        if self.profile.token == token:
-            with contextlib.suppress(Failure):
-                private_files.write(self.profile.cache, {"of": _token_fingerprint(token), "token": identity.token.reveal()})
-
-
-def save_login(profile: Profile, login: CliLogin, *, name: str, addresses: ServerAddresses, pinned: ServerAddresses) -> Profile:
-    """Write the login file; return the new profile."""
+def save_login(profile: Profile, login: CliLogin, *, name: str, addresses: ServerAddresses, pinned: ServerAddresses) -> None:
+    """Write the login file."""
     content = {
         "version": 1,
         "name": name,
         "entity": login.entity,
         "expires": login.expires,
-        "pinned": _addresses_to_json(pinned),
-        "seen": _addresses_to_json(addresses),
+        "pinned": asdict(pinned),
+        "seen": asdict(addresses),
         "token": login.token.reveal(),
     }
     private_files.remove(profile.cache)
     private_files.write(profile.path, content)
-    return replace(profile, token=login.token, entity=login.entity, name=name, expires=login.expires, seen=addresses, pinned=pinned)
 
 
-def delete_login(profile: Profile) -> bool:
-    """Delete the login file; return whether there was one."""
+def delete_login(profile: Profile) -> None:
+    """Delete the login file and its cached identity token."""
     private_files.remove(profile.cache)
-    return private_files.remove(profile.path)
-
-
-def _addresses_to_json(addresses: ServerAddresses) -> dict[str, str | None]:
-    names = ("console", "vault", "namespace", "cacert")
-    return {name: getattr(addresses, name) for name in names}
+    private_files.remove(profile.path)
 
 
 def _addresses_from_json(value: Any) -> ServerAddresses:
     known = value if isinstance(value, dict) else {}
-    return ServerAddresses(known.get("console"), known.get("vault"), known.get("namespace"), known.get("cacert"))
+    return ServerAddresses(**{field.name: known.get(field.name) for field in fields(ServerAddresses)})
 
 
 def _token_fingerprint(token: Secret) -> str:
     """Return a hash that identifies the login of a cached identity token without revealing its Vault token."""
     return hashlib.sha256(f"justenough identity {token.reveal()}".encode()).hexdigest()
-
-
-def sign_statement(session: CliSession, statement: Statement) -> dict[str, Any]:
-    """Sign a statement; return both as the API takes them."""
-    raw = to_signable(statement)
-    return {"statement": raw, "signature": session.sign(to_canonical_json(raw))}

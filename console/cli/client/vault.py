@@ -45,19 +45,21 @@ class ConsoleIdentityToken:
 
 
 class PersonVaultClient:
-    """Calls one Vault as one person."""
+    """Calls Vault as the person who logs in."""
 
     def __init__(self, addresses: ServerAddresses) -> None:
         if addresses.vault is None:
             raise Failure("Vault's address is unknown", hint=f"{START_HINT}; or set VAULT_ADDR")
         self.address = addresses.vault
         headers = {"X-Vault-Request": "true"} | ({"X-Vault-Namespace": addresses.namespace} if addresses.namespace else {})
+        tls: ssl.SSLContext | bool = self.address.startswith("https:")
+        if tls and addresses.cacert:
+            try:
+                tls = ssl.create_default_context(cafile=addresses.cacert)
+            except (OSError, ssl.SSLError) as error:
+                raise Failure(f"VAULT_CACERT: cannot read certificates from {addresses.cacert}", code=ExitCode.USAGE) from error
         client = httpx.Client(
-            base_url=f"{self.address}/v1/",
-            headers=headers,
-            timeout=HTTP_TIMEOUT,
-            verify=self.address.startswith("https:") and _tls_verification(addresses.cacert),
-            trust_env=not is_loopback(self.address),
+            base_url=f"{self.address}/v1/", headers=headers, timeout=HTTP_TIMEOUT, verify=tls, trust_env=not is_loopback(self.address)
         )
         self._http = close_with_command(client)
 
@@ -92,14 +94,14 @@ class PersonVaultClient:
         params = {"state": state, "code": code, "client_nonce": nonce}
         answer = self._send("GET", f"auth/{quote(mount.strip('/'))}/oidc/callback", params=params)
         if answer.status_code in {400, 401, 403}:
-            raise NotLoggedIn(f"Vault at {self.address} did not accept the answer of your identity provider", hint="")
+            raise NotLoggedIn(f"Vault at {self.address} did not accept your identity provider's answer", hint="")
         return self._read_login(answer, began)
 
     def _read_login(self, answer: httpx.Response, began: float) -> CliLogin:
         auth = self._read_answer(answer).get("auth") or {}
         if not auth.get("entity_id"):
             raise NotLoggedIn(
-                "Vault gave this login no identity (multi-factor logins: log in with `bao login` and set VAULT_TOKEN)", hint=""
+                "Vault gave this login no identity; if it needs a second factor, log in with `bao login` and set VAULT_TOKEN", hint=""
             )
         return CliLogin(Secret(auth["client_token"]), auth["entity_id"], began + float(auth.get("lease_duration") or 0))
 
@@ -123,11 +125,11 @@ class PersonVaultClient:
 
     def create_identity_token(self, token: Secret) -> ConsoleIdentityToken:
         """Create an identity token for the console."""
-        drawn = Secret(self._read_answer(self._send("GET", f"identity/oidc/token/{OIDC_ROLE}", None, token))["data"]["token"])
-        return decode_identity_token(drawn)
+        answer = self._read_answer(self._send("GET", f"identity/oidc/token/{OIDC_ROLE}", None, token))
+        return decode_identity_token(Secret(answer["data"]["token"]))
 
     def revoke(self, token: Secret) -> None:
-        """Revoke a token. A token that is not valid any more is fine."""
+        """Revoke a token. Does nothing if the token is no longer valid."""
         answer = self._send("POST", "auth/token/revoke-self", None, token)
         if answer.status_code not in {400, 403}:
             self._read_answer(answer)
@@ -143,18 +145,21 @@ class PersonVaultClient:
 
     def _read_answer(self, answer: httpx.Response) -> dict[str, Any]:
         if answer.status_code in {401, 403}:
-            raise NotLoggedIn("your login is not valid any more, or lacks the policy je-person")
+            raise NotLoggedIn("your login is no longer valid, or lacks the policy je-person")
         if answer.status_code == 503:
             raise Unreachable(f"Vault at {self.address} is sealed or not ready")
-        if not answer.is_success:
-            raise _to_failure(self.address, answer)
         try:
             found = answer.json() if answer.content else {}
         except ValueError:
             found = None
-        if not isinstance(found, dict):
-            raise Failure(f"the answer of {self.address} is not that of a Vault; check the address")
-        return found
+        if answer.is_success:
+            if isinstance(found, dict):
+                return found
+            raise Failure(f"{self.address} did not answer like a Vault; check the address")
+        errors = [str(error) for error in (found.get("errors") if isinstance(found, dict) else None) or ()]
+        if any("no entity" in error for error in errors):
+            raise NotLoggedIn("the token belongs to no person: it has no Vault entity")
+        raise Failure(f"Vault at {self.address} answered {answer.status_code}: {'; '.join(errors) or 'no reason given'}")
 
 
 def decode_identity_token(token: Secret) -> ConsoleIdentityToken:
@@ -168,33 +173,14 @@ def decode_identity_token(token: Secret) -> ConsoleIdentityToken:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an address is this machine's own, which no proxy serves."""
+    """Whether an address is a loopback address, which must not go through a proxy."""
     return urlsplit(address).hostname in LOOPBACK_HOSTS
 
 
 def connection_error_text(error: Exception) -> str:
-    """Return a short reason for a missing answer, without anything that was sent."""
+    """Return in a few words why there was no answer. The text contains nothing that was sent."""
     if isinstance(error, httpx.TimeoutException):
         return "no answer in time"
     text = str(error)
     refused = isinstance(error, httpx.ConnectError) and "refused" in text
     return "connection refused" if refused else text[:200] or type(error).__name__
-
-
-def _tls_verification(cacert: str | None) -> ssl.SSLContext | bool:
-    if cacert is None:
-        return True
-    try:
-        return ssl.create_default_context(cafile=cacert)
-    except (OSError, ssl.SSLError) as error:
-        raise Failure(f"VAULT_CACERT: cannot read certificates from {cacert}", code=ExitCode.USAGE) from error
-
-
-def _to_failure(address: str, answer: httpx.Response) -> Failure:
-    try:
-        errors = [str(error) for error in answer.json()["errors"]]
-    except (ValueError, KeyError, TypeError):
-        errors = []
-    if any("no entity" in error for error in errors):
-        return NotLoggedIn("the token belongs to no person: it has no Vault entity")
-    return Failure(f"Vault at {address} answered {answer.status_code}: {'; '.join(errors) or 'no reason given'}")

@@ -1,103 +1,104 @@
-"""`justenough catalog`: check a configuration folder, list the console's catalog, review its use."""
+"""`justenough catalog`: check a configuration folder, list the console's catalog, review its use, pin the tools of MCP servers."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from console.cli import terminal
+from console.cli.arguments import Folder, parse_time_argument
 from console.cli.client.api import connect_api
-from console.cli.client.config import config_folder
+from console.cli.client.config import config_folder, load_config
 from console.cli.errors import ExitCode
 from console.cli.json_object import Json
 from console.cli.options import command, command_group
-from console.cli.render.output import emit, join_values, note, print_fields, print_table
-from console.cli.time_arguments import parse_time_argument
+from console.cli.render.output import emit, emit_page, join_values, print_fields, print_table
 from console.presentation.event_text import duration_label
 from console.presentation.terminal_text import moment, plain
-from justenough.domain.core.errors import InvalidInput
 
-if TYPE_CHECKING:
-    from justenough.adapters.configuration.folder import ConfigSet
-
-Folder = Annotated[
-    Path | None, typer.Argument(metavar="[FOLDER]", help="The configuration folder; default: JUSTENOUGH_CONFIG.", show_default=False)
-]
-
-catalog = command_group("Check, list and review the catalog: what jobs can request.")
+app = command_group("Check, list and review the catalog: what jobs can request.")
 
 
-@catalog.command("check")
+@app.command("check")
 @command
 def check_catalog(folder: Folder = None) -> None:
-    """Check a configuration folder: catalog, tiers and policies. Exit 2 if it has errors; warn of actions without a review date and of unreviewed tools."""
+    """Check a configuration folder: catalog, tiers and policies. Exit 2 if it has errors. Warns of actions without a review date and of unreviewed tools."""
     from justenough.domain.catalog.access_review import find_undated_actions  # noqa: PLC0415 - loads pydantic's models
 
     where = folder or config_folder()
-    found = load_config(where)
-    warnings = find_undated_actions(found.catalog)
+    config = load_config(where)
+    warnings = [{"where": warning.path, "message": warning.message} for warning in find_undated_actions(config.catalog)]
+    warnings += [{"where": f"tools.{name}.mcp", "message": why} for name, why in config.catalog.withheld_upstreams.items()]
     summary = {
         "folder": str(where),
-        "digest": found.digest,
-        "resources": len(found.catalog.resources),
-        "actions": sum(len(resource.actions) for resource in found.catalog.resources.values()),
-        "tools": len(found.catalog.callable),
-        "scopes": len(found.catalog.scopes),
-        "tiers": len(found.tiers.tiers),
-        "warnings": [
-            *({"where": one.path, "message": one.message} for one in warnings),
-            *({"where": f"tools.{name}.mcp", "message": why} for name, why in found.catalog.withheld_upstreams.items()),
-        ],
+        "digest": config.digest,
+        "resources": len(config.catalog.resources),
+        "actions": sum(len(resource.actions) for resource in config.catalog.resources.values()),
+        "tools": len(config.catalog.callable),
+        "scopes": len(config.catalog.scopes),
+        "tiers": len(config.tiers.tiers),
+        "warnings": warnings,
     }
-    emit(summary, table=_print_summary, names=lambda _: found.catalog.resources)
+    emit(summary, table=_print_summary, names=lambda _: config.catalog.resources)
 
 
-@catalog.command("list")
+@app.command("list")
 @command
 def list_catalog() -> None:
-    """List what jobs can request, according to the console."""
-    emit(connect_api().get("/catalog"), table=_print_catalog, names=lambda found: (resource["name"] for resource in found["resources"]))
+    """List what jobs can request, according to the console's catalog."""
+    emit(connect_api().get("/catalog"), table=_print_catalog, names=lambda catalog: (resource["name"] for resource in catalog["resources"]))
 
 
-@catalog.command("review")
+@app.command("review")
 @command
 def review_catalog(
     folder: Folder = None,
-    since: Annotated[
-        str, typer.Option("--since", metavar="TIME", help="Consider use from this time on: an age, a date or a time.")
-    ] = "90d",
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 1 if there is something to review.")] = False,
+    since: Annotated[str, typer.Option("--since", metavar="TIME", help="Only use from this time on: an age, a date or a time.")] = "90d",
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 1 if anything is due for review.")] = False,
 ) -> None:
-    """List actions of the catalog that are unused, broader than their use, or due for review, with their owners and what to do."""
+    """List actions that are unused, too broad or due for review. Shows their owners and what to do."""
     from justenough.domain.catalog.access_review import build_access_review  # noqa: PLC0415 - loads pydantic's models
     from justenough.domain.rightsizing.usage import AccessKey, ActionUse  # noqa: PLC0415 - the same
 
-    found, now = load_config(folder or config_folder()), datetime.now(UTC)
+    config, now = load_config(folder or config_folder()), datetime.now(UTC)
     begin = parse_time_argument("--since", since, now=now)
     usage = connect_api().get_all("/catalog/usage", page_size=100, since=begin.isoformat())
     uses = {AccessKey(use["resource"], use["action"]): ActionUse.model_validate(use) for use in usage}
-    items = [
-        {"id": f"{one.resource}:{one.action}", **one.model_dump(mode="json")}
-        for one in build_access_review(found.catalog, uses, now=now, since=begin)
-    ]
-    emit({"items": items, "next": None}, table=_print_findings, names=lambda _: dict.fromkeys(one["id"] for one in items))
-    if not items:
-        note("Nothing to review.")
+    findings = build_access_review(config.catalog, uses, now=now, since=begin)
+    items = [{"id": f"{finding.resource}:{finding.action}", **finding.model_dump(mode="json")} for finding in findings]
+    emit_page(
+        {"items": items, "next": None},
+        header=("ACTION", "OWNER", "FINDING", "LAST ISSUED", "WHY", "WHAT TO DO"),
+        row=lambda item: (item["id"], item["owner"], item["kind"], moment(item["last_issued"]) or "never", item["why"], item["todo"]),
+        empty="Nothing to review.",
+    )
     if items and exit_code:
         raise typer.Exit(ExitCode.FAILURE)
 
 
-def load_config(folder: Path) -> ConfigSet:
-    """Load a configuration folder. Raises InvalidInput with the problems of all its files."""
-    from justenough.adapters.configuration.folder import ConfigFolder, check_config_folder  # noqa: PLC0415 - loads the policy engine
+@app.command("tools")
+@command
+def tools(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the MCP server under `tools` in the catalog.")],
+    folder: Folder = None,
+    credential: Annotated[
+        Path | None,
+        typer.Option("--credential", metavar="FILE", help="A JSON object with the fields that the server's headers need; - for stdin."),
+    ] = None,
+    shown: Annotated[
+        Path | None,
+        typer.Option("--shown", metavar="FILE", help='Read the list, {"tools": […]}, from this file, not from the server; - for stdin.'),
+    ] = None,
+    pin: Annotated[bool, typer.Option("--pin", help="Pin the list: write tools/NAME.json, and its digest into catalog.yaml.")] = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 1 if the list differs from the pinned one.")] = False,
+) -> None:
+    """Review and pin the tools of an MCP server. Shows each tool, the action that it needs, and what has changed since the review."""
+    from console.cli.commands import catalog_tools  # noqa: PLC0415 - loads MCP's whole SDK
 
-    problems = check_config_folder(folder)
-    if problems:
-        raise InvalidInput(str(folder), problems)
-    return ConfigFolder(folder).current()
+    catalog_tools.compare_tool_list(name, folder or config_folder(), credential=credential, shown=shown, pin=pin, exit_code=exit_code)
 
 
 def _print_summary(summary: Json) -> None:
@@ -106,16 +107,7 @@ def _print_summary(summary: Json) -> None:
         terminal.write_line(plain(f"warning: {warning['where']}: {warning['message']}"))
 
 
-def _print_findings(review: Json) -> None:
-    header = ("ACTION", "OWNER", "FINDING", "LAST ISSUED", "WHY", "WHAT TO DO")
-    lines = [
-        (one["id"], one["owner"], one["kind"], moment(one["last_issued"]) or "never", one["why"], one["todo"]) for one in review["items"]
-    ]
-    if lines:
-        print_table(header, lines)
-
-
-def _print_catalog(found: Json) -> None:
+def _print_catalog(catalog: Json) -> None:
     header = ("RESOURCE", "ACTION", "MAX TTL", "ENVIRONMENT", "SENSITIVITY", "EXTERNAL", "REVOCABLE", "SCOPE", "OWNER", "TITLE")
     print_table(
         header,
@@ -125,11 +117,11 @@ def _print_catalog(found: Json) -> None:
                 *("yes" if resource["external"] else "no", action["revocable"], join_values(action["data_scope"])),
                 *(resource["owner"], resource["title"]),
             )
-            for resource in found["resources"]
+            for resource in catalog["resources"]
             for action in resource["actions"]
         ],
     )
-    if found.get("tools"):
+    if catalog.get("tools"):
         terminal.write_line("")
         print_table(
             ("TOOL", "NEEDS", "KIND", "DESCRIPTION"),
@@ -140,8 +132,8 @@ def _print_catalog(found: Json) -> None:
                     f"{tool['kind']} ({tool['upstream']})" if tool.get("upstream") else tool["kind"],
                     tool["description"],
                 )
-                for tool in found["tools"]
+                for tool in catalog["tools"]
             ],
         )
-    for one in found.get("withheld", ()):
-        terminal.write_line(plain(f"warning: {one['why']}"))
+    for upstream in catalog.get("withheld", ()):
+        terminal.write_line(plain(f"warning: {upstream['why']}"))

@@ -1,4 +1,4 @@
-"""`justenough credential`: list credentials, revoke one, and verify that all of a job's are revoked."""
+"""`justenough credential`: list credentials, revoke one, and verify that all credentials of a job are revoked."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import typer
 from console.cli import terminal
 from console.cli.arguments import Cursor, JobId, Limit, OfJob, path_segment
 from console.cli.client.api import connect_api
-from console.cli.errors import ExitCode
 from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render import revocation
-from console.cli.render.output import emit, emit_page, print_next_steps, print_table
+from console.cli.render.output import emit_page, emit_revocation, print_table
 from console.presentation.terminal_text import moment
 
-app = command_group("List and revoke the credentials of jobs, and prove that they are revoked.")
+app = command_group("List, revoke and verify the credentials of jobs.")
 
 
 @app.command("list")
@@ -45,22 +44,17 @@ def revoke(credential: Annotated[str, typer.Argument(metavar="ID", help="The id 
     """Revoke one credential. Its job continues. Exit 9 if the revocation is not confirmed yet."""
     _, found = connect_api().post(f"/credentials/{path_segment(credential)}/revoke", idempotent=True)
     report = revocation.credential_report(found)
-    emit(report, table=lambda item: print_table(revocation.HEADER, [revocation.credential_row(item)]), names=lambda item: (item["id"],))
-    print_next_steps(report)
-    if not report["dead"]:
-        raise typer.Exit(ExitCode.NOT_CONFIRMED)
+    row = revocation.credential_row(report)
+    emit_revocation(report, is_confirmed=report["dead"], table=lambda _: print_table(revocation.HEADER, [row]))
 
 
 @app.command("prove")
 @command
 def prove(job: JobId) -> None:
-    """Verify in Vault and in the targets that all of a job's credentials are revoked. Exit 9 if one is active or cannot be checked."""
+    """Verify that all of a job's credentials are revoked. Checks Vault and the targets. Exit 9 if one is active or cannot be checked."""
     _, found = connect_api().post(f"/jobs/{path_segment(job)}/prove", idempotent=True)
-    report = {**found, "next": list(revocation.proof_next_steps(found))}
-    emit(report, table=_print_proof, names=lambda report: (report["job"],))
-    print_next_steps(report)
-    if not report["dead"]:
-        raise typer.Exit(ExitCode.NOT_CONFIRMED)
+    report = revocation.proof_report(found)
+    emit_revocation(report, is_confirmed=report["dead"], table=_print_proof, names=lambda report: (report["job"],))
 
 
 def _print_proof(report: Json) -> None:
@@ -70,5 +64,5 @@ def _print_proof(report: Json) -> None:
         lines.append((None, what, "unknown", why))
     if lines:
         print_table(("CREDENTIAL", "CHECKED", "FOUND", "DETAIL"), lines)
-    verdict = "every credential is revoked" if report["dead"] else "not proven revoked"
+    verdict = "every credential is revoked" if report["dead"] else "not every credential is verified as revoked"
     terminal.write_line(f"{report['job']}: {verdict}")

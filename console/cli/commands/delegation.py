@@ -7,18 +7,17 @@ from typing import Annotated
 
 import typer
 
-from console.cli.arguments import Cursor, Limit, Reason, path_segment
+from console.cli.arguments import Cursor, Limit, Reason, parse_duration_option, path_segment
 from console.cli.client.api import connect_api
 from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render.output import emit, emit_page, print_fields
-from console.cli.time_arguments import parse_duration_option
 from console.presentation.terminal_text import moment
 
-delegations = command_group("Name a delegate who decides requests for you while you are away.")
+app = command_group("Let a delegate decide requests for you while you are away.")
 
 
-@delegations.command("list")
+@app.command("list")
 @command
 def list_delegations(limit: Limit = None, cursor: Cursor = None) -> None:
     """List delegations, newest first."""
@@ -33,15 +32,15 @@ def list_delegations(limit: Limit = None, cursor: Cursor = None) -> None:
     )
 
 
-@delegations.command("create")
+@app.command("create")
 @command
 def create(
     delegate: Annotated[str, typer.Option("--to", metavar="LOGIN", help="The delegate: an approver of your tier.")],
-    time: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long the delegation lasts, at most 90d.")],
+    time: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long the delegation lasts: 8h, 14d; at most 90d.")],
     reason: Reason = None,
 ) -> None:
-    """Name a delegate. Your own key signs the delegation."""
-    from console.cli.client import answer_requests, profile  # noqa: PLC0415 - only this command signs
+    """Let another approver decide requests for you for a while. Your own key signs the delegation."""
+    from console.cli.client import answer_requests  # noqa: PLC0415 - only this command signs
     from justenough.domain.approvals import statement_factory  # noqa: PLC0415
 
     why, seconds = answer_requests.require_reason(reason), parse_duration_option("--for", time)
@@ -53,10 +52,10 @@ def create(
         person=api.session.identity_token().entity,
         now=now,
     )
-    _print_delegation(api.post("/delegations", profile.sign_statement(api.session, statement))[1])
+    _print_delegation(api.post("/delegations", api.session.sign_statement(statement))[1])
 
 
-@delegations.command("end")
+@app.command("end")
 @command
 def end(delegation: Annotated[str, typer.Argument(metavar="ID", help="The id of a delegation.")]) -> None:
     """End a delegation now."""
@@ -65,4 +64,4 @@ def end(delegation: Annotated[str, typer.Argument(metavar="ID", help="The id of 
 
 def _print_delegation(item: Json) -> None:
     fields = (("Id", item["id"]), ("Away", item["person"]), ("Delegate", item["delegate"]), ("Until", moment(item["until"])))
-    emit(item, table=lambda _: print_fields((*fields, ("Ended", moment(item["ended_at"])))), names=lambda _: (item["id"],))
+    emit(item, table=lambda _: print_fields((*fields, ("Ended", moment(item["ended_at"])))))

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import Cursor, JobId, Limit, path_segment
-from console.cli.client.api import ConsoleApiClient, connect_api
+from console.cli.arguments import Cursor, IdempotencyKey, JobId, Limit, Param, path_segment
+from console.cli.client.api import connect_api
 from console.cli.commands.job_tighten import tighten
-from console.cli.commands.job_timeline import timeline
 from console.cli.errors import ExitCode, Failure
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, command, command_group, current_options
 from console.cli.render import revocation as aftermath
-from console.cli.render.output import emit, emit_page, join_pairs, join_values, note, print_fields, print_table
-from console.presentation.event_text import ancestor_lines, duration_label, informative_reason, tools_text
+from console.cli.render.output import (
+    emit,
+    emit_items,
+    emit_page,
+    join_pairs,
+    join_values,
+    note,
+    print_fields,
+    print_table,
+    with_state_colour,
+)
+from console.presentation.event_text import ancestor_lines, duration_label, event_sentence, informative_reason, tools_text
 from console.presentation.terminal_text import log_text, moment
 
 DEFAULT_KILL_TIMEOUT = "60s"
 """Long enough for a failing revocation to become overdue."""
 
-Timeout = Annotated[str | None, typer.Option(metavar="DURATION", help="Maximum time to wait: 30s, 10m, 2h.", show_default=False)]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait until the job has ended and all its credentials are revoked.")]
+Timeout = Annotated[str | None, typer.Option(metavar="DURATION", help="Maximum time to wait: 30s, 10m, 2h.")]
 
 app = command_group("Launch, show, follow and stop jobs.")
 
@@ -35,26 +44,21 @@ app = command_group("Launch, show, follow and stop jobs.")
 def run(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The job spec, a YAML file; - for stdin.")],
     *,
-    param: Annotated[list[str] | None, typer.Option("--param", metavar="K=V", help="Set a parameter; may be repeated.")] = None,
-    reason: Annotated[str, typer.Option(help="Why you launch the job. Approvers read this.", show_default=False)] = "",
+    param: Param = None,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why you launch the job; approvers see this.")] = "",
     parent: Annotated[
         str | None,
         typer.Option(
-            metavar="ID",
-            envvar="JUSTENOUGH_JOB_ID",
-            help="The job that launches this one. Inside a job, this is that job.",
-            show_default=False,
+            metavar="ID", envvar="JUSTENOUGH_JOB_ID", help="The job that launches this one. Inside a job, the default is that job."
         ),
     ] = None,
-    wait: Wait = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Wait, and show the events on stderr.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the job has ended and all its credentials are revoked.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Like --wait, and show the job's events on stderr.")] = False,
     timeout: Timeout = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what policy would decide. Nothing is launched or stored.")] = False,
-    idempotency_key: Annotated[
-        str | None, typer.Option(metavar="K", help="Launch at most one job for this key, however often you repeat the command.")
-    ] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> None:
-    """Launch a job: check its spec, upload its working directory and sign the order."""
+    """Launch a job: check its spec, upload its files, sign the order."""
     from console.cli.watch import run_job  # noqa: PLC0415 - only this command reads specs and signs orders
 
     run_input = run_job.read_job_run_input(file, param or [], reason=reason, parent=parent)
@@ -66,22 +70,20 @@ def run(
     if wait or watch:
         run_job.wait_for_job(connect_api(), job["id"], every_event=watch, deadline=deadline)
     else:
-        emit(
-            job,
-            table=lambda _: print_table(("ID", "NAME", "STATE"), [(job["id"], job["name"], job["state"])]),
-            names=lambda _: (job["id"],),
-        )
+        emit_items([job], header=("ID", "NAME", "STATE"), row=lambda job: (job["id"], job["name"], job["state"]))
 
 
 @app.command("list")
 @command
 def list_jobs(
-    state: Annotated[str | None, typer.Option(help="Only jobs in this state.", show_default=False)] = None,
-    environment: Annotated[str | None, typer.Option(help="Only jobs in this environment.", show_default=False)] = None,
-    requester: Annotated[str | None, typer.Option(help="Only jobs of the person with this login name.", show_default=False)] = None,
-    parent: Annotated[str | None, typer.Option(metavar="ID", help="Only jobs that this job launched.", show_default=False)] = None,
+    state: Annotated[str | None, typer.Option(metavar="STATE", help="Only jobs in this state.")] = None,
+    environment: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs in this environment.")] = None,
+    requester: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only jobs of this requester: a login name, trigger:NAME or schedule:NAME.")
+    ] = None,
+    parent: Annotated[str | None, typer.Option(metavar="ID", help="Only jobs that this job launched.")] = None,
     revocation: Annotated[
-        str | None, typer.Option(help="Only jobs whose revocation is in this state: pending or overdue.", show_default=False)
+        str | None, typer.Option(metavar="STATE", help="Only jobs whose revocation is in this state: pending or overdue.")
     ] = None,
     limit: Limit = None,
     cursor: Cursor = None,
@@ -103,14 +105,14 @@ def list_jobs(
 @app.command("show")
 @command
 def show(job: JobId) -> None:
-    """Show a job: its state, its requests with the reason for each decision, and its credentials."""
-    emit(connect_api().get(f"/jobs/{path_segment(job)}"), table=_print_job, names=lambda found: (found["id"],))
+    """Show a job, its requests and its credentials. Each decision is shown with its reason."""
+    emit(connect_api().get(f"/jobs/{path_segment(job)}"), table=_print_job)
 
 
 @app.command("watch")
 @command
 def watch(job: JobId, timeout: Timeout = None) -> None:
-    """Follow a job until it has ended, on stderr. The exit code says how it ended."""
+    """Show a job's events on stderr until it has ended. The exit code says how it ended."""
     from console.cli.watch import run_job  # noqa: PLC0415 - only commands that wait need it
 
     run_job.wait_for_job(connect_api(), job, every_event=True, deadline=run_job.deadline_after(timeout, waits=True))
@@ -123,13 +125,29 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the job has ended.")] = False,
 ) -> None:
     """Print the output of a job, with secrets redacted."""
-    api, form = connect_api(), current_options().output
+    api, form, path = connect_api(), current_options().output, f"/jobs/{path_segment(job)}"
     if not follow:
-        _print_logs(api, job)
+        items = list(api.get_all(f"{path}/logs", cursor_name="after"))
+        emit({"items": items, "next": None}, table=lambda _: _print_logs(items), names=lambda _: (item["seq"] for item in items))
         return
     if form is CliOutputFormat.YAML:
         raise Failure("--follow has no YAML output; use -o table or -o json (one object per line)", code=ExitCode.USAGE)
-    _follow_logs(api, job, as_json=form is CliOutputFormat.JSON)
+    from console.cli.watch.poll import POLL_INTERVAL_S, OutageTolerance  # noqa: PLC0415 - only commands that wait need it
+    from justenough.domain.jobs.states import JobState  # noqa: PLC0415
+
+    outage, after, has_ended = OutageTolerance(), -1, False
+    while True:
+        page = outage.retry(lambda: api.get(f"{path}/logs", after=after, limit=1000))  # noqa: B023 - called at once
+        _print_logs(page["items"], as_json=form is CliOutputFormat.JSON)
+        terminal.flush()
+        if page["items"]:
+            after = page["items"][-1]["seq"]
+            continue
+        if has_ended:
+            return
+        # Read once more after the end: the last output and the end are stored one after the other.
+        has_ended = JobState(outage.retry(lambda: api.get(path))["state"]).ended
+        time.sleep(0 if has_ended else POLL_INTERVAL_S)
 
 
 @app.command("cancel")
@@ -137,11 +155,11 @@ def logs(
 def cancel(
     job: JobId,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait until the job has ended, and show whether its credentials are revoked.")
+        bool, typer.Option("--wait", help="Wait until the job has ended, then show whether its credentials are revoked.")
     ] = False,
     timeout: Timeout = None,
 ) -> None:
-    """Stop a job gracefully: end its process, then revoke its credentials."""
+    """End a job's process, then revoke its credentials."""
     _stop(job, "cancel", wait=wait, timeout=timeout)
 
 
@@ -151,37 +169,57 @@ def kill(
     job: JobId,
     wait: Annotated[
         bool,
-        typer.Option("--wait/--no-wait", help="Wait (one minute unless --timeout is given), and show whether its credentials are revoked."),
+        typer.Option("--wait/--no-wait", help="Wait, by default for one minute, then show whether its credentials are revoked."),
     ] = True,
     timeout: Timeout = None,
 ) -> None:
-    """Revoke a job's credentials at once, kill its process, and show each credential. Exit 9 unless every revocation is confirmed."""
+    """Revoke a job's credentials at once and kill its process. Shows each credential. Exit 9 unless every revocation is confirmed."""
     _stop(job, "kill", wait=wait, timeout=timeout or (DEFAULT_KILL_TIMEOUT if wait else None))
 
 
-app.command("timeline")(timeline)
+@app.command("timeline")
+@command
+def timeline(
+    job: JobId,
+    entries: Annotated[bool, typer.Option("--entries", help="Show only the entries, without the chart.")] = False,
+    limit: Limit = 1000,
+    cursor: Cursor = None,
+) -> None:
+    """Show the ledger entries of a job. On a terminal, draws a chart above them."""
+    api, path, columns = connect_api(), f"/jobs/{path_segment(job)}/timeline", terminal.columns()
+    found = api.get(path, limit=limit, cursor=cursor)
+    if columns is not None and current_options().output is CliOutputFormat.TABLE and not (entries or cursor):
+        from console.cli.render.gantt import gantt_lines  # noqa: PLC0415 - only a terminal needs it
+        from console.presentation.timeline_model import build_timeline  # noqa: PLC0415
+
+        picture = build_timeline(found["items"] if found["next"] is None else api.get_all(path))
+        for line in gantt_lines(picture, now=datetime.now(UTC), columns=columns, paint=with_state_colour):
+            terminal.write_line(line)
+        terminal.write_line("")
+    emit_page(
+        found,
+        header=("SEQ", "AT", "TYPE", "WHAT"),
+        row=lambda entry: (entry["seq"], moment(entry["at"]), entry["type"], event_sentence(entry["type"], entry["data"])),
+        empty="No entries yet.",
+    )
+
+
 app.command("tighten")(tighten)
 
 
 def _stop(job: str, operation: str, *, wait: bool, timeout: str | None) -> None:
-    if wait or timeout is not None:
-        from console.cli.watch import run_job  # noqa: PLC0415 - only commands that wait need it
+    from console.cli.watch import run_job  # noqa: PLC0415 - only commands that wait need it
 
-        deadline = run_job.deadline_after(timeout, waits=wait)
-        _request_stop(job, operation)
-        run_job.wait_until_stopped(connect_api(), job, deadline=deadline)
-        return
-    found = _request_stop(job, operation)
-    emit(found, table=lambda _: print_table(("ID", "STATE"), [(found["id"], found["state"])]), names=lambda _: (found["id"],))
-    note(f"Follow the revocation of its credentials: justenough job show {job}")
-
-
-def _request_stop(job: str, operation: str) -> Json:
-    """Cancel or kill a job; return it as it is now."""
-    _, found = connect_api().post(f"/jobs/{path_segment(job)}/{operation}")
+    deadline = run_job.deadline_after(timeout, waits=wait)
+    api = connect_api()
+    _, found = api.post(f"/jobs/{path_segment(job)}/{operation}")
     if found.get("note"):
         note(f"{job}: {found['note']}")
-    return found
+    if wait:
+        run_job.wait_until_stopped(api, job, deadline=deadline)
+        return
+    emit_items([found], header=("ID", "STATE"), row=lambda job: (job["id"], job["state"]))
+    note(f"Follow the revocation of its credentials: justenough job show {job}")
 
 
 def _print_job(job: Json) -> None:
@@ -216,63 +254,31 @@ def _print_job(job: Json) -> None:
         terminal.write_line("")
         print_table(
             ("REQUEST", "RESOURCE", "ACTION", "TTL", "TIER", "STATE", "POLICIES", "DECISIONS"),
-            [_request_row(item) for item in job["requests"]],
+            [
+                (
+                    item["id"],
+                    item["resource"],
+                    # The tools that a request is for: the granted ones, if it was granted.
+                    f"{item['action']} through {tools_text(tools)}"
+                    if (tools := item["granted_tools"] or item["tools"])
+                    else item["action"],
+                    duration_label(item["ttl"]),
+                    item["tier"],
+                    item["state"],
+                    join_values(item["policies"]),
+                    join_values(f"{answer['approver']} ({answer['decision']}: {answer['reason']})" for answer in item["approvals"]),
+                )
+                for item in job["requests"]
+            ],
         )
     if job["credentials"]:
         terminal.write_line("")
         print_table(aftermath.HEADER, [aftermath.credential_row(aftermath.with_dead_flag(item)) for item in job["credentials"]])
 
 
-def _request_row(item: Json) -> tuple[object, ...]:
-    answers = join_values(f"{answer['approver']} ({answer['decision']}: {answer['reason']})" for answer in item["approvals"])
-    return (
-        item["id"],
-        item["resource"],
-        f"{item['action']}{_tools_suffix(item)}",
-        duration_label(item["ttl"]),
-        item["tier"],
-        item["state"],
-        join_values(item["policies"]),
-        answers,
-    )
-
-
-def _tools_suffix(item: Json) -> str:
-    """Return the tools that a request is for: the granted ones, if it was granted."""
-    tools = item["granted_tools"] or item["tools"]
-    return f" through {tools_text(tools)}" if tools else ""
-
-
-def _print_logs(api: ConsoleApiClient, job: str) -> None:
-    emit(
-        {"items": list(api.get_all(f"/jobs/{path_segment(job)}/logs", cursor_name="after")), "next": None},
-        table=lambda found: _print_log_items(found["items"]),
-        names=lambda found: (item["seq"] for item in found["items"]),
-    )
-
-
-def _follow_logs(api: ConsoleApiClient, job: str, *, as_json: bool) -> None:
-    from console.cli.watch.poll import POLL_INTERVAL_S, OutageTolerance  # noqa: PLC0415 - only commands that wait need it
-    from justenough.domain.jobs.states import JobState  # noqa: PLC0415
-
-    outage, after, has_ended = OutageTolerance(), -1, False
-    while True:
-        page = outage.retry(lambda: api.get(f"/jobs/{path_segment(job)}/logs", after=after, limit=1000))  # noqa: B023 - called at once
-        for item in page["items"]:
-            after = item["seq"]
-            if as_json:
-                terminal.write_line(json.dumps(item, ensure_ascii=False))
-        if not as_json:
-            _print_log_items(page["items"])
-        terminal.flush()
-        if not page["items"]:
-            if has_ended:
-                return
-            # Read once more after the end: the last output and the end are stored one after the other.
-            has_ended = JobState(outage.retry(lambda: api.get(f"/jobs/{path_segment(job)}"))["state"]).ended
-            time.sleep(0 if has_ended else POLL_INTERVAL_S)
-
-
-def _print_log_items(items: list[Json]) -> None:
+def _print_logs(items: list[Json], *, as_json: bool = False) -> None:
     for item in items:
-        terminal.write(log_text(item["text"]) if terminal.columns() is not None else item["text"])
+        if as_json:
+            terminal.write_line(json.dumps(item, ensure_ascii=False))
+        else:
+            terminal.write(log_text(item["text"]) if terminal.columns() is not None else item["text"])

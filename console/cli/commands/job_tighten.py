@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import path_segment
+from console.cli.arguments import Since, path_segment, time_argument_text
 from console.cli.client.api import connect_api
 from console.cli.options import command
-from console.cli.render.output import emit, join_values, note
-from console.cli.time_arguments import time_argument_text
+from console.cli.render.output import count_label, emit, join_values, note
 from console.presentation.event_text import duration_label
 
 if TYPE_CHECKING:
-    from justenough.domain.rightsizing.analysis import Sized, Sizing
+    from justenough.domain.rightsizing.analysis import Sized
 
 
 @command
 def tighten(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The name of a job, as in `job list`.")],
-    since: Annotated[
-        str | None,
-        typer.Option("--since", metavar="TIME", help="Only runs from this time on: an age (90d), a date or a time.", show_default=False),
-    ] = None,
-    runs: Annotated[int, typer.Option("--runs", min=1, max=1000, help="Analyse at most this many recent runs.")] = 100,
+    since: Since = None,
+    runs: Annotated[int, typer.Option("--runs", metavar="N", min=1, max=1000, help="Analyse at most this many recent runs.")] = 100,
 ) -> None:
-    """Print a job's spec with only the access that its past runs needed, and the reason on each changed line. Usage figures go to stderr."""
+    """Print a job's spec with only the access that past runs needed. Each changed line says why. Usage figures go to stderr."""
     from justenough.domain.rightsizing.analysis import Sizing  # noqa: PLC0415 - loads pydantic's models
     from justenough.domain.rightsizing.rewrite_spec import to_tightened_yaml  # noqa: PLC0415 - the same
 
@@ -41,43 +36,30 @@ def tighten(
         table=lambda _: terminal.write(to_tightened_yaml(sizing)),
         names=lambda _: (f"{item['resource']}:{item['action']}" for item in found["access"]),
     )
-    for line in _usage_lines(sizing):
-        note(line)
-
-
-def _usage_lines(sizing: Sizing) -> Iterator[str]:
-    """Yield what people should know before they use the spec."""
-    yield f"{sizing.name}: {sizing.runs} past runs analysed, of which {sizing.ran} started their process; the newest run is {sizing.newest}."
+    analysed = f"{count_label(sizing.runs, 'past run')} analysed, of which {sizing.ran} started their process"
+    note(f"{sizing.name}: {analysed}; the newest run is {sizing.newest}.")
     for item in sizing.access:
-        yield f"  {item.resource}:{item.action}  {_figures(item)}"
+        note(f"  {item.resource}:{item.action}  {_usage_text(item)}")
     if not sizing.enough:
-        yield "Fewer than 3 past runs: the figures say little. Run the job more often, or give an earlier --since."
+        note("Fewer than 3 past runs: too few to rely on these figures. Run the job more often, or give an earlier --since.")
     if not any(item.changes for item in sizing.access):
-        yield "No access to remove or reduce."
-    folder = sizing.spec["run"].get("workdir")
-    if folder:
-        yield f"The job's files are in the folder {folder!r} beside its spec: save this spec there too."
+        note("No access to remove or reduce.")
+    if folder := sizing.spec["run"].get("workdir"):
+        note(f"The job's files are in the folder {folder!r} beside its spec: save this spec there too.")
 
 
-def _figures(item: Sized) -> str:
+def _usage_text(item: Sized) -> str:
+    from justenough.domain.rightsizing.analysis import What, format_seconds  # noqa: PLC0415 - loads pydantic's models
+
     used = "use not observable" if item.used is None else f"{item.used} used"
-    counts = f"{item.asked} requests in {item.runs} runs: {item.granted} granted, {item.issued} issued, {used}"
-    return f"{counts}; ttl {join_values(_ttl_texts(item))}; {_proposal(item)}"
-
-
-def _ttl_texts(item: Sized) -> Iterator[str]:
-    from justenough.domain.rightsizing.analysis import format_seconds  # noqa: PLC0415 - loads pydantic's models
-
-    yield f"requested {duration_label(item.asked_ttl)}"
+    counts = (
+        f"{count_label(item.asked, 'request')} in {count_label(item.runs, 'run')}: {item.granted} granted, {item.issued} issued, {used}"
+    )
+    ttls = [f"requested {duration_label(item.asked_ttl)}"]
     if item.granted_ttl is not None:
-        yield f"granted {duration_label(item.granted_ttl)} at most"
+        ttls.append(f"granted {duration_label(item.granted_ttl)} at most")
     if item.used_max is not None and item.used_p50 is not None:
-        yield f"used {format_seconds(item.used_p50)} (p50), {format_seconds(item.used_max)} at most"
-
-
-def _proposal(item: Sized) -> str:
-    from justenough.domain.rightsizing.analysis import What  # noqa: PLC0415 - loads pydantic's models
-
-    if item.change(What.DROP):
-        return "not needed"
-    return f"sufficient: {join_values(f'{change.what} {change.to}' for change in item.changes)}" if item.changes else "no change"
+        ttls.append(f"used {format_seconds(item.used_p50)} (p50), {format_seconds(item.used_max)} at most")
+    changes = join_values(f"{change.what} {change.to}" for change in item.changes)
+    proposal = "not needed" if item.change(What.DROP) else f"sufficient: {changes}" if changes else "no change"
+    return f"{counts}; ttl {join_values(ttls)}; {proposal}"

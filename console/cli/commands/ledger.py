@@ -13,13 +13,12 @@ from typing import Annotated, TextIO
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import Cursor, Limit, OfJob
+from console.cli.arguments import Cursor, Limit, OfJob, Out, Since, Until, time_argument_text
 from console.cli.client.api import connect_api
 from console.cli.errors import ExitCode, Failure
 from console.cli.json_object import Json
 from console.cli.options import command, command_group
-from console.cli.render.output import emit, emit_page, note, print_table
-from console.cli.time_arguments import Since, Until, time_argument_text
+from console.cli.render.output import count_label, emit, emit_page, note, print_table
 from console.presentation.event_text import event_sentence
 from console.presentation.terminal_text import moment
 
@@ -32,9 +31,7 @@ app = command_group("Read, export and verify the ledger.")
 @command
 def list_entries(
     job: OfJob = None,
-    kind: Annotated[
-        list[str] | None, typer.Option("--type", metavar="TYPE", help="Only entries of this type; may be repeated.", show_default=False)
-    ] = None,
+    kind: Annotated[list[str] | None, typer.Option("--type", metavar="TYPE", help="Only entries of this type; may be repeated.")] = None,
     since: Since = None,
     until: Until = None,
     limit: Limit = None,
@@ -56,12 +53,7 @@ def list_entries(
 
 @app.command("export")
 @command
-def export(
-    job: OfJob = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write to this file instead of stdout.", show_default=False)
-    ] = None,
-) -> None:
+def export(job: OfJob = None, out: Out = None) -> None:
     """Export every entry as one JSON object per line, oldest first."""
     from justenough.domain.ledger.export import to_export_line  # noqa: PLC0415 - loads pydantic's models
 
@@ -70,36 +62,31 @@ def export(
         for entry in api.get_all("/ledger", page_size=PAGE_SIZE, job=job):
             file.write(to_export_line(entry))
             count += 1
-    note(f"{count:,} entries exported{f' to {out}' if out else ''}.")
+    note(f"{count_label(count, 'entry', 'entries')} exported{f' to {out}' if out else ''}.")
 
 
 @app.command("verify")
 @command
 def verify(
     offline: Annotated[
-        Path | None,
-        typer.Option(
-            "--offline", metavar="FILE", help="Verify an exported file instead, without any server; - for stdin.", show_default=False
-        ),
+        Path | None, typer.Option("--offline", metavar="FILE", help="Verify an exported file instead, without any server; - for stdin.")
     ] = None,
 ) -> None:
-    """Verify every hash chain of the ledger, and say what verification cannot detect. Exit 1 if there is a problem."""
-    found = _verify_copy(offline) if offline else connect_api().post("/ledger/verify", idempotent=True)[1]
+    """Verify every hash chain of the ledger. Says what verification cannot detect. Exit 1 if there is a problem."""
+    if offline:
+        from justenough.domain.ledger.export import verify_export  # noqa: PLC0415 - loads pydantic's models
+
+        try:
+            with sys.stdin if str(offline) == "-" else offline.open(encoding="utf-8") as file:
+                found: Json = verify_export(file).model_dump(mode="json")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise Failure(f"cannot read {offline}: {why}", code=ExitCode.USAGE) from error
+    else:
+        _, found = connect_api().post("/ledger/verify", idempotent=True)
     emit(found, table=_print_verification, names=lambda report: (problem["job"] for problem in report["problems"]))
     if found["problems"]:
         raise typer.Exit(ExitCode.FAILURE)
-
-
-def _verify_copy(copy: Path) -> Json:
-    from justenough.domain.ledger.export import verify_export  # noqa: PLC0415 - loads pydantic's models
-
-    try:
-        with sys.stdin if str(copy) == "-" else copy.open(encoding="utf-8") as file:
-            report: Json = verify_export(file).model_dump(mode="json")
-            return report
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise Failure(f"cannot read {copy}: {why}", code=ExitCode.USAGE) from error
 
 
 @contextmanager
@@ -124,7 +111,7 @@ def _print_verification(report: Json) -> None:
     if report["problems"]:
         lines = [(problem["job"], problem["seq"], problem["fault"], problem["message"]) for problem in report["problems"]]
         print_table(("JOB", "SEQ", "FAULT", "DETAIL"), lines)
-    verdict = f"{len(report['problems'])} problems" if report["problems"] else "sound"
-    terminal.write_line(f"{verdict}: {report['entries']:,} entries of {report['jobs']:,} jobs")
-    for blind in report["unseen"]:
-        terminal.write_line(f"not verifiable: {blind}")
+    verdict = count_label(len(report["problems"]), "problem") if report["problems"] else "sound"
+    terminal.write_line(f"{verdict}: {count_label(report['entries'], 'entry', 'entries')} of {count_label(report['jobs'], 'job')}")
+    for limit in report["unseen"]:
+        terminal.write_line(f"not verifiable: {limit}")

@@ -10,44 +10,40 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from console.cli.arguments import Folder, Param, Since, parse_date_or_time, parse_time_argument
 from console.cli.client.api import ConsoleApiClient, connect_api
-from console.cli.client.config import config_folder
-from console.cli.commands.catalog import Folder, load_config
+from console.cli.client.config import config_folder, load_config
 from console.cli.errors import ExitCode, Failure
 from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render import policy
-from console.cli.render.output import emit, note
-from console.cli.time_arguments import parse_date_or_time, parse_time_argument
+from console.cli.render.output import count_label, emit, note
 from console.cli.watch.run_job import parse_params, read_file_or_stdin
 from justenough.domain.core.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
     from justenough.adapters.configuration.folder import ConfigSet
     from justenough.domain.policy.dry_run import PolicyEvaluator
-    from justenough.domain.policy.replay import ReplayReport
-    from justenough.domain.policy.test_cases import CaseResult, DefaultLauncher, PolicyTestTable
+    from justenough.domain.policy.test_cases import CaseResult, PolicyTestTable
 
 TESTS_FOLDER = "policies/tests"
 
 app = command_group("Check, explain, test and replay policies.")
 
-Config = Annotated[Path | None, typer.Option("--config", metavar="FOLDER", help="The configuration folder.", show_default=False)]
-
 
 @app.command("check")
 @command
 def check(folder: Folder = None) -> None:
-    """Check a configuration folder. Exit 2 if it has errors; exit 1 for policies without effect, access that is never allowed, odd tiers."""
+    """Check the policies of a configuration folder. Exit 2 for errors. Exit 1 for policies without effect, access that no policy allows or unusual tiers."""
     from justenough.domain.policy.lint import lint_policies  # noqa: PLC0415 - loads the policy engine
 
     where = folder or config_folder()
-    found = load_config(where)
-    findings = lint_policies(_build_rules(found), frozenset(found.tiers.roles.launch))
-    names = sorted(found.policies.ids)
+    config = load_config(where)
+    findings = lint_policies(_build_rules(config), frozenset(config.tiers.roles.launch))
+    names = sorted(config.policies.ids)
     summary = {
         "folder": str(where),
-        "digest": found.policies.digest,
+        "digest": config.policies.digest,
         "policies": names,
         "findings": [_to_json(finding) for finding in findings],
     }
@@ -59,41 +55,36 @@ def check(folder: Folder = None) -> None:
 @app.command("explain")
 @command
 def explain(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help="A job spec; - for stdin.")],
-    param: Annotated[
-        list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Set a parameter; may be repeated.", show_default=False)
-    ] = None,
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help="The job spec, a YAML file; - for stdin.")],
+    param: Param = None,
     group_: Annotated[
         list[str] | None,
-        typer.Option(
-            "--group",
-            metavar="NAME",
-            help="A group of the person who launches it; default: every group that may launch.",
-            show_default=False,
-        ),
+        typer.Option("--group", metavar="NAME", help="A group of the person who launches the job; default: every group that may launch."),
     ] = None,
-    requester: Annotated[str, typer.Option("--requester", metavar="ID", help="The Vault entity id of the person who launches it.")] = "",
-    at: Annotated[
-        str | None, typer.Option("--at", metavar="TIME", help="The time of the launch, in UTC; default: now.", show_default=False)
-    ] = None,
+    requester: Annotated[
+        str, typer.Option("--requester", metavar="ID", help="The Vault entity id of the person who launches the job.")
+    ] = "",
+    at: Annotated[str | None, typer.Option("--at", metavar="TIME", help="The time of the launch, in UTC; default: now.")] = None,
     break_glass: Annotated[bool, typer.Option("--break-glass", help="Decide as after a break-glass approval.")] = False,
-    config: Config = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FOLDER", help="The configuration folder; default: JUSTENOUGH_CONFIG.")
+    ] = None,
 ) -> None:
-    """Explain for each request of a spec what policy decides, by which policies, and what would change it. Needs no server."""
-    from justenough.domain.jobs.spec import checked_spec, read_spec  # noqa: PLC0415 - the same
+    """Explain what policy decides for each request of a spec. Names the deciding policies and what would change the decision. Needs no server."""
+    from justenough.domain.jobs.spec import checked_spec, read_spec  # noqa: PLC0415 - loads the policy engine
     from justenough.domain.policy.cedar_request import Clock, JobFacts  # noqa: PLC0415 - the same
-    from justenough.domain.policy.explain import explain_spec, require_known_access  # noqa: PLC0415 - loads the policy engine
+    from justenough.domain.policy.explain import explain_spec, require_known_access  # noqa: PLC0415 - the same
 
-    found = load_config(config or config_folder())
+    loaded = load_config(config or config_folder())
     try:
         job_spec = checked_spec(read_spec(read_file_or_stdin(spec)), parse_params(param or ()))
     except InvalidInput as error:
         raise InvalidInput(f"{spec}: {error.what}", error.problems) from error
-    require_known_access(f"{spec}: job spec", job_spec, found.catalog)
-    groups = frozenset(found.tiers.roles.launch if group_ is None else group_)
+    require_known_access(f"{spec}: job spec", job_spec, loaded.catalog)
+    groups = frozenset(loaded.tiers.roles.launch if group_ is None else group_)
     job = JobFacts("explain", job_spec, requester, groups)
     clock = Clock.at(parse_date_or_time("--at", at) if at else datetime.now(UTC))
-    result = _to_json(explain_spec(_build_rules(found), found.tiers, job, clock=clock, break_glass=break_glass))
+    result = _to_json(explain_spec(_build_rules(loaded), loaded.tiers, job, clock=clock, break_glass=break_glass))
     emit(
         result,
         table=policy.print_explanation,
@@ -104,16 +95,28 @@ def explain(
 @app.command("test")
 @command
 def run_tests(folder: Folder = None) -> None:
-    """Test the policies with the cases in policies/tests/*.yaml. Exit 1 if a case fails, 2 if a table is invalid."""
-    from justenough.domain.policy.test_cases import DefaultLauncher  # noqa: PLC0415 - loads the policy engine
+    """Test the policies with the cases in policies/tests/*.yaml. Exit 1 if a case fails. Exit 2 if a table is invalid."""
+    from justenough.domain.policy.test_cases import DefaultLauncher, run_cases, run_spec_case  # noqa: PLC0415 - loads the policy engine
 
     where = folder or config_folder()
-    found = load_config(where)
-    results = _run_test_tables(where, _build_rules(found), DefaultLauncher(frozenset(found.tiers.roles.launch)))
+    config = load_config(where)
+    rules, launcher = _build_rules(config), DefaultLauncher(frozenset(config.tiers.roles.launch))
+    problems: list[Problem] = []
+    names = sorted(f"{TESTS_FOLDER}/{path.name}" for path in (where / TESTS_FOLDER).glob("*.yaml"))
+    tables = [_load_table(where, name, rules, problems) for name in names]
+    if problems:
+        raise InvalidInput(str(where), tuple(problems))
+    if not tables:
+        raise Failure(f"{where / TESTS_FOLDER} contains no test tables", hint="Write one: docs/how-to/policies.md", code=ExitCode.USAGE)
+    results: list[CaseResult] = []
+    for name, (table, specs) in zip(names, filter(None, tables), strict=True):
+        results += run_cases(name, table, rules, launcher)
+        for number, (case, raw) in enumerate(zip(table.specs, specs, strict=True)):
+            results += run_spec_case(name, number, case, raw, rules, launcher)
     failed = [case for case in results if not case.passed]
     report = {
         "folder": str(where),
-        "policy_digest": found.policies.digest,
+        "policy_digest": config.policies.digest,
         "passed": len(results) - len(failed),
         "failed": len(failed),
         "cases": [_to_json(case) for case in results],
@@ -125,35 +128,25 @@ def run_tests(folder: Folder = None) -> None:
 
 @app.command("replay")
 @command
-def replay(
-    folder: Folder = None,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            "--since",
-            metavar="TIME",
-            help="Only from this time on: an age (24h, 7d), a date or a time; default: everything.",
-            show_default=False,
-        ),
-    ] = None,
-) -> None:
-    """Decide every recorded request again with the policies of a folder, and show what would be looser, tighter or the same."""
+def replay(folder: Folder = None, since: Since = None) -> None:
+    """Decide recorded requests again with a folder's policies. Shows which decisions would be looser, tighter or the same."""
     from justenough.domain.policy.replay import PolicyReplay, ReplayTally  # noqa: PLC0415 - loads the policy engine
 
-    found = load_config(folder or config_folder())
+    config = load_config(folder or config_folder())
     begin = parse_time_argument("--since", since, now=datetime.now(UTC)) if since else None
-    api, again = connect_api(), PolicyReplay(found.policies, found.catalog, top=found.tiers.top)
-    tally, began = ReplayTally(begin.isoformat() if begin else "", found.policies.digest), time.monotonic()
+    api, replayer = connect_api(), PolicyReplay(config.policies, config.catalog, top=config.tiers.top)
+    tally, began = ReplayTally(begin.isoformat() if begin else "", config.policies.digest), time.monotonic()
     for entry in _fetch_entries(api, since=tally.since or None):
-        if entry["type"] == "access.decided" and not again.knows(entry["job"]):
+        if entry["type"] == "access.decided" and not replayer.knows(entry["job"]):
             earlier = _fetch_entries(api, job=entry["job"])
-            again.learn(entry["job"], (one for one in earlier if one["position"] < entry["position"]))
-        decision = again.replay_entry(entry)
+            replayer.learn(entry["job"], (item for item in earlier if item["position"] < entry["position"]))
+        decision = replayer.replay_entry(entry)
         if decision is not None:
             tally.add(decision)
-    report: ReplayReport = tally.report()
+    report = tally.report()
     emit(_to_json(report), table=policy.print_replay, names=lambda replayed: dict.fromkeys(item["request"] for item in replayed["items"]))
-    note(f"{report.decisions:,} decisions of {report.requests:,} requests replayed in {time.monotonic() - began:.1f} s.")
+    counts = f"{count_label(report.decisions, 'decision')} of {count_label(report.requests, 'request')}"
+    note(f"{counts} replayed in {time.monotonic() - began:.1f} s.")
 
 
 def _build_rules(config: ConfigSet) -> PolicyEvaluator:
@@ -167,55 +160,29 @@ def _to_json(value: Any) -> Json:
     return fields
 
 
-def _run_test_tables(folder: Path, rules: PolicyEvaluator, launch: DefaultLauncher) -> list[CaseResult]:
-    """Return the result of each case of every table. Raises InvalidInput with the problems of all tables."""
-    from justenough.domain.policy.test_cases import run_cases, run_spec_case, spec_case_problems  # noqa: PLC0415 - loads the policy engine
-
-    problems: list[Problem] = []
-    names = sorted(f"{TESTS_FOLDER}/{path.name}" for path in (folder / TESTS_FOLDER).glob("*.yaml"))
-    tables = {name: table for name in names if (table := _load_table(folder, name, rules, problems))}
-    raws = {
-        name: [_load_spec(folder, one.spec, f"{name}:specs[{number}]", problems) for number, one in enumerate(table.specs)]
-        for name, table in tables.items()
-    }
-    for name, table in tables.items():
-        for number, (case, raw) in enumerate(zip(table.specs, raws[name], strict=True)):
-            if raw is not None:
-                problems += spec_case_problems(f"{name}:specs[{number}]", case, raw, rules)
-    if problems:
-        raise InvalidInput(str(folder), tuple(problems))
-    if not tables:
-        raise Failure(f"{folder / TESTS_FOLDER} contains no test tables", hint="Write one: docs/how-to/policies.md", code=ExitCode.USAGE)
-    results: list[CaseResult] = []
-    for name, table in tables.items():
-        results += run_cases(name, table, rules, launch)
-        for number, (one, raw) in enumerate(zip(table.specs, raws[name], strict=True)):
-            results += run_spec_case(name, number, one, raw, rules, launch)
-    return results
-
-
-def _load_table(folder: Path, name: str, rules: PolicyEvaluator, problems: list[Problem]) -> PolicyTestTable | None:
-    from justenough.domain.policy.test_cases import policy_table_problems, read_policy_table  # noqa: PLC0415 - loads the policy engine
-
-    try:
-        table = read_policy_table(name, read_file_or_stdin(str(folder / name)))
-    except InvalidInput as error:
-        problems += [Problem(f"{name}:{one.path}".rstrip(":"), one.message) for one in error.problems]
-        return None
-    problems += [Problem(f"{name}:{one.path}", one.message) for one in policy_table_problems(table, rules)]
-    return table
-
-
-def _load_spec(folder: Path, file: str, where: str, problems: list[Problem]) -> Json | None:
+def _load_table(folder: Path, name: str, rules: PolicyEvaluator, problems: list[Problem]) -> tuple[PolicyTestTable, list[Json]] | None:
+    """Return a table and its specs. Add what is wrong with them to `problems`; the result is complete only if nothing is."""
     from justenough.domain.jobs.spec import read_spec  # noqa: PLC0415 - loads pydantic's models
+    from justenough.domain.policy import test_cases  # noqa: PLC0415 - loads the policy engine
 
     try:
-        return read_spec(read_file_or_stdin(str(folder / file)))
+        table = test_cases.read_policy_table(name, read_file_or_stdin(str(folder / name)))
     except InvalidInput as error:
-        problems += [Problem(where, f"{file}: {one}") for one in error.problems]
-    except Failure as error:
-        problems.append(Problem(where, error.message))
-    return None
+        problems += [Problem(f"{name}:{problem.path}".rstrip(":"), problem.message) for problem in error.problems]
+        return None
+    problems += [Problem(f"{name}:{problem.path}", problem.message) for problem in test_cases.policy_table_problems(table, rules)]
+    specs: list[Json] = []
+    for number, case in enumerate(table.specs):
+        where = f"{name}:specs[{number}]"
+        try:
+            specs.append(read_spec(read_file_or_stdin(str(folder / case.spec))))
+        except InvalidInput as error:
+            problems += [Problem(where, f"{case.spec}: {problem}") for problem in error.problems]
+        except Failure as error:
+            problems.append(Problem(where, error.message))
+        else:
+            problems += test_cases.spec_case_problems(where, case, specs[-1], rules)
+    return table, specs
 
 
 def _fetch_entries(api: ConsoleApiClient, *, since: str | None = None, job: str | None = None) -> Iterator[Json]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,13 +14,13 @@ from console.cli.options import command, command_group
 from console.cli.render.output import emit, emit_page, print_fields
 from console.presentation.terminal_text import moment
 
-reviews = command_group("List and answer the reviews of break-glass approvals.")
+app = command_group("List and answer the reviews of break-glass approvals.")
 
 
-@reviews.command("list")
+@app.command("list")
 @command
 def list_reviews(
-    everything: Annotated[bool, typer.Option("--all", help="Answered reviews too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include answered reviews.")] = False,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:
@@ -36,32 +36,26 @@ def list_reviews(
     )
 
 
-@reviews.command("answer")
+@app.command("answer")
 @command
 def answer(
     request: Annotated[str, typer.Argument(metavar="REQUEST", help="The id of the request that was approved by break-glass.")],
-    justified: Annotated[bool | None, typer.Option("--justified/--unjustified", help="Your verdict.", show_default=False)] = None,
+    justified: Annotated[bool | None, typer.Option("--justified/--unjustified", help="Your verdict.")] = None,
     reason: Reason = None,
 ) -> None:
     """Say whether a break-glass approval was justified. The first answer is final."""
-    from console.cli.client import answer_requests, profile  # noqa: PLC0415 - only this command signs
+    from console.cli.client import answer_requests  # noqa: PLC0415 - only this command signs
     from justenough.domain.approvals import statement_factory  # noqa: PLC0415
 
     if justified is None:
-        raise Failure("give --justified or --unjustified", code=ExitCode.USAGE)
-    why, api = answer_requests.require_reason(reason), connect_api()
-    view = api.get(f"/requests/{path_segment(request)}")
-    statement = statement_factory.build_review_statement(
-        view,
-        "justified" if justified else "unjustified",
-        reason=why,
-        person=api.session.identity_token().entity,
-        now=datetime.now(UTC),
-    )
-    _, found = api.post(f"/requests/{path_segment(request)}/review", profile.sign_statement(api.session, statement))
+        raise Failure("the verdict is missing; give --justified or --unjustified", code=ExitCode.USAGE)
+    why, api, path = answer_requests.require_reason(reason), connect_api(), f"/requests/{path_segment(request)}"
+    view, person = api.get(path), api.session.identity_token().entity
+    verdict: Literal["justified", "unjustified"] = "justified" if justified else "unjustified"
+    statement = statement_factory.build_review_statement(view, verdict, reason=why, person=person, now=datetime.now(UTC))
+    _, found = api.post(f"{path}/review", api.session.sign_statement(statement))
     review = found["review"]
     emit(
         found,
         table=lambda _: print_fields((("Request", found["id"]), ("Review", f"{review['verdict']}, according to {review['reviewer']}"))),
-        names=lambda _: (found["id"],),
     )

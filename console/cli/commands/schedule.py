@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from console.cli.arguments import path_segment
+from console.cli.arguments import IdempotencyKey, path_segment
 from console.cli.client.api import connect_api
 from console.cli.json_object import Json
 from console.cli.options import command, command_group
@@ -28,7 +28,9 @@ def list_schedules() -> None:
         header=("NAME", "CRON", "TIMEZONE", "JOB", "OVERLAP", "STATE", "NEXT", "LAST", "OUTCOME", "NOTE"),
         row=lambda item: (
             *(item["name"], item["cron"], item["timezone"], item["job"], item["overlap"], _state_text(item)),
-            *(moment(item["next"][0]) if item["next"] and not item["paused"] else "", *_last_job(item), item["note"] or item["problem"]),
+            moment(item["next"][0]) if item["next"] and not item["paused"] else "",
+            *((item["jobs"][0]["id"], item["jobs"][0]["state"]) if item["jobs"] else ("", "")),
+            item["note"] or item["problem"],
         ),
         empty="No schedules.",
         name="name",
@@ -44,7 +46,9 @@ def show(name: Name) -> None:
 
 @app.command("pause")
 @command
-def pause(name: Name, reason: Annotated[str | None, typer.Option(help="Why. Others read this.", show_default=False)] = None) -> None:
+def pause(
+    name: Name, reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why you pause it; others see this.")] = None
+) -> None:
     """Pause a schedule until somebody unpauses it. Its running jobs continue."""
     from console.cli.client.answer_requests import require_reason  # noqa: PLC0415 - loads what most commands do without
 
@@ -62,16 +66,14 @@ def unpause(name: Name) -> None:
 @command
 def run(
     name: Name,
-    reason: Annotated[str, typer.Option(help="Why you run it now. The reason becomes part of the job's order.", show_default=False)] = "",
-    idempotency_key: Annotated[
-        str | None, typer.Option(help="Launch at most one job for this key, however often you repeat the command.", show_default=False)
-    ] = None,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why you run it now; approvers see this.")] = "",
+    idempotency_key: IdempotencyKey = None,
 ) -> None:
     """Launch a schedule's job now, even if it is paused. You cannot decide the job's requests. Exit 8 if its last job is still running."""
     # Send a key even if none is given, so that a call repeated after a broken connection launches one job.
     headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
     _, job = connect_api().post(f"/schedules/{path_segment(name)}/run", {"reason": reason}, headers=headers, idempotent=True)
-    emit(job, table=lambda item: print_fields((("Job", item["id"]), ("State", item["state"]))), names=lambda item: (item["id"],))
+    emit(job, table=lambda item: print_fields((("Job", item["id"]), ("State", item["state"]))))
     note(f"Follow it: justenough schedule show {name}")
 
 
@@ -82,18 +84,17 @@ def _print_schedule(item: Json) -> None:
 def _print_schedule_fields(item: Json) -> None:
     print_fields(
         (
-            *(
-                ("Name", item["name"]),
-                ("Cron", f"{item['cron']} ({item['timezone']})"),
-                ("Job", item["job"]),
-                ("Params", join_pairs(item["params"])),
-            ),
-            *(("Overlap", item["overlap"]), ("State", _state_text(item)), ("Note", item["note"]), ("Problem", item["problem"])),
-            *(
-                ("Next", "" if item["paused"] else join_values(map(moment, item["next"]))),
-                ("Missed", item["missed"] or ""),
-                ("Skipped", join_values(map(moment, item["skipped"]))),
-            ),
+            ("Name", item["name"]),
+            ("Cron", f"{item['cron']} ({item['timezone']})"),
+            ("Job", item["job"]),
+            ("Params", join_pairs(item["params"])),
+            ("Overlap", item["overlap"]),
+            ("State", _state_text(item)),
+            ("Note", item["note"]),
+            ("Problem", item["problem"]),
+            ("Next", "" if item["paused"] else join_values(map(moment, item["next"]))),
+            ("Missed", item["missed"] or ""),
+            ("Skipped", join_values(map(moment, item["skipped"]))),
         )
     )
     if item["jobs"]:
@@ -108,7 +109,3 @@ def _print_schedule_fields(item: Json) -> None:
 
 def _state_text(item: Json) -> str:
     return {True: "paused", False: "active", None: "unknown"}[item["paused"]]
-
-
-def _last_job(item: Json) -> tuple[str, str]:
-    return (item["jobs"][0]["id"], item["jobs"][0]["state"]) if item["jobs"] else ("", "")

@@ -22,7 +22,7 @@ app = command_group("Show webhooks and notifications, and resend failed deliveri
 @app.command("list")
 @command
 def list_webhooks() -> None:
-    """List webhooks and notifications with the state of their deliveries."""
+    """List webhooks and notifications, with their delivery state."""
     emit_page(
         connect_api().get("/webhooks"),
         header=("NAME", "KIND", "STATE", "LAG", "PENDING", "DEAD", "DELIVERED", "LAST", "TO", "ERROR"),
@@ -39,7 +39,7 @@ def list_webhooks() -> None:
 @command
 def deliveries(
     name: Subscription,
-    dead: Annotated[bool, typer.Option("--dead", help="Only dead letters: deliveries that are not retried any more.")] = False,
+    dead: Annotated[bool, typer.Option("--dead", help="Only dead letters: deliveries that are no longer retried.")] = False,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:
@@ -59,13 +59,15 @@ def deliveries(
 @command
 def resend(
     name: Subscription,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID…]", help="The ids of dead letters.", show_default=False)] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All dead letters of this webhook or notification.")] = False,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="The ids of dead letters.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Resend every dead letter of this webhook or notification.")] = False,
 ) -> None:
-    """Resend dead letters as if they were new."""
+    """Resend dead letters as new deliveries."""
     if bool(ids) is everything:
         raise Failure(
-            "give the ids of dead letters, or --all", code=ExitCode.USAGE, hint=f"List them: justenough webhook deliveries {name} --dead"
+            "give either the ids of dead letters or --all",
+            code=ExitCode.USAGE,
+            hint=f"List them: justenough webhook deliveries {name} --dead",
         )
     api, path = connect_api(), f"/webhooks/{path_segment(name)}"
     if everything:

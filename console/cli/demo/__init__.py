@@ -1,4 +1,4 @@
-"""`justenough demo`: runs the example shop's jobs on real servers with this program's own commands. Exit 0 only if every credential is proven dead."""
+"""`justenough demo`: runs the example shop's jobs on real servers with this program's commands. Exit 0 only if every credential is verified as revoked."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from console.cli.demo.scenario import run_scenario
 from console.cli.json_object import Json
 from console.cli.render.output import print_table
 
-__all__ = ["run_demo"]
-
 
 def run_demo(*, keep_running: bool = False) -> int:
-    """Run the demo; return 0 if every credential worked and then was proven dead, else 1.
+    """Run the demo; return 0 if every credential worked and was then verified as revoked, else 1.
 
-    With `keep_running` the servers keep running in JUSTENOUGH_HOME, whatever the result. KeyboardInterrupt and SIGTERM stop what was started.
+    With `keep_running` the servers keep running in JUSTENOUGH_HOME, even after a failure. KeyboardInterrupt and SIGTERM stop what was started.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = 1

@@ -1,4 +1,4 @@
-"""The demo's environment: a stack of its own, or the one that runs in JUSTENOUGH_HOME, and this program run as each of its users."""
+"""The demo's environment: a stack that it starts, or the one that runs in JUSTENOUGH_HOME, and this program run as each of its users."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class DemoEnvironment:
             else:
                 say("Starting real servers: Temporal, OpenBao, PostgreSQL; then a worker and a console …")
                 if (home / "people.json").exists():
-                    say(f"Using the data of earlier runs in {home}. To start from scratch: justenough down, then delete that folder.")
+                    say(f"Using the data of earlier runs in {home}. To start from scratch, run justenough down and delete that folder.")
                 began = time.monotonic()
                 # The stack stops when the writing end of this pipe is closed: by this program at the end, or by the system if it is killed.
                 reading, writing = os.pipe()
                 closing.callback(os.close, writing)
-                closing.push(_StackShutdown(variables, keep_running=keep_running, lifeline=writing))
+                closing.push(lambda kind, *_: _stop_stack(variables, writing, kind, keep_running=keep_running))
                 try:
                     started = _run_cli(["up", "--detach", "--lifeline", str(reading)], variables, pass_fds=(reading,))
                 finally:
@@ -79,7 +79,8 @@ class DemoEnvironment:
     def run_as(self, person: str, *arguments: str, quiet: bool = False) -> Json:
         """Run a command as one of the users, print it unless `quiet`, and return its JSON."""
         if not quiet:
-            say(f"{DIM}{person} ${PLAIN} {BOLD}justenough {' '.join(_quote(word) for word in arguments)}{PLAIN}")
+            words = (f'"{word}"' if " " in word else word for word in arguments)
+            say(f"{DIM}{person} ${PLAIN} {BOLD}justenough {' '.join(words)}{PLAIN}")
         done = _run_cli([*arguments, "--profile", person, "-o", "json", "--yes"], self.variables)
         _check_exit_code(done, " ".join(arguments))
         found: Json = json.loads(done.stdout) if done.stdout.strip() else {}
@@ -127,31 +128,20 @@ class DemoEnvironment:
         _check_exit_code(subprocess.run(command, capture_output=True, text=True, check=False), "temporal workflow terminate")
 
 
-class _StackShutdown:
-    """Stops the servers at the end of a block. Those that are to keep running are stopped only if the user interrupts the block."""
-
-    def __init__(self, environment: dict[str, str], *, keep_running: bool, lifeline: int) -> None:
-        self._environment = environment
-        self._keep_running = keep_running
-        self._lifeline = lifeline
-
-    def __enter__(self) -> None:
-        """Do nothing."""
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Stop the servers."""
-        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
-        if self._keep_running and not interrupted:
-            # Any data on the pipe lets the stack outlive this program. Nothing reads it if the stack did not start.
-            with contextlib.suppress(BrokenPipeError):
-                os.write(self._lifeline, b"stay")
-            return
-        if interrupted:
-            say("\nInterrupted: stopping the servers …")
-        # A second Ctrl-C would leave half of the stack running. The command inherits the ignored signals.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        _run_cli(["down"], self._environment)
+def _stop_stack(variables: dict[str, str], lifeline: int, kind: type[BaseException] | None, *, keep_running: bool) -> None:
+    """Stop the servers that this program started. Those that are to keep running are stopped only if the user interrupted it."""
+    interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+    if keep_running and not interrupted:
+        # Any data on the pipe lets the stack outlive this program. Nothing reads it if the stack did not start.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(lifeline, b"stay")
+        return
+    if interrupted:
+        say("\nInterrupted: stopping the servers …")
+    # A second Ctrl-C would leave half of the stack running. The command inherits the ignored signals.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _run_cli(["down"], variables)
 
 
 def say(text: str = "") -> None:
@@ -160,10 +150,6 @@ def say(text: str = "") -> None:
         for code in (DIM, BOLD, RED, GREEN, PLAIN):
             text = text.replace(code, "")
     print(text, flush=True)  # noqa: T201 - the demo's output is its product
-
-
-def _quote(word: str) -> str:
-    return f'"{word}"' if " " in word else word
 
 
 def _run_cli(

@@ -1,4 +1,4 @@
-"""The acts of the demo, in order. Each act ends with an attempt to use the dead credential's login, which is refused."""
+"""The acts of the demo, in order. Each act ends with an attempt to log in with its dead credentials, which must be refused."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class DemoCredential:
     job: Json
     credential: Json
     login_outcome: str
-    """The result of its login after the job's end, in a word or two."""
+    """The result of a login with it after the job's end, in a word or two."""
     dead: bool
-    """Whether the login probe found it dead."""
+    """Whether the database refused its login at the end."""
 
     @property
     def proven(self) -> bool:
@@ -36,40 +36,47 @@ class DemoCredential:
         """Whether only its owner can revoke it: a static key that was not created for the job."""
         return bool(self.credential["revocable"] == "never")
 
+    @property
+    def access(self) -> str:
+        """The resource and action."""
+        return f"{self.credential['resource']}:{self.credential['action']}"
+
+    @property
+    def lifetime(self) -> str:
+        """The seconds from its issue to the confirmation of its revocation, `-` without one."""
+        if not self.credential["confirmed_at"]:
+            return "-"
+        issued, confirmed = (datetime.fromisoformat(self.credential[name]) for name in ("issued_at", "confirmed_at"))
+        return f"{(confirmed - issued).total_seconds():.2f} s"
+
 
 def run_scenario(demo: DemoEnvironment) -> int:
     """Run every act; return 0 only if every credential was proven dead."""
     began = time.monotonic()
     acts = (show_approvals, show_failure, show_kill, show_terminated_workflow, show_narrowed_approval, show_control_group, show_agent)
     lines = [line for act in acts for line in act(demo)]
-    say(f"\n{BOLD}Every credential of this demo, and how its death was verified{PLAIN}")
+    say(f"\n{BOLD}Every credential of this demo, and how its revocation was verified{PLAIN}")
     print_table(
         ("JOB", "ENDED", "CREDENTIAL", "LIFETIME", "CONFIRMED AT", "LOGIN", "VERIFIED BY"),
         [
             (
-                line.job["name"],
-                line.job["state"],
-                _access(line),
-                _lifetime(line),
-                moment(line.credential["confirmed_at"]),
-                line.login_outcome,
-                line.credential["confirmed_how"] or line.credential["why"],
+                *(line.job["name"], line.job["state"], line.access, line.lifetime, moment(line.credential["confirmed_at"])),
+                *(line.login_outcome, line.credential["confirmed_how"] or line.credential["why"]),
             )
             for line in lines
         ],
     )
     ledger = demo.run_as("auditor", "ledger", "verify")
-    say(
-        f"The ledger is intact: {ledger['entries']} entries in {ledger['jobs']} hash chains."
-        if not ledger["problems"]
-        else str(ledger["problems"])
+    intact = f"The ledger is intact: {ledger['entries']} entries in {ledger['jobs']} hash chains."
+    say(str(ledger["problems"]) if ledger["problems"] else intact)
+    revocable, keys = [line for line in lines if not line.is_irrevocable], {line.access for line in lines if line.is_irrevocable}
+    proven = bool(revocable) and all(line.proven for line in revocable) and not ledger["problems"]
+    verdict = (
+        f"{GREEN}{len(revocable)} credentials, all verified as revoked"
+        if proven
+        else f"{RED}{len(revocable)} credentials, NOT all verified as revoked"
     )
-    mortal, keys = [line for line in lines if not line.is_irrevocable], {_access(line) for line in lines if line.is_irrevocable}
-    proven = bool(mortal) and all(line.proven for line in mortal) and not ledger["problems"]
-    say(
-        f"\n{GREEN if proven else RED}{len(mortal)} credentials, {'all proven dead' if proven else 'NOT all proven dead'}{PLAIN}, in {time.monotonic() - began:.0f} s. "
-        f"No job ever saw {', '.join(sorted(keys))}: only the gateway used it."
-    )
+    say(f"\n{verdict}{PLAIN}, in {time.monotonic() - began:.0f} s. No job ever saw {', '.join(sorted(keys))}: only the gateway used it.")
     return 0 if proven else 1
 
 
@@ -81,9 +88,9 @@ def show_approvals(demo: DemoEnvironment) -> list[DemoCredential]:
     for request in waiting["requests"]:
         tier = f"pending at tier {request['tier']}" if request["state"] == "pending" else request["state"]
         say(f"  {request['action']} on {request['resource']}: {tier}, by {', '.join(request['policies'])}")
-    write, admin = (_request(waiting, resource, action) for resource, action in (("refunds-db", "write"), ("orders-db", "admin")))
-    demo.run_as("lead", "request", "approve", write["id"], "--reason", "ticket 4711 is right")
-    demo.run_as("security", "request", "deny", admin["id"], "--reason", "a refund needs no admin access")
+    requests = {(item["resource"], item["action"]): item["id"] for item in waiting["requests"]}
+    demo.run_as("lead", "request", "approve", requests["refunds-db", "write"], "--reason", "ticket 4711 is right")
+    demo.run_as("security", "request", "deny", requests["orders-db", "admin"], "--reason", "a refund needs no admin access")
     logins = [demo.probe.next_login(job), demo.probe.next_login(job)]
     seen = _wait_for_end(demo, job, "succeeded")
     for line in demo.run_as("ops", "job", "logs", job).get("items", []):
@@ -169,7 +176,10 @@ def show_agent(demo: DemoEnvironment) -> list[DemoCredential]:
     entries = demo.run_as("auditor", "job", "timeline", job)["items"]
     calls = [entry["data"] for entry in entries if entry["type"] == "tool.called"]
     why = {entry["data"]["request"]: entry["data"]["policies"] for entry in entries if entry["type"] == "access.decided"}
-    print_table(("TOOL", "ACTION", "OUTCOME", "BY", "MS"), [_call_row(call, why) for call in calls])
+    print_table(
+        ("TOOL", "ACTION", "OUTCOME", "BY", "MS"),
+        [(call["tool"], call["action"], call["outcome"], ", ".join(why.get(call["request"], [])), call["duration_ms"]) for call in calls],
+    )
     if [call["tool"] for call in calls if call["outcome"] == "denied"] != ["export-customers"]:
         raise DemoFailed("the export, and no other call, should have been denied")
     left = demo.probe.users_of(job)
@@ -200,33 +210,10 @@ def _probe_logins(demo: DemoEnvironment, job: Json, logins: list[ProbedLogin]) -
         error = demo.probe.login_error(login.user, login.password)
         say(f"  Its login worked while the job ran. Now: {GREEN}{error}{PLAIN}" if error else f"  {RED}{login.user} STILL WORKS{PLAIN}")
         by_user[login.user] = error
-    errors = [(credential, _login_error_of(credential, by_user) or "") for credential in job["credentials"]]
-    return [
-        DemoCredential(job, credential, "refused" if error else "not tried", dead=error.startswith("FATAL")) for credential, error in errors
-    ]
-
-
-def _call_row(call: Json, why: dict[str, list[str]]) -> tuple[str, ...]:
-    return call["tool"], call["action"], call["outcome"], ", ".join(why.get(call["request"], [])), str(call["duration_ms"])
-
-
-def _login_error_of(credential: Json, by_user: dict[str, str | None]) -> str | None:
-    # The lease's path ends with the role, and so does the user's name, which may be truncated.
-    role = str(credential["lease_id"]).split("/")[2]
-    return next((refused for user, refused in by_user.items() if role.startswith(user.rpartition(f"{credential['job_id']}-")[2])), None)
-
-
-def _request(job: Json, resource: str, action: str) -> Json:
-    found: Json = next(item for item in job["requests"] if (item["resource"], item["action"]) == (resource, action))
-    return found
-
-
-def _access(line: DemoCredential) -> str:
-    return f"{line.credential['resource']}:{line.credential['action']}"
-
-
-def _lifetime(line: DemoCredential) -> str:
-    if not line.credential["confirmed_at"]:
-        return "-"
-    issued, confirmed = (datetime.fromisoformat(line.credential[name]) for name in ("issued_at", "confirmed_at"))
-    return f"{(confirmed - issued).total_seconds():.2f} s"
+    outcomes = []
+    for credential in job["credentials"]:
+        # The lease's path ends with the role, and so does the user's name, which may be truncated.
+        role = str(credential["lease_id"]).split("/")[2]
+        error = next((error for user, error in by_user.items() if role.startswith(user.rpartition(f"{credential['job_id']}-")[2])), None)
+        outcomes.append(DemoCredential(job, credential, "refused" if error else "not tried", dead=(error or "").startswith("FATAL")))
+    return outcomes

@@ -14,12 +14,12 @@ MIN_ONE_LINE_COLUMNS = 64
 ICONS = {"confirmed": "✔", "succeeded": "✔", "allowed": "✔", "approved": "✔", "issued": "●", "running": "●"}
 ICONS |= dict.fromkeys(("waits", "asked", "pending", "revoked", "revoking", "doubted"), "…")
 """Any other state: ✘. Colours carry no information that icon and text lack."""
-LIVES, MAYBE, SPARED, TO_COME = "█", "▒", "·", "┄"
-SIGNS = {"lasts": LIVES, "maybe": MAYBE, "spared": SPARED, "ahead": TO_COME}
-LEGEND = (f"{LIVES} active", f"{MAYBE} not confirmed dead", f"{SPARED} unused time", f"{TO_COME} remaining time")
+SIGNS = {"lasts": "█", "maybe": "▒", "spared": "·", "ahead": "┄"}
+"""The signs of a bar, by the kinds of a row's parts."""
+LEGEND = ("█ active", "▒ not confirmed revoked", "· unused time", "┄ remaining time")
 
 Paint = Callable[[str, str], str]
-"""Returns a text in the colour of a state."""
+"""Colours a text by a state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +41,32 @@ class Scale:
 def gantt_lines(picture: Timeline, *, now: datetime, columns: int, paint: Paint = lambda text, _: text) -> Iterator[str]:
     """Yield the lines of the chart, at most `columns` wide. Yield nothing if nothing has begun."""
     lanes = sorted(picture.lanes.values(), key=lambda lane: lane.began)
-    if not lanes:
+    time_range = timeline_range(picture, now=now)
+    if not lanes or not time_range:
         return
     name, word, bar = _column_widths(lanes, now, columns)
-    time_range = timeline_range(picture, now=now)
-    if not time_range:
-        return
     scale = Scale(time_range.start, time_range.end, bar, time_range.now)
     indent = " " * (columns - bar - (word + 1 if word else 0))
     yield from (truncate(f"{indent}{line}", columns) for line in _axis(scale))
     for lane in lanes:
-        head, said = f"{lane.began.astimezone(UTC):%H:%M:%S} {lane_icon(lane)}", lane_state_text(lane, now)
+        head, state = f"{lane.began.astimezone(UTC):%H:%M:%S} {lane_icon(lane)}", lane_state_text(lane, now)
         if word:
             parts = head, pad(truncate(lane_label(lane), name), name), paint(_bar(lane, scale), lane.state)
-            yield " ".join((*parts, paint(truncate(said, word), lane.state)))
+            yield " ".join((*parts, paint(truncate(state, word), lane.state)))
         else:
-            yield _lane_heading(head, lane, said, columns=columns, paint=paint)
+            # The name is truncated before the state, and colour codes, which take no columns, are added last.
+            text = truncate(f"{head} {lane_label(lane)}", max(len(head), columns - width(state) - 2))
+            room = columns - width(text) - 2
+            yield f"{text}  {paint(truncate(state, room), lane.state)}" if room > 0 else truncate(text, columns)
             yield paint(_bar(lane, scale), lane.state)
-    yield from _legend(columns)
+    line = LEGEND[0]
+    for part in LEGEND[1:]:
+        if width(line) + 2 + width(part) > columns:
+            yield truncate(line, columns)
+            line = part
+        else:
+            line = f"{line}  {part}"
+    yield truncate(line, columns)
 
 
 def lane_icon(lane: TimelineRow) -> str:
@@ -85,26 +93,9 @@ def lane_state_text(lane: TimelineRow, now: datetime) -> str:
             return f"{lane.state}, unconfirmed"
         case "credential", "confirmed":
             lived = ((lane.settled or now) - lane.began).total_seconds()
-            return f"dead after {clock(lived)}" if lived >= 1 else "dead within 1s"
+            return f"confirmed after {clock(lived)}" if lived >= 1 else "confirmed within 1s"
         case _:
             return plain(lane.state)
-
-
-def _lane_heading(head: str, lane: TimelineRow, state_text: str, *, columns: int, paint: Paint) -> str:
-    """Return the line above a lane's bar. The name is truncated before the state, and colour codes, which take no columns, are added last."""
-    text = truncate(f"{head} {lane_label(lane)}", max(len(head), columns - width(state_text) - 2))
-    room = columns - width(text) - 2
-    return f"{text}  {paint(truncate(state_text, room), lane.state)}" if room > 0 else truncate(text, columns)
-
-
-def _legend(columns: int) -> Iterator[str]:
-    line = ""
-    for part in LEGEND:
-        if line and width(line) + 2 + width(part) > columns:
-            yield truncate(line, columns)
-            line = ""
-        line = f"{line}  {part}" if line else part
-    yield truncate(line, columns)
 
 
 def _column_widths(lanes: list[TimelineRow], now: datetime, columns: int) -> tuple[int, int, int]:
@@ -136,18 +127,14 @@ def _axis(scale: Scale) -> Iterator[str]:
 def _bar(lane: TimelineRow, scale: Scale) -> str:
     cells = [" "] * scale.columns
     for part in row_parts(lane, now=scale.now or scale.end):
-        _fill(cells, scale, part.since, part.until, SIGNS[part.kind])
-    _mark(cells, scale, lane.began, LIVES)
+        for column in range(max(0, scale.column(part.since)), min(len(cells), scale.column(part.until))):
+            cells[column] = SIGNS[part.kind]
+    _mark(cells, scale, lane.began, SIGNS["lasts"])
     if scale.now:
         _mark(cells, scale, scale.now, "│")
     if lane.settled:
         _mark(cells, scale, lane.settled, lane_icon(lane))
     return "".join(cells)
-
-
-def _fill(cells: list[str], scale: Scale, since: datetime, until: datetime, sign: str) -> None:
-    for column in range(max(0, scale.column(since)), min(len(cells), scale.column(until))):
-        cells[column] = sign
 
 
 def _mark(cells: list[str], scale: Scale, at: datetime, sign: str) -> None:

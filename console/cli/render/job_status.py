@@ -7,25 +7,23 @@ from datetime import datetime
 
 from console.cli.render.gantt import Paint, lane_icon, lane_label, lane_state_text
 from console.presentation.terminal_text import clock, plain, truncate
-from console.presentation.timeline_model import Timeline, TimelineRow
+from console.presentation.timeline_model import Timeline
 
 
 def job_status_lines(job: str, picture: Timeline, *, now: datetime, columns: int, paint: Paint = lambda text, _: text) -> Iterator[str]:
     """Yield a line for the job and one for each request and credential, at most `columns` wide."""
-    own = picture.job_row
-    state = own.state if own else "no entries yet"
-    age = f", for {clock(((own.settled or now) - own.began).total_seconds())}" if own else ""
+    row = picture.job_row
+    state = row.state if row else "no entries yet"
+    age = f", for {clock(((row.settled or now) - row.began).total_seconds())}" if row else ""
     yield paint(truncate(plain(f"{job}: {state}{age}"), columns), state)
     # Open lanes come first, because a small terminal cuts off the last lines.
     lanes = [lane for lane in picture.lanes.values() if lane.kind != "job"]
     for lane in sorted(lanes, key=lambda lane: lane.settled is not None):
-        yield paint(truncate(f"  {lane_icon(lane)} {lane_label(lane)}: {_lane_status(lane, now)}", columns), lane.state)
-
-
-def _lane_status(lane: TimelineRow, now: datetime) -> str:
-    if lane.kind == "credential":
-        issued = f"issued {clock((now - lane.began).total_seconds())} ago, " if lane.settled is None else ""
-        return f"{issued}{lane_state_text(lane, now)}"
-    claim = f"claimed by {lane.claim}" if lane.claim and lane.settled is None else ""
-    needed = f"{lane.quorum} needed" if lane.quorum and lane.settled is None else ""
-    return "; ".join(plain(part) for part in (lane_state_text(lane, now), needed, claim, *lane.answers) if part)
+        status, is_open = lane_state_text(lane, now), lane.settled is None
+        if lane.kind == "credential":
+            status = f"issued {clock((now - lane.began).total_seconds())} ago, {status}" if is_open else status
+        else:
+            needed = f"{lane.quorum} needed" if lane.quorum and is_open else ""
+            claim = f"claimed by {lane.claim}" if lane.claim and is_open else ""
+            status = "; ".join(plain(part) for part in (status, needed, claim, *lane.answers) if part)
+        yield paint(truncate(f"  {lane_icon(lane)} {lane_label(lane)}: {status}", columns), lane.state)

@@ -10,7 +10,7 @@ from typing import IO, Protocol
 from console.cli import terminal
 
 DrawLines = Callable[[int, int], Iterable[str]]
-"""Returns the lines to draw in so many columns and rows."""
+"""Returns the lines to draw, given the columns and rows of the terminal."""
 
 
 class PrintAbove(Protocol):

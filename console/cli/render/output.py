@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import typer
+
 from console.cli import terminal
+from console.cli.errors import ExitCode
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, current_options
 from console.presentation.terminal_text import colour_text, pad, plain, truncate, width
@@ -35,8 +38,8 @@ MIN_LAST_COLUMN_WIDTH = 12
 """Minimum width of a truncated last column; a table without room for it is folded."""
 
 
-def emit(value: Json, *, table: Callable[[Json], None], names: Callable[[Json], Iterable[object]]) -> None:
-    """Print a value in the requested output format."""
+def emit(value: Json, *, table: Callable[[Json], None], names: Callable[[Json], Iterable[object]] | None = None) -> None:
+    """Print a value in the requested output format. `names`: what `-o name` prints; by default the id of the value or of each of its items."""
     match current_options().output:
         case CliOutputFormat.JSON:
             terminal.write_line(json.dumps(value, indent=2, ensure_ascii=False))
@@ -45,7 +48,7 @@ def emit(value: Json, *, table: Callable[[Json], None], names: Callable[[Json], 
 
             terminal.write(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=1000))
         case CliOutputFormat.NAME:
-            for name in names(value):
+            for name in names(value) if names else (item["id"] for item in value.get("items", [value])):
                 terminal.write_line(plain(name))
         case CliOutputFormat.TABLE:
             table(value)
@@ -60,9 +63,15 @@ def emit_page(value: Json, *, header: Cells, row: Callable[[Json], Cells], empty
         else:
             note(empty)
 
-    emit(value, table=table, names=lambda page: (item[name] for item in page["items"]))
+    emit(value, table=table, names=lambda page: dict.fromkeys(item[name] for item in page["items"]))
     if value["next"]:
         note(f"There are more. Next page: --cursor {value['next']}")
+
+
+def emit_items(items: Sequence[Json], *, header: Cells, row: Callable[[Json], Cells], is_list: bool = False) -> None:
+    """Print the items that a command changed. `is_list`: the JSON is a list of them, not the only item itself."""
+    value = {"items": items, "next": None} if is_list else items[0]
+    emit(value, table=lambda _: print_table(header, [row(item) for item in items]))
 
 
 def note(text: str) -> None:
@@ -71,10 +80,15 @@ def note(text: str) -> None:
         terminal.write_message(text)
 
 
-def print_next_steps(report: Json) -> None:
-    """Print on stderr what to do next."""
+def emit_revocation(
+    report: Json, *, is_confirmed: bool, table: Callable[[Json], None], names: Callable[[Json], Iterable[object]] | None = None
+) -> None:
+    """Print a report of a revocation and, on stderr, its next steps. Exit 9 unless the revocation is confirmed."""
+    emit(report, table=table, names=names)
     for sentence in report["next"]:
         note(sentence)
+    if not is_confirmed:
+        raise typer.Exit(ExitCode.NOT_CONFIRMED)
 
 
 def print_table(header: Cells, lines: Sequence[Cells]) -> None:
@@ -84,7 +98,7 @@ def print_table(header: Cells, lines: Sequence[Cells]) -> None:
 
 
 def table_lines(header: Cells, lines: Sequence[Cells], *, max_columns: int | None) -> Iterator[str]:
-    """Yield the lines of a table, at most so wide; None for any width."""
+    """Yield the lines of a table, at most `max_columns` wide; None for any width."""
     table = [[plain("" if cell is None else cell) for cell in line] for line in [header, *lines]]
     widths = [max(width(line[column]) for line in table) for column in range(len(header))]
     taken = sum(widths[:-1]) + len(GAP) * (len(widths) - 1)
@@ -133,6 +147,11 @@ def with_state_colour(cell: str, state: str | None = None, *, stream: object = N
         return cell
     word = cell.strip() if state is None else state
     return next((colour_text(cell, colour) for colour, words in STATES_BY_COLOUR.items() if word in words), cell)
+
+
+def count_label(number: int, singular: str, plural: str = "") -> str:
+    """Return a number with its noun: `1 job`, `1,200 jobs`."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
 def join_values(values: Iterable[object]) -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 
 from console.cli import terminal
 from console.cli.json_object import Json
-from console.cli.render.output import join_values, print_fields, print_table, with_state_colour
+from console.cli.render.output import count_label, join_values, print_fields, print_table, with_state_colour
 from console.presentation import policy_text
 from console.presentation.event_text import duration_label
 from console.presentation.terminal_text import moment, plain
@@ -56,34 +56,30 @@ def print_test_results(results: Json) -> None:
 
 
 def print_replay(replay_report: Json) -> None:
-    """Print the decisions that would change, equal ones on one line with their number."""
-    alike: Counter[tuple[str, ...]] = Counter()
+    """Print the decisions that would change. Equal ones share a line that counts them."""
+    counts_by_change: Counter[tuple[str, ...]] = Counter()
     first: dict[tuple[str, ...], Json] = {}
     for item in replay_report["items"]:
         now = policy_text.outcome(item["now"]) if item["now"] else "unknown"
         by = join_values(item["now"]["policies"]) if item["now"] else ""
         access = f"{item['resource']}:{item['action']}"
         recorded = policy_text.outcome(item["then"])
-        key = (item["verdict"], item["job_name"], access, item["phase"], recorded, now, by, _replay_caveats(item))
-        alike[key] += 1
+        caveats = [f"no {name} recorded" for name in item["lacks"]] + [f"the catalog's {name} has changed" for name in item["moved"]]
+        key = (item["verdict"], item["job_name"], access, item["phase"], recorded, now, by, join_values(caveats))
+        counts_by_change[key] += 1
         first.setdefault(key, item)
-    if alike:
+    if counts_by_change:
         lines = [
-            (key[0], count, *key[1:6], first[key]["request"], moment(first[key]["at"]), key[6], key[7]) for key, count in alike.items()
+            (key[0], count, *key[1:6], first[key]["request"], moment(first[key]["at"]), key[6], key[7])
+            for key, count in counts_by_change.items()
         ]
         print_table(("CHANGE", "TIMES", "JOB", "ACCESS", "PHASE", "RECORDED", "NOW", "FIRST", "AT", "BY", "NOTE"), lines)
-    counts = [
+    totals = [
         f"{replay_report[name]:,} {name}" for name in ("looser", "tighter", "same", "unknown") if replay_report[name] or name != "unknown"
     ]
-    terminal.write_line(join_values(counts))
+    terminal.write_line(join_values(totals))
     for what, count in replay_report["lacking"].items():
-        terminal.write_line(f"{count:,} decisions were recorded without {what}, which the policies use now")
-
-
-def _replay_caveats(decision: Json) -> str:
-    return join_values(
-        [*(f"no {name} recorded" for name in decision["lacks"]), *(f"the catalog's {name} has changed" for name in decision["moved"])]
-    )
+        terminal.write_line(f"{count_label(count, 'decision')} recorded without {what}, which the policies now use")
 
 
 def _outcome_text(result: Json) -> str:

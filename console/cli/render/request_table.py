@@ -14,23 +14,20 @@ HEADER = ("REQUEST", "JOB", "REQUESTER", "ACCESS", "TIER", "TIME LEFT", "APPROVA
 
 
 def request_table_lines(items: Sequence[Json], *, now: datetime, columns: int, lines: int) -> Iterator[str]:
-    """Yield the table of pending requests by deadline, in so many columns and at most so many lines."""
+    """Yield the table of pending requests by deadline, at most `columns` wide and `lines` long."""
     if not items:
         yield "No pending requests."
         return
-    ordered = sorted(items, key=lambda item: (item["expires_at"] or "~", item["id"]))
-    shown, hidden = _fit_rows([_row(item, now) for item in ordered], columns=columns, lines=lines)
-    yield from shown
-    if hidden:
-        yield f"and {hidden} more: justenough request list"
-
-
-def _fit_rows(rows: Sequence[Sequence[object]], *, columns: int, lines: int) -> tuple[list[str], int]:
-    for count in range(len(rows), 0, -1):
+    rows = [_row(item, now) for item in sorted(items, key=lambda item: (item["expires_at"] or "~", item["id"]))]
+    count = len(rows)
+    while count:
         drawn = list(table_lines(HEADER, rows[:count], max_columns=columns))
         if len(drawn) + (count < len(rows)) <= lines:
-            return drawn, len(rows) - count
-    return [], len(rows)
+            yield from drawn
+            break
+        count -= 1
+    if count < len(rows):
+        yield f"and {len(rows) - count} more: justenough request list"
 
 
 def _row(item: Json, now: datetime) -> tuple[object, ...]:
@@ -53,34 +50,30 @@ def _seconds_until(until: str, now: datetime) -> float:
 
 
 def approval_count(item: Json) -> str:
-    """Return how many approvals count at the current tier, and how many are needed."""
-    return f"{sum(_is_counted(answer, item) for answer in item['approvals'])} of {item['quorum']}"
+    """Return how many approvals count at the current tier, and how many are needed: `1 of 2`."""
+    return f"{counted_approvals(item)} of {item['quorum']}"
 
 
-def _is_counted(answer: Json, item: Json) -> bool:
-    return answer["decision"] == "approve" and answer["tier"] >= item["current_tier"] and not answer["withdrawn_at"]
+def counted_approvals(item: Json) -> int:
+    """Return how many approvals of a request count: neither withdrawn ones nor those of tiers below an escalation."""
+    approvals = [answer for answer in item["approvals"] if answer["decision"] == "approve" and not answer["withdrawn_at"]]
+    return sum(answer["tier"] >= item["current_tier"] for answer in approvals)
 
 
 def request_sentence(item: Json) -> str:
     """Return a sentence about what a request asks for."""
-    lasts = f", until {moment(item['expires_at'])}" if item["state"] == "pending" and item["expires_at"] else ""
-    waits = f"; tier {item['current_tier']}, {approval_count(item)}{lasts}" if item["quorum"] else ""
-    asked = f"{item['requester']} asks for {item['action']} on {item['resource']} for {duration_label(item['ttl'])}"
-    return plain(f"{asked} ({item['job_name']}): {item['reason']}{waits}")
+    deadline = f", until {moment(item['expires_at'])}" if item["state"] == "pending" and item["expires_at"] else ""
+    tier = f"; tier {item['current_tier']}, {approval_count(item)}{deadline}" if item["quorum"] else ""
+    access = f"{item['requester']} asks for {item['action']} on {item['resource']} for {duration_label(item['ttl'])}"
+    return plain(f"{access} ({item['job_name']}): {item['reason']}{tier}")
 
 
 def request_changes(before: Json | None, after: Json) -> Iterator[str]:
     """Yield the changes of a request since it was last seen. If it was not seen before, begin with what it asks for."""
     if before is None:
         yield request_sentence(after)
-    old = before or {
-        "approvals": (),
-        "claim": None,
-        "lock": None,
-        "state": "pending",
-        "current_tier": after["current_tier"],
-        "review": None,
-    }
+    unseen = {"approvals": (), "claim": None, "lock": None, "state": "pending", "current_tier": after["current_tier"], "review": None}
+    old = before or unseen
     yield from map(plain, _answer_changes(old, after))
     if after["current_tier"] != old["current_tier"] and after["state"] == "pending":
         yield f"escalated to tier {after['current_tier']}, {approval_count(after)}, until {moment(after['expires_at'])}"

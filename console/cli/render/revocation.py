@@ -5,7 +5,7 @@ The objects are those of the API with added keys: `dead`, and on the outer objec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from console.cli.json_object import Json
 from console.presentation.terminal_text import moment
@@ -15,18 +15,25 @@ DEAD_STATES = {state.value for state in CredentialState if state.is_dead}
 PROVEN_REVOCATION_STATES = {"none", "confirmed"}
 ENDED_JOB_STATES = {state.value for state in JobState if state.ended}
 RUNBOOK = "docs/how-to/runbook.md"
+BY_HAND = f"By hand: {RUNBOOK}#overdue"
 HEADER = ("CREDENTIAL", "RESOURCE", "ACTION", "STATE", "AT", "DETAIL")
 
 
 def job_report(job: Json) -> Json:
     """Add to a job whether it and each of its credentials are dead, and what to do next."""
     credentials = [with_dead_flag(item) for item in job["credentials"]]
-    report = {
-        **job,
-        "credentials": credentials,
-        "dead": job["revocation"]["state"] in PROVEN_REVOCATION_STATES and all(item["dead"] for item in credentials),
-    }
-    return {**report, "next": list(dict.fromkeys(_job_next_steps(report)))}
+    is_dead = job["revocation"]["state"] in PROVEN_REVOCATION_STATES and all(item["dead"] for item in credentials)
+    steps, has_ended = [], job["state"] in ENDED_JOB_STATES
+    if not is_dead:
+        if not has_ended and job["revocation"]["state"] == "none":
+            steps.append("Nothing is revoked yet. Check that a worker is running: justenough doctor")
+        else:
+            steps.append("Revocation is retried until it succeeds. See which server is down: justenough doctor")
+        steps += [f"Check again: justenough credential prove {job['id']}", BY_HAND]
+    elif not has_ended:
+        steps.append(f"Its credentials are revoked or expired, but the job has not ended yet: justenough job watch {job['id']}")
+    steps += [_irrevocable_note(item) for item in credentials if item["state"] == "expired" and item.get("revocable") == "never"]
+    return {**job, "credentials": credentials, "dead": is_dead, "next": list(dict.fromkeys(steps))}
 
 
 def with_dead_flag(item: Json) -> Json:
@@ -36,89 +43,71 @@ def with_dead_flag(item: Json) -> Json:
 
 def credential_report(item: Json) -> Json:
     """Add to a credential whether it is dead, and what to do next."""
-    report = with_dead_flag(item)
-    return {**report, "next": list(_credential_next_steps(report))}
+    report, steps = with_dead_flag(item), []
+    if not report["dead"]:
+        steps = [
+            f"Try again: justenough credential revoke {item['id']}",
+            f"Kill its job, whose revocation is retried until it succeeds: justenough job kill {item['job_id']}",
+            f"See which server is down: justenough doctor. {BY_HAND}",
+        ]
+    elif item["state"] == "expired":
+        steps = [_irrevocable_note(item)]
+    return {**report, "next": steps}
 
 
 def credential_row(item: Json) -> tuple[object, ...]:
     """Return a credential's row under HEADER."""
     dead_at = moment(item["confirmed_at"] or item["revoked_at"] or item["expires_at"])
     at = dead_at if item["dead"] else f"expires {moment(item['expires_at'])}"
-    return item["id"], item["resource"], item["action"], item["state"], at, _end_reason(item)
+    waiting = {"issued": "not revoked yet", "revoked": "revoked, not confirmed yet"}.get(item["state"], "being revoked")
+    detail = item.get("why") or waiting
+    if item["state"] == "confirmed":
+        detail = "; ".join(filter(None, (item.get("revoked_why"), item["confirmed_how"])))
+    return item["id"], item["resource"], item["action"], item["state"], at, detail
 
 
 def job_verdict(job: Json) -> str:
     """Return a sentence with the state of a job and its credentials."""
     credentials = job["credentials"]
     dead = sum(item["dead"] for item in credentials)
-    held = f"{dead} of {len(credentials)} credentials are dead" if credentials else "no credentials were issued"
+    summary = f"{dead} of {len(credentials)} credentials are revoked or expired" if credentials else "no credentials were issued"
     proof = "" if job["revocation"]["state"] in PROVEN_REVOCATION_STATES else f"; revocation {job['revocation']['state']}"
-    return f"{job['id']}: {job['state']}; {held}{proof}"
+    return f"{job['id']}: {job['state']}; {summary}{proof}"
 
 
-def proof_next_steps(report: Json) -> Iterator[str]:
-    """Yield what to do after a failed proof."""
-    if report["dead"]:
-        return
-    yield f"See why, and the state of each revocation: justenough job show {report['job']}"
-    yield f"Revoke now: justenough job kill {report['job']}; if the job has ended: justenough sweep. By hand: {RUNBOOK}#overdue"
-
-
-def sweep_next_steps(report: Json) -> Iterator[str]:
-    """Yield what to do after a sweep."""
-    if report["failures"]:
-        yield "Failed revocations are retried every 10 s. See which server is down: justenough doctor. See which jobs: justenough job list --revocation overdue"
-        yield f"By hand: {RUNBOOK}#overdue"
-    if report["unknown"]:
-        yield f"Credentials of unknown jobs were left alone. See whose they may be: {RUNBOOK}#of-no-known-job"
-
-
-def _job_next_steps(job: Json) -> Iterator[str]:
-    name = job["id"]
-    if not job["dead"]:
-        if job["state"] not in ENDED_JOB_STATES and job["revocation"]["state"] == "none":
-            yield "Nothing is revoked yet. Check that a worker is running: justenough doctor"
-        else:
-            yield "Revocation is retried until it succeeds. See which server is down: justenough doctor"
-        yield f"Check again: justenough credential prove {name}"
-        yield f"By hand: {RUNBOOK}#overdue"
-    elif job["state"] not in ENDED_JOB_STATES:
-        yield f"Its credentials are dead, but the job has not ended yet: justenough job watch {name}"
-    yield from (_irrevocable_note(item) for item in job["credentials"] if item["state"] == "expired" and item.get("revocable") == "never")
-
-
-def _credential_next_steps(item: Json) -> Iterator[str]:
-    if not item["dead"]:
-        yield f"Try again: justenough credential revoke {item['id']}"
-        yield f"Kill its job, whose revocation is retried until it succeeds: justenough job kill {item['job_id']}"
-        yield f"See which server is down: justenough doctor. By hand: {RUNBOOK}#overdue"
-    elif item["state"] == "expired":
-        yield _irrevocable_note(item)
+def proof_report(report: Json) -> Json:
+    """Add to a proof what to do next if it failed."""
+    steps = [
+        f"See why, and the state of each revocation: justenough job show {report['job']}",
+        f"Revoke now: justenough job kill {report['job']}; if the job has ended: justenough sweep. {BY_HAND}",
+    ]
+    return {**report, "next": [] if report["dead"] else steps}
 
 
 def _irrevocable_note(item: Json) -> str:
     return f"The secret read from {item['resource']} stays valid until its owner changes it: {RUNBOOK}#expired"
 
 
-def _end_reason(item: Json) -> str:
-    if item["state"] == "confirmed":
-        return "; ".join(filter(None, (item.get("revoked_why"), item["confirmed_how"])))
-    return item.get("why") or {"issued": "not revoked yet", "revoked": "revoked, not confirmed yet"}.get(item["state"], "being revoked")
-
-
 def sweep_report(report: Json, jobs: Mapping[str, Json]) -> Json:
     """Add to a sweep's report what it did per job, the credentials of the jobs that could be fetched, and what to do next."""
-    return {**report, "jobs": list(_sweep_jobs(report, jobs)), "next": list(sweep_next_steps(report))}
-
-
-def _sweep_jobs(report: Json, jobs: Mapping[str, Json]) -> Iterator[Json]:
     results = [("revoked", job, "") for job in report["revoked"]]
     results += [("lost", job, "its workflow was closed") for job in report["lost"]]
     results += [("failed", *_split_failure(text)) for text in report["failures"]]
     results += [("left alone", job, "not in this installation's database") for job in report["unknown"]]
-    for did, job, why in results:
-        credentials = [with_dead_flag(item) for item in jobs.get(job, {}).get("credentials", ())]
-        yield {"id": job, "did": did, "why": why, "credentials": credentials}
+    steps = []
+    if report["failures"]:
+        steps = [
+            "Failed revocations are retried every 10 s. See which server is down: justenough doctor",
+            "See which jobs are affected: justenough job list --revocation overdue",
+            BY_HAND,
+        ]
+    if report["unknown"]:
+        steps.append(f"Credentials of unknown jobs were left alone. See whose they may be: {RUNBOOK}#of-no-known-job")
+    done = [
+        {"id": job, "did": did, "why": why, "credentials": [with_dead_flag(item) for item in jobs.get(job, {}).get("credentials", ())]}
+        for did, job, why in results
+    ]
+    return {**report, "jobs": done, "next": steps}
 
 
 def job_ids_of_sweep(report: Json) -> Iterable[str]:

@@ -17,9 +17,9 @@ from justenough.domain.jobs.states import JobState, RevocationState
 STREAM_TIMEOUT_S = 10.0
 """Seconds without data on a stream after which the job itself is fetched."""
 CONFIRMATION_TIMEOUT_S = 60.0
-"""Seconds to wait for the confirmation of a revocation once it is all that is missing. If a worker dies, its credentials are checked twice."""
+"""Seconds to wait for the confirmation of a revocation once nothing else is missing. If a worker dies, its credentials are checked twice."""
 ENDING_EVENT_TYPES = {"job.ended", "revocation.confirmed", "revocation.overdue"}
-"""After one of these the job may be over."""
+"""After one of these events, nothing may be left to wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class JobFollower:
         return f"/jobs/{path_segment(self.job)}"
 
     def _read_stream(self) -> None:
-        """Handle events until one may be the last, the stream is silent for too long, or the deadline has passed."""
+        """Handle events until one that may be the last, a silence that is too long, or the deadline."""
         is_silent, began, timeout_s = True, time.monotonic(), self._stream_timeout()
         last_event_id = str(self._position) if self._position else None
         try:
@@ -105,7 +105,7 @@ class JobFollower:
                     if (event and event.kind in ENDING_EVENT_TYPES) or self._is_past_deadline():
                         return
         except Unreachable:
-            # A console that fails at once is down, which says nothing about streams.
+            # If the console fails at once, it is down; that says nothing about streams.
             is_silent = is_silent and time.monotonic() - began > timeout_s / 2
             time.sleep(min(poll.POLL_INTERVAL_S, self._stream_timeout()))
         except NotLoggedIn:
@@ -139,7 +139,7 @@ class JobFollower:
         if not (ended or revocation == RevocationState.OVERDUE):
             self._unconfirmed_since = None
             return False
-        # Only the confirmation is missing. If it does not come within seconds, waiting here does not help.
+        # Only the confirmation is missing. If it does not come within a minute, waiting longer does not help.
         self._unconfirmed_since = self._unconfirmed_since or time.monotonic()
         return time.monotonic() - self._unconfirmed_since > CONFIRMATION_TIMEOUT_S
 
@@ -151,7 +151,7 @@ class JobFollower:
 
 
 def parse_event_stream(lines: Iterable[str]) -> Iterator[WatchedEvent | None]:
-    """Yield the events of a stream; None for a line that only keeps it open."""
+    """Yield the events of a stream; None for a line that only keeps it open, and for an event that cannot be parsed."""
     fields: dict[str, str] = {}
     for line in lines:
         if line.startswith(":"):
@@ -161,14 +161,11 @@ def parse_event_stream(lines: Iterable[str]) -> Iterator[WatchedEvent | None]:
             value = value.removeprefix(" ")
             fields[name] = f"{fields[name]}\n{value}" if name == "data" and "data" in fields else value
         elif fields:
-            yield _parse_event(fields)
+            try:
+                cloud = json.loads(fields["data"])
+                kind = str(cloud["type"]).removeprefix("dev.justenough.").rpartition(".v")[0]
+                event = WatchedEvent(int(fields["id"]), str(cloud["time"]), kind, dict(cloud["data"]), str(cloud.get("subject", "")))
+            except (KeyError, TypeError, ValueError):
+                event = None
+            yield event
             fields = {}
-
-
-def _parse_event(fields: dict[str, str]) -> WatchedEvent | None:
-    try:
-        cloud = json.loads(fields["data"])
-        kind = str(cloud["type"]).removeprefix("dev.justenough.").rpartition(".v")[0]
-        return WatchedEvent(int(fields["id"]), str(cloud["time"]), kind, dict(cloud["data"]), str(cloud.get("subject", "")))
-    except (KeyError, TypeError, ValueError):
-        return None

@@ -12,9 +12,7 @@ from console.cli.errors import Failure
 from console.presentation.terminal_text import log_text, plain, strip_colours
 
 POLL_INTERVAL_S = 1.0
-"""Seconds between two polls."""
 MAX_TAIL_CHARS = 8_000
-"""Characters of output to keep."""
 
 
 class LogTail:

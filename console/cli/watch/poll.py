@@ -1,4 +1,4 @@
-"""How commands wait: polling, bearing an outage of a server, and falling back from event streams to polling."""
+"""How commands wait: polling, tolerating an outage of a server, and falling back from event streams to polling."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from console.cli.errors import Unreachable
 from console.cli.render.output import note
 
 POLL_INTERVAL_S = 0.5
-"""Seconds between two polls."""
 MAX_OUTAGE_S = 60.0
 """Seconds that the console or Vault may be unreachable before a command gives up."""
 MAX_SILENT_STREAMS = 2
-"""Event streams in a row without any data after which polling replaces them. The console sends something at once, so a proxy buffers them."""
+"""Event streams in a row without any data after which polling replaces them. The console sends data at once, so their absence means that a proxy buffers them."""
 
 T = TypeVar("T")
 
@@ -28,7 +27,7 @@ def poll_until(check: Callable[[], T | None], *, every_s: float, deadline: float
 
 
 class OutageTolerance:
-    """Bears an outage of a server for MAX_OUTAGE_S. Each answer starts the time again."""
+    """Tolerates an outage of a server for MAX_OUTAGE_S. Each answer restarts the time."""
 
     def __init__(self) -> None:
         self._down_since: float | None = None
@@ -57,17 +56,17 @@ class StreamHealth:
     _silent_streams: int = 0
 
     def record_data(self) -> None:
-        """Count a stream that carried something."""
+        """Count a stream that carried data."""
         self._silent_streams = 0
 
     def record_silence(self, *, poll_interval_s: float) -> None:
-        """Count a stream that carried nothing; after MAX_SILENT_STREAMS of them in a row, fall back to polling."""
+        """Count a stream that carried no data; after MAX_SILENT_STREAMS of them in a row, fall back to polling."""
         self._silent_streams += 1
         if self._silent_streams >= MAX_SILENT_STREAMS:
             self.fall_back("a proxy may hold them back", poll_interval_s=poll_interval_s)
 
     def fall_back(self, why: str, *, poll_interval_s: float) -> None:
-        """Use no streams any more, and tell the user."""
+        """Stop using streams, and tell the user."""
         self.is_usable = False
         note(f"Events do not arrive ({why}); polling every {poll_interval_s:g} s instead.")
 

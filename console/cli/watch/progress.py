@@ -26,57 +26,48 @@ COLOUR_BY_EVENT_TYPE = {
     "revocation.confirmed": "green",
 }
 EVENT_TYPE_COLUMNS = 20
-"""Width of the event type's column."""
 MAX_LOG_LINES = 5
-"""Lines of the job's output to show."""
 
 
 @contextlib.contextmanager
-def show_progress(
-    job: str, *, every_event: bool, extra_types: frozenset[str] = frozenset(), logs: LogTail | None = None
-) -> Iterator[EventHandler]:
+def show_progress(job: str, *, every_event: bool, logs: LogTail, extra_types: frozenset[str] = frozenset()) -> Iterator[EventHandler]:
     """Show events during a block: every event, or only those that need an approver and those of `extra_types`."""
     event_types = APPROVAL_EVENT_TYPES | extra_types
+
+    def print_event(event: WatchedEvent) -> None:
+        if every_event or event.kind in event_types:
+            terminal.write_message(_event_text(event, colour=False))
+
     if current_options().quiet:
         yield lambda _: None
-    elif terminal.can_redraw(sys.stderr):
-        with _show_live_progress(job, event_types, every_event=every_event, logs=logs) as on_event:
-            yield on_event
-    else:
-        yield lambda event: _print_event(event, event_types, every_event=every_event)
+        return
+    if not terminal.can_redraw(sys.stderr):
+        yield print_event
+        return
 
-
-@contextlib.contextmanager
-def _show_live_progress(job: str, event_types: frozenset[str], *, every_event: bool, logs: LogTail | None) -> Iterator[EventHandler]:
     from console.cli.render.job_status import job_status_lines  # noqa: PLC0415
     from console.cli.render.live import live_display  # noqa: PLC0415 - only a terminal needs it
     from console.presentation.timeline_model import Timeline  # noqa: PLC0415
 
     picture, lock, paint = Timeline(), threading.Lock(), partial(with_state_colour, stream=sys.stderr)
 
-    def lines(columns: int, rows: int) -> Iterable[str]:
+    def draw_status(columns: int, rows: int) -> Iterable[str]:
         # Another thread draws the picture while this one adds events to it.
         with lock:
             status = list(job_status_lines(job, picture, now=datetime.now(UTC), columns=columns, paint=paint))
-        return [
-            *status[: max(1, rows - 1 - MAX_LOG_LINES) if every_event else 1],
-            *(logs.lines(MAX_LOG_LINES) if every_event and logs else ()),
-        ]
+        if not every_event:
+            return status[:1]
+        return [*status[: max(1, rows - 1 - MAX_LOG_LINES)], *logs.lines(MAX_LOG_LINES)]
 
-    with live_display(lines, stream=sys.stderr) as above, logs or contextlib.nullcontext():
+    with live_display(draw_status, stream=sys.stderr) as print_above, logs:
 
         def on_event(event: WatchedEvent) -> None:
             with lock:
                 picture.add_entry(event.kind, event.at, event.data)
             if every_event or event.kind in event_types:
-                above(_event_text(event, colour=terminal.shows_colours(sys.stderr)))
+                print_above(_event_text(event, colour=terminal.shows_colours(sys.stderr)))
 
         yield on_event
-
-
-def _print_event(event: WatchedEvent, event_types: frozenset[str], *, every_event: bool) -> None:
-    if every_event or event.kind in event_types:
-        terminal.write_message(_event_text(event, colour=False))
 
 
 def _event_text(event: WatchedEvent, *, colour: bool) -> str:

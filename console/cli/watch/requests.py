@@ -1,7 +1,6 @@
 """`request watch`: follows pending requests. The console's events say when to fetch a request again. Survives a restart of the console.
 
-A change is found by comparing a request of the API with the version seen last, so that no change is reported twice or lost, however often the
-stream breaks.
+Changes are found by comparing each fetched request with the version seen last. So no change is lost or reported twice, even if the stream breaks.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from console.cli.client.api import ConsoleApiClient
 from console.cli.errors import ExitCode, Failure, Unreachable
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, current_options
-from console.cli.render.output import note
+from console.cli.render.output import count_label, note
 from console.cli.render.request_table import request_changes, request_table_lines
 from console.cli.watch.job import WatchedEvent, parse_event_stream
 from console.cli.watch.poll import StreamHealth
@@ -78,20 +77,24 @@ class RequestWatcher:
                 else:
                     self._poll_ledger()
             except Unreachable as error:
-                self._report_outage(error)
+                if not self._is_disconnected:
+                    note(f"Connection lost: {error.message}. Reconnecting.")
+                self._is_disconnected = True
             # Wait also if the console ended the stream itself, as it does when the token expires: it may do so each time.
             time.sleep(RECONNECT_DELAY_S)
 
     def refresh(self) -> None:
         """Fetch the pending requests, and each request that is no longer pending."""
         waiting = {item["id"]: item for item in self._fetch_pending()}
-        for item in sorted(waiting.values(), key=lambda one: str(one["created_at"])):
+        for item in sorted(waiting.values(), key=lambda item: str(item["created_at"])):
             self._update(item, is_pending=True)
         for name in [name for name in self.pending if name not in waiting]:
             if (gone := self._fetch_request(name)) is not None:
                 self._update(gone, is_pending=False)
         self.is_started = True
-        self._report_recovery()
+        if self._is_disconnected:
+            note("Reconnected to the console.")
+        self._is_disconnected = False
 
     def _fetch_pending(self, **query: Any) -> Iterator[Json]:
         for item in self.api.get_all("/requests", state="pending", mine="true" if self.mine else None, **query):
@@ -100,10 +103,18 @@ class RequestWatcher:
 
     def _follow_stream(self) -> None:
         is_silent = True
+        silence_timeout_s = STREAM_TIMEOUT_S if self._has_streamed else FIRST_EVENT_TIMEOUT_S
         try:
-            for _ in self._read_stream():
-                is_silent, self._has_streamed = False, True
-                self._streams.record_data()
+            with self.api.stream("/events", last_event_id=self._last_position, silence_timeout_s=silence_timeout_s) as lines:
+                # Refresh once the stream is open and at each keep-alive: groups and delegations change without an event about a request.
+                self.refresh()
+                for event in parse_event_stream(lines):
+                    is_silent, self._has_streamed = False, True
+                    self._streams.record_data()
+                    if event is None:
+                        self.refresh()
+                    else:
+                        self._handle_event(event)
         except Unreachable:
             if not is_silent:
                 raise
@@ -132,45 +143,24 @@ class RequestWatcher:
         self._streams.reset()
 
     def _handle_event(self, event: WatchedEvent) -> None:
-        for name in self._affected_requests(event):
-            self._refresh_request(name)
-        # Move on only now, so that the next stream repeats an event that was not handled.
-        self._last_position = str(event.position)
-
-    def _read_stream(self) -> Iterator[None]:
-        with self.api.stream(
-            "/events",
-            last_event_id=self._last_position,
-            silence_timeout_s=STREAM_TIMEOUT_S if self._has_streamed else FIRST_EVENT_TIMEOUT_S,
-        ) as lines:
-            # Refresh once the stream is open and at each keep-alive: groups and delegations change without an event about a request.
-            self.refresh()
-            for event in parse_event_stream(lines):
-                yield
-                if event is None:
-                    self.refresh()
-                else:
-                    self._handle_event(event)
-
-    def _affected_requests(self, event: WatchedEvent) -> list[str]:
-        """Return the requests that an event may have changed."""
+        """Refresh the requests that an event may have changed."""
+        names: list[str] = []
         if event.kind == "job.ended":
             # Its pending requests are withdrawn without an event for each.
-            return [name for name, item in self.pending.items() if item["job_id"] == event.job]
-        if event.kind.startswith(REQUEST_EVENT_PREFIXES) or (self.everything and event.kind == "access.decided"):
-            return [str(event.data["request"])] if event.data.get("request") else []
-        return []
-
-    def _refresh_request(self, name: str) -> None:
-        item = self._fetch_request(name)
-        if item is None:
-            return
-        is_pending = item["state"] == "pending" and item["quorum"] > 0
-        if self.mine:
-            is_pending = is_pending and any(other["id"] == name for other in self._fetch_pending(job=item["job_id"]))
-            if not is_pending and name not in self.pending:
-                return
-        self._update(item, is_pending=is_pending)
+            names = [name for name, item in self.pending.items() if item["job_id"] == event.job]
+        elif event.kind.startswith(REQUEST_EVENT_PREFIXES) or (self.everything and event.kind == "access.decided"):
+            names = [str(event.data["request"])] if event.data.get("request") else []
+        for name in names:
+            item = self._fetch_request(name)
+            if item is None:
+                continue
+            is_pending = item["state"] == "pending" and item["quorum"] > 0
+            if self.mine:
+                is_pending = is_pending and any(other["id"] == name for other in self._fetch_pending(job=item["job_id"]))
+            if is_pending or not self.mine or name in self.pending:
+                self._update(item, is_pending=is_pending)
+        # Move on only now, so that the next stream repeats an event that was not handled.
+        self._last_position = str(event.position)
 
     def _fetch_request(self, name: str) -> Json | None:
         """Return a request; None if this person may not read it any more."""
@@ -184,20 +174,10 @@ class RequestWatcher:
 
     def _update(self, item: Json, *, is_pending: bool) -> None:
         name, before = item["id"], self._last_seen.get(item["id"])
-        self.pending = {other: one for other, one in self.pending.items() if other != name} | ({name: item} if is_pending else {})
+        self.pending = {other: pending for other, pending in self.pending.items() if other != name} | ({name: item} if is_pending else {})
         self._last_seen[name] = item
         if changes := list(request_changes(before, item)):
             self.on_change(item, changes)
-
-    def _report_outage(self, error: Unreachable) -> None:
-        if not self._is_disconnected:
-            note(f"Connection lost: {error.message}. Reconnecting.")
-        self._is_disconnected = True
-
-    def _report_recovery(self) -> None:
-        if self._is_disconnected:
-            note("Reconnected to the console.")
-        self._is_disconnected = False
 
 
 def watch_requests(api: ConsoleApiClient, *, mine: bool, everything: bool) -> None:
@@ -205,19 +185,7 @@ def watch_requests(api: ConsoleApiClient, *, mine: bool, everything: bool) -> No
     form = current_options().output
     if form is CliOutputFormat.YAML:
         raise Failure("request watch has no YAML output; use -o table, -o name or -o json (one object per line)", code=ExitCode.USAGE)
-    watcher = RequestWatcher(api, _build_printer(form), mine=mine, everything=everything)
-    try:
-        if form is CliOutputFormat.TABLE and terminal.can_redraw(sys.stdout):
-            with _show_live_table(watcher):
-                watcher.run_forever()
-        else:
-            watcher.run_forever()
-    except KeyboardInterrupt:
-        note("Stopped watching.")
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
-
-def _build_printer(form: CliOutputFormat) -> ChangeHandler:
     def print_change(item: Json, changes: list[str]) -> None:
         if form is CliOutputFormat.JSON:
             terminal.write_line(json.dumps(item, ensure_ascii=False))
@@ -228,7 +196,14 @@ def _build_printer(form: CliOutputFormat) -> ChangeHandler:
                 terminal.write_line(_line(item, text))
         terminal.flush()
 
-    return print_change
+    watcher = RequestWatcher(api, print_change, mine=mine, everything=everything)
+    is_live = form is CliOutputFormat.TABLE and terminal.can_redraw(sys.stdout)
+    try:
+        with _show_live_table(watcher) if is_live else contextlib.nullcontext():
+            watcher.run_forever()
+    except KeyboardInterrupt:
+        note("Stopped watching.")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 def _line(item: Json, text: str) -> str:
@@ -241,8 +216,8 @@ def _show_live_table(watcher: RequestWatcher) -> Iterator[None]:
 
     def lines(columns: int, rows: int) -> Iterator[str]:
         waiting = list(watcher.pending.values())
-        count = f"{len(waiting)} pending request{'' if len(waiting) == 1 else 's'}"
-        yield f"{count}{' that you can answer' if watcher.mine else ''}. Press Ctrl-C to stop."
+        count = count_label(len(waiting), "pending request")
+        yield f"{count}{' that you can decide' if watcher.mine else ''}. Press Ctrl-C to stop."
         yield from request_table_lines(waiting, now=datetime.now(UTC), columns=columns, lines=max(3, rows - 3))
 
     with live_display(lines, stream=sys.stdout) as above:

@@ -1,4 +1,4 @@
-"""Launches jobs and waits for their end, for `job run`, `watch`, `cancel` and `kill`."""
+"""Launches jobs and waits until they have ended, for `job run`, `watch`, `cancel` and `kill`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from pathlib import Path
 import typer
 
 from console.cli import terminal
-from console.cli.client import profile
+from console.cli.arguments import parse_duration_option
 from console.cli.client.api import ConsoleApiClient, connect_api
 from console.cli.errors import ExitCode, Failure
 from console.cli.json_object import Json
 from console.cli.render import revocation
-from console.cli.render.output import emit, join_values, note, print_next_steps, print_table
-from console.cli.time_arguments import parse_duration_option
+from console.cli.render.output import emit, emit_items, emit_revocation, join_values, note, print_table
 from console.cli.watch.job import JobFollower, JobWaitResult
 from console.cli.watch.log_tail import LogTail
 from console.cli.watch.progress import show_progress
 from justenough.adapters.configuration.bundle_packer import pack_folder
 from justenough.domain.approvals import statement_factory
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.units import duration_text
 from justenough.domain.core.untrusted_yaml import MAX_BYTES
@@ -58,14 +57,21 @@ def read_job_run_input(file: str, params: Sequence[str], *, reason: str, parent:
         raw = read_spec(read_file_or_stdin(file))
         spec = checked_spec(raw, pairs)
     except InvalidInput as error:
-        raise InvalidInput(f"{file}: {error.what}", _add_catalog_problems(error.problems, raw, pairs)) from error
+        problems = error.problems
+        if raw:
+            # Add what the console's catalog finds wrong with the spec, so that all problems are reported at once. Skip this without a console.
+            try:
+                connect_api().post("/jobs", {"spec": raw, "params": pairs, "dry_run": True})
+            except Failure as failure:
+                problems = tuple(dict.fromkeys((*problems, *failure.problems)))
+        raise InvalidInput(f"{file}: {error.what}", problems) from error
     folder = Path.cwd() if file == "-" else Path(file).parent
     files = pack_folder(folder, spec.run.workdir) if spec.run.workdir is not None else None
     return JobRunInput(raw=raw, spec=spec, params=pairs, reason=reason, bundle=files, parent=parent or None)
 
 
 def print_dry_run(run_input: JobRunInput) -> None:
-    """Print what policy would decide for each request. Exit 6 if it would deny one that is needed at the start."""
+    """Print what policy would decide for each request. Exit 6 if it would deny one that the job needs at its start."""
     body = {"spec": run_input.raw, "params": run_input.params, "reason": run_input.reason, "parent": run_input.parent, "dry_run": True}
     _, found = connect_api().post("/jobs", body, idempotent=True)
     emit(found, table=_print_decisions, names=lambda answer: (f"{item['resource']}:{item['action']}" for item in answer["requests"]))
@@ -81,14 +87,17 @@ def launch(run_input: JobRunInput, *, key: str | None) -> Json:
     api = connect_api()
     installation = api.get("/whoami")["installation"]
     now = datetime.now(UTC)
-    name = new_job_id(installation, now=now)
-    digest = _upload_bundle(api, run_input.bundle)
-    person = api.session.identity_token().entity
+    name, files, digest = new_job_id(installation, now=now), run_input.bundle, None
+    if files is not None:
+        _, stored = api.post("/bundles", content=files, headers={"Content-Type": "application/gzip"}, idempotent=True)
+        digest = str(stored["digest"])
+        if digest != bundle.bundle_digest(files):
+            raise Failure("the console stored different files than were sent; no job was launched")
     order = statement_factory.build_order_statement(
         name,
         run_input.raw,
         bundle=digest,
-        person=person,
+        person=api.session.identity_token().entity,
         now=now,
         params=run_input.params,
         reason=run_input.reason,
@@ -100,7 +109,7 @@ def launch(run_input: JobRunInput, *, key: str | None) -> Json:
         "bundle": digest,
         "params": run_input.params,
         "reason": run_input.reason,
-        **profile.sign_statement(api.session, order),
+        **api.session.sign_statement(order),
     }
     _, found = api.post("/jobs", body, headers={"Idempotency-Key": key} if key else None, idempotent=True)
     if found["id"] != name:
@@ -109,7 +118,7 @@ def launch(run_input: JobRunInput, *, key: str | None) -> Json:
 
 
 def deadline_after(timeout: str | None, *, waits: bool) -> float | None:
-    """Return the deadline of --timeout by the monotonic clock; None to wait as long as it takes."""
+    """Return the deadline of --timeout by the monotonic clock; None without a timeout. Raises Failure."""
     if timeout is None:
         return None
     if not waits:
@@ -120,8 +129,17 @@ def deadline_after(timeout: str | None, *, waits: bool) -> float | None:
 def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline: float | None = None) -> None:
     """Wait until a job has ended, print it, and exit with the code for its state."""
     ending = _follow_job(api, job, every_event=every_event, deadline=deadline)
-    emit(ending.job, table=_print_result, names=lambda found: (found["id"],))
-    _explain_exit_code(ending.code, ending.job)
+    emit_items(
+        [ending.job],
+        header=("ID", "NAME", "STATE", "EXIT", "REVOCATION", "REASON"),
+        row=lambda job: (job["id"], job["name"], job["state"], job["exit_code"], job["revocation"]["state"], job["reason"]),
+    )
+    if ending.code is ExitCode.TIMED_OUT:
+        note(f"The timeout has passed; {job} continues. Follow it: justenough job watch {job}")
+    elif ending.code is ExitCode.NOT_CONFIRMED:
+        why = join_values(ending.job["revocation"].get("failures") or ()) or "no confirmation yet"
+        note(f"Not every credential of {job} is confirmed revoked: {why}. Check again: justenough credential prove {job}")
+        note(revocation.BY_HAND)
     if ending.code:
         raise typer.Exit(ending.code)
 
@@ -130,10 +148,7 @@ def wait_until_stopped(api: ConsoleApiClient, job: str, *, deadline: float | Non
     """Wait until a cancelled or killed job has ended and its credentials are revoked; print them. Whatever its state, that is success."""
     ending = _follow_job(api, job, every_event=False, deadline=deadline, extra_types=frozenset({"revocation.overdue"}))
     report = revocation.job_report(ending.job)
-    emit(report, table=_print_revocation, names=lambda found: (found["id"],))
-    print_next_steps(report)
-    if not report["dead"]:
-        raise typer.Exit(ExitCode.NOT_CONFIRMED)
+    emit_revocation(report, is_confirmed=report["dead"], table=_print_revocation)
     if ending.code is ExitCode.TIMED_OUT:
         raise typer.Exit(ExitCode.TIMED_OUT)
 
@@ -147,26 +162,6 @@ def _follow_job(
     except KeyboardInterrupt:
         note(f"Stopped waiting; {job} continues. Follow it: justenough job watch {job}. Stop it: justenough job cancel {job}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-
-
-def _add_catalog_problems(problems: tuple[Problem, ...], raw: Json, params: dict[str, str]) -> tuple[Problem, ...]:
-    """Add the problems that the console's catalog finds in an invalid spec, so that all are reported at once. Skip this without a console."""
-    if not raw:
-        return problems
-    try:
-        connect_api().post("/jobs", {"spec": raw, "params": params, "dry_run": True})
-    except Failure as failure:
-        return tuple(dict.fromkeys((*problems, *failure.problems)))
-    return problems
-
-
-def _upload_bundle(api: ConsoleApiClient, files: bytes | None) -> str | None:
-    if files is None:
-        return None
-    _, found = api.post("/bundles", content=files, headers={"Content-Type": "application/gzip"}, idempotent=True)
-    if found["digest"] != bundle.bundle_digest(files):
-        raise Failure("the console stored different files than were sent; no job was launched")
-    return str(found["digest"])
 
 
 def read_file_or_stdin(file: str) -> bytes:
@@ -197,37 +192,21 @@ def _print_decisions(found: Json) -> None:
     if not found["requests"]:
         note("The spec is valid and requests no access.")
         return
-    header = ("RESOURCE", "ACTION", "AT", "TTL", "OUTCOME", "TIER", "POLICIES", "ERRORS")
-    print_table(header, [_decision_row(item) for item in found["requests"]])
-
-
-def _decision_row(item: Json) -> tuple[object, ...]:
-    tier = "" if item["outcome"] == "denied" else item["tier"]
-    parts = (
-        duration_text(item["ttl"]),
-        item["outcome"],
-        tier,
-        join_values(item["policies"]) or "no policy allows it",
-        join_values(item["errors"]),
+    print_table(
+        ("RESOURCE", "ACTION", "AT", "TTL", "OUTCOME", "TIER", "POLICIES", "ERRORS"),
+        [
+            (
+                *(item["resource"], item["action"], item["at"], duration_text(item["ttl"]), item["outcome"]),
+                "" if item["outcome"] == "denied" else item["tier"],
+                join_values(item["policies"]) or "no policy allows it",
+                join_values(item["errors"]),
+            )
+            for item in found["requests"]
+        ],
     )
-    return item["resource"], item["action"], item["at"], *parts
-
-
-def _print_result(job: Json) -> None:
-    header = ("ID", "NAME", "STATE", "EXIT", "REVOCATION", "REASON")
-    print_table(header, [(job["id"], job["name"], job["state"], job["exit_code"], job["revocation"]["state"], job["reason"])])
 
 
 def _print_revocation(report: Json) -> None:
     if report["credentials"]:
         print_table(revocation.HEADER, [revocation.credential_row(item) for item in report["credentials"]])
     terminal.write_line(revocation.job_verdict(report))
-
-
-def _explain_exit_code(code: ExitCode, job: Json) -> None:
-    if code is ExitCode.TIMED_OUT:
-        note(f"The timeout is over; {job['id']} continues. Follow it: justenough job watch {job['id']}")
-    elif code is ExitCode.NOT_CONFIRMED:
-        why = join_values(job["revocation"].get("failures") or ()) or "no confirmation yet"
-        note(f"Not every credential of {job['id']} is confirmed revoked: {why}. Check again: justenough credential prove {job['id']}")
-        note(f"By hand: {revocation.RUNBOOK}#overdue")

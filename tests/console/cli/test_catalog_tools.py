@@ -120,7 +120,7 @@ def test_the_list_itself_may_be_given_instead(alone: Cli, hub: McpServer, tmp_pa
 @pytest.mark.parametrize(
     "words, content, mode, code, says",
     [
-        (("none",), None, 0o600, 5, "the catalog has no MCP server none; it has hub"),
+        (("none",), None, 0o600, 5, "the catalog has no MCP server none; its MCP servers: hub"),
         (("find-order",), None, 0o600, 5, "the catalog has no MCP server find-order"),
         (("hub", "--credential"), {"token": TOKEN}, 0o644, 1, "other users can read "),
         (("hub", "--credential"), {"token": 7}, 0o600, 2, 'contains no credential; it must be a JSON object like {"token": "…"}'),

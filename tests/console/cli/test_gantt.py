@@ -59,7 +59,7 @@ def test_a_credential_is_a_bar_from_its_issue_to_its_proven_death_and_shows_what
     bar, state = lane([JOB, *ASKED, APPROVED, ISSUED, REVOKED, DEAD, ENDED], "holds write db", now=10_000)
 
     assert bar == " " * 50 + "█" * 20 + "▒" * 10 + "✔" + "·" * 19
-    assert state == "dead after 30s"
+    assert state == "confirmed after 30s"
 
 
 def test_a_request_waits_until_it_is_answered_and_then_says_how() -> None:
@@ -80,10 +80,10 @@ def test_an_approved_request_that_policy_denies_later_is_denied_only_where_it_wa
         ([], 200, "●", "past its expiry"),
         ([REVOKED], 75, "…", "revoked, unconfirmed"),
         ([REVOKED, entry(85, "credential.overdue", credential="c")], 90, "✘", "overdue"),
-        ([DEAD], 90, "✔", "dead after 30s"),
+        ([DEAD], 90, "✔", "confirmed after 30s"),
         ([entry(151, "credential.expired", credential="c")], 160, "✘", "expired, unconfirmed"),
         ([entry(85, "revocation.overdue")], 90, "✘", "overdue"),
-        ([DEAD, entry(81, "credential.revoked", credential="c")], 90, "✔", "dead after 30s"),
+        ([DEAD, entry(81, "credential.revoked", credential="c")], 90, "✔", "confirmed after 30s"),
     ],
 )
 def test_each_state_of_a_credential_has_a_word_and_a_sign(more: list[dict[str, Any]], now: float, sign: str, state: str) -> None:

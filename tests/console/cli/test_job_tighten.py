@@ -45,9 +45,9 @@ def test_a_job_that_asked_for_too_much_is_told_what_it_needs_and_runs_with_that(
     assert "  ttl: 1m  # was 30m: used 6 times, " in done.stdout
     assert "# dropped: never issued in 3 runs (requested 3 times, refused 3 times)\n# - resource: refunds-db\n" in done.stdout
     assert f"too-wide: 3 past runs analysed, of which 3 started their process; the newest run is {max(wide)}." in done.stderr
-    assert "refunds-db:write  3 requests in 3 runs: 0 granted, 0 issued, use not observable; ttl asked 10m; not needed" in done.stderr
+    assert "refunds-db:write  3 requests in 3 runs: 0 granted, 0 issued, use not observable; ttl requested 10m; not needed" in done.stderr
     assert "(p50), " in done.stderr
-    assert "; enough: ttl 1m\n" in done.stderr
+    assert "; sufficient: ttl 1m\n" in done.stderr
 
     dry = cli.json("job", "run", path, "--dry-run")
     assert [(one["resource"], one["ttl"], one["outcome"]) for one in dry["requests"]] == [("orders-db", 60, "allowed")] * 2
@@ -76,7 +76,7 @@ def test_too_few_runs_are_said_and_shown_anyway(cli: Cli, wide: list[str]) -> No
     done = cli.run("job", "tighten", "too-wide", "--since", "2999-01-01")
 
     assert done.exit_code == 0
-    assert "Fewer than 3 past runs: the figures say little." in done.stderr
+    assert "Fewer than 3 past runs: too few to rely on these figures." in done.stderr
     assert "No access to remove or reduce." in done.stderr
     assert cli.run("job", "tighten", "too-wide", "--since", "2999-01-01", "--quiet").stderr == ""
     assert read_spec(done.stdout)["name"] == "too-wide"

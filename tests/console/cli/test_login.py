@@ -172,7 +172,7 @@ def test_a_wrong_password_is_not_authenticated_and_leaves_no_file(fresh: Cli) ->
 @pytest.mark.parametrize(
     "arguments,message",
     [
-        ((), "no terminal to prompt on"),
+        ((), "cannot prompt for a password without a terminal"),
         (("--password-stdin",), "--password-stdin needs --user"),
         (("--user", "ops", "--password-stdin"), "stdin must contain a password"),
     ],

@@ -116,7 +116,7 @@ async def test_a_code_that_vault_does_not_take_logs_nobody_in(fresh: Cli, provid
         await visit(f"http://127.0.0.1:{port}/oidc/callback?code=made-up&state={state}")
         _, errors = await process.communicate()
     assert process.returncode == 4
-    assert b"did not accept what your identity provider answered" in errors
+    assert b"did not accept your identity provider's answer" in errors
 
 
 async def test_what_is_not_set_up_is_named(fresh: Cli, provider: Provider, port: int) -> None:
@@ -136,4 +136,4 @@ async def test_what_is_not_set_up_is_named(fresh: Cli, provider: Provider, port:
     assert f"port {port} on this machine is in use" in done.stderr
     done = await asyncio.to_thread(fresh.run, "login", "--method", "oidc", "--user", "lead")
     assert done.exit_code == 2
-    assert "your identity provider asks for your name itself" in done.stderr
+    assert "your identity provider asks for your name" in done.stderr

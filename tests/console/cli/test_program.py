@@ -57,6 +57,16 @@ def test_every_command_takes_the_options_and_says_what_it_does(name: str) -> Non
     assert ALL[name].help
 
 
+@pytest.mark.parametrize("group", ["", *sorted({name.split()[0] for name in CONTRACT if " " in name})])
+def test_every_command_of_a_group_is_listed_with_its_whole_first_sentence(alone: Cli, group: str) -> None:
+    listed = alone.run(*group.split(), "--help").stdout.partition("Commands:\n")[2].splitlines()
+
+    assert listed
+    # A terminal of 80 columns leaves 76 for these lines; here typer has two more.
+    cut = [line for line in listed if line.endswith("...") or len(line) > 76]
+    assert [line for line in cut if line.split()[0] != "worker"] == []
+
+
 @pytest.mark.servers
 @pytest.mark.parametrize(
     "arguments",

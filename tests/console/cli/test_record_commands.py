@@ -103,7 +103,7 @@ def test_a_ledger_with_problems_ends_with_1(cli: Cli) -> None:
         done = cli.run("ledger", "verify", "--console-url", console.address)
 
     assert done.exit_code == 1
-    assert "1 problems: 3 entries of 1 jobs" in done.stdout
+    assert "1 problem: 3 entries of 1 job" in done.stdout
     assert "edited" in done.stdout
 
 
@@ -119,7 +119,7 @@ def test_a_copy_is_verified_offline_by_whoever_has_it(cli: Cli, alone: Cli, tmp_
     assert (sound.exit_code, sound.stdout.startswith("sound: ")) == (0, True)
     assert "not verifiable: " in sound.stdout
     assert (altered.exit_code, "edited" in altered.stdout) == (1, True)
-    assert "cannot be read" in alone.run("ledger", "verify", "--offline", tmp_path / "gone").stderr
+    assert "cannot read" in alone.run("ledger", "verify", "--offline", tmp_path / "gone").stderr
     assert alone.run("ledger", "verify", "--offline", tmp_path / "gone").exit_code == 2
 
 

@@ -120,7 +120,7 @@ def test_access_through_tools_is_approved_for_fewer_calls_than_were_asked_for(cl
     job = cli.json("job", "run", spec(tmp_path, ["sleep", "300"], access=access, data_scope={"tenant": "acme"}))["id"]
     request = ops.until(job, "awaiting_approval")["requests"][0]["id"]
     asked, less = "refund-order:calls=3, refund-order:amount<=100", "refund-order:calls=2, refund-order:amount<=50"
-    assert f"Through:   {asked}; no credential is handed over" in cli.run("request", "show", request, who="lead").stdout
+    assert f"Through:   {asked}; the job gets no credential" in cli.run("request", "show", request, who="lead").stdout
     for wrong, why in (("find-order", "was not asked for; it is for refund-order"), ("refund-order:amount<=much", "<= takes a number")):
         refused = cli.run("request", "approve", request, "--tool", wrong, who="lead")
         assert (refused.exit_code, why in refused.stderr) == (2, True), refused.stderr
@@ -160,11 +160,11 @@ def test_a_delegate_answers_for_who_named_them(cli: Cli, waiting: Waiting) -> No
     assert cli.run("delegation", "create", "--to", "security", "--for", "long", "--reason", "away", who="lead").exit_code == 2
     made = cli.json("delegation", "create", "--to", "security", "--for", "1h", "--reason", "away", who="lead")
     cli.json("request", "claim", request, "--for", "10m", who="security")
-    assert "Claimed: by security until" in cli.run("request", "show", request, who="lead").stdout
+    assert "Claimed:   by security until" in cli.run("request", "show", request, who="lead").stdout
     cli.json("request", "release", request, who="security")
 
     told = cli.run("request", "approve", request, "--on-behalf-of", "lead", who="security")
-    assert (told.exit_code, "for:     lead, who is away" in told.stderr) == (0, True)
+    assert (told.exit_code, "for:     lead, who delegated to you" in told.stderr) == (0, True)
     assert "security for lead (tier 2) approved" in cli.run("request", "show", request, who="lead").stdout
     assert made["id"] in [item["id"] for item in cli.json("delegation", "list", who="auditor")["items"]]
     assert cli.json("delegation", "end", made["id"], who="lead")["ended_at"]
@@ -304,5 +304,5 @@ def test_what_waits_no_more_cannot_be_approved(cli: Cli, ops: Human, shop: Shop,
         vault.post("auth/token/revoke-accessor", json={"accessor": accessor}).raise_for_status()
     refused = cli.run("request", "approve", job.requests[0], "--reason", "yes", who="security")
     assert refused.exit_code == 8
-    assert "nothing waits in Vault for your authorization any more" in refused.stderr
+    assert "Vault has no such request to authorize any more" in refused.stderr
     cli.run("job", "cancel", job.id)

@@ -63,7 +63,7 @@ def test_each_change_is_a_line_at_once_and_in_json_the_request_as_the_api_shows_
     assert (shown["state"], shown["claim"], shown["approvals"]) == ("pending", None, [])
     assert f"{name}  claimed by lead until 20" in claimed
     assert looked_at["claim"]["by"] == "lead"
-    assert [line.rstrip().partition(name)[2] for line in answers] == ["  lead approved: the customer is right", "  is approved"]
+    assert [line.rstrip().partition(name)[2] for line in answers] == ["  lead approved: the customer is right", "  is now approved"]
     assert answered == lead.api.get(f"requests/{name}").json()
     assert (text.returncode, told) == (130, "Stopped watching.\n")
 
@@ -76,16 +76,16 @@ def test_a_terminal_shows_a_table_and_rings_for_what_is_new(cli: Cli, ops: Human
         second = Waiting(cli, ops, tmp_path, [WRITE])
         rung = shown_on(terminal, b"\x07").decode()
         cli.run("job", "cancel", first.id)
-        gone = shown_on(terminal, f"{first.requests[0]}  is withdrawn".encode())
+        gone = shown_on(terminal, f"{first.requests[0]}  is now withdrawn".encode())
         process.send_signal(signal.SIGINT)
         end = shown_on(terminal, b"never").decode()
         process.wait(20)
 
     cli.run("job", "cancel", second.id)
-    assert "WHAT write refunds-db for 5m" in shown
+    assert "ACCESS write refunds-db for 5m" in shown
     assert f"{second.requests[0]}  ops asks for write on refunds-db" in rung
     assert (process.returncode, end.rstrip().endswith("Stopped watching.")) == (130, True)
-    assert b"is withdrawn" in gone
+    assert b"is now withdrawn" in gone
     assert "Traceback" not in end
 
 
@@ -178,7 +178,7 @@ def test_where_no_stream_comes_through_the_ledger_is_asked_and_nothing_is_missed
     assert set(streams) == {"7"}
 
 
-@pytest.mark.parametrize("arguments,problem", [(("--mine", "--all"), "one of them"), (("-o", "yaml"), "a JSON object per line")])
+@pytest.mark.parametrize("arguments,problem", [(("--mine", "--all"), "one of them"), (("-o", "yaml"), "one object per line")])
 def test_what_cannot_be_watched_is_a_usage_error(cli: Cli, arguments: tuple[str, ...], problem: str) -> None:
     done = cli.run("request", "watch", *arguments, who="lead")
 

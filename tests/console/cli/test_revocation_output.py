@@ -78,7 +78,7 @@ def next_of(found: dict[str, Any]) -> str:
 def test_what_to_do_next_depends_on_what_is_alive() -> None:
     assert next_of(job("killed", "confirmed", credential("confirmed"))) == ""
     assert "Check that a worker is running: justenough doctor" in next_of(job("running", "none", credential("issued")))
-    assert "tried without limit" in next_of(job("killed", "overdue", credential("overdue")))
+    assert "retried until it succeeds" in next_of(job("killed", "overdue", credential("overdue")))
     assert f"justenough credential prove {JOB}" in next_of(job("killed", "overdue", credential("overdue")))
     assert "docs/how-to/runbook.md#overdue" in next_of(job("killed", "overdue", credential("overdue")))
     assert "has not ended yet" in next_of(job("revoking", "confirmed", credential("confirmed")))
@@ -104,7 +104,7 @@ def test_a_kill_that_is_not_confirmed_within_its_time_says_what_is_alive_and_why
         killed(console, job("revoking", "overdue", credential("confirmed"), credential("overdue", 2, why="target shop: away")))
         done = said_by(console, cli, "job", "kill", JOB, "--timeout", "1s")
     assert done.exit_code == 9
-    assert done.stdout.splitlines()[-1] == f"{JOB}: revoking; 1 of 2 credentials are dead; revocation overdue"
+    assert done.stdout.splitlines()[-1] == f"{JOB}: revoking; 1 of 2 credentials are revoked or expired; revocation overdue"
     assert "target shop: away" in done.stdout
     assert "justenough doctor" in done.stderr
 
@@ -161,7 +161,7 @@ def test_a_proof_that_could_not_look_says_so_apart_from_what_is_alive_and_what_i
     assert done.exit_code == 9
     lines = [line.split() for line in done.stdout.splitlines()]
     assert lines[1] == ["c-dev-x-1", "lease", "database/x", "alive", "alive"]
-    assert lines[3] == ["target", "h:1/shop", "not", "seen", "away"]
+    assert lines[3] == ["target", "h:1/shop", "unknown", "away"]
     assert f"justenough job kill {JOB}" in done.stderr
 
 

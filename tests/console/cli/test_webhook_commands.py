@@ -40,7 +40,7 @@ def test_what_was_not_delivered_is_listed_sent_again_and_gone(cli: Cli, siem: An
     assert cli.run("webhook", "resend", "siem", "d-unknown", who="lead").exit_code == 5
     assert cli.run("webhook", "resend", "siem", "--all", who="auditor").exit_code == 6
     siem.says(200, {})
-    assert cli.run("webhook", "resend", "siem", dead["id"], who="lead").stdout == "1 on their way again\n"
+    assert cli.run("webhook", "resend", "siem", dead["id"], who="lead").stdout == "1 queued for delivery\n"
     until(lambda: not cli.json("webhook", "deliveries", "siem", who="lead")["items"], "all are delivered or dropped")
     assert "No failed deliveries." in cli.run("webhook", "deliveries", "siem", who="lead").stderr
     assert cli.json("webhook", "resend", "siem", "--all", who="lead") == {"subscription": "siem", "resent": 0}
