@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.figures import Figure, p50, p99
-from bench.report import table
+from bench.figures import Figure, p50, p99, table
 
 ROOT = Path(__file__).resolve().parents[2]
 
