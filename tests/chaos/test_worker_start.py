@@ -35,7 +35,7 @@ def test_a_worker_that_starts_says_nothing_besides_its_log(rig: Rig) -> None:
 def test_a_worker_without_temporal_says_where_it_looked(rig: Rig) -> None:
     with rig.temporal.closed():
         assert said(rig.start(ready=False, forked=False)) == [
-            f"worker cannot start: Temporal at 127.0.0.1:{rig.temporal.port} does not answer"
+            f"worker cannot start: Temporal at 127.0.0.1:{rig.temporal.port} does not answer; check JUSTENOUGH_TEMPORAL_ADDRESS and that server"
         ]
 
 

@@ -71,7 +71,7 @@ def test_a_server_has_a_health_check(service: str) -> None:
 def test_the_worker_s_health_check_looks_at_the_file_that_the_worker_touches() -> None:
     (home,) = re.findall(r"JUSTENOUGH_HOME=(\S+)", DOCKERFILE)
 
-    assert f"'{StackPaths(Path(home)).worker_alive}'" in SERVICES["worker"]["healthcheck"]["test"][-1]
+    assert f"'{StackPaths.of(Path(home)).worker_alive}'" in SERVICES["worker"]["healthcheck"]["test"][-1]
 
 
 @services

@@ -225,7 +225,7 @@ def test_a_leftover_policy_that_leads_around_a_lock_is_refused(shop: Shop) -> No
     shop.admin.write(path, policy='path "database/creds/payouts-write-acme" { capabilities = ["read"] }')
     try:
         with pytest.raises(
-            SetupFailed, match=r"opens database/creds/payouts-write-\{tenant\}, which is locked.*bao policy delete je-grant-from-before"
+            SetupFailed, match=r"allows database/creds/payouts-write-\{tenant\}, which is locked.*bao policy delete je-grant-from-before"
         ):
             shop.setup()
     finally:

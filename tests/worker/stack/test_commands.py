@@ -115,14 +115,18 @@ LATE = {"sweep": {"last_ended_at": "2026-01-31T09:30:00Z", "age_seconds": 75, "l
         (READY | {"config_alarm": "folder: the last good stays"}, "installation's configuration: folder: the last good", "catalog check"),
         (
             READY | {"overdue_revocations": 2} | SINCE,
-            "overdue revocations: 2 job(s) since 2026-01-31T09:30:00Z; 3 credential(s) may be alive",
+            "overdue revocations: 2 job(s) since 2026-01-31T09:30:00Z; 3 credential(s) may be active",
             "justenough job list --revocation overdue; then docs/how-to/runbook.md#overdue",
         ),
-        (READY | {"overdue_credentials": 1}, "overdue revocations: 1 credential(s) of jobs that go on", "credential list --live"),
+        (
+            READY | {"overdue_credentials": 1},
+            "overdue revocations: 1 credential(s) of running jobs should have been revoked",
+            "credential list --live",
+        ),
         (READY | LATE, "sweep: late: the last one ended 75 s ago", "justenough sweep"),
         (
             READY | {"sweep": {"age_seconds": None, "late": True}},
-            "sweep: late: none has ended yet",
+            "sweep: late: no sweep has ended yet",
             "docs/how-to/runbook.md#the-sweep-is-late",
         ),
         (
@@ -193,7 +197,7 @@ def test_children_that_nobody_keeps_any_more_are_said_to_be_so_with_the_consoles
         status, doctor = run("status"), run("doctor", "-o", "json")
     assert status.exit_code == 1
     assert "has no supervisor any more: servers that stop are not restarted. Repair it: justenough up --detach\n" in status.stderr
-    assert "Alarm: installation's configuration: broken (Mend it; look again: justenough catalog check)\n" in status.stderr
+    assert "Alarm: installation's configuration: broken (Fix it, then check it: justenough catalog check)\n" in status.stderr
     missing = {item["what"]: item["found"] for item in json.loads(doctor.stdout)["findings"] if item["level"] == "missing"}
     assert missing["installation's configuration"] == "broken"
     assert "its supervisor is gone" in missing["stack"]
@@ -283,7 +287,10 @@ def test_up_on_a_port_that_is_taken_names_it_and_leaves_nothing_behind(
         command = (sys.executable, "-m", "console.cli", *arguments)
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parents[3])
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"error: port {port}, which the settings ask for as console's, is in use by another program\n" in done.stderr
+    assert (
+        f"error: port {port}, which the settings choose for console, is in use by another program; stop it or choose another port\n"
+        in done.stderr
+    )
     assert not (tmp_path / "home" / "stack.json").exists()
 
 

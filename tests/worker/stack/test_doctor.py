@@ -73,7 +73,7 @@ def test_a_bubblewrap_that_is_there_but_may_not_make_namespaces_is_missing(tmp_p
 def test_not_being_root_is_said_with_what_it_means(tmp_path: Path) -> None:
     found = by_name(tuple(machine.sandbox_findings(Programs(), root=False)))
     assert found["user"].level == "warning"
-    assert "kept apart by namespaces only" in found["user"].found
+    assert "isolated by namespaces only" in found["user"].found
     assert "setpriv" not in found
 
 
@@ -81,7 +81,7 @@ def test_how_jobs_are_limited_is_tried_and_said(tmp_path: Path) -> None:
     found = by_name(tuple(machine.sandbox_findings(Programs(), root=os.geteuid() == 0)))["limits"]
     assert (found.level, found.found) == (
         "ok",
-        "each process by the kernel (rlimits), all of a job's together as the worker adds them up; no cgroups",
+        "the kernel limits each process (rlimits), and the worker limits the sum of a job's processes; no cgroups",
     )
     programs = fake(tmp_path / "bin", "prlimit", "echo 'prlimit: failed to set the NPROC resource limit' >&2; exit 1")
     found = by_name(tuple(machine.sandbox_findings(programs, root=False)))["limits"]

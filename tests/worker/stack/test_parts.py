@@ -81,7 +81,7 @@ def test_a_remembered_port_that_is_taken_meanwhile_is_replaced_and_the_others_st
 def test_a_demanded_port_is_taken_and_kept_or_refused_by_name(places: StackPaths) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(PortTaken, match=f"port {port}, which the settings ask for as console's, is in use by another program"):
+        with pytest.raises(PortTaken, match=f"port {port}, which the settings choose for console, is in use by another program"):
             ports_of(places, console=port)
     assert ports_of(places, console=port)["console"] == port
     assert ports_of(places)["console"] == port
@@ -146,10 +146,13 @@ def test_postgres_through_a_link_is_found_where_its_other_programs_are(tmp_path:
 @pytest.mark.parametrize(
     "mode, owner, enters", [(0o711, 0, True), (0o700, 0, False), (0o700, 4242, True), (0o701, 0, True), (0o750, 0, False)]
 )
-def test_an_account_enters_a_folder_as_its_mode_says(tmp_path: Path, mode: int, owner: int, *, enters: bool) -> None:
+def test_an_account_can_enter_a_folder_if_its_mode_allows_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: int, owner: int, *, enters: bool
+) -> None:
     account = OsAccount(name="someone", uid=4242, gid=4242)
     folder = os.stat_result((mode | stat.S_IFDIR, 0, 0, 1, owner, 0, 0, 0, 0, 0))
-    assert account._may_pass(folder) is enters
+    monkeypatch.setattr(Path, "stat", lambda _: folder)
+    assert account.can_enter(Path("/folder")) is enters
 
 
 def test_where_the_account_cannot_enter_and_bubblewrap_is_missing_the_remedy_is_named(tmp_path: Path) -> None:
