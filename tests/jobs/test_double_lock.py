@@ -50,7 +50,7 @@ def test_an_approval_without_vaults_authorization_does_not_count_and_says_what_t
     assert (lock["accessor"], lock["groups"], lock["approvals"]) == (request["lock"]["accessor"], ["security", "chiefs"], 1)
     assert len(shop.tokens_of(request["job_id"])) == 1
 
-    assert security.only_answer(request).json()["approvals"] == []
+    assert security.answer_unauthorized(request).json()["approvals"] == []
     (why,) = rejected(auditor, request)
     assert "Vault has no authorization of security's" in why
     assert f"bao write sys/control-group/authorize accessor={request['lock']['accessor']}" in why
@@ -81,8 +81,8 @@ def test_whom_vault_does_not_ask_cannot_open_it(
         assert nobody.authorize(request).json()["data"] == {"approved": False}
     # A chief whose authorization Vault took answers for every tier.
     assert chief.authorize(request).json()["data"] == {"approved": True}
-    assert lead.only_answer(request).status_code == 403
-    assert chief.only_answer(request, "deny").status_code in TAKEN
+    assert lead.answer_unauthorized(request).status_code == 403
+    assert chief.answer_unauthorized(request, "deny").status_code in TAKEN
     seen = ops.until(request["job_id"])
     assert (seen["state"], seen["credentials"], seen["revocation"]["state"]) == ("denied", [], "confirmed")
     nothing_waits(shop, intruder, request)
@@ -94,12 +94,12 @@ def test_what_vault_locks_is_allowed_as_it_was_asked_for_and_breaking_glass_does
     request = waiting(ops)
     for who, decision, changes in ((oncall, "break_glass", {}), (security, "approve", {"action": "read"})):
         who.authorize(request)
-        assert who.only_answer(request, decision, **changes).json().get("state", "refused") in {"pending", "refused"}
+        assert who.answer_unauthorized(request, decision, **changes).json().get("state", "refused") in {"pending", "refused"}
     broken, less = rejected(auditor, request)
     assert "Vault has no authorization of oncall's" in broken
     assert "read" in less
     # For less time, though.
-    assert security.only_answer(request, ttl=60).json()["state"] == "approved"
+    assert security.answer_unauthorized(request, ttl=60).json()["state"] == "approved"
     seen = ops.until(request["job_id"])
     assert (seen["state"], seen["requests"][0]["granted_ttl"]) == ("succeeded", 60)
     shop.assert_dead(seen)
