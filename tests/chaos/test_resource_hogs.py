@@ -1,4 +1,4 @@
-"""What takes all it can of the machine ends, or is held, as that job alone: its access is dead, its worker well, the job beside it done."""
+"""A job that exhausts the machine is ended or limited alone: its access is revoked, its worker is healthy, other jobs finish."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ HOGS = {
     "processor": (LOOPS, PROCESSOR, "limits.cpu: it used "),
     "fork bomb": (BOMB, PROCESSOR, "limits.cpu: it used "),
 }
-"""What each runs, the limits that it has, and how it is said which one it went over."""
+"""Each hog's command, its limits, and the message about the limit that it exceeds."""
 
 
 @dataclass(frozen=True)
 class Herd:
-    """All hogs at once on one worker, and the job beside them, which ends once all of them have."""
+    """All hogs at once on one worker, and a normal job, which ends after all of them."""
 
     worker: Worker
     jobs: dict[str, str]
@@ -48,7 +48,7 @@ class Herd:
 
 @pytest.fixture(scope="module")
 def herd(rig: Rig, ops: Human) -> Iterator[Herd]:
-    """Run all hogs and the job beside them; return once only that one is left."""
+    """Run all hogs and the normal job; return once only the normal job is left."""
     worker = rig.worker()
     with closing(Witness()) as witness, latch() as held:
         beside = ops.launch(spec(f"{witness.hand_over}; {held.wait}; echo whole"))

@@ -1,4 +1,4 @@
-"""What a running job got from its broker ends as surely as what it began with, and a server that is away costs it a wait and no more."""
+"""Access that a running job got from its broker is revoked like its first access, and an unavailable server only makes it wait."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.servers
 
 @pytest.fixture(scope="module")
 def bereft(rig: Rig, ops: Human, lead: Human, shop: Shop) -> Iterator[tuple[str, list[Login]]]:
-    """A job that got access while it ran, and whose worker was killed then: tests go on while another worker finds that out."""
+    """A job that got access while it ran, and whose worker was then killed. Tests continue until another worker notices."""
     worker = rig.worker()
     with puppet(ops) as job:
         request = job.access("refunds-db", "write").json["request_id"]

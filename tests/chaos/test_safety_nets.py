@@ -1,4 +1,4 @@
-"""Each net alone, with all others switched off, ends every credential, whatever the ending that reaches it; how long that takes is measured."""
+"""Each safety net alone, with all others off, ends every credential after every kind of ending; the time is measured."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VAULT_GONE = "worker and Vault gone"
 
 
 def both(net: str, *endings: str, ttl: str = "5m") -> list[Case]:
-    """Return cases for what is issued without a person, and for what a person approved."""
+    """Return cases for access without approval and for approved access."""
     return [Case(net, ending, action, ttl) for ending in endings for action in ("read", "write")]
 
 
@@ -61,13 +61,13 @@ STATES = {
     ("session", "failure"): "failed",
     ("session", "timeout"): "timed_out",
 }
-"""How a job ends whose session could tell, and was asked by nobody to end."""
+"""The ending of a job whose session can report it, and which nobody asked to end."""
 TOLD = {"cancel": "cancelled", "kill": "killed", "terminate": "lost", "terminate with guard": "lost", "delete": "lost"}
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A job with all nets mended again, as it was told in the end."""
+    """The final state of a job, with all nets on again."""
 
     struck: Struck
     seen: dict[str, Any]
@@ -75,7 +75,7 @@ class Ended:
 
 @pytest.fixture(scope="module")
 def ended(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[list[Ended]]:
-    """Strike many jobs, each with its one net; then mend everything and have each told."""
+    """Cause faults in many jobs, each with one net; then restore everything and wait for each outcome."""
     with Lab.opened(rig, shop, ops, lead, pause=0.5) as lab:
         struck = strike_all(lab)
         rig.worker()

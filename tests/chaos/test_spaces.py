@@ -1,4 +1,4 @@
-"""PostgreSQL away while a job that has a space ends, and its worker killed meanwhile: the space stands, nothing is confirmed, and both mend by themselves."""
+"""PostgreSQL is unavailable while a job with a space ends and its worker is killed: nothing is confirmed until the space is dropped later."""
 
 from __future__ import annotations
 

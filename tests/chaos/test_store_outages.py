@@ -1,4 +1,4 @@
-"""A store that cannot be written: nothing is issued, revocation goes on without it, and the ledger learns of it once there is room again."""
+"""A store that cannot be written: nothing is issued, revocation continues, and the ledger gets the entries once there is space again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ without it. The log has what it took.
 
 @contextmanager
 def full_disk(pid: int) -> Iterator[None]:
-    """Let a process write no byte to any file for the length of a block, its own log neither."""
+    """Prevent a process from writing to any file for a block, its own log included."""
     before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, before[1]))
     try:
@@ -42,7 +42,7 @@ def full_disk(pid: int) -> Iterator[None]:
 
 @contextmanager
 def locked(rig: Rig) -> Iterator[None]:
-    """Hold the store's one write lock for the length of a block."""
+    """Hold the store's write lock for a block."""
     with closing(sqlite3.connect(rig.stack.database_url.removeprefix("sqlite:///"), isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield

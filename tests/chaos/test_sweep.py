@@ -1,4 +1,4 @@
-"""The sweep alone: what it revokes, what it leaves alone, and that nothing which is stuck, dies or speaks twice disturbs it."""
+"""The sweep alone: what it revokes, what it does not touch, and that stuck, dying or repeated participants do not disturb it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SOON = 180
 
 @pytest.fixture(scope="module")
 def lab(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[Lab]:
-    """Jobs whose labels leave them to the sweep."""
+    """Jobs whose labels leave their revocation to the sweep."""
     with Lab.opened(rig, shop, ops, lead, pause=0.5) as lab:
         rig.only(labelled=True)
         yield lab
@@ -45,19 +45,19 @@ def lab(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def lost() -> Lost:
-    """Jobs that tests have left to the sweep, with their logins: their second looks are waited for together, at the end."""
+    """Jobs that tests have left to the sweep, with their logins. Their second checks are awaited together, at the end."""
     return []
 
 
 def swept(ops: Human) -> dict[str, Any]:
-    """Run a sweep, or wait for the end of the one that runs on somebody's request; return its report."""
+    """Run a sweep, or wait for one that already runs on request; return its report."""
     report: dict[str, Any] = ops.api.post("sweep", timeout=300).raise_for_status().json()
     return report
 
 
 @contextmanager
 def stranger(shop: Shop, job: str) -> Iterator[Login]:
-    """Issue a login under a job's name past every console, as another installation on the same Vault would."""
+    """Issue a login under a job's name without a console, like another installation on the same Vault."""
     with shop.admin() as vault:
         role = f"je-job-{job}"
         made = {"allowed_policies_glob": ["je-grant-*"], "allowed_entity_aliases": ["je-scope-*"], "orphan": True, "token_type": "service"}
@@ -88,7 +88,7 @@ def foreign_workflow(shop: Shop, job: str, *, end: bool = False) -> WorkflowExec
 
 
 def reported(rig: Rig, job: str) -> int:
-    """Return how often the ledger tells of something alive that belongs to no known job."""
+    """Return how often the ledger reports an active credential of an unknown job."""
     store = Store(rig.settings.store_url)
     entries = store.ledger.entries(job="-", limit=1000).items
     store.close()
@@ -209,7 +209,7 @@ def test_guard_sweeps_and_a_late_session_tell_one_outcome(lab: Lab, ops: Human, 
 
 
 def another_sweep(shop: Shop, number: int) -> None:
-    """Run a sweep beside those that run: whoever may write to Temporal can."""
+    """Run a sweep in parallel to the running ones, like anyone with write access to Temporal."""
 
     async def run() -> None:
         client = await Client.connect(str(shop.stack.temporal))

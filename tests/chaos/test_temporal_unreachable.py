@@ -1,4 +1,4 @@
-"""A worker that Temporal does not reach any more: others revoke its jobs, and it ends their processes by itself."""
+"""A worker that has lost Temporal: other workers revoke its jobs, and it ends their processes by itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ whether it may go on. The job itself would run for 300.
 
 
 def processes_of(mark: str) -> list[int]:
-    """Return the processes on this machine whose command line holds a mark."""
+    """Return the processes on this machine whose command line contains a mark."""
     found = []
     for folder in Path("/proc").iterdir():
         try:
@@ -37,7 +37,7 @@ def processes_of(mark: str) -> list[int]:
 
 
 def marked(ops: Human, witness: Witness) -> tuple[str, Login, str]:
-    """Launch a job that stays; return it with its login, and with a mark that its processes carry."""
+    """Launch a job that keeps running; return it with its login and with the mark of its processes."""
     mark = f"cut-off-{time.monotonic_ns()}"
     return ops.launch(spec(f"{witness.hand_over}; : {mark}; sleep 300; :")), witness.login(), mark
 

@@ -1,4 +1,4 @@
-"""A worker that is started while something is away says so in one sentence and ends; whoever keeps it starts it again. Else it only logs."""
+"""A worker that starts while a server is unavailable prints one sentence and exits, for its supervisor to restart it. Otherwise it only logs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.servers
 
 
 def said(worker: Worker) -> list[str]:
-    """Return what a worker that cannot start said besides its log."""
+    """Return the output, besides the log, of a worker that cannot start."""
     assert worker.process.wait(180) == 1
     return beside_its_log(worker)
 
@@ -21,7 +21,7 @@ def beside_its_log(worker: Worker) -> list[str]:
 
 @pytest.fixture(scope="module")
 def without_vault(rig: Rig) -> Worker:
-    """A worker that looks for Vault where there is none: it gives up while others start."""
+    """Start a worker with a wrong Vault address; it gives up."""
     return rig.start(ready=False, forked=False, VAULT_ADDR="http://127.0.0.1:9")
 
 

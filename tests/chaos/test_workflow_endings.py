@@ -1,4 +1,4 @@
-"""However a job's workflow ends, at whatever step: nothing it was issued works, and store, ledger and Temporal tell one story."""
+"""However a job's workflow ends, at any step: no credential of it works, and store, ledger and Temporal agree."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.servers
 
 @pytest.fixture(scope="module")
 def struck(rig: Rig, ops: Human, lead: Human, shop: Shop, administrator: Administrator) -> Iterator[Struck]:
-    """Every job at its step, struck, without a login that works."""
+    """Every job after the fault at its step, without a working login."""
     with staged(rig, shop, ops, lead) as stage:
         yield strike_all(stage, administrator)
 
 
 @pytest.fixture(scope="module")
 def mended(rig: Rig, struck: Struck) -> Struck:
-    """The same, with a worker that has no bug over which a workflow stumbles."""
+    """The same, after the start of a worker without the bug."""
     rig.only(**MENDED)
     return struck
 
