@@ -201,7 +201,7 @@ def storm(rig: Rig, shop: Shop, ops: Human, lead: Human, administrator: Administ
 
 
 @pytest.mark.timeout(900)
-def test_whatever_happens_each_job_has_one_ending(storm: type[Storm]) -> None:
+def test_each_job_has_one_ending_after_random_faults(storm: type[Storm]) -> None:
     storm.world.one_by_one = False
     run_state_machine_as_test(storm, settings=SHORT)
     assert storm.world.jobs
@@ -210,6 +210,6 @@ def test_whatever_happens_each_job_has_one_ending(storm: type[Storm]) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(4 * 3600)
-def test_whatever_happens_for_hours_each_job_has_one_ending(storm: type[Storm]) -> None:
+def test_each_job_has_one_ending_after_hours_of_random_faults(storm: type[Storm]) -> None:
     run_state_machine_as_test(storm, settings=LONG)
     assert storm.world.jobs

@@ -190,7 +190,7 @@ def overdue(rig: Rig) -> int:
     return int(httpx.get(f"{rig.stack.console}/readyz", timeout=180, trust_env=False).json()["overdue_revocations"])
 
 
-def test_everything_is_confirmed_soon_after_the_last_outage(course: Course, ops: Human) -> None:
+def test_every_revocation_is_confirmed_soon_after_the_last_outage(course: Course, ops: Human) -> None:
     for name in NAMES:
         ops.until(course.jobs[name].job, within=PROMISED - (time.monotonic() - course.back))
     course.seconds["opened until confirmed"] = time.monotonic() - course.back
@@ -198,7 +198,7 @@ def test_everything_is_confirmed_soon_after_the_last_outage(course: Course, ops:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_job_that_ended_during_an_outage_has_one_true_ending_and_nothing_of_it_is_alive(
+def test_a_job_that_ended_during_an_outage_has_one_true_ending_and_no_access_left(
     course: Course, name: str, ops: Human, shop: Shop
 ) -> None:
     running = course.jobs[name]

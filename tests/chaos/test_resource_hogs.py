@@ -70,14 +70,14 @@ def hog(script: str, limits: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", HOGS)
-def test_a_hog_ends_alone_with_the_limit_that_it_went_over_and_its_access_is_dead(herd: Herd, name: str, ops: Human, shop: Shop) -> None:
+def test_a_hog_ends_alone_with_the_exceeded_limit_and_its_access_is_revoked(herd: Herd, name: str, ops: Human, shop: Shop) -> None:
     seen = ops.job(herd.jobs[name])
     assert (seen["state"], seen["exit_code"], seen["revocation"]["state"]) == ("failed", 137, "confirmed")
     assert str(seen["reason"]).startswith(HOGS[name][2])
     shop.assert_dead(seen, herd.logins[name])
 
 
-def test_the_job_beside_hogs_is_done_and_their_worker_well(herd: Herd, rig: Rig, ops: Human) -> None:
+def test_the_job_beside_hogs_succeeds_and_their_worker_stays_healthy(herd: Herd, rig: Rig, ops: Human) -> None:
     seen = ops.job(herd.beside)
     assert (seen["state"], seen["exit_code"], seen["revocation"]["state"]) == ("succeeded", 0, "confirmed")
     assert rig.worker() is herd.worker

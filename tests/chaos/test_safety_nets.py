@@ -114,7 +114,7 @@ def strike_all(lab: Lab) -> list[Struck]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_one_net_alone_ends_the_login_and_the_job_is_told_truly(case: Case, ended: list[Ended], ops: Human, shop: Shop) -> None:
+def test_one_net_alone_ends_the_login_and_the_jobs_outcome_is_true(case: Case, ended: list[Ended], ops: Human, shop: Shop) -> None:
     struck, seen = next((one.struck, one.seen) for one in ended if one.struck.case == case)
     assert struck.exposure < BOUND
     shop.assert_dead(seen, struck.login)
@@ -127,13 +127,13 @@ def test_one_net_alone_ends_the_login_and_the_job_is_told_truly(case: Case, ende
         assert next(entry["data"]["by"] for entry in entries if entry["type"] == "revocation.started") == case.net
 
 
-def test_the_many_jobs_of_a_worker_that_died_do_not_wait_for_each_other(ended: list[Ended]) -> None:
+def test_the_revocations_of_a_dead_workers_jobs_do_not_wait_for_each_other(ended: list[Ended]) -> None:
     exposures = [one.struck.exposure for one in ended if one.struck.case in WITH_WORKER]
     assert len(exposures) == len(CROWD)
     assert max(exposures) < BOUND
 
 
-def test_what_is_denied_was_never_issued_and_needs_no_net(ops: Human, lead: Human, shop: Shop, worker: Worker) -> None:
+def test_a_denied_request_was_never_issued_and_needs_no_net(ops: Human, lead: Human, shop: Shop, worker: Worker) -> None:
     job = ops.launch(spec("true", access(action="write"), labels={LABEL: ".".join(SWITCHED)}))
     request = ops.until(job, "awaiting_approval")["requests"][0]
     assert (shop.users_of(job), shop.tokens_of(job)) == ([], [])

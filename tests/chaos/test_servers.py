@@ -160,7 +160,7 @@ def sent(lead: Human, request: dict[str, Any], signed: dict[str, Any]) -> httpx.
 
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("step", STEPS)
-def test_a_server_killed_at_any_step_leaves_one_true_ending_and_nothing_alive(
+def test_a_server_killed_at_any_step_leaves_one_true_ending_and_no_access(
     struck: dict[str, Struck], server: str, step: str, rig: Rig, ops: Human, shop: Shop
 ) -> None:
     job = struck[server].jobs[step]
@@ -175,7 +175,7 @@ def test_a_server_killed_at_any_step_leaves_one_true_ending_and_nothing_alive(
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_job_that_runs_goes_on_while_a_server_is_away(struck: dict[str, Struck], server: str, ops: Human) -> None:
+def test_a_running_job_continues_while_a_server_is_unavailable(struck: dict[str, Struck], server: str, ops: Human) -> None:
     course = struck[server]
     assert course.went_on
     seen = ops.until(course.jobs["running"])
@@ -183,7 +183,7 @@ def test_a_job_that_runs_goes_on_while_a_server_is_away(struck: dict[str, Struck
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_an_answer_that_was_taken_while_a_server_is_away_counts_once(struck: dict[str, Struck], server: str, ops: Human) -> None:
+def test_a_decision_accepted_while_a_server_is_unavailable_counts_once(struck: dict[str, Struck], server: str, ops: Human) -> None:
     course = struck[server]
     seen = ops.until(course.jobs["waiting"])
     counted = [entry["data"]["decision"] for entry in ops.ledger(seen["id"]) if entry["type"] == "approval.decided"]
@@ -192,7 +192,7 @@ def test_an_answer_that_was_taken_while_a_server_is_away_counts_once(struck: dic
     assert set(course.answers[:-1]) <= {503}
 
 
-def test_the_worker_is_the_same_and_has_logged_in_anew_by_itself(struck: dict[str, Struck], worker: Worker, ops: Human, shop: Shop) -> None:
+def test_the_same_worker_has_logged_in_again_by_itself(struck: dict[str, Struck], worker: Worker, ops: Human, shop: Shop) -> None:
     before = struck["vault"].worker_logins
     assert before
     assert not before & worker_logins(shop), "its login ran out while Vault was away"

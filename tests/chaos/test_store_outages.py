@@ -62,7 +62,7 @@ def assert_chains_hold(rig: Rig) -> None:
         assert report.sound, report.problems
 
 
-def test_a_console_on_a_full_disk_takes_no_order_and_says_so(rig: Rig, ops: Human, shop: Shop, worker: Worker) -> None:
+def test_a_console_on_a_full_disk_rejects_orders_with_that_reason(rig: Rig, ops: Human, shop: Shop, worker: Worker) -> None:
     order = ops.order(spec())
     with full_disk(shop.pid_of("console")):
         answer = ops.api.post("jobs", json=order)
@@ -72,7 +72,7 @@ def test_a_console_on_a_full_disk_takes_no_order_and_says_so(rig: Rig, ops: Huma
     assert ops.until(order["id"])["state"] == "succeeded"
 
 
-def test_on_a_full_disk_nothing_is_issued_and_what_runs_is_revoked_at_once(
+def test_on_a_full_disk_nothing_is_issued_and_running_jobs_can_be_revoked_at_once(
     rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness, held: Latch
 ) -> None:
     talks = f"for _ in $(seq 30); do echo is anybody there; sleep 0.1; done; {witness.hand_over}; {held.wait}"
@@ -81,7 +81,7 @@ def test_on_a_full_disk_nothing_is_issued_and_what_runs_is_revoked_at_once(
     logins = [witness.login() for _ in scripts]
     with full_disk(worker.process.pid):
         fresh = ops.launch(spec())
-        # One has written for seconds what cannot be stored, and neither can the worker's log say so.
+        # One job has written for seconds what cannot be stored, and the worker cannot log that either.
         assert witness.login() in logins
         began = time.monotonic()
         held.open()
@@ -98,7 +98,7 @@ def test_on_a_full_disk_nothing_is_issued_and_what_runs_is_revoked_at_once(
     assert_chains_hold(rig)
 
 
-def test_a_locked_store_holds_up_every_issue_and_no_revocation(
+def test_a_locked_store_delays_every_issue_but_no_revocation(
     rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness, held: Latch, administrator: Administrator
 ) -> None:
     ending, killed = (ops.launch(spec(f"{witness.hand_over}; {script}")) for script in (held.wait, "sleep 300"))

@@ -43,7 +43,7 @@ def marked(ops: Human, witness: Witness) -> tuple[str, Login, str]:
 
 
 @pytest.mark.parametrize("how", ["hanging", pytest.param("closed", marks=pytest.mark.long)])
-def test_a_worker_that_is_cut_off_from_temporal_loses_its_jobs_and_ends_their_processes(
+def test_a_worker_without_temporal_loses_its_jobs_and_ends_their_processes(
     rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness, how: str
 ) -> None:
     job, login, mark = marked(ops, witness)
@@ -65,7 +65,7 @@ def test_a_worker_that_is_cut_off_from_temporal_loses_its_jobs_and_ends_their_pr
 
 @pytest.mark.long
 @pytest.mark.parametrize("how", ["hanging", "closed"])
-def test_the_only_worker_finds_its_job_lost_when_it_is_back_and_ends_it(
+def test_the_only_worker_finds_its_job_lost_after_the_outage_and_ends_it(
     rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness, administrator: Administrator, how: str
 ) -> None:
     job, login, mark = marked(ops, witness)

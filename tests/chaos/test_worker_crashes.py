@@ -112,7 +112,7 @@ def assert_lost(job: str, ops: Human, shop: Shop, *logins: Login) -> dict[str, A
     return seen
 
 
-def test_a_killed_workers_jobs_die_with_all_their_processes(strike: Strike) -> None:
+def test_all_processes_of_a_killed_workers_jobs_end(strike: Strike) -> None:
     assert strike.killed.worker.process.returncode == -9
     until(lambda: not alive(f"sleep\0{OF_KILLED}"), "no process of the killed worker's job runs")
 
@@ -123,12 +123,12 @@ def test_no_login_works_soon_after_its_worker_hangs_though_its_processes_live(st
 
 
 @pytest.mark.parametrize("step", HUNG)
-def test_a_worker_killed_at_any_step_leaves_nothing_alive(strike: Strike, step: str, ops: Human, shop: Shop) -> None:
+def test_a_worker_killed_at_any_step_leaves_no_access(strike: Strike, step: str, ops: Human, shop: Shop) -> None:
     assert_lost(strike.killed.jobs[step], ops, shop, *strike.killed.logins.values())
 
 
 @pytest.mark.parametrize("step", HUNG)
-def test_another_worker_ends_what_a_hanging_one_holds(strike: Strike, step: str, ops: Human, shop: Shop) -> None:
+def test_another_worker_revokes_the_credentials_of_a_hanging_worker(strike: Strike, step: str, ops: Human, shop: Shop) -> None:
     assert_lost(strike.hung.jobs[step], ops, shop, *strike.hung.logins.values())
 
 
@@ -149,7 +149,7 @@ def test_a_worker_that_wakes_up_ends_its_processes(strike: Strike, before: dict[
 
 
 @pytest.mark.parametrize("step", HUNG)
-def test_a_worker_that_slept_through_its_own_closing_issues_nothing_and_changes_no_outcome(
+def test_a_worker_that_resumes_after_its_jobs_were_closed_issues_nothing_and_changes_no_outcome(
     strike: Strike, before: dict[str, dict[str, Any]], step: str, ops: Human, shop: Shop
 ) -> None:
     job, was = strike.hung.jobs[step], before[step]

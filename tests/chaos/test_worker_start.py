@@ -26,20 +26,20 @@ def without_vault(rig: Rig) -> Worker:
 
 
 @pytest.mark.usefixtures("without_vault")
-def test_a_worker_that_starts_says_nothing_besides_its_log(rig: Rig) -> None:
+def test_a_worker_that_starts_prints_only_its_log(rig: Rig) -> None:
     worker = rig.start(forked=False)
     assert worker.alive
     assert beside_its_log(worker) == []
 
 
-def test_a_worker_without_temporal_says_where_it_looked(rig: Rig) -> None:
+def test_a_worker_without_temporal_names_the_address(rig: Rig) -> None:
     with rig.temporal.closed():
         assert said(rig.start(ready=False, forked=False)) == [
             f"worker cannot start: Temporal at 127.0.0.1:{rig.temporal.port} does not answer; check JUSTENOUGH_TEMPORAL_ADDRESS and that server"
         ]
 
 
-def test_a_worker_without_vault_says_where_it_looked(without_vault: Worker) -> None:
+def test_a_worker_without_vault_names_the_address(without_vault: Worker) -> None:
     (sentence,) = said(without_vault)
     assert sentence.startswith("worker cannot start: ")
     assert "http://127.0.0.1:9" in sentence
