@@ -6,72 +6,57 @@ import argparse
 import asyncio
 import json
 import os
-import sys
-import tempfile
 import time
-from pathlib import Path
 
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from bench import evidence, floor, pure
-from bench.figures import Figure
+from bench import floor
+from bench.evidence import measure_evidence_report
+from bench.figures import Figure, table
 from bench.loads import Crew
-from bench.people import logged_in
-from bench.report import table
+from bench.people import login
+from bench.pure import measure_decisions, measure_replay, measure_verification
+from bench.scratch import scratch_stack, tell
 from bench.whole import Size, Whole
-from worker.stack import Stack, running_stack
+from worker.stack import Stack
+
+MEASUREMENTS = (measure_decisions, measure_replay, measure_verification, measure_evidence_report)
 
 
 def main() -> None:
-    """Measure and print; exit 1 only where a measurement could not be made."""
-    asked = _arguments()
+    """Measure and print. Exit 1 only if a measurement failed."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure beside the hand-written floor, in the same run.")
+    parser.add_argument("--jobs", type=int, default=64, metavar="N", help="jobs in a parallel series (64)")
+    parser.add_argument("--at-once", type=int, default=32, metavar="N", help="parallel jobs (32)")
+    parser.add_argument("--quick", action="store_true", help="a little of everything: shows that it works; its figures mean nothing")
+    parser.add_argument("--pure", action="store_true", help="only the benchmarks that need no servers")
+    parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    options = parser.parse_args()
     began = time.monotonic()
-    figures = [pure.deciding(quick=asked.quick), pure.replaying(quick=asked.quick), pure.verifying(quick=asked.quick)]
-    figures.append(evidence.reporting(quick=asked.quick))
-    if not asked.pure:
-        figures = [*_on_a_stack(_size(asked)), *figures]
-    if asked.output == "json":
-        told = {"cores": os.cpu_count(), "seconds": round(time.monotonic() - began, 1), "figures": [figure.as_json() for figure in figures]}
-        print(json.dumps(told, indent=1))
+    figures = [measure(quick=options.quick) for measure in MEASUREMENTS]
+    if not options.pure:
+        size = Size(jobs=options.jobs, many=options.at_once, rounds=3, alone=25)
+        if options.quick:
+            size = Size(jobs=min(options.jobs, 16), many=min(options.at_once, 8), rounds=1, alone=3)
+        with scratch_stack() as stack:
+            token = stack.admin_token_file.read_text().strip()
+            floor.allow(str(stack.vault), token)
+            with floor.worker(str(stack.temporal), str(stack.vault), token) as floor_pid:
+                figures = [*asyncio.run(_measure_stack(stack, size, {**stack.pids, "floor": floor_pid})), *figures]
+    seconds = time.monotonic() - began
+    if options.output == "json":
+        report = {"cores": os.cpu_count(), "seconds": round(seconds, 1), "figures": [figure.as_json() for figure in figures]}
+        print(json.dumps(report, indent=1))
         return
     print(table(figures))
-    print(f"\n{os.cpu_count()} cores, {time.monotonic() - began:.0f} s in all. docs/explanation/benchmarks.md says what each figure means.")
+    print(f"\n{os.cpu_count()} cores, {seconds:.0f} s in all. docs/explanation/benchmarks.md explains each figure.")
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure beside the hand-written floor, in the same run.")
-    parser.add_argument("--jobs", type=int, default=64, metavar="N", help="jobs in a series with many at once (64)")
-    parser.add_argument("--at-once", type=int, default=32, metavar="N", help="how many at once (32)")
-    parser.add_argument("--quick", action="store_true", help="little of everything: shows that it works, its figures say nothing")
-    parser.add_argument("--pure", action="store_true", help="only what needs no servers")
-    parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
-    return parser.parse_args()
-
-
-def _size(asked: argparse.Namespace) -> Size:
-    if asked.quick:
-        return Size(jobs=min(asked.jobs, 16), many=min(asked.at_once, 8), rounds=1, alone=3)
-    return Size(jobs=asked.jobs, many=asked.at_once, rounds=3, alone=25)
-
-
-def _on_a_stack(size: Size) -> list[Figure]:
-    _tell("starting Temporal, OpenBao, PostgreSQL, a worker and a console")
-    with tempfile.TemporaryDirectory(prefix="je-bench-") as folder, running_stack(Path(folder) / "home", pure.SHOP) as stack:
-        token = stack.admin_token_file.read_text().strip()
-        floor.allow(str(stack.vault), token)
-        with floor.working(str(stack.temporal), str(stack.vault), token) as worker:
-            return asyncio.run(_measured(stack, size, {**stack.pids, "floor": worker}))
-
-
-async def _measured(stack: Stack, size: Size, pids: dict[str, int]) -> list[Figure]:
+async def _measure_stack(stack: Stack, size: Size, pids: dict[str, int]) -> list[Figure]:
     temporal = await Client.connect(str(stack.temporal), data_converter=pydantic_data_converter)
-    async with logged_in(stack, "ops") as ops, logged_in(stack, "lead") as lead:
-        return await Whole(pids, Crew(ops, lead, temporal), size, _tell).measured()
-
-
-def _tell(text: str) -> None:
-    print(f"bench: {text}", file=sys.stderr, flush=True)
+    async with login(stack, "ops") as ops, login(stack, "lead") as lead:
+        return await Whole(pids, Crew(ops, lead, temporal), size, tell).measure()
 
 
 if __name__ == "__main__":

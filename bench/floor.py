@@ -1,6 +1,6 @@
 """The floor: one workflow, mint → work → revoke, three activities. No policy, approvals, signatures, ledger, guard or proof.
 
-`python -m bench.floor` is its worker, in a process of its own; the bench says by environment where everything is.
+`python -m bench.floor` is its worker, a separate process; the benchmark passes all addresses in the environment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ with workflow.unsafe.imports_passed_through():
 QUEUE = "bench-floor"
 POLICY = "bench-floor"
 CREDENTIAL = "orders-read-acme"
-"""The database role that the measured jobs get their logins from too."""
+"""The database role that the measured jobs use too."""
 AT_ONCE = 64
 LIMIT = timedelta(seconds=60)
 
@@ -44,7 +44,7 @@ class Steps:
 
     @activity.defn(name="mint")
     def mint(self, job: str) -> str:
-        """Make a token, draw a database login with it, return how to end both."""
+        """Create a token, issue a database login with it, and return the accessor that revokes both."""
         del job
         auth = self._vault.auth.token.create(policies=[POLICY], ttl="10m", no_default_policy=True)["auth"]
         self._client(auth["client_token"]).secrets.database.generate_credentials(CREDENTIAL)
@@ -57,7 +57,7 @@ class Steps:
 
     @activity.defn(name="revoke")
     def revoke(self, accessor: str) -> None:
-        """End the token, and with it, sooner or later, its lease."""
+        """Revoke the token. Vault then revokes its lease too, but later."""
         self._vault.auth.token.revoke_accessor(accessor)
 
     def _client(self, token: str) -> Any:
@@ -70,7 +70,7 @@ class Floor:
 
     @workflow.run
     async def run(self, job: str) -> str:
-        """Return what the work returned."""
+        """Return the result of the work."""
         accessor = await workflow.execute_activity("mint", job, start_to_close_timeout=LIMIT, result_type=str)
         try:
             done: str = await workflow.execute_activity("work", job, start_to_close_timeout=LIMIT, result_type=str)
@@ -79,8 +79,8 @@ class Floor:
             await asyncio.shield(workflow.execute_activity("revoke", accessor, start_to_close_timeout=LIMIT))
 
 
-async def one(client: Client) -> float:
-    """Run one through and return the seconds from its submission to its result."""
+async def run_once(client: Client) -> float:
+    """Run one workflow and return the seconds from its submission to its result."""
     job = uuid.uuid4().hex
     began = time.perf_counter()
     await client.execute_workflow(Floor.run, job, id=f"floor-{job}", task_queue=QUEUE)
@@ -88,16 +88,16 @@ async def one(client: Client) -> float:
 
 
 def allow(address: str, token: str) -> None:
-    """Let tokens of the floor draw its one login."""
+    """Let tokens of the floor issue its one login."""
     rule = f'path "database/creds/{CREDENTIAL}" {{ capabilities = ["read"] }}'
     hvac.Client(url=address, token=token).sys.create_or_update_policy(POLICY, rule)
 
 
 @contextmanager
-def working(temporal: str, address: str, token: str) -> Iterator[int]:
-    """Keep the floor's worker running for the length of a block; give its process id."""
-    where = {"BENCH_TEMPORAL": temporal, "BENCH_VAULT": address, "BENCH_TOKEN": token}
-    with subprocess.Popen([sys.executable, "-m", "bench.floor"], env={**os.environ, **where}, stdin=subprocess.DEVNULL) as process:
+def worker(temporal: str, address: str, token: str) -> Iterator[int]:
+    """Run the floor's worker for a block; yield its process id."""
+    addresses = {"BENCH_TEMPORAL": temporal, "BENCH_VAULT": address, "BENCH_TOKEN": token}
+    with subprocess.Popen([sys.executable, "-m", "bench.floor"], env={**os.environ, **addresses}, stdin=subprocess.DEVNULL) as process:
         try:
             yield process.pid
         finally:
@@ -105,7 +105,7 @@ def working(temporal: str, address: str, token: str) -> Iterator[int]:
 
 
 async def main() -> None:
-    """Be the worker."""
+    """Run the worker."""
     client = await Client.connect(os.environ["BENCH_TEMPORAL"])
     steps = Steps(os.environ["BENCH_VAULT"], os.environ["BENCH_TOKEN"])
     with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -1,16 +1,16 @@
-"""What is recorded of jobs of many kinds, as events: the patterns that a large store is made from. Writes nothing."""
+"""The ledger events of jobs of many kinds: the patterns that a large store is made from. Writes nothing."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from justenough.domain.ledger.events import Event, EventType, build_event, required_fields
 
 BEGAN = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
-"""When each pattern begins. A copy of one begins elsewhere."""
+"""When each pattern begins. A copy of a pattern begins at another time."""
 DIGEST = "sha256:" + "d" * 64
 NAMES = [
     f"{what}-{thing}" for what in ("refund", "nightly", "export", "triage", "audit") for thing in ("orders", "tickets", "invoices", "users")
@@ -22,15 +22,15 @@ RESOURCES = [f"{name}-db" for name in ("orders", "refunds", "customers", "payout
 ]
 ENVIRONMENTS = ("prod", "prod", "prod", "staging", "test")
 
-OVER = {"auto": 70, "approved": 11, "denied": 4, "bare": 14, "expired": 1}
-"""How often each kind is among a hundred jobs that are over."""
-ENDED = {"succeeded": 880, "failed": 80, "cancelled": 20, "timed_out": 15, "killed": 4, "lost": 1}
-OPEN = {"running": 60, "waiting": 30, "waiting_second": 8, "pending": 5, "revoking": 3, "overdue": 2, "unreviewed": 2}
-"""The same of jobs that are not over, or of which something is open."""
+ENDED_KINDS = {"auto": 70, "approved": 11, "denied": 4, "bare": 14, "expired": 1}
+"""Kinds of ended jobs, with their weights."""
+END_STATES = {"succeeded": 880, "failed": 80, "cancelled": 20, "timed_out": 15, "killed": 4, "lost": 1}
+OPEN_KINDS = {"running": 60, "waiting": 30, "waiting_second": 8, "pending": 5, "revoking": 3, "overdue": 2, "unreviewed": 2}
+"""The same for jobs that have not ended or that need attention."""
 
 
-class Look(NamedTuple):
-    """What tells one job from another."""
+class Traits(NamedTuple):
+    """The values in which jobs differ."""
 
     job: str
     name: str
@@ -41,33 +41,33 @@ class Look(NamedTuple):
     action: str
     ended: str
     uses: int
-    """How often the credential was seen to be used."""
+    """How many uses of the credential were observed."""
 
 
-def look(job: str, dice: random.Random, *, uses: int = 0) -> Look:
-    """Return one, some of everything frequent and some rare."""
+def random_traits(job: str, dice: random.Random, *, uses: int = 0) -> Traits:
+    """Return random traits; some values are frequent and some are rare."""
     name = NAMES[min(int(dice.expovariate(0.25)), len(NAMES) - 1)]
-    # A name mostly belongs to one environment.
+    # Most jobs of one name run in the same environment.
     usual = ENVIRONMENTS[len(name) % len(ENVIRONMENTS)]
     person = PEOPLE[min(int(dice.expovariate(0.03)), len(PEOPLE) - 1)]
     requester = ("e-console", dice.choice(TRIGGERS)) if dice.random() < 0.1 else (f"e-{person}", person)
     resource = RESOURCES[min(int(dice.expovariate(0.2)), len(RESOURCES) - 1)]
     action = dice.choices(("read", "write", "admin"), (70, 28, 2))[0]
-    ended = dice.choices(list(ENDED), list(ENDED.values()))[0]
-    return Look(job, name, usual if dice.random() < 0.95 else dice.choice(ENVIRONMENTS), requester, resource, action, ended, uses)
+    ended = dice.choices(list(END_STATES), list(END_STATES.values()))[0]
+    return Traits(job, name, usual if dice.random() < 0.95 else dice.choice(ENVIRONMENTS), requester, resource, action, ended, uses)
 
 
-def life(kind: str, one: Look) -> Iterator[Event]:
-    """Yield what is recorded of a job of a kind of OVER or OPEN, in order."""
-    request, credential = f"r{one.job[1:]}-1", f"c{one.job[1:]}-1"
+def job_events(kind: str, traits: Traits) -> Iterator[Event]:
+    """Yield the events of a job whose kind is in ENDED_KINDS or OPEN_KINDS, in order."""
+    request, credential = f"r{traits.job[1:]}-1", f"c{traits.job[1:]}-1"
     seconds = iter(range(1, 1000))
 
     def then(kind: EventType, about: str = "", **data: Any) -> Event:
         at = BEGAN + timedelta(seconds=next(seconds))
-        known = _known(one, request, credential, at) | data
-        return build_event(kind, one.job, at=at, about=about, **{name: known.get(name, "x") for name in required_fields(kind)})
+        values = _field_values(traits, request, credential, at) | data
+        return build_event(kind, traits.job, at=at, about=about, **{name: values.get(name, "x") for name in required_fields(kind)})
 
-    yield then(EventType.JOB_SUBMITTED, name=one.name)
+    yield then(EventType.JOB_SUBMITTED, name=traits.name)
     if kind == "bare":
         yield then(EventType.JOB_STARTED)
         yield then(EventType.JOB_ENDED)
@@ -85,21 +85,20 @@ def life(kind: str, one: Look) -> Iterator[Event]:
         yield then(EventType.APPROVAL_OPENED, f"{request}/{tier}", tier=tier)
         if kind.startswith("waiting"):
             return
-        broken = kind == "unreviewed"
-        yield then(EventType.APPROVAL_DECIDED, f"{request}/e-lead", decision="break_glass" if broken else "approve")
-        if broken:
+        yield then(EventType.APPROVAL_DECIDED, f"{request}/e-lead", decision="break_glass" if kind == "unreviewed" else "approve")
+        if kind == "unreviewed":
             yield then(EventType.REVIEW_OPENED, request)
     yield then(EventType.CREDENTIAL_ISSUED, credential)
     yield then(EventType.JOB_STARTED)
-    for number in range(one.uses):
+    for number in range(traits.uses):
         yield then(EventType.CREDENTIAL_USED, f"{credential}/{number}")
     if kind != "running":
-        yield from _ending(kind, credential, then)
+        yield from _end_events(kind, credential, then)
 
 
-def _ending(kind: str, credential: str, then: Any) -> Iterator[Event]:
-    whole = kind in {"approved", "unreviewed", "revoking", "overdue"}
-    if whole:
+def _end_events(kind: str, credential: str, then: Callable[..., Event]) -> Iterator[Event]:
+    by_session = kind in {"approved", "unreviewed", "revoking", "overdue"}
+    if by_session:
         yield then(EventType.REVOCATION_STARTED, "session")
         if kind == "revoking":
             return
@@ -109,19 +108,23 @@ def _ending(kind: str, credential: str, then: Any) -> Iterator[Event]:
             return
         yield then(EventType.CREDENTIAL_REVOKED, credential)
     yield then(EventType.CREDENTIAL_EXPIRED if kind == "expired" else EventType.CREDENTIAL_CONFIRMED, credential)
-    if whole:
+    if by_session:
         yield then(EventType.REVOCATION_CONFIRMED, "session")
     yield then(EventType.JOB_ENDED)
 
 
-def _known(one: Look, request: str, credential: str, at: datetime) -> dict[str, Any]:
-    entity, login = one.requester
+def _field_values(traits: Traits, request: str, credential: str, at: datetime) -> dict[str, Any]:
+    entity, login = traits.requester
     return {
-        "spec": {"name": one.name, "run": {"command": ["python", "job.py"]}, "access": [{"resource": one.resource, "action": one.action}]},
+        "spec": {
+            "name": traits.name,
+            "run": {"command": ["python", "job.py"]},
+            "access": [{"resource": traits.resource, "action": traits.action}],
+        },
         "name": "lead",
-        "task": f"{one.name} for one of the customers",
-        "environment": one.environment,
-        "agent": {"name": f"{one.name}-agent", "version": "1.4", "model": "scripted", "owner": "support"},
+        "task": f"{traits.name} for one of the customers",
+        "environment": traits.environment,
+        "agent": {"name": f"{traits.name}-agent", "version": "1.4", "model": "scripted", "owner": "support"},
         "data_scope": {"tenant": "acme"},
         "labels": {"team": "support"},
         "params": {"ticket": "4711"},
@@ -131,15 +134,15 @@ def _known(one: Look, request: str, credential: str, at: datetime) -> dict[str, 
         "parent": None,
         "order": {"statement": {"type": "order", "person": entity}, "signature": "vault:v1:" + "c2ln" * 16},
         "sandbox": "bubblewrap",
-        "state": one.ended,
-        "exit_code": 0 if one.ended == "succeeded" else 1,
+        "state": traits.ended,
+        "exit_code": 0 if traits.ended == "succeeded" else 1,
         "reason": "because the customer waits for it",
         "request": request,
         "credential": credential,
         "number": 1,
-        "resource": one.resource,
-        "title": one.resource,
-        "action": one.action,
+        "resource": traits.resource,
+        "title": traits.resource,
+        "action": traits.action,
         "seen_from": at.isoformat(),
         "ttl": 600,
         "optional": False,
@@ -159,13 +162,13 @@ def _known(one: Look, request: str, credential: str, at: datetime) -> dict[str, 
         "signed": {"statement": {"type": "decision"}, "signature": "vault:v1:" + "c2ln" * 16},
         "verdict": "approved",
         "granted_ttl": 600,
-        "granted_action": one.action,
+        "granted_action": traits.action,
         "on_behalf_of": None,
         "on_behalf_of_name": None,
         "tiers": [1],
         "groups": ["support-leads"],
-        "lease_id": f"database/creds/{one.resource}/{one.job[-12:]}",
-        "accessor": f"accessor-{one.job[-12:]}",
+        "lease_id": f"database/creds/{traits.resource}/{traits.job[-12:]}",
+        "accessor": f"accessor-{traits.job[-12:]}",
         "certificate": None,
         "issued_at": at.isoformat(),
         "expires_at": (at + timedelta(minutes=10)).isoformat(),

@@ -1,4 +1,4 @@
-"""What is done over and over: jobs launched through the API and followed to their end, one at a time or many at once. Measures wall time."""
+"""Launches jobs through the API and waits for their end, one at a time or many at once. Measures wall time."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ LOGIN = {"env": {"PGUSER": "username", "PGPASSWORD": "password"}}
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One series: how long it took in all, and each of its parts, in seconds."""
+    """One series: the seconds that it took in all and for each of its parts."""
 
     seconds: float
     each: tuple[float, ...]
     used: Used
-    """Processor time meanwhile, by process."""
+    """Processor time during the series, by process."""
 
     @property
     def per_second(self) -> float:
@@ -33,13 +33,13 @@ class Run:
 
     @property
     def processor_each(self) -> Used:
-        """Processor seconds that one part took, by process."""
+        """Processor seconds per part, by process."""
         return {name: seconds / len(self.each) for name, seconds in self.used.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Crew:
-    """Who launches, who approves, and the Temporal that tells when a workflow has closed, as it tells the floor's."""
+    """The person who launches, the person who approves, and the Temporal client that waits for our workflows and the floor's."""
 
     launcher: Human
     approver: Human
@@ -49,54 +49,54 @@ class Crew:
         """Return signed orders."""
         return list(await asyncio.gather(*(self.launcher.order(spec) for _ in range(count))))
 
-    async def through(self, order: dict[str, Any]) -> float:
+    async def run(self, order: dict[str, Any]) -> float:
         """Launch a signed order and return the seconds until its workflow has closed, which it does after its proof."""
         began = time.perf_counter()
         job = await self.launcher.launch(order)
         await self.temporal.get_workflow_handle(job).result()
         return time.perf_counter() - began
 
-    async def signed_through(self, spec: dict[str, Any]) -> float:
-        """The same, with the signing of the order."""
+    async def sign_and_run(self, spec: dict[str, Any]) -> float:
+        """Sign an order, launch it, and return the seconds until its workflow has closed."""
         began = time.perf_counter()
-        await self.through(await self.launcher.order(spec))
+        await self.run(await self.launcher.order(spec))
         return time.perf_counter() - began
 
     async def must_be_clean(self, orders: Sequence[dict[str, Any]]) -> None:
-        """Fail unless each of these jobs succeeded, was issued something, and was confirmed clean."""
+        """Fail unless each job succeeded and every credential of it was issued and confirmed revoked."""
         for order in orders:
-            seen = await self.launcher.get(f"jobs/{order['id']}")
-            states = [item["state"] for item in seen["credentials"]]
-            assert seen["state"] == "succeeded", seen
-            assert seen["revocation"]["state"] == "confirmed", seen
-            assert states == ["confirmed"] * len(order["spec"]["access"]), seen
+            job = await self.launcher.get(f"jobs/{order['id']}")
+            states = [item["state"] for item in job["credentials"]]
+            assert job["state"] == "succeeded", job
+            assert job["revocation"]["state"] == "confirmed", job
+            assert states == ["confirmed"] * len(order["spec"]["access"]), job
 
     @asynccontextmanager
     async def approving(self) -> AsyncIterator[None]:
-        """Approve whatever is opened, for the length of a block, as a script that follows the events would."""
-        # From an entry that is there already: what is opened before the stream stands must not be missed.
+        """Approve every request during a block, like a script that follows the events."""
+        # Follow from an existing entry: a request that opens before the stream is connected must not be missed.
         newest = (await self.approver.get("jobs", limit=1))["items"][0]["id"]
         entries = (await self.approver.get(f"jobs/{newest}/timeline", limit=1000))["items"]
-        task = asyncio.create_task(self._approve(entries[-1]["position"]))
+        task = asyncio.create_task(self._approve_requests(entries[-1]["position"]))
         try:
             yield
         finally:
             task.cancel()
 
-    async def _approve(self, after: int) -> None:
-        async with asyncio.TaskGroup() as answers, aclosing(self.approver.followed(after)) as events:
+    async def _approve_requests(self, after: int) -> None:
+        async with asyncio.TaskGroup() as decisions, aclosing(self.approver.follow_events(after)) as events:
             async for entry in events:
                 if entry["type"] == "dev.justenough.approval.opened.v1":
-                    answers.create_task(self._answer(entry["data"]["request"]))
+                    decisions.create_task(self._approve_request(entry["data"]["request"]))
 
-    async def _answer(self, name: str) -> None:
+    async def _approve_request(self, name: str) -> None:
         request = await self.approver.get(f"requests/{name}")
         if request["state"] == "pending":
-            await self.approver.answer(request, await self.approver.approval(request))
+            await self.approver.decide(request, await self.approver.approval(request))
 
 
 async def at_once(parts: Sequence[Callable[[], Awaitable[float]]], many: int, pids: Mapping[str, int]) -> Run:
-    """Run these, so many at once, and return how long it took, and how long these processes worked."""
+    """Run the parts, `many` at a time; return their times and the processor time of these processes."""
     gate = asyncio.Semaphore(many)
 
     async def gated(part: Callable[[], Awaitable[float]]) -> float:
@@ -109,7 +109,7 @@ async def at_once(parts: Sequence[Callable[[], Awaitable[float]]], many: int, pi
 
 
 def spec(action: str = "read", command: Sequence[str] = ("true",)) -> dict[str, Any]:
-    """Return a job that does nothing, with one database login."""
+    """Return the spec of a job that does nothing, with one database login."""
     access = {"resource": "orders-db", "action": action, "ttl": "5m", "reason": "It is measured", "deliver": LOGIN}
     run = {"command": list(command), "timeout": "5m"}
     return {"name": "bench", "task": "Nothing", "environment": "prod", "data_scope": {"tenant": "acme"}, "run": run, "access": [access]}

@@ -1,50 +1,38 @@
-"""What processes have used, read from /proc: processor time and resident memory, by the stack's own names."""
+"""The processor time and resident memory of processes, by the stack's own names."""
 
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
 
-PROC = Path("/proc")
-TICK = os.sysconf("SC_CLK_TCK")
+import psutil
 
 Used = Mapping[str, float]
 """Processor seconds by process."""
 
 
 def used(pids: Mapping[str, int]) -> Used:
-    """Return the processor seconds of each, with those of its children, and of this process."""
-    children: dict[int, list[int]] = {}
+    """Return the processor seconds of each process with its children, and those of this process as `client`."""
+    children: defaultdict[int, list[int]] = defaultdict(list)
     own: dict[int, float] = {}
-    for pid, fields in _all():
-        children.setdefault(int(fields[1]), []).append(pid)
-        own[pid] = sum(int(field) for field in fields[11:15]) / TICK
+    for process in psutil.process_iter(["ppid", "cpu_times"]):
+        if times := process.info["cpu_times"]:
+            children[process.info["ppid"]].append(process.pid)
+            # User and system time, and the same of children that have ended.
+            own[process.pid] = sum(times[:4])
 
-    def whole(pid: int) -> float:
-        return own.get(pid, 0.0) + sum(whole(child) for child in children.get(pid, ()))
+    def total(pid: int) -> float:
+        return own.get(pid, 0.0) + sum(total(child) for child in children[pid])
 
-    return {name: whole(pid) for name, pid in pids.items()} | {"client": own[os.getpid()]}
+    return {name: total(pid) for name, pid in pids.items()} | {"client": own[os.getpid()]}
 
 
 def since(before: Used, after: Used) -> Used:
-    """Return what was used in between."""
+    """Return the processor seconds between two measurements."""
     return {name: after[name] - before[name] for name in after}
 
 
 def resident(pid: int) -> float:
     """Return a process's resident memory in MB."""
-    pages = int((PROC / str(pid) / "statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def _all() -> list[tuple[int, list[str]]]:
-    found = []
-    for entry in PROC.iterdir():
-        if entry.name.isdigit():
-            try:
-                # The fields from the state on: state, parent, …; times are the 12th to 15th of them.
-                found.append((int(entry.name), (entry / "stat").read_text().rpartition(")")[2].split()))
-            except OSError:
-                continue
-    return found
+    return float(psutil.Process(pid).memory_info().rss) / 2**20

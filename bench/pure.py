@@ -1,18 +1,15 @@
-"""What needs no server: policy decisions, the replay of past ones, and the verification of a ledger. Each returns its figure."""
+"""Benchmarks without servers: policy decisions, their replay, the verification of a ledger. Each returns its figure."""
 
 from __future__ import annotations
 
 import json
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from bench.figures import Figure, p50
-from justenough.adapters.store import Store
+from bench.figures import Figure, best_of_five, p50, seconds_of
+from bench.scratch import SHOP, scratch_store
 from justenough.domain.catalog.loader import Catalog, Resource
 from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.spec import checked_spec
@@ -23,14 +20,13 @@ from justenough.domain.policy.engine import PolicySet
 from justenough.domain.policy.replay import REPLAY_EVENTS, PolicyReplay, replay_entries
 from justenough.services.ledger_events import access_decided_event
 
-SHOP = Path(__file__).resolve().parent.parent / "examples" / "shop"
 RESOURCES = 40
 NAMES = [f"resource-{number}" for number in range(RESOURCES)]
 SPEC = {"name": "bench", "task": "Nothing", "environment": "prod", "run": {"command": ["true"]}, "labels": {"team": "support"}}
 MOMENT = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 JOB = "j-dev-01kg9b4zv0e8r2m6x3c5n7p9qa"
 
-# Five for each resource: what a team writes once it has its own rules.
+# Five policies per resource, as a team with its own rules might write them.
 POLICIES = """
 @id("{name}-read") permit (principal, action == Action::"read", resource == Resource::"{name}")
 when {{ resource.sensitivity <= 2 || context.approved_tier >= 2 }};
@@ -45,71 +41,67 @@ when {{ context.touched >= 3 && !principal.labels.contains("team=security") }};
 """
 
 
-def deciding(*, quick: bool) -> Figure:
-    """Time decisions, tier search included, on a set of 200 policies."""
+def measure_decisions(*, quick: bool) -> Figure:
+    """Measure decisions with 200 policies, including the search for the tier."""
     policies = _policies()
     job = JobFacts(id=JOB, spec=checked_spec(SPEC, {}), requester="someone", requester_groups=frozenset({"ops"}))
     context = AccessContext(phase="start", ttl_seconds=600, reason="It is measured", clock=Clock.at(MOMENT))
-    asked = [(name, action) for name in NAMES for action in Action]
-    resource = _resource()
+    requests, resource = [(name, action) for name in NAMES for action in Action], _resource()
 
-    def decide(name: str, action: Action) -> float:
-        began = time.perf_counter()
+    def decide(name: str, action: Action) -> None:
         decision = policies.decide(job, name, resource, action, context=context)
-        took = time.perf_counter() - began
         assert decision.tier == {Action.READ: 0, Action.WRITE: 1, Action.ADMIN: 2}[action], decision
-        return took
 
-    first = [decide(*each) for each in asked]
-    again = [decide(*each) for _ in range(2 if quick else 25) for each in asked]
-    count, note = len(policies.ids), f"the first question about an action and resource: {p50(first) * 1e6:,.0f} µs"
-    return Figure(
-        "policy_decision_p50", f"policy decision, tier found, {count} policies, p50", p50(again) * 1e6, "µs", at_most=250, note=note
-    )
+    first = [seconds_of(partial(decide, *request)) for request in requests]
+    again = [seconds_of(partial(decide, *request)) for _ in range(2 if quick else 25) for request in requests]
+    what = f"policy decision, tier found, {len(policies.ids)} policies, p50"
+    note = f"the first decision about an action and resource: {p50(first) * 1e6:,.0f} µs"
+    return Figure("policy_decision_p50", what, p50(again) * 1e6, "µs", at_most=250, note=note)
 
 
-def replaying(*, quick: bool) -> Figure:
-    """Time deciding again what a ledger holds: from its pages as JSON, as the API tells them, one decision for each request of many jobs."""
+def measure_replay(*, quick: bool) -> Figure:
+    """Measure the replay of a ledger's decisions, one for each request of many jobs, from JSON pages as the API returns them."""
     jobs, policies, resource = 50 if quick else 1_500, _policies(), _resource()
     catalog = Catalog.model_construct(resources=dict.fromkeys(NAMES, resource), scopes=(), provision=())
-    with tempfile.TemporaryDirectory(prefix="je-bench-") as folder, closing(Store(f"sqlite:///{folder}/ledger.db")) as store:
-        store.migrate()
+    pages, after = [], "0"
+    with scratch_store() as store:
         for number in range(jobs):
-            store.ledger.append(_decided(f"j-dev-{number:026d}", policies, resource))
-        pages = list(_pages(store))
-    count, took = jobs * len(Action), []
-    for _ in range(5):
-        began = time.perf_counter()
+            store.ledger.append(_decision_events(f"j-dev-{number:026d}", policies, resource))
+        while after:
+            page = store.ledger.entries(types=REPLAY_EVENTS, after=int(after), limit=1000)
+            pages.append(page.model_dump_json())
+            after = page.next or ""
+    count = jobs * len(Action)
+
+    def replay() -> None:
         entries = (entry for page in pages for entry in json.loads(page)["items"])
         report = replay_entries(entries, PolicyReplay(policies, catalog), since="", digest=policies.digest)
-        took.append(time.perf_counter() - began)
         assert report.decisions == report.same == count, report
-    what = f"replay of {count:,} recorded decisions, {len(policies.ids)} policies, best of five"
-    return Figure("policy_replay", what, count / min(took), "decisions/s", at_least=2_000)
+
+    what, seconds = f"replay of {count:,} recorded decisions, {len(policies.ids)} policies, best of five", best_of_five(replay)
+    return Figure("policy_replay", what, count / seconds, "decisions/s", at_least=2_000)
 
 
-def verifying(*, quick: bool) -> Figure:
-    """Time the look at every chain of a ledger."""
-    count = 2_000 if quick else 50_000
-    with tempfile.TemporaryDirectory(prefix="je-bench-") as folder, closing(Store(f"sqlite:///{folder}/ledger.db")) as store:
-        store.migrate()
-        events = list(_events(count))
+def measure_verification(*, quick: bool) -> Figure:
+    """Measure the verification of every chain of a ledger, ten entries of usual length to a job."""
+    count, sample = 2_000 if quick else 50_000, "select … from orders " * 12
+    with scratch_store() as store:
         for start in range(0, count, 1000):
-            store.ledger.append(events[start : start + 1000])
-        seconds = []
-        for _ in range(5):
-            began = time.perf_counter()
+            events = []
+            for number in range(start, min(start + 1000, count)):
+                job = f"j-dev-{number // 10:026d}"
+                data = {"credential": f"c{job[1:]}-1", "what": f"statement {number}: {sample}"}
+                events.append(build_event(EventType.CREDENTIAL_USED, job, at=MOMENT, about=str(number), **data))
+            store.ledger.append(events)
+
+        def verify() -> None:
             report = store.ledger.verify()
-            seconds.append(time.perf_counter() - began)
             assert report.sound, report
             assert report.entries == count, report
-    return Figure(
-        "ledger_verification",
-        f"ledger verification, {count:,} entries, SQLite, best of five",
-        count / min(seconds),
-        "entries/s",
-        at_least=100_000,
-    )
+
+        seconds = best_of_five(verify)
+    what = f"ledger verification, {count:,} entries, SQLite, best of five"
+    return Figure("ledger_verification", what, count / seconds, "entries/s", at_least=100_000)
 
 
 def _policies() -> PolicySet:
@@ -117,61 +109,39 @@ def _policies() -> PolicySet:
     return PolicySet.load({"all.cedar": "".join(POLICIES.format(name=name) for name in NAMES)}, schema)
 
 
-def _decided(job: str, policies: PolicySet, resource: Resource) -> Iterator[Event]:
-    """Yield what is recorded of a job up to its decisions, one of each action."""
+def _decision_events(job: str, policies: PolicySet, resource: Resource) -> Iterator[Event]:
+    """Yield the events of a job up to its decisions, one of each action."""
     name = NAMES[int(job[-6:]) % RESOURCES]
-    # No two jobs ask for the same time, which the policies for admin look at: a third of the questions is new each time.
+    # Each job has another TTL, which the policies for admin use, so that a third of the decisions is never cached.
     ttl = 1 + int(job[-6:])
     access = [{"resource": name, "action": action.value, "ttl": ttl, "reason": "It is measured"} for action in Action]
     spec = {**SPEC, "access": access}
     facts = JobFacts(id=job, spec=checked_spec(spec, {}), requester="someone", requester_groups=frozenset({"ops"}))
     signed = {"statement": {"type": "order", "job": job, "person": "someone"}, "signature": "vault:v1:" + "c2ln" * 22}
-    order: dict[str, Any] = {
-        "spec": spec,
-        "params": {},
-        "name": "bench",
-        "task": "Nothing",
-        "environment": "prod",
-        "agent": None,
+    order: dict[str, Any] = {"spec": spec, "params": {}, "name": "bench", "task": "Nothing", "environment": "prod", "agent": None}
+    order |= {
         "data_scope": {},
+        "labels": {},
+        "bundle": None,
+        "reason": "",
+        "requester": "someone",
+        "requester_name": "ops",
+        "parent": None,
+        "order": signed,
     }
-    order |= {"labels": {}, "bundle": None, "reason": "", "requester": "someone", "requester_name": "ops", "parent": None, "order": signed}
     yield build_event(EventType.JOB_SUBMITTED, job, at=MOMENT, **order)
     for number, action in enumerate(Action, start=1):
         request = request_id(job, number)
-        about: dict[str, Any] = {
-            "number": number,
-            "resource": name,
-            "action": action.value,
-            "ttl": ttl,
-            "reason": "It is measured",
-            "optional": False,
-        }
-        about |= {"title": "Somewhere", "sensitivity": "confidential", "revocable": "now"}
+        about: dict[str, Any] = {"number": number, "resource": name, "action": action.value, "ttl": ttl, "reason": "It is measured"}
+        about |= {"optional": False, "title": "Somewhere", "sensitivity": "confidential", "revocable": "now"}
         yield build_event(EventType.ACCESS_REQUESTED, job, at=MOMENT, about=request, request=request, **about)
         context = AccessContext(phase="start", ttl_seconds=ttl, reason="It is measured", clock=Clock.at(MOMENT))
         decision = policies.decide(facts, name, resource, action, context=context)
-        asked = DecisionFacts.of(facts, name, resource, action, context)
-        yield access_decided_event(job, request, decision, "sha256:" + "0" * 64, facts=asked, phase="start", at=MOMENT)
-
-
-def _pages(store: Store) -> Iterator[str]:
-    after: str | None = "0"
-    while after:
-        page = store.ledger.entries(types=REPLAY_EVENTS, after=int(after), limit=1000)
-        yield page.model_dump_json()
-        after = page.next
+        decision_facts = DecisionFacts.of(facts, name, resource, action, context)
+        yield access_decided_event(job, request, decision, "sha256:" + "0" * 64, facts=decision_facts, phase="start", at=MOMENT)
 
 
 def _resource() -> Resource:
-    offered = {action.value: {"issue": {"path": "kv/data/bench"}, "policy": "je-grant-bench", "max_ttl": "30m"} for action in Action}
-    shape = {"title": "Somewhere", "environment": "prod", "sensitivity": Sensitivity.CONFIDENTIAL.name.lower(), "owner": "bench"}
-    return Resource.model_validate({**shape, "actions": offered})
-
-
-def _events(count: int) -> Iterator[Event]:
-    """Yield entries as long as a job's usually are, ten to a job."""
-    for number in range(count):
-        job = f"j-dev-{number // 10:026d}"
-        what = f"statement {number}: " + "select … from orders " * 12
-        yield build_event(EventType.CREDENTIAL_USED, job, at=MOMENT, about=str(number), credential=f"c{job[1:]}-1", what=what)
+    actions = {action.value: {"issue": {"path": "kv/data/bench"}, "policy": "je-grant-bench", "max_ttl": "30m"} for action in Action}
+    resource = {"title": "Somewhere", "environment": "prod", "sensitivity": Sensitivity.CONFIDENTIAL.name.lower(), "owner": "bench"}
+    return Resource.model_validate({**resource, "actions": actions})

@@ -1,4 +1,4 @@
-"""What needs the whole stack: our jobs and the floor's on the same servers, in turns, so that what slows one slows the other."""
+"""Benchmarks of the whole stack: our jobs and the floor's take turns on the same servers, so that a slow machine slows both."""
 
 from __future__ import annotations
 
@@ -17,43 +17,44 @@ from justenough.domain.core.ids import request_id
 
 Tell = Callable[[str], None]
 REST = 0.15
-"""Seconds between two that run alone: Vault still ends the floor's login after the floor has returned."""
+"""Pause before each job that runs alone: Vault still revokes the floor's login after the floor has returned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is done."""
+    """How much to measure."""
 
     jobs: int
-    """In one series with many at once."""
+    """Jobs in a parallel series."""
     many: int
-    """At once."""
+    """Parallel jobs."""
     rounds: int
-    """How often floor and ours take turns."""
+    """How often the floor and our jobs take turns."""
     alone: int
-    """One at a time."""
+    """Jobs that run one at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """One stack's processes, the people at it, and where to tell what goes on."""
+    """One stack's processes, its people, and the function that prints progress."""
 
     pids: Mapping[str, int]
     crew: Crew
     size: Size
     tell: Tell
 
-    async def measured(self) -> list[Figure]:
-        """Measure everything, warm."""
-        fresh = self.memory()
+    async def measure(self) -> list[Figure]:
+        """Return all figures, measured after a warm-up."""
+        fresh = self._memory()
         self.tell("warming up")
         await self._floor(self.size.many, self.size.many)
         await self._ours(self.size.many, self.size.many)
-        figures = [*await self.throughput(), *await self.alone(), *await self.guarded(), await self.ending(), *await self.approved()]
-        return [*figures, self._memory_figure(fresh)]
+        figures = [*await self.throughput(), *await self.alone(), *await self.guarded(), await self.ending(), await self.approval()]
+        what, note = "idle memory of worker and console (resident)", f"after all of the above; {fresh:.0f} MB before it"
+        return [*figures, Figure("memory_idle", what, self._memory(), "MB", at_most=250, note=note)]
 
     async def throughput(self) -> list[Figure]:
-        """Many at once."""
+        """Run many jobs in parallel."""
         size, floors, ours, signed = self.size, [], [], []
         for number in range(size.rounds):
             self.tell(f"{size.jobs} jobs, {size.many} at once: round {number + 1} of {size.rounds}")
@@ -67,20 +68,20 @@ class Whole:
         return [
             Figure("jobs_per_second", what, _rate(ours), "/s", floor=base, at_least=0.8, of="ratio", note=rounds),
             Figure("jobs_per_second_signing", f"{what}, signing included", _rate(signed), "/s", floor=base),
-            _processor(ours, floors),
+            _processor_figure(ours, floors),
         ]
 
     async def alone(self) -> list[Figure]:
-        """One at a time, in turns."""
+        """Run jobs and floor one at a time, in turns."""
         self.tell(f"{self.size.alone} jobs, one at a time")
         orders = await self.crew.orders(spec(), self.size.alone)
         floors, ours, signed = [], [], []
         for order in orders:
-            floors.append(await _after_rest(floor.one(self.crew.temporal)))
-            ours.append(await _after_rest(self.crew.through(order)))
-            signed.append(await _after_rest(self.crew.signed_through(spec())))
+            floors.append(await _after_rest(floor.run_once(self.crew.temporal)))
+            ours.append(await _after_rest(self.crew.run(order)))
+            signed.append(await _after_rest(self.crew.sign_and_run(spec())))
         await self.crew.must_be_clean(orders)
-        lengths = [await self._history(order["id"]) for order in orders]
+        lengths = [await self._history_length(order["id"]) for order in orders]
         base, what = p50(floors) * 1e3, "submit → closed and confirmed clean, one at a time, p50"
         note = f"p99 {p99(ours) * 1e3:.0f} ms, floor's {p99(floors) * 1e3:.0f} ms"
         return [
@@ -90,7 +91,7 @@ class Whole:
         ]
 
     async def guarded(self) -> list[Figure]:
-        """Many at once, each with a write that a person approves, so with a guard."""
+        """Run many jobs in parallel, each with a write that a person approves, and so with a guard."""
         size = self.size
         jobs, rounds, rates, floors, lengths = size.jobs // 2, max(1, size.rounds - 1), [], [], []
         for number in range(rounds):
@@ -98,9 +99,9 @@ class Whole:
             floors.append(await self._floor(jobs, size.many))
             orders = await self.crew.orders(spec("write"), jobs)
             async with self.crew.approving():
-                rates.append(await at_once([partial(self.crew.through, order) for order in orders], size.many, self.pids))
+                rates.append(await at_once([partial(self.crew.run, order) for order in orders], size.many, self.pids))
             await self.crew.must_be_clean(orders)
-            lengths += [await self._history(order["id"]) for order in orders[:5]]
+            lengths += [await self._history_length(order["id"]) for order in orders[:5]]
         what = f"approved and guarded jobs per second, {size.many} at once, the approver's work included"
         return [
             Figure("guarded_jobs_per_second", what, _rate(rates), "/s", floor=_rate(floors), at_least=0.5, of="ratio"),
@@ -108,72 +109,68 @@ class Whole:
         ]
 
     async def ending(self) -> Figure:
-        """From the moment that a job's process tells as its last until its credential was seen dead."""
+        """Measure from the last time that a job's process printed until its credential was confirmed revoked."""
         self.tell(f"{self.size.alone} endings, one at a time")
         orders = await self.crew.orders(spec(command=("date", "+%s.%N")), self.size.alone)
         seconds, revoking = [], []
         for order in orders:
-            await _after_rest(self.crew.through(order))
+            await _after_rest(self.crew.run(order))
             entries = await self._entries(order["id"])
             logs = (await self.crew.launcher.get(f"jobs/{order['id']}/logs"))["items"]
             confirmed = entries["credential.confirmed"]
             seconds.append(confirmed - float(logs[0]["text"]))
             revoking.append(confirmed - entries["revocation.started"])
-        note = f"p50 {p50(seconds) * 1e3:.0f} ms, of which revoking and looking {p50(revoking) * 1e3:.0f} ms"
-        what = "process ends → every credential confirmed dead, p99, idle"
+        note = f"p50 {p50(seconds) * 1e3:.0f} ms, of which revoking and verifying {p50(revoking) * 1e3:.0f} ms"
+        what = "process ends → every credential confirmed revoked, p99, idle"
         return Figure("ending_p99", what, p99(seconds) * 1e3, "ms", at_most=250, note=note)
 
-    async def approved(self) -> list[Figure]:
-        """From the moment that an approval is posted until its credential is issued, or its workflow has it in hand."""
+    async def approval(self) -> Figure:
+        """Measure from the post of an approval until its credential is issued, and until its workflow has recorded it."""
         count = max(1, self.size.alone // 2)
         self.tell(f"{count} approvals, one at a time")
         issued, counted = [], []
         for order in await self.crew.orders(spec("write"), count):
             job = await self.crew.launcher.launch(order)
-            request = await self._opened(request_id(job, 1))
+            request = await self._wait_until_open(request_id(job, 1))
             signed = await self.crew.approver.approval(request)
             posted = time.time()
-            await self.crew.approver.answer(request, signed)
+            await self.crew.approver.decide(request, signed)
             await self.crew.temporal.get_workflow_handle(job).result()
             entries = await self._entries(job)
             issued.append(entries["credential.issued"] - posted)
             counted.append(entries["approval.decided"] - posted)
-        note = f"counted after {p50(counted) * 1e3:.0f} ms; then the guard starts, and the session verifies all again and issues"
+        note = f"counted after {p50(counted) * 1e3:.0f} ms; then the guard starts, and the session verifies everything again and issues"
         what = "approval posted → credential issued, p50"
-        return [Figure("approval_p50", what, p50(issued) * 1e3, "ms", at_most=50, note=note)]
+        return Figure("approval_p50", what, p50(issued) * 1e3, "ms", at_most=50, note=note)
 
-    def memory(self) -> float:
-        """Return what worker and console hold resident, in MB."""
+    def _memory(self) -> float:
+        """Return the resident memory of worker and console in MB."""
         return sum(processes.resident(self.pids[name]) for name in ("worker", "console"))
 
-    def _memory_figure(self, fresh: float) -> Figure:
-        note = f"after all of the above; {fresh:.0f} MB before it"
-        return Figure("memory_idle", "idle memory of worker and console (resident)", self.memory(), "MB", at_most=250, note=note)
-
     async def _floor(self, jobs: int, many: int) -> Run:
-        return await at_once([partial(floor.one, self.crew.temporal)] * jobs, many, self.pids)
+        return await at_once([partial(floor.run_once, self.crew.temporal)] * jobs, many, self.pids)
 
     async def _ours(self, jobs: int, many: int, *, signing: bool = False) -> Run:
         if signing:
-            return await at_once([partial(self.crew.signed_through, spec())] * jobs, many, self.pids)
+            return await at_once([partial(self.crew.sign_and_run, spec())] * jobs, many, self.pids)
         orders = await self.crew.orders(spec(), jobs)
-        run = await at_once([partial(self.crew.through, order) for order in orders], many, self.pids)
+        run = await at_once([partial(self.crew.run, order) for order in orders], many, self.pids)
         await self.crew.must_be_clean(orders)
         return run
 
-    async def _history(self, job: str) -> int:
+    async def _history_length(self, job: str) -> int:
         return int((await self.crew.temporal.get_workflow_handle(job).describe()).history_length)
 
     async def _entries(self, job: str) -> dict[str, float]:
-        """Return when each kind of thing happened last, in seconds since the epoch."""
+        """Return the time of the last entry of each type, in seconds since the epoch."""
         items = (await self.crew.launcher.get(f"jobs/{job}/timeline", limit=1000))["items"]
         return {item["type"]: datetime.fromisoformat(item["at"]).timestamp() for item in items}
 
-    async def _opened(self, request: str) -> Any:
+    async def _wait_until_open(self, request: str) -> Any:
         while True:
-            answer = await self.crew.approver.api.get(f"requests/{request}")
-            if answer.status_code == 200 and answer.json()["current_tier"]:
-                return answer.json()
+            response = await self.crew.approver.api.get(f"requests/{request}")
+            if response.status_code == 200 and response.json()["current_tier"]:
+                return response.json()
 
 
 async def _after_rest(part: Awaitable[float]) -> float:
@@ -185,13 +182,13 @@ def _rate(runs: Sequence[Run]) -> float:
     return p50([run.per_second for run in runs])
 
 
-def _processor(ours: Sequence[Run], floors: Sequence[Run]) -> Figure:
-    """Return what a job costs all processes together: other work on the machine disturbs this less than the time it takes."""
-    mine, theirs = _each(ours), _each(floors)
+def _processor_figure(ours: Sequence[Run], floors: Sequence[Run]) -> Figure:
+    """Return the processor time per job of all processes. Other work on the machine disturbs it less than the wall time."""
+    mine, theirs = _processor_ms(ours), _processor_ms(floors)
     note = ", ".join(f"{name} {mine[name]:.0f} to {theirs[name]:.0f}" for name in mine)
     what = "processor time for one auto-approved job, all processes"
     return Figure("processor_per_job", what, sum(mine.values()), "ms", floor=sum(theirs.values()), note=f"in ms, job to floor: {note}")
 
 
-def _each(runs: Sequence[Run]) -> dict[str, float]:
+def _processor_ms(runs: Sequence[Run]) -> dict[str, float]:
     return {name: p50([run.processor_each[name] for run in runs]) * 1e3 for name in runs[0].used}

@@ -1,9 +1,10 @@
 """Write the generated parts of the reference pages: tables of keys, routes, commands, metrics, states and exit codes, read from the code.
 
-    python docs/generate.py           rewrite what stands between `<!-- generated: NAME -->` and `<!-- end -->` in docs/reference
+    python docs/generate.py           rewrite the text between `<!-- generated: NAME -->` and `<!-- end -->` in docs/reference
     python docs/generate.py --check   change nothing; exit 1 and name the pages that are out of date
 
-Sentences come from docs/reference/meanings.toml and, for routes and commands, from the code's own descriptions. tests/house/test_docs.py runs the check.
+The sentences come from docs/reference/meanings.toml and, for routes and commands, from the code's own descriptions. tests/house/test_docs.py
+runs the check.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from annotated_types import Ge, Le, MaxLen
-from pydantic import BaseModel, BeforeValidator, StringConstraints
+from pydantic import AliasChoices, BaseModel, BeforeValidator, StringConstraints
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-# Every import of ours stands here, so that a move of a module changes this file in one place.
+# All imports of our code are here, so that moving a module changes this file in one place.
 from activities.process.interpreters import Interpreter
 from activities.process.launcher import JobLaunch, Room, environment_script
 from console.app import create_app
@@ -54,11 +55,11 @@ READ_BY = {
     "_parse_sensitivity": "`public`, `internal`, `confidential`, `restricted`",
     "networks_of": "networks, separated by commas",
 }
-"""How a value is written, by the name of the function that reads it."""
+"""How a value is written, by the name of the function that parses it."""
 DEFAULTS = {"resources.*.actions.*.policy": "`je-grant-<resource>-<action>`"}
-"""What a reader of the file fills in before the model sees it."""
+"""Defaults that are filled in before the model is validated."""
 METRICS = {"Gauge", "Counter", "Histogram", "Summary"}
-GLOBAL_OPTIONS = {"--output", "--quiet", "--yes", "--profile", "--console-url"}
+GLOBAL_OPTIONS = {"--output", "--quiet", "--yes", "--profile", "--console-url", "--help"}
 DELIVERED = {
     "JUSTENOUGH_ACCESS",
     "JUSTENOUGH_BROKER_URL",
@@ -72,21 +73,17 @@ DELIVERED = {
 
 
 class OutOfDate(Exception):
-    """A key without a meaning, a meaning without a key, or a page that is not what the code says."""
+    """A key has no meaning, a meaning has no key, or a page does not match the code."""
 
 
 def table(head: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> str:
     """Return a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(map(_row, lines))
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |\n"
+    lines = ((" ".join(cell.split()).replace("|", "\\|") for cell in cells) for cells in [head, ["---"] * len(head), *rows])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def with_meanings(section: str, keys: Sequence[str]) -> dict[str, str]:
-    """Return the meaning of each key; raise OutOfDate unless there is one for each key and no other."""
+    """Return the meaning of each key; raise OutOfDate unless the section has exactly these keys."""
     meanings = MEANINGS[section]
     missing, extra = [key for key in keys if key not in meanings], [key for key in meanings if key not in keys]
     if missing or extra:
@@ -99,32 +96,34 @@ def with_meanings(section: str, keys: Sequence[str]) -> dict[str, str]:
 
 
 def parts_of(annotation: Any, metadata: Sequence[Any] = ()) -> tuple[Any, list[Any]]:
-    """Return a type without Annotated and null, and everything that was said about it."""
-    said = list(metadata)
+    """Return a type without Annotated and None, and its metadata."""
+    facts = list(metadata)
     while True:
         options = get_args(annotation)
         if get_origin(annotation) is Annotated:
-            annotation, said = options[0], [*said, *options[1:]]
+            annotation, facts = options[0], [*facts, *options[1:]]
         elif get_origin(annotation) in {Union, UnionType} and NoneType in options:
-            annotation = reduce(or_, (one for one in options if one is not NoneType))
+            annotation = reduce(or_, (option for option in options if option is not NoneType))
         else:
-            return annotation, [inner for one in said for inner in (one.metadata if isinstance(one, FieldInfo) else [one])]
+            return annotation, [inner for fact in facts for inner in (fact.metadata if isinstance(fact, FieldInfo) else [fact])]
 
 
 def type_text(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     """Return how a value is written, in a few words."""
-    kind, said = parts_of(annotation, metadata)
-    reader = next((READ_BY[one.func.__name__] for one in said if isinstance(one, BeforeValidator) and one.func.__name__ in READ_BY), None)
-    if reader:
-        most = next((int(str(one.le)) for one in said if isinstance(one, Le)), None)
-        return f"{reader}, at most {duration_text(most)}" if most is not None and reader == "duration" else reader
-    return _composed_text(kind) or (_string_text(said) if kind is str else _plain_text(kind, said))
+    kind, facts = parts_of(annotation, metadata)
+    form = next(
+        (READ_BY[fact.func.__name__] for fact in facts if isinstance(fact, BeforeValidator) and fact.func.__name__ in READ_BY), None
+    )
+    if form:
+        most = next((int(str(fact.le)) for fact in facts if isinstance(fact, Le)), None)
+        return f"{form}, at most {duration_text(most)}" if most is not None and form == "duration" else form
+    return _composed_text(kind) or (_string_text(facts) if kind is str else _plain_text(kind, facts))
 
 
 def _composed_text(kind: Any) -> str:
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
-        return ", ".join(f"`{one}`" for one in inner)
+        return ", ".join(f"`{value}`" for value in inner)
     if origin in {tuple, list}:
         return f"list of {type_text(inner[0])}"
     if isinstance(origin, type) and issubclass(origin, Mapping):
@@ -132,42 +131,39 @@ def _composed_text(kind: Any) -> str:
     return " or ".join(dict.fromkeys(map(type_text, inner))) if origin in {Union, UnionType} else ""
 
 
-def _plain_text(kind: Any, said: Sequence[Any]) -> str:
+def _plain_text(kind: Any, facts: Sequence[Any]) -> str:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return "object"
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return ", ".join(f"`{one.value}`" for one in kind)
+        return ", ".join(f"`{member.value}`" for member in kind)
     name = {int: "integer", float: "number", bool: "boolean", Path: "path", Any: "any value"}[kind]
-    least = next((one.ge for one in said if isinstance(one, Ge)), None)
-    most = next((one.le for one in said if isinstance(one, Le)), None)
+    least = next((fact.ge for fact in facts if isinstance(fact, Ge)), None)
+    most = next((fact.le for fact in facts if isinstance(fact, Le)), None)
     if least is not None and most is not None:
         return f"{name}, {least:,} to {most:,}"
     return f"{name}, at least {least:,}" if least is not None else name
 
 
-def _string_text(said: Sequence[Any]) -> str:
-    limits = [one for one in said if isinstance(one, StringConstraints)]
-    pattern = next((str(one.pattern) for one in limits if one.pattern), None)
-    longest = next((one.max_length for one in limits if one.max_length), None) or next(
-        (one.max_length for one in said if isinstance(one, MaxLen)), None
-    )
+def _string_text(facts: Sequence[Any]) -> str:
+    pattern = next((str(fact.pattern) for fact in facts if isinstance(fact, StringConstraints) and fact.pattern), None)
     if pattern:
         return f"string matching `{pattern}`"
+    longest = next((fact.max_length for fact in facts if isinstance(fact, StringConstraints | MaxLen) and fact.max_length), None)
     return f"string, at most {longest:,} characters" if longest else "string"
 
 
 def default_text(field: FieldInfo) -> str:
-    """Return a field's default as it is written in a file."""
+    """Return a field's default as one would write it in the file."""
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
-    _, said = parts_of(field.annotation, field.metadata)
-    readers = {one.func.__name__ for one in said if isinstance(one, BeforeValidator)}
+    _, facts = parts_of(field.annotation, field.metadata)
+    parsers = {fact.func.__name__ for fact in facts if isinstance(fact, BeforeValidator)}
     if value is None or value is PydanticUndefined or isinstance(value, BaseModel) or value in ((), {}, ""):
         return ""
-    if "parse_duration" in readers:
+    if "parse_duration" in parsers:
         value = duration_text(value)
-    elif "parse_size" in readers:
+    elif "parse_size" in parsers:
         value = size_text(value)
     elif isinstance(value, bool):
         value = str(value).lower()
@@ -217,11 +213,7 @@ def settings() -> str:
     rows = []
     for name, field in Settings.model_fields.items():
         alias = field.validation_alias
-        variable = (
-            alias.choices[0]
-            if alias is not None and not isinstance(alias, str) and hasattr(alias, "choices")
-            else f"JUSTENOUGH_{name.upper()}"
-        )
+        variable = alias.choices[0] if isinstance(alias, AliasChoices) else f"JUSTENOUGH_{name.upper()}"
         rows.append((f"`{variable}`", f"`{name}`", type_text(field.annotation, field.metadata), default_text(field), meanings[name]))
     return table(("variable", "in justenough.toml", "type", "default", "meaning"), rows)
 
@@ -230,76 +222,60 @@ def settings() -> str:
 
 
 def openapi() -> Mapping[str, Any]:
-    """Return the OpenAPI document of an app that serves nothing."""
-    settings_of_api = SimpleNamespace(pages="off")
-    document: Mapping[str, Any] = create_app(SimpleNamespace(deps=SimpleNamespace(settings=settings_of_api))).openapi()  # type: ignore[arg-type]
+    """Return the OpenAPI document, from an app that serves no requests."""
+    deps = SimpleNamespace(settings=SimpleNamespace(pages="off"))
+    document: Mapping[str, Any] = create_app(SimpleNamespace(deps=deps)).openapi()  # type: ignore[arg-type]
     return document
 
 
 def routes() -> str:
     """Return the tables of the API's routes, one for each tag."""
-    found = openapi()
-    text = ""
-    for tag in found["tags"]:
-        rows = [
-            (
-                f"`{method.upper()} {path}`",
-                _parameters(found, operation),
-                _answer(operation),
-                operation.get("description", "").split("\n\n")[0],
-            )
-            for path, operations in found["paths"].items()
-            for method, operation in operations.items()
-            if tag["name"] in operation["tags"]
-        ]
+    document, text = openapi(), ""
+    for tag in document["tags"]:
+        rows = []
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                if tag["name"] in operation["tags"]:
+                    description = operation.get("description", "").split("\n\n")[0]
+                    rows.append((f"`{method.upper()} {path}`", _parameters(document, operation), _responses(operation), description))
         text += f"### {tag['name'].capitalize()}\n\n{tag['description']}\n\n{table(('route', 'takes', 'answers', 'what it does'), rows)}\n"
     return text
 
 
-def _parameters(found: Mapping[str, Any], operation: Mapping[str, Any]) -> str:
-    named = [f"`{one['name']}`" for one in operation.get("parameters", ()) if one["in"] != "path"]
+def _parameters(document: Mapping[str, Any], operation: Mapping[str, Any]) -> str:
+    names = [f"`{parameter['name']}`" for parameter in operation.get("parameters", ()) if parameter["in"] != "path"]
     bodies = operation.get("requestBody", {}).get("content", {})
     for kind, body in bodies.items():
         name = body.get("schema", {}).get("$ref", "").rpartition("/")[2]
-        properties = found["components"]["schemas"].get(name, {}).get("properties", {})
-        named.append("body {" + ", ".join(f"`{one}`" for one in properties) + "}" if properties else f"body {kind}")
-    return ", ".join(named)
+        properties = document["components"]["schemas"].get(name, {}).get("properties", {})
+        names.append("body {" + ", ".join(f"`{key}`" for key in properties) + "}" if properties else f"body {kind}")
+    return ", ".join(names)
 
 
-def _answer(operation: Mapping[str, Any]) -> str:
-    said = []
-    for status, answer in operation["responses"].items():
+def _responses(operation: Mapping[str, Any]) -> str:
+    texts = []
+    for status, response in operation["responses"].items():
         if status.startswith("2"):
-            schemas = [one.get("schema", {}) for one in answer.get("content", {}).values()]
-            names = [schema["$ref"].rpartition("/")[2] for schema in schemas if "$ref" in schema]
-            kinds = [kind for kind in answer.get("content", {}) if not names and kind != "application/json"]
-            said.append(" ".join((status, *(_object_link(name) for name in names), *kinds)))
-    return ", ".join(said)
-
-
-def _object_link(name: str) -> str:
-    return f"[{name}](#{re.sub(r'[^a-z0-9_-]', '', name.lower())})"
+            content = response.get("content", {})
+            names = [body["schema"]["$ref"].rpartition("/")[2] for body in content.values() if "$ref" in body.get("schema", {})]
+            links = [f"[{name}](#{re.sub(r'[^a-z0-9_-]', '', name.lower())})" for name in names]
+            kinds = [kind for kind in content if not names and kind != "application/json"]
+            texts.append(" ".join((status, *links, *kinds)))
+    return ", ".join(texts)
 
 
 def objects() -> str:
-    """Return what each object of the API's answers holds."""
-    found = openapi()
-    schemas = found["components"]["schemas"]
-    answers = [
-        answer
-        for operations in found["paths"].values()
-        for operation in operations.values()
-        for status, answer in operation["responses"].items()
-        if status.startswith("2")
-    ]
-    wanted: set[str] = set()
-    left = _references(answers)
-    while left:
-        wanted |= left
-        left = _references([schemas[name] for name in left]) - wanted
+    """Return the fields of each object in the API's responses."""
+    document = openapi()
+    schemas, names = document["components"]["schemas"], set[str]()
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    more = _references([response for one in operations for status, response in one["responses"].items() if status.startswith("2")])
+    while more:
+        names |= more
+        more = _references([schemas[name] for name in more]) - names
     text = ""
-    for name in sorted(wanted):
-        fields = ", ".join(f"`{one}`" for one in schemas[name].get("properties", schemas[name].get("enum", ())))
+    for name in sorted(names):
+        fields = ", ".join(f"`{field}`" for field in schemas[name].get("properties", schemas[name].get("enum", ())))
         if fields:
             text += f"#### {name}\n\n{'One of ' if 'enum' in schemas[name] else ''}{fields}\n\n"
     return text
@@ -312,13 +288,13 @@ def _references(value: Any) -> set[str]:
 
 
 def metrics() -> str:
-    """Return the table of Prometheus metrics, found wherever our code makes one."""
+    """Return the table of Prometheus metrics, from every place in our code that creates one."""
     rows = []
     for path in sorted(file for folder in PRODUCT for file in (ROOT / folder).rglob("*.py")):
         if not any(kind in path.read_text() for kind in METRICS):
             continue
         tree = ast.parse(path.read_text())
-        lists = {
+        constants = {
             target.id: node.value
             for node in ast.walk(tree)
             if isinstance(node, ast.Assign)
@@ -328,11 +304,9 @@ def metrics() -> str:
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in METRICS and len(node.args) > 1:
                 name, text, *rest = node.args
-                labels = lists.get(rest[0].id, rest[0]) if rest and isinstance(rest[0], ast.Name) else rest[0] if rest else None
-                named = ast.literal_eval(labels) if labels is not None else []
-                rows.append(
-                    (f"`{ast.literal_eval(name)}`", node.func.id.lower(), ", ".join(f"`{one}`" for one in named), ast.literal_eval(text))
-                )
+                labels = constants.get(rest[0].id, rest[0]) if rest and isinstance(rest[0], ast.Name) else rest[0] if rest else None
+                names = ", ".join(f"`{label}`" for label in (ast.literal_eval(labels) if labels is not None else []))
+                rows.append((f"`{ast.literal_eval(name)}`", node.func.id.lower(), names, ast.literal_eval(text)))
     return table(("metric", "type", "labels", "meaning"), sorted(rows))
 
 
@@ -342,58 +316,41 @@ def metrics() -> str:
 def commands() -> str:
     """Return the table of the program's commands."""
     root = typer.main.get_command(program(["every-command"]))
-    rows = [
-        (f"`{' '.join((path, *_arguments(one)))}`", " ".join(_options(one)), (one.help or "").split("\n\n")[0])
-        for path, one in _leaves(root, "")
-    ]
-    return table(("command", "options", "what it does"), rows)
+    return table(("command", "options", "what it does"), _command_rows(root, ""))
 
 
-def _leaves(group: Any, path: str) -> Iterator[tuple[str, Any]]:
-    for name, one in sorted(group.commands.items()):
-        where = f"{path} {name}".strip()
-        if getattr(one, "commands", None):
-            yield from _leaves(one, where)
-        elif not one.hidden:
-            yield where, one
-
-
-def _arguments(one: Any) -> Iterator[str]:
-    for parameter in one.params:
-        if parameter.param_type_name == "argument":
-            name = (parameter.metavar or parameter.name or "").upper().strip("[]")
-            shown = f"{name}…" if parameter.nargs == -1 else name
-            yield shown if parameter.required else f"[{shown}]"
-
-
-def _options(one: Any) -> Iterator[str]:
-    for parameter in one.params:
-        if parameter.param_type_name == "option" and not parameter.hidden:
-            longest = max(parameter.opts, key=len)
-            if longest not in GLOBAL_OPTIONS and longest != "--help":
-                yield f"`{longest}`"
+def _command_rows(group: Any, prefix: str) -> Iterator[tuple[str, str, str]]:
+    for name, command in sorted(group.commands.items()):
+        words, options = [f"{prefix} {name}".strip()], []
+        if getattr(command, "commands", None):
+            yield from _command_rows(command, words[0])
+        elif not command.hidden:
+            for parameter in command.params:
+                if parameter.param_type_name == "argument":
+                    argument = (parameter.metavar or parameter.name or "").upper().strip("[]") + ("…" if parameter.nargs == -1 else "")
+                    words.append(argument if parameter.required else f"[{argument}]")
+                elif not parameter.hidden and (option := max(parameter.opts, key=len)) not in GLOBAL_OPTIONS:
+                    options.append(f"`{option}`")
+            yield f"`{' '.join(words)}`", " ".join(options), (command.help or "").split("\n\n")[0]
 
 
 def exit_codes() -> str:
     """Return the table of exit codes."""
-    meanings = with_meanings("exit-codes", [one.name for one in ExitCode])
-    return table(("code", "meaning"), [(str(one.value), meanings[one.name]) for one in ExitCode])
+    meanings = with_meanings("exit-codes", [code.name for code in ExitCode])
+    return table(("code", "meaning"), [(str(code.value), meanings[code.name]) for code in ExitCode])
 
 
 def states(section: str, values: type[Enum]) -> str:
-    """Return the table of what something can be."""
-    meanings = with_meanings(section, [one.value for one in values])
-    return table(("state", "meaning"), [(f"`{one.value}`", meanings[one.value]) for one in values])
+    """Return the table of the states in an enum."""
+    meanings = with_meanings(section, [state.value for state in values])
+    return table(("state", "meaning"), [(f"`{state.value}`", meanings[state.value]) for state in values])
 
 
 def ids() -> str:
     """Return the table of ids."""
     rows = [("job, also its Temporal workflow id", JOB_ID), ("request", REQUEST_ID), ("credential", CREDENTIAL_ID)]
-    return table(("id of a", "pattern"), [(what, f"`{_unnamed(pattern.pattern)}`") for what, pattern in rows])
-
-
-def _unnamed(pattern: str) -> str:
-    return re.sub(r"\?P<[a-z]+>", "", pattern)
+    # The names of groups are not part of the documented pattern.
+    return table(("id of a", "pattern"), [(what, "`" + re.sub(r"\?P<[a-z]+>", "", pattern.pattern) + "`") for what, pattern in rows])
 
 
 def job_environment() -> str:
@@ -425,18 +382,13 @@ PARTS: Mapping[str, Callable[[], str]] = {
 }
 
 
-def generated(text: str) -> str:
-    """Return a page with each generated part made anew."""
-    return MARKED.sub(lambda found: f"{found[1]}\n{PARTS[found['name']]().rstrip()}\n\n{found[3]}", text)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Rewrite the pages, or check them; return the exit code."""
     stale, used = [], set()
     for page in sorted(PAGES.glob("*.md")):
         text = page.read_text()
-        used |= {found["name"] for found in MARKED.finditer(text)}
-        new = generated(text)
+        used |= {match["name"] for match in MARKED.finditer(text)}
+        new = MARKED.sub(lambda match: f"{match[1]}\n{PARTS[match['name']]().rstrip()}\n\n{match[3]}", text)
         if new != text:
             stale.append(page.relative_to(ROOT))
             if "--check" not in arguments:

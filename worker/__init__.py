@@ -1,1 +1,1 @@
-"""What runs: the Temporal worker, the embedded servers and Vault's provisioning."""
+"""The Temporal worker, the embedded stack and Vault's provisioning."""

@@ -1,4 +1,4 @@
-"""`python -m worker`: runs one worker until it is told to stop."""
+"""`python -m worker`: run one worker until a signal stops it."""
 
 from worker.main import main
 

@@ -1,10 +1,11 @@
-"""What the worker's commands do. Each calls one function and prints its result: data on stdout, everything else on stderr."""
+"""The actions of the worker's commands. Each calls one function and prints its result: data on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import typer
@@ -28,20 +29,28 @@ EXIT_FAILED, EXIT_USAGE = 1, 2
 
 
 def up(output: CommandOutput, *, detach: bool, lifeline: int | None) -> None:
-    """Start the stack, or print the addresses of the one that is running."""
+    """Start the stack, or print the addresses of the running one."""
     settings = _load_settings(output)
+
+    def report_step(step: Step, text: str) -> None:
+        if step == "ready" and (stack := find_running_stack(StackPaths.of(settings.home))):
+            _print_addresses(output, stack)
+            output.note("Stop with Ctrl-C.")
+        elif step == "step":
+            output.note(text)
+
     with _exit_on_error(output):
         if stack := find_running_stack(StackPaths.of(settings.home)):
             output.note(f"The stack is already running in {stack.home}.")
             _print_addresses(output, stack)
         elif detach:
-            _print_addresses(output, start_detached(settings, lifeline=lifeline, tell=output.note))
+            _print_addresses(output, start_detached(settings, lifeline=lifeline, on_step=output.note))
         else:
-            supervise(settings, report=_progress_reporter(output, settings))
+            supervise(settings, report=report_step)
 
 
 def down(output: CommandOutput) -> None:
-    """Stop the stack, and whatever a killed supervisor left running."""
+    """Stop the stack, and the servers that a killed supervisor left running."""
     paths = StackPaths.of(_load_settings(output).home)
     with _exit_on_error(output):
         stopped = stop_stack(paths)
@@ -67,7 +76,6 @@ def status(output: CommandOutput) -> None:
 def doctor(output: CommandOutput) -> None:
     """Print every finding."""
     findings = examine(_load_settings(output), console_url=output.console_url())
-    items = [{"what": finding.what, "level": finding.level, "found": finding.found, "remedy": finding.remedy} for finding in findings]
 
     def print_findings(_: Json) -> None:
         for finding in findings:
@@ -75,7 +83,11 @@ def doctor(output: CommandOutput) -> None:
             if finding.remedy:
                 output.write_line(f"{'':8} → {finding.remedy}")
 
-    output.emit({"findings": items}, table=print_findings, names=lambda _: (finding.what for finding in findings))
+    output.emit(
+        {"findings": [asdict(finding) for finding in findings]},
+        table=print_findings,
+        names=lambda _: (finding.what for finding in findings),
+    )
     if any(finding.level == "missing" for finding in findings):
         raise typer.Exit(EXIT_FAILED)
 
@@ -106,7 +118,7 @@ def _load_settings(output: CommandOutput) -> Settings:
 
 @contextlib.contextmanager
 def _exit_on_error(output: CommandOutput, *, invalid_input: int = EXIT_FAILED) -> Iterator[None]:
-    """Print an error of the block and exit: with `invalid_input` for an InvalidInput, else with 1."""
+    """Print an error of the block and exit: with the code `invalid_input` after an InvalidInput, else with 1."""
     try:
         yield
     except JustEnoughError as error:
@@ -114,19 +126,8 @@ def _exit_on_error(output: CommandOutput, *, invalid_input: int = EXIT_FAILED) -
         raise typer.Exit(invalid_input if isinstance(error, InvalidInput) else EXIT_FAILED) from error
 
 
-def _progress_reporter(output: CommandOutput, settings: Settings) -> Callable[[Step, str], None]:
-    def report_step(step: Step, text: str) -> None:
-        if step == "ready" and (stack := find_running_stack(StackPaths.of(settings.home))):
-            _print_addresses(output, stack)
-            output.note("Stop with Ctrl-C.")
-        elif step == "step":
-            output.note(text)
-
-    return report_step
-
-
 def _print_addresses(output: CommandOutput, stack: Stack) -> None:
-    """Print the address of each server. Never print stack.json itself: it contains passwords."""
+    """Print the address of each server. Never print all of stack.json: it contains passwords."""
     addresses: Json = {
         "console": stack.console,
         "temporal": stack.temporal,

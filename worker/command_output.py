@@ -1,4 +1,4 @@
-"""What the worker's commands print with. The program passes it in, so that worker imports nothing of the command line."""
+"""The output interface of the worker's commands. The program passes it in, so that worker imports nothing of the command line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Json = dict[str, Any]
 
 
 class CommandOutput(Protocol):
-    """What the program passes in for these commands to print with. It also gives every command the options --output and --quiet."""
+    """Prints for these commands. The program also gives every command the options --output and --quiet."""
 
     def emit(self, value: Json, *, table: Callable[[Json], None], names: Callable[[Json], Iterable[object]]) -> None:
         """Print a value on stdout in the requested format."""
@@ -33,4 +33,4 @@ class CommandOutput(Protocol):
         """Print an error and its problems on stderr."""
 
     def console_url(self) -> str | None:
-        """Return the value of --console-url."""
+        """Return the value of --console-url; None without the option."""

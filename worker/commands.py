@@ -1,6 +1,6 @@
 """The worker's commands of `justenough`: up, down, status, doctor, worker, vault setup; their names and options.
 
-Imports nothing that loads slowly, because `justenough --help` loads this module. What a command does is in worker.command_actions.
+Imports nothing that loads slowly, because `justenough --help` loads this module. The commands' actions are in worker.command_actions.
 """
 
 from __future__ import annotations
@@ -19,13 +19,10 @@ LifelineOption = Annotated[
 
 
 def register(app: typer.Typer, output: CommandOutput) -> None:
-    """Add the commands to the program; they print by `output`."""
+    """Add the commands to the program; they print through `output`."""
     commands = WorkerCommands(output)
-    app.command("up")(commands.up)
-    app.command("down")(commands.down)
-    app.command("status")(commands.status)
-    app.command("doctor")(commands.doctor)
-    app.command("worker")(worker)
+    for command in (commands.up, commands.down, commands.status, commands.doctor, worker):
+        app.command(command.__name__)(command)
     vault = typer.Typer(help="Set up Vault.", no_args_is_help=True)
     vault.command("setup")(commands.vault_setup)
     app.add_typer(vault, name="vault")
@@ -74,6 +71,6 @@ class WorkerCommands:
 
 def worker() -> None:
     """Run one worker, connected to the Temporal and Vault of the settings."""
-    from worker.main import main  # noqa: PLC0415 - only this command needs all that a worker loads
+    from worker.main import main  # noqa: PLC0415 - only this command needs what a worker loads
 
     main()

@@ -1,4 +1,4 @@
-"""The one list of what a worker runs: workflows, activities, converter, and how errors cross into Temporal."""
+"""The workflows and activities that a worker runs, and how their errors reach Temporal."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ from workflows.sweep import Prove, Sweep
 
 WORKFLOWS = (Job, Guard, Sweep, Prove)
 BUILD_ID = version("justenough")
-"""What Temporal's histories call this worker's code. Left out, the SDK reads and hashes every loaded module at each start."""
+"""The version of this code in Temporal's histories. Without it the SDK reads and hashes every loaded module at each start."""
 HEARTBEAT_THROTTLE = timedelta(seconds=1)
-"""How soon a session hears that its workflow is gone: terminated, deleted, cancelled."""
+"""How soon a session learns that its workflow was terminated, deleted or cancelled."""
 MAX_CONCURRENT_ENDINGS = 256
-"""A place for each job of several workers that died together: most revocations only wait for their second look, without a thread."""
+"""Enough for the jobs of several workers that die together. Most revocations only wait for their second check, without a thread."""
 MAX_CONCURRENT_LOCAL_ACTIVITIES = 32
 STICKY_TIMEOUT = timedelta(seconds=2)
-"""What a workflow's next step waits for the worker that knows it, before any other may take it: for a job whose worker died, this much longer."""
+"""A workflow task waits so long for the worker that has the workflow in its cache. If that worker died, the job waits so much longer."""
 MAX_CONCURRENT_POLLS = 2
-"""Activities that one worker asks for at once, per queue. Each is one that a worker which hangs takes along, until its heartbeat is missed."""
+"""Polls for activities at once, per queue. A worker that hangs can hold so many activities until their heartbeats time out."""
 
 
 @asynccontextmanager
 async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIterator[None]:
-    """Work for one installation until the block ends; then let sessions finish within `drain`, and end and revoke those that do not.
+    """Run the workers of one installation until the block ends. Then sessions may finish within `drain`; the rest are ended and revoked.
 
-    Endings have a queue and places of their own, which outlive the sessions': however many jobs run, one can always be killed.
+    Revocations have their own queue and slots, which outlive the sessions', so that a job can be killed however many run.
     """
     settings, sessions = deps.settings, SessionActivities(deps, sandbox)
     deciding, locking, ending, sweeping = (
@@ -73,39 +73,38 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
         ending.prove_job,
         sweeping.sweep,
     ]
+    common: dict[str, Any] = {
+        "max_concurrent_activity_task_polls": MAX_CONCURRENT_POLLS,
+        "max_heartbeat_throttle_interval": HEARTBEAT_THROTTLE,
+        "default_heartbeat_throttle_interval": HEARTBEAT_THROTTLE,
+        "interceptors": [ErrorInterceptor()],
+        "build_id": BUILD_ID,
+    }
     endings = Worker(
         client,
         task_queue=f"{settings.task_queue}-endings",
         activities=quick,
         activity_executor=ThreadPoolExecutor(MAX_CONCURRENT_ENDINGS, thread_name_prefix="ending"),
         max_concurrent_activities=MAX_CONCURRENT_ENDINGS,
-        max_concurrent_activity_task_polls=MAX_CONCURRENT_POLLS,
-        max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
-        default_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
-        interceptors=[ErrorInterceptor()],
-        build_id=BUILD_ID,
+        **common,
     )
     main = Worker(
         client,
         task_queue=settings.task_queue,
         workflows=WORKFLOWS,
-        # The SDK's sandbox imports a workflow's modules anew for each run, which cost as much as everything else that a worker does for a
-        # job. It only finds mistakes, and those are found without it: by import-linter, by tests that run each workflow inside it.
+        # The SDK's sandbox imports a workflow's modules again for each run, which costs as much as all other work for a job. It only
+        # detects mistakes; import-linter and tests that run each workflow in the sandbox detect them too.
         workflow_runner=UnsandboxedWorkflowRunner(),
-        # The quick ones run here inside workflow tasks; what asks for them on this queue otherwise is a stranger, and gets its answer.
+        # The quick activities run here as local activities. They are also registered for a foreign request on this queue, which gets its answer.
         activities=[*quick, sessions.receive],
-        # Made as they are needed, and sessions need none; fewer than there are places, and the SDK warns.
+        # The pool creates threads on demand, and sessions need none. With fewer threads than slots the SDK warns.
         activity_executor=ThreadPoolExecutor(max(MAX_CONCURRENT_LOCAL_ACTIVITIES, settings.max_sessions), thread_name_prefix="activity"),
         max_concurrent_activities=settings.max_sessions,
-        max_concurrent_activity_task_polls=MAX_CONCURRENT_POLLS,
         max_concurrent_local_activities=MAX_CONCURRENT_LOCAL_ACTIVITIES,
         max_concurrent_workflow_tasks=32,
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
-        max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
-        default_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         graceful_shutdown_timeout=timedelta(seconds=settings.drain),
-        interceptors=[ErrorInterceptor()],
-        build_id=BUILD_ID,
+        **common,
     )
     async with endings, main:
         yield
@@ -115,10 +114,10 @@ log = structlog.get_logger()
 
 
 class ErrorInterceptor(Interceptor):
-    """Turns our errors into Temporal's by what the caller must do; of an unexpected one only its type crosses, for a message may hold anything."""
+    """Turns our errors into retryable or final Temporal errors. Of an unexpected error only the type is passed on: its message may contain secrets."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002 - the SDK's name
-        """Return the translating step in front of an activity."""
+        """Return the translator that runs before an activity."""
         return _ErrorTranslator(next)
 
 

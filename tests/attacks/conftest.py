@@ -1,4 +1,4 @@
-"""What the attacks share: an intruder who is already inside, and a witness who hears from jobs."""
+"""Shared by the attacks: an intruder with write access, and a witness to whom jobs send their logins."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from worker.stack import Stack
 
 @pytest.fixture(scope="session")
 def intruder(whole: Stack) -> Iterator[Intruder]:
-    """Has write access to Temporal, to the store and to Vault's groups."""
+    """Yield an intruder with write access to Temporal, the store and Vault's groups."""
     with Intruder.entered(whole) as entered:
         yield entered
 
 
 @pytest.fixture
 def witness() -> Iterator[Witness]:
-    """Hears from jobs."""
+    """Yield a witness, to whom jobs send their logins."""
     opened = Witness()
     yield opened
     opened.close()

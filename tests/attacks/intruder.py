@@ -1,4 +1,4 @@
-"""Somebody with write access to Temporal, the store and Vault's groups, and with no key but their own. Asserts nothing."""
+"""An intruder with write access to Temporal, the store and Vault's groups, and with no key but their own. Asserts nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Call:
-    """One activity that a workflow of the intruder's schedules on the installation's own task queue."""
+    """One activity that the intruder's workflow schedules on the installation's task queue."""
 
     activity: str
     argument: Any
@@ -61,7 +61,7 @@ async def _schedule(calls: list[Any]) -> list[Any]:
 
 @workflow.defn(name="Job", sandboxed=False)
 class FalseJob:
-    """Calls itself Job, and runs what it is told."""
+    """A workflow with the type Job that runs the given activities."""
 
     @workflow.run
     async def run(self, calls: list[Any]) -> list[Any]:
@@ -70,7 +70,7 @@ class FalseJob:
 
 @workflow.defn(name="Stranger", sandboxed=False)
 class Stranger:
-    """Runs what it is told, under a name of its own."""
+    """A workflow with its own type that runs the given activities."""
 
     @workflow.run
     async def run(self, calls: list[Any]) -> list[Any]:
@@ -78,7 +78,7 @@ class Stranger:
 
 
 class Intruder:
-    """Blocking, so that tests read top to bottom; an event loop of its own turns behind it."""
+    """The intruder. Its methods block, so that tests read top to bottom; an event loop runs in another thread."""
 
     def __init__(self, stack: Stack, loop: asyncio.AbstractEventLoop, client: Client) -> None:
         self._stack = stack
@@ -88,7 +88,7 @@ class Intruder:
     @classmethod
     @contextmanager
     def entered(cls, stack: Stack) -> Iterator[Intruder]:
-        """Be inside for the length of a block, with a worker of one's own."""
+        """Yield an intruder with its own worker for a block."""
         assert stack.temporal
         loop = asyncio.new_event_loop()
         turning = threading.Thread(target=loop.run_forever)
@@ -106,11 +106,11 @@ class Intruder:
             loop.close()
 
     def does(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run something against Temporal to its end."""
+        """Run a coroutine against Temporal and return its result."""
         return _done(work, self._loop)
 
     def signals(self, job: str, name: str, *payloads: Payload) -> None:
-        """Send a signal with any payloads, well-formed or not."""
+        """Send a signal with any payloads, valid or not."""
         request = SignalWorkflowExecutionRequest(
             namespace="default",
             workflow_execution=WorkflowExecution(workflow_id=job),
@@ -120,7 +120,7 @@ class Intruder:
         self.does(self.client.workflow_service.signal_workflow_execution(request))
 
     def runs(self, kind: str, workflow_id: str, *calls: Call) -> list[Any]:
-        """Run a workflow of the intruder's own code under this id, instead of whichever ran, and return what each activity answered."""
+        """Run a workflow with the intruder's code under this id, replacing a running one; return the results of its activities."""
 
         return self.does(
             self.client.execute_workflow(
@@ -134,7 +134,7 @@ class Intruder:
         )
 
     def starts(self, order: dict[str, Any]) -> None:
-        """Start the installation's own workflow Job with this argument, past the console, and wait for its end."""
+        """Start the installation's workflow Job with this argument, without the console, and wait for its end."""
 
         async def run() -> None:
             with_our_code = self.client.execute_workflow("Job", order, id=order["job"], task_queue=OURS)
@@ -146,7 +146,7 @@ class Intruder:
         self.does(run())
 
     def resets(self, job: str, *, to: int, then: Any = None, wait: bool = True) -> None:
-        """Reset the newest run of a job to its first (0), second or last (-1) task, send the new run an answer, wait for its end."""
+        """Reset the newest run of a job to its first (0), second or last (-1) task, send the new run a decision, wait for its end."""
 
         async def run() -> None:
             before = self.client.get_workflow_handle(job)
@@ -171,7 +171,7 @@ class Intruder:
         self.does(run())
 
     def histories(self, *, since: datetime | None = None) -> list[tuple[str, list[bytes]]]:
-        """Return every workflow's events, each as it travels and as Temporal exports it; `since`: only of those that were open then, or opened later."""
+        """Return every workflow's events, each as protobuf and as Temporal's JSON export; `since`: only of workflows that were open then or started later."""
         query = f"ExecutionStatus = 'Running' OR CloseTime >= '{since.isoformat()}'" if since else None
 
         async def run() -> list[tuple[str, list[bytes]]]:
@@ -185,7 +185,7 @@ class Intruder:
         return self.does(run())
 
     def knows(self, job: str) -> bool:
-        """Whether Temporal knows a workflow of this id."""
+        """Whether Temporal has a workflow with this id."""
         try:
             self.does(self.client.get_workflow_handle(job).describe())
         except RPCError as error:
@@ -199,13 +199,13 @@ class Intruder:
         self.does(self.client.get_workflow_handle(job).terminate())
 
     def writes(self, statement: str, *values: Any) -> int:
-        """Write to the store, past everything; return how many rows changed."""
+        """Write to the store directly; return the number of changed rows."""
         file = Path(self._stack.database_url.removeprefix("sqlite:///"))
         with closing(sqlite3.connect(file, timeout=60)) as connection, connection:
             return connection.execute(statement, values).rowcount
 
     def reads(self, question: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Read the store, past everything."""
+        """Read the store directly."""
         file = Path(self._stack.database_url.removeprefix("sqlite:///"))
         with closing(sqlite3.connect(file, timeout=60)) as connection:
             return connection.execute(question, values).fetchall()
@@ -220,36 +220,36 @@ def _is_reset_point(event: HistoryEvent) -> bool:
 
 
 def plain(value: Any) -> Payload:
-    """Return a payload as any JSON client sends it."""
+    """Return a payload in the form of any JSON client."""
     return Payload(metadata={"encoding": b"json/plain"}, data=json.dumps(value).encode())
 
 
 def raw(data: bytes, encoding: bytes = b"json/plain") -> Payload:
-    """Return a payload whose data is whatever it is."""
+    """Return a payload with this data, valid or not."""
     return Payload(metadata={"encoding": encoding}, data=data)
 
 
 def job_input(order: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """Return the argument of workflow Job that a signed order for the API stands for."""
+    """Return the argument of the workflow Job for a signed order."""
     signed = {"statement": order["statement"], "signature": order["signature"]}
     said = {"spec": order["spec"], "params": order["params"], "bundle": order["bundle"], "parent": order["statement"].get("parent")}
     return {"job": order["id"], **said, "order": signed, **changes}
 
 
 def granted(job: str, number: int, *answers: dict[str, Any]) -> dict[str, Any]:
-    """Return what a workflow believes granted."""
+    """Return a grant in the form of the workflow."""
     return {"id": f"r{job[1:]}-{number}", "number": number, "answers": list(answers)}
 
 
 def answer(signed: dict[str, Any], *, name: str = "chief", tier: int = 3, **changes: Any) -> dict[str, Any]:
-    """Return a signed decision as if it had been verified, by anybody the intruder likes."""
+    """Return a signed decision as if it had been verified, in any person's name."""
     statement = signed["statement"]
     said = {"decision": statement["decision"], "ttl": statement["ttl"], "reason": statement["reason"], "at": statement["issued_at"]}
     return {"person": statement["person"], "name": name, "tier": tier, **said, "signed": signed, **changes}
 
 
 def denied(ops: Human, lead: Human, security: Human) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Return the order of a job that lead denied, its request, and the valid approval that security had signed meanwhile."""
+    """Return the order of a job that lead denied, its request, and a valid approval that security had signed before."""
     order = ops.order(spec("true", access(action="write")))
     job = ops.api.post("jobs", json=order).raise_for_status().json()["id"]
     request = ops.until(job, "awaiting_approval")["requests"][0]
@@ -260,12 +260,12 @@ def denied(ops: Human, lead: Human, security: Human) -> tuple[dict[str, Any], di
 
 
 def session(order: dict[str, Any], *items: dict[str, Any], **changes: Any) -> Call:
-    """Return a call of the activity that issues."""
+    """Return a call of the activity that issues credentials."""
     return Call("run_session", {"order": job_input(order, **changes), "granted": list(items)})
 
 
 def ledger(auditor: Human, job: str) -> list[dict[str, Any]]:
-    """Return every entry of a job's chain, of one too that the read model does not know."""
+    """Return every entry of a job's chain, even if the read model does not have the job."""
     answer = auditor.api.get("ledger", params={"job": job, "limit": 1000}).raise_for_status()
     items: list[dict[str, Any]] = answer.json()["items"]
     return items
@@ -278,7 +278,7 @@ def told(auditor: Human, job: str, kind: str) -> list[dict[str, Any]]:
 
 @contextmanager
 def in_group(shop: Shop, group: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()) -> Iterator[None]:
-    """Change who is in a group of Vault's for the length of a block."""
+    """Change the members of a Vault group for a block."""
     with shop.admin() as vault:
         before = vault.get(f"identity/group/name/{group}").raise_for_status().json()["data"]["member_entity_ids"]
         members = sorted((set(before) | set(add)) - set(remove))

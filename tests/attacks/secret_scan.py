@@ -1,4 +1,4 @@
-"""Looks for texts in every place where an installation keeps or shows something. Knows nothing of how any of them came there."""
+"""Searches for texts in every place where an installation stores or shows data. Does not know how they got there."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ VAULT_TOKEN = re.compile(rb"(?<![A-Za-z0-9_.])(?:s\.|hvs\.)[A-Za-z0-9]{24,}(?![A
 IDENTITY_TOKEN = re.compile(rb"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{16,}")
 
 Place = tuple[str, bytes]
-"""Where, and what is there."""
+"""A place and its content."""
 
 
 @dataclass(frozen=True)
 class Scanned:
-    """What one scan found: (which text, where), and what looks like a bearer token, where."""
+    """The result of a scan: (text, place) pairs, and the places of possible bearer tokens."""
 
     found: frozenset[tuple[str, str]]
     tokens: frozenset[tuple[bytes, str]]
     places: frozenset[str] = field(repr=False)
 
     def where(self, name: str) -> frozenset[str]:
-        """Return the places of one text."""
+        """Return the places of a text."""
         return frozenset(place for found, place in self.found if found == name)
 
     @property
     def names(self) -> frozenset[str]:
-        """Which texts were found anywhere."""
+        """Return the texts that were found."""
         return frozenset(name for name, _ in self.found)
 
 
 def scan(places: Iterable[Place], wanted: Mapping[str, str]) -> Scanned:
-    """Look for each text, as it is and in the forms in which programs write it."""
+    """Search for each text, in plain form and in common encodings."""
     forms = [(name, form) for name, text in wanted.items() for form in forms_of(text)]
     found, tokens, seen = set(), set(), set()
     for place, content in places:
@@ -55,14 +55,14 @@ def scan(places: Iterable[Place], wanted: Mapping[str, str]) -> Scanned:
 
 
 def forms_of(text: str) -> set[bytes]:
-    """Return a text as is, URL-encoded, as JSON (in a JSON text too), in hex, and in base64 wherever in a longer text it begins."""
+    """Return a text in plain form, URL-encoded, as JSON (also inside a JSON text), in hex, and in base64 at any offset of a longer text."""
     raw, once = text.encode(), json.dumps(text)[1:-1]
     plain = {raw, quote(text, safe="").encode(), once.encode(), json.dumps(once)[1:-1].encode(), raw.hex().encode()}
     return plain | {form for shift in range(3) for form in _base64(raw, shift)}
 
 
 def everything(stack: Stack, intruder: Intruder, auditor: Human, jobs: Iterable[str], *, since: datetime | None = None) -> Iterator[Place]:
-    """Yield every place with what is in it now; `since`: without the histories that ended before what is looked for was there."""
+    """Yield every place with its current content; `since`: without the histories that ended before then."""
     yield from histories(intruder, since=since)
     yield from tables(stack)
     yield from files(stack)
@@ -70,7 +70,7 @@ def everything(stack: Stack, intruder: Intruder, auditor: Human, jobs: Iterable[
 
 
 def histories(intruder: Intruder, *, since: datetime | None) -> Iterator[Place]:
-    """Yield each workflow's history as Temporal exports it, and each of its events as it travels."""
+    """Yield each workflow's history as Temporal's JSON export, and each of its events as protobuf."""
     for workflow, events in intruder.histories(since=since):
         yield f"history of {workflow}", b"\n".join(events)
 
@@ -85,7 +85,7 @@ def tables(stack: Stack) -> Iterator[Place]:
 
 
 def files(stack: Stack) -> Iterator[Place]:
-    """Yield each file of the installation's home: databases, logs, audit log, unpacked bundles, whatever is there."""
+    """Yield each file of the installation's home: databases, logs, audit log, unpacked bundles and so on."""
     for path in sorted(stack.home.rglob("*")):
         if path.is_file() and not path.is_symlink():
             try:
@@ -95,7 +95,7 @@ def files(stack: Stack) -> Iterator[Place]:
 
 
 def shown(stack: Stack, auditor: Human, jobs: Iterable[str]) -> Iterator[Place]:
-    """Yield what the console shows: each job, its log and timeline, the whole ledger, the figures."""
+    """Yield the console's responses: each job, its log and timeline, the whole ledger, the metrics."""
     for job in jobs:
         yield "api jobs", auditor.api.get(f"jobs/{job}").raise_for_status().content
         yield "api logs", auditor.api.get(f"jobs/{job}/logs", params={"limit": 1000}).raise_for_status().content
@@ -116,7 +116,7 @@ def _bytes(value: object) -> bytes:
 
 
 def _base64(raw: bytes, shift: int) -> Iterator[bytes]:
-    """Yield what every base64 text has in it that has these bytes `shift` places after a boundary: its first and last letters may vary."""
+    """Yield the base64 of these bytes at offset `shift` from a boundary, without the first and last letters, which depend on the neighbours."""
     encoded = base64.b64encode(b"\0" * shift + raw)
     first = (8 * shift + 5) // 6
     sure = encoded[first : (8 * (shift + len(raw))) // 6]

@@ -1,4 +1,4 @@
-"""Bad input through the API of a whole installation: a clear refusal by path, and nothing is kept or started."""
+"""Bad input through the API of a whole installation: a clear error by path, and nothing is stored or started."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def archive(name: str = "file", kind: bytes = tarfile.REGTYPE, link: str = "") -
 
 
 def bomb() -> bytes:
-    """Return a gzipped tar of about a megabyte that holds one file of a gigabyte."""
+    """Return a gzipped tar of about one megabyte with one file of one gigabyte."""
     entry = tarfile.TarInfo("zeros")
     entry.size = 2**30
     packed = io.BytesIO()
@@ -53,7 +53,7 @@ BUNDLES = {
 
 
 def refused(ops: Human, auditor: Human, intruder: Intruder, content: bytes, why: str) -> None:
-    """Fail unless a bundle is refused for this reason, and is not kept."""
+    """Fail unless a bundle is rejected for this reason and not stored."""
     answer = ops.api.post("bundles", content=content, headers={"Content-Type": "application/gzip"})
     assert answer.status_code == 422, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
@@ -67,11 +67,11 @@ def refused(ops: Human, auditor: Human, intruder: Intruder, content: bytes, why:
 
 
 @pytest.mark.parametrize("content, why", BUNDLES.values(), ids=BUNDLES)
-def test_a_bad_bundle_is_refused_and_not_kept(ops: Human, auditor: Human, intruder: Intruder, content: bytes, why: str) -> None:
+def test_a_bad_bundle_is_rejected_and_not_stored(ops: Human, auditor: Human, intruder: Intruder, content: bytes, why: str) -> None:
     refused(ops, auditor, intruder, content, why)
 
 
-def test_a_gigabyte_in_a_small_bundle_is_refused(ops: Human, auditor: Human, intruder: Intruder) -> None:
+def test_a_small_bundle_that_unpacks_to_a_gigabyte_is_rejected(ops: Human, auditor: Human, intruder: Intruder) -> None:
     content = bomb()
     assert len(content) < 10 * 2**20
     refused(ops, auditor, intruder, content, "MB inflated")
@@ -98,7 +98,7 @@ def test_nothing_is_injected(
     assert shop.tokens_of(order["id"]) == []
 
 
-def test_a_stale_and_a_second_answer_are_refused(ops: Human, lead: Human, auditor: Human) -> None:
+def test_a_stale_and_a_second_decision_are_rejected(ops: Human, lead: Human, auditor: Human) -> None:
     job = ops.launch(spec("true", access(action="write")))
     request = ops.until(job, "awaiting_approval")["requests"][0]
     stale = lead.answer({**request, "digest": "sha256:" + "0" * 64})

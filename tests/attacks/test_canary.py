@@ -1,4 +1,4 @@
-"""No secret value and no bearer token is anywhere but where it belongs. The same scan finds what was planted on purpose, so it can find."""
+"""No secret and no bearer token is in a wrong place. The same scan finds planted values, which shows that it works."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PROGRAM = Path(__file__).with_name("programs") / "tell.py"
 CONTROL = f"control-{uuid.uuid4().hex}"
 FALSE_TOKENS = {f"s.{uuid.uuid4().hex[:24]}".encode(), b"eyJhbGciOiJF.eyJpc3MiOiJ4." + uuid.uuid4().hex.encode()}
 TOKEN = f"canary/{uuid.uuid4().hex}+ä='&\"?"
-"""An API key with everything in it that forms of writing change."""
+"""An API key with every character that an encoding changes."""
 OWN = {
     "file vault-admin.token": "the embedded stack's own admin token, for `vault setup`",
     "file worker.approle.json": "how the worker logs in",
@@ -38,12 +38,12 @@ OWN = {
     "file people.json": "the embedded people's passwords",
     "file stack.json": "it tells them to whoever runs the stack (docs/tutorial/first-job.md)",
 }
-"""Files that hold a secret of the embedded stack's on purpose, all 0600."""
+"""Files that contain a secret of the embedded stack on purpose, all with mode 0600."""
 
 
 @dataclass(frozen=True)
 class Told:
-    """What jobs were given, and what one scan of everything found afterwards."""
+    """The secrets of the jobs, and the result of one scan of everything afterwards."""
 
     jobs: dict[str, dict[str, Any]]
     logs: dict[str, str]
@@ -53,7 +53,7 @@ class Told:
 
 @contextmanager
 def api_key(shop: Shop, value: str) -> Iterator[None]:
-    """Let the helpdesk's key be this one for the length of a block."""
+    """Use this key for the helpdesk for a block."""
     with shop.admin() as vault:
         before = vault.get("kv/data/tenants/acme/helpdesk").raise_for_status().json()["data"]["data"]
         vault.post("kv/data/tenants/acme/helpdesk", json={"data": {"token": value}}).raise_for_status()
@@ -64,7 +64,7 @@ def api_key(shop: Shop, value: str) -> Iterator[None]:
 
 
 def telling(*names: str, first: str = "true", **more: Any) -> dict[str, Any]:
-    """Return what a spec needs to run the program that tells, after something else."""
+    """Return the part of a spec that runs the leaking program after another command."""
     script = f'{first}; exec python3 tell.py "$@"'
     run = {"command": ["bash", "-c", script, "sh", CONTROL, *names], "timeout": "2m"}
     return {"run": run, "labels": {"planted": CONTROL}, **more}
@@ -76,7 +76,7 @@ IN_A_FILE = {"file": {"path": "db.json"}, "env": {"PGUSER": "username", "PGPASSW
 
 @pytest.fixture(scope="module")
 def told(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, lead: Human, security: Human, auditor: Human) -> Told:
-    """Jobs that give away all they get, each ending differently; controls planted where jobs do not reach; then one scan of everything."""
+    """Run jobs that leak all their secrets, each with another ending; plant controls where jobs cannot write; then scan everything once."""
     content = bundle.pack({"tell.py": (PROGRAM.read_bytes(), False)})
     sent = ops.api.post("bundles", content=content, headers={"Content-Type": "application/gzip"}).raise_for_status()
     digest = sent.json()["digest"]
@@ -121,19 +121,19 @@ def told(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, lead: Human, 
 
 
 def log_of(reader: Human, job: str) -> str:
-    """Return what a job printed, as the API shows it."""
+    """Return a job's output, as the API shows it."""
     items = reader.api.get(f"jobs/{job}/logs", params={"limit": 1000}).raise_for_status().json()["items"]
     return "".join(item["text"] for item in items)
 
 
 def until_logged(reader: Human, job: str, text: str) -> None:
-    """Return once a job has printed something; the API's own pace is the pause, the suite's timeout the end."""
+    """Wait until a job has printed something. The API paces the loop, and the suite's timeout ends it."""
     while text not in log_of(reader, job):
         assert reader.job(job)["state"] == "running"
 
 
 def plant(stack: Stack, shop: Shop) -> None:
-    """Put the control where no job of ours can put anything: the servers' logs, the audit log, a figure's file, a bundle's folder."""
+    """Write the control to places where no job can write: the servers' logs, the audit log, a metrics file, a bundle's folder."""
     with shop.admin() as vault:
         vault.get(f"kv/data/{CONTROL}")
     with pytest.raises(psycopg.OperationalError):
@@ -147,7 +147,7 @@ def plant(stack: Stack, shop: Shop) -> None:
 
 
 def of_the_stack(stack: Stack, *people: Human) -> dict[str, str]:
-    """Return the secrets of people and servers by which somebody could act as them."""
+    """Return the secrets with which someone could act as a person or a server."""
     found = {f"password of {name}": user.password for name, user in stack.users.items()}
     found |= {f"vault token of {person.name}": person.vault.headers["X-Vault-Token"] for person in people}
     found |= {"admin token": stack.admin_token_file.read_text().strip()}
@@ -161,14 +161,14 @@ def read_secret(file: Path) -> str:
     return str(json.loads(file.read_text())["secret_id"])
 
 
-def test_nothing_but_the_control_is_found(told: Told) -> None:
+def test_the_scan_finds_only_the_control(told: Told) -> None:
     stray = {(name, place) for name, place in told.scanned.found if name != "control" and place not in OWN}
     assert stray == set()
     assert told.scanned.names >= {"control"}
     assert told.scanned.names.isdisjoint(told.secrets)
 
 
-def test_the_control_is_found_in_every_kind_of_place(told: Told) -> None:
+def test_the_scan_finds_the_control_in_every_kind_of_place(told: Told) -> None:
     found = told.scanned.where("control")
     job = told.jobs["read"]["id"]
     planted = {
@@ -184,7 +184,7 @@ def test_the_control_is_found_in_every_kind_of_place(told: Told) -> None:
     assert any(place.startswith("file temporal/") for place in found)
 
 
-def test_no_bearer_token_but_the_planted_ones_is_anywhere(told: Told, ops: Human) -> None:
+def test_the_scan_finds_only_the_planted_bearer_tokens(told: Told, ops: Human) -> None:
     assert VAULT_TOKEN.fullmatch(ops.vault.headers["X-Vault-Token"].encode())
     assert IDENTITY_TOKEN.fullmatch(ops.vault.get("identity/oidc/token/je-console").json()["data"]["token"].encode())
     assert {(token, place) for token, place in told.scanned.tokens if place not in OWN} == {
@@ -193,14 +193,14 @@ def test_no_bearer_token_but_the_planted_ones_is_anywhere(told: Told, ops: Human
 
 
 @pytest.mark.parametrize("before", ["", "u", "us", "use"])
-def test_the_scan_knows_base64_wherever_it_begins(before: str) -> None:
+def test_the_scan_recognizes_base64_at_any_offset(before: str) -> None:
     for after in ("", "x", "xy"):
         text = (before + TOKEN + after).encode()
         assert any(form in base64.b64encode(text) for form in secret_scan.forms_of(TOKEN))
         assert any(form in base64.urlsafe_b64encode(text) for form in secret_scan.forms_of(TOKEN))
 
 
-def test_jobs_logs_have_marks_where_the_secrets_were(told: Told) -> None:
+def test_jobs_logs_have_marks_in_place_of_the_secrets(told: Told) -> None:
     for name in ("api key", "read", "approved"):
         assert told.logs[name].count("[redacted]") >= 10, told.logs[name][-500:]
         assert "told all" in told.logs[name]
@@ -214,6 +214,6 @@ def test_failures_name_fields_and_never_values(told: Told) -> None:
     assert told.jobs["no program"]["state"] == "failed"
 
 
-def test_files_that_hold_a_secret_on_purpose_are_their_owners_alone(told: Told, whole: Stack) -> None:
+def test_files_with_intended_secrets_are_private(told: Told, whole: Stack) -> None:
     del told
     assert {oct((whole.home / place.removeprefix("file ")).stat().st_mode & 0o777) for place in OWN} == {"0o600"}

@@ -1,4 +1,4 @@
-"""What the gateways use for a job is nowhere but at the upstreams: not in MCP or model traffic, not in the job's files or output, not in what we keep."""
+"""The gateways' keys reach only the upstreams: they are not in MCP or model traffic, the job's files or output, or our own data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ IN_A_FILE = {"file": {"path": "db.json"}}
 
 @dataclass(frozen=True)
 class Seen:
-    """What upstreams were sent, what files of the job held, and what one scan of everything found."""
+    """The upstreams' requests, the content of the job's files, and the result of one scan of everything."""
 
     sent: dict[str, str]
     files: dict[str, list[str]]
@@ -44,14 +44,14 @@ class Seen:
 
 
 def tells_its_key(handler: Handler, asked: dict[str, Any]) -> None:
-    """Answer with the question and the key that came with it, as a server does that was turned."""
+    """Respond with the request and its key, like a compromised server."""
     text = f"You asked {asked['messages'][-1]['content']} with {handler.headers['Authorization']}"
     (streams(text) if asked.get("stream") else says(text))(handler, asked)
 
 
 @contextmanager
 def models_key(shop: Shop, value: str) -> Iterator[None]:
-    """Let the model's key be this one for the length of a block."""
+    """Use this key for the model for a block."""
     with shop.admin() as vault:
         before = vault.get("kv/data/models/default").raise_for_status().json()["data"]["data"]
         vault.post("kv/data/models/default", json={"data": {"key": value}}).raise_for_status()
@@ -63,7 +63,7 @@ def models_key(shop: Shop, value: str) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def seen(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, auditor: Human) -> Seen:
-    """A job has a tool called and a model asked, whose upstreams hand their keys out; it prints all it gets, then everything is scanned."""
+    """Run a job that calls a tool and a model whose upstreams leak their keys; it prints every response. Then scan everything."""
     began = datetime.now(UTC)
     port = json.loads(StackPaths.of(whole.home).ports.read_text())["model"]
     asked = {"model": "gpt-4o", "messages": [{"role": "user", "content": CONTROL}]}
@@ -108,21 +108,21 @@ def _bytes(answer: Answer) -> bytes:
     return (json.dumps(answer.headers) + answer.body).encode()
 
 
-def test_the_upstreams_were_sent_the_keys(seen: Seen) -> None:
+def test_the_upstreams_received_the_keys(seen: Seen) -> None:
     assert seen.sent == {"tool": f"Bearer {TOOLS_KEY}", "model": f"Bearer {MODELS_KEY}"}
 
 
-def test_no_key_is_anywhere_else_and_the_control_is(seen: Seen) -> None:
+def test_the_scan_finds_the_control_and_no_key_anywhere_else(seen: Seen) -> None:
     assert {(name, place) for name, place in seen.scanned.found if name != "control" and place not in OWN} == set()
     where = seen.scanned.where("control")
     assert {"traffic mcp", "traffic model", "traffic streamed", "traffic to the model", "table ledger", "api logs", "api timeline"} <= where
 
 
-def test_no_file_that_the_job_can_read_holds_one(seen: Seen) -> None:
+def test_no_file_that_the_job_can_read_contains_a_key(seen: Seen) -> None:
     assert any(path.endswith("/db.json") for path in seen.files["own"])
     assert seen.files["keys"] == []
 
 
-def test_the_jobs_output_has_marks_where_they_were(seen: Seen) -> None:
+def test_the_jobs_output_has_marks_in_place_of_the_keys(seen: Seen) -> None:
     assert seen.log.count("[redacted]") >= 2
     assert CONTROL in seen.log

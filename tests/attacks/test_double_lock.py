@@ -1,4 +1,4 @@
-"""A worker that somebody has taken over, with its own login at Vault: it gets nothing that Vault locks without the people whom Vault asks."""
+"""A compromised worker with its own Vault login: it gets nothing that Vault locks without the approvers' authorization."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Wrapped = dict[str, Any]
 
 
 class Taken:
-    """The worker's own login, and a job that nobody ordered."""
+    """The worker's own login, and a job without an order."""
 
     def __init__(self, stack: Stack, job: str) -> None:
         self.job = job
@@ -44,7 +44,7 @@ class Taken:
         return self.call(self.token, method, path, body)
 
     def job_token(self, *policies: str, alias: str = "je-scope-tenant-acme") -> str:
-        """Open the job's prefix as widely as Vault lets a worker, and make a token there."""
+        """Open the job's prefix with the widest role that Vault allows, and create a token there."""
         role: dict[str, object] = {
             "allowed_policies_glob": ["je-grant-*"],
             "allowed_entity_aliases": ["je-scope-*"],
@@ -61,7 +61,7 @@ class Taken:
         return str(made.json()["auth"]["client_token"])
 
     def asks(self, token: str, **headers: str) -> Wrapped:
-        """Ask for what is locked; return what waits."""
+        """Request a locked credential; return the pending control group."""
         answer = httpx.get(self.address + PAYOUT.path, headers={"X-Vault-Token": token, **headers}, timeout=180, trust_env=False).json()
         assert answer["data"] is None
         wrapped: Wrapped = answer["wrap_info"]
@@ -81,7 +81,7 @@ def taken(whole: Stack) -> Iterator[Taken]:
     worker.does("DELETE", f"auth/token/roles/{job_role(job)}")
 
 
-def test_a_taken_worker_gets_only_what_waits_and_cannot_open_it(taken: Taken, shop: Shop, ops: Human, lead: Human) -> None:
+def test_a_compromised_worker_gets_only_the_wrapping_token_and_cannot_unwrap_it(taken: Taken, shop: Shop, ops: Human, lead: Human) -> None:
     token = taken.job_token(GRANT)
     wrapped = taken.asks(token)
     accessor = {"accessor": wrapped["accessor"]}
@@ -113,11 +113,11 @@ def test_a_taken_worker_gets_only_what_waits_and_cannot_open_it(taken: Taken, sh
         ("POST", "sys/wrapping/wrap", {"a": "b"}),
     ],
 )
-def test_a_taken_worker_cannot_change_who_is_asked(taken: Taken, method: str, path: str, body: object) -> None:
+def test_a_compromised_worker_cannot_change_the_approvers(taken: Taken, method: str, path: str, body: object) -> None:
     assert taken.does(method, path, body).status_code == 403
 
 
-def test_what_opens_a_lock_works_once_and_only_for_its_own_request(taken: Taken, whole: Stack, shop: Shop, security: Human) -> None:
+def test_a_wrapping_token_works_once_and_only_for_its_own_request(taken: Taken, whole: Stack, shop: Shop, security: Human) -> None:
     vault = Vault(str(whole.vault), bound_cidrs=EMBEDDED_WORKER_CIDRS)
     vault.login_approle_file(whole.home / "worker.approle.json")
     vault.open_prefix(taken.job, 3600)
@@ -148,9 +148,7 @@ def test_what_opens_a_lock_works_once_and_only_for_its_own_request(taken: Taken,
     vault.close()
 
 
-def test_without_the_token_that_asked_what_waits_opens_nothing_even_where_people_authorized_it(
-    taken: Taken, shop: Shop, security: Human
-) -> None:
+def test_an_authorized_wrapping_token_opens_nothing_without_the_token_that_requested_it(taken: Taken, shop: Shop, security: Human) -> None:
     wrapped = taken.asks(taken.job_token(GRANT))
     security.vault.post("sys/control-group/authorize", json={"accessor": wrapped["accessor"]}).raise_for_status()
     taken.does("PUT", f"sys/leases/revoke-prefix/auth/token/create/{job_role(taken.job)}", {"sync": True}).raise_for_status()

@@ -1,4 +1,4 @@
-"""Signals that nobody may send: each is one `approval.rejected` in the ledger, changes nothing, and issues nothing."""
+"""Forged signals: each is recorded as one `approval.rejected`, changes nothing and issues nothing."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.servers
 
 @dataclass(frozen=True)
 class Scene:
-    """A job that waits for two approvals, and who is around."""
+    """A job that needs two approvals, and the people around it."""
 
     job: str
     requests: list[dict[str, Any]]
     other: dict[str, Any]
-    """A request of another job that waits too."""
+    """A pending request of another job."""
     ops: Human
     lead: Human
     security: Human
@@ -49,7 +49,7 @@ def scene(ops: Human, lead: Human, security: Human, auditor: Human) -> Scene:
 
 
 def rejections(scene: Scene, *, count: int, job: str | None = None) -> list[dict[str, Any]]:
-    """Return the job's rejected answers once there are as many."""
+    """Return the job's rejected decisions once there are so many."""
 
     def found() -> list[dict[str, Any]]:
         seen = told(scene.auditor, job or scene.job, "approval.rejected")
@@ -59,7 +59,7 @@ def rejections(scene: Scene, *, count: int, job: str | None = None) -> list[dict
 
 
 def assert_untouched(scene: Scene, shop: Shop) -> None:
-    """Fail unless the job waits as before and nothing was issued."""
+    """Fail unless the job still waits and nothing was issued."""
     seen = scene.auditor.job(scene.job)
     assert (seen["state"], seen["credentials"]) == ("awaiting_approval", [])
     assert {(request["state"], len(request["approvals"])) for request in seen["requests"]} == {("pending", 0)}
@@ -112,7 +112,7 @@ FORGED: dict[str, tuple[Callable[[Scene], dict[str, Any]], str]] = {
 
 
 @pytest.mark.parametrize("forged, why", FORGED.values(), ids=FORGED)
-def test_a_forged_answer_changes_nothing_and_is_in_the_ledger(
+def test_a_forged_decision_changes_nothing_and_is_recorded_in_the_ledger(
     scene: Scene, shop: Shop, intruder: Intruder, forged: Callable[[Scene], dict[str, Any]], why: str
 ) -> None:
     before = len(told(scene.auditor, scene.job, "approval.rejected"))
@@ -157,7 +157,7 @@ GARBAGE: dict[str, tuple[Payload, ...]] = {
 
 
 @pytest.mark.parametrize("payloads", GARBAGE.values(), ids=GARBAGE)
-def test_garbage_of_any_shape_changes_nothing_and_is_in_the_ledger(
+def test_a_malformed_signal_changes_nothing_and_is_recorded_in_the_ledger(
     scene: Scene, shop: Shop, intruder: Intruder, payloads: tuple[Payload, ...]
 ) -> None:
     before = len(told(scene.auditor, scene.job, "approval.rejected"))

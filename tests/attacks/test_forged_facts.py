@@ -1,4 +1,4 @@
-"""Other activities scheduled from workflows that are not ours: the ledger and the pages must go on telling the truth."""
+"""Activities scheduled by foreign workflows: the ledger and the pages must still tell the truth."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def waiting(ops: Human) -> dict[str, Any]:
 
 
 def ladder(request: dict[str, Any], requester: str, **changes: Any) -> dict[str, Any]:
-    """Return where a request stands, as a workflow of ours would say it."""
+    """Return the state of a request in the form of our workflow."""
     said = {name: request[name] for name in ("digest", "action", "ttl")}
     return {
         "request": request["id"],
@@ -40,14 +40,14 @@ def ladder(request: dict[str, Any], requester: str, **changes: Any) -> dict[str,
 
 
 def answers(request: dict[str, Any], climbed: dict[str, Any], *received: dict[str, Any], number: int = 1) -> Call:
-    """Return a call of the activity that counts answers."""
+    """Return a call of the activity that counts decisions."""
     return Call(
         "take_answers", {"job": request["job_id"], "ladders": {request["id"]: climbed}, "received": list(received), "number": number}
     )
 
 
 def fact(job: str, kind: str, about: str = "", **data: Any) -> dict[str, Any]:
-    """Return an event as if a revocation could not have recorded it."""
+    """Return an event that a revocation could not record."""
     return {"id": "/".join(part for part in (job, kind, about) if part), "job": job, "type": kind, "at": NOW, "data": data}
 
 
@@ -56,7 +56,9 @@ def closing(job: str, *facts: dict[str, Any], state: str = "succeeded") -> Call:
     return Call("close", {"job": job, "state": state, "unrecorded": list(facts)})
 
 
-def test_a_stranger_can_count_decide_climb_withdraw_and_close_nothing(ops: Human, lead: Human, auditor: Human, intruder: Intruder) -> None:
+def test_a_foreign_workflow_can_count_decide_escalate_withdraw_and_close_nothing(
+    ops: Human, lead: Human, auditor: Human, intruder: Intruder
+) -> None:
     request = waiting(ops)
     job, climbed = request["job_id"], ladder(request, ops.id)
     calls = (
@@ -79,7 +81,7 @@ def test_a_stranger_can_count_decide_climb_withdraw_and_close_nothing(ops: Human
     [{"requester": "somebody"}, {"current": 0}, {"needed": 0, "current": 0}, {"digest": "sha256:" + "0" * 64}, {"ttl": 3600}],
     ids=",".join,
 )
-def test_an_answer_to_something_else_than_was_recorded_does_not_count(
+def test_a_decision_about_another_request_than_the_recorded_one_does_not_count(
     ops: Human, lead: Human, auditor: Human, shop: Shop, intruder: Intruder, changes: dict[str, Any]
 ) -> None:
     request = waiting(ops)
@@ -93,14 +95,14 @@ def test_an_answer_to_something_else_than_was_recorded_does_not_count(
     assert auditor.job(request["job_id"])["requests"][0]["state"] != "approved"
 
 
-def test_invented_earlier_answers_do_not_make_a_quorum(ops: Human, chief: Human, auditor: Human, intruder: Intruder) -> None:
+def test_forged_earlier_decisions_do_not_make_a_quorum(ops: Human, chief: Human, auditor: Human, intruder: Intruder) -> None:
     request = waiting(ops)
     invented = [answer({**chief.decision(request), "signature": "x"}, person=f"p{number}") for number in range(3)]
     intruder.runs("Job", request["job_id"], answers(request, ladder(request, ops.id, answers=invented), chief.decision(request)))
     assert told(auditor, request["job_id"], "approval.decided") == []
 
 
-def test_attempts_recorded_beforehand_hide_no_later_one(ops: Human, lead: Human, auditor: Human, intruder: Intruder) -> None:
+def test_attempts_recorded_in_advance_do_not_hide_later_ones(ops: Human, lead: Human, auditor: Human, intruder: Intruder) -> None:
     request = waiting(ops)
     first, second = {"statement": {"n": 1}, "signature": "x"}, {"statement": {"n": 2}, "signature": "x"}
     calls = (answers(request, ladder(request, ops.id), first), answers(request, ladder(request, ops.id), second))
@@ -131,7 +133,7 @@ def test_a_false_close_records_neither_approvals_nor_issues_nor_anything_of_anot
     assert auditor.job(job)["requests"][0]["state"] == "withdrawn"
 
 
-def test_a_false_close_cannot_say_that_what_is_alive_is_dead(
+def test_a_false_close_cannot_report_an_active_credential_as_revoked(
     ops: Human, auditor: Human, shop: Shop, intruder: Intruder, witness: Witness
 ) -> None:
     job = ops.launch(spec(f"{witness.hand_over}; sleep 300"))
@@ -147,14 +149,16 @@ def test_a_false_close_cannot_say_that_what_is_alive_is_dead(
     shop.assert_dead(auditor.job(job), login)
 
 
-def test_nobody_can_speak_for_a_session(ops: Human, intruder: Intruder) -> None:
+def test_a_foreign_workflow_cannot_report_for_a_session(ops: Human, intruder: Intruder) -> None:
     job = waiting(ops)["job_id"]
     call = Call("revoke_job", {"job": job, "by": "session", "why": "trust me", "attempts": 1, "settled": True})
     (answered,) = intruder.runs("Stranger", f"stranger-{job}", call)
     assert "confirmed" not in answered
 
 
-def test_a_strangers_revocation_is_recorded_as_one_and_needs_a_second_look(ops: Human, auditor: Human, intruder: Intruder) -> None:
+def test_a_foreign_workflows_revocation_is_recorded_as_such_and_needs_a_second_check(
+    ops: Human, auditor: Human, intruder: Intruder
+) -> None:
     # One that has a session: only of a job that never had one is it known that nothing can be in flight.
     job = ops.launch(spec("sleep 300"))
     ops.until(job, "running")
@@ -164,7 +168,7 @@ def test_a_strangers_revocation_is_recorded_as_one_and_needs_a_second_look(ops: 
     assert [entry["by"] for entry in told(auditor, job, "revocation.started")] == ["stranger"]
 
 
-def test_what_is_no_job_leaves_no_trace_of_a_revocation(auditor: Human, intruder: Intruder) -> None:
+def test_revoking_an_unknown_job_leaves_no_trace(auditor: Human, intruder: Intruder) -> None:
     (answered,) = intruder.runs(
         "Stranger", "stranger-litter", Call("revoke_job", {"job": "not a job", "by": "guard", "why": "x", "attempts": 1})
     )
@@ -181,7 +185,7 @@ def test_a_false_workflow_cannot_move_a_request_to_a_lower_tier(ops: Human, audi
     assert told(auditor, job, "approval.escalated") == []
 
 
-def test_a_false_workflow_cannot_let_a_tiers_time_run_out_early(ops: Human, auditor: Human, intruder: Intruder) -> None:
+def test_a_false_workflow_cannot_expire_a_tier_early(ops: Human, auditor: Human, intruder: Intruder) -> None:
     request = waiting(ops)
     intruder.runs("Job", request["job_id"], Call("climb", {"job": request["job_id"], "ladder": ladder(request, ops.id)}))
     assert told(auditor, request["job_id"], "approval.escalated") == []

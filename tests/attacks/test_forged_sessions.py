@@ -1,4 +1,4 @@
-"""`run_session` scheduled from workflows that are not ours: only what policy allows without anybody may come of it, and each attempt is recorded."""
+"""`run_session` scheduled by foreign workflows: it issues only what policy allows automatically, and each attempt is recorded."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ READ, WRITE = access(), access(action="write")
 
 
 def assert_nothing(auditor: Human, shop: Shop, job: str) -> None:
-    """Fail if anything of a job is alive, or ever was."""
+    """Fail if a job has or ever had a credential."""
     assert shop.users_of(job) == []
     assert shop.tokens_of(job) == []
     assert told(auditor, job, "credential.issued") == []
 
 
 def assert_refused(auditor: Human, shop: Shop, job: str, answered: Any, why: str) -> None:
-    """Fail unless the session refused, said so in the ledger, and issued nothing."""
+    """Fail unless the session refused, recorded that in the ledger, and issued nothing."""
     assert answered["outcome"] == "failed"
     assert why in answered["reason"]
     assert any(why in entry["why"] for entry in told(auditor, job, "job.refused"))
     assert_nothing(auditor, shop, job)
 
 
-def test_a_strangers_workflow_gets_nothing_for_a_genuine_order(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
+def test_a_foreign_workflow_gets_nothing_for_a_genuine_order(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
     order = ops.order(spec("true", READ))
     job = order["id"]
     (answered,) = intruder.runs("Stranger", f"stranger-{job}", session(order, granted(job, 1)))
@@ -55,7 +55,9 @@ def test_the_right_id_under_another_type_gets_nothing(ops: Human, auditor: Human
     assert_refused(auditor, shop, order["id"], answered, "not the workflow of this job")
 
 
-def test_a_parent_that_is_left_out_invented_or_exchanged_gets_nothing(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
+def test_an_order_with_a_missing_forged_or_exchanged_parent_gets_nothing(
+    ops: Human, auditor: Human, shop: Shop, intruder: Intruder
+) -> None:
     parent, another = ops.launch(spec("true", READ)), ops.launch(spec("true", READ))
     for said, signed, why in ((None, parent, "another parent"), (another, parent, "another parent"), (parent, None, "another parent")):
         order = ops.order(spec("true", READ), parent=signed)
@@ -67,7 +69,7 @@ def test_a_parent_that_is_left_out_invented_or_exchanged_gets_nothing(ops: Human
     assert_refused(auditor, shop, order["id"], answered, f"there is no job {unknown}")
 
 
-def test_a_child_that_asks_for_more_than_its_parent_has_gets_nothing_past_the_console_either(
+def test_a_child_with_more_access_than_its_parent_gets_nothing_without_the_console_either(
     ops: Human, auditor: Human, shop: Shop, intruder: Intruder
 ) -> None:
     parent = ops.launch(spec("true", READ))
@@ -79,7 +81,7 @@ def test_a_child_that_asks_for_more_than_its_parent_has_gets_nothing_past_the_co
 
 @dataclass(frozen=True)
 class Desk:
-    """Who could sign, a request that waits for them, and another that does too."""
+    """The people who can sign, and two pending requests."""
 
     ops: Human
     lead: Human
@@ -106,7 +108,7 @@ APPROVALS: dict[str, Answers] = {
 
 @pytest.fixture(scope="module")
 def elsewhere(ops: Human) -> Iterator[dict[str, Any]]:
-    """A request of a job of ours, for the same as the false jobs ask for."""
+    """Return a genuine job's request, for the same access as the false jobs."""
     job = ops.launch(spec("true", WRITE))
     yield ops.until(job, "awaiting_approval")["requests"][0]
     assert ops.api.post(f"jobs/{job}/kill").status_code == 202
@@ -139,7 +141,7 @@ def test_each_forged_approval_is_in_the_ledger(ops: Human, lead: Human, security
     assert {entry["why"] for entry in rejected} == {"the decision is for something else than what would run and be issued now"}
 
 
-def test_a_false_worker_gets_what_policy_allows_and_all_of_it_is_seen(
+def test_a_false_worker_gets_only_what_policy_allows_and_all_of_it_is_recorded(
     ops: Human, auditor: Human, shop: Shop, intruder: Intruder, witness: Witness
 ) -> None:
     order = ops.order(spec(witness.hand_over, READ, access(action="write", optional=True, deliver={})))
@@ -155,7 +157,7 @@ def test_a_false_worker_gets_what_policy_allows_and_all_of_it_is_seen(
     shop.assert_dead(seen, login)
 
 
-def test_what_people_really_approved_is_recorded_before_it_is_issued(
+def test_a_genuine_approval_is_recorded_before_anything_is_issued(
     ops: Human, lead: Human, auditor: Human, shop: Shop, intruder: Intruder, witness: Witness
 ) -> None:
     job = ops.launch(spec(witness.hand_over, WRITE))
@@ -172,21 +174,19 @@ def test_what_people_really_approved_is_recorded_before_it_is_issued(
 
 
 def job_input_of(auditor: Human, job: str) -> dict[str, Any]:
-    """Return the argument of a job's workflow, as whoever reads the ledger can put it together."""
+    """Return the argument of a job's workflow, built from the ledger."""
     (data,) = told(auditor, job, "job.submitted")
     return {"job": job, "spec": data["spec"], "params": data["params"], "bundle": data["bundle"], "order": data["order"]}
 
 
 @pytest.mark.parametrize("numbers", [[0], [-1], [2], [10**6], [1, 1], [1, 2]], ids=str)
-def test_requests_that_the_order_does_not_have_are_refused(
-    ops: Human, auditor: Human, shop: Shop, intruder: Intruder, numbers: list[int]
-) -> None:
+def test_requests_outside_of_the_order_are_rejected(ops: Human, auditor: Human, shop: Shop, intruder: Intruder, numbers: list[int]) -> None:
     order = ops.order(spec("true", READ))
     (answered,) = intruder.runs("Job", order["id"], session(order, *(granted(order["id"], number) for number in numbers)))
     assert_refused(auditor, shop, order["id"], answered, "requests that the order does not have")
 
 
-def test_a_request_that_was_not_approved_cannot_be_left_out(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
+def test_an_unapproved_request_cannot_be_left_out(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
     order = ops.order(spec("true", READ, access("refunds-db", "write", deliver={})))
     (answered,) = intruder.runs("Job", order["id"], session(order, granted(order["id"], 1)))
     assert_refused(auditor, shop, order["id"], answered, "leaves out requests")
@@ -214,19 +214,21 @@ def test_an_order_for_something_else_is_refused(
     assert_nothing(auditor, shop, order["id"])
 
 
-def test_an_order_of_someone_who_may_not_launch_is_refused(lead: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
+def test_an_order_of_a_person_who_may_not_launch_is_rejected(lead: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
     order = lead.order(spec("true", READ))
     (answered,) = intruder.runs("Job", order["id"], session(order, granted(order["id"], 1)))
     assert_refused(auditor, shop, order["id"], answered, "none of the groups that may launch")
 
 
-def test_an_order_under_anothers_name_is_refused(ops: Human, lead: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
+def test_an_order_in_another_persons_name_is_rejected(ops: Human, lead: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
     order = lead.order(spec("true", READ), person=ops.id)
     (answered,) = intruder.runs("Job", order["id"], session(order, granted(order["id"], 1)))
     assert_refused(auditor, shop, order["id"], answered, "does not match")
 
 
-def test_who_may_no_longer_launch_gets_nothing_for_an_older_order(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
+def test_a_person_who_may_no_longer_launch_gets_nothing_for_an_older_order(
+    ops: Human, auditor: Human, shop: Shop, intruder: Intruder
+) -> None:
     order = ops.order(spec("true", READ))
     with in_group(shop, "ops", remove=[ops.id]):
         (answered,) = intruder.runs("Job", order["id"], session(order, granted(order["id"], 1)))
@@ -244,7 +246,7 @@ GARBAGE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("what", GARBAGE)
-def test_garbage_instead_of_an_order_is_recorded(ops: Human, auditor: Human, shop: Shop, intruder: Intruder, what: str) -> None:
+def test_a_malformed_order_is_recorded(ops: Human, auditor: Human, shop: Shop, intruder: Intruder, what: str) -> None:
     order = ops.order(spec("true", READ))
     argument = GARBAGE[what] if what != "granted of no kind" else {"order": job_input(order), "granted": [{"number": "x", "answers": 7}]}
     (answered,) = intruder.runs("Job", order["id"], Call("run_session", argument))
@@ -263,7 +265,7 @@ def test_an_order_runs_once(ops: Human, auditor: Human, shop: Shop, intruder: In
     shop.assert_dead(seen, login)
 
 
-def test_a_denied_job_is_not_raised_from_the_dead(
+def test_a_denied_job_cannot_be_started_again(
     ops: Human, lead: Human, security: Human, auditor: Human, shop: Shop, intruder: Intruder
 ) -> None:
     order, _, too_late = denied(ops, lead, security)
@@ -274,7 +276,7 @@ def test_a_denied_job_is_not_raised_from_the_dead(
     assert_refused(auditor, shop, job, answered, "has ended")
 
 
-def test_a_job_cancelled_while_it_waited_is_not_raised_from_the_dead(
+def test_a_job_cancelled_while_it_waited_cannot_be_started_again(
     ops: Human, lead: Human, auditor: Human, shop: Shop, intruder: Intruder
 ) -> None:
     order = ops.order(spec("true", WRITE))

@@ -1,4 +1,4 @@
-"""Rows of the store changed past everything: nothing is issued for them, and what runs is what was signed."""
+"""Rows changed directly in the store: nothing is issued for them, and the signed order runs unchanged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def waiting(ops: Human, script: str = "true") -> dict[str, Any]:
     return found
 
 
-def test_a_request_made_approved_in_the_store_is_not_issued(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
+def test_a_request_set_to_approved_in_the_store_is_not_issued(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
     request = waiting(ops)
     job = request["job_id"]
     approval = (
@@ -50,7 +50,7 @@ def test_a_request_made_approved_in_the_store_is_not_issued(ops: Human, auditor:
 
 
 def job_input_of(auditor: Human, job: str) -> dict[str, Any]:
-    """Return a job's order as its first ledger entry tells it, in the form in which people send one."""
+    """Return a job's order from its first ledger entry, in the form of the API."""
     (data,) = told(auditor, job, "job.submitted")
     return {"id": job, "spec": data["spec"], "params": data["params"], "bundle": data["bundle"], **data["order"]}
 
@@ -80,7 +80,9 @@ def test_an_order_changed_in_the_store_does_not_start(ops: Human, auditor: Human
     assert shop.users_of(order["id"]) == []
 
 
-def test_a_launcher_who_is_hidden_in_the_store_still_cannot_approve(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
+def test_a_launcher_whose_identity_is_hidden_in_the_store_still_cannot_approve(
+    ops: Human, auditor: Human, shop: Shop, intruder: Intruder
+) -> None:
     request = waiting(ops)
     job = request["job_id"]
     intruder.writes("UPDATE requests SET requester_id = 'x' WHERE job_id = ?", job)
@@ -94,7 +96,7 @@ def test_a_launcher_who_is_hidden_in_the_store_still_cannot_approve(ops: Human, 
     assert told(auditor, job, "credential.issued") == []
 
 
-def test_a_denial_wiped_from_the_store_still_stands(
+def test_a_denial_deleted_from_the_store_still_counts(
     ops: Human, lead: Human, security: Human, auditor: Human, shop: Shop, intruder: Intruder
 ) -> None:
     order, request, too_late = denied(ops, lead, security)
@@ -110,7 +112,7 @@ def test_a_denial_wiped_from_the_store_still_stands(
     assert shop.users_of(job) == []
 
 
-def test_a_launching_jobs_order_that_was_widened_in_the_store_gives_its_children_nothing(
+def test_a_parents_order_widened_in_the_store_gives_its_children_nothing(
     ops: Human, auditor: Human, shop: Shop, intruder: Intruder
 ) -> None:
     parent = ops.launch(spec("true", access()))

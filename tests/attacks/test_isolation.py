@@ -32,19 +32,19 @@ kill -SEGV $$
 
 
 def sent(ops: Human, files: dict[str, bytes]) -> str:
-    """Send a bundle and return its digest."""
+    """Upload a bundle and return its digest."""
     content = bundle.pack({name: (data, False) for name, data in files.items()})
     answer = ops.api.post("bundles", content=content, headers={"Content-Type": "application/gzip"}).raise_for_status()
     return str(answer.json()["digest"])
 
 
 def output(ops: Human, job: str) -> str:
-    """Return what a job printed."""
+    """Return a job's output."""
     items: list[dict[str, Any]] = ops.api.get(f"jobs/{job}/logs").raise_for_status().json()["items"]
     return "".join(item["text"] for item in items)
 
 
-def test_a_job_reaches_nothing_of_anybody_elses(whole: Stack, shop: Shop, ops: Human, witness: Witness) -> None:
+def test_a_job_reaches_nothing_of_other_jobs_and_users(whole: Stack, shop: Shop, ops: Human, witness: Witness) -> None:
     marked = {"command": ["bash", "-c", f"{witness.hand_over}; sleep 300", MARK], "timeout": "2m", "env": {"MARK": MARK}}
     neighbour = ops.launch({**spec("", access()), "run": marked}, bundle=sent(ops, {"private.txt": MARK.encode()}))
     login = witness.login()
@@ -80,7 +80,7 @@ def test_a_job_reaches_nothing_of_anybody_elses(whole: Stack, shop: Shop, ops: H
 
 
 def cores(*folders: Path, since: float) -> list[Path]:
-    """Return files in these folders that are core dumps by their first bytes and are new."""
+    """Return the new core dumps in these folders, recognized by their first bytes."""
     found = []
     for folder in folders:
         for path in folder.rglob("*") if folder.is_dir() else ():
@@ -93,13 +93,13 @@ def cores(*folders: Path, since: float) -> list[Path]:
 
 
 def is_core(path: Path) -> bool:
-    """Look whether a file is an ELF core file: its type, the two bytes at 16, is 4."""
+    """Whether a file is an ELF core dump: its type, the two bytes at offset 16, is 4."""
     with path.open("rb") as file:
         head = file.read(18)
     return head[:4] == b"\x7fELF" and int.from_bytes(head[16:18], "little") == 4
 
 
-def test_a_job_that_crashes_leaves_no_core(whole: Stack, ops: Human, tmp_path: Path) -> None:
+def test_a_job_that_crashes_leaves_no_core_dump(whole: Stack, ops: Human, tmp_path: Path) -> None:
     began = time.time() - 1
     job = ops.launch({**spec(CRASHES)}, bundle=sent(ops, {"nothing": b""}))
     seen = ops.until(job)

@@ -1,4 +1,4 @@
-"""What the ledger says of a job before its session, told from its entries alone."""
+"""A job's history before its session, built only from its ledger entries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def entry(kind: EventType, **data: Any) -> EntryView:
 
 
 class Endless:
-    """A ledger that somebody floods while it is read."""
+    """A ledger that is flooded while it is read."""
 
     def entries(self, *, job: str | None, types: Iterable[EventType] = (), after: int, limit: int) -> Page[EntryView]:
         del job, types
@@ -31,7 +31,7 @@ class Endless:
 
 
 @pytest.mark.parametrize("kind", [EventType.JOB_STARTED, EventType.JOB_ENDED, EventType.CREDENTIAL_ISSUED])
-def test_a_job_that_started_ended_or_was_issued_anything_does_not_run_again(kind: EventType) -> None:
+def test_a_job_that_started_ended_or_got_a_credential_does_not_run_again(kind: EventType) -> None:
     assert build_job_history([entry(EventType.JOB_SUBMITTED), entry(kind)]).why_over
     assert not build_job_history([entry(EventType.JOB_SUBMITTED), entry(EventType.JOB_REFUSED)]).why_over
 
@@ -46,12 +46,12 @@ def test_a_job_that_started_ended_or_was_issued_anything_does_not_run_again(kind
         (EventType.APPROVAL_REJECTED, {"decision": "deny"}, None),
     ],
 )
-def test_what_settles_a_request_against_it_stays(kind: EventType, data: dict[str, Any], how: str | None) -> None:
+def test_a_final_rejection_of_a_request_stays(kind: EventType, data: dict[str, Any], how: str | None) -> None:
     later = entry(EventType.APPROVAL_DECIDED, decision="approve")
     assert build_job_history([entry(kind, **data), later]).settled.get(REQUEST) == how
 
 
-def test_a_request_is_at_the_highest_tier_that_it_climbed_to() -> None:
+def test_a_request_is_at_the_highest_tier_that_it_was_escalated_to() -> None:
     steps = [
         entry(EventType.APPROVAL_OPENED, tier=1),
         entry(EventType.APPROVAL_ESCALATED, tier=3),
@@ -60,5 +60,5 @@ def test_a_request_is_at_the_highest_tier_that_it_climbed_to() -> None:
     assert build_job_history(steps).tiers == {REQUEST: 3}
 
 
-def test_a_flooded_chain_keeps_a_job_from_running_and_ends_the_reading() -> None:
+def test_a_flooded_chain_prevents_a_job_from_running_and_ends_the_reading() -> None:
     assert read_job_history(Endless(), "j").why_over == "too much has been recorded of this job"

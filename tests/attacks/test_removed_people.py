@@ -1,4 +1,4 @@
-"""Who may approve is asked again right before each issue: whoever lost the right meanwhile no longer counts."""
+"""The right to approve is checked again before each issue: an approver who lost it does not count."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ QUICK = ("quorum: 1, respond_within: 15m", "quorum: 1, respond_within: 1s")
 
 @contextmanager
 def tier_one(shop: Shop, ops: Human, change: tuple[str, str]) -> Iterator[None]:
-    """Change tier 1 for the length of a block; the worker reads it again by itself, and this waits until it has."""
+    """Change tier 1 for a block, and wait until the worker has reloaded it."""
     file = shop.config / "approvals.yaml"
     before = file.read_text()
     assert change[0] in before
@@ -41,7 +41,7 @@ def tier_one(shop: Shop, ops: Human, change: tuple[str, str]) -> Iterator[None]:
 
 
 def until_in_force(ops: Human, *, ordinary: bool) -> None:
-    """Return once the worker opens requests as the shop's own tier 1 says, or once it does otherwise."""
+    """Wait until the worker uses the shop's own tier 1, or until it does not."""
     end = time.monotonic() + 180
     while True:
         (request,) = waiting(ops, WRITE)
@@ -65,7 +65,9 @@ def assert_nothing(auditor: Human, shop: Shop, job: str) -> None:
     assert shop.tokens_of(job) == []
 
 
-def test_who_left_the_group_after_approving_no_longer_counts(ops: Human, lead: Human, security: Human, auditor: Human, shop: Shop) -> None:
+def test_an_approver_who_left_the_group_after_approving_no_longer_counts(
+    ops: Human, lead: Human, security: Human, auditor: Human, shop: Shop
+) -> None:
     # The first approval stands while the second request of the job still waits; meanwhile its giver leaves the group.
     first, second = waiting(ops, WRITE, REFUND)
     job = first["job_id"]
@@ -96,7 +98,7 @@ def test_half_a_quorum_that_left_no_longer_counts(ops: Human, lead: Human, secur
     assert [entry["person"] for entry in told(auditor, job, "approval.rejected")] == [lead.id]
 
 
-def test_one_persons_approval_given_twice_is_one(
+def test_two_approvals_of_one_person_count_once(
     ops: Human, lead: Human, security: Human, auditor: Human, shop: Shop, intruder: Intruder
 ) -> None:
     with tier_one(shop, ops, TWO):
@@ -114,7 +116,7 @@ def test_one_persons_approval_given_twice_is_one(
     assert len(told(auditor, job, "credential.issued")) == 1
 
 
-def test_an_approval_of_a_tier_that_was_climbed_past_does_not_carry(
+def test_an_approval_of_a_lower_tier_does_not_count_after_an_escalation(
     ops: Human, lead: Human, auditor: Human, shop: Shop, intruder: Intruder
 ) -> None:
     with tier_one(shop, ops, QUICK):

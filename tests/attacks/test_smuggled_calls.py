@@ -1,4 +1,4 @@
-"""A job that was allowed one call makes no other: not by what Python takes for the same, nor by very many that come to nothing."""
+"""A job with one approved call makes no other: neither a call that Python considers equal, nor one hidden among many rejected calls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": 
 head = "POST /mcp HTTP/1.1\\r\\nHost: broker\\r\\nAccept: application/json, text/event-stream\\r\\nContent-Type: application/json\\r\\n"
 gone.sendall((head + "Content-Length: " + str(len(body)) + "\\r\\n\\r\\n" + body).encode())
 """
-"""Makes a call, and waits for no answer."""
+"""Sends a call without waiting for its response."""
 ASKS_AND_GOES = ASKS.replace("CALL", '{"name": "set-flag", "arguments": {"flag": 1}}') + "threading.Timer(5, gone.close).start()\n"
 
 
@@ -38,13 +38,13 @@ def target() -> Iterator[Upstream]:
 
 
 def flag_at(url: str) -> dict[str, Any]:
-    """A tool that takes any value, and needs people."""
+    """A tool that accepts any value and needs approval."""
     http = {"method": "POST", "url": f"{url}/echo", "allow_private": True, "json": {"flag": "{flag}"}}
     kept = {"type": "object", "properties": {"flag": {}}, "required": ["flag"]}
     return {"set-flag": {"description": "Set it", "uses": {"resource": "refunds-db", "action": "write"}, "input": kept, "http": http}}
 
 
-def test_what_was_approved_with_1_is_not_made_with_true(ops: Human, lead: Human, shop: Shop, target: Upstream) -> None:
+def test_a_call_approved_with_1_is_not_made_with_true(ops: Human, lead: Human, shop: Shop, target: Upstream) -> None:
     with offering(shop, flag_at(target.url)):
         with puppet(ops) as watching:
             until_offered(watching, "set-flag")
@@ -65,7 +65,7 @@ def requests(ops: Human, job: Puppet) -> list[str]:
     return [one["id"] for one in ops.job(job.job)["requests"] if one["resource"] == "refunds-db"]
 
 
-def test_calls_that_come_to_nothing_do_not_fill_the_ledger(ops: Human) -> None:
+def test_rejected_calls_do_not_fill_the_ledger(ops: Human) -> None:
     bound = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "look", "at": "request"}
     with puppet(ops, {**bound, "tools": {"find-order": {"arguments": {"order_id": {"maximum": 1}}}}}) as job:
         for _ in range(MAX_UNDONE_RECORDED + 20):
@@ -77,7 +77,7 @@ def test_calls_that_come_to_nothing_do_not_fill_the_ledger(ops: Human) -> None:
         assert entries(ops, job.job, "tool.called")[-1]["outcome"] == "done"
 
 
-def test_a_job_cannot_give_back_what_a_tool_uses_for_it(ops: Human, shop: Shop, target: Upstream) -> None:
+def test_a_job_cannot_release_the_credential_that_a_tool_uses_for_it(ops: Human, shop: Shop, target: Upstream) -> None:
     http = {"url": f"{target.url}/slow", "headers": {"X-Login": "{username} {password}"}, "allow_private": True, "timeout": "50s"}
     slow = {"slow": {"description": "Wait", "uses": {"resource": "orders-db", "action": "read"}, "http": http}}
     target.reached.clear()

@@ -1,4 +1,4 @@
-"""A reset is an ending, never a second execution: the second run issues nothing. Of jobs that still run: chaos/test_workflow_endings.py."""
+"""A reset ends a job and never runs it again: the second run issues nothing. chaos/test_workflow_endings.py resets running jobs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ EARLY, LATE = 0, -1
 
 
 def refusals(auditor: Human, job: str) -> list[str]:
-    """Return why a second run of a job was refused, once it was."""
+    """Wait until a job's second run was refused; return the reason."""
     return until(lambda: [entry["why"] for entry in told(auditor, job, "job.refused")], "the attempt is in the ledger")
 
 
 def assert_once(auditor: Human, shop: Shop, job: str, *logins: Login, count: int = 1) -> dict[str, Any]:
-    """Fail unless the job was issued this much in all, and nothing of it lives."""
+    """Fail unless the job got so many credentials in all, and none of them is active."""
     assert len(told(auditor, job, "credential.issued")) == count
     seen = auditor.job(job)
     shop.assert_dead(seen, *logins)
@@ -30,7 +30,7 @@ def assert_once(auditor: Human, shop: Shop, job: str, *logins: Login, count: int
 
 
 @pytest.mark.parametrize("to", [EARLY, LATE], ids=["early", "late"])
-def test_a_finished_job_that_is_reset_issues_nothing_again(
+def test_a_reset_of_a_finished_job_issues_nothing(
     ops: Human, auditor: Human, shop: Shop, intruder: Intruder, witness: Witness, to: int
 ) -> None:
     job = ops.launch(spec(witness.hand_over))
@@ -42,7 +42,7 @@ def test_a_finished_job_that_is_reset_issues_nothing_again(
         assert "ran already" in refusals(auditor, job)[0]
 
 
-def test_an_approved_job_that_is_reset_is_not_issued_again_for_the_same_approval(
+def test_a_reset_of_an_approved_job_issues_nothing_for_the_same_approval(
     ops: Human, lead: Human, auditor: Human, shop: Shop, intruder: Intruder, witness: Witness
 ) -> None:
     job = ops.launch(spec(witness.hand_over, access(action="write")))
@@ -55,7 +55,7 @@ def test_an_approved_job_that_is_reset_is_not_issued_again_for_the_same_approval
 
 
 @pytest.mark.parametrize("how", ["cancelled", "denied"])
-def test_a_job_that_ended_without_running_is_not_raised_by_a_reset_and_a_late_approval(
+def test_a_job_that_ended_without_running_cannot_be_started_by_a_reset_and_a_late_approval(
     ops: Human, lead: Human, security: Human, auditor: Human, shop: Shop, intruder: Intruder, how: str
 ) -> None:
     job = ops.launch(spec("true", access(action="write")))

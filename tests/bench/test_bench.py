@@ -1,4 +1,4 @@
-"""The bench tells its figures in a form that programs can read. What they are is never tested: they depend on the machine."""
+"""The benchmark prints its figures in a form for programs. Their values are never tested: they depend on the machine."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.figures import Figure, p50, p99
-from bench.report import table
+from bench.figures import Figure, p50, p99, table
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_what_needs_no_servers_is_measured_and_told_as_json() -> None:
+def test_the_benchmarks_without_servers_report_their_figures_as_json() -> None:
     command = [sys.executable, "-m", "bench", "--quick", "--pure", "-o", "json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -35,11 +34,11 @@ def test_what_needs_no_servers_is_measured_and_told_as_json() -> None:
         (Figure("a", "", 28, "events"), None, ""),
     ],
 )
-def test_a_budget_holds_for_the_figure_or_for_its_ratio_to_the_floor(figure: Figure, ok: bool | None, budget: str) -> None:
+def test_a_budget_limits_the_figure_or_its_ratio_to_the_floor(figure: Figure, ok: bool | None, budget: str) -> None:
     assert (figure.ok, figure.budget) == (ok, budget)
 
 
-def test_the_table_says_of_each_figure_whether_its_budget_holds() -> None:
+def test_the_table_shows_whether_each_figure_is_within_its_budget() -> None:
     missed = Figure("slow", "jobs per second", 5, "/s", floor=10, at_least=0.8, of="ratio", note="the machine was busy")
     lines = table([missed, Figure("fast", "decision", 125, "µs", at_most=250)]).splitlines()
     assert lines[1].split()[-2:] == ["0.50", "miss"]
@@ -47,7 +46,7 @@ def test_the_table_says_of_each_figure_whether_its_budget_holds() -> None:
     assert lines[3].strip() == "slow: the machine was busy"
 
 
-def test_percentiles_are_values_that_were_seen() -> None:
+def test_percentiles_are_observed_values() -> None:
     assert p50([3, 1, 2]) == 2
     assert p99([*range(1, 101)]) == 100
     assert p99([5, 7]) == 7

@@ -1,4 +1,4 @@
-"""Somebody with every right on Temporal, who means no harm: terminates, deletes, resets, and fills histories. Asserts nothing."""
+"""A Temporal administrator without bad intent: terminates, deletes and resets workflows, and fills histories. Asserts nothing."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from worker.stack import Stack
 
 EARLY, LATE = 0, -1
 LARGEST = 1_900_000
-"""Bytes: Temporal takes no payload over 2 MB."""
+"""Bytes. Temporal rejects payloads over 2 MB."""
 LONGEST = 50 * 1024 * 1024
-"""Bytes of history past which Temporal itself terminates a workflow."""
+"""Bytes of history. Temporal terminates a workflow with a longer history."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Administrator:
     @classmethod
     @contextmanager
     def of(cls, stack: Stack) -> Iterator[Administrator]:
-        """Be one for the length of a block."""
+        """Yield an administrator for a block."""
         with Intruder.entered(stack) as entered:
             yield cls(entered)
 
@@ -44,7 +44,7 @@ class Administrator:
             self._temporal.terminates(workflow)
 
     def terminate_together(self, *workflows: str) -> None:
-        """Terminate workflows as one batch of Temporal's own; returns once it has begun."""
+        """Terminate workflows with one of Temporal's batch operations; return once it has started."""
         request = StartBatchOperationRequest(
             namespace="default",
             job_id=uuid.uuid4().hex,
@@ -55,7 +55,7 @@ class Administrator:
         self._temporal.does(self._temporal.client.workflow_service.start_batch_operation(request))
 
     def delete(self, workflow: str) -> None:
-        """Delete a workflow, whether it runs or not, with all that Temporal knows of it."""
+        """Delete a workflow, running or not, with its history."""
         request = DeleteWorkflowExecutionRequest(namespace="default", workflow_execution=WorkflowExecution(workflow_id=workflow))
         self._temporal.does(self._temporal.client.workflow_service.delete_workflow_execution(request))
 
@@ -64,7 +64,7 @@ class Administrator:
         self._temporal.resets(job, to=to, wait=False)
 
     def fill(self, job: str) -> None:
-        """Send signals that nobody understands until the history is too long for Temporal, which then ends the workflow itself."""
+        """Send unknown signals until the history is too long and Temporal terminates the workflow."""
         request = SignalWorkflowExecutionRequest(
             namespace="default",
             workflow_execution=WorkflowExecution(workflow_id=job),
@@ -80,20 +80,20 @@ class Administrator:
             self._temporal.does(run())
 
     def confuse(self, job: str, wish: str) -> None:
-        """Send a wish to end a credential that is none."""
+        """Send a signal to revoke a credential that does not exist."""
         self._temporal.signals(job, "revoke_credential", raw(wish.encode()))
 
     def kill(self, job: str) -> None:
-        """Send a job's workflow the wish to be killed, past the console, as where that cannot write its own store."""
+        """Send a job's workflow the kill signal without the console, which cannot write its store."""
         self._temporal.signals(job, "kill")
 
     def timed_out(self, job: str) -> bool:
-        """Whether Temporal has given up one of a job's activities because nobody was heard of."""
+        """Whether one of a job's activities timed out for lack of heartbeats."""
         events = self._temporal.does(self._temporal.client.get_workflow_handle(job).fetch_history()).events
         return any(event.HasField("activity_task_timed_out_event_attributes") for event in events)
 
     def longest_kept(self, job: str) -> float:
-        """Return how many seconds Temporal has kept a workflow's step at most for a worker that did not take it."""
+        """Return the longest time, in seconds, that a workflow task waited for a worker that did not take it."""
         events = self._temporal.does(self._temporal.client.get_workflow_handle(job).fetch_history()).events
         scheduled = {event.event_id: event.event_time.ToDatetime() for event in events}
         over = [(event, event.workflow_task_timed_out_event_attributes) for event in events]
@@ -111,11 +111,11 @@ class Administrator:
         until(stumbled, f"a task of {job} has failed")
 
     def status(self, workflow: str) -> WorkflowExecutionStatus | None:
-        """Return how the newest run of a workflow stands; None where Temporal knows none."""
+        """Return the status of a workflow's newest run; None if Temporal has none."""
         if not self._temporal.knows(workflow):
             return None
         return self._temporal.does(self._temporal.client.get_workflow_handle(workflow).describe()).status
 
     def result(self, workflow: str) -> Any:
-        """Return what a workflow says it came to, once it has completed."""
+        """Return a workflow's result once it has completed."""
         return self._temporal.does(self._temporal.client.get_workflow_handle(workflow).result())

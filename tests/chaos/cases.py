@@ -1,4 +1,4 @@
-"""Jobs at their steps, what strikes them there, and how each ends: one strike at many jobs, for tests to look at one by one."""
+"""Jobs at their steps, the faults that hit them there, and how each job ends. All faults happen at once; tests check the jobs one by one."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from tests.support.people import Human
 from tests.support.shop import Login
 
 MENDED = {"JUSTENOUGH_TEST_BUGS": "_outcome", "JUSTENOUGH_TEST_LEASE": "12"}
-"""A worker whose bug is one that workflows get over: what they did about it is in their histories, so no later code may do without."""
+"""A worker with a bug that workflows recover from. The recovery is in their histories, so later code must keep it."""
 BROKEN = {**MENDED, "JUSTENOUGH_TEST_BUGS": "_outcome,_compensate,_close,receive"}
-"""A worker whose bugs show in no other jobs than those below that are named after them, or are told what it stumbles over."""
+"""A worker whose bugs affect only the jobs below that are named after them, or that get the signal that triggers them."""
 TOLD_NOTHING = "its workflow closed without telling"
 REFUSED = "refused: this job ran already, or has ended; a reset runs nothing again"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A job put at one step, what strikes it there, and how it ends."""
+    """A job at one step, the fault that hits it there, and how it ends."""
 
     step: str
     strike: str
     state: str
     reason: str | None = None
     issued: int = 1
-    """How much it may have been issued."""
+    """How many credentials it may have got."""
 
     @property
     def held(self) -> bool:
-        """Whether its step lasts only for as long as Vault is held."""
+        """Whether its step lasts only while Vault's response is held."""
         return self.step in {"issuing", "revoking", "guarded_revoking"}
 
 
 def lost(step: str, strike: str, issued: int = 1) -> Case:
-    """A case in which the workflow cannot tell how the job ended."""
+    """A case in which the workflow cannot report how the job ended."""
     return Case(step, strike, "lost", TOLD_NOTHING, issued)
 
 
@@ -74,7 +74,7 @@ COMPENSATING = {
     "compensating, reset early": Case("running", "reset early", "failed", REFUSED),
     "compensating, reset late": Case("running", "reset late", "failed", "worker_lost"),
 }
-"""Their worker died, and another is about to delete their token role; it cannot, nor end their lease, until all are struck."""
+"""Their worker died, and another is about to delete their token role. It cannot do that, nor revoke their lease, until all faults have happened."""
 CASES = STEPS | COMPENSATING
 FILLED = "running, its history too long for Temporal"
 STAND = {
@@ -83,21 +83,21 @@ STAND = {
     "its worker is lost": ("failed", "worker_lost"),
     "it is about to close": ("succeeded", None),
 }
-"""Jobs whose workflow's task fails for ever: what happens to them meanwhile, and how they end once there is a worker without the bug."""
+"""Jobs whose workflow task keeps failing: what happens to them meanwhile, and how they end once a worker without the bug runs."""
 
 
 @dataclass(frozen=True)
 class Struck:
-    """What became of all of them."""
+    """The outcome of all jobs."""
 
     jobs: dict[str, str]
     logins: dict[str, Login]
     exposed: dict[str, float]
-    """Seconds from the strike until a login was refused, by job."""
+    """Seconds from the fault until the login was refused, by job."""
 
 
 def strike_all(stage: Stage, administrator: Administrator) -> Struck:
-    """Put all jobs at their steps and strike; return once none of their logins works any more."""
+    """Bring all jobs to their steps and cause the faults; return once none of their logins works any more."""
     strikes, struck_at = strikes_of(stage.ops, administrator), dict[str, float]()
 
     def strike(*names: str) -> None:
@@ -127,7 +127,7 @@ def strike_all(stage: Stage, administrator: Administrator) -> Struck:
 
 
 def worker_lost(stage: Stage) -> dict[str, str]:
-    """Have a worker die over some jobs, and another revoke them, which is held; one meets a bug there instead."""
+    """Kill the worker of some jobs and hold the revocation by another worker; one job hits a bug there instead."""
     stage.rig.only(**BROKEN)
     jobs = {name: stage.running() for name in COMPENSATING}
     jobs["its worker is lost"] = stage.running(name="bug-compensate")
@@ -142,7 +142,7 @@ def worker_lost(stage: Stage) -> dict[str, str]:
 
 
 def stuck(stage: Stage, administrator: Administrator, struck_at: dict[str, float]) -> dict[str, str]:
-    """Return jobs whose workflow stumbles for ever over a bug: two while their process runs, of which one ends and one is killed."""
+    """Return jobs whose workflow keeps failing on a bug: two with a running process, of which one ends and one is killed."""
     killed, closing = stage.running(), stage.ending(name="bug-close")
     stage.ready()
     with leashed(stage.ops, stage.shop) as (ends, login):
@@ -158,7 +158,7 @@ def stuck(stage: Stage, administrator: Administrator, struck_at: dict[str, float
 
 
 def strikes_of(ops: Human, administrator: Administrator) -> dict[str, Callable[[str], object]]:
-    """Return what can strike a job, by name."""
+    """Return the faults by name."""
 
     def cancel(job: str) -> None:
         answer = ops.api.post(f"jobs/{job}/cancel")

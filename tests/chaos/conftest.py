@@ -1,4 +1,4 @@
-"""One rig per test process; each test finds it whole, with one worker that runs."""
+"""One rig per test process. Each test starts with working servers and one running worker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "shop"
 
 
 def add_archive(config: Path) -> None:
-    """Give the shop a database in which nobody can look for users by their names: it names no target."""
+    """Add a database without a target, in which users cannot be searched by name."""
     catalog = yaml.safe_load((config / "catalog.yaml").read_text())
     orders = catalog["resources"]["orders-db"]
     issue = {"path": "database/creds/archive-read"}
@@ -37,7 +37,7 @@ def add_archive(config: Path) -> None:
 
 @pytest.fixture(scope="session")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """The stack without a worker, behind doors and a gate."""
+    """Yield the stack without a worker, behind doors and a gate."""
     folder = tmp_path_factory.mktemp("chaos")
     config = folder / "shop"
     shutil.copytree(EXAMPLE, config, ignore=shutil.ignore_patterns("__pycache__"))
@@ -48,34 +48,34 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 @pytest.fixture(autouse=True)
 def _whole_again(rig: Rig) -> Iterator[None]:
-    """Leave nothing broken behind."""
+    """Restore everything after each test."""
     yield
     rig.mend()
 
 
 @pytest.fixture
 def worker(rig: Rig) -> Worker:
-    """The one worker that runs as the test begins."""
+    """Return the worker that runs when the test begins."""
     return rig.worker()
 
 
 @pytest.fixture(scope="session")
 def shop(rig: Rig) -> Iterator[Shop]:
-    """The shop as its database's owner sees it, past every door."""
+    """Return the shop, connected directly as its database's owner."""
     with Shop.opened(rig.stack) as opened:
         yield opened
 
 
 @pytest.fixture(scope="session")
 def administrator(rig: Rig) -> Iterator[Administrator]:
-    """Somebody with every right on Temporal."""
+    """Yield a Temporal administrator."""
     with Administrator.of(rig.stack) as administrator:
         yield administrator
 
 
 @pytest.fixture
 def witness() -> Iterator[Witness]:
-    """Hears from jobs."""
+    """Yield a witness, to whom jobs send their logins."""
     opened = Witness()
     yield opened
     opened.close()

@@ -1,4 +1,4 @@
-"""Whether store, ledger, Temporal, Vault and the target tell one story of a job, each asked by itself."""
+"""Checks that store, ledger, Temporal, Vault and target, each queried separately, agree about a job."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.wait import until
 
 
 def assert_one_outcome(ops: Human, shop: Shop, job: str, *logins: Login) -> dict[str, Any]:
-    """Return a job that has ended; fail unless everyone tells exactly one ending of it, and nothing of it is alive."""
+    """Return an ended job. Fail unless all of them report the same single ending, and no access of it is left."""
     seen = ops.job(job)
     assert seen["revocation"]["state"] in {"confirmed", "none"}, (seen["revocation"], course(ops, job))
     with Administrator.of(shop.stack) as administrator:
@@ -23,12 +23,12 @@ def assert_one_outcome(ops: Human, shop: Shop, job: str, *logins: Login) -> dict
 
 
 def course(ops: Human, job: str) -> list[tuple[str, str, str]]:
-    """Return when, what and by whom of a job's ledger, for whoever reads why a test failed."""
+    """Return time, type and author of a job's ledger entries, for the message of a failed test."""
     return [(entry["at"], entry["type"], entry["data"].get("by", "")) for entry in ops.ledger(job)]
 
 
 def endings(ops: Human, job: str) -> list[dict[str, Any]]:
-    """Return what the ledger says of a job's end."""
+    """Return the ledger's record of a job's end."""
     return [entry["data"] for entry in ops.ledger(job) if entry["type"] == "job.ended"]
 
 

@@ -28,13 +28,13 @@ from tests.support.shop import Login, Shop, access, spec
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "shop"
 SWITCHED = ("session", "compensation", "guard", "sweep")
-"""The nets that a worker has; the fifth are Vault's and the target's own clocks."""
+"""The worker's safety nets. The fifth net are the expiry times in Vault and in the target."""
 ALL = "all"
-"""Every net works, as users have it."""
+"""Every net is on, as in production."""
 STAYS = 'exec 3<>/dev/tcp/127.0.0.1/{port}; echo "$PGUSER $PGPASSWORD" >&3; read -r code <&3; exit "$code"'
-"""A job that hands its login over and ends as it is told to."""
+"""A job that sends its login to the test and ends as instructed."""
 TIMEOUT = 4
-"""Seconds that a job may run which is to run too long."""
+"""The timeout, in seconds, of a job that must exceed it."""
 REFUSED = (
     "password authentication failed",
     "is not permitted to log in",
@@ -42,23 +42,23 @@ REFUSED = (
     "does not exist",
     "terminating connection due to administrator command",
 )
-"""PostgreSQL's words for a login that is not good any more, or just ends; other trouble is none of the nets' work."""
+"""PostgreSQL's errors for a login that is invalid or just ending. Other errors have nothing to do with the nets."""
 GIVEN_UP = 200.0
 
 
 @dataclass(frozen=True)
 class Case:
-    """One ending of one job, and the one net that is left to it."""
+    """One ending of one job, and the only net that is on."""
 
     net: str
     ending: str
     action: str = "read"
-    """read: issued without a person; write: a person approved it, so a guard stands beside the job."""
+    """read: issued without an approval; write: approved by a person, so the job has a guard."""
     ttl: str = "5m"
 
     @property
     def off(self) -> str:
-        """Which nets do not work for this job, as its label says."""
+        """The nets that are off for this job, as its label says."""
         # A kill cuts access first, before any net: switched off too, it leaves that to the net.
         return "none" if self.net == ALL else ".".join(["person", *(net for net in SWITCHED if net != self.net)])
 
@@ -68,27 +68,27 @@ class Case:
 
 @dataclass(eq=False)
 class Struck:
-    """A job that holds a login, and what became of it."""
+    """A job with a login, and the times at which it ended."""
 
     case: Case
     job: str
     login: Login
     line: socket.socket
     given: float
-    """When the login was handed over. Times are this process's monotonic clock's."""
+    """When the login was received. All times are of this process's monotonic clock."""
     ended: float = 0
-    """When the ending was done."""
+    """When the job was ended."""
     refused: Future[float] = field(default_factory=Future)
 
     @property
     def exposure(self) -> float:
-        """Seconds from the ending until the login was refused; waits for it."""
+        """Return the seconds from the ending until the login was refused; wait for that."""
         return max(0.0, self.refused.result(GIVEN_UP) - self.ended)
 
 
 @dataclass(frozen=True)
 class Lab:
-    """The rig with people in it: holds jobs, ends them, and tries their logins until they are refused."""
+    """The rig with people: it launches jobs, ends them, and tries their logins until they are refused."""
 
     rig: Rig
     shop: Shop
@@ -98,14 +98,14 @@ class Lab:
     listener: socket.socket
     watchers: ThreadPoolExecutor
     pause: float
-    """Seconds between two tries of one login."""
+    """Seconds between two attempts of one login."""
     lines: ExitStack
-    """What was opened, to be closed: by jobs to us, to Temporal."""
+    """Open connections (from jobs, to Temporal), to be closed at the end."""
 
     @classmethod
     @contextmanager
     def opened(cls, rig: Rig, shop: Shop, ops: Human, lead: Human, *, pause: float) -> Iterator[Lab]:
-        """Listen to jobs for the length of a block."""
+        """Receive logins of jobs for a block."""
         with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(64, "watch") as watchers, ExitStack() as lines:
             listener.settimeout(180)
             administrator = lines.enter_context(Administrator.of(rig.stack))
@@ -121,13 +121,13 @@ class Lab:
         return [Struck(launched[job], job, login, line, given) for job, login, line, given in hearing.result(GIVEN_UP)]
 
     def strike(self, item: Struck) -> None:
-        """End a job as its case says, and begin to watch its login."""
+        """End a job as its case says, and start to watch its login."""
         item.ended = time.monotonic()
         ENDINGS[item.case.ending](self, item)
         self.watch(item)
 
     def watch(self, item: Struck) -> None:
-        """Begin to try a login until it is refused."""
+        """Start to try a login until it is refused."""
 
         def watched() -> None:
             try:
@@ -140,7 +140,7 @@ class Lab:
         self.watchers.submit(watched)
 
     def opens(self, login: Login) -> bool:
-        """Whether a login works; raises where it can be neither said nor denied."""
+        """Whether a login works. Raises if that cannot be determined."""
         try:
             self.shop.connect(login).close()
         except psycopg.OperationalError as error:
@@ -220,7 +220,7 @@ ENDINGS: dict[str, Callable[[Lab, Struck], None]] = {
 
 
 def struck_together(lab: Lab, held: Iterable[Struck], event: Callable[[], object]) -> None:
-    """Do one thing that ends several jobs, and begin to watch their logins."""
+    """End several jobs with one action, and start to watch their logins."""
     at = time.monotonic()
     event()
     for item in held:
@@ -230,7 +230,7 @@ def struck_together(lab: Lab, held: Iterable[Struck], event: Callable[[], object
 
 @contextmanager
 def laboratory(*, pause: float) -> Iterator[Lab]:
-    """A rig of its own, for the length of a block."""
+    """Yield a separate rig for a block."""
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="je-exposure-")))
         folder.chmod(0o711)
@@ -249,7 +249,7 @@ ONE_BY_ONE: dict[str, tuple[str, ...]] = {
     "compensation": ORDINARY,
     "guard": ("terminate", "delete"),
 }
-"""Endings that are over in seconds: each struck once the one before it is over."""
+"""Endings that take seconds; they run one after another."""
 SERVERS_GONE = (
     ("vault", "worker and Temporal gone", ("temporal",)),
     ("target", "worker, Temporal and Vault gone", ("temporal", "vault")),

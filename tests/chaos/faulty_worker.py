@@ -1,4 +1,4 @@
-"""A worker of the tests' own: nets switched off, to see what each of the others does alone; bugs in workflow Job. Nothing of it is in the product."""
+"""A worker for tests: with safety nets off, to measure each net alone, and with bugs in the workflow Job. The product contains none of it."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from workflows.job import Job
 
 OWN = "JUSTENOUGH_TEST_"
 NETS_OFF = "JUSTENOUGH_TEST_NETS_OFF"
-"""Names who does not revoke in this worker, with commas: session, compensation, guard, sweep; person: what a kill cuts first."""
+"""The nets that do not revoke in this worker, separated by commas: session, compensation, guard, sweep, or person (the first step of a kill)."""
 BUGS = "JUSTENOUGH_TEST_BUGS"
-"""Names methods of workflow Job, with commas: each has a bug that shows in jobs named after it (`_close`: "bug-close")."""
+"""Methods of the workflow Job, separated by commas. Each has a bug in jobs named after it (`_close`: "bug-close")."""
 STUCK = '"bug"'
-"""What a wish carries over which this worker's workflows stumble, where BUGS names `receive`."""
+"""The signal argument that breaks this worker's workflows if BUGS contains `receive`."""
 LEASE = "JUSTENOUGH_TEST_LEASE"
-"""Seconds after which this worker's sweep takes a session that renews nothing for gone; a test waits less than users would."""
+"""After so many seconds without a renewal this worker's sweep considers a session lost; shorter than in production, for fast tests."""
 
 LABEL = "nets-off"
-"""A job's own label, which names with dots who does not revoke it."""
+"""A job's label with the nets that do not revoke it, separated by dots."""
 
 
 class SwitchedOff(RetryLater):
-    """A test has switched this net off."""
+    """A test has turned this net off."""
 
 
 def switch_off(nets: frozenset[str]) -> None:
-    """Have the two functions that revoke refuse these callers, and for each job those that its label names."""
+    """Let the two revoking functions refuse these callers, and for each job the callers in its label."""
     revoke_job, revoke_one = revocation.revoke, revocation.revoke_one
 
     def refuse(deps: Deps, job: str, by: str) -> None:
@@ -62,7 +62,7 @@ def _labelled(deps: Deps, job: str) -> frozenset[str]:
 
 
 def break_method(name: str) -> None:
-    """Put a bug into one method of workflow Job: a plain exception, which fails the workflow's task."""
+    """Add a bug to one method of the workflow Job: an exception that fails the workflow task."""
     real = getattr(Job, name)
 
     def broken(self: Job, *args: Any) -> Any:
@@ -75,7 +75,7 @@ def break_method(name: str) -> None:
 
 
 def break_receiving() -> None:
-    """Put a bug into what workflow Job does with a wish that carries STUCK."""
+    """Add a bug to the handler of signals with the argument STUCK."""
     real = signals.decode_signal
 
     def carried(args: Any) -> Any:
@@ -93,7 +93,7 @@ def _names(variable: str) -> frozenset[str]:
 
 
 def run() -> None:
-    """Run a worker as its environment says."""
+    """Run a worker with the faults of its environment."""
     switch_off(_names(NETS_OFF))
     for bug in _names(BUGS):
         if bug == "receive":

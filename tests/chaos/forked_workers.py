@@ -19,10 +19,10 @@ CONTEXT.set_forkserver_preload(["tests.chaos.forked_workers"])
 
 
 class Forked:
-    """One such process; speaks like subprocess.Popen."""
+    """One such process, with the interface of subprocess.Popen."""
 
     def __init__(self, environment: Mapping[str, str], log: Path, *, changed: bool) -> None:
-        """`changed`: whether it is a worker of the tests' own, or the product's."""
+        """`changed`: whether to run the tests' faulty worker instead of the product's."""
         # As a daemon it is ended, and not waited for, should the tests' own process end before it.
         self._process = CONTEXT.Process(target=_run, args=(dict(environment), log, changed), daemon=True)
         self._process.start()
@@ -31,35 +31,35 @@ class Forked:
 
     @property
     def returncode(self) -> int | None:
-        """The exit code, or the negative number of the signal that ended it; None while it runs."""
+        """The exit code, or the negative signal number; None while it runs."""
         return self._process.exitcode
 
     def poll(self) -> int | None:
-        """Return its exit code, if it has ended."""
+        """Return the exit code; None while it runs."""
         return self.returncode
 
     def wait(self, timeout: float) -> int:
-        """Return its exit code once it has ended; fail where that takes longer than so many seconds."""
+        """Wait for the end and return the exit code. Fails after so many seconds."""
         self._process.join(timeout)
         assert self.returncode is not None, f"it still runs after {timeout:.0f} s"
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, unless it has ended."""
+        """Send a signal unless the process has ended."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill the process, like a crash."""
         self.send_signal(signal.SIGKILL)
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Ask the process to end."""
         self.send_signal(signal.SIGTERM)
 
 
 def _run(environment: Mapping[str, str], log: Path, changed: bool) -> None:
-    """Be a worker, as one that was started with this environment."""
+    """Run a worker as if started with this environment."""
     _end_with_tests()
     os.setsid()
     output = os.open(log, os.O_WRONLY | os.O_APPEND)
@@ -75,7 +75,7 @@ def _run(environment: Mapping[str, str], log: Path, changed: bool) -> None:
 
 
 def _end_with_tests() -> None:
-    """Have the kernel kill this process once the tests' process is gone, also if that is killed and this one is stopped (SIGSTOP)."""
+    """Let the kernel kill this process when the tests' process ends, even if that is killed and this one is suspended (SIGSTOP)."""
     parent = multiprocessing.parent_process()
     assert parent
     # The sentinel is a pipe that the tests' process alone holds open; its end is a signal here.

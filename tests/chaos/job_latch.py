@@ -9,22 +9,22 @@ from contextlib import contextmanager, suppress
 
 
 class Latch:
-    """Jobs that run `wait` stand still there until it is opened; from then on nobody does."""
+    """Jobs that run `wait` block there until the latch is opened; later jobs do not block."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
         self._opened: threading.Thread | None = None
         self.wait = f"read -r _ </dev/tcp/127.0.0.1/{self._socket.getsockname()[1]}"
-        """The shell command that stands still; it fails where nobody opens any more."""
+        """The shell command that blocks; it fails once the latch is closed."""
 
     def open(self) -> None:
-        """Let go whoever waits, and whoever comes."""
+        """Release all waiting and later jobs."""
         if self._opened is None:
             self._opened = threading.Thread(target=self._let_go, name="latch", daemon=True)
             self._opened.start()
 
     def close(self) -> None:
-        """Hold nobody any more, and let nobody go."""
+        """Close the latch without releasing the waiting jobs."""
         # A blocked accept() ends only when the socket is shut down, not when it is closed.
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -42,7 +42,7 @@ class Latch:
 
 @contextmanager
 def latch() -> Iterator[Latch]:
-    """Hold jobs for the length of a block."""
+    """Yield a latch for a block."""
     held = Latch()
     try:
         yield held

@@ -1,4 +1,4 @@
-"""The stack of the tests that break things: its workers are the tests' own, Vault lies behind a gate, PostgreSQL and Temporal behind doors."""
+"""The stack of the chaos tests: the tests start its workers, Vault is behind a gate, PostgreSQL and Temporal are behind doors."""
 
 from __future__ import annotations
 
@@ -33,54 +33,54 @@ from worker.stack.seed import shop_environment
 
 BESIDE = ("temporal", "vault", "postgres", "console")
 MENDED_WITHIN = 180.0
-"""Seconds that the servers may take to answer again, on a machine that has much else to do."""
+"""Seconds that the servers may take to answer again on a busy machine."""
 
 
 @dataclass(eq=False)
 class Worker:
-    """One worker process that nobody restarts."""
+    """One worker process without a supervisor."""
 
     process: subprocess.Popen[bytes] | Forked
     log: Path
     plain: bool
-    """Whether it is as users run it: no net switched off, nothing else changed."""
+    """Whether it runs as in production: no net is off and nothing else is changed."""
     stopped: bool = False
 
     @property
     def alive(self) -> bool:
-        """Whether it runs and is not stopped."""
+        """Whether it runs and is not suspended."""
         return self.process.poll() is None and not self.stopped
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill the process, like a crash."""
         self.process.kill()
         self.process.wait(60)
 
     def stop(self) -> None:
-        """Have it sleep (SIGSTOP), as on a machine that hangs."""
+        """Suspend it (SIGSTOP), like on a machine that hangs."""
         self.process.send_signal(signal.SIGSTOP)
         self.stopped = True
 
     def go_on(self) -> None:
-        """Wake it up (SIGCONT)."""
+        """Resume it (SIGCONT)."""
         self.process.send_signal(signal.SIGCONT)
         self.stopped = False
 
     def terminate(self) -> None:
-        """Ask it to end, as an orderly restart does; returns at once."""
+        """Ask it to end, like an orderly restart; return at once."""
         self.process.terminate()
 
 
 @dataclass(eq=False)
 class Rig:
-    """One stack without a worker, and what stands between it and the workers that tests start."""
+    """One stack without a worker, and the proxies between it and the workers of the tests."""
 
     stack: Stack
     gate: Gate
     postgres: Door
-    """In front of PostgreSQL, for workers and for Vault; tests themselves look past it."""
+    """The door in front of PostgreSQL, for workers and Vault; tests connect directly."""
     temporal: Door
-    """In front of Temporal, for workers; the console and tests go past it."""
+    """The door in front of Temporal, for workers; the console and tests connect directly."""
     settings: Settings
     workers: list[Worker] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -104,14 +104,14 @@ class Rig:
         return worker
 
     def only(self, **more: Any) -> Worker:
-        """End every worker as a crash would, and start this one instead; see `start`."""
+        """Kill every worker and start this one instead; see `start`."""
         for worker in self.workers:
             worker.kill()
         self._bury()
         return self.start(**more)
 
     def worker(self) -> Worker:
-        """Return the one worker that runs, a new one where none does."""
+        """Return the running worker; start one if none runs."""
         self._bury()
         for worker in self.workers:
             if not (worker.alive and worker.plain):
@@ -124,7 +124,7 @@ class Rig:
 
     @contextmanager
     def frozen(self, *children: str) -> Iterator[None]:
-        """Have servers hang for the length of a block, with nobody who restarts them; return once they answer again."""
+        """Suspend servers for a block, without a restart by the supervisor; return once they answer again."""
         supervisor = supervisor_of(StackPaths.of(self.stack.home))
         assert supervisor
         for pid in (supervisor.pid, *map(self._shop.pid_of, children)):
@@ -137,7 +137,7 @@ class Rig:
 
     @contextmanager
     def sealed(self) -> Iterator[None]:
-        """Seal Vault for the length of a block, with nobody who restarts it; return once it was restarted, which unseals it."""
+        """Seal Vault for a block, without a restart by the supervisor; return once it was restarted, which unseals it."""
         was = self._shop.pid_of("vault")
         os.kill(self.stack.supervisor, signal.SIGSTOP)
         try:
@@ -152,7 +152,7 @@ class Rig:
 
     @contextmanager
     def unaudited(self) -> Iterator[None]:
-        """Have Vault's one audit device fail for the length of a block: its file cannot be opened any more."""
+        """Let Vault's only audit device fail for a block: its file cannot be opened."""
         file, kept = self._audit_log()
         file.rename(kept)
         file.mkdir()
@@ -171,14 +171,14 @@ class Rig:
         self.temporal.open()
 
     def mend(self) -> None:
-        """Restore everything that a test can break but its workers; return once the servers answer again."""
+        """Restore everything that a test can break, except its workers; return once the servers answer again."""
         self.reconnect()
         self.thaw()
         self._restore_audit_log()
         self._until_healthy()
 
     def thaw(self) -> None:
-        """Wake up every server that sleeps, and last the supervisor, which would take one that sleeps for one that hangs."""
+        """Resume every suspended server, and the supervisor last: it would restart a suspended server."""
         for pid in (*(self._shop.pid_of(child) for child in BESIDE), self.stack.supervisor):
             # A server that was killed is started again by the supervisor.
             with suppress(ProcessLookupError):
@@ -188,13 +188,13 @@ class Rig:
         until(self._shop.healthy, "the servers answer again", within=MENDED_WITHIN)
 
     def _is_sealed(self) -> bool:
-        """Whether Vault says that it is sealed; one that hangs or is away says nothing."""
+        """Whether Vault reports that it is sealed. False if it does not answer."""
         with suppress(httpx.HTTPError):
             return bool(httpx.get(f"{self.stack.vault}/v1/sys/seal-status", timeout=180, trust_env=False).json()["sealed"])
         return True
 
     def _audit_log(self) -> tuple[Path, Path]:
-        """Return Vault's audit log, and where it lies while its device fails."""
+        """Return the path of Vault's audit log, and its path while the device fails."""
         file = self.stack.home / "vault" / "audit.log"
         return file, file.with_suffix(".kept")
 
@@ -215,7 +215,7 @@ class Rig:
 
     @contextmanager
     def killed(self, child: str, *, away: float = 0) -> Iterator[None]:
-        """Kill a child with SIGKILL, then run the block while it is away, for so many seconds at least; return once it was started again."""
+        """Kill a child with SIGKILL and run the block while it is down, for so many seconds at least; return once it was started again."""
         was, back = self._shop.pid_of(child), time.monotonic() + away
         # Whoever would start it again at once is held as well.
         os.kill(self.stack.supervisor, signal.SIGSTOP)
@@ -232,7 +232,7 @@ class Rig:
 
 
 def _started(environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a worker as users do."""
+    """Start a worker as in production."""
     with log.open("ab") as output:
         return subprocess.Popen(
             # It ends with this process, also if that is killed.
@@ -247,7 +247,7 @@ def _started(environment: Mapping[str, str], log: Path) -> subprocess.Popen[byte
 
 @contextmanager
 def rigged(home: Path, config: Path) -> Iterator[Rig]:
-    """Run a rig for the length of a block."""
+    """Yield a rig for a block."""
     with running_stack(home, config, only=BESIDE) as stack:
         assert stack.vault
         assert stack.temporal

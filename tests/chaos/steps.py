@@ -1,4 +1,4 @@
-"""Puts many jobs at their steps at once, and tells how long their logins work after they were struck there."""
+"""Brings many jobs to their steps at once, and measures how long their logins work after a fault."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEASHED = 'exec 3<>/dev/tcp/127.0.0.1/{port}; printf "%s %s\\n" "$PGUSER" "$PGPA
 
 @dataclass(eq=False)
 class Stage:
-    """Jobs on their way to a step; `ready` waits until each has reached it."""
+    """Jobs on the way to their steps; `ready` waits until each has reached its step."""
 
     rig: Rig
     shop: Shop
@@ -31,50 +31,50 @@ class Stage:
     lead: Human
     witness: Witness
     logins: dict[str, Login] = field(default_factory=dict)
-    """What each job that got so far was given."""
+    """The login of each job that has one."""
     _heard: set[str] = field(default_factory=set)
     _brief: set[str] = field(default_factory=set)
     _guarded: list[str] = field(default_factory=list)
     _holds: list[Hold] = field(default_factory=list)
 
     def waiting(self) -> str:
-        """Put a job where a person has to answer."""
+        """Bring a job to the step where it needs an approval."""
         job = self.ops.launch(spec("true", access(action="write")))
         self.ops.until(job, "awaiting_approval")
         return job
 
     def issuing(self) -> str:
-        """Put a job where Vault has been asked for its credential and has not answered."""
+        """Bring a job to the step where Vault has its request for a credential and has not answered."""
         return self._held(CREDS, "GET", spec("sleep 300"))
 
     def running(self, **more: Any) -> str:
-        """Put a job where its process runs and has a login."""
+        """Bring a job to the step where its process runs with a login."""
         return self._heard_of(self.ops.launch(spec(f"{self.witness.hand_over}; sleep 300", **more)))
 
     def ending(self, **more: Any) -> str:
-        """Put a job where its process has ended by itself."""
+        """Bring a job to the step where its process has ended by itself."""
         job = self.ops.launch(spec(self.witness.hand_over, **more))
         self._brief.add(job)
         return self._heard_of(job)
 
     def breaking(self) -> str:
-        """Put a job where its workflow meets a bug as it looks at how its session came out; needs a worker that has it."""
+        """Bring a job to the step where its workflow hits a bug while it handles the session's result; needs a worker with that bug."""
         return self.ending(name="bug-outcome")
 
     def revoking(self, *items: dict[str, Any]) -> str:
-        """Put a job where its process has ended by itself and its lease is about to be revoked."""
+        """Bring a job to the step where its process has ended and its lease is about to be revoked."""
         return self._heard_of(self._held(LEASES, "PUT", spec(self.witness.hand_over, *items)))
 
     def guarded(self) -> str:
-        """Put a job where its process runs with a login that a person approved."""
+        """Bring a job to the step where its process runs with an approved login."""
         return self._approved(self.ops.launch(spec(f"{self.witness.hand_over}; sleep 300", access(action="write"))))
 
     def guarded_revoking(self) -> str:
-        """Put a job that a person approved where its lease is about to be revoked."""
+        """Bring an approved job to the step where its lease is about to be revoked."""
         return self._approved(self.revoking(access(action="write")))
 
     def ready(self) -> None:
-        """Return once each job is at its step, and each login has been seen to work that is to last until the job is struck."""
+        """Wait until each job is at its step and each login that must last until the fault has worked."""
         for job in self._guarded:
             self._approve(job)
         self._guarded.clear()
@@ -88,7 +88,7 @@ class Stage:
         self._holds.clear()
 
     def logins_of(self, jobs: set[str]) -> dict[str, Login]:
-        """Return what those of these jobs were given that got so far."""
+        """Return the logins of those of these jobs that have one."""
         return {job: login for job, login in self.logins.items() if job in jobs}
 
     def _held(self, path: str, method: str, wanted: dict[str, Any]) -> str:
@@ -112,7 +112,7 @@ class Stage:
 
 @contextmanager
 def staged(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[Stage]:
-    """Set a stage for the length of a block."""
+    """Yield a stage for a block."""
     with closing(Witness()) as witness:
         yield Stage(rig, shop, ops, lead, witness)
 

@@ -104,7 +104,7 @@ def sessions_without_a_role(shop: Shop) -> int:
         return int(row[0]) if row else 0
 
 
-def test_open_sessions_are_cut_whatever_they_do_and_leave_no_lock(ops: Human, shop: Shop, opened: Callable[..., Opened]) -> None:
+def test_open_sessions_are_ended_whatever_they_do_and_leave_no_lock(ops: Human, shop: Shop, opened: Callable[..., Opened]) -> None:
     one = opened("admin")
     idle, busy, writing, locking = (one.connection(autocommit=at_once) for at_once in (True, True, False, False))
     order = writing.execute("UPDATE orders SET status = 'shipped' WHERE id = (SELECT min(id) FROM orders) RETURNING id").fetchone()
@@ -133,9 +133,7 @@ def test_open_sessions_are_cut_whatever_they_do_and_leave_no_lock(ops: Human, sh
         assert connection.execute("SELECT pg_try_advisory_lock(4711)").fetchone() == (True,)
 
 
-def test_what_its_user_owns_gave_away_or_arranged_does_not_block_a_revocation(
-    ops: Human, shop: Shop, opened: Callable[..., Opened]
-) -> None:
+def test_objects_and_grants_of_a_user_do_not_block_its_revocation(ops: Human, shop: Shop, opened: Callable[..., Opened]) -> None:
     one = opened("admin")
     mine, name = one.connection(), f"made_{time.time_ns()}"
     for statement in (*FIRST, *OWNED):
@@ -157,7 +155,7 @@ def test_what_its_user_owns_gave_away_or_arranged_does_not_block_a_revocation(
         connection.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata")
 
 
-def test_a_login_tried_again_and_again_leaves_no_session_behind(ops: Human, shop: Shop, opened: Callable[..., Opened]) -> None:
+def test_a_login_that_is_tried_repeatedly_leaves_no_session_behind(ops: Human, shop: Shop, opened: Callable[..., Opened]) -> None:
     one, over = opened(), threading.Event()
 
     def hammer() -> None:
@@ -179,7 +177,9 @@ def test_a_login_tried_again_and_again_leaves_no_session_behind(ops: Human, shop
     assert all(map(is_cut, one.connections))
 
 
-def test_what_does_not_end_is_overdue_and_let_in_no_more_until_it_has_ended(ops: Human, shop: Shop, opened: Callable[..., Opened]) -> None:
+def test_a_session_that_does_not_end_is_overdue_and_its_user_cannot_log_in_again(
+    ops: Human, shop: Shop, opened: Callable[..., Opened]
+) -> None:
     stuck, locked = opened(), opened("admin")
     backend = stuck.connection().info.backend_pid
     locked.connection().execute("CREATE TABLE wanted (id int)")
@@ -189,7 +189,7 @@ def test_what_does_not_end_is_overdue_and_let_in_no_more_until_it_has_ended(ops:
         try:
             for one in (stuck, locked):
                 cancelled(ops, one)
-            # The first thing that is done, whatever comes after: nobody logs in any more.
+            # The first step of a revocation: the users cannot log in any more.
             until(lambda: not any(shop.opens_for(one.login) for one in (stuck, locked)), "neither login works")
             for one in (stuck, locked):
                 assert_overdue(ops, shop, one)

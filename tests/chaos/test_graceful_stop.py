@@ -110,9 +110,7 @@ def runs_of(rig: Rig, jobs: Sequence[str]) -> list[int]:
     return asyncio.run(counted())
 
 
-def test_a_worker_that_is_told_to_stop_drains_however_often_it_is_told(
-    orphaned: object, rig: Rig, ops: Human, shop: Shop, witness: Witness
-) -> None:
+def test_a_stopping_worker_drains_even_after_repeated_signals(orphaned: object, rig: Rig, ops: Human, shop: Shop, witness: Witness) -> None:
     worker = rig.worker()
     scripts = {
         "short": f"{witness.hand_over}; sleep 1",
@@ -149,7 +147,7 @@ def test_a_worker_that_is_told_to_stop_drains_however_often_it_is_told(
     assert ops.until(late)["state"] == "succeeded"
 
 
-def test_what_a_killed_console_had_taken_is_started_exactly_once(
+def test_an_order_that_a_killed_console_had_accepted_is_started_exactly_once(
     orphaned: tuple[tuple[dict[str, Any], ...], Console], rig: Rig, ops: Human, shop: Shop
 ) -> None:
     orders, own = orphaned

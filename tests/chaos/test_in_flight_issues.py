@@ -55,7 +55,7 @@ def assert_landed_and_dead(rig: Rig, shop: Shop, seen: dict[str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("worker")
-def test_an_issue_that_lands_while_its_job_is_stopped_is_dead_when_the_job_is_closed(
+def test_a_credential_issued_while_its_job_is_stopped_is_revoked_when_the_job_is_closed(
     rig: Rig, ops: Human, shop: Shop, administrator: Administrator
 ) -> None:
     with slow(shop, "orders-read-globex"):
@@ -70,7 +70,7 @@ def test_an_issue_that_lands_while_its_job_is_stopped_is_dead_when_the_job_is_cl
         assert_landed_and_dead(rig, shop, seen)
 
 
-def test_an_issue_that_lands_after_its_worker_died_is_found_by_its_name_or_waited_for(rig: Rig, ops: Human, shop: Shop) -> None:
+def test_a_credential_issued_after_its_worker_died_is_found_by_its_name_or_awaited(rig: Rig, ops: Human, shop: Shop) -> None:
     worker = rig.worker()
     with slow(shop, "orders-read-globex", "archive-read"):
         named, nameless = ops.launch(globex()), ops.launch(globex(resource="archive-db", ttl="20s"))
@@ -98,7 +98,7 @@ def test_an_issue_that_lands_after_its_worker_died_is_found_by_its_name_or_waite
     assert (told.count("credential.doubted"), told.count("credential.expired"), told.count("job.ended")) == (1, 1, 1)
 
 
-def test_a_request_that_never_reached_vault_is_refused_there_once_its_token_is_dead(rig: Rig, ops: Human, shop: Shop) -> None:
+def test_a_request_that_reaches_vault_after_its_token_was_revoked_is_refused(rig: Rig, ops: Human, shop: Shop) -> None:
     rig.worker()
     order = ops.order(globex())
     hold = rig.gate.hold(r"/v1/database/creds/orders-read-globex", job=order["id"])

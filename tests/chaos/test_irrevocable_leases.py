@@ -32,7 +32,7 @@ def irrevocable(shop: Shop) -> list[str]:
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_lease_that_vault_gave_up_is_revoked_when_its_target_is_back(rig: Rig, ops: Human, shop: Shop) -> None:
+def test_a_lease_that_vault_gave_up_revoking_is_revoked_when_its_target_is_back(rig: Rig, ops: Human, shop: Shop) -> None:
     with closing(Witness()) as witness, latch() as held:
         job = ops.launch(spec(f"{witness.hand_over}; {held.wait}"))
         login: Login = witness.login()

@@ -90,7 +90,9 @@ def test_without_a_sandbox_the_first_process_dies_with_its_worker_and_the_next_w
     assert not orphaned.room.exists()
 
 
-def test_what_a_job_leaves_behind_ends_with_it_and_its_connection_too(orphaned: Orphaned, rig: Rig, ops: Human, shop: Shop) -> None:
+def test_processes_that_a_job_leaves_behind_end_with_it_and_so_do_their_connections(
+    orphaned: Orphaned, rig: Rig, ops: Human, shop: Shop
+) -> None:
     rig.worker()
     at = conninfo_to_dict(shop.dsn)
     where = {f"PG{name.upper().replace('DBNAME', 'DATABASE')}": str(at[name]) for name in ("host", "port", "dbname")}
@@ -101,7 +103,7 @@ def test_what_a_job_leaves_behind_ends_with_it_and_its_connection_too(orphaned: 
     shop.assert_dead(seen)
 
 
-def test_jobs_that_flood_their_log_cost_no_memory_and_nobodys_time(
+def test_jobs_that_flood_their_log_cost_no_memory_and_delay_no_other_job(
     orphaned: Orphaned, rig: Rig, ops: Human, shop: Shop, witness: Witness
 ) -> None:
     worker = rig.worker()

@@ -1,4 +1,4 @@
-"""Whatever happens to jobs, workers and servers, in whatever order: each job has one ending, everyone tells the same, nothing is alive."""
+"""Random faults of jobs, workers and servers: each job has one ending, all sources agree on it, and no access is left."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ KINDS = {
     kind: {"resource": "orders-db", "action": action, "ttl": "5m", "reason": "a test needs it", "optional": optional}
     for kind, action, optional in (("read", "read", False), ("write", "write", False), ("optional", "write", True))
 }
-"""Nothing is delivered: the gate learns the logins."""
+"""Nothing is delivered to the job: the gate records the logins."""
 
 ORDERS = st.tuples(st.sampled_from(SCRIPTS), st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=2, unique=True))
 
 
 @dataclass
 class World:
-    """What the machine acts on."""
+    """The world on which the state machine acts."""
 
     rig: Rig
     shop: Shop
@@ -61,7 +61,7 @@ class World:
     """Whether all jobs of a course have ended before the next one begins; else they end while it goes on."""
 
     def calm(self, jobs: list[str]) -> None:
-        """Mend everything, and ask each of these jobs to end."""
+        """Restore everything, and ask each of these jobs to end."""
         self.rig.mend()
         for worker in self.rig.workers:
             if worker.stopped and worker.process.poll() is None:
@@ -70,7 +70,7 @@ class World:
             self.settled(job)
 
     def settle(self, jobs: list[str]) -> None:
-        """Let each of these jobs end, and ask everyone how."""
+        """Let each of these jobs end, and check that all sources agree."""
         end = time.monotonic() + ENDS_WITHIN
         while waiting := [job for job in jobs if not self.settled(job)]:
             assert time.monotonic() < end, [(job, *self.story(job)) for job in waiting]
@@ -82,7 +82,7 @@ class World:
             assert_one_outcome(self.ops, self.shop, job, *self.rig.gate.logins(job))
 
     def settled(self, job: str) -> bool:
-        """Whether a job has ended; one that waits for people or sleeps is cancelled."""
+        """Whether a job has ended. A job that waits for approval or sleeps is cancelled first."""
         seen = self.ops.job(job)
         if seen["state"] not in ENDED:
             self.ops.api.post(f"jobs/{job}/cancel")
@@ -90,14 +90,14 @@ class World:
         return seen["revocation"]["state"] in {"none", "confirmed"}
 
     def story(self, job: str) -> list[str]:
-        """Return what is known of a job that does not end."""
+        """Return the known facts about a job that does not end."""
         seen = self.ops.job(job)
         told = [f"{entry['at'][11:23]} {entry['type']} {entry['data'].get('by', '')}" for entry in self.ops.ledger(job)]
         return [seen["state"], *seen["revocation"]["failures"], *told, str(self.administrator.status(job))]
 
 
 class Storm(RuleBasedStateMachine):
-    """One course of things that happen."""
+    """One random sequence of events."""
 
     world: World
     jobs = Bundle("jobs")
@@ -187,7 +187,7 @@ class Storm(RuleBasedStateMachine):
         self.world.rig.reconnect()
 
     def teardown(self) -> None:
-        """Mend everything and let every job end."""
+        """Restore everything and let every job end."""
         mine = self.world.jobs[self.began :]
         self.world.calm(mine)
         if self.world.one_by_one:
@@ -196,12 +196,12 @@ class Storm(RuleBasedStateMachine):
 
 @pytest.fixture
 def storm(rig: Rig, shop: Shop, ops: Human, lead: Human, administrator: Administrator) -> type[Storm]:
-    """A machine on this rig."""
+    """Return a state machine on this rig."""
     return type("Storm", (Storm,), {"world": World(rig, shop, ops, lead, administrator)})
 
 
 @pytest.mark.timeout(900)
-def test_whatever_happens_each_job_has_one_ending(storm: type[Storm]) -> None:
+def test_each_job_has_one_ending_after_random_faults(storm: type[Storm]) -> None:
     storm.world.one_by_one = False
     run_state_machine_as_test(storm, settings=SHORT)
     assert storm.world.jobs
@@ -210,6 +210,6 @@ def test_whatever_happens_each_job_has_one_ending(storm: type[Storm]) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(4 * 3600)
-def test_whatever_happens_for_hours_each_job_has_one_ending(storm: type[Storm]) -> None:
+def test_each_job_has_one_ending_after_hours_of_random_faults(storm: type[Storm]) -> None:
     run_state_machine_as_test(storm, settings=LONG)
     assert storm.world.jobs

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 log = structlog.get_logger()
 
 NOT_CONFIRMED = 9
-"""The exit code of `credential prove` where something may be alive."""
+"""The exit code of `credential prove` if a credential may be active."""
 NAMES = ("sealed", "killed", "unaudited", "stays", "refused", "hanging")
 PROMISED = 180
 """Seconds on a busy machine until an outage is shown, and after its end until everything is confirmed. The log has what it took."""
@@ -39,20 +39,20 @@ PROMISED = 180
 
 @dataclass
 class Running:
-    """A job that runs and holds a login, until it is let go."""
+    """A job that runs with a login until it is released."""
 
     job: str
     login: Login
     _latch: Latch
 
     def ends(self) -> None:
-        """Have its process end."""
+        """Let its process end."""
         self._latch.open()
 
 
 @dataclass
 class Course:
-    """All outages, one after the other, each with jobs of its own that end meanwhile; nothing is waited for in between."""
+    """All outages one after another, each with its own jobs that end during it, without waiting in between."""
 
     rig: Rig
     ops: Human
@@ -63,9 +63,9 @@ class Course:
     """What pages and API read, past the console: it asks Vault who is calling, and here Vault is away."""
     jobs: dict[str, Running] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    """What took how long."""
+    """The measured times by name."""
     back: float = 0.0
-    """When the last outage was over."""
+    """The end of the last outage."""
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -79,11 +79,11 @@ class Course:
         return [self.shop.opens_for(self.jobs[name].login) for name in names]
 
     def until_dead(self, *names: str) -> None:
-        """Wait until their logins fail."""
+        """Wait until the logins of these jobs fail."""
         until(lambda: not any(self.opens_for(*names)), f"{names} are dead", within=PROMISED)
 
     def until_in_doubt(self, name: str) -> None:
-        """Wait until a job is on its way out; fail where it is said to be clean."""
+        """Wait until a job is being revoked. Fail if it is shown as clean."""
 
         def in_doubt() -> bool:
             seen = self.store.jobs.get(self.jobs[name].job)
@@ -100,7 +100,7 @@ class Course:
         until(lambda: self.ops.job(self.jobs[name].job)["revocation"]["state"] == "overdue", f"{name} is overdue", within=PROMISED)
 
     def assert_not_proven(self, name: str) -> None:
-        """Fail unless the command line says that something may be alive."""
+        """Fail unless the command line reports that a credential may be active."""
         proof = self.cli.json("credential", "prove", self.jobs[name].job, code=NOT_CONFIRMED)
         assert proof["dead"] is False
         assert proof["failures"] or any(item["alive"] for item in proof["findings"])
@@ -108,7 +108,7 @@ class Course:
 
 @pytest.fixture(scope="module")
 def course(rig: Rig, ops: Human, administrator: Administrator, shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Course]:
-    """Vault is sealed, then cannot write its audit log; the database is closed, then hangs."""
+    """Vault is sealed, then cannot write its audit log; the database refuses connections, then hangs."""
     rig.worker()
     with closing(Store(rig.stack.database_url)) as store, closing(Witness()) as witness, ExitStack() as latches:
         course = Course(rig, ops, administrator, shop, logged_in(rig, tmp_path_factory), store)
@@ -133,7 +133,7 @@ def logged_in(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Cli:
 
 
 def vault_sealed(course: Course) -> None:
-    """Seal Vault while a job ends and another is killed; its supervisor starts it again, and it unseals itself."""
+    """Seal Vault while one job ends and another is killed. The supervisor restarts it, and it unseals itself."""
     with newcomer(course.rig.stack, course.shop, "sealer", "ops") as someone, course.timed("sealed until dead"):
         asked = time.monotonic()
         # The console asks Vault who somebody is, and then believes it for a while: of a newcomer it does so now.
@@ -156,7 +156,7 @@ def kill(course: Course, someone: Human, *, believed_until: float) -> None:
 
 
 def vault_unaudited(course: Course) -> None:
-    """Have Vault refuse everything while a job ends, because it cannot write its audit log."""
+    """Let Vault refuse every request while a job ends, because it cannot write its audit log."""
     with course.rig.unaudited():
         course.jobs["unaudited"].ends()
         course.until_in_doubt("unaudited")
@@ -186,11 +186,11 @@ def database_away(course: Course) -> None:
 
 
 def overdue(rig: Rig) -> int:
-    """Return how many overdue revocations the console tells whoever asks for its health."""
+    """Return the number of overdue revocations in the console's health report."""
     return int(httpx.get(f"{rig.stack.console}/readyz", timeout=180, trust_env=False).json()["overdue_revocations"])
 
 
-def test_everything_is_confirmed_soon_after_the_last_outage(course: Course, ops: Human) -> None:
+def test_every_revocation_is_confirmed_soon_after_the_last_outage(course: Course, ops: Human) -> None:
     for name in NAMES:
         ops.until(course.jobs[name].job, within=PROMISED - (time.monotonic() - course.back))
     course.seconds["opened until confirmed"] = time.monotonic() - course.back
@@ -198,7 +198,7 @@ def test_everything_is_confirmed_soon_after_the_last_outage(course: Course, ops:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_job_that_ended_during_an_outage_has_one_true_ending_and_nothing_of_it_is_alive(
+def test_a_job_that_ended_during_an_outage_has_one_true_ending_and_no_access_left(
     course: Course, name: str, ops: Human, shop: Shop
 ) -> None:
     running = course.jobs[name]

@@ -1,4 +1,4 @@
-"""What takes all it can of the machine ends, or is held, as that job alone: its access is dead, its worker well, the job beside it done."""
+"""A job that exhausts the machine is ended or limited alone: its access is revoked, its worker is healthy, other jobs finish."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ HOGS = {
     "processor": (LOOPS, PROCESSOR, "limits.cpu: it used "),
     "fork bomb": (BOMB, PROCESSOR, "limits.cpu: it used "),
 }
-"""What each runs, the limits that it has, and how it is said which one it went over."""
+"""Each hog's command, its limits, and the message about the limit that it exceeds."""
 
 
 @dataclass(frozen=True)
 class Herd:
-    """All hogs at once on one worker, and the job beside them, which ends once all of them have."""
+    """All hogs at once on one worker, and a normal job, which ends after all of them."""
 
     worker: Worker
     jobs: dict[str, str]
@@ -48,7 +48,7 @@ class Herd:
 
 @pytest.fixture(scope="module")
 def herd(rig: Rig, ops: Human) -> Iterator[Herd]:
-    """Run all hogs and the job beside them; return once only that one is left."""
+    """Run all hogs and the normal job; return once only the normal job is left."""
     worker = rig.worker()
     with closing(Witness()) as witness, latch() as held:
         beside = ops.launch(spec(f"{witness.hand_over}; {held.wait}; echo whole"))
@@ -70,14 +70,14 @@ def hog(script: str, limits: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", HOGS)
-def test_a_hog_ends_alone_with_the_limit_that_it_went_over_and_its_access_is_dead(herd: Herd, name: str, ops: Human, shop: Shop) -> None:
+def test_a_hog_ends_alone_with_the_exceeded_limit_and_its_access_is_revoked(herd: Herd, name: str, ops: Human, shop: Shop) -> None:
     seen = ops.job(herd.jobs[name])
     assert (seen["state"], seen["exit_code"], seen["revocation"]["state"]) == ("failed", 137, "confirmed")
     assert str(seen["reason"]).startswith(HOGS[name][2])
     shop.assert_dead(seen, herd.logins[name])
 
 
-def test_the_job_beside_hogs_is_done_and_their_worker_well(herd: Herd, rig: Rig, ops: Human) -> None:
+def test_the_job_beside_hogs_succeeds_and_their_worker_stays_healthy(herd: Herd, rig: Rig, ops: Human) -> None:
     seen = ops.job(herd.beside)
     assert (seen["state"], seen["exit_code"], seen["revocation"]["state"]) == ("succeeded", 0, "confirmed")
     assert rig.worker() is herd.worker

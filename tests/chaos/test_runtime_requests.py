@@ -1,4 +1,4 @@
-"""What a running job got from its broker ends as surely as what it began with, and a server that is away costs it a wait and no more."""
+"""Access that a running job got from its broker is revoked like its first access, and an unavailable server only makes it wait."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.servers
 
 @pytest.fixture(scope="module")
 def bereft(rig: Rig, ops: Human, lead: Human, shop: Shop) -> Iterator[tuple[str, list[Login]]]:
-    """A job that got access while it ran, and whose worker was killed then: tests go on while another worker finds that out."""
+    """A job that got access while it ran, and whose worker was then killed. Tests continue until another worker notices."""
     worker = rig.worker()
     with puppet(ops) as job:
         request = job.access("refunds-db", "write").json["request_id"]
@@ -31,7 +31,7 @@ def bereft(rig: Rig, ops: Human, lead: Human, shop: Shop) -> Iterator[tuple[str,
         yield job.job, logins
 
 
-def test_an_answer_that_comes_as_a_worker_died_is_taken_by_another_soon(
+def test_a_decision_sent_when_a_worker_died_is_handled_soon_by_another(
     rig: Rig, ops: Human, lead: Human, administrator: Administrator
 ) -> None:
     worker = rig.worker()
@@ -46,7 +46,7 @@ def test_an_answer_that_comes_as_a_worker_died_is_taken_by_another_soon(
 
 
 @pytest.mark.usefixtures("bereft")
-def test_a_job_that_asks_while_temporal_is_away_is_answered_once_it_is_back(rig: Rig, ops: Human, lead: Human, shop: Shop) -> None:
+def test_a_request_while_temporal_is_unavailable_is_answered_once_it_is_back(rig: Rig, ops: Human, lead: Human, shop: Shop) -> None:
     rig.worker()
     with puppet(ops) as job:
         with rig.temporal.closed():
@@ -61,7 +61,7 @@ def test_a_job_that_asks_while_temporal_is_away_is_answered_once_it_is_back(rig:
 
 
 @pytest.mark.usefixtures("bereft")
-def test_a_job_that_asks_while_vault_is_away_is_told_so_and_gets_it_later(rig: Rig, ops: Human, shop: Shop) -> None:
+def test_a_request_while_vault_is_unavailable_gets_an_error_and_succeeds_later(rig: Rig, ops: Human, shop: Shop) -> None:
     rig.worker()
     with puppet(ops) as job:
         assert job.access("orders-db").status == 200
@@ -76,7 +76,9 @@ def test_a_job_that_asks_while_vault_is_away_is_told_so_and_gets_it_later(rig: R
     shop.assert_dead(ops.job(job.job), login_of(again))
 
 
-def test_what_was_issued_while_a_job_ran_dies_with_its_worker(bereft: tuple[str, list[Login]], ops: Human, shop: Shop) -> None:
+def test_a_credential_issued_while_a_job_ran_is_revoked_after_its_worker_died(
+    bereft: tuple[str, list[Login]], ops: Human, shop: Shop
+) -> None:
     job, logins = bereft
     seen = ops.until(job)
     assert (seen["state"], seen["reason"], seen["revocation"]["state"]) == ("failed", "worker_lost", "confirmed")

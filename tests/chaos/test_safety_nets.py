@@ -1,4 +1,4 @@
-"""Each net alone, with all others switched off, ends every credential, whatever the ending that reaches it; how long that takes is measured."""
+"""Each safety net alone, with all others off, ends every credential after every kind of ending; the time is measured."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VAULT_GONE = "worker and Vault gone"
 
 
 def both(net: str, *endings: str, ttl: str = "5m") -> list[Case]:
-    """Return cases for what is issued without a person, and for what a person approved."""
+    """Return cases for access without approval and for approved access."""
     return [Case(net, ending, action, ttl) for ending in endings for action in ("read", "write")]
 
 
@@ -61,13 +61,13 @@ STATES = {
     ("session", "failure"): "failed",
     ("session", "timeout"): "timed_out",
 }
-"""How a job ends whose session could tell, and was asked by nobody to end."""
+"""The ending of a job whose session can report it, and which nobody asked to end."""
 TOLD = {"cancel": "cancelled", "kill": "killed", "terminate": "lost", "terminate with guard": "lost", "delete": "lost"}
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A job with all nets mended again, as it was told in the end."""
+    """The final state of a job, with all nets on again."""
 
     struck: Struck
     seen: dict[str, Any]
@@ -75,7 +75,7 @@ class Ended:
 
 @pytest.fixture(scope="module")
 def ended(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[list[Ended]]:
-    """Strike many jobs, each with its one net; then mend everything and have each told."""
+    """Cause faults in many jobs, each with one net; then restore everything and wait for each outcome."""
     with Lab.opened(rig, shop, ops, lead, pause=0.5) as lab:
         struck = strike_all(lab)
         rig.worker()
@@ -114,7 +114,7 @@ def strike_all(lab: Lab) -> list[Struck]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_one_net_alone_ends_the_login_and_the_job_is_told_truly(case: Case, ended: list[Ended], ops: Human, shop: Shop) -> None:
+def test_one_net_alone_ends_the_login_and_the_jobs_outcome_is_true(case: Case, ended: list[Ended], ops: Human, shop: Shop) -> None:
     struck, seen = next((one.struck, one.seen) for one in ended if one.struck.case == case)
     assert struck.exposure < BOUND
     shop.assert_dead(seen, struck.login)
@@ -127,13 +127,13 @@ def test_one_net_alone_ends_the_login_and_the_job_is_told_truly(case: Case, ende
         assert next(entry["data"]["by"] for entry in entries if entry["type"] == "revocation.started") == case.net
 
 
-def test_the_many_jobs_of_a_worker_that_died_do_not_wait_for_each_other(ended: list[Ended]) -> None:
+def test_the_revocations_of_a_dead_workers_jobs_do_not_wait_for_each_other(ended: list[Ended]) -> None:
     exposures = [one.struck.exposure for one in ended if one.struck.case in WITH_WORKER]
     assert len(exposures) == len(CROWD)
     assert max(exposures) < BOUND
 
 
-def test_what_is_denied_was_never_issued_and_needs_no_net(ops: Human, lead: Human, shop: Shop, worker: Worker) -> None:
+def test_a_denied_request_was_never_issued_and_needs_no_net(ops: Human, lead: Human, shop: Shop, worker: Worker) -> None:
     job = ops.launch(spec("true", access(action="write"), labels={LABEL: ".".join(SWITCHED)}))
     request = ops.until(job, "awaiting_approval")["requests"][0]
     assert (shop.users_of(job), shop.tokens_of(job)) == ([], [])

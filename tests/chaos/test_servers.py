@@ -33,21 +33,21 @@ WORKER_ROLE = "auth/approle/role/je-worker"
 
 @dataclass
 class Struck:
-    """One server's course: a job at each step as it was killed."""
+    """The test of one server: a job at each step when it was killed."""
 
     jobs: dict[str, str] = field(default_factory=dict)
     logins: dict[str, Login] = field(default_factory=dict)
     went_on: bool = False
-    """Whether the running job's login worked, and its process ran, after the server had come back."""
+    """Whether the running job's login worked, and its process ran, after the server was back."""
     answers: list[int] = field(default_factory=list)
-    """What the console said to the approver's answer, sent until it was taken."""
+    """The console's responses to the approver's decision, which was repeated until it was accepted."""
     worker_logins: set[str] = field(default_factory=set)
-    """The worker's logins at Vault as the server was killed."""
+    """The worker's logins at Vault when the server was killed."""
 
 
 @dataclass
 class Stage:
-    """What all courses need."""
+    """Shared by the tests of all servers."""
 
     rig: Rig
     ops: Human
@@ -59,7 +59,7 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def worker(rig: Rig, shop: Shop) -> Iterator[Worker]:
-    """One worker, whose login at Vault lives for seconds."""
+    """One worker, whose Vault login has a TTL of seconds."""
     for other in rig.workers:
         other.kill()
     with short_logins(shop):
@@ -70,7 +70,7 @@ def worker(rig: Rig, shop: Shop) -> Iterator[Worker]:
 
 @contextmanager
 def short_logins(shop: Shop) -> Iterator[None]:
-    """Have the worker's logins live for seconds, renewed or not renewed."""
+    """Give the worker's logins a TTL of seconds, renewable or not."""
     with shop.admin() as vault:
         before = vault.get(WORKER_ROLE).raise_for_status().json()["data"]
         vault.post(WORKER_ROLE, json={"token_period": LOGIN_LIVES, "token_ttl": LOGIN_LIVES}).raise_for_status()
@@ -82,7 +82,7 @@ def short_logins(shop: Shop) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def struck(rig: Rig, ops: Human, lead: Human, shop: Shop, worker: Worker) -> Iterator[dict[str, Struck]]:
-    """Kill each server in turn, with jobs of its own at each step; return them all as the last one is back."""
+    """Kill each server in turn, with its own jobs at each step; return all of them once the last server is back."""
     with closing(Witness()) as witness, ExitStack() as latches:
         stage = Stage(rig, ops, lead, shop, witness, latches)
         yield {server: struck_down(stage, server) for server in SERVERS}
@@ -132,7 +132,7 @@ def stopped_at(rig: Rig, ops: Human, path: str, script: str = "true", *, method:
 
 
 def worker_logins(shop: Shop) -> set[str]:
-    """Return the accessors of this worker's logins that live: those that live for seconds."""
+    """Return the accessors of this worker's valid logins: those with a TTL of seconds."""
     with shop.admin() as vault:
         listed = vault.request("LIST", "auth/token/accessors").raise_for_status().json()["data"]["keys"]
         found = {key: vault.post("auth/token/lookup-accessor", json={"accessor": key}) for key in listed}
@@ -142,7 +142,7 @@ def worker_logins(shop: Shop) -> set[str]:
 
 
 def answered_at_last(lead: Human, request: dict[str, Any], signed: dict[str, Any]) -> list[int]:
-    """Send an answer until it is taken, as a person would who is told that something is away."""
+    """Repeat a decision until it is accepted, like a person who is told that a server is unavailable."""
     said: list[int] = []
 
     def taken() -> bool:
@@ -160,7 +160,7 @@ def sent(lead: Human, request: dict[str, Any], signed: dict[str, Any]) -> httpx.
 
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("step", STEPS)
-def test_a_server_killed_at_any_step_leaves_one_true_ending_and_nothing_alive(
+def test_a_server_killed_at_any_step_leaves_one_true_ending_and_no_access(
     struck: dict[str, Struck], server: str, step: str, rig: Rig, ops: Human, shop: Shop
 ) -> None:
     job = struck[server].jobs[step]
@@ -175,7 +175,7 @@ def test_a_server_killed_at_any_step_leaves_one_true_ending_and_nothing_alive(
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_job_that_runs_goes_on_while_a_server_is_away(struck: dict[str, Struck], server: str, ops: Human) -> None:
+def test_a_running_job_continues_while_a_server_is_unavailable(struck: dict[str, Struck], server: str, ops: Human) -> None:
     course = struck[server]
     assert course.went_on
     seen = ops.until(course.jobs["running"])
@@ -183,7 +183,7 @@ def test_a_job_that_runs_goes_on_while_a_server_is_away(struck: dict[str, Struck
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_an_answer_that_was_taken_while_a_server_is_away_counts_once(struck: dict[str, Struck], server: str, ops: Human) -> None:
+def test_a_decision_accepted_while_a_server_is_unavailable_counts_once(struck: dict[str, Struck], server: str, ops: Human) -> None:
     course = struck[server]
     seen = ops.until(course.jobs["waiting"])
     counted = [entry["data"]["decision"] for entry in ops.ledger(seen["id"]) if entry["type"] == "approval.decided"]
@@ -192,7 +192,7 @@ def test_an_answer_that_was_taken_while_a_server_is_away_counts_once(struck: dic
     assert set(course.answers[:-1]) <= {503}
 
 
-def test_the_worker_is_the_same_and_has_logged_in_anew_by_itself(struck: dict[str, Struck], worker: Worker, ops: Human, shop: Shop) -> None:
+def test_the_same_worker_has_logged_in_again_by_itself(struck: dict[str, Struck], worker: Worker, ops: Human, shop: Shop) -> None:
     before = struck["vault"].worker_logins
     assert before
     assert not before & worker_logins(shop), "its login ran out while Vault was away"

@@ -1,4 +1,4 @@
-"""PostgreSQL away while a job that has a space ends, and its worker killed meanwhile: the space stands, nothing is confirmed, and both mend by themselves."""
+"""PostgreSQL is unavailable while a job with a space ends and its worker is killed: nothing is confirmed until the space is dropped later."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.wait import until
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 
 
-def test_a_space_that_nobody_could_reach_is_dropped_after_the_outage(rig: Rig, ops: Human, shop: Shop, witness: Witness) -> None:
+def test_a_space_is_dropped_after_the_outage_of_its_database(rig: Rig, ops: Human, shop: Shop, witness: Witness) -> None:
     rig.worker()
     job = ops.launch(spec(f"{witness.hand_over}; sleep 300", access("scratch", "write", deliver=LOGIN)))
     login = witness.login()

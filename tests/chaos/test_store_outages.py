@@ -1,4 +1,4 @@
-"""A store that cannot be written: nothing is issued, revocation goes on without it, and the ledger learns of it once there is room again."""
+"""A store that cannot be written: nothing is issued, revocation continues, and the ledger gets the entries once there is space again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ without it. The log has what it took.
 
 @contextmanager
 def full_disk(pid: int) -> Iterator[None]:
-    """Let a process write no byte to any file for the length of a block, its own log neither."""
+    """Prevent a process from writing to any file for a block, its own log included."""
     before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, before[1]))
     try:
@@ -42,7 +42,7 @@ def full_disk(pid: int) -> Iterator[None]:
 
 @contextmanager
 def locked(rig: Rig) -> Iterator[None]:
-    """Hold the store's one write lock for the length of a block."""
+    """Hold the store's write lock for a block."""
     with closing(sqlite3.connect(rig.stack.database_url.removeprefix("sqlite:///"), isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield
@@ -62,7 +62,7 @@ def assert_chains_hold(rig: Rig) -> None:
         assert report.sound, report.problems
 
 
-def test_a_console_on_a_full_disk_takes_no_order_and_says_so(rig: Rig, ops: Human, shop: Shop, worker: Worker) -> None:
+def test_a_console_on_a_full_disk_rejects_orders_with_that_reason(rig: Rig, ops: Human, shop: Shop, worker: Worker) -> None:
     order = ops.order(spec())
     with full_disk(shop.pid_of("console")):
         answer = ops.api.post("jobs", json=order)
@@ -72,7 +72,7 @@ def test_a_console_on_a_full_disk_takes_no_order_and_says_so(rig: Rig, ops: Huma
     assert ops.until(order["id"])["state"] == "succeeded"
 
 
-def test_on_a_full_disk_nothing_is_issued_and_what_runs_is_revoked_at_once(
+def test_on_a_full_disk_nothing_is_issued_and_running_jobs_can_be_revoked_at_once(
     rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness, held: Latch
 ) -> None:
     talks = f"for _ in $(seq 30); do echo is anybody there; sleep 0.1; done; {witness.hand_over}; {held.wait}"
@@ -81,7 +81,7 @@ def test_on_a_full_disk_nothing_is_issued_and_what_runs_is_revoked_at_once(
     logins = [witness.login() for _ in scripts]
     with full_disk(worker.process.pid):
         fresh = ops.launch(spec())
-        # One has written for seconds what cannot be stored, and neither can the worker's log say so.
+        # One job has written for seconds what cannot be stored, and the worker cannot log that either.
         assert witness.login() in logins
         began = time.monotonic()
         held.open()
@@ -98,7 +98,7 @@ def test_on_a_full_disk_nothing_is_issued_and_what_runs_is_revoked_at_once(
     assert_chains_hold(rig)
 
 
-def test_a_locked_store_holds_up_every_issue_and_no_revocation(
+def test_a_locked_store_delays_every_issue_but_no_revocation(
     rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness, held: Latch, administrator: Administrator
 ) -> None:
     ending, killed = (ops.launch(spec(f"{witness.hand_over}; {script}")) for script in (held.wait, "sleep 300"))

@@ -1,4 +1,4 @@
-"""The sweep alone: what it revokes, what it leaves alone, and that nothing which is stuck, dies or speaks twice disturbs it."""
+"""The sweep alone: what it revokes, what it does not touch, and that stuck, dying or repeated participants do not disturb it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SOON = 180
 
 @pytest.fixture(scope="module")
 def lab(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[Lab]:
-    """Jobs whose labels leave them to the sweep."""
+    """Jobs whose labels leave their revocation to the sweep."""
     with Lab.opened(rig, shop, ops, lead, pause=0.5) as lab:
         rig.only(labelled=True)
         yield lab
@@ -45,19 +45,19 @@ def lab(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def lost() -> Lost:
-    """Jobs that tests have left to the sweep, with their logins: their second looks are waited for together, at the end."""
+    """Jobs that tests have left to the sweep, with their logins. Their second checks are awaited together, at the end."""
     return []
 
 
 def swept(ops: Human) -> dict[str, Any]:
-    """Run a sweep, or wait for the end of the one that runs on somebody's request; return its report."""
+    """Run a sweep, or wait for one that already runs on request; return its report."""
     report: dict[str, Any] = ops.api.post("sweep", timeout=300).raise_for_status().json()
     return report
 
 
 @contextmanager
 def stranger(shop: Shop, job: str) -> Iterator[Login]:
-    """Issue a login under a job's name past every console, as another installation on the same Vault would."""
+    """Issue a login under a job's name without a console, like another installation on the same Vault."""
     with shop.admin() as vault:
         role = f"je-job-{job}"
         made = {"allowed_policies_glob": ["je-grant-*"], "allowed_entity_aliases": ["je-scope-*"], "orphan": True, "token_type": "service"}
@@ -88,7 +88,7 @@ def foreign_workflow(shop: Shop, job: str, *, end: bool = False) -> WorkflowExec
 
 
 def reported(rig: Rig, job: str) -> int:
-    """Return how often the ledger tells of something alive that belongs to no known job."""
+    """Return how often the ledger reports an active credential of an unknown job."""
     store = Store(rig.settings.store_url)
     entries = store.ledger.entries(job="-", limit=1000).items
     store.close()
@@ -99,7 +99,7 @@ def types(ops: Human, job: str) -> list[str]:
     return [entry["type"] for entry in ops.ledger(job)]
 
 
-def test_another_installations_is_left_alone_and_what_no_store_knows_is_reported_once(lab: Lab, ops: Human, shop: Shop, rig: Rig) -> None:
+def test_other_installations_are_left_alone_and_an_unknown_credential_is_reported_once(lab: Lab, ops: Human, shop: Shop, rig: Rig) -> None:
     theirs, nobodys, beside = (new_job_id(name, now=datetime.now(UTC)) for name in ("other", "dev", "dev"))
     with stranger(shop, theirs) as their_login, stranger(shop, nobodys) as nobodys_login:
         foreign_workflow(shop, theirs)
@@ -115,7 +115,7 @@ def test_another_installations_is_left_alone_and_what_no_store_knows_is_reported
         assert foreign_workflow(shop, theirs, end=True) is WorkflowExecutionStatus.RUNNING
 
 
-def test_a_job_that_starts_while_a_sweep_looks_is_not_taken_for_a_leftover(lab: Lab, ops: Human, rig: Rig) -> None:
+def test_a_job_that_starts_during_a_sweep_is_not_taken_for_a_leftover(lab: Lab, ops: Human, rig: Rig) -> None:
     looking = rig.gate.hold("/v1/sys/leases/lookup/auth/token/create/?$", method="LIST", once=True)
     asked = lab.watchers.submit(swept, ops)
     looking.came()
@@ -130,7 +130,7 @@ def test_a_job_that_starts_while_a_sweep_looks_is_not_taken_for_a_leftover(lab: 
     assert ops.until(item.job)["state"] == "succeeded"
 
 
-def test_what_is_stuck_keeps_nobody_else_and_a_sweep_that_dies_is_followed_by_another(lab: Lab, shop: Shop, rig: Rig, lost: Lost) -> None:
+def test_a_stuck_job_delays_no_other_and_a_dead_sweep_is_followed_by_another(lab: Lab, shop: Shop, rig: Rig, lost: Lost) -> None:
     stuck, taken, *others = held = lab.hold([LEFT_TO_IT] * 3)
     rig.gate.hold(REVOKES, method="PUT", job=stuck.job)
     for item in held:
@@ -149,7 +149,7 @@ def test_what_is_stuck_keeps_nobody_else_and_a_sweep_that_dies_is_followed_by_an
 
 
 @pytest.mark.parametrize("many", [3, pytest.param(20, marks=pytest.mark.long)])
-def test_a_target_that_hangs_keeps_nobody_from_ending_what_lies_elsewhere(
+def test_a_target_that_hangs_delays_no_revocation_in_other_targets(
     many: int, lab: Lab, ops: Human, shop: Shop, rig: Rig, lost: Lost
 ) -> None:
     off = {LABEL: LEFT_TO_IT.off}
@@ -167,7 +167,7 @@ def test_a_target_that_hangs_keeps_nobody_from_ending_what_lies_elsewhere(
     lost += [(elsewhere, ()), *((item.job, (item.login,)) for item in there)]
 
 
-def test_a_restored_temporal_that_knows_no_running_job_costs_none_its_access(lab: Lab, ops: Human, shop: Shop, rig: Rig) -> None:
+def test_a_restored_temporal_without_the_running_jobs_costs_none_its_access(lab: Lab, ops: Human, shop: Shop, rig: Rig) -> None:
     (item,) = lab.hold([ORDINARY])
     # The worker that has the session hears nothing of it; another, for which Temporal is there, sweeps.
     with rig.temporal.closed():
@@ -188,7 +188,7 @@ def test_a_restored_temporal_that_knows_no_running_job_costs_none_its_access(lab
     assert_one_outcome(ops, shop, item.job, item.login)
 
 
-def test_guard_sweeps_and_a_late_session_tell_one_outcome(lab: Lab, ops: Human, shop: Shop, rig: Rig) -> None:
+def test_guard_sweeps_and_a_late_session_record_one_outcome(lab: Lab, ops: Human, shop: Shop, rig: Rig) -> None:
     held = lab.hold([Case(ALL, "terminate", action) for action in ("read", "write")])
     with rig.temporal.closed():
         other = rig.start(JUSTENOUGH_TEMPORAL_ADDRESS=str(rig.stack.temporal))
@@ -209,7 +209,7 @@ def test_guard_sweeps_and_a_late_session_tell_one_outcome(lab: Lab, ops: Human, 
 
 
 def another_sweep(shop: Shop, number: int) -> None:
-    """Run a sweep beside those that run: whoever may write to Temporal can."""
+    """Run a sweep in parallel to the running ones, like anyone with write access to Temporal."""
 
     async def run() -> None:
         client = await Client.connect(str(shop.stack.temporal))
@@ -218,7 +218,7 @@ def another_sweep(shop: Shop, number: int) -> None:
     asyncio.run(run())
 
 
-def test_what_only_time_can_end_is_told_expired_once_its_time_is_over(lab: Lab, ops: Human, shop: Shop) -> None:
+def test_a_credential_that_only_expires_is_recorded_as_expired_after_its_ttl(lab: Lab, ops: Human, shop: Shop) -> None:
     catalog = shop.config / "catalog.yaml"
     before = catalog.read_text()
     edited = yaml.safe_load(before)
@@ -246,7 +246,7 @@ def launched_under_the_edited_catalog(ops: Human) -> str:
     pytest.fail("the edited catalog was never read")
 
 
-def test_each_job_that_was_left_to_the_sweep_is_told_lost_once(ops: Human, shop: Shop, lost: Lost) -> None:
+def test_each_job_that_was_left_to_the_sweep_is_recorded_as_lost_once(ops: Human, shop: Shop, lost: Lost) -> None:
     assert lost, "the tests above leave them"
     for job, logins in lost:
         seen = ops.until(job)

@@ -1,4 +1,4 @@
-"""A worker that Temporal does not reach any more: others revoke its jobs, and it ends their processes by itself."""
+"""A worker that has lost Temporal: other workers revoke its jobs, and it ends their processes by itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ whether it may go on. The job itself would run for 300.
 
 
 def processes_of(mark: str) -> list[int]:
-    """Return the processes on this machine whose command line holds a mark."""
+    """Return the processes on this machine whose command line contains a mark."""
     found = []
     for folder in Path("/proc").iterdir():
         try:
@@ -37,13 +37,13 @@ def processes_of(mark: str) -> list[int]:
 
 
 def marked(ops: Human, witness: Witness) -> tuple[str, Login, str]:
-    """Launch a job that stays; return it with its login, and with a mark that its processes carry."""
+    """Launch a job that keeps running; return it with its login and with the mark of its processes."""
     mark = f"cut-off-{time.monotonic_ns()}"
     return ops.launch(spec(f"{witness.hand_over}; : {mark}; sleep 300; :")), witness.login(), mark
 
 
 @pytest.mark.parametrize("how", ["hanging", pytest.param("closed", marks=pytest.mark.long)])
-def test_a_worker_that_is_cut_off_from_temporal_loses_its_jobs_and_ends_their_processes(
+def test_a_worker_without_temporal_loses_its_jobs_and_ends_their_processes(
     rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness, how: str
 ) -> None:
     job, login, mark = marked(ops, witness)
@@ -65,7 +65,7 @@ def test_a_worker_that_is_cut_off_from_temporal_loses_its_jobs_and_ends_their_pr
 
 @pytest.mark.long
 @pytest.mark.parametrize("how", ["hanging", "closed"])
-def test_the_only_worker_finds_its_job_lost_when_it_is_back_and_ends_it(
+def test_the_only_worker_finds_its_job_lost_after_the_outage_and_ends_it(
     rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness, administrator: Administrator, how: str
 ) -> None:
     job, login, mark = marked(ops, witness)

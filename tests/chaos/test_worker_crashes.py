@@ -1,4 +1,4 @@
-"""Whatever becomes of the worker at whatever step of a session: nothing that was issued works afterwards, and one that wakes up harms nothing."""
+"""A worker that crashes or hangs at any step of a session: no credential works afterwards, and a worker that wakes up does no harm."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROLE, TOKEN, CREDS, LEASE = (
 KILLED = ("asked", "answered", "running", "revoking")
 HUNG = ("opening", "wanting", *KILLED)
 TREE = "(setsid sleep {0}.25 &); (trap '' TERM HUP; sleep {0}.5 >&- 2>&- <&-) & exec sleep {0}.75"
-"""Processes that leave the session, ignore signals, close their pipes."""
+"""Processes that leave their session, ignore signals and close their pipes."""
 OF_KILLED, OF_HUNG = "51413", "51414"
 REFUSED_WITHIN = 180.0
 """Seconds on a busy machine from a worker's hanging until no login of it works: its silence (10 s), tasks that went to it and were never
@@ -37,7 +37,7 @@ answered.
 
 @dataclass(frozen=True)
 class Struck:
-    """Jobs at one step each when something became of their worker."""
+    """Jobs, one at each step, when their worker failed."""
 
     jobs: Mapping[str, str]
     holds: Mapping[str, Hold]
@@ -54,7 +54,7 @@ def launched(ops: Human, rig: Rig, path: str, script: str = "sleep 300", *, meth
 
 
 def at_each_step(rig: Rig, ops: Human, shop: Shop, worker: Worker, *, marker: str) -> Struck:
-    """Bring one job to each step: its role, its token, its credential asked for; answered; running; its lease being revoked."""
+    """Bring one job to each step: its role, token or credential requested; answered; running; its lease being revoked."""
     with closing(Witness()) as witness:
         held = {
             "opening": launched(ops, rig, ROLE, method="POST"),
@@ -75,7 +75,7 @@ def at_each_step(rig: Rig, ops: Human, shop: Shop, worker: Worker, *, marker: st
 
 @dataclass(frozen=True)
 class Strike:
-    """A worker that was killed, and then another that hangs; a third one lives."""
+    """A worker that was killed, another that hangs, and a third that is healthy."""
 
     killed: Struck
     hung: Struck
@@ -83,7 +83,7 @@ class Strike:
 
 @pytest.fixture(scope="module")
 def strike(rig: Rig, ops: Human, shop: Shop) -> Iterator[Strike]:
-    """Kill one worker, have the next one sleep, start a third: their jobs' endings go on side by side."""
+    """Kill one worker, suspend the next, start a third. The endings of their jobs run in parallel."""
     killed = at_each_step(rig, ops, shop, rig.worker(), marker=OF_KILLED)
     killed.worker.kill()
     # What was asked for lands now, after its session has died.
@@ -100,11 +100,11 @@ def strike(rig: Rig, ops: Human, shop: Shop) -> Iterator[Strike]:
 
 @pytest.fixture(autouse=True)
 def _whole_again() -> None:
-    """What is held for a worker that sleeps stays held from one test to the next."""
+    """A request that is held for a suspended worker stays held from one test to the next."""
 
 
 def assert_lost(job: str, ops: Human, shop: Shop, *logins: Login) -> dict[str, Any]:
-    """Fail unless a job has ended once, by its worker's loss, and nothing of it is alive."""
+    """Fail unless a job has ended once, because its worker was lost, and no access of it is left."""
     seen = ops.until(job)
     assert (seen["state"], seen["reason"], seen["revocation"]["state"]) == ("failed", "worker_lost", "confirmed")
     shop.assert_dead(seen, *logins)
@@ -112,7 +112,7 @@ def assert_lost(job: str, ops: Human, shop: Shop, *logins: Login) -> dict[str, A
     return seen
 
 
-def test_a_killed_workers_jobs_die_with_all_their_processes(strike: Strike) -> None:
+def test_all_processes_of_a_killed_workers_jobs_end(strike: Strike) -> None:
     assert strike.killed.worker.process.returncode == -9
     until(lambda: not alive(f"sleep\0{OF_KILLED}"), "no process of the killed worker's job runs")
 
@@ -123,18 +123,18 @@ def test_no_login_works_soon_after_its_worker_hangs_though_its_processes_live(st
 
 
 @pytest.mark.parametrize("step", HUNG)
-def test_a_worker_killed_at_any_step_leaves_nothing_alive(strike: Strike, step: str, ops: Human, shop: Shop) -> None:
+def test_a_worker_killed_at_any_step_leaves_no_access(strike: Strike, step: str, ops: Human, shop: Shop) -> None:
     assert_lost(strike.killed.jobs[step], ops, shop, *strike.killed.logins.values())
 
 
 @pytest.mark.parametrize("step", HUNG)
-def test_another_worker_ends_what_a_hanging_one_holds(strike: Strike, step: str, ops: Human, shop: Shop) -> None:
+def test_another_worker_revokes_the_credentials_of_a_hanging_worker(strike: Strike, step: str, ops: Human, shop: Shop) -> None:
     assert_lost(strike.hung.jobs[step], ops, shop, *strike.hung.logins.values())
 
 
 @pytest.fixture(scope="module")
 def before(strike: Strike, rig: Rig, ops: Human) -> dict[str, dict[str, Any]]:
-    """How the hanging worker's jobs had ended when it was woken up, with the answers to all that it had asked."""
+    """The endings of the hanging worker's jobs when it was resumed, and the responses to its held requests."""
     before = {step: ops.until(job) for step, job in strike.hung.jobs.items()}
     for hold in strike.hung.holds.values():
         hold.release()
@@ -149,7 +149,7 @@ def test_a_worker_that_wakes_up_ends_its_processes(strike: Strike, before: dict[
 
 
 @pytest.mark.parametrize("step", HUNG)
-def test_a_worker_that_slept_through_its_own_closing_issues_nothing_and_changes_no_outcome(
+def test_a_worker_that_resumes_after_its_jobs_were_closed_issues_nothing_and_changes_no_outcome(
     strike: Strike, before: dict[str, dict[str, Any]], step: str, ops: Human, shop: Shop
 ) -> None:
     job, was = strike.hung.jobs[step], before[step]

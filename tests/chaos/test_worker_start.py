@@ -1,4 +1,4 @@
-"""A worker that is started while something is away says so in one sentence and ends; whoever keeps it starts it again. Else it only logs."""
+"""A worker that starts while a server is unavailable prints one sentence and exits, for its supervisor to restart it. Otherwise it only logs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.servers
 
 
 def said(worker: Worker) -> list[str]:
-    """Return what a worker that cannot start said besides its log."""
+    """Return the output, besides the log, of a worker that cannot start."""
     assert worker.process.wait(180) == 1
     return beside_its_log(worker)
 
@@ -21,25 +21,25 @@ def beside_its_log(worker: Worker) -> list[str]:
 
 @pytest.fixture(scope="module")
 def without_vault(rig: Rig) -> Worker:
-    """A worker that looks for Vault where there is none: it gives up while others start."""
+    """Start a worker with a wrong Vault address; it gives up."""
     return rig.start(ready=False, forked=False, VAULT_ADDR="http://127.0.0.1:9")
 
 
 @pytest.mark.usefixtures("without_vault")
-def test_a_worker_that_starts_says_nothing_besides_its_log(rig: Rig) -> None:
+def test_a_worker_that_starts_prints_only_its_log(rig: Rig) -> None:
     worker = rig.start(forked=False)
     assert worker.alive
     assert beside_its_log(worker) == []
 
 
-def test_a_worker_without_temporal_says_where_it_looked(rig: Rig) -> None:
+def test_a_worker_without_temporal_names_the_address(rig: Rig) -> None:
     with rig.temporal.closed():
         assert said(rig.start(ready=False, forked=False)) == [
-            f"worker cannot start: Temporal at 127.0.0.1:{rig.temporal.port} does not answer"
+            f"worker cannot start: Temporal at 127.0.0.1:{rig.temporal.port} does not answer; check JUSTENOUGH_TEMPORAL_ADDRESS and that server"
         ]
 
 
-def test_a_worker_without_vault_says_where_it_looked(without_vault: Worker) -> None:
+def test_a_worker_without_vault_names_the_address(without_vault: Worker) -> None:
     (sentence,) = said(without_vault)
     assert sentence.startswith("worker cannot start: ")
     assert "http://127.0.0.1:9" in sentence

@@ -1,4 +1,4 @@
-"""However a job's workflow ends, at whatever step: nothing it was issued works, and store, ledger and Temporal tell one story."""
+"""However a job's workflow ends, at any step: no credential of it works, and store, ledger and Temporal agree."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.servers
 
 @pytest.fixture(scope="module")
 def struck(rig: Rig, ops: Human, lead: Human, shop: Shop, administrator: Administrator) -> Iterator[Struck]:
-    """Every job at its step, struck, without a login that works."""
+    """Every job after the fault at its step, without a working login."""
     with staged(rig, shop, ops, lead) as stage:
         yield strike_all(stage, administrator)
 
 
 @pytest.fixture(scope="module")
 def mended(rig: Rig, struck: Struck) -> Struck:
-    """The same, with a worker that has no bug over which a workflow stumbles."""
+    """The same, after the start of a worker without the bug."""
     rig.only(**MENDED)
     return struck
 
@@ -56,7 +56,7 @@ def test_a_job_whose_workflow_was_stuck_ends_truly_once_a_good_worker_runs(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_job_struck_at_any_step_has_one_true_ending_and_nothing_alive(
+def test_a_job_with_a_fault_at_any_step_has_one_true_ending_and_no_access(
     mended: Struck, name: str, ops: Human, shop: Shop, administrator: Administrator
 ) -> None:
     case, job = CASES[name], mended.jobs[name]
@@ -71,11 +71,11 @@ def test_a_job_struck_at_any_step_has_one_true_ending_and_nothing_alive(
 
 
 @pytest.mark.parametrize("name", ["guarded, terminated", "guarded, deleted"])
-def test_a_guard_sees_to_a_job_whose_workflow_is_gone(mended: Struck, name: str, administrator: Administrator) -> None:
+def test_a_guard_revokes_a_job_whose_workflow_is_gone(mended: Struck, name: str, administrator: Administrator) -> None:
     assert administrator.result(f"{mended.jobs[name]}-guard") is True
 
 
-def test_what_was_struck_lost_its_access_long_before_its_time_was_over(struck: Struck) -> None:
+def test_a_job_with_a_fault_lost_its_access_long_before_its_ttl(struck: Struck) -> None:
     for name, job in struck.jobs.items():
         if job in struck.exposed:
             print(f"{name}: login refused after {struck.exposed[job]:.1f} s")  # noqa: T201 - figures that people look up

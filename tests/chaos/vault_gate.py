@@ -20,18 +20,18 @@ from tests.support.shop import Login
 
 JOB = re.compile(r"j-[a-z0-9]{1,8}-[0-9a-z]{26}")
 HELD_AT_MOST = 600.0
-"""Seconds: a test that forgot to release must not hang for ever."""
+"""Seconds, so that a test that forgot to release does not hang forever."""
 
 
 @dataclass(eq=False)
 class Hold:
-    """Some of one job's requests, or of everybody's, stopped on their way."""
+    """Held requests of one job, or of all jobs."""
 
     method: str
     path: re.Pattern[str]
     job: str | None
     answer: bool
-    """Whether Vault gets the request and its answer is held, or Vault does not get it yet."""
+    """Whether Vault gets the request and its response is held, or the request itself is held."""
     once: bool
     _came: threading.Event = field(default_factory=threading.Event)
     _go: threading.Event = field(default_factory=threading.Event)
@@ -39,20 +39,20 @@ class Hold:
     _taken: bool = False
 
     def came(self, within: float = 180) -> Hold:
-        """Wait until a request is held; fail where none comes."""
+        """Wait until a request is held. Fails if none arrives."""
         assert self._came.wait(within), f"no {self.method} {self.path.pattern} of {self.job} came in {within:.0f} s"
         return self
 
     def release(self) -> None:
-        """Let go what is held, and everything from now on."""
+        """Release the held requests and all later ones."""
         self._go.set()
 
     def passed(self, within: float = 180) -> None:
-        """Wait until what was held has been answered by Vault."""
+        """Wait until Vault has answered the held requests."""
         assert self._passed.wait(within), "what was released has not been answered"
 
     def wants(self, method: str, path: str, job: str | None) -> bool:
-        """Whether a request is to be held."""
+        """Whether to hold a request."""
         fits = not self._go.is_set() and method == self.method and self.path.search(path) and self.job in {None, job}
         if not fits or (self.once and self._taken):
             return False
@@ -60,17 +60,17 @@ class Hold:
         return True
 
     def stop_here(self) -> None:
-        """Hold the calling thread until the test lets go."""
+        """Block the calling thread until the test releases it."""
         self._came.set()
         self._go.wait(HELD_AT_MOST)
 
     def tell_passed(self) -> None:
-        """Say that Vault has answered what was held."""
+        """Record that Vault has answered a held request."""
         self._passed.set()
 
 
 class Gate:
-    """Forwards to one Vault; knows whose token asks, because it saw the token being made."""
+    """Forwards requests to one Vault. Knows the job of each token, because it saw its creation."""
 
     def __init__(self, behind: str) -> None:
         where = urlsplit(behind)
@@ -93,7 +93,7 @@ class Gate:
         return hold
 
     def release_all(self) -> None:
-        """Let everything go and hold nothing more."""
+        """Release everything and hold nothing more."""
         with self._lock:
             holds, self._holds = self._holds, []
         for hold in holds:
@@ -106,12 +106,12 @@ class Gate:
         self._server.server_close()
 
     def sent(self, job: str, path: str) -> bool:
-        """Whether a request of a job to this path has gone on to Vault."""
+        """Whether a request of a job to this path was forwarded to Vault."""
         with self._lock:
             return (job, path) in self._sent
 
     def logins(self, job: str) -> list[Login]:
-        """Return the database logins that Vault gave to a job, whether or not anyone was still there to take them."""
+        """Return the database logins that Vault issued to a job, received by a worker or not."""
         with self._lock:
             return list(self._logins.get(job, ()))
 
@@ -124,7 +124,7 @@ class Gate:
             return by_lease or self._jobs.get(token)
 
     def _learn(self, job: str | None, content: bytes) -> None:
-        """Remember whose a token, a lease or a login is that Vault just gave."""
+        """Record the job of a token, lease or login that Vault just issued."""
         if job is None:
             return
         with suppress(ValueError, AttributeError):
@@ -184,7 +184,7 @@ class Gate:
                 self.wfile.flush()
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-                """Say nothing: a path can hold an accessor."""
+                """Log nothing: a path can contain an accessor."""
 
         return Handler
 

@@ -1,4 +1,4 @@
-"""The demo, whole, as `make demo` runs it: on a stack of its own that it starts, and stops or leaves."""
+"""The whole demo, as `make demo` runs it: on its own stack, which it starts, and stops or leaves running."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.support.child_process import child_process
-from tests.support.detached_stacks import stopped_with_us
+from tests.support.detached_stacks import stop_at_exit
 from tests.support.terminal_signals import heeding
 from tests.support.wait import until
 from worker.stack import StackPaths, read_stack
@@ -30,14 +30,14 @@ CLOSED = '@id("closed-for-today") forbid (principal, action, resource);\n'
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 
-PASSED_OVER = "import sys; from console.cli import demo; demo.run_scenario = lambda stage: 0; sys.exit(demo.run_demo())"
-"""A demo whose story went well, without the story."""
+SKIPPED_SCENARIO = "import sys; from console.cli import demo; demo.run_scenario = lambda stage: 0; sys.exit(demo.run_demo())"
+"""A demo that skips its scenario and treats it as successful."""
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """A home whose servers do not outlive the test."""
-    with stopped_with_us(tmp_path / "home"):
+    """Yield a home whose servers do not outlive the test."""
+    with stop_at_exit(tmp_path / "home"):
         yield tmp_path / "home"
 
 
@@ -46,8 +46,8 @@ def demo(home: Path, *, command: Sequence[str] = DEMO, **environment: str) -> su
     return subprocess.run(command, cwd=ROOT, env=said, capture_output=True, text=True, check=False)
 
 
-def test_a_demo_that_went_well_leaves_nothing_running(home: Path) -> None:
-    done = demo(home, command=[sys.executable, "-c", PASSED_OVER])
+def test_a_successful_demo_leaves_nothing_running(home: Path) -> None:
+    done = demo(home, command=[sys.executable, "-c", SKIPPED_SCENARIO])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Starting real servers" in done.stdout
     assert "The servers are still running" not in done.stdout
@@ -56,7 +56,7 @@ def test_a_demo_that_went_well_leaves_nothing_running(home: Path) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_an_open_demo_leaves_its_servers_though_it_failed_and_the_next_one_proves_on_them_that_every_credential_is_dead(
+def test_an_open_demo_that_failed_leaves_its_servers_and_the_next_demo_proves_every_credential_dead_on_them(
     home: Path, tmp_path: Path
 ) -> None:
     config = tmp_path / "shop"
@@ -78,12 +78,12 @@ def test_an_open_demo_leaves_its_servers_though_it_failed_and_the_next_one_prove
     assert find_running_stack(StackPaths.of(home)) is None
 
 
-def test_a_demo_that_is_interrupted_stops_what_it_started_also_where_it_would_stay(home: Path) -> None:
+def test_an_interrupted_demo_stops_its_servers_even_if_they_should_stay(home: Path) -> None:
     said = {**os.environ, "JUSTENOUGH_HOME": str(home), "DEMO_OPEN": "1"}
     with child_process(heeding(DEMO), cwd=ROOT, env=said, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout
         played = next(line for line in process.stdout if "job run" in line)
-        # As a terminal does: to whatever runs in the foreground.
+        # Like a terminal: the signal goes to the whole foreground process group.
         os.killpg(process.pid, signal.SIGINT)
         rest = process.stdout.read()
         process.wait(300)
@@ -94,7 +94,7 @@ def test_a_demo_that_is_interrupted_stops_what_it_started_also_where_it_would_st
 
 
 @pytest.mark.timeout(900)
-def test_a_demo_that_is_killed_takes_its_servers_along_also_where_they_would_stay(home: Path) -> None:
+def test_the_servers_of_a_killed_demo_end_even_if_they_should_stay(home: Path) -> None:
     said, places = {**os.environ, "JUSTENOUGH_HOME": str(home), "DEMO_OPEN": "1"}, StackPaths.of(home)
     with child_process(DEMO, cwd=ROOT, env=said, stdout=subprocess.DEVNULL):
         until(lambda: read_pidfile(places.run, "vault"), "Vault is being started", within=300)
@@ -118,15 +118,15 @@ def assert_proven(done: subprocess.CompletedProcess[str]) -> None:
 
 
 def assert_open(done: subprocess.CompletedProcess[str], home: Path) -> None:
-    """Its servers answer where it says, and its users log in as it says."""
+    """Fail unless the printed servers answer and the printed users can log in."""
     stack = read_stack(StackPaths.of(home))
     assert stack is not None
-    told = done.stdout.partition("The servers are still running")[2]
-    console, vault = (re.search(rf"^{name} +(http\S+)$", told, re.MULTILINE) for name in ("console", "Vault"))
+    summary = done.stdout.partition("The servers are still running")[2]
+    console, vault = (re.search(rf"^{name} +(http\S+)$", summary, re.MULTILINE) for name in ("console", "Vault"))
     assert console
     assert vault
     assert httpx.get(f"{console[1]}/livez", trust_env=False).status_code == 200
-    users = dict(re.findall(r"^(\w+) +([0-9a-f]{32}) ", told, re.MULTILINE))
+    users = dict(re.findall(r"^(\w+) +([0-9a-f]{32}) ", summary, re.MULTILINE))
     assert set(users) == set(stack.users)
     for name, password in users.items():
         answer = httpx.post(f"{vault[1]}/v1/auth/people/login/{name}", json={"password": password}, trust_env=False)

@@ -1,4 +1,4 @@
-"""What the house tests share: the product's source, parsed once for a file of tests."""
+"""Shared by the house tests: the product's source, parsed once per test file."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from tests.house.source_tree import SourceTree
 
 @pytest.fixture(scope="module")
 def source() -> SourceTree:
-    """The product's source as it is on disk. Not for the session: 400,000 nodes would slow down every test after these."""
+    """The product's source on disk. It is not kept for the session: 400,000 nodes would slow down every later test."""
     return SourceTree.read()

@@ -1,6 +1,6 @@
-"""Measures how the product's source is named and built: `python -m tests.house.source_tree --help` shows how to list what is in the way.
+"""Measures the names and the structure of the product's source. `python -m tests.house.source_tree --help` shows how to list the places.
 
-The house tests hold these figures. Everything is read from the syntax trees; nothing of the product is imported.
+The house tests limit these figures. Everything is read from the syntax trees; no product code is imported.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path, PurePosixPath
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("justenough", "workflows", "activities", "worker", "console", "sdk/justenough_job")
 NOT_OURS_TO_NAME = {"migrations"}
-"""Alembic names these files, and their functions `upgrade` and `downgrade`."""
+"""Alembic chooses the names of these files and of their functions `upgrade` and `downgrade`."""
 LONG = 400
-"""Lines; a longer file says why it is long."""
+"""A file with more lines must say why it is long."""
 LONG_BECAUSE = re.compile(rf"^Over {LONG} lines: \S.{{20,}}", re.MULTILINE)
-"""A line of this form in a long module's docstring gives the reason."""
+"""The line in a long module's docstring that gives the reason."""
 
 
 def words(text: str) -> frozenset[str]:
@@ -36,10 +36,10 @@ IRREGULAR_PARTICIPLES = words(
     "met overtaken paid proven resent sold spent spoken stood stuck swept thrown torn withheld woken"
 )
 NO_PARTICIPLES = words(
-    # They only end like one.
+    # They are no participles, but have the same endings.
     "bed bleed breed bring during embed evening exceed feed hundred indeed king morning need ping proceed red ring seed shed sibling "
     "sing speed sting string succeed swing thing nothing something anything everything weed wing "
-    # Things and states that have no other name.
+    # Nouns of the field without a better word.
     "ceiling finding heading pending setting warning"
 )
 PARTICLES = words(
@@ -48,37 +48,37 @@ PARTICLES = words(
     "now of off often on once only or otherwise out over past since so still than that them then there through till to together too twice "
     "under until up upon well when where whether while why with within without yet"
 )
-"""Words that make no noun of a participle before them: `taken_back` is as bare as `taken`, while `granted_tools` names tools."""
+"""Words that are not described by a participle before them: `taken_back` says no more than `taken`, while `granted_tools` names tools."""
 
 GERUNDS_OF_THE_FIELD = {
-    "caching": "the general word for keeping answers for a time",
-    "issuing": "what certificate authorities call handing out credentials",
+    "caching": "the general word for storing responses for some time",
+    "issuing": "what certificate authorities call creating credentials",
     "metering": "what LLM gateways and billing call counting usage",
     "paging": "what databases and APIs call reading in pages",
-    "provisioning": "what Vault's and Terraform's users call making mounts, roles and policies",
+    "provisioning": "what users of Vault and Terraform call creating mounts, roles and policies",
     "rendering": "what template engines do",
-    "rightsizing": "what cloud providers call fitting a grant or machine to its use",
+    "rightsizing": "what cloud providers call matching a grant or machine to its use",
     "routing": "what web frameworks call finding the handler of a path",
 }
-"""Module names that end in -ing and are the field's own nouns, each with its reason."""
+"""Module names that end in -ing and are nouns of the field, each with its reason."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """One thing in a file."""
+    """A named place in a file."""
 
     path: str
     line: int
     name: str
 
     def __str__(self) -> str:
-        """Return it as editors open it."""
+        """Return the place in the form that editors open."""
         return f"{self.path}:{self.line} {self.name}"
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function or method, and the class and function that it stands in."""
+    """A function or method, its class, and whether it is nested in a function."""
 
     node: ast.FunctionDef | ast.AsyncFunctionDef
     class_name: str | None
@@ -91,7 +91,7 @@ class Function:
 
     @property
     def is_boolean_property(self) -> bool:
-        """Whether it is a property that answers yes or no, which a participle names well."""
+        """Whether it is a property of type bool, for which a participle is a good name."""
         decorators = {
             decorator.attr if isinstance(decorator, ast.Attribute) else getattr(decorator, "id", "")
             for decorator in self.node.decorator_list
@@ -102,14 +102,14 @@ class Function:
 
 @dataclass(frozen=True)
 class Use:
-    """Where a private name is read."""
+    """A place that reads a private name."""
 
     name: str
     through_self: str | None
-    """The class whose `self` or `cls` it is read from; None for a bare name and for any other receiver."""
+    """The class whose `self` or `cls` is the receiver; None for a bare name and for any other receiver."""
     is_attribute: bool
     within: frozenset[int]
-    """The functions around it, by id of their nodes."""
+    """The enclosing functions, by the id of their nodes."""
 
 
 @dataclass(frozen=True)
@@ -134,19 +134,19 @@ class Module:
     imports: list[ast.Import | ast.ImportFrom] = field(init=False, repr=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        """Parse it and collect what the checks ask for."""
+        """Parse the file and collect what the checks need."""
         self.tree = ast.parse(self.text, self.path)
         self._collect(self.tree, class_name=None, functions=())
 
     @property
     def name(self) -> str:
-        """Its dotted name; a package's own module ends in `.__init__`."""
+        """The dotted name; that of a package's own module ends in `.__init__`."""
         path = PurePosixPath(self.path).relative_to("sdk") if self.path.startswith("sdk/") else PurePosixPath(self.path)
         return ".".join(path.with_suffix("").parts)
 
     @property
     def lines(self) -> int:
-        """How many lines it has."""
+        """The number of lines."""
         return self.text.count("\n")
 
     def _collect(self, node: ast.AST, *, class_name: str | None, functions: tuple[ast.AST, ...]) -> None:
@@ -176,20 +176,20 @@ class Module:
 
 @dataclass(frozen=True)
 class SourceTree:
-    """The source files of the product, or a part of them."""
+    """The source files of the product, or some of them."""
 
     modules: tuple[Module, ...] = field(repr=False)
 
     @classmethod
     def of(cls, files: Mapping[str, str]) -> SourceTree:
-        """Return the tree of these texts by path."""
+        """Return the tree of these files; `files` maps paths to texts."""
         return cls(tuple(Module(path, text) for path, text in sorted(files.items())))
 
     @classmethod
     def read(cls, root: Path = ROOT) -> SourceTree:
-        """Return the product's tree as it is on disk."""
+        """Return the tree of the product's files on disk."""
         paths = [path for package in PACKAGES for path in (root / package).rglob("*.py") if not NOT_OURS_TO_NAME & set(path.parts)]
-        # Some 400,000 nodes that all stay: looking for garbage among them costs twice as much as making them.
+        # All of the 400,000 nodes stay alive: collecting garbage among them costs twice as much as creating them.
         gc.disable()
         try:
             return cls.of({path.relative_to(root).as_posix(): path.read_text() for path in paths})
@@ -200,28 +200,28 @@ class SourceTree:
 
     @cached_property
     def shared_class_names(self) -> dict[str, list[Place]]:
-        """Class names that stand for more than one class, most frequent first, each with its places."""
+        """Names of more than one class, the most frequent first, each with its places."""
         places = defaultdict(list)
         for module in self.modules:
             for node in module.classes:
                 places[node.name].append(Place(module.path, node.lineno, node.name))
-        return {name: found for name, found in sorted(places.items(), key=lambda item: (-len(item[1]), item[0])) if len(found) > 1}
+        return {name: same for name, same in sorted(places.items(), key=lambda item: (-len(item[1]), item[0])) if len(same) > 1}
 
     # Modules
 
     @cached_property
     def participle_modules(self) -> list[Place]:
-        """Modules and packages whose whole name is a gerund or participle that is no noun of the field."""
+        """Modules and packages named by a gerund or participle alone, unless it is a noun of the field."""
         paths = {module.path for module in self.modules}
         folders = {parent.as_posix() for path in paths for parent in PurePosixPath(path).parents}
-        named = [(path, PurePosixPath(path).stem.strip("_")) for path in sorted(paths | folders)]
-        return [Place(path, 1, name) for path, name in named if is_participle(name) and name not in GERUNDS_OF_THE_FIELD]
+        names = [(path, PurePosixPath(path).stem.strip("_")) for path in sorted(paths | folders)]
+        return [Place(path, 1, name) for path, name in names if is_participle(name) and name not in GERUNDS_OF_THE_FIELD]
 
     @cached_property
     def long_modules(self) -> list[Place]:
         """Modules of more than LONG lines, the longest first."""
-        found = sorted((module for module in self.modules if module.lines > LONG), key=lambda module: -module.lines)
-        return [Place(module.path, module.lines, "is explained" if is_explained(module) else "UNEXPLAINED") for module in found]
+        modules = sorted((module for module in self.modules if module.lines > LONG), key=lambda module: -module.lines)
+        return [Place(module.path, module.lines, "is explained" if is_explained(module) else "UNEXPLAINED") for module in modules]
 
     @property
     def unexplained_modules(self) -> list[Place]:
@@ -237,7 +237,7 @@ class SourceTree:
 
     @cached_property
     def participle_functions(self) -> list[Place]:
-        """Functions named by a participle, yes-or-no properties excepted."""
+        """Functions named by a participle, except properties of type bool."""
         return [
             Place(module.path, function.node.lineno, function.node.name)
             for module, function in self.functions
@@ -246,16 +246,16 @@ class SourceTree:
 
     @cached_property
     def single_use_helpers(self) -> list[Place]:
-        """Private functions and methods that are used in exactly one place outside themselves."""
+        """Private functions and methods with exactly one use outside themselves."""
         return [
             Place(module.path, function.node.lineno, _qualified(function))
             for module, function in self.functions
             if function.is_private and not function.is_nested and len(self._uses_of(module, function)) == 1
         ]
 
-    def percent(self, found: list[Place]) -> float:
-        """Return how many of all functions these are, in percent with one decimal."""
-        return round(100 * len(found) / max(1, len(self.functions)), 1)
+    def percent(self, places: list[Place]) -> float:
+        """Return the share of these in all functions, in percent with one decimal."""
+        return round(100 * len(places) / max(1, len(self.functions)), 1)
 
     def _uses_of(self, module: Module, function: Function) -> list[Use]:
         name, own = function.node.name, id(function.node)
@@ -266,13 +266,13 @@ class SourceTree:
         return [use for where, use in uses if use.is_attribute and self._may_reach(where, use, module, function)]
 
     def _may_reach(self, where: Module, use: Use, module: Module, function: Function) -> bool:
-        """Whether an attribute of this name may be this method: where it is read from `self`, the class must have it by itself or by a base."""
+        """Whether this use may be of this method. If the receiver is `self`, its class must define or inherit the method."""
         if use.through_self is None:
             return where is module or function.node.name not in self._private_names[where.path]
         return self._owner(where, use.through_self, function.node.name) == (module.path, function.class_name)
 
     def _owner(self, module: Module, class_name: str, name: str) -> tuple[str, str] | None:
-        """Return the class that a method of this name comes from, as its file and name, if it stands in the tree."""
+        """Return the file and name of the class that defines a method of this name, if the tree has it."""
         seen, waiting = set(), [(module.path, class_name)]
         while waiting:
             path, current = waiting.pop(0)
@@ -329,30 +329,30 @@ class SourceTree:
             for module in self.modules
             for node in module.imports
             for target in _targets(node)
-            if (imported := _resolved(target, names)) is not None and imported != module.name
+            if (imported := _resolve(target, names)) is not None and imported != module.name
         ]
 
     @cached_property
     def cycles(self) -> dict[str, list[frozenset[str]]]:
-        """The import cycles among the children of each package, subpackages and modules alike, by package; "" is the top."""
+        """The import cycles among the children (subpackages and modules) of each package, by package; "" is the top level."""
         graphs: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-        for found in self.imports:
-            parent, importer, imported = _parting(found.importer, found.imported)
+        for item in self.imports:
+            parent, importer, imported = _split_paths(item.importer, item.imported)
             graphs[parent][importer].add(imported)
         cycles = {parent: [knot for knot in knots(graph) if len(knot) > 1] for parent, graph in sorted(graphs.items())}
-        return {parent: found for parent, found in cycles.items() if found}
+        return {parent: nodes for parent, nodes in cycles.items() if nodes}
 
     @property
     def tangled(self) -> list[str]:
-        """Every package and module that takes part in a cycle among its siblings."""
-        return sorted(f"{parent}.{child}".lstrip(".") for parent, found in self.cycles.items() for knot in found for child in knot)
+        """Every package and module in an import cycle with its siblings."""
+        return sorted(f"{parent}.{child}".lstrip(".") for parent, nodes in self.cycles.items() for knot in nodes for child in knot)
 
     def imports_within(self, parent: str, knot: frozenset[str]) -> Iterator[tuple[str, str, Place]]:
-        """Return the imports that make a knot: from which child, to which, and where."""
-        for found in self.imports:
-            where, importer, imported = _parting(found.importer, found.imported)
-            if where == parent and {importer, imported} <= knot:
-                yield importer, imported, found.place
+        """Yield the imports in a cycle: the importing child, the imported child, and the place."""
+        for item in self.imports:
+            package, importer, imported = _split_paths(item.importer, item.imported)
+            if package == parent and {importer, imported} <= knot:
+                yield importer, imported, item.place
 
 
 def is_participle(word: str) -> bool:
@@ -374,11 +374,11 @@ def is_explained(module: Module) -> bool:
 
 
 def knots(graph: Mapping[str, Iterable[str]]) -> list[frozenset[str]]:
-    """Return the strongly connected parts of a graph (Tarjan), single nodes too."""
+    """Return the strongly connected components of a graph (Tarjan's algorithm), single nodes included."""
     order: dict[str, int] = {}
     lowest: dict[str, int] = {}
     stack: list[str] = []
-    found: list[frozenset[str]] = []
+    components: list[frozenset[str]] = []
 
     def visit(node: str) -> None:
         order[node] = lowest[node] = len(order)
@@ -390,14 +390,14 @@ def knots(graph: Mapping[str, Iterable[str]]) -> list[frozenset[str]]:
             elif target in stack:
                 lowest[node] = min(lowest[node], order[target])
         if lowest[node] == order[node]:
-            place = stack.index(node)
-            found.append(frozenset(stack[place:]))
-            del stack[place:]
+            start = stack.index(node)
+            components.append(frozenset(stack[start:]))
+            del stack[start:]
 
     for node in sorted(graph):
         if node not in order:
             visit(node)
-    return found
+    return components
 
 
 def _targets(node: ast.Import | ast.ImportFrom) -> list[str]:
@@ -406,8 +406,8 @@ def _targets(node: ast.Import | ast.ImportFrom) -> list[str]:
     return [f"{node.module}.{alias.name}" for alias in node.names]
 
 
-def _resolved(target: str, names: set[str]) -> str | None:
-    """Return the module of the tree that a dotted name stands for or stands in."""
+def _resolve(target: str, names: set[str]) -> str | None:
+    """Return the module of the tree that a dotted name names or is defined in."""
     for candidate in (target, target.rpartition(".")[0]):
         if candidate in names:
             return candidate
@@ -416,10 +416,10 @@ def _resolved(target: str, names: set[str]) -> str | None:
     return None
 
 
-def _parting(importer: str, imported: str) -> tuple[str, str, str]:
-    """Return the package that holds both modules, and the child of it that each belongs to."""
+def _split_paths(importer: str, imported: str) -> tuple[str, str, str]:
+    """Return the innermost package of both modules, and its child that each belongs to."""
     left, right = importer.split("."), imported.split(".")
-    depth = next(place for place, (one, other) in enumerate(zip(left, right, strict=False)) if one != other)
+    depth = next(index for index, (first, second) in enumerate(zip(left, right, strict=False)) if first != second)
     return ".".join(left[:depth]), left[depth], right[depth]
 
 
@@ -441,7 +441,7 @@ def _last_name(node: ast.expr) -> str | None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print today's figures, or list what is asked for."""
+    """Print the current figures, or the lists that the options select."""
     options = _parser().parse_args(arguments)
     tree = SourceTree.read()
 
@@ -456,16 +456,16 @@ def main(arguments: list[str] | None = None) -> None:
         "long": lambda: below(tree.long_modules),
         "cycles": lambda: _cycles(tree, below),
     }
-    chosen = [lines for name, lines in lists.items() if getattr(options, name)] or [lambda: _figures(tree, below, options.top)]
-    for lines in chosen:
-        print(*lines(), sep="\n")  # noqa: T201 - this is what the command is for
+    selected = [lines for name, lines in lists.items() if getattr(options, name)] or [lambda: _figures(tree, below, options.top)]
+    for lines in selected:
+        print(*lines(), sep="\n")  # noqa: T201 - the command prints
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.house.source_tree", description="Without an option: figures, and the folders that are worst."
+        prog="python -m tests.house.source_tree", description="Without an option: the figures, and the worst folders."
     )
-    parser.add_argument("prefix", nargs="*", help="only what lies below these paths, e.g. console/api justenough/policy")
+    parser.add_argument("prefix", nargs="*", help="only files below these paths, e.g. console/api justenough/domain/policy")
     parser.add_argument("--classes", action="store_true", help="class names that several classes share, with their places")
     parser.add_argument("--modules", action="store_true", help="modules and packages named by a bare gerund or participle")
     parser.add_argument("--participles", action="store_true", help="functions named by a participle")
@@ -485,8 +485,8 @@ def _classes(tree: SourceTree, below: Callable[[Iterable[Place]], list[Place]]) 
 
 
 def _cycles(tree: SourceTree, below: Callable[[Iterable[Place]], list[Place]]) -> Iterator[str]:
-    for parent, found in tree.cycles.items():
-        for knot in found:
+    for parent, nodes in tree.cycles.items():
+        for knot in nodes:
             edges = defaultdict(list)
             for importer, imported, place in tree.imports_within(parent, knot):
                 edges[importer, imported].append(place)
@@ -513,7 +513,7 @@ def _figures(tree: SourceTree, below: Callable[[Iterable[Place]], list[Place]], 
         yield f"{title}: {len(places)}{share}"
         yield from (f"    {count:4} {folder}" for folder, count in worst)
     yield f"packages and modules in an import cycle: {len(tree.tangled)}"
-    yield from (f"    {parent or 'top'}: {', '.join(sorted(knot))}" for parent, found in tree.cycles.items() for knot in found)
+    yield from (f"    {parent or 'top'}: {', '.join(sorted(knot))}" for parent, nodes in tree.cycles.items() for knot in nodes)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""docker-compose.yml and the Dockerfile hold together: names exist, privileges are where the comments say, nothing is open to the world.
+"""docker-compose.yml and the Dockerfile are consistent: names exist, privileges match the comments, no port is open to the network.
 
-`make compose-check` has Compose itself read the file.
+`make compose-check` lets Compose itself validate the file.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ services = pytest.mark.parametrize("service", sorted(SERVICES))
 
 
 def settings_names() -> set[str]:
-    """Environment names that Settings reads."""
+    """Return the environment variables that Settings reads."""
     names = {f"JUSTENOUGH_{name.upper()}" for name in Settings.model_fields}
     return names | {"VAULT_ADDR", "VAULT_NAMESPACE", "VAULT_CACERT"}
 
 
-def test_the_five_servers_are_there() -> None:
+def test_the_five_servers_are_defined() -> None:
     assert {"postgres", "temporal", "openbao", "console", "worker"} <= set(SERVICES)
 
 
 @services
 def test_a_service_names_only_networks_volumes_secrets_and_services_that_exist(service: str) -> None:
-    one = SERVICES[service]
-    named_volumes = {volume.partition(":")[0] for volume in one.get("volumes", []) if not volume.startswith((".", "/", "$"))}
+    definition = SERVICES[service]
+    named_volumes = {volume.partition(":")[0] for volume in definition.get("volumes", []) if not volume.startswith((".", "/", "$"))}
 
-    assert one["networks"]
-    assert set(one["networks"]) <= set(COMPOSE["networks"])
+    assert definition["networks"]
+    assert set(definition["networks"]) <= set(COMPOSE["networks"])
     assert named_volumes <= set(COMPOSE["volumes"])
-    assert set(one.get("secrets", [])) <= set(COMPOSE["secrets"])
-    assert set(one.get("depends_on", {})) <= set(SERVICES)
+    assert set(definition.get("secrets", [])) <= set(COMPOSE["secrets"])
+    assert set(definition.get("depends_on", {})) <= set(SERVICES)
 
 
 @services
@@ -68,10 +68,10 @@ def test_a_server_has_a_health_check(service: str) -> None:
     assert SERVICES[service]["healthcheck"]["test"][0] == "CMD"
 
 
-def test_the_worker_s_health_check_looks_at_the_file_that_the_worker_touches() -> None:
+def test_the_worker_s_health_check_reads_the_liveness_file_of_the_worker() -> None:
     (home,) = re.findall(r"JUSTENOUGH_HOME=(\S+)", DOCKERFILE)
 
-    assert f"'{StackPaths(Path(home)).worker_alive}'" in SERVICES["worker"]["healthcheck"]["test"][-1]
+    assert f"'{StackPaths.of(Path(home)).worker_alive}'" in SERVICES["worker"]["healthcheck"]["test"][-1]
 
 
 @services
@@ -80,7 +80,7 @@ def test_a_published_port_stays_on_loopback(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", sorted(OURS))
-def test_what_we_tell_our_programs_are_settings_that_exist(service: str) -> None:
+def test_the_environment_of_our_programs_has_only_settings_that_exist(service: str) -> None:
     assert set(SERVICES[service]["environment"]) - settings_names() == set()
 
 
@@ -98,25 +98,25 @@ def test_the_console_runs_without_root_or_a_writable_disk() -> None:
     assert "cap_add" not in console
 
 
-def test_each_capability_of_the_worker_says_why_it_is_needed() -> None:
+def test_each_capability_of_the_worker_has_a_comment_with_its_reason() -> None:
     added = SERVICES["worker"]["cap_add"]
 
     assert added
     assert [capability for capability in added if not re.search(rf"^ +- {capability} # \w+", TEXT, re.MULTILINE)] == []
 
 
-def test_no_password_is_written_into_the_compose_file() -> None:
+def test_the_compose_file_contains_no_password() -> None:
     secrets = re.findall(r"^ +\w*(?:PASSWORD|PWD|TOKEN)\w*: (.+)$", TEXT, re.MULTILINE)
 
     assert secrets
     assert [secret for secret in secrets if not secret.startswith("${")] == []
 
 
-def test_the_example_environment_sets_all_that_compose_asks_for() -> None:
-    asked = set(re.findall(r"\$\{([A-Z_]+)", TEXT))
+def test_the_example_environment_sets_every_variable_of_the_compose_file() -> None:
+    variables = set(re.findall(r"\$\{([A-Z_]+)", TEXT))
     example = (ROOT / "deploy/compose.env.example").read_text()
 
-    assert set(re.findall(r"^([A-Z_]+)=", example, re.MULTILINE)) == asked
+    assert set(re.findall(r"^([A-Z_]+)=", example, re.MULTILINE)) == variables
 
 
 def test_worker_and_console_are_targets_of_the_dockerfile_and_only_the_worker_is_root() -> None:
@@ -131,5 +131,5 @@ def test_worker_and_console_are_targets_of_the_dockerfile_and_only_the_worker_is
 def test_every_package_in_the_image_is_installed_by_hash() -> None:
     installs = re.findall(r"pip install ([^&\n]*)", DOCKERFILE)
 
-    # The project's own wheel is built from the source beside it.
-    assert [one for one in installs if "--require-hashes" not in one and "--no-index" not in one] == []
+    # The project's own wheel is built from the source in the image.
+    assert [install for install in installs if "--require-hashes" not in install and "--no-index" not in install] == []

@@ -1,4 +1,4 @@
-"""The documents say what is there: links lead somewhere, named make targets exist, decisions are numbered and listed."""
+"""The documents match the repository: links and anchors resolve, make targets exist, decisions are numbered and listed."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def name(path: Path) -> str:
 
 @cache
 def tracked_texts() -> tuple[Path, ...]:
-    """Return the files that git tracks and people read: no recorded histories, locks or pictures."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
-    texts = (ROOT / path for path in listed if path and not path.startswith("tests/histories/"))
+    """Return the tracked text files, without recorded histories, lock files and pictures."""
+    paths = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    texts = (ROOT / path for path in paths if path and not path.startswith("tests/histories/"))
 
     return tuple(path for path in texts if path.is_file() and path.suffix not in {".png", ".lock", ".gz", ".ico", ".woff2"})
 
@@ -37,18 +37,18 @@ def without_code(text: str) -> str:
 
 @cache
 def anchors(document: Path) -> frozenset[str]:
-    """Return the anchors of a document's headings, as GitHub makes them."""
+    """Return the anchors of a document's headings, in GitHub's form."""
     text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
-    found: list[str] = []
+    slugs: list[str] = []
     for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
         slug = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
-        found.append(f"{slug}-{found.count(slug)}" if slug in found else slug)
+        slugs.append(f"{slug}-{slugs.count(slug)}" if slug in slugs else slug)
 
-    return frozenset(found)
+    return frozenset(slugs)
 
 
 def long_lines(text: str) -> list[str]:
-    """Return the lines of prose that are too long. Tables, code, images, and what is generated or cannot break may be."""
+    """Return the lines of prose that are too long. Tables, code, images, generated parts and lines without a blank do not count."""
     prose = re.sub(r"^```.*?^```$|^<!-- generated.*?^<!-- end -->$", "", text, flags=re.MULTILINE | re.DOTALL)
 
     return [
@@ -64,7 +64,7 @@ def resolves(link: str, document: Path) -> bool:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
-def test_every_relative_link_leads_to_a_file_and_a_heading(document: Path) -> None:
+def test_every_relative_link_resolves_to_a_file_and_a_heading(document: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", without_code(document.read_text()))
     relative = [link for pair in links for link in pair if link and "://" not in link]
 
@@ -79,23 +79,23 @@ def test_the_index_lists_every_page_of_its_folders(document: Path) -> None:
     assert page[0] != "docs" or page[1] in {"README.md", "decisions"} or f"({'/'.join(page[1:])})" in index
 
 
-def test_no_file_cites_a_document_that_is_not_here() -> None:
+def test_no_file_cites_a_missing_document() -> None:
     known = {name(document) for document in DOCUMENTS}
     basenames = {document.name for document in DOCUMENTS}
     missing = {}
     for file in tracked_texts():
         for cited, anchor in re.findall(r"(?<![\w/*.:-])((?:\.{0,2}/?[\w-]+/)*[\w-]+\.md)\b(#[\w-]+)?", file.read_text()):
             beside = os.path.normpath(file.parent.relative_to(ROOT) / cited)
-            found = next((path for path in (cited, beside) if path in known), None)
-            if found is None and cited not in basenames:
+            target = next((path for path in (cited, beside) if path in known), None)
+            if target is None and cited not in basenames:
                 missing[f"{name(file)}: {cited}"] = "no such document"
-            elif found and anchor and anchor[1:] not in anchors(ROOT / found):
+            elif target and anchor and anchor[1:] not in anchors(ROOT / target):
                 missing[f"{name(file)}: {cited}{anchor}"] = "no such heading"
 
     assert missing == {}
 
 
-def test_no_file_cites_a_decision_that_is_not_here() -> None:
+def test_no_file_cites_a_missing_decision() -> None:
     numbers = {path.name[:4] for path in DECISIONS}
     cited = {(name(file), number) for file in tracked_texts() for number in re.findall(r"docs/decisions/(\d{4})", file.read_text())}
 
@@ -103,10 +103,10 @@ def test_no_file_cites_a_decision_that_is_not_here() -> None:
 
 
 @pytest.mark.parametrize("script", ["generate", "draw"])
-def test_what_is_generated_in_the_docs_is_up_to_date(script: str) -> None:
-    checked = subprocess.run([sys.executable, ROOT / f"docs/{script}.py", "--check"], cwd=ROOT, check=False, capture_output=True, text=True)
+def test_the_generated_parts_of_the_docs_are_up_to_date(script: str) -> None:
+    check = subprocess.run([sys.executable, ROOT / f"docs/{script}.py", "--check"], cwd=ROOT, check=False, capture_output=True, text=True)
 
-    assert checked.returncode == 0, f"{checked.stderr}run `make docs`, and give each new key its meaning in docs/reference/meanings.toml"
+    assert check.returncode == 0, f"{check.stderr}run `make docs`, and add a meaning for each new key to docs/reference/meanings.toml"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
@@ -117,18 +117,18 @@ def test_prose_wraps_at_120_characters(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_every_make_target_that_a_document_names_exists(document: Path) -> None:
     text = document.read_text()
-    named = set(re.findall(r"`make ([a-z-]+)", text)) | set(re.findall(r"^\$ make ([a-z-]+)", text, re.MULTILINE))
+    targets = set(re.findall(r"`make ([a-z-]+)", text)) | set(re.findall(r"^\$ make ([a-z-]+)", text, re.MULTILINE))
 
-    assert named - set(TARGETS) == set()
+    assert targets - set(TARGETS) == set()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
-def test_no_document_admits_to_be_unfinished(document: Path) -> None:
+def test_no_document_has_a_to_do_note(document: Path) -> None:
     assert re.findall(r"\b(?:TODO|TBD|FIXME|XXX)\b", document.read_text()) == []
 
 
 @pytest.mark.parametrize("target", ["help", "setup", "demo", "test", "check", "up", "bench"])
-def test_the_targets_that_others_rely_on_exist_and_say_what_they_do(target: str) -> None:
+def test_the_public_make_targets_exist_and_have_a_description(target: str) -> None:
     assert TARGETS.get(target)
 
 
@@ -151,7 +151,7 @@ def test_a_decision_has_its_number_status_and_three_parts(record: Path) -> None:
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"]
 
 
-def test_the_changelog_has_a_place_for_what_is_coming() -> None:
+def test_the_changelog_has_an_unreleased_section() -> None:
     assert re.search(r"^## \[Unreleased\]$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
 
@@ -159,11 +159,11 @@ def test_every_settings_name_in_the_documents_is_a_setting() -> None:
     from justenough.adapters.configuration.settings import Settings
 
     known = {f"JUSTENOUGH_{field.upper()}" for field in Settings.model_fields}
-    named = {found for document in DOCUMENTS for found in re.findall(r"\bJUSTENOUGH_[A-Z_]+", document.read_text())}
+    names = {name for document in DOCUMENTS for name in re.findall(r"\bJUSTENOUGH_[A-Z_]+", document.read_text())}
 
-    # What a job sees of its broker, and what the SDK hands over, is no setting of ours.
+    # A job's environment variables are no settings.
     jobs = ("JUSTENOUGH_BROKER", "JUSTENOUGH_JOB_ID", "JUSTENOUGH_ACCESS", "JUSTENOUGH_CREDENTIAL_", "JUSTENOUGH_FILES")
-    assert {one for one in named - known if not one.startswith(jobs)} == set()
+    assert {name for name in names - known if not name.startswith(jobs)} == set()
 
 
 ARCHITECTURE = ROOT / "docs/explanation/architecture.md"
@@ -171,7 +171,7 @@ HOP = re.compile(r"`(?P<file>[a-z_/]+\.py)`(?: `(?P<name>\w+)`)?")
 
 
 def missing_hops(text: str) -> set[str]:
-    """Return the files, and the names said to be in them, that a text points to and the repository does not have."""
+    """Return the files, and the names in them, that a text refers to and the repository does not have."""
     missing = set()
     for hop in HOP.finditer(text):
         file = ROOT / hop["file"]
@@ -181,10 +181,10 @@ def missing_hops(text: str) -> set[str]:
     return missing
 
 
-def test_each_place_that_the_architecture_page_points_to_is_there() -> None:
+def test_each_place_on_the_architecture_page_exists() -> None:
     assert missing_hops(ARCHITECTURE.read_text()) == set()
 
 
 @pytest.mark.parametrize("hop", ["`workflows/no_such_file.py`", "`workflows/job.py` `no_such_name`"])
-def test_a_place_that_is_not_there_is_found(hop: str) -> None:
+def test_a_missing_place_is_found(hop: str) -> None:
     assert missing_hops(f"| Where? | {hop} |") == {hop}

@@ -1,4 +1,4 @@
-"""Each import contract of pyproject.toml refuses the import that it is there to refuse, in a copy of the packages."""
+"""Each import contract of pyproject.toml rejects a forbidden import, in a copy of the packages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONTRACTS = {
 }
 VERDICT = re.compile(r"^(?P<name>.+) (?P<verdict>KEPT|BROKEN)\b", re.MULTILINE)
 
-# The contract that a line, put into a package, must break. Several lines each where one would leave a gap.
+# The contract that must break when a package gets this line. Some contracts need several lines to leave no gap.
 BAD = [
     ("layers", "justenough/domain/core", "import activities"),
     ("layers", "justenough/services", "import console"),
@@ -67,7 +67,7 @@ BAD = [
 
 @pytest.fixture(scope="module")
 def breaches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What import-linter says of each contract that it calls broken, by id, in a copy of the packages into which each bad line was put."""
+    """Return import-linter's report on each broken contract, by id, for a copy of the packages with every bad line."""
     house = tmp_path_factory.mktemp("house")
     for package in PACKAGES:
         shutil.copytree(ROOT / package, house / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -78,24 +78,24 @@ def breaches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def intruder(number: int) -> str:
-    """Return the module that holds one of the bad lines. Nothing imports it, so what is said of it is said of its line alone."""
+    """Return the module with one of the bad lines. Nothing imports it, so a report about it is about this line only."""
     return f"intruder_{number}_"
 
 
 def report(house: Path) -> dict[str, str]:
-    """Return what import-linter says of each broken contract, by id; fails where it could not judge each of them."""
+    """Return import-linter's report on each broken contract, by id. Fails unless it checked all of them."""
     program = Path(sys.executable).with_name("lint-imports")
     env = {"PYTHONPATH": str(house), "COLUMNS": "1000"}  # wide, so that it breaks no line
     ran = subprocess.run([program, "--no-cache"], cwd=house, capture_output=True, text=True, check=False, env=env)
-    verdicts = {found["name"]: found["verdict"] for found in VERDICT.finditer(ran.stdout)}
+    verdicts = {match["name"]: match["verdict"] for match in VERDICT.finditer(ran.stdout)}
     assert set(CONTRACTS.values()) <= set(verdicts), ran.stdout + ran.stderr
     assert ran.returncode == ("BROKEN" in verdicts.values())
     _, *parts = re.split(r"^(.+)\n-+\n", ran.stdout, flags=re.MULTILINE)
-    said = dict(zip(parts[::2], parts[1::2], strict=True))
-    return {contract: said[name] for contract, name in CONTRACTS.items() if verdicts[name] == "BROKEN"}
+    reports = dict(zip(parts[::2], parts[1::2], strict=True))
+    return {contract: reports[name] for contract, name in CONTRACTS.items() if verdicts[name] == "BROKEN"}
 
 
-def test_the_house_as_it_stands_keeps_every_contract() -> None:
+def test_the_source_keeps_every_contract() -> None:
     assert report(ROOT) == {}
 
 
@@ -115,25 +115,25 @@ def test_importing_justenough_loads_none_of_its_parts() -> None:
     assert [ast.unparse(node) for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)] == []
 
 
-# What import-linter cannot see: a clock, the environment or a file reached without importing a module for it, and parts of a module.
+# Import-linter cannot see a clock or file that is used without an import of its own, nor imports of parts of a module.
 CLOCKS = {"now", "utcnow", "today"}
 DOORS = {"open", "input", "print", "__import__", "eval", "exec"}
 PURE_PARTS = {"pathlib": {"PurePosixPath"}, "urllib.parse": {"quote", "quote_plus", "unquote", "urlsplit"}}
 
 
 def impurities(source: str) -> list[str]:
-    """What in `source` reads a clock or may touch the world, as `line: name`."""
+    """Return the places in `source` that read a clock or may do I/O, as `line: name`."""
     nodes = list(ast.walk(ast.parse(source)))
     calls = [node for node in nodes if isinstance(node, ast.Call)]
-    found = [(call.lineno, call.func.attr) for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr in CLOCKS]
-    found += [(call.lineno, call.func.id) for call in calls if isinstance(call.func, ast.Name) and call.func.id in DOORS]
+    places = [(call.lineno, call.func.attr) for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr in CLOCKS]
+    places += [(call.lineno, call.func.id) for call in calls if isinstance(call.func, ast.Name) and call.func.id in DOORS]
     for node in nodes:
-        found += [(node.lineno, name) for name in impure_imports(node)] if isinstance(node, ast.Import | ast.ImportFrom) else []
-    return [f"{line}: {name}" for line, name in sorted(found)]
+        places += [(node.lineno, name) for name in impure_imports(node)] if isinstance(node, ast.Import | ast.ImportFrom) else []
+    return [f"{line}: {name}" for line, name in sorted(places)]
 
 
 def impure_imports(node: ast.Import | ast.ImportFrom) -> list[str]:
-    """Names that an import takes from pathlib or urllib beyond their pure parts."""
+    """Return the names that an import takes from pathlib or urllib, except their pure parts."""
     names = [alias.name for alias in node.names]
     if isinstance(node, ast.Import):
         return [name for name in names if name.partition(".")[0] in {"pathlib", "urllib"}]

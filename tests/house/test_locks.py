@@ -1,4 +1,4 @@
-"""The lock files pin every package by hash, name no address, and say the same as pyproject.toml."""
+"""The lock files pin every package by hash, contain no address, and match pyproject.toml."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ DEV = [Requirement(text) for text in [*GROUPS["dev"], *GROUPS["build"]] if isins
 
 
 def entries(lock: Path) -> list[str]:
-    """The lock's requirements, each as one line."""
+    """Return the lock file's requirements, one per line."""
     lines = lock.read_text().replace("\\\n", " ").splitlines()
     return [line for line in lines if line.strip() and not line.startswith("#")]
 
 
 def pins(lock: Path) -> dict[str, str]:
-    """Version by canonical name."""
+    """Return the version of each package by canonical name."""
     requirements = [Requirement(re.sub(r"--hash=\S+", "", entry).strip()) for entry in entries(lock)]
-    return {canonicalize_name(one.name): str(one.specifier).removeprefix("==") for one in requirements}
+    return {canonicalize_name(item.name): str(item.specifier).removeprefix("==") for item in requirements}
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
-def test_a_lock_file_names_no_address(lock: Path) -> None:
+def test_a_lock_file_contains_no_address(lock: Path) -> None:
     addresses = re.findall(r"\w+://\S*|--(?:extra-)?index\S*|--find-links\S*|--trusted-host\S*| @ \S+", lock.read_text())
 
     assert addresses == []
@@ -52,16 +52,18 @@ def test_every_package_is_pinned_and_hashed(lock: Path) -> None:
     assert loose == []
 
 
-@pytest.mark.parametrize("lock,wanted", [(RUNTIME, DIRECT), (EVERYTHING, [*DIRECT, *EMBEDDED, *DEV])], ids=["runtime", "everything"])
-def test_the_lock_holds_what_pyproject_asks_for(lock: Path, wanted: list[Requirement]) -> None:
+@pytest.mark.parametrize("lock,requirements", [(RUNTIME, DIRECT), (EVERYTHING, [*DIRECT, *EMBEDDED, *DEV])], ids=["runtime", "everything"])
+def test_the_lock_satisfies_the_requirements_of_pyproject(lock: Path, requirements: list[Requirement]) -> None:
     pinned = pins(lock)
 
-    unmet = [str(one) for one in wanted if not one.specifier.contains(pinned.get(canonicalize_name(one.name), "0"), prereleases=True)]
+    unmet = [
+        str(item) for item in requirements if not item.specifier.contains(pinned.get(canonicalize_name(item.name), "0"), prereleases=True)
+    ]
 
     assert unmet == []
 
 
-def test_what_is_tested_is_what_is_deployed() -> None:
+def test_the_tested_versions_are_the_deployed_versions() -> None:
     runtime, everything = pins(RUNTIME), pins(EVERYTHING)
 
     assert {name: everything.get(name) for name in runtime} == runtime
@@ -72,11 +74,11 @@ def test_the_build_backend_is_locked_so_that_installing_needs_no_build_isolation
     backend = [Requirement(text) for text in PYPROJECT["build-system"]["requires"]]
 
     assert backend
-    assert [one.name for one in backend if canonicalize_name(one.name) not in pins(lock)] == []
+    assert [item.name for item in backend if canonicalize_name(item.name) not in pins(lock)] == []
 
 
 def third_party_imports(path: Path) -> set[str]:
-    """Top-level names that a file imports from outside the standard library and the house."""
+    """Return the top-level names that a file imports from outside the standard library and our packages."""
     nodes = list(ast.walk(ast.parse(path.read_text())))
     names = {alias.name.partition(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module.partition(".")[0] for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
@@ -85,10 +87,12 @@ def third_party_imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_third_party_import_is_a_declared_dependency(package: str) -> None:
-    declared = {canonicalize_name(one.name) for one in [*DIRECT, *EMBEDDED]}
+    declared = {canonicalize_name(item.name) for item in [*DIRECT, *EMBEDDED]}
     distributions = packages_distributions()
     imported = {name for path in (ROOT / package).rglob("*.py") for name in third_party_imports(path)}
 
-    undeclared = {name for name in imported if not declared & {canonicalize_name(one) for one in distributions.get(name, [])}}
+    undeclared = {
+        name for name in imported if not declared & {canonicalize_name(distribution) for distribution in distributions.get(name, [])}
+    }
 
     assert undeclared == set()

@@ -1,4 +1,4 @@
-"""The wheel carries every file of the packages: code, migrations, templates, type markers; and nothing of the repository beside them."""
+"""The wheel contains every file of the packages (code, migrations, templates, type markers) and no other file of the repository."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = ("justenough", "workflows", "activities", "worker", "console")
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """Names of the files in a freshly built wheel."""
+    """Return the names of the files in a newly built wheel."""
     into = tmp_path_factory.mktemp("wheel")
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", into], cwd=ROOT, check=True, capture_output=True)
     (built,) = into.glob("*.whl")
@@ -31,11 +31,11 @@ def test_every_file_of_a_package_is_in_the_wheel(wheel: set[str], package: str) 
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_says_that_it_is_typed(wheel: set[str], package: str) -> None:
+def test_a_package_is_marked_as_typed(wheel: set[str], package: str) -> None:
     assert f"{package}/py.typed" in wheel
 
 
-def test_the_wheel_holds_nothing_but_the_packages(wheel: set[str]) -> None:
+def test_the_wheel_contains_only_the_packages(wheel: set[str]) -> None:
     assert {name.partition("/")[0] for name in wheel if ".dist-info/" not in name} == set(PACKAGES)
 
 

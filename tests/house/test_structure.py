@@ -1,6 +1,6 @@
-"""How the source is named and built gets no worse: class, module and function names, helpers with one use, import cycles, long files.
+"""The names and structure of the source get no worse: class, module and function names, single-use helpers, import cycles, long files.
 
-`python -m tests.house.source_tree --help` lists what is in the way of each target.
+`python -m tests.house.source_tree --help` shows how to list the places behind each figure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LIMITS: dict[str, float] = {
     "long files that do not say why": 0,  # target 0
 }
 SHARED_CLASS_NAMES: frozenset[str] = frozenset()
-"""Names that stand for several classes. Take a name out when only one class has it; put none in."""
+"""Names of several classes. Remove a name once only one class has it; add none."""
 
 MEASURES: dict[str, Callable[[SourceTree], tuple[float, Collection[object]]]] = {
     "classes that share their name": lambda tree: (sum(map(len, tree.shared_class_names.values())), tree.shared_class_names),
@@ -34,7 +34,7 @@ MEASURES: dict[str, Callable[[SourceTree], tuple[float, Collection[object]]]] = 
 
 
 def exceeded(tree: SourceTree, limits: Mapping[str, float] = LIMITS) -> set[str]:
-    """Return the figures of a tree that are worse than their limits."""
+    """Return the figures of a tree that exceed their limits."""
     return {name for name, limit in limits.items() if MEASURES[name](tree)[0] > limit}
 
 
@@ -43,14 +43,14 @@ def test_every_figure_has_a_limit() -> None:
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_no_figure_is_worse_than_its_limit(source: SourceTree, name: str) -> None:
+def test_no_figure_exceeds_its_limit(source: SourceTree, name: str) -> None:
     figure, offenders = MEASURES[name](source)
 
     assert figure <= LIMITS[name], "\n".join(map(str, offenders))
 
 
 def unlisted(tree: SourceTree, names: Collection[str] = SHARED_CLASS_NAMES) -> dict[str, list[str]]:
-    """Return the shared class names that the list does not hold, each with its places."""
+    """Return the shared class names that are not in the list, each with its places."""
     return {name: list(map(str, places)) for name, places in tree.shared_class_names.items() if name not in names}
 
 
@@ -59,15 +59,15 @@ def outdated(tree: SourceTree, names: Collection[str] = SHARED_CLASS_NAMES) -> s
     return set(names) - set(tree.shared_class_names)
 
 
-def test_no_class_takes_a_name_that_another_has(source: SourceTree) -> None:
+def test_no_class_has_the_name_of_another_class(source: SourceTree) -> None:
     assert unlisted(source) == {}
 
 
-def test_the_list_of_shared_class_names_holds_no_name_that_only_one_class_has(source: SourceTree) -> None:
+def test_the_list_of_shared_class_names_has_no_name_of_a_single_class(source: SourceTree) -> None:
     assert outdated(source) == set()
 
 
-# Each check fails on a tree that is broken on purpose, and that break is seen by no other.
+# Each check fails on a tree that is broken on purpose, and no other check fails on it.
 
 CLEAN = {
     "justenough/__init__.py": "",
@@ -86,12 +86,12 @@ BREAKS = {
 }
 
 
-def test_a_clean_tree_keeps_every_target() -> None:
+def test_a_clean_tree_meets_every_target() -> None:
     assert exceeded(SourceTree.of(CLEAN), dict.fromkeys(LIMITS, 0)) == set()
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_a_break_is_seen_by_its_check_and_by_no_other(name: str) -> None:
+def test_a_break_is_found_by_its_check_and_by_no_other(name: str) -> None:
     assert exceeded(SourceTree.of(CLEAN | BREAKS[name]), dict.fromkeys(LIMITS, 0)) == {name}
 
 
@@ -108,14 +108,14 @@ def test_the_list_of_shared_class_names_must_be_exact() -> None:
 
 
 @pytest.mark.parametrize("word", ["judging", "owed", "told", "kept", "unseen", "used", "dying", "beating", "replayed"])
-def test_a_gerund_or_participle_is_known(word: str) -> None:
+def test_a_gerund_or_participle_is_recognized(word: str) -> None:
     assert is_participle(word)
 
 
 @pytest.mark.parametrize(
     "word", ["settings", "feed", "embed", "string", "ceiling", "warning", "pending", "ledger", "red", "need", "put_bundle"]
 )
-def test_what_only_looks_like_one_is_none(word: str) -> None:
+def test_a_word_that_only_ends_like_a_participle_is_not_recognized(word: str) -> None:
     assert not is_participle(word)
 
 
@@ -154,7 +154,7 @@ def test_a_function_named_by_a_verb_a_noun_or_a_question_is_not_found(name: str)
         ("def outer():\n    def closed(): ...", 1),
     ],
 )
-def test_only_a_property_that_answers_yes_or_no_may_be_a_participle(lines: str, count: int) -> None:
+def test_only_a_property_of_type_bool_may_be_a_participle(lines: str, count: int) -> None:
     assert len(SourceTree.of({"console/app.py": lines}).participle_functions) == count
 
 

@@ -1,4 +1,4 @@
-"""The names by which Temporal's histories and clients know us are written out, and stay what they are whatever the code is called."""
+"""The names in Temporal's histories and clients are explicit, and do not change when the code is renamed."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ WIRE_NAMES = {
     "signal": {"ask", "decide", "kill", "revoke_credential"},
     "query": {"view"},
 }
-"""A job that waits for a week, and a client of last year, use these. Add names; never rename or drop one."""
+"""A job that has waited for a week, or an old client, uses these. Add names; never rename or remove one."""
 ERROR_TYPES = {"NotTheirs"}
-"""Histories hold these errors by the names of their classes, and a workflow goes by them: a class renamed would send a replay another way."""
+"""Histories contain these errors by class name, and workflows branch on them: renaming such a class would change a replay."""
 KINDS = {
     "activity.defn": "activity",
     "workflow.defn": "workflow",
@@ -43,12 +43,12 @@ KINDS = {
 
 
 def wire_names(tree: SourceTree) -> dict[str, set[str]]:
-    """Return the names under which the tree's handlers are registered, by kind. Raises ValueError for a decorator that does not write its name out."""
-    found: dict[str, set[str]] = defaultdict(set)
+    """Return the names under which the tree's handlers are registered, by kind. Raises ValueError for a decorator without an explicit name."""
+    names: dict[str, set[str]] = defaultdict(set)
     for module in tree.modules:
         for node, decorator, kind in _handlers(module):
-            found[kind] |= _names(tree, module, node, decorator)
-    return dict(found)
+            names[kind] |= _names(tree, module, node, decorator)
+    return dict(names)
 
 
 def error_types(tree: SourceTree) -> set[str]:
@@ -71,17 +71,17 @@ def _handlers(module: Module) -> Iterator[tuple[ast.AST, ast.expr, str]]:
 
 
 def _names(tree: SourceTree, module: Module, node: ast.AST, decorator: ast.expr) -> set[str]:
-    given = {keyword.arg: keyword.value for keyword in decorator.keywords} if isinstance(decorator, ast.Call) else {}
-    if "dynamic" in given:
-        return _compared(node)
-    name = _text(tree, module, given["name"]) if "name" in given else None
+    arguments = {keyword.arg: keyword.value for keyword in decorator.keywords} if isinstance(decorator, ast.Call) else {}
+    if "dynamic" in arguments:
+        return _names_compared(node)
+    name = _text(tree, module, arguments["name"]) if "name" in arguments else None
     if name is None:
-        message = f"{module.path}:{decorator.lineno}: write the name out: name=..."
+        message = f"{module.path}:{decorator.lineno}: the name is not explicit; add name=..."
         raise ValueError(message)
     return {name}
 
 
-def _compared(node: ast.AST) -> set[str]:
+def _names_compared(node: ast.AST) -> set[str]:
     """Return the texts that a dynamic handler compares its first argument with."""
     assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     parameter = node.args.args[1].arg
@@ -95,7 +95,7 @@ def _compared(node: ast.AST) -> set[str]:
 
 
 def _text(tree: SourceTree, module: Module, node: ast.expr) -> str | None:
-    """Return the text that an expression is or names: a literal, a constant of its module, or one that is imported or reached through a module."""
+    """Return the text of an expression: a literal, or a constant of its own, an imported or another module. None for anything else."""
     match node:
         case ast.Constant(value=str(text)):
             return text
@@ -122,11 +122,11 @@ def _imported(module: Module, name: str) -> tuple[str, str] | None:
     return None
 
 
-def test_every_wire_name_is_written_out_and_is_what_it_was(source: SourceTree) -> None:
+def test_every_wire_name_is_explicit_and_unchanged(source: SourceTree) -> None:
     assert wire_names(source) == WIRE_NAMES
 
 
-def test_no_error_that_a_workflow_goes_by_is_renamed(source: SourceTree) -> None:
+def test_no_error_that_a_workflow_branches_on_is_renamed(source: SourceTree) -> None:
     assert error_types(source) == ERROR_TYPES
 
 
@@ -145,8 +145,8 @@ def test_no_error_that_a_workflow_goes_by_is_renamed(source: SourceTree) -> None
         "@activity.defn(name=close_name())\ndef close(): ...",
     ],
 )
-def test_a_name_that_is_not_written_out_is_refused(lines: str) -> None:
-    with pytest.raises(ValueError, match="write the name out"):
+def test_a_name_that_is_not_explicit_is_rejected(lines: str) -> None:
+    with pytest.raises(ValueError, match="the name is not explicit"):
         wire_names(SourceTree.of({"activities/a.py": lines}))
 
 
@@ -167,11 +167,11 @@ def test_a_name_that_is_not_written_out_is_refused(lines: str) -> None:
         ),
     ],
 )
-def test_a_name_is_read_as_temporal_gets_it(lines: str, names: dict[str, set[str]]) -> None:
+def test_a_name_is_resolved_as_temporal_receives_it(lines: str, names: dict[str, set[str]]) -> None:
     assert wire_names(SourceTree.of({"activities/a.py": lines, "justenough/names.py": 'CLOSE = "close"\n'})) == names
 
 
-def test_an_error_that_a_workflow_goes_by_is_found() -> None:
+def test_an_error_that_a_workflow_branches_on_is_found() -> None:
     lines = "def f(error):\n    return type_of(error) == NotOurs.__name__ or type(error).__name__\n"
 
     assert error_types(SourceTree.of({"workflows/a.py": lines, "activities/b.py": "Other.__name__"})) == {"NotOurs"}

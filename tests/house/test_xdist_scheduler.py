@@ -1,4 +1,4 @@
-"""Which test process runs which file next."""
+"""The choice of the file that a test process runs next."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ STORE, PURE = "tests/adapters/store/test_a.py", "tests/domain/jobs/test_a.py"
 @pytest.mark.parametrize(
     "waiting, mine, others, expected",
     [
-        pytest.param([STORE, CLI[0]], ["whole"], [], CLI[0], id="goes on with its own servers"),
-        pytest.param([CLI[0], STORE], ["chaos"], ["whole"], STORE, id="starts what nobody has"),
-        pytest.param([CLI[0], PURE], ["chaos"], ["whole", "domain"], PURE, id="helps where no servers are needed"),
-        pytest.param(CLI, ["chaos"], ["whole"], CLI[0], id="helps where much is left"),
-        pytest.param(CLI[1:], ["chaos"], ["whole"], None, id="ends where little is left"),
-        pytest.param(CLI[1:], ["chaos"], [], CLI[1], id="runs what a process that ended has left"),
-        pytest.param([PURE, STORE], ["domain"], [], STORE, id="what needs no servers comes last"),
+        pytest.param([STORE, CLI[0]], ["whole"], [], CLI[0], id="continues with its own servers"),
+        pytest.param([CLI[0], STORE], ["chaos"], ["whole"], STORE, id="starts servers that no process has"),
+        pytest.param([CLI[0], PURE], ["chaos"], ["whole", "domain"], PURE, id="helps with files without servers"),
+        pytest.param(CLI, ["chaos"], ["whole"], CLI[0], id="helps if many files are left"),
+        pytest.param(CLI[1:], ["chaos"], ["whole"], None, id="ends if few files are left"),
+        pytest.param(CLI[1:], ["chaos"], [], CLI[1], id="runs the files that an ended process left"),
+        pytest.param([PURE, STORE], ["domain"], [], STORE, id="files without servers come last"),
     ],
 )
-def test_a_process_runs_next_what_costs_the_fewest_starts(
+def test_a_process_runs_the_file_that_needs_the_fewest_server_starts(
     waiting: list[str], mine: list[str], others: list[str], expected: str | None
 ) -> None:
     assert next_scope(waiting, mine=mine, others=others) == expected
 
 
-def test_what_takes_longest_begins_and_what_shares_servers_follows() -> None:
+def test_the_longest_files_start_first_and_files_with_the_same_servers_follow() -> None:
     files = [
         PURE,
         "tests/console/pages/test_a.py",

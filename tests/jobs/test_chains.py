@@ -1,4 +1,4 @@
-"""A job that another job launched inherits what its ancestors have touched: what one read, none of them may carry out of the organisation."""
+"""A child job inherits the data that its ancestors have read: none of them may send it out of the organisation."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FOR_CHILDREN = tuple(
     access(resource, action, at="request", deliver={})
     for resource, action in (("orders-db", "read"), ("refunds-db", "write"), ("export-api", "write"))
 )
-"""What a job never asks for itself, and its children may: no job has more than the one that launched it."""
+"""Access that a job has only for its children: no child may have more access than its parent."""
 
 
 @pytest.fixture(scope="module")
 def reader(ops: Human, security: Human) -> str:
-    """A job that read restricted data, and is over."""
+    """Return an ended job that read restricted data."""
     job = ops.launch(spec("true", SECRET, *FOR_CHILDREN, name="reader"))
     (request,) = ops.until(job, "awaiting_approval")["requests"]
     security.answer(request).raise_for_status()
@@ -37,7 +37,7 @@ def reader(ops: Human, security: Human) -> str:
 
 
 def denied(ops: Human, auditor: Human, job: str) -> dict[str, Any]:
-    """Return what a job's one decision was made from, which denied it; policies decide it the same again."""
+    """Return the facts of a job's only decision, a denial, after checking that the policies decide the same again."""
     seen = ops.until(job)
     assert (seen["state"], seen["credentials"]) == ("denied", [])
     entries = auditor.ledger(job)
@@ -50,7 +50,9 @@ def denied(ops: Human, auditor: Human, job: str) -> dict[str, Any]:
     return facts
 
 
-def test_a_child_of_a_job_that_read_restricted_data_gets_no_way_out_though_it_read_nothing(ops: Human, auditor: Human, reader: str) -> None:
+def test_a_child_of_a_job_that_read_restricted_data_gets_no_external_access_even_if_it_read_nothing(
+    ops: Human, auditor: Human, reader: str
+) -> None:
     child = ops.launch(spec("true", EXPORT), parent=reader)
     facts = denied(ops, auditor, child)
     assert (facts["touched"], facts["touched_resources"], facts["held"], facts["issued_count"]) == (3, ["customers-db"], [], 0)
@@ -62,7 +64,7 @@ def test_a_child_of_a_job_that_read_restricted_data_gets_no_way_out_though_it_re
     assert ops.api.post(f"jobs/{alone}/cancel").status_code == 202
 
 
-def test_a_grandchild_inherits_from_the_whole_chain_and_its_approver_sees_all_of_it(
+def test_a_grandchild_inherits_from_the_whole_chain_and_its_approver_sees_the_chain(
     ops: Human, lead: Human, auditor: Human, reader: str
 ) -> None:
     between = ops.launch(spec("true", access(), *FOR_CHILDREN, name="between"), parent=reader)
@@ -84,7 +86,7 @@ def test_a_grandchild_inherits_from_the_whole_chain_and_its_approver_sees_all_of
     assert ops.until(writing)["state"] == "succeeded"
 
 
-def test_nobody_answers_for_a_job_that_one_of_theirs_launched_under_another_login(
+def test_a_launcher_cannot_approve_a_job_that_their_own_job_launched_as_another_login(
     whole: Stack, shop: Shop, oncall: Human, security: Human, chief: Human
 ) -> None:
     with (
@@ -106,7 +108,7 @@ def test_nobody_answers_for_a_job_that_one_of_theirs_launched_under_another_logi
         assert robot.until(child)["state"] == "succeeded"
 
 
-def test_a_job_has_no_more_than_the_one_that_launched_it_and_every_excess_is_told_by_its_path(ops: Human) -> None:
+def test_a_child_cannot_have_more_access_than_its_parent_and_every_excess_is_reported_by_its_path(ops: Human) -> None:
     tools = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}}}
     bound = access("refunds-db", "write", at="request", deliver={}, tools=tools)
     parent = ops.launch(spec("true", access(ttl="4m"), bound, name="narrow", timeout="1m"))
@@ -142,7 +144,7 @@ def test_a_job_has_no_more_than_the_one_that_launched_it_and_every_excess_is_tol
     assert ops.until(ops.launch(same, parent=parent))["state"] == "succeeded"
 
 
-def test_what_approvers_left_of_a_jobs_access_is_all_that_its_children_may_have(ops: Human, lead: Human) -> None:
+def test_children_are_limited_to_the_access_that_approvers_granted_their_parent(ops: Human, lead: Human) -> None:
     parent = ops.launch(spec("sleep 60", access("orders-db", "write")))
     (request,) = ops.until(parent, "awaiting_approval")["requests"]
     assert lead.answer(request, ttl=120, action="read").status_code in TAKEN
@@ -157,7 +159,7 @@ def test_what_approvers_left_of_a_jobs_access_is_all_that_its_children_may_have(
 
 
 def errors(ops: Human, wanted: dict[str, Any], parent: str) -> list[str]:
-    """The paths of what is refused where this is launched from within a job."""
+    """Return the paths of the problems if this spec is launched by a job."""
     answer = ops.api.post("jobs", json=ops.order(wanted, parent=parent))
     assert answer.status_code == 422, answer.text
     return [one["path"] for one in answer.json()["errors"]]

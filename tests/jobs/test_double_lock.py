@@ -1,4 +1,4 @@
-"""What Vault itself locks: issued only to whom the same people opened both locks for, once; and nothing of it is left, however the job ends."""
+"""Requests that Vault locks: issued once, only if the same people approved and authorized them; nothing is left, however the job ends."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ PAY = "INSERT INTO payouts (tenant, order_id, amount) VALUES ('acme', 100001, 1)
 
 
 def waiting(ops: Human, script: str = "true", *items: dict[str, Any]) -> dict[str, Any]:
-    """Launch a job whose locked request waits, and return that request."""
+    """Launch a job whose locked request is pending, and return that request."""
     job = ops.launch(spec(script, *(items or (PAYOUT,))))
     request: dict[str, Any] = next(item for item in ops.until(job, "awaiting_approval")["requests"] if item["resource"] == "payouts-db")
     return request
 
 
 def nothing_waits(shop: Shop, intruder: Intruder, request: dict[str, Any]) -> None:
-    """Assert that Vault holds nothing of a job any more, and the store nothing that would have opened it."""
+    """Fail unless Vault has nothing of a job any more, and the store no wrapping token of it."""
     job = request["job_id"]
     assert shop.tokens_of(job) == []
     assert shop.users_of(job) == []
@@ -41,7 +41,7 @@ def rejected(auditor: Human, request: dict[str, Any]) -> list[str]:
     return [data["why"] for data in told(auditor, request["job_id"], "approval.rejected")]
 
 
-def test_an_approval_without_vaults_authorization_does_not_count_and_says_what_to_do(
+def test_an_approval_without_vaults_authorization_does_not_count_and_names_the_remedy(
     ops: Human, security: Human, auditor: Human, shop: Shop, witness: Witness, intruder: Intruder
 ) -> None:
     request = waiting(ops, f"{witness.hand_over}; sleep 300")
@@ -50,7 +50,7 @@ def test_an_approval_without_vaults_authorization_does_not_count_and_says_what_t
     assert (lock["accessor"], lock["groups"], lock["approvals"]) == (request["lock"]["accessor"], ["security", "chiefs"], 1)
     assert len(shop.tokens_of(request["job_id"])) == 1
 
-    assert security.only_answer(request).json()["approvals"] == []
+    assert security.answer_unauthorized(request).json()["approvals"] == []
     (why,) = rejected(auditor, request)
     assert "Vault has no authorization of security's" in why
     assert f"bao write sys/control-group/authorize accessor={request['lock']['accessor']}" in why
@@ -73,7 +73,7 @@ def test_an_approval_without_vaults_authorization_does_not_count_and_says_what_t
     nothing_waits(shop, intruder, request)
 
 
-def test_whom_vault_does_not_ask_cannot_open_it(
+def test_a_person_outside_of_vaults_groups_cannot_open_a_lock(
     ops: Human, lead: Human, chief: Human, auditor: Human, shop: Shop, intruder: Intruder
 ) -> None:
     request = waiting(ops)
@@ -81,25 +81,25 @@ def test_whom_vault_does_not_ask_cannot_open_it(
         assert nobody.authorize(request).json()["data"] == {"approved": False}
     # A chief whose authorization Vault took answers for every tier.
     assert chief.authorize(request).json()["data"] == {"approved": True}
-    assert lead.only_answer(request).status_code == 403
-    assert chief.only_answer(request, "deny").status_code in TAKEN
+    assert lead.answer_unauthorized(request).status_code == 403
+    assert chief.answer_unauthorized(request, "deny").status_code in TAKEN
     seen = ops.until(request["job_id"])
     assert (seen["state"], seen["credentials"], seen["revocation"]["state"]) == ("denied", [], "confirmed")
     nothing_waits(shop, intruder, request)
 
 
-def test_what_vault_locks_is_allowed_as_it_was_asked_for_and_breaking_glass_does_not_open_it(
+def test_a_locked_request_is_approved_unchanged_and_break_glass_does_not_open_it(
     ops: Human, security: Human, oncall: Human, auditor: Human, shop: Shop
 ) -> None:
     request = waiting(ops)
     for who, decision, changes in ((oncall, "break_glass", {}), (security, "approve", {"action": "read"})):
         who.authorize(request)
-        assert who.only_answer(request, decision, **changes).json().get("state", "refused") in {"pending", "refused"}
+        assert who.answer_unauthorized(request, decision, **changes).json().get("state", "refused") in {"pending", "refused"}
     broken, less = rejected(auditor, request)
     assert "Vault has no authorization of oncall's" in broken
     assert "read" in less
     # For less time, though.
-    assert security.only_answer(request, ttl=60).json()["state"] == "approved"
+    assert security.answer_unauthorized(request, ttl=60).json()["state"] == "approved"
     seen = ops.until(request["job_id"])
     assert (seen["state"], seen["requests"][0]["granted_ttl"]) == ("succeeded", 60)
     shop.assert_dead(seen)
@@ -124,7 +124,7 @@ def by_terminate(ops: Human, intruder: Intruder, job: str) -> str:
 
 
 @pytest.mark.parametrize("end", [by_cancel, by_kill, by_terminate])
-def test_a_job_that_ends_while_it_waits_leaves_nothing_behind(
+def test_a_job_that_ends_while_its_lock_is_pending_leaves_nothing_behind(
     ops: Human, security: Human, shop: Shop, intruder: Intruder, end: Callable[[Human, Intruder, str], str]
 ) -> None:
     request = waiting(ops)
@@ -136,7 +136,7 @@ def test_a_job_that_ends_while_it_waits_leaves_nothing_behind(
     nothing_waits(shop, intruder, request)
 
 
-def test_a_locked_request_that_is_optional_and_denied_is_gone_with_its_job(
+def test_a_denied_optional_locked_request_ends_with_its_job(
     ops: Human, security: Human, shop: Shop, witness: Witness, intruder: Intruder
 ) -> None:
     request = waiting(ops, witness.hand_over, access(), access("payouts-db", "write", optional=True, deliver={"env": {"PAY": "username"}}))
@@ -162,7 +162,7 @@ def test_a_job_whose_lock_cannot_be_opened_does_not_run_and_says_why(ops: Human,
     shop.assert_dead(seen)
 
 
-def test_a_session_that_is_refused_before_it_began_leaves_nothing_waiting_in_vault(
+def test_a_session_that_is_refused_before_it_starts_leaves_nothing_pending_in_vault(
     ops: Human, security: Human, shop: Shop, intruder: Intruder
 ) -> None:
     soon = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=3)

@@ -1,4 +1,4 @@
-"""However a job ends, the login that it was given works while it runs and fails afterwards; Vault and the target list nothing of it."""
+"""However a job ends, its login works while it runs and fails afterwards, and Vault and the target list nothing of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.servers
 
 @contextmanager
 def rewritten(file: Path, pattern: str, replacement: str) -> Iterator[None]:
-    """Edit a configuration file for the length of a block; worker and console read it again by themselves."""
+    """Edit a configuration file for a block; worker and console reload it by themselves."""
     before = file.read_text()
     after = re.sub(pattern, replacement, before)
     assert after != before
@@ -32,7 +32,7 @@ def rewritten(file: Path, pattern: str, replacement: str) -> Iterator[None]:
 
 
 def running(ops: Human, witness: Witness, shop: Shop, *items: dict[str, object], **more: object) -> tuple[str, Login]:
-    """Launch a job that hands its login over and stays; return it once that login was seen to work."""
+    """Launch a job that sends its login to the test and keeps running; return it once that login works."""
     job = ops.launch(spec(f"{witness.hand_over}; sleep 300", *items, **more))
     login = witness.login()
     assert shop.opens_for(login)
@@ -40,7 +40,7 @@ def running(ops: Human, witness: Witness, shop: Shop, *items: dict[str, object],
 
 
 def launched_with_short_tiers(ops: Human) -> str:
-    """Launch a job that waits for people, once the worker has read the edited tiers: it looks at its files every half second."""
+    """Launch a job that needs approval, once the worker has reloaded the edited tiers, which it checks every half second."""
     for _ in range(50):
         job = ops.launch(spec("true", access(action="write")))
         request = ops.until(job, "awaiting_approval", "denied")["requests"][0]
@@ -66,7 +66,7 @@ def test_a_job_that_fails_leaves_nothing_alive(ops: Human, shop: Shop, witness: 
     shop.assert_dead(seen, login)
 
 
-def test_a_job_that_runs_too_long_is_ended_and_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness) -> None:
+def test_a_job_over_its_timeout_is_ended_and_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness) -> None:
     job = ops.launch(spec(f"{witness.hand_over}; sleep 300", timeout="2s"))
     login = witness.login()
     seen = ops.until(job)
@@ -84,7 +84,7 @@ def test_a_denied_job_never_gets_anything(ops: Human, lead: Human, shop: Shop) -
     shop.assert_dead(seen)
 
 
-def test_what_policy_denies_never_starts(ops: Human, shop: Shop) -> None:
+def test_a_job_that_policy_denies_never_starts(ops: Human, shop: Shop) -> None:
     export = {"resource": "export-api", "action": "write", "ttl": "5m", "reason": "a test needs it"}
     both = [access("customers-db", "read", optional=True), export]
     seen = ops.until(ops.launch(spec("true", *both)))
@@ -93,7 +93,7 @@ def test_what_policy_denies_never_starts(ops: Human, shop: Shop) -> None:
     shop.assert_dead(seen)
 
 
-def test_silence_climbs_and_then_denies(ops: Human, shop: Shop) -> None:
+def test_a_request_without_decisions_escalates_and_is_then_denied(ops: Human, shop: Shop) -> None:
     with rewritten(shop.config / "approvals.yaml", r"respond_within: \w+", "respond_within: 1s"):
         job = launched_with_short_tiers(ops)
         seen = ops.until(job)
@@ -113,7 +113,7 @@ def test_a_job_cancelled_while_it_waits_never_gets_anything(ops: Human, shop: Sh
     shop.assert_dead(seen)
 
 
-def test_a_job_cancelled_while_it_runs_may_tidy_up_and_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness) -> None:
+def test_a_job_cancelled_while_it_runs_can_clean_up_and_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness) -> None:
     tidy = f"trap 'echo tidied; exit 0' TERM; {witness.hand_over}; sleep 300 & wait"
     job = ops.launch(spec(tidy))
     login = witness.login()
@@ -124,7 +124,7 @@ def test_a_job_cancelled_while_it_runs_may_tidy_up_and_leaves_nothing_alive(ops:
     shop.assert_dead(seen, login)
 
 
-def test_a_killed_job_loses_its_access_and_cannot_object(ops: Human, shop: Shop, witness: Witness) -> None:
+def test_a_killed_job_loses_its_access_at_once(ops: Human, shop: Shop, witness: Witness) -> None:
     job = ops.launch(spec(f"trap '' TERM; {witness.hand_over}; while :; do sleep 1; done"))
     login = witness.login()
     connection = shop.connect(login)
@@ -146,7 +146,7 @@ def test_a_job_whose_worker_is_killed_fails_and_leaves_nothing_alive(ops: Human,
     shop.assert_dead(seen, login)
 
 
-def test_an_approved_job_gets_what_was_approved_and_its_guard_adds_nothing(ops: Human, lead: Human, shop: Shop, witness: Witness) -> None:
+def test_an_approved_job_gets_exactly_the_approved_access(ops: Human, lead: Human, shop: Shop, witness: Witness) -> None:
     job = ops.launch(spec(witness.hand_over, access(action="write")))
     seen = ops.until(job, "awaiting_approval")
     assert lead.answer(seen["requests"][0], ttl=60).status_code in TAKEN
@@ -157,7 +157,7 @@ def test_an_approved_job_gets_what_was_approved_and_its_guard_adds_nothing(ops: 
     shop.assert_dead(seen, login)
 
 
-def test_a_grant_ends_at_its_ttl_while_the_job_goes_on(ops: Human, shop: Shop, witness: Witness) -> None:
+def test_a_grant_ends_at_its_ttl_while_the_job_runs(ops: Human, shop: Shop, witness: Witness) -> None:
     short = spec(f"{witness.hand_over}; sleep 300", access(ttl="2s"))
     job = ops.launch(short)
     login = witness.login()
@@ -169,7 +169,7 @@ def test_a_grant_ends_at_its_ttl_while_the_job_goes_on(ops: Human, shop: Shop, w
     shop.assert_dead(ops.until(job), login)
 
 
-def test_a_person_can_end_one_credential_while_the_job_goes_on(ops: Human, auditor: Human, shop: Shop, witness: Witness) -> None:
+def test_a_person_can_revoke_one_credential_while_the_job_runs(ops: Human, auditor: Human, shop: Shop, witness: Witness) -> None:
     job, login = running(ops, witness, shop)
     credential = ops.job(job)["credentials"][0]["id"]
     assert ops.api.post(f"credentials/{credential}/revoke").status_code in TAKEN

@@ -1,4 +1,4 @@
-"""What a whole job leaves in Temporal's history: little, and nothing that grows with what it does."""
+"""A job's history in Temporal is short and does not grow with its work."""
 
 from __future__ import annotations
 

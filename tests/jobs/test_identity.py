@@ -1,4 +1,4 @@
-"""A job's identity on real servers: drawn for a running job, verified by stock tools from what the console publishes, refused after its end."""
+"""A job's identity on real servers: issued to a running job, verified by stock tools with the console's published keys, refused after its end."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from worker.stack.seed import set_up_vault
 pytestmark = pytest.mark.servers
 HOW_TO = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "identity.md").read_text(encoding="utf-8")
 ROLE: dict[str, Any] = json.loads(HOW_TO.partition("<<'END'\n")[2].partition("END\n")[0])
-"""The role that the how-to tells others to write."""
+"""The role in the how-to."""
 (AUDIENCE,) = ROLE["bound_audiences"]
 AGENT = {"name": "refund-agent", "version": "1.4", "model": "scripted", "owner": "support"}
 
 
 @dataclass(frozen=True)
 class Session:
-    """A job as its session knows it."""
+    """A job from the view of its session."""
 
     deps: Deps
     order: VerifiedOrder
@@ -55,17 +55,17 @@ class Session:
         return self.order.statement.job
 
     def draw(self, audience: str = AUDIENCE, **changes: Any) -> str:
-        """Return a token, as the broker would hand it out."""
+        """Return a token like the broker."""
         return issue_identity_token(replace(self.deps, **changes), self.order, audience, owner=self.owner).reveal()
 
     def told(self) -> list[dict[str, Any]]:
-        """What the ledger says that others were told of this job."""
+        """Return the ledger's entries about the job's identity tokens."""
         return [entry.data for entry in self.deps.store.ledger.entries(job=self.job).items if entry.type == "identity.issued"]
 
 
 @pytest.fixture(scope="module")
 def deps(whole: Stack) -> Iterator[Deps]:
-    """A worker's own, beside the one that runs."""
+    """Yield the dependencies of another worker."""
     assert whole.vault
     settings = Settings(
         home=whole.home, config=whole.config, vault_addr=whole.vault, console_url=whole.console, database_url=whole.database_url
@@ -75,7 +75,7 @@ def deps(whole: Stack) -> Iterator[Deps]:
 
 
 def session(deps: Deps, ops: Human, **changes: Any) -> Session:
-    """A session that has claimed a job which nothing else knows of."""
+    """Return a session that has claimed a job that exists nowhere else."""
     body = ops.order(spec("true", agent=AGENT, **changes))
     order = JobInput(job=body["id"], spec=body["spec"], order=SignedStatement(statement=body["statement"], signature=body["signature"]))
     made = verify_order(deps, order, now=deps.now())
@@ -97,7 +97,7 @@ def globex(deps: Deps, ops: Human) -> Session:
 
 @pytest.fixture(scope="module")
 def published(whole: Stack) -> dict[str, Any]:
-    """Everything that a relying party learns: discovery, and the keys that it names."""
+    """Return what a relying party reads: the discovery document and the keys."""
     with httpx.Client(trust_env=False, timeout=180) as anyone:
         found: dict[str, Any] = anyone.get(f"{whole.console}/.well-known/openid-configuration").raise_for_status().json()
         assert found["issuer"] == whole.console
@@ -105,7 +105,7 @@ def published(whole: Stack) -> dict[str, Any]:
 
 
 def naming(deps: Deps, audience: str) -> Any:
-    """Return a configuration whose catalog names this audience alone."""
+    """Return a configuration whose catalog has only this audience."""
     current = deps.config.current()
     named = Audiences(audiences={audience: AudienceDef(environment="prod")})
     there = replace(current, catalog=current.catalog.model_copy(update={"identity": named}))
@@ -144,14 +144,16 @@ def test_a_running_job_has_an_identity_until_its_end_and_its_tokens_work_from_th
     assert [entry["data"]["jti"] for entry in ops.ledger(job) if entry["type"] == "identity.issued"] == [said["jti"]]
 
 
-def test_setting_the_embedded_vault_up_by_hand_keeps_its_jobs_bound(whole: Stack, shop: Shop) -> None:
+def test_a_manual_setup_of_the_embedded_vault_keeps_its_jobs_tokens_bound(whole: Stack, shop: Shop) -> None:
     applied = set_up_vault(Settings(home=whole.home, config=whole.config), token=None)
     assert {step.path: step.outcome for step in applied}["sys/policies/acl/je-worker"] is WriteOutcome.UNCHANGED
     with shop.admin() as vault:
         assert '"token_bound_cidrs" = [["127.0.0.1/32"]]' in vault.get("sys/policies/acl/je-worker").json()["data"]["policy"]
 
 
-def test_a_stock_library_takes_a_token_and_refuses_it_elsewhere_later_or_altered(acme: Session, published: dict[str, Any]) -> None:
+def test_a_stock_library_accepts_a_token_and_rejects_it_for_another_audience_later_or_altered(
+    acme: Session, published: dict[str, Any]
+) -> None:
     token = acme.draw()
     said = holds(token, published)
     assert set(said) <= set(published["claims_supported"])
@@ -167,7 +169,7 @@ def test_a_stock_library_takes_a_token_and_refuses_it_elsewhere_later_or_altered
         holds(altered(token, "acme", "evil"), published)
 
 
-def test_the_ledger_tells_to_whom_a_job_was_vouched_for_and_no_token(acme: Session, published: dict[str, Any]) -> None:
+def test_the_ledger_records_the_audiences_of_a_jobs_identity_and_no_token(acme: Session, published: dict[str, Any]) -> None:
     before = len(acme.told())
     token = acme.draw("https://helpdesk.example")
     said = holds(token, published, audience="https://helpdesk.example")
@@ -177,7 +179,7 @@ def test_the_ledger_tells_to_whom_a_job_was_vouched_for_and_no_token(acme: Sessi
     assert token.rpartition(".")[2] not in str(entry)
 
 
-def test_a_job_is_vouched_for_only_where_the_catalog_names_the_audience_for_its_environment(deps: Deps, ops: Human, acme: Session) -> None:
+def test_a_job_gets_an_identity_only_for_audiences_of_its_environment_in_the_catalog(deps: Deps, ops: Human, acme: Session) -> None:
     named = naming(acme.deps, AUDIENCE)
     assert acme.draw(config=named)
     before = acme.told()
@@ -189,7 +191,7 @@ def test_a_job_is_vouched_for_only_where_the_catalog_names_the_audience_for_its_
         staging.draw(config=named)
 
 
-def test_nothing_is_vouched_for_where_it_cannot_be_recorded_or_is_for_nobody(acme: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_identity_is_issued_if_it_cannot_be_recorded_or_has_no_audience(acme: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     before = acme.told()
     for audience in ("", "a\nb", "a" * 256):
         with pytest.raises(InvalidInput):
@@ -207,7 +209,7 @@ def test_nothing_is_vouched_for_where_it_cannot_be_recorded_or_is_for_nobody(acm
         acme.draw()
 
 
-def test_however_long_the_making_takes_a_token_ends_five_minutes_after_the_job_was_seen_to_have_access(
+def test_a_token_ends_five_minutes_after_the_jobs_access_was_checked_however_long_signing_takes(
     acme: Session, published: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [datetime.now(UTC)]
@@ -222,7 +224,7 @@ def test_however_long_the_making_takes_a_token_ends_five_minutes_after_the_job_w
     assert holds(acme.draw(now=lambda: clock[0]), published)["exp"] <= (began + TOKEN_LIFETIME).timestamp()
 
 
-def test_a_jobs_identity_is_no_persons(acme: Session, whole: Stack) -> None:
+def test_a_jobs_identity_is_not_accepted_as_a_persons(acme: Session, whole: Stack) -> None:
     # No catalog should name it. Where one does, the console still takes no job for a person.
     token = acme.draw("je-console", config=naming(acme.deps, "je-console"))
     answer = httpx.get(f"{whole.console}/api/v1/whoami", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
@@ -231,7 +233,7 @@ def test_a_jobs_identity_is_no_persons(acme: Session, whole: Stack) -> None:
 
 
 @pytest.mark.parametrize("how", ["oidc_discovery_url", "jwks_url"])
-def test_openbaos_own_jwt_login_takes_one_tenants_jobs_and_refuses_anothers(
+def test_openbaos_jwt_login_accepts_one_tenants_jobs_and_rejects_anothers(
     acme: Session, globex: Session, shop: Shop, published: dict[str, Any], how: str
 ) -> None:
     where = {"oidc_discovery_url": published["issuer"], "jwks_url": published["jwks_uri"]}[how]

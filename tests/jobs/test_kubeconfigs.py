@@ -1,4 +1,4 @@
-"""A configuration for Kubernetes' clients: private to the job's user, named by KUBECONFIG, in memory, and gone with the job."""
+"""The kubeconfig of a job: private to the job's user, named by KUBECONFIG, in memory, and deleted with the job."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as test:
 
 
 def helpdesk(**said: str) -> dict[str, object]:
-    """An access item whose credential has a token, beside an address in the catalog."""
+    """Return an access item whose credential has a token and whose catalog entry has an address."""
     deliver = {"kubeconfig": {"server": "url", **said}}
     return {"resource": "helpdesk-api", "action": "read", "ttl": "5m", "reason": "a test needs it", "deliver": deliver}
 
 
-def test_a_job_reads_its_kubeconfigs_and_nobody_else_does(ops: Human) -> None:
+def test_only_the_job_can_read_its_kubeconfigs(ops: Human) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(180)
         run = {"command": ["python3", "-c", LOOK, str(server.getsockname()[1])]}
@@ -53,7 +53,7 @@ def test_a_job_reads_its_kubeconfigs_and_nobody_else_does(ops: Human) -> None:
     assert not Path("/run/justenough/one").exists()
 
 
-def test_a_field_that_the_credential_does_not_have_starts_no_job_and_is_named_by_its_path(ops: Human) -> None:
+def test_a_field_that_the_credential_lacks_starts_no_job_and_is_reported_by_its_path(ops: Human) -> None:
     seen = ops.until(ops.launch(spec("true", helpdesk(path="one", token="key"))))
     assert seen["state"] == "failed"
     assert "helpdesk-api:read has no field key (deliver.kubeconfig.token); it has token, url" in seen["reason"]

@@ -1,4 +1,4 @@
-"""A password file that libpq takes: private to the job's user, named by PGPASSFILE, in memory, and of no use once the job has ended."""
+"""The libpq password file of a job: private to the job's user, named by PGPASSFILE, in memory, and useless after the job's end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as test:
 """
 
 
-def test_libpq_takes_the_password_file_of_two_credentials_by_itself(ops: Human, shop: Shop) -> None:
+def test_libpq_uses_the_password_file_of_two_credentials_by_itself(ops: Human, shop: Shop) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(180)
         items = [

@@ -1,4 +1,4 @@
-"""A worker with room for one session, little patience when it is stopped, and a Vault whose leases are short: on a stack of its own."""
+"""A worker with one session slot and a short drain, and a Vault with short leases, on a separate stack."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def someone(small: Stack) -> Iterator[Human]:
         yield human
 
 
-def test_a_job_can_be_killed_while_others_fill_every_place(someone: Human, store: Shop, witness: Witness) -> None:
+def test_a_job_can_be_killed_while_other_jobs_use_every_slot(someone: Human, store: Shop, witness: Witness) -> None:
     job = someone.launch(spec(f"{witness.hand_over}; sleep 300"))
     login = witness.login()
     waiting = someone.launch(spec("true"))
@@ -102,7 +102,7 @@ def test_a_store_that_hangs_ends_no_healthy_job(someone: Human, store: Shop, wit
 
 
 def let_the_store_hang(store: Shop) -> None:
-    """Hold the store's one write lock for longer than a heartbeat may be missing."""
+    """Hold the store's write lock for longer than the heartbeat timeout."""
     file = store.stack.database_url.removeprefix("sqlite:///")
     with sqlite3.connect(file, isolation_level=None) as connection:
         connection.execute("BEGIN IMMEDIATE")
@@ -112,7 +112,7 @@ def let_the_store_hang(store: Shop) -> None:
     connection.close()
 
 
-def test_a_worker_that_is_told_to_stop_ends_and_revokes_its_sessions(someone: Human, store: Shop, witness: Witness) -> None:
+def test_a_stopping_worker_ends_and_revokes_its_sessions(someone: Human, store: Shop, witness: Witness) -> None:
     job = someone.launch(spec(f"{witness.hand_over}; sleep 300"))
     login = witness.login()
     worker = store.pid_of("worker")

@@ -1,4 +1,4 @@
-"""However a job ends that made itself at home in a space, the space is gone with everything in it, and the login that made it is dead."""
+"""However a job ends, its space is dropped with all its objects, and the login that created it is revoked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ with psycopg.connect(autocommit=True) as space:
 
 
 def at_work(ops: Human, shop: Shop, witness: Witness) -> tuple[str, Login]:
-    """Launch a job that has a space and stays; return it once there is something in the space."""
+    """Launch a job that has a space and keeps running; return it once its space has objects."""
     job = ops.launch(spec(f"{witness.hand_over}; sleep 300", SCRATCH))
     login = witness.login()
     with shop.connect(login) as connection:
@@ -35,9 +35,7 @@ def at_work(ops: Human, shop: Shop, witness: Witness) -> tuple[str, Login]:
     return job, login
 
 
-def test_a_job_works_in_its_space_which_is_gone_at_its_end_and_the_proof_tells(
-    ops: Human, auditor: Human, shop: Shop, witness: Witness
-) -> None:
+def test_a_jobs_space_is_dropped_at_its_end_and_the_proof_says_so(ops: Human, auditor: Human, shop: Shop, witness: Witness) -> None:
     job = ops.launch(spec(f"python3 -c '{WORK}' && {witness.hand_over}", access("scratch", "write", deliver=WHOLE)))
     login = witness.login()
     seen = ops.until(job)
@@ -51,7 +49,7 @@ def test_a_job_works_in_its_space_which_is_gone_at_its_end_and_the_proof_tells(
     assert ["no user and no space of the job in" in text for text in how] == [True]
 
 
-def test_a_space_is_gone_when_its_job_is_killed_in_the_middle_of_a_transaction(ops: Human, shop: Shop, witness: Witness) -> None:
+def test_a_space_is_dropped_if_its_job_is_killed_in_the_middle_of_a_transaction(ops: Human, shop: Shop, witness: Witness) -> None:
     job, login = at_work(ops, shop, witness)
     connection = shop.connect(login)
     connection.execute("UPDATE found SET id = -id")
@@ -63,7 +61,7 @@ def test_a_space_is_gone_when_its_job_is_killed_in_the_middle_of_a_transaction(o
     shop.assert_dead(seen, login)
 
 
-def test_a_space_is_gone_when_its_jobs_worker_was_killed(ops: Human, shop: Shop, witness: Witness) -> None:
+def test_a_space_is_dropped_if_its_jobs_worker_was_killed(ops: Human, shop: Shop, witness: Witness) -> None:
     job, login = at_work(ops, shop, witness)
     shop.kill_worker()
     seen = ops.until(job)
@@ -71,7 +69,7 @@ def test_a_space_is_gone_when_its_jobs_worker_was_killed(ops: Human, shop: Shop,
     shop.assert_dead(seen, login)
 
 
-def test_a_space_outlives_the_credential_that_made_it_and_not_the_job(ops: Human, shop: Shop) -> None:
+def test_a_space_outlives_the_credential_that_created_it_but_not_the_job(ops: Human, shop: Shop) -> None:
     with puppet(ops) as job:
         first = job.access("scratch", "write").json
         with shop.connect(Login(first["data"]["username"], first["data"]["password"])) as connection:
@@ -88,7 +86,7 @@ def test_a_space_outlives_the_credential_that_made_it_and_not_the_job(ops: Human
     shop.assert_dead(seen, login)
 
 
-def test_a_job_is_not_clean_while_its_space_stands(ops: Human, shop: Shop, witness: Witness) -> None:
+def test_a_job_is_not_confirmed_clean_while_its_space_exists(ops: Human, shop: Shop, witness: Witness) -> None:
     job, login = at_work(ops, shop, witness)
     with psycopg.connect(shop.dsn) as backup:
         backup.execute(f'SELECT count(*) FROM "space-{job}".found'.encode())

@@ -1,4 +1,4 @@
-"""One job for all tests that leave nothing behind in it."""
+"""One job, shared by all tests that leave nothing behind in it."""
 
 from __future__ import annotations
 

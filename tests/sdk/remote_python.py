@@ -1,4 +1,4 @@
-"""A job that runs the Python that a test sends it, so that tests use the SDK where it is used: inside a job, as its user, in its sandbox."""
+"""A job that runs Python code from a test, so that tests use the SDK inside a real job, as its user and in its sandbox."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ for line in lines:
 
 @dataclass(frozen=True)
 class Raised:
-    """What a job's Python raised."""
+    """An exception of a job's Python code."""
 
     kind: str
     says: str
@@ -48,23 +48,23 @@ class Remote:
     _lines: TextIO
 
     def runs(self, code: str) -> Any:
-        """Return what `code`, run in the job, leaves in `result`; fails where it raises. What it names is there for the next."""
+        """Run code in the job; return its `result`. Fails if it raises. Its variables stay for the next code."""
         found = self._told(code)
         assert "error" not in found, found
         return found["result"]
 
     def raises(self, code: str) -> Raised:
-        """Return what `code`, run in the job, raises; fails where it does not."""
+        """Run code in the job; return its exception. Fails if it raises none."""
         found = self._told(code)
         assert "error" in found, found
         return Raised(found.pop("error"), found.pop("says"), found)
 
     def starts(self, code: str) -> None:
-        """Begin to run code; `ends` tells what came of it."""
+        """Start code in the job; `ends` returns its outcome."""
         print(json.dumps(dedent(code)), file=self._lines, flush=True)
 
     def ends(self) -> dict[str, Any]:
-        """Return what came of what was started: `result`, or `error` and `says`."""
+        """Return the outcome of the started code: `result`, or `error` and `says`."""
         line = self._lines.readline()
         assert line, "the job is gone"
         found: dict[str, Any] = json.loads(line)
@@ -77,7 +77,7 @@ class Remote:
 
 @contextmanager
 def remote(ops: Human, *items: dict[str, Any], python: Path | None = None, network: str = "host") -> Iterator[Remote]:
-    """Launch one, with these access items; kill it at the block's end. `python`: an interpreter that has no SDK: it gets this checkout's."""
+    """Launch such a job with these access items; kill it at the end of the block. `python`: an interpreter without the SDK, which gets this checkout's."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(180)
         command = ["python3", "-c", PROGRAM, str(server.getsockname()[1])]
@@ -93,7 +93,7 @@ def remote(ops: Human, *items: dict[str, Any], python: Path | None = None, netwo
 
 
 def _sent(ops: Human) -> str:
-    """Send the SDK as a job's files; return their digest."""
+    """Upload the SDK as a bundle; return its digest."""
     content = pack({f"justenough_job/{path.name}": (path.read_bytes(), False) for path in SDK.glob("*.py")})
     ops.api.post("bundles", content=content, headers={"Content-Type": "application/gzip"}).raise_for_status()
     return bundle_digest(content)

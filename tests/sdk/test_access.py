@@ -1,4 +1,4 @@
-"""The SDK inside real jobs: what it gives works, what it has given back is dead, and what is refused says who refused and why."""
+"""The SDK inside real jobs: credentials work until they are released, and a denial says who denied and why."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ result = [count, held["username"], held["password"], held.id, repr(held)]
 
 
 def pythons() -> list[Path]:
-    """One interpreter of each version that pyenv has here and the SDK is for; the tests' own where it has none."""
+    """Return one interpreter of each supported version that pyenv has; without pyenv, the tests' own interpreter."""
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     found = {version: path for version in TESTED for path in sorted(root.glob(f"versions/{version}.*/bin/python"))}
     own = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
@@ -40,12 +40,12 @@ def pythons() -> list[Path]:
 
 
 def asked_of(ops: Human, job: str) -> str:
-    """The request that a running job makes, once it has."""
+    """Wait for a running job's request and return it."""
     waiting = until(lambda: [one for one in ops.job(job)["requests"] if one["state"] == "pending"], "the job asks people")
     return str(waiting[0]["id"])
 
 
-def test_a_credential_works_inside_its_block_and_is_dead_after_it(ops: Human, job: Remote, shop: Shop) -> None:
+def test_a_credential_works_inside_its_block_and_is_revoked_after_it(ops: Human, job: Remote, shop: Shop) -> None:
     count, user, password, credential, shown = job.runs(QUERY)
     assert count > 0
     assert "read on orders-db" in shown
@@ -57,7 +57,7 @@ def test_a_credential_works_inside_its_block_and_is_dead_after_it(ops: Human, jo
     assert {"credential": credential, "what": "the job gave it back"} in used
 
 
-def test_it_lives_while_the_block_lasts_and_dies_when_the_block_raises(job: Remote, shop: Shop) -> None:
+def test_a_credential_is_valid_during_its_block_and_revoked_if_the_block_raises(job: Remote, shop: Shop) -> None:
     login = Login(
         *job.runs("held = je.access('orders-db', 'read'); found = held.__enter__(); result = [found['username'], found['password']]")
     )
@@ -67,7 +67,7 @@ def test_it_lives_while_the_block_lasts_and_dies_when_the_block_raises(job: Remo
     assert not shop.opens_for(login)
 
 
-def test_what_is_asked_for_without_a_block_lives_until_it_is_released_and_twice_is_fine(job: Remote, shop: Shop) -> None:
+def test_access_without_a_block_stays_until_it_is_released_and_can_be_released_twice(job: Remote, shop: Shop) -> None:
     login = Login(*job.runs("found = je.ask('orders-db', 'read'); result = [found['username'], found['password']]"))
     assert shop.opens_for(login)
     job.runs("found.release(); found.release()")
@@ -87,7 +87,7 @@ def test_people_approve_while_the_job_waits(ops: Human, lead: Human, shop: Shop)
     shop.assert_dead(ops.job(job.job), login)
 
 
-def test_a_job_is_told_where_people_allow_less_than_it_asked_for(ops: Human, lead: Human, shop: Shop) -> None:
+def test_a_job_learns_if_approvers_allow_less_than_it_requested(ops: Human, lead: Human, shop: Shop) -> None:
     with remote(ops) as job:
         job.starts(
             "import justenough_job as je; c = je.ask('refunds-db', 'write'); result = [c.action, c.resource, c['username'], c['password']]"
@@ -99,7 +99,7 @@ def test_a_job_is_told_where_people_allow_less_than_it_asked_for(ops: Human, lea
             connection.execute("DELETE FROM refunds")
 
 
-def test_a_denial_by_people_ends_the_wait_and_one_by_policy_names_its_policies(ops: Human, lead: Human, security: Human) -> None:
+def test_a_persons_denial_ends_the_wait_and_a_denial_by_policy_names_the_policies(ops: Human, lead: Human, security: Human) -> None:
     with remote(ops) as job:
         job.starts("import justenough_job as je; je.ask('refunds-db', 'write')")
         request = asked_of(ops, job.job)
@@ -114,7 +114,7 @@ def test_a_denial_by_people_ends_the_wait_and_one_by_policy_names_its_policies(o
         assert "no-export-after-restricted" in refused.says
 
 
-def test_a_wait_that_is_over_leaves_the_request_standing(ops: Human, lead: Human) -> None:
+def test_a_wait_that_timed_out_leaves_the_request_pending(ops: Human, lead: Human) -> None:
     with remote(ops) as job:
         job.runs("import justenough_job as je")
         pending = job.raises("je.ask('refunds-db', 'write', wait=0)")
@@ -125,13 +125,13 @@ def test_a_wait_that_is_over_leaves_the_request_standing(ops: Human, lead: Human
 
 
 def cut_off(job: Remote) -> dict[str, Any]:
-    """What a job is told of its access that was cut; nothing while it is not."""
+    """Return the error that a job gets after its access was revoked; nothing before that."""
     told = job._told("je.catalog()")
     return told if "error" in told else {}
 
 
-def test_a_job_whose_access_was_cut_is_told_so(ops: Human) -> None:
-    """The door closes for a cancel while the process may still end in its own time."""
+def test_a_job_learns_that_its_access_was_revoked(ops: Human) -> None:
+    """A cancel closes the broker while the process still has its grace period."""
     with remote(ops) as polite:
         polite.runs(
             "import signal, justenough_job as je; signal.signal(signal.SIGTERM, lambda *_: None); held = je.ask('orders-db', 'read')"
@@ -155,13 +155,13 @@ def test_a_job_whose_access_was_cut_is_told_so(ops: Human) -> None:
         ("je.identity('')", "Invalid", "audience"),
     ],
 )
-def test_what_cannot_be_asked_for_says_what_and_why(job: Remote, code: str, kind: str, says: str) -> None:
+def test_an_invalid_request_gets_an_error_with_its_reason(job: Remote, code: str, kind: str, says: str) -> None:
     raised = job.raises(code)
     assert raised.kind == kind
     assert says in raised.says
 
 
-def test_tools_are_told_with_what_they_take_and_how_they_are_called(job: Remote) -> None:
+def test_tools_are_listed_with_their_input_and_their_call_names(job: Remote) -> None:
     found = dict(job.runs("result = [[one.name, [one.outcome, one.tier, one.how, sorted(one.input['properties'])]] for one in je.tools()]"))
     assert found["find-order"] == ["allowed", 0, "tools/call find-order at /mcp", ["order_id"]]
     assert found["refund-order"] == ["needs_approval", 1, "tools/call refund-order at /mcp", ["amount", "order_id", "reason", "ticket_id"]]
@@ -169,7 +169,7 @@ def test_tools_are_told_with_what_they_take_and_how_they_are_called(job: Remote)
     assert ways["refunds-db:write"] == ["POST /v1/access", "tools/call refund-order at /mcp"]
 
 
-def test_a_tool_is_used_in_one_line_and_what_is_told_instead_is_an_error(job: Remote, shop: Shop) -> None:
+def test_a_tool_call_is_one_line_and_its_failure_is_an_exception(job: Remote, shop: Shop) -> None:
     answer = job.runs("result = je.use('list-tickets', limit=1)")
     assert len(json.loads(answer)["rows"]) == 1
     assert shop.users_of(job.job) == []
@@ -181,7 +181,7 @@ def test_a_tool_is_used_in_one_line_and_what_is_told_instead_is_an_error(job: Re
         assert (failed.kind, says in failed.says) == ("Failed", True)
 
 
-def test_a_use_that_needs_people_waits_for_them(ops: Human, lead: Human, shop: Shop) -> None:
+def test_a_call_that_needs_approval_waits_for_it(ops: Human, lead: Human, shop: Shop) -> None:
     order = an_order(shop)
     with remote(ops) as job:
         job.starts(f"import justenough_job as je; result = je.use('refund-order', order_id={order}, amount=1, reason='in one line')")
@@ -189,7 +189,7 @@ def test_a_use_that_needs_people_waits_for_them(ops: Human, lead: Human, shop: S
         assert "rows" in job.ends()["result"]
 
 
-def test_the_catalog_and_an_identity_can_be_had(job: Remote) -> None:
+def test_a_job_can_read_the_catalog_and_get_an_identity(job: Remote) -> None:
     offers = dict(job.runs("result = [[f'{one.resource}:{one.action}', [one.outcome, one.tier]] for one in je.catalog()]"))
     assert offers["orders-db:read"] == ["allowed", 0]
     assert offers["refunds-db:write"] == ["needs_approval", 1]
@@ -198,7 +198,7 @@ def test_the_catalog_and_an_identity_can_be_had(job: Remote) -> None:
     assert "eyJ" not in shown
 
 
-def test_without_a_socket_the_token_opens_the_same_door_on_loopback(job: Remote, shop: Shop) -> None:
+def test_without_a_socket_the_token_reaches_the_same_broker_on_loopback(job: Remote, shop: Shop) -> None:
     by_address = "{n: v for n, v in os.environ.items() if n != 'JUSTENOUGH_BROKER'}"
     code = "import justenough_job as je; c = je.ask('orders-db', 'read'); print(c['username'], c['password'])"
     said = job.runs(
@@ -207,7 +207,7 @@ def test_without_a_socket_the_token_opens_the_same_door_on_loopback(job: Remote,
     assert shop.opens_for(Login(*said.split()))
 
 
-def test_a_wrong_token_and_a_broker_that_is_not_there_are_unavailable(job: Remote) -> None:
+def test_a_wrong_token_and_a_missing_broker_are_reported_as_unavailable(job: Remote) -> None:
     wrong = job.raises(
         "from justenough_job.broker import BrokerClient; BrokerClient.from_environment({'JUSTENOUGH_BROKER_URL': os.environ['JUSTENOUGH_BROKER_URL']}).call('GET', '/v1/catalog')"
     )
@@ -218,8 +218,8 @@ def test_a_wrong_token_and_a_broker_that_is_not_there_are_unavailable(job: Remot
     assert "does not answer at /run/justenough/gone.sock" in gone.says
 
 
-def test_a_job_without_network_has_it_by_its_socket(ops: Human) -> None:
-    """Such a job tells by its exit code alone."""
+def test_a_job_without_network_reaches_the_broker_through_its_socket(ops: Human) -> None:
+    """This job reports only by its exit code."""
     code = "import justenough_job as je\nwith je.access('orders-db', 'read') as c: assert c['password']\nassert je.catalog()"
     spec = {"name": "alone", "task": "Ask without network", "environment": "prod", "data_scope": {"tenant": "acme"}}
     job = ops.launch({**spec, "run": {"command": ["python3", "-c", code], "network": "none"}})
@@ -227,7 +227,7 @@ def test_a_job_without_network_has_it_by_its_socket(ops: Human) -> None:
 
 
 @pytest.mark.parametrize("python", pythons(), ids=lambda path: path.resolve().name)
-def test_each_python_that_is_here_can_use_it(ops: Human, shop: Shop, python: Path) -> None:
+def test_each_installed_python_can_use_the_sdk(ops: Human, shop: Shop, python: Path) -> None:
     code = """
     import subprocess, sys, justenough_job as je
     with je.access("orders-db", "read") as credential:
@@ -251,7 +251,7 @@ def test_outside_a_job_it_says_so() -> None:
     assert "OutsideJob: this program does not run as a JustEnough job" in ran.stderr
 
 
-def test_what_cannot_be_given_back_is_a_warning_and_ends_with_the_job(ops: Human, shop: Shop) -> None:
+def test_a_failed_release_is_a_warning_and_the_credential_ends_with_the_job(ops: Human, shop: Shop) -> None:
     code = """
     import warnings, justenough_job as je
     from justenough_job.broker import BrokerClient
@@ -271,7 +271,7 @@ def test_what_cannot_be_given_back_is_a_warning_and_ends_with_the_job(ops: Human
     shop.assert_dead(ops.job(job.job), Login(user, password))
 
 
-def test_a_broker_that_hangs_up_is_asked_again_and_not_for_ever(ops: Human) -> None:
+def test_a_request_is_retried_a_limited_number_of_times_if_the_broker_closes_the_connection(ops: Human) -> None:
     crowd = """
     import os, socket, threading, justenough_job as je
     from justenough_job import broker
@@ -292,7 +292,7 @@ def test_a_broker_that_hangs_up_is_asked_again_and_not_for_ever(ops: Human) -> N
         assert job.runs(leave) > 0
 
 
-def test_many_who_wait_at_once_ask_no_more_often_than_they_need_to(ops: Human) -> None:
+def test_many_waiting_threads_poll_no_more_often_than_necessary(ops: Human) -> None:
     code = """
     import threading, justenough_job as je
     from justenough_job.broker import BrokerClient

@@ -1,4 +1,4 @@
-"""`justenough-access` inside real jobs: the command's own exit code and signals, and a credential that is dead once it has ended, however it did."""
+"""`justenough-access` inside real jobs: it passes on exit code and signals, and the credential is revoked however the command ends."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ time.sleep(60)
 
 
 def ran(job: Remote, *arguments: str) -> tuple[int, str, str]:
-    """Run the command inside a job; return its exit code, its output and what it said on stderr."""
+    """Run the command inside a job; return its exit code, stdout and stderr."""
     code = f"done = subprocess.run(['justenough-access', *{arguments!r}], capture_output=True, text=True)"
     found: tuple[int, str, str] = tuple(job.runs(f"{code}\nresult = [done.returncode, done.stdout, done.stderr]"))
     return found
 
 
 def told(output: str) -> dict[str, Any]:
-    """The variables that a command told of."""
+    """Return the variables that a command printed."""
     found: dict[str, Any] = json.loads(output.splitlines()[0])
     return found
 
 
-def test_a_database_s_variables_are_libpq_s_and_the_login_dies_with_the_command(job: Remote, shop: Shop) -> None:
+def test_a_database_s_variables_are_libpq_s_and_the_login_ends_with_the_command(job: Remote, shop: Shop) -> None:
     query = "import psycopg; print(psycopg.connect().execute('SELECT current_user').fetchone()[0]); import sys; sys.exit(3)"
     code, output, said = ran(job, "orders-db", "read", "--reason", "Count", "--", "python3", "-c", f"{TELL}\n{query}")
     assert (code, said) == (3, "")
@@ -46,7 +46,7 @@ def test_a_database_s_variables_are_libpq_s_and_the_login_dies_with_the_command(
     assert not shop.opens_for(Login(seen["PGUSER"], seen["PGPASSWORD"]))
 
 
-def test_other_fields_get_names_of_their_own_or_those_that_are_asked_for(job: Remote) -> None:
+def test_other_fields_get_default_names_or_the_requested_ones(job: Remote) -> None:
     code, output, _ = ran(job, "helpdesk-api", "read", "--", "python3", "-c", TELL)
     seen = told(output)
     assert code == 0
@@ -60,7 +60,7 @@ def test_other_fields_get_names_of_their_own_or_those_that_are_asked_for(job: Re
     assert "read on helpdesk-api has no field key; it has" in said
 
 
-def test_a_url_is_one_that_a_driver_takes(job: Remote) -> None:
+def test_a_url_is_accepted_by_a_driver(job: Remote) -> None:
     query = "import os, psycopg; print(psycopg.connect(os.environ['DATABASE_URL']).execute('SELECT current_user').fetchone()[0])"
     code, output, _ = ran(job, "orders-db", "read", "--format", "dsn", "--", "python3", "-c", query)
     assert code == 0
@@ -70,7 +70,7 @@ def test_a_url_is_one_that_a_driver_takes(job: Remote) -> None:
     assert "makes no database URL: it has no" in said
 
 
-def test_a_file_is_private_and_gone_with_the_command(job: Remote) -> None:
+def test_a_file_is_private_and_deleted_after_the_command(job: Remote) -> None:
     look = "import json, os, stat; p = os.environ['JUSTENOUGH_CREDENTIAL_FILE']; print(p, oct(os.stat(p).st_mode & 0o777), open(p).read())"
     code, output, _ = ran(job, "orders-db", "read", "--format", "json", "--", "python3", "-c", look)
     path, mode, content = output.split(maxsplit=2)
@@ -79,7 +79,7 @@ def test_a_file_is_private_and_gone_with_the_command(job: Remote) -> None:
     assert job.runs(f"result = os.path.exists(os.path.dirname({path!r}))") is False
 
 
-def test_without_a_command_it_prints_what_a_shell_can_take_and_says_how_long_that_lives(job: Remote, shop: Shop) -> None:
+def test_without_a_command_it_prints_shell_assignments_and_their_lifetime(job: Remote, shop: Shop) -> None:
     script = 'eval "$(justenough-access orders-db read)" && echo "$PGUSER $PGPASSWORD"'
     output, said = job.runs(f"d = subprocess.run(['sh', '-c', {script!r}], capture_output=True, text=True); result = [d.stdout, d.stderr]")
     assert shop.opens_for(Login(*output.split()))
@@ -103,7 +103,7 @@ def test_a_command_that_a_signal_ends_has_a_shell_s_exit_code(job: Remote) -> No
     assert ran(job, "orders-db", "read", "--", "sh", "-c", "kill -KILL $$")[0] == 137
 
 
-def test_a_signal_while_people_are_asked_ends_the_wait_and_runs_nothing(ops: Human) -> None:
+def test_a_signal_during_an_approval_ends_the_wait_and_runs_nothing(ops: Human) -> None:
     with remote(ops) as job:
         job.runs("import os, signal, subprocess, time")
         job.runs("p = subprocess.Popen(['justenough-access', 'refunds-db', 'write', '--', 'touch', '/tmp/ran'])")
@@ -127,13 +127,13 @@ def test_a_signal_while_people_are_asked_ends_the_wait_and_runs_nothing(ops: Hum
         (("refunds-db", "write", "--wait", "0", "--", "true"), 7, "waits for people of tier 1"),
     ],
 )
-def test_what_goes_wrong_has_its_exit_code_and_its_sentence(job: Remote, arguments: tuple[str, ...], code: int, says: str) -> None:
+def test_each_failure_has_its_exit_code_and_its_message(job: Remote, arguments: tuple[str, ...], code: int, says: str) -> None:
     found, output, said = ran(job, *arguments)
     assert (found, output) == (code, "")
     assert says in said
 
 
-def test_nothing_that_it_was_run_with_is_alive_when_the_job_is_over(ops: Human, shop: Shop) -> None:
+def test_every_credential_of_the_command_is_revoked_when_the_job_has_ended(ops: Human, shop: Shop) -> None:
     with remote(ops) as job:
         job.runs("import subprocess")
         for _ in range(3):

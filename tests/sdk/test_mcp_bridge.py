@@ -1,4 +1,4 @@
-"""`justenough-mcp` inside real jobs: a stock MCP client starts it and uses the job's tools; and what it does with bad input, many calls, and a broker that goes."""
+"""`justenough-mcp` inside real jobs: a stock MCP client uses the job's tools through it; also bad input, many calls and a broker that ends."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ READY = {"method": "notifications/initialized"}
 
 
 def call(about: object, tool: str, *, progress: bool = False, **arguments: Any) -> dict[str, Any]:
-    """A request to call a tool."""
+    """Return a tools/call request."""
     meta = {"_meta": {"progressToken": "p"}} if progress else {}
     return {"id": about, "method": "tools/call", "params": {"name": tool, "arguments": arguments, **meta}}
 
@@ -79,7 +79,7 @@ def text_of(message: dict[str, Any]) -> str:
 
 
 def bridged(job: Remote, command: str = "['justenough-mcp']", *, ready: bool = True) -> None:
-    """Start it inside a job, and shake hands."""
+    """Start the bridge inside a job and initialize it."""
     job.runs(BRIDGE.replace("COMMAND", command))
     if ready:
         (hello,) = job.runs(f"says({INITIALIZE!r}); result = hears(1)")
@@ -100,7 +100,7 @@ def test_the_sdks_own_client_starts_it_and_uses_the_jobs_tools(job: Remote, shop
 
 
 @pytest.mark.servers
-def test_progress_comes_while_people_look_and_other_calls_are_done_meanwhile(ops: Human, lead: Human, shop: Shop) -> None:
+def test_progress_is_sent_during_an_approval_and_other_calls_continue(ops: Human, lead: Human, shop: Shop) -> None:
     order = an_order(shop)
     with remote(ops) as job:
         bridged(job)
@@ -120,7 +120,7 @@ def test_progress_comes_while_people_look_and_other_calls_are_done_meanwhile(ops
 
 
 @pytest.mark.servers
-def test_a_call_that_its_client_takes_back_is_given_up_and_nothing_more_is_said_of_it(ops: Human, shop: Shop) -> None:
+def test_a_call_that_its_client_cancels_is_aborted_without_a_response(ops: Human, shop: Shop) -> None:
     with remote(ops) as job:
         bridged(job)
         slow = call("slow", "refund-order", progress=True, order_id=an_order(shop), amount=2, reason="taken back")
@@ -134,7 +134,7 @@ def test_a_call_that_its_client_takes_back_is_given_up_and_nothing_more_is_said_
 
 
 @pytest.mark.servers
-def test_at_the_end_of_stdin_what_was_asked_is_answered_first(job: Remote, shop: Shop) -> None:
+def test_at_the_end_of_stdin_pending_calls_are_answered_first(job: Remote, shop: Shop) -> None:
     bridged(job)
     order = an_order(shop)
     sent = [call(number, "find-order", order_id=order) for number in range(1, 11)]
@@ -172,7 +172,7 @@ def test_the_broker_on_loopback_is_reached_with_the_jobs_token(job: Remote) -> N
     ],
     ids=["half", "deep", "batch", "number", "unknown", "large"],
 )
-def test_what_is_no_message_is_answered_with_an_error_and_the_next_is_served(job: Remote, line: bytes, code: int, says: str) -> None:
+def test_an_invalid_message_gets_an_error_and_the_next_message_is_served(job: Remote, line: bytes, code: int, says: str) -> None:
     bridged(job)
     (error,) = job.runs(f"says({line!r}); result = hears(1)")
     assert (error["error"]["code"], says in error["error"]["message"]) == (code, True), error
@@ -182,7 +182,7 @@ def test_what_is_no_message_is_answered_with_an_error_and_the_next_is_served(job
 
 @pytest.mark.servers
 @pytest.mark.parametrize("python", pythons(), ids=lambda path: path.resolve().name)
-def test_each_python_that_is_here_can_run_it(ops: Human, shop: Shop, python: Path) -> None:
+def test_each_installed_python_can_run_the_bridge(ops: Human, shop: Shop, python: Path) -> None:
     order = an_order(shop)
     with remote(ops, python=python) as job:
         job.runs("import sys")
@@ -198,7 +198,7 @@ Answering = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
 
 @contextmanager
 def a_broker(path: Path, answers: Answering) -> Iterator[None]:
-    """Something that listens where a broker would, and answers each message like this."""
+    """Run a fake broker that sends this response to each message."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -234,7 +234,7 @@ def answered(handler: BaseHTTPRequestHandler, status: int, told: Any, kind: str 
 
 @contextmanager
 def alone(path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The bridge at such a broker, here."""
+    """Run the bridge against such a broker."""
     env = {"PYTHONPATH": str(SDK.parent), "JUSTENOUGH_BROKER": str(path)}
     command = [sys.executable, "-m", "justenough_job.mcp_stdio"]
     with child_process(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
@@ -249,7 +249,7 @@ def said(running: subprocess.Popen[bytes], *messages: dict[str, Any]) -> None:
 
 
 def rest(running: subprocess.Popen[bytes]) -> tuple[dict[object, Any], int, str]:
-    """All that it still answers, by id, though its stdin stays open; its exit code; and what it says on stderr."""
+    """Return its remaining responses by id, its exit code and its stderr, with its stdin still open."""
     assert running.stdout
     assert running.stderr
     found = [json.loads(line) for line in running.stdout]
@@ -260,7 +260,7 @@ AT_ONCE = 32
 GONE = "the job's access has been closed: its broker takes no calls any more"
 
 
-def test_once_access_is_closed_every_call_is_told_so_and_it_ends(tmp_path: Path) -> None:
+def test_once_access_is_closed_every_call_gets_that_error_and_the_bridge_ends(tmp_path: Path) -> None:
     reached, over = threading.Event(), threading.Event()
 
     def answers(handler: BaseHTTPRequestHandler, message: dict[str, Any]) -> None:
@@ -279,7 +279,7 @@ def test_once_access_is_closed_every_call_is_told_so_and_it_ends(tmp_path: Path)
     assert (code, why) == (1, f"justenough-mcp: {GONE}\n")
 
 
-def test_more_calls_than_it_takes_at_once_are_refused_and_the_others_done(tmp_path: Path) -> None:
+def test_calls_over_the_limit_are_rejected_and_the_others_succeed(tmp_path: Path) -> None:
     go_on = threading.Event()
 
     def answers(handler: BaseHTTPRequestHandler, message: dict[str, Any]) -> None:
@@ -297,14 +297,14 @@ def test_more_calls_than_it_takes_at_once_are_refused_and_the_others_done(tmp_pa
     assert sorted(one["id"] for one in done if "result" in one) == list(range(1, AT_ONCE + 1))
 
 
-def test_a_broker_that_is_not_there_any_more_is_closed_access(tmp_path: Path) -> None:
+def test_a_broker_that_is_gone_counts_as_closed_access(tmp_path: Path) -> None:
     with alone(tmp_path / "b.sock") as running:
         said(running, call(1, "a"))
         found, code, why = rest(running)
     assert (found[1]["error"]["message"], code, why) == (GONE, 1, f"justenough-mcp: {GONE}\n")
 
 
-def test_a_broker_that_goes_in_the_middle_of_a_call_is_closed_access_too(tmp_path: Path) -> None:
+def test_a_broker_that_ends_during_a_call_counts_as_closed_access(tmp_path: Path) -> None:
     path = tmp_path / "b.sock"
 
     def answers(handler: BaseHTTPRequestHandler, message: dict[str, Any]) -> None:
@@ -328,9 +328,7 @@ def test_a_broker_that_goes_in_the_middle_of_a_call_is_closed_access_too(tmp_pat
         (lambda handler: answered(handler, 200, {}, "text/event-stream"), "ended its answer without a response"),
     ],
 )
-def test_one_bad_answer_is_an_error_of_that_call_and_the_next_is_passed_on(
-    tmp_path: Path, answer: Callable[[BaseHTTPRequestHandler], None], says: str
-) -> None:
+def test_an_invalid_response_fails_only_its_own_call(tmp_path: Path, answer: Callable[[BaseHTTPRequestHandler], None], says: str) -> None:
     def answers(handler: BaseHTTPRequestHandler, message: dict[str, Any]) -> None:
         if message["id"] == 1:
             answer(handler)
@@ -346,7 +344,7 @@ def test_one_bad_answer_is_an_error_of_that_call_and_the_next_is_passed_on(
         assert json.loads(running.stdout.readline()) == {"jsonrpc": "2.0", "id": 2, "result": {}}
 
 
-def test_what_later_protocols_want_in_headers_is_there(tmp_path: Path) -> None:
+def test_the_headers_of_later_protocol_versions_are_sent(tmp_path: Path) -> None:
     seen: list[dict[str, str]] = []
 
     def answers(handler: BaseHTTPRequestHandler, message: dict[str, Any]) -> None:
@@ -372,7 +370,7 @@ def test_what_later_protocols_want_in_headers_is_there(tmp_path: Path) -> None:
     ]
 
 
-def test_it_ends_where_nobody_reads_what_it_says(tmp_path: Path) -> None:
+def test_it_ends_if_its_output_is_closed(tmp_path: Path) -> None:
     def answers(handler: BaseHTTPRequestHandler, message: dict[str, Any]) -> None:
         answered(handler, 200, {"jsonrpc": "2.0", "id": message["id"], "result": {}})
 

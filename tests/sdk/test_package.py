@@ -1,4 +1,4 @@
-"""The SDK as a distribution: nothing beside the standard library, every file in its wheel, readable for the oldest Python that it is for."""
+"""The SDK as a distribution: only the standard library, every file in its wheel, valid syntax for the oldest supported Python."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROJECT = tomllib.loads((SDK / "pyproject.toml").read_text())["project"]
 FILES = sorted((SDK / "justenough_job").glob("*.py"))
 
 
-def test_it_depends_on_nothing() -> None:
+def test_it_has_no_dependencies() -> None:
     assert PROJECT["dependencies"] == []
     assert PROJECT["requires-python"] == ">=3.9"
 
@@ -33,7 +33,7 @@ def test_it_imports_the_standard_library_and_itself_and_is_python_3_9(path: Path
     assert names - set(sys.stdlib_module_names) - {"justenough_job"} == set()
 
 
-def test_its_wheel_holds_each_file_and_its_commands(tmp_path: Path) -> None:
+def test_its_wheel_contains_each_file_and_its_commands(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=SDK, check=True, capture_output=True)
     (built,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(built) as wheel:
@@ -47,21 +47,21 @@ def test_its_wheel_holds_each_file_and_its_commands(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text, seconds", [("30", 30), ("30s", 30), ("5m", 300), ("1.5h", 5400), ("1d", 86400), (7, 7), (0.5, 0.5), (" 5m ", 300)]
 )
-def test_durations_are_read(text: str | float, seconds: float) -> None:
+def test_durations_are_parsed(text: str | float, seconds: float) -> None:
     assert seconds_of(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-5m", "5 m", "5w", "1e3"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_an_invalid_duration_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="write 30s, 5m, 2h"):
         seconds_of(text)
 
 
-def test_times_are_read_with_either_mark_of_utc() -> None:
+def test_times_are_parsed_with_both_spellings_of_utc() -> None:
     assert moment_of("2026-01-31T09:30:00Z") == moment_of("2026-01-31T09:30:00+00:00")
 
 
-def test_a_newer_broker_s_words_do_no_harm() -> None:
+def test_unknown_fields_of_a_newer_broker_are_ignored() -> None:
     offer = offer_of({"resource": "a", "action": "read", "policies": ["p"], "colour": "blue"})
     assert (offer.resource, offer.policies, offer.how) == ("a", ("p",), ())
     assert tool_of({"name": "find", "colour": "blue"}) == ToolOffer("find")
@@ -84,7 +84,7 @@ ODD = {
 }
 
 
-def test_a_url_holds_odd_values_whole() -> None:
+def test_a_url_quotes_special_characters() -> None:
     from psycopg.conninfo import conninfo_to_dict
 
     found = conninfo_to_dict(credential(**ODD).dsn())
@@ -94,13 +94,13 @@ def test_a_url_holds_odd_values_whole() -> None:
     }
 
 
-def test_variables_have_libpq_s_names_and_what_it_does_not_know_has_ours() -> None:
+def test_variables_have_libpq_s_names_and_other_fields_have_ours() -> None:
     found = credential(**ODD).env()
     assert (found["PGUSER"], found["PGSSLMODE"], found["JUSTENOUGH_CREDENTIAL_EXTRA_FIELD"]) == ("u@x", "verify-full", "e")
     assert credential(username="u", password="p").env() == {"JUSTENOUGH_CREDENTIAL_USERNAME": "u", "JUSTENOUGH_CREDENTIAL_PASSWORD": "p"}
 
 
-def test_it_prints_and_keeps_no_value() -> None:
+def test_it_prints_and_stores_no_value() -> None:
     import pickle
 
     held = credential(**ODD)
@@ -113,7 +113,7 @@ def test_it_prints_and_keeps_no_value() -> None:
         held["token"]
 
 
-def test_a_field_or_a_url_that_is_not_there_is_said_without_a_value() -> None:
+def test_a_missing_field_or_url_is_reported_without_a_value() -> None:
     held = credential(token="t0ken")
     for asked in (held.dsn, lambda: held.env({"A": "password"})):
         with pytest.raises(Invalid, match="password") as refused:
@@ -121,7 +121,7 @@ def test_a_field_or_a_url_that_is_not_there_is_said_without_a_value() -> None:
         assert "t0ken" not in str(refused.value)
 
 
-def test_a_denial_says_its_policies_and_a_refusal_each_problem() -> None:
+def test_a_denial_names_its_policies_and_a_rejection_each_problem() -> None:
     denied = refusal_of(403, {"detail": "policy denies it", "outcome": "denied", "policies": ["a", "b"], "request_id": "r-1"})
     assert isinstance(denied, Denied)
     assert (str(denied), denied.policies, denied.request_id) == ("policy denies it (a, b)", ("a", "b"), "r-1")

@@ -1,6 +1,6 @@
-"""A tiny local HTTP server with fixed answers, which records what it hears.
+"""A small local HTTP server with canned responses, which records its requests.
 
-It stands for a console or a Vault only where the question is what the program does with an answer, or what it sends to whom.
+It replaces a console or a Vault only in tests of what the program does with a response, or of what it sends where.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Heard:
+class RecordedRequest:
     method: str
     path: str
     headers: Mapping[str, str]
@@ -24,20 +24,20 @@ class Heard:
 
 @dataclass
 class Answering:
-    """What is answered, and what was heard."""
+    """The responses of a canned server, and the requests that it received."""
 
     status: int = 200
     body: bytes = b'{"items": [], "next": null}'
     media: str = "application/json"
     routes: dict[str, tuple[int, Any]] = field(default_factory=dict)
-    """Other answers, by how a path ends (without its query)."""
-    heard: list[Heard] = field(default_factory=list)
+    """Status and body for paths that end so (without the query); they override `status` and `body`."""
+    heard: list[RecordedRequest] = field(default_factory=list)
     address: str = ""
     headers: dict[str, str] = field(default_factory=dict)
-    """Sent with each answer."""
+    """Sent with each response."""
 
     def says(self, status: int, body: Any, media: str = "application/problem+json") -> None:
-        """Answer so from now on."""
+        """Send this response from now on."""
         self.status, self.media = status, media
         self.body = body if isinstance(body, bytes) else json.dumps(body).encode()
 
@@ -52,21 +52,21 @@ class Answering:
 
 @contextmanager
 def answering() -> Iterator[Answering]:
-    """Serve on a free port for the length of a block."""
+    """Serve on a free port for a block."""
     answers = Answering()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            answers.heard.append(Heard(self.command, self.path, dict(self.headers), body))
-            status, answer = answers.answer_to(self.path)
+            answers.heard.append(RecordedRequest(self.command, self.path, dict(self.headers), body))
+            status, content = answers.answer_to(self.path)
             self.send_response(status)
             self.send_header("Content-Type", answers.media)
-            self.send_header("Content-Length", str(len(answer)))
+            self.send_header("Content-Length", str(len(content)))
             for name, value in answers.headers.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(answer)
+            self.wfile.write(content)
 
         do_POST = do_GET  # noqa: N815 - http.server's name
 

@@ -1,4 +1,4 @@
-"""A receiver that wants nothing any more, and that the stack's console tells of jobs: whatever it is sent is a dead letter at once."""
+"""A webhook receiver that rejects every event of the stack's console with 410, so that each event becomes a dead letter at once."""
 
 from __future__ import annotations
 
@@ -17,26 +17,22 @@ SECRET = "kv/data/je/triggers/ticket-created"
 
 @contextmanager
 def deaf(config: Path, auditor: Human, name: str) -> Iterator[Answering]:
-    """Have the console tell it, by a webhook of that name, for the length of a block. Dead letters outlive it: each who counts them has a name of their own."""
+    """Configure a webhook of this name whose receiver answers 410, for a block. Dead letters stay, so each test needs a name of its own."""
     file = config / "triggers.yaml"
     before = file.read_text()
-    with answering() as found:
-        found.says(410, {})
-        url = f"{found.address}/hooks"
+    with answering() as receiver:
+        receiver.says(410, {})
+        url = f"{receiver.address}/hooks"
         hook = {"name": name, "url": url, "events": ["job.submitted"], "signing_secret": SECRET, "allow_private": True}
         file.write_text(f"{before}\nwebhooks: [{json.dumps(hook)}]\n")
         try:
-            # An earlier one of the name may still be there, at another address.
-            told = [[url]]
-            until(
-                lambda: [item["to"] for item in _listed(auditor) if item["name"] == name and item["state"] != "new"] == told,
-                f"{name} is told",
-            )
-            yield found
+            # An earlier webhook of this name may still be listed, with another address.
+            until(lambda: _active_urls(auditor, name) == [[url]], f"the console uses the webhook {name}")
+            yield receiver
         finally:
             file.write_text(before)
 
 
-def _listed(auditor: Human) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = auditor.api.get("webhooks").raise_for_status().json()["items"]
-    return items
+def _active_urls(auditor: Human, name: str) -> list[Any]:
+    items = auditor.api.get("webhooks").raise_for_status().json()["items"]
+    return [item["to"] for item in items if item["name"] == name and item["state"] != "new"]

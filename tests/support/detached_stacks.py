@@ -1,4 +1,4 @@
-"""Stacks that are meant to outlive who started them, and must not outlive the tests."""
+"""Stacks that outlive the process that started them, but must not outlive the tests."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ stop_stack(StackPaths.of(pathlib.Path(sys.argv[1])))
 
 
 @contextmanager
-def stopped_with_us(home: Path) -> Iterator[None]:
-    """Stop whatever runs in a home at the end of a block, also if this process is killed in it: another one waits for our end of its pipe."""
+def stop_at_exit(home: Path) -> Iterator[None]:
+    """Stop the stack in a home at the end of a block, even if this process is killed: another process waits until our end of a pipe is closed."""
     with subprocess.Popen([sys.executable, "-c", _STOP, str(home)], cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True) as waiting:
         yield
     assert waiting.returncode == 0

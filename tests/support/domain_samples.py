@@ -1,4 +1,4 @@
-"""Small valid things that the tests of the pure core change one part of."""
+"""Small valid objects for tests of the domain, which change one part of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ JOB = "j-dev-01kg9b4zv0e8r2m6x3c5n7p9qa"
 
 
 def raw_spec(**changes: Any) -> dict[str, Any]:
-    """Return a raw spec; `run` and `access` are merged into the small ones."""
+    """Return a small raw spec with these changes; `run` is merged into the default."""
     run = {"command": ["python", "triage.py"], **changes.pop("run", {})}
     return {"name": "refund-triage", "task": "Refund a ticket", "environment": "prod", "run": run, **changes}
 
@@ -37,7 +37,7 @@ def job(**changes: Any) -> JobFacts:
 
 
 def resource(sensitivity: Sensitivity = Sensitivity.INTERNAL, *, external: bool = False, environment: str = "prod") -> Resource:
-    """Return a resource that offers every action."""
+    """Return a resource that has every action."""
     actions = {
         action.value: {"issue": {"path": f"kv/data/{action.value}"}, "policy": f"je-grant-x-{action.value}", "max_ttl": "30m"}
         for action in Action

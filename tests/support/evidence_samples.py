@@ -1,4 +1,4 @@
-"""Reports made of events, as they are made of a ledger's entries, without a store."""
+"""Evidence reports from events, without a store."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ SOUND = LedgerState(entries=0, hash=None, verified=LedgerReport(entries=0, jobs=
 
 
 def named(kind: str, *, job: str = JOB, at: datetime = NOW, about: str = "1", **data: Any) -> tuple[str, str, str, str, str]:
-    """Return an entry of a type that this version may not have, as it would be stored."""
+    """Return an entry as it is stored. Its type may be unknown to this version."""
     return job, f"{job}/{kind}/{about}", kind, moment_text(at), json.dumps(data)
 
 
 def folded(
-    facts: Iterable[Event | tuple[str, str, str, str, str]], *, since: datetime = NOW - DAY, until: datetime = NOW + DAY
+    entries: Iterable[Event | tuple[str, str, str, str, str]], *, since: datetime = NOW - DAY, until: datetime = NOW + DAY
 ) -> EvidenceAggregator:
-    """Return the fold of entries, in order."""
-    fold = EvidenceAggregator(ReportPeriod(since, until))
-    for fact in facts:
-        if isinstance(fact, Event):
-            entry = chain_entry(fact, None)
-            fold.add_entry(entry.job, entry.id, entry.type, entry.at, entry.data)
+    """Return an aggregator to which these entries were added in order."""
+    aggregator = EvidenceAggregator(ReportPeriod(since, until))
+    for entry in entries:
+        if isinstance(entry, Event):
+            stored = chain_entry(entry, None)
+            aggregator.add_entry(stored.job, stored.id, stored.type, stored.at, stored.data)
         else:
-            fold.add_entry(*fact)
-    return fold
+            aggregator.add_entry(*entry)
+    return aggregator
 
 
 def reported(
-    *facts: Event | tuple[str, str, str, str, str],
+    *entries: Event | tuple[str, str, str, str, str],
     now: datetime = NOW + DAY,
     live: Iterable[LiveCredential] = (),
     ledger: LedgerState = SOUND,
 ) -> Report:
-    """Return the report of entries."""
-    standing = CurrentState(now=now)
-    for one in live:
-        standing.add_live(one)
-    return folded(facts).report(installation="dev", now=now, current_state=standing, ledger=ledger)
+    """Return the report of these entries."""
+    state = CurrentState(now=now)
+    for active in live:
+        state.add_live(active)
+    return folded(entries).report(installation="dev", now=now, current_state=state, ledger=ledger)
 
 
 def line(report: Report, key: str) -> Line:
-    """Return one line."""
-    (found,) = [one for one in report.lines if one.key == key]
-    return found
+    """Return the report's line with this key."""
+    (only,) = [candidate for candidate in report.lines if candidate.key == key]
+    return only
 
 
 def rejected(why: str, number: int = 1) -> Event:

@@ -1,4 +1,4 @@
-"""How others verify a job's identity: a stock JOSE library, with nothing but what the console publishes."""
+"""How a relying party verifies a job's identity: with a stock JOSE library and only what the console publishes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from joserfc.jwk import KeySet
 
 
 def verified(token: str, published: dict[str, Any], *, issuer: str, audience: str, now: datetime) -> dict[str, Any]:
-    """Return the claims of a token that holds; raise joserfc's errors."""
+    """Return the claims of a valid token. Raises joserfc's errors."""
     with warnings.catch_warnings():
-        # RFC 9864 gives EdDSA with this curve a new name, Ed25519, which Vault's and most relying parties' libraries do not know yet.
+        # RFC 9864 renames EdDSA with this curve to Ed25519. Vault's libraries and those of most relying parties do not know that name yet.
         warnings.simplefilter("ignore", SecurityWarning)
         claims = jwt.decode(token, KeySet.import_key_set({"keys": published["keys"]}), algorithms=["EdDSA"]).claims
     rules = jwt.JWTClaimsRegistry(
@@ -30,7 +30,7 @@ def verified(token: str, published: dict[str, Any], *, issuer: str, audience: st
 
 
 def altered(token: str, old: str, new: str) -> str:
-    """Return the token with one text of its claims replaced and its signature as it was."""
+    """Return the token with one text of its claims replaced and its signature unchanged."""
     from joserfc.util import urlsafe_b64decode, urlsafe_b64encode
 
     header, claims, signature = token.split(".")

@@ -1,4 +1,4 @@
-"""People whom no console or worker has seen yet."""
+"""People whose groups no console or worker has cached yet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from worker.stack import Stack
 
 @contextmanager
 def newcomer(stack: Stack, shop: Shop, name: str, *groups: str) -> Iterator[Human]:
-    """Log somebody in whom nobody has seen yet: who is known is believed to be in their groups for some seconds."""
+    """Log in a new person in these groups. Console and worker cache the groups of people whom they know for some seconds."""
     with shop.admin() as vault:
         user = {"password": name, "token_policies": ["je-person"], "token_no_default_policy": True}
         vault.post(f"auth/people/users/{name}", json=user).raise_for_status()

@@ -29,27 +29,27 @@ from worker.stack import Stack
 
 ENDED = tuple(state.value for state in JobState if state.ended)
 TAKEN = {200, 202}
-"""How the console takes a decision: it counts, or the worker has not said so yet. Whoever tests what came of it waits for that."""
+"""The console accepted a decision: 200, it counts; 202, the worker has not confirmed it yet, so a test of its effect must wait."""
 
 
 class FreshToken(httpx.Auth):
-    """Shows an identity token, a new one every few minutes."""
+    """Sends an identity token, and gets a new one every five minutes."""
 
     def __init__(self, vault: httpx.Client) -> None:
         self._vault = vault
-        self._token, self._drawn = "", float("-inf")
+        self._token, self._fetched_at = "", float("-inf")
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        if time.monotonic() - self._drawn > 300:
+        if time.monotonic() - self._fetched_at > 300:
             self._token = self._vault.get("identity/oidc/token/je-console").json()["data"]["token"]
-            self._drawn = time.monotonic()
+            self._fetched_at = time.monotonic()
         request.headers["Authorization"] = f"Bearer {self._token}"
         yield request
 
 
 @dataclass(frozen=True)
 class Human:
-    """One person: a login at Vault, and the API as they see it."""
+    """One person, with clients that are logged in to Vault and to the API."""
 
     name: str
     id: str
@@ -57,14 +57,14 @@ class Human:
     api: httpx.Client
 
     def signed(self, statement: Statement) -> dict[str, Any]:
-        """Return {statement, signature} as it travels."""
+        """Return {statement, signature} as it is sent."""
         raw = to_signable(statement)
         content = base64.b64encode(to_canonical_json(raw)).decode()
-        answer = self.vault.post(f"transit/sign/je-sign-{self.id}", json={"input": content}).raise_for_status().json()
-        return {"statement": raw, "signature": answer["data"]["signature"]}
+        response = self.vault.post(f"transit/sign/je-sign-{self.id}", json={"input": content}).raise_for_status().json()
+        return {"statement": raw, "signature": response["data"]["signature"]}
 
     def order(self, spec: dict[str, Any], *, job: str | None = None, **changes: Any) -> dict[str, Any]:
-        """Return a whole signed body for POST /jobs; `changes` go into the statement."""
+        """Return a complete signed body for POST /jobs; `changes` go into the statement."""
         now = datetime.now(UTC).replace(microsecond=0)
         job = job or new_job_id("dev", now=datetime.now(UTC))
         fields: dict[str, Any] = {
@@ -78,29 +78,29 @@ class Human:
             "expires_at": now + timedelta(hours=12),
         }
         statement = OrderStatement(**{**fields, **changes})
-        sent = {"id": job, "spec": spec, "bundle": statement.bundle, "params": dict(statement.params), "reason": statement.reason}
-        return {**sent, **self.signed(statement)}
+        body = {"id": job, "spec": spec, "bundle": statement.bundle, "params": dict(statement.params), "reason": statement.reason}
+        return {**body, **self.signed(statement)}
 
     def launch(self, spec: dict[str, Any], **changes: Any) -> str:
         """Launch a job and return its id."""
-        answer = self.api.post("jobs", json=self.order(spec, **changes))
-        assert answer.status_code == 201, answer.text
-        return str(answer.json()["id"])
+        response = self.api.post("jobs", json=self.order(spec, **changes))
+        assert response.status_code == 201, response.text
+        return str(response.json()["id"])
 
     def job(self, job: str) -> dict[str, Any]:
-        """Return a job whole."""
-        found: dict[str, Any] = self.api.get(f"jobs/{job}").raise_for_status().json()
-        return found
+        """Return a job as the API shows it."""
+        shown: dict[str, Any] = self.api.get(f"jobs/{job}").raise_for_status().json()
+        return shown
 
     def until(self, job: str, *states: str, within: float = 180) -> dict[str, Any]:
-        """Return the job once it is in one of these states (default: ended); fails where it is not in time."""
-        began, wanted = time.monotonic(), states or ENDED
+        """Return the job once it is in one of these states (default: ended). Fails after `within` seconds."""
+        began, expected = time.monotonic(), states or ENDED
         while True:
-            seen: dict[str, Any] = self.api.get(f"jobs/{job}").raise_for_status().json()
-            if seen["state"] in wanted:
-                return seen
-            assert seen["state"] not in ENDED, f"{job} ended {seen['state']} ({seen['reason']}), not {wanted}"
-            assert time.monotonic() < began + within, f"{job} is {seen['state']}, not {wanted}: {seen['revocation']}"
+            shown = self.job(job)
+            if shown["state"] in expected:
+                return shown
+            assert shown["state"] not in ENDED, f"{job} ended {shown['state']} ({shown['reason']}), not {expected}"
+            assert time.monotonic() < began + within, f"{job} is {shown['state']}, not {expected}: {shown['revocation']}"
             pause(since=began)
 
     def ledger(self, job: str) -> list[dict[str, Any]]:
@@ -126,40 +126,40 @@ class Human:
         return self.signed(DecisionStatement(**{**fields, **changes}))
 
     def authorize(self, request: dict[str, Any]) -> httpx.Response:
-        """Authorize in Vault what waits there for a locked request."""
+        """Authorize a locked request in Vault, with its control group's accessor."""
         return self.vault.post("sys/control-group/authorize", json={"accessor": request["lock"]["accessor"]})
 
     def answer(self, request: dict[str, Any], decision: str = "approve", **changes: Any) -> httpx.Response:
-        """Answer a request through the API; one that Vault locks is authorized there first, as the command line does."""
+        """Post a decision about a request. Approving a locked request authorizes it in Vault first, as the command line does."""
         if decision == "approve" and request.get("lock"):
             self.authorize(request)
-        return self.only_answer(request, decision, **changes)
+        return self.answer_unauthorized(request, decision, **changes)
 
-    def only_answer(self, request: dict[str, Any], decision: str = "approve", **changes: Any) -> httpx.Response:
-        """Answer a request through the API, and authorize nothing in Vault."""
+    def answer_unauthorized(self, request: dict[str, Any], decision: str = "approve", **changes: Any) -> httpx.Response:
+        """Post a decision about a request, without authorizing it in Vault."""
         signed = self.decision(request, decision, **changes)
         return self.api.post(f"requests/{request['id']}/decisions", json=signed, headers={"If-Match": request["digest"]})
 
     def decide(self, request: dict[str, Any], decision: str = "approve", **changes: Any) -> None:
-        """Answer a request, and return once that counts."""
+        """Post a decision about a request and wait until it is recorded."""
 
-        def counted() -> int:
+        def count_decisions() -> int:
             return [entry["type"] for entry in self.ledger(request["job_id"])].count("approval.decided")
 
-        before = counted()
+        before = count_decisions()
         assert self.answer(request, decision, **changes).status_code in TAKEN
-        until(lambda: counted() > before, f"the answer of {self.name} counts")
+        until(lambda: count_decisions() > before, f"the decision of {self.name} is recorded")
 
     def review(self, request: dict[str, Any], verdict: str = "justified", **changes: Any) -> httpx.Response:
-        """Say what one thinks of a tier that was passed by breaking glass."""
+        """Post a review of a break-glass approval."""
         return self.api.post(f"requests/{request['id']}/review", json=self.reviewed(request, verdict, **changes))
 
     def reviewed(self, request: dict[str, Any], verdict: str = "justified", **changes: Any) -> dict[str, Any]:
-        """Return a signed review."""
+        """Return a signed review of a break-glass approval."""
         now = datetime.now(UTC).replace(microsecond=0)
         about = {"job": request["job_id"], "request": request["id"], "digest": request["digest"], "verdict": verdict, "reason": "seen"}
-        whose = {"person": self.id, "issued_at": now, "expires_at": now + timedelta(hours=1)}
-        return self.signed(ReviewStatement.model_validate({**about, **whose, **changes}))
+        signer = {"person": self.id, "issued_at": now, "expires_at": now + timedelta(hours=1)}
+        return self.signed(ReviewStatement.model_validate({**about, **signer, **changes}))
 
     def delegate(self, delegate: str, **changes: Any) -> httpx.Response:
         """Name a delegate (entity id) for an hour."""
@@ -174,13 +174,13 @@ class Human:
 
 @contextmanager
 def logged_in(stack: Stack, name: str, password: str | None = None) -> Iterator[Human]:
-    """Log a person in for the length of a block, and make sure that they have a key to sign with."""
+    """Log a person in for a block, and create their signing key if it is missing."""
     with (
         httpx.Client(base_url=f"{stack.vault}/v1/", timeout=60, trust_env=False, verify=NO_TLS) as vault,
         httpx.Client(base_url=f"{stack.console}/api/v1/", auth=FreshToken(vault), timeout=60, trust_env=False, verify=NO_TLS) as api,
     ):
         body = {"password": password or stack.users[name].password}
-        login = vault.post(f"auth/people/login/{name}", json=body).raise_for_status().json()["auth"]
-        vault.headers["X-Vault-Token"] = login["client_token"]
-        vault.post(f"transit/keys/je-sign-{login['entity_id']}", json={"type": "ed25519"}).raise_for_status()
-        yield Human(name, login["entity_id"], vault, api)
+        auth = vault.post(f"auth/people/login/{name}", json=body).raise_for_status().json()["auth"]
+        vault.headers["X-Vault-Token"] = auth["client_token"]
+        vault.post(f"transit/keys/je-sign-{auth['entity_id']}", json={"type": "ed25519"}).raise_for_status()
+        yield Human(name, auth["entity_id"], vault, api)

@@ -1,8 +1,8 @@
-"""What an HTTP client of the tests takes for `verify=`: their servers speak plain HTTP."""
+"""A value for `verify=` of the tests' HTTP clients, whose servers speak plain HTTP."""
 
 from __future__ import annotations
 
 import ssl
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""Trusts nobody, so it fails on https. Without it httpx reads every certificate authority of the system for each client."""
+"""Trusts no certificate, so https fails. Without it httpx loads all certificate authorities of the system for each client."""

@@ -1,4 +1,4 @@
-"""A small set of rules of one's own text, about the shop's catalog, for the tests of what explains, tests and replays policies."""
+"""Policy sets over the shop's catalog, for tests of the explanation, dry run and replay of policies."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def shop_rules() -> PolicyEvaluator:
     return PolicyEvaluator(PolicySet.load(SHOP_FILES, SCHEMA, external=EXTERNAL), CATALOG, TIERS.top)
 
 
-def asking_for(*wanted: str, groups: frozenset[str] = frozenset({"ops"}), ttl: str = "5m", **changes: Any) -> JobFacts:
-    """Return a job that asks for these, each `resource:action`."""
-    listed = [access(resource=one.partition(":")[0], action=one.partition(":")[2], ttl=ttl) for one in wanted]
-    given = {"data_scope": {"tenant": "acme"}, "access": listed, **changes}
-    return JobFacts(JOB, spec(**given), "e-ops", groups)
+def asking_for(*accesses: str, groups: frozenset[str] = frozenset({"ops"}), ttl: str = "5m", **changes: Any) -> JobFacts:
+    """Return a job that requests these accesses, each written `resource:action`."""
+    items = [access(resource=text.partition(":")[0], action=text.partition(":")[2], ttl=ttl) for text in accesses]
+    fields = {"data_scope": {"tenant": "acme"}, "access": items, **changes}
+    return JobFacts(JOB, spec(**fields), "e-ops", groups)

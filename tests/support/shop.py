@@ -1,4 +1,4 @@
-"""The shop from outside: who can log in to its database, and jobs that hand their credential to a test on purpose."""
+"""The shop from outside: which logins work in its database, and jobs that pass their credential to a test on purpose."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOGIN = {"env": {"PGUSER": "username", "PGPASSWORD": "password"}}
 
 @dataclass(frozen=True)
 class Login:
-    """A database login that a job handed over."""
+    """A database login that a job passed to a test."""
 
     user: str
     password: str
@@ -35,7 +35,7 @@ class Login:
 
 @dataclass(frozen=True)
 class Shop:
-    """The shop's database as its owner sees it."""
+    """The shop's database, seen as its owner."""
 
     stack: Stack
     dsn: str
@@ -43,25 +43,25 @@ class Shop:
     @classmethod
     @contextlib.contextmanager
     def opened(cls, stack: Stack) -> Iterator[Shop]:
-        """Look at the stack's shop for the length of a block."""
+        """Yield the stack's shop for a block."""
         assert stack.shop_dsn
         yield cls(stack, stack.shop_dsn)
 
     def users_of(self, job: str) -> list[str]:
-        """Return the database's users that carry a job's id."""
+        """Return the database users whose names contain a job's id."""
         with psycopg.connect(self.dsn) as connection:
             return [name for (name,) in connection.execute("SELECT rolname FROM pg_roles WHERE strpos(rolname, %s) > 0", (job,))]
 
     def spaces_of(self, job: str) -> list[str]:
-        """Return the database's schemas that carry a job's id."""
+        """Return the database schemas whose names contain a job's id."""
         with psycopg.connect(self.dsn) as connection:
             return [name for (name,) in connection.execute("SELECT nspname FROM pg_namespace WHERE strpos(nspname, %s) > 0", (job,))]
 
     def connect(self, login: Login) -> psycopg.Connection[Any]:
-        """Log in as a job's user. Raises psycopg.OperationalError where that fails."""
-        at = conninfo_to_dict(self.dsn)
-        wanted = make_conninfo(host=at["host"], port=at["port"], dbname=at["dbname"], user=login.user, password=login.password)
-        return psycopg.connect(wanted, connect_timeout=30)
+        """Log in as a job's user. Raises psycopg.OperationalError if that fails."""
+        parts = conninfo_to_dict(self.dsn)
+        dsn = make_conninfo(host=parts["host"], port=parts["port"], dbname=parts["dbname"], user=login.user, password=login.password)
+        return psycopg.connect(dsn, connect_timeout=30)
 
     def opens_for(self, login: Login) -> bool:
         """Whether a login works now."""
@@ -72,41 +72,41 @@ class Shop:
         return True
 
     def tokens_of(self, job: str) -> list[str]:
-        """Return what Vault itself lists under a job's prefix, as its administrator sees it."""
+        """Return the token leases that Vault lists under a job's prefix, read as its administrator."""
         with self.admin() as vault:
-            answer = vault.request("LIST", f"sys/leases/lookup/auth/token/create/je-job-{job}/")
-            return [] if answer.status_code == 404 else list(answer.raise_for_status().json()["data"]["keys"])
+            response = vault.request("LIST", f"sys/leases/lookup/auth/token/create/je-job-{job}/")
+            return [] if response.status_code == 404 else list(response.raise_for_status().json()["data"]["keys"])
 
-    def leases_alive(self, seen: dict[str, Any]) -> list[str]:
-        """Return those of a job's leases that Vault still knows."""
+    def leases_alive(self, shown: dict[str, Any]) -> list[str]:
+        """Return the job's leases that Vault still knows. `shown` is the job as the API shows it."""
         with self.admin() as vault:
-            leases = [item["lease_id"] for item in seen["credentials"] if item["lease_id"]]
+            leases = [item["lease_id"] for item in shown["credentials"] if item["lease_id"]]
             return [lease for lease in leases if vault.put("sys/leases/lookup", json={"lease_id": lease}).status_code == 200]
 
     def forget_refunds(self) -> None:
-        """Take back what jobs of tests refunded: of some order it may be more than that cost."""
+        """Delete the refunds that jobs of tests wrote. Together they may exceed an order's amount."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             connection.execute("DELETE FROM refunds WHERE created_by LIKE '%-token-j-%'")
 
     def admin(self) -> httpx.Client:
-        """Vault, as its administrator."""
+        """Return a client of Vault with the administrator's token."""
         token = self.stack.admin_token_file.read_text().strip()
         return httpx.Client(
             base_url=f"{self.stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=60, trust_env=False, verify=NO_TLS
         )
 
-    def assert_dead(self, seen: dict[str, Any], *logins: Login) -> None:
-        """Fail unless nothing of a job is alive: by login, by the database's own list, by Vault's own list, and by what we say."""
-        job = seen["id"]
+    def assert_dead(self, shown: dict[str, Any], *logins: Login) -> None:
+        """Fail unless a job's access is gone: by login, in the database's own list, in Vault's own list, and in our API (`shown`)."""
+        job = shown["id"]
         assert [login.user for login in logins if self.opens_for(login)] == []
         assert self.users_of(job) == []
         assert self.spaces_of(job) == []
         assert self.tokens_of(job) == []
-        assert self.leases_alive(seen) == []
-        assert {item["state"] for item in seen["credentials"]} <= {"confirmed"}
+        assert self.leases_alive(shown) == []
+        assert {item["state"] for item in shown["credentials"]} <= {"confirmed"}
 
     def pid_of(self, child: str) -> int:
-        """Return a child's process id now; the supervisor rewrites it when it restarts one."""
+        """Return a child's current process id, which the supervisor updates when it restarts the child."""
         stack = read_stack(StackPaths.of(self.stack.home))
         assert stack is not None
         return stack.pids[child]
@@ -120,7 +120,7 @@ class Shop:
             return False
 
     def kill_worker(self) -> None:
-        """Kill the worker with whatever it runs; return once its supervisor has started another."""
+        """Kill the worker and the jobs that it runs; return once the supervisor has started another."""
         worker = self.pid_of("worker")
         os.kill(worker, signal.SIGKILL)
         self.until_restarted("worker", was=worker)
@@ -136,7 +136,7 @@ class Shop:
 
 
 class Witness:
-    """Listens on loopback for the logins that jobs hand over."""
+    """Receives on loopback the logins that jobs pass to the test."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -144,11 +144,11 @@ class Witness:
 
     @property
     def hand_over(self) -> str:
-        """The shell command with which a job hands its login over."""
+        """The shell command with which a job sends its login to the test."""
         return HAND_OVER.format(port=self._socket.getsockname()[1])
 
     def login(self) -> Login:
-        """Return the next login that a job hands over."""
+        """Return the next login that a job sends."""
         connection, _ = self._socket.accept()
         with connection, connection.makefile() as lines:
             user, password = lines.readline().split()
@@ -167,5 +167,5 @@ def access(resource: str = "orders-db", action: str = "read", **more: Any) -> di
 def spec(script: str = "true", *items: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Return a spec that runs a bash script with these access items (default: one read)."""
     run = {"command": ["bash", "-c", script], "timeout": more.pop("timeout", "2m")}
-    whole = {"name": "test", "task": "A test", "environment": "prod", "data_scope": {"tenant": "acme"}, "run": run}
-    return {**whole, "access": list(items) if items else [access()], **more}
+    fields = {"name": "test", "task": "A test", "environment": "prod", "data_scope": {"tenant": "acme"}, "run": run}
+    return {**fields, "access": list(items) if items else [access()], **more}

@@ -1,4 +1,4 @@
-"""People's signing keys, as their Vault would hold them: one each, made from the name."""
+"""People's signing keys, as Vault would store them: one per person, derived from the name."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def public_key(name: str) -> bytes:
 
 
 def vault_signature(name: str, message: bytes) -> str:
-    """Return a signature as Vault's transit writes it."""
+    """Return a signature in the format of Vault's transit engine."""
     return f"vault:v1:{base64.b64encode(key_of(name).sign(message)).decode()}"

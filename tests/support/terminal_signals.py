@@ -1,4 +1,4 @@
-"""Programs that heed Ctrl-C as a terminal's do: whoever runs these tests in the background has it ignored, and so would what they start."""
+"""Programs that react to Ctrl-C as in a terminal: a test run in the background ignores SIGINT, and its children would inherit that."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ _HEEDING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def heeding(program: Sequence[str]) -> list[str]:
-    """Return the command that starts a program, named by its whole path, so that SIGINT reaches it."""
+    """Return the command that starts a program, given by its full path, with the default reaction to SIGINT."""
     return [sys.executable, "-c", _HEEDING, *program]

@@ -1,4 +1,4 @@
-"""Certificates of an authority of our own, for receivers that speak TLS."""
+"""A certificate authority for tests, for receivers that speak TLS."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cryptography.x509.oid import NameOID
 
 
 def authority(folder: Path, *names: str) -> tuple[Path, dict[str, ssl.SSLContext]]:
-    """Return the file that makes an authority trusted, and a server's TLS for each name that it vouches for."""
+    """Create an authority; return the file of its certificate, and a TLS context for a server of each name."""
     key = ec.generate_private_key(ec.SECP256R1())
-    own = _certificate("authority", key, issuer="authority", signed_by=key, ca=True)
+    root = _certificate("authority", key, issuer="authority", signed_by=key, ca=True)
     file = folder / "authority.pem"
-    file.write_bytes(own.public_bytes(serialization.Encoding.PEM))
+    file.write_bytes(root.public_bytes(serialization.Encoding.PEM))
     return file, {name: _server(folder, name, key) for name in names}
 
 
@@ -37,7 +37,7 @@ def _certificate(
     name: str, key: ec.EllipticCurvePrivateKey, *, issuer: str, signed_by: ec.EllipticCurvePrivateKey, ca: bool
 ) -> x509.Certificate:
     now = datetime.now(UTC)
-    made = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
         .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
@@ -48,5 +48,5 @@ def _certificate(
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
     )
     if not ca:
-        made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-    return made.sign(signed_by, hashes.SHA256())
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+    return builder.sign(signed_by, hashes.SHA256())

@@ -1,4 +1,4 @@
-"""Waiting for something that nobody tells of."""
+"""Polling for conditions that send no notification."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Callable
 from typing import TypeVar
 
 SHORTEST, LONGEST = 0.02, 0.25
-"""Seconds between two looks: at first, and at most."""
+"""Seconds between two checks: at first, and at most."""
 OFTEN = 20
-"""How many looks are made in as long as a wait has lasted: looking costs the servers time, and a long wait need not end to the millisecond."""
+"""The pause is the elapsed time divided by this: checks cost the servers time, and a long wait needs no exact end."""
 T = TypeVar("T")
 
 
-def until(happened: Callable[[], T], what: str, *, within: float = 180) -> T:
-    """Look until something has happened, and return what was seen; fail, saying what did not, where it takes longer than `within` seconds."""
+def until(check: Callable[[], T], what: str, *, within: float = 180) -> T:
+    """Call `check` until it returns a true value, and return that. Fails with `what` after `within` seconds."""
     began = time.monotonic()
-    while not (seen := happened()):
+    while not (result := check()):
         assert time.monotonic() < began + within, f"not in {within:.0f} s: {what}"
         pause(since=began)
-    return seen
+    return result
 
 
 def pause(*, since: float) -> None:
-    """Sleep between two looks of a wait that began then (monotonic)."""
+    """Sleep between two checks of a wait that began at `since` (monotonic)."""
     time.sleep(min(max((time.monotonic() - since) / OFTEN, SHORTEST), LONGEST))

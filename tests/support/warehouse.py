@@ -1,4 +1,4 @@
-"""A server that takes the shop's client certificates, as the shop's warehouse would: it looks each up in the CRL that Vault serves."""
+"""The shop's warehouse: a server that accepts the shop's client certificates unless they are in the CRL that Vault serves."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from tests.support.plain_http import NO_TLS
 from tests.support.tls_authority import authority
 
 Fields = Mapping[str, Secret]
-"""What Vault issued: `certificate`, `private_key`, `issuing_ca`, `serial_number`."""
+"""The data that Vault issued: `certificate`, `private_key`, `issuing_ca`, `serial_number`."""
 
 
 @dataclass(frozen=True)
 class Warehouse:
-    """A server that asks for client certificates of the shop's CA and looks each up in the CRL that Vault serves."""
+    """A server that requires client certificates of the shop's CA and checks each against the CRL that Vault serves."""
 
     vault: str
-    """Its address."""
+    """Vault's address."""
     folder: Path
 
     def crl(self) -> str:
-        """What Vault serves to anybody, now."""
-        answer = httpx.get(f"{self.vault}/v1/pki/cert/crl", timeout=15, trust_env=False, verify=NO_TLS).raise_for_status()
-        return str(answer.json()["data"]["certificate"])
+        """Return the current CRL, which Vault serves without a token."""
+        response = httpx.get(f"{self.vault}/v1/pki/cert/crl", timeout=15, trust_env=False, verify=NO_TLS).raise_for_status()
+        return str(response.json()["data"]["certificate"])
 
     def lists(self, certificate: Fields) -> bool:
-        """Whether the CRL has a certificate."""
+        """Whether the CRL lists a certificate."""
         serial = int(certificate["serial_number"].reveal().replace(":", ""), 16)
         return x509.load_pem_x509_crl(self.crl().encode()).get_revoked_certificate_by_serial_number(serial) is not None
 
@@ -66,7 +66,7 @@ def _client(folder: Path, certificate: Fields) -> ssl.SSLContext:
 
 
 def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
-    """Have two ends shake hands in memory. Raises SSLCertVerificationError where the server does not take the client's certificate."""
+    """Run a TLS handshake in memory. Raises SSLCertVerificationError if the server rejects the client's certificate."""
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = [server.wrap_bio(up, down, server_side=True), client.wrap_bio(down, up, server_hostname="warehouse")]
     waiting = [*ends]

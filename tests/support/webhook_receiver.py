@@ -1,4 +1,4 @@
-"""Another system that is told of events: a small HTTP server on loopback that keeps what it gets and answers as badly as it is told to."""
+"""A webhook receiver: a small HTTP server on loopback that records its requests and can misbehave in its responses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Answer = int | str | tuple[int, dict[str, str]]
 
 
 @dataclass(frozen=True)
-class Got:
+class ReceivedRequest:
     """One request."""
 
     path: str
@@ -36,15 +36,15 @@ class Got:
 
 @dataclass
 class Receiver:
-    """Listens; `answer` says what the n-th request gets, from 0."""
+    """Listens for requests. `answer` returns the response to the n-th request, from 0."""
 
     answer: Callable[[int], Answer] = lambda _: 204
-    got: list[Got] = field(default_factory=list)
+    got: list[ReceivedRequest] = field(default_factory=list)
     port: int = 0
     names: list[str | None] = field(default_factory=list)
-    """Which host each TLS connection asked for."""
+    """The server name (SNI) of each TLS connection."""
     released: asyncio.Event = field(default_factory=asyncio.Event)
-    """Once set, those who hang get their answer."""
+    """Once set, requests that hang get their response."""
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     @property
@@ -53,10 +53,10 @@ class Receiver:
 
     @property
     def events(self) -> list[Any]:
-        return [one.json for one in self.got]
+        return [request.json for request in self.got]
 
-    async def until(self, count: int, within: float = 30) -> list[Got]:
-        """Return what came, once there is so much."""
+    async def until(self, count: int, within: float = 30) -> list[ReceivedRequest]:
+        """Return the requests once there are so many. Raises TimeoutError after `within` seconds."""
         async with asyncio.timeout(within), self._news:
             await self._news.wait_for(lambda: len(self.got) >= count)
         return self.got
@@ -74,9 +74,9 @@ class Receiver:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            while got := await _read(reader):
+            while request := await _read(reader):
                 number = len(self.got)
-                self.got.append(got)
+                self.got.append(request)
                 async with self._news:
                     self._news.notify_all()
                 if not await self._answer(self.answer(number), writer):
@@ -84,7 +84,7 @@ class Receiver:
         writer.close()
 
     async def _answer(self, answer: Answer, writer: asyncio.StreamWriter) -> bool:
-        """Answer; return whether the connection goes on."""
+        """Send a response; return whether the connection stays open."""
         if answer == CUT:
             return False
         if answer == HANG:
@@ -104,7 +104,7 @@ class Receiver:
         return True
 
 
-async def _read(reader: asyncio.StreamReader) -> Got | None:
+async def _read(reader: asyncio.StreamReader) -> ReceivedRequest | None:
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
     except asyncio.IncompleteReadError:
@@ -112,4 +112,4 @@ async def _read(reader: asyncio.StreamReader) -> Got | None:
     first, *lines = head.strip().split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     body = await reader.readexactly(int(headers.get("content-length", 0)))
-    return Got(path=first.split(" ")[1], headers=headers, body=body)
+    return ReceivedRequest(path=first.split(" ")[1], headers=headers, body=body)

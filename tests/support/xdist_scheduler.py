@@ -1,4 +1,4 @@
-"""Which of several test processes runs what: files that share servers stay together, so that these are started once. No pytest hooks here."""
+"""Assigns test files to test processes: files that share servers run in one process, which starts them once. Has no pytest hooks."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ SERVERS = {
     "worker/provisioning": "provisioning",
     "worker/stack": "stack",
 }
-"""Which servers a folder or a file of tests/ needs, where they are not those of its first folder. `whole` is the fixture of that name."""
+"""The servers that a folder or file of tests/ needs, if they are not those of its top folder. `whole` is the fixture of that name."""
 LONGEST_FIRST = (
     *("chaos", "whole", "pages", "activities", "console", "store", "small", "demo", "stack", "workflows", "provisioning"),
     *("process", "domain"),
 )
 FIRST = {"test_dashboard.py"}
-"""Files that come first among those with the same servers: what waits for people in other files would push what they look for off a page."""
+"""Files that run first among those with the same servers: pending requests of other files would push their rows off a page."""
 FREE = {"adapters", "bench", "domain", "house", "process"}
-"""They need no servers, so that any process may run any of their files."""
+"""Their files need no servers, so that any process may run them."""
 WHOLE_FOLDERS = {"browser"}
-"""Folders that one process runs as a whole: its browser is started once."""
+"""Folders that run in one process, which starts the browser once."""
 WORTH_STARTING = 4
-"""Files that must still wait for servers before another process starts the same ones in order to help."""
+"""Another process starts the same servers only if at least so many of their files are still waiting."""
 
 
 def servers_of(scope: str) -> str:
-    """Return which servers a file or a folder needs, by a name that all who share them have in common."""
+    """Return the name of the servers that a file or folder needs. Files that share servers have the same name."""
     parts = Path(scope).parts
     below = parts[len(parts) - parts[::-1].index("tests") :]
     prefixes = ("/".join(below[:length]) for length in range(len(below), 0, -1))
@@ -49,21 +49,21 @@ def servers_of(scope: str) -> str:
 
 
 def rank(scope: str) -> tuple[int, bool]:
-    """Return where a file or folder stands in the queue: what takes longest begins, so that no process is left alone with it at the end."""
+    """Return the sort key of a file or folder. The longest start first, so that none of them runs alone at the end."""
     servers = servers_of(scope)
     return LONGEST_FIRST.index(servers) if servers in LONGEST_FIRST else len(LONGEST_FIRST), Path(scope).name not in FIRST
 
 
 def next_scope(waiting: Sequence[str], *, mine: Iterable[str], others: Iterable[str]) -> str | None:
-    """Return what a process runs next of what waits, longest first; None if it should end.
+    """Return the file or folder that a process runs next; None if the process should end. `waiting` is sorted by `rank`.
 
-    `mine` and `others` are the servers that it has started and that other processes have. It goes on with its own, then starts some that
-    nobody has, then helps where enough is left.
+    `mine` and `others` are the servers of this process and of the other processes. A process first uses its own servers, then starts
+    servers that no other process has, then helps another process if enough files are left.
     """
-    held, theirs = {servers for servers in mine if servers not in FREE}, set(others)
+    own, theirs = {servers for servers in mine if servers not in FREE}, set(others)
     left = Counter(map(servers_of, waiting))
     choices: tuple[Callable[[str], bool], ...] = (
-        lambda servers: servers in held,
+        lambda servers: servers in own,
         lambda servers: servers not in theirs | FREE,
         lambda servers: servers in FREE or left[servers] >= WORTH_STARTING,
     )
@@ -71,7 +71,7 @@ def next_scope(waiting: Sequence[str], *, mine: Iterable[str], others: Iterable[
 
 
 class ByServers(LoadScopeScheduling):  # type: ignore[misc] # it ships no types
-    """Gives a process one file after the other, as `next_scope` says."""
+    """Assigns the files to a process one after another, in the order of `next_scope`."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = Path(nodeid.partition("::")[0])

@@ -1,4 +1,4 @@
-"""The session's whole stack, and the helpdesk that sends it events."""
+"""The session's whole stack, and the helpdesk that sends events to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.triggers.event_sender import Sender
 
 @pytest.fixture(scope="session")
 def helpdesk(shop: Shop) -> Sender:
-    """The sender whose secret `vault setup` made up."""
+    """Return the sender with the secret that `vault setup` created."""
     with shop.admin() as vault:
         kept = vault.get("kv/data/je/triggers/ticket-created").raise_for_status().json()["data"]["data"]
     return Sender(str(shop.stack.console), kept["secret"])

@@ -1,4 +1,4 @@
-"""The console in the hands of an attacker, who orders in its name."""
+"""A compromised console, whose attacker orders in its name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.shop import Shop
 
 
 class TakenOver:
-    """The console, in the hands of somebody else: its credentials, its key, its right to start workflows."""
+    """A compromised console: its credentials, its key and its right to start workflows."""
 
     def __init__(self, shop: Shop) -> None:
         self._shop = shop
@@ -30,12 +30,12 @@ class TakenOver:
         self._token = login["client_token"]
 
     def vault(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        """Ask Vault with the console's token."""
+        """Send a request to Vault with the console's token."""
         headers = {"X-Vault-Token": self._token}
         return httpx.request(method, f"{self._shop.stack.vault}/v1/{path}", json=body, headers=headers, timeout=180, trust_env=False)
 
     def ordered(self, spec: dict[str, Any], **changes: Any) -> dict[str, Any]:
-        """Sign an order and start its workflow, past the API; return how it ended."""
+        """Sign an order and start its workflow without the API; return its outcome."""
         now = datetime.now(UTC).replace(microsecond=0)
         job = new_job_id("dev", now=now)
         fields: dict[str, Any] = {"bundle": None, "params": {}, "reason": "", "person": self.id, "origin": "trigger:ticket-created"}

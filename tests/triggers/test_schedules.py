@@ -1,4 +1,4 @@
-"""Schedules on the whole stack: the job that the worker runs because its own configuration names it, and those that it refuses."""
+"""Schedules on the whole stack: the worker runs a job that its own configuration names, and refuses all others."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ PAY = """
 
 
 def named(shop: Shop, name: str = "nightly-reconcile") -> ScheduledJob:
-    """A schedule as the configuration has it."""
+    """Return a schedule in the form of the configuration."""
     return load_scheduled_jobs(shop.config, read_triggers((shop.config / "triggers.yaml").read_bytes()), None, [])[name]
 
 
 @contextmanager
 def edited(shop: Shop, auditor: Human, file: str, old: str, new: str, *, shows: tuple[str, str]) -> Iterator[None]:
-    """Edit a file of the configuration for the length of a block; wait until the console has read it."""
+    """Edit a configuration file for a block; wait until the console has reloaded it."""
     path, there = shop.config / file, (shop.config / file).read_text()
     assert old in there
     path.write_text(there.replace(old, new))
@@ -45,14 +45,14 @@ def edited(shop: Shop, auditor: Human, file: str, old: str, new: str, *, shows: 
         path.write_text(there)
 
 
-def test_the_shops_schedule_is_shown_with_when_it_is_due(auditor: Human) -> None:
+def test_the_shops_schedule_is_shown_with_its_next_run(auditor: Human) -> None:
     found = auditor.api.get(NIGHTLY).raise_for_status().json()
     assert (found["cron"], found["timezone"], found["job"], found["paused"]) == ("0 2 * * *", "UTC", "jobs/reconcile.yaml", False)
     assert {moment[11:] for moment in found["next"]} == {"02:00:00Z"}
     assert found["problem"] is None
 
 
-def test_a_schedules_job_runs_in_its_name_without_people_and_ends_clean(ops: Human, auditor: Human, shop: Shop) -> None:
+def test_a_schedules_job_runs_in_the_schedules_name_without_approvals_and_ends_clean(ops: Human, auditor: Human, shop: Shop) -> None:
     shop.forget_refunds()
     answer = ops.api.post(f"{NIGHTLY}/run", json={"reason": "to see it"})
     assert answer.status_code == 201, answer.text
@@ -71,9 +71,7 @@ def test_a_schedules_job_runs_in_its_name_without_people_and_ends_clean(ops: Hum
     assert (job["id"], job["state"], job["exit_code"]) == (done["id"], "succeeded", 0)
 
 
-def test_a_console_that_was_taken_over_orders_for_a_schedule_only_what_the_workers_own_configuration_names(
-    shop: Shop, auditor: Human
-) -> None:
+def test_a_compromised_console_can_run_for_a_schedule_only_what_the_workers_configuration_allows(shop: Shop, auditor: Human) -> None:
     console, nightly = TakenOver(shop), named(shop)
     whole: dict[str, Any] = {"origin": "schedule:nightly-reconcile", "bundle": nightly.bundle_digest}
     attempts: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -96,14 +94,14 @@ def test_a_console_that_was_taken_over_orders_for_a_schedule_only_what_the_worke
 
 
 def assert_refused(shop: Shop, auditor: Human, why: str, seen: dict[str, Any]) -> None:
-    """Fail unless a job's order was refused for this, and nothing was issued."""
+    """Fail unless a job's order was refused for this reason and nothing was issued."""
     assert (seen["closed"].state, why in str(seen["closed"].reason)) == ("failed", True), (why, seen["closed"].reason)
     told = [one["type"] for one in auditor.api.get("ledger", params={"job": seen["job"]}).json()["items"]]
     assert (told[0], {"job.submitted", "access.requested", "credential.issued"} & set(told)) == ("job.refused", set())
     assert shop.tokens_of(seen["job"]) == []
 
 
-def test_nobody_but_the_console_orders_in_a_schedules_name_or_says_who_asked_it(ops: Human, lead: Human, shop: Shop) -> None:
+def test_only_the_console_can_order_in_a_schedules_name_or_name_the_person_who_started_it(ops: Human, lead: Human, shop: Shop) -> None:
     spec = {**named(shop).spec, "run": {"command": ["true"]}}
     for changes, why in (
         ({"origin": "schedule:nightly-reconcile"}, "only the console's own identity"),
@@ -113,7 +111,7 @@ def test_nobody_but_the_console_orders_in_a_schedules_name_or_says_who_asked_it(
         assert (refused.status_code, why in refused.json()["detail"]) == (403, True), refused.text
 
 
-def test_whoever_has_a_schedule_run_answers_none_of_its_requests(
+def test_a_person_who_starts_a_schedule_cannot_approve_its_requests(
     shop: Shop, lead: Human, security: Human, ops: Human, auditor: Human
 ) -> None:
     # lead both launches and approves here.
@@ -139,7 +137,7 @@ async def _signal(shop: Shop, job: str, signed: dict[str, Any]) -> None:
 
 
 def _until_rejected(auditor: Human, job: str) -> str:
-    """Return why the worker did not count what came past the console."""
+    """Return why the worker rejected a signal that did not come through the console."""
 
     def found() -> list[str]:
         return [one["data"]["why"] for one in auditor.ledger(job) if one["type"] == "approval.rejected" and "/signal-" in one["id"]]

@@ -1,4 +1,4 @@
-"""Events that launch jobs, from the sender's request to the job that the worker runs or refuses, on the real stack."""
+"""Events that launch jobs on the real stack, from the sender's request to the job that the worker runs or refuses."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ STRANGER = "delivery refused: its address, its Standard Webhooks signature or it
 
 
 def jobs(auditor: Human) -> int:
-    """How many jobs there are of the console's."""
+    """Return the number of jobs that the console launched."""
     items = auditor.api.get("jobs", params={"requester": "trigger:ticket-created", "limit": 1000}).raise_for_status().json()["items"]
     return len(items)
 
 
 def stopped(ops: Human, auditor: Human, *jobs: str) -> None:
-    """Kill jobs that wait for their approvals."""
+    """Kill the jobs that are waiting for approval."""
     for job in jobs:
         ops.api.post(f"jobs/{job}/kill").raise_for_status()
         assert auditor.until(job)["state"] == "killed"
 
 
-def test_an_event_starts_one_job_in_the_triggers_name_which_only_people_approve(
+def test_an_event_starts_one_job_in_the_triggers_name_that_only_people_can_approve(
     helpdesk: Sender, auditor: Human, lead: Human, security: Human, shop: Shop
 ) -> None:
     first = event(data={"id": 4715})
@@ -63,9 +63,7 @@ def test_an_event_starts_one_job_in_the_triggers_name_which_only_people_approve(
     shop.assert_dead(done)
 
 
-def test_an_event_in_binary_mode_starts_a_job_and_a_second_one_is_not_made_by_what_nobody_signed(
-    helpdesk: Sender, auditor: Human, ops: Human
-) -> None:
+def test_an_event_in_binary_mode_starts_one_job_and_unsigned_headers_start_no_second(helpdesk: Sender, auditor: Human, ops: Human) -> None:
     sent = event()
     answer = helpdesk.send_binary(sent)
     assert answer.status_code == 201, answer.text
@@ -79,7 +77,7 @@ def test_an_event_in_binary_mode_starts_a_job_and_a_second_one_is_not_made_by_wh
         assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, path)
 
 
-def test_an_event_may_name_the_job_that_it_comes_from(helpdesk: Sender, auditor: Human, ops: Human) -> None:
+def test_an_event_may_name_its_parent_job(helpdesk: Sender, auditor: Human, ops: Human) -> None:
     first = helpdesk.send(event()).json()["id"]
     job = helpdesk.send(event(jeparent=first)).json()["id"]
     auditor.until(job, "awaiting_approval")
@@ -90,7 +88,7 @@ def test_an_event_may_name_the_job_that_it_comes_from(helpdesk: Sender, auditor:
     assert "there is no job" in unknown.json()["detail"]
 
 
-def test_what_is_not_signed_well_is_refused_in_the_same_words_and_leaves_nothing(helpdesk: Sender, auditor: Human) -> None:
+def test_every_invalid_signature_gets_the_same_error_and_leaves_nothing(helpdesk: Sender, auditor: Human) -> None:
     before, now = jobs(auditor), int(time.time())
     body = json.dumps(event()).encode()
     content = {"content-type": "application/cloudevents+json"}
@@ -127,7 +125,7 @@ def test_what_is_not_signed_well_is_refused_in_the_same_words_and_leaves_nothing
         ({"specversion": "0.3"}, "specversion"),
     ],
 )
-def test_an_event_that_does_not_fit_is_told_what_is_missing_and_launches_nothing(
+def test_an_event_that_does_not_match_gets_the_missing_fields_and_launches_nothing(
     helpdesk: Sender, auditor: Human, changes: dict[str, Any], path: str
 ) -> None:
     before = jobs(auditor)
@@ -140,7 +138,7 @@ def test_a_body_over_the_limit_is_not_read(helpdesk: Sender) -> None:
     assert helpdesk.send(event(data={"id": "x" * 1024 * 1024})).status_code == 413
 
 
-def test_a_console_that_was_taken_over_launches_nothing_but_what_the_workers_own_configuration_names(shop: Shop, auditor: Human) -> None:
+def test_a_compromised_console_can_launch_only_what_the_workers_configuration_allows(shop: Shop, auditor: Human) -> None:
     console = TakenOver(shop)
     named = load_triggered_jobs(shop.config, read_triggers((shop.config / "triggers.yaml").read_bytes()), None, [])["ticket-created"]
     whole = {"bundle": named.bundle_digest, "params": {"ticket": "4711"}}
@@ -160,7 +158,7 @@ def test_a_console_that_was_taken_over_launches_nothing_but_what_the_workers_own
         assert shop.tokens_of(seen["job"]) == []
 
 
-def test_nobody_but_the_console_orders_in_a_triggers_name(ops: Human, shop: Shop) -> None:
+def test_only_the_console_can_order_in_a_triggers_name(ops: Human, shop: Shop) -> None:
     named = load_triggered_jobs(shop.config, read_triggers((shop.config / "triggers.yaml").read_bytes()), None, [])["ticket-created"]
     answer = ops.api.post(
         "jobs", json=ops.order(named.spec, bundle=named.bundle_digest, params={"ticket": "1"}, origin="trigger:ticket-created")
@@ -171,7 +169,7 @@ def test_nobody_but_the_console_orders_in_a_triggers_name(ops: Human, shop: Shop
     assert (refused.status_code, "only the console's own identity" in refused.json()["detail"]) == (403, True)
 
 
-def test_the_consoles_login_signs_with_its_own_key_and_reads_no_secret_but_the_triggers(shop: Shop, lead: Human) -> None:
+def test_the_consoles_login_signs_with_its_own_key_and_reads_only_the_triggers_secrets(shop: Shop, lead: Human) -> None:
     console = TakenOver(shop)
     assert console.vault("GET", "kv/data/je/triggers/ticket-created").status_code == 200
     for method, path in (

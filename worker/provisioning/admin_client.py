@@ -1,6 +1,6 @@
-"""Reads and writes Vault as its administrator: each write is compared with what is there, each failure names its path and the remedy.
+"""Reads and writes Vault as its administrator: compares each write with the current value; each failure names its path and the remedy.
 
-Holds the admin token for the time of one setup; nothing of it, and no secret that was written, is in an error message.
+Holds the admin token for one setup. No error message contains it or a secret that was written.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from justenough.domain.core.secret import Secret
 from worker.provisioning.compare import covers, has_changed
 
 REQUEST_TIMEOUT_S = 15.0
-"""Seconds for one call."""
+"""Seconds per request."""
 MOUNT_TIMEOUT_S = 10.0
-"""Seconds that a freshly mounted engine may take until it accepts writes."""
+"""How long a newly mounted engine may take until it accepts writes."""
 WARMING_UP_MESSAGES = ("Upgrading from non-versioned to versioned", "Waiting for the primary to upgrade")
 
 
@@ -31,12 +31,12 @@ class WriteOutcome(StrEnum):
     CHANGED = "changed"
     UNCHANGED = "unchanged"
     KEPT = "kept"
-    """Something else than we would write is there, and stays; the note says why."""
+    """The path has another value, which was not changed; the note says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class AppliedWrite:
-    """What became of one path."""
+    """The outcome for one path."""
 
     path: str
     outcome: WriteOutcome
@@ -44,20 +44,19 @@ class AppliedWrite:
 
 
 class SetupFailed(GiveUp):
-    """One step cannot be done; names the path in Vault, Vault's own words and what to do."""
+    """A step failed. The message has the path in Vault, Vault's own error and the remedy."""
 
     def __init__(self, path: str, *, why: str, remedy: str) -> None:
         self.path = path
-        self.remedy = remedy
         super().__init__(f"{path}: {why}. {remedy}")
 
 
 class VaultNotReady(RetryLater):
-    """Vault does not answer, or is sealed."""
+    """Vault does not answer or is sealed."""
 
 
 class AdminClient:
-    """A context manager over one connection."""
+    """A context manager over one connection. Texts in `hide` do not appear in errors."""
 
     def __init__(
         self, address: str, token: Secret, *, namespace: str | None = None, cacert: Path | None = None, hide: Iterable[str] = ()
@@ -78,49 +77,49 @@ class AdminClient:
         self._http.close()
 
     def read(self, path: str) -> dict[str, Any] | None:
-        """Return what is at a path, None where nothing is. Raises SetupFailed, VaultNotReady."""
-        answer = self._send("GET", path)
-        return None if answer.status_code == 404 else self._data(answer, path)
+        """Return the data at a path; None if there is none. Raises SetupFailed, VaultNotReady."""
+        response = self._send("GET", path)
+        return None if response.status_code == 404 else self._data(response, path)
 
     def list(self, path: str) -> tuple[str, ...]:
-        """Return the names below a path."""
-        answer = self._send("LIST", path)
-        return () if answer.status_code == 404 else tuple(self._data(answer, path).get("keys", ()))
+        """Return the names below a path. Raises SetupFailed, VaultNotReady."""
+        response = self._send("LIST", path)
+        return () if response.status_code == 404 else tuple(self._data(response, path).get("keys", ()))
 
     def write(self, path: str, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Write, and return Vault's answer. Waits, bounded, for an engine that was just mounted. Raises SetupFailed, VaultNotReady."""
+        """Write and return Vault's answer. Waits up to 10 s for a newly mounted engine. Raises SetupFailed, VaultNotReady."""
         until = time.monotonic() + MOUNT_TIMEOUT_S
         while True:
-            answer = self._send("POST", path, dict(data))
-            if answer.status_code != 400 or not any(word in answer.text for word in WARMING_UP_MESSAGES) or time.monotonic() > until:
-                return self._data(answer, path)
+            response = self._send("POST", path, dict(data))
+            if response.status_code != 400 or not any(text in response.text for text in WARMING_UP_MESSAGES) or time.monotonic() > until:
+                return self._data(response, path)
             time.sleep(0.05)
 
     def ensure(self, path: str, data: Mapping[str, Any]) -> AppliedWrite:
-        """Bring a path to these values: nothing is written where they are there already."""
+        """Bring a path to these values; write only if it does not have them yet. Raises SetupFailed, VaultNotReady."""
         before = self.read(path)
         if before is not None and covers(before, data):
             return AppliedWrite(path, WriteOutcome.UNCHANGED)
         self.write(path, data)
         if before is None:
             return AppliedWrite(path, WriteOutcome.CREATED)
-        # Passwords cannot be read back, so they are written each time; what can be read tells whether anything changed.
+        # Vault never returns a password, so it is written each time. The readable values show whether anything changed.
         return AppliedWrite(path, WriteOutcome.CHANGED if has_changed(before, self.read(path) or {}) else WriteOutcome.UNCHANGED)
 
     def has_path(self, path: str, data: Mapping[str, Any]) -> bool:
-        """Whether this Vault knows what a path is for; that it finds fault with the data tells that it does."""
-        answer = self._send("POST", path, dict(data))
-        if answer.status_code in {403, 429, 473, 503}:
-            self._data(answer, path)
-        return answer.status_code not in {404, 405}
+        """Whether this Vault serves a path. An error about the data means that it does. Raises SetupFailed, VaultNotReady."""
+        response = self._send("POST", path, dict(data))
+        if response.status_code in {403, 429, 473, 503}:
+            self._data(response, path)
+        return response.status_code not in {404, 405}
 
     def login(self, path: str, data: Mapping[str, Any]) -> Secret | None:
-        """Return the token that a login gives, None where it is refused. The admin's token is not sent."""
-        answer = self._send("POST", path, dict(data), anonymous=True)
-        return Secret(answer.json()["auth"]["client_token"]) if answer.status_code == 200 else None
+        """Log in without the admin token; return the new token, or None if the login is refused."""
+        response = self._send("POST", path, dict(data), anonymous=True)
+        return Secret(response.json()["auth"]["client_token"]) if response.status_code == 200 else None
 
     def revoke_token(self, token: Secret) -> None:
-        """Revoke a token that was only made to see whether a login works."""
+        """Revoke a token of a login that was only a test."""
         self._http.post("auth/token/revoke-self", headers={"X-Vault-Token": token.reveal()})
 
     def _send(self, method: str, path: str, data: Any = None, *, anonymous: bool = False) -> httpx.Response:
@@ -128,40 +127,36 @@ class AdminClient:
         try:
             return self._http.request(method, path, json=data, headers=headers)
         except httpx.HTTPError as error:
-            remedy = "Start the embedded stack with `justenough up`, or set VAULT_ADDR (and VAULT_CACERT) to a Vault that runs."
+            remedy = "Start the embedded stack with `justenough up`, or set VAULT_ADDR (and VAULT_CACERT) to a running Vault."
             message = f"Vault at {self.address} did not answer ({type(error).__name__}). {remedy}"
             raise VaultNotReady(message) from error
 
-    def _data(self, answer: httpx.Response, path: str) -> dict[str, Any]:
-        if answer.is_success:
-            body = answer.json() if answer.content else {}
+    def _data(self, response: httpx.Response, path: str) -> dict[str, Any]:
+        if response.is_success:
+            body = response.json() if response.content else {}
             return dict(body.get("data") or {})
-        if answer.status_code in {429, 473, 503}:
-            message = f"Vault at {self.address} is sealed or not active: {self._error_text(answer)}. Unseal it, then run `justenough vault setup` again."
-            raise VaultNotReady(message)
-        raise SetupFailed(
-            path, why=f"Vault answered {answer.status_code}: {self._error_text(answer)}", remedy=_remedy(answer.status_code, path)
-        )
-
-    def _error_text(self, answer: httpx.Response) -> str:
         try:
-            words = "; ".join(map(str, answer.json().get("errors", ()))) or answer.reason_phrase
+            error = "; ".join(map(str, response.json().get("errors", ()))) or response.reason_phrase
         except ValueError:
-            words = answer.reason_phrase
+            error = response.reason_phrase
         for value in (self._token.reveal(), *self._hide):
-            words = words.replace(value, "…")
-        return " ".join(words.split())[:500]
+            error = error.replace(value, "…")
+        error = " ".join(error.split())[:500]
+        if response.status_code in {429, 473, 503}:
+            message = f"Vault at {self.address} is sealed or not active: {error}. Unseal it, then run `justenough vault setup` again."
+            raise VaultNotReady(message)
+        raise SetupFailed(path, why=f"Vault answered {response.status_code}: {error}", remedy=_remedy(response.status_code, path))
 
 
 def _remedy(status: int, path: str) -> str:
     if status == 403:
-        return "The admin token is wrong, has expired, or may not do this: use one with create, read, update, list and sudo on it."
+        return "The admin token is wrong, has expired or lacks the capabilities: use one with create, read, update, list and sudo on this path."
     if status == 404 and not path.startswith("sys/"):
-        return f"Nothing is mounted there: add a write to sys/mounts/{path.partition('/')[0]} before it in the catalog's `provision`."
+        return f"No engine is mounted there: add a write to sys/mounts/{path.partition('/')[0]} before it in the catalog's `provision`."
     if path.startswith("database/config/"):
-        return "Check that the database runs at the catalog's address and that its login and password are right (SHOP_… for the shop)."
+        return "Check that the database runs at the catalog's address and that its user and password are right (SHOP_… for the shop)."
     if status == 405:
-        return "This Vault does not offer it here: check the path in the catalog's `provision`."
+        return "This Vault does not support this operation: check the path in the catalog's `provision`."
     if status >= 500:
-        return "See Vault's own log, then run `justenough vault setup` again: it goes on where it stopped."
+        return "See Vault's own log, then run `justenough vault setup` again: it continues where it stopped."
     return "Correct it in the catalog's `provision`, then run `justenough vault setup` again."

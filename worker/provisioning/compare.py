@@ -1,4 +1,4 @@
-"""Whether what Vault holds already says what would be written, given that it answers in other spellings. Pure."""
+"""Compares Vault's current values with those to write, which Vault returns in other spellings. Pure."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from typing import Any
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 DURATION = re.compile(r"(?:[0-9]+[smhd])+")
-# Vault's own bookkeeping; it moves without anybody having changed anything.
+# Vault changes these keys by itself.
 VOLATILE_KEYS = frozenset({"last_update_time", "creation_time", "updated_time", "merged_entity_ids", "request_id"})
 
 
 def covers(current: Mapping[str, Any], desired: Mapping[str, Any]) -> bool:
-    """Whether each wanted value is there. A value that Vault never shows (a password) is not."""
+    """Whether each desired value is there. A value that Vault never returns (a password) counts as absent."""
     details = current.get("connection_details")
-    shown = {**current, **(details if isinstance(details, Mapping) else {})}
-    return all(key in shown and is_same_value(shown[key], value) for key, value in desired.items())
+    visible = {**current, **(details if isinstance(details, Mapping) else {})}
+    return all(key in visible and is_same_value(visible[key], value) for key, value in desired.items())
 
 
 def has_changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether two answers of Vault for one path differ in more than its bookkeeping."""
-    return _without_volatile(before) != _without_volatile(after)
+    """Whether two reads of one path differ in more than the keys that Vault changes by itself."""
+    old, new = ({key: value for key, value in data.items() if key not in VOLATILE_KEYS} for data in (before, after))
+    return old != new
 
 
 def is_same_value(current: Any, desired: Any) -> bool:
-    """Whether two spellings mean one value: `30m` and 1800, one text and a list of it, `true` and True, nothing and an empty list."""
+    """Whether two spellings mean the same value: `30m` and 1800, a text and a list of it, `true` and True, null and an empty list."""
     if isinstance(current, Mapping) and isinstance(desired, Mapping):
         return set(current) == set(desired) and all(is_same_value(current[key], value) for key, value in desired.items())
     if isinstance(current, list) or isinstance(desired, list):
@@ -44,7 +45,3 @@ def _normalize(value: Any) -> Any:
     if isinstance(value, str) and DURATION.fullmatch(value):
         return str(sum(int(count) * UNITS[unit] for count, unit in re.findall(r"([0-9]+)([smhd])", value)))
     return str(value) if isinstance(value, int) else value
-
-
-def _without_volatile(answer: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in answer.items() if key not in VOLATILE_KEYS}

@@ -1,4 +1,4 @@
-"""What a catalog with locks needs of a Vault: that it has control groups, and no leftover policy that leads around one. Reads only."""
+"""What a catalog with locks requires of a Vault: control groups, and no old policy that bypasses a lock. Reads only."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from justenough.domain.catalog.loader import Catalog, issue_paths
 from worker.provisioning.admin_client import AdminClient, SetupFailed
 
 REQUEST_PATH = "sys/control-group/request"
-CONTROL_GROUP_REMEDY = "Use OpenBao 2.7 or later, or Vault Enterprise; or take `lock: control_group` out of the catalog."
+CONTROL_GROUP_REMEDY = "Use OpenBao 2.7 or later, or Vault Enterprise; or remove `lock: control_group` from the catalog."
 
 
 def require_control_groups(vault: AdminClient) -> None:
-    """Raise SetupFailed where this Vault has no control groups: one without them would issue what is locked to whoever asks."""
+    """Raise SetupFailed if this Vault has no control groups: it would issue locked credentials without an approver's authorization."""
     if not vault.has_path(REQUEST_PATH, {"accessor": "none"}):
         raise SetupFailed(REQUEST_PATH, why="the catalog locks actions, and this Vault has no control groups", remedy=CONTROL_GROUP_REMEDY)
 
 
 def refuse_leftover_policy(vault: AdminClient, policy: str, catalog: Catalog) -> None:
-    """Raise SetupFailed where a grant policy that no action uses any more leads to what is locked: a worker may use every grant policy."""
+    """Raise SetupFailed if a grant policy that no action uses any more allows a locked path: a worker may use every grant policy."""
     path = f"sys/policies/acl/{policy}"
     text = str((vault.read(path) or {}).get("policy", ""))
     definitions = [action for resource in catalog.resources.values() for action in resource.actions.values() if action.locked]
     for definition in definitions:
         stem = definition.issue.path.partition("{")[0]
-        if stem in text or any(way in text for way in issue_paths(catalog, definition)):
-            why = f"no action of the catalog uses this policy, and it opens {definition.issue.path}, which is locked"
+        if stem in text or any(issue_path in text for issue_path in issue_paths(catalog, definition)):
+            why = f"no action of the catalog uses this policy, and it allows {definition.issue.path}, which is locked"
             raise SetupFailed(path, why=why, remedy=f"Delete it: bao policy delete {policy}")

@@ -10,7 +10,7 @@ from justenough.domain.catalog.loader import Catalog, alias_of
 from justenough.domain.core.secret import Secret
 from justenough.domain.integrations.triggers import CONSOLE_ENTITY
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
-from worker.provisioning.mounts import enable_auth_method, find_accessor
+from worker.provisioning.mounts import ensure_mounted, find_accessor
 
 PERSON_TOKEN_SETTINGS = {
     "token_policies": ["je-person"],
@@ -20,74 +20,57 @@ PERSON_TOKEN_SETTINGS = {
     "token_max_ttl": "8h",
 }
 PAGES_TOKEN_SETTINGS = {**PERSON_TOKEN_SETTINGS, "token_ttl": "45m"}
-"""Of logins to the pages: renewed while somebody looks at them, so that Vault itself ends what a browser left behind."""
+"""For logins to the pages. The console renews the token while the pages are used, so Vault ends an abandoned session."""
 
 
 def provision_scope_identities(vault: AdminClient, catalog: Catalog) -> Iterator[AppliedWrite]:
-    """Make an entity per scope whose metadata fills the grant policies' templates, with an alias that tokens can be tied to."""
-    mount = _require_accessor(vault, "token")
-    known = {alias_of(scope).casefold() for scope in catalog.scopes}
+    """Create an entity per scope, whose metadata fills the templates of the grant policies, with an alias for the jobs' tokens."""
+    names = {alias_of(scope).casefold() for scope in catalog.scopes}
     for scope in catalog.scopes:
-        name = alias_of(scope)
-        yield from _ensure_entity(vault, name, {"metadata": dict(scope), "policies": [], "disabled": False}, mount=mount)
+        yield from _ensure_entity(vault, alias_of(scope), {"metadata": dict(scope), "policies": [], "disabled": False}, mount="token")
     for name in vault.list("identity/entity/name"):
-        if name.startswith("je-scope-") and name.casefold() not in known:
-            yield AppliedWrite(
-                f"identity/entity/name/{name}", WriteOutcome.KEPT, "no scope of the catalog; delete it if no other configuration uses it"
-            )
+        if name.startswith("je-scope-") and name.casefold() not in names:
+            note = "no scope of the catalog; delete it if no other configuration uses it"
+            yield AppliedWrite(f"identity/entity/name/{name}", WriteOutcome.KEPT, note)
 
 
-def provision_people_logins(
-    vault: AdminClient, mounts: tuple[str, ...], people: Mapping[str, tuple[Secret, tuple[str, ...]]]
-) -> Iterator[AppliedWrite]:
-    """Make users, entities and groups on the first people mount. Without people, only say which mounts are missing."""
-    if not people:
+def provision_people_logins(vault: AdminClient, mounts: tuple[str, ...], passwords: Mapping[str, Secret]) -> Iterator[AppliedWrite]:
+    """Create users and entities on the first people mount. Without people, report which mounts are missing."""
+    if passwords:
+        yield from _ensure_users(vault, mounts[0], passwords, PERSON_TOKEN_SETTINGS)
+    else:
         yield from _report_missing_mounts(vault, mounts)
-        return
-    mount = mounts[0]
-    yield enable_auth_method(vault, mount, {"type": "userpass"})
-    found = _require_accessor(vault, mount)
-    for name, (password, _) in people.items():
-        yield from _ensure_user(vault, f"auth/{mount}/users/{name}", password, login=f"auth/{mount}/login/{name}")
-        yield from _ensure_entity(vault, name, {"disabled": False}, mount=found)
+
+
+def provision_groups(vault: AdminClient, people: Mapping[str, tuple[str, ...]]) -> Iterator[AppliedWrite]:
+    """Create the groups of these people, with exactly these members. An external group is not changed."""
     ids = {name: str((vault.read(f"identity/entity/name/{name}") or {}).get("id")) for name in people}
-    for group in sorted({group for _, groups in people.values() for group in groups}):
-        members = sorted(ids[name] for name, (_, groups) in people.items() if group in groups)
-        yield _ensure_group(vault, f"identity/group/name/{group}", members)
+    for group in sorted({group for groups in people.values() for group in groups}):
+        path, members = f"identity/group/name/{group}", sorted(ids[name] for name, groups in people.items() if group in groups)
+        current = vault.read(path)
+        if current is not None and current.get("type") == "external":
+            yield AppliedWrite(path, WriteOutcome.KEPT, "an external group: its members come from the auth method")
+        elif current is not None and sorted(current.get("member_entity_ids") or ()) == members:
+            yield AppliedWrite(path, WriteOutcome.UNCHANGED)
+        else:
+            vault.write(path, {"member_entity_ids": members, "type": "internal"})
+            yield AppliedWrite(path, WriteOutcome.CREATED if current is None else WriteOutcome.CHANGED)
 
 
-def provision_page_logins(vault: AdminClient, settings: Settings, people: Mapping[str, Secret]) -> Iterator[AppliedWrite]:
-    """Give people a login to the console's pages, at a mount of its own, and the entities that they have; without people, say where it is missing."""
-    mount = settings.pages_mount
-    if not people:
-        yield from _report_missing_mounts(vault, (mount,))
-        return
-    if mount in settings.people_mounts:
-        return
-    yield enable_auth_method(vault, mount, {"type": "userpass"})
-    found = _require_accessor(vault, mount)
-    for name, password in people.items():
-        yield from _ensure_user(
-            vault, f"auth/{mount}/users/{name}", password, login=f"auth/{mount}/login/{name}", token=PAGES_TOKEN_SETTINGS
-        )
-        yield from _ensure_entity(vault, name, {"disabled": False}, mount=found)
-
-
-def _report_missing_mounts(vault: AdminClient, mounts: tuple[str, ...]) -> Iterator[AppliedWrite]:
-    for mount in mounts:
-        if find_accessor(vault, mount) is None:
-            note = f"nobody can log in there yet: enable an auth method at {mount}/ whose tokens carry je-person"
-            yield AppliedWrite(f"sys/auth/{mount}", WriteOutcome.KEPT, note)
+def provision_page_logins(vault: AdminClient, settings: Settings, passwords: Mapping[str, Secret]) -> Iterator[AppliedWrite]:
+    """Give people a login to the console's pages, at a mount of its own. Without people, report if the mount is missing."""
+    if not passwords:
+        yield from _report_missing_mounts(vault, (settings.pages_mount,))
+    elif settings.pages_mount not in settings.people_mounts:
+        yield from _ensure_users(vault, settings.pages_mount, passwords, PAGES_TOKEN_SETTINGS)
 
 
 def provision_console_identity(vault: AdminClient, role_id: str) -> Iterator[AppliedWrite]:
-    """Make the entity that the console's AppRole logs in as, and the key that only it may sign with: orders for triggers carry both.
+    """Create the console's entity and the key that only the console may sign with. Orders of triggers name the entity and have the signature.
 
-    A login from before it was there made an entity of its own; the role's alias moves over, and the console's next login is the new one.
+    A login before this setup made an entity of its own. The alias moves to the new entity, which the console's next login uses.
     """
-    yield from _ensure_entity(
-        vault, CONSOLE_ENTITY, {"policies": [], "disabled": False}, mount=_require_accessor(vault, "approle"), alias=role_id
-    )
+    yield from _ensure_entity(vault, CONSOLE_ENTITY, {"policies": [], "disabled": False}, mount="approle", alias=role_id)
     entity = (vault.read(f"identity/entity/name/{CONSOLE_ENTITY}") or {}).get("id")
     yield vault.ensure(f"transit/keys/je-sign-{entity}", {"type": "ed25519"})
 
@@ -95,47 +78,42 @@ def provision_console_identity(vault: AdminClient, role_id: str) -> Iterator[App
 def _ensure_entity(
     vault: AdminClient, name: str, data: Mapping[str, Any], *, mount: str, alias: str | None = None
 ) -> Iterator[AppliedWrite]:
-    """Make an entity with one alias on a mount, of its own name unless another is given."""
-    alias = alias or name
-    path = f"identity/entity/name/{name}"
+    """Create an entity with one alias on an auth mount; the alias defaults to the entity's name. Raises SetupFailed without the mount."""
+    accessor = find_accessor(vault, mount)
+    if accessor is None:
+        remedy = "Enable it, then run `justenough vault setup` again."
+        raise SetupFailed(f"sys/auth/{mount}", why="this auth mount is missing", remedy=remedy)
+    alias, path, alias_path = alias or name, f"identity/entity/name/{name}", f"identity/entity-alias/{name}"
     yield vault.ensure(path, data)
     entity = vault.read(path) or {}
-    aliases = [one for one in entity.get("aliases") or () if one["mount_accessor"] == mount]
-    where = f"identity/entity-alias/{name}"
-    if [one["name"].casefold() for one in aliases] == [alias.casefold()]:
-        yield AppliedWrite(where, WriteOutcome.UNCHANGED)
+    names = [entry["name"].casefold() for entry in entity.get("aliases") or () if entry["mount_accessor"] == accessor]
+    if names == [alias.casefold()]:
+        yield AppliedWrite(alias_path, WriteOutcome.UNCHANGED)
         return
-    vault.write("identity/entity-alias", {"name": alias, "canonical_id": entity.get("id"), "mount_accessor": mount})
-    yield AppliedWrite(where, WriteOutcome.CREATED)
+    vault.write("identity/entity-alias", {"name": alias, "canonical_id": entity.get("id"), "mount_accessor": accessor})
+    yield AppliedWrite(alias_path, WriteOutcome.CREATED)
 
 
-def _ensure_user(
-    vault: AdminClient, path: str, password: Secret, *, login: str, token: Mapping[str, Any] = PERSON_TOKEN_SETTINGS
+def _ensure_users(
+    vault: AdminClient, mount: str, passwords: Mapping[str, Secret], token_settings: Mapping[str, Any]
 ) -> Iterator[AppliedWrite]:
-    there = vault.read(path) is not None
-    held = vault.login(login, {"password": password.reveal()}) if there else None
-    if held is not None:
-        vault.revoke_token(held)
-        yield vault.ensure(path, token)
-        return
-    vault.write(path, {"password": password.reveal(), **token})
-    yield AppliedWrite(path, WriteOutcome.CHANGED if there else WriteOutcome.CREATED, "password set" if there else "")
+    """Create userpass users with these passwords, and their entities. A login shows whether a user already has the password."""
+    yield ensure_mounted(vault, f"sys/auth/{mount}", {"type": "userpass"})
+    for name, password in passwords.items():
+        path = f"auth/{mount}/users/{name}"
+        exists = vault.read(path) is not None
+        token = vault.login(f"auth/{mount}/login/{name}", {"password": password.reveal()}) if exists else None
+        if token is not None:
+            vault.revoke_token(token)
+            yield vault.ensure(path, token_settings)
+        else:
+            vault.write(path, {"password": password.reveal(), **token_settings})
+            yield AppliedWrite(path, WriteOutcome.CHANGED if exists else WriteOutcome.CREATED, "password set" if exists else "")
+        yield from _ensure_entity(vault, name, {"disabled": False}, mount=mount)
 
 
-def _ensure_group(vault: AdminClient, path: str, members: list[str]) -> AppliedWrite:
-    held = vault.read(path)
-    if held is not None and held.get("type") == "external":
-        return AppliedWrite(path, WriteOutcome.KEPT, "an external group: its members come from the auth method")
-    if held is not None and sorted(held.get("member_entity_ids") or ()) == members:
-        return AppliedWrite(path, WriteOutcome.UNCHANGED)
-    vault.write(path, {"member_entity_ids": members, "type": "internal"})
-    return AppliedWrite(path, WriteOutcome.CREATED if held is None else WriteOutcome.CHANGED)
-
-
-def _require_accessor(vault: AdminClient, mount: str) -> str:
-    found = find_accessor(vault, mount)
-    if found is None:
-        raise SetupFailed(
-            f"sys/auth/{mount}", why="this auth mount is missing", remedy="Enable it, then run `justenough vault setup` again."
-        )
-    return found
+def _report_missing_mounts(vault: AdminClient, mounts: tuple[str, ...]) -> Iterator[AppliedWrite]:
+    for mount in mounts:
+        if find_accessor(vault, mount) is None:
+            note = f"nobody can log in there yet: enable an auth method at {mount}/ whose tokens have the policy je-person"
+            yield AppliedWrite(f"sys/auth/{mount}", WriteOutcome.KEPT, note)

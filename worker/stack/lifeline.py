@@ -1,6 +1,6 @@
-"""How a supervisor learns that whoever started it is gone: a pipe whose other end the starter holds, and the system closes with it.
+"""The lifeline: a pipe that tells a supervisor when its starter is gone. The kernel closes the starter's end with the starter.
 
-It works however the starter ends, by SIGKILL too, and needs no polling. A starter that lets the stack outlive it says so first.
+It works for every end of the starter, SIGKILL too, and needs no polling. A starter that lets the stack outlive it writes a byte first.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class Lifeline:
 
     descriptor: int
 
-    def watch(self, loop: asyncio.AbstractEventLoop, ended: Callable[[], None]) -> None:
-        """Call `ended` once the starter is gone; never after it wrote anything, which means that the stack may outlive it."""
+    def watch(self, loop: asyncio.AbstractEventLoop, on_end: Callable[[], None]) -> None:
+        """Call `on_end` once the starter is gone. Never call it after the starter wrote a byte: then the stack may outlive it."""
 
         def read() -> None:
             loop.remove_reader(self.descriptor)
             if not os.read(self.descriptor, 1):
                 log.info("the starter is gone, stopping the stack")
-                ended()
+                on_end()
 
         loop.add_reader(self.descriptor, read)
 

@@ -1,4 +1,4 @@
-"""One supervisor per home: a lock that the system itself gives back when its holder dies, however it dies."""
+"""One supervisor per home: a file lock that the kernel releases when its holder dies."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ SUPERVISOR = "supervisor"
 
 
 class AlreadyRunning(Conflict):
-    """Another supervisor keeps this home."""
+    """Another supervisor runs in this home."""
 
 
 @contextlib.contextmanager
 def hold_supervisor_lock(places: StackPaths) -> Iterator[None]:
-    """Hold the home's lock. Raises AlreadyRunning."""
+    """Hold the home's lock for a block. Raises AlreadyRunning."""
     descriptor = os.open(places.run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _acquire_lock(descriptor, places)
-        mark = identity_of(os.getpid())
-        assert mark is not None
-        write_pidfile(places.run, SUPERVISOR, mark)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"a stack is already running in {places.home}"
+            raise AlreadyRunning(message) from error
+        identity = identity_of(os.getpid())
+        assert identity is not None
+        write_pidfile(places.run, SUPERVISOR, identity)
         yield
         remove_pidfile(places.run, SUPERVISOR)
     finally:
@@ -34,14 +38,6 @@ def hold_supervisor_lock(places: StackPaths) -> Iterator[None]:
 
 
 def supervisor_of(places: StackPaths) -> ProcessIdentity | None:
-    """The supervisor that keeps this home now; None where none lives."""
-    mark = read_pidfile(places.run, SUPERVISOR)
-    return mark if mark is not None and mark.is_alive() else None
-
-
-def _acquire_lock(descriptor: int, places: StackPaths) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        message = f"a stack is already running in {places.home}"
-        raise AlreadyRunning(message) from error
+    """Return the supervisor that runs in this home; None if none runs."""
+    identity = read_pidfile(places.run, SUPERVISOR)
+    return identity if identity is not None and identity.is_alive() else None

@@ -1,4 +1,4 @@
-"""One child process of the stack: how it is started, kept alive and stopped. Knows nothing of what the child is for."""
+"""One child process of the stack: start it, keep it running, stop it. Knows nothing of what the child is for."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from worker.stack.pidfile import ProcessIdentity, identity_of, remove_pidfile, w
 log = structlog.get_logger(__name__)
 
 HUNG_AFTER_S = 10.0
-"""Seconds without health after which a child is killed and started again."""
+"""A child that is unhealthy for so many seconds is killed and started again."""
 HEALTH_CHECK_INTERVAL_S = 1.0
 MAX_RETRY_INTERVAL_S = 5.0
+LOG_TAIL_LINES = 8
 
 
 class ChildFailed(RetryLater):
-    """A child ended or did not answer while it was being started; the message ends with the last lines of its log."""
+    """A child ended or did not become healthy while it was starting. The message ends with the last lines of its log."""
 
     def __init__(self, name: str, what: str, log_file: Path) -> None:
-        super().__init__(f"{name} {what}. Its log, {log_file}, ends with:\n{_read_tail(log_file)}")
+        try:
+            tail = "\n".join(log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:])
+        except OSError:
+            tail = "(nothing)"
+        super().__init__(f"{name} {what}. Its log, {log_file}, ends with:\n{tail}")
 
 
 def _do_nothing() -> None:
-    """What a child needs that needs nothing."""
-
-
-def _same_pid(pid: int) -> int:
-    return pid
+    """Do nothing: the default of every hook."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +50,12 @@ class ChildSpec:
     cwd: Path | None = Path("/")
     popen: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments for subprocess."""
-    prepare: Callable[[], None] = _do_nothing
+    prepare: Callable[[], object] = _do_nothing
     """Runs before every start."""
-    awaken: Callable[[], None] = _do_nothing
-    """Runs again and again from a start until the child is healthy."""
-    real_pid: Callable[[int], int] = _same_pid
-    """From the pid we started to the pid of the server itself, where something stands between."""
+    awaken: Callable[[], object] = _do_nothing
+    """Runs before each health check until the child is healthy."""
+    real_pid: Callable[[int], int] = int
+    """Maps the pid that we started to the server's own pid; differs if the server runs below a wrapper."""
     gently: signal.Signals = signal.SIGTERM
     stop_within: float = 10.0
     start_within: float = 45.0
@@ -65,24 +66,37 @@ class ManagedProcess:
 
     def __init__(self, child: ChildSpec, places: StackPaths, *, on_change: Callable[[], None] = _do_nothing) -> None:
         self.child = child
+        self.pid: int | None = None
+        """The server's own pid; the last one while it is down, None before it was ever healthy."""
         self._places = places
         self._on_change = on_change
         self._process: asyncio.subprocess.Process | None = None
         self._identity: ProcessIdentity | None = None
-        self._pid: int | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """The pid of the server itself, while it is down its last one; None before it was ever up."""
-        return self._pid
 
     async def start(self) -> None:
-        """Start the child and return once it is healthy. Raises ChildFailed, and then nothing of it runs."""
+        """Start the child and return once it is healthy. Raises ChildFailed; then no process of it is left."""
+        child, run, log_file = self.child, self._places.run, self._places.log(self.child.name)
         try:
-            await asyncio.to_thread(self.child.prepare)
-            await self._launch()
-            await self._wait_until_healthy()
-            self._record_server_pid()
+            await asyncio.to_thread(child.prepare)
+            with log_file.open("ab") as output:
+                self._process = await asyncio.create_subprocess_exec(
+                    *child.argv,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=dict(child.env),
+                    cwd=child.cwd,
+                    start_new_session=True,
+                    **child.popen,
+                )
+            if identity := identity_of(self._process.pid):
+                write_pidfile(run, child.name, identity)
+            await self._wait_until_healthy(log_file)
+            self._identity = identity_of(child.real_pid(self._process.pid))
+            if self._identity is None:
+                raise ChildFailed(child.name, "ended right after its start", log_file)
+            self.pid = self._identity.pid
+            write_pidfile(run, child.name, self._identity)
         except BaseException:
             await self._kill()
             raise
@@ -93,12 +107,20 @@ class ManagedProcess:
             reason = await self._wait_until_down()
             log.warning("child is down, starting it again", child=self.child.name, reason=reason)
             await self._kill()
-            await self._start_with_retries()
+            pause, is_up = 0.1, False
+            while not is_up:
+                try:
+                    await self.start()
+                    is_up = True
+                except Exception as error:  # noqa: BLE001 - the stack retries after every failure of a start
+                    log.warning("child did not start", child=self.child.name, error=str(error))
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, MAX_RETRY_INTERVAL_S)
             log.info("child is up again", child=self.child.name, pid=self.pid)
             self._on_change()
 
     async def stop(self) -> None:
-        """Ask the child to end, kill it after its time limit, and forget it."""
+        """Ask the child to end, kill it after its time limit, and remove its pidfile."""
         if self._process is not None and self._process.returncode is None:
             self._signal(self.child.gently)
             with contextlib.suppress(TimeoutError):
@@ -106,41 +128,16 @@ class ManagedProcess:
         await self._kill()
         remove_pidfile(self._places.run, self.child.name)
 
-    async def _launch(self) -> None:
-        with self._places.log(self.child.name).open("ab") as output:
-            self._process = await asyncio.create_subprocess_exec(
-                *self.child.argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=dict(self.child.env),
-                cwd=self.child.cwd,
-                start_new_session=True,
-                **self.child.popen,
-            )
-        if mark := identity_of(self._process.pid):
-            write_pidfile(self._places.run, self.child.name, mark)
-
-    def _record_server_pid(self) -> None:
-        assert self._process is not None
-        self._identity = identity_of(self.child.real_pid(self._process.pid))
-        if self._identity is None:
-            raise ChildFailed(self.child.name, "ended right after its start", self._places.log(self.child.name))
-        self._pid = self._identity.pid
-        write_pidfile(self._places.run, self.child.name, self._identity)
-
-    async def _wait_until_healthy(self) -> None:
+    async def _wait_until_healthy(self, log_file: Path) -> None:
         end = time.monotonic() + self.child.start_within
-        while not await asyncio.to_thread(self._check_health):
+        while True:
+            await asyncio.to_thread(self.child.awaken)
+            if await asyncio.to_thread(self.child.healthy):
+                return
             if await self._has_exited(within=0.05):
-                raise ChildFailed(self.child.name, "ended while it was starting", self._places.log(self.child.name))
+                raise ChildFailed(self.child.name, "ended while it was starting", log_file)
             if time.monotonic() > end:
-                what = f"did not become healthy in {self.child.start_within:.0f} s"
-                raise ChildFailed(self.child.name, what, self._places.log(self.child.name))
-
-    def _check_health(self) -> bool:
-        self.child.awaken()
-        return self.child.healthy()
+                raise ChildFailed(self.child.name, f"did not become healthy in {self.child.start_within:.0f} s", log_file)
 
     async def _has_exited(self, *, within: float) -> bool:
         assert self._process is not None
@@ -158,16 +155,6 @@ class ManagedProcess:
                 return "hung"
         return "exited"
 
-    async def _start_with_retries(self) -> None:
-        pause = 0.1
-        while True:
-            try:
-                return await self.start()
-            except Exception as error:  # noqa: BLE001 - whatever keeps a child from starting, the stack goes on trying
-                log.warning("child did not start", child=self.child.name, error=str(error))
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, MAX_RETRY_INTERVAL_S)
-
     async def _kill(self) -> None:
         if self._process is not None and self._process.returncode is None:
             self._signal(signal.SIGKILL)
@@ -177,17 +164,10 @@ class ManagedProcess:
         self._identity = None
 
     def _signal(self, number: signal.Signals) -> None:
-        """Signal the server itself, or what we started while the server is not known yet."""
+        """Signal the server itself, or the process that we started while the server's own pid is unknown."""
         assert self._process is not None
         if self._identity is not None:
             self._identity.send(number)
         else:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
-
-
-def _read_tail(file: Path, *, lines: int = 8) -> str:
-    try:
-        return "\n".join(file.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
-    except OSError:
-        return "(nothing)"

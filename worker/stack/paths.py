@@ -1,4 +1,4 @@
-"""Where the embedded stack keeps what: every path below JUSTENOUGH_HOME, by name. Holds no content and touches no disk."""
+"""Every path of the embedded stack below JUSTENOUGH_HOME, by name. Touches no disk."""
 
 from __future__ import annotations
 
@@ -8,75 +8,53 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class StackPaths:
-    """Paths in one home; always absolute, so that a child's working directory does not matter."""
+    """The paths in one home. They are absolute, so that a child's working directory does not matter."""
 
     home: Path
+    stack: Path
+    """stack.json: addresses, users and pids. It exists while the stack is ready."""
+    ports: Path
+    """The ports of the first start, which later starts use again."""
+    people: Path
+    """The passwords of the embedded users."""
+    databases: Path
+    """The passwords of PostgreSQL's superuser and of Vault's database user."""
+    admin_token: Path
+    """Vault's admin token. Only `vault setup` reads it."""
+    seal_key: Path
+    """The key of Vault's static seal: 32 random bytes."""
+    vault: Path
+    """Vault's configuration, raft data, recovery key and audit log."""
+    temporal: Path
+    """The folder of Temporal's SQLite file."""
+    postgres: Path
+    """PostgreSQL's folder. It belongs to the account that runs PostgreSQL."""
+    run: Path
+    """Pidfiles, the supervisor's lock, the worker's liveness file."""
+    logs: Path
+    worker_alive: Path
+    """The worker touches this file every second."""
 
     @classmethod
     def of(cls, home: Path) -> StackPaths:
-        """Return the places of a home that may be written relative or with `~`."""
-        return cls(home.expanduser().absolute())
-
-    @property
-    def stack(self) -> Path:
-        """stack.json: what runs and how to reach it; there while the stack is ready."""
-        return self.home / "stack.json"
-
-    @property
-    def ports(self) -> Path:
-        """The ports of the first start, used again."""
-        return self.home / "ports.json"
-
-    @property
-    def people(self) -> Path:
-        """The embedded users' passwords."""
-        return self.home / "people.json"
-
-    @property
-    def databases(self) -> Path:
-        """Passwords of PostgreSQL's superuser and of Vault's login."""
-        return self.home / "postgres.json"
-
-    @property
-    def admin_token(self) -> Path:
-        """Vault's admin token, read by `vault setup` alone."""
-        return self.home / "vault-admin.token"
-
-    @property
-    def seal_key(self) -> Path:
-        """The key of Vault's static seal: 32 random bytes."""
-        return self.home / "seal.key"
-
-    @property
-    def vault(self) -> Path:
-        """Vault's configuration, raft data, recovery key and audit log."""
-        return self.home / "vault"
-
-    @property
-    def temporal(self) -> Path:
-        """Temporal's SQLite file."""
-        return self.home / "temporal"
-
-    @property
-    def postgres(self) -> Path:
-        """PostgreSQL's folder; belongs to the account that runs it."""
-        return self.home / "postgres"
-
-    @property
-    def run(self) -> Path:
-        """Marks of running processes, the lock, the worker's sign of life."""
-        return self.home / "run"
-
-    @property
-    def logs(self) -> Path:
-        """One log per child."""
-        return self.home / "logs"
-
-    @property
-    def worker_alive(self) -> Path:
-        """A file that the worker touches every second."""
-        return self.run / "worker.alive"
+        """Return the paths of a home, which may be relative or start with `~`."""
+        home = home.expanduser().absolute()
+        return cls(
+            home=home,
+            stack=home / "stack.json",
+            ports=home / "ports.json",
+            people=home / "people.json",
+            databases=home / "postgres.json",
+            admin_token=home / "vault-admin.token",
+            seal_key=home / "seal.key",
+            vault=home / "vault",
+            temporal=home / "temporal",
+            postgres=home / "postgres",
+            run=home / "run",
+            logs=home / "logs",
+            worker_alive=home / "run" / "worker.alive",
+        )
 
     def log(self, child: str) -> Path:
-        """The log of one child."""
+        """Return the log file of one child."""
         return self.logs / f"{child}.log"

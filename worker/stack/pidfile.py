@@ -1,4 +1,4 @@
-"""Pidfiles: a later start finds the processes that a killed supervisor left, and mistakes no other process for one of them.
+"""Pidfiles: a later start finds the processes that a killed supervisor left running, and takes no other process for one of them.
 
 A pid alone is not enough, because the kernel may have given it to another process since. A pidfile holds the pid and the birth time.
 """
@@ -25,7 +25,7 @@ class ProcessIdentity:
     born: str
 
     def is_alive(self) -> bool:
-        """Whether this very process still runs. A zombie does not."""
+        """Whether this same process still runs. A zombie does not."""
         return birth_time(self.pid) == self.born
 
     def send(self, number: signal.Signals) -> None:
@@ -45,21 +45,27 @@ class ProcessIdentity:
 def birth_time(pid: int) -> str | None:
     """Return the birth time of a process, as text that no later process with its pid has; None if it is gone or a zombie.
 
-    On Linux not psutil's create_time, which adds the clock's boot time: a pidfile must still match after the clock was set.
+    On Linux this is not psutil's create_time, which depends on the wall clock: a pidfile must still match after the clock was set.
     """
     try:
         # The name in parentheses may contain anything, spaces too. The fields after the last parenthesis are regular.
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return None if fields[0] in "ZX" else f"{boot} {fields[19]}"
     except OSError:
-        return None if Path("/proc/self").exists() else _birth_time_without_proc(pid)
-    return None if fields[0] in "ZX" else f"{boot} {fields[19]}"
+        if Path("/proc/self").exists():
+            return None
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else str(process.create_time())
+    except psutil.NoSuchProcess:
+        return None
 
 
 def identity_of(pid: int) -> ProcessIdentity | None:
     """Return the identity of a running process; None if it does not run."""
-    moment = birth_time(pid)
-    return ProcessIdentity(pid=pid, born=moment) if moment else None
+    born = birth_time(pid)
+    return ProcessIdentity(pid=pid, born=born) if born else None
 
 
 def write_pidfile(folder: Path, name: str, identity: ProcessIdentity) -> None:
@@ -74,9 +80,9 @@ def remove_pidfile(folder: Path, name: str) -> None:
 
 def read_pidfile(folder: Path, name: str) -> ProcessIdentity | None:
     """Return the identity in a child's pidfile, whether or not it still runs; None if there is none."""
-    found = read_json(folder / f"{name}.pid")
+    content = read_json(folder / f"{name}.pid")
     try:
-        return ProcessIdentity(pid=int(found["pid"]), born=str(found["born"]))
+        return ProcessIdentity(pid=int(content["pid"]), born=str(content["born"]))
     except (KeyError, ValueError):
         return None
 
@@ -89,11 +95,3 @@ def wait_until(condition: Callable[[], bool], *, within: float) -> bool:
             return False
         time.sleep(0.02)
     return True
-
-
-def _birth_time_without_proc(pid: int) -> str | None:
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else str(process.create_time())
-    except psutil.NoSuchProcess:
-        return None

@@ -1,28 +1,26 @@
-"""What one start of the stack is to be: which children, on which ports, with which settings. Starts nothing."""
+"""The plan of one start of the stack: which children, on which ports, with which settings. Starts nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from justenough.adapters.configuration.settings import Settings
-from worker.stack.apps import console_child, worker_child
+from worker.stack.apps import console_child, model_child, worker_child
 from worker.stack.binaries import Programs
 from worker.stack.managed_process import ChildSpec
 from worker.stack.paths import StackPaths
 from worker.stack.ports import claim_ports
 from worker.stack.postgres import postgres_child, superuser_dsn
-from worker.stack.scripted_model import model_child
 from worker.stack.stack_file import Stack, stack_users
 from worker.stack.temporal import temporal_child
 from worker.stack.vault import vault_child
 
 FOREIGN_VAULT_SETTINGS = ("vault_issuer", "vault_namespace", "vault_cacert")
-"""Settings that speak of a Vault that is not the embedded one."""
+"""Settings that are only for a Vault other than the embedded one."""
 EMBEDDED_WORKER_CIDRS = ("127.0.0.1/32",)
-"""Where the embedded Vault sees the embedded worker come from."""
+"""The embedded worker's address, as the embedded Vault sees it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +28,11 @@ class StackPlan:
     places: StackPaths
     ports: Mapping[str, int]
     settings: Settings
-    """As the stack's own processes get them: with the addresses of this start."""
+    """The settings of the stack's own processes, with the addresses of this start."""
     only: frozenset[str]
 
     def children(self) -> tuple[ChildSpec, ...]:
-        """The children asked for that there are, in the order in which they are started. Raises ProgramMissing, CannotEnter."""
+        """Return the children in `only` that this configuration has, in the order of their start. Raises ProgramMissing, CannotEnter."""
         programs = Programs()
         makers: Mapping[str, Callable[[], ChildSpec | None]] = {
             "temporal": lambda: temporal_child(self.places, programs, self.ports, namespace=self.settings.temporal_namespace),
@@ -44,21 +42,21 @@ class StackPlan:
             "worker": lambda: worker_child(self.places, self.settings, self.ports),
             "console": lambda: console_child(self.settings, self.ports),
         }
-        made = (make() for name, make in makers.items() if name in self.only)
-        return tuple(child for child in made if child is not None)
+        children = (make() for name, make in makers.items() if name in self.only)
+        return tuple(child for child in children if child is not None)
 
     def stack(self, *, supervisor: int, pids: Mapping[str, int]) -> Stack:
-        """What to publish once everything is ready."""
-        ports, has = self.ports, self.only.__contains__
+        """Return the content of stack.json."""
+        ports, only = self.ports, self.only
         return Stack(
             home=self.places.home,
             config=self.settings.config,
             supervisor=supervisor,
-            temporal=f"127.0.0.1:{ports['temporal']}" if has("temporal") else None,
-            temporal_ui=f"http://127.0.0.1:{ports['temporal_ui']}" if has("temporal") else None,
-            vault=self.settings.vault_addr if has("vault") else None,
-            console=self.settings.console_url if has("console") else None,
-            shop_dsn=superuser_dsn(self.places, ports["postgres"]) if has("postgres") else None,
+            temporal=f"127.0.0.1:{ports['temporal']}" if "temporal" in only else None,
+            temporal_ui=f"http://127.0.0.1:{ports['temporal_ui']}" if "temporal" in only else None,
+            vault=self.settings.vault_addr if "vault" in only else None,
+            console=self.settings.console_url if "console" in only else None,
+            shop_dsn=superuser_dsn(self.places, ports["postgres"]) if "postgres" in only else None,
             database_url=self.settings.store_url,
             admin_token_file=self.places.admin_token,
             users=stack_users(self.places),
@@ -68,20 +66,13 @@ class StackPlan:
 
 @contextmanager
 def prepare_plan(settings: Settings, only: frozenset[str]) -> Iterator[StackPlan]:
-    """Choose ports, which are this stack's until the block ends, and settle the settings. Raises PortTaken."""
+    """Choose the ports, reserve them for this stack until the block ends, and complete the settings. Raises PortTaken."""
     places = StackPaths.of(settings.home)
     fixed = {"console": settings.console_port} if settings.console_port else {}
     with claim_ports(places, fixed=fixed) as ports:
-        yield StackPlan(places=places, ports=ports, settings=_resolve_settings(settings, places, ports), only=only)
-
-
-def _resolve_settings(settings: Settings, places: StackPaths, ports: Mapping[str, int]) -> Settings:
-    config: Path = settings.config.expanduser().absolute()
-    return settings.model_copy(
-        update=dict.fromkeys(FOREIGN_VAULT_SETTINGS)
-        | {
+        addresses = {
             "home": places.home,
-            "config": config,
+            "config": settings.config.expanduser().absolute(),
             "temporal_address": f"127.0.0.1:{ports['temporal']}",
             "temporal_ui_url": settings.temporal_ui_url or f"http://127.0.0.1:{ports['temporal_ui']}",
             "vault_addr": f"http://127.0.0.1:{ports['vault']}",
@@ -90,4 +81,5 @@ def _resolve_settings(settings: Settings, places: StackPaths, ports: Mapping[str
             "console_url": settings.console_url or f"http://127.0.0.1:{ports['console']}",
             "database_url": settings.database_url or f"sqlite:///{places.home / 'justenough.db'}",
         }
-    )
+        resolved = settings.model_copy(update=dict.fromkeys(FOREIGN_VAULT_SETTINGS) | addresses)
+        yield StackPlan(places=places, ports=ports, settings=resolved, only=only)

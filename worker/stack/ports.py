@@ -1,7 +1,7 @@
-"""Which loopback ports the stack uses: free ones at first, the same ones again later, so that addresses stay true across restarts.
+"""The loopback ports of the stack: free ports at the first start, the same ports later, so that addresses survive restarts.
 
-Ports go in blocks, and who holds a block's first one may use the others: a server listens some seconds after its port was chosen, and
-another stack that starts in between must not choose it too.
+Ports come in blocks, and the stack that holds a block's first port may use the others. A server listens some seconds after its port
+was chosen, and another stack that starts in between must not choose the same port.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ PORT_NAMES = ("temporal", "temporal_ui", "temporal_http", "vault", "vault_cluste
 MIN_PORT, MAX_PORT = 20_000, 32_000
 BLOCK_SIZE = 20
 CLAIM_PORT = "claim"
-"""The name, beside the others, of the port that nobody listens at: it is held."""
+"""The name of the block's first port: it is only bound, no server listens on it."""
 
 
 class PortTaken(RetryLater):
-    """A port that the settings demand is in use by something else."""
+    """A port in the settings is in use by another program."""
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a server could listen there now."""
+    """Whether a server could listen on this port now."""
     with socket.socket() as probe:
         # Without this a port counts as taken for a minute after its server died; a listening server still counts.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -42,48 +42,43 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 @contextmanager
 def claim_ports(places: StackPaths, *, fixed: Mapping[str, int] | None = None) -> Iterator[dict[str, int]]:
-    """Yield a free port per name and remember them: the fixed one, else the remembered one if it is free, else a new one.
+    """Yield a free port per name and remember them: the fixed port, else the remembered port if it is free, else a new one.
 
-    Until the block ends no other stack chooses any of them. Raises PortTaken where a fixed port is in use.
+    No other stack chooses any of them until the block ends. Raises PortTaken if a fixed port is in use.
     """
-    wanted = dict(fixed or {})
-    for name, port in wanted.items():
+    fixed = dict(fixed or {})
+    for name, port in fixed.items():
         if not is_free(port):
-            message = f"port {port}, which the settings ask for as {name}'s, is in use by another program"
+            message = f"port {port}, which the settings choose for {name}, is in use by another program; stop it or choose another port"
             raise PortTaken(message)
     remembered = read_json(places.ports)
-    held, chosen = next(claim for first in _block_starts(remembered.get(CLAIM_PORT)) if (claim := _claim_block(first, remembered, wanted)))
-    with held:
+    first, block = remembered.get(CLAIM_PORT), None
+    while block is None:
+        if not isinstance(first, int) or not MIN_PORT <= first < MAX_PORT:
+            first = MIN_PORT + BLOCK_SIZE * secrets.randbelow((MAX_PORT - MIN_PORT) // BLOCK_SIZE)
+        block, first = _claim_block(first, remembered, fixed), None
+    claim, chosen = block
+    with claim:
         write_private(places.ports, json.dumps(chosen, indent=1))
         yield {name: chosen[name] for name in PORT_NAMES}
 
 
 def _claim_block(first: int, remembered: Mapping[str, object], fixed: Mapping[str, int]) -> tuple[socket.socket, dict[str, int]] | None:
-    """Return what holds a block, and its ports by name; None where another stack has it, or it has too few that are free."""
-    held, block = socket.socket(), range(first + 1, first + BLOCK_SIZE)
+    """Return the socket that holds a block, and the ports by name; None if another stack has the block or too few of its ports are free."""
+    claim, block = socket.socket(), range(first + 1, first + BLOCK_SIZE)
     try:
-        # Without SO_REUSEADDR: then nobody else can bind it, though nobody listens.
-        held.bind(("127.0.0.1", first))
+        # Without SO_REUSEADDR no other process can bind this port, although nothing listens on it.
+        claim.bind(("127.0.0.1", first))
     except OSError:
-        held.close()
+        claim.close()
         return None
-    # What was asked for by its number may be outside of all blocks, and stays.
+    # Remembered ports outside of all blocks came from the settings, and stay.
     ours = {port for port in remembered.values() if isinstance(port, int) and (port in block or port not in range(MIN_PORT, MAX_PORT))}
-    kept = {name: port for name, port in remembered.items() if port in ours - set(fixed.values())}
+    reusable = {port for port in ours - set(fixed.values()) if is_free(port)}
+    again = {name: port for name, port in remembered.items() if isinstance(port, int) and port in reusable}
     fresh = iter([port for port in block if port not in {*ours, *fixed.values()} and is_free(port)])
-    chosen = {name: fixed.get(name) or _if_free(kept.get(name)) or next(fresh, 0) for name in PORT_NAMES}
+    chosen = {name: fixed.get(name) or again.get(name) or next(fresh, 0) for name in PORT_NAMES}
     if all(chosen.values()):
-        return held, {CLAIM_PORT: first, **chosen}
-    held.close()
+        return claim, {CLAIM_PORT: first, **chosen}
+    claim.close()
     return None
-
-
-def _block_starts(remembered: object) -> Iterator[int]:
-    if isinstance(remembered, int) and MIN_PORT <= remembered < MAX_PORT:
-        yield remembered
-    while True:
-        yield MIN_PORT + BLOCK_SIZE * secrets.randbelow((MAX_PORT - MIN_PORT) // BLOCK_SIZE)
-
-
-def _if_free(port: int | None) -> int | None:
-    return port if port and is_free(port) else None

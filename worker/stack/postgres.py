@@ -1,7 +1,8 @@
-"""The embedded PostgreSQL: passwords over TCP on loopback only, so that a wrong or dead password really fails. No shop data here."""
+"""The embedded PostgreSQL: it accepts only passwords over TCP on loopback, so that a wrong or revoked password fails. No shop data here."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ from worker.stack.binaries import Programs
 from worker.stack.environment import server_environment
 from worker.stack.managed_process import ChildSpec
 from worker.stack.paths import StackPaths
-from worker.stack.pidfile import ProcessIdentity, identity_of
+from worker.stack.pidfile import identity_of
 from worker.stack.postgres_account import PostgresLaunch, choose_launch, postgres_account
 from worker.stack.private_files import ensure_passwords, make_private_folder
 from worker.stack.probes import is_postgres_ok
@@ -28,60 +29,64 @@ SERVER_OPTIONS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] %u@%d ",
-    # A statement that fails is logged as it stands by default, and CREATE ROLE … PASSWORD stands there too.
+    # By default PostgreSQL logs the text of a statement that fails, and CREATE ROLE … PASSWORD is such a text.
     "log_min_error_statement": "panic",
 }
 
 
 class InitialisationFailed(GiveUp):
-    """PostgreSQL's initdb refused; the message is its own."""
+    """PostgreSQL's initdb failed; the message is its own."""
 
 
 def database_passwords(places: StackPaths) -> dict[str, str]:
-    """Passwords of the superuser and of Vault's login, made on first use."""
+    """Return the passwords of the superuser and of Vault's database user; create them on first use."""
     return ensure_passwords(places.databases, (SUPERUSER, VAULT_LOGIN))
 
 
 def superuser_dsn(places: StackPaths, port: int, *, database: str = "shop") -> str:
-    """The superuser's DSN."""
+    """Return the superuser's DSN."""
     return f"postgresql://{SUPERUSER}:{database_passwords(places)[SUPERUSER]}@127.0.0.1:{port}/{database}"
 
 
 def postgres_child(places: StackPaths, programs: Programs, ports: Mapping[str, int]) -> ChildSpec:
-    """Describe the server; makes its folder, so that it is known whether its account can enter. Raises ProgramMissing, CannotEnter."""
-    _make_folder(places)
-    how, port = choose_launch(programs, places.postgres), ports["postgres"]
-    options = (part for name, value in SERVER_OPTIONS.items() for part in ("-c", f"{name}={value}"))
-    address = superuser_dsn(places, port, database="postgres")
-    return ChildSpec(
-        name="postgres",
-        argv=(*how.prefix, str(how.programs / "postgres"), "-D", str(how.data / "data"), "-p", str(port), *options),
-        env=server_environment(places),
-        popen=how.popen(),
-        prepare=lambda: _prepare(places, how),
-        healthy=lambda: is_postgres_ok(address),
-        real_pid=lambda started: _pid_in_file(places) or started,
-        # Fast shutdown: sessions are cut. SIGTERM would wait for each to end by itself.
-        gently=signal.SIGINT,
-    )
-
-
-def _make_folder(places: StackPaths) -> None:
-    account = postgres_account()
+    """Describe the server and make its folder, which shows whether its account can enter. Raises ProgramMissing, CannotEnter."""
+    account, port = postgres_account(), ports["postgres"]
     if not places.postgres.is_dir():
         make_private_folder(places.postgres)
         if account is not None:
             os.chown(places.postgres, account.uid, account.gid)
+    launch = choose_launch(programs, places.postgres)
+    options = (part for name, value in SERVER_OPTIONS.items() for part in ("-c", f"{name}={value}"))
+    address = superuser_dsn(places, port, database="postgres")
+    return ChildSpec(
+        name="postgres",
+        argv=(*launch.prefix, str(launch.programs / "postgres"), "-D", str(launch.data / "data"), "-p", str(port), *options),
+        env=server_environment(places),
+        popen=launch.popen(),
+        prepare=lambda: _prepare(places, launch),
+        healthy=lambda: is_postgres_ok(address),
+        real_pid=lambda started: _pid_in_file(places) or started,
+        # Fast shutdown ends the sessions. SIGTERM would wait until each session ends by itself.
+        gently=signal.SIGINT,
+    )
 
 
 def _prepare(places: StackPaths, launch: PostgresLaunch) -> None:
-    _end_leftover(places)
-    if not (places.postgres / "data").is_dir():
+    """End a server whose supervisor was killed before it wrote the pidfile, and initialise the cluster of a new home."""
+    data, pid = places.postgres / "data", _pid_in_file(places)
+    leftover = identity_of(pid) if pid is not None else None
+    # The pid may belong to another process by now. Only a postgres that works in this folder is ours.
+    is_ours = False
+    with contextlib.suppress(OSError):
+        is_ours = Path(f"/proc/{pid}/cwd").samefile(data)
+    if leftover is not None and is_ours:
+        leftover.end(signal.SIGINT, within=5)
+    if not data.is_dir():
         _initialise_cluster(places, launch)
 
 
 def _initialise_cluster(places: StackPaths, launch: PostgresLaunch) -> None:
-    """Make a new cluster beside its final place, so that a half-made one is never taken for a whole one. Raises InitialisationFailed."""
+    """Initialise a cluster beside its final place, so that an incomplete cluster is never used. Raises InitialisationFailed."""
     shutil.rmtree(places.postgres / "new", ignore_errors=True)
     password = places.postgres / "password"
     password.write_text(database_passwords(places)[SUPERUSER], encoding="utf-8")
@@ -89,38 +94,21 @@ def _initialise_cluster(places: StackPaths, launch: PostgresLaunch) -> None:
         password.chmod(0o600)
         if launch.account is not None:
             os.chown(password, launch.account.uid, launch.account.gid)
-        _run_initdb(places, launch)
+        command = (
+            *(*launch.prefix, str(launch.programs / "initdb"), "-D", str(launch.data / "new"), "-U", SUPERUSER),
+            *(f"--pwfile={launch.data / 'password'}", "--auth-host=scram-sha-256", "--auth-local=scram-sha-256"),
+            *("--encoding=UTF8", "--locale=C", "--no-instructions"),
+        )
+        env = server_environment(places)
+        done = subprocess.run(  # type: ignore[call-overload] # popen() returns user, group and extra_groups
+            command, env=env, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **launch.popen()
+        )
+        if done.returncode != 0:
+            message = f"PostgreSQL's initdb failed: {done.stderr.strip() or done.stdout.strip()}"
+            raise InitialisationFailed(message)
     finally:
         password.unlink()
     (places.postgres / "new").rename(places.postgres / "data")
-
-
-def _run_initdb(places: StackPaths, launch: PostgresLaunch) -> None:
-    command = (
-        *(
-            *launch.prefix,
-            str(launch.programs / "initdb"),
-            "-D",
-            str(launch.data / "new"),
-            "-U",
-            SUPERUSER,
-            f"--pwfile={launch.data / 'password'}",
-        ),
-        *("--auth-host=scram-sha-256", "--auth-local=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-instructions"),
-    )
-    done = subprocess.run(  # type: ignore[call-overload] # the stage's arguments are user, group and extra_groups
-        command,
-        env=server_environment(places),
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        **launch.popen(),
-    )
-    if done.returncode != 0:
-        message = f"PostgreSQL's initdb failed: {done.stderr.strip() or done.stdout.strip()}"
-        raise InitialisationFailed(message)
 
 
 def _pid_in_file(places: StackPaths) -> int | None:
@@ -128,24 +116,3 @@ def _pid_in_file(places: StackPaths) -> int | None:
         return int((places.postgres / "data" / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
     except (OSError, ValueError, IndexError):
         return None
-
-
-def _end_leftover(places: StackPaths) -> None:
-    """End a server on this data that nobody keeps: one whose supervisor was killed before it could mark it."""
-    leftover = _find_leftover(places)
-    if leftover is not None:
-        leftover.end(signal.SIGINT, within=5)
-
-
-def _find_leftover(places: StackPaths) -> ProcessIdentity | None:
-    pid = _pid_in_file(places)
-    found = identity_of(pid) if pid is not None else None
-    if found is None:
-        return None
-    # The pid may be another process's by now. Only a postgres that works in this very folder is ours.
-    here = Path(f"/proc/{pid}/cwd")
-    try:
-        ours = here.samefile(places.postgres / "data")
-    except OSError:
-        return None
-    return found if ours else None

@@ -1,11 +1,12 @@
-"""As whom PostgreSQL runs: it refuses to run as root, so root hands it to an unprivileged account, if need be through bubblewrap.
+"""The account that PostgreSQL runs as: it refuses to run as root, so root runs it as an unprivileged account, through bubblewrap if needed.
 
-The program or the data may lie below a folder that the account cannot enter (a 0700 home). Opening that folder to others is no way
-out; bubblewrap binds just the two at a place that can be entered. Starts nothing.
+The program or the data may be below a folder that the account cannot enter (a 0700 home). We do not open that folder to others;
+bubblewrap binds only these two at a place that the account can enter. Starts nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import stat
@@ -16,8 +17,8 @@ from justenough.domain.core.errors import GiveUp
 from worker.stack.binaries import Programs
 
 ACCOUNT_CANDIDATES = ("postgres", "daemon", "nobody")
-"""The first of these that exists; a name is needed, initdb refuses a number without one. Jobs run as other, unnamed users."""
-SANDBOX_ROOT = Path("/tmp")  # noqa: S108 - a tmpfs of bubblewrap's own, not the shared folder
+"""The first of these that exists. initdb refuses a uid without a name. Jobs run as other users, which have no names."""
+SANDBOX_ROOT = Path("/tmp")  # noqa: S108 - bubblewrap mounts its own tmpfs there; this is not the shared folder
 SANDBOX_DATA = SANDBOX_ROOT / "data"
 
 
@@ -32,48 +33,45 @@ class OsAccount:
     gid: int
 
     def can_enter(self, folder: Path) -> bool:
-        """Whether every folder on the way lets this account through."""
-        return all(self._may_pass(step.stat()) for step in (folder, *folder.parents))
-
-    def _may_pass(self, step: os.stat_result) -> bool:
-        if step.st_uid == self.uid:
-            return bool(step.st_mode & stat.S_IXUSR)
-        return bool(step.st_mode & (stat.S_IXGRP if step.st_gid == self.gid else stat.S_IXOTH))
+        """Whether this account has execute permission on the folder and on every parent."""
+        for status in (step.stat() for step in (folder, *folder.parents)):
+            bit = stat.S_IXUSR if status.st_uid == self.uid else stat.S_IXGRP if status.st_gid == self.gid else stat.S_IXOTH
+            if not status.st_mode & bit:
+                return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
 class PostgresLaunch:
-    """How to start PostgreSQL's programs: what stands before them, where they and the data are then, and as whom."""
+    """How to start PostgreSQL's programs: the command before them, the paths that they see, and the account."""
 
     prefix: tuple[str, ...]
     programs: Path
     data: Path
     account: OsAccount | None
-    """None: as whoever starts it. With a prefix, the prefix changes the user."""
+    """None: the user who starts it. With a prefix, the prefix changes the user."""
 
     def popen(self) -> dict[str, object]:
-        """Arguments for subprocess that make the user change, where no prefix does."""
+        """Return the arguments for subprocess that change the user; empty if the prefix does it."""
         if self.account is None or self.prefix:
             return {}
         return {"user": self.account.uid, "group": self.account.gid, "extra_groups": ()}
 
 
 def postgres_account() -> OsAccount | None:
-    """The account for PostgreSQL; None where we are not root and it simply runs as we do."""
+    """Return the account for PostgreSQL; None if we are not root, because then it runs as our own user."""
     if os.geteuid() != 0:
         return None
     for name in ACCOUNT_CANDIDATES:
-        try:
-            found = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return OsAccount(name=name, uid=found.pw_uid, gid=found.pw_gid)
+        with contextlib.suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            return OsAccount(name=name, uid=entry.pw_uid, gid=entry.pw_gid)
     message = f"PostgreSQL refuses to run as root, and none of the users {', '.join(ACCOUNT_CANDIDATES)} exists. Run as another user."
     raise CannotEnter(message)
 
 
 def choose_launch(programs: Programs, data: Path) -> PostgresLaunch:
-    """Choose the way to start PostgreSQL. `data` exists and is the account's. Raises ProgramMissing, CannotEnter."""
+    """Return how to start PostgreSQL. `data` must exist and belong to the account. Raises ProgramMissing, CannotEnter."""
     binaries, account = programs.postgres(), postgres_account()
     if account is None or (account.can_enter(binaries) and account.can_enter(data)):
         return PostgresLaunch(prefix=(), programs=binaries, data=data, account=account)
@@ -88,8 +86,8 @@ def choose_launch(programs: Programs, data: Path) -> PostgresLaunch:
 
 
 def _bind_with_bubblewrap(binaries: Path, data: Path, account: OsAccount, *, bwrap: Path, setpriv: Path) -> PostgresLaunch:
-    # Package and shared libraries find each other by relative paths, so the two are bound side by side. Nothing lies deeper: a folder
-    # that bubblewrap makes on the way has the mode of our umask, and the account could not enter it.
+    # The package and its shared libraries find each other by relative paths, so they are bound side by side, directly below the root:
+    # a folder that bubblewrap makes in between would have the mode of our umask, and the account could not enter it.
     root = binaries.parent.parent
     libraries = root.with_name(f"{root.name}.libs")
     binds = [("--ro-bind", root, SANDBOX_ROOT / root.name)]

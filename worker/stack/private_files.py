@@ -1,4 +1,4 @@
-"""The stack's private folders, and files of passwords."""
+"""The stack's private folders and password files."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ def make_private_folder(path: Path, *, mode: int = 0o700) -> Path:
 
 def ensure_passwords(path: Path, names: Iterable[str]) -> dict[str, str]:
     """Return a password for each name: the one in the file, or a new one, which is written to the file first."""
-    kept = {name: str(value) for name, value in read_json(path).items()}
-    missing = {name: secrets.token_hex(16) for name in names if name not in kept}
-    if missing:
-        kept |= missing
-        write_private(path, json.dumps(kept, indent=1))
-    return kept
+    passwords = {name: str(value) for name, value in read_json(path).items()}
+    if missing := {name: secrets.token_hex(16) for name in names if name not in passwords}:
+        passwords |= missing
+        write_private(path, json.dumps(passwords, indent=1))
+    return passwords

@@ -1,6 +1,6 @@
-"""Whether a child really answers: one short question each, False for every way of not answering. Changes nothing.
+"""Health probes: each sends one short request and returns False if there is no proper answer. They change nothing.
 
-A stopped process still accepts connections (its kernel does), so an open port proves nothing.
+The kernel accepts connections for a suspended process, so an open port proves nothing.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from typing import Any
 import psycopg
 
 PROBE_TIMEOUT_S = 2
-"""Seconds that one question may take."""
+"""Seconds per probe."""
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
-"""PostgreSQL's protocol: length and code of the question whether it speaks TLS."""
+"""PostgreSQL's SSLRequest message: its length and its code."""
 
 
 def request_json(port: int, path: str, *, method: str = "GET", body: object = None, timeout_s: float = PROBE_TIMEOUT_S) -> tuple[int, Any]:
-    """Ask a server on loopback; return status and JSON body (None where it is no JSON). Raises OSError where nobody answers in time."""
+    """Send a request to a server on loopback; return the status and the JSON body (None if it is not JSON). Raises OSError without an answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
     try:
         connection.request(method, path, body=None if body is None else json.dumps(body))
-        answer = connection.getresponse()
-        text = answer.read()
+        response = connection.getresponse()
+        text = response.read()
     except http.client.HTTPException as error:
         raise OSError(str(error)) from error
     finally:
         connection.close()
     try:
-        return answer.status, json.loads(text)
+        return response.status, json.loads(text)
     except ValueError:
-        return answer.status, None
+        return response.status, None
 
 
 def is_http_ok(port: int, path: str) -> bool:
-    """Whether a GET is answered with 200."""
+    """Whether a GET returns 200."""
     try:
         return request_json(port, path)[0] == 200
     except OSError:
@@ -56,31 +56,22 @@ def is_postgres_ok(dsn: str) -> bool:
 
 
 def postgres_answers(host: str, port: int) -> bool:
-    """Whether a PostgreSQL there answers, without a login: it says at once whether it speaks TLS."""
+    """Whether a PostgreSQL there answers an SSLRequest, which needs no login."""
+    is_unix = host.startswith("/")
     try:
-        with _connect(host, port) as asking:
-            asking.sendall(SSL_REQUEST)
-            return asking.recv(1) in {b"S", b"N"}
+        with socket.socket(socket.AF_UNIX) if is_unix else socket.create_connection((host, port), PROBE_TIMEOUT_S) as connection:
+            if is_unix:
+                connection.settimeout(PROBE_TIMEOUT_S)
+                connection.connect(f"{host}/.s.PGSQL.{port}")
+            connection.sendall(SSL_REQUEST)
+            return connection.recv(1) in {b"S", b"N"}
     except OSError:
         return False
 
 
-def _connect(host: str, port: int) -> socket.socket:
-    if not host.startswith("/"):
-        return socket.create_connection((host, port), timeout=PROBE_TIMEOUT_S)
-    asking = socket.socket(socket.AF_UNIX)
-    asking.settimeout(PROBE_TIMEOUT_S)
+def was_touched_recently(path: Path) -> bool:
+    """Whether a liveness file, which its process touches every second, was touched in the last 2.5 seconds."""
     try:
-        asking.connect(f"{host}/.s.PGSQL.{port}")
-    except OSError:
-        asking.close()
-        raise
-    return asking
-
-
-def was_touched_recently(path: Path, *, within: float = 2.5) -> bool:
-    """Whether a sign-of-life file was touched in the last seconds."""
-    try:
-        return time.time() - path.stat().st_mtime < within
+        return time.time() - path.stat().st_mtime < 2.5
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""What the servers must contain before anyone uses them: the shop in PostgreSQL, mounts, roles and people in Vault."""
+"""Fill the servers before anyone uses them: the shop in PostgreSQL, mounts, roles and people in Vault."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from worker.stack.paths import StackPaths
 from worker.stack.plan import EMBEDDED_WORKER_CIDRS, FOREIGN_VAULT_SETTINGS, StackPlan
 from worker.stack.postgres import VAULT_LOGIN, database_passwords
 from worker.stack.shop import load_shop
-from worker.stack.stack_file import Stack, read_stack, stack_users
+from worker.stack.stack_file import read_stack, stack_users
 from worker.stack.start_progress import Report
 
 
 class NoVault(GiveUp):
-    """There is no Vault to set up: none is named and none runs here."""
+    """There is no Vault to set up: VAULT_ADDR is not set and no embedded stack runs."""
 
 
 def seed_servers(plan: StackPlan, *, provision: bool, report: Report) -> None:
-    """Bring PostgreSQL, then Vault up to the configuration; idempotent."""
+    """Bring PostgreSQL, then Vault up to the configuration. Idempotent."""
     if "postgres" in plan.only:
         report("step", "loading the shop")
         load_shop(plan.places, config=plan.settings.config, port=plan.ports["postgres"])
@@ -34,38 +34,27 @@ def seed_servers(plan: StackPlan, *, provision: bool, report: Report) -> None:
 
 
 def shop_environment(places: StackPaths, port: int) -> dict[str, str]:
-    """What `${SHOP_…}` in the shop's catalog stand for while Vault is being set up; Vault's login to PostgreSQL is among them."""
+    """Return the values of `${SHOP_…}` in the shop's catalog for `vault setup`, Vault's own database user included."""
     password = database_passwords(places)[VAULT_LOGIN]
     model_port = int(read_json(places.ports).get("model", UNUSED_PORT))
     return {**shop_settings(port, model_port), "SHOP_VAULT_USER": VAULT_LOGIN, "SHOP_VAULT_PASSWORD": password}
 
 
 def set_up_vault(settings: Settings, *, token: Secret | None) -> tuple[AppliedWrite, ...]:
-    """Set up the Vault at VAULT_ADDR with this admin token; without a token the running embedded one with its own.
+    """Set up the Vault at VAULT_ADDR with this admin token, or the running embedded Vault with its own token.
 
     Raises NoVault, InvalidInput, SetupFailed, VaultNotReady.
     """
     places = StackPaths.of(settings.home)
     stack, address = read_stack(places) if supervisor_of(places) else None, os.environ.get("VAULT_ADDR")
-    embedded = stack is not None and stack.vault is not None and address in {None, stack.vault}
-    if embedded and stack is not None:
-        return _set_up_embedded_vault(_embedded_settings(settings, stack), places)
+    if stack is not None and stack.vault is not None and address in {None, stack.vault}:
+        config = settings.config.expanduser().absolute()
+        embedded = {"home": stack.home, "config": config, "vault_addr": stack.vault, "worker_cidrs": EMBEDDED_WORKER_CIDRS}
+        return _set_up_embedded_vault(settings.model_copy(update=embedded | dict.fromkeys(FOREIGN_VAULT_SETTINGS)), places)
     if token is None or address is None:
-        message = (
-            "set VAULT_ADDR and VAULT_TOKEN (an administrator's) for a Vault of yours, or start the embedded one: justenough up --detach"
-        )
+        message = "set VAULT_ADDR and VAULT_TOKEN (an administrator's), or start the embedded Vault: justenough up --detach"
         raise NoVault(message)
     return provision_vault(settings, vault_addr=address, admin_token=token)
-
-
-def _embedded_settings(settings: Settings, stack: Stack) -> Settings:
-    update = {
-        "home": stack.home,
-        "config": settings.config.expanduser().absolute(),
-        "vault_addr": stack.vault,
-        "worker_cidrs": EMBEDDED_WORKER_CIDRS,
-    }
-    return settings.model_copy(update=update | dict.fromkeys(FOREIGN_VAULT_SETTINGS))
 
 
 def _set_up_embedded_vault(settings: Settings, places: StackPaths) -> tuple[AppliedWrite, ...]:

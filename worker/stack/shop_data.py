@@ -1,7 +1,7 @@
-"""The shop's rows: two tenants' customers, orders, tickets and refunds, the same on every machine. No I/O, no clock.
+"""The shop's rows: customers, orders, tickets and refunds of two tenants, the same on every machine. No I/O, no clock.
 
-Order numbers of acme are 100001…, of globex 200001…; tickets of acme are 4001…4999, of globex 5001…. Ticket 4711 of acme asks for a
-refund on an order that was delivered and never refunded.
+Orders of acme have the numbers 100001…, those of globex 200001…; tickets of acme 4001…4999, those of globex 5001…. Ticket 4711 of acme
+asks for a refund of an order that was delivered and not refunded yet.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 
 LAST_MOMENT = datetime(2026, 6, 30, 18, 0, tzinfo=UTC)
-"""The last moment that the data knows of."""
+"""No row is newer than this."""
 DAYS = 540
 
 FIRST_NAMES = ("Ada", "Amir", "Bruno", "Chiara", "Dilan", "Elif", "Emma", "Farid", "Greta", "Hugo", "Ines", "Jonas", "Kaya", "Lena", "Luca", "Maja",
@@ -35,7 +35,7 @@ Row = tuple[object, ...]
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """What one tenant sells and how much of everything it has."""
+    """A tenant's products, and how many rows of each kind it has."""
 
     name: str
     title: str
@@ -104,14 +104,14 @@ STORIES = (
     ("question", "Spare parts", "Do you sell spare parts for the {product}? I bought mine with order {order}."),
 )
 DEMO_TICKETS = (4711, 4712)
-"""Tickets that the examples name; each is open and asks for a refund on a delivered order that has none yet."""
+"""Tickets that the examples name. Each is open and asks for a refund of a delivered order that was not refunded yet."""
 
 
 class Dice:
-    """A seeded source of choices that every Python version makes alike (random() is specified; choice() and the rest are not)."""
+    """Seeded choices that are the same in every Python version: random() is specified, choice() and the like are not."""
 
     def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)  # noqa: S311 - the same data everywhere is the point; nothing secret comes from it
+        self._random = random.Random(seed)  # noqa: S311 - the data must be the same everywhere; nothing here is secret
 
     def below(self, bound: int) -> int:
         """Return one of 0 … bound - 1."""
@@ -124,7 +124,7 @@ class Dice:
 
 @dataclass(frozen=True, slots=True)
 class ShopData:
-    """Rows by table, in the order in which their foreign keys allow loading; each row as COPY takes it."""
+    """Rows for COPY by table, in an order that satisfies their foreign keys."""
 
     tenants: tuple[Row, ...]
     customers: tuple[Row, ...]
@@ -142,8 +142,7 @@ COLUMNS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ShopOrder:
+class ShopOrder(NamedTuple):
     id: int
     tenant: str
     customer: int
@@ -152,22 +151,19 @@ class ShopOrder:
     product: str
     quantity: int
     amount: Decimal
+    currency: str
     status: str
-
-    def row(self) -> Row:
-        """The order as COPY takes it."""
-        return (self.id, self.tenant, self.customer, self.placed_at, self.sku, self.product, self.quantity, self.amount, "EUR", self.status)
 
 
 def shop_data(seed: int = 4711) -> ShopData:
-    """Return all rows; the same for the same seed."""
+    """Return all rows. The same seed gives the same rows."""
     dice = Dice(seed)
     orders = {tenant.name: tuple(_orders(tenant, dice)) for tenant in TENANTS}
     tickets = {tenant.name: tuple(_tickets(tenant, orders[tenant.name], dice)) for tenant in TENANTS}
     return ShopData(
         tenants=tuple((tenant.name, tenant.title) for tenant in TENANTS),
         customers=tuple(row for tenant in TENANTS for row in _customers(tenant, dice)),
-        orders=tuple(order.row() for tenant in TENANTS for order in orders[tenant.name]),
+        orders=tuple(order for tenant in TENANTS for order in orders[tenant.name]),
         tickets=tuple(row for tenant in TENANTS for row in tickets[tenant.name]),
         refunds=tuple(row for tenant in TENANTS for row in _refunds(orders[tenant.name], tickets[tenant.name], dice)),
     )
@@ -184,21 +180,22 @@ def _customers(tenant: Tenant, dice: Dice) -> Iterator[Row]:
 
 
 def _orders(tenant: Tenant, dice: Dice) -> Iterator[ShopOrder]:
-    """In the order in which they were placed, spread evenly over DAYS."""
+    """Yield the orders by time of placement, spread evenly over DAYS."""
     step = timedelta(days=DAYS) / tenant.orders
     for index in range(tenant.orders):
         sku, product, price = dice.choose(tenant.products)
         quantity = 1 + dice.below(3) * dice.below(2)
-        age = LAST_MOMENT - timedelta(days=DAYS) + index * step
+        earliest = LAST_MOMENT - timedelta(days=DAYS) + index * step
         yield ShopOrder(
             id=tenant.first_order + index,
             tenant=tenant.name,
             customer=tenant.first_customer + dice.below(tenant.customers),
-            placed_at=(age + timedelta(seconds=dice.below(int(step.total_seconds())))).replace(microsecond=0),
+            placed_at=(earliest + timedelta(seconds=dice.below(int(step.total_seconds())))).replace(microsecond=0),
             sku=sku,
             product=product,
             quantity=quantity,
             amount=Decimal(price) * quantity,
+            currency="EUR",
             status=dice.choose(STATUSES),
         )
 
@@ -210,24 +207,20 @@ def _tickets(tenant: Tenant, orders: tuple[ShopOrder, ...], dice: Dice) -> Itera
         number = tenant.first_ticket + index
         demo = number in DEMO_TICKETS
         order = delivered[index * len(delivered) // tenant.tickets] if demo else orders[index * step + dice.below(step)]
-        story = STORIES[0] if demo else dice.choose(STORIES)
-        yield _ticket(number, order, story, status="open" if demo else dice.choose(TICKET_STATUSES), days=2 + dice.below(20))
-
-
-def _ticket(number: int, order: ShopOrder, story: tuple[str, str, str], *, status: str, days: int) -> Row:
-    kind, subject, body = story
-    facts = {"order": order.id, "product": order.product, "amount": order.amount}
-    opened = min(order.placed_at + timedelta(days=days), LAST_MOMENT)
-    return (number, order.tenant, order.id, opened, kind, subject.format(**facts), body.format(**facts), status)
+        kind, subject, body = STORIES[0] if demo else dice.choose(STORIES)
+        status = "open" if demo else dice.choose(TICKET_STATUSES)
+        opened = min(order.placed_at + timedelta(days=2 + dice.below(20)), LAST_MOMENT)
+        facts = {"order": order.id, "product": order.product, "amount": order.amount}
+        yield (number, order.tenant, order.id, opened, kind, subject.format(**facts), body.format(**facts), status)
 
 
 def _refunds(orders: tuple[ShopOrder, ...], tickets: tuple[Row, ...], dice: Dice) -> Iterator[Row]:
-    """One for each returned order and for most closed refund tickets; never two for one order."""
-    asked = {row[2]: row for row in tickets if row[4] == "refund" and row[7] == "closed"}
-    open_ = {row[2] for row in tickets if row[0] in DEMO_TICKETS}
+    """Yield a refund for each returned order and for most closed refund tickets, at most one per order."""
+    closed = {row[2]: row for row in tickets if row[4] == "refund" and row[7] == "closed"}
+    demo_orders = {row[2] for row in tickets if row[0] in DEMO_TICKETS}
     for order in orders:
-        ticket = asked.get(order.id)
-        if order.id in open_ or (ticket is None and order.status != "returned"):
+        ticket = closed.get(order.id)
+        if order.id in demo_orders or (ticket is None and order.status != "returned"):
             continue
         when = min(order.placed_at + timedelta(days=25 + dice.below(10)), LAST_MOMENT)
         yield (order.tenant, order.id, ticket[0] if ticket else None, order.amount, "EUR", dice.choose(REASONS), when, "support-desk")

@@ -1,4 +1,4 @@
-"""What a running stack tells others: the model of stack.json. The file is 0600, it holds passwords."""
+"""The model of stack.json, which describes a running stack to other programs. The file has mode 0600 because it contains passwords."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ USER_GROUPS = {
 """The embedded stack's users and their groups."""
 SERVERS = ("temporal", "vault", "postgres")
 CONFIGURATION_CHILDREN = ("model",)
-"""What a configuration may ship for its jobs."""
+"""Children that only some configurations have."""
 APPS = ("worker", "console")
 CHILDREN = (*SERVERS, *CONFIGURATION_CHILDREN, *APPS)
 
 
 class StackUnreadable(GiveUp):
-    """stack.json is there but is not what this version writes."""
+    """stack.json exists but does not have this version's format."""
 
 
 class StackUser(BaseModel):
@@ -40,7 +40,7 @@ class StackUser(BaseModel):
 
 
 class Stack(BaseModel):
-    """A running stack: where everything is, and as whom to log in. A server that was not asked for has no address."""
+    """A running stack: its addresses, and its users with their passwords. A server that was not started has no address."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -58,12 +58,12 @@ class Stack(BaseModel):
     pids: dict[str, int]
 
     def write(self, places: StackPaths) -> None:
-        """Publish it, in one step."""
+        """Write stack.json in one step."""
         write_private(places.stack, self.model_dump_json(indent=1))
 
 
 def read_stack(places: StackPaths) -> Stack | None:
-    """The stack as published; None where none is. Raises StackUnreadable."""
+    """Return the content of stack.json; None if there is no such file. Raises StackUnreadable."""
     try:
         return Stack.model_validate_json(places.stack.read_bytes())
     except FileNotFoundError:
@@ -74,6 +74,6 @@ def read_stack(places: StackPaths) -> Stack | None:
 
 
 def stack_users(places: StackPaths) -> dict[str, StackUser]:
-    """The embedded users with their passwords, which are made on first use."""
-    made = ensure_passwords(places.people, USER_GROUPS)
-    return {name: StackUser(password=made[name], groups=groups) for name, groups in USER_GROUPS.items()}
+    """Return the embedded users with their passwords; create the passwords on first use."""
+    passwords = ensure_passwords(places.people, USER_GROUPS)
+    return {name: StackUser(password=passwords[name], groups=groups) for name, groups in USER_GROUPS.items()}

@@ -1,4 +1,4 @@
-"""How the supervisor tells whoever started it how far it is: one JSON line per step, through a pipe or to a function. No logic."""
+"""How the supervisor reports its progress to its starter: one JSON line per step, through a pipe or to a function. No logic."""
 
 from __future__ import annotations
 
@@ -9,23 +9,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import structlog
+
+log = structlog.get_logger("worker.stack")
 Step = Literal["step", "ready", "busy", "failed"]
-"""busy: another supervisor keeps the home."""
+"""busy: another supervisor runs in the home."""
 Report = Callable[[Step, str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class PipeReport:
-    """Writes to a file descriptor; that nobody reads any more is fine."""
+class ProgressReport:
+    """Writes to a file descriptor; without one, to the log. A reader that is gone is not an error."""
 
-    descriptor: int
+    descriptor: int | None
 
     def __call__(self, step: Step, text: str) -> None:
+        if self.descriptor is None:
+            log.info("stack", step=step, text=text)
+            return
         with contextlib.suppress(OSError):
             os.write(self.descriptor, json.dumps({"step": step, "text": text}).encode() + b"\n")
 
 
 def parse_report(line: bytes) -> tuple[str, str]:
-    """Read one line of a PipeReport."""
-    found = json.loads(line)
-    return str(found["step"]), str(found["text"])
+    """Parse one line of a ProgressReport; return the step and its text."""
+    report = json.loads(line)
+    return str(report["step"]), str(report["text"])

@@ -1,19 +1,16 @@
-"""The one process that starts the embedded servers, worker and console, keeps them running and stops them in order.
+"""The process that starts the embedded servers, the worker and the console, keeps them running and stops them in order.
 
-It holds no business: what each child is stands in that child's own module, what the shop and Vault contain in shop.py and
-worker/provisioning.py.
+Each child is described in a module of its own; the content of the shop and of Vault is in shop.py and worker/provisioning/.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import resource
 import signal
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from functools import partial
-from typing import Any
 
 import structlog
 
@@ -43,7 +40,7 @@ def supervise(
     Raises AlreadyRunning, ProgramMissing, CannotEnter, PortTaken, ChildFailed and the like.
     """
     places = StackPaths.of(settings.home)
-    # Nothing that this process or a child makes is for others to read, and no child leaves its memory on disk.
+    # Other users must not read the files of this process and its children, and no child may leave a core dump.
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     make_home(places)
@@ -55,20 +52,20 @@ def supervise(
 
 
 def make_home(places: StackPaths) -> None:
-    """Make the home and the folders that every start needs."""
-    # PostgreSQL's account must pass through the home; it cannot list it.
+    """Create the home, and the folders that every start needs."""
+    # PostgreSQL's account must pass through the home. It cannot list it.
     make_private_folder(places.home, mode=0o711)
     for folder in (places.run, places.logs):
         make_private_folder(folder)
 
 
 def end_orphans(places: StackPaths) -> tuple[str, ...]:
-    """End the children that a killed supervisor left; return their names."""
+    """End the children that a killed supervisor left running; return their names."""
     ended = []
     for name in reversed(CHILDREN):
-        mark = read_pidfile(places.run, name)
-        if mark is not None and mark.is_alive():
-            mark.end(signal.SIGINT if name == "postgres" else signal.SIGTERM, within=ORPHAN_TIMEOUT_S)
+        child = read_pidfile(places.run, name)
+        if child is not None and child.is_alive():
+            child.end(signal.SIGINT if name == "postgres" else signal.SIGTERM, within=ORPHAN_TIMEOUT_S)
             ended.append(name)
         remove_pidfile(places.run, name)
     return tuple(ended)
@@ -88,20 +85,32 @@ class Supervisor:
         self._ready = False
 
     async def run(self) -> None:
-        """Start, keep until a stopping signal or the lifeline's end, stop. Whatever happens, nothing of it runs afterwards."""
+        """Start the children, keep them running until a signal or the lifeline's end, and stop them, also after an error."""
         loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._stop.set)
         if self._lifeline is not None:
             self._lifeline.watch(loop, self._stop.set)
+        starting, stopping = asyncio.create_task(self._start()), asyncio.create_task(self._stop.wait())
         try:
-            if await self._run_unless_stopped(self._start()):
+            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
                 self._ready = True
                 self._publish()
                 self._report("ready", str(self._plan.places.stack))
-                await self._stop.wait()
+                await stopping
         finally:
-            await self._stop_all()
+            starting.cancel()
+            stopping.cancel()
+            await asyncio.gather(starting, stopping, return_exceptions=True)
+            for task in self._keep_tasks:
+                task.cancel()
+            await asyncio.gather(*self._keep_tasks, return_exceptions=True)
+            # The worker stops first, so that it can still revoke.
+            for group in (("worker",), ("console",), (*SERVERS, *CONFIGURATION_CHILDREN)):
+                await asyncio.gather(*(self._processes[name].stop() for name in group if name in self._processes))
+            self._plan.places.stack.unlink(missing_ok=True)
 
     async def _start(self) -> None:
         await self._start_children((*SERVERS, *CONFIGURATION_CHILDREN))
@@ -109,9 +118,8 @@ class Supervisor:
         await self._start_children(APPS)
 
     async def _start_children(self, names: Iterable[str]) -> None:
-        """Start these side by side; each is kept from the moment it is up, also while others still start."""
-        keepers = [self._processes[name] for name in names if name in self._processes]
-        starting = [asyncio.create_task(self._start_one(keeper)) for keeper in keepers]
+        """Start these children in parallel. A child that is up is kept running while the others still start."""
+        starting = [asyncio.create_task(self._start_one(self._processes[name])) for name in names if name in self._processes]
         try:
             await asyncio.gather(*starting)
         finally:
@@ -124,31 +132,8 @@ class Supervisor:
         await process.start()
         self._keep_tasks.append(asyncio.create_task(process.keep_running()))
 
-    async def _run_unless_stopped(self, start: Coroutine[Any, Any, None]) -> bool:
-        """Wait for the start; False where a signal came first."""
-        starting = asyncio.create_task(start)
-        stopping = asyncio.create_task(self._stop.wait())
-        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if starting.done():
-            starting.result()
-            return True
-        starting.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await starting
-        return False
-
     def _publish(self) -> None:
-        """Write stack.json once all are up, and again whenever a pid has changed."""
+        """Write stack.json once all children are up, and again whenever a pid has changed."""
         if self._ready:
-            pids = {name: keeper.pid for name, keeper in self._processes.items() if keeper.pid is not None}
+            pids = {name: process.pid for name, process in self._processes.items() if process.pid is not None}
             self._plan.stack(supervisor=os.getpid(), pids=pids).write(self._plan.places)
-
-    async def _stop_all(self) -> None:
-        """Worker first, so that it can still revoke; then the console; then the servers."""
-        for task in self._keep_tasks:
-            task.cancel()
-        await asyncio.gather(*self._keep_tasks, return_exceptions=True)
-        for group in (("worker",), ("console",), (*SERVERS, *CONFIGURATION_CHILDREN)):
-            await asyncio.gather(*(self._processes[name].stop() for name in group if name in self._processes))
-        self._plan.places.stack.unlink(missing_ok=True)

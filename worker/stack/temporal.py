@@ -12,7 +12,7 @@ from worker.stack.private_files import make_private_folder
 from worker.stack.probes import is_http_ok
 
 SEARCH_ATTRIBUTES = ("JustEnoughState", "JustEnoughEnvironment", "JustEnoughRequester")
-# 2.4 times the throughput of the default pragmas; a kill of the process loses nothing (only a power cut could lose the last moments).
+# 2.4 times the throughput of the default pragmas. Killing the process loses nothing; only a power cut could lose the last writes.
 PRAGMAS = ("journal_mode=wal", "synchronous=normal")
 
 
@@ -29,11 +29,7 @@ def temporal_child(places: StackPaths, programs: Programs, ports: Mapping[str, i
             *(part for name in SEARCH_ATTRIBUTES for part in ("--search-attribute", f"{name}=Keyword")),
         ),
         env=server_environment(places),
-        prepare=lambda: _make_folder(places),
-        # The HTTP port belongs to the frontend that serves gRPC, so this answers when workers are answered.
+        prepare=lambda: make_private_folder(places.temporal),
+        # The HTTP port belongs to the frontend that serves gRPC, so it answers when gRPC does.
         healthy=lambda: is_http_ok(http, f"/api/v1/namespaces/{namespace}"),
     )
-
-
-def _make_folder(places: StackPaths) -> None:
-    make_private_folder(places.temporal)

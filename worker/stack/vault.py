@@ -1,4 +1,4 @@
-"""The embedded OpenBao: one persistent raft node that unseals itself, with a file audit device. Evaluation only: its key lies beside it."""
+"""The embedded OpenBao: one persistent raft node that unseals itself, with a file audit device. Evaluation only: its seal key is stored beside it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from worker.stack.probes import is_http_ok, request_json
 VAULT_HEALTH_PATH = "/v1/sys/health"
 NOT_INITIALISED_STATUS = 501
 FIRST_ELECTION_TIMEOUT_S = 20
-"""Seconds that the first start may take until it has elected itself."""
+"""How long the first start may take to elect its one node."""
 MAX_REQUEST_DURATION_S = 10
-"""Seconds; an issue that is in flight at revocation lands no later than this, and so before the second look (justenough/services/revocation_attempts.py)."""
+"""A credential that is being issued during revocation exists after so many seconds at the latest, so before the second check of
+justenough/services/revocation_attempts.py."""
 
-# One node elects itself; waiting long for others (the default multiplier, 5) only makes the first start slow. Audit devices can be
-# declared only here, not over the API, and in HCL only: the JSON form of this block is refused.
+# The only node elects itself, so waiting for others (the default multiplier, 5) would only make the first start slow. Audit devices can
+# be declared only here, not over the API, and only in HCL: the server refuses the JSON form of this block.
 CONFIGURATION_TEMPLATE = Template("""
 storage "raft" {
   path = $data
@@ -53,7 +54,7 @@ default_max_request_duration = "${longest}s"
 
 
 class AdminTokenLost(GiveUp):
-    """Vault is initialised, but the admin token that came with it is not in the home."""
+    """Vault is initialised, but its admin token is not in the home."""
 
 
 def vault_child(places: StackPaths, programs: Programs, ports: Mapping[str, int]) -> ChildSpec:
@@ -74,37 +75,30 @@ def _write_configuration(places: StackPaths, ports: Mapping[str, int]) -> None:
     make_private_folder(places.vault / "data")
     if not places.seal_key.exists():
         write_private(places.seal_key, secrets.token_bytes(32))
-    write_private(places.vault / "openbao.hcl", _render_configuration(places, ports))
-
-
-def _render_configuration(places: StackPaths, ports: Mapping[str, int]) -> str:
-    return CONFIGURATION_TEMPLATE.substitute(
-        {name: json.dumps(str(path)) for name, path in (("data", places.vault / "data"), ("audit", places.vault / "audit.log"))},
+    configuration = CONFIGURATION_TEMPLATE.substitute(
+        data=json.dumps(str(places.vault / "data")),
+        audit=json.dumps(str(places.vault / "audit.log")),
         key=json.dumps(f"file://{places.seal_key}"),
         address=f"127.0.0.1:{ports['vault']}",
         cluster=f"127.0.0.1:{ports['vault_cluster']}",
         longest=MAX_REQUEST_DURATION_S,
     )
+    write_private(places.vault / "openbao.hcl", configuration)
 
 
 def _initialise(places: StackPaths, port: int) -> None:
-    """Initialise a new server once, keeping its admin token and recovery key before anything uses them. Raises AdminTokenLost."""
+    """Initialise a new server and save its admin token and recovery key before anything uses them. Raises AdminTokenLost."""
+    body, keys = {"recovery_shares": 1, "recovery_threshold": 1}, None
     try:
         status, _ = request_json(port, VAULT_HEALTH_PATH)
-        if status != NOT_INITIALISED_STATUS:
-            _require_admin_token(places)
-            return
-        _, made = request_json(
-            port, "/v1/sys/init", method="PUT", body={"recovery_shares": 1, "recovery_threshold": 1}, timeout_s=FIRST_ELECTION_TIMEOUT_S
-        )
+        if status == NOT_INITIALISED_STATUS:
+            _, keys = request_json(port, "/v1/sys/init", method="PUT", body=body, timeout_s=FIRST_ELECTION_TIMEOUT_S)
     except OSError:
-        return  # It does not answer yet; the keeper asks again.
-    if isinstance(made, dict) and "root_token" in made:
-        write_private(places.admin_token, str(made["root_token"]))
-        write_private(places.vault / "recovery.json", json.dumps({"recovery_keys": made["recovery_keys_base64"]}))
-
-
-def _require_admin_token(places: StackPaths) -> None:
-    if not places.admin_token.exists():
-        message = f"Vault is initialised but {places.admin_token} is missing. Put it back, or remove {places.home} to start anew."
-        raise AdminTokenLost(message)
+        return  # It does not answer yet; the next health check tries again.
+    if status != NOT_INITIALISED_STATUS:
+        if not places.admin_token.exists():
+            message = f"Vault is initialised but {places.admin_token} is missing. Put it back, or remove {places.home} to start again."
+            raise AdminTokenLost(message)
+    elif isinstance(keys, dict) and "root_token" in keys:
+        write_private(places.admin_token, str(keys["root_token"]))
+        write_private(places.vault / "recovery.json", json.dumps({"recovery_keys": keys["recovery_keys_base64"]}))

@@ -1,4 +1,4 @@
-"""A job that looks for whatever it may not see: prints what it could read, list, trace, signal, become. look.json says what to try."""
+"""A job that tries to reach what it must not: it prints what it could read, list, trace, signal or become. look.json lists the attempts."""
 
 # ruff: noqa: T201 - its output is what it is for
 
@@ -15,21 +15,21 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def opens(path: str) -> bool:
-    """Whether there is anything to read in a file."""
+    """Whether a file can be read and is not empty."""
     with contextlib.suppress(OSError), Path(path).open("rb") as file:
         return bool(file.read(1))
     return False
 
 
 def lists(path: str) -> bool:
-    """Whether there is anything to see in a folder."""
+    """Whether a folder can be listed and is not empty."""
     with contextlib.suppress(OSError):
         return any(True for _ in Path(path).iterdir())
     return False
 
 
 def signals(pid: int) -> bool:
-    """Whether a process could be signalled."""
+    """Whether a process can be signalled."""
     with contextlib.suppress(OSError):
         os.kill(pid, 0)
         return True
@@ -37,7 +37,7 @@ def signals(pid: int) -> bool:
 
 
 def becomes(user: int) -> bool:
-    """Whether this process can be another user's."""
+    """Whether this process can become another user."""
     with contextlib.suppress(OSError):
         os.setuid(user)
         return True
@@ -45,7 +45,7 @@ def becomes(user: int) -> bool:
 
 
 def tells(folder: Path) -> bool:
-    """Whether a process shows the mark that another job carries."""
+    """Whether a process shows the mark of another job."""
     mark = asked["mark"].encode()
     for name in ("environ", "cmdline"):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""A job that gives its secrets away in every way that a careless program has."""
+"""A job that leaks its secrets in every way that a careless program can."""
 
 # ruff: noqa: T201 - its output is what it is for
 
@@ -12,7 +12,7 @@ from typing import TextIO
 
 
 def slowly(parts: tuple[str, ...], stream: TextIO) -> None:
-    """Write in pieces, each one on its way before the next."""
+    """Write in pieces, and flush each before the next."""
     for part in parts:
         stream.write(part)
         stream.flush()
@@ -21,7 +21,7 @@ def slowly(parts: tuple[str, ...], stream: TextIO) -> None:
 
 
 def tell(secret: str) -> None:
-    """Print a secret in every form that there is."""
+    """Print a secret in every encoding."""
     half = len(secret) // 2
     print("plain", secret)
     print("url", urllib.parse.quote(secret, safe=""), urllib.parse.quote_plus(secret))

@@ -32,7 +32,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 
 @pytest.fixture(scope="session")
 def first_run(servers: Shop) -> tuple[AppliedWrite, ...]:
-    """What the very first setup said."""
+    """Return the outcomes of the first setup."""
     return servers.setup()
 
 
@@ -48,5 +48,5 @@ def worker(shop: Shop) -> Session:
 
 @pytest.fixture
 def console(shop: Shop) -> Session:
-    """Logged in anew for each test: one of them has the console's identity made again, which ends its logins."""
+    """Log in again for each test: one test recreates the console's identity, which ends its logins."""
     return shop.approle(shop.settings.console_approle_file)

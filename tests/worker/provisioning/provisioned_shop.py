@@ -1,4 +1,4 @@
-"""What the tests of provisioning speak with: a token's plain view of Vault, and the servers that the shop is set up on."""
+"""Helpers of the provisioning tests: a plain Vault client per token, and the servers on which the shop is set up."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ PEOPLE = {
 
 @cache
 def _client() -> httpx.Client:
-    """One for all: making one takes longer than most calls."""
+    """Return the shared HTTP client: creating one takes longer than most calls."""
     return httpx.Client(timeout=180, trust_env=False)
 
 
 @dataclass(frozen=True)
 class Session:
-    """One token's view of Vault: status codes, not exceptions, so that tests can say what was refused."""
+    """Vault as one token sees it. Calls return status codes instead of errors, so that tests can check what is refused."""
 
     address: str
     token: str = ""
@@ -54,16 +54,16 @@ class Session:
         return self.call("DELETE", path)
 
     def got(self, path: str) -> dict[str, object]:
-        """What is at a path; fails where nothing is."""
-        answer = self.read(path)
-        assert answer.status_code == 200, (path, answer.text)
-        found: dict[str, object] = answer.json()["data"]
-        return found
+        """Return the data at a path. Fails if there is none."""
+        response = self.read(path)
+        assert response.status_code == 200, (path, response.text)
+        data: dict[str, object] = response.json()["data"]
+        return data
 
 
 @dataclass(frozen=True)
 class Shop:
-    """The servers, and how to set Vault up on them."""
+    """The servers, and the setup of Vault on them."""
 
     settings: Settings
     admin: Session
@@ -71,13 +71,13 @@ class Shop:
     superuser: str
 
     def setup(self, *, people: dict[str, PersonSeed] | None = PEOPLE, **settings: object) -> tuple[AppliedWrite, ...]:
-        chosen = self.settings.model_copy(update=settings)
+        changed = self.settings.model_copy(update=settings)
         return provision_vault(
-            chosen, vault_addr=self.admin.address, admin_token=Secret(self.admin.token), people=people, environment=self.environment
+            changed, vault_addr=self.admin.address, admin_token=Secret(self.admin.token), people=people, environment=self.environment
         )
 
     def approle(self, file: Path) -> Session:
-        """Log in as the worker or the console does."""
+        """Log in like the worker or the console."""
         login = Session(self.admin.address).write("auth/approle/login", **read_json(file))
         assert login.status_code == 200, login.text
         return Session(self.admin.address, login.json()["auth"]["client_token"])
@@ -87,12 +87,12 @@ class Shop:
 
 
 def new_job(installation: str = "dev") -> str:
-    """A job id that no other test uses."""
+    """Return a job id that no other test uses."""
     return new_job_id(installation, now=datetime.now(UTC))
 
 
 def job_role_body(**other: object) -> dict[str, object]:
-    """What a worker writes for a job, with some of it replaced; a None leaves a field out."""
+    """Return the role that a worker writes for a job, with some fields replaced; None removes a field."""
     body: dict[str, object] = {
         "allowed_policies_glob": ["je-grant-*"],
         "allowed_entity_aliases": ["je-scope-*"],
@@ -105,15 +105,15 @@ def job_role_body(**other: object) -> dict[str, object]:
 
 
 def opened(worker: Session, job: str) -> str:
-    """Open a job's prefix as the worker does; returns the path under which its tokens are made."""
-    answer = worker.write(f"auth/token/roles/{job_role(job)}", **job_role_body())
-    assert answer.status_code == 204, answer.text
+    """Open a job's prefix like the worker; return the path that creates its tokens."""
+    response = worker.write(f"auth/token/roles/{job_role(job)}", **job_role_body())
+    assert response.status_code == 204, response.text
     return f"auth/token/create/{job_role(job)}"
 
 
 def job_token(worker: Session, job: str, policy: str, *, tenant: str | None = "acme") -> Session:
-    """A token for one grant of a job, as the worker makes it."""
+    """Create a token for one grant of a job, like the worker."""
     alias = {"entity_alias": f"je-scope-tenant-{tenant}"} if tenant else {}
-    made = worker.write(opened(worker, job), policies=[policy], ttl="5m", display_name=job, renewable=False, **alias)
-    assert made.status_code == 200, made.text
-    return Session(worker.address, made.json()["auth"]["client_token"])
+    response = worker.write(opened(worker, job), policies=[policy], ttl="5m", display_name=job, renewable=False, **alias)
+    assert response.status_code == 200, response.text
+    return Session(worker.address, response.json()["auth"]["client_token"])

@@ -1,4 +1,4 @@
-"""`worker_cidrs`: where Vault is told where workers are, no token of a job's works from anywhere else, and no worker can make one that does."""
+"""`worker_cidrs`: a job's token works only from these networks, and no worker can create a token that works from elsewhere."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LOOSER = {
 
 @contextmanager
 def bound_to(shop: Shop, *cidrs: str) -> Iterator[None]:
-    """Vault as it is set up for workers at these addresses."""
+    """Set Vault up for workers at these addresses."""
     shop.setup(worker_cidrs=cidrs)
     try:
         yield
@@ -42,7 +42,7 @@ def bound_to(shop: Shop, *cidrs: str) -> Iterator[None]:
 
 @contextmanager
 def working_from(shop: Shop, *cidrs: str) -> Iterator[Vault]:
-    """A worker that says that it is at these addresses."""
+    """Return a worker whose setting has these addresses."""
     vault = Vault(shop.settings.vault_addr, bound_cidrs=cidrs)
     vault.login_approle_file(shop.settings.worker_approle_file)
     yield vault
@@ -50,7 +50,7 @@ def working_from(shop: Shop, *cidrs: str) -> Iterator[Vault]:
 
 
 def reads(shop: Shop, vault: Vault) -> int:
-    """What Vault answers to a new job's token for what it was made for, used from here."""
+    """Return Vault's status for the grant of a new job's token, used from this address."""
     job = new_job()
     vault.open_prefix(job, 600)
     token = vault.create_token(job, policy="je-grant-helpdesk-api-read", alias="je-scope-tenant-acme", ttl=60)
@@ -66,7 +66,7 @@ def test_a_jobs_token_works_from_the_workers_address_and_from_no_other(shop: Sho
         assert reads(shop, vault) == 200, "the control: without any the same token works"
 
 
-def test_a_worker_can_write_no_role_whose_tokens_work_from_elsewhere(shop: Shop) -> None:
+def test_a_worker_cannot_write_a_role_whose_tokens_work_from_other_addresses(shop: Shop) -> None:
     with bound_to(shop, ELSEWHERE, FURTHER):
         worker = shop.approle(shop.settings.worker_approle_file)
         role = f"auth/token/roles/{job_role(new_job())}"
@@ -76,7 +76,7 @@ def test_a_worker_can_write_no_role_whose_tokens_work_from_elsewhere(shop: Shop)
         assert worker.write(role, **job_role_body(token_bound_cidrs=[ELSEWHERE, FURTHER])).status_code == 204, "the control"
 
 
-def test_a_worker_whose_setting_is_not_what_vault_was_set_up_with_is_told_so(shop: Shop) -> None:
+def test_a_worker_whose_networks_differ_from_vaults_gets_an_error(shop: Shop) -> None:
     with bound_to(shop, HERE), working_from(shop, ELSEWHERE) as vault, pytest.raises(VaultDenied, match=r"vault setup.*WORKER_CIDRS"):
         vault.open_prefix(new_job(), 600)
 

@@ -29,7 +29,7 @@ SAY = {
     "count-orders": " orders; nobody is logged in now.",
     "support-agent": "What became of it:",
 }
-"""What those say that talk to their broker."""
+"""The text in programs that use their broker."""
 ALONE = [file for file in JOBS if file.stem not in SAY]
 
 
@@ -38,7 +38,7 @@ def spec_of(file: Path, **params: str) -> JobSpec:
 
 
 def environment(shop: Shop, worker: Session, spec: JobSpec, *, optional: bool) -> dict[str, str]:
-    """Issue and deliver each credential as a session would."""
+    """Issue and deliver each credential like a session."""
     catalog = with_settings(read_catalog((SHOP / "catalog.yaml").read_bytes()), shop.environment)
     job = new_job()
     path = opened(worker, job)
@@ -58,7 +58,7 @@ def environment(shop: Shop, worker: Session, spec: JobSpec, *, optional: bool) -
 
 
 def unlocked(token: Session, path: str) -> dict[str, object]:
-    """Issue what Vault locks, with the authorization of one whom it asks."""
+    """Issue a locked credential, with an approver's authorization."""
     wrapped = token.read(path).json()["wrap_info"]
     login = Session(token.address).write("auth/people/login/security", password="security-password").json()["auth"]
     answer = Session(token.address, login["client_token"]).write("sys/control-group/authorize", accessor=wrapped["accessor"])
@@ -74,7 +74,7 @@ def run(spec: JobSpec, given: dict[str, str]) -> subprocess.CompletedProcess[str
 
 
 @pytest.mark.parametrize("file", JOBS, ids=lambda file: file.stem)
-def test_each_spec_fits_the_catalog_and_its_bundle_is_there(file: Path) -> None:
+def test_each_spec_matches_the_catalog_and_its_bundle_exists(file: Path) -> None:
     spec = spec_of(file)
     assert problems_in_spec(spec, read_catalog((SHOP / "catalog.yaml").read_bytes())) == ()
     assert spec.name == file.stem
@@ -83,7 +83,7 @@ def test_each_spec_fits_the_catalog_and_its_bundle_is_there(file: Path) -> None:
         assert (file.parent / spec.run.workdir / script).is_file()
 
 
-def test_those_that_ask_their_broker_are_the_ones_that_run_beside_one() -> None:
+def test_exactly_the_jobs_that_use_the_broker_run_beside_one() -> None:
     specs = {file.stem: checked_spec(read_spec(file.read_bytes())) for file in JOBS}
     asking = {name for name, spec in specs.items() if spec.model or any(access.at == "request" for access in spec.access)}
     assert asking == set(SAY)
@@ -96,7 +96,7 @@ def model(whole: Stack) -> Iterator[str]:
 
 
 def until_ended(ops: Human, approvers: tuple[Human, Human], job: str) -> dict[str, Any]:
-    """Have tier 1 and tier 2 approve what a job waits for, until it has ended."""
+    """Approve a job's requests as tier 1 and tier 2 until it has ended."""
     while (seen := ops.until(job, "running", *ENDED))["state"] == "running":
         for request in (one for one in seen["requests"] if one["state"] == "pending" and one["tier"]):
             assert approvers[request["tier"] - 1].answer(request).status_code in TAKEN | {409}
@@ -105,7 +105,7 @@ def until_ended(ops: Human, approvers: tuple[Human, Human], job: str) -> dict[st
 
 @pytest.mark.servers
 @pytest.mark.parametrize("name", SAY)
-def test_each_job_that_asks_for_access_while_it_runs_gets_it_and_gives_it_back(
+def test_each_job_that_requests_access_while_it_runs_gets_and_releases_it(
     ops: Human, lead: Human, security: Human, model: str, name: str
 ) -> None:
     del model
@@ -129,7 +129,7 @@ def test_each_job_that_asks_for_access_while_it_runs_gets_it_and_gives_it_back(
 
 @pytest.mark.servers
 @pytest.mark.parametrize("file", ALONE, ids=lambda file: file.stem)
-def test_each_job_runs_with_what_it_asks_for_and_prints_no_secret(shop: Shop, worker: Session, file: Path) -> None:
+def test_each_job_runs_with_the_access_in_its_spec_and_prints_no_secret(shop: Shop, worker: Session, file: Path) -> None:
     spec = spec_of(file, **({"seconds": "1"} if file.stem.startswith("long-") else {}))
     given = environment(shop, worker, spec, optional=False)
     done = run(spec, given)
@@ -152,7 +152,7 @@ def test_refund_triage_refunds_a_ticket_once(shop: Shop, worker: Session) -> Non
 
 
 @pytest.mark.servers
-def test_refund_triage_says_so_where_the_ticket_asks_for_nothing(shop: Shop, worker: Session) -> None:
+def test_refund_triage_says_so_if_the_ticket_asks_for_no_refund(shop: Shop, worker: Session) -> None:
     spec = spec_of(SHOP / "jobs" / "refund-triage.yaml", ticket="5001")
     done = run(spec, environment(shop, worker, spec, optional=False))
     assert (done.returncode, "There is no ticket 5001 in this tenant." in done.stdout) == (1, True), "globex's ticket is not acme's to see"

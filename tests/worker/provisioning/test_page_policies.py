@@ -1,4 +1,4 @@
-"""What Vault is given for the pages, tried on a real server: logins that carry no more than people need, and a key that keeps their tokens."""
+"""Vault's configuration for the pages on a real server: logins with only the policy of people, and a key that encrypts their tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def logged_in(shop: Shop, mount: str, name: str = "lead") -> dict[str, Any]:
     return auth
 
 
-def test_a_login_to_the_pages_is_the_persons_own_and_short_and_carries_one_policy(shop: Shop) -> None:
+def test_a_login_to_the_pages_is_personal_and_short_and_has_one_policy(shop: Shop) -> None:
     pages, people = logged_in(shop, "pages"), logged_in(shop, "people")
     assert pages["entity_id"] == people["entity_id"]
     assert (pages["policies"], pages["lease_duration"], pages["renewable"]) == (["je-person"], 45 * 60, True)
@@ -46,7 +46,7 @@ def test_a_person_sees_renews_and_ends_their_own_token_and_no_other(shop: Shop) 
     assert mine.read("auth/token/lookup-self").status_code == REFUSED
 
 
-def test_the_console_opens_what_it_sealed_with_the_same_context_and_with_no_other(console: Session) -> None:
+def test_the_console_decrypts_only_with_the_context_of_the_encryption(console: Session) -> None:
     sealed = console.write("transit/encrypt/je-pages", plaintext=TOKEN, context=MINE).json()["data"]["ciphertext"]
     assert console.write("transit/decrypt/je-pages", ciphertext=sealed, context=MINE).json()["data"]["plaintext"] == TOKEN
     assert console.write("transit/decrypt/je-pages", ciphertext=sealed, context=ANOTHERS).status_code == 400
@@ -76,14 +76,14 @@ def test_the_console_opens_what_it_sealed_with_the_same_context_and_with_no_othe
     ],
     ids=lambda value: value if isinstance(value, str) else ",".join(value) or "nothing",
 )
-def test_the_console_does_nothing_else_with_that_key_or_those_logins(console: Session, path: str, body: dict[str, Any]) -> None:
+def test_the_console_can_do_nothing_else_with_the_page_key_or_page_logins(console: Session, path: str, body: dict[str, Any]) -> None:
     assert console.write(path, **body).status_code == REFUSED
 
 
 @pytest.mark.parametrize(
     "path", ["transit/keys/je-pages", "transit/export/encryption-key/je-pages", "transit/backup/je-pages", "auth/pages/users/lead"]
 )
-def test_the_console_reads_neither_that_key_nor_those_logins(console: Session, path: str) -> None:
+def test_the_console_reads_neither_the_page_key_nor_the_page_logins(console: Session, path: str) -> None:
     assert console.read(path).status_code == REFUSED
 
 
@@ -92,12 +92,12 @@ def test_the_key_is_derived_and_stays_in_vault(shop: Shop) -> None:
     assert (key["type"], key["derived"], key["exportable"], key["allow_plaintext_backup"]) == ("aes256-gcm96", True, False, False)
 
 
-def test_a_vault_that_has_its_people_already_is_told_that_nobody_can_log_in_to_the_pages(shop: Shop) -> None:
+def test_a_vault_with_people_but_without_a_login_to_the_pages_is_reported(shop: Shop) -> None:
     said = {step.path: step.note for step in shop.setup(people=None, pages_mount="elsewhere")}
     assert said["sys/auth/elsewhere"].startswith("nobody can log in there yet: enable an auth method at elsewhere/")
 
 
-def test_where_pages_and_people_share_a_mount_it_stays_as_it_is(shop: Shop) -> None:
+def test_a_mount_that_pages_and_people_share_is_not_changed(shop: Shop) -> None:
     said = {step.path for step in shop.setup(pages_mount="people")}
     assert not {path for path in said if "/pages" in path}
     assert logged_in(shop, "people")["lease_duration"] == 8 * 3600

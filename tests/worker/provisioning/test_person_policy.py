@@ -1,4 +1,4 @@
-"""The policy `je-person`, tried on a real server: each person signs with a key that is theirs alone, and can do nothing else."""
+"""The policy `je-person` on a real server: each person signs with their own key and can do nothing else."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def people(shop: Shop) -> dict[str, tuple[Session, str]]:
     return found
 
 
-def test_a_person_makes_their_own_key_and_signs_with_it(people: dict[str, tuple[Session, str]]) -> None:
+def test_a_person_creates_their_own_key_and_signs_with_it(people: dict[str, tuple[Session, str]]) -> None:
     lead, entity = people["lead"]
     assert lead.write(f"transit/keys/je-sign-{entity}", type="ed25519").status_code == 200
     assert lead.write(f"transit/keys/je-sign-{entity}", type="ed25519").status_code == 200, "again is fine"
@@ -28,7 +28,7 @@ def test_a_person_makes_their_own_key_and_signs_with_it(people: dict[str, tuple[
     assert signed.startswith("vault:v1:")
 
 
-def test_nobody_makes_or_uses_anothers_key(people: dict[str, tuple[Session, str]]) -> None:
+def test_a_person_cannot_create_or_use_another_persons_key(people: dict[str, tuple[Session, str]]) -> None:
     lead, ops = people["lead"][0], people["ops"][1]
     for path in (
         f"transit/keys/je-sign-{ops}",
@@ -50,7 +50,7 @@ def test_a_signing_key_is_ed25519_and_never_leaves_vault(people: dict[str, tuple
     assert ops.read(f"transit/export/signing-key/je-sign-{entity}").status_code == REFUSED
 
 
-def test_a_persons_token_issues_and_changes_nothing(people: dict[str, tuple[Session, str]]) -> None:
+def test_a_persons_token_can_issue_and_change_nothing(people: dict[str, tuple[Session, str]]) -> None:
     lead = people["lead"][0]
     for path in (
         "database/creds/orders-read-acme",

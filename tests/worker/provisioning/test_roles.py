@@ -1,4 +1,4 @@
-"""What the shop's provisioned roles issue, tried by logging in: each reaches its tenant's rows only, carries its job's id, and dies whole."""
+"""The credentials of the shop's roles, tested by logging in: each reaches only its tenant's rows, has its job's id, and can be revoked."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def revoke(worker: Session, lease: str) -> int:
 
 
 @pytest.mark.parametrize("tenant", ["acme", "globex"])
-def test_a_readers_rows_are_its_tenants(shop: Shop, worker: Session, job: str, tenant: str) -> None:
+def test_a_reader_gets_only_the_rows_of_its_tenant(shop: Shop, worker: Session, job: str, tenant: str) -> None:
     credential = issued(job_token(worker, job, "je-grant-orders-db-read", tenant=tenant), f"database/creds/orders-read-{tenant}")
     with login(shop, credential) as connection:
         assert one(connection, "SELECT string_agg(DISTINCT tenant, ',') FROM orders") == tenant
@@ -87,7 +87,7 @@ def test_a_token_without_data_scope_issues_nothing_scoped(worker: Session, job: 
         ("je-grant-export-api-write", "kv/data/tenants/acme/export"),
     ],
 )
-def test_an_api_key_is_its_tenants_and_has_no_lease(worker: Session, job: str, policy: str, path: str) -> None:
+def test_an_api_key_belongs_to_its_tenant_and_has_no_lease(worker: Session, job: str, policy: str, path: str) -> None:
     token = job_token(worker, job, policy)
     found = issued(token, path)
     assert len(found["data"]["data"]["token"]) >= 32
@@ -96,7 +96,7 @@ def test_an_api_key_is_its_tenants_and_has_no_lease(worker: Session, job: str, p
     assert token.write(path, data={"token": "mine"}).status_code == 403
 
 
-def test_a_writer_writes_refunds_of_its_tenant_and_reads_no_amounts(shop: Shop, worker: Session, job: str) -> None:
+def test_a_writer_writes_refunds_of_its_tenant_but_reads_no_amounts(shop: Shop, worker: Session, job: str) -> None:
     credential = issued(job_token(worker, job, "je-grant-refunds-db-write"), "database/creds/refunds-write-acme")
     with shop.database() as admin:
         order = one(admin, "SELECT min(id) FROM orders WHERE tenant = 'acme'")
@@ -113,7 +113,7 @@ def test_a_writer_writes_refunds_of_its_tenant_and_reads_no_amounts(shop: Shop, 
         admin.execute("DELETE FROM refunds WHERE id = %s", refund)
 
 
-def test_the_users_name_carries_the_job_and_expires_by_itself(shop: Shop, worker: Session, job: str) -> None:
+def test_the_users_name_contains_the_job_and_the_user_expires_by_itself(shop: Shop, worker: Session, job: str) -> None:
     credential = issued(job_token(worker, job, "je-grant-orders-db-read"), "database/creds/orders-read-acme")
     assert users_of(shop, job) == [credential["data"]["username"]]
     with shop.database() as admin:
@@ -123,7 +123,7 @@ def test_the_users_name_carries_the_job_and_expires_by_itself(shop: Shop, worker
     assert ends is True
 
 
-def test_revoking_cuts_the_open_session_and_refuses_the_next(shop: Shop, worker: Session, job: str) -> None:
+def test_revoking_ends_the_open_session_and_refuses_the_next(shop: Shop, worker: Session, job: str) -> None:
     credential = issued(job_token(worker, job, "je-grant-orders-db-read"), "database/creds/orders-read-acme")
     connection = login(shop, credential)
     assert one(connection, "SELECT 1") == 1
@@ -136,7 +136,7 @@ def test_revoking_cuts_the_open_session_and_refuses_the_next(shop: Shop, worker:
     assert worker.write("sys/leases/lookup", lease_id=credential["lease_id"]).status_code != 200
 
 
-def test_revoking_cuts_a_session_in_the_middle_of_its_statement(shop: Shop, worker: Session, job: str) -> None:
+def test_revoking_ends_a_session_in_the_middle_of_its_statement(shop: Shop, worker: Session, job: str) -> None:
     credential = issued(job_token(worker, job, "je-grant-orders-db-read"), "database/creds/orders-read-acme")
     ended: list[BaseException] = []
     connection = login(shop, credential)
@@ -155,7 +155,7 @@ def test_revoking_cuts_a_session_in_the_middle_of_its_statement(shop: Shop, work
     assert ended
 
 
-def test_what_an_admin_job_made_stays_and_its_user_goes(shop: Shop, worker: Session, job: str) -> None:
+def test_the_objects_of_an_admin_job_stay_after_its_user_is_dropped(shop: Shop, worker: Session, job: str) -> None:
     credential = issued(job_token(worker, job, "je-grant-orders-db-admin", tenant=None), "database/creds/orders-admin")
     with login(shop, credential) as connection:
         connection.execute("CREATE TABLE made_by_a_job (id int)")
@@ -167,7 +167,7 @@ def test_what_an_admin_job_made_stays_and_its_user_goes(shop: Shop, worker: Sess
         admin.execute("DROP TABLE made_by_a_job")
 
 
-def test_a_user_that_the_reaper_ended_already_is_revoked_without_complaint(shop: Shop, worker: Session, job: str) -> None:
+def test_revoking_a_user_that_the_reaper_ended_succeeds(shop: Shop, worker: Session, job: str) -> None:
     credential = issued(job_token(worker, job, "je-grant-orders-db-read"), "database/creds/orders-read-acme")
     reaper = issued(worker, "database/creds/je-reaper")
     with login(shop, reaper) as connection:
@@ -191,7 +191,7 @@ def test_the_observer_sees_a_jobs_users_and_ends_none(shop: Shop, worker: Sessio
     assert revoke(worker, observer["lease_id"]) == 204
 
 
-def test_no_password_is_in_postgresqls_catalog_as_vault_sent_it(shop: Shop, worker: Session, job: str) -> None:
+def test_postgresqls_catalog_contains_no_password_in_plain_text(shop: Shop, worker: Session, job: str) -> None:
     credential = issued(job_token(worker, job, "je-grant-orders-db-read"), "database/creds/orders-read-acme")
     with shop.database() as admin:
         stored = str(one(admin, f"SELECT rolpassword FROM pg_authid WHERE rolname = '{credential['data']['username']}'"))
@@ -200,7 +200,7 @@ def test_no_password_is_in_postgresqls_catalog_as_vault_sent_it(shop: Shop, work
     assert credential["data"]["password"] not in log
 
 
-def test_a_client_certificate_is_its_tenants_and_asks_for_nothing_else(worker: Session, job: str) -> None:
+def test_a_client_certificate_is_issued_only_for_its_tenant_and_without_extras(worker: Session, job: str) -> None:
     token, path = job_token(worker, job, "je-grant-warehouse-api-read"), "pki/issue/warehouse-read"
     name = f"{job}.acme.jobs.shop.internal"
     given = token.write(path, common_name=name, ttl="60s")
@@ -223,9 +223,7 @@ def test_an_ssh_certificate_is_for_one_user_and_has_no_lease(worker: Session, jo
     assert token.write("ssh/sign/deploy", public_key=given.json()["data"]["signed_key"]).status_code == 403
 
 
-def test_anybody_may_look_whether_a_certificate_is_revoked_so_the_worker_needs_no_right_for_it(
-    shop: Shop, worker: Session, job: str
-) -> None:
+def test_a_certificates_revocation_is_public_so_the_worker_needs_no_capability_for_it(shop: Shop, worker: Session, job: str) -> None:
     token = job_token(worker, job, "je-grant-warehouse-api-read")
     given = token.write("pki/issue/warehouse-read", common_name=f"{job}.acme.jobs.shop.internal", ttl="60s").json()
     nobody, place = Session(shop.admin.address), f"pki/cert/{given['data']['serial_number']}"

@@ -1,4 +1,4 @@
-"""`vault setup` on a real OpenBao and PostgreSQL: what it makes, that running it again changes nothing, and how it fails."""
+"""`vault setup` on a real OpenBao and PostgreSQL: what it creates, that a second run changes nothing, and how it fails."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def changes(applied: tuple[AppliedWrite, ...]) -> list[str]:
 
 
 def config_with(folder: Path, old: str, new: str) -> Path:
-    """The shop's configuration with one text replaced."""
+    """Write the shop's configuration with one text replaced; return its folder."""
     text = (SHOP / "catalog.yaml").read_text()
     assert old in text
     (folder / "catalog.yaml").write_text(text.replace(old, new, 1))
@@ -38,7 +38,7 @@ def config_with(folder: Path, old: str, new: str) -> Path:
     return folder
 
 
-def test_the_first_run_makes_everything_and_says_so(first_run: tuple[AppliedWrite, ...]) -> None:
+def test_the_first_run_creates_everything_and_reports_it(first_run: tuple[AppliedWrite, ...]) -> None:
     made = outcomes(first_run)
     for path in (
         "sys/mounts/database",
@@ -49,7 +49,7 @@ def test_the_first_run_makes_everything_and_says_so(first_run: tuple[AppliedWrit
         assert made[path] is WriteOutcome.CREATED
 
 
-def test_a_second_run_changes_nothing_and_says_so(shop: Shop) -> None:
+def test_a_second_run_reports_everything_unchanged(shop: Shop) -> None:
     files = [shop.settings.worker_approle_file.read_bytes(), shop.settings.console_approle_file.read_bytes()]
     key = shop.admin.got("kv/data/tenants/acme/helpdesk")
     again = shop.setup()
@@ -58,7 +58,7 @@ def test_a_second_run_changes_nothing_and_says_so(shop: Shop) -> None:
     assert shop.admin.got("kv/data/tenants/acme/helpdesk") == key
 
 
-def test_what_someone_changed_by_hand_is_put_back(shop: Shop) -> None:
+def test_a_manual_change_is_reverted(shop: Shop) -> None:
     shop.admin.write("sys/policies/acl/je-grant-orders-db-read", policy='path "kv/*" { capabilities = ["read"] }')
     shop.admin.write("identity/entity/name/je-scope-tenant-acme", metadata={"tenant": "globex"})
     shop.admin.write("auth/approle/role/je-worker", token_policies=["je-worker", "root-like"])
@@ -72,7 +72,7 @@ def test_what_someone_changed_by_hand_is_put_back(shop: Shop) -> None:
     assert shop.admin.got("auth/approle/role/je-worker")["token_policies"] == ["je-worker"]
 
 
-def test_approle_files_are_their_owners_alone(shop: Shop) -> None:
+def test_only_their_owner_can_read_the_approle_files(shop: Shop) -> None:
     for file in (shop.settings.worker_approle_file, shop.settings.console_approle_file):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
@@ -91,7 +91,7 @@ def test_a_secret_id_that_was_revoked_is_replaced(shop: Shop, tmp_path: Path) ->
     shop.setup()
 
 
-def test_worker_and_console_tokens_are_renewable_periodic_and_carry_one_policy(worker: Session, console: Session) -> None:
+def test_worker_and_console_tokens_are_renewable_and_periodic_and_have_one_policy(worker: Session, console: Session) -> None:
     for session, policy in ((worker, "je-worker"), (console, "je-console")):
         seen = session.got("auth/token/lookup-self")
         assert (seen["policies"], seen["period"], seen["renewable"]) == ([policy], 3600, True)
@@ -113,7 +113,7 @@ def test_a_new_tenant_gets_its_identity_roles_and_keys(shop: Shop, tmp_path: Pat
         shop.admin.delete("identity/entity/name/je-scope-tenant-initech")
 
 
-def test_a_grant_policy_that_nothing_uses_any_more_is_named_and_kept(shop: Shop) -> None:
+def test_an_unused_grant_policy_is_reported_and_kept(shop: Shop) -> None:
     shop.admin.write("sys/policies/acl/je-grant-old-read", policy='path "kv/old" { capabilities = ["read"] }')
     try:
         assert outcomes(shop.setup())["sys/policies/acl/je-grant-old-read"] is WriteOutcome.KEPT
@@ -121,7 +121,7 @@ def test_a_grant_policy_that_nothing_uses_any_more_is_named_and_kept(shop: Shop)
         shop.admin.delete("sys/policies/acl/je-grant-old-read")
 
 
-def test_without_people_it_makes_none_and_leaves_a_foreign_issuer_alone(shop: Shop) -> None:
+def test_setup_without_people_creates_none_and_keeps_a_foreign_issuer(shop: Shop) -> None:
     foreign = shop.settings.model_copy(update={"vault_issuer": "https://other.example/v1/identity/oidc"})
     applied = replace(shop, settings=foreign).setup(people=None)
     assert outcomes(applied)["identity/oidc/config"] is WriteOutcome.KEPT
@@ -140,14 +140,14 @@ def test_a_new_password_is_set_and_the_old_one_refused(shop: Shop) -> None:
         shop.setup()
 
 
-def test_a_group_has_exactly_the_seeds_people(shop: Shop) -> None:
+def test_a_group_has_exactly_the_seeded_people(shop: Shop) -> None:
     lead, ops = (shop.admin.got(f"identity/entity/name/{name}")["id"] for name in ("lead", "ops"))
     shop.admin.write("identity/group/name/support-leads", member_entity_ids=[lead, ops])
     assert changes(shop.setup()) == ["identity/group/name/support-leads"]
     assert shop.admin.got("identity/group/name/support-leads")["member_entity_ids"] == [lead]
 
 
-def test_another_installation_is_refused_by_name(shop: Shop) -> None:
+def test_another_installation_is_refused_with_its_name(shop: Shop) -> None:
     with pytest.raises(SetupFailed, match=r"set up for installation 'dev', not 'prod'.*VAULT_NAMESPACE"):
         shop.setup(installation="prod")
 
@@ -172,7 +172,7 @@ def test_a_wrong_admin_token_is_named_with_its_path_and_never_shown(shop: Shop) 
     assert "s.wrong-token" not in str(failed.value)
 
 
-def test_an_address_where_nothing_answers_says_how_to_start(shop: Shop) -> None:
+def test_an_address_without_a_vault_is_reported_with_how_to_start_one(shop: Shop) -> None:
     with pytest.raises(VaultNotReady, match=r"127\.0\.0\.1:9 did not answer.*justenough up"):
         provision_vault(shop.settings, vault_addr="http://127.0.0.1:9", admin_token=Secret("s.token"), environment=shop.environment)
 
@@ -183,12 +183,12 @@ def test_something_else_mounted_at_our_path_is_left_alone(shop: Shop, tmp_path: 
         shop.setup(config=config)
 
 
-def test_a_catalog_that_is_not_there_says_which_setting_names_its_folder(shop: Shop, tmp_path: Path) -> None:
+def test_a_missing_catalog_is_reported_with_the_setting_of_its_folder(shop: Shop, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="JUSTENOUGH_CONFIG"):
         shop.setup(config=tmp_path)
 
 
-def test_the_seeded_keys_differ_from_each_other_and_are_no_placeholders(shop: Shop) -> None:
+def test_the_seeded_keys_are_distinct_and_not_placeholders(shop: Shop) -> None:
     paths = [f"kv/data/tenants/{tenant}/{name}" for tenant in ("acme", "globex") for name in ("helpdesk", "helpdesk-write", "export")]
     tokens = [str(shop.admin.got(path)["data"]) for path in paths]
     assert len(set(tokens)) == len(paths)
@@ -213,19 +213,19 @@ def _claims(jwt: str) -> dict[str, object]:
     return found
 
 
-def test_what_is_locked_asks_the_groups_of_its_tier_and_above(shop: Shop) -> None:
+def test_a_lock_needs_the_groups_of_its_tier_and_above(shop: Shop) -> None:
     text = str(shop.admin.got("sys/policies/acl/je-grant-payouts-db-write")["policy"])
     for part in ('group_names = ["security", "chiefs"]', "approvals = 1", 'controlled_capabilities = ["read"]', 'ttl = "26100s"'):
         assert part in text
     assert "control_group" not in str(shop.admin.got("sys/policies/acl/je-grant-refunds-db-write")["policy"])
 
 
-def test_a_leftover_policy_that_leads_around_a_lock_is_refused(shop: Shop) -> None:
+def test_an_old_policy_that_bypasses_a_lock_is_refused(shop: Shop) -> None:
     path = "sys/policies/acl/je-grant-from-before"
     shop.admin.write(path, policy='path "database/creds/payouts-write-acme" { capabilities = ["read"] }')
     try:
         with pytest.raises(
-            SetupFailed, match=r"opens database/creds/payouts-write-\{tenant\}, which is locked.*bao policy delete je-grant-from-before"
+            SetupFailed, match=r"allows database/creds/payouts-write-\{tenant\}, which is locked.*bao policy delete je-grant-from-before"
         ):
             shop.setup()
     finally:
@@ -233,7 +233,7 @@ def test_a_leftover_policy_that_leads_around_a_lock_is_refused(shop: Shop) -> No
 
 
 @pytest.mark.parametrize("tiers, why", [(None, "says who opens the catalog's locks"), (1, "approvals.yaml has no tier 2; it has 1")])
-def test_locks_that_nobody_could_open_are_not_set_up(shop: Shop, tmp_path: Path, tiers: int | None, why: str) -> None:
+def test_a_lock_without_approvers_is_not_set_up(shop: Shop, tmp_path: Path, tiers: int | None, why: str) -> None:
     config = config_with(tmp_path, "max_ttl: 30m", "max_ttl: 30m")
     (config / "approvals.yaml").unlink()
     if tiers:
@@ -243,20 +243,20 @@ def test_locks_that_nobody_could_open_are_not_set_up(shop: Shop, tmp_path: Path,
 
 
 def test_a_vault_without_control_groups_is_refused(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    # This one has them; a path that it does not have stands for one that lacks them.
+    # This server has control groups, so the test uses a path that it does not have.
     monkeypatch.setattr("worker.provisioning.control_groups.REQUEST_PATH", "sys/no-such-thing/request")
     with pytest.raises(SetupFailed, match=r"this Vault has no control groups\. Use OpenBao 2\.7 or later, or Vault Enterprise"):
         shop.setup()
 
 
-def test_the_console_has_an_identity_with_a_key_of_its_own_also_where_it_logged_in_before(shop: Shop) -> None:
+def test_the_console_has_its_own_identity_and_key_even_if_it_logged_in_before(shop: Shop) -> None:
     def login() -> str:
         answer = shop.admin.write("auth/approle/login", **read_json(shop.settings.console_approle_file)).json()
         return str(answer["auth"]["entity_id"])
 
     entity = shop.admin.got("identity/entity/name/je-console")
     assert login() == entity["id"]
-    # As in a Vault that was set up before the console had one: its login makes an entity of its own.
+    # As in a Vault that was set up before the console had an identity: its login creates an entity.
     shop.admin.delete("identity/entity/name/je-console")
     assert login() != entity["id"]
     shop.setup()
@@ -281,7 +281,7 @@ def test_the_console_reads_exactly_the_secrets_that_the_triggers_name(shop: Shop
     assert console.read("kv/data/je/triggers/ticket-created").status_code == 200
 
 
-def test_the_console_reads_exactly_the_secrets_of_those_who_are_told_of_events(shop: Shop, tmp_path: Path) -> None:
+def test_the_console_reads_exactly_the_secrets_of_its_event_receivers(shop: Shop, tmp_path: Path) -> None:
     console = shop.approle(shop.settings.console_approle_file)
     folder = tmp_path / "shop"
     shutil.copytree(SHOP, folder)

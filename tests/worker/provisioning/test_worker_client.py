@@ -1,4 +1,4 @@
-"""The worker's client (justenough.adapters.vault) under the worker's policy: everything that it does for a job is allowed, from login to proof."""
+"""The worker's client (justenough.adapters.vault) with the worker's policy: each call for a job is allowed, from login to proof."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def vault(shop: Shop) -> Iterator[Vault]:
     client.close()
 
 
-def test_a_jobs_whole_life_fits_the_policy(shop: Shop, vault: Vault) -> None:
+def test_the_policy_allows_every_call_of_a_jobs_life(shop: Shop, vault: Vault) -> None:
     catalog = with_settings(read_catalog((SHOP / "catalog.yaml").read_bytes()), shop.environment)
     definition, scope, job = catalog.resources["orders-db"].actions[Action.READ], {"tenant": "acme"}, new_job()
     vault.open_prefix(job, 900)

@@ -1,4 +1,4 @@
-"""The worker's own Vault policy, tried on a real server: what a job needs works, and every way out of it that we know of is closed."""
+"""The worker's Vault policy on a real server: it allows what a job needs and refuses every known bypass."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_it_opens_a_prefix_issues_and_closes_it(shop: Shop, worker: Session, job
     assert held.read("database/creds/orders-read-acme").status_code == REFUSED
 
 
-def test_it_looks_its_jobs_tokens_up_and_ends_a_single_one(worker: Session, job: str) -> None:
+def test_it_looks_up_its_jobs_tokens_and_revokes_one_of_them(worker: Session, job: str) -> None:
     made = worker.write(opened(worker, job), policies=["je-grant-orders-db-admin"], ttl="5m", display_name=job, renewable=False).json()[
         "auth"
     ]
@@ -178,7 +178,7 @@ def test_a_token_that_is_more_than_a_grant_is_refused(worker: Session, job: str,
     assert answer.status_code in {400, REFUSED}, answer.text
 
 
-def test_a_comma_in_a_tokens_policies_makes_no_second_policy(worker: Session, job: str) -> None:
+def test_a_comma_in_a_tokens_policies_adds_no_second_policy(worker: Session, job: str) -> None:
     made = worker.write(opened(worker, job), policies="je-grant-orders-db-read,je-worker", ttl="5m", display_name=job, renewable=False)
     assert made.json()["auth"]["token_policies"] == ["je-grant-orders-db-read,je-worker"], "one policy of that name, which does not exist"
     nothing = Session(worker.address, made.json()["auth"]["client_token"])
@@ -186,7 +186,7 @@ def test_a_comma_in_a_tokens_policies_makes_no_second_policy(worker: Session, jo
     assert nothing.list("auth/token/roles").status_code == REFUSED
 
 
-def test_no_token_is_made_without_a_role(worker: Session) -> None:
+def test_no_token_is_created_without_a_role(worker: Session) -> None:
     for path in (
         "auth/token/create",
         "auth/token/create-orphan",
@@ -207,8 +207,8 @@ def test_another_installations_jobs_cannot_be_seen_or_revoked(shop: Shop, worker
     assert shop.admin.write("auth/token/lookup-accessor", accessor=made["accessor"]).status_code == 200
 
 
-def test_a_right_by_path_cannot_be_turned_on_another_lease_by_the_body(shop: Shop, worker: Session, job: str) -> None:
-    """Vault takes `lease_id` from the body before it takes the path's."""
+def test_the_body_cannot_redirect_a_revocation_to_another_lease(shop: Shop, worker: Session, job: str) -> None:
+    """Vault prefers `lease_id` in the body to the lease in the path."""
     shop.admin.write(
         "database/roles/payroll", db_name="shop", creation_statements=["CREATE ROLE \"{{name}}\" PASSWORD '{{password}}'"], default_ttl="5m"
     )
@@ -237,7 +237,7 @@ def test_a_right_by_path_cannot_be_turned_on_another_lease_by_the_body(shop: Sho
     shop.setup()
 
 
-def test_identities_cannot_be_changed_borrowed_or_made(shop: Shop, worker: Session) -> None:
+def test_identities_cannot_be_changed_borrowed_or_created(shop: Shop, worker: Session) -> None:
     scope = shop.admin.got("identity/entity/name/je-scope-tenant-acme")
     lead = shop.admin.got("identity/entity/name/lead")
     mount = shop.admin.got("sys/auth")["token/"]
@@ -256,7 +256,7 @@ def test_identities_cannot_be_changed_borrowed_or_made(shop: Shop, worker: Sessi
     assert shop.admin.got("identity/entity/name/je-scope-tenant-acme")["metadata"] == {"tenant": "acme"}
 
 
-def test_it_sees_people_groups_and_public_keys_and_signs_for_nobody(shop: Shop, worker: Session) -> None:
+def test_it_reads_people_groups_and_public_keys_and_cannot_sign_for_a_person(shop: Shop, worker: Session) -> None:
     login = Session(shop.admin.address).write("auth/people/login/lead", password="lead-password").json()["auth"]
     key = f"je-sign-{login['entity_id']}"
     Session(shop.admin.address, login["client_token"]).write(f"transit/keys/{key}", type="ed25519")
@@ -362,7 +362,7 @@ def test_the_console_reads_the_key_that_verifies_jobs_identities_and_cannot_sign
     ],
 )
 def test_nothing_else_can_be_written(worker: Session, path: str) -> None:
-    # 405: what this server offers to nobody.
+    # 405: the server offers this to no client.
     assert worker.write(path, policy='path "*" { capabilities = ["sudo"] }', type="kv", password="x").status_code in {REFUSED, 405}
     assert worker.delete(path).status_code in {REFUSED, 405}
 
@@ -382,8 +382,8 @@ def test_nothing_else_can_be_written(worker: Session, path: str) -> None:
         *("auth/approle/role/je-worker/role-id", "auth/token/accessors", "auth/people/users/lead", "identity/entity/name/lead"),
     ],
 )
-def test_nothing_is_read_in_its_own_name(worker: Session, path: str) -> None:
-    """The worker issues through a job's token only, so that each credential has a job, a prefix and a hard end."""
+def test_the_worker_reads_no_secret_and_no_configuration_with_its_own_token(worker: Session, path: str) -> None:
+    """The worker issues only with a job's token, so that each credential has a job, a prefix and a hard end."""
     assert worker.read(path).status_code == REFUSED
 
 
@@ -404,7 +404,7 @@ def test_nothing_else_is_listed(worker: Session, path: str) -> None:
     assert worker.list(path).status_code == REFUSED
 
 
-def test_observer_and_reaper_are_all_it_draws_itself_and_it_ends_them(worker: Session) -> None:
+def test_the_worker_issues_only_observer_and_reaper_with_its_own_token_and_revokes_them(worker: Session) -> None:
     for name in ("je-observer", "je-reaper"):
         drawn = worker.read(f"database/creds/{name}").json()
         assert drawn["data"]["username"]

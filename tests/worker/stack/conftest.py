@@ -1,4 +1,4 @@
-"""Three real servers for the tests of the stack itself; separate from the suite's own, because these get killed."""
+"""Three real servers for the tests of the stack. The rest of the suite uses others, because these get killed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from worker.stack.stack_file import SERVERS
 
 SHOP = Path(__file__).parents[3] / "examples" / "shop"
 LIFELINE, _HELD = os.pipe()
-"""Stacks that are started with it end with this process, however it ends."""
+"""Stacks that are started with this lifeline end with this process, even if it is killed."""
 
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    # Temp folders are 0700, so where we are root this home is one that PostgreSQL's account cannot enter by itself.
+    # Temporary folders have mode 0700. So if we are root, PostgreSQL's account cannot enter this home without bubblewrap.
     with running_stack(tmp_path_factory.mktemp("servers") / "home", SHOP, only=SERVERS, provision=False) as stack:
         yield stack
 
@@ -44,7 +44,7 @@ def vault_login(servers: Stack) -> Iterator[psycopg.Connection[Any]]:
 
 @pytest.fixture
 def login(servers: Stack, vault_login: psycopg.Connection[Any], admin: psycopg.Connection[Any]) -> Iterator[Login]:
-    """Makes a user in a group the way Vault does, and logs it in."""
+    """Yield a function that creates a user in a group like Vault, and logs it in."""
     made: list[str] = []
     opened: list[psycopg.Connection[Any]] = []
 

@@ -1,4 +1,4 @@
-"""How tests of the shop make users and log them in."""
+"""The type of the function with which tests of the shop create users and log them in."""
 
 from __future__ import annotations
 

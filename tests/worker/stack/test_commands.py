@@ -1,4 +1,4 @@
-"""The commands as their users type them: what they print, where, and the exit code."""
+"""The commands as a user types them: their output, its stream and the exit code."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(program(arguments), arguments)
 
 
-def test_down_where_nothing_runs_says_so_and_is_fine(tmp_path: Path) -> None:
+def test_down_without_a_stack_says_so_and_succeeds(tmp_path: Path) -> None:
     done = run("down")
     assert (done.exit_code, done.stdout) == (0, "")
     assert done.stderr == f"Nothing is running in {tmp_path / 'home'}.\n"
 
 
-def test_status_where_nothing_runs_says_how_to_start_it(tmp_path: Path) -> None:
+def test_status_without_a_stack_says_how_to_start_it(tmp_path: Path) -> None:
     done = run("status")
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr == f"The stack is not running in {tmp_path / 'home'}. Start it: justenough up --detach\n"
 
 
-def test_status_as_json_where_nothing_runs(tmp_path: Path) -> None:
+def test_status_as_json_without_a_stack(tmp_path: Path) -> None:
     done = run("status", "-o", "json")
     assert done.exit_code == 1
     assert json.loads(done.stdout) == {"home": str(tmp_path / "home"), "running": False, "supervisor": None, "children": [], "alarms": []}
@@ -63,13 +63,13 @@ def test_status_as_json_where_nothing_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "form,stdout", [("json", '{\n  "home": "HOME",\n  "stopped": []\n}\n'), ("yaml", "home: HOME\nstopped: []\n"), ("name", "")]
 )
-def test_down_prints_in_every_form_what_it_stopped(tmp_path: Path, form: str, stdout: str) -> None:
+def test_down_prints_what_it_stopped_in_every_output_format(tmp_path: Path, form: str, stdout: str) -> None:
     done = run("down", "-o", form, "--quiet")
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout == stdout.replace("HOME", str(tmp_path / "home"))
 
 
-def test_what_the_commands_are_called_is_known_without_loading_what_they_do() -> None:
+def test_the_commands_names_load_without_their_actions() -> None:
     heavy = "{'psycopg', 'pydantic', 'rich', 'structlog', 'worker.command_actions', 'worker.stack', 'activities'}"
     code = f"import sys; import worker.commands; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True)
@@ -116,14 +116,18 @@ LATE = {"sweep": {"last_ended_at": "2026-01-31T09:30:00Z", "age_seconds": 75, "l
         (READY | {"config_alarm": "folder: the last good stays"}, "installation's configuration: folder: the last good", "catalog check"),
         (
             READY | {"overdue_revocations": 2} | SINCE,
-            "overdue revocations: 2 job(s) since 2026-01-31T09:30:00Z; 3 credential(s) may be alive",
+            "overdue revocations: 2 job(s) since 2026-01-31T09:30:00Z; 3 credential(s) may be active",
             "justenough job list --revocation overdue; then docs/how-to/runbook.md#overdue",
         ),
-        (READY | {"overdue_credentials": 1}, "overdue revocations: 1 credential(s) of jobs that go on", "credential list --live"),
+        (
+            READY | {"overdue_credentials": 1},
+            "overdue revocations: 1 credential(s) of running jobs should have been revoked",
+            "credential list --live",
+        ),
         (READY | LATE, "sweep: late: the last one ended 75 s ago", "justenough sweep"),
         (
             READY | {"sweep": {"age_seconds": None, "late": True}},
-            "sweep: late: none has ended yet",
+            "sweep: late: no sweep has ended yet",
             "docs/how-to/runbook.md#the-sweep-is-late",
         ),
         (
@@ -138,27 +142,27 @@ LATE = {"sweep": {"last_ended_at": "2026-01-31T09:30:00Z", "age_seconds": 75, "l
         ),
     ],
 )
-def test_what_the_console_complains_of_becomes_an_alarm_with_its_remedy(answer: dict[str, Any], starts: str, remedy: str) -> None:
+def test_each_problem_of_the_console_becomes_an_alarm_with_its_remedy(answer: dict[str, Any], starts: str, remedy: str) -> None:
     with console_that_says(answer) as port:
         (alarm,) = alarms(fetch_readyz(f"http://127.0.0.1:{port}"))
     assert alarm.startswith(starts)
     assert remedy in alarm
 
 
-def test_a_console_that_is_well_or_of_an_older_version_raises_no_alarm() -> None:
+def test_a_healthy_or_older_console_raises_no_alarm() -> None:
     for answer in (READY, {"ready": True, "checks": [], "overdue_revocations": 0, "config_alarm": None}):
         with console_that_says(answer) as port:
             assert alarms(fetch_readyz(f"http://127.0.0.1:{port}")) == ()
 
 
-def test_what_is_no_console_is_not_taken_for_one() -> None:
+def test_another_server_is_not_taken_for_a_console() -> None:
     with console_that_says({"something": "else"}) as port, pytest.raises(NoConsole, match="not answer like a JustEnough console"):
         fetch_readyz(f"http://127.0.0.1:{port}")
     with pytest.raises(NoConsole, match=r"http://127\.0\.0\.1:9 does not answer \(ConnectError\)"):
         fetch_readyz("http://127.0.0.1:9")
 
 
-def test_doctor_asks_another_installations_console(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_checks_another_installations_console(monkeypatch: pytest.MonkeyPatch) -> None:
     def found(*arguments: str) -> dict[str, dict[str, Any]]:
         return {item["what"]: item for item in json.loads(run("doctor", "-o", "json", *arguments).stdout)["findings"]}
 
@@ -178,8 +182,8 @@ def test_doctor_asks_another_installations_console(monkeypatch: pytest.MonkeyPat
     )
 
 
-def left_by_a_killed_supervisor(home: Path, *, console: int) -> None:
-    """A home whose supervisor is gone and whose console still answers."""
+def make_home_of_a_killed_supervisor(home: Path, *, console: int) -> None:
+    """Create a home whose supervisor is gone and whose console still answers."""
     home.mkdir()
     places = StackPaths.of(home)
     private = {"home": str(home), "config": str(SHOP), "supervisor": 1, "database_url": "sqlite://", "admin_token_file": str(home / "x")}
@@ -188,13 +192,13 @@ def left_by_a_killed_supervisor(home: Path, *, console: int) -> None:
     write_private(places.ports, json.dumps({"console": console, "temporal_http": 9, "vault": 9}))
 
 
-def test_children_that_nobody_keeps_any_more_are_said_to_be_so_with_the_consoles_alarms(tmp_path: Path) -> None:
+def test_children_without_a_supervisor_are_reported_with_the_consoles_alarms(tmp_path: Path) -> None:
     with console_that_says(READY | {"config_alarm": "broken"}) as port:
-        left_by_a_killed_supervisor(tmp_path / "home", console=port)
+        make_home_of_a_killed_supervisor(tmp_path / "home", console=port)
         status, doctor = run("status"), run("doctor", "-o", "json")
     assert status.exit_code == 1
     assert "has no supervisor any more: servers that stop are not restarted. Repair it: justenough up --detach\n" in status.stderr
-    assert "Alarm: installation's configuration: broken (Mend it; look again: justenough catalog check)\n" in status.stderr
+    assert "Alarm: installation's configuration: broken (Fix it, then check it: justenough catalog check)\n" in status.stderr
     missing = {item["what"]: item["found"] for item in json.loads(doctor.stdout)["findings"] if item["level"] == "missing"}
     assert missing["installation's configuration"] == "broken"
     assert "its supervisor is gone" in missing["stack"]
@@ -248,7 +252,7 @@ def test_vault_setup_with_a_wrong_catalog_lists_each_problem_on_a_line_and_is_a_
     assert "\n  resources.y" in done.stderr
 
 
-def test_a_network_of_workers_that_is_none_is_a_usage_error_that_names_it_and_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_network_of_workers_is_a_usage_error_that_names_it_and_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUSTENOUGH_WORKER_CIDRS", "10.1.0.0/16,10.2.0.7/24")
     done = run("vault", "setup")
     assert (done.exit_code, done.stdout) == (2, "")
@@ -275,7 +279,7 @@ def test_vault_setup_names_a_vault_that_does_not_answer(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("arguments", [("up",), ("up", "--detach")])
-def test_up_on_a_port_that_is_taken_names_it_and_leaves_nothing_behind(
+def test_up_on_a_port_in_use_names_the_port_and_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -284,11 +288,14 @@ def test_up_on_a_port_that_is_taken_names_it_and_leaves_nothing_behind(
         command = (sys.executable, "-m", "console.cli", *arguments)
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parents[3])
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"error: port {port}, which the settings ask for as console's, is in use by another program\n" in done.stderr
+    assert (
+        f"error: port {port}, which the settings choose for console, is in use by another program; stop it or choose another port\n"
+        in done.stderr
+    )
     assert not (tmp_path / "home" / "stack.json").exists()
 
 
-def test_doctor_lists_findings_as_json_and_fails_where_something_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_lists_findings_as_json_and_fails_if_something_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run("doctor", "-o", "json")
     findings = json.loads(done.stdout)["findings"]
     assert {"python", "temporal", "openbao", "postgresql"} <= {finding["what"] for finding in findings}
@@ -300,7 +307,7 @@ def test_doctor_lists_findings_as_json_and_fails_where_something_is_missing(monk
 
 
 @pytest.mark.servers
-def test_up_where_a_stack_runs_says_so_and_prints_its_addresses(servers: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_up_beside_a_running_stack_says_so_and_prints_its_addresses(servers: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUSTENOUGH_HOME", str(servers.home))
     for arguments in (("up",), ("up", "--detach")):
         done = run(*arguments)

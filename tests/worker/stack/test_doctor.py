@@ -1,4 +1,4 @@
-"""doctor: each missing piece is named with its remedy; what is there is seen to work, not believed."""
+"""doctor: each missing piece is reported with its remedy; what exists is tested, not assumed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def by_name(findings: tuple[DoctorFinding, ...]) -> dict[str, DoctorFinding]:
     return {finding.what: finding for finding in findings}
 
 
-def test_a_bare_machine_is_told_everything_at_once(tmp_path: Path) -> None:
+def test_a_bare_machine_gets_every_missing_piece_at_once(tmp_path: Path) -> None:
     findings = by_name(examine(Settings(home=tmp_path), programs=NOTHING, version=(3, 10, 4)))
     missing = {name for name, finding in findings.items() if finding.level == "missing"}
     assert {"python", "temporal", "openbao", "postgresql", "bubblewrap"} <= missing
@@ -62,7 +62,7 @@ def fake(folder: Path, name: str, script: str) -> Programs:
     return Programs(path=str(folder))
 
 
-def test_a_bubblewrap_that_is_there_but_may_not_make_namespaces_is_missing(tmp_path: Path) -> None:
+def test_a_bubblewrap_that_cannot_create_namespaces_counts_as_missing(tmp_path: Path) -> None:
     programs = fake(tmp_path / "bin", "bwrap", "echo 'bwrap: No permissions to create new namespace' >&2; exit 1")
     found = by_name(tuple(machine.sandbox_findings(programs, root=False)))["bubblewrap"]
     assert found.level == "missing"
@@ -70,18 +70,18 @@ def test_a_bubblewrap_that_is_there_but_may_not_make_namespaces_is_missing(tmp_p
     assert "JUSTENOUGH_SANDBOX=off" in found.remedy
 
 
-def test_not_being_root_is_said_with_what_it_means(tmp_path: Path) -> None:
+def test_running_without_root_is_reported_with_its_consequence(tmp_path: Path) -> None:
     found = by_name(tuple(machine.sandbox_findings(Programs(), root=False)))
     assert found["user"].level == "warning"
-    assert "kept apart by namespaces only" in found["user"].found
+    assert "isolated by namespaces only" in found["user"].found
     assert "setpriv" not in found
 
 
-def test_how_jobs_are_limited_is_tried_and_said(tmp_path: Path) -> None:
+def test_the_limits_of_jobs_are_probed_and_reported(tmp_path: Path) -> None:
     found = by_name(tuple(machine.sandbox_findings(Programs(), root=os.geteuid() == 0)))["limits"]
     assert (found.level, found.found) == (
         "ok",
-        "each process by the kernel (rlimits), all of a job's together as the worker adds them up; no cgroups",
+        "the kernel limits each process (rlimits), and the worker limits the sum of a job's processes; no cgroups",
     )
     programs = fake(tmp_path / "bin", "prlimit", "echo 'prlimit: failed to set the NPROC resource limit' >&2; exit 1")
     found = by_name(tuple(machine.sandbox_findings(programs, root=False)))["limits"]
@@ -89,7 +89,7 @@ def test_how_jobs_are_limited_is_tried_and_said(tmp_path: Path) -> None:
     assert "failed to set the NPROC" in found.found
 
 
-def test_a_worker_that_may_not_look_into_its_jobs_is_told_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_cannot_read_its_jobs_memory_gets_the_missing_capability(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = DoctorFinding("limits", "ok", "prlimit works")
     monkeypatch.setattr(machine, "CAP_SYS_PTRACE", 63)
     found = machine.limits_finding(tried, root=True)
@@ -104,7 +104,7 @@ def test_a_missing_browser_is_only_a_warning() -> None:
     assert (found.level, found.remedy) == ("warning", "apt install chromium")
 
 
-def test_a_full_disk_is_missing_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(machine, "MIN_FREE_BYTES", usage.free + (1 << 40))
     (found,) = machine.disk_findings(StackPaths.of(tmp_path / "not" / "yet" / "there"))
@@ -112,26 +112,26 @@ def test_a_full_disk_is_missing_room(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert found.remedy.startswith("Free at least 1 GiB")
 
 
-def test_a_file_that_others_can_read_is_named_with_the_command_that_closes_it(tmp_path: Path) -> None:
+def test_a_file_that_others_can_read_is_reported_with_the_command_that_fixes_it(tmp_path: Path) -> None:
     (tmp_path / "vault-admin.token").write_text("x", encoding="utf-8")
     (tmp_path / "vault-admin.token").chmod(0o640)
     (found,) = mode_findings(StackPaths.of(tmp_path))
     assert (found.level, found.remedy) == ("missing", f"chmod 600 {tmp_path / 'vault-admin.token'}")
 
 
-def test_a_vault_that_does_not_answer_is_named() -> None:
+def test_a_vault_that_does_not_answer_is_reported() -> None:
     (found,) = vault_findings("http://127.0.0.1:9")
     assert found.level == "missing"
     assert found.found.startswith("http://127.0.0.1:9 did not answer")
 
 
-def test_an_embedded_vault_without_audit_log_or_bound_is_told_so(tmp_path: Path) -> None:
+def test_an_embedded_vault_without_audit_log_or_request_bound_is_reported(tmp_path: Path) -> None:
     findings = by_name(tuple(embedded_vault_findings(tmp_path / "openbao.hcl", tmp_path / "audit.log")))
     assert {name: finding.level for name, finding in findings.items()} == {"vault audit": "missing", "vault longest request": "missing"}
 
 
 def store_with(folder: Path, *overdue: str) -> str:
-    """A store in which these jobs' revocations are overdue, and one job's is not."""
+    """Create a store in which these jobs' revocations are overdue and another job's is not; return its URL."""
     url = f"sqlite:///{folder / 'justenough.db'}"
     with closing(Store(url)) as store:
         store.migrate()
@@ -141,7 +141,7 @@ def store_with(folder: Path, *overdue: str) -> str:
     return url
 
 
-def test_who_has_dead_letters_is_named_with_what_to_do(tmp_path: Path) -> None:
+def test_a_subscription_with_dead_letters_is_reported_with_its_remedy(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'store.db'}"
     with closing(Store(url)) as store:
         store.migrate()
@@ -155,7 +155,7 @@ def test_who_has_dead_letters_is_named_with_what_to_do(tmp_path: Path) -> None:
     assert "justenough webhook deliveries siem --dead" in found.remedy
 
 
-def test_overdue_jobs_are_named_with_since_when_and_why_where_their_store_can_be_read(tmp_path: Path) -> None:
+def test_overdue_jobs_of_a_readable_store_are_reported_with_time_and_reason(tmp_path: Path) -> None:
     url = store_with(tmp_path, job_id(1), job_id(2))
     found = list(overdue_findings(url))
     assert [finding.level for finding in found] == ["missing", "missing"]
@@ -163,7 +163,7 @@ def test_overdue_jobs_are_named_with_since_when_and_why_where_their_store_can_be
     assert found[0].remedy == f"justenough job show {job_id(2)}; docs/how-to/runbook.md#overdue"
 
 
-def test_a_store_that_is_not_there_is_not_made_and_one_that_cannot_be_read_is_said_to_be_so(tmp_path: Path) -> None:
+def test_a_missing_store_is_not_created_and_an_unreadable_store_is_reported(tmp_path: Path) -> None:
     assert list(overdue_findings(f"sqlite:///{tmp_path / 'none.db'}")) == []
     assert not (tmp_path / "none.db").exists()
     (tmp_path / "broken.db").write_text("no database at all, and long enough to be looked at " * 20)
@@ -174,7 +174,7 @@ def test_a_store_that_is_not_there_is_not_made_and_one_that_cannot_be_read_is_sa
 
 
 @pytest.mark.servers
-def test_a_target_that_takes_no_connection_or_hangs_is_named(servers: Stack) -> None:
+def test_a_target_that_refuses_connections_or_hangs_is_reported(servers: Stack) -> None:
     door = Door(int(read_json(StackPaths.of(servers.home).ports)["postgres"]))
 
     def look() -> DoctorFinding:
@@ -190,12 +190,12 @@ def test_a_target_that_takes_no_connection_or_hangs_is_named(servers: Stack) -> 
     assert "docs/how-to/runbook.md#overdue" in look().remedy
 
 
-def test_where_targets_are_is_not_guessed(tmp_path: Path) -> None:
+def test_addresses_of_targets_are_not_guessed(tmp_path: Path) -> None:
     assert list(target_findings(SHOP, {})) == []
     assert list(target_findings(tmp_path, {})) == []
 
 
-def test_every_part_of_the_runbook_that_a_command_names_is_there() -> None:
+def test_every_section_of_the_runbook_that_a_command_names_exists() -> None:
     root = Path(__file__).parents[3]
     parts = {
         re.sub(r"[^a-z -]", "", line.lstrip("# ").lower()).strip().replace(" ", "-")
@@ -209,7 +209,7 @@ def test_every_part_of_the_runbook_that_a_command_names_is_there() -> None:
 
 
 @pytest.mark.servers
-def test_a_vault_is_seen_through_an_administrators_token(servers: Stack) -> None:
+def test_a_vaults_configuration_is_read_with_an_administrators_token(servers: Stack) -> None:
     token = Secret(servers.admin_token_file.read_text(encoding="utf-8"))
     findings = by_name(tuple(vault_findings(servers.vault or "", token=token)))
     assert {name: (finding.level, finding.found) for name, finding in findings.items() if name != "vault seal"} == {
@@ -221,14 +221,14 @@ def test_a_vault_is_seen_through_an_administrators_token(servers: Stack) -> None
 
 @pytest.mark.servers
 @pytest.mark.parametrize("token", [None, Secret("s.wrong")])
-def test_a_vault_without_a_good_token_is_not_guessed_at(servers: Stack, token: Secret | None) -> None:
+def test_a_vaults_configuration_is_not_guessed_without_a_valid_token(servers: Stack, token: Secret | None) -> None:
     findings = by_name(tuple(vault_findings(servers.vault or "", token=token)))
     assert findings["vault configuration"].level == "warning"
     assert "VAULT_TOKEN" in findings["vault configuration"].remedy
 
 
 @pytest.mark.servers
-def test_a_running_stack_is_found_well(servers: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_running_stack_is_healthy(servers: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VAULT_ADDR", raising=False)
     findings = by_name(examine(Settings(home=servers.home)))
     names = ("temporal", "vault", "postgres", "file modes", "vault seal", "vault audit", "vault longest request", "postgresql's user")
@@ -247,19 +247,19 @@ def test_a_running_stack_is_found_well(servers: Stack, monkeypatch: pytest.Monke
         ("", "missing"),
     ],
 )
-def test_a_vault_without_control_groups_is_told_where_the_catalog_locks_actions(version: str, level: str) -> None:
+def test_a_vault_without_control_groups_is_reported_if_the_catalog_locks_actions(version: str, level: str) -> None:
     found = lock_finding(version)
     assert (found.level, "OpenBao 2.7" in found.remedy) == (level, level == "missing")
 
 
-def test_only_a_catalog_with_locks_asks_for_them(servers: Stack, tmp_path: Path) -> None:
+def test_control_groups_are_checked_only_for_a_catalog_with_locks(servers: Stack, tmp_path: Path) -> None:
     assert (has_locked_actions(SHOP), has_locked_actions(tmp_path)) == (True, False)
     assert by_name(tuple(vault_findings(servers.vault or "", locks=True)))["vault control groups"].level == "ok"
     assert "vault control groups" not in by_name(tuple(vault_findings(servers.vault or "")))
 
 
 @pytest.mark.servers
-def test_a_login_for_the_pages_is_seen_without_a_token(servers: Stack) -> None:
+def test_a_login_for_the_pages_is_checked_without_a_token(servers: Stack) -> None:
     admin = {"X-Vault-Token": servers.admin_token_file.read_text(encoding="utf-8").strip()}
     made = httpx.post(f"{servers.vault}/v1/sys/auth/browsers", json={"type": "userpass"}, headers=admin, trust_env=False)
     assert made.status_code == 204, made.text

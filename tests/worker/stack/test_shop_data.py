@@ -1,4 +1,4 @@
-"""The shop in PostgreSQL: believable rows, the same everywhere; each role reaches its own tenant's rows and nothing else."""
+"""The shop in PostgreSQL: realistic rows, the same everywhere; each role reaches only its own tenant's rows."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def roles_of(connection: psycopg.Connection[Any], job: str) -> set[str]:
     return {name for (name,) in connection.execute("SELECT rolname FROM pg_roles WHERE position(%s IN rolname) > 0", (job,))}
 
 
-def test_the_rows_are_the_same_each_time_they_are_made() -> None:
+def test_the_rows_are_the_same_every_time() -> None:
     assert shop_data() == shop_data()
     assert shop_data(1) != shop_data(2)
 
 
-def test_the_loaded_shop_holds_every_row_of_both_tenants(admin: psycopg.Connection[Any]) -> None:
+def test_the_loaded_shop_has_every_row_of_both_tenants(admin: psycopg.Connection[Any]) -> None:
     data = shop_data()
     assert one(admin, "SELECT count(*) FROM orders") == len(data.orders) >= 10_000
     assert one(admin, "SELECT count(DISTINCT tenant) FROM customers") == 2
@@ -39,7 +39,7 @@ def test_the_loaded_shop_holds_every_row_of_both_tenants(admin: psycopg.Connecti
     assert one(admin, "SELECT count(*) FROM refunds WHERE created_by = 'support-desk'") == len(data.refunds)
 
 
-def test_ticket_4711_asks_for_a_refund_on_a_delivered_order_that_has_none(admin: psycopg.Connection[Any]) -> None:
+def test_ticket_4711_asks_for_a_refund_of_a_delivered_order_without_one(admin: psycopg.Connection[Any]) -> None:
     ticket = admin.execute("SELECT tenant, kind, status, order_id, body FROM tickets WHERE id = 4711").fetchone()
     assert ticket is not None
     tenant, kind, status, order, body = ticket
@@ -51,7 +51,7 @@ def test_ticket_4711_asks_for_a_refund_on_a_delivered_order_that_has_none(admin:
 
 @pytest.mark.parametrize("group, table", [("orders", "orders"), ("orders", "tickets"), ("refunds", "refunds"), ("customers", "customers")])
 @pytest.mark.parametrize("tenant, foreign", [("acme", "globex"), ("globex", "acme")])
-def test_a_reader_sees_the_rows_of_its_own_tenant_only(
+def test_a_reader_sees_only_rows_of_its_own_tenant(
     login: Login, admin: psycopg.Connection[Any], group: str, table: str, tenant: str, foreign: str
 ) -> None:
     reader = login(f"shop_{group}_read_{tenant}")
@@ -79,7 +79,7 @@ def test_a_reader_sees_the_rows_of_its_own_tenant_only(
         ("shop_orders_admin", f"SELECT je_end_users('{JOB}')"),
     ],
 )
-def test_what_a_group_was_not_given_is_refused(login: Login, group: str, statement: str) -> None:
+def test_a_group_is_refused_everything_it_was_not_granted(login: Login, group: str, statement: str) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         login(group).execute(statement.encode())
 
@@ -102,7 +102,7 @@ def test_a_refund_for_an_order_of_the_other_tenant_is_refused(login: Login) -> N
         login("shop_refunds_write_acme").execute("INSERT INTO refunds (tenant, order_id, amount, reason) VALUES ('acme', 200001, 1, 'x')")
 
 
-def test_an_order_writer_changes_its_own_tenants_orders_and_no_others(login: Login) -> None:
+def test_an_order_writer_changes_only_orders_of_its_own_tenant(login: Login) -> None:
     writer = login("shop_orders_write_acme")
     assert writer.execute("UPDATE orders SET status = status_now FROM (SELECT 'shipped' AS status_now) s WHERE id = 100001").rowcount == 1
     assert writer.execute("UPDATE orders SET status = 'shipped' WHERE id = 200001").rowcount == 0
@@ -112,13 +112,13 @@ def test_the_admin_role_reaches_both_tenants(login: Login, admin: psycopg.Connec
     assert one(login("shop_orders_admin"), "SELECT count(*) FROM orders") == one(admin, "SELECT count(*) FROM orders")
 
 
-def test_nobody_reaches_the_other_databases(servers: Stack, login: Login) -> None:
+def test_a_user_cannot_connect_to_the_other_databases(servers: Stack, login: Login) -> None:
     user = login("shop_orders_read_acme").info
     with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
         psycopg.connect(servers.shop_dsn or "", user=user.user, password=user.password, dbname="postgres")
 
 
-def test_vaults_login_is_no_superuser_and_reads_no_rows(vault_login: psycopg.Connection[Any]) -> None:
+def test_vaults_database_user_is_no_superuser_and_reads_no_rows(vault_login: psycopg.Connection[Any]) -> None:
     assert one(vault_login, "SELECT rolsuper OR rolreplication OR rolbypassrls FROM pg_roles WHERE rolname = current_user") is False
     for statement in (
         "SELECT * FROM orders",
@@ -130,7 +130,7 @@ def test_vaults_login_is_no_superuser_and_reads_no_rows(vault_login: psycopg.Con
             vault_login.execute(statement)
 
 
-def test_vaults_login_cannot_end_a_session_of_a_user_that_it_did_not_make(
+def test_vaults_database_user_cannot_end_a_session_of_a_user_that_it_did_not_create(
     vault_login: psycopg.Connection[Any], admin: psycopg.Connection[Any]
 ) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -171,12 +171,12 @@ def test_the_reaper_ends_the_users_of_one_job_with_open_sessions_and_what_they_o
     admin.execute("DROP TABLE helper")
 
 
-def test_the_reaper_may_be_asked_twice(login: Login) -> None:
+def test_the_reaper_may_run_twice(login: Login) -> None:
     reaper = login("shop_reaper")
     assert reaper.execute("SELECT je_end_users(%s)", (JOB,)).fetchall() == []
 
 
-def test_the_reaper_ends_a_user_whom_another_login_made(login: Login, admin: psycopg.Connection[Any]) -> None:
+def test_the_reaper_ends_a_user_that_another_user_created(login: Login, admin: psycopg.Connection[Any]) -> None:
     admin.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(f"restored-token-{JOB}-x")))
     assert login("shop_reaper").execute("SELECT je_end_users(%s)", (JOB,)).fetchall() == [(f"restored-token-{JOB}-x",)]
     assert roles_of(admin, JOB) == set()
@@ -209,12 +209,12 @@ def test_the_reaper_never_ends_a_superuser_whatever_its_name(login: Login, admin
         "j--" + "0" * 26,
     ],
 )
-def test_the_reaper_refuses_what_is_no_job_id(login: Login, malformed: str | None) -> None:
+def test_the_reaper_refuses_an_invalid_job_id(login: Login, malformed: str | None) -> None:
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="not a job id"):
         login("shop_reaper").execute("SELECT je_end_users(%s)", (malformed,))
 
 
-def test_vaults_login_ends_a_user_it_made_by_statements_alone(
+def test_vaults_database_user_ends_its_own_user_with_plain_statements(
     login: Login, vault_login: psycopg.Connection[Any], admin: psycopg.Connection[Any]
 ) -> None:
     name = f"dddddddd-token-{JOB}-orders-admin"

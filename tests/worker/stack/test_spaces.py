@@ -1,4 +1,4 @@
-"""A job's space in the shop's PostgreSQL: all users of the job reach it and nobody else, and it is dropped with everything in it."""
+"""A job's space in the shop's PostgreSQL: only users of the job reach it, and it is dropped with all its objects."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _jobs(admin: psycopg.Connection[Any]) -> Iterator[Job]:
 
 @pytest.fixture
 def enter(servers: Stack, vault_login: psycopg.Connection[Any]) -> Iterator[Enter]:
-    """Makes one more user of a job, and gives it the job's space, the way Vault does."""
+    """Yield a function that creates another user of a job and opens the job's space for it, like Vault."""
     opened: list[psycopg.Connection[Any]] = []
 
     def make(job: Job) -> psycopg.Connection[Any]:
@@ -58,31 +58,33 @@ def enter(servers: Stack, vault_login: psycopg.Connection[Any]) -> Iterator[Ente
 
 
 def left_of(admin: psycopg.Connection[Any], job: Job) -> set[str]:
-    """Return the schemas and roles that carry a job's id."""
+    """Return the schemas and roles whose names contain a job's id."""
     query = "SELECT nspname FROM pg_namespace WHERE strpos(nspname, %(job)s) > 0 UNION SELECT rolname FROM pg_roles WHERE strpos(rolname, %(job)s) > 0"
     return {name for (name,) in admin.execute(query, {"job": job})}
 
 
 def ended_by_vault(vault_login: psycopg.Connection[Any], user: str) -> None:
-    """End one user as the revocation statements of its lease do."""
+    """End one user with the revocation statements of its lease."""
     for statement in ("REASSIGN OWNED BY {} TO shop_leftovers", "DROP OWNED BY {}", "DROP ROLE {}"):
         vault_login.execute(sql.SQL(statement).format(sql.Identifier(user)))
 
 
 def reaped(login: Login, job: Job) -> tuple[list[str], list[str]]:
-    """End a job's users and then its space, as its reaper."""
+    """End a job's users and then its space, as the reaper; return their names."""
     reaper = login("shop_reaper")
     users, spaces = (reaper.execute(f"SELECT je_end_{what}(%s)".encode(), (job,)).fetchall() for what in ("users", "space"))
     return [name for (name,) in users], [name for (name,) in spaces]
 
 
 def fill(user: psycopg.Connection[Any], statement: str) -> None:
-    """Do one thing again and again, with a number of its own each time, until that is refused."""
+    """Run a statement with increasing numbers until it is refused."""
     for number in range(4000):
         user.execute(statement.format(number=number).encode())
 
 
-def test_what_one_user_made_is_the_next_ones_too_and_outlives_it(job: Job, enter: Enter, vault_login: psycopg.Connection[Any]) -> None:
+def test_objects_of_one_user_belong_to_the_next_user_too_and_outlive_it(
+    job: Job, enter: Enter, vault_login: psycopg.Connection[Any]
+) -> None:
     first = enter(job)
     first.execute("CREATE TABLE found (id int); INSERT INTO found VALUES (1)")
     second = enter(job)
@@ -137,7 +139,7 @@ def test_two_users_at_once_get_the_same_space(job: Job, enter: Enter, servers: S
         "RESET ROLE; SET ROLE NONE; CREATE TABLE mine (id int)",
     ],
 )
-def test_a_space_is_no_way_out(job: Job, other: Job, enter: Enter, statement: str) -> None:
+def test_a_space_gives_no_access_outside_of_it(job: Job, other: Job, enter: Enter, statement: str) -> None:
     enter(other).execute("CREATE TABLE found (id int)")
     user = enter(job)
     user.execute("CREATE TABLE own (id int)")
@@ -145,7 +147,7 @@ def test_a_space_is_no_way_out(job: Job, other: Job, enter: Enter, statement: st
         user.execute(statement.format(job=job, other=other).encode())
 
 
-def test_bounds_are_there_from_the_login_on_and_only_statement_timeout_is_the_jobs_to_lift(job: Job, enter: Enter) -> None:
+def test_limits_apply_from_the_login_on_and_a_job_can_only_change_statement_timeout(job: Job, enter: Enter) -> None:
     user = enter(job)
     show = "SELECT current_setting('temp_file_limit'), current_setting('statement_timeout'), current_user, session_user"
     name = user.info.user
@@ -160,7 +162,7 @@ def test_bounds_are_there_from_the_login_on_and_only_statement_timeout_is_the_jo
         user.execute("ALTER ROLE CURRENT_USER SET temp_file_limit = -1")
 
 
-def test_the_shops_access_may_be_brought_up_to_date_while_jobs_have_spaces(job: Job, enter: Enter, admin: psycopg.Connection[Any]) -> None:
+def test_the_shops_access_script_can_run_while_jobs_have_spaces(job: Job, enter: Enter, admin: psycopg.Connection[Any]) -> None:
     user = enter(job)
     user.execute("CREATE TABLE found (id int)")
     with admin.transaction():
@@ -168,7 +170,7 @@ def test_the_shops_access_may_be_brought_up_to_date_while_jobs_have_spaces(job: 
     assert enter(job).execute("SELECT count(*) FROM found").fetchall() == [(0,)]
 
 
-def test_a_job_cannot_open_its_space_to_others(job: Job, other: Job, enter: Enter, servers: Stack) -> None:
+def test_a_job_cannot_grant_others_access_to_its_space(job: Job, other: Job, enter: Enter, servers: Stack) -> None:
     user, notices = enter(job), []
     user.add_notice_handler(lambda notice: notices.append(notice.message_primary))
     user.execute(f'CREATE TABLE found (id int); GRANT ALL ON found TO PUBLIC; GRANT ALL ON SCHEMA "space-{job}" TO PUBLIC'.encode())
@@ -177,7 +179,7 @@ def test_a_job_cannot_open_its_space_to_others(job: Job, other: Job, enter: Ente
         enter(other).execute(f'SELECT * FROM "space-{job}".found'.encode())
 
 
-def test_a_space_is_dropped_with_everything_in_it_while_sessions_are_at_work_there(
+def test_a_space_is_dropped_with_its_objects_while_sessions_use_it(
     job: Job, other: Job, enter: Enter, login: Login, admin: psycopg.Connection[Any]
 ) -> None:
     user, spared = enter(job), enter(other)
@@ -212,16 +214,14 @@ def test_a_space_is_dropped_with_everything_in_it_while_sessions_are_at_work_the
     assert spared.execute("SELECT id FROM found").fetchall() == [(1,)]
 
 
-def test_a_space_stays_while_a_user_of_its_job_does(job: Job, enter: Enter, login: Login, admin: psycopg.Connection[Any]) -> None:
+def test_a_space_stays_while_its_job_has_a_user(job: Job, enter: Enter, login: Login, admin: psycopg.Connection[Any]) -> None:
     user = enter(job)
     assert login("shop_reaper").execute("SELECT je_end_space(%s)", (job,)).fetchall() == []
     user.execute("CREATE TABLE found (id int)")
     assert f"space-{job}" in left_of(admin, job)
 
 
-def test_a_space_that_somebody_locks_stays_and_is_dropped_by_the_next_call(
-    job: Job, enter: Enter, login: Login, admin: psycopg.Connection[Any]
-) -> None:
+def test_a_locked_space_stays_and_is_dropped_by_the_next_call(job: Job, enter: Enter, login: Login, admin: psycopg.Connection[Any]) -> None:
     enter(job).execute("CREATE TABLE found (id int)")
     with admin.transaction():
         admin.execute(f'SELECT * FROM "space-{job}".found'.encode())
@@ -244,7 +244,7 @@ REFERENCES = ", ".join(["ADD FOREIGN KEY (id) REFERENCES hub"] * 40)
     ],
     ids=["tables", "references", "types", "views"],
 )
-def test_a_full_space_can_be_dropped_and_no_space_gets_fuller(
+def test_a_space_at_its_limit_can_be_dropped_and_cannot_grow(
     job: Job, enter: Enter, login: Login, admin: psycopg.Connection[Any], statement: str
 ) -> None:
     user = enter(job)
@@ -255,7 +255,7 @@ def test_a_full_space_can_be_dropped_and_no_space_gets_fuller(
     assert left_of(admin, job) == set()
 
 
-def test_a_space_without_its_role_or_its_schema_is_ended_all_the_same(job: Job, login: Login, admin: psycopg.Connection[Any]) -> None:
+def test_a_space_without_its_role_or_schema_is_ended_too(job: Job, login: Login, admin: psycopg.Connection[Any]) -> None:
     admin.execute(f'CREATE ROLE "space-{job}"'.encode())
     assert reaped(login, job) == ([], [f"space-{job}"])
     admin.execute(f'CREATE SCHEMA "space-{job}"'.encode())
@@ -272,6 +272,6 @@ def test_only_a_user_of_a_job_gets_a_space(vault_login: psycopg.Connection[Any],
 
 
 @pytest.mark.parametrize("malformed", [None, "", "%", "j-dev-%", "j-dev-01JD0000000000000000000000", 'j-dev-0" CASCADE; --'])
-def test_the_reaper_ends_no_space_of_what_is_no_job_id(login: Login, malformed: str | None) -> None:
+def test_the_reaper_ends_no_space_of_an_invalid_job_id(login: Login, malformed: str | None) -> None:
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="not a job id"):
         login("shop_reaper").execute("SELECT je_end_space(%s)", (malformed,))

@@ -1,11 +1,11 @@
-"""`justenough doctor`: what this machine, this home and this Vault lack, each with its remedy. Changes nothing."""
+"""`justenough doctor`: checks this machine, this home and its Vault, and gives the remedy for each problem. Changes nothing."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
@@ -32,51 +32,36 @@ def examine(
     version: tuple[int, ...] = sys.version_info[:3],
     console_url: str | None = None,
 ) -> tuple[DoctorFinding, ...]:
-    """Look at everything; nothing is left out because something else is missing. `console_url`: another installation's, to ask it."""
-    here = tuple(_local_findings(settings, programs or Programs(), StackPaths.of(settings.home), version))
-    return (*here, *_console_findings(settings, console_url or settings.console_url))
-
-
-def _local_findings(settings: Settings, programs: Programs, places: StackPaths, version: tuple[int, ...]) -> Iterator[DoctorFinding]:
-    yield from machine.python_findings(version)
-    yield from machine.program_findings(programs)
-    yield from machine.sandbox_findings(programs, root=os.geteuid() == 0)
-    yield from machine.postgres_findings(programs, places)
-    yield from machine.browser_findings(programs)
-    yield from machine.disk_findings(places)
-    yield from home.mode_findings(places)
-    yield from home.stack_findings(places)
-    stack = _find_running_stack(places)
-    yield from overdue_findings(stack.database_url if stack else settings.store_url)
-    folder = stack.config if stack else settings.config
-    yield from home.configuration_findings(folder)
-    yield from target_findings(folder, {**os.environ, **_shop_environment(places)} if stack else os.environ)
-    yield from _vault_findings(settings, places)
-
-
-def _shop_environment(places: StackPaths) -> dict[str, str]:
-    """Where the running stack's shop is; as it is told to worker and Vault."""
-    ports = read_json(places.ports)
-    return shop_settings(ports.get("postgres"), ports.get("model", UNUSED_PORT))
-
-
-def _console_findings(settings: Settings, console: str | None) -> Iterator[DoctorFinding]:
-    """What a console says that is not the running stack's."""
-    stack = _find_running_stack(StackPaths.of(settings.home))
-    if console is None or (stack is not None and console.rstrip("/") == stack.console):
-        return
+    """Return the findings of every check; a failed check stops no other. `console_url`: the console of another installation to check."""
+    programs, places = programs or Programs(), StackPaths.of(settings.home)
     try:
-        said = readyz.fetch_readyz(console)
-    except readyz.NoConsole as error:
-        yield DoctorFinding("console", "missing", str(error), "Start it, or mend --console-url, JUSTENOUGH_CONSOLE_URL.")
-        return
-    yield DoctorFinding("console", "ok", console)
-    yield from readyz.findings(said)
+        stack = find_running_stack(places)
+    except StackUnreadable:
+        stack = None  # home.stack_findings reports it.
+    folder = stack.config if stack else settings.config
+    ports = read_json(places.ports)
+    shop = shop_settings(ports.get("postgres"), ports.get("model", UNUSED_PORT)) if stack else {}
+    return tuple(
+        chain(
+            machine.python_findings(version),
+            machine.program_findings(programs),
+            machine.sandbox_findings(programs, root=os.geteuid() == 0),
+            machine.postgres_findings(programs, places),
+            machine.browser_findings(programs),
+            machine.disk_findings(places),
+            home.mode_findings(places),
+            home.stack_findings(places),
+            overdue_findings(stack.database_url if stack else settings.store_url),
+            home.configuration_findings(folder),
+            target_findings(folder, {**os.environ, **shop}),
+            _vault_findings(settings, places, stack),
+            _console_findings(console_url or settings.console_url, stack),
+        )
+    )
 
 
-def _vault_findings(settings: Settings, places: StackPaths) -> Iterator[DoctorFinding]:
-    """The Vault that VAULT_ADDR names; without it, the running stack's."""
-    stack = _find_running_stack(places)
+def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None) -> Iterator[DoctorFinding]:
+    """Check the Vault at VAULT_ADDR; without VAULT_ADDR, the running stack's."""
     if "VAULT_ADDR" in os.environ and (stack is None or os.environ["VAULT_ADDR"] != stack.vault):
         token = os.environ.get("VAULT_TOKEN")
         yield from vault_findings(
@@ -88,13 +73,19 @@ def _vault_findings(settings: Settings, places: StackPaths) -> Iterator[DoctorFi
             pages_mount=settings.pages_mount,
         )
     elif stack is not None and stack.vault is not None:
-        # Its configuration is seen in its own files; nobody's token is needed.
+        # Its own files show its configuration, so this needs no token.
         yield from islice(vault_findings(stack.vault, pages_mount=settings.pages_mount), 2)
         yield from embedded_vault_findings(places.vault / "openbao.hcl", places.vault / "audit.log")
 
 
-def _find_running_stack(places: StackPaths) -> Stack | None:
+def _console_findings(console: str | None, stack: Stack | None) -> Iterator[DoctorFinding]:
+    """Check a console other than the running stack's."""
+    if console is None or (stack is not None and console.rstrip("/") == stack.console):
+        return
     try:
-        return find_running_stack(places)
-    except StackUnreadable:
-        return None  # home.stack_findings says it.
+        report = readyz.fetch_readyz(console)
+    except readyz.NoConsole as error:
+        yield DoctorFinding("console", "missing", str(error), "Start it, or correct --console-url or JUSTENOUGH_CONSOLE_URL.")
+        return
+    yield DoctorFinding("console", "ok", console)
+    yield from readyz.findings(report)

@@ -1,4 +1,4 @@
-"""What the home and the stack in it lack: files that others may read, children that do not answer, a broken configuration. Changes nothing."""
+"""Checks of the home and its stack: files that others can read, children that do not answer, a broken configuration. Changes nothing."""
 
 from __future__ import annotations
 
@@ -12,56 +12,50 @@ from worker.stack.finding import DoctorFinding
 from worker.stack.lock import supervisor_of
 from worker.stack.paths import StackPaths
 from worker.stack.stack_file import StackUnreadable
-from worker.stack.status import ChildStatus, check_status
+from worker.stack.status import check_status
 
 RESTART_REMEDY = "justenough down, then justenough up --detach"
 
 
 def mode_findings(places: StackPaths) -> Iterator[DoctorFinding]:
-    """Files that others than their owner may read."""
+    """Find files that users other than their owner can read."""
     folders = (places.home, places.run, places.logs, places.temporal, places.vault)
     files = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir()) if file.is_file()]
-    loose = [file for file in files if stat.S_IMODE(file.stat().st_mode) & 0o077]
-    for file in loose:
+    readable = [file for file in files if stat.S_IMODE(file.stat().st_mode) & 0o077]
+    for file in readable:
         yield DoctorFinding("file modes", "missing", f"{file} can be read by others", f"chmod 600 {file}")
-    if files and not loose:
+    if files and not readable:
         yield DoctorFinding("file modes", "ok", f"{len(files)} files, none of them readable by others")
 
 
 def stack_findings(places: StackPaths) -> Iterator[DoctorFinding]:
-    """Whether the stack runs and each of its children answers."""
+    """Check whether the stack runs and each of its children answers."""
     try:
-        seen = check_status(places)
+        status = check_status(places)
     except StackUnreadable as error:
         yield DoctorFinding("stack", "missing", str(error), RESTART_REMEDY)
         return
-    if supervisor_of(places) is None and all(child.health == "down" for child in seen.children):
+    if supervisor_of(places) is None and all(child.health == "down" for child in status.children):
         yield DoctorFinding("stack", "warning", f"not running in {places.home}", "justenough up --detach")
         return
     if supervisor_of(places) is None:
-        yield DoctorFinding(
-            "stack", "missing", f"its supervisor is gone; nobody restarts what dies in {places.home}", "justenough up --detach"
-        )
-    yield from (_child_finding(child, places) for child in seen.children)
-    if seen.console_report:
-        yield from readyz.findings(seen.console_report)
+        text = f"its supervisor is gone; servers in {places.home} that stop are not restarted"
+        yield DoctorFinding("stack", "missing", text, "justenough up --detach")
+    for child in status.children:
+        text = f"{child.health}, pid {child.pid} {child.address}".rstrip()
+        if child.health == "healthy":
+            yield DoctorFinding(child.name, "ok", text)
+        else:
+            remedy = f"See {places.log(child.name)}. The supervisor restarts it; if it does not: {RESTART_REMEDY}."
+            yield DoctorFinding(child.name, "missing", text, remedy)
+    if status.console_report:
+        yield from readyz.findings(status.console_report)
 
 
 def configuration_findings(folder: Path) -> Iterator[DoctorFinding]:
-    """Whether the configuration folder could be used as it is now: each problem by file and place."""
+    """Check whether the configuration folder can be loaded; name each problem by file and place."""
     problems = check_config_folder(folder)
     if not problems:
         yield DoctorFinding("configuration", "ok", str(folder))
-    for problem in problems:
-        yield DoctorFinding(
-            "configuration", "missing", f"{folder}: {problem}", "Mend it, or set JUSTENOUGH_CONFIG; look again: justenough catalog check"
-        )
-
-
-def _child_finding(child: ChildStatus, places: StackPaths) -> DoctorFinding:
-    found = f"{child.health}, pid {child.pid} {child.address}".rstrip()
-    if child.health == "healthy":
-        return DoctorFinding(child.name, "ok", found)
-    return DoctorFinding(
-        child.name, "missing", found, f"Its log: {places.log(child.name)}. It is restarted by itself; if it is not: {RESTART_REMEDY}."
-    )
+    remedy = "Fix it, or set JUSTENOUGH_CONFIG; then check it: justenough catalog check"
+    yield from (DoctorFinding("configuration", "missing", f"{folder}: {problem}", remedy) for problem in problems)

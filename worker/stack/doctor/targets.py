@@ -1,4 +1,4 @@
-"""Whether the targets in which the catalog's credentials are looked for, and ended, answer. Asks without a login."""
+"""Checks whether the catalog's targets answer: the databases in which credentials are observed and ended. Needs no login."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from worker.stack.readyz import RUNBOOK
 
 
 def target_findings(folder: Path, env: Mapping[str, str]) -> Iterator[DoctorFinding]:
-    """Yield a finding for each target; nothing where the catalog is broken or says where they are by settings that are not here."""
+    """Yield a finding for each target; none if the catalog cannot be read or needs settings that are not set here."""
     try:
         catalog = with_settings(read_catalog((folder / CATALOG).read_bytes()), env)
     except (InvalidInput, OSError):
-        return  # The configuration's own finding says it; or this machine runs no worker.
+        return  # configuration_findings reports it, or this machine runs no worker.
     actions = (action for resource in catalog.resources.values() for action in resource.actions.values())
-    places = sorted({action.target.postgres for action in actions if action.target})
+    targets = sorted({action.target.postgres for action in actions if action.target})
     with ThreadPoolExecutor(8) as pool:
-        yield from pool.map(_target_finding, places)
+        yield from pool.map(_target_finding, targets)
 
 
 def has_locked_actions(folder: Path) -> bool:
-    """Whether a folder's catalog has Vault itself ask people; not where it cannot be read, which the configuration's own finding says."""
+    """Whether the catalog uses control groups. False if it cannot be read; configuration_findings reports that."""
     try:
         return read_catalog((folder / CATALOG).read_bytes()).has_locks
     except (InvalidInput, OSError):
@@ -39,11 +39,11 @@ def has_locked_actions(folder: Path) -> bool:
 
 def _target_finding(conninfo: str) -> DoctorFinding:
     try:
-        where = conninfo_to_dict(conninfo)
-        host, port = str(where.get("hostaddr") or where.get("host") or "localhost"), int(where.get("port") or 5432)
+        parts = conninfo_to_dict(conninfo)
+        host, port = str(parts.get("hostaddr") or parts.get("host") or "localhost"), int(parts.get("port") or 5432)
     except (Error, ValueError) as error:
-        return DoctorFinding("target", "missing", f"a target's address is none: {error}", "Mend the catalog.")
-    name = f"target {host}:{port}/{where.get('dbname') or ''}"
+        return DoctorFinding("target", "missing", f"a target's address is invalid: {error}", "Correct it in the catalog.")
+    name = f"target {host}:{port}/{parts.get('dbname') or ''}"
     if postgres_answers(host, port):
         return DoctorFinding(name, "ok", "answers")
     remedy = f"Start it or open its network. Until then its credentials cannot be revoked and are shown as overdue: {RUNBOOK}#overdue"

@@ -1,6 +1,6 @@
-"""What a Vault lacks for us: sealed or not, an audit device, a bound on how long a request may live. Reads only.
+"""Checks of a Vault: its seal, its audit devices, its maximum request duration. Reads only.
 
-The embedded stack's admin token is not read here (`vault setup` alone may); what an administrator's VAULT_TOKEN lets us see, we look at.
+An administrator's VAULT_TOKEN shows the configuration. The embedded stack's admin token is never read here; only `vault setup` may.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from worker.stack.finding import DoctorFinding, Level
 from worker.stack.vault import MAX_REQUEST_DURATION_S
 
 REQUEST_TIMEOUT_S = 5.0
-REQUEST_BOUND_REMEDY = (
-    f'Put default_max_request_duration = "{MAX_REQUEST_DURATION_S}s" into its configuration: an issue in flight lands no later than that.'
-)
-AUDIT_REMEDY = "Declare an audit device; without one nobody sees what was done with Vault."
+REQUEST_BOUND_REMEDY = f'Put default_max_request_duration = "{MAX_REQUEST_DURATION_S}s" into its configuration: it bounds how late a credential can still be issued.'
+AUDIT_REMEDY = "Declare an audit device; without one there is no record of the requests to Vault."
+SEAL_STATES = {501: ("is not initialised", "bao operator init"), 503: ("is sealed", "bao operator unseal")}
+"""By the status of sys/health: the state and its remedy."""
 READ_AUDIT_REMEDY = "Set VAULT_TOKEN to a token that may read sys/audit and sys/config/state/sanitized, and run doctor again."
 
 
@@ -35,7 +35,7 @@ def vault_findings(
     locks: bool = False,
     pages_mount: str | None = None,
 ) -> Iterator[DoctorFinding]:
-    """Look at the Vault at this address; `locks`: whether the catalog locks actions there; `pages_mount`: where the pages log people in."""
+    """Check the Vault at this address. `locks`: whether the catalog uses control groups; `pages_mount`: the auth mount of the pages' login."""
     headers = {"X-Vault-Namespace": namespace} if namespace else {}
     try:
         verify = ssl.create_default_context(cafile=cacert) if cacert else True
@@ -43,66 +43,51 @@ def vault_findings(
             base_url=f"{address.rstrip('/')}/v1/", headers=headers, verify=verify, timeout=REQUEST_TIMEOUT_S, trust_env=False
         ) as vault:
             health = vault.get("sys/health", params={"standbyok": "true"})
-            yield _seal_finding(address, health)
+            state, remedy = SEAL_STATES.get(health.status_code, ("is unsealed", ""))
+            yield DoctorFinding("vault seal", "missing" if remedy else "ok", f"{address} {state}", remedy)
             if pages_mount and health.status_code == 200:
-                yield _pages_login_finding(vault, pages_mount)
+                # The request has no password, so that it does not count as a failed login. Without a token Vault answers 403 for a path
+                # that does not exist; a login that exists rejects the empty body instead.
+                status = vault.post(f"auth/{pages_mount.strip('/')}/login/justenough-doctor", json={}).status_code
+                if status in {403, 404}:
+                    remedy = (
+                        f"Enable userpass or ldap at {pages_mount}/ (docs/how-to/pages.md), or set JUSTENOUGH_PAGES_MOUNT to another mount."
+                    )
+                    text = f"nobody can log in to the pages: Vault has no login at {pages_mount}/"
+                    yield DoctorFinding("pages login", "warning", text, remedy)
+                else:
+                    yield DoctorFinding("pages login", "ok", f"at {pages_mount}/")
             if locks:
                 yield lock_finding(str(health.json().get("version", "")))
             yield from _configuration_findings(vault, token)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        yield DoctorFinding(
-            "vault", "missing", f"{address} did not answer: {error}", "Start it (embedded: justenough up --detach), or set VAULT_ADDR."
-        )
-
-
-def _seal_finding(address: str, answer: httpx.Response) -> DoctorFinding:
-    if answer.status_code == 501:
-        return DoctorFinding("vault seal", "missing", f"{address} is not initialised", "bao operator init")
-    if answer.status_code == 503:
-        return DoctorFinding("vault seal", "missing", f"{address} is sealed", "bao operator unseal")
-    return DoctorFinding("vault seal", "ok", f"{address} is unsealed")
-
-
-def _pages_login_finding(vault: httpx.Client, mount: str) -> DoctorFinding:
-    """Whether there is a login for the pages. Asked without a password, so that it is nobody's failed try."""
-    answer = vault.post(f"auth/{mount.strip('/')}/login/justenough-doctor", json={})
-    # To strangers Vault denies what it does not have; a login that is there finds fault with the question instead.
-    if answer.status_code in {403, 404}:
-        remedy = f"Enable userpass or ldap at {mount}/ (docs/how-to/pages.md), or name another mount: JUSTENOUGH_PAGES_MOUNT."
-        return DoctorFinding("pages login", "warning", f"nobody can log in to the pages: Vault has no login at {mount}/", remedy)
-    return DoctorFinding("pages login", "ok", f"at {mount}/")
+        remedy = "Start it (embedded: justenough up --detach), or set VAULT_ADDR."
+        yield DoctorFinding("vault", "missing", f"{address} did not answer: {error}", remedy)
 
 
 def lock_finding(version: str) -> DoctorFinding:
-    """Whether a Vault of this version has control groups: OpenBao's versions begin anew below Vault's, which has them in Enterprise only."""
-    found = re.match(r"(\d+)\.(\d+)", version)
-    openbao = found is not None and (int(found[1]), int(found[2])) >= (2, 7)
-    if openbao or "+ent" in version:
+    """Check whether this version has control groups: OpenBao has them from 2.7 on, Vault (1.x) only in Enterprise."""
+    match = re.match(r"(\d+)\.(\d+)", version)
+    if (match is not None and (int(match[1]), int(match[2])) >= (2, 7)) or "+ent" in version:
         return DoctorFinding("vault control groups", "ok", f"version {version}")
-    return DoctorFinding(
-        "vault control groups", "missing", f"version {version or 'unknown'} has none, and the catalog locks actions", CONTROL_GROUP_REMEDY
-    )
+    text = f"version {version or 'unknown'} has no control groups, and the catalog uses them"
+    return DoctorFinding("vault control groups", "missing", text, CONTROL_GROUP_REMEDY)
 
 
 def _configuration_findings(vault: httpx.Client, token: Secret | None) -> Iterator[DoctorFinding]:
-    found = _read_configuration(vault, token)
-    if found is None:
-        yield DoctorFinding("vault configuration", "warning", "its audit device and longest request could not be seen", READ_AUDIT_REMEDY)
+    configuration = _get(vault, "sys/config/state/sanitized", token)
+    if configuration is None:
+        text = "could not read its audit devices and its maximum request duration"
+        yield DoctorFinding("vault configuration", "warning", text, READ_AUDIT_REMEDY)
         return
-    audits = found.get("audits") or list(_get(vault, "sys/audit", token) or {})
-    yield (
-        DoctorFinding("vault audit", "ok", f"{len(audits)} audit device(s)")
-        if audits
-        else DoctorFinding("vault audit", "missing", "no audit device", AUDIT_REMEDY)
-    )
-    # Nanoseconds; 0 is Vault's own default, 90 s.
-    longest = int(found.get("default_max_request_duration") or 90e9) / 1e9
+    if audits := configuration.get("audits") or list(_get(vault, "sys/audit", token) or {}):
+        yield DoctorFinding("vault audit", "ok", f"{len(audits)} audit device(s)")
+    else:
+        yield DoctorFinding("vault audit", "missing", "no audit device", AUDIT_REMEDY)
+    # The value is in nanoseconds; 0 means Vault's default, 90 s.
+    longest = int(configuration.get("default_max_request_duration") or 90e9) / 1e9
     level: Level = "ok" if longest <= MAX_REQUEST_DURATION_S else "warning"
     yield DoctorFinding("vault longest request", level, f"{longest:.0f} s", "" if level == "ok" else REQUEST_BOUND_REMEDY)
-
-
-def _read_configuration(vault: httpx.Client, token: Secret | None) -> dict[str, Any] | None:
-    return _get(vault, "sys/config/state/sanitized", token)
 
 
 def _get(vault: httpx.Client, path: str, token: Secret | None) -> dict[str, Any] | None:
@@ -116,12 +101,13 @@ def _get(vault: httpx.Client, path: str, token: Secret | None) -> dict[str, Any]
 
 
 def embedded_vault_findings(configuration: Path, audit_log: Path) -> Iterator[DoctorFinding]:
-    """What the embedded Vault's own files tell, without a token."""
+    """Check the embedded Vault's own files, which needs no token."""
     text = configuration.read_text(encoding="utf-8") if configuration.is_file() else ""
     if 'audit "file"' in text and audit_log.is_file() and audit_log.stat().st_size:
         yield DoctorFinding("vault audit", "ok", f"writes {audit_log}")
     else:
         yield DoctorFinding("vault audit", "missing", f"nothing is written to {audit_log}", AUDIT_REMEDY)
-    bounded = f'default_max_request_duration = "{MAX_REQUEST_DURATION_S}s"' in text
-    found = f"{MAX_REQUEST_DURATION_S} s" if bounded else f"not bounded in {configuration}"
-    yield DoctorFinding("vault longest request", "ok" if bounded else "missing", found, "" if bounded else REQUEST_BOUND_REMEDY)
+    if f'default_max_request_duration = "{MAX_REQUEST_DURATION_S}s"' in text:
+        yield DoctorFinding("vault longest request", "ok", f"{MAX_REQUEST_DURATION_S} s")
+    else:
+        yield DoctorFinding("vault longest request", "missing", f"not bounded in {configuration}", REQUEST_BOUND_REMEDY)
