@@ -57,7 +57,7 @@ def _build_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) ->
     if problems := problems_in_spec(checked_spec(configured.spec, request.params), deps.config.current().catalog):
         raise InvalidInput("job spec", problems)
     if configured.bundle is not None:
-        deps.store.bundles.put(str(configured.bundle_digest), configured.bundle)
+        deps.store.bundles.add(str(configured.bundle_digest), configured.bundle)
     statement = OrderStatement(
         job=job,
         spec_digest=configured.spec_digest,

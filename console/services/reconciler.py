@@ -26,7 +26,7 @@ async def start_pending_jobs(deps: Deps, gateway: TemporalGateway, *, older_than
     A claim shows that a workflow of the job once ran: such a job is never started a second time.
     """
     started = []
-    for job in await to_thread.run_sync(deps.store.jobs.unstarted, deps.now() - older_than):
+    for job in await to_thread.run_sync(deps.store.jobs.list_unstarted, deps.now() - older_than):
         try:
             if await _start_if_unknown(deps, gateway, job):
                 started.append(job)

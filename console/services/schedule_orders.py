@@ -93,7 +93,7 @@ def _next_job_id(deps: Deps, name: str, scheduled_job: ScheduledJob, *, entity: 
     new = new_job_id(deps.settings.installation, now=deps.now())
     if scheduled_job.schedule.overlap == "allow":
         return new
-    last = next(iter(deps.store.jobs.launched_by(schedule_origin(name), requester_id=entity, limit=1)), None)
+    last = next(iter(deps.store.jobs.list_launched_by(schedule_origin(name), requester_id=entity, limit=1)), None)
     if last is not None and not last.state.ended:
         return OccasionSkipped(last.id)
     key = digest_of({"schedule": name, "after": last.id if last else None})

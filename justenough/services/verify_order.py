@@ -50,7 +50,7 @@ class VaultPeople:
         return self.deps.vault.public_keys(entity)
 
     def delegation(self, person: str, delegate: str) -> SignedStatement | None:
-        return self.deps.store.delegations.signed(person, delegate)
+        return self.deps.store.delegations.current_statement(person, delegate)
 
 
 def build_approval_verifier(deps: Deps, *, now: datetime) -> ApprovalVerifier:

@@ -108,7 +108,7 @@ async def _schedule_view(console: Console, name: str, scheduled_job: ScheduledJo
         problem = problem or (NOT_IN_TEMPORAL_TEXT if status is None else None)
     except RetryLater as error:
         problem = str(error)
-    jobs = await to_thread.run_sync(lambda: console.deps.store.jobs.launched_by(schedule_origin(name), limit=runs))
+    jobs = await to_thread.run_sync(lambda: console.deps.store.jobs.list_launched_by(schedule_origin(name), limit=runs))
     # Occasions at which the newest job kept the next one from being launched.
     skips = (
         await to_thread.run_sync(lambda: console.deps.store.ledger.entries(job=jobs[0].id, types=(EventType.SCHEDULE_SKIPPED,)).items)

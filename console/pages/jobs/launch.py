@@ -196,7 +196,7 @@ async def _sign_and_launch(request: Request, console: Console, visitor: PageUser
 
 def _submit_with_files(deps: Deps, visitor: PageUser, body: NewJob, files: bytes | None) -> Any:
     if files is not None and deps.store.bundles.get(str(body.bundle)) is None:
-        deps.store.bundles.put(str(body.bundle), files)
+        deps.store.bundles.add(str(body.bundle), files)
     return submit_job(deps, visitor.caller.person, body, key=None)
 
 

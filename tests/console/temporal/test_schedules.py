@@ -106,7 +106,7 @@ class Town:
 
     def jobs(self, name: str) -> list[str]:
         """The jobs that a schedule launched in this installation."""
-        found = self.console.deps.store.jobs.launched_by(f"schedule:{name}")
+        found = self.console.deps.store.jobs.list_launched_by(f"schedule:{name}")
         return [job.id for job in found if job.id.startswith(f"j-{self.settings.installation}-")]
 
     def reason(self, job: str) -> str:
