@@ -74,7 +74,7 @@ def test_a_child_that_asks_for_more_than_its_parent_has_gets_nothing_past_the_co
     for wanted, path in ((WRITE, "access[0].action"), (access(ttl="10m"), "access[0].ttl"), (access("customers-db"), "access[0].resource")):
         order = ops.order(spec("true", wanted), parent=parent)
         (answered,) = intruder.runs("Job", order["id"], session(order, granted(order["id"], 1)))
-        assert_refused(auditor, shop, order["id"], answered, f"it asks for more than the job that launches it has: {path}")
+        assert_refused(auditor, shop, order["id"], answered, f"it requests more than the job that launches it has: {path}")
 
 
 @dataclass(frozen=True)

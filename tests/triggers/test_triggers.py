@@ -147,7 +147,7 @@ def test_a_console_that_was_taken_over_launches_nothing_but_what_the_workers_own
     attempts: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "launches another spec": ({**named.spec, "access": named.spec["access"][1:]}, whole),
         "launches another bundle": (named.spec, {**whole, "bundle": None}),
-        "makes no such params": (named.spec, {**whole, "params": {"ticket": "4711", "witness": "127.0.0.1:9"}}),
+        "does not launch its job with these params": (named.spec, {**whole, "params": {"ticket": "4711", "witness": "127.0.0.1:9"}}),
         "has no trigger:ticket-closed": (named.spec, {**whole, "origin": "trigger:ticket-closed"}),
         "no person here": (named.spec, {**whole, "origin": None}),
         "there is no job": (named.spec, {**whole, "parent": f"j-dev-{'0' * 26}"}),
@@ -168,7 +168,7 @@ def test_nobody_but_the_console_orders_in_a_triggers_name(ops: Human, shop: Shop
     assert answer.status_code in {403, 422}
     body = ops.order({**named.spec, "run": {"command": ["true"]}}, origin="trigger:ticket-created")
     refused = ops.api.post("jobs", json=body)
-    assert (refused.status_code, "only the console's own identity" in refused.json()["detail"]) == (403, True)
+    assert (refused.status_code, "only the console's identity" in refused.json()["detail"]) == (403, True)
 
 
 def test_the_consoles_login_signs_with_its_own_key_and_reads_no_secret_but_the_triggers(shop: Shop, lead: Human) -> None:

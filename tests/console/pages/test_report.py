@@ -135,7 +135,7 @@ async def test_a_period_that_holds_too_much_says_so(records: Desk, monkeypatch: 
         await made(records, lead, ReportDays(today, today))
     shown = await seen(lead, f"/report?first={today}&last={today}")
     assert "The report could not be generated" in shown.text
-    assert "ask for shorter periods" in shown.text
+    assert "request shorter periods" in shown.text
 
 
 async def test_those_who_ask_at_once_share_one_report_and_see_that_it_is_being_made(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

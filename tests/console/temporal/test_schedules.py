@@ -556,7 +556,7 @@ async def test_an_order_whose_schedule_is_gone_is_a_conflict_and_nothing_is_reco
     town.says()
     wish = OrderRequest("schedule:minutely", timed, {}, "gone")
     entity = town.console.deps.vault.own_entity()
-    with pytest.raises(Conflict, match="the configuration here has no schedule:minutely"):
+    with pytest.raises(Conflict, match="this configuration has no schedule:minutely"):
         await asyncio.to_thread(record_console_order, town.console.deps, wish, job=new_job(town), entity=entity)
     assert town.jobs("minutely") == []
 
