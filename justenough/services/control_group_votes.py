@@ -21,10 +21,7 @@ def build_control_group_verifier(deps: Deps, *, now: datetime) -> ApprovalVerifi
 
 
 def why_not_authorized(deps: Deps, request: str, answer: ApprovalAnswer) -> Rejection | None:
-    """Return why an answer does not count because its person has not authorized the request in Vault, or None if they have or need not.
-
-    Raises RetryLater if Vault does not answer.
-    """
+    """Return why an answer lacks its person's authorization in Vault, or None if it has or needs none. Raises RetryLater."""
     view, catalog = deps.store.requests.get(request), deps.config.current().catalog
     if view is None or answer.decision == "deny":
         return None

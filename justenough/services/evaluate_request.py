@@ -17,7 +17,6 @@ from justenough.domain.jobs.spec import Access, at_start
 from justenough.domain.jobs.states import Action
 from justenough.domain.ledger.events import EventType
 from justenough.domain.policy.cedar_request import AccessContext, Clock, DecisionFacts, JobFacts, Phase
-from justenough.domain.readmodel.views import RequestView
 from justenough.domain.tools.call import ToolCall, access_for_call, call_of
 from justenough.services.dependencies import Deps
 from justenough.services.parent_chain import inherit_touched
@@ -107,12 +106,6 @@ def evaluate_in_order(deps: Deps, job: str, verified: VerifiedOrder) -> Iterator
             held = held.with_issued(access.resource, access.action, deps.config.current().catalog.resources[access.resource].sensitivity)
 
 
-def requested_access(view: RequestView) -> Access:
-    """Return the access that a recorded request of a running job is for."""
-    access = Access(resource=view.resource, action=Action(view.action), ttl=view.ttl, reason=view.reason, at="request", tools=view.tools)
-    return access_for_call(access, ToolCall.model_validate(view.call)) if view.call else access
-
-
 def _find_runtime_request(deps: Deps, job: str, number: int) -> tuple[Access, HeldAccess] | None:
     """Return what a running job requested and what it held then, from store and ledger; None if it made no such request."""
     request = request_id(job, number)
@@ -121,7 +114,9 @@ def _find_runtime_request(deps: Deps, job: str, number: int) -> tuple[Access, He
     facts = next((entry.data["facts"] for entry in decided.items if entry.data["request"] == request), None)
     if view is None or facts is None:
         return None
-    return requested_access(view), DecisionFacts.model_validate(facts).to_context(view.reason).held
+    access = Access(resource=view.resource, action=Action(view.action), ttl=view.ttl, reason=view.reason, at="request", tools=view.tools)
+    access = access_for_call(access, ToolCall.model_validate(view.call)) if view.call else access
+    return access, DecisionFacts.model_validate(facts).to_context(view.reason).held
 
 
 def apply_grant(access: Access, grant: GrantTerms) -> Access:

@@ -77,10 +77,7 @@ def why_no_parent(deps: Deps, parent: str, person: Person) -> Rejection | None:
 
 
 def ancestor_launchers(deps: Deps, parent: str | None, *, asked_by: str | None) -> frozenset[str]:
-    """Return the entity ids of the people who launched a job's ancestors, or had the console order one of them or the job itself.
-
-    Raises NoSuchParent.
-    """
+    """Return the entity ids of people who launched a job's ancestors or had the console order one, and `asked_by`. Raises NoSuchParent."""
     people = [person for ancestor in read_ancestors(deps, parent) for person in (ancestor.requester_id, ancestor.asked_by)]
     return frozenset(person for person in (*people, asked_by) if person is not None)
 

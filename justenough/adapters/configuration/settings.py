@@ -1,7 +1,4 @@
-"""Settings of worker, console and stack: environment JUSTENOUGH_*, then justenough.toml, then defaults. Holds paths, never secret values.
-
-Vault's address has its usual names (VAULT_ADDR, VAULT_NAMESPACE, VAULT_CACERT).
-"""
+"""Settings of worker, console and stack: environment (JUSTENOUGH_*, VAULT_*), then justenough.toml, then defaults. No secret values."""
 
 from __future__ import annotations
 

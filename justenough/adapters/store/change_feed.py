@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -28,30 +28,8 @@ CONNECT_TIMEOUT_S = 3
 """Seconds that an attempt may take."""
 
 
-class ChangeFeed(Protocol):
+class ChangeFeed(ABC):
     """Tells one thread when something may have been recorded."""
-
-    @property
-    def over(self) -> bool:
-        """Whether it was closed."""
-
-    def wait(self, seconds: float) -> None:
-        """Return once something may have been recorded since the last call began to wait, at the latest after `seconds`."""
-
-    def again(self) -> None:
-        """Let the next wait return at once, because there is more to read already."""
-
-    def close(self) -> None:
-        """End a wait, and every further one at once. Safe from another thread."""
-
-
-def open_change_feed(engine: Engine) -> ChangeFeed:
-    """Return a change feed of this engine's database. Does not connect yet."""
-    return _PostgresChangeFeed(engine) if engine.dialect.name == "postgresql" else _SqliteChangeFeed(str(engine.url.database))
-
-
-class _ChangeFeedBase(ABC):
-    """Lets one thread wait at a time, and closes the connection after the last use of it."""
 
     _connection: psycopg.Connection[Any] | sqlite3.Connection | None = None
 
@@ -61,9 +39,11 @@ class _ChangeFeedBase(ABC):
 
     @property
     def over(self) -> bool:
+        """Whether it was closed."""
         return self._ended.is_set()
 
     def wait(self, seconds: float) -> None:
+        """Return once something may have been recorded since the last call began to wait, at the latest after `seconds`."""
         with self._turn:
             if not self.over:
                 self._wait(seconds)
@@ -71,6 +51,7 @@ class _ChangeFeedBase(ABC):
             self.close()
 
     def close(self) -> None:
+        """End a wait, and every further one at once. Safe from another thread."""
         self._ended.set()
         # A thread that waits on the connection closes it when it is done.
         if self._turn.acquire(blocking=False):
@@ -78,6 +59,10 @@ class _ChangeFeedBase(ABC):
                 self._drop()
             finally:
                 self._turn.release()
+
+    @abstractmethod
+    def again(self) -> None:
+        """Let the next wait return at once, because there is more to read already."""
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -88,7 +73,7 @@ class _ChangeFeedBase(ABC):
     def _wait(self, seconds: float) -> None: ...
 
 
-class _PostgresChangeFeed(_ChangeFeedBase):
+class _PostgresChangeFeed(ChangeFeed):
     """PostgreSQL's notices, on a connection that does nothing else; polling while there is none."""
 
     def __init__(self, engine: Engine) -> None:
@@ -123,7 +108,7 @@ class _PostgresChangeFeed(_ChangeFeedBase):
         self._ended.wait(min(POLL_INTERVAL_S, seconds))
 
 
-class _SqliteChangeFeed(_ChangeFeedBase):
+class _SqliteChangeFeed(ChangeFeed):
     """SQLite's count of other connections' commits."""
 
     def __init__(self, path: str) -> None:
@@ -154,3 +139,8 @@ class _SqliteChangeFeed(_ChangeFeedBase):
             if (left := end - time.monotonic()) <= 0:
                 return
             self._ended.wait(min(SQLITE_POLL_INTERVAL_S, left))
+
+
+def open_change_feed(engine: Engine) -> ChangeFeed:
+    """Return a change feed of this engine's database. Does not connect yet."""
+    return _PostgresChangeFeed(engine) if engine.dialect.name == "postgresql" else _SqliteChangeFeed(str(engine.url.database))

@@ -88,10 +88,7 @@ class DashboardRepository(Repository):
 
     @reads
     def period_trend(self, connection: Connection, since: datetime, until: datetime, buckets: int) -> PeriodTrend:
-        """Return how a period went, with the number of live credentials at the end of each of `buckets` equal parts.
-
-        `until` is about now.
-        """
+        """Return the trend of a period until about now. Live credentials are counted at the end of each of `buckets` equal parts."""
         ends = [since + (until - since) * part / buckets for part in range(1, buckets + 1)]
         dead = connection.execute(_newest_rows(CREDENTIALS.c.confirmed_at, CREDENTIALS.c.issued_at, since=since)).all()
         lifetimes = [(end - begin).total_seconds() for end, begin in dead if end <= until]
@@ -126,8 +123,8 @@ def _approval_delays(connection: Connection, since: datetime, until: datetime) -
         .subquery()
     )
     settled = REQUESTS.c.state != RequestState.PENDING.value
-    asked = select(answers.c.request_id, answers.c.at, REQUESTS.c.created_at).join(REQUESTS, REQUESTS.c.id == answers.c.request_id)
-    rows = connection.execute(asked.where(settled)).all()
+    settling = select(answers.c.request_id, answers.c.at, REQUESTS.c.created_at).join(REQUESTS, REQUESTS.c.id == answers.c.request_id)
+    rows = connection.execute(settling.where(settled)).all()
     # The last of several answers settled the request.
     last: dict[str, float] = {}
     for request, at, created in rows:

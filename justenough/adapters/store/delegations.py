@@ -31,8 +31,8 @@ class DelegationRepository(Repository):
     def current_statement(self, connection: Connection, person: str, delegate: str) -> SignedStatement | None:
         """Return the statement that a person last signed to name this delegate; None if there is none or the person ended it."""
         delegation = (DELEGATIONS.c.person_id == person, DELEGATIONS.c.delegate_id == delegate, DELEGATIONS.c.ended_at.is_(None))
-        wanted = select(DELEGATIONS.c.signed).where(*delegation).order_by(DELEGATIONS.c.until.desc()).limit(1)
-        signed = connection.execute(wanted).scalar()
+        statement = select(DELEGATIONS.c.signed).where(*delegation).order_by(DELEGATIONS.c.until.desc()).limit(1)
+        signed = connection.execute(statement).scalar()
         return SignedStatement(**signed) if signed else None
 
     @reads

@@ -30,10 +30,7 @@ class GroupCommitter:
         self._waiting_lock = threading.Lock()
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` and return its result once it is committed. If `work` raises, raise that, with nothing of it committed.
-
-        `work` may run more than once, each time in a new transaction.
-        """
+        """Run `work` and return its result once committed. Raises what it raises, with nothing committed. It may run more than once."""
         mine: _Work[T] = _Work(work)
         with self._waiting_lock:
             self._waiting.append(mine)  # type: ignore[arg-type] # the list holds work of every kind

@@ -29,5 +29,5 @@ class IdempotencyRepository(Repository):
     @reads
     def find_job(self, connection: Connection, person: str, key: str) -> str | None:
         """Return the job id under a person's key; None if the key was never used."""
-        wanted = select(IDEMPOTENCY.c.job).where(IDEMPOTENCY.c.person == person, IDEMPOTENCY.c.key == key)
-        return connection.execute(wanted).scalar()
+        statement = select(IDEMPOTENCY.c.job).where(IDEMPOTENCY.c.person == person, IDEMPOTENCY.c.key == key)
+        return connection.execute(statement).scalar()

@@ -52,7 +52,7 @@ class InboxRepository(Repository):
     ) -> tuple[InboxItem, ...]:
         """Return pending requests sorted by deadline, after the request with this deadline and id."""
         by = (REQUESTS.c.expires_at, REQUESTS.c.id)
-        wanted = REQUESTS_WITH_JOBS.add_columns(JOBS.c.agent).where(
+        statement = REQUESTS_WITH_JOBS.add_columns(JOBS.c.agent).where(
             REQUESTS.c.state == RequestState.PENDING.value, REQUESTS.c.expires_at.is_not(None)
         )
         for column, value in (
@@ -63,16 +63,16 @@ class InboxRepository(Repository):
         ):
             if value is not None:
                 # No row contains NUL, and PostgreSQL rejects it in a query.
-                wanted = wanted.where(column == value.replace("\0", "\ufffd"))
+                statement = statement.where(column == value.replace("\0", "\ufffd"))
         if criteria.tier_now is not None:
-            wanted = wanted.where(REQUESTS.c.current_tier == criteria.tier_now)
+            statement = statement.where(REQUESTS.c.current_tier == criteria.tier_now)
         if criteria.mine is not None:
             answers = select(APPROVALS.c.id).where(APPROVALS.c.request_id == REQUESTS.c.id, APPROVALS.c.approver_id == criteria.person)
             can_answer = and_(REQUESTS.c.current_tier <= criteria.tier, REQUESTS.c.requester_id != criteria.person, not_(answers.exists()))
-            wanted = wanted.where(can_answer if criteria.mine else not_(can_answer))
+            statement = statement.where(can_answer if criteria.mine else not_(can_answer))
         if after is not None:
-            wanted = wanted.where(tuple_(*by) > tuple_(*after, types=[column.type for column in by]))
-        rows = connection.execute(wanted.order_by(*by).limit(limit)).mappings().all()
+            statement = statement.where(tuple_(*by) > tuple_(*after, types=[column.type for column in by]))
+        rows = connection.execute(statement.order_by(*by).limit(limit)).mappings().all()
         return tuple(
             InboxItem(view, row["requester_id"], " ".join(filter(None, map((row["agent"] or {}).get, ("name", "version")))))
             for view, row in zip(to_request_views(connection, rows), rows, strict=True)
@@ -88,20 +88,14 @@ class InboxRepository(Repository):
     def earlier_decisions(
         self, connection: Connection, request: RequestView, limit: int, *, requester_id: str | None = None
     ) -> tuple[RequestView, ...]:
-        """Return the settled requests for the same action and resource in earlier runs of the same job name, newest first.
-
-        With `requester_id`, only runs that this person launched.
-        """
+        """Return settled requests for the same access in earlier runs of the job name (`requester_id`: only of this person), newest first."""
         earlier = _earlier_requests(connection, request, requester_id)
         ids = [row.id for row in earlier if row.action == request.action and row.state in SETTLED_STATES and row.tier > 0]
         return tuple(requests_by_id(connection, ids[:limit]).values())
 
     @reads
     def last_approved(self, connection: Connection, request: RequestView, *, requester_id: str | None = None) -> RequestView | None:
-        """Return the newest request for the same resource that people approved in an earlier run of the same job name.
-
-        With `requester_id`, only in runs that this person launched.
-        """
+        """Return the newest approved request for the resource in earlier runs of the job name (`requester_id`: only of this person)."""
         earlier = _earlier_requests(connection, request, requester_id)
         ids = [row.id for row in earlier if row.state == RequestState.APPROVED.value]
         return next(iter(requests_by_id(connection, ids[:1]).values()), None)
@@ -114,7 +108,7 @@ def _earlier_requests(connection: Connection, request: RequestView, requester_id
     """
     runs = select(JOBS.c.id).where(JOBS.c.name == request.job_name, JOBS.c.id < request.job_id)
     newest = runs.order_by(JOBS.c.id.desc()).limit(MAX_EARLIER_RUNS).scalar_subquery()
-    wanted = select(*(REQUESTS.c[name] for name in ("id", "resource", "action", "state", "tier", "requester_id")))
-    rows = connection.execute(wanted.where(REQUESTS.c.job_id.in_(newest)).order_by(REQUESTS.c.job_id.desc(), REQUESTS.c.number)).all()
+    statement = select(*(REQUESTS.c[name] for name in ("id", "resource", "action", "state", "tier", "requester_id")))
+    rows = connection.execute(statement.where(REQUESTS.c.job_id.in_(newest)).order_by(REQUESTS.c.job_id.desc(), REQUESTS.c.number)).all()
     # Anyone may use any job name. A person who may read only their own jobs must not read those of others by using the same name.
     return [row for row in rows if row.resource == request.resource and requester_id in {None, row.requester_id}]

@@ -99,21 +99,21 @@ class LedgerRepository(Repository):
     ) -> Page[EntryView]:
         """Return entries after a position, oldest first. `next` is the position of the last one, as text, if more follow."""
         size, period, kinds = min(max(limit, 1), MAX_PAGE_SIZE), _period_conditions(since, until), [kind.value for kind in types]
-        wanted = select(*_NUMBERED).where(LEDGER.c.position > after, *period).order_by(LEDGER.c.position).limit(size + 1)
+        statement = select(*_NUMBERED).where(LEDGER.c.position > after, *period).order_by(LEDGER.c.position).limit(size + 1)
         if kinds:
-            wanted = wanted.where(LEDGER.c.type.in_(kinds))
+            statement = statement.where(LEDGER.c.type.in_(kinds))
         if job is not None:
             # By seq, which ascends with the position: the index of the chain has that order.
-            wanted = wanted.where(LEDGER.c.job == job).order_by(None).order_by(LEDGER.c.seq)
+            statement = statement.where(LEDGER.c.job == job).order_by(None).order_by(LEDGER.c.seq)
         elif period:
             # A wide period has most entries, so that a walk by position soon finds them.
             narrow = select(LEDGER.c.position).where(*period).limit(MAX_NARROW_ENTRIES + 1).subquery()
             if connection.execute(select(func.count()).select_from(narrow)).scalar_one() <= MAX_NARROW_ENTRIES:
                 # By time first, and behind an offset: otherwise a planner may walk the ledger by position to the period's first entry.
-                places = wanted.with_only_columns(LEDGER.c.position).order_by(None).limit(None).offset(0).subquery()
+                places = statement.with_only_columns(LEDGER.c.position).order_by(None).limit(None).offset(0).subquery()
                 first = connection.execute(select(places.c.position).order_by(places.c.position).limit(size + 1)).scalars().all()
-                wanted = select(*_NUMBERED).where(LEDGER.c.position.in_(first)).order_by(LEDGER.c.position)
-        return _to_page(connection.execute(wanted).all(), size)
+                statement = select(*_NUMBERED).where(LEDGER.c.position.in_(first)).order_by(LEDGER.c.position)
+        return _to_page(connection.execute(statement).all(), size)
 
     @reads
     def entries_newest_first(
@@ -136,12 +136,12 @@ class LedgerRepository(Repository):
             return Page(items=())
         place = connection.execute(_PLACE.where(LEDGER.c.position == before)).first() if before is not None else None
         if job is not None:
-            wanted = select(*_NUMBERED).where(LEDGER.c.job == job, *period).order_by(LEDGER.c.seq.desc()).limit(size + 1)
+            statement = select(*_NUMBERED).where(LEDGER.c.job == job, *period).order_by(LEDGER.c.seq.desc()).limit(size + 1)
             if kinds:
-                wanted = wanted.where(LEDGER.c.type.in_(kinds))
+                statement = statement.where(LEDGER.c.type.in_(kinds))
             if place is not None:
                 # An entry of another job has no place in this chain.
-                wanted = wanted.where(LEDGER.c.seq < place.seq if place.job == job else LEDGER.c.position < place.position)
+                statement = statement.where(LEDGER.c.seq < place.seq if place.job == job else LEDGER.c.position < place.position)
         else:
             newest = select(LEDGER.c.at, LEDGER.c.position).where(*period).order_by(*_NEWEST_FIRST).limit(size + 1)
             if place is not None:
@@ -152,16 +152,16 @@ class LedgerRepository(Repository):
             # In two steps: a planner may read the whole ledger rather than join it to a few positions.
             first = select(merged.c.position).order_by(merged.c.at.desc(), merged.c.position.desc()).limit(size + 1)
             positions = connection.execute(first).scalars().all()
-            wanted = select(*_NUMBERED).where(LEDGER.c.position.in_(positions)).order_by(*_NEWEST_FIRST)
-        return _to_page(connection.execute(wanted).all(), size)
+            statement = select(*_NUMBERED).where(LEDGER.c.position.in_(positions)).order_by(*_NEWEST_FIRST)
+        return _to_page(connection.execute(statement).all(), size)
 
     @reads
     def tail(self, connection: Connection, after: int, *, job: str | None = None, limit: int = DEFAULT_PAGE_SIZE) -> LedgerTail:
         """Return the entries after a position, oldest first: at most `limit`, and as many as fit into MAX_TAIL_BYTES, but at least one."""
         place = (LEDGER.c.position > after) if job is None else (LEDGER.c.position > after) & (LEDGER.c.job == job)
         order = LEDGER.c.position if job is None else LEDGER.c.seq
-        wanted = select(LEDGER.c.position, func.length(LEDGER.c.data)).where(place).order_by(order).limit(limit + 1)
-        rows = connection.execute(wanted).all()
+        sizes = select(LEDGER.c.position, func.length(LEDGER.c.data)).where(place).order_by(order).limit(limit + 1)
+        rows = connection.execute(sizes).all()
         sums = list(accumulate(size for _, size in rows))
         fit = max(1, min(limit, bisect_right(sums, MAX_TAIL_BYTES)))
         if not rows:
@@ -212,11 +212,8 @@ class LedgerRepository(Repository):
                 problems.append(item)
         count, newest = connection.execute(select(func.count(), func.coalesce(func.max(LEDGER.c.position), 0)).select_from(LEDGER)).one()
         if (missing := newest - count) and len(problems) < MAX_PROBLEMS:
-            removed, extra = (
-                f"{missing} positions are empty: whole chains were removed",
-                f"{-missing} entries have no position of their own",
-            )
-            message = removed if missing > 0 else extra
+            removed = f"{missing} positions are empty: whole chains were removed"
+            message = removed if missing > 0 else f"{-missing} entries have no position of their own"
             problems.append(ChainProblem(job=UNATTRIBUTED_CHAIN, seq=0, fault=Fault.MISSING, message=message))
         return LedgerReport(entries=count, jobs=jobs, problems=tuple(problems))
 
@@ -245,11 +242,11 @@ class LedgerRepository(Repository):
         Each page is read in its own transaction: entries never change, and a long transaction would keep the database from cleaning up.
         """
         columns = (LEDGER.c.position, LEDGER.c.job, LEDGER.c.id, LEDGER.c.type, LEDGER.c.at, LEDGER.c.data)
-        wanted = select(*columns).where(LEDGER.c.position <= span.last, LEDGER.c.type.in_(types)).order_by(LEDGER.c.position)
+        statement = select(*columns).where(LEDGER.c.position <= span.last, LEDGER.c.type.in_(types)).order_by(LEDGER.c.position)
         after = span.first - 1
         while True:
             with read_transaction(self._engine) as connection:
-                rows = connection.execute(wanted.where(LEDGER.c.position > after).limit(ROWS_PER_FETCH)).all()
+                rows = connection.execute(statement.where(LEDGER.c.position > after).limit(ROWS_PER_FETCH)).all()
             # Rows are tuples. Converting them would cost as much as reading them.
             yield from rows
             if len(rows) < ROWS_PER_FETCH:

@@ -162,23 +162,22 @@ class OutboxRepository(Repository):
     @reads
     def due_batch(self, connection: Connection, name: str, *, now: datetime, limit: int) -> OutboxBatch:
         """Return the deliveries that are due for another attempt."""
-        wanted = (
+        statement = (
             select(DELIVERIES.c.attempts, LEDGER.c.position, *ENTRY_COLUMNS)
             .join(LEDGER, LEDGER.c.position == DELIVERIES.c.position)
             .where(DELIVERIES.c.subscription == name, DELIVERIES.c.state == DeliveryState.PENDING.value, DELIVERIES.c.next_at <= now)
             .order_by(DELIVERIES.c.next_at, DELIVERIES.c.position)
             .limit(limit)
         )
-        rows = sorted(connection.execute(wanted).all(), key=lambda row: row.position)
+        rows = sorted(connection.execute(statement).all(), key=lambda row: row.position)
         return OutboxBatch(entries=tuple(row_to_view(row[1:]) for row in rows), attempts={row[1]: row[0] for row in rows})
 
     @reads
     def next_batch(self, connection: Connection, kinds: Collection[EventType], *, after: int, limit: int) -> OutboxBatch:
         """Return the next entries of these types after a position."""
-        wanted = select(LEDGER.c.position, *ENTRY_COLUMNS).where(
-            LEDGER.c.position > after, LEDGER.c.type.in_([kind.value for kind in kinds])
-        )
-        rows = connection.execute(wanted.order_by(LEDGER.c.position).limit(limit)).all()
+        following = (LEDGER.c.position > after, LEDGER.c.type.in_([kind.value for kind in kinds]))
+        statement = select(LEDGER.c.position, *ENTRY_COLUMNS).where(*following).order_by(LEDGER.c.position).limit(limit)
+        rows = connection.execute(statement).all()
         # Fewer than `limit` means that these are all, up to the newest entry.
         end = rows[-1][0] if len(rows) == limit else max(_newest_position(connection), after)
         return OutboxBatch(entries=tuple(map(row_to_view, rows)), position=end)
@@ -218,8 +217,10 @@ class OutboxRepository(Repository):
     @reads
     def subscription_progress(self, connection: Connection) -> tuple[SubscriptionProgress, ...]:
         """Return the progress of each subscription."""
-        wanted = select(DELIVERIES.c.subscription, DELIVERIES.c.state, func.count(), func.min(DELIVERIES.c.at))
-        counts = {(row[0], row[1]): row[2:] for row in connection.execute(wanted.group_by(DELIVERIES.c.subscription, DELIVERIES.c.state))}
+        statement = select(DELIVERIES.c.subscription, DELIVERIES.c.state, func.count(), func.min(DELIVERIES.c.at))
+        counts = {
+            (row[0], row[1]): row[2:] for row in connection.execute(statement.group_by(DELIVERIES.c.subscription, DELIVERIES.c.state))
+        }
         head, progress = _newest_position(connection), list[SubscriptionProgress]()
         for row in connection.execute(select(SUBSCRIPTIONS).order_by(SUBSCRIPTIONS.c.name)).mappings().all():
             pending, oldest = counts.get((row["name"], DeliveryState.PENDING.value), (0, None))
@@ -247,11 +248,11 @@ class OutboxRepository(Repository):
         self, connection: Connection, name: str, *, state: DeliveryState | None, limit: int, cursor: str | None
     ) -> Page[DeliveryView]:
         """Return waiting and dead deliveries, those of the newest events first. Raises InvalidInput on a foreign cursor."""
-        wanted = select(DELIVERIES).where(DELIVERIES.c.subscription == name)
+        statement = select(DELIVERIES).where(DELIVERIES.c.subscription == name)
         if state is not None:
-            wanted = wanted.where(DELIVERIES.c.state == state.value)
+            statement = statement.where(DELIVERIES.c.state == state.value)
         by = (DELIVERIES.c.at, DELIVERIES.c.id)
-        return fetch_page(connection, wanted, by=by, limit=limit, cursor=cursor, view=DeliveryView)
+        return fetch_page(connection, statement, by=by, limit=limit, cursor=cursor, view=DeliveryView)
 
     @writes
     def resend(self, connection: Connection, name: str, ids: Collection[str] | None, *, now: datetime) -> int:

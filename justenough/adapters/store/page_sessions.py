@@ -66,10 +66,7 @@ class PageSessionRepository(Repository):
 
     @writes
     def end(self, connection: Connection, person: str, at: datetime, *, why: str, key: str | None = None) -> int:
-        """End the person's session under `key`, or all of theirs, and delete their tokens. Return how many were open.
-
-        A session that has ended already keeps its first end.
-        """
+        """End the person's open session under `key`, or all of theirs, and delete their tokens. Return how many were open."""
         is_open = (PAGE_SESSIONS.c.person == person) & PAGE_SESSIONS.c.ended_at.is_(None)
         which = is_open if key is None else is_open & (PAGE_SESSIONS.c.key == key)
         return connection.execute(update(PAGE_SESSIONS).where(which).values(ended_at=at, ended_why=why, ciphertext="")).rowcount

@@ -30,10 +30,7 @@ def fetch_page(
     cursor: str | None,
     view: Callable[..., V],
 ) -> Page[V]:
-    """Return one page, newest first: rows in descending order of `by`, which together are unique. Raises InvalidInput on the cursor.
-
-    `view` makes an item of a row's columns, which it gets by name.
-    """
+    """Return one page of views, in descending order of `by`, which together are unique. Raises InvalidInput on a foreign cursor."""
     if cursor is not None:
         last = _decode_cursor(cursor, by)
         after = tuple_(*last, types=[column.type for column in by])

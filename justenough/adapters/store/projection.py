@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Update, bindparam, case, delete, exists, or_, select, update
 
@@ -39,16 +39,13 @@ SINGLE_CREDENTIAL_FAILURE = re.compile(r"(lease|token|certificate) \S|c-\S+: ")
 """The beginning of a failure that concerns one credential only."""
 
 
-class LedgerFact:
+class LedgerFact(NamedTuple):
     """One parsed entry."""
 
-    __slots__ = ("at", "data", "id", "job")
-
-    def __init__(self, entry: LedgerEntry) -> None:
-        self.id = entry.id
-        self.job = entry.job
-        self.at = parse_moment(entry.at)
-        self.data: dict[str, Any] = json.loads(entry.data)
+    id: str
+    job: str
+    at: datetime
+    data: dict[str, Any]
 
 
 Effect = Callable[[Connection, LedgerFact], None]
@@ -59,7 +56,7 @@ def apply_entry(connection: Connection, entry: LedgerEntry) -> None:
     """Apply one entry to the read model. A type without an effect changes nothing."""
     effect = EFFECTS.get(EventType(entry.type))
     if effect is not None:
-        effect(connection, LedgerFact(entry))
+        effect(connection, LedgerFact(entry.id, entry.job, parse_moment(entry.at), json.loads(entry.data)))
 
 
 def parse_moment(text: str) -> datetime:
@@ -85,7 +82,7 @@ _OVERDUE = JOBS.c.revocation_state == RevocationState.OVERDUE.value
 _NOT_PROVED_AFTER = or_(JOBS.c.revocation_confirmed_at.is_(None), JOBS.c.revocation_confirmed_at <= bindparam("fact_at", type_=UtcDateTime))
 """The event is not older than the last confirmed revocation."""
 
-_JOB = update(JOBS).where(JOBS.c.id == bindparam("which"))
+_JOB = update(JOBS).where(JOBS.c.id == bindparam("row_id"))
 _START = _JOB.where(JOBS.c.started_at.is_(None)).values(state=case((_WAITING, JobState.RUNNING.value), else_=JOBS.c.state))
 _AWAIT = _JOB.where(_WAITING).values(state=JobState.AWAITING_APPROVAL.value)
 _END = _JOB.where(~_ENDED)
@@ -110,27 +107,27 @@ _CUT, _CUT_FAILS = _REVOKE.where(_UNPROVEN), _FAIL.where(_UNPROVEN)
 """`_REVOKE` and `_FAIL` for a person who cuts a job's access. They do not know of a live credential, so a confirmed revocation stays confirmed."""
 ACCESS_CUTTERS = frozenset({"person", "stranger"})
 
-_ONE_MORE = update(ENDED_JOBS).where(ENDED_JOBS.c.state == bindparam("which")).values(jobs=ENDED_JOBS.c.jobs + 1)
+_ONE_MORE = update(ENDED_JOBS).where(ENDED_JOBS.c.state == bindparam("row_id")).values(jobs=ENDED_JOBS.c.jobs + 1)
 
-_REQUEST = update(REQUESTS).where(REQUESTS.c.id == bindparam("which"), REQUESTS.c.job_id == bindparam("theirs"))
+_REQUEST = update(REQUESTS).where(REQUESTS.c.id == bindparam("row_id"), REQUESTS.c.job_id == bindparam("row_job"))
 _PENDING = _REQUEST.where(REQUESTS.c.state == RequestState.PENDING.value)
 _OPEN = _REQUEST.where(REQUESTS.c.state.in_([state.value for state in RequestState if state.granted] + [RequestState.PENDING.value]))
 _DECIDE = _PENDING.values(
     current_tier=case((REQUESTS.c.current_tier > bindparam("needed"), REQUESTS.c.current_tier), else_=bindparam("needed"))
 )
 _TAKE_BACK = _REQUEST.where(REQUESTS.c.state == RequestState.APPROVED.value).values(state=RequestState.WITHDRAWN.value)
-_ANSWER = update(APPROVALS).where(APPROVALS.c.request_id == bindparam("which"), APPROVALS.c.approver_id == bindparam("whose"))
-_REVIEW = update(REVIEWS).where(REVIEWS.c.request_id == bindparam("which"), REVIEWS.c.job_id == bindparam("theirs"), REVIEWS.c.open)
+_ANSWER = update(APPROVALS).where(APPROVALS.c.request_id == bindparam("row_id"), APPROVALS.c.approver_id == bindparam("row_person"))
+_REVIEW = update(REVIEWS).where(REVIEWS.c.request_id == bindparam("row_id"), REVIEWS.c.job_id == bindparam("row_job"), REVIEWS.c.open)
 _DELEGATION = update(DELEGATIONS).where(
-    DELEGATIONS.c.id == bindparam("which"), DELEGATIONS.c.person_id == bindparam("whose"), DELEGATIONS.c.ended_at.is_(None)
+    DELEGATIONS.c.id == bindparam("row_id"), DELEGATIONS.c.person_id == bindparam("row_person"), DELEGATIONS.c.ended_at.is_(None)
 )
 _WITHDRAW_ALL = (
     update(REQUESTS)
-    .where(REQUESTS.c.job_id == bindparam("theirs"), REQUESTS.c.state == RequestState.PENDING.value)
+    .where(REQUESTS.c.job_id == bindparam("row_job"), REQUESTS.c.state == RequestState.PENDING.value)
     .values(state=RequestState.WITHDRAWN.value)
 )
 
-_CREDENTIAL = update(CREDENTIALS).where(CREDENTIALS.c.id == bindparam("which"), CREDENTIALS.c.job_id == bindparam("theirs"))
+_CREDENTIAL = update(CREDENTIALS).where(CREDENTIALS.c.id == bindparam("row_id"), CREDENTIALS.c.job_id == bindparam("row_job"))
 _ALIVE = _CREDENTIAL.where(CREDENTIALS.c.live)
 _CONFIRM = _ALIVE.values(state=CredentialState.CONFIRMED.value, live=False, why=None)
 _EXPIRE = _ALIVE.values(state=CredentialState.EXPIRED.value, live=False)
@@ -139,20 +136,20 @@ _LEARN = _CREDENTIAL.where(CREDENTIALS.c.accessor.is_(None))
 _MARK_REVOKED = _CREDENTIAL.where(CREDENTIALS.c.revoked_at.is_(None)).values(
     state=case((CREDENTIALS.c.live, CredentialState.REVOKED.value), else_=CREDENTIALS.c.state)
 )
-_ALL = update(CREDENTIALS).where(CREDENTIALS.c.job_id == bindparam("theirs"))
+_ALL = update(CREDENTIALS).where(CREDENTIALS.c.job_id == bindparam("row_job"))
 _REVOKE_ALL = _ALL.where(CREDENTIALS.c.state == CredentialState.ISSUED.value).values(state=CredentialState.REVOKING.value)
 _ALL_ALIVE = select(CREDENTIALS.c.id, CREDENTIALS.c.lease_id, CREDENTIALS.c.accessor, CREDENTIALS.c.certificate).where(
-    CREDENTIALS.c.job_id == bindparam("theirs"), CREDENTIALS.c.live
+    CREDENTIALS.c.job_id == bindparam("row_job"), CREDENTIALS.c.live
 )
 
 
 def job_submitted(connection: Connection, fact: LedgerFact) -> None:
     """Insert the job and its order."""
     data = fact.data
-    same = {name: data[name] for name in ("name", "task", "environment", "agent", "data_scope", "labels", "params", "bundle", "parent")}
+    copied = {name: data[name] for name in ("name", "task", "environment", "agent", "data_scope", "labels", "params", "bundle", "parent")}
     who = {"requester": data["requester_name"], "requester_id": data["requester"], "order_reason": data["reason"]}
     clean = {"revocation_state": RevocationState.NONE.value, "revocation_failures": []}
-    insert_new(connection, JOBS, {"id": fact.job, "state": JobState.PENDING.value, "created_at": fact.at, **same, **who, **clean})
+    insert_new(connection, JOBS, {"id": fact.job, "state": JobState.PENDING.value, "created_at": fact.at, **copied, **who, **clean})
     signed = {"spec": data["spec"], "params": data["params"], "bundle": data["bundle"], "signed": data["order"]}
     insert_new(connection, ORDERS, {"job": fact.job, **signed})
 
@@ -164,10 +161,10 @@ def job_ended(connection: Connection, fact: LedgerFact) -> None:
     if _update_job(connection, _END, fact, {"state": state, "ended_at": fact.at, **how}):
         _update_job(connection, _REOPEN, fact, {"fact_at": fact.at})
         # A job ends once, so that each is counted once.
-        if connection.execute(_ONE_MORE, {"which": state}).rowcount == 0:
+        if connection.execute(_ONE_MORE, {"row_id": state}).rowcount == 0:
             insert_new(connection, ENDED_JOBS, {"state": state, "jobs": 1})
         # Its pending requests can no longer be answered.
-        connection.execute(_WITHDRAW_ALL, {"theirs": fact.job})
+        connection.execute(_WITHDRAW_ALL, {"row_job": fact.job})
         # The revocation has deleted them already, unless the store was unavailable then.
         connection.execute(delete(LOCKS).where(LOCKS.c.job == fact.job))
 
@@ -176,11 +173,13 @@ def access_requested(connection: Connection, fact: LedgerFact) -> None:
     """Insert the request."""
     data = fact.data
     requester: str = connection.execute(select(JOBS.c.requester_id).where(JOBS.c.id == fact.job)).scalar() or ""
-    same = {name: data[name] for name in ("number", "resource", "action", "ttl", "reason", "optional", "title", "sensitivity", "revocable")}
+    copied = {
+        name: data[name] for name in ("number", "resource", "action", "ttl", "reason", "optional", "title", "sensitivity", "revocable")
+    }
     open_ = {"state": RequestState.PENDING.value, "created_at": fact.at, "tier": 0, "current_tier": 0, "quorum": 0}
     undecided = {"policies": [], "policy_digest": "", "digest": ""}
     ids = {"id": data["request"], "job_id": fact.job, "requester_id": requester}
-    insert_new(connection, REQUESTS, {**ids, **same, **open_, **undecided, "call": data.get("call"), "tools": data.get("tools")})
+    insert_new(connection, REQUESTS, {**ids, **copied, **open_, **undecided, "call": data.get("call"), "tools": data.get("tools")})
 
 
 def access_decided(connection: Connection, fact: LedgerFact) -> None:
@@ -206,10 +205,10 @@ def approval_decided(connection: Connection, fact: LedgerFact) -> None:
     """Insert an answer that counted, and settle the request if the answer settles it."""
     data = fact.data
     answer = {"approver": data["name"], "approver_id": data["person"], "at": fact.at}
-    same = {name: data[name] for name in ("tier", "decision", "reason", "ttl")}
+    copied = {name: data[name] for name in ("tier", "decision", "reason", "ttl")}
     # Entries from before approvals could be narrowed or delegated lack these fields.
     later = {"action": data.get("action"), "on_behalf_of": data.get("on_behalf_of_name"), "tools": data.get("tools")}
-    insert_new(connection, APPROVALS, {"id": fact.id, "request_id": data["request"], **answer, **same, **later})
+    insert_new(connection, APPROVALS, {"id": fact.id, "request_id": data["request"], **answer, **copied, **later})
     if data["verdict"] == "approved":
         granted = {name: data.get(name) for name in ("granted_ttl", "granted_action", "granted_tools")}
         _update_request(connection, _PENDING, fact, {"state": RequestState.APPROVED.value, **granted})
@@ -220,7 +219,7 @@ def approval_decided(connection: Connection, fact: LedgerFact) -> None:
 def approval_withdrawn(connection: Connection, fact: LedgerFact) -> None:
     """Mark an answer as withdrawn, and the request too if it was approved only with that answer."""
     data = fact.data
-    connection.execute(_ANSWER, {"which": data["request"], "whose": data["person"], "withdrawn_at": fact.at})
+    connection.execute(_ANSWER, {"row_id": data["request"], "row_person": data["person"], "withdrawn_at": fact.at})
     if data["verdict"] == RequestState.WITHDRAWN:
         _update_request(connection, _TAKE_BACK, fact, {})
 
@@ -234,9 +233,9 @@ def approval_claimed(connection: Connection, fact: LedgerFact) -> None:
 
 def review_opened(connection: Connection, fact: LedgerFact) -> None:
     """Insert the review of a break-glass approval."""
-    same = {name: fact.data[name] for name in ("tiers", "groups", "reason")}
+    copied = {name: fact.data[name] for name in ("tiers", "groups", "reason")}
     ids = {"request_id": fact.data["request"], "job_id": fact.job, "person": fact.data["name"], "person_id": fact.data["person"]}
-    insert_new(connection, REVIEWS, {**ids, **same, "opened_at": fact.at, "open": True})
+    insert_new(connection, REVIEWS, {**ids, **copied, "opened_at": fact.at, "open": True})
 
 
 def review_answered(connection: Connection, fact: LedgerFact) -> None:
@@ -249,13 +248,13 @@ def delegation_made(connection: Connection, fact: LedgerFact) -> None:
     """Insert the delegation."""
     data = fact.data
     who = {"person": data["name"], "person_id": data["person"], "delegate": data["delegate_name"], "delegate_id": data["delegate"]}
-    same = {"reason": data["reason"], "signed": data["signed"], "made_at": fact.at, "until": parse_moment(data["until"])}
-    insert_new(connection, DELEGATIONS, {"id": data["delegation"], **who, **same})
+    copied = {"reason": data["reason"], "signed": data["signed"], "made_at": fact.at, "until": parse_moment(data["until"])}
+    insert_new(connection, DELEGATIONS, {"id": data["delegation"], **who, **copied})
 
 
 def delegation_ended(connection: Connection, fact: LedgerFact) -> None:
     """End the delegation."""
-    connection.execute(_DELEGATION, {"which": fact.data["delegation"], "whose": fact.data["person"], "ended_at": fact.at})
+    connection.execute(_DELEGATION, {"row_id": fact.data["delegation"], "row_person": fact.data["person"], "ended_at": fact.at})
 
 
 def credential_issued(connection: Connection, fact: LedgerFact) -> None:
@@ -268,9 +267,9 @@ def credential_issued(connection: Connection, fact: LedgerFact) -> None:
     handles = {name: data.get(name) for name in ("lease_id", "accessor", "certificate")}
     times = {"issued_at": parse_moment(data["issued_at" if is_known else "asked_at"]), "expires_at": parse_moment(data["expires_at"])}
     ids = {"id": data["credential"], "job_id": fact.job, "request_id": data["request"]}
-    same = {name: data[name] for name in ("resource", "action", "revocable")}
+    copied = {name: data[name] for name in ("resource", "action", "revocable")}
     state = (CredentialState.ISSUED if is_known else CredentialState.REVOKING).value
-    if not insert_new(connection, CREDENTIALS, {**ids, **same, **handles, **times, "state": state, "live": True}) and is_known:
+    if not insert_new(connection, CREDENTIALS, {**ids, **copied, **handles, **times, "state": state, "live": True}) and is_known:
         # It was in doubt until now.
         _update_credential(connection, _LEARN, fact, {**handles, **times})
     _update_job(connection, _REOPEN, fact, {"fact_at": fact.at})
@@ -279,7 +278,7 @@ def credential_issued(connection: Connection, fact: LedgerFact) -> None:
 def revocation_started(connection: Connection, fact: LedgerFact) -> None:
     """Mark job and credentials as being revoked. An overdue revocation stays overdue until it is confirmed."""
     if _update_job(connection, _CUT if fact.data["by"] in ACCESS_CUTTERS else _REVOKE, fact, {"fact_at": fact.at}):
-        connection.execute(_REVOKE_ALL, {"theirs": fact.job})
+        connection.execute(_REVOKE_ALL, {"row_job": fact.job})
 
 
 def revocation_overdue(connection: Connection, fact: LedgerFact) -> None:
@@ -289,9 +288,9 @@ def revocation_overdue(connection: Connection, fact: LedgerFact) -> None:
     seen_from = parse_moment(fact.data["seen_from"]) if "seen_from" in fact.data else fact.at
     fails = _CUT_FAILS if fact.data["by"] in ACCESS_CUTTERS else _FAIL
     if _update_job(connection, fails, fact, {"fact_at": seen_from, "revocation_failures": failures}):
-        for name, *handles in connection.execute(_ALL_ALIVE, {"theirs": fact.job}).all():
+        for name, *handles in connection.execute(_ALL_ALIVE, {"row_job": fact.job}).all():
             why = "; ".join(failures_concerning(failures, {name, *handles}))
-            connection.execute(_MARK_OVERDUE, {"which": name, "theirs": fact.job, "why": why or None})
+            connection.execute(_MARK_OVERDUE, {"row_id": name, "row_job": fact.job, "why": why or None})
 
 
 def revocation_confirmed(connection: Connection, fact: LedgerFact) -> None:
@@ -309,15 +308,15 @@ def failures_concerning(failures: Sequence[str], handles: Collection[str | None]
 
 def _update_job(connection: Connection, statement: Update, fact: LedgerFact, values: Mapping[str, Any]) -> bool:
     """Run a statement for the event's job; return whether it changed the job."""
-    return connection.execute(statement, {"which": fact.job, **values}).rowcount == 1
+    return connection.execute(statement, {"row_id": fact.job, **values}).rowcount == 1
 
 
 def _update_request(connection: Connection, statement: Update, fact: LedgerFact, values: Mapping[str, Any]) -> None:
-    connection.execute(statement, {"which": fact.data["request"], "theirs": fact.job, **values})
+    connection.execute(statement, {"row_id": fact.data["request"], "row_job": fact.job, **values})
 
 
 def _update_credential(connection: Connection, statement: Update, fact: LedgerFact, values: Mapping[str, Any]) -> None:
-    connection.execute(statement, {"which": fact.data["credential"], "theirs": fact.job, **values})
+    connection.execute(statement, {"row_id": fact.data["credential"], "row_job": fact.job, **values})
 
 
 def _updates(update_row: _UpdateRow, statement: Update, values: Callable[[LedgerFact], Mapping[str, Any]]) -> Effect:

@@ -74,7 +74,7 @@ class JobRepository(Repository):
 
     @reads
     def get(self, connection: Connection, job: str) -> JobView | None:
-        """Return a job whole; of very many credentials, all live ones and the newest of the rest."""
+        """Return a job with its requests and credentials. Of very many credentials: all live ones and the newest of the rest."""
         row = connection.execute(select(JOBS).where(JOBS.c.id == job)).mappings().first()
         if row is None:
             return None
@@ -130,24 +130,19 @@ class JobRepository(Repository):
     @reads
     def list_unstarted(self, connection: Connection, older_than: datetime) -> tuple[str, ...]:
         """Return the pending jobs submitted before `older_than` that were never claimed and have requested nothing, oldest first."""
-        asked = select(REQUESTS.c.id).where(REQUESTS.c.job_id == JOBS.c.id).exists()
+        requested = select(REQUESTS.c.id).where(REQUESTS.c.job_id == JOBS.c.id).exists()
         claimed = select(CLAIMS.c.job).where(CLAIMS.c.job == JOBS.c.id).exists()
         pending = select(JOBS.c.id).where(JOBS.c.state == JobState.PENDING.value, JOBS.c.created_at < older_than)
-        return tuple(connection.execute(pending.where(~asked, ~claimed).order_by(JOBS.c.id)).scalars())
+        return tuple(connection.execute(pending.where(~requested, ~claimed).order_by(JOBS.c.id)).scalars())
 
     @reads
     def list_launched_by(
         self, connection: Connection, requester: str, *, requester_id: str | None = None, limit: int = DEFAULT_PAGE_SIZE
     ) -> tuple[Launched, ...]:
         """Return a requester's newest jobs by login name, newest first; with `requester_id`, only those of this entity."""
-        wanted = (
-            select(*(JOBS.c[name] for name in Launched.model_fields))
-            .where(JOBS.c.requester == requester)
-            .order_by(JOBS.c.id.desc())
-            .limit(limit)
-        )
-        wanted = wanted.where(JOBS.c.requester_id == requester_id) if requester_id is not None else wanted
-        return fetch_all(connection, wanted, Launched)
+        launched = select(*(JOBS.c[name] for name in Launched.model_fields)).where(JOBS.c.requester == requester)
+        launched = launched.where(JOBS.c.requester_id == requester_id) if requester_id is not None else launched
+        return fetch_all(connection, launched.order_by(JOBS.c.id.desc()).limit(limit), Launched)
 
     @reads
     def order(self, connection: Connection, job: str) -> OrderRecord | None:
@@ -191,8 +186,8 @@ class RequestRepository(Repository):
     ) -> Page[RequestView]:
         """Return requests, newest first. Raises InvalidInput if the cursor is not one of this list."""
         criteria = {"state": state, "job_id": job, "requester_id": requester_id}
-        wanted = _apply_filter(REQUESTS_WITH_JOBS, REQUESTS, criteria)
-        page = fetch_page(connection, wanted, by=(REQUESTS.c.created_at, REQUESTS.c.id), limit=limit, cursor=cursor, view=dict[str, Any])
+        statement = _apply_filter(REQUESTS_WITH_JOBS, REQUESTS, criteria)
+        page = fetch_page(connection, statement, by=(REQUESTS.c.created_at, REQUESTS.c.id), limit=limit, cursor=cursor, view=dict[str, Any])
         return Page(items=to_request_views(connection, page.items), next=page.next)
 
     @reads
@@ -224,8 +219,8 @@ class CredentialRepository(Repository):
     ) -> Page[CredentialView]:
         """Return credentials, newest first; with `live`, only those not yet confirmed dead. Raises InvalidInput on a foreign cursor."""
         criteria = {"job_id": job, "resource": resource, "action": action, "state": state}
-        wanted = _apply_filter(_LIVE if live else select(CREDENTIALS), CREDENTIALS, criteria)
-        return fetch_page(connection, wanted, by=_BY_ISSUE, limit=limit, cursor=cursor, view=CredentialView)
+        statement = _apply_filter(_LIVE if live else select(CREDENTIALS), CREDENTIALS, criteria)
+        return fetch_page(connection, statement, by=_BY_ISSUE, limit=limit, cursor=cursor, view=CredentialView)
 
     @reads
     def live_of(self, connection: Connection, job: str) -> tuple[CredentialView, ...]:
@@ -262,8 +257,8 @@ def requests_by_id(connection: Connection, requests: Iterable[str]) -> Mapping[s
 
 
 def _fetch_jobs(connection: Connection, criteria: Mapping[str, str | None], *, limit: int, cursor: str | None) -> Page[JobSummary]:
-    wanted = _apply_filter(select(*SUMMARY_COLUMNS, *REVOCATION_COLUMNS), JOBS, criteria)
-    page = fetch_page(connection, wanted, by=(JOBS.c.id,), limit=limit, cursor=cursor, view=dict[str, Any])
+    statement = _apply_filter(select(*SUMMARY_COLUMNS, *REVOCATION_COLUMNS), JOBS, criteria)
+    page = fetch_page(connection, statement, by=(JOBS.c.id,), limit=limit, cursor=cursor, view=dict[str, Any])
     return Page(items=tuple(JobSummary(**row, revocation=_to_revocation_view(row)) for row in page.items), next=page.next)
 
 
@@ -288,8 +283,8 @@ def to_request_views(connection: Connection, rows: Sequence[RowMapping | Mapping
     """Return the requests in rows of REQUESTS_WITH_JOBS, with their approvals."""
     answers: dict[str, list[ApprovalView]] = {row["id"]: [] for row in rows}
     if answers:
-        wanted = select(APPROVALS).where(APPROVALS.c.request_id.in_(answers)).order_by(APPROVALS.c.at, APPROVALS.c.id)
-        for answer in connection.execute(wanted).mappings():
+        statement = select(APPROVALS).where(APPROVALS.c.request_id.in_(answers)).order_by(APPROVALS.c.at, APPROVALS.c.id)
+        for answer in connection.execute(statement).mappings():
             answers[answer["request_id"]].append(ApprovalView(**answer))
     break_glass = [request for request, approvals in answers.items() if any(item.decision == "break_glass" for item in approvals)]
     by_request = reviews.reviews_by_request(connection, break_glass)

@@ -28,9 +28,9 @@ class ReviewRepository(Repository):
         self, connection: Connection, *, only_open: bool = True, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None
     ) -> Page[ReviewView]:
         """Return reviews, newest first. Raises InvalidInput if the cursor is not one of this list."""
-        wanted = _REVIEWS.where(REVIEWS.c.open) if only_open else _REVIEWS
+        statement = _REVIEWS.where(REVIEWS.c.open) if only_open else _REVIEWS
         by = (REVIEWS.c.opened_at, REVIEWS.c.request_id)
-        return fetch_page(connection, wanted, by=by, limit=limit, cursor=cursor, view=ReviewView)
+        return fetch_page(connection, statement, by=by, limit=limit, cursor=cursor, view=ReviewView)
 
     def iterate_open(self) -> Iterator[ReviewView]:
         """Yield each review that is still due, newest first."""

@@ -32,17 +32,14 @@ class SearchRepository(Repository):
 
     @reads
     def find(self, connection: Connection, text: str, *, installation: str = "dev") -> tuple[SearchHit, ...]:
-        """Return jobs, requests and credentials whose id begins with a text, and the entry with this id or position.
-
-        At most MAX_FOUND_PER_KIND of each kind.
-        """
-        wanted = text.strip().replace("\0", "\ufffd")[:MAX_TEXT_CHARS]
-        if not wanted:
+        """Return jobs, requests or credentials (the first MAX_FOUND_PER_KIND) by prefix of their id, and an entry by id or position."""
+        query = text.strip().replace("\0", "\ufffd")[:MAX_TEXT_CHARS]
+        if not query:
             return ()
-        is_entry = LEDGER.c.position == int(wanted) if re.fullmatch(r"[0-9]{1,15}", wanted) else LEDGER.c.id == wanted
+        is_entry = LEDGER.c.position == int(query) if re.fullmatch(r"[0-9]{1,15}", query) else LEDGER.c.id == query
         entries = select(LEDGER.c.id, LEDGER.c.job, JOBS.c.name).outerjoin(JOBS, JOBS.c.id == LEDGER.c.job).where(is_entry)
         # Most people copy an id without the prefix that all job ids share.
-        prefix = wanted if ID_PREFIX.match(wanted) else f"j-{installation}-{wanted.lower()}"
+        prefix = query if ID_PREFIX.match(query) else f"j-{installation}-{query.lower()}"
         kind, column, job = _KINDS[prefix[:2]]
         # A range of ids uses the index, because ids sort by code point.
         matches = select(column, job, JOBS.c.name).where(column >= prefix, column < prefix + AFTER_EVERY_SUFFIX)

@@ -1,7 +1,4 @@
-"""What jobs requested, were granted and used, for right-sizing and access review. Reads only; decides nothing.
-
-Every query is bounded, however many jobs there are, and uses an index.
-"""
+"""What jobs requested, were granted and used, for right-sizing and access review. Reads only; every query is bounded and uses an index."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from justenough.domain.readmodel.views import Page
 from justenough.domain.rightsizing.usage import AccessKey, ActionUse, CredentialUse, PastRequest, PastRun, delivered_keys, requested_keys
 
 MAX_REQUESTS_PER_ACTION = 5_000
-"""Requests of one action that a query reads at most."""
+"""The most requests of one action that a query reads."""
 GRANTED_STATES = tuple(state.value for state in RequestState if state.granted)
 REFUSED_STATES = (RequestState.DENIED.value, RequestState.EXPIRED.value)
 
@@ -53,10 +50,10 @@ class UsageRepository(Repository):
     ) -> Page[ActionUse]:
         """Return the use of each action of each resource since a moment, sorted. `cursor` is the last one read, as `resource:action`."""
         # There are few actions, however many jobs there are. Sorted here, because each database sorts text its own way.
-        known = {key for table in (REQUESTS, CREDENTIALS) for key in _action_keys(connection, table)}
-        wanted = sorted(key for key in known if cursor is None or ":".join(key) > cursor)
-        items = tuple(_build_action_use(connection, key, since) for key in wanted[:limit])
-        return Page(items=items, next=":".join(wanted[limit - 1]) if len(wanted) > limit else None)
+        all_keys = {key for table in (REQUESTS, CREDENTIALS) for key in _action_keys(connection, table)}
+        keys = sorted(key for key in all_keys if cursor is None or ":".join(key) > cursor)
+        items = tuple(_build_action_use(connection, key, since) for key in keys[:limit])
+        return Page(items=items, next=":".join(keys[limit - 1]) if len(keys) > limit else None)
 
     @reads
     def run_history(
@@ -93,8 +90,8 @@ class UsageRepository(Repository):
             if (name := connection.execute(following).scalar()) is None:
                 break
             names.append(name)
-        found = (_run_history(connection, name, requester_id=requester_id, since=since, runs=runs) for name in names[:limit])
-        return Page(items=tuple(history for history in found if history), next=names[limit - 1] if len(names) > limit else None)
+        histories = (_run_history(connection, name, requester_id=requester_id, since=since, runs=runs) for name in names[:limit])
+        return Page(items=tuple(history for history in histories if history), next=names[limit - 1] if len(names) > limit else None)
 
 
 def _run_history(connection: Connection, name: str, *, requester_id: str | None, since: datetime | None, runs: int) -> RunHistory | None:
@@ -134,7 +131,10 @@ def _build_runs(connection: Connection, jobs: Sequence[Any], specs: Mapping[str,
     for row in connection.execute(select(*_ASK).where(REQUESTS.c.job_id.in_(ids)).order_by(REQUESTS.c.job_id, REQUESTS.c.number)):
         key = AccessKey(row.resource, row.action)
         delivered = key in handed[row.job_id]
-        credentials = tuple(_build_use(use, ends[row.job_id], delivered=delivered) for use in uses[row.id])
+        credentials = tuple(
+            CredentialUse(began=use.issued_at, ended=_end_of(use, ends[row.job_id]), delivered=delivered, seen=use.seen)
+            for use in uses[row.id]
+        )
         request = PastRequest(
             key=key,
             ttl=row.ttl,
@@ -149,17 +149,16 @@ def _build_runs(connection: Connection, jobs: Sequence[Any], specs: Mapping[str,
         yield PastRun(job=job.id, ran=job.started_at is not None, offered=requested_keys(specs[job.id]), asks=tuple(asks[job.id]))
 
 
-def _build_use(row: Row[Any], job_ended_at: datetime | None, *, delivered: bool) -> CredentialUse:
-    known = [moment for moment in (row.revoked_at, row.confirmed_at, job_ended_at) if moment is not None]
+def _end_of(row: Row[Any], job_ended_at: datetime | None) -> datetime | None:
+    ends = [moment for moment in (row.revoked_at, row.confirmed_at, job_ended_at) if moment is not None]
     # It is unknown when, or whether, a credential without an accessor was issued.
-    ended = min([*known, row.expires_at]) if known and row.accessor is not None else None
-    return CredentialUse(began=row.issued_at, ended=ended, delivered=delivered, seen=row.seen)
+    return min([*ends, row.expires_at]) if ends and row.accessor is not None else None
 
 
 def _build_action_use(connection: Connection, key: AccessKey, since: datetime | None) -> ActionUse:
-    asked = select(*_ASK).where(REQUESTS.c.resource == key.resource, REQUESTS.c.action == key.action)
-    asked = asked if since is None else asked.where(REQUESTS.c.created_at >= since)
-    newest = asked.order_by(REQUESTS.c.created_at.desc()).limit(MAX_REQUESTS_PER_ACTION).subquery()
+    requests = select(*_ASK).where(REQUESTS.c.resource == key.resource, REQUESTS.c.action == key.action)
+    requests = requests if since is None else requests.where(REQUESTS.c.created_at >= since)
+    newest = requests.order_by(REQUESTS.c.created_at.desc()).limit(MAX_REQUESTS_PER_ACTION).subquery()
     issued = select(CREDENTIALS.c.id).where(CREDENTIALS.c.job_id == newest.c.job_id, CREDENTIALS.c.request_id == newest.c.id).exists()
     granted = or_(newest.c.state.in_(GRANTED_STATES), issued)
     less = or_(newest.c.granted_ttl < newest.c.ttl, newest.c.granted_action != newest.c.action)

@@ -31,10 +31,7 @@ class WrappedTokenRepository(Repository):
 
     @writes
     def keep(self, connection: Connection, token: StoredWrappingToken, events: Sequence[Event]) -> bool:
-        """Store a token and record the events that announce it, in one transaction.
-
-        Return False, with nothing stored or recorded, if the request already has a token or its job may issue nothing any more.
-        """
+        """Store a token and record its events, in one transaction. Return False if the request has a token, or its job's claim is closed."""
         is_over = connection.execute(select(CLAIMS.c.job).where(CLAIMS.c.job == token.job)).first() is not None
         if is_over or not insert_new(connection, LOCKS, token.model_dump()):
             return False

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,23 +63,11 @@ class VaultConnection:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def login_approle(self, role_id: str, secret_id: Secret, *, mount: str = "approle") -> None:
-        """Log in. The same pair is used again whenever the login ends."""
-        self._log_in_by(lambda: self._log_in_approle(role_id, secret_id, mount))
-
-    def login_approle_file(self, path: Path, *, mount: str = "approle") -> None:
+    def login_approle_file(self, path: Path) -> None:
         """Log in with a file of {"role_id", "secret_id"}. It is read again at each login, so that it may be replaced."""
-
-        def log_in() -> OwnLogin:
-            try:
-                raw = json.loads(path.read_text(encoding="utf-8"))
-                role_id, secret_id = str(raw["role_id"]), Secret(str(raw["secret_id"]))
-            except (OSError, ValueError, KeyError, TypeError):
-                # The cause would carry the file's text.
-                raise VaultDenied(f'{path} does not hold {{"role_id", "secret_id"}}; `justenough vault setup` writes it') from None
-            return self._log_in_approle(role_id, secret_id, mount)
-
-        self._log_in_by(log_in)
+        with self._lock:
+            self._log_in = partial(self._log_in_approle, path)
+            self._login = self._log_in()
 
     def login_token(self, token: Secret) -> None:
         """Use a given token. It is not renewed, and no new login replaces it."""
@@ -154,21 +143,21 @@ class VaultConnection:
             raise refusal(response.status_code, f"{method.upper()} {path}", answer)
         return answer
 
-    def _log_in_by(self, log_in: Callable[[], OwnLogin]) -> None:
-        with self._lock:
-            self._log_in = log_in
-            self._login = log_in()
-
-    def _log_in_approle(self, role_id: str, secret_id: Secret, mount: str) -> OwnLogin:
+    def _log_in_approle(self, path: Path) -> OwnLogin:
         began = time.monotonic()
         try:
-            body = {"role_id": role_id, "secret_id": secret_id.reveal()}
-            answer = self.call(self.adapter(None), "post", f"auth/{safe_path(mount)}/login", body)
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            body = {"role_id": str(raw["role_id"]), "secret_id": str(raw["secret_id"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            # The cause would carry the file's text.
+            raise VaultDenied(f'{path} does not hold {{"role_id", "secret_id"}}; `justenough vault setup` writes it') from None
+        try:
+            answer = self.call(self.adapter(None), "post", "auth/approle/login", body)
         except VaultRefused as error:
             raise VaultDenied("Vault refused the AppRole login: its role id or secret id is not valid") from error
         auth = (answer or {}).get("auth") or {}
         if not auth.get("client_token"):
-            raise VaultRefused(f"Vault has no AppRole login at auth/{mount}")
+            raise VaultRefused("Vault has no AppRole login at auth/approle")
         return OwnLogin(self.adapter(Secret(auth["client_token"])), began, int(auth.get("lease_duration") or 0))
 
     def _renew_until_stopped(self) -> None:

@@ -41,10 +41,8 @@ class TransitKeys(VaultConnection):
         return f"vault:v{version}:{base64.b64encode(signature).decode()}"
 
     def sign_identity(self, content: Callable[[int], bytes]) -> tuple[bytes, bytes]:
-        """Sign what `content` makes for the newest version of the identity key. Return content and signature.
-
-        Our policy allows signing with that key and not reading it, so its version is learned from the signature, and remembered.
-        """
+        """Sign what `content` makes for the newest version of the identity key. Return content and signature."""
+        # Our policy allows signing with that key and not reading it, so its version is learned from the signature, and remembered.
         for _ in range(MAX_ROTATIONS):
             message = content(version := self._identity_version)
             used, signature = self._sign(IDENTITY_KEY, message)

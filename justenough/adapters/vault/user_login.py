@@ -135,10 +135,7 @@ def sign(vault: VaultConnection, token: Secret, entity: str, content: bytes) -> 
 
 
 def authorize(vault: VaultConnection, token: Secret, accessor: str) -> bool:
-    """Authorize a control group's request. Return whether Vault now has every authorization that it needs.
-
-    Raises Conflict if the request is gone.
-    """
+    """Authorize a control group's request. Return whether Vault needs no further authorization. Raises Conflict if the request is gone."""
     try:
         answer = vault.call(vault.adapter(token), "post", "sys/control-group/authorize", {"accessor": accessor})
     except VaultRefused as error:
