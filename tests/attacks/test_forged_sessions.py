@@ -197,7 +197,7 @@ CHANGED: dict[str, tuple[dict[str, Any], str]] = {
     "other params": ({"params": {"ticket": "2"}}, "other params"),
     "another bundle": ({"bundle": "sha256:" + "0" * 64}, "another bundle"),
     "another job": ({"job": new_job_id("dev", now=datetime.now(UTC))}, "another job"),
-    "no job": ({"job": "../je-job-x"}, "id is not one"),
+    "no job": ({"job": "../je-job-x"}, "id is not valid"),
 }
 
 
