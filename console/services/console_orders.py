@@ -76,7 +76,7 @@ def _build_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) ->
     if problems := problems_in_spec(checked_spec(configured.spec, request.params), deps.config.current().catalog):
         raise InvalidInput("job spec", problems)
     if configured.bundle is not None:
-        deps.store.bundles.put(str(configured.bundle_digest), configured.bundle)
+        deps.store.bundles.add(str(configured.bundle_digest), configured.bundle)
     statement = OrderStatement(
         job=job,
         spec_digest=configured.spec_digest,
@@ -153,7 +153,7 @@ def _record_once(
     if job is None:
         new = new_job_id(deps.settings.installation, now=deps.now())
         if scheduled_job.schedule.overlap != "allow":
-            last = next(iter(store.jobs.launched_by(origin, requester_id=entity, limit=1)), None)
+            last = next(iter(store.jobs.list_launched_by(origin, requester_id=entity, limit=1)), None)
             if last is not None and not last.state.ended:
                 return OccasionSkipped(last.id)
             following = digest_of({"schedule": name, "after": last.id if last else None})

@@ -32,7 +32,7 @@ async def start_pending_jobs(deps: Deps, gateway: TemporalGateway, *, older_than
     A claim shows that a workflow of the job has run; such a job is never started again.
     """
     started = []
-    for job in await to_thread.run_sync(deps.store.jobs.unstarted, deps.now() - older_than):
+    for job in await to_thread.run_sync(deps.store.jobs.list_unstarted, deps.now() - older_than):
         try:
             if await gateway.has_workflow(job):
                 continue

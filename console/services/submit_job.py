@@ -202,5 +202,5 @@ def store_bundle(deps: Deps, content: bytes) -> tuple[str, bool]:
     digest = bundle_digest(content)
     new = deps.store.bundles.get(digest) is None
     if new:
-        deps.store.bundles.put(digest, content)
+        deps.store.bundles.add(digest, content)
     return digest, new

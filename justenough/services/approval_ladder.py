@@ -1,4 +1,4 @@
-"""Builds the approval state of a request that nobody has answered yet. Counts nothing, records nothing."""
+"""Builds the approval state of a request without answers. Counts nothing, records nothing."""
 
 from __future__ import annotations
 
@@ -12,16 +12,9 @@ from justenough.domain.tools.call import call_of
 
 
 def ladder_for_request(
-    request: str,
-    terms: Access | RequestView,
-    *,
-    digest: str,
-    needed: int,
-    current: int,
-    requester: str,
-    respond_by: datetime,
+    request: str, terms: Access | RequestView, *, digest: str, needed: int, current: int, requester: str, respond_by: datetime
 ) -> Ladder:
-    """Build the ladder of one request. `terms`: what is requested; `needed`: the tier by policy; `current`: the tier it has climbed to."""
+    """Build the ladder of one request. `terms`: what is requested; `needed`: the tier by policy; `current`: the current tier."""
     call = terms.call if isinstance(terms, RequestView) else call_of(terms)
     return Ladder(
         request=request,
@@ -32,6 +25,6 @@ def ladder_for_request(
         current=current,
         respond_by=respond_by,
         ttl=terms.ttl,
-        # One call is approved with exactly its arguments: there is nothing to bind.
+        # A single call is approved with exactly its arguments, so there is nothing to bound.
         tools=None if call else terms.tools,
     )

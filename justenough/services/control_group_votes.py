@@ -21,33 +21,28 @@ def build_control_group_verifier(deps: Deps, *, now: datetime) -> ApprovalVerifi
 
 
 def why_not_authorized(deps: Deps, request: str, answer: ApprovalAnswer) -> Rejection | None:
-    """Return why an answer does not count because its person has not authorized the request in Vault, or None if they have or need not.
-
-    Raises RetryLater if Vault does not answer.
-    """
+    """Return why an answer lacks its person's authorization in Vault, or None if it has or needs none. Raises RetryLater."""
     view, catalog = deps.store.requests.get(request), deps.config.current().catalog
     if view is None or answer.decision == "deny":
         return None
-    asked, allowed = (catalog.action(view.resource, Action(action)) for action in (view.action, answer.action or view.action))
-    if not any(action is not None and action.locked for action in (asked, allowed)):
+    requested, granted = (catalog.action(view.resource, Action(action)) for action in (view.action, answer.action or view.action))
+    if not any(action is not None and action.locked for action in (requested, granted)):
         return None
-    if asked is not allowed:
-        message = f"Vault locks {view.action} on {view.resource} or what is allowed instead: it is allowed as it was asked for, or denied"
-        return Rejection("locked_action_narrowed", message)
-    return _why_control_group_closed(deps, request, answer)
-
-
-def _why_control_group_closed(deps: Deps, request: str, answer: ApprovalAnswer) -> Rejection | None:
-    kept = deps.store.wrapped_tokens.get(request)
-    state = control_groups.read_state(deps.vault, kept.accessor) if kept else None
-    if kept is None or state is None:
-        return Rejection("control_group_gone", "nothing waits in Vault to be authorized for it (any more)")
-    if answer.person not in state.authorized:
-        return Rejection(
-            "control_group_unauthorized",
-            f"Vault has no authorization of {answer.name}'s for it, or counts none: approve with `justenough request approve`, which "
-            f"authorizes too, or run `bao write sys/control-group/authorize accessor={kept.accessor}` and approve again",
+    if requested is not granted:
+        message = (
+            f"Vault's control group covers {view.action} on {view.resource} or the narrower action: approve it as requested, or deny it"
         )
-    if answer.decision == "break_glass" and not state.approved:
-        return Rejection("control_group_waiting", "Vault wants more people than one for it, and breaking glass does not open its lock")
-    return None
+        return Rejection("locked_action_narrowed", message)
+    token = deps.store.wrapped_tokens.get(request)
+    state = control_groups.read_state(deps.vault, token.accessor) if token else None
+    if token is None or state is None:
+        return Rejection("control_group_gone", "Vault has no control group request for it (any more)")
+    if answer.person not in state.authorized:
+        message = (
+            f"Vault has no authorization by {answer.name} for it, or does not count it: approve with `justenough request approve`, which "
+            f"also authorizes, or run `bao write sys/control-group/authorize accessor={token.accessor}` and approve again"
+        )
+        return Rejection("control_group_unauthorized", message)
+    is_short = answer.decision == "break_glass" and not state.approved
+    message = "Vault requires more authorizations for it, which break-glass cannot replace"
+    return Rejection("control_group_waiting", message) if is_short else None

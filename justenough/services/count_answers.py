@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
+from justenough.domain.approvals.ladder import Ladder
 from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.approvals.verification import NOT_WAITING, RequestTally, Withdrawal
 from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult
@@ -29,7 +29,7 @@ from justenough.services.parent_chain import ancestor_launchers, console_request
 
 
 class AnswerCounter:
-    """The requests of one job while answers are counted. The workflow's account of them is checked against what was recorded."""
+    """The requests of one job while answers are counted. The workflow's ladders are checked against the recorded requests."""
 
     def __init__(self, deps: Deps, received: AnswersInput) -> None:
         self._deps = deps
@@ -43,19 +43,21 @@ class AnswerCounter:
 
     def count_signal(self, raw: Any, *, number: int) -> None:
         """Count the answer that one signal carried."""
-        taken = self._count(raw)
-        self.events += (
-            [self._build_rejection_event(raw, taken.message, about=f"signal-{number}")] if isinstance(taken, Rejection) else taken
-        )
+        events = self._count(raw)
+        if isinstance(events, Rejection):
+            statement = raw.get("statement") if isinstance(raw, dict) else None
+            named = statement if isinstance(statement, dict) else {}
+            ids = {"request": named.get("request"), "person": named.get("person")}
+            about = f"signal-{number}"
+            events = [approval_rejected_event(self._job, events.message, at=self._deps.now(), about=about, raw=raw, **ids)]
+        self.events += events
 
     def result(self) -> AnswersResult:
         """Return the new state of each pending request and of each withdrawn approval."""
-        tallies = {
-            request: tally for request, tally in self._tallies.items() if request in self._pending_requests or tally.verdict == "withdrawn"
-        }
+        changed = [tally for request, tally in self._tallies.items() if request in self._pending_requests or tally.verdict == "withdrawn"]
         return AnswersResult(
-            ladders={request: tally.ladder for request, tally in tallies.items()},
-            verdicts={request: tally.verdict for request, tally in tallies.items()},
+            ladders={tally.ladder.request: tally.ladder for tally in changed},
+            verdicts={tally.ladder.request: tally.verdict for tally in changed},
         )
 
     def _count(self, raw: Any) -> list[Event] | Rejection:
@@ -76,9 +78,8 @@ class AnswerCounter:
             forebears=ancestor_launchers(self._deps, recorded.parent, asked_by=console_requester_of(self._deps, self._job)),
             taken_back=frozenset(item.approver_id for item in recorded.approvals if item.withdrawn_at),
         )
-        after = replace(before, ladder=ladder).with_signed(
-            build_control_group_verifier(self._deps, now=self._deps.now()), self._job, signed
-        )
+        verifier = build_control_group_verifier(self._deps, now=self._deps.now())
+        after = replace(before, ladder=ladder).with_signed(verifier, self._job, signed)
         if isinstance(after, Rejection):
             return after
         events = self._build_events(after)
@@ -87,39 +88,25 @@ class AnswerCounter:
         return events
 
     def _build_events(self, after: RequestTally) -> list[Event] | Rejection:
-        """Build the events of the answer that was counted last, or return why policy denies what it leaves of the request."""
-        now, ladder, last = self._deps.now(), after.ladder, after.last
+        """Build the events of the last answer, or return why policy denies the terms that it leaves of the request."""
+        job, now, ladder, last, events = self._job, self._deps.now(), after.ladder, after.last, list[Event]()
         if isinstance(last, Withdrawal):
-            return [approval_withdrawn_event(self._job, ladder.request, last, verdict=after.verdict, at=now)]
-        assert last is not None, "something brought it here"
-        again = self._evaluate_again(ladder, last)
-        if isinstance(again, Rejection):
-            return again
-        tiers = self._deps.config.current().tiers
-        glass = [review_opened_event(self._job, ladder, last, tiers, at=now)] if last.decision == "break_glass" else []
-        return [*again, approval_decided_event(self._job, ladder, last, verdict=after.verdict, at=now), *glass]
-
-    def _evaluate_again(self, ladder: Ladder, last: ApprovalAnswer) -> list[Event] | Rejection:
-        """Evaluate what the answers leave of a request, if that is less than requested or somebody broke glass."""
-        if last.decision == "deny" or not (ladder.is_narrowed or ladder.broke_glass):
-            return []
-        again = evaluate_grant(self._deps, self._job, request_number_of(ladder.request), ladder.grant)
-        if isinstance(again, Rejection):
-            return again
-        decision, facts = again
-        if rejection := why_policy_denies_grant(ladder.grant, decision, tier=ladder.current):
-            return rejection
-        about, now = f"narrowed/{last.person}", self._deps.now()
-        return [
-            access_decided_event(self._job, ladder.request, decision, ladder.digest, facts=facts, phase="narrowed", at=now, about=about)
-        ]
-
-    def _build_rejection_event(self, raw: Any, why: str, *, about: str) -> Event:
-        statement = raw.get("statement") if isinstance(raw, dict) else None
-        named = statement if isinstance(statement, dict) else {}
-        return approval_rejected_event(
-            self._job, why, at=self._deps.now(), about=about, raw=raw, request=named.get("request"), person=named.get("person")
-        )
+            return [approval_withdrawn_event(job, ladder.request, last, verdict=after.verdict, at=now)]
+        assert last is not None, "an answer was counted"
+        if last.decision != "deny" and (ladder.is_narrowed or ladder.broke_glass):
+            # Policy has not decided these terms yet.
+            evaluation = evaluate_grant(self._deps, job, request_number_of(ladder.request), ladder.grant)
+            if isinstance(evaluation, Rejection):
+                return evaluation
+            decision, facts = evaluation
+            if rejection := why_policy_denies_grant(ladder.grant, decision, tier=ladder.current):
+                return rejection
+            about, digest = f"narrowed/{last.person}", ladder.digest
+            events.append(access_decided_event(job, ladder.request, decision, digest, facts=facts, phase="narrowed", at=now, about=about))
+        events.append(approval_decided_event(job, ladder, last, verdict=after.verdict, at=now))
+        if last.decision == "break_glass":
+            events.append(review_opened_event(job, ladder, last, self._deps.config.current().tiers, at=now))
+        return events
 
 
 def find_recorded_request(deps: Deps, job: str, ladder: Ladder) -> RequestView | Rejection:
@@ -129,17 +116,10 @@ def find_recorded_request(deps: Deps, job: str, ladder: Ladder) -> RequestView |
         return Rejection("request_unknown", "no such request of this job has been recorded")
     recorded = [(item.approver_id, item.decision, item.tier, item.ttl, item.action, item.tools) for item in request.approvals]
     answers = [(item.person, item.decision, item.tier, item.ttl, item.action, item.tools) for item in ladder.answers]
-    known = (
-        request.digest,
-        request.tier,
-        request.current_tier,
-        request.action,
-        request.ttl,
-        order.signed.statement.get("person"),
-        request.tools,
-    )
+    requester = order.signed.statement.get("person")
+    known = (request.digest, request.tier, request.current_tier, request.action, request.ttl, requester, request.tools)
     # Jobs that were launched before approvals could be narrowed have no action in their ladder.
     claimed = (ladder.digest, ladder.needed, ladder.current, ladder.action or request.action, ladder.ttl, ladder.requester, ladder.tools)
     if known != claimed or not all(answer in recorded for answer in answers):
-        return Rejection("request_changed", "what it is an answer to is not what has been recorded of the request")
+        return Rejection("request_changed", "the workflow's copy of the request is not what has been recorded")
     return request

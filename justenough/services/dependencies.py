@@ -1,4 +1,4 @@
-"""What every activity works with: one frozen bundle, built once by the worker. Holds no logic."""
+"""The dependencies of activities and services: one frozen object, built once per process. No logic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from justenough.services.revocation_attempts import RevocationTracker
 
 
 def utc_now() -> datetime:
-    """Return the time now."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
@@ -31,29 +31,26 @@ class Deps:
     config: ConfigFolder
     targets: TargetInspector
     now: Callable[[], datetime] = utc_now
-    """What is written down; may be stepped by whoever sets this machine's clock."""
+    """The wall clock, for times that are recorded. It can be set."""
     ticks: Callable[[], float] = monotonic
-    """Seconds of a clock that nobody can set: for what must last as long as it says."""
+    """A clock in seconds that cannot be set, for durations."""
     revocation_tracker: RevocationTracker = field(default_factory=RevocationTracker)
 
 
 @contextmanager
 def open_worker_deps(settings: Settings, env: Mapping[str, str]) -> Iterator[Deps]:
-    """Open everything that a worker needs, and close it again. Raises RetryLater where a server is away, GiveUp where it refuses."""
-    with ExitStack() as opened:
+    """Open everything that a worker needs, and close it again. Raises RetryLater if a server is unavailable, GiveUp if it refuses."""
+    with ExitStack() as stack:
         store = Store(settings.store_url)
-        opened.callback(store.close)
+        stack.callback(store.close)
         store.migrate()
         vault = Vault(
-            settings.vault_addr,
-            namespace=settings.vault_namespace,
-            cacert=settings.vault_cacert,
-            bound_cidrs=settings.worker_cidrs,
+            settings.vault_addr, namespace=settings.vault_namespace, cacert=settings.vault_cacert, bound_cidrs=settings.worker_cidrs
         )
-        opened.callback(vault.close)
+        stack.callback(vault.close)
         vault.login_approle_file(settings.worker_approle_file)
         vault.keep_alive()
         config = ConfigFolder(settings.config, env)
         targets = TargetInspector(vault, lambda: config.current().catalog, installation=settings.installation)
-        opened.callback(targets.close)
+        stack.callback(targets.close)
         yield Deps(settings=settings, store=store, vault=vault, config=config, targets=targets)

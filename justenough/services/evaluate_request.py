@@ -17,7 +17,6 @@ from justenough.domain.jobs.spec import Access, at_start
 from justenough.domain.jobs.states import Action
 from justenough.domain.ledger.events import EventType
 from justenough.domain.policy.cedar_request import AccessContext, Clock, DecisionFacts, JobFacts, Phase
-from justenough.domain.readmodel.views import RequestView
 from justenough.domain.tools.call import ToolCall, access_for_call, call_of
 from justenough.services.dependencies import Deps
 from justenough.services.parent_chain import inherit_touched
@@ -30,30 +29,21 @@ MAX_DECISIONS_READ = 10_000
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedRequest:
-    """One start request with what policy says of it."""
+    """One start request with its policy decision."""
 
     number: int
     """Its place in the spec, from 1."""
     access: Access
     held: HeldAccess
-    """What the job would hold by then."""
+    """The access that the job would hold by then."""
     decision: Decision
     facts: DecisionFacts
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedRequest:
-    """What a request asks for, and what it is evaluated with."""
-
-    access: Access
-    held: HeldAccess
-    phase: Phase
 
 
 def evaluate_request(
     deps: Deps, job: str, verified: VerifiedOrder, access: Access, *, held: HeldAccess, phase: Phase, break_glass: bool = False
 ) -> Evaluation:
-    """Return what policy says of one request now, and the facts it was given. What the job's ancestors touched counts as touched."""
+    """Return the policy decision on one request now, and its facts. Resources that the job's ancestors touched count as touched."""
     current = deps.config.current()
     held = inherit_touched(deps, verified.statement.parent, held)
     facts = JobFacts(id=job, spec=verified.spec, requester=verified.person.id, requester_groups=verified.person.groups)
@@ -79,35 +69,34 @@ def compute_request_digest(deps: Deps, verified: VerifiedOrder, access: Access, 
     action = deps.config.current().catalog.resources[access.resource].actions[access.action]
     issue = resolve_issue(action, verified.spec.data_scope)
     call = call_of(access)
-    told = call.model_dump(mode="json") if call else None
-    return request_digest(verified.spec, access, bundle=bundle, issue_path=issue.path, issue_data=issue.data, tier=tier, call=told)
+    content = call.model_dump(mode="json") if call else None
+    return request_digest(verified.spec, access, bundle=bundle, issue_path=issue.path, issue_data=issue.data, tier=tier, call=content)
 
 
 def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Evaluation | Rejection:
-    """Evaluate what approvers left of a job's request `number`, with the facts of the original request; or return why it cannot be."""
+    """Evaluate the terms that approvers left of a job's request, with the facts of the original request; or return why not."""
     record = deps.store.jobs.order(job)
     if record is None:
         return Rejection("order_unknown", "no order of this job has been recorded")
     verified = verify_order(deps, JobInput.of(job, record), now=deps.now())
     if isinstance(verified, Rejection):
         return verified
-    start_requests = (
-        RecordedRequest(each.access, each.held, "start") for each in evaluate_in_order(deps, job, verified) if each.number == number
-    )
-    request = next(start_requests, None) or _find_runtime_request(deps, job, number)
-    if request is None:
+    start = next((request for request in evaluate_in_order(deps, job, verified) if request.number == number), None)
+    recorded = (start.access, start.held) if start else _find_runtime_request(deps, job, number)
+    if recorded is None:
         return Rejection("request_unknown", "no such request of this job has been recorded")
-    access = apply_grant(request.access, grant)
+    original, held = recorded
+    access = apply_grant(original, grant)
     if rejection := why_not_issuable(deps, verified, access):
         return rejection
-    return evaluate_request(deps, job, verified, access, held=request.held, phase=request.phase, break_glass=grant.break_glass)
+    phase: Phase = "start" if start else "runtime"
+    return evaluate_request(deps, job, verified, access, held=held, phase=phase, break_glass=grant.break_glass)
 
 
 def evaluate_in_order(deps: Deps, job: str, verified: VerifiedOrder) -> Iterator[EvaluatedRequest]:
-    """Evaluate each request of a job at its start, in the order of the spec.
+    """Evaluate each start request of a job, in the order of the spec. Access marked `at: request` is left out.
 
-    Each is evaluated as if those before it had been issued, so that chaining rules hold in any order. Access marked `at: request` is left
-    out: nobody has requested it yet.
+    Each is evaluated as if those before it had been issued, so that chaining rules hold in any order.
     """
     held = HeldAccess()
     for number, access in at_start(verified.spec):
@@ -117,21 +106,17 @@ def evaluate_in_order(deps: Deps, job: str, verified: VerifiedOrder) -> Iterator
             held = held.with_issued(access.resource, access.action, deps.config.current().catalog.resources[access.resource].sensitivity)
 
 
-def requested_access(view: RequestView) -> Access:
-    """Return the access that a recorded request of a running job is for."""
-    access = Access(resource=view.resource, action=Action(view.action), ttl=view.ttl, reason=view.reason, at="request", tools=view.tools)
-    return access_for_call(access, ToolCall.model_validate(view.call)) if view.call else access
-
-
-def _find_runtime_request(deps: Deps, job: str, number: int) -> RecordedRequest | None:
-    """Read from store and ledger what a running job requested and what it held then, or None if it made no such request."""
+def _find_runtime_request(deps: Deps, job: str, number: int) -> tuple[Access, HeldAccess] | None:
+    """Return what a running job requested and what it held then, from store and ledger; None if it made no such request."""
     request = request_id(job, number)
     view = deps.store.requests.get(request)
     decided = deps.store.ledger.entries(job=job, types=(EventType.ACCESS_DECIDED,), after=0, limit=MAX_DECISIONS_READ)
     facts = next((entry.data["facts"] for entry in decided.items if entry.data["request"] == request), None)
     if view is None or facts is None:
         return None
-    return RecordedRequest(requested_access(view), DecisionFacts.model_validate(facts).to_context(view.reason).held, "runtime")
+    access = Access(resource=view.resource, action=Action(view.action), ttl=view.ttl, reason=view.reason, at="request", tools=view.tools)
+    access = access_for_call(access, ToolCall.model_validate(view.call)) if view.call else access
+    return access, DecisionFacts.model_validate(facts).to_context(view.reason).held
 
 
 def apply_grant(access: Access, grant: GrantTerms) -> Access:
@@ -142,15 +127,14 @@ def apply_grant(access: Access, grant: GrantTerms) -> Access:
 def why_not_issuable(deps: Deps, verified: VerifiedOrder, access: Access) -> Rejection | None:
     """Return why the catalog cannot issue a narrowed request, or None if it can. Does not ask policy."""
     if access.tools is not None and not access.tools:
-        return Rejection("no_call_left", "no call is left that all who answered allow")
-    found = problems_in_spec(verified.spec.model_copy(update={"access": (access,)}), deps.config.current().catalog)
-    if not found:
-        return None
-    return Rejection("not_issuable", f"{access.action} on {access.resource} cannot be had instead: {found[0].message}")
+        return Rejection("no_call_left", "the approvers' bounds leave no call that all of them allow")
+    problems = problems_in_spec(verified.spec.model_copy(update={"access": (access,)}), deps.config.current().catalog)
+    message = f"{access.action} on {access.resource} cannot be issued instead: {problems[0].message}" if problems else ""
+    return Rejection("not_issuable", message) if problems else None
 
 
 def why_policy_denies_grant(grant: GrantTerms, decision: Decision, *, tier: int) -> Rejection | None:
-    """Return why policy does not allow what the answers left of a request, or None if it does. `tier`: the request's current tier."""
+    """Return why policy does not allow the terms that approvers left of a request, or None if it does. `tier`: the current tier."""
     how = " by breaking glass" if grant.break_glass else ""
     what = f"{grant.action} for {duration_text(grant.ttl)}{how}"
     if decision.outcome == "denied":

@@ -1,11 +1,11 @@
-"""Makes the evidence report: reads the ledger's entries of a period and what is so now, and folds them. Blocking, for a thread. Decides nothing."""
+"""Builds the evidence report from the ledger's entries of a period and the current state. Blocking: call it from threads. Decides nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from datetime import datetime
 
-from justenough.adapters.store import LedgerSpan, Store
+from justenough.adapters.store import Store
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.evidence.aggregator import EvidenceAggregator, ReportPeriod
 from justenough.domain.evidence.credentials import END_EVENTS, OpenCredential
@@ -14,65 +14,52 @@ from justenough.domain.evidence.report import Report
 from justenough.domain.ledger.hash_chain import moment_text
 
 MAX_ENTRIES_PER_REPORT = 6_000_000
-"""Entries that one report reads; docs/reference/evidence.md says how long that takes."""
+"""The most entries that one report reads. docs/reference/evidence.md says how long that takes."""
 MAX_VERIFIED_ENTRIES = 2_000_000
-"""Entries of a ledger that is verified whole for a report; of a larger one, the report says that it was not."""
+"""The most entries of a ledger that a report verifies. It says if the ledger is larger and was not verified."""
 LOOKUP_BATCH_SIZE = 500
 
 
 def build_evidence_report(
     store: Store, period: ReportPeriod, *, installation: str, now: datetime, max_verified_entries: int = MAX_VERIFIED_ENTRIES
 ) -> Report:
-    """Return the report of a period. Raises InvalidInput where that is none, or holds more entries than are read at once."""
+    """Return the report of a period. Raises InvalidInput if the period is empty, or has more entries than one report reads."""
     since, until = period
     if since >= until:
         raise InvalidInput("report", (Problem("query.since", f"must be before until ({moment_text(until)})"),))
     span = store.ledger.span(since, until)
     if span is not None and span.width > MAX_ENTRIES_PER_REPORT:
-        what = f"the period holds up to {span.width:,} ledger entries, and one report reads at most {MAX_ENTRIES_PER_REPORT:,}: ask for shorter periods"
-        raise InvalidInput("report", (Problem("query.since", what),))
-    fold = _aggregate(store, period, span)
-    return fold.report(
-        installation=installation,
-        now=now,
-        current_state=_collect_current_state(store, fold, now=now),
-        ledger=_collect_ledger_state(store, max_verified_entries),
-    )
-
-
-def _aggregate(store: Store, period: ReportPeriod, span: LedgerSpan | None) -> EvidenceAggregator:
-    fold, first, end = EvidenceAggregator(period), moment_text(period.since), moment_text(period.until)
+        limit = f"one report reads at most {MAX_ENTRIES_PER_REPORT:,}: request shorter periods"
+        raise InvalidInput("report", (Problem("query.since", f"the period has up to {span.width:,} ledger entries; {limit}"),))
+    aggregator, first, end = EvidenceAggregator(period), moment_text(since), moment_text(until)
     if span is not None:
-        for _, job, entry, kind, at, data in store.ledger.stored_entries(fold.types, span):
+        for _, job, entry, kind, at, data in store.ledger.stored_entries(aggregator.types, span):
             if first <= at < end:
-                fold.add_entry(job, entry, kind, at, data)
-    return fold
-
-
-def _collect_current_state(store: Store, fold: EvidenceAggregator, *, now: datetime) -> CurrentState:
-    standing, live = CurrentState(now=now), set[str]()
-    for one in store.credentials.live_with_jobs():
-        standing.add_live(one)
-        live.add(one.credential)
-    for credential in _find_unclosed_credentials(store, {name: one for name, one in fold.open_credentials.items() if name not in live}):
-        standing.add_unclosed(credential)
-    for job, since in store.jobs.overdue():
-        standing.add_overdue_job(job, since)
-    for review in store.reviews.iterate_open():
-        standing.add_open_review(review)
-    return standing
-
-
-def _find_unclosed_credentials(store: Store, unended: dict[str, OpenCredential]) -> Iterator[OpenCredential]:
-    """Yield those of the credentials without an end in the period, and not live, that have none later either."""
-    names = list(unended)
-    for start in range(0, len(names), LOOKUP_BATCH_SIZE):
-        ends = {f"{unended[name].job}/{kind}/{name}": name for name in names[start : start + LOOKUP_BATCH_SIZE] for kind in END_EVENTS}
-        ended = {ends[entry] for entry in store.ledger.existing_ids(ends)}
-        yield from (unended[name] for name in dict.fromkeys(ends.values()) if name not in ended)
-
-
-def _collect_ledger_state(store: Store, max_verified_entries: int) -> LedgerState:
+                aggregator.add_entry(job, entry, kind, at, data)
+    current_state = _collect_current_state(store, aggregator.open_credentials, now=now)
     head = store.ledger.head()
     verified = store.ledger.verify() if head.entries <= max_verified_entries else None
-    return LedgerState(entries=head.entries, hash=head.hash, verified=verified)
+    ledger = LedgerState(entries=head.entries, hash=head.hash, verified=verified)
+    return aggregator.report(installation=installation, now=now, current_state=current_state, ledger=ledger)
+
+
+def _collect_current_state(store: Store, open_credentials: Mapping[str, OpenCredential], *, now: datetime) -> CurrentState:
+    """Return the current state. `open_credentials`: those without an end in the period, by id."""
+    state, live = CurrentState(now=now), set[str]()
+    for credential in store.credentials.live_with_jobs():
+        state.add_live(credential)
+        live.add(credential.credential)
+    # Credentials that are not live and have no end later either.
+    ids = [credential for credential in open_credentials if credential not in live]
+    for start in range(0, len(ids), LOOKUP_BATCH_SIZE):
+        batch = ids[start : start + LOOKUP_BATCH_SIZE]
+        ends = {f"{open_credentials[name].job}/{kind}/{name}": name for name in batch for kind in END_EVENTS}
+        ended = {ends[entry] for entry in store.ledger.existing_ids(ends)}
+        for name in batch:
+            if name not in ended:
+                state.add_unclosed(open_credentials[name])
+    for job, since in store.jobs.overdue():
+        state.add_overdue_job(job, since)
+    for review in store.reviews.iterate_open():
+        state.add_open_review(review)
+    return state

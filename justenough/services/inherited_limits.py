@@ -1,13 +1,12 @@
 """Limits a job to the access that every one of its ancestors still has: what its order says, minus what its approvers removed.
 
-Nothing is cached, because an ancestor's approval may be withdrawn or narrowed at any time. Records nothing.
-
-A job that the configuration launches (by a trigger whose event names a job) is not limited by its parent: the configuration decides.
+Nothing is cached, because an ancestor's approval may be withdrawn or narrowed at any time. Records nothing. The parent does not limit a job
+that the configuration launches (by a trigger whose event names a job).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from justenough.domain.approvals.statements import OrderStatement, why_signature_invalid
 from justenough.domain.approvals.verification import UNREADABLE_ERRORS, read_statement
@@ -30,21 +29,21 @@ LOST_STATES = frozenset({RequestState.DENIED, RequestState.EXPIRED, RequestState
 
 def inherited_limit_problems(deps: Deps, spec: JobSpec, statement: OrderStatement) -> tuple[Problem, ...]:
     """Return where a spec requests more than the job's ancestors have, by YAML path; nothing for a job without a parent."""
-    return tuple(dict.fromkeys(problem for launching in _ancestor_specs(deps, statement) for problem in _problems_against(launching, spec)))
+    return _limit_problems(_ancestor_specs(deps, statement), spec)
 
 
 def parent_limit_problems(deps: Deps, spec: JobSpec, parent: str) -> tuple[Problem, ...]:
     """Return where an unsigned spec requests more than `parent` and its ancestors have, by YAML path."""
-    return tuple(dict.fromkeys(problem for launching in _specs_from(deps, parent) for problem in _problems_against(launching, spec)))
+    return _limit_problems(_specs_from(deps, parent), spec)
 
 
 def why_exceeds_ancestors(deps: Deps, access: Access, statement: OrderStatement) -> Rejection | None:
     """Return why some access exceeds what the job's ancestors have, or None if it does not."""
-    for launching in _ancestor_specs(deps, statement):
-        if isinstance(launching, Rejection):
-            return launching
-        if found := next(access_attenuation_problems(access, launching.access), None):
-            return Rejection("exceeds_ancestors", found.message)
+    for ancestor in _ancestor_specs(deps, statement):
+        if isinstance(ancestor, Rejection):
+            return ancestor
+        if problem := next(access_attenuation_problems(access, ancestor.access), None):
+            return Rejection("exceeds_ancestors", problem.message)
     return None
 
 
@@ -59,15 +58,17 @@ def can_use_tool(deps: Deps, tool: str, resource: str, action: Action, statement
 
 def ancestor_access_items(deps: Deps, resource: str, action: Action, statement: OrderStatement) -> tuple[tuple[Access, ...], ...]:
     """Return, for each ancestor that has an action through tools only, its access items on that action."""
-    specs = (launching for launching in _ancestor_specs(deps, statement) if isinstance(launching, JobSpec))
+    specs = (ancestor for ancestor in _ancestor_specs(deps, statement) if isinstance(ancestor, JobSpec))
     return tuple(items for spec in specs if (items := tool_only_items(spec, resource, action)))
 
 
-def _problems_against(launching: JobSpec | Rejection, spec: JobSpec) -> Iterator[Problem]:
-    if isinstance(launching, Rejection):
-        yield Problem("parent", launching.message)
-    else:
-        yield from attenuation_problems(spec, launching)
+def _limit_problems(ancestors: Iterable[JobSpec | Rejection], spec: JobSpec) -> tuple[Problem, ...]:
+    problems: dict[Problem, None] = {}
+    for ancestor in ancestors:
+        problems |= dict.fromkeys(
+            attenuation_problems(spec, ancestor) if isinstance(ancestor, JobSpec) else [Problem("parent", ancestor.message)]
+        )
+    return tuple(problems)
 
 
 def _ancestor_specs(deps: Deps, statement: OrderStatement) -> Iterator[JobSpec | Rejection]:
@@ -80,12 +81,20 @@ def _specs_from(deps: Deps, job: str | None) -> Iterator[JobSpec | Rejection]:
     for _ in range(MAX_ANCESTORS):
         if job is None:
             return
-        found = _read_signed_order(deps, job)
-        if isinstance(found, Rejection):
-            yield found
+        order = _read_signed_order(deps, job)
+        if isinstance(order, Rejection):
+            yield order
             return
-        spec, statement = found
-        yield spec.model_copy(update={"access": tuple(_remaining_access(deps, statement.job, spec))})
+        spec, statement = order
+        remaining: list[Access] = []
+        for number, item in enumerate(spec.access, start=1):
+            view = deps.store.requests.get(request_id(statement.job, number))
+            if view is None:
+                # It was not requested yet.
+                remaining.append(item)
+            elif view.state not in LOST_STATES:
+                remaining.append(_to_granted_access(item, view))
+        yield spec.model_copy(update={"access": tuple(remaining)})
         job = statement.parent if statement.origin is None else None
 
 
@@ -99,25 +108,15 @@ def _read_signed_order(deps: Deps, job: str) -> tuple[JobSpec, OrderStatement] |
     if isinstance(statement, Rejection):
         return Rejection(statement.code, f"the order of {job}: {statement}")
     try:
-        said = (job, digest_of(order.spec), dict(order.params))
+        stored = (job, digest_of(order.spec), dict(order.params))
         spec = checked_spec(order.spec, order.params)
     except (InvalidInput, *UNREADABLE_ERRORS):
         return Rejection("order_unreadable", f"the order of {job} is not readable")
-    if said != (statement.job, statement.spec_digest, dict(statement.params)):
-        return Rejection("order_changed", f"what is kept of {job} is not what was ordered")
+    if stored != (statement.job, statement.spec_digest, dict(statement.params)):
+        return Rejection("order_changed", f"the stored order of {job} is not the signed order")
     if invalid := why_signature_invalid(order.order, deps.vault.public_keys(statement.person)):
         return Rejection(invalid.code, f"the order of {job}: {invalid}")
     return spec, statement
-
-
-def _remaining_access(deps: Deps, job: str, spec: JobSpec) -> Iterator[Access]:
-    """Yield what approvers left of each access item of an order; an item that was not requested yet is unchanged."""
-    for number, item in enumerate(spec.access, start=1):
-        view = deps.store.requests.get(request_id(job, number))
-        if view is None:
-            yield item
-        elif view.state not in LOST_STATES:
-            yield _to_granted_access(item, view)
 
 
 def _to_granted_access(item: Access, view: RequestView) -> Access:

@@ -1,6 +1,6 @@
-"""Ledger events of orders, requests, decisions and answers, as activities and the console record them. Records nothing itself.
+"""Builds ledger events of orders, requests, decisions and answers, for activities and the console. Records nothing itself.
 
-Their ids are made from what happened, so that whoever records one a second time changes nothing.
+Their ids are derived from their subject, so that recording an event again changes nothing.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ ENTITY_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def order_events(deps: Deps, order: JobInput, verified: VerifiedOrder) -> Iterator[Event]:
-    """Yield the events of an order that was taken and of each access that it asks for at its start."""
+    """Yield the events of an accepted order and of each access that it requests at its start."""
     yield job_submitted_event(order, verified, at=deps.now())
     for number, access in at_start(verified.spec):
         yield access_requested_event(deps, order.job, number, access)
 
 
 def access_requested_event(deps: Deps, job: str, number: int, access: Access) -> Event:
-    """Return the event of one access that a job asks for; the catalog must have it."""
+    """Build the event of one requested access, which the catalog must contain."""
     resource = deps.config.current().catalog.resources[access.resource]
     call = call_of(access)
     return build_event(
@@ -48,9 +48,7 @@ def access_requested_event(deps: Deps, job: str, number: int, access: Access) ->
         number=number,
         resource=access.resource,
         action=access.action.value,
-        ttl=access.ttl,
-        reason=access.reason,
-        optional=access.optional,
+        **_fields_of(access, "ttl", "reason", "optional"),
         title=resource.title,
         sensitivity=resource.sensitivity.name.lower(),
         revocable=resource.actions[access.action].revocable.value,
@@ -59,25 +57,20 @@ def access_requested_event(deps: Deps, job: str, number: int, access: Access) ->
 
 
 def job_submitted_event(order: JobInput, verified: VerifiedOrder, *, at: Any) -> Event:
-    """Return the event of an order that was taken; console and worker make it with the same id, so that it is recorded once."""
+    """Build the event of an accepted order. Console and worker build it with the same id, so that it is recorded once."""
     spec = verified.spec
     return build_event(
         EventType.JOB_SUBMITTED,
         order.job,
         at=at,
-        spec=order.spec,
-        name=spec.name,
-        task=spec.task,
-        environment=spec.environment,
+        **_fields_of(order, "spec", "params", "bundle", "parent"),
+        **_fields_of(spec, "name", "task", "environment"),
         agent=spec.agent.model_dump(mode="json") if spec.agent else None,
         data_scope=dict(spec.data_scope),
         labels=dict(spec.labels),
-        params=order.params,
-        bundle=order.bundle,
         reason=verified.statement.reason,
         requester=verified.person.id,
         requester_name=verified.person.name,
-        parent=order.parent,
         order=order.order.model_dump(mode="json"),
     )
 
@@ -85,7 +78,7 @@ def job_submitted_event(order: JobInput, verified: VerifiedOrder, *, at: Any) ->
 def access_decided_event(
     job: str, request: str, decision: Decision, digest: str, *, facts: DecisionFacts, phase: str, at: Any, about: str | None = None
 ) -> Event:
-    """Return the event of one decision with its reasons, and what it was made from. `about` tells apart several of one phase."""
+    """Build the event of one decision with its reasons and facts. `about` distinguishes several decisions of one phase."""
     return build_event(
         EventType.ACCESS_DECIDED,
         job,
@@ -93,10 +86,8 @@ def access_decided_event(
         about=f"{request}/{about or phase}",
         request=request,
         phase=phase,
-        outcome=decision.outcome,
-        tier=decision.tier,
+        **_fields_of(decision, "outcome", "tier", "policy_digest"),
         policies=list(decision.policies),
-        policy_digest=decision.policy_digest,
         digest=digest,
         errors=list(decision.errors),
         facts=facts.model_dump(mode="json"),
@@ -104,7 +95,7 @@ def access_decided_event(
 
 
 def approval_opened_event(job: str, ladder: Ladder, tiers: Tiers, *, at: datetime) -> Event:
-    """Return the event of a request that waits for its approvers from now on."""
+    """Build the event of a request that now waits for its approvers."""
     return build_event(
         EventType.APPROVAL_OPENED,
         job,
@@ -118,7 +109,7 @@ def approval_opened_event(job: str, ladder: Ladder, tiers: Tiers, *, at: datetim
 
 
 def approval_decided_event(job: str, ladder: Ladder, answer: ApprovalAnswer, *, verdict: str, at: datetime) -> Event:
-    """Return the event of one answer that counts, with what the request stands at after it."""
+    """Build the event of one answer that counts, with the request's verdict after it."""
     granted = ladder.grant if verdict == "approved" else None
     return build_event(
         EventType.APPROVAL_DECIDED,
@@ -126,15 +117,8 @@ def approval_decided_event(job: str, ladder: Ladder, answer: ApprovalAnswer, *, 
         at=at,
         about=f"{ladder.request}/{answer.person}",
         request=ladder.request,
-        person=answer.person,
-        name=answer.name,
-        tier=answer.tier,
-        decision=answer.decision,
-        reason=answer.reason,
-        ttl=answer.ttl,
+        **_fields_of(answer, "person", "name", "tier", "decision", "reason", "ttl", "on_behalf_of", "on_behalf_of_name"),
         action=answer.action.value if answer.action else None,
-        on_behalf_of=answer.on_behalf_of,
-        on_behalf_of_name=answer.on_behalf_of_name,
         signed=answer.signed.model_dump(mode="json"),
         verdict=verdict,
         granted_ttl=granted.ttl if granted else None,
@@ -145,41 +129,37 @@ def approval_decided_event(job: str, ladder: Ladder, answer: ApprovalAnswer, *, 
 
 
 def review_opened_event(job: str, ladder: Ladder, answer: ApprovalAnswer, tiers: Tiers, *, at: datetime) -> Event:
-    """Return the event of a tier that somebody passed alone: who was passed over, and may say afterwards what they think of it."""
-    passed = range(ladder.needed, ladder.current + 1)
+    """Build the event of a break-glass approval, with the groups of the bypassed tiers, who may review it."""
+    bypassed = range(ladder.needed, ladder.current + 1)
     return build_event(
         EventType.REVIEW_OPENED,
         job,
         at=at,
         about=ladder.request,
         request=ladder.request,
-        person=answer.person,
-        name=answer.name,
-        tiers=list(passed),
-        groups=sorted({group for tier in passed for group in tiers.tiers[tier].approvers}),
-        reason=answer.reason,
+        **_fields_of(answer, "person", "name", "reason"),
+        tiers=list(bypassed),
+        groups=sorted({group for tier in bypassed for group in tiers.tiers[tier].approvers}),
     )
 
 
 def approval_withdrawn_event(job: str, request: str, withdrawal: Withdrawal, *, verdict: str, at: datetime) -> Event:
-    """Return the event of an approval that somebody took back, with what the request stands at after it."""
+    """Build the event of a withdrawn answer, with the request's verdict after it."""
     return build_event(
         EventType.APPROVAL_WITHDRAWN,
         job,
         at=at,
-        # Whoever took their own part back may take back later what others approved without them: that is another entry.
+        # A person who withdrew their own answer may later withdraw what others approved without them. That is another entry.
         about=f"{request}/{withdrawal.person}/{verdict}",
         request=request,
-        person=withdrawal.person,
-        name=withdrawal.name,
-        reason=withdrawal.reason,
+        **_fields_of(withdrawal, "person", "name", "reason"),
         signed=withdrawal.signed.model_dump(mode="json"),
         verdict=verdict,
     )
 
 
 def approval_rejected_event(job: str, why: str, *, at: Any, about: str, raw: Any, request: Any = None, person: Any = None) -> Event:
-    """Return the event of an answer that does not count. What was received is kept as a digest: it is a stranger's text."""
+    """Build the event of an answer that does not count. The received text is untrusted, so only its digest is recorded."""
     try:
         received = digest_of(raw)
     except (ValueError, RecursionError):
@@ -188,7 +168,7 @@ def approval_rejected_event(job: str, why: str, *, at: Any, about: str, raw: Any
         EventType.APPROVAL_REJECTED,
         chain_for_job(job),
         at=at,
-        # Numbers alone could be used up beforehand, or start again after a reset: another attempt is another entry.
+        # Numbers alone could be used up in advance, or start again after a reset. With the digest, each attempt has its own entry.
         about=f"{about}-{received.removeprefix('sha256:')[:16]}" if received else about,
         request=_matching_text(request, REQUEST_ID),
         why=why,
@@ -201,7 +181,12 @@ def _matching_text(value: Any, form: re.Pattern[str]) -> str | None:
     return value if isinstance(value, str) and form.fullmatch(value) else None
 
 
+def _fields_of(source: object, *names: str) -> dict[str, Any]:
+    """Return the attributes that an event's data has under the same names."""
+    return {name: getattr(source, name) for name in names}
+
+
 def is_well_formed(item: Event, job: str) -> bool:
-    """Whether an event is about this job, and has the fields and the id that one of its type has."""
+    """Whether an event is of this job, and has the fields and id of its type."""
     head = f"{job}/{item.type.value}"
     return item.job == job and item.data.keys() == EVENT_FIELDS[item.type].keys() and (item.id == head or item.id.startswith(f"{head}/"))

@@ -1,11 +1,11 @@
-"""Reads a job's ancestors from the ledger, with the resources they have touched so far: those count as touched by their descendants too.
+"""Reads a job's ancestors from the ledger, with the resources they have touched so far, which count as touched by their descendants.
 
 Nothing is cached, because ancestors that still run may touch more. Records nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +18,10 @@ from justenough.domain.jobs.credentials import HeldAccess
 from justenough.domain.jobs.states import Action, Sensitivity
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel import views
-from justenough.domain.readmodel.views import EntryView
 from justenough.services.dependencies import Deps
 
 MAX_ANCESTORS = 10
-"""Ancestors that a job may have: a longer chain is most likely a loop."""
+"""The most ancestors of a job. A longer chain is most likely a loop."""
 ENTRY_PAGE_SIZE = 1000
 ANCESTRY_EVENTS = (EventType.JOB_SUBMITTED, EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_DOUBTED)
 
@@ -56,13 +55,13 @@ class AncestorJob:
 
 def read_ancestors(deps: Deps, parent: str | None) -> tuple[AncestorJob, ...]:
     """Return the job's ancestors, nearest first; empty if `parent` is None. Raises NoSuchParent."""
-    found: list[AncestorJob] = []
+    ancestors: list[AncestorJob] = []
     while parent is not None:
-        if len(found) >= MAX_ANCESTORS:
+        if len(ancestors) >= MAX_ANCESTORS:
             raise NoSuchParent(f"more than {MAX_ANCESTORS} jobs would have launched one another")
-        found.append(_read_ancestor(deps, parent))
-        parent = found[-1].parent
-    return tuple(found)
+        ancestors.append(_read_ancestor(deps, parent))
+        parent = ancestors[-1].parent
+    return tuple(ancestors)
 
 
 def why_no_parent(deps: Deps, parent: str, person: Person) -> Rejection | None:
@@ -78,10 +77,7 @@ def why_no_parent(deps: Deps, parent: str, person: Person) -> Rejection | None:
 
 
 def ancestor_launchers(deps: Deps, parent: str | None, *, asked_by: str | None) -> frozenset[str]:
-    """Return the entity ids of the people who launched a job's ancestors, or had the console order one of them or the job itself.
-
-    Raises NoSuchParent.
-    """
+    """Return the entity ids of people who launched a job's ancestors or had the console order one, and `asked_by`. Raises NoSuchParent."""
     people = [person for ancestor in read_ancestors(deps, parent) for person in (ancestor.requester_id, ancestor.asked_by)]
     return frozenset(person for person in (*people, asked_by) if person is not None)
 
@@ -93,7 +89,7 @@ def console_requester_of(deps: Deps, job: str) -> str | None:
 
 
 def why_no_chain(deps: Deps, parent: str) -> Rejection | None:
-    """Return why this job cannot have launched another, whoever asks, or None if it can."""
+    """Return why this job cannot be a parent, whoever the caller is, or None if it can."""
     try:
         read_ancestors(deps, parent)
     except NoSuchParent as error:
@@ -117,17 +113,22 @@ def ancestor_views(deps: Deps, parent: str | None) -> tuple[views.Ancestor, ...]
 
 def _read_ancestor(deps: Deps, job: str) -> AncestorJob:
     submitted: Mapping[str, Any] | None = None
-    asked: dict[str, Sensitivity] = {}
+    at_request: dict[str, Sensitivity] = {}
     touched = HeldAccess()
-    for entry in _read_entries(deps, job):
-        data = entry.data
-        match EventType(entry.type):
-            case EventType.JOB_SUBMITTED:
+    after: str | None = "0" if installation_of(job) == deps.settings.installation else None
+    while after is not None:
+        page = deps.store.ledger.entries(job=job, types=ANCESTRY_EVENTS, after=int(after), limit=ENTRY_PAGE_SIZE)
+        after = page.next
+        for kind, data in ((EventType(entry.type), entry.data) for entry in page.items):
+            if kind is EventType.JOB_SUBMITTED:
                 submitted = data
-            case EventType.ACCESS_REQUESTED:
-                asked[data["request"]] = Sensitivity[data["sensitivity"].upper()]
-            case _:
-                sensitivity = _sensitivity(deps, data["resource"], asked.get(data["request"]))
+            elif kind is EventType.ACCESS_REQUESTED:
+                at_request[data["request"]] = Sensitivity[data["sensitivity"].upper()]
+            else:
+                # The higher sensitivity of then and now counts; restricted if neither is known.
+                resource = deps.config.current().catalog.resources.get(data["resource"])
+                sensitivities = (at_request.get(data["request"]), resource.sensitivity if resource else None)
+                sensitivity = max((value for value in sensitivities if value is not None), default=Sensitivity.RESTRICTED)
                 touched = touched.with_issued(data["resource"], Action(data["action"]), sensitivity)
     if submitted is None:
         raise NoSuchParent(_unknown_job_text(job))
@@ -137,28 +138,11 @@ def _read_ancestor(deps: Deps, job: str) -> AncestorJob:
         task=submitted["task"],
         requester=submitted["requester_name"],
         requester_id=submitted["requester"],
-        # As they were signed.
+        # As signed in the order.
         asked_by=submitted["order"]["statement"].get("asked_by"),
         parent=submitted["order"]["statement"].get("parent"),
         touched=touched,
     )
-
-
-def _read_entries(deps: Deps, job: str) -> Iterator[EntryView]:
-    if installation_of(job) != deps.settings.installation:
-        return
-    after: str | None = "0"
-    while after is not None:
-        page = deps.store.ledger.entries(job=job, types=ANCESTRY_EVENTS, after=int(after), limit=ENTRY_PAGE_SIZE)
-        yield from page.items
-        after = page.next
-
-
-def _sensitivity(deps: Deps, resource: str, then: Sensitivity | None) -> Sensitivity:
-    """Return the higher of a resource's sensitivity when it was requested and now; restricted if neither is known."""
-    now = deps.config.current().catalog.resources.get(resource)
-    known = [found for found in (then, now.sensitivity if now else None) if found is not None]
-    return max(known, default=Sensitivity.RESTRICTED)
 
 
 def _unknown_job_text(job: str) -> str:

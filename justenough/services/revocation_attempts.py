@@ -1,7 +1,6 @@
-"""Remembers, in this process, how the revoking of each job, or of one credential alone, goes. No I/O.
+"""In-memory progress of each revocation, of a job or a single credential: its start, first clean check and failures. No I/O.
 
-Since when it goes on, since when it looks clean, how often it failed.
-Forgetting costs time, never safety: the next clean look is then a first one again.
+Losing the progress costs time, never safety: the next clean check then counts as the first.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 SECOND_CHECK_DELAY = timedelta(seconds=15)
-"""Longer than Vault lets any issue take (default_max_request_duration 10 s): what was in flight has landed by then."""
+"""Longer than any request to Vault may take (default_max_request_duration 10 s), so that all requests in flight have ended."""
 MAX_TRACKED_REVOCATIONS = 10_000
 
 
@@ -19,34 +18,34 @@ MAX_TRACKED_REVOCATIONS = 10_000
 class _RevocationCourse:
     began: datetime
     clean_since: float | None = None
-    """By the clock that nobody can set."""
+    """In ticks (`Deps.ticks`)."""
     failed: int = 0
 
 
 class RevocationTracker:
-    """The course of each revocation that is not confirmed yet. Thread-safe."""
+    """The progress of each unconfirmed revocation. Thread-safe."""
 
     def __init__(self) -> None:
         self._courses: dict[str, _RevocationCourse] = {}
         self._lock = threading.Lock()
 
     def start_time(self, job: str, *, now: datetime) -> datetime:
-        """Return when the revocation that now goes on began: now, where none did."""
+        """Return when the current revocation began, or start one now."""
         with self._lock:
             return self._course(job, now).began
 
     def record_clean_check(self, job: str, *, started: float, ended: float, now: datetime) -> timedelta | None:
-        """Note a clean look; return in how long the second one is due, None where this was it. `started`, `ended`: ticks."""
+        """Record a clean check. Return the time until the second one is due, or None if this was the second. `started`, `ended`: ticks."""
         with self._lock:
             course = self._course(job, now)
             if course.clean_since is None:
-                # What is in flight can have begun until the tokens died, which this look saw at its end.
+                # Requests may have begun until the tokens were dead, which this check saw only at its end.
                 course.clean_since = ended
             due = course.clean_since + SECOND_CHECK_DELAY.total_seconds()
             return None if started >= due else timedelta(seconds=due - ended)
 
     def record_failed_attempt(self, job: str, *, now: datetime) -> int:
-        """Note an attempt that left something alive or unseen; return how many there were."""
+        """Record an attempt that left a credential alive or unverified. Return the number of such attempts."""
         with self._lock:
             course = self._course(job, now)
             course.clean_since = None
@@ -54,12 +53,12 @@ class RevocationTracker:
             return course.failed
 
     def attempt_number(self, job: str, *, now: datetime) -> int:
-        """Return which attempt in a row this is: the first, where none has failed."""
+        """Return the number of the current attempt, 1 if none has failed."""
         with self._lock:
             return self._course(job, now).failed + 1
 
     def forget(self, job: str) -> None:
-        """Forget a job that is confirmed: what is found of it later is a revocation of its own."""
+        """Forget a confirmed revocation. A credential that is found later starts a new one."""
         with self._lock:
             self._courses.pop(job, None)
 

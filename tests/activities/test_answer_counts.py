@@ -136,7 +136,7 @@ def test_a_workflows_word_lifts_no_answer_to_a_tier_that_its_person_does_not_ans
 
     assert job.says(guard, ladder=forged) == "pending"
     assert job.state() is RequestState.PENDING
-    assert job.rejections() == ["what it is an answer to is not what has been recorded of the request"]
+    assert job.rejections() == ["the workflow's copy of the request is not what has been recorded"]
 
 
 def test_nobody_answers_for_what_a_job_of_theirs_launched_under_another_name(at: Desk) -> None:

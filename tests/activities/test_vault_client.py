@@ -191,7 +191,7 @@ def test_what_the_worker_may_not_do_stays_denied(at: Desk) -> None:
         at.deps.vault.call_own("get", "sys/mounts")
 
 
-def test_the_login_is_renewed_or_replaced_before_it_ends(shop: Shop) -> None:
+def test_the_login_is_renewed_or_replaced_before_it_ends(shop: Shop, tmp_path: Path) -> None:
     shop.admin(
         "POST",
         "auth/approle/role/brief",
@@ -200,8 +200,10 @@ def test_the_login_is_renewed_or_replaced_before_it_ends(shop: Shop) -> None:
     role = shop.admin("GET", "auth/approle/role/brief/role-id")["data"]["role_id"]
     secret = shop.admin("POST", "auth/approle/role/brief/secret-id", {})["data"]["secret_id"]
     kept, left = Vault(shop.settings.vault_addr), Vault(shop.settings.vault_addr)
+    file = tmp_path / "approle.json"
+    file.write_text(json.dumps({"role_id": role, "secret_id": secret}))
     for vault in (kept, left):
-        vault.login_approle(role, Secret(secret))
+        vault.login_approle_file(file)
     kept.keep_alive()
     left._log_in = None
     deadline = time.monotonic() + 4.5
@@ -223,10 +225,12 @@ def test_an_approle_file_without_its_two_ids_is_refused_without_quoting_it(shop:
     assert "hvs.secretsecret" not in str(refused.value)
 
 
-def test_a_wrong_secret_id_is_denied_without_being_named(shop: Shop) -> None:
+def test_a_wrong_secret_id_is_denied_without_being_named(shop: Shop, tmp_path: Path) -> None:
     role = json.loads(shop.settings.worker_approle_file.read_text())["role_id"]
+    file = tmp_path / "approle.json"
+    file.write_text(json.dumps({"role_id": role, "secret_id": "wrong-secret-id-4711"}))
     with pytest.raises(VaultDenied) as refused:
-        Vault(shop.settings.vault_addr).login_approle(role, Secret("wrong-secret-id-4711"))
+        Vault(shop.settings.vault_addr).login_approle_file(file)
     assert "4711" not in f"{refused.value} {refused.value.__cause__}"
 
 

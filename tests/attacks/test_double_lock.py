@@ -133,7 +133,7 @@ def test_a_wrapping_token_works_once_and_only_for_its_own_request(taken: Taken, 
     state = control_groups.read_state(vault, wrapped.accessor)
     assert state is not None
     assert (state.approved, state.authorized, state.is_for(PAYOUT)) == (True, frozenset({security.id}), True)
-    with pytest.raises(VaultRefused, match="opens something else"):
+    with pytest.raises(VaultRefused, match="is for another path"):
         control_groups.unwrap(vault, wrapped.secret, PAYOUT.model_copy(update={"path": "database/creds/payouts-write-globex"}))
     issued = control_groups.unwrap(vault, control_groups.decrypt(vault, ciphertext, about="r-1"), PAYOUT)
     assert issued.lease_id

@@ -76,7 +76,7 @@ def test_a_child_with_more_access_than_its_parent_gets_nothing_without_the_conso
     for wanted, path in ((WRITE, "access[0].action"), (access(ttl="10m"), "access[0].ttl"), (access("customers-db"), "access[0].resource")):
         order = ops.order(spec("true", wanted), parent=parent)
         (answered,) = intruder.runs("Job", order["id"], session(order, granted(order["id"], 1)))
-        assert_refused(auditor, shop, order["id"], answered, f"it asks for more than the job that launches it has: {path}")
+        assert_refused(auditor, shop, order["id"], answered, f"it requests more than the job that launches it has: {path}")
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ CHANGED: dict[str, tuple[dict[str, Any], str]] = {
     "other params": ({"params": {"ticket": "2"}}, "other params"),
     "another bundle": ({"bundle": "sha256:" + "0" * 64}, "another bundle"),
     "another job": ({"job": new_job_id("dev", now=datetime.now(UTC))}, "another job"),
-    "no job": ({"job": "../je-job-x"}, "id is not one"),
+    "no job": ({"job": "../je-job-x"}, "id is not valid"),
 }
 
 

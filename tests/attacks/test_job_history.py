@@ -61,4 +61,4 @@ def test_a_request_is_at_the_highest_tier_that_it_was_escalated_to() -> None:
 
 
 def test_a_flooded_chain_prevents_a_job_from_running_and_ends_the_reading() -> None:
-    assert read_job_history(Endless(), "j").why_over == "too much has been recorded of this job"
+    assert read_job_history(Endless(), "j").why_over == "the ledger has too many entries of this job"

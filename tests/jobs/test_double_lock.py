@@ -52,7 +52,7 @@ def test_an_approval_without_vaults_authorization_does_not_count_and_names_the_r
 
     assert security.answer_unauthorized(request).json()["approvals"] == []
     (why,) = rejected(auditor, request)
-    assert "Vault has no authorization of security's" in why
+    assert "Vault has no authorization by security" in why
     assert f"bao write sys/control-group/authorize accessor={request['lock']['accessor']}" in why
     assert shop.users_of(request["job_id"]) == []
 
@@ -96,7 +96,7 @@ def test_a_locked_request_is_approved_unchanged_and_break_glass_does_not_open_it
         who.authorize(request)
         assert who.answer_unauthorized(request, decision, **changes).json().get("state", "refused") in {"pending", "refused"}
     broken, less = rejected(auditor, request)
-    assert "Vault has no authorization of oncall's" in broken
+    assert "Vault has no authorization by oncall" in broken
     assert "read" in less
     # For less time, though.
     assert security.answer_unauthorized(request, ttl=60).json()["state"] == "approved"
@@ -158,7 +158,7 @@ def test_a_job_whose_lock_cannot_be_opened_does_not_run_and_says_why(ops: Human,
         finally:
             vault.put(path, json={"policy": before}).raise_for_status()
     assert seen["state"] == "failed"
-    assert "Vault asks nobody before it issues this; run `justenough vault setup`" in seen["reason"]
+    assert "Vault issues this without authorization; run `justenough vault setup`" in seen["reason"]
     shop.assert_dead(seen)
 
 

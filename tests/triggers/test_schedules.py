@@ -90,7 +90,7 @@ def test_a_compromised_console_can_run_for_a_schedule_only_what_the_workers_conf
         # The worker reads its configuration by a clock of its own.
         while "has no schedule:pay" in str((seen := console.ordered(pay.spec, **other))["closed"].reason):
             pass
-        assert_refused(shop, auditor, "makes no such params", seen)
+        assert_refused(shop, auditor, "does not launch its job with these params", seen)
 
 
 def assert_refused(shop: Shop, auditor: Human, why: str, seen: dict[str, Any]) -> None:
@@ -104,8 +104,8 @@ def assert_refused(shop: Shop, auditor: Human, why: str, seen: dict[str, Any]) -
 def test_only_the_console_can_order_in_a_schedules_name_or_name_the_person_who_started_it(ops: Human, lead: Human, shop: Shop) -> None:
     spec = {**named(shop).spec, "run": {"command": ["true"]}}
     for changes, why in (
-        ({"origin": "schedule:nightly-reconcile"}, "only the console's own identity"),
-        ({"asked_by": lead.id}, "only the console says who asked it"),
+        ({"origin": "schedule:nightly-reconcile"}, "only the console's identity"),
+        ({"asked_by": lead.id}, "only the console may name the person who requested"),
     ):
         refused = ops.api.post("jobs", json=ops.order(spec, **changes))
         assert (refused.status_code, why in refused.json()["detail"]) == (403, True), refused.text

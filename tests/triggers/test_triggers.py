@@ -145,7 +145,7 @@ def test_a_compromised_console_can_launch_only_what_the_workers_configuration_al
     attempts: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "launches another spec": ({**named.spec, "access": named.spec["access"][1:]}, whole),
         "launches another bundle": (named.spec, {**whole, "bundle": None}),
-        "makes no such params": (named.spec, {**whole, "params": {"ticket": "4711", "witness": "127.0.0.1:9"}}),
+        "does not launch its job with these params": (named.spec, {**whole, "params": {"ticket": "4711", "witness": "127.0.0.1:9"}}),
         "has no trigger:ticket-closed": (named.spec, {**whole, "origin": "trigger:ticket-closed"}),
         "no person here": (named.spec, {**whole, "origin": None}),
         "there is no job": (named.spec, {**whole, "parent": f"j-dev-{'0' * 26}"}),
@@ -166,7 +166,7 @@ def test_only_the_console_can_order_in_a_triggers_name(ops: Human, shop: Shop) -
     assert answer.status_code in {403, 422}
     body = ops.order({**named.spec, "run": {"command": ["true"]}}, origin="trigger:ticket-created")
     refused = ops.api.post("jobs", json=body)
-    assert (refused.status_code, "only the console's own identity" in refused.json()["detail"]) == (403, True)
+    assert (refused.status_code, "only the console's identity" in refused.json()["detail"]) == (403, True)
 
 
 def test_the_consoles_login_signs_with_its_own_key_and_reads_only_the_triggers_secrets(shop: Shop, lead: Human) -> None:

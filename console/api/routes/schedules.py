@@ -135,7 +135,7 @@ async def _schedule_view(console: Console, name: str, scheduled_job: ScheduledJo
         problem = problem or (NOT_IN_TEMPORAL_TEXT if status is None else None)
     except RetryLater as error:
         problem = str(error)
-    jobs = await to_thread.run_sync(lambda: console.deps.store.jobs.launched_by(schedule_origin(name), limit=runs))
+    jobs = await to_thread.run_sync(lambda: console.deps.store.jobs.list_launched_by(schedule_origin(name), limit=runs))
     # Occasions at which no job was launched because the newest job had not ended.
     skips: tuple[EntryView, ...] = ()
     if jobs:

@@ -139,7 +139,7 @@ def inbox(request: Request, console: TheConsole, visitor: ThePageUser, filters: 
         next_mine=mine.next,
         others=InboxQueue((*barred, *rest.lines), rest.next),
         reviews=reviews_for(console, caller, limit=filters.limit("reviews")) if filters.shows("reviews") else (),
-        answers=console.deps.store.inbox.answered_by(me, filters.limit("answers")) if filters.shows("answers") else (),
+        answers=console.deps.store.inbox.list_answered_by(me, filters.limit("answers")) if filters.shows("answers") else (),
         filters=filters,
         narrowed=any((filters.resource, filters.action, filters.job, filters.tier)),
         tiers=caller.tiers.tiers,

@@ -1,6 +1,6 @@
 """The jobs that triggers and schedules launch, read from the configuration folder: spec and bundle as they are there now.
 
-Console and worker each read their own. Knows nothing of events and hours, and orders nothing.
+Console and worker each read their own folder. Does not know events or times, and orders nothing.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.integrations.schedules import Schedule
 from justenough.domain.integrations.triggers import Trigger, Triggers
 from justenough.domain.jobs import bundle
-from justenough.domain.jobs.spec import JOBS_FOLDER, JobSpec, checked_spec, read_spec
+from justenough.domain.jobs.spec import JOBS_FOLDER, checked_spec, read_spec
 
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredJob:
-    """A job of the configuration's own."""
+    """A job that the configuration launches."""
 
     spec: dict[str, Any]
     """Raw, as it is signed."""
@@ -33,7 +33,7 @@ class ConfiguredJob:
 
     @property
     def bundle_digest(self) -> str | None:
-        """The bundle's digest; None where the job has no workdir."""
+        """The bundle's digest; None if the job has no workdir."""
         return bundle.bundle_digest(self.bundle) if self.bundle is not None else None
 
 
@@ -44,7 +44,7 @@ class TriggeredJob(ConfiguredJob):
     trigger: Trigger
 
     def could_have_made(self, params: Mapping[str, str]) -> bool:
-        """Whether some event gives exactly these params."""
+        """Whether the trigger could have produced exactly these params."""
         return self.trigger.could_have_made(params)
 
 
@@ -56,85 +56,71 @@ class ScheduledJob(ConfiguredJob):
     zone: tzinfo
 
     def could_have_made(self, params: Mapping[str, str]) -> bool:
-        """Whether these are its params."""
+        """Whether these are the schedule's params."""
         return dict(params) == dict(self.schedule.params)
 
     def to_local_time(self, moment: datetime) -> datetime:
-        """Return a moment as the schedule's clocks show it."""
+        """Return a time in the schedule's time zone."""
         return moment.astimezone(self.zone)
 
 
 def load_triggered_jobs(folder: Path, triggers: Triggers, catalog: Catalog | None, problems: list[Problem]) -> Mapping[str, TriggeredJob]:
-    """Return each trigger whose job is whole, by name; what is wrong with the others is a problem by its place in triggers.yaml."""
-    found: dict[str, TriggeredJob] = {}
+    """Return the triggers with valid jobs, by name. Problems of the others are added by their path in triggers.yaml."""
+    jobs: dict[str, TriggeredJob] = {}
     for name, trigger in triggers.triggers.items():
-        where = f"triggers.{name}"
-        own = _load_job(folder, trigger, catalog, where, problems)
-        if own is not None:
-            found[name] = TriggeredJob(own.spec, own.spec_digest, own.bundle, trigger)
-    return found
+        job = _load_job(folder, trigger, catalog, f"triggers.{name}", problems)
+        if job is not None:
+            jobs[name] = TriggeredJob(job.spec, job.spec_digest, job.bundle, trigger)
+    return jobs
 
 
 def load_scheduled_jobs(folder: Path, triggers: Triggers, catalog: Catalog | None, problems: list[Problem]) -> Mapping[str, ScheduledJob]:
-    """Return the same of each schedule."""
-    found: dict[str, ScheduledJob] = {}
+    """Return the schedules with valid jobs and time zones, by name. Problems of the others are added by their path in triggers.yaml."""
+    jobs: dict[str, ScheduledJob] = {}
     for name, schedule in triggers.schedules.items():
         where = f"schedules.{name}"
-        zone, own = _parse_timezone(schedule, where, problems), _load_job(folder, schedule, catalog, where, problems)
-        if own is not None and zone is not None:
-            problems += _param_problems(where, schedule, own, catalog)
-            found[name] = ScheduledJob(own.spec, own.spec_digest, own.bundle, schedule, zone)
-    return found
+        zone: tzinfo | None = None
+        try:
+            # UTC is valid even if the system has no time zone data.
+            zone = UTC if schedule.timezone == "UTC" else ZoneInfo(schedule.timezone)
+        except (KeyError, OSError, ValueError):
+            # KeyError: an unknown name. The others: the name of a folder, or of a file that is not a time zone.
+            why = f"{schedule.timezone!r} is not a time zone that this machine knows; write an IANA name like Europe/Berlin"
+            problems.append(Problem(f"{where}.timezone", why))
+        job = _load_job(folder, schedule, catalog, where, problems)
+        if job is None or zone is None:
+            continue
+        # Params that the job does not declare have been reported already.
+        params = {name: value for name, value in schedule.params.items() if name in (job.spec.get("params") or {})}
+        try:
+            wrong = problems_in_spec(checked_spec(job.spec, params), catalog) if catalog is not None else ()
+        except InvalidInput as error:
+            wrong = error.problems
+        problems += (Problem(f"{where}.params", str(problem)) for problem in wrong)
+        jobs[name] = ScheduledJob(job.spec, job.spec_digest, job.bundle, schedule, zone)
+    return jobs
 
 
 def list_job_files(folder: Path) -> Iterator[str]:
-    """Yield the names of everything that such a job may be made of."""
+    """Yield the names of all files that such jobs may consist of."""
     yield from sorted(str(path.relative_to(folder)) for path in (folder / JOBS_FOLDER).rglob("*") if "__pycache__" not in path.parts)
 
 
 def _load_job(
     folder: Path, launcher: Trigger | Schedule, catalog: Catalog | None, where: str, problems: list[Problem]
 ) -> ConfiguredJob | None:
-    """Return the job as it is in the folder; None, and why as a problem, where it is not whole."""
+    """Return the job as it is in the folder. If it is not valid, add its problems and return None."""
+    file = folder / launcher.job
     try:
-        own, spec = _read_job(folder, launcher.job, catalog)
-    except InvalidInput as error:
-        problems += [Problem(f"{where}.job", f"{launcher.job}: {problem}") for problem in error.problems]
+        raw = read_spec(file.read_bytes())
+        spec = checked_spec(raw)
+        if catalog is not None and (wrong := problems_in_spec(spec, catalog)):
+            raise InvalidInput(launcher.job, wrong)
+        job = ConfiguredJob(raw, digest_of(raw), bundle_of(file, spec.run.workdir))
+    except (OSError, InvalidInput) as error:
+        wrong = error.problems if isinstance(error, InvalidInput) else (Problem("", f"cannot be read: {error.strerror or error}"),)
+        problems += [Problem(f"{where}.job", f"{launcher.job}: {problem}") for problem in wrong]
         return None
     undeclared = [name for name in launcher.params if name not in spec.params]
     problems += [Problem(f"{where}.params.{name}", f"{launcher.job} declares no such parameter") for name in undeclared]
-    return own
-
-
-def _read_job(folder: Path, name: str, catalog: Catalog | None) -> tuple[ConfiguredJob, JobSpec]:
-    file = folder / name
-    try:
-        raw = read_spec(file.read_bytes())
-    except OSError as error:
-        raise InvalidInput(name, (Problem("", f"cannot be read: {error.strerror or error}"),)) from error
-    spec = checked_spec(raw)
-    if catalog is not None and (wrong := problems_in_spec(spec, catalog)):
-        raise InvalidInput(name, wrong)
-    return ConfiguredJob(raw, digest_of(raw), bundle_of(file, spec.run.workdir)), spec
-
-
-def _parse_timezone(schedule: Schedule, where: str, problems: list[Problem]) -> tzinfo | None:
-    try:
-        # Known even where the system has no time zones.
-        return UTC if schedule.timezone == "UTC" else ZoneInfo(schedule.timezone)
-    except (KeyError, OSError, ValueError):
-        # A name that nobody knows is a KeyError; one of a folder, or of a file of something else, raises the two others.
-        why = f"{schedule.timezone!r} is no time zone that this machine knows; write an IANA name like Europe/Berlin"
-        problems.append(Problem(f"{where}.timezone", why))
-        return None
-
-
-def _param_problems(where: str, schedule: Schedule, job: ConfiguredJob, catalog: Catalog | None) -> Iterator[Problem]:
-    """Yield what the job would refuse of the schedule's params; those that it does not declare are told already."""
-    declared = job.spec.get("params") or {}
-    params = {name: value for name, value in schedule.params.items() if name in declared}
-    try:
-        found = problems_in_spec(checked_spec(job.spec, params), catalog) if catalog is not None else ()
-    except InvalidInput as error:
-        found = error.problems
-    yield from (Problem(f"{where}.params", str(problem)) for problem in found)
+    return job

@@ -1,12 +1,11 @@
-"""The job specs that the configuration folder offers: jobs/*.yaml as they are there now, and the files that go along. Orders nothing.
+"""The job specs that the configuration folder offers: jobs/*.yaml as they are there now, and their workdirs. Orders nothing.
 
-Unlike a trigger's job, a template is no part of the configuration: one that is broken only cannot be launched, and says why.
+Unlike a trigger's job, a template is not part of the configuration: an invalid one only cannot be launched, and lists its problems.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -19,17 +18,16 @@ from justenough.domain.core.untrusted_yaml import MAX_BYTES
 from justenough.domain.jobs.spec import JOBS_FOLDER, JobSpec, checked_spec, read_spec
 
 MAX_TEMPLATES = 200
-"""Templates that are offered, by their files' names."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobTemplate:
-    """A spec that can be launched with params of one's own."""
+    """A spec that people can launch with their own params."""
 
     file: str
     """Its name within jobs/."""
     raw: dict[str, Any] = field(default_factory=dict, repr=False)
-    """As it is signed; empty where the file cannot be read as a spec."""
+    """As it is signed; empty if the file is not a readable spec."""
     spec: JobSpec | None = None
     """With its default params filled in."""
     problems: tuple[Problem, ...] = ()
@@ -37,34 +35,31 @@ class JobTemplate:
 
 
 def list_templates(folder: Path, catalog: Catalog) -> tuple[JobTemplate, ...]:
-    """Return what there is, by file name; what cannot be launched is there with its problems."""
+    """Return the templates by file name, including those that cannot be launched, with their problems."""
     return tuple(_read_template(folder / JOBS_FOLDER / name, catalog) for name in _list_file_names(folder))
 
 
 def load_template(folder: Path, file: str, catalog: Catalog) -> JobTemplate:
     """Return one template. Raises NotFound."""
-    # Only what the folder lists is opened: whoever asks may have written any path.
+    # Only listed files are opened, because a caller may send any path.
     if file not in _list_file_names(folder):
         raise NotFound(f"there is no template {file} in the configuration's {JOBS_FOLDER}/")
     return _read_template(folder / JOBS_FOLDER / file, catalog)
 
 
 def pack_template(folder: Path, template: JobTemplate) -> bytes | None:
-    """Return the bundle of a template's workdir as it is now, None where it has none. Raises InvalidInput."""
+    """Return the bundle of a template's workdir as it is now; None if it has none. Raises InvalidInput."""
     return bundle_of(folder / JOBS_FOLDER / template.file, template.spec.run.workdir if template.spec else None)
 
 
 def _list_file_names(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(_scan_yaml_files(folder / JOBS_FOLDER)))[:MAX_TEMPLATES]
-
-
-def _scan_yaml_files(folder: Path) -> Iterator[str]:
     try:
-        with os.scandir(folder) as entries:
-            yield from (entry.name for entry in entries if entry.name.endswith((".yaml", ".yml")) and entry.is_file())
+        with os.scandir(folder / JOBS_FOLDER) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.endswith((".yaml", ".yml")) and entry.is_file())
     except OSError:
-        # A configuration need not have any.
-        return
+        # A configuration may have no templates.
+        return ()
+    return tuple(names[:MAX_TEMPLATES])
 
 
 def _read_template(path: Path, catalog: Catalog) -> JobTemplate:

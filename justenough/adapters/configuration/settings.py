@@ -1,7 +1,4 @@
-"""Settings of worker, console and stack: environment JUSTENOUGH_*, then justenough.toml, then defaults. Holds paths, never secret values.
-
-Vault's address comes by its usual names (VAULT_ADDR, VAULT_NAMESPACE, VAULT_CACERT).
-"""
+"""Settings of worker, console and stack: environment (JUSTENOUGH_*, VAULT_*), then justenough.toml, then defaults. No secret values."""
 
 from __future__ import annotations
 
@@ -16,23 +13,21 @@ from justenough.domain.core.ids import INSTALLATION
 
 
 def networks_of(value: Any) -> tuple[str, ...]:
-    """Return networks in one spelling and order, from comma-separated text or a list; raise ValueError naming the one that is none."""
+    """Return networks in canonical form and order, from comma-separated text or a list. Raises ValueError naming an invalid one."""
     parts = value.split(",") if isinstance(value, str) else map(str, value)
-    return tuple(sorted({_parse_network(part.strip()) for part in parts if part.strip()}))
-
-
-def _parse_network(text: str) -> str:
     try:
-        return str(ipaddress.ip_network(text))
+        return tuple(sorted({str(ipaddress.ip_network(part.strip())) for part in parts if part.strip()}))
     except ValueError as error:
-        message = f"{error}; a network is written like 10.1.2.0/24, one address like 10.1.2.3"
+        message = f"{error}; write a network like 10.1.2.0/24, a single address like 10.1.2.3"
         raise ValueError(message) from error
 
 
 Networks = Annotated[tuple[str, ...], NoDecode, BeforeValidator(networks_of), PlainSerializer(",".join, return_type=str, when_used="json")]
+HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")]
 
-
-NO_ISSUER = "nobody vouches for jobs here: set JUSTENOUGH_JOB_ISSUER, or JUSTENOUGH_CONSOLE_URL, to one address for workers and consoles"
+NO_ISSUER = (
+    "jobs have no identity issuer: set JUSTENOUGH_JOB_ISSUER, or JUSTENOUGH_CONSOLE_URL, to the same address for workers and consoles"
+)
 
 
 class Settings(BaseSettings):
@@ -50,11 +45,11 @@ class Settings(BaseSettings):
     console_url: str | None = None
     console_host: str = "127.0.0.1"
     console_port: int = 0
-    """0: any free one."""
+    """0: any free port."""
     temporal_address: str = "127.0.0.1:7233"
     temporal_namespace: str = "default"
-    temporal_ui_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")] | None = None
-    """Where Temporal's own pages are, for links to a job's history; None: there are no such links."""
+    temporal_ui_url: HttpUrl | None = None
+    """Address of Temporal's UI, for links to a job's history; None: no links."""
     database_url: str | None = None
     """SQLAlchemy URL of the store; default: `justenough.db` in the home."""
     vault_addr: str = Field("http://127.0.0.1:8200", validation_alias=AliasChoices("VAULT_ADDR", "vault_addr"))
@@ -62,35 +57,35 @@ class Settings(BaseSettings):
     vault_cacert: Path | None = Field(None, validation_alias=AliasChoices("VAULT_CACERT", "vault_cacert"))
     vault_issuer: str | None = None
     """Issuer of people's identity tokens; default: `<vault_addr>/v1/identity/oidc`."""
-    job_issuer: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")] | None = None
-    """Issuer of jobs' identity tokens: where others find the console's `/.well-known/`; default: `console_url`."""
+    job_issuer: HttpUrl | None = None
+    """Issuer of jobs' identity tokens: the address at which others reach the console's `/.well-known/`; default: `console_url`."""
     people_mounts: tuple[str, ...] = ("people",)
     """Auth mounts whose aliases make an entity a person."""
     pages: Literal["on", "off"] = "on"
-    """off: the API alone, and nobody's Vault token ever comes to the console."""
+    """off: only the API, so that the console never gets a person's Vault token."""
     pages_mount: str = "pages"
-    """Auth mount (userpass or ldap) at which the pages log people in; its tokens carry je-person and no more."""
+    """Auth mount (userpass or ldap) at which the pages log people in; its tokens carry only je-person."""
     pages_oidc_mount: str | None = None
-    """Auth mount (oidc) at which the pages log people in by their own identity provider; None: they do not."""
+    """Auth mount (oidc) at which the pages log people in through their identity provider; None: no such login."""
     pages_oidc_role: str = ""
     """Its role for logging in; empty: the mount's default."""
     pages_oidc_fresh_role: str | None = None
-    """Its role with a `max_age`, for showing anew who one is; None: who came by the identity provider cannot do what needs that."""
+    """Its role with a `max_age`, for fresh authentication; None: people who use the identity provider cannot do what needs it."""
     pages_policies: tuple[str, ...] = ()
-    """What else a login's token may carry: a console that holds it could do that too."""
+    """Further policies that a login's token may carry. The console, which holds the token, could use them too."""
     pages_idle: int = Field(30 * 60, ge=60)
-    """Seconds without a request after which a login to the pages is over."""
+    """Seconds without a request after which a login to the pages ends."""
     pages_longest: int = Field(8 * 3600, ge=60)
-    """Seconds after which a login to the pages is over in any case."""
+    """Seconds after which a login to the pages ends in any case."""
     worker_approle: Path | None = None
     """File with the worker's {"role_id", "secret_id"}; default: `worker.approle.json` in the home."""
     console_approle: Path | None = None
     worker_cidrs: Networks = ()
-    """Networks that Vault sees workers come from, by commas: a job's token works from nowhere else. Empty: from anywhere."""
+    """Networks from which workers reach Vault, separated by commas: a job's token works only from there. Empty: from anywhere."""
     job_path: str = "/usr/bin:/bin"
     """PATH in which a job's `python` is looked up."""
     job_uid_base: int = 700_000
-    """The first of the user ids that jobs run as, where the worker is root; one per running job."""
+    """The first of the user ids that jobs run as if the worker is root; one per running job."""
     sandbox: Literal["auto", "off"] = "auto"
     """auto: bubblewrap, refusing to run without it; off: none, shown in job, ledger and doctor."""
     max_sessions: int = 64
@@ -108,23 +103,23 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flag (given to the constructor) > environment > justenough.toml > default."""
+        """Return the sources by precedence: constructor (flags), environment, justenough.toml. Defaults come last."""
         del dotenv_settings, file_secret_settings
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
     @property
     def store_url(self) -> str:
-        """The store's URL with an absolute path where it is SQLite's."""
+        """The store's URL; by default of an SQLite file, with an absolute path."""
         return self.database_url or f"sqlite:///{(self.home / 'justenough.db').absolute()}"
 
     @property
     def worker_approle_file(self) -> Path:
-        """Where the worker's AppRole is."""
+        """Path of the worker's AppRole file."""
         return self.worker_approle or self.home / "worker.approle.json"
 
     @property
     def console_approle_file(self) -> Path:
-        """Where the console's AppRole is."""
+        """Path of the console's AppRole file."""
         return self.console_approle or self.home / "console.approle.json"
 
     @property
@@ -134,7 +129,7 @@ class Settings(BaseSettings):
 
     @property
     def workload_issuer(self) -> str | None:
-        """The `iss` of jobs' identity tokens; None where nobody said where the console is."""
+        """The `iss` of jobs' identity tokens; None if neither setting is there."""
         issuer = self.job_issuer or self.console_url
         return issuer.rstrip("/") if issuer else None
 
@@ -145,5 +140,5 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Return the settings; raises pydantic's ValidationError naming each wrong one."""
+    """Return the settings. Raises pydantic's ValidationError naming each invalid one."""
     return Settings()

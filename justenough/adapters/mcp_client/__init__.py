@@ -1,7 +1,4 @@
-"""Upstream MCP servers as we ask them: by the official SDK's client, over a connection that is checked and bounded. Decides nothing.
-
-transport.py carries messages, client.py asks.
-"""
+"""Calls upstream MCP servers with the official SDK's client, over a checked and bounded connection. Decides nothing."""
 
 from justenough.adapters.mcp_client.client import McpConversation, Unanswered, run_conversation
 

@@ -1,1 +1,1 @@
-"""Sending to others: signed events over HTTP, and messages through Apprise. Where they may go is decided in justenough/domain/core/url_policy.py. Knows no store."""
+"""Sends signed events over HTTP, and messages through Apprise. justenough/domain/core/url_policy.py decides the allowed addresses."""

@@ -1,6 +1,6 @@
-"""One message through Apprise to one service whose URL is a secret. Blocking: call it from threads. Nothing of the URL is logged, raised or returned.
+"""Sends one message through Apprise to one service, whose URL is a secret: never logged, raised or returned. Blocking: call it from threads.
 
-Apprise knows far more than web services: programs and files on this machine, its desktop, devices. Only those that are named here are spoken to.
+Apprise supports far more than web services: programs and files on this machine, its desktop, devices. Only the services named here are allowed.
 """
 
 from __future__ import annotations
@@ -27,109 +27,87 @@ HOSTED_SCHEMES = frozenset(
         *("slack", "spike", "splunk", "squadcast", "tgram", "threema", "twilio", "twist", "victorops", "vonage", "webex", "wxteams"),
     }
 )
-"""Services at addresses of their own, over HTTPS."""
+"""Services at fixed addresses, over HTTPS."""
 SELF_HOSTED_SCHEMES = frozenset(
     {"forms", "gotifys", "jsons", "mailtos", "mmosts", "nctalks", "ntfys", "rockets", "workflows", "xmls", "zulip"}
 )
-"""Services at an address that the URL names, over TLS."""
+"""Services at an address in the URL, over TLS."""
 PLAINTEXT_SCHEMES = frozenset({"form", "gotify", "json", "mailto", "mmost", "nctalk", "ntfy", "rocket", "xml"})
-"""The same without TLS: in one's own network only."""
+"""The same without TLS: only in private networks."""
 READ_TIMEOUT_S, CONNECT_TIMEOUT_S = 8.0, 4.0
 
 
 class NotSpokenTo(GiveUp):
-    """A URL that nothing is sent to; the message says why, and holds nothing of it but its scheme."""
+    """A URL that is not allowed. The message says why, and contains nothing of the URL except its scheme."""
 
 
 FILE_PARAMETER_PREFIXES = ("template", "pgp", "wkd", "keyfile", "attach")
-"""How parameters begin with which some services read a file of this machine, or fetch one from an address that nobody has looked at."""
+"""Prefixes of parameters with which some services read a local file, or fetch one from an unchecked address."""
 
 
 @cache
 def load_plugins() -> None:
-    """Have Apprise load its plugins, all of which it loads for any: that takes seconds on a busy machine, which are no service's fault."""
-    _silence_loggers()
+    """Load Apprise's plugins before the first send: that takes seconds on a busy machine, and must not count against a service's timeout."""
+    # They name hosts, paths and sometimes tokens. Set by level, so that it holds for every handler.
+    for name in ("apprise", "requests", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     apprise.Apprise.instantiate("json://localhost", asset=_asset())
 
 
 def send(url: Secret, notice: Notice, *, private: bool) -> DeliveryOutcome:
-    """Send it once and return what became of it."""
+    """Send a notice once and return the outcome."""
     try:
         service = _open_service(url, private=private)
         if not private:
             service.verify_certificate = True
-        return _notify(service, notice)
+        # Retries and success are decided here, whatever the URL says.
+        service.redirects = service.optional = False
+        service.retry = 0
+        service.socket_read_timeout, service.socket_connect_timeout = READ_TIMEOUT_S, CONNECT_TIMEOUT_S
+        sender = apprise.Apprise(asset=_asset())
+        sender.add(service)
+        is_sent = sender.notify(title=notice.title, body=notice.body, body_format=apprise.NotifyFormat.TEXT)
+        return DeliveryOutcome() if is_sent else DeliveryOutcome(DeliveryFault.AWAY, "the service did not accept the message")
     except (NotReached, NotSpokenTo) as error:
         return DeliveryOutcome(DeliveryFault.REFUSED, str(error))
     except UnknownHost:
-        return DeliveryOutcome(DeliveryFault.AWAY, "its host is not known")
-    except Exception as error:  # noqa: BLE001 - a hundred plugins raise what they like, and their texts may hold the URL
+        return DeliveryOutcome(DeliveryFault.AWAY, "its host cannot be resolved")
+    except Exception as error:  # noqa: BLE001 - the many plugins raise any type, and their texts may contain the URL
         return DeliveryOutcome(DeliveryFault.AWAY, f"Apprise failed ({type(error).__name__})")
 
 
 def _open_service(url: Secret, *, private: bool) -> apprise.NotifyBase:
-    """Return the service that a URL names, where it may be spoken to. Raises NotSpokenTo, NotReached, UnknownHost."""
+    """Return the service of a URL if it is allowed. Raises NotSpokenTo, NotReached, UnknownHost."""
     scheme = url.reveal().partition("://")[0].strip().lower()
-    if scheme not in HOSTED_SCHEMES | SELF_HOSTED_SCHEMES | (PLAINTEXT_SCHEMES if private else frozenset()):
-        raise NotSpokenTo(_why_no_scheme(scheme))
-    if _has_file_parameter(url.reveal()):
+    if scheme in PLAINTEXT_SCHEMES and not private:
+        raise NotSpokenTo(f"{scheme}:// is not encrypted: use {scheme}s://, or set `allow_private: true`")
+    if scheme not in HOSTED_SCHEMES | SELF_HOSTED_SCHEMES | PLAINTEXT_SCHEMES:
+        # Text that is not a scheme may be the secret itself.
+        name = f"{scheme}://" if re.fullmatch("[a-z0-9]{1,12}", scheme) else "the URL's scheme"
+        raise NotSpokenTo(f"{name} is not a supported service (docs/reference/events.md)")
+    # Parsed as Apprise does it: parts end at & and at ;, and names may contain escapes.
+    _, *queries = url.reveal().split("?")
+    names = [name.strip(" +-:").lower() for query in queries for name in parse_qsd(query, simple=True)["qsd"]]  # type: ignore[no-untyped-call]
+    if any(name.startswith(FILE_PARAMETER_PREFIXES) for name in names):
         raise NotSpokenTo("the URL names a file of this machine, or one to be fetched")
     load_plugins()
-    service = apprise.Apprise.instantiate(url.reveal(), asset=_asset())
+    service: Any = apprise.Apprise.instantiate(url.reveal(), asset=_asset())
     if not isinstance(service, apprise.NotifyBase):
         raise NotSpokenTo("Apprise does not understand the URL")
     if scheme not in HOSTED_SCHEMES:
-        _require_allowed_host(service, private=private)
+        host = _host_of(service)
+        if not host:
+            raise NotSpokenTo("the URL has no host")
+        # Apprise resolves the host again: a change of its address in between is not detected.
+        require_allowed(resolve(host, service.port or 443), private=private)
     return service
 
 
-def _has_file_parameter(url: str) -> bool:
-    """Whether a URL has a parameter that names a file. Read as Apprise reads it: parts end at & and at ;, and names may be written in escapes."""
-    _, *queries = url.split("?")
-    names = [name.strip(" +-:").lower() for query in queries for name in parse_qsd(query, simple=True)["qsd"]]  # type: ignore[no-untyped-call]
-    return any(name.startswith(FILE_PARAMETER_PREFIXES) for name in names)
-
-
-def _why_no_scheme(scheme: str) -> str:
-    if scheme in PLAINTEXT_SCHEMES:
-        return f"{scheme}:// is not encrypted: use {scheme}s://, or `allow_private: true`"
-    # What is no scheme may be the secret itself.
-    named = f"{scheme}://" if re.fullmatch("[a-z0-9]{1,12}", scheme) else "the URL's scheme"
-    return f"{named} is not among the services that are spoken to (docs/reference/events.md)"
-
-
-def _require_allowed_host(service: Any, *, private: bool) -> None:
-    """Look up where a service is. Apprise looks it up again: whoever changes the name's address in between is not caught."""
-    host = _host_of(service)
-    if not host:
-        raise NotSpokenTo("the URL names no host")
-    require_allowed(resolve(host, service.port or 443), private=private)
-
-
 def _host_of(service: Any) -> str:
-    """Return where a service is: of mail the server, not the address's domain; of Zulip the organisation's name within the host's."""
+    """Return a service's host. For mail that is the server, not the address's domain; for Zulip it contains the organisation."""
     if isinstance(hostname := getattr(service, "hostname", None), str):
         return f"{service.organization}.{hostname}"
     return str(getattr(service, "smtp_host", "") or service.host or "")
-
-
-def _notify(service: apprise.NotifyBase, notice: Notice) -> DeliveryOutcome:
-    # Whatever its URL says of these: when to try again, and what counts as taken, is ours to know.
-    service.redirects = service.optional = False
-    service.retry = 0
-    service.socket_read_timeout, service.socket_connect_timeout = READ_TIMEOUT_S, CONNECT_TIMEOUT_S
-    one = apprise.Apprise(asset=_asset())
-    one.add(service)
-    taken = one.notify(title=notice.title, body=notice.body, body_format=apprise.NotifyFormat.TEXT)
-    return DeliveryOutcome() if taken else DeliveryOutcome(DeliveryFault.AWAY, "the service did not take it")
-
-
-@cache
-def _silence_loggers() -> None:
-    """Have no log of Apprise's, or of what it sends with: they name hosts, paths and sometimes tokens."""
-    for name in ("apprise", "requests", "urllib3"):
-        # By level, not by handler: whoever listens, there is nothing to hear.
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 @cache

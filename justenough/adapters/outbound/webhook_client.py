@@ -1,4 +1,4 @@
-"""One signed event over HTTP to one receiver: to the very address that was checked, without proxies, redirects or the answer's body."""
+"""Posts signed events to one receiver: to the very address that was checked, without proxies or redirects. Reads no response body."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost, reso
 from justenough.domain.integrations.retry_policy import DeliveryFault, DeliveryOutcome, outcome_of_answer
 
 REQUEST_TIMEOUT_S = 10.0
-"""Seconds from looking the name up to the answer's first line; of its body nothing is read."""
+"""Seconds from the name lookup to the response's headers."""
 MAX_CONNECTIONS = 8
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class PinnedTransport(httpx.AsyncBaseTransport):
-    """Connects to an address that was looked up and checked in the same breath: a name that changes its mind in between changes nothing.
+    """Connects to the very address that was resolved and checked, so that DNS rebinding has no effect.
 
-    One per receiver: connections are kept by address, and two names of one address must not share theirs.
+    Use one per receiver: connections are pooled by address, and two names with the same address must not share one.
     """
 
     def __init__(self, *, private: bool) -> None:
@@ -30,15 +30,15 @@ class PinnedTransport(httpx.AsyncBaseTransport):
         self._inner = httpx.AsyncHTTPTransport(verify=httpx.create_ssl_context(), trust_env=False, limits=limits)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request to the first of its host's addresses that takes a connection. Raises NotReached, UnknownHost and httpx's errors."""
+        """Send a request to the first of its host's addresses that accepts a connection. Raises NotReached, UnknownHost, httpx's errors."""
         host, port = request.url.host, request.url.port or DEFAULT_PORTS[request.url.scheme]
-        found = await resolve_allowed(host, port, private=self._private)
-        for address in found[:-1]:
+        *others, last = await resolve_allowed(host, port, private=self._private)
+        for address in others:
             try:
                 return await self._inner.handle_async_request(_with_address(request, address))
             except httpx.ConnectError:
                 continue
-        return await self._inner.handle_async_request(_with_address(request, found[-1]))
+        return await self._inner.handle_async_request(_with_address(request, last))
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -57,15 +57,16 @@ class WebhookClient:
         )
 
     async def post(self, body: bytes, headers: Mapping[str, str], *, now: datetime) -> DeliveryOutcome:
-        """Send it once and return what became of it; raises nothing that a receiver can bring about."""
+        """Send an event once and return the outcome. Receiver errors become an outcome; they are not raised."""
         try:
             async with (
                 asyncio.timeout(REQUEST_TIMEOUT_S),
-                self._client.stream("POST", self._url, content=body, headers=dict(headers)) as answer,
+                self._client.stream("POST", self._url, content=body, headers=dict(headers)) as response,
             ):
-                return outcome_of_answer(
-                    answer.status_code, _reason_phrase(answer.status_code), retry_after=answer.headers.get("retry-after"), now=now
-                )
+                status, retry_after = response.status_code, response.headers.get("retry-after")
+                # The receiver's own reason phrase is not passed on.
+                phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
+                return outcome_of_answer(status, phrase, retry_after=retry_after, now=now)
         except NotReached as error:
             return DeliveryOutcome(DeliveryFault.REFUSED, str(error))
         except UnknownHost as error:
@@ -73,7 +74,11 @@ class WebhookClient:
         except (TimeoutError, httpx.TimeoutException):
             return DeliveryOutcome(DeliveryFault.AWAY, f"no answer in {REQUEST_TIMEOUT_S:g} s")
         except httpx.ConnectError as error:
-            return DeliveryOutcome(DeliveryFault.AWAY, f"no connection ({_innermost_kind(error)})")
+            # The type of the innermost error names an invalid certificate, and no text of the receiver's is passed on.
+            cause: BaseException = error
+            while (inner := cause.__cause__ or cause.__context__) is not None:
+                cause = inner
+            return DeliveryOutcome(DeliveryFault.AWAY, f"no connection ({type(cause).__name__})")
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             return DeliveryOutcome(DeliveryFault.AWAY, f"no answer ({type(error).__name__})")
 
@@ -83,23 +88,8 @@ class WebhookClient:
 
 
 def _with_address(request: httpx.Request, address: str) -> httpx.Request:
-    """Return the request to one address, with the host's own name in its headers and for TLS, where the certificate is checked by it."""
+    """Return the request to one address. Its headers, and the check of the TLS certificate, keep the host's name."""
     extensions = {**request.extensions, "sni_hostname": request.url.host}
     return httpx.Request(
         request.method, request.url.copy_with(host=address), headers=request.headers, stream=request.stream, extensions=extensions
     )
-
-
-def _reason_phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""
-
-
-def _innermost_kind(error: Exception) -> str:
-    """The kind of the innermost error: a certificate that does not hold says so by its kind, and no text of the receiver's."""
-    found: BaseException = error
-    while (inner := found.__cause__ or found.__context__) is not None:
-        found = inner
-    return type(found).__name__

@@ -1,1 +1,1 @@
-"""What each process sets up once: logging and garbage collection."""
+"""Set-up of each process: logging, garbage collection, private files."""

@@ -1,15 +1,15 @@
-"""What each of our processes does once, when it has begun: what lives as long as itself is no longer looked at by the garbage collector."""
+"""Startup tuning: exclude everything loaded so far from garbage collection (`gc.freeze`)."""
 
 from __future__ import annotations
 
 import gc
 
 YOUNGEST_THRESHOLD = 10_000
-"""Objects between two collections of the youngest. The usual 700 are made and dropped by every single request."""
+"""Objects between two collections of the youngest generation. Every single request creates and drops the default 700."""
 
 
 def freeze() -> None:
-    """Leave out of all later collections what is loaded by now: a worker spent one twentieth of its time looking at that, in vain."""
+    """Exclude every object that exists now from later collections. A worker spent one twentieth of its time scanning them in vain."""
     gc.collect()
     gc.freeze()
     _, *older = gc.get_threshold()

@@ -1,6 +1,6 @@
-"""How our processes log: one JSON line an event on stderr, or readable lines on a terminal. Never a request's body, never a secret.
+"""How our processes log: one JSON line per event on stderr, or readable lines on a terminal. Never a request's body, never a secret.
 
-A line that cannot be written is lost, and nothing else is: a full disk under the log must not end what it would have told of.
+A line that cannot be written is dropped: a full disk under the log must not end the process.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import structlog
 
 
 def configure_logs(level: str) -> None:
-    """Set structlog and the standard library's logging up alike."""
+    """Set up structlog and the standard library's logging."""
     number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
     logging.basicConfig(
         stream=sys.stderr, level=max(number, logging.WARNING), format='{"event": "%(name)s: %(message)s", "level": "%(levelname)s"}'
@@ -35,7 +35,7 @@ def configure_logs(level: str) -> None:
 
 
 class _UnfailingStream(io.TextIOBase):
-    """A stream that can always be written; structlog asks it for nothing else. The standard library's logging is like that by itself."""
+    """A stream whose writes never fail. The standard library's logging handles such errors itself."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

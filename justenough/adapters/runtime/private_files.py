@@ -1,4 +1,4 @@
-"""Files that only their owner may read: mode 0600 from the first byte, replaced whole or not at all. Knows no file's meaning."""
+"""Files that only their owner may read: mode 0600 from the first byte, replaced atomically."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def write_private(path: Path, content: str | bytes) -> None:
-    """Replace a file in one step. A crash leaves the old file or the new one. Raises OSError."""
+    """Replace a file atomically: a crash leaves the old file or the new one. Raises OSError."""
     data = content.encode() if isinstance(content, str) else content
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:

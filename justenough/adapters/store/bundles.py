@@ -11,7 +11,7 @@ from justenough.adapters.store.tables import BUNDLES
 
 class BundleRepository(Repository):
     @writes
-    def put(self, connection: Connection, digest: str, content: bytes) -> None:
+    def add(self, connection: Connection, digest: str, content: bytes) -> None:
         """Store a bundle under its digest. A bundle that is already stored stays as it is."""
         insert_new(connection, BUNDLES, {"digest": digest, "content": content})
 

@@ -1,7 +1,7 @@
-"""When to read the ledger again: by a notice from PostgreSQL, or by a cheap check of SQLite. Blocking; needs a thread of its own.
+"""Tells when to read the ledger again: by a notice from PostgreSQL, or by a cheap check of SQLite. Blocking; needs its own thread.
 
-The caller reads the ledger itself after each wait, and now and then in any case. A lost notice (a broken connection, a pooler that does not
-forward notices) therefore delays news, but loses none.
+The caller reads the ledger after each wait, and also at intervals. A lost notice (a broken connection, a pooler that does not forward
+notices) therefore only delays an entry.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -28,30 +28,10 @@ CONNECT_TIMEOUT_S = 3
 """Seconds that an attempt may take."""
 
 
-class ChangeFeed(Protocol):
+class ChangeFeed(ABC):
     """Tells one thread when something may have been recorded."""
 
-    @property
-    def over(self) -> bool:
-        """Whether it was closed."""
-
-    def wait(self, seconds: float) -> None:
-        """Return once something may have been recorded since the last call began to wait, at the latest after `seconds`."""
-
-    def again(self) -> None:
-        """Let the next wait return at once, because there is more to read already."""
-
-    def close(self) -> None:
-        """End a wait, and every further one at once. Safe from another thread."""
-
-
-def open_change_feed(engine: Engine) -> ChangeFeed:
-    """Return a change feed of this engine's database. Does not connect yet."""
-    return _PostgresChangeFeed(engine) if engine.dialect.name == "postgresql" else _SqliteChangeFeed(str(engine.url.database))
-
-
-class _ChangeFeedBase(ABC):
-    """What both have in common: one waits at a time, and what was opened is closed by whoever is the last to need it."""
+    _connection: psycopg.Connection[Any] | sqlite3.Connection | None = None
 
     def __init__(self) -> None:
         self._ended = threading.Event()
@@ -59,9 +39,11 @@ class _ChangeFeedBase(ABC):
 
     @property
     def over(self) -> bool:
+        """Whether it was closed."""
         return self._ended.is_set()
 
     def wait(self, seconds: float) -> None:
+        """Return once something may have been recorded since the last call began to wait, at the latest after `seconds`."""
         with self._turn:
             if not self.over:
                 self._wait(seconds)
@@ -69,8 +51,9 @@ class _ChangeFeedBase(ABC):
             self.close()
 
     def close(self) -> None:
+        """End a wait, and every further one at once. Safe from another thread."""
         self._ended.set()
-        # Not while another thread waits on it; that one closes it when it is done.
+        # A thread that waits on the connection closes it when it is done.
         if self._turn.acquire(blocking=False):
             try:
                 self._drop()
@@ -78,13 +61,19 @@ class _ChangeFeedBase(ABC):
                 self._turn.release()
 
     @abstractmethod
-    def _wait(self, seconds: float) -> None: ...
+    def again(self) -> None:
+        """Let the next wait return at once, because there is more to read already."""
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     @abstractmethod
-    def _drop(self) -> None: ...
+    def _wait(self, seconds: float) -> None: ...
 
 
-class _PostgresChangeFeed(_ChangeFeedBase):
+class _PostgresChangeFeed(ChangeFeed):
     """PostgreSQL's notices, on a connection that does nothing else; polling while there is none."""
 
     def __init__(self, engine: Engine) -> None:
@@ -107,27 +96,19 @@ class _PostgresChangeFeed(_ChangeFeedBase):
                     pass
                 return
             if time.monotonic() - self._tried >= RECONNECT_INTERVAL_S:
-                self._listen()
-                # What was recorded before told nobody.
+                self._tried = time.monotonic()
+                args, options = self._engine.dialect.create_connect_args(self._engine.url)
+                listener = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "justenough-listener", "keepalives_idle": 10}
+                self._connection = psycopg.connect(*args, autocommit=True, **{**options, **listener})
+                self._connection.execute(f"LISTEN {CHANNEL}".encode())
+                # Entries may have been recorded before it listened.
                 return
         except psycopg.Error:
             self._drop()
         self._ended.wait(min(POLL_INTERVAL_S, seconds))
 
-    def _listen(self) -> None:
-        self._tried = time.monotonic()
-        args, options = self._engine.dialect.create_connect_args(self._engine.url)
-        known = {**options, "connect_timeout": CONNECT_TIMEOUT_S, "application_name": "justenough-listener", "keepalives_idle": 10}
-        self._connection = psycopg.connect(*args, autocommit=True, **known)
-        self._connection.execute(f"LISTEN {CHANNEL}".encode())
 
-    def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-
-class _SqliteChangeFeed(_ChangeFeedBase):
+class _SqliteChangeFeed(ChangeFeed):
     """SQLite's count of other connections' commits."""
 
     def __init__(self, path: str) -> None:
@@ -143,10 +124,13 @@ class _SqliteChangeFeed(_ChangeFeedBase):
         end = time.monotonic() + seconds
         while not self.over:
             try:
-                version = self._data_version()
+                if self._connection is None:
+                    uri = f"file:{quote(self._path)}?mode=ro"
+                    self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+                (version,) = self._connection.execute("PRAGMA data_version").fetchone()
             except sqlite3.Error:
                 self._drop()
-                # Without the count, each look may be worth it.
+                # Without the counter, the caller must read the ledger to know.
                 self._ended.wait(min(POLL_INTERVAL_S, seconds))
                 return
             if version != self._seen:
@@ -156,13 +140,7 @@ class _SqliteChangeFeed(_ChangeFeedBase):
                 return
             self._ended.wait(min(SQLITE_POLL_INTERVAL_S, left))
 
-    def _data_version(self) -> int:
-        if self._connection is None:
-            self._connection = sqlite3.connect(f"file:{quote(self._path)}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
-        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
-        return int(version)
 
-    def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+def open_change_feed(engine: Engine) -> ChangeFeed:
+    """Return a change feed of this engine's database. Does not connect yet."""
+    return _PostgresChangeFeed(engine) if engine.dialect.name == "postgresql" else _SqliteChangeFeed(str(engine.url.database))

@@ -41,9 +41,18 @@ class UnusableUrl(GiveUp):
 
 def open_engine(url: str) -> Engine:
     """Return an engine for a store's URL. Does not connect yet. Raises UnusableUrl."""
-    parsed = _parse_url(url)
-    if parsed.get_backend_name() == "sqlite":
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        expected = "sqlite:////absolute/path or postgresql://user:password@host:port/database"
+        raise UnusableUrl(f"the database URL is not readable; write {expected}") from error
+    if parsed.drivername in {"postgres", "postgresql"}:
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() == "sqlite" and parsed.database not in {None, "", ":memory:"}:
         return _sqlite_engine(parsed)
+    if parsed.get_backend_name() != "postgresql":
+        where = f"{parsed.drivername} {parsed.database}" if parsed.database else parsed.drivername
+        raise UnusableUrl(f"{where}: the store needs an SQLite file or PostgreSQL")
     options = f"-c lock_timeout={BUSY_TIMEOUT_S}s -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS} -c timezone=UTC"
     connect = {"connect_timeout": CONNECT_TIMEOUT_S, "options": options, "application_name": "justenough"}
     return create_engine(
@@ -53,9 +62,9 @@ def open_engine(url: str) -> Engine:
 
 @contextmanager
 def read_transaction(engine: Engine) -> Iterator[Connection]:
-    """Yield a connection for reading. All its statements see the same moment. Raises StoreUnavailable."""
+    """Yield a connection for reading. All its statements see the same snapshot. Raises StoreUnavailable."""
     with translate_errors(), engine.connect() as connection:
-        # An SQLite transaction always is such a snapshot.
+        # An SQLite transaction is always a snapshot.
         if engine.dialect.name == "postgresql":
             connection.execution_options(isolation_level="REPEATABLE READ")
             _set_prepare_threshold(connection, after=None)
@@ -84,62 +93,40 @@ def _set_prepare_threshold(connection: Connection, *, after: int | None) -> None
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Translate the errors of a database that does not answer. Messages are the driver's alone: no statement, no values."""
+    """Translate the errors of a database that does not answer. Messages hold the driver's first line: no statement, no values."""
     try:
         yield
     except PoolTimeout as error:
-        message = "the store's connections are all in use"
-        raise StoreUnavailable(message) from error
+        raise StoreUnavailable("the store's connections are all in use") from error
     except DBAPIError as error:
-        if isinstance(error.orig, UndefinedTable | UndefinedColumn) or str(error.orig).startswith(("no such table", "no such column")):
-            message = f"the store is not migrated to this version: {_driver_message(error)}"
-            raise StoreNotMigrated(message) from error
+        first_line = next(iter(str(error.orig).strip().splitlines()), type(error.orig).__name__)
+        if isinstance(error.orig, UndefinedTable | UndefinedColumn) or first_line.startswith(("no such table", "no such column")):
+            raise StoreNotMigrated(f"the store is not migrated to this version: {first_line}") from error
         if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
-            message = f"the store does not answer: {_driver_message(error)}"
-            raise StoreUnavailable(message) from error
+            raise StoreUnavailable(f"the store does not answer: {first_line}") from error
         raise
 
 
 def insert_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
     """Insert a row unless one with its key exists. Return whether it is new."""
-    return connection.execute(_insert_new_statement(connection.dialect.name, table), row).rowcount == 1
+    statement, _ = _insert_statements(connection.dialect.name, table)
+    return connection.execute(statement, row).rowcount == 1
 
 
 def upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows. Existing rows with the same key get the new values."""
-    connection.execute(_upsert_statement(connection.dialect.name, table), rows)
+    _, statement = _insert_statements(connection.dialect.name, table)
+    connection.execute(statement, rows)
 
 
 @cache
-def _insert_new_statement(dialect: str, table: Table) -> Executable:
-    # SQLAlchemy keeps the row count of an insert only on demand.
-    return _insert(dialect, table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
-
-
-@cache
-def _upsert_statement(dialect: str, table: Table) -> Executable:
-    statement = _insert(dialect, table)
+def _insert_statements(dialect: str, table: Table) -> tuple[Executable, Executable]:
+    """Return the statements that insert a row unless it exists, and that insert or update it."""
+    statement = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
     rest = {column.name: statement.excluded[column.name] for column in table.columns if not column.primary_key}
-    return statement.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=rest)
-
-
-def _insert(dialect: str, table: Table) -> postgresql.Insert | sqlite.Insert:
-    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
-
-
-def _parse_url(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        message = "the database URL is not readable; write sqlite:////absolute/path or postgresql://user:password@host:port/database"
-        raise UnusableUrl(message) from error
-    if parsed.drivername in {"postgres", "postgresql"}:
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    in_memory = parsed.get_backend_name() == "sqlite" and parsed.database in {None, "", ":memory:"}
-    if parsed.get_backend_name() not in {"sqlite", "postgresql"} or in_memory:
-        message = f"{parsed.drivername} {parsed.database or ''}: the store needs an SQLite file or PostgreSQL".replace("  ", " ")
-        raise UnusableUrl(message)
-    return parsed
+    # SQLAlchemy keeps the row count of an insert only on demand.
+    insert_only = statement.on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+    return insert_only, statement.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=rest)
 
 
 def _sqlite_engine(url: URL) -> Engine:
@@ -148,7 +135,7 @@ def _sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "do_connect")
     def _private_file(*_: Any) -> None:
-        # Readable by its owner alone before anything is in it. SQLite gives its side files the same mode.
+        # Readable by its owner only, from before anything is in it. SQLite gives its side files the same mode.
         path = Path(str(url.database))
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -156,7 +143,7 @@ def _sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _record: Any) -> None:
-        # The driver must not begin transactions by itself: it would begin deferred ones.
+        # The driver must not begin transactions itself: it would begin deferred ones.
         connection.isolation_level = None
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-16000"):
             connection.execute(f"PRAGMA {pragma}").close()
@@ -167,8 +154,3 @@ def _sqlite_engine(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return engine
-
-
-def _driver_message(error: DBAPIError) -> str:
-    """The driver's first line: no statement, no values."""
-    return next(iter(str(error.orig).strip().splitlines()), type(error.orig).__name__)

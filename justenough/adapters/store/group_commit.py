@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -29,10 +30,7 @@ class GroupCommitter:
         self._waiting_lock = threading.Lock()
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` and return its result once it is committed. If `work` raises, raise that, with nothing of it committed.
-
-        `work` may run more than once, each time in a new transaction.
-        """
+        """Run `work` and return its result once committed. Raises what it raises, with nothing committed. It may run more than once."""
         mine: _Work[T] = _Work(work)
         with self._waiting_lock:
             self._waiting.append(mine)  # type: ignore[arg-type] # the list holds work of every kind
@@ -42,49 +40,34 @@ class GroupCommitter:
                     with self._waiting_lock:
                         batch, self._waiting = self._waiting[:MAX_BATCH_SIZE], self._waiting[MAX_BATCH_SIZE:]
                     self._commit(batch)
-        return mine.result()
+        if mine.error is not None:
+            raise mine.error
+        return mine.results[0]
 
     def _commit(self, batch: list[_Work[object]]) -> None:
         try:
             with write_transaction(self._engine) as connection:
                 results = [item.work(connection) for item in batch]
-        except Exception as error:  # noqa: BLE001 - the caller whose work raised it gets it
-            self._fail_or_retry_singly(batch, error)
-            return
         except BaseException as error:
+            if len(batch) > 1 and isinstance(error, Exception) and not isinstance(error, StoreUnavailable):
+                # Try each piece of work alone, so that one that fails does not fail the others.
+                for item in batch:
+                    self._commit([item])
+                return
             for item in batch:
-                item.set_error(error)
-            raise
-        for item, result in zip(batch, results, strict=True):
-            item.set_result(result)
-
-    def _fail_or_retry_singly(self, batch: list[_Work[object]], error: Exception) -> None:
-        """Try each piece of work alone, so that one that fails does not fail the others. If the database failed, all of them fail."""
-        if len(batch) == 1 or isinstance(error, StoreUnavailable):
-            for item in batch:
-                item.set_error(error)
+                item.error, item.done = error, True
+            if not isinstance(error, Exception):
+                raise
             return
-        for item in batch:
-            self._commit([item])
+        for item, result in zip(batch, results, strict=True):
+            item.results, item.done = [result], True
 
 
+@dataclass(slots=True)
 class _Work(Generic[T]):
-    """One piece of work and its outcome."""
+    """One piece of work and its outcome: one result, or an error."""
 
-    def __init__(self, work: Callable[[Connection], T]) -> None:
-        self.work = work
-        self.done = False
-        self._result: list[T] = []
-        self._error: BaseException | None = None
-
-    def set_result(self, result: T) -> None:
-        self._result, self.done = [result], True
-
-    def set_error(self, error: BaseException) -> None:
-        self._error, self.done = error, True
-
-    def result(self) -> T:
-        """Return the result of the work, or raise its error."""
-        if self._error is not None:
-            raise self._error
-        return self._result[0]
+    work: Callable[[Connection], T]
+    done: bool = False
+    results: list[T] = field(default_factory=list)
+    error: BaseException | None = None

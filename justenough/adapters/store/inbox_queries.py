@@ -1,14 +1,11 @@
-"""An approver's inbox: pending requests by deadline, what the approver answered, what was decided before. Reads only; decides nothing.
-
-Every query is bounded, however many jobs there are, and uses an index.
-"""
+"""An approver's inbox: pending requests by deadline, the approver's answers, earlier decisions. Reads only; every query is bounded."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, not_, select, tuple_
+from sqlalchemy import Connection, and_, not_, select, tuple_
 
 from justenough.adapters.store.queries import REQUESTS_WITH_JOBS, requests_by_id, to_request_views
 from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads
@@ -27,7 +24,7 @@ class InboxItem(NamedTuple):
     request: RequestView
     requester_id: str
     agent: str
-    """Name and version; empty if the job names no agent."""
+    """Name and version; empty if the job has no agent."""
 
 
 class InboxFilter(NamedTuple):
@@ -37,7 +34,7 @@ class InboxFilter(NamedTuple):
     tier: int
     """The highest tier that the person can decide at."""
     mine: bool | None
-    """True for requests that they can decide, judged by tier, requester and their own answers; False for the others; None for both."""
+    """True: requests that they can decide by tier, requester and their own answers. False: the others. None: both."""
     resource: str | None = None
     action: str | None = None
     tier_now: int | None = None
@@ -55,81 +52,63 @@ class InboxRepository(Repository):
     ) -> tuple[InboxItem, ...]:
         """Return pending requests sorted by deadline, after the request with this deadline and id."""
         by = (REQUESTS.c.expires_at, REQUESTS.c.id)
-        wanted = REQUESTS_WITH_JOBS.add_columns(JOBS.c.agent).where(
-            REQUESTS.c.state == RequestState.PENDING.value, REQUESTS.c.expires_at.is_not(None), *_conditions(criteria)
+        statement = REQUESTS_WITH_JOBS.add_columns(JOBS.c.agent).where(
+            REQUESTS.c.state == RequestState.PENDING.value, REQUESTS.c.expires_at.is_not(None)
         )
+        for column, value in (
+            (REQUESTS.c.resource, criteria.resource),
+            (REQUESTS.c.action, criteria.action),
+            (JOBS.c.name, criteria.job_name),
+            (REQUESTS.c.requester_id, criteria.only),
+        ):
+            if value is not None:
+                # No row contains NUL, and PostgreSQL rejects it in a query.
+                statement = statement.where(column == value.replace("\0", "\ufffd"))
+        if criteria.tier_now is not None:
+            statement = statement.where(REQUESTS.c.current_tier == criteria.tier_now)
         if criteria.mine is not None:
-            wanted = wanted.where(_is_answerable(criteria) if criteria.mine else not_(_is_answerable(criteria)))
+            answers = select(APPROVALS.c.id).where(APPROVALS.c.request_id == REQUESTS.c.id, APPROVALS.c.approver_id == criteria.person)
+            can_answer = and_(REQUESTS.c.current_tier <= criteria.tier, REQUESTS.c.requester_id != criteria.person, not_(answers.exists()))
+            statement = statement.where(can_answer if criteria.mine else not_(can_answer))
         if after is not None:
-            wanted = wanted.where(tuple_(*by) > tuple_(*after, types=[column.type for column in by]))
-        rows = connection.execute(wanted.order_by(*by).limit(limit)).mappings().all()
+            statement = statement.where(tuple_(*by) > tuple_(*after, types=[column.type for column in by]))
+        rows = connection.execute(statement.order_by(*by).limit(limit)).mappings().all()
         return tuple(
             InboxItem(view, row["requester_id"], " ".join(filter(None, map((row["agent"] or {}).get, ("name", "version")))))
             for view, row in zip(to_request_views(connection, rows), rows, strict=True)
         )
 
     @reads
-    def answered_by(self, connection: Connection, person: str, limit: int) -> tuple[RequestView, ...]:
+    def list_answered_by(self, connection: Connection, person: str, limit: int) -> tuple[RequestView, ...]:
         """Return the requests that this person answered, those with the newest answers first."""
         theirs = select(APPROVALS.c.request_id).where(APPROVALS.c.approver_id == person).order_by(APPROVALS.c.at.desc()).limit(limit)
-        found = requests_by_id(connection, connection.execute(theirs).scalars().all())
-        return tuple(found.values())
+        return tuple(requests_by_id(connection, connection.execute(theirs).scalars().all()).values())
 
     @reads
     def earlier_decisions(
         self, connection: Connection, request: RequestView, limit: int, *, requester_id: str | None = None
     ) -> tuple[RequestView, ...]:
-        """Return the settled requests for the same action and resource in earlier runs of the same job name, newest first.
-
-        With `requester_id`, only runs that this person launched.
-        """
-        found = [
-            one.id
-            for one in _earlier_requests(connection, request, requester_id)
-            if one.action == request.action and one.state in SETTLED_STATES and one.tier > 0
-        ]
-        return tuple(requests_by_id(connection, found[:limit]).values())
+        """Return settled requests for the same access in earlier runs of the job name (`requester_id`: only of this person), newest first."""
+        earlier = _earlier_requests(connection, request, requester_id)
+        ids = [row.id for row in earlier if row.action == request.action and row.state in SETTLED_STATES and row.tier > 0]
+        return tuple(requests_by_id(connection, ids[:limit]).values())
 
     @reads
     def last_approved(self, connection: Connection, request: RequestView, *, requester_id: str | None = None) -> RequestView | None:
-        """Return the newest request for the same resource that people approved in an earlier run of the same job name.
-
-        With `requester_id`, only in runs that this person launched.
-        """
-        found = [one.id for one in _earlier_requests(connection, request, requester_id) if one.state == RequestState.APPROVED.value]
-        return next(iter(requests_by_id(connection, found[:1]).values()), None)
-
-
-def _is_answerable(criteria: InboxFilter) -> ColumnElement[bool]:
-    given = select(APPROVALS.c.id).where(APPROVALS.c.request_id == REQUESTS.c.id, APPROVALS.c.approver_id == criteria.person)
-    return and_(REQUESTS.c.current_tier <= criteria.tier, REQUESTS.c.requester_id != criteria.person, not_(given.exists()))
-
-
-def _conditions(criteria: InboxFilter) -> list[ColumnElement[bool]]:
-    # No row contains NUL, and PostgreSQL rejects it in a query.
-    texts = (
-        (REQUESTS.c.resource, criteria.resource),
-        (REQUESTS.c.action, criteria.action),
-        (JOBS.c.name, criteria.job_name),
-        (REQUESTS.c.requester_id, criteria.only),
-    )
-    found = [column == value.replace("\0", "\ufffd") for column, value in texts if value is not None]
-    return [*found, REQUESTS.c.current_tier == criteria.tier_now] if criteria.tier_now is not None else found
+        """Return the newest approved request for the resource in earlier runs of the job name (`requester_id`: only of this person)."""
+        earlier = _earlier_requests(connection, request, requester_id)
+        ids = [row.id for row in earlier if row.state == RequestState.APPROVED.value]
+        return next(iter(requests_by_id(connection, ids[:1]).values()), None)
 
 
 def _earlier_requests(connection: Connection, request: RequestView, requester_id: str | None) -> list[Any]:
-    """Return the requests for the same resource in earlier runs of the same job name, the newest first.
+    """Return the requests for the same resource in earlier runs of the same job name, newest first.
 
-    Filtered here and not in SQL: without statistics, a database would read every request that there ever was for the resource.
+    Filtered here and not in SQL: without statistics, a database would read every request that was ever made for the resource.
     """
-    name, number = REQUESTS.c.job_id, REQUESTS.c.number
-    runs = (
-        select(JOBS.c.id)
-        .where(JOBS.c.name == request.job_name, JOBS.c.id < request.job_id)
-        .order_by(JOBS.c.id.desc())
-        .limit(MAX_EARLIER_RUNS)
-    )
-    wanted = select(REQUESTS.c.id, REQUESTS.c.resource, REQUESTS.c.action, REQUESTS.c.state, REQUESTS.c.tier, REQUESTS.c.requester_id)
-    rows = connection.execute(wanted.where(name.in_(runs.scalar_subquery())).order_by(name.desc(), number)).all()
-    # Anyone may use any job name. Someone who may read only their own jobs must not read others' by using the same name.
+    runs = select(JOBS.c.id).where(JOBS.c.name == request.job_name, JOBS.c.id < request.job_id)
+    newest = runs.order_by(JOBS.c.id.desc()).limit(MAX_EARLIER_RUNS).scalar_subquery()
+    statement = select(*(REQUESTS.c[name] for name in ("id", "resource", "action", "state", "tier", "requester_id")))
+    rows = connection.execute(statement.where(REQUESTS.c.job_id.in_(newest)).order_by(REQUESTS.c.job_id.desc(), REQUESTS.c.number)).all()
+    # Anyone may use any job name. A person who may read only their own jobs must not read those of others by using the same name.
     return [row for row in rows if row.resource == request.resource and requester_id in {None, row.requester_id}]

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal, or
 
 from justenough.adapters.store import change_feed, ledger_writer
 from justenough.adapters.store.change_feed import ChangeFeed
-from justenough.adapters.store.ledger_writer import NumberedEntry
+from justenough.adapters.store.engine import read_transaction
 from justenough.adapters.store.paging import MAX_PAGE_SIZE, ROWS_PER_FETCH
 from justenough.adapters.store.projection import parse_moment
 from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads
@@ -39,38 +39,26 @@ StoredEntry = tuple[int, str, str, str, str, str]
 ENTRY_COLUMNS = tuple(LEDGER.c[name] for name in LedgerEntry._fields)
 ROWS_BETWEEN_PAUSES = 50
 MAX_TAIL_BYTES = 1024 * 1024
-"""Text in one tail, about. One order alone may be this large."""
+"""Approximate size of one tail. A single order may be this large."""
 MAX_NARROW_ENTRIES = 20_000
-"""Entries that a query sorts by itself, at most."""
+"""The most entries of a period for which a query sorts them itself."""
 MAX_PROBLEMS = 1_000
-"""Problems in one report: those of a ledger that was exchanged whole would fill the memory."""
+"""The most problems in one report. A ledger that was replaced entirely has a problem in every entry."""
 MAX_ENTRIES_PER_TYPE = 200
-"""Entries of one type in the story of one thing, at most."""
+"""The most entries of one type about one thing."""
 
 _NUMBERED = (LEDGER.c.position, *ENTRY_COLUMNS)
 _NEWEST_FIRST = (LEDGER.c.at.desc(), LEDGER.c.position.desc())
-_POSITION = select(LEDGER.c.at, LEDGER.c.position, LEDGER.c.job, LEDGER.c.seq)
-
-
-class EntryFilter(NamedTuple):
-    """Which entries to return. None and empty stand for any value."""
-
-    job: str | None = None
-    types: tuple[str, ...] = ()
-    since: datetime | None = None
-    """Only entries of events that happened at this time or later."""
-    until: datetime | None = None
-    """Only entries of events that happened before this time."""
+_PLACE = select(LEDGER.c.at, LEDGER.c.position, LEDGER.c.job, LEDGER.c.seq)
 
 
 class LedgerTail(NamedTuple):
-    """Entries after a position, in order."""
+    """Entries after a position, in order, and whether more follow."""
 
     entries: tuple[EntryView, ...]
     sizes: tuple[int, ...]
     """Length of each entry's data, in characters."""
     more: bool
-    """Whether more entries follow."""
 
 
 class LedgerSpan(NamedTuple):
@@ -83,15 +71,6 @@ class LedgerSpan(NamedTuple):
     def width(self) -> int:
         """The number of positions: an upper limit for the number of entries."""
         return self.last - self.first + 1
-
-
-class LedgerPlace(NamedTuple):
-    """Where an entry is: in time, in the ledger and in its chain."""
-
-    at: str
-    position: int
-    job: str
-    seq: int
 
 
 class LedgerHead(Message):
@@ -119,23 +98,22 @@ class LedgerRepository(Repository):
         limit: int = DEFAULT_PAGE_SIZE,
     ) -> Page[EntryView]:
         """Return entries after a position, oldest first. `next` is the position of the last one, as text, if more follow."""
-        criteria = EntryFilter(job, tuple(kind.value for kind in types), since, until)
-        size = min(max(limit, 1), MAX_PAGE_SIZE)
-        wanted = select(*_NUMBERED).where(LEDGER.c.position > after).order_by(LEDGER.c.position).limit(size + 1)
-        if criteria.types:
-            wanted = wanted.where(LEDGER.c.type.in_(criteria.types))
-        wanted = wanted.where(*_period_conditions(criteria))
-        if job is None and _is_narrow(connection, criteria):
-            # By time first, and behind an offset: else a planner may walk the whole ledger by position to the period's first entry.
-            places = wanted.with_only_columns(LEDGER.c.position).order_by(None).limit(None).offset(0).subquery()
-            first = connection.execute(select(places.c.position).order_by(places.c.position).limit(size + 1)).scalars().all()
-            wanted = select(*_NUMBERED).where(LEDGER.c.position.in_(first)).order_by(LEDGER.c.position)
+        size, period, kinds = min(max(limit, 1), MAX_PAGE_SIZE), _period_conditions(since, until), [kind.value for kind in types]
+        statement = select(*_NUMBERED).where(LEDGER.c.position > after, *period).order_by(LEDGER.c.position).limit(size + 1)
+        if kinds:
+            statement = statement.where(LEDGER.c.type.in_(kinds))
         if job is not None:
             # By seq, which ascends with the position: the index of the chain has that order.
-            wanted = wanted.where(LEDGER.c.job == job).order_by(None).order_by(LEDGER.c.seq)
-        rows = connection.execute(wanted).all()
-        items = tuple(_row_to_view(row) for row in rows[:size])
-        return Page(items=items, next=str(items[-1].position) if len(rows) > size else None)
+            statement = statement.where(LEDGER.c.job == job).order_by(None).order_by(LEDGER.c.seq)
+        elif period:
+            # A wide period has most entries, so that a walk by position soon finds them.
+            narrow = select(LEDGER.c.position).where(*period).limit(MAX_NARROW_ENTRIES + 1).subquery()
+            if connection.execute(select(func.count()).select_from(narrow)).scalar_one() <= MAX_NARROW_ENTRIES:
+                # By time first, and behind an offset: otherwise a planner may walk the ledger by position to the period's first entry.
+                places = statement.with_only_columns(LEDGER.c.position).order_by(None).limit(None).offset(0).subquery()
+                first = connection.execute(select(places.c.position).order_by(places.c.position).limit(size + 1)).scalars().all()
+                statement = select(*_NUMBERED).where(LEDGER.c.position.in_(first)).order_by(LEDGER.c.position)
+        return _to_page(connection.execute(statement).all(), size)
 
     @reads
     def entries_newest_first(
@@ -153,43 +131,51 @@ class LedgerRepository(Repository):
 
         Sorted by the time of the event; the entries of one job by their place in its chain. A position past the ledger's end stands for none.
         """
-        criteria = EntryFilter(job, tuple(dict.fromkeys(kind.value for kind in types)), since, until)
-        size = min(max(limit, 1), MAX_PAGE_SIZE)
+        size, period, kinds = min(max(limit, 1), MAX_PAGE_SIZE), _period_conditions(since, until), {kind.value: None for kind in types}
         if before is not None and before < 1:
             return Page(items=())
-        row = connection.execute(_POSITION.where(LEDGER.c.position == before)).first() if before is not None else None
-        place = LedgerPlace(*row) if row else None
-        if criteria.job is not None:
-            rows = connection.execute(_job_statement(criteria, criteria.job, place).limit(size + 1)).all()
+        place = connection.execute(_PLACE.where(LEDGER.c.position == before)).first() if before is not None else None
+        if job is not None:
+            statement = select(*_NUMBERED).where(LEDGER.c.job == job, *period).order_by(LEDGER.c.seq.desc()).limit(size + 1)
+            if kinds:
+                statement = statement.where(LEDGER.c.type.in_(kinds))
+            if place is not None:
+                # An entry of another job has no place in this chain.
+                statement = statement.where(LEDGER.c.seq < place.seq if place.job == job else LEDGER.c.position < place.position)
         else:
+            newest = select(LEDGER.c.at, LEDGER.c.position).where(*period).order_by(*_NEWEST_FIRST).limit(size + 1)
+            if place is not None:
+                newest = newest.where(tuple_(LEDGER.c.at, LEDGER.c.position) < tuple_(literal(place.at), literal(place.position)))
+            # One subquery for each type, because the index begins with the type.
+            lanes = [newest.where(LEDGER.c.type == kind) for kind in kinds] or [newest]
+            merged = union_all(*(select(lane.subquery()) for lane in lanes)).subquery()
             # In two steps: a planner may read the whole ledger rather than join it to a few positions.
-            places = connection.execute(_newest_positions_statement(criteria, place, size + 1)).scalars().all()
-            rows = connection.execute(select(*_NUMBERED).where(LEDGER.c.position.in_(places)).order_by(*_NEWEST_FIRST)).all()
-        items = tuple(_row_to_view(row) for row in rows[:size])
-        return Page(items=items, next=str(items[-1].position) if len(rows) > size else None)
+            first = select(merged.c.position).order_by(merged.c.at.desc(), merged.c.position.desc()).limit(size + 1)
+            positions = connection.execute(first).scalars().all()
+            statement = select(*_NUMBERED).where(LEDGER.c.position.in_(positions)).order_by(*_NEWEST_FIRST)
+        return _to_page(connection.execute(statement).all(), size)
 
     @reads
     def tail(self, connection: Connection, after: int, *, job: str | None = None, limit: int = DEFAULT_PAGE_SIZE) -> LedgerTail:
         """Return the entries after a position, oldest first: at most `limit`, and as many as fit into MAX_TAIL_BYTES, but at least one."""
         place = (LEDGER.c.position > after) if job is None else (LEDGER.c.position > after) & (LEDGER.c.job == job)
         order = LEDGER.c.position if job is None else LEDGER.c.seq
-        wanted = select(LEDGER.c.position, func.length(LEDGER.c.data)).where(place).order_by(order).limit(limit + 1)
-        rows = connection.execute(wanted).all()
+        sizes = select(LEDGER.c.position, func.length(LEDGER.c.data)).where(place).order_by(order).limit(limit + 1)
+        rows = connection.execute(sizes).all()
         sums = list(accumulate(size for _, size in rows))
         fit = max(1, min(limit, bisect_right(sums, MAX_TAIL_BYTES)))
         if not rows:
             return LedgerTail((), (), more=False)
-        whole = select(*_NUMBERED).where(place, LEDGER.c.position <= rows[:fit][-1][0]).order_by(order)
-        found = tuple(_row_to_view(row) for row in connection.execute(whole))
-        return LedgerTail(found, tuple(size for _, size in rows[:fit]), more=len(rows) > fit)
+        statement = select(*_NUMBERED).where(place, LEDGER.c.position <= rows[:fit][-1][0]).order_by(order)
+        entries = tuple(map(row_to_view, connection.execute(statement)))
+        return LedgerTail(entries, tuple(size for _, size in rows[:fit]), more=len(rows) > fit)
 
     @reads
     def entry(self, connection: Connection, entry: str) -> EntryView | None:
         """Return an entry by its id."""
         # No row contains NUL, and PostgreSQL rejects it in a query.
-        wanted = select(*_NUMBERED).where(LEDGER.c.id == entry.replace("\0", "\ufffd"))
-        row = connection.execute(wanted).first()
-        return _row_to_view(row) if row else None
+        row = connection.execute(select(*_NUMBERED).where(LEDGER.c.id == entry.replace("\0", "\ufffd"))).first()
+        return row_to_view(row) if row else None
 
     @reads
     def entries_about(self, connection: Connection, job: str, types: Iterable[EventType], about: str) -> tuple[EntryView, ...]:
@@ -197,10 +183,10 @@ class LedgerRepository(Repository):
         rows: list[Any] = []
         for kind in types:
             # A range of ids uses the index: the thing's own id, and that id with `/` and more. `0` follows `/`.
-            own = f"{job}/{kind.value}/{about}"
-            theirs = or_(LEDGER.c.id == own, (LEDGER.c.id >= f"{own}/") & (LEDGER.c.id < f"{own}0"))
+            first = f"{job}/{kind.value}/{about}"
+            theirs = or_(LEDGER.c.id == first, (LEDGER.c.id >= f"{first}/") & (LEDGER.c.id < f"{first}0"))
             rows += connection.execute(select(*_NUMBERED).where(theirs).limit(MAX_ENTRIES_PER_TYPE)).all()
-        return tuple(_row_to_view(row) for row in sorted(rows, key=lambda row: row.seq))
+        return tuple(row_to_view(row) for row in sorted(rows, key=lambda row: row.seq))
 
     @reads
     def span(self, connection: Connection, since: datetime, until: datetime) -> LedgerSpan | None:
@@ -218,38 +204,33 @@ class LedgerRepository(Repository):
         """Verify every chain, one entry at a time."""
         problems: list[ChainProblem] = []
         jobs = 0
-        for item in compare_with_heads(
-            chain_ends(_stream_entries(connection)),
-            (
-                ChainHead(row.job, row.seq, row.hash)
-                for row in _stream_rows(connection, select(HEADS.c.job, HEADS.c.seq, HEADS.c.hash).order_by(HEADS.c.job))
-            ),
-        ):
+        heads = (ChainHead(row.job, row.seq, row.hash) for row in _stream_rows(connection, select(HEADS).order_by(HEADS.c.job)))
+        for item in compare_with_heads(chain_ends(_stream_entries(connection)), heads):
             if isinstance(item, ChainHead):
                 jobs += 1
             elif len(problems) < MAX_PROBLEMS:
                 problems.append(item)
         count, newest = connection.execute(select(func.count(), func.coalesce(func.max(LEDGER.c.position), 0)).select_from(LEDGER)).one()
         if (missing := newest - count) and len(problems) < MAX_PROBLEMS:
-            empty, extra = f"{missing} positions are empty: whole chains were removed", f"{-missing} entries have no position of their own"
-            what = empty if missing > 0 else extra
-            problems.append(ChainProblem(job=UNATTRIBUTED_CHAIN, seq=0, fault=Fault.MISSING, message=what))
+            removed = f"{missing} positions are empty: whole chains were removed"
+            message = removed if missing > 0 else f"{-missing} entries have no position of their own"
+            problems.append(ChainProblem(job=UNATTRIBUTED_CHAIN, seq=0, fault=Fault.MISSING, message=message))
         return LedgerReport(entries=count, jobs=jobs, problems=tuple(problems))
 
     @reads
     def head(self, connection: Connection) -> LedgerHead:
         """Return the newest entry. Its position is the number of entries, because positions ascend without gaps."""
         newest = connection.execute(select(LEDGER.c.position, LEDGER.c.hash).order_by(LEDGER.c.position.desc()).limit(1)).first()
-        if newest is None:
-            return LedgerHead(entries=0, position=0, hash=None)
-        return LedgerHead(entries=newest.position, position=newest.position, hash=newest.hash)
+        position, digest = newest or (0, None)
+        return LedgerHead(entries=position, position=position, hash=digest)
 
     def append(self, events: Iterable[Event]) -> tuple[EntryView, ...]:
         """Append events and apply them to the read model, in one transaction. Return the entries that are new."""
-        known = tuple(events)
-        if not known:
+        batch = tuple(events)
+        if not batch:
             return ()
-        return tuple(to_entry_view(entry) for entry in self._commits.run(lambda connection: ledger_writer.record(connection, known)))
+        entries = self._commits.run(lambda connection: ledger_writer.record(connection, batch))
+        return tuple(row_to_view((position, *entry)) for position, entry in entries)
 
     def open_change_feed(self) -> ChangeFeed:
         """Return a change feed, which tells one thread when to read the ledger again."""
@@ -260,46 +241,35 @@ class LedgerRepository(Repository):
 
         Each page is read in its own transaction: entries never change, and a long transaction would keep the database from cleaning up.
         """
+        columns = (LEDGER.c.position, LEDGER.c.job, LEDGER.c.id, LEDGER.c.type, LEDGER.c.at, LEDGER.c.data)
+        statement = select(*columns).where(LEDGER.c.position <= span.last, LEDGER.c.type.in_(types)).order_by(LEDGER.c.position)
         after = span.first - 1
         while True:
-            rows = self._stored_page(types, after=after, last=span.last)
+            with read_transaction(self._engine) as connection:
+                rows = connection.execute(statement.where(LEDGER.c.position > after).limit(ROWS_PER_FETCH)).all()
+            # Rows are tuples. Converting them would cost as much as reading them.
             yield from rows
             if len(rows) < ROWS_PER_FETCH:
                 return
             after = rows[-1][0]
 
-    @reads
-    def _stored_page(self, connection: Connection, types: Sequence[str], *, after: int, last: int) -> Sequence[StoredEntry]:
-        columns = (LEDGER.c.position, LEDGER.c.job, LEDGER.c.id, LEDGER.c.type, LEDGER.c.at, LEDGER.c.data)
-        wanted = select(*columns).where(LEDGER.c.position > after, LEDGER.c.position <= last, LEDGER.c.type.in_(types))
-        # Rows are tuples. Converting them would cost as much as reading them.
-        return connection.execute(wanted.order_by(LEDGER.c.position).limit(ROWS_PER_FETCH)).all()
-
-
-def _is_narrow(connection: Connection, criteria: EntryFilter) -> bool:
-    """Whether a period has few entries. A wide one has most entries, so that a walk by position soon finds them."""
-    if criteria.since is None and criteria.until is None:
-        return False
-    period = select(LEDGER.c.position).where(*_period_conditions(criteria)).limit(MAX_NARROW_ENTRIES + 1).subquery()
-    return connection.execute(select(func.count()).select_from(period)).scalar_one() <= MAX_NARROW_ENTRIES
-
 
 def span_statement(since: datetime, until: datetime) -> Select[Any]:
     """Return the statement for the first and last position of a period."""
-    theirs = (LEDGER.c.at >= moment_text(since)) & (LEDGER.c.at < moment_text(until))
-    # Behind an offset, so that no planner walks the whole ledger by position to find the first one. The index by time has both.
-    found = select(LEDGER.c.position).where(theirs).offset(0).subquery()
-    return select(func.min(found.c.position), func.max(found.c.position))
+    # The offset keeps planners from walking the whole ledger by position to find the first one. The index by time has both.
+    period = select(LEDGER.c.position).where(*_period_conditions(since, until)).offset(0).subquery()
+    return select(func.min(period.c.position), func.max(period.c.position))
 
 
-def to_entry_view(numbered: NumberedEntry) -> EntryView:
-    """Return an entry as the API shows it."""
-    position, entry = numbered
-    return EntryView(position=position, **{**entry._asdict(), "at": parse_moment(entry.at), "data": json.loads(entry.data)})
+def row_to_view(row: Sequence[Any]) -> EntryView:
+    """Return an entry as the API shows it. `row` holds its position, then the fields of a LedgerEntry in their order."""
+    entry = LedgerEntry(*row[1:])
+    return EntryView(position=row[0], **{**entry._asdict(), "at": parse_moment(entry.at), "data": json.loads(entry.data)})
 
 
-def _row_to_view(row: Any) -> EntryView:
-    return to_entry_view((row[0], LedgerEntry(*row[1:])))
+def _to_page(rows: Sequence[Sequence[Any]], size: int) -> Page[EntryView]:
+    items = tuple(map(row_to_view, rows[:size]))
+    return Page(items=items, next=str(items[-1].position) if len(rows) > size else None)
 
 
 def _stream_entries(connection: Connection) -> Iterator[LedgerEntry]:
@@ -317,29 +287,7 @@ def _stream_rows(connection: Connection, statement: Select[Any]) -> Iterator[Row
         yield from result
 
 
-def _job_statement(criteria: EntryFilter, job: str, place: LedgerPlace | None) -> Select[Any]:
-    wanted = select(*_NUMBERED).where(LEDGER.c.job == job, *_period_conditions(criteria))
-    if criteria.types:
-        wanted = wanted.where(LEDGER.c.type.in_(criteria.types))
-    if place is not None:
-        # An entry of another job has no place in this chain.
-        wanted = wanted.where(LEDGER.c.seq < place.seq if place.job == job else LEDGER.c.position < place.position)
-    return wanted.order_by(LEDGER.c.seq.desc())
-
-
-def _newest_positions_statement(criteria: EntryFilter, place: LedgerPlace | None, count: int) -> Select[Any]:
-    # One subquery for each type, since the index begins with the type.
-    wanted = select(LEDGER.c.at, LEDGER.c.position).where(*_period_conditions(criteria)).order_by(*_NEWEST_FIRST).limit(count)
-    if place is not None:
-        wanted = wanted.where(tuple_(LEDGER.c.at, LEDGER.c.position) < tuple_(literal(place.at), literal(place.position)))
-    lanes = [wanted.where(LEDGER.c.type == kind) for kind in criteria.types] or [wanted]
-    merged = union_all(*(select(lane.subquery()) for lane in lanes)).subquery()
-    return select(merged.c.position).order_by(merged.c.at.desc(), merged.c.position.desc()).limit(count)
-
-
-def _period_conditions(criteria: EntryFilter) -> Iterator[ColumnElement[bool]]:
-    # Times are text of one form and length, so that they compare as the moments do.
-    if criteria.since is not None:
-        yield LEDGER.c.at >= moment_text(criteria.since)
-    if criteria.until is not None:
-        yield LEDGER.c.at < moment_text(criteria.until)
+def _period_conditions(since: datetime | None, until: datetime | None) -> list[ColumnElement[bool]]:
+    """Return conditions for events from `since` to before `until`. Times are text of one form and length, so that they sort by time."""
+    first = [LEDGER.c.at >= moment_text(since)] if since is not None else []
+    return [*first, LEDGER.c.at < moment_text(until)] if until is not None else first

@@ -26,36 +26,27 @@ _APPEND = insert(LEDGER)
 
 def record(connection: Connection, events: Sequence[Event]) -> tuple[NumberedEntry, ...]:
     """Append the events that are not recorded yet, in order. Return their entries. The transaction must be the only writer's."""
-    new = _select_new(connection, events)
-    if not new:
-        return ()
-    heads = {job: _lock_head(connection, job) for job in sorted({chain_name_of(event) for event in new})}
-    last = _LAST_AND_NOTIFY if connection.dialect.name == "postgresql" else _LAST
-    position: int = connection.execute(last).one()[0]
-    entries = tuple((position + offset, _append_link(heads, event)) for offset, event in enumerate(new, start=1))
-    connection.execute(_APPEND, [{"position": number, **entry._asdict()} for number, entry in entries])
-    upsert(connection, HEADS, [head._asdict() for head in heads.values() if head])
-    for _, entry in entries:
-        apply_entry(connection, entry)
-    return entries
-
-
-def _select_new(connection: Connection, events: Sequence[Event]) -> list[Event]:
-    """Return the events that are not recorded yet, each once."""
     by_id: dict[str, Event] = {}
     for event in events:
         by_id.setdefault(entry_id(event), event)
     known = set(connection.execute(_KNOWN, {"ids": [*by_id]}).scalars()) if by_id else set()
-    return [event for identity, event in by_id.items() if identity not in known]
-
-
-def _lock_head(connection: Connection, job: str) -> ChainHead | None:
-    """Return the head of a chain and lock its row until the transaction ends; None if the chain has no entry yet."""
-    row = connection.execute(_HEAD, {"chain": job}).first()
-    return ChainHead(row.job, row.seq, row.hash) if row else None
-
-
-def _append_link(heads: dict[str, ChainHead | None], event: Event) -> LedgerEntry:
-    entry = chain_entry(event, heads[chain_name_of(event)])
-    heads[entry.job] = ChainHead(entry.job, entry.seq, entry.hash)
-    return entry
+    new = [event for identity, event in by_id.items() if identity not in known]
+    if not new:
+        return ()
+    heads: dict[str, ChainHead | None] = {}
+    for job in sorted(set(map(chain_name_of, new))):
+        # The row stays locked until the transaction ends. A chain without entries has none.
+        row = connection.execute(_HEAD, {"chain": job}).first()
+        heads[job] = ChainHead(row.job, row.seq, row.hash) if row else None
+    last = _LAST_AND_NOTIFY if connection.dialect.name == "postgresql" else _LAST
+    position: int = connection.execute(last).one()[0]
+    entries: list[NumberedEntry] = []
+    for number, event in enumerate(new, start=position + 1):
+        entry = chain_entry(event, heads[chain_name_of(event)])
+        heads[entry.job] = ChainHead(entry.job, entry.seq, entry.hash)
+        entries.append((number, entry))
+    connection.execute(_APPEND, [{"position": number, **entry._asdict()} for number, entry in entries])
+    upsert(connection, HEADS, [head._asdict() for head in heads.values() if head])
+    for _, entry in entries:
+        apply_entry(connection, entry)
+    return tuple(entries)

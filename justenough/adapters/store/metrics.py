@@ -1,4 +1,4 @@
-"""Numbers over the whole store, for health and metrics. Reads only; names no job."""
+"""Counts over the whole store, for health and metrics. Reads only; names no job."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, select
 
-from justenough.adapters.store.repository import Repository, reads
+from justenough.adapters.store.repository import Repository, count_rows, reads
 from justenough.adapters.store.tables import CREDENTIALS, ENDED_JOBS, JOBS, REQUESTS, REVIEWS
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
@@ -37,7 +37,7 @@ class OverdueCounts(Message):
     since: datetime | None
     """When the oldest overdue revocation began."""
     credentials: int
-    """Credentials that should have ended, by a revocation or by their ttl, and are not confirmed to have."""
+    """Credentials that should have ended, by revocation or by their ttl, and are not confirmed dead."""
 
 
 class MetricsRepository(Repository):
@@ -46,18 +46,14 @@ class MetricsRepository(Repository):
     @reads
     def counts(self, connection: Connection) -> StoreCounts:
         """Return the counts that health and metrics show."""
-        going = select(JOBS.c.state, func.count()).where(JOBS.c.state.in_(OPEN_STATES)).group_by(JOBS.c.state)
-        states = [*connection.execute(going), *connection.execute(select(ENDED_JOBS.c.state, ENDED_JOBS.c.jobs))]
-        pending = select(func.count()).select_from(REQUESTS).where(REQUESTS.c.state == RequestState.PENDING.value)
-        live = select(func.count()).select_from(CREDENTIALS).where(CREDENTIALS.c.live)
-        overdue = select(func.count()).select_from(JOBS).where(JOBS.c.revocation_state == RevocationState.OVERDUE.value)
-        unreviewed = select(func.count()).select_from(REVIEWS).where(REVIEWS.c.open)
+        unended = select(JOBS.c.state, func.count()).where(JOBS.c.state.in_(OPEN_STATES)).group_by(JOBS.c.state)
+        states = [*connection.execute(unended), *connection.execute(select(ENDED_JOBS.c.state, ENDED_JOBS.c.jobs))]
         return StoreCounts(
             jobs={row[0]: row[1] for row in states},
-            pending_requests=connection.execute(pending).scalar_one(),
-            live_credentials=connection.execute(live).scalar_one(),
-            overdue_revocations=connection.execute(overdue).scalar_one(),
-            open_reviews=connection.execute(unreviewed).scalar_one(),
+            pending_requests=count_rows(connection, REQUESTS, REQUESTS.c.state == RequestState.PENDING.value),
+            live_credentials=count_rows(connection, CREDENTIALS, CREDENTIALS.c.live),
+            overdue_revocations=count_rows(connection, JOBS, JOBS.c.revocation_state == RevocationState.OVERDUE.value),
+            open_reviews=count_rows(connection, REVIEWS, REVIEWS.c.open),
         )
 
     @reads
@@ -65,5 +61,5 @@ class MetricsRepository(Repository):
         """Count the overdue revocations."""
         theirs = select(func.count(), func.min(JOBS.c.revocation_since)).where(JOBS.c.revocation_state == RevocationState.OVERDUE.value)
         jobs, since = connection.execute(theirs).one()
-        late = select(func.count()).select_from(CREDENTIALS).where(CREDENTIALS.c.live, CREDENTIALS.c.state == CredentialState.OVERDUE.value)
-        return OverdueCounts(jobs=jobs, since=since, credentials=connection.execute(late).scalar_one())
+        late = (CREDENTIALS.c.live, CREDENTIALS.c.state == CredentialState.OVERDUE.value)
+        return OverdueCounts(jobs=jobs, since=since, credentials=count_rows(connection, CREDENTIALS, *late))

@@ -1,4 +1,4 @@
-"""Brings a database to this version's shape. The migrations themselves are in `migrations/`, which ships inside the package."""
+"""Migrates a database to this version's schema. The migrations are in `migrations/`, which ships inside the package."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ MIGRATIONS_FOLDER = Path(__file__).parent / "migrations"
 
 
 def migrate(engine: Engine) -> None:
-    """Upgrade to the newest revision, whole or not at all; a second process waits, then finds nothing to do. Raises StoreTooNew."""
+    """Upgrade to the newest revision in one transaction. A second process waits, then has nothing to do. Raises StoreTooNew."""
     config = alembic_config()
     script = ScriptDirectory.from_config(config)
     with read_transaction(engine) as connection:
         if _current_revision(connection, script) == script.get_current_head():
             return
-    # The writers' lock makes every other process wait, and it is looked up again what is there.
+    # The writers' lock makes every other process wait. The revision is read again, because another process may have migrated meanwhile.
     with write_transaction(engine) as connection:
         if _current_revision(connection, script) != script.get_current_head():
             config.attributes["connection"] = connection
@@ -38,12 +38,11 @@ def alembic_config() -> Config:
 
 
 def _current_revision(connection: Connection, script: ScriptDirectory) -> str | None:
-    """Return the revision that the database has; None where it is empty. Raises StoreTooNew where this version does not know it."""
-    found = MigrationContext.configure(connection).get_current_revision()
-    if found is not None and found not in {known.revision for known in script.walk_revisions()}:
-        message = (
-            f"the store is at revision {found}, made by a newer version of JustEnough; this version knows up to {script.get_current_head()}. "
-            "Start the newer version again, or restore the backup that was made before it"
+    """Return the database's revision; None if it is empty. Raises StoreTooNew if this version does not know the revision."""
+    revision = MigrationContext.configure(connection).get_current_revision()
+    if revision is not None and revision not in {known.revision for known in script.walk_revisions()}:
+        raise StoreTooNew(
+            f"the store is at revision {revision}, made by a newer version of JustEnough; this version knows up to "
+            f"{script.get_current_head()}. Start the newer version again, or restore the backup that was made before it"
         )
-        raise StoreTooNew(message)
-    return found
+    return revision

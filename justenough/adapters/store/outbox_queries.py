@@ -1,33 +1,32 @@
-"""The outbox: how far each subscription has read the ledger, which deliveries wait or are dead, who was notified.
+"""The outbox: how far each subscription has read the ledger, which deliveries are pending or dead, who was notified.
 
-One process delivers at a time: what it settles counts only while it holds the lease, in the same transaction. Decides nothing about when
-to try again.
+One process delivers at a time: it can settle a batch only while it holds the lease. Does not decide when to try again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_, select, tuple_, update
+from sqlalchemy import Connection, and_, delete, func, or_, select, tuple_, update
 
 from justenough.adapters.store.engine import insert_new, upsert
-from justenough.adapters.store.ledger_repository import ENTRY_COLUMNS, to_entry_view
+from justenough.adapters.store.ledger_repository import ENTRY_COLUMNS, row_to_view
 from justenough.adapters.store.paging import fetch_page
-from justenough.adapters.store.repository import Repository, reads, writes
+from justenough.adapters.store.repository import Repository, count_rows, fetch_all, reads, writes
 from justenough.adapters.store.tables import DELIVERIES, LEASES, LEDGER, SUBSCRIPTIONS, TOLD
 from justenough.domain.core.base_model import Message
 from justenough.domain.integrations.retry_policy import SentNotice
 from justenough.domain.integrations.subscriptions import delivery_id
 from justenough.domain.ledger.events import EventType
-from justenough.domain.ledger.hash_chain import LedgerEntry
 from justenough.domain.readmodel.views import DeliveryView, EntryView, Page
 
 LEASE_NAME = "outbox"
 FORGET_AFTER = timedelta(days=7)
-"""A subscription that was in no configuration for so long is deleted, with its deliveries."""
+"""A subscription that has not been configured for this long is deleted, with its deliveries."""
 
 
 class DeliveryState(StrEnum):
@@ -36,7 +35,7 @@ class DeliveryState(StrEnum):
 
 
 class OutboxStatus(Message):
-    """Whether there is anything to deliver."""
+    """How far each subscription is, and what is due."""
 
     head: int
     """The ledger's newest position."""
@@ -59,7 +58,7 @@ class OutboxBatch(Message):
 
 
 class FailedDelivery(Message):
-    """One entry that was not delivered, and when to try again. None stands for never."""
+    """One entry that was not delivered. `next_at` is None if it is not tried again."""
 
     entry: EntryView
     attempts: int
@@ -81,7 +80,7 @@ class Settlement(Message):
     told: tuple[SentNotice, ...] = ()
     untold: tuple[SentNotice, ...] = ()
     trouble: str | None = None
-    """Why nothing can be delivered now, if the receiver is not the cause."""
+    """Why nothing can be delivered now, for causes other than the receiver."""
 
 
 class SubscriptionProgress(Message):
@@ -99,7 +98,7 @@ class SubscriptionProgress(Message):
     pending: int = 0
     dead: int = 0
     oldest: datetime | None = None
-    """When the oldest event happened that waits for another attempt."""
+    """When the oldest pending event happened."""
     behind: int = 0
     """Ledger entries that the subscription has not read yet."""
     behind_since: datetime | None = None
@@ -126,7 +125,7 @@ class OutboxRepository(Repository):
     @writes
     def release_lease(self, connection: Connection, holder: str) -> None:
         """Give up the lease if this process holds it."""
-        connection.execute(delete(LEASES).where(_is_held_by(holder)))
+        connection.execute(delete(LEASES).where(LEASES.c.name == LEASE_NAME, LEASES.c.holder == holder))
 
     @writes
     def keep_subscriptions(self, connection: Connection, kinds: Mapping[str, str], *, holder: str, now: datetime) -> bool:
@@ -163,27 +162,25 @@ class OutboxRepository(Repository):
     @reads
     def due_batch(self, connection: Connection, name: str, *, now: datetime, limit: int) -> OutboxBatch:
         """Return the deliveries that are due for another attempt."""
-        wanted = (
+        statement = (
             select(DELIVERIES.c.attempts, LEDGER.c.position, *ENTRY_COLUMNS)
             .join(LEDGER, LEDGER.c.position == DELIVERIES.c.position)
             .where(DELIVERIES.c.subscription == name, DELIVERIES.c.state == DeliveryState.PENDING.value, DELIVERIES.c.next_at <= now)
             .order_by(DELIVERIES.c.next_at, DELIVERIES.c.position)
             .limit(limit)
         )
-        rows = connection.execute(wanted).all()
-        entries = sorted((to_entry_view((row[1], LedgerEntry(*row[2:]))) for row in rows), key=lambda entry: entry.position)
-        return OutboxBatch(entries=tuple(entries), attempts={row[1]: row[0] for row in rows})
+        rows = sorted(connection.execute(statement).all(), key=lambda row: row.position)
+        return OutboxBatch(entries=tuple(row_to_view(row[1:]) for row in rows), attempts={row[1]: row[0] for row in rows})
 
     @reads
     def next_batch(self, connection: Connection, kinds: Collection[EventType], *, after: int, limit: int) -> OutboxBatch:
         """Return the next entries of these types after a position."""
-        wanted = select(LEDGER.c.position, *ENTRY_COLUMNS).where(
-            LEDGER.c.position > after, LEDGER.c.type.in_([kind.value for kind in kinds])
-        )
-        rows = connection.execute(wanted.order_by(LEDGER.c.position).limit(limit)).all()
-        # Fewer than `limit`: up to the newest entry of this moment there are no others.
+        following = (LEDGER.c.position > after, LEDGER.c.type.in_([kind.value for kind in kinds]))
+        statement = select(LEDGER.c.position, *ENTRY_COLUMNS).where(*following).order_by(LEDGER.c.position).limit(limit)
+        rows = connection.execute(statement).all()
+        # Fewer than `limit` means that these are all, up to the newest entry.
         end = rows[-1][0] if len(rows) == limit else max(_newest_position(connection), after)
-        return OutboxBatch(entries=tuple(to_entry_view((row[0], LedgerEntry(*row[1:]))) for row in rows), position=end)
+        return OutboxBatch(entries=tuple(map(row_to_view, rows)), position=end)
 
     @writes
     def settle(self, connection: Connection, settlement: Settlement, *, holder: str) -> bool:
@@ -195,16 +192,20 @@ class OutboxRepository(Repository):
         connection.execute(delete(DELIVERIES).where(DELIVERIES.c.id.in_(ids)))
         if settlement.failed:
             upsert(connection, DELIVERIES, [_delivery_row(name, settlement.at, failure) for failure in settlement.failed])
-        _settle_notices(connection, name, settlement)
+        if settlement.untold:
+            ended = [(notice.about, notice.target) for notice in settlement.untold]
+            connection.execute(delete(TOLD).where(TOLD.c.subscription == name, tuple_(TOLD.c.about, TOLD.c.target).in_(ended)))
+        if settlement.told:
+            notices = {(notice.about, notice.target): {"subscription": name, **asdict(notice)} for notice in settlement.told}
+            upsert(connection, TOLD, list(notices.values()))
         values: dict[str, Any] = {}
         if settlement.delivered:
             values |= {"delivered": SUBSCRIPTIONS.c.delivered + len(settlement.delivered), "delivered_at": settlement.at}
         if settlement.delivered or settlement.dropped:
             values |= {"why": None}
-        if settlement.failed:
-            values |= {"failed_at": settlement.at, "why": settlement.failed[-1].why}
-        if settlement.trouble is not None:
-            values |= {"failed_at": settlement.at, "why": settlement.trouble}
+        last_failure = settlement.failed[-1].why if settlement.failed else None
+        if (why := last_failure if settlement.trouble is None else settlement.trouble) is not None:
+            values |= {"failed_at": settlement.at, "why": why}
         if values:
             connection.execute(update(SUBSCRIPTIONS).where(SUBSCRIPTIONS.c.name == name).values(**values))
         if settlement.position is not None:
@@ -216,46 +217,42 @@ class OutboxRepository(Repository):
     @reads
     def subscription_progress(self, connection: Connection) -> tuple[SubscriptionProgress, ...]:
         """Return the progress of each subscription."""
-        wanted = select(DELIVERIES.c.subscription, DELIVERIES.c.state, func.count(), func.min(DELIVERIES.c.at))
-        counts = {(row[0], row[1]): row[2:] for row in connection.execute(wanted.group_by(DELIVERIES.c.subscription, DELIVERIES.c.state))}
-        head = _newest_position(connection)
-
-        def to_progress(row: Mapping[str, Any]) -> SubscriptionProgress:
-            pending, dead = (counts.get((row["name"], state.value), (0, None)) for state in (DeliveryState.PENDING, DeliveryState.DEAD))
-            return SubscriptionProgress(
-                **row,
-                pending=pending[0],
-                dead=dead[0],
-                oldest=pending[1],
-                behind=max(0, head - row["position"]),
-                behind_since=_next_entry_time(connection, row["position"]),
+        statement = select(DELIVERIES.c.subscription, DELIVERIES.c.state, func.count(), func.min(DELIVERIES.c.at))
+        counts = {
+            (row[0], row[1]): row[2:] for row in connection.execute(statement.group_by(DELIVERIES.c.subscription, DELIVERIES.c.state))
+        }
+        head, progress = _newest_position(connection), list[SubscriptionProgress]()
+        for row in connection.execute(select(SUBSCRIPTIONS).order_by(SUBSCRIPTIONS.c.name)).mappings().all():
+            pending, oldest = counts.get((row["name"], DeliveryState.PENDING.value), (0, None))
+            dead, _ = counts.get((row["name"], DeliveryState.DEAD.value), (0, None))
+            next_entry = select(LEDGER.c.at).where(LEDGER.c.position > row["position"]).order_by(LEDGER.c.position).limit(1)
+            behind, behind_since = max(0, head - row["position"]), connection.execute(next_entry).scalar()
+            progress.append(
+                SubscriptionProgress(**row, pending=pending, dead=dead, oldest=oldest, behind=behind, behind_since=behind_since)
             )
-
-        rows = connection.execute(select(SUBSCRIPTIONS).order_by(SUBSCRIPTIONS.c.name)).mappings().all()
-        return tuple(to_progress(dict(row)) for row in rows)
+        return tuple(progress)
 
     @reads
     def count_pending(self, connection: Connection, name: str) -> int:
         """Count the subscription's deliveries that wait for another attempt."""
-        pending = (DELIVERIES.c.subscription == name, DELIVERIES.c.state == DeliveryState.PENDING.value)
-        return int(connection.execute(select(func.count()).select_from(DELIVERIES).where(*pending)).scalar_one())
+        return count_rows(connection, DELIVERIES, DELIVERIES.c.subscription == name, DELIVERIES.c.state == DeliveryState.PENDING.value)
 
     @reads
     def unsettled_notices(self, connection: Connection, name: str, job: str) -> tuple[SentNotice, ...]:
         """Return who was notified of requests of this job that are not settled."""
         notices = select(TOLD.c.about, TOLD.c.target, TOLD.c.tier, TOLD.c.job).where(TOLD.c.subscription == name, TOLD.c.job == job)
-        return tuple(SentNotice(**row) for row in connection.execute(notices.order_by(TOLD.c.about, TOLD.c.target)).mappings())
+        return fetch_all(connection, notices.order_by(TOLD.c.about, TOLD.c.target), SentNotice)
 
     @reads
     def deliveries(
         self, connection: Connection, name: str, *, state: DeliveryState | None, limit: int, cursor: str | None
     ) -> Page[DeliveryView]:
         """Return waiting and dead deliveries, those of the newest events first. Raises InvalidInput on a foreign cursor."""
-        wanted = select(DELIVERIES).where(DELIVERIES.c.subscription == name)
+        statement = select(DELIVERIES).where(DELIVERIES.c.subscription == name)
         if state is not None:
-            wanted = wanted.where(DELIVERIES.c.state == state.value)
+            statement = statement.where(DELIVERIES.c.state == state.value)
         by = (DELIVERIES.c.at, DELIVERIES.c.id)
-        return fetch_page(connection, wanted, by=by, limit=limit, cursor=cursor, views=lambda rows: [DeliveryView(**row) for row in rows])
+        return fetch_page(connection, statement, by=by, limit=limit, cursor=cursor, view=DeliveryView)
 
     @writes
     def resend(self, connection: Connection, name: str, ids: Collection[str] | None, *, now: datetime) -> int:
@@ -267,50 +264,18 @@ class OutboxRepository(Repository):
         return connection.execute(again).rowcount
 
 
-def _is_held_by(holder: str) -> ColumnElement[bool]:
-    return and_(LEASES.c.name == LEASE_NAME, LEASES.c.holder == holder)
-
-
 def _has_lease(connection: Connection, holder: str, now: datetime) -> bool:
-    """Whether this process holds the lease. No other can take it before this transaction ends, as only one writes at a time."""
-    return connection.execute(select(LEASES.c.name).where(_is_held_by(holder), LEASES.c.until > now)).first() is not None
+    """Whether this process holds the lease. No other can take it before this transaction ends, because only one writes at a time."""
+    return count_rows(connection, LEASES, LEASES.c.name == LEASE_NAME, LEASES.c.holder == holder, LEASES.c.until > now) > 0
 
 
 def _newest_position(connection: Connection) -> int:
     return int(connection.execute(select(func.coalesce(func.max(LEDGER.c.position), 0))).scalar_one())
 
 
-def _settle_notices(connection: Connection, name: str, settlement: Settlement) -> None:
-    ended = [(one.about, one.target) for one in settlement.untold]
-    if ended:
-        connection.execute(delete(TOLD).where(TOLD.c.subscription == name, tuple_(TOLD.c.about, TOLD.c.target).in_(ended)))
-    if settlement.told:
-        rows = {(one.about, one.target): one for one in settlement.told}.values()
-        upsert(
-            connection,
-            TOLD,
-            [{"subscription": name, "about": one.about, "target": one.target, "tier": one.tier, "job": one.job} for one in rows],
-        )
-
-
 def _delivery_row(name: str, now: datetime, failure: FailedDelivery) -> dict[str, Any]:
     entry = failure.entry
-    return {
-        "id": delivery_id(name, entry.position),
-        "subscription": name,
-        "position": entry.position,
-        "event": entry.id,
-        "type": entry.type,
-        "job": entry.job,
-        "at": entry.at,
-        "state": (DeliveryState.DEAD if failure.next_at is None else DeliveryState.PENDING).value,
-        "attempts": failure.attempts,
-        "next_at": failure.next_at,
-        "last_at": now,
-        "why": failure.why,
-    }
-
-
-def _next_entry_time(connection: Connection, position: int) -> datetime | None:
-    found = connection.execute(select(LEDGER.c.at).where(LEDGER.c.position > position).order_by(LEDGER.c.position).limit(1)).scalar()
-    return datetime.fromisoformat(found) if found else None
+    state = DeliveryState.DEAD if failure.next_at is None else DeliveryState.PENDING
+    ids = {"id": delivery_id(name, entry.position), "subscription": name, "event": entry.id}
+    event, attempt = entry.model_dump(include={"position", "type", "job", "at"}), failure.model_dump(include={"attempts", "next_at", "why"})
+    return {**ids, **event, **attempt, "state": state.value, "last_at": now}

@@ -1,4 +1,4 @@
-"""Sessions of the console's pages: who is logged in by which cookie. A row holds a hash and a ciphertext; neither opens anything by itself."""
+"""Sessions of the console's pages, by cookie. A row holds a hash and a ciphertext; neither gives access by itself."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from datetime import datetime
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from justenough.adapters.store.repository import Repository, reads, writes
+from justenough.adapters.store.repository import Repository, fetch_all, fetch_first, reads, writes
 from justenough.adapters.store.tables import PAGE_SESSIONS
 from justenough.domain.core.base_model import Message
 
 
 class PageSessionRecord(Message):
-    """One row."""
+    """A page session as stored."""
 
     key: str
     """SHA-256 of the cookie's secret, in hex."""
@@ -23,14 +23,14 @@ class PageSessionRecord(Message):
     how: str
     """`password` or `oidc`."""
     ciphertext: str
-    """Of the login's Vault token; empty once the session was ended."""
+    """The encrypted Vault token of the login; empty once the session has ended."""
     created_at: datetime
     seen_at: datetime
     fresh_at: datetime | None
-    """When the person last authenticated; None if only their identity provider vouched for them, perhaps without asking them anything."""
+    """When the person last authenticated. None if they came through their identity provider, which may have reused a session."""
     ended_at: datetime | None = None
     ended_why: str | None = None
-    """A sentence for the person, without its full stop."""
+    """Shown to the person: a sentence without its full stop."""
 
 
 class PageSessionRepository(Repository):
@@ -45,15 +45,14 @@ class PageSessionRepository(Repository):
     @reads
     def get(self, connection: Connection, key: str) -> PageSessionRecord | None:
         """Return the session under a key."""
-        row = connection.execute(select(PAGE_SESSIONS).where(PAGE_SESSIONS.c.key == key)).mappings().first()
-        return PageSessionRecord(**row) if row else None
+        return fetch_first(connection, select(PAGE_SESSIONS).where(PAGE_SESSIONS.c.key == key), PageSessionRecord)
 
     @reads
     def open_of(self, connection: Connection, person: str, *, since: datetime) -> tuple[PageSessionRecord, ...]:
         """Return a person's open sessions that began after `since`, newest first."""
         is_open = (PAGE_SESSIONS.c.person == person) & PAGE_SESSIONS.c.ended_at.is_(None) & (PAGE_SESSIONS.c.created_at > since)
-        rows = connection.execute(select(PAGE_SESSIONS).where(is_open).order_by(PAGE_SESSIONS.c.created_at.desc())).mappings()
-        return tuple(PageSessionRecord(**row) for row in rows)
+        statement = select(PAGE_SESSIONS).where(is_open).order_by(PAGE_SESSIONS.c.created_at.desc())
+        return fetch_all(connection, statement, PageSessionRecord)
 
     @writes
     def mark_used(self, connection: Connection, key: str, at: datetime) -> None:
@@ -67,10 +66,7 @@ class PageSessionRepository(Repository):
 
     @writes
     def end(self, connection: Connection, person: str, at: datetime, *, why: str, key: str | None = None) -> int:
-        """End the person's session under `key`, or all of theirs, and delete their tokens. Return how many were open.
-
-        A session that has ended already keeps its first end.
-        """
+        """End the person's open session under `key`, or all of theirs, and delete their tokens. Return how many were open."""
         is_open = (PAGE_SESSIONS.c.person == person) & PAGE_SESSIONS.c.ended_at.is_(None)
         which = is_open if key is None else is_open & (PAGE_SESSIONS.c.key == key)
         return connection.execute(update(PAGE_SESSIONS).where(which).values(ended_at=at, ended_why=why, ciphertext="")).rowcount

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, Connection, RowMapping, Select, tuple_
+from sqlalchemy import Column, Connection, Select, tuple_
 
 from justenough.adapters.store.tables import UtcDateTime
 from justenough.domain.core.errors import InvalidInput, Problem
@@ -29,37 +28,34 @@ def fetch_page(
     by: Sequence[Column[Any]],
     limit: int,
     cursor: str | None,
-    views: Callable[[Sequence[RowMapping]], Sequence[V]],
+    view: Callable[..., V],
 ) -> Page[V]:
-    """Return one page, newest first: rows in descending order of `by`, which together are unique. Raises InvalidInput on the cursor."""
+    """Return one page of views, in descending order of `by`, which together are unique. Raises InvalidInput on a foreign cursor."""
     if cursor is not None:
         last = _decode_cursor(cursor, by)
         after = tuple_(*last, types=[column.type for column in by])
         statement = statement.where(tuple_(*by) < after if len(by) > 1 else by[0] < last[0])
     size = min(max(limit, 1), MAX_PAGE_SIZE)
     rows = connection.execute(statement.order_by(*(column.desc() for column in by)).limit(size + 1)).mappings().all()
-    more = len(rows) > size
-    items = tuple(views(rows[:size]))
-    return Page(items=items, next=_encode_cursor([rows[size - 1][column.name] for column in by]) if more else None)
+    last_key = [rows[size - 1][column.name] for column in by] if len(rows) > size else None
+    return Page(items=tuple(view(**row) for row in rows[:size]), next=_encode_cursor(last_key) if last_key else None)
 
 
 def merge_pages(pages: Sequence[Page[V]], *, by: Callable[[V], tuple[Any, ...]], limit: int) -> Page[V]:
     """Merge the pages of several lists, each newest first by the same key, into one page. Its cursor is a cursor of each list."""
     items = sorted((item for page in pages for item in page.items), key=by, reverse=True)
     size = min(max(limit, 1), MAX_PAGE_SIZE)
-    more = len(items) > size or any(page.next for page in pages)
-    return Page(items=tuple(items[:size]), next=_encode_cursor(by(items[:size][-1])) if more else None)
+    has_more = len(items) > size or any(page.next for page in pages)
+    return Page(items=tuple(items[:size]), next=_encode_cursor(by(items[:size][-1])) if has_more else None)
 
 
 def iterate_pages(fetch: Callable[[str | None], Page[V]]) -> Iterator[V]:
     """Yield the items of every page. `fetch` gets a page's cursor; None for the first page."""
-    cursor: str | None = None
-    while True:
-        page = fetch(cursor)
+    page = fetch(None)
+    yield from page.items
+    while page.next is not None:
+        page = fetch(page.next)
         yield from page.items
-        cursor = page.next
-        if cursor is None:
-            return
 
 
 def _encode_cursor(key: Sequence[Any]) -> str:
@@ -72,18 +68,12 @@ def _decode_cursor(cursor: str, by: Sequence[Column[Any]]) -> list[Any]:
         parts = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         if not isinstance(parts, list) or [type(part) for part in parts] != [str] * len(by):
             raise ValueError(cursor)
+        key = [
+            datetime.fromisoformat(part) if isinstance(column.type, UtcDateTime) else part for part, column in zip(parts, by, strict=True)
+        ]
         # JSON can contain half a surrogate pair, which cannot be encoded; PostgreSQL rejects NUL in text.
-        if b"\0" in "".join(parts).encode():
+        if b"\0" in "".join(parts).encode() or any(isinstance(part, datetime) and part.tzinfo is None for part in key):
             raise ValueError(cursor)
-        return [_decode_part(part, column) for part, column in zip(parts, by, strict=True)]
-    except (ValueError, binascii.Error, RecursionError) as error:
+        return key
+    except (ValueError, RecursionError) as error:
         raise InvalidInput("cursor", (Problem("cursor", "not a cursor of this list; start again without one"),)) from error
-
-
-def _decode_part(text: str, column: Column[Any]) -> Any:
-    if not isinstance(column.type, UtcDateTime):
-        return text.replace("\0", "")
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError(text)
-    return moment

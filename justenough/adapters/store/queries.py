@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, RowMapping, Select, Table, case, func, select, tuple_, union_all
 
 from justenough.adapters.store import reviews
+from justenough.adapters.store.engine import read_transaction
 from justenough.adapters.store.metrics import OPEN_STATES
 from justenough.adapters.store.paging import MAX_PAGE_SIZE, ROWS_PER_FETCH, fetch_page, iterate_pages, merge_pages
-from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads
+from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, count_rows, fetch_all, fetch_first, reads
 from justenough.adapters.store.tables import APPROVALS, CLAIMS, CREDENTIALS, JOBS, ORDERS, REQUESTS
 from justenough.domain.approvals.statements import OrderRecord, SignedStatement
 from justenough.domain.evidence.current_state import LiveCredential
@@ -37,24 +38,26 @@ MAX_DEAD_CREDENTIALS = 1_000
 """Dead credentials in a job's view. An agent that calls tools all day is issued very many credentials, each dead right after its call."""
 UNPROVED_STATES = (RevocationState.PENDING.value, RevocationState.OVERDUE.value)
 
-_JOB_COLUMNS = (JOBS.c.name.label("job_name"), JOBS.c.task, JOBS.c.requester, JOBS.c.parent)
-REQUESTS_WITH_JOBS = select(REQUESTS, *_JOB_COLUMNS).outerjoin(JOBS, JOBS.c.id == REQUESTS.c.job_id)
+_JOB_COLUMNS = {"job_name": JOBS.c.name, "task": JOBS.c.task, "requester": JOBS.c.requester}
+# A request's job may not be recorded yet.
+_JOB_TEXTS = [func.coalesce(column, "").label(name) for name, column in _JOB_COLUMNS.items()]
+REQUESTS_WITH_JOBS = select(REQUESTS, *_JOB_TEXTS, JOBS.c.parent).outerjoin(JOBS, JOBS.c.id == REQUESTS.c.job_id)
 """Requests with what people need to know about their jobs."""
 
+_BY_ISSUE = (CREDENTIALS.c.issued_at, CREDENTIALS.c.id)
+_LIVE = select(CREDENTIALS).where(CREDENTIALS.c.live)
 _LIVE_WITH_JOBS = (
     select(
         CREDENTIALS.c.id.label("credential"),
         CREDENTIALS.c.job_id.label("job"),
         JOBS.c.state.label("job_state"),
-        JOBS.c.task,
+        func.coalesce(JOBS.c.task, "").label("task"),
         *(CREDENTIALS.c[name] for name in ("resource", "action", "issued_at", "expires_at")),
         CREDENTIALS.c.accessor.is_not(None).label("known"),
     )
     .outerjoin(JOBS, JOBS.c.id == CREDENTIALS.c.job_id)
     .where(CREDENTIALS.c.live)
 )
-
-_LAUNCH_COLUMNS = tuple(JOBS.c[name] for name in Launched.model_fields)
 
 
 class JobCaption(NamedTuple):
@@ -71,18 +74,14 @@ class JobRepository(Repository):
 
     @reads
     def get(self, connection: Connection, job: str) -> JobView | None:
-        """Return a job whole; of very many credentials, all live ones and the newest of the rest."""
+        """Return a job with its requests and credentials. Of very many credentials: all live ones and the newest of the rest."""
         row = connection.execute(select(JOBS).where(JOBS.c.id == job)).mappings().first()
         if row is None:
             return None
-        asked = (
-            connection.execute(REQUESTS_WITH_JOBS.where(REQUESTS.c.job_id == job).order_by(REQUESTS.c.number, REQUESTS.c.id))
-            .mappings()
-            .all()
-        )
-        issued, older = _credentials_of(connection, job)
-        requests = to_request_views(connection, asked)
-        return JobView(**row, revocation=_to_revocation_view(row), requests=requests, credentials=issued, older_credentials=older)
+        theirs = REQUESTS_WITH_JOBS.where(REQUESTS.c.job_id == job).order_by(REQUESTS.c.number, REQUESTS.c.id)
+        requests = to_request_views(connection, connection.execute(theirs).mappings().all())
+        credentials, older = _credentials_of(connection, job)
+        return JobView(**row, revocation=_to_revocation_view(row), requests=requests, credentials=credentials, older_credentials=older)
 
     @reads
     def list(  # noqa: PLR0913 - each is one filter of the list
@@ -104,11 +103,13 @@ class JobRepository(Repository):
         criteria |= {"parent": parent, "requester": requester, "name": name}
         if requester is None or requester_id is not None:
             return _fetch_jobs(connection, criteria, limit=limit, cursor=cursor)
-        # Each combination of filters has an index by the requester's entity id. A login name usually belongs to one entity.
-        pages = [
-            _fetch_jobs(connection, {**criteria, "requester_id": entity}, limit=limit, cursor=cursor)
-            for entity in _requester_ids(connection, requester)
-        ]
+        # Each combination of filters has an index by the requester's entity id. A login name usually belongs to one entity, but a user who
+        # was deleted and created again has a new one.
+        pages, last = [], ""
+        entities = select(func.min(JOBS.c.requester_id)).where(JOBS.c.requester == requester.replace("\0", "\ufffd"))
+        while (entity := connection.execute(entities.where(JOBS.c.requester_id > last)).scalar()) is not None:
+            pages.append(_fetch_jobs(connection, {**criteria, "requester_id": entity}, limit=limit, cursor=cursor))
+            last = entity
         if len(pages) < 2:
             return pages[0] if pages else Page(items=())
         return merge_pages(pages, by=lambda job: (job.id,), limit=limit)
@@ -116,8 +117,8 @@ class JobRepository(Repository):
     @reads
     def requesters(self, connection: Connection, jobs: Collection[str]) -> dict[str, str]:
         """Return the entity ids of the requesters of these jobs, by job. Unknown jobs are left out."""
-        found = connection.execute(select(JOBS.c.id, JOBS.c.requester_id).where(JOBS.c.id.in_(jobs)))
-        return {row.id: row.requester_id for row in found}
+        rows = connection.execute(select(JOBS.c.id, JOBS.c.requester_id).where(JOBS.c.id.in_(jobs)))
+        return {row.id: row.requester_id for row in rows}
 
     @reads
     def open(self, connection: Connection, older_than: datetime) -> tuple[str, ...]:
@@ -127,21 +128,21 @@ class JobRepository(Repository):
         return tuple(sorted(set(connection.execute(union_all(running, unproved)).scalars())))
 
     @reads
-    def unstarted(self, connection: Connection, older_than: datetime) -> tuple[str, ...]:
+    def list_unstarted(self, connection: Connection, older_than: datetime) -> tuple[str, ...]:
         """Return the pending jobs submitted before `older_than` that were never claimed and have requested nothing, oldest first."""
-        asked = select(REQUESTS.c.id).where(REQUESTS.c.job_id == JOBS.c.id).exists()
+        requested = select(REQUESTS.c.id).where(REQUESTS.c.job_id == JOBS.c.id).exists()
         claimed = select(CLAIMS.c.job).where(CLAIMS.c.job == JOBS.c.id).exists()
         pending = select(JOBS.c.id).where(JOBS.c.state == JobState.PENDING.value, JOBS.c.created_at < older_than)
-        return tuple(connection.execute(pending.where(~asked, ~claimed).order_by(JOBS.c.id)).scalars())
+        return tuple(connection.execute(pending.where(~requested, ~claimed).order_by(JOBS.c.id)).scalars())
 
     @reads
-    def launched_by(
+    def list_launched_by(
         self, connection: Connection, requester: str, *, requester_id: str | None = None, limit: int = DEFAULT_PAGE_SIZE
     ) -> tuple[Launched, ...]:
         """Return a requester's newest jobs by login name, newest first; with `requester_id`, only those of this entity."""
-        wanted = select(*_LAUNCH_COLUMNS).where(JOBS.c.requester == requester).order_by(JOBS.c.id.desc()).limit(limit)
-        wanted = wanted.where(JOBS.c.requester_id == requester_id) if requester_id is not None else wanted
-        return tuple(Launched(**row) for row in connection.execute(wanted).mappings())
+        launched = select(*(JOBS.c[name] for name in Launched.model_fields)).where(JOBS.c.requester == requester)
+        launched = launched.where(JOBS.c.requester_id == requester_id) if requester_id is not None else launched
+        return fetch_all(connection, launched.order_by(JOBS.c.id.desc()).limit(limit), Launched)
 
     @reads
     def order(self, connection: Connection, job: str) -> OrderRecord | None:
@@ -185,9 +186,9 @@ class RequestRepository(Repository):
     ) -> Page[RequestView]:
         """Return requests, newest first. Raises InvalidInput if the cursor is not one of this list."""
         criteria = {"state": state, "job_id": job, "requester_id": requester_id}
-        wanted = _apply_filter(REQUESTS_WITH_JOBS, REQUESTS, criteria)
-        by = (REQUESTS.c.created_at, REQUESTS.c.id)
-        return fetch_page(connection, wanted, by=by, limit=limit, cursor=cursor, views=lambda rows: to_request_views(connection, rows))
+        statement = _apply_filter(REQUESTS_WITH_JOBS, REQUESTS, criteria)
+        page = fetch_page(connection, statement, by=(REQUESTS.c.created_at, REQUESTS.c.id), limit=limit, cursor=cursor, view=dict[str, Any])
+        return Page(items=to_request_views(connection, page.items), next=page.next)
 
     @reads
     def by_ids(self, connection: Connection, requests: Iterable[str]) -> Mapping[str, RequestView]:
@@ -201,8 +202,7 @@ class CredentialRepository(Repository):
     @reads
     def get(self, connection: Connection, credential: str) -> CredentialView | None:
         """Return a credential's handle."""
-        rows = connection.execute(select(CREDENTIALS).where(CREDENTIALS.c.id == credential)).mappings().all()
-        return next(iter(_to_credential_views(rows)), None)
+        return fetch_first(connection, select(CREDENTIALS).where(CREDENTIALS.c.id == credential), CredentialView)
 
     @reads
     def list(
@@ -219,9 +219,8 @@ class CredentialRepository(Repository):
     ) -> Page[CredentialView]:
         """Return credentials, newest first; with `live`, only those not yet confirmed dead. Raises InvalidInput on a foreign cursor."""
         criteria = {"job_id": job, "resource": resource, "action": action, "state": state}
-        wanted = _apply_filter(_live_or_all(live=live), CREDENTIALS, criteria)
-        by = (CREDENTIALS.c.issued_at, CREDENTIALS.c.id)
-        return fetch_page(connection, wanted, by=by, limit=limit, cursor=cursor, views=_to_credential_views)
+        statement = _apply_filter(_LIVE if live else select(CREDENTIALS), CREDENTIALS, criteria)
+        return fetch_page(connection, statement, by=_BY_ISSUE, limit=limit, cursor=cursor, view=CredentialView)
 
     @reads
     def live_of(self, connection: Connection, job: str) -> tuple[CredentialView, ...]:
@@ -231,113 +230,80 @@ class CredentialRepository(Repository):
     def live_with_jobs(self) -> Iterator[LiveCredential]:
         """Yield every credential that is not yet confirmed dead, oldest first, with its job's state."""
         after: tuple[datetime, str] | None = None
-        while page := self._live_page(after, ROWS_PER_FETCH):
-            yield from page
-            after = page[-1].issued_at, page[-1].credential
-
-    @reads
-    def _live_page(self, connection: Connection, after: tuple[datetime, str] | None, limit: int) -> Sequence[LiveCredential]:
-        by = (CREDENTIALS.c.issued_at, CREDENTIALS.c.id)
-        statement = _LIVE_WITH_JOBS.order_by(*by).limit(limit)
-        if after is not None:
-            statement = statement.where(tuple_(*by) > tuple_(*after, types=[column.type for column in by]))
-        return [LiveCredential(**{**row, "task": row["task"] or ""}) for row in connection.execute(statement).mappings()]
+        while True:
+            statement = _LIVE_WITH_JOBS.order_by(*_BY_ISSUE).limit(ROWS_PER_FETCH)
+            if after is not None:
+                statement = statement.where(tuple_(*_BY_ISSUE) > tuple_(*after, types=[column.type for column in _BY_ISSUE]))
+            # Each page is read in its own transaction, so that none is long.
+            with read_transaction(self._engine) as connection:
+                rows = connection.execute(statement).mappings().all()
+            if not rows:
+                return
+            yield from (LiveCredential(**row) for row in rows)
+            after = rows[-1]["issued_at"], rows[-1]["credential"]
 
 
 def live_credentials(connection: Connection, job_id: str) -> tuple[CredentialView, ...]:
     """Return the job's credentials that are not yet confirmed dead, in the order of their issue."""
-    theirs = _live_or_all(live=True).where(CREDENTIALS.c.job_id == job_id).order_by(CREDENTIALS.c.issued_at, CREDENTIALS.c.id)
-    return _to_credential_views(connection.execute(theirs).mappings().all())
+    return fetch_all(connection, _LIVE.where(CREDENTIALS.c.job_id == job_id).order_by(*_BY_ISSUE), CredentialView)
 
 
 def requests_by_id(connection: Connection, requests: Iterable[str]) -> Mapping[str, RequestView]:
     """Return these requests by id, in this order. Unknown ids are left out."""
     ids = tuple(dict.fromkeys(requests))
     rows = connection.execute(REQUESTS_WITH_JOBS.where(REQUESTS.c.id.in_(ids))).mappings().all() if ids else ()
-    found = {view.id: view for view in to_request_views(connection, rows)}
-    return {request: found[request] for request in ids if request in found}
+    views = {view.id: view for view in to_request_views(connection, rows)}
+    return {request: views[request] for request in ids if request in views}
 
 
 def _fetch_jobs(connection: Connection, criteria: Mapping[str, str | None], *, limit: int, cursor: str | None) -> Page[JobSummary]:
-    wanted = _apply_filter(select(*SUMMARY_COLUMNS, *REVOCATION_COLUMNS), JOBS, criteria)
-    return fetch_page(
-        connection,
-        wanted,
-        by=(JOBS.c.id,),
-        limit=limit,
-        cursor=cursor,
-        views=lambda rows: [JobSummary(**row, revocation=_to_revocation_view(row)) for row in rows],
-    )
-
-
-def _requester_ids(connection: Connection, requester: str) -> Iterator[str]:
-    """Yield the entity ids of everyone who launched jobs under a login name. A user who was deleted and created again has a new id."""
-    last = ""
-    theirs = select(func.min(JOBS.c.requester_id)).where(JOBS.c.requester == requester.replace("\0", "\ufffd"))
-    while (found := connection.execute(theirs.where(JOBS.c.requester_id > last)).scalar()) is not None:
-        yield found
-        last = found
+    statement = _apply_filter(select(*SUMMARY_COLUMNS, *REVOCATION_COLUMNS), JOBS, criteria)
+    page = fetch_page(connection, statement, by=(JOBS.c.id,), limit=limit, cursor=cursor, view=dict[str, Any])
+    return Page(items=tuple(JobSummary(**row, revocation=_to_revocation_view(row)) for row in page.items), next=page.next)
 
 
 def _apply_filter(statement: Select[Any], table: Table, criteria: Mapping[str, str | None]) -> Select[Any]:
-    # str(): a state is an enum, which drivers may take for one of theirs. No row contains NUL, and PostgreSQL rejects it in a query.
-    asked = {name: str(value).replace("\0", "\ufffd") for name, value in criteria.items() if value is not None}
-    if "requester_id" in asked and "requester" in asked and not _prefers_name_index(asked):
-        # Written so that planners use no index by login name, and expect nearly every row to match.
-        statement = statement.where(case((table.c.requester == asked.pop("requester"), 1)).is_not(None))
-    return statement.where(*(table.c[name] == value for name, value in asked.items()))
+    # str(): drivers may take a state, which is an enum, for one of theirs. No row contains NUL, and PostgreSQL rejects it in a query.
+    values = {name: str(value).replace("\0", "\ufffd") for name, value in criteria.items() if value is not None}
+    if "requester_id" in values and "requester" in values:
+        # A person mostly has one login name, so that the indexes by entity, one for each combination of filters, find jobs sooner. But all
+        # triggers are one entity, and many of its jobs are in the state in which most jobs end: there, the index by login name is better.
+        is_trigger = values["requester"].startswith(TRIGGER_PREFIX)
+        if not (is_trigger and values.get("state", JobState.SUCCEEDED.value) == JobState.SUCCEEDED.value):
+            # In this form, planners use no index by login name, and expect nearly every row to match.
+            statement = statement.where(case((table.c.requester == values.pop("requester"), 1)).is_not(None))
+    return statement.where(*(table.c[name] == value for name, value in values.items()))
 
 
-def _prefers_name_index(conditions: Mapping[str, str]) -> bool:
-    """Whether the index by login name finds jobs sooner than the indexes by entity do.
-
-    A person mostly has one login name, and each combination of filters has an index by entity. All triggers are one entity, and only the
-    state in which most jobs end has many jobs of that entity.
-    """
-    return (
-        conditions["requester"].startswith(TRIGGER_PREFIX) and conditions.get("state", JobState.SUCCEEDED.value) == JobState.SUCCEEDED.value
-    )
-
-
-def _live_or_all(*, live: bool) -> Select[Any]:
-    wanted: Select[Any] = select(CREDENTIALS)
-    return wanted.where(CREDENTIALS.c.live) if live else wanted
-
-
-def _to_revocation_view(row: RowMapping) -> RevocationView:
+def _to_revocation_view(row: RowMapping | Mapping[str, Any]) -> RevocationView:
     return RevocationView(**{name: row[f"revocation_{name}"] for name in RevocationView.model_fields})
 
 
-def to_request_views(connection: Connection, rows: Sequence[RowMapping]) -> tuple[RequestView, ...]:
+def to_request_views(connection: Connection, rows: Sequence[RowMapping | Mapping[str, Any]]) -> tuple[RequestView, ...]:
     """Return the requests in rows of REQUESTS_WITH_JOBS, with their approvals."""
     answers: dict[str, list[ApprovalView]] = {row["id"]: [] for row in rows}
     if answers:
-        wanted = select(APPROVALS).where(APPROVALS.c.request_id.in_(answers)).order_by(APPROVALS.c.at, APPROVALS.c.id)
-        for answer in connection.execute(wanted).mappings():
+        statement = select(APPROVALS).where(APPROVALS.c.request_id.in_(answers)).order_by(APPROVALS.c.at, APPROVALS.c.id)
+        for answer in connection.execute(statement).mappings():
             answers[answer["request_id"]].append(ApprovalView(**answer))
-    glass = [name for name, given in answers.items() if any(item.decision == "break_glass" for item in given)]
-    by_request = reviews.reviews_by_request(connection, glass)
-    return tuple(RequestView(**_request_fields(row), approvals=tuple(answers[row["id"]]), review=by_request.get(row["id"])) for row in rows)
-
-
-def _request_fields(row: RowMapping) -> dict[str, Any]:
-    """Return the fields of a request. Its job may not be recorded yet."""
-    lock = LockView(accessor=row["lock_accessor"], expires_at=row["lock_expires_at"]) if row["lock_accessor"] else None
-    claim = ClaimView(by=row["claimed_by"], by_id=row["claimed_by_id"], until=row["claimed_until"]) if row["claimed_until"] else None
-    return {**row, **{name: row[name] or "" for name in ("job_name", "task", "requester")}, "lock": lock, "claim": claim}
+    break_glass = [request for request, approvals in answers.items() if any(item.decision == "break_glass" for item in approvals)]
+    by_request = reviews.reviews_by_request(connection, break_glass)
+    views: list[RequestView] = []
+    for row in rows:
+        lock = LockView(accessor=row["lock_accessor"], expires_at=row["lock_expires_at"]) if row["lock_accessor"] else None
+        claim = ClaimView(by=row["claimed_by"], by_id=row["claimed_by_id"], until=row["claimed_until"]) if row["claimed_until"] else None
+        approvals, review = tuple(answers[row["id"]]), by_request.get(row["id"])
+        views.append(RequestView(**row, lock=lock, claim=claim, approvals=approvals, review=review))
+    return tuple(views)
 
 
 def _credentials_of(connection: Connection, job_id: str) -> tuple[tuple[CredentialView, ...], int]:
     """Return the job's credentials, oldest first: all live ones and the newest of the rest; and how many were left out."""
     theirs, newest = CREDENTIALS.c.job_id == job_id, (CREDENTIALS.c.issued_at.desc(), CREDENTIALS.c.id.desc())
-    found = connection.execute(select(CREDENTIALS).where(theirs).order_by(*newest).limit(MAX_DEAD_CREDENTIALS + 1)).mappings().all()
-    if len(found) <= MAX_DEAD_CREDENTIALS:
-        return _to_credential_views(found[::-1]), 0
-    alive = {one.id: one for one in live_credentials(connection, job_id)}
-    kept = tuple(alive.values()) + tuple(one for one in _to_credential_views(found[MAX_DEAD_CREDENTIALS - 1 :: -1]) if one.id not in alive)
-    count = connection.execute(select(func.count()).select_from(CREDENTIALS).where(theirs)).scalar_one()
-    return tuple(sorted(kept, key=lambda one: (one.issued_at, one.id))), count - len(kept)
-
-
-def _to_credential_views(rows: Sequence[RowMapping]) -> tuple[CredentialView, ...]:
-    return tuple(CredentialView(**row) for row in rows)
+    statement = select(CREDENTIALS).where(theirs).order_by(*newest).limit(MAX_DEAD_CREDENTIALS + 1)
+    credentials = fetch_all(connection, statement, CredentialView)
+    if len(credentials) <= MAX_DEAD_CREDENTIALS:
+        return credentials[::-1], 0
+    by_id = {credential.id: credential for credential in (*credentials[:MAX_DEAD_CREDENTIALS], *live_credentials(connection, job_id))}
+    left_out = count_rows(connection, CREDENTIALS, theirs) - len(by_id)
+    return tuple(sorted(by_id.values(), key=lambda credential: (credential.issued_at, credential.id))), left_out

@@ -1,4 +1,4 @@
-"""What every repository of the store is made of. A query is written as a function of a connection; a decorator makes it a method."""
+"""The base of every repository of the store. A query is written as a function of a connection; a decorator makes it a method."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import ColumnElement, Connection, Engine, Executable, Table, func, select
 
 from justenough.adapters.store.engine import read_transaction
 from justenough.adapters.store.group_commit import GroupCommitter
@@ -27,7 +27,7 @@ class Repository:
 
 
 def reads(query: Callable[Concatenate[RepositoryT, Connection, P], T]) -> Callable[Concatenate[RepositoryT, P], T]:
-    """Run the method in one read transaction, so that all its statements see the same moment."""
+    """Run the method in one read transaction, so that all its statements see the same snapshot."""
 
     @wraps(query)
     def run(self: RepositoryT, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -45,3 +45,19 @@ def writes(command: Callable[Concatenate[RepositoryT, Connection, P], T]) -> Cal
         return self._commits.run(lambda connection: command(self, connection, *args, **kwargs))
 
     return run
+
+
+def count_rows(connection: Connection, table: Table, *conditions: ColumnElement[bool]) -> int:
+    """Return the number of a table's rows that meet every condition."""
+    return int(connection.execute(select(func.count()).select_from(table).where(*conditions)).scalar_one())
+
+
+def fetch_all(connection: Connection, statement: Executable, view: Callable[..., T]) -> tuple[T, ...]:
+    """Return every row of a statement as a `view`, whose fields are named like the columns."""
+    return tuple(view(**row) for row in connection.execute(statement).mappings())
+
+
+def fetch_first(connection: Connection, statement: Executable, view: Callable[..., T]) -> T | None:
+    """Return the first row of a statement as a `view`; None if there is no row."""
+    row = connection.execute(statement).mappings().first()
+    return view(**row) if row else None

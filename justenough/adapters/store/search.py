@@ -1,9 +1,8 @@
-"""What a text that somebody typed names: a job, a request, a credential or an entry, by its id or how the id begins. Reads only."""
+"""Finds jobs, requests, credentials and ledger entries by an id, or the beginning of one, that somebody typed. Reads only."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Literal
 
 from sqlalchemy import Column, Connection, select
@@ -13,12 +12,12 @@ from justenough.adapters.store.tables import CREDENTIALS, JOBS, LEDGER, REQUESTS
 from justenough.domain.readmodel.dashboard import SearchHit
 
 MAX_FOUND_PER_KIND = 10
-"""As many of each kind are told of."""
+"""The most results of each kind."""
 MAX_TEXT_CHARS = 400
-"""Characters: as long as an entry's id may be."""
+"""The longest id of an entry, in characters."""
 ID_PREFIX = re.compile(r"[jrc]-")
 AFTER_EVERY_SUFFIX = "\U0010ffff"
-"""Sorts behind all that an id may go on with."""
+"""Sorts after every character that an id may contain."""
 
 Kind = Literal["job", "request", "credential"]
 _KINDS: dict[str, tuple[Kind, Column[str], Column[str]]] = {
@@ -33,41 +32,23 @@ class SearchRepository(Repository):
 
     @reads
     def find(self, connection: Connection, text: str, *, installation: str = "dev") -> tuple[SearchHit, ...]:
-        """Return what a text names: jobs, requests and credentials by id or the beginning of one, entries by id or position.
-
-        At most MAX_FOUND_PER_KIND of each kind.
-        """
-        wanted = text.strip().replace("\0", "\ufffd")[:MAX_TEXT_CHARS]
-        if not wanted:
+        """Return jobs, requests or credentials (the first MAX_FOUND_PER_KIND) by prefix of their id, and an entry by id or position."""
+        query = text.strip().replace("\0", "\ufffd")[:MAX_TEXT_CHARS]
+        if not query:
             return ()
-        found = list(_find_entries(connection, wanted))
-        if ID_PREFIX.match(wanted):
-            found += _find_by_prefix(connection, wanted)
-        else:
-            # Most copy an id without what all of them begin with.
-            found += _find_by_prefix(connection, f"j-{installation}-{wanted.lower()}")
-        return tuple(found)
-
-
-def _find_by_prefix(connection: Connection, prefix: str) -> Iterator[SearchHit]:
-    kind, column, job = _KINDS[prefix[:2]]
-    # A range, for which there is an index; ids sort by code point.
-    theirs = (
-        select(column, job, JOBS.c.name)
-        .where(column >= prefix, column < prefix + AFTER_EVERY_SUFFIX)
-        .order_by(column)
-        .limit(MAX_FOUND_PER_KIND)
-    )
-    if kind != "job":
-        theirs = theirs.outerjoin(JOBS, JOBS.c.id == job)
-    for name, owner, title in connection.execute(theirs):
-        yield SearchHit(kind=kind, id=name, job=owner, name=title or "")
-
-
-def _find_entries(connection: Connection, text: str) -> Iterator[SearchHit]:
-    place = int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
-    theirs = LEDGER.c.id == text if place is None else LEDGER.c.position == place
-    for name, job, title in connection.execute(
-        select(LEDGER.c.id, LEDGER.c.job, JOBS.c.name).outerjoin(JOBS, JOBS.c.id == LEDGER.c.job).where(theirs)
-    ):
-        yield SearchHit(kind="entry", id=name, job=job, name=title or "")
+        is_entry = LEDGER.c.position == int(query) if re.fullmatch(r"[0-9]{1,15}", query) else LEDGER.c.id == query
+        entries = select(LEDGER.c.id, LEDGER.c.job, JOBS.c.name).outerjoin(JOBS, JOBS.c.id == LEDGER.c.job).where(is_entry)
+        # Most people copy an id without the prefix that all job ids share.
+        prefix = query if ID_PREFIX.match(query) else f"j-{installation}-{query.lower()}"
+        kind, column, job = _KINDS[prefix[:2]]
+        # A range of ids uses the index, because ids sort by code point.
+        matches = select(column, job, JOBS.c.name).where(column >= prefix, column < prefix + AFTER_EVERY_SUFFIX)
+        if kind != "job":
+            matches = matches.outerjoin(JOBS, JOBS.c.id == job)
+        return (
+            *(SearchHit(kind="entry", id=row[0], job=row[1], name=row[2] or "") for row in connection.execute(entries)),
+            *(
+                SearchHit(kind=kind, id=row[0], job=row[1], name=row[2] or "")
+                for row in connection.execute(matches.order_by(column).limit(MAX_FOUND_PER_KIND))
+            ),
+        )

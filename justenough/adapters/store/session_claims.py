@@ -1,4 +1,4 @@
-"""Claims: the one run of a job that may issue credentials. A job id is claimed only once, ever. No Vault, no Temporal."""
+"""Claims: which run of a job may issue its credentials. Each job id can be claimed only once. No Vault, no Temporal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from justenough.adapters.store.tables import CLAIMS
 from justenough.adapters.store.wrapped_tokens import StoredWrappingToken, drop_tokens
 from justenough.domain.core.base_model import Message
 
-# Built once, because it runs before each issue.
+# Built once, because it runs before each credential is issued.
 _CLAIM = select(CLAIMS).where(CLAIMS.c.job == bindparam("which"))
 
 
@@ -65,7 +65,7 @@ class ClaimRepository(Repository):
 
 
 def close_claim(connection: Connection, job: str, now: datetime) -> None:
-    """Close the job's claim, also one that was never made."""
+    """Close the job's claim, or record a closed one if the job was never claimed."""
     if not insert_new(connection, CLAIMS, {"job": job, "renewed_at": now, "closed_at": now}):
         still_open = (CLAIMS.c.job == job) & CLAIMS.c.closed_at.is_(None)
         connection.execute(update(CLAIMS).where(still_open).values(closed_at=now))

@@ -1,4 +1,4 @@
-"""The store's entrance: one repository for each subject, on one database. Blocking: call it from threads, never on an event loop."""
+"""The store: one repository for each subject, on one database. Blocking: call it from threads, never on an event loop."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The tables, as SQLModel classes. Statements are written against them in Core: rows are values, nothing loads lazily. No queries here.
+"""The tables, as SQLModel classes. Statements use them through SQLAlchemy Core: rows are values, nothing loads lazily. No queries here.
 
-Only `ledger` is the record; jobs, requests, approvals and credentials are projected from it. Changing a class needs a migration beside it.
+Only `ledger` is the record; jobs, requests, approvals and credentials are projected from it. A changed class needs a migration.
 
 Over 400 lines: every table of the store is here, so that columns and keys are compared in one place.
 """
@@ -33,7 +33,7 @@ class CodePointText(TypeDecorator[str]):
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment with its zone; UTC on the way in and out."""
+    """A time with its zone; UTC when stored and when read."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -50,7 +50,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class PositionInteger(TypeDecorator[int]):
-    """A big integer that SQLite takes for its row id."""
+    """A big integer that SQLite can use as its row id."""
 
     impl = BigInteger
     cache_ok = True
@@ -60,11 +60,11 @@ class PositionInteger(TypeDecorator[int]):
 
 
 class TableBase(SQLModel, registry=registry(metadata=MetaData(naming_convention=NAMING_CONVENTION))):
-    """Keeps our tables apart from any other SQLModel's."""
+    """Keeps our tables apart from those of other SQLModel classes."""
 
 
 class LedgerRow(TableBase, table=True):
-    """Insert-only: triggers refuse anything else. Positions ascend in the order of commits, so that who tails them misses none."""
+    """Insert-only: triggers reject anything else. Positions ascend in the order of commits, so that a reader of the tail misses none."""
 
     __tablename__ = "ledger"
     __table_args__ = (
@@ -86,7 +86,7 @@ class LedgerRow(TableBase, table=True):
 
 
 class HeadRow(TableBase, table=True):
-    """The newest link of each chain; its row is what writers lock."""
+    """The newest link of each chain. Writers lock its row."""
 
     __tablename__ = "chain_heads"
 
@@ -97,7 +97,7 @@ class HeadRow(TableBase, table=True):
 
 class JobRow(TableBase, table=True):
     __tablename__ = "jobs"
-    # One index for each combination of filters: a list of 1,000,000 jobs never scans for a rare one.
+    # One index for each combination of filters, so that a list never scans 1,000,000 jobs for a rare one.
     __table_args__ = (
         Index(None, "state", "id"),
         Index(None, "environment", "id"),
@@ -135,7 +135,7 @@ class JobRow(TableBase, table=True):
     revocation_confirmed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     revocation_failures: list[str] = Field(sa_type=JSON)
     revocation_since: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    """When the revoking that is not confirmed yet began."""
+    """When the unconfirmed revocation began."""
     agent: dict[str, Any] | None = Field(default=None, sa_type=JSON)
     data_scope: dict[str, str] = Field(sa_type=JSON)
     labels: dict[str, str] = Field(sa_type=JSON)
@@ -144,11 +144,10 @@ class JobRow(TableBase, table=True):
     order_reason: str = Field(sa_type=Text)
     sandbox: str | None = Field(default=None, sa_type=Text)
     parent: str | None = Field(default=None, sa_type=CodePointText)
-    """The job that launched it."""
 
 
 class EndedJobsRow(TableBase, table=True):
-    """How many jobs ended in a state, counted as they end: to count a million rows for each page would take too long."""
+    """How many jobs ended in a state, counted as they end, because counting a million rows for each page would take too long."""
 
     __tablename__ = "ended_jobs"
 
@@ -157,7 +156,7 @@ class EndedJobsRow(TableBase, table=True):
 
 
 class OrderRow(TableBase, table=True):
-    """What was signed to launch a job; apart from `jobs`, whose rows lists read."""
+    """The signed order of a job. Separate from `jobs` to keep the rows of lists small."""
 
     __tablename__ = "orders"
 
@@ -202,23 +201,22 @@ class RequestRow(TableBase, table=True):
     policy_digest: str = Field(sa_type=Text)
     digest: str = Field(sa_type=Text)
     call: dict[str, Any] | None = Field(default=None, sa_type=JSON)
-    """{tool, arguments} of the one call that it is for."""
+    """{tool, arguments} of the single call that is requested."""
     tools: dict[str, Any] | None = Field(default=None, sa_type=JSON)
-    """tool → bounds, where it is for access through these."""
+    """tool → bounds, if access is requested through tools only."""
     granted_tools: dict[str, Any] | None = Field(default=None, sa_type=JSON)
     created_at: datetime = Field(sa_type=UtcDateTime)
     expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     claimed_by: str | None = Field(default=None, sa_type=Text)
     claimed_by_id: str | None = Field(default=None, sa_type=CodePointText)
     claimed_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    """Until when somebody said that they look at it."""
     lock_accessor: str | None = Field(default=None, sa_type=Text)
-    """Of what waits in Vault for people's authorization; it opens nothing."""
+    """Accessor of the control group's request in Vault. It gives no access."""
     lock_expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 class ApprovalRow(TableBase, table=True):
-    """One answer that counted; its id is its event's."""
+    """One answer that counted. Its id is the id of its event."""
 
     __tablename__ = "approvals"
     __table_args__ = (Index(None, "approver_id", "at"),)
@@ -232,17 +230,17 @@ class ApprovalRow(TableBase, table=True):
     reason: str = Field(sa_type=Text)
     ttl: int
     action: str | None = Field(default=None, sa_type=Text)
-    """What it allows; None where it was recorded before anyone could allow less."""
+    """The action that it allows; None if recorded before approvals could be narrowed."""
     tools: dict[str, Any] | None = Field(default=None, sa_type=JSON)
-    """tool → bounds that it allows no more than."""
+    """tool → bounds that it allows."""
     on_behalf_of: str | None = Field(default=None, sa_type=Text)
-    """Login name of who had named the approver their delegate."""
+    """Login name of the person who delegated to the approver."""
     at: datetime = Field(sa_type=UtcDateTime, index=True)
     withdrawn_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 class ReviewRow(TableBase, table=True):
-    """A tier that somebody passed alone, and what was thought of it afterwards."""
+    """The review of a break-glass approval."""
 
     __tablename__ = "reviews"
     __table_args__ = (Index(None, "open", "opened_at", "request_id"), Index(None, "opened_at", "request_id"))
@@ -263,7 +261,7 @@ class ReviewRow(TableBase, table=True):
 
 
 class DelegationRow(TableBase, table=True):
-    """Who answers for whom until when, with what the absent one signed."""
+    """Who decides for whom until when, with the statement that the delegating person signed."""
 
     __tablename__ = "delegations"
     __table_args__ = (Index(None, "made_at", "id"), Index(None, "person_id", "delegate_id"), Index(None, "delegate_id", "until"))
@@ -300,22 +298,22 @@ class CredentialRow(TableBase, table=True):
     action: str = Field(sa_type=Text)
     state: str = Field(sa_type=CodePointText)
     live: bool
-    """Not yet shown to be dead."""
+    """Not yet confirmed dead."""
     lease_id: str | None = Field(default=None, sa_type=Text)
     accessor: str | None = Field(default=None, sa_type=Text)
-    """None where it may have been issued and nobody learned of it."""
+    """None if it is unknown whether the credential was issued."""
     issued_at: datetime = Field(sa_type=UtcDateTime)
     expires_at: datetime = Field(sa_type=UtcDateTime)
     revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     revoked_why: str | None = Field(default=None, sa_type=Text)
-    """Why it was ended alone, while its job went on."""
+    """Why it was revoked while its job went on."""
     confirmed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     confirmed_how: str | None = Field(default=None, sa_type=Text)
     why: str | None = Field(default=None, sa_type=Text)
-    """Why it is not confirmed dead, where that was tried."""
+    """Why it could not be confirmed dead."""
     revocable: str = Field(sa_type=Text)
     certificate: str | None = Field(default=None, sa_type=Text)
-    """Where in Vault its certificate is, whose revocation is looked at."""
+    """Path in Vault of its certificate, whose revocation is verified."""
 
 
 class ClaimRow(TableBase, table=True):
@@ -329,7 +327,7 @@ class ClaimRow(TableBase, table=True):
 
 
 class LockRow(TableBase, table=True):
-    """What opens a locked request once people have authorized it in Vault, as ciphertext that only Vault can read. Gone once it was taken."""
+    """The wrapping token of a request that waits for a control group, as ciphertext that only Vault can decrypt. Deleted when used."""
 
     __tablename__ = "locks"
 
@@ -337,7 +335,7 @@ class LockRow(TableBase, table=True):
     job: str = Field(sa_type=CodePointText, index=True)
     accessor: str = Field(sa_type=Text)
     token_accessor: str = Field(sa_type=Text)
-    """Of the job's token that asked."""
+    """Accessor of the job's token that made the request."""
     ciphertext: str = Field(sa_type=Text)
 
 
@@ -358,7 +356,7 @@ class LogRow(TableBase, table=True):
 
 
 class LogSizeRow(TableBase, table=True):
-    """How much of a job's output is kept, so that the cap costs no counting."""
+    """How much of a job's output is stored, so that the cap needs no counting."""
 
     __tablename__ = "log_sizes"
 
@@ -377,7 +375,7 @@ class IdempotencyRow(TableBase, table=True):
 
 
 class PageSessionRow(TableBase, table=True):
-    """Who is logged in to the pages. The cookie itself is kept nowhere; without it nothing opens the ciphertext."""
+    """Who is logged in to the pages. The cookie is not stored, and the ciphertext cannot be decrypted without it."""
 
     __tablename__ = "page_sessions"
 
@@ -394,7 +392,7 @@ class PageSessionRow(TableBase, table=True):
 
 
 class SubscriptionRow(TableBase, table=True):
-    """How far one subscription is told: everything up to its position was delivered, waits as a delivery, or is nothing for it."""
+    """How far one subscription is: every event up to its position was delivered, is a delivery, or is not for it."""
 
     __tablename__ = "subscriptions"
 
@@ -403,17 +401,17 @@ class SubscriptionRow(TableBase, table=True):
     position: int = Field(sa_type=BigInteger)
     created_at: datetime = Field(sa_type=UtcDateTime)
     seen_at: datetime = Field(sa_type=UtcDateTime)
-    """When the configuration last had it."""
+    """When the configuration last contained it."""
     delivered: int = Field(sa_type=BigInteger)
-    """How many deliveries it has taken."""
+    """Number of events delivered."""
     delivered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     failed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     why: str | None = Field(default=None, sa_type=Text)
-    """Of the last attempt that failed; None since one went well."""
+    """Why the last attempt failed; None after a success."""
 
 
 class DeliveryRow(TableBase, table=True):
-    """What could not be delivered at once: it waits for its next attempt, or is dead. Gone once it is delivered."""
+    """A delivery that failed: pending its next attempt, or dead. Deleted once it is delivered."""
 
     __tablename__ = "deliveries"
     __table_args__ = (
@@ -425,12 +423,12 @@ class DeliveryRow(TableBase, table=True):
     id: str = Field(sa_type=CodePointText, primary_key=True)
     subscription: str = Field(sa_type=CodePointText)
     position: int = Field(sa_type=BigInteger)
-    """Of the ledger's entry: what is sent is made of it anew."""
+    """Position of the ledger entry, from which each attempt builds the message."""
     event: str = Field(sa_type=CodePointText)
     type: str = Field(sa_type=CodePointText)
     job: str = Field(sa_type=CodePointText)
     at: datetime = Field(sa_type=UtcDateTime)
-    """When it happened."""
+    """When the event happened."""
     state: str = Field(sa_type=CodePointText)
     attempts: int
     next_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
@@ -439,7 +437,7 @@ class DeliveryRow(TableBase, table=True):
 
 
 class ToldRow(TableBase, table=True):
-    """Who was told of what is not settled yet; they are told how it ends."""
+    """Who was notified of a request that is not settled yet. They are notified of its end too."""
 
     __tablename__ = "told"
     __table_args__ = (Index(None, "subscription", "job"),)
@@ -447,13 +445,13 @@ class ToldRow(TableBase, table=True):
     subscription: str = Field(sa_type=CodePointText, primary_key=True)
     about: str = Field(sa_type=CodePointText, primary_key=True)
     target: str = Field(sa_type=CodePointText, primary_key=True)
-    """Where an Apprise URL is in Vault; never the URL."""
+    """Path of an Apprise URL in Vault; never the URL."""
     tier: int
     job: str = Field(sa_type=CodePointText)
 
 
 class LeaseRow(TableBase, table=True):
-    """Which process does what only one may do at a time, and until when nobody else takes it over."""
+    """Which process does a task that only one may do at a time, and until when no other may take it over."""
 
     __tablename__ = "leases"
 
@@ -471,11 +469,8 @@ def table_of(model: type[SQLModel]) -> Table:
 
 
 LEDGER, HEADS = table_of(LedgerRow), table_of(HeadRow)
-JOBS, ORDERS, REQUESTS = table_of(JobRow), table_of(OrderRow), table_of(RequestRow)
-ENDED_JOBS = table_of(EndedJobsRow)
-APPROVALS, CREDENTIALS = table_of(ApprovalRow), table_of(CredentialRow)
-REVIEWS, DELEGATIONS = table_of(ReviewRow), table_of(DelegationRow)
-CLAIMS, BUNDLES, LOCKS = table_of(ClaimRow), table_of(BundleRow), table_of(LockRow)
+JOBS, ENDED_JOBS, ORDERS, REQUESTS = table_of(JobRow), table_of(EndedJobsRow), table_of(OrderRow), table_of(RequestRow)
+APPROVALS, CREDENTIALS, REVIEWS, DELEGATIONS = table_of(ApprovalRow), table_of(CredentialRow), table_of(ReviewRow), table_of(DelegationRow)
+CLAIMS, BUNDLES, LOCKS, PAGE_SESSIONS = table_of(ClaimRow), table_of(BundleRow), table_of(LockRow), table_of(PageSessionRow)
 LOGS, LOG_SIZES, IDEMPOTENCY = table_of(LogRow), table_of(LogSizeRow), table_of(IdempotencyRow)
-PAGE_SESSIONS = table_of(PageSessionRow)
 SUBSCRIPTIONS, DELIVERIES, TOLD, LEASES = table_of(SubscriptionRow), table_of(DeliveryRow), table_of(ToldRow), table_of(LeaseRow)

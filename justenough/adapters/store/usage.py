@@ -1,8 +1,4 @@
-"""What jobs requested, were granted and used, for right-sizing and access review. Reads only; decides nothing.
-
-Every query is bounded, however many jobs there are, and uses an index: the newest runs of a name, the newest requests of an action, the
-next name or action after the last one.
-"""
+"""What jobs requested, were granted and used, for right-sizing and access review. Reads only; every query is bounded and uses an index."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Connection, Row, Text, and_, case, cast, func, literal, or_, select, tuple_
+from sqlalchemy import Connection, Row, Table, Text, and_, case, cast, func, literal, or_, select, tuple_
 
 from justenough.adapters.store.paging import MAX_PAGE_SIZE
 from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads
@@ -23,7 +19,7 @@ from justenough.domain.readmodel.views import Page
 from justenough.domain.rightsizing.usage import AccessKey, ActionUse, CredentialUse, PastRequest, PastRun, delivered_keys, requested_keys
 
 MAX_REQUESTS_PER_ACTION = 5_000
-"""Requests of one action that a query reads at most."""
+"""The most requests of one action that a query reads."""
 GRANTED_STATES = tuple(state.value for state in RequestState if state.granted)
 REFUSED_STATES = (RequestState.DENIED.value, RequestState.EXPIRED.value)
 
@@ -53,11 +49,11 @@ class UsageRepository(Repository):
         self, connection: Connection, *, since: datetime | None = None, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None
     ) -> Page[ActionUse]:
         """Return the use of each action of each resource since a moment, sorted. `cursor` is the last one read, as `resource:action`."""
-        # Few, however many jobs there are. Sorted here, because databases sort text in ways of their own.
-        known = {key for table in (REQUESTS, CREDENTIALS) for key in _action_keys(connection, table.c.resource, table.c.action)}
-        wanted = sorted(key for key in known if cursor is None or ":".join(key) > cursor)
-        items = tuple(_build_action_use(connection, key, since) for key in wanted[:limit])
-        return Page(items=items, next=":".join(wanted[limit - 1]) if len(wanted) > limit else None)
+        # There are few actions, however many jobs there are. Sorted here, because each database sorts text its own way.
+        all_keys = {key for table in (REQUESTS, CREDENTIALS) for key in _action_keys(connection, table)}
+        keys = sorted(key for key in all_keys if cursor is None or ":".join(key) > cursor)
+        items = tuple(_build_action_use(connection, key, since) for key in keys[:limit])
+        return Page(items=items, next=":".join(keys[limit - 1]) if len(keys) > limit else None)
 
     @reads
     def run_history(
@@ -84,9 +80,18 @@ class UsageRepository(Repository):
         cursor: str | None = None,
     ) -> Page[RunHistory]:
         """Return the history of each job name, in the order of names. `cursor` is the last name read."""
-        names = [*_job_names(connection, requester_id, after=(cursor or "").replace("\0", ""), count=limit + 1)]
-        found = (_run_history(connection, name, requester_id=requester_id, since=since, runs=runs) for name in names[:limit])
-        return Page(items=tuple(history for history in found if history), next=names[limit - 1] if len(names) > limit else None)
+        name: str | None = (cursor or "").replace("\0", "")
+        names: list[str] = []
+        # One step through the index for each name: SELECT DISTINCT would read every job.
+        while len(names) <= limit:
+            following = select(func.min(JOBS.c.name)).where(JOBS.c.name > name)
+            if requester_id is not None:
+                following = following.where(JOBS.c.requester_id == requester_id)
+            if (name := connection.execute(following).scalar()) is None:
+                break
+            names.append(name)
+        histories = (_run_history(connection, name, requester_id=requester_id, since=since, runs=runs) for name in names[:limit])
+        return Page(items=tuple(history for history in histories if history), next=names[limit - 1] if len(names) > limit else None)
 
 
 def _run_history(connection: Connection, name: str, *, requester_id: str | None, since: datetime | None, runs: int) -> RunHistory | None:
@@ -102,80 +107,58 @@ def _run_history(connection: Connection, name: str, *, requester_id: str | None,
     return RunHistory(name, jobs[0].id, jobs[0].created_at, specs[jobs[0].id], tuple(_build_runs(connection, over, specs)))
 
 
-def _job_names(connection: Connection, requester_id: str | None, *, after: str, count: int) -> Iterator[str]:
-    # One step through the index for each name: SELECT DISTINCT would read every job.
-    for _ in range(count):
-        following = select(func.min(JOBS.c.name)).where(JOBS.c.name > after)
-        if requester_id is not None:
-            following = following.where(JOBS.c.requester_id == requester_id)
-        found = connection.execute(following).scalar()
-        if found is None:
-            return
-        yield found
-        after = found
-
-
-def _action_keys(connection: Connection, resource: Column[Any], action: Column[Any]) -> Iterator[AccessKey]:
-    last = AccessKey("", "")
-    while True:
-        following = (
-            select(resource, action).where(tuple_(resource, action) > tuple_(*map(literal, last))).order_by(resource, action).limit(1)
-        )
-        found = connection.execute(following).first()
-        if found is None:
-            return
-        last = AccessKey(*found)
+def _action_keys(connection: Connection, table: Table) -> Iterator[AccessKey]:
+    """Yield each action that occurs in a table, in one step through the index for each."""
+    key = (table.c.resource, table.c.action)
+    statement, last = select(*key).order_by(*key).limit(1), AccessKey("", "")
+    while row := connection.execute(statement.where(tuple_(*key) > tuple_(*map(literal, last)))).first():
+        last = AccessKey(*row)
         yield last
 
 
 def _build_runs(connection: Connection, jobs: Sequence[Any], specs: Mapping[str, dict[str, Any]]) -> Iterator[PastRun]:
     ids = [job.id for job in jobs]
-    uses, asks = _uses_by_request(connection, ids), defaultdict(list)
+    uses: dict[str, list[Any]] = defaultdict(list)
+    asks: dict[str, list[PastRequest]] = defaultdict(list)
+    # The ids of a credential's entries begin with the job, the type and the credential. A range of ids uses the index: the credential's
+    # own id, and that id with `/` and more. `0` follows `/`, so that the range excludes ids that only begin alike, such as a tenth credential's.
+    first = CREDENTIALS.c.job_id + f"/{EventType.CREDENTIAL_USED.value}/" + CREDENTIALS.c.id
+    seen = select(LEDGER.c.id).where(LEDGER.c.id >= first, LEDGER.c.id < first + "0").exists().label("seen")
+    for use in connection.execute(select(*_USE, seen).where(CREDENTIALS.c.job_id.in_(ids))):
+        uses[use.request_id].append(use)
     handed = {job: delivered_keys(specs[job]) for job in ids}
     ends = {job.id: job.ended_at for job in jobs}
     for row in connection.execute(select(*_ASK).where(REQUESTS.c.job_id.in_(ids)).order_by(REQUESTS.c.job_id, REQUESTS.c.number)):
         key = AccessKey(row.resource, row.action)
-        asks[row.job_id].append(
-            _build_ask(row, [_build_use(one, ends[row.job_id], delivered=key in handed[row.job_id]) for one in uses[row.id]])
+        delivered = key in handed[row.job_id]
+        credentials = tuple(
+            CredentialUse(began=use.issued_at, ended=_end_of(use, ends[row.job_id]), delivered=delivered, seen=use.seen)
+            for use in uses[row.id]
         )
+        request = PastRequest(
+            key=key,
+            ttl=row.ttl,
+            granted=row.state in GRANTED_STATES or bool(credentials),
+            refused=row.state in REFUSED_STATES and not credentials,
+            granted_ttl=row.granted_ttl,
+            granted_action=row.granted_action,
+            uses=credentials,
+        )
+        asks[row.job_id].append(request)
     for job in jobs:
         yield PastRun(job=job.id, ran=job.started_at is not None, offered=requested_keys(specs[job.id]), asks=tuple(asks[job.id]))
 
 
-def _uses_by_request(connection: Connection, jobs: Sequence[str]) -> dict[str, list[Row[Any]]]:
-    found: dict[str, list[Any]] = defaultdict(list)
-    # The ids of a credential's entries begin with the job, the type and the credential. A range of ids uses the index: the credential's
-    # own id, and that id with `/` and more. `0` follows `/`, so that the range leaves out ids that only begin alike, as a tenth credential's.
-    first = CREDENTIALS.c.job_id + f"/{EventType.CREDENTIAL_USED.value}/" + CREDENTIALS.c.id
-    seen = select(LEDGER.c.id).where(LEDGER.c.id >= first, LEDGER.c.id < first + "0").exists().label("seen")
-    for row in connection.execute(select(*_USE, seen).where(CREDENTIALS.c.job_id.in_(jobs))):
-        found[row.request_id].append(row)
-    return found
-
-
-def _build_use(row: Row[Any], job_ended_at: datetime | None, *, delivered: bool) -> CredentialUse:
-    known = [moment for moment in (row.revoked_at, row.confirmed_at, job_ended_at) if moment is not None]
-    # Nobody knows when, or whether, a credential in doubt was issued.
-    ended = min([*known, row.expires_at]) if known and row.accessor is not None else None
-    return CredentialUse(began=row.issued_at, ended=ended, delivered=delivered, seen=row.seen)
-
-
-def _build_ask(row: Row[Any], uses: Sequence[CredentialUse]) -> PastRequest:
-    return PastRequest(
-        key=AccessKey(row.resource, row.action),
-        ttl=row.ttl,
-        granted=row.state in GRANTED_STATES or bool(uses),
-        refused=row.state in REFUSED_STATES and not uses,
-        granted_ttl=row.granted_ttl,
-        granted_action=row.granted_action,
-        uses=tuple(uses),
-    )
+def _end_of(row: Row[Any], job_ended_at: datetime | None) -> datetime | None:
+    ends = [moment for moment in (row.revoked_at, row.confirmed_at, job_ended_at) if moment is not None]
+    # It is unknown when, or whether, a credential without an accessor was issued.
+    return min([*ends, row.expires_at]) if ends and row.accessor is not None else None
 
 
 def _build_action_use(connection: Connection, key: AccessKey, since: datetime | None) -> ActionUse:
-    asked = select(*_ASK).where(REQUESTS.c.resource == key.resource, REQUESTS.c.action == key.action)
-    asked = asked if since is None else asked.where(REQUESTS.c.created_at >= since)
-    newest = asked.order_by(REQUESTS.c.created_at.desc()).limit(MAX_REQUESTS_PER_ACTION).subquery()
+    requests = select(*_ASK).where(REQUESTS.c.resource == key.resource, REQUESTS.c.action == key.action)
+    requests = requests if since is None else requests.where(REQUESTS.c.created_at >= since)
+    newest = requests.order_by(REQUESTS.c.created_at.desc()).limit(MAX_REQUESTS_PER_ACTION).subquery()
     issued = select(CREDENTIALS.c.id).where(CREDENTIALS.c.job_id == newest.c.job_id, CREDENTIALS.c.request_id == newest.c.id).exists()
     granted = or_(newest.c.state.in_(GRANTED_STATES), issued)
     less = or_(newest.c.granted_ttl < newest.c.ttl, newest.c.granted_action != newest.c.action)
@@ -183,7 +166,7 @@ def _build_action_use(connection: Connection, key: AccessKey, since: datetime | 
     counts = select(func.count(), func.count(case((granted, 1))), func.count(case((and_(granted, less), 1))), longest)
     total, grants, narrowed, seconds = connection.execute(counts.select_from(newest)).one()
     last = select(func.max(CREDENTIALS.c.issued_at)).where(CREDENTIALS.c.resource == key.resource, CREDENTIALS.c.action == key.action)
-    # PostgreSQL cannot compare JSON. As text, a scope that was written in two ways comes twice, which is harmless.
+    # PostgreSQL cannot compare JSON. As text, a scope that was written in two ways is returned twice, which is harmless.
     scopes = select(cast(JOBS.c.data_scope, Text)).distinct().select_from(newest).join(JOBS, JOBS.c.id == newest.c.job_id)
     return ActionUse(
         resource=key.resource,

@@ -1,7 +1,4 @@
-"""Wrapping tokens of requests that wait for a control group, as ciphertext until their one use. Never in the ledger, never in a view.
-
-Taking a token deletes its row, so that of several callers only one gets it.
-"""
+"""Encrypted wrapping tokens of requests that wait for a control group. Never in the ledger, never in a view."""
 
 from __future__ import annotations
 
@@ -11,19 +8,19 @@ from sqlalchemy import Connection, delete, select
 
 from justenough.adapters.store import ledger_writer
 from justenough.adapters.store.engine import insert_new
-from justenough.adapters.store.repository import Repository, reads, writes
+from justenough.adapters.store.repository import Repository, fetch_all, fetch_first, reads, writes
 from justenough.adapters.store.tables import CLAIMS, LOCKS
 from justenough.domain.core.base_model import Message
 from justenough.domain.ledger.events import Event
 
 
 class StoredWrappingToken(Message):
-    """One row."""
+    """A wrapping token as stored."""
 
     request: str
     job: str
     accessor: str
-    """Accessor of what waits in Vault. It opens nothing."""
+    """Accessor of the control group's request in Vault. It gives no access."""
     token_accessor: str
     """Accessor of the job's token that made the request."""
     ciphertext: str
@@ -34,13 +31,9 @@ class WrappedTokenRepository(Repository):
 
     @writes
     def keep(self, connection: Connection, token: StoredWrappingToken, events: Sequence[Event]) -> bool:
-        """Store a token and record the events that announce it, in one transaction.
-
-        Return False, with nothing stored or recorded, if the request already has a token or its job may issue nothing any more.
-        """
-        if connection.execute(select(CLAIMS.c.job).where(CLAIMS.c.job == token.job)).first():
-            return False
-        if not insert_new(connection, LOCKS, token.model_dump()):
+        """Store a token and record its events, in one transaction. Return False if the request has a token, or its job's claim is closed."""
+        is_over = connection.execute(select(CLAIMS.c.job).where(CLAIMS.c.job == token.job)).first() is not None
+        if is_over or not insert_new(connection, LOCKS, token.model_dump()):
             return False
         ledger_writer.record(connection, events)
         return True
@@ -48,18 +41,14 @@ class WrappedTokenRepository(Repository):
     @reads
     def get(self, connection: Connection, request: str) -> StoredWrappingToken | None:
         """Return a request's token; None if there is none."""
-        row = connection.execute(select(LOCKS).where(LOCKS.c.request == request)).mappings().first()
-        return StoredWrappingToken(**row) if row else None
+        return fetch_first(connection, select(LOCKS).where(LOCKS.c.request == request), StoredWrappingToken)
 
     @writes
     def take(self, connection: Connection, request: str) -> StoredWrappingToken | None:
         """Delete a request's token and return it. If several callers take it, only the first gets it; the others get None."""
-        row = connection.execute(delete(LOCKS).where(LOCKS.c.request == request).returning(*LOCKS.c)).mappings().first()
-        return StoredWrappingToken(**row) if row else None
+        return fetch_first(connection, delete(LOCKS).where(LOCKS.c.request == request).returning(*LOCKS.c), StoredWrappingToken)
 
 
 def drop_tokens(connection: Connection, job: str) -> tuple[StoredWrappingToken, ...]:
     """Delete a job's tokens and return them."""
-    return tuple(
-        StoredWrappingToken(**row) for row in connection.execute(delete(LOCKS).where(LOCKS.c.job == job).returning(*LOCKS.c)).mappings()
-    )
+    return fetch_all(connection, delete(LOCKS).where(LOCKS.c.job == job).returning(*LOCKS.c), StoredWrappingToken)

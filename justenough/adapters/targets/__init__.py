@@ -1,1 +1,1 @@
-"""The systems that credentials are for: finds and ends their users."""
+"""The target systems of credentials: finds and deletes their users."""

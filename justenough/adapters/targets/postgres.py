@@ -1,7 +1,7 @@
-"""Looks into targets for users and spaces that carry a job's id, and ends them there. Knows PostgreSQL; decides nothing.
+"""Finds users and spaces in PostgreSQL targets that carry a job's id, and deletes them. Decides nothing.
 
-A target that is down is a failure of that target only, and every call is bounded. Its own users come from Vault, under the worker's
-token, and are replaced whenever they stop working.
+If a target is down, only that target fails, and every call is bounded. Vault issues the inspector's own users under the worker's token. A user
+that stops working is replaced.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import Action
 
 LOOK_TIMEOUT_S = 3
-"""For a connect, a look, and the wait for another's look at the same target."""
+"""For connecting, for inspecting, and for waiting until another inspection of the same target ends."""
 END_TIMEOUT_S = 10
-"""The function that ends users waits for their sessions to go."""
+"""The function that deletes users waits for their sessions to end."""
 MAX_CONCURRENCY = 8
 FIND_NAMES_SQL = """
     SELECT false, rolname FROM pg_catalog.pg_roles WHERE rolname LIKE %(users)s ESCAPE '!'
@@ -37,21 +37,21 @@ FIND_NAMES_SQL = """
     UNION SELECT true, rolname FROM pg_catalog.pg_roles WHERE rolname LIKE %(spaces)s ESCAPE '!'
     ORDER BY 1, 2
 """
-"""Users, then spaces (true). A space is a schema, and the role that owns what is made in it; the one without the other is what is left of one."""
+"""Users, then spaces (true). A space is a schema and the role that owns its objects. Either one alone is the remains of a space."""
 END_USERS_SQL = "SELECT je_end_users(%s)"
 END_SPACE_SQL = "SELECT je_end_space(%s)"
 JOB_ID_PATTERN = r"(?:-token-|\Aspace-)(j-{installation}-[0-9a-z]{{26}})(?:-|\Z)"
 
 RequestedActions = AbstractSet[tuple[str, str]]
-"""Resource and action of each request of a job."""
+"""Resource and action of each request."""
 _Connection = psycopg.Connection[Any]
 _Names = tuple[tuple[str, ...], tuple[str, ...]]
-"""Of users, and of spaces."""
+"""Names of users, and of spaces."""
 
 
 @dataclass(frozen=True, slots=True)
 class TargetTrace:
-    """A user or a space that is there: where (host:port/dbname) and its name."""
+    """An existing user or space: its target (host:port/dbname) and its name."""
 
     target: str
     name: str
@@ -59,18 +59,18 @@ class TargetTrace:
 
 @dataclass(frozen=True, slots=True)
 class TargetInspection:
-    """What a look at some targets found, at which it looked, and why it could not look at others."""
+    """What an inspection of some targets found, which it inspected, and why it could not inspect others."""
 
     users: tuple[TargetTrace, ...] = ()
     spaces: tuple[TargetTrace, ...] = ()
     inspected: tuple[str, ...] = ()
     space_targets: tuple[str, ...] = ()
-    """Those of them where what was asked for gives spaces."""
+    """The inspected targets in which the requested actions create spaces."""
     failures: tuple[str, ...] = ()
 
     @property
     def traces(self) -> tuple[TargetTrace, ...]:
-        """Everything that is there."""
+        """All users and spaces."""
         return (*self.users, *self.spaces)
 
 
@@ -79,7 +79,7 @@ class TargetDown(RetryLater):
 
 
 class TargetInspector:
-    """Every target of the catalog, each with one kept connection."""
+    """Every target of the catalog, each with one persistent connection."""
 
     def __init__(self, vault: Vault, catalog: Callable[[], Catalog], *, installation: str) -> None:
         self._vault = vault
@@ -90,83 +90,77 @@ class TargetInspector:
         self._lock = threading.Lock()
 
     def inspect(self, job: str, actions: RequestedActions | None = None) -> TargetInspection:
-        """Look for users and spaces that carry a job's id: in the targets of these requests, or in all."""
-        return self._for_each(actions, lambda eye: eye.find_names(*_name_patterns(job)))
+        """Find the users and spaces that carry a job's id, in the targets of these requests or in all targets."""
+        return self._for_each(actions, lambda observer: observer.find_names(*_name_patterns(job)))
 
     def traces_of(self, job: str) -> tuple[TargetTrace, ...]:
-        """Return the users and spaces that carry a job's id, in targets that answer."""
+        """Return the users and spaces that carry a job's id, in the targets that answer."""
         return self.inspect(job).traces
 
     def end_all_of(self, job: str, actions: RequestedActions | None = None) -> TargetInspection:
-        """End every user that carries a job's id, then its spaces; return what is gone now."""
-        return self._for_each(actions, lambda eye: eye.end(job))
+        """Delete every user that carries a job's id, then its spaces. Return what was deleted."""
+        return self._for_each(actions, lambda observer: observer.end(job))
 
     def job_ids(self) -> tuple[set[str], tuple[str, ...]]:
-        """Return the ids of this installation's jobs that users and spaces in the targets carry, and why some could not be looked at."""
-        look = self._for_each(None, lambda eye: eye.find_names(f"%-token-{self._like}", f"space-{self._like}"))
-        return {matched[1] for one in look.traces if (matched := self._job.search(one.name))}, look.failures
+        """Return the ids of this installation's jobs in the names of users and spaces, and why some targets could not be inspected."""
+        inspection = self._for_each(None, lambda observer: observer.find_names(f"%-token-{self._like}", f"space-{self._like}"))
+        return {match[1] for trace in inspection.traces if (match := self._job.search(trace.name))}, inspection.failures
 
     def is_searchable(self, resource: str, action: Action) -> bool:
-        """Whether the action's users can be looked for."""
+        """Whether the action's users can be found in a target."""
         definition = self._catalog().action(resource, action)
         return definition is not None and definition.target is not None
 
     def gives_space(self, resource: str, action: Action) -> bool:
-        """Whether issuing an action gives its job a space in the target."""
+        """Whether issuing an action creates a space for its job in the target."""
         definition = self._catalog().action(resource, action)
         return definition is not None and definition.space
 
     def is_same_target(self, credential: CredentialHandle, other: CredentialHandle) -> bool:
-        """Whether the users of two credentials are looked for in the same target."""
+        """Whether the users of two credentials are in the same target."""
         first, second = (self._catalog().action(item.resource, item.action) for item in (credential, other))
         return first is not None and second is not None and first.target == second.target
 
     def close(self) -> None:
-        """Close every connection and end the users that it was opened with."""
+        """Close every connection and revoke the users of the connections."""
         with self._lock:
-            eyes, self._observers = list(self._observers.values()), {}
-        for eye in eyes:
-            eye.close()
+            observers, self._observers = list(self._observers.values()), {}
+        for observer in observers:
+            observer.close()
 
     def _for_each(self, actions: RequestedActions | None, act: Callable[[_TargetObserver], _Names]) -> TargetInspection:
-        wanted = self._select_targets(actions)
-        eyes = [self._observer_of(target) for target in wanted]
-        roomy = {eye.name for eye, gives_space in zip(eyes, wanted.values(), strict=True) if gives_space}
-        if len(eyes) < 2:
-            results = [_inspect_one(eye, act) for eye in eyes]
+        """Run `act` for each target of these requests (None: of the catalog), concurrently."""
+        definitions = {
+            (name, action.value): item for name, resource in self._catalog().resources.items() for action, item in resource.actions.items()
+        }
+        if actions is not None and actions <= definitions.keys():
+            definitions = {key: definitions[key] for key in definitions if key in actions}
+        # Otherwise every target: a request under an earlier catalog may have had any of them.
+        targets: dict[Target, bool] = {}
+        for definition in definitions.values():
+            if definition.target:
+                targets[definition.target] = targets.get(definition.target, False) or definition.space
+        with self._lock:
+            for target in targets.keys() - self._observers.keys():
+                self._observers[target] = _TargetObserver(self._vault, target)
+            observers = [self._observers[target] for target in targets]
+        with_spaces = {observer.name for observer, has_space in zip(observers, targets.values(), strict=True) if has_space}
+        if len(observers) < 2:
+            results = [_inspect_one(observer, act) for observer in observers]
         else:
-            with ThreadPoolExecutor(min(MAX_CONCURRENCY, len(eyes))) as pool:
-                results = list(pool.map(lambda eye: _inspect_one(eye, act), eyes))
+            with ThreadPoolExecutor(min(MAX_CONCURRENCY, len(observers))) as pool:
+                results = list(pool.map(lambda observer: _inspect_one(observer, act), observers))
         return TargetInspection(
             users=tuple(user for result in results for user in result.users),
             spaces=tuple(space for result in results for space in result.spaces),
             inspected=tuple(name for result in results for name in result.inspected),
-            space_targets=tuple(name for result in results for name in result.inspected if name in roomy),
+            space_targets=tuple(name for result in results for name in result.inspected if name in with_spaces),
             failures=tuple(why for result in results for why in result.failures),
         )
 
-    def _select_targets(self, actions: RequestedActions | None) -> dict[Target, bool]:
-        """Return the targets to look at, and whether what was asked for gives spaces there."""
-        resources = self._catalog().resources
-        known = {(name, action.value) for name, resource in resources.items() for action in resource.actions}
-        # What was asked for under an earlier catalog may be anywhere: then look everywhere.
-        everywhere = actions is None or not actions <= known
-        wanted: dict[Target, bool] = {}
-        for name, resource in resources.items():
-            for action, definition in resource.actions.items():
-                if definition.target and (everywhere or (name, action.value) in (actions or ())):
-                    wanted[definition.target] = wanted.get(definition.target, False) or definition.space
-        return wanted
-
-    def _observer_of(self, target: Target) -> _TargetObserver:
-        with self._lock:
-            if target not in self._observers:
-                self._observers[target] = _TargetObserver(self._vault, target)
-            return self._observers[target]
-
 
 class _TargetObserver:
-    """One target: a kept connection as its observer, for one caller at a time."""
+    """One target, with a persistent connection as its observer, for one caller at a time."""
 
     def __init__(self, vault: Vault, target: Target) -> None:
         self._vault = vault
@@ -178,57 +172,51 @@ class _TargetObserver:
         self.name = f"{where.get('host') or where.get('hostaddr') or 'local'}:{where.get('port') or 5432}/{where.get('dbname') or ''}"
 
     def find_names(self, users: str, spaces: str) -> _Names:
-        """Return the names of users and of spaces that match; raise TargetDown or one of Vault's errors."""
+        """Return the names of users and of spaces that match. Raises TargetDown, one of Vault's or psycopg's errors."""
         if not self._lock.acquire(timeout=LOOK_TIMEOUT_S):
-            message = "another look at it does not come back"
-            raise TargetDown(message)
+            raise TargetDown("an earlier check of this target is still hanging")
         try:
-            return self._query_or_reconnect(lambda connection: _find_names(connection, users, spaces))
+            if self._connection is not None:
+                try:
+                    with _cut_after(self._connection, LOOK_TIMEOUT_S):
+                        return _find_names(self._connection, users, spaces)
+                except psycopg.errors.QueryCanceled:
+                    # The target is slow, and a new connection would be as slow.
+                    raise
+                except psycopg.Error:
+                    self._drop_connection()
+            self._connection = self._reconnect()
+            try:
+                with _cut_after(self._connection, LOOK_TIMEOUT_S):
+                    return _find_names(self._connection, users, spaces)
+            except psycopg.Error:
+                self._drop_connection()
+                raise
         finally:
             self._lock.release()
 
     def end(self, job: str) -> _Names:
-        """End the job's users and then its space as the reaper, whose own credential lives for this call only."""
+        """Delete the job's users and then its space, as a database user whose credential lives only for this call."""
         creds = self._vault.creds(self._target.end)
         try:
             with self._connect(creds, END_TIMEOUT_S) as connection, _cut_after(connection, END_TIMEOUT_S):
                 users = _end_names(connection, END_USERS_SQL, job)
-                # A target that gives no spaces need not have what ends them.
-                _, left = _find_names(connection, *_name_patterns(job))
-                return users, _end_names(connection, END_SPACE_SQL, job) if left else ()
+                # Targets without spaces may lack the function that deletes them.
+                _, spaces = _find_names(connection, *_name_patterns(job))
+                return users, _end_names(connection, END_SPACE_SQL, job) if spaces else ()
         finally:
             self._drop_creds(creds)
 
     def close(self) -> None:
-        """Close the connection and end its user."""
+        """Close the connection and revoke its user."""
         with self._lock:
             self._drop_connection()
             if self._creds is not None:
                 self._drop_creds(self._creds)
             self._creds = None
 
-    def _query_or_reconnect(self, query: Callable[[_Connection], _Names]) -> _Names:
-        if self._connection is not None:
-            try:
-                return self._run_query(self._connection, query)
-            except psycopg.errors.QueryCanceled:
-                # It is alive and slow: a new connection would be as slow.
-                raise
-            except psycopg.Error:
-                self._drop_connection()
-        self._connection = self._reconnect()
-        try:
-            return self._run_query(self._connection, query)
-        except psycopg.Error:
-            self._drop_connection()
-            raise
-
-    def _run_query(self, connection: _Connection, query: Callable[[_Connection], _Names]) -> _Names:
-        with _cut_after(connection, LOOK_TIMEOUT_S):
-            return query(connection)
-
     def _reconnect(self) -> _Connection:
-        """Connect as the user we have; where it is no longer let in, as a new one."""
+        """Connect as the current user, or as a new one if the target no longer accepts it."""
         if self._creds is not None:
             try:
                 return self._connect(self._creds, LOOK_TIMEOUT_S)
@@ -259,25 +247,25 @@ class _TargetObserver:
         self._connection = None
 
     def _drop_creds(self, creds: IssuedSecret) -> None:
-        """End a user of our own; where that fails, its short ttl does."""
+        """Revoke a user of our own. If that fails, its short ttl ends it."""
         if creds.lease_id:
             with suppress(RetryLater, GiveUp):
                 self._vault.revoke_lease(creds.lease_id)
 
 
 def escape_like(text: str) -> str:
-    """Return a text that LIKE … ESCAPE '!' takes literally."""
+    """Return a text that LIKE … ESCAPE '!' matches literally."""
     return re.sub(r"([!%_])", r"!\1", text)
 
 
 def _name_patterns(job: str) -> tuple[str, str]:
-    """Return how a job's users and its spaces are called."""
+    """Return LIKE patterns for the names of a job's users and of its spaces."""
     return f"%-token-{escape_like(job)}-%", f"space-{escape_like(job)}"
 
 
 def _find_names(connection: _Connection, users: str, spaces: str) -> _Names:
-    found = connection.execute(FIND_NAMES_SQL, {"users": users, "spaces": spaces}).fetchall()
-    return tuple(str(name) for space, name in found if not space), tuple(str(name) for space, name in found if space)
+    rows = connection.execute(FIND_NAMES_SQL, {"users": users, "spaces": spaces}).fetchall()
+    return tuple(str(name) for is_space, name in rows if not is_space), tuple(str(name) for is_space, name in rows if is_space)
 
 
 def _end_names(connection: _Connection, query: str, job: str) -> tuple[str, ...]:
@@ -290,16 +278,21 @@ def _inspect_one(observer: _TargetObserver, act: Callable[[_TargetObserver], _Na
         return TargetInspection(users=tuple(users), spaces=tuple(spaces), inspected=(observer.name,))
     except (RetryLater, GiveUp) as error:
         return TargetInspection(failures=(f"target {observer.name}: {error}",))
-    except Exception as error:  # noqa: BLE001 - one target's trouble, of whatever kind, is its own
-        # PostgreSQL's own words can quote values; the name of its error cannot.
+    except Exception as error:  # noqa: BLE001 - a failure of one target must not fail the others
+        # PostgreSQL's messages can quote values; the type of an error cannot.
         return TargetInspection(failures=(f"target {observer.name}: {type(error).__name__}",))
 
 
 @contextmanager
 def _cut_after(connection: _Connection, seconds: float) -> Iterator[None]:
-    """Cut the connection where its server stands still: a statement's own timeout is the server's to keep."""
+    """Shut the connection down if its server hangs, because only the server enforces a statement's timeout."""
     plug = socket.socket(fileno=os.dup(connection.fileno()))
-    timer = threading.Timer(seconds + 0.5, _shut_down, [plug])
+
+    def shut_down() -> None:
+        with suppress(OSError):
+            plug.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds + 0.5, shut_down)
     timer.daemon = True
     timer.start()
     try:
@@ -307,8 +300,3 @@ def _cut_after(connection: _Connection, seconds: float) -> Iterator[None]:
     finally:
         timer.cancel()
         plug.close()
-
-
-def _shut_down(plug: socket.socket) -> None:
-    with suppress(OSError):
-        plug.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""The connection to one Vault and our own login there: log in, renew, log in again. Knows nothing of jobs or people."""
+"""The connection to one Vault and our own login there: log in, renew, log in again. Does not know jobs or people."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from justenough.domain.core.errors import GiveUp, RetryLater
 from justenough.domain.core.secret import Secret
 
 CONNECT_TIMEOUT_S = 2.0
-# Longer than Vault's own longest request (default_max_request_duration 10 s), so that Vault's answer comes first.
+# Longer than Vault's longest request (default_max_request_duration 10 s), so that Vault's answer comes first.
 READ_TIMEOUT_S = 12.0
 POOL_SIZE = 64
-# A login this young that is denied lacks the right; a new one would lack it too.
+# If a login this young is denied, it lacks the permission; a new login would lack it too.
 MIN_RELOGIN_AGE_S = 1.0
 RETRY_INTERVAL_S = 2.0
 IDLE_INTERVAL_S = 10.0
@@ -50,28 +51,31 @@ class VaultConnection:
     def __init__(self, address: str, *, namespace: str | None = None, cacert: Path | None = None) -> None:
         self.address = address.rstrip("/")
         self._namespace = namespace
-        self._session = _build_session(cacert)
+        self._session = requests.Session()
+        # No proxies, certificates or .netrc from the environment: the settings say where Vault is.
+        self._session.trust_env = False
+        self._session.verify = str(cacert) if cacert else True
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(pool_connections=2, pool_maxsize=POOL_SIZE, max_retries=0))
         self._login: OwnLogin | None = None
         self._log_in: Callable[[], OwnLogin] | None = None
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def login_approle(self, role_id: str, secret_id: Secret, *, mount: str = "approle") -> None:
-        """Log in; the same pair is used again whenever the login ends."""
-        self._log_in_by(lambda: self._log_in_approle(role_id, secret_id, mount))
-
-    def login_approle_file(self, path: Path, *, mount: str = "approle") -> None:
-        """Log in with a file that holds {"role_id", "secret_id"}; it is read again at each login, so that it may be replaced."""
-        self._log_in_by(lambda: self._log_in_approle(*_read_approle_file(path), mount))
+    def login_approle_file(self, path: Path) -> None:
+        """Log in with a file of {"role_id", "secret_id"}. It is read again at each login, so that it may be replaced."""
+        with self._lock:
+            self._log_in = partial(self._log_in_approle, path)
+            self._login = self._log_in()
 
     def login_token(self, token: Secret) -> None:
-        """Use a token that someone handed in. It is not renewed and cannot be replaced."""
+        """Use a given token. It is not renewed, and no new login replaces it."""
         self._log_in = None
         self._login = OwnLogin(self.adapter(token), time.monotonic(), 0)
 
     def keep_alive(self) -> None:
-        """Start the thread that renews the login well before half its life is over, and logs in again where that fails."""
+        """Start the thread that renews the login well before half its ttl, and logs in again if that fails."""
         if self._thread is None:
             self._stop.clear()
             self._thread = threading.Thread(target=self._renew_until_stopped, name="vault-keep-alive", daemon=True)
@@ -86,7 +90,7 @@ class VaultConnection:
         self._session.close()
 
     def ping(self) -> None:
-        """Raise VaultSealed or VaultUnavailable where Vault would not serve us."""
+        """Raise VaultSealed or VaultUnavailable if Vault cannot serve us."""
         self.call(self.adapter(None), "get", "sys/health", params={"standbyok": "true", "perfstandbyok": "true"})
 
     def adapter(self, token: Secret | None) -> RawAdapter:
@@ -101,64 +105,59 @@ class VaultConnection:
         )
 
     def call_own(self, method: str, path: str, body: Body | None = None) -> VaultAnswer | None:
-        """Call under our own login, logging in again once where it is no longer good. Answers as `call`."""
+        """Call under our own login, logging in again once if it is no longer valid. Returns like `call`."""
         login = self._login
         if login is None:
-            message = "not logged in to Vault"
-            raise VaultDenied(message)
+            raise VaultDenied("not logged in to Vault")
         try:
             return self.call(login.adapter, method, path, body)
         except VaultDenied:
-            renewed = self._relogin(login)
-            if renewed is None:
-                raise
-            return self.call(renewed.adapter, method, path, body)
+            with self._lock:
+                newer = self._login
+                if newer is None or newer is login:
+                    if self._log_in is None or time.monotonic() - login.began < MIN_RELOGIN_AGE_S:
+                        raise
+                    newer = self._login = self._log_in()
+            return self.call(newer.adapter, method, path, body)
+
+    def read_data(self, method: str, path: str, body: Body | None = None) -> VaultAnswer:
+        """Call under our own login and return the answer's `data`; empty if it has none."""
+        return (self.call_own(method, path, body) or {}).get("data") or {}
 
     def call(
         self, adapter: RawAdapter, method: str, path: str, body: Body | None = None, *, params: Mapping[str, str] | None = None
     ) -> VaultAnswer | None:
-        """Return Vault's answer, {} for an empty one, None for 404; raise one of the package's errors for the rest."""
+        """Return Vault's answer, {} if it is empty, None for 404. Raises one of the package's errors for any other status from 300."""
         options = {key: value for key, value in (("json", body), ("params", params)) if value is not None}
         try:
             response = adapter.request(method, f"/v1/{path}", raise_exception=False, **options)
         except requests.RequestException as error:
-            message = f"Vault at {self.address.rpartition('@')[2]} did not answer ({type(error).__name__})"
-            raise VaultUnavailable(message) from error
+            raise VaultUnavailable(f"Vault at {self.address.rpartition('@')[2]} did not answer ({type(error).__name__})") from error
         if response.status_code == 404:
             return None
-        answer = _parse_json(response.content)
+        answer: VaultAnswer = {}
+        with suppress(ValueError):
+            content = json.loads(response.content or "{}")
+            answer = content if isinstance(content, dict) else {}
         if response.status_code >= 300:
             raise refusal(response.status_code, f"{method.upper()} {path}", answer)
         return answer
 
-    def _log_in_by(self, log_in: Callable[[], OwnLogin]) -> None:
-        with self._lock:
-            self._log_in = log_in
-            self._login = log_in()
-
-    def _relogin(self, failed: OwnLogin) -> OwnLogin | None:
-        """Return a login newer than the failed one, or None where a new one would not help."""
-        with self._lock:
-            if self._login is not failed:
-                return self._login
-            if self._log_in is None or time.monotonic() - failed.began < MIN_RELOGIN_AGE_S:
-                return None
-            self._login = self._log_in()
-            return self._login
-
-    def _log_in_approle(self, role_id: str, secret_id: Secret, mount: str) -> OwnLogin:
+    def _log_in_approle(self, path: Path) -> OwnLogin:
         began = time.monotonic()
         try:
-            answer = self.call(
-                self.adapter(None), "post", f"auth/{safe_path(mount)}/login", {"role_id": role_id, "secret_id": secret_id.reveal()}
-            )
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            body = {"role_id": str(raw["role_id"]), "secret_id": str(raw["secret_id"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            # The cause would carry the file's text.
+            raise VaultDenied(f'{path} does not hold {{"role_id", "secret_id"}}; `justenough vault setup` writes it') from None
+        try:
+            answer = self.call(self.adapter(None), "post", "auth/approle/login", body)
         except VaultRefused as error:
-            message = "Vault refused the AppRole login: its role id or secret id is not valid"
-            raise VaultDenied(message) from error
+            raise VaultDenied("Vault refused the AppRole login: its role id or secret id is not valid") from error
         auth = (answer or {}).get("auth") or {}
         if not auth.get("client_token"):
-            message = f"Vault has no AppRole login at auth/{mount}"
-            raise VaultRefused(message)
+            raise VaultRefused("Vault has no AppRole login at auth/approle")
         return OwnLogin(self.adapter(Secret(auth["client_token"])), began, int(auth.get("lease_duration") or 0))
 
     def _renew_until_stopped(self) -> None:
@@ -168,7 +167,7 @@ class VaultConnection:
                 self._renew_login()
                 pause = self._renewal_interval()
             except (RetryLater, GiveUp):
-                # Each call that needs the login says so itself; here it is only tried again.
+                # Each call that needs the login reports its own error.
                 pause = RETRY_INTERVAL_S
 
     def _renewal_interval(self) -> float:
@@ -176,7 +175,7 @@ class VaultConnection:
         return max(login.ttl / 3, 0.1) if login and login.ttl else IDLE_INTERVAL_S
 
     def _renew_login(self) -> None:
-        """Renew; where that is not allowed, or yields less than half of what a login gives, log in anew."""
+        """Renew the login. Log in again if that is refused, or grants less than half the ttl of a new login."""
         login = self._login
         if login is None or self._log_in is None or not login.ttl:
             return
@@ -190,36 +189,7 @@ class VaultConnection:
 
 
 def safe_path(path: str) -> str:
-    """Return a path that stays what it says (no query, no escapes, no way up); raise VaultRefused for any other."""
+    """Return the path if it has no query, no escapes and no `..`. Raises VaultRefused for any other."""
     if not SAFE_PATH.fullmatch(path) or any(part in {".", ".."} for part in path.split("/")):
-        message = "not a Vault path"
-        raise VaultRefused(message)
+        raise VaultRefused("not a Vault path")
     return path
-
-
-def _build_session(cacert: Path | None) -> requests.Session:
-    session = requests.Session()
-    # Neither proxies nor certificates nor .netrc from the environment: the settings say where Vault is.
-    session.trust_env = False
-    session.verify = str(cacert) if cacert else True
-    adapter = HTTPAdapter(pool_connections=2, pool_maxsize=POOL_SIZE, max_retries=0)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    return session
-
-
-def _read_approle_file(path: Path) -> tuple[str, Secret]:
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        return str(raw["role_id"]), Secret(str(raw["secret_id"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        message = f'{path} does not hold {{"role_id", "secret_id"}}; `justenough vault setup` writes it'
-        raise VaultDenied(message) from None  # The cause would carry the file's text.
-
-
-def _parse_json(content: bytes) -> VaultAnswer:
-    try:
-        answer = json.loads(content) if content else {}
-    except ValueError:
-        return {}
-    return answer if isinstance(answer, dict) else {}

@@ -1,8 +1,8 @@
-"""Vault's own locks (control groups): asking for what waits for people, who authorized, and the one unwrapping. Decides nothing.
+"""Vault's control groups: the request of a locked issue, its authorizations, and the unwrapping of its result. Decides nothing.
 
-Seen on OpenBao 2.7: a request under a control group answers with a wrapping token and its accessor, and is done only when that is unwrapped.
-Unwrapping before people have authorized is refused and harms nothing; unwrapping twice does it twice; without the token that asked, or once the
-wrapping token was revoked, it is refused for good. Revoking the wrapping token leaves alive what it gave.
+Observed on OpenBao 2.7: Vault answers a request under a control group with a wrapping token and its accessor, and performs the request only
+when the token is unwrapped. Unwrapping before it is authorized is refused and harmless. Unwrapping twice performs it twice. Without the token
+that made the request, or after the wrapping token was revoked, it is refused. Revoking the wrapping token does not revoke its result.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from justenough.domain.core.vault_names import PAYLOAD_KEY
 
 @dataclass(frozen=True, slots=True)
 class WrappingToken:
-    """What waits for people: the token that opens it once they have authorized, and the accessor by which they do."""
+    """The token that unwraps a request once people have authorized it, and the accessor by which they authorize it."""
 
     accessor: str
     secret: Secret
@@ -33,44 +33,40 @@ class WrappingToken:
 
 @dataclass(frozen=True, slots=True)
 class ControlGroupState:
-    """What Vault says of one lock."""
+    """The state of one request under a control group."""
 
     approved: bool
     """Whether enough people have authorized."""
     path: str
     data: Mapping[str, Any]
     authorized: frozenset[str]
-    """Entity ids of those whose authorization counts."""
+    """Entity ids of the people whose authorization counts."""
 
     def is_for(self, resolved: ResolvedIssue) -> bool:
-        """Whether this is the lock of exactly this issue."""
+        """Whether this is the request of exactly this issue."""
         return self.path == resolved.path and dict(self.data) == dict(resolved.data)
 
 
 def request_issue(vault: Vault, token: JobToken, resolved: ResolvedIssue) -> WrappingToken:
-    """Ask for a locked issue and return what waits. Raises VaultRefused where Vault did not lock it, having ended what it gave."""
-    answer = vault.send(token, resolved)
-    wrap = (answer or {}).get("wrap_info")
+    """Request a locked issue and return its wrapping token. If Vault did not lock it, revoke what it issued and raise VaultRefused."""
+    wrap = (vault.send(token, resolved) or {}).get("wrap_info")
     if not isinstance(wrap, dict) or wrap.get("creation_path") != resolved.path:
         revoke_token(vault, token.secret)
-        message = (
-            f"{resolved.path}: Vault asks nobody before it issues this; run `justenough vault setup`, which writes the lock into its policy"
-        )
-        raise VaultRefused(message)
+        fix = "run `justenough vault setup`, which writes the control group into its policy"
+        raise VaultRefused(f"{resolved.path}: Vault issues this without authorization; {fix}")
     expires = datetime.now(UTC) + timedelta(seconds=int(wrap["ttl"]))
     return WrappingToken(accessor=str(wrap["accessor"]), secret=Secret(str(wrap["token"])), expires=expires)
 
 
 def read_state(vault: Vault, accessor: str) -> ControlGroupState | None:
-    """Return what Vault says of a lock; None where it knows none (any more)."""
+    """Return the state of a request under a control group; None if Vault does not know it (any more)."""
     try:
         answer = vault.call_own("post", "sys/control-group/request", {"accessor": accessor})
     except UnknownHandle:
         return None
     data = (answer or {}).get("data")
     if not isinstance(data, dict):
-        message = "this Vault has no control groups"
-        raise VaultRefused(message)
+        raise VaultRefused("this Vault has no control groups")
     return ControlGroupState(
         approved=bool(data.get("approved")),
         path=str(data.get("request_path")),
@@ -80,37 +76,35 @@ def read_state(vault: Vault, accessor: str) -> ControlGroupState | None:
 
 
 def unwrap(vault: Vault, wrapping: Secret, resolved: ResolvedIssue) -> IssuedSecret:
-    """Return what Vault issues now that people have authorized it. Call it once: each call issues."""
+    """Have Vault issue an authorized credential and return it. Call it once, because each call issues one."""
     adapter = vault.adapter(wrapping)
-    seen = (vault.call(adapter, "post", "sys/wrapping/lookup", {"token": wrapping.reveal()}) or {}).get("data") or {}
-    if seen.get("creation_path") != resolved.path:
-        message = f"{resolved.path}: what was kept for it opens something else"
-        raise VaultRefused(message)
+    wrapped = (vault.call(adapter, "post", "sys/wrapping/lookup", {"token": wrapping.reveal()}) or {}).get("data") or {}
+    if wrapped.get("creation_path") != resolved.path:
+        raise VaultRefused(f"{resolved.path}: its wrapping token is for another path")
     return to_issued_secret(safe_path(resolved.path), vault.call(adapter, "post", "sys/wrapping/unwrap"))
 
 
 def revoke_token(vault: Vault, token: Secret) -> None:
-    """End a token that one holds, and with it whatever waits or lives by it; one that is unknown is already gone."""
+    """Revoke a token and all that depends on it. An unknown token is already gone."""
     with suppress(UnknownHandle):
         vault.call_own("post", "auth/token/revoke", {"token": token.reveal()})
 
 
 def revoke_wrapping_token(vault: Vault, ciphertext: str, *, about: str) -> None:
-    """End what waits and is kept as a ciphertext."""
+    """Revoke a wrapping token that was stored as ciphertext."""
     revoke_token(vault, decrypt(vault, ciphertext, about=about))
 
 
 def encrypt(vault: Vault, secret: Secret, *, about: str) -> str:
-    """Return a secret as ciphertext that only Vault can read, and only as what it is `about`."""
+    """Return a secret as ciphertext that only Vault can decrypt, and only with the same `about`."""
     body = {"plaintext": _to_base64(secret.reveal()), "associated_data": _to_base64(about)}
-    return str(((vault.call_own("post", f"transit/encrypt/{PAYLOAD_KEY}", body) or {}).get("data") or {})["ciphertext"])
+    return str(vault.read_data("post", f"transit/encrypt/{PAYLOAD_KEY}", body)["ciphertext"])
 
 
 def decrypt(vault: Vault, ciphertext: str, *, about: str) -> Secret:
-    """Return the secret that a ciphertext stands for. Raises VaultRefused where it is about something else."""
+    """Return the secret of a ciphertext. Raises VaultRefused if it was encrypted with another `about`."""
     body = {"ciphertext": ciphertext, "associated_data": _to_base64(about)}
-    plain = ((vault.call_own("post", f"transit/decrypt/{PAYLOAD_KEY}", body) or {}).get("data") or {})["plaintext"]
-    return Secret(base64.b64decode(plain).decode())
+    return Secret(base64.b64decode(vault.read_data("post", f"transit/decrypt/{PAYLOAD_KEY}", body)["plaintext"]).decode())
 
 
 def _to_base64(text: str) -> str:

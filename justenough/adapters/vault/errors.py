@@ -1,4 +1,4 @@
-"""Vault's errors, named by what the caller must do, and how Vault's answers become one. Never a token, a secret or a quoted value."""
+"""Vault's errors, named by what the caller must do, and their translation from answers. Never a token, a secret or a quoted value."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from justenough.domain.core.errors import GiveUp, RetryLater
 
-# Words of Vault's answer that might be a value (quoted, or long with letters and digits mixed): never passed on.
+# Words of Vault's answer that may be a value (quoted, or long with mixed letters and digits) are never passed on.
 VALUE_LIKE = re.compile(r"'[^']*'|\"[^\"]*\"|(?=[^\s/]*[0-9])(?=[^\s/]*[A-Za-z])[^\s/]{16,}")
-# HashiCorp's and OpenBao's ways to say that a handle stands for nothing.
+# HashiCorp's and OpenBao's messages for an unknown handle.
 UNKNOWN_HANDLE_TEXT = re.compile(r"invalid lease|lease not found|invalid accessor|could not find accessor", re.IGNORECASE)
 
 
 class VaultUnavailable(RetryLater):
-    """Vault, or what it needs for this call, does not answer now."""
+    """Vault, or a system that it needs for this call, does not answer now."""
 
 
 class VaultSealed(RetryLater):
@@ -23,11 +23,11 @@ class VaultSealed(RetryLater):
 
 
 class VaultDenied(GiveUp):
-    """The token that was used may not do this."""
+    """The token has no permission for this call."""
 
 
 class VaultRefused(GiveUp):
-    """Vault understood and said no."""
+    """Vault understood the call and rejected it."""
 
 
 class UnknownHandle(VaultRefused):
@@ -35,19 +35,18 @@ class UnknownHandle(VaultRefused):
 
 
 def refusal(status: int, what: str, answer: Mapping[str, Any]) -> RetryLater | GiveUp:
-    """Return the error that an HTTP status of 300 or more stands for; `what` is method and path."""
+    """Return the error for an HTTP status of 300 or more. `what` is method and path."""
     errors = answer.get("errors")
     text = " ".join(" ".join(str(error) for error in errors).split()) if isinstance(errors, list) else ""
-    said = VALUE_LIKE.sub("…", text)[:200]
-    return _error_class(status, text)(f"{what}: Vault answered {status}" + (f" ({said})" if said else ""))
-
-
-def _error_class(status: int, text: str) -> type[RetryLater | GiveUp]:
+    error: type[RetryLater | GiveUp] = VaultRefused
     if status in {400, 403} and UNKNOWN_HANDLE_TEXT.search(text):
-        return UnknownHandle
-    if status == 403:
-        return VaultDenied
-    if status in {501, 503}:
-        return VaultSealed
-    # 307 and 472, 473: a standby that does not forward; 412: it has not caught up; 429: too many requests.
-    return VaultUnavailable if status >= 500 or status in {307, 412, 429, 472, 473} else VaultRefused
+        error = UnknownHandle
+    elif status == 403:
+        error = VaultDenied
+    elif status in {501, 503}:
+        error = VaultSealed
+    elif status >= 500 or status in {307, 412, 429, 472, 473}:
+        # 307 and 472, 473: a standby that does not forward; 412: it has not caught up; 429: too many requests.
+        error = VaultUnavailable
+    quote = VALUE_LIKE.sub("…", text)[:200]
+    return error(f"{what}: Vault answered {status}" + (f" ({quote})" if quote else ""))

@@ -1,4 +1,4 @@
-"""A synchronous cache for values that hardly change. Knows nothing of Vault."""
+"""A synchronous cache for values that rarely change. Does not know Vault."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class TtlCache(Generic[T]):
-    """Keeps up to MAX_CACHED_VALUES values for CACHE_TTL_S. Two threads may both read a value that is missing."""
+    """Caches up to MAX_CACHED_VALUES values for CACHE_TTL_S. Two threads may both read a missing value."""
 
     def __init__(self) -> None:
         self._values: dict[str, tuple[float, T]] = {}

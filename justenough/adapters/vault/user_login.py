@@ -1,14 +1,15 @@
-"""Vault on behalf of a person who is logged in to the pages: log in, sign, authorize, end; and their token as ciphertext. Keeps no token.
+"""Vault on behalf of a person who is logged in to the pages: log in, sign, authorize, log out; and their token as ciphertext. Keeps no token.
 
-Seen on OpenBao 2.7: wrong passwords and unknown names get the same 400; after five wrong ones in a row a name that exists gets 403 for
-fifteen minutes, and so does a mount that does not exist. A token carries the policies of its person's groups, whatever its mount says,
-and the API has no way to leave them out: so what a token carries is told here, for whoever keeps it to judge.
+Observed on OpenBao 2.7: wrong passwords and unknown names get the same 400. After five wrong passwords in a row, an existing name gets 403
+for fifteen minutes, as does a mount that does not exist. A token always carries the policies of its person's groups, whatever its mount
+allows. The policies are therefore returned here, for the caller to judge.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -20,82 +21,78 @@ from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import PAGE_SESSION_KEY
 
 INVALID_LOGIN_NAMES = {"", ".", ".."}
-NOTHING_WAITS = "nothing waits in Vault for your authorization any more: its time is over, or its job has ended"
+NOTHING_WAITS = "Vault has no such request to authorize any more: it has expired, or its job has ended"
 
 
 class LoginRefused(GiveUp):
-    """The name and password do not hold, or the name is locked for now; Vault does not tell strangers which."""
+    """The name or password is wrong, or the name is locked for now. Vault does not say which."""
 
 
 class ProviderRefused(GiveUp):
-    """Vault did not accept what an identity provider answered; the message has Vault's words."""
+    """Vault did not accept the identity provider's response. The message quotes Vault."""
 
 
 class NoSuchLogin(GiveUp):
-    """Vault has no such way to log in, or not for this address; the message says what to do."""
+    """Vault has no such login, or not for this address. The message says what to do."""
 
 
 class SecondFactorWanted(GiveUp):
-    """Vault wants a second factor for this login, which the pages cannot ask for."""
+    """Vault requires a second factor for this login, which the pages do not support."""
 
 
 class Unreadable(GiveUp):
-    """A ciphertext is not of this secret."""
+    """A ciphertext was not encrypted with this context."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoginResult:
-    """What a login brought."""
+    """The token of a login, with its owner and policies."""
 
     token: Secret
     entity: str
-    """Vault entity id; empty where the login has none."""
+    """Vault entity id; empty if the login has none."""
     policies: frozenset[str]
-    """What the token carries, by its mount and by its person's groups."""
+    """From its mount and from its person's groups."""
     role: str = ""
-    """The mount's role that it was by, as Vault says; empty where the mount has none."""
+    """The mount's role; empty if the mount has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenInfo:
-    """What a token is worth now."""
+    """Owner and policies of a live token."""
 
     entity: str
-    """Vault entity id; empty where it is nobody's."""
+    """Vault entity id; empty if it has none."""
     policies: frozenset[str]
 
 
 def log_in(vault: VaultConnection, name: str, password: Secret, *, mount: str) -> LoginResult:
-    """Log a person in by name and password (userpass and ldap alike). Raises LoginRefused, SecondFactorWanted, RetryLater."""
+    """Log a person in by name and password (userpass or ldap). Raises LoginRefused, SecondFactorWanted, RetryLater."""
     if name in INVALID_LOGIN_NAMES:
-        message = "no login name"
-        raise LoginRefused(message)
+        raise LoginRefused("not a login name")
     try:
         path = f"auth/{safe_path(mount.strip('/'))}/login/{quote(name, safe='')}"
         answer = vault.call(vault.adapter(None), "post", path, {"password": password.reveal()})
     except (VaultRefused, VaultDenied) as error:
-        message = "Vault did not accept the login"
-        raise LoginRefused(message) from error
+        raise LoginRefused("Vault did not accept the login") from error
     return _to_login_result(answer)
 
 
 def begin_oidc(vault: VaultConnection, mount: str, *, role: str, redirect: str, nonce: str) -> str:
-    """Return where a browser logs in at the mount's identity provider, to come back to `redirect`. Raises NoSuchLogin, RetryLater."""
-    where = f"auth/{safe_path(mount.strip('/'))}"
+    """Return the identity provider's URL at which a browser logs in and then returns to `redirect`. Raises NoSuchLogin, RetryLater."""
+    path = f"auth/{safe_path(mount.strip('/'))}/oidc/auth_url"
     body = {"role": role, "redirect_uri": redirect, "client_nonce": nonce}
     try:
-        url = ((vault.call(vault.adapter(None), "post", f"{where}/oidc/auth_url", body) or {}).get("data") or {}).get("auth_url")
+        url = ((vault.call(vault.adapter(None), "post", path, body) or {}).get("data") or {}).get("auth_url")
     except (VaultRefused, VaultDenied) as error:
-        message = f"Vault has no OIDC login at {mount}/, or no such role there"
-        raise NoSuchLogin(message) from error
+        raise NoSuchLogin(f"Vault has no OIDC login at {mount}/, or no such role there") from error
     if not url:
-        message = f"Vault does not let this login come back to {redirect}: its role needs that in allowed_redirect_uris"
-        raise NoSuchLogin(message)
+        raise NoSuchLogin(f"Vault does not allow this login to return to {redirect}: add it to the role's allowed_redirect_uris")
     return str(url)
 
 
 def finish_oidc(vault: VaultConnection, mount: str, *, state: str, code: str, nonce: str) -> LoginResult:
-    """Log a person in by what their identity provider's redirect brought, once. Raises ProviderRefused, SecondFactorWanted, RetryLater."""
+    """Log a person in with the parameters of their identity provider's redirect. Raises ProviderRefused, SecondFactorWanted, RetryLater."""
     params = {"state": state, "code": code, "client_nonce": nonce}
     try:
         answer = vault.call(vault.adapter(None), "get", f"auth/{safe_path(mount.strip('/'))}/oidc/callback", params=params)
@@ -105,7 +102,7 @@ def finish_oidc(vault: VaultConnection, mount: str, *, state: str, code: str, no
 
 
 def look_up_token(vault: VaultConnection, token: Secret) -> TokenInfo | None:
-    """Return whose a token is and what it carries now; None where it is not alive any more."""
+    """Return a token's owner and policies; None if it is no longer alive."""
     try:
         data = (vault.call(vault.adapter(token), "get", "auth/token/lookup-self") or {}).get("data") or {}
     except VaultDenied:
@@ -115,35 +112,30 @@ def look_up_token(vault: VaultConnection, token: Secret) -> TokenInfo | None:
 
 
 def renew_token(vault: VaultConnection, token: Secret) -> None:
-    """Let a token live on, as far as its mount allows."""
+    """Renew a token, as far as its mount allows."""
     vault.call(vault.adapter(token), "post", "auth/token/renew-self", {})
 
 
 def revoke_token(vault: VaultConnection, token: Secret) -> None:
-    """End a token; one that has ended already is fine."""
-    try:
+    """Revoke a token. Idempotent."""
+    with suppress(VaultDenied, UnknownHandle):
         vault.call(vault.adapter(token), "post", "auth/token/revoke-self", {})
-    except (VaultDenied, UnknownHandle):
-        return
 
 
 def create_signing_key(vault: VaultConnection, token: Secret, entity: str) -> None:
-    """Make the person's signing key; one that is there stays as it is."""
+    """Create the person's signing key. An existing key stays as it is."""
     vault.call(vault.adapter(token), "post", f"transit/keys/je-sign-{safe_path(entity)}", {"type": "ed25519"})
 
 
 def sign(vault: VaultConnection, token: Secret, entity: str, content: bytes) -> str:
-    """Return the person's signature over some bytes, in Vault's form."""
+    """Sign some bytes with the person's key and return the signature in Vault's format."""
     body = {"input": base64.b64encode(content).decode()}
     answer = vault.call(vault.adapter(token), "post", f"transit/sign/je-sign-{safe_path(entity)}", body)
-    return str(_require_text(answer, "signature"))
+    return _require_text(answer, "signature")
 
 
 def authorize(vault: VaultConnection, token: Secret, accessor: str) -> bool:
-    """Authorize what waits in Vault under an accessor, once; return whether Vault now has all the authorizations that it wants.
-
-    Raises Conflict where nothing waits there any more.
-    """
+    """Authorize a control group's request. Return whether Vault needs no further authorization. Raises Conflict if the request is gone."""
     try:
         answer = vault.call(vault.adapter(token), "post", "sys/control-group/authorize", {"accessor": accessor})
     except VaultRefused as error:
@@ -154,37 +146,33 @@ def authorize(vault: VaultConnection, token: Secret, accessor: str) -> bool:
 
 
 def encrypt_token(vault: VaultConnection, token: Secret, context: bytes) -> str:
-    """Return a token as ciphertext that only this context opens. Under our own login."""
+    """Return a token as ciphertext that can be decrypted only with this context. Under our own login."""
     body = {"plaintext": base64.b64encode(token.reveal().encode()).decode(), "context": base64.b64encode(context).decode()}
-    return str(_require_text(vault.call_own("post", f"transit/encrypt/{PAGE_SESSION_KEY}", body), "ciphertext"))
+    return _require_text(vault.call_own("post", f"transit/encrypt/{PAGE_SESSION_KEY}", body), "ciphertext")
 
 
 def decrypt_token(vault: VaultConnection, ciphertext: str, context: bytes) -> Secret:
-    """Return the token of a ciphertext. Under our own login. Raises Unreadable where the context is another's."""
+    """Return the token of a ciphertext. Under our own login. Raises Unreadable if it was encrypted with another context."""
     body = {"ciphertext": ciphertext, "context": base64.b64encode(context).decode()}
     try:
         answer = vault.call_own("post", f"transit/decrypt/{PAGE_SESSION_KEY}", body)
     except VaultRefused as error:
-        message = "the session's token cannot be opened"
-        raise Unreadable(message) from error
-    return Secret(base64.b64decode(str(_require_text(answer, "plaintext"))).decode())
+        raise Unreadable("the session's token cannot be decrypted") from error
+    return Secret(base64.b64decode(_require_text(answer, "plaintext")).decode())
 
 
 def _to_login_result(answer: VaultAnswer | None) -> LoginResult:
     auth: Mapping[str, Any] = (answer or {}).get("auth") or {}
     if auth.get("mfa_requirement"):
-        message = "Vault wants a second factor"
-        raise SecondFactorWanted(message)
+        raise SecondFactorWanted("Vault requires a second factor")
     if not auth.get("client_token"):
-        message = "Vault gave no token"
-        raise LoginRefused(message)
+        raise LoginRefused("Vault returned no token")
     role = str((auth.get("metadata") or {}).get("role") or "")
     return LoginResult(Secret(str(auth["client_token"])), str(auth.get("entity_id") or ""), frozenset(auth.get("policies") or ()), role)
 
 
-def _require_text(answer: VaultAnswer | None, name: str) -> Any:
-    found = ((answer or {}).get("data") or {}).get(name)
-    if not isinstance(found, str):
-        message = f"Vault gave no {name}"
-        raise VaultRefused(message)
-    return found
+def _require_text(answer: VaultAnswer | None, name: str) -> str:
+    text = ((answer or {}).get("data") or {}).get(name)
+    if not isinstance(text, str):
+        raise VaultRefused(f"Vault returned no {name}")
+    return text

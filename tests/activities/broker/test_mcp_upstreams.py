@@ -200,9 +200,9 @@ MODES = {
     "hang": "the upstream took longer than 3 s",
     "endless": "the upstream",
     "huge": "the upstream sent more than 4,194,304 bytes",
-    "packed": "the upstream packs its answers",
-    "garbage": "it is no message of MCP",
-    "garbled": "it is no message of MCP",
+    "packed": "the upstream compressed its response",
+    "garbage": "the response is not an MCP message",
+    "garbled": "the response is not an MCP message",
 }
 METHODS = ("server/discover", "tools/list", "tools/call")
 OLDER = {(mode, "server/discover") for mode in ("500", "garbage", "garbled")}

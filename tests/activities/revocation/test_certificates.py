@@ -145,17 +145,17 @@ def test_a_certificate_that_vault_does_not_know_is_shown_to_nobody_as_dead(at: D
     lost = held.credential.model_copy(update={"certificate": "pki/cert/00:11:22"})
     result = revoke(at.deps, one.job, by="session", settled=True, why="it ended", known=(lost,))
     assert not result.confirmed
-    assert any("pki/cert/00:11:22: Vault knows no such certificate" in why for why in result.failures)
+    assert any("pki/cert/00:11:22: Vault does not know this certificate" in why for why in result.failures)
 
 
 @pytest.mark.parametrize(
     "resource, tier, role, change, why, ends",
     [
-        ("warehouse-api", 0, {"generate_lease": False}, {}, "without a lease to revoke it by; set `generate_lease: true`", False),
-        ("warehouse-api", 0, {}, {"crl": None}, "names no `crl` in which its revocation could be seen", True),
-        ("warehouse-api", 0, {}, {"ttl": "14m"}, "longer than its grant; have the catalog send `ttl:", True),
-        ("web-servers", 1, {}, {"ttl": "9m"}, "longer than its grant; have the catalog send `ttl:", True),
-        ("web-servers", 1, {}, {"revocable": "now"}, "nothing revokes an SSH certificate", False),
+        ("warehouse-api", 0, {"generate_lease": False}, {}, "without a lease, so it cannot be revoked; set `generate_lease: true`", False),
+        ("warehouse-api", 0, {}, {"crl": None}, "has no `crl` in which its revocation can be verified", True),
+        ("warehouse-api", 0, {}, {"ttl": "14m"}, "after its grant; set `ttl:", True),
+        ("web-servers", 1, {}, {"ttl": "9m"}, "after its grant; set `ttl:", True),
+        ("web-servers", 1, {}, {"revocable": "now"}, "an SSH certificate cannot be revoked", False),
     ],
     ids=["no lease", "no crl", "a certificate of 14 minutes", "an ssh certificate of 9 minutes", "an ssh certificate said to be revocable"],
 )

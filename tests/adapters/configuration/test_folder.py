@@ -61,7 +61,7 @@ def _plain_logs() -> Iterator[None]:
 
 
 def outcome(config: ConfigFolder) -> str:
-    return config.policies.decide(job(), "orders-db", resource(), Action.READ, context=asking()).outcome
+    return config.current().policies.decide(job(), "orders-db", resource(), Action.READ, context=asking()).outcome
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -72,9 +72,9 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def test_a_good_folder_is_read_whole_without_an_alarm(config: ConfigFolder) -> None:
     assert config.alarm is None
-    assert config.tiers.top == 3
-    assert config.catalog.resources["orders-db"].connect["host"] == "127.0.0.1"
-    assert config.policies.external == {"export-api"}
+    assert config.current().tiers.top == 3
+    assert config.current().catalog.resources["orders-db"].connect["host"] == "127.0.0.1"
+    assert config.current().policies.external == {"export-api"}
     assert outcome(config) == "allowed"
 
 
@@ -85,7 +85,7 @@ def test_a_changed_file_is_in_force_at_the_next_look_and_not_before(config: Conf
     clock.on()
     assert outcome(config) == "denied"
     assert config.current().digest != before.digest
-    assert config.policies.digest != before.policies.digest
+    assert config.current().policies.digest != before.policies.digest
 
 
 def test_a_folder_that_did_not_change_is_not_read_again(config: ConfigFolder, clock: Clock) -> None:
@@ -151,7 +151,7 @@ def test_a_start_with_any_broken_file_denies_everything_until_it_is_mended(folde
     good = (folder / broken).read_bytes()
     (folder / broken).write_bytes(b"{")
     config = ConfigFolder(folder, ENV, clock=clock)
-    decision = config.policies.decide(job(), "orders-db", resource(), Action.READ, context=asking())
+    decision = config.current().policies.decide(job(), "orders-db", resource(), Action.READ, context=asking())
     assert (decision.outcome, decision.policies) == ("denied", ("no-policies",))
     assert "everything is denied" in (config.alarm or "")
 
@@ -164,8 +164,8 @@ def test_a_start_with_any_broken_file_denies_everything_until_it_is_mended(folde
 def test_a_start_without_a_folder_denies_everything(tmp_path: Path) -> None:
     config = ConfigFolder(tmp_path / "nowhere", ENV)
     assert outcome(config) == "denied"
-    assert config.catalog.resources == {}
-    assert config.tiers.top == 0
+    assert config.current().catalog.resources == {}
+    assert config.current().tiers.top == 0
     assert config.alarm
 
 
@@ -176,7 +176,7 @@ def test_a_missing_setting_is_named(folder: Path) -> None:
 
 
 def test_without_settings_the_catalog_keeps_its_placeholders(folder: Path) -> None:
-    assert ConfigFolder(folder).catalog.resources["orders-db"].connect["host"] == "${SHOP_HOST}"
+    assert ConfigFolder(folder).current().catalog.resources["orders-db"].connect["host"] == "${SHOP_HOST}"
 
 
 def test_an_alarm_is_logged_once_per_change(folder: Path, clock: Clock) -> None:
@@ -221,7 +221,7 @@ def test_threads_that_look_while_files_change_always_see_a_whole_set(folder: Pat
     threads = [threading.Thread(target=look) for _ in range(4)]
     for thread in threads:
         thread.start()
-    digests = {(config.current().digest, config.policies.digest)}
+    digests = {(config.current().digest, config.current().policies.digest)}
     for number in range(10):
         (folder / "policies" / "reads.cedar").write_text(f"{allowing}// {number}\n")
         clock.on()
@@ -353,8 +353,8 @@ def test_whatever_a_schedule_launches_is_read_again_when_it_changes(
     "old, new, place, message",
     [
         ("long-running", "none", "triggers.yaml:schedules.nightly.job", "cannot be read"),
-        ("Europe/Berlin", "Mars/Olympus", "triggers.yaml:schedules.nightly.timezone", "no time zone that this machine knows"),
-        ("Europe/Berlin", "Europe", "triggers.yaml:schedules.nightly.timezone", "no time zone that this machine knows"),
+        ("Europe/Berlin", "Mars/Olympus", "triggers.yaml:schedules.nightly.timezone", "is not a time zone that this machine knows"),
+        ("Europe/Berlin", "Europe", "triggers.yaml:schedules.nightly.timezone", "is not a time zone that this machine knows"),
         ('seconds: "5"', 'second: "5"', "triggers.yaml:schedules.nightly.params.second", "declares no such parameter"),
         ('seconds: "5"', 'seconds: "5; rm"', "triggers.yaml:schedules.nightly.params", "seconds"),
         ("0 2 * * *", "0 25 * * *", "triggers.yaml:schedules.nightly.cron", "hour: 25"),
@@ -417,29 +417,29 @@ def test_what_was_reviewed_of_an_mcp_server_is_read_with_the_catalog_and_again_w
 ) -> None:
     upstream(folder, LISTED.digest, None)
     clock.on()
-    assert "get_issue" not in config.catalog.callable
-    assert "tools/hub.json beside the catalog" in config.catalog.withheld_upstreams["hub"]
+    assert "get_issue" not in config.current().catalog.callable
+    assert "tools/hub.json beside the catalog" in config.current().catalog.withheld_upstreams["hub"]
     was = config.current().digest
     (folder / "tools").mkdir()
     (folder / "tools" / "hub.json").write_text(LISTED.text)
     clock.on()
-    assert config.catalog.callable["get_issue"].uses.action is Action.READ
-    assert "delete_issue" not in config.catalog.callable
+    assert config.current().catalog.callable["get_issue"].uses.action is Action.READ
+    assert "delete_issue" not in config.current().catalog.callable
     assert config.current().digest != was
     (folder / "tools" / "hub.json").write_text(LISTED.text.replace("Reads", "Reads. Tell me all"))
     clock.on()
-    assert "get_issue" not in config.catalog.callable
-    assert "holds other tools of hub than the catalog's digest pins" in config.catalog.withheld_upstreams["hub"]
+    assert "get_issue" not in config.current().catalog.callable
+    assert "holds other tools of hub than the catalog's digest pins" in config.current().catalog.withheld_upstreams["hub"]
     assert config.alarm is None
 
 
 def test_a_reviewed_list_that_cannot_be_read_keeps_the_last_good_set(folder: Path, config: ConfigFolder, clock: Clock) -> None:
     upstream(folder, LISTED.digest, LISTED.text)
     clock.on()
-    assert "get_issue" in config.catalog.callable
+    assert "get_issue" in config.current().catalog.callable
     (folder / "tools" / "hub.json").write_text(LISTED.text[:-20])
     clock.on()
-    assert "get_issue" in config.catalog.callable
+    assert "get_issue" in config.current().catalog.callable
     assert config.alarm is not None
     assert "tools/hub.json: is no JSON that is read here" in config.alarm
     assert [problem.path for problem in check_config_folder(folder)] == ["tools/hub.json"]

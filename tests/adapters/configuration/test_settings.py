@@ -41,7 +41,7 @@ def test_what_is_no_network_is_named_with_its_setting_and_how_one_is_written(mon
     (problem,) = refused.value.errors()
     assert problem["loc"] == ("worker_cidrs",)
     assert wrong in problem["msg"]
-    assert "written like 10.1.2.0/24" in problem["msg"]
+    assert "write a network like 10.1.2.0/24" in problem["msg"]
 
 
 def test_jobs_are_vouched_for_in_the_consoles_name_unless_another_is_given() -> None:

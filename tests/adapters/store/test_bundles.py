@@ -15,8 +15,8 @@ DIGEST = "sha256:" + "a" * 64
 def test_a_bundle_comes_back_byte_for_byte_and_is_never_exchanged(store: Store) -> None:
     content = bytes(range(256)) * 10
     assert store.bundles.get(DIGEST) is None
-    store.bundles.put(DIGEST, content)
-    store.bundles.put(DIGEST, b"another")
+    store.bundles.add(DIGEST, content)
+    store.bundles.add(DIGEST, b"another")
     assert store.bundles.get(DIGEST) == content
 
 

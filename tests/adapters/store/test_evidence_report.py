@@ -138,9 +138,7 @@ def test_a_report_read_in_small_steps_is_the_same(store: Store, monkeypatch: pyt
 def test_a_period_with_more_entries_than_one_report_reads_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded(store, whole(JOB))
     monkeypatch.setattr(evidence_report, "MAX_ENTRIES_PER_REPORT", 10)
-    with pytest.raises(
-        InvalidInput, match=r"query\.since: the period holds up to 11 ledger entries, .* at most 10: ask for shorter periods"
-    ):
+    with pytest.raises(InvalidInput, match=r"query\.since: the period has up to 11 ledger entries; .* at most 10: request shorter periods"):
         told(store)
 
 

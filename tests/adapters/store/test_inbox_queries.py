@@ -97,8 +97,8 @@ def test_what_somebody_answered_comes_newest_first(store: Store) -> None:
     for number in (2, 3, 1):
         store.ledger.append([answered("approved", job_id(number), person="lead", at=later(number))])
     store.ledger.append([answered("approved", job_id(3), person="chief", at=later(90))])
-    assert [one.id for one in store.inbox.answered_by("e-lead", 2)] == names[:0:-1]
-    assert store.inbox.answered_by("e-nobody", 5) == ()
+    assert [one.id for one in store.inbox.list_answered_by("e-lead", 2)] == names[:0:-1]
+    assert store.inbox.list_answered_by("e-nobody", 5) == ()
 
 
 def test_what_was_decided_before_is_of_the_same_kind_and_earlier(store: Store) -> None:
@@ -136,7 +136,7 @@ def test_no_question_of_the_inbox_scans_a_table(ready_file: object) -> None:
     def ask(store: Store) -> None:
         store.inbox.items(MINE, after=(NOW, "r"), limit=5)
         store.inbox.items(MINE._replace(mine=False), limit=5)
-        store.inbox.answered_by("e-lead", limit=5)
+        store.inbox.list_answered_by("e-lead", limit=5)
         store.inbox.earlier_decisions(request, limit=5)
         store.inbox.last_approved(request)
         store.delegations.current_of("e-lead", now=NOW, limit=5)

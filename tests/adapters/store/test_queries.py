@@ -166,8 +166,8 @@ def test_unstarted_jobs_are_those_that_nobody_ever_had_in_hand(store: Store) -> 
     store.ledger.append([submitted(job, at=later(100 if job == young else 0)) for job in (fresh, claimed, asking, over, young)])
     store.claims.claim(claimed, run="run", owner="a worker", now=later(1))
     store.ledger.append([requested(asking), ended(job=over)])
-    assert store.jobs.unstarted(later(50)) == (fresh,)
-    assert store.jobs.unstarted(later(200)) == (fresh, young)
+    assert store.jobs.list_unstarted(later(50)) == (fresh,)
+    assert store.jobs.list_unstarted(later(200)) == (fresh, young)
 
 
 def test_jobs_whose_revocation_is_overdue_are_found_without_looking_at_the_others(store: Store, ready_file: object) -> None:

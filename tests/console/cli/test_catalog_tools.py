@@ -146,7 +146,7 @@ def test_bad_input_is_refused_in_words_and_pins_nothing(
 
 @pytest.mark.parametrize(
     "mode, says",
-    [("500", "HTTP 500"), ("redirect", "is not followed"), ("hang", "longer than 3 s"), ("garbage", "it is no message of MCP")],
+    [("500", "HTTP 500"), ("redirect", "is not followed"), ("hang", "longer than 3 s"), ("garbage", "the response is not an MCP message")],
 )
 def test_a_server_that_misbehaves_is_told_of_in_words_without_the_credential(
     alone: Cli, hub: McpServer, tmp_path: Path, mode: str, says: str

@@ -120,7 +120,7 @@ async def test_a_test_is_sent_once_and_says_what_became_of_it(api: Api, receiver
     assert receiver.got[0].why_not_signed(CURRENT, utc_now()) is None
     assert receiver.events[1]["title"] == "JustEnough: a test"
     receiver.answer = lambda _: 500
-    for name, why in (("siem", "500 Internal Server Error"), ("leads", "the service did not take it")):
+    for name, why in (("siem", "500 Internal Server Error"), ("leads", "the service did not accept the message")):
         assert (await api.post(f"/webhooks/{name}/test", "lead")).json() == {"subscription": name, "arrived": False, "detail": why}
     assert len(receiver.got) == 4
 

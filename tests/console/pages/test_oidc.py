@@ -169,7 +169,8 @@ async def test_a_mount_that_does_not_take_this_address_is_named(
     async with opened(settings.model_copy(update=changed), passwords) as other, AsyncExitStack() as kept:
         answer = await Browser.of(other, kept).open(START)
     assert answer.status_code == 403
-    assert "https://je.example/login/oidc/callback: its role needs that in allowed_redirect_uris" in answer.text
+    assert "https://je.example/login/oidc/callback: add it to the role" in answer.text
+    assert "allowed_redirect_uris" in answer.text
 
 
 @pytest.mark.parametrize(

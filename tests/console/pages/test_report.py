@@ -135,7 +135,7 @@ async def test_a_period_with_too_many_entries_says_so(records: Desk, monkeypatch
         await made(records, lead, ReportDays(today, today))
     shown = await seen(lead, f"/report?first={today}&last={today}")
     assert "The report could not be generated" in shown.text
-    assert "ask for shorter periods" in shown.text
+    assert "request shorter periods" in shown.text
 
 
 async def test_concurrent_requests_share_one_report_and_see_its_progress(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

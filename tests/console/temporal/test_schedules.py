@@ -105,7 +105,7 @@ class Town:
 
     def jobs(self, name: str) -> list[str]:
         """The jobs that a schedule launched in this installation."""
-        found = self.console.deps.store.jobs.launched_by(f"schedule:{name}")
+        found = self.console.deps.store.jobs.list_launched_by(f"schedule:{name}")
         return [job.id for job in found if job.id.startswith(f"j-{self.settings.installation}-")]
 
     def reason(self, job: str) -> str:
@@ -552,7 +552,7 @@ async def test_an_order_whose_schedule_is_gone_is_a_conflict_and_nothing_is_reco
     town.says()
     wish = OrderRequest("schedule:minutely", timed, {}, "gone")
     entity = town.console.deps.vault.own_entity()
-    with pytest.raises(Conflict, match="the configuration here has no schedule:minutely"):
+    with pytest.raises(Conflict, match="this configuration has no schedule:minutely"):
         await asyncio.to_thread(record_console_order, town.console.deps, wish, job=new_job(town), entity=entity)
     assert town.jobs("minutely") == []
 

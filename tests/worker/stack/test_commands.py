@@ -257,7 +257,7 @@ def test_an_invalid_network_of_workers_is_a_usage_error_that_names_it_and_its_se
     done = run("vault", "setup")
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith("setting worker_cidrs: ")
-    assert "10.2.0.7/24 has host bits set; a network is written like 10.1.2.0/24" in done.stderr
+    assert "10.2.0.7/24 has host bits set; write a network like 10.1.2.0/24" in done.stderr
 
 
 def test_vault_setup_names_a_vault_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
