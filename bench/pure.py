@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.figures import Figure, p50
 from justenough.adapters.store import Store
-from justenough.domain.catalog.loader import Catalog, Resource
+from justenough.domain.catalog.models import Catalog, Resource
 from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.spec import checked_spec
 from justenough.domain.jobs.states import Action, Sensitivity

@@ -12,7 +12,8 @@ import structlog
 from activities.issuing.grants import AccessGrant
 from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssueRefused
 from justenough.adapters.vault import IssuedSecret, JobToken, VaultDenied, VaultRefused, control_groups, pki
-from justenough.domain.catalog.loader import ActionDef, ResolvedIssue, resolve_issue, scope_alias
+from justenough.domain.catalog.loader import resolve_issue, scope_alias
+from justenough.domain.catalog.models import ActionDef, ResolvedIssue
 from justenough.domain.core.errors import GiveUp, JustEnoughError
 from justenough.domain.core.ids import credential_id, request_id
 from justenough.domain.jobs.credentials import CredentialHandle

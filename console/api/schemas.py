@@ -9,8 +9,8 @@ from typing import Annotated
 from pydantic import ConfigDict, StringConstraints
 
 from console.services.inputs import StrictBody
-from justenough.domain.catalog.loader import Resource
 from justenough.domain.catalog.mcp_upstreams import UpstreamTool
+from justenough.domain.catalog.models import Resource
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import JobState
 from justenough.domain.readmodel.views import Launched

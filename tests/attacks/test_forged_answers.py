@@ -95,8 +95,8 @@ FORGED: dict[str, tuple[Callable[[Scene], dict[str, Any]], str]] = {
     ),
     "for another digest": (lambda at: at.lead.decision(at.requests[0], digest="sha256:" + "0" * 64), "something else than what would run"),
     "for another action": (lambda at: at.lead.decision(at.requests[0], action="admin"), "another action"),
-    "for a longer time": (lambda at: at.lead.decision(at.requests[0], ttl=301), "not between 1 and 300"),
-    "for no time": (lambda at: at.lead.decision(at.requests[0], ttl=0), "not between 1 and 300"),
+    "for a longer time": (lambda at: at.lead.decision(at.requests[0], ttl=301), "must be from 1 to 300 s"),
+    "for no time": (lambda at: at.lead.decision(at.requests[0], ttl=0), "must be from 1 to 300 s"),
     "without a reason": (lambda at: at.lead.decision(at.requests[0], "deny", reason=" "), "no reason"),
     "expired": (
         lambda at: at.lead.decision(at.requests[0], issued_at=NOW - timedelta(hours=2), expires_at=NOW - timedelta(hours=1)),

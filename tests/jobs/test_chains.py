@@ -94,7 +94,7 @@ def test_nobody_answers_for_a_job_that_one_of_theirs_launched_under_another_logi
         parent = owner.launch(spec("true", *FOR_CHILDREN, name="theirs"))
         child = robot.launch(spec("true", access("refunds-db", "write")), parent=parent)
         (request,) = robot.until(child, "awaiting_approval")["requests"]
-        why = "no one answers for a job that came of one that they launched"
+        why = "people cannot decide on a descendant of a job that they launched"
         for answer in (owner.answer(request), owner.answer(request, "break_glass"), owner.api.post(f"requests/{request['id']}/claim")):
             assert (answer.status_code, answer.json()["detail"]) == (403, why)
         assert request["id"] not in {one["id"] for one in owner.api.get("requests", params={"mine": True}).json()["items"]}

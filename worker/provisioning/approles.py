@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from justenough.adapters.configuration.settings import Settings
-from justenough.domain.catalog.loader import Catalog
+from justenough.domain.catalog.models import Catalog
 from justenough.domain.integrations.triggers import CONSOLE_ENTITY, Triggers
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
 from worker.provisioning.approle_files import read_approle, write_approle

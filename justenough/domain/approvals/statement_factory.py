@@ -1,4 +1,4 @@
-"""Builds the statements that people sign: their order for a job, their answer to a request, a review, a delegation. Signs nothing; the key is Vault's."""
+"""Builds the statements that people sign: order, decision, review, delegation. It signs nothing: Vault has the keys."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import BoundedTools
 
 STATEMENT_LIFETIME = timedelta(hours=24)
-"""Longer than all tiers take to answer, because order and answers are verified again right before each issue."""
+"""Longer than all tiers have to respond, because order and answers are verified again right before each issue."""
 
 DecisionKind = Literal["approve", "deny", "withdraw", "break_glass"]
 Json = dict[str, Any]
 
 
 class Narrowing(NamedTuple):
-    """What is allowed instead of what was asked for; None each for what was asked."""
+    """What an approver allows instead of what was requested; None leaves a part as requested."""
 
     ttl: int | None = None
     """Seconds."""
@@ -66,7 +66,7 @@ def build_decision_statement(
     on_behalf_of: str | None = None,
     now: datetime,
 ) -> DecisionStatement:
-    """Build the answer to a request as the API shows it. `on_behalf_of`: entity id of the absent person, if any."""
+    """Build the decision on a request (`request`: as the API shows it). `on_behalf_of`: entity id of the absent person, if any."""
     now = now.replace(microsecond=0)
     return DecisionStatement(
         job=request["job_id"],

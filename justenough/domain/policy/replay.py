@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ValidationError
 
-from justenough.domain.catalog.loader import Catalog, Resource
+from justenough.domain.catalog.models import Catalog, Resource
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.credentials import Decision, HeldAccess

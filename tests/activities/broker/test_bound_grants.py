@@ -149,8 +149,11 @@ def test_a_call_after_the_approval_was_taken_back_waits_for_people_again(ops: Hu
 @pytest.mark.parametrize(
     "tools, why",
     [
-        (bounds(find_order={}), "it binds find-order, which was not requested; there is refund-order"),
-        (bounds(refund_order={"arguments": {"amount": {"minimum": 200}}}), "no call of refund-order would be left"),
+        (bounds(find_order={}), "it sets bounds on find-order, which was not requested; requested: refund-order"),
+        (
+            bounds(refund_order={"arguments": {"amount": {"minimum": 200}}}),
+            "no call of refund-order satisfies both its bounds and the requested ones",
+        ),
     ],
 )
 def test_an_approver_binds_only_what_was_asked_for_and_leaves_something(
@@ -163,7 +166,7 @@ def test_an_approver_binds_only_what_was_asked_for_and_leaves_something(
         assert why in refused.json()["errors"][0]["message"]
         assert ops.job(job.job)["requests"][0]["state"] == "pending"
         denied = lead.answer(waiting, "deny", tools=bounds(refund_order={}))
-        assert "only what is allowed is bound" in denied.json()["errors"][0]["message"]
+        assert "a decision to deny allows nothing, so it cannot set tool bounds" in denied.json()["errors"][0]["message"]
 
 
 def test_one_call_is_approved_with_exactly_its_arguments_and_never_bound(ops: Human, lead: Human, shop: Shop) -> None:

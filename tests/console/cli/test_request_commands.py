@@ -188,7 +188,7 @@ def test_no_one_approves_their_own_job(cli: Cli, waiting: Waiting) -> None:
     done = cli.run("request", "approve", waiting.requests[0], "--reason", "mine")
 
     assert done.exit_code == 6
-    assert "no one answers for a job that they launched" in done.stderr
+    assert "people cannot decide on a job that they launched" in done.stderr
 
 
 def test_who_is_in_no_group_that_answers_is_told_which_do(cli: Cli, waiting: Waiting) -> None:

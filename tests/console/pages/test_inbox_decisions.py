@@ -237,7 +237,7 @@ async def test_ones_own_job_is_refused_and_the_attempt_is_in_the_ledger(served: 
     sent = await answer(await logged_in("ops"), request_, "approve", reason="mine")
     assert (sent.status_code, "No one answers for a job that they launched" in words_of(sent)) == (403, True)
     assert await decisions(served, request_["job_id"]) == []
-    assert any("no one answers for a job that they launched" in why for why in attempts(served, request_))
+    assert any("people cannot decide on a job that they launched" in why for why in attempts(served, request_))
 
 
 async def test_the_wrong_group_is_told_the_right_ones(served: Served, logged_in: LogIn) -> None:
@@ -293,12 +293,12 @@ async def test_an_answer_that_a_worker_refused_says_why(served: Served, logged_i
                 about="worker",
                 request=request_["id"],
                 person=person,
-                why="lead is in no group that answers requests",
+                why="lead is in no group that approves requests",
                 received=DIGEST,
             )
         ]
     )
-    assert "Your decision was rejected: lead is in no group that answers requests" in (await shown(browser, onward)).text
+    assert "Your decision was rejected: lead is in no group that approves requests" in (await shown(browser, onward)).text
 
 
 async def test_tier_three_takes_the_jobs_name_and_a_fresh_login_and_loses_nothing_on_the_way(

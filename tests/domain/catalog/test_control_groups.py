@@ -9,7 +9,8 @@ import yaml
 
 from justenough.domain.approvals.tiers import Tier, Tiers
 from justenough.domain.catalog.control_groups import MAX_TOKEN_TTL_S, WAIT_MARGIN_S, control_group_of, control_group_problems
-from justenough.domain.catalog.loader import Catalog, read_catalog
+from justenough.domain.catalog.loader import read_catalog
+from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.states import Action
 from justenough.domain.policy.engine import DOUBLE_LOCK

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from justenough.domain.catalog.loader import (
-    Catalog,
     alias_of,
     problems_in_draft,
     problems_in_spec,
@@ -22,6 +21,7 @@ from justenough.domain.catalog.loader import (
     scope_alias,
     with_settings,
 )
+from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.vault_names import HARD_ENDS, hard_end_of
 from justenough.domain.jobs.spec import checked_spec

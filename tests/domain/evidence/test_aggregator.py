@@ -118,6 +118,8 @@ def test_a_reason_is_of_its_kind(text: str, kind: str) -> None:
 # As they stand in the ledger; their texts are the console's and the worker's.
 WHYS = {
     "no one answers for a job that they launched": "for their own job",
+    "people cannot decide on a job that they launched": "for their own job",
+    "people cannot decide on a descendant of a job that they launched": "for their own job",
     "Forbidden: the decision does not hold: the signature does not match the statement": "signature does not hold",
     "the signature names a key that the person does not have": "signature does not hold",
     "Forbidden: the decision's statement is another person's than the token's": "somebody else's statement",
@@ -131,6 +133,8 @@ WHYS = {
     "Forbidden: needs one of the groups: chiefs": "not entitled",
     "the request is at tier 2, which this person does not answer for": "not entitled",
     "ops is in no group that answers requests": "not entitled",
+    "ops is in no group that approves requests": "not entitled",
+    "their appointment as a delegate is not valid now: the statement has expired": "not current",
     "not a {statement, signature}": "not readable",
     "this is not a statement of type decision": "not readable",
     "InvalidInput: decision: statement.reason: a reason is required": "not readable",
