@@ -1,4 +1,4 @@
-"""The base of every model that is read from outside, and of every message. Pure."""
+"""Base classes of the models that parse input, and of messages. Pure."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Model(BaseModel):
-    """A frozen value; unknown keys are refused."""
+    """A frozen value that rejects unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Message(BaseModel):
-    """A frozen value that travels (signals, activities, API answers); unknown keys are ignored, so that it can grow."""
+    """A frozen message (signal, activity, API response). It ignores unknown keys, so that fields can be added."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")

@@ -101,7 +101,7 @@ def test_every_problem_is_told_at_once() -> None:
         (STRUCTURED, b"", "not readable as JSON"),
         (STRUCTURED, b"\xff", "not readable as JSON"),
         (STRUCTURED, b"[" * 100_000, "not readable as JSON"),
-        (STRUCTURED, b'{"id": NaN}', "not a number"),
+        (STRUCTURED, b'{"id": NaN}', "must be a finite number"),
     ],
 )
 def test_what_is_no_event_is_told_how_one_is_sent(headers: dict[str, str], body: bytes, message: str) -> None:

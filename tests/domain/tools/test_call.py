@@ -68,8 +68,8 @@ def sent(**arguments: Any) -> Any:
         ({"order_id": 7, "amount": 101}, "amount: must have maximum 100"),
         ({"order_id": 7, "ammount": 1}, "unknown: ammount; did you mean 'amount'?"),
         ({"order_id": 7, "note": "x" * 40_000}, "at most 32,768 bytes"),
-        ({"order_id": 7, "note": "\0"}, "note: text with characters that cannot be stored"),
-        ({"order_id": 2**60}, "order_id: a number too large to be exact"),
+        ({"order_id": 7, "note": "\0"}, "note: contains characters that cannot be stored"),
+        ({"order_id": 2**60}, "order_id: the number is too large to be exact"),
     ],
 )
 def test_arguments_off_the_schema_are_refused_by_their_path(arguments: Any, problem: str) -> None:
