@@ -23,6 +23,11 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def has_stray_brace(text: str) -> bool:
+    """Whether a text has a brace outside of placeholders."""
+    return re.search(r"[{}]", SCOPE_PLACEHOLDER.sub("", SETTING_PLACEHOLDER.sub("", text))) is not None
+
+
 def fill_scope(text: str, scope: Mapping[str, str]) -> str:
     """Return the text with each `{key}` of the scope replaced by its value; other placeholders stay."""
     return SCOPE_PLACEHOLDER.sub(lambda found: scope.get(found[1], found[0]), text)

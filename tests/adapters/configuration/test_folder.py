@@ -429,7 +429,7 @@ def test_what_was_reviewed_of_an_mcp_server_is_read_with_the_catalog_and_again_w
     (folder / "tools" / "hub.json").write_text(LISTED.text.replace("Reads", "Reads. Tell me all"))
     clock.on()
     assert "get_issue" not in config.catalog.callable
-    assert "holds other tools of hub than the catalog's digest pins" in config.catalog.withheld_upstreams["hub"]
+    assert "the tools of hub in tools/hub.json do not match the digest in the catalog" in config.catalog.withheld_upstreams["hub"]
     assert config.alarm is None
 
 
@@ -441,7 +441,7 @@ def test_a_reviewed_list_that_cannot_be_read_keeps_the_last_good_set(folder: Pat
     clock.on()
     assert "get_issue" in config.catalog.callable
     assert config.alarm is not None
-    assert "tools/hub.json: is no JSON that is read here" in config.alarm
+    assert "tools/hub.json: is not valid JSON" in config.alarm
     assert [problem.path for problem in check_config_folder(folder)] == ["tools/hub.json"]
 
 

@@ -118,7 +118,7 @@ def test_a_call_goes_through_the_first_item_that_lets_it_and_carries_its_bounds(
     "tools, problem",
     [
         ({"fnd": {}}, "access[0].tools.fnd: no tool of this name uses read on orders-db; did you mean 'find'?"),
-        ({"find": {"arguments": {"order": {"maximum": 1}}}}, "access[0].tools.find.arguments.order: find takes no such argument; did you mean 'order_id'?"),
+        ({"find": {"arguments": {"order": {"maximum": 1}}}}, "access[0].tools.find.arguments.order: find has no such argument; did you mean 'order_id'?"),
     ],
 )  # fmt: skip
 def test_bounds_on_what_the_catalog_does_not_have_are_refused_by_their_path(tools: dict[str, Any], problem: str) -> None:
