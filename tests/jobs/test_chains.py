@@ -132,7 +132,7 @@ def test_a_job_has_no_more_than_the_one_that_launched_it_and_every_excess_is_tol
         "access[1].action": f"{why} has read on orders-db, and not write",
         "access[2].resource": f"{why} has no access to customers-db",
         "access[3].tools.refund-order.calls": f"at most 3: {why} is bound there",
-        "access[3].tools.refund-order.arguments.amount": f"lets more through: {why} is bound there",
+        "access[3].tools.refund-order.arguments.amount": f"allows more: {why} is bound there",
         "access[4].tools": f"{why} has it through tools only: refund-order",
     }
     assert {one["path"]: one["message"] for one in answer.json()["errors"]} == expected

@@ -28,7 +28,7 @@ from justenough.domain.approvals.tiers import Person, Tiers
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.canonical_json import to_canonical_json
 from justenough.domain.core.rejection import Rejection
-from justenough.domain.jobs.tool_bounds import BoundedTools, intersect_tools
+from justenough.domain.jobs.tool_bounds import NOT_BOUNDABLE, BoundedTools, intersect_tools
 
 Verdict = Literal["pending", "approved", "denied", "withdrawn"]
 S = TypeVar("S", OrderStatement, DecisionStatement, DelegationStatement, ReviewStatement)
@@ -271,8 +271,7 @@ def why_bounds_invalid(statement: DecisionStatement, tools: BoundedTools | None)
     if statement.decision not in {"approve", "break_glass"}:
         return Rejection("bounds_not_applicable", f"a decision to {statement.decision} allows nothing, so it cannot set tool bounds")
     if tools is None:
-        message = "the request is not for access through tools, so it has no bounds to set; a single call is approved with exact arguments"
-        return Rejection("bounds_not_applicable", message)
+        return Rejection("bounds_not_applicable", NOT_BOUNDABLE)
     if unknown := sorted(statement.tools.keys() - tools.keys()):
         message = f"it sets bounds on {', '.join(unknown)}, which was not requested; requested: {', '.join(sorted(tools))}"
         return Rejection("bounds_of_other_tools", message)

@@ -100,7 +100,7 @@ async def test_access_through_tools_can_be_approved_for_fewer_calls(served: Serv
     ):
         assert words in page.text, words
     wrong = await answer(browser, request, "approve", tools="drop-order")
-    assert (wrong.status_code, "was not asked for; it is for refund-order" in words_of(wrong)) == (422, True)
+    assert (wrong.status_code, "was not requested; requested: refund-order" in words_of(wrong)) == (422, True)
     sent = await answer(browser, request, "approve", tools="refund-order:amount<=50\r\nrefund-order:calls=2\r\n")
     assert sent.status_code == 303, words_of(sent)
     (signed,) = await decisions(served, request["job_id"])
