@@ -204,4 +204,4 @@ def _matching_text(value: Any, form: re.Pattern[str]) -> str | None:
 def is_well_formed(item: Event, job: str) -> bool:
     """Whether an event is about this job, and has the fields and the id that one of its type has."""
     head = f"{job}/{item.type.value}"
-    return item.job == job and item.data.keys() == EVENT_FIELDS[item.type].keys() and (item.id == head or item.id.startswith(f"{head}/"))
+    return item.job == job and item.data.keys() == set(EVENT_FIELDS[item.type]) and (item.id == head or item.id.startswith(f"{head}/"))

@@ -48,7 +48,7 @@ def fill_settings(value: Any, env: Mapping[str, str], *, what: str, path: str = 
     """Return a JSON value with each `${X}` filled in from `env`; raise InvalidInput with every missing X, by the path of its text."""
     problems = tuple(
         Problem(where, f"setting {name} is missing: set the environment variable {name}")
-        for where, text in _iter_texts(value, path)
+        for where, text in iter_texts(value, path)
         for name in SETTING_PLACEHOLDER.findall(text)
         if name not in env
     )
@@ -57,12 +57,13 @@ def fill_settings(value: Any, env: Mapping[str, str], *, what: str, path: str = 
     return map_texts(value, lambda text: SETTING_PLACEHOLDER.sub(lambda found: env[found[1]], text))
 
 
-def _iter_texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
+def iter_texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each text of a JSON value (except keys) with its YAML path."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _iter_texts(inner, f"{path}.{key}" if path else str(key))
+            yield from iter_texts(inner, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
-            yield from _iter_texts(inner, f"{path}[{index}]")
+            yield from iter_texts(inner, f"{path}[{index}]")

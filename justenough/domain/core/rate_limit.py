@@ -22,12 +22,12 @@ class TokenBucket:
 
     def take(self, *, now: float) -> TokenBucket | None:
         """Return the bucket with one token less, or None if it has none."""
-        left = self._left_at(now)
+        left = self._tokens_at(now)
         return replace(self, left=left - 1, at=now) if left >= 1 else None
 
     def seconds_until_next(self, *, now: float) -> float:
         """Return the seconds until it has a token again."""
-        return max(0.0, (1 - self._left_at(now)) / self.per_second)
+        return max(0.0, (1 - self._tokens_at(now)) / self.per_second)
 
-    def _left_at(self, now: float) -> float:
+    def _tokens_at(self, now: float) -> float:
         return min(self.capacity, self.left + (now - self.at) * self.per_second)

@@ -191,7 +191,7 @@ async def test_a_copy_verifies_offline_and_one_that_was_altered_does_not(records
     copy.write_text("\n".join([*lines[:3], *lines[4:]]))
     assert one_fault(verified_offline(copy), "missing")
     copy.write_text("no entry\n")
-    assert "line 1: is no ledger entry" in verified_offline(copy).stderr
+    assert "line 1: is not a ledger entry" in verified_offline(copy).stderr
 
 
 def verified_offline(copy: Path) -> Result:
@@ -235,7 +235,7 @@ async def test_a_sound_ledger_is_shown_sound_with_what_such_a_look_cannot_see(re
     page = await seen(auditor, "/ledger/verify")
     assert "Intact." in page.text
     assert "started by auditor" in page.text
-    assert "only held checkpoints show that" in page.text
+    assert "only stored checkpoints show that" in page.text
     assert str(records.store.ledger.head().hash) in page.text
     assert "Intact, verified" in (await seen(auditor, "/ledger")).text
 

@@ -140,7 +140,7 @@ def test_what_a_schema_lets_through_goes_through() -> None:
 def test_a_schema_that_refers_to_what_is_not_there_or_to_itself_for_ever_is_no_crash(properties: dict[str, Any]) -> None:
     shown = build_tool_list("tools", [{"name": "get", "inputSchema": {**ANY, "properties": properties}}])
     tools = catalog(reviewed=shown, digest=shown.digest).callable
-    with pytest.raises(InvalidInput, match="its input's schema cannot be followed"):
+    with pytest.raises(InvalidInput, match="the schema of its input is unusable"):
         checked_call("get", tools["get"], {"a": 1})
 
 

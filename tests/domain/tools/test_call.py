@@ -109,22 +109,22 @@ def test_what_was_not_given_is_left_out_of_the_body() -> None:
 
 @pytest.mark.parametrize("note", ["..", ".", ""])
 def test_what_would_be_another_place_is_refused_in_an_address(note: str) -> None:
-    with pytest.raises(InvalidInput, match="note: cannot stand in an address"):
+    with pytest.raises(InvalidInput, match="note: cannot be used in a URL"):
         sent(ticket=7, note=note)
 
 
 @pytest.mark.parametrize(
     "ticket, why",
     [
-        ("7/close", "it has a slash"),
-        ("7\\close", "it has a slash"),
-        ("x/../../admin", "it has a part `..`"),
-        ("%2e%2e", "it has a part `..`"),
-        ("..;v=1", "it has a part `..`"),
+        ("7/close", "it contains a slash"),
+        ("7\\close", "it contains a slash"),
+        ("x/../../admin", "it contains a path part `..`"),
+        ("%2e%2e", "it contains a path part `..`"),
+        ("..;v=1", "it contains a path part `..`"),
     ],
 )
 def test_what_a_server_could_take_for_another_path_is_refused_in_an_address(ticket: str, why: str) -> None:
-    with pytest.raises(InvalidInput, match=f"ticket: cannot stand in an address: {why}"):
+    with pytest.raises(InvalidInput, match=f"ticket: cannot be used in a URL path: {why}"):
         sent(ticket=ticket, note="x")
 
 
@@ -132,7 +132,7 @@ def test_slashes_stand_in_a_path_where_the_tool_says_so_and_anywhere_behind_it()
     http = HTTP.model_copy(update={"slashes": ("ticket",)})
     found = build_http_request(http, ToolCall(tool="file", arguments={"ticket": "a/b", "note": "c/../d"}), FIELDS, inputs=INPUTS)
     assert found.url == "https://helpdesk.example/acme/tickets/a%2Fb?q=c%2F..%2Fd"
-    with pytest.raises(InvalidInput, match="ticket: cannot stand in an address: it has a part"):
+    with pytest.raises(InvalidInput, match="ticket: cannot be used in a URL path: it contains a path part"):
         build_http_request(http, ToolCall(tool="file", arguments={"ticket": "a/../b", "note": "x"}), FIELDS, inputs=INPUTS)
 
 
