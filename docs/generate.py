@@ -14,7 +14,8 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from enum import Enum
+from datetime import date
+from enum import Enum, IntEnum
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -50,8 +51,6 @@ MARKED = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n)(?:.*?)(<!-- end 
 READ_BY = {
     "parse_duration": "duration",
     "parse_size": "size",
-    "_parse_day": "day, `2030-01-31`",
-    "_parse_sensitivity": "`public`, `internal`, `confidential`, `restricted`",
     "networks_of": "networks, separated by commas",
 }
 """How a value is written, by the name of the function that reads it."""
@@ -136,8 +135,9 @@ def _plain_text(kind: Any, said: Sequence[Any]) -> str:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return "object"
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return ", ".join(f"`{one.value}`" for one in kind)
-    name = {int: "integer", float: "number", bool: "boolean", Path: "path", Any: "any value"}[kind]
+        return ", ".join(f"`{one.name.lower() if issubclass(kind, IntEnum) else one.value}`" for one in kind)
+    names = {int: "integer", float: "number", bool: "boolean", Path: "path", date: "day, `2030-01-31`", Any: "any value"}
+    name = names[kind]
     least = next((one.ge for one in said if isinstance(one, Ge)), None)
     most = next((one.le for one in said if isinstance(one, Le)), None)
     if least is not None and most is not None:

@@ -67,20 +67,13 @@ def build_decision_statement(
     now: datetime,
 ) -> DecisionStatement:
     """Build the decision on a request (`request`: as the API shows it). `on_behalf_of`: entity id of the absent person, if any."""
-    now = now.replace(microsecond=0)
     return DecisionStatement(
-        job=request["job_id"],
-        request=request["id"],
-        digest=request["digest"],
+        **_request_fields(request, reason=reason, person=person, now=now),
         decision=decision,
         ttl=request["ttl"] if narrowing.ttl is None else narrowing.ttl,
         action=narrowing.action or Action(request["action"]),
-        reason=reason,
-        person=person,
         on_behalf_of=on_behalf_of,
         tools=narrowing.tools,
-        issued_at=now,
-        expires_at=now + STATEMENT_LIFETIME,
     )
 
 
@@ -88,20 +81,17 @@ def build_review_statement(
     request: Json, verdict: Literal["justified", "unjustified"], *, reason: str, person: str, now: datetime
 ) -> ReviewStatement:
     """Build the statement of a break-glass review."""
-    now = now.replace(microsecond=0)
-    return ReviewStatement(
-        job=request["job_id"],
-        request=request["id"],
-        digest=request["digest"],
-        verdict=verdict,
-        reason=reason,
-        person=person,
-        issued_at=now,
-        expires_at=now + STATEMENT_LIFETIME,
-    )
+    return ReviewStatement(**_request_fields(request, reason=reason, person=person, now=now), verdict=verdict)
 
 
 def build_delegation_statement(delegate: str, *, until: datetime, reason: str, person: str, now: datetime) -> DelegationStatement:
     """Build the statement by which a person names a delegate until a time."""
     now = now.replace(microsecond=0)
     return DelegationStatement(delegate=delegate, reason=reason, person=person, issued_at=now, expires_at=until)
+
+
+def _request_fields(request: Json, *, reason: str, person: str, now: datetime) -> Json:
+    """Return the fields that statements about a request have in common."""
+    now = now.replace(microsecond=0)
+    about = {"job": request["job_id"], "request": request["id"], "digest": request["digest"]}
+    return {**about, "reason": reason, "person": person, "issued_at": now, "expires_at": now + STATEMENT_LIFETIME}

@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import Field, StringConstraints
 
-from justenough.domain.core.base_model import Message, Model
+from justenough.domain.core.base_model import Message, Model, OmittedIfNone
 from justenough.domain.core.canonical_json import Digest, digest_of, to_canonical_json
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.rfc3339 import Moment
@@ -29,8 +29,6 @@ MAX_STATEMENT_LIFETIME = timedelta(days=7)
 MAX_DELEGATION_LIFETIME = timedelta(days=90)
 MAX_CLOCK_SKEW = timedelta(minutes=2)
 Reason = Annotated[str, StringConstraints(max_length=1000)]
-OmittedIfNone = Annotated[str | None, Field(exclude_if=lambda value: value is None)]
-"""A field that is left out of the statement if it is None, so that statements of earlier releases keep their exact form."""
 
 
 class OrderStatement(Model):
@@ -45,11 +43,11 @@ class OrderStatement(Model):
     reason: Reason
     person: str
     """Vault entity id."""
-    parent: OmittedIfNone = None
+    parent: OmittedIfNone[str] = None
     """The job that launches this one."""
-    origin: OmittedIfNone = None
+    origin: OmittedIfNone[str] = None
     """The trigger or schedule that launched it (`trigger:<name>`, `schedule:<name>`). Set in every order of the console, and only there."""
-    asked_by: OmittedIfNone = None
+    asked_by: OmittedIfNone[str] = None
     """Entity id of the person who ran a schedule now. Set by the console; that person cannot decide on the job's requests."""
     issued_at: Moment
     expires_at: Moment
@@ -70,7 +68,7 @@ class DecisionStatement(Model):
     """At most what was requested."""
     reason: Reason
     person: str
-    on_behalf_of: OmittedIfNone = None
+    on_behalf_of: OmittedIfNone[str] = None
     """Entity id of the absent person who named this person their delegate."""
     tools: Annotated[Mapping[ToolName, Bounds] | None, Field(min_length=1, exclude_if=lambda value: value is None)] = None
     """The allowed tools, each within these bounds and the requested ones; left out if the tools are allowed as requested."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from justenough.domain.core.base_model import Message, Model
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import InvalidInput, Problem, raise_problems, reject_if
 from justenough.domain.core.units import Duration
 from justenough.domain.core.untrusted_yaml import read_yaml, validate_model
 from justenough.domain.jobs.spec import Name
@@ -48,9 +48,7 @@ class Tiers(Model):
     @field_validator("tiers")
     @classmethod
     def _no_gap(cls, tiers: Mapping[int, Tier]) -> Mapping[int, Tier]:
-        if sorted(tiers) != list(range(1, len(tiers) + 1)):
-            message = f"tiers must be numbered 1, 2, … without a gap; found {sorted(tiers)}"
-            raise ValueError(message)
+        reject_if(sorted(tiers) != list(range(1, len(tiers) + 1)), f"tiers must be numbered 1, 2, … without a gap; found {sorted(tiers)}")
         return tiers
 
     @property
@@ -97,6 +95,5 @@ def read_tiers(text: str | bytes) -> Tiers:
         tiers = validate_model(APPROVALS_FILE, Tiers, raw)
     except InvalidInput as error:
         raise InvalidInput(APPROVALS_FILE, (*problems, *error.problems)) from error
-    if problems:
-        raise InvalidInput(APPROVALS_FILE, problems)
+    raise_problems(APPROVALS_FILE, problems)
     return tiers

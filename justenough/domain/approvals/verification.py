@@ -80,16 +80,22 @@ class ApprovalVerifier:
         person = self.verify_signer(statement.person, signed)
         if isinstance(person, Rejection):
             return person
-        tier = self.tiers.tier_of(person.groups)
-        if not_entitled := self._why_not_entitled(statement, person, tier):
-            return not_entitled
+        is_break_glass = statement.decision == "break_glass"
+        groups = self.tiers.roles.break_glass if is_break_glass else self.tiers.approver_groups
+        if not person.groups & set(groups):
+            needed = (
+                f"none of the groups that may use break-glass ({', '.join(groups)})"
+                if is_break_glass
+                else "no group that approves requests"
+            )
+            return Rejection("not_entitled", f"{person.name} is in {needed}")
         absent = self._verify_absent_person(statement, ladder)
         if isinstance(absent, Rejection):
             return absent
         return ApprovalAnswer(
             person=person.id,
             name=person.name,
-            tier=tier,
+            tier=self.tiers.tier_of(person.groups),
             decision=statement.decision,
             ttl=statement.ttl,
             action=statement.action,
@@ -190,14 +196,6 @@ class ApprovalVerifier:
             or why_not_valid_now(statement, now=self.now)
             or statement
         )
-
-    def _why_not_entitled(self, statement: DecisionStatement, person: Person, tier: int) -> Rejection | None:
-        if statement.decision != "break_glass":
-            return None if tier else Rejection("not_entitled", f"{person.name} is in no group that approves requests")
-        groups = self.tiers.roles.break_glass
-        if person.groups & set(groups):
-            return None
-        return Rejection("not_entitled", f"{person.name} is in none of the groups that may use break-glass ({', '.join(groups)})")
 
     def _verify_absent_person(self, statement: DecisionStatement, ladder: Ladder) -> Person | Rejection | None:
         """Return the absent person on whose behalf a delegate decides, None if people decide for themselves, or why they may not."""

@@ -90,23 +90,17 @@ def _action_findings(
         todo = "Remove it from the catalog, or record in its review why it stays."
         yield ReviewFindingKind.UNUSED, f"{last}; not issued since {since.astimezone(UTC).date()}", todo
         return
-    yield from _grant_findings(definition, use)
+    if use.granted >= MIN_RUNS:
+        grants, longest = f"{use.granted:,} grants" if use.whole else f"the newest {use.granted:,} grants", use.longest_granted
+        if longest and definition.max_ttl >= MAX_TTL_FACTOR * longest:
+            why = f"max_ttl is {duration_text(definition.max_ttl)}; the longest of {grants} was {duration_text(longest)}"
+            yield ReviewFindingKind.MAX_TTL, why, f"Set max_ttl to {duration_text(min(next_readable_ttl(longest), definition.max_ttl))}."
+        if use.narrowed == use.granted:
+            todo = "Offer less: a shorter max_ttl or a narrower action. Have jobs request less (justenough job tighten)."
+            yield ReviewFindingKind.NARROWED, f"each of {grants} was for less than was requested", todo
     requested = [{key: scope.get(key) for key in definition.data_scope} for scope in use.scopes]
     for scope in catalog.scopes_with(definition.data_scope) if use.whole and definition.data_scope else ():
         if dict(scope) not in requested:
             name = ", ".join(f"{key}={value}" for key, value in scope.items())
             todo = f"If nobody needs {name} here, provision it only for the actions that need it."
             yield ReviewFindingKind.SCOPE, f"nobody requested {name}", todo
-
-
-def _grant_findings(definition: ActionDef, use: ActionUse) -> Iterator[tuple[ReviewFindingKind, str, str]]:
-    """Yield what the grants show, unless there are too few of them."""
-    if use.granted < MIN_RUNS:
-        return
-    grants, longest = f"{use.granted:,} grants" if use.whole else f"the newest {use.granted:,} grants", use.longest_granted
-    if longest and definition.max_ttl >= MAX_TTL_FACTOR * longest:
-        why = f"max_ttl is {duration_text(definition.max_ttl)}; the longest of {grants} was {duration_text(longest)}"
-        yield ReviewFindingKind.MAX_TTL, why, f"Set max_ttl to {duration_text(min(next_readable_ttl(longest), definition.max_ttl))}."
-    if use.narrowed == use.granted:
-        todo = "Offer less: a shorter max_ttl or a narrower action. Have jobs request less (justenough job tighten)."
-        yield ReviewFindingKind.NARROWED, f"each of {grants} was for less than was requested", todo

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from justenough.domain.catalog.llm_validation import model_access, model_problems, model_use_problems, why_for_gateways_only
 from justenough.domain.catalog.models import ActionDef, Catalog, Issue, ResolvedIssue, Resource, Review, Target, VaultWrite
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
 from justenough.domain.core.placeholders import (
     ISSUE_TIME_PLACEHOLDERS,
     SCOPE_PLACEHOLDER,
@@ -48,14 +48,12 @@ def read_catalog(text: str | bytes) -> Catalog:
     }
     problems = (
         *_scope_problems(catalog),
-        *_action_problems(catalog),
+        *_action_and_write_problems(catalog),
         *_lock_problems(catalog),
-        *_write_problems(catalog),
         *model_problems(catalog),
         *tool_problems(catalog.tools, offers),
     )
-    if problems:
-        raise InvalidInput(CATALOG_FILE, problems)
+    raise_problems(CATALOG_FILE, problems)
     return catalog
 
 
@@ -219,9 +217,7 @@ def _data_scope_problems(spec: JobSpec, catalog: Catalog, action_def: ActionDef,
 
 
 def _require_scope(action_def: ActionDef, data_scope: Mapping[str, str]) -> None:
-    missing = tuple(Problem(f"data_scope.{key}", "required") for key in action_def.data_scope if key not in data_scope)
-    if missing:
-        raise InvalidInput("data scope", missing)
+    raise_problems("data scope", (Problem(f"data_scope.{key}", "required") for key in action_def.data_scope if key not in data_scope))
 
 
 def _validate_catalog(raw: dict[str, Any]) -> Catalog:
@@ -267,13 +263,22 @@ def _scope_problems(catalog: Catalog) -> Iterator[Problem]:
                 yield Problem(f"scopes[{index}].{key}", f"{value!r} is not a name")
 
 
-def _action_problems(catalog: Catalog) -> Iterator[Problem]:
+def _action_and_write_problems(catalog: Catalog) -> Iterator[Problem]:
+    scoped = [(f"{where}.data_scope", definition.data_scope) for where, definition in catalog.iter_actions()]
+    scoped += [(f"provision[{index}].per_scope", write.per_scope) for index, write in enumerate(catalog.provision)]
+    for where, keys in scoped:
+        if keys and not catalog.scopes_with(keys):
+            yield Problem(where, f"no entry of `scopes` has exactly the keys {', '.join(keys)}")
     policies: dict[str, str] = {}
     for where, definition in catalog.iter_actions():
-        if definition.data_scope and not catalog.scopes_with(definition.data_scope):
-            yield Problem(f"{where}.data_scope", f"no entry of `scopes` has exactly the keys {', '.join(definition.data_scope)}")
         if (other := policies.setdefault(definition.policy, where)) != where:
             yield Problem(f"{where}.policy", f"{other} uses {definition.policy} too; each action needs its own policy")
+    for index, write in enumerate(catalog.provision):
+        unbound = sorted(set(SCOPE_PLACEHOLDER.findall(write.path)) - set(write.per_scope))
+        if unbound:
+            yield Problem(f"provision[{index}].path", f"{{{unbound[0]}}} is not in per_scope")
+        if "${random}" in str(write.data) and not write.once:
+            yield Problem(f"provision[{index}].data", "${random} needs `once: true`, or each setup would change it")
 
 
 def _lock_problems(catalog: Catalog) -> Iterator[Problem]:
@@ -305,15 +310,3 @@ def target_paths(catalog: Catalog) -> tuple[str, ...]:
     """Return the Vault paths that the worker itself reads, to observe targets and to end users there."""
     targets = [definition.target for _, definition in catalog.iter_actions() if definition.target]
     return tuple(sorted({path for target in targets for path in (target.observe, target.end)}))
-
-
-def _write_problems(catalog: Catalog) -> Iterator[Problem]:
-    for index, write in enumerate(catalog.provision):
-        where = f"provision[{index}]"
-        if write.per_scope and not catalog.scopes_with(write.per_scope):
-            yield Problem(f"{where}.per_scope", f"no entry of `scopes` has exactly the keys {', '.join(write.per_scope)}")
-        unbound = sorted(set(SCOPE_PLACEHOLDER.findall(write.path)) - set(write.per_scope))
-        if unbound:
-            yield Problem(f"{where}.path", f"{{{unbound[0]}}} is not in per_scope")
-        if "${random}" in str(write.data) and not write.once:
-            yield Problem(f"{where}.data", "${random} needs `once: true`, or each setup would change it")

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import InvalidInput, Problem, raise_problems, reject_if
 from justenough.domain.core.untrusted_yaml import MAX_SAFE_INTEGER, check_json
 
 TOOLS_KEY = "tools"
@@ -67,8 +67,7 @@ def build_tool_list(what: str, raw: Iterable[Any]) -> ToolList:
     problems = tuple(problem for index, tool in enumerate(tools) for problem in _tool_problems(tool, f"{TOOLS_KEY}[{index}]"))
     names = [tool["name"] for tool in tools] if not problems else []
     problems += tuple(Problem(TOOLS_KEY, f"duplicate tool {name!r}") for name in sorted({name for name in names if names.count(name) > 1}))
-    if problems:
-        raise InvalidInput(what, problems)
+    raise_problems(what, problems)
     listed = (
         ListedTool(
             name=tool["name"],
@@ -136,7 +135,5 @@ def _replace_large(value: Any, kind: type[int | float], replacement: Callable[[A
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Reject duplicate keys: a reviewer could see one value while a program uses the other."""
     unique = dict(pairs)
-    if len(unique) != len(pairs):
-        message = "duplicate key in an object"
-        raise ValueError(message)
+    reject_if(len(unique) != len(pairs), "duplicate key in an object")
     return unique

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PrivateAttr, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, PlainSerializer, PrivateAttr, StringConstraints, field_validator, model_validator
 
 from justenough.domain.approvals.tiers import MAX_TIER
 from justenough.domain.catalog.audiences import Audiences
 from justenough.domain.catalog.mcp_tool_list import ToolList
 from justenough.domain.core.base_model import Model
+from justenough.domain.core.errors import reject_if
 from justenough.domain.core.placeholders import ISSUE_TIME_PLACEHOLDERS, SCOPE_PLACEHOLDER, did_you_mean, has_stray_brace
 from justenough.domain.core.units import Duration
 from justenough.domain.jobs.spec import MAX_TTL_S, Label, LabelKey, Name, ScopeKey, Sentence
@@ -33,9 +35,7 @@ def _check_vault_path(path: str) -> str:
     if not VAULT_PATH_PATTERN.fullmatch(path):
         message = "must be a path in Vault like database/creds/orders-read (letters, digits, _ - . and placeholders)"
         raise ValueError(message)
-    if path.partition("/")[0] in RESERVED_MOUNTS:
-        message = f"{path.partition('/')[0]}/ belongs to Vault itself and issues nothing to jobs"
-        raise ValueError(message)
+    reject_if(path.partition("/")[0] in RESERVED_MOUNTS, f"{path.partition('/')[0]}/ belongs to Vault itself and issues nothing to jobs")
     return path
 
 
@@ -45,32 +45,6 @@ DAY_PATTERN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 GrantPolicy = Annotated[str, StringConstraints(pattern=r"^je-grant-[a-z0-9-]{1,128}$")]
 Scope = Annotated[Mapping[ScopeKey, Label], Field(min_length=1, max_length=4)]
 ScopeKeys = Annotated[tuple[ScopeKey, ...], Field(max_length=4)]
-
-
-def _parse_sensitivity(value: Any) -> Any:
-    if isinstance(value, Sensitivity):
-        return value
-    names = [level.name.lower() for level in Sensitivity]
-    if not isinstance(value, str) or value not in names:
-        message = f"must be one of {', '.join(names)}{did_you_mean(str(value), names)}"
-        raise ValueError(message)
-    return Sensitivity[value.upper()]
-
-
-def _parse_day(value: Any) -> Any:
-    if isinstance(value, date):
-        return value
-    try:
-        return date.fromisoformat(value if DAY_PATTERN.fullmatch(value) else "")
-    except (TypeError, ValueError):
-        message = "must be a date like 2030-01-31"
-        raise ValueError(message) from None
-
-
-Day = Annotated[date, BeforeValidator(_parse_day)]
-SensitivityName = Annotated[
-    Sensitivity, BeforeValidator(_parse_sensitivity), PlainSerializer(lambda level: level.name.lower(), return_type=str)
-]
 
 
 class Issue(Model):
@@ -83,9 +57,7 @@ class Issue(Model):
 
     @model_validator(mode="after")
     def _data_is_sent(self) -> Self:
-        if self.data and self.method == "read":
-            message = "data needs `method: update`"
-            raise ValueError(message)
+        reject_if(self.data and self.method == "read", "data needs `method: update`")
         return self
 
 
@@ -113,7 +85,18 @@ class Review(Model):
 
     owner: Name | None = None
     """A group; by default the resource's owner."""
-    by: Day | None = None
+    by: date | None = None
+
+    @field_validator("by", mode="before")
+    @classmethod
+    def _parse_day(cls, value: Any) -> Any:
+        if value is None or isinstance(value, date):
+            return value
+        parsed = None
+        with suppress(TypeError, ValueError):
+            parsed = date.fromisoformat(value if DAY_PATTERN.fullmatch(value) else "")
+        reject_if(parsed is None, "must be a date like 2030-01-31")
+        return parsed
 
 
 class ActionDef(Model):
@@ -178,9 +161,7 @@ class ActionDef(Model):
             if unbound:
                 message = f"{where}: {{{unbound[0]}}} is not in data_scope{did_you_mean(unbound[0], self.data_scope)}"
                 raise ValueError(message)
-            if has_stray_brace(str(text)):
-                message = f"{where}: contains a brace outside of a placeholder like {{tenant}} or ${{SETTING}}"
-                raise ValueError(message)
+            reject_if(has_stray_brace(str(text)), f"{where}: contains a brace outside of a placeholder like {{tenant}} or ${{SETTING}}")
         return self
 
 
@@ -189,7 +170,7 @@ class Resource(Model):
 
     title: Sentence
     environment: Name
-    sensitivity: SensitivityName
+    sensitivity: Annotated[Sensitivity, PlainSerializer(lambda level: level.name.lower(), return_type=str)]
     external: bool = False
     """Whether data written here leaves the organisation."""
     owner: Name
@@ -199,6 +180,15 @@ class Resource(Model):
     connect: Mapping[LabelKey, Annotated[str, StringConstraints(max_length=8192)]] = Field(default_factory=dict)
     """Connection parameters that are delivered with the credential's own fields. No secrets."""
     actions: Annotated[Mapping[Action, ActionDef], Field(min_length=1)]
+
+    @field_validator("sensitivity", mode="before")
+    @classmethod
+    def _parse_sensitivity(cls, value: Any) -> Any:
+        if isinstance(value, Sensitivity):
+            return value
+        names = [level.name.lower() for level in Sensitivity]
+        reject_if(not isinstance(value, str) or value not in names, f"must be one of {', '.join(names)}{did_you_mean(str(value), names)}")
+        return Sensitivity[value.upper()]
 
     def reviewer(self, action: Action) -> str:
         """Return the group that reviews an action."""
@@ -223,9 +213,7 @@ class VaultWrite(Model):
 
     @model_validator(mode="after")
     def _one_reason_to_write(self) -> Self:
-        if self.once and self.unless is not None:
-            message = "once and unless are mutually exclusive; set one of them"
-            raise ValueError(message)
+        reject_if(self.once and self.unless is not None, "once and unless are mutually exclusive; set one of them")
         return self
 
 

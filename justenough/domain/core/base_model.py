@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+T = TypeVar("T")
+OmittedIfNone = Annotated[T | None, Field(exclude_if=lambda value: value is None)]
+"""A field that is left out of JSON if it is None, so that what earlier releases signed and recorded keeps its exact form."""
 
 
 class Model(BaseModel):

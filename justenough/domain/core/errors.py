@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -35,6 +36,18 @@ class InvalidInput(GiveUp):
         self.what = what
         self.problems = problems
         super().__init__(f"{what}: " + "; ".join(map(str, problems)))
+
+
+def raise_problems(what: str, problems: Iterable[Problem]) -> None:
+    """Raise InvalidInput with these problems, if there are any."""
+    if found := tuple(problems):
+        raise InvalidInput(what, found)
+
+
+def reject_if(condition: object, message: str) -> None:
+    """Raise ValueError with this message if the condition is true; for validators, because pydantic collects their ValueErrors."""
+    if condition:
+        raise ValueError(message)
 
 
 class Forbidden(GiveUp):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import Problem, raise_problems
 
 SETTING_PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # A single brace on each side, so that Vault's own `{{name}}` does not match.
@@ -52,8 +52,7 @@ def fill_settings(value: Any, env: Mapping[str, str], *, what: str, path: str = 
         for name in SETTING_PLACEHOLDER.findall(text)
         if name not in env
     )
-    if problems:
-        raise InvalidInput(what, problems)
+    raise_problems(what, problems)
     return map_texts(value, lambda text: SETTING_PLACEHOLDER.sub(lambda found: env[found[1]], text))
 
 

@@ -48,28 +48,17 @@ class Redactor:
     def feed(self, chunk: bytes) -> bytes:
         """Return the redacted bytes that are final. Bytes that may be the start of a secret are held back until more arrive."""
         if not self._prepared:
-            self._prepare()
+            self._prepared = True
+            self._forms = tuple(sorted({form for secret in (*self._secrets, *self._later) for form in forms_of(secret)}))
+            self._longest = max(map(len, self._forms), default=0)
+            self._heads = frozenset(form[:length] for form in self._forms for length in range(1, HEAD_BYTES + 1))
+            self._pattern = _build_pattern(self._forms) if self._forms else None
         held = self._held + chunk
         return self._redact(held, self._undecided_start(held))
 
     def flush(self) -> bytes:
         """Return what was held back, redacted: the stream has ended."""
         return self._redact(self._held, len(self._held)) if self._held else b""
-
-    def _prepare(self) -> None:
-        self._forms = tuple(sorted({form for secret in (*self._secrets, *self._later) for form in forms_of(secret)}))
-        self._longest = max(map(len, self._forms), default=0)
-        self._heads = frozenset(form[:length] for form in self._forms for length in range(1, HEAD_BYTES + 1))
-        # Grouped by first byte, for speed; longest first, so that of two forms with the same start the longer one is redacted.
-        rests: dict[bytes, list[bytes]] = {}
-        for form in sorted(self._forms, key=len, reverse=True):
-            rests.setdefault(form[:1], []).append(re.escape(form[1:]))
-        alternatives = [re.escape(first) + b"(?:" + b"|".join(rest) + b")" for first, rest in rests.items()]
-        self._pattern = re.compile(b"|".join(alternatives)) if alternatives else None
-        if alternatives:
-            # `re` caches what it compiles; a job's secrets must not outlive the job there.
-            re.purge()
-        self._prepared = True
 
     def _redact(self, text: bytes, end: int) -> bytes:
         """Return the redacted form of `text[:end]` and hold the rest back. Overlapping matches become one mark."""
@@ -122,6 +111,17 @@ def forms_of(secret: str) -> frozenset[bytes]:
     forms = {raw, *_base64_forms(raw), raw.hex().encode(), raw.hex().upper().encode()}
     forms.update(text.encode("utf-8", "surrogateescape") for text in texts)
     return frozenset(form for form in forms if len(form) >= MIN_SECRET_BYTES)
+
+
+def _build_pattern(forms: Iterable[bytes]) -> re.Pattern[bytes]:
+    """Return a pattern of all forms, grouped by first byte for speed; of two forms with the same start it matches the longer one."""
+    rests: dict[bytes, list[bytes]] = {}
+    for form in sorted(forms, key=len, reverse=True):
+        rests.setdefault(form[:1], []).append(re.escape(form[1:]))
+    pattern = re.compile(b"|".join(re.escape(first) + b"(?:" + b"|".join(rest) + b")" for first, rest in rests.items()))
+    # `re` caches what it compiles; a job's secrets must not outlive the job there.
+    re.purge()
+    return pattern
 
 
 def _base64_forms(raw: bytes) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
@@ -93,9 +93,7 @@ def read_yaml(what: str, text: str | bytes) -> Any:
 
 def check_json(what: str, value: Any) -> None:
     """Raise InvalidInput if a value is not plain JSON that every parser reads the same way (I-JSON: RFC 7493)."""
-    problems = tuple(islice(_json_problems(value, "", 0), MAX_PROBLEMS))
-    if problems:
-        raise InvalidInput(what, problems)
+    raise_problems(what, islice(_json_problems(value, "", 0), MAX_PROBLEMS))
 
 
 def validate_model(what: str, model: type[M], value: Any) -> M:

@@ -10,10 +10,9 @@ PAYLOAD_KEY = "je-payloads"
 """The transit key that encrypts the wrapping tokens of locked actions."""
 PAGE_SESSION_KEY = "je-pages"
 """The transit key that encrypts people's tokens in page sessions; each cookie's secret derives its own key."""
-HARD_END_MINUTES = tuple(range(1, 60))
 HARD_END_HOURS = tuple(range(1, 8 * 24 + 1))
 """A job runs at most seven days; the eighth day is for revocation."""
-HARD_ENDS = (*(f"{minutes}m" for minutes in HARD_END_MINUTES), *(f"{hours}h" for hours in HARD_END_HOURS))
+HARD_ENDS = (*(f"{minutes}m" for minutes in range(1, 60)), *(f"{hours}h" for hours in HARD_END_HOURS))
 
 
 def job_role(job: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from justenough.domain.core.base_model import Message
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
 from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.core.untrusted_yaml import check_json
 from justenough.domain.readmodel.views import EntryView
@@ -103,8 +103,7 @@ def _build_event(attributes: Mapping[str, Any], data: Any, *, structured: bool) 
     problems = [Problem(name, "required") for name in _REQUIRED if name not in attributes]
     problems += [Problem("specversion", "must be 1.0")] if attributes.get("specversion", "1.0") != "1.0" else []
     problems += [Problem(name[:64], why) for name, value in attributes.items() if (why := _why_attribute_invalid(name, value))]
-    if problems:
-        raise InvalidInput(EVENT, tuple(problems))
+    raise_problems(EVENT, problems)
     fields = {name: attributes.get(name) for name in ("id", "source", "type", "subject", "time")}
     extensions = {
         name: value if isinstance(value, str) else json.dumps(value)

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
+from justenough.domain.core.errors import reject_if
+
 FIELD_NAMES = ("minute", "hour", "day of month", "month", "day of week")
 FIELD_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 """Sunday is 0 and 7."""
@@ -59,9 +61,7 @@ def read_cron(text: str) -> Cron:
     if len(cron.days) < 31 and len(cron.weekdays) < 7:
         message = "restrict days of the month or days of the week, not both: cron runs if either matches, Temporal if both match"
         raise ValueError(message)
-    if not any(day <= MONTH_DAYS[month - 1] for month in cron.months for day in cron.days):
-        message = "none of these months has such a day"
-        raise ValueError(message)
+    reject_if(not any(day <= MONTH_DAYS[month - 1] for month in cron.months for day in cron.days), "none of these months has such a day")
     return cron
 
 
@@ -88,9 +88,7 @@ def _parse_part(number: int, text: str) -> range:
         last = _parse_value(number, match["last"])
     elif match["all"] or match["step"]:
         last = OPEN_END[number]
-    if step < 1 or last < first:
-        message = f"{FIELD_NAMES[number]}: {text!r} matches nothing"
-        raise ValueError(message)
+    reject_if(step < 1 or last < first, f"{FIELD_NAMES[number]}: {text!r} matches nothing")
     return range(first, last + 1, step)
 
 
@@ -100,7 +98,5 @@ def _parse_value(number: int, text: str) -> int:
     if value is None:
         message = f"{FIELD_NAMES[number]}: unknown value {text!r}"
         raise ValueError(message)
-    if not lowest <= value <= highest:
-        message = f"{FIELD_NAMES[number]}: {text} is not from {lowest} to {highest}"
-        raise ValueError(message)
+    reject_if(not lowest <= value <= highest, f"{FIELD_NAMES[number]}: {text} is not from {lowest} to {highest}")
     return value

@@ -28,21 +28,6 @@ NOTIFYING_EVENTS = frozenset(
     }
 )
 """Events that people can be notified of. Each one waits for somebody to act."""
-SETTLING_EVENTS = frozenset(
-    {
-        EventType.APPROVAL_ESCALATED,
-        EventType.APPROVAL_DECIDED,
-        EventType.APPROVAL_EXPIRED,
-        EventType.APPROVAL_WITHDRAWN,
-        EventType.ACCESS_WITHDRAWN,
-        EventType.JOB_ENDED,
-        EventType.REVIEW_ANSWERED,
-        EventType.REVOCATION_CONFIRMED,
-        EventType.CREDENTIAL_CONFIRMED,
-        EventType.CREDENTIAL_EXPIRED,
-    }
-)
-"""Events that settle an earlier notification; whoever got it also gets a follow-up."""
 TIER_EVENTS = frozenset({EventType.APPROVAL_OPENED, EventType.APPROVAL_ESCALATED})
 MAX_QUOTE_CHARS = 300
 """Maximum characters quoted from a free text."""
@@ -59,6 +44,23 @@ _MARKS = str.maketrans(
     {"<": "‹", ">": "›", "[": "⟦", "]": "⟧", "*": "∗", "_": "＿", "`": "ˋ", "~": "∼", "|": "¦", "@": "＠", "#": "＃", "\\": "⧵"}
 )
 _LINK = re.compile(r"://|(?<=\w)\.(?=[^\W\d_]{2})")
+ENDINGS: Mapping[EventType, Callable[[Mapping[str, Any]], str]] = {
+    EventType.APPROVAL_DECIDED: lambda d: (
+        f"{to_plain_text(d['name'], MAX_NAME_CHARS)} "
+        f"{'used break-glass' if d['decision'] == 'break_glass' else 'decided: ' + d['verdict']}: “{to_plain_text(d['reason'])}”."
+    ),
+    EventType.APPROVAL_ESCALATED: lambda d: f"Nobody decided in time; escalated to tier {d['tier']}.",
+    EventType.APPROVAL_EXPIRED: lambda _: "Nobody decided in time, so the request is denied.",
+    EventType.APPROVAL_WITHDRAWN: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} withdrew the approval.",
+    EventType.ACCESS_WITHDRAWN: lambda d: f"The request was withdrawn: {to_plain_text(d['why'])}.",
+    EventType.JOB_ENDED: lambda d: f"The job has ended: {d['state']}.",
+    EventType.REVIEW_ANSWERED: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} reviewed the break-glass: {d['verdict']}.",
+    EventType.REVOCATION_CONFIRMED: lambda _: "All access revoked and verified.",
+    EventType.CREDENTIAL_CONFIRMED: lambda _: "The credential is revoked and verified.",
+    EventType.CREDENTIAL_EXPIRED: lambda _: "The credential has expired.",
+}
+"""The follow-up text of each event that settles an earlier notification; whoever got the notification also gets it."""
+SETTLING_EVENTS = frozenset(ENDINGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,16 @@ def build_notice(entry: EntryView, scene: NoticeContext) -> Notice:
     """Build the notice of an event that waits for somebody to act."""
     match EventType(entry.type):
         case EventType.REVIEW_OPENED:
-            return _review_notice(entry.data, scene)
+            request, person = scene.request, to_plain_text(entry.data["name"], MAX_NAME_CHARS)
+            assert request is not None
+            lines = (
+                f"{person} used break-glass to bypass tier {', '.join(map(str, entry.data['tiers']))}: {_access_text(request)}.",
+                f"Job: {to_plain_text(request.job_name, MAX_NAME_CHARS)}",
+                f"Reason: “{to_plain_text(entry.data['reason'])}”",
+                "Review whether it was justified. The review stays open until somebody does.",
+                _link_text(scene, "inbox", request.id, "Review", f"justenough request show {request.id}"),
+            )
+            return Notice(title=f"Review needed: {_access_text(request)}", body="\n".join(lines))
         case EventType.REVOCATION_OVERDUE:
             return _overdue_notice(entry, scene, "Revocation overdue", f"The access of job {entry.job} could not be revoked")
         case EventType.CREDENTIAL_OVERDUE:
@@ -198,19 +209,6 @@ def _approval_notice(data: Mapping[str, Any], scene: NoticeContext) -> Notice:
     return Notice(title=f"Approval needed (tier {tier}): {_access_text(request)}", body="\n".join(lines))
 
 
-def _review_notice(data: Mapping[str, Any], scene: NoticeContext) -> Notice:
-    request, person = scene.request, to_plain_text(data["name"], MAX_NAME_CHARS)
-    assert request is not None
-    lines = (
-        f"{person} used break-glass to bypass tier {', '.join(map(str, data['tiers']))}: {_access_text(request)}.",
-        f"Job: {to_plain_text(request.job_name, MAX_NAME_CHARS)}",
-        f"Reason: “{to_plain_text(data['reason'])}”",
-        "Review whether it was justified. The review stays open until somebody does.",
-        _link_text(scene, "inbox", request.id, "Review", f"justenough request show {request.id}"),
-    )
-    return Notice(title=f"Review needed: {_access_text(request)}", body="\n".join(lines))
-
-
 def _overdue_notice(entry: EntryView, scene: NoticeContext, title: str, what: str) -> Notice:
     lines = (
         f"{what} and may still work. Retrying automatically.",
@@ -218,23 +216,6 @@ def _overdue_notice(entry: EntryView, scene: NoticeContext, title: str, what: st
         _link_text(scene, "jobs", entry.job, "View", f"justenough job show {entry.job}"),
     )
     return Notice(title=f"{title}: {entry.job}", body="\n".join(lines))
-
-
-ENDINGS: Mapping[EventType, Callable[[Mapping[str, Any]], str]] = {
-    EventType.APPROVAL_DECIDED: lambda d: (
-        f"{to_plain_text(d['name'], MAX_NAME_CHARS)} "
-        f"{'used break-glass' if d['decision'] == 'break_glass' else 'decided: ' + d['verdict']}: “{to_plain_text(d['reason'])}”."
-    ),
-    EventType.APPROVAL_ESCALATED: lambda d: f"Nobody decided in time; escalated to tier {d['tier']}.",
-    EventType.APPROVAL_EXPIRED: lambda _: "Nobody decided in time, so the request is denied.",
-    EventType.APPROVAL_WITHDRAWN: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} withdrew the approval.",
-    EventType.ACCESS_WITHDRAWN: lambda d: f"The request was withdrawn: {to_plain_text(d['why'])}.",
-    EventType.JOB_ENDED: lambda d: f"The job has ended: {d['state']}.",
-    EventType.REVIEW_ANSWERED: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} reviewed the break-glass: {d['verdict']}.",
-    EventType.REVOCATION_CONFIRMED: lambda _: "All access revoked and verified.",
-    EventType.CREDENTIAL_CONFIRMED: lambda _: "The credential is revoked and verified.",
-    EventType.CREDENTIAL_EXPIRED: lambda _: "The credential has expired.",
-}
 
 
 def _access_text(request: RequestView) -> str:

@@ -83,10 +83,8 @@ def outcome_of_answer(status: int, phrase: str, *, retry_after: str | None, now:
 
 def next_attempt(outcome: DeliveryOutcome, *, attempts: int, now: datetime, chance: float) -> datetime | None:
     """Return when to retry after this many attempts; None to give up. `chance`: a random number from 0 to 1."""
-    delays = {DeliveryFault.AWAY: RETRY_DELAYS_S, DeliveryFault.REFUSED: REFUSED_RETRY_DELAYS_S}.get(
-        outcome.fault or DeliveryFault.GONE, ()
-    )
-    if attempts > len(delays):
+    delays = RETRY_DELAYS_S if outcome.fault is DeliveryFault.AWAY else REFUSED_RETRY_DELAYS_S
+    if outcome.fault in {None, DeliveryFault.GONE} or attempts > len(delays):
         return None
     return now + timedelta(seconds=max(delays[attempts - 1] * (1 + JITTER * chance), outcome.rest))
 

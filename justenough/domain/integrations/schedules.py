@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 
 from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
 from justenough.domain.core.base_model import Model
@@ -25,12 +25,6 @@ MAX_SCHEDULES = 100
 Overlap = Literal["skip", "allow"]
 
 
-def _check_cron(text: str) -> str:
-    read_cron(text)
-    return text
-
-
-CronText = Annotated[str, StringConstraints(max_length=256), AfterValidator(_check_cron)]
 ZoneName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+)*$", max_length=64)]
 """An IANA time zone."""
 ParamText = Annotated[str, StringConstraints(max_length=256)]
@@ -39,7 +33,7 @@ ParamText = Annotated[str, StringConstraints(max_length=256)]
 class Schedule(Model):
     """A cron expression and the job that it launches."""
 
-    cron: CronText
+    cron: Annotated[str, StringConstraints(max_length=256)]
     timezone: ZoneName = "UTC"
     job: JobFile
     """The file of a spec in the configuration folder."""
@@ -48,6 +42,12 @@ class Schedule(Model):
     """`skip`: launch nothing while the last launched job still runs."""
     paused: bool = False
     """Whether it is created paused; later changes by people stay in effect."""
+
+    @field_validator("cron")
+    @classmethod
+    def _can_be_parsed(cls, cron: str) -> str:
+        read_cron(cron)
+        return cron
 
     @property
     def times(self) -> Cron:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from justenough.domain.approvals.tiers import MAX_TIER
 from justenough.domain.core.base_model import Model
-from justenough.domain.core.errors import Problem
+from justenough.domain.core.errors import Problem, reject_if
 from justenough.domain.core.url_policy import url_problem
 from justenough.domain.integrations.notifications import NOTIFYING_EVENTS, SETTLING_EVENTS
 from justenough.domain.jobs.spec import Name
@@ -37,16 +37,12 @@ def _check_pattern(pattern: str) -> str:
 
 
 def _check_notifying(kind: str) -> str:
-    if kind not in NOTIFYING_EVENTS:
-        message = f"no notifications for {kind[:64]!r}; choose from {', '.join(sorted(NOTIFYING_EVENTS))}"
-        raise ValueError(message)
+    reject_if(kind not in NOTIFYING_EVENTS, f"no notifications for {kind[:64]!r}; choose from {', '.join(sorted(NOTIFYING_EVENTS))}")
     return kind
 
 
 def _check_not_empty(items: tuple[T, ...]) -> tuple[T, ...]:
-    if not items:
-        message = "needs at least one"
-        raise ValueError(message)
+    reject_if(not items, "needs at least one")
     return items
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints
 
 from justenough.domain.core.base_model import Model
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import Problem, raise_problems
 from justenough.domain.core.untrusted_yaml import read_yaml, validate_model
 from justenough.domain.integrations.cloudevents import EVENT, CloudEvent
 from justenough.domain.integrations.schedules import MAX_SCHEDULES, Schedule
@@ -88,8 +88,7 @@ def read_triggers(text: str | bytes) -> Triggers:
         if not _KNOWN.fullmatch(placeholder)
     )
     problems = (*unknown, *subscription_problems(triggers.webhooks, triggers.notify))
-    if problems:
-        raise InvalidInput(TRIGGERS_FILE, problems)
+    raise_problems(TRIGGERS_FILE, problems)
     return triggers
 
 
@@ -106,8 +105,7 @@ def fill_params(trigger: Trigger, event: CloudEvent) -> dict[str, str]:
         problems.append(Problem("type", f"this trigger accepts only events of type {trigger.on.type}"))
     if event.parent and not event.structured:
         problems.append(Problem("jeparent", "headers are not signed: send the event in structured mode to name a parent"))
-    if problems:
-        raise InvalidInput(EVENT, tuple(problems))
+    raise_problems(EVENT, problems)
     return params
 
 

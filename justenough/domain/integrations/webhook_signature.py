@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
+from justenough.domain.core.errors import reject_if
 from justenough.domain.core.secret import Secret
 
 ID_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER = "webhook-id", "webhook-timestamp", "webhook-signature"
@@ -35,9 +36,7 @@ def parse_signing_secret(secret: Secret) -> bytes:
         key = base64.b64decode(secret.reveal().strip().removeprefix(KEY_PREFIX), validate=True)
     except (binascii.Error, ValueError):
         key = b""
-    if len(key) < MIN_KEY_BYTES:
-        message = f"a signing secret must be whsec_ followed by at least {MIN_KEY_BYTES} bytes in base64"
-        raise ValueError(message)
+    reject_if(len(key) < MIN_KEY_BYTES, f"a signing secret must be whsec_ followed by at least {MIN_KEY_BYTES} bytes in base64")
     return key
 
 

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from justenough.domain.core.base_model import Model
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import InvalidInput, Problem, raise_problems, reject_if
 from justenough.domain.core.units import Duration, Size, duration_text, size_text
 from justenough.domain.core.untrusted_yaml import check_json, read_yaml, validate_model
 from justenough.domain.jobs.states import Action
@@ -72,9 +72,7 @@ RESERVED_ENV = re.compile(
 
 def _check_env(env: Mapping[str, str]) -> Mapping[str, str]:
     reserved = sorted(name for name in env if RESERVED_ENV.fullmatch(name))
-    if reserved:
-        message = f"{', '.join(reserved)}: reserved; the worker sets it, and jobs cannot"
-        raise ValueError(message)
+    reject_if(reserved, f"{', '.join(reserved)}: reserved; the worker sets it, and jobs cannot")
     return env
 
 
@@ -96,9 +94,7 @@ def _between(least: int, most: int, to_text: Callable[[int], str] = str) -> Afte
     """Validate that a value is between two bounds. `to_text` formats the bounds in the error."""
 
     def check(value: int) -> int:
-        if not least <= value <= most:
-            message = f"must be from {to_text(least)} to {to_text(most)}"
-            raise ValueError(message)
+        reject_if(not least <= value <= most, f"must be from {to_text(least)} to {to_text(most)}")
         return value
 
     return AfterValidator(check)
@@ -142,9 +138,7 @@ class FileDelivery(Model):
     @field_validator("path")
     @classmethod
     def _not_the_broker_s(cls, path: str) -> str:
-        if path == BROKER_SOCKET:
-            message = f"{path} is the broker's socket; choose another name"
-            raise ValueError(message)
+        reject_if(path == BROKER_SOCKET, f"{path} is the broker's socket; choose another name")
         return path
 
 
@@ -198,12 +192,8 @@ class Access(Model):
     @model_validator(mode="after")
     def _check_delivery(self) -> Self:
         if self.deliver != Delivery():
-            if self.tools is not None:
-                message = "`deliver` and `tools` are mutually exclusive: a delivered credential has no bounds"
-                raise ValueError(message)
-            if self.at == "request":
-                message = "`deliver` needs `at: start`; access that the running job requests comes through the broker"
-                raise ValueError(message)
+            reject_if(self.tools is not None, "`deliver` and `tools` are mutually exclusive: a delivered credential has no bounds")
+            reject_if(self.at == "request", "`deliver` needs `at: start`; access that the running job requests comes through the broker")
         return self
 
 
@@ -235,9 +225,7 @@ class JobSpec(Model):
     @classmethod
     def _no_dots_only(cls, scope: Mapping[str, str]) -> Mapping[str, str]:
         for key, value in scope.items():
-            if not value.strip("."):
-                message = f"{key}: {value!r} is not a name"
-                raise ValueError(message)
+            reject_if(not value.strip("."), f"{key}: {value!r} is not a name")
         return scope
 
     @field_validator("params")
@@ -259,9 +247,7 @@ class JobSpec(Model):
         twice += sorted({path for path in files if files.count(path) > 1})
         twice += [PGPASSFILE] if len(passwords) + (PGPASSFILE in names and bool(passwords)) > 1 else []
         twice += [KUBECONFIG] if configs and KUBECONFIG in names else []
-        if twice:
-            message = f"delivered more than once: {', '.join(twice)}"
-            raise ValueError(message)
+        reject_if(twice, f"delivered more than once: {', '.join(twice)}")
         return self
 
 
@@ -283,8 +269,7 @@ def checked_spec(raw: Any, params: Mapping[str, str] | None = None) -> JobSpec:
     check_json("job spec", raw)
     spec = validate_model("job spec", JobSpec, raw)
     problems = _param_problems(spec, params or {})
-    if problems:
-        raise InvalidInput("job spec", tuple(problems))
+    raise_problems("job spec", problems)
     values = {**spec.params, **(params or {})}
 
     def fill(text: str) -> str:

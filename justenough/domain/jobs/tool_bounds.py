@@ -14,7 +14,8 @@ from urllib.parse import unquote
 
 from pydantic import Field, StringConstraints, model_validator
 
-from justenough.domain.core.base_model import Model
+from justenough.domain.core.base_model import Model, OmittedIfNone
+from justenough.domain.core.errors import reject_if
 
 ArgumentValue = bool | int | float | Annotated[str, StringConstraints(max_length=1000)]
 MAX_VALUES = 1_000
@@ -30,21 +31,15 @@ NOT_BOUNDABLE = (
 class Bound(Model):
     """The allowed values of one argument. All set fields must hold."""
 
-    minimum: Annotated[float | None, Field(exclude_if=lambda value: value is None)] = None
-    maximum: Annotated[float | None, Field(exclude_if=lambda value: value is None)] = None
-    one_of: Annotated[
-        tuple[ArgumentValue, ...] | None, Field(min_length=1, max_length=MAX_VALUES, exclude_if=lambda value: value is None)
-    ] = None
-    prefix: Annotated[
-        Annotated[str, StringConstraints(min_length=1, max_length=1000)] | None, Field(exclude_if=lambda value: value is None)
-    ] = None
+    minimum: OmittedIfNone[float] = None
+    maximum: OmittedIfNone[float] = None
+    one_of: OmittedIfNone[Annotated[tuple[ArgumentValue, ...], Field(min_length=1, max_length=MAX_VALUES)]] = None
+    prefix: OmittedIfNone[Annotated[str, StringConstraints(min_length=1, max_length=1000)]] = None
     """The text that it must begin with. No part of it may be `..`, in any encoding (`has_path_traversal`)."""
 
     @model_validator(mode="after")
     def _is_not_empty(self) -> Self:
-        if self == Bound.model_construct():
-            message = "the bound is empty; set minimum, maximum, one_of or prefix"
-            raise ValueError(message)
+        reject_if(self == Bound.model_construct(), "the bound is empty; set minimum, maximum, one_of or prefix")
         return self
 
     def problem(self, value: Any, *, by: str = ORDER) -> str | None:
@@ -117,7 +112,7 @@ class Bound(Model):
 class Bounds(Model):
     """The bounds of one tool: how many calls, and which arguments."""
 
-    calls: Annotated[int | None, Field(ge=1, le=10_000, exclude_if=lambda value: value is None)] = None
+    calls: OmittedIfNone[Annotated[int, Field(ge=1, le=10_000)]] = None
     """The maximum number of calls."""
     arguments: Annotated[Mapping[str, Bound], Field(max_length=32)] = Field(default_factory=dict)
     """By name. A call must pass each bound argument, or the tool would choose its value."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
 from justenough.domain.jobs.tool_bounds import NOT_BOUNDABLE, Bound, BoundedTools, Bounds, intersect_all
 
 LINE_PATTERN = re.compile(r"(?P<tool>[A-Za-z0-9_.-]{1,128})(?::(?P<name>[^<>=^\s]{1,128}?)(?P<how><=|>=|\^=|=)(?P<value>.+))?", re.DOTALL)
@@ -45,8 +45,7 @@ def parse_tool_bounds(lines: Iterable[str], requested: BoundedTools | None) -> d
         raise InvalidInput("tools", (*problems, Problem("", NOT_BOUNDABLE)))
     names = ", ".join(sorted(requested))
     problems += [Problem(tool, f"was not requested; requested: {names}") for tool in parsed if tool not in requested]
-    if problems:
-        raise InvalidInput("tools", tuple(problems))
+    raise_problems("tools", problems)
     allowed: dict[str, Bounds] = {}
     for tool, tool_bounds in parsed.items():
         common = intersect_all({tool: requested[tool]}, *({tool: bounds} for bounds in tool_bounds))

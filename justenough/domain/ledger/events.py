@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from justenough.domain.core.base_model import Message
+from justenough.domain.core.errors import reject_if
 from justenough.domain.core.ids import installation_of
 
 UNATTRIBUTED_CHAIN = "-"
@@ -63,106 +64,58 @@ class EventType(StrEnum):
     LEDGER_CHECKPOINTED = "ledger.checkpointed"
 
 
+def _fields(names: str) -> tuple[str, ...]:
+    return tuple(names.split())
+
+
 EVENT_FIELDS: dict[EventType, tuple[str, ...]] = {
-    EventType.JOB_SUBMITTED: (
-        "spec",
-        "name",
-        "task",
-        "environment",
-        "agent",
-        "data_scope",
-        "labels",
-        "params",
-        "bundle",
-        "reason",
-        "requester",
-        "requester_name",
-        "parent",
-        "order",
+    EventType.JOB_SUBMITTED: _fields(
+        "spec name task environment agent data_scope labels params bundle reason requester requester_name parent order"
     ),
-    EventType.JOB_REFUSED: ("why", "workflow", "run"),
-    EventType.JOB_STARTED: ("worker", "sandbox", "run"),
-    EventType.JOB_ENDED: ("state", "exit_code", "reason"),
-    EventType.ACCESS_REQUESTED: (
-        "request",
-        "number",
-        "resource",
-        "action",
-        "ttl",
-        "reason",
-        "optional",
-        "title",
-        "sensitivity",
-        "revocable",
-        "call",
-        "tools",
+    EventType.JOB_REFUSED: _fields("why workflow run"),
+    EventType.JOB_STARTED: _fields("worker sandbox run"),
+    EventType.JOB_ENDED: _fields("state exit_code reason"),
+    EventType.ACCESS_REQUESTED: _fields("request number resource action ttl reason optional title sensitivity revocable call tools"),
+    EventType.ACCESS_DECIDED: _fields("request phase outcome tier policies policy_digest digest errors facts"),
+    EventType.ACCESS_WITHDRAWN: _fields("request why"),
+    EventType.ACCESS_REFUSED: _fields("asked why"),
+    EventType.LOCK_OPENED: _fields("request accessor expires_at groups approvals"),
+    EventType.APPROVAL_OPENED: _fields("request tier respond_by quorum"),
+    EventType.APPROVAL_ESCALATED: _fields("request tier respond_by quorum"),
+    EventType.APPROVAL_DECIDED: _fields(
+        "request person name tier decision reason ttl action on_behalf_of on_behalf_of_name signed verdict granted_ttl granted_action tools granted_tools"
     ),
-    EventType.ACCESS_DECIDED: ("request", "phase", "outcome", "tier", "policies", "policy_digest", "digest", "errors", "facts"),
-    EventType.ACCESS_WITHDRAWN: ("request", "why"),
-    EventType.ACCESS_REFUSED: ("asked", "why"),
-    EventType.LOCK_OPENED: ("request", "accessor", "expires_at", "groups", "approvals"),
-    EventType.APPROVAL_OPENED: ("request", "tier", "respond_by", "quorum"),
-    EventType.APPROVAL_ESCALATED: ("request", "tier", "respond_by", "quorum"),
-    EventType.APPROVAL_DECIDED: (
-        "request",
-        "person",
-        "name",
-        "tier",
-        "decision",
-        "reason",
-        "ttl",
-        "action",
-        "on_behalf_of",
-        "on_behalf_of_name",
-        "signed",
-        "verdict",
-        "granted_ttl",
-        "granted_action",
-        "tools",
-        "granted_tools",
-    ),
-    EventType.APPROVAL_REJECTED: ("request", "why", "person", "received"),
-    EventType.APPROVAL_EXPIRED: ("request", "tier"),
-    EventType.APPROVAL_WITHDRAWN: ("request", "person", "name", "reason", "signed", "verdict"),
-    EventType.APPROVAL_CLAIMED: ("request", "person", "name", "until"),
-    EventType.REVIEW_OPENED: ("request", "person", "name", "tiers", "groups", "reason"),
-    EventType.REVIEW_ANSWERED: ("request", "person", "name", "verdict", "reason", "signed"),
-    EventType.DELEGATION_MADE: ("delegation", "person", "name", "delegate", "delegate_name", "until", "reason", "signed"),
-    EventType.DELEGATION_ENDED: ("delegation", "person", "name"),
-    EventType.STOP_REQUESTED: ("how", "person", "name"),
-    EventType.CREDENTIAL_ISSUED: (
-        "credential",
-        "request",
-        "resource",
-        "action",
-        "lease_id",
-        "accessor",
-        "issued_at",
-        "expires_at",
-        "revocable",
-        "certificate",
-    ),
-    EventType.CREDENTIAL_REFUSED: ("request", "why"),
-    EventType.CREDENTIAL_DOUBTED: ("credential", "request", "resource", "action", "asked_at", "expires_at", "revocable"),
-    EventType.CREDENTIAL_RENEWED: ("credential", "expires_at"),
-    EventType.CREDENTIAL_USED: ("credential", "what"),
-    EventType.TOOL_CALLED: ("tool", "arguments", "action", "outcome", "request", "credential", "duration_ms", "answer_bytes"),
-    EventType.UPSTREAM_REFUSED: ("upstream", "reviewed", "shown", "why", "changes"),
-    EventType.CREDENTIAL_REVOKED: ("credential", "by", "why"),
-    EventType.CREDENTIAL_CONFIRMED: ("credential", "how"),
-    EventType.CREDENTIAL_EXPIRED: ("credential", "why"),
-    EventType.CREDENTIAL_OVERDUE: ("credential", "by", "failures", "attempt"),
-    EventType.IDENTITY_ISSUED: ("audience", "expires_at", "jti"),
-    EventType.MODEL_USED: ("name", "model", "credential", "calls", "prompt_tokens", "completion_tokens", "estimated", "outcome"),
-    EventType.REVOCATION_REQUESTED: ("credential", "person", "name"),
-    EventType.REVOCATION_STARTED: ("by", "why"),
-    EventType.REVOCATION_OVERDUE: ("by", "failures", "attempt", "seen_from"),
-    EventType.REVOCATION_CONFIRMED: ("by", "proof"),
-    EventType.SCHEDULE_SKIPPED: ("schedule", "occasion"),
-    EventType.SCHEDULE_PAUSED: ("schedule", "person", "name", "reason"),
-    EventType.SCHEDULE_UNPAUSED: ("schedule", "person", "name"),
-    EventType.SWEEP_REPORTED: ("unknown",),
-    EventType.LEDGER_CHECKPOINTED: ("entries", "root"),
+    EventType.APPROVAL_REJECTED: _fields("request why person received"),
+    EventType.APPROVAL_EXPIRED: _fields("request tier"),
+    EventType.APPROVAL_WITHDRAWN: _fields("request person name reason signed verdict"),
+    EventType.APPROVAL_CLAIMED: _fields("request person name until"),
+    EventType.REVIEW_OPENED: _fields("request person name tiers groups reason"),
+    EventType.REVIEW_ANSWERED: _fields("request person name verdict reason signed"),
+    EventType.DELEGATION_MADE: _fields("delegation person name delegate delegate_name until reason signed"),
+    EventType.DELEGATION_ENDED: _fields("delegation person name"),
+    EventType.STOP_REQUESTED: _fields("how person name"),
+    EventType.CREDENTIAL_ISSUED: _fields("credential request resource action lease_id accessor issued_at expires_at revocable certificate"),
+    EventType.CREDENTIAL_REFUSED: _fields("request why"),
+    EventType.CREDENTIAL_DOUBTED: _fields("credential request resource action asked_at expires_at revocable"),
+    EventType.CREDENTIAL_RENEWED: _fields("credential expires_at"),
+    EventType.CREDENTIAL_USED: _fields("credential what"),
+    EventType.TOOL_CALLED: _fields("tool arguments action outcome request credential duration_ms answer_bytes"),
+    EventType.UPSTREAM_REFUSED: _fields("upstream reviewed shown why changes"),
+    EventType.CREDENTIAL_REVOKED: _fields("credential by why"),
+    EventType.CREDENTIAL_CONFIRMED: _fields("credential how"),
+    EventType.CREDENTIAL_EXPIRED: _fields("credential why"),
+    EventType.CREDENTIAL_OVERDUE: _fields("credential by failures attempt"),
+    EventType.IDENTITY_ISSUED: _fields("audience expires_at jti"),
+    EventType.MODEL_USED: _fields("name model credential calls prompt_tokens completion_tokens estimated outcome"),
+    EventType.REVOCATION_REQUESTED: _fields("credential person name"),
+    EventType.REVOCATION_STARTED: _fields("by why"),
+    EventType.REVOCATION_OVERDUE: _fields("by failures attempt seen_from"),
+    EventType.REVOCATION_CONFIRMED: _fields("by proof"),
+    EventType.SCHEDULE_SKIPPED: _fields("schedule occasion"),
+    EventType.SCHEDULE_PAUSED: _fields("schedule person name reason"),
+    EventType.SCHEDULE_UNPAUSED: _fields("schedule person name"),
+    EventType.SWEEP_REPORTED: _fields("unknown"),
+    EventType.LEDGER_CHECKPOINTED: _fields("entries root"),
 }
 """The fields of each type's data, in the order of docs/reference/ledger.md, which describes them."""
 
@@ -196,9 +149,7 @@ def build_event(kind: EventType, job: str, *, at: datetime, about: str = "", **d
     """
     unknown = data.keys() - set(EVENT_FIELDS[kind])
     missing = required_fields(kind) - data.keys()
-    if unknown or missing:
-        message = f"{kind}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}"
-        raise ValueError(message)
+    reject_if(unknown or missing, f"{kind}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}")
     return Event(id="/".join(part for part in (job, kind.value, about) if part), job=job, type=kind, at=at, data=data)
 
 

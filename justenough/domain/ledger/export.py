@@ -33,7 +33,10 @@ def read_export(lines: Iterable[str]) -> Iterator[LedgerEntry]:
     for number, text in enumerate(lines, start=1):
         if text.strip():
             try:
-                yield _parse_entry(json.loads(text))
+                raw = json.loads(text)
+                fields = {name: str(raw[name]) for name in ("job", "id", "type", "prev", "hash")}
+                data = to_canonical_json({**raw["data"]}).decode()
+                yield LedgerEntry(seq=int(raw["seq"]), at=moment_text(datetime.fromisoformat(raw["at"])), data=data, **fields)
             except (ValueError, KeyError, TypeError) as error:
                 message = "is not a ledger entry as `justenough ledger export` writes it"
                 raise InvalidInput(EXPORT, (Problem(f"line {number}", message),)) from error
@@ -50,13 +53,3 @@ def verify_export(lines: Iterable[str]) -> LedgerReport:
         problems += entry_faults if len(problems) < MAX_PROBLEMS else ()
         ends[entry.job] = ChainHead(entry.job, entry.seq, entry.hash)
     return LedgerReport(entries=count, jobs=len(ends), problems=tuple(problems), unseen=UNDETECTABLE)
-
-
-def _parse_entry(raw: Mapping[str, Any]) -> LedgerEntry:
-    at = datetime.fromisoformat(raw["at"])
-    data = raw["data"]
-    if not isinstance(data, dict):
-        message = "data must be a mapping"
-        raise TypeError(message)
-    texts = {name: str(raw[name]) for name in ("job", "id", "type", "prev", "hash")}
-    return LedgerEntry(seq=int(raw["seq"]), at=moment_text(at), data=to_canonical_json(data).decode(), **texts)

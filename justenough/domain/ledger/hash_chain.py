@@ -18,6 +18,7 @@ from pydantic_core import to_jsonable_python
 
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.canonical_json import to_canonical_json
+from justenough.domain.core.errors import reject_if
 from justenough.domain.ledger.events import Event
 
 FORMAT = "justenough.ledger.v1"
@@ -137,9 +138,7 @@ def entry_hash(job: str, seq: int, entry: str, kind: str, at: str, data: str, pr
 
 def moment_text(moment: datetime) -> str:
     """Return a time as RFC 3339 UTC with microseconds: `2026-01-31T09:30:00.000000Z`."""
-    if moment.tzinfo is None:
-        message = "an event's time needs a time zone"
-        raise ValueError(message)
+    reject_if(moment.tzinfo is None, "an event's time needs a time zone")
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
@@ -189,8 +188,14 @@ def compare_with_heads(ends: Iterable[ChainProblem | ChainHead], heads: Iterable
         if head is None or head.job != item.job:
             yield ChainProblem(job=item.job, seq=item.seq, fault=Fault.HEADLESS, message="no head is recorded for this chain")
             continue
-        if head != item:
-            yield _end_problem(item, head)
+        if item.seq < head.seq:
+            message = f"the newest entries, {item.seq + 1} to {head.seq}, are missing"
+            yield ChainProblem(job=item.job, seq=item.seq + 1, fault=Fault.MISSING, message=message)
+        elif head != item:
+            message = f"head mismatch at entry {head.seq}: the recorded hash differs from the stored entry"
+            if item.seq > head.seq:
+                message = f"the head ends at entry {head.seq}; the entries after it were added without the writer"
+            yield ChainProblem(job=item.job, seq=item.seq, fault=Fault.HEADLESS, message=message)
         head = next(known, None)
     while head is not None:
         yield _missing_chain_problem(head)
@@ -214,16 +219,6 @@ def _unlinked_problem(job: str, seq: int) -> ChainProblem:
 
 def _missing_chain_problem(head: ChainHead) -> ChainProblem:
     return ChainProblem(job=head.job, seq=1, fault=Fault.MISSING, message=f"the whole chain of {head.seq} entries is missing")
-
-
-def _end_problem(end: ChainHead, head: ChainHead) -> ChainProblem:
-    if end.seq < head.seq:
-        message = f"the newest entries, {end.seq + 1} to {head.seq}, are missing"
-        return ChainProblem(job=end.job, seq=end.seq + 1, fault=Fault.MISSING, message=message)
-    message = f"head mismatch at entry {head.seq}: the recorded hash differs from the stored entry"
-    if end.seq > head.seq:
-        message = f"the head ends at entry {head.seq}; the entries after it were added without the writer"
-    return ChainProblem(job=end.job, seq=end.seq, fault=Fault.HEADLESS, message=message)
 
 
 def _to_storable_json(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from typing import Annotated
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints, field_validator
 
 from justenough.domain.core.base_model import Model
+from justenough.domain.core.errors import reject_if
 from justenough.domain.core.placeholders import SETTING_PLACEHOLDER, has_stray_brace
 from justenough.domain.core.units import Duration
 from justenough.domain.core.url_policy import url_problem
@@ -57,10 +59,12 @@ class ModelDef(Model):
             return url
         if why := url_problem(url, private=True):
             raise ValueError(why)
-        if "?" in url:
-            message = "must not have a query"
-            raise ValueError(message)
-        if not url.startswith("https://") and not _is_loopback(urlsplit(url).hostname or ""):
+        reject_if("?" in url, "must not have a query")
+        host = urlsplit(url).hostname or ""
+        is_loopback = host == "localhost"
+        with suppress(ValueError):
+            is_loopback = is_loopback or ip_address(host).is_loopback
+        if not url.startswith("https://") and not is_loopback:
             message = "must begin with https://, or the key would be sent unencrypted (http:// is allowed for this machine's loopback only)"
             raise ValueError(message)
         return url
@@ -69,21 +73,10 @@ class ModelDef(Model):
     @classmethod
     def _headers_of_its_own(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
         for name, text in headers.items():
-            if name.lower() in _GATEWAY_HEADERS:
-                message = f"{name} is set by the gateway"
-                raise ValueError(message)
-            if has_stray_brace(text):
-                message = f"{name}: contains a brace outside of a placeholder like {{key}} or ${{SETTING}}"
-                raise ValueError(message)
+            reject_if(name.lower() in _GATEWAY_HEADERS, f"{name} is set by the gateway")
+            reject_if(has_stray_brace(text), f"{name}: contains a brace outside of a placeholder like {{key}} or ${{SETTING}}")
         return headers
 
     def allows(self, name: str) -> bool:
         """Whether jobs may use a model of this name."""
         return MODEL_NAME.fullmatch(name) is not None and any(fnmatchcase(name, pattern) for pattern in self.allow)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False

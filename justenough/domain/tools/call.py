@@ -9,14 +9,12 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
 
-from pydantic import Field
-
-from justenough.domain.core.base_model import Model
+from justenough.domain.core.base_model import Model, OmittedIfNone
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
-from justenough.domain.core.errors import GiveUp, InvalidInput, Problem
+from justenough.domain.core.errors import GiveUp, InvalidInput, Problem, raise_problems
 from justenough.domain.core.json_schema import DEFINITIONS, SchemaUnusable, failing_keywords, fits
 from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER, did_you_mean
 from justenough.domain.core.untrusted_yaml import check_json, to_yaml_path
@@ -40,7 +38,7 @@ class ToolCall(Model):
 
     tool: ToolName
     arguments: Mapping[str, Any]
-    within: Annotated[Bounds | None, Field(exclude_if=lambda value: value is None)] = None
+    within: OmittedIfNone[Bounds] = None
     """The bounds that apply, set by the job's order, its approvers and its ancestors."""
 
     @property
@@ -204,8 +202,7 @@ def _rule_text(keyword: str, rule: Any) -> str:
 
 def _check_known(names: Iterable[str], known: Mapping[str, str]) -> None:
     unknown = sorted(set(names) - known.keys())
-    if unknown:
-        raise InvalidInput("tool", tuple(Problem("", f"neither an input nor a field of the credential: {name}") for name in unknown))
+    raise_problems("tool", (Problem("", f"neither an input nor a field of the credential: {name}") for name in unknown))
 
 
 def _check_sendable(http: Http, call: ToolCall, texts: Mapping[str, str], inputs: frozenset[str]) -> None:
@@ -228,8 +225,7 @@ def _check_sendable(http: Http, call: ToolCall, texts: Mapping[str, str], inputs
         for name in sorted(in_headers & inputs)
         if not (texts[name].isprintable() and texts[name].isascii())
     ]
-    if problems:
-        raise InvalidInput(f"arguments of {call.tool}", tuple(problems))
+    raise_problems(f"arguments of {call.tool}", problems)
 
 
 def _fill_body(value: Any, call: ToolCall, texts: Mapping[str, str], inputs: frozenset[str]) -> Any:

@@ -14,7 +14,7 @@ from jsonschema_rs import Validator
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from justenough.domain.core.base_model import Model
-from justenough.domain.core.errors import Problem
+from justenough.domain.core.errors import Problem, reject_if
 from justenough.domain.core.json_schema import DRAFT_2020_12, build_validator, check_schema
 from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER, SETTING_PLACEHOLDER, did_you_mean, iter_texts
 from justenough.domain.core.units import Duration
@@ -127,9 +127,7 @@ class Http(CallLimits):
             message = "url: the host must not contain a placeholder, or a call could choose where the credential is sent"
             raise ValueError(message)
         _check_endpoint(SCOPE_PLACEHOLDER.sub("x", self.url), self.headers, private=self.allow_private)
-        if self.body is not None and self.method == "GET":
-            message = "json: a GET request must not have a body"
-            raise ValueError(message)
+        reject_if(self.body is not None and self.method == "GET", "json: a GET request must not have a body")
         return self
 
     @property
@@ -163,9 +161,7 @@ class McpServerDef(CallLimits):
 
     @model_validator(mode="after")
     def _has_a_fixed_url_and_valid_headers(self) -> Self:
-        if SCOPE_PLACEHOLDER.search(self.url):
-            message = "url: must not contain placeholders"
-            raise ValueError(message)
+        reject_if(SCOPE_PLACEHOLDER.search(self.url), "url: must not contain placeholders")
         _check_endpoint(self.url, self.headers, private=self.allow_private)
         return self
 
@@ -204,15 +200,11 @@ class Tool(Model):
     @model_validator(mode="after")
     def _has_one_implementation(self) -> Self:
         kinds = [name for name in ("sql", "http", "mcp") if getattr(self, name) is not None]
-        if len(kinds) != 1:
-            message = f"has {' and '.join(kinds)}; a tool has exactly one of sql, http, mcp" if kinds else "needs one of sql, http, mcp"
-            raise ValueError(message)
+        reject_if(len(kinds) != 1, f"has {' and '.join(kinds) or 'none'}; a tool needs exactly one of sql, http, mcp")
         if (self.mcp is None) and not isinstance(self.uses.action, Action):
             message = "uses.action: patterns are only for upstream MCP servers; set read, write or admin"
             raise ValueError(message)
-        if self.mcp is None and self.description == "-":
-            message = "needs a description, so that models know what the tool does"
-            raise ValueError(message)
+        reject_if(self.mcp is None and self.description == "-", "needs a description, so that models know what the tool does")
         return self
 
 
@@ -305,9 +297,5 @@ def _check_endpoint(url: str, headers: Mapping[str, str], *, private: bool) -> N
         message = f"url: {why}"
         raise ValueError(message)
     for name, value in headers.items():
-        if not HEADER_NAME.fullmatch(name):
-            message = f"headers.{name}: the name of a header may only have letters, digits and -"
-            raise ValueError(message)
-        if not value.isprintable() or not value.isascii():
-            message = f"headers.{name}: must be printable ASCII"
-            raise ValueError(message)
+        reject_if(not HEADER_NAME.fullmatch(name), f"headers.{name}: the name of a header may only have letters, digits and -")
+        reject_if(not value.isprintable() or not value.isascii(), f"headers.{name}: must be printable ASCII")
