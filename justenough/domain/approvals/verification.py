@@ -203,7 +203,7 @@ class ApprovalVerifier:
         if absent is None:
             return None
         if statement.decision == "break_glass":
-            return Rejection("break_glass_by_delegate", "break-glass cannot be used on another person's behalf")
+            return Rejection("break_glass_by_delegate", "break-glass cannot be used on behalf of somebody else")
         if rejection := ladder.why_own_job(absent):
             return rejection
         if rejection := self.why_not_delegate(absent, statement.person, self.people.delegation(absent, statement.person)):

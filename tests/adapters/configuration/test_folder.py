@@ -455,4 +455,4 @@ def test_two_tools_of_one_name_are_a_problem_of_the_catalog(folder: Path) -> Non
     (folder / "tools" / "hub.json").write_text(shown.text)
     (problem,) = check_config_folder(folder)
     assert problem.path == "catalog.yaml:tools.gate.mcp"
-    assert "get_issue of gate is a tool of hub too" in problem.message
+    assert "get_issue: hub has a tool of this name too" in problem.message

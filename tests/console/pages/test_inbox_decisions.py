@@ -235,7 +235,7 @@ async def test_what_the_form_says_was_shown_serves_to_compare_and_nothing_else(
 
 async def test_ones_own_job_is_refused_and_the_attempt_is_in_the_ledger(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     sent = await answer(await logged_in("ops"), request_, "approve", reason="mine")
-    assert (sent.status_code, "No one answers for a job that they launched" in words_of(sent)) == (403, True)
+    assert (sent.status_code, "People cannot decide on a job that they launched" in words_of(sent)) == (403, True)
     assert await decisions(served, request_["job_id"]) == []
     assert any("people cannot decide on a job that they launched" in why for why in attempts(served, request_))
 
