@@ -180,7 +180,7 @@ def test_names_that_collide_are_refused_with_a_way_out_and_pin_nothing(alone: Cl
         catalog.write_text(catalog.read_text().replace("tools: # ours\n", f"tools: # ours\n  hub: {json.dumps(tool)}\n"))
         done = alone.run("catalog", "tools", "hub", "--pin")
         assert done.exit_code == 2
-        assert "get_one of gate is a tool of hub too" in done.stderr
+        assert "get_one: hub has a tool of this name too" in done.stderr
         assert "`prefix: gate_` under mcp" in done.stderr
         assert not (alone.config / "tools" / "hub.json").exists()
 
