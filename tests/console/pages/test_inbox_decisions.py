@@ -123,7 +123,7 @@ async def test_a_denial_says_why(served: Served, logged_in: LogIn, request_: dic
         (1, "approve", {"reason": "x" * 1001}, "reason", "Shorten the reason to 1,000 characters; it has 1,001."),
         (1, "approve", {"reason": "a\0b"}, "reason", "cannot be signed"),
         (1, "approve", {"ttl": "10m"}, "ttl", "You cannot approve more than requested."),
-        (1, "approve", {"ttl": "soon"}, "ttl", "written like 30s"),
+        (1, "approve", {"ttl": "soon"}, "ttl", "write a duration like 30s"),
         (1, "approve", {"action": "admin"}, "action", "Choose write or a lesser action."),
         (1, "approve", {"action": "fly"}, "action", "Choose write or a lesser action."),
     ],
