@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.figures import Figure, best_of_five, p50, seconds_of
 from bench.scratch import SHOP, scratch_store
-from justenough.domain.catalog.loader import Catalog, Resource
+from justenough.domain.catalog.models import Catalog, Resource
 from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.spec import checked_spec
 from justenough.domain.jobs.states import Action, Sensitivity

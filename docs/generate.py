@@ -15,7 +15,8 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from enum import Enum
+from datetime import date
+from enum import Enum, IntEnum
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -51,8 +52,6 @@ MARKED = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n)(?:.*?)(<!-- end 
 READ_BY = {
     "parse_duration": "duration",
     "parse_size": "size",
-    "_parse_day": "day, `2030-01-31`",
-    "_parse_sensitivity": "`public`, `internal`, `confidential`, `restricted`",
     "networks_of": "networks, separated by commas",
 }
 """How a value is written, by the name of the function that parses it."""
@@ -135,8 +134,9 @@ def _plain_text(kind: Any, facts: Sequence[Any]) -> str:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return "object"
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return ", ".join(f"`{member.value}`" for member in kind)
-    name = {int: "integer", float: "number", bool: "boolean", Path: "path", Any: "any value"}[kind]
+        return ", ".join(f"`{one.name.lower() if issubclass(kind, IntEnum) else one.value}`" for one in kind)
+    names = {int: "integer", float: "number", bool: "boolean", Path: "path", date: "day, `2030-01-31`", Any: "any value"}
+    name = names[kind]
     least = next((fact.ge for fact in facts if isinstance(fact, Ge)), None)
     most = next((fact.le for fact in facts if isinstance(fact, Le)), None)
     if least is not None and most is not None:

@@ -28,7 +28,7 @@ from activities.issuing.vault_issuer import VaultIssuer
 from activities.revocation import revoke
 from justenough.adapters.vault import pki
 from justenough.domain.approvals.ladder import ApprovalAnswer
-from justenough.domain.catalog.loader import ActionDef
+from justenough.domain.catalog.models import ActionDef
 from justenough.domain.contracts.workflow_messages import GrantedRequest, JobInput
 from justenough.domain.core.ids import credential_id, request_id, request_number_of
 from justenough.domain.jobs.credentials import CredentialHandle

@@ -10,7 +10,8 @@ import structlog
 from activities.issuing.grants import AccessGrant
 from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssueRefused
 from justenough.adapters.vault import IssuedSecret, VaultDenied, VaultRefused, control_groups
-from justenough.domain.catalog.loader import ActionDef, ResolvedIssue, resolve_issue, scope_alias
+from justenough.domain.catalog.loader import resolve_issue, scope_alias
+from justenough.domain.catalog.models import ActionDef, ResolvedIssue
 from justenough.domain.core.errors import GiveUp, JustEnoughError
 from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.spec import Access

@@ -189,4 +189,4 @@ def _fields_of(source: object, *names: str) -> dict[str, Any]:
 def is_well_formed(item: Event, job: str) -> bool:
     """Whether an event is of this job, and has the fields and id of its type."""
     head = f"{job}/{item.type.value}"
-    return item.job == job and item.data.keys() == EVENT_FIELDS[item.type].keys() and (item.id == head or item.id.startswith(f"{head}/"))
+    return item.job == job and item.data.keys() == set(EVENT_FIELDS[item.type]) and (item.id == head or item.id.startswith(f"{head}/"))

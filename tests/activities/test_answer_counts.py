@@ -144,7 +144,7 @@ def test_nobody_answers_for_what_a_job_of_theirs_launched_under_another_name(at:
     other, delegate = at.shop.newcomer("chain-other", "support-leads"), at.shop.newcomer("chain-delegate", "support-leads")
     child = Waiting(at, robot, parent=Waiting(at, owner).job)
     grandchild = Waiting(at, robot, parent=child.job)
-    why = "no one answers for a job that came of one that they launched"
+    why = "people cannot decide on a descendant of a job that they launched"
 
     assert (grandchild.says(owner), grandchild.rejections()) == ("pending", [why])
     assert grandchild.says(owner, "deny") == "pending"

@@ -18,7 +18,7 @@ from justenough.adapters.store.wrapped_tokens import WrappedTokenRepository
 from justenough.adapters.vault import VaultRefused, control_groups
 from justenough.domain.approvals.ladder import Ladder
 from justenough.domain.approvals.statements import OrderStatement, to_signable
-from justenough.domain.catalog.loader import ResolvedIssue
+from justenough.domain.catalog.models import ResolvedIssue
 from justenough.domain.contracts.workflow_messages import ControlGroupsInput, ControlGroupsResult, JobInput
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.ids import new_job_id, request_id

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from justenough.adapters.vault import Vault, VaultDenied, VaultRefused, VaultSealed, VaultUnavailable, connection
 from justenough.adapters.vault.errors import refusal
-from justenough.domain.catalog.loader import ResolvedIssue
+from justenough.domain.catalog.models import ResolvedIssue
 from justenough.domain.core.secret import Secret
 from tests.activities.vault_shop import Desk, Shop, admin_vault, secret_values
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from justenough.adapters.vault import JobToken, Vault, VaultRefused, control_groups
-from justenough.domain.catalog.loader import ResolvedIssue
+from justenough.domain.catalog.models import ResolvedIssue
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.vault_names import job_role
 from tests.support.people import Human

@@ -81,13 +81,13 @@ FORGED: dict[str, tuple[Callable[[Scene], dict[str, Any]], str]] = {
     "by another approver under the victim's name": (lambda at: at.security.decision(at.requests[0], person=at.lead.id), "does not match"),
     "by the launcher under the victim's name": (lambda at: at.ops.decision(at.requests[0], person=at.lead.id), "does not match"),
     "by the launcher": (lambda at: at.ops.decision(at.requests[0]), "that they launched"),
-    "by a person in no group that answers": (lambda at: at.auditor.decision(at.requests[0]), "in no group that answers"),
+    "by a person in no group that answers": (lambda at: at.auditor.decision(at.requests[0]), "in no group that approves"),
     "by nobody": (lambda at: at.lead.decision(at.requests[0], person="00000000-0000-0000-0000-000000000000"), "no person here"),
-    "for another job": (lambda at: at.lead.decision(at.other), "names no request of this job"),
+    "for another job": (lambda at: at.lead.decision(at.other), "does not name a request of this job"),
     "for another job, by its name": (lambda at: at.lead.decision(at.requests[0], job=at.other["job_id"]), "for another job"),
     "for a request that is not there": (
         lambda at: at.lead.decision({**at.requests[0], "id": at.requests[0]["id"][:-1] + "7"}),
-        "names no request",
+        "does not name a request",
     ),
     "for another request of the job": (
         lambda at: at.lead.decision({**at.requests[0], "id": at.requests[1]["id"]}),
@@ -95,8 +95,8 @@ FORGED: dict[str, tuple[Callable[[Scene], dict[str, Any]], str]] = {
     ),
     "for another digest": (lambda at: at.lead.decision(at.requests[0], digest="sha256:" + "0" * 64), "something else than what would run"),
     "for another action": (lambda at: at.lead.decision(at.requests[0], action="admin"), "another action"),
-    "for a longer time": (lambda at: at.lead.decision(at.requests[0], ttl=301), "not between 1 and 300"),
-    "for no time": (lambda at: at.lead.decision(at.requests[0], ttl=0), "not between 1 and 300"),
+    "for a longer time": (lambda at: at.lead.decision(at.requests[0], ttl=301), "must be from 1 to 300 s"),
+    "for no time": (lambda at: at.lead.decision(at.requests[0], ttl=0), "must be from 1 to 300 s"),
     "without a reason": (lambda at: at.lead.decision(at.requests[0], "deny", reason=" "), "no reason"),
     "expired": (
         lambda at: at.lead.decision(at.requests[0], issued_at=NOW - timedelta(hours=2), expires_at=NOW - timedelta(hours=1)),
@@ -107,7 +107,7 @@ FORGED: dict[str, tuple[Callable[[Scene], dict[str, Any]], str]] = {
         "from the future",
     ),
     "for ever": (lambda at: at.lead.decision(at.requests[0], expires_at=NOW + timedelta(days=30)), "longer than 7 days"),
-    "an order": (lambda at: {key: at.ops.order(spec())[key] for key in ("statement", "signature")}, "names no request"),
+    "an order": (lambda at: {key: at.ops.order(spec())[key] for key in ("statement", "signature")}, "does not name a request"),
 }
 
 

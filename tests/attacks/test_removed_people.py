@@ -81,7 +81,7 @@ def test_an_approver_who_left_the_group_after_approving_no_longer_counts(
     assert_nothing(auditor, shop, job)
     (rejected,) = told(auditor, job, "approval.rejected")
     assert (rejected["person"], rejected["request"]) == (lead.id, first["id"])
-    assert "in no group that answers" in rejected["why"]
+    assert "in no group that approves" in rejected["why"]
 
 
 def test_half_a_quorum_that_left_no_longer_counts(ops: Human, lead: Human, security: Human, auditor: Human, shop: Shop) -> None:

@@ -27,9 +27,9 @@ LOOPS = "(while :; do :; done) & (while :; do :; done) & wait"
 # Its first process forks once: a shell whose fork goes on being refused gives up by itself.
 BOMB = "bomb() { bomb | bomb & }; bomb & while :; do :; done"
 HOGS = {
-    "memory": (ONE, MEMORY, "limits.memory: it held "),
-    "memory of many": (MANY, MEMORY, "limits.memory: it held "),
-    "folders in memory": (FOLDERS, MEMORY, "limits.memory: it held "),
+    "memory": (ONE, MEMORY, "limits.memory: it used "),
+    "memory of many": (MANY, MEMORY, "limits.memory: it used "),
+    "folders in memory": (FOLDERS, MEMORY, "limits.memory: it used "),
     "processor": (LOOPS, PROCESSOR, "limits.cpu: it used "),
     "fork bomb": (BOMB, PROCESSOR, "limits.cpu: it used "),
 }

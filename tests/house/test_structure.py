@@ -16,9 +16,9 @@ LIMITS: dict[str, float] = {
     "classes that share their name": 0,
     "modules named by a gerund or participle": 0,
     "percent of functions named by a participle": 0.5,
-    "percent of functions that are private and used once": 12.0
+    "percent of functions that are private and used once": 12.0,
     "packages and modules in an import cycle": 0,
-    "long files that do not say why": 0
+    "long files that do not say why": 0,
 }
 SHARED_CLASS_NAMES: frozenset[str] = frozenset()
 """Names of several classes. Remove a name once only one class has it; add none."""

@@ -96,7 +96,7 @@ def test_a_launcher_cannot_approve_a_job_that_their_own_job_launched_as_another_
         parent = owner.launch(spec("true", *FOR_CHILDREN, name="theirs"))
         child = robot.launch(spec("true", access("refunds-db", "write")), parent=parent)
         (request,) = robot.until(child, "awaiting_approval")["requests"]
-        why = "no one answers for a job that came of one that they launched"
+        why = "people cannot decide on a descendant of a job that they launched"
         for answer in (owner.answer(request), owner.answer(request, "break_glass"), owner.api.post(f"requests/{request['id']}/claim")):
             assert (answer.status_code, answer.json()["detail"]) == (403, why)
         assert request["id"] not in {one["id"] for one in owner.api.get("requests", params={"mine": True}).json()["items"]}
@@ -134,8 +134,8 @@ def test_a_child_cannot_have_more_access_than_its_parent_and_every_excess_is_rep
         "access[1].action": f"{why} has read on orders-db, and not write",
         "access[2].resource": f"{why} has no access to customers-db",
         "access[3].tools.refund-order.calls": f"at most 3: {why} is bound there",
-        "access[3].tools.refund-order.arguments.amount": f"lets more through: {why} is bound there",
-        "access[4].tools": f"{why} has access only through tools: refund-order",
+        "access[3].tools.refund-order.arguments.amount": f"allows more: {why} is bound there",
+        "access[4].tools": f"{why} has it through tools only: refund-order",
     }
     assert {one["path"]: one["message"] for one in answer.json()["errors"]} == expected
     dry = ops.api.post("jobs", json={"spec": child, "dry_run": True, "parent": parent})

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from justenough.domain.catalog.loader import Resource
+from justenough.domain.catalog.models import Resource
 from justenough.domain.jobs.spec import JobSpec, checked_spec
 from justenough.domain.jobs.states import Action, Sensitivity
 from justenough.domain.policy.cedar_request import DEFAULT_CLOCK, AccessContext, JobFacts

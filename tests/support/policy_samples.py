@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from justenough.domain.approvals.tiers import Tiers, read_tiers
-from justenough.domain.catalog.loader import Catalog, read_catalog
+from justenough.domain.catalog.loader import read_catalog
+from justenough.domain.catalog.models import Catalog
 from justenough.domain.policy.cedar_request import JobFacts
 from justenough.domain.policy.dry_run import PolicyEvaluator
 from justenough.domain.policy.engine import PolicySet

@@ -121,11 +121,11 @@ def test_a_person_who_starts_a_schedule_cannot_approve_its_requests(
         seen = auditor.until(job, "awaiting_approval")
         request = next(one for one in seen["requests"] if one["state"] == "pending" and one["tier"] == 1)
         refused = lead.answer(request)
-        assert (refused.status_code, "no one answers for a job" in refused.json()["detail"]) == (403, True)
+        assert (refused.status_code, "people cannot decide on a" in refused.json()["detail"]) == (403, True)
         # Past the console, straight to the job.
         asyncio.run(_signal(shop, job, lead.decision(request)))
         told = _until_rejected(auditor, job)
-        assert "no one answers for a job that came of one that they launched" in told
+        assert "people cannot decide on a descendant of a job that they launched" in told
         assert auditor.job(job)["state"] == "awaiting_approval"
         ops.api.post(f"jobs/{job}/kill").raise_for_status()
         assert auditor.until(job)["state"] == "killed"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json, write_private
-from justenough.domain.catalog.loader import Catalog
+from justenough.domain.catalog.models import Catalog
 from justenough.domain.integrations.triggers import CONSOLE_ENTITY, Triggers
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
 from worker.provisioning.identities import provision_console_identity

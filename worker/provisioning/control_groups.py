@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from justenough.domain.catalog.loader import Catalog, issue_paths
+from justenough.domain.catalog.loader import issue_paths
+from justenough.domain.catalog.models import Catalog
 from worker.provisioning.admin_client import AdminClient, SetupFailed
 
 REQUEST_PATH = "sys/control-group/request"

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from justenough.adapters.configuration.settings import Settings
-from justenough.domain.catalog.loader import Catalog, alias_of
+from justenough.domain.catalog.loader import alias_of
+from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.secret import Secret
 from justenough.domain.integrations.triggers import CONSOLE_ENTITY
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome

@@ -8,7 +8,7 @@ import string
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from justenough.domain.catalog.loader import VaultWrite
+from justenough.domain.catalog.models import VaultWrite
 from justenough.domain.core.vault_names import HARD_END_HOURS
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
 from worker.provisioning.compare import is_same_value

@@ -13,8 +13,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from justenough.domain.catalog.control_groups import ControlGroupRule
-from justenough.domain.catalog.loader import SCOPE_PLACEHOLDER, ActionDef, Catalog, alias_of, issue_paths, target_paths
+from justenough.domain.catalog.loader import alias_of, issue_paths, target_paths
+from justenough.domain.catalog.models import ActionDef, Catalog
 from justenough.domain.core.ids import INSTALLATION
+from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER
 from justenough.domain.core.vault_names import HARD_ENDS, JOB_ROLE_PREFIX, PAGE_SESSION_KEY, PAYLOAD_KEY
 from justenough.domain.integrations.job_identity import JOBS_KEY as IDENTITY_KEY
 from justenough.domain.jobs.states import Revocable

@@ -11,8 +11,10 @@ from pathlib import Path
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.approvals.tiers import APPROVALS_FILE, Tiers, read_tiers
 from justenough.domain.catalog.control_groups import control_group_of, control_group_problems
-from justenough.domain.catalog.loader import CATALOG_FILE, SETTING_PLACEHOLDER, Catalog, provision_writes, read_catalog, with_settings
+from justenough.domain.catalog.loader import CATALOG_FILE, provision_writes, read_catalog, with_settings
+from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.placeholders import SETTING_PLACEHOLDER
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import PAGE_SESSION_KEY, PAYLOAD_KEY
 from justenough.domain.integrations.job_identity import JOBS_KEY as IDENTITY_KEY

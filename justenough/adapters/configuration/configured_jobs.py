@@ -13,7 +13,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from justenough.adapters.configuration.bundle_packer import bundle_of
-from justenough.domain.catalog.loader import Catalog, problems_in_spec
+from justenough.domain.catalog.loader import problems_in_spec
+from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.integrations.schedules import Schedule

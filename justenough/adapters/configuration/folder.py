@@ -26,9 +26,10 @@ from justenough.adapters.configuration.configured_jobs import (
 )
 from justenough.domain.approvals.tiers import Tiers, read_tiers
 from justenough.domain.catalog.control_groups import control_group_problems
-from justenough.domain.catalog.loader import Catalog, read_catalog, with_settings
+from justenough.domain.catalog.loader import read_catalog, with_settings
 from justenough.domain.catalog.mcp_tool_list import TOOLS_KEY, read_tool_list
 from justenough.domain.catalog.mcp_upstreams import with_upstream_tools
+from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.integrations.subscriptions import Subscription, tier_problems
 from justenough.domain.integrations.triggers import TRIGGERS_FILE, Triggers, read_triggers

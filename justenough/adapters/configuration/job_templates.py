@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from justenough.adapters.configuration.bundle_packer import bundle_of
-from justenough.domain.catalog.loader import Catalog, problems_in_spec
+from justenough.domain.catalog.loader import problems_in_spec
+from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput, NotFound, Problem
 from justenough.domain.core.untrusted_yaml import MAX_BYTES
 from justenough.domain.jobs.spec import JOBS_FOLDER, JobSpec, checked_spec, read_spec

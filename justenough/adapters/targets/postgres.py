@@ -21,7 +21,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from justenough.adapters.vault import IssuedSecret, Vault
-from justenough.domain.catalog.loader import Catalog, Target
+from justenough.domain.catalog.models import Catalog, Target
 from justenough.domain.core.errors import GiveUp, RetryLater
 from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import Action

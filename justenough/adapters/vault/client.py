@@ -19,7 +19,7 @@ from justenough.adapters.vault.errors import UnknownHandle, VaultDenied, VaultRe
 from justenough.adapters.vault.transit import TransitKeys, is_uuid
 from justenough.adapters.vault.ttl_cache import TtlCache
 from justenough.domain.approvals.tiers import Person
-from justenough.domain.catalog.loader import ResolvedIssue
+from justenough.domain.catalog.models import ResolvedIssue
 from justenough.domain.core.ids import JOB_ID
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import JOB_ROLE_PREFIX, hard_end_of, job_role

@@ -17,7 +17,7 @@ from typing import Any
 from justenough.adapters.vault.client import IssuedSecret, JobToken, Vault, to_issued_secret
 from justenough.adapters.vault.connection import safe_path
 from justenough.adapters.vault.errors import UnknownHandle, VaultRefused
-from justenough.domain.catalog.loader import ResolvedIssue
+from justenough.domain.catalog.models import ResolvedIssue
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import PAYLOAD_KEY
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ss
 from justenough.adapters.vault.client import IssuedSecret, Vault
 from justenough.adapters.vault.connection import safe_path
 from justenough.adapters.vault.errors import VaultRefused
-from justenough.domain.catalog.loader import ActionDef
+from justenough.domain.catalog.models import ActionDef
 from justenough.domain.jobs.states import Revocable
 
 MAX_CLOCK_SKEW = timedelta(seconds=10)

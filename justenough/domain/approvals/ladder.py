@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal, Self
 
@@ -11,14 +11,11 @@ from justenough.domain.approvals.tiers import Tiers
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import Action
-from justenough.domain.jobs.tool_bounds import BoundedTools, Bounds, intersect_all
-
-OWN_JOB = Rejection("own_job", "no one answers for a job that they launched")
-OWN_DESCENDANT_JOB = Rejection("own_descendant_job", "no one answers for a job that came of one that they launched")
+from justenough.domain.jobs.tool_bounds import Bounds, intersect_all
 
 
 class ApprovalAnswer(Message):
-    """One verified answer, with the highest tier that its person may answer for."""
+    """One verified answer, with the highest tier at which its person may approve."""
 
     person: str
     name: str
@@ -27,9 +24,9 @@ class ApprovalAnswer(Message):
     ttl: int
     """Seconds; at most what was requested."""
     action: Action | None = None
-    """At most what was requested; None in answers that were recorded before approvals could be narrowed."""
+    """At most the requested action; None in answers that were recorded before approvals could be narrowed."""
     tools: Mapping[str, Bounds] | None = None
-    """The bounds they set on tools; None if they set none beyond what was requested."""
+    """The bounds that the person set on tools; None if they added none to the requested ones."""
     on_behalf_of: str | None = None
     """Entity id of the absent person this delegate answers for, if any."""
     on_behalf_of_name: str | None = None
@@ -44,14 +41,14 @@ class ApprovalAnswer(Message):
 
 
 class GrantTerms(Message):
-    """What a request's answers grant: the least that any of them allows."""
+    """What a request's answers grant: the minimum over all answers."""
 
     action: Action
     ttl: int
     """Seconds."""
     break_glass: bool = False
     tools: Mapping[str, Bounds] | None = None
-    """The tools that it is had through, each within all that anybody bound it to; None where it is had as a credential, or for one call."""
+    """The tools that may use the access, each with the intersection of all bounds; None for a credential or a single call."""
 
 
 class Ladder(Message):
@@ -61,18 +58,18 @@ class Ladder(Message):
     digest: str
     action: Action | None = None
     requester: str
-    """Entity id of who launched the job; never counts."""
+    """Entity id of the person who launched the job; their answers never count."""
     forebears: frozenset[str] = frozenset()
-    """Entity ids of who launched the jobs that this one came of, or had the console launch them or it; they never count either."""
+    """Entity ids of the people who launched an ancestor job, or who triggered this job or an ancestor; their answers never count either."""
     needed: int
     current: int
     respond_by: datetime
     ttl: int
     tools: Mapping[str, Bounds] | None = None
-    """As requested, where it is for access through tools."""
+    """The requested tools and bounds; None if the request is not for access through tools."""
     answers: tuple[ApprovalAnswer, ...] = ()
     taken_back: frozenset[str] = frozenset()
-    """Who took an answer back. They do not answer this request again: what they signed once could be sent once more."""
+    """People who withdrew an answer. They cannot answer this request again, because their old signed answer could be replayed."""
 
     def with_answer(self, answer: ApprovalAnswer) -> Self | Rejection:
         """Return the ladder with one more answer, or why that answer does not count."""
@@ -83,69 +80,68 @@ class Ladder(Message):
         if answer.decision != "break_glass" and answer.tier < self.current:
             return Rejection("tier_too_low", f"the request is at tier {self.current}, which this person does not answer for")
         # `without_answer_of` drops withdrawn answers. A ladder that still has one was not built here.
-        kept = tuple(earlier for earlier in self.answers if earlier.person not in self.taken_back)
-        if any(earlier.represented_people & answer.represented_people for earlier in kept):
-            who = "this person" if answer.on_behalf_of is None else "one of the two"
+        earlier_answers = tuple(earlier for earlier in self.answers if earlier.person not in self.taken_back)
+        if any(earlier.represented_people & answer.represented_people for earlier in earlier_answers):
+            who = "this person" if answer.on_behalf_of is None else "the delegate or the absent person"
             return Rejection("already_answered", f"{who} has answered already")
-        return self.model_copy(update={"answers": (*kept, answer)})
+        return self.model_copy(update={"answers": (*earlier_answers, answer)})
 
     def why_own_job(self, person: str) -> Rejection | None:
         """Return why a person may not answer because they launched the job or one of its ancestors, or None if they may."""
         if person == self.requester:
-            return OWN_JOB
-        return OWN_DESCENDANT_JOB if person in self.forebears else None
+            return Rejection("own_job", "people cannot decide on a job that they launched")
+        if person in self.forebears:
+            return Rejection("own_descendant_job", "people cannot decide on a descendant of a job that they launched")
+        return None
 
     def with_barred(self, *, forebears: frozenset[str], taken_back: frozenset[str] = frozenset()) -> Self:
-        """Return the ladder with the people whose answers do not count: `forebears` instead of the known ones, `taken_back` added."""
+        """Return the ladder with updated barred people: `forebears` replaces the known ones, `taken_back` is added."""
         return self.model_copy(update={"forebears": forebears, "taken_back": self.taken_back | taken_back})
 
     def without_answer_of(self, person: str) -> Self:
         """Return the ladder without one person's answer; they cannot answer this request again."""
-        kept = tuple(answer for answer in self.answers if answer.person != person)
-        return self.model_copy(update={"answers": kept, "taken_back": self.taken_back | {person}})
+        answers = tuple(answer for answer in self.answers if answer.person != person)
+        return self.model_copy(update={"answers": answers, "taken_back": self.taken_back | {person}})
 
     def to_next_tier(self, tiers: Tiers, *, now: datetime) -> Self | None:
         """Return the ladder at the next tier, without answers from lower tiers, or None past the top."""
         if self.current >= tiers.top:
             return None
         tier = self.current + 1
-        kept = tuple(answer for answer in self.answers if answer.tier >= tier)
-        return self.model_copy(update={"current": tier, "respond_by": tiers.respond_by(tier, now=now), "answers": kept})
+        answers = tuple(answer for answer in self.answers if answer.tier >= tier)
+        return self.model_copy(update={"current": tier, "respond_by": tiers.respond_by(tier, now=now), "answers": answers})
 
     def verdict(self, tiers: Tiers) -> Literal["pending", "approved", "denied"]:
-        """Return what the answers so far amount to."""
+        """Return the state that the answers so far put the request in."""
         if any(answer.decision == "deny" for answer in self.answers):
             return "denied"
         return "approved" if self.broke_glass or has_quorum(self.answers, tiers=tiers, tier=self.current) else "pending"
 
     @property
     def broke_glass(self) -> bool:
-        """Whether somebody passed the tier alone."""
+        """Whether somebody used break-glass."""
         return any(answer.decision == "break_glass" for answer in self.answers)
 
     @property
     def grant(self) -> GrantTerms:
-        """What the answers so far allow: the least that any of them does."""
-        allowed = [answer for answer in self.answers if answer.decision != "deny"]
-        # Answers that were recorded before approvals could be narrowed have no action: each is for what was requested.
-        actions = [action for action in (self.action, *(answer.action for answer in allowed)) if action is not None]
+        """The minimum that the answers so far allow."""
+        allowing = [answer for answer in self.answers if answer.decision != "deny"]
+        # Answers that were recorded before approvals could be narrowed have no action: each is for the requested one.
+        actions = [action for action in (self.action, *(answer.action for answer in allowing)) if action is not None]
+        bounds = [answer.tools for answer in allowing if answer.tools is not None]
         return GrantTerms(
-            action=min(actions, key=lambda each: each.rank, default=Action.ADMIN),
-            ttl=min((self.ttl, *(answer.ttl for answer in allowed))),
+            action=min(actions, key=lambda action: action.rank, default=Action.ADMIN),
+            ttl=min((self.ttl, *(answer.ttl for answer in allowing))),
             break_glass=self.broke_glass,
-            tools=self._allowed_tools(allowed),
+            # Unchanged if nobody set bounds, so that it does not count as narrowed.
+            tools=intersect_all(self.tools, *bounds) if self.tools is not None and bounds else self.tools,
         )
 
     @property
     def is_narrowed(self) -> bool:
-        """Whether the answers so far allow less than was asked for."""
+        """Whether the answers so far allow less than was requested."""
         grant = self.grant
         return grant.ttl < self.ttl or grant.tools != self.tools or (self.action is not None and grant.action is not self.action)
-
-    def _allowed_tools(self, allowed: Iterable[ApprovalAnswer]) -> BoundedTools | None:
-        bound = [answer.tools for answer in allowed if answer.tools is not None]
-        # Unchanged if nobody set bounds, so that it does not count as narrowed.
-        return intersect_all(self.tools, *bound) if self.tools is not None and bound else self.tools
 
 
 def has_quorum(answers: tuple[ApprovalAnswer, ...], *, tiers: Tiers, tier: int) -> bool:

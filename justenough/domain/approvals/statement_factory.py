@@ -1,4 +1,4 @@
-"""Builds the statements that people sign: their order for a job, their answer to a request, a review, a delegation. Signs nothing; the key is Vault's."""
+"""Builds the statements that people sign: order, decision, review, delegation. It signs nothing: Vault has the keys."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import BoundedTools
 
 STATEMENT_LIFETIME = timedelta(hours=24)
-"""Longer than all tiers take to answer, because order and answers are verified again right before each issue."""
+"""Longer than all tiers have to respond, because order and answers are verified again right before each issue."""
 
 DecisionKind = Literal["approve", "deny", "withdraw", "break_glass"]
 Json = dict[str, Any]
 
 
 class Narrowing(NamedTuple):
-    """What is allowed instead of what was asked for; None each for what was asked."""
+    """What an approver allows instead of what was requested; None leaves a part as requested."""
 
     ttl: int | None = None
     """Seconds."""
@@ -66,21 +66,14 @@ def build_decision_statement(
     on_behalf_of: str | None = None,
     now: datetime,
 ) -> DecisionStatement:
-    """Build the answer to a request as the API shows it. `on_behalf_of`: entity id of the absent person, if any."""
-    now = now.replace(microsecond=0)
+    """Build the decision on a request (`request`: as the API shows it). `on_behalf_of`: entity id of the absent person, if any."""
     return DecisionStatement(
-        job=request["job_id"],
-        request=request["id"],
-        digest=request["digest"],
+        **_request_fields(request, reason=reason, person=person, now=now),
         decision=decision,
         ttl=request["ttl"] if narrowing.ttl is None else narrowing.ttl,
         action=narrowing.action or Action(request["action"]),
-        reason=reason,
-        person=person,
         on_behalf_of=on_behalf_of,
         tools=narrowing.tools,
-        issued_at=now,
-        expires_at=now + STATEMENT_LIFETIME,
     )
 
 
@@ -88,20 +81,17 @@ def build_review_statement(
     request: Json, verdict: Literal["justified", "unjustified"], *, reason: str, person: str, now: datetime
 ) -> ReviewStatement:
     """Build the statement of a break-glass review."""
-    now = now.replace(microsecond=0)
-    return ReviewStatement(
-        job=request["job_id"],
-        request=request["id"],
-        digest=request["digest"],
-        verdict=verdict,
-        reason=reason,
-        person=person,
-        issued_at=now,
-        expires_at=now + STATEMENT_LIFETIME,
-    )
+    return ReviewStatement(**_request_fields(request, reason=reason, person=person, now=now), verdict=verdict)
 
 
 def build_delegation_statement(delegate: str, *, until: datetime, reason: str, person: str, now: datetime) -> DelegationStatement:
     """Build the statement by which a person names a delegate until a time."""
     now = now.replace(microsecond=0)
     return DelegationStatement(delegate=delegate, reason=reason, person=person, issued_at=now, expires_at=until)
+
+
+def _request_fields(request: Json, *, reason: str, person: str, now: datetime) -> Json:
+    """Return the fields that statements about a request have in common."""
+    now = now.replace(microsecond=0)
+    about = {"job": request["job_id"], "request": request["id"], "digest": request["digest"]}
+    return {**about, "reason": reason, "person": person, "issued_at": now, "expires_at": now + STATEMENT_LIFETIME}

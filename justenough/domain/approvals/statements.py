@@ -1,4 +1,4 @@
-"""What people sign: canonical statements, request digests, and the check of a signature. No I/O, no clock.
+"""What people sign: canonical statements, request digests, and signature verification. No I/O, no clock.
 
 Canonical form: RFC 8785 (JCS). Signature: ed25519 by the person's own Vault transit key, in Vault's form `vault:v<version>:<base64>`.
 docs/reference/statements.md carries test vectors.
@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import Field, StringConstraints
 
-from justenough.domain.core.base_model import Message, Model
+from justenough.domain.core.base_model import Message, Model, OmittedIfNone
 from justenough.domain.core.canonical_json import Digest, digest_of, to_canonical_json
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.rfc3339 import Moment
@@ -26,20 +26,9 @@ from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import Bounds, tools_to_json
 
 MAX_STATEMENT_LIFETIME = timedelta(days=7)
-
-
 MAX_DELEGATION_LIFETIME = timedelta(days=90)
-"""A delegation lives no longer."""
-
-
 MAX_CLOCK_SKEW = timedelta(minutes=2)
-
-
 Reason = Annotated[str, StringConstraints(max_length=1000)]
-
-
-OmittedIfNone = Annotated[str | None, Field(exclude_if=lambda value: value is None)]
-"""Not in the statement at all where it is not said: whoever signs statements of an earlier form signs the same as before."""
 
 
 class OrderStatement(Model):
@@ -54,18 +43,18 @@ class OrderStatement(Model):
     reason: Reason
     person: str
     """Vault entity id."""
-    parent: OmittedIfNone = None
+    parent: OmittedIfNone[str] = None
     """The job that launches this one."""
-    origin: OmittedIfNone = None
-    """What of the configuration ordered it (`trigger:<name>`, `schedule:<name>`): only the console's own orders say so, and they all do."""
-    asked_by: OmittedIfNone = None
-    """Entity id of who had a schedule run now: the console says so in its order, and that person answers none of the job's requests."""
+    origin: OmittedIfNone[str] = None
+    """The trigger or schedule that launched it (`trigger:<name>`, `schedule:<name>`). Set in every order of the console, and only there."""
+    asked_by: OmittedIfNone[str] = None
+    """Entity id of the person who ran a schedule now. Set by the console; that person cannot decide on the job's requests."""
     issued_at: Moment
     expires_at: Moment
 
 
 class DecisionStatement(Model):
-    """The person approves exactly this request, or less of it; denies it; takes an approval back; or passes its tier alone."""
+    """The person approves exactly this request or less of it, denies it, withdraws an approval, or uses break-glass."""
 
     type: Literal["decision"] = "decision"
     job: str
@@ -79,16 +68,16 @@ class DecisionStatement(Model):
     """At most what was requested."""
     reason: Reason
     person: str
-    on_behalf_of: OmittedIfNone = None
-    """Entity id of who named this person their delegate."""
+    on_behalf_of: OmittedIfNone[str] = None
+    """Entity id of the absent person who named this person their delegate."""
     tools: Annotated[Mapping[ToolName, Bounds] | None, Field(min_length=1, exclude_if=lambda value: value is None)] = None
-    """The tools that are allowed, each within what was requested and within these; not said where they are as requested."""
+    """The allowed tools, each within these bounds and the requested ones; left out if the tools are allowed as requested."""
     issued_at: Moment
     expires_at: Moment
 
 
 class DelegationStatement(Model):
-    """The person is away until this expires; the delegate, who answers at the same tier, answers for them."""
+    """The person is away until this expires; the delegate, an approver of the same tier, decides on their behalf."""
 
     type: Literal["delegation"] = "delegation"
     delegate: str
@@ -100,7 +89,7 @@ class DelegationStatement(Model):
 
 
 class ReviewStatement(Model):
-    """The person looked at a tier that was passed by breaking glass, and says what they think of it."""
+    """The person reviewed a break-glass and says whether it was justified."""
 
     type: Literal["review"] = "review"
     job: str
@@ -117,7 +106,7 @@ Statement = OrderStatement | DecisionStatement | DelegationStatement | ReviewSta
 
 
 class SignedStatement(Message):
-    """A statement as it travels: the object that was signed, and its signature."""
+    """A statement with its signature, as clients send it."""
 
     statement: dict[str, Any]
     signature: Annotated[str, StringConstraints(max_length=512)]
@@ -125,10 +114,10 @@ class SignedStatement(Message):
 
 @dataclass(frozen=True, slots=True)
 class OrderRecord:
-    """What a signed order covers, and the order itself. Nothing here is verified."""
+    """A signed order and the inputs that it covers. Nothing here is verified."""
 
     spec: dict[str, Any]
-    """As it was sent, params not filled in."""
+    """As sent, params not filled in."""
     params: Mapping[str, str]
     bundle: str | None
     """Digest of the job's files."""
@@ -136,7 +125,7 @@ class OrderRecord:
 
 
 def to_signable(statement: Statement) -> dict[str, Any]:
-    """Return the JSON object that stands for a statement."""
+    """Return a statement as the JSON object that is signed."""
     return statement.model_dump(mode="json")
 
 
@@ -152,9 +141,9 @@ def request_digest(
 ) -> str:
     """Return the digest of exactly what will run and be issued. `spec` has its params filled in; `tier` is the needed one.
 
-    `call`: the one call of a tool, `{tool, arguments}`, that it is for; where it is for none, nothing of it is in the digest.
-    The tools that access is had through are in it where it is for all of their calls.
+    `call`: the single tool call, `{tool, arguments}`, that the access is for, if any. Without a call, the digest covers the access's tools.
     """
+    limits = {name: value for name, value in spec.run.limits if value != getattr(ResourceLimits(), name)}
     return digest_of(
         {
             **({"call": dict(call)} if call else {}),
@@ -165,8 +154,8 @@ def request_digest(
             "params": dict(spec.params),
             "env": dict(spec.run.env),
             "network": spec.run.network,
-            # Only what differs from the defaults: whatever was asked before there were limits keeps its digest.
-            **({"limits": limits} if (limits := _non_default_limits(spec)) else {}),
+            # Only limits that differ from the defaults, so that requests from before there were limits keep their digests.
+            **({"limits": limits} if limits else {}),
             "python": spec.run.python,
             "timeout": spec.run.timeout,
             "environment": spec.environment,
@@ -177,25 +166,21 @@ def request_digest(
             "data_scope": dict(spec.data_scope),
             "ttl": access.ttl,
             "tier": tier,
-            # Only where there is one, so that the digests of all other requests stay what they were.
+            # Only if there is one, so that all other requests keep their digests.
             **({"model": spec.model.model_dump(mode="json")} if spec.model else {}),
         }
     )
 
 
-def _non_default_limits(spec: JobSpec) -> dict[str, int]:
-    return {name: value for name, value in spec.run.limits if value != getattr(ResourceLimits(), name)}
-
-
 def why_signature_invalid(signed: SignedStatement, keys: Mapping[int, bytes]) -> Rejection | None:
-    """Check a signature with a person's public keys, by version; return why it is invalid, or None."""
+    """Return why a signature is invalid, or None. `keys`: the person's raw ed25519 public keys, by version."""
     try:
         prefix, version, encoded = signed.signature.split(":")
         raw = base64.b64decode(encoded, validate=True)
         number = int(version.removeprefix("v"))
         message = to_canonical_json(signed.statement)
     except (ValueError, binascii.Error, RecursionError):
-        return Rejection("signature_unreadable", "the signature or the statement is not readable")
+        return Rejection("signature_unreadable", "the signature or the statement cannot be parsed")
     if prefix != "vault" or number not in keys:
         return Rejection("signature_key_unknown", "the signature names a key that the person does not have")
     try:
@@ -207,11 +192,11 @@ def why_signature_invalid(signed: SignedStatement, keys: Mapping[int, bytes]) ->
 
 def why_not_valid_now(statement: Statement, *, now: datetime) -> Rejection | None:
     """Return why a statement is not valid at `now`, or None if it is."""
-    longest = MAX_DELEGATION_LIFETIME if isinstance(statement, DelegationStatement) else MAX_STATEMENT_LIFETIME
+    max_lifetime = MAX_DELEGATION_LIFETIME if isinstance(statement, DelegationStatement) else MAX_STATEMENT_LIFETIME
     if statement.issued_at > now + MAX_CLOCK_SKEW:
         return Rejection("statement_from_future", "the statement is from the future")
     if statement.expires_at <= now:
         return Rejection("statement_expired", "the statement has expired")
-    if statement.expires_at - statement.issued_at > longest:
-        return Rejection("statement_lives_too_long", f"the statement lives longer than {longest.days} days")
+    if statement.expires_at - statement.issued_at > max_lifetime:
+        return Rejection("statement_lives_too_long", f"the statement lives longer than {max_lifetime.days} days")
     return None

@@ -1,7 +1,7 @@
 """Verifies signed answers: statement, signature, groups, delegation. No I/O, no clock.
 
 Each answer is verified three times: by the console before it signals, by the worker when it counts, and by the session right before it
-issues, which trusts neither. Input of any shape gets a verdict.
+issues; the session trusts neither. Malformed input is rejected and raises nothing.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from justenough.domain.approvals.tiers import Person, Tiers
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.canonical_json import to_canonical_json
 from justenough.domain.core.rejection import Rejection
-from justenough.domain.jobs.tool_bounds import BoundedTools, intersect_tools
+from justenough.domain.jobs.tool_bounds import NOT_BOUNDABLE, BoundedTools, intersect_tools
 
 Verdict = Literal["pending", "approved", "denied", "withdrawn"]
 S = TypeVar("S", OrderStatement, DecisionStatement, DelegationStatement, ReviewStatement)
 
-# What reading untrusted JSON may raise: all of it means "not readable".
+# What parsing untrusted JSON may raise.
 UNREADABLE_ERRORS = (ValidationError, ValueError, TypeError, OverflowError, RecursionError)
-NOT_WAITING = Rejection("request_not_waiting", "it names no request of this job that waits for an answer")
+NOT_WAITING = Rejection("request_not_waiting", "it does not name a request of this job that waits for an answer")
 
 
 class Withdrawal(Message):
@@ -57,7 +57,7 @@ class PeopleDirectory(Protocol):
         """Return their raw ed25519 public keys by version."""
 
     def delegation(self, person: str, delegate: str) -> SignedStatement | None:
-        """Return the person's latest delegation to this delegate, or None if there is none or they ended it."""
+        """Return the person's latest delegation to this delegate, or None if there is none or the person ended it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +76,26 @@ class ApprovalVerifier:
         if isinstance(statement, Rejection):
             return statement
         if statement.decision == "withdraw":
-            return Rejection("not_an_answer", "it takes an approval back and is no answer")
+            return Rejection("not_an_answer", "the decision is a withdrawal, which does not answer the request")
         person = self.verify_signer(statement.person, signed)
         if isinstance(person, Rejection):
             return person
-        tier = self.tiers.tier_of(person.groups)
-        if not_entitled := self._why_not_entitled_to(statement, person, tier):
-            return not_entitled
+        is_break_glass = statement.decision == "break_glass"
+        groups = self.tiers.roles.break_glass if is_break_glass else self.tiers.approver_groups
+        if not person.groups & set(groups):
+            needed = (
+                f"none of the groups that may use break-glass ({', '.join(groups)})"
+                if is_break_glass
+                else "no group that approves requests"
+            )
+            return Rejection("not_entitled", f"{person.name} is in {needed}")
         absent = self._verify_absent_person(statement, ladder)
         if isinstance(absent, Rejection):
             return absent
         return ApprovalAnswer(
             person=person.id,
             name=person.name,
-            tier=tier,
+            tier=self.tiers.tier_of(person.groups),
             decision=statement.decision,
             ttl=statement.ttl,
             action=statement.action,
@@ -107,7 +113,7 @@ class ApprovalVerifier:
         if isinstance(statement, Rejection):
             return statement
         if statement.decision != "withdraw":
-            return Rejection("not_a_withdrawal", "it does not take an approval back")
+            return Rejection("not_a_withdrawal", "the decision does not withdraw an approval")
         person = self.verify_signer(statement.person, signed)
         if isinstance(person, Rejection):
             return person
@@ -124,40 +130,40 @@ class ApprovalVerifier:
         answer = self.verify_answer(job, ladder, signed)
         if isinstance(answer, Rejection):
             return answer
-        moved = ladder.with_answer(answer)
-        if isinstance(moved, Rejection):
-            return moved
+        updated = ladder.with_answer(answer)
+        if isinstance(updated, Rejection):
+            return updated
         rejection = self.further_check(ladder.request, answer) if self.further_check else None
-        return rejection or moved
+        return rejection or updated
 
     def recount_answers(
         self, job: str, ladder: Ladder, answers: Iterable[SignedStatement]
     ) -> tuple[Ladder, tuple[tuple[int, Rejection], ...]]:
         """Return the ladder with the answers that count now, and the number (from 1) and the rejection of each that does not."""
-        refused: list[tuple[int, Rejection]] = []
+        rejections: list[tuple[int, Rejection]] = []
         for number, signed in enumerate(answers, start=1):
-            moved = self.count_answer(job, ladder, signed)
-            if isinstance(moved, Rejection):
-                refused.append((number, moved))
+            updated = self.count_answer(job, ladder, signed)
+            if isinstance(updated, Rejection):
+                rejections.append((number, updated))
             else:
-                ladder = moved
-        return ladder, tuple(refused)
+                ladder = updated
+        return ladder, tuple(rejections)
 
     def verify_signer(self, person: str, signed: SignedStatement) -> Person | Rejection:
-        """Check a statement's signature with its person's own keys; return the person, or why it is invalid."""
-        known = self.people.person(person)
-        if known is None:
-            return Rejection("person_unknown", "whoever is named is no person here: no entity with a login on a people mount, or disabled")
-        return why_signature_invalid(signed, self.people.public_keys(known.id)) or known
+        """Check a statement's signature with the keys of `person` (an entity id); return the person, or why it is invalid."""
+        signer = self.people.person(person)
+        if signer is None:
+            return Rejection("person_unknown", "the signer is no person here: the entity has no login on a people mount, or it is disabled")
+        return why_signature_invalid(signed, self.people.public_keys(signer.id)) or signer
 
     def why_not_delegate(self, person: str, delegate: str, signed: SignedStatement | None) -> Rejection | None:
-        """Return why a person's signed delegation does not make somebody their delegate now, or None if it does."""
+        """Return why a person's signed delegation does not make `delegate` their delegate now, or None if it does."""
         statement = read_statement(DelegationStatement, signed) if signed else None
         if signed is None or not isinstance(statement, DelegationStatement) or (statement.person, statement.delegate) != (person, delegate):
-            return Rejection("not_delegated", "whoever they answer for has not named them as a delegate")
+            return Rejection("not_delegated", "the absent person has not named them as a delegate")
         # A renewal recounts old answers, and the delegation may have been extended since then. That must not invalidate them.
         if outdated := why_not_valid_now(statement, now=max(self.now, statement.issued_at)):
-            return Rejection("delegation_not_current", f"they are no delegate now: {outdated}")
+            return Rejection("delegation_not_current", f"their appointment as a delegate is not valid now:  {outdated}")
         absent = self.verify_signer(person, signed)
         return absent if isinstance(absent, Rejection) else None
 
@@ -165,31 +171,47 @@ class ApprovalVerifier:
         statement = read_statement(DecisionStatement, signed)
         if isinstance(statement, Rejection):
             return statement
-        return _why_decision_mismatch(statement, job, ladder) or why_not_valid_now(statement, now=self.now) or statement
-
-    def _why_not_entitled_to(self, statement: DecisionStatement, person: Person, tier: int) -> Rejection | None:
-        if statement.decision != "break_glass":
-            return None if tier else Rejection("not_entitled", f"{person.name} is in no group that answers requests")
-        glass = self.tiers.roles.break_glass
-        if person.groups & set(glass):
-            return None
-        return Rejection("not_entitled", f"{person.name} is in none of the groups that may break glass ({', '.join(glass)})")
+        is_narrower = statement.decision in {"approve", "break_glass"} and ladder.action and statement.action.rank < ladder.action.rank
+        rules = (
+            (statement.job == job, "other_job", "the decision is for another job"),
+            (statement.request == ladder.request, "other_request", "the decision is for another request"),
+            (statement.digest == ladder.digest, "other_digest", "the decision is for something else than what would run and be issued now"),
+            (ladder.action in {None, statement.action} or is_narrower, "other_action", "the decision is for another action"),
+            (
+                0 < statement.ttl <= ladder.ttl,
+                "ttl_out_of_range",
+                f"the decision's ttl is {statement.ttl} s; it must be from 1 to {ladder.ttl} s",
+            ),
+            (
+                statement.reason.strip() or not needs_reason(statement.decision, ladder.current),
+                "reason_missing",
+                "the decision has no reason, but one is required",
+            ),
+        )
+        return (
+            next((Rejection(code, message) for holds, code, message in rules if not holds), None)
+            or why_bounds_invalid(statement, ladder.tools)
+            # Anyone may withdraw an approval, even for a job of their own.
+            or (None if statement.decision == "withdraw" else ladder.why_own_job(statement.person))
+            or why_not_valid_now(statement, now=self.now)
+            or statement
+        )
 
     def _verify_absent_person(self, statement: DecisionStatement, ladder: Ladder) -> Person | Rejection | None:
-        """Return the absent person whom a delegate answers for, None if people answer for themselves, or why they may not."""
+        """Return the absent person on whose behalf a delegate decides, None if people decide for themselves, or why they may not."""
         absent = statement.on_behalf_of
         if absent is None:
             return None
         if statement.decision == "break_glass":
-            return Rejection("break_glass_by_delegate", "nobody breaks glass on another's behalf")
+            return Rejection("break_glass_by_delegate", "break-glass cannot be used on behalf of somebody else")
         if rejection := ladder.why_own_job(absent):
             return rejection
         if rejection := self.why_not_delegate(absent, statement.person, self.people.delegation(absent, statement.person)):
             return rejection
-        known = self.people.person(absent)
-        if known is None or self.tiers.tier_of(known.groups) < ladder.current:
-            return Rejection("tier_too_low", f"the request is at tier {ladder.current}, which whoever they answer for does not answer for")
-        return known
+        absent_person = self.people.person(absent)
+        if absent_person is None or self.tiers.tier_of(absent_person.groups) < ladder.current:
+            return Rejection("tier_too_low", f"the request is at tier {ladder.current}, which the absent person does not answer for")
+        return absent_person
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +221,7 @@ class RequestTally:
     ladder: Ladder
     verdict: Verdict = "pending"
     last: ApprovalAnswer | Withdrawal | None = None
-    """The answer or withdrawal that was counted last."""
+    """The answer or withdrawal that was counted most recently."""
 
     def with_signed(self, verifier: ApprovalVerifier, job: str, signed: SignedStatement) -> Self | Rejection:
         """Return the state after one more signed answer or withdrawal, or why it changes nothing."""
@@ -207,25 +229,25 @@ class RequestTally:
             return self._with_withdrawal(verifier, job, signed)
         if self.verdict != "pending":
             return NOT_WAITING
-        moved = verifier.count_answer(job, self.ladder, signed)
-        if isinstance(moved, Rejection):
-            return moved
-        return replace(self, ladder=moved, verdict=moved.verdict(verifier.tiers), last=moved.answers[-1])
+        updated = verifier.count_answer(job, self.ladder, signed)
+        if isinstance(updated, Rejection):
+            return updated
+        return replace(self, ladder=updated, verdict=updated.verdict(verifier.tiers), last=updated.answers[-1])
 
     def _with_withdrawal(self, verifier: ApprovalVerifier, job: str, signed: SignedStatement) -> Self | Rejection:
         if self.verdict not in {"pending", "approved"}:
             return NOT_WAITING
-        seen = verifier.verify_withdrawal(job, self.ladder, signed)
-        if isinstance(seen, Rejection):
-            return seen
-        if self.verdict == "pending" and not any(answer.person == seen.person for answer in self.ladder.answers):
-            return Rejection("nothing_to_withdraw", "this person has approved nothing here that could be taken back")
+        withdrawal = verifier.verify_withdrawal(job, self.ladder, signed)
+        if isinstance(withdrawal, Rejection):
+            return withdrawal
+        if self.verdict == "pending" and not any(answer.person == withdrawal.person for answer in self.ladder.answers):
+            return Rejection("nothing_to_withdraw", "this person has approved nothing here that they could withdraw")
         verdict: Verdict = "pending" if self.verdict == "pending" else "withdrawn"
-        return replace(self, ladder=self.ladder.without_answer_of(seen.person), verdict=verdict, last=seen)
+        return replace(self, ladder=self.ladder.without_answer_of(withdrawal.person), verdict=verdict, last=withdrawal)
 
 
 def read_statement(model: type[S], signed: SignedStatement) -> S | Rejection:
-    """Parse a signed statement. It must be exactly the canonical form of its type, without additional or differently written values."""
+    """Parse a signed statement. Rejects one that is not exactly the canonical form of its type (extra or differently written values)."""
     kind = model.model_fields["type"].default
     try:
         statement = model.model_validate(signed.statement)
@@ -236,51 +258,21 @@ def read_statement(model: type[S], signed: SignedStatement) -> S | Rejection:
 
 
 def needs_reason(decision: str, tier: int) -> bool:
-    """Whether an answer at this tier needs a reason: all do, except approvals at tier 1."""
+    """Whether a decision at this tier needs a reason: all do, except approvals at tier 1."""
     return decision != "approve" or tier > 1
 
 
-def _why_decision_mismatch(statement: DecisionStatement, job: str, ladder: Ladder) -> Rejection | None:
-    if statement.job != job:
-        return Rejection("other_job", "the decision is for another job")
-    if statement.request != ladder.request:
-        return Rejection("other_request", "the decision is for another request")
-    if statement.digest != ladder.digest:
-        return Rejection("other_digest", "the decision is for something else than what would run and be issued now")
-    return _why_terms_invalid(statement, ladder)
-
-
-def _why_terms_invalid(statement: DecisionStatement, ladder: Ladder) -> Rejection | None:
-    if not _is_action_within(statement, ladder):
-        return Rejection("other_action", "the decision is for another action")
-    if not 0 < statement.ttl <= ladder.ttl:
-        return Rejection("ttl_out_of_range", f"the decision's ttl is not between 1 and {ladder.ttl} seconds")
-    if needs_reason(statement.decision, ladder.current) and not statement.reason.strip():
-        return Rejection("reason_missing", "the decision gives no reason")
-    if rejection := why_bounds_invalid(statement, ladder.tools):
-        return rejection
-    # Anyone may withdraw an approval, even for a job of their own.
-    return None if statement.decision == "withdraw" else ladder.why_own_job(statement.person)
-
-
 def why_bounds_invalid(statement: DecisionStatement, tools: BoundedTools | None) -> Rejection | None:
-    """Return why a decision cannot bind tools as it does, or None if it can or binds none. `tools`: as they were requested."""
+    """Return why a decision's tool bounds are invalid, or None if they are valid or it has none. `tools`: as requested."""
     if statement.tools is None:
         return None
     if statement.decision not in {"approve", "break_glass"}:
-        return Rejection("bounds_not_applicable", "only what is allowed is bound: a decision of this kind names no tools")
+        return Rejection("bounds_not_applicable", f"a decision to {statement.decision} allows nothing, so it cannot set tool bounds")
     if tools is None:
-        message = "it is not for access through tools, so there is nothing to bind: one call is approved with exactly its arguments"
-        return Rejection("bounds_not_applicable", message)
+        return Rejection("bounds_not_applicable", NOT_BOUNDABLE)
     if unknown := sorted(statement.tools.keys() - tools.keys()):
-        requested = f"there {'are' if len(tools) > 1 else 'is'} {', '.join(sorted(tools))}"
-        return Rejection("bounds_of_other_tools", f"it binds {', '.join(unknown)}, which was not requested; {requested}")
-    if nothing := sorted(statement.tools.keys() - intersect_tools(tools, statement.tools).keys()):
-        return Rejection("bounds_leave_nothing", f"no call of {', '.join(nothing)} would be left within what was requested")
+        message = f"it sets bounds on {', '.join(unknown)}, which was not requested; requested: {', '.join(sorted(tools))}"
+        return Rejection("bounds_of_other_tools", message)
+    if empty := sorted(statement.tools.keys() - intersect_tools(tools, statement.tools).keys()):
+        return Rejection("bounds_leave_nothing", f"no call of {', '.join(empty)} satisfies both its bounds and the requested ones")
     return None
-
-
-def _is_action_within(statement: DecisionStatement, ladder: Ladder) -> bool:
-    if ladder.action is None or statement.action == ladder.action:
-        return True
-    return statement.decision in {"approve", "break_glass"} and statement.action.rank < ladder.action.rank

@@ -1,4 +1,4 @@
-"""The catalog's review: what nobody uses, is broader than its use, or was not looked at in time. No I/O, no clock."""
+"""The access review of the catalog: actions that are unused, broader than their use, or not reviewed in time. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from justenough.domain.rightsizing.analysis import MIN_RUNS, next_readable_ttl
 from justenough.domain.rightsizing.usage import AccessKey, ActionUse
 
 MAX_TTL_FACTOR = 2
-"""How many times the longest granted ttl a maximum may be, before it is called broader than its use."""
+"""A max_ttl of at least this many times the longest granted ttl is reported as too long."""
 
 
 class ReviewFindingKind(StrEnum):
     UNUSED = "unused"
-    """No credential was issued under it in the time that is looked at."""
+    """No credential was issued under it in the period."""
     OVERDUE = "overdue"
     """Its review date has passed."""
     UNDATED = "undated"
     """It has no review date."""
     MAX_TTL = "max-ttl"
-    """It may last much longer than anybody was granted."""
+    """Its max_ttl is much longer than the longest granted ttl."""
     SCOPE = "scope"
-    """A data scope is provisioned for it that no job asked for."""
+    """No job requested one of its provisioned data scopes."""
     NARROWED = "narrowed"
-    """Approvers never granted what was asked."""
+    """Approvers always granted less than was requested."""
 
 
 class ReviewFinding(Message):
-    """One thing to review in one action."""
+    """One finding about one action."""
 
     resource: str
     action: str
@@ -48,7 +48,7 @@ class ReviewFinding(Message):
 def build_access_review(
     catalog: Catalog, uses: Mapping[AccessKey, ActionUse], *, now: datetime, since: datetime
 ) -> tuple[ReviewFinding, ...]:
-    """Return what there is to review, in the catalog's order. `uses`: what was asked since `since`; an action that is not there never was."""
+    """Return the findings in the catalog's order. `uses`: the use of each action since `since`; a missing action was never used."""
     return tuple(
         ReviewFinding(
             resource=name,
@@ -62,67 +62,45 @@ def build_access_review(
         for name, resource in catalog.resources.items()
         for action, definition in resource.actions.items()
         for use in (uses.get(AccessKey(name, action.value)),)
-        for kind, why, todo in (*_date_findings(definition, now), *_breadth_findings(catalog, definition, use, since))
+        for kind, why, todo in _action_findings(catalog, definition, use, now=now, since=since)
     )
 
 
 def find_undated_actions(catalog: Catalog) -> tuple[Problem, ...]:
-    """Return the actions without a review date, by YAML path: no error, but nobody will be reminded of them."""
+    """Return a warning for each action without a review date, by YAML path: nobody will be reminded to review it."""
     return tuple(
-        Problem(f"resources.{name}.actions.{action}.review", "no review date; add `review: {by: YYYY-MM-DD}`")
-        for name, resource in catalog.resources.items()
-        for action, definition in resource.actions.items()
+        Problem(f"{where}.review", "no review date; add `review: {by: YYYY-MM-DD}`")
+        for where, definition in catalog.iter_actions()
         if definition.review.by is None
     )
 
 
-def _date_findings(definition: ActionDef, now: datetime) -> Iterator[tuple[ReviewFindingKind, str, str]]:
+def _action_findings(
+    catalog: Catalog, definition: ActionDef, use: ActionUse | None, *, now: datetime, since: datetime
+) -> Iterator[tuple[ReviewFindingKind, str, str]]:
+    """Yield each finding as (kind, why, todo)."""
     by = definition.review.by
     if by is None:
         yield ReviewFindingKind.UNDATED, "has no review date", "Set review.by in the catalog."
     elif by < now.astimezone(UTC).date():
-        yield (
-            ReviewFindingKind.OVERDUE,
-            f"was to be reviewed by {by}",
-            "Look at who uses it and for what, then set the next date in review.by.",
-        )
-
-
-def _breadth_findings(
-    catalog: Catalog, definition: ActionDef, use: ActionUse | None, since: datetime
-) -> Iterator[tuple[ReviewFindingKind, str, str]]:
+        todo = "Check who uses it and for what, then set the next date in review.by."
+        yield ReviewFindingKind.OVERDUE, f"its review was due by {by}", todo
     if use is None or use.last_issued is None or use.last_issued < since:
         last = f"last issued on {use.last_issued.astimezone(UTC).date()}" if use and use.last_issued else "never issued"
-        yield (
-            ReviewFindingKind.UNUSED,
-            f"{last}, so not since {since.astimezone(UTC).date()}",
-            "Take it out of the catalog, or say why it stays in its review.",
-        )
+        todo = "Remove it from the catalog, or record in its review why it stays."
+        yield ReviewFindingKind.UNUSED, f"{last}; not issued since {since.astimezone(UTC).date()}", todo
         return
     if use.granted >= MIN_RUNS:
-        yield from _grant_findings(definition, use)
-    if use.whole:
-        yield from _scope_findings(catalog, definition, use)
-
-
-def _grant_findings(definition: ActionDef, use: ActionUse) -> Iterator[tuple[ReviewFindingKind, str, str]]:
-    of = f"{use.granted:,} grants" if use.whole else f"the newest {use.granted:,} grants"
-    longest = use.longest_granted
-    if longest and definition.max_ttl >= MAX_TTL_FACTOR * longest:
-        why = f"max_ttl is {duration_text(definition.max_ttl)}; the longest of {of} was {duration_text(longest)}"
-        yield ReviewFindingKind.MAX_TTL, why, f"Set max_ttl to {duration_text(min(next_readable_ttl(longest), definition.max_ttl))}."
-    if use.narrowed == use.granted:
-        todo = "Offer less: a shorter max_ttl, or a narrower action; and have jobs ask for less (justenough job tighten)."
-        yield ReviewFindingKind.NARROWED, f"each of {of} was for less than was asked", todo
-
-
-def _scope_findings(catalog: Catalog, definition: ActionDef, use: ActionUse) -> Iterator[tuple[ReviewFindingKind, str, str]]:
-    asked = [{key: scope.get(key) for key in definition.data_scope} for scope in use.scopes]
-    for scope in catalog.scopes_with(definition.data_scope) if definition.data_scope else ():
-        if dict(scope) not in asked:
-            named = ", ".join(f"{key}={value}" for key, value in scope.items())
-            yield (
-                ReviewFindingKind.SCOPE,
-                f"nobody asked for {named}",
-                f"If nobody needs {named} here, provision it for the actions that need it alone.",
-            )
+        grants, longest = f"{use.granted:,} grants" if use.whole else f"the newest {use.granted:,} grants", use.longest_granted
+        if longest and definition.max_ttl >= MAX_TTL_FACTOR * longest:
+            why = f"max_ttl is {duration_text(definition.max_ttl)}; the longest of {grants} was {duration_text(longest)}"
+            yield ReviewFindingKind.MAX_TTL, why, f"Set max_ttl to {duration_text(min(next_readable_ttl(longest), definition.max_ttl))}."
+        if use.narrowed == use.granted:
+            todo = "Offer less: a shorter max_ttl or a narrower action. Have jobs request less (justenough job tighten)."
+            yield ReviewFindingKind.NARROWED, f"each of {grants} was for less than was requested", todo
+    requested = [{key: scope.get(key) for key in definition.data_scope} for scope in use.scopes]
+    for scope in catalog.scopes_with(definition.data_scope) if use.whole and definition.data_scope else ():
+        if dict(scope) not in requested:
+            name = ", ".join(f"{key}={value}" for key, value in scope.items())
+            todo = f"If nobody needs {name} here, provision it only for the actions that need it."
+            yield ReviewFindingKind.SCOPE, f"nobody requested {name}", todo

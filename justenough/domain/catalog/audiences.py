@@ -12,8 +12,6 @@ from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.jobs.spec import Name
 
 MAX_AUDIENCE_CHARS = 255
-
-
 MAX_AUDIENCES = 1_000
 
 
@@ -25,35 +23,35 @@ def _check_audience_name(name: str) -> str:
 
 
 class AudienceDef(Model):
-    """A system that jobs may show their identity to."""
+    """A system that jobs may present their identity token to."""
 
     environment: Name
-    """Whose jobs may: as with resources, none of another environment."""
+    """Only jobs of this environment may; as with resources."""
 
 
 class Audiences(Model):
-    """To whom jobs are vouched for."""
+    """The audiences that identity tokens may be issued for."""
 
     audiences: Annotated[
         Mapping[Annotated[str, AfterValidator(_check_audience_name)], AudienceDef] | None, Field(max_length=MAX_AUDIENCES)
     ] = None
-    """By the name that a token says: to nobody else. None: to whomever a job names, who decides by the token's claims."""
+    """The allowed audiences, by the token's `aud`. None allows any audience; receivers decide by the token's claims."""
 
     def why_not_allowed(self, audience: str, *, environment: str) -> str | None:
-        """Return why a job of this environment is not vouched for to an audience; None where it is."""
+        """Return why a job of this environment gets no token for an audience; None if it does."""
         if self.audiences is None:
             return None
-        found = self.audiences.get(audience)
-        if found is None:
+        definition = self.audiences.get(audience)
+        if definition is None:
             return f"the catalog's identity.audiences does not name {audience!r}"
-        if found.environment != environment:
-            return f"{audience!r} is for jobs in {found.environment!r}, and this one is in {environment!r}"
+        if definition.environment != environment:
+            return f"{audience!r} is for jobs in {definition.environment!r}, and this one is in {environment!r}"
         return None
 
 
 def checked_audience(audience: str) -> str:
-    """Return whom a token is for; raise InvalidInput unless it is 1 to 255 printable characters without blanks around them."""
+    """Return a token's audience; raise InvalidInput unless it is 1 to 255 printable characters without leading or trailing spaces."""
     if not audience.isprintable() or audience != audience.strip() or not 1 <= len(audience) <= MAX_AUDIENCE_CHARS:
-        message = f"must be 1 to {MAX_AUDIENCE_CHARS} printable characters, without blanks around them"
+        message = f"must be 1 to {MAX_AUDIENCE_CHARS} printable characters, without leading or trailing spaces"
         raise InvalidInput("identity", (Problem("audience", message),))
     return audience

@@ -1,7 +1,7 @@
-"""The double lock: which groups Vault itself asks before it issues a locked action, how many of them, and for how long. Pure.
+"""The control groups of locked actions: whose authorizations Vault requires, how many, and for how long. Pure.
 
-A locked action (`lock: control_group`) has a control group in its grant policy: what a token under it asks for is issued only once people of
-these groups have authorized it in Vault, with tokens of their own (docs/how-to/double-lock.md).
+A locked action (`lock: control_group`) has a control group in its grant policy: Vault issues its credential only after people of
+these groups have authorized it in Vault with their own tokens (docs/how-to/double-lock.md).
 """
 
 from __future__ import annotations
@@ -16,55 +16,54 @@ from justenough.domain.core.units import duration_text
 from justenough.domain.core.vault_names import HARD_END_HOURS
 
 WAIT_MARGIN_S = 2 * 3600
-"""Seconds that a lock outlasts its tiers: until a session has a place, and until it has issued."""
+"""Seconds that a pending credential outlives its tiers' deadlines: time for a session to start and to issue."""
 MAX_TOKEN_TTL_S = HARD_END_HOURS[-1] * 3600
-"""Seconds that a job's token may live at most."""
+"""The maximum ttl of a job's token, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class ControlGroupRule:
-    """What Vault wants before it issues."""
+    """The authorizations that Vault requires before it issues."""
 
     groups: tuple[str, ...]
     approvals: int
     """Distinct people of these groups."""
     ttl: int
-    """Seconds that what waits, and each authorization, lives in Vault."""
+    """Lifetime in Vault of the pending credential and of each authorization, in seconds."""
 
     def token_ttl(self, action: ActionDef) -> int:
-        """Return the seconds that the token which asked must live: to the end of the waiting, and then through the grant."""
+        """Return the ttl of the requesting token in seconds: it must outlive the wait and then the grant."""
         return self.ttl + action.max_ttl
 
 
 def control_group_of(action: ActionDef, tiers: Tiers) -> ControlGroupRule | None:
-    """Return the lock of an action; None for one that has none, or that names a tier without approvers (see `control_group_problems`)."""
+    """Return the control group of an action; None if it is not locked or names a missing tier (see `control_group_problems`)."""
     if action.least_tier not in tiers.tiers:
         return None
     able = [tiers.tiers[number] for number in sorted(tiers.tiers) if number >= action.least_tier]
     groups = tuple(dict.fromkeys(group for tier in able for group in tier.approvers))
-    # All tiers' time, not this one's and above: another request of the same job may climb from the lowest, and the job waits for it.
-    waiting = sum(tier.respond_within for tier in tiers.tiers.values())
-    return ControlGroupRule(groups=groups, approvals=able[0].quorum, ttl=waiting + WAIT_MARGIN_S)
+    # The time of all tiers: another request of the same job may escalate from the lowest tier, and the job waits for it.
+    wait = sum(tier.respond_within for tier in tiers.tiers.values())
+    return ControlGroupRule(groups=groups, approvals=able[0].quorum, ttl=wait + WAIT_MARGIN_S)
 
 
 def control_group_problems(catalog: Catalog, tiers: Tiers) -> Iterator[Problem]:
-    """Yield what keeps the catalog's locks from being opened by the tiers that there are, by the catalog's paths."""
-    for name, resource in catalog.resources.items():
-        for action, definition in resource.actions.items():
-            if definition.locked:
-                where = f"resources.{name}.actions.{action}"
-                yield from (Problem(f"{where}.{part}", why) for part, why in _action_problems(definition, tiers))
-
-
-def _action_problems(action: ActionDef, tiers: Tiers) -> Iterator[tuple[str, str]]:
-    lock, least = control_group_of(action, tiers), action.least_tier
-    if lock is None:
-        yield "lock_tier", f"approvals.yaml has no tier {least}; it has {', '.join(map(str, sorted(tiers.tiers))) or 'none'}"
-        return
-    for number, tier in sorted(tiers.tiers.items()):
-        if number > least and tier.quorum < lock.approvals:
-            wants = f"Vault would want {lock.approvals} people, tier {least}'s quorum, and tier {number} approves with {tier.quorum}"
-            yield "lock_tier", f"{wants}: that could not be issued; raise its quorum in approvals.yaml, or say lock_tier: {number}"
-    if lock.token_ttl(action) > MAX_TOKEN_TTL_S:
-        asked, most = duration_text(lock.token_ttl(action)), duration_text(MAX_TOKEN_TTL_S)
-        yield "lock", f"the tiers' time to answer and max_ttl come to {asked}, and nothing can wait in Vault longer than {most}"
+    """Yield each reason why the people of the configured tiers could not open a lock, by the catalog's paths."""
+    for where, action in catalog.iter_actions():
+        if not action.locked:
+            continue
+        lock, least = control_group_of(action, tiers), action.least_tier
+        if lock is None:
+            present = ", ".join(map(str, sorted(tiers.tiers))) or "none"
+            yield Problem(f"{where}.lock_tier", f"approvals.yaml has no tier {least}; it has {present}")
+            continue
+        for number, tier in sorted(tiers.tiers.items()):
+            if number > least and tier.quorum < lock.approvals:
+                quorums = f"Vault requires {lock.approvals} people (tier {least}'s quorum), but tier {number} approves with {tier.quorum}"
+                fix = f"raise tier {number}'s quorum in approvals.yaml, or set lock_tier: {number}"
+                yield Problem(f"{where}.lock_tier", f"{quorums}, so Vault would never issue; {fix}")
+        if lock.token_ttl(action) > MAX_TOKEN_TTL_S:
+            ttl, limit = duration_text(lock.token_ttl(action)), duration_text(MAX_TOKEN_TTL_S)
+            yield Problem(
+                f"{where}.lock", f"all tiers' respond_within, max_ttl and a margin add up to {ttl}; a token in Vault lives at most {limit}"
+            )

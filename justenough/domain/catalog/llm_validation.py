@@ -1,4 +1,4 @@
-"""What is wrong with the models of a catalog, with a spec's model, and with asking for what only gateways use. Pure; by YAML path."""
+"""Validates the models of a catalog, a spec's use of a model, and requests for resources that only gateways use. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from justenough.domain.jobs.spec import Access, JobSpec, ModelUse
 
 
 def model_problems(catalog: Catalog) -> Iterator[Problem]:
-    """Yield what the rest of a catalog has against its models."""
+    """Yield the problems of a catalog's models that involve its resources, by YAML path."""
     for name, model in catalog.models.items():
         where, uses = f"models.{name}.uses", model.uses
         resource = catalog.resources.get(uses.resource)
@@ -23,13 +23,13 @@ def model_problems(catalog: Catalog) -> Iterator[Problem]:
             offered = ", ".join(sorted(resource.actions))
             yield Problem(f"{where}.action", f"{uses.resource} does not offer {uses.action}; it offers {offered}")
         elif resource.actions[uses.action].locked:
-            yield Problem(f"{where}.action", f"{uses.resource} {uses.action} is locked in Vault, which a running job cannot wait for")
+            yield Problem(f"{where}.action", f"{uses.resource} {uses.action} is locked in Vault, and a running job cannot wait for that")
         if resource.used_by != "gateway":
-            yield Problem(f"{where}.resource", f"{uses.resource} needs `used_by: gateway`, or a job could ask for the model's key itself")
+            yield Problem(f"{where}.resource", f"{uses.resource} needs `used_by: gateway`, or a job could request the model's key itself")
 
 
 def model_access(use: ModelUse, catalog: Catalog) -> Access | None:
-    """Return what the gateway asks for, the longest that the catalog allows; None where the catalog does not have it."""
+    """Return the access that the gateway requests for a model, at the catalog's max_ttl; None if the catalog does not offer it."""
     model = catalog.models.get(use.name)
     action = catalog.action(model.uses.resource, model.uses.action) if model else None
     if model is None or action is None:
@@ -39,22 +39,22 @@ def model_access(use: ModelUse, catalog: Catalog) -> Access | None:
 
 
 def model_use_problems(spec: JobSpec, catalog: Catalog) -> Iterator[Problem]:
-    """Yield what the catalog has against a spec's model itself; what it has against the access behind it is asked as for any other."""
+    """Yield the problems of a spec's `model` by YAML path. The access behind the model is checked like any other access."""
     use = spec.model
-    model = catalog.models.get(use.name) if use else None
     if use is None:
         return
+    model = catalog.models.get(use.name)
     if model is None:
         yield Problem("model.name", f"unknown model {use.name!r}{did_you_mean(use.name, catalog.models)}")
         return
-    for what, asked, most in (("requests", use.requests, model.max_requests), ("tokens", use.tokens, model.max_tokens)):
-        if asked > most:
-            yield Problem(f"model.{what}", f"{asked:,} is more than {most:,}, the most that model {use.name} allows one job")
+    for field, count, limit in (("requests", use.requests, model.max_requests), ("tokens", use.tokens, model.max_tokens)):
+        if count > limit:
+            yield Problem(f"model.{field}", f"{count:,} is more than {limit:,}, the maximum of model {use.name} for one job")
 
 
 def why_for_gateways_only(item: Access, catalog: Catalog) -> Rejection | None:
-    """Return why no job can have a credential for some access, or None if policy alone decides."""
+    """Return why no job can get a credential for an access, or None if only policy decides."""
     resource = catalog.resources.get(item.resource)
     if resource is None or resource.used_by == "job":
         return None
-    return Rejection("gateways_only", f"only the broker's gateways use {item.resource}: no job gets its credential")
+    return Rejection("gateways_only", f"only the broker's gateways use {item.resource}; jobs cannot get its credential")

@@ -1,12 +1,13 @@
-"""The catalog: which resources there are, what may be asked of them, and how Vault issues it. Pure: no I/O, no Vault.
+"""Parses and validates catalog.yaml, validates specs against it, and fills in its placeholders. No I/O, no Vault.
 
-Fields: docs/reference/catalog.md. Two kinds of placeholders, filled at different times: `${SHOP_HOST}` once, from the settings
-(`with_settings`, `provision_writes`), and `{tenant}` per request, from the job's data scope, with `{job}` and `{ttl}` in issue.data at each issue (`resolve_issue`).
+Fields: docs/reference/catalog.md. Placeholders are filled in at two times: `${SHOP_HOST}` once, from the settings (`with_settings`,
+`provision_writes`), and `{tenant}` per request, from the job's data scope; `{job}` and `{ttl}` in issue.data at each issue (`resolve_issue`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -14,11 +15,10 @@ from pydantic import ValidationError
 
 from justenough.domain.catalog.llm_validation import model_access, model_problems, model_use_problems, why_for_gateways_only
 from justenough.domain.catalog.models import ActionDef, Catalog, Issue, ResolvedIssue, Resource, Review, Target, VaultWrite
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
 from justenough.domain.core.placeholders import (
     ISSUE_TIME_PLACEHOLDERS,
     SCOPE_PLACEHOLDER,
-    SETTING_PLACEHOLDER,
     did_you_mean,
     fill_scope,
     fill_settings,
@@ -28,58 +28,39 @@ from justenough.domain.core.units import duration_text
 from justenough.domain.core.untrusted_yaml import read_yaml, validate_model
 from justenough.domain.jobs.spec import Access, JobSpec
 from justenough.domain.llm.definition import GatewayUses, ModelDef
-from justenough.domain.tools.definitions import TOOL_MODELS, ActionOffer, ActionOffers, tool_problems
-
-__all__ = [
-    "CATALOG_FILE",
-    "SCOPE_PLACEHOLDER",
-    "SETTING_PLACEHOLDER",
-    "ActionDef",
-    "Catalog",
-    "ResolvedIssue",
-    "Resource",
-    "Target",
-    "VaultWrite",
-    "alias_of",
-    "issue_paths",
-    "problems_in_draft",
-    "problems_in_spec",
-    "provision_writes",
-    "read_catalog",
-    "resolve_issue",
-    "scope_alias",
-    "target_paths",
-    "with_settings",
-]  # fmt: skip
+from justenough.domain.tools.definitions import TOOL_MODELS, ActionOffer, tool_problems
 
 CATALOG_FILE = "catalog.yaml"
 PLACEHOLDER_SPEC: dict[str, Any] = {"name": "draft", "task": "-", "environment": "-", "run": {"command": ["true"]}}
 PLACEHOLDER_ACCESS: dict[str, Any] = {"resource": "-", "action": "read", "ttl": 1, "reason": "-"}
-"""What stands in for the parts of a draft that cannot be read; nothing is said of these."""
+"""Replacements for the parts of a draft that cannot be parsed; problems of these parts are not reported."""
 
 
 def read_catalog(text: str | bytes) -> Catalog:
-    """Return catalog.yaml checked, its settings not filled in yet; raise InvalidInput with every problem by YAML path."""
+    """Parse and check catalog.yaml; its settings are not filled in yet. Raises InvalidInput with every problem by YAML path."""
     raw = read_yaml(CATALOG_FILE, text)
     if not isinstance(raw, dict):
         raise InvalidInput(CATALOG_FILE, (Problem("", "must be a mapping with `resources`"),))
     catalog = _validate_catalog(_with_default_policies(raw))
+    offers = {
+        name: {action: ActionOffer(definition.locked, definition.data_scope) for action, definition in resource.actions.items()}
+        for name, resource in catalog.resources.items()
+    }
     problems = (
         *_scope_problems(catalog),
-        *_action_problems(catalog),
-        *_write_problems(catalog),
+        *_action_and_write_problems(catalog),
+        *_lock_problems(catalog),
         *model_problems(catalog),
-        *tool_problems(catalog.tools, _build_offers(catalog)),
+        *tool_problems(catalog.tools, offers),
     )
-    if problems:
-        raise InvalidInput(CATALOG_FILE, problems)
+    raise_problems(CATALOG_FILE, problems)
     return catalog
 
 
 def with_settings(catalog: Catalog, env: Mapping[str, str]) -> Catalog:
-    """Return the catalog with each `${X}` of its resources filled in; raise InvalidInput naming each X that is missing.
+    """Return the catalog with each `${X}` of its resources filled in; raise InvalidInput naming each missing X.
 
-    Its provisioning writes stay as they are: only `vault setup` has their secrets.
+    The provisioning writes stay unfilled: only `vault setup` has their secrets.
     """
     raw = catalog.model_dump(mode="json", exclude={"provision", "texts"}, by_alias=True)
     return _validate_catalog(fill_settings(raw, env, what=CATALOG_FILE)).model_copy(
@@ -88,86 +69,88 @@ def with_settings(catalog: Catalog, env: Mapping[str, str]) -> Catalog:
 
 
 def provision_writes(catalog: Catalog, env: Mapping[str, str]) -> tuple[VaultWrite, ...]:
-    """Return the provisioning writes, one per scope where they say so, settings filled in; raise InvalidInput for missing ones."""
-    given = {**env, **catalog.texts, "random": "${random}"}
-    writes = fill_settings([write.model_dump(mode="json") for write in catalog.provision], given, what=CATALOG_FILE, path="provision")
-    return tuple(one for raw in writes for one in _expand_scopes(validate_model(CATALOG_FILE, VaultWrite, raw), catalog))
+    """Return the provisioning writes, expanded by `per_scope`, with settings filled in; raise InvalidInput for missing settings."""
+    values = {**env, **catalog.texts, "random": "${random}"}
+    raw_writes = fill_settings([write.model_dump(mode="json") for write in catalog.provision], values, what=CATALOG_FILE, path="provision")
+    writes = [validate_model(CATALOG_FILE, VaultWrite, raw) for raw in raw_writes]
+    return tuple(
+        write.model_copy(
+            update={"path": fill_scope(write.path, scope), "data": map_texts(write.data, partial(fill_scope, scope=scope)), "per_scope": ()}
+        )
+        for write in writes
+        for scope in (catalog.scopes_with(write.per_scope) if write.per_scope else ({},))
+    )
 
 
 def resolve_issue(action_def: ActionDef, data_scope: Mapping[str, str], *, issue_values: Mapping[str, str] | None = None) -> ResolvedIssue:
-    """Return what Vault is asked for a job with this data scope; raise InvalidInput where a key is missing.
+    """Return the call to Vault for a job with this data scope; raise InvalidInput if a key is missing.
 
-    `issue_values`: what only its session knows (GIVEN); without, those placeholders stay, as in what approvers sign.
+    `issue_values`: the ISSUE_TIME_PLACEHOLDERS' values, which only the session knows. Without them these placeholders stay, as approvers sign them.
     """
     _require_scope(action_def, data_scope)
-    # A job may name keys of its data scope as it likes; none of them stands in for these.
-    issue, values = (
-        action_def.issue,
-        {key: value for key, value in data_scope.items() if key not in ISSUE_TIME_PLACEHOLDERS} | dict(issue_values or {}),
-    )
+    issue = action_def.issue
+    # A job's data scope may have keys of the same names; they must not replace the session's values.
+    values = {key: value for key, value in data_scope.items() if key not in ISSUE_TIME_PLACEHOLDERS} | dict(issue_values or {})
     data = {key: fill_scope(value, values) if isinstance(value, str) else value for key, value in issue.data.items()}
     return ResolvedIssue(path=fill_scope(issue.path, data_scope), method=issue.method, data=data)
 
 
 def scope_alias(action_def: ActionDef, data_scope: Mapping[str, str]) -> str | None:
-    """Return the identity that an action's token is tied to, None for an action without data scope."""
+    """Return the Vault identity alias that an action's token is tied to; None for an action without data scope."""
     _require_scope(action_def, data_scope)
     return alias_of({key: data_scope[key] for key in action_def.data_scope}) if action_def.data_scope else None
 
 
 def alias_of(scope: Mapping[str, str]) -> str:
-    """Return the name of a scope's identity: `je-scope-tenant-acme`, keys sorted."""
+    """Return the name of a scope's identity, with sorted keys: `je-scope-tenant-acme`."""
     return "je-scope-" + "-".join(f"{key}-{scope[key]}" for key in sorted(scope))
 
 
 def problems_in_spec(spec: JobSpec, catalog: Catalog) -> tuple[Problem, ...]:
-    """Return everything that the catalog has against a spec, by YAML path."""
+    """Return every problem of a spec that involves the catalog, by YAML path."""
     problems = [problem for index, item in enumerate(spec.access) for problem in _access_problems(spec, catalog, index, item)]
     problems += _model_problems(spec, catalog)
     return tuple(dict.fromkeys(problems))
 
 
 def problems_in_draft(raw: object, catalog: Catalog) -> tuple[Problem, ...]:
-    """Return what the catalog has against those parts of a spec that can be read, where others cannot: so that everything is told at once."""
+    """Return the problems of an invalid spec's valid parts that involve the catalog, so that all problems are reported at once."""
     if not isinstance(raw, dict):
         return ()
-    parts = ("environment", "data_scope", "model")
-    read = {name: raw[name] for name in parts if name in raw and _is_readable(JobSpec, {**PLACEHOLDER_SPEC, name: raw[name]})}
-    about = set(read) | ({"data_scope"} - set(raw))
-    spec = JobSpec.model_validate({**PLACEHOLDER_SPEC, **read})
-    listed = raw.get("access")
-    found = [
+    valid = _valid_parts(JobSpec, PLACEHOLDER_SPEC, raw, ("environment", "data_scope", "model"))
+    checked = set(valid) | ({"data_scope"} - set(raw))
+    spec = JobSpec.model_validate({**PLACEHOLDER_SPEC, **valid})
+    items = raw.get("access")
+    problems = [
         problem
-        for index, item in enumerate(listed if isinstance(listed, list) else ())
-        for problem in _draft_problems(spec, catalog, index, item, about)
+        for index, item in enumerate(items if isinstance(items, list) else ())
+        for problem in _draft_problems(spec, catalog, index, item, checked)
     ]
-    found += [problem for problem in _model_problems(spec, catalog) if problem.path.partition(".")[0] in about]
-    return tuple(dict.fromkeys(found))
+    problems += [problem for problem in _model_problems(spec, catalog) if problem.path.partition(".")[0] in checked]
+    return tuple(dict.fromkeys(problems))
 
 
-def _draft_problems(spec: JobSpec, catalog: Catalog, index: int, item: object, about: set[str]) -> Iterator[Problem]:
-    given = item if isinstance(item, dict) else {}
-    read = {
-        name: given[name]
-        for name in ("resource", "action", "ttl")
-        if name in given and _is_readable(Access, {**PLACEHOLDER_ACCESS, name: given[name]})
-    }
-    if "resource" not in read:
+def _draft_problems(spec: JobSpec, catalog: Catalog, index: int, item: object, checked: set[str]) -> Iterator[Problem]:
+    """Yield the problems of one access item, of which only some parts may be valid. `checked`: the valid parts of the spec."""
+    valid = _valid_parts(Access, PLACEHOLDER_ACCESS, item if isinstance(item, dict) else {}, ("resource", "action", "ttl"))
+    if "resource" not in valid:
         return
-    # An action that cannot be read leaves open how long it may last and which data scope it needs.
-    known = set(read) if "action" in read else {"resource"}
-    readable = {f"access[{index}].{name}" for name in known} | (about if "action" in read else about - {"data_scope"})
-    for problem in _access_problems(spec, catalog, index, Access.model_validate({**PLACEHOLDER_ACCESS, **read})):
-        if problem.path in readable or problem.path.partition(".")[0] in readable:
+    # Without a valid action, the maximum ttl and the required data scope are unknown.
+    known = set(valid) if "action" in valid else {"resource"}
+    reported = {f"access[{index}].{name}" for name in known} | (checked if "action" in valid else checked - {"data_scope"})
+    for problem in _access_problems(spec, catalog, index, Access.model_validate({**PLACEHOLDER_ACCESS, **valid})):
+        if problem.path in reported or problem.path.partition(".")[0] in reported:
             yield problem
 
 
-def _is_readable(model: type[JobSpec | Access], raw: dict[str, Any]) -> bool:
-    try:
-        model.model_validate(raw)
-    except ValidationError:
-        return False
-    return True
+def _valid_parts(model: type[JobSpec | Access], placeholder: dict[str, Any], raw: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the parts of a mapping that are valid by themselves in a model."""
+    valid = {}
+    for name in names:
+        with suppress(KeyError, ValidationError):
+            model.model_validate({**placeholder, name: raw[name]})
+            valid[name] = raw[name]
+    return valid
 
 
 def _access_problems(spec: JobSpec, catalog: Catalog, index: int, item: Access) -> Iterator[Problem]:
@@ -183,21 +166,19 @@ def _access_problems(spec: JobSpec, catalog: Catalog, index: int, item: Access) 
         yield Problem(f"{where}.action", f"{item.resource} does not offer {item.action}; it offers {', '.join(sorted(resource.actions))}")
         return
     if item.at == "start" and item.tools is None and (why := why_for_gateways_only(item, catalog)):
-        yield Problem(f"{where}.resource", f"{why}; say `model:` for a model, or `at: request` for what a tool is to use")
+        yield Problem(f"{where}.resource", f"{why}; use `model:` for a model, or `at: request` for a tool's access")
     if item.ttl > action_def.max_ttl:
-        longest = duration_text(action_def.max_ttl)
-        yield Problem(
-            f"{where}.ttl", f"{duration_text(item.ttl)} is longer than {longest}, the most that {item.resource} {item.action} allows"
-        )
+        ttl, max_ttl = duration_text(item.ttl), duration_text(action_def.max_ttl)
+        yield Problem(f"{where}.ttl", f"{ttl} is longer than {max_ttl}, the max_ttl of {item.resource} {item.action}")
     yield from _tool_problems(catalog, item, where)
     yield from _data_scope_problems(spec, catalog, action_def, f"{item.resource} {item.action}")
 
 
 def _model_problems(spec: JobSpec, catalog: Catalog) -> Iterator[Problem]:
     yield from model_use_problems(spec, catalog)
-    behind = model_access(spec.model, catalog) if spec.model else None
-    for problem in _access_problems(spec, catalog, 0, behind) if behind else ():
-        # The access itself is the catalog's: what a spec can put right is where the job runs and on whose data.
+    access = model_access(spec.model, catalog) if spec.model else None
+    for problem in _access_problems(spec, catalog, 0, access) if access else ():
+        # The catalog defines the access itself; a spec can only change its environment and its data scope.
         if not problem.path.startswith("access["):
             yield problem
 
@@ -216,7 +197,7 @@ def _tool_problems(catalog: Catalog, item: Access, where: str) -> Iterator[Probl
             continue
         for argument in sorted(bounds.arguments.keys() - fitting[name].inputs):
             hint = did_you_mean(argument, fitting[name].inputs)
-            yield Problem(f"{where}.tools.{name}.arguments.{argument}", f"{name} takes no such argument{hint}")
+            yield Problem(f"{where}.tools.{name}.arguments.{argument}", f"{name} has no such argument{hint}")
 
 
 def _data_scope_problems(spec: JobSpec, catalog: Catalog, action_def: ActionDef, what: str) -> Iterator[Problem]:
@@ -225,144 +206,107 @@ def _data_scope_problems(spec: JobSpec, catalog: Catalog, action_def: ActionDef,
         yield Problem(f"data_scope.{key}", f"required by {what}")
     if missing or not action_def.data_scope:
         return
-    asked = {key: spec.data_scope[key] for key in action_def.data_scope}
-    provisioned = catalog.scopes_with(asked)
-    if asked not in [dict(scope) for scope in provisioned]:
-        for key, value in asked.items():
+    requested = {key: spec.data_scope[key] for key in action_def.data_scope}
+    provisioned = catalog.scopes_with(requested)
+    if requested not in [dict(scope) for scope in provisioned]:
+        for key, value in requested.items():
             known = {scope[key] for scope in provisioned}
-            if value not in known or len(asked) > 1:
-                yield Problem(
-                    f"data_scope.{key}",
-                    f"no scope {alias_of(asked).removeprefix('je-scope-')!r} is provisioned for {what}{did_you_mean(value, known)}",
-                )
+            if value not in known or len(requested) > 1:
+                name, hint = alias_of(requested).removeprefix("je-scope-"), did_you_mean(value, known)
+                yield Problem(f"data_scope.{key}", f"no scope {name!r} is provisioned for {what}{hint}")
 
 
 def _require_scope(action_def: ActionDef, data_scope: Mapping[str, str]) -> None:
-    missing = tuple(Problem(f"data_scope.{key}", "required") for key in action_def.data_scope if key not in data_scope)
-    if missing:
-        raise InvalidInput("data scope", missing)
+    raise_problems("data scope", (Problem(f"data_scope.{key}", "required") for key in action_def.data_scope if key not in data_scope))
 
 
 def _validate_catalog(raw: dict[str, Any]) -> Catalog:
     try:
         return validate_model(CATALOG_FILE, Catalog, raw)
     except InvalidInput as error:
-        raise InvalidInput(CATALOG_FILE, tuple(_with_hint(problem) for problem in error.problems)) from error
-
-
-def _build_offers(catalog: Catalog) -> ActionOffers:
-    return {
-        name: {action: ActionOffer(one.locked, one.data_scope) for action, one in resource.actions.items()}
-        for name, resource in catalog.resources.items()
-    }
-
-
-def _with_hint(problem: Problem) -> Problem:
-    if problem.message != "unknown key":
-        return problem
-    models = (
-        TOOL_MODELS
-        if problem.path.startswith("tools.")
-        else (Catalog, Resource, ActionDef, Issue, Review, Target, VaultWrite, ModelDef, GatewayUses)
-    )
-    known = {field.alias or name for model in models for name, field in model.model_fields.items()}
-    return Problem(problem.path, problem.message + did_you_mean(problem.path.rpartition(".")[2], known))
+        problems = []
+        for problem in error.problems:
+            in_tools = problem.path.startswith("tools.")
+            models = TOOL_MODELS if in_tools else (Catalog, Resource, ActionDef, Issue, Review, Target, VaultWrite, ModelDef, GatewayUses)
+            keys = {field.alias or name for model in models for name, field in model.model_fields.items()}
+            hint = did_you_mean(problem.path.rpartition(".")[2], keys) if problem.message == "unknown key" else ""
+            problems.append(Problem(problem.path, problem.message + hint))
+        raise InvalidInput(CATALOG_FILE, tuple(problems)) from error
 
 
 def _with_default_policies(raw: dict[str, Any]) -> dict[str, Any]:
-    def actions_of(name: str, resource: Any) -> Any:
-        if not isinstance(resource, dict) or not isinstance(resource.get("actions"), dict):
-            return resource
-        named = {
-            action: {"policy": f"je-grant-{name}-{action}", **definition} if isinstance(definition, dict) else definition
-            for action, definition in resource["actions"].items()
-        }
-        return {**resource, "actions": named}
-
+    """Return the raw catalog with `policy` set in each action that has none. Malformed parts stay for validation to report."""
     resources = raw.get("resources")
     if not isinstance(resources, dict):
         return raw
-    return {**raw, "resources": {name: actions_of(name, resource) for name, resource in resources.items()}}
+    named: dict[str, Any] = dict(resources)
+    for name, resource in resources.items():
+        if isinstance(resource, dict) and isinstance(resource.get("actions"), dict):
+            actions = {
+                action: {"policy": f"je-grant-{name}-{action}", **definition} if isinstance(definition, dict) else definition
+                for action, definition in resource["actions"].items()
+            }
+            named[name] = {**resource, "actions": actions}
+    return {**raw, "resources": named}
 
 
 def _scope_problems(catalog: Catalog) -> Iterator[Problem]:
-    # Vault compares identity names without case, and joins of several keys could coincide.
+    # Vault ignores case in identity names, and joined keys and values could coincide.
     seen: dict[str, int] = {}
     for index, scope in enumerate(catalog.scopes):
         alias = alias_of(scope).casefold()
         if alias in seen:
-            yield Problem(f"scopes[{index}]", f"its identity {alias} is that of scopes[{seen[alias]}] too")
+            yield Problem(f"scopes[{index}]", f"its identity {alias} is the same as that of scopes[{seen[alias]}]")
         seen.setdefault(alias, index)
         for key, value in scope.items():
             if not value.strip("."):
                 yield Problem(f"scopes[{index}].{key}", f"{value!r} is not a name")
 
 
-def _action_problems(catalog: Catalog) -> Iterator[Problem]:
+def _action_and_write_problems(catalog: Catalog) -> Iterator[Problem]:
+    scoped = [(f"{where}.data_scope", definition.data_scope) for where, definition in catalog.iter_actions()]
+    scoped += [(f"provision[{index}].per_scope", write.per_scope) for index, write in enumerate(catalog.provision)]
+    for where, keys in scoped:
+        if keys and not catalog.scopes_with(keys):
+            yield Problem(where, f"no entry of `scopes` has exactly the keys {', '.join(keys)}")
     policies: dict[str, str] = {}
-    for name, resource in catalog.resources.items():
-        for action, definition in resource.actions.items():
-            where = f"resources.{name}.actions.{action}"
-            if definition.data_scope and not catalog.scopes_with(definition.data_scope):
-                yield Problem(f"{where}.data_scope", f"no entry of `scopes` binds exactly {', '.join(definition.data_scope)}")
-            if definition.policy in policies:
-                yield Problem(
-                    f"{where}.policy", f"{definition.policy} is that of {policies[definition.policy]} too; each action has its own"
-                )
-            policies.setdefault(definition.policy, where)
-    yield from _lock_problems(catalog)
+    for where, definition in catalog.iter_actions():
+        if (other := policies.setdefault(definition.policy, where)) != where:
+            yield Problem(f"{where}.policy", f"{other} uses {definition.policy} too; each action needs its own policy")
+    for index, write in enumerate(catalog.provision):
+        unbound = sorted(set(SCOPE_PLACEHOLDER.findall(write.path)) - set(write.per_scope))
+        if unbound:
+            yield Problem(f"provision[{index}].path", f"{{{unbound[0]}}} is not in per_scope")
+        if "${random}" in str(write.data) and not write.once:
+            yield Problem(f"provision[{index}].data", "${random} needs `once: true`, or each setup would change it")
 
 
 def _lock_problems(catalog: Catalog) -> Iterator[Problem]:
-    """Yield each way around a lock that the catalog itself would open: what is locked must come from nowhere else."""
+    """Yield each way in which the catalog itself would bypass a lock: a locked action's path and policy must be its alone."""
     places: dict[str, set[str]] = {}
-    for where, definition in _iter_actions(catalog):
+    for where, definition in catalog.iter_actions():
         for path in issue_paths(catalog, definition):
             places.setdefault(path, set()).add(where)
     written = {write.path for write in catalog.provision}
-    for where, definition in _iter_actions(catalog):
+    for where, definition in catalog.iter_actions():
         if not definition.locked:
             continue
         others = {other for path in issue_paths(catalog, definition) for other in places[path]} - {where}
         if others:
-            yield Problem(f"{where}.issue.path", f"{min(others)} issues from there too; what is locked has a path of its own")
+            yield Problem(f"{where}.issue.path", f"{min(others)} issues from this path too; a locked action needs its own path")
         if set(issue_paths(catalog, definition)) & set(target_paths(catalog)):
-            yield Problem(f"{where}.issue.path", "the worker itself uses it to look into a target; what is locked has a path of its own")
+            yield Problem(f"{where}.issue.path", "the worker uses this path to observe a target; a locked action needs its own path")
         if f"sys/policies/acl/{definition.policy}" in written:
-            yield Problem(f"{where}.policy", "`provision` writes this policy itself; a lock needs the one that setup writes")
-
-
-def _iter_actions(catalog: Catalog) -> Iterator[tuple[str, ActionDef]]:
-    for name, resource in catalog.resources.items():
-        for action, definition in resource.actions.items():
-            yield f"resources.{name}.actions.{action}", definition
+            yield Problem(f"{where}.policy", "`provision` writes this policy; a locked action needs the one that setup generates")
 
 
 def issue_paths(catalog: Catalog, definition: ActionDef) -> tuple[str, ...]:
-    """Return the paths that an action is issued from, written out for each provisioned scope."""
+    """Return the Vault paths that an action is issued from, one for each provisioned scope."""
     scopes = catalog.scopes_with(definition.data_scope) if definition.data_scope else ({},)
     return tuple(fill_scope(definition.issue.path, scope) for scope in scopes)
 
 
 def target_paths(catalog: Catalog) -> tuple[str, ...]:
-    """Return the paths that the worker reads for itself, to look into targets and to end users there."""
-    targets = [definition.target for _, definition in _iter_actions(catalog) if definition.target]
+    """Return the Vault paths that the worker itself reads, to observe targets and to end users there."""
+    targets = [definition.target for _, definition in catalog.iter_actions() if definition.target]
     return tuple(sorted({path for target in targets for path in (target.observe, target.end)}))
-
-
-def _write_problems(catalog: Catalog) -> Iterator[Problem]:
-    for index, write in enumerate(catalog.provision):
-        where = f"provision[{index}]"
-        if write.per_scope and not catalog.scopes_with(write.per_scope):
-            yield Problem(f"{where}.per_scope", f"no entry of `scopes` binds exactly {', '.join(write.per_scope)}")
-        unbound = sorted(set(SCOPE_PLACEHOLDER.findall(write.path)) - set(write.per_scope))
-        if unbound:
-            yield Problem(f"{where}.path", f"{{{unbound[0]}}} is not in per_scope")
-        if "${random}" in str(write.data) and not write.once:
-            yield Problem(f"{where}.data", "${random} needs `once: true`, or each setup would change it")
-
-
-def _expand_scopes(write: VaultWrite, catalog: Catalog) -> Iterator[VaultWrite]:
-    for scope in catalog.scopes_with(write.per_scope) if write.per_scope else ({},):
-        data = map_texts(write.data, partial(fill_scope, scope=scope))
-        yield write.model_copy(update={"path": fill_scope(write.path, scope), "data": data, "per_scope": ()})

@@ -1,6 +1,6 @@
-"""What travels between workflows and activities: one frozen model per message, grown only by fields with defaults. No secrets, no I/O.
+"""Messages between workflows and activities: one frozen model each, extended only by fields with defaults. No secrets, no I/O.
 
-None of it is trusted by the activity that issues: it verifies every signature again itself.
+The session activity, which issues credentials, trusts none of them: it verifies every signature again itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from justenough.domain.ledger.events import Event
 
 
 class JobInput(Message):
-    """What a job was ordered to do: the raw spec, the params given, the bundle's digest, and the signed order over all of it."""
+    """A job's order: the raw spec, the given params, the bundle's digest, and the signed statement over all of them."""
 
     job: str
     spec: dict[str, Any]
@@ -28,11 +28,11 @@ class JobInput(Message):
     bundle: str | None = None
     order: SignedStatement
     parent: str | None = None
-    """The job that launched it, as the order says."""
+    """The job that launched it, according to the order."""
 
     @classmethod
     def of(cls, job: str, record: OrderRecord) -> Self:
-        """Build the workflow's input from an order that was stored or sent."""
+        """Build the workflow's input from a stored or submitted order."""
         parent = record.signed.statement.get("parent")
         return cls(
             job=job,
@@ -46,14 +46,14 @@ class JobInput(Message):
 
 
 class ScheduleOccasion(Message):
-    """One time at which a schedule launches its job, as Temporal says."""
+    """One time at which a schedule launches its job, according to Temporal."""
 
     schedule: str
     at: datetime
 
 
 class DecidedRequest(Message):
-    """One start request and what policy said of it."""
+    """One start request and policy's decision on it."""
 
     id: str
     number: int
@@ -65,25 +65,25 @@ class DecidedRequest(Message):
     decision: Decision
     digest: str
     ladder: Ladder | None = None
-    """Where the approval stands when it opens; None where none is needed."""
+    """The initial approval state; None if no approval is needed."""
     locked: bool = False
-    """Whether Vault itself also wants people's authorization."""
+    """Whether Vault itself also requires people's authorization."""
 
 
 class StartDecisions(Message):
-    """What the start of a job came to."""
+    """The decisions on a job's order and its start requests."""
 
     refused: str | None = None
-    """Why the order does not hold; then nothing else is filled."""
+    """Why the order is invalid; then no other field is set."""
     requester: str = ""
     timeout: int = 900
-    """Seconds that the process may run."""
+    """Maximum run time of the process, in seconds."""
     environment: str = ""
     requests: tuple[DecidedRequest, ...] = ()
 
 
 class ControlGroupsInput(Message):
-    """The requests of an order that wait in Vault as well, each with its ladder."""
+    """The requests of an order that also wait in Vault, each with its ladder."""
 
     order: JobInput
     ladders: Mapping[str, Ladder]
@@ -91,20 +91,20 @@ class ControlGroupsInput(Message):
 
 class ControlGroupsResult(Message):
     refused: str | None = None
-    """Why they cannot wait there; then the job does not run."""
+    """Why they cannot wait in Vault; then the job does not run."""
 
 
 class AnswersInput(Message):
-    """Received signals `decide`, unparsed, and the ladders that they may be answers to."""
+    """Received `decide` signals, unparsed, and the ladders that they may answer."""
 
     job: str
     ladders: Mapping[str, Ladder]
     approved: Mapping[str, Ladder] = Field(default_factory=dict)
-    """Those of requests that have been approved: their approval may be taken back."""
+    """The ladders of approved requests, whose approval may be withdrawn."""
     received: tuple[Any, ...]
-    """Whatever the signals carried, in order."""
+    """The signals' payloads, in order."""
     number: int
-    """Which signal of the job the first of them is, from 1."""
+    """Number of the first signal among the job's signals, from 1."""
 
 
 class AnswersResult(Message):
@@ -112,7 +112,7 @@ class AnswersResult(Message):
 
     ladders: Mapping[str, Ladder]
     verdicts: Mapping[str, str]
-    """What each request stands at now: pending | approved | denied; withdrawn where an approval was taken back."""
+    """The current state of each request: pending | approved | denied | withdrawn."""
 
 
 class ClimbInput(Message):
@@ -121,20 +121,20 @@ class ClimbInput(Message):
 
 
 class ClimbResult(Message):
-    """The ladder a tier higher, or None past the top."""
+    """The ladder at the next tier, or None past the top."""
 
     ladder: Ladder | None
 
 
 class OpenInput(Message):
-    """A request that a running job's session has recorded, and that people must answer."""
+    """A request that a running job's session has recorded, and that people must decide."""
 
     job: str
     request: str
 
 
 class OpenResult(Message):
-    """Where its approval stands when it opens; None where it is no request that waits."""
+    """The initial approval state; None if the request does not wait for approval."""
 
     ladder: Ladder | None = None
 
@@ -146,7 +146,7 @@ class WithdrawInput(Message):
 
 
 class GrantedRequest(Message):
-    """A request that the workflow believes granted, with the answers that the session will verify again."""
+    """A request that the workflow considers granted, with the answers that the session will verify again."""
 
     id: str
     number: int
@@ -159,25 +159,25 @@ class SessionInput(Message):
 
 
 class SessionResult(Message):
-    """How a session ended. `clean` is the proof: it stopped issuing, revoked, and saw every credential dead."""
+    """How a session ended. `clean`: it stopped issuing, revoked every credential, and verified each as revoked."""
 
     outcome: JobState
     exit_code: int | None = None
     reason: str | None = None
     stopped: bool = False
-    """Whether it ended because it was told to."""
+    """Whether it ended because somebody stopped it."""
     clean: bool = False
     unrecorded: tuple[Event, ...] = ()
-    """What the ledger could not take meanwhile; the workflow carries it until it is written."""
+    """Events that the ledger could not record; the workflow carries them until they are recorded."""
 
 
 class RevokeInput(Message):
     job: str
     by: Literal["compensation", "guard", "person"]
-    """Never a session: only its own exit may speak for it."""
+    """Never `session`: a session reports its revocation only in its own result."""
     why: Annotated[str, StringConstraints(max_length=1000)]
     attempts: int = 0
-    """How many attempts to make before coming back unconfirmed; 0: no limit."""
+    """Maximum number of attempts before it returns unconfirmed; 0: no limit."""
 
 
 class RevokeResult(Message):
@@ -187,17 +187,17 @@ class RevokeResult(Message):
 
 
 class RevokeCredentialInput(Message):
-    """One credential to end, or everything that was issued for one request."""
+    """One credential to revoke, or all credentials of one request."""
 
     job: str
     credential: str
-    """With `request` set, the same id again: that is how workers of earlier releases read it."""
+    """If `request` is set, the same id, as workers of earlier releases expect it."""
     request: str | None = None
-    """Id of the request whose credentials end, if not `credential` alone does."""
+    """Id of the request whose credentials are revoked; None to revoke only `credential`."""
 
 
 class CloseInput(Message):
-    """How a job ended; what is recorded first stands."""
+    """How a job ended. Only the first recorded end counts."""
 
     job: str
     state: JobState
@@ -207,7 +207,7 @@ class CloseInput(Message):
 
 
 class JobResult(Message):
-    """What a job came to: the result of its workflow."""
+    """The outcome of a job: the result of its workflow."""
 
     state: JobState
     exit_code: int | None = None
@@ -217,11 +217,11 @@ class JobResult(Message):
 class GuardInput(Message):
     job: str
     deadline: int
-    """Seconds after which the guard revokes even if its job still stands."""
+    """Seconds after which the guard revokes even if its job has not ended."""
 
 
 class SweepReport(Message):
-    """What one sweep saw and did."""
+    """What one sweep found and did."""
 
     looked_at: int = 0
     revoked: tuple[str, ...] = ()
@@ -232,17 +232,17 @@ class SweepReport(Message):
 
 
 class Finding(Message):
-    """One look at whether something of a job is alive."""
+    """One check of whether a part of a job's access is still active."""
 
     what: str
     alive: bool
     detail: str = ""
     credential: str | None = None
-    """Whose handle or value it is, where it is one credential's."""
+    """Id of the credential that it belongs to, if any."""
 
 
 class ProofReport(Message):
-    """A fresh look at everything a job held: Vault's prefix, each lease and accessor, each target."""
+    """A new check of all access of a job: Vault's prefix, each lease and accessor, each target."""
 
     job: str
     dead: bool

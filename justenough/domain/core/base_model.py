@@ -1,17 +1,23 @@
-"""The base of every model that is read from outside, and of every message. Pure."""
+"""Base classes of the models that parse input, and of messages. Pure."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+T = TypeVar("T")
+OmittedIfNone = Annotated[T | None, Field(exclude_if=lambda value: value is None)]
+"""A field that is left out of JSON if it is None, so that what earlier releases signed and recorded keeps its exact form."""
 
 
 class Model(BaseModel):
-    """A frozen value; unknown keys are refused."""
+    """A frozen value that rejects unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Message(BaseModel):
-    """A frozen value that travels (signals, activities, API answers); unknown keys are ignored, so that it can grow."""
+    """A frozen message (signal, activity, API response). It ignores unknown keys, so that fields can be added."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")

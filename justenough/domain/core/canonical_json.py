@@ -12,10 +12,10 @@ Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
 def to_canonical_json(value: Any) -> bytes:
-    """Return a JSON value's RFC 8785 form. Raises ValueError where it has none."""
+    """Return a JSON value in RFC 8785 form. Raises ValueError if it has none."""
     return rfc8785.dumps(value)
 
 
 def digest_of(value: Any) -> str:
-    """Return `sha256:<hex>` of a JSON value's canonical form."""
+    """Return `sha256:<hex>` over a JSON value's canonical form."""
     return f"sha256:{hashlib.sha256(to_canonical_json(value)).hexdigest()}"

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
 class JustEnoughError(Exception):
-    """Root of every error that this project raises on purpose."""
+    """Base of every error that this project raises on purpose."""
 
 
 class RetryLater(JustEnoughError):
-    """Nothing is wrong with what was asked; a system it needs is not available now. Asking again may succeed."""
+    """A system that the operation needs is not available now. The same call may succeed later."""
 
 
 class GiveUp(JustEnoughError):
-    """Asking again will not help; what was asked cannot be done."""
+    """The operation cannot be done, and repeating it will not help."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing wrong in one place of an input. `path` is a YAML path (`access[0].ttl`), `""` for the whole."""
+    """One problem in one place of an input. `path` is a YAML path (`access[0].ttl`), `""` for the whole input."""
 
     path: str
     message: str
@@ -29,7 +30,7 @@ class Problem:
 
 
 class InvalidInput(GiveUp):
-    """An input was refused whole. Carries every problem at once, ordered as found."""
+    """An input is invalid. Carries all of its problems, ordered as found."""
 
     def __init__(self, what: str, problems: tuple[Problem, ...]) -> None:
         self.what = what
@@ -37,33 +38,45 @@ class InvalidInput(GiveUp):
         super().__init__(f"{what}: " + "; ".join(map(str, problems)))
 
 
+def raise_problems(what: str, problems: Iterable[Problem]) -> None:
+    """Raise InvalidInput with these problems, if there are any."""
+    if found := tuple(problems):
+        raise InvalidInput(what, found)
+
+
+def reject_if(condition: object, message: str) -> None:
+    """Raise ValueError with this message if the condition is true; for validators, because pydantic collects their ValueErrors."""
+    if condition:
+        raise ValueError(message)
+
+
 class Forbidden(GiveUp):
     """The person is known and may not do this; the message names the right that is missing."""
 
 
 class NotFound(GiveUp):
-    """There is no such thing, or it is not this person's to see."""
+    """It does not exist, or this person may not see it."""
 
 
 class Conflict(GiveUp):
-    """It was done, answered or taken already."""
+    """Somebody has already done, answered or claimed it."""
 
 
 class Stale(GiveUp):
-    """What was answered has changed meanwhile; look again and answer what is there now."""
+    """The request changed since the caller read it; read it again and decide on its current state."""
 
 
 class Unauthenticated(GiveUp):
-    """The caller's token does not hold. The message says why, never what the token was."""
+    """The caller's token is invalid. The message says why and never contains the token."""
 
 
 class TooLarge(GiveUp):
-    """The body is larger than the route accepts."""
+    """The request body is larger than the route accepts."""
 
 
 class PreconditionRequired(GiveUp):
-    """The caller must say which version they answer (If-Match)."""
+    """The caller must name the version that they decide on (If-Match)."""
 
 
 class UnsupportedMedia(GiveUp):
-    """The body is not of the type that the route accepts."""
+    """The request body's media type is not one that the route accepts."""

@@ -1,8 +1,8 @@
-"""How the ids of jobs, requests and credentials are made and read. No I/O, no clock.
+"""Builds and parses the ids of jobs, requests and credentials. No I/O, no clock.
 
 A job is `j-<installation>-<ulid, lower case>`; its n-th request is `r-<installation>-<ulid>-<n>` and the credential issued
-for it `c-<installation>-<ulid>-<n>`, further ones under the same grant `…-<n>.2`, `…-<n>.3` and so on, so that each tells its job, and a
-retry makes the same id again.
+for it `c-<installation>-<ulid>-<n>`, further ones under the same grant `…-<n>.2`, `…-<n>.3` and so on. Each id names its job, and a
+retry builds the same id again.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ CREDENTIAL_ID = re.compile(rf"c-{INSTALLATION}-[0-9a-hjkmnp-tv-z]{{26}}-[1-9][0-
 
 
 def new_job_id(installation: str, *, now: datetime) -> str:
-    """Return a new id, unique and sortable by `now`; raise ValueError where the installation's name is not `[a-z0-9]{1,8}`."""
+    """Return a new id, unique and sortable by `now`; raise ValueError if the installation's name is not `[a-z0-9]{1,8}`."""
     if not re.fullmatch(INSTALLATION, installation):
-        message = f"installation {installation!r} is not [a-z0-9]{{1,8}}"
+        message = f"installation {installation!r} must be 1 to 8 lower-case letters and digits ([a-z0-9]{{1,8}})"
         raise ValueError(message)
     return f"j-{installation}-{str(ULID.from_datetime(now)).lower()}"
 
 
 def installation_of(job: str) -> str | None:
-    """Return the installation that a job id names, or None where it is no job id."""
+    """Return the installation that a job id names, or None if it is not a job id."""
     matched = JOB_ID.fullmatch(job)
     return matched["installation"] if matched else None
 

@@ -1,7 +1,7 @@
-"""Validates values against JSON Schemas, and says what does not fit. Takes milliseconds, whoever wrote value and schema. No I/O.
+"""Validates values against JSON Schemas and finds the failing keywords. Takes milliseconds even for hostile values and schemas. No I/O.
 
 Only `is_valid` of jsonschema-rs is used: collecting its errors takes time exponential in the depth of a recursive `anyOf`. Its regular
-expressions do not backtrack without bound. It would fetch documents that a schema refers to, so every validator is built offline.
+expressions have bounded backtracking. It would fetch documents that a schema refers to, so every validator is built offline.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ DEFINITIONS = ("$defs", "definitions")
 CONTEXT_KEYWORDS = frozenset(
     {*DEFINITIONS, "if", "then", "else", "minContains", "maxContains", "unevaluatedProperties", "unevaluatedItems"}
 )
-"""Keywords that mean something only together with others, so that none of them can be named as the one that does not fit."""
+"""Keywords that only work together with others, so that none of them can be reported as the failing one."""
 
 
 class SchemaUnusable(Exception):
-    """A schema that no value can be validated against: it is malformed, or refers to what is not there or to itself."""
+    """No value can be validated against the schema: it is malformed, or a reference is missing or circular."""
 
 
 def build_validator(schema: Mapping[str, Any]) -> Validator:
-    """Build a validator by the draft that the schema names, 2020-12 if it names none that is known. Raises SchemaUnusable."""
+    """Build a validator for the draft that the schema names, 2020-12 if that is missing or unknown. Raises SchemaUnusable."""
     draft = jsonschema_rs.validator_cls_for(dict(schema))
     local = {key: inner for key, inner in schema.items() if key != "$schema"}
     if any(_is_circular(local, reference) for reference in _references(local)):
-        message = "a reference leads back to itself"
+        message = "a $ref leads back to itself"
         raise SchemaUnusable(message)
     try:
         return draft(local, validate_formats=False, offline=True)
@@ -45,9 +45,9 @@ def build_validator(schema: Mapping[str, Any]) -> Validator:
 
 
 def check_schema(schema: Mapping[str, Any]) -> tuple[tuple[str | int, ...], str] | None:
-    """Return where a schema does not follow its draft, and why; None if it does."""
+    """Return the location in a schema that violates its draft, and why; None if it is valid."""
     draft = jsonschema_rs.validator_cls_for(dict(schema))
-    # With a draft that is known: an unknown one would be fetched.
+    # Set a known draft: jsonschema-rs would fetch an unknown one.
     try:
         jsonschema_rs.meta.validate({**schema, "$schema": DRAFT_URIS[draft]})
     except jsonschema_rs.ValidationError as error:
@@ -56,12 +56,12 @@ def check_schema(schema: Mapping[str, Any]) -> tuple[tuple[str | int, ...], str]
 
 
 def failing_keywords(schema: Mapping[str, Any], value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield each keyword of a schema that rejects a value by itself, with what the schema says there."""
+    """Yield each keyword of a schema that rejects a value on its own, with the keyword's value."""
     shared = {key: schema[key] for key in ("$schema", *DEFINITIONS) if key in schema}
     for keyword, rule in schema.items():
         if keyword in CONTEXT_KEYWORDS or keyword == "$schema":
             continue
-        # Which properties are additional depends on those that are listed.
+        # `additionalProperties` depends on the listed properties.
         listed = {key: dict.fromkeys(schema[key], True) for key in ("properties", "patternProperties") if key in schema}
         beside = listed if keyword == "additionalProperties" else {}
         if fits({**shared, **beside, keyword: rule}, value):
@@ -71,7 +71,7 @@ def failing_keywords(schema: Mapping[str, Any], value: Any) -> Iterator[tuple[st
 
 
 def fits(schema: Mapping[str, Any], value: Any) -> bool:
-    """Whether a value fits part of a schema. A part that cannot be used without the rest counts as fitting."""
+    """Whether a value matches part of a schema. True for a part that cannot be used on its own."""
     try:
         return build_validator(schema).is_valid(value)
     except (SchemaUnusable, ValueError):
@@ -90,7 +90,7 @@ def _references(value: Any) -> Iterator[str]:
 
 
 def _is_circular(schema: Mapping[str, Any], reference: Any) -> bool:
-    """Whether following a reference from one `$ref` to the next comes back to where it has been: it says nothing about any value."""
+    """Whether following `$ref` after `$ref` from a reference ends in a loop."""
     seen: set[str] = set()
     while isinstance(reference, str) and reference not in seen:
         seen.add(reference)
@@ -100,7 +100,7 @@ def _is_circular(schema: Mapping[str, Any], reference: Any) -> bool:
 
 
 def _target(schema: Mapping[str, Any], reference: str) -> Any:
-    """Return the part of a schema that `#/…` refers to, or None for any other reference."""
+    """Return the part of a schema that `#/…` refers to; None for any other reference."""
     if not reference.startswith("#/"):
         return None
     target: Any = schema

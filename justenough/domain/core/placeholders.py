@@ -1,4 +1,4 @@
-"""Placeholders in the catalog's texts, and how they are filled: `${SHOP_HOST}` from the settings, `{tenant}` from a data scope. No I/O."""
+"""Fills in the placeholders of the catalog's texts: `${SHOP_HOST}` from the settings, `{tenant}` from a data scope. No I/O."""
 
 from __future__ import annotations
 
@@ -7,29 +7,34 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import Problem, raise_problems
 
 SETTING_PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-# A single brace on each side, so that Vault's own `{{name}}` is left alone.
+# A single brace on each side, so that Vault's own `{{name}}` does not match.
 SCOPE_PLACEHOLDER = re.compile(r"(?<![{$])\{([a-z][a-z0-9_]{0,31})\}(?!\})")
 
 ISSUE_TIME_PLACEHOLDERS = frozenset({"job", "ttl"})
-"""Filled in at each issue, in issue.data: the job's id, and the seconds that the grant lasts."""
+"""Filled in at each issue, in issue.data: the job's id, and the grant's duration in seconds."""
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` where something known is close, else nothing."""
+    """Return `; did you mean 'x'?` if a known word is similar, else an empty text."""
     close = difflib.get_close_matches(wrong, sorted(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def has_stray_brace(text: str) -> bool:
+    """Whether a text has a brace outside of placeholders."""
+    return re.search(r"[{}]", SCOPE_PLACEHOLDER.sub("", SETTING_PLACEHOLDER.sub("", text))) is not None
+
+
 def fill_scope(text: str, scope: Mapping[str, str]) -> str:
-    """Return the text with `{key}` replaced by the scope's values; other keys are left alone."""
+    """Return the text with each `{key}` of the scope replaced by its value; other placeholders stay."""
     return SCOPE_PLACEHOLDER.sub(lambda found: scope.get(found[1], found[0]), text)
 
 
 def map_texts(value: Any, change: Callable[[str], str]) -> Any:
-    """Return a JSON value with each text in it changed; keys stay."""
+    """Return a JSON value with `change` applied to each text in it, except keys."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
@@ -40,24 +45,24 @@ def map_texts(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def fill_settings(value: Any, env: Mapping[str, str], *, what: str, path: str = "") -> Any:
-    """Return a JSON value with each `${X}` filled in; raise InvalidInput with every X that is missing, by the path of its text."""
+    """Return a JSON value with each `${X}` filled in from `env`; raise InvalidInput with every missing X, by the path of its text."""
     problems = tuple(
         Problem(where, f"setting {name} is missing: set the environment variable {name}")
-        for where, text in _iter_texts(value, path)
+        for where, text in iter_texts(value, path)
         for name in SETTING_PLACEHOLDER.findall(text)
         if name not in env
     )
-    if problems:
-        raise InvalidInput(what, problems)
+    raise_problems(what, problems)
     return map_texts(value, lambda text: SETTING_PLACEHOLDER.sub(lambda found: env[found[1]], text))
 
 
-def _iter_texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
+def iter_texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each text of a JSON value (except keys) with its YAML path."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _iter_texts(inner, f"{path}.{key}" if path else str(key))
+            yield from iter_texts(inner, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
-            yield from _iter_texts(inner, f"{path}[{index}]")
+            yield from iter_texts(inner, f"{path}[{index}]")

@@ -1,4 +1,4 @@
-"""The verdict "no", with its reason. A check returns a Rejection, or None (or the checked thing) for yes. No I/O."""
+"""A rejection with its reason. A check returns a Rejection, or None (or the checked value) if it passes. No I/O."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class Rejection:
     """Why something was rejected."""
 
     code: str
-    """What code and tests compare: lower case, words joined by `_`. Never recorded."""
+    """For code and tests to compare: lower case, words joined by `_`. Never recorded."""
     message: str
-    """What people read, without a full stop."""
+    """For people to read, without a full stop."""
 
     def __str__(self) -> str:
         return self.message

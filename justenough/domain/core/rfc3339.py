@@ -1,4 +1,4 @@
-"""Times as people sign them: RFC 3339, UTC, whole seconds. Pure."""
+"""The time format of signed statements: RFC 3339, UTC, whole seconds. Pure."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ RFC3339_PATTERN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9
 
 
 def to_rfc3339(moment: datetime) -> str:
-    """Return a moment as RFC 3339 UTC with whole seconds: `2026-01-31T09:30:00Z`."""
+    """Return a time as RFC 3339 UTC with whole seconds: `2026-01-31T09:30:00Z`."""
     return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 def parse_rfc3339(value: Any) -> datetime:
-    """Return the moment that RFC 3339 UTC text with whole seconds stands for; raise ValueError on any other spelling."""
+    """Parse RFC 3339 UTC text with whole seconds; raise ValueError for any other form."""
     if isinstance(value, str) and RFC3339_PATTERN.fullmatch(value):
         return datetime.fromisoformat(value)
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC).replace(microsecond=0)
-    message = "a moment is written like 2026-01-31T09:30:00Z"
+    message = "write a time like 2026-01-31T09:30:00Z (UTC, whole seconds)"
     raise ValueError(message)
 
 

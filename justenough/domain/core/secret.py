@@ -1,4 +1,4 @@
-"""A string that cannot print, pickle or serialise itself. No I/O."""
+"""A string that cannot be printed, pickled or serialised. No I/O."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NoReturn
 
 
 class Secret:
-    """Holds one secret value. Only `reveal()` gives it; every other way out says `Secret(…)` or raises TypeError."""
+    """Holds one secret value. Only `reveal()` returns it; printing shows `Secret(…)`, and pickling raises TypeError."""
 
     __slots__ = ("__value",)
 
@@ -14,7 +14,7 @@ class Secret:
         self.__value = value
 
     def reveal(self) -> str:
-        """Return the value. Call it only in the expression that hands the secret to its one receiver."""
+        """Return the value. Call it only in the expression that passes the secret to its one receiver."""
         return self.__value
 
     def __repr__(self) -> str:
@@ -26,7 +26,7 @@ class Secret:
         return repr(self)
 
     def __reduce__(self) -> NoReturn:
-        message = "a secret is never serialised"
+        message = "a Secret cannot be serialised"
         raise TypeError(message)
 
     def __eq__(self, other: object) -> bool:

@@ -1,4 +1,4 @@
-"""Reads YAML that strangers wrote: JSON's types only, bounded, no aliases, no tags, no duplicate keys; every problem by its path. No I/O."""
+"""Parses untrusted YAML: JSON types only, bounded, no aliases, tags or duplicate keys; reports every problem by path. No I/O."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
@@ -24,7 +24,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, without anchors, aliases and tags; every key is its own text and there once; bounded in work."""
+    """PyYAML's safe loader without anchors, aliases, tags or duplicate keys; every key is text; depth and size are bounded."""
 
     nodes = 0
     depth = 0
@@ -51,7 +51,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode) or (key.value == "<<" and key.style is None):
                 raise _yaml_error("keys must be plain text", key.start_mark)
             if key.value in mapping:
-                raise _yaml_error(f"key {key.value!r} is there twice", key.start_mark)
+                raise _yaml_error(f"duplicate key {key.value!r}", key.start_mark)
             mapping[key.value] = self.construct_object(value, deep=deep)
         return mapping
 
@@ -72,35 +72,44 @@ for _tag, _pattern, _first in (
 
 
 def read_yaml(what: str, text: str | bytes) -> Any:
-    """Return the JSON value that a YAML text holds. Raises InvalidInput, naming line and column where YAML itself is wrong."""
+    """Parse a YAML text into a JSON value. Raises InvalidInput, with line and column for a YAML syntax error."""
     raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
     if len(raw) > MAX_BYTES:
-        raise InvalidInput(what, (Problem("", f"at most {MAX_BYTES:,} bytes are accepted"),))
+        raise InvalidInput(what, (Problem("", f"{len(raw):,} bytes; at most {MAX_BYTES:,} bytes are accepted"),))
     try:
         value = yaml.load(raw.decode("utf-8"), Loader=_Loader)  # noqa: S506 - a safe loader, narrowed above
     except UnicodeDecodeError as error:
         raise InvalidInput(what, (Problem("", f"not UTF-8 text (byte {error.start})"),)) from error
     except ValueError as error:
-        raise InvalidInput(what, (Problem("", f"not readable as YAML: {error}"),)) from error
+        raise InvalidInput(what, (Problem("", f"not valid YAML: {error}"),)) from error
     except yaml.YAMLError as error:
-        raise InvalidInput(what, (Problem("", _yaml_error_text(error)),)) from error
+        mark = getattr(error, "problem_mark", None)
+        message = getattr(error, "problem", None) or str(error).splitlines()[0]
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise InvalidInput(what, (Problem("", place + message),)) from error
     check_json(what, value)
     return value
 
 
 def check_json(what: str, value: Any) -> None:
-    """Raise InvalidInput where a value is not plain JSON that every reader reads alike (I-JSON: RFC 7493)."""
-    problems = tuple(islice(_json_problems(value, "", 0), MAX_PROBLEMS))
-    if problems:
-        raise InvalidInput(what, problems)
+    """Raise InvalidInput if a value is not plain JSON that every parser reads the same way (I-JSON: RFC 7493)."""
+    raise_problems(what, islice(_json_problems(value, "", 0), MAX_PROBLEMS))
 
 
 def validate_model(what: str, model: type[M], value: Any) -> M:
-    """Return the model that a value describes; raise InvalidInput with every problem, by YAML path."""
+    """Parse a value into a model; raise InvalidInput with every problem, by YAML path."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise InvalidInput(what, tuple(_to_problem(item) for item in error.errors(include_url=False, include_input=False))) from error
+        plain = {"extra_forbidden": "unknown key", "missing": "required"}
+        problems = (
+            Problem(
+                to_yaml_path(part for part in item["loc"] if part != "[key]"),
+                plain.get(item["type"]) or item["msg"].removeprefix("Value error, "),
+            )
+            for item in error.errors(include_url=False, include_input=False)
+        )
+        raise InvalidInput(what, tuple(problems)) from error
 
 
 def to_yaml_path(location: Iterable[str | int]) -> str:
@@ -109,18 +118,6 @@ def to_yaml_path(location: Iterable[str | int]) -> str:
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
     return path
-
-
-def _to_problem(item: Any) -> Problem:
-    known = {"extra_forbidden": "unknown key", "missing": "required"}
-    message = known.get(item["type"]) or item["msg"].removeprefix("Value error, ")
-    return Problem(to_yaml_path(part for part in item["loc"] if part != "[key]"), message)
-
-
-def _yaml_error_text(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem
 
 
 def _json_problems(value: Any, path: str, depth: int) -> Iterable[Problem]:
@@ -133,10 +130,8 @@ def _json_problems(value: Any, path: str, depth: int) -> Iterable[Problem]:
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             yield from _json_problems(inner, f"{path}[{index}]", depth + 1)
-    else:
-        why = _scalar_problem(value)
-        if why:
-            yield Problem(path, why)
+    elif why := _scalar_problem(value):
+        yield Problem(path, why)
 
 
 def _scalar_problem(value: Any) -> str | None:
@@ -144,10 +139,10 @@ def _scalar_problem(value: Any) -> str | None:
         case None | bool():
             return None
         case str():
-            return "text with characters that cannot be stored" if UNSTORABLE.search(value) else None
+            return "contains characters that cannot be stored (NUL or lone surrogates)" if UNSTORABLE.search(value) else None
         case float() if not math.isfinite(value):
-            return "not a number"
+            return "must be a finite number"
         case int() | float():
-            # A larger float would be written without a point, and read back as an integer that is not exact.
-            return None if abs(value) <= MAX_SAFE_INTEGER else "a number too large to be exact"
+            # A larger float would be written without a point and read back as an inexact integer.
+            return None if abs(value) <= MAX_SAFE_INTEGER else "the number is too large to be exact"
     return f"{type(value).__name__} is not allowed; use text"

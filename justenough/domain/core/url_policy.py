@@ -1,6 +1,6 @@
-"""Where console and tools may send what they send: which addresses never, which only where the configuration allows private ones, and which URLs. No I/O.
+"""Which URLs and addresses the console and the tools may send requests to. No I/O.
 
-A name is judged by every address that it stands for, when it is used; who resolves it is activities' part.
+A host name is checked by every address that it resolves to, at each use; adapters resolve it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ METADATA_ADDRESSES = frozenset(
         ),
     )
 )
-"""Where clouds tell a machine its own credentials."""
+"""Addresses of cloud metadata services, which return a machine's own credentials."""
 HTTP_PORTS = frozenset({80, 443})
 MIN_OTHER_PORT = 1024
-"""Below it only the ports of HTTP itself: what else listens there speaks other protocols."""
+"""Below it only HTTP's own ports are allowed: the others belong to other protocols."""
 
 _THIS_NETWORK = IPv4Network("0.0.0.0/8")
 _MAPPED, _COMPATIBLE = IPv6Network("::ffff:0:0/96"), IPv6Network("::/96")
@@ -34,45 +34,38 @@ _LOW = 2**32 - 1
 
 
 def why_address_forbidden(address: str, *, private: bool) -> str | None:
-    """Return why nothing may be sent to an address; None where it may. `private`: addresses of one's own network are allowed."""
+    """Return why an address is forbidden; None if it is allowed. `private`: whether private addresses are allowed."""
     try:
-        # What stands behind % is an interface of this machine's.
-        found = ip_address(address.partition("%")[0])
+        # The part after % names a network interface of this machine.
+        parsed = ip_address(address.partition("%")[0])
     except ValueError:
-        return f"{address} is no address"
-    if any(hidden in METADATA_ADDRESSES or hidden.is_link_local for hidden in _locally_translated_ipv4(found)):
-        return f"{address} may lead to where a machine is told its own credentials, and is never sent to"
-    for meant in _effective_addresses(found):
-        if why := _why_always_forbidden(meant):
-            return f"{address} {why}"
-        if not private and not _is_public(meant):
-            return f"{address} is of a private network; `allow_private: true` allows it"
-    return None
+        return f"{address} is not an IP address"
+    if any(hidden in METADATA_ADDRESSES or hidden.is_link_local for hidden in _locally_translated_ipv4(parsed)):
+        return f"{address} may lead to a cloud metadata service, which returns machine credentials and is never allowed"
+    reasons = (why for effective in _effective_addresses(parsed) if (why := _why_forbidden(effective, private=private)))
+    return next((f"{address} {why}" for why in reasons), None)
 
 
 def url_problem(url: str, *, private: bool) -> str | None:
-    """Return what is wrong with a receiver's URL; None where nothing is."""
+    """Return what is wrong with a receiver's URL; None if nothing is. `private`: whether private addresses and http:// are allowed."""
     if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
         return "must be a URL in printable ASCII, without spaces and backslashes"
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
+        host, port = parts.hostname or "", parts.port
     except ValueError as error:
-        return f"is no URL: {error}"
-    allowed = {"https", "http"} if private else {"https"}
-    wrong = {
-        "must begin with https:// (http:// needs `allow_private: true`)": parts.scheme not in allowed,
-        "names no host": not host,
-        "must hold no user and no password: this file is no place for secrets": "@" in parts.netloc,
-        "must have no fragment": "#" in url,
-        f"port {port} is none of HTTP's: 80, 443, or {MIN_OTHER_PORT} and above": port is not None
+        return f"is not a valid URL: {error}"
+    faults = {
+        "must begin with https:// (http:// needs `allow_private: true`)": parts.scheme not in ({"https", "http"} if private else {"https"}),
+        "has no host": not host,
+        "must not contain a user or password: keep secrets out of this file": "@" in parts.netloc,
+        "must not have a fragment": "#" in url,
+        f"port {port} is not an HTTP port; use 80, 443, or {MIN_OTHER_PORT} and above": port is not None
         and port < MIN_OTHER_PORT
         and port not in HTTP_PORTS,
     }
-    return next((why for why, so in wrong.items() if so), None) or _literal_problem(host or "", private=private)
-
-
-def _literal_problem(host: str, *, private: bool) -> str | None:
+    if fault := next((message for message, applies in faults.items() if applies), None):
+        return fault
     try:
         ip_address(host.partition("%")[0])
     except ValueError:
@@ -81,49 +74,37 @@ def _literal_problem(host: str, *, private: bool) -> str | None:
 
 
 def _effective_addresses(address: Address) -> Iterator[Address]:
-    """Yield the addresses that an address leads to: those of IPv4 are hidden in several forms of IPv6."""
+    """Yield the addresses that an address leads to: several forms of IPv6 embed IPv4 addresses."""
     if isinstance(address, IPv4Address) or address.is_unspecified or address.is_loopback:
         yield address
         return
-    stands_for = tuple(_embedded_ipv4(address))
-    yield from stands_for or (address,)
+    low = IPv4Address(int(address) & _LOW)
+    translated = (low,) if address in _MAPPED or address in _COMPATIBLE or address in _TRANSLATED else ()
+    yield from (*translated, *filter(None, (address.sixtofour,)), *(address.teredo or ())) or (address,)
     # Both count here: the machine that is reached, and the one behind it.
     if (int(address) >> 32) & _LOW in _ISATAP:
-        yield IPv4Address(int(address) & _LOW)
-
-
-def _embedded_ipv4(address: IPv6Address) -> Iterator[IPv4Address]:
-    if address in _MAPPED or address in _COMPATIBLE or address in _TRANSLATED:
-        yield IPv4Address(int(address) & _LOW)
-    if address.sixtofour is not None:
-        yield address.sixtofour
-    if address.teredo is not None:
-        yield from address.teredo
+        yield low
 
 
 def _locally_translated_ipv4(address: Address) -> Iterator[IPv4Address]:
-    """Yield where a network's own translation may lead to: how long its prefix is, nobody tells (RFC 8215, 6052)."""
+    """Yield every IPv4 address that a network's own translation may lead to: its prefix length is unknown (RFC 8215, 6052)."""
     if isinstance(address, IPv6Address) and address in _TRANSLATED_LOCALLY:
         number = int(address)
-        # Bits 64 to 71 are left out where the prefix is shorter than 96 bits.
+        # Bits 64 to 71 are unused if the prefix is shorter than 96 bits.
         yield IPv4Address(number & _LOW)
         yield IPv4Address((number >> 64 & 0xFFFF) << 16 | number >> 40 & 0xFFFF)
         yield IPv4Address((number >> 64 & 0xFF) << 24 | number >> 32 & 0xFFFFFF)
         yield IPv4Address(number >> 24 & _LOW)
 
 
-def _why_always_forbidden(address: Address) -> str | None:
-    if address in METADATA_ADDRESSES:
-        return "tells a machine its own credentials, and is never sent to"
-    if address.is_link_local:
-        return "is link-local, and never sent to"
-    if address.is_unspecified or (isinstance(address, IPv4Address) and address in _THIS_NETWORK):
-        return "stands for no machine"
-    if address.is_multicast:
-        return "stands for many machines"
-    reserved = address.is_reserved and not address.is_loopback and address not in _TRANSLATED_LOCALLY
-    return "is reserved" if reserved else None
-
-
-def _is_public(address: Address) -> bool:
-    return address.is_global and not (isinstance(address, IPv6Address) and (address.is_site_local or address in _TRANSLATED_LOCALLY))
+def _why_forbidden(address: Address, *, private: bool) -> str | None:
+    is_local_ipv6 = isinstance(address, IPv6Address) and (address.is_site_local or address in _TRANSLATED_LOCALLY)
+    faults = {
+        "is a cloud metadata service, which returns machine credentials and is never allowed": address in METADATA_ADDRESSES,
+        "is link-local, which is never allowed": address.is_link_local,
+        "is unspecified and names no machine": address.is_unspecified or (isinstance(address, IPv4Address) and address in _THIS_NETWORK),
+        "is a multicast address": address.is_multicast,
+        "is reserved": address.is_reserved and not address.is_loopback and address not in _TRANSLATED_LOCALLY,
+        "is in a private network; `allow_private: true` allows it": not private and (is_local_ipv6 or not address.is_global),
+    }
+    return next((why for why, applies in faults.items() if applies), None)

@@ -1,7 +1,7 @@
-"""When a schedule's occasions are: five cron fields, read into sets of numbers. No I/O, no clock, no time zones.
+"""Parses cron expressions: five fields, each a set of numbers. No I/O, no clock, no time zones.
 
-Stricter than most crons on purpose: what two of them read differently is refused. Temporal takes a day only where both day fields have it, others where
-one has; so only one of the two may be narrowed.
+Stricter than most crons on purpose: an expression that two implementations read differently is rejected. Temporal runs on a day only if both
+day fields match, others if one does; so only one of the two may be restricted.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
+from justenough.domain.core.errors import reject_if
+
 FIELD_NAMES = ("minute", "hour", "day of month", "month", "day of week")
 FIELD_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 """Sunday is 0 and 7."""
 OPEN_END = (59, 23, 31, 12, 6)
-"""Where `*`, and a number with a step, end: the week's seven days, each once."""
+"""The last value of `*` and of a number with a step; for the day of week 6, so that Sunday is not taken twice."""
 MONTHS = {
     name: number
     for number, name in enumerate(["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"], start=1)
@@ -31,7 +33,7 @@ FieldValues = frozenset[int]
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """The numbers that each field takes. Days of the week from Sunday, 0, to Saturday, 6."""
+    """The values of each field. Days of the week are 0 (Sunday) to 6 (Saturday)."""
 
     minutes: FieldValues
     hours: FieldValues
@@ -40,58 +42,53 @@ class Cron:
     weekdays: FieldValues
 
     def matches(self, local: datetime) -> bool:
-        """Whether a moment, as clocks show it in the schedule's own time zone, is an occasion: whole minutes only."""
-        fields = (local.minute, local.hour, local.day, local.month, local.isoweekday() % 7)
-        wanted = (self.minutes, self.hours, self.days, self.months, self.weekdays)
-        return local.second == local.microsecond == 0 and all(value in taken for value, taken in zip(fields, wanted, strict=True))
+        """Whether `local` (wall-clock time in the schedule's zone) is a scheduled minute."""
+        values = (local.minute, local.hour, local.day, local.month, local.isoweekday() % 7)
+        fields = (self.minutes, self.hours, self.days, self.months, self.weekdays)
+        return local.second == local.microsecond == 0 and all(value in field for value, field in zip(values, fields, strict=True))
 
 
 def read_cron(text: str) -> Cron:
-    """Return what `minute hour day-of-month month day-of-week` says; raise ValueError, naming the field that is wrong."""
-    parts = text.lower().split()
-    if len(parts) != len(FIELD_NAMES):
-        message = f'a cron has the five fields {", ".join(FIELD_NAMES)}, like "0 2 * * *"; this has {len(parts)}'
+    """Parse `minute hour day-of-month month day-of-week`; raise ValueError that names the invalid field."""
+    fields = text.lower().split()
+    if len(fields) != len(FIELD_NAMES):
+        message = f'a cron expression has five fields ({", ".join(FIELD_NAMES)}), like "0 2 * * *"; this one has {len(fields)}'
         raise ValueError(message)
-    minutes, hours, days, months, weekdays = (_parse_field(number, part) for number, part in enumerate(parts))
+    minutes, hours, days, months, weekdays = (
+        frozenset(value for part in field.split(",") for value in _parse_part(number, part)) for number, field in enumerate(fields)
+    )
     cron = Cron(minutes, hours, days, months, frozenset(day % 7 for day in weekdays))
     if len(cron.days) < 31 and len(cron.weekdays) < 7:
-        message = "name days of the month or days of the week, not both: cron takes a day that either has, Temporal one that both have"
+        message = "restrict days of the month or days of the week, not both: cron runs if either matches, Temporal if both match"
         raise ValueError(message)
-    if not any(day <= MONTH_DAYS[month - 1] for month in cron.months for day in cron.days):
-        message = "no month that it names has such a day"
-        raise ValueError(message)
+    reject_if(not any(day <= MONTH_DAYS[month - 1] for month in cron.months for day in cron.days), "none of these months has such a day")
     return cron
 
 
 def ranges(field: FieldValues) -> tuple[tuple[int, int], ...]:
-    """Return a field as the fewest ranges, both ends included: {1, 2, 3, 7} → (1, 3), (7, 7)."""
-    found: list[tuple[int, int]] = []
+    """Return a field as the fewest inclusive ranges: {1, 2, 3, 7} → (1, 3), (7, 7)."""
+    merged: list[tuple[int, int]] = []
     for value in sorted(field):
-        if found and found[-1][1] == value - 1:
-            found[-1] = (found[-1][0], value)
+        if merged and merged[-1][1] == value - 1:
+            merged[-1] = (merged[-1][0], value)
         else:
-            found.append((value, value))
-    return tuple(found)
-
-
-def _parse_field(number: int, text: str) -> FieldValues:
-    return frozenset(value for part in text.split(",") for value in _parse_part(number, part))
+            merged.append((value, value))
+    return tuple(merged)
 
 
 def _parse_part(number: int, text: str) -> range:
-    found = _PART.fullmatch(text)
-    if found is None:
-        message = f"{FIELD_NAMES[number]}: {text!r} is none of *, a number, a range like 1-5, or one of these with a step like */15"
+    """Parse one part of a field's list; `number`: the field's index."""
+    match = _PART.fullmatch(text)
+    if match is None:
+        message = f"{FIELD_NAMES[number]}: {text!r} must be *, a number, a range like 1-5, or one of these with a step like */15"
         raise ValueError(message)
-    first = FIELD_BOUNDS[number][0] if found["all"] else _parse_value(number, found["first"])
-    last, step = first, int(found["step"] or 1)
-    if found["last"]:
-        last = _parse_value(number, found["last"])
-    elif found["all"] or found["step"]:
+    first = FIELD_BOUNDS[number][0] if match["all"] else _parse_value(number, match["first"])
+    last, step = first, int(match["step"] or 1)
+    if match["last"]:
+        last = _parse_value(number, match["last"])
+    elif match["all"] or match["step"]:
         last = OPEN_END[number]
-    if step < 1 or last < first:
-        message = f"{FIELD_NAMES[number]}: {text!r} takes nothing"
-        raise ValueError(message)
+    reject_if(step < 1 or last < first, f"{FIELD_NAMES[number]}: {text!r} matches nothing")
     return range(first, last + 1, step)
 
 
@@ -99,9 +96,7 @@ def _parse_value(number: int, text: str) -> int:
     lowest, highest = FIELD_BOUNDS[number]
     value = int(text) if text.isdigit() else FIELD_WORDS[number].get(text)
     if value is None:
-        message = f"{FIELD_NAMES[number]}: {text!r} is not known here"
+        message = f"{FIELD_NAMES[number]}: unknown value {text!r}"
         raise ValueError(message)
-    if not lowest <= value <= highest:
-        message = f"{FIELD_NAMES[number]}: {text} is not from {lowest} to {highest}"
-        raise ValueError(message)
+    reject_if(not lowest <= value <= highest, f"{FIELD_NAMES[number]}: {text} is not from {lowest} to {highest}")
     return value

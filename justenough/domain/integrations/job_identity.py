@@ -1,7 +1,6 @@
-"""A job's identity to others: what its token claims, the token's form (JWS, RFC 7515), the keys that verify it (RFC 8037); and to whom a
-catalog lets jobs show theirs. No I/O, no clock.
+"""Identity tokens of jobs: their claims, their form (JWS, RFC 7515), and the keys that verify them (RFC 8037). No I/O, no clock.
 
-Vault signs; this only writes down what is signed. docs/how-to/identity.md says what each claim means and what to bind.
+Vault signs; this module only builds what is signed. docs/how-to/identity.md explains each claim and which ones to check.
 """
 
 from __future__ import annotations
@@ -17,36 +16,26 @@ from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.spec import JobSpec
 
 JOBS_KEY = "je-jobs"
-"""The transit key that vouches for jobs."""
-
-
+"""The transit key that signs identity tokens."""
 ALGORITHM = "EdDSA"
-
-
 TOKEN_LIFETIME = timedelta(minutes=5)
-"""A token cannot be taken back, so this is how long one that is out outlives its job at most."""
-
-
+"""A token cannot be revoked, so it may outlive its job by up to this."""
 REGISTERED_CLAIMS = ("iss", "sub", "aud", "iat", "nbf", "exp", "jti")
-
-
 OWN_CLAIMS = ("job", "name", "agent", "bundle", "task", "environment", "data_scope")
-
-
 CLAIMS = (*REGISTERED_CLAIMS, *OWN_CLAIMS)
-"""Every claim that a token may carry."""
+"""Every claim that a token may have."""
 
 
 def build_claims(spec: JobSpec, order: OrderStatement, *, issuer: str, audience: str, token_id: str, now: datetime) -> dict[str, Any]:
-    """Return what a token says of a job whose order was verified. What the job does not have is left out; no person is named."""
-    began = int(now.timestamp())
-    said = {
+    """Build the claims for a job whose order was verified, without claims that are None. They name no person."""
+    issued_at = int(now.timestamp())
+    claims = {
         "iss": issuer,
         "sub": order.job,
         "aud": audience,
-        "iat": began,
-        "nbf": began,
-        "exp": began + int(TOKEN_LIFETIME.total_seconds()),
+        "iat": issued_at,
+        "nbf": issued_at,
+        "exp": issued_at + int(TOKEN_LIFETIME.total_seconds()),
         "jti": token_id,
         "job": order.job,
         "name": spec.name,
@@ -56,18 +45,18 @@ def build_claims(spec: JobSpec, order: OrderStatement, *, issuer: str, audience:
         "environment": spec.environment,
         "data_scope": dict(spec.data_scope),
     }
-    return {name: value for name, value in said.items() if value is not None}
+    return {name: value for name, value in claims.items() if value is not None}
 
 
 def signing_input(claims: Mapping[str, Any], *, version: int) -> bytes:
-    """Return the signing input of a token under one version of the key: header and claims."""
+    """Return the bytes to sign with this version of the key: encoded header and claims."""
     header = {"alg": ALGORITHM, "kid": key_id(version), "typ": "JWT"}
     parts = (json.dumps(dict(part), separators=(",", ":")).encode() for part in (header, claims))
     return ".".join(map(_to_base64url, parts)).encode()
 
 
 def build_token(signed: bytes, signature: bytes) -> Secret:
-    """Return the token: what was signed, and its signature."""
+    """Return the token, from its signing input and the signature."""
     return Secret(f"{signed.decode()}.{_to_base64url(signature)}")
 
 

@@ -28,24 +28,9 @@ NOTIFYING_EVENTS = frozenset(
     }
 )
 """Events that people can be notified of. Each one waits for somebody to act."""
-SETTLING_EVENTS = frozenset(
-    {
-        EventType.APPROVAL_ESCALATED,
-        EventType.APPROVAL_DECIDED,
-        EventType.APPROVAL_EXPIRED,
-        EventType.APPROVAL_WITHDRAWN,
-        EventType.ACCESS_WITHDRAWN,
-        EventType.JOB_ENDED,
-        EventType.REVIEW_ANSWERED,
-        EventType.REVOCATION_CONFIRMED,
-        EventType.CREDENTIAL_CONFIRMED,
-        EventType.CREDENTIAL_EXPIRED,
-    }
-)
-"""Events that settle an earlier notification; whoever got it also gets a follow-up."""
 TIER_EVENTS = frozenset({EventType.APPROVAL_OPENED, EventType.APPROVAL_ESCALATED})
 MAX_QUOTE_CHARS = 300
-"""Characters that are quoted of a free text."""
+"""Maximum characters quoted from a free text."""
 MAX_NAME_CHARS = 100
 REVOCABLE_TEXTS = {
     "now": "can be revoked immediately",
@@ -59,6 +44,23 @@ _MARKS = str.maketrans(
     {"<": "‹", ">": "›", "[": "⟦", "]": "⟧", "*": "∗", "_": "＿", "`": "ˋ", "~": "∼", "|": "¦", "@": "＠", "#": "＃", "\\": "⧵"}
 )
 _LINK = re.compile(r"://|(?<=\w)\.(?=[^\W\d_]{2})")
+ENDINGS: Mapping[EventType, Callable[[Mapping[str, Any]], str]] = {
+    EventType.APPROVAL_DECIDED: lambda d: (
+        f"{to_plain_text(d['name'], MAX_NAME_CHARS)} "
+        f"{'used break-glass' if d['decision'] == 'break_glass' else 'decided: ' + d['verdict']}: “{to_plain_text(d['reason'])}”."
+    ),
+    EventType.APPROVAL_ESCALATED: lambda d: f"Nobody decided in time; escalated to tier {d['tier']}.",
+    EventType.APPROVAL_EXPIRED: lambda _: "Nobody decided in time, so the request is denied.",
+    EventType.APPROVAL_WITHDRAWN: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} withdrew the approval.",
+    EventType.ACCESS_WITHDRAWN: lambda d: f"The request was withdrawn: {to_plain_text(d['why'])}.",
+    EventType.JOB_ENDED: lambda d: f"The job has ended: {d['state']}.",
+    EventType.REVIEW_ANSWERED: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} reviewed the break-glass: {d['verdict']}.",
+    EventType.REVOCATION_CONFIRMED: lambda _: "All access revoked and verified.",
+    EventType.CREDENTIAL_CONFIRMED: lambda _: "The credential is revoked and verified.",
+    EventType.CREDENTIAL_EXPIRED: lambda _: "The credential has expired.",
+}
+"""The follow-up text of each event that settles an earlier notification; whoever got the notification also gets it."""
+SETTLING_EVENTS = frozenset(ENDINGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +104,10 @@ def is_for_tiers(entry: EntryView, *, on: Iterable[str], tiers: Iterable[int]) -
     """Whether an event in `on` concerns people of one of these tiers."""
     if entry.type not in set(on):
         return False
-    kind, wanted = EventType(entry.type), set(tiers)
+    kind = EventType(entry.type)
     if kind in TIER_EVENTS:
-        return entry.data["tier"] in wanted
-    return bool(wanted & set(entry.data["tiers"])) if kind is EventType.REVIEW_OPENED else True
+        return entry.data["tier"] in set(tiers)
+    return bool(set(tiers) & set(entry.data["tiers"])) if kind is EventType.REVIEW_OPENED else True
 
 
 def asked_tier(entry: EntryView) -> int:
@@ -119,13 +121,13 @@ def find_settled(entry: EntryView, sent_notices: Iterable[SentNotice]) -> tuple[
     if kind not in SETTLING_EVENTS or (entry.data.get("verdict") == "pending"):
         return ()
     if kind is EventType.JOB_ENDED:
-        return tuple(one for one in sent_notices if one.about.startswith("request/"))
+        return tuple(notice for notice in sent_notices if notice.about.startswith("request/"))
     below = entry.data["tier"] if kind in TIER_EVENTS else None
-    return tuple(one for one in sent_notices if one.about == about and (below is None or one.tier < below))
+    return tuple(notice for notice in sent_notices if notice.about == about and (below is None or notice.tier < below))
 
 
 def is_still_pending(entry: EntryView, scene: NoticeContext) -> bool:
-    """Whether what an event asks for is still to be done. If not, a late message is not sent."""
+    """Whether an event still waits for somebody to act. If not, a late message is not sent."""
     match EventType(entry.type):
         case EventType.REVIEW_OPENED:
             return scene.request is not None and scene.request.review is not None and scene.request.review.open
@@ -134,15 +136,24 @@ def is_still_pending(entry: EntryView, scene: NoticeContext) -> bool:
         case EventType.CREDENTIAL_OVERDUE:
             return scene.credential is not None and scene.credential.state is CredentialState.OVERDUE
         case _:
-            asked = scene.request
-            return asked is not None and asked.state is RequestState.PENDING and asked.current_tier == entry.data["tier"]
+            request = scene.request
+            return request is not None and request.state is RequestState.PENDING and request.current_tier == entry.data["tier"]
 
 
 def build_notice(entry: EntryView, scene: NoticeContext) -> Notice:
     """Build the notice of an event that waits for somebody to act."""
     match EventType(entry.type):
         case EventType.REVIEW_OPENED:
-            return _review_notice(entry.data, scene)
+            request, person = scene.request, to_plain_text(entry.data["name"], MAX_NAME_CHARS)
+            assert request is not None
+            lines = (
+                f"{person} used break-glass to bypass tier {', '.join(map(str, entry.data['tiers']))}: {_access_text(request)}.",
+                f"Job: {to_plain_text(request.job_name, MAX_NAME_CHARS)}",
+                f"Reason: “{to_plain_text(entry.data['reason'])}”",
+                "Review whether it was justified. The review stays open until somebody does.",
+                _link_text(scene, "inbox", request.id, "Review", f"justenough request show {request.id}"),
+            )
+            return Notice(title=f"Review needed: {_access_text(request)}", body="\n".join(lines))
         case EventType.REVOCATION_OVERDUE:
             return _overdue_notice(entry, scene, "Revocation overdue", f"The access of job {entry.job} could not be revoked")
         case EventType.CREDENTIAL_OVERDUE:
@@ -158,7 +169,11 @@ def build_notice(entry: EntryView, scene: NoticeContext) -> Notice:
 
 def build_follow_up(entry: EntryView, about: str, scene: NoticeContext) -> Notice:
     """Build the follow-up to an earlier notice that an event settles."""
-    return Notice(title=f"Settled: {_subject_text(about, scene)}", body=f"{ENDINGS[EventType(entry.type)](entry.data)} No action needed.")
+    kind, _, item_id = about.partition("/")
+    subject = f"{kind} of {item_id}"
+    if scene.request is not None and kind in {"request", "review"}:
+        subject = f"{_access_text(scene.request)} for {to_plain_text(scene.request.job_name, MAX_NAME_CHARS)}"
+    return Notice(title=f"Settled: {subject}", body=f"{ENDINGS[EventType(entry.type)](entry.data)} No action needed.")
 
 
 def to_plain_text(text: object, max_chars: int = MAX_QUOTE_CHARS) -> str:
@@ -169,32 +184,29 @@ def to_plain_text(text: object, max_chars: int = MAX_QUOTE_CHARS) -> str:
 
 
 def _approval_notice(data: Mapping[str, Any], scene: NoticeContext) -> Notice:
-    asked = scene.request
-    assert asked is not None
+    request, tier = scene.request, data["tier"]
+    assert request is not None
+    agent = (scene.job.agent or {}) if scene.job else {}
+    agent_name = " ".join(filter(None, (to_plain_text(agent.get(key) or "", MAX_NAME_CHARS) for key in ("name", "version"))))
+    requester = f"{to_plain_text(request.job_name, MAX_NAME_CHARS)}{f' by agent {agent_name}' if agent else ''}"
+    launcher = to_plain_text(request.requester, MAX_NAME_CHARS)
+    deadline = datetime.fromisoformat(data["respond_by"]).astimezone(UTC)
+    quorum = "1 approval is needed" if data["quorum"] == 1 else f"{data['quorum']} approvals by different people are needed"
+    silence = "Denied if nobody decides in time."
+    if tier < scene.top:
+        silence = f"Escalates to tier {tier + 1} if nobody decides in time. Never auto-approved."
+    access = f"{_access_text(request)} ({request.resource}, {request.sensitivity}) for {duration_text(request.ttl)}"
     lines = (
-        f"{_requester_text(asked, scene.job)} requests {_access_text(asked)} ({asked.resource}, {asked.sensitivity}) for {duration_text(asked.ttl)}.",
-        f"Task: {to_plain_text(asked.task)}",
-        f"Reason (from the request): “{to_plain_text(asked.reason)}”",
-        f"Policy: {to_plain_text(', '.join(asked.policies) or 'not recorded')}",
-        *([f"Escalated: tier {data['tier'] - 1} did not decide in time."] if data["tier"] > asked.tier else []),
-        f"Decide by {_moment_text(data['respond_by'])}; {_quorum_text(data['quorum'])}. {_silence_text(data['tier'], scene.top)}",
-        f"Once issued: {REVOCABLE_TEXTS.get(asked.revocable, to_plain_text(asked.revocable, MAX_NAME_CHARS))}.",
-        _link_text(scene, "inbox", asked.id, "Review", f"justenough request show {asked.id}"),
+        f"{requester}, launched by {launcher}, requests {access}.",
+        f"Task: {to_plain_text(request.task)}",
+        f"Reason (from the request): “{to_plain_text(request.reason)}”",
+        f"Policy: {to_plain_text(', '.join(request.policies) or 'not recorded')}",
+        *([f"Escalated: tier {tier - 1} did not decide in time."] if tier > request.tier else []),
+        f"Decide by {deadline:%Y-%m-%d %H:%M} UTC; {quorum}. {silence}",
+        f"Once issued: {REVOCABLE_TEXTS.get(request.revocable, to_plain_text(request.revocable, MAX_NAME_CHARS))}.",
+        _link_text(scene, "inbox", request.id, "Review", f"justenough request show {request.id}"),
     )
-    return Notice(title=f"Approval needed (tier {data['tier']}): {_access_text(asked)}", body="\n".join(lines))
-
-
-def _review_notice(data: Mapping[str, Any], scene: NoticeContext) -> Notice:
-    asked = scene.request
-    assert asked is not None
-    lines = (
-        f"{to_plain_text(data['name'], MAX_NAME_CHARS)} used break-glass to bypass tier {', '.join(map(str, data['tiers']))}: {_access_text(asked)}.",
-        f"Job: {to_plain_text(asked.job_name, MAX_NAME_CHARS)}",
-        f"Reason: “{to_plain_text(data['reason'])}”",
-        "Review whether it was justified. The review stays open until somebody does.",
-        _link_text(scene, "inbox", asked.id, "Review", f"justenough request show {asked.id}"),
-    )
-    return Notice(title=f"Review needed: {_access_text(asked)}", body="\n".join(lines))
+    return Notice(title=f"Approval needed (tier {tier}): {_access_text(request)}", body="\n".join(lines))
 
 
 def _overdue_notice(entry: EntryView, scene: NoticeContext, title: str, what: str) -> Notice:
@@ -206,61 +218,10 @@ def _overdue_notice(entry: EntryView, scene: NoticeContext, title: str, what: st
     return Notice(title=f"{title}: {entry.job}", body="\n".join(lines))
 
 
-ENDINGS: Mapping[EventType, Callable[[Mapping[str, Any]], str]] = {
-    EventType.APPROVAL_DECIDED: lambda d: (
-        f"{to_plain_text(d['name'], MAX_NAME_CHARS)} {_decision_text(d)}: “{to_plain_text(d['reason'])}”."
-    ),
-    EventType.APPROVAL_ESCALATED: lambda d: f"Nobody decided in time; escalated to tier {d['tier']}.",
-    EventType.APPROVAL_EXPIRED: lambda _: "Nobody decided in time, so the request is denied.",
-    EventType.APPROVAL_WITHDRAWN: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} withdrew the approval.",
-    EventType.ACCESS_WITHDRAWN: lambda d: f"The request was withdrawn: {to_plain_text(d['why'])}.",
-    EventType.JOB_ENDED: lambda d: f"The job has ended: {d['state']}.",
-    EventType.REVIEW_ANSWERED: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} reviewed the break-glass: {d['verdict']}.",
-    EventType.REVOCATION_CONFIRMED: lambda _: "All access revoked and verified.",
-    EventType.CREDENTIAL_CONFIRMED: lambda _: "The credential is revoked and verified.",
-    EventType.CREDENTIAL_EXPIRED: lambda _: "The credential has expired.",
-}
-
-
-def _decision_text(data: Mapping[str, Any]) -> str:
-    return "used break-glass" if data["decision"] == "break_glass" else f"decided: {data['verdict']}"
-
-
-def _subject_text(about: str, scene: NoticeContext) -> str:
-    kind, _, which = about.partition("/")
-    if scene.request is not None and kind in {"request", "review"}:
-        return f"{_access_text(scene.request)} for {to_plain_text(scene.request.job_name, MAX_NAME_CHARS)}"
-    return f"{kind} of {which}"
-
-
 def _access_text(request: RequestView) -> str:
     through = f" through {to_plain_text(', '.join(request.granted_tools or request.tools), MAX_NAME_CHARS)}" if request.tools else ""
     return f"{request.granted_action or request.action} on {to_plain_text(request.title, MAX_NAME_CHARS)}{through}"
 
 
-def _requester_text(request: RequestView, job: JobView | None) -> str:
-    agent = (job.agent or {}) if job else {}
-    by = (
-        f" by agent {to_plain_text(agent.get('name', ''), MAX_NAME_CHARS)} {to_plain_text(agent.get('version') or '', MAX_NAME_CHARS)}".rstrip()
-        if agent
-        else ""
-    )
-    return f"{to_plain_text(request.job_name, MAX_NAME_CHARS)}{by}, launched by {to_plain_text(request.requester, MAX_NAME_CHARS)},"
-
-
-def _quorum_text(quorum: int) -> str:
-    return "1 approval is needed" if quorum == 1 else f"{quorum} approvals by different people are needed"
-
-
-def _silence_text(tier: int, top: int) -> str:
-    if tier < top:
-        return f"Escalates to tier {tier + 1} if nobody decides in time. Never auto-approved."
-    return "Denied if nobody decides in time."
-
-
-def _link_text(scene: NoticeContext, page: str, which: str, verb: str, command: str) -> str:
-    return f"{verb}: {scene.console.rstrip('/')}/{page}/{which}" if scene.console else f"{verb}: {command}"
-
-
-def _moment_text(text: str) -> str:
-    return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+def _link_text(scene: NoticeContext, page: str, item_id: str, verb: str, command: str) -> str:
+    return f"{verb}: {scene.console.rstrip('/')}/{page}/{item_id}" if scene.console else f"{verb}: {command}"

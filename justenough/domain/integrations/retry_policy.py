@@ -1,4 +1,4 @@
-"""When what could not be delivered is tried again, and when no more. Pure: no I/O, no clock, no chance; they are arguments.
+"""When failed deliveries are retried, and when they are given up. No I/O, no clock, no randomness; they are arguments.
 
 docs/reference/events.md tables these numbers and is tested against them.
 """
@@ -14,32 +14,32 @@ from enum import StrEnum
 RETRY_DELAYS_S = (5, 60, 300, 1_800, 7_200, 21_600, 54_000)
 """Seconds from each failed attempt to the next: eight attempts in about a day."""
 REFUSED_RETRY_DELAYS_S = RETRY_DELAYS_S[:5]
-"""Where the receiver answered and said no: the same again is heard alike, unless somebody mends something meanwhile."""
+"""The delays if the receiver rejected the delivery. A retry only helps if somebody fixes the cause."""
 JITTER = 0.2
-"""The part of a delay that chance adds, so that receivers that come back are not met by all at once."""
+"""Up to this fraction of a delay is added at random, so that a receiver that recovers is not flooded."""
 MAX_RETRY_AFTER_S = 3_600
-"""Seconds for which a receiver may ask for quiet."""
+"""The maximum of a receiver's Retry-After, in seconds."""
 GONE_REST_S = 3_600
-"""Seconds for which a receiver that says 410 is left alone."""
+"""Seconds without deliveries to a receiver that answered 410."""
 
 _QUIET = frozenset({429, 503})
 _LATER = frozenset({408, 425, 429})
 
 
 class DeliveryFault(StrEnum):
-    """Why something was not delivered, by what is done about it."""
+    """Why a delivery failed; it decides how long it is retried."""
 
     AWAY = "away"
-    """The receiver did not answer, or not well: it is tried for about a day."""
+    """The receiver did not answer, or answered with a server error: retried for about a day."""
     REFUSED = "refused"
-    """It may not be sent there, or the receiver said no: it is tried for some hours."""
+    """The address is not allowed, or the receiver rejected it: retried for some hours."""
     GONE = "gone"
-    """The receiver wants nothing any more: it is not tried again."""
+    """The receiver wants no more deliveries: not retried."""
 
 
 @dataclass(frozen=True, slots=True)
 class SentNotice:
-    """Somebody was told of something that will be settled one day."""
+    """A notice that was sent, and that a later event settles."""
 
     about: str
     target: str
@@ -50,23 +50,23 @@ class SentNotice:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryOutcome:
-    """What became of one attempt; no fault where it was delivered, or there was nothing to deliver any more."""
+    """The outcome of one attempt; no fault if it was delivered, or if there was nothing left to deliver."""
 
     fault: DeliveryFault | None = None
     why: str = ""
     """One short line: a status, never a body."""
     rest: int = 0
-    """Seconds for which the receiver is left alone."""
+    """Seconds without further deliveries to the receiver."""
     told: tuple[SentNotice, ...] = ()
-    """Who has learned of it, also where others have not."""
+    """The notices that were sent, even if others failed."""
     untold: tuple[SentNotice, ...] = ()
-    """Who has learned how it ended."""
+    """The earlier notices whose follow-up was sent."""
     nothing: bool = False
-    """Whether there was nobody to tell."""
+    """Whether there was nobody to notify."""
 
 
 def fault_of(status: int) -> DeliveryFault | None:
-    """Return what an HTTP status says; None for what is well."""
+    """Return the fault of an HTTP status; None for a 2xx status."""
     if 200 <= status < 300:
         return None
     if status == 410:
@@ -75,24 +75,22 @@ def fault_of(status: int) -> DeliveryFault | None:
 
 
 def outcome_of_answer(status: int, phrase: str, *, retry_after: str | None, now: datetime) -> DeliveryOutcome:
-    """Return the outcome of an answer; `phrase` is ours, not the receiver's."""
+    """Return the outcome of an HTTP response. `phrase`: the standard phrase of the status, not the receiver's text."""
     fault = fault_of(status)
-    asked = _retry_after_seconds(retry_after, now=now) if status in _QUIET and retry_after else 0
-    return DeliveryOutcome(fault, f"{status} {phrase}".strip(), rest=GONE_REST_S if fault is DeliveryFault.GONE else asked)
+    rest = _retry_after_seconds(retry_after, now=now) if status in _QUIET and retry_after else 0
+    return DeliveryOutcome(fault, f"{status} {phrase}".strip(), rest=GONE_REST_S if fault is DeliveryFault.GONE else rest)
 
 
 def next_attempt(outcome: DeliveryOutcome, *, attempts: int, now: datetime, chance: float) -> datetime | None:
-    """Return when to try again after so many attempts; None where no more. `chance`: from 0 to 1."""
-    delays = {DeliveryFault.AWAY: RETRY_DELAYS_S, DeliveryFault.REFUSED: REFUSED_RETRY_DELAYS_S}.get(
-        outcome.fault or DeliveryFault.GONE, ()
-    )
-    if attempts > len(delays):
+    """Return when to retry after this many attempts; None to give up. `chance`: a random number from 0 to 1."""
+    delays = RETRY_DELAYS_S if outcome.fault is DeliveryFault.AWAY else REFUSED_RETRY_DELAYS_S
+    if outcome.fault in {None, DeliveryFault.GONE} or attempts > len(delays):
         return None
     return now + timedelta(seconds=max(delays[attempts - 1] * (1 + JITTER * chance), outcome.rest))
 
 
 def _retry_after_seconds(text: str, *, now: datetime) -> int:
-    """Return the seconds that a Retry-After asks for, within bounds; 0 where it is not readable."""
+    """Return the seconds of a Retry-After header, at most MAX_RETRY_AFTER_S; 0 if it is invalid."""
     if re.fullmatch(r"[0-9]{1,9}", text.strip()):
         return min(int(text), MAX_RETRY_AFTER_S)
     try:

@@ -1,6 +1,6 @@
-"""The schedules of triggers.yaml: at which times which job of the configuration's own is launched. No I/O, no clock.
+"""The schedules of triggers.yaml: when each launches its job. No I/O, no clock.
 
-Whether a time zone is one that this machine knows is not looked at here: that is in files.
+Whether this machine knows a time zone is checked elsewhere, because time zones are files.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 
 from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
 from justenough.domain.core.base_model import Model
@@ -18,55 +18,55 @@ from justenough.domain.integrations.cron import Cron, read_cron
 from justenough.domain.jobs.spec import JobFile, ParamName
 
 CATCHUP_WINDOW = timedelta(hours=1)
-"""How late an occasion may still launch its job: for as long may Temporal or every console be away."""
+"""How late a scheduled time may still launch its job. Temporal or all consoles may be down for this long."""
 MAX_SCHEDULES = 100
-"""Schedules of one file."""
+"""Schedules in one file."""
 
 Overlap = Literal["skip", "allow"]
 
 
-def _check_cron(text: str) -> str:
-    read_cron(text)
-    return text
-
-
-CronText = Annotated[str, StringConstraints(max_length=256), AfterValidator(_check_cron)]
 ZoneName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+)*$", max_length=64)]
-"""An IANA name."""
+"""An IANA time zone."""
 ParamText = Annotated[str, StringConstraints(max_length=256)]
 
 
 class Schedule(Model):
-    """When it is, and what it launches then."""
+    """A cron expression and the job that it launches."""
 
-    cron: CronText
+    cron: Annotated[str, StringConstraints(max_length=256)]
     timezone: ZoneName = "UTC"
     job: JobFile
-    """A spec's file in the configuration folder."""
+    """The file of a spec in the configuration folder."""
     params: Mapping[ParamName, ParamText] = Field(default_factory=dict)
     overlap: Overlap = "skip"
-    """`skip`: not while the job that it launched last has not ended."""
+    """`skip`: launch nothing while the last launched job still runs."""
     paused: bool = False
-    """Whether it begins paused; what people did to it later stays."""
+    """Whether it is created paused; later changes by people stay in effect."""
+
+    @field_validator("cron")
+    @classmethod
+    def _can_be_parsed(cls, cron: str) -> str:
+        read_cron(cron)
+        return cron
 
     @property
     def times(self) -> Cron:
-        """When its occasions are, by the clocks of its time zone."""
+        """Its cron expression, parsed. Times are in its time zone."""
         return read_cron(self.cron)
 
 
 def schedule_origin(schedule: str) -> str:
-    """Return how the order of a schedule says where it comes from; its job's requester is shown so."""
+    """Return the `origin` of a schedule's orders, which is also shown as its jobs' requester."""
     return f"schedule:{schedule}"
 
 
 def why_no_occasion(cron: Cron, *, local: datetime, now: datetime) -> str | None:
-    """Return why a moment (as the schedule's clocks show it) is none at which a job is launched now, or None where it is one.
+    """Return why a schedule launches no job for the time `local` (in its time zone) now, or None if it does.
 
-    Whoever can write to Temporal can say any moment: what counts is that it is an occasion, and not long ago.
+    Anyone with write access to Temporal can claim any time, so it must be a scheduled and recent one.
     """
     if not cron.matches(local):
-        return f"{to_rfc3339(local)} is no occasion of it"
+        return f"{to_rfc3339(local)} is not a scheduled time"
     if local > now + MAX_CLOCK_SKEW:
-        return f"{to_rfc3339(local)} is still to come"
+        return f"{to_rfc3339(local)} is in the future"
     return f"{to_rfc3339(local)} is too long ago" if local < now - CATCHUP_WINDOW - MAX_CLOCK_SKEW else None

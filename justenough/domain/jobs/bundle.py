@@ -1,6 +1,6 @@
-"""The files of a job's workdir as one content-addressed archive: packing, digest, and the check of a stranger's. No I/O.
+"""The files of a job's workdir as one content-addressed archive: packing, digest, and checks of untrusted archives. No I/O.
 
-Format: a gzip-compressed tar (POSIX pax) that holds regular files and folders, nothing else. Its digest is of the bytes as sent.
+Format: a gzip-compressed tar (POSIX pax) of regular files and folders only. Its digest covers the bytes as sent.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from justenough.domain.core.errors import InvalidInput, Problem
 
 MAX_PACKED_BYTES = 10 * 1024 * 1024
 MAX_INFLATED_BYTES = 64 * 1024 * 1024
+TOO_LARGE = f"more than {MAX_INFLATED_BYTES // 1024 // 1024} MB inflated"
 MAX_ENTRIES = 5000
 MAX_NAME_BYTES = 255
-"""Bytes in each part of a path: what file systems take."""
+"""Bytes in each part of a path: the limit of file systems."""
 MAX_PATH_BYTES = 1024
 """Bytes in a whole path."""
 
-# Control characters, surrogates (bytes that are no UTF-8), invisible format characters, line and paragraph separators.
+# Control characters, surrogates (bytes that are not UTF-8), invisible format characters, line and paragraph separators.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 class _BoundedInflater(io.RawIOBase):
-    """The inflated bytes as a stream that refuses after MAX_INFLATED, so that a bomb costs neither time nor memory."""
+    """The inflated bytes as a stream that raises InvalidInput after MAX_INFLATED_BYTES, so that a zip bomb costs neither time nor memory."""
 
     def __init__(self, content: bytes) -> None:
         self._source = gzip.GzipFile(fileobj=io.BytesIO(content), mode="rb")
@@ -43,14 +44,14 @@ class _BoundedInflater(io.RawIOBase):
         data = self._source.read(min(size, self._left + 1) if size >= 0 else self._left + 1)
         self._left -= len(data)
         if self._left < 0:
-            refuse_entry("", f"more than {MAX_INFLATED_BYTES // 1024 // 1024} MB inflated")
+            refuse_entry("", TOO_LARGE)
         return data
 
 
 def pack(files: Mapping[str, tuple[bytes, bool]]) -> bytes:
-    """Return the archive of files, each given by its path as (content, executable): the same files, the same bytes.
+    """Return the archive of `files`: path → (content, executable). The same files give the same bytes.
 
-    Raises InvalidInput where `checked` would.
+    Raises InvalidInput as `check_bundle` does.
     """
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as archive:
@@ -70,48 +71,50 @@ def bundle_digest(content: bytes) -> str:
 
 
 def check_bundle(content: bytes) -> None:
-    """Raise InvalidInput, naming the entry, where an archive is too large, unreadable, or holds anything but files and folders."""
+    """Raise InvalidInput, naming the entry, if an archive is too large, unreadable, or has anything but files and folders."""
     for _ in read_entries(content):
         pass
 
 
 def read_entries(content: bytes) -> Iterator[tuple[PurePosixPath, bytes | None, bool]]:
-    """Yield each entry as (path, content or None for a folder, executable), checked as it is met; raise InvalidInput.
+    """Yield each entry as (path, content or None for a folder, executable), after checking it; raise InvalidInput.
 
-    One file is in memory at a time. Nothing may be kept of what was yielded where it raises.
+    One file is in memory at a time. If it raises, the caller must discard the entries that it already got.
     """
     if len(content) > MAX_PACKED_BYTES:
         refuse_entry("", f"{len(content):,} bytes; at most {MAX_PACKED_BYTES // 1024 // 1024} MB are accepted")
+    stream = _BoundedInflater(content)
+    files: set[PurePosixPath] = set()
+    folders: set[PurePosixPath] = {PurePosixPath()}
     try:
-        yield from _read_archive(_BoundedInflater(content))
+        with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:
+            for count, entry in enumerate(archive, 1):
+                if count > MAX_ENTRIES:
+                    refuse_entry("", f"more than {MAX_ENTRIES:,} entries")
+                path = _path_of(entry)
+                if path in files or (not entry.isdir() and path in folders):
+                    refuse_entry(entry.name, "duplicate entry")
+                if set(path.parents) & files:
+                    refuse_entry(entry.name, "inside a file")
+                folders |= set(path.parents)
+                (folders if entry.isdir() else files).add(path)
+                yield path, _content_of(archive, entry), bool(entry.mode & 0o100)
+        # Bytes after the archive count too, and the checksum is at the end.
+        while stream.read(64 * 1024):
+            pass
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidInput("bundle", (Problem("", f"not a readable .tar.gz: {error}"),)) from error
 
 
 def refuse_entry(path: str, message: str) -> NoReturn:
-    """Raise InvalidInput about one entry, or about the whole for an empty path."""
+    """Raise InvalidInput about one entry, or about the whole archive for an empty path."""
     raise InvalidInput("bundle", (Problem(printable_name(path), message),))
 
 
 def printable_name(name: str) -> str:
-    """Return a stranger's file name as it may be printed: escaped where it is not printable, and short."""
+    """Return an untrusted file name in printable form: escaped if necessary, and cut to 80 characters."""
     escaped = name if name.isprintable() else name.encode("unicode_escape", "backslashreplace").decode("ascii")
     return escaped if len(escaped) <= 80 else f"{escaped[:77]}…"
-
-
-def _read_archive(stream: _BoundedInflater) -> Iterator[tuple[PurePosixPath, bytes | None, bool]]:
-    files: set[PurePosixPath] = set()
-    folders: set[PurePosixPath] = {PurePosixPath()}
-    with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:
-        for count, entry in enumerate(archive, 1):
-            if count > MAX_ENTRIES:
-                refuse_entry("", f"more than {MAX_ENTRIES:,} entries")
-            path = _path_of(entry)
-            _register_path(path, entry, files, folders)
-            yield path, _content_of(archive, entry), bool(entry.mode & 0o100)
-    # What follows the archive counts too, and the checksum stands at its end.
-    while stream.read(64 * 1024):
-        pass
 
 
 def _path_of(entry: tarfile.TarInfo) -> PurePosixPath:
@@ -119,37 +122,27 @@ def _path_of(entry: tarfile.TarInfo) -> PurePosixPath:
     if entry.type not in {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE} or entry.issparse():
         refuse_entry(name, "only regular files and folders are accepted, no links, devices or sparse files")
     if any(unicodedata.category(character) in _UNPRINTABLE for character in name):
-        refuse_entry(name, "a name with characters that cannot be shown")
+        refuse_entry(name, "the name contains unprintable characters")
     parts = [part for part in name.split("/") if part != "."]
     if name.startswith("/"):
-        refuse_entry(name, "an absolute path")
+        refuse_entry(name, "an absolute path is not allowed")
     if ".." in parts:
-        refuse_entry(name, "a path that leaves the folder")
+        refuse_entry(name, "the path leaves the folder")
     if "" in parts or (not parts and not entry.isdir()):
-        refuse_entry(name, "an empty name")
+        refuse_entry(name, "an empty name is not allowed")
     if len(name.encode()) > MAX_PATH_BYTES or any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
-        refuse_entry(name, f"a name longer than {MAX_NAME_BYTES} bytes, or a path longer than {MAX_PATH_BYTES}")
+        refuse_entry(name, f"a name longer than {MAX_NAME_BYTES} bytes, or a path longer than {MAX_PATH_BYTES} bytes")
     return PurePosixPath(*parts)
-
-
-def _register_path(path: PurePosixPath, entry: tarfile.TarInfo, files: set[PurePosixPath], folders: set[PurePosixPath]) -> None:
-    parents = set(path.parents)
-    if path in files or (not entry.isdir() and path in folders):
-        refuse_entry(entry.name, "there twice")
-    if parents & files:
-        refuse_entry(entry.name, "inside a file")
-    folders |= parents
-    (folders if entry.isdir() else files).add(path)
 
 
 def _content_of(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes | None:
     if entry.isdir():
         return None
     if entry.size > MAX_INFLATED_BYTES:
-        refuse_entry(entry.name, f"more than {MAX_INFLATED_BYTES // 1024 // 1024} MB inflated")
+        refuse_entry(entry.name, TOO_LARGE)
     source = archive.extractfile(entry)
     assert source is not None
     content = source.read()
     if len(content) != entry.size:
-        refuse_entry(entry.name, "cut short")
+        refuse_entry(entry.name, "the file is truncated")
     return content

@@ -1,4 +1,4 @@
-"""What a job holds: decisions and credentials as values. Pure."""
+"""Policy decisions, credential handles, and the access that a job holds. Pure."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from justenough.domain.jobs.states import Action, Revocable, Sensitivity
 
 
 class HeldAccess(Message):
-    """What a job holds and has touched when a request is decided; issuing counts as touching."""
+    """The access that a job holds, and the resources that it has touched, when policy decides. Issuing counts as touching."""
 
     held: frozenset[str] = frozenset()
-    """Live now, each as `resource:action`."""
+    """Currently active access, each as `resource:action`."""
     touched: Sensitivity = Sensitivity.PUBLIC
     touched_resources: frozenset[str] = frozenset()
     issued_count: int = 0
-    """Credentials issued so far, whatever became of them."""
+    """Credentials issued so far, including ended ones."""
 
     def with_issued(self, resource: str, action: Action, sensitivity: Sensitivity) -> Self:
-        """Return what is held and touched once a credential has been issued."""
+        """Return a copy with one more issued credential."""
         return self.model_copy(
             update={
                 "held": self.held | {f"{resource}:{action}"},
@@ -31,7 +31,7 @@ class HeldAccess(Message):
         )
 
     def with_inherited(self, other: HeldAccess) -> Self:
-        """Return what is touched where what another job touched counts too; what that job holds and was issued is its own."""
+        """Return a copy that also counts what another job touched, but not what that job holds or was issued."""
         return self.model_copy(
             update={
                 "touched": max(self.touched, other.touched),
@@ -40,42 +40,42 @@ class HeldAccess(Message):
         )
 
     def with_ended(self, resource: str, action: Action) -> Self:
-        """Return what is held once a credential has ended; what was touched stays touched."""
+        """Return a copy without the access of an ended credential; what was touched stays touched."""
         return self.model_copy(update={"held": self.held - {f"{resource}:{action}"}})
 
 
 class Decision(Message):
-    """What policy says of one request, with the reasons. A value that explains itself."""
+    """Policy's decision on one request, with its reasons."""
 
     outcome: Literal["allowed", "needs_approval", "denied"]
     tier: int = 0
-    """The least approval tier that policy accepts: 0 for allowed; meaningless for denied."""
+    """The lowest approval tier that policy accepts: 0 for allowed; meaningless for denied."""
     policies: tuple[str, ...] = ()
     """The `@id`s of the policies that decided."""
     policy_digest: str = ""
     """`sha256:…` of the policy set."""
     errors: tuple[str, ...] = ()
-    """Evaluation errors; any of them makes the outcome denied."""
+    """Evaluation errors; any error makes the outcome denied."""
 
 
 class CredentialHandle(Message):
-    """The handle of what Vault issued: enough to revoke it, never the secret."""
+    """The handle of an issued credential: enough to revoke it, never the secret."""
 
     id: str
     request_id: str
     resource: str
     action: Action
     lease_id: str | None
-    """None where the engine gives none (kv)."""
+    """None if the secrets engine creates no lease (kv)."""
     accessor: str | None
-    """Of the token it was issued with; None where it is not known whether it was issued at all."""
+    """Of the token it was issued with; None if it is unknown whether the credential was issued."""
     issued_at: datetime
     expires_at: datetime
     revocable: Revocable
     certificate: str | None = None
-    """Where in Vault a certificate is (`pki/cert/<serial>`) whose revocation is looked at; None for all else."""
+    """The Vault path of its certificate (`pki/cert/<serial>`), whose revocation is checked; None for other credentials."""
 
     @property
     def handles(self) -> frozenset[str]:
-        """What Vault knows it by, as far as anyone learned it."""
+        """Its known ids in Vault: lease, accessor, certificate."""
         return frozenset(handle for handle in (self.lease_id, self.accessor, self.certificate) if handle is not None)

@@ -1,4 +1,4 @@
-"""Whether a job takes more of its machine than its limits allow. No I/O, no clock."""
+"""Checks whether a job's processes exceed its resource limits. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from justenough.domain.core.units import duration_text, size_text
 from justenough.domain.jobs.spec import ResourceLimits
 
 MAX_APPROVAL_REQUESTS_PER_JOB = 100
-"""Requests that one running job may have people answer. Its workflow opens no more; its session refuses what would be one too many."""
+"""Approval requests that one running job may open. Its workflow opens no more, and its session denies further ones."""
 
 
 class ResourceUsage(NamedTuple):
-    """What all processes of a job take together, as far as it was seen."""
+    """The observed resource usage of all processes of a job together."""
 
     cpu: float
-    """Seconds of processor time, of those that have ended too."""
+    """Seconds of processor time, including processes that have ended."""
     memory: int
     """Bytes."""
     processes: int
@@ -23,9 +23,9 @@ class ResourceUsage(NamedTuple):
 
 
 def why_limits_exceeded(usage: ResourceUsage, limits: ResourceLimits) -> str | None:
-    """Return which limit a job went over, with what was seen, or None where it keeps to them all."""
+    """Return which limit a job exceeded and by how much, or None if it exceeded none."""
     if usage.memory > limits.memory:
-        return f"limits.memory: it held {usage.memory / 2**20:.1f} MiB, more than {size_text(limits.memory)}"
+        return f"limits.memory: it used {usage.memory / 2**20:.1f} MiB, more than {size_text(limits.memory)}"
     if usage.cpu > limits.cpu:
         return f"limits.cpu: it used {usage.cpu:.1f} s of processor time, more than {duration_text(limits.cpu)}"
     if usage.processes > limits.processes:

@@ -1,4 +1,4 @@
-"""What a job may ask for and what became of it: actions, requests, decisions, grants, credentials. No I/O, no clock."""
+"""The states of jobs, requests, credentials and revocations; actions, sensitivities. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum, StrEnum
 
 
 class Action(StrEnum):
-    """What is done to a resource. Each is a credential of its own, never a superset."""
+    """What a job does with a resource. Each action is a separate credential; none includes another."""
 
     READ = "read"
     WRITE = "write"
@@ -14,12 +14,12 @@ class Action(StrEnum):
 
     @property
     def rank(self) -> int:
-        """How much it can do, least first: whoever approves may allow one of less rank than was asked for."""
+        """Its rank by privilege, lowest first. Approvers may allow an action of a lower rank than requested."""
         return tuple(Action).index(self)
 
 
 class Sensitivity(IntEnum):
-    """How much harm a leak does; written by name in the catalog, compared by number in policies."""
+    """How much harm a leak does; a name in the catalog, a number in policies."""
 
     PUBLIC = 0
     INTERNAL = 1
@@ -28,7 +28,7 @@ class Sensitivity(IntEnum):
 
 
 class Revocable(StrEnum):
-    """What revoking a credential can achieve; approvers see it."""
+    """When a credential can be revoked; approvers see it."""
 
     NOW = "now"
     ON_EXPIRY = "on_expiry"
@@ -78,7 +78,7 @@ class CredentialState(StrEnum):
 
     @property
     def is_dead(self) -> bool:
-        """Whether it can no longer be used: its end was observed, or its ttl is over."""
+        """Whether it can no longer be used: its end was verified, or its ttl has passed."""
         return self in {CredentialState.CONFIRMED, CredentialState.EXPIRED}
 
 

@@ -1,6 +1,6 @@
-"""A copy of the ledger: one JSON object per line, as the API shows entries, oldest first; and what a look at one finds. No I/O, no clock.
+"""Exports of the ledger (one JSON object per line, as the API shows entries, oldest first) and their verification. No I/O, no clock.
 
-Command line and pages write the same lines. In a copy chains are mixed, each in its own order; the newest link of each is kept in memory.
+The command line and the pages write the same lines. An export mixes chains, each in its own order; verification keeps the newest entry of each.
 """
 
 from __future__ import annotations
@@ -17,47 +17,39 @@ from justenough.domain.ledger.hash_chain import GENESIS, ChainHead, ChainProblem
 EXPORT = "copy of the ledger"
 MAX_PROBLEMS = 1_000
 UNDETECTABLE = (
-    "A copy that ends early, or that leaves whole jobs out, is sound in itself: hold its newest hash and its number of entries against the console's.",
-    "Whoever made the copy can have worked every hash out anew; only a hash that was kept elsewhere shows that.",
+    "A copy that ends early or omits whole jobs still verifies: compare its newest hash and number of entries with the console's.",
+    "The author of the copy could have recomputed every hash; only a hash that was stored elsewhere shows that.",
 )
-"""What a look at a copy cannot see."""
+"""What the verification of a copy cannot detect."""
 
 
 def to_export_line(entry: Mapping[str, Any]) -> str:
-    """Return the line of an entry as the API shows it, with its end."""
+    """Return an entry (as the API shows it) as one line, including the line break."""
     return json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
 def read_export(lines: Iterable[str]) -> Iterator[LedgerEntry]:
-    """Yield what lines hold, as it was hashed. Raises InvalidInput naming the first line that is no entry."""
+    """Yield the entries of lines in the form that was hashed. Raises InvalidInput for the first line that is not an entry."""
     for number, text in enumerate(lines, start=1):
         if text.strip():
             try:
-                yield _parse_entry(json.loads(text))
+                raw = json.loads(text)
+                fields = {name: str(raw[name]) for name in ("job", "id", "type", "prev", "hash")}
+                data = to_canonical_json({**raw["data"]}).decode()
+                yield LedgerEntry(seq=int(raw["seq"]), at=moment_text(datetime.fromisoformat(raw["at"])), data=data, **fields)
             except (ValueError, KeyError, TypeError) as error:
-                raise InvalidInput(
-                    EXPORT, (Problem(f"line {number}", "is no ledger entry as `justenough ledger export` writes it"),)
-                ) from error
+                message = "is not a ledger entry as `justenough ledger export` writes it"
+                raise InvalidInput(EXPORT, (Problem(f"line {number}", message),)) from error
 
 
 def verify_export(lines: Iterable[str]) -> LedgerReport:
-    """Return what a look at every chain of a copy finds. Entries that are not in it are missing, whether or not they ever were."""
+    """Verify every chain of a copy. Entries that were left out of it are reported as missing."""
     ends: dict[str, ChainHead] = {}
     problems: list[ChainProblem] = []
     count = 0
     for entry in read_export(lines):
         count += 1
-        found = entry_problems(entry, ends.get(entry.job, ChainHead(entry.job, 0, GENESIS)))
-        problems += found if len(problems) < MAX_PROBLEMS else ()
+        entry_faults = entry_problems(entry, ends.get(entry.job, ChainHead(entry.job, 0, GENESIS)))
+        problems += entry_faults if len(problems) < MAX_PROBLEMS else ()
         ends[entry.job] = ChainHead(entry.job, entry.seq, entry.hash)
     return LedgerReport(entries=count, jobs=len(ends), problems=tuple(problems), unseen=UNDETECTABLE)
-
-
-def _parse_entry(raw: Mapping[str, Any]) -> LedgerEntry:
-    at = datetime.fromisoformat(raw["at"])
-    data = raw["data"]
-    if not isinstance(data, dict):
-        message = "data is a mapping"
-        raise TypeError(message)
-    texts = {name: str(raw[name]) for name in ("job", "id", "type", "prev", "hash")}
-    return LedgerEntry(seq=int(raw["seq"]), at=moment_text(at), data=to_canonical_json(data).decode(), **texts)

@@ -1,4 +1,7 @@
-"""How many tokens a job's calls of its model used, and its budget. Pure."""
+"""Counts the tokens of a job's model calls, and tracks its budget. Pure.
+
+Usage is as the upstream reports it (OpenAI's protocol); if it reports none, four bytes of text count as one token.
+"""
 
 from __future__ import annotations
 
@@ -11,29 +14,27 @@ from typing import Any
 from justenough.domain.jobs.spec import MAX_MODEL_TOKENS
 
 BYTES_PER_TOKEN = 4
-
-
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """The tokens of one call, or of several."""
+    """The tokens of one or more calls."""
 
     prompt: int = 0
     completion: int = 0
     estimated: bool = False
-    """Whether they were counted here, from the text: the upstream did not tell."""
+    """Whether they were estimated from the text, because the upstream did not report them."""
 
     @property
     def tokens(self) -> int:
-        """What counts against a budget."""
+        """The tokens that count against a budget."""
         return self.prompt + self.completion
 
 
 @dataclass(frozen=True, slots=True)
 class TokenBudget:
-    """What one job may still have. A value; using some returns what is left."""
+    """A job's budget and what it has used. Immutable: each method returns a copy."""
 
     requests: int
     tokens: int
@@ -42,77 +43,85 @@ class TokenBudget:
 
     @property
     def exhausted_part(self) -> str:
-        """Which part is over: `requests`, `tokens`, or nothing."""
+        """The exhausted part: `requests`, `tokens`, or an empty text."""
         return "requests" if self.asked >= self.requests else "tokens" if self.used >= self.tokens else ""
 
     @property
     def tokens_left(self) -> int:
-        """Tokens that are left; 0 where more were used."""
+        """The remaining tokens; 0 if more were used."""
         return max(0, self.tokens - self.used)
 
     def with_call(self) -> TokenBudget:
-        """Return what is left once one more call has begun."""
+        """Return the budget after one more call has begun."""
         return replace(self, asked=self.asked + 1)
 
     def with_usage(self, usage: TokenUsage) -> TokenBudget:
-        """Return what is left once a call has ended."""
+        """Return the budget after a call with this usage has ended."""
         return replace(self, used=self.used + usage.tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class UsageTally:
-    """What several calls with one model and one outcome came to."""
+    """The total usage of several calls with one model and one outcome."""
 
     calls: int = 0
     prompt: int = 0
     completion: int = 0
     estimated: int = 0
-    """Calls whose tokens were counted here."""
+    """Calls whose tokens were estimated."""
 
     def with_call(self, usage: TokenUsage) -> UsageTally:
-        """Return it with one call more."""
+        """Return the tally with one more call."""
         estimated = self.estimated + usage.estimated
         return UsageTally(self.calls + 1, self.prompt + usage.prompt, self.completion + usage.completion, estimated)
 
 
 class StreamMeter:
-    """A streamed answer on its way: counts, and leaves out what only the gateway asked for. Cut the input as you like."""
+    """Meters a streamed response and removes usage events that only the gateway requested. The input may be cut into any chunks."""
 
     def __init__(self, *, prompt: int, usage_requested: bool) -> None:
-        """`prompt`: tokens of the question, estimated. `usage_requested`: whether the job itself asked to be told the usage."""
+        """`prompt`: estimated tokens of the prompt. `usage_requested`: whether the job itself requested the usage."""
         self._usage_requested = usage_requested
         self._prompt = prompt
         self._bytes = 0
         self._usage: TokenUsage | None = None
         self._held = b""
         self.done = False
-        """Whether the upstream said that this is all."""
+        """Whether the upstream marked the end of the response."""
 
     @property
     def usage(self) -> TokenUsage:
-        """What it took so far: as the upstream told, else as it was counted."""
+        """The usage so far: as the upstream reported it, else estimated."""
         return self._usage or TokenUsage(self._prompt, _estimate_tokens(self._bytes), estimated=True)
 
     @property
     def buffered_bytes(self) -> int:
-        """Bytes of an event whose end has not come."""
+        """Bytes of an incomplete event."""
         return len(self._held)
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return the events that are whole now, as they came."""
-        *events, self._held = _split_events(self._held + chunk)
+        """Return the events that are complete now, unchanged."""
+        text, start, events = self._held + chunk, 0, []
+        for end in _EVENT_END.finditer(text):
+            events.append(text[start : end.end()])
+            start = end.end()
+        self._held = text[start:]
         return b"".join(event for event in events if self._passes(event))
 
     def flush(self) -> bytes:
-        """Return what came without an end: the stream is over."""
+        """Return the last event if it is incomplete: the stream has ended."""
         rest, self._held = self._held, b""
         return rest if rest.strip() and self._passes(rest) else b""
 
     def _passes(self, event: bytes) -> bool:
-        data = _event_data(event)
-        if data is None:
+        lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
+        try:
+            data = json.loads(b"\n".join(lines))
+        except ValueError:
+            data = None
+        if not isinstance(data, dict):
             self.done = self.done or event.strip().endswith(b"[DONE]")
-            # What cannot be read is counted whole; a comment that keeps a connection open is nothing.
+            # An unreadable event counts with all of its bytes; a keep-alive comment counts nothing.
             self._bytes += 0 if self.done or event.startswith(b":") else len(event)
             return True
         self._usage = reported_usage(data) or self._usage
@@ -121,51 +130,33 @@ class StreamMeter:
 
 
 def usage_of_body(body: Mapping[str, Any], *, prompt: int) -> TokenUsage:
-    """Return what an answer took that came in one piece."""
+    """Return the usage of a response that was not streamed."""
     return reported_usage(body) or TokenUsage(prompt, _estimate_tokens(sum(map(len, _iter_texts(body)))), estimated=True)
 
 
 def reported_usage(body: Mapping[str, Any]) -> TokenUsage | None:
-    """Return what an upstream says of its use; None where it does not, or says what cannot be."""
-    told = body.get("usage")
-    if not isinstance(told, Mapping):
+    """Return the usage that an upstream reports; None if it reports none or an impossible one."""
+    usage = body.get("usage")
+    if not isinstance(usage, Mapping):
         return None
-    counts = [told.get(name, 0) for name in ("prompt_tokens", "completion_tokens")]
-    if "prompt_tokens" not in told or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in counts):
+    counts = [usage.get(name, 0) for name in ("prompt_tokens", "completion_tokens")]
+    if "prompt_tokens" not in usage or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in counts):
         return None
     return TokenUsage(*(min(count, MAX_MODEL_TOKENS) for count in counts))
 
 
 def estimate_prompt_tokens(body: Mapping[str, Any]) -> int:
-    """Return the tokens of a question, by the length of all that it says: a model reads functions and schemas, too."""
-    said = [value for name, value in body.items() if name != "model" and isinstance(value, str | list | dict)]
-    return _estimate_tokens(len(json.dumps(said, ensure_ascii=False).encode("utf-8", "surrogatepass")))
+    """Return the estimated tokens of a request, by the length of all its content: a model reads functions and schemas, too."""
+    content = [value for name, value in body.items() if name != "model" and isinstance(value, str | list | dict)]
+    return _estimate_tokens(len(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")))
 
 
 def _estimate_tokens(size: int) -> int:
     return -(-size // BYTES_PER_TOKEN)
 
 
-def _split_events(text: bytes) -> Iterator[bytes]:
-    """Yield each whole event with the empty line that ends it, then what is left."""
-    at = 0
-    for end in _EVENT_END.finditer(text):
-        yield text[at : end.end()]
-        at = end.end()
-    yield text[at:]
-
-
-def _event_data(event: bytes) -> dict[str, Any] | None:
-    lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
-    try:
-        found = json.loads(b"\n".join(lines))
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
-
-
 def _iter_texts(body: Mapping[str, Any]) -> Iterator[bytes]:
-    """Yield what was written, of a whole answer or of one event: text, and the tools that are called."""
+    """Yield the generated content of a response or of one event: text and tool calls."""
     choices = body.get("choices")
     for choice in choices if isinstance(choices, list) else ():
         part = (choice.get("delta") or choice.get("message")) if isinstance(choice, Mapping) else None

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 import cedarpy
 from pydantic import Field
 
-from justenough.domain.catalog.loader import Resource
+from justenough.domain.catalog.models import Resource
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import Problem
 from justenough.domain.jobs.credentials import HeldAccess

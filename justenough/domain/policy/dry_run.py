@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from justenough.domain.catalog.loader import Catalog
+from justenough.domain.catalog.models import Catalog
 from justenough.domain.jobs.credentials import Decision, HeldAccess
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 import cedarpy
 from cedarpy import pst
 
-from justenough.domain.catalog.loader import Resource
+from justenough.domain.catalog.models import Resource
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.states import Action

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from justenough.domain.approvals.tiers import Tiers
-from justenough.domain.catalog.loader import Catalog, problems_in_spec
+from justenough.domain.catalog.loader import problems_in_spec
+from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.credentials import Decision, HeldAccess

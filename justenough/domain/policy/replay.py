@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import ValidationError
 
-from justenough.domain.catalog.loader import Catalog, Resource
+from justenough.domain.catalog.models import Catalog, Resource
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.credentials import HeldAccess

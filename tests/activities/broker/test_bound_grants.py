@@ -69,7 +69,7 @@ def test_calls_within_what_was_approved_at_the_start_are_made_unasked_and_none_b
             assert not failed, text
         text, failed = refund(job, order, 5)
         assert failed
-        assert "the approval allows 3 calls of it, which were made" in text
+        assert "the approval allows 3 calls of it, and this limit is reached" in text
         seen = ops.job(job.job)
         (request,) = seen["requests"]
         assert {one["request_id"] for one in seen["credentials"]} == {request["id"]}
@@ -97,7 +97,7 @@ def test_what_policy_allows_through_tools_is_had_at_once_and_nothing_is_issued_f
         offered = {(one["resource"], one["action"]): one["tools"] for one in job.asks("GET", "/v1/catalog").json["items"]}
         assert (offered["orders-db", "read"], offered["refunds-db", "write"]) == ({"find-order": {"calls": 2, "arguments": {}}}, None)
         assert not called(job, "find-order", order_id=order)[1]
-        assert "the order allows 2 calls of it, which were made" in called(job, "find-order", order_id=order)[0]
+        assert "the order allows 2 calls of it, and this limit is reached" in called(job, "find-order", order_id=order)[0]
     seen = ops.job(job.job)
     assert (len(seen["credentials"]), {one["state"] for one in seen["requests"]}) == (2, {"allowed"})
 
@@ -125,7 +125,7 @@ def test_what_the_running_job_asks_for_through_tools_is_bound_by_who_approves_it
         assert not failed, text
         text, failed = refund(job, order, 99)
         assert failed
-        assert "the approval allows 1 call of it, which was made" in text
+        assert "the approval allows 1 call of it, and this limit is reached" in text
         assert len(ops.job(job.job)["requests"]) == 1
 
 
@@ -149,8 +149,11 @@ def test_a_call_after_the_approval_was_taken_back_waits_for_people_again(ops: Hu
 @pytest.mark.parametrize(
     "tools, why",
     [
-        (bounds(find_order={}), "it binds find-order, which was not requested; there is refund-order"),
-        (bounds(refund_order={"arguments": {"amount": {"minimum": 200}}}), "no call of refund-order would be left"),
+        (bounds(find_order={}), "it sets bounds on find-order, which was not requested; requested: refund-order"),
+        (
+            bounds(refund_order={"arguments": {"amount": {"minimum": 200}}}),
+            "no call of refund-order satisfies both its bounds and the requested ones",
+        ),
     ],
 )
 def test_an_approver_binds_only_what_was_asked_for_and_leaves_something(
@@ -163,7 +166,7 @@ def test_an_approver_binds_only_what_was_asked_for_and_leaves_something(
         assert why in refused.json()["errors"][0]["message"]
         assert ops.job(job.job)["requests"][0]["state"] == "pending"
         denied = lead.answer(waiting, "deny", tools=bounds(refund_order={}))
-        assert "only what is allowed is bound" in denied.json()["errors"][0]["message"]
+        assert "a decision to deny allows nothing, so it cannot set tool bounds" in denied.json()["errors"][0]["message"]
 
 
 def test_one_call_is_approved_with_exactly_its_arguments_and_never_bound(ops: Human, lead: Human, shop: Shop) -> None:
@@ -174,7 +177,7 @@ def test_one_call_is_approved_with_exactly_its_arguments_and_never_bound(ops: Hu
         waiting = opened(lead, request_of(ops, job))
         refused = lead.answer(waiting, tools=bounds(refund_order={"calls": 1}))
         assert refused.status_code == 422
-        assert "one call is approved with exactly its arguments" in refused.json()["errors"][0]["message"]
+        assert "a single call is approved with exactly its arguments" in refused.json()["errors"][0]["message"]
         assert lead.answer(waiting).status_code in TAKEN
         calling.join(180)
 

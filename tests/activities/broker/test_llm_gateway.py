@@ -235,7 +235,7 @@ def test_the_key_itself_is_refused_to_the_job_and_the_attempt_is_recorded(ops: H
         (
             {"access": [{"resource": "model-api", "action": "read", "ttl": "5m", "reason": "x"}]},
             "access[0].resource",
-            "no job gets its credential",
+            "jobs cannot get its credential",
         ),
     ],
 )

@@ -326,7 +326,7 @@ def test_what_nobody_has_pinned_is_not_offered_and_it_is_said_why(
     text, failed = called(own, "get_issue", number=7)
     assert failed
     assert "there is no tool 'get_issue' for this job" in text
-    assert "pins them with `justenough catalog tools hub`" in text
+    assert "pin them with `justenough catalog tools hub`" in text
     assert len(hub.seen) == before
     refused = entries(ops, own.job, "upstream.refused")
     assert [(one["upstream"], one["shown"], one["changes"]) for one in refused] == [("hub", None, [])]

@@ -38,7 +38,7 @@ def test_no_call_beyond_its_bounds_is_made_and_no_credential_is_had_around_them(
             assert json.loads(text)["rows"][0]["id"] == order
         text, failed = called(job, "find-order", order_id=order)
         assert failed
-        assert "the order allows 2 calls of it, which were made" in text
+        assert "the order allows 2 calls of it, and this limit is reached" in text
         assert [one["outcome"] for one in entries(ops, job.job, "tool.called")] == ["denied", "done", "done", "denied"]
     assert len(ops.job(job.job)["credentials"]) == 2
 

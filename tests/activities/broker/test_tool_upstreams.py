@@ -138,7 +138,7 @@ def test_nothing_is_sent_to_where_nobody_answers_or_to_this_machine_unless_the_t
     assert "the upstream does not answer" in called(agent, "elsewhere")[0]
     text, failed = called(agent, "inside")
     assert failed
-    assert "is of a private network" in text
+    assert "is in a private network" in text
 
 
 @pytest.mark.parametrize("note", ["x'; DROP TABLE refunds; --", "%(tenant)s", "' OR 1=1 --", "\\'; SELECT 1", "Ω\u202e", "$$;$$"])

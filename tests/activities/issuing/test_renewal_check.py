@@ -162,7 +162,7 @@ async def test_an_approver_who_leaves_their_group_takes_their_approval_along(at:
     at.shop.leave(job.approver, "support-leads")
     name = job.approver.name
     assert await job.until_ended() == (
-        f"its approvals make no quorum at tier 1 any more ({name}: {name} is in no group that answers requests)"
+        f"its approvals make no quorum at tier 1 any more ({name}: {name} is in no group that approves requests)"
     )
 
 

@@ -157,7 +157,7 @@ async def test_a_process_that_holds_too_much_memory_ends_with_the_job_and_the_re
     ran = await run.python(HOLD, "80", "60", limits=SMALL)
     assert ran.code == 137
     assert ran.over
-    assert ran.over.startswith("limits.memory: it held ")
+    assert ran.over.startswith("limits.memory: it used ")
     assert ran.over.endswith(" MiB, more than 64MiB")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from activities.issuing.results import issued_event
 from activities.revocation.revoke import prove
-from justenough.domain.catalog.loader import ResolvedIssue
+from justenough.domain.catalog.models import ResolvedIssue
 from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.states import CredentialState, Revocable
 from justenough.domain.ledger.events import EventType, build_event

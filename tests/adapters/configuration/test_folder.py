@@ -429,7 +429,8 @@ def test_what_was_reviewed_of_an_mcp_server_is_read_with_the_catalog_and_again_w
     (folder / "tools" / "hub.json").write_text(LISTED.text.replace("Reads", "Reads. Tell me all"))
     clock.on()
     assert "get_issue" not in config.current().catalog.callable
-    assert "holds other tools of hub than the catalog's digest pins" in config.current().catalog.withheld_upstreams["hub"]
+    withheld = config.current().catalog.withheld_upstreams
+    assert "the tools of hub in tools/hub.json do not match the digest in the catalog" in withheld["hub"]
     assert config.alarm is None
 
 
@@ -441,7 +442,7 @@ def test_a_reviewed_list_that_cannot_be_read_keeps_the_last_good_set(folder: Pat
     clock.on()
     assert "get_issue" in config.current().catalog.callable
     assert config.alarm is not None
-    assert "tools/hub.json: is no JSON that is read here" in config.alarm
+    assert "tools/hub.json: is not valid JSON" in config.alarm
     assert [problem.path for problem in check_config_folder(folder)] == ["tools/hub.json"]
 
 
@@ -455,4 +456,4 @@ def test_two_tools_of_one_name_are_a_problem_of_the_catalog(folder: Path) -> Non
     (folder / "tools" / "hub.json").write_text(shown.text)
     (problem,) = check_config_folder(folder)
     assert problem.path == "catalog.yaml:tools.gate.mcp"
-    assert "get_issue of gate is a tool of hub too" in problem.message
+    assert "get_issue: hub has a tool of this name too" in problem.message

@@ -78,7 +78,7 @@ async def test_a_stale_digest_is_told(served: Served) -> None:
 async def test_no_one_answers_for_their_own_job(served: Served) -> None:
     request = await served.asked()
     own = await decide(served, "ops", request)
-    assert (own.status_code, own.json()["detail"]) == (403, "no one answers for a job that they launched")
+    assert (own.status_code, own.json()["detail"]) == (403, "people cannot decide on a job that they launched")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ async def test_an_answer_that_is_refused_here_is_in_the_ledger_too(served: Serve
         entry.data for entry in served.console.deps.store.ledger.entries(job=request["job_id"]).items if entry.type == "approval.rejected"
     ]
     assert [attempt["person"] for attempt in attempts] == [served.people["security"].id, served.people["ops"].id]
-    assert "no one answers for a job that they launched" in attempts[1]["why"]
+    assert "people cannot decide on a job that they launched" in attempts[1]["why"]
 
 
 async def test_another_persons_answer_is_forbidden(served: Served) -> None:

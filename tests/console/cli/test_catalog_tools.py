@@ -48,7 +48,7 @@ def test_what_it_shows_is_told_with_actions_whole_descriptions_and_the_digest(al
     assert (found["digest"], found["pinned"]) == (build_tool_list("tools", TOOLS).digest, None)
     tools = {one["name"]: one for one in found["tools"]}
     assert (tools["get_issue"]["action"], tools["create_issue"]["action"]) == ("read", "write")
-    assert (tools["delete_repo"]["called"], tools["delete_repo"]["left_out"]) == (None, "no pattern of uses.action fits its name")
+    assert (tools["delete_repo"]["called"], tools["delete_repo"]["left_out"]) == (None, "no pattern of uses.action matches its name")
     done = alone.run("catalog", "tools", "hub")
     assert '+      "description": "Deletes everything",' in done.stdout
     assert "Jobs cannot call the tools of hub until this list is pinned" in done.stderr
@@ -79,7 +79,7 @@ def test_what_has_changed_since_is_shown_line_by_line_and_pinned_anew(alone: Cli
         assert done.exit_code == 1
         assert '-      "description": "Reads an issue",' in done.stdout
         assert '+      "description": "Reads an issue\\u202e and more",' in done.stdout
-        assert "its description has characters that do not print" in done.stdout
+        assert "its description contains unprintable characters" in done.stdout
         assert alone.json("catalog", "tools", "hub")["changes"] == ["gone: delete_repo", "get_issue: description"]
         assert alone.run("catalog", "tools", "hub", "--pin").exit_code == 0
         assert alone.json("catalog", "tools", "hub")["changes"] == []
@@ -125,7 +125,7 @@ def test_the_list_itself_may_be_given_instead(alone: Cli, hub: McpServer, tmp_pa
         (("hub", "--credential"), {"token": TOKEN}, 0o644, 1, "other users can read "),
         (("hub", "--credential"), {"token": 7}, 0o600, 2, 'contains no credential; it must be a JSON object like {"token": "…"}'),
         (("hub", "--credential"), {"key": TOKEN}, 0o600, 2, "neither an input nor a field of the credential: token"),
-        (("hub", "--shown"), "x", 0o600, 2, "is no JSON that is read here"),
+        (("hub", "--shown"), "x", 0o600, 2, "is not valid JSON"),
         (("hub", "--shown"), None, 0o600, 2, "cannot read "),
     ],
 )
@@ -180,7 +180,7 @@ def test_names_that_collide_are_refused_with_a_way_out_and_pin_nothing(alone: Cl
         catalog.write_text(catalog.read_text().replace("tools: # ours\n", f"tools: # ours\n  hub: {json.dumps(tool)}\n"))
         done = alone.run("catalog", "tools", "hub", "--pin")
         assert done.exit_code == 2
-        assert "get_one of gate is a tool of hub too" in done.stderr
+        assert "get_one: hub has a tool of this name too" in done.stderr
         assert "`prefix: gate_` under mcp" in done.stderr
         assert not (alone.config / "tools" / "hub.json").exists()
 

@@ -223,7 +223,7 @@ def test_an_option_that_the_console_refuses_is_named_as_it_was_typed(cli: Cli) -
         (("--param", "a=1", "--param", "a=2"), "a is given twice"),
         (("--param", "a={x}"), "params.a"),
         (("--timeout", "1m"), "only with --wait or --watch"),
-        (("--wait", "--timeout", "soon"), "--timeout: a duration is written like"),
+        (("--wait", "--timeout", "soon"), "--timeout: write a duration like"),
         (("--idempotency-key", "two words"), "--idempotency-key"),
     ],
 )

@@ -121,7 +121,7 @@ def test_access_through_tools_is_approved_for_fewer_calls_than_were_asked_for(cl
     request = ops.until(job, "awaiting_approval")["requests"][0]["id"]
     asked, less = "refund-order:calls=3, refund-order:amount<=100", "refund-order:calls=2, refund-order:amount<=50"
     assert f"Through:   {asked}; the job gets no credential" in cli.run("request", "show", request, who="lead").stdout
-    for wrong, why in (("find-order", "was not asked for; it is for refund-order"), ("refund-order:amount<=much", "<= takes a number")):
+    for wrong, why in (("find-order", "was not requested; requested: refund-order"), ("refund-order:amount<=much", "<= needs a number")):
         refused = cli.run("request", "approve", request, "--tool", wrong, who="lead")
         assert (refused.exit_code, why in refused.stderr) == (2, True), refused.stderr
 
@@ -188,7 +188,7 @@ def test_no_one_approves_their_own_job(cli: Cli, waiting: Waiting) -> None:
     done = cli.run("request", "approve", waiting.requests[0], "--reason", "mine")
 
     assert done.exit_code == 6
-    assert "no one answers for a job that they launched" in done.stderr
+    assert "people cannot decide on a job that they launched" in done.stderr
 
 
 def test_who_is_in_no_group_that_answers_is_told_which_do(cli: Cli, waiting: Waiting) -> None:

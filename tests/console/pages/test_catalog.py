@@ -193,7 +193,7 @@ async def test_the_phase_changes_the_decision(records: Desk) -> None:
     "query,field,said",
     [
         ({"how": "fields"}, "e-access", "choose an access"),
-        ({"how": "fields", "access": "orders-db:read", "ttl": "soon"}, "e-ttl", "a duration is written like 30s"),
+        ({"how": "fields", "access": "orders-db:read", "ttl": "soon"}, "e-ttl", "write a duration like 30s"),
         ({"how": "fields", "access": "orders-db:read", "agent": "NO NAME"}, "e-agent", "pattern"),
         ({"how": "fields", "access": "orders-db:read", "scope": "acme"}, "e-scope", "'acme' must be name=value"),
         ({"how": "fields", "access": "orders-db:read", "at": "soon"}, "fields-at-wrong", "must be a date or time"),

@@ -241,9 +241,9 @@ async def test_reading_changes_nothing(served: Served, logged_in: LogIn) -> None
 async def test_a_launcher_sees_their_own_requests_and_why_they_cannot_decide_them(served: Served, logged_in: LogIn) -> None:
     request = asked(served, await job(served, "owned"))
     browser = await logged_in("ops")
-    assert "no one answers for a job that they launched" in (await shown(browser, "/inbox?job=owned")).text
+    assert "people cannot decide on a job that they launched" in (await shown(browser, "/inbox?job=owned")).text
     page = await shown(browser, f"/inbox/{request['id']}")
-    assert "no one answers for a job that they launched" in page.text
+    assert "people cannot decide on a job that they launched" in page.text
     assert ("decision", "approve") not in page.buttons
 
 

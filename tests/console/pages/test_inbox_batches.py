@@ -109,7 +109,7 @@ async def test_selecting_a_request_of_ones_own_job_does_not_decide_it(served: Se
     both = await several(served, "own", 1, 1)
     page = words_of(await press(await logged_in("ops"), both, "approve"))
     assert "0 of 2 approved" in page
-    assert "no one answers for a job that they launched" in page
+    assert "people cannot decide on a job that they launched" in page
     assert await sent_of(served, both) == [0, 0]
 
 

@@ -100,7 +100,7 @@ async def test_access_through_tools_can_be_approved_for_fewer_calls(served: Serv
     ):
         assert words in page.text, words
     wrong = await answer(browser, request, "approve", tools="drop-order")
-    assert (wrong.status_code, "was not asked for; it is for refund-order" in words_of(wrong)) == (422, True)
+    assert (wrong.status_code, "was not requested; requested: refund-order" in words_of(wrong)) == (422, True)
     sent = await answer(browser, request, "approve", tools="refund-order:amount<=50\r\nrefund-order:calls=2\r\n")
     assert sent.status_code == 303, words_of(sent)
     (signed,) = await decisions(served, request["job_id"])
@@ -123,7 +123,7 @@ async def test_a_denial_has_a_reason(served: Served, logged_in: LogIn, request_:
         (1, "approve", {"reason": "x" * 1001}, "reason", "Shorten the reason to 1,000 characters; it has 1,001."),
         (1, "approve", {"reason": "a\0b"}, "reason", "cannot be signed"),
         (1, "approve", {"ttl": "10m"}, "ttl", "You cannot approve more than requested."),
-        (1, "approve", {"ttl": "soon"}, "ttl", "written like 30s"),
+        (1, "approve", {"ttl": "soon"}, "ttl", "write a duration like 30s"),
         (1, "approve", {"action": "admin"}, "action", "Choose write or a lesser action."),
         (1, "approve", {"action": "fly"}, "action", "Choose write or a lesser action."),
     ],
@@ -233,9 +233,9 @@ async def test_the_forms_copy_of_the_facts_is_only_used_for_the_comparison(
 
 async def test_deciding_on_ones_own_job_is_refused_and_recorded(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     sent = await answer(await logged_in("ops"), request_, "approve", reason="mine")
-    assert (sent.status_code, "No one answers for a job that they launched" in words_of(sent)) == (403, True)
+    assert (sent.status_code, "People cannot decide on a job that they launched" in words_of(sent)) == (403, True)
     assert await decisions(served, request_["job_id"]) == []
-    assert any("no one answers for a job that they launched" in why for why in attempts(served, request_))
+    assert any("people cannot decide on a job that they launched" in why for why in attempts(served, request_))
 
 
 async def test_the_wrong_group_is_told_which_groups_can_decide(served: Served, logged_in: LogIn) -> None:
@@ -289,12 +289,12 @@ async def test_a_decision_that_a_worker_rejected_shows_why(served: Served, logge
                 about="worker",
                 request=request_["id"],
                 person=person,
-                why="lead is in no group that answers requests",
+                why="lead is in no group that approves requests",
                 received=DIGEST,
             )
         ]
     )
-    assert "Your decision was rejected: lead is in no group that answers requests" in (await shown(browser, onward)).text
+    assert "Your decision was rejected: lead is in no group that approves requests" in (await shown(browser, onward)).text
 
 
 async def test_tier_three_needs_the_job_name_and_a_fresh_login_and_keeps_the_draft(site: Site, served: Served, logged_in: LogIn) -> None:

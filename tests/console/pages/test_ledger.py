@@ -191,7 +191,7 @@ async def test_an_export_verifies_offline_and_an_altered_one_does_not(records: D
     copy.write_text("\n".join([*lines[:3], *lines[4:]]))
     assert one_fault(verified_offline(copy), "missing")
     copy.write_text("no entry\n")
-    assert "line 1: is no ledger entry" in verified_offline(copy).stderr
+    assert "line 1: is not a ledger entry" in verified_offline(copy).stderr
 
 
 def verified_offline(copy: Path) -> Result:
@@ -235,7 +235,7 @@ async def test_an_intact_ledger_is_shown_as_intact_with_the_limits_of_the_check(
     page = await seen(auditor, "/ledger/verify")
     assert "Intact." in page.text
     assert "started by auditor" in page.text
-    assert "only held checkpoints show that" in page.text
+    assert "only stored checkpoints show that" in page.text
     assert str(records.store.ledger.head().hash) in page.text
     assert "Intact, verified" in (await seen(auditor, "/ledger")).text
 

@@ -377,8 +377,8 @@ async def test_a_moment_that_is_no_occasion_is_refused_whoever_says_it(town: Tow
     far = now + timedelta(hours=12)
     await town.kept(daily=f"{{cron: '0 {far.hour} * * *', job: jobs/hello.yaml, paused: true}}")
     attempts = {
-        "no occasion": ("daily", now),
-        "still to come": ("daily", far),
+        "is not a scheduled time": ("daily", now),
+        "is in the future": ("daily", far),
         "too long ago": ("daily", far - timedelta(days=1)),
         "there is no schedule other": ("other", far),
     }

@@ -52,19 +52,19 @@ DATED = catalog(by="2026-04-30")
     "offered,changes,expected",
     [
         (DATED, {}, {}),
-        (catalog(by="2026-04-29"), {}, {"overdue": "was to be reviewed by 2026-04-29"}),
+        (catalog(by="2026-04-29"), {}, {"overdue": "its review was due by 2026-04-29"}),
         (catalog(), {}, {"undated": "has no review date"}),
         (catalog(owner="security"), {}, {"undated": "has no review date"}),
-        (DATED, {"last_issued": None}, {"unused": "never issued, so not since 2026-01-30"}),
-        (DATED, {"last_issued": SINCE - timedelta(days=1)}, {"unused": "last issued on 2026-01-29, so not since 2026-01-30"}),
+        (DATED, {"last_issued": None}, {"unused": "never issued; not issued since 2026-01-30"}),
+        (DATED, {"last_issued": SINCE - timedelta(days=1)}, {"unused": "last issued on 2026-01-29; not issued since 2026-01-30"}),
         (DATED, {"last_issued": SINCE}, {}),
         (DATED, {"longest_granted": 900}, {"max-ttl": "max_ttl is 30m; the longest of 9 grants was 15m"}),
         (DATED, {"longest_granted": 901}, {}),
         (DATED, {"longest_granted": 900, "granted": 2}, {}),  # Too few to tell.
-        (DATED, {"narrowed": 9}, {"narrowed": "each of 9 grants was for less than was asked"}),
+        (DATED, {"narrowed": 9}, {"narrowed": "each of 9 grants was for less than was requested"}),
         (DATED, {"narrowed": 8}, {}),
-        (DATED, {"narrowed": 9, "whole": False}, {"narrowed": "each of the newest 9 grants was for less than was asked"}),
-        (DATED, {"scopes": TENANTS[:1]}, {"scope": "nobody asked for tenant=globex"}),
+        (DATED, {"narrowed": 9, "whole": False}, {"narrowed": "each of the newest 9 grants was for less than was requested"}),
+        (DATED, {"scopes": TENANTS[:1]}, {"scope": "nobody requested tenant=globex"}),
         (DATED, {"scopes": TENANTS[:1], "whole": False}, {}),  # One that was not looked at may have.
     ],
     ids=range(15),
@@ -74,7 +74,7 @@ def test_a_review_finds(offered: Catalog, changes: dict[str, Any], expected: dic
 
 
 def test_what_was_never_asked_for_is_unused_and_no_more_is_said_of_it() -> None:
-    assert found(DATED, {}) == {"unused": "never issued, so not since 2026-01-30"}
+    assert found(DATED, {}) == {"unused": "never issued; not issued since 2026-01-30"}
 
 
 def test_an_action_is_its_resources_owners_to_review_unless_it_says_whose() -> None:
@@ -113,7 +113,7 @@ def test_the_shop_has_every_action_reviewed_and_none_is_overdue() -> None:
     "day", ["2026-02-30", "30.01.2026", "20260130", "2026-1-3", "2026-W05-5", 1767225600, True, ["2026-01-30"]], ids=str
 )
 def test_a_review_date_is_a_day_of_the_calendar(day: object) -> None:
-    with pytest.raises(InvalidInput, match=r"actions\.read\.review\.by: must be a day like 2030-01-31"):
+    with pytest.raises(InvalidInput, match=r"actions\.read\.review\.by: must be a date like 2030-01-31"):
         catalog(by=day)
 
 

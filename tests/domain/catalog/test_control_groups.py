@@ -9,7 +9,8 @@ import yaml
 
 from justenough.domain.approvals.tiers import Tier, Tiers
 from justenough.domain.catalog.control_groups import MAX_TOKEN_TTL_S, WAIT_MARGIN_S, control_group_of, control_group_problems
-from justenough.domain.catalog.loader import Catalog, read_catalog
+from justenough.domain.catalog.loader import read_catalog
+from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.states import Action
 from justenough.domain.policy.engine import DOUBLE_LOCK
@@ -70,7 +71,7 @@ def test_the_lock_asks_its_tier_and_every_one_above_with_its_own_quorum(
 def test_an_action_without_a_lock_has_none_and_no_tier() -> None:
     action = catalog(other={"issue": {"path": "kv/data/x"}}).resources["other-db"].actions[Action.READ]
     assert (control_group_of(action, tiers(1)), action.least_tier) == (None, 0)
-    with pytest.raises(InvalidInput, match="lock_tier goes with `lock: control_group` only"):
+    with pytest.raises(InvalidInput, match="lock_tier needs `lock: control_group`"):
         catalog(other={"issue": {"path": "kv/data/x"}, "lock_tier": 2})
 
 
@@ -78,8 +79,8 @@ def test_an_action_without_a_lock_has_none_and_no_tier() -> None:
     "changes, against, problem",
     [
         ({"lock_tier": 3}, tiers(1, 1), "resources.pay-db.actions.write.lock_tier: approvals.yaml has no tier 3; it has 1, 2"),
-        ({}, tiers(2, 1), "Vault would want 2 people, tier 1's quorum, and tier 2 approves with 1: that could not be issued"),
-        ({}, tiers(1, 1, respond_within=4 * DAY), f"nothing can wait in Vault longer than {MAX_TOKEN_TTL_S // DAY}d"),
+        ({}, tiers(2, 1), "Vault requires 2 people (tier 1's quorum), but tier 2 approves with 1, so Vault would never issue"),
+        ({}, tiers(1, 1, respond_within=4 * DAY), f"a token in Vault lives at most {MAX_TOKEN_TTL_S // DAY}d"),
     ],
 )
 def test_tiers_that_could_never_open_a_lock_are_refused(changes: Any, against: Tiers, problem: str) -> None:
@@ -92,15 +93,15 @@ def test_tiers_that_could_never_open_a_lock_are_refused(changes: Any, against: T
     [
         (
             {"other": {"issue": {"path": "database/creds/pay-acme"}}},
-            "resources.pay-db.actions.write.issue.path: resources.other-db.actions.read issues from there too; what is locked has a path of its own",
+            "resources.pay-db.actions.write.issue.path: resources.other-db.actions.read issues from this path too; a locked action needs its own path",
         ),
         (
             {"target": {"postgres": "host=x", "observe": "database/creds/pay-acme", "end": "database/creds/je-reaper"}},
-            "resources.pay-db.actions.write.issue.path: the worker itself uses it to look into a target",
+            "resources.pay-db.actions.write.issue.path: the worker uses this path to observe a target",
         ),
         (
             {"provision": [{"path": "sys/policies/acl/je-grant-pay-db-write", "data": {"policy": ""}}]},
-            "resources.pay-db.actions.write.policy: `provision` writes this policy itself; a lock needs the one that setup writes",
+            "resources.pay-db.actions.write.policy: `provision` writes this policy; a locked action needs the one that setup generates",
         ),
     ],
 )

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from justenough.domain.catalog.loader import (
-    Catalog,
     alias_of,
     problems_in_draft,
     problems_in_spec,
@@ -22,6 +21,7 @@ from justenough.domain.catalog.loader import (
     scope_alias,
     with_settings,
 )
+from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.vault_names import HARD_ENDS, hard_end_of
 from justenough.domain.jobs.spec import checked_spec
@@ -140,20 +140,20 @@ CERTIFIED: dict[str, Any] = {"issue": {"path": "pki/issue/x", "method": "update"
         ("resources/orders-db/actions", {}, "resources.orders-db.actions: "),
         ("resources/orders-db/actions/delete", {}, "resources.orders-db.actions.delete"),
         ("resources/orders-db/actions/admin/max_ttl", "48h", "resources.orders-db.actions.admin.max_ttl"),
-        ("resources/orders-db/actions/admin/max_ttl", "soon", "a duration is written like"),
+        ("resources/orders-db/actions/admin/max_ttl", "soon", "write a duration like"),
         ("resources/orders-db/actions/admin/policy", "root", "resources.orders-db.actions.admin.policy"),
         ("resources/orders-db/actions/admin/policy", "je-grant-a,root", "resources.orders-db.actions.admin.policy"),
-        ("resources/orders-db/actions/admin/policy", "je-grant-orders-db-read", "each action has its own"),
-        ("resources/orders-db/actions/admin/data_scope", ["region"], "no entry of `scopes` binds exactly region"),
+        ("resources/orders-db/actions/admin/policy", "je-grant-orders-db-read", "each action needs its own policy"),
+        ("resources/orders-db/actions/admin/data_scope", ["region"], "no entry of `scopes` has exactly the keys region"),
         ("resources/orders-db/actions/admin/lock", "twice", "resources.orders-db.actions.admin.lock"),
         ("resources/orders-db/actions/admin/revocable", "maybe", "resources.orders-db.actions.admin.revocable"),
-        ("resources/orders-db/actions/admin/issue/data", {"a": "b"}, "data is sent with `method: update` only"),
+        ("resources/orders-db/actions/admin/issue/data", {"a": "b"}, "data needs `method: update`"),
         ("resources/Orders", {}, "resources.Orders"),
         ("resources", None, "resources: required"),
-        ("scopes", [{"tenant": "acme"}, {"tenant": "ACME"}], "scopes[1]: its identity je-scope-tenant-acme is that of scopes[0] too"),
+        ("scopes", [{"tenant": "acme"}, {"tenant": "ACME"}], "scopes[1]: its identity je-scope-tenant-acme is the same as that of scopes[0]"),
         ("scopes", [{"tenant": ".."}], "scopes[0].tenant: '..' is not a name"),
         ("scopes", [{"tenant": "a/b"}], "scopes[0].tenant"),
-        ("scopes", [], "resources.orders-db.actions.read.data_scope: no entry of `scopes` binds exactly tenant"),
+        ("scopes", [], "resources.orders-db.actions.read.data_scope: no entry of `scopes` has exactly the keys tenant"),
         ("tools", {"find-order": {}}, "tools.find-order.uses: required"),
         ("tools", [], "tools: "),
         ("identity", {"audience": []}, "identity.audience: unknown key"),
@@ -163,18 +163,18 @@ CERTIFIED: dict[str, Any] = {"issue": {"path": "pki/issue/x", "method": "update"
         ("provision", [{"path": "kv/x", "data": {"a": "${random}"}}], "provision[0].data: ${random} needs `once: true`"),
         ("provision", [{"path": "kv/x", "per_scope": ["region"]}], "provision[0].per_scope: no entry of `scopes`"),
         ("provision", [{"path": "/sys/x"}], "provision[0].path"),
-        ("provision", [{"path": "ssh/config/ca", "once": True, "unless": "ssh/issuers"}], "provision[0]: once and unless both say when to write"),
+        ("provision", [{"path": "ssh/config/ca", "once": True, "unless": "ssh/issuers"}], "provision[0]: once and unless are mutually exclusive"),
         ("provision", [{"path": "ssh/config/ca", "unless": "ssh"}], "provision[0].unless"),
-        ("resources/orders-db/actions/admin/crl", "pki", "crl: names the pki mount that issues it, and issue.path is not under pki/"),
+        ("resources/orders-db/actions/admin/crl", "pki", "crl: must be the pki mount that issues it, but issue.path is not under pki/"),
         ("resources/orders-db/actions/admin/crl", "database/../pki", "resources.orders-db.actions.admin.crl"),
-        ("resources/orders-db/actions/admin", {**CERTIFIED, "revocable": "on_expiry"}, "crl shows what was revoked; it goes with `revocable: now` only"),
-        ("resources/orders-db/actions/admin", SPACIOUS, "resources.orders-db.actions.admin: space: what is to be dropped at the end must be seen to be gone; it goes with a `target` only"),
-        ("resources/orders-db/actions/admin", {**SPACIOUS, "target": TARGET, "revocable": "on_expiry"}, "space: it is dropped when access ends; it goes with `revocable: now` only"),
+        ("resources/orders-db/actions/admin", {**CERTIFIED, "revocable": "on_expiry"}, "crl: needs `revocable: now`"),
+        ("resources/orders-db/actions/admin", SPACIOUS, "resources.orders-db.actions.admin: space: needs a `target`, so that its removal can be verified"),
+        ("resources/orders-db/actions/admin", {**SPACIOUS, "target": TARGET, "revocable": "on_expiry"}, "space: needs `revocable: now`, because it is dropped when access ends"),
         ("resources/orders-db/actions/admin", {**SPACIOUS, "target": TARGET, "space": "schema"}, "resources.orders-db.actions.admin.space"),
         ("resources/orders-db/actions/admin", {**CERTIFIED, "data_scope": ["ttl"]}, "data_scope: {ttl} is filled in from the job itself"),
         ("resources/orders-db/actions/admin", {**CERTIFIED, "issue": {"path": "pki/issue/{job}"}}, "issue.path: {job} is not in data_scope"),
-        ("resources/orders-db/actions/admin", {**CERTIFIED, "lock": "control_group"}, "with `lock: control_group` Vault is asked before it is issued; it cannot have {ttl}"),
-        ("resources/orders-db/actions/admin", {**CERTIFIED, "lock": "control_group", "issue": {**CERTIFIED["issue"], "data": {"name": "{job}"}}}, "it cannot have {job}"),
+        ("resources/orders-db/actions/admin", {**CERTIFIED, "lock": "control_group"}, "with `lock: control_group` the call to Vault is fixed before the issue; it cannot contain {ttl}"),
+        ("resources/orders-db/actions/admin", {**CERTIFIED, "lock": "control_group", "issue": {**CERTIFIED["issue"], "data": {"name": "{job}"}}}, "it cannot contain {job}"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_by_its_path(path: str, value: Any, problem: str) -> None:
@@ -267,7 +267,7 @@ def test_a_fitting_spec_has_no_problems() -> None:
         ({"access": access(resource="order-db")}, "access[0].resource: unknown resource 'order-db'; did you mean 'orders-db'?"),
         ({"access": access(resource="moon")}, "access[0].resource: unknown resource 'moon'"),
         ({"access": access(action="write")}, "access[0].action: orders-db does not offer write; it offers admin, read"),
-        ({"access": access(ttl="31m")}, "access[0].ttl: 31m is longer than 30m, the most that orders-db read allows"),
+        ({"access": access(ttl="31m")}, "access[0].ttl: 31m is longer than 30m, the max_ttl of orders-db read"),
         ({"environment": "test"}, "environment: orders-db is in environment 'prod', not in 'test'"),
         ({"data_scope": {}}, "data_scope.tenant: required by orders-db read"),
         (
@@ -296,7 +296,7 @@ def test_a_hard_end_is_one_that_the_policy_lists_and_never_short(seconds: int) -
 
 @pytest.mark.parametrize("seconds", [0, -1, 8 * 24 * 3600 + 1])
 def test_a_hard_end_beyond_the_longest_job_is_refused(seconds: int) -> None:
-    with pytest.raises(ValueError, match="hard end"):
+    with pytest.raises(ValueError, match="maximum ttl must be from 1 s to 192 h"):
         hard_end_of(seconds)
 
 
@@ -313,7 +313,7 @@ ASKED: dict[str, Any] = {"resource": "orders-db", "action": "read", "ttl": "10m"
     [
         ({"access": [ASKED]}, []),
         ({"access": [{**ASKED, "resource": "order-db"}]}, ["access[0].resource: unknown resource 'order-db'; did you mean 'orders-db'?"]),
-        ({"access": [7, {**ASKED, "ttl": "2h"}]}, ["access[1].ttl: 2h is longer than 30m, the most that orders-db read allows"]),
+        ({"access": [7, {**ASKED, "ttl": "2h"}]}, ["access[1].ttl: 2h is longer than 30m, the max_ttl of orders-db read"]),
         (
             {"access": [{**ASKED, "ttl": "soon", "action": "write"}]},
             ["access[0].action: orders-db does not offer write; it offers admin, read"],

@@ -74,11 +74,11 @@ def test_the_kept_text_reads_back_as_the_same_list() -> None:
         ([{**GET, "name": ""}], "tools[0].name"),
         ([{**GET, "description": 7}], "tools[0].description: must be text"),
         ([{**GET, "annotations": []}], "tools[0].annotations: must be an object"),
-        ([GET, GET], "tools: 'get_issue' is there twice"),
-        ([{**GET, "description": "a\0b"}], "text with characters that cannot be stored"),
-        ([{**GET, "inputSchema": {"maximum": 1e301}}], "a number too large to be exact"),
+        ([GET, GET], "tools: duplicate tool 'get_issue'"),
+        ([{**GET, "description": "a\0b"}], "contains characters that cannot be stored"),
+        ([{**GET, "inputSchema": {"maximum": 1e301}}], "the number is too large to be exact"),
         ([{**CREATE, "name": f"t{number}"} for number in range(MAX_TOOLS + 1)], "501 tools; at most 500 are accepted"),
-        ([{**GET, "description": "x" * 1024 * 1024}], "more than 1,048,576 bytes"),
+        ([{**GET, "description": "x" * 1024 * 1024}], "larger than 1,048,576 bytes"),
     ],
 )
 def test_what_is_no_list_that_can_be_reviewed_is_refused_by_place(tools: list[Any], says: str) -> None:
@@ -88,12 +88,12 @@ def test_what_is_no_list_that_can_be_reviewed_is_refused_by_place(tools: list[An
 @pytest.mark.parametrize(
     "text, says",
     [
-        ("{", "is no JSON that is read here"),
-        ("[" * 100_000, "is no JSON that is read here"),
-        ("[]", "must be like"),
-        ('{"tools": {}}', "must be like"),
+        ("{", "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON"),
+        ("[]", "must have the form"),
+        ('{"tools": {}}', "must have the form"),
         ('{"tools": [], "nextCursor": "2"}', "this is one page of the list"),
-        ('{"tools": [], "tools": []}', "a key is there twice in one object"),
+        ('{"tools": [], "tools": []}', "duplicate key in an object"),
     ],
 )
 def test_a_text_that_holds_no_list_is_refused_in_words(text: str, says: str) -> None:

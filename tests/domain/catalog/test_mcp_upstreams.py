@@ -67,8 +67,8 @@ def test_each_tool_goes_under_its_own_name_by_the_first_pattern_that_fits_and_on
     "reviewed, digest, says",
     [
         (SHOWN, None, "the tools of github have not been reviewed (the catalog has no digest of them)"),
-        (None, SHOWN.digest, "what was reviewed of github is not there (tools/github.json beside the catalog)"),
-        (OTHER, SHOWN.digest, "tools/github.json holds other tools of github than the catalog's digest pins"),
+        (None, SHOWN.digest, "the reviewed tools of github are missing (tools/github.json beside the catalog)"),
+        (OTHER, SHOWN.digest, "the tools of github in tools/github.json do not match the digest in the catalog"),
     ],
 )
 def test_without_a_pinned_review_nothing_is_passed_on_and_it_says_how_to_get_one(
@@ -82,7 +82,7 @@ def test_without_a_pinned_review_nothing_is_passed_on_and_it_says_how_to_get_one
 
 def test_two_of_one_name_are_refused_until_the_catalog_says_a_prefix() -> None:
     with pytest.raises(
-        InvalidInput, match=r"tools\.gitlab\.mcp: get_issue of gitlab is a tool of github too: .*`prefix: gitlab_` under mcp"
+        InvalidInput, match=r"tools\.gitlab\.mcp: get_issue: github has a tool of this name too; .*`prefix: gitlab_` under mcp"
     ):
         catalog(gitlab=GITLAB)
     names = catalog(prefix="gh_", gitlab=GITLAB).callable
@@ -91,19 +91,21 @@ def test_two_of_one_name_are_refused_until_the_catalog_says_a_prefix() -> None:
 
 def test_a_tool_of_the_catalog_itself_is_in_the_way_too() -> None:
     shown = build_tool_list("tools", [{"name": "getone", "inputSchema": ANY}])
-    with pytest.raises(InvalidInput, match="getone of github is a tool of the catalog too"):
+    with pytest.raises(
+        InvalidInput, match="getone: the catalog has a tool of this name too; rename its tools with `prefix: github_` under mcp"
+    ):
         catalog(reviewed=shown, digest=shown.digest, getone=SQL)
 
 
 @pytest.mark.parametrize(
     "name, schema, says",
     [
-        ("delete_repo", ANY, "no pattern of uses.action fits its name"),
-        ("get issue", ANY, "its name is none that MCP allows"),
-        ("get_" + "x" * 128, ANY, "its name is none that MCP allows"),
+        ("delete_repo", ANY, "no pattern of uses.action matches its name"),
+        ("get issue", ANY, "MCP does not allow its name"),
+        ("get_" + "x" * 128, ANY, "MCP does not allow its name"),
         ("get", {"type": "string"}, "its inputSchema is not of type object"),
         ("get", {**ANY, "properties": {"a": {"$ref": "https://evil.example/x"}}}, "its inputSchema refers to another document"),
-        ("get", {**ANY, "properties": {"a": {"type": "integr"}}}, "its inputSchema is no JSON Schema"),
+        ("get", {**ANY, "properties": {"a": {"type": "integr"}}}, "its inputSchema is not a valid JSON Schema"),
         ("get", {"$schema": "http://json-schema.org/draft-07/schema#", **ANY, "properties": {"a": {"items": [ANY]}}}, ""),
     ],
 )
@@ -138,7 +140,7 @@ def test_what_a_schema_lets_through_goes_through() -> None:
 def test_a_schema_that_refers_to_what_is_not_there_or_to_itself_for_ever_is_no_crash(properties: dict[str, Any]) -> None:
     shown = build_tool_list("tools", [{"name": "get", "inputSchema": {**ANY, "properties": properties}}])
     tools = catalog(reviewed=shown, digest=shown.digest).callable
-    with pytest.raises(InvalidInput, match="its input's schema cannot be followed"):
+    with pytest.raises(InvalidInput, match="the schema of its input is unusable"):
         checked_call("get", tools["get"], {"a": 1})
 
 
@@ -147,7 +149,9 @@ def test_what_lists_a_servers_tools_is_under_its_least_action_and_no_tool_may_ha
     assert {name: tool.uses.action for name, tool in found.listings.items()} == {"github.tools": Action.READ}
     assert "github.tools" not in catalog().callable
     shown = build_tool_list("tools", [{"name": "getlab.tools", "inputSchema": ANY}])
-    with pytest.raises(InvalidInput, match=r"getlab\.tools of github is a tool of the catalog too"):
+    with pytest.raises(
+        InvalidInput, match=r"getlab\.tools: the catalog has a tool of this name too; rename its tools with `prefix: github_` under mcp"
+    ):
         catalog(reviewed=shown, digest=shown.digest, getlab={**GITLAB, "mcp": MCP})
 
 
@@ -157,21 +161,21 @@ def test_an_order_may_bind_a_tool_that_is_passed_on() -> None:
     spec = JobSpec.model_validate({"name": "a", "task": "-", "environment": "prod", "run": {"command": ["true"]}, "access": [item]})
     assert [str(problem) for problem in problems_in_spec(spec, catalog())] == [
         "access[0].tools.get_isue: no tool of this name uses read on github; did you mean 'get_issue'?",
-        "access[0].tools.get.file.arguments.pth: get.file takes no such argument",
+        "access[0].tools.get.file.arguments.pth: get.file has no such argument",
     ]
 
 
 @pytest.mark.parametrize(
     "one, action, says",
     [
-        (ListedTool("get_a", annotations={"readOnlyHint": False}), Action.READ, "goes through as read, and the server says that it writes"),
+        (ListedTool("get_a", annotations={"readOnlyHint": False}), Action.READ, "mapped to read, but the server says that it writes"),
         (
             ListedTool("get_a", annotations={"destructiveHint": True}),
             Action.READ,
-            "goes through as read, and the server says that it writes",
+            "mapped to read, but the server says that it writes",
         ),
-        (ListedTool("get.a"), Action.READ, "some clients refuse such a name"),
-        (ListedTool("get_a", description="Reads\u200b\u202e"), Action.READ, "its description has characters that do not print"),
+        (ListedTool("get.a"), Action.READ, "some clients reject this name"),
+        (ListedTool("get_a", description="Reads\u200b\u202e"), Action.READ, "its description contains unprintable characters"),
         (ListedTool("get_a", description="Reads\n\tit", annotations={"readOnlyHint": False}), Action.WRITE, None),
     ],
 )
@@ -199,5 +203,5 @@ def test_a_digest_is_put_into_the_catalogs_own_text_and_nothing_else_changes(tex
 
 
 def test_where_the_text_has_no_place_for_a_digest_it_says_so() -> None:
-    with pytest.raises(InvalidInput, match=r"tools\.hub\.mcp: is no mapping that the digest could be put into"):
+    with pytest.raises(InvalidInput, match=r"tools\.hub\.mcp: must be a non-empty mapping, so that the digest can be set in it"):
         with_digest(json.dumps({"resources": {"github": GITHUB}}), "hub", SHOWN.digest)

@@ -117,6 +117,8 @@ def test_a_reason_is_of_its_kind(text: str, kind: str) -> None:
 # As they stand in the ledger; their texts are the console's and the worker's.
 WHYS = {
     "no one answers for a job that they launched": "own job",
+    "people cannot decide on a job that they launched": "own job",
+    "people cannot decide on a descendant of a job that they launched": "own job",
     "Forbidden: the decision does not hold: the signature does not match the statement": "invalid signature",
     "the signature names a key that the person does not have": "invalid signature",
     "Forbidden: the decision is another person's: its statement names a different person than the token": "another person's statement",
@@ -130,6 +132,8 @@ WHYS = {
     "Forbidden: needs one of the groups: chiefs": "not authorized",
     "the request is at tier 2, which this person does not answer for": "not authorized",
     "ops is in no group that answers requests": "not authorized",
+    "ops is in no group that approves requests": "not authorized",
+    "their appointment as a delegate is not valid now: the statement has expired": "expired or from the future",
     "not a {statement, signature}": "malformed",
     "this is not a statement of type decision": "malformed",
     "InvalidInput: decision: statement.reason: a reason is required": "malformed",

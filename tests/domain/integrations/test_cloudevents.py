@@ -78,7 +78,7 @@ def test_data_of_another_type_is_no_value(content: str) -> None:
         ({"je_parent": "x"}, "je_parent", "lower-case"),
         ({"JeParent": "x"}, "JeParent", "lower-case"),
         ({"comexample": [1]}, "comexample", "must be text"),
-        ({"data": 1, "data_base64": "AA=="}, "data_base64", "one of them"),
+        ({"data": 1, "data_base64": "AA=="}, "data_base64", "mutually exclusive"),
     ],
 )
 def test_what_the_specification_does_not_allow_is_named(changes: dict[str, Any], path: str, message: str) -> None:
@@ -95,13 +95,13 @@ def test_every_problem_is_told_at_once() -> None:
     [
         ({"content-type": "application/cloudevents-batch+json"}, b"[]", "send one event"),
         ({"content-type": "application/cloudevents+xml"}, b"<a/>", "send one event"),
-        ({"content-type": "application/json"}, b"{}", "no CloudEvent"),
-        ({}, b"", "no CloudEvent"),
+        ({"content-type": "application/json"}, b"{}", "is not a CloudEvent"),
+        ({}, b"", "is not a CloudEvent"),
         (STRUCTURED, b"[]", "JSON object"),
-        (STRUCTURED, b"", "not readable as JSON"),
-        (STRUCTURED, b"\xff", "not readable as JSON"),
-        (STRUCTURED, b"[" * 100_000, "not readable as JSON"),
-        (STRUCTURED, b'{"id": NaN}', "not a number"),
+        (STRUCTURED, b"", "not valid JSON"),
+        (STRUCTURED, b"\xff", "not valid JSON"),
+        (STRUCTURED, b"[" * 100_000, "not valid JSON"),
+        (STRUCTURED, b'{"id": NaN}', "must be a finite number"),
     ],
 )
 def test_what_is_no_event_is_told_how_one_is_sent(headers: dict[str, str], body: bytes, message: str) -> None:

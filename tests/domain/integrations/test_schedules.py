@@ -65,10 +65,10 @@ def test_a_file_has_at_most_a_hundred() -> None:
     "at, why",
     [
         (NOW, None),
-        (NOW + timedelta(seconds=1), "no occasion"),
-        (NOW + timedelta(days=1), "still to come"),
+        (NOW + timedelta(seconds=1), "is not a scheduled time"),
+        (NOW + timedelta(days=1), "is in the future"),
         (NOW - timedelta(days=1), "too long ago"),
-        (NOW - timedelta(hours=1), "no occasion"),
+        (NOW - timedelta(hours=1), "is not a scheduled time"),
     ],
 )
 def test_a_moment_that_is_no_occasion_or_not_now_launches_nothing(at: datetime, why: str | None) -> None:

@@ -58,12 +58,12 @@ def test_every_name_that_is_made_is_a_name(host: str) -> None:
         ({"url": "http://siem.example.com/"}, "webhooks[0].url", "allow_private"),
         ({"url": "https://10.0.0.1/"}, "webhooks[0].url", "allow_private"),
         ({"url": "http://169.254.169.254/", "allow_private": True}, "webhooks[0].url", "credentials"),
-        ({"url": "https://me:secret@siem.example.com/"}, "webhooks[0].url", "no user"),
+        ({"url": "https://me:secret@siem.example.com/"}, "webhooks[0].url", "must not contain a user"),
         ({"url": ""}, "webhooks[0].url", "at least 1"),
         ({"events": []}, "webhooks[0].events", "at least one"),
-        ({"events": ["job.finished"]}, "webhooks[0].events[0]", "is no event"),
-        ({"events": ["job.ended", "jobs.*"]}, "webhooks[0].events[1]", "is no event"),
-        ({"events": ["job*"]}, "webhooks[0].events[0]", "is no event"),
+        ({"events": ["job.finished"]}, "webhooks[0].events[0]", "unknown event"),
+        ({"events": ["job.ended", "jobs.*"]}, "webhooks[0].events[1]", "unknown event"),
+        ({"events": ["job*"]}, "webhooks[0].events[0]", "unknown event"),
         ({"signing_secret": "whsec_abc"}, "webhooks[0].signing_secret", "pattern"),
         ({"signing_secret": "kv/data/../sys/seal"}, "webhooks[0].signing_secret", "pattern"),
         ({"secret": "x"}, "webhooks[0].secret", "unknown key"),
@@ -81,7 +81,7 @@ def test_what_is_wrong_with_a_webhook_is_told_by_its_place(changes: dict[str, An
     "changes, path, message",
     [
         ({"on": []}, "notify[0].on", "at least one"),
-        ({"on": ["job.ended"]}, "notify[0].on[0]", "nobody is notified of"),
+        ({"on": ["job.ended"]}, "notify[0].on[0]", "no notifications for"),
         ({"on": ["*"]}, "notify[0].on[0]", "approval.opened"),
         ({"to": []}, "notify[0].to", "at least one"),
         ({"to": ["slack://token/token"]}, "notify[0].to[0]", "pattern"),
@@ -100,7 +100,7 @@ def test_what_is_wrong_with_a_notification_is_told_by_its_place(changes: dict[st
 def test_two_of_one_name_are_refused_across_both_kinds() -> None:
     assert list(problems(webhooks=[HOOK, HOOK])) == ["webhooks[1].name"]
     found = problems(webhooks=[{**HOOK, "name": "x"}], notify=[{**PEOPLE, "name": "x"}])
-    assert found == {"notify[0].name": "webhooks[0] is called x too; give each a `name` of its own"}
+    assert found == {"notify[0].name": "webhooks[0] has the name x too; give each subscription a different `name`"}
 
 
 def test_there_is_an_end_to_how_many_there_may_be() -> None:

@@ -46,25 +46,25 @@ def test_one_good_signature_among_several_within_five_minutes_is_enough(changes:
 @pytest.mark.parametrize(
     "changes, reason",
     [
-        ({"webhook_id": ""}, "are needed"),
-        ({"webhook_id": "msg.1"}, "are needed"),
-        ({"webhook_id": "msg 1"}, "are needed"),
-        ({"webhook_timestamp": ""}, "are needed"),
-        ({"webhook_timestamp": "-1614265330"}, "are needed"),
-        ({"webhook_timestamp": "1614265330.0"}, "are needed"),
-        ({"webhook_timestamp": "\u0661614265330"}, "are needed"),
-        ({"webhook_signature": ""}, "are needed"),
-        ({"webhook_id": "msg_other"}, "no signature"),
-        ({"webhook_timestamp": str(AT + 1)}, "no signature"),
-        ({"webhook_signature": OTHER}, "no signature"),
-        ({"webhook_signature": GOOD.replace("v1,", "v2,")}, "no signature"),
-        ({"webhook_signature": GOOD.removeprefix("v1,")}, "no signature"),
-        ({"webhook_signature": GOOD.replace(",", " ")}, "no signature"),
-        ({"webhook_signature": "v1,\u00e9"}, "no signature"),
-        ({"webhook_signature": " ".join([OTHER] * 20 + [GOOD])}, "no signature"),
-        ({"body": BODY + b" "}, "no signature"),
-        ({"keys": ()}, "no signature"),
-        ({"keys": (b"k" * 24,)}, "no signature"),
+        ({"webhook_id": ""}, "are required"),
+        ({"webhook_id": "msg.1"}, "are required"),
+        ({"webhook_id": "msg 1"}, "are required"),
+        ({"webhook_timestamp": ""}, "are required"),
+        ({"webhook_timestamp": "-1614265330"}, "are required"),
+        ({"webhook_timestamp": "1614265330.0"}, "are required"),
+        ({"webhook_timestamp": "\u0661614265330"}, "are required"),
+        ({"webhook_signature": ""}, "are required"),
+        ({"webhook_id": "msg_other"}, "none of its signatures"),
+        ({"webhook_timestamp": str(AT + 1)}, "none of its signatures"),
+        ({"webhook_signature": OTHER}, "none of its signatures"),
+        ({"webhook_signature": GOOD.replace("v1,", "v2,")}, "none of its signatures"),
+        ({"webhook_signature": GOOD.removeprefix("v1,")}, "none of its signatures"),
+        ({"webhook_signature": GOOD.replace(",", " ")}, "none of its signatures"),
+        ({"webhook_signature": "v1,\u00e9"}, "none of its signatures"),
+        ({"webhook_signature": " ".join([OTHER] * 20 + [GOOD])}, "none of its signatures"),
+        ({"body": BODY + b" "}, "none of its signatures"),
+        ({"keys": ()}, "none of its signatures"),
+        ({"keys": (b"k" * 24,)}, "none of its signatures"),
         ({"now": AT + TOLERANCE_S + 1}, "300 seconds"),
         ({"now": AT - TOLERANCE_S - 1}, "300 seconds"),
     ],
@@ -90,6 +90,6 @@ def test_what_is_signed_holds_with_its_key_and_with_no_other(key: bytes, body: b
     "text", ["", "whsec_", "whsec_not base64", "whsec_" + base64.b64encode(b"k" * 23).decode(), "whsec_MfKQ9r8GKYqrTwjUPD8-_PZIo2LaLaSw"]
 )
 def test_a_secret_that_is_none_is_refused_and_not_repeated(text: str) -> None:
-    with pytest.raises(ValueError, match="whsec_ and at least 24 bytes") as told:
+    with pytest.raises(ValueError, match="whsec_ followed by at least 24 bytes") as told:
         parse_signing_secret(Secret(text))
     assert len(text) < 10 or text not in str(told.value)

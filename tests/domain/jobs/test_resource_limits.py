@@ -19,10 +19,10 @@ def test_what_takes_exactly_its_limits_keeps_to_them() -> None:
 @pytest.mark.parametrize(
     "used, why",
     [
-        (AT._replace(memory=2**31), "limits.memory: it held 2048.0 MiB, more than 1GiB"),
+        (AT._replace(memory=2**31), "limits.memory: it used 2048.0 MiB, more than 1GiB"),
         (AT._replace(cpu=61.2), "limits.cpu: it used 61.2 s of processor time, more than 1m"),
         (AT._replace(processes=11), "limits.processes: it had more than 10 processes and threads"),
-        (ResourceUsage(cpu=99, memory=2**31, processes=99), "limits.memory: it held 2048.0 MiB, more than 1GiB"),
+        (ResourceUsage(cpu=99, memory=2**31, processes=99), "limits.memory: it used 2048.0 MiB, more than 1GiB"),
     ],
 )
 def test_what_goes_over_one_is_told_which(used: ResourceUsage, why: str) -> None:

@@ -135,13 +135,13 @@ def test_limits_have_the_documented_defaults_and_are_given_one_by_one() -> None:
 @pytest.mark.parametrize(
     "limits, said",
     [
-        ({"cpu": "29d"}, "1s to 28d is accepted"),
-        ({"cpu": "fast"}, "a duration is written like 30s, 10m, 1h or 2d"),
-        ({"memory": "1KiB"}, "16MiB to 64GiB is accepted"),
-        ({"memory": "1GB"}, "a size is written like 64KiB, 512MiB or 1GiB"),
-        ({"processes": 5000}, "1 to 4096 is accepted"),
-        ({"file_size": "65GiB"}, "1B to 64GiB is accepted"),
-        ({"open_files": 1}, "16 to 65536 is accepted"),
+        ({"cpu": "29d"}, "must be from 1s to 28d"),
+        ({"cpu": "fast"}, "write a duration like 30s, 10m, 1h or 2d"),
+        ({"memory": "1KiB"}, "must be from 16MiB to 64GiB"),
+        ({"memory": "1GB"}, "write a size like 64KiB, 512MiB or 1GiB"),
+        ({"processes": 5000}, "must be from 1 to 4096"),
+        ({"file_size": "65GiB"}, "must be from 1B to 64GiB"),
+        ({"open_files": 1}, "must be from 16 to 65536"),
     ],
 )
 def test_a_wrong_limit_is_refused_with_what_is_accepted(limits: dict[str, Any], said: str) -> None:

@@ -45,9 +45,9 @@ def spec(*tools: dict[str, Any] | None, at: str = "request") -> JobSpec:
         ({"one_of": [1, "a"]}, 1.0, None),
         ({"one_of": [1, "a"]}, True, "must be one of the 2 values that the order lists"),
         ({"prefix": "/in/"}, "/in/x", None),
-        ({"prefix": "/in/"}, "/in/../out", "must begin with '/in/', and have no part `..`"),
+        ({"prefix": "/in/"}, "/in/../out", "must begin with '/in/' and must not contain a path part `..`"),
         *(
-            ({"prefix": "/in/"}, f"/in/{way}", "must begin with '/in/', and have no part `..`")
+            ({"prefix": "/in/"}, f"/in/{way}", "must begin with '/in/' and must not contain a path part `..`")
             for way in (
                 "x\\..\\out",
                 "..\\out",
@@ -61,9 +61,9 @@ def spec(*tools: dict[str, Any] | None, at: str = "request") -> JobSpec:
             )
         ),
         ({"prefix": "/in/"}, "/in/a..b/...;/50%", None),
-        ({"prefix": "/other"}, "/in/", "must begin with '/other', and have no part `..`"),
-        ({"prefix": "/in/"}, "/other", "must begin with '/in/', and have no part `..`"),
-        ({"prefix": "/in/"}, 7, "must begin with '/in/', and have no part `..`"),
+        ({"prefix": "/other"}, "/in/", "must begin with '/other' and must not contain a path part `..`"),
+        ({"prefix": "/in/"}, "/other", "must begin with '/in/' and must not contain a path part `..`"),
+        ({"prefix": "/in/"}, 7, "must begin with '/in/' and must not contain a path part `..`"),
         ({"minimum": 1, "maximum": 2}, 3, "must be a number of at most 2"),
     ],
 )
@@ -73,21 +73,23 @@ def test_an_argument_is_held_against_its_bound(bound: dict[str, Any], value: Any
 
 def test_what_is_bound_must_be_given() -> None:
     bounds = Bounds.model_validate({"arguments": {"amount": {"maximum": 1}}})
-    assert list(bounds.problems({}, made=0)) == ["amount: must be given, for the order binds it"]
+    assert list(bounds.problems({}, made=0)) == ["amount: required, because the order bounds it"]
 
 
 def test_another_writing_of_a_bound_name_is_no_way_around_it() -> None:
     bounds = Bounds.model_validate({"arguments": {"amount": {"maximum": 1}}})
-    assert list(bounds.problems({"amount": 1, "Amount": 5}, made=0)) == ["Amount: differs by case alone from what the order binds"]
+    assert list(bounds.problems({"amount": 1, "Amount": 5}, made=0)) == [
+        "Amount: differs only in case from an argument that the order bounds"
+    ]
 
 
-@pytest.mark.parametrize("made, problems", [(0, []), (2, []), (3, ["the order allows 3 calls of it, which were made"])])
+@pytest.mark.parametrize("made, problems", [(0, []), (2, []), (3, ["the order allows 3 calls of it, and this limit is reached"])])
 def test_calls_are_counted(made: int, problems: list[str]) -> None:
     assert list(Bounds(calls=3).problems({}, made=made)) == problems
 
 
 def test_a_bound_that_says_nothing_is_refused() -> None:
-    with pytest.raises(ValidationError, match="says nothing"):
+    with pytest.raises(ValidationError, match="the bound is empty"):
         Bound.model_validate({})
 
 
@@ -118,7 +120,7 @@ def test_a_call_goes_through_the_first_item_that_lets_it_and_carries_its_bounds(
     "tools, problem",
     [
         ({"fnd": {}}, "access[0].tools.fnd: no tool of this name uses read on orders-db; did you mean 'find'?"),
-        ({"find": {"arguments": {"order": {"maximum": 1}}}}, "access[0].tools.find.arguments.order: find takes no such argument; did you mean 'order_id'?"),
+        ({"find": {"arguments": {"order": {"maximum": 1}}}}, "access[0].tools.find.arguments.order: find has no such argument; did you mean 'order_id'?"),
     ],
 )  # fmt: skip
 def test_bounds_on_what_the_catalog_does_not_have_are_refused_by_their_path(tools: dict[str, Any], problem: str) -> None:
@@ -128,7 +130,7 @@ def test_bounds_on_what_the_catalog_does_not_have_are_refused_by_their_path(tool
 def test_what_is_had_through_tools_is_never_handed_over() -> None:
     assert spec({"find": {}}, at="start").access[0].tools == {"find": Bounds()}
     item = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "see", "tools": {"find": {}}}
-    with pytest.raises(InvalidInput, match=r"access\[0\]: `deliver` hands a credential over, which no bounds bind"):
+    with pytest.raises(InvalidInput, match=r"access\[0\]: `deliver` and `tools` are mutually exclusive"):
         checked_spec({**SPEC, "access": [{**item, "deliver": {"env": {"PGUSER": "username"}}}]})
 
 

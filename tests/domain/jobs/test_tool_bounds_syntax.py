@@ -51,14 +51,14 @@ def test_only_what_is_named_is_allowed_and_never_more_than_was_asked_for(lines: 
         ("", "write TOOL, TOOL:calls=3"),
         ("find order", "write TOOL, TOOL:calls=3"),
         ("find-order:amount", "write TOOL, TOOL:calls=3"),
-        ("find-order:amount<=much", "<= takes a number"),
-        ("find-order:amount<=nan", "<= takes a number"),
-        ("find-order:amount>=inf", ">= takes a number"),
-        ("find-order:calls=0", "calls=N takes a number from 1 to 10,000"),
-        ("find-order:calls>=1", "calls=N takes a number from 1 to 10,000"),
-        ("find-order:who=[1]", "= takes one or more plain values"),
-        ("drop-order", "drop-order: was not asked for; it is for find-order, refund-order"),
-        ("refund-order:amount>=500", "refund-order: no call would be left within what was asked for"),
+        ("find-order:amount<=much", "<= needs a number"),
+        ("find-order:amount<=nan", "<= needs a number"),
+        ("find-order:amount>=inf", ">= needs a number"),
+        ("find-order:calls=0", "calls= needs a number from 1 to 10,000"),
+        ("find-order:calls>=1", "calls= needs a number from 1 to 10,000"),
+        ("find-order:who=[1]", "= needs one or more plain values"),
+        ("drop-order", "drop-order: was not requested; requested: find-order, refund-order"),
+        ("refund-order:amount>=500", "refund-order: no call satisfies both these bounds and the requested ones"),
     ],
 )
 def test_a_line_that_cannot_be_meant_is_refused_with_what_is_wrong(line: str, problem: str) -> None:
@@ -68,7 +68,7 @@ def test_a_line_that_cannot_be_meant_is_refused_with_what_is_wrong(line: str, pr
 
 
 def test_one_call_and_a_credential_have_nothing_to_bind() -> None:
-    with pytest.raises(InvalidInput, match="one call is approved with exactly its arguments"):
+    with pytest.raises(InvalidInput, match="a single call is approved with exactly its arguments"):
         parse_tool_bounds(["find-order"], None)
 
 

@@ -72,5 +72,5 @@ def test_an_entry_that_is_missing_inside_a_chain_is_found(jobs: list[str], data:
     "text", ["no JSON", "[]", "3", "{}", '{"job": "j"}', json.dumps({**json.loads(copied([("j", "w")])[0]), "data": 3})]
 )
 def test_a_line_that_is_no_entry_is_named(text: str) -> None:
-    with pytest.raises(InvalidInput, match=r"line 2: is no ledger entry"):
+    with pytest.raises(InvalidInput, match=r"line 2: is not a ledger entry"):
         verify_export([*copied([("j-dev-1", "why")]), text])

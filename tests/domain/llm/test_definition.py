@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from justenough.domain.catalog.llm_validation import model_access, why_for_gateways_only
-from justenough.domain.catalog.loader import Catalog, problems_in_draft, problems_in_spec, read_catalog, with_settings
+from justenough.domain.catalog.loader import problems_in_draft, problems_in_spec, read_catalog, with_settings
+from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.spec import checked_spec
 from justenough.domain.llm.definition import ModelDef
@@ -77,14 +78,14 @@ def model(**changes: Any) -> ModelDef:
         ({"used_by": "job"}, "models.default.uses.resource: model-api needs `used_by: gateway`"),
         ({"used_by": "nobody"}, "resources.model-api.used_by"),
         ({"url": "ftp://models.example"}, "models.default.url: must begin with https://"),
-        ({"url": "http://models.example/v1"}, "models.default.url: must begin with https://, or the key would travel in the clear"),
-        ({"url": "https://me:secret@models.example"}, "models.default.url: must hold no user and no password"),
-        ({"url": "https://models.example/v1?key=x"}, "models.default.url: must have no query"),
-        ({"url": "http://169.254.169.254/v1"}, "tells a machine its own credentials"),
+        ({"url": "http://models.example/v1"}, "models.default.url: must begin with https://, or the key would be sent unencrypted"),
+        ({"url": "https://me:secret@models.example"}, "models.default.url: must not contain a user or password"),
+        ({"url": "https://models.example/v1?key=x"}, "models.default.url: must not have a query"),
+        ({"url": "http://169.254.169.254/v1"}, "is a cloud metadata service"),
         ({"allow": []}, "models.default.allow"),
         ({"allow": ["gpt [4]"]}, "models.default.allow[0]"),
         ({"headers": {"Host": "x"}}, "models.default.headers: Host is set by the gateway"),
-        ({"headers": {"Authorization": "Bearer {key"}}, "models.default.headers: Authorization: a brace that is no placeholder"),
+        ({"headers": {"Authorization": "Bearer {key"}}, "models.default.headers: Authorization: contains a brace outside of a placeholder"),
         ({"headers": {"Authorization": "Bearer\n{key}"}}, "models.default.headers.Authorization"),
         ({"max_tokens": 0}, "models.default.max_tokens"),
         ({"timeout": "2h"}, "models.default.timeout"),
@@ -101,7 +102,7 @@ def test_a_model_has_defaults_and_its_url_comes_from_the_settings() -> None:
     assert (found.url, found.headers, found.timeout) == ("http://127.0.0.1:8000/v1", {"Authorization": "Bearer {key}"}, 300)
     with pytest.raises(InvalidInput, match=r"models\.default\.url: setting MODEL_URL is missing"):
         with_settings(raw, {})
-    with pytest.raises(InvalidInput, match="in the clear"):
+    with pytest.raises(InvalidInput, match="would be sent unencrypted"):
         with_settings(raw, {"MODEL_URL": "http://elsewhere.example/v1"})
 
 
@@ -119,12 +120,12 @@ def test_models_are_allowed_by_the_patterns_of_their_names(name: str, allowed: b
         ({}, []),
         ({"model": None}, []),
         ({"model": {**SPEC["model"], "name": "defalt"}}, ["model.name: unknown model 'defalt'; did you mean 'default'?"]),
-        ({"model": {**SPEC["model"], "requests": 5_000}}, ["model.requests: 5,000 is more than 1,000, the most that model default allows one job"]),
+        ({"model": {**SPEC["model"], "requests": 5_000}}, ["model.requests: 5,000 is more than 1,000, the maximum of model default for one job"]),
         ({"environment": "test"}, ["environment: model-api is in environment 'prod', not in 'test'"]),
         ({"data_scope": {}}, ["data_scope.tenant: required by model-api read"]),
         (
             {"access": [{"resource": "model-api", "action": "read", "ttl": "5m", "reason": "x"}]},
-            ["access[0].resource: only the broker's gateways use model-api: no job gets its credential; say `model:` for a model, or `at: request` for what a tool is to use"],
+            ["access[0].resource: only the broker's gateways use model-api; jobs cannot get its credential; use `model:` for a model, or `at: request` for a tool's access"],
         ),
         ({"access": [{"resource": "model-api", "action": "read", "ttl": "5m", "reason": "x", "at": "request"}]}, []),
     ],

@@ -68,8 +68,8 @@ def sent(**arguments: Any) -> Any:
         ({"order_id": 7, "amount": 101}, "amount: must have maximum 100"),
         ({"order_id": 7, "ammount": 1}, "unknown: ammount; did you mean 'amount'?"),
         ({"order_id": 7, "note": "x" * 40_000}, "at most 32,768 bytes"),
-        ({"order_id": 7, "note": "\0"}, "note: text with characters that cannot be stored"),
-        ({"order_id": 2**60}, "order_id: a number too large to be exact"),
+        ({"order_id": 7, "note": "\0"}, "note: contains characters that cannot be stored"),
+        ({"order_id": 2**60}, "order_id: the number is too large to be exact"),
     ],
 )
 def test_arguments_off_the_schema_are_refused_by_their_path(arguments: Any, problem: str) -> None:
@@ -109,22 +109,22 @@ def test_what_was_not_given_is_left_out_of_the_body() -> None:
 
 @pytest.mark.parametrize("note", ["..", ".", ""])
 def test_what_would_be_another_place_is_refused_in_an_address(note: str) -> None:
-    with pytest.raises(InvalidInput, match="note: cannot stand in an address"):
+    with pytest.raises(InvalidInput, match="note: cannot be used in a URL"):
         sent(ticket=7, note=note)
 
 
 @pytest.mark.parametrize(
     "ticket, why",
     [
-        ("7/close", "it has a slash"),
-        ("7\\close", "it has a slash"),
-        ("x/../../admin", "it has a part `..`"),
-        ("%2e%2e", "it has a part `..`"),
-        ("..;v=1", "it has a part `..`"),
+        ("7/close", "it contains a slash"),
+        ("7\\close", "it contains a slash"),
+        ("x/../../admin", "it contains a path part `..`"),
+        ("%2e%2e", "it contains a path part `..`"),
+        ("..;v=1", "it contains a path part `..`"),
     ],
 )
 def test_what_a_server_could_take_for_another_path_is_refused_in_an_address(ticket: str, why: str) -> None:
-    with pytest.raises(InvalidInput, match=f"ticket: cannot stand in an address: {why}"):
+    with pytest.raises(InvalidInput, match=f"ticket: cannot be used in a URL path: {why}"):
         sent(ticket=ticket, note="x")
 
 
@@ -132,7 +132,7 @@ def test_slashes_stand_in_a_path_where_the_tool_says_so_and_anywhere_behind_it()
     http = HTTP.model_copy(update={"slashes": ("ticket",)})
     found = build_http_request(http, ToolCall(tool="file", arguments={"ticket": "a/b", "note": "c/../d"}), FIELDS, inputs=INPUTS)
     assert found.url == "https://helpdesk.example/acme/tickets/a%2Fb?q=c%2F..%2Fd"
-    with pytest.raises(InvalidInput, match="ticket: cannot stand in an address: it has a part"):
+    with pytest.raises(InvalidInput, match="ticket: cannot be used in a URL path: it contains a path part"):
         build_http_request(http, ToolCall(tool="file", arguments={"ticket": "a/../b", "note": "x"}), FIELDS, inputs=INPUTS)
 
 
