@@ -70,7 +70,7 @@ def assert_untouched(scene: Scene, shop: Shop) -> None:
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 FORGED: dict[str, tuple[Callable[[Scene], dict[str, Any]], str]] = {
-    "without a signature": (lambda at: at.unsigned(), "not readable"),
+    "without a signature": (lambda at: at.unsigned(), "cannot be parsed"),
     "with a signature of nothing": (lambda at: {**at.unsigned(), "signature": "vault:v1:AAAA"}, "does not match"),
     "under a key version that is not there": (
         lambda at: {**at.unsigned(), "signature": "vault:v9:AAAA"},

@@ -112,7 +112,7 @@ async def test_a_fresh_sso_login_must_be_of_the_same_person(oidc_site: tuple[Sit
     await by_provider(lead, provider, await provider.log_in("lead"))
     answer = await by_provider(lead, provider, await provider.log_in("chief"), FRESH)
     assert answer.status_code == 403
-    assert "another person&#39;s" in answer.text
+    assert "belongs to a different person" in answer.text
     visit = await site.console.sessions.session_of(lead.cookie)
     assert (visit.person.name, visit.fresh) == ("lead", False)
 
