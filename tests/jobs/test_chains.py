@@ -135,7 +135,7 @@ def test_a_child_cannot_have_more_access_than_its_parent_and_every_excess_is_rep
         "access[2].resource": f"{why} has no access to customers-db",
         "access[3].tools.refund-order.calls": f"at most 3: {why} is bound there",
         "access[3].tools.refund-order.arguments.amount": f"allows more: {why} is bound there",
-        "access[4].tools": f"{why} has it through tools only: refund-order",
+        "access[4].tools": f"{why} has access only through tools: refund-order",
     }
     assert {one["path"]: one["message"] for one in answer.json()["errors"]} == expected
     dry = ops.api.post("jobs", json={"spec": child, "dry_run": True, "parent": parent})
