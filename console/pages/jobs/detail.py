@@ -51,8 +51,8 @@ DONE_TEXT = {
     "launched": "Launched and signed.",
     "again": "This form was already submitted and launched this job. Nothing was launched twice.",
     "cancel": "Cancel requested: the process stops first, then its access is revoked.",
-    "kill": "Kill requested: access first, then the process.",
-    "gone": "Its workflow could not be reached. No more credentials are issued; its session stops within seconds, and sweeps revoke its access.",
+    "kill": "Kill requested: its access is revoked first, then the process is killed.",
+    "gone": "The job's workflow could not be reached. No more credentials are issued, its session stops within seconds, and the sweep revokes its access.",
 }
 """Messages by the value of `?done=`."""
 DRAWN_KINDS = (*(kind for kind in EventType if kind.value in ENTRY_HANDLERS), EventType.REVOCATION_STARTED)

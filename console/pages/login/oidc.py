@@ -52,7 +52,7 @@ class LoginNotFresh(GiveUp):
 
 
 class OidcFlow(Model):
-    """A login in progress at the provider. The user can forge this cookie, so nothing may depend on its being true."""
+    """A login in progress at the provider. The user can forge this cookie, so its content must not be trusted."""
 
     state: str
     nonce: str
@@ -126,7 +126,7 @@ async def _finish_flow(request: Request, console: Console, flow: OidcFlow, *, co
         raise OidcFlowUnknown("this response belongs to another login than the one started in this browser; start again")
     if error:
         reason = error if ERROR_PATTERN.fullmatch(error) else "no readable reason"
-        raise ProviderLoginFailed(f"your identity provider did not log you in ({reason})")
+        raise ProviderLoginFailed(f"your identity provider did not log you in ({reason}); try again, or ask its administrator")
     mount, sessions = str(console.deps.settings.pages_oidc_mount), console.sessions
     entry = await to_thread.run_sync(partial(user_login.finish_oidc, console.deps.vault, mount, state=state, code=code, nonce=flow.nonce))
     if not flow.fresh:

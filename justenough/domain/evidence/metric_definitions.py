@@ -17,7 +17,7 @@ class MetricDefinition(NamedTuple):
     definition: str
     shows: str
     items: tuple[str, ...]
-    """The framework items that the metric bears on, not necessarily covers."""
+    """The framework items that the metric is relevant to. It does not necessarily cover them."""
     rule: str = "always ok"
     """When the status is not ok."""
 
@@ -128,7 +128,7 @@ METRICS: Mapping[str, MetricDefinition] = {
     ),
     "approvals.people": MetricDefinition(
         "Decisions by person",
-        "Decisions that counted in the period, by login name of the approver. `for somebody away`: decisions made by a delegate.",
+        "Decisions that counted in the period, by login name of the approver. Decisions by delegates are also counted separately.",
         "How the work is spread, and whether few people make most decisions. It does not show how carefully they reviewed.",
         ("ASI09", "GOVERN 2.1", "GOVERN 3.2"),
     ),

@@ -47,19 +47,19 @@ _LINK = re.compile(r"://|(?<=\w)\.(?=[^\W\d_]{2})")
 ENDINGS: Mapping[EventType, Callable[[Mapping[str, Any]], str]] = {
     EventType.APPROVAL_DECIDED: lambda d: (
         f"{to_plain_text(d['name'], MAX_NAME_CHARS)} "
-        f"{'used break-glass' if d['decision'] == 'break_glass' else 'decided: ' + d['verdict']}: “{to_plain_text(d['reason'])}”."
+        f"{'used break-glass' if d['decision'] == 'break_glass' else d['verdict'] + ' the request'}: “{to_plain_text(d['reason'])}”."
     ),
     EventType.APPROVAL_ESCALATED: lambda d: f"Nobody decided in time; escalated to tier {d['tier']}.",
     EventType.APPROVAL_EXPIRED: lambda _: "Nobody decided in time, so the request is denied.",
     EventType.APPROVAL_WITHDRAWN: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} withdrew the approval.",
     EventType.ACCESS_WITHDRAWN: lambda d: f"The request was withdrawn: {to_plain_text(d['why'])}.",
     EventType.JOB_ENDED: lambda d: f"The job has ended: {d['state']}.",
-    EventType.REVIEW_ANSWERED: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} reviewed the break-glass: {d['verdict']}.",
-    EventType.REVOCATION_CONFIRMED: lambda _: "All access revoked and verified.",
-    EventType.CREDENTIAL_CONFIRMED: lambda _: "The credential is revoked and verified.",
-    EventType.CREDENTIAL_EXPIRED: lambda _: "The credential has expired.",
+    EventType.REVIEW_ANSWERED: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} reviewed the break-glass use: {d['verdict']}.",
+    EventType.REVOCATION_CONFIRMED: lambda _: "All access is revoked (verified).",
+    EventType.CREDENTIAL_CONFIRMED: lambda _: "The credential is revoked (verified).",
+    EventType.CREDENTIAL_EXPIRED: lambda _: "The credential has expired; its end was not verified.",
 }
-"""The follow-up text of each event that settles an earlier notification; whoever got the notification also gets it."""
+"""The follow-up text of each event that settles an earlier notification. Everyone who got the notification also gets the follow-up."""
 SETTLING_EVENTS = frozenset(ENDINGS)
 
 
@@ -150,7 +150,7 @@ def build_notice(entry: EntryView, scene: NoticeContext) -> Notice:
                 f"{person} used break-glass to bypass tier {', '.join(map(str, entry.data['tiers']))}: {_access_text(request)}.",
                 f"Job: {to_plain_text(request.job_name, MAX_NAME_CHARS)}",
                 f"Reason: “{to_plain_text(entry.data['reason'])}”",
-                "Review whether it was justified. The review stays open until somebody does.",
+                "Review whether this was justified. The review stays open until somebody completes it.",
                 _link_text(scene, "inbox", request.id, "Review", f"justenough request show {request.id}"),
             )
             return Notice(title=f"Review needed: {_access_text(request)}", body="\n".join(lines))
