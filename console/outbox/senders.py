@@ -1,4 +1,4 @@
-"""Sends to each kind of subscription: signed events to webhooks, messages to people and follow-ups on their outcome. Writes nothing to the store."""
+"""Sends to each kind of subscription: signed events to webhooks, messages to people and follow-ups on their outcome. Does not write to the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The logged-in user of a page, and CSRF-checked forms. Every page and every form passes here.
+"""The logged-in user of a page, and CSRF-checked forms. Every page and every form uses this module.
 
 A form is accepted if it carries its session's CSRF token and the browser does not report another origin.
 """
@@ -95,10 +95,10 @@ async def read_form_with_csrf(request: Request, csrf: str) -> FormData:
     try:
         form = await request.form(max_files=0, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
     except HTTPException as error:
-        raise BadForm("this form cannot be read") from error
+        raise BadForm("this form cannot be read; reload the page and try again") from error
     values = [value for _, value in form.multi_items()]
     if len(values) > MAX_FIELDS or any(not isinstance(value, str) or len(value) > MAX_FIELD_BYTES for value in values):
-        raise BadForm("this form is too large")
+        raise BadForm("this form is too large; send less text, or use the command line")
     if not hmac.compare_digest(str(form.get(CSRF_FIELD, "")).encode(), csrf.encode()):
         raise BadForm(WRONG_CSRF_TEXT)
     return form

@@ -78,7 +78,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
 
 
 def event_sentence(kind: str, data: Json) -> str:
-    """Return an entry as a sentence; empty for an event type or fields that this version does not know."""
+    """Return an entry as a sentence; empty for an unknown event type or unknown fields."""
     try:
         return SENTENCES[kind](data)
     except (KeyError, TypeError, AttributeError):

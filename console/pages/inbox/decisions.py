@@ -129,7 +129,7 @@ async def review(request: Request, console: TheConsole, visitor: ThePageUser, fo
 
 
 async def submit_answer(console: Console, visitor: PageUser, view: RequestView, answer: FormAnswer) -> tuple[RequestView, bool]:
-    """Sign a decision and submit it; return what `submit_decision` does. If Vault holds the request in a control group, authorize it in between."""
+    """Sign a decision and submit it; return the result of `submit_decision`. If Vault holds the request in a control group, authorize it before submitting."""
     statement = statement_factory.build_decision_statement(
         view.model_dump(mode="json"),
         answer.decision,
@@ -139,7 +139,7 @@ async def submit_answer(console: Console, visitor: PageUser, view: RequestView, 
         on_behalf_of=answer.absent,
         now=datetime.now(UTC),
     )
-    # The worker counts no approval without this authorization. It happens only once the decision is known to be valid.
+    # The worker counts no approval without this authorization. Authorize only after the decision has been validated.
     opening = partial(visitor.authorize, view.lock.accessor) if view.lock and answer.decision in {"approve", BREAK_GLASS} else None
     signed = await visitor.sign(statement)
     return await submit_decision(console, visitor.caller, view.id, signed, if_match=view.digest, before_submit=opening)

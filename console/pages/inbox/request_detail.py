@@ -96,7 +96,7 @@ class RequestCard:
 
 
 def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
-    """Read a request for somebody who may read it. Raises NotFound for others too, so that nobody learns which ids exist."""
+    """Read a request that the caller may read. Raises NotFound also if they may not, so that nobody learns which ids exist."""
     deps = console.deps
     view = visible_request(deps.store, console.job_owners, caller, request)
     view, job = view.model_copy(update={"chain": ancestor_views(deps, view.parent)}), job_for(deps.store, caller, view.job_id)

@@ -162,7 +162,7 @@ def temporal_ui_url(console: Console, job: str) -> str:
 
 
 def _decisions_context(console: Console, view: JobView) -> dict[str, Any]:
-    """Return the requests shown in full (pending first), the other ones, and the current text of the deciding policies."""
+    """Return the requests shown in full (pending first), all other requests, and the current text of the deciding policies."""
     in_full = sorted(view.requests, key=lambda one: one.state is not RequestState.PENDING)[:MAX_WHOLE_REQUESTS]
     policies = console.deps.config.current().policies
     named = tuple(dict.fromkeys(name for one in view.requests for name in one.policies))[:MAX_TABLE_ROWS]

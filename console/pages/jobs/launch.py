@@ -188,7 +188,7 @@ async def _sign_and_launch(request: Request, console: Console, visitor: PageUser
         state = LaunchPageState(problems=error.problems, status=422)
         return await to_thread.run_sync(_render_form, request, deps, visitor, draft, state)
     except Conflict:
-        # The same form was sent twice at the same time; one of them is recorded, which is what both asked for.
+        # The same form was sent twice at the same time, and the other one is recorded. Show its job instead of an error.
         if await to_thread.run_sync(_was_sent_before, deps, visitor, prepared):
             return RedirectResponse(f"/jobs/{draft.job}?done=again", status_code=303)
         raise

@@ -1,7 +1,7 @@
 """GET and POST /login and /login/fresh, POST /logout, and /sessions. `console.auth.page_sessions` decides which logins are valid.
 
 A browser that follows a link from another site does not send our SameSite=Strict cookies, even if it is logged in. One redirect from a page of
-ours makes it send them.
+the console makes it send them.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ async def login_form(
         notice = "" if request.cookies.get(console.cookies.session) is None else to_sentence(str(error))
     site, hop = request.headers.get("sec-fetch-site"), ""
     if not (again or notice or site in {"same-origin", "none"}):
-        # The browser may come from another site: redirected once by a page of ours, it sends its cookies.
+        # The browser may come from another site. After one redirect from a page of the console, it sends its cookies.
         hop = f"/login?{urlencode({'next': local_path(onward), 'again': 'true'})}"
         if site:
             return render(request, "arriving.html", hop=hop)

@@ -27,7 +27,6 @@ LABELS: Mapping[str, str] = {
     "runs": "jobs",
     "sandbox_off": "without a sandbox",
     "waiting_at_the_end": "still waiting at the end",
-    "waits": "waiting times",
     "what": "details",
 }
 """Labels of figures and columns whose names in JSON need other words on a page."""

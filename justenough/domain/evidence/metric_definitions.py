@@ -1,6 +1,6 @@
 """The metrics of the evidence report: title, definition, what each shows and does not show, framework items, status rule. Data only.
 
-docs/reference/evidence.md repeats them for readers, and is tested against this module. OWASP's names are verbatim; NIST's
+docs/reference/evidence.md repeats them, and a test compares it with this module. OWASP's names are verbatim; NIST's
 subcategories are long sentences, shortened here.
 """
 
@@ -101,7 +101,7 @@ METRICS: Mapping[str, MetricDefinition] = {
     ),
     "revocation.expired": MetricDefinition(
         "Credentials expired without verification",
-        "Credentials recorded as `expired` in the period, by revocability: they could not be revoked early, or nothing verified their end.",
+        "Credentials recorded as `expired` in the period, by revocability: they could not be revoked early, or their end could not be verified.",
         "Credentials that may have worked until their expiry or, if they cannot be revoked, until their owner rotated them.",
         ("NHI1", "NHI7", "MEASURE 2.8"),
         "attention if one that could be revoked immediately expired without verification",
@@ -200,7 +200,7 @@ METRICS: Mapping[str, MetricDefinition] = {
     "emergency.open": MetricDefinition(
         "Open break-glass reviews",
         "Break-glass reviews that are open now, with their age. They may have been opened before the period.",
-        "Break-glass uses that nobody has reviewed yet. The access itself ended with its job.",
+        "Break-glass uses that nobody has reviewed yet. The access itself ends with its job at the latest.",
         ("ASI09", "GOVERN 1.5", "MANAGE 4.3"),
         "attention if one is open for more than 24 h",
     ),

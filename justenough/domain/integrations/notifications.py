@@ -1,7 +1,7 @@
 """Notifications: which events notify people, which events settle a notification, and the texts of both. No I/O, no clock.
 
 Plain text only. Text from people and agents is quoted, cut, and escaped so that it cannot become markup, a mention or a link. The only link is to
-a page of the console, which shows the request and decides nothing.
+a page of the console. Opening it submits no decision.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NOTIFYING_EVENTS = frozenset(
         EventType.CREDENTIAL_OVERDUE,
     }
 )
-"""Events that people can be notified of. Each one waits for somebody to act."""
+"""Events that people can be notified of. Each one needs a person to act."""
 TIER_EVENTS = frozenset({EventType.APPROVAL_OPENED, EventType.APPROVAL_ESCALATED})
 MAX_QUOTE_CHARS = 300
 """Maximum characters quoted from a free text."""
@@ -127,7 +127,7 @@ def find_settled(entry: EntryView, sent_notices: Iterable[SentNotice]) -> tuple[
 
 
 def is_still_pending(entry: EntryView, scene: NoticeContext) -> bool:
-    """Whether an event still waits for somebody to act. If not, a late message is not sent."""
+    """Whether an event still needs a person to act. If not, a late message is not sent."""
     match EventType(entry.type):
         case EventType.REVIEW_OPENED:
             return scene.request is not None and scene.request.review is not None and scene.request.review.open
@@ -141,7 +141,7 @@ def is_still_pending(entry: EntryView, scene: NoticeContext) -> bool:
 
 
 def build_notice(entry: EntryView, scene: NoticeContext) -> Notice:
-    """Build the notice of an event that waits for somebody to act."""
+    """Build the notice of an event that needs a person to act."""
     match EventType(entry.type):
         case EventType.REVIEW_OPENED:
             request, person = scene.request, to_plain_text(entry.data["name"], MAX_NAME_CHARS)
@@ -177,7 +177,7 @@ def build_follow_up(entry: EntryView, about: str, scene: NoticeContext) -> Notic
 
 
 def to_plain_text(text: object, max_chars: int = MAX_QUOTE_CHARS) -> str:
-    """Return untrusted text on one line, cut, with nothing that a service could read as markup, a mention or a link."""
+    """Return untrusted text on one line, cut to `max_chars`, without characters that a service could read as markup, a mention or a link."""
     one_line = " ".join(_CONTROL.sub(" ", str(text)).split())
     cut = one_line if len(one_line) <= max_chars else f"{one_line[: max_chars - 1]}…"
     return _LINK.sub(lambda found: ":⁄⁄" if found[0] == "://" else "․", cut.translate(_MARKS))
