@@ -32,14 +32,14 @@ from justenough.domain.readmodel.views import JobView, LogChunk
 from justenough.services.parent_chain import ancestor_views
 
 MAX_LOG_CHUNKS = 64
-"""Newest output chunks that are read."""
+"""Maximum output chunks read, the newest ones."""
 MAX_LOG_BYTES = 16_000
 """Last bytes of output in the page, after escaping."""
 MAX_SPEC_BYTES = 6_000
 """First bytes of the spec in the page, after escaping."""
 LOG_PAGE_CHUNKS = 1000
 MAX_DRAWN_ENTRIES = 1000
-"""First ledger entries that the timeline is drawn from."""
+"""Maximum ledger entries that the timeline is drawn from, the oldest ones."""
 MAX_LEDGER_ENTRIES = 15
 """Newest ledger entries in the page."""
 MAX_CHILDREN = 10
@@ -48,7 +48,7 @@ MAX_WHOLE_REQUESTS = 5
 MAX_TABLE_ROWS = 20
 """Rows of a table in the page; separate lists have the rest."""
 DONE_TEXT = {
-    "launched": "Launched and signed.",
+    "launched": "Signed and launched.",
     "again": "This form was already submitted and launched this job. Nothing was launched twice.",
     "cancel": "Cancel requested: the process stops first, then its access is revoked.",
     "kill": "Kill requested: its access is revoked first, then the process is killed.",

@@ -48,7 +48,7 @@ class ProviderLoginFailed(GiveUp):
 
 
 class LoginNotFresh(GiveUp):
-    """A re-authentication used a role under which the identity provider may have reused an old session."""
+    """A re-authentication used a role that lets the identity provider reuse an existing session."""
 
 
 class OidcFlow(Model):
