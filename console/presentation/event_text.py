@@ -73,7 +73,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "schedule.skipped": lambda d: f"schedule {d['schedule']} skipped its run at {moment(d['occasion'])}",
     "schedule.paused": lambda d: f"{d['name']} paused the schedule {d['schedule']}{_suffix(': {}', d['reason'])}",
     "schedule.unpaused": lambda d: f"{d['name']} resumed the schedule {d['schedule']}",
-    "sweep.reported": lambda d: f"active in Vault or a target but not of a known job: {_join_values(d['unknown'])}",
+    "sweep.reported": lambda d: f"active in Vault or a target but not part of any known job: {_join_values(d['unknown'])}",
 }
 
 
