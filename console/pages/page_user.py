@@ -76,7 +76,7 @@ async def page_user_of(request: Request) -> PageUser:
     session = await console.sessions.session_of(
         request.cookies.get(console.cookies.session), by_person=AUTO_REFRESH_HEADER not in request.headers
     )
-    # In a thread, because it sometimes reads files.
+    # Run in a thread, because the configuration is sometimes read from files.
     tiers = (await to_thread.run_sync(console.deps.config.current)).tiers
     caller = Caller(person=session.person, tiers=tiers, expires=session.expires.timestamp())
     return PageUser(caller=caller, csrf=session.key.csrf, fresh=session.fresh, console=console, session=session)

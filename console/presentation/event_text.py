@@ -37,12 +37,16 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
         f"{d['name']} withdrew the approval{_suffix(': {}', d['reason'])}; the request is {d['verdict']}: {d['request']}"
     ),
     "approval.claimed": lambda d: (
-        f"{d['name']} claimed {d['request']} until {moment(d['until'])}" if d["until"] else f"{d['name']} released the claim on {d['request']}"
+        f"{d['name']} claimed {d['request']} until {moment(d['until'])}"
+        if d["until"]
+        else f"{d['name']} released the claim on {d['request']}"
     ),
     "review.opened": lambda d: (
         f"{d['name']} used break-glass to bypass tier {', '.join(map(str, d['tiers']))} of {d['request']}{_suffix(': {}', d['reason'])}"
     ),
-    "review.answered": lambda d: f"{d['name']} reviewed the break-glass use for {d['request']}: {d['verdict']}{_suffix(': {}', d['reason'])}",
+    "review.answered": lambda d: (
+        f"{d['name']} reviewed the break-glass use for {d['request']}: {d['verdict']}{_suffix(': {}', d['reason'])}"
+    ),
     "delegation.made": lambda d: f"{d['name']} delegated to {d['delegate_name']} until {moment(d['until'])}{_suffix(': {}', d['reason'])}",
     "delegation.ended": lambda d: f"{d['name']} ended the delegation",
     "approval.expired": lambda d: f"tier {d['tier']} did not decide in time: {d['request']}",

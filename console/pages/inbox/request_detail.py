@@ -69,7 +69,7 @@ class RequestCard:
     spec: JobSpec | None
     """None if this version cannot read the order."""
     facts: Mapping[str, str]
-    """What the page shows, by name. The form sends it back, so that later changes can be listed."""
+    """The facts that the page shows, by name. The form sends them back, so that the console can list later changes."""
     policies: tuple[DecidingPolicy, ...]
     issue: str
     """The Vault path in the catalog that issues the credential; empty if the catalog no longer has it."""

@@ -173,7 +173,9 @@ def _record_refusal(name: str, error: GiveUp | RetryLater) -> tuple[int, str]:
     if isinstance(error, TooManyTries):
         return 429, to_sentence(str(error))
     if isinstance(error, TokenTooPowerful):
-        return 403, to_sentence(f"{error}; ask a Vault administrator to remove these policies, or to allow them (JUSTENOUGH_PAGES_POLICIES)")
+        return 403, to_sentence(
+            f"{error}; ask a Vault administrator to remove these policies, or to allow them (JUSTENOUGH_PAGES_POLICIES)"
+        )
     if isinstance(error, TokenTooWeak):
         return 403, to_sentence(f"{error}; ask a Vault administrator to add it to the login mount")
     return next((ERRORS[kind] for kind in type(error).__mro__ if kind in ERRORS), (403, to_sentence(str(error))))
