@@ -98,7 +98,7 @@ async def test_the_deciding_policys_text_is_shown_and_whether_it_has_changed(sit
     told = text_of(page, "policies")
     assert " ".join(rule.text.split()) in told
     assert told.count(rule.id) == 2, "its heading and its own text, once for both"
-    assert f"Decided by {'sha256:' + 'd' * 12}…" in told
+    assert f"which were made by {'sha256:' + 'd' * 12}…" in told
     assert "was-removed No policy with this name is in force." in told
     assert "changed since" not in text_of(page, part(job, "r"))
     assert "The policies have changed since then." in text_of(page, part(job, "r", 2))
