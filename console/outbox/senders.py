@@ -1,4 +1,4 @@
-"""Sends to each kind of subscription: signed events to webhooks, messages to people and follow-ups on their outcome. Writes nothing to the store."""
+"""Sends to each kind of subscription: signed events to webhooks, messages to people and follow-ups on their outcome. Does not write to the store."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class WebhookSender:
             self._keys = await self._secrets.keys_of(self._webhook.signing_secret)
         except SigningSecretUnavailable as error:
             raise SenderNotReady(
-                f"its signing secret {self._webhook.signing_secret} cannot be read; the console's log has the reason"
+                f"the signing secret {self._webhook.signing_secret} cannot be read; the console's log has the reason"
             ) from error
 
     async def send(self, entry: EntryView) -> DeliveryOutcome:
@@ -151,7 +151,7 @@ class NotifySender:
             urls |= {f"{path}#{field}": url for field, url in fields.items()}
         self._urls = urls
         if not self._urls:
-            raise SenderNotReady(f"{', '.join(self._notify.to)}: no field contains an Apprise URL")
+            raise SenderNotReady(f"{', '.join(self._notify.to)}: no field contains an Apprise URL; add one in Vault")
         self._read_at = began
 
     async def send(self, entry: EntryView) -> DeliveryOutcome:
@@ -172,7 +172,7 @@ class NotifySender:
 
     async def test(self, now: datetime, person: str) -> DeliveryOutcome:
         """Send a test message."""
-        message = Notice(title="JustEnough: a test", body=f"{person} is testing whether this arrives ({to_rfc3339(now)}). Nothing to do.")
+        message = Notice(title="JustEnough test message", body=f"{person} sent this test message at {to_rfc3339(now)}. No action needed.")
         failed = [outcome for url in self._urls.values() if (outcome := await self._send_notice(url, message)).fault]
         return failed[0] if failed else DeliveryOutcome()
 

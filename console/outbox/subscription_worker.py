@@ -23,9 +23,9 @@ MAX_PENDING = 1_000
 """Deliveries that wait for a retry; while there are this many, no new entries are read from the ledger."""
 NOT_READY_RETRY_S = 10.0
 SAVE_POSITION_ENTRIES = 1_000
-"""The position is saved after this many entries that are not for this subscription,"""
+"""The position is saved after this many entries that are not for this subscription."""
 SAVE_POSITION_INTERVAL_S = 5.0
-"""and after this time if there were fewer."""
+"""The position is also saved after this time if there were fewer such entries."""
 
 log = structlog.get_logger()
 
@@ -127,7 +127,7 @@ class SubscriptionWorker:
                 except Exception as error:
                     # One entry that cannot be sent, for whatever reason, must not delay the next.
                     log.exception("an event cannot be sent", subscription=self.name, event_id=entry.id)
-                    why = f"it cannot be sent ({type(error).__name__}); the console's log has the details"
+                    why = f"the event cannot be sent ({type(error).__name__}); the console's log has the details"
                     outcome = DeliveryOutcome(DeliveryFault.REFUSED, why)
                 outcomes[entry.position] = entry, outcome
 

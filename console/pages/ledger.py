@@ -186,7 +186,7 @@ def place_url(hit: SearchHit) -> str:
 
 
 def find_readable(console: Console, caller: Caller, text: str) -> Sequence[SearchHit]:
-    """Return what has this id, or an id that starts with it, and the caller may read; nothing for an empty text."""
+    """Return the jobs, requests, credentials and entries whose id starts with `text` and that the caller may read; none for an empty text."""
     if not text.strip():
         return ()
     hits = console.deps.store.search.find(text, installation=console.deps.settings.installation)
@@ -209,7 +209,7 @@ def _readable_page(console: Console, visitor: PageUser, query: LedgerQuery, *, c
 
 
 def _export_lines(console: Console, query: LedgerQuery, last: int) -> Iterator[str]:
-    """Yield lines a page at a time. Each page is its own transaction, which is safe because entries never change."""
+    """Yield lines a page at a time. Each page is a separate transaction, which is safe because entries never change."""
     after = 0
     while True:
         page = console.deps.store.ledger.entries(**query._asdict(), after=after, limit=EXPORT_PAGE_SIZE)

@@ -1,4 +1,4 @@
-"""The logged-in user of a page, and CSRF-checked forms. Every page and every form passes here.
+"""The logged-in user of a page, and CSRF-checked forms. Every page and every form uses this module.
 
 A form is accepted if it carries its session's CSRF token and the browser does not report another origin.
 """
@@ -76,7 +76,7 @@ async def page_user_of(request: Request) -> PageUser:
     session = await console.sessions.session_of(
         request.cookies.get(console.cookies.session), by_person=AUTO_REFRESH_HEADER not in request.headers
     )
-    # In a thread, because it sometimes reads files.
+    # Run in a thread, because the configuration is sometimes read from files.
     tiers = (await to_thread.run_sync(console.deps.config.current)).tiers
     caller = Caller(person=session.person, tiers=tiers, expires=session.expires.timestamp())
     return PageUser(caller=caller, csrf=session.key.csrf, fresh=session.fresh, console=console, session=session)
@@ -95,10 +95,10 @@ async def read_form_with_csrf(request: Request, csrf: str) -> FormData:
     try:
         form = await request.form(max_files=0, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
     except HTTPException as error:
-        raise BadForm("this form cannot be read") from error
+        raise BadForm("this form cannot be read; reload the page and try again") from error
     values = [value for _, value in form.multi_items()]
     if len(values) > MAX_FIELDS or any(not isinstance(value, str) or len(value) > MAX_FIELD_BYTES for value in values):
-        raise BadForm("this form is too large")
+        raise BadForm("this form is too large; send less text, or use the command line")
     if not hmac.compare_digest(str(form.get(CSRF_FIELD, "")).encode(), csrf.encode()):
         raise BadForm(WRONG_CSRF_TEXT)
     return form

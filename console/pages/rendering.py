@@ -72,7 +72,7 @@ def template_environment() -> Environment:
 
 
 def download_headers(filename: str) -> dict[str, str]:
-    """Return the headers of a response that the browser saves as a file and nobody caches."""
+    """Return the headers of a response that the browser saves as a file and that no cache stores."""
     return {"Content-Disposition": f'attachment; filename="{filename}"', "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
 

@@ -24,10 +24,10 @@ TITLE_AND_ADVICE = {
     401: ("Not logged in", "Log in again, then reopen the page."),
     403: ("Not allowed", "Ask your administrator if you need this access."),
     404: ("Not found", "It may not exist, or you may not have access."),
-    409: ("Not possible now", "This changed while you were working. Open it again to see the current state."),
-    412: ("Out of date", "Open it again: a decision must be about the current version."),
+    409: ("Not possible now", "The state changed while you were working. Reopen the page to see the current one."),
+    412: ("Out of date", "Reopen the page: you can decide only on the current version."),
     413: ("Too much data", "Send less data at once, or use the command line."),
-    422: ("Invalid input", "Nothing was changed. Go back, fix what is listed above and try again."),
+    422: ("Invalid input", "Nothing was changed. Go back, fix the problems above and try again."),
     500: ("Internal error", "Try again. If it keeps failing, tell your administrator when it happened."),
     503: ("Temporarily unavailable", "Nothing was lost. Try again in a few seconds."),
 }
@@ -52,7 +52,7 @@ class PageRoute(APIRoute):
                 site, url = str(request.base_url), str(request.url) if request.method == "GET" else request.headers.get("referer", "")
                 path = f"/{url.removeprefix(site)}" if url.startswith(site) else "/"
                 return RedirectResponse(f"/login?{urlencode({'next': path})}", status_code=303)
-            except Exception as error:  # noqa: BLE001 - any error becomes a page that says what to do
+            except Exception as error:  # noqa: BLE001 - any error becomes a page with advice
                 return problem_page(request, error)
 
         return handle_page

@@ -32,21 +32,25 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
         f"the request is {d['verdict']}: {d['request']}"
     ),
     "approval.rejected": lambda d: f"decision rejected: {d['why']}",
-    "lock.opened": lambda d: f"{d['request']} waits in Vault for {_approvals_text(d['approvals'])} by {_join_values(d['groups'])}",
+    "lock.opened": lambda d: f"{d['request']} needs {_approvals_text(d['approvals'])} in Vault by {_join_values(d['groups'])}",
     "approval.withdrawn": lambda d: (
         f"{d['name']} withdrew the approval{_suffix(': {}', d['reason'])}; the request is {d['verdict']}: {d['request']}"
     ),
     "approval.claimed": lambda d: (
-        f"{d['name']} claimed {d['request']} until {moment(d['until'])}" if d["until"] else f"{d['name']} released {d['request']}"
+        f"{d['name']} claimed {d['request']} until {moment(d['until'])}"
+        if d["until"]
+        else f"{d['name']} released the claim on {d['request']}"
     ),
     "review.opened": lambda d: (
-        f"{d['name']} used break-glass to bypass tier {_join_values(d['tiers'])} of {d['request']}{_suffix(': {}', d['reason'])}"
+        f"{d['name']} used break-glass to bypass tier {', '.join(map(str, d['tiers']))} of {d['request']}{_suffix(': {}', d['reason'])}"
     ),
-    "review.answered": lambda d: f"{d['name']} reviewed the break-glass of {d['request']}: {d['verdict']}{_suffix(': {}', d['reason'])}",
+    "review.answered": lambda d: (
+        f"{d['name']} reviewed the break-glass use for {d['request']}: {d['verdict']}{_suffix(': {}', d['reason'])}"
+    ),
     "delegation.made": lambda d: f"{d['name']} delegated to {d['delegate_name']} until {moment(d['until'])}{_suffix(': {}', d['reason'])}",
     "delegation.ended": lambda d: f"{d['name']} ended the delegation",
     "approval.expired": lambda d: f"tier {d['tier']} did not decide in time: {d['request']}",
-    "stop.requested": lambda d: f"{d['name']} requested {d['how']}",
+    "stop.requested": lambda d: f"{d['name']} requested to {d['how']} the job",
     "credential.issued": lambda d: f"{d['action']} on {d['resource']} until {moment(d['expires_at'])} ({d['credential']})",
     "credential.refused": lambda d: f"not issued for {d['request']}: {d['why']}",
     "credential.doubted": lambda d: (
@@ -63,7 +67,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "credential.overdue": lambda d: f"revoking {d['credential']} failed (attempt {d['attempt']}): {_join_values(d['failures'])}",
     "identity.issued": lambda d: f"identity token for {d['audience']} until {moment(d['expires_at'])}",
     "model.used": lambda d: (
-        f"{d['calls']} call{'s' if d['calls'] != 1 else ''} of {d['model']} ({d['name']}) {d['outcome']}: "
+        f"{d['calls']} call{'s' if d['calls'] != 1 else ''} to {d['model']} ({d['name']}) {d['outcome']}: "
         f"{d['prompt_tokens']} prompt tokens, {d['completion_tokens']} completion tokens"
     ),
     "revocation.requested": lambda d: f"{d['name']} requested revocation of {d['credential']}",
@@ -73,12 +77,12 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "schedule.skipped": lambda d: f"schedule {d['schedule']} skipped its run at {moment(d['occasion'])}",
     "schedule.paused": lambda d: f"{d['name']} paused the schedule {d['schedule']}{_suffix(': {}', d['reason'])}",
     "schedule.unpaused": lambda d: f"{d['name']} resumed the schedule {d['schedule']}",
-    "sweep.reported": lambda d: f"active in Vault or a target but of no known job: {_join_values(d['unknown'])}",
+    "sweep.reported": lambda d: f"active in Vault or a target but not part of any known job: {_join_values(d['unknown'])}",
 }
 
 
 def event_sentence(kind: str, data: Json) -> str:
-    """Return an entry as a sentence; empty for an event type or fields that this version does not know."""
+    """Return an entry as a sentence; empty for an unknown event type or unknown fields."""
     try:
         return SENTENCES[kind](data)
     except (KeyError, TypeError, AttributeError):

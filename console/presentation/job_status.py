@@ -57,7 +57,7 @@ def _waiting_text(requests: Iterable[RequestView], tiers: Tiers) -> str:
 def _revocation_progress(job: JobView, live: list[CredentialView]) -> str:
     if not live:
         return "All of its access is revoked (verified); recording the proof."
-    return f"Revocation of {len(live)} of {_count_text(len(job.credentials) + job.older_credentials, 'credential')} not verified yet."
+    return f"Revocation of {len(live)} of {_count_text(len(job.credentials) + job.older_credentials, 'credential')} is not verified yet."
 
 
 def _revocation_result(job: JobView, live: list[CredentialView]) -> str:

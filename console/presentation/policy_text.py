@@ -40,13 +40,14 @@ def outcome(one: Json) -> str:
 
 def circumstances(explanation: Json) -> str:
     """Return the assumed launcher and time as one line."""
-    groups = ", ".join(explanation["requester_groups"]) or "no group"
+    groups = ", ".join(explanation["requester_groups"])
+    launcher = f"a member of {groups}" if groups else "somebody without a group"
     when = f"at {explanation['hour']} h UTC on a {WEEKDAYS[explanation['weekday'] - 1]}"
-    return f"{explanation['name']} in {explanation['environment']}, launched {when} by a member of {groups}"
+    return f"{explanation['name']} in {explanation['environment']}, launched {when} by {launcher}"
 
 
 def tiers(request: Json) -> Iterator[str]:
-    """Yield which approval is enough; if the tiers contradict each other, one line per tier."""
+    """Yield a line that names the sufficient approval. If a lower tier is sufficient and a higher one is not, also yield one line per tier."""
     known, allowing = request["tiers"], [tier for tier in request["tiers"] if tier["allows"]]
     needed = next((tier for tier in known if request["outcome"] == "needs_approval" and tier["tier"] == request["tier"]), None)
     if needed:
@@ -54,7 +55,7 @@ def tiers(request: Json) -> Iterator[str]:
     if allowing and list(known[len(known) - len(allowing) :]) != allowing:
         for tier in known:
             allows = "allowed" if tier["allows"] else "not allowed"
-            yield f"{who(tier)} alone: {allows} ({', '.join(tier['policies']) or 'no policy'})"
+            yield f"with {who(tier)}: {allows} ({', '.join(tier['policies']) or 'no policy'})"
     elif request["outcome"] == "denied" and known:
         yield "no tier is enough"
 

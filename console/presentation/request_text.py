@@ -13,7 +13,7 @@ from justenough.domain.readmodel.views import ApprovalView, RequestView
 REVOCABLE_TEXT = {
     "now": "Can be revoked immediately.",
     "on_expiry": "Cannot be revoked early: once issued, it works until it expires.",
-    "never": "Cannot be revoked. Valid until the owner rotates it.",
+    "never": "Cannot be revoked: once issued, it is valid until its owner rotates it.",
 }
 """The effect of a revocation, by `revocable`."""
 DECISION_VERBS = {
@@ -96,5 +96,5 @@ def signing_sentence(
 
 
 def reason_hint(decision: str, tier: int) -> str:
-    """Return the hint that says whether a reason is required."""
+    """Return the form's hint on whether a reason is required."""
     return "Required." if needs_reason(decision, tier) else "Optional when approving, required when denying."

@@ -26,7 +26,7 @@ def plain(text: object) -> str:
 
 
 def log_text(text: str) -> str:
-    """Return job output for a terminal: lines, tabs and colours kept, other control characters escaped."""
+    """Return job output for a terminal: with its lines, tabs and colours, and other control characters escaped."""
     # Odd parts are the colour sequences.
     return "".join(
         part if index % 2 else "".join(character if character in "\n\t" else plain(character) for character in part.replace("\r\n", "\n"))
@@ -93,5 +93,5 @@ def _character_width(character: str) -> int:
 
 
 def to_json_line(value: object) -> str:
-    """Return a JSON value on one line of ASCII, so that a terminal obeys nothing in it."""
+    """Return a JSON value on one line of ASCII, so that it contains no terminal control sequence."""
     return json.dumps(value, sort_keys=True)

@@ -1,4 +1,4 @@
-"""Times and durations for pages. Pure: `now` is an argument. static/app.js writes the same texts to keep a page current."""
+"""Times and durations for pages. Pure: `now` is an argument. static/app.js writes the same texts to update an open page."""
 
 from __future__ import annotations
 
@@ -61,5 +61,5 @@ def rfc3339_ms(moment: datetime) -> str:
 
 
 def output_text(text: str) -> str:
-    """Return job output for a page: lines and tabs kept, colours removed, other invisible characters escaped."""
+    """Return job output for a page: with its lines and tabs, without colours, and with other invisible characters escaped."""
     return strip_colours(log_text(text))

@@ -117,7 +117,7 @@ def timeline_range(timeline: Timeline, *, now: datetime) -> TimelineRange | None
     last = timeline.last or start
     if not timeline.is_open:
         return TimelineRange(start, max(last, start + MIN_TIMELINE_SPAN), None)
-    # The future gets at most as much room as the past: a credential of an hour must not squeeze the first minute.
+    # Draw at most as much future as past, so that a credential of an hour does not squeeze the first minute.
     now = max(now, last)
     ahead = [lane.until for lane in lanes if lane.until and lane.settled is None]
     return TimelineRange(start, max(now, min(max(ahead, default=now), now + (now - start))) + MIN_TIMELINE_SPAN, now)
@@ -168,7 +168,7 @@ def _set_job_state(state: str | None = None, *, ended: bool = False) -> Handler:
 
 
 def _end_credentials(state: str) -> Handler:
-    """Return what marks the credential of an entry, or all of the job's, as ended but not verified."""
+    """Return a handler that marks the credential of an entry, or all credentials of the job, as ended but not verified."""
 
     def take(timeline: Timeline, at: datetime, data: Json) -> None:
         for row in [timeline.row("credential", data["credential"])] if "credential" in data else timeline.rows_of("credential"):
@@ -181,7 +181,7 @@ def _end_credentials(state: str) -> Handler:
 
 def _apply_decision(timeline: Timeline, at: datetime, data: Json) -> None:
     row, outcome, phase = timeline.row("request", data["request"]), data["outcome"], data["phase"]
-    # As in the read model (docs/reference/ledger.md): evaluated again before an issue, only a denial changes a request; at a renewal, nothing does.
+    # As in the read model (docs/reference/ledger.md): an evaluation before an issue changes a request only if it denies; one at a renewal never does.
     if phase in {"start", "runtime"} or (phase in {"issue", "granted"} and outcome == "denied"):
         row.state, row.settled = ("waits", None) if outcome == "needs_approval" else (str(outcome), at)
 

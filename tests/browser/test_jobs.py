@@ -56,7 +56,7 @@ async def test_a_job_is_launched_watched_while_it_writes_and_killed_without_a_re
     await expect(page.locator("#says")).to_contain_text("read-up-to-confidential")
     await axe(page)
     await page.get_by_role("button", name="Sign and launch").click()
-    await expect(page.get_by_role("status")).to_contain_text("Launched and signed.")
+    await expect(page.get_by_role("status")).to_contain_text("Signed and launched.")
     await stays(page)
     job = job_of(page)
     head = page.locator("#top")

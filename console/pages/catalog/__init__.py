@@ -1,1 +1,1 @@
-"""Pages: the catalog, and why policy decides as it does."""
+"""Pages: the catalog, the policies and the policy simulator."""

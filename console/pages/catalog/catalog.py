@@ -38,7 +38,7 @@ from justenough.domain.rightsizing.usage import AccessKey, ActionUse
 
 TEST_TABLES_PATH = "policies/tests"
 MAX_TABLE_BYTES = 256 * 1024
-"""Bytes of a test table that are read."""
+"""Maximum bytes read from a test table."""
 MAX_CASES = 300
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)

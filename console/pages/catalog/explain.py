@@ -75,11 +75,11 @@ class FormErrors:
     others: list[Problem] = field(default_factory=list)
 
     def add(self, name: str, message: str) -> None:
-        """Add the error of a field; the first one is kept."""
+        """Add the error of a field, unless it already has one."""
         self.fields.setdefault(name, message)
 
     def add_problems(self, problems: Sequence[Problem], how: str) -> None:
-        """Add each problem of a spec to its form field; the other ones keep their path."""
+        """Add each problem of a spec to its form field, or to `others` if it belongs to none."""
         for problem in problems:
             name = next((name for path, name in FIELD_BY_PATH.items() if problem.path.startswith(path)), None)
             if how == "fields" and name is not None:
@@ -188,7 +188,7 @@ def _spec_from_fields(form: ExplainForm, current: ConfigSet, errors: FormErrors)
     name, _, action = form.access.rpartition(":")
     resource = current.catalog.resources.get(name)
     if resource is None or action not in resource.actions:
-        errors.add("access", "choose an access")
+        errors.add("access", "choose an action on a resource")
         return None
     agent = {"name": form.agent.strip(), **({"version": form.version.strip()} if form.version.strip() else {})}
     return {

@@ -48,8 +48,8 @@ DECISIONS = frozenset({"approve", "deny", WITHDRAW, BREAK_GLASS})
 VERDICTS = frozenset({"justified", "unjustified"})
 MAX_REASON_LENGTH = 1000
 STALE_TEXT = "This request changed since you opened it."
-MISSING_TEXT = "Fix the fields below."
-UNSIGNABLE_TEXT = "Remove the characters that cannot be signed."
+MISSING_TEXT = "Fix the fields that are marked below."
+UNSIGNABLE_TEXT = "Remove the characters that cannot be signed (NUL or lone surrogates)."
 FIELD_BY_STATEMENT_PATH = {"statement.ttl": "ttl", "statement.action": "action", "statement.tools": "tools", "statement.reason": "reason"}
 """The form field of each path in a statement."""
 
@@ -129,7 +129,7 @@ async def review(request: Request, console: TheConsole, visitor: ThePageUser, fo
 
 
 async def submit_answer(console: Console, visitor: PageUser, view: RequestView, answer: FormAnswer) -> tuple[RequestView, bool]:
-    """Sign a decision and submit it; return what `submit_decision` does. If Vault holds the request in a control group, authorize it in between."""
+    """Sign a decision and submit it; return the result of `submit_decision`. If Vault holds the request in a control group, authorize it before submitting."""
     statement = statement_factory.build_decision_statement(
         view.model_dump(mode="json"),
         answer.decision,
@@ -139,7 +139,7 @@ async def submit_answer(console: Console, visitor: PageUser, view: RequestView, 
         on_behalf_of=answer.absent,
         now=datetime.now(UTC),
     )
-    # The worker counts no approval without this authorization. It happens only once the decision is known to be valid.
+    # The worker counts no approval without this authorization. Authorize only after the decision has been validated.
     opening = partial(visitor.authorize, view.lock.accessor) if view.lock and answer.decision in {"approve", BREAK_GLASS} else None
     signed = await visitor.sign(statement)
     return await submit_decision(console, visitor.caller, view.id, signed, if_match=view.digest, before_submit=opening)
@@ -161,7 +161,7 @@ def _stale_notice(form: FormData, card: RequestCard) -> CardNotice | None:
     """Return what changed since the form was rendered; None if the request is still the same."""
     if form.get("digest") == card.view.digest:
         return None
-    # The form says what the person was shown. It is only used to list the changes.
+    # The form contains the facts that the person was shown. They are only used to list the changes.
     try:
         shown: Any = json.loads(str(form.get("shown", "")))
     except (ValueError, RecursionError):
@@ -199,7 +199,7 @@ def _parse_limits(draft: AnswerDraft, view: RequestView, errors: dict[str, str])
     except ValueError as error:
         errors["ttl"] = f"{error}."
     if ttl is not None and ttl > view.ttl:
-        errors["ttl"] = "You cannot approve more than requested."
+        errors["ttl"] = "You cannot approve a longer duration than requested."
     if draft.action in set(Action) and Action(draft.action).rank <= Action(view.action).rank:
         action = Action(draft.action)
     elif draft.action:

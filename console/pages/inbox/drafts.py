@@ -1,4 +1,4 @@
-"""Keeps a half-written decision while its author logs in again: in a cookie of their browser, authenticated with their session's key.
+"""Stores a half-written decision in a cookie while its author logs in again. The cookie is authenticated with their session's key.
 
 The cookie has its own path and no script can read it. A cookie that another session made is ignored.
 """
@@ -22,7 +22,7 @@ from console.pages.page_user import PageUser
 DRAFT_LIFETIME_S = 900
 """Seconds."""
 MAX_COOKIE_BYTES = 3800
-"""Longest cookie value; browsers drop longer ones. A draft that does not fit is kept without its reason."""
+"""Longest cookie value; browsers drop longer ones. A draft that does not fit is stored without its reason."""
 
 
 class AnswerDraft(NamedTuple):

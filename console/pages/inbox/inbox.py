@@ -127,7 +127,7 @@ def inbox(request: Request, console: TheConsole, visitor: ThePageUser, filters: 
     caller.require(*Role)
     stream, me = live_stream.stream_url(console, topics=TOPICS), caller.person.id
     mine, rest = queue(console, caller, filters, mine=True), queue(console, caller, filters, mine=False)
-    # Only the ancestors show that a request descends from the user's own job; those requests move to the others.
+    # The query does not read ancestors. Requests of jobs that descend from the user's own job are therefore moved to the others here.
     barred = tuple(line for line in mine.lines if line.why_not)
     decidable = {line.view.id: line for line in mine.lines if not line.why_not}
     batches = group_into_batches(line.view for line in decidable.values())
@@ -193,7 +193,7 @@ def card_page(
 
 
 def queue(console: Console, caller: Caller, filters: InboxFilters, *, mine: bool) -> InboxQueue:
-    """Return the pending requests that somebody can decide, or the other ones. Raises InvalidInput for a malformed cursor."""
+    """Return the pending requests that the caller can decide, or the other ones. Raises InvalidInput for a malformed cursor."""
     part = "mine" if mine else "others"
     # A cursor continues one section; the unfiltered page shows the start of each.
     here = filters.show == part or (mine and not filters.show)
@@ -218,7 +218,7 @@ def queue(console: Console, caller: Caller, filters: InboxFilters, *, mine: bool
 
 
 def reviews_for(console: Console, caller: Caller, *, limit: int) -> tuple[ReviewView, ...]:
-    """Return the newest open break-glass reviews that somebody can complete."""
+    """Return the newest open break-glass reviews that the caller can complete."""
     store, me = console.deps.store, caller.person.id
     if Role.APPROVE not in caller.roles:
         return ()
@@ -242,4 +242,4 @@ def _parse_cursor(cursor: str) -> tuple[datetime, str] | None:
             return deadline.astimezone(UTC), name
     except (ValueError, OverflowError):
         pass
-    raise InvalidInput("address", (Problem("cursor", "not a cursor of this list; start again without one"),))
+    raise InvalidInput("address", (Problem("cursor", "is not a cursor of this list; remove it from the address"),))

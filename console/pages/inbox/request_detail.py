@@ -69,7 +69,7 @@ class RequestCard:
     spec: JobSpec | None
     """None if this version cannot read the order."""
     facts: Mapping[str, str]
-    """What the page shows, by name. The form sends it back, so that later changes can be listed."""
+    """The facts that the page shows, by name. The form sends them back, so that the console can list later changes."""
     policies: tuple[DecidingPolicy, ...]
     issue: str
     """The Vault path in the catalog that issues the credential; empty if the catalog no longer has it."""
@@ -96,7 +96,7 @@ class RequestCard:
 
 
 def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
-    """Read a request for somebody who may read it. Raises NotFound for others too, so that nobody learns which ids exist."""
+    """Read a request that the caller may read. Raises NotFound also if they may not, so that nobody learns which ids exist."""
     deps = console.deps
     view = visible_request(deps.store, console.job_owners, caller, request)
     view, job = view.model_copy(update={"chain": ancestor_views(deps, view.parent)}), job_for(deps.store, caller, view.job_id)

@@ -32,14 +32,14 @@ from justenough.domain.readmodel.views import JobView, LogChunk
 from justenough.services.parent_chain import ancestor_views
 
 MAX_LOG_CHUNKS = 64
-"""Newest output chunks that are read."""
+"""Maximum output chunks read, the newest ones."""
 MAX_LOG_BYTES = 16_000
 """Last bytes of output in the page, after escaping."""
 MAX_SPEC_BYTES = 6_000
 """First bytes of the spec in the page, after escaping."""
 LOG_PAGE_CHUNKS = 1000
 MAX_DRAWN_ENTRIES = 1000
-"""First ledger entries that the timeline is drawn from."""
+"""Maximum ledger entries that the timeline is drawn from, the oldest ones."""
 MAX_LEDGER_ENTRIES = 15
 """Newest ledger entries in the page."""
 MAX_CHILDREN = 10
@@ -48,11 +48,11 @@ MAX_WHOLE_REQUESTS = 5
 MAX_TABLE_ROWS = 20
 """Rows of a table in the page; separate lists have the rest."""
 DONE_TEXT = {
-    "launched": "Launched and signed.",
+    "launched": "Signed and launched.",
     "again": "This form was already submitted and launched this job. Nothing was launched twice.",
     "cancel": "Cancel requested: the process stops first, then its access is revoked.",
-    "kill": "Kill requested: access first, then the process.",
-    "gone": "Its workflow could not be reached. No more credentials are issued; its session stops within seconds, and sweeps revoke its access.",
+    "kill": "Kill requested: its access is revoked first, then the process is killed.",
+    "gone": "The job's workflow could not be reached. No more credentials are issued, its session stops within seconds, and the sweep revokes its access.",
 }
 """Messages by the value of `?done=`."""
 DRAWN_KINDS = (*(kind for kind in EventType if kind.value in ENTRY_HANDLERS), EventType.REVOCATION_STARTED)
@@ -162,7 +162,7 @@ def temporal_ui_url(console: Console, job: str) -> str:
 
 
 def _decisions_context(console: Console, view: JobView) -> dict[str, Any]:
-    """Return the requests shown in full (pending first), the other ones, and the current text of the deciding policies."""
+    """Return the requests shown in full (pending first), all other requests, and the current text of the deciding policies."""
     in_full = sorted(view.requests, key=lambda one: one.state is not RequestState.PENDING)[:MAX_WHOLE_REQUESTS]
     policies = console.deps.config.current().policies
     named = tuple(dict.fromkeys(name for one in view.requests for name in one.policies))[:MAX_TABLE_ROWS]

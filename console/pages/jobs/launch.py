@@ -139,10 +139,10 @@ def prepare_launch(deps: Deps, draft: LaunchDraft) -> PreparedLaunch:
         params = {name: value for name, value in draft.params.items() if template.spec.params.get(name) != value}
     else:
         if not draft.text.strip():
-            raise InvalidInput("job spec", (Problem("spec", "nothing was pasted; docs and examples: examples/shop/jobs"),))
+            raise InvalidInput("job spec", (Problem("spec", "is empty: paste a job spec; examples/shop/jobs has examples"),))
         raw, files, params = read_spec(draft.text), None, {}
         if isinstance(raw.get("run"), dict) and raw["run"].get("workdir") is not None:
-            why = "a pasted spec has no files, so it cannot have a workdir; use `justenough job run FILE` or a template"
+            why = "a pasted spec has no files, so it cannot have a workdir; remove it, or use `justenough job run FILE` or a template"
             raise InvalidInput("job spec", (Problem("run.workdir", why),))
     body = {"id": draft.job, "spec": raw, "params": params, "reason": draft.reason, "parent": draft.parent or None}
     digest = bundle.bundle_digest(files) if files is not None else None
@@ -188,7 +188,7 @@ async def _sign_and_launch(request: Request, console: Console, visitor: PageUser
         state = LaunchPageState(problems=error.problems, status=422)
         return await to_thread.run_sync(_render_form, request, deps, visitor, draft, state)
     except Conflict:
-        # The same form was sent twice at the same time; one of them is recorded, which is what both asked for.
+        # The same form was sent twice at the same time, and the other one is recorded. Show its job instead of an error.
         if await to_thread.run_sync(_was_sent_before, deps, visitor, prepared):
             return RedirectResponse(f"/jobs/{draft.job}?done=again", status_code=303)
         raise

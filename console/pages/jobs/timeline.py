@@ -57,7 +57,7 @@ class DrawnRow:
     answers: tuple[str, ...]
     blocks: tuple[DrawnBlock, ...]
     end: float | None
-    """Where it was settled, in per cent."""
+    """Position of the moment when it was settled, in per cent; None if it is not."""
 
 
 @dataclass(frozen=True, slots=True)

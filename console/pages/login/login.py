@@ -1,7 +1,7 @@
 """GET and POST /login and /login/fresh, POST /logout, and /sessions. `console.auth.page_sessions` decides which logins are valid.
 
 A browser that follows a link from another site does not send our SameSite=Strict cookies, even if it is logged in. One redirect from a page of
-ours makes it send them.
+the console makes it send them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ ERRORS: dict[type[Exception], tuple[int, str]] = {
         "This login is not linked to a JustEnough user, or the user is disabled. Ask a Vault administrator to add an alias for it to your identity.",
     ),
     RetryLater: (503, "Vault or the store is unavailable (Vault may be sealed). Your login was not rejected; try again in a moment."),
-    BadForm: (403, "This page expired. Please try again."),
+    BadForm: (403, "This page has expired. Try again."),
 }
 """Status and message of errors whose own text is not for the user."""
 
@@ -74,7 +74,7 @@ async def login_form(
         notice = "" if request.cookies.get(console.cookies.session) is None else to_sentence(str(error))
     site, hop = request.headers.get("sec-fetch-site"), ""
     if not (again or notice or site in {"same-origin", "none"}):
-        # The browser may come from another site: redirected once by a page of ours, it sends its cookies.
+        # The browser may come from another site. After one redirect from a page of the console, it sends its cookies.
         hop = f"/login?{urlencode({'next': local_path(onward), 'again': 'true'})}"
         if site:
             return render(request, "arriving.html", hop=hop)
@@ -173,9 +173,11 @@ def _record_refusal(name: str, error: GiveUp | RetryLater) -> tuple[int, str]:
     if isinstance(error, TooManyTries):
         return 429, to_sentence(str(error))
     if isinstance(error, TokenTooPowerful):
-        return 403, to_sentence(f"{error}; ask a Vault administrator to remove that, or to allow it (JUSTENOUGH_PAGES_POLICIES)")
+        return 403, to_sentence(
+            f"{error}; ask a Vault administrator to remove these policies, or to allow them (JUSTENOUGH_PAGES_POLICIES)"
+        )
     if isinstance(error, TokenTooWeak):
-        return 403, to_sentence(f"{error}; `justenough vault setup` says what the mount needs")
+        return 403, to_sentence(f"{error}; ask a Vault administrator to add it to the login mount")
     return next((ERRORS[kind] for kind in type(error).__mro__ if kind in ERRORS), (403, to_sentence(str(error))))
 
 

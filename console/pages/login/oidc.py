@@ -1,7 +1,7 @@
 """Single sign-on through Vault's OIDC method: GET /login/oidc and /login/oidc/callback.
 
 State and nonce are in a cookie for ten minutes. The provider's redirect comes from another site, so the browser does not send that
-SameSite=Strict cookie at once; one redirect from a page of ours makes it send the cookie.
+SameSite=Strict cookie at once; one redirect from a page of the console makes it send the cookie.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAX_PARAMETER_LENGTH = 4096
 """Longest parameter accepted from a provider, in characters."""
 ERROR_PATTERN = re.compile(r"[a-z_]{1,64}")
 LOGIN_PROMPT = {"prompt": "login"}
-"""Asks the provider to re-authenticate the person. Vault checks that it did, with the role's max_age."""
+"""Asks the provider to re-authenticate the person. Vault verifies the re-authentication with the role's max_age."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -48,11 +48,11 @@ class ProviderLoginFailed(GiveUp):
 
 
 class LoginNotFresh(GiveUp):
-    """A re-authentication used a role under which the identity provider may have reused an old session."""
+    """A re-authentication used a role that lets the identity provider reuse an existing session."""
 
 
 class OidcFlow(Model):
-    """A login in progress at the provider. The user can forge this cookie, so nothing may depend on its being true."""
+    """A login in progress at the provider. The user can forge this cookie, so its content must not be trusted."""
 
     state: str
     nonce: str
@@ -126,13 +126,13 @@ async def _finish_flow(request: Request, console: Console, flow: OidcFlow, *, co
         raise OidcFlowUnknown("this response belongs to another login than the one started in this browser; start again")
     if error:
         reason = error if ERROR_PATTERN.fullmatch(error) else "no readable reason"
-        raise ProviderLoginFailed(f"your identity provider did not log you in ({reason})")
+        raise ProviderLoginFailed(f"your identity provider did not log you in ({reason}); try again, or ask its administrator")
     mount, sessions = str(console.deps.settings.pages_oidc_mount), console.sessions
     entry = await to_thread.run_sync(partial(user_login.finish_oidc, console.deps.vault, mount, state=state, code=code, nonce=flow.nonce))
     if not flow.fresh:
         return login_response(console, await sessions.start(entry, method=PageLoginMethod.OIDC), flow.onward)
     try:
-        # Only Vault's own report of the role, whose max_age it checks, shows a fresh login; the cookie cannot be trusted for that.
+        # Only the role that Vault reports, whose max_age Vault checks, proves a fresh login. The cookie proves nothing.
         role = console.deps.settings.pages_oidc_fresh_role
         if not role or entry.role != role:
             raise LoginNotFresh("your identity provider reused an existing session instead of re-authenticating you; start again")

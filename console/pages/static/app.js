@@ -1,4 +1,4 @@
-// Keeps pages up to date and adds keyboard shortcuts. Every page works without it. It never submits anything on its own.
+// Keeps pages up to date and adds keyboard shortcuts. Every page works without it. It never submits a form.
 
 const MIN_REFRESH_MS = 400; // Between two refreshes, however many events arrive.
 const RECONNECT_MS = 5_000; // Until the next attempt after a refused stream.
@@ -68,7 +68,7 @@ function showConnection() {
 
 let stream = null;
 
-// A hidden page does not listen: all tabs of a site share six connections.
+// A hidden page closes its stream, because all tabs of a site share six connections.
 function listen() {
   const address = document.body.dataset.stream;
   if (!address || stream || document.hidden) return;
@@ -103,7 +103,7 @@ function stopListening() {
 document.addEventListener("visibilitychange", () => { if (document.hidden) stopListening(); else listen(); });
 addEventListener("pagehide", stopListening);
 
-// One refresh at a time, and another one if an event arrived meanwhile.
+// One refresh runs at a time. If an event arrives during it, another one follows.
 async function refresh() {
   refreshNeeded = true;
   if (refreshing) return;
@@ -234,7 +234,7 @@ document.addEventListener("input", (event) => {
   if (region && event.target.closest("form")) region.dataset.dirty = "";
 });
 
-// A second press must not submit twice: the server would reject it and show the person a conflict that they caused themselves.
+// A second press must not submit twice: the server would reject the second form and show a conflict instead of the result.
 document.addEventListener("submit", (event) => {
   if (event.target.method !== "post" || event.defaultPrevented) return;
   if ("sent" in event.target.dataset) { event.preventDefault(); return; }

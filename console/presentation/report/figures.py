@@ -1,18 +1,42 @@
-"""Figures of a report as text, the same in every format: names without units, seconds as durations, `not measured` for None. Pure."""
+"""Figures of a report as text, the same in every format: labels instead of names, seconds as durations, `not measured` for None. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from console.presentation import time_text
 from justenough.domain.evidence.report import Cell, Line, Table
+
+LABELS: Mapping[str, str] = {
+    "answers": "decisions",
+    "auto_approved_share": "allowed without approval",
+    "beyond_their_end": "verified after expiry",
+    "by_ttl": "by duration",
+    "double_locked_issues": "requests",
+    "expired_unconfirmed": "credentials",
+    "fault": "problem",
+    "for_somebody_away": "by delegates",
+    "issued_without_use": "issued but unused",
+    "never_issued": "without a credential",
+    "never_revocable": "cannot be revoked",
+    "of_no_known_job": "unknown names",
+    "open_at_the_end": "not confirmed at the end",
+    "revocable_never": "cannot be revoked",
+    "revocable_now": "revocable immediately",
+    "revocable_on_expiry": "cannot be revoked early",
+    "runs": "jobs",
+    "sandbox_off": "without a sandbox",
+    "waiting_at_the_end": "still waiting at the end",
+    "what": "details",
+}
+"""Labels of figures and columns whose names in JSON need other words on a page."""
 
 
 def figures(line: Line) -> Iterator[tuple[str, str]]:
     """Yield the label and value of each figure of a line."""
     for name, value in line.figures.items():
         yield (
-            name.removesuffix("_seconds").replace("_", " "),
+            label(name.removesuffix("_seconds")),
             value_text(value, seconds=name.endswith("_seconds"), share=name.endswith("_share")),
         )
 
@@ -25,7 +49,13 @@ def cells(table: Table) -> Iterator[list[str]]:
 
 def columns(table: Table) -> list[str]:
     """Return a table's column names without the unit, which the cells contain."""
-    return [name.removesuffix(" (s)") for name in table.columns]
+    return [label(name.removesuffix(" (s)")) for name in table.columns]
+
+
+def label(name: str) -> str:
+    """Return the label of a figure or column."""
+    words = LABELS.get(name) or name.replace("_", " ")
+    return f"actual {words.removeprefix('real ')}" if words.startswith("real ") else words
 
 
 def is_number(value: Cell) -> bool:

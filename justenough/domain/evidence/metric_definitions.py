@@ -1,6 +1,6 @@
 """The metrics of the evidence report: title, definition, what each shows and does not show, framework items, status rule. Data only.
 
-docs/reference/evidence.md repeats them for readers, and is tested against this module. OWASP's names are verbatim; NIST's
+docs/reference/evidence.md repeats them, and a test compares it with this module. OWASP's names are verbatim; NIST's
 subcategories are long sentences, shortened here.
 """
 
@@ -17,7 +17,7 @@ class MetricDefinition(NamedTuple):
     definition: str
     shows: str
     items: tuple[str, ...]
-    """The framework items that the metric bears on, not necessarily covers."""
+    """The framework items that the metric is relevant to. It does not necessarily cover them."""
     rule: str = "always ok"
     """When the status is not ok."""
 
@@ -47,28 +47,28 @@ METRICS: Mapping[str, MetricDefinition] = {
     "standing.beyond_end": MetricDefinition(
         "Active credentials past their expiry",
         "Credentials that are not verified as revoked or expired now, more than a minute after the expiry they were issued with or renewed to.",
-        "That nobody verified their end. Vault and the target may have expired them on time.",
+        "Credentials whose end nobody verified. Vault and the target may have expired them on time.",
         ("NHI1", "NHI7", "MEASURE 2.7"),
         "violation above 0",
     ),
     "standing.unknown_job": MetricDefinition(
         "Active credentials of unknown jobs",
         "Credentials that are not verified as revoked or expired now and whose job is not in the store.",
-        "Credentials that the store knows. The sweep metric covers what is active in Vault or a target but missing from the store.",
+        "Credentials that the store knows. The sweep metric covers access that is active in Vault or a target but missing from the store.",
         ("NHI1", "ASI10", "GOVERN 1.6"),
         "violation above 0",
     ),
     "standing.untold": MetricDefinition(
-        "Credentials missing from the list of active ones",
-        "Credentials issued in the period that have no end in the ledger and that the read model does not list as active.",
-        "That somebody changed what pages and lists show. It compares the ledger with the read model; it does not check Vault.",
+        "Credentials missing from the active list",
+        "Credentials issued in the period that the ledger does not record as ended and the read model does not list as active.",
+        "Changes to the data behind pages and lists. This metric compares the ledger with the read model; it does not check Vault.",
         ("NHI1", "MEASURE 2.8"),
         "violation above 0",
     ),
     "standing.live": MetricDefinition(
         "Active credentials",
         "Credentials that are not verified as revoked or expired now, with their ages since issue. The oldest are listed.",
-        "What running jobs hold at the time of the report. Policy and approvers decide whether they need it.",
+        "The access that jobs have at the time of the report. It does not show whether they need it.",
         ("NHI7", "GOVERN 1.6", "MEASURE 2.4"),
     ),
     "lifetimes.real": MetricDefinition(
@@ -95,28 +95,28 @@ METRICS: Mapping[str, MetricDefinition] = {
     "revocation.overdue": MetricDefinition(
         "Overdue revocations in the period",
         "Jobs with an overdue revocation, and the longest time from first attempt to proof, or to the end of the period.",
-        "That access outlasted its end. The target's own logs show whether anyone used it meanwhile.",
+        "Access that may have worked after it should have been revoked. The target's logs show whether anyone used it.",
         ("NHI1", "ASI08", "MANAGE 4.3"),
         "attention above 0",
     ),
     "revocation.expired": MetricDefinition(
         "Credentials expired without verification",
-        "Credentials that ended in the period only by expiry or by their owner, by revocability.",
-        "That the record says `expired`, never `confirmed`, if nothing could be verified. It does not show that they ended earlier.",
+        "Credentials recorded as `expired` in the period, by revocability: they could not be revoked early, or their end could not be verified.",
+        "Credentials that may have worked until their expiry or, if they cannot be revoked, until their owner rotated them.",
         ("NHI1", "NHI7", "MEASURE 2.8"),
         "attention if one that could be revoked immediately expired without verification",
     ),
     "revocation.never": MetricDefinition(
         "Credentials that cannot be revoked",
-        "Credentials issued in the period that cannot be revoked (static secrets), out of all issued in it.",
-        "How many issued secrets stay valid until their owner rotates them. Whether the owner did is not recorded here.",
+        "Credentials issued in the period that cannot be revoked (static secrets), and the number of all credentials issued in it.",
+        "How many issued secrets stay valid until their owner rotates them. The ledger does not record whether the owner did.",
         ("NHI7", "MAP 1.5"),
         "attention above 0",
     ),
     "approvals.outcomes": MetricDefinition(
         "Approvals by tier",
         "Requests that opened at a tier, escalated to it, and were approved, denied or timed out at it, in the period.",
-        "That people were asked and decided. Not how carefully they reviewed.",
+        "Whether people decided, and at which tier. It does not show how carefully they reviewed.",
         ("ASI09", "GOVERN 3.2", "MAP 3.5"),
         "attention if one timed out at the top tier",
     ),
@@ -128,39 +128,39 @@ METRICS: Mapping[str, MetricDefinition] = {
     ),
     "approvals.people": MetricDefinition(
         "Decisions by person",
-        "Decisions that counted in the period, by login name of the approver. `for somebody away`: decisions made by a delegate.",
-        "How the work is spread, and whether few people make most decisions. Not how long each decision took.",
+        "Decisions that counted in the period, by login name of the approver. Decisions by delegates are also counted separately.",
+        "How the work is spread, and whether few people make most decisions. It does not show how carefully they reviewed.",
         ("ASI09", "GOVERN 2.1", "GOVERN 3.2"),
     ),
     "approvals.waiting": MetricDefinition(
         "Time waiting for approval",
         "Hours in which a job had a pending request. Overlapping requests of a job count once; pending ones count up to the end of the period.",
-        "The delay that approvals cause. Jobs that started waiting before the period are excluded.",
+        "The delay that approvals cause. Requests that became pending before the period are excluded.",
         ("MAP 3.5", "MEASURE 3.1"),
     ),
     "approvals.narrowed": MetricDefinition(
         "Grants narrower than requested",
         "Requests approved in the period for less time, a lesser action, or fewer tool calls than requested.",
-        "That approvers set limits. Approving in full can be right, too.",
+        "How often approvers set limits. Approving in full can also be right.",
         ("NHI5", "ASI03", "MAP 3.5"),
     ),
     "approvals.withdrawn": MetricDefinition(
         "Withdrawn approvals",
-        "Approvals that their approver withdrew in the period.",
-        "That approvals can be withdrawn. The revocation metrics cover what was issued meanwhile.",
+        "Approvals withdrawn in the period.",
+        "How often approvals are withdrawn. The revocation metrics cover credentials that were issued before the withdrawal.",
         ("MANAGE 2.4", "MANAGE 4.1"),
     ),
     "attempts.rejected": MetricDefinition(
         "Rejected decisions",
         "Decisions rejected in the period by the console or a worker, by kind of reason. The same decision sent to the console again counts once.",
-        "Mistakes and attacks alike. A decision that never reached JustEnough is not counted.",
+        "Mistakes and attacks, without telling them apart. A decision that never reached JustEnough is not counted.",
         ("NHI4", "ASI03", "MEASURE 2.7"),
         "attention above 0",
     ),
     "attempts.own": MetricDefinition(
         "Attempts to approve one's own job",
         "Decisions rejected in the period because the approver had launched the job or one of its ancestors.",
-        "That the rule held every time it was tried. It does not detect two people who approve each other's jobs.",
+        "Attempts that JustEnough blocked. It does not detect two people who approve each other's jobs.",
         ("NHI10", "ASI09", "GOVERN 3.2"),
         "attention above 0",
     ),
@@ -174,85 +174,85 @@ METRICS: Mapping[str, MetricDefinition] = {
     "policy.automatic": MetricDefinition(
         "Decided by policy alone",
         "Requests decided in the period at the start of a job or while it ran, and the share that policy allowed without an approval.",
-        "How much runs without a person. Use `policy test` and `policy replay` to check whether the policies are right.",
+        "How many requests need no person. Use `policy test` and `policy replay` to check whether the policies are right.",
         ("ASI02", "GOVERN 1.4", "MAP 3.5"),
     ),
     "policy.denied": MetricDefinition(
         "Denials by policy",
         "Decisions in the period that denied a request, in any phase, by the ids of the deciding policies.",
-        "What policy blocks. A job that was never launched because it would be denied leaves no entry.",
+        "Requests that policy blocked. A job that was never launched because it would be denied leaves no entry.",
         ("NHI5", "ASI02", "MAP 1.5"),
     ),
     "policy.errors": MetricDefinition(
         "Decisions with errors",
         "Decisions in the period in which a policy could not be evaluated. Each of them denied the request.",
-        "That errors deny. Not that policies without errors do what was intended.",
+        "Errors in policies; each of them denies. It does not show whether policies without errors do what was intended.",
         ("MEASURE 2.7", "MANAGE 4.3"),
         "attention above 0",
     ),
     "emergency.reviews": MetricDefinition(
-        "Break-glass",
+        "Break-glass uses",
         "Reviews opened in the period because somebody used break-glass, and the verdicts of those completed in it.",
-        "That a person bypassed a tier, and the verdict of a reviewer. Not what was done with the access.",
+        "How often people bypassed a tier, and what reviewers concluded. It does not show how the access was used.",
         ("ASI09", "GOVERN 1.5", "MANAGE 2.3"),
         "attention if one was found unjustified",
     ),
     "emergency.open": MetricDefinition(
         "Open break-glass reviews",
-        "Break-glass reviews that are open now, with their age, whenever they were opened.",
-        "Break-glass uses that nobody has reviewed yet. The access itself ended with its job.",
+        "Break-glass reviews that are open now, with their age. They may have been opened before the period.",
+        "Break-glass uses that nobody has reviewed yet. The access itself ends with its job at the latest.",
         ("ASI09", "GOVERN 1.5", "MANAGE 4.3"),
         "attention if one is open for more than 24 h",
     ),
     "emergency.locks": MetricDefinition(
-        "Issues behind a Vault control group",
-        "Issues in the period for which Vault also required an approver's own authorization.",
-        "Where a compromised worker could not have issued alone. Actions without a control group lack this protection.",
+        "Credentials behind a Vault control group",
+        "Requests in the period whose credential Vault issues only after an approver authorizes it there.",
+        "Credentials that a compromised worker could not have issued alone. Actions without a control group lack this protection.",
         ("NHI4", "ASI03", "MANAGE 1.3"),
     ),
     "use.unissued": MetricDefinition(
         "Grants without issued credentials",
-        "Requests allowed or approved in the period, and how many of them ended in it without a credential.",
-        "What jobs could stop requesting. A job that failed early may simply not have got that far.",
+        "Requests allowed or approved in the period, and how many of them got no credential before their job ended in the period.",
+        "Access that jobs could stop requesting. A job that failed early may have ended before it needed the access.",
         ("NHI5", "MAP 3.3"),
     ),
     "use.unused": MetricDefinition(
         "Issued but unused credentials",
-        "Uses recorded in the period. Unused credentials cannot be observed: a job uses its credentials directly.",
-        "Nothing until tools are called through the gateway. Missing records do not show that a credential was unused.",
+        "Recorded uses of credentials in the period. Unused credentials cannot be counted, because jobs also use credentials directly.",
+        "Uses through the gateway only. A credential without a recorded use may still have been used.",
         ("NHI5", "MEASURE 2.4"),
     ),
     "machinery.sandbox_off": MetricDefinition(
         "Jobs that ran without a sandbox",
         "Jobs started in the period, and how many of them ran on a worker with the sandbox switched off.",
-        "What the worker reported when it started the job. SECURITY.md describes how strong the sandbox is.",
+        "The sandbox setting that the worker reported when it started the job. SECURITY.md describes how strong the sandbox is.",
         ("NHI8", "ASI05", "MEASURE 2.6"),
         "attention above 0",
     ),
     "machinery.sweep": MetricDefinition(
         "Unknown access found by the sweep",
         "Names in Vault or a target that look like those of this installation's jobs but belong to no known job, first reported in the period.",
-        "Each name once, when it was first found. The sweep reports it and leaves it alone; whether it is gone by now is not recorded.",
+        "Each name once, when it was first found. The sweep reports it and does not revoke it. The ledger does not record whether it still exists.",
         ("NHI1", "ASI10", "MANAGE 2.3"),
         "attention above 0",
     ),
     "ledger.entries": MetricDefinition(
-        "Size",
-        "Entries in the ledger now, entries of the period that this report read, and the newest entry's hash.",
-        "A value to compare with a later report: the number of entries never decreases.",
+        "Ledger size",
+        "Entries in the ledger now, entries of the period that this report read, and the hash of the newest entry.",
+        "A value to compare with a later report. If the number of entries is lower then, entries were removed.",
         ("GOVERN 1.4", "MEASURE 2.8"),
     ),
     "ledger.verified": MetricDefinition(
-        "Verified",
+        "Ledger verification",
         "Whether every chain of the ledger was intact when this report was generated. Not verified if the ledger has too many entries.",
-        "Edits, gaps and forks. Not truncation of the newest entries together with their head; only a checkpoint kept elsewhere shows that.",
+        "Edits, gaps and forks. It does not detect that the newest entries were removed together with their head; only a checkpoint stored elsewhere does.",
         ("MEASURE 2.8", "MANAGE 4.1"),
         "violation if a problem was found; attention if not verified",
     ),
     "ledger.checkpoint": MetricDefinition(
         "Last checkpoint",
         "When the ledger's root was last recorded as a checkpoint in the period.",
-        "Whether truncation can be detected with a saved checkpoint. This version makes none yet.",
+        "Whether a stored checkpoint can reveal removed entries. This version records no checkpoints yet.",
         ("MEASURE 2.8",),
         "attention if there is none",
     ),

@@ -102,7 +102,7 @@ def call_facts(view: RequestView) -> NamedFacts:
 def shown_facts(view: RequestView, policy_texts: Mapping[str, str]) -> NamedFacts:
     """Return the facts that an approver was shown and that can still change; the signed order fixes the others."""
     texts = {f"policy {name}": policy_texts.get(name, "")[:MAX_FACT_CHARS] for name in view.policies}
-    approval = {"tier that answers": str(view.current_tier), "quorum": str(view.quorum), "needs Vault's lock": "yes" if view.lock else "no"}
+    approval = {"current tier": str(view.current_tier), "quorum": str(view.quorum), "Vault control group": "yes" if view.lock else "no"}
     return {**request_facts(view), **approval, "policy set": view.policy_digest, **texts, "digest": view.digest}
 
 

@@ -1,7 +1,7 @@
 """Notifications: which events notify people, which events settle a notification, and the texts of both. No I/O, no clock.
 
 Plain text only. Text from people and agents is quoted, cut, and escaped so that it cannot become markup, a mention or a link. The only link is to
-a page of the console, which shows the request and decides nothing.
+a page of the console. Opening it submits no decision.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NOTIFYING_EVENTS = frozenset(
         EventType.CREDENTIAL_OVERDUE,
     }
 )
-"""Events that people can be notified of. Each one waits for somebody to act."""
+"""Events that people can be notified of. Each one needs a person to act."""
 TIER_EVENTS = frozenset({EventType.APPROVAL_OPENED, EventType.APPROVAL_ESCALATED})
 MAX_QUOTE_CHARS = 300
 """Maximum characters quoted from a free text."""
@@ -47,19 +47,19 @@ _LINK = re.compile(r"://|(?<=\w)\.(?=[^\W\d_]{2})")
 ENDINGS: Mapping[EventType, Callable[[Mapping[str, Any]], str]] = {
     EventType.APPROVAL_DECIDED: lambda d: (
         f"{to_plain_text(d['name'], MAX_NAME_CHARS)} "
-        f"{'used break-glass' if d['decision'] == 'break_glass' else 'decided: ' + d['verdict']}: “{to_plain_text(d['reason'])}”."
+        f"{'used break-glass' if d['decision'] == 'break_glass' else d['verdict'] + ' the request'}: “{to_plain_text(d['reason'])}”."
     ),
     EventType.APPROVAL_ESCALATED: lambda d: f"Nobody decided in time; escalated to tier {d['tier']}.",
     EventType.APPROVAL_EXPIRED: lambda _: "Nobody decided in time, so the request is denied.",
     EventType.APPROVAL_WITHDRAWN: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} withdrew the approval.",
     EventType.ACCESS_WITHDRAWN: lambda d: f"The request was withdrawn: {to_plain_text(d['why'])}.",
     EventType.JOB_ENDED: lambda d: f"The job has ended: {d['state']}.",
-    EventType.REVIEW_ANSWERED: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} reviewed the break-glass: {d['verdict']}.",
-    EventType.REVOCATION_CONFIRMED: lambda _: "All access revoked and verified.",
-    EventType.CREDENTIAL_CONFIRMED: lambda _: "The credential is revoked and verified.",
-    EventType.CREDENTIAL_EXPIRED: lambda _: "The credential has expired.",
+    EventType.REVIEW_ANSWERED: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} reviewed the break-glass use: {d['verdict']}.",
+    EventType.REVOCATION_CONFIRMED: lambda _: "All access is revoked (verified).",
+    EventType.CREDENTIAL_CONFIRMED: lambda _: "The credential is revoked (verified).",
+    EventType.CREDENTIAL_EXPIRED: lambda _: "The credential has expired; its end was not verified.",
 }
-"""The follow-up text of each event that settles an earlier notification; whoever got the notification also gets it."""
+"""The follow-up text of each event that settles an earlier notification. Everyone who got the notification also gets the follow-up."""
 SETTLING_EVENTS = frozenset(ENDINGS)
 
 
@@ -127,7 +127,7 @@ def find_settled(entry: EntryView, sent_notices: Iterable[SentNotice]) -> tuple[
 
 
 def is_still_pending(entry: EntryView, scene: NoticeContext) -> bool:
-    """Whether an event still waits for somebody to act. If not, a late message is not sent."""
+    """Whether an event still needs a person to act. If not, a late message is not sent."""
     match EventType(entry.type):
         case EventType.REVIEW_OPENED:
             return scene.request is not None and scene.request.review is not None and scene.request.review.open
@@ -141,7 +141,7 @@ def is_still_pending(entry: EntryView, scene: NoticeContext) -> bool:
 
 
 def build_notice(entry: EntryView, scene: NoticeContext) -> Notice:
-    """Build the notice of an event that waits for somebody to act."""
+    """Build the notice of an event that needs a person to act."""
     match EventType(entry.type):
         case EventType.REVIEW_OPENED:
             request, person = scene.request, to_plain_text(entry.data["name"], MAX_NAME_CHARS)
@@ -150,7 +150,7 @@ def build_notice(entry: EntryView, scene: NoticeContext) -> Notice:
                 f"{person} used break-glass to bypass tier {', '.join(map(str, entry.data['tiers']))}: {_access_text(request)}.",
                 f"Job: {to_plain_text(request.job_name, MAX_NAME_CHARS)}",
                 f"Reason: “{to_plain_text(entry.data['reason'])}”",
-                "Review whether it was justified. The review stays open until somebody does.",
+                "Review whether this was justified. The review stays open until somebody completes it.",
                 _link_text(scene, "inbox", request.id, "Review", f"justenough request show {request.id}"),
             )
             return Notice(title=f"Review needed: {_access_text(request)}", body="\n".join(lines))
@@ -177,7 +177,7 @@ def build_follow_up(entry: EntryView, about: str, scene: NoticeContext) -> Notic
 
 
 def to_plain_text(text: object, max_chars: int = MAX_QUOTE_CHARS) -> str:
-    """Return untrusted text on one line, cut, with nothing that a service could read as markup, a mention or a link."""
+    """Return untrusted text on one line, cut to `max_chars`, without characters that a service could read as markup, a mention or a link."""
     one_line = " ".join(_CONTROL.sub(" ", str(text)).split())
     cut = one_line if len(one_line) <= max_chars else f"{one_line[: max_chars - 1]}…"
     return _LINK.sub(lambda found: ":⁄⁄" if found[0] == "://" else "․", cut.translate(_MARKS))

@@ -28,7 +28,7 @@ MAX_ID_CHARS = 400
 
 UNDETECTABLE = (
     "Someone who can alter the tables can remove or rewrite a chain's newest entries together with its head; only stored checkpoints show that.",
-    "They can remove a whole chain with its head and renumber what follows; only stored checkpoints show that.",
+    "They can remove a whole chain with its head and renumber the later entries; only stored checkpoints show that.",
     "This version creates no checkpoints yet.",
 )
 """What verification cannot detect yet."""

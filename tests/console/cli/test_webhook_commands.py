@@ -87,7 +87,7 @@ def test_who_is_asked_is_told_with_a_link_to_the_card_and_then_how_it_ended(
             assert told[0]["message"].endswith(f"Review: {shop.stack.console}/inbox/{request['id']}")
             assert lead.answer(request, "deny").status_code == 200
             until(lambda: len(chat.heard) > 2, "they are told of its answer")
-            assert "lead decided: denied" in json.loads(chat.heard[2].body)["message"]
+            assert "lead denied the request" in json.loads(chat.heard[2].body)["message"]
         finally:
             file.write_text(before)
             assert cli.run("vault", "setup").exit_code == 0

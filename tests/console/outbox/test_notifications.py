@@ -86,7 +86,7 @@ async def test_those_who_are_asked_are_told_once_and_then_how_it_ended(town: Tow
     town.happened(ended("succeeded"))
     await town.told(console)
     assert titles(chat)[1:] == ["Settled: write on Orders database for refund-triage"]
-    assert chat.events[1]["message"] == "lead decided: approved: “Looks right”. No action needed."
+    assert chat.events[1]["message"] == "lead approved the request: “Looks right”. No action needed."
     assert town.deps.store.outbox.unsettled_notices("leads", JOB) == ()
 
 
@@ -106,7 +106,7 @@ async def test_only_the_tier_asked_is_told_and_a_climb_tells_the_next_and_releas
     town.happened(answered("denied", person="chief", decision="deny"))
     await town.told(console)
     assert (len(chat.got), len(mail.got)) == (2, 2)
-    assert "decided: denied" in mail.events[1]["message"]
+    assert "denied the request" in mail.events[1]["message"]
 
 
 async def test_who_answers_for_both_tiers_is_asked_again_and_released_once(town: Town, chat: Receiver) -> None:
@@ -188,7 +188,7 @@ async def test_a_revocation_that_stays_overdue_is_told_once_and_its_end_too(town
     assert titles(chat) == [f"Revocation overdue: {JOB}"]
     town.happened(event_samples.proved())
     await town.told(console)
-    assert chat.events[1]["message"] == "All access revoked and verified. No action needed."
+    assert chat.events[1]["message"] == "All access is revoked (verified). No action needed."
 
 
 async def test_who_is_told_released_and_told_again_at_once_is_released_once_more(town: Town, chat: Receiver) -> None:

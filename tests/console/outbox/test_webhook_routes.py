@@ -118,7 +118,7 @@ async def test_a_test_is_sent_once_and_says_what_became_of_it(api: Api, receiver
         assert (answer.status_code, answer.json()["arrived"]) == (200, True), answer.text
     assert receiver.events[0]["type"] == "dev.justenough.webhook.tested.v1"
     assert receiver.got[0].why_not_signed(CURRENT, utc_now()) is None
-    assert receiver.events[1]["title"] == "JustEnough: a test"
+    assert receiver.events[1]["title"] == "JustEnough test message"
     receiver.answer = lambda _: 500
     for name, why in (("siem", "500 Internal Server Error"), ("leads", "the service did not accept the message")):
         assert (await api.post(f"/webhooks/{name}/test", "lead")).json() == {"subscription": name, "arrived": False, "detail": why}

@@ -174,7 +174,7 @@ async def test_others_are_told_who_may_revoke_and_are_refused(records: Desk) -> 
     auditor, job = await records.login("auditor"), records.job()
     name = issue(records, job)
     page = await seen(auditor, f"/credentials/{name}")
-    assert "You cannot revoke it (needs one of the groups: chiefs, ops, security, support-leads)." in page.text
+    assert "You cannot revoke this credential (needs one of the groups: chiefs, ops, security, support-leads)." in page.text
     assert f"/credentials/{name}/revoke" not in page.forms
     answer = await posted(auditor, f"/credentials/{name}", f"/credentials/{name}/revoke")
     assert answer.status_code == 403
@@ -205,7 +205,7 @@ async def test_a_verification_runs_and_its_result_is_shown(records: Desk, monkey
     with pytest.raises(Exception, match="no worker answered"):
         await records.console.background_reads.proofs.result(job, by="lead")
     page = await seen(lead, f"/credentials/{name}")
-    assert "Verification failed" in page.text
+    assert "The verification could not be completed" in page.text
     assert "no worker answered in time" in page.text
     assert page.values("data-again") == []
 

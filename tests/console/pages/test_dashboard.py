@@ -63,7 +63,7 @@ async def test_an_overdue_revocation_is_at_the_top_with_age_reason_and_advice(si
         assert job in told
         assert "7 min ago" in told
         assert "leases: <script>alert(1)</script> does not answer" in told
-        assert "Retries continue automatically." in told
+        assert "JustEnough retries automatically." in told
         assert "<script>alert" not in page
         assert page.index('id="alarms"') < page.index('id="credentials"')
     page = (await mallory.open("/now")).text

@@ -77,7 +77,7 @@ async def test_only_the_person_who_delegated_can_end_a_delegation_and_only_once(
         ({"name": ""}, 422, "Enter a login name."),
         ({"name": "chief2", "days": "400"}, 422, "Choose a duration."),
         ({"name": "chief2", "reason": " "}, 422, "Enter a reason."),
-        ({"name": "chief2", "reason": "a\0b"}, 422, "Remove the characters that cannot be signed."),
+        ({"name": "chief2", "reason": "a\0b"}, 422, "Remove the characters that cannot be signed (NUL or lone surrogates)."),
         ({"name": "nobody-of-this-name"}, 404, "there is no approver nobody-of-this-name"),
         ({"name": "chief"}, 422, "is yourself"),
         ({"name": "lead"}, 422, "lead may not decide at your tier 3"),

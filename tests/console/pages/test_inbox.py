@@ -75,7 +75,7 @@ async def test_a_request_page_says_who_requests_what_for_how_long_and_what_a_tim
     for words in (
         "sentence by agent refund-agent 1.4, launched by ops, requests WRITE on Refunds for 5 min",
         "Escalates to tier 2 (security)",
-        "of access, counted from issue",
+        "of access, from the first issue",
         "Needs 1 approval",
         "Can be revoked immediately",
         "She called twice",
@@ -185,7 +185,7 @@ async def test_an_identical_run_shows_no_differences(served: Served, logged_in: 
     page = await shown(await logged_in("lead"), f"/inbox/{second['id']}")
     assert "No changes since the last run of same" in page.text
     # An earlier run is not compared with a later one.
-    assert "Nothing to compare with." in (await shown(await logged_in("lead"), f"/inbox/{first['id']}")).text
+    assert "No earlier run of same was approved for" in (await shown(await logged_in("lead"), f"/inbox/{first['id']}")).text
 
 
 async def test_a_launcher_learns_nothing_of_other_peoples_jobs_with_the_same_name(site: Site, served: Served, logged_in: LogIn) -> None:
@@ -195,7 +195,7 @@ async def test_a_launcher_learns_nothing_of_other_peoples_jobs_with_the_same_nam
     me = (await site.console.sessions.session_of(mallory.cookie)).person.id
     own = asked(served, ordered(site.store, me, name="borrowed", spec=spec(name="borrowed")))
     page = await shown(mallory, f"/inbox/{own['id']}")
-    assert "First request of borrowed for" in page.text
+    assert "No earlier run of borrowed was approved for" in page.text
     assert "None yet." in page.text
     for secret in ("not for mallory", first["id"]):
         assert secret not in page.text

@@ -122,7 +122,7 @@ async def test_a_denial_has_a_reason(served: Served, logged_in: LogIn, request_:
         (2, "approve", {"reason": ""}, "reason", "Enter a reason."),
         (1, "approve", {"reason": "x" * 1001}, "reason", "Shorten the reason to 1,000 characters; it has 1,001."),
         (1, "approve", {"reason": "a\0b"}, "reason", "cannot be signed"),
-        (1, "approve", {"ttl": "10m"}, "ttl", "You cannot approve more than requested."),
+        (1, "approve", {"ttl": "10m"}, "ttl", "You cannot approve a longer duration than requested."),
         (1, "approve", {"ttl": "soon"}, "ttl", "write a duration like 30s"),
         (1, "approve", {"action": "admin"}, "action", "Choose write or a lesser action."),
         (1, "approve", {"action": "fly"}, "action", "Choose write or a lesser action."),
@@ -346,7 +346,7 @@ async def test_break_glass_is_for_its_group_and_states_its_consequences(site: Si
     assert ("decision", "break_glass") not in (await shown(await logged_in("lead"), f"/inbox/{request['id']}")).buttons
     browser = await logged_in("oncall")
     page = await shown(browser, f"/inbox/{request['id']}")
-    for words in ("you bypass tier 1 (support-leads)", "is evaluated by policy", "is reviewed afterwards"):
+    for words in ("you bypass tier 1 (support-leads)", "does not override policy", "is reviewed afterwards"):
         assert words in page.text
     unconfirmed = await answer(browser, request, "break_glass", reason="the shop is down")
     assert unconfirmed.status_code == 422

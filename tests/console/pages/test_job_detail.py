@@ -98,10 +98,10 @@ async def test_the_deciding_policys_text_is_shown_and_whether_it_has_changed(sit
     told = text_of(page, "policies")
     assert " ".join(rule.text.split()) in told
     assert told.count(rule.id) == 2, "its heading and its own text, once for both"
-    assert f"Decided by {'sha256:' + 'd' * 12}…" in told
+    assert f"which were made by {'sha256:' + 'd' * 12}…" in told
     assert "was-removed No policy with this name is in force." in told
     assert "changed since" not in text_of(page, part(job, "r"))
-    assert "The policies have changed since." in text_of(page, part(job, "r", 2))
+    assert "The policies have changed since then." in text_of(page, part(job, "r", 2))
 
 
 async def test_a_job_with_hundreds_of_requests_and_much_output_is_still_a_light_page(site: Site, logged_in: LogIn) -> None:
@@ -117,7 +117,7 @@ async def test_a_job_with_hundreds_of_requests_and_much_output_is_still_a_light_
     assert len(page.encode()) < 100_000
     # Pending requests come first.
     assert page.index(part(job, "r", 301) + "-t") < page.index(part(job, "r", 1) + "-t")
-    assert "more, in the table" in text_of(page, "timeline")
+    assert "more rows are in the table below" in text_of(page, "timeline")
     assert f'href="/credentials?job={job}"' in page
     assert (await lead.open(f"/jobs/{job}/spec")).json() == {"name": "<&>" * 20_000}
 
@@ -264,7 +264,7 @@ async def test_a_kill_without_a_workflow_stops_issuing_and_says_so(site: Site, l
     job = ordered(site.store, await person_of(site, ops))
     sent = await ops.submit(f"/jobs/{job}/kill", f"/jobs/{job}/kill")
     assert sent.headers["location"] == f"/jobs/{job}?done=gone"
-    assert "Its workflow could not be reached." in text_of((await ops.open(sent.headers["location"])).text)
+    assert "The job's workflow could not be reached." in text_of((await ops.open(sent.headers["location"])).text)
     assert site.store.claims.claim(job, run="late", owner="a worker that slept", now=now()) is False
     await temporal.get_workflow_handle("je-dev-sweep-now").terminate()
 
@@ -280,7 +280,7 @@ async def test_an_ended_job_cannot_be_stopped_and_shows_its_result(site: Site, l
         told = text_of(answer.text, "main")
         assert "This job has already ended" in told
         assert "failed Failed." in told
-        assert "so nothing was changed." in told
+        assert "Nothing was changed." in told
     assert form.status_code == 200
     assert stops(site, job) == []
     assert await happened(handle, "workflow_execution_cancel_requested_event_attributes") == []

@@ -165,7 +165,7 @@ async def test_only_the_previewed_order_is_launched(site: Site, logged_in: LogIn
 @pytest.mark.parametrize(
     "text, says",
     [
-        ("", "spec: nothing was pasted"),
+        ("", "spec: is empty: paste a job spec"),
         ("name: [", "line 1"),
         ("- a", "must be a mapping"),
         (yaml.safe_dump({**SPEC, "nmae": 1}), "nmae: unknown key"),

@@ -288,7 +288,7 @@ async def test_a_failed_verification_says_so_and_can_be_repeated(records: Desk, 
     with pytest.raises(Exception, match="console's log"):
         await records.console.background_reads.verification.result(WHOLE_LEDGER, by="lead")
     page = await seen(lead, "/ledger/verify")
-    assert "Verification failed" in page.text
+    assert "The verification could not be completed" in page.text
     assert "secret" not in page.text
     assert "/ledger/verify" in page.forms
 

@@ -154,7 +154,7 @@ async def test_a_login_form_works_only_in_its_own_browser(site: Site, browser: C
     for fields in (planted, {**planted, "csrf": ""}):
         answer = await lead.send("/login", fields)
         assert answer.status_code == 403
-        assert "This page expired. Please try again." in answer.text
+        assert "This page has expired. Try again." in answer.text
     no_cookie = await browser().send("/login", planted)
     assert no_cookie.status_code == 403
     from_elsewhere = await mallory.send("/login", planted, {"Sec-Fetch-Site": "cross-site"})

@@ -260,7 +260,7 @@ def test_the_documentation_names_the_items_that_lines_bear_on_and_those_that_non
     text = DOCS.read_text()
     borne = {item for metric in METRICS.values() for item in metric.items}
     assert set(re.findall(r"^\| ((?:NHI|ASI|GOVERN |MAP |MEASURE |MANAGE )[\d.]+) \|", text, re.MULTILINE)) == borne
-    assert f"No line bears on: {', '.join(item for item in ITEMS if item not in borne)}." in unwrapped(DOCS)
+    assert f"No line is relevant to: {', '.join(item for item in ITEMS if item not in borne)}." in unwrapped(DOCS)
 
 
 def test_the_worst_line_is_the_reports_status() -> None:

@@ -80,7 +80,7 @@ def test_a_policy_whose_text_changed_differs_though_its_name_does_not() -> None:
     found = differences(shown_facts(view(), {"p": "permit (…);"}), shown_facts(view(), {"p": "forbid (…);"}))
     assert [one.what for one in found] == ["policy p"]
     found = differences(shown_facts(view(), {}), shown_facts(view(current_tier=2, digest="sha256:2"), {}))
-    assert [one.what for one in found] == ["tier that answers", "digest"]
+    assert [one.what for one in found] == ["current tier", "digest"]
     assert request_facts(view())["ttl"] == "5m"
 
 

@@ -210,4 +210,4 @@ def test_every_ending_has_its_words() -> None:
     decided = entry(EventType.APPROVAL_DECIDED, request=REQUEST, verdict="approved", decision="approve", name="lead", reason="fine")
     said = build_follow_up(decided, f"request/{REQUEST}", scene())
     assert said.title == "Settled: write on Refunds database for refund-triage"
-    assert said.body == "lead decided: approved: “fine”. No action needed."
+    assert said.body == "lead approved the request: “fine”. No action needed."
