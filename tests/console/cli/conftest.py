@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 
 from console.cli.main import program
 from tests.support.child_process import child_process
+from tests.support.terminal_signals import heeding
 from worker.stack import Stack
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -90,7 +91,7 @@ def on_a_terminal(
     try:
         stdout = theirs if whole else subprocess.PIPE
         env = cli.env(TERM="xterm", **env)
-        with child_process(command, cwd=ROOT, env=env, stdin=theirs, stdout=stdout, stderr=theirs) as process:
+        with child_process(heeding(command), cwd=ROOT, env=env, stdin=theirs, stdout=stdout, stderr=theirs) as process:
             os.close(theirs)
             yield process, ours
     finally:

@@ -22,6 +22,7 @@ from tests.console.cli.test_request_table import ANSWER, request
 from tests.support.canned_server import Answering, answering
 from tests.support.child_process import child_process
 from tests.support.people import Human
+from tests.support.terminal_signals import heeding
 
 pytestmark = pytest.mark.servers
 
@@ -34,7 +35,7 @@ OTHER = {**PENDING, "id": "r-2", "state": "denied"}
 def watching(cli: Cli, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Watch as lead, off a terminal."""
     command = [sys.executable, "-m", "console.cli", "--profile", "lead", "request", "watch", *arguments]
-    with child_process(command, cwd=ROOT, env=cli.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with child_process(heeding(command), cwd=ROOT, env=cli.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         yield process
 
 
