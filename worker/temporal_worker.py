@@ -42,9 +42,9 @@ MAX_CONCURRENT_ENDINGS = 256
 """Enough for the jobs of several workers that die together. Most revocations only wait for their second check, without a thread."""
 MAX_CONCURRENT_LOCAL_ACTIVITIES = 32
 STICKY_TIMEOUT = timedelta(seconds=2)
-"""A workflow task waits so long for the worker that has the workflow in its cache. If that worker died, the job waits so much longer."""
+"""How long a workflow task waits for the worker that has the workflow in its cache. If that worker died, the job waits this much longer."""
 MAX_CONCURRENT_POLLS = 2
-"""Polls for activities at once, per queue. A worker that hangs can hold so many activities until their heartbeats time out."""
+"""Polls for activities at once, per queue. A worker that hangs can hold this many activities until their heartbeats time out."""
 
 
 @asynccontextmanager

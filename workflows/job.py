@@ -1,4 +1,4 @@
-"""One job, from its order to the proof that nothing of it is alive. Deterministic, no I/O."""
+"""One job, from its order to the proof that all its access is revoked. Deterministic, no I/O."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ STATE_ATTRIBUTE = SearchAttributeKey.for_keyword("JustEnoughState")
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """How a job's work came out, and whether it is proven that nothing it was issued is alive."""
+    """The outcome of a job's work, and whether it is proven that no credential of the job is alive."""
 
     state: JobState
     exit_code: int | None = None

@@ -27,7 +27,7 @@ class IssueRefused(GiveUp):
 
 
 class NotPermitted(IssueRefused):
-    """Policy denies it, or it lacks valid approvals."""
+    """Policy denies the request, or the request lacks valid approvals."""
 
 
 class AccessClosed(GiveUp):
@@ -103,7 +103,7 @@ class IssuedCredential:
     """Seconds that the lease lives before it must be renewed; None if there is nothing to renew."""
 
     def seconds_left(self, *, now: datetime, ticks: float) -> float:
-        """Return the grant's remaining seconds by whichever clock says less: a clock that was set back must not prolong it."""
+        """Return the grant's remaining seconds by the clock that leaves less: a clock that was set back must not prolong it."""
         return min((self.credential.expires_at - now).total_seconds(), self.ends - ticks)
 
 

@@ -49,7 +49,7 @@ def unpack(content: bytes, into: Path) -> None:
         for folder in (*reversed(path.parents), *(() if data is not None else (path,))):
             if not (into / folder).exists():
                 (into / folder).mkdir()
-                # Whatever the worker's umask is, the job's user must be able to read it.
+                # The job's user must be able to read the file, whatever the worker's umask is.
                 (into / folder).chmod(0o755)
         if data is not None:
             (into / path).write_bytes(data)

@@ -1,4 +1,4 @@
-"""What is started for a job, and its last steps: set limits, drop rights, read the variables.
+"""Builds the command line of a job, with the last steps before its own command: set limits, drop rights, read the variables.
 
 The job's environment never reaches a program that still has rights (glibc loads code that variables name), nor a command line:
 a shell without rights reads it from an unnamed file in memory.

@@ -49,7 +49,7 @@ class JobProcess:
     _init: int | None = None
     """pidfd of the first process in the job's pid namespace. Once that has ended, all others in the namespace have too."""
     _empty: bool = False
-    """Whether that first process had ended before its pidfd was opened; then the namespace is empty."""
+    """Whether the namespace's first process had ended before its pidfd was opened; then the namespace is empty."""
     _belongs: Belongs = process_tree.NONE
     _killed: bool = False
     survivors: tuple[int, ...] = ()

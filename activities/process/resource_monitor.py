@@ -20,7 +20,7 @@ from justenough.domain.jobs.resource_limits import ResourceUsage, why_limits_exc
 from justenough.domain.jobs.spec import ResourceLimits
 
 POLL_INTERVAL_S = 0.25
-"""Seconds between two samples of one job; for so long it may exceed its limits unnoticed."""
+"""Seconds between two samples of one job; it may exceed its limits unnoticed for this long."""
 CONFIRM_AFTER_S = 0.05
 """Seconds until the second sample of a job that seemed to exceed its limits."""
 MONITOR_POOL = ThreadPoolExecutor(1, thread_name_prefix="limits")

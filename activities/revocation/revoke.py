@@ -58,7 +58,7 @@ T = TypeVar("T")
 
 
 class RevocationResult(Message):
-    """Result of one call. `confirmed`: everything that can be seen was checked and found dead."""
+    """Result of one call. `confirmed`: everything that can be checked was found dead."""
 
     confirmed: bool
     second_look_in: timedelta | None = None
@@ -113,7 +113,7 @@ def revoke(
         _revoke_leases(deps, steps, memory.credentials)
         steps.attempt("the job's tokens", lambda: deps.vault.revoke_prefix(job), otherwise=None)
         for lock in memory.locks:
-            # The job's tokens are gone, so it grants nothing any more. If this fails, it expires.
+            # The job's tokens are gone, so the wrapping token grants nothing any more. If revoking it fails, it expires.
             steps.attempt(f"lock {lock.accessor}", partial(revoke_wrapping_token, deps.vault, lock.ciphertext, about=lock.request), None)
         seen_from, inspection = deps.now(), inspect(deps, job, memory.credentials, memory.accesses)
         if inspection.users or inspection.spaces:
@@ -223,7 +223,7 @@ def _close_claim_and_read(
     deps: Deps, job: str, known: tuple[CredentialHandle, ...] | None, spaces: RequestedActions, *, settled: bool, now: datetime
 ) -> _JobMemory:
     """Close the claim, then return what the store knows about the job."""
-    # Before the token role is deleted: a session writes the role, reads its claim, and only then requests a token.
+    # Close the claim before the token role is deleted: a session writes the role, reads its claim, and only then requests a token.
     locks = deps.store.claims.end_issuing(job, now)
     if settled and known is not None:
         accesses = spaces | {(item.resource, item.action.value) for item in known}

@@ -1,4 +1,4 @@
-"""Runs a job's process together with its broker and its log. Start and end stand on one screen."""
+"""Runs a job's process together with its broker and its log."""
 
 from __future__ import annotations
 

@@ -197,13 +197,13 @@ class PageSessions:
                 user_login.renew_token(self._vault, self._vault.unseal(row.ciphertext, key.context))
 
     def _end_row(self, row: PageSessionRecord, why: str) -> NoSession:
-        """End a session in the store and return the error that tells its person why."""
+        """End a session in the store and return the error with the reason for its person."""
         self._store.page_sessions.end(row.person, self._now(), key=row.key, why=why)
         log.info("logout", name=row.name, why=why)
         return NoSession(why)
 
     async def _end(self, key: SessionKey, row: PageSessionRecord, why: str) -> None:
-        # The row first: from here on the cookie is worthless, even if Vault fails.
+        # End the row first: from here on the cookie is worthless, even if Vault fails.
         await to_thread.run_sync(self._end_row, row, why)
         try:
             token = await to_thread.run_sync(self._vault.unseal, row.ciphertext, key.context)

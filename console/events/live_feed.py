@@ -197,7 +197,7 @@ class RecentEntries:
 
     @property
     def newest(self) -> int:
-        """The position of the last entry, or where they begin."""
+        """The position of the last entry; without entries, the position after which they begin."""
         return self._entries[-1].position if self._entries else self._begin
 
     def covers(self, position: int) -> bool:

@@ -74,7 +74,7 @@ class LedgerQuery(NamedTuple):
 
 
 class LedgerFilters(Message):
-    """The filters in the address as entered; empty for any."""
+    """The filters in the page's address, as entered; an empty filter matches everything."""
 
     q: str = Field("", max_length=400)
     job: str = Field("", max_length=64)
@@ -186,7 +186,7 @@ def place_url(hit: SearchHit) -> str:
 
 
 def find_readable(console: Console, caller: Caller, text: str) -> Sequence[SearchHit]:
-    """Return what has this id, or an id that starts with it, and the caller may read; nothing for an empty text."""
+    """Find jobs, requests, credentials and entries whose id is `text` or starts with it, and that the caller may read; none for an empty text."""
     if not text.strip():
         return ()
     hits = console.deps.store.search.find(text, installation=console.deps.settings.installation)

@@ -93,5 +93,5 @@ def _character_width(character: str) -> int:
 
 
 def to_json_line(value: object) -> str:
-    """Return a JSON value on one line of ASCII, so that a terminal obeys nothing in it."""
+    """Return a JSON value on one line of ASCII, so that it contains no control characters."""
     return json.dumps(value, sort_keys=True)

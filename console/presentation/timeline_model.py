@@ -168,7 +168,7 @@ def _set_job_state(state: str | None = None, *, ended: bool = False) -> Handler:
 
 
 def _end_credentials(state: str) -> Handler:
-    """Return what marks the credential of an entry, or all of the job's, as ended but not verified."""
+    """Return a handler that marks the credential of an entry, or all of the job's, as ended but not verified."""
 
     def take(timeline: Timeline, at: datetime, data: Json) -> None:
         for row in [timeline.row("credential", data["credential"])] if "credential" in data else timeline.rows_of("credential"):

@@ -116,7 +116,7 @@ class DryRequest(Message):
 
     @classmethod
     def of(cls, access: Access, decision: Decision) -> DryRequest:
-        """Return what policy decided about one access of a spec."""
+        """Return the view of policy's decision on one access of a spec."""
         return cls(resource=access.resource, action=access.action.value, at=access.at, ttl=access.ttl, **decision.model_dump())
 
 

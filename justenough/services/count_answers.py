@@ -88,7 +88,7 @@ class AnswerCounter:
         return events
 
     def _build_events(self, after: RequestTally) -> list[Event] | Rejection:
-        """Build the events of the last answer, or return why policy denies the terms that it leaves of the request."""
+        """Build the events of the last answer, or return why policy denies the request as the answer narrows it."""
         job, now, ladder, last, events = self._job, self._deps.now(), after.ladder, after.last, list[Event]()
         if isinstance(last, Withdrawal):
             return [approval_withdrawn_event(job, ladder.request, last, verdict=after.verdict, at=now)]

@@ -74,7 +74,7 @@ def compute_request_digest(deps: Deps, verified: VerifiedOrder, access: Access, 
 
 
 def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Evaluation | Rejection:
-    """Evaluate the terms that approvers left of a job's request, with the facts of the original request; or return why not."""
+    """Evaluate a job's request as its approvers narrowed it, with the facts of the original request; or return why that is not possible."""
     record = deps.store.jobs.order(job)
     if record is None:
         return Rejection("order_unknown", "no order of this job has been recorded")
@@ -134,7 +134,7 @@ def why_not_issuable(deps: Deps, verified: VerifiedOrder, access: Access) -> Rej
 
 
 def why_policy_denies_grant(grant: GrantTerms, decision: Decision, *, tier: int) -> Rejection | None:
-    """Return why policy does not allow the terms that approvers left of a request, or None if it does. `tier`: the current tier."""
+    """Return why policy does not allow a request as its approvers narrowed it, or None if it does. `tier`: the current tier."""
     how = " by breaking glass" if grant.break_glass else ""
     what = f"{grant.action} for {duration_text(grant.ttl)}{how}"
     if decision.outcome == "denied":

@@ -90,7 +90,7 @@ def _specs_from(deps: Deps, job: str | None) -> Iterator[JobSpec | Rejection]:
         for number, item in enumerate(spec.access, start=1):
             view = deps.store.requests.get(request_id(statement.job, number))
             if view is None:
-                # It was not requested yet.
+                # The access was not requested yet.
                 remaining.append(item)
             elif view.state not in LOST_STATES:
                 remaining.append(_to_granted_access(item, view))

@@ -1,4 +1,4 @@
-"""Calls to the job's broker: access, identity, catalog, tools. Acquiring and releasing stand on one screen."""
+"""Calls to the job's broker: access, identity, catalog, tools."""
 
 from __future__ import annotations
 

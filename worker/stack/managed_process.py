@@ -20,7 +20,7 @@ from worker.stack.pidfile import ProcessIdentity, identity_of, remove_pidfile, w
 log = structlog.get_logger(__name__)
 
 HUNG_AFTER_S = 10.0
-"""A child that is unhealthy for so many seconds is killed and started again."""
+"""A child that is unhealthy for this many seconds is killed and started again."""
 HEALTH_CHECK_INTERVAL_S = 1.0
 MAX_RETRY_INTERVAL_S = 5.0
 LOG_TAIL_LINES = 8

@@ -21,7 +21,7 @@ NOT_INITIALISED_STATUS = 501
 FIRST_ELECTION_TIMEOUT_S = 20
 """How long the first start may take to elect its one node."""
 MAX_REQUEST_DURATION_S = 10
-"""A credential that is being issued during revocation exists after so many seconds at the latest, so before the second check of
+"""A credential that is being issued during revocation exists after this many seconds at the latest, so before the second check of
 justenough/services/revocation_attempts.py."""
 
 # The only node elects itself, so waiting for others (the default multiplier, 5) would only make the first start slow. Audit devices can

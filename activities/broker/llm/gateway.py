@@ -74,7 +74,7 @@ class ModelGateway:
         self._lent: IssuedCredential | None = None
         self._checked_at = 0.0
         self._revoked_why = ""
-        """Why no key is requested again: somebody revoked it."""
+        """Why somebody revoked the key; no other key is requested then."""
         self._reading = 0
         self._calls: set[asyncio.Task[Any]] = set()
         self._ending: asyncio.Task[None] | None = None

@@ -24,7 +24,7 @@ from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssueRefused
 from justenough.domain.core.errors import JustEnoughError, RetryLater
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
-"""Of one request, which may include documents and pictures."""
+"""Bytes of one request's body, which may include documents and pictures."""
 ROUTING_PARAMS = frozenset(
     {
         *("models", "route", "fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "model_list", "provider", "plugins"),

@@ -114,10 +114,10 @@ class ToolGateway:
         return await self._broker.run_in_thread(self._offered_tools)
 
     async def call(self, name: str, arguments: Any, *, report_progress: ReportProgress, max_wait: float) -> ToolAnswer:
-        """Call a tool and return its answer, or why it was not called: a model reads that, so it is an answer too.
+        """Call a tool and return its answer. If it was not called, the answer explains why, for a model to read.
 
         `max_wait`: seconds to wait for people. If the caller goes away, a call that is being made is finished; a call that waits for people is
-        dropped, and the next call of the same waits for the same request. Raises AccessClosed, TooManyCalls.
+        dropped, and the next identical call waits for the same request. Raises AccessClosed, TooManyCalls.
         """
         self._broker.admit()
         if self._under_way >= MAX_CONCURRENT_CALLS:
@@ -191,7 +191,7 @@ class ToolGateway:
         return tool, checked_call(name, tool, arguments), action
 
     async def _borrow_and_execute(self, tool: Tool, call: ToolCall, action: Action, record: _CallRecord, *, caller: _Caller) -> ToolAnswer:
-        """Execute a call with a credential of its own, once policy and, if needed, people allow it; else say what it waits for."""
+        """Execute a call with a credential of its own, once policy and, if needed, people allow it; else return what it waits for."""
         access, began = self._call_access(tool, call, action), self._deps.ticks()
         while True:
             async with self._broker.borrow(access, used_for=f"tool {call.tool}") as lent:

@@ -35,7 +35,7 @@ DECISION_VERBS = {"approve": "Approving", "deny": "Denying", "withdraw": "Withdr
 
 @dataclass(frozen=True, slots=True)
 class AnswerOptions:
-    """The decision on each request."""
+    """The options of `request approve`, `deny` and the like: one decision, applied to each request."""
 
     decision: DecisionKind
     reason: str = ""

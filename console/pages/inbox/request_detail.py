@@ -52,9 +52,9 @@ class RequestRights(NamedTuple):
 
     answer: bool
     why_not: str
-    """Why they cannot decide it; empty if they can."""
+    """Why the person cannot decide the request; empty if they can."""
     claimed: bool
-    """Whether they have claimed it."""
+    """Whether the person has claimed the request."""
     break_glass: bool
     take_back: bool
     review: bool

@@ -76,7 +76,7 @@ class LaunchPageState:
 
     problems: tuple[Problem, ...] = ()
     preview: DryRun | None = None
-    """The policy preview of what has the digest `seen`."""
+    """The policy preview of the order with the digest `seen`."""
     seen: str = ""
     blocked: bool = False
     """Whether required access would be denied."""

@@ -130,13 +130,13 @@ class McpTransport:
 
 
 def _parse_message(text: bytes, request: types.JSONRPCRequest, *, is_error: bool) -> types.JSONRPCMessage:
-    """Return a server's message. If it is not one, answers another request, or came with an error's status, the request has failed."""
+    """Return a server's message, or an error for the request if the text is no message, answers another request, or came with an error status."""
     try:
         message = types.jsonrpc_message_adapter.validate_json(text, by_name=False)
     except ValidationError:
         message = None
     if is_error:
-        # A server may send its own error with such a status.
+        # A server may send its own error with an error status.
         error = message.error if isinstance(message, types.JSONRPCError) else types.ErrorData(code=types.INTERNAL_ERROR, message="")
         return types.JSONRPCError(jsonrpc="2.0", id=request.id, error=error)
     if message is None:

@@ -1,4 +1,4 @@
-"""Tells when to read the ledger again: by a notice from PostgreSQL, or by a cheap check of SQLite. Blocking; needs its own thread.
+"""Signals when to read the ledger again: on a notice from PostgreSQL, or after a cheap check of SQLite. Blocking; needs its own thread.
 
 The caller reads the ledger after each wait, and also at intervals. A lost notice (a broken connection, a pooler that does not forward
 notices) therefore only delays an entry.
@@ -29,7 +29,7 @@ CONNECT_TIMEOUT_S = 3
 
 
 class ChangeFeed(ABC):
-    """Tells one thread when something may have been recorded."""
+    """Lets one thread wait until something may have been recorded."""
 
     _connection: psycopg.Connection[Any] | sqlite3.Connection | None = None
 

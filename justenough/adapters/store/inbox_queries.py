@@ -28,7 +28,7 @@ class InboxItem(NamedTuple):
 
 
 class InboxFilter(NamedTuple):
-    """Whose inbox it is, and which part of it. None stands for any value."""
+    """Whose inbox it is, and which part of it. None matches any value."""
 
     person: str
     tier: int

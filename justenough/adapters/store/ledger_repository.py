@@ -106,7 +106,7 @@ class LedgerRepository(Repository):
             # By seq, which ascends with the position: the index of the chain has that order.
             statement = statement.where(LEDGER.c.job == job).order_by(None).order_by(LEDGER.c.seq)
         elif period:
-            # A wide period has most entries, so that a walk by position soon finds them.
+            # A long period contains most entries, so a walk by position finds enough of them soon.
             narrow = select(LEDGER.c.position).where(*period).limit(MAX_NARROW_ENTRIES + 1).subquery()
             if connection.execute(select(func.count()).select_from(narrow)).scalar_one() <= MAX_NARROW_ENTRIES:
                 # By time first, and behind an offset: otherwise a planner may walk the ledger by position to the period's first entry.
@@ -129,7 +129,7 @@ class LedgerRepository(Repository):
     ) -> Page[EntryView]:
         """Return entries before the one at a position, newest first. `next` is the position of the last one, as text, if more follow.
 
-        Sorted by the time of the event; the entries of one job by their place in its chain. A position past the ledger's end stands for none.
+        Sorted by the time of the event; the entries of one job by their place in its chain. A position past the ledger's end counts as none.
         """
         size, period, kinds = min(max(limit, 1), MAX_PAGE_SIZE), _period_conditions(since, until), {kind.value: None for kind in types}
         if before is not None and before < 1:
@@ -140,7 +140,7 @@ class LedgerRepository(Repository):
             if kinds:
                 statement = statement.where(LEDGER.c.type.in_(kinds))
             if place is not None:
-                # An entry of another job has no place in this chain.
+                # An entry of another job has no sequence number in this chain, so compare positions.
                 statement = statement.where(LEDGER.c.seq < place.seq if place.job == job else LEDGER.c.position < place.position)
         else:
             newest = select(LEDGER.c.at, LEDGER.c.position).where(*period).order_by(*_NEWEST_FIRST).limit(size + 1)
@@ -233,7 +233,7 @@ class LedgerRepository(Repository):
         return tuple(row_to_view((position, *entry)) for position, entry in entries)
 
     def open_change_feed(self) -> ChangeFeed:
-        """Return a change feed, which tells one thread when to read the ledger again."""
+        """Return a change feed, which lets one thread wait until it should read the ledger again."""
         return change_feed.open_change_feed(self._engine)
 
     def stored_entries(self, types: Sequence[str], span: LedgerSpan) -> Iterator[StoredEntry]:

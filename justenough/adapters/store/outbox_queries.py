@@ -209,7 +209,7 @@ class OutboxRepository(Repository):
         if values:
             connection.execute(update(SUBSCRIPTIONS).where(SUBSCRIPTIONS.c.name == name).values(**values))
         if settlement.position is not None:
-            # Never backwards: earlier entries were delivered.
+            # Never move the position backwards: earlier entries were delivered.
             behind = and_(SUBSCRIPTIONS.c.name == name, SUBSCRIPTIONS.c.position < settlement.position)
             connection.execute(update(SUBSCRIPTIONS).where(behind).values(position=settlement.position))
         return True

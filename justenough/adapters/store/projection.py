@@ -263,14 +263,14 @@ def credential_issued(connection: Connection, fact: LedgerFact) -> None:
     A credential in doubt may have been issued, and nobody has its handles: it counts as live until its latest end.
     """
     data, is_known = fact.data, "issued_at" in fact.data
-    # Entries from before certificates lack theirs.
+    # Entries from before certificates were recorded lack the field.
     handles = {name: data.get(name) for name in ("lease_id", "accessor", "certificate")}
     times = {"issued_at": parse_moment(data["issued_at" if is_known else "asked_at"]), "expires_at": parse_moment(data["expires_at"])}
     ids = {"id": data["credential"], "job_id": fact.job, "request_id": data["request"]}
     copied = {name: data[name] for name in ("resource", "action", "revocable")}
     state = (CredentialState.ISSUED if is_known else CredentialState.REVOKING).value
     if not insert_new(connection, CREDENTIALS, {**ids, **copied, **handles, **times, "state": state, "live": True}) and is_known:
-        # It was in doubt until now.
+        # The credential was in doubt until now.
         _update_credential(connection, _LEARN, fact, {**handles, **times})
     _update_job(connection, _REOPEN, fact, {"fact_at": fact.at})
 

@@ -335,7 +335,7 @@ class LockRow(TableBase, table=True):
     job: str = Field(sa_type=CodePointText, index=True)
     accessor: str = Field(sa_type=Text)
     token_accessor: str = Field(sa_type=Text)
-    """Accessor of the job's token that made the request."""
+    """Accessor of the job's token under which the request was sent."""
     ciphertext: str = Field(sa_type=Text)
 
 

@@ -154,7 +154,7 @@ def request_digest(
             "params": dict(spec.params),
             "env": dict(spec.run.env),
             "network": spec.run.network,
-            # Only limits that differ from the defaults, so that requests from before there were limits keep their digests.
+            # Include only limits that differ from the defaults, so that requests from before there were limits keep their digests.
             **({"limits": limits} if limits else {}),
             "python": spec.run.python,
             "timeout": spec.run.timeout,
@@ -166,7 +166,7 @@ def request_digest(
             "data_scope": dict(spec.data_scope),
             "ttl": access.ttl,
             "tier": tier,
-            # Only if there is one, so that all other requests keep their digests.
+            # Include a call only if there is one, so that all other requests keep their digests.
             **({"model": spec.model.model_dump(mode="json")} if spec.model else {}),
         }
     )

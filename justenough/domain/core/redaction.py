@@ -74,7 +74,7 @@ class Redactor:
         return b"".join(out)
 
     def _undecided_start(self, text: bytes) -> int:
-        """Return the first position from which the text could be the beginning of a longer form; its length if there is none."""
+        """Return the first position at which the text may begin a form that is not complete yet; the text's length if there is none."""
         for start in range(max(0, len(text) - self._longest + 1), len(text)):
             if text[start : start + HEAD_BYTES] not in self._heads:
                 continue
@@ -125,7 +125,7 @@ def _build_pattern(forms: Iterable[bytes]) -> re.Pattern[bytes]:
 
 
 def _base64_forms(raw: bytes) -> Iterator[bytes]:
-    """Yield what all base64 texts that contain the secret have in common, for each of its three possible alignments."""
+    """Yield, for each of the three possible alignments, the characters that every base64 text with the secret at this alignment contains."""
     for shift in range(3):
         text = base64.b64encode(bytes(shift) + raw)
         # Leave out characters that also encode bits of neighbouring bytes: they differ from text to text.

@@ -73,7 +73,7 @@ class Sample(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class MetricResult:
-    """The figures and the status of a metric; `metric_definitions` says what they mean."""
+    """The figures and the status of a metric; `metric_definitions` defines them."""
 
     key: str
     figures: Mapping[str, Cell]

@@ -59,7 +59,7 @@ ENDINGS: Mapping[EventType, Callable[[Mapping[str, Any]], str]] = {
     EventType.CREDENTIAL_CONFIRMED: lambda _: "The credential is revoked and verified.",
     EventType.CREDENTIAL_EXPIRED: lambda _: "The credential has expired.",
 }
-"""The follow-up text of each event that settles an earlier notification; whoever got the notification also gets it."""
+"""The follow-up text of each event that settles an earlier notification; everyone who got the notification also gets this text."""
 SETTLING_EVENTS = frozenset(ENDINGS)
 
 

@@ -1,6 +1,6 @@
 """When failed deliveries are retried, and when they are given up. No I/O, no clock, no randomness; they are arguments.
 
-docs/reference/events.md tables these numbers and is tested against them.
+docs/reference/events.md lists these numbers and is tested against them.
 """
 
 from __future__ import annotations

@@ -259,10 +259,10 @@ class EntryView(Message):
     """One ledger entry."""
 
     position: int
-    """Across all jobs, ascending, gaps allowed."""
+    """Its place among the entries of all jobs: ascending, possibly with gaps."""
     job: str
     seq: int
-    """Within the job, from 1, without gaps."""
+    """Its place among the entries of its job: from 1, without gaps."""
     id: str
     type: str
     at: datetime

@@ -69,7 +69,7 @@ def _in_spec_order(raw: Mapping[str, Any], model: type[BaseModel]) -> dict[str, 
 
 def _dump_lines(name: str, value: Any) -> Iterator[str]:
     """Yield a key and its value as lines of YAML; escapes replace non-ASCII characters if some are unprintable."""
-    # None: a list or mapping without nested ones stands on one line.
+    # None: write a list or mapping without nested ones on one line.
     flow, text = None if isinstance(value, dict | list) else False, ""
     for unicode in (True, False):
         text = yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=unicode, width=float("inf"), default_flow_style=flow)
