@@ -43,7 +43,7 @@ SWEEP_POOL = ThreadPoolExecutor(MAX_CONCURRENT_JOBS, thread_name_prefix="sweep")
 """Separate threads: an attempt that timed out keeps its thread, and sessions must not wait for it."""
 
 SweepVerdict = tuple[str, str, str]
-"""What became of a job (revoked, lost, unknown, failed, or waiting for the next sweep), its id, and why."""
+"""The outcome for a job (revoked, lost, unknown, failed, or waiting for the next sweep), its id, and the reason."""
 
 
 class SweepActivities:

@@ -1,4 +1,4 @@
-"""How a workflow calls activities: locally first, with long retries, until accepted, or until it is stopped. Deterministic, no I/O."""
+"""Calls activities from a workflow: locally first, with long retries, until accepted, or until it is stopped. Deterministic, no I/O."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def call_activity(activity: Callable[[Any, Argument], Result], argument: A
     try:
         return await workflow.execute_local_activity_method(activity, argument, **options.LOCAL)
     except FailureError as error:
-        # Not only ActivityError: a local activity's error is raised itself, not as a cause.
+        # Catch more than ActivityError: a local activity's own error is raised, not wrapped in one.
         cause = _cause(error)
         if (isinstance(cause, ApplicationError) and cause.non_retryable) or is_cancelling():
             raise

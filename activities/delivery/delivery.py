@@ -35,7 +35,7 @@ class UndeliverableField(GiveUp):
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """What a job's process gets in addition to its spec: variables, files under /run/justenough, and variables that name such files."""
+    """Everything that a job's process gets in addition to its spec: variables, files under /run/justenough, and variables that name such files."""
 
     env: Mapping[str, Secret] = field(default_factory=dict)
     files: Mapping[str, Secret] = field(default_factory=dict)

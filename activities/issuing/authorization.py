@@ -1,4 +1,4 @@
-"""Whether a request may be issued now, and whether a credential may be kept: policy, signatures, groups and quorum, evaluated again each time.
+"""Decides whether a request may be issued now, and whether a credential may be kept, by policy, signatures, groups and quorum, evaluated again each time.
 
 Before each issue, everything is verified as of now. Before each renewal, signed statements only need to have been valid when they were counted,
 because a job may run longer than its order's hour; people, their groups and the policies are evaluated again. Issues and ends nothing.

@@ -20,7 +20,7 @@ ACCESS_CLOSED = "the job's access has been closed"
 
 
 class IssueRefused(GiveUp):
-    """A credential was not issued; the message says which rule, signature or server refused it."""
+    """A credential was not issued; the message names the rule, signature or server that refused it."""
 
     REASON_NAME: Final = "NotIssued"
     """This error's name in a job's reason. Ledgers and reports contain it: never change it."""
@@ -67,7 +67,7 @@ class IssueBasis:
 
 @dataclass(frozen=True, slots=True)
 class EndReason:
-    """Why a credential must end before its job does, and the events to record with its end."""
+    """The reason why a credential must end before its job does, and the events to record with its end."""
 
     why: str
     events: tuple[Event, ...] = ()
@@ -87,7 +87,7 @@ class ToolAccess:
 
     request: str
     access: Access
-    """As granted: its tools, within the bounds that its approvers left."""
+    """As granted: its tools, within the bounds that its approvers set."""
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ PYTHON_NAMES = ("python3", "python")
 
 
 class InterpreterRefused(GiveUp):
-    """The Python does not exist, or a job may not use it. The message says which and why."""
+    """The Python does not exist, or a job may not use it. The message names it and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """A Python for jobs: what `python` and `python3` mean."""
+    """The Python that `python` and `python3` mean in a job."""
 
     path: Path
     prefixes: tuple[Path, ...]

@@ -40,7 +40,7 @@ _START = 'ulimit -c 0; . /dev/stdin && exec "$@" </dev/null'
 
 @dataclass(frozen=True, slots=True)
 class JobLaunch:
-    """What to start for a job. Cannot print its secrets."""
+    """A job's process, to be started. Its repr omits the secrets."""
 
     job: str
     argv: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Runs a job without a sandbox, if the settings say so: with a private folder, limits and, if the worker is root, another user."""
+"""Runs a job without a sandbox, if the settings allow it: with a private folder, limits and, if the worker is root, another user."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def clear_leftovers() -> tuple[str, ...]:
                 time.sleep(0.01)
             shutil.rmtree(root, ignore_errors=True)
         except BlockingIOError:
-            # Its worker is alive.
+            # The folder's worker is alive.
             continue
         finally:
             os.close(lock)

@@ -26,7 +26,7 @@ KILL_TIMEOUT_S = 10.0
 POLL_INTERVAL_S = 0.01
 KILLED_EXIT_CODE = 128 + signal.SIGKILL
 CANNOT_EXECUTE_EXIT_CODE = 126
-"""A job's exit code if its sandbox could not be created, as a shell's; its log says why."""
+"""A job's exit code if its sandbox could not be created, the same as a shell's; the job's log has the reason."""
 
 log = structlog.get_logger(__name__)
 
@@ -152,7 +152,7 @@ class JobProcess:
             except ProcessLookupError:
                 self._empty = True
         if self._first is not None and self._init is not None and process_tree.parent_of(self._first) != self._outer.pid:
-            # Its parent has ended, so it is ending too, or another process has its pid already. A dead process has no namespace.
+            # The process's parent has ended, so the process is ending too, or another process has its pid already. A dead process has no namespace.
             os.close(self._init)
             self._init, self._empty = None, process_tree.is_dead(self._first)
         if self.sandbox.isolation is not Isolation.NAMESPACES and os.geteuid() == 0:
@@ -178,7 +178,7 @@ class JobProcess:
         why = await resource_monitor.wait_for_excess(
             partial(resource_monitor.measure_use, first, limits, sandboxed=self._first is not None), limits
         )
-        # Its pid cannot be reused until somebody has waited for it.
+        # The first process's pid cannot be reused until somebody has waited for that process.
         if self._outer.returncode is None:
             self.limit_exceeded = why
             self._kill_now()

@@ -27,7 +27,7 @@ MONITOR_POOL = ThreadPoolExecutor(1, thread_name_prefix="limits")
 """A separate thread, because all shared threads may be waiting for Vault."""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-# Of /proc/<pid>/stat, counted from the state: parent; utime, stime and those of children that were waited for; threads; resident pages.
+# Fields of /proc/<pid>/stat, counted from the state: parent; utime, stime and those of children that were waited for; threads; resident pages.
 _PARENT, _TIMES, _THREADS, _RESIDENT = 1, slice(11, 15), 17, 21
 # A mapped file's pages do not count: the kernel takes them back when it needs them.
 _PSS_LINE = re.compile(rb"^Pss_(Anon|Shmem):\s+(\d+) kB", re.MULTILINE)

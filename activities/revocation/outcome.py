@@ -30,7 +30,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class TargetTraits:
-    """What the catalog says about a credential's target."""
+    """Traits of a credential's target, from the catalog."""
 
     searchable: bool
     """Whether its users can be searched for the job's id."""

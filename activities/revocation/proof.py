@@ -123,7 +123,7 @@ def unprovable_reasons(deps: Deps, credentials: tuple[CredentialHandle, ...], *,
 
 
 def is_certificate_valid(deps: Deps, credential: CredentialHandle) -> bool:
-    """Whether a credential's certificate may still be valid; False if it has none. Raises RetryLater or GiveUp if Vault does not say."""
+    """Whether a credential's certificate may still be valid; False if it has none. Raises RetryLater or GiveUp if Vault's answer does not show it."""
     # A certificate that outlives its credential is refused at issue, and Vault may have removed an expired one.
     if credential.certificate is None or deps.now() >= credential.expires_at:
         return False

@@ -70,7 +70,7 @@ class RevocationResult(Message):
 
 @dataclass(frozen=True, slots=True)
 class _JobMemory:
-    """What the store knows about a job: its credentials, and `accesses`, the targets in which it may have users or a space (None: any)."""
+    """The store's knowledge of a job: its credentials, and `accesses`, the targets in which it may have users or a space (None: any)."""
 
     credentials: tuple[CredentialHandle, ...] = ()
     doubts: tuple[CredentialHandle, ...] = ()

@@ -27,7 +27,7 @@ ServeBroker = Callable[[int], AbstractAsyncContextManager[BrokerAddress]]
 
 @dataclass(frozen=True, slots=True)
 class JobTask:
-    """What to run for one job."""
+    """The process to run for one job."""
 
     job: str
     spec: JobSpec

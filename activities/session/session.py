@@ -41,7 +41,7 @@ log = structlog.get_logger()
 
 
 class Stop(StrEnum):
-    """Why a session must stop."""
+    """The reasons for which a session must stop."""
 
     CANCEL = "cancelled"
     CUT = "access_cut"

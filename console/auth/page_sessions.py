@@ -222,14 +222,14 @@ SECRET_BYTES = 32
 
 
 class PageLoginMethod(StrEnum):
-    """How people log in to the pages."""
+    """The ways in which people log in to the pages."""
 
     PASSWORD = "password"  # noqa: S105 - a way to log in, not a password
     OIDC = "oidc"
 
 
 class NoSession(Unauthenticated):
-    """There is no session, or it has ended; the message says why."""
+    """There is no session, or it has ended; the message gives the reason."""
 
 
 class WrongPerson(GiveUp):
@@ -250,7 +250,7 @@ class TokenTooWeak(GiveUp):
 
 @dataclass(frozen=True, slots=True)
 class SessionKey:
-    """A cookie's secret and what is derived from it."""
+    """A cookie's secret, and the values that are derived from it."""
 
     secret: Secret
     """Base64url, as the cookie carries it."""

@@ -96,5 +96,5 @@ def signing_sentence(
 
 
 def reason_hint(decision: str, tier: int) -> str:
-    """Return the hint that says whether a reason is required."""
+    """Return the hint whether a reason is required."""
     return "Required." if needs_reason(decision, tier) else "Optional when approving, required when denying."

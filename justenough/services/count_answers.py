@@ -73,7 +73,7 @@ class AnswerCounter:
         recorded = find_recorded_request(self._deps, self._job, self._received_ladders[before.ladder.request])
         if isinstance(recorded, Rejection):
             return recorded
-        # The ledger, not the workflow, says who withdrew an answer and who launched the job's ancestors.
+        # The ledger, not the workflow, determines who withdrew an answer and who launched the job's ancestors.
         ladder = before.ladder.with_barred(
             forebears=ancestor_launchers(self._deps, recorded.parent, asked_by=console_requester_of(self._deps, self._job)),
             taken_back=frozenset(item.approver_id for item in recorded.approvals if item.withdrawn_at),

@@ -1,4 +1,4 @@
-"""Limits a job to the access that every one of its ancestors still has: what its order says, minus what its approvers removed.
+"""Limits a job to the access that every one of its ancestors still has: the access in its order, minus what its approvers removed.
 
 Nothing is cached, because an ancestor's approval may be withdrawn or narrowed at any time. Records nothing. The parent does not limit a job
 that the configuration launches (by a trigger whose event names a job).
@@ -120,7 +120,7 @@ def _read_signed_order(deps: Deps, job: str) -> tuple[JobSpec, OrderStatement] |
 
 
 def _to_granted_access(item: Access, view: RequestView) -> Access:
-    """Return an item as it was granted, never more than its order says, whatever the store says."""
+    """Return an item as it was granted, never more than its order requests, even if the store records more."""
     ttl = item.ttl if view.granted_ttl is None else min(item.ttl, view.granted_ttl)
     action = min(item.action, Action(view.granted_action or item.action), key=lambda each: each.rank)
     tools = intersect_all(item.tools, view.granted_tools) if item.tools is not None and view.granted_tools is not None else item.tools

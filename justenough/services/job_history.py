@@ -34,7 +34,7 @@ class ReadableLedger(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class JobHistory:
-    """What was recorded of a job at one moment."""
+    """The recorded history of a job at one moment."""
 
     submitted: bool = False
     ended: bool = False

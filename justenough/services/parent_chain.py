@@ -72,7 +72,7 @@ def why_no_parent(deps: Deps, parent: str, person: Person) -> Rejection | None:
         return Rejection("parent_unknown", str(error))
     tiers = deps.config.current().tiers
     reads_all = person.groups & (tiers.approver_groups | set(tiers.roles.read))
-    # The same message as for an unknown job, so that nobody learns which ids exist.
+    # Use the same message as for an unknown job, so that nobody learns which ids exist.
     return None if reads_all or nearest.requester_id == person.id else Rejection("parent_unknown", _unknown_job_text(parent))
 
 
@@ -138,7 +138,7 @@ def _read_ancestor(deps: Deps, job: str) -> AncestorJob:
         task=submitted["task"],
         requester=submitted["requester_name"],
         requester_id=submitted["requester"],
-        # As signed in the order.
+        # The chain starts with the parent that the order names.
         asked_by=submitted["order"]["statement"].get("asked_by"),
         parent=submitted["order"]["statement"].get("parent"),
         touched=touched,

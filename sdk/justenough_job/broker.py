@@ -30,7 +30,7 @@ ANSWER_TIMEOUT_S = 45.0
 
 @dataclass(frozen=True)
 class BrokerClient:
-    """Where this job's broker listens. The repr omits the token."""
+    """The client of this job's broker. The repr omits the token."""
 
     socket: str = ""
     host: str = ""

@@ -31,7 +31,7 @@ class WriteOutcome(StrEnum):
     CHANGED = "changed"
     UNCHANGED = "unchanged"
     KEPT = "kept"
-    """The path has another value, which was not changed; the note says why."""
+    """The path has another value, which was not changed; the note gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def worker_policy(catalog: Catalog, installation: str, *, cidrs: tuple[str, ...]
     # For locks: read who authorized, encrypt the wrapping token. The worker can never authorize.
     rules.append(_rule("sys/control-group/request", "update", allowed={"accessor": []}, required=("accessor",)))
     rules += [_rule(f"transit/{operation}/{PAYLOAD_KEY}", "update") for operation in ("encrypt", "decrypt")]
-    # It can revoke a token that it has, but not one of which it only knows the accessor.
+    # The worker can revoke a token that it has, but not one of which it only knows the accessor.
     rules.append(_rule("auth/token/revoke", "update", allowed={"token": []}, required=("token",)))
     rules.append(_rule(f"transit/sign/{IDENTITY_KEY}", "update", allowed={"input": []}, required=("input",)))
     return "".join((*rules, *(_rule(path, capability) for path, capability in (*PEOPLE_RIGHTS, *SELF_RIGHTS))))

@@ -26,7 +26,7 @@ Json = dict[str, Any]
 
 
 class NoConsole(Exception):
-    """There is no answer, or it is not a console's; the message says which."""
+    """There is no answer, or it is not a console's; the message states which."""
 
 
 def fetch_readyz(address: str, *, cacert: Path | None = None) -> Json:

@@ -94,7 +94,7 @@ def _initialise(places: StackPaths, port: int) -> None:
         if status == NOT_INITIALISED_STATUS:
             _, keys = request_json(port, "/v1/sys/init", method="PUT", body=body, timeout_s=FIRST_ELECTION_TIMEOUT_S)
     except OSError:
-        return  # It does not answer yet; the next health check tries again.
+        return  # The server does not answer yet; the next health check tries again.
     if status != NOT_INITIALISED_STATUS:
         if not places.admin_token.exists():
             message = f"Vault is initialised but {places.admin_token} is missing. Put it back, or remove {places.home} to start again."

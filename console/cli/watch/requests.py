@@ -1,4 +1,4 @@
-"""`request watch`: follows pending requests. The console's events say when to fetch a request again. Survives a restart of the console.
+"""`request watch`: follows pending requests. The console's events trigger fetching a request again. Survives a restart of the console.
 
 Changes are found by comparing each fetched request with the version seen last. So no change is lost or reported twice, even if the stream breaks.
 """
@@ -28,7 +28,7 @@ from console.cli.watch.job import WatchedEvent, parse_event_stream
 from console.cli.watch.poll import StreamHealth
 
 ChangeHandler = Callable[[Json, list[str]], None]
-"""Takes a request and the sentences that say what changed about it."""
+"""Takes a request and the sentences that describe its changes."""
 
 STREAM_TIMEOUT_S = 40.0
 """Seconds without data after which a stream counts as dead: longer than two of the console's keep-alives."""
@@ -146,7 +146,7 @@ class RequestWatcher:
         """Refresh the requests that an event may have changed."""
         names: list[str] = []
         if event.kind == "job.ended":
-            # Its pending requests are withdrawn without an event for each.
+            # The job's pending requests are withdrawn without an event for each.
             names = [name for name, item in self.pending.items() if item["job_id"] == event.job]
         elif event.kind.startswith(REQUEST_EVENT_PREFIXES) or (self.everything and event.kind == "access.decided"):
             names = [str(event.data["request"])] if event.data.get("request") else []

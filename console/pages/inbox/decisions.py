@@ -161,7 +161,7 @@ def _stale_notice(form: FormData, card: RequestCard) -> CardNotice | None:
     """Return what changed since the form was rendered; None if the request is still the same."""
     if form.get("digest") == card.view.digest:
         return None
-    # The form says what the person was shown. It is only used to list the changes.
+    # The form contains the facts that the person was shown. They are only used to list the changes.
     try:
         shown: Any = json.loads(str(form.get("shown", "")))
     except (ValueError, RecursionError):

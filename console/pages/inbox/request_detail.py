@@ -48,7 +48,7 @@ class PreviousApproval(NamedTuple):
 
 
 class RequestRights(NamedTuple):
-    """What a person can do with a request now."""
+    """The actions that a person can take on a request now."""
 
     answer: bool
     why_not: str
@@ -69,7 +69,7 @@ class RequestCard:
     spec: JobSpec | None
     """None if this version cannot read the order."""
     facts: Mapping[str, str]
-    """What the page shows, by name. The form sends it back, so that later changes can be listed."""
+    """The facts that the page shows, by name. The form sends it back, so that later changes can be listed."""
     policies: tuple[DecidingPolicy, ...]
     issue: str
     """The Vault path in the catalog that issues the credential; empty if the catalog no longer has it."""

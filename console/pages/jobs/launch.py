@@ -54,7 +54,7 @@ class LaunchDraft:
     reason: str = ""
     parent: str = ""
     seen: str = ""
-    """The digest of what was previewed."""
+    """The digest of the previewed order."""
 
 
 @dataclass(frozen=True, slots=True)

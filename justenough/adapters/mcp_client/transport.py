@@ -29,7 +29,7 @@ IncomingSink = MemoryObjectSendStream[SessionMessage | Exception]
 
 
 class UnacceptableResponse(Exception):
-    """The server broke a rule of this transport. The message says which, and does not quote the server."""
+    """The server broke a rule of this transport. The message names the rule, and does not quote the server."""
 
 
 class McpTransport:

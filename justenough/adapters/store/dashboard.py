@@ -1,6 +1,6 @@
 """Counts for the Dashboard: what is open now, and the trend of the last hours. Reads only.
 
-Open rows are counted by small indexes. Of the rest, at most MAX_ROWS_PER_KIND of each kind are read, newest first; the result says if there were more.
+Open rows are counted by small indexes. Of the rest, at most MAX_ROWS_PER_KIND of each kind are read, newest first; the result notes if there were more.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _OVERDUE = (
 
 
 class DashboardRepository(Repository):
-    """What is open now, and how the last hours went."""
+    """Current counts of open rows, and trends of the last hours."""
 
     @reads
     def current_counts(self, connection: Connection, now: datetime | None = None) -> CurrentCounts:

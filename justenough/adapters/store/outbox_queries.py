@@ -35,7 +35,7 @@ class DeliveryState(StrEnum):
 
 
 class OutboxStatus(Message):
-    """How far each subscription is, and what is due."""
+    """The progress of each subscription, and its next attempt."""
 
     head: int
     """The ledger's newest position."""
@@ -147,7 +147,7 @@ class OutboxRepository(Repository):
 
     @reads
     def status(self, connection: Connection) -> OutboxStatus:
-        """Return how far each subscription is and what is due. Cheap."""
+        """Return the progress of each subscription, and its next attempt. Cheap."""
         positions = connection.execute(select(SUBSCRIPTIONS.c.name, SUBSCRIPTIONS.c.position)).all()
         waiting = select(DELIVERIES.c.subscription, func.min(DELIVERIES.c.next_at), func.min(DELIVERIES.c.attempts))
         waiting = waiting.where(DELIVERIES.c.state == DeliveryState.PENDING.value).group_by(DELIVERIES.c.subscription)

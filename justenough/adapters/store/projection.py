@@ -163,7 +163,7 @@ def job_ended(connection: Connection, fact: LedgerFact) -> None:
         # A job ends once, so that each is counted once.
         if connection.execute(_ONE_MORE, {"row_id": state}).rowcount == 0:
             insert_new(connection, ENDED_JOBS, {"state": state, "jobs": 1})
-        # Its pending requests can no longer be answered.
+        # The job's pending requests can no longer be answered.
         connection.execute(_WITHDRAW_ALL, {"row_job": fact.job})
         # The revocation has deleted them already, unless the store was unavailable then.
         connection.execute(delete(LOCKS).where(LOCKS.c.job == fact.job))
@@ -284,7 +284,7 @@ def revocation_started(connection: Connection, fact: LedgerFact) -> None:
 def revocation_overdue(connection: Connection, fact: LedgerFact) -> None:
     """Mark the revocation as overdue, with its failures, unless a check that began later has confirmed it."""
     failures = fact.data["failures"]
-    # Older entries do not say when their check began.
+    # Older entries do not record when their check began.
     seen_from = parse_moment(fact.data["seen_from"]) if "seen_from" in fact.data else fact.at
     fails = _CUT_FAILS if fact.data["by"] in ACCESS_CUTTERS else _FAIL
     if _update_job(connection, fails, fact, {"fact_at": seen_from, "revocation_failures": failures}):

@@ -59,7 +59,7 @@ class TargetTrace:
 
 @dataclass(frozen=True, slots=True)
 class TargetInspection:
-    """What an inspection of some targets found, which it inspected, and why it could not inspect others."""
+    """The result of inspecting some targets: what was found, which targets were inspected, and why others could not be."""
 
     users: tuple[TargetTrace, ...] = ()
     spaces: tuple[TargetTrace, ...] = ()
@@ -135,7 +135,7 @@ class TargetInspector:
         }
         if actions is not None and actions <= definitions.keys():
             definitions = {key: definitions[key] for key in definitions if key in actions}
-        # Otherwise every target: a request under an earlier catalog may have had any of them.
+        # Otherwise use every target: a request under an earlier catalog may have used any of them.
         targets: dict[Target, bool] = {}
         for definition in definitions.values():
             if definition.target:

@@ -40,7 +40,7 @@ class JobToken:
 
 @dataclass(frozen=True, slots=True)
 class IssuedSecret:
-    """What Vault issued. `lease_id` and `ttl` (seconds) are None if the engine gives none."""
+    """An issued secret. `lease_id` and `ttl` (seconds) are None if the engine gives none."""
 
     lease_id: str | None
     ttl: int | None

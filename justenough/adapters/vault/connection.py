@@ -52,7 +52,7 @@ class VaultConnection:
         self.address = address.rstrip("/")
         self._namespace = namespace
         self._session = requests.Session()
-        # No proxies, certificates or .netrc from the environment: the settings say where Vault is.
+        # No proxies, certificates or .netrc from the environment: the settings name Vault's address.
         self._session.trust_env = False
         self._session.verify = str(cacert) if cacert else True
         for scheme in ("http://", "https://"):

@@ -41,7 +41,7 @@ class ApprovalAnswer(Message):
 
 
 class GrantTerms(Message):
-    """What a request's answers grant: the minimum over all answers."""
+    """The terms that a request's answers grant: the minimum over all answers."""
 
     action: Action
     ttl: int

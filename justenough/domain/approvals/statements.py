@@ -1,4 +1,4 @@
-"""What people sign: canonical statements, request digests, and signature verification. No I/O, no clock.
+"""The statements that people sign: canonical form, request digests, and signature verification. No I/O, no clock.
 
 Canonical form: RFC 8785 (JCS). Signature: ed25519 by the person's own Vault transit key, in Vault's form `vault:v<version>:<base64>`.
 docs/reference/statements.md carries test vectors.
@@ -37,7 +37,7 @@ class OrderStatement(Model):
     type: Literal["order"] = "order"
     job: str
     spec_digest: Digest
-    """Of the spec's raw mapping, as sent."""
+    """Digest of the spec's raw mapping, as sent."""
     bundle: Digest | None
     params: Mapping[str, str]
     reason: Reason
@@ -89,7 +89,7 @@ class DelegationStatement(Model):
 
 
 class ReviewStatement(Model):
-    """The person reviewed a break-glass and says whether it was justified."""
+    """The person reviewed a break-glass approval and states whether it was justified."""
 
     type: Literal["review"] = "review"
     job: str

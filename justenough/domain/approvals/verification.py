@@ -33,7 +33,7 @@ from justenough.domain.jobs.tool_bounds import NOT_BOUNDABLE, BoundedTools, inte
 Verdict = Literal["pending", "approved", "denied", "withdrawn"]
 S = TypeVar("S", OrderStatement, DecisionStatement, DelegationStatement, ReviewStatement)
 
-# What parsing untrusted JSON may raise.
+# The errors that parsing untrusted JSON may raise.
 UNREADABLE_ERRORS = (ValidationError, ValueError, TypeError, OverflowError, RecursionError)
 NOT_WAITING = Rejection("request_not_waiting", "it does not name a request of this job that waits for an answer")
 
@@ -68,7 +68,7 @@ class ApprovalVerifier:
     tiers: Tiers
     now: datetime
     further_check: Callable[[str, ApprovalAnswer], Rejection | None] | None = None
-    """Checks, when answers are counted, what the approver had to do outside JustEnough; gets the request's id and the answer."""
+    """An extra check when answers are counted, such as of an authorization in Vault; gets the request's id and the answer."""
 
     def verify_answer(self, job: str, ladder: Ladder, signed: SignedStatement) -> ApprovalAnswer | Rejection:
         """Return the answer that a signed decision gives, or why it does not count."""

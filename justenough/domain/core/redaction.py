@@ -104,7 +104,7 @@ def forms_of(secret: str) -> frozenset[bytes]:
         repr(raw)[2:-1],
         secret.replace("'", "'\\''"),
         shlex.quote(secret).strip("'"),
-        # As in a line of libpq's password file.
+        # The form in a line of libpq's password file.
         secret.replace("\\", "\\\\").replace(":", "\\:"),
         *(line.strip() for line in secret.splitlines() if len(line.strip()) >= MIN_LINE_BYTES),
     )

@@ -1,4 +1,4 @@
-"""Which URLs and addresses the console and the tools may send requests to. No I/O.
+"""Checks the URLs and addresses that the console and the tools may send requests to. No I/O.
 
 A host name is checked by every address that it resolves to, at each use; adapters resolve it.
 """

@@ -54,7 +54,7 @@ class Distribution:
 
 @dataclass(slots=True)
 class Sample(Generic[T]):
-    """How many items there are, and the first MAX_SHOWN of them."""
+    """The number of items, and the first MAX_SHOWN of them."""
 
     count: int = 0
     first: list[T] = field(default_factory=list)

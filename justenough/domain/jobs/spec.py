@@ -101,7 +101,7 @@ def _between(least: int, most: int, to_text: Callable[[int], str] = str) -> Afte
 
 
 class ResourceLimits(Model):
-    """The resource limits of a job's processes: per process or file if the field says so, else for all processes together."""
+    """The resource limits of a job's processes: per process or file if the field's description says so, else for all processes together."""
 
     cpu: Annotated[Duration, _between(1, MAX_CPU_S, duration_text)] = DEFAULT_CPU_S
     """Seconds of processor time."""
@@ -127,7 +127,7 @@ class RunSpec(Model):
     network: Literal["host", "none"] = "host"
     limits: ResourceLimits = ResourceLimits()
     python: Annotated[str, StringConstraints(pattern=r"^/[^\x00]{1,511}$")] | None = None
-    """The absolute path of the interpreter that `python` and `python3` stand for."""
+    """The absolute path of the interpreter that `python` and `python3` mean."""
 
 
 class FileDelivery(Model):
@@ -153,7 +153,7 @@ class KubeconfigDelivery(FileDelivery):
 
 
 class Delivery(Model):
-    """How the job's process gets the credential: environment variables from its fields (`{PGUSER: username}`), a JSON file, a libpq
+    """The ways in which the job's process gets the credential: environment variables from its fields (`{PGUSER: username}`), a JSON file, a libpq
     password file, or a kubeconfig.
     """
 

@@ -43,7 +43,7 @@ class ApprovalView(Message):
 
 
 class ClaimView(Message):
-    """A claim: somebody says that they are deciding the request. Others can still decide it."""
+    """A claim: a note by somebody who is reviewing the request. Others can still decide it."""
 
     by: str
     by_id: str
