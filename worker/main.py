@@ -128,7 +128,7 @@ async def schedule_sweep(client: Client, settings: Settings) -> None:
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(Sweep.run, id=name, task_queue=settings.task_queue, execution_timeout=options.SWEEP_TIMEOUT),
         spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=options.SWEEP_INTERVAL)]),
-        # By default Temporal catches up on a year of missed runs: thousands of sweeps after an outage.
+        # By default Temporal starts the missed runs of up to a year: thousands of sweeps after an outage.
         policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(seconds=10)),
     )
     try:

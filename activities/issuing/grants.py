@@ -34,7 +34,7 @@ PARENT_JOB = "the job that launched this one"
 
 @dataclass(slots=True)
 class AccessGrant:
-    """A request that was granted: what it allows, on what basis, until when, and what was issued under it so far."""
+    """A request that was granted: its access, basis and end, and the credentials that were issued under it so far."""
 
     number: int
     access: Access
@@ -234,7 +234,7 @@ class ToolBounds:
         return not items or any(tool in (item.tools or {}) for item in items)
 
     def bound_call(self, call: ToolCall, resource: str, action: Action, *, made: int) -> ToolCall:
-        """Return a call with the bounds that it stays within. Blocking. Raises OutOfBounds if it does not."""
+        """Return a call with the bounds that apply to it. Blocking. Raises OutOfBounds if the call exceeds them."""
         own = self.order_items(resource, action)
         by = ORDER if own == tool_only_items(self._verified.spec, resource, action) else APPROVAL
         call = with_bounds(call, own, calls_made=made, by=by)

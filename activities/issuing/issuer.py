@@ -168,7 +168,7 @@ class Issuer:
         if decision.tier > grant.basis.tier or (decision.tier and why_not_approved(self._context, grant.basis)):
             return None
         with record_refusal(self._deps, self._order.job, request, grant.issued + 1):
-            # If this process dies before it records the credential, a search must find it. If its target cannot be searched, record the intent first.
+            # If this process dies before it records the credential, a search must find the credential. If its target is not searchable, record the intent first.
             ends = self._action_def(access).revocable is not Revocable.NEVER
             if ends and not self._deps.targets.is_searchable(access.resource, access.action):
                 about = f"issue-{grant.issued + 1}"

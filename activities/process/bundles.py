@@ -26,7 +26,7 @@ def ensure_unpacked(home: Path, digest: str, content: bytes) -> Path:
     with folder.parent.with_name(f"{folder.parent.name}.lock").open("w") as lock:
         # No other session on this machine may change the folder meanwhile.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # Another session may have unpacked it first. Keep its folder: a job may be running from it.
+        # Another session may have unpacked the archive first. Keep its folder: a job may be running from it.
         if _holds_exactly(folder, content):
             return folder
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name[:8]}-", dir=folder.parent))

@@ -58,7 +58,7 @@ def find_interpreter(settings: Settings, python: str | None) -> Interpreter:
 
 
 def _prefixes(path: Path) -> Iterator[Path]:
-    """Yield the virtual environment, the installation it was made from, and each other path by which links reach that installation."""
+    """Yield the virtual environment, the installation it was made from, and the folder of every symbolic link on the way to its Python."""
     venv = path.parent.parent
     if _is_venv(venv):
         yield venv

@@ -142,7 +142,7 @@ def drop_rights_command(uid: int) -> tuple[str, ...]:
 
 
 def die_with_parent_command() -> tuple[str, ...]:
-    """Return the command prefix that has a program killed when the worker dies. Put it after drop_rights_command, which undoes it."""
+    """Return the command prefix that makes the kernel kill a program when the worker dies. Put it after drop_rights_command, which undoes it."""
     return ("/usr/bin/setpriv", "--pdeathsig", "KILL", "--")
 
 

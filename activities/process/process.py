@@ -140,7 +140,7 @@ class JobProcess:
             self._reports = await open_pipe_reader(status)
             report = json.loads(await self._reports[0].readline() or "{}")
         except BaseException:
-            # Nobody will wait for it, so end it here. The sandbox dies with bubblewrap.
+            # Nobody will wait for this process, so end it here. The sandbox dies with bubblewrap.
             with contextlib.suppress(ProcessLookupError):
                 self._outer.kill()
             os.close(self.output)
@@ -204,7 +204,7 @@ class JobProcess:
         return code
 
     async def _clear(self) -> None:
-        """Kill every process that the first one left behind."""
+        """Kill every process that the job's first process left behind."""
         try:
             async with asyncio.timeout(KILL_TIMEOUT_S):
                 if self._init is not None:

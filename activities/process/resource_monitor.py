@@ -59,7 +59,7 @@ async def wait_for_excess(measure: Callable[[], ResourceUsage], limits: Resource
 
 
 def measure_use(first: int, limits: ResourceLimits, *, sandboxed: bool) -> ResourceUsage:
-    """Return what a process and its descendants use. In a sandbox, whose first process is bubblewrap's, include its in-memory folders. Blocks."""
+    """Return the resources that a process and its descendants use. In a sandbox, whose first process is bubblewrap's, include its in-memory folders. Blocks."""
     folders = 0
     for folder in SCRATCH_FRACTIONS if sandboxed else ():
         with suppress(OSError):

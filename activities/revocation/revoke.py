@@ -74,7 +74,7 @@ class _JobMemory:
 
     credentials: tuple[CredentialHandle, ...] = ()
     doubts: tuple[CredentialHandle, ...] = ()
-    """Those of the credentials that nobody has recorded yet."""
+    """The credentials among them that nobody has recorded yet."""
     accesses: RequestedActions | None = None
     closed: bool = False
     """Whether the claim is closed: no session can issue any more."""
@@ -184,7 +184,7 @@ def end_one(
 
 
 def _end_and_check(deps: Deps, job: str, handle: CredentialHandle, others: tuple[CredentialHandle, ...]) -> tuple[tuple[str, ...], str]:
-    """Revoke one credential by its lease. Return why it may be alive (empty if it is dead), and the evidence that it is dead."""
+    """Revoke one credential by its lease. Return why the credential may be alive (empty if it is dead), and the evidence that it is dead."""
     if handle.lease_id is None:
         why = "it has no lease: it ends with its job"
         return ((why,) if handle.revocable is Revocable.NOW else ()), ""

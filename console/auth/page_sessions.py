@@ -299,4 +299,4 @@ class ActiveSession:
     person: Person
     fresh: bool
     expires: datetime
-    """When it ends even if it is in use."""
+    """When the session ends even if it is in use."""

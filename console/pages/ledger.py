@@ -33,7 +33,7 @@ from justenough.domain.readmodel.views import EntryView, Page
 
 PAGE_SIZE = 30
 MAX_PAGES_READ = 6
-"""Store pages that are searched for entries a launcher may read, at most."""
+"""Maximum number of store pages that are read to find entries that a launcher may read."""
 EXPORT_PAGE_SIZE = 1000
 READER_ROLES = (Role.APPROVE, Role.READ, Role.BREAK_GLASS)
 """Roles that may read everything, as in the API."""

@@ -107,7 +107,7 @@ def evaluate_in_order(deps: Deps, job: str, verified: VerifiedOrder) -> Iterator
 
 
 def _find_runtime_request(deps: Deps, job: str, number: int) -> tuple[Access, HeldAccess] | None:
-    """Return what a running job requested and what it held then, from store and ledger; None if it made no such request."""
+    """Return a running job's request and the access that it held then, from store and ledger; None if it made no such request."""
     request = request_id(job, number)
     view = deps.store.requests.get(request)
     decided = deps.store.ledger.entries(job=job, types=(EventType.ACCESS_DECIDED,), after=0, limit=MAX_DECISIONS_READ)

@@ -28,12 +28,12 @@ LOST_STATES = frozenset({RequestState.DENIED, RequestState.EXPIRED, RequestState
 
 
 def inherited_limit_problems(deps: Deps, spec: JobSpec, statement: OrderStatement) -> tuple[Problem, ...]:
-    """Return where a spec requests more than the job's ancestors have, by YAML path; nothing for a job without a parent."""
+    """Return the problems of a spec that requests more than the job's ancestors have, by YAML path; none for a job without a parent."""
     return _limit_problems(_ancestor_specs(deps, statement), spec)
 
 
 def parent_limit_problems(deps: Deps, spec: JobSpec, parent: str) -> tuple[Problem, ...]:
-    """Return where an unsigned spec requests more than `parent` and its ancestors have, by YAML path."""
+    """Return the problems of an unsigned spec that requests more than `parent` and its ancestors have, by YAML path."""
     return _limit_problems(_specs_from(deps, parent), spec)
 
 

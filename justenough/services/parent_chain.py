@@ -138,7 +138,7 @@ def _read_ancestor(deps: Deps, job: str) -> AncestorJob:
         task=submitted["task"],
         requester=submitted["requester_name"],
         requester_id=submitted["requester"],
-        # The chain starts with the parent that the order names.
+        # These two as signed in the order.
         asked_by=submitted["order"]["statement"].get("asked_by"),
         parent=submitted["order"]["statement"].get("parent"),
         touched=touched,

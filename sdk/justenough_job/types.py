@@ -39,7 +39,7 @@ class Offer:
     """The effect of a revocation: `now`, `on_expiry` or `never`."""
     policies: tuple[str, ...] = ()
     how: tuple[str, ...] = ()
-    """The ways to request it: the broker's path, the tools that use it. Empty if policy denies it."""
+    """The ways to request this access: the broker's path, or the tools that use it. Empty if policy denies the access."""
 
 
 @dataclass(frozen=True)

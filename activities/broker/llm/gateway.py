@@ -74,7 +74,7 @@ class ModelGateway:
         self._lent: IssuedCredential | None = None
         self._checked_at = 0.0
         self._revoked_why = ""
-        """Why somebody revoked the key; no other key is requested then."""
+        """The reason if somebody revoked the key, else empty. If it is set, no key is requested any more."""
         self._reading = 0
         self._calls: set[asyncio.Task[Any]] = set()
         self._ending: asyncio.Task[None] | None = None

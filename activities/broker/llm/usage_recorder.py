@@ -12,7 +12,7 @@ from justenough.domain.llm.metering import TokenUsage, UsageTally
 from justenough.services.dependencies import Deps
 
 MAX_CALLS_PER_ENTRY = 100
-"""Calls of one kind per ledger entry, at most."""
+"""Maximum number of calls of one kind per ledger entry."""
 FLUSH_INTERVAL_S = 30.0
 """Seconds after which the next call also records the calls counted so far."""
 MAX_MODEL_NAMES = 50

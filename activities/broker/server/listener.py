@@ -133,7 +133,7 @@ class SingleUserProtocol(HttpToolsProtocol):
         """Bytes received since the last complete head or piece of a body."""
 
     def connection_made(self, transport: Any) -> None:
-        """Accept the connection, or close it if it is another user's or the job has too many."""
+        """Accept the connection, or close it if it belongs to another user or the job has too many connections."""
         super().connection_made(transport)
         peer, connection = self._uid, transport.get_extra_info("socket")
         # By TCP, and on systems without SO_PEERCRED, a token identifies the job.

@@ -43,7 +43,7 @@ from justenough.domain.jobs.tool_bounds import tools_to_json
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_WAIT_S = 60.0
-"""Seconds that one call waits for people, at most; a client calls again to wait longer."""
+"""Maximum seconds that one call waits for people; a client calls again to wait longer."""
 PROBLEMS: dict[type[Exception], tuple[int, str]] = {
     MissingBrokerToken: (401, "Unauthorized"),
     NotPermitted: (403, "Denied"),

@@ -99,7 +99,7 @@ async def run_sql(sql: Sql, values: Mapping[str, Any], fields: Mapping[str, str]
 async def _read_sql(cursor: Rows, sql: Sql, values: Mapping[str, Any]) -> Result:
     """Return the first rows. Fetches one row at a time, and never those beyond the limit."""
     collected = _BoundedRows(sql)
-    # Close it here, not when it is garbage-collected: closing it stops the database.
+    # Close the iterator here, not when it is garbage-collected: closing it stops the database.
     async with contextlib.aclosing(cast("AsyncGenerator[dict[str, Any]]", cursor.stream(sql.statement.encode(), values))) as rows:
         async for row in rows:
             if not collected.add(row):

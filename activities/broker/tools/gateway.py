@@ -58,7 +58,7 @@ class ToolAnswer:
 
 @dataclass(frozen=True, slots=True)
 class _Caller:
-    """The caller of a tool: how to report progress, how many seconds it waits, and whether it has gone."""
+    """The caller of a tool: how to report progress to it, how many seconds it waits, and whether it has disconnected."""
 
     report_progress: ReportProgress
     max_wait: float
@@ -191,7 +191,7 @@ class ToolGateway:
         return tool, checked_call(name, tool, arguments), action
 
     async def _borrow_and_execute(self, tool: Tool, call: ToolCall, action: Action, record: _CallRecord, *, caller: _Caller) -> ToolAnswer:
-        """Execute a call with a credential of its own, once policy and, if needed, people allow it; else return what it waits for."""
+        """Execute a call with a credential of its own, once policy and, if needed, people allow it; else return the request that it waits for."""
         access, began = self._call_access(tool, call, action), self._deps.ticks()
         while True:
             async with self._broker.borrow(access, used_for=f"tool {call.tool}") as lent:

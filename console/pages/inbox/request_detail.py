@@ -164,7 +164,7 @@ def policies_of(deps: Deps, view: RequestView) -> tuple[DecidingPolicy, ...]:
 
 
 def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> RequestRights:
-    """Return what a person can do with a request now."""
+    """Return the actions that a person can take on a request now."""
     me, pending, review = caller.person.id, view.state is RequestState.PENDING, view.review
     barred = why_barred(deps, caller, view, requester_id=job.requester_id) is not None
     why_not = why_cannot_answer(deps, caller, view, requester_id=job.requester_id)

@@ -129,7 +129,7 @@ def draft_from_form(form: FormData) -> LaunchDraft:
 
 
 def prepare_launch(deps: Deps, draft: LaunchDraft) -> PreparedLaunch:
-    """Return what a form would launch. Raises InvalidInput with every problem by path, NotFound if its template is gone."""
+    """Return the order that a form would launch. Raises InvalidInput with every problem by path, NotFound if its template is gone."""
     if draft.file:
         template = load_template(deps.settings.config, draft.file, deps.config.current().catalog)
         if template.spec is None:

@@ -53,7 +53,7 @@ class ChangeFeed(ABC):
     def close(self) -> None:
         """End a wait, and every further one at once. Safe from another thread."""
         self._ended.set()
-        # A thread that waits on the connection closes it when it is done.
+        # If a thread waits on the connection, that thread closes it.
         if self._turn.acquire(blocking=False):
             try:
                 self._drop()

@@ -70,7 +70,7 @@ class DashboardRepository(Repository):
 
     @reads
     def current_counts(self, connection: Connection, now: datetime | None = None) -> CurrentCounts:
-        """Count what is open at `now` (default: the current time), and what ended within a day before it."""
+        """Count open rows at `now` (default: the current time), and jobs that ended within a day before it."""
         # The offset keeps planners from walking all jobs in the order of their states.
         lately = select(JOBS.c.state).where(JOBS.c.ended_at >= (now or datetime.now(UTC)) - DAY).offset(0).subquery()
         ended = select(lately.c.state, func.count()).group_by(lately.c.state)

@@ -135,7 +135,7 @@ def _sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "do_connect")
     def _private_file(*_: Any) -> None:
-        # Readable by its owner only, from before anything is in it. SQLite gives its side files the same mode.
+        # Create the file with mode 0600 before SQLite writes to it. SQLite gives its side files the same mode.
         path = Path(str(url.database))
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

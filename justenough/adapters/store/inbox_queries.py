@@ -34,7 +34,7 @@ class InboxFilter(NamedTuple):
     tier: int
     """The highest tier that the person can decide at."""
     mine: bool | None
-    """True: requests that they can decide by tier, requester and their own answers. False: the others. None: both."""
+    """True: requests that the person can decide by tier, requester and own answers. False: the other requests. None: both."""
     resource: str | None = None
     action: str | None = None
     tier_now: int | None = None

@@ -196,7 +196,7 @@ class LedgerRepository(Repository):
 
     @reads
     def existing_ids(self, connection: Connection, ids: Collection[str]) -> frozenset[str]:
-        """Return those of these entry ids that are in the ledger."""
+        """Return the ids, of those given, that are in the ledger."""
         return frozenset(connection.execute(select(LEDGER.c.id).where(LEDGER.c.id.in_(ids))).scalars())
 
     @reads

@@ -98,7 +98,7 @@ class TargetInspector:
         return self.inspect(job).traces
 
     def end_all_of(self, job: str, actions: RequestedActions | None = None) -> TargetInspection:
-        """Delete every user that carries a job's id, then its spaces. Return what was deleted."""
+        """Delete every user that carries a job's id, then its spaces. Return the deleted users and spaces."""
         return self._for_each(actions, lambda observer: observer.end(job))
 
     def job_ids(self) -> tuple[set[str], tuple[str, ...]]:

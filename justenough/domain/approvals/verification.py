@@ -263,7 +263,7 @@ def needs_reason(decision: str, tier: int) -> bool:
 
 
 def why_bounds_invalid(statement: DecisionStatement, tools: BoundedTools | None) -> Rejection | None:
-    """Return why a decision's tool bounds are invalid, or None if they are valid or it has none. `tools`: as requested."""
+    """Return why a decision's tool bounds are invalid, or None if they are valid or absent. `tools`: the requested ones."""
     if statement.tools is None:
         return None
     if statement.decision not in {"approve", "break_glass"}:

@@ -57,7 +57,7 @@ class Redactor:
         return self._redact(held, self._undecided_start(held))
 
     def flush(self) -> bytes:
-        """Return what was held back, redacted: the stream has ended."""
+        """Return the bytes that were held back, redacted. Call it when the stream has ended."""
         return self._redact(self._held, len(self._held)) if self._held else b""
 
     def _redact(self, text: bytes, end: int) -> bytes:

@@ -60,7 +60,7 @@ class Sample(Generic[T]):
     first: list[T] = field(default_factory=list)
 
     def add(self, item: T) -> None:
-        """Count the item; keep it if it is one of the first."""
+        """Count the item; keep it if it is among the first MAX_SHOWN."""
         self.count += 1
         if len(self.first) < MAX_SHOWN:
             self.first.append(item)

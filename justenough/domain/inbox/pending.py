@@ -48,7 +48,7 @@ class RequestBatch(NamedTuple):
 
 
 def timeout_outcome(view: RequestView, tiers: Tiers) -> TimeoutOutcome:
-    """Return what happens to a pending request if nobody decides."""
+    """Return the consequence for a pending request if nobody decides."""
     following = tiers.tiers.get(view.current_tier + 1)
     return (
         TimeoutOutcome(view.expires_at, view.current_tier + 1, following.approvers) if following else TimeoutOutcome(view.expires_at, None)

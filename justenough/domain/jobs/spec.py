@@ -166,7 +166,7 @@ class Delivery(Model):
 
     @model_serializer(mode="wrap")
     def _as_signed(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out unused fields that older digests do not have."""
+        """Leave out unused newer fields, so that specs from before these fields keep their digests."""
         fields: dict[str, Any] = write(self)
         return {name: value for name, value in fields.items() if name not in {"pgpass", "kubeconfig"} or value is not None}
 
@@ -183,9 +183,9 @@ class Access(Model):
     at: Literal["start", "request"] = "start"
     """`request`: decided, approved and issued only when the running job requests it from its broker."""
     optional: bool = False
-    """Whether the job runs without it if it is denied or expires."""
+    """Whether the job runs without this access if its request is denied or expires."""
     tools: Annotated[Mapping[ToolName, Bounds] | None, Field(min_length=1, exclude_if=lambda value: value is None)] = None
-    """The tools that it is for, with bounds: the job can then use it only through these tools, and never gets the credential.
+    """The tools that may use this access, with bounds. Then the job can use it only through these tools, and never gets the credential.
 
     At the start, the decision and the approval cover all of their calls; nothing is issued before the first call."""
 
