@@ -95,7 +95,7 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
         # The SDK's sandbox imports a workflow's modules again for each run, which costs as much as all other work for a job. It only
         # detects mistakes; import-linter and tests that run each workflow in the sandbox detect them too.
         workflow_runner=UnsandboxedWorkflowRunner(),
-        # The quick activities run here as local activities. They are also registered for a foreign request on this queue, which gets its answer.
+        # The quick activities run here as local activities. They are also registered so that a stranger's request on this queue gets an answer.
         activities=[*quick, sessions.receive],
         # The pool creates threads on demand, and sessions need none. With fewer threads than slots the SDK warns.
         activity_executor=ThreadPoolExecutor(max(MAX_CONCURRENT_LOCAL_ACTIVITIES, settings.max_sessions), thread_name_prefix="activity"),

@@ -83,7 +83,7 @@ async def run_shielded(task: asyncio.Task[Result], *, on_cancel: Callable[[], No
         try:
             await workflow.wait_condition(task.done)
         except asyncio.CancelledError:
-            # Eviction from the worker's cache looks the same but has no reason; it must go through.
+            # An eviction from the worker's cache also cancels the task, but without a reason. Raise it again.
             if workflow.cancellation_reason() is None:
                 raise
             on_cancel()

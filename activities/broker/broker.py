@@ -59,7 +59,7 @@ MAX_REFUSALS_RECORDED = 100
 MAX_THREADS = 2
 """Shared threads that one job's calls may use at once: a job that waits for a slow server must not block others."""
 MAX_WAITING_CALLS = 8
-"""Calls of one job that wait for people at once; further calls return at once."""
+"""Calls of one job that may wait for people at the same time; further calls return immediately."""
 FAST_POLL_INTERVAL_S, POLL_INTERVAL_S, FAST_POLLING_S = 0.1, 0.5, 10.0
 """Seconds between two checks for people's answers: the first for the first FAST_POLLING_S seconds of a wait, the second after that."""
 NOTIFY_INTERVAL_S = 10.0
@@ -226,7 +226,7 @@ class Broker:
         self._allowance = left
 
     async def run_in_thread(self, call: Callable[[], T]) -> T:
-        """Call in a thread; one job uses at most MAX_THREADS at once. Raises AccessClosed."""
+        """Run a call in a thread; one job uses at most MAX_THREADS at once. Raises AccessClosed."""
         async with self._threads:
             self._require_open()
             # Not asyncio.to_thread in a separate task: that costs each access two more iterations of the event loop.

@@ -93,7 +93,7 @@ def authorize(
             decision, facts, rejection = _evaluate_as_granted(context, access, ladder, decision, facts, held=held, phase=phase)
     # People may have taken an hour to answer. If an ancestor of the job has lost access meanwhile, the job has lost it too.
     rejection = rejection or why_exceeds_ancestors(deps, access, verified.statement)
-    # A grant for tools issues nothing yet, so a later search must not look for a credential of it.
+    # A grant for tools issues nothing yet, so a later search must not expect a credential of this decision.
     last = "granted" if access.tools is not None and call_of(access) is None else "issue"
     deps.store.ledger.append([*events, access_decided_event(job, request, decision, digest, facts=facts, phase=last, at=now)])
     if rejection:

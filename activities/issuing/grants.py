@@ -85,7 +85,7 @@ class JobGrants:
         for grant in self._grants:
             # People approved one call of a tool with its arguments. It was made, and nothing else was approved.
             used_up = call_of(grant.access) is not None and grant.basis.ladder is not None
-            # Under a Vault control group people authorize one issue, so it cannot be used again.
+            # Under a control group, people authorize a single issue, so the grant cannot be used again.
             if used_up or not _is_same_access(grant.access, access) or (action and action.locked):
                 continue
             tools = grant.access.tools or {}

@@ -77,7 +77,7 @@ class VaultIssuer:
                 raise AccessClosed(f"{ACCESS_CLOSED} ({error})") from error
             raise IssueRefused(f"{failed}: {error}") from error
         except BaseException:
-            # Vault may still answer a call that we no longer wait for: only a later check can tell.
+            # Vault may still answer a call that we no longer wait for: only a later check shows it.
             self.settled = False
             raise
 

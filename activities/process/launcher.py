@@ -122,7 +122,7 @@ def limits_command(limits: ResourceLimits, *, own_user: bool) -> tuple[str, ...]
         "data": (resource.RLIMIT_DATA, limits.memory * DATA_LIMIT_FACTOR),
         "fsize": (resource.RLIMIT_FSIZE, limits.file_size),
         "nofile": (resource.RLIMIT_NOFILE, limits.open_files),
-        # The kernel counts by user: without a user of its own the job would be charged for the worker's processes.
+        # The kernel counts processes by user: without a separate user, the worker's processes would count against the job's limit.
         **({"nproc": (resource.RLIMIT_NPROC, limits.processes)} if own_user else {}),
     }
     hard = {}

@@ -210,7 +210,7 @@ class JobProcess:
                 if self._init is not None:
                     with contextlib.suppress(ProcessLookupError):
                         signal.pidfd_send_signal(self._init, signal.SIGKILL)
-                    # The kernel ends a namespace's first process only after all others in it.
+                    # The kernel ends a namespace's first process only after all its other processes.
                     async with readable(self._init) as gone:
                         await gone.wait()
                 elif not self._empty:

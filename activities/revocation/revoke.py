@@ -293,7 +293,7 @@ def alarm_if_slow(deps: Deps, job: str, facts: Sequence[Event], failures: Sequen
         try:
             deps.store.ledger.append([*begun, late])
         except JustEnoughError as error:
-            # The attempt's own events are kept until they are recorded; this one would only have been earlier.
+            # Ignore the failure: the caller keeps the attempt's own events until they are recorded. This event would only have come earlier.
             log.warning("revocation hangs", job=job, error=type(error).__name__)
 
     timer = threading.Timer(REVOCATION_GRACE.total_seconds(), record_slow)

@@ -126,7 +126,7 @@ class JobSession:
         except Exception as error:
             log.exception("session failed unexpectedly", job=self._job)
             ending = self._failure_outcome(JobState.FAILED, f"unexpected {type(error).__name__}")
-        # Immediately after the process ended. Nothing is being issued any more: `_work` has returned.
+        # Revoke immediately after the process ended. No issue is in flight: `_work` has returned.
         result = await asyncio.to_thread(
             revoke.revoke,
             self._deps,

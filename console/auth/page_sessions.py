@@ -188,7 +188,7 @@ class PageSessions:
             # Anyone with write access to the store can change the person of a row. Only Vault knows whose token it is.
             raise self._end_row(row, "this login belongs to another person than the session")
         if more := token.policies - self._allowed_policies:
-            # The token is not used again, and expires by itself.
+            # Do not revoke the token: the session no longer uses it, and it expires by itself.
             raise self._end_row(row, f"this login has policies that the pages do not allow: {', '.join(sorted(more))}")
         if by_person and self._now() - row.seen_at >= LAST_USE_WRITE_INTERVAL:
             self._store.page_sessions.mark_used(row.key, self._now())

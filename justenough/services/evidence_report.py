@@ -49,7 +49,7 @@ def _collect_current_state(store: Store, open_credentials: Mapping[str, OpenCred
     for credential in store.credentials.live_with_jobs():
         state.add_live(credential)
         live.add(credential.credential)
-    # Credentials that are not live and have no end later either.
+    # Credentials that are not live, and whose end is not recorded after the period either.
     ids = [credential for credential in open_credentials if credential not in live]
     for start in range(0, len(ids), LOOKUP_BATCH_SIZE):
         batch = ids[start : start + LOOKUP_BATCH_SIZE]

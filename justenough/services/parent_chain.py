@@ -125,7 +125,7 @@ def _read_ancestor(deps: Deps, job: str) -> AncestorJob:
             elif kind is EventType.ACCESS_REQUESTED:
                 at_request[data["request"]] = Sensitivity[data["sensitivity"].upper()]
             else:
-                # The higher sensitivity of then and now counts; restricted if neither is known.
+                # Use the higher of the recorded and the current sensitivity; restricted if neither is known.
                 resource = deps.config.current().catalog.resources.get(data["resource"])
                 sensitivities = (at_request.get(data["request"]), resource.sensitivity if resource else None)
                 sensitivity = max((value for value in sensitivities if value is not None), default=Sensitivity.RESTRICTED)

@@ -57,7 +57,7 @@ def model_child(places: StackPaths, config: Path, ports: Mapping[str, int]) -> C
         return None
     return ChildSpec(
         name="model",
-        # -I: it needs only the standard library, and none of our packages.
+        # -I: the model needs only the standard library, and none of our packages.
         argv=(sys.executable, "-I", str(program), "--port", str(port)),
         env=server_environment(places),
         healthy=lambda: is_http_ok(port, MODEL_HEALTH_PATH),

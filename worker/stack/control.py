@@ -65,7 +65,7 @@ def start_detached(
             if isinstance(error, AlreadyRunning):
                 return _wait_for_other(places)
             raise
-    # Without this wait the supervisor would stay a zombie for as long as we live.
+    # Without this wait the supervisor would stay a zombie until this process ends.
     threading.Thread(target=process.wait, daemon=True, name="supervisor").start()
     stack = read_stack(places)
     if stack is None:

@@ -279,7 +279,7 @@ class ModelGateway:
                 await call.pass_on(passed)
         else:
             passed = redactor.feed(metered.flush())
-        # Set this before the end is passed on: a client that has the end disconnects immediately.
+        # Set this before passing on the end: a client disconnects as soon as it has the end.
         call.outcome = "answered" if metered.done else "cut"
         await call.pass_on(passed + redactor.flush())
 

@@ -205,7 +205,7 @@ async def run_mcp(
         nonlocal called
         called = True
         answer = await conversation.call_tool(tool.own_name, call.arguments)
-        # The text for models; if there is none, the structured content for programs.
+        # Return the text for models; if there is none, return the structured content for programs.
         parts = [_block_text(block) for block in answer.content]
         if not parts and answer.structured_content is not None:
             parts = [json.dumps(answer.structured_content, ensure_ascii=False)]

@@ -122,7 +122,7 @@ class ToolGateway:
         self._broker.admit()
         if self._under_way >= MAX_CONCURRENT_CALLS:
             raise TooManyCalls(1.0)
-        # Before the first await: other calls may arrive at the same moment.
+        # Count the call before the first await: other calls may arrive at the same moment.
         self._under_way += 1
         caller = _Caller(report_progress, max_wait, asyncio.Event())
 
@@ -286,7 +286,7 @@ class ToolGateway:
         action, bounds = action_of(tool.uses, name), self._issuer.tool_bounds
         if action is None or not bounds.lets_through(name, tool.uses.resource, action):
             return False
-        # A tool that lists others is there only if the order names it.
+        # A tool that lists other tools is available only if the order names it.
         if isinstance(tool, UpstreamListingTool) and not bounds.order_items(tool.uses.resource, action):
             return False
         spec = self._verified.spec.model_copy(update={"access": (self._call_access(tool, ToolCall(tool=name, arguments={}), action),)})

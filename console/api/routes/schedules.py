@@ -73,7 +73,7 @@ class ScheduleView(Message):
     jobs: tuple[Launched, ...]
     """Newest first."""
     skipped: tuple[str, ...]
-    """Occasions at which no job was launched because the newest one had not ended."""
+    """Occasions at which no job was launched, because the previous job had not ended."""
     problem: str | None
     """Why the status is unknown, or why Temporal differs from triggers.yaml."""
 

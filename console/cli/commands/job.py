@@ -258,7 +258,7 @@ def _print_job(job: Json) -> None:
                 (
                     item["id"],
                     item["resource"],
-                    # The tools that a request is for: the granted ones, if it was granted.
+                    # Show the granted tools if the request was granted, else the requested ones.
                     f"{item['action']} through {tools_text(tools)}"
                     if (tools := item["granted_tools"] or item["tools"])
                     else item["action"],

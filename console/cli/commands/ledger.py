@@ -97,7 +97,7 @@ def open_output(out: Path | None) -> Iterator[TextIO]:
         return
     part = out.with_name(f".{out.name}.part")
     try:
-        # Entries contain the names of people and leases, so that only the user may read the file.
+        # Entries contain the names of people and leases, so only the user may read the file.
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w", encoding="utf-8") as file:
             yield file
         part.replace(out)

@@ -14,7 +14,7 @@ POLL_INTERVAL_S = 0.5
 MAX_OUTAGE_S = 60.0
 """Seconds that the console or Vault may be unreachable before a command gives up."""
 MAX_SILENT_STREAMS = 2
-"""Event streams in a row without any data after which polling replaces them. The console sends data at once, so their absence means that a proxy buffers them."""
+"""Event streams in a row without any data after which polling replaces them. The console sends data immediately, so silence means that a proxy buffers the streams."""
 
 T = TypeVar("T")
 

@@ -33,7 +33,7 @@ ChangeHandler = Callable[[Json, list[str]], None]
 STREAM_TIMEOUT_S = 40.0
 """Seconds without data after which a stream counts as dead: longer than two of the console's keep-alives."""
 FIRST_EVENT_TIMEOUT_S = 10.0
-"""The same before any stream has carried data; the console sends something at once."""
+"""The same before any stream has carried data; the console sends something immediately."""
 POLL_INTERVAL_S = 2.0
 """Seconds between two polls of the ledger if streams do not get through."""
 POLLS_BEFORE_STREAM_RETRY = 150

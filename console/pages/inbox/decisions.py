@@ -139,7 +139,7 @@ async def submit_answer(console: Console, visitor: PageUser, view: RequestView, 
         on_behalf_of=answer.absent,
         now=datetime.now(UTC),
     )
-    # The worker counts no approval without this authorization. It happens only once the decision is known to be valid.
+    # The worker counts no approval without this authorization. Authorize only after the decision was found valid.
     opening = partial(visitor.authorize, view.lock.accessor) if view.lock and answer.decision in {"approve", BREAK_GLASS} else None
     signed = await visitor.sign(statement)
     return await submit_decision(console, visitor.caller, view.id, signed, if_match=view.digest, before_submit=opening)

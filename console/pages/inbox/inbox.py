@@ -127,7 +127,7 @@ def inbox(request: Request, console: TheConsole, visitor: ThePageUser, filters: 
     caller.require(*Role)
     stream, me = live_stream.stream_url(console, topics=TOPICS), caller.person.id
     mine, rest = queue(console, caller, filters, mine=True), queue(console, caller, filters, mine=False)
-    # Only the ancestors show that a request descends from the user's own job; those requests move to the others.
+    # Only the ancestors show that a request descends from the user's own job; those requests move to the other section.
     barred = tuple(line for line in mine.lines if line.why_not)
     decidable = {line.view.id: line for line in mine.lines if not line.why_not}
     batches = group_into_batches(line.view for line in decidable.values())
@@ -193,7 +193,7 @@ def card_page(
 
 
 def queue(console: Console, caller: Caller, filters: InboxFilters, *, mine: bool) -> InboxQueue:
-    """Return the pending requests that somebody can decide, or the other ones. Raises InvalidInput for a malformed cursor."""
+    """Return one section: the pending requests that the person can decide, or those that they cannot. Raises InvalidInput for a malformed cursor."""
     part = "mine" if mine else "others"
     # A cursor continues one section; the unfiltered page shows the start of each.
     here = filters.show == part or (mine and not filters.show)

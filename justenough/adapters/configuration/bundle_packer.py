@@ -42,7 +42,7 @@ def pack_folder(spec_folder: Path, workdir: str) -> bytes:
     try:
         return bundle.pack(content)
     except InvalidInput as error:
-        # A problem without a path is the size. The largest files show what to leave out.
+        # Only the problem of the size has no path. Name the largest files, to show which ones to leave out.
         first, *others = error.problems
         if first.path:
             raise

@@ -65,7 +65,7 @@ class McpTransport:
     async def _send_outgoing(self, outbox: MemoryObjectReceiveStream[SessionMessage], inbox: IncomingSink, tasks: TaskGroup) -> None:
         async for outgoing in outbox:
             if isinstance(outgoing.message, types.JSONRPCRequest):
-                # In a task of its own, because the server may send a request before it answers this one.
+                # Run this in a separate task, because the server may send a request before it answers this one.
                 tasks.start_soon(self._send_request, outgoing, outgoing.message, inbox)
             else:
                 async with self._post(outgoing):
@@ -99,7 +99,7 @@ class McpTransport:
         metadata = outgoing.metadata if outgoing else None
         sdk_headers = (metadata.headers or {}) if isinstance(metadata, ClientMessageMetadata) else {}
         lowered = {name.lower(): value for name, value in sdk_headers.items()}
-        # Messages to which the SDK adds no version have the version that it added last.
+        # If the SDK adds no version to a message, send the version that it added last.
         self._version = lowered.get(VERSION_HEADER, self._version)
         known = {SESSION_HEADER: self.session_id, VERSION_HEADER: self._version}
         return {**ACCEPT_HEADERS, **{name: value for name, value in known.items() if value}, **lowered}

@@ -85,7 +85,7 @@ def _open_service(url: Secret, *, private: bool) -> apprise.NotifyBase:
         # Text that is not a scheme may be the secret itself.
         name = f"{scheme}://" if re.fullmatch("[a-z0-9]{1,12}", scheme) else "the URL's scheme"
         raise NotSpokenTo(f"{name} is not a supported service (docs/reference/events.md)")
-    # Parsed as Apprise does it: parts end at & and at ;, and names may contain escapes.
+    # Parse the query as Apprise does: parts end at & and at ;, and names may contain escapes.
     _, *queries = url.reveal().split("?")
     names = [name.strip(" +-:").lower() for query in queries for name in parse_qsd(query, simple=True)["qsd"]]  # type: ignore[no-untyped-call]
     if any(name.startswith(FILE_PARAMETER_PREFIXES) for name in names):

@@ -51,7 +51,7 @@ class ChangeFeed(ABC):
             self.close()
 
     def close(self) -> None:
-        """End a wait, and every further one at once. Safe from another thread."""
+        """End the current wait; later waits return immediately. Safe from another thread."""
         self._ended.set()
         # If a thread waits on the connection, that thread closes it.
         if self._turn.acquire(blocking=False):
@@ -62,7 +62,7 @@ class ChangeFeed(ABC):
 
     @abstractmethod
     def again(self) -> None:
-        """Let the next wait return at once, because there is more to read already."""
+        """Let the next wait return immediately, because there is more to read already."""
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -101,7 +101,7 @@ class _PostgresChangeFeed(ChangeFeed):
                 listener = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "justenough-listener", "keepalives_idle": 10}
                 self._connection = psycopg.connect(*args, autocommit=True, **{**options, **listener})
                 self._connection.execute(f"LISTEN {CHANNEL}".encode())
-                # Entries may have been recorded before it listened.
+                # Entries may have been recorded before this connection listened.
                 return
         except psycopg.Error:
             self._drop()
@@ -130,7 +130,7 @@ class _SqliteChangeFeed(ChangeFeed):
                 (version,) = self._connection.execute("PRAGMA data_version").fetchone()
             except sqlite3.Error:
                 self._drop()
-                # Without the counter, the caller must read the ledger to know.
+                # Without the counter, only reading the ledger shows whether there are new entries.
                 self._ended.wait(min(POLL_INTERVAL_S, seconds))
                 return
             if version != self._seen:

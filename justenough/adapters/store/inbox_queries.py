@@ -110,5 +110,5 @@ def _earlier_requests(connection: Connection, request: RequestView, requester_id
     newest = runs.order_by(JOBS.c.id.desc()).limit(MAX_EARLIER_RUNS).scalar_subquery()
     statement = select(*(REQUESTS.c[name] for name in ("id", "resource", "action", "state", "tier", "requester_id")))
     rows = connection.execute(statement.where(REQUESTS.c.job_id.in_(newest)).order_by(REQUESTS.c.job_id.desc(), REQUESTS.c.number)).all()
-    # Anyone may use any job name. A person who may read only their own jobs must not read those of others by using the same name.
+    # Anyone may use any job name. A person who may read only their own jobs must not read other people's jobs by using the same name.
     return [row for row in rows if row.resource == request.resource and requester_id in {None, row.requester_id}]

@@ -103,13 +103,13 @@ class LedgerRepository(Repository):
         if kinds:
             statement = statement.where(LEDGER.c.type.in_(kinds))
         if job is not None:
-            # By seq, which ascends with the position: the index of the chain has that order.
+            # Sort by seq, which ascends with the position: the index of the chain has that order.
             statement = statement.where(LEDGER.c.job == job).order_by(None).order_by(LEDGER.c.seq)
         elif period:
             # A long period contains most entries, so a walk by position finds enough of them soon.
             narrow = select(LEDGER.c.position).where(*period).limit(MAX_NARROW_ENTRIES + 1).subquery()
             if connection.execute(select(func.count()).select_from(narrow)).scalar_one() <= MAX_NARROW_ENTRIES:
-                # By time first, and behind an offset: otherwise a planner may walk the ledger by position to the period's first entry.
+                # Filter by time first, and behind an offset: otherwise a planner may walk the ledger by position to the period's first entry.
                 places = statement.with_only_columns(LEDGER.c.position).order_by(None).limit(None).offset(0).subquery()
                 first = connection.execute(select(places.c.position).order_by(places.c.position).limit(size + 1)).scalars().all()
                 statement = select(*_NUMBERED).where(LEDGER.c.position.in_(first)).order_by(LEDGER.c.position)
@@ -149,7 +149,7 @@ class LedgerRepository(Repository):
             # One subquery for each type, because the index begins with the type.
             lanes = [newest.where(LEDGER.c.type == kind) for kind in kinds] or [newest]
             merged = union_all(*(select(lane.subquery()) for lane in lanes)).subquery()
-            # In two steps: a planner may read the whole ledger rather than join it to a few positions.
+            # Query in two steps: a planner may read the whole ledger rather than join it to a few positions.
             first = select(merged.c.position).order_by(merged.c.at.desc(), merged.c.position.desc()).limit(size + 1)
             positions = connection.execute(first).scalars().all()
             statement = select(*_NUMBERED).where(LEDGER.c.position.in_(positions)).order_by(*_NEWEST_FIRST)
@@ -274,10 +274,10 @@ def _to_page(rows: Sequence[Sequence[Any]], size: int) -> Page[EntryView]:
 
 def _stream_entries(connection: Connection) -> Iterator[LedgerEntry]:
     # A row has an entry's fields in their order. Making an entry of each would cost as much as hashing it.
-    # If two entries share a place in a chain, the one with the higher position is the extra one.
+    # If two entries have the same seq in a chain, the one with the higher position is the extra one.
     for number, row in enumerate(_stream_rows(connection, select(*ENTRY_COLUMNS).order_by(LEDGER.c.job, LEDGER.c.seq, LEDGER.c.position))):
         if not number % ROWS_BETWEEN_PAUSES:
-            # Hashing holds the interpreter's lock. Let this process's other threads, which answer people, go first.
+            # Hashing holds the interpreter's lock. Let the other threads of this process, which serve requests, run first.
             time.sleep(0)
         yield row  # type: ignore[misc]
 

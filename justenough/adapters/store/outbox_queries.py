@@ -178,7 +178,7 @@ class OutboxRepository(Repository):
         following = (LEDGER.c.position > after, LEDGER.c.type.in_([kind.value for kind in kinds]))
         statement = select(LEDGER.c.position, *ENTRY_COLUMNS).where(*following).order_by(LEDGER.c.position).limit(limit)
         rows = connection.execute(statement).all()
-        # Fewer than `limit` means that these are all, up to the newest entry.
+        # Fewer entries than `limit` mean that no further ones exist up to the newest entry.
         end = rows[-1][0] if len(rows) == limit else max(_newest_position(connection), after)
         return OutboxBatch(entries=tuple(map(row_to_view, rows)), position=end)
 

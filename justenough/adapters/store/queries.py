@@ -263,7 +263,7 @@ def _fetch_jobs(connection: Connection, criteria: Mapping[str, str | None], *, l
 
 
 def _apply_filter(statement: Select[Any], table: Table, criteria: Mapping[str, str | None]) -> Select[Any]:
-    # str(): drivers may take a state, which is an enum, for one of theirs. No row contains NUL, and PostgreSQL rejects it in a query.
+    # str(): drivers may mistake a state, which is an enum, for an enum of the database. No row contains NUL, and PostgreSQL rejects it in a query.
     values = {name: str(value).replace("\0", "\ufffd") for name, value in criteria.items() if value is not None}
     if "requester_id" in values and "requester" in values:
         # A person mostly has one login name, so that the indexes by entity, one for each combination of filters, find jobs sooner. But all

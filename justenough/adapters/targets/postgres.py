@@ -279,7 +279,7 @@ def _inspect_one(observer: _TargetObserver, act: Callable[[_TargetObserver], _Na
     except (RetryLater, GiveUp) as error:
         return TargetInspection(failures=(f"target {observer.name}: {error}",))
     except Exception as error:  # noqa: BLE001 - a failure of one target must not fail the others
-        # PostgreSQL's messages can quote values; the type of an error cannot.
+        # PostgreSQL's messages can quote values, so pass on only the type of the error.
         return TargetInspection(failures=(f"target {observer.name}: {type(error).__name__}",))
 
 

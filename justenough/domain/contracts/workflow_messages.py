@@ -91,7 +91,7 @@ class ControlGroupsInput(Message):
 
 class ControlGroupsResult(Message):
     refused: str | None = None
-    """Why they cannot wait in Vault; then the job does not run."""
+    """Why the requests cannot wait in Vault; then the job does not run."""
 
 
 class AnswersInput(Message):

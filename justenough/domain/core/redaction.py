@@ -34,11 +34,11 @@ class Redactor:
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = tuple(secrets)
         self._later: deque[str] = deque(maxlen=MAX_LEARNT_SECRETS)
-        # Prepared at the first bytes: more secrets are often learnt before them, and many streams have none.
+        # The pattern is built at the first bytes: more secrets are often learnt before, and many streams have no bytes.
         self._prepared = False
         self._held = b""
         self._covered = 0
-        # How many bytes at the start of `_held` belong to a match whose mark is already written.
+        # The number of bytes at the start of `_held` that belong to a match whose mark is already written.
 
     def learn(self, secrets: Iterable[str]) -> None:
         """Redact these secrets too, from the next bytes on. Only the newest MAX_LEARNT_SECRETS are remembered."""
@@ -79,7 +79,7 @@ class Redactor:
             if text[start : start + HEAD_BYTES] not in self._heads:
                 continue
             tail = text[start:]
-            # The first form that sorts after the tail begins with it, if any does. A form that equals the tail is complete.
+            # If any form begins with the tail, the first form that sorts after the tail does. A form that equals the tail is complete.
             index = bisect_left(self._forms, tail)
             while index < len(self._forms) and self._forms[index] == tail:
                 index += 1
@@ -119,7 +119,7 @@ def _build_pattern(forms: Iterable[bytes]) -> re.Pattern[bytes]:
     for form in sorted(forms, key=len, reverse=True):
         rests.setdefault(form[:1], []).append(re.escape(form[1:]))
     pattern = re.compile(b"|".join(re.escape(first) + b"(?:" + b"|".join(rest) + b")" for first, rest in rests.items()))
-    # `re` caches what it compiles; a job's secrets must not outlive the job there.
+    # Empty the cache of `re`, which keeps compiled patterns: a job's secrets must not outlive the job there.
     re.purge()
     return pattern
 

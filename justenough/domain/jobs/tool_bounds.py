@@ -126,7 +126,7 @@ class Bounds(Model):
                 yield f"{name}: required, because {by} bounds it"
             elif why := bound.problem(arguments[name], by=by):
                 yield f"{name}: {why}"
-        # A server that ignores case in JSON keys would treat it as the bound argument and use the last of the two.
+        # A server that ignores case in JSON keys would treat this key as the bound argument, and use the last of both values.
         bound_names = {name.casefold() for name in self.arguments}
         for name in arguments:
             if name not in self.arguments and name.casefold() in bound_names:

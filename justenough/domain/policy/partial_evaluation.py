@@ -89,7 +89,7 @@ def mentioned_attributes(policies: Iterable[pst.Template]) -> frozenset[tuple[st
             case pst.GetAttr(base=pst.Var(name=variable), attr=attribute) | pst.HasAttr(base=pst.Var(name=variable), attrs=(attribute, *_)):
                 mentioned.add((variable, attribute))
             case pst.GetAttr(base=pst.IfThenElse()) | pst.HasAttr(base=pst.IfThenElse()):
-                # The condition decides whose attribute it is.
+                # The condition decides which variable's attribute is read.
                 mentioned.update((variable, ANY_ATTRIBUTE) for variable in ("principal", "resource", "context"))
     return frozenset(mentioned)
 
