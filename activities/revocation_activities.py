@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class NotConfirmed(RetryLater):
-    """Something of a job may still be alive; its revocation goes on."""
+    """Some access of a job may still be alive; its revocation continues."""
 
 
 class NotOurs(GiveUp):

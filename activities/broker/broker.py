@@ -182,7 +182,7 @@ class Broker:
             yield issued
         finally:
             self._borrowed.discard(issued.credential.id)
-            # If it cannot be revoked now, the lease keeper goes on trying; the answer need not wait for that.
+            # If the credential cannot be revoked now, the lease keeper keeps trying; the answer does not wait for it.
             with suppress(TimeoutError):
                 async with asyncio.timeout(GIVE_BACK_TIMEOUT_S):
                     await self._give_back(issued.credential.id, used_for)

@@ -100,7 +100,7 @@ def describe_certificate(credential: CredentialHandle, *, at: datetime) -> str:
 
 
 def confirmed_event(job: str, attempt: Attempt, inspection: Inspection) -> Event:
-    """Return the proof that everything of a job was found dead."""
+    """Return the proof that all access of a job was found dead."""
     proof: dict[str, Any] = {finding.what: finding.detail for finding in inspection.findings}
     return build_event(EventType.REVOCATION_CONFIRMED, job, at=attempt.at, about=attempt.course, by=attempt.by, proof=proof)
 

@@ -39,7 +39,7 @@ class JobTask:
 async def run_process(
     settings: Settings, sandbox: Sandbox, task: JobTask, *, redactor: Redactor, sink: Sink, serve: ServeBroker
 ) -> AsyncIterator[JobProcess]:
-    """Run a job's command beside its broker. When the block ends, no process of the job is left and its log is in the sink.
+    """Run a job's command together with its broker. When the block ends, no process of the job is left and its log is in the sink.
 
     Raises InterpreterRefused, NoFreeUid, StartFailed before anything runs; afterwards what the sink raised.
     """

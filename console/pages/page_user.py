@@ -1,4 +1,4 @@
-"""The logged-in user of a page, and CSRF-checked forms. Every page and every form passes here.
+"""The logged-in user of a page, and CSRF-checked forms. Every page and every form uses this module.
 
 A form is accepted if it carries its session's CSRF token and the browser does not report another origin.
 """

@@ -1,4 +1,4 @@
-"""Secrets engines, auth methods and the catalog's own writes. Something that is mounted already is kept or refused, never remounted."""
+"""Secrets engines, auth methods and the catalog's own writes. An existing mount is kept or refused, never remounted."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ from justenough.services.verify_order import VerifiedOrder
 POLL_INTERVAL_S, PROGRESS_INTERVAL_S = 0.5, 5.0
 """Seconds between two checks whether people have answered and the caller still waits; and between two progress reports."""
 MAX_CONCURRENT_CALLS = 64
-"""Calls of one job that are being made or wait for people, even if their caller has gone."""
+"""Calls of one job that are being made or wait for people, even if their caller has disconnected."""
 MAX_UNDONE_RECORDED = 200
 """Calls of one job that were not made and are recorded anyway: a job must not flood the ledger."""
 MAX_REASON_CHARS = 1_000
@@ -207,7 +207,7 @@ class ToolGateway:
                 return ToolAnswer(f"{what}{until} {then}", failed=True)
 
     async def _wait_for_people(self, pending: PendingRequest, began: float, caller: _Caller) -> PendingRequest:
-        """Return the state of a request once people have answered it, the caller's time is over, or the caller has gone."""
+        """Return the state of a request once people have answered it, the caller's time is over, or the caller has disconnected."""
         next_report = 0.0
         while pending.state is RequestState.PENDING and not caller.gone.is_set():
             seconds = self._deps.ticks() - began

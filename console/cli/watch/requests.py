@@ -35,7 +35,7 @@ STREAM_TIMEOUT_S = 40.0
 FIRST_EVENT_TIMEOUT_S = 10.0
 """The same before any stream has carried data; the console sends something immediately."""
 POLL_INTERVAL_S = 2.0
-"""Seconds between two polls of the ledger if streams do not get through."""
+"""Seconds between two polls of the ledger if streams do not reach this machine."""
 POLLS_BEFORE_STREAM_RETRY = 150
 """Polls after which a stream is tried again."""
 REFUSAL_EXIT_CODES = {ExitCode.DENIED, ExitCode.NOT_AUTHENTICATED}

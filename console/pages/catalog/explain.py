@@ -75,7 +75,7 @@ class FormErrors:
     others: list[Problem] = field(default_factory=list)
 
     def add(self, name: str, message: str) -> None:
-        """Add the error of a field; the first one is kept."""
+        """Add the error of a field, unless the field has one already."""
         self.fields.setdefault(name, message)
 
     def add_problems(self, problems: Sequence[Problem], how: str) -> None:

@@ -196,7 +196,7 @@ class LedgerRepository(Repository):
 
     @reads
     def existing_ids(self, connection: Connection, ids: Collection[str]) -> frozenset[str]:
-        """Return the ids, of those given, that are in the ledger."""
+        """Return the subset of these entry ids that is in the ledger."""
         return frozenset(connection.execute(select(LEDGER.c.id).where(LEDGER.c.id.in_(ids))).scalars())
 
     @reads

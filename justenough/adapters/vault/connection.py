@@ -70,7 +70,7 @@ class VaultConnection:
             self._login = self._log_in()
 
     def login_token(self, token: Secret) -> None:
-        """Use a given token. It is not renewed, and no new login replaces it."""
+        """Use this token. It is not renewed, and no new login replaces it."""
         self._log_in = None
         self._login = OwnLogin(self.adapter(token), time.monotonic(), 0)
 
