@@ -45,7 +45,7 @@ class ApprovalRequests:
             self._waiting.append(request)
 
     def pop(self) -> str:
-        """Remove and return the oldest one."""
+        """Remove and return the oldest request id."""
         return self._waiting.popleft()
 
 

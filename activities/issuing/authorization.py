@@ -200,7 +200,7 @@ def reason_to_end(
 
 
 def why_not_approved(context: IssueContext, basis: IssueBasis) -> Rejection | None:
-    """Return why the approvals of a grant are no quorum any more; None if they are one, or if no approval was needed."""
+    """Return why the approvals of a grant no longer make a quorum; None if they still do, or if no approval was needed."""
     ladder = basis.ladder
     if ladder is None:
         return None

@@ -69,8 +69,8 @@ class JobProcess:
         room = await asyncio.to_thread(no_sandbox.furnish, launch) if sandbox.isolation is Isolation.OFF else ROOM
         starting = asyncio.create_task(cls._spawn(sandbox, launch, room))
         try:
-            # Until bubblewrap has created its sandbox, killing bubblewrap leaves an orphan that goes on to run the job. So a cancel waits
-            # until it is known what to kill.
+            # Until bubblewrap has created its sandbox, killing bubblewrap leaves an orphan that goes on to run the job. So wait, even if
+            # cancelled, until bubblewrap has reported which process to kill.
             return await run_to_completion(starting)
         except OSError as error:
             no_sandbox.clear(room)

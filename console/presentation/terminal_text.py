@@ -27,7 +27,7 @@ def plain(text: object) -> str:
 
 def log_text(text: str) -> str:
     """Return job output for a terminal: lines, tabs and colours kept, other control characters escaped."""
-    # Odd parts are the colour sequences.
+    # Parts with an odd index are the colour sequences.
     return "".join(
         part if index % 2 else "".join(character if character in "\n\t" else plain(character) for character in part.replace("\r\n", "\n"))
         for index, part in enumerate(COLOUR_SEQUENCE.split(text))

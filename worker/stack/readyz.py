@@ -77,5 +77,5 @@ def findings(report: Json) -> Iterator[DoctorFinding]:
 
 
 def alarms(report: Json) -> tuple[str, ...]:
-    """Return one sentence for each finding that is missing something."""
+    """Return one sentence for each finding of level `missing`."""
     return tuple(f"{finding.what}: {finding.found} ({finding.remedy})" for finding in findings(report) if finding.level == "missing")

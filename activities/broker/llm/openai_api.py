@@ -142,7 +142,7 @@ _STATUSES: tuple[tuple[type[JustEnoughError], int, str], ...] = (
 
 
 def _error_response(error: ModelCallError, *, param: str | None = None) -> Response:
-    # OpenAI's own clients retry unless this header tells them not to.
+    # OpenAI's own clients retry unless this header forbids it.
     headers = {"x-should-retry": "true" if error.again else "false"}
     headers |= {"Retry-After": error.wait} if error.wait else {}
     return JSONResponse(error_body(error, param=param), status_code=error.status, headers=headers)

@@ -96,7 +96,7 @@ class ModelUsageRecorder:
         return tuple(events)
 
     def _write_due(self) -> None:
-        """Write what is due, unless a write is under way, which will include it."""
+        """Write the due entries, unless a write is under way; that write will include them."""
         if self._due and not self._pending:
             self._due, self._flushed_at = False, self._deps.ticks()
             self._enqueue(self._take_events())

@@ -97,7 +97,7 @@ class ConsoleApiClient:
         return answer.status_code, self._json(answer)
 
     def delete(self, path: str) -> Json:
-        """Delete what is at a path; return the answer."""
+        """Delete the resource at a path; return the answer."""
         return self._json(self._request("DELETE", path, idempotent=False))
 
     @contextlib.contextmanager

@@ -59,7 +59,7 @@ def read_job_run_input(file: str, params: Sequence[str], *, reason: str, parent:
     except InvalidInput as error:
         problems = error.problems
         if raw:
-            # Add what the console's catalog finds wrong with the spec, so that all problems are reported at once. Skip this without a console.
+            # Add the problems that the console's catalog finds in the spec, so that all are reported together. Skip this without a console.
             try:
                 connect_api().post("/jobs", {"spec": raw, "params": pairs, "dry_run": True})
             except Failure as failure:

@@ -161,7 +161,7 @@ class ApprovalVerifier:
         statement = read_statement(DelegationStatement, signed) if signed else None
         if signed is None or not isinstance(statement, DelegationStatement) or (statement.person, statement.delegate) != (person, delegate):
             return Rejection("not_delegated", "the absent person has not named them as a delegate")
-        # A renewal recounts old answers, and the delegation may have been extended since then. That must not invalidate them.
+        # A renewal recounts old answers, and the delegation may have been extended since then. An extension must not invalidate the answers.
         if outdated := why_not_valid_now(statement, now=max(self.now, statement.issued_at)):
             return Rejection("delegation_not_current", f"their appointment as a delegate is not valid now:  {outdated}")
         absent = self.verify_signer(person, signed)

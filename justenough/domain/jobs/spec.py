@@ -185,7 +185,7 @@ class Access(Model):
     optional: bool = False
     """Whether the job runs without this access if its request is denied or expires."""
     tools: Annotated[Mapping[ToolName, Bounds] | None, Field(min_length=1, exclude_if=lambda value: value is None)] = None
-    """The tools that may use this access, with bounds. Then the job can use it only through these tools, and never gets the credential.
+    """The tools that may use this access, with bounds. If set, the job can use it only through these tools, and never gets the credential.
 
     At the start, the decision and the approval cover all of their calls; nothing is issued before the first call."""
 

@@ -262,7 +262,7 @@ def _recorded_facts(entry: EntryJson, job: _ReplayedJob) -> tuple[DecisionFacts 
     data = entry["data"]
     recorded, held = data.get("facts"), job.planned if data["phase"] == "start" else job.held
     clock = Clock.at(datetime.fromisoformat(str(entry["at"])))
-    # These were added to `facts` later; for older entries they follow from the entries themselves.
+    # These facts were added later. For older entries, compute them from the entries themselves.
     added: dict[str, Any] = {"issued_count": held.issued_count, "hour": clock.hour, "weekday": clock.weekday}
     for candidate in (recorded, {**added, **recorded}) if isinstance(recorded, Mapping) else ():
         with suppress(ValidationError):
