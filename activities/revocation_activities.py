@@ -40,7 +40,7 @@ class NotOurs(GiveUp):
 
 
 class RevocationActivities:
-    """Revokes without memory of what was issued: finds it by the job's prefix in Vault and the job's id in the targets."""
+    """Revokes access without a record of it: finds it by the job's prefix in Vault and the job's id in the targets."""
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps

@@ -1,4 +1,4 @@
-"""Sums up what a job's processes use together, from /proc, at short intervals, until they exceed the job's limits.
+"""Sums up the resource use of a job's processes, from /proc, at short intervals, until they exceed the job's limits.
 
 The kernel limits each process immediately (launcher.py). This limits all of them together a little later, and knows the reason. cgroups
 would be better, but few workers may create them. One read of /proc/<pid>/stat has all figures of a process; psutil needs three.

@@ -222,7 +222,7 @@ def record_lapsed(deps: Deps) -> tuple[Event, ...]:
 def _close_claim_and_read(
     deps: Deps, job: str, known: tuple[CredentialHandle, ...] | None, spaces: RequestedActions, *, settled: bool, now: datetime
 ) -> _JobMemory:
-    """Close the claim, then return what the store knows about the job."""
+    """Close the claim, then return the store's knowledge of the job."""
     # Close the claim before the token role is deleted: a session writes the role, reads its claim, and only then requests a token.
     locks = deps.store.claims.end_issuing(job, now)
     if settled and known is not None:

@@ -120,7 +120,7 @@ def _find_runtime_request(deps: Deps, job: str, number: int) -> tuple[Access, He
 
 
 def apply_grant(access: Access, grant: GrantTerms) -> Access:
-    """Return a request reduced to what its approvers granted."""
+    """Return a request reduced to the terms that its approvers granted."""
     return access.model_copy(update={"action": grant.action, "ttl": grant.ttl, "tools": access.tools and grant.tools})
 
 

@@ -38,7 +38,7 @@ def parent_limit_problems(deps: Deps, spec: JobSpec, parent: str) -> tuple[Probl
 
 
 def why_exceeds_ancestors(deps: Deps, access: Access, statement: OrderStatement) -> Rejection | None:
-    """Return why some access exceeds what the job's ancestors have, or None if it does not."""
+    """Return why some access exceeds the access of the job's ancestors, or None if it does not."""
     for ancestor in _ancestor_specs(deps, statement):
         if isinstance(ancestor, Rejection):
             return ancestor

@@ -98,7 +98,7 @@ def why_no_chain(deps: Deps, parent: str) -> Rejection | None:
 
 
 def inherit_touched(deps: Deps, parent: str | None, held: HeldAccess) -> HeldAccess:
-    """Return what a job holds, with everything its ancestors have touched so far added as touched. Raises NoSuchParent."""
+    """Return a job's held access, with the resources that its ancestors have touched so far added as touched. Raises NoSuchParent."""
     for ancestor in read_ancestors(deps, parent):
         held = held.with_inherited(ancestor.touched)
     return held

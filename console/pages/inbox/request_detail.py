@@ -180,7 +180,7 @@ def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> Re
 
 
 def _order_spec(deps: Deps, job: str) -> tuple[JobSpec | None, str | None]:
-    """Return a job's spec with its params filled in, and the digest of its files; None for what is missing or unreadable."""
+    """Return a job's spec with its params filled in, and the digest of its files; None for a part that is missing or unreadable."""
     order = deps.store.jobs.order(job)
     if order is None:
         return None, None

@@ -82,7 +82,7 @@ def write_transaction(engine: Engine) -> Iterator[Connection]:
 
 
 def _set_prepare_threshold(connection: Connection, *, after: int | None) -> None:
-    """Set after how many uses psycopg prepares a statement; None for never.
+    """Set the number of uses after which psycopg prepares a statement; None for never.
 
     A prepared statement soon has one plan for all values. That saves the writer a quarter of its time, but would make a list read all jobs
     to find a rare value.

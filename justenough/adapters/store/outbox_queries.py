@@ -239,7 +239,7 @@ class OutboxRepository(Repository):
 
     @reads
     def unsettled_notices(self, connection: Connection, name: str, job: str) -> tuple[SentNotice, ...]:
-        """Return who was notified of requests of this job that are not settled."""
+        """Return the notices about requests of this job that are not settled."""
         notices = select(TOLD.c.about, TOLD.c.target, TOLD.c.tier, TOLD.c.job).where(TOLD.c.subscription == name, TOLD.c.job == job)
         return fetch_all(connection, notices.order_by(TOLD.c.about, TOLD.c.target), SentNotice)
 

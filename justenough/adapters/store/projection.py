@@ -34,7 +34,7 @@ from justenough.domain.ledger.hash_chain import LedgerEntry
 FIRST_DECISION_PHASES = ("start", "runtime")
 """Phases whose decision settles a pending request. At issue and renewal, policy is only checked again."""
 SETTLING_PHASES = ("issue", "granted")
-"""Phases in which a denial ends what was granted."""
+"""Phases in which a denial ends a grant."""
 SINGLE_CREDENTIAL_FAILURE = re.compile(r"(lease|token|certificate) \S|c-\S+: ")
 """The beginning of a failure that concerns one credential only."""
 

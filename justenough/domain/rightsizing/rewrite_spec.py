@@ -16,7 +16,7 @@ NESTED_MODELS: dict[str, type[BaseModel]] = {"agent": Agent, "run": RunSpec}
 
 
 def tighten_spec(sizing: Sizing) -> dict[str, Any]:
-    """Return the newest run's spec without what past runs did not need. Its parameters are not filled in."""
+    """Return the newest run's spec without the access that past runs did not need. Its parameters are not filled in."""
     pairs = zip(sizing.spec.get("access") or (), sizing.access, strict=True)
     remaining = [_tighten_item(raw, sized) for raw, sized in pairs if sized.change(What.DROP) is None]
     return {**sizing.spec, **({"access": remaining} if sizing.access else {})}
