@@ -70,7 +70,7 @@ class Isolation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """This machine's way to isolate jobs; determined once."""
+    """The way in which this machine isolates jobs; determined once."""
 
     isolation: Isolation
     program: str = ""
