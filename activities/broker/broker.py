@@ -61,7 +61,7 @@ MAX_THREADS = 2
 MAX_WAITING_CALLS = 8
 """Calls of one job that may wait for people at the same time; further calls return immediately."""
 FAST_POLL_INTERVAL_S, POLL_INTERVAL_S, FAST_POLLING_S = 0.1, 0.5, 10.0
-"""Seconds between two checks for people's answers: the first for the first FAST_POLLING_S seconds of a wait, the second after that."""
+"""Seconds between two checks for people's answers: FAST_POLL_INTERVAL_S for the first FAST_POLLING_S seconds of a wait, then POLL_INTERVAL_S."""
 NOTIFY_INTERVAL_S = 10.0
 """Seconds after which the workflow is notified again of a request that it has not opened."""
 GIVE_BACK_TIMEOUT_S = 10.0

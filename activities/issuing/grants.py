@@ -66,7 +66,7 @@ class JobGrants:
         self._job = job
         self._grants: list[AccessGrant] = []
         self.ever_granted: set[str] = set()
-        """Ids of requests that became a grant. When that grant is over, the request cannot become another one."""
+        """Ids of requests that became a grant. When that grant is over, the request cannot become a grant again."""
 
     def add(self, grant: AccessGrant) -> None:
         """Add a grant that may be used again."""

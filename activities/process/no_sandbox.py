@@ -1,4 +1,4 @@
-"""Runs a job without a sandbox, if the settings allow it: with a private folder, limits and, if the worker is root, another user."""
+"""Runs a job without a sandbox, if the settings turn the sandbox off: with a private folder, limits and, if the worker is root, another user."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ async def run_sql(sql: Sql, values: Mapping[str, Any], fields: Mapping[str, str]
     options = f"-c statement_timeout={sql.timeout * 1000} -c idle_in_transaction_session_timeout={(sql.timeout + CONNECT_TIMEOUT_S) * 1000}"
     login = {"user": fields["username"], "password": fields["password"]}
     bound = {name: Jsonb(value) if isinstance(value, Mapping) else value for name, value in values.items()}
-    # The statement may have written something: a connection that breaks during the commit leaves that unknown. The database
+    # Whether the statement may have changed data: if the connection breaks during the commit, that is unknown. The database
     # rolls back each statement that it cancels itself.
     written = False
     try:

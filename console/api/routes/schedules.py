@@ -69,7 +69,7 @@ class ScheduleView(Message):
     next: tuple[datetime, ...]
     """The next occasions; a paused schedule launches no job at these times."""
     missed: int | None
-    """Occasions that Temporal skipped, because it was down until after the catch-up window, since the schedule was created."""
+    """Occasions since the schedule was created that Temporal skipped because their catch-up window had passed."""
     jobs: tuple[Launched, ...]
     """Newest first."""
     skipped: tuple[str, ...]
