@@ -1,4 +1,4 @@
-"""Requests a job's locked access in Vault when its approval opens; there it waits for a control group's authorization.
+"""Requests a job's locked access in Vault when its approval opens; in Vault, it waits for a control group's authorization.
 
 The wrapping token is stored encrypted, for the session only. A second attempt finds the token of the first. If an attempt died before it
 stored its token, that token is under the job's prefix, grants nothing without authorization, and ends with the job.
@@ -26,7 +26,7 @@ from justenough.services.verify_order import VerifiedOrder, verify_order
 
 
 class NotOpened(GiveUp):
-    """A locked request cannot be opened; the message says why."""
+    """A locked request cannot be opened; the message gives the reason."""
 
 
 class ControlGroupActivities:
@@ -57,7 +57,7 @@ class ControlGroupActivities:
         deps, current = self._deps, self._deps.config.current()
         action = current.catalog.resources[access.resource].actions[access.action]
         lock, scope = control_group_of(action, current.tiers), verified.spec.data_scope
-        # The ladder came through Temporal: it must match what the ledger says of the request.
+        # The ladder came through Temporal: it must match the request in the ledger.
         view = deps.store.requests.get(ladder.request)
         recorded = view and (view.job_id, view.digest, view.tier, view.current_tier, view.action)
         if lock is None or recorded != (job, ladder.digest, ladder.needed, ladder.current, ladder.action):

@@ -43,7 +43,7 @@ ATTEMPT_EVENTS = frozenset({EventType.REVOCATION_STARTED, EventType.REVOCATION_O
 PROOF_EVENTS = frozenset(
     {EventType.CREDENTIAL_ISSUED, EventType.REVOCATION_CONFIRMED, EventType.CREDENTIAL_CONFIRMED, EventType.CREDENTIAL_EXPIRED}
 )
-"""Together with ATTEMPT_EVENTS, what a revocation carries on if the ledger is away."""
+"""With ATTEMPT_EVENTS, all events that a revocation passes on if the ledger could not record them."""
 
 
 class NotLookedAt(RetryLater):
@@ -105,7 +105,7 @@ class JobActivities:
         after = before.to_next_tier(tiers, now=now)
         view = self._deps.store.requests.get(before.request)
         if view and (view.state is RequestState.EXPIRED or view.current_tier == before.current + 1 > view.tier):
-            # This step was recorded before: its result got lost, and the workflow calls again.
+            # An earlier attempt recorded this step; its result got lost, and the workflow called again.
             return ClimbResult(ladder=after)
         recorded, why = find_recorded_request(self._deps, job, before), ""
         if isinstance(recorded, Rejection):
@@ -147,7 +147,7 @@ class JobActivities:
             requester=str(order.signed.statement.get("person")),
             needed=view.tier,
             current=max(view.tier, view.current_tier),
-            # It has a deadline already if the result of an earlier attempt got lost.
+            # The request has a deadline already if the result of an earlier attempt got lost.
             respond_by=view.expires_at or tiers.respond_by(view.tier, now=now),
         )
         deps.store.ledger.append([approval_opened_event(job, ladder, tiers, at=now)])
@@ -174,7 +174,7 @@ class JobActivities:
         require_job_workflow(self._deps, close_input.job, guard=True)
         claim = store.claims.get(close_input.job)
         if claim is None or claim.open:
-            # However the job ended, nothing more is issued under its id, neither after a reset nor to somebody who has its order.
+            # However the job ended, no more credentials may be issued under its id, even after a reset or to somebody who has its order.
             store.claims.close(close_input.job, self._deps.now())
         ended = build_event(
             EventType.JOB_ENDED,

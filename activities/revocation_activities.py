@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class NotConfirmed(RetryLater):
-    """Something of a job may still be alive; its revocation goes on."""
+    """Some access of a job may still be alive; its revocation continues."""
 
 
 class NotOurs(GiveUp):
@@ -40,14 +40,14 @@ class NotOurs(GiveUp):
 
 
 class RevocationActivities:
-    """Revokes without memory of what was issued: finds it by the job's prefix in Vault and the job's id in the targets."""
+    """Revokes access without a record of it: finds it by the job's prefix in Vault and the job's id in the targets."""
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
 
     @activity.defn(name="revoke_job")
     async def revoke_job(self, revoke_input: RevokeInput) -> RevokeResult:
-        """Revoke everything of a job until it is seen dead, or for `attempts` attempts."""
+        """Revoke everything of a job until it is found dead, or for `attempts` attempts."""
         self._require_own_job(revoke_input.job)
 
         async def revoke_until_dead() -> RevokeResult:
@@ -107,7 +107,7 @@ class RevocationActivities:
 
 
 def _revoker(job: str, claimed: str) -> str:
-    """Return who revokes: what the job's own workflows claim, else "stranger". Anybody may revoke, but the record must be true."""
+    """Return the name of the revoker: as the job's own workflows state it, else "stranger". Anybody may revoke, but the record must be true."""
     return claimed if why_not_job_workflow(job, guard=True) is None else "stranger"
 
 

@@ -59,7 +59,7 @@ class SessionActivities:
         if past.why_over:
             return await self._refuse(order.order.job, past.why_over)
         if not await asyncio.to_thread(self._deps.store.claims.claim, order.order.job, run=run, owner=owner, now=self._deps.now()):
-            # A reset or a second start ends the job; it never runs it again. This run does not know what the first one holds.
+            # A reset or a second start ends the job and never runs it again. This run does not know the credentials of the first one.
             return await self._refuse(order.order.job, "this job ran already, or has ended; a reset runs nothing again")
         if not past.submitted:
             # Somebody may start a session without the console and the workflow. Its order is recorded anyway.
@@ -76,7 +76,7 @@ class SessionActivities:
             notify_workflow=lambda request: handle.signal("ask", request),
         )
         async with self._keep_alive(session, order.order.job, owner):
-            # A cancel stops the session in its own order, however often it comes.
+            # A cancel only asks the session to stop; the session still revokes before it returns.
             return await run_despite_cancel(session.run(), on_cancel=lambda: session.stop(_stop_reason()))
 
     def _verify(self, order: SessionInput) -> VerifiedOrder | Rejection:

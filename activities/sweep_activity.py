@@ -31,7 +31,7 @@ from justenough.services.dependencies import Deps
 MIN_JOB_AGE = timedelta(seconds=10)
 """The sweep leaves younger jobs alone."""
 CLAIM_LEASE = timedelta(seconds=60)
-"""A session whose lease was not renewed for this long is dead."""
+"""A session whose lease was not renewed for this long counts as dead."""
 UNSTARTED_TIMEOUT = timedelta(minutes=5)
 """How long the console may take to start the workflow of an accepted job."""
 MAX_CONCURRENT_JOBS = 8
@@ -43,7 +43,7 @@ SWEEP_POOL = ThreadPoolExecutor(MAX_CONCURRENT_JOBS, thread_name_prefix="sweep")
 """Separate threads: an attempt that timed out keeps its thread, and sessions must not wait for it."""
 
 SweepVerdict = tuple[str, str, str]
-"""What became of a job (revoked, lost, unknown, failed, or waiting for the next sweep), its id, and why."""
+"""The outcome for a job (revoked, lost, unknown, failed, or waiting for the next sweep), its id, and the reason."""
 
 
 class SweepActivities:
@@ -163,7 +163,7 @@ class SweepActivities:
                 return self._is_claim_over(claim)
             # A job whose requests were decided had a workflow, and the console does not start it a second time.
             return self._deps.now() - view.created_at > (CLAIM_LEASE if view.requests else UNSTARTED_TIMEOUT)
-        # Another workflow with this id says nothing about the job.
+        # Another workflow with this id is no evidence about the job.
         ours = (execution.workflow_type, execution.task_queue) == ("Job", self._deps.settings.task_queue)
         return not ours or execution.status is not WorkflowExecutionStatus.RUNNING
 

@@ -14,7 +14,7 @@ from justenough.adapters.runtime import gc_tuning
 from justenough.adapters.runtime.logging_setup import configure_logs
 
 DRAIN_TIMEOUT_S = 5
-"""How long open responses, mostly streams, may continue after the console is told to stop."""
+"""How long open responses, mostly streams, may continue after the console got a signal to stop."""
 MAX_CONNECTIONS = 4_000
 """Concurrent connections: one per listener, and those of requests."""
 RESERVED_DESCRIPTORS = 256

@@ -1,1 +1,1 @@
-"""What JustEnough's things are and how they are decided: frozen models and pure functions. No I/O, no clock."""
+"""JustEnough's library: the domain (pure), the adapters (I/O), and the services that combine both."""

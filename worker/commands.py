@@ -57,7 +57,7 @@ class WorkerCommands:
         command_actions.status(self.output)
 
     def doctor(self) -> None:
-        """Check this machine, its configuration and the servers. Says how to fix each problem. Exit 1 if something required is missing."""
+        """Check this machine, its configuration and the servers. Explains how to fix each problem. Exit 1 if something required is missing."""
         from worker import command_actions  # noqa: PLC0415 - loads the stack
 
         command_actions.doctor(self.output)

@@ -105,7 +105,7 @@ async def run(settings: Settings) -> None:
             log.info("worker ready", task_queue=settings.task_queue, sandbox=sandbox.isolation.value)
             await stop.wait()
             log.info("worker stops", drain=settings.drain)
-    # A second signal while the last threads end must not turn an orderly exit into a death by signal.
+    # Ignore a second signal while the last threads end: it would turn an orderly exit into a death by signal.
     for number in STOP_SIGNALS:
         asyncio.get_running_loop().remove_signal_handler(number)
         signal.signal(number, signal.SIG_IGN)
@@ -117,7 +117,7 @@ async def connect_temporal(settings: Settings) -> Client:
     connecting = Client.connect(address, namespace=namespace, data_converter=pydantic_data_converter, identity=f"worker-{os.getpid()}")
     try:
         return await asyncio.wait_for(connecting, CONNECT_TIMEOUT_S)
-    except (RuntimeError, TimeoutError) as error:  # The SDK has no error type of its own for this.
+    except (RuntimeError, TimeoutError) as error:  # The SDK raises RuntimeError for this.
         message = f"Temporal at {address} does not answer; check JUSTENOUGH_TEMPORAL_ADDRESS and that server"
         raise TemporalDown(message) from error
 
@@ -128,7 +128,7 @@ async def schedule_sweep(client: Client, settings: Settings) -> None:
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(Sweep.run, id=name, task_queue=settings.task_queue, execution_timeout=options.SWEEP_TIMEOUT),
         spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=options.SWEEP_INTERVAL)]),
-        # By default Temporal catches up on a year of missed runs: thousands of sweeps after an outage.
+        # By default Temporal starts the missed runs of up to a year: thousands of sweeps after an outage.
         policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(seconds=10)),
     )
     try:
@@ -142,7 +142,7 @@ async def signal_liveness(file: Path) -> AsyncIterator[None]:
     """Touch a file every second for a block, so that a watcher sees that this process's event loop runs."""
     await asyncio.to_thread(file.parent.mkdir, parents=True, exist_ok=True, mode=0o700)
     try:
-        # On the event loop on purpose: the file shows that the loop runs, so the call must not wait for a thread.
+        # This blocking call is on the event loop on purpose: the file shows that the loop runs, so the call must not wait for a thread.
         async with repeat_call(partial(file.touch, mode=0o600), LIVENESS_INTERVAL_S):
             yield
     finally:

@@ -42,9 +42,9 @@ MAX_CONCURRENT_ENDINGS = 256
 """Enough for the jobs of several workers that die together. Most revocations only wait for their second check, without a thread."""
 MAX_CONCURRENT_LOCAL_ACTIVITIES = 32
 STICKY_TIMEOUT = timedelta(seconds=2)
-"""A workflow task waits so long for the worker that has the workflow in its cache. If that worker died, the job waits so much longer."""
+"""How long a workflow task waits for the worker that has the workflow in its cache. If that worker died, the job waits this much longer."""
 MAX_CONCURRENT_POLLS = 2
-"""Polls for activities at once, per queue. A worker that hangs can hold so many activities until their heartbeats time out."""
+"""Polls for activities at once, per queue. A worker that hangs can hold this many activities until their heartbeats time out."""
 
 
 @asynccontextmanager
@@ -95,7 +95,7 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
         # The SDK's sandbox imports a workflow's modules again for each run, which costs as much as all other work for a job. It only
         # detects mistakes; import-linter and tests that run each workflow in the sandbox detect them too.
         workflow_runner=UnsandboxedWorkflowRunner(),
-        # The quick activities run here as local activities. They are also registered for a foreign request on this queue, which gets its answer.
+        # The quick activities run here as local activities. They are also registered so that a stranger's request on this queue gets an answer.
         activities=[*quick, sessions.receive],
         # The pool creates threads on demand, and sessions need none. With fewer threads than slots the SDK warns.
         activity_executor=ThreadPoolExecutor(max(MAX_CONCURRENT_LOCAL_ACTIVITIES, settings.max_sessions), thread_name_prefix="activity"),

@@ -1,4 +1,4 @@
-"""How a workflow calls activities: locally first, with long retries, until accepted, or until it is stopped. Deterministic, no I/O."""
+"""Calls activities from a workflow: locally first, with long retries, until accepted, or until it is stopped. Deterministic, no I/O."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def call_activity(activity: Callable[[Any, Argument], Result], argument: A
     try:
         return await workflow.execute_local_activity_method(activity, argument, **options.LOCAL)
     except FailureError as error:
-        # Not only ActivityError: a local activity's error is raised itself, not as a cause.
+        # Catch more than ActivityError: a local activity's own error is raised, not wrapped in one.
         cause = _cause(error)
         if (isinstance(cause, ApplicationError) and cause.non_retryable) or is_cancelling():
             raise
@@ -83,7 +83,7 @@ async def run_shielded(task: asyncio.Task[Result], *, on_cancel: Callable[[], No
         try:
             await workflow.wait_condition(task.done)
         except asyncio.CancelledError:
-            # Eviction from the worker's cache looks the same but has no reason; it must go through.
+            # An eviction from the worker's cache also cancels the task, but without a reason. Raise it again.
             if workflow.cancellation_reason() is None:
                 raise
             on_cancel()

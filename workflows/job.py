@@ -1,4 +1,4 @@
-"""One job, from its order to the proof that nothing of it is alive. Deterministic, no I/O."""
+"""One job, from its order to the proof that all its access is revoked. Deterministic, no I/O."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ STATE_ATTRIBUTE = SearchAttributeKey.for_keyword("JustEnoughState")
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """How a job's work came out, and whether it is proven that nothing it was issued is alive."""
+    """The outcome of a job's work, and whether it is proven that no credential of the job is alive."""
 
     state: JobState
     exit_code: int | None = None
@@ -145,7 +145,7 @@ class Job:
                 await self._start_guard(permitted.timeout)
             if self._stop is None:
                 return await self._run_session(SessionInput(order=order, granted=granted), seconds=permitted.timeout)
-        # Stopped before anything was issued.
+        # The job was stopped before anything was issued.
         return JobOutcome(self._stop or JobState.CANCELLED, clean=not self._locks)
 
     async def _decide(self, order: JobInput) -> StartDecisions | JobOutcome:
@@ -212,7 +212,7 @@ class Job:
                 return JobOutcome(JobState.FAILED, reason=f"session_failed: {error_type(error)}")
             return JobOutcome(JobState.FAILED, reason="no_worker" if error.cause.type is TimeoutType.SCHEDULE_TO_START else "worker_lost")
         except asyncio.CancelledError:
-            # Our own cancel overtook the result, so its proof is lost.
+            # Our own cancel overtook the session's result, so its proof is lost.
             return JobOutcome(self._stop or JobState.FAILED)
 
     def _attend(self, session: workflow.ActivityHandle[SessionResult], *, seconds: int) -> None:
@@ -245,7 +245,7 @@ class Job:
 
     def _outcome(self, result: SessionResult) -> JobOutcome:
         self._unrecorded += result.unrecorded
-        # A session that ended by itself before the stop arrived keeps its own outcome, unless a kill had cut its access already.
+        # A session that ended by itself before the stop arrived keeps its own outcome, unless a kill had revoked its access already.
         asked = self._stop if result.stopped or self._was_cut else None
         return JobOutcome(asked or result.outcome, exit_code=result.exit_code, reason=None if asked else result.reason, clean=result.clean)
 

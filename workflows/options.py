@@ -23,12 +23,12 @@ MAX_ANSWERS = 500
 """Answers that one job examines; further ones are ignored, so that a flood cannot end the workflow by its history's size."""
 MAX_ANSWERS_PER_BATCH = 50
 MAX_ANSWER_BYTES = 16 * 1024
-"""Of one answer: several times the longest valid one, and MAX_ANSWERS_PER_BATCH of them fit a payload (2 MB)."""
+"""Bytes of one answer: several times the longest valid one, and MAX_ANSWERS_PER_BATCH of them fit a payload (2 MB)."""
 MAX_REVOCATION_REQUESTS = 100
 """Requests to revoke single credentials that one job accepts."""
 MIN_RETRY_INTERVAL = 10 * SECOND
 MAX_RETRY_INTERVAL = timedelta(minutes=10)
-"""Between two attempts of a step that must succeed and was refused."""
+"""Longest time between two attempts of a step that must succeed and was refused."""
 SWEEP_INTERVAL = 10 * SECOND
 SWEEP_TIMEOUT = 60 * SECOND
 

@@ -1,4 +1,4 @@
-"""Queues for what signals bring to a job's workflow: requests to open, answers, credentials to revoke. Deterministic, no I/O."""
+"""Queues for the content of signals to a job's workflow: requests to open, answers, credentials to revoke. Deterministic, no I/O."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ApprovalRequests:
         return bool(self._waiting)
 
     def add(self, request: object) -> None:
-        """Queue one request of this job. Ignores anything else, repeated ids, and more than a job may ask people for."""
+        """Queue one request of this job. Ignores other values, repeated ids, and requests beyond a job's limit."""
         if (
             isinstance(request, str)
             and REQUEST_ID.fullmatch(request) is not None
@@ -45,7 +45,7 @@ class ApprovalRequests:
             self._waiting.append(request)
 
     def pop(self) -> str:
-        """Remove and return the oldest one."""
+        """Remove and return the oldest request id."""
         return self._waiting.popleft()
 
 
@@ -84,7 +84,7 @@ def decode_signal(args: Sequence[RawValue]) -> Any:
     if len(data) > options.MAX_ANSWER_BYTES:
         return {"unreadable": f"{len(data)} bytes"}
     try:
-        # As an activity will get it, and measured again: encoded once more it may be too large for a batch to fit a payload.
+        # Encode it as for an activity and measure it again: in this form it may be too large for a batch to fit a payload.
         converter = workflow.payload_converter()
         payload = converter.to_payload(json.loads(data))
         if len(payload.data) > options.MAX_ANSWER_BYTES:
@@ -95,7 +95,7 @@ def decode_signal(args: Sequence[RawValue]) -> Any:
 
 
 class RevocationRequests:
-    """Credentials to revoke while the job runs: a bounded number. What cannot be revoked now is revoked when the job ends."""
+    """Credentials to revoke while the job runs: a bounded number. A credential that cannot be revoked now is revoked when the job ends."""
 
     def __init__(self, job: str) -> None:
         self._job = job

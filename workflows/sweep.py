@@ -14,7 +14,7 @@ with workflow.unsafe.imports_passed_through():
 
 @workflow.defn(name="Sweep")
 class Sweep:
-    """Compares Vault and targets with open jobs and revokes what is left over."""
+    """Compares Vault and targets with open jobs and revokes leftover access."""
 
     @workflow.run
     async def run(self) -> SweepReport:

@@ -1,7 +1,7 @@
-"""A running job's only way to access, one broker per session: request it, give it back, draw an identity, read the catalog. Knows no HTTP.
+"""A running job's only way to access, one broker per session: request and release access, get identity tokens, read the catalog. No HTTP.
 
-The session's issuer decides and issues, under its lock; the workflow is notified of what people must answer. Once the broker is closed it lets
-nothing pass, and `drain` returns when the calls under way have come back: what they got is revoked with the rest.
+The session's issuer decides and issues, under its lock; the workflow is notified of requests that people must answer. Once the broker is closed,
+it rejects every call, and `drain` returns when the calls under way have ended: the session revokes their credentials with the others.
 
 Over 400 lines: access, identity, give-back and closing share one lock and one state.
 """
@@ -59,9 +59,9 @@ MAX_REFUSALS_RECORDED = 100
 MAX_THREADS = 2
 """Shared threads that one job's calls may use at once: a job that waits for a slow server must not block others."""
 MAX_WAITING_CALLS = 8
-"""Calls of one job that wait for people at once; further calls return at once."""
+"""Calls of one job that may wait for people at the same time; further calls return immediately."""
 FAST_POLL_INTERVAL_S, POLL_INTERVAL_S, FAST_POLLING_S = 0.1, 0.5, 10.0
-"""Seconds between two checks whether people have answered: at first, later, and when later begins."""
+"""Seconds between two checks for people's answers: FAST_POLL_INTERVAL_S for the first FAST_POLLING_S seconds of a wait, then POLL_INTERVAL_S."""
 NOTIFY_INTERVAL_S = 10.0
 """Seconds after which the workflow is notified again of a request that it has not opened."""
 GIVE_BACK_TIMEOUT_S = 10.0
@@ -89,7 +89,7 @@ class PendingRequest:
 
 
 class Broker:
-    """The broker of one job, for the length of its session. Once it is closed, every method that asks for something raises AccessClosed."""
+    """The broker of one job, for the length of its session. Once it is closed, every method that requests something raises AccessClosed."""
 
     def __init__(
         self,
@@ -123,13 +123,13 @@ class Broker:
         """Set by `close`, and by nothing else."""
 
     def close(self) -> None:
-        """Stop letting calls pass."""
+        """Reject every call from now on."""
         self.closed.set()
         for task in self._notifying.values():
             task.cancel()
 
     async def drain(self) -> None:
-        """Return once every call that was under way when the broker was closed has come back."""
+        """Return once every call that was under way when the broker was closed has ended."""
         while self._busy:
             await asyncio.wait(self._busy)
 
@@ -170,7 +170,7 @@ class Broker:
     async def borrow(self, access: Access, *, used_for: str, wait: float = 0.0) -> AsyncIterator[IssuedCredential | PendingRequest]:
         """Yield a credential that a gateway uses for the job, or the pending request. The job never sees it; it is revoked when the block ends.
 
-        `used_for` says in the ledger what it was used for. Raises as `access` does.
+        The ledger records `used_for` as the purpose. Raises as `access` does.
         """
         issued = await self._obtain(access, partial(self._issuer.access, access), wait=wait)
         if isinstance(issued, PendingRequest):
@@ -182,7 +182,7 @@ class Broker:
             yield issued
         finally:
             self._borrowed.discard(issued.credential.id)
-            # If it cannot be revoked now, the lease keeper goes on trying; the answer need not wait for that.
+            # If the credential cannot be revoked now, the lease keeper keeps trying; the answer does not wait for it.
             with suppress(TimeoutError):
                 async with asyncio.timeout(GIVE_BACK_TIMEOUT_S):
                     await self._give_back(issued.credential.id, used_for)
@@ -190,7 +190,7 @@ class Broker:
     async def run_while_open(self, work: Coroutine[Any, Any, T]) -> T:
         """Await work that uses a credential for the job and return its result. Cancel the work if the broker closes meanwhile.
 
-        If the caller goes away, the work goes on to its end. Raises AccessClosed.
+        If the caller disconnects, the work still completes. Raises AccessClosed.
         """
         self._require_open()
 
@@ -226,10 +226,10 @@ class Broker:
         self._allowance = left
 
     async def run_in_thread(self, call: Callable[[], T]) -> T:
-        """Call in a thread; one job uses at most MAX_THREADS at once. Raises AccessClosed."""
+        """Run a call in a thread; one job uses at most MAX_THREADS at once. Raises AccessClosed."""
         async with self._threads:
             self._require_open()
-            # Not by to_thread in a task of its own: that costs each access two more turns of the event loop.
+            # Not asyncio.to_thread in a separate task: that costs each access two more iterations of the event loop.
             return await self._track(asyncio.get_running_loop().run_in_executor(None, copy_context().run, call))
 
     async def was_revoked(self, item: IssuedCredential) -> bool:
@@ -274,7 +274,7 @@ class Broker:
         return _to_pending(request_id, view, tier=view.current_tier)
 
     async def release(self, credential: str) -> str:
-        """Revoke one credential now and return its state: `confirmed` once it was seen dead, another if no revocation can end it.
+        """Revoke one credential now and return its state: `confirmed` once it was found dead, another state if no revocation can end it.
 
         Raises NotFound, AccessClosed.
         """
@@ -286,7 +286,7 @@ class Broker:
         return view.state.value if view else ""
 
     async def _give_back(self, credential: str, what: str) -> None:
-        """Revoke a credential until it is seen dead. Once the broker is closed, the session's own revocation does that."""
+        """Revoke a credential until it is found dead. Once the broker is closed, the session's own revocation does that."""
         if not self.closed.is_set():
             used = build_event(
                 EventType.CREDENTIAL_USED, self._job, at=self._deps.now(), about=credential, credential=credential, what=what
@@ -329,7 +329,7 @@ class Broker:
         access = Access(resource=name, action=action, ttl=min(DEFAULT_TTL_S, definition.max_ttl), reason="-", at="request")
         decision, _ = evaluate_request(self._deps, self._job, self._verified, access, held=self._issuer.holdings.held, phase="runtime")
         bound = self._issuer.tool_bounds.order_items(name, action)
-        # The job cannot get what its ancestors do not have at all, whatever policy would decide.
+        # The job cannot get access that its ancestors lack, even if policy would allow it.
         least = access.model_copy(update={"ttl": 1, "tools": bound[0].tools if bound else None})
         if why_exceeds_ancestors(self._deps, least, self._verified.statement):
             decision = Decision(outcome="denied")

@@ -21,7 +21,7 @@ from justenough.domain.jobs.tool_bounds import tools_to_json
 PUBLIC_FIELDS = frozenset({"username", "private_key_type"})
 """Fields of a credential that are not secret. Logs may show them; a key's type is too common a word to redact."""
 MAX_VARIABLE_BYTES = 100_000
-"""Bytes; the kernel takes 128 KiB for one variable, its name included."""
+"""Bytes; the kernel accepts up to 128 KiB for one variable, its name included."""
 PGPASS_FIELDS = ("host", "port", "dbname", "username", "password")
 """The fields of a line of libpq's password file, in its order."""
 PEM_HEADER = "-----BEGIN CERTIFICATE-----"
@@ -35,7 +35,7 @@ class UndeliverableField(GiveUp):
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """What a job's process gets in addition to its spec: variables, files under /run/justenough, and variables that name such files."""
+    """Everything that a job's process gets in addition to its spec: variables, files under /run/justenough, and variables that name such files."""
 
     env: Mapping[str, Secret] = field(default_factory=dict)
     files: Mapping[str, Secret] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""Whether a request may be issued now, and whether a credential may be kept: policy, signatures, groups and quorum, evaluated again each time.
+"""Decides whether a request may be issued now, and whether a credential may be kept, by policy, signatures, groups and quorum, evaluated again each time.
 
-Before each issue everything is verified as of now. Before each renewal, what people signed needs only have been current when it was counted: a job
-may run longer than its order's hour. Who they are, which groups they are in and what the policies say is evaluated again. Issues and ends nothing.
+Before each issue, everything is verified as of now. Before each renewal, signed statements only need to have been valid when they were counted,
+because a job may run longer than its order's hour; people, their groups and the policies are evaluated again. Issues and ends nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MAX_ANSWERS_EXAMINED = 20
 
 @dataclass(frozen=True, slots=True)
 class IssueContext:
-    """One job's order and what it was verified as."""
+    """One job's order, as it was sent and as it was verified."""
 
     deps: Deps
     order: JobInput
@@ -59,7 +59,7 @@ class RecordedDecision:
 def authorize(
     context: IssueContext, granted: GrantedRequest, access: Access, *, held: HeldAccess, phase: Phase, history: JobHistory
 ) -> tuple[Access, IssueBasis]:
-    """Return the access that this request may be issued as now, and on what basis. Raises NotPermitted.
+    """Return the access that this request may be issued now, and its basis. Raises NotPermitted.
 
     The decision is in the ledger before this returns.
     """
@@ -67,7 +67,7 @@ def authorize(
     request = request_id(job, granted.number)
     decision, facts = evaluate_request(deps, job, verified, access, held=held, phase=phase)
     digest = compute_request_digest(deps, verified, access, bundle=context.order.bundle, tier=decision.tier)
-    # It is recorded already, unless somebody started this session without the workflow that decides.
+    # The decision is recorded already, unless somebody started this session without the workflow that decides.
     events = [access_decided_event(job, request, decision, digest, facts=facts, phase=phase, at=now)]
     rejection: Rejection | None = None
     ladder: Ladder | None = None
@@ -83,7 +83,7 @@ def authorize(
         elif settled := history.settled.get(request):
             rejection = Rejection("request_settled", f"the request is {settled}")
         else:
-            # They are recorded already too. Nothing is issued before enough valid approvals are in the ledger.
+            # The answers are recorded already too. Nothing is issued before enough valid approvals are in the ledger.
             tiers, approving = deps.config.current().tiers, ladder.answers[-1]
             for answer in ladder.answers:
                 events.append(approval_decided_event(job, ladder, answer, verdict="approved" if answer is approving else "pending", at=now))
@@ -91,9 +91,9 @@ def authorize(
             events += (review_opened_event(job, ladder, answer, tiers, at=now) for answer in glass)
             access = apply_grant(access, ladder.grant)
             decision, facts, rejection = _evaluate_as_granted(context, access, ladder, decision, facts, held=held, phase=phase)
-    # People may have taken an hour to answer. What an ancestor of the job has lost meanwhile is lost to the job too.
+    # People may have taken an hour to answer. If an ancestor of the job has lost access meanwhile, the job has lost it too.
     rejection = rejection or why_exceeds_ancestors(deps, access, verified.statement)
-    # A grant for tools issues nothing yet, so a later search must not look for a credential of it.
+    # A grant for tools issues nothing yet, so a later search must not expect a credential of this decision.
     last = "granted" if access.tools is not None and call_of(access) is None else "issue"
     deps.store.ledger.append([*events, access_decided_event(job, request, decision, digest, facts=facts, phase=last, at=now)])
     if rejection:
@@ -104,7 +104,7 @@ def authorize(
 def _evaluate_as_granted(
     context: IssueContext, access: Access, ladder: Ladder, decision: Decision, facts: DecisionFacts, *, held: HeldAccess, phase: Phase
 ) -> tuple[Decision, DecisionFacts, Rejection | None]:
-    """Return what policy says of the access that the approvers left of a request, and why that may not be issued."""
+    """Return policy's decision on a request as its approvers narrowed it, and why it may not be issued (None if it may)."""
     if not (ladder.is_narrowed or ladder.broke_glass):
         return decision, facts, None
     if rejection := why_not_issuable(context.deps, context.verified, access):
@@ -164,7 +164,7 @@ def reason_to_end(
     held: HeldAccess,
     recorded: dict[str, RecordedDecision],
 ) -> EndReason | None:
-    """Return why a credential may not be kept, or None if it may; then a changed decision is recorded. Raises RetryLater if a server is away.
+    """Return why a credential may not be kept. If it may, record a changed decision and return None. Raises RetryLater if a server is away.
 
     `recorded`: by credential, kept by the caller from one call to the next.
     """
@@ -178,7 +178,7 @@ def reason_to_end(
     decision, facts = evaluate_request(deps, job, verified, access, held=held, phase="renewal", break_glass=basis.broke_glass)
     last = recorded.get(credential.id, RecordedDecision(basis.decision))
     changed: tuple[Event, ...] = ()
-    # A decision that is the same again is not worth an entry a minute.
+    # An unchanged decision is not worth an entry every minute.
     if (decision.outcome, decision.tier, decision.policies) != (last.decision.outcome, last.decision.tier, last.decision.policies):
         request, about, now = credential.request_id, f"renewal-{last.changes + 1}", deps.now()
         changed = (access_decided_event(job, request, decision, basis.digest, facts=facts, phase="renewal", at=now, about=about),)
@@ -200,7 +200,7 @@ def reason_to_end(
 
 
 def why_not_approved(context: IssueContext, basis: IssueBasis) -> Rejection | None:
-    """Return why the approvals of a grant make no quorum any more; None if they do, or if no approval was needed."""
+    """Return why the approvals of a grant no longer make a quorum; None if they still do, or if no approval was needed."""
     ladder = basis.ladder
     if ladder is None:
         return None

@@ -1,4 +1,4 @@
-"""What a session remembers of its job: runtime requests, grants, tool bounds, and the credentials it holds. Evaluates no policy, issues nothing.
+"""A session's record of its job: runtime requests, grants, tool bounds, and the credentials it holds. Evaluates no policy, issues nothing.
 
 Not thread-safe: call with the issuer's lock held.
 """
@@ -27,21 +27,21 @@ from justenough.services.verify_order import VerifiedOrder
 MAX_REQUESTS = 1_000
 """Runtime requests of one job. Access under a grant that it already has is not a request."""
 MAX_WAITING_REQUESTS = 20
-"""Requests of one job that wait for people at once. Each call of a tool may be one, and people read them all."""
+"""Requests of one job that wait for people at once. Each tool call may be such a request, and people read all of them."""
 
 PARENT_JOB = "the job that launched this one"
 
 
 @dataclass(slots=True)
 class AccessGrant:
-    """A request that was granted: what it allows, on what basis, until when, and what was issued under it so far."""
+    """A request that was granted: its access, basis and end, and the credentials that were issued under it so far."""
 
     number: int
     access: Access
     """As granted, which may be less than was requested."""
     basis: IssueBasis
     ends: float | None = None
-    """When it ends, in ticks. Its time begins with its first issue."""
+    """When it ends, in ticks. The grant's time begins with its first issue."""
     issued: int = 0
     made: Counter[str] = field(default_factory=Counter)
     """By tool, the calls that a credential was issued for."""
@@ -50,7 +50,7 @@ class AccessGrant:
 
     @property
     def through_tools(self) -> bool:
-        """Whether it is for any call of some tools, within their bounds."""
+        """Whether the grant allows any number of calls of some tools, within their bounds."""
         return self.access.tools is not None and call_of(self.access) is None
 
     def seconds_left(self, *, ticks: float) -> float:
@@ -66,7 +66,7 @@ class JobGrants:
         self._job = job
         self._grants: list[AccessGrant] = []
         self.ever_granted: set[str] = set()
-        """Ids of requests that became a grant. When that grant is over, the request grants nothing again."""
+        """Ids of requests that became a grant. When that grant is over, the request cannot become a grant again."""
 
     def add(self, grant: AccessGrant) -> None:
         """Add a grant that may be used again."""
@@ -85,7 +85,7 @@ class JobGrants:
         for grant in self._grants:
             # People approved one call of a tool with its arguments. It was made, and nothing else was approved.
             used_up = call_of(grant.access) is not None and grant.basis.ladder is not None
-            # Under a Vault control group people authorize one issue, so it cannot be used again.
+            # Under a control group, people authorize a single issue, so the grant cannot be used again.
             if used_up or not _is_same_access(grant.access, access) or (action and action.locked):
                 continue
             tools = grant.access.tools or {}
@@ -142,7 +142,7 @@ class RuntimeRequests:
             raise NotPermitted(f"a job makes at most {MAX_REQUESTS:,} requests")
 
     def require_room(self) -> None:
-        """Raise NotPermitted if this job has asked people for as much as it may, at once or in all."""
+        """Raise NotPermitted if this job has reached its limit of waiting requests, or of requests in total."""
         if len(self.waiting) >= MAX_WAITING_REQUESTS:
             raise NotPermitted(f"{MAX_WAITING_REQUESTS} requests of this job already wait for people: wait for their answers first")
         if self._asked_people >= MAX_APPROVAL_REQUESTS_PER_JOB:
@@ -216,7 +216,7 @@ class ToolBounds:
         self._spec = verified.spec
 
     def narrow(self, access: Access, tools: BoundedTools) -> None:
-        """Narrow an item of the order to the tools that were granted of it. Call with the issuer's lock held."""
+        """Narrow an item of the order to its granted tools. Call with the issuer's lock held."""
         same = (access.resource, access.action, access.tools)
         items = (
             item.model_copy(update={"tools": tools}) if (item.resource, item.action, item.tools) == same else item
@@ -225,7 +225,7 @@ class ToolBounds:
         self._spec = self._spec.model_copy(update={"access": tuple(items)})
 
     def order_items(self, resource: str, action: Action) -> tuple[Access, ...]:
-        """Return the order's items, as narrowed, for an action that is available through tools only; empty if it is available without."""
+        """Return the order's items (as narrowed) for an action that only tools may use; empty if the order allows it in another way."""
         return tool_only_items(self._spec, resource, action)
 
     def lets_through(self, tool: str, resource: str, action: Action) -> bool:
@@ -234,7 +234,7 @@ class ToolBounds:
         return not items or any(tool in (item.tools or {}) for item in items)
 
     def bound_call(self, call: ToolCall, resource: str, action: Action, *, made: int) -> ToolCall:
-        """Return a call with the bounds that it stays within. Blocking. Raises OutOfBounds if it does not."""
+        """Return a call with the bounds that apply to it. Blocking. Raises OutOfBounds if the call exceeds them."""
         own = self.order_items(resource, action)
         by = ORDER if own == tool_only_items(self._verified.spec, resource, action) else APPROVAL
         call = with_bounds(call, own, calls_made=made, by=by)

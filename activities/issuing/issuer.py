@@ -1,7 +1,7 @@
 """Issues a job's credentials. Everything is verified again here, right before each issue; the workflow is not trusted.
 
-One lock per job; what the job holds is this session's own record. Access that a running job requests beyond its start is a request of its own: if
-policy allows it, it is granted at once; else it waits for people, whom the workflow asks. Blocking: runs in threads.
+One lock per job; this session itself records what the job holds. Access that a running job requests after its start is a separate request: if
+policy allows it, it is granted at once; else it waits until the workflow has an answer from people. Blocking: runs in threads.
 """
 
 from __future__ import annotations
@@ -71,11 +71,11 @@ class Issuer:
 
     @property
     def settled(self) -> bool:
-        """Whether Vault has answered every issue: then nothing can land after the revocation."""
+        """Whether Vault has answered every issue: then no credential can appear after the revocation."""
         return self._vault_issuer.settled
 
     def issue(self, granted: GrantedRequest) -> IssuedCredential:
-        """Verify, decide, record, issue and record a request of the order. Raises IssueRefused, AccessClosed, or RetryLater.
+        """Verify and decide a request of the order, record the decision, issue the credential and record it. Raises IssueRefused, AccessClosed, or RetryLater.
 
         If it raises, nothing usable has left this function.
         """
@@ -88,7 +88,7 @@ class Issuer:
             return self._allow_tools(granted, self._verified.spec.access[granted.number - 1], "start", self._history)
 
     def access(self, access: Access, *, waited_for: str = "") -> IssuedCredential | PendingApproval:
-        """Issue what a running job requests, under a grant that it has or by a request of its own; or return the request that waits for people.
+        """Issue what a running job requests, under an existing grant or a new one; or return the request that waits for people.
 
         `waited_for`: id of the request this caller already waited for. If several callers wait for it, all get its result and none opens a
         duplicate.
@@ -105,7 +105,7 @@ class Issuer:
             return self._request(access, waited_for, self._issue_first)
 
     def through_tools(self, access: Access, *, waited_for: str = "") -> ToolAccess | PendingApproval:
-        """Return the tools and bounds that a running job may call, or the request that waits for people. `access` names the tools.
+        """Return the tools that a running job may call, with their bounds, or the request that waits for people. `access` names the tools.
 
         Raises as `access` does.
         """
@@ -129,7 +129,7 @@ class Issuer:
         return self._make_request(access, grant)
 
     def forget(self, credential: CredentialHandle) -> None:
-        """Remove a credential that was seen dead while the job goes on; its resource stays touched."""
+        """Remove a credential that was found dead while the job goes on; its resource stays touched."""
         with self._lock:
             self.holdings.forget(credential)
 
@@ -141,11 +141,11 @@ class Issuer:
         """Return why a credential may not be kept, or None if it may. Called before each renewal. Raises RetryLater if a server is away."""
         with self._lock:
             basis, held = self.holdings.basis(item.credential), self.holdings.held
-        # Not under the lock: it adds nothing to what is held, and a server that hangs must not block what the job requests meanwhile.
+        # Without the lock: this adds no credential, and a server that hangs must not block other requests of the job.
         return reason_to_end(self._context, item.credential, item.access, basis, held=held, recorded=self._recorded_decisions)
 
     def _issue_again(self, grant: AccessGrant, requested: Access) -> IssuedCredential | None:
-        """Issue under a grant if policy still allows it at its tier and nobody withdrew it; return None if it takes a new request.
+        """Issue under a grant if policy still allows it at its tier and nobody withdrew it; return None if a new request is needed.
 
         A decision that is the same as the grant's needs no entry of its own: the grant's decision is in the ledger.
         """
@@ -153,7 +153,7 @@ class Issuer:
         ttl = min(requested.ttl, int(grant.seconds_left(ticks=self._deps.ticks())))
         access = access_for_call(grant.access, call_of(requested)).model_copy(update={"ttl": ttl})
         if why_exceeds_ancestors(self._deps, access, self._verified.statement):
-            # What an ancestor has lost is lost to this job too. The new request will say why.
+            # If an ancestor has lost access, this job has lost it too. The new request will record why.
             return None
         decision, facts = evaluate_request(
             self._deps, job, self._verified, access, held=self.holdings.held, phase="runtime", break_glass=grant.basis.broke_glass
@@ -168,7 +168,7 @@ class Issuer:
         if decision.tier > grant.basis.tier or (decision.tier and why_not_approved(self._context, grant.basis)):
             return None
         with record_refusal(self._deps, self._order.job, request, grant.issued + 1):
-            # If this process dies before it records the credential, a search must find it. If its target cannot be searched, record the intent first.
+            # If this process dies before it records the credential, a search must find the credential. If its target is not searchable, record the intent first.
             ends = self._action_def(access).revocable is not Revocable.NEVER
             if ends and not self._deps.targets.is_searchable(access.resource, access.action):
                 about = f"issue-{grant.issued + 1}"
@@ -274,7 +274,7 @@ class Issuer:
             if credential.lease_id is not None:
                 self._revoke_at_once(credential, "it is not what the catalog promises")
             raise IssueRefused(f"{access.action} on {access.resource}: {why}")
-        # A certificate carries its own end: nothing can renew it.
+        # A certificate contains its own expiry: nothing can renew it.
         lease_seconds = None if pki.ends_at(action, issued) else self._vault_issuer.shorten_lease(issued, ttl)
         resource = deps.config.current().catalog.resources[access.resource]
         self.holdings.touch(credential, resource.sensitivity)
@@ -290,6 +290,6 @@ class Issuer:
 
 
 def _request_key(access: Access) -> tuple[object, ...]:
-    """Return what people are shown of a request. A call is identified by its digest, because to Python True equals 1."""
+    """Return the parts of a request that people are shown. A call is identified by its digest, because to Python True equals 1."""
     call = call_of(access)
     return access.resource, access.action, access.tools, call and (call.tool, call.digest, call.within)

@@ -98,7 +98,7 @@ class LeaseKeeper:
             try:
                 return await asyncio.shield(renewal)
             except asyncio.CancelledError:
-                # The session ends meanwhile. Let the call end first: a renewal must not overtake the revocation.
+                # The session is ending. Let the call end first: a renewal must not overtake the revocation.
                 await asyncio.wait({renewal}, timeout=RENEWAL_TIMEOUT_S)
                 raise
             except Exception as error:  # noqa: BLE001 - whatever prevents the decision, the renewal or its record ends the lease in the end

@@ -20,14 +20,14 @@ ACCESS_CLOSED = "the job's access has been closed"
 
 
 class IssueRefused(GiveUp):
-    """A credential was not issued; the message says which rule, signature or server refused it."""
+    """A credential was not issued; the message names the rule, signature or server that refused it."""
 
     REASON_NAME: Final = "NotIssued"
     """This error's name in a job's reason. Ledgers and reports contain it: never change it."""
 
 
 class NotPermitted(IssueRefused):
-    """Policy denies it, or it lacks valid approvals."""
+    """Policy denies the request, or the request lacks valid approvals."""
 
 
 class AccessClosed(GiveUp):
@@ -67,7 +67,7 @@ class IssueBasis:
 
 @dataclass(frozen=True, slots=True)
 class EndReason:
-    """Why a credential must end before its job does, and the events to record with its end."""
+    """The reason why a credential must end before its job does, and the events to record with its end."""
 
     why: str
     events: tuple[Event, ...] = ()
@@ -87,7 +87,7 @@ class ToolAccess:
 
     request: str
     access: Access
-    """As granted: its tools, within the bounds that its approvers left."""
+    """As granted: its tools, within the bounds that its approvers set."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class IssuedCredential:
     """Seconds that the lease lives before it must be renewed; None if there is nothing to renew."""
 
     def seconds_left(self, *, now: datetime, ticks: float) -> float:
-        """Return the grant's remaining seconds by whichever clock says less: a clock that was set back must not prolong it."""
+        """Return the grant's remaining seconds by the clock that leaves less: a clock that was set back must not prolong it."""
         return min((self.credential.expires_at - now).total_seconds(), self.ends - ticks)
 
 

@@ -1,4 +1,4 @@
-"""Requests from Vault what a grant needs: the job's prefix, a token, a credential, a lease that ends with the grant. Makes no decisions.
+"""Requests everything in Vault that a grant needs: the job's prefix, a token, a credential, a lease that ends with the grant. Makes no decisions.
 
 Blocking: runs in threads, with the issuer's lock held.
 """
@@ -33,7 +33,7 @@ class VaultIssuer:
         self._owner = owner
         self._longest_ttl = 0
         self.settled = True
-        """Whether Vault has answered every issue: then nothing can land after the revocation."""
+        """Whether Vault has answered every issue: then no credential can appear after the revocation."""
 
     def is_closed(self) -> bool:
         """Whether this session's claim is closed: then nothing more is issued."""
@@ -43,7 +43,7 @@ class VaultIssuer:
     def open_prefix(self, ttl: int) -> None:
         """Extend the job's token role to `ttl` if needed, then check the claim. Raises AccessClosed.
 
-        A session that slept through its own closing stops here.
+        A session that was suspended while its claim was closed stops here.
         """
         if ttl > self._longest_ttl:
             longest = max([ttl, *(access.ttl for access in self._verified.spec.access)])
@@ -73,11 +73,11 @@ class VaultIssuer:
             return grant.token.accessor, self._deps.vault.issue(grant.token, what)
         except (VaultDenied, VaultRefused) as error:
             if self.is_closed():
-                # Its token was revoked meanwhile: nothing is wrong with the request.
+                # The grant's token was revoked meanwhile: nothing is wrong with the request.
                 raise AccessClosed(f"{ACCESS_CLOSED} ({error})") from error
             raise IssueRefused(f"{failed}: {error}") from error
         except BaseException:
-            # Vault may still answer a call that we no longer wait for: only a later check can tell.
+            # Vault may still answer a call that we no longer wait for: only a later check shows it.
             self.settled = False
             raise
 
@@ -116,7 +116,7 @@ def redeem_control_group(deps: Deps, request: str, what: ResolvedIssue) -> tuple
     wrapping = control_groups.decrypt(deps.vault, taken.ciphertext, about=request)
     issued = control_groups.unwrap(deps.vault, wrapping, what)
     try:
-        # So that Vault itself does not unwrap it a second time.
+        # Revoke it, so that Vault itself refuses to unwrap it a second time.
         control_groups.revoke_token(deps.vault, wrapping)
     except JustEnoughError as error:
         # The credential was issued, so go on. Without the job's token, which ends with the job, the wrapping token opens nothing.

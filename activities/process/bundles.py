@@ -26,7 +26,7 @@ def ensure_unpacked(home: Path, digest: str, content: bytes) -> Path:
     with folder.parent.with_name(f"{folder.parent.name}.lock").open("w") as lock:
         # No other session on this machine may change the folder meanwhile.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # Another session may have unpacked it first. Keep its folder: a job may be running from it.
+        # Another session may have unpacked the archive first. Keep its folder: a job may be running from it.
         if _holds_exactly(folder, content):
             return folder
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name[:8]}-", dir=folder.parent))
@@ -49,7 +49,7 @@ def unpack(content: bytes, into: Path) -> None:
         for folder in (*reversed(path.parents), *(() if data is not None else (path,))):
             if not (into / folder).exists():
                 (into / folder).mkdir()
-                # Whatever the worker's umask is, the job's user must be able to read it.
+                # The job's user must be able to read the file, whatever the worker's umask is.
                 (into / folder).chmod(0o755)
         if data is not None:
             (into / path).write_bytes(data)

@@ -18,12 +18,12 @@ PYTHON_NAMES = ("python3", "python")
 
 
 class InterpreterRefused(GiveUp):
-    """The Python does not exist, or a job may not use it. The message says which and why."""
+    """The Python does not exist, or a job may not use it. The message names it and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """A Python for jobs: what `python` and `python3` mean."""
+    """The Python that `python` and `python3` mean in a job."""
 
     path: Path
     prefixes: tuple[Path, ...]
@@ -58,7 +58,7 @@ def find_interpreter(settings: Settings, python: str | None) -> Interpreter:
 
 
 def _prefixes(path: Path) -> Iterator[Path]:
-    """Yield the virtual environment, the installation it was made from, and each other path by which links reach that installation."""
+    """Yield the virtual environment, the installation it was made from, and the folder of every symbolic link on the way to its Python."""
     venv = path.parent.parent
     if _is_venv(venv):
         yield venv

@@ -1,4 +1,4 @@
-"""What is started for a job, and its last steps: set limits, drop rights, read the variables.
+"""Builds the command line of a job, with the last steps before its own command: set limits, drop rights, read the variables.
 
 The job's environment never reaches a program that still has rights (glibc loads code that variables name), nor a command line:
 a shell without rights reads it from an unnamed file in memory.
@@ -40,7 +40,7 @@ _START = 'ulimit -c 0; . /dev/stdin && exec "$@" </dev/null'
 
 @dataclass(frozen=True, slots=True)
 class JobLaunch:
-    """What to start for a job. Cannot print its secrets."""
+    """A job's process, to be started. Its repr omits the secrets."""
 
     job: str
     argv: tuple[str, ...]
@@ -122,7 +122,7 @@ def limits_command(limits: ResourceLimits, *, own_user: bool) -> tuple[str, ...]
         "data": (resource.RLIMIT_DATA, limits.memory * DATA_LIMIT_FACTOR),
         "fsize": (resource.RLIMIT_FSIZE, limits.file_size),
         "nofile": (resource.RLIMIT_NOFILE, limits.open_files),
-        # The kernel counts by user: without a user of its own the job would be charged for the worker's processes.
+        # The kernel counts processes by user: without a separate user, the worker's processes would count against the job's limit.
         **({"nproc": (resource.RLIMIT_NPROC, limits.processes)} if own_user else {}),
     }
     hard = {}
@@ -142,7 +142,7 @@ def drop_rights_command(uid: int) -> tuple[str, ...]:
 
 
 def die_with_parent_command() -> tuple[str, ...]:
-    """Return the command prefix that has a program killed when the worker dies. Put it after drop_rights_command, which undoes it."""
+    """Return the command prefix that makes the kernel kill a program when the worker dies. Put it after drop_rights_command, which undoes it."""
     return ("/usr/bin/setpriv", "--pdeathsig", "KILL", "--")
 
 

@@ -77,7 +77,7 @@ class LogCapture:
             await self.sink(rest)
 
     async def _batch(self) -> bytes:
-        """Return what came within FLUSH_INTERVAL_S of the first byte; empty at the end."""
+        """Return the bytes that arrived within FLUSH_INTERVAL_S of the first one; empty at the end."""
         parts = [await self._reader.read(MAX_BATCH_BYTES)]
         size = len(parts[0])
         with contextlib.suppress(TimeoutError):
@@ -93,7 +93,7 @@ class LogCapture:
 
 
 async def open_pipe_reader(end: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
-    """Return a reader of a pipe's end, and its transport: closing that ends the reader's text."""
+    """Return a reader of a pipe's end, and its transport; closing the transport ends the reader's input."""
     reader = asyncio.StreamReader(limit=READER_LIMIT_BYTES)
     protocol = asyncio.StreamReaderProtocol(reader)
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(end, "rb", 0))

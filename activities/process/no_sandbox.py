@@ -1,4 +1,4 @@
-"""Runs a job without a sandbox, if the settings say so: with a private folder, limits and, if the worker is root, another user."""
+"""Runs a job without a sandbox, if the settings turn the sandbox off: with a private folder, limits and, if the worker is root, another user."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def clear_leftovers() -> tuple[str, ...]:
                 time.sleep(0.01)
             shutil.rmtree(root, ignore_errors=True)
         except BlockingIOError:
-            # Its worker is alive.
+            # The folder's worker is alive.
             continue
         finally:
             os.close(lock)
@@ -97,7 +97,7 @@ def _parent_folder() -> Path:
 
 
 def make_locked_folder(job: str) -> Path:
-    """Create and return a private folder. It is locked before it gets the name by which `clear_leftovers` finds it."""
+    """Create and return a private folder. Lock it before renaming it to the name by which `clear_leftovers` finds it."""
     made = Path(tempfile.mkdtemp(prefix=f".{FOLDER_PREFIX}-", dir=_parent_folder()))
     root = made.with_name(f"{FOLDER_PREFIX}.{job}.{made.name.rpartition('-')[2]}")
     lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

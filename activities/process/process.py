@@ -26,7 +26,7 @@ KILL_TIMEOUT_S = 10.0
 POLL_INTERVAL_S = 0.01
 KILLED_EXIT_CODE = 128 + signal.SIGKILL
 CANNOT_EXECUTE_EXIT_CODE = 126
-"""A job's exit code if its sandbox could not be created, as a shell's; its log says why."""
+"""A job's exit code if its sandbox could not be created, the same as a shell's; the job's log has the reason."""
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +49,7 @@ class JobProcess:
     _init: int | None = None
     """pidfd of the first process in the job's pid namespace. Once that has ended, all others in the namespace have too."""
     _empty: bool = False
-    """Whether that first process had ended before its pidfd was opened; then the namespace is empty."""
+    """Whether the namespace's first process had ended before its pidfd was opened; then the namespace is empty."""
     _belongs: Belongs = process_tree.NONE
     _killed: bool = False
     survivors: tuple[int, ...] = ()
@@ -69,8 +69,8 @@ class JobProcess:
         room = await asyncio.to_thread(no_sandbox.furnish, launch) if sandbox.isolation is Isolation.OFF else ROOM
         starting = asyncio.create_task(cls._spawn(sandbox, launch, room))
         try:
-            # Until bubblewrap has created its sandbox, killing bubblewrap leaves an orphan that goes on to run the job. So a cancel waits
-            # until it is known what to kill.
+            # Until bubblewrap has created its sandbox, killing bubblewrap leaves an orphan that goes on to run the job. So wait, even if
+            # cancelled, until bubblewrap has reported which process to kill.
             return await run_to_completion(starting)
         except OSError as error:
             no_sandbox.clear(room)
@@ -140,7 +140,7 @@ class JobProcess:
             self._reports = await open_pipe_reader(status)
             report = json.loads(await self._reports[0].readline() or "{}")
         except BaseException:
-            # Nobody will wait for it, so end it here. The sandbox dies with bubblewrap.
+            # Nobody will wait for this process, so end it here. The sandbox dies with bubblewrap.
             with contextlib.suppress(ProcessLookupError):
                 self._outer.kill()
             os.close(self.output)
@@ -152,7 +152,7 @@ class JobProcess:
             except ProcessLookupError:
                 self._empty = True
         if self._first is not None and self._init is not None and process_tree.parent_of(self._first) != self._outer.pid:
-            # Its parent has ended, so it is ending too, or another process has its pid already. A dead process has no namespace.
+            # The process's parent has ended, so the process is ending too, or another process has its pid already. A dead process has no namespace.
             os.close(self._init)
             self._init, self._empty = None, process_tree.is_dead(self._first)
         if self.sandbox.isolation is not Isolation.NAMESPACES and os.geteuid() == 0:
@@ -178,7 +178,7 @@ class JobProcess:
         why = await resource_monitor.wait_for_excess(
             partial(resource_monitor.measure_use, first, limits, sandboxed=self._first is not None), limits
         )
-        # Its pid cannot be reused until somebody has waited for it.
+        # The first process's pid cannot be reused until somebody has waited for that process.
         if self._outer.returncode is None:
             self.limit_exceeded = why
             self._kill_now()
@@ -204,13 +204,13 @@ class JobProcess:
         return code
 
     async def _clear(self) -> None:
-        """Kill every process that the first one left behind."""
+        """Kill every process that the job's first process left behind."""
         try:
             async with asyncio.timeout(KILL_TIMEOUT_S):
                 if self._init is not None:
                     with contextlib.suppress(ProcessLookupError):
                         signal.pidfd_send_signal(self._init, signal.SIGKILL)
-                    # The kernel ends a namespace's first process only after all others in it.
+                    # The kernel ends a namespace's first process only after all its other processes.
                     async with readable(self._init) as gone:
                         await gone.wait()
                 elif not self._empty:

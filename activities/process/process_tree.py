@@ -81,7 +81,7 @@ def threads(pid: int) -> list[int]:
 
 
 def shares_memory(pid: int, other: int) -> bool:
-    """Whether two processes share one address space. False if the kernel does not say."""
+    """Whether two processes share one address space. False if the kernel does not report it."""
     number = KCMP_SYSCALL.get(platform.machine())
     return number is not None and _libc.syscall(number, pid, other, KCMP_VM, 0, 0) == 0
 
@@ -113,13 +113,13 @@ def open_pidfd(pid: int) -> Iterator[int]:
 
 
 def is_dead(pid: int) -> bool:
-    """Whether this process has ended and nobody has waited for it yet. False if /proc does not say."""
+    """Whether this process has ended and nobody has waited for it yet. False if /proc does not show it."""
     return read_stat(pid)[:1] in (["Z"], ["X"])
 
 
 def anyone_runs_as(uid: int) -> bool:
     """Whether any process runs as a user id. A quick check: it misses a process that hides its memory from /proc."""
-    # By scandir: a path object for each process of the machine would cost more than the check.
+    # Use scandir: a path object for each process of the machine would cost more than the check.
     with os.scandir(PROC) as entries:
         for entry in entries:
             with contextlib.suppress(OSError):

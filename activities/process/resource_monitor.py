@@ -1,4 +1,4 @@
-"""Sums up what a job's processes use together, from /proc, at short intervals, until they exceed the job's limits.
+"""Sums up the resource use of a job's processes, from /proc, at short intervals, until they exceed the job's limits.
 
 The kernel limits each process immediately (launcher.py). This limits all of them together a little later, and knows the reason. cgroups
 would be better, but few workers may create them. One read of /proc/<pid>/stat has all figures of a process; psutil needs three.
@@ -20,14 +20,14 @@ from justenough.domain.jobs.resource_limits import ResourceUsage, why_limits_exc
 from justenough.domain.jobs.spec import ResourceLimits
 
 POLL_INTERVAL_S = 0.25
-"""Seconds between two samples of one job; for so long it may exceed its limits unnoticed."""
+"""Seconds between two samples of one job; it may exceed its limits unnoticed for this long."""
 CONFIRM_AFTER_S = 0.05
 """Seconds until the second sample of a job that seemed to exceed its limits."""
 MONITOR_POOL = ThreadPoolExecutor(1, thread_name_prefix="limits")
 """A separate thread, because all shared threads may be waiting for Vault."""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-# Of /proc/<pid>/stat, counted from the state: parent; utime, stime and those of children that were waited for; threads; resident pages.
+# Fields of /proc/<pid>/stat, counted from the state: parent; utime, stime and those of children that were waited for; threads; resident pages.
 _PARENT, _TIMES, _THREADS, _RESIDENT = 1, slice(11, 15), 17, 21
 # A mapped file's pages do not count: the kernel takes them back when it needs them.
 _PSS_LINE = re.compile(rb"^Pss_(Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
@@ -59,7 +59,7 @@ async def wait_for_excess(measure: Callable[[], ResourceUsage], limits: Resource
 
 
 def measure_use(first: int, limits: ResourceLimits, *, sandboxed: bool) -> ResourceUsage:
-    """Return what a process and its descendants use. In a sandbox, whose first process is bubblewrap's, include its in-memory folders. Blocks."""
+    """Return the resources that a process and its descendants use. In a sandbox, whose first process is bubblewrap's, include its in-memory folders. Blocks."""
     folders = 0
     for folder in SCRATCH_FRACTIONS if sandboxed else ():
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Whether and how this machine can isolate a job, the file system that the job sees, and its command line. process.py starts it.
+"""The sandbox: whether and how this machine can isolate a job, the file system that the job sees, and its command line. process.py starts it.
 
 If the worker is root, bubblewrap prepares the mounts and switches to a separate user id; otherwise it uses a user namespace. The mounts are an
 allow-list: a path that is not listed here does not exist for the job.
@@ -40,7 +40,7 @@ ETC_NAMES = (
     *("localtime", "mime.types", "nsswitch.conf", "pki/ca-trust/extracted", "pki/tls/certs", "protocols", "resolv.conf", "services"),
     *("ssl/certs", "ssl/openssl.cnf", "timezone"),
 )
-"""What name lookups, TLS, time zones and the dynamic linker need from /etc; names that the host lacks are skipped."""
+"""The names in /etc that name lookups, TLS, time zones and the dynamic linker need; names that the host lacks are skipped."""
 ROOM = Room()
 VAR_TMP = Path("/var/tmp")  # noqa: S108 - inside the sandbox
 """Becomes a link to the scratch folder, unless an interpreter is installed below it."""
@@ -55,11 +55,11 @@ _REMEDY = (
 
 
 class SandboxMissing(GiveUp):
-    """Jobs cannot be isolated on this machine; the message says what to do."""
+    """Jobs cannot be isolated on this machine; the message names the remedy."""
 
 
 class Isolation(StrEnum):
-    """How jobs are isolated from each other; shown in job, ledger and doctor."""
+    """The ways to isolate jobs from each other; shown in job, ledger and doctor."""
 
     BUBBLEWRAP = "bubblewrap"
     """bubblewrap and a separate user id for each job; the worker is root."""
@@ -70,7 +70,7 @@ class Isolation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """How this machine isolates jobs; determined once."""
+    """The way in which this machine isolates jobs; determined once."""
 
     isolation: Isolation
     program: str = ""

@@ -47,7 +47,7 @@ def build_filters(machine: str) -> tuple[bytes, ...]:
     # Programs of another architecture (32 bits) would use other numbers.
     program = [_load(_ARCHITECTURE), _jump(_EQUAL, calls.audit, then=1), missing]
     program += [_load(_NUMBER), _jump(_AT_LEAST, X32_NUMBERS, otherwise=1), missing]
-    # clone3's flags are in memory, where a filter cannot look; without clone3 programs call clone.
+    # clone3's flags are in memory, which a filter cannot read; without clone3 programs call clone.
     for number in (calls.clone3, *calls.memory):
         program += [_jump(_EQUAL, number, otherwise=1), missing]
     for number in (calls.clone, calls.unshare):

@@ -93,7 +93,7 @@ def _lock(folder: Path, uid: int) -> int | None:
 
 
 def _clear_uid(lock: int, uid: int) -> bool:
-    """Kill what runs as an id whose lock we hold, if it was lent and never given back; return whether the id is free now."""
+    """Kill the processes that run as an id whose lock we hold, if it was lent and never given back; return whether the id is free now."""
     if os.pread(lock, 64, 0) != _boot_id():
         return False
     end = time.monotonic() + KILL_TIMEOUT_S

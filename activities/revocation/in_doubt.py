@@ -42,7 +42,7 @@ def find_unconfirmed_issues(deps: Deps, job: str) -> tuple[CredentialHandle, ...
         # A value that cannot be revoked is as valid as before the issue, and a credential with a target is searched for there, by name.
         if revocable is Revocable.NEVER or (definition and definition.target):
             continue
-        # It may have been issued after its token had died; then it lives as long as the engine allows, not as long as was requested.
+        # The credential may have been issued after its token had died; then it lives as long as the engine allows, not as requested.
         longest = max(definition.max_ttl if definition else 0, request["ttl"])
         credentials.append(
             CredentialHandle(

@@ -1,4 +1,4 @@
-"""Maps what a revocation observed to ledger events. No I/O, no clock: observations and times are arguments."""
+"""Maps the observations of a revocation to ledger events. No I/O, no clock: observations and times are arguments."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Attempt:
     at: datetime
     """When it ended."""
     seen_from: datetime
-    """When it began to inspect. What it saw does not put a newer proof in doubt."""
+    """When its inspection began. Its findings do not put a newer proof in doubt."""
     took: timedelta
 
 
 @dataclass(frozen=True, slots=True)
 class TargetTraits:
-    """What the catalog says about a credential's target."""
+    """Traits of a credential's target, from the catalog."""
 
     searchable: bool
     """Whether its users can be searched for the job's id."""
@@ -41,7 +41,7 @@ class TargetTraits:
 def credential_events(
     job: str, credential: CredentialHandle, inspection: Inspection, traits: TargetTraits, *, by: str, at: datetime, settled: bool
 ) -> Iterator[Event]:
-    """Yield the events of one credential after its whole job was revoked; none until its lease, token and certificate are seen dead.
+    """Yield the events of one credential after its job was revoked; none until its lease, token and certificate are found dead.
 
     `settled`: no issue can be in flight, so a user that does not exist now will not appear later.
     """
@@ -63,7 +63,7 @@ def credential_events(
 def single_credential_events(
     job: str, credential: CredentialHandle, *, by: str, why: str, began: datetime, at: datetime, how: str
 ) -> Iterator[Event]:
-    """Yield the events of one credential that was revoked by itself and seen dead at `at`; `how`: the evidence."""
+    """Yield the events of one credential that was revoked by itself and found dead at `at`; `how`: the evidence."""
     # A credential without a lease cannot be revoked by itself, so do not record that it was.
     if credential.lease_id is not None:
         yield build_event(EventType.CREDENTIAL_REVOKED, job, at=began, about=credential.id, credential=credential.id, by=by, why=why)
@@ -100,13 +100,13 @@ def describe_certificate(credential: CredentialHandle, *, at: datetime) -> str:
 
 
 def confirmed_event(job: str, attempt: Attempt, inspection: Inspection) -> Event:
-    """Return the proof that everything of a job was seen dead."""
+    """Return the proof that all access of a job was found dead."""
     proof: dict[str, Any] = {finding.what: finding.detail for finding in inspection.findings}
     return build_event(EventType.REVOCATION_CONFIRMED, job, at=attempt.at, about=attempt.course, by=attempt.by, proof=proof)
 
 
 def overdue_events(job: str, attempt: Attempt, *, failures: tuple[str, ...], failed: int) -> Iterator[Event]:
-    """Yield that the revocation of a job is overdue, if it is and this attempt, the `failed`th failure in a row, is worth an entry."""
+    """Yield the event that a job's revocation is overdue, if it is and this failed attempt is worth an entry. `failed`: failures in a row."""
     if is_revocation_overdue(failed=failed, took=attempt.took) and is_worth_recording(failed=failed):
         about = f"{attempt.course}-{failed}"
         yield _overdue_event(job, about, by=attempt.by, at=attempt.at, seen_from=attempt.seen_from, failures=failures, attempt=failed)
@@ -114,7 +114,7 @@ def overdue_events(job: str, attempt: Attempt, *, failures: tuple[str, ...], fai
 
 def slow_event(job: str, course: str, *, by: str, at: datetime, failures: tuple[str, ...], attempt: int) -> Event:
     """Return the event of a revocation that was still running at `at`, when its grace was over."""
-    # Dated to when it became slow: what the attempt sees at its end is newer, even if this is recorded late.
+    # Dated to when it became slow: the attempt's findings are newer, even if this event is recorded after them.
     return _overdue_event(job, f"{course}-slow", by=by, at=at, seen_from=at, failures=failures, attempt=attempt)
 
 
@@ -126,7 +126,7 @@ def _overdue_event(job: str, about: str, *, by: str, at: datetime, seen_from: da
 def credential_overdue_events(
     job: str, credential: str, *, by: str, at: datetime, started: datetime, took: timedelta, failures: tuple[str, ...], failed: int
 ) -> Iterator[Event]:
-    """Yield that one credential could not be revoked: immediately if a person asked for it, else by the same rule as for a whole job.
+    """Yield the event that one credential could not be revoked: immediately if a person asked for it, else by the same rule as for a job.
 
     `started`: when the series of attempts began; `failed`: its failures so far.
     """

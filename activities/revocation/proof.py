@@ -1,6 +1,6 @@
 """Checks whether anything of a job is alive: its leases and tokens in Vault, its users and spaces in the targets. Changes nothing.
 
-Only what was checked and found dead counts as dead; what could not be checked is reported as a failure.
+A handle counts as dead only if a check found it dead; a check that was not possible is reported as a failure.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Inspection:
 
     @property
     def alive(self) -> tuple[str, ...]:
-        """What is alive, one sentence each."""
+        """One sentence for each thing that is alive."""
         return tuple(f"{finding.what}: {finding.detail or 'alive'}" for finding in self.findings if finding.alive)
 
     def is_dead(self, credential: CredentialHandle) -> bool:
-        """Whether every known handle of a credential was seen dead."""
+        """Whether every known handle of a credential was found dead."""
         return credential.handles <= self.dead
 
 
@@ -123,7 +123,7 @@ def unprovable_reasons(deps: Deps, credentials: tuple[CredentialHandle, ...], *,
 
 
 def is_certificate_valid(deps: Deps, credential: CredentialHandle) -> bool:
-    """Whether a credential's certificate may still be valid; False if it has none. Raises RetryLater or GiveUp if Vault does not say."""
+    """Whether a credential's certificate may still be valid; False if it has none. Raises RetryLater or GiveUp if Vault's answer does not show it."""
     # A certificate that outlives its credential is refused at issue, and Vault may have removed an expired one.
     if credential.certificate is None or deps.now() >= credential.expires_at:
         return False
@@ -142,7 +142,7 @@ def credential_of(view: CredentialView) -> CredentialHandle:
 
 
 class _Findings(FailureCollector):
-    """Collects what one inspection sees, and what it could not see."""
+    """Collects the findings of one inspection, and the checks that were not possible."""
 
     def __init__(self) -> None:
         super().__init__()

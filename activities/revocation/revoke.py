@@ -58,7 +58,7 @@ T = TypeVar("T")
 
 
 class RevocationResult(Message):
-    """Result of one call. `confirmed`: everything that can be seen was checked and found dead."""
+    """Result of one call. `confirmed`: everything that can be checked was found dead."""
 
     confirmed: bool
     second_look_in: timedelta | None = None
@@ -70,11 +70,11 @@ class RevocationResult(Message):
 
 @dataclass(frozen=True, slots=True)
 class _JobMemory:
-    """What the store knows about a job: its credentials, and `accesses`, the targets in which it may have users or a space (None: any)."""
+    """The store's knowledge of a job: its credentials, and `accesses`, the targets in which it may have users or a space (None: any)."""
 
     credentials: tuple[CredentialHandle, ...] = ()
     doubts: tuple[CredentialHandle, ...] = ()
-    """Those of the credentials that nobody has recorded yet."""
+    """The credentials among them that nobody has recorded yet."""
     accesses: RequestedActions | None = None
     closed: bool = False
     """Whether the claim is closed: no session can issue any more."""
@@ -113,7 +113,7 @@ def revoke(
         _revoke_leases(deps, steps, memory.credentials)
         steps.attempt("the job's tokens", lambda: deps.vault.revoke_prefix(job), otherwise=None)
         for lock in memory.locks:
-            # The job's tokens are gone, so it grants nothing any more. If this fails, it expires.
+            # The job's tokens are gone, so the wrapping token grants nothing any more. If revoking it fails, it expires.
             steps.attempt(f"lock {lock.accessor}", partial(revoke_wrapping_token, deps.vault, lock.ciphertext, about=lock.request), None)
         seen_from, inspection = deps.now(), inspect(deps, job, memory.credentials, memory.accesses)
         if inspection.users or inspection.spaces:
@@ -184,7 +184,7 @@ def end_one(
 
 
 def _end_and_check(deps: Deps, job: str, handle: CredentialHandle, others: tuple[CredentialHandle, ...]) -> tuple[tuple[str, ...], str]:
-    """Revoke one credential by its lease. Return why it may be alive (empty if it is dead), and the evidence that it is dead."""
+    """Revoke one credential by its lease. Return why the credential may be alive (empty if it is dead), and the evidence that it is dead."""
     if handle.lease_id is None:
         why = "it has no lease: it ends with its job"
         return ((why,) if handle.revocable is Revocable.NOW else ()), ""
@@ -222,8 +222,8 @@ def record_lapsed(deps: Deps) -> tuple[Event, ...]:
 def _close_claim_and_read(
     deps: Deps, job: str, known: tuple[CredentialHandle, ...] | None, spaces: RequestedActions, *, settled: bool, now: datetime
 ) -> _JobMemory:
-    """Close the claim, then return what the store knows about the job."""
-    # Before the token role is deleted: a session writes the role, reads its claim, and only then requests a token.
+    """Close the claim, then return the store's knowledge of the job."""
+    # Close the claim before the token role is deleted: a session writes the role, reads its claim, and only then requests a token.
     locks = deps.store.claims.end_issuing(job, now)
     if settled and known is not None:
         accesses = spaces | {(item.resource, item.action.value) for item in known}
@@ -293,7 +293,7 @@ def alarm_if_slow(deps: Deps, job: str, facts: Sequence[Event], failures: Sequen
         try:
             deps.store.ledger.append([*begun, late])
         except JustEnoughError as error:
-            # The attempt's own events are kept until they are recorded; this one would only have been earlier.
+            # Ignore the failure: the caller keeps the attempt's own events until they are recorded. This event would only have come earlier.
             log.warning("revocation hangs", job=job, error=type(error).__name__)
 
     timer = threading.Timer(REVOCATION_GRACE.total_seconds(), record_slow)

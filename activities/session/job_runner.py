@@ -1,4 +1,4 @@
-"""Runs a job's process together with its broker and its log. Start and end stand on one screen."""
+"""Runs a job's process together with its broker and its log."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ServeBroker = Callable[[int], AbstractAsyncContextManager[BrokerAddress]]
 
 @dataclass(frozen=True, slots=True)
 class JobTask:
-    """What to run for one job."""
+    """The process to run for one job."""
 
     job: str
     spec: JobSpec
@@ -39,7 +39,7 @@ class JobTask:
 async def run_process(
     settings: Settings, sandbox: Sandbox, task: JobTask, *, redactor: Redactor, sink: Sink, serve: ServeBroker
 ) -> AsyncIterator[JobProcess]:
-    """Run a job's command beside its broker. When the block ends, no process of the job is left and its log is in the sink.
+    """Run a job's command together with its broker. When the block ends, no process of the job is left and its log is in the sink.
 
     Raises InterpreterRefused, NoFreeUid, StartFailed before anything runs; afterwards what the sink raised.
     """

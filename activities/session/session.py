@@ -41,7 +41,7 @@ log = structlog.get_logger()
 
 
 class Stop(StrEnum):
-    """Why a session must stop."""
+    """The reasons for which a session must stop."""
 
     CANCEL = "cancelled"
     CUT = "access_cut"
@@ -72,7 +72,7 @@ def failure_reason(error: JustEnoughError) -> str:
 
 
 class JobSession:
-    """Acquires and releases on one screen: however `_work` ends, `run` revokes."""
+    """One session: however `_work` ends, `run` revokes."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class JobSession:
         except Exception as error:
             log.exception("session failed unexpectedly", job=self._job)
             ending = self._failure_outcome(JobState.FAILED, f"unexpected {type(error).__name__}")
-        # Immediately after the process ended. Nothing is being issued any more: `_work` has returned.
+        # Revoke immediately after the process ended. No issue is in flight: `_work` has returned.
         result = await asyncio.to_thread(
             revoke.revoke,
             self._deps,
@@ -136,7 +136,7 @@ class JobSession:
             settled=self._issuer.settled,
             known=self._issuer.holdings.alive,
             spaces=self._issuer.holdings.spaces,
-            # Usually these were recorded when they were issued. If the ledger failed then, they must not be missing from it.
+            # Usually these credentials were recorded when they were issued. If the ledger failed then, record them now.
             before=(
                 *(issued_event(self._job, credential) for credential in self._issuer.holdings.alive),
                 *(self._model_gateway.usage.unrecorded_events() if self._model_gateway else ()),
@@ -156,7 +156,7 @@ class JobSession:
                 raise IssueRefused(f"bundle {digest} is not in the store: launch the job again, so that its files are sent again")
             workdir = await asyncio.to_thread(ensure_unpacked, self._deps.settings.home, digest, content)
         self._raise_if_stopped()
-        # A session that slept through its own end must not start a process.
+        # A session that was suspended until after its end must not start a process.
         if not await asyncio.to_thread(self._claim_is_open):
             self.stop(Stop.CUT)
             raise SessionStopped

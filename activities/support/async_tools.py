@@ -1,4 +1,4 @@
-"""Runs a call repeatedly beside a block (heartbeats), and work to completion despite cancels."""
+"""Runs a call repeatedly during a block (heartbeats), and work to completion despite cancels."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class FailureCollector:
         return otherwise
 
     def succeeds(self, what: str, call: Callable[[], object]) -> bool:
-        """Return whether the call came back without raising."""
+        """Return whether the call returned without raising."""
         before = len(self.failures)
         self.attempt(what, call, otherwise=None)
         return len(self.failures) == before

@@ -1,1 +1,1 @@
-"""Who is calling, and what they may do: tokens, page sessions, roles."""
+"""Authentication and authorization: tokens, page sessions, roles."""

@@ -1,4 +1,4 @@
-"""Who may do what, by group. Pure: takes a caller, the tiers and a job's requester; raises Forbidden, which names the missing group."""
+"""Decides who may do what, by group. Pure: takes a caller, the tiers and a job's requester; raises Forbidden, which names the missing group."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ MAX_KEYS = 20_000
 
 
 class TooManyTries(GiveUp):
-    """Too many login attempts; the message says when to try again."""
+    """Too many login attempts; the message names the time of the next try."""
 
 
 class LoginThrottle:

@@ -188,7 +188,7 @@ class PageSessions:
             # Anyone with write access to the store can change the person of a row. Only Vault knows whose token it is.
             raise self._end_row(row, "this login belongs to another person than the session")
         if more := token.policies - self._allowed_policies:
-            # The token is not used again, and expires by itself.
+            # Do not revoke the token: the session no longer uses it, and it expires by itself.
             raise self._end_row(row, f"this login has policies that the pages do not allow: {', '.join(sorted(more))}")
         if by_person and self._now() - row.seen_at >= LAST_USE_WRITE_INTERVAL:
             self._store.page_sessions.mark_used(row.key, self._now())
@@ -197,13 +197,13 @@ class PageSessions:
                 user_login.renew_token(self._vault, self._vault.unseal(row.ciphertext, key.context))
 
     def _end_row(self, row: PageSessionRecord, why: str) -> NoSession:
-        """End a session in the store and return the error that tells its person why."""
+        """End a session in the store and return the error with the reason for its person."""
         self._store.page_sessions.end(row.person, self._now(), key=row.key, why=why)
         log.info("logout", name=row.name, why=why)
         return NoSession(why)
 
     async def _end(self, key: SessionKey, row: PageSessionRecord, why: str) -> None:
-        # The row first: from here on the cookie is worthless, even if Vault fails.
+        # End the row first: from here on the cookie is worthless, even if Vault fails.
         await to_thread.run_sync(self._end_row, row, why)
         try:
             token = await to_thread.run_sync(self._vault.unseal, row.ciphertext, key.context)
@@ -222,14 +222,14 @@ SECRET_BYTES = 32
 
 
 class PageLoginMethod(StrEnum):
-    """How people log in to the pages."""
+    """The ways in which people log in to the pages."""
 
     PASSWORD = "password"  # noqa: S105 - a way to log in, not a password
     OIDC = "oidc"
 
 
 class NoSession(Unauthenticated):
-    """There is no session, or it has ended; the message says why."""
+    """There is no session, or it has ended; the message gives the reason."""
 
 
 class WrongPerson(GiveUp):
@@ -250,7 +250,7 @@ class TokenTooWeak(GiveUp):
 
 @dataclass(frozen=True, slots=True)
 class SessionKey:
-    """A cookie's secret and what is derived from it."""
+    """A cookie's secret, and the values that are derived from it."""
 
     secret: Secret
     """Base64url, as the cookie carries it."""
@@ -299,4 +299,4 @@ class ActiveSession:
     person: Person
     fresh: bool
     expires: datetime
-    """When it ends even if it is in use."""
+    """When the session ends even if it is in use."""

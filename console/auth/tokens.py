@@ -97,7 +97,7 @@ class TokenVerifier:
             texts = {"expired_token": "the token has expired", "bad_signature": "the token's signature is not valid"}
             claim = getattr(error, "claim", None)
             fallback = f"the token's `{claim}` claim is not valid for this console" if claim else "the token is not valid"
-            # Without the cause, which may contain parts of the token.
+            # Raise without the cause, which may contain parts of the token.
             raise Unauthenticated(texts.get(getattr(error, "error", ""), fallback)) from None
         if claims["exp"] - claims["iat"] > MAX_TOKEN_LIFETIME_S + CLOCK_LEEWAY_S:
             raise Unauthenticated(f"the token is valid for longer than {MAX_TOKEN_LIFETIME_S // 60} minutes")

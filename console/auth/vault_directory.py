@@ -86,7 +86,7 @@ class ConsoleVault(Vault):
         return self._person_cache.peek(entity_id, max_age_s=CACHE_TTL_S)
 
     def _ask(self, call: Callable[[], V], *, what: str = "people") -> V:
-        """Log in if necessary and return the result of a call. Raises VaultRightMissing, which says what the console may not read."""
+        """Log in if necessary and return the result of a call. Raises VaultRightMissing, which names what the console may not read."""
         try:
             # Not at startup: the console serves its health checks before Vault answers.
             with self._login_lock:

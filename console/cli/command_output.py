@@ -1,4 +1,4 @@
-"""What commands of other packages print with, so that their output looks like every other command's (docs/decisions/0005)."""
+"""Prints for the commands of other packages, so that their output looks like every other command's (docs/decisions/0005)."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def print_error(error: JustEnoughError) -> None:
 
 
 def console_url() -> str | None:
-    """Return the console's address from the command line, None if it is not given there."""
+    """Return the value of --console-url; None without the option."""
     return current_options().console_url

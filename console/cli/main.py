@@ -20,7 +20,7 @@ from console.cli.options import command, command_group, with_global_options
 ENTRY_POINT_GROUP = "justenough.commands"
 """Entry points of this group are functions `register(app, output)` that add commands to `app`, which print by `output` (console.cli.command_output)."""
 OPTIONS_WITH_VALUE = {"-o", "--output", "--profile", "--console-url"}
-"""Options that may stand before a command and take the next word as their value."""
+"""Options that may come before a command and take the next word as their value."""
 
 
 def main() -> None:

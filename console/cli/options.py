@@ -29,7 +29,7 @@ class CliOutputFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GlobalOptions:
-    """The values of the global options on this command line, wherever they stand."""
+    """The values of the global options on this command line, before or after the command's name."""
 
     output: CliOutputFormat = CliOutputFormat.TABLE
     quiet: bool = False

@@ -1,4 +1,4 @@
-"""Writes data to stdout and messages to stderr. Says whether they are terminals; only terminals get colours."""
+"""Writes data to stdout and messages to stderr. Reports whether they are terminals; only terminals get colours."""
 
 from __future__ import annotations
 

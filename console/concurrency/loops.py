@@ -49,7 +49,7 @@ async def repeat(step: Callable[[], Awaitable[object]], *, every_s: float, failu
 
 @contextlib.asynccontextmanager
 async def run_in_background(coroutine: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Run an endless coroutine beside a block, and cancel it when the block ends."""
+    """Run an endless coroutine during a block, and cancel it when the block ends."""
     task = asyncio.create_task(coroutine)
     try:
         yield

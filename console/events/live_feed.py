@@ -75,7 +75,7 @@ class LiveFeed:
         async with self._listener():
             seen = position
             if seen is None or seen > self._newest:
-                # Not self._newest: the store may have newer entries, which are older than this listener.
+                # Do not use self._newest: the store may have newer entries that were recorded before this listener came.
                 newest = await self.newest_position()
                 seen = newest if seen is None else min(seen, newest)
             while True:
@@ -164,7 +164,7 @@ class LiveFeed:
             return RETRY_INTERVAL_S
         if not tail.entries:
             return 0.0
-        # Processor time: with wall time, pauses would grow with the load of other processes.
+        # Measure processor time: with wall time, pauses would grow with the load of other processes.
         began = time.thread_time()
         self._recent.add(tail)
         self._position = self._recent.newest
@@ -197,7 +197,7 @@ class RecentEntries:
 
     @property
     def newest(self) -> int:
-        """The position of the last entry, or where they begin."""
+        """The position of the last entry; without entries, the position after which they begin."""
         return self._entries[-1].position if self._entries else self._begin
 
     def covers(self, position: int) -> bool:

@@ -99,7 +99,7 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _cancel_when_stalled(self, scope: CancelScope) -> None:
-        # Polled: a timer for each block would cost more.
+        # Poll, because a timer for each block would cost more.
         while self._sending_since is None or time.monotonic() - self._sending_since < STALL_TIMEOUT_S:  # noqa: ASYNC110 - nothing reports silence
             await anyio.sleep(STALL_TIMEOUT_S / 4)
         self._stalled = True

@@ -1,4 +1,4 @@
-"""What routes of the API and the pages take from a request: the console, and the query parameters of lists."""
+"""Inputs that routes of the API and the pages take from a request: the console, and the query parameters of lists."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ async def handle_http_error(request: Request, error: Exception) -> JSONResponse:
     detail = f"there is no {request.url.path}" if status == 404 else str(error.detail)
     headers = error.headers
     if status == 405:
-        # Every method that the path accepts; each route knows only its own.
+        # Name every method that the path accepts; each route knows only its own methods.
         scopes = ({**request.scope, "method": method} for method in METHODS)
         allowed = (scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes))
         headers = {"Allow": ", ".join(allowed)}

@@ -46,7 +46,7 @@ class ChartBar:
 
 
 def line_chart(values: Sequence[int | None]) -> LineChart:
-    """Return equally spaced values as a line chart; None stands for an unknown value."""
+    """Return equally spaced values as a line chart; None is an unknown value."""
     top = axis_top(max((value for value in values if value is not None), default=0))
     apart = WIDTH / max(1, len(values) - 1)
     lines, areas = [], []

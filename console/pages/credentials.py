@@ -42,7 +42,7 @@ JOB_REVOCATION_EVENTS = (EventType.REVOCATION_STARTED, EventType.REVOCATION_OVER
 
 
 class CredentialFilters(Message):
-    """The filters in the address; empty for any."""
+    """The filters in the page's address; an empty filter matches everything."""
 
     show: Literal["", "all"] = ""
     resource: str = Field("", max_length=63)
@@ -127,7 +127,7 @@ async def revoke(credential: str, console: TheConsole, visitor: ThePageUser, for
 
 @router.post("/credentials/{credential}/prove")
 async def prove(credential: str, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
-    """Verify in Vault and the targets all access of the credential's job."""
+    """Verify all access of the credential's job, in Vault and the targets."""
     del form
     visitor.caller.require(*Role)
     view = await to_thread.run_sync(visible_credential, console, visitor.caller, credential)

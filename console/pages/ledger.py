@@ -33,7 +33,7 @@ from justenough.domain.readmodel.views import EntryView, Page
 
 PAGE_SIZE = 30
 MAX_PAGES_READ = 6
-"""Store pages that are searched for entries a launcher may read, at most."""
+"""Maximum number of store pages that are read to find entries that a launcher may read."""
 EXPORT_PAGE_SIZE = 1000
 READER_ROLES = (Role.APPROVE, Role.READ, Role.BREAK_GLASS)
 """Roles that may read everything, as in the API."""
@@ -74,7 +74,7 @@ class LedgerQuery(NamedTuple):
 
 
 class LedgerFilters(Message):
-    """The filters in the address as entered; empty for any."""
+    """The filters in the page's address, as entered; an empty filter matches everything."""
 
     q: str = Field("", max_length=400)
     job: str = Field("", max_length=64)

@@ -35,7 +35,7 @@ TITLE_AND_ADVICE = {
 
 
 class PageRoute(APIRoute):
-    """A page that needs a login; others are redirected to the login page and back."""
+    """A page that needs a login; people without one are redirected to the login page, and from there back."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return FastAPI's handler, called with the page user in the request's state."""

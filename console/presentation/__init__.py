@@ -1,1 +1,1 @@
-"""What things are in words, for the command line and the pages alike. Pure: no I/O, no terminal, no HTML."""
+"""Describes jobs, requests and events in words, for the command line and the pages alike. Pure: no I/O, no terminal, no HTML."""

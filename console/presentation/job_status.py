@@ -23,7 +23,7 @@ ENDED_TEXT = {
 
 
 def job_status_text(job: JobView, tiers: Tiers) -> str:
-    """Return what a job is doing, or how it ended and whether its access is revoked."""
+    """Describe a job's current activity, or its end and whether its access is revoked."""
     live = [item for item in job.credentials if not item.state.is_dead]
     match job.state:
         case JobState.PENDING:

@@ -64,7 +64,7 @@ def record_console_order(deps: Deps, request: OrderRequest, *, job: str, entity:
     verified = verify_order(deps, order, now=deps.now())
     if isinstance(verified, Rejection):
         raise Conflict(f"the order of {request.origin} is not valid: {verified}")
-    # If another console recorded the same order at the same time, it is not new.
+    # If another console recorded the same order at the same time, this order is not new.
     new = bool(deps.store.ledger.append([job_submitted_event(order, verified, at=deps.now())]))
     recorded = find_recorded_order(deps, job)
     assert recorded is not None, "it has just been recorded"

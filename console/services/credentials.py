@@ -23,7 +23,7 @@ POLL_INTERVAL_S = 0.02
 
 
 class CredentialQuery(NamedTuple):
-    """Which credentials to list; None for any."""
+    """The filters of a list of credentials; None for any."""
 
     live: bool = False
     """Only those not yet confirmed dead."""

@@ -9,7 +9,7 @@ from justenough.adapters.store import Store
 from justenough.domain.readmodel.dashboard import CurrentCounts, PeriodTrend
 
 COUNTS_TTL_S = 5.0
-"""How long counts are used if nothing new is recorded; after a new entry they are read at once."""
+"""How long counts are used if nothing new is recorded; after a new entry they are read again immediately."""
 TREND_TTL_S = 15.0
 """The chart may be this old: at its scale the difference is not visible."""
 TREND_PERIOD = timedelta(hours=24)

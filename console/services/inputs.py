@@ -92,7 +92,7 @@ class SignedBody(StrictBody):
 
 
 class ClaimBody(StrictBody):
-    """How long the caller claims a request."""
+    """The duration of a claim."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"seconds": 900}]})
 
@@ -100,7 +100,7 @@ class ClaimBody(StrictBody):
 
 
 class DryRequest(Message):
-    """What policy would decide about one request now."""
+    """Policy's decision on one request, if it were made now."""
 
     resource: str
     action: str
@@ -116,7 +116,7 @@ class DryRequest(Message):
 
     @classmethod
     def of(cls, access: Access, decision: Decision) -> DryRequest:
-        """Return what policy decided about one access of a spec."""
+        """Return the view of policy's decision on one access of a spec."""
         return cls(resource=access.resource, action=access.action.value, at=access.at, ttl=access.ttl, **decision.model_dump())
 
 

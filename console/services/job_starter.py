@@ -36,7 +36,7 @@ async def start_pending_jobs(deps: Deps, gateway: TemporalGateway, *, older_than
         try:
             if await gateway.has_workflow(job):
                 continue
-            # Read after Temporal has answered: a run may since have claimed the job, ended it and been deleted.
+            # Read the claim after Temporal has answered: a run may since have claimed the job, ended it and been deleted.
             order, view = await to_thread.run_sync(deps.store.jobs.order, job), await to_thread.run_sync(deps.store.jobs.get, job)
             claim = await to_thread.run_sync(deps.store.claims.get, job)
             if order is None or view is None or claim or view.state is not JobState.PENDING or view.requests:

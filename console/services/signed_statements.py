@@ -21,7 +21,7 @@ S = TypeVar("S", DecisionStatement, DelegationStatement, ReviewStatement)
 D = TypeVar("D", DelegationStatement, ReviewStatement)
 
 StatementChecks = Mapping[str, tuple[bool, str]]
-"""By key of a statement: whether it is wrong, and the message that says so."""
+"""By key of a statement: whether it is wrong, and the message for that case."""
 
 
 def parse_own_statement(model: type[S], body: SignedBody, caller: Caller) -> S:

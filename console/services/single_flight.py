@@ -43,7 +43,7 @@ class Work(Generic[T]):
 
     @property
     def seconds(self) -> float:
-        """How long it took; 0 while it runs."""
+        """How long the work took, in seconds; 0 while it runs."""
         return (self.ended - self.began).total_seconds() if self.ended else 0.0
 
 
@@ -81,8 +81,8 @@ class SingleFlight(Generic[K, T]):
         return self._works.get(key)
 
     def items(self) -> tuple[tuple[K, Work[T]], ...]:
-        """Return all work that is running, and the outcomes kept, newest first."""
-        # Copied first: pages read it from other threads.
+        """Return all work that is running, and the outcomes that are still kept, newest first."""
+        # Copy the values first: pages call this from other threads.
         return tuple(reversed(tuple(self._works.items())))
 
     async def result(self, key: K, *, by: str) -> T:

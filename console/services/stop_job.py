@@ -51,7 +51,7 @@ async def stop_job(console: Console, job: str, caller: Person, *, kill: bool) ->
 
 
 async def _stop_without_workflow(console: Console, job: str) -> str:
-    """Close the job's claim and start a sweep; return the text that tells the caller what was done."""
+    """Close the job's claim and start a sweep; return a description of this for the caller."""
     # Without a workflow, the session and the sweep obey a closed claim.
     await to_thread.run_sync(console.deps.store.claims.close, job, console.deps.now())
     log.warning("job is stopped without its workflow", job=job)

@@ -1,4 +1,4 @@
-"""Who may read which job, and list pages without the items that the caller may not read. Blocking, for a thread."""
+"""Decides who may read which job, and builds list pages without the items that the caller may not read. Blocking, for a thread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_PAGES_READ = 20
 
 
 class JobOwners:
-    """Who launched which job. That never changes, so it is cached."""
+    """The launchers of jobs. They never change, so they are cached."""
 
     MAX_ENTRIES = 20_000
 

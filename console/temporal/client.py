@@ -70,7 +70,7 @@ class ScheduleStatus:
     """Who paused it and why."""
     next: tuple[datetime, ...]
     missed: int
-    """Occasions that Temporal missed because it was too late."""
+    """Occasions that Temporal skipped because their catch-up window had passed."""
 
 
 TakeOccasion = Callable[[ScheduleOccasion], Awaitable[str]]

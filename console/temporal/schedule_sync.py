@@ -14,9 +14,9 @@ from justenough.domain.core.errors import JustEnoughError
 from justenough.services.dependencies import Deps
 
 POLL_INTERVAL_S = 2.0
-"""Between two checks of the configuration."""
+"""Seconds between two checks of the configuration."""
 RECONCILE_INTERVAL_S = 60.0
-"""Between two comparisons with Temporal, where somebody may have changed schedules, if the configuration has not changed."""
+"""Seconds between two comparisons with Temporal if the configuration has not changed: somebody may have changed schedules there."""
 RETRY_DELAY_S = 10.0
 STATUS_TTL_S = 3.0
 STATUS_TIMEOUT_S = 2.0

@@ -36,7 +36,7 @@ def to_temporal_schedule(name: str, definition: schedules.Schedule, *, prefix: s
             "Fire", name, id=f"{prefix}{name}", task_queue=queue, execution_timeout=schedules.CATCHUP_WINDOW
         ),
         spec=ScheduleSpec(calendars=[calendar], time_zone_name=definition.timezone),
-        # By default Temporal makes up a year of missed occasions.
+        # By default Temporal starts the missed occasions of up to a year.
         policy=SchedulePolicy(overlap=OVERLAP_POLICIES[definition.overlap], catchup_window=schedules.CATCHUP_WINDOW),
         state=ScheduleState(paused=definition.paused, note="triggers.yaml: paused from the beginning" if definition.paused else None),
     )

@@ -1,1 +1,1 @@
-"""What things are and how they are decided: frozen models and pure functions. No I/O, no clock."""
+"""The domain: frozen models, and pure functions that decide about them. No I/O, no clock."""

@@ -73,7 +73,7 @@ class AnswerCounter:
         recorded = find_recorded_request(self._deps, self._job, self._received_ladders[before.ladder.request])
         if isinstance(recorded, Rejection):
             return recorded
-        # The ledger, not the workflow, says who withdrew an answer and who launched the job's ancestors.
+        # The ledger, not the workflow, determines who withdrew an answer and who launched the job's ancestors.
         ladder = before.ladder.with_barred(
             forebears=ancestor_launchers(self._deps, recorded.parent, asked_by=console_requester_of(self._deps, self._job)),
             taken_back=frozenset(item.approver_id for item in recorded.approvals if item.withdrawn_at),
@@ -88,7 +88,7 @@ class AnswerCounter:
         return events
 
     def _build_events(self, after: RequestTally) -> list[Event] | Rejection:
-        """Build the events of the last answer, or return why policy denies the terms that it leaves of the request."""
+        """Build the events of the last answer, or return why policy denies the request as the answer narrows it."""
         job, now, ladder, last, events = self._job, self._deps.now(), after.ladder, after.last, list[Event]()
         if isinstance(last, Withdrawal):
             return [approval_withdrawn_event(job, ladder.request, last, verdict=after.verdict, at=now)]

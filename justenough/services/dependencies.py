@@ -39,7 +39,7 @@ class Deps:
 
 @contextmanager
 def open_worker_deps(settings: Settings, env: Mapping[str, str]) -> Iterator[Deps]:
-    """Open everything that a worker needs, and close it again. Raises RetryLater if a server is unavailable, GiveUp if it refuses."""
+    """Open everything that a worker needs, and close it after the block. Raises RetryLater if a server is unavailable, GiveUp if it refuses."""
     with ExitStack() as stack:
         store = Store(settings.store_url)
         stack.callback(store.close)

@@ -74,7 +74,7 @@ def compute_request_digest(deps: Deps, verified: VerifiedOrder, access: Access, 
 
 
 def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Evaluation | Rejection:
-    """Evaluate the terms that approvers left of a job's request, with the facts of the original request; or return why not."""
+    """Evaluate a job's request as its approvers narrowed it, with the facts of the original request; or return why that is not possible."""
     record = deps.store.jobs.order(job)
     if record is None:
         return Rejection("order_unknown", "no order of this job has been recorded")
@@ -107,7 +107,7 @@ def evaluate_in_order(deps: Deps, job: str, verified: VerifiedOrder) -> Iterator
 
 
 def _find_runtime_request(deps: Deps, job: str, number: int) -> tuple[Access, HeldAccess] | None:
-    """Return what a running job requested and what it held then, from store and ledger; None if it made no such request."""
+    """Return a running job's request and the access that it held then, from store and ledger; None if it made no such request."""
     request = request_id(job, number)
     view = deps.store.requests.get(request)
     decided = deps.store.ledger.entries(job=job, types=(EventType.ACCESS_DECIDED,), after=0, limit=MAX_DECISIONS_READ)
@@ -120,7 +120,7 @@ def _find_runtime_request(deps: Deps, job: str, number: int) -> tuple[Access, He
 
 
 def apply_grant(access: Access, grant: GrantTerms) -> Access:
-    """Return a request reduced to what its approvers granted."""
+    """Return a request reduced to the terms that its approvers granted."""
     return access.model_copy(update={"action": grant.action, "ttl": grant.ttl, "tools": access.tools and grant.tools})
 
 
@@ -134,7 +134,7 @@ def why_not_issuable(deps: Deps, verified: VerifiedOrder, access: Access) -> Rej
 
 
 def why_policy_denies_grant(grant: GrantTerms, decision: Decision, *, tier: int) -> Rejection | None:
-    """Return why policy does not allow the terms that approvers left of a request, or None if it does. `tier`: the current tier."""
+    """Return why policy does not allow a request as its approvers narrowed it, or None if it does. `tier`: the current tier."""
     how = " by breaking glass" if grant.break_glass else ""
     what = f"{grant.action} for {duration_text(grant.ttl)}{how}"
     if decision.outcome == "denied":

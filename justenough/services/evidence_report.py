@@ -14,9 +14,9 @@ from justenough.domain.evidence.report import Report
 from justenough.domain.ledger.hash_chain import moment_text
 
 MAX_ENTRIES_PER_REPORT = 6_000_000
-"""The most entries that one report reads. docs/reference/evidence.md says how long that takes."""
+"""The most entries that one report reads. docs/reference/evidence.md gives the time that takes."""
 MAX_VERIFIED_ENTRIES = 2_000_000
-"""The most entries of a ledger that a report verifies. It says if the ledger is larger and was not verified."""
+"""The most entries of a ledger that a report verifies. The report notes if the ledger is larger and was not verified."""
 LOOKUP_BATCH_SIZE = 500
 
 
@@ -49,7 +49,7 @@ def _collect_current_state(store: Store, open_credentials: Mapping[str, OpenCred
     for credential in store.credentials.live_with_jobs():
         state.add_live(credential)
         live.add(credential.credential)
-    # Credentials that are not live and have no end later either.
+    # Credentials that are not live, and whose end is not recorded after the period either.
     ids = [credential for credential in open_credentials if credential not in live]
     for start in range(0, len(ids), LOOKUP_BATCH_SIZE):
         batch = ids[start : start + LOOKUP_BATCH_SIZE]

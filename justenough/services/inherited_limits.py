@@ -1,4 +1,4 @@
-"""Limits a job to the access that every one of its ancestors still has: what its order says, minus what its approvers removed.
+"""Limits a job to the access that every one of its ancestors still has: the access in its order, minus what its approvers removed.
 
 Nothing is cached, because an ancestor's approval may be withdrawn or narrowed at any time. Records nothing. The parent does not limit a job
 that the configuration launches (by a trigger whose event names a job).
@@ -28,17 +28,17 @@ LOST_STATES = frozenset({RequestState.DENIED, RequestState.EXPIRED, RequestState
 
 
 def inherited_limit_problems(deps: Deps, spec: JobSpec, statement: OrderStatement) -> tuple[Problem, ...]:
-    """Return where a spec requests more than the job's ancestors have, by YAML path; nothing for a job without a parent."""
+    """Return the problems of a spec that requests more than the job's ancestors have, by YAML path; none for a job without a parent."""
     return _limit_problems(_ancestor_specs(deps, statement), spec)
 
 
 def parent_limit_problems(deps: Deps, spec: JobSpec, parent: str) -> tuple[Problem, ...]:
-    """Return where an unsigned spec requests more than `parent` and its ancestors have, by YAML path."""
+    """Return the problems of an unsigned spec that requests more than `parent` and its ancestors have, by YAML path."""
     return _limit_problems(_specs_from(deps, parent), spec)
 
 
 def why_exceeds_ancestors(deps: Deps, access: Access, statement: OrderStatement) -> Rejection | None:
-    """Return why some access exceeds what the job's ancestors have, or None if it does not."""
+    """Return why some access exceeds the access of the job's ancestors, or None if it does not."""
     for ancestor in _ancestor_specs(deps, statement):
         if isinstance(ancestor, Rejection):
             return ancestor
@@ -90,7 +90,7 @@ def _specs_from(deps: Deps, job: str | None) -> Iterator[JobSpec | Rejection]:
         for number, item in enumerate(spec.access, start=1):
             view = deps.store.requests.get(request_id(statement.job, number))
             if view is None:
-                # It was not requested yet.
+                # The access was not requested yet.
                 remaining.append(item)
             elif view.state not in LOST_STATES:
                 remaining.append(_to_granted_access(item, view))
@@ -120,7 +120,7 @@ def _read_signed_order(deps: Deps, job: str) -> tuple[JobSpec, OrderStatement] |
 
 
 def _to_granted_access(item: Access, view: RequestView) -> Access:
-    """Return an item as it was granted, never more than its order says, whatever the store says."""
+    """Return an item as it was granted, never more than its order requests, even if the store records more."""
     ttl = item.ttl if view.granted_ttl is None else min(item.ttl, view.granted_ttl)
     action = min(item.action, Action(view.granted_action or item.action), key=lambda each: each.rank)
     tools = intersect_all(item.tools, view.granted_tools) if item.tools is not None and view.granted_tools is not None else item.tools

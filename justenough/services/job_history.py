@@ -34,7 +34,7 @@ class ReadableLedger(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class JobHistory:
-    """What was recorded of a job at one moment."""
+    """The recorded history of a job at one moment."""
 
     submitted: bool = False
     ended: bool = False
@@ -72,13 +72,13 @@ def is_counted_answer(entry: EntryView, request: str) -> bool:
 def approval_withdrawers(ledger: ReadableLedger, request: str) -> tuple[str, ...]:
     """Return the login names of those who withdrew the approval of a request."""
     page = ledger.entries(job=job_of(request), types=(EventType.APPROVAL_WITHDRAWN,), after=0, limit=ENTRY_PAGE_SIZE)
-    # With another verdict, the request stays pending with one answer less.
+    # With another verdict, the request stays pending with one answer fewer.
     withdrawals = [entry.data for entry in page.items if entry.data["verdict"] == "withdrawn"]
     return tuple(data["name"] for data in withdrawals if data["request"] == request)
 
 
 def build_job_history(entries: Iterable[EntryView]) -> JobHistory:
-    """Return the history that these entries of one job record."""
+    """Build one job's history from its entries."""
     submitted, ended, why_over = False, False, ""
     tiers: dict[str, int] = {}
     settled: dict[str, str] = {}

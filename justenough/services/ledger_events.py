@@ -149,7 +149,7 @@ def approval_withdrawn_event(job: str, request: str, withdrawal: Withdrawal, *, 
         EventType.APPROVAL_WITHDRAWN,
         job,
         at=at,
-        # A person who withdrew their own answer may later withdraw what others approved without them. That is another entry.
+        # A person who withdrew their own answer may later withdraw an approval that others gave. That needs an entry with another id.
         about=f"{request}/{withdrawal.person}/{verdict}",
         request=request,
         **_fields_of(withdrawal, "person", "name", "reason"),
@@ -168,7 +168,7 @@ def approval_rejected_event(job: str, why: str, *, at: Any, about: str, raw: Any
         EventType.APPROVAL_REJECTED,
         chain_for_job(job),
         at=at,
-        # Numbers alone could be used up in advance, or start again after a reset. With the digest, each attempt has its own entry.
+        # A stranger could use up ids with numbers alone, and numbers restart after a reset. With the digest, each attempt has its own entry.
         about=f"{about}-{received.removeprefix('sha256:')[:16]}" if received else about,
         request=_matching_text(request, REQUEST_ID),
         why=why,

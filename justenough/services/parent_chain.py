@@ -72,7 +72,7 @@ def why_no_parent(deps: Deps, parent: str, person: Person) -> Rejection | None:
         return Rejection("parent_unknown", str(error))
     tiers = deps.config.current().tiers
     reads_all = person.groups & (tiers.approver_groups | set(tiers.roles.read))
-    # The same message as for an unknown job, so that nobody learns which ids exist.
+    # Use the same message as for an unknown job, so that nobody learns which ids exist.
     return None if reads_all or nearest.requester_id == person.id else Rejection("parent_unknown", _unknown_job_text(parent))
 
 
@@ -98,7 +98,7 @@ def why_no_chain(deps: Deps, parent: str) -> Rejection | None:
 
 
 def inherit_touched(deps: Deps, parent: str | None, held: HeldAccess) -> HeldAccess:
-    """Return what a job holds, with everything its ancestors have touched so far added as touched. Raises NoSuchParent."""
+    """Return a job's held access, with the resources that its ancestors have touched so far added as touched. Raises NoSuchParent."""
     for ancestor in read_ancestors(deps, parent):
         held = held.with_inherited(ancestor.touched)
     return held
@@ -125,7 +125,7 @@ def _read_ancestor(deps: Deps, job: str) -> AncestorJob:
             elif kind is EventType.ACCESS_REQUESTED:
                 at_request[data["request"]] = Sensitivity[data["sensitivity"].upper()]
             else:
-                # The higher sensitivity of then and now counts; restricted if neither is known.
+                # Use the higher of the recorded and the current sensitivity; restricted if neither is known.
                 resource = deps.config.current().catalog.resources.get(data["resource"])
                 sensitivities = (at_request.get(data["request"]), resource.sensitivity if resource else None)
                 sensitivity = max((value for value in sensitivities if value is not None), default=Sensitivity.RESTRICTED)
@@ -138,7 +138,7 @@ def _read_ancestor(deps: Deps, job: str) -> AncestorJob:
         task=submitted["task"],
         requester=submitted["requester_name"],
         requester_id=submitted["requester"],
-        # As signed in the order.
+        # These two as signed in the order.
         asked_by=submitted["order"]["statement"].get("asked_by"),
         parent=submitted["order"]["statement"].get("parent"),
         touched=touched,

@@ -39,7 +39,7 @@ class RevocationTracker:
         with self._lock:
             course = self._course(job, now)
             if course.clean_since is None:
-                # Requests may have begun until the tokens were dead, which this check saw only at its end.
+                # Requests may have begun until the tokens died, and this check only shows that they were dead at its end.
                 course.clean_since = ended
             due = course.clean_since + SECOND_CHECK_DELAY.total_seconds()
             return None if started >= due else timedelta(seconds=due - ended)

@@ -34,7 +34,7 @@ class VerifiedOrder:
     spec: JobSpec
     statement: OrderStatement
     at: datetime
-    """When it was verified. A job may outlive its statement: it must only have started while the statement was valid."""
+    """When the order was verified. A job may outlive its statement, if it started while the statement was valid."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Calls to the job's broker: access, identity, catalog, tools. Acquiring and releasing stand on one screen."""
+"""Calls to the job's broker: access, identity, catalog, tools."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def tools() -> tuple[ToolOffer, ...]:
 def use(tool: str, **arguments: Any) -> str:
     """Call a tool and return its answer. Blocks while people must approve, for up to ten minutes.
 
-    Raises Failed (a denial, a wrong argument or the tool's own error; the message says which), Closed, Unavailable, OutsideJob.
+    Raises Failed (a denial, a wrong argument or the tool's own error; the message names it), Closed, Unavailable, OutsideJob.
     """
     params = {"name": tool, "arguments": arguments, "_meta": {"progressToken": tool}}
     answer = BrokerClient.from_environment().post("/mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})

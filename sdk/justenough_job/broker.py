@@ -30,7 +30,7 @@ ANSWER_TIMEOUT_S = 45.0
 
 @dataclass(frozen=True)
 class BrokerClient:
-    """Where this job's broker listens. The repr omits the token."""
+    """The client of this job's broker. The repr omits the token."""
 
     socket: str = ""
     host: str = ""
@@ -63,7 +63,7 @@ class BrokerClient:
                 with self._exchange(method, path, body, accept="application/json", timeout=wait + ANSWER_TIMEOUT_S) as answer:
                     status, content, retry_after = answer.status, _json_object(answer.read()), answer.getheader("Retry-After") or ""
             except Unavailable:
-                # The broker drops connections of a job with very many. Retry a GET only: another request may have been granted something.
+                # The broker closes new connections of a job that has very many. Retry only a GET: any other request may have had an effect.
                 if method != "GET" or time.monotonic() + RETRY_INTERVAL_S > end:
                     raise
                 time.sleep(RETRY_INTERVAL_S)

@@ -56,7 +56,7 @@ class NotIssued(JobError):
 
 
 class Failed(JobError):
-    """A tool call was refused or failed; the message says why, and what the job may do instead."""
+    """A tool call was refused or failed; the message gives the reason, and what the job may do instead."""
 
 
 class Closed(JobError):

@@ -28,7 +28,7 @@ class JsonRpcCall:
         self.is_request = bool(self.method) and "id" in message
         self.key = key_of(self.id) if self.is_request else ""
         self.gone = False
-        """Whether its client does not wait for an answer any more."""
+        """Whether its client no longer waits for an answer."""
         self._lock = threading.Lock()
         self._connection: http.client.HTTPConnection | None = None
 

@@ -102,7 +102,7 @@ class McpBridge:
                 return
 
     def _handle_line(self, line: bytes) -> list[threading.Thread]:
-        """Forward one message; return the thread that does, if an answer is to come back."""
+        """Forward one message; return the thread that forwards it, if it is a request and gets an answer."""
         try:
             message = json.loads(line)
         except (ValueError, RecursionError):
@@ -140,7 +140,7 @@ class McpBridge:
         return [thread]
 
     def _forward(self, call: JsonRpcCall) -> None:
-        """Post one message and write what comes back, an error if nothing does."""
+        """Post one message and write the answer, or an error if there is none."""
         connection = self._broker.connection(SILENCE_TIMEOUT_S)
         try:
             connection.connect()
@@ -199,7 +199,7 @@ class McpBridge:
             self._fail(call, str(body.get("detail") or f"the job's broker answered {answer.status}{text and f': {text}'}"))
 
     def _is_gone(self) -> bool:
-        """Whether nothing listens at the broker's address any more; then it never will again."""
+        """Whether nothing listens at the broker's address any more. A broker does not come back."""
         connection = self._broker.connection(SILENCE_TIMEOUT_S)
         try:
             connection.connect()

@@ -1,4 +1,4 @@
-"""What the broker returns besides credentials: the job's identity, and what it may request. Also parses durations."""
+"""The broker's answers besides credentials: the job's identity, and what it may request. Also parses durations."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Offer:
     sensitivity: str = ""
     external: bool = False
     revocable: str = ""
-    """What revoking can achieve: `now`, `on_expiry` or `never`."""
+    """The effect of a revocation: `now`, `on_expiry` or `never`."""
     policies: tuple[str, ...] = ()
     how: tuple[str, ...] = ()
-    """The ways to request it: the broker's path, the tools that use it. Empty if policy denies it."""
+    """The ways to request this access: the broker's path, or the tools that use it. Empty if policy denies the access."""
 
 
 @dataclass(frozen=True)

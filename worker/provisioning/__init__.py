@@ -1,4 +1,4 @@
-"""`justenough vault setup`: brings any Vault up to a configuration. Idempotent. Knows nothing of the embedded servers."""
+"""`justenough vault setup`: sets up any Vault for a configuration. Idempotent. Knows nothing of the embedded servers."""
 
 from worker.provisioning.admin_client import AppliedWrite, SetupFailed, VaultNotReady, WriteOutcome
 from worker.provisioning.setup import PersonSeed, provision_vault

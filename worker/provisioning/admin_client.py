@@ -31,7 +31,7 @@ class WriteOutcome(StrEnum):
     CHANGED = "changed"
     UNCHANGED = "unchanged"
     KEPT = "kept"
-    """The path has another value, which was not changed; the note says why."""
+    """The path has another value, which was not changed; the note gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class AdminClient:
             time.sleep(0.05)
 
     def ensure(self, path: str, data: Mapping[str, Any]) -> AppliedWrite:
-        """Bring a path to these values; write only if it does not have them yet. Raises SetupFailed, VaultNotReady."""
+        """Ensure that a path has these values; write only if it does not have them yet. Raises SetupFailed, VaultNotReady."""
         before = self.read(path)
         if before is not None and covers(before, data):
             return AppliedWrite(path, WriteOutcome.UNCHANGED)

@@ -1,4 +1,4 @@
-"""How worker and console log in (AppRole), and the identity tokens that people send to the console (OIDC)."""
+"""The logins of worker and console (AppRole), and the identity tokens that people send to the console (OIDC)."""
 
 from __future__ import annotations
 

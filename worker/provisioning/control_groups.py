@@ -1,4 +1,4 @@
-"""What a catalog with locks requires of a Vault: control groups, and no old policy that bypasses a lock. Reads only."""
+"""Checks the requirements of a catalog with locks on a Vault: control groups, and no old policy that bypasses a lock. Reads only."""
 
 from __future__ import annotations
 

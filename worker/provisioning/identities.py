@@ -67,9 +67,9 @@ def provision_page_logins(vault: AdminClient, settings: Settings, passwords: Map
 
 
 def provision_console_identity(vault: AdminClient, role_id: str) -> Iterator[AppliedWrite]:
-    """Create the console's entity and the key that only the console may sign with. Orders of triggers name the entity and have the signature.
+    """Create the console's entity and the key that only the console may sign with. Orders of triggers name this entity and carry its signature.
 
-    A login before this setup made an entity of its own. The alias moves to the new entity, which the console's next login uses.
+    If the console logged in before this setup, Vault made another entity for it. The alias moves to the new entity for the next login.
     """
     yield from _ensure_entity(vault, CONSOLE_ENTITY, {"policies": [], "disabled": False}, mount="approle", alias=role_id)
     entity = (vault.read(f"identity/entity/name/{CONSOLE_ENTITY}") or {}).get("id")

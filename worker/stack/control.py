@@ -65,7 +65,7 @@ def start_detached(
             if isinstance(error, AlreadyRunning):
                 return _wait_for_other(places)
             raise
-    # Without this wait the supervisor would stay a zombie for as long as we live.
+    # Without this wait the supervisor would stay a zombie until this process ends.
     threading.Thread(target=process.wait, daemon=True, name="supervisor").start()
     stack = read_stack(places)
     if stack is None:
@@ -74,7 +74,7 @@ def start_detached(
 
 
 def stop_stack(places: StackPaths) -> tuple[str, ...]:
-    """Stop the stack, and servers that a killed supervisor left running; return the names of what was stopped."""
+    """Stop the stack, and servers that a killed supervisor left running; return the names of the stopped processes."""
     # Read the pidfiles, not stack.json: `down` is the remedy for a damaged stack.json.
     supervisor, children = supervisor_of(places), {name: read_pidfile(places.run, name) for name in CHILDREN}
     names = tuple(name for name, child in children.items() if child is not None and child.is_alive())

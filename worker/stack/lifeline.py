@@ -1,6 +1,6 @@
-"""The lifeline: a pipe that tells a supervisor when its starter is gone. The kernel closes the starter's end with the starter.
+"""The lifeline: a pipe by which a supervisor notices that its starter is gone: the kernel closes the starter's end of the pipe when the starter ends.
 
-It works for every end of the starter, SIGKILL too, and needs no polling. A starter that lets the stack outlive it writes a byte first.
+It works however the starter ends, even by SIGKILL, and needs no polling. A starter that lets the stack outlive it writes a byte first.
 """
 
 from __future__ import annotations

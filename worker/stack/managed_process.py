@@ -1,4 +1,4 @@
-"""One child process of the stack: start it, keep it running, stop it. Knows nothing of what the child is for."""
+"""One child process of the stack: start it, keep it running, stop it. Does not know the child's purpose."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from worker.stack.pidfile import ProcessIdentity, identity_of, remove_pidfile, w
 log = structlog.get_logger(__name__)
 
 HUNG_AFTER_S = 10.0
-"""A child that is unhealthy for so many seconds is killed and started again."""
+"""A child that is unhealthy for this many seconds is killed and started again."""
 HEALTH_CHECK_INTERVAL_S = 1.0
 MAX_RETRY_INTERVAL_S = 5.0
 LOG_TAIL_LINES = 8
@@ -74,7 +74,7 @@ class ManagedProcess:
         self._identity: ProcessIdentity | None = None
 
     async def start(self) -> None:
-        """Start the child and return once it is healthy. Raises ChildFailed; then no process of it is left."""
+        """Start the child and return once it is healthy. Raises ChildFailed; then no process of the child is left."""
         child, run, log_file = self.child, self._places.run, self._places.log(self.child.name)
         try:
             await asyncio.to_thread(child.prepare)

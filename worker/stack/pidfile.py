@@ -48,7 +48,7 @@ def birth_time(pid: int) -> str | None:
     On Linux this is not psutil's create_time, which depends on the wall clock: a pidfile must still match after the clock was set.
     """
     try:
-        # The name in parentheses may contain anything, spaces too. The fields after the last parenthesis are regular.
+        # The name in parentheses may contain anything, spaces too. The fields after the last parenthesis are separated by spaces.
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return None if fields[0] in "ZX" else f"{boot} {fields[19]}"

@@ -17,7 +17,7 @@ from justenough.domain.core.errors import RetryLater
 from worker.stack.paths import StackPaths
 
 PORT_NAMES = ("temporal", "temporal_ui", "temporal_http", "vault", "vault_cluster", "postgres", "console", "model")
-# Below the range from which systems take ports for outgoing connections: one of those could sit on our port while a server restarts.
+# Below the range that systems use for outgoing connections: such a connection could take our port while a server restarts.
 MIN_PORT, MAX_PORT = 20_000, 32_000
 BLOCK_SIZE = 20
 CLAIM_PORT = "claim"
@@ -31,7 +31,7 @@ class PortTaken(RetryLater):
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
     """Whether a server could listen on this port now."""
     with socket.socket() as probe:
-        # Without this a port counts as taken for a minute after its server died; a listening server still counts.
+        # Without this, a port counts as taken for a minute after its server died. A port with a listening server still counts as taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -72,7 +72,7 @@ def _claim_block(first: int, remembered: Mapping[str, object], fixed: Mapping[st
     except OSError:
         claim.close()
         return None
-    # Remembered ports outside of all blocks came from the settings, and stay.
+    # Remembered ports outside of all blocks came from the settings; keep them.
     ours = {port for port in remembered.values() if isinstance(port, int) and (port in block or port not in range(MIN_PORT, MAX_PORT))}
     reusable = {port for port in ours - set(fixed.values()) if is_free(port)}
     again = {name: port for name, port in remembered.items() if isinstance(port, int) and port in reusable}

@@ -26,7 +26,7 @@ Json = dict[str, Any]
 
 
 class NoConsole(Exception):
-    """There is no answer, or it is not a console's; the message says which."""
+    """There is no answer, or it is not a console's; the message states which."""
 
 
 def fetch_readyz(address: str, *, cacert: Path | None = None) -> Json:
@@ -77,5 +77,5 @@ def findings(report: Json) -> Iterator[DoctorFinding]:
 
 
 def alarms(report: Json) -> tuple[str, ...]:
-    """Return one sentence for each finding that is missing something."""
+    """Return one sentence for each finding of level `missing`."""
     return tuple(f"{finding.what}: {finding.found} ({finding.remedy})" for finding in findings(report) if finding.level == "missing")

@@ -24,7 +24,7 @@ class NoVault(GiveUp):
 
 
 def seed_servers(plan: StackPlan, *, provision: bool, report: Report) -> None:
-    """Bring PostgreSQL, then Vault up to the configuration. Idempotent."""
+    """Set up PostgreSQL, then Vault, as configured. Idempotent."""
     if "postgres" in plan.only:
         report("step", "loading the shop")
         load_shop(plan.places, config=plan.settings.config, port=plan.ports["postgres"])

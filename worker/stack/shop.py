@@ -16,7 +16,7 @@ DATABASE = "shop"
 
 
 def load_shop(places: StackPaths, *, config: Path, port: int) -> None:
-    """Bring the database up to data/schema.sql and data/access.sql of the configuration. Without these files it stays empty."""
+    """Apply data/schema.sql and data/access.sql of the configuration to the database. Without these files it stays empty."""
     with psycopg.connect(superuser_dsn(places, port, database="postgres"), autocommit=True) as server:
         if server.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None:
             server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
@@ -38,7 +38,7 @@ def load_shop(places: StackPaths, *, config: Path, port: int) -> None:
         if shop.execute("SELECT digest FROM je_setup WHERE file = 'access'").fetchone() != (digest,):
             shop.execute(script)
             shop.execute("INSERT INTO je_setup VALUES ('access', %s) ON CONFLICT (file) DO UPDATE SET digest = excluded.digest", (digest,))
-        # Only the verifier is sent, so that no statement and no log can contain the password.
+        # Send only the password's verifier, so that no statement and no log can contain the password.
         password = database_passwords(places)[VAULT_LOGIN].encode()
         verifier = shop.pgconn.encrypt_password(password, VAULT_LOGIN.encode(), b"scram-sha-256").decode()
         shop.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(VAULT_LOGIN), sql.Literal(verifier)))

@@ -21,7 +21,7 @@ NOT_INITIALISED_STATUS = 501
 FIRST_ELECTION_TIMEOUT_S = 20
 """How long the first start may take to elect its one node."""
 MAX_REQUEST_DURATION_S = 10
-"""A credential that is being issued during revocation exists after so many seconds at the latest, so before the second check of
+"""A credential that is being issued during revocation exists after this many seconds at the latest, so before the second check of
 justenough/services/revocation_attempts.py."""
 
 # The only node elects itself, so waiting for others (the default multiplier, 5) would only make the first start slow. Audit devices can
@@ -94,7 +94,7 @@ def _initialise(places: StackPaths, port: int) -> None:
         if status == NOT_INITIALISED_STATUS:
             _, keys = request_json(port, "/v1/sys/init", method="PUT", body=body, timeout_s=FIRST_ELECTION_TIMEOUT_S)
     except OSError:
-        return  # It does not answer yet; the next health check tries again.
+        return  # The server does not answer yet; the next health check tries again.
     if status != NOT_INITIALISED_STATUS:
         if not places.admin_token.exists():
             message = f"Vault is initialised but {places.admin_token} is missing. Put it back, or remove {places.home} to start again."

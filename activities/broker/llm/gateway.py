@@ -74,7 +74,7 @@ class ModelGateway:
         self._lent: IssuedCredential | None = None
         self._checked_at = 0.0
         self._revoked_why = ""
-        """Why no key is requested again: somebody revoked it."""
+        """The reason if somebody revoked the key, else empty. If it is set, no key is requested any more."""
         self._reading = 0
         self._calls: set[asyncio.Task[Any]] = set()
         self._ending: asyncio.Task[None] | None = None
@@ -279,7 +279,7 @@ class ModelGateway:
                 await call.pass_on(passed)
         else:
             passed = redactor.feed(metered.flush())
-        # Set this before the end is passed on: a client that has the end disconnects immediately.
+        # Set this before passing on the end: a client disconnects as soon as it has the end.
         call.outcome = "answered" if metered.done else "cut"
         await call.pass_on(passed + redactor.flush())
 

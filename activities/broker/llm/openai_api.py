@@ -24,7 +24,7 @@ from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssueRefused
 from justenough.domain.core.errors import JustEnoughError, RetryLater
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
-"""Of one request, which may include documents and pictures."""
+"""Bytes of one request's body, which may include documents and pictures."""
 ROUTING_PARAMS = frozenset(
     {
         *("models", "route", "fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "model_list", "provider", "plugins"),
@@ -142,7 +142,7 @@ _STATUSES: tuple[tuple[type[JustEnoughError], int, str], ...] = (
 
 
 def _error_response(error: ModelCallError, *, param: str | None = None) -> Response:
-    # OpenAI's own clients retry unless this header tells them not to.
+    # OpenAI's own clients retry unless this header forbids it.
     headers = {"x-should-retry": "true" if error.again else "false"}
     headers |= {"Retry-After": error.wait} if error.wait else {}
     return JSONResponse(error_body(error, param=param), status_code=error.status, headers=headers)

@@ -62,7 +62,7 @@ class StreamingCall:
             self.outcome = error.outcome
         if error and not self.head.done():
             self.head.set_exception(error)
-            # Mark it as retrieved: the reader may be gone.
+            # Mark the exception as retrieved: the reader may be gone.
             self.head.exception()
         elif error:
             self._pieces.put_nowait(b"data: " + json.dumps(error_body(error)).encode() + b"\n\n")

@@ -20,7 +20,7 @@ from justenough.domain.llm.definition import ModelDef
 
 MAX_CONNECTIONS = 64
 TIMEOUTS = httpx.Timeout(connect=10.0, read=60.0, write=30.0, pool=10.0)
-"""Seconds of silence; the length of the whole call is limited elsewhere."""
+"""Seconds without data; the gateway limits the total duration of a call."""
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 MAX_STREAM_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
@@ -106,7 +106,7 @@ async def read_body(answer: httpx.Response, *, max_bytes: int = MAX_ANSWER_BYTES
 
 
 def require_uncompressed(answer: httpx.Response) -> None:
-    """Raise ModelCallError if the answer is compressed: the key could not be found in it."""
+    """Raise ModelCallError if the answer is compressed: the redactor could not find the key in it."""
     if answer.headers.get("content-encoding", "identity").lower() != "identity":
         message = "the model's server compressed its answer despite `Accept-Encoding: identity`"
         raise ModelCallError(message, status=502, code="upstream_failed", outcome="failed")

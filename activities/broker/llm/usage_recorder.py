@@ -12,7 +12,7 @@ from justenough.domain.llm.metering import TokenUsage, UsageTally
 from justenough.services.dependencies import Deps
 
 MAX_CALLS_PER_ENTRY = 100
-"""Calls of one kind per ledger entry, at most."""
+"""Maximum number of calls of one kind per ledger entry."""
 FLUSH_INTERVAL_S = 30.0
 """Seconds after which the next call also records the calls counted so far."""
 MAX_MODEL_NAMES = 50
@@ -96,7 +96,7 @@ class ModelUsageRecorder:
         return tuple(events)
 
     def _write_due(self) -> None:
-        """Write what is due, unless a write is under way, which will include it."""
+        """Write the due entries, unless a write is under way; that write will include them."""
         if self._due and not self._pending:
             self._due, self._flushed_at = False, self._deps.ticks()
             self._enqueue(self._take_events())

@@ -77,7 +77,7 @@ async def serve_broker(
                 if tcp:
                     url = f"http://127.0.0.1:{tcp.getsockname()[1]}"
                     env |= {"JUSTENOUGH_BROKER_URL": url, "JUSTENOUGH_BROKER_TOKEN": token}
-                    # Every client of OpenAI's API finds it by these names; the key is the broker's own token.
+                    # Every client of OpenAI's API finds the model gateway by these names; the key is the broker's own token.
                     env |= {"OPENAI_BASE_URL": f"{url}/openai/v1", "OPENAI_API_KEY": token} if model_gateway else {}
                 async with _accept_connections(broker, app, uid, sockets), drain_model_calls(model_gateway, broker):
                     yield BrokerAddress(folder / SOCKET_NAME, env)
@@ -133,7 +133,7 @@ class SingleUserProtocol(HttpToolsProtocol):
         """Bytes received since the last complete head or piece of a body."""
 
     def connection_made(self, transport: Any) -> None:
-        """Accept the connection, or close it if it is another user's or the job has too many."""
+        """Accept the connection, or close it if it belongs to another user or the job has too many connections."""
         super().connection_made(transport)
         peer, connection = self._uid, transport.get_extra_info("socket")
         # By TCP, and on systems without SO_PEERCRED, a token identifies the job.

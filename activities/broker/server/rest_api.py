@@ -43,7 +43,7 @@ from justenough.domain.jobs.tool_bounds import tools_to_json
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_WAIT_S = 60.0
-"""Seconds that one call waits for people, at most; a client calls again to wait longer."""
+"""Maximum seconds that one call waits for people; a client calls again to wait longer."""
 PROBLEMS: dict[type[Exception], tuple[int, str]] = {
     MissingBrokerToken: (401, "Unauthorized"),
     NotPermitted: (403, "Denied"),
@@ -154,7 +154,7 @@ class _JobOnly:
 
 
 class _JsonEndpoint:
-    """Answers the job at one route, errors as problem details. An ASGI application: Starlette would wrap a function twice more."""
+    """Serves one route to the job; errors become problem details. An ASGI application, because Starlette would wrap a function in two more layers."""
 
     def __init__(self, endpoint: Endpoint, token: Secret | None) -> None:
         self._endpoint = endpoint
@@ -174,7 +174,7 @@ class _JsonEndpoint:
 
 
 def _require_job_token(request: Request, token: Secret | None) -> None:
-    # A Unix socket was checked when it was connected; uvicorn has no client address for it.
+    # A connection to the Unix socket was checked when it was made; uvicorn has no client address for it.
     if request.client is None:
         return
     scheme, _, sent = request.headers.get("authorization", "").partition(" ")

@@ -41,7 +41,7 @@ IsReviewed = Callable[[UpstreamTool, ToolList], bool]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An answer as it came. Its repr omits the content, which may contain the credential."""
+    """An answer as the tool returned it. Its repr omits the content, which may contain the credential."""
 
     content: bytes
     failed: bool = False
@@ -54,7 +54,7 @@ class Result:
 
 
 def failure(why: str) -> Result:
-    """Return our own answer that says what went wrong."""
+    """Return an answer of our own that describes a failure."""
     return Result(why.encode(), failed=True)
 
 
@@ -72,8 +72,8 @@ async def run_sql(sql: Sql, values: Mapping[str, Any], fields: Mapping[str, str]
     options = f"-c statement_timeout={sql.timeout * 1000} -c idle_in_transaction_session_timeout={(sql.timeout + CONNECT_TIMEOUT_S) * 1000}"
     login = {"user": fields["username"], "password": fields["password"]}
     bound = {name: Jsonb(value) if isinstance(value, Mapping) else value for name, value in values.items()}
-    # Whether something may have been written: a connection that breaks during the commit leaves that unknown. What the database itself
-    # cancels is rolled back.
+    # Whether the statement may have changed data: if the connection breaks during the commit, that is unknown. The database
+    # rolls back each statement that it cancels itself.
     written = False
     try:
         conninfo = make_conninfo(sql.dsn, **login, connect_timeout=CONNECT_TIMEOUT_S, options=options, application_name="justenough-tool")
@@ -90,7 +90,7 @@ async def run_sql(sql: Sql, values: Mapping[str, Any], fields: Mapping[str, str]
     except psycopg.Error as error:
         # A deadlock, for example, is an answer: the transaction was rolled back, and the text names no host or user.
         if isinstance(error, psycopg.OperationalError) and not (error.sqlstate or "").startswith(ROLLBACK_CLASS):
-            # Its own text names host and user.
+            # The error's own text names host and user.
             effect = f"; {EFFECT_UNKNOWN}" if written else ""
             return failure(f"the database does not answer ({error.sqlstate or 'no connection'}){effect}")
         return failure(f"the database refuses it: {error.diag.message_primary or type(error).__name__} ({error.sqlstate or '-'})")
@@ -99,7 +99,7 @@ async def run_sql(sql: Sql, values: Mapping[str, Any], fields: Mapping[str, str]
 async def _read_sql(cursor: Rows, sql: Sql, values: Mapping[str, Any]) -> Result:
     """Return the first rows. Fetches one row at a time, and never those beyond the limit."""
     collected = _BoundedRows(sql)
-    # Close it here, not when it is garbage-collected: closing it stops the database.
+    # Close the iterator here, not when it is garbage-collected: closing it stops the database.
     async with contextlib.aclosing(cast("AsyncGenerator[dict[str, Any]]", cursor.stream(sql.statement.encode(), values))) as rows:
         async for row in rows:
             if not collected.add(row):
@@ -152,7 +152,7 @@ async def run_http(http: Http, request: HttpRequest) -> Result:
     except (TimeoutError, httpx.TimeoutException):
         return failure(f"the upstream took longer than {http.timeout} s")
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        # Their texts may contain the request's headers.
+        # The errors' texts may contain the request's headers.
         return failure(f"the upstream does not answer ({type(error).__name__})")
 
 
@@ -205,7 +205,7 @@ async def run_mcp(
         nonlocal called
         called = True
         answer = await conversation.call_tool(tool.own_name, call.arguments)
-        # The text for models; if there is none, the structured content for programs.
+        # Return the text for models; if there is none, return the structured content for programs.
         parts = [_block_text(block) for block in answer.content]
         if not parts and answer.structured_content is not None:
             parts = [json.dumps(answer.structured_content, ensure_ascii=False)]

@@ -37,7 +37,7 @@ from justenough.services.verify_order import VerifiedOrder
 POLL_INTERVAL_S, PROGRESS_INTERVAL_S = 0.5, 5.0
 """Seconds between two checks whether people have answered and the caller still waits; and between two progress reports."""
 MAX_CONCURRENT_CALLS = 64
-"""Calls of one job that are being made or wait for people, even if their caller has gone."""
+"""Calls of one job that are being made or wait for people, even if their caller has disconnected."""
 MAX_UNDONE_RECORDED = 200
 """Calls of one job that were not made and are recorded anyway: a job must not flood the ledger."""
 MAX_REASON_CHARS = 1_000
@@ -58,7 +58,7 @@ class ToolAnswer:
 
 @dataclass(frozen=True, slots=True)
 class _Caller:
-    """The caller of a tool: how to report progress, how many seconds it waits, and whether it has gone."""
+    """The caller of a tool: how to report progress to it, how many seconds it waits, and whether it has disconnected."""
 
     report_progress: ReportProgress
     max_wait: float
@@ -114,15 +114,15 @@ class ToolGateway:
         return await self._broker.run_in_thread(self._offered_tools)
 
     async def call(self, name: str, arguments: Any, *, report_progress: ReportProgress, max_wait: float) -> ToolAnswer:
-        """Call a tool and return its answer, or why it was not called: a model reads that, so it is an answer too.
+        """Call a tool and return its answer. If it was not called, the answer explains why, for a model to read.
 
         `max_wait`: seconds to wait for people. If the caller goes away, a call that is being made is finished; a call that waits for people is
-        dropped, and the next call of the same waits for the same request. Raises AccessClosed, TooManyCalls.
+        dropped, and the next identical call waits for the same request. Raises AccessClosed, TooManyCalls.
         """
         self._broker.admit()
         if self._under_way >= MAX_CONCURRENT_CALLS:
             raise TooManyCalls(1.0)
-        # Before the first await: other calls may arrive at the same moment.
+        # Count the call before the first await: other calls may arrive at the same moment.
         self._under_way += 1
         caller = _Caller(report_progress, max_wait, asyncio.Event())
 
@@ -191,7 +191,7 @@ class ToolGateway:
         return tool, checked_call(name, tool, arguments), action
 
     async def _borrow_and_execute(self, tool: Tool, call: ToolCall, action: Action, record: _CallRecord, *, caller: _Caller) -> ToolAnswer:
-        """Execute a call with a credential of its own, once policy and, if needed, people allow it; else say what it waits for."""
+        """Execute a call with a credential of its own, once policy and, if needed, people allow it; else return the request that it waits for."""
         access, began = self._call_access(tool, call, action), self._deps.ticks()
         while True:
             async with self._broker.borrow(access, used_for=f"tool {call.tool}") as lent:
@@ -207,7 +207,7 @@ class ToolGateway:
                 return ToolAnswer(f"{what}{until} {then}", failed=True)
 
     async def _wait_for_people(self, pending: PendingRequest, began: float, caller: _Caller) -> PendingRequest:
-        """Return the state of a request once people have answered it, the caller's time is over, or the caller has gone."""
+        """Return the state of a request once people have answered it, the caller's time is over, or the caller has disconnected."""
         next_report = 0.0
         while pending.state is RequestState.PENDING and not caller.gone.is_set():
             seconds = self._deps.ticks() - began
@@ -286,7 +286,7 @@ class ToolGateway:
         action, bounds = action_of(tool.uses, name), self._issuer.tool_bounds
         if action is None or not bounds.lets_through(name, tool.uses.resource, action):
             return False
-        # A tool that lists others is there only if the order names it.
+        # A tool that lists other tools is available only if the order names it.
         if isinstance(tool, UpstreamListingTool) and not bounds.order_items(tool.uses.resource, action):
             return False
         spec = self._verified.spec.model_copy(update={"access": (self._call_access(tool, ToolCall(tool=name, arguments={}), action),)})

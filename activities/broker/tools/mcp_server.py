@@ -29,7 +29,7 @@ from justenough.domain.jobs.states import Action
 
 CATALOG_URI = "justenough://catalog"
 MAX_BODY_BYTES = 128 * 1024
-"""Of one request."""
+"""Bytes of one request's body."""
 PROGRESS_WAIT_S, NO_PROGRESS_WAIT_S = 600.0, 30.0
 """Seconds that a call waits for people: if its client gets progress reports; and if it does not, and may time out."""
 INSTRUCTIONS = (

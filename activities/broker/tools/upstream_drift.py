@@ -67,7 +67,7 @@ class UpstreamDrift:
         )
 
     def record_changed(self, tool: UpstreamTool, shown: ToolList, redactor: Redactor) -> str:
-        """Record which tools a server shows instead; return the job's answer, which quotes nothing unreviewed."""
+        """Record which tools a server shows instead of the reviewed ones; return the job's answer, which quotes no unreviewed text."""
         reviewed = self._deps.config.current().catalog.reviewed_lists.get(tool.upstream)
         changes = list(tool_list_changes(reviewed if reviewed and reviewed.digest == tool.reviewed else None, shown))[:MAX_CHANGES]
         text = "\n".join(change.replace("\n", " ") for change in changes)

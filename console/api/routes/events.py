@@ -45,7 +45,7 @@ async def _readable_job_id(job: str, console: TheConsole, caller: Member) -> str
     return (await to_thread.run_sync(job_for, console.deps.store, caller, job)).id
 
 
-# These are dependencies because a stream starts its response before its own first line runs.
+# These checks are dependencies, because a stream starts its response before the function's first line runs.
 Since = Annotated[int | None, Depends(_parse_last_event_id)]
 ReadableJob = Annotated[str, Depends(_readable_job_id)]
 
@@ -80,11 +80,11 @@ async def _open_stream(console: Console, caller: Caller, since: int | None, *, j
 
 
 async def _event_blocks(console: Console, caller: Caller, begin: int, *, job: str | None, ahead: bool) -> AsyncGenerator[bytes, None]:
-    # Sent at once, so that the client and all proxies see that the stream is open.
+    # Sent immediately, so that the client and all proxies see that the stream is open.
     yield f": {'the ledger ends before that position; continuing ' if ahead else ''}after {begin}\n\n".encode()
     hint: bytes = f"retry: {RETRY_MS}\n".encode()
     sent_at = time.monotonic()
-    # Closed at once, so that the feed counts only current listeners.
+    # Closed immediately, so that the feed counts only current listeners.
     async with aclosing(console.feed.follow(begin, job=job, wait=KEEP_ALIVE_INTERVAL_S)) as batches:
         async for entries in batches:
             if readable := await console.job_owners.readable_entries(caller, entries):

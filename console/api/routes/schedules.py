@@ -37,7 +37,7 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["schedules"])
 
 
 class PauseBody(StrictBody):
-    """Why a schedule is paused."""
+    """The reason for pausing a schedule."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "the database is being moved tonight"}]})
 
@@ -45,7 +45,7 @@ class PauseBody(StrictBody):
 
 
 class RunBody(StrictBody):
-    """Why a schedule's job is run now."""
+    """The reason for running a schedule's job now."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "last night's occasion was missed"}]})
 
@@ -69,11 +69,11 @@ class ScheduleView(Message):
     next: tuple[datetime, ...]
     """The next occasions; a paused schedule launches no job at these times."""
     missed: int | None
-    """Occasions that Temporal missed because it was too late, since the schedule was created."""
+    """Occasions since the schedule was created that Temporal skipped because their catch-up window had passed."""
     jobs: tuple[Launched, ...]
     """Newest first."""
     skipped: tuple[str, ...]
-    """Occasions at which no job was launched because the newest one had not ended."""
+    """Occasions at which no job was launched, because the previous job had not ended."""
     problem: str | None
     """Why the status is unknown, or why Temporal differs from triggers.yaml."""
 

@@ -71,7 +71,7 @@ class SubscriptionView(Message):
 
 
 class Resent(Message):
-    """How many dead letters will be sent again."""
+    """The number of dead letters that will be sent again."""
 
     subscription: str
     resent: int

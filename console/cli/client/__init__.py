@@ -1,1 +1,1 @@
-"""How the command line reaches console and Vault: profiles, tokens, addresses."""
+"""The command line's access to console and Vault: profiles, tokens, addresses."""

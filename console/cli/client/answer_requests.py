@@ -35,7 +35,7 @@ DECISION_VERBS = {"approve": "Approving", "deny": "Denying", "withdraw": "Withdr
 
 @dataclass(frozen=True, slots=True)
 class AnswerOptions:
-    """The decision on each request."""
+    """The options of `request approve`, `deny` and the like: one decision, applied to each request."""
 
     decision: DecisionKind
     reason: str = ""
@@ -148,7 +148,7 @@ def _print_answer(api: ConsoleApiClient, view: Json, options: AnswerOptions, too
 
 
 def order_facts(api: ConsoleApiClient, job: str) -> list[tuple[str, str]]:
-    """Return what an approver needs to know of a job's order: agent, data scope, command, files, launch reason. It comes from the first ledger entry."""
+    """Return the facts of a job's order that an approver needs: agent, data scope, command, files, launch reason. They come from the first ledger entry."""
     try:
         first = api.get(f"/jobs/{path_segment(job)}/timeline", limit=1)["items"][0]["data"]
         spec = checked_spec(first["spec"], first["params"])

@@ -97,7 +97,7 @@ class ConsoleApiClient:
         return answer.status_code, self._json(answer)
 
     def delete(self, path: str) -> Json:
-        """Delete what is at a path; return the answer."""
+        """Delete the resource at a path; return the answer."""
         return self._json(self._request("DELETE", path, idempotent=False))
 
     @contextlib.contextmanager
@@ -120,7 +120,7 @@ class ConsoleApiClient:
             try:
                 answer = self._http.request(method, path, **how)
             except httpx.TransportError as error:
-                # Nothing listens there, so repeating the call at once is useless.
+                # Nothing listens there, so repeating the call immediately is useless.
                 if left == 0 or isinstance(error, httpx.ConnectError):
                     raise self._to_unreachable(error) from error
             else:
@@ -129,7 +129,7 @@ class ConsoleApiClient:
                 if left == 0 or answer.status_code != 503:
                     raise self._to_failure(answer)
             time.sleep(RETRY_DELAY_S)
-        raise AssertionError  # The last try has returned or raised.
+        raise AssertionError  # Unreachable: the last try has returned or raised.
 
     def _to_unreachable(self, error: Exception) -> Unreachable:
         return Unreachable(f"the console at {self.address} does not answer ({connection_error_text(error)})", hint=START_HINT)

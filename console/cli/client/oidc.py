@@ -77,7 +77,7 @@ def _redirect_listener(port: int, state: str) -> Iterator[queue.Queue[RedirectPa
                 self.end_headers()
                 self.wfile.write(body)
             finally:
-                # Hand it over last, because the login then ends this process. Do so even if the browser has gone.
+                # Hand over the redirect last, because the login then ends this process. Do so even if the browser has gone.
                 if is_expected:
                     answers.put(found)
 

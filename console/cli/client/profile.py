@@ -75,7 +75,7 @@ def addresses_for_login(options: GlobalOptions, profile: Profile) -> tuple[Serve
 
 
 def addresses_of_profile(profile: Profile) -> ServerAddresses:
-    """Return the addresses of the Vault that issued the login, whatever the settings say."""
+    """Return the addresses of the Vault that issued the login, ignoring the settings."""
     given = configured_addresses()
     return replace(profile.seen, namespace=profile.seen.namespace or given.namespace, cacert=profile.seen.cacert or given.cacert)
 

@@ -36,7 +36,7 @@ class CliLogin:
 
 @dataclass(frozen=True, slots=True)
 class ConsoleIdentityToken:
-    """A short-lived token for the console that only says who its bearer is."""
+    """A short-lived token for the console that only identifies its bearer."""
 
     token: Secret
     entity: str

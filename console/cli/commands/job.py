@@ -112,7 +112,7 @@ def show(job: JobId) -> None:
 @app.command("watch")
 @command
 def watch(job: JobId, timeout: Timeout = None) -> None:
-    """Show a job's events on stderr until it has ended. The exit code says how it ended."""
+    """Show a job's events on stderr until it has ended. The exit code shows how it ended."""
     from console.cli.watch import run_job  # noqa: PLC0415 - only commands that wait need it
 
     run_job.wait_for_job(connect_api(), job, every_event=True, deadline=run_job.deadline_after(timeout, waits=True))
@@ -258,7 +258,7 @@ def _print_job(job: Json) -> None:
                 (
                     item["id"],
                     item["resource"],
-                    # The tools that a request is for: the granted ones, if it was granted.
+                    # Show the granted tools if the request was granted, else the requested ones.
                     f"{item['action']} through {tools_text(tools)}"
                     if (tools := item["granted_tools"] or item["tools"])
                     else item["action"],

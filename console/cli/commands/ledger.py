@@ -72,7 +72,7 @@ def verify(
         Path | None, typer.Option("--offline", metavar="FILE", help="Verify an exported file instead, without any server; - for stdin.")
     ] = None,
 ) -> None:
-    """Verify every hash chain of the ledger. Says what verification cannot detect. Exit 1 if there is a problem."""
+    """Verify every hash chain of the ledger. Lists what verification cannot detect. Exit 1 if there is a problem."""
     if offline:
         from justenough.domain.ledger.export import verify_export  # noqa: PLC0415 - loads pydantic's models
 
@@ -97,7 +97,7 @@ def open_output(out: Path | None) -> Iterator[TextIO]:
         return
     part = out.with_name(f".{out.name}.part")
     try:
-        # Entries contain the names of people and leases, so that only the user may read the file.
+        # Entries contain the names of people and leases, so only the user may read the file.
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w", encoding="utf-8") as file:
             yield file
         part.replace(out)

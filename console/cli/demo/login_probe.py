@@ -1,4 +1,4 @@
-"""The demo's witness: the shop's jobs report their database logins, and it tries each while it should work and after it must not."""
+"""The demo's witness: the shop's jobs report their database logins, and the probe tries each one while it should work, and after it must not work any more."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Scale:
     end: datetime
     columns: int
     now: datetime | None
-    """None once the job is over."""
+    """The current time; None once the job is over."""
 
     def column(self, at: datetime) -> int:
         """Return the column of a time; -1 before the start, `columns` after the end."""

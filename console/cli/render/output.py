@@ -55,7 +55,7 @@ def emit(value: Json, *, table: Callable[[Json], None], names: Callable[[Json], 
 
 
 def emit_page(value: Json, *, header: Cells, row: Callable[[Json], Cells], empty: str, name: str = "id") -> None:
-    """Print a page of a list. Say on stderr if it is empty, and how to get the next page."""
+    """Print a page of a list. On stderr, note an empty page, and how to get the next one."""
 
     def table(page: Json) -> None:
         if page["items"]:

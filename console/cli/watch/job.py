@@ -92,7 +92,7 @@ class JobFollower:
         return f"/jobs/{path_segment(self.job)}"
 
     def _read_stream(self) -> None:
-        """Handle events until one that may be the last, a silence that is too long, or the deadline."""
+        """Handle events until one of ENDING_EVENT_TYPES, the end of the stream, too long a silence, or the deadline."""
         is_silent, began, timeout_s = True, time.monotonic(), self._stream_timeout()
         last_event_id = str(self._position) if self._position else None
         try:
@@ -105,7 +105,7 @@ class JobFollower:
                     if (event and event.kind in ENDING_EVENT_TYPES) or self._is_past_deadline():
                         return
         except Unreachable:
-            # If the console fails at once, it is down; that says nothing about streams.
+            # If the console fails at once, it is down; that is no evidence against streams.
             is_silent = is_silent and time.monotonic() - began > timeout_s / 2
             time.sleep(min(poll.POLL_INTERVAL_S, self._stream_timeout()))
         except NotLoggedIn:

@@ -1,4 +1,4 @@
-"""How commands wait: polling, tolerating an outage of a server, and falling back from event streams to polling."""
+"""The ways in which commands wait: polling, tolerating an outage of a server, and falling back from event streams to polling."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ POLL_INTERVAL_S = 0.5
 MAX_OUTAGE_S = 60.0
 """Seconds that the console or Vault may be unreachable before a command gives up."""
 MAX_SILENT_STREAMS = 2
-"""Event streams in a row without any data after which polling replaces them. The console sends data at once, so their absence means that a proxy buffers them."""
+"""Event streams in a row without any data after which polling replaces them. The console sends data immediately, so silence means a buffering proxy."""
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class OutageTolerance:
 
 @dataclass(slots=True)
 class StreamHealth:
-    """Whether event streams get through to this machine."""
+    """Tracks whether event streams reach this machine."""
 
     is_usable: bool = True
     _silent_streams: int = 0

@@ -1,4 +1,4 @@
-"""`request watch`: follows pending requests. The console's events say when to fetch a request again. Survives a restart of the console.
+"""`request watch`: follows pending requests. The console's events trigger fetching a request again. Survives a restart of the console.
 
 Changes are found by comparing each fetched request with the version seen last. So no change is lost or reported twice, even if the stream breaks.
 """
@@ -28,14 +28,14 @@ from console.cli.watch.job import WatchedEvent, parse_event_stream
 from console.cli.watch.poll import StreamHealth
 
 ChangeHandler = Callable[[Json, list[str]], None]
-"""Takes a request and the sentences that say what changed about it."""
+"""Takes a request and the sentences that describe its changes."""
 
 STREAM_TIMEOUT_S = 40.0
 """Seconds without data after which a stream counts as dead: longer than two of the console's keep-alives."""
 FIRST_EVENT_TIMEOUT_S = 10.0
-"""The same before any stream has carried data; the console sends something at once."""
+"""The same before any stream has carried data; the console sends something immediately."""
 POLL_INTERVAL_S = 2.0
-"""Seconds between two polls of the ledger if streams do not get through."""
+"""Seconds between two polls of the ledger if streams do not reach this machine."""
 POLLS_BEFORE_STREAM_RETRY = 150
 """Polls after which a stream is tried again."""
 REFUSAL_EXIT_CODES = {ExitCode.DENIED, ExitCode.NOT_AUTHENTICATED}
@@ -80,7 +80,7 @@ class RequestWatcher:
                 if not self._is_disconnected:
                     note(f"Connection lost: {error.message}. Reconnecting.")
                 self._is_disconnected = True
-            # Wait also if the console ended the stream itself, as it does when the token expires: it may do so each time.
+            # Wait also if the console ended the stream itself, as when the token expires: it may end each new stream at once.
             time.sleep(RECONNECT_DELAY_S)
 
     def refresh(self) -> None:
@@ -146,7 +146,7 @@ class RequestWatcher:
         """Refresh the requests that an event may have changed."""
         names: list[str] = []
         if event.kind == "job.ended":
-            # Its pending requests are withdrawn without an event for each.
+            # The job's pending requests are withdrawn without an event for each.
             names = [name for name, item in self.pending.items() if item["job_id"] == event.job]
         elif event.kind.startswith(REQUEST_EVENT_PREFIXES) or (self.everything and event.kind == "access.decided"):
             names = [str(event.data["request"])] if event.data.get("request") else []

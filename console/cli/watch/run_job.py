@@ -59,7 +59,7 @@ def read_job_run_input(file: str, params: Sequence[str], *, reason: str, parent:
     except InvalidInput as error:
         problems = error.problems
         if raw:
-            # Add what the console's catalog finds wrong with the spec, so that all problems are reported at once. Skip this without a console.
+            # Add the problems that the console's catalog finds in the spec, so that all are reported together. Skip this without a console.
             try:
                 connect_api().post("/jobs", {"spec": raw, "params": pairs, "dry_run": True})
             except Failure as failure:
@@ -145,7 +145,7 @@ def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline
 
 
 def wait_until_stopped(api: ConsoleApiClient, job: str, *, deadline: float | None) -> None:
-    """Wait until a cancelled or killed job has ended and its credentials are revoked; print them. Whatever its state, that is success."""
+    """Wait until a cancelled or killed job has ended and its credentials are revoked; print the credentials. Exit 0 in any state of the job."""
     ending = _follow_job(api, job, every_event=False, deadline=deadline, extra_types=frozenset({"revocation.overdue"}))
     report = revocation.job_report(ending.job)
     emit_revocation(report, is_confirmed=report["dead"], table=_print_revocation)

@@ -71,7 +71,7 @@ async def batch(request: Request, console: TheConsole, visitor: ThePageUser, for
 
 
 def _readable_requests(console: Console, visitor: PageUser, names: Iterable[str]) -> Mapping[str, RequestView]:
-    """Return those of these requests that the user may read, so that nobody learns of other ids."""
+    """Return only the requests that the user may read, so that nobody learns which other ids exist."""
     # No id contains NUL, and PostgreSQL rejects it in a query.
     views = console.deps.store.requests.by_ids(name for name in names if "\0" not in name)
     return {name: view for name, view in views.items() if console.job_owners.can_read(visitor.caller, view.job_id)}

@@ -158,7 +158,7 @@ def parse_answer(draft: AnswerDraft, view: RequestView) -> tuple[FormAnswer, dic
 
 
 def _stale_notice(form: FormData, card: RequestCard) -> CardNotice | None:
-    """Return what changed since the form was rendered; None if the request is still the same."""
+    """Return a notice of the changes since the form was rendered; None if the request is still the same."""
     if form.get("digest") == card.view.digest:
         return None
     # The form contains the facts that the person was shown. They are only used to list the changes.

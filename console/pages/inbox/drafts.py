@@ -37,7 +37,7 @@ class AnswerDraft(NamedTuple):
     confirm: str = ""
     verdict: str = ""
     tools: str = ""
-    """Lines of justenough/domain/jobs/tool_bounds_syntax.py."""
+    """Tools with their bounds, one per line, in the syntax of justenough/domain/jobs/tool_bounds_syntax.py."""
 
 
 def draft_from_form(form: FormData) -> AnswerDraft:

@@ -89,7 +89,7 @@ class CardNotice:
 
 
 class InboxFilters(Message):
-    """The filters in the address; empty for any."""
+    """The filters in the page's address; an empty filter matches everything."""
 
     resource: Word = ""
     action: Word = ""

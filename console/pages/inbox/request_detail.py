@@ -48,13 +48,13 @@ class PreviousApproval(NamedTuple):
 
 
 class RequestRights(NamedTuple):
-    """What a person can do with a request now."""
+    """The actions that a person can take on a request now."""
 
     answer: bool
     why_not: str
-    """Why they cannot decide it; empty if they can."""
+    """Why the person cannot decide the request; empty if they can."""
     claimed: bool
-    """Whether they have claimed it."""
+    """Whether the person has claimed the request."""
     break_glass: bool
     take_back: bool
     review: bool
@@ -164,7 +164,7 @@ def policies_of(deps: Deps, view: RequestView) -> tuple[DecidingPolicy, ...]:
 
 
 def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> RequestRights:
-    """Return what a person can do with a request now."""
+    """Return the actions that a person can take on a request now."""
     me, pending, review = caller.person.id, view.state is RequestState.PENDING, view.review
     barred = why_barred(deps, caller, view, requester_id=job.requester_id) is not None
     why_not = why_cannot_answer(deps, caller, view, requester_id=job.requester_id)
@@ -180,7 +180,7 @@ def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> Re
 
 
 def _order_spec(deps: Deps, job: str) -> tuple[JobSpec | None, str | None]:
-    """Return a job's spec with its params filled in, and the digest of its files; None for what is missing or unreadable."""
+    """Return a job's spec with its params filled in, and the digest of its files; None for a part that is missing or unreadable."""
     order = deps.store.jobs.order(job)
     if order is None:
         return None, None

@@ -50,7 +50,7 @@ def jobs(  # noqa: PLR0913 - each is one filter of the list
 ) -> Response:
     """Show the matching jobs, newest first. `id` searches; a single hit is opened."""
     visitor.caller.require(*Role)
-    # The ledger page finds ledger entries.
+    # Leave out ledger entries: the ledger page finds them.
     hits = [hit for hit in find_readable(console, visitor.caller, query) if hit.kind != "entry"]
     if len(hits) == 1:
         return RedirectResponse(place_url(hits[0]), status_code=303)

@@ -54,7 +54,7 @@ class LaunchDraft:
     reason: str = ""
     parent: str = ""
     seen: str = ""
-    """The digest of what was previewed."""
+    """The digest of the previewed order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class LaunchPageState:
 
     problems: tuple[Problem, ...] = ()
     preview: DryRun | None = None
-    """The policy preview of what has the digest `seen`."""
+    """The policy preview of the order with the digest `seen`."""
     seen: str = ""
     blocked: bool = False
     """Whether required access would be denied."""
@@ -129,7 +129,7 @@ def draft_from_form(form: FormData) -> LaunchDraft:
 
 
 def prepare_launch(deps: Deps, draft: LaunchDraft) -> PreparedLaunch:
-    """Return what a form would launch. Raises InvalidInput with every problem by path, NotFound if its template is gone."""
+    """Return the order that a form would launch. Raises InvalidInput with every problem by path, NotFound if its template is gone."""
     if draft.file:
         template = load_template(deps.settings.config, draft.file, deps.config.current().catalog)
         if template.spec is None:

@@ -48,7 +48,7 @@ async def stop(request: Request, job: str, console: TheConsole, visitor: ThePage
 
 @router.post("/jobs/{job}/prove")
 async def prove(request: Request, job: str, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
-    """Verify in Vault and the targets what access of a job is still active, and show the result. Changes nothing."""
+    """Check in Vault and the targets which access of a job is still active, and show the result. Changes nothing."""
     del form
     visitor.caller.require(*Role)
     view = await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)

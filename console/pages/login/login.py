@@ -30,7 +30,7 @@ from justenough.domain.core.secret import Secret
 
 HOME = "/now"
 MAX_PASSWORD_LENGTH = 4096
-"""Characters of a password, at most."""
+"""Maximum number of characters in a password."""
 MAX_NAME_LENGTH = 128
 MAX_PATH_LENGTH = 2048
 FORM_LIFETIME_S = 3600

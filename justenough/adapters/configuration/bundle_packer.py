@@ -13,7 +13,7 @@ from justenough.domain.jobs import bundle
 SKIPPED_NAMES = {".git", "__pycache__", ".venv", ".justenough"}
 """Never part of a job: history, caches, environments, and the embedded stack's own secrets."""
 MAX_LARGEST_NAMED = 3
-"""How many of the largest files the error for a bundle that is too large names."""
+"""If a bundle is too large, the error names this many of its largest files."""
 FoundFile = tuple[str, Path, os.stat_result]
 """Name in the bundle, path and stat of a file."""
 
@@ -42,7 +42,7 @@ def pack_folder(spec_folder: Path, workdir: str) -> bytes:
     try:
         return bundle.pack(content)
     except InvalidInput as error:
-        # A problem without a path is the size. The largest files show what to leave out.
+        # Only the problem of the size has no path. Name the largest files, to show which ones to leave out.
         first, *others = error.problems
         if first.path:
             raise

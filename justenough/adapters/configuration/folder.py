@@ -1,7 +1,7 @@
 """The configuration folder: catalog.yaml, approvals.yaml, policies/ and (optional) tools/ and triggers.yaml, loaded as one set, again on changes.
 
-After an invalid edit, the last good set stays in force and an alarm is raised. A start without a good set denies everything, also with an
-alarm. The domain parses the files. Does not know Vault.
+After an invalid edit, the last good set stays in force and an alarm is raised. Without a good set at the start, everything is denied, also with
+an alarm. The domain parses the files. Does not know Vault.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _read_folder(folder: Path, env: Mapping[str, str] | None) -> tuple[ConfigSet
     wrong: list[Problem] = []
     triggers, schedules = load_triggered_jobs(folder, launching, catalog, wrong), load_scheduled_jobs(folder, launching, catalog, wrong)
     problems.extend(_in_file(TRIGGERS_FILE, (*wrong, *(tier_problems(launching.notify, tiers.tiers) if tiers else ()))))
-    # The jobs that they launch are part of the set too.
+    # The jobs that triggers and schedules launch are part of the set too.
     for name, job in (*triggers.items(), *((f"schedules/{name}", job) for name, job in schedules.items())):
         texts[f"{TRIGGERS_FILE}/{name}"] = f"{job.spec_digest} {job.bundle_digest}".encode()
     digest = hashlib.sha256()

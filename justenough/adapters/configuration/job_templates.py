@@ -1,6 +1,6 @@
 """The job specs that the configuration folder offers: jobs/*.yaml as they are there now, and their workdirs. Orders nothing.
 
-Unlike a trigger's job, a template is not part of the configuration: an invalid one only cannot be launched, and lists its problems.
+Unlike a trigger's job, a template is not part of the configuration: an invalid one lists its problems and cannot be launched, but raises no alarm.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ class Settings(BaseSettings):
 
     @property
     def workload_issuer(self) -> str | None:
-        """The `iss` of jobs' identity tokens; None if neither setting is there."""
+        """The `iss` of jobs' identity tokens; None if neither setting is set."""
         issuer = self.job_issuer or self.console_url
         return issuer.rstrip("/") if issuer else None
 

@@ -29,7 +29,7 @@ IncomingSink = MemoryObjectSendStream[SessionMessage | Exception]
 
 
 class UnacceptableResponse(Exception):
-    """The server broke a rule of this transport. The message says which, and does not quote the server."""
+    """The server broke a rule of this transport. The message names the rule, and does not quote the server."""
 
 
 class McpTransport:
@@ -65,7 +65,7 @@ class McpTransport:
     async def _send_outgoing(self, outbox: MemoryObjectReceiveStream[SessionMessage], inbox: IncomingSink, tasks: TaskGroup) -> None:
         async for outgoing in outbox:
             if isinstance(outgoing.message, types.JSONRPCRequest):
-                # In a task of its own, because the server may send a request before it answers this one.
+                # Run this in a separate task, because the server may send a request before it answers this one.
                 tasks.start_soon(self._send_request, outgoing, outgoing.message, inbox)
             else:
                 async with self._post(outgoing):
@@ -99,7 +99,7 @@ class McpTransport:
         metadata = outgoing.metadata if outgoing else None
         sdk_headers = (metadata.headers or {}) if isinstance(metadata, ClientMessageMetadata) else {}
         lowered = {name.lower(): value for name, value in sdk_headers.items()}
-        # Messages to which the SDK adds no version have the version that it added last.
+        # If the SDK adds no version to a message, send the version that it added last.
         self._version = lowered.get(VERSION_HEADER, self._version)
         known = {SESSION_HEADER: self.session_id, VERSION_HEADER: self._version}
         return {**ACCEPT_HEADERS, **{name: value for name, value in known.items() if value}, **lowered}
@@ -130,13 +130,13 @@ class McpTransport:
 
 
 def _parse_message(text: bytes, request: types.JSONRPCRequest, *, is_error: bool) -> types.JSONRPCMessage:
-    """Return a server's message. If it is not one, answers another request, or came with an error's status, the request has failed."""
+    """Return a server's message, or an error for the request if the text is no message, answers another request, or came with an error status."""
     try:
         message = types.jsonrpc_message_adapter.validate_json(text, by_name=False)
     except ValidationError:
         message = None
     if is_error:
-        # A server may send its own error with such a status.
+        # A server may send its own error with an error status.
         error = message.error if isinstance(message, types.JSONRPCError) else types.ErrorData(code=types.INTERNAL_ERROR, message="")
         return types.JSONRPCError(jsonrpc="2.0", id=request.id, error=error)
     if message is None:

@@ -38,7 +38,7 @@ READ_TIMEOUT_S, CONNECT_TIMEOUT_S = 8.0, 4.0
 
 
 class NotSpokenTo(GiveUp):
-    """A URL that is not allowed. The message says why, and contains nothing of the URL except its scheme."""
+    """A URL that is not allowed. The message gives the reason, and contains nothing of the URL except its scheme."""
 
 
 FILE_PARAMETER_PREFIXES = ("template", "pgp", "wkd", "keyfile", "attach")
@@ -48,7 +48,7 @@ FILE_PARAMETER_PREFIXES = ("template", "pgp", "wkd", "keyfile", "attach")
 @cache
 def load_plugins() -> None:
     """Load Apprise's plugins before the first send: that takes seconds on a busy machine, and must not count against a service's timeout."""
-    # They name hosts, paths and sometimes tokens. Set by level, so that it holds for every handler.
+    # These loggers name hosts, paths and sometimes tokens. Silenced by level, so that no handler gets their records.
     for name in ("apprise", "requests", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     apprise.Apprise.instantiate("json://localhost", asset=_asset())
@@ -60,7 +60,7 @@ def send(url: Secret, notice: Notice, *, private: bool) -> DeliveryOutcome:
         service = _open_service(url, private=private)
         if not private:
             service.verify_certificate = True
-        # Retries and success are decided here, whatever the URL says.
+        # Retries and success are decided here, whatever the URL's parameters are.
         service.redirects = service.optional = False
         service.retry = 0
         service.socket_read_timeout, service.socket_connect_timeout = READ_TIMEOUT_S, CONNECT_TIMEOUT_S
@@ -85,7 +85,7 @@ def _open_service(url: Secret, *, private: bool) -> apprise.NotifyBase:
         # Text that is not a scheme may be the secret itself.
         name = f"{scheme}://" if re.fullmatch("[a-z0-9]{1,12}", scheme) else "the URL's scheme"
         raise NotSpokenTo(f"{name} is not a supported service (docs/reference/events.md)")
-    # Parsed as Apprise does it: parts end at & and at ;, and names may contain escapes.
+    # Parse the query as Apprise does: parts end at & and at ;, and names may contain escapes.
     _, *queries = url.reveal().split("?")
     names = [name.strip(" +-:").lower() for query in queries for name in parse_qsd(query, simple=True)["qsd"]]  # type: ignore[no-untyped-call]
     if any(name.startswith(FILE_PARAMETER_PREFIXES) for name in names):

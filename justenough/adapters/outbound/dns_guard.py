@@ -18,7 +18,7 @@ _limiters: dict[asyncio.AbstractEventLoop, CapacityLimiter] = {}
 
 
 class NotReached(JustEnoughError):
-    """A host has an address that is not allowed. The message says which and why."""
+    """A host has an address that is not allowed. The message names the address and the reason."""
 
 
 class UnknownHost(JustEnoughError):

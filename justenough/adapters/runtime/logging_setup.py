@@ -1,4 +1,4 @@
-"""How our processes log: one JSON line per event on stderr, or readable lines on a terminal. Never a request's body, never a secret.
+"""Sets up the logs of our processes: one JSON line per event on stderr, or readable lines on a terminal. Never a request's body, never a secret.
 
 A line that cannot be written is dropped: a full disk under the log must not end the process.
 """

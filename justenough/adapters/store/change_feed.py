@@ -1,4 +1,4 @@
-"""Tells when to read the ledger again: by a notice from PostgreSQL, or by a cheap check of SQLite. Blocking; needs its own thread.
+"""Signals when to read the ledger again: on a notice from PostgreSQL, or after a cheap check of SQLite. Blocking; needs its own thread.
 
 The caller reads the ledger after each wait, and also at intervals. A lost notice (a broken connection, a pooler that does not forward
 notices) therefore only delays an entry.
@@ -29,7 +29,7 @@ CONNECT_TIMEOUT_S = 3
 
 
 class ChangeFeed(ABC):
-    """Tells one thread when something may have been recorded."""
+    """Lets one thread wait until something may have been recorded."""
 
     _connection: psycopg.Connection[Any] | sqlite3.Connection | None = None
 
@@ -51,9 +51,9 @@ class ChangeFeed(ABC):
             self.close()
 
     def close(self) -> None:
-        """End a wait, and every further one at once. Safe from another thread."""
+        """End the current wait; later waits return immediately. Safe from another thread."""
         self._ended.set()
-        # A thread that waits on the connection closes it when it is done.
+        # If a thread waits on the connection, that thread closes it.
         if self._turn.acquire(blocking=False):
             try:
                 self._drop()
@@ -62,7 +62,7 @@ class ChangeFeed(ABC):
 
     @abstractmethod
     def again(self) -> None:
-        """Let the next wait return at once, because there is more to read already."""
+        """Let the next wait return immediately, because there is more to read already."""
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -101,7 +101,7 @@ class _PostgresChangeFeed(ChangeFeed):
                 listener = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "justenough-listener", "keepalives_idle": 10}
                 self._connection = psycopg.connect(*args, autocommit=True, **{**options, **listener})
                 self._connection.execute(f"LISTEN {CHANNEL}".encode())
-                # Entries may have been recorded before it listened.
+                # Entries may have been recorded before this connection listened.
                 return
         except psycopg.Error:
             self._drop()
@@ -130,7 +130,7 @@ class _SqliteChangeFeed(ChangeFeed):
                 (version,) = self._connection.execute("PRAGMA data_version").fetchone()
             except sqlite3.Error:
                 self._drop()
-                # Without the counter, the caller must read the ledger to know.
+                # Without the counter, only reading the ledger shows whether there are new entries.
                 self._ended.wait(min(POLL_INTERVAL_S, seconds))
                 return
             if version != self._seen:

@@ -1,6 +1,6 @@
 """Counts for the Dashboard: what is open now, and the trend of the last hours. Reads only.
 
-Open rows are counted by small indexes. Of the rest, at most MAX_ROWS_PER_KIND of each kind are read, newest first; the result says if there were more.
+Open rows are counted by small indexes. Of the rest, at most MAX_ROWS_PER_KIND of each kind are read, newest first; the result notes if there were more.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ _OVERDUE = (
 
 
 class DashboardRepository(Repository):
-    """What is open now, and how the last hours went."""
+    """Current counts of open rows, and trends of the last hours."""
 
     @reads
     def current_counts(self, connection: Connection, now: datetime | None = None) -> CurrentCounts:
-        """Count what is open at `now` (default: the current time), and what ended within a day before it."""
+        """Count open rows at `now` (default: the current time), and jobs that ended within a day before it."""
         # The offset keeps planners from walking all jobs in the order of their states.
         lately = select(JOBS.c.state).where(JOBS.c.ended_at >= (now or datetime.now(UTC)) - DAY).offset(0).subquery()
         ended = select(lately.c.state, func.count()).group_by(lately.c.state)

@@ -82,7 +82,7 @@ def write_transaction(engine: Engine) -> Iterator[Connection]:
 
 
 def _set_prepare_threshold(connection: Connection, *, after: int | None) -> None:
-    """Set after how many uses psycopg prepares a statement; None for never.
+    """Set the number of uses after which psycopg prepares a statement; None for never.
 
     A prepared statement soon has one plan for all values. That saves the writer a quarter of its time, but would make a list read all jobs
     to find a rare value.
@@ -135,7 +135,7 @@ def _sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "do_connect")
     def _private_file(*_: Any) -> None:
-        # Readable by its owner only, from before anything is in it. SQLite gives its side files the same mode.
+        # Create the file with mode 0600 before SQLite writes to it. SQLite gives its side files the same mode.
         path = Path(str(url.database))
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Idempotency keys: which job each of a person's keys stands for."""
+"""Idempotency keys: the job that each of a person's keys was used for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class IdempotencyRepository(Repository):
         """Return the job id under a person's key: `job` if the key is new. Raises Conflict if the key was used with another digest."""
         known = self._insert_or_get(person, key, job, digest)
         if known.digest != digest:
-            # Not raised inside the transaction, which other writers may share.
+            # Raise this outside of the transaction, because other writers may share it.
             raise Conflict(f"this idempotency key was already used for a different order: job {known.job}")
         return str(known.job)
 

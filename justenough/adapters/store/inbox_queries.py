@@ -28,13 +28,13 @@ class InboxItem(NamedTuple):
 
 
 class InboxFilter(NamedTuple):
-    """Whose inbox it is, and which part of it. None stands for any value."""
+    """Whose inbox it is, and which part of it. None matches any value."""
 
     person: str
     tier: int
     """The highest tier that the person can decide at."""
     mine: bool | None
-    """True: requests that they can decide by tier, requester and their own answers. False: the others. None: both."""
+    """True: requests that the person can decide by tier, requester and own answers. False: the other requests. None: both."""
     resource: str | None = None
     action: str | None = None
     tier_now: int | None = None
@@ -110,5 +110,5 @@ def _earlier_requests(connection: Connection, request: RequestView, requester_id
     newest = runs.order_by(JOBS.c.id.desc()).limit(MAX_EARLIER_RUNS).scalar_subquery()
     statement = select(*(REQUESTS.c[name] for name in ("id", "resource", "action", "state", "tier", "requester_id")))
     rows = connection.execute(statement.where(REQUESTS.c.job_id.in_(newest)).order_by(REQUESTS.c.job_id.desc(), REQUESTS.c.number)).all()
-    # Anyone may use any job name. A person who may read only their own jobs must not read those of others by using the same name.
+    # Anyone may use any job name. A person who may read only their own jobs must not read other people's jobs by using the same name.
     return [row for row in rows if row.resource == request.resource and requester_id in {None, row.requester_id}]

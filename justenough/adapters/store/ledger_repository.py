@@ -103,13 +103,13 @@ class LedgerRepository(Repository):
         if kinds:
             statement = statement.where(LEDGER.c.type.in_(kinds))
         if job is not None:
-            # By seq, which ascends with the position: the index of the chain has that order.
+            # Sort by seq, which ascends with the position: the index of the chain has that order.
             statement = statement.where(LEDGER.c.job == job).order_by(None).order_by(LEDGER.c.seq)
         elif period:
-            # A wide period has most entries, so that a walk by position soon finds them.
+            # A long period contains most entries, so a walk by position finds enough of them soon.
             narrow = select(LEDGER.c.position).where(*period).limit(MAX_NARROW_ENTRIES + 1).subquery()
             if connection.execute(select(func.count()).select_from(narrow)).scalar_one() <= MAX_NARROW_ENTRIES:
-                # By time first, and behind an offset: otherwise a planner may walk the ledger by position to the period's first entry.
+                # Filter by time first, and behind an offset: otherwise a planner may walk the ledger by position to the period's first entry.
                 places = statement.with_only_columns(LEDGER.c.position).order_by(None).limit(None).offset(0).subquery()
                 first = connection.execute(select(places.c.position).order_by(places.c.position).limit(size + 1)).scalars().all()
                 statement = select(*_NUMBERED).where(LEDGER.c.position.in_(first)).order_by(LEDGER.c.position)
@@ -129,7 +129,7 @@ class LedgerRepository(Repository):
     ) -> Page[EntryView]:
         """Return entries before the one at a position, newest first. `next` is the position of the last one, as text, if more follow.
 
-        Sorted by the time of the event; the entries of one job by their place in its chain. A position past the ledger's end stands for none.
+        Sorted by the time of the event; the entries of one job by their place in its chain. A position past the ledger's end counts as none.
         """
         size, period, kinds = min(max(limit, 1), MAX_PAGE_SIZE), _period_conditions(since, until), {kind.value: None for kind in types}
         if before is not None and before < 1:
@@ -140,7 +140,7 @@ class LedgerRepository(Repository):
             if kinds:
                 statement = statement.where(LEDGER.c.type.in_(kinds))
             if place is not None:
-                # An entry of another job has no place in this chain.
+                # An entry of another job has no sequence number in this chain, so compare positions.
                 statement = statement.where(LEDGER.c.seq < place.seq if place.job == job else LEDGER.c.position < place.position)
         else:
             newest = select(LEDGER.c.at, LEDGER.c.position).where(*period).order_by(*_NEWEST_FIRST).limit(size + 1)
@@ -149,7 +149,7 @@ class LedgerRepository(Repository):
             # One subquery for each type, because the index begins with the type.
             lanes = [newest.where(LEDGER.c.type == kind) for kind in kinds] or [newest]
             merged = union_all(*(select(lane.subquery()) for lane in lanes)).subquery()
-            # In two steps: a planner may read the whole ledger rather than join it to a few positions.
+            # Query in two steps: a planner may read the whole ledger rather than join it to a few positions.
             first = select(merged.c.position).order_by(merged.c.at.desc(), merged.c.position.desc()).limit(size + 1)
             positions = connection.execute(first).scalars().all()
             statement = select(*_NUMBERED).where(LEDGER.c.position.in_(positions)).order_by(*_NEWEST_FIRST)
@@ -196,7 +196,7 @@ class LedgerRepository(Repository):
 
     @reads
     def existing_ids(self, connection: Connection, ids: Collection[str]) -> frozenset[str]:
-        """Return those of these entry ids that are in the ledger."""
+        """Return the subset of these entry ids that is in the ledger."""
         return frozenset(connection.execute(select(LEDGER.c.id).where(LEDGER.c.id.in_(ids))).scalars())
 
     @reads
@@ -233,7 +233,7 @@ class LedgerRepository(Repository):
         return tuple(row_to_view((position, *entry)) for position, entry in entries)
 
     def open_change_feed(self) -> ChangeFeed:
-        """Return a change feed, which tells one thread when to read the ledger again."""
+        """Return a change feed, which lets one thread wait until it should read the ledger again."""
         return change_feed.open_change_feed(self._engine)
 
     def stored_entries(self, types: Sequence[str], span: LedgerSpan) -> Iterator[StoredEntry]:
@@ -274,10 +274,10 @@ def _to_page(rows: Sequence[Sequence[Any]], size: int) -> Page[EntryView]:
 
 def _stream_entries(connection: Connection) -> Iterator[LedgerEntry]:
     # A row has an entry's fields in their order. Making an entry of each would cost as much as hashing it.
-    # If two entries share a place in a chain, the one with the higher position is the extra one.
+    # If two entries have the same seq in a chain, the one with the higher position is the extra one.
     for number, row in enumerate(_stream_rows(connection, select(*ENTRY_COLUMNS).order_by(LEDGER.c.job, LEDGER.c.seq, LEDGER.c.position))):
         if not number % ROWS_BETWEEN_PAUSES:
-            # Hashing holds the interpreter's lock. Let this process's other threads, which answer people, go first.
+            # Hashing holds the interpreter's lock. Let the other threads of this process, which serve requests, run first.
             time.sleep(0)
         yield row  # type: ignore[misc]
 

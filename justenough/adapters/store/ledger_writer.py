@@ -35,7 +35,7 @@ def record(connection: Connection, events: Sequence[Event]) -> tuple[NumberedEnt
         return ()
     heads: dict[str, ChainHead | None] = {}
     for job in sorted(set(map(chain_name_of, new))):
-        # The row stays locked until the transaction ends. A chain without entries has none.
+        # The row stays locked until the transaction ends. A chain without entries has no such row.
         row = connection.execute(_HEAD, {"chain": job}).first()
         heads[job] = ChainHead(row.job, row.seq, row.hash) if row else None
     last = _LAST_AND_NOTIFY if connection.dialect.name == "postgresql" else _LAST

@@ -30,7 +30,7 @@ class StoreCounts(Message):
 
 
 class OverdueCounts(Message):
-    """What is overdue now."""
+    """Current counts of overdue revocations and credentials."""
 
     jobs: int
     """Jobs whose revocation is overdue."""

@@ -35,7 +35,7 @@ class DeliveryState(StrEnum):
 
 
 class OutboxStatus(Message):
-    """How far each subscription is, and what is due."""
+    """The progress of each subscription, and its next attempt."""
 
     head: int
     """The ledger's newest position."""
@@ -147,7 +147,7 @@ class OutboxRepository(Repository):
 
     @reads
     def status(self, connection: Connection) -> OutboxStatus:
-        """Return how far each subscription is and what is due. Cheap."""
+        """Return the progress of each subscription, and its next attempt. Cheap."""
         positions = connection.execute(select(SUBSCRIPTIONS.c.name, SUBSCRIPTIONS.c.position)).all()
         waiting = select(DELIVERIES.c.subscription, func.min(DELIVERIES.c.next_at), func.min(DELIVERIES.c.attempts))
         waiting = waiting.where(DELIVERIES.c.state == DeliveryState.PENDING.value).group_by(DELIVERIES.c.subscription)
@@ -178,7 +178,7 @@ class OutboxRepository(Repository):
         following = (LEDGER.c.position > after, LEDGER.c.type.in_([kind.value for kind in kinds]))
         statement = select(LEDGER.c.position, *ENTRY_COLUMNS).where(*following).order_by(LEDGER.c.position).limit(limit)
         rows = connection.execute(statement).all()
-        # Fewer than `limit` means that these are all, up to the newest entry.
+        # Fewer entries than `limit` mean that no further ones exist up to the newest entry.
         end = rows[-1][0] if len(rows) == limit else max(_newest_position(connection), after)
         return OutboxBatch(entries=tuple(map(row_to_view, rows)), position=end)
 
@@ -209,7 +209,7 @@ class OutboxRepository(Repository):
         if values:
             connection.execute(update(SUBSCRIPTIONS).where(SUBSCRIPTIONS.c.name == name).values(**values))
         if settlement.position is not None:
-            # Never backwards: earlier entries were delivered.
+            # Never move the position backwards: earlier entries were delivered.
             behind = and_(SUBSCRIPTIONS.c.name == name, SUBSCRIPTIONS.c.position < settlement.position)
             connection.execute(update(SUBSCRIPTIONS).where(behind).values(position=settlement.position))
         return True
@@ -239,7 +239,7 @@ class OutboxRepository(Repository):
 
     @reads
     def unsettled_notices(self, connection: Connection, name: str, job: str) -> tuple[SentNotice, ...]:
-        """Return who was notified of requests of this job that are not settled."""
+        """Return the notices about requests of this job that are not settled."""
         notices = select(TOLD.c.about, TOLD.c.target, TOLD.c.tier, TOLD.c.job).where(TOLD.c.subscription == name, TOLD.c.job == job)
         return fetch_all(connection, notices.order_by(TOLD.c.about, TOLD.c.target), SentNotice)
 

@@ -34,7 +34,7 @@ from justenough.domain.ledger.hash_chain import LedgerEntry
 FIRST_DECISION_PHASES = ("start", "runtime")
 """Phases whose decision settles a pending request. At issue and renewal, policy is only checked again."""
 SETTLING_PHASES = ("issue", "granted")
-"""Phases in which a denial ends what was granted."""
+"""Phases in which a denial ends a grant."""
 SINGLE_CREDENTIAL_FAILURE = re.compile(r"(lease|token|certificate) \S|c-\S+: ")
 """The beginning of a failure that concerns one credential only."""
 
@@ -163,7 +163,7 @@ def job_ended(connection: Connection, fact: LedgerFact) -> None:
         # A job ends once, so that each is counted once.
         if connection.execute(_ONE_MORE, {"row_id": state}).rowcount == 0:
             insert_new(connection, ENDED_JOBS, {"state": state, "jobs": 1})
-        # Its pending requests can no longer be answered.
+        # The job's pending requests can no longer be answered.
         connection.execute(_WITHDRAW_ALL, {"row_job": fact.job})
         # The revocation has deleted them already, unless the store was unavailable then.
         connection.execute(delete(LOCKS).where(LOCKS.c.job == fact.job))
@@ -263,14 +263,14 @@ def credential_issued(connection: Connection, fact: LedgerFact) -> None:
     A credential in doubt may have been issued, and nobody has its handles: it counts as live until its latest end.
     """
     data, is_known = fact.data, "issued_at" in fact.data
-    # Entries from before certificates lack theirs.
+    # Entries from before certificates were recorded lack the field.
     handles = {name: data.get(name) for name in ("lease_id", "accessor", "certificate")}
     times = {"issued_at": parse_moment(data["issued_at" if is_known else "asked_at"]), "expires_at": parse_moment(data["expires_at"])}
     ids = {"id": data["credential"], "job_id": fact.job, "request_id": data["request"]}
     copied = {name: data[name] for name in ("resource", "action", "revocable")}
     state = (CredentialState.ISSUED if is_known else CredentialState.REVOKING).value
     if not insert_new(connection, CREDENTIALS, {**ids, **copied, **handles, **times, "state": state, "live": True}) and is_known:
-        # It was in doubt until now.
+        # The credential was in doubt until now.
         _update_credential(connection, _LEARN, fact, {**handles, **times})
     _update_job(connection, _REOPEN, fact, {"fact_at": fact.at})
 
@@ -284,7 +284,7 @@ def revocation_started(connection: Connection, fact: LedgerFact) -> None:
 def revocation_overdue(connection: Connection, fact: LedgerFact) -> None:
     """Mark the revocation as overdue, with its failures, unless a check that began later has confirmed it."""
     failures = fact.data["failures"]
-    # Older entries do not say when their check began.
+    # Older entries do not record when their check began.
     seen_from = parse_moment(fact.data["seen_from"]) if "seen_from" in fact.data else fact.at
     fails = _CUT_FAILS if fact.data["by"] in ACCESS_CUTTERS else _FAIL
     if _update_job(connection, fails, fact, {"fact_at": seen_from, "revocation_failures": failures}):

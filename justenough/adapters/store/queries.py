@@ -33,7 +33,7 @@ from justenough.domain.readmodel.views import (
 SUMMARY_COLUMNS = tuple(JOBS.c[name] for name in JobSummary.model_fields if name != "revocation")
 REVOCATION_COLUMNS = tuple(JOBS.c[f"revocation_{name}"] for name in RevocationView.model_fields)
 TRIGGER_PREFIX = "trigger:"
-"""Prefix of a trigger's name, which stands in the place of a login name."""
+"""Prefix of a trigger's name, which takes the place of a login name."""
 MAX_DEAD_CREDENTIALS = 1_000
 """Dead credentials in a job's view. An agent that calls tools all day is issued very many credentials, each dead right after its call."""
 UNPROVED_STATES = (RevocationState.PENDING.value, RevocationState.OVERDUE.value)
@@ -61,7 +61,7 @@ _LIVE_WITH_JOBS = (
 
 
 class JobCaption(NamedTuple):
-    """What lists show of a job beside its id."""
+    """The name and requester of a job, which lists show beside its id."""
 
     name: str
     requester: str
@@ -263,7 +263,7 @@ def _fetch_jobs(connection: Connection, criteria: Mapping[str, str | None], *, l
 
 
 def _apply_filter(statement: Select[Any], table: Table, criteria: Mapping[str, str | None]) -> Select[Any]:
-    # str(): drivers may take a state, which is an enum, for one of theirs. No row contains NUL, and PostgreSQL rejects it in a query.
+    # str(): drivers may mistake a state, which is an enum, for an enum of the database. No row contains NUL, and PostgreSQL rejects it in a query.
     values = {name: str(value).replace("\0", "\ufffd") for name, value in criteria.items() if value is not None}
     if "requester_id" in values and "requester" in values:
         # A person mostly has one login name, so that the indexes by entity, one for each combination of filters, find jobs sooner. But all

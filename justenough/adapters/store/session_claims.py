@@ -17,7 +17,7 @@ _CLAIM = select(CLAIMS).where(CLAIMS.c.job == bindparam("which"))
 
 
 class SessionClaim(Message):
-    """Which session may issue a job's credentials, and whether it still may."""
+    """A claim: the session that may issue a job's credentials, and whether it still may."""
 
     job: str
     owner: str | None

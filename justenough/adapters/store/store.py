@@ -32,7 +32,7 @@ class Store:
         self._engine = engine.open_engine(url)
         self._commits = GroupCommitter(self._engine)
         database = self._engine, self._commits
-        # What happened, and who is notified of it.
+        # The ledger and the outbox.
         self.ledger = LedgerRepository(*database)
         self.outbox = OutboxRepository(*database)
         # The read model.
@@ -46,7 +46,7 @@ class Store:
         self.usage = UsageRepository(*database)
         self.dashboard = DashboardRepository(*database)
         self.metrics = MetricsRepository(*database)
-        # What running jobs and open pages need.
+        # For running jobs and open pages.
         self.claims = ClaimRepository(*database)
         self.wrapped_tokens = WrappedTokenRepository(*database)
         self.bundles = BundleRepository(*database)

@@ -147,7 +147,7 @@ class JobRow(TableBase, table=True):
 
 
 class EndedJobsRow(TableBase, table=True):
-    """How many jobs ended in a state, counted as they end, because counting a million rows for each page would take too long."""
+    """The number of jobs that ended in a state. Counted as they end, because counting a million rows for each page would take too long."""
 
     __tablename__ = "ended_jobs"
 
@@ -261,7 +261,7 @@ class ReviewRow(TableBase, table=True):
 
 
 class DelegationRow(TableBase, table=True):
-    """Who decides for whom until when, with the statement that the delegating person signed."""
+    """A delegation: a person, their delegate, its end, and the statement that the person signed."""
 
     __tablename__ = "delegations"
     __table_args__ = (Index(None, "made_at", "id"), Index(None, "person_id", "delegate_id"), Index(None, "delegate_id", "until"))
@@ -335,7 +335,7 @@ class LockRow(TableBase, table=True):
     job: str = Field(sa_type=CodePointText, index=True)
     accessor: str = Field(sa_type=Text)
     token_accessor: str = Field(sa_type=Text)
-    """Accessor of the job's token that made the request."""
+    """Accessor of the job's token under which the request was sent."""
     ciphertext: str = Field(sa_type=Text)
 
 
@@ -356,7 +356,7 @@ class LogRow(TableBase, table=True):
 
 
 class LogSizeRow(TableBase, table=True):
-    """How much of a job's output is stored, so that the cap needs no counting."""
+    """The stored size of a job's output, so that the cap needs no counting."""
 
     __tablename__ = "log_sizes"
 
@@ -375,7 +375,7 @@ class IdempotencyRow(TableBase, table=True):
 
 
 class PageSessionRow(TableBase, table=True):
-    """Who is logged in to the pages. The cookie is not stored, and the ciphertext cannot be decrypted without it."""
+    """A login session of the pages. The cookie is not stored, and the ciphertext cannot be decrypted without it."""
 
     __tablename__ = "page_sessions"
 
@@ -392,7 +392,7 @@ class PageSessionRow(TableBase, table=True):
 
 
 class SubscriptionRow(TableBase, table=True):
-    """How far one subscription is: every event up to its position was delivered, is a delivery, or is not for it."""
+    """The progress of one subscription: each event up to its position was delivered, is in `deliveries`, or is not for this subscription."""
 
     __tablename__ = "subscriptions"
 
@@ -437,7 +437,7 @@ class DeliveryRow(TableBase, table=True):
 
 
 class ToldRow(TableBase, table=True):
-    """Who was notified of a request that is not settled yet. They are notified of its end too."""
+    """A notice about a request that is not settled yet. Its recipient is also notified when the request is settled."""
 
     __tablename__ = "told"
     __table_args__ = (Index(None, "subscription", "job"),)
@@ -451,7 +451,7 @@ class ToldRow(TableBase, table=True):
 
 
 class LeaseRow(TableBase, table=True):
-    """Which process does a task that only one may do at a time, and until when no other may take it over."""
+    """The process that does a task which only one may do at a time, and the time until which no other may take it over."""
 
     __tablename__ = "leases"
 

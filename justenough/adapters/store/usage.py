@@ -1,4 +1,4 @@
-"""What jobs requested, were granted and used, for right-sizing and access review. Reads only; every query is bounded and uses an index."""
+"""Requests, grants and use of past jobs, for right-sizing and access review. Reads only; every query is bounded and uses an index."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class UsageRepository(Repository):
         self, connection: Connection, *, since: datetime | None = None, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None
     ) -> Page[ActionUse]:
         """Return the use of each action of each resource since a moment, sorted. `cursor` is the last one read, as `resource:action`."""
-        # There are few actions, however many jobs there are. Sorted here, because each database sorts text its own way.
+        # There are few actions, however many jobs there are. Sort them here, because each database sorts text its own way.
         all_keys = {key for table in (REQUESTS, CREDENTIALS) for key in _action_keys(connection, table)}
         keys = sorted(key for key in all_keys if cursor is None or ":".join(key) > cursor)
         items = tuple(_build_action_use(connection, key, since) for key in keys[:limit])

@@ -22,7 +22,7 @@ class StoredWrappingToken(Message):
     accessor: str
     """Accessor of the control group's request in Vault. It gives no access."""
     token_accessor: str
-    """Accessor of the job's token that made the request."""
+    """Accessor of the job's token under which the request was sent."""
     ciphertext: str
 
 

@@ -59,7 +59,7 @@ class TargetTrace:
 
 @dataclass(frozen=True, slots=True)
 class TargetInspection:
-    """What an inspection of some targets found, which it inspected, and why it could not inspect others."""
+    """The result of inspecting some targets: what was found, which targets were inspected, and why others could not be."""
 
     users: tuple[TargetTrace, ...] = ()
     spaces: tuple[TargetTrace, ...] = ()
@@ -98,7 +98,7 @@ class TargetInspector:
         return self.inspect(job).traces
 
     def end_all_of(self, job: str, actions: RequestedActions | None = None) -> TargetInspection:
-        """Delete every user that carries a job's id, then its spaces. Return what was deleted."""
+        """Delete every user that carries a job's id, then its spaces. Return the deleted users and spaces."""
         return self._for_each(actions, lambda observer: observer.end(job))
 
     def job_ids(self) -> tuple[set[str], tuple[str, ...]]:
@@ -135,7 +135,7 @@ class TargetInspector:
         }
         if actions is not None and actions <= definitions.keys():
             definitions = {key: definitions[key] for key in definitions if key in actions}
-        # Otherwise every target: a request under an earlier catalog may have had any of them.
+        # Otherwise use every target: a request under an earlier catalog may have used any of them.
         targets: dict[Target, bool] = {}
         for definition in definitions.values():
             if definition.target:
@@ -279,7 +279,7 @@ def _inspect_one(observer: _TargetObserver, act: Callable[[_TargetObserver], _Na
     except (RetryLater, GiveUp) as error:
         return TargetInspection(failures=(f"target {observer.name}: {error}",))
     except Exception as error:  # noqa: BLE001 - a failure of one target must not fail the others
-        # PostgreSQL's messages can quote values; the type of an error cannot.
+        # PostgreSQL's messages can quote values, so pass on only the type of the error.
         return TargetInspection(failures=(f"target {observer.name}: {type(error).__name__}",))
 
 

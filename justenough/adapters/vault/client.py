@@ -40,7 +40,7 @@ class JobToken:
 
 @dataclass(frozen=True, slots=True)
 class IssuedSecret:
-    """What Vault issued. `lease_id` and `ttl` (seconds) are None if the engine gives none."""
+    """An issued secret. `lease_id` and `ttl` (seconds) are None if the engine gives none."""
 
     lease_id: str | None
     ttl: int | None
@@ -113,7 +113,7 @@ class Vault(TransitKeys):
 
     def revoke_lease(self, lease_id: str) -> None:
         """Revoke a lease and wait until its engine has ended the credential. An unknown lease is already gone."""
-        # By path, because the worker's policy allows it by path. hvac's own method has no `sync`.
+        # Revoke by path, because the worker's policy allows only this. hvac's own method has no `sync`.
         with suppress(UnknownHandle):
             self.call_own("put", f"sys/leases/revoke/{safe_path(lease_id)}", {"sync": True})
 

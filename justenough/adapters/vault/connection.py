@@ -52,7 +52,7 @@ class VaultConnection:
         self.address = address.rstrip("/")
         self._namespace = namespace
         self._session = requests.Session()
-        # No proxies, certificates or .netrc from the environment: the settings say where Vault is.
+        # No proxies, certificates or .netrc from the environment: the settings name Vault's address.
         self._session.trust_env = False
         self._session.verify = str(cacert) if cacert else True
         for scheme in ("http://", "https://"):
@@ -70,7 +70,7 @@ class VaultConnection:
             self._login = self._log_in()
 
     def login_token(self, token: Secret) -> None:
-        """Use a given token. It is not renewed, and no new login replaces it."""
+        """Use this token. It is not renewed, and no new login replaces it."""
         self._log_in = None
         self._login = OwnLogin(self.adapter(token), time.monotonic(), 0)
 
@@ -149,7 +149,7 @@ class VaultConnection:
             raw = json.loads(path.read_text(encoding="utf-8"))
             body = {"role_id": str(raw["role_id"]), "secret_id": str(raw["secret_id"])}
         except (OSError, ValueError, KeyError, TypeError):
-            # The cause would carry the file's text.
+            # Without the cause, which would contain the file's text.
             raise VaultDenied(f'{path} does not hold {{"role_id", "secret_id"}}; `justenough vault setup` writes it') from None
         try:
             answer = self.call(self.adapter(None), "post", "auth/approle/login", body)

@@ -2,7 +2,7 @@
 
 Observed on OpenBao 2.7: Vault answers a request under a control group with a wrapping token and its accessor, and performs the request only
 when the token is unwrapped. Unwrapping before it is authorized is refused and harmless. Unwrapping twice performs it twice. Without the token
-that made the request, or after the wrapping token was revoked, it is refused. Revoking the wrapping token does not revoke its result.
+under which the request was sent, or after the wrapping token was revoked, it is refused. Revoking the wrapping token does not revoke its result.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def ends_at(action: ActionDef, issued: IssuedSecret) -> datetime | None:
         identity = load_ssh_public_identity(fields["signed_key"].reveal().strip().encode())
         return datetime.fromtimestamp(identity.valid_before, UTC) if isinstance(identity, SSHCertificate) else NEVER
     except (ValueError, OverflowError, UnsupportedAlgorithm):
-        # The end cannot be read, or there is none.
+        # The expiry cannot be read, or there is none.
         return NEVER
 
 
@@ -48,7 +48,7 @@ def certificate_path(action: ActionDef, issued: IssuedSecret) -> str | None:
 
 
 def why_unfit(action: ActionDef, issued: IssuedSecret, *, grant_ends: datetime) -> str | None:
-    """Return why a certificate does not match what the catalog says about its end; None if it does, or is not a certificate."""
+    """Return why a certificate does not match the catalog's rules for its end; None if it does, or if the secret is no certificate."""
     end, on_expiry = ends_at(action, issued), "or set `revocable: on_expiry` in the catalog"
     if end is not None and end > grant_ends + MAX_CLOCK_SKEW:
         return f'its certificate expires at {end.isoformat()}, after its grant; set `ttl: "{{ttl}}s"` in the catalog\'s issue.data'
@@ -73,7 +73,7 @@ def is_unrevoked(vault: Vault, path: str) -> bool:
         raise VaultRefused(f"{path}: Vault does not know this certificate")
     if not answer["data"].get("revocation_time"):
         return True
-    # If Vault does not say who issued it, the mount's default issuer did.
+    # If Vault's answer names no issuer, the mount's default issuer issued it.
     issuer = answer["data"].get("issuer_id")
     crl_path, field = (f"{mount}/issuer/{issuer}/crl", "crl") if issuer else (f"{mount}/cert/crl", "certificate")
     try:

@@ -41,7 +41,7 @@ class TransitKeys(VaultConnection):
         return f"vault:v{version}:{base64.b64encode(signature).decode()}"
 
     def sign_identity(self, content: Callable[[int], bytes]) -> tuple[bytes, bytes]:
-        """Sign what `content` makes for the newest version of the identity key. Return content and signature."""
+        """Sign the bytes that `content` returns for the newest version of the identity key. Return content and signature."""
         # Our policy allows signing with that key and not reading it, so its version is learned from the signature, and remembered.
         for _ in range(MAX_ROTATIONS):
             message = content(version := self._identity_version)

@@ -25,7 +25,7 @@ NOTHING_WAITS = "Vault has no such request to authorize any more: it has expired
 
 
 class LoginRefused(GiveUp):
-    """The name or password is wrong, or the name is locked for now. Vault does not say which."""
+    """The name or password is wrong, or the name is locked for now. Vault does not reveal which."""
 
 
 class ProviderRefused(GiveUp):
@@ -33,7 +33,7 @@ class ProviderRefused(GiveUp):
 
 
 class NoSuchLogin(GiveUp):
-    """Vault has no such login, or not for this address. The message says what to do."""
+    """Vault has no such login, or not for this address. The message names the remedy."""
 
 
 class SecondFactorWanted(GiveUp):

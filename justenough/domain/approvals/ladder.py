@@ -41,7 +41,7 @@ class ApprovalAnswer(Message):
 
 
 class GrantTerms(Message):
-    """What a request's answers grant: the minimum over all answers."""
+    """The terms that a request's answers grant: the minimum over all answers."""
 
     action: Action
     ttl: int
@@ -133,7 +133,7 @@ class Ladder(Message):
             action=min(actions, key=lambda action: action.rank, default=Action.ADMIN),
             ttl=min((self.ttl, *(answer.ttl for answer in allowing))),
             break_glass=self.broke_glass,
-            # Unchanged if nobody set bounds, so that it does not count as narrowed.
+            # If nobody set bounds, return the requested tools unchanged, so that the grant does not count as narrowed.
             tools=intersect_all(self.tools, *bounds) if self.tools is not None and bounds else self.tools,
         )
 

@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 
 class Narrowing(NamedTuple):
-    """What an approver allows instead of what was requested; None leaves a part as requested."""
+    """The terms that an approver allows instead of the requested ones; None leaves a part as requested."""
 
     ttl: int | None = None
     """Seconds."""

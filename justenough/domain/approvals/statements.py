@@ -1,4 +1,4 @@
-"""What people sign: canonical statements, request digests, and signature verification. No I/O, no clock.
+"""The statements that people sign: canonical form, request digests, and signature verification. No I/O, no clock.
 
 Canonical form: RFC 8785 (JCS). Signature: ed25519 by the person's own Vault transit key, in Vault's form `vault:v<version>:<base64>`.
 docs/reference/statements.md carries test vectors.
@@ -37,7 +37,7 @@ class OrderStatement(Model):
     type: Literal["order"] = "order"
     job: str
     spec_digest: Digest
-    """Of the spec's raw mapping, as sent."""
+    """Digest of the spec's raw mapping, as sent."""
     bundle: Digest | None
     params: Mapping[str, str]
     reason: Reason
@@ -89,7 +89,7 @@ class DelegationStatement(Model):
 
 
 class ReviewStatement(Model):
-    """The person reviewed a break-glass and says whether it was justified."""
+    """The person reviewed a break-glass approval and states whether it was justified."""
 
     type: Literal["review"] = "review"
     job: str
@@ -154,7 +154,7 @@ def request_digest(
             "params": dict(spec.params),
             "env": dict(spec.run.env),
             "network": spec.run.network,
-            # Only limits that differ from the defaults, so that requests from before there were limits keep their digests.
+            # Include only limits that differ from the defaults, so that requests from before there were limits keep their digests.
             **({"limits": limits} if limits else {}),
             "python": spec.run.python,
             "timeout": spec.run.timeout,
@@ -166,7 +166,7 @@ def request_digest(
             "data_scope": dict(spec.data_scope),
             "ttl": access.ttl,
             "tier": tier,
-            # Only if there is one, so that all other requests keep their digests.
+            # Include a call only if there is one, so that all other requests keep their digests.
             **({"model": spec.model.model_dump(mode="json")} if spec.model else {}),
         }
     )

@@ -31,7 +31,7 @@ class Tier(Model):
 
 
 class Roles(Model):
-    """Which groups may launch jobs, read all jobs, and use break-glass."""
+    """The groups that may launch jobs, read all jobs, and use break-glass."""
 
     launch: tuple[Name, ...] = ()
     read: tuple[Name, ...] = ()

@@ -33,7 +33,7 @@ from justenough.domain.jobs.tool_bounds import NOT_BOUNDABLE, BoundedTools, inte
 Verdict = Literal["pending", "approved", "denied", "withdrawn"]
 S = TypeVar("S", OrderStatement, DecisionStatement, DelegationStatement, ReviewStatement)
 
-# What parsing untrusted JSON may raise.
+# The errors that parsing untrusted JSON may raise.
 UNREADABLE_ERRORS = (ValidationError, ValueError, TypeError, OverflowError, RecursionError)
 NOT_WAITING = Rejection("request_not_waiting", "it does not name a request of this job that waits for an answer")
 
@@ -68,7 +68,7 @@ class ApprovalVerifier:
     tiers: Tiers
     now: datetime
     further_check: Callable[[str, ApprovalAnswer], Rejection | None] | None = None
-    """Checks, when answers are counted, what the approver had to do outside JustEnough; gets the request's id and the answer."""
+    """An extra check when answers are counted, such as of an authorization in Vault; gets the request's id and the answer."""
 
     def verify_answer(self, job: str, ladder: Ladder, signed: SignedStatement) -> ApprovalAnswer | Rejection:
         """Return the answer that a signed decision gives, or why it does not count."""
@@ -161,7 +161,7 @@ class ApprovalVerifier:
         statement = read_statement(DelegationStatement, signed) if signed else None
         if signed is None or not isinstance(statement, DelegationStatement) or (statement.person, statement.delegate) != (person, delegate):
             return Rejection("not_delegated", "the absent person has not named them as a delegate")
-        # A renewal recounts old answers, and the delegation may have been extended since then. That must not invalidate them.
+        # A renewal recounts old answers, and the delegation may have been extended since then. An extension must not invalidate the answers.
         if outdated := why_not_valid_now(statement, now=max(self.now, statement.issued_at)):
             return Rejection("delegation_not_current", f"their appointment as a delegate is not valid now:  {outdated}")
         absent = self.verify_signer(person, signed)
@@ -263,7 +263,7 @@ def needs_reason(decision: str, tier: int) -> bool:
 
 
 def why_bounds_invalid(statement: DecisionStatement, tools: BoundedTools | None) -> Rejection | None:
-    """Return why a decision's tool bounds are invalid, or None if they are valid or it has none. `tools`: as requested."""
+    """Return why a decision's tool bounds are invalid, or None if they are valid or absent. `tools`: the requested ones."""
     if statement.tools is None:
         return None
     if statement.decision not in {"approve", "break_glass"}:

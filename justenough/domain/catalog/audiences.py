@@ -26,7 +26,7 @@ class AudienceDef(Model):
     """A system that jobs may present their identity token to."""
 
     environment: Name
-    """Only jobs of this environment may; as with resources."""
+    """The environment whose jobs may use this audience; as with resources."""
 
 
 class Audiences(Model):

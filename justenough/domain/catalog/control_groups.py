@@ -42,7 +42,7 @@ def control_group_of(action: ActionDef, tiers: Tiers) -> ControlGroupRule | None
         return None
     able = [tiers.tiers[number] for number in sorted(tiers.tiers) if number >= action.least_tier]
     groups = tuple(dict.fromkeys(group for tier in able for group in tier.approvers))
-    # The time of all tiers: another request of the same job may escalate from the lowest tier, and the job waits for it.
+    # Use the time of all tiers: another request of the same job may escalate from the lowest tier, and the job waits for it.
     wait = sum(tier.respond_within for tier in tiers.tiers.values())
     return ControlGroupRule(groups=groups, approvals=able[0].quorum, ttl=wait + WAIT_MARGIN_S)
 

@@ -102,7 +102,7 @@ def scope_alias(action_def: ActionDef, data_scope: Mapping[str, str]) -> str | N
 
 
 def alias_of(scope: Mapping[str, str]) -> str:
-    """Return the name of a scope's identity, with sorted keys: `je-scope-tenant-acme`."""
+    """Return the name of a data scope's identity in Vault, built from its sorted keys and their values: `je-scope-tenant-acme`."""
     return "je-scope-" + "-".join(f"{key}-{scope[key]}" for key in sorted(scope))
 
 

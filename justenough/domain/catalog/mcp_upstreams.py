@@ -141,7 +141,7 @@ def exposed_name(tool: Tool, own_name: str) -> str:
 
 
 def review_hints(listed_tool: ListedTool, action: Action | None) -> Iterator[str]:
-    """Yield what a reviewer should check carefully."""
+    """Yield hints about the parts of a tool that a reviewer should check carefully."""
     if action is Action.READ and (
         listed_tool.annotations.get("readOnlyHint") is False or listed_tool.annotations.get("destructiveHint") is True
     ):

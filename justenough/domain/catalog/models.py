@@ -48,7 +48,7 @@ ScopeKeys = Annotated[tuple[ScopeKey, ...], Field(max_length=4)]
 
 
 class Issue(Model):
-    """How a credential is issued: the Vault path, method and data."""
+    """The call that issues a credential: the Vault path, method and data."""
 
     path: VaultPath
     method: Literal["read", "update"] = "read"
@@ -70,7 +70,7 @@ class ResolvedIssue(Model):
 
 
 class Target(Model):
-    """How to observe and end a job's users in the target itself."""
+    """A target system, and how to observe and end a job's users in it."""
 
     postgres: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
     """A libpq conninfo, without user and password."""
@@ -81,7 +81,7 @@ class Target(Model):
 
 
 class Review(Model):
-    """Who reviews an action, and by when."""
+    """The reviewers of an action, and the date by which they must review it."""
 
     owner: Name | None = None
     """A group; by default the resource's owner."""

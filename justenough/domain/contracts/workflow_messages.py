@@ -91,7 +91,7 @@ class ControlGroupsInput(Message):
 
 class ControlGroupsResult(Message):
     refused: str | None = None
-    """Why they cannot wait in Vault; then the job does not run."""
+    """Why the requests cannot wait in Vault; then the job does not run."""
 
 
 class AnswersInput(Message):
@@ -159,7 +159,7 @@ class SessionInput(Message):
 
 
 class SessionResult(Message):
-    """How a session ended. `clean`: it stopped issuing, revoked every credential, and verified each as revoked."""
+    """The end of a session. `clean`: it stopped issuing, revoked every credential, and verified each as revoked."""
 
     outcome: JobState
     exit_code: int | None = None
@@ -197,7 +197,7 @@ class RevokeCredentialInput(Message):
 
 
 class CloseInput(Message):
-    """How a job ended. Only the first recorded end counts."""
+    """The end of a job. Only the first recorded end counts."""
 
     job: str
     state: JobState
@@ -221,7 +221,7 @@ class GuardInput(Message):
 
 
 class SweepReport(Message):
-    """What one sweep found and did."""
+    """The findings and actions of one sweep."""
 
     looked_at: int = 0
     revoked: tuple[str, ...] = ()

@@ -1,1 +1,1 @@
-"""What every other domain package builds on: ids, errors, durations, canonical JSON, redaction. Pure."""
+"""The base of every other domain package: ids, errors, durations, canonical JSON, redaction. Pure."""

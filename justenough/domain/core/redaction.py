@@ -34,11 +34,11 @@ class Redactor:
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = tuple(secrets)
         self._later: deque[str] = deque(maxlen=MAX_LEARNT_SECRETS)
-        # Prepared at the first bytes: more secrets are often learnt before them, and many streams have none.
+        # The pattern is built at the first bytes: more secrets are often learnt before, and many streams have no bytes.
         self._prepared = False
         self._held = b""
         self._covered = 0
-        # How many bytes at the start of `_held` belong to a match whose mark is already written.
+        # The number of bytes at the start of `_held` that belong to a match whose mark is already written.
 
     def learn(self, secrets: Iterable[str]) -> None:
         """Redact these secrets too, from the next bytes on. Only the newest MAX_LEARNT_SECRETS are remembered."""
@@ -57,7 +57,7 @@ class Redactor:
         return self._redact(held, self._undecided_start(held))
 
     def flush(self) -> bytes:
-        """Return what was held back, redacted: the stream has ended."""
+        """Return the bytes that were held back, redacted. Call it when the stream has ended."""
         return self._redact(self._held, len(self._held)) if self._held else b""
 
     def _redact(self, text: bytes, end: int) -> bytes:
@@ -74,12 +74,12 @@ class Redactor:
         return b"".join(out)
 
     def _undecided_start(self, text: bytes) -> int:
-        """Return the first position from which the text could be the beginning of a longer form; its length if there is none."""
+        """Return the first position at which the text may begin a form that is not complete yet; the text's length if there is none."""
         for start in range(max(0, len(text) - self._longest + 1), len(text)):
             if text[start : start + HEAD_BYTES] not in self._heads:
                 continue
             tail = text[start:]
-            # The first form that sorts after the tail begins with it, if any does. A form that equals the tail is complete.
+            # If any form begins with the tail, the first form that sorts after the tail does. A form that equals the tail is complete.
             index = bisect_left(self._forms, tail)
             while index < len(self._forms) and self._forms[index] == tail:
                 index += 1
@@ -104,7 +104,7 @@ def forms_of(secret: str) -> frozenset[bytes]:
         repr(raw)[2:-1],
         secret.replace("'", "'\\''"),
         shlex.quote(secret).strip("'"),
-        # As in a line of libpq's password file.
+        # The form in a line of libpq's password file.
         secret.replace("\\", "\\\\").replace(":", "\\:"),
         *(line.strip() for line in secret.splitlines() if len(line.strip()) >= MIN_LINE_BYTES),
     )
@@ -119,13 +119,13 @@ def _build_pattern(forms: Iterable[bytes]) -> re.Pattern[bytes]:
     for form in sorted(forms, key=len, reverse=True):
         rests.setdefault(form[:1], []).append(re.escape(form[1:]))
     pattern = re.compile(b"|".join(re.escape(first) + b"(?:" + b"|".join(rest) + b")" for first, rest in rests.items()))
-    # `re` caches what it compiles; a job's secrets must not outlive the job there.
+    # Empty the cache of `re`, which keeps compiled patterns: a job's secrets must not outlive the job there.
     re.purge()
     return pattern
 
 
 def _base64_forms(raw: bytes) -> Iterator[bytes]:
-    """Yield what all base64 texts that contain the secret have in common, for each of its three possible alignments."""
+    """Yield, for each of the three possible alignments, the characters that every base64 text with the secret at this alignment contains."""
     for shift in range(3):
         text = base64.b64encode(bytes(shift) + raw)
         # Leave out characters that also encode bits of neighbouring bytes: they differ from text to text.

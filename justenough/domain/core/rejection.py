@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why something was rejected."""
+    """The reason for a rejection."""
 
     code: str
     """For code and tests to compare: lower case, words joined by `_`. Never recorded."""

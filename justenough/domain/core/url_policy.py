@@ -1,4 +1,4 @@
-"""Which URLs and addresses the console and the tools may send requests to. No I/O.
+"""Checks the URLs and addresses that the console and the tools may send requests to. No I/O.
 
 A host name is checked by every address that it resolves to, at each use; adapters resolve it.
 """
@@ -81,7 +81,7 @@ def _effective_addresses(address: Address) -> Iterator[Address]:
     low = IPv4Address(int(address) & _LOW)
     translated = (low,) if address in _MAPPED or address in _COMPATIBLE or address in _TRANSLATED else ()
     yield from (*translated, *filter(None, (address.sixtofour,)), *(address.teredo or ())) or (address,)
-    # Both count here: the machine that is reached, and the one behind it.
+    # Check both addresses: that of the machine that is reached, and the embedded one behind it.
     if (int(address) >> 32) & _LOW in _ISATAP:
         yield low
 

@@ -1,4 +1,4 @@
-"""Builds the report from a period's entries, one at a time. Keeps counts and what is open, never the entries. No I/O, no clock."""
+"""Builds the report from a period's entries, one at a time. Keeps counts and open items, never the entries. No I/O, no clock."""
 
 from __future__ import annotations
 

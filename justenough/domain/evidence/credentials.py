@@ -1,4 +1,4 @@
-"""What became of each credential of the period: its granted and actual lifetime, and whether its end was verified. No I/O, no clock."""
+"""Follows each credential of the period to its end: its granted and actual lifetime, and whether its end was verified. No I/O, no clock."""
 
 from __future__ import annotations
 

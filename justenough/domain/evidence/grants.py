@@ -68,7 +68,7 @@ class GrantMetrics:
         yield count_result("policy.errors", "decisions_with_errors", self._errors, types, above=Status.ATTENTION)
         unissued = {"granted": self._granted, "never_issued": self._unissued.count}
         yield MetricResult("use.unissued", unissued, Status.OK, self._unissued, (*types, EventType.APPROVAL_DECIDED))
-        # Only a gateway observes uses, so no recorded use does not mean that a credential was unused.
+        # Only a gateway observes uses, so a credential without a recorded use may still have been used.
         yield MetricResult("use.unused", {"uses_observed": self._uses or NOT_OBSERVABLE, "issued_without_use": NOT_OBSERVABLE})
 
     def _count_decision(self, fact: EntryFact) -> None:

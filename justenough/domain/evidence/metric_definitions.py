@@ -19,7 +19,7 @@ class MetricDefinition(NamedTuple):
     items: tuple[str, ...]
     """The framework items that the metric is relevant to. It does not necessarily cover them."""
     rule: str = "always ok"
-    """When the status is not ok."""
+    """The condition under which the status is not ok."""
 
 
 SECTIONS: Mapping[str, str] = {

@@ -33,7 +33,7 @@ class Table(Message):
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     left_out: int = 0
-    """How many rows are not shown."""
+    """The number of rows that are not shown."""
 
 
 class Item(Message):
@@ -50,15 +50,15 @@ class Line(Message):
     key: str
     title: str
     figures: Mapping[str, Cell]
-    """By name; a name that ends in `_seconds` or `_hours` says the unit. None: not measured."""
+    """By name; a name that ends in `_seconds` or `_hours` gives the unit. None: not measured."""
     table: Table | None = None
     definition: str
-    """What the figures count."""
+    """The definition of the figures."""
     status: Status
     rule: str
     """The rule of the status."""
     shows: str
-    """What the figures show, and what they do not."""
+    """The conclusions that the figures support, and those that they do not."""
     items: tuple[Item, ...]
     evidence: Evidence = Evidence()
 

@@ -1,4 +1,4 @@
-"""How long revocations took in the period, and which were overdue. `current_state` has those overdue now. No I/O, no clock."""
+"""Counts the revocations of the period: how long they took, and which were overdue. `current_state` has those overdue now. No I/O, no clock."""
 
 from __future__ import annotations
 

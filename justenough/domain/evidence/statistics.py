@@ -54,13 +54,13 @@ class Distribution:
 
 @dataclass(slots=True)
 class Sample(Generic[T]):
-    """How many items there are, and the first MAX_SHOWN of them."""
+    """The number of items, and the first MAX_SHOWN of them."""
 
     count: int = 0
     first: list[T] = field(default_factory=list)
 
     def add(self, item: T) -> None:
-        """Count the item; keep it if it is one of the first."""
+        """Count the item; keep it if it is among the first MAX_SHOWN."""
         self.count += 1
         if len(self.first) < MAX_SHOWN:
             self.first.append(item)
@@ -73,7 +73,7 @@ class Sample(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class MetricResult:
-    """The figures and the status of a metric; `metric_definitions` says what they mean."""
+    """The figures and the status of a metric; `metric_definitions` defines them."""
 
     key: str
     figures: Mapping[str, Cell]

@@ -50,7 +50,7 @@ def to_excerpt(difference: Difference, max_chars: int = MAX_FACT_CHARS) -> Diffe
 
 
 def run_facts(spec: JobSpec, bundle: str | None) -> NamedFacts:
-    """Return what an approver needs to know of a run: who acts, on whose data, what is executed and how."""
+    """Return the facts of a run that an approver needs: who acts, on whose data, what is executed and how."""
     run, agent = spec.run, agent_text(spec)
     return {
         "task": spec.task,

@@ -15,7 +15,7 @@ ROUND_TTLS_S = (12 * 3600, 6 * 3600, 3600, 1800, 900, 600, 300, 120, 60, 30)
 
 
 class TimeoutOutcome(NamedTuple):
-    """What happens if nobody decides in time."""
+    """The consequence if nobody decides in time."""
 
     at: datetime | None
     """When; None if there is no deadline."""
@@ -26,7 +26,7 @@ class TimeoutOutcome(NamedTuple):
 
 
 class BatchKey(NamedTuple):
-    """What the requests of a batch have in common."""
+    """The properties that all requests of a batch share."""
 
     job_name: str
     resource: str
@@ -48,7 +48,7 @@ class RequestBatch(NamedTuple):
 
 
 def timeout_outcome(view: RequestView, tiers: Tiers) -> TimeoutOutcome:
-    """Return what happens to a pending request if nobody decides."""
+    """Return the consequence for a pending request if nobody decides."""
     following = tiers.tiers.get(view.current_tier + 1)
     return (
         TimeoutOutcome(view.expires_at, view.current_tier + 1, following.approvers) if following else TimeoutOutcome(view.expires_at, None)
@@ -66,7 +66,7 @@ def needs_care(decision: str, tier: int) -> bool:
 
 
 def batch_key_of(view: RequestView) -> BatchKey:
-    """Return what requests must have in common to be decided together."""
+    """Return the properties of a request; requests with equal ones can be decided together."""
     return BatchKey(view.job_name, view.resource, view.action, view.current_tier)
 
 

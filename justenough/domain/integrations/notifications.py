@@ -73,7 +73,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class NoticeContext:
-    """The current state of what an event is about; None for parts that do not exist."""
+    """The current state of an event's subject (job, request, credential); None for parts that do not exist."""
 
     job: JobView | None = None
     request: RequestView | None = None
@@ -85,7 +85,7 @@ class NoticeContext:
 
 
 def notice_subject(entry: EntryView) -> str:
-    """Return the key of what an event is about. It is the same for the event that notifies and the event that settles it."""
+    """Return the key of an event's subject. It is the same for the event that notifies and the event that settles the notice."""
     data = entry.data
     match EventType(entry.type):
         case EventType.REVIEW_OPENED | EventType.REVIEW_ANSWERED:

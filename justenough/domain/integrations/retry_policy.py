@@ -1,6 +1,6 @@
-"""When failed deliveries are retried, and when they are given up. No I/O, no clock, no randomness; they are arguments.
+"""Decides when failed deliveries are retried, and when they are given up. No I/O. Time and randomness are arguments.
 
-docs/reference/events.md tables these numbers and is tested against them.
+docs/reference/events.md lists these numbers and is tested against them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LATER = frozenset({408, 425, 429})
 
 
 class DeliveryFault(StrEnum):
-    """Why a delivery failed; it decides how long it is retried."""
+    """The reason why a delivery failed; it decides how long the delivery is retried."""
 
     AWAY = "away"
     """The receiver did not answer, or answered with a server error: retried for about a day."""

@@ -138,7 +138,7 @@ def tier_problems(notify: tuple[Notify, ...], tiers: Iterable[int]) -> Iterator[
     """Yield each tier of a notification that approvals.yaml does not have."""
     known = set(tiers)
     for index, entry in enumerate(notify):
-        # The default stands for all existing tiers.
+        # The default means all existing tiers.
         for tier in sorted({*entry.tiers} - known) if "tiers" in entry.model_fields_set else ():
             yield Problem(f"notify[{index}].tiers", f"approvals.yaml has no tier {tier}")
 

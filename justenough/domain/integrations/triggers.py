@@ -29,7 +29,7 @@ Template = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _KNOWN = re.compile(r"id|source|type|subject|time|data(?:\.[A-Za-z0-9_-]+)+")
-# In binary mode these are headers, which the signature does not cover.
+# In binary mode these attributes are headers, which the signature does not cover.
 _UNSIGNED = frozenset({"source", "subject", "time"})
 
 

@@ -26,7 +26,7 @@ MAX_SIGNATURES = 20
 """Further signatures in one header are ignored."""
 
 _SECONDS = re.compile(r"[0-9]{1,12}")
-# Full stops separate what is signed, so an id with a full stop would be ambiguous.
+# Full stops separate the signed parts, so an id with a full stop would be ambiguous.
 _ID = re.compile(r"[^\s.]{1,256}")
 
 

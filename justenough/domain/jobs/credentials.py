@@ -68,7 +68,7 @@ class CredentialHandle(Message):
     lease_id: str | None
     """None if the secrets engine creates no lease (kv)."""
     accessor: str | None
-    """Of the token it was issued with; None if it is unknown whether the credential was issued."""
+    """Accessor of the token it was issued with; None if it is unknown whether the credential was issued."""
     issued_at: datetime
     expires_at: datetime
     revocable: Revocable

@@ -101,7 +101,7 @@ def _between(least: int, most: int, to_text: Callable[[int], str] = str) -> Afte
 
 
 class ResourceLimits(Model):
-    """The resource limits of a job's processes: per process or file if the field says so, else for all processes together."""
+    """The resource limits of a job's processes: per process or file if the field's description says so, else for all processes together."""
 
     cpu: Annotated[Duration, _between(1, MAX_CPU_S, duration_text)] = DEFAULT_CPU_S
     """Seconds of processor time."""
@@ -127,7 +127,7 @@ class RunSpec(Model):
     network: Literal["host", "none"] = "host"
     limits: ResourceLimits = ResourceLimits()
     python: Annotated[str, StringConstraints(pattern=r"^/[^\x00]{1,511}$")] | None = None
-    """The absolute path of the interpreter that `python` and `python3` stand for."""
+    """The absolute path of the interpreter that `python` and `python3` mean."""
 
 
 class FileDelivery(Model):
@@ -153,7 +153,7 @@ class KubeconfigDelivery(FileDelivery):
 
 
 class Delivery(Model):
-    """How the job's process gets the credential: environment variables from its fields (`{PGUSER: username}`), a JSON file, a libpq
+    """The ways in which the job's process gets the credential: environment variables from its fields (`{PGUSER: username}`), a JSON file, a libpq
     password file, or a kubeconfig.
     """
 
@@ -166,7 +166,7 @@ class Delivery(Model):
 
     @model_serializer(mode="wrap")
     def _as_signed(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out unused fields that older digests do not have."""
+        """Leave out unused newer fields, so that specs from before these fields keep their digests."""
         fields: dict[str, Any] = write(self)
         return {name: value for name, value in fields.items() if name not in {"pgpass", "kubeconfig"} or value is not None}
 
@@ -183,9 +183,9 @@ class Access(Model):
     at: Literal["start", "request"] = "start"
     """`request`: decided, approved and issued only when the running job requests it from its broker."""
     optional: bool = False
-    """Whether the job runs without it if it is denied or expires."""
+    """Whether the job runs without this access if its request is denied or expires."""
     tools: Annotated[Mapping[ToolName, Bounds] | None, Field(min_length=1, exclude_if=lambda value: value is None)] = None
-    """The tools that it is for, with bounds: the job can then use it only through these tools, and never gets the credential.
+    """The tools that may use this access, with bounds. If set, the job can use it only through these tools, and never gets the credential.
 
     At the start, the decision and the approval cover all of their calls; nothing is issued before the first call."""
 

@@ -19,7 +19,7 @@ class Action(StrEnum):
 
 
 class Sensitivity(IntEnum):
-    """How much harm a leak does; a name in the catalog, a number in policies."""
+    """The harm that a leak would do: a name in the catalog, a number in policies."""
 
     PUBLIC = 0
     INTERNAL = 1
@@ -28,7 +28,7 @@ class Sensitivity(IntEnum):
 
 
 class Revocable(StrEnum):
-    """When a credential can be revoked; approvers see it."""
+    """Whether, and when, a credential can be revoked. Approvers see it."""
 
     NOW = "now"
     ON_EXPIRY = "on_expiry"

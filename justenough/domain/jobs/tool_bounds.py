@@ -29,7 +29,7 @@ NOT_BOUNDABLE = (
 
 
 class Bound(Model):
-    """The allowed values of one argument. All set fields must hold."""
+    """The allowed values of one argument. All set fields must be satisfied."""
 
     minimum: OmittedIfNone[float] = None
     maximum: OmittedIfNone[float] = None
@@ -126,7 +126,7 @@ class Bounds(Model):
                 yield f"{name}: required, because {by} bounds it"
             elif why := bound.problem(arguments[name], by=by):
                 yield f"{name}: {why}"
-        # A server that ignores case in JSON keys would treat it as the bound argument and use the last of the two.
+        # A server that ignores case in JSON keys would treat this key as the bound argument, and use the last of both values.
         bound_names = {name.casefold() for name in self.arguments}
         for name in arguments:
             if name not in self.arguments and name.casefold() in bound_names:
@@ -145,7 +145,7 @@ class Bounds(Model):
         return Bounds(calls=calls, arguments=arguments)
 
     def excess_over(self, other: Bounds) -> Iterator[tuple[str, str]]:
-        """Yield where these bounds allow more than the others: the path within them, and why."""
+        """Yield each way in which these bounds allow more than the others, as the path within them and the reason."""
         if other.calls is not None and (self.calls is None or self.calls > other.calls):
             yield "calls", f"at most {other.calls}"
         for name, bound in other.arguments.items():

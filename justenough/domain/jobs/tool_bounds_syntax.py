@@ -87,7 +87,7 @@ def _parse_bound(operator: str, value: str) -> Bound:
     if operator == "^=":
         return Bound(prefix=value)
     if operator == "=":
-        # The whole list as JSON if possible; else each part as JSON, or as text.
+        # Parse the list as JSON if possible; else parse each part as JSON, or take it as text.
         values = _parse_json(f"[{value}]")
         if not isinstance(values, list):
             values = [_parse_json(part.strip()) for part in value.split(",")]

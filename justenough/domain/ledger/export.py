@@ -20,7 +20,7 @@ UNDETECTABLE = (
     "A copy that ends early or omits whole jobs still verifies: compare its newest hash and number of entries with the console's.",
     "The author of the copy could have recomputed every hash; only a hash that was stored elsewhere shows that.",
 )
-"""What the verification of a copy cannot detect."""
+"""The changes that the verification of a copy cannot detect."""
 
 
 def to_export_line(entry: Mapping[str, Any]) -> str:

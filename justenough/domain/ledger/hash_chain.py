@@ -31,7 +31,7 @@ UNDETECTABLE = (
     "They can remove a whole chain with its head and renumber the later entries; only stored checkpoints show that.",
     "This version creates no checkpoints yet.",
 )
-"""What verification cannot detect yet."""
+"""The changes that verification cannot detect yet."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
@@ -73,7 +73,7 @@ class Fault(StrEnum):
     UNLINKED = "unlinked"
     """The entry does not follow from the previous one: it was moved or exchanged, or its neighbour was rewritten."""
     HEADLESS = "headless"
-    """The chain does not end where its head says: entries were added or removed without the writer."""
+    """The chain does not end at the entry that its head records: entries were added or removed without the writer."""
 
 
 class ChainProblem(Message):
@@ -175,7 +175,7 @@ def entry_problems(entry: LedgerEntry, before: ChainHead) -> tuple[ChainProblem,
 
 
 def compare_with_heads(ends: Iterable[ChainProblem | ChainHead], heads: Iterable[ChainHead]) -> Iterator[ChainProblem | ChainHead]:
-    """Yield the items of `chain_ends`, and a problem for each chain that does not end where its head says. Both come by job."""
+    """Yield the items of `chain_ends`, and a problem for each chain that does not end at its head. Both inputs are sorted by job."""
     known = iter(heads)
     head = next(known, None)
     for item in ends:

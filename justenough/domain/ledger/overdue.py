@@ -1,4 +1,4 @@
-"""When a revocation, a sweep or a worker's poll counts as overdue. No I/O, no clock."""
+"""Decides when a revocation, a sweep or a worker's poll is overdue. No I/O, no clock."""
 
 from __future__ import annotations
 

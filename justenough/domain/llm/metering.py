@@ -109,7 +109,7 @@ class StreamMeter:
         return b"".join(event for event in events if self._passes(event))
 
     def flush(self) -> bytes:
-        """Return the last event if it is incomplete: the stream has ended."""
+        """Return the last event if it is incomplete. Call it when the stream has ended."""
         rest, self._held = self._held, b""
         return rest if rest.strip() and self._passes(rest) else b""
 

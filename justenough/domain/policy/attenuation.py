@@ -16,7 +16,7 @@ BYTE_LIMITS = frozenset({"memory", "file_size"})
 
 
 def attenuation_problems(spec: JobSpec, parent: JobSpec) -> Iterator[Problem]:
-    """Yield where a spec requests more than its parent's spec, by YAML path."""
+    """Yield each problem of a spec that requests more than its parent's spec, by YAML path."""
     if spec.environment != parent.environment:
         yield Problem("environment", f"the parent job is in {parent.environment!r}")
     for key, value in parent.data_scope.items():
@@ -32,7 +32,7 @@ def attenuation_problems(spec: JobSpec, parent: JobSpec) -> Iterator[Problem]:
 
 
 def access_attenuation_problems(access: Access, items: Iterable[Access], *, path: str = "access") -> Iterator[Problem]:
-    """Yield why no item of the parent covers this access: the problems with the closest item."""
+    """Yield the problems of an access that no item of the parent covers, compared with the closest item."""
     items = [item for item in items if item.resource == access.resource]
     if not items:
         yield Problem(f"{path}.resource", f"the parent job has no access to {access.resource}")

@@ -84,7 +84,7 @@ class AccessContext:
 
 
 class DecisionFacts(Message):
-    """The inputs of a decision besides the job's order, recorded with it so that justenough/domain/policy/replay.py can repeat it."""
+    """The inputs of a decision besides the job's order, recorded so that justenough/domain/policy/replay.py can repeat the decision."""
 
     resource: str
     action: Action
@@ -227,7 +227,7 @@ def to_cedar_request(job: str, name: str, action: Action, context: str) -> dict[
 
 
 def shape_problems(schema: cedarpy.Schema, text: str, *, file: str) -> Iterator[Problem]:
-    """Yield where a schema does not declare what requests look like. `text`: the schema's source."""
+    """Yield each difference between a schema and the shape of our requests. `text`: the schema's source."""
     # No set of this sample is empty, so that the types of the elements are checked too.
     spec = JobSpec(name="a", task="a", environment="a", run=RunSpec(command=("a",)), labels={"a": "b"}, data_scope={"a": "b"})
     resource = Resource.model_construct(title="a", environment="a", sensitivity=Sensitivity.PUBLIC, external=False, owner="a", actions={})

@@ -88,7 +88,7 @@ def vary_order(
 def vary_circumstances(
     job: JobFacts, context: AccessContext, literals: ComparedLiterals, mentioned: frozenset[tuple[str, str]]
 ) -> Iterator[Variation]:
-    """Yield the request with each circumstance changed: data touched, access held, counts, time; phase and break-glass if mentioned."""
+    """Yield the request with each circumstance changed: data touched, access held, counts, time; phase and break-glass if a policy reads them."""
     held, clock = context.held, context.clock
     for level in _neighbours(literals, "touched", range(len(Sensitivity)), held.touched):
         touched = Sensitivity(level)

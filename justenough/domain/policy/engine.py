@@ -47,7 +47,7 @@ class CedarInputs(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _PreparedPolicies:
-    """The policies that can apply to one action on one resource, all as permits, so that Cedar's reasons are those that apply."""
+    """The policies that can apply to one action on one resource, all turned into permits, so that Cedar names each one that applies."""
 
     handle: cedarpy.PolicySet
     remainders: Mapping[str, Remainder]

@@ -175,7 +175,7 @@ def _policy_changes(rules: PolicyEvaluator, decision: Decision, result: TierResu
 
 
 def _order_changes(rules: PolicyEvaluator, job: JobFacts, step: DryRunStep, steps: tuple[DryRunStep, ...]) -> list[Counterfactual]:
-    """Return the effect of each other request of the spec coming before this one, or no longer coming before it."""
+    """Return the effect of each other request of the spec, if it came before this request, or no longer came before it."""
 
     def decide_after(earlier: Iterable[DryRunStep]) -> Decision:
         held = HeldAccess()

@@ -1,4 +1,4 @@
-"""Finds oddities in a valid set of policies: what never applies, who is never allowed, tiers that contradict. No I/O, no clock.
+"""Finds oddities in a valid set of policies: policies that never apply, actions that are never allowed, tiers that contradict each other. No I/O, no clock.
 
 "Never" follows from the catalog alone, so it is true of every request; a finding is never a guess. If tiers contradict for some requests
 only, the finding shows such a request, found among variations with the literals that the policies compare facts with.

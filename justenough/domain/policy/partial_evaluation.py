@@ -1,6 +1,6 @@
 """Folds known values into Cedar policies, so that Cedar evaluates a request once and not once per tier. No I/O, no clock.
 
-The result has exactly the same meaning: a dropped policy could neither hold nor raise an error. This requires that the policies passed
+The result has exactly the same meaning: a dropped policy could neither apply nor raise an error. This requires that the policies passed
 schema validation, after which only arithmetic, extension functions and attributes of named entities can raise errors.
 The syntax trees are those of cedarpy.pst, which mirrors the Rust crate's.
 """
@@ -23,7 +23,7 @@ EQUALITY: Mapping[str, Callable[[Any, Any], bool]] = {"eq": eq, "not_eq": ne}
 ORDER: Mapping[str, Callable[[Any, Any], bool]] = {"less": lt, "less_eq": le, "greater": gt, "greater_eq": ge}
 ANY_ATTRIBUTE = "*"
 ALWAYS_HOLDS, NEVER_HOLDS = {pst.When: TRUE, pst.Unless: FALSE}, {pst.When: FALSE, pst.Unless: TRUE}
-"""The literals that make a clause hold always, and never."""
+"""The literals with which a clause is always satisfied, and never."""
 CANNOT_ERR = frozenset({*EQUALITY, *ORDER, "and", "or", "not", "in", "contains", "contains_all", "contains_any", "has_tag", "is_empty"})
 
 
@@ -39,7 +39,7 @@ class PartialRequest:
 
 
 def fold_policy(policy: pst.Template, request: PartialRequest) -> pst.Template | None:
-    """Return the rest of a policy once the known values are filled in; None if it cannot hold for the request."""
+    """Return the rest of a policy once the known values are filled in; None if it cannot apply to the request."""
     match policy.action:
         case pst.ActionEq(entity=uid) if uid != request.action:
             return None
@@ -89,7 +89,7 @@ def mentioned_attributes(policies: Iterable[pst.Template]) -> frozenset[tuple[st
             case pst.GetAttr(base=pst.Var(name=variable), attr=attribute) | pst.HasAttr(base=pst.Var(name=variable), attrs=(attribute, *_)):
                 mentioned.add((variable, attribute))
             case pst.GetAttr(base=pst.IfThenElse()) | pst.HasAttr(base=pst.IfThenElse()):
-                # The condition decides whose attribute it is.
+                # The condition decides which variable's attribute is read.
                 mentioned.update((variable, ANY_ATTRIBUTE) for variable in ("principal", "resource", "context"))
     return frozenset(mentioned)
 

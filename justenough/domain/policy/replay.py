@@ -103,12 +103,12 @@ class ReplayReport(Message):
     lacking: dict[str, int]
     """The number of decisions that lack each fact."""
     items: tuple[ReplayedDecision, ...]
-    """All decisions that are not the same, in the ledger's order."""
+    """All decisions whose outcome changed, in the ledger's order."""
 
 
 @dataclass(slots=True)
 class ReplayTally:
-    """Counts replayed decisions, and keeps those that are not the same."""
+    """Counts replayed decisions, and keeps those whose outcome changed."""
 
     since: str
     digest: str
@@ -230,7 +230,7 @@ class PolicyReplay:
         )
 
     def _decide(self, job: JobFacts, resource: Resource, facts: DecisionFacts, context: AccessContext) -> PolicyOutcome:
-        """Return the decision of now, cached by Cedar's inputs, because the past has many equal requests."""
+        """Return the current decision, cached by Cedar's inputs, because the past has many equal requests."""
         key = (facts.action, *self._policies.cedar_inputs(job, facts.resource, resource, facts.action, context=context))
         if key not in self._outcomes:
             if len(self._outcomes) >= MAX_CACHED_OUTCOMES:
@@ -251,7 +251,7 @@ def replay_entries(entries: Iterable[EntryJson], replay: PolicyReplay, *, since:
 
 
 def compare_outcomes(then: PolicyOutcome, now: PolicyOutcome) -> Verdict:
-    """Return how the decision of now compares with the recorded one."""
+    """Compare the current decision with the recorded one."""
     if then.strictness == now.strictness:
         return "same"
     return "looser" if now.strictness < then.strictness else "tighter"
@@ -262,7 +262,7 @@ def _recorded_facts(entry: EntryJson, job: _ReplayedJob) -> tuple[DecisionFacts 
     data = entry["data"]
     recorded, held = data.get("facts"), job.planned if data["phase"] == "start" else job.held
     clock = Clock.at(datetime.fromisoformat(str(entry["at"])))
-    # These were added to `facts` later; for older entries they follow from the entries themselves.
+    # These facts were added later. For older entries, compute them from the entries themselves.
     added: dict[str, Any] = {"issued_count": held.issued_count, "hour": clock.hour, "weekday": clock.weekday}
     for candidate in (recorded, {**added, **recorded}) if isinstance(recorded, Mapping) else ():
         with suppress(ValidationError):

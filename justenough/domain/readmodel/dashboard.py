@@ -79,14 +79,14 @@ class CurrentCounts(Message):
 
 
 class AliveCount(Message):
-    """How many credentials were active at a moment; None if the data does not reach that far back."""
+    """The number of credentials that were active at a moment; None if the data does not reach that far back."""
 
     at: datetime
     count: int | None
 
 
 class HistogramBar(Message):
-    """How many durations are at most `seconds`, and longer than the bar before."""
+    """The number of durations that are at most `seconds`, and longer than the previous bar's."""
 
     seconds: int | None
     """None for the last bar, which has no upper bound."""

@@ -43,7 +43,7 @@ class ApprovalView(Message):
 
 
 class ClaimView(Message):
-    """A claim: somebody says that they are deciding the request. Others can still decide it."""
+    """A claim: a note by somebody who is reviewing the request. Others can still decide it."""
 
     by: str
     by_id: str
@@ -259,10 +259,10 @@ class EntryView(Message):
     """One ledger entry."""
 
     position: int
-    """Across all jobs, ascending, gaps allowed."""
+    """Its place among the entries of all jobs: ascending, possibly with gaps."""
     job: str
     seq: int
-    """Within the job, from 1, without gaps."""
+    """Its place among the entries of its job: from 1, without gaps."""
     id: str
     type: str
     at: datetime

@@ -1,1 +1,1 @@
-"""What past runs of a job used of their grants, and specs that request less. Pure."""
+"""Right-sizing: the use that past runs of a job made of their grants, and specs that request less. Pure."""

@@ -44,7 +44,7 @@ class Change(Message):
 
 
 class Sized(Message):
-    """An access item of the newest spec: what past runs were granted and used. Counts are requests."""
+    """An access item of the newest spec, with the grants and use of past runs. Counts are numbers of requests."""
 
     resource: str
     action: str

@@ -16,7 +16,7 @@ NESTED_MODELS: dict[str, type[BaseModel]] = {"agent": Agent, "run": RunSpec}
 
 
 def tighten_spec(sizing: Sizing) -> dict[str, Any]:
-    """Return the newest run's spec without what past runs did not need. Its parameters are not filled in."""
+    """Return the newest run's spec without the access that past runs did not need. Its parameters are not filled in."""
     pairs = zip(sizing.spec.get("access") or (), sizing.access, strict=True)
     remaining = [_tighten_item(raw, sized) for raw, sized in pairs if sized.change(What.DROP) is None]
     return {**sizing.spec, **({"access": remaining} if sizing.access else {})}
@@ -69,7 +69,7 @@ def _in_spec_order(raw: Mapping[str, Any], model: type[BaseModel]) -> dict[str, 
 
 def _dump_lines(name: str, value: Any) -> Iterator[str]:
     """Yield a key and its value as lines of YAML; escapes replace non-ASCII characters if some are unprintable."""
-    # None: a list or mapping without nested ones stands on one line.
+    # None: write a list or mapping without nested ones on one line.
     flow, text = None if isinstance(value, dict | list) else False, ""
     for unicode in (True, False):
         text = yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=unicode, width=float("inf"), default_flow_style=flow)

@@ -1,4 +1,4 @@
-"""What past runs requested, were granted and used: the input of right-sizing and of the catalog's review. No I/O, no clock."""
+"""Requests, grants and use of past runs: the input of right-sizing and of the catalog's review. No I/O, no clock."""
 
 from __future__ import annotations
 

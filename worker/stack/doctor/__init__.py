@@ -73,7 +73,7 @@ def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None)
             pages_mount=settings.pages_mount,
         )
     elif stack is not None and stack.vault is not None:
-        # Its own files show its configuration, so this needs no token.
+        # The embedded Vault's own files show its configuration, so this needs no token.
         yield from islice(vault_findings(stack.vault, pages_mount=settings.pages_mount), 2)
         yield from embedded_vault_findings(places.vault / "openbao.hcl", places.vault / "audit.log")
 

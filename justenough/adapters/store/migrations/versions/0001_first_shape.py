@@ -1,4 +1,4 @@
-"""The first shape: ledger, read model, claims, and what comes along with a job."""
+"""Create the first schema: ledger, read model, claims, orders, bundles and logs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision: str | None = None
 branch_labels: str | None = None
 depends_on: str | None = None
 
-# Spelled out here rather than taken from the models: those move on, a migration stays.
+# Spelled out here rather than taken from the models: models change, a migration does not.
 NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 MOMENT = sa.DateTime(timezone=True)
 POSITION = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -26,7 +26,7 @@ SQLITE_TRIGGERS = tuple(
         "ledger_no_replace_seq": "INSERT ON ledger WHEN EXISTS (SELECT 1 FROM ledger WHERE job = NEW.job AND seq = NEW.seq)",
     }.items()
 )
-# ENABLE ALWAYS: they hold for a session that plays a replica, too.
+# ENABLE ALWAYS: the triggers also fire in a session with the role of a replica.
 POSTGRESQL_TRIGGERS = (
     f"CREATE FUNCTION ledger_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '{REFUSAL}'; END $$",
     "CREATE TRIGGER ledger_no_change BEFORE UPDATE OR DELETE ON ledger FOR EACH ROW EXECUTE FUNCTION ledger_refuse()",
@@ -37,7 +37,7 @@ POSTGRESQL_TRIGGERS = (
 
 
 def upgrade() -> None:
-    """Make every table, and the triggers that keep the ledger as it is."""
+    """Create every table, and the triggers that prevent changes to the ledger."""
     _record()
     _read_model()
     _belongings()

@@ -1,4 +1,4 @@
-"""A credential that may have been issued and that nobody learned of has no accessor."""
+"""Allow credentials without an accessor: they may have been issued, but no response arrived."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,6 +10,6 @@ depends_on: str | None = None
 
 
 def upgrade() -> None:
-    """Let an accessor be unknown."""
+    """Make the accessor nullable."""
     with op.batch_alter_table("credentials") as table:
         table.alter_column("accessor", existing_type=sa.Text(), nullable=True)

@@ -1,4 +1,4 @@
-"""Since when a job's revocation is open, and why a credential is not confirmed dead."""
+"""Record when a job's open revocation began, and why a credential is not confirmed dead."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on: str | None = None
 
 
 def upgrade() -> None:
-    """Add both, and what finds such jobs; what is open already is taken to be so since its job ended."""
+    """Add both columns and an index. Revocations that are open already count as begun when their job ended."""
     op.add_column("jobs", sa.Column("revocation_since", sa.DateTime(timezone=True), nullable=True))
     op.create_index("ix_jobs_revocation_state_id", "jobs", ["revocation_state", "id"])
     op.add_column("credentials", sa.Column("why", sa.Text(), nullable=True))

@@ -1,4 +1,4 @@
-"""What approvers allow less, take back, look at, review afterwards, and hand to delegates."""
+"""Add narrowed and withdrawn approvals, claims, break-glass reviews and delegations."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,7 +13,7 @@ MOMENT = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
-    """Add the columns and the two tables; what was granted before was granted as it was asked for."""
+    """Add the columns and the two tables. Earlier grants get the requested action."""
     op.add_column("requests", sa.Column("granted_action", sa.Text(), nullable=True))
     op.add_column("requests", sa.Column("claimed_by", sa.Text(), nullable=True))
     op.add_column("requests", sa.Column("claimed_by_id", NAME, nullable=True))

@@ -1,4 +1,4 @@
-"""What finds a job's runs by its name, and the requests and credentials of one action."""
+"""Index jobs by name, and requests and credentials by action, for usage figures."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Where a period begins in the ledger is found without reading what came before it."""
+"""Index the ledger by time, to find the start of a period without reading earlier entries."""
 
 from alembic import op
 

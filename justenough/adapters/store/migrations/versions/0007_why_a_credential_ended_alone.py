@@ -1,4 +1,4 @@
-"""Why a credential was ended while its job went on."""
+"""Record why a credential was revoked while its job went on."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,5 +10,5 @@ depends_on: str | None = None
 
 
 def upgrade() -> None:
-    """Add it; of what ended before, nobody recorded it."""
+    """Add the column; it is empty for earlier revocations."""
     op.add_column("credentials", sa.Column("revoked_why", sa.Text(), nullable=True))

@@ -1,4 +1,4 @@
-"""Which job launched a job."""
+"""Record which job launched a job."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,6 +12,6 @@ NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
-    """Add it, and what finds a job's children; jobs of before have no parent."""
+    """Add the column, and an index that finds a job's children. Existing jobs have no parent."""
     op.add_column("jobs", sa.Column("parent", NAME, nullable=True))
     op.create_index("ix_jobs_parent_id", "jobs", ["parent", "id"])

@@ -1,4 +1,4 @@
-"""What opens locked requests, as ciphertext, and what a request tells of its lock."""
+"""Store the wrapping tokens of locked requests as ciphertext, and the accessor and expiry of a request's lock."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on: str | None = None
 
 
 def upgrade() -> None:
-    """Add the table, and both columns of a request."""
+    """Add the table of wrapping tokens, and both columns of requests."""
     name = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
     op.create_table(
         "locks",

@@ -1,4 +1,4 @@
-"""Sessions of the console's pages."""
+"""Store the sessions of the console's pages."""
 
 import sqlalchemy as sa
 from alembic import op

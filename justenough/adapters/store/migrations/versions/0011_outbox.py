@@ -1,4 +1,4 @@
-"""Who is told of events: how far each subscription is, what waits or is dead, who was told of what, and who delivers."""
+"""Add the outbox: the progress of each subscription, pending and dead deliveries, sent notices, and the lease for delivering."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Lists, figures and the ledger from its newest end, each by an index; and how many jobs ended as what, counted as they end."""
+"""Index lists, figures and the ledger newest first, and count ended jobs by state as they end."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -27,14 +27,14 @@ INDEXES = {
 
 
 def upgrade() -> None:
-    """Add indexes, and count what has ended until now."""
+    """Add the indexes and statistics, and count the jobs that have ended so far."""
     for table, all_columns in INDEXES.items():
         for columns in all_columns:
             op.create_index(f"ix_{table}_{'_'.join(columns)}", table, list(columns))
     over = sa.text("ended_at IS NOT NULL")
     op.create_index("ix_jobs_ended_at_state", "jobs", ["ended_at", "state"], sqlite_where=over, postgresql_where=over)
     if op.get_bind().dialect.name == "postgresql":
-        # Names belong to environments, and resources to actions: a planner that takes them for independent walks all jobs for a rare pair.
+        # Names correlate with environments, and resources with actions: a planner that assumes independence reads all jobs for a rare pair.
         op.execute("CREATE STATISTICS je_jobs_kinds (mcv) ON name, environment FROM jobs")
         op.execute("CREATE STATISTICS je_jobs_requesters (dependencies) ON requester, requester_id FROM jobs")
         op.execute("CREATE STATISTICS je_credentials_kinds (mcv) ON resource, action, state FROM credentials")

@@ -1,4 +1,4 @@
-"""The newest jobs of a schedule are found without reading those of others."""
+"""Index jobs by requester, to find the newest jobs of a schedule without reading others."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Indexes for the inbox: what waits by its clock, what somebody answered, who somebody answers for."""
+"""Index the inbox: requests by deadline, answers by approver, delegations by delegate."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Where in Vault a credential's certificate is, whose revocation is looked at."""
+"""Record the Vault path of a credential's certificate, whose revocation is checked."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,5 +10,5 @@ depends_on: str | None = None
 
 
 def upgrade() -> None:
-    """Add it; credentials of before are no certificates."""
+    """Add the column; existing credentials have no certificate."""
     op.add_column("credentials", sa.Column("certificate", sa.Text(), nullable=True))

@@ -1,4 +1,4 @@
-"""Which call of a tool a request is for."""
+"""Record the tool call that a request is for."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,5 +10,5 @@ depends_on: str | None = None
 
 
 def upgrade() -> None:
-    """Add it; requests of before are for none."""
+    """Add the column; existing requests are for no call."""
     op.add_column("requests", sa.Column("call", sa.JSON(none_as_null=True), nullable=True))

@@ -1,4 +1,4 @@
-"""Which tools access is had through, and what people bound them to."""
+"""Record which tools may use an access, and the bounds that people set on them."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,6 +10,6 @@ depends_on: str | None = None
 
 
 def upgrade() -> None:
-    """Add them; requests and answers of before bind nothing."""
+    """Add the columns; existing requests and answers have no bounds."""
     for table, column in (("requests", "tools"), ("requests", "granted_tools"), ("approvals", "tools")):
         op.add_column(table, sa.Column(column, sa.JSON(none_as_null=True), nullable=True))
