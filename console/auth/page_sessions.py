@@ -186,7 +186,7 @@ class PageSessions:
             raise self._end_row(row, "this login was ended in Vault")
         if token.entity != row.person:
             # Anyone with write access to the store can change the person of a row. Only Vault knows whose token it is.
-            raise self._end_row(row, "this login belongs to another person than the session")
+            raise self._end_row(row, "this login belongs to a different person than the session")
         if more := token.policies - self._allowed_policies:
             # The token is not used again, and expires by itself.
             raise self._end_row(row, f"this login has policies that the pages do not allow: {', '.join(sorted(more))}")

@@ -27,7 +27,7 @@ TITLE_AND_ADVICE = {
     409: ("Not possible now", "This changed while you were working. Open it again to see the current state."),
     412: ("Out of date", "Open it again: a decision must be about the current version."),
     413: ("Too much data", "Send less data at once, or use the command line."),
-    422: ("Invalid input", "Nothing was changed. Go back, fix what is listed above and try again."),
+    422: ("Invalid input", "Nothing was changed. Go back, fix the problems listed above and try again."),
     500: ("Internal error", "Try again. If it keeps failing, tell your administrator when it happened."),
     503: ("Temporarily unavailable", "Nothing was lost. Try again in a few seconds."),
 }

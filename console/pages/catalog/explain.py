@@ -188,7 +188,7 @@ def _spec_from_fields(form: ExplainForm, current: ConfigSet, errors: FormErrors)
     name, _, action = form.access.rpartition(":")
     resource = current.catalog.resources.get(name)
     if resource is None or action not in resource.actions:
-        errors.add("access", "choose an access")
+        errors.add("access", "choose a resource and an action")
         return None
     agent = {"name": form.agent.strip(), **({"version": form.version.strip()} if form.version.strip() else {})}
     return {

@@ -139,7 +139,7 @@ def prepare_launch(deps: Deps, draft: LaunchDraft) -> PreparedLaunch:
         params = {name: value for name, value in draft.params.items() if template.spec.params.get(name) != value}
     else:
         if not draft.text.strip():
-            raise InvalidInput("job spec", (Problem("spec", "nothing was pasted; docs and examples: examples/shop/jobs"),))
+            raise InvalidInput("job spec", (Problem("spec", "paste a spec; for examples, see examples/shop/jobs"),))
         raw, files, params = read_spec(draft.text), None, {}
         if isinstance(raw.get("run"), dict) and raw["run"].get("workdir") is not None:
             why = "a pasted spec has no files, so it cannot have a workdir; use `justenough job run FILE` or a template"

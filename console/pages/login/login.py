@@ -175,7 +175,7 @@ def _record_refusal(name: str, error: GiveUp | RetryLater) -> tuple[int, str]:
     if isinstance(error, TokenTooPowerful):
         return 403, to_sentence(f"{error}; ask a Vault administrator to remove that, or to allow it (JUSTENOUGH_PAGES_POLICIES)")
     if isinstance(error, TokenTooWeak):
-        return 403, to_sentence(f"{error}; `justenough vault setup` says what the mount needs")
+        return 403, to_sentence(f"{error}; `justenough vault setup` prints what the mount needs")
     return next((ERRORS[kind] for kind in type(error).__mro__ if kind in ERRORS), (403, to_sentence(str(error))))
 
 

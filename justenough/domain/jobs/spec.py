@@ -304,4 +304,4 @@ def _param_problems(spec: JobSpec, params: Mapping[str, str]) -> list[Problem]:
 def _why_param_invalid(name: str, value: str) -> str | None:
     if PARAM_VALUE.match(value):
         return None
-    return f"{name}: only letters, digits, spaces and . _ @ : + = - are accepted, at most 256, and no leading dash"
+    return f"{name}: only letters, digits, spaces and . _ @ : + = - are accepted, at most 256 characters, without a leading dash"

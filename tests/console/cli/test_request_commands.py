@@ -304,5 +304,5 @@ def test_what_waits_no_more_cannot_be_approved(cli: Cli, ops: Human, shop: Shop,
         vault.post("auth/token/revoke-accessor", json={"accessor": accessor}).raise_for_status()
     refused = cli.run("request", "approve", job.requests[0], "--reason", "yes", who="security")
     assert refused.exit_code == 8
-    assert "Vault has no such request to authorize any more" in refused.stderr
+    assert "Vault no longer has this request to authorize" in refused.stderr
     cli.run("job", "cancel", job.id)

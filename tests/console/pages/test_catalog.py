@@ -192,7 +192,7 @@ async def test_the_phase_changes_the_decision(records: Desk) -> None:
 @pytest.mark.parametrize(
     "query,field,said",
     [
-        ({"how": "fields"}, "e-access", "choose an access"),
+        ({"how": "fields"}, "e-access", "choose a resource and an action"),
         ({"how": "fields", "access": "orders-db:read", "ttl": "soon"}, "e-ttl", "write a duration like 30s"),
         ({"how": "fields", "access": "orders-db:read", "agent": "NO NAME"}, "e-agent", "pattern"),
         ({"how": "fields", "access": "orders-db:read", "scope": "acme"}, "e-scope", "'acme' must be name=value"),

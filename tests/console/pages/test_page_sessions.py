@@ -281,5 +281,5 @@ async def test_a_session_whose_person_was_changed_in_the_store_ends(site: Site, 
     other = (await site.console.sessions.session_of(chief.cookie)).person
     with open_engine(site.console.deps.settings.store_url).begin() as connection:
         connection.execute(update(PAGE_SESSIONS).where(PAGE_SESSIONS.c.key == row.key).values(person=other.id))
-    assert "another person than the session" in await refused(ops)
+    assert "a different person than the session" in await refused(ops)
     assert (await chief.open("/sessions")).status_code == 200
