@@ -260,7 +260,7 @@ def _scope_problems(catalog: Catalog) -> Iterator[Problem]:
         seen.setdefault(alias, index)
         for key, value in scope.items():
             if not value.strip("."):
-                yield Problem(f"scopes[{index}].{key}", f"{value!r} is not a name")
+                yield Problem(f"scopes[{index}].{key}", f"{value!r} must not be only dots")
 
 
 def _action_and_write_problems(catalog: Catalog) -> Iterator[Problem]:

@@ -225,7 +225,7 @@ class JobSpec(Model):
     @classmethod
     def _no_dots_only(cls, scope: Mapping[str, str]) -> Mapping[str, str]:
         for key, value in scope.items():
-            reject_if(not value.strip("."), f"{key}: {value!r} is not a name")
+            reject_if(not value.strip("."), f"{key}: {value!r} must not be only dots")
         return scope
 
     @field_validator("params")

@@ -62,9 +62,7 @@ def limits_finding(probe: DoctorFinding, *, root: bool) -> DoctorFinding:
         return probe
     if not process_tree.lists_children():
         text = "each process is limited, but not a job's processes together: this kernel does not list a process's children"
-        return DoctorFinding(
-            "limits", "warning", text, "Use a kernel that is built with CONFIG_PROC_CHILDREN, like those of distributions."
-        )
+        return DoctorFinding("limits", "warning", text, "Use a kernel built with CONFIG_PROC_CHILDREN, as distribution kernels are.")
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace") if root else ""
     capabilities = re.search(r"^CapEff:\s+([0-9a-f]+)", status, re.MULTILINE)
     if root and not (capabilities and int(capabilities[1], 16) >> CAP_SYS_PTRACE & 1):
