@@ -40,8 +40,8 @@ def why_not_authorized(deps: Deps, request: str, answer: ApprovalAnswer) -> Reje
         return Rejection("control_group_gone", "Vault has no control group request for this access; the wrapping token may have expired")
     if answer.person not in state.authorized:
         message = (
-            f"Vault has no authorization by {answer.name} for this request, or does not count it: approve with `justenough request approve`, which "
-            f"also authorizes, or run `bao write sys/control-group/authorize accessor={token.accessor}` and approve again"
+            f"Vault has no authorization by {answer.name} for this request, or does not count it: approve with `justenough request approve`, "
+            f"which also authorizes, or run `bao write sys/control-group/authorize accessor={token.accessor}` and approve again"
         )
         return Rejection("control_group_unauthorized", message)
     is_short = answer.decision == "break_glass" and not state.approved
