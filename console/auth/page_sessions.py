@@ -97,7 +97,7 @@ class PageSessions:
         if row is None:
             raise NoSession("you are not logged in")
         if row.ended_at is not None:
-            raise NoSession(row.ended_why or "this session has ended; log in again")
+            raise NoSession(row.ended_why or "this session has ended")
         over = self._why_over(row)
         person = None if over else await self._people.person(row.person)
         if person is None:
@@ -183,7 +183,7 @@ class PageSessions:
 
         token = self._token_cache.get(row.key, read, max_age_s=CACHE_TTL_S)
         if token is None:
-            raise self._end_row(row, "Vault has ended this login; log in again")
+            raise self._end_row(row, "Vault has ended this login")
         if token.entity != row.person:
             # Anyone with write access to the store can change the person of a row. Only Vault knows whose token it is.
             raise self._end_row(row, "this login belongs to a different person than the session")

@@ -120,7 +120,7 @@ def test_a_signal_during_an_approval_ends_the_wait_and_runs_nothing(ops: Human) 
         (("ordersdb", "read", "--", "true"), 2, "unknown resource"),
         (("orders-db",), 2, "the following arguments are required: ACTION"),
         (("orders-db", "read", "--"), 2, "a command is missing after --"),
-        (("orders-db", "read", "--wait", "soon", "--", "true"), 2, "'soon' is no duration"),
+        (("orders-db", "read", "--wait", "soon", "--", "true"), 2, "'soon' is not a duration"),
         (("orders-db", "read", "--env", "1=x", "--", "true"), 2, "write NAME=FIELD"),
         (("orders-db", "read", "--env", "A=x", "--format", "dsn", "--", "true"), 2, "--env works only with --format env"),
         (("payouts-db", "write", "--", "true"), 6, "request it at the start, in the job's spec"),

@@ -271,7 +271,7 @@ def test_once_it_shows_other_tools_none_is_called_or_offered_until_they_are_revi
     with hub.being(tools=tools):
         text, failed = called(own, "get_issue", number=7)
         assert failed
-        assert "hub shows other tools now than those that were reviewed" in text
+        assert "hub now offers other tools than those that were reviewed" in text
         assert "`justenough catalog tools hub`" in text
         assert "tell everybody" not in text
         assert len(hub.called) == calls

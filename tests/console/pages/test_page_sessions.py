@@ -160,7 +160,7 @@ async def test_a_token_that_was_revoked_in_vault_ends_its_session(site: Site, lo
     lead = await logged_in()
     (await admin.post("auth/token/revoke", json={"token": await site.token_of(lead)})).raise_for_status()
     site.clock.forward(seconds=CACHE_TTL_S)
-    assert "This login was ended in Vault." in await refused(lead)
+    assert "Vault has ended this login." in await refused(lead)
 
 
 async def test_rotating_the_key_ends_every_session(site: Site, logged_in: LogIn, admin: httpx.AsyncClient) -> None:
@@ -169,7 +169,7 @@ async def test_rotating_the_key_ends_every_session(site: Site, logged_in: LogIn,
     assert (await lead.open("/sessions")).status_code == 200
     (await admin.post("transit/keys/je-pages/config", json={"min_decryption_version": rotated})).raise_for_status()
     site.clock.forward(seconds=CACHE_TTL_S)
-    assert "This login was ended in Vault." in await refused(lead)
+    assert "Vault has ended this login." in await refused(lead)
     assert (await (await logged_in()).open("/sessions")).status_code == 200
 
 
