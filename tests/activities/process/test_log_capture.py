@@ -91,7 +91,7 @@ async def test_the_cut_at_the_limit_shows_no_half_secret() -> None:
     pipe.write(b"password: hunter22-and-more")
     pipe.close()
     await capture.finish()
-    assert "".join(pipe.texts).startswith("password: \n[more than")
+    assert "".join(pipe.texts).startswith("password: \n[output truncated: more than")
 
 
 async def test_batches_are_bounded(run: Runner) -> None:
