@@ -61,7 +61,7 @@ class ControlGroupActivities:
         view = deps.store.requests.get(ladder.request)
         recorded = view and (view.job_id, view.digest, view.tier, view.current_tier, view.action)
         if lock is None or recorded != (job, ladder.digest, ladder.needed, ladder.current, ladder.action):
-            raise NotOpened(f"{access.action} on {access.resource}: it is not what was decided; launch the job again")
+            raise NotOpened(f"{access.action} on {access.resource}: the request differs from the recorded one; launch the job again")
         ttl = lock.token_ttl(action)
         deps.vault.open_prefix(job, ttl)
         token = deps.vault.create_token(job, policy=action.policy, alias=scope_alias(action, scope), ttl=ttl)

@@ -111,7 +111,7 @@ class JobActivities:
         if isinstance(recorded, Rejection):
             why = recorded.message
         elif recorded.expires_at is None or recorded.expires_at > self._deps.now() + MAX_CLOCK_SKEW:
-            why = "its tier still has time to answer"
+            why = "the time that its tier has to decide has not passed yet"
         if why:
             self._deps.store.ledger.append([refused_event(job, why, at=now)])
             raise NotTheirs(why)

@@ -68,7 +68,7 @@ class RevocationActivities:
                 stopping.cancel()
                 # A worker that stops leaves the rest to another.
                 if stopping.done() or time.monotonic() - started > ATTEMPT_TIMEOUT_S:
-                    raise NotConfirmed("; ".join(result.failures) or "the second check is still to come")
+                    raise NotConfirmed("; ".join(result.failures) or "the second check is pending")
                 pause = min(2 * pause, MAX_RETRY_INTERVAL_S)
 
         return await _run_uninterrupted(revoke_until_dead())
@@ -88,7 +88,7 @@ class RevocationActivities:
         if request is not None:
             view = self._deps.store.jobs.get(job)
             credentials = revoke.live_credential_ids(view, request) if view else ()
-        results = [revoke.revoke_one(self._deps, job, credential, by=by, why="it was taken away") for credential in credentials]
+        results = [revoke.revoke_one(self._deps, job, credential, by=by, why="its revocation was requested") for credential in credentials]
         return RevokeResult(
             confirmed=all(result.confirmed for result in results),
             failures=tuple(failure for result in results for failure in result.failures),
@@ -98,7 +98,7 @@ class RevocationActivities:
     def _require_own_job(self, job: str) -> None:
         """Raise NotOurs for a job id of another installation: anyone may request a revocation, but unknown ids must not create ledger entries."""
         if installation_of(job) != self._deps.settings.installation:
-            raise NotOurs(f"{job[:80]} is no job of this installation")
+            raise NotOurs(f"{job[:80]} is not a job of this installation")
 
     @activity.defn(name="prove_job")
     async def prove_job(self, job: str) -> ProofReport:

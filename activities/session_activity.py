@@ -59,8 +59,8 @@ class SessionActivities:
         if past.why_over:
             return await self._refuse(order.order.job, past.why_over)
         if not await asyncio.to_thread(self._deps.store.claims.claim, order.order.job, run=run, owner=owner, now=self._deps.now()):
-            # A reset or a second start ends the job and never runs it again. This run does not know the credentials of the first one.
-            return await self._refuse(order.order.job, "this job ran already, or has ended; a reset runs nothing again")
+            # A reset or a second start ends the job; it never runs it again. This run does not know what the first one holds.
+            return await self._refuse(order.order.job, "this job has already run or ended; a workflow reset does not run it again")
         if not past.submitted:
             # Somebody may start a session without the console and the workflow. Its order is recorded anyway.
             await asyncio.to_thread(self._deps.store.ledger.append, order_events(self._deps, order.order, verified))
@@ -88,9 +88,9 @@ class SessionActivities:
         why = "; ".join(map(str, problems_in_spec(verified.spec, self._deps.config.current().catalog)))
         numbers, start = [item.number for item in order.granted], dict(at_start(verified.spec))
         if not why and (len(set(numbers)) != len(numbers) or not set(numbers) <= set(start)):
-            why = "it names requests that the order does not have at its start"
+            why = "it contains requests that are not start requests of the order"
         if not why and not {number for number, access in start.items() if not access.optional} <= set(numbers):
-            why = "it leaves out requests without which the job does not run"
+            why = "it omits requests that the job requires at its start"
         return Rejection("requests_invalid", why) if why else verified
 
     async def _refuse(self, job: str, why: str) -> SessionResult:

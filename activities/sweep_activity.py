@@ -105,7 +105,7 @@ class SweepActivities:
         if view is None:
             return "unknown", job, ""
         if view.state.ended:
-            return await self._revoke_leftover(job, view, "left over after its end")
+            return await self._revoke_leftover(job, view, "left over after the job's end")
         execution: WorkflowExecutionDescription | None = None
         try:
             execution = await self._temporal.get_workflow_handle(job).describe()
@@ -121,7 +121,7 @@ class SweepActivities:
         if execution and not running & {"revoke_job", "run_session"}:
             claim = await asyncio.to_thread(self._deps.store.claims.get, job)
             if claim and self._is_claim_over(claim):
-                return await self._revoke_leftover(job, view, "its session is gone and its workflow does not revoke")
+                return await self._revoke_leftover(job, view, "its session is gone, and its workflow is not revoking")
         return None
 
     async def _revoke_leftover(self, job: str, view: JobView, why: str) -> SweepVerdict | None:
@@ -140,7 +140,7 @@ class SweepActivities:
             if not result.confirmed:
                 return _retry_verdict(job, result)
             unrecorded = result.events
-        lost, why = JobState.LOST.value, "its workflow closed without telling"
+        lost, why = JobState.LOST.value, "its workflow closed without a result"
         ended = build_event(EventType.JOB_ENDED, job, at=self._deps.now(), state=lost, exit_code=None, reason=why)
         await asyncio.to_thread(self._deps.store.ledger.append, [*unrecorded, ended])
         return "lost", job, ""
@@ -175,7 +175,7 @@ class SweepActivities:
 
 
 def _retry_verdict(job: str, result: revoke.RevocationResult) -> SweepVerdict:
-    return ("failed", job, "; ".join(result.failures)) if result.failures else ("waiting", job, "a second check is still to come")
+    return ("failed", job, "; ".join(result.failures)) if result.failures else ("waiting", job, "a second check is pending")
 
 
 def _rotate(jobs: AbstractSet[str]) -> list[str]:

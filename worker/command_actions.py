@@ -146,7 +146,7 @@ def _print_status(output: CommandOutput, stack_status: StackStatus) -> None:
     home = stack_status.places.home
     if stack_status.supervisor is None and any(child.health != "down" for child in stack_status.children):
         output.write_message(
-            f"The stack in {home} has no supervisor any more: servers that stop are not restarted. Repair it: justenough up --detach"
+            f"The stack in {home} no longer has a supervisor: servers that stop are not restarted. Repair it: justenough up --detach"
         )
     elif stack_status.supervisor is None:
         output.write_message(f"The stack is not running in {home}. Start it: justenough up --detach")

@@ -131,4 +131,4 @@ class _ErrorTranslator(ActivityInboundInterceptor):
             raise ApplicationError(str(error), type=type(error).__name__, non_retryable=isinstance(error, GiveUp)) from None
         except Exception as error:
             log.exception("activity failed unexpectedly", activity=input.fn.__name__)
-            raise ApplicationError("unexpected error; the worker's log has it", type=type(error).__name__) from None
+            raise ApplicationError("unexpected error; the worker's log has the details", type=type(error).__name__) from None

@@ -40,7 +40,7 @@ class Guard:
             workflow.logger.warning("the guard's deadline passed")
         unrecorded = await self._revoke(order.job)
         if self._job_closed:
-            closing = CloseInput(job=order.job, state=JobState.LOST, reason="its workflow closed without telling", unrecorded=unrecorded)
+            closing = CloseInput(job=order.job, state=JobState.LOST, reason="its workflow closed without a result", unrecorded=unrecorded)
             return (await retry_until_accepted(lambda: call_activity(JobActivities.close, closing))).state is JobState.LOST
         while unrecorded:
             # The job is still open, so nobody else carries these events: revoke again until the ledger has taken the proof.

@@ -47,8 +47,8 @@ with workflow.unsafe.imports_passed_through():
 
 DENIED_BY = {
     RequestState.DENIED: "an approver",
-    RequestState.EXPIRED: "silence: no tier answered in time",
-    RequestState.WITHDRAWN: "an approver, who took the approval back",
+    RequestState.EXPIRED: "a timeout: no tier decided in time",
+    RequestState.WITHDRAWN: "an approver, who withdrew the approval",
 }
 STATE_ATTRIBUTE = SearchAttributeKey.for_keyword("JustEnoughState")
 
@@ -186,7 +186,7 @@ class Job:
             )
         except WorkflowAlreadyStartedError:
             # After a reset the first run's guard still runs; the session will refuse the second claim anyway.
-            workflow.logger.warning("a guard runs already")
+            workflow.logger.warning("a guard is already running")
 
     async def _run_session(self, order: SessionInput, *, seconds: int) -> JobOutcome:
         self._publish_state(JobState.RUNNING)
@@ -261,10 +261,10 @@ class Job:
         try:
             for task in self._attending:
                 await task
-            await self._escalation.withdraw("the job was stopped" if self._stop else "the job does not run")
+            await self._escalation.withdraw("the job was stopped" if self._stop else "the job has ended")
             await self._escalation.examine()
         except Exception:  # noqa: BLE001 - nothing here may keep a job from closing; its end settles what is left
-            workflow.logger.warning("requests or answers could not be settled; the job's end settles them")
+            workflow.logger.warning("requests could not be settled yet; they are settled when the job ends")
         closing = CloseInput(
             job=self._order.job,
             state=outcome.state,

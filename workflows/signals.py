@@ -91,7 +91,7 @@ def decode_signal(args: Sequence[RawValue]) -> Any:
             return {"unreadable": f"{len(payload.data)} bytes"}
         return converter.from_payload(payload)
     except Exception:  # noqa: BLE001 - nesting, lone surrogates, huge numbers: JSON that an activity could not receive
-        return {"unreadable": "not JSON that travels"}
+        return {"unreadable": "not JSON that Temporal can carry"}
 
 
 class RevocationRequests:

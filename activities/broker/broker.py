@@ -280,8 +280,8 @@ class Broker:
         """
         self.admit()
         if credential in self._borrowed:
-            raise NotFound(f"the job holds no credential {credential}: a gateway uses it for the job and gives it back itself")
-        await self._give_back(credential, "the job gave it back")
+            raise NotFound(f"the job cannot release credential {credential}: a gateway uses it and releases it itself")
+        await self._give_back(credential, "the job released it")
         view = await self.run_in_thread(partial(self._deps.store.credentials.get, credential))
         return view.state.value if view else ""
 
@@ -300,7 +300,7 @@ class Broker:
         try:
             token = await self.run_in_thread(partial(issue_identity_token, self._deps, self._verified, audience, owner=self._owner))
         except NotVouchedFor as error:
-            await self.record_refusal("its identity for an audience", str(error))
+            await self.record_refusal("an identity token", str(error))
             raise
         self._redactor.learn([token.reveal()])
         return token, now + TOKEN_LIFETIME

@@ -69,7 +69,7 @@ def build_delivery(access: Access, fields: Mapping[str, Secret], connect: Mappin
         text = value.reveal()
         if "\0" in text or len(text.encode("utf-8", "replace")) > MAX_VARIABLE_BYTES:
             limit = "with NUL" if "\0" in text else f"of more than {MAX_VARIABLE_BYTES:,} bytes"
-            raise UndeliverableField(f"{variable}: a value {limit} cannot be a variable; deliver it as a file")
+            raise UndeliverableField(f"{variable}: a value {limit} cannot be an environment variable; deliver it as a file")
     if deliver.file:
         document = {name: value.reveal() for name, value in sorted(known.items())}
         files[deliver.file.path] = Secret(json.dumps(document, ensure_ascii=False, indent=2) + "\n")

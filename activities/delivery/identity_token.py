@@ -37,7 +37,7 @@ def issue_identity_token(deps: Deps, verified: VerifiedOrder, audience: str, *, 
     now, token_id = deps.now(), uuid.uuid4().hex
     claim = deps.store.claims.get(job)
     if claim is None or not claim.is_held_by(owner):
-        raise AccessClosed(f"{ACCESS_CLOSED}: it gets no identity any more")
+        raise AccessClosed(f"{ACCESS_CLOSED}: it can no longer get an identity token")
     claims = build_claims(verified.spec, verified.statement, issuer=issuer, audience=audience, token_id=token_id, now=now)
     signed, signature = deps.vault.sign_identity(lambda version: signing_input(claims, version=version))
     expires = (now + TOKEN_LIFETIME).isoformat()

@@ -79,7 +79,7 @@ def authorize(
         )
         events += rejected
         if ladder.verdict(deps.config.current().tiers) != "approved":
-            rejection = Rejection("no_quorum", f"it needs tier {ladder.current} and its valid approvals make no quorum")
+            rejection = Rejection("no_quorum", f"it needs tier {ladder.current}, but its valid approvals do not reach the quorum")
         elif settled := history.settled.get(request):
             rejection = Rejection("request_settled", f"the request is {settled}")
         else:
@@ -174,7 +174,7 @@ def reason_to_end(
         return EndReason(f"its order is no longer valid: {verified}")
     resource = deps.config.current().catalog.resources.get(access.resource)
     if resource is None or access.action not in resource.actions:
-        return EndReason(f"the catalog does not offer {access.action} on {access.resource} any more")
+        return EndReason(f"the catalog no longer offers {access.action} on {access.resource}")
     decision, facts = evaluate_request(deps, job, verified, access, held=held, phase="renewal", break_glass=basis.broke_glass)
     last = recorded.get(credential.id, RecordedDecision(basis.decision))
     changed: tuple[Event, ...] = ()
@@ -186,9 +186,9 @@ def reason_to_end(
     if decision.outcome == "denied":
         why = f"policy denies it now ({policies})"
     elif decision.tier > basis.tier:
-        why = f"policy asks for tier {decision.tier} now ({policies}), and it was issued at tier {basis.tier}"
+        why = f"policy now requires tier {decision.tier} ({policies}), but it was issued at tier {basis.tier}"
     elif basis.ladder and (withdrawers := approval_withdrawers(deps.store.ledger, basis.ladder.request)):
-        why = f"its approval was taken back by {', '.join(withdrawers)}"
+        why = f"its approval was withdrawn by {', '.join(withdrawers)}"
     elif decision.tier and (rejection := why_not_approved(context, basis)):
         why = rejection.message
     if why:
@@ -209,5 +209,5 @@ def why_not_approved(context: IssueContext, basis: IssueBasis) -> Rejection | No
     if left.verdict(context.deps.config.current().tiers) == "approved":
         return None
     lost = "; ".join(f"{ladder.answers[number - 1].name}: {rejection}" for number, rejection in rejections)
-    message = f"its approvals make no quorum at tier {ladder.current} any more ({lost or 'it needs more of them now'})"
+    message = f"its valid approvals no longer reach the quorum of tier {ladder.current} ({lost or 'more are needed now'})"
     return Rejection("no_quorum", message)

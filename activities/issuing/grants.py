@@ -139,7 +139,7 @@ class RuntimeRequests:
                 "request it at the start, in the job's spec"
             )
         if self._numbers >= MAX_REQUESTS:
-            raise NotPermitted(f"a job makes at most {MAX_REQUESTS:,} requests")
+            raise NotPermitted(f"a job may make at most {MAX_REQUESTS:,} requests")
 
     def require_room(self) -> None:
         """Raise NotPermitted if this job has reached its limit of waiting requests, or of requests in total."""

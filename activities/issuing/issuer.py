@@ -96,7 +96,7 @@ class Issuer:
         Raises AccessDenied, IssueRefused, AccessClosed, or RetryLater; then nothing usable has left this function.
         """
         if call_of(access) is None and self.tool_bounds.order_items(access.resource, access.action):
-            raise NotPermitted(f"the order allows {access.action} on {access.resource} through its tools only, and no credential for it")
+            raise NotPermitted(f"the order allows {access.action} on {access.resource} only through tools, not as a credential")
         with self._lock:
             self._require_free_place()
             for grant in self._grants.find_covering(access):
@@ -117,7 +117,7 @@ class Issuer:
 
     def _require_free_place(self) -> None:
         if len(self.holdings.alive) >= MAX_LIVE_CREDENTIALS:
-            raise IssueRefused(f"the job holds {MAX_LIVE_CREDENTIALS} credentials: give some back first")
+            raise IssueRefused(f"the job has {MAX_LIVE_CREDENTIALS} active credentials; release some first")
 
     def _request(self, access: Access, waited_for: str, grant: Grant[T]) -> T | PendingApproval:
         """Grant a request that waits for people already, if they have approved it by now; else make a new request."""
@@ -272,7 +272,7 @@ class Issuer:
         deps.store.ledger.append([issued_event(job, credential)])
         if why := pki.why_unfit(action, issued, grant_ends=now + timedelta(seconds=ttl)):
             if credential.lease_id is not None:
-                self._revoke_at_once(credential, "it is not what the catalog promises")
+                self._revoke_at_once(credential, "it does not match the catalog")
             raise IssueRefused(f"{access.action} on {access.resource}: {why}")
         # A certificate contains its own expiry: nothing can renew it.
         lease_seconds = None if pki.ends_at(action, issued) else self._vault_issuer.shorten_lease(issued, ttl)
@@ -281,7 +281,7 @@ class Issuer:
         # A withdrawal is recorded before its credentials are looked up; here the credential is recorded before the withdrawal is looked up. So
         # one of the two finds the other.
         if grant.basis.ladder and is_withdrawn(deps, credential.request_id):
-            self._revoke_at_once(credential, "its approval was taken back")
+            self._revoke_at_once(credential, "its approval was withdrawn")
             raise NotPermitted(f"{access.action} on {access.resource}: the request is withdrawn")
         return IssuedCredential(access=access, credential=credential, fields=issued.fields, ends=ends, lease_seconds=lease_seconds)
 

@@ -25,7 +25,7 @@ RENEW_AT_FRACTION = 0.5
 RETRY_INTERVAL_S = 2.0
 RENEWAL_TIMEOUT_S = 1.0
 """Seconds that a session's end waits for a renewal that is under way."""
-TTL_OVER = EndReason("its ttl is over")
+TTL_OVER = EndReason("its ttl has ended")
 log = structlog.get_logger()
 
 
@@ -52,7 +52,7 @@ class LeaseKeeper:
         """
         if credential not in self._ending:
             if credential not in self._keepers:
-                raise NotFound(f"the job holds no credential {credential}")
+                raise NotFound(f"the job has no active credential {credential}")
             item, keeper = self._keepers.pop(credential)
 
             async def stop_and_end() -> None:

@@ -63,7 +63,7 @@ class VaultIssuer:
         """
         scope, request = self._verified.spec.data_scope, request_id(self._job, grant.number)
         what = resolve_issue(action, scope, issue_values={"job": self._job, "ttl": str(access.ttl)})
-        alias, failed = scope_alias(action, scope), f"Vault gives no token under {action.policy}"
+        alias, failed = scope_alias(action, scope), f"Vault did not create a token with the policy {action.policy}"
         try:
             if not action.locked and grant.token is None:
                 grant.token = self._deps.vault.create_token(self._job, policy=action.policy, alias=alias, ttl=access.ttl)
@@ -104,7 +104,7 @@ def redeem_control_group(deps: Deps, request: str, what: ResolvedIssue) -> tuple
     stored = deps.store.wrapped_tokens.get(request)
     state = control_groups.read_state(deps.vault, stored.accessor) if stored else None
     if state is None:
-        raise VaultRefused(f"{what.path}: Vault has no wrapping token for this request (any more)")
+        raise VaultRefused(f"{what.path}: Vault has no wrapping token for this request; it may have expired")
     if not state.is_for(what):
         raise VaultRefused(f"{what.path}: the wrapping token in Vault is for a different request")
     if not state.approved:

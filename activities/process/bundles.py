@@ -18,7 +18,7 @@ def ensure_unpacked(home: Path, digest: str, content: bytes) -> Path:
     Blocks (files of up to 64 MB). Raises InvalidInput if the content does not match the digest or is not a valid archive.
     """
     if bundle.bundle_digest(content) != digest:
-        raise InvalidInput("bundle", (Problem("", f"its content is not {digest}"),))
+        raise InvalidInput("bundle", (Problem("", f"its content does not match the digest {digest}"),))
     folder = home.absolute() / "run" / "bundles" / digest.removeprefix("sha256:")
     if _holds_exactly(folder, content):
         return folder

@@ -40,18 +40,18 @@ def find_interpreter(settings: Settings, python: str | None) -> Interpreter:
             raise InterpreterRefused(f"no python3 in {', '.join(folders)}; set JUSTENOUGH_JOB_PATH to a folder that has one")
     path = Path(python)
     if not (path.is_absolute() and path.is_file() and os.access(path, os.X_OK)):
-        raise InterpreterRefused(f"{path}: there is no Python; set run.python to one on the worker's machine, or leave it out")
+        raise InterpreterRefused(f"{path}: not a program on the worker's machine; set run.python to a Python there, or omit it")
     prefixes = tuple(dict.fromkeys(_prefixes(path)))
     # A Python in the worker's own prefix reads the worker's packages: always in a venv, otherwise if the version is the same.
     same_version = path.resolve().name == f"python{sys.version_info.major}.{sys.version_info.minor}"
     for prefix in prefixes:
         if not _is_venv(prefix) and not any(prefix.glob("lib*/python3*/os.py")):
-            raise InterpreterRefused(f"{path}: {prefix} is not the folder of a Python")
+            raise InterpreterRefused(f"{path}: {prefix} is not the prefix of a Python installation")
         if settings.home.resolve().is_relative_to(prefix.resolve()) and prefix != SYSTEM_PREFIX:
             raise InterpreterRefused(f"{path}: {prefix} contains the worker's own data")
         shares_packages = _is_venv(prefix) or (prefix == path.parent.parent and same_version)
         if prefix.resolve() == Path(sys.prefix).resolve() and shares_packages:
-            message = "a job never runs in the worker's environment; give it its own (JUSTENOUGH_JOB_PATH, run.python)"
+            message = "a job never runs in the worker's environment; give it a separate one (JUSTENOUGH_JOB_PATH, run.python)"
             raise InterpreterRefused(f"{path}: {message}")
     venv = _is_venv(path.parent.parent)
     return Interpreter(path if venv else path.resolve(), tuple(prefix for prefix in prefixes if not prefix.is_relative_to(SYSTEM_PREFIX)))
@@ -65,7 +65,7 @@ def _prefixes(path: Path) -> Iterator[Path]:
         lines = (venv / "pyvenv.cfg").read_text("utf-8", "replace").splitlines()
         home = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}.get("home", "")
         if not home.startswith("/"):
-            raise InterpreterRefused(f"{venv}: its pyvenv.cfg names no home; make the environment again (python3 -m venv)")
+            raise InterpreterRefused(f"{venv}: its pyvenv.cfg has no `home`; create the environment again (python3 -m venv)")
         yield Path(home).parent
         yield Path(home).resolve().parent
     while path.is_symlink():

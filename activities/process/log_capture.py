@@ -63,7 +63,7 @@ class LogCapture:
             text = self._text(self.redactor.feed(batch[:left])) if left >= 0 else ""
             if left >= 0 and self.bytes_seen > self.max_bytes:
                 # What the redactor holds back now may be the first half of a secret, so drop it.
-                text = f"{text}\n[more than {self.max_bytes:,} bytes of output: the rest is not kept]\n"
+                text = f"{text}\n[output truncated: more than {self.max_bytes:,} bytes]\n"
             try:
                 if text and failed is None:
                     await self.sink(text)

@@ -49,8 +49,9 @@ SCRATCH_FRACTIONS = {ROOM.scratch: 2, ROOM.home: 4, "/dev/shm": 4, ROOM.files: 1
 PROBE_TIMEOUT_S = 20
 _INSTALL = "bubblewrap is not installed (no bwrap on PATH): apt-get install bubblewrap, or dnf install bubblewrap"
 _REMEDY = (
-    "run the worker as root, or let users make namespaces (sysctl kernel.unprivileged_userns_clone=1 and user.max_user_namespaces>0, on Ubuntu "
-    "an AppArmor profile for bwrap, in a container CAP_SYS_ADMIN and an unmasked /proc), or accept jobs without a sandbox: JUSTENOUGH_SANDBOX=off"
+    "run the worker as root, or allow users to create namespaces (sysctl kernel.unprivileged_userns_clone=1 and user.max_user_namespaces>0, "
+    "on Ubuntu an AppArmor profile for bwrap, in a container CAP_SYS_ADMIN and an unmasked /proc), "
+    "or accept jobs without a sandbox: JUSTENOUGH_SANDBOX=off"
 )
 
 

@@ -45,7 +45,7 @@ def lend_uid(settings: Settings) -> Iterator[int]:
         # Processes that are not a job's run as this id.
         os.close(lock)
     else:
-        raise NoFreeUid(f"all {MAX_UIDS} user ids from {base} on are in use; set JUSTENOUGH_JOB_UID_BASE to others")
+        raise NoFreeUid(f"all {MAX_UIDS} user ids from {base} on are in use; set JUSTENOUGH_JOB_UID_BASE to a free range")
     try:
         os.pwrite(lock, _boot_id(), 0)
         yield uid

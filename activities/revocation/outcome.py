@@ -82,9 +82,9 @@ def final_events(job: str, credential: CredentialHandle, *, at: datetime, how: s
 def expired_event(job: str, credential: CredentialHandle, *, at: datetime) -> Event:
     """Return the event of a credential that no revocation could end, with the reason."""
     reasons = {
-        Revocable.NEVER: f"it cannot be revoked: its token is dead, {VALUE_STAYS}",
-        Revocable.ON_EXPIRY: "it could only end by its time, which is over",
-        Revocable.NOW: "its lease was never known and its target cannot be searched; its time is over",
+        Revocable.NEVER: f"it cannot be revoked: its token is dead, but {VALUE_STAYS}",
+        Revocable.ON_EXPIRY: "it could not be revoked early, and its expiry time has passed",
+        Revocable.NOW: "its lease was never known and its target cannot be searched; its expiry time has passed",
     }
     return build_event(
         EventType.CREDENTIAL_EXPIRED, job, at=at, about=credential.id, credential=credential.id, why=reasons[credential.revocable]
@@ -96,7 +96,7 @@ def describe_certificate(credential: CredentialHandle, *, at: datetime) -> str:
     if credential.certificate is None:
         return ""
     over = at >= credential.expires_at
-    return f"; its certificate {credential.certificate} {'has ended by its time' if over else 'is in the CRL that Vault serves'}"
+    return f"; its certificate {credential.certificate} {'has expired' if over else 'is in the CRL that Vault serves'}"
 
 
 def confirmed_event(job: str, attempt: Attempt, inspection: Inspection) -> Event:

@@ -19,9 +19,9 @@ from justenough.domain.jobs.states import Revocable, RevocationState
 from justenough.domain.readmodel.views import CredentialView, JobView
 from justenough.services.dependencies import Deps
 
-TIME_OVER = "its time is over"
+TIME_OVER = "its expiry time has passed"
 NONE_WITH_JOB_ID = "none carries the job's id"
-VALUE_STAYS = "what was read stays valid until its owner changes it"
+VALUE_STAYS = "the secret that was read stays valid until its owner changes it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def prove(deps: Deps, job: str) -> ProofReport:
             detail = VALUE_STAYS if item.revocable is Revocable.NEVER else ends
             findings.append(Finding(what=f"value of {item.id}", alive=False, detail=detail, credential=item.id))
     if view.older_credentials:
-        older = "each was seen dead or expired when it ended; they are not checked again one by one"
+        older = "each was verified as revoked or expired when it ended; they are not checked again"
         findings.append(Finding(what=f"{view.older_credentials:,} older credentials", alive=False, detail=older))
     dead = not inspection.alive and not failures
     return ProofReport(job=job, dead=dead, findings=tuple(findings), failures=failures, at=deps.now())

@@ -186,21 +186,21 @@ def end_one(
 def _end_and_check(deps: Deps, job: str, handle: CredentialHandle, others: tuple[CredentialHandle, ...]) -> tuple[tuple[str, ...], str]:
     """Revoke one credential by its lease. Return why the credential may be alive (empty if it is dead), and the evidence that it is dead."""
     if handle.lease_id is None:
-        why = "it has no lease: it ends with its job"
+        why = "it has no lease, so it is revoked only when its job ends"
         return ((why,) if handle.revocable is Revocable.NOW else ()), ""
     lease, steps = handle.lease_id, FailureCollector()
     _revoke_leases(deps, steps, (handle,))
     if steps.attempt("its lease", lambda: deps.vault.is_lease_alive(lease), otherwise=True):
         return tuple(steps.failures) or ("its lease is still alive",), ""
     if steps.attempt("its certificate", lambda: is_certificate_valid(deps, handle), otherwise=True):
-        return tuple(steps.failures) or ("its lease is gone, and its certificate is not in the CRL that Vault serves",), ""
+        return tuple(steps.failures) or ("its lease is gone, but its certificate is not in the CRL that Vault serves",), ""
     # If a lease was force-revoked, Vault does not know it any more, but its user may still exist. The job's space must stay.
     traces = deps.targets.inspect(job, {(handle.resource, handle.action.value)})
     explained = sum(deps.targets.is_same_target(handle, other) for other in others)
     if traces.failures or len(traces.users) > explained:
-        return traces.failures or (f"its lease is gone, and a user of the job is left in {', '.join(traces.inspected)}",), ""
-    seen = f"; no user is left in {', '.join(traces.inspected)} that another credential does not explain" if traces.inspected else ""
-    space = "; the job's space is there until the job ends" if deps.targets.gives_space(handle.resource, handle.action) else ""
+        return traces.failures or (f"its lease is gone, but a user of the job still exists in {', '.join(traces.inspected)}",), ""
+    seen = f"; no user is left in {', '.join(traces.inspected)} except those of other credentials" if traces.inspected else ""
+    space = "; the job's space remains until the job ends" if deps.targets.gives_space(handle.resource, handle.action) else ""
     return (), f"its lease is unknown to Vault{describe_certificate(handle, at=deps.now())}{seen}{space}"
 
 
@@ -284,7 +284,7 @@ def alarm_if_slow(deps: Deps, job: str, facts: Sequence[Event], failures: Sequen
 
     `failures` may grow while the block runs. The block never waits for this.
     """
-    begun, hanging = tuple(facts), f"it has not come back for {REVOCATION_GRACE.total_seconds():.0f} s"
+    begun, hanging = tuple(facts), f"no result after {REVOCATION_GRACE.total_seconds():.0f} s"
 
     def record_slow() -> None:
         attempt = deps.revocation_tracker.attempt_number(job, now=started)

@@ -70,7 +70,7 @@ class PageSessions:
         try:
             person = await self._people.person(entry.entity)
             if person is None:
-                raise UnknownPerson("this login belongs to no active person on one of the people mounts")
+                raise UnknownPerson("this login does not belong to an active person on a people mount")
             if more := entry.policies - self._allowed_policies:
                 raise TokenTooPowerful(f"this login has policies that the pages do not allow: {', '.join(sorted(more))}")
             key = await to_thread.run_sync(self._store_session, entry, name or person.name, method)
@@ -97,7 +97,7 @@ class PageSessions:
         if row is None:
             raise NoSession("you are not logged in")
         if row.ended_at is not None:
-            raise NoSession(row.ended_why or "this login was ended")
+            raise NoSession(row.ended_why or "this session has ended")
         over = self._why_over(row)
         person = None if over else await self._people.person(row.person)
         if person is None:
@@ -183,10 +183,10 @@ class PageSessions:
 
         token = self._token_cache.get(row.key, read, max_age_s=CACHE_TTL_S)
         if token is None:
-            raise self._end_row(row, "this login was ended in Vault")
+            raise self._end_row(row, "Vault has ended this login")
         if token.entity != row.person:
             # Anyone with write access to the store can change the person of a row. Only Vault knows whose token it is.
-            raise self._end_row(row, "this login belongs to another person than the session")
+            raise self._end_row(row, "this login belongs to a different person than the session")
         if more := token.policies - self._allowed_policies:
             # Do not revoke the token: the session no longer uses it, and it expires by itself.
             raise self._end_row(row, f"this login has policies that the pages do not allow: {', '.join(sorted(more))}")

@@ -90,5 +90,5 @@ class SigningSecrets:
                 raise SigningSecretUnavailable(f"{path} has no field `secret`")
         except (JustEnoughError, ValueError) as error:
             log.warning("a signing secret cannot be read", path=path, error=type(error).__name__, why=str(error)[:300])
-            raise SigningSecretUnavailable("deliveries cannot be verified now; send it again later") from None
+            raise SigningSecretUnavailable("deliveries cannot be verified now; send this one again later") from None
         return keys

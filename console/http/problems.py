@@ -130,7 +130,7 @@ def status_of(error: JustEnoughError) -> int:
 
 def faults_of(error: RequestValidationError) -> tuple[Fault, ...]:
     """Return the problems of a request, each with its path."""
-    texts = {"extra_forbidden": "unknown key", "missing": "required", "json_invalid": "not readable as JSON"}
+    texts = {"extra_forbidden": "unknown key", "missing": "required", "json_invalid": "not valid JSON"}
     faults = []
     for item in error.errors():
         source, *path = item["loc"]

@@ -74,7 +74,7 @@ class SubscriptionWorker:
         try:
             await self._sender.ready()
         except SenderNotReady as error:
-            log.warning("nothing can be delivered now", subscription=self.name, why=str(error))
+            log.warning("events cannot be sent now", subscription=self.name, why=str(error))
             self.pause(NOT_READY_RETRY_S)
             await self._settle(Settlement(subscription=self.name, at=now, trouble=str(error)))
             return False

@@ -140,7 +140,7 @@ def order_run_now(deps: Deps, name: str, person: Person, *, reason: str, key: st
     why = f"run now by {person.name}{': ' if reason else ''}{reason}"
     order = _record_once(deps, name, scheduled_job, why, key=once, asked_by=person.id)
     if isinstance(order, OccasionSkipped):
-        raise Conflict(f"its last job {order.job} has not ended, and the schedule has `overlap: skip`")
+        raise Conflict(f"its last job {order.job} has not ended, so `overlap: skip` prevents another run")
     return order
 
 

@@ -42,22 +42,22 @@ async def start_pending_jobs(deps: Deps, gateway: TemporalGateway, *, older_than
             if order is None or view is None or claim or view.state is not JobState.PENDING or view.requests:
                 continue
             await gateway.start_job(JobInput.of(job, order), environment=view.environment, requester=view.requester)
-            log.warning("job is started again", job=job)
+            log.warning("job started again", job=job)
             started.append(job)
         except Exception as error:  # noqa: BLE001 - a failure of one job must not keep the others from being started
-            log.warning("job that was never started cannot be started yet", job=job, error=type(error).__name__, why=str(error)[:200])
+            log.warning("pending job cannot be started yet", job=job, error=type(error).__name__, why=str(error)[:200])
     return tuple(started)
 
 
 async def run_reconciler(deps: Deps, gateway: TemporalGateway) -> None:
     """Start pending jobs every POLL_INTERVAL_S, until cancelled."""
-    await repeat(partial(start_pending_jobs, deps, gateway), every_s=POLL_INTERVAL_S, failure="cannot read which jobs were never started")
+    await repeat(partial(start_pending_jobs, deps, gateway), every_s=POLL_INTERVAL_S, failure="pending jobs cannot be read")
 
 
 async def run_occasions(console: Console) -> None:
     """Take occasions until cancelled; after a failure, start again."""
     run_worker = partial(console.gateway.run_worker, partial(launch_occasion, console))
-    await repeat(run_worker, every_s=RETRY_DELAY_S, failure="the worker for occasions of schedules stopped")
+    await repeat(run_worker, every_s=RETRY_DELAY_S, failure="the schedule worker stopped")
 
 
 async def launch_occasion(console: Console, occasion: ScheduleOccasion) -> str:
@@ -65,10 +65,10 @@ async def launch_occasion(console: Console, occasion: ScheduleOccasion) -> str:
     try:
         order = await to_thread.run_sync(order_occasion, console.deps, occasion)
     except GiveUp as error:
-        log.warning("an occasion was refused", schedule=occasion.schedule, at=occasion.at.isoformat(), why=str(error))
+        log.warning("schedule run refused", schedule=occasion.schedule, at=occasion.at.isoformat(), why=str(error))
         raise
     if isinstance(order, OccasionSkipped):
-        log.info("an occasion was skipped", schedule=occasion.schedule, at=occasion.at.isoformat(), job=order.job)
+        log.info("schedule run skipped", schedule=occasion.schedule, at=occasion.at.isoformat(), job=order.job)
         return f"skipped: {order.job} has not ended"
     await start_job(console, order)
     return order.job.id

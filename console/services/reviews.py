@@ -44,7 +44,7 @@ def submit_review(deps: Deps, caller: Caller, request: str, body: SignedBody) ->
     new = deps.store.ledger.append([answered])
     updated = deps.store.requests.get(view.id)
     assert updated is not None, "requests are never deleted"
-    assert updated.review is not None, "nor are their reviews"
+    assert updated.review is not None, "reviews are never deleted"
     if not new:
         # Another reviewer answered in the meantime.
         _require_open(updated.review)

@@ -64,7 +64,8 @@ class SingleFlight(Generic[K, T]):
         if key not in self._tasks:
             if sum(self._works[other].by == by for other in self._tasks) >= self._max_per_person:
                 raise Busy(
-                    f"{self._max_per_person} that you started are still running, which is the maximum; try again when one of them has ended"
+                    f"{self._max_per_person} checks or reports that you started are still running, which is the maximum; "
+                    "try again when one has ended"
                 )
             begun = self._works[key] = Work(datetime.now(UTC), by)
             self._works.move_to_end(key)

@@ -58,6 +58,6 @@ async def _stop_without_workflow(console: Console, job: str) -> str:
     try:
         await console.gateway.start_sweep()
     except TemporalUnavailable as error:
-        log.warning("sweep could not be started; the scheduled one will find the job", job=job, why=str(error))
+        log.warning("sweep could not be started; the next scheduled sweep revokes the job's access", job=job, why=str(error))
         return "no more credentials are issued to it, its session stops within seconds, and sweeps revoke its access once Temporal answers"
     return "no more credentials are issued to it, and a sweep was started that revokes its credentials"

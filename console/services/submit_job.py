@@ -121,7 +121,7 @@ def _submit_new(deps: Deps, person: Person, body: NewJob, *, key: str | None) ->
     # Recording the order decides whether the id is new, also between concurrent callers.
     if not deps.store.ledger.append([job_submitted_event(order, verified, at=deps.now())]):
         earlier = _find_same_order(deps, person, body)
-        assert earlier is not None, "an order that cannot be recorded again exists"
+        assert earlier is not None, "the ledger refused a duplicate, so the earlier order exists"
         return earlier
     view = deps.store.jobs.get(order.job)
     assert view is not None, "a recorded job has a row"

@@ -34,7 +34,7 @@ class Fire:
         """Return the id of the launched job, or why none was launched."""
         at = workflow.info().typed_search_attributes.get(SCHEDULED_START)
         if at is None:
-            raise ApplicationError("no schedule has started this", non_retryable=True)
+            raise ApplicationError("this workflow was not started by a schedule", non_retryable=True)
         taken: str = await workflow.execute_activity(
             TAKE_ACTIVITY, ScheduleOccasion(schedule=schedule, at=at), result_type=str, **TAKE_OPTIONS
         )

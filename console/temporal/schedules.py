@@ -38,7 +38,7 @@ def to_temporal_schedule(name: str, definition: schedules.Schedule, *, prefix: s
         spec=ScheduleSpec(calendars=[calendar], time_zone_name=definition.timezone),
         # By default Temporal starts the missed occasions of up to a year.
         policy=SchedulePolicy(overlap=OVERLAP_POLICIES[definition.overlap], catchup_window=schedules.CATCHUP_WINDOW),
-        state=ScheduleState(paused=definition.paused, note="triggers.yaml: paused from the beginning" if definition.paused else None),
+        state=ScheduleState(paused=definition.paused, note="triggers.yaml: created paused" if definition.paused else None),
     )
 
 

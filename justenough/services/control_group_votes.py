@@ -30,19 +30,20 @@ def why_not_authorized(deps: Deps, request: str, answer: ApprovalAnswer) -> Reje
         return None
     if requested is not granted:
         message = (
-            f"Vault's control group covers {view.action} on {view.resource} or the narrower action: approve it as requested, or deny it"
+            f"Vault's control group covers {view.action} or the narrower action on {view.resource}, so it cannot be narrowed: "
+            "approve it as requested, or deny it"
         )
         return Rejection("locked_action_narrowed", message)
     token = deps.store.wrapped_tokens.get(request)
     state = control_groups.read_state(deps.vault, token.accessor) if token else None
     if token is None or state is None:
-        return Rejection("control_group_gone", "Vault has no control group request for it (any more)")
+        return Rejection("control_group_gone", "Vault has no control group request for this access; the wrapping token may have expired")
     if answer.person not in state.authorized:
         message = (
-            f"Vault has no authorization by {answer.name} for it, or does not count it: approve with `justenough request approve`, which "
-            f"also authorizes, or run `bao write sys/control-group/authorize accessor={token.accessor}` and approve again"
+            f"Vault has no authorization by {answer.name} for this request, or does not count it: approve with `justenough request approve`, "
+            f"which also authorizes, or run `bao write sys/control-group/authorize accessor={token.accessor}` and approve again"
         )
         return Rejection("control_group_unauthorized", message)
     is_short = answer.decision == "break_glass" and not state.approved
-    message = "Vault requires more authorizations for it, which break-glass cannot replace"
+    message = "Vault requires more authorizations for this request, which break-glass cannot replace"
     return Rejection("control_group_waiting", message) if is_short else None

@@ -127,18 +127,18 @@ def apply_grant(access: Access, grant: GrantTerms) -> Access:
 def why_not_issuable(deps: Deps, verified: VerifiedOrder, access: Access) -> Rejection | None:
     """Return why the catalog cannot issue a narrowed request, or None if it can. Does not ask policy."""
     if access.tools is not None and not access.tools:
-        return Rejection("no_call_left", "the approvers' bounds leave no call that all of them allow")
+        return Rejection("no_call_left", "the approvers' tool bounds have no call in common")
     problems = problems_in_spec(verified.spec.model_copy(update={"access": (access,)}), deps.config.current().catalog)
     message = f"{access.action} on {access.resource} cannot be issued instead: {problems[0].message}" if problems else ""
     return Rejection("not_issuable", message) if problems else None
 
 
 def why_policy_denies_grant(grant: GrantTerms, decision: Decision, *, tier: int) -> Rejection | None:
-    """Return why policy does not allow a request as its approvers narrowed it, or None if it does. `tier`: the current tier."""
-    how = " by breaking glass" if grant.break_glass else ""
+    """Return why policy does not allow the terms that approvers left of a request, or None if it does. `tier`: the current tier."""
+    how = " by break-glass" if grant.break_glass else ""
     what = f"{grant.action} for {duration_text(grant.ttl)}{how}"
     if decision.outcome == "denied":
         return Rejection("policy_denies", f"policy denies {what} ({', '.join(decision.policies)})")
     if decision.tier > tier:
-        return Rejection("needs_higher_tier", f"{what} needs tier {decision.tier}, and the request is at tier {tier}")
+        return Rejection("needs_higher_tier", f"{what} needs tier {decision.tier}, but the request is at tier {tier}")
     return None

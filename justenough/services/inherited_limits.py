@@ -111,9 +111,9 @@ def _read_signed_order(deps: Deps, job: str) -> tuple[JobSpec, OrderStatement] |
         stored = (job, digest_of(order.spec), dict(order.params))
         spec = checked_spec(order.spec, order.params)
     except (InvalidInput, *UNREADABLE_ERRORS):
-        return Rejection("order_unreadable", f"the order of {job} is not readable")
+        return Rejection("order_unreadable", f"the order of {job} cannot be parsed")
     if stored != (statement.job, statement.spec_digest, dict(statement.params)):
-        return Rejection("order_changed", f"the stored order of {job} is not the signed order")
+        return Rejection("order_changed", f"the stored order of {job} differs from the signed order")
     if invalid := why_signature_invalid(order.order, deps.vault.public_keys(statement.person)):
         return Rejection(invalid.code, f"the order of {job}: {invalid}")
     return spec, statement

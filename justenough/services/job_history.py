@@ -88,7 +88,7 @@ def build_job_history(entries: Iterable[EntryView]) -> JobHistory:
         submitted = submitted or kind is EventType.JOB_SUBMITTED
         ended = ended or kind is EventType.JOB_ENDED
         if kind in STARTED_EVENTS:
-            why_over = "this job ran already, or has ended; a reset runs nothing again"
+            why_over = "this job has already run or ended; a workflow reset does not run it again"
         elif kind in {EventType.APPROVAL_OPENED, EventType.APPROVAL_ESCALATED}:
             tiers[data["request"]] = max(data["tier"], tiers.get(data["request"], 0))
         elif kind in SETTLING_EVENTS:

@@ -58,7 +58,7 @@ def read_ancestors(deps: Deps, parent: str | None) -> tuple[AncestorJob, ...]:
     ancestors: list[AncestorJob] = []
     while parent is not None:
         if len(ancestors) >= MAX_ANCESTORS:
-            raise NoSuchParent(f"more than {MAX_ANCESTORS} jobs would have launched one another")
+            raise NoSuchParent(f"the job would have more than {MAX_ANCESTORS} ancestors; {MAX_ANCESTORS} is the maximum")
         ancestors.append(_read_ancestor(deps, parent))
         parent = ancestors[-1].parent
     return tuple(ancestors)

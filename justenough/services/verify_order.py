@@ -74,7 +74,7 @@ def verify_order(deps: Deps, order: JobInput, *, now: datetime) -> VerifiedOrder
         return person
     if more := inherited_limit_problems(deps, spec, statement):
         problems = "; ".join(map(str, more))
-        return Rejection("exceeds_ancestors", f"it requests more than the job that launches it has: {problems}")
+        return Rejection("exceeds_ancestors", f"it requests more than its parent job has: {problems}")
     return VerifiedOrder(person=person, spec=spec, statement=statement, at=now)
 
 
@@ -104,7 +104,7 @@ def _verify_person_order(deps: Deps, statement: OrderStatement, order: JobInput,
         groups = ", ".join(allowed) or "none is configured"
         return Rejection("not_entitled", f"{person.name} is in none of the groups that may launch ({groups})")
     unknown = why_no_parent(deps, statement.parent, person) if statement.parent is not None else None
-    return Rejection(unknown.code, f"it cannot be launched from within {statement.parent}: {unknown}") if unknown else person
+    return Rejection(unknown.code, f"{statement.parent} cannot be its parent job: {unknown}") if unknown else person
 
 
 def _why_not_configured(deps: Deps, statement: OrderStatement) -> Rejection | None:
@@ -117,10 +117,10 @@ def _why_not_configured(deps: Deps, statement: OrderStatement) -> Rejection | No
         return Rejection("origin_unknown", f"this configuration has no {origin}")
     is_triggered, is_scheduled = isinstance(configured_job, TriggeredJob), isinstance(configured_job, ScheduledJob)
     checks = (
-        (configured_job.spec_digest == statement.spec_digest, "other_spec", "launches another spec in this configuration"),
-        (configured_job.bundle_digest == statement.bundle, "other_bundle", "launches another bundle in this configuration"),
+        (configured_job.spec_digest == statement.spec_digest, "other_spec", "launches a different spec in this configuration"),
+        (configured_job.bundle_digest == statement.bundle, "other_bundle", "launches a different bundle in this configuration"),
         (configured_job.could_have_made(statement.params), "other_params", "does not launch its job with these params"),
-        (statement.parent is None or is_triggered, "other_parent", "has no parent"),
+        (statement.parent is None or is_triggered, "other_parent", "cannot have a parent job"),
         (statement.asked_by is None or is_scheduled, "asked_by_not_schedule", "cannot be requested by a person"),
     )
     return next((Rejection(code, f"{origin} {message}") for is_met, code, message in checks if not is_met), None)
@@ -132,7 +132,7 @@ def _read_spec(order: JobInput) -> JobSpec | Rejection:
     except InvalidInput as error:
         return Rejection("spec_invalid", f"the spec is invalid: {'; '.join(map(str, error.problems))}")
     except UNREADABLE_ERRORS:
-        return Rejection("spec_unreadable", "the spec is not readable")
+        return Rejection("spec_unreadable", "the spec cannot be parsed")
 
 
 def _why_statement_mismatch(statement: OrderStatement, order: JobInput) -> Rejection | None:

@@ -124,7 +124,7 @@ class AccessRequest:
             if state != "pending":
                 raise Denied(f"{what}: the request is {state}", outcome=state, request_id=request_id)
             if end is not None and time.monotonic() >= end:
-                message = f"{what} waits for people of tier {body['tier']} ({request_id})"
+                message = f"{what} waits for approval at tier {body['tier']} ({request_id})"
                 raise Pending(message, request_id=request_id, tier=body["tier"], respond_by=body["respond_by"])
             # If very many of the job's calls wait, the broker answers further ones immediately.
             time.sleep(max(0.0, min(MIN_POLL_INTERVAL_S, left) - (time.monotonic() - began)))

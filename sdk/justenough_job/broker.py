@@ -50,7 +50,7 @@ class BrokerClient:
         if environment is None and Path(SANDBOX_SOCKET).is_socket():
             return cls(socket=SANDBOX_SOCKET)
         message = (
-            "this program does not run as a JustEnough job: neither JUSTENOUGH_BROKER nor JUSTENOUGH_BROKER_URL is set. "
+            "this program is not running as a JustEnough job: neither JUSTENOUGH_BROKER nor JUSTENOUGH_BROKER_URL is set. "
             "Launch it with `justenough job run`, and pass the job's variables on to programs that it starts"
         )
         raise OutsideJob(message)
@@ -83,7 +83,7 @@ class BrokerClient:
                 raise refusal_of(answer.status, _json_object(answer.read()))
             streams = (answer.getheader("Content-Type") or "").startswith("text/event-stream")
             messages = (_json_object(text) for text in (stream_events(answer) if streams else (answer.read(),)) if text.strip())
-            return next((each for each in messages if "id" in each), {"error": {"message": "the job's broker ended its answer early"}})
+            return next((each for each in messages if "id" in each), {"error": {"message": "the broker closed the connection too early"}})
 
     @contextmanager
     def _exchange(

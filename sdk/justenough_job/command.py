@@ -80,7 +80,7 @@ def _run(arguments: argparse.Namespace, stack: ExitStack, signals: SignalRelay) 
         exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in env.items())
         print(credential.dsn() if arguments.format == "dsn" else credential.json() if arguments.format == "json" else exports)
         until = credential.expires_at.isoformat(timespec="seconds")
-        print(f"justenough-access: {credential.id} lives until {until} or the job's end", file=sys.stderr)
+        print(f"justenough-access: {credential.id} is valid until {until} or the job's end", file=sys.stderr)
         return 0
     if arguments.format == "json":
         path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="justenough-")), "credential.json")
@@ -109,7 +109,7 @@ def _obtain(arguments: argparse.Namespace, stack: ExitStack, signals: SignalRela
                 credential.release()
             except JobError as error:
                 until = credential.expires_at.isoformat(timespec="seconds")
-                print(f"justenough-access: not given back ({error}): {credential.id} lives until {until} or the job's end", file=sys.stderr)
+                print(f"justenough-access: {credential.id} not released ({error}); valid until {until} or the job's end", file=sys.stderr)
 
     request = AccessRequest.build(arguments.resource, arguments.action, reason=arguments.reason, ttl=arguments.ttl)
     end = None if arguments.wait is None else time.monotonic() + seconds_of(arguments.wait)
@@ -187,7 +187,7 @@ def _parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     if "--" in argv and not command:
         parser.error("a command is missing after --")
     if arguments.env and arguments.format != "env":
-        parser.error("--env goes with --format env")
+        parser.error("--env works only with --format env")
     return arguments
 
 

@@ -75,14 +75,14 @@ class Credential(Mapping[str, str]):
             self.release()
         except JobError as error:
             until = self.expires_at.isoformat(timespec="seconds")
-            text = f"{self.id} was not given back ({error}): it lives until {until} or the job's end"
+            text = f"{self.id} was not released ({error}): it is valid until {until} or the job's end"
             warnings.warn(text, NotReleased, stacklevel=3)
 
     def dsn(self) -> str:
         """Return a PostgreSQL URL, which contains the password. Raises Invalid if this is no credential of a PostgreSQL database."""
         missing = [name for name in DATABASE if name not in self._fields]
         if missing:
-            message = f"{self.action} on {self.resource} makes no database URL: it has no {', '.join(missing)}; it has {', '.join(self)}"
+            message = f"{self.action} on {self.resource} cannot be a database URL: it has no {', '.join(missing)}; it has {', '.join(self)}"
             raise Invalid(message)
         user, password, host, database = (quote(self._fields[name], safe="") for name in ("username", "password", "host", "dbname"))
         host = f"[{self._fields['host']}]" if ":" in self._fields["host"] else host
@@ -111,7 +111,7 @@ class Credential(Mapping[str, str]):
         try:
             return self._fields[name]
         except KeyError:
-            raise KeyError(f"{name!r}: {self.action} on {self.resource} has {', '.join(self)}") from None
+            raise KeyError(f"no field {name!r}: {self.action} on {self.resource} has {', '.join(self)}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._fields)
@@ -123,4 +123,4 @@ class Credential(Mapping[str, str]):
         return f"<Credential {self.id}: {self.action} on {self.resource} until {self.expires_at.isoformat()}, with {', '.join(self)}>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a credential is not pickled: it would outlive its block; pass on its fields, or request it where you need it")
+        raise TypeError("a credential cannot be pickled: it would outlive its block; pass on its fields, or request it where you need it")

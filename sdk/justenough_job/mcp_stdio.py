@@ -26,7 +26,7 @@ MAX_CONCURRENT_CALLS = 32
 MAX_LINE_BYTES = 1024 * 1024
 """Bytes of a line from the client; the broker accepts less."""
 PARSE_ERROR, INVALID_REQUEST, INTERNAL_ERROR = -32700, -32600, -32603
-BROKER_GONE = "the job's access has been closed: its broker takes no calls any more"
+BROKER_GONE = "the job's access has been closed: its broker no longer accepts calls"
 HELP_EPILOG = """\
 Speaks MCP on stdin and stdout, one JSON-RPC message on each line, for a client that runs in the same job:
 
@@ -94,7 +94,7 @@ class McpBridge:
             *lines, held = (held + chunk).split(b"\n")
             yield from (line for line in lines if line.strip())
             if len(held) > MAX_LINE_BYTES:
-                self._write_error(None, INVALID_REQUEST, f"a message has at most {MAX_LINE_BYTES:,} bytes")
+                self._write_error(None, INVALID_REQUEST, f"a message may have at most {MAX_LINE_BYTES:,} bytes")
                 return
             if not chunk:
                 if held.strip():
@@ -109,7 +109,7 @@ class McpBridge:
             self._write_error(None, PARSE_ERROR, "this line is not JSON")
             return []
         if not isinstance(message, dict):
-            self._write_error(None, INVALID_REQUEST, "a message is one JSON object; MCP has no batches")
+            self._write_error(None, INVALID_REQUEST, "a message must be one JSON object; MCP has no batches")
             return []
         if message.get("method") == "notifications/cancelled":
             # The broker knows a request only by its connection, so closing that cancels it.
@@ -127,9 +127,9 @@ class McpBridge:
         why = ""
         with self._known:
             if call.key in self._calls:
-                why = f"request {call.key} is on its way already"
+                why = f"request {call.key} is already in progress"
             elif len(self._calls) >= MAX_CONCURRENT_CALLS:
-                why = f"{MAX_CONCURRENT_CALLS} calls are on their way already: wait for one of them"
+                why = f"{MAX_CONCURRENT_CALLS} calls are already in progress: wait for one of them to end"
             else:
                 self._calls[call.key] = call
         if why:
@@ -182,7 +182,7 @@ class McpBridge:
             if not call.gone:
                 self._write(message)
         if not answered:
-            self._fail(call, "the job's broker ended its answer without a response")
+            self._fail(call, "the job's broker ended the stream without a response")
 
     def _write_refusal(self, call: JsonRpcCall, answer: http.client.HTTPResponse) -> None:
         """Forward an error: a JSON-RPC error unchanged, an HTTP problem by its detail, plain text with its status."""

@@ -84,5 +84,5 @@ def seconds_of(duration: str | float) -> float:
         return float(duration)
     match = _DURATION.fullmatch(duration.strip())
     if not match:
-        raise ValueError(f"{duration!r} is no duration: write 30s, 5m, 2h")
+        raise ValueError(f"{duration!r} is not a duration: write 30s, 5m, 2h")
     return float(match[1]) * _SECONDS[match[2]]

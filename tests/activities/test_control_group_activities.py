@@ -115,6 +115,6 @@ def test_nothing_is_opened_for_a_job_that_is_over_meanwhile(at: Desk) -> None:
 def test_what_was_not_decided_like_this_is_not_opened(at: Desk) -> None:
     waiting = Waiting(at)
     other = waiting.ladder.model_copy(update={"digest": f"sha256:{'0' * 64}"})
-    assert "it is not what was decided" in str(waiting.opens(at.deps, other).refused)
+    assert "the request differs from the recorded one" in str(waiting.opens(at.deps, other).refused)
     assert at.deps.vault.prefix_accessors(waiting.job) == ()
     assert "job.refused" in at.types(waiting.job)

@@ -127,7 +127,7 @@ def test_a_confirmation_says_how_it_was_seen(
     [
         (None, NOW, ""),
         ("pki/cert/1", NOW, "; its certificate pki/cert/1 is in the CRL that Vault serves"),
-        ("pki/cert/1", HANDLE.expires_at, "; its certificate pki/cert/1 has ended by its time"),
+        ("pki/cert/1", HANDLE.expires_at, "; its certificate pki/cert/1 has expired"),
     ],
 )
 def test_a_certificate_is_dead_by_its_crl_or_by_its_time(certificate: str | None, at: datetime, said: str) -> None:
@@ -137,9 +137,9 @@ def test_a_certificate_is_dead_by_its_crl_or_by_its_time(certificate: str | None
 @pytest.mark.parametrize(
     "revocable, why",
     [
-        (Revocable.NEVER, f"it cannot be revoked: its token is dead, {VALUE_STAYS}"),
-        (Revocable.ON_EXPIRY, "it could only end by its time, which is over"),
-        (Revocable.NOW, "its lease was never known and its target cannot be searched; its time is over"),
+        (Revocable.NEVER, f"it cannot be revoked: its token is dead, but {VALUE_STAYS}"),
+        (Revocable.ON_EXPIRY, "it could not be revoked early, and its expiry time has passed"),
+        (Revocable.NOW, "its lease was never known and its target cannot be searched; its expiry time has passed"),
     ],
 )
 def test_an_expired_credential_says_why_nothing_else_could_end_it(revocable: Revocable, why: str) -> None:
@@ -154,7 +154,7 @@ def test_only_time_ends_what_its_handles_cannot_prove() -> None:
 
 @pytest.mark.parametrize("credential, expected", [(HANDLE, [REVOKED, CONFIRMED]), (LEASELESS, [])])
 def test_a_credential_without_a_lease_is_never_called_revoked(credential: CredentialHandle, expected: list[EventType]) -> None:
-    found = list(single_credential_events(JOB, credential, by="person", why="it was taken away", began=NOW, at=NOW, how="seen"))
+    found = list(single_credential_events(JOB, credential, by="person", why="its revocation was requested", began=NOW, at=NOW, how="seen"))
     assert [event.type for event in found] == expected
 
 

@@ -76,7 +76,7 @@ def test_a_child_with_more_access_than_its_parent_gets_nothing_without_the_conso
     for wanted, path in ((WRITE, "access[0].action"), (access(ttl="10m"), "access[0].ttl"), (access("customers-db"), "access[0].resource")):
         order = ops.order(spec("true", wanted), parent=parent)
         (answered,) = intruder.runs("Job", order["id"], session(order, granted(order["id"], 1)))
-        assert_refused(auditor, shop, order["id"], answered, f"it requests more than the job that launches it has: {path}")
+        assert_refused(auditor, shop, order["id"], answered, f"it requests more than its parent job has: {path}")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def test_a_false_worker_gets_nothing_that_needs_a_person(
     desk = Desk(ops, lead, security, {**elsewhere, "id": f"r{job[1:]}-1", "job_id": job}, elsewhere)
     (answered,) = intruder.runs("Job", job, session(order, granted(job, 1, *answers(desk))))
     assert answered["outcome"] == "denied"
-    assert "valid approvals make no quorum" in answered["reason"]
+    assert "valid approvals do not reach the quorum" in answered["reason"]
     assert_nothing(auditor, shop, job)
     assert {entry["outcome"] for entry in told(auditor, job, "access.decided")} == {"needs_approval"}
     assert told(auditor, job, "approval.decided") == []
@@ -183,13 +183,13 @@ def job_input_of(auditor: Human, job: str) -> dict[str, Any]:
 def test_requests_outside_of_the_order_are_rejected(ops: Human, auditor: Human, shop: Shop, intruder: Intruder, numbers: list[int]) -> None:
     order = ops.order(spec("true", READ))
     (answered,) = intruder.runs("Job", order["id"], session(order, *(granted(order["id"], number) for number in numbers)))
-    assert_refused(auditor, shop, order["id"], answered, "requests that the order does not have")
+    assert_refused(auditor, shop, order["id"], answered, "requests that are not start requests of the order")
 
 
 def test_an_unapproved_request_cannot_be_left_out(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
     order = ops.order(spec("true", READ, access("refunds-db", "write", deliver={})))
     (answered,) = intruder.runs("Job", order["id"], session(order, granted(order["id"], 1)))
-    assert_refused(auditor, shop, order["id"], answered, "leaves out requests")
+    assert_refused(auditor, shop, order["id"], answered, "omits requests")
 
 
 CHANGED: dict[str, tuple[dict[str, Any], str]] = {
@@ -259,8 +259,8 @@ def test_an_order_runs_once(ops: Human, auditor: Human, shop: Shop, intruder: In
     login = witness.login()
     seen = ops.until(job)
     (answered,) = intruder.runs("Job", job, session(order, granted(job, 1)))
-    assert "ran already" in answered["reason"]
-    assert any("ran already" in entry["why"] for entry in told(auditor, job, "job.refused"))
+    assert "already run or ended" in answered["reason"]
+    assert any("already run or ended" in entry["why"] for entry in told(auditor, job, "job.refused"))
     assert len(told(auditor, job, "credential.issued")) == 1
     shop.assert_dead(seen, login)
 

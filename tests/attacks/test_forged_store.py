@@ -121,6 +121,6 @@ def test_a_parents_order_widened_in_the_store_gives_its_children_nothing(
     order = ops.order(spec("true", WRITE), parent=parent)
     job = order["id"]
     (answered,) = intruder.runs("Job", job, session(order, granted(job, 1)))
-    assert (answered["outcome"], f"the stored order of {parent} is not the signed order" in answered["reason"]) == ("failed", True)
+    assert (answered["outcome"], f"the stored order of {parent} differs from the signed order" in answered["reason"]) == ("failed", True)
     assert told(auditor, job, "credential.issued") == []
     assert (shop.users_of(job), shop.tokens_of(job)) == ([], [])

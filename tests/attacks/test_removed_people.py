@@ -77,7 +77,7 @@ def test_an_approver_who_left_the_group_after_approving_no_longer_counts(
         assert security.answer(second).status_code in TAKEN
         seen = ops.until(job)
     assert (seen["state"], seen["credentials"]) == ("denied", [])
-    assert "valid approvals make no quorum" in seen["reason"]
+    assert "valid approvals do not reach the quorum" in seen["reason"]
     assert_nothing(auditor, shop, job)
     (rejected,) = told(auditor, job, "approval.rejected")
     assert (rejected["person"], rejected["request"]) == (lead.id, first["id"])

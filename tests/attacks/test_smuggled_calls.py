@@ -89,6 +89,6 @@ def test_a_job_cannot_release_the_credential_that_a_tool_uses_for_it(ops: Human,
             login = Login(*target.seen[-1]["headers"]["x-login"].split())
             (used,) = ops.job(job.job)["credentials"]
             refused = job.asks("POST", f"/v1/access/{used['id']}/release")
-            assert (refused.status, "a gateway uses it for the job" in refused.body) == (404, True)
+            assert (refused.status, "a gateway uses it and releases it itself" in refused.body) == (404, True)
             assert shop.opens_for(login)
     assert not shop.opens_for(login)

@@ -39,7 +39,7 @@ def test_a_reset_of_a_finished_job_issues_nothing(
     intruder.resets(job, to=to)
     assert assert_once(auditor, shop, job, login)["state"] == "succeeded"
     if to == EARLY:
-        assert "ran already" in refusals(auditor, job)[0]
+        assert "already run or ended" in refusals(auditor, job)[0]
 
 
 def test_a_reset_of_an_approved_job_issues_nothing_for_the_same_approval(
@@ -51,7 +51,7 @@ def test_a_reset_of_an_approved_job_issues_nothing_for_the_same_approval(
     assert ops.until(job)["state"] == "succeeded"
     intruder.resets(job, to=EARLY)
     assert_once(auditor, shop, job, login)
-    assert "ran already" in refusals(auditor, job)[0]
+    assert "already run or ended" in refusals(auditor, job)[0]
 
 
 @pytest.mark.parametrize("how", ["cancelled", "denied"])

@@ -16,8 +16,8 @@ MENDED = {"JUSTENOUGH_TEST_BUGS": "_outcome", "JUSTENOUGH_TEST_LEASE": "12"}
 """A worker with a bug that workflows recover from. The recovery is in their histories, so later code must keep it."""
 BROKEN = {**MENDED, "JUSTENOUGH_TEST_BUGS": "_outcome,_compensate,_close,receive"}
 """A worker whose bugs affect only the jobs below that are named after them, or that get the signal that triggers them."""
-TOLD_NOTHING = "its workflow closed without telling"
-REFUSED = "refused: this job ran already, or has ended; a reset runs nothing again"
+TOLD_NOTHING = "its workflow closed without a result"
+REFUSED = "refused: this job has already run or ended; a workflow reset does not run it again"
 
 
 @dataclass(frozen=True)

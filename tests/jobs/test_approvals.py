@@ -90,7 +90,7 @@ def test_withdrawing_an_approval_before_the_job_runs_ends_the_job(ops: Human, le
     assert ops.answer(request_of(ops, request), "withdraw").json()["state"] == "withdrawn"
     ended = ops.until(request["job_id"])
     assert (ended["state"], ended["credentials"]) == ("denied", [])
-    assert "took the approval back" in ended["reason"]
+    assert "withdrew the approval" in ended["reason"]
     assert request_of(ops, other)["state"] == "withdrawn"
     assert detail(lead.answer(other, "withdraw"))[0] == 409
 
@@ -153,7 +153,7 @@ def test_break_glass_is_limited_to_few_people_needs_a_reason_and_stays_open_unti
 
 def test_policy_can_forbid_break_glass(ops: Human, oncall: Human, security: Human) -> None:
     request = waiting(ops, "true", access(resource="customers-db"))
-    refused = "the decision is not valid: policy denies read for 5m by breaking glass (no-breaking-glass-for-restricted)"
+    refused = "the decision is not valid: policy denies read for 5m by break-glass (no-breaking-glass-for-restricted)"
     assert detail(oncall.answer(request, "break_glass")) == (403, refused)
     assert security.answer(request).status_code in TAKEN
     assert ops.until(request["job_id"])["state"] == "succeeded"
@@ -163,7 +163,7 @@ def test_a_delegate_decides_with_their_own_rights_and_no_person_counts_twice(
     ops: Human, lead: Human, security: Human, chief: Human, auditor: Human
 ) -> None:
     request = waiting(ops)
-    assert detail(security.answer(request, on_behalf_of=lead.id))[1].endswith("has not named them as a delegate")
+    assert detail(security.answer(request, on_behalf_of=lead.id))[1].endswith("has not named the signer as a delegate")
     assert security.delegate(lead.id).json()["errors"][0]["message"].startswith("lead may not decide at your tier 2")
     assert security.delegate(security.id).json()["errors"] == [{"path": "statement.delegate", "message": "is yourself"}]
     forged = lead.api.post("delegations", json=security.delegation(security.id, person=lead.id))

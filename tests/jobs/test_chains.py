@@ -131,10 +131,10 @@ def test_a_child_cannot_have_more_access_than_its_parent_and_every_excess_is_rep
         "data_scope.tenant": f"{why} is bound to 'acme'",
         "run.timeout": f"longer than {why}'s 1m",
         "access[0].ttl": f"longer than {why}'s 4m",
-        "access[1].action": f"{why} has read on orders-db, and not write",
+        "access[1].action": f"{why} has read on orders-db, but not write",
         "access[2].resource": f"{why} has no access to customers-db",
-        "access[3].tools.refund-order.calls": f"at most 3: {why} is bound there",
-        "access[3].tools.refund-order.arguments.amount": f"allows more: {why} is bound there",
+        "access[3].tools.refund-order.calls": f"at most 3: {why} has a bound here",
+        "access[3].tools.refund-order.arguments.amount": f"allows more: {why} has a bound here",
         "access[4].tools": f"{why} has access only through tools: refund-order",
     }
     assert {one["path"]: one["message"] for one in answer.json()["errors"]} == expected

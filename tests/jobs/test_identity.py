@@ -187,7 +187,7 @@ def test_a_job_gets_an_identity_only_for_audiences_of_its_environment_in_the_cat
         acme.draw("https://stranger.example", config=named)
     assert acme.told() == before
     staging = session(deps, ops, environment="staging", access=[])
-    with pytest.raises(NotVouchedFor, match=r"is for jobs in 'prod', and this one is in 'staging'"):
+    with pytest.raises(NotVouchedFor, match=r"is for jobs in 'prod', but this job is in 'staging'"):
         staging.draw(config=named)
 
 

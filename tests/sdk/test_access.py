@@ -54,7 +54,7 @@ def test_a_credential_works_inside_its_block_and_is_revoked_after_it(ops: Human,
     (seen,) = [one for one in ops.job(job.job)["credentials"] if one["id"] == credential]
     assert seen["state"] == "confirmed"
     used = [entry["data"] for entry in ops.ledger(job.job) if entry["type"] == "credential.used"]
-    assert {"credential": credential, "what": "the job gave it back"} in used
+    assert {"credential": credential, "what": "the job released it"} in used
 
 
 def test_a_credential_is_valid_during_its_block_and_revoked_if_the_block_raises(job: Remote, shop: Shop) -> None:
@@ -150,7 +150,7 @@ def test_a_job_learns_that_its_access_was_revoked(ops: Human) -> None:
         ("je.ask('orders-db', 'own')", "Invalid", "action"),
         ("je.ask('refunds-db', 'read', ttl='3h')", "Invalid", "longer than"),
         ("je.ask('orders-db', 'read', ttl='soon')", "Invalid", "ttl"),
-        ("je.ask('orders-db', 'read', wait='soon')", "ValueError", "'soon' is no duration: write 30s, 5m, 2h"),
+        ("je.ask('orders-db', 'read', wait='soon')", "ValueError", "'soon' is not a duration: write 30s, 5m, 2h"),
         ("je.ask('payouts-db', 'write')", "Denied", "request it at the start, in the job's spec"),
         ("je.identity('')", "Invalid", "audience"),
     ],
@@ -248,7 +248,7 @@ def test_outside_a_job_it_says_so() -> None:
     code = "import justenough_job; justenough_job.ask('orders-db', 'read')"
     path = Path(__file__).parents[2] / "sdk"
     ran = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(path)}, capture_output=True, text=True, check=False)
-    assert "OutsideJob: this program does not run as a JustEnough job" in ran.stderr
+    assert "OutsideJob: this program is not running as a JustEnough job" in ran.stderr
 
 
 def test_a_failed_release_is_a_warning_and_the_credential_ends_with_the_job(ops: Human, shop: Shop) -> None:

@@ -67,7 +67,7 @@ def test_a_url_is_accepted_by_a_driver(job: Remote) -> None:
     assert job.job in output
     code, _, said = ran(job, "helpdesk-api", "read", "--format", "dsn", "--", "true")
     assert code == 2
-    assert "makes no database URL: it has no" in said
+    assert "cannot be a database URL: it has no" in said
 
 
 def test_a_file_is_private_and_deleted_after_the_command(job: Remote) -> None:
@@ -83,7 +83,7 @@ def test_without_a_command_it_prints_shell_assignments_and_their_lifetime(job: R
     script = 'eval "$(justenough-access orders-db read)" && echo "$PGUSER $PGPASSWORD"'
     output, said = job.runs(f"d = subprocess.run(['sh', '-c', {script!r}], capture_output=True, text=True); result = [d.stdout, d.stderr]")
     assert shop.opens_for(Login(*output.split()))
-    assert "lives until 20" in said
+    assert "is valid until 20" in said
     _, output, _ = ran(job, "orders-db", "read", "--format", "json")
     assert json.loads(output)["resource"] == "orders-db"
 
@@ -120,11 +120,11 @@ def test_a_signal_during_an_approval_ends_the_wait_and_runs_nothing(ops: Human) 
         (("ordersdb", "read", "--", "true"), 2, "unknown resource"),
         (("orders-db",), 2, "the following arguments are required: ACTION"),
         (("orders-db", "read", "--"), 2, "a command is missing after --"),
-        (("orders-db", "read", "--wait", "soon", "--", "true"), 2, "'soon' is no duration"),
+        (("orders-db", "read", "--wait", "soon", "--", "true"), 2, "'soon' is not a duration"),
         (("orders-db", "read", "--env", "1=x", "--", "true"), 2, "write NAME=FIELD"),
-        (("orders-db", "read", "--env", "A=x", "--format", "dsn", "--", "true"), 2, "--env goes with --format env"),
+        (("orders-db", "read", "--env", "A=x", "--format", "dsn", "--", "true"), 2, "--env works only with --format env"),
         (("payouts-db", "write", "--", "true"), 6, "request it at the start, in the job's spec"),
-        (("refunds-db", "write", "--wait", "0", "--", "true"), 7, "waits for people of tier 1"),
+        (("refunds-db", "write", "--wait", "0", "--", "true"), 7, "waits for approval at tier 1"),
     ],
 )
 def test_each_failure_has_its_exit_code_and_its_message(job: Remote, arguments: tuple[str, ...], code: int, says: str) -> None:

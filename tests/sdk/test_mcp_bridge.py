@@ -161,8 +161,8 @@ def test_the_broker_on_loopback_is_reached_with_the_jobs_token(job: Remote) -> N
     [
         (b"{", -32700, "this line is not JSON"),
         (b"[" * 100_000, -32700, "this line is not JSON"),
-        (b'[{"jsonrpc": "2.0", "id": 1, "method": "ping"}]', -32600, "a message is one JSON object; MCP has no batches"),
-        (b"7", -32600, "a message is one JSON object"),
+        (b'[{"jsonrpc": "2.0", "id": 1, "method": "ping"}]', -32600, "a message must be one JSON object; MCP has no batches"),
+        (b"7", -32600, "a message must be one JSON object"),
         (json.dumps({"jsonrpc": "2.0", "id": 1, "method": "no/such"}).encode(), -32601, ""),
         (
             json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"x": "y" * 200_000}}).encode(),
@@ -257,7 +257,7 @@ def rest(running: subprocess.Popen[bytes]) -> tuple[dict[object, Any], int, str]
 
 
 AT_ONCE = 32
-GONE = "the job's access has been closed: its broker takes no calls any more"
+GONE = "the job's access has been closed: its broker no longer accepts calls"
 
 
 def test_once_access_is_closed_every_call_gets_that_error_and_the_bridge_ends(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_calls_over_the_limit_are_rejected_and_the_others_succeed(tmp_path: Path
         go_on.set()
         done = [json.loads(running.stdout.readline()) for _ in range(AT_ONCE)]
     assert [one["id"] for one in refused] == list(range(AT_ONCE + 1, AT_ONCE + 9))
-    assert {one["error"]["message"] for one in refused} == {f"{AT_ONCE} calls are on their way already: wait for one of them"}
+    assert {one["error"]["message"] for one in refused} == {f"{AT_ONCE} calls are already in progress: wait for one of them to end"}
     assert sorted(one["id"] for one in done if "result" in one) == list(range(1, AT_ONCE + 1))
 
 
@@ -325,7 +325,7 @@ def test_a_broker_that_ends_during_a_call_counts_as_closed_access(tmp_path: Path
         (lambda handler: answered(handler, 500, {}), "the job's broker answered 500"),
         (lambda handler: answered(handler, 413, "too large", "text/plain"), 'the job\'s broker answered 413: "too large"'),
         (lambda handler: answered(handler, 400, {"jsonrpc": "2.0", "id": None, "error": {"code": -32602, "message": "bad"}}), "bad"),
-        (lambda handler: answered(handler, 200, {}, "text/event-stream"), "ended its answer without a response"),
+        (lambda handler: answered(handler, 200, {}, "text/event-stream"), "ended the stream without a response"),
     ],
 )
 def test_an_invalid_response_fails_only_its_own_call(tmp_path: Path, answer: Callable[[BaseHTTPRequestHandler], None], says: str) -> None:
@@ -386,5 +386,5 @@ def test_outside_a_job_it_says_so() -> None:
         [sys.executable, "-m", "justenough_job.mcp_stdio"], env={"PYTHONPATH": str(SDK.parent)}, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("justenough-mcp: this program does not run as a JustEnough job")
+    assert done.stderr.startswith("justenough-mcp: this program is not running as a JustEnough job")
     assert not Path(os.sep, "run", "justenough", "broker.sock").exists()

@@ -63,7 +63,7 @@ def rejected(why: str, number: int = 1) -> Event:
 
 
 def expired(number: int = 1, *, seconds: float = 700) -> Event:
-    return credential(EventType.CREDENTIAL_EXPIRED, number=number, at=later(seconds), why="its time is over")
+    return credential(EventType.CREDENTIAL_EXPIRED, number=number, at=later(seconds), why="its expiry time has passed")
 
 
 def withdrawn(seconds: float, number: int = 1) -> Event:

@@ -75,11 +75,11 @@ def test_a_compromised_console_can_run_for_a_schedule_only_what_the_workers_conf
     console, nightly = TakenOver(shop), named(shop)
     whole: dict[str, Any] = {"origin": "schedule:nightly-reconcile", "bundle": nightly.bundle_digest}
     attempts: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-        "launches another spec": ({**nightly.spec, "access": nightly.spec["access"][1:]}, whole),
-        "launches another bundle": (nightly.spec, {**whole, "bundle": None}),
+        "launches a different spec": ({**nightly.spec, "access": nightly.spec["access"][1:]}, whole),
+        "launches a different bundle": (nightly.spec, {**whole, "bundle": None}),
         "has no schedule:weekly": (nightly.spec, {**whole, "origin": "schedule:weekly"}),
         "has no trigger:nightly-reconcile": (nightly.spec, {**whole, "origin": "trigger:nightly-reconcile"}),
-        "has no parent": (nightly.spec, {**whole, "parent": f"j-dev-{'0' * 26}"}),
+        "cannot have a parent job": (nightly.spec, {**whole, "parent": f"j-dev-{'0' * 26}"}),
         "no person here": (nightly.spec, {**whole, "origin": None}),
     }
     for why, (ordered, changes) in attempts.items():

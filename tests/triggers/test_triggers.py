@@ -143,8 +143,8 @@ def test_a_compromised_console_can_launch_only_what_the_workers_configuration_al
     named = load_triggered_jobs(shop.config, read_triggers((shop.config / "triggers.yaml").read_bytes()), None, [])["ticket-created"]
     whole = {"bundle": named.bundle_digest, "params": {"ticket": "4711"}}
     attempts: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-        "launches another spec": ({**named.spec, "access": named.spec["access"][1:]}, whole),
-        "launches another bundle": (named.spec, {**whole, "bundle": None}),
+        "launches a different spec": ({**named.spec, "access": named.spec["access"][1:]}, whole),
+        "launches a different bundle": (named.spec, {**whole, "bundle": None}),
         "does not launch its job with these params": (named.spec, {**whole, "params": {"ticket": "4711", "witness": "127.0.0.1:9"}}),
         "has no trigger:ticket-closed": (named.spec, {**whole, "origin": "trigger:ticket-closed"}),
         "no person here": (named.spec, {**whole, "origin": None}),

@@ -241,7 +241,9 @@ class Fakes:
         known = self.of(order.order.job)
         await known.meets("run_session")
         if known.claim != "none":
-            return SessionResult(outcome=JobState.FAILED, reason="this job ran already; a reset runs nothing again", clean=False)
+            return SessionResult(
+                outcome=JobState.FAILED, reason="this job has already run or ended; a workflow reset does not run it again", clean=False
+            )
         known.claim = "open"
         granted = ", ".join(str(item.number) for item in order.granted)
         await known.note(f"session with {granted or 'nothing'}")

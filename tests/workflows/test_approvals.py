@@ -11,7 +11,7 @@ from justenough.domain.jobs.states import JobState
 from tests.workflows.known_jobs import Need
 from tests.workflows.servers import Bench
 
-SILENCE = "write on orders-db was denied by silence: no tier answered in time"
+SILENCE = "write on orders-db was denied by a timeout: no tier decided in time"
 WHOLE_LADDER = timedelta(minutes=15) + timedelta(hours=1) + timedelta(hours=4)
 """The tiers' times in a row."""
 

@@ -60,4 +60,4 @@ async def test_an_approval_taken_back_while_others_are_waited_for_ends_a_job_tha
     await job.answers("lead", decision="withdraw")
     closed = await job.result()
     assert (closed.state, job.known.claim) == (JobState.DENIED, "none")
-    assert closed.reason == "write on orders-db was denied by an approver, who took the approval back"
+    assert closed.reason == "write on orders-db was denied by an approver, who withdrew the approval"

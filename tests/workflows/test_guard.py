@@ -48,7 +48,7 @@ async def test_a_guard_revokes_and_closes_a_job_whose_workflow_is_terminated(ser
     await job.handle.terminate()
     assert await guard.result() is True
     assert job.known.closed is not None
-    assert (job.known.closed.state, job.known.closed.reason) == (JobState.LOST, "its workflow closed without telling")
+    assert (job.known.closed.state, job.known.closed.reason) == (JobState.LOST, "its workflow closed without a result")
     assert "revoked by guard" in job.known.ledger
     assert not job.known.alive
 

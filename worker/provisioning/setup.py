@@ -57,10 +57,10 @@ def provision_vault(
     """
     env = os.environ if environment is None else environment
     folder, tiers, triggers = settings.config, Tiers(tiers={}), Triggers()
-    raw = read_catalog(_read_file(folder / CATALOG_FILE, "JUSTENOUGH_CONFIG names the configuration's folder"))
+    raw = read_catalog(_read_file(folder / CATALOG_FILE, "set JUSTENOUGH_CONFIG to the configuration's folder"))
     catalog = with_settings(raw, env)
     if catalog.has_locks:
-        tiers = read_tiers(_read_file(folder / APPROVALS_FILE, "it says who opens the catalog's locks"))
+        tiers = read_tiers(_read_file(folder / APPROVALS_FILE, "it defines who can authorize the catalog's control groups"))
         if problems := tuple(control_group_problems(catalog, tiers)):
             raise InvalidInput(CATALOG_FILE, problems)
     if (folder / TRIGGERS_FILE).exists():

@@ -106,7 +106,7 @@ def _wait_for_other(places: StackPaths) -> Stack:
     wait_until(lambda: places.stack.exists() or supervisor_of(places) is None, within=START_TIMEOUT_S)
     stack = find_running_stack(places)
     if stack is None:
-        raise StackNotStarted(_see_log(places, "another start in this home did not get ready"))
+        raise StackNotStarted(_see_log(places, "another start in this folder did not become ready"))
     return stack
 
 

@@ -28,7 +28,7 @@ class Lifeline:
         def read() -> None:
             loop.remove_reader(self.descriptor)
             if not os.read(self.descriptor, 1):
-                log.info("the starter is gone, stopping the stack")
+                log.info("the process that started the stack has ended; stopping the stack")
                 on_end()
 
         loop.add_reader(self.descriptor, read)

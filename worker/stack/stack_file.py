@@ -69,7 +69,7 @@ def read_stack(places: StackPaths) -> Stack | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        message = f"{places.stack} is not readable: {error.errors()[0]['msg']}. Stop the stack (justenough down) and start it again."
+        message = f"{places.stack} cannot be parsed: {error.errors()[0]['msg']}. Stop the stack (justenough down) and start it again."
         raise StackUnreadable(message) from error
 
 

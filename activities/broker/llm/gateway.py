@@ -165,7 +165,7 @@ class ModelGateway:
     def _definition(self) -> ModelDef:
         model = self._deps.config.current().catalog.models.get(self._use.name)
         if model is None:
-            message = f"the catalog has no model {self._use.name} any more"
+            message = f"the catalog no longer has the model {self._use.name}"
             raise ModelCallError(message, status=404, code="model_not_found", outcome="not_allowed", again=False)
         return model
 
@@ -188,7 +188,7 @@ class ModelGateway:
                 raise IssueRefused(self._revoked_why)
             access = model_access(self._use, self._deps.config.current().catalog)
             if access is None:
-                message = f"the catalog does not offer {model.uses.action} on {model.uses.resource} any more"
+                message = f"the catalog no longer offers {model.uses.action} on {model.uses.resource}"
                 raise ModelCallError(message, status=404, code="model_not_found", outcome="not_allowed", again=False)
             access = access.model_copy(update={"ttl": max(1, min(access.ttl, self._longest))})
             lending = self._broker.borrow(access, used_for=f"model {self._use.name}", wait=APPROVAL_WAIT_S)
@@ -206,7 +206,7 @@ class ModelGateway:
         if self._deps.ticks() - self._checked_at < RECHECK_INTERVAL_S:
             return True
         if await self._broker.was_revoked(item):
-            self._revoked_why = "the model's key was taken away from this job"
+            self._revoked_why = "the model's key was revoked for this job"
             return False
         self._checked_at = self._deps.ticks()
         return await self._broker.is_still_allowed(item)
@@ -259,7 +259,7 @@ class ModelGateway:
             call.end(_timeout_error())
         except Exception as error:  # noqa: BLE001 - its text may contain the request, and with it the key
             log.error("a model's call failed unexpectedly", kind=type(error).__name__)  # noqa: TRY400 - for the same reason without a traceback
-            message = "unexpected error; the worker's log names its kind"
+            message = "unexpected error; the worker's log has its type"
             call.end(ModelCallError(message, status=502, code="upstream_failed", outcome="failed"))
 
     async def _stream_answer(self, call: StreamingCall, answer: httpx.Response, redactor: Redactor) -> None:

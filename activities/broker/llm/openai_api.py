@@ -64,7 +64,7 @@ def model_routes(gateway: ModelGateway | None, check: CheckCaller) -> list[Route
                 return _error_response(_to_model_error(error))
             except Exception as error:  # noqa: BLE001 - its text may contain the request
                 log.error("the model gateway failed unexpectedly", kind=type(error).__name__)  # noqa: TRY400 - for the same reason
-                message = "unexpected error; the worker's log names its kind"
+                message = "unexpected error; the worker's log has its type"
                 return _error_response(ModelCallError(message, status=500, code="failed", outcome=""))
 
         return answer
@@ -96,7 +96,7 @@ async def read_request_body(request: Request, *, what: str, max_bytes: int) -> b
     async for chunk in request.stream():
         content += chunk
         if len(content) > max_bytes:
-            raise BodyTooLarge(f"{what} has at most {max_bytes:,} bytes")
+            raise BodyTooLarge(f"{what} may have at most {max_bytes:,} bytes")
     return bytes(content)
 
 

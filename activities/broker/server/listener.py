@@ -155,7 +155,7 @@ class SingleUserProtocol(HttpToolsProtocol):
         """Begin a request. If too many wait already, the parser answers 400 and closes the connection."""
         self._bytes_since_use = 0
         if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
-            raise BodyTooLarge(f"more than {MAX_PIPELINED_REQUESTS} requests wait for the one before them")
+            raise BodyTooLarge(f"more than {MAX_PIPELINED_REQUESTS} pipelined requests wait on this connection; read their responses first")
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

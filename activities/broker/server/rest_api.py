@@ -169,7 +169,7 @@ class _JsonEndpoint:
             response = problem_response(error)
         except Exception as error:
             log.exception("the broker failed unexpectedly", path=request.url.path)
-            response = problem_response(error, detail="unexpected error; the worker's log has it")
+            response = problem_response(error, detail="unexpected error; the worker's log has the details")
         await response(scope, receive, send)
 
 

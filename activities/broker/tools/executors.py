@@ -33,7 +33,7 @@ from justenough.domain.tools.definitions import Http, McpServerDef, Sql
 CONNECT_TIMEOUT_S = 5
 ROLLBACK_CLASS = "40"
 """PostgreSQL's class of errors after which the transaction was rolled back."""
-EFFECT_UNKNOWN = "whether anything was changed is not known"
+EFFECT_UNKNOWN = "it is not known whether anything was changed"
 
 Rows = psycopg.AsyncCursor[dict[str, Any]]
 IsReviewed = Callable[[UpstreamTool, ToolList], bool]
@@ -68,7 +68,7 @@ async def run_sql(sql: Sql, values: Mapping[str, Any], fields: Mapping[str, str]
     If the result is too large, a write is rolled back and a read is truncated.
     """
     if not {"username", "password"} <= fields.keys():
-        return failure("the credential is no database login: it has no username and password")
+        return failure("the credential is not a database login: it has no username and password")
     options = f"-c statement_timeout={sql.timeout * 1000} -c idle_in_transaction_session_timeout={(sql.timeout + CONNECT_TIMEOUT_S) * 1000}"
     login = {"user": fields["username"], "password": fields["password"]}
     bound = {name: Jsonb(value) if isinstance(value, Mapping) else value for name, value in values.items()}
@@ -86,14 +86,15 @@ async def run_sql(sql: Sql, values: Mapping[str, Any], fields: Mapping[str, str]
         known = isinstance(error, psycopg.errors.QueryCanceled) or not written
         return failure(f"the database took longer than {sql.timeout} s; {'nothing was changed' if known else EFFECT_UNKNOWN}")
     except _ResultTooLarge:
-        return failure(f"it returned more than {sql.rows} rows or {sql.answer:,} bytes, and was undone")
+        return failure(f"the statement returned more than {sql.rows} rows or {sql.answer:,} bytes, so it was rolled back")
     except psycopg.Error as error:
         # A deadlock, for example, is an answer: the transaction was rolled back, and the text names no host or user.
         if isinstance(error, psycopg.OperationalError) and not (error.sqlstate or "").startswith(ROLLBACK_CLASS):
             # The error's own text names host and user.
             effect = f"; {EFFECT_UNKNOWN}" if written else ""
             return failure(f"the database does not answer ({error.sqlstate or 'no connection'}){effect}")
-        return failure(f"the database refuses it: {error.diag.message_primary or type(error).__name__} ({error.sqlstate or '-'})")
+        message = error.diag.message_primary or type(error).__name__
+        return failure(f"the database rejected the statement: {message} ({error.sqlstate or '-'})")
 
 
 async def _read_sql(cursor: Rows, sql: Sql, values: Mapping[str, Any]) -> Result:
@@ -215,7 +216,7 @@ async def run_mcp(
     try:
         return await run_conversation(upstream, headers, call_tool)
     except (Unanswered, InvalidInput) as error:
-        return failure(f"{error}; whether the call had any effect is not known" if called else str(error))
+        return failure(f"{error}; it is not known whether the call had any effect" if called else str(error))
 
 
 async def list_mcp_tools(upstream: McpServerDef, fields: Mapping[str, str]) -> Result:

@@ -75,7 +75,7 @@ class _CallRecord:
     outcome: str = "failed"
     request: str | None = None
     credential: str | None = None
-    answer: ToolAnswer = field(default=ToolAnswer("the job's access was closed meanwhile", failed=True))
+    answer: ToolAnswer = field(default=ToolAnswer("the job's access was closed during the call", failed=True))
 
     def to_event(self, job: str, number: int, *, at: datetime, ticks: float) -> Event:
         return build_event(
@@ -187,7 +187,7 @@ class ToolGateway:
             raise InvalidInput("tool", (Problem("", f"there is no tool {name[:64]!r} for this job{did_you_mean(name, tools)}{withheld}"),))
         action = action_of(tool.uses, name)
         if action is None:
-            raise InvalidInput("tool", (Problem("", f"{name}: the catalog maps it to no action"),))
+            raise InvalidInput("tool", (Problem("", f"the catalog does not map {name} to an action"),))
         return tool, checked_call(name, tool, arguments), action
 
     async def _borrow_and_execute(self, tool: Tool, call: ToolCall, action: Action, record: _CallRecord, *, caller: _Caller) -> ToolAnswer:
@@ -201,9 +201,9 @@ class ToolGateway:
             record.request, record.outcome = lent.request_id, "pending"
             pending = await self._wait_for_people(lent, began, caller)
             if pending.state is RequestState.PENDING or caller.gone.is_set():
-                until = f" They have until {pending.respond_by.isoformat(timespec='seconds')}." if pending.respond_by else ""
+                until = f" They can decide until {pending.respond_by.isoformat(timespec='seconds')}." if pending.respond_by else ""
                 what = f"This waits for people's approval (request {pending.request_id}, tier {pending.tier}); nothing was done."
-                then = "Go on with other work, and call again with exactly the same arguments to have it done once they approved."
+                then = "Continue with other work. After the approval, call again with exactly the same arguments."
                 return ToolAnswer(f"{what}{until} {then}", failed=True)
 
     async def _wait_for_people(self, pending: PendingRequest, began: float, caller: _Caller) -> PendingRequest:
@@ -228,7 +228,7 @@ class ToolGateway:
         fields = {name: value.reveal() for name, value in issued.fields.items()}
         redactor = Redactor([value for name, value in fields.items() if name not in PUBLIC_FIELDS])
         scope = {key: value for key, value in self._verified.spec.data_scope.items() if key not in tool.inputs}
-        result: Result | ToolsChanged = failure("the catalog has no way to call it")
+        result: Result | ToolsChanged = failure("the catalog does not define how to call it")
         if tool.sql:
             writes = issued.access.action is not Action.READ
             result = await run_sql(tool.sql, sql_parameters(tool.sql, call, scope), fields, writes=writes)
@@ -251,7 +251,7 @@ class ToolGateway:
         # In a thread: a long answer takes a while to scrub, and this loop serves every job of the worker.
         text = await asyncio.to_thread(scrub)
         record.outcome = "failed" if result.failed else "done"
-        return ToolAnswer(text + ("\n… there is more; ask for less" if result.cut else ""), failed=result.failed)
+        return ToolAnswer(text + ("\n… truncated; request less data" if result.cut else ""), failed=result.failed)
 
     async def _explain_failure(self, error: JustEnoughError | OutOfBounds, name: str, record: _CallRecord) -> ToolAnswer:
         """Return, in words for a model, why a call was not made and what the job may do instead."""
@@ -263,9 +263,9 @@ class ToolGateway:
             record.request = error.request if isinstance(error, AccessDenied) else None
             by = f" (by {', '.join(error.policies)})" if isinstance(error, AccessDenied) and error.policies else ""
             instead = await self._broker.run_in_thread(partial(self._alternatives, name))
-            return ToolAnswer(f"Denied: {error}{by}. Do not try it again with other words. {instead}", failed=True)
+            return ToolAnswer(f"Denied: {error}{by}. Do not retry it with different wording. {instead}", failed=True)
         if isinstance(error, RetryLater):
-            return ToolAnswer(f"Not done now: {error}. It may be tried again in a while.", failed=True)
+            return ToolAnswer(f"Not done now: {error}. Try again later.", failed=True)
         return ToolAnswer(f"Not done: {error if isinstance(error, IssueRefused | InvalidInput) else type(error).__name__}", failed=True)
 
     def _call_access(self, tool: Tool, call: ToolCall, action: Action) -> CallAccess:
@@ -312,9 +312,9 @@ class ToolGateway:
         offered = [tool for tool in self._offered_tools() if tool.name != name]
         free = [tool.name for tool in offered if tool.decision.outcome == "allowed"]
         guarded = [tool.name for tool in offered if tool.decision.outcome != "allowed"]
-        sentences = [f"You may use without asking: {_join_names(free)}."] if free else []
+        sentences = [f"You may use without approval: {_join_names(free)}."] if free else []
         sentences += [f"With people's approval: {_join_names(guarded)}."] if guarded else []
-        return " ".join(sentences) or "There is no other tool for this job: continue without it, or report what could not be done."
+        return " ".join(sentences) or "This job has no other tools: continue without them, or report what could not be done."
 
 
 def _join_names(names: Sequence[str]) -> str:

@@ -101,6 +101,6 @@ class UpstreamDrift:
 def why_changed(name: str) -> str:
     """Return the sentence for job and ledger about a server whose tools have changed."""
     return (
-        f"{name} shows other tools now than those that were reviewed, and none of them is called until they are reviewed: "
+        f"{name} now offers other tools than those that were reviewed, so none of its tools can be called. To review them, "
         f"run `justenough catalog tools {name}`"
     )

@@ -69,7 +69,7 @@ async def job_events(job: ReadableJob, console: TheConsole, caller: Member, sinc
 
 async def _open_stream(console: Console, caller: Caller, since: int | None, *, job: str | None) -> EventStream:
     if console.feed.listeners >= MAX_LISTENERS:
-        raise TooManyListeners(f"{MAX_LISTENERS:,} streams are open, which is the maximum; poll the lists until some have ended")
+        raise TooManyListeners(f"{MAX_LISTENERS:,} streams are open, which is the maximum; poll the lists until some streams have ended")
     newest = await console.feed.newest_position()
     begin = newest if since is None else min(since, newest)
     return EventStream(

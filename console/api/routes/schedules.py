@@ -29,7 +29,7 @@ from justenough.domain.readmodel.views import EntryView, Launched, Page
 
 MAX_RUNS_SHOWN = 10
 MAX_OCCASIONS_SHOWN = 5
-NOT_IN_TEMPORAL_TEXT = "Temporal does not know it yet"
+NOT_IN_TEMPORAL_TEXT = "not created in Temporal yet"
 
 ScheduleName = Annotated[str, Path(max_length=63, description="A schedule's name in triggers.yaml")]
 

@@ -129,7 +129,7 @@ def _print_answer(api: ConsoleApiClient, view: Json, options: AnswerOptions, too
     time = duration_text(view["ttl"] if options.ttl is None else min(options.ttl, view["ttl"]))
     narrowed = f", GRANTED ONLY AS {options.action}" if options.action and options.action != view["action"] else ""
     note(
-        f"{DECISION_VERBS[options.decision]}: {view['requester']} asks for {view['action']} on {view['resource']} "
+        f"{DECISION_VERBS[options.decision]}: {view['requester']} requests {view['action']} on {view['resource']} "
         f"({view['title']}, {view['sensitivity']}, revocable: {view['revocable']}){narrowed} for {time}, for {view['job_name']}: {view['task']}"
     )
     if call := view["call"]:

@@ -87,7 +87,7 @@ def _redirect_listener(port: int, state: str) -> Iterator[queue.Queue[RedirectPa
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     except OSError as error:
-        hint = "Stop the program that listens there, or give another --port that the role's allowed_redirect_uris contain"
+        hint = "Stop the program that listens there, or give another --port that is in the role's allowed_redirect_uris"
         raise Failure(f"port {port} on this machine is in use ({error.strerror})", hint=hint) from error
     with server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()

@@ -101,7 +101,8 @@ class PersonVaultClient:
         auth = self._read_answer(answer).get("auth") or {}
         if not auth.get("entity_id"):
             raise NotLoggedIn(
-                "Vault gave this login no identity; if it needs a second factor, log in with `bao login` and set VAULT_TOKEN", hint=""
+                "Vault returned no identity token for this login; if it needs a second factor, log in with `bao login` and set VAULT_TOKEN",
+                hint="",
             )
         return CliLogin(Secret(auth["client_token"]), auth["entity_id"], began + float(auth.get("lease_duration") or 0))
 
@@ -120,7 +121,7 @@ class PersonVaultClient:
         if "already authorized" in answer.text:
             return False
         if answer.status_code == 400:
-            raise Failure("Vault has no such request to authorize any more: it has expired, or its job has ended", code=ExitCode.CONFLICT)
+            raise Failure("Vault no longer has this request to authorize: it has expired, or its job has ended", code=ExitCode.CONFLICT)
         return bool((self._read_answer(answer).get("data") or {}).get("approved"))
 
     def create_identity_token(self, token: Secret) -> ConsoleIdentityToken:

@@ -108,7 +108,9 @@ def _read_tool_list(name: str, upstream: McpServerDef, *, credential: Path | Non
     except Unanswered as error:
         raise Failure(f"{name}: {_redact(str(error), fields)}") from None
     if _redact(tool_list.text, fields) != tool_list.text:
-        raise Failure(f"the list of {name} contains the credential that was sent to it; the list is neither shown nor pinned")
+        raise Failure(
+            f"the list of {name} contains the credential that was sent with the request, so the list was neither shown nor pinned"
+        )
     return tool_list
 
 

@@ -181,7 +181,7 @@ def show_agent(demo: DemoEnvironment) -> list[DemoCredential]:
         [(call["tool"], call["action"], call["outcome"], ", ".join(why.get(call["request"], [])), call["duration_ms"]) for call in calls],
     )
     if [call["tool"] for call in calls if call["outcome"] == "denied"] != ["export-customers"]:
-        raise DemoFailed("the export, and no other call, should have been denied")
+        raise DemoFailed("exactly one call, the export, should have been denied")
     left = demo.probe.users_of(job)
     say(f"  Its logins never left the gateway. Its remaining database users: {GREEN}none{PLAIN}" if not left else f"  {RED}{left}{PLAIN}")
     return [DemoCredential(seen, item, "not disclosed", dead=not left) for item in seen["credentials"]]

@@ -64,7 +64,7 @@ def request_sentence(item: Json) -> str:
     """Return a sentence about what a request asks for."""
     deadline = f", until {moment(item['expires_at'])}" if item["state"] == "pending" and item["expires_at"] else ""
     tier = f"; tier {item['current_tier']}, {approval_count(item)}{deadline}" if item["quorum"] else ""
-    access = f"{item['requester']} asks for {item['action']} on {item['resource']} for {duration_label(item['ttl'])}"
+    access = f"{item['requester']} requests {item['action']} on {item['resource']} for {duration_label(item['ttl'])}"
     return plain(f"{access} ({item['job_name']}): {item['reason']}{tier}")
 
 

@@ -102,7 +102,7 @@ def sweep_report(report: Json, jobs: Mapping[str, Json]) -> Json:
             BY_HAND,
         ]
     if report["unknown"]:
-        steps.append(f"Credentials of unknown jobs were left alone. See whose they may be: {RUNBOOK}#of-no-known-job")
+        steps.append(f"Credentials of unknown jobs were not revoked. To find their owner: {RUNBOOK}#of-no-known-job")
     done = [
         {"id": job, "did": did, "why": why, "credentials": [with_dead_flag(item) for item in jobs.get(job, {}).get("credentials", ())]}
         for did, job, why in results

@@ -183,7 +183,7 @@ def parse_params(arguments: Sequence[str]) -> dict[str, str]:
         if not sign or not name:
             raise Failure(f"--param: {item!r} must have the form name=value", code=ExitCode.USAGE)
         if name in params:
-            raise Failure(f"--param: {name} is given twice", code=ExitCode.USAGE)
+            raise Failure(f"--param: {name} appears twice", code=ExitCode.USAGE)
         params[name] = value
     return params
 

@@ -85,8 +85,8 @@ def load_scheduled_jobs(folder: Path, triggers: Triggers, catalog: Catalog | Non
             # UTC is valid even if the system has no time zone data.
             zone = UTC if schedule.timezone == "UTC" else ZoneInfo(schedule.timezone)
         except (KeyError, OSError, ValueError):
-            # KeyError: an unknown name. The other errors: the name of a folder, or of a file that is no time zone.
-            why = f"{schedule.timezone!r} is not a time zone that this machine knows; write an IANA name like Europe/Berlin"
+            # KeyError: an unknown name. The others: the name of a folder, or of a file that is not a time zone.
+            why = f"{schedule.timezone!r} is not a known time zone; write an IANA name like Europe/Berlin"
             problems.append(Problem(f"{where}.timezone", why))
         job = _load_job(folder, schedule, catalog, where, problems)
         if job is None or zone is None:

@@ -102,7 +102,7 @@ def _to_give_up(error: Exception, transport: McpTransport) -> GiveUp:
             case UnknownHost():
                 why = "the upstream's host cannot be resolved now"
             case httpx.TimeoutException():
-                why = "the upstream takes too long to answer"
+                why = "the upstream took too long to answer"
             case MCPError():
                 cause = f"HTTP {transport.last_status}" if transport.last_status >= 400 else leaf.error.message[:MAX_MESSAGE_CHARS]
                 why = f"the upstream answers with an error: {cause}"

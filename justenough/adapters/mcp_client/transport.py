@@ -81,7 +81,7 @@ class McpTransport:
                 await inbox.send(SessionMessage(message))
                 if isinstance(message, types.JSONRPCResponse | types.JSONRPCError):
                     return
-        await inbox.send(SessionMessage(_build_failure(request, "the response ended without an answer")))
+        await inbox.send(SessionMessage(_build_failure(request, "the stream ended without a response to the request")))
 
     @asynccontextmanager
     async def _post(self, outgoing: SessionMessage) -> AsyncIterator[httpx.Response]:

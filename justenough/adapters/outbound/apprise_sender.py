@@ -89,11 +89,11 @@ def _open_service(url: Secret, *, private: bool) -> apprise.NotifyBase:
     _, *queries = url.reveal().split("?")
     names = [name.strip(" +-:").lower() for query in queries for name in parse_qsd(query, simple=True)["qsd"]]  # type: ignore[no-untyped-call]
     if any(name.startswith(FILE_PARAMETER_PREFIXES) for name in names):
-        raise NotSpokenTo("the URL names a file of this machine, or one to be fetched")
+        raise NotSpokenTo("the URL refers to a file, which is not allowed")
     load_plugins()
     service: Any = apprise.Apprise.instantiate(url.reveal(), asset=_asset())
     if not isinstance(service, apprise.NotifyBase):
-        raise NotSpokenTo("Apprise does not understand the URL")
+        raise NotSpokenTo("Apprise cannot parse the URL")
     if scheme not in HOSTED_SCHEMES:
         host = _host_of(service)
         if not host:

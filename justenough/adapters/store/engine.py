@@ -45,7 +45,7 @@ def open_engine(url: str) -> Engine:
         parsed = make_url(url)
     except ArgumentError as error:
         expected = "sqlite:////absolute/path or postgresql://user:password@host:port/database"
-        raise UnusableUrl(f"the database URL is not readable; write {expected}") from error
+        raise UnusableUrl(f"the database URL cannot be parsed; write {expected}") from error
     if parsed.drivername in {"postgres", "postgresql"}:
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() == "sqlite" and parsed.database not in {None, "", ":memory:"}:

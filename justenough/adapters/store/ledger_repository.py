@@ -213,7 +213,7 @@ class LedgerRepository(Repository):
         count, newest = connection.execute(select(func.count(), func.coalesce(func.max(LEDGER.c.position), 0)).select_from(LEDGER)).one()
         if (missing := newest - count) and len(problems) < MAX_PROBLEMS:
             removed = f"{missing} positions are empty: whole chains were removed"
-            message = removed if missing > 0 else f"{-missing} entries have no position of their own"
+            message = removed if missing > 0 else f"{-missing} entries share a position with another entry"
             problems.append(ChainProblem(job=UNATTRIBUTED_CHAIN, seq=0, fault=Fault.MISSING, message=message))
         return LedgerReport(entries=count, jobs=jobs, problems=tuple(problems))
 

@@ -91,7 +91,7 @@ class Vault(TransitKeys):
         began = datetime.now(UTC)
         auth = (self.call_own("post", f"auth/token/create/{_require_job_role(job)}", body) or {}).get("auth") or {}
         if set(auth.get("token_policies") or ()) != {policy} or not auth.get("orphan"):
-            raise VaultRefused(f"the token that Vault created for {job} is not an orphan with the policy {policy} alone")
+            raise VaultRefused(f"the token that Vault created for {job} is not an orphan token with {policy} as its only policy")
         expires = began + timedelta(seconds=auth["lease_duration"])
         return JobToken(accessor=auth["accessor"], secret=Secret(auth["client_token"]), expires=expires)
 

@@ -149,8 +149,8 @@ class VaultConnection:
             raw = json.loads(path.read_text(encoding="utf-8"))
             body = {"role_id": str(raw["role_id"]), "secret_id": str(raw["secret_id"])}
         except (OSError, ValueError, KeyError, TypeError):
-            # Without the cause, which would contain the file's text.
-            raise VaultDenied(f'{path} does not hold {{"role_id", "secret_id"}}; `justenough vault setup` writes it') from None
+            # The cause would carry the file's text.
+            raise VaultDenied(f"{path} must be JSON with role_id and secret_id; `justenough vault setup` writes it") from None
         try:
             answer = self.call(self.adapter(None), "post", "auth/approle/login", body)
         except VaultRefused as error:

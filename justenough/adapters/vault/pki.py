@@ -79,5 +79,5 @@ def is_unrevoked(vault: Vault, path: str) -> bool:
     try:
         crl = x509.load_pem_x509_crl(str(vault.read_data("get", safe_path(crl_path)).get(field)).encode())
     except ValueError as error:
-        raise VaultRefused(f"{crl_path}: Vault returned no readable CRL") from error
+        raise VaultRefused(f"{crl_path}: Vault returned no CRL that can be parsed") from error
     return crl.get_revoked_certificate_by_serial_number(int(serial.replace(":", ""), 16)) is None

@@ -21,7 +21,7 @@ from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import PAGE_SESSION_KEY
 
 INVALID_LOGIN_NAMES = {"", ".", ".."}
-NOTHING_WAITS = "Vault has no such request to authorize any more: it has expired, or its job has ended"
+NOTHING_WAITS = "Vault no longer has this request to authorize: it has expired, or its job has ended"
 
 
 class LoginRefused(GiveUp):

@@ -76,7 +76,7 @@ class Ladder(Message):
         if own_job := next(filter(None, map(self.why_own_job, answer.represented_people)), None):
             return own_job
         if answer.person in self.taken_back:
-            return Rejection("answer_withdrawn", "this person took their answer back")
+            return Rejection("answer_withdrawn", "this person withdrew their answer")
         if answer.decision != "break_glass" and answer.tier < self.current:
             return Rejection("tier_too_low", f"the request is at tier {self.current}, which this person does not answer for")
         # `without_answer_of` drops withdrawn answers. A ladder that still has one was not built here.

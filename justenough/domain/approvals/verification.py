@@ -35,7 +35,7 @@ S = TypeVar("S", OrderStatement, DecisionStatement, DelegationStatement, ReviewS
 
 # The errors that parsing untrusted JSON may raise.
 UNREADABLE_ERRORS = (ValidationError, ValueError, TypeError, OverflowError, RecursionError)
-NOT_WAITING = Rejection("request_not_waiting", "it does not name a request of this job that waits for an answer")
+NOT_WAITING = Rejection("request_not_waiting", "the decision names no request of this job that waits for an answer")
 
 
 class Withdrawal(Message):
@@ -160,10 +160,10 @@ class ApprovalVerifier:
         """Return why a person's signed delegation does not make `delegate` their delegate now, or None if it does."""
         statement = read_statement(DelegationStatement, signed) if signed else None
         if signed is None or not isinstance(statement, DelegationStatement) or (statement.person, statement.delegate) != (person, delegate):
-            return Rejection("not_delegated", "the absent person has not named them as a delegate")
-        # A renewal recounts old answers, and the delegation may have been extended since then. An extension must not invalidate the answers.
+            return Rejection("not_delegated", "the absent person has not named the signer as a delegate")
+        # A renewal recounts old answers, and the delegation may have been extended since then. That must not invalidate them.
         if outdated := why_not_valid_now(statement, now=max(self.now, statement.issued_at)):
-            return Rejection("delegation_not_current", f"their appointment as a delegate is not valid now:  {outdated}")
+            return Rejection("delegation_not_current", f"their appointment as a delegate is not valid now: {outdated}")
         absent = self.verify_signer(person, signed)
         return absent if isinstance(absent, Rejection) else None
 
@@ -203,7 +203,7 @@ class ApprovalVerifier:
         if absent is None:
             return None
         if statement.decision == "break_glass":
-            return Rejection("break_glass_by_delegate", "break-glass cannot be used on behalf of somebody else")
+            return Rejection("break_glass_by_delegate", "break-glass cannot be used on behalf of another person")
         if rejection := ladder.why_own_job(absent):
             return rejection
         if rejection := self.why_not_delegate(absent, statement.person, self.people.delegation(absent, statement.person)):
@@ -254,7 +254,8 @@ def read_statement(model: type[S], signed: SignedStatement) -> S | Rejection:
         exact = to_canonical_json(to_signable(statement)) == to_canonical_json(signed.statement)
     except UNREADABLE_ERRORS:
         return Rejection("statement_unreadable", f"this is not a statement of type {kind}")
-    return statement if exact else Rejection("statement_not_canonical", f"this is not a statement of type {kind} in its one exact form")
+    message = f"this is not a statement of type {kind} in canonical form (RFC 8785, without extra fields)"
+    return statement if exact else Rejection("statement_not_canonical", message)
 
 
 def needs_reason(decision: str, tier: int) -> bool:

@@ -97,7 +97,7 @@ def _action_findings(
             yield ReviewFindingKind.MAX_TTL, why, f"Set max_ttl to {duration_text(min(next_readable_ttl(longest), definition.max_ttl))}."
         if use.narrowed == use.granted:
             todo = "Offer less: a shorter max_ttl or a narrower action. Have jobs request less (justenough job tighten)."
-            yield ReviewFindingKind.NARROWED, f"each of {grants} was for less than was requested", todo
+            yield ReviewFindingKind.NARROWED, f"each of {grants} allowed less than the job requested", todo
     requested = [{key: scope.get(key) for key in definition.data_scope} for scope in use.scopes]
     for scope in catalog.scopes_with(definition.data_scope) if use.whole and definition.data_scope else ():
         if dict(scope) not in requested:

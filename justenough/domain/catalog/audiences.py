@@ -45,7 +45,7 @@ class Audiences(Model):
         if definition is None:
             return f"the catalog's identity.audiences does not name {audience!r}"
         if definition.environment != environment:
-            return f"{audience!r} is for jobs in {definition.environment!r}, and this one is in {environment!r}"
+            return f"{audience!r} is for jobs in {definition.environment!r}, but this job is in {environment!r}"
         return None
 
 

@@ -65,5 +65,6 @@ def control_group_problems(catalog: Catalog, tiers: Tiers) -> Iterator[Problem]:
         if lock.token_ttl(action) > MAX_TOKEN_TTL_S:
             ttl, limit = duration_text(lock.token_ttl(action)), duration_text(MAX_TOKEN_TTL_S)
             yield Problem(
-                f"{where}.lock", f"all tiers' respond_within, max_ttl and a margin add up to {ttl}; a token in Vault lives at most {limit}"
+                f"{where}.lock",
+                f"all tiers' respond_within, max_ttl and a margin add up to {ttl}; a Vault token lives at most {limit}: shorten them",
             )

@@ -23,7 +23,9 @@ def model_problems(catalog: Catalog) -> Iterator[Problem]:
             offered = ", ".join(sorted(resource.actions))
             yield Problem(f"{where}.action", f"{uses.resource} does not offer {uses.action}; it offers {offered}")
         elif resource.actions[uses.action].locked:
-            yield Problem(f"{where}.action", f"{uses.resource} {uses.action} is locked in Vault, and a running job cannot wait for that")
+            yield Problem(
+                f"{where}.action", f"{uses.resource} {uses.action} is behind a Vault control group, which a running job cannot wait for"
+            )
         if resource.used_by != "gateway":
             yield Problem(f"{where}.resource", f"{uses.resource} needs `used_by: gateway`, or a job could request the model's key itself")
 

@@ -260,7 +260,7 @@ def _scope_problems(catalog: Catalog) -> Iterator[Problem]:
         seen.setdefault(alias, index)
         for key, value in scope.items():
             if not value.strip("."):
-                yield Problem(f"scopes[{index}].{key}", f"{value!r} is not a name")
+                yield Problem(f"scopes[{index}].{key}", f"{value!r} must not be only dots")
 
 
 def _action_and_write_problems(catalog: Catalog) -> Iterator[Problem]:
@@ -297,7 +297,8 @@ def _lock_problems(catalog: Catalog) -> Iterator[Problem]:
         if set(issue_paths(catalog, definition)) & set(target_paths(catalog)):
             yield Problem(f"{where}.issue.path", "the worker uses this path to observe a target; a locked action needs its own path")
         if f"sys/policies/acl/{definition.policy}" in written:
-            yield Problem(f"{where}.policy", "`provision` writes this policy; a locked action needs the one that setup generates")
+            message = "a locked action needs the policy that `justenough vault setup` generates; remove this one from `provision`"
+            yield Problem(f"{where}.policy", message)
 
 
 def issue_paths(catalog: Catalog, definition: ActionDef) -> tuple[str, ...]:

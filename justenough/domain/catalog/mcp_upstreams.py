@@ -145,7 +145,7 @@ def review_hints(listed_tool: ListedTool, action: Action | None) -> Iterator[str
     if action is Action.READ and (
         listed_tool.annotations.get("readOnlyHint") is False or listed_tool.annotations.get("destructiveHint") is True
     ):
-        yield "mapped to read, but the server says that it writes"
+        yield "mapped to read, but the server declares that it writes"
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", listed_tool.name):
         yield "some clients reject this name"
     if any(not char.isprintable() and char not in "\n\t" for char in listed_tool.description + listed_tool.title):

@@ -115,7 +115,7 @@ def _build_event(attributes: Mapping[str, Any], data: Any, *, structured: bool) 
 
 def _why_attribute_invalid(name: str, value: Any) -> str | None:
     if not _NAME.fullmatch(name):
-        return "the name of an attribute may only have lower-case letters and digits"
+        return "the name of an attribute may contain only lower-case letters and digits"
     if not isinstance(value, str if name in _CONTEXT_ATTRIBUTES else str | bool | int):
         return "must be text"
     if isinstance(value, str) and (not value.strip() or len(value) > MAX_ATTRIBUTE_CHARS or not value.isprintable()):

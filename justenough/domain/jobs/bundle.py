@@ -95,7 +95,7 @@ def read_entries(content: bytes) -> Iterator[tuple[PurePosixPath, bytes | None, 
                 if path in files or (not entry.isdir() and path in folders):
                     refuse_entry(entry.name, "duplicate entry")
                 if set(path.parents) & files:
-                    refuse_entry(entry.name, "inside a file")
+                    refuse_entry(entry.name, "its parent folder is a file in this archive")
                 folders |= set(path.parents)
                 (folders if entry.isdir() else files).add(path)
                 yield path, _content_of(archive, entry), bool(entry.mode & 0o100)

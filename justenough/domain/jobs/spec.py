@@ -225,7 +225,7 @@ class JobSpec(Model):
     @classmethod
     def _no_dots_only(cls, scope: Mapping[str, str]) -> Mapping[str, str]:
         for key, value in scope.items():
-            reject_if(not value.strip("."), f"{key}: {value!r} is not a name")
+            reject_if(not value.strip("."), f"{key}: {value!r} must not be only dots")
         return scope
 
     @field_validator("params")
@@ -304,4 +304,4 @@ def _param_problems(spec: JobSpec, params: Mapping[str, str]) -> list[Problem]:
 def _why_param_invalid(name: str, value: str) -> str | None:
     if PARAM_VALUE.match(value):
         return None
-    return f"{name}: only letters, digits, spaces and . _ @ : + = - are accepted, at most 256, and no leading dash"
+    return f"{name}: only letters, digits, spaces and . _ @ : + = - are accepted, at most 256 characters, without a leading dash"

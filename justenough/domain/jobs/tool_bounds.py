@@ -150,7 +150,7 @@ class Bounds(Model):
             yield "calls", f"at most {other.calls}"
         for name, bound in other.arguments.items():
             if name not in self.arguments:
-                yield f"arguments.{name}", "must be bound"
+                yield f"arguments.{name}", "must have a bound"
             elif not self.arguments[name].is_within(bound):
                 yield f"arguments.{name}", "allows more"
 

@@ -194,7 +194,7 @@ def compare_with_heads(ends: Iterable[ChainProblem | ChainHead], heads: Iterable
         elif head != item:
             message = f"head mismatch at entry {head.seq}: the recorded hash differs from the stored entry"
             if item.seq > head.seq:
-                message = f"the head ends at entry {head.seq}; the entries after it were added without the writer"
+                message = f"the head ends at entry {head.seq}; the entries after it were not added by the ledger's writer"
             yield ChainProblem(job=item.job, seq=item.seq, fault=Fault.HEADLESS, message=message)
         head = next(known, None)
     while head is not None:
@@ -214,11 +214,11 @@ def _misplaced_problem(job: str, seq: int, last: int) -> ChainProblem:
 
 
 def _unlinked_problem(job: str, seq: int) -> ChainProblem:
-    return ChainProblem(job=job, seq=seq, fault=Fault.UNLINKED, message="it does not follow from the previous entry")
+    return ChainProblem(job=job, seq=seq, fault=Fault.UNLINKED, message="it does not link to the hash of the previous entry")
 
 
 def _missing_chain_problem(head: ChainHead) -> ChainProblem:
-    return ChainProblem(job=head.job, seq=1, fault=Fault.MISSING, message=f"the whole chain of {head.seq} entries is missing")
+    return ChainProblem(job=head.job, seq=1, fault=Fault.MISSING, message=f"all {head.seq} entries of the chain are missing")
 
 
 def _to_storable_json(value: Any) -> Any:

@@ -40,7 +40,7 @@ def access_attenuation_problems(access: Access, items: Iterable[Access], *, path
     matching = [item for item in items if item.action is access.action]
     if not matching:
         actions = ", ".join(sorted({item.action.value for item in items}))
-        yield Problem(f"{path}.action", f"the parent job has {actions} on {access.resource}, and not {access.action}")
+        yield Problem(f"{path}.action", f"the parent job has {actions} on {access.resource}, but not {access.action}")
         return
     yield from min((tuple(_item_problems(access, item, path)) for item in matching), key=len)
 
@@ -77,7 +77,7 @@ def _item_problems(access: Access, parent: Access, path: str) -> Iterator[Proble
                 yield Problem(f"{path}.tools.{name}", "the parent job may not use this tool")
                 continue
             for bound, why in bounds.excess_over(parent.tools[name]):
-                yield Problem(f"{path}.tools.{name}.{bound}", f"{why}: the parent job is bound there")
+                yield Problem(f"{path}.tools.{name}.{bound}", f"{why}: the parent job has a bound here")
     elif call.tool not in parent.tools:
         yield Problem(f"{path}.call", f"the parent job may not use {call.tool}")
     else:

@@ -99,7 +99,7 @@ def read_rules(files: Mapping[str, str], schema: cedarpy.Schema) -> tuple[Policy
     rules = [rule for name in sorted(files) for rule in _read_file(name, files[name], schema, problems)]
     first: dict[str, PolicyRule] = {}
     problems += [
-        Problem(rule.place, f"duplicate @id {rule.id!r}; {first[rule.id].place} has it too")
+        Problem(rule.place, f"duplicate @id {rule.id!r}; also in {first[rule.id].place}")
         for rule in rules
         if first.setdefault(rule.id, rule) is not rule
     ]
@@ -144,9 +144,9 @@ def _validate_policy(statement: _PolicyText, schema: cedarpy.Schema, problems: l
     template = next(iter(tree.static_policies.values()))
     name = template.annotations.get("id", "")
     if not POLICY_ID.fullmatch(name) or name in RESERVED_IDS:
-        problems.append(Problem(place, f"needs an @id of its own, of letters, digits and . _ -; found {name!r}"))
+        problems.append(Problem(place, f"needs a unique @id of letters, digits and . _ -; found {name!r}"))
     if uses_whole_context(template):
-        problems.append(Problem(place, "uses `context` as a whole; name the attribute to use"))
+        problems.append(Problem(place, "uses the entire `context`; name the attribute to use"))
     if len(problems) == before:
         yield PolicyRule(name, template, place, 0, source, statement.comment())
 

@@ -93,7 +93,7 @@ def _policy_findings(rules: PolicyEvaluator, actions: list[_LintedAction]) -> It
             message = "decides nothing: no action of the catalog meets its conditions at any tier"
         elif lowest > rules.top:
             kind = LintFindingKind.NO_APPROVERS
-            message = f"decides nothing below tier {lowest}, and approvals.yaml has no tier above {rules.top}"
+            message = f"decides nothing below tier {lowest}, but approvals.yaml has no tier above {rules.top}"
         else:
             bars = [action.bars(tier) for action, tier in places if tier <= rules.top]
             if rule.template.effect != "permit" or not all(bars):
@@ -110,10 +110,10 @@ def _action_findings(rules: PolicyEvaluator, action: _LintedAction, groups: froz
         yield from _monotony_findings(rules, action, possible, groups)
     elif possible:
         tier = possible[-1]
-        message = f"allowed at tier {tier} alone and not at tier {tier + 1}; so it is always denied"
+        message = f"allowed at tier {tier} but not at tier {tier + 1}, so it is always denied"
         yield action.finding(LintFindingKind.NOT_MONOTONE, message, action.permits_and_bars(tier, tier + 1))
     elif above := [tier for tier in range(top + 1, MAX_TIER + 1) if action.can(tier)]:
-        message = f"needs tier {above[0]}, and approvals.yaml has no tier above {top}; so it is always denied"
+        message = f"needs tier {above[0]}, but approvals.yaml has no tier above {top}, so it is always denied"
         yield action.finding(LintFindingKind.NO_APPROVERS, message, tuple(action.permits(above[0])))
     else:
         forbids = tuple(action.bars(top)) if action.permits(top) else ()
@@ -126,7 +126,7 @@ def _monotony_findings(rules: PolicyEvaluator, action: _LintedAction, possible: 
     gap = next((tier for tier in range(possible[0], rules.top) if tier not in possible), None)
     if gap is not None:
         needed = next(tier for tier in possible if all(above in possible for above in range(tier, rules.top + 1)))
-        message = f"allowed at tier {possible[0]} and not at tier {gap}; so it needs tier {needed}"
+        message = f"allowed at tier {possible[0]} but not at tier {gap}, so it needs tier {needed}"
         yield action.finding(LintFindingKind.NOT_MONOTONE, message, action.permits_and_bars(possible[0], gap))
         return
     access = Access(resource=action.name, action=action.action, ttl=1, reason="-")
@@ -135,7 +135,7 @@ def _monotony_findings(rules: PolicyEvaluator, action: _LintedAction, possible: 
         allowed = [tier for tier in range(rules.top + 1) if result.allows(tier)]
         broken = next((tier for tier in range(min(allowed), rules.top + 1) if tier not in allowed), None) if allowed else None
         if broken is not None:
-            message = f"{description} allowed at tier {allowed[0]} and not at tier {broken}"
+            message = f"{description} allowed at tier {allowed[0]} but not at tier {broken}"
             yield action.finding(LintFindingKind.NOT_MONOTONE, message, (*result.permits[allowed[0]], *result.forbids[broken]))
             return
 

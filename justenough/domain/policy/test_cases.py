@@ -166,7 +166,7 @@ def spec_case_problems(path: str, case: SpecCase, raw: Any, rules: PolicyEvaluat
         return tuple(Problem(path, f"{case.spec}: {problem}") for problem in error.problems)
     problems = [Problem(path, f"{case.spec}: {problem}") for problem in problems_in_spec(spec, rules.catalog)]
     if len(case.expect) != len(spec.access):
-        message = f"{case.spec} has {len(spec.access)} requests, {len(case.expect)} outcomes are expected"
+        message = f"{case.spec} has {len(spec.access)} requests, but {len(case.expect)} outcomes are expected"
         problems.append(Problem(f"{path}.expect", message))
     return tuple(problems)
 

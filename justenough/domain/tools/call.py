@@ -104,10 +104,10 @@ def checked_call(name: str, tool: Tool, arguments: Any) -> ToolCall:
         is_valid = tool.validator.is_valid(arguments)
     except (SchemaUnusable, ValueError) as error:
         # An upstream's schema can have dangling references. The reviewed file has the details.
-        raise InvalidInput("tool", (Problem("", f"the schema of its input is unusable ({type(error).__name__})"),)) from error
+        raise InvalidInput("tool", (Problem("", f"the tool's input schema is unusable ({type(error).__name__})"),)) from error
     if not is_valid:
         problems = sorted(_argument_problems(tool, arguments), key=lambda problem: problem.path)[:MAX_PROBLEMS]
-        raise InvalidInput(what, tuple(problems) or (Problem("", "do not match the schema of the tool's input"),))
+        raise InvalidInput(what, tuple(problems) or (Problem("", "do not match the tool's input schema"),))
     # Send exactly what is signed and recorded: 7.0 becomes 7 in both.
     return ToolCall(tool=name, arguments=json.loads(to_canonical_json(arguments)))
 
@@ -217,7 +217,7 @@ def _check_sendable(http: Http, call: ToolCall, texts: Mapping[str, str], inputs
             problems.append(Problem(name, "cannot be used in a URL path: it contains a path part `..`"))
         elif name not in http.slashes and re.search(r"[/\\]", texts[name]):
             problems.append(
-                Problem(name, "cannot be used in a URL path: it contains a slash, and the tool's http.slashes does not allow that")
+                Problem(name, "cannot be used in a URL path: it contains a slash, which the tool's http.slashes does not allow")
             )
     in_headers = {name for value in http.headers.values() for name in SCOPE_PLACEHOLDER.findall(value)}
     problems += [

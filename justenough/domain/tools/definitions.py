@@ -243,7 +243,9 @@ def _use_problems(uses: ToolUses, offers: ActionOffers, where: str) -> Iterator[
         yield Problem(f"{where}.uses.action", f"{uses.resource} does not offer {action}; it offers {', '.join(sorted(actions))}")
     for action in sorted(uses.actions & actions.keys()):
         if actions[action].locked:
-            message = f"{action} on {uses.resource} is locked in Vault, so jobs can get it only at their start, not through tools"
+            message = (
+                f"{action} on {uses.resource} is behind a Vault control group, so jobs can get it only at their start, not through tools"
+            )
             yield Problem(f"{where}.uses.action", message)
 
 
@@ -256,7 +258,7 @@ def _schema_problems(schema: Mapping[str, Any], where: str) -> Iterator[Problem]
         return
     for name in properties:
         if not INPUT_NAME.fullmatch(name):
-            message = "a name must begin with a lower-case letter and have only lower-case letters, digits and _ (at most 32 characters)"
+            message = "a name must begin with a lower-case letter and contain only lower-case letters, digits and _ (at most 32 characters)"
             yield Problem(f"{where}.properties.{name}", message)
     for path in foreign_references(schema, where):
         yield Problem(path, "refers to another document; only references within this schema (#/…) are allowed")
@@ -297,5 +299,5 @@ def _check_endpoint(url: str, headers: Mapping[str, str], *, private: bool) -> N
         message = f"url: {why}"
         raise ValueError(message)
     for name, value in headers.items():
-        reject_if(not HEADER_NAME.fullmatch(name), f"headers.{name}: the name of a header may only have letters, digits and -")
+        reject_if(not HEADER_NAME.fullmatch(name), f"headers.{name}: the name of a header may contain only letters, digits and -")
         reject_if(not value.isprintable() or not value.isascii(), f"headers.{name}: must be printable ASCII")

@@ -105,7 +105,7 @@ def test_what_policy_allows_through_tools_is_had_at_once_and_nothing_is_issued_f
 def around_is_closed(job: Puppet) -> bool:
     """Whether the credential itself is refused, which no bound would bind."""
     around = job.access("refunds-db", "write")
-    return around.status == 403 and "through its tools only" in around.body
+    return around.status == 403 and "only through tools" in around.body
 
 
 def test_what_the_running_job_asks_for_through_tools_is_bound_by_who_approves_it(ops: Human, lead: Human, shop: Shop) -> None:

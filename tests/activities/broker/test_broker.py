@@ -187,7 +187,7 @@ def test_a_job_is_vouched_for_to_nobody_else_where_the_catalog_names_audiences(t
         assert talking.asks("GET", "/v1/identity?audience=https://helpdesk.example").status == 200
     assert (answer.status, answer.json["detail"], answer.json["outcome"], answer.json["policies"]) == (403, why, "denied", [])
     refused = entries(ops, talking.job, "access.refused")[-1]
-    assert refused == {"asked": "its identity for an audience", "why": why}
+    assert refused == {"asked": "an identity token", "why": why}
 
 
 def until_dead(shop: Shop, given: Answer) -> None:
@@ -220,7 +220,7 @@ def test_a_job_holds_so_much_at_once_and_no_more(ops: Human, shop: Shop) -> None
         given = [job.access("helpdesk-api") for _ in range(MAX_LIVE_CREDENTIALS)]
         assert {one.status for one in given} == {200}
         refused = job.access("helpdesk-api")
-        assert (refused.status, "give some back first" in refused.body) == (409, True)
+        assert (refused.status, "release some first" in refused.body) == (409, True)
         released = job.asks("POST", f"/v1/access/{given[0].json['credential_id']}/release")
         # What is in kv stays valid: nobody may be told that it is dead.
         assert (released.status, released.json["state"]) == (200, "expired")

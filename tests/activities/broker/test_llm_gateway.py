@@ -384,7 +384,7 @@ def test_a_key_that_a_person_takes_away_is_not_asked_for_again(ops: Human, shop:
         (credential,) = ops.job(job.job)["credentials"]
         assert ops.api.post(f"credentials/{credential['id']}/revoke").status_code in {200, 202}
         refused = until_refused(job)
-        assert (refused.status, error_of(refused)["message"]) == (403, "the model's key was taken away from this job")
+        assert (refused.status, error_of(refused)["message"]) == (403, "the model's key was revoked for this job")
         assert ask(job).status == 403
     assert_over(ops.job(job.job), shop)
 

@@ -40,7 +40,7 @@ def test_access_that_policy_allows_is_issued_at_once_works_and_is_dead_once_it_i
         assert (released.status, released.json["state"]) == (200, "confirmed")
         assert not shop.opens_for(login)
         (used,) = entries(ops, job.job, "credential.used")
-        assert used == {"credential": given.json["credential_id"], "what": "the job gave it back"}
+        assert used == {"credential": given.json["credential_id"], "what": "the job released it"}
         again = job.asks("POST", f"/v1/access/{given.json['credential_id']}/release")
         assert again.status == 404
 

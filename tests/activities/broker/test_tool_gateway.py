@@ -170,7 +170,7 @@ def test_a_refund_waits_for_people_who_see_its_arguments_is_made_once_and_only_a
             calling.join(180)
             text = answers[-1][-1]["result"]["content"][0]["text"]
             assert text.startswith("Denied: write on refunds-db: the request is denied.")
-            assert "You may use without asking: find-order, list-tickets." in text
+            assert "You may use without approval: find-order, list-tickets." in text
         assert [one["outcome"] for one in entries(ops, job.job, "tool.called")] == ["done", "denied", "denied"]
         assert len(rows(shop, "SELECT 1 FROM refunds WHERE reason = %s", reason)) == 1
 

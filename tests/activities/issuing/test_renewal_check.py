@@ -162,7 +162,7 @@ async def test_an_approver_who_leaves_their_group_takes_their_approval_along(at:
     at.shop.leave(job.approver, "support-leads")
     name = job.approver.name
     assert await job.until_ended() == (
-        f"its approvals make no quorum at tier 1 any more ({name}: {name} is in no group that approves requests)"
+        f"its valid approvals no longer reach the quorum of tier 1 ({name}: {name} is in no group that approves requests)"
     )
 
 
@@ -173,7 +173,7 @@ async def test_an_approval_that_was_withdrawn_ends_what_was_issued_on_it(at: Des
     at.deps.store.ledger.append(
         [build_event(EventType.APPROVAL_WITHDRAWN, job.job, at=at.deps.now(), about=request, request=request, **told)]
     )
-    assert await job.until_ended() == f"its approval was taken back by {job.approver.name}"
+    assert await job.until_ended() == f"its approval was withdrawn by {job.approver.name}"
 
 
 async def test_a_policy_edited_on_disk_ends_what_it_forbids_and_the_decision_is_recorded(at: Desk, folder: Path) -> None:
@@ -193,7 +193,7 @@ async def test_a_tier_that_policy_asks_for_only_now_was_not_asked(at: Desk, fold
     reads.write_text(
         reads.read_text().replace("resource.sensitivity <= 2 };", "resource.sensitivity <= 2 && context.approved_tier >= 1 };")
     )
-    assert "policy asks for tier 1 now (read-up-to-confidential), and it was issued at tier 0" in await job.until_ended()
+    assert "policy now requires tier 1 (read-up-to-confidential), but it was issued at tier 0" in await job.until_ended()
 
 
 async def test_what_stays_as_it_was_is_renewed_and_only_what_changes_is_recorded(at: Desk, folder: Path) -> None:
@@ -295,7 +295,7 @@ def test_nothing_is_issued_on_an_approval_of_who_launched_what_the_job_came_of(a
     robot = at.shop.newcomer("forebears-robot", "ops", "security")
     writes = {**WRITE["access"][0], "at": "request"}
     parent = running(at, {**READ, "access": [*READ["access"], writes]}, by=owner).job
-    with pytest.raises(NotPermitted, match="its valid approvals make no quorum"):
+    with pytest.raises(NotPermitted, match="its valid approvals do not reach the quorum"):
         running(at, WRITE, tier=1, parent=parent, by=robot, approver=owner)
     assert running(at, WRITE, tier=1, parent=parent, by=robot).works
 

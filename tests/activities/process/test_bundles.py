@@ -39,7 +39,7 @@ def test_it_is_unpacked_once(home: Path) -> None:
 
 
 def test_content_that_the_digest_does_not_name_is_refused(home: Path) -> None:
-    with pytest.raises(InvalidInput, match="its content is not sha256"):
+    with pytest.raises(InvalidInput, match="its content does not match the digest sha256"):
         ensure_unpacked(home, DIGEST, bundle.pack({"job.py": (b"print(2)", False)}))
     assert not (home / "run").exists()
 

@@ -69,7 +69,7 @@ def test_the_workers_own_environment_is_refused(settings: Settings) -> None:
 
 @pytest.mark.parametrize("python", ["/nowhere/python", "/etc/passwd", "/etc"])
 def test_what_is_not_there_or_no_program_is_refused(settings: Settings, python: str) -> None:
-    with pytest.raises(InterpreterRefused, match="there is no Python"):
+    with pytest.raises(InterpreterRefused, match="not a program on the worker's machine"):
         find_interpreter(settings, python)
 
 
@@ -78,7 +78,7 @@ def test_a_program_that_is_no_python_opens_no_folder(settings: Settings, home: P
     fake.parent.mkdir()
     fake.write_text("#!/bin/sh\n")
     fake.chmod(0o755)
-    with pytest.raises(InterpreterRefused, match="is not the folder of a Python"):
+    with pytest.raises(InterpreterRefused, match="is not the prefix of a Python installation"):
         find_interpreter(settings, str(fake))
 
 

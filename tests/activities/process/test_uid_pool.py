@@ -41,7 +41,7 @@ def test_where_every_id_is_taken_it_is_said_how_to_have_others(settings: Setting
             assert first == os.geteuid(), "only root lends ids"
             return
         with (
-            pytest.raises(NoFreeUid, match="all 1 user ids from 715000 on are in use; set JUSTENOUGH_JOB_UID_BASE to others"),
+            pytest.raises(NoFreeUid, match="all 1 user ids from 715000 on are in use; set JUSTENOUGH_JOB_UID_BASE to a free range"),
             lend_uid(mine),
         ):
             pass

@@ -113,7 +113,7 @@ def test_one_that_is_taken_away_and_in_no_crl_yet_is_overdue(at: Desk, late_crl:
     one = session(at, WAREHOUSE)
     held = one.issue()
     result = revoke_one(at.deps, one.job, held.credential.id, by="person", why="asked for")
-    assert result.failures == ("its lease is gone, and its certificate is not in the CRL that Vault serves",)
+    assert result.failures == ("its lease is gone, but its certificate is not in the CRL that Vault serves",)
     assert one.state() == "overdue"
     late_crl()
     assert revoke_one(at.deps, one.job, held.credential.id, by="person", why="asked for").confirmed

@@ -170,7 +170,7 @@ def test_a_lease_that_was_forced_ends_nothing_and_is_not_taken_for_a_proof(at: D
         at.shop.admin("POST", "sys/leases/revoke-force/database/creds/orders-read-acme")
     result = revoke_one(at.deps, job, forced.credential.id, by="person", why="a test")
     assert (result.confirmed, at.shop.works(forced)) == (False, True)
-    assert any("a user of the job is left in" in why for why in result.failures)
+    assert any("a user of the job still exists in" in why for why in result.failures)
     assert by_session(at, job, forced, other).confirmed
     assert [at.shop.works(item) for item in (forced, other)] == [False, False]
 

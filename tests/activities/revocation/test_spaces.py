@@ -66,7 +66,7 @@ def test_one_credential_ends_without_its_jobs_space_and_the_next_one_goes_on_the
     assert (ended.confirmed, at.shop.works(first)) == (True, False)
     assert spaces_of(at, job) == [f"space-{job}"]
     told = at.deps.store.ledger.entries(job=job).items[-1].data
-    assert str(told["how"]).endswith("the job's space is there until the job ends")
+    assert str(told["how"]).endswith("the job's space remains until the job ends")
 
     second = at.issue(job, SPACE, record=False)
     with at.shop.login(second) as connection:

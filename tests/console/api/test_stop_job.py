@@ -74,7 +74,13 @@ async def test_a_credential_is_revoked_through_its_job(served: Served) -> None:
     served.store.ledger.append(
         [
             build_event(
-                EventType.CREDENTIAL_REVOKED, job, at=now, about=credential, credential=credential, by="person", why="it was taken away"
+                EventType.CREDENTIAL_REVOKED,
+                job,
+                at=now,
+                about=credential,
+                credential=credential,
+                by="person",
+                why="its revocation was requested",
             ),
             build_event(
                 EventType.CREDENTIAL_CONFIRMED, job, at=now, about=credential, credential=credential, how="lease and accessor are gone"

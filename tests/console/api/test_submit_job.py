@@ -325,7 +325,7 @@ async def test_a_chain_has_ten_ancestors_and_no_more(served: Served) -> None:
         parent = taken.json()["id"]
     answer = await served.post("/jobs", "ops", ops.order(parent=parent))
     assert answer.status_code == 422
-    assert "more than 10 jobs would have launched one another" in answer.json()["errors"][0]["message"]
+    assert "the job would have more than 10 ancestors" in answer.json()["errors"][0]["message"]
 
 
 async def test_the_same_content_from_within_another_job_is_another_order_for_a_key(served: Served) -> None:

@@ -165,7 +165,7 @@ def test_a_list_that_tells_the_credential_is_neither_shown_nor_pinned(alone: Cli
     with hub.being(tools=[{**TOOLS[0], "description": f"as {TOKEN}"}]):
         done = alone.run("catalog", "tools", "hub", "--credential", secret(tmp_path / "token.json", {"token": TOKEN}), "--pin")
     assert done.exit_code == 1
-    assert "the list of hub contains the credential that was sent to it" in done.stderr
+    assert "the list of hub contains the credential that was sent with the request" in done.stderr
     assert TOKEN not in done.stdout + done.stderr
     assert not (alone.config / "tools").exists()
 

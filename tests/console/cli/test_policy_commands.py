@@ -164,7 +164,7 @@ def test_explain_asks_as_of_the_time_it_is_told(alone: Cli, tmp_path: Path) -> N
     assert (noon["hour"], noon["weekday"], noon["requests"][0]["outcome"]) == (12, 5, "needs_approval")
     assert [one["id"] for one in night["requests"][0]["policies"]] == ["office-hours"]
     assert {"fact": "hour", "value": "17", "outcome": "needs_approval"}.items() <= night["requests"][0]["changes"][-1].items()
-    assert "at 18 h UTC on a Friday" in shown
+    assert "at 18:00 UTC on a Friday" in shown
     refused = alone.run("policy", "explain", file, "--config", EXAMPLES, "--at", "tomorrow")
     assert (refused.exit_code, "--at: 'tomorrow' is not a date or time" in refused.stderr) == (2, True)
 

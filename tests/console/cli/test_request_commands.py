@@ -50,7 +50,7 @@ def test_who_approves_sees_what_will_run_and_its_digest(cli: Cli, lead: Human, w
 
     told = cli.run("request", "approve", waiting.requests[0], "--reason", "yes", "--ttl", "2m", who="lead").stderr
 
-    assert "ops asks for write on refunds-db" in told
+    assert "ops requests write on refunds-db" in told
     assert "for 2m, for from-the-cli: Show what the command line does" in told
     assert "command: echo 'a b'" in told
     assert f"digest:  {digest}" in told
@@ -143,7 +143,7 @@ def test_broken_glass_is_told_to_everyone_until_it_is_reviewed(cli: Cli, ops: Hu
     assert cli.run("request", "break-glass", request, "--reason", "x", who="lead").exit_code == 6
 
     done = cli.run("request", "break-glass", request, "--reason", "the shop is down", "--yes", who="oncall")
-    assert (done.exit_code, "BREAKING GLASS for: ops asks for write on refunds-db" in done.stderr) == (0, True)
+    assert (done.exit_code, "BREAKING GLASS for: ops requests write on refunds-db" in done.stderr) == (0, True)
     assert ops.until(waiting.id)["state"] == "succeeded"
     assert "of break-glass approvals: justenough review list" in cli.run("request", "list", who="security").stderr
     assert request in [item["request_id"] for item in cli.json("review", "list", who="auditor")["items"]]
@@ -304,5 +304,5 @@ def test_what_waits_no_more_cannot_be_approved(cli: Cli, ops: Human, shop: Shop,
         vault.post("auth/token/revoke-accessor", json={"accessor": accessor}).raise_for_status()
     refused = cli.run("request", "approve", job.requests[0], "--reason", "yes", who="security")
     assert refused.exit_code == 8
-    assert "Vault has no such request to authorize any more" in refused.stderr
+    assert "Vault no longer has this request to authorize" in refused.stderr
     cli.run("job", "cancel", job.id)

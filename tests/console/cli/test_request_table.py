@@ -79,7 +79,7 @@ def test_what_changed_is_told_once_in_words(changed: dict[str, Any], told: list[
 
 
 def test_a_claim_that_ends_and_a_request_that_is_new_are_told() -> None:
-    opened = "ops asks for write on refunds-db for 5m (triage): a \\x1b[2J; tier 1, 0 of 2, until 2026-01-01T18:04:05Z"
+    opened = "ops requests write on refunds-db for 5m (triage): a \\x1b[2J; tier 1, 0 of 2, until 2026-01-01T18:04:05Z"
 
     assert list(request_changes(request(claim=CLAIM), request())) == ["claim released"]
     assert list(request_changes(None, request(reason="a \x1b[2J"))) == [opened]

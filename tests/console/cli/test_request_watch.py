@@ -60,7 +60,7 @@ def test_each_change_is_a_line_at_once_and_in_json_the_request_as_the_api_shows_
         text.send_signal(signal.SIGINT)
         _, told = text.communicate(timeout=20)
 
-    assert "ops asks for write on refunds-db for 5m (from-the-cli): Write a refund; tier 1, 0 of 1, until 20" in asked
+    assert "ops requests write on refunds-db for 5m (from-the-cli): Write a refund; tier 1, 0 of 1, until 20" in asked
     assert (shown["state"], shown["claim"], shown["approvals"]) == ("pending", None, [])
     assert f"{name}  claimed by lead until 20" in claimed
     assert looked_at["claim"]["by"] == "lead"
@@ -84,7 +84,7 @@ def test_a_terminal_shows_a_table_and_rings_for_what_is_new(cli: Cli, ops: Human
 
     cli.run("job", "cancel", second.id)
     assert "ACCESS write refunds-db for 5m" in shown
-    assert f"{second.requests[0]}  ops asks for write on refunds-db" in rung
+    assert f"{second.requests[0]}  ops requests write on refunds-db" in rung
     assert (process.returncode, end.rstrip().endswith("Stopped watching.")) == (130, True)
     assert b"is now withdrawn" in gone
     assert "Traceback" not in end
@@ -158,7 +158,7 @@ class Blocked:
 
 @pytest.mark.parametrize(
     "stream,why",
-    [((404, b'{"title": "x", "detail": "no streams here"}'), "no streams here"), ((200, b""), "a proxy may hold them back")],
+    [((404, b'{"title": "x", "detail": "no streams here"}'), "no streams here"), ((200, b""), "a proxy may buffer them")],
 )
 def test_where_no_stream_comes_through_the_ledger_is_asked_and_nothing_is_missed(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, stream: tuple[int, bytes], why: str

@@ -58,7 +58,7 @@ def test_a_job_is_dead_once_every_credential_is_and_its_proof_stands(found: dict
             "2026-01-31T09:35:00Z",
             "its lease is gone",
         ),
-        (credential("expired", why="its time is over"), "2026-01-31T09:40:00Z", "its time is over"),
+        (credential("expired", why="its expiry time has passed"), "2026-01-31T09:40:00Z", "its expiry time has passed"),
         (credential("overdue", why="target shop: away"), "expires 2026-01-31T09:40:00Z", "target shop: away"),
         (credential("issued"), "expires 2026-01-31T09:40:00Z", "not revoked yet"),
         (credential("revoking"), "expires 2026-01-31T09:40:00Z", "being revoked"),

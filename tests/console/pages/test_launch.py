@@ -193,7 +193,7 @@ async def test_every_problem_of_a_spec_is_shown_by_path_and_the_text_is_kept(log
 async def test_a_parameters_error_appears_beside_its_field(logged_in: LogIn) -> None:
     answer = await tried(await logged_in("ops"), TRIAGE, **{"param.ticket": "--evil", "param.witness": "none"})
     assert answer.status_code == 422
-    assert "no leading dash" in text_of(answer.text, "e-ticket")
+    assert "without a leading dash" in text_of(answer.text, "e-ticket")
     assert 'value="--evil" maxlength="256" autocomplete="off" aria-invalid="true" aria-describedby="e-ticket"' in answer.text
 
 

@@ -160,7 +160,7 @@ async def test_a_token_that_was_revoked_in_vault_ends_its_session(site: Site, lo
     lead = await logged_in()
     (await admin.post("auth/token/revoke", json={"token": await site.token_of(lead)})).raise_for_status()
     site.clock.forward(seconds=CACHE_TTL_S)
-    assert "This login was ended in Vault." in await refused(lead)
+    assert "Vault has ended this login." in await refused(lead)
 
 
 async def test_rotating_the_key_ends_every_session(site: Site, logged_in: LogIn, admin: httpx.AsyncClient) -> None:
@@ -169,7 +169,7 @@ async def test_rotating_the_key_ends_every_session(site: Site, logged_in: LogIn,
     assert (await lead.open("/sessions")).status_code == 200
     (await admin.post("transit/keys/je-pages/config", json={"min_decryption_version": rotated})).raise_for_status()
     site.clock.forward(seconds=CACHE_TTL_S)
-    assert "This login was ended in Vault." in await refused(lead)
+    assert "Vault has ended this login." in await refused(lead)
     assert (await (await logged_in()).open("/sessions")).status_code == 200
 
 
@@ -281,5 +281,5 @@ async def test_a_session_whose_person_was_changed_in_the_store_ends(site: Site, 
     other = (await site.console.sessions.session_of(chief.cookie)).person
     with open_engine(site.console.deps.settings.store_url).begin() as connection:
         connection.execute(update(PAGE_SESSIONS).where(PAGE_SESSIONS.c.key == row.key).values(person=other.id))
-    assert "another person than the session" in await refused(ops)
+    assert "a different person than the session" in await refused(ops)
     assert (await chief.open("/sessions")).status_code == 200

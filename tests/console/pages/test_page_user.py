@@ -80,7 +80,7 @@ async def test_a_page_user_authorizes_in_vault_as_themselves(site: Site, logged_
     lead = await visitor(site, (await logged_in()).cookie)
     assert await lead.authorize(wrap["accessor"])
     assert await opened()
-    with pytest.raises(Conflict, match="Vault has no such request to authorize any more"):
+    with pytest.raises(Conflict, match="Vault no longer has this request to authorize"):
         await lead.authorize("nothing-of-that-kind")
 
 

@@ -385,7 +385,7 @@ async def test_a_moment_that_is_no_occasion_is_refused_whoever_says_it(town: Tow
     async with fired(town.console):
         for why, (name, at) in attempts.items():
             assert why in await refusal(town, name, TypedSearchAttributes([SearchAttributePair(SCHEDULED_START, at)]))
-        assert "no schedule has started this" in await refusal(town, "daily", TypedSearchAttributes.empty)
+        assert "this workflow was not started by a schedule" in await refusal(town, "daily", TypedSearchAttributes.empty)
         await town.handle("daily").trigger()
         (triggered,) = await started_by(town, "daily")
         with pytest.raises(WorkflowFailureError):

@@ -46,8 +46,8 @@ def delegation(*, at: datetime, until: datetime) -> SignedStatement:
         (timedelta(hours=-1), timedelta(hours=1), None),
         # Prolonged while a job runs whose approval was counted before: its renewals ask about then.
         (timedelta(hours=1), timedelta(hours=2), None),
-        (timedelta(hours=-2), timedelta(hours=-1), "their appointment as a delegate is not valid now:  the statement has expired"),
-        (timedelta(0), timedelta(days=91), "their appointment as a delegate is not valid now:  the statement lives longer than 90 days"),
+        (timedelta(hours=-2), timedelta(hours=-1), "their appointment as a delegate is not valid now: the statement has expired"),
+        (timedelta(0), timedelta(days=91), "their appointment as a delegate is not valid now: the statement lives longer than 90 days"),
     ],
 )
 def test_a_delegation_holds_until_its_end_however_late_it_was_prolonged(at: timedelta, until: timedelta, why: str | None) -> None:

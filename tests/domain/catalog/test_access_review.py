@@ -61,9 +61,9 @@ DATED = catalog(by="2026-04-30")
         (DATED, {"longest_granted": 900}, {"max-ttl": "max_ttl is 30m; the longest of 9 grants was 15m"}),
         (DATED, {"longest_granted": 901}, {}),
         (DATED, {"longest_granted": 900, "granted": 2}, {}),  # Too few to tell.
-        (DATED, {"narrowed": 9}, {"narrowed": "each of 9 grants was for less than was requested"}),
+        (DATED, {"narrowed": 9}, {"narrowed": "each of 9 grants allowed less than the job requested"}),
         (DATED, {"narrowed": 8}, {}),
-        (DATED, {"narrowed": 9, "whole": False}, {"narrowed": "each of the newest 9 grants was for less than was requested"}),
+        (DATED, {"narrowed": 9, "whole": False}, {"narrowed": "each of the newest 9 grants allowed less than the job requested"}),
         (DATED, {"scopes": TENANTS[:1]}, {"scope": "nobody requested tenant=globex"}),
         (DATED, {"scopes": TENANTS[:1], "whole": False}, {}),  # One that was not looked at may have.
     ],

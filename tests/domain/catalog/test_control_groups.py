@@ -80,7 +80,7 @@ def test_an_action_without_a_lock_has_none_and_no_tier() -> None:
     [
         ({"lock_tier": 3}, tiers(1, 1), "resources.pay-db.actions.write.lock_tier: approvals.yaml has no tier 3; it has 1, 2"),
         ({}, tiers(2, 1), "Vault requires 2 people (tier 1's quorum), but tier 2 approves with 1, so Vault would never issue"),
-        ({}, tiers(1, 1, respond_within=4 * DAY), f"a token in Vault lives at most {MAX_TOKEN_TTL_S // DAY}d"),
+        ({}, tiers(1, 1, respond_within=4 * DAY), f"a Vault token lives at most {MAX_TOKEN_TTL_S // DAY}d: shorten them"),
     ],
 )
 def test_tiers_that_could_never_open_a_lock_are_refused(changes: Any, against: Tiers, problem: str) -> None:
@@ -101,7 +101,10 @@ def test_tiers_that_could_never_open_a_lock_are_refused(changes: Any, against: T
         ),
         (
             {"provision": [{"path": "sys/policies/acl/je-grant-pay-db-write", "data": {"policy": ""}}]},
-            "resources.pay-db.actions.write.policy: `provision` writes this policy; a locked action needs the one that setup generates",
+            (
+                "resources.pay-db.actions.write.policy: a locked action needs the policy that `justenough vault setup` generates; "
+                "remove this one from `provision`"
+            ),
         ),
     ],
 )

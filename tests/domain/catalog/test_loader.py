@@ -151,7 +151,7 @@ CERTIFIED: dict[str, Any] = {"issue": {"path": "pki/issue/x", "method": "update"
         ("resources/Orders", {}, "resources.Orders"),
         ("resources", None, "resources: required"),
         ("scopes", [{"tenant": "acme"}, {"tenant": "ACME"}], "scopes[1]: its identity je-scope-tenant-acme is the same as that of scopes[0]"),
-        ("scopes", [{"tenant": ".."}], "scopes[0].tenant: '..' is not a name"),
+        ("scopes", [{"tenant": ".."}], "scopes[0].tenant: '..' must not be only dots"),
         ("scopes", [{"tenant": "a/b"}], "scopes[0].tenant"),
         ("scopes", [], "resources.orders-db.actions.read.data_scope: no entry of `scopes` has exactly the keys tenant"),
         ("tools", {"find-order": {}}, "tools.find-order.uses: required"),

@@ -140,7 +140,7 @@ def test_what_a_schema_lets_through_goes_through() -> None:
 def test_a_schema_that_refers_to_what_is_not_there_or_to_itself_for_ever_is_no_crash(properties: dict[str, Any]) -> None:
     shown = build_tool_list("tools", [{"name": "get", "inputSchema": {**ANY, "properties": properties}}])
     tools = catalog(reviewed=shown, digest=shown.digest).callable
-    with pytest.raises(InvalidInput, match="the schema of its input is unusable"):
+    with pytest.raises(InvalidInput, match="the tool's input schema is unusable"):
         checked_call("get", tools["get"], {"a": 1})
 
 
@@ -168,11 +168,11 @@ def test_an_order_may_bind_a_tool_that_is_passed_on() -> None:
 @pytest.mark.parametrize(
     "one, action, says",
     [
-        (ListedTool("get_a", annotations={"readOnlyHint": False}), Action.READ, "mapped to read, but the server says that it writes"),
+        (ListedTool("get_a", annotations={"readOnlyHint": False}), Action.READ, "mapped to read, but the server declares that it writes"),
         (
             ListedTool("get_a", annotations={"destructiveHint": True}),
             Action.READ,
-            "mapped to read, but the server says that it writes",
+            "mapped to read, but the server declares that it writes",
         ),
         (ListedTool("get.a"), Action.READ, "some clients reject this name"),
         (ListedTool("get_a", description="Reads\u200b\u202e"), Action.READ, "its description contains unprintable characters"),

@@ -127,7 +127,7 @@ WHYS = {
     "Stale: the request is not what you answered any more: its digest has changed": "changed or different content",
     "the decision is for another request": "changed or different content",
     "Conflict: the request is denied, not pending": "not pending",
-    "it names no request of this job that waits for an answer": "not pending",
+    "the decision names no request of this job that waits for an answer": "not pending",
     "the statement has expired": "expired or from the future",
     "Forbidden: needs one of the groups: chiefs": "not authorized",
     "the request is at tier 2, which this person does not answer for": "not authorized",

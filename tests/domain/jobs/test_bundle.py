@@ -83,7 +83,7 @@ def test_the_same_file_twice_is_refused() -> None:
 
 
 def test_a_file_inside_a_file_is_refused() -> None:
-    assert "a/b: inside a file" in why_refused(archive(named("a"), named("a/b")))
+    assert "a/b: its parent folder is a file in this archive" in why_refused(archive(named("a"), named("a/b")))
     assert "a: duplicate entry" in why_refused(archive(named("a/b"), named("a")))
 
 

@@ -74,7 +74,7 @@ def model(**changes: Any) -> ModelDef:
     [
         ({"uses": {"resource": "model-ap"}}, "models.default.uses.resource: unknown resource 'model-ap'; did you mean 'model-api'?"),
         ({"uses": {"resource": "model-api", "action": "admin"}}, "models.default.uses.action: model-api does not offer admin; it offers read, write"),
-        ({"uses": {"resource": "model-api", "action": "write"}}, "models.default.uses.action: model-api write is locked in Vault"),
+        ({"uses": {"resource": "model-api", "action": "write"}}, "models.default.uses.action: model-api write is behind a Vault control group"),
         ({"used_by": "job"}, "models.default.uses.resource: model-api needs `used_by: gateway`"),
         ({"used_by": "nobody"}, "resources.model-api.used_by"),
         ({"url": "ftp://models.example"}, "models.default.url: must begin with https://"),

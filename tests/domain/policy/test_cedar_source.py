@@ -41,7 +41,7 @@ def problems(files: dict[str, str], schema: str = SCHEMA) -> list[str]:
         ('@id("default-deny") permit(principal, action, resource);', "2:1", "@id"),
         ('@id("good") forbid(principal, action, resource);', "2:1", "a.cedar:1:1"),
         ('@id("t") permit(principal == ?principal, action, resource);', "2:1", "template"),
-        ('@id("c") permit(principal, action, resource) when { context == context };', "2:1", "`context` as a whole"),
+        ('@id("c") permit(principal, action, resource) when { context == context };', "2:1", "uses the entire `context`"),
         ('// one; "two\n\n\t/*', "4:2", "unexpected token"),
     ],
 )
@@ -67,7 +67,7 @@ def test_every_problem_of_every_file_is_told_at_once() -> None:
 
 
 def test_ids_are_unique_across_files() -> None:
-    assert problems({"a.cedar": GOOD, "b.cedar": "\n" + GOOD}) == ["b.cedar:2:1: duplicate @id 'good'; a.cedar:1:1 has it too"]
+    assert problems({"a.cedar": GOOD, "b.cedar": "\n" + GOOD}) == ["b.cedar:2:1: duplicate @id 'good'; also in a.cedar:1:1"]
 
 
 @pytest.mark.parametrize("files", [{}, {"a.cedar": ""}, {"a.cedar": "// nothing yet\n"}])

@@ -80,7 +80,7 @@ def test_an_action_that_is_allowed_at_a_tier_and_not_at_the_top_is_always_denied
     odd = found('@id("one") permit(principal, action, resource) when { context.approved_tier == 1 };')
 
     assert {one.kind for one in odd} == {LintFindingKind.NOT_MONOTONE}
-    assert odd[0].message == "allowed at tier 1 alone and not at tier 2; so it is always denied"
+    assert odd[0].message == "allowed at tier 1 but not at tier 2, so it is always denied"
 
 
 def test_a_gap_between_tiers_is_told_with_the_tier_that_is_needed() -> None:
@@ -88,7 +88,7 @@ def test_a_gap_between_tiers_is_told_with_the_tier_that_is_needed() -> None:
     odd = found(text)
 
     assert {(one.kind, one.message) for one in odd} == {
-        (LintFindingKind.NOT_MONOTONE, "allowed at tier 0 and not at tier 2; so it needs tier 3")
+        (LintFindingKind.NOT_MONOTONE, "allowed at tier 0 but not at tier 2, so it needs tier 3")
     }
     assert odd[0].policies == ("all", "not-two")
 
@@ -98,20 +98,20 @@ def test_tiers_that_contradict_for_some_requests_only_are_shown_by_one() -> None
     odd = found(text)
 
     assert {one.kind for one in odd} == {LintFindingKind.NOT_MONOTONE}
-    assert odd[0].message == "a request with ttl 299s is allowed at tier 0 and not at tier 1"
+    assert odd[0].message == "a request with ttl 299s is allowed at tier 0 but not at tier 1"
 
 
 def test_what_was_touched_before_may_be_what_shows_it() -> None:
     text = f'{ALL} @id("no") forbid(principal, action, resource) when {{ context.approved_tier == 2 && context.touched == 3 }};'
 
-    assert found(text)[0].message == "a request with touched restricted is allowed at tier 0 and not at tier 2"
+    assert found(text)[0].message == "a request with touched restricted is allowed at tier 0 but not at tier 2"
 
 
 def test_one_that_takes_two_facts_at_once_is_found_too() -> None:
     condition = 'context.approved_tier == 1 && context.ttl_seconds < 300 && principal.labels.contains("team=x")'
     odd = found(f'{ALL} @id("long") forbid(principal, action, resource) when {{ {condition} }};')
 
-    assert odd[0].message == "a request with ttl 299s and labels with team=x is allowed at tier 0 and not at tier 1"
+    assert odd[0].message == "a request with ttl 299s and labels with team=x is allowed at tier 0 but not at tier 1"
 
 
 def test_policies_that_complete_each_other_tier_by_tier_are_not_odd() -> None:

@@ -108,7 +108,7 @@ def test_a_spec_is_decided_as_a_whole_with_its_params() -> None:
 @pytest.mark.parametrize(
     "case, problem",
     [
-        ("{spec: jobs/hello.yaml, expect: []}", "specs[0].expect: jobs/hello.yaml has 1 requests, 0 outcomes are expected"),
+        ("{spec: jobs/hello.yaml, expect: []}", "specs[0].expect: jobs/hello.yaml has 1 requests, but 0 outcomes are expected"),
         (
             "{spec: jobs/hello.yaml, params: {x: '1'}, expect: [allowed]}",
             "specs[0]: jobs/hello.yaml: params.x: the spec declares no such parameter",

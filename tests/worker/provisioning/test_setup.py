@@ -232,7 +232,9 @@ def test_an_old_policy_that_bypasses_a_lock_is_refused(shop: Shop) -> None:
         shop.admin.delete(path)
 
 
-@pytest.mark.parametrize("tiers, why", [(None, "says who opens the catalog's locks"), (1, "approvals.yaml has no tier 2; it has 1")])
+@pytest.mark.parametrize(
+    "tiers, why", [(None, "defines who can authorize the catalog's control groups"), (1, "approvals.yaml has no tier 2; it has 1")]
+)
 def test_a_lock_without_approvers_is_not_set_up(shop: Shop, tmp_path: Path, tiers: int | None, why: str) -> None:
     config = config_with(tmp_path, "max_ttl: 30m", "max_ttl: 30m")
     (config / "approvals.yaml").unlink()

@@ -197,7 +197,7 @@ def test_children_without_a_supervisor_are_reported_with_the_consoles_alarms(tmp
         make_home_of_a_killed_supervisor(tmp_path / "home", console=port)
         status, doctor = run("status"), run("doctor", "-o", "json")
     assert status.exit_code == 1
-    assert "has no supervisor any more: servers that stop are not restarted. Repair it: justenough up --detach\n" in status.stderr
+    assert "no longer has a supervisor: servers that stop are not restarted. Repair it: justenough up --detach\n" in status.stderr
     assert "Alarm: installation's configuration: broken (Fix it, then check it: justenough catalog check)\n" in status.stderr
     missing = {item["what"]: item["found"] for item in json.loads(doctor.stdout)["findings"] if item["level"] == "missing"}
     assert missing["installation's configuration"] == "broken"

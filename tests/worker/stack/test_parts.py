@@ -209,7 +209,7 @@ def test_an_unreadable_pidfile_has_no_identity(tmp_path: Path, content: str) -> 
 
 def test_a_stack_file_of_another_format_is_refused_with_the_remedy(places: StackPaths) -> None:
     places.stack.write_text('{"temporal": 3}', encoding="utf-8")
-    with pytest.raises(StackUnreadable, match=r"stack.json is not readable: .* Stop the stack"):
+    with pytest.raises(StackUnreadable, match=r"stack.json cannot be parsed: .* Stop the stack"):
         read_stack(places)
 
 

@@ -70,7 +70,7 @@ def lock_finding(version: str) -> DoctorFinding:
     match = re.match(r"(\d+)\.(\d+)", version)
     if (match is not None and (int(match[1]), int(match[2])) >= (2, 7)) or "+ent" in version:
         return DoctorFinding("vault control groups", "ok", f"version {version}")
-    text = f"version {version or 'unknown'} has no control groups, and the catalog uses them"
+    text = f"version {version or 'unknown'} has no control groups, but the catalog uses them"
     return DoctorFinding("vault control groups", "missing", text, CONTROL_GROUP_REMEDY)
 
 
