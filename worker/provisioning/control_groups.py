@@ -13,7 +13,7 @@ CONTROL_GROUP_REMEDY = "Use OpenBao 2.7 or later, or Vault Enterprise; or remove
 def require_control_groups(vault: AdminClient) -> None:
     """Raise SetupFailed if this Vault has no control groups: it would issue locked credentials without an approver's authorization."""
     if not vault.has_path(REQUEST_PATH, {"accessor": "none"}):
-        raise SetupFailed(REQUEST_PATH, why="the catalog locks actions, and this Vault has no control groups", remedy=CONTROL_GROUP_REMEDY)
+        raise SetupFailed(REQUEST_PATH, why="the catalog uses control groups, and this Vault has none", remedy=CONTROL_GROUP_REMEDY)
 
 
 def refuse_leftover_policy(vault: AdminClient, policy: str, catalog: Catalog) -> None:
@@ -24,5 +24,5 @@ def refuse_leftover_policy(vault: AdminClient, policy: str, catalog: Catalog) ->
     for definition in definitions:
         stem = definition.issue.path.partition("{")[0]
         if stem in text or any(issue_path in text for issue_path in issue_paths(catalog, definition)):
-            why = f"no action of the catalog uses this policy, and it allows {definition.issue.path}, which is locked"
+            why = f"no action of the catalog uses this policy, and it allows {definition.issue.path}, which requires a control group"
             raise SetupFailed(path, why=why, remedy=f"Delete it: bao policy delete {policy}")

@@ -31,7 +31,7 @@ def provision_scope_identities(vault: AdminClient, catalog: Catalog) -> Iterator
         yield from _ensure_entity(vault, alias_of(scope), {"metadata": dict(scope), "policies": [], "disabled": False}, mount="token")
     for name in vault.list("identity/entity/name"):
         if name.startswith("je-scope-") and name.casefold() not in names:
-            note = "no scope of the catalog; delete it if no other configuration uses it"
+            note = "the catalog has no such scope; delete it if no other configuration uses it"
             yield AppliedWrite(f"identity/entity/name/{name}", WriteOutcome.KEPT, note)
 
 

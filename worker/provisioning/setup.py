@@ -57,14 +57,14 @@ def provision_vault(
     """
     env = os.environ if environment is None else environment
     folder, tiers, triggers = settings.config, Tiers(tiers={}), Triggers()
-    raw = read_catalog(_read_file(folder / CATALOG_FILE, "JUSTENOUGH_CONFIG names the configuration's folder"))
+    raw = read_catalog(_read_file(folder / CATALOG_FILE, "set JUSTENOUGH_CONFIG to the configuration folder"))
     catalog = with_settings(raw, env)
     if catalog.has_locks:
-        tiers = read_tiers(_read_file(folder / APPROVALS_FILE, "it says who opens the catalog's locks"))
+        tiers = read_tiers(_read_file(folder / APPROVALS_FILE, "it lists the approvers for the catalog's control groups"))
         if problems := tuple(control_group_problems(catalog, tiers)):
             raise InvalidInput(CATALOG_FILE, problems)
     if (folder / TRIGGERS_FILE).exists():
-        triggers = read_triggers(_read_file(folder / TRIGGERS_FILE, "it names the secrets that the console may read"))
+        triggers = read_triggers(_read_file(folder / TRIGGERS_FILE, "it lists the secrets that the console may read"))
     hide = [env[name] for name in SETTING_PLACEHOLDER.findall(str(raw.provision)) if name in env]
     hide += [person.password.reveal() for person in (people or {}).values()]
     with AdminClient(vault_addr, admin_token, namespace=settings.vault_namespace, cacert=settings.vault_cacert, hide=hide) as vault:

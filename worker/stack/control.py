@@ -69,7 +69,7 @@ def start_detached(
     threading.Thread(target=process.wait, daemon=True, name="supervisor").start()
     stack = read_stack(places)
     if stack is None:
-        raise StackNotStarted(_see_log(places, "the stack ended right after its start"))
+        raise StackNotStarted(_see_log(places, "the stack stopped right after it started"))
     return stack
 
 
@@ -106,7 +106,7 @@ def _wait_for_other(places: StackPaths) -> Stack:
     wait_until(lambda: places.stack.exists() or supervisor_of(places) is None, within=START_TIMEOUT_S)
     stack = find_running_stack(places)
     if stack is None:
-        raise StackNotStarted(_see_log(places, "another start in this home did not get ready"))
+        raise StackNotStarted(_see_log(places, "the stack that another command is starting in this home did not become ready"))
     return stack
 
 

@@ -112,7 +112,7 @@ def show(job: JobId) -> None:
 @app.command("watch")
 @command
 def watch(job: JobId, timeout: Timeout = None) -> None:
-    """Show a job's events on stderr until it has ended. The exit code says how it ended."""
+    """Show a job's events on stderr until it has ended. The exit code shows how it ended."""
     from console.cli.watch import run_job  # noqa: PLC0415 - only commands that wait need it
 
     run_job.wait_for_job(connect_api(), job, every_event=True, deadline=run_job.deadline_after(timeout, waits=True))

@@ -43,7 +43,7 @@ def answer(
     justified: Annotated[bool | None, typer.Option("--justified/--unjustified", help="Your verdict.")] = None,
     reason: Reason = None,
 ) -> None:
-    """Say whether a break-glass approval was justified. The first answer is final."""
+    """State whether a break-glass approval was justified. The first answer is final."""
     from console.cli.client import answer_requests  # noqa: PLC0415 - only this command signs
     from justenough.domain.approvals import statement_factory  # noqa: PLC0415
 

@@ -46,10 +46,10 @@ def program_findings(programs: Programs) -> Iterator[DoctorFinding]:
 def sandbox_findings(programs: Programs, *, root: bool) -> Iterator[DoctorFinding]:
     """Check that jobs can be isolated: run bubblewrap and, as root, setpriv."""
     if root:
-        yield DoctorFinding("user", "ok", "root: each job runs as an unprivileged user of its own")
+        yield DoctorFinding("user", "ok", "root: each job runs as a separate unprivileged user")
     else:
         found = f"uid {os.geteuid()}: all jobs run as this user, isolated by namespaces only"
-        yield DoctorFinding("user", "warning", found, "To give each job a user of its own, run the worker as root.")
+        yield DoctorFinding("user", "warning", found, "To run each job as a separate user, run the worker as root.")
     yield _probe("bubblewrap", programs.optional("bwrap"), BWRAP_PROBE, install="apt install bubblewrap")
     if root:
         yield _probe("setpriv", programs.optional("setpriv"), SETPRIV_PROBE, install="apt install util-linux")
@@ -61,9 +61,9 @@ def limits_finding(probe: DoctorFinding, *, root: bool) -> DoctorFinding:
     if probe.level != "ok":
         return probe
     if not process_tree.lists_children():
-        text = "each process is limited, but not a job's processes together: this kernel does not list a process's children"
+        text = "limits apply to each process, but not to all processes of a job together: this kernel does not list a process's children"
         return DoctorFinding(
-            "limits", "warning", text, "Use a kernel that is built with CONFIG_PROC_CHILDREN, like those of distributions."
+            "limits", "warning", text, "Use a kernel that is built with CONFIG_PROC_CHILDREN, as the kernels of distributions are."
         )
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace") if root else ""
     capabilities = re.search(r"^CapEff:\s+([0-9a-f]+)", status, re.MULTILINE)
@@ -83,7 +83,7 @@ def postgres_findings(programs: Programs, places: StackPaths) -> Iterator[Doctor
     except JustEnoughError as error:
         yield DoctorFinding("postgresql's user", "missing", str(error), "apt install bubblewrap util-linux")
         return
-    through = ", through bubblewrap, which binds program and data where this user can reach them" if launch.prefix else ""
+    through = ", through bubblewrap, which mounts the program and its data where this user can read them" if launch.prefix else ""
     yield DoctorFinding("postgresql's user", "ok", f"{launch.account.name if launch.account else 'this user'}{through}")
 
 
