@@ -30,7 +30,12 @@ from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import BoundedTools, Bounds, tools_to_json
 from justenough.domain.jobs.tool_bounds_syntax import parse_tool_bounds
 
-DECISION_VERBS = {"approve": "Approving", "deny": "Denying", "withdraw": "Withdrawing the approval of", "break_glass": "BREAK-GLASS approval of"}
+DECISION_VERBS = {
+    "approve": "Approving",
+    "deny": "Denying",
+    "withdraw": "Withdrawing the approval of",
+    "break_glass": "BREAK-GLASS approval of",
+}
 
 
 @dataclass(frozen=True, slots=True)

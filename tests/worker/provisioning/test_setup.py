@@ -225,14 +225,17 @@ def test_an_old_policy_that_bypasses_a_lock_is_refused(shop: Shop) -> None:
     shop.admin.write(path, policy='path "database/creds/payouts-write-acme" { capabilities = ["read"] }')
     try:
         with pytest.raises(
-            SetupFailed, match=r"allows database/creds/payouts-write-\{tenant\}, which requires a control group.*bao policy delete je-grant-from-before"
+            SetupFailed,
+            match=r"allows database/creds/payouts-write-\{tenant\}, which requires a control group.*bao policy delete je-grant-from-before",
         ):
             shop.setup()
     finally:
         shop.admin.delete(path)
 
 
-@pytest.mark.parametrize("tiers, why", [(None, "lists the approvers for the catalog's control groups"), (1, "approvals.yaml has no tier 2; it has 1")])
+@pytest.mark.parametrize(
+    "tiers, why", [(None, "lists the approvers for the catalog's control groups"), (1, "approvals.yaml has no tier 2; it has 1")]
+)
 def test_a_lock_without_approvers_is_not_set_up(shop: Shop, tmp_path: Path, tiers: int | None, why: str) -> None:
     config = config_with(tmp_path, "max_ttl: 30m", "max_ttl: 30m")
     (config / "approvals.yaml").unlink()
