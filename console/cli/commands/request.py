@@ -74,7 +74,7 @@ def watch(
 @app.command("show")
 @command
 def show(request: Annotated[str, typer.Argument(metavar="ID", help="The id of a request.")]) -> None:
-    """Show a request: its access, its reason and the decisions so far. Names the policies that apply."""
+    """Show a request: its access, reason and decisions. Names the policies that apply."""
     api = connect_api()
     emit(api.get(f"/requests/{path_segment(request)}"), table=lambda found: _print_request(api, found))
 

@@ -117,7 +117,7 @@ def test_a_review_finds_what_nobody_uses_and_what_is_due(cli: Cli, wide: list[st
     assert "unused" not in orders
     assert (orders["undated"]["owner"], orders["undated"]["last_issued"] is None) == ("chiefs", False)
     assert all(one["why"] and one["todo"] for one in found)
-    assert "Take it out of the catalog" in shown
+    assert "Remove it from the catalog" in shown
 
 
 @pytest.mark.servers
