@@ -36,7 +36,7 @@ class WorkerCommands:
 
     def up(
         self,
-        detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once everything is ready.")] = False,
+        detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once all servers are ready.")] = False,
         lifeline: LifelineOption = None,
     ) -> None:
         """Start Temporal, Vault, PostgreSQL, a worker and a console. They run on this machine, for evaluation. The data stays in JUSTENOUGH_HOME."""
@@ -57,20 +57,20 @@ class WorkerCommands:
         command_actions.status(self.output)
 
     def doctor(self) -> None:
-        """Check this machine, its configuration and the servers. Explains how to fix each problem. Exit 1 if something required is missing."""
+        """Check this machine, its configuration and the servers. Prints how to fix each problem. Exit 1 if something required is missing."""
         from worker import command_actions  # noqa: PLC0415 - loads the stack
 
         command_actions.doctor(self.output)
 
     def vault_setup(self) -> None:
-        """Set up Vault for the catalog. Uses VAULT_ADDR and an administrator's VAULT_TOKEN; without them, the running stack's Vault."""
+        """Set up Vault for the catalog. Uses VAULT_ADDR and an administrator's VAULT_TOKEN, or the Vault of the running stack."""
         from worker import command_actions  # noqa: PLC0415 - loads the stack
 
         command_actions.vault_setup(self.output)
 
 
 def worker() -> None:
-    """Run one worker, connected to the Temporal and Vault of the settings."""
+    """Run one worker. It uses the Temporal, Vault and database in the settings."""
     from worker.main import main  # noqa: PLC0415 - only this command needs what a worker loads
 
     main()

@@ -64,7 +64,7 @@ def provision_vault(
         if problems := tuple(control_group_problems(catalog, tiers)):
             raise InvalidInput(CATALOG_FILE, problems)
     if (folder / TRIGGERS_FILE).exists():
-        triggers = read_triggers(_read_file(folder / TRIGGERS_FILE, "it names the secrets that the console may read"))
+        triggers = read_triggers(_read_file(folder / TRIGGERS_FILE, "it lists the secrets that the console may read"))
     hide = [env[name] for name in SETTING_PLACEHOLDER.findall(str(raw.provision)) if name in env]
     hide += [person.password.reveal() for person in (people or {}).values()]
     with AdminClient(vault_addr, admin_token, namespace=settings.vault_namespace, cacert=settings.vault_cacert, hide=hide) as vault:

@@ -69,7 +69,7 @@ def start_detached(
     threading.Thread(target=process.wait, daemon=True, name="supervisor").start()
     stack = read_stack(places)
     if stack is None:
-        raise StackNotStarted(_see_log(places, "the stack ended right after its start"))
+        raise StackNotStarted(_see_log(places, "the stack stopped right after it started"))
     return stack
 
 

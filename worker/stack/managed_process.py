@@ -94,7 +94,7 @@ class ManagedProcess:
             await self._wait_until_healthy(log_file)
             self._identity = identity_of(child.real_pid(self._process.pid))
             if self._identity is None:
-                raise ChildFailed(child.name, "ended right after its start", log_file)
+                raise ChildFailed(child.name, "ended right after it started", log_file)
             self.pid = self._identity.pid
             write_pidfile(run, child.name, self._identity)
         except BaseException:

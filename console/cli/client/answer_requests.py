@@ -30,7 +30,12 @@ from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import BoundedTools, Bounds, tools_to_json
 from justenough.domain.jobs.tool_bounds_syntax import parse_tool_bounds
 
-DECISION_VERBS = {"approve": "Approving", "deny": "Denying", "withdraw": "Withdrawing the approval of", "break_glass": "BREAKING GLASS for"}
+DECISION_VERBS = {
+    "approve": "Approving",
+    "deny": "Denying",
+    "withdraw": "Withdrawing the approval of",
+    "break_glass": "BREAK-GLASS approval of",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,4 +177,4 @@ def _confirm(decision: DecisionKind) -> None:
         else "Approve this alone? The tier's other approvers will see it, and one of them must review it."
     )
     if not typer.confirm(question, err=True):
-        raise Failure("not approved: you did not confirm")
+        raise Failure("not approved, because you did not confirm")

@@ -116,7 +116,7 @@ class CliSession:
             except NotLoggedIn as error:
                 if not os.environ.get("VAULT_TOKEN"):
                     raise
-                hint = "VAULT_TOKEN is set and takes precedence over your login: unset it, or set it to a token of your own"
+                hint = "VAULT_TOKEN is set and takes precedence over your login: unset it, or set it to your own token"
                 raise NotLoggedIn(error.message, hint=hint) from error
             # Cache only the token of this login, not one from VAULT_TOKEN. A cache that cannot be written must not fail the command.
             if self.profile.token == token:

@@ -160,7 +160,7 @@ class PersonVaultClient:
         errors = [str(error) for error in (found.get("errors") if isinstance(found, dict) else None) or ()]
         if any("no entity" in error for error in errors):
             raise NotLoggedIn("the token belongs to no person: it has no Vault entity")
-        raise Failure(f"Vault at {self.address} answered {answer.status_code}: {'; '.join(errors) or 'no reason given'}")
+        raise Failure(f"Vault at {self.address} answered {answer.status_code}: {'; '.join(errors) or 'no reason was returned'}")
 
 
 def decode_identity_token(token: Secret) -> ConsoleIdentityToken:

@@ -56,7 +56,9 @@ def list_catalog() -> None:
 @command
 def review_catalog(
     folder: Folder = None,
-    since: Annotated[str, typer.Option("--since", metavar="TIME", help="Only use from this time on: an age, a date or a time.")] = "90d",
+    since: Annotated[
+        str, typer.Option("--since", metavar="TIME", help="Count only use from this time on: an age (24h, 7d), a date or a time.")
+    ] = "90d",
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 1 if anything is due for review.")] = False,
 ) -> None:
     """List actions that are unused, too broad or due for review. Shows their owners and what to do."""

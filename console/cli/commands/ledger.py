@@ -72,7 +72,7 @@ def verify(
         Path | None, typer.Option("--offline", metavar="FILE", help="Verify an exported file instead, without any server; - for stdin.")
     ] = None,
 ) -> None:
-    """Verify every hash chain of the ledger. Lists what verification cannot detect. Exit 1 if there is a problem."""
+    """Verify every hash chain of the ledger. Also prints what verification cannot detect. Exit 1 if there is a problem."""
     if offline:
         from justenough.domain.ledger.export import verify_export  # noqa: PLC0415 - loads pydantic's models
 

@@ -74,7 +74,7 @@ def watch(
 @app.command("show")
 @command
 def show(request: Annotated[str, typer.Argument(metavar="ID", help="The id of a request.")]) -> None:
-    """Show a request: what it asks for, why, and who has decided. Names the policies that apply."""
+    """Show a request: its access, reason and decisions. Names the policies that apply."""
     api = connect_api()
     emit(api.get(f"/requests/{path_segment(request)}"), table=lambda found: _print_request(api, found))
 
@@ -92,13 +92,13 @@ def approve(
         list[str] | None,
         typer.Option(
             metavar="TOOL[:BOUND]",
-            help="Grant only this tool of the request, within this bound. Repeat it for more tools and bounds. "
+            help="Grant only this tool of the request, within this bound. Repeat the option for more tools and bounds. "
             "Bounds: `calls=3`, `amount<=100`, `amount>=1`, `order_id=4711,4712`, `path^=/in/`.",
         ),
     ] = None,
     on_behalf_of: Annotated[str | None, typer.Option(metavar="LOGIN", help="Decide on behalf of LOGIN, who delegated to you.")] = None,
 ) -> None:
-    """Approve requests, in full or narrowed. Your own key signs exactly what is shown. From tier 2 on, a reason is required."""
+    """Approve requests, in full or narrowed. Your own key signs exactly what the command shows. From tier 2 on, a reason is required."""
     _answer_requests(requests, "approve", reason=reason or "", ttl=ttl, action=action, on_behalf_of=on_behalf_of, tools=tuple(tool or ()))
 
 
@@ -112,14 +112,14 @@ def deny(requests: RequestIds, reason: Reason = None) -> None:
 @app.command("withdraw")
 @command
 def withdraw(requests: RequestIds, reason: Reason = None) -> None:
-    """Withdraw your approvals. Credentials issued under them are revoked at once; the job continues without them."""
+    """Withdraw your approvals. Revokes the credentials issued under them at once; the job continues without them."""
     _answer_requests(requests, "withdraw", reason=reason)
 
 
 @app.command("break-glass")
 @command
 def break_glass(requests: RequestIds, reason: Reason = None, ttl: ShorterTtl = None) -> None:
-    """Approve alone in an emergency, without the tier's quorum. Its other approvers see this, and one of them must review it."""
+    """Approve alone in an emergency, without the tier's quorum. The tier's other approvers see this, and one of them must review it."""
     _answer_requests(requests, "break_glass", reason=reason, ttl=ttl)
 
 
@@ -129,7 +129,7 @@ def claim(
     requests: RequestIds,
     time: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long the claim lasts: 30s, 10m, 2h.")] = "15m",
 ) -> None:
-    """Tell other approvers that you are working on requests. They can still decide them."""
+    """Show other approvers that you are reviewing requests. They can still decide the requests."""
     api, body = connect_api(), {"seconds": parse_duration_option("--for", time)}
     _print_claims([api.post(f"/requests/{path_segment(request)}/claim", body)[1] for request in dict.fromkeys(requests)])
 

@@ -58,7 +58,7 @@ def pause(
 @app.command("unpause")
 @command
 def unpause(name: Name) -> None:
-    """Unpause a schedule. It continues with its next time; the runs missed during the pause are not made up."""
+    """Unpause a schedule. It continues with its next time; runs missed during the pause are not caught up."""
     _print_schedule(connect_api().post(f"/schedules/{path_segment(name)}/unpause", idempotent=True)[1])
 
 

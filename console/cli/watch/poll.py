@@ -63,7 +63,7 @@ class StreamHealth:
         """Count a stream that carried no data; after MAX_SILENT_STREAMS of them in a row, fall back to polling."""
         self._silent_streams += 1
         if self._silent_streams >= MAX_SILENT_STREAMS:
-            self.fall_back("a proxy may buffer them", poll_interval_s=poll_interval_s)
+            self.fall_back("a proxy may be buffering them", poll_interval_s=poll_interval_s)
 
     def fall_back(self, why: str, *, poll_interval_s: float) -> None:
         """Stop using streams, and tell the user."""

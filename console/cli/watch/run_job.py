@@ -92,7 +92,7 @@ def launch(run_input: JobRunInput, *, key: str | None) -> Json:
         _, stored = api.post("/bundles", content=files, headers={"Content-Type": "application/gzip"}, idempotent=True)
         digest = str(stored["digest"])
         if digest != bundle.bundle_digest(files):
-            raise Failure("the console stored different files than were sent; no job was launched")
+            raise Failure("the console stored other files than this command sent; no job was launched. Run the command again")
     order = statement_factory.build_order_statement(
         name,
         run_input.raw,
@@ -183,7 +183,7 @@ def parse_params(arguments: Sequence[str]) -> dict[str, str]:
         if not sign or not name:
             raise Failure(f"--param: {item!r} must have the form name=value", code=ExitCode.USAGE)
         if name in params:
-            raise Failure(f"--param: {name} appears twice", code=ExitCode.USAGE)
+            raise Failure(f"--param: {name} is set twice; set it once", code=ExitCode.USAGE)
         params[name] = value
     return params
 

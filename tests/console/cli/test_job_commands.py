@@ -220,7 +220,7 @@ def test_an_option_that_the_console_refuses_is_named_as_it_was_typed(cli: Cli) -
     "arguments,message",
     [
         (("--param", "ticket"), "'ticket' must have the form name=value"),
-        (("--param", "a=1", "--param", "a=2"), "a appears twice"),
+        (("--param", "a=1", "--param", "a=2"), "a is set twice; set it once"),
         (("--param", "a={x}"), "params.a"),
         (("--timeout", "1m"), "only with --wait or --watch"),
         (("--wait", "--timeout", "soon"), "--timeout: write a duration like"),

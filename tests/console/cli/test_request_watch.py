@@ -158,7 +158,7 @@ class Blocked:
 
 @pytest.mark.parametrize(
     "stream,why",
-    [((404, b'{"title": "x", "detail": "no streams here"}'), "no streams here"), ((200, b""), "a proxy may buffer them")],
+    [((404, b'{"title": "x", "detail": "no streams here"}'), "no streams here"), ((200, b""), "a proxy may be buffering them")],
 )
 def test_where_no_stream_comes_through_the_ledger_is_asked_and_nothing_is_missed(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, stream: tuple[int, bytes], why: str

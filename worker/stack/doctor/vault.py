@@ -19,7 +19,7 @@ from worker.stack.finding import DoctorFinding, Level
 from worker.stack.vault import MAX_REQUEST_DURATION_S
 
 REQUEST_TIMEOUT_S = 5.0
-REQUEST_BOUND_REMEDY = f'Put default_max_request_duration = "{MAX_REQUEST_DURATION_S}s" into its configuration: it bounds how late a credential can still be issued.'
+REQUEST_BOUND_REMEDY = f'Put default_max_request_duration = "{MAX_REQUEST_DURATION_S}s" into its configuration: it limits how late Vault can still issue a credential.'
 AUDIT_REMEDY = "Declare an audit device; without one there is no record of the requests to Vault."
 SEAL_STATES = {501: ("is not initialised", "bao operator init"), 503: ("is sealed", "bao operator unseal")}
 """By the status of sys/health: the state and its remedy."""
