@@ -199,7 +199,7 @@ async def test_a_person_who_was_disabled_loses_the_session_soon(site: Site, logg
         while (await gone.open("/sessions")).status_code == 200:
             assert time.monotonic() < end
             await asyncio.sleep(0.1)
-        assert "Your login is no longer known here, or is disabled." in await refused(gone)
+        assert "Your login no longer exists or is disabled." in await refused(gone)
         assert not await site.alive(token)
         answer = await gone.log_in("gone", site.passwords["gone"])
         assert answer.status_code in {401, 403}
@@ -231,7 +231,7 @@ async def test_one_session_is_ended_from_another_and_never_somebody_elses(logged
     for browser in (there, other):
         answer = await here.send("/sessions/end", {"csrf": csrf, "key": SessionKey.from_cookie(browser.cookie).hash})
         assert (answer.status_code, answer.headers["location"]) == (303, "/sessions")
-    assert "You ended this login from another one." in await refused(there)
+    assert "You ended this session from another one." in await refused(there)
     assert [(await browser.open("/sessions")).status_code for browser in (here, other)] == [200, 200]
 
 
