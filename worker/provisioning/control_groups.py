@@ -13,7 +13,9 @@ CONTROL_GROUP_REMEDY = "Use OpenBao 2.7 or later, or Vault Enterprise; or remove
 def require_control_groups(vault: AdminClient) -> None:
     """Raise SetupFailed if this Vault has no control groups: it would issue locked credentials without an approver's authorization."""
     if not vault.has_path(REQUEST_PATH, {"accessor": "none"}):
-        raise SetupFailed(REQUEST_PATH, why="the catalog locks actions, but this Vault has no control groups", remedy=CONTROL_GROUP_REMEDY)
+        raise SetupFailed(
+            REQUEST_PATH, why="the catalog requires control groups, and this Vault has no control groups", remedy=CONTROL_GROUP_REMEDY
+        )
 
 
 def refuse_leftover_policy(vault: AdminClient, policy: str, catalog: Catalog) -> None:
