@@ -24,7 +24,7 @@ from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.spec import at_start
 from justenough.domain.jobs.states import JobState
 from justenough.services.dependencies import Deps
-from justenough.services.job_history import read_job_history
+from justenough.services.job_history import ALREADY_RAN, read_job_history
 from justenough.services.ledger_events import order_events
 from justenough.services.verify_order import VerifiedOrder, verify_order
 
@@ -60,7 +60,7 @@ class SessionActivities:
             return await self._refuse(order.order.job, past.why_over)
         if not await asyncio.to_thread(self._deps.store.claims.claim, order.order.job, run=run, owner=owner, now=self._deps.now()):
             # A reset or a second start ends the job; it never runs it again. This run does not know what the first one holds.
-            return await self._refuse(order.order.job, "this job has already run or ended; a workflow reset does not run it again")
+            return await self._refuse(order.order.job, ALREADY_RAN)
         if not past.submitted:
             # Somebody may start a session without the console and the workflow. Its order is recorded anyway.
             await asyncio.to_thread(self._deps.store.ledger.append, order_events(self._deps, order.order, verified))

@@ -25,6 +25,8 @@ APPROVAL_EVENTS = (
 """Events about the outcome of requests that need approval."""
 SETTLING_EVENTS = {EventType.APPROVAL_EXPIRED: "expired", EventType.ACCESS_WITHDRAWN: "withdrawn"}
 
+ALREADY_RAN = "this job has already run or ended; a workflow reset does not run it again"
+
 
 class ReadableLedger(Protocol):
     """A ledger, such as the store's."""
@@ -88,7 +90,7 @@ def build_job_history(entries: Iterable[EntryView]) -> JobHistory:
         submitted = submitted or kind is EventType.JOB_SUBMITTED
         ended = ended or kind is EventType.JOB_ENDED
         if kind in STARTED_EVENTS:
-            why_over = "this job has already run or ended; a workflow reset does not run it again"
+            why_over = ALREADY_RAN
         elif kind in {EventType.APPROVAL_OPENED, EventType.APPROVAL_ESCALATED}:
             tiers[data["request"]] = max(data["tier"], tiers.get(data["request"], 0))
         elif kind in SETTLING_EVENTS:

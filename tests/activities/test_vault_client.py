@@ -220,7 +220,7 @@ def test_the_login_is_renewed_or_replaced_before_it_ends(shop: Shop, tmp_path: P
 def test_an_approle_file_without_its_two_ids_is_refused_without_quoting_it(shop: Shop, tmp_path: Path, content: str) -> None:
     file = tmp_path / "approle.json"
     file.write_text(content)
-    with pytest.raises(VaultDenied, match="does not hold") as refused:
+    with pytest.raises(VaultDenied, match="must be JSON with role_id and secret_id") as refused:
         Vault(shop.settings.vault_addr).login_approle_file(file)
     assert "hvs.secretsecret" not in str(refused.value)
 

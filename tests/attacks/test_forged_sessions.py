@@ -273,7 +273,7 @@ def test_a_denied_job_cannot_be_started_again(
     # Not even a session that was on its way when it ended could go on: nobody holds the right to issue.
     assert intruder.writes("UPDATE claims SET renewed_at = renewed_at WHERE job = ? AND closed_at IS NOT NULL", job) == 1
     (answered,) = intruder.runs("Job", job, session(order, granted(job, 1, too_late)))
-    assert_refused(auditor, shop, job, answered, "has ended")
+    assert_refused(auditor, shop, job, answered, "already run or ended")
 
 
 def test_a_job_cancelled_while_it_waited_cannot_be_started_again(
@@ -285,7 +285,7 @@ def test_a_job_cancelled_while_it_waited_cannot_be_started_again(
     assert ops.api.post(f"jobs/{job}/cancel").status_code == 202
     assert ops.until(job)["state"] == "cancelled"
     (answered,) = intruder.runs("Job", job, session(order, granted(job, 1, answer(lead.decision(request)))))
-    assert_refused(auditor, shop, job, answered, "has ended")
+    assert_refused(auditor, shop, job, answered, "already run or ended")
 
 
 def test_the_workflow_itself_refuses_a_forged_order(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:

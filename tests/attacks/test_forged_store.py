@@ -42,7 +42,7 @@ def test_a_request_set_to_approved_in_the_store_is_not_issued(ops: Human, audito
     # Whatever asks for the job now, a false worker too, meets a session that looks for signatures.
     (answered,) = intruder.runs("Job", job, session(job_input_of(auditor, job), granted(job, 1)))
     assert answered["outcome"] == "denied"
-    assert "make no quorum" in answered["reason"]
+    assert "do not reach the quorum" in answered["reason"]
     assert told(auditor, job, "credential.issued") == []
     assert [entry["outcome"] for entry in told(auditor, job, "access.decided")] == ["needs_approval", "needs_approval"]
     assert shop.users_of(job) == []
@@ -106,7 +106,7 @@ def test_a_denial_deleted_from_the_store_still_counts(
     intruder.writes("DELETE FROM approvals WHERE request_id = ?", request["id"])
     intruder.writes("DELETE FROM claims WHERE job = ?", job)
     (answered,) = intruder.runs("Job", job, session(order, granted(job, 1, too_late)))
-    assert "has ended" in answered["reason"]
+    assert "already run or ended" in answered["reason"]
     assert told(auditor, job, "credential.issued") == []
     assert told(auditor, job, "job.refused")
     assert shop.users_of(job) == []

@@ -66,5 +66,5 @@ def test_a_job_that_ended_without_running_cannot_be_started_by_a_reset_and_a_lat
     assert ops.until(job)["state"] == how
     intruder.resets(job, to=EARLY, then=signed)
     assert assert_once(auditor, shop, job, count=0)["state"] == how
-    assert "has ended" in refusals(auditor, job)[0]
+    assert "already run or ended" in refusals(auditor, job)[0]
     assert all(entry["decision"] == "deny" for entry in told(auditor, job, "approval.decided"))

@@ -183,7 +183,7 @@ async def test_a_token_with_additional_policies_ends_its_session(site: Site, log
         assert "has policies that the pages do not allow: je-worker" in await refused(lead)
         answer = await lead.log_in("mallory", site.passwords["mallory"])
         assert answer.status_code == 403
-        assert "has policies that the pages do not allow: je-worker; ask a Vault administrator to remove that" in answer.text
+        assert "has policies that the pages do not allow: je-worker; ask a Vault administrator to remove these policies" in answer.text
         assert lead.cookie == cookie
     finally:
         (await admin.delete("identity/group/name/mighty")).raise_for_status()
