@@ -42,7 +42,7 @@ def circumstances(explanation: Json) -> str:
     """Return the assumed launcher and time as one line."""
     groups = ", ".join(explanation["requester_groups"])
     launcher = f"a member of {groups}" if groups else "somebody without a group"
-    when = f"at {explanation['hour']} h UTC on a {WEEKDAYS[explanation['weekday'] - 1]}"
+    when = f"at {explanation['hour']:02}:00 UTC on a {WEEKDAYS[explanation['weekday'] - 1]}"
     return f"{explanation['name']} in {explanation['environment']}, launched {when} by {launcher}"
 
 

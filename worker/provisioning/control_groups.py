@@ -1,4 +1,4 @@
-"""Checks the requirements of a catalog with locks on a Vault: control groups, and no old policy that bypasses a lock. Reads only."""
+"""Checks what a catalog with locked actions requires of a Vault: control groups, and no old policy that bypasses them. Reads only."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def refuse_leftover_policy(vault: AdminClient, policy: str, catalog: Catalog) ->
     for definition in definitions:
         stem = definition.issue.path.partition("{")[0]
         if stem in text or any(issue_path in text for issue_path in issue_paths(catalog, definition)):
-            why = f"no action of the catalog uses this policy, but it allows {definition.issue.path}, which is locked"
+            why = f"no action of the catalog uses this policy, but it allows {definition.issue.path}, which requires a control group"
             raise SetupFailed(path, why=why, remedy=f"Delete it: bao policy delete {policy}")

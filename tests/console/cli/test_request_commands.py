@@ -143,7 +143,7 @@ def test_broken_glass_is_told_to_everyone_until_it_is_reviewed(cli: Cli, ops: Hu
     assert cli.run("request", "break-glass", request, "--reason", "x", who="lead").exit_code == 6
 
     done = cli.run("request", "break-glass", request, "--reason", "the shop is down", "--yes", who="oncall")
-    assert (done.exit_code, "BREAK-GLASS approval of: ops asks for write on refunds-db" in done.stderr) == (0, True)
+    assert (done.exit_code, "BREAK-GLASS approval of: ops requests write on refunds-db" in done.stderr) == (0, True)
     assert ops.until(waiting.id)["state"] == "succeeded"
     assert "of break-glass approvals: justenough review list" in cli.run("request", "list", who="security").stderr
     assert request in [item["request_id"] for item in cli.json("review", "list", who="auditor")["items"]]

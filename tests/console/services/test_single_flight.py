@@ -95,7 +95,7 @@ async def test_nobody_has_others_wait_behind_all_that_they_ask_for() -> None:
     works = SingleFlight(bench.does, max_per_person=2)
     for key in "ab":
         works.start(key, by="greedy")
-    with pytest.raises(Busy, match="2 that you started are still running"):
+    with pytest.raises(Busy, match="2 checks or reports that you started are still running"):
         works.start("c", by="greedy")
     assert works.start("a", by="greedy").runs, "what is being done is joined"
     waiting = asyncio.create_task(works.result("d", by="lead"))
