@@ -47,7 +47,7 @@ PROOF_EVENTS = frozenset(
 
 
 class NotLookedAt(RetryLater):
-    """A proof cannot be checked because a server is away."""
+    """A proof cannot be checked because a server is unreachable."""
 
 
 class JobActivities:

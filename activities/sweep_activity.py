@@ -163,7 +163,7 @@ class SweepActivities:
                 return self._is_claim_over(claim)
             # A job whose requests were decided had a workflow, and the console does not start it a second time.
             return self._deps.now() - view.created_at > (CLAIM_LEASE if view.requests else UNSTARTED_TIMEOUT)
-        # Another workflow with this id is no evidence about the job.
+        # Another workflow with this id proves nothing about the job.
         ours = (execution.workflow_type, execution.task_queue) == ("Job", self._deps.settings.task_queue)
         return not ours or execution.status is not WorkflowExecutionStatus.RUNNING
 

@@ -114,7 +114,7 @@ log = structlog.get_logger()
 
 
 class ErrorInterceptor(Interceptor):
-    """Turns our errors into retryable or final Temporal errors. Of an unexpected error only the type is passed on: its message may contain secrets."""
+    """Turns our errors into retryable or final Temporal errors. For an unexpected error, passes on only its type: the message may contain secrets."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002 - the SDK's name
         """Return the translator that runs before an activity."""

@@ -52,7 +52,7 @@ PATIENT: dict[str, Any] = {
     # A job that is stopped meanwhile waits for the current attempt, so that nothing is recorded after its end.
     "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
 }
-"""The same steps while a server is away: retried without limit."""
+"""The same steps while a server is unreachable: retried without limit."""
 
 REVOKE: dict[str, Any] = {
     "start_to_close_timeout": timedelta(minutes=10),

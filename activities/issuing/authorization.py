@@ -164,7 +164,7 @@ def reason_to_end(
     held: HeldAccess,
     recorded: dict[str, RecordedDecision],
 ) -> EndReason | None:
-    """Return why a credential may not be kept. If it may, record a changed decision and return None. Raises RetryLater if a server is away.
+    """Return why a credential may not be kept. If it may, record a changed decision and return None. Raises RetryLater if a server is unreachable.
 
     `recorded`: by credential, kept by the caller from one call to the next.
     """

@@ -138,7 +138,7 @@ class Issuer:
         return tuple(other for other in self.holdings.alive if other.id != credential.id)
 
     def reason_to_end(self, item: IssuedCredential) -> EndReason | None:
-        """Return why a credential may not be kept, or None if it may. Called before each renewal. Raises RetryLater if a server is away."""
+        """Return why a credential may not be kept, or None if it may. Called before each renewal. Raises RetryLater if a server is unreachable."""
         with self._lock:
             basis, held = self.holdings.basis(item.credential), self.holdings.held
         # Without the lock: this adds no credential, and a server that hangs must not block other requests of the job.
@@ -218,7 +218,7 @@ class Issuer:
         except IssueRefused:
             self._requests.waiting.pop(request, None)
             raise
-        # If a server was away instead, the approved request still waits to be issued.
+        # Not after other errors: if a server was unreachable, the approved request still waits to be issued.
         self._requests.waiting.pop(request, None)
         return result
 

@@ -42,7 +42,7 @@ def lend_uid(settings: Settings) -> Iterator[int]:
             continue
         if not process_tree.anyone_runs_as(uid) or _clear_uid(lock, uid):
             break
-        # Processes that are not a job's run as this id.
+        # This id is in use by processes that do not belong to a job.
         os.close(lock)
     else:
         raise NoFreeUid(f"all {MAX_UIDS} user ids from {base} on are in use; set JUSTENOUGH_JOB_UID_BASE to a free range")
@@ -56,7 +56,7 @@ def lend_uid(settings: Settings) -> Iterator[int]:
 
 
 def end_leftovers(settings: Settings) -> tuple[int, ...]:
-    """Kill processes of dead workers' jobs on this machine; return their user ids. Without root these are unknown: none. Blocks."""
+    """Kill processes of dead workers' jobs on this machine; return their user ids. Do nothing without root. Blocks."""
     if os.geteuid() != 0:
         return ()
     folder, base, ended = _lock_folder(settings), settings.job_uid_base, []

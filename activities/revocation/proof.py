@@ -94,7 +94,7 @@ def has_standing_proof(deps: Deps, job: str) -> bool:
 def prove(deps: Deps, job: str) -> ProofReport:
     """Check again everything that a job held, and everything in the targets that carries its id.
 
-    Of very many credentials only the newest are checked again. Raises NotFound, or RetryLater if the store cannot be read.
+    If a job had very many credentials, only the newest are checked again. Raises NotFound, or RetryLater if the store cannot be read.
     """
     view = deps.store.jobs.get(job)
     if view is None:

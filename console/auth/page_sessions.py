@@ -81,7 +81,7 @@ class PageSessions:
         return key
 
     async def end_token(self, token: Secret) -> None:
-        """Revoke a token. If Vault is away, the token expires by itself."""
+        """Revoke a token. If Vault is unreachable, the token expires by itself."""
         try:
             await to_thread.run_sync(user_login.revoke_token, self._vault, token)
         except (RetryLater, VaultRefused):
@@ -90,7 +90,7 @@ class PageSessions:
     async def session_of(self, cookie: str | None, *, by_person: bool = True) -> ActiveSession:
         """Return the session of a cookie. `by_person=False` is for requests that an open page sends by itself: they do not extend the session.
 
-        Raises NoSession with the reason, RetryLater if Vault or the store is away.
+        Raises NoSession with the reason, RetryLater if Vault or the store is unreachable.
         """
         key = SessionKey.from_cookie(cookie or "")
         row = await to_thread.run_sync(self._store.page_sessions.get, key.hash)
@@ -237,7 +237,7 @@ class WrongPerson(GiveUp):
 
 
 class UnknownPerson(GiveUp):
-    """The login is valid, but belongs to no person that JustEnough knows."""
+    """The login is valid, but does not belong to a person that JustEnough knows."""
 
 
 class TokenTooPowerful(GiveUp):

@@ -66,7 +66,7 @@ class TokenVerifier:
         )
 
     async def verify(self, authorization: str | None) -> AuthenticatedPerson:
-        """Return the person that an Authorization header identifies. Raises Unauthenticated with the reason, RetryLater if Vault is away."""
+        """Return the person that an Authorization header identifies. Raises Unauthenticated with the reason, RetryLater if Vault is unreachable."""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthenticated("an identity token is required: Authorization: Bearer …")
@@ -79,7 +79,7 @@ class TokenVerifier:
         return AuthenticatedPerson(person, float(claims["exp"]) + CLOCK_LEEWAY_S)
 
     async def person(self, entity: str) -> Person | None:
-        """Return the person, read at most CACHE_TTL_S ago; None if the entity is no person or is disabled."""
+        """Return the person, read at most CACHE_TTL_S ago; None if the entity is not a person or is disabled."""
         return self._vault.cached_person(entity) or await anyio.to_thread.run_sync(self._vault.person, entity, self._mounts)
 
     async def _verify_token(self, token: str) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class VaultJwks:
         """Return a set of the one key with this id. Raises Unauthenticated if Vault has no such key, KeysUnavailable if Vault does not answer."""
         keys = await self._cache.get(self._url, max_age_s=KEYS_TTL_S, retry_s=KEYS_RETRY_INTERVAL_S)
         if kid not in keys:
-            # If Vault is away, the known keys stay valid; only new keys are missing.
+            # If Vault is unreachable, the known keys stay valid; only new keys are missing.
             with contextlib.suppress(KeysUnavailable):
                 keys = await self._cache.get(self._url, max_age_s=KEYS_RETRY_INTERVAL_S)
         if kid not in keys:

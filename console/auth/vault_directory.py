@@ -37,7 +37,7 @@ class ConsoleVault(Vault):
         self._public_key_cache: ThreadCache[dict[int, bytes]] = ThreadCache()
 
     def person(self, entity_id: str, people_mounts: Iterable[str]) -> Person | None:
-        """Return the person, read at most CACHE_TTL_S ago; None if the entity is no person or is disabled."""
+        """Return the person, read at most CACHE_TTL_S ago; None if the entity is not a person or is disabled."""
         return self._person_cache.get(
             entity_id, lambda: self._ask(lambda: super(ConsoleVault, self).person(entity_id, people_mounts)), max_age_s=CACHE_TTL_S
         )

@@ -19,7 +19,7 @@ from justenough.domain.core.errors import RetryLater
 
 CHECK_INTERVAL_S = 5.0
 MAX_UNCHECKED_S = 30.0
-"""How long the last known rights of a person remain valid while Vault is away."""
+"""How long the last known rights of a person remain valid while Vault is unreachable."""
 
 EndStream = Callable[[], None]
 log = structlog.get_logger()

@@ -40,7 +40,7 @@ def strip_colours(text: str) -> str:
 
 
 def moment(text: object) -> str:
-    """Return an API timestamp in UTC with whole seconds; empty if `text` is no string."""
+    """Return an API timestamp in UTC with whole seconds; empty if `text` is not a string."""
     if not isinstance(text, str):
         return ""
     try:

@@ -1,4 +1,4 @@
-"""Starts jobs while the console serves: those of schedules, and those not started because the console died or Temporal was away."""
+"""Starts jobs while the console serves: those of schedules, and those not started because the console died or Temporal was unreachable."""
 
 from __future__ import annotations
 

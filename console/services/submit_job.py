@@ -41,7 +41,7 @@ log = structlog.get_logger()
 
 
 async def start_job(console: Console, order: SubmittedOrder) -> None:
-    """Start a recorded job, unless it was started before. If Temporal is away, the reconciler starts it later."""
+    """Start a recorded job, unless it was started before. If Temporal is unreachable, the reconciler starts it later."""
     if order.job.state is not JobState.PENDING:
         return
     try:

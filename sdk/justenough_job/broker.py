@@ -18,7 +18,7 @@ from justenough_job.errors import OutsideJob, Unavailable, refusal_of
 from justenough_job.jsonrpc import stream_events
 
 RETRY_TIMEOUT_S = 15.0
-"""Seconds to retry while a server is away or the broker limits the rate."""
+"""Seconds to retry while a server is unreachable or the broker limits the rate."""
 RETRY_INTERVAL_S = 0.5
 SILENCE_TIMEOUT_S = 180.0
 """Seconds without data during a tool call; while it waits for people, the broker reports progress every few seconds."""

@@ -79,7 +79,7 @@ class Credential(Mapping[str, str]):
             warnings.warn(text, NotReleased, stacklevel=3)
 
     def dsn(self) -> str:
-        """Return a PostgreSQL URL, which contains the password. Raises Invalid if this is no credential of a PostgreSQL database."""
+        """Return a PostgreSQL URL, which contains the password. Raises Invalid if this is not a credential of a PostgreSQL database."""
         missing = [name for name in DATABASE if name not in self._fields]
         if missing:
             message = f"{self.action} on {self.resource} cannot be a database URL: it has no {', '.join(missing)}; it has {', '.join(self)}"

@@ -2,7 +2,7 @@
 
 The policies rely on three properties of Vault (observed on OpenBao 2.7):
 - Values in `allowed_parameters` are globs, and list fields split on commas; a nested list is compared as a whole.
-- Body fields override the path in `sys/leases/revoke/<lease>`: without `allowed_parameters`, a capability by path is no limit.
+- Body fields override the path in `sys/leases/revoke/<lease>`: without `allowed_parameters`, a capability by path limits nothing.
 - A parameter that is not in `allowed_parameters` is refused.
 """
 

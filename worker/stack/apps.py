@@ -1,4 +1,4 @@
-"""The children of the stack that are no servers: the worker, the console and the configuration's scripted language model.
+"""The children of the stack other than its servers: the worker, the console and the configuration's scripted language model.
 
 Agents use the scripted model unless MODEL_URL names another model.
 """
@@ -32,7 +32,7 @@ def worker_child(places: StackPaths, settings: Settings, ports: Mapping[str, int
         argv=(*PYTHON_ARGV, "worker"),
         env=own_environment(settings, shop_port=ports["postgres"], model_port=ports["model"]),
         cwd=None,
-        # The liveness file of an earlier process is no evidence about this one.
+        # The liveness file of an earlier process proves nothing about this one.
         prepare=lambda: places.worker_alive.unlink(missing_ok=True),
         healthy=lambda: was_touched_recently(places.worker_alive),
         stop_within=settings.drain + STOP_MARGIN_S,

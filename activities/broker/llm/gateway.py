@@ -136,7 +136,7 @@ class ModelGateway:
         return listing.result()
 
     async def drain(self) -> None:
-        """Return once no call is under way and no key is kept. Close the broker first."""
+        """Wait until no call is under way, then give the upstream's key back. Close the broker first."""
         if self._ending:
             await self._ending
         await self.usage.wait_written()

@@ -40,7 +40,7 @@ DECISION_VERBS = {
 
 @dataclass(frozen=True, slots=True)
 class AnswerOptions:
-    """The options of `request approve`, `deny` and the like: one decision, applied to each request."""
+    """The options of `request approve`, `deny` and similar commands: one decision, applied to each request."""
 
     decision: DecisionKind
     reason: str = ""

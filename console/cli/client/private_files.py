@@ -20,7 +20,7 @@ def folder() -> Path:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """Return a file's JSON object; None if there is no file or it is no JSON object. Raises Failure if others can read the file."""
+    """Return a file's JSON object; None if there is no file or it is not a JSON object. Raises Failure if others can read the file."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode

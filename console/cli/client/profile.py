@@ -36,7 +36,7 @@ class Profile:
     pinned: ServerAddresses
     """Addresses given by flag, environment or settings file at login."""
     seen: ServerAddresses
-    """Addresses used at login, from any source."""
+    """Addresses that the login used, wherever they came from."""
     token: Secret | None
     expires: float
 

@@ -105,7 +105,7 @@ class JobFollower:
                     if (event and event.kind in ENDING_EVENT_TYPES) or self._is_past_deadline():
                         return
         except Unreachable:
-            # If the console fails at once, it is down; that is no evidence against streams.
+            # If the console fails at once, it is down; that does not mean that streams do not work.
             is_silent = is_silent and time.monotonic() - began > timeout_s / 2
             time.sleep(min(poll.POLL_INTERVAL_S, self._stream_timeout()))
         except NotLoggedIn:

@@ -91,7 +91,7 @@ async def run_conversation(upstream: McpServerDef, headers: Mapping[str, str], c
 
 
 def _to_give_up(error: Exception, transport: McpTransport) -> GiveUp:
-    """Return the error to raise for the first known exception in a group. Of a network error, it names only the type."""
+    """Return the error to raise for the first known exception in a group. For a network error, it names only the type."""
     for leaf in _leaf_errors(error):
         why = ""
         match leaf:

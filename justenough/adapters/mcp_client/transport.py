@@ -130,7 +130,7 @@ class McpTransport:
 
 
 def _parse_message(text: bytes, request: types.JSONRPCRequest, *, is_error: bool) -> types.JSONRPCMessage:
-    """Return a server's message, or an error for the request if the text is no message, answers another request, or came with an error status."""
+    """Return a server's message, or an error for the request if the text is not a message, answers another request, or came with an error status."""
     try:
         message = types.jsonrpc_message_adapter.validate_json(text, by_name=False)
     except ValidationError:

@@ -256,7 +256,7 @@ class LedgerRepository(Repository):
 
 def span_statement(since: datetime, until: datetime) -> Select[Any]:
     """Return the statement for the first and last position of a period."""
-    # The offset keeps planners from walking the whole ledger by position to find the first one. The index by time has both.
+    # The offset keeps planners from walking the whole ledger by position to find the first one: the index by time contains the positions.
     period = select(LEDGER.c.position).where(*_period_conditions(since, until)).offset(0).subquery()
     return select(func.min(period.c.position), func.max(period.c.position))
 

@@ -104,7 +104,7 @@ _PROVE = _JOB.where(_NOT_PROVED_AFTER).values(
 )
 _UNPROVEN = JOBS.c.revocation_state != RevocationState.CONFIRMED.value
 _CUT, _CUT_FAILS = _REVOKE.where(_UNPROVEN), _FAIL.where(_UNPROVEN)
-"""`_REVOKE` and `_FAIL` for a person who cuts a job's access. They do not know of a live credential, so a confirmed revocation stays confirmed."""
+"""`_REVOKE` and `_FAIL` for a person who cuts a job's access. That is no evidence of a live credential, so a confirmed revocation stays confirmed."""
 ACCESS_CUTTERS = frozenset({"person", "stranger"})
 
 _ONE_MORE = update(ENDED_JOBS).where(ENDED_JOBS.c.state == bindparam("row_id")).values(jobs=ENDED_JOBS.c.jobs + 1)

@@ -48,7 +48,7 @@ def certificate_path(action: ActionDef, issued: IssuedSecret) -> str | None:
 
 
 def why_unfit(action: ActionDef, issued: IssuedSecret, *, grant_ends: datetime) -> str | None:
-    """Return why a certificate does not match the catalog's rules for its end; None if it does, or if the secret is no certificate."""
+    """Return why a certificate does not match the catalog's rules for its end; None if it does, or if the secret is not a certificate."""
     end, on_expiry = ends_at(action, issued), "or set `revocable: on_expiry` in the catalog"
     if end is not None and end > grant_ends + MAX_CLOCK_SKEW:
         return f'its certificate expires at {end.isoformat()}, after its grant; set `ttl: "{{ttl}}s"` in the catalog\'s issue.data'

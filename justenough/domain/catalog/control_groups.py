@@ -48,7 +48,7 @@ def control_group_of(action: ActionDef, tiers: Tiers) -> ControlGroupRule | None
 
 
 def control_group_problems(catalog: Catalog, tiers: Tiers) -> Iterator[Problem]:
-    """Yield each reason why the people of the configured tiers could not open a lock, by the catalog's paths."""
+    """Yield a problem, with its path in the catalog, for each reason why the people of the configured tiers could not open a lock."""
     for where, action in catalog.iter_actions():
         if not action.locked:
             continue

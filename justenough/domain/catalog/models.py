@@ -254,7 +254,7 @@ class Catalog(Model):
 
     @property
     def listings(self) -> Mapping[str, Tool]:
-        """The `<server>.tools` tools, which list a server's tools, for jobs whose order names them."""
+        """The `<server>.tools` tools, by name. Each lists a server's tools, for jobs whose order names it."""
         return self._listings
 
     def with_callable_tools(

@@ -121,7 +121,7 @@ class StreamMeter:
             data = None
         if not isinstance(data, dict):
             self.done = self.done or event.strip().endswith(b"[DONE]")
-            # An unreadable event counts with all of its bytes; a keep-alive comment counts nothing.
+            # An unreadable event counts with all of its bytes; a keep-alive comment does not count.
             self._bytes += 0 if self.done or event.startswith(b":") else len(event)
             return True
         self._usage = reported_usage(data) or self._usage

@@ -112,7 +112,7 @@ def vary_circumstances(
 
 
 def _neighbours(literals: ComparedLiterals, attribute: str, possible: range, current: int) -> list[int]:
-    """Return the possible numbers next to those that a context attribute is compared with, except its current value."""
+    """Return each number that policies compare a context attribute with, and its neighbours; not the current value or impossible values."""
     limits = [limit for limit in literals.get(("context", attribute), ()) if isinstance(limit, int)]
     return sorted({near for limit in limits for near in (limit - 1, limit, limit + 1) if near in possible} - {current})
 

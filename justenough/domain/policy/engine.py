@@ -164,7 +164,7 @@ class PolicySet:
         return Decision(outcome="needs_approval" if needed else "allowed", tier=needed, policies=policies, policy_digest=self.digest)
 
     def remainders(self, name: str, resource: Resource, action: Action) -> tuple[Remainder, ...]:
-        """Return the folded rest of each policy that can apply to one action on the named resource."""
+        """Return the remainder of each policy that can apply to one action on the named resource."""
         return tuple(self._prepare(name, resource, action).remainders.values())
 
     def relevant_attributes(self, name: str, resource: Resource, action: Action) -> frozenset[tuple[str, str]]:
@@ -181,7 +181,7 @@ class PolicySet:
         policies: dict[str, pst.Template] = {}
         requests = self._partial_requests(name, resource, action)
         for rule in self.rules:
-            # Most policies fold to the same rest at several tiers.
+            # Most policies have the same remainder at several tiers.
             tiers_by_rest: dict[pst.Template, list[int]] = {}
             for tier, request in enumerate(requests):
                 rest = fold_policy(rule.template, request)

@@ -29,7 +29,7 @@ class LocatedPolicy(Message):
     id: str
     effect: str
     place: str
-    """`policies/writes.cedar:7:1`; empty for a decision source that is no policy (`default-deny`; `double-lock`: the catalog's lock_tier)."""
+    """`policies/writes.cedar:7:1`; empty for a decision source that is not a policy (`default-deny`; `double-lock`: the catalog's lock_tier)."""
 
 
 class TierExplanation(Message):

@@ -1,7 +1,7 @@
 """Finds oddities in a valid set of policies: policies that never apply, actions that are never allowed, tiers that contradict each other. No I/O, no clock.
 
-"Never" follows from the catalog alone, so it is true of every request; a finding is never a guess. If tiers contradict for some requests
-only, the finding shows such a request, found among variations with the literals that the policies compare facts with.
+"Never" follows from the catalog alone, so it is true of every request; a finding is never a guess. If tiers contradict each other only for
+some requests, the finding shows one of them. To find it, the check tries requests with the values that the policies compare facts with.
 """
 
 from __future__ import annotations

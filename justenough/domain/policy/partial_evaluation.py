@@ -39,7 +39,7 @@ class PartialRequest:
 
 
 def fold_policy(policy: pst.Template, request: PartialRequest) -> pst.Template | None:
-    """Return the rest of a policy once the known values are filled in; None if it cannot apply to the request."""
+    """Return what remains of a policy once the known values are filled in; None if it cannot apply to the request."""
     match policy.action:
         case pst.ActionEq(entity=uid) if uid != request.action:
             return None

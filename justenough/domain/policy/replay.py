@@ -175,7 +175,7 @@ class PolicyReplay:
             self.replay_entry(entry)
 
     def replay_entry(self, entry: EntryJson) -> ReplayedDecision | None:
-        """Return the replayed decision of an entry; None if the entry is no decision."""
+        """Return the replayed decision of an entry; None if the entry is not a decision."""
         if entry["type"] == EventType.JOB_ENDED:
             self._jobs.pop(entry["job"], None)
             return None

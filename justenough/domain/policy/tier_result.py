@@ -16,7 +16,7 @@ TIERS = range(MAX_TIER + 1)
 
 @dataclass(frozen=True, slots=True)
 class Remainder:
-    """The folded rest of a policy for one action on one resource, at some tiers."""
+    """What remains of a policy for one action on one resource, at some tiers, once the known values are filled in."""
 
     rule: PolicyRule
     tiers: frozenset[int]

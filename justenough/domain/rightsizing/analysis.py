@@ -105,7 +105,7 @@ class SizingSummary(SizingFigures):
     dropped: int
     """Access items that past runs did not need."""
     narrowed: int
-    """Access items of which past runs needed less."""
+    """Access items that past runs needed only in part."""
 
 
 class _AccessEvidence:

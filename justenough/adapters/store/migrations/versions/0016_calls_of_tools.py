@@ -10,5 +10,5 @@ depends_on: str | None = None
 
 
 def upgrade() -> None:
-    """Add the column; existing requests are for no call."""
+    """Add the column. It is null for existing requests, as for every request that is not for a tool call."""
     op.add_column("requests", sa.Column("call", sa.JSON(none_as_null=True), nullable=True))
