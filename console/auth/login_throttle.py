@@ -27,7 +27,7 @@ class TooManyTries(GiveUp):
 
 
 class LoginThrottle:
-    """Counts attempts that failed or are still pending, so that concurrent attempts cannot exceed the limit. For one event loop."""
+    """Counts attempts that failed or are still pending, so that concurrent attempts cannot exceed the limit. Use only on one event loop."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

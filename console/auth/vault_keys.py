@@ -1,6 +1,6 @@
 """Keys that the console reads from Vault when needed, and caches: public keys for job identity tokens, and signing secrets of events.
 
-For the event loop. Signs nothing, and never logs a secret.
+Use only on the event loop. Signs nothing, and never logs a secret.
 """
 
 from __future__ import annotations

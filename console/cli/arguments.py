@@ -56,7 +56,7 @@ def parse_time_argument(option: str, text: str, *, now: datetime) -> datetime:
 
 
 def parse_date_or_time(option: str, text: str, *, or_else: str = "not") -> datetime:
-    """Return the time of a date or time in ISO 8601; UTC if it names no zone. Raises Failure."""
+    """Parse a date or a time in ISO 8601; without a zone, it is in UTC. Raises Failure."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError as error:

@@ -51,7 +51,7 @@ class JobOwners:
     async def owners_of(self, jobs: Iterable[str], *, position: int) -> Mapping[str, str]:
         """Return the entity id of the person who launched each job, without jobs that no ledger entry up to `position` names.
 
-        For the event loop. Many listeners look up the same jobs at the same time, so one of them reads for all.
+        Use only on the event loop. Many listeners look up the same jobs at the same time, so one of them reads for all.
         """
         job_ids = frozenset(jobs)
         async with self._lock if self._unknown_jobs(job_ids, position) else nullcontext():
@@ -67,7 +67,7 @@ class JobOwners:
         return owners
 
     async def readable_entries(self, caller: Caller, entries: Sequence[EntryView]) -> Sequence[EntryView]:
-        """Filter consecutive ledger entries by whether the caller may read them. For the event loop."""
+        """Filter consecutive ledger entries by whether the caller may read them. Use only on the event loop."""
         if caller.can_read_all or not entries:
             return entries
         owners = await self.owners_of((entry.job for entry in entries), position=entries[-1].position)

@@ -1,4 +1,4 @@
-"""The lifeline: a pipe by which a supervisor notices that its starter is gone: the kernel closes the starter's end of the pipe when the starter ends.
+"""The lifeline: a pipe that shows a supervisor that its starter has ended, because the kernel then closes the starter's end of the pipe.
 
 It works however the starter ends, even by SIGKILL, and needs no polling. A starter that lets the stack outlive it writes a byte first.
 """

@@ -87,7 +87,7 @@ async def serve_broker(
 
 @asynccontextmanager
 async def _accept_connections(broker: Broker, app: Callable[[], ASGIApp], uid: int, sockets: list[socket.socket]) -> AsyncIterator[None]:
-    # One state per socket: anybody on the machine can connect by TCP, and must not use up the job's own connections.
+    # One state per socket: anybody on the machine can connect over TCP, and must not use up the job's own connections.
     states, loop = [ServerState() for _ in sockets], asyncio.get_running_loop()
 
     @cache
@@ -136,7 +136,7 @@ class SingleUserProtocol(HttpToolsProtocol):
         """Accept the connection, or close it if it belongs to another user or the job has too many connections."""
         super().connection_made(transport)
         peer, connection = self._uid, transport.get_extra_info("socket")
-        # By TCP, and on systems without SO_PEERCRED, a token identifies the job.
+        # Over TCP, and on systems without SO_PEERCRED, a token identifies the job.
         if connection.family == socket.AF_UNIX and hasattr(socket, "SO_PEERCRED"):
             _, peer, _ = PEER_CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size))
         if peer != self._uid:

@@ -86,7 +86,7 @@ class IdentityQuery(Model):
 
 
 def build_app(broker: Broker, token: Secret | None, *, tools: ASGIApp, discover: Discover, models: ModelGateway | None = None) -> Router:
-    """Return the application of one job. `token`: the bearer token of calls by TCP; on a Unix socket the kernel identifies the caller.
+    """Return the application of one job. `token`: the bearer token of calls over TCP; on a Unix socket the kernel identifies the caller.
 
     `tools` answers at /mcp; `discover` returns the catalog; `models`: the model gateway, if the spec has a model.
     """

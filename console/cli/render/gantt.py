@@ -75,12 +75,12 @@ def lane_icon(lane: TimelineRow) -> str:
 
 
 def lane_label(lane: TimelineRow) -> str:
-    """Return the name of a lane for people."""
+    """Return the name of a lane as the chart shows it."""
     return plain({"job": "job ", "request": "asks ", "credential": "holds "}[lane.kind] + lane.what)
 
 
 def lane_state_text(lane: TimelineRow, now: datetime) -> str:
-    """Return the state of a lane for people."""
+    """Describe the state of a lane in words."""
     left = clock((lane.until - now).total_seconds()) if lane.until and lane.until > now else ""
     match lane.kind, lane.state:
         case "request", "waits":

@@ -14,7 +14,7 @@ POLL_INTERVAL_S = 0.5
 MAX_OUTAGE_S = 60.0
 """Seconds that the console or Vault may be unreachable before a command gives up."""
 MAX_SILENT_STREAMS = 2
-"""Event streams in a row without any data after which polling replaces them. The console sends data immediately, so silence means a buffering proxy."""
+"""After this many event streams in a row without any data, poll instead. The console sends data at once, so silence means a buffering proxy."""
 
 T = TypeVar("T")
 

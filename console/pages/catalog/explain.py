@@ -1,4 +1,4 @@
-"""/catalog/explain: the policy simulator: what policy would decide on a job, why, and what would change it. Read-only. A pasted spec is posted, as it may be long."""
+"""/catalog/explain: the policy simulator. It shows what policy would decide on a job, why, and what would change it. Read-only. A pasted spec is posted, as it may be long."""
 
 from __future__ import annotations
 

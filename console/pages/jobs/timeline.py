@@ -34,7 +34,7 @@ class DrawnBlock:
     """A drawn part of a row."""
 
     kind: str
-    """lasts | maybe | spared | ahead"""
+    """lasts (access is active) | maybe (its end is not verified) | spared (unused time) | ahead (remaining time)"""
     tone: str
     x: float
     """Per cent, as `width`."""

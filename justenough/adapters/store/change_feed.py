@@ -109,7 +109,7 @@ class _PostgresChangeFeed(ChangeFeed):
 
 
 class _SqliteChangeFeed(ChangeFeed):
-    """SQLite's count of other connections' commits."""
+    """Notices a change by SQLite's count of the commits of other connections."""
 
     def __init__(self, path: str) -> None:
         super().__init__()

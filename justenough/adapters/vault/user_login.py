@@ -146,13 +146,13 @@ def authorize(vault: VaultConnection, token: Secret, accessor: str) -> bool:
 
 
 def encrypt_token(vault: VaultConnection, token: Secret, context: bytes) -> str:
-    """Return a token as ciphertext that can be decrypted only with this context. Under our own login."""
+    """Encrypt a token under the console's own login; return ciphertext that can be decrypted only with this context."""
     body = {"plaintext": base64.b64encode(token.reveal().encode()).decode(), "context": base64.b64encode(context).decode()}
     return _require_text(vault.call_own("post", f"transit/encrypt/{PAGE_SESSION_KEY}", body), "ciphertext")
 
 
 def decrypt_token(vault: VaultConnection, ciphertext: str, context: bytes) -> Secret:
-    """Return the token of a ciphertext. Under our own login. Raises Unreadable if it was encrypted with another context."""
+    """Decrypt a token under the console's own login and return it. Raises Unreadable if it was encrypted with another context."""
     body = {"ciphertext": ciphertext, "context": base64.b64encode(context).decode()}
     try:
         answer = vault.call_own("post", f"transit/decrypt/{PAGE_SESSION_KEY}", body)
