@@ -80,7 +80,7 @@ class ScheduleView(Message):
 
 @router.get("/schedules")
 async def list_schedules(console: TheConsole, _: Member) -> Page[ScheduleView]:
-    """List schedules by name, each with its last job. If Temporal is away, the list lacks their status in Temporal."""
+    """List schedules by name, each with its last job. If Temporal is unreachable, the list lacks their status in Temporal."""
     schedules = (await to_thread.run_sync(console.deps.config.current)).schedules
     views = await asyncio.gather(*(_schedule_view(console, name, timed, runs=1) for name, timed in sorted(schedules.items())))
     return Page(items=tuple(views), next=None)
