@@ -55,9 +55,9 @@ def run_scenario(demo: DemoEnvironment) -> int:
     began = time.monotonic()
     acts = (show_approvals, show_failure, show_kill, show_terminated_workflow, show_narrowed_approval, show_control_group, show_agent)
     lines = [line for act in acts for line in act(demo)]
-    say(f"\n{BOLD}Every credential of this demo, and how its revocation was verified{PLAIN}")
+    say(f"\n{BOLD}Every credential of this demo, and how it ended{PLAIN}")
     print_table(
-        ("JOB", "ENDED", "CREDENTIAL", "LIFETIME", "CONFIRMED AT", "LOGIN", "VERIFIED BY"),
+        ("JOB", "ENDED", "CREDENTIAL", "LIFETIME", "CONFIRMED AT", "LOGIN", "DETAIL"),
         [
             (
                 *(line.job["name"], line.job["state"], line.access, line.lifetime, moment(line.credential["confirmed_at"])),

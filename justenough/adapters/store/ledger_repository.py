@@ -16,11 +16,10 @@ from justenough.adapters.store import change_feed, ledger_writer
 from justenough.adapters.store.change_feed import ChangeFeed
 from justenough.adapters.store.engine import read_transaction
 from justenough.adapters.store.paging import MAX_PAGE_SIZE, ROWS_PER_FETCH
-from justenough.adapters.store.projection import parse_moment
 from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads
 from justenough.adapters.store.tables import HEADS, LEDGER
 from justenough.domain.core.base_model import Message
-from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType
+from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, parse_entry_time
 from justenough.domain.ledger.hash_chain import (
     ChainHead,
     ChainProblem,
@@ -264,7 +263,7 @@ def span_statement(since: datetime, until: datetime) -> Select[Any]:
 def row_to_view(row: Sequence[Any]) -> EntryView:
     """Return an entry as the API shows it. `row` holds its position, then the fields of a LedgerEntry in their order."""
     entry = LedgerEntry(*row[1:])
-    return EntryView(position=row[0], **{**entry._asdict(), "at": parse_moment(entry.at), "data": json.loads(entry.data)})
+    return EntryView(position=row[0], **{**entry._asdict(), "at": parse_entry_time(entry.at), "data": json.loads(entry.data)})
 
 
 def _to_page(rows: Sequence[Sequence[Any]], size: int) -> Page[EntryView]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Update, bindparam, case, delete, exists, or_, select, update
@@ -28,7 +28,7 @@ from justenough.adapters.store.tables import (
     UtcDateTime,
 )
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
-from justenough.domain.ledger.events import EventType
+from justenough.domain.ledger.events import EventType, parse_entry_time
 from justenough.domain.ledger.hash_chain import LedgerEntry
 
 FIRST_DECISION_PHASES = ("start", "runtime")
@@ -56,13 +56,7 @@ def apply_entry(connection: Connection, entry: LedgerEntry) -> None:
     """Apply one entry to the read model. A type without an effect changes nothing."""
     effect = EFFECTS.get(EventType(entry.type))
     if effect is not None:
-        effect(connection, LedgerFact(entry.id, entry.job, parse_moment(entry.at), json.loads(entry.data)))
-
-
-def parse_moment(text: str) -> datetime:
-    """Return the time that an ISO 8601 text names, in UTC if it names no zone."""
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        effect(connection, LedgerFact(entry.id, entry.job, parse_entry_time(entry.at), json.loads(entry.data)))
 
 
 # Statements are built once. Every parameter other than those of `bindparam` sets the column of its name.
@@ -196,7 +190,7 @@ def access_decided(connection: Connection, fact: LedgerFact) -> None:
 def approval_opened(connection: Connection, fact: LedgerFact) -> None:
     """Make a tier the current one, when the request opens and each time it escalates."""
     data = fact.data
-    until = parse_moment(data["respond_by"]) if data["respond_by"] else None
+    until = parse_entry_time(data["respond_by"]) if data["respond_by"] else None
     _update_request(connection, _PENDING, fact, {"current_tier": data["tier"], "quorum": data["quorum"], "expires_at": until})
     _update_job(connection, _AWAIT, fact, {})
 
@@ -226,7 +220,7 @@ def approval_withdrawn(connection: Connection, fact: LedgerFact) -> None:
 
 def approval_claimed(connection: Connection, fact: LedgerFact) -> None:
     """Set or clear the request's claim."""
-    data, until = fact.data, parse_moment(fact.data["until"]) if fact.data["until"] else None
+    data, until = fact.data, parse_entry_time(fact.data["until"]) if fact.data["until"] else None
     by = {"claimed_by": data["name"], "claimed_by_id": data["person"]} if until else {"claimed_by": None, "claimed_by_id": None}
     _update_request(connection, _PENDING, fact, {**by, "claimed_until": until})
 
@@ -248,7 +242,7 @@ def delegation_made(connection: Connection, fact: LedgerFact) -> None:
     """Insert the delegation."""
     data = fact.data
     who = {"person": data["name"], "person_id": data["person"], "delegate": data["delegate_name"], "delegate_id": data["delegate"]}
-    copied = {"reason": data["reason"], "signed": data["signed"], "made_at": fact.at, "until": parse_moment(data["until"])}
+    copied = {"reason": data["reason"], "signed": data["signed"], "made_at": fact.at, "until": parse_entry_time(data["until"])}
     insert_new(connection, DELEGATIONS, {"id": data["delegation"], **who, **copied})
 
 
@@ -265,7 +259,10 @@ def credential_issued(connection: Connection, fact: LedgerFact) -> None:
     data, is_known = fact.data, "issued_at" in fact.data
     # Entries from before certificates were recorded lack the field.
     handles = {name: data.get(name) for name in ("lease_id", "accessor", "certificate")}
-    times = {"issued_at": parse_moment(data["issued_at" if is_known else "asked_at"]), "expires_at": parse_moment(data["expires_at"])}
+    times = {
+        "issued_at": parse_entry_time(data["issued_at" if is_known else "asked_at"]),
+        "expires_at": parse_entry_time(data["expires_at"]),
+    }
     ids = {"id": data["credential"], "job_id": fact.job, "request_id": data["request"]}
     copied = {name: data[name] for name in ("resource", "action", "revocable")}
     state = (CredentialState.ISSUED if is_known else CredentialState.REVOKING).value
@@ -285,7 +282,7 @@ def revocation_overdue(connection: Connection, fact: LedgerFact) -> None:
     """Mark the revocation as overdue, with its failures, unless a check that began later has confirmed it."""
     failures = fact.data["failures"]
     # Older entries do not record when their check began.
-    seen_from = parse_moment(fact.data["seen_from"]) if "seen_from" in fact.data else fact.at
+    seen_from = parse_entry_time(fact.data["seen_from"]) if "seen_from" in fact.data else fact.at
     fails = _CUT_FAILS if fact.data["by"] in ACCESS_CUTTERS else _FAIL
     if _update_job(connection, fails, fact, {"fact_at": seen_from, "revocation_failures": failures}):
         for name, *handles in connection.execute(_ALL_ALIVE, {"row_job": fact.job}).all():
@@ -338,7 +335,7 @@ EFFECTS: dict[EventType, Effect] = {
     EventType.LOCK_OPENED: _updates(
         _update_request,
         _PENDING,
-        lambda fact: {"lock_accessor": fact.data["accessor"], "lock_expires_at": parse_moment(fact.data["expires_at"])},
+        lambda fact: {"lock_accessor": fact.data["accessor"], "lock_expires_at": parse_entry_time(fact.data["expires_at"])},
     ),
     EventType.APPROVAL_OPENED: approval_opened,
     EventType.APPROVAL_ESCALATED: approval_opened,
@@ -352,7 +349,9 @@ EFFECTS: dict[EventType, Effect] = {
     EventType.DELEGATION_ENDED: delegation_ended,
     EventType.CREDENTIAL_ISSUED: credential_issued,
     EventType.CREDENTIAL_DOUBTED: credential_issued,
-    EventType.CREDENTIAL_RENEWED: _updates(_update_credential, _ALIVE, lambda fact: {"expires_at": parse_moment(fact.data["expires_at"])}),
+    EventType.CREDENTIAL_RENEWED: _updates(
+        _update_credential, _ALIVE, lambda fact: {"expires_at": parse_entry_time(fact.data["expires_at"])}
+    ),
     EventType.CREDENTIAL_REVOKED: _updates(
         _update_credential, _MARK_REVOKED, lambda fact: {"revoked_at": fact.at, "revoked_why": fact.data["why"]}
     ),

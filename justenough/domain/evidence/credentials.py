@@ -13,12 +13,11 @@ from justenough.domain.evidence.statistics import (
     EntryFact,
     MetricResult,
     Sample,
-    parse_moment,
     seconds_between,
     status_above,
 )
 from justenough.domain.jobs.states import Revocable
-from justenough.domain.ledger.events import EventType
+from justenough.domain.ledger.events import EventType, parse_entry_time
 from justenough.domain.ledger.overdue import MAX_SWEEP_AGE
 
 END_EVENTS = (EventType.CREDENTIAL_CONFIRMED, EventType.CREDENTIAL_EXPIRED)
@@ -77,7 +76,7 @@ class CredentialMetrics:
             case "credential.doubted" if credential not in self.open:
                 self._add_open(fact, issued_at=fact.data["asked_at"])
             case "credential.renewed" if credential in self.open:
-                self.open[credential] = self.open[credential]._replace(expires_at=parse_moment(fact.data["expires_at"]))
+                self.open[credential] = self.open[credential]._replace(expires_at=parse_entry_time(fact.data["expires_at"]))
             case "credential.confirmed" if credential in self.open:
                 ended = self.open.pop(credential)
                 self._confirmed.add(fact.id)
@@ -114,5 +113,5 @@ class CredentialMetrics:
 
     def _add_open(self, fact: EntryFact, *, issued_at: str) -> None:
         data, access = fact.data, f"{fact.data['resource']}:{fact.data['action']}"
-        times = parse_moment(issued_at), parse_moment(data["expires_at"])
+        times = parse_entry_time(issued_at), parse_entry_time(data["expires_at"])
         self.open[data["credential"]] = OpenCredential(fact.job, fact.id, access, *times, data["revocable"])

@@ -7,7 +7,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from pydantic_core import from_json
@@ -111,9 +111,3 @@ def status_above(count: float, status: Status) -> Status:
 def seconds_between(start: datetime, end: datetime) -> float:
     """Return the seconds from `start` to `end`, negative if `end` is earlier."""
     return (end - start).total_seconds()
-
-
-def parse_moment(text: str) -> datetime:
-    """Parse an ISO 8601 time of an entry's data; UTC if it names no zone."""
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -6,7 +6,7 @@ Names are CloudEvents types without prefix and version: `credential.issued` is `
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -156,3 +156,9 @@ def build_event(kind: EventType, job: str, *, at: datetime, about: str = "", **d
 def chain_for_job(job: str) -> str:
     """Return the chain of events about a job: the job's own, or UNATTRIBUTED_CHAIN if the id is not a job id."""
     return job if installation_of(job) else UNATTRIBUTED_CHAIN
+
+
+def parse_entry_time(text: str) -> datetime:
+    """Return an ISO 8601 time of an entry; UTC if it has no offset, because databases return times without one."""
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

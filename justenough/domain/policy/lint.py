@@ -69,7 +69,7 @@ class _LintedAction:
     def permits_and_bars(self, lower: int, higher: int) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.permits(lower), *self.bars(higher))))
 
-    def finding(self, kind: LintFindingKind, message: str, policies: tuple[str, ...]) -> LintFinding:
+    def build_finding(self, kind: LintFindingKind, message: str, policies: tuple[str, ...]) -> LintFinding:
         return LintFinding(kind=kind, where=f"{self.name}:{self.action}", message=message, policies=policies)
 
 
@@ -111,14 +111,14 @@ def _action_findings(rules: PolicyEvaluator, action: _LintedAction, groups: froz
     elif possible:
         tier = possible[-1]
         message = f"allowed at tier {tier} but not at tier {tier + 1}, so it is always denied"
-        yield action.finding(LintFindingKind.NOT_MONOTONE, message, action.permits_and_bars(tier, tier + 1))
+        yield action.build_finding(LintFindingKind.NOT_MONOTONE, message, action.permits_and_bars(tier, tier + 1))
     elif above := [tier for tier in range(top + 1, MAX_TIER + 1) if action.can(tier)]:
         message = f"needs tier {above[0]}, but approvals.yaml has no tier above {top}, so it is always denied"
-        yield action.finding(LintFindingKind.NO_APPROVERS, message, tuple(action.permits(above[0])))
+        yield action.build_finding(LintFindingKind.NO_APPROVERS, message, tuple(action.permits(above[0])))
     else:
         forbids = tuple(action.bars(top)) if action.permits(top) else ()
         reason = f"{', '.join(forbids)} forbids it to everybody" if forbids else "no policy permits it to anybody"
-        yield action.finding(LintFindingKind.NEVER_ALLOWED, f"always denied: {reason}", forbids)
+        yield action.build_finding(LintFindingKind.NEVER_ALLOWED, f"always denied: {reason}", forbids)
 
 
 def _monotony_findings(rules: PolicyEvaluator, action: _LintedAction, possible: list[int], groups: frozenset[str]) -> Iterator[LintFinding]:
@@ -127,7 +127,7 @@ def _monotony_findings(rules: PolicyEvaluator, action: _LintedAction, possible: 
     if gap is not None:
         needed = next(tier for tier in possible if all(above in possible for above in range(tier, rules.top + 1)))
         message = f"allowed at tier {possible[0]} but not at tier {gap}, so it needs tier {needed}"
-        yield action.finding(LintFindingKind.NOT_MONOTONE, message, action.permits_and_bars(possible[0], gap))
+        yield action.build_finding(LintFindingKind.NOT_MONOTONE, message, action.permits_and_bars(possible[0], gap))
         return
     access = Access(resource=action.name, action=action.action, ttl=1, reason="-")
     for request, description in islice(_trial_requests(rules, action, groups), MAX_TRIES):
@@ -136,7 +136,7 @@ def _monotony_findings(rules: PolicyEvaluator, action: _LintedAction, possible: 
         broken = next((tier for tier in range(min(allowed), rules.top + 1) if tier not in allowed), None) if allowed else None
         if broken is not None:
             message = f"{description} allowed at tier {allowed[0]} but not at tier {broken}"
-            yield action.finding(LintFindingKind.NOT_MONOTONE, message, (*result.permits[allowed[0]], *result.forbids[broken]))
+            yield action.build_finding(LintFindingKind.NOT_MONOTONE, message, (*result.permits[allowed[0]], *result.forbids[broken]))
             return
 
 
