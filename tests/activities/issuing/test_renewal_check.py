@@ -168,12 +168,30 @@ async def test_an_approver_who_leaves_their_group_takes_their_approval_along(at:
 
 async def test_an_approval_that_was_withdrawn_ends_what_was_issued_on_it(at: Desk) -> None:
     job = running(at, WRITE, tier=1)
-    told = {"person": job.approver.id, "name": job.approver.name, "reason": "a mistake", "signed": {}, "verdict": "withdrawn"}
-    request = request_id(job.job, 1)
-    at.deps.store.ledger.append(
-        [build_event(EventType.APPROVAL_WITHDRAWN, job.job, at=at.deps.now(), about=request, request=request, **told)]
-    )
+    record_withdrawal(at, job.job, job.approver.id, job.approver.name)
     assert await job.until_ended() == f"its approval was withdrawn by {job.approver.name}"
+
+
+def record_withdrawal(at: Desk, job: str, person: str, name: str) -> None:
+    request = request_id(job, 1)
+    fields = {"request": request, "person": person, "name": name, "reason": "a mistake", "signed": {}, "verdict": "withdrawn"}
+    at.deps.store.ledger.append([build_event(EventType.APPROVAL_WITHDRAWN, job, at=at.deps.now(), about=request, **fields)])
+
+
+def test_an_approval_that_is_withdrawn_while_vault_issues_hands_out_nothing(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    issue = at.deps.vault.issue
+
+    def issue_late(*arguments: Any) -> IssuedSecret:
+        issued = issue(*arguments)
+        record_withdrawal(at, at.deps.store.jobs.list().items[0].id, "lead", "lead")
+        return issued
+
+    monkeypatch.setattr(at.deps.vault, "issue", issue_late)
+    with pytest.raises(NotPermitted, match="the request is withdrawn"):
+        running(at, WRITE, tier=1)
+    (credential,) = at.deps.store.credentials.list().items
+    assert (credential.state, credential.revoked_why) == ("confirmed", "its approval was withdrawn")
+    assert at.shop.users_of(credential.job_id) == []
 
 
 async def test_a_policy_edited_on_disk_ends_what_it_forbids_and_the_decision_is_recorded(at: Desk, folder: Path) -> None:
