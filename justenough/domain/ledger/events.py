@@ -159,6 +159,6 @@ def chain_for_job(job: str) -> str:
 
 
 def parse_entry_time(text: str) -> datetime:
-    """Return an ISO 8601 time of an entry; UTC if it has no offset, because databases return times without one."""
+    """Return an ISO 8601 time of an entry; UTC if it has no offset."""
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

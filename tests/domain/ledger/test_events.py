@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from justenough.domain.ledger.events import EVENT_FIELDS, Event, EventType, build_event
+from justenough.domain.ledger.events import EVENT_FIELDS, Event, EventType, build_event, parse_entry_time
 from tests.support.domain_samples import JOB, NOW
 
 
@@ -64,3 +65,8 @@ def test_an_event_travels_as_json_and_comes_back_the_same() -> None:
 
 def test_no_field_is_made_for_a_secret() -> None:
     assert not {name for fields in EVENT_FIELDS.values() for name in fields} & {"password", "token", "secret", "value", "secret_id", "key"}
+
+
+@pytest.mark.parametrize("text", ["2026-01-31T09:30:00.5", "2026-01-31T09:30:00.5+00:00", "2026-01-31T10:30:00.5+01:00"])
+def test_a_time_without_an_offset_is_utc(text: str) -> None:
+    assert parse_entry_time(text) == datetime(2026, 1, 31, 9, 30, 0, 500_000, tzinfo=UTC)
