@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 HUNG_AFTER_S = 10.0
 """A child that is unhealthy for this many seconds is killed and started again."""
-HEALTH_CHECK_INTERVAL_S = 1.0
+HEALTH_CHECK_INTERVAL_S = 2.0
 MAX_RETRY_INTERVAL_S = 5.0
 LOG_TAIL_LINES = 8
 
