@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from justenough.adapters.configuration.settings import Settings, load_settings
 from justenough.domain.core.errors import InvalidInput, JustEnoughError
 from justenough.domain.core.secret import Secret
+from justenough.domain.core.validation_messages import describe_error
 from worker.stack.control import find_running_stack, start_detached, stop_stack
 from worker.stack.doctor import examine
 from worker.stack.paths import StackPaths
@@ -112,7 +113,7 @@ def _load_settings(output: CommandOutput) -> Settings:
         return load_settings()
     except ValidationError as error:
         for problem in error.errors():
-            output.write_message(f"setting {'.'.join(map(str, problem['loc']))}: {problem['msg']}")
+            output.write_message(f"setting {'.'.join(map(str, problem['loc']))}: {describe_error(problem)}")
         raise typer.Exit(EXIT_USAGE) from error
 
 

@@ -29,6 +29,7 @@ from justenough.domain.core.errors import (
 )
 from justenough.domain.core.errors import Problem as Fault
 from justenough.domain.core.untrusted_yaml import to_yaml_path
+from justenough.domain.core.validation_messages import describe_error
 
 MEDIA_TYPE = "application/problem+json"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -130,13 +131,11 @@ def status_of(error: JustEnoughError) -> int:
 
 def faults_of(error: RequestValidationError) -> tuple[Fault, ...]:
     """Return the problems of a request, each with its path."""
-    texts = {"extra_forbidden": "unknown key", "missing": "required", "json_invalid": "not valid JSON"}
     faults = []
     for item in error.errors():
         source, *path = item["loc"]
         location = [] if item["type"] == "json_invalid" else path if source == "body" else [source, *path]
-        message = texts.get(item["type"]) or str(item["msg"]).removeprefix("Value error, ")
-        faults.append(Fault(to_yaml_path(part for part in location if part != "[key]"), message))
+        faults.append(Fault(to_yaml_path(part for part in location if part != "[key]"), describe_error(item)))
     return tuple(faults)
 
 

@@ -14,6 +14,7 @@ from justenough.domain.approvals.verification import read_statement
 from justenough.domain.core.errors import Forbidden, InvalidInput, Problem
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.untrusted_yaml import to_yaml_path
+from justenough.domain.core.validation_messages import describe_error
 from justenough.services.dependencies import Deps
 from justenough.services.verify_order import build_approval_verifier
 
@@ -59,5 +60,6 @@ def require_checks(kind: str, checks: StatementChecks) -> None:
 def statement_problems(error: ValidationError) -> tuple[Problem, ...]:
     """Return the problems of a statement, by path."""
     return tuple(
-        Problem(to_yaml_path(("statement", *item["loc"])), item["msg"]) for item in error.errors(include_url=False, include_input=False)
+        Problem(to_yaml_path(("statement", *item["loc"])), describe_error(item))
+        for item in error.errors(include_url=False, include_input=False)
     )

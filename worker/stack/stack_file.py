@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from justenough.adapters.runtime.private_files import write_private
 from justenough.domain.core.errors import GiveUp
+from justenough.domain.core.validation_messages import describe_error
 from worker.stack.paths import StackPaths
 from worker.stack.private_files import ensure_passwords
 
@@ -69,7 +70,9 @@ def read_stack(places: StackPaths) -> Stack | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        message = f"{places.stack} cannot be parsed: {error.errors()[0]['msg']}. Stop the stack (justenough down) and start it again."
+        message = (
+            f"{places.stack} cannot be parsed: {describe_error(error.errors()[0])}. Stop the stack (justenough down) and start it again."
+        )
         raise StackUnreadable(message) from error
 
 

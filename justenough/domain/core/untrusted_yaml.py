@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
+from justenough.domain.core.validation_messages import describe_error
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
@@ -101,12 +102,8 @@ def validate_model(what: str, model: type[M], value: Any) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        plain = {"extra_forbidden": "unknown key", "missing": "required"}
         problems = (
-            Problem(
-                to_yaml_path(part for part in item["loc"] if part != "[key]"),
-                plain.get(item["type"]) or item["msg"].removeprefix("Value error, "),
-            )
+            Problem(to_yaml_path(part for part in item["loc"] if part != "[key]"), describe_error(item))
             for item in error.errors(include_url=False, include_input=False)
         )
         raise InvalidInput(what, tuple(problems)) from error

@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
+from justenough.domain.core.validation_messages import describe_error
 from justenough.domain.jobs.tool_bounds import NOT_BOUNDABLE, Bound, BoundedTools, Bounds, intersect_all
 
 LINE_PATTERN = re.compile(r"(?P<tool>[A-Za-z0-9_.-]{1,128})(?::(?P<name>[^<>=^\s]{1,128}?)(?P<how><=|>=|\^=|=)(?P<value>.+))?", re.DOTALL)
@@ -80,7 +81,7 @@ def _parse_line(line: str) -> tuple[str, Bounds]:
     try:
         return tool, Bounds(arguments={name.removeprefix(ARGUMENT_PREFIX): _parse_bound(operator, value)})
     except ValidationError as error:
-        raise ValueError(error.errors()[0]["msg"]) from error
+        raise ValueError(describe_error(error.errors()[0])) from error
 
 
 def _parse_bound(operator: str, value: str) -> Bound:

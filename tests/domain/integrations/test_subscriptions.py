@@ -59,7 +59,7 @@ def test_every_name_that_is_made_is_a_name(host: str) -> None:
         ({"url": "https://10.0.0.1/"}, "webhooks[0].url", "allow_private"),
         ({"url": "http://169.254.169.254/", "allow_private": True}, "webhooks[0].url", "credentials"),
         ({"url": "https://me:secret@siem.example.com/"}, "webhooks[0].url", "must not contain a user"),
-        ({"url": ""}, "webhooks[0].url", "at least 1"),
+        ({"url": ""}, "webhooks[0].url", "empty"),
         ({"events": []}, "webhooks[0].events", "at least one"),
         ({"events": ["job.finished"]}, "webhooks[0].events[0]", "unknown event"),
         ({"events": ["job.ended", "jobs.*"]}, "webhooks[0].events[1]", "unknown event"),
@@ -68,7 +68,7 @@ def test_every_name_that_is_made_is_a_name(host: str) -> None:
         ({"signing_secret": "kv/data/../sys/seal"}, "webhooks[0].signing_secret", "pattern"),
         ({"secret": "x"}, "webhooks[0].secret", "unknown key"),
         ({"name": "Siem"}, "webhooks[0].name", "pattern"),
-        ({"allow_private": "perhaps"}, "webhooks[0].allow_private", "valid boolean"),
+        ({"allow_private": "perhaps"}, "webhooks[0].allow_private", "must be true or false"),
     ],
 )
 def test_what_is_wrong_with_a_webhook_is_told_by_its_place(changes: dict[str, Any], path: str, message: str) -> None:
@@ -86,8 +86,8 @@ def test_what_is_wrong_with_a_webhook_is_told_by_its_place(changes: dict[str, An
         ({"to": []}, "notify[0].to", "at least one"),
         ({"to": ["slack://token/token"]}, "notify[0].to[0]", "pattern"),
         ({"tiers": []}, "notify[0].tiers", "at least one"),
-        ({"tiers": [0]}, "notify[0].tiers[0]", "greater than"),
-        ({"tiers": [4]}, "notify[0].tiers[0]", "less than"),
+        ({"tiers": [0]}, "notify[0].tiers[0]", "at least"),
+        ({"tiers": [4]}, "notify[0].tiers[0]", "at most"),
         ({"tier": 1}, "notify[0].tier", "unknown key"),
     ],
 )

@@ -1,0 +1,71 @@
+"""What pydantic finds wrong with a value, in plain English. Everybody who reports pydantic's errors to people words them here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+TEXT, NUMBER, WHOLE_NUMBER, MAPPING, LIST = (
+    "must be text",
+    "must be a number",
+    "must be a whole number",
+    "must be a mapping",
+    "must be a list",
+)
+TRUE_OR_FALSE, TIME = "must be true or false", "must be a time such as 2026-01-31T12:00:00Z"
+TEMPLATES = {
+    "extra_forbidden": "unknown key",
+    "missing": "required",
+    "json_invalid": "not valid JSON",
+    "string_type": TEXT,
+    "string_pattern_mismatch": "must match the pattern {pattern}",
+    "int_type": WHOLE_NUMBER,
+    "int_parsing": WHOLE_NUMBER,
+    "int_from_float": WHOLE_NUMBER,
+    "float_type": NUMBER,
+    "float_parsing": NUMBER,
+    "bool_type": TRUE_OR_FALSE,
+    "bool_parsing": TRUE_OR_FALSE,
+    "dict_type": MAPPING,
+    "model_type": MAPPING,
+    "model_attributes_type": MAPPING,
+    "list_type": LIST,
+    "tuple_type": LIST,
+    "frozen_set_type": LIST,
+    "none_required": "must be null",
+    "enum": "must be {expected}",
+    "literal_error": "must be {expected}",
+    "datetime_type": TIME,
+    "datetime_parsing": TIME,
+    "datetime_from_date_parsing": TIME,
+    "timezone_aware": "must have a time zone, as in 2026-01-31T12:00:00Z",
+    "date_type": "must be a date such as 2026-01-31",
+    "date_parsing": "must be a date such as 2026-01-31",
+    "date_from_datetime_parsing": "must be a date such as 2026-01-31",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+}
+"""Our words by the type of pydantic's error; the braces are pydantic's context. Other types keep pydantic's words."""
+
+
+def describe_error(error: Mapping[str, Any]) -> str:
+    """Return the message for one of the errors that `ValidationError.errors()` lists."""
+    kind, context = error["type"], error.get("ctx", {})
+    match kind:
+        case "too_short" | "string_too_short":
+            return _at_least(context["min_length"], "item" if kind == "too_short" else "character")
+        case "too_long" | "string_too_long":
+            return _at_most(context["max_length"], "item" if kind == "too_long" else "character")
+    if template := TEMPLATES.get(kind):
+        return template.format_map(context)
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+def _at_least(count: int, what: str) -> str:
+    return "must not be empty" if count == 1 else f"must have at least {count:,} {what}s"
+
+
+def _at_most(count: int, what: str) -> str:
+    return f"must have at most {count:,} {what}{'' if count == 1 else 's'}"
