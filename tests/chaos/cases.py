@@ -95,6 +95,10 @@ class Struck:
     exposed: dict[str, float]
     """Seconds from the fault until the login was refused, by job."""
 
+    def logins_of(self, job: str) -> list[Login]:
+        """Return the login of a job, if it has one."""
+        return [self.logins[job]] if job in self.logins else []
+
 
 def strike_all(stage: Stage, administrator: Administrator) -> Struck:
     """Bring all jobs to their steps and cause the faults; return once none of their logins works any more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -38,6 +39,14 @@ def slow(shop: Shop, *roles: str) -> Iterator[None]:
                 vault.post(f"database/roles/{role}", json=data).raise_for_status()
 
 
+@dataclass(frozen=True)
+class Orphaned:
+    """Jobs whose worker died while Vault made their users: one whose user is found by its name, and one whose target cannot be searched."""
+
+    named: str
+    nameless: str
+
+
 def until_in_flight(rig: Rig, jobs: Iterable[str], role: str = "orders-read-globex") -> None:
     """Return once Vault has been asked for a user of each job."""
     for job in jobs:
@@ -52,6 +61,29 @@ def assert_landed_and_dead(rig: Rig, shop: Shop, seen: dict[str, Any]) -> None:
     logins = rig.gate.logins(seen["id"])
     assert len(logins) == 1, "the issue landed after its job's end had begun"
     shop.assert_dead(seen, *logins)
+
+
+@pytest.fixture(scope="module")
+def orphaned(rig: Rig, ops: Human, shop: Shop) -> Orphaned:
+    """Kill a worker whose issues are in flight, and start another. Its second looks take place while other tests run."""
+    worker = rig.worker()
+    with slow(shop, "orders-read-globex", "archive-read"):
+        orphaned = Orphaned(ops.launch(globex()), ops.launch(globex(resource="archive-db", ttl="20s")))
+        until_in_flight(rig, [orphaned.named])
+        until_in_flight(rig, [orphaned.nameless], "archive-read")
+        worker.kill()
+    rig.worker()
+    return orphaned
+
+
+def test_a_credential_that_nobody_can_find_is_overdue_and_not_proven_dead(orphaned: Orphaned, ops: Human) -> None:
+    ops.until(orphaned.nameless, "revoking")
+    until(lambda: ops.job(orphaned.nameless)["revocation"]["state"] == "overdue", "the nameless one is shown as overdue")
+    waiting = ops.job(orphaned.nameless)
+    assert any(NOBODY_KNOWS in why for why in waiting["revocation"]["failures"])
+    assert [(item["accessor"], item["state"]) for item in waiting["credentials"]] == [(None, "overdue")]
+    proof = ops.api.post(f"jobs/{orphaned.nameless}/prove")
+    assert proof.json()["dead"] is False, proof.text
 
 
 @pytest.mark.usefixtures("worker")
@@ -70,34 +102,6 @@ def test_a_credential_issued_while_its_job_is_stopped_is_revoked_when_the_job_is
         assert_landed_and_dead(rig, shop, seen)
 
 
-def test_a_credential_issued_after_its_worker_died_is_found_by_its_name_or_awaited(rig: Rig, ops: Human, shop: Shop) -> None:
-    worker = rig.worker()
-    with slow(shop, "orders-read-globex", "archive-read"):
-        named, nameless = ops.launch(globex()), ops.launch(globex(resource="archive-db", ttl="20s"))
-        until_in_flight(rig, [named])
-        until_in_flight(rig, [nameless], "archive-read")
-        worker.kill()
-    rig.worker()
-    waiting = ops.until(nameless, "revoking")
-    until(lambda: ops.job(nameless)["revocation"]["state"] == "overdue", "the nameless one is shown as overdue")
-    waiting = ops.job(nameless)
-    assert any(NOBODY_KNOWS in why for why in waiting["revocation"]["failures"])
-    assert [(item["accessor"], item["state"]) for item in waiting["credentials"]] == [(None, "overdue")]
-    proof = ops.api.post(f"jobs/{nameless}/prove")
-    assert proof.json()["dead"] is False, proof.text
-
-    found = ops.until(named)
-    assert (found["state"], found["reason"]) == ("failed", "worker_lost")
-    assert_landed_and_dead(rig, shop, found)
-
-    ended = ops.until(nameless)
-    assert [item["state"] for item in ended["credentials"]] == ["expired"]
-    (login,) = rig.gate.logins(nameless)
-    assert not shop.opens_for(login)
-    told = [entry["type"] for entry in ops.ledger(nameless)]
-    assert (told.count("credential.doubted"), told.count("credential.expired"), told.count("job.ended")) == (1, 1, 1)
-
-
 def test_a_request_that_reaches_vault_after_its_token_was_revoked_is_refused(rig: Rig, ops: Human, shop: Shop) -> None:
     rig.worker()
     order = ops.order(globex())
@@ -113,3 +117,18 @@ def test_a_request_that_reaches_vault_after_its_token_was_revoked_is_refused(rig
     assert rig.gate.logins(order["id"]) == []
     refused = [entry["data"]["why"] for entry in ops.ledger(order["id"]) if entry["type"] == "credential.refused"]
     assert any(re.search("permission denied|denied|403", why) for why in refused), refused
+
+
+def test_a_credential_issued_after_its_worker_died_is_found_by_its_name_or_awaited(
+    orphaned: Orphaned, rig: Rig, ops: Human, shop: Shop
+) -> None:
+    found = ops.until(orphaned.named)
+    assert (found["state"], found["reason"]) == ("failed", "worker_lost")
+    assert_landed_and_dead(rig, shop, found)
+
+    ended = ops.until(orphaned.nameless)
+    assert [item["state"] for item in ended["credentials"]] == ["expired"]
+    (login,) = rig.gate.logins(orphaned.nameless)
+    assert not shop.opens_for(login)
+    told = [entry["type"] for entry in ops.ledger(orphaned.nameless)]
+    assert (told.count("credential.doubted"), told.count("credential.expired"), told.count("job.ended")) == (1, 1, 1)

@@ -38,7 +38,7 @@ if os.fork() == 0:
 while not os.path.exists("/tmp/ready"):
     time.sleep(0.01)
 """
-FLOOD = 2 * 2**30
+FLOOD = 2**29
 MEGABYTE = 2**20
 
 

@@ -71,8 +71,8 @@ class World:
 
     def settle(self, jobs: list[str]) -> None:
         """Let each of these jobs end, and check that all sources agree."""
-        end = time.monotonic() + ENDS_WITHIN
-        while waiting := [job for job in jobs if not self.settled(job)]:
+        end, waiting = time.monotonic() + ENDS_WITHIN, jobs
+        while waiting := self.unsettled(waiting) or self.unsettled(jobs):
             assert time.monotonic() < end, [(job, *self.story(job)) for job in waiting]
             # As whoever keeps workers does: one that found a server away at its start has ended again.
             if not any(worker.alive for worker in self.rig.workers):
@@ -80,6 +80,10 @@ class World:
             time.sleep(0.5)
         for job in jobs:
             assert_one_outcome(self.ops, self.shop, job, *self.rig.gate.logins(job))
+
+    def unsettled(self, jobs: list[str]) -> list[str]:
+        """Return those of these jobs that have not ended."""
+        return [job for job in jobs if not self.settled(job)]
 
     def settled(self, job: str) -> bool:
         """Whether a job has ended. A job that waits for approval or sleeps is cancelled first."""

@@ -17,7 +17,7 @@ from tests.support.shop import Login, Shop, Witness, spec
 pytestmark = pytest.mark.servers
 
 MEMORY = {"memory": "128MiB", "processes": 48}
-PROCESSOR = {"cpu": "2s", "processes": 48}
+PROCESSOR = {"cpu": "1s", "processes": 48}
 ONE = "python3 -c 'import time; held = b\"x\" * (200 * 2**20); time.sleep(600)'"
 MANY = "for _ in 1 2 3 4 5 6; do python3 -c 'import time; held = b\"x\" * (50 * 2**20); time.sleep(600)' & done; wait"
 FOLDERS = (

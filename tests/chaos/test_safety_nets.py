@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from activities.revocation_activities import MAX_CONCURRENT_REVOCATIONS
 from tests.chaos.exposure import SWITCHED, Case, Lab, Struck, struck_together
 from tests.chaos.faulty_worker import LABEL
 from tests.chaos.rig import Rig, Worker
@@ -46,8 +47,8 @@ IN_TIME = [
 ]
 """Endings by a time that soon is over, held apart so that launching others does not use it up."""
 WITH_WORKER = both("compensation", WORKER)
-CROWD = 2 * [*WITH_WORKER, *8 * [Case("compensation", WORKER, "write")]]
-"""Jobs of one worker, more than another revokes at once: each has a guard too, which does the same beside the job."""
+CROWD = [*WITH_WORKER, *(MAX_CONCURRENT_REVOCATIONS - 1) * [Case("compensation", WORKER, "write")]]
+"""Jobs of one worker, more than another revokes at once: each but one has a guard too, which does the same beside the job."""
 WITHOUT_SERVERS = both("target", VAULT_GONE, ttl=SHORT)
 CASES = [*AT_ONCE, *IN_TIME, *WITH_WORKER, *WITHOUT_SERVERS]
 
@@ -76,7 +77,7 @@ class Ended:
 @pytest.fixture(scope="module")
 def ended(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[list[Ended]]:
     """Cause faults in many jobs, each with one net; then restore everything and wait for each outcome."""
-    with Lab.opened(rig, shop, ops, lead, pause=0.5) as lab:
+    with Lab.opened(rig, shop, ops, lead, pause=1) as lab:
         struck = strike_all(lab)
         rig.worker()
         for item in struck:

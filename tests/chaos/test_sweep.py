@@ -35,10 +35,39 @@ SOON = 180
 """Seconds on a busy machine until a sweep has revoked what it can; the credentials would live for 300."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def expiring(rig: Rig, ops: Human, shop: Shop) -> str:
+    """Return a job that has ended and whose credential only time can end, which it does while the other tests run.
+
+    It comes first: the worker of `lab` starts after it and never sees the edited catalog.
+    """
+    rig.worker()
+    catalog = shop.config / "catalog.yaml"
+    before = catalog.read_text()
+    edited = yaml.safe_load(before)
+    edited["resources"]["orders-db"]["actions"]["read"]["revocable"] = "on_expiry"
+    catalog.write_text(json.dumps(edited, default=str))
+    try:
+        job = launched_under_the_edited_catalog(ops)
+        assert ops.until(job)["state"] == "succeeded"
+    finally:
+        catalog.write_text(before)
+    return job
+
+
+def launched_under_the_edited_catalog(ops: Human) -> str:
+    """Launch a job that holds what only time can end, once the worker has read the edit: it looks at its files every half second."""
+    for _ in range(50):
+        job = ops.launch(spec("true", access(ttl="4s")))
+        if ops.until(job)["requests"][0]["revocable"] == "on_expiry":
+            return job
+    pytest.fail("the edited catalog was never read")
+
+
 @pytest.fixture(scope="module")
 def lab(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[Lab]:
     """Jobs whose labels leave their revocation to the sweep."""
-    with Lab.opened(rig, shop, ops, lead, pause=0.5) as lab:
+    with Lab.opened(rig, shop, ops, lead, pause=1) as lab:
         rig.only(labelled=True)
         yield lab
 
@@ -218,32 +247,12 @@ def another_sweep(shop: Shop, number: int) -> None:
     asyncio.run(run())
 
 
-def test_a_credential_that_only_expires_is_recorded_as_expired_after_its_ttl(lab: Lab, ops: Human, shop: Shop) -> None:
-    catalog = shop.config / "catalog.yaml"
-    before = catalog.read_text()
-    edited = yaml.safe_load(before)
-    edited["resources"]["orders-db"]["actions"]["read"]["revocable"] = "on_expiry"
-    catalog.write_text(json.dumps(edited, default=str))
-    try:
-        job = launched_under_the_edited_catalog(ops)
-        seen = ops.until(job)
-        assert seen["state"] == "succeeded"
-        until(lambda: ops.job(job)["credentials"][0]["state"] == "expired", "the credential is told expired")
-    finally:
-        catalog.write_text(before)
-    told = [entry for entry in ops.ledger(job) if entry["type"] == "credential.expired"]
+def test_a_credential_that_only_expires_is_recorded_as_expired_after_its_ttl(expiring: str, ops: Human, shop: Shop) -> None:
+    until(lambda: ops.job(expiring)["credentials"][0]["state"] == "expired", "the credential is told expired")
+    told = [entry for entry in ops.ledger(expiring) if entry["type"] == "credential.expired"]
     assert len(told) == 1
-    assert datetime.fromisoformat(told[0]["at"]) >= datetime.fromisoformat(ops.job(job)["credentials"][0]["expires_at"])
-    assert shop.users_of(job) == []
-
-
-def launched_under_the_edited_catalog(ops: Human) -> str:
-    """Launch a job that holds what only time can end, once the worker has read the edit: it looks at its files every half second."""
-    for _ in range(50):
-        job = ops.launch(spec("true", access(ttl="4s")))
-        if ops.until(job)["requests"][0]["revocable"] == "on_expiry":
-            return job
-    pytest.fail("the edited catalog was never read")
+    assert datetime.fromisoformat(told[0]["at"]) >= datetime.fromisoformat(ops.job(expiring)["credentials"][0]["expires_at"])
+    assert shop.users_of(expiring) == []
 
 
 def test_each_job_that_was_left_to_the_sweep_is_recorded_as_lost_once(ops: Human, shop: Shop, lost: Lost) -> None:

@@ -52,7 +52,7 @@ def test_a_job_whose_workflow_was_stuck_ends_truly_once_a_good_worker_runs(
     seen = ops.until(mended.jobs[name])
     assert (seen["state"], seen["reason"]) == STAND[name]
     assert_one_story(seen, ops, administrator)
-    shop.assert_dead(seen)
+    shop.assert_dead(seen, mended.logins[seen["id"]])
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -63,7 +63,7 @@ def test_a_job_with_a_fault_at_any_step_has_one_true_ending_and_no_access(
     seen = ops.until(job)
     assert (seen["state"], seen["reason"]) == (case.state, case.reason)
     assert_one_story(seen, ops, administrator)
-    shop.assert_dead(seen, *mended.logins.values())
+    shop.assert_dead(seen, *mended.logins_of(job))
     assert seen["revocation"]["state"] == "confirmed"
     types = [entry["type"] for entry in ops.ledger(job)]
     assert types.count("credential.issued") == len(seen["credentials"]) <= case.issued

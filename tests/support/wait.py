@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-SHORTEST, LONGEST = 0.02, 0.25
+SHORTEST, LONGEST = 0.05, 1.0
 """Seconds between two checks: at first, and at most."""
-OFTEN = 20
+OFTEN = 10
 """The pause is the elapsed time divided by this: checks cost the servers time, and a long wait needs no exact end."""
 T = TypeVar("T")
 
