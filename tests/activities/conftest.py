@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.secret import Secret
 from tests.activities.tcp_door import Door
-from tests.activities.vault_shop import Desk, Shop, desk
+from tests.activities.vault_shop import PASSWORD, PASSWORD_HASH, Desk, Shop, desk
 from worker.provisioning import PersonSeed, provision_vault
 from worker.stack import StackPaths, running_stack
 from worker.stack.postgres import superuser_dsn
@@ -41,12 +42,15 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
                 settings.model_copy(update={"config": config}),
                 vault_addr=settings.vault_addr,
                 admin_token=Secret(admin_token),
-                people={name: PersonSeed(Secret(name), groups) for name, groups in PEOPLE.items()},
+                people={name: PersonSeed(Secret(PASSWORD), groups) for name, groups in PEOPLE.items()},
                 environment={**os.environ, **shop_environment(places, port), "SHOP_PORT": str(door.port)},
             )
 
         provision(EXAMPLE)
-        yield Shop(settings, admin_token, superuser_dsn(places, port), door, {name: name for name in PEOPLE}, provision)
+        shop = Shop(settings, admin_token, superuser_dsn(places, port), door, provision)
+        for mount, name in product((*settings.people_mounts, settings.pages_mount), PEOPLE):
+            shop.admin("POST", f"auth/{mount}/users/{name}/password", {"password_hash": PASSWORD_HASH})
+        yield shop
         door.close()
 
 

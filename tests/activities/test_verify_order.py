@@ -305,7 +305,7 @@ def _token() -> Any:
     return Secret("none")
 
 
-FUZZ = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def _job_input(build: Callable[[], JobInput]) -> JobInput | None:

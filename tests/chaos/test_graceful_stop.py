@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from temporalio.client import Client
 
@@ -113,12 +114,15 @@ def runs_of(rig: Rig, jobs: Sequence[str]) -> list[int]:
 def test_a_stopping_worker_drains_even_after_repeated_signals(orphaned: object, rig: Rig, ops: Human, shop: Shop, witness: Witness) -> None:
     worker = rig.worker()
     scripts = {
-        "short": f"{witness.hand_over}; sleep 1",
-        "polite": f"trap 'exit 3' TERM; {witness.hand_over}; sleep 300 & wait",
         "deaf": f"trap '' TERM; {witness.hand_over}; while :; do sleep 300; done",
+        "polite": f"trap 'exit 3' TERM; {witness.hand_over}; sleep 300 & wait",
+        "short": f"{witness.hand_over}; sleep 1",
     }
-    jobs = {name: ops.launch(spec(script)) for name, script in scripts.items()}
-    logins = [witness.login() for _ in jobs]
+    jobs, logins = {}, []
+    for name, script in scripts.items():
+        jobs[name] = ops.launch(spec(script))
+        logins.append(witness.login())
+    connection = shop.connect(logins[0])
     worker.terminate()
     until(lambda: b"worker stops" in worker.log.read_bytes(), "it has heard")
     heard, sign_of_life = time.time(), 0.0
@@ -136,10 +140,12 @@ def test_a_stopping_worker_drains_even_after_repeated_signals(orphaned: object, 
     ended = {name: ops.until(job) for name, job in jobs.items()}
     told = {name: (seen["state"], seen["exit_code"], seen["reason"]) for name, seen in ended.items()}
     assert told == {
-        "short": ("succeeded", 0, None),
-        "polite": ("failed", 3, "worker_stopped"),
         "deaf": ("failed", 137, "worker_stopped"),
+        "polite": ("failed", 3, "worker_stopped"),
+        "short": ("succeeded", 0, None),
     }
+    with connection, pytest.raises(psycopg.OperationalError):
+        connection.execute("SELECT 1")
     for seen in ended.values():
         shop.assert_dead(seen, *logins)
         by = [entry["data"]["by"] for entry in ops.ledger(seen["id"]) if entry["type"] == "revocation.confirmed"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -170,6 +171,7 @@ def test_a_session_that_is_refused_before_it_starts_leaves_nothing_pending_in_va
     (request,) = ops.until(job, "awaiting_approval")["requests"]
     while datetime.now(UTC) <= soon:
         assert len(shop.tokens_of(job)) == 1
+        time.sleep(0.2)
     assert security.answer(request).json()["state"] == "approved"
     seen = ops.until(job)
     assert (seen["state"], seen["reason"]) == ("failed", "refused: the statement has expired")

@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.jobs.test_spaces import at_work
 from tests.support.people import TAKEN, Human
 from tests.support.shop import Login, Shop, Witness, access, spec
 from tests.support.wait import until
@@ -138,12 +139,13 @@ def test_a_killed_job_loses_its_access_at_once(ops: Human, shop: Shop, witness: 
     shop.assert_dead(seen, login)
 
 
-def test_a_job_whose_worker_is_killed_fails_and_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness) -> None:
-    job, login = running(ops, witness, shop)
+def test_jobs_whose_worker_is_killed_fail_and_leave_neither_logins_nor_spaces(ops: Human, shop: Shop, witness: Witness) -> None:
+    jobs = running(ops, witness, shop), at_work(ops, shop, witness)
     shop.kill_worker()
-    seen = ops.until(job)
-    assert (seen["state"], seen["reason"]) == ("failed", "worker_lost")
-    shop.assert_dead(seen, login)
+    for job, login in jobs:
+        seen = ops.until(job)
+        assert (seen["state"], seen["reason"]) == ("failed", "worker_lost")
+        shop.assert_dead(seen, login)
 
 
 def test_an_approved_job_gets_exactly_the_approved_access(ops: Human, lead: Human, shop: Shop, witness: Witness) -> None:

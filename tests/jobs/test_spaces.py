@@ -61,14 +61,6 @@ def test_a_space_is_dropped_if_its_job_is_killed_in_the_middle_of_a_transaction(
     shop.assert_dead(seen, login)
 
 
-def test_a_space_is_dropped_if_its_jobs_worker_was_killed(ops: Human, shop: Shop, witness: Witness) -> None:
-    job, login = at_work(ops, shop, witness)
-    shop.kill_worker()
-    seen = ops.until(job)
-    assert (seen["state"], seen["reason"]) == ("failed", "worker_lost")
-    shop.assert_dead(seen, login)
-
-
 def test_a_space_outlives_the_credential_that_created_it_but_not_the_job(ops: Human, shop: Shop) -> None:
     with puppet(ops) as job:
         first = job.access("scratch", "write").json

@@ -20,7 +20,6 @@ import pytest
 from tests.activities.broker.test_runtime_requests import entries, opened
 from tests.activities.broker.test_tool_gateway import SHOPS, an_order
 from tests.sdk.remote_python import SDK, Remote, remote
-from tests.sdk.test_access import pythons
 from tests.support.child_process import child_process
 from tests.support.people import TAKEN, Human
 from tests.support.shop import Shop
@@ -178,19 +177,6 @@ def test_an_invalid_message_gets_an_error_and_the_next_message_is_served(job: Re
     assert (error["error"]["code"], says in error["error"]["message"]) == (code, True), error
     assert "result" in job.runs(f"says({ {'id': 2, 'method': 'ping'}!r}); result = hears(1)")[0]
     assert job.runs("result = ends()") == [[], 0, ""]
-
-
-@pytest.mark.servers
-@pytest.mark.parametrize("python", pythons(), ids=lambda path: path.resolve().name)
-def test_each_installed_python_can_run_the_bridge(ops: Human, shop: Shop, python: Path) -> None:
-    order = an_order(shop)
-    with remote(ops, python=python) as job:
-        job.runs("import sys")
-        bridged(job, "[sys.executable, '-m', 'justenough_job.mcp_stdio']")
-        rest, code, said = job.runs(f"says({call(1, 'find-order', order_id=order)!r}); result = ends()")
-        assert json.loads(text_of(rest[0]))["rows"][0]["id"] == order
-        assert (code, said) == (0, "")
-        assert f"python{'.'.join(map(str, job.runs('result = list(sys.version_info[:2])')))}" == python.resolve().name
 
 
 Answering = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]

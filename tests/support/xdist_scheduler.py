@@ -19,7 +19,6 @@ SERVERS = {
     "console/cli": "whole",
     "console/pages": "pages",
     "jobs": "whole",
-    "jobs/test_single_slot_worker.py": "small",
     "sdk": "whole",
     "triggers": "whole",
     "worker/provisioning": "provisioning",
@@ -27,7 +26,7 @@ SERVERS = {
 }
 """The servers that a folder or file of tests/ needs, if they are not those of its top folder. `whole` is the fixture of that name."""
 LONGEST_FIRST = (
-    *("chaos", "whole", "pages", "activities", "console", "store", "small", "demo", "stack", "workflows", "provisioning"),
+    *("chaos", "whole", "pages", "activities", "console", "store", "demo", "stack", "workflows", "provisioning"),
     *("process", "domain"),
 )
 FIRST = {"test_dashboard.py"}

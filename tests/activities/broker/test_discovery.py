@@ -59,7 +59,7 @@ def test_each_access_is_told_with_how_it_is_had(talking: Puppet) -> None:
     assert found["orders-db:write"] == ["POST /v1/access"]
 
 
-def test_what_is_had_through_tools_alone_or_is_behind_the_model_says_so(ops: Human) -> None:
+def test_what_is_had_through_tools_alone_or_is_behind_the_model_says_so(ops: Human, talking: Puppet) -> None:
     bound = {"refund-order": {"calls": 1}}
     item = {"resource": "refunds-db", "action": "write", "ttl": "5m", "at": "request", "reason": "-", "tools": bound}
     with puppet(ops, item, model={"name": "default", "requests": 10, "tokens": 1000}) as job:
@@ -67,8 +67,7 @@ def test_what_is_had_through_tools_alone_or_is_behind_the_model_says_so(ops: Hum
         assert found["refunds-db:write"] == ["tools/call refund-order at /mcp"]
         assert found["model-api:read"] == ["/openai/v1"]
         assert job.access("refunds-db", "write").status == 403
-    with puppet(ops) as job:
-        assert ways(by_http(job))["model-api:read"] == []
+    assert ways(by_http(talking))["model-api:read"] == []
 
 
 @pytest.mark.parametrize("outcome, how", [("denied", []), ("needs_approval", ["POST /v1/access"]), ("allowed", ["POST /v1/access"])])

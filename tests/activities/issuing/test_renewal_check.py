@@ -86,13 +86,16 @@ class Running:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    """A configuration that the test may edit."""
     copy = tmp_path / "config"
     shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns("__pycache__", "data"))
     return copy
 
 
 @pytest.fixture
-def at(shop: Shop, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def at(shop: Shop, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    """A desk with the shop's own configuration, or with `folder` in tests that want one."""
+    folder = request.getfixturevalue("folder") if "folder" in request.fixturenames else None
     # Otherwise groups and keys are remembered for ten seconds.
     monkeypatch.setattr(ttl_cache, "CACHE_TTL_S", 0)
     monkeypatch.setattr(lease_keeper, "RETRY_INTERVAL_S", 0.2)
