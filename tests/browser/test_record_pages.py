@@ -52,8 +52,7 @@ async def test_a_report_is_generated_and_every_section_opens(arrived: Open, laun
     page = await arrived("auditor", "/report", width=360)
     await page.get_by_role("button", name="Generate").click()
     await expect(page.get_by_role("table", name="All metrics")).to_be_visible()
-    await fits(page)
-    await axe(page)
+    # The first part, "Overview", is the page that is open now.
     sections = page.get_by_role("navigation", name="Parts of the report")
     for name in await sections.get_by_role("link").all_inner_texts():
         await sections.get_by_role("link", name=name, exact=True).click()
