@@ -2,14 +2,13 @@
 
 A test of a page reads like this (its arguments' types are in tests.browser.rig):
 
-    async def test_lead_approves(person: Open, launched: Launch, axe: Look, shot: Shot) -> None:
+    async def test_lead_approves(person: Open, launched: Launch, axe: Look) -> None:
         job = await launched(spec("true", access("refunds-db", "write")), "awaiting_approval")
         page = await person("lead", dark=True, width=360)
         await page.goto("/inbox")
         await page.get_by_role("button", name="Approve").click()
         await expect(page.get_by_role("status")).to_contain_text("approved")
         await axe(page)
-        await shot(page, "inbox")
 
 Wait with `expect(...)`, never with a pause: it looks again until it holds, for up to 30 s. Whatever a page does that none of ours may (an error in its
 console, an uncaught exception, what its CSP refused, a request to another origin) fails the test at its end; `foresee(page, pattern)` says beforehand
@@ -26,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page
+from playwright.async_api import Browser, Page, StorageState
 
-from tests.browser.rig import Foresee, Launch, Look, Open, Pages, Shot, check_axe, chromium, reached, shoot
+from tests.browser.rig import Foresee, Launch, Look, Open, Pages, Shot, check_axe, check_fits, check_looks, chromium, reached, shoot
 from tests.support.people import ENDED, Human
 from worker.stack import Stack
 
@@ -40,10 +39,16 @@ async def browser() -> AsyncIterator[Browser]:
         yield opened
 
 
+@pytest.fixture(scope="session")
+def sessions() -> dict[str, StorageState]:
+    """The cookies of those who are logged in, by name. One login serves all tests."""
+    return {}
+
+
 @pytest.fixture
-async def pages(browser: Browser, whole: Stack) -> AsyncIterator[Pages]:
+async def pages(browser: Browser, whole: Stack, sessions: dict[str, StorageState]) -> AsyncIterator[Pages]:
     """Opens pages. Fails at the end of the test if a page did something forbidden."""
-    opened = Pages(browser, str(whole.console), {name: user.password for name, user in whole.users.items()})
+    opened = Pages(browser, str(whole.console), {name: user.password for name, user in whole.users.items()}, sessions)
     yield opened
     problems = await opened.close()
     assert not problems, "pages did what none may:\n" + "\n".join(problems)
@@ -51,7 +56,8 @@ async def pages(browser: Browser, whole: Stack) -> AsyncIterator[Pages]:
 
 @pytest.fixture
 def person(pages: Pages) -> Open:
-    """`await person("lead")`: a page, logged in, in its own context. Options: dark=True, width=360, javascript=False, scale=2, also=[origin]."""
+    """`await person("lead")`: a page, logged in, in its own context. `goto` comes next. Options: dark=True, width=360, javascript=False, scale=2,
+    also=[origin], and anew=True for a login from the last minutes."""
     return pages.person
 
 
@@ -73,6 +79,18 @@ def axe() -> Look:
     return check_axe
 
 
+@pytest.fixture
+def fits() -> Look:
+    """`await fits(page)`: fails if the page is wider than its window."""
+    return check_fits
+
+
+@pytest.fixture
+def looks() -> Look:
+    """`await looks(page, "/jobs")`: fails if the page at this address is too wide or inaccessible at any size or in any theme."""
+    return check_looks
+
+
 @pytest.fixture(scope="session")
 def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the screenshots: JUSTENOUGH_SCREENSHOTS, else a temporary folder."""
@@ -82,10 +100,10 @@ def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shot(shots: Path) -> Shot:
-    """`await shot(page, "inbox")`: saves inbox.png; whole=True takes the full page. Tests marked `screenshots` take the README's pictures."""
+    """`await shot(page, "card")`: saves card.png. Tests marked `screenshots` take the README's pictures."""
 
-    async def taken(page: Page, name: str, *, whole: bool = False) -> Path:
-        return await shoot(page, shots, name, whole=whole)
+    async def taken(page: Page, name: str) -> Path:
+        return await shoot(page, shots, name)
 
     return taken
 

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request, async_playwright, expect
+from axe_playwright_python.base import AXE_SCRIPT
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request, StorageState, async_playwright, expect
 
 from tests.support.people import ENDED, Human
 
@@ -39,9 +39,13 @@ HEIGHT = 900
 SERIOUS = frozenset({"serious", "critical"})
 AXE = {"resultTypes": ["violations"], "rules": {"target-size": {"enabled": True}}}
 """Every rule that axe has on by itself, and WCAG 2.2's of how large a target is."""
+COLOURS = {"resultTypes": ["violations"], "runOnly": ["color-contrast", "link-in-text-block"]}
+"""Those of them that look at colours: a theme changes nothing else (app.css)."""
+LOOKS = ((360, False), (360, True), (1280, True), (1280, False))
+"""Every width, and whether the theme is dark."""
 
 Open = Callable[..., Awaitable[Page]]
-Look = Callable[[Page], Awaitable[None]]
+Look = Callable[..., Awaitable[None]]
 Shot = Callable[..., Awaitable[Path]]
 Launch = Callable[..., Awaitable[dict[str, Any]]]
 Foresee = Callable[[Page, str], None]
@@ -108,11 +112,20 @@ class Pages:
     address: str
     """Of the console: what a page's relative addresses are about."""
     passwords: dict[str, str]
+    sessions: dict[str, StorageState] = field(default_factory=dict)
+    """Cookies by person: one login serves all pages of a person."""
     contexts: list[BrowserContext] = field(default_factory=list)
     watches: list[Watch] = field(default_factory=list)
 
     async def visitor(
-        self, *, dark: bool = False, width: int = 1280, javascript: bool = True, scale: float = 1, also: Sequence[str] = ()
+        self,
+        *,
+        dark: bool = False,
+        width: int = 1280,
+        javascript: bool = True,
+        scale: float = 1,
+        also: Sequence[str] = (),
+        session: StorageState | None = None,
     ) -> Page:
         """Open a blank page without a login: `await page.goto("/login")`. `also`: origins that it may contact besides the console's."""
         context = await self.browser.new_context(
@@ -124,6 +137,7 @@ class Pages:
             reduced_motion="reduce",
             locale="en-GB",
             timezone_id="UTC",
+            storage_state=session,
         )
         context.set_default_timeout(PATIENCE)
         watch = Watch((self.address, *also))
@@ -132,11 +146,14 @@ class Pages:
         self.watches.append(watch)
         return await context.new_page()
 
-    async def person(self, name: str, **options: Any) -> Page:
-        """Open a page as one of the stack's people, logged in with the form. Takes the same options as `visitor`."""
-        page = await self.visitor(**options)
-        await page.goto("/login")
-        await log_in(page, name, self.passwords[name])
+    async def person(self, name: str, *, anew: bool = False, **options: Any) -> Page:
+        """Open a page as one of the stack's people, who logs in with the form the first time and if `anew`. Takes the same options as `visitor`."""
+        known = None if anew else self.sessions.get(name)
+        page = await self.visitor(session=known, **options)
+        if known is None:
+            await page.goto("/login")
+            await log_in(page, name, self.passwords[name])
+            self.sessions[name] = await page.context.storage_state()
         return page
 
     def foresee(self, page: Page, pattern: str) -> None:
@@ -159,13 +176,37 @@ async def log_in(page: Page, name: str, password: str) -> None:
     await expect(page).not_to_have_url(re.compile(r"/login(\?|$)"))
 
 
-async def check_axe(page: Page) -> None:
+async def check_axe(page: Page, rules: dict[str, Any] = AXE) -> None:
     """Fail if axe finds a serious or critical problem in a page; list each with its rule and its elements."""
     async with _scripting(page) as seen:
         # Evaluated from outside, because the page's CSP would block a script element.
-        found = (await Axe().run(seen, options=AXE)).response["violations"]
+        if not await seen.evaluate("'axe' in window"):
+            await seen.evaluate(AXE_SCRIPT)
+        found = await seen.evaluate("async rules => (await axe.run(rules)).violations", rules)
     told = [_finding(violation) for violation in found if violation["impact"] in SERIOUS]
     assert not told, f"axe on {page.url}:\n" + "\n".join(told)
+
+
+async def check_fits(page: Page) -> None:
+    """Fail if a page is wider than its window."""
+    wide, window = await page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    assert wide <= window, (page.url, wide, window)
+
+
+async def check_looks(page: Page, path: str, *, looks: Sequence[tuple[int, bool]] = LOOKS, before: str = "null") -> None:
+    """Load a page in the first of these looks, and fail if it is too wide or inaccessible in any of them. `before`: a script to run in each look.
+
+    Each width is checked with every rule, and in its other theme with those about colours.
+    """
+    for number, (width, dark) in enumerate(looks):
+        await page.set_viewport_size({"width": width, "height": HEIGHT})
+        await page.emulate_media(color_scheme="dark" if dark else "light")
+        if number == 0:
+            await page.goto(path)
+            await expect(page.locator("h1")).to_be_visible()
+        await page.evaluate(before)
+        await check_fits(page)
+        await check_axe(page, COLOURS if width in {other for other, _ in looks[:number]} else AXE)
 
 
 @asynccontextmanager
@@ -200,10 +241,10 @@ def _why(node: dict[str, Any]) -> str:
     return str(node.get("failureSummary", "")).replace("\n", " ")
 
 
-async def shoot(page: Page, folder: Path, name: str, *, whole: bool = False) -> Path:
-    """Save a screenshot of the viewport or of the whole page and return its file."""
+async def shoot(page: Page, folder: Path, name: str) -> Path:
+    """Save a screenshot of the viewport and return its file."""
     file = folder / f"{name}.png"
-    await page.screenshot(path=file, full_page=whole, animations="disabled", caret="hide")
+    await page.screenshot(path=file, animations="disabled", caret="hide")
     return file
 
 

@@ -18,12 +18,14 @@ PAGES = {
     ),
     "/silent-image": PAGE.format('<img src="/dot.gif">'),
     "/plainly-silent": PAGE.format('<noscript><img src="/dot.gif"></noscript>'),
+    "/pale-at-night": PAGE.format("<link rel='stylesheet' href='/pale.css'><p>Nobody can read this at night.</p>"),
     "/inline-script": PAGE.format("<script>document.title = 'taken over'</script>"),
     "/foreign-image": PAGE.format('<img alt="a dot" src="http://example.invalid/dot.gif">'),
     "/missing": PAGE.format('<img alt="a dot" src="/nowhere.gif">'),
     "/broken": PAGE.format("<script src='/broken.js'></script>"),
 }
 SCRIPTS = {"/app.js": "document.querySelector('p').textContent = 'With scripts.'", "/broken.js": "throw new Error('broken on purpose')"}
+STYLES = {"/pale.css": "@media (prefers-color-scheme: dark) { p { color: #777; background: #666 } }"}
 PASSWORDS = {"lead": "lead's password"}
 
 
@@ -36,6 +38,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, "text/html", PAGES[self.path])
         elif self.path in SCRIPTS:
             self._answer(200, "text/javascript", SCRIPTS[self.path])
+        elif self.path in STYLES:
+            self._answer(200, "text/css", STYLES[self.path])
         else:
             self._answer(404, "text/plain", "nothing here")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, expect
 
-from tests.browser.rig import Launch, Open, Pages, check_axe, program, shoot
+from tests.browser.rig import Launch, Open, Pages, check_axe, check_looks, program, shoot
 from tests.browser.sample_site import PASSWORDS, served
 from tests.support.shop import spec
 
@@ -61,10 +61,9 @@ async def test_a_page_has_the_requested_size_theme_and_scripting(there: Pages) -
 
 
 async def test_a_person_is_logged_in_with_cookies_of_their_own(there: Pages) -> None:
-    page, other = await there.person("lead"), await there.visitor()
-    await expect(page.locator("p")).to_have_text("You are lead.")
-    await other.goto("/")
-    await expect(other.locator("p")).to_have_text("You are .")
+    for page, name in ((await there.person("lead"), "lead"), (await there.visitor(), ""), (await there.person("lead"), "lead")):
+        await page.goto("/")
+        await expect(page.locator("p")).to_have_text(f"You are {name}.")
 
 
 @pytest.mark.parametrize("path, javascript", [("/silent-image", True), ("/silent-image", False), ("/plainly-silent", False)])
@@ -73,6 +72,13 @@ async def test_axe_names_the_rule_and_the_element(there: Pages, path: str, javas
     await page.goto(path)
     with pytest.raises(AssertionError, match=r"critical: image-alt: .*\n +img: <img src=\"/dot.gif\">"):
         await check_axe(page)
+
+
+async def test_colours_are_checked_in_each_theme(there: Pages) -> None:
+    page = await there.visitor()
+    await check_looks(page, "/pale-at-night", looks=[(360, False), (1280, False)])
+    with pytest.raises(AssertionError, match=r"serious: color-contrast: .*\n +p: "):
+        await check_looks(page, "/pale-at-night", looks=[(360, False), (360, True)])
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,7 @@ async def refund(ops: Human) -> AsyncIterator[dict[str, Any]]:
     await asyncio.to_thread(ops.api.post, f"jobs/{job}/kill")
 
 
-async def test_a_wrong_password_is_reported_and_the_right_one_logs_in(
-    visitor: Open, whole: Stack, axe: Look, shot: Shot, foresee: Foresee
-) -> None:
+async def test_a_wrong_password_is_reported_and_the_right_one_logs_in(visitor: Open, whole: Stack, axe: Look, foresee: Foresee) -> None:
     page = await visitor()
     foresee(page, "status of 401")
     await page.goto("/jobs?state=failed")
@@ -48,7 +46,6 @@ async def test_a_wrong_password_is_reported_and_the_right_one_logs_in(
         if password == "not mine":
             await expect(page.get_by_role("alert")).to_contain_text("Wrong name or password.")
             await axe(page)
-            await shot(page, "login")
     await expect(page).to_have_url(f"{whole.console}/jobs?state=failed")
     await page.get_by_role("banner").get_by_text("chief2").click()
     await page.get_by_role("button", name="Log out").click()
