@@ -66,7 +66,7 @@ def demo(keep_running: KeepRunning = False) -> None:
     from console.cli.demo import run_demo  # noqa: PLC0415 - only this command needs it
 
     try:
-        raise typer.Exit(run_demo(keep_running=keep_running))
+        raise typer.Exit(run_demo(program, keep_running=keep_running))
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
 

@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from worker.stack import StackPaths, stop_stack
+
 ROOT = Path(__file__).resolve().parents[2]
 _STOP = """
 import pathlib, sys
-sys.stdin.read()
+if sys.stdin.read() == "stopped":
+    sys.exit()
 from worker.stack import StackPaths, stop_stack
 stop_stack(StackPaths.of(pathlib.Path(sys.argv[1])))
 """
@@ -20,6 +23,13 @@ stop_stack(StackPaths.of(pathlib.Path(sys.argv[1])))
 @contextmanager
 def stop_at_exit(home: Path) -> Iterator[None]:
     """Stop the stack in a home at the end of a block, even if this process is killed: another process waits until our end of a pipe is closed."""
-    with subprocess.Popen([sys.executable, "-c", _STOP, str(home)], cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True) as waiting:
-        yield
+    with subprocess.Popen(
+        [sys.executable, "-c", _STOP, str(home)], cwd=ROOT, stdin=subprocess.PIPE, text=True, start_new_session=True
+    ) as waiting:
+        try:
+            yield
+        finally:
+            # Here, because the other process would first have to load all that a stack needs.
+            stop_stack(StackPaths.of(home))
+            waiting.communicate("stopped")
     assert waiting.returncode == 0

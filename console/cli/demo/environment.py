@@ -1,4 +1,4 @@
-"""The demo's environment: a stack that it starts, or the one that runs in JUSTENOUGH_HOME, and this program run as each of its users."""
+"""The demo's environment: a stack that it starts, or the one that runs in JUSTENOUGH_HOME, and this program's commands run as each of its users."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from console.cli.client import config
+from console.cli.demo.command_runner import CommandResult, CommandRunner
 from console.cli.demo.login_probe import LoginProbe
 from console.cli.json_object import Json
-from console.cli.watch.poll import poll_until
+from console.cli.watch.poll import POLL_INTERVAL_S, poll_until
 
 DIM, BOLD, RED, GREEN, PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
 STATE_TIMEOUT_S = 60.0
@@ -33,25 +34,21 @@ class DemoFailed(Exception):
 class DemoEnvironment:
     """A running stack with its users logged in, and a probe to which the demo's jobs report their database logins."""
 
-    home: Path
     stack: Json
-    variables: dict[str, str]
+    commands: CommandRunner
     probe: LoginProbe
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, *, keep_running: bool) -> Iterator[DemoEnvironment]:
+    def open(cls, commands: CommandRunner, *, keep_running: bool) -> Iterator[DemoEnvironment]:
         """Start the stack if none is running, log every user in, and stop what was started, unless it is to keep running."""
         with contextlib.ExitStack() as closing:
             # Not in the user's home folder, which PostgreSQL's own user may be unable to enter.
             scratch = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="justenough-demo-")))
             # Servers that keep running are put where `justenough status` and `down` find them by default.
             home = (config.home() if keep_running or os.environ.get("JUSTENOUGH_HOME") else scratch / "home").absolute()
-            variables = {**os.environ, "JUSTENOUGH_HOME": str(home), "XDG_CONFIG_HOME": str(scratch / "people"), "NO_COLOR": "1"}
-            # The user's own language model would change the scenario.
-            for name in ("VAULT_TOKEN", "VAULT_ADDR", "JUSTENOUGH_CONSOLE_URL", "MODEL_URL"):
-                variables.pop(name, None)
-            if _run_cli(["status"], variables).returncode == 0:
+            closing.enter_context(_environment_variables(home, people=scratch / "people"))
+            if commands.run("status").exit_code == 0:
                 say(f"Using the servers that are running in {home}; they keep running afterwards.\n")
             else:
                 say("Starting real servers: Temporal, OpenBao, PostgreSQL; then a worker and a console …")
@@ -61,19 +58,19 @@ class DemoEnvironment:
                 # The stack stops when the writing end of this pipe is closed: by this program at the end, or by the system if it is killed.
                 reading, writing = os.pipe()
                 closing.callback(os.close, writing)
-                closing.push(lambda kind, *_: _stop_stack(variables, writing, kind, keep_running=keep_running))
+                closing.push(lambda kind, *_: _stop_stack(commands, writing, kind, keep_running=keep_running))
                 try:
-                    started = _run_cli(["up", "--detach", "--lifeline", str(reading)], variables, pass_fds=(reading,))
+                    started = commands.run("up", "--detach", "--lifeline", str(reading))
                 finally:
                     os.close(reading)
                 _check_exit_code(started, "up --detach")
                 say(f"Ready after {time.monotonic() - began:.1f} s.\n")
             stack = json.loads((home / "stack.json").read_text())
-            environment = cls(home, stack, variables, closing.enter_context(LoginProbe.start(stack["shop_dsn"])))
+            environment = cls(stack, commands, closing.enter_context(LoginProbe.start(stack["shop_dsn"])))
             for name in stack["users"]:
                 password = stack["users"][name]["password"]
-                arguments = ["login", "--user", name, "--password-stdin", "--profile", name, "--quiet"]
-                _check_exit_code(_run_cli(arguments, variables, stdin=password), f"login of {name}")
+                arguments = ("login", "--user", name, "--password-stdin", "--profile", name, "--quiet")
+                _check_exit_code(commands.run(*arguments, stdin=password), f"login of {name}")
             yield environment
 
     def run_as(self, person: str, *arguments: str, quiet: bool = False) -> Json:
@@ -81,7 +78,7 @@ class DemoEnvironment:
         if not quiet:
             words = (f'"{word}"' if " " in word else word for word in arguments)
             say(f"{DIM}{person} ${PLAIN} {BOLD}justenough {' '.join(words)}{PLAIN}")
-        done = _run_cli([*arguments, "--profile", person, "-o", "json", "--yes"], self.variables)
+        done = self.commands.run(*arguments, "--profile", person, "-o", "json", "--yes")
         _check_exit_code(done, " ".join(arguments))
         found: Json = json.loads(done.stdout) if done.stdout.strip() else {}
         return found
@@ -114,8 +111,7 @@ class DemoEnvironment:
             view.update(self.run_as("auditor", "job", "show", job, quiet=True))
             return view if condition(view) else None
 
-        # Each check runs the whole program, which paces the loop.
-        if poll_until(check, every_s=0, deadline=time.monotonic() + STATE_TIMEOUT_S) is None:
+        if poll_until(check, every_s=POLL_INTERVAL_S, deadline=time.monotonic() + STATE_TIMEOUT_S) is None:
             raise DemoFailed(f"{job} is {view['state']}, not {expectation}, after {STATE_TIMEOUT_S:.0f} s: {view['reason']}")
         return view
 
@@ -125,10 +121,26 @@ class DemoEnvironment:
         beside = Path(sys.executable).with_name("temporal")
         program = str(beside) if beside.exists() else shutil.which("temporal") or "temporal"
         command = [program, "workflow", "terminate", "--workflow-id", job, "--address", self.stack["temporal"]]
-        _check_exit_code(subprocess.run(command, capture_output=True, text=True, check=False), "temporal workflow terminate")
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        _check_exit_code(CommandResult(done.returncode, done.stdout, done.stderr), "temporal workflow terminate")
 
 
-def _stop_stack(variables: dict[str, str], lifeline: int, kind: type[BaseException] | None, *, keep_running: bool) -> None:
+@contextlib.contextmanager
+def _environment_variables(home: Path, *, people: Path) -> Iterator[None]:
+    """Let this program's commands use the demo's home and logins during a block, and no other servers that the user's variables name."""
+    before = dict(os.environ)
+    os.environ.update({"JUSTENOUGH_HOME": str(home), "XDG_CONFIG_HOME": str(people)})
+    # The user's own language model would change the scenario.
+    for name in ("VAULT_TOKEN", "VAULT_ADDR", "JUSTENOUGH_CONSOLE_URL", "MODEL_URL"):
+        os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _stop_stack(commands: CommandRunner, lifeline: int, kind: type[BaseException] | None, *, keep_running: bool) -> None:
     """Stop the servers that this program started. Those that are to keep running are stopped only if the user interrupted it."""
     interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
     if keep_running and not interrupted:
@@ -138,10 +150,10 @@ def _stop_stack(variables: dict[str, str], lifeline: int, kind: type[BaseExcepti
         return
     if interrupted:
         say("\nInterrupted: stopping the servers …")
-    # A second Ctrl-C would leave half of the stack running. The command inherits the ignored signals.
+    # A second Ctrl-C would leave half of the stack running.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _run_cli(["down"], variables)
+    commands.run("down")
 
 
 def say(text: str = "") -> None:
@@ -152,13 +164,6 @@ def say(text: str = "") -> None:
     print(text, flush=True)  # noqa: T201 - the demo's output is its product
 
 
-def _run_cli(
-    arguments: list[str], environment: dict[str, str], *, stdin: str = "", pass_fds: tuple[int, ...] = ()
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", "-m", "console.cli", *arguments]
-    return subprocess.run(command, env=environment, input=stdin, capture_output=True, text=True, check=False, pass_fds=pass_fds)
-
-
-def _check_exit_code(done: subprocess.CompletedProcess[str], command: str) -> None:
-    if done.returncode != 0:
-        raise DemoFailed(f"{command}: exit code {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+def _check_exit_code(done: CommandResult, command: str) -> None:
+    if done.exit_code != 0:
+        raise DemoFailed(f"{command}: exit code {done.exit_code}: {done.stderr.strip() or done.stdout.strip()}")

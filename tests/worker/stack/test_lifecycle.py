@@ -155,16 +155,17 @@ def test_status_checks_each_child(servers: Stack) -> None:
     assert (servers.shop_dsn or "").split(":")[2].partition("@")[0] not in str(seen.as_json())
 
 
-async def test_a_second_start_keeps_data_addresses_and_passwords(home: Path) -> None:
-    first = start(home)
+async def test_a_second_start_keeps_data_addresses_and_passwords(servers: Stack) -> None:
+    first, places = again(servers), StackPaths.of(servers.home)
     belongings = Belongings(first)
     await belongings.put()
-    assert set(stop_stack(StackPaths.of(home))) == set(SERVERS)
-    assert [pid for pid in first.pids.values() if birth_time(pid)] == []
-    assert find_running_stack(StackPaths.of(home)) is None
-    assert not (home / "stack.json").exists()
-
-    second = start(home)
+    try:
+        assert set(stop_stack(places)) == set(SERVERS)
+        assert [pid for pid in first.pids.values() if birth_time(pid)] == []
+        assert find_running_stack(places) is None
+        assert not places.stack.exists()
+    finally:
+        second = start(servers.home)
     await belongings.check()
     assert second.model_copy(update={"pids": {}, "supervisor": 0}) == first.model_copy(update={"pids": {}, "supervisor": 0})
 

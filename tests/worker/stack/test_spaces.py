@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 from collections.abc import Callable, Iterator
@@ -76,10 +77,19 @@ def reaped(login: Login, job: Job) -> tuple[list[str], list[str]]:
     return [name for (name,) in users], [name for (name,) in spaces]
 
 
-def fill(user: psycopg.Connection[Any], statement: str) -> None:
-    """Run a statement with increasing numbers until it is refused."""
+@contextlib.contextmanager
+def uncounted(servers: Stack, job: Job) -> Iterator[psycopg.Connection[Any]]:
+    """Yield a connection that creates objects in the job's space like its users, but no event trigger counts them."""
+    with psycopg.connect(servers.shop_dsn or "", autocommit=True) as connection:
+        connection.execute("SET session_replication_role = replica")
+        connection.execute(f'SET ROLE "space-{job}"'.encode())
+        yield connection
+
+
+def fill(user: psycopg.Connection[Any], uncounted: psycopg.Connection[Any], statement: str) -> None:
+    """Run a statement with increasing numbers until the user's is refused. The user runs each tenth, because counting the space's parts takes long."""
     for number in range(4000):
-        user.execute(statement.format(number=number).encode())
+        (uncounted if number % 10 else user).execute(statement.format(number=number).encode())
 
 
 def test_objects_of_one_user_belong_to_the_next_user_too_and_outlive_it(
@@ -245,12 +255,12 @@ REFERENCES = ", ".join(["ADD FOREIGN KEY (id) REFERENCES hub"] * 40)
     ids=["tables", "references", "types", "views"],
 )
 def test_a_space_at_its_limit_can_be_dropped_and_cannot_grow(
-    job: Job, enter: Enter, login: Login, admin: psycopg.Connection[Any], statement: str
+    servers: Stack, job: Job, enter: Enter, login: Login, admin: psycopg.Connection[Any], statement: str
 ) -> None:
     user = enter(job)
     user.execute("CREATE TABLE hub (id int PRIMARY KEY); CREATE TABLE spoke (id int)")
-    with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="at most 4000 parts"):
-        fill(user, statement)
+    with uncounted(servers, job) as shortcut, pytest.raises(psycopg.errors.ProgramLimitExceeded, match="at most 4000 parts"):
+        fill(user, shortcut, statement)
     assert reaped(login, job)[1] == [f"space-{job}"]
     assert left_of(admin, job) == set()
 

@@ -1,0 +1,53 @@
+"""Runs this program's commands in this process: starting a process for each of the demo's steps would take longer than the steps themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import io
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from console.cli.errors import ExitCode
+
+Program = Callable[[Sequence[str]], Callable[..., object]]
+"""Builds this program for a command line (console.cli.main)."""
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """How a command ended, and what it printed."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class CommandRunner:
+    """Runs commands of this program."""
+
+    program: Program
+
+    def run(self, *arguments: str, stdin: str = "") -> CommandResult:
+        """Run a command; return its result. Raises KeyboardInterrupt if the command was interrupted."""
+        code, stdout, stderr = 0, io.StringIO(), io.StringIO()
+        with _replaced_stdin(stdin), contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            try:
+                # The command's options apply to nothing else.
+                contextvars.copy_context().run(self.program(arguments), arguments, prog_name="justenough")
+            except SystemExit as ended:
+                code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        if code == ExitCode.INTERRUPTED:
+            raise KeyboardInterrupt
+        return CommandResult(code, stdout.getvalue(), stderr.getvalue())
+
+
+@contextlib.contextmanager
+def _replaced_stdin(text: str) -> Iterator[None]:
+    before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(text.encode()))
+    try:
+        yield
+    finally:
+        sys.stdin = before
