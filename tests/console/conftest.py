@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -84,9 +85,8 @@ def readable(stack: Stack, settings: Settings, served: Served, tmp_path_factory:
     """The console may read the secrets of subscriptions, too: `vault setup` with a configuration that names them."""
     del served
     hook = {"url": "https://siem.example.com/", "events": ["*"], "signing_secret": SECRET}
-    folder = folder_with(
-        tmp_path_factory.mktemp("readable") / "config", webhooks=[hook], notify=[{"on": ["approval.opened"], "to": [PEOPLE, OTHERS]}]
-    )
+    shop = shutil.copytree(SHOP, tmp_path_factory.mktemp("readable") / "config", ignore=shutil.ignore_patterns("__pycache__"))
+    folder = folder_with(shop, webhooks=[hook], notify=[{"on": ["approval.opened"], "to": [PEOPLE, OTHERS]}])
     places = StackPaths.of(stack.home)
     provision_vault(
         settings.model_copy(update={"config": folder}),
@@ -97,13 +97,33 @@ def readable(stack: Stack, settings: Settings, served: Served, tmp_path_factory:
     )
 
 
+@pytest.fixture(scope="session")
+def ready_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite store that is migrated, to copy from."""
+    path = tmp_path_factory.mktemp("ready") / "store.db"
+    with contextlib.closing(Store(f"sqlite:///{path}")) as store:
+        store.migrate()
+    return path
+
+
 @pytest.fixture
-async def town(served: Served, readable: None, admin: httpx.Client, tmp_path: Path) -> AsyncIterator[Town]:
+def own_store(ready_file: Path, tmp_path: Path) -> Path:
+    """An SQLite store for this test alone, migrated and empty."""
+    return Path(shutil.copy(ready_file, tmp_path / "store.db"))
+
+
+@pytest.fixture(scope="session")
+def small_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shop's tiers and policies with a small catalog, for consoles that show what is recorded."""
+    return folder_with(tmp_path_factory.mktemp("small") / "config")
+
+
+@pytest.fixture
+async def town(served: Served, readable: None, admin: httpx.Client, own_store: Path, tmp_path: Path) -> AsyncIterator[Town]:
     """Consoles with a store of their own, whose subscriptions' secrets are in Vault."""
     del readable
     clock, folder = Clock(), folder_with(tmp_path / "config")
-    with contextlib.closing(Store(f"sqlite:///{tmp_path / 'store.db'}")) as store:
-        store.migrate()
+    with contextlib.closing(Store(f"sqlite:///{own_store}")) as store:
         deps = dataclasses.replace(served.console.deps, store=store, now=clock.now, ticks=clock.ticks)
         found = Town(deps, store, clock, folder, admin)
         await found.secret(SECRET, secret=CURRENT, previous=PREVIOUS)

@@ -26,6 +26,17 @@ SECRET, PREVIOUS = "kv/data/je/webhooks/siem", "whsec_" + "cHJldmlvdXMtc2VjcmV0L
 CURRENT = "whsec_" + "Y3VycmVudC1zZWNyZXQtb2YtdGhlLXNpZW0h"
 PEOPLE = "kv/data/je/notify/leads"
 OTHERS = "kv/data/je/notify/chiefs"
+CATALOG = """
+resources:
+  refunds-db:
+    title: Refunds
+    environment: prod
+    sensitivity: confidential
+    owner: support-leads
+    actions:
+      read: {issue: {path: database/creds/refunds-read}, max_ttl: 5m, revocable: now}
+"""
+"""Events are delivered whatever the catalog says, and every dispatcher reads it: a small one takes a sixth of the time."""
 
 
 @dataclass
@@ -45,9 +56,11 @@ class Clock:
 
 
 def folder_with(folder: Path, **subscriptions: Any) -> Path:
-    """The shop's configuration with these webhooks and notifications."""
+    """The folder with these webhooks and notifications. A new folder has the shop's tiers and policies, and a small catalog."""
     if not folder.exists():
-        shutil.copytree(SHOP, folder, ignore=shutil.ignore_patterns("__pycache__", "data"))
+        shutil.copytree(SHOP / "policies", folder / "policies")
+        shutil.copy(SHOP / "approvals.yaml", folder)
+        (folder / "catalog.yaml").write_text(CATALOG)
     written = folder / "triggers.yaml"
     if subscriptions:
         written.write_text(json.dumps(subscriptions))

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -143,17 +142,9 @@ class Consoles:
             self.clock.on(90_000)
 
 
-@pytest.fixture(scope="module")
-def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("ready") / "store.db"
-    with closing(Store(f"sqlite:///{path}")) as store:
-        store.migrate()
-    return path
-
-
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(ACTIONS, max_size=40))
-def test_whatever_fails_and_whoever_dies_every_event_arrives(ready: Path, actions: list[Any]) -> None:
+def test_whatever_fails_and_whoever_dies_every_event_arrives(ready_file: Path, actions: list[Any]) -> None:
     async def story(store: Store) -> None:
         consoles = Consoles(store)
         for action in actions:
@@ -166,6 +157,6 @@ def test_whatever_fails_and_whoever_dies_every_event_arrives(ready: Path, action
             assert len(consoles.sender.sent) == consoles.happened, "once, where nothing crashed"
 
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(ready, Path(folder) / "store.db")
+        shutil.copy(ready_file, Path(folder) / "store.db")
         with closing(Store(f"sqlite:///{folder}/store.db")) as store:
             asyncio.run(story(store))

@@ -64,9 +64,9 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(settings: Settings, passwords: dict[str, str], folder: Path, **more: Any) -> AsyncIterator[Desk]:
-    """Serve a console with its store in this folder."""
-    url = f"sqlite:///{folder / 'store.db'}"
+async def desk(settings: Settings, passwords: dict[str, str], store: Path, **more: Any) -> AsyncIterator[Desk]:
+    """Serve a console with this SQLite store."""
+    url = f"sqlite:///{store}"
     clients: list[httpx.AsyncClient] = []
     async with build_console(settings.model_copy(update={"database_url": url, **more})) as console, serving(console) as http:
         try:

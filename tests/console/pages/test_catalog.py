@@ -28,10 +28,10 @@ AT = "2026-01-28T12:00"
 
 
 @pytest.fixture
-async def records(settings: Settings, passwords: dict[str, str], tmp_path: Path) -> AsyncIterator[Desk]:
+async def records(settings: Settings, passwords: dict[str, str], own_store: Path, tmp_path: Path) -> AsyncIterator[Desk]:
     """A console with a copy of the shop's folder, which the test may change."""
     shutil.copytree(SHOP, tmp_path / "config")
-    async with desk(settings, passwords, tmp_path, config=tmp_path / "config") as opened:
+    async with desk(settings, passwords, own_store, config=tmp_path / "config") as opened:
         yield opened
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from html import escape
 from itertools import count
@@ -218,11 +219,9 @@ def test_parts_of_a_row_are_contiguous() -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store(f"sqlite:///{tmp_path / 'store.db'}")
-    made.migrate()
-    yield made
-    made.close()
+def store(own_store: Path) -> Iterator[Store]:
+    with closing(Store(f"sqlite:///{own_store}")) as made:
+        yield made
 
 
 def view(**changed: Any) -> JobView:

@@ -25,8 +25,8 @@ pytestmark = pytest.mark.servers
 
 
 @pytest.fixture
-async def records(settings: Settings, passwords: dict[str, str], tmp_path: Path) -> AsyncIterator[Desk]:
-    async with desk(settings, passwords, tmp_path) as opened:
+async def records(settings: Settings, passwords: dict[str, str], own_store: Path, small_config: Path) -> AsyncIterator[Desk]:
+    async with desk(settings, passwords, own_store, config=small_config) as opened:
         yield opened
 
 

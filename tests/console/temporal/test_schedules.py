@@ -142,10 +142,10 @@ async def fired(*consoles: Console) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-async def town(served: Served, settings: Settings, tmp_path: Path) -> AsyncIterator[Town]:
+async def town(served: Served, settings: Settings, own_store: Path, tmp_path: Path) -> AsyncIterator[Town]:
     folder = tmp_path / "shop"
     shutil.copytree(SHOP, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    own = {"config": folder, "installation": f"t{secrets.token_hex(3)}", "database_url": f"sqlite:///{tmp_path}/store.db"}
+    own = {"config": folder, "installation": f"t{secrets.token_hex(3)}", "database_url": f"sqlite:///{own_store}"}
     own_settings = settings.model_copy(update=own)
     async with build_console(own_settings) as console:
         found = Town(console, own_settings, served.temporal, folder)
