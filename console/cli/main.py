@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Annotated
 
@@ -19,6 +19,7 @@ from console.cli.options import command, command_group, with_global_options
 
 ENTRY_POINT_GROUP = "justenough.commands"
 """Entry points of this group are functions `register(app, output)` that add commands to `app`, which print by `output` (console.cli.command_output)."""
+COMMAND_GROUPS = (job, request, review, delegation, credential, schedule, ledger, webhook, catalog, policy)
 OPTIONS_WITH_VALUE = {"-o", "--output", "--profile", "--console-url"}
 """Options that may come before a command and take the next word as their value."""
 
@@ -32,16 +33,21 @@ def main() -> None:
 
 
 def program(arguments: Sequence[str]) -> typer.Typer:
-    """Build the program. Other packages' commands load slowly, so they are added only if the arguments may name one."""
+    """Build the program. If the arguments name one of its own commands or groups, it has only that one: the others take time to build."""
     summary = "Run AI jobs with just-in-time credentials, and verify afterwards that each one is revoked."
     settings = {"help_option_names": ["--help", "-h"]}
     app = command_group(summary, _accept_version, is_root=True, add_completion=True, context_settings=settings)
-    for function in (login.login, login.logout, login.whoami, report, sweep, console, demo):
-        app.command(function.__name__)(function)
-    for group in (job, request, review, delegation, credential, schedule, ledger, webhook, catalog, policy):
-        app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
-    own_names = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
-    if _first_word(arguments) not in own_names:
+    own: dict[str | None, Callable[..., None] | typer.Typer] = {
+        **{function.__name__: function for function in (login.login, login.logout, login.whoami, report, sweep, console, demo)},
+        **{group.__name__.rpartition(".")[2]: group.app for group in COMMAND_GROUPS},
+    }
+    first = _first_word(arguments)
+    for name, added in ({first: own[first]} if first in own else own).items():
+        if isinstance(added, typer.Typer):
+            app.add_typer(added, name=name)
+        else:
+            app.command(name)(added)
+    if first not in own:
         for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
             _add_entry_point(app, entry)
     return app

@@ -20,6 +20,8 @@ from worker.stack import Stack
 
 VAULT_TOKEN = re.compile(rb"(?<![A-Za-z0-9_.])(?:s\.|hvs\.)[A-Za-z0-9]{24,}(?![A-Za-z0-9_.])")
 IDENTITY_TOKEN = re.compile(rb"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{16,}")
+ZEROS = bytes(4096)
+"""A page that databases reserve and do not use yet."""
 
 Place = tuple[str, bytes]
 """A place and its content."""
@@ -85,11 +87,12 @@ def tables(stack: Stack) -> Iterator[Place]:
 
 
 def files(stack: Stack) -> Iterator[Place]:
-    """Yield each file of the installation's home: databases, logs, audit log, unpacked bundles and so on."""
+    """Yield each file of the installation's home: databases, logs, audit log, unpacked bundles and so on. A page of zeros becomes one zero."""
     for path in sorted(stack.home.rglob("*")):
         if path.is_file() and not path.is_symlink():
             try:
-                yield f"file {path.relative_to(stack.home)}", path.read_bytes()
+                pages = _pages(path.read_bytes())
+                yield f"file {path.relative_to(stack.home)}", b"".join(b"\0" if page == ZEROS else page for page in pages)
             except FileNotFoundError:
                 continue  # A database removes files of its own while one looks.
 
@@ -109,6 +112,10 @@ def shown(stack: Stack, auditor: Human, jobs: Iterable[str]) -> Iterator[Place]:
         yield f"api {path}", auditor.api.get(path, params={"limit": 1000}).raise_for_status().content
     for path in ("metrics", "readyz", "openapi.json"):
         yield path, httpx.get(f"{stack.console}/{path}", trust_env=False).content
+
+
+def _pages(content: bytes) -> Iterator[bytes]:
+    return (content[start : start + len(ZEROS)] for start in range(0, len(content), len(ZEROS)))
 
 
 def _bytes(value: object) -> bytes:

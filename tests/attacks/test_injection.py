@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.activities.broker.shop_agent import launched_agent, scripted_model
+from tests.activities.broker.shop_agent import answer_until_ended, launched_agent, scripted_model
 from tests.activities.broker.test_tool_gateway import an_order
 from tests.attacks import secret_scan
 from tests.support.people import Human
@@ -68,10 +68,11 @@ def attacked(whole: Stack, shop: Shop, ops: Human, lead: Human, security: Human)
         try:
             with scripted_model(whole):
                 job = launched_agent(ops, data_scope={"tenant": "globex"})
-                while not (seen := ops.job(job))["ended_at"]:
-                    for request in seen["requests"]:
-                        if request["state"] == "pending" and request["tier"]:
-                            (lead if request["tier"] == 1 else security).answer(request, "approve" if request["tier"] == 1 else "deny")
+
+                def answer(request: dict[str, Any]) -> None:
+                    (lead if request["tier"] == 1 else security).answer(request, "approve" if request["tier"] == 1 else "deny")
+
+                seen = answer_until_ended(ops, job, answer)
             items = ops.api.get(f"jobs/{job}/logs", params={"limit": 1000}).raise_for_status().json()["items"]
             yield Attacked(seen, order, "".join(item["text"] for item in items), ops.ledger(job))
         finally:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from console.cli.errors import ExitCode, Failure
-from justenough.domain.core.errors import InvalidInput
 
 if TYPE_CHECKING:
     from justenough.adapters.configuration.folder import ConfigSet
@@ -55,12 +54,9 @@ def config_folder() -> Path:
 
 def load_config(folder: Path) -> ConfigSet:
     """Load a configuration folder. Raises InvalidInput with the problems of all its files."""
-    from justenough.adapters.configuration.folder import ConfigFolder, check_config_folder  # noqa: PLC0415 - loads the policy engine
+    from justenough.adapters.configuration.folder import load_config_folder  # noqa: PLC0415 - loads the policy engine
 
-    problems = check_config_folder(folder)
-    if problems:
-        raise InvalidInput(str(folder), problems)
-    return ConfigFolder(folder).current()
+    return load_config_folder(folder)
 
 
 def running_stack() -> Mapping[str, Any]:

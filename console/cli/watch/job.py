@@ -82,8 +82,9 @@ class JobFollower:
                 self._read_stream()
             else:
                 time.sleep(poll.POLL_INTERVAL_S)
-            job = self._fetch_job()
+            # Fetch the job after its timeline: if the timeline had its end and the job did not, no event would follow to wait for.
             self._read_timeline()
+            job = self._fetch_job()
         self._read_timeline()
         return JobWaitResult(job, job_exit_code(job))
 

@@ -30,7 +30,7 @@ from justenough.domain.catalog.loader import read_catalog, with_settings
 from justenough.domain.catalog.mcp_tool_list import TOOLS_KEY, read_tool_list
 from justenough.domain.catalog.mcp_upstreams import with_upstream_tools
 from justenough.domain.catalog.models import Catalog
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
 from justenough.domain.integrations.subscriptions import Subscription, tier_problems
 from justenough.domain.integrations.triggers import TRIGGERS_FILE, Triggers, read_triggers
 from justenough.domain.policy.cedar_source import SCHEMA_FILE
@@ -107,6 +107,13 @@ class ConfigFolder:
             return self._set if self._is_good else replace(contents, policies=PolicySet.none(), triggers={}, schedules={}, subscriptions={})
         self._is_good, self._alarm = True, None
         return contents
+
+
+def load_config_folder(folder: Path, env: Mapping[str, str] | None = None) -> ConfigSet:
+    """Return a folder's set. Raises InvalidInput with every problem of every file."""
+    contents, problems = _read_folder(folder, env)
+    raise_problems(str(folder), problems)
+    return contents
 
 
 def check_config_folder(folder: Path, env: Mapping[str, str] | None = None) -> tuple[Problem, ...]:

@@ -6,14 +6,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from justenough.domain.jobs import bundle
 from justenough.domain.jobs.spec import read_spec
-from tests.support.people import Human
+from tests.support.people import ENDED, Human
+from tests.support.wait import pause
 from worker.stack import Stack, StackPaths
 
 SHOP = Path(__file__).resolve().parents[3] / "examples" / "shop"
@@ -41,3 +43,14 @@ def launched_agent(ops: Human, *arguments: str, **changes: Any) -> str:
     files = {path.name: (path.read_bytes(), False) for path in (SHOP / "jobs" / "programs").glob("*.py")}
     sent = ops.api.post("bundles", content=bundle.pack(files), headers={"Content-Type": "application/gzip"}).raise_for_status()
     return ops.launch(spec, bundle=sent.json()["digest"])
+
+
+def answer_until_ended(ops: Human, job: str, answer: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """Answer each request that waits for a person until the job has ended; return the job."""
+    began = time.monotonic()
+    while (seen := ops.job(job))["state"] not in ENDED:
+        for request in seen["requests"]:
+            if request["state"] == "pending" and request["tier"]:
+                answer(request)
+        pause(since=began)
+    return seen

@@ -130,6 +130,31 @@ def test_streams_that_are_held_back_are_given_up(cli: Cli, monkeypatch: pytest.M
 
 
 @pytest.mark.servers
+def test_waiting_ends_at_once_if_the_timeline_tells_of_the_end_before_the_job_does(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = {"position": 2, "at": "2026-01-01T00:00:00Z", "type": "job.ended", "data": {"state": "failed", "exit_code": 1, "reason": None}}
+    with answering() as console:
+        console.routes = {"/jobs/j-dev-x": (200, job("revoking", "confirmed")), "/timeline": (200, {"items": [entry], "next": None})}
+        seen, original = console.heard, console.answer_to
+
+        def answer_to(path: str) -> tuple[int, bytes]:
+            """Stream the last event but one, and end the job once its timeline was read."""
+            if path.endswith("/events"):
+                return (
+                    200,
+                    b'id: 1\ndata: {"type": "dev.justenough.revocation.confirmed.v1", "time": "2026-01-01T00:00:00Z", "data": {}}\n\n',
+                )
+            if "/timeline" in path:
+                console.routes["/jobs/j-dev-x"] = (200, job("failed", "confirmed"))
+            return original(path)
+
+        monkeypatch.setattr(console, "answer_to", answer_to)
+        done = cli.run("job", "watch", "j-dev-x", "--console-url", console.address)
+
+    assert done.exit_code == 3
+    assert sum(one.path.endswith("/events") for one in seen) == 1
+
+
+@pytest.mark.servers
 def test_a_job_that_is_never_proven_clean_ends_the_waiting_with_9(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poll, "POLL_INTERVAL_S", 0.01)
     monkeypatch.setattr(following, "CONFIRMATION_TIMEOUT_S", 0.05)

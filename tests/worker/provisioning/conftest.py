@@ -9,7 +9,7 @@ import pytest
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
-from tests.worker.provisioning.provisioned_shop import SHOP, Session, Shop
+from tests.worker.provisioning.provisioned_shop import PEOPLE, SHOP, Session, Shop
 from worker.provisioning import AppliedWrite
 from worker.stack.control import running_stack
 from worker.stack.paths import StackPaths
@@ -33,7 +33,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 @pytest.fixture(scope="session")
 def first_run(servers: Shop) -> tuple[AppliedWrite, ...]:
     """Return the outcomes of the first setup."""
-    return servers.setup()
+    return servers.setup(people=PEOPLE)
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ PEOPLE = {
     name: PersonSeed(Secret(f"{name}-password"), (group,))
     for name, group in {"lead": "support-leads", "ops": "ops", "security": "security"}.items()
 }
+NOBODY: dict[str, PersonSeed] = {}
 
 
 @cache
@@ -70,7 +71,8 @@ class Shop:
     environment: dict[str, str]
     superuser: str
 
-    def setup(self, *, people: dict[str, PersonSeed] | None = PEOPLE, **settings: object) -> tuple[AppliedWrite, ...]:
+    def setup(self, *, people: dict[str, PersonSeed] | None = NOBODY, **settings: object) -> tuple[AppliedWrite, ...]:
+        """Set Vault up and return the outcomes. Leave out PEOPLE unless the test is about them: each setup logs all of them in."""
         changed = self.settings.model_copy(update=settings)
         return provision_vault(
             changed, vault_addr=self.admin.address, admin_token=Secret(self.admin.token), people=people, environment=self.environment

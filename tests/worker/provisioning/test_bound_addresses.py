@@ -9,7 +9,7 @@ import pytest
 
 from justenough.adapters.vault import Vault, VaultDenied
 from justenough.domain.core.vault_names import job_role
-from tests.worker.provisioning.provisioned_shop import Session, Shop, job_role_body, new_job
+from tests.worker.provisioning.provisioned_shop import PEOPLE, Session, Shop, job_role_body, new_job
 
 pytestmark = pytest.mark.servers
 REFUSED = 403
@@ -83,5 +83,5 @@ def test_a_worker_whose_networks_differ_from_vaults_gets_an_error(shop: Shop) ->
 
 def test_setting_vault_up_again_with_the_same_addresses_changes_nothing(shop: Shop) -> None:
     with bound_to(shop, HERE):
-        assert {step.outcome for step in shop.setup(worker_cidrs=(HERE,))} == {"unchanged"}
+        assert {step.outcome for step in shop.setup(people=PEOPLE, worker_cidrs=(HERE,))} == {"unchanged"}
         assert HERE in str(shop.admin.got("sys/policies/acl/je-worker")["policy"])

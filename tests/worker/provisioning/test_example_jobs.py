@@ -1,6 +1,6 @@
 """The shop's example jobs: each spec fits the catalog, and each program runs with exactly what its spec asks for.
 
-Those that need nothing but credentials run by themselves here, those that talk to their broker in sessions of a whole stack.
+Programs that need nothing but credentials run here by themselves. Those that talk to their broker: tests/activities/broker/test_broker_examples.py.
 """
 
 from __future__ import annotations
@@ -8,29 +8,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from justenough.adapters.configuration.bundle_packer import pack_folder
 from justenough.domain.catalog.loader import problems_in_spec, read_catalog, resolve_issue, scope_alias, with_settings
 from justenough.domain.jobs.spec import JobSpec, checked_spec, read_spec
-from tests.activities.broker.shop_agent import scripted_model
-from tests.support.people import ENDED, TAKEN, Human
+from tests.activities.broker.test_broker_examples import SAID_WITH_BROKER
 from tests.worker.provisioning.provisioned_shop import SHOP, Session, Shop, new_job, opened
-from worker.stack import Stack
 
 JOBS = sorted((SHOP / "jobs").glob("*.yaml"))
 ENDS = {"failing": 3}
-SAY = {
-    "answer-ticket": "Ticket 4711 (refund) is about order",
-    "count-orders": " orders; nobody is logged in now.",
-    "support-agent": "What became of it:",
-}
-"""The text in programs that use their broker."""
-ALONE = [file for file in JOBS if file.stem not in SAY]
+ALONE = [file for file in JOBS if file.stem not in SAID_WITH_BROKER]
 
 
 def spec_of(file: Path, **params: str) -> JobSpec:
@@ -86,45 +75,7 @@ def test_each_spec_matches_the_catalog_and_its_bundle_exists(file: Path) -> None
 def test_exactly_the_jobs_that_use_the_broker_run_beside_one() -> None:
     specs = {file.stem: checked_spec(read_spec(file.read_bytes())) for file in JOBS}
     asking = {name for name, spec in specs.items() if spec.model or any(access.at == "request" for access in spec.access)}
-    assert asking == set(SAY)
-
-
-@pytest.fixture(scope="module")
-def model(whole: Stack) -> Iterator[str]:
-    with scripted_model(whole) as url:
-        yield url
-
-
-def until_ended(ops: Human, approvers: tuple[Human, Human], job: str) -> dict[str, Any]:
-    """Approve a job's requests as tier 1 and tier 2 until it has ended."""
-    while (seen := ops.until(job, "running", *ENDED))["state"] == "running":
-        for request in (one for one in seen["requests"] if one["state"] == "pending" and one["tier"]):
-            assert approvers[request["tier"] - 1].answer(request).status_code in TAKEN | {409}
-    return seen
-
-
-@pytest.mark.servers
-@pytest.mark.parametrize("name", SAY)
-def test_each_job_that_requests_access_while_it_runs_gets_and_releases_it(
-    ops: Human, lead: Human, security: Human, model: str, name: str
-) -> None:
-    del model
-    file = SHOP / "jobs" / f"{name}.yaml"
-    raw = read_spec(file.read_bytes())
-    content = pack_folder(file.parent, raw["run"]["workdir"])
-    sent = ops.api.post("bundles", content=content, headers={"Content-Type": "application/gzip"}).raise_for_status()
-    job = ops.launch(raw, bundle=sent.json()["digest"])
-    ops.until(job, "running", "revoking", *ENDED)
-    seen = until_ended(ops, (lead, security), job)
-    said = "".join(item["text"] for item in ops.api.get(f"jobs/{job}/logs").raise_for_status().json()["items"])
-    assert (seen["state"], seen["revocation"]["state"]) == ("succeeded", "confirmed"), said
-    assert SAY[name] in said
-    ends = [item for item in seen["credentials"] if item["revocable"] == "now"]
-    assert len(ends) >= 2
-    assert {item["state"] for item in ends} == {"confirmed"}
-    ended = next(entry["position"] for entry in ops.ledger(job) if entry["type"] == "revocation.started")
-    alone = [entry for entry in ops.ledger(job) if entry["type"] == "credential.confirmed" and entry["position"] < ended]
-    assert len(alone) == len(ends), "each was dead before the job was over"
+    assert asking == set(SAID_WITH_BROKER)
 
 
 @pytest.mark.servers

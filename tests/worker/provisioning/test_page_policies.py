@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.worker.provisioning.provisioned_shop import Session, Shop
+from tests.worker.provisioning.provisioned_shop import PEOPLE, Session, Shop
 
 pytestmark = pytest.mark.servers
 REFUSED = 403
@@ -98,6 +98,6 @@ def test_a_vault_with_people_but_without_a_login_to_the_pages_is_reported(shop: 
 
 
 def test_a_mount_that_pages_and_people_share_is_not_changed(shop: Shop) -> None:
-    said = {step.path for step in shop.setup(pages_mount="people")}
+    said = {step.path for step in shop.setup(people=PEOPLE, pages_mount="people")}
     assert not {path for path in said if "/pages" in path}
     assert logged_in(shop, "people")["lease_duration"] == 8 * 3600

@@ -52,7 +52,7 @@ def test_the_first_run_creates_everything_and_reports_it(first_run: tuple[Applie
 def test_a_second_run_reports_everything_unchanged(shop: Shop) -> None:
     files = [shop.settings.worker_approle_file.read_bytes(), shop.settings.console_approle_file.read_bytes()]
     key = shop.admin.got("kv/data/tenants/acme/helpdesk")
-    again = shop.setup()
+    again = shop.setup(people=PEOPLE)
     assert {step.outcome for step in again} == {WriteOutcome.UNCHANGED}
     assert [shop.settings.worker_approle_file.read_bytes(), shop.settings.console_approle_file.read_bytes()] == files
     assert shop.admin.got("kv/data/tenants/acme/helpdesk") == key
@@ -62,7 +62,7 @@ def test_a_manual_change_is_reverted(shop: Shop) -> None:
     shop.admin.write("sys/policies/acl/je-grant-orders-db-read", policy='path "kv/*" { capabilities = ["read"] }')
     shop.admin.write("identity/entity/name/je-scope-tenant-acme", metadata={"tenant": "globex"})
     shop.admin.write("auth/approle/role/je-worker", token_policies=["je-worker", "root-like"])
-    assert changes(shop.setup()) == [
+    assert changes(shop.setup(people=PEOPLE)) == [
         "sys/policies/acl/je-grant-orders-db-read",
         "identity/entity/name/je-scope-tenant-acme",
         "auth/approle/role/je-worker",
@@ -137,13 +137,13 @@ def test_a_new_password_is_set_and_the_old_one_refused(shop: Shop) -> None:
             assert anyone.write(f"auth/{mount}/login/ops", password="another-password").status_code == 200
             assert anyone.write(f"auth/{mount}/login/ops", password="ops-password").status_code != 200
     finally:
-        shop.setup()
+        shop.setup(people=PEOPLE)
 
 
 def test_a_group_has_exactly_the_seeded_people(shop: Shop) -> None:
     lead, ops = (shop.admin.got(f"identity/entity/name/{name}")["id"] for name in ("lead", "ops"))
     shop.admin.write("identity/group/name/support-leads", member_entity_ids=[lead, ops])
-    assert changes(shop.setup()) == ["identity/group/name/support-leads"]
+    assert changes(shop.setup(people=PEOPLE)) == ["identity/group/name/support-leads"]
     assert shop.admin.got("identity/group/name/support-leads")["member_entity_ids"] == [lead]
 
 
@@ -266,7 +266,7 @@ def test_the_console_has_its_own_identity_and_key_even_if_it_logged_in_before(sh
     renewed = shop.admin.got("identity/entity/name/je-console")["id"]
     assert login() == renewed
     assert shop.admin.got(f"transit/keys/je-sign-{renewed}")["type"] == "ed25519"
-    assert {one.outcome for one in shop.setup()} <= {WriteOutcome.UNCHANGED, WriteOutcome.KEPT}
+    assert {one.outcome for one in shop.setup(people=PEOPLE)} <= {WriteOutcome.UNCHANGED, WriteOutcome.KEPT}
 
 
 def test_the_console_reads_exactly_the_secrets_that_the_triggers_name(shop: Shop, tmp_path: Path) -> None:
