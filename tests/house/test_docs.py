@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -103,10 +103,10 @@ def test_no_file_cites_a_missing_decision() -> None:
 
 
 @pytest.mark.parametrize("script", ["generate", "draw"])
-def test_the_generated_parts_of_the_docs_are_up_to_date(script: str) -> None:
-    check = subprocess.run([sys.executable, ROOT / f"docs/{script}.py", "--check"], cwd=ROOT, check=False, capture_output=True, text=True)
+def test_the_generated_parts_of_the_docs_are_up_to_date(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status = runpy.run_path(str(ROOT / f"docs/{script}.py"))["main"](["--check"])
 
-    assert check.returncode == 0, f"{check.stderr}run `make docs`, and add a meaning for each new key to docs/reference/meanings.toml"
+    assert status == 0, f"{capsys.readouterr().err}run `make docs`, and add a meaning for each new key to docs/reference/meanings.toml"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)

@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 import tomllib
+from collections.abc import Mapping
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -85,10 +86,15 @@ def third_party_imports(path: Path) -> set[str]:
     return names - set(sys.stdlib_module_names) - set(PACKAGES)
 
 
+@pytest.fixture(scope="module")
+def distributions() -> Mapping[str, list[str]]:
+    """Return the installed distributions of each top-level name."""
+    return packages_distributions()
+
+
 @pytest.mark.parametrize("package", PACKAGES)
-def test_every_third_party_import_is_a_declared_dependency(package: str) -> None:
+def test_every_third_party_import_is_a_declared_dependency(package: str, distributions: Mapping[str, list[str]]) -> None:
     declared = {canonicalize_name(item.name) for item in [*DIRECT, *EMBEDDED]}
-    distributions = packages_distributions()
     imported = {name for path in (ROOT / package).rglob("*.py") for name in third_party_imports(path)}
 
     undeclared = {

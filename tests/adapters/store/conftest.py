@@ -143,19 +143,33 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             yield url
 
 
-@pytest.fixture(params=BOTH)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A migrated database of each kind."""
+@contextmanager
+def ready_url(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    """A migrated database of the kind that the fixture's parameter names: its URL."""
     if request.param == "sqlite":
-        shutil.copy(request.getfixturevalue("ready_file"), tmp_path / "store.db")
-        yield f"sqlite:///{tmp_path / 'store.db'}"
+        shutil.copy(request.getfixturevalue("ready_file"), folder / "store.db")
+        yield f"sqlite:///{folder / 'store.db'}"
     else:
         with database(request.getfixturevalue("postgres_port"), like=request.getfixturevalue("ready_database")) as url:
             yield url
+
+
+@pytest.fixture(params=BOTH)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A migrated database of each kind."""
+    with ready_url(request, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture
 def store(url: str) -> Iterator[Store]:
     """A store that is ready, on each kind of database."""
     with closing(Store(url)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module", params=BOTH)
+def shared_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A store of each kind for all tests of one file, which only read what the file's own fixture recorded."""
+    with ready_url(request, tmp_path_factory.mktemp("shared")) as made, closing(Store(made)) as opened:
         yield opened

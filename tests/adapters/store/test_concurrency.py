@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tests.adapters.store.event_samples import JOB, NOW, job_id, later, refused,
 
 ROOT = Path(__file__).resolve().parents[3]
 PROCESSES, EVENTS = 4, 100
+Recorder = subprocess.Popen[str]
 
 
 def all_entries(store: Store) -> list[EntryView]:
@@ -46,21 +47,36 @@ def race(count: int, run: Callable[[int], object]) -> list[object]:
     return results
 
 
-@pytest.mark.timeout(300)
-def test_four_processes_write_one_ledger_without_fork_or_loss(empty_url: str) -> None:
-    """They migrate at the same moment, too."""
-    command = [sys.executable, "-W", "error", "-m", "tests.adapters.store.recorder_process", empty_url]
-    recorders = [
+@pytest.fixture(scope="module")
+def recorders() -> Iterator[list[Recorder]]:
+    """Processes that record events into one store after the other."""
+    command = [sys.executable, "-W", "error", "-m", "tests.adapters.store.recorder_process"]
+    processes = [
         subprocess.Popen(
             [*command, f"p{index}", str(EVENTS)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         for index in range(PROCESSES)
     ]
+    yield processes
+    assert [process.communicate()[1] for process in processes] == [""] * PROCESSES
+
+
+def tell(recorders: list[Recorder], line: str, *, answer: str) -> None:
+    """Write a line to all processes, then see that each answers."""
+    for recorder in recorders:
+        assert recorder.stdin is not None
+        recorder.stdin.write(f"{line}\n")
+        recorder.stdin.flush()
     for recorder in recorders:
         assert recorder.stdout is not None
-        assert recorder.stdout.readline() == "ready\n"
-    failures = [recorder.communicate("go\n")[1] for recorder in recorders]
-    assert failures == [""] * PROCESSES
+        assert recorder.stdout.readline() == f"{answer}\n"
+
+
+@pytest.mark.timeout(300)
+def test_four_processes_write_one_ledger_without_fork_or_loss(recorders: list[Recorder], empty_url: str) -> None:
+    """They migrate at the same moment, too."""
+    tell(recorders, empty_url, answer="ready")
+    tell(recorders, "go", answer="done")
     with closing(Store(empty_url)) as store:
         entries = all_entries(store)
         report = store.ledger.verify()

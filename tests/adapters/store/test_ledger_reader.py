@@ -17,16 +17,18 @@ from tests.adapters.store.event_samples import JOB, confirmed, ended, issued, jo
 USES = (EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_CONFIRMED)
 
 
-@pytest.fixture
-def filled(store: Store) -> Store:
+@pytest.fixture(scope="module")
+def filled(shared_store: Store) -> Store:
     """Five jobs whose facts are mixed, some of them recorded later than they happened, many in one moment."""
     for number in range(5):
-        store.ledger.append([submitted(job_id(number), at=later(10 * number)), started(job_id(number), at=later(10 * number + 1))])
+        shared_store.ledger.append([submitted(job_id(number), at=later(10 * number)), started(job_id(number), at=later(10 * number + 1))])
     for number in range(5):
-        store.ledger.append([issued(job_id(number), at=later(20)), refused("x", job=UNATTRIBUTED_CHAIN, at=later(20), about=str(number))])
-    store.ledger.append([confirmed(job_id(number), at=later(60 - 10 * number)) for number in range(5)])
-    store.ledger.append([ended(job=job_id(number), at=later(70)) for number in range(5)])
-    return store
+        shared_store.ledger.append(
+            [issued(job_id(number), at=later(20)), refused("x", job=UNATTRIBUTED_CHAIN, at=later(20), about=str(number))]
+        )
+    shared_store.ledger.append([confirmed(job_id(number), at=later(60 - 10 * number)) for number in range(5)])
+    shared_store.ledger.append([ended(job=job_id(number), at=later(70)) for number in range(5)])
+    return shared_store
 
 
 def walked(read: Callable[[int | None], Page[EntryView]]) -> list[EntryView]:

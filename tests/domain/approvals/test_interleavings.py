@@ -1,4 +1,4 @@
-"""Ten thousand courses of answers, honest and not: nothing is ever granted without enough distinct people who may say so, and did.
+"""Thousands of courses of answers, honest and not: nothing is ever granted without enough distinct people who may say so, and did.
 
 Each course sends signed answers to one request (double, late, self, replayed, forged, taken back, for others, for something else) while
 people change groups, delegations come and go, time passes and the request climbs. At any moment somebody may bring everything that was
@@ -29,7 +29,7 @@ from justenough.domain.jobs.states import Action
 from tests.support.domain_samples import JOB, NOW
 from tests.support.signing_keys import public_key, vault_signature
 
-COURSES = 10_000
+COURSES = 5_000
 REQUEST = "r-dev-01kg9b4zv0e8r2m6x3c5n7p9qa-1"
 DIGESTS = tuple(f"sha256:{letter * 64}" for letter in "ab")
 LIFE = timedelta(hours=6)
@@ -284,11 +284,17 @@ def delegate(world: World, person: str, delegate: str, *, ends: bool) -> None:
     if ends:
         world.ended.add((person, delegate))
         return
-    until = world.now + timedelta(hours=3)
-    statement = DelegationStatement(delegate=delegate, reason="away", person=person, issued_at=world.now, expires_at=until)
-    raw = to_signable(statement)
-    world.delegations[person, delegate] = (until, SignedStatement(statement=raw, signature=vault_signature(person, to_canonical_json(raw))))
+    world.delegations[person, delegate] = delegation(person, delegate, world.now)
     world.ended.discard((person, delegate))
+
+
+@lru_cache(maxsize=200_000)
+def delegation(person: str, delegate: str, at: datetime) -> tuple[datetime, SignedStatement]:
+    """Return when a delegation that begins at a moment ends, and its signed statement."""
+    until = at + timedelta(hours=3)
+    statement = DelegationStatement(delegate=delegate, reason="away", person=person, issued_at=at, expires_at=until)
+    raw = to_signable(statement)
+    return until, SignedStatement(statement=raw, signature=vault_signature(person, to_canonical_json(raw)))
 
 
 def check(world: World, request: Request, brought: Iterable[Act]) -> None:

@@ -56,6 +56,20 @@ def test_of_several_who_bind_tools_what_all_of_them_allow_holds(asked: dict[str,
     assert bound or not made.is_narrowed
 
 
+def test_a_person_who_withdrew_an_answer_cannot_answer_again() -> None:
+    after = ladder(1, answer("lead", 1)).without_answer_of("lead").with_answer(answer("lead", 1))
+    assert isinstance(after, Rejection)
+    assert after.code == "answer_withdrawn"
+
+
+def test_a_person_and_their_delegate_cannot_both_answer() -> None:
+    own, for_lead = answer("lead", 1), answer("lead2", 1).model_copy(update={"on_behalf_of": "lead"})
+    for first, second in ((own, for_lead), (for_lead, own)):
+        after = ladder(1, first).with_answer(second)
+        assert isinstance(after, Rejection)
+        assert after.code == "already_answered"
+
+
 def test_the_shops_tiers_are_read() -> None:
     assert (TIERS.top, TIERS.tiers[3].quorum, TIERS.tiers[1].respond_within) == (3, 2, 900)
     assert TIERS.approver_groups == {"support-leads", "security", "chiefs"}

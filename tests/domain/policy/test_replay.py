@@ -229,14 +229,15 @@ def test_every_type_that_a_replay_reads_is_one_of_the_ledgers() -> None:
 def test_whatever_decided_the_recorded_facts_bring_the_same_again_and_another_set_what_it_says_itself(
     before: str, after: str, wanted: list[str], ttl: str
 ) -> None:
-    recorded = entries(events(rules(before), *wanted, ttl=ttl))
-    assert report(recorded, rules(before)).same == len(wanted)
+    then, now = rules(before), rules(after)
+    recorded = entries(events(then, *wanted, ttl=ttl))
+    assert report(recorded, then).same == len(wanted)
 
-    now, items = rules(after), {}
+    items = {}
     asked = asking_for(*wanted, ttl=ttl)
     for one in report(recorded, now).items:
         items[one.request] = one.now
-    for step in dry_run_spec(rules(before), asked, clock=DEFAULT_CLOCK):
+    for step in dry_run_spec(then, asked, clock=DEFAULT_CLOCK):
         decision = now.decide(asked, step.access, step.context)
         told = items.get(request_id(JOB, step.number))
         assert (told or step.decision).outcome == decision.outcome
