@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from itertools import chain
 from statistics import median
 from typing import Any
 
@@ -134,7 +135,6 @@ def build_sizing(name: str, spec: dict[str, Any], runs: Sequence[PastRun], *, ne
     access = []
     for item in spec.get("access") or ():
         evidence, ttl = _AccessEvidence(item, runs), parse_duration(item["ttl"])
-        drop = _drop_change(evidence)
         access.append(
             Sized(
                 resource=evidence.key.resource,
@@ -149,7 +149,7 @@ def build_sizing(name: str, spec: dict[str, Any], runs: Sequence[PastRun], *, ne
                 granted_ttl=max(map(_granted_ttl, evidence.granted), default=None),
                 used_p50=median(evidence.seconds) if evidence.seconds else None,
                 used_max=max(evidence.seconds, default=None),
-                changes=(drop,) if drop else tuple(_narrowing_changes(evidence, ttl)),
+                changes=tuple(_changes(item, evidence, runs, ttl)),
             )
         )
     return Sizing(
@@ -193,6 +193,22 @@ def _concerns(ask: PastRequest, key: AccessKey) -> bool:
     return ask.key == key or (ask.key.resource == key.resource and requested > item >= granted)
 
 
+def _changes(item: Mapping[str, Any], evidence: _AccessEvidence, runs: Sequence[PastRun], asked_ttl: int) -> Iterator[Change]:
+    """Yield the change that drops an item; else a narrower action and a shorter ttl if they would have been enough."""
+    judged_by, action = [evidence], _action_change(evidence)
+    if action:
+        # Judge the narrowed item too, by what the runs say about its new action, so that a tightened spec needs no second tightening.
+        judged_by.append(_AccessEvidence({**item, "action": action.to}, runs))
+    if drop := next(filter(None, map(_drop_change, judged_by)), None):
+        yield drop
+        return
+    if action:
+        yield action
+    ttl, why = min([(asked_ttl, ""), *chain.from_iterable(map(_sufficient_ttls, judged_by))])
+    if ttl < asked_ttl:
+        yield Change(what=What.TTL, to=duration_text(ttl), why=f"was {duration_text(asked_ttl)}: {why}")
+
+
 def _drop_change(evidence: _AccessEvidence) -> Change | None:
     issued, requested, refused, runs = len(evidence.issued), len(evidence.asks), evidence.refused, len(evidence.runs)
     if issued:
@@ -204,25 +220,25 @@ def _drop_change(evidence: _AccessEvidence) -> Change | None:
     return None
 
 
-def _narrowing_changes(evidence: _AccessEvidence, asked_ttl: int) -> Iterator[Change]:
-    """Yield a narrower action and a shorter ttl if they would have been enough."""
+def _action_change(evidence: _AccessEvidence) -> Change | None:
     granted, times = evidence.granted, _times_text(len(evidence.granted))
     actions = [ACTIONS_BY_BREADTH.index(Action(ask.resulting_action)) for ask in granted]
-    if actions and max(actions) < ACTIONS_BY_BREADTH.index(Action(evidence.key.action)):
-        action = ACTIONS_BY_BREADTH[max(actions)].value
-        yield Change(what=What.ACTION, to=action, why=f"was {evidence.key.action}: granted {times}, each time {action} at most")
-    sufficient = [(asked_ttl, "")]
+    if not actions or max(actions) >= ACTIONS_BY_BREADTH.index(Action(evidence.key.action)):
+        return None
+    action = ACTIONS_BY_BREADTH[max(actions)].value
+    return Change(what=What.ACTION, to=action, why=f"was {evidence.key.action}: granted {times}, each time {action} at most")
+
+
+def _sufficient_ttls(evidence: _AccessEvidence) -> Iterator[tuple[int, str]]:
+    """Yield each ttl, in seconds, that would have been enough, and why."""
+    granted, seconds = evidence.granted, evidence.seconds
     if granted and all(_granted_ttl(ask) < ask.ttl for ask in granted):
         longest = max(map(_granted_ttl, granted))
-        sufficient.append((longest, f"granted {times}, each time {duration_text(longest)} at most"))
+        yield longest, f"granted {_times_text(len(granted))}, each time {duration_text(longest)} at most"
     # A use of unknown length may have been the longest.
-    seconds = evidence.seconds
     if seconds and len(seconds) == len(evidence.issued):
         why = f"used {_times_text(len(seconds))}, {format_seconds(max(seconds))} at the longest (p50 {format_seconds(median(seconds))})"
-        sufficient.append((next_readable_ttl(TTL_HEADROOM * max(seconds)), why))
-    ttl, why = min(sufficient)
-    if ttl < asked_ttl:
-        yield Change(what=What.TTL, to=duration_text(ttl), why=f"was {duration_text(asked_ttl)}: {why}")
+        yield next_readable_ttl(TTL_HEADROOM * max(seconds)), why
 
 
 def _granted_ttl(ask: PastRequest) -> int:

@@ -332,6 +332,16 @@ def test_the_written_spec_reads_as_the_tightened_one(raw: dict[str, Any], runs: 
     assert read_spec(to_tightened_yaml(found)) == tighten_spec(found)
 
 
+def test_an_item_whose_narrowed_action_was_never_used_is_dropped() -> None:
+    read, write = AccessKey("orders-db", "read"), AccessKey("orders-db", "write")
+    runs = [
+        run(ran=True, offers=frozenset({read})),
+        run(ask(read, granted=True), ask(write, granted=True, granted_action="read"), ran=False, offers=frozenset()),
+    ]
+    raw = raw_spec(access=[access(), {**access(), "action": "write"}])
+    assert tighten_spec(build_sizing("job", raw, runs, newest="j-dev-9", newest_at=NOW))["access"] == []
+
+
 def test_only_durations_that_people_write_are_proposed() -> None:
     assert sorted(READABLE_TTLS_S) == list(READABLE_TTLS_S)
     assert READABLE_TTLS_S[0] == 60
