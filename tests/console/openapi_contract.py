@@ -24,7 +24,7 @@ from schemathesis.schemas import BaseSchema
 from tests.support.plain_http import NO_TLS
 
 SEED = 20_260_501
-EXAMPLES = 8
+EXAMPLES = 4
 """Random requests per operation and kind, beside those that the schema itself makes (bounds, wrong types, missing and unknown keys)."""
 STREAM = 4.0
 """Seconds after which a stream that has nothing to tell is left."""
@@ -103,7 +103,9 @@ class Run:
         return {answer.operation for answer in self.answers if answer.was_meant and 200 <= answer.status < 300}
 
 
-def schema_of(address: str, *, ids: Mapping[str, Sequence[str]] | None = None, only_reads: bool = False) -> BaseSchema:
+def schema_of(
+    address: str, *, ids: Mapping[str, Sequence[str]] | None = None, only_reads: bool = False, examples: int = EXAMPLES
+) -> BaseSchema:
     """Return the schema that a console tells, bound to it; about half of the ids in addresses are these, by the parameter's name."""
     ids = ids or {}
     reads = [{"exclude-method": "GET", "enabled": False}] if only_reads else []
@@ -118,7 +120,7 @@ def schema_of(address: str, *, ids: Mapping[str, Sequence[str]] | None = None, o
             "parameters": {f"path.{name}": {"dictionary": name, "probability": 0.5} for name in ids},
             "generation": {
                 "deterministic": True,
-                "max-examples": EXAMPLES,
+                "max-examples": examples,
                 "no-shrink": True,
                 "database": "none",
                 # The token is ours to give or to leave out.
@@ -145,7 +147,9 @@ def schema_of(address: str, *, ids: Mapping[str, Sequence[str]] | None = None, o
 
 def run(address: str, tokens: Mapping[str, str], *, ids: Mapping[str, Sequence[str]], only_reads: bool = False) -> Run:
     """Ask everything as these people in turn, and return what was not as it should be. Blocking."""
-    seen, turns, schema = Run(), Turns(tokens), schema_of(address, ids=ids, only_reads=only_reads)
+    # Among several people, each would get too few of them.
+    examples = EXAMPLES * min(len(tokens), 2)
+    seen, turns, schema = Run(), Turns(tokens), schema_of(address, ids=ids, only_reads=only_reads, examples=examples)
     schema.auth.set_from_requests(turns)
     for told in from_schema(schema).execute():
         match told:
