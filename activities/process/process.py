@@ -25,6 +25,7 @@ KILL_TIMEOUT_S = 10.0
 """Seconds to wait until killed processes are gone; one that is stuck in the kernel (a dead disk) may stay."""
 POLL_INTERVAL_S = 0.01
 KILLED_EXIT_CODE = 128 + signal.SIGKILL
+HAS_PIDFDS = hasattr(os, "pidfd_open")
 CANNOT_EXECUTE_EXIT_CODE = 126
 """A job's exit code if its sandbox could not be created, the same as a shell's; the job's log has the reason."""
 
@@ -46,6 +47,8 @@ class JobProcess:
     _outer: asyncio.subprocess.Process
     """bubblewrap, or the job's first process if there is no sandbox."""
     _room: Room
+    _outer_fd: int | None = None
+    """pidfd of `_outer`; None once it has ended, and on systems without pidfds."""
     _init: int | None = None
     """pidfd of the first process in the job's pid namespace. Once that has ended, all others in the namespace have too."""
     _empty: bool = False
@@ -130,7 +133,7 @@ class JobProcess:
             # Only the job's side stays open, so that the pipes end when the job does.
             os.close(into)
             os.close(report)
-        process = cls(sandbox, launch, output, outer, room)
+        process = cls(sandbox, launch, output, outer, room, _open_pidfd(outer.pid))
         await process._identify(status)
         return process
 
@@ -141,8 +144,9 @@ class JobProcess:
             report = json.loads(await self._reports[0].readline() or "{}")
         except BaseException:
             # Nobody will wait for this process, so end it here. The sandbox dies with bubblewrap.
-            with contextlib.suppress(ProcessLookupError):
-                self._outer.kill()
+            self._kill_outer()
+            if self._outer_fd is not None:
+                os.close(self._outer_fd)
             os.close(self.output)
             raise
         self._first, namespace = report.get("child-pid"), report.get("pid-namespace")
@@ -169,8 +173,15 @@ class JobProcess:
         if self._init is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._init, signal.SIGKILL)
+        self._kill_outer()
+
+    def _kill_outer(self) -> None:
+        """Kill `_outer` by its pidfd. `Process.kill` may reap a process that has just ended, and asyncio then reports 255 as its exit code."""
         with contextlib.suppress(ProcessLookupError):
-            self._outer.kill()
+            if self._outer_fd is not None:
+                signal.pidfd_send_signal(self._outer_fd, signal.SIGKILL)
+            elif not HAS_PIDFDS:
+                self._outer.kill()
 
     async def _watch(self) -> None:
         """Kill the whole tree once it exceeds its limits."""
@@ -195,9 +206,10 @@ class JobProcess:
                 code = KILLED_EXIT_CODE if self._killed else CANNOT_EXECUTE_EXIT_CODE
         finally:
             self._reports[1].close()
-            if self._init is not None:
-                os.close(self._init)
-                self._init = None
+            for pidfd in (self._init, self._outer_fd):
+                if pidfd is not None:
+                    os.close(pidfd)
+            self._init = self._outer_fd = None
             # The shared threads may all be waiting for Vault; that must not delay the end of a sandboxed job.
             if self._room is not ROOM:
                 await asyncio.to_thread(no_sandbox.clear, self._room)
@@ -226,3 +238,10 @@ class JobProcess:
         """Signal the first process's group: without /proc no other processes can be found."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._outer.pid, number)
+
+
+def _open_pidfd(pid: int) -> int | None:
+    """Return a pidfd of a child process, or None if it has ended or the system has no pidfds."""
+    with contextlib.suppress(ProcessLookupError):
+        return os.pidfd_open(pid) if HAS_PIDFDS else None
+    return None

@@ -4,12 +4,14 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from activities.delivery.delivery import Delivered
+from activities.process import process_tree
 from activities.process.process import JobProcess
 from activities.process.sandbox import Sandbox, SandboxMissing
 from justenough.domain.core.secret import Secret
@@ -137,6 +139,25 @@ async def test_cancelling_the_wait_ends_nothing(run: Runner, uid: int) -> None:
         await waiting
     assert alive("sleep\x0031420.25")
     assert await process.kill() == 137
+    os.close(process.output)
+
+
+async def test_a_kill_that_meets_the_end_of_a_job_keeps_its_exit_code(run: Runner, uid: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio waits for the process only after the kill, as on a machine that is too busy to do so at once."""
+    was_killed, wait = threading.Event(), os.waitpid
+
+    def wait_late(pid: int, options: int) -> tuple[int, int]:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        was_killed.wait()
+        return wait(pid, options)
+
+    monkeypatch.setattr(os, "waitpid", wait_late)
+    process = await run.start("sh", "-c", "exit 7", uid=uid)
+    await until(lambda: process_tree.is_dead(process._outer.pid))
+    killing = asyncio.create_task(process.kill())
+    await asyncio.sleep(0)
+    was_killed.set()
+    assert await killing == 7
     os.close(process.output)
 
 
