@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from tests.support.people import Human, logged_in
+from tests.support.people import Human, log_in
 from tests.support.shop import Shop
 from tests.support.xdist_scheduler import ByServers, rank
 from worker.stack import Stack, running_stack
@@ -55,7 +55,7 @@ def whole() -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def whole_shop(whole: Stack) -> Iterator[Shop]:
     """The shop as its own database's owner sees it, and what jobs tell it."""
-    with Shop.opened(whole) as opened:
+    with Shop.open(whole) as opened:
         yield opened
 
 
@@ -66,7 +66,7 @@ def shop(whole_shop: Shop) -> Shop:
 
 def _person(name: str) -> object:
     def fixture(whole: Stack) -> Iterator[Human]:
-        with logged_in(whole, name) as human:
+        with log_in(whole, name) as human:
             yield human
 
     return pytest.fixture(fixture, scope="session", name=name)

@@ -17,7 +17,7 @@ Change = Callable[[dict[str, Any]], object]
 
 
 @contextmanager
-def desk_with(shop: Shop, tmp_path: Path, change: Change, *, provision: bool = False) -> Iterator[Desk]:
+def open_desk(shop: Shop, tmp_path: Path, change: Change, *, provision: bool = False) -> Iterator[Desk]:
     """A desk for the length of a block, its catalog the shop's with a `change`; `provision`: in a Vault that was set up for that."""
     folder = tmp_path / "config"
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "data"))

@@ -19,7 +19,7 @@ from justenough.domain.core.ids import new_job_id, request_id
 from justenough.services.job_history import read_job_history
 from justenough.services.ledger_events import order_events
 from justenough.services.verify_order import VerifiedOrder, verify_order
-from tests.activities.issuing.test_renewal_check import approved
+from tests.activities.issuing.test_renewal_check import approval_of
 from tests.activities.vault_shop import SPEC, Desk
 
 WAREHOUSE = {"resource": "warehouse-api", "action": "read", "ttl": "5m", "reason": "Look the stock up"}
@@ -42,19 +42,19 @@ class Session:
         """Revoke as the session's own exit does."""
         return revoke(self.at.deps, self.job, by="session", settled=True, why="it ended", known=self.issuer.holdings.alive)
 
-    def types(self) -> list[str]:
+    def entry_types(self) -> list[str]:
         return [
             entry.type
             for entry in self.at.deps.store.ledger.entries(job=self.job).items
             if entry.type.startswith(("credential", "revocation"))
         ]
 
-    def state(self) -> str:
+    def credential_state(self) -> str:
         (view,) = self.at.deps.store.credentials.list(job=self.job).items
         return view.state.value
 
 
-def session(at: Desk, access: Mapping[str, Any], *, tier: int = 0) -> Session:
+def start_session(at: Desk, access: Mapping[str, Any], *, tier: int = 0) -> Session:
     """Return the session of a newcomer's job with this one request, approved where a tier asks for it."""
     deps, mark = at.deps, secrets.token_hex(4)
     launcher = at.shop.newcomer(f"launcher-{mark}", "ops")
@@ -67,11 +67,11 @@ def session(at: Desk, access: Mapping[str, Any], *, tier: int = 0) -> Session:
     issuer = Issuer(deps, order, verified, read_job_history(deps.store.ledger, job), owner="owner")
     answers: tuple[ApprovalAnswer, ...] = ()
     if tier:
-        answers = (approved(at, job, verified, at.shop.newcomer(f"approver-{mark}", "support-leads"), tier=tier),)
+        answers = (approval_of(at, job, verified, at.shop.newcomer(f"approver-{mark}", "support-leads"), tier=tier),)
     return Session(at, job, issuer, GrantedRequest(id=request_id(job, 1), number=1, answers=answers))
 
 
-def signed_by(held: IssuedCredential, folder: Path, *, ca: str) -> Path:
+def sign_text(held: IssuedCredential, folder: Path, *, ca: str) -> Path:
     """Sign a text with a job's SSH key and certificate, as OpenSSH does; return the folder with all of it."""
     key = folder / "id"
     key.write_text(held.fields["private_key"].reveal())
@@ -97,7 +97,7 @@ def openssh_accepts(folder: Path, at: datetime) -> bool:
     return done.returncode == 0
 
 
-def made_by_openssh(folder: Path, lives: timedelta | None) -> str:
+def openssh_certificate(folder: Path, lives: timedelta | None) -> str:
     """Return a certificate that OpenSSH itself signs for this long, or without an end."""
     for name in ("ca", "key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)

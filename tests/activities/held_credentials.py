@@ -11,7 +11,7 @@ from activities.issuing.results import IssuedCredential
 from tests.activities.vault_shop import Desk
 
 
-async def kept_until(at: Desk, job: str, issuer: Issuer, item: IssuedCredential, happened: Callable[[], bool]) -> None:
+async def keep_until(at: Desk, job: str, issuer: Issuer, item: IssuedCredential, happened: Callable[[], bool]) -> None:
     """Keep a credential as a session does until something has happened; fail where it does not in time."""
     async with lease_keeper.keep_leases(at.deps, job, issuer, [item]), asyncio.timeout(180):
         while not await asyncio.to_thread(happened):  # noqa: ASYNC110 - nobody tells

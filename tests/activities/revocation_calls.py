@@ -7,15 +7,15 @@ from justenough.domain.jobs.states import RevocationState
 from tests.activities.vault_shop import Desk, Held
 
 
-def by_session(at: Desk, job: str, *held: Held) -> RevocationResult:
+def revoke_by_session(at: Desk, job: str, *held: Held) -> RevocationResult:
     return revoke(at.deps, job, by="session", settled=True, why="it ended", known=tuple(item.credential for item in held))
 
 
-def from_outside(at: Desk, job: str) -> RevocationResult:
+def revoke_from_outside(at: Desk, job: str) -> RevocationResult:
     return revoke(at.deps, job, by="compensation", settled=False, why="its worker died")
 
 
-def revocation_of(at: Desk, job: str) -> RevocationState:
+def revocation_state(at: Desk, job: str) -> RevocationState:
     view = at.deps.store.jobs.get(job)
     assert view is not None
     return view.revocation.state

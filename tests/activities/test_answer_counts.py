@@ -45,7 +45,7 @@ def at(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     made.deps.store.close()
 
 
-class Waiting:
+class WaitingJob:
     """A job whose write waits for two people, and what its workflow, or somebody in its place, has counted."""
 
     def __init__(self, at: Desk, by: Someone | None = None, *, parent: str | None = None) -> None:
@@ -62,13 +62,13 @@ class Waiting:
         self.ladder: Ladder = ladder
         self.verdict, self.number = "pending", 0
 
-    def says(self, who: Someone, decision: str = "approve", *, ladder: Ladder | None = None) -> str:
+    def answer(self, who: Someone, decision: str = "approve", *, ladder: Ladder | None = None) -> str:
         """Return the request's verdict once somebody's answer was taken; `ladder`: instead of what has been counted."""
         before = ladder or self.ladder
         self.number += 1
         which = "approved" if self.verdict == "approved" else "ladders"
         asked = {"ladders": {}, which: {self.request: before}}
-        received = (self._signed(who, decision).model_dump(mode="json"),)
+        received = (self._sign_decision(who, decision).model_dump(mode="json"),)
         counting = AnswerCounter(self.at.deps, AnswersInput(job=self.job, received=received, number=self.number, **asked))
         counting.count_signal(received[0], number=self.number)
         self.at.deps.store.ledger.append(counting.events)
@@ -87,7 +87,7 @@ class Waiting:
         self.verdict = result.verdicts.get(self.request, self.verdict)
         return self.verdict
 
-    def _signed(self, who: Someone, decision: str) -> Any:
+    def _sign_decision(self, who: Someone, decision: str) -> Any:
         now, ladder = self.at.deps.now().replace(microsecond=0), self.ladder
         about: dict[str, Any] = {"job": self.job, "request": self.request, "digest": ladder.digest, "ttl": ladder.ttl}
         about |= {"action": ladder.action, "reason": "it is needed", "person": who.id}
@@ -97,8 +97,8 @@ class Waiting:
 
 def test_who_took_their_part_back_can_take_back_what_others_approved_without_them(at: Desk) -> None:
     first, second, third = (at.shop.newcomer(f"part-{number}", "support-leads") for number in range(3))
-    job = Waiting(at)
-    assert [job.says(first), job.says(first, "withdraw"), job.says(second), job.says(third)] == [
+    job = WaitingJob(at)
+    assert [job.answer(first), job.answer(first, "withdraw"), job.answer(second), job.answer(third)] == [
         "pending",
         "pending",
         "pending",
@@ -106,7 +106,7 @@ def test_who_took_their_part_back_can_take_back_what_others_approved_without_the
     ]
     assert job.state() is RequestState.APPROVED
 
-    assert job.says(first, "withdraw") == "withdrawn"
+    assert job.answer(first, "withdraw") == "withdrawn"
 
     assert job.state() is RequestState.WITHDRAWN
     assert read_job_history(at.deps.store.ledger, job.job).settled == {job.request: "withdrawn"}
@@ -115,26 +115,26 @@ def test_who_took_their_part_back_can_take_back_what_others_approved_without_the
 
 def test_a_workflows_word_makes_no_answer_count_that_was_taken_back(at: Desk) -> None:
     first, second = (at.shop.newcomer(f"word-{number}", "support-leads") for number in range(2))
-    job = Waiting(at)
-    job.says(first)
+    job = WaitingJob(at)
+    job.answer(first)
     forged = job.ladder
     assert len(forged.answers) == 1
-    job.says(first, "withdraw")
+    job.answer(first, "withdraw")
 
-    assert job.says(second, ladder=forged) == "pending"
+    assert job.answer(second, ladder=forged) == "pending"
     assert job.state() is RequestState.PENDING
 
 
 def test_a_workflows_word_lifts_no_answer_to_a_tier_that_its_person_does_not_answer_for(at: Desk) -> None:
     lead, guard = at.shop.newcomer("lifted-lead", "support-leads"), at.shop.newcomer("lifted-guard", "security")
-    job = Waiting(at)
-    job.says(lead)
+    job = WaitingJob(at)
+    job.answer(lead)
     told = {"request": job.request, "tier": 2, "respond_by": at.deps.now().isoformat(), "quorum": 2}
     at.deps.store.ledger.append([build_event(EventType.APPROVAL_ESCALATED, job.job, at=at.deps.now(), about=f"{job.request}/2", **told)])
     lifted = job.ladder.answers[0].model_copy(update={"tier": 2})
     forged = job.ladder.model_copy(update={"current": 2, "answers": (lifted,)})
 
-    assert job.says(guard, ladder=forged) == "pending"
+    assert job.answer(guard, ladder=forged) == "pending"
     assert job.state() is RequestState.PENDING
     assert job.rejections() == ["the workflow's copy of the request is not what has been recorded"]
 
@@ -142,11 +142,15 @@ def test_a_workflows_word_lifts_no_answer_to_a_tier_that_its_person_does_not_ans
 def test_nobody_answers_for_what_a_job_of_theirs_launched_under_another_name(at: Desk) -> None:
     owner, robot = at.shop.newcomer("chain-owner", "ops", "support-leads"), at.shop.newcomer("chain-robot", "ops", "security")
     other, delegate = at.shop.newcomer("chain-other", "support-leads"), at.shop.newcomer("chain-delegate", "support-leads")
-    child = Waiting(at, robot, parent=Waiting(at, owner).job)
-    grandchild = Waiting(at, robot, parent=child.job)
+    child = WaitingJob(at, robot, parent=WaitingJob(at, owner).job)
+    grandchild = WaitingJob(at, robot, parent=child.job)
     why = "people cannot decide on a descendant of a job that they launched"
 
-    assert (grandchild.says(owner), grandchild.rejections()) == ("pending", [why])
-    assert grandchild.says(owner, "deny") == "pending"
+    assert (grandchild.answer(owner), grandchild.rejections()) == ("pending", [why])
+    assert grandchild.answer(owner, "deny") == "pending"
     # To give it up is theirs as it is anybody's who launches.
-    assert [grandchild.says(other), grandchild.says(delegate), grandchild.says(owner, "withdraw")] == ["pending", "approved", "withdrawn"]
+    assert [grandchild.answer(other), grandchild.answer(delegate), grandchild.answer(owner, "withdraw")] == [
+        "pending",
+        "approved",
+        "withdrawn",
+    ]

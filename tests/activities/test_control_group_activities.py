@@ -24,16 +24,16 @@ from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.ids import new_job_id, request_id
 from justenough.domain.ledger.events import Event
 from justenough.services.dependencies import Deps
-from tests.activities.revocation_calls import from_outside
+from tests.activities.revocation_calls import revoke_from_outside
 from tests.activities.vault_shop import SPEC, Desk
 
 pytestmark = pytest.mark.servers
 
 PAYOUT = {"resource": "payouts-db", "action": "write", "ttl": "5m", "reason": "Pay it out"}
-WHAT = ResolvedIssue(path="database/creds/payouts-write-acme", method="read", data={})
+PAYOUT_ISSUE = ResolvedIssue(path="database/creds/payouts-write-acme", method="read", data={})
 
 
-class BreaksOff(WrappedTokenRepository):
+class FailingTokenRepository(WrappedTokenRepository):
     """The wrapping tokens of a store that goes away once, right before a token would be kept."""
 
     away = True
@@ -46,7 +46,7 @@ class BreaksOff(WrappedTokenRepository):
         return super().keep(token, events)
 
 
-class Waiting:
+class LockedJob:
     """A job that was ordered and decided, and whose lock is to be opened."""
 
     def __init__(self, at: Desk) -> None:
@@ -66,27 +66,27 @@ class Waiting:
         assert request.ladder is not None
         self.ladder: Ladder = request.ladder
 
-    def opens(self, deps: Deps, ladder: Ladder | None = None) -> ControlGroupsResult:
+    def open_locks(self, deps: Deps, ladder: Ladder | None = None) -> ControlGroupsResult:
         asked = ControlGroupsInput(order=self.order, ladders={self.request: ladder or self.ladder})
         return self._environment.run(ControlGroupActivities(deps).open_locks, asked)
 
 
 def test_a_second_attempt_finds_what_the_first_one_opened(at: Desk) -> None:
-    waiting = Waiting(at)
-    assert "approval.opened" not in at.types(waiting.job), "nobody is asked before it waits in Vault"
-    assert waiting.opens(at.deps) == waiting.opens(at.deps) == ControlGroupsResult()
-    told = at.types(waiting.job)
+    waiting = LockedJob(at)
+    assert "approval.opened" not in at.entry_types(waiting.job), "nobody is asked before it waits in Vault"
+    assert waiting.open_locks(at.deps) == waiting.open_locks(at.deps) == ControlGroupsResult()
+    told = at.entry_types(waiting.job)
     assert (told.count("lock.opened"), told.count("approval.opened")) == (1, 1)
     assert len(at.deps.vault.prefix_accessors(waiting.job)) == 1
 
 
 def test_what_an_attempt_left_that_died_in_between_opens_nothing_and_ends_with_the_job(at: Desk, tmp_path: Path) -> None:
-    waiting, breaking = Waiting(at), Store(f"sqlite:///{tmp_path / 'store.db'}")
-    breaking.wrapped_tokens = BreaksOff(breaking._engine, breaking._commits)
+    waiting, breaking = LockedJob(at), Store(f"sqlite:///{tmp_path / 'store.db'}")
+    breaking.wrapped_tokens = FailingTokenRepository(breaking._engine, breaking._commits)
     with pytest.raises(StoreUnavailable):
-        waiting.opens(replace(at.deps, store=breaking))
+        waiting.open_locks(replace(at.deps, store=breaking))
     assert at.deps.store.wrapped_tokens.get(waiting.request) is None
-    assert waiting.opens(replace(at.deps, store=breaking)) == ControlGroupsResult()
+    assert waiting.open_locks(replace(at.deps, store=breaking)) == ControlGroupsResult()
     breaking.close()
     assert len(at.deps.vault.prefix_accessors(waiting.job)) == 2
     kept = at.deps.store.wrapped_tokens.get(waiting.request)
@@ -95,26 +95,26 @@ def test_what_an_attempt_left_that_died_in_between_opens_nothing_and_ends_with_t
     wrapping = control_groups.decrypt(at.deps.vault, kept.ciphertext, about=waiting.request)
 
     # One look is enough: no session ever had the right to issue.
-    assert from_outside(at, waiting.job).confirmed
+    assert revoke_from_outside(at, waiting.job).confirmed
 
     assert at.deps.vault.prefix_accessors(waiting.job) == ()
     assert at.deps.store.wrapped_tokens.get(waiting.request) is None
     with pytest.raises(VaultRefused):
-        control_groups.unwrap(at.deps.vault, wrapping, WHAT)
+        control_groups.unwrap(at.deps.vault, wrapping, PAYOUT_ISSUE)
     assert at.shop.users_of(waiting.job) == []
 
 
 def test_nothing_is_opened_for_a_job_that_is_over_meanwhile(at: Desk) -> None:
-    waiting = Waiting(at)
+    waiting = LockedJob(at)
     at.deps.store.claims.close(waiting.job, at.clock.now())
-    waiting.opens(at.deps)
+    waiting.open_locks(at.deps)
     assert at.deps.vault.prefix_accessors(waiting.job) == ()
-    assert not {"lock.opened", "approval.opened"} & set(at.types(waiting.job))
+    assert not {"lock.opened", "approval.opened"} & set(at.entry_types(waiting.job))
 
 
 def test_what_was_not_decided_like_this_is_not_opened(at: Desk) -> None:
-    waiting = Waiting(at)
+    waiting = LockedJob(at)
     other = waiting.ladder.model_copy(update={"digest": f"sha256:{'0' * 64}"})
-    assert "the request differs from the recorded one" in str(waiting.opens(at.deps, other).refused)
+    assert "the request differs from the recorded one" in str(waiting.open_locks(at.deps, other).refused)
     assert at.deps.vault.prefix_accessors(waiting.job) == ()
-    assert "job.refused" in at.types(waiting.job)
+    assert "job.refused" in at.entry_types(waiting.job)

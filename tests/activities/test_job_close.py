@@ -13,13 +13,13 @@ from justenough.adapters.store import Store
 from justenough.domain.contracts.workflow_messages import CloseInput, JobResult
 from justenough.domain.jobs.states import JobState, RevocationState
 from justenough.domain.ledger.events import Event
-from tests.activities.revocation_calls import revocation_of
+from tests.activities.revocation_calls import revocation_state
 from tests.activities.vault_shop import Desk, Held
 
 pytestmark = pytest.mark.servers
 
 
-def carried_proof(at: Desk, job: str, held: Held) -> tuple[Event, ...]:
+def revoke_without_store(at: Desk, job: str, held: Held) -> tuple[Event, ...]:
     """Revoke while the store is away; return what the ledger could not take."""
     without = replace(at.deps, store=Store("postgresql://nobody:nothing@127.0.0.1:1/none"))
     result = revoke(without, job, by="session", settled=True, why="it ended", known=(held.credential,))
@@ -27,7 +27,7 @@ def carried_proof(at: Desk, job: str, held: Held) -> tuple[Event, ...]:
     return result.events
 
 
-def closes(at: Desk, job: str, unrecorded: tuple[Event, ...]) -> JobResult:
+def close_job(at: Desk, job: str, unrecorded: tuple[Event, ...]) -> JobResult:
     environment = ActivityEnvironment()
     environment.info = replace(ActivityEnvironment.default_info(), workflow_type="Job", workflow_id=job)
     closing = CloseInput(job=job, state=JobState.SUCCEEDED, exit_code=0, unrecorded=unrecorded)
@@ -36,37 +36,37 @@ def closes(at: Desk, job: str, unrecorded: tuple[Event, ...]) -> JobResult:
 
 def test_a_proof_that_was_carried_is_recorded_with_the_end(at: Desk) -> None:
     job = at.job()
-    assert closes(at, job, carried_proof(at, job, at.issue(job))).state is JobState.SUCCEEDED
-    assert at.types(job)[-2:] == ["revocation.confirmed", "job.ended"]
-    assert revocation_of(at, job) is RevocationState.CONFIRMED
+    assert close_job(at, job, revoke_without_store(at, job, at.issue(job))).state is JobState.SUCCEEDED
+    assert at.entry_types(job)[-2:] == ["revocation.confirmed", "job.ended"]
+    assert revocation_state(at, job) is RevocationState.CONFIRMED
 
 
 def test_a_job_stays_open_while_the_target_of_its_carried_proof_is_away(at: Desk) -> None:
     job = at.job()
-    events = carried_proof(at, job, at.issue(job))
-    before = at.types(job)
+    events = revoke_without_store(at, job, at.issue(job))
+    before = at.entry_types(job)
     with at.shop.door.closed():
         with pytest.raises(NotLookedAt, match="cannot be checked now"):
-            closes(at, job, events)
-        assert at.types(job) == before
-    closes(at, job, events)
-    assert revocation_of(at, job) is RevocationState.CONFIRMED
+            close_job(at, job, events)
+        assert at.entry_types(job) == before
+    close_job(at, job, events)
+    assert revocation_state(at, job) is RevocationState.CONFIRMED
 
 
 def test_a_carried_proof_of_what_is_alive_is_not_believed(at: Desk) -> None:
     job = at.job()
-    proof = carried_proof(at, job, at.issue(job))
+    proof = revoke_without_store(at, job, at.issue(job))
     held = at.issue(job)
-    assert closes(at, job, proof).state is JobState.SUCCEEDED
-    assert at.shop.works(held)
-    assert "revocation.confirmed" not in at.types(job)
-    assert revocation_of(at, job) is not RevocationState.CONFIRMED
+    assert close_job(at, job, proof).state is JobState.SUCCEEDED
+    assert at.shop.can_log_in(held)
+    assert "revocation.confirmed" not in at.entry_types(job)
+    assert revocation_state(at, job) is not RevocationState.CONFIRMED
 
 
 def test_a_carried_proof_of_another_job_is_not_believed(at: Desk) -> None:
     job, other = at.job(), at.job()
-    proof = carried_proof(at, other, at.issue(other))
+    proof = revoke_without_store(at, other, at.issue(other))
     forged = tuple(item.model_copy(update={"job": job}) for item in proof)
-    closes(at, job, (*proof, *forged))
-    assert at.types(job).count("revocation.confirmed") == 0
-    assert "revocation.confirmed" not in at.types(other)
+    close_job(at, job, (*proof, *forged))
+    assert at.entry_types(job).count("revocation.confirmed") == 0
+    assert "revocation.confirmed" not in at.entry_types(other)

@@ -29,14 +29,14 @@ from justenough.domain.contracts.workflow_messages import RevokeCredentialInput,
 from justenough.domain.core.secret import Secret
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services import revocation_attempts
-from tests.activities.revocation_calls import by_session, revocation_of
+from tests.activities.revocation_calls import revocation_state, revoke_by_session
 from tests.activities.vault_shop import Desk
 from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 
 
-class Slow(TargetInspector):
+class SlowInspector(TargetInspector):
     """Targets that are looked at only once a test says so."""
 
     def __init__(self, at: Desk, go: threading.Event) -> None:
@@ -60,7 +60,7 @@ async def test_a_revocation_heartbeats_also_while_one_of_its_steps_hangs(at: Des
             go.set()
 
     environment.on_heartbeat = beat
-    targets = Slow(at, go)
+    targets = SlowInspector(at, go)
     ending = RevocationActivities(replace(at.deps, targets=targets))
     if whole:
         await environment.run(ending.revoke_job, RevokeInput(job=job, by="compensation", why="its worker died", attempts=1))
@@ -87,7 +87,7 @@ async def test_what_is_no_job_of_this_installation_is_not_revoked(at: Desk) -> N
         await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, wanted)
 
 
-SLOW = 60
+SLACK_S = 60
 """Seconds that a busy machine may take for the rest."""
 
 
@@ -99,31 +99,31 @@ async def test_a_revocation_whose_workflow_is_gone_goes_on_at_its_own_pace(at: D
     with at.shop.door.closed():
         wanted = RevokeInput(job=job, by="compensation", why="its worker died", attempts=tries)
         assert not (await environment.run(RevocationActivities(at.deps).revoke_job, wanted)).confirmed
-        assert (tries - 1) * RETRY_INTERVAL_S <= time.monotonic() - began < MAX_RETRY_INTERVAL_S + SLOW
+        assert (tries - 1) * RETRY_INTERVAL_S <= time.monotonic() - began < MAX_RETRY_INTERVAL_S + SLACK_S
 
 
 async def test_a_revocation_whose_workflow_is_gone_adds_nothing_to_another_ones_proof(at: Desk) -> None:
     job = at.job()
     at.issue(job)
     assert revoke(at.deps, job, by="compensation", settled=True, why="a reset took the job over").confirmed
-    environment, before = ActivityEnvironment(), at.types(job)
+    environment, before = ActivityEnvironment(), at.entry_types(job)
     environment.on_heartbeat = lambda *_: environment.cancel()
     ended = await environment.run(RevocationActivities(at.deps).revoke_job, RevokeInput(job=job, by="compensation", why="its worker died"))
     assert ended.confirmed
-    assert at.types(job) == before
+    assert at.entry_types(job) == before
 
 
 async def test_a_proof_is_not_in_doubt_because_vault_is_away_as_the_guard_looks(at: Desk) -> None:
     job = at.job()
-    assert by_session(at, job, at.issue(job)).confirmed
-    before, wanted = at.types(job), RevokeInput(job=job, by="guard", why="its workflow closed")
+    assert revoke_by_session(at, job, at.issue(job)).confirmed
+    before, wanted = at.entry_types(job), RevokeInput(job=job, by="guard", why="its workflow closed")
     away = replace(at.deps, vault=Vault("http://127.0.0.1:1"))
     away.vault.login_token(Secret("s.anything"))
     with pytest.raises(VaultUnavailable):
         await ActivityEnvironment().run(RevocationActivities(away).revoke_job, wanted)
-    assert revocation_of(at, job) == "confirmed"
+    assert revocation_state(at, job) == "confirmed"
     assert (await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, wanted)).confirmed
-    assert at.types(job) == before
+    assert at.entry_types(job) == before
 
 
 async def test_a_person_cuts_the_access_of_a_job_whatever_is_said_of_it_already(at: Desk) -> None:
@@ -138,9 +138,9 @@ async def test_a_person_cuts_the_access_of_a_job_whatever_is_said_of_it_already(
 async def test_a_kill_that_comes_as_the_job_ends_by_itself_leaves_its_proof_as_it_is(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
-    assert by_session(at, job, held).confirmed
+    assert revoke_by_session(at, job, held).confirmed
     await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
-    assert revocation_of(at, job) == "confirmed"
+    assert revocation_state(at, job) == "confirmed"
 
 
 async def test_a_worker_that_stops_leaves_its_revocations_to_another_at_once(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,12 +169,12 @@ async def test_a_sweep_that_waited_behind_others_leaves_a_job_that_was_proven_me
     sweep = asyncio.create_task(ActivityEnvironment().run(SweepActivities(at.deps, cast("Client", None)).sweep))
     while not SWEEP_POOL._work_queue.qsize():  # noqa: ASYNC110 - nothing else tells that the sweep has judged
         await asyncio.sleep(0.01)
-    assert by_session(at, job, held).confirmed
-    before = at.types(job)
+    assert revoke_by_session(at, job, held).confirmed
+    before = at.entry_types(job)
     held_up.set()
     assert job in (await sweep).revoked
-    assert at.types(job) == before
-    assert revocation_of(at, job) == "confirmed"
+    assert at.entry_types(job) == before
+    assert revocation_state(at, job) == "confirmed"
     assert all(one.result(180) for one in stuck)
 
 

@@ -21,8 +21,8 @@ def test_only_users_of_the_job_are_found_and_ended(at: Desk) -> None:
     assert at.deps.targets.end_all_of(job).failures == ()
 
     assert at.deps.targets.traces_of(job) == ()
-    assert not at.shop.works(held)
-    assert at.shop.works(bystander)
+    assert not at.shop.can_log_in(held)
+    assert at.shop.can_log_in(bystander)
 
 
 def test_a_users_open_session_is_cut_when_it_is_ended(at: Desk) -> None:

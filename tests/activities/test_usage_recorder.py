@@ -30,7 +30,7 @@ class SlowLedger(LedgerRepository):
         return super().append(events)
 
 
-class Slow(Store):
+class SlowStore(Store):
     def __init__(self, url: str, go: threading.Event) -> None:
         super().__init__(url)
         self.ledger = SlowLedger(self._engine, self._commits)
@@ -42,13 +42,13 @@ async def test_what_came_due_while_another_entry_was_written_is_recorded_next_an
     at: Desk, tmp_path: Path
 ) -> None:
     job, go = at.job(), threading.Event()
-    store = Slow(f"sqlite:///{tmp_path / 'store.db'}", go)
+    store = SlowStore(f"sqlite:///{tmp_path / 'store.db'}", go)
     used = ModelUsageRecorder(replace(at.deps, store=store), job, "default")
     used.record_key_use(f"{job.replace('j-', 'c-', 1)}-1")
     used.count_call("small", "done", TokenUsage(1, 2, estimated=False))
-    assert "model.used" not in at.types(job)
+    assert "model.used" not in at.entry_types(job)
     go.set()
     await used.wait_written()
-    assert at.types(job)[-2:] == ["credential.used", "model.used"]
+    assert at.entry_types(job)[-2:] == ["credential.used", "model.used"]
     assert used.unrecorded_events() == ()
     store.close()

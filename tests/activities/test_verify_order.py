@@ -37,11 +37,11 @@ ORDER_FIELDS = ["type", "job", "spec_digest", "bundle", "params", "reason", "per
 DECISION_FIELDS = ["type", "job", "request", "digest", "decision", "ttl", "action", "reason", "person", "issued_at", "expires_at"]
 
 
-def a_job(at: Desk) -> str:
+def fresh_job_id(at: Desk) -> str:
     return new_job_id("dev", now=at.clock.now())
 
 
-def asked(at: Desk, job: str, *, requester: str = "someone") -> Ladder:
+def build_ladder(at: Desk, job: str, *, requester: str = "someone") -> Ladder:
     return Ladder(
         request=request_id(job, 1),
         digest=DIGEST,
@@ -71,11 +71,11 @@ def decision(someone: Someone, job: str, changes: Mapping[str, Any] | None = Non
     return someone.sign({**to_signable(statement), **(changes or {})})
 
 
-def verify_decision(deps: Deps, job: str, wanted: Ladder, signed: SignedStatement, *, now: datetime) -> ApprovalAnswer | Rejection:
-    return build_approval_verifier(deps, now=now).verify_answer(job, wanted, signed)
+def verify_decision(deps: Deps, job: str, ladder: Ladder, signed: SignedStatement, *, now: datetime) -> ApprovalAnswer | Rejection:
+    return build_approval_verifier(deps, now=now).verify_answer(job, ladder, signed)
 
 
-def refused(verdict: object) -> str:
+def rejection_message(verdict: object) -> str:
     assert isinstance(verdict, Rejection), verdict
     assert verdict.message
     assert "\n" not in verdict.message
@@ -86,7 +86,7 @@ def refused(verdict: object) -> str:
 
 
 def test_an_order_of_a_launcher_holds_and_comes_with_its_params_filled_in(at: Desk) -> None:
-    job, ops = a_job(at), at.shop.sign_in("ops")
+    job, ops = fresh_job_id(at), at.shop.sign_in("ops")
     verdict = verify_order(at.deps, ops.order(job, now=at.clock.now()), now=at.clock.now())
     assert isinstance(verdict, VerifiedOrder)
     assert (verdict.person.id, verdict.person.name) == (ops.id, "ops")
@@ -117,28 +117,28 @@ def test_an_order_of_a_launcher_holds_and_comes_with_its_params_filled_in(at: De
     ],
 )
 def test_an_order_that_says_something_else_does_not_hold_although_its_signature_does(at: Desk, changes: dict[str, Any], why: str) -> None:
-    order = at.shop.sign_in("ops").order(a_job(at), changes, now=at.clock.now())
-    assert why in refused(verify_order(at.deps, order, now=at.clock.now()))
+    order = at.shop.sign_in("ops").order(fresh_job_id(at), changes, now=at.clock.now())
+    assert why in rejection_message(verify_order(at.deps, order, now=at.clock.now()))
 
 
 def test_an_order_is_for_the_content_that_was_signed(at: Desk) -> None:
-    order = at.shop.sign_in("ops").order(a_job(at), now=at.clock.now())
+    order = at.shop.sign_in("ops").order(fresh_job_id(at), now=at.clock.now())
     altered: dict[str, dict[str, Any]] = {
-        "another job": {"job": a_job(at)},
+        "another job": {"job": fresh_job_id(at)},
         "another spec": {"spec": {**SPEC, "run": {"command": ["rm"]}}},
         "another bundle": {"bundle": DIGEST},
         "other params": {"params": {"ticket": "1"}},
-        "another parent": {"parent": a_job(at)},
+        "another parent": {"parent": fresh_job_id(at)},
     }
     for why, changes in altered.items():
-        assert why in refused(verify_order(at.deps, order.model_copy(update=changes), now=at.clock.now()))
+        assert why in rejection_message(verify_order(at.deps, order.model_copy(update=changes), now=at.clock.now()))
 
 
 def test_a_signature_by_another_key_or_of_another_statement_does_not_hold(at: Desk) -> None:
     ops, lead, now = at.shop.sign_in("ops"), at.shop.sign_in("lead"), at.clock.now()
-    job = a_job(at)
+    job = fresh_job_id(at)
     by_lead = lead.order(job, {"person": ops.id}, now=now)
-    assert "does not match" in refused(verify_order(at.deps, by_lead, now=now))
+    assert "does not match" in rejection_message(verify_order(at.deps, by_lead, now=now))
     order = ops.order(job, now=now)
     for signature in (
         "",
@@ -148,43 +148,43 @@ def test_a_signature_by_another_key_or_of_another_statement_does_not_hold(at: De
         order.order.signature[:-8] + "AAAAAA==",
     ):
         forged = order.model_copy(update={"order": order.order.model_copy(update={"signature": signature})})
-        refused(verify_order(at.deps, forged, now=now))
-    other = ops.order(a_job(at), now=now).order
+        rejection_message(verify_order(at.deps, forged, now=now))
+    other = ops.order(fresh_job_id(at), now=now).order
     swapped = order.model_copy(update={"order": order.order.model_copy(update={"signature": other.signature})})
-    assert "does not match" in refused(verify_order(at.deps, swapped, now=now))
+    assert "does not match" in rejection_message(verify_order(at.deps, swapped, now=now))
 
 
 def test_only_launchers_launch(at: Desk) -> None:
     lead, now = at.shop.sign_in("lead"), at.clock.now()
-    assert "may launch" in refused(verify_order(at.deps, lead.order(a_job(at), now=now), now=now))
+    assert "may launch" in rejection_message(verify_order(at.deps, lead.order(fresh_job_id(at), now=now), now=now))
 
 
 def test_an_order_holds_only_as_long_as_its_person_may_launch(at: Desk) -> None:
     someone, now = at.shop.newcomer(f"p{secrets.token_hex(4)}", "ops"), at.clock.now()
-    order = someone.order(a_job(at), now=now)
+    order = someone.order(fresh_job_id(at), now=now)
     assert isinstance(verify_order(at.deps, order, now=now), VerifiedOrder)
-    assert "expired" in refused(verify_order(at.deps, order, now=now + timedelta(hours=1)))
+    assert "expired" in rejection_message(verify_order(at.deps, order, now=now + timedelta(hours=1)))
     at.shop.leave(someone, "ops")
-    assert "may launch" in refused(verify_order(at.deps, order, now=now))
+    assert "may launch" in rejection_message(verify_order(at.deps, order, now=now))
     at.shop.join(someone, "ops")
     at.shop.admin("POST", f"identity/entity/id/{someone.id}", {"disabled": True})
-    assert "no person" in refused(verify_order(at.deps, order, now=now))
+    assert "no person" in rejection_message(verify_order(at.deps, order, now=now))
 
 
 # Decisions.
 
 
 def test_a_decision_of_an_approver_is_an_answer_with_their_tier(at: Desk) -> None:
-    job, lead, now = a_job(at), at.shop.sign_in("lead"), at.clock.now()
-    verdict = verify_decision(at.deps, job, asked(at, job), decision(lead, job, now=now), now=now)
+    job, lead, now = fresh_job_id(at), at.shop.sign_in("lead"), at.clock.now()
+    verdict = verify_decision(at.deps, job, build_ladder(at, job), decision(lead, job, now=now), now=now)
     assert isinstance(verdict, ApprovalAnswer)
     assert (verdict.person, verdict.name, verdict.tier, verdict.decision, verdict.ttl) == (lead.id, "lead", 1, "approve", 300)
 
 
 def test_a_shorter_ttl_and_a_denial_are_answers_too(at: Desk) -> None:
-    job, security, now = a_job(at), at.shop.sign_in("security"), at.clock.now()
+    job, security, now = fresh_job_id(at), at.shop.sign_in("security"), at.clock.now()
     signed = decision(security, job, {"ttl": 60, "decision": "deny"}, now=now)
-    verdict = verify_decision(at.deps, job, asked(at, job), signed, now=now)
+    verdict = verify_decision(at.deps, job, build_ladder(at, job), signed, now=now)
     assert isinstance(verdict, ApprovalAnswer)
     assert (verdict.tier, verdict.decision, verdict.ttl) == (2, "deny", 60)
 
@@ -217,75 +217,75 @@ def test_a_shorter_ttl_and_a_denial_are_answers_too(at: Desk) -> None:
     ],
 )
 def test_a_decision_about_something_else_does_not_count_although_its_signature_holds(at: Desk, changes: dict[str, Any], why: str) -> None:
-    job, lead, now = a_job(at), at.shop.sign_in("lead"), at.clock.now()
-    assert why in refused(verify_decision(at.deps, job, asked(at, job), decision(lead, job, changes, now=now), now=now))
+    job, lead, now = fresh_job_id(at), at.shop.sign_in("lead"), at.clock.now()
+    assert why in rejection_message(verify_decision(at.deps, job, build_ladder(at, job), decision(lead, job, changes, now=now), now=now))
 
 
 def test_nobody_signs_for_another(at: Desk) -> None:
-    job, now = a_job(at), at.clock.now()
+    job, now = fresh_job_id(at), at.clock.now()
     lead, security = at.shop.sign_in("lead"), at.shop.sign_in("security")
     signed = decision(security, job, {"person": lead.id}, now=now)
-    assert "does not match" in refused(verify_decision(at.deps, job, asked(at, job), signed, now=now))
+    assert "does not match" in rejection_message(verify_decision(at.deps, job, build_ladder(at, job), signed, now=now))
     altered = decision(lead, job, now=now)
     altered = altered.model_copy(update={"statement": {**altered.statement, "ttl": 299}})
-    assert "does not match" in refused(verify_decision(at.deps, job, asked(at, job), altered, now=now))
+    assert "does not match" in rejection_message(verify_decision(at.deps, job, build_ladder(at, job), altered, now=now))
 
 
 def test_a_decision_is_not_replayed_for_another_request_of_the_job(at: Desk) -> None:
-    job, lead, now = a_job(at), at.shop.sign_in("lead"), at.clock.now()
-    second = asked(at, job).model_copy(update={"request": request_id(job, 2)})
-    assert "another request" in refused(verify_decision(at.deps, job, second, decision(lead, job, now=now), now=now))
+    job, lead, now = fresh_job_id(at), at.shop.sign_in("lead"), at.clock.now()
+    second = build_ladder(at, job).model_copy(update={"request": request_id(job, 2)})
+    assert "another request" in rejection_message(verify_decision(at.deps, job, second, decision(lead, job, now=now), now=now))
 
 
 def test_no_one_answers_for_their_own_job(at: Desk) -> None:
-    job, now = a_job(at), at.clock.now()
+    job, now = fresh_job_id(at), at.clock.now()
     both = at.shop.newcomer(f"p{secrets.token_hex(4)}", "ops", "support-leads")
-    own = asked(at, job, requester=both.id)
-    assert "launched" in refused(verify_decision(at.deps, job, own, decision(both, job, now=now), now=now))
-    assert isinstance(verify_decision(at.deps, job, asked(at, job), decision(both, job, now=now), now=now), ApprovalAnswer)
+    own = build_ladder(at, job, requester=both.id)
+    assert "launched" in rejection_message(verify_decision(at.deps, job, own, decision(both, job, now=now), now=now))
+    assert isinstance(verify_decision(at.deps, job, build_ladder(at, job), decision(both, job, now=now), now=now), ApprovalAnswer)
 
 
 def test_whoever_answers_no_tier_does_not_count(at: Desk) -> None:
-    job, ops, now = a_job(at), at.shop.sign_in("ops"), at.clock.now()
-    assert "no group" in refused(verify_decision(at.deps, job, asked(at, job), decision(ops, job, now=now), now=now))
+    job, ops, now = fresh_job_id(at), at.shop.sign_in("ops"), at.clock.now()
+    assert "no group" in rejection_message(verify_decision(at.deps, job, build_ladder(at, job), decision(ops, job, now=now), now=now))
 
 
 def test_an_answer_counts_only_while_its_person_may_give_it(at: Desk) -> None:
-    job, now = a_job(at), at.clock.now()
+    job, now = fresh_job_id(at), at.clock.now()
     someone = at.shop.newcomer(f"p{secrets.token_hex(4)}", "support-leads")
     signed = decision(someone, job, now=now)
-    assert isinstance(verify_decision(at.deps, job, asked(at, job), signed, now=now), ApprovalAnswer)
+    assert isinstance(verify_decision(at.deps, job, build_ladder(at, job), signed, now=now), ApprovalAnswer)
     at.shop.leave(someone, "support-leads")
-    assert "no group" in refused(verify_decision(at.deps, job, asked(at, job), signed, now=now))
+    assert "no group" in rejection_message(verify_decision(at.deps, job, build_ladder(at, job), signed, now=now))
     at.shop.join(someone, "support-leads")
     at.shop.admin("POST", f"identity/entity/id/{someone.id}", {"disabled": True})
-    assert "no person" in refused(verify_decision(at.deps, job, asked(at, job), signed, now=now))
+    assert "no person" in rejection_message(verify_decision(at.deps, job, build_ladder(at, job), signed, now=now))
 
 
 def test_an_entity_without_a_login_on_a_people_mount_never_counts_whatever_it_signs(at: Desk) -> None:
-    job, now = a_job(at), at.clock.now()
+    job, now = fresh_job_id(at), at.clock.now()
     shop = at.shop
     group = shop.admin("GET", "identity/group/name/support-leads")["data"]["member_entity_ids"]
     entity = shop.admin("POST", "identity/entity", {"name": f"robot-{secrets.token_hex(4)}"})["data"]["id"]
     shop.admin("POST", "identity/group/name/support-leads", {"member_entity_ids": [*group, entity]})
     shop.admin("POST", f"transit/keys/je-sign-{entity}", {"type": "ed25519"})
     robot = Someone(shop, "robot", entity, shop.admin_token)
-    assert "no person" in refused(verify_decision(at.deps, job, asked(at, job), decision(robot, job, now=now), now=now))
+    assert "no person" in rejection_message(verify_decision(at.deps, job, build_ladder(at, job), decision(robot, job, now=now), now=now))
     shop.admin("POST", "identity/group/name/support-leads", {"member_entity_ids": group})
 
 
 def test_a_person_without_a_signing_key_signs_nothing(at: Desk) -> None:
-    job, now = a_job(at), at.clock.now()
+    job, now = fresh_job_id(at), at.clock.now()
     lead = at.shop.sign_in("lead")
     someone = at.shop.newcomer(f"p{secrets.token_hex(4)}", "support-leads")
     at.shop.admin("POST", f"transit/keys/je-sign-{someone.id}/config", {"deletion_allowed": True})
     at.shop.admin("DELETE", f"transit/keys/je-sign-{someone.id}")
     signed = decision(lead, job, {"person": someone.id}, now=now)
-    assert "does not have" in refused(verify_decision(at.deps, job, asked(at, job), signed, now=now))
+    assert "does not have" in rejection_message(verify_decision(at.deps, job, build_ladder(at, job), signed, now=now))
 
 
 def test_where_vault_is_away_there_is_no_verdict_at_all(at: Desk) -> None:
-    job, lead, now = a_job(at), at.shop.sign_in("lead"), at.clock.now()
+    job, lead, now = fresh_job_id(at), at.shop.sign_in("lead"), at.clock.now()
     signed = decision(lead, job, now=now)
     gone = admin_vault(at.shop)
     gone.address = "http://127.0.0.1:1"
@@ -293,7 +293,7 @@ def test_where_vault_is_away_there_is_no_verdict_at_all(at: Desk) -> None:
     away = dataclasses.replace(at.deps, vault=gone)
     assert gone_token
     with pytest.raises(VaultUnavailable):
-        verify_decision(away, job, asked(at, job), signed, now=now)
+        verify_decision(away, job, build_ladder(at, job), signed, now=now)
 
 
 # Anything else.
@@ -320,15 +320,15 @@ def _job_input(build: Callable[[], JobInput]) -> JobInput | None:
 def test_any_json_as_an_order_is_refused_and_nothing_is_raised(
     at: Desk, statement: dict[str, Any], spec: dict[str, Any], signature: str
 ) -> None:
-    order = _job_input(lambda: JobInput(job=a_job(at), spec=spec, order=SignedStatement(statement=statement, signature=signature)))
+    order = _job_input(lambda: JobInput(job=fresh_job_id(at), spec=spec, order=SignedStatement(statement=statement, signature=signature)))
     if order is not None:
-        refused(verify_order(at.deps, order, now=at.clock.now()))
+        rejection_message(verify_order(at.deps, order, now=at.clock.now()))
 
 
 @FUZZ
 @given(changes=st.dictionaries(st.sampled_from(DECISION_FIELDS), JSON, min_size=1, max_size=4), signature=st.text(max_size=80))
 def test_any_json_within_a_decision_is_refused_and_nothing_is_raised(at: Desk, changes: dict[str, Any], signature: str) -> None:
-    job, now = a_job(at), at.clock.now()
+    job, now = fresh_job_id(at), at.clock.now()
     whole = {
         "type": "decision",
         "job": job,
@@ -343,16 +343,16 @@ def test_any_json_within_a_decision_is_refused_and_nothing_is_raised(at: Desk, c
         "expires_at": to_rfc3339(now + timedelta(hours=1)),
     }
     signed = SignedStatement(statement={**whole, **changes}, signature=signature)
-    refused(verify_decision(at.deps, job, asked(at, job), signed, now=now))
+    rejection_message(verify_decision(at.deps, job, build_ladder(at, job), signed, now=now))
 
 
 def test_a_deep_or_huge_statement_is_refused(at: Desk) -> None:
     deep: Any = "x"
     for _ in range(5000):
         deep = [deep]
-    job, now = a_job(at), at.clock.now()
+    job, now = fresh_job_id(at), at.clock.now()
     for statement in ({"type": deep}, {**dict.fromkeys(DECISION_FIELDS, "x"), "reason": deep}, {"reason": "x" * 3_000_000}):
         signed = SignedStatement.model_construct(statement=statement, signature="vault:v1:AAAA")
-        refused(verify_decision(at.deps, job, asked(at, job), signed, now=now))
+        rejection_message(verify_decision(at.deps, job, build_ladder(at, job), signed, now=now))
         order = JobInput.model_construct(job=job, spec={"name": deep}, params={}, bundle=None, order=signed)
-        refused(verify_order(at.deps, order, now=now))
+        rejection_message(verify_order(at.deps, order, now=now))

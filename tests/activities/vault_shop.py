@@ -115,7 +115,7 @@ class Shop:
             self.superuser, user=fields["username"].reveal(), password=fields["password"].reveal(), autocommit=True, connect_timeout=60
         )
 
-    def works(self, held: Held) -> bool:
+    def can_log_in(self, held: Held) -> bool:
         try:
             with self.login(held) as connection:
                 return connection.execute("SELECT 1").fetchone() == (1,)
@@ -206,7 +206,7 @@ class Desk:
         job, now = new_job_id(self.deps.settings.installation, now=self.clock.now()), self.clock.now()
         assert self.deps.store.claims.claim(job, run="a-run", owner="a-session", now=now)
         self.deps.store.ledger.append(
-            [submitted(job, now), *(requested(job, number, *what, now) for number, what in enumerate(REQUESTS, start=1))]
+            [submission(job, now), *(access_request(job, number, *what, now) for number, what in enumerate(REQUESTS, start=1))]
         )
         return job
 
@@ -233,7 +233,7 @@ class Desk:
             deps.store.ledger.append([issued_event(job, credential)])
         return Held(credential, token, issued)
 
-    def types(self, job: str) -> list[str]:
+    def entry_types(self, job: str) -> list[str]:
         """The job's ledger, by type, without what the test put there."""
         own = {EventType.JOB_SUBMITTED, EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED}
         return [entry.type for entry in self.deps.store.ledger.entries(job=job).items if entry.type not in own]
@@ -254,7 +254,7 @@ def empty_store() -> Path:
 
 
 @cache
-def shops_config(folder: Path, port: int) -> ConfigFolder:
+def shop_config(folder: Path, port: int) -> ConfigFolder:
     """Return the shop's own configuration, which nobody edits, read once for all."""
     return read_config(folder, port)
 
@@ -268,13 +268,13 @@ def desk(shop: Shop, store_url: str, *, folder: Path | None = None) -> Desk:
     """Return a worker's desk; `folder`: another configuration than the shop's own."""
     shutil.copyfile(empty_store(), store_url.removeprefix("sqlite:///"))
     store, clock, vault = Store(store_url), Clock(), shop.worker_vault()
-    config = read_config(folder, shop.door.port) if folder else shops_config(shop.settings.config, shop.door.port)
+    config = read_config(folder, shop.door.port) if folder else shop_config(shop.settings.config, shop.door.port)
     targets = TargetInspector(vault, lambda: config.current().catalog, installation=shop.settings.installation)
     deps = Deps(settings=shop.settings, store=store, vault=vault, config=config, targets=targets, now=clock.now, ticks=clock.ticks)
     return Desk(shop, deps, clock)
 
 
-def submitted(job: str, now: datetime) -> Any:
+def submission(job: str, now: datetime) -> Any:
     return build_event(
         EventType.JOB_SUBMITTED,
         job,
@@ -296,7 +296,7 @@ def submitted(job: str, now: datetime) -> Any:
     )
 
 
-def requested(job: str, number: int, resource: str, action: str, now: datetime) -> Any:
+def access_request(job: str, number: int, resource: str, action: str, now: datetime) -> Any:
     request = request_id(job, number)
     return build_event(
         EventType.ACCESS_REQUESTED,
@@ -316,7 +316,7 @@ def requested(job: str, number: int, resource: str, action: str, now: datetime) 
     )
 
 
-def to_be_issued(job: str, number: int, now: datetime) -> Any:
+def issue_decision(job: str, number: int, now: datetime) -> Any:
     """What a session records right before it asks Vault."""
     request = request_id(job, number)
     allowed = {"outcome": "allowed", "tier": 0, "policies": ["a-test"], "policy_digest": "", "digest": "", "errors": [], "facts": {}}

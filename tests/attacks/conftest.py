@@ -14,7 +14,7 @@ from worker.stack import Stack
 @pytest.fixture(scope="session")
 def intruder(whole: Stack) -> Iterator[Intruder]:
     """Yield an intruder with write access to Temporal, the store and Vault's groups."""
-    with Intruder.entered(whole) as entered:
+    with Intruder.break_in(whole) as entered:
         yield entered
 
 

@@ -87,29 +87,29 @@ class Intruder:
 
     @classmethod
     @contextmanager
-    def entered(cls, stack: Stack) -> Iterator[Intruder]:
+    def break_in(cls, stack: Stack) -> Iterator[Intruder]:
         """Yield an intruder with its own worker for a block."""
         assert stack.temporal
         loop = asyncio.new_event_loop()
         turning = threading.Thread(target=loop.run_forever)
         turning.start()
         try:
-            client = _done(Client.connect(stack.temporal, data_converter=pydantic_data_converter), loop)
+            client = _await_result(Client.connect(stack.temporal, data_converter=pydantic_data_converter), loop)
             worker = Worker(client, task_queue=QUEUE, workflows=[FalseJob, Stranger], workflow_runner=UnsandboxedWorkflowRunner())
             working = asyncio.run_coroutine_threadsafe(worker.run(), loop)
             yield cls(stack, loop, client)
-            _done(worker.shutdown(), loop)
+            _await_result(worker.shutdown(), loop)
             working.result(PATIENCE)
         finally:
             loop.call_soon_threadsafe(loop.stop)
             turning.join()
             loop.close()
 
-    def does(self, work: Coroutine[Any, Any, T]) -> T:
+    def run_async(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine against Temporal and return its result."""
-        return _done(work, self._loop)
+        return _await_result(work, self._loop)
 
-    def signals(self, job: str, name: str, *payloads: Payload) -> None:
+    def send_signal(self, job: str, name: str, *payloads: Payload) -> None:
         """Send a signal with any payloads, valid or not."""
         request = SignalWorkflowExecutionRequest(
             namespace="default",
@@ -117,12 +117,12 @@ class Intruder:
             signal_name=name,
             input=Payloads(payloads=list(payloads)),
         )
-        self.does(self.client.workflow_service.signal_workflow_execution(request))
+        self.run_async(self.client.workflow_service.signal_workflow_execution(request))
 
-    def runs(self, kind: str, workflow_id: str, *calls: Call) -> list[Any]:
+    def run_workflow(self, kind: str, workflow_id: str, *calls: Call) -> list[Any]:
         """Run a workflow with the intruder's code under this id, replacing a running one; return the results of its activities."""
 
-        return self.does(
+        return self.run_async(
             self.client.execute_workflow(
                 kind,
                 [[call.activity, call.argument] for call in calls],
@@ -133,7 +133,7 @@ class Intruder:
             )
         )
 
-    def starts(self, order: dict[str, Any]) -> None:
+    def start_job(self, order: dict[str, Any]) -> None:
         """Start the installation's workflow Job with this argument, without the console, and wait for its end."""
 
         async def run() -> None:
@@ -143,9 +143,9 @@ class Intruder:
             except WorkflowFailureError:
                 return
 
-        self.does(run())
+        self.run_async(run())
 
-    def resets(self, job: str, *, to: int, then: Any = None, wait: bool = True) -> None:
+    def reset_job(self, job: str, *, to: int, then: Any = None, wait: bool = True) -> None:
         """Reset the newest run of a job to its first (0), second or last (-1) task, send the new run a decision, wait for its end."""
 
         async def run() -> None:
@@ -168,7 +168,7 @@ class Intruder:
             if wait:
                 await after.result()
 
-        self.does(run())
+        self.run_async(run())
 
     def histories(self, *, since: datetime | None = None) -> list[tuple[str, list[bytes]]]:
         """Return every workflow's events, each as protobuf and as Temporal's JSON export; `since`: only of workflows that were open then or started later."""
@@ -182,36 +182,36 @@ class Intruder:
                 found.append((f"{each.workflow_type} {each.id}", [history.to_json().encode(), *raw]))
             return found
 
-        return self.does(run())
+        return self.run_async(run())
 
-    def knows(self, job: str) -> bool:
+    def has_workflow(self, job: str) -> bool:
         """Whether Temporal has a workflow with this id."""
         try:
-            self.does(self.client.get_workflow_handle(job).describe())
+            self.run_async(self.client.get_workflow_handle(job).describe())
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
             return False
         return True
 
-    def terminates(self, job: str) -> None:
+    def terminate_job(self, job: str) -> None:
         """Terminate a job's workflow."""
-        self.does(self.client.get_workflow_handle(job).terminate())
+        self.run_async(self.client.get_workflow_handle(job).terminate())
 
-    def writes(self, statement: str, *values: Any) -> int:
+    def write_store(self, statement: str, *values: Any) -> int:
         """Write to the store directly; return the number of changed rows."""
         file = Path(self._stack.database_url.removeprefix("sqlite:///"))
         with closing(sqlite3.connect(file, timeout=60)) as connection, connection:
             return connection.execute(statement, values).rowcount
 
-    def reads(self, question: str, *values: Any) -> list[tuple[Any, ...]]:
+    def read_store(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Read the store directly."""
         file = Path(self._stack.database_url.removeprefix("sqlite:///"))
         with closing(sqlite3.connect(file, timeout=60)) as connection:
-            return connection.execute(question, values).fetchall()
+            return connection.execute(query, values).fetchall()
 
 
-def _done(work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
+def _await_result(work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
     return asyncio.run_coroutine_threadsafe(work, loop).result(PATIENCE)
 
 
@@ -219,12 +219,12 @@ def _is_reset_point(event: HistoryEvent) -> bool:
     return event.HasField("workflow_task_completed_event_attributes")
 
 
-def plain(value: Any) -> Payload:
+def json_payload(value: Any) -> Payload:
     """Return a payload in the form of any JSON client."""
     return Payload(metadata={"encoding": b"json/plain"}, data=json.dumps(value).encode())
 
 
-def raw(data: bytes, encoding: bytes = b"json/plain") -> Payload:
+def raw_payload(data: bytes, encoding: bytes = b"json/plain") -> Payload:
     """Return a payload with this data, valid or not."""
     return Payload(metadata={"encoding": encoding}, data=data)
 
@@ -236,7 +236,7 @@ def job_input(order: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {"job": order["id"], **said, "order": signed, **changes}
 
 
-def granted(job: str, number: int, *answers: dict[str, Any]) -> dict[str, Any]:
+def grant(job: str, number: int, *answers: dict[str, Any]) -> dict[str, Any]:
     """Return a grant in the form of the workflow."""
     return {"id": f"r{job[1:]}-{number}", "number": number, "answers": list(answers)}
 
@@ -248,7 +248,7 @@ def answer(signed: dict[str, Any], *, name: str = "chief", tier: int = 3, **chan
     return {"person": statement["person"], "name": name, "tier": tier, **said, "signed": signed, **changes}
 
 
-def denied(ops: Human, lead: Human, security: Human) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def deny_job(ops: Human, lead: Human, security: Human) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Return the order of a job that lead denied, its request, and a valid approval that security had signed before."""
     order = ops.order(spec("true", access(action="write")))
     job = ops.api.post("jobs", json=order).raise_for_status().json()["id"]
@@ -259,25 +259,25 @@ def denied(ops: Human, lead: Human, security: Human) -> tuple[dict[str, Any], di
     return order, request, too_late
 
 
-def session(order: dict[str, Any], *items: dict[str, Any], **changes: Any) -> Call:
+def session_call(order: dict[str, Any], *items: dict[str, Any], **changes: Any) -> Call:
     """Return a call of the activity that issues credentials."""
     return Call("run_session", {"order": job_input(order, **changes), "granted": list(items)})
 
 
-def ledger(auditor: Human, job: str) -> list[dict[str, Any]]:
+def ledger_entries(auditor: Human, job: str) -> list[dict[str, Any]]:
     """Return every entry of a job's chain, even if the read model does not have the job."""
     answer = auditor.api.get("ledger", params={"job": job, "limit": 1000}).raise_for_status()
     items: list[dict[str, Any]] = answer.json()["items"]
     return items
 
 
-def told(auditor: Human, job: str, kind: str) -> list[dict[str, Any]]:
+def entry_data(auditor: Human, job: str, kind: str) -> list[dict[str, Any]]:
     """Return the data of a job's entries of one type."""
-    return [entry["data"] for entry in ledger(auditor, job) if entry["type"] == kind]
+    return [entry["data"] for entry in ledger_entries(auditor, job) if entry["type"] == kind]
 
 
 @contextmanager
-def in_group(shop: Shop, group: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()) -> Iterator[None]:
+def change_group(shop: Shop, group: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()) -> Iterator[None]:
     """Change the members of a Vault group for a block."""
     with shop.admin() as vault:
         before = vault.get(f"identity/group/name/{group}").raise_for_status().json()["data"]["member_entity_ids"]

@@ -28,14 +28,14 @@ Place = tuple[str, bytes]
 
 
 @dataclass(frozen=True)
-class Scanned:
+class ScanResult:
     """The result of a scan: (text, place) pairs, and the places of possible bearer tokens."""
 
     found: frozenset[tuple[str, str]]
     tokens: frozenset[tuple[bytes, str]]
     places: frozenset[str] = field(repr=False)
 
-    def where(self, name: str) -> frozenset[str]:
+    def places_of(self, name: str) -> frozenset[str]:
         """Return the places of a text."""
         return frozenset(place for found, place in self.found if found == name)
 
@@ -45,15 +45,15 @@ class Scanned:
         return frozenset(name for name, _ in self.found)
 
 
-def scan(places: Iterable[Place], wanted: Mapping[str, str]) -> Scanned:
+def scan(places: Iterable[Place], texts: Mapping[str, str]) -> ScanResult:
     """Search for each text, in plain form and in common encodings."""
-    forms = [(name, form) for name, text in wanted.items() for form in forms_of(text)]
+    forms = [(name, form) for name, text in texts.items() for form in forms_of(text)]
     found, tokens, seen = set(), set(), set()
     for place, content in places:
         seen.add(place)
         found |= {(name, place) for name, form in forms if form in content}
         tokens |= {(match[0], place) for pattern in (VAULT_TOKEN, IDENTITY_TOKEN) for match in pattern.finditer(content)}
-    return Scanned(frozenset(found), frozenset(tokens), frozenset(seen))
+    return ScanResult(frozenset(found), frozenset(tokens), frozenset(seen))
 
 
 def forms_of(text: str) -> set[bytes]:
@@ -63,12 +63,12 @@ def forms_of(text: str) -> set[bytes]:
     return plain | {form for shift in range(3) for form in _base64(raw, shift)}
 
 
-def everything(stack: Stack, intruder: Intruder, auditor: Human, jobs: Iterable[str], *, since: datetime | None = None) -> Iterator[Place]:
+def all_places(stack: Stack, intruder: Intruder, auditor: Human, jobs: Iterable[str], *, since: datetime | None = None) -> Iterator[Place]:
     """Yield every place with its current content; `since`: without the histories that ended before then."""
     yield from histories(intruder, since=since)
     yield from tables(stack)
     yield from files(stack)
-    yield from shown(stack, auditor, jobs)
+    yield from console_responses(stack, auditor, jobs)
 
 
 def histories(intruder: Intruder, *, since: datetime | None) -> Iterator[Place]:
@@ -97,7 +97,7 @@ def files(stack: Stack) -> Iterator[Place]:
                 continue  # A database removes files of its own while one looks.
 
 
-def shown(stack: Stack, auditor: Human, jobs: Iterable[str]) -> Iterator[Place]:
+def console_responses(stack: Stack, auditor: Human, jobs: Iterable[str]) -> Iterator[Place]:
     """Yield the console's responses: each job, its log and timeline, the whole ledger, the metrics."""
     for job in jobs:
         yield "api jobs", auditor.api.get(f"jobs/{job}").raise_for_status().content

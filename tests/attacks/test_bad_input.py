@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.attacks.intruder import Intruder
-from tests.support.people import TAKEN, Human
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop, access, spec
 
 pytestmark = pytest.mark.servers
@@ -52,7 +52,7 @@ BUNDLES = {
 }
 
 
-def refused(ops: Human, auditor: Human, intruder: Intruder, content: bytes, why: str) -> None:
+def assert_rejected(ops: Human, auditor: Human, intruder: Intruder, content: bytes, why: str) -> None:
     """Fail unless a bundle is rejected for this reason and not stored."""
     answer = ops.api.post("bundles", content=content, headers={"Content-Type": "application/gzip"})
     assert answer.status_code == 422, answer.text
@@ -63,18 +63,18 @@ def refused(ops: Human, auditor: Human, intruder: Intruder, content: bytes, why:
     launch = ops.api.post("jobs", json=order)
     assert (launch.status_code, launch.json()["errors"][0]["path"]) == (422, "bundle")
     assert auditor.api.get(f"jobs/{order['id']}").status_code == 404
-    assert not intruder.knows(order["id"])
+    assert not intruder.has_workflow(order["id"])
 
 
 @pytest.mark.parametrize("content, why", BUNDLES.values(), ids=BUNDLES)
 def test_a_bad_bundle_is_rejected_and_not_stored(ops: Human, auditor: Human, intruder: Intruder, content: bytes, why: str) -> None:
-    refused(ops, auditor, intruder, content, why)
+    assert_rejected(ops, auditor, intruder, content, why)
 
 
 def test_a_small_bundle_that_unpacks_to_a_gigabyte_is_rejected(ops: Human, auditor: Human, intruder: Intruder) -> None:
     content = bomb()
     assert len(content) < 10 * 2**20
-    refused(ops, auditor, intruder, content, "MB inflated")
+    assert_rejected(ops, auditor, intruder, content, "MB inflated")
 
 
 INJECTED: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
@@ -94,7 +94,7 @@ def test_nothing_is_injected(
     assert answer.status_code == 422, answer.text
     assert [error["path"] for error in answer.json()["errors"]] == [path]
     assert auditor.api.get(f"jobs/{order['id']}").status_code == 404
-    assert not intruder.knows(order["id"])
+    assert not intruder.has_workflow(order["id"])
     assert shop.tokens_of(order["id"]) == []
 
 
@@ -117,5 +117,5 @@ def test_a_ttl_beyond_the_request_is_refused_by_path(ops: Human, lead: Human) ->
     request = ops.until(job, "awaiting_approval")["requests"][0]
     wide = lead.answer(request, ttl=request["ttl"] + 1)
     assert (wide.status_code, wide.json()["errors"][0]["path"]) == (422, "statement.ttl")
-    assert lead.answer(request, "deny").status_code in TAKEN
+    assert lead.answer(request, "deny").status_code in ACCEPTED_STATUSES
     assert ops.until(job)["state"] == "denied"

@@ -19,8 +19,8 @@ from psycopg.conninfo import make_conninfo
 from justenough.domain.jobs import bundle
 from tests.attacks import secret_scan
 from tests.attacks.intruder import Intruder
-from tests.attacks.secret_scan import IDENTITY_TOKEN, VAULT_TOKEN, Scanned, everything
-from tests.support.people import TAKEN, Human
+from tests.attacks.secret_scan import IDENTITY_TOKEN, VAULT_TOKEN, ScanResult, all_places
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop, Witness, access, spec
 from worker.stack import Stack
 
@@ -42,17 +42,17 @@ OWN = {
 
 
 @dataclass(frozen=True)
-class Told:
+class LeakScan:
     """The secrets of the jobs, and the result of one scan of everything afterwards."""
 
     jobs: dict[str, dict[str, Any]]
     logs: dict[str, str]
     secrets: dict[str, str]
-    scanned: Scanned
+    scanned: ScanResult
 
 
 @contextmanager
-def api_key(shop: Shop, value: str) -> Iterator[None]:
+def set_api_key(shop: Shop, value: str) -> Iterator[None]:
     """Use this key for the helpdesk for a block."""
     with shop.admin() as vault:
         before = vault.get("kv/data/tenants/acme/helpdesk").raise_for_status().json()["data"]["data"]
@@ -63,7 +63,7 @@ def api_key(shop: Shop, value: str) -> Iterator[None]:
             vault.post("kv/data/tenants/acme/helpdesk", json={"data": before}).raise_for_status()
 
 
-def telling(*names: str, first: str = "true", **more: Any) -> dict[str, Any]:
+def leak_spec(*names: str, first: str = "true", **more: Any) -> dict[str, Any]:
     """Return the part of a spec that runs the leaking program after another command."""
     script = f'{first}; exec python3 tell.py "$@"'
     run = {"command": ["bash", "-c", script, "sh", CONTROL, *names], "timeout": "2m"}
@@ -75,7 +75,7 @@ IN_A_FILE = {"file": {"path": "db.json"}, "env": {"PGUSER": "username", "PGPASSW
 
 
 @pytest.fixture(scope="module")
-def told(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, lead: Human, security: Human, auditor: Human) -> Told:
+def told(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, lead: Human, security: Human, auditor: Human) -> LeakScan:
     """Run jobs that leak all their secrets, each with another ending; plant controls where jobs cannot write; then scan everything once."""
     content = bundle.pack({"tell.py": (PROGRAM.read_bytes(), False)})
     sent = ops.api.post("bundles", content=content, headers={"Content-Type": "application/gzip"}).raise_for_status()
@@ -86,10 +86,10 @@ def told(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, lead: Human, 
     def launched(*items: dict[str, Any], **changes: Any) -> str:
         return ops.launch({**spec("", *items), **changes}, bundle=digest)
 
-    with api_key(shop, TOKEN):
+    with set_api_key(shop, TOKEN):
         ids = {
-            "api key": launched(KEY, **telling("KEY")),
-            "undeliverable": launched({**KEY, "deliver": {"env": {"KEY": "no-such-field"}}}, **telling("KEY")),
+            "api key": launched(KEY, **leak_spec("KEY")),
+            "undeliverable": launched({**KEY, "deliver": {"env": {"KEY": "no-such-field"}}}, **leak_spec("KEY")),
             "no program": launched(KEY, run={"command": ["/no/such/program"], "timeout": "1m"}),
         }
         for name, items, ending in (
@@ -98,24 +98,24 @@ def told(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, lead: Human, 
             ("locked", [access("payouts-db", "write", deliver=IN_A_FILE)], "true"),
             ("killed", [access()], "python3 tell.py x PGPASSWORD; sleep 300"),
         ):
-            ids[name] = launched(*items, **telling("PGPASSWORD", "PGUSER", first=f"{witness.hand_over}; {ending}"))
+            ids[name] = launched(*items, **leak_spec("PGPASSWORD", "PGUSER", first=f"{witness.hand_over}; {ending}"))
             if name in {"approved", "locked"}:
                 who = lead if name == "approved" else security
-                assert who.answer(ops.until(ids[name], "awaiting_approval")["requests"][0]).status_code in TAKEN
+                assert who.answer(ops.until(ids[name], "awaiting_approval")["requests"][0]).status_code in ACCEPTED_STATUSES
             login = witness.login()
             secrets[f"password of {name}"] = login.password
-        until_logged(auditor, ids["killed"], "told all")
+        wait_for_log(auditor, ids["killed"], "told all")
         assert ops.api.post(f"jobs/{ids['killed']}/kill").status_code == 202
         jobs = {name: ops.until(job) for name, job in ids.items()}
         waiting = ops.launch(spec("true", access("payouts-db", "write")))
         ops.until(waiting, "awaiting_approval")
     witness.close()
-    plant(whole, shop)
-    wanted = {**secrets, **of_the_stack(whole, ops, lead, auditor), "control": CONTROL}
+    plant_controls(whole, shop)
+    wanted = {**secrets, **stack_secrets(whole, ops, lead, auditor), "control": CONTROL}
     logs = {name: log_of(auditor, job) for name, job in ids.items()}
     # While one is locked still: what opens it is kept.
-    assert intruder.reads("SELECT count(*) FROM locks WHERE job = ?", waiting) == [(1,)]
-    found = Told(jobs, logs, secrets, secret_scan.scan(everything(whole, intruder, auditor, ids.values()), wanted))
+    assert intruder.read_store("SELECT count(*) FROM locks WHERE job = ?", waiting) == [(1,)]
+    found = LeakScan(jobs, logs, secrets, secret_scan.scan(all_places(whole, intruder, auditor, ids.values()), wanted))
     assert ops.api.post(f"jobs/{waiting}/cancel").status_code == 202
     return found
 
@@ -126,13 +126,13 @@ def log_of(reader: Human, job: str) -> str:
     return "".join(item["text"] for item in items)
 
 
-def until_logged(reader: Human, job: str, text: str) -> None:
+def wait_for_log(reader: Human, job: str, text: str) -> None:
     """Wait until a job has printed something. The API paces the loop, and the suite's timeout ends it."""
     while text not in log_of(reader, job):
         assert reader.job(job)["state"] == "running"
 
 
-def plant(stack: Stack, shop: Shop) -> None:
+def plant_controls(stack: Stack, shop: Shop) -> None:
     """Write the control to places where no job can write: the servers' logs, the audit log, a metrics file, a bundle's folder."""
     with shop.admin() as vault:
         vault.get(f"kv/data/{CONTROL}")
@@ -146,7 +146,7 @@ def plant(stack: Stack, shop: Shop) -> None:
         log.writelines(b"planted %b\n" % token for token in FALSE_TOKENS)
 
 
-def of_the_stack(stack: Stack, *people: Human) -> dict[str, str]:
+def stack_secrets(stack: Stack, *people: Human) -> dict[str, str]:
     """Return the secrets with which someone could act as a person or a server."""
     found = {f"password of {name}": user.password for name, user in stack.users.items()}
     found |= {f"vault token of {person.name}": person.vault.headers["X-Vault-Token"] for person in people}
@@ -161,15 +161,15 @@ def read_secret(file: Path) -> str:
     return str(json.loads(file.read_text())["secret_id"])
 
 
-def test_the_scan_finds_only_the_control(told: Told) -> None:
+def test_the_scan_finds_only_the_control(told: LeakScan) -> None:
     stray = {(name, place) for name, place in told.scanned.found if name != "control" and place not in OWN}
     assert stray == set()
     assert told.scanned.names >= {"control"}
     assert told.scanned.names.isdisjoint(told.secrets)
 
 
-def test_the_scan_finds_the_control_in_every_kind_of_place(told: Told) -> None:
-    found = told.scanned.where("control")
+def test_the_scan_finds_the_control_in_every_kind_of_place(told: LeakScan) -> None:
+    found = told.scanned.places_of("control")
     job = told.jobs["read"]["id"]
     planted = {
         f"history of Job {job}",
@@ -184,7 +184,7 @@ def test_the_scan_finds_the_control_in_every_kind_of_place(told: Told) -> None:
     assert any(place.startswith("file temporal/") for place in found)
 
 
-def test_the_scan_finds_only_the_planted_bearer_tokens(told: Told, ops: Human) -> None:
+def test_the_scan_finds_only_the_planted_bearer_tokens(told: LeakScan, ops: Human) -> None:
     assert VAULT_TOKEN.fullmatch(ops.vault.headers["X-Vault-Token"].encode())
     assert IDENTITY_TOKEN.fullmatch(ops.vault.get("identity/oidc/token/je-console").json()["data"]["token"].encode())
     assert {(token, place) for token, place in told.scanned.tokens if place not in OWN} == {
@@ -200,7 +200,7 @@ def test_the_scan_recognizes_base64_at_any_offset(before: str) -> None:
         assert any(form in base64.urlsafe_b64encode(text) for form in secret_scan.forms_of(TOKEN))
 
 
-def test_jobs_logs_have_marks_in_place_of_the_secrets(told: Told) -> None:
+def test_jobs_logs_have_marks_in_place_of_the_secrets(told: LeakScan) -> None:
     for name in ("api key", "read", "approved"):
         assert told.logs[name].count("[redacted]") >= 10, told.logs[name][-500:]
         assert "told all" in told.logs[name]
@@ -209,11 +209,11 @@ def test_jobs_logs_have_marks_in_place_of_the_secrets(told: Told) -> None:
     assert told.jobs["killed"]["state"] == "killed"
 
 
-def test_failures_name_fields_and_never_values(told: Told) -> None:
+def test_failures_name_fields_and_never_values(told: LeakScan) -> None:
     assert "no field no-such-field" in told.jobs["undeliverable"]["reason"]
     assert told.jobs["no program"]["state"] == "failed"
 
 
-def test_files_with_intended_secrets_are_private(told: Told, whole: Stack) -> None:
+def test_files_with_intended_secrets_are_private(told: LeakScan, whole: Stack) -> None:
     del told
     assert {oct((whole.home / place.removeprefix("file ")).stat().st_mode & 0o777) for place in OWN} == {"0o600"}

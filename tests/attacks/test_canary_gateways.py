@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from tests.activities.broker.bad_upstream import upstream
-from tests.activities.broker.catalog_edits import offering
-from tests.activities.broker.model_server import Handler, model_server, says, streams
-from tests.activities.broker.remote_job import Answer, puppet
+from tests.activities.broker.bad_upstream import serve_upstream
+from tests.activities.broker.catalog_edits import offer_tools
+from tests.activities.broker.model_server import Handler, serve_model, stream_answer, text_answer
+from tests.activities.broker.remote_job import Answer, launch_puppet
 from tests.activities.broker.test_tool_gateway import HEADERS, until_offered
 from tests.attacks.intruder import Intruder
-from tests.attacks.secret_scan import Scanned, everything, scan
-from tests.attacks.test_canary import OWN, api_key, log_of
+from tests.attacks.secret_scan import ScanResult, all_places, scan
+from tests.attacks.test_canary import OWN, log_of, set_api_key
 from tests.support.people import Human
 from tests.support.shop import Shop, access
 from worker.stack import Stack, StackPaths
@@ -34,23 +34,23 @@ IN_A_FILE = {"file": {"path": "db.json"}}
 
 
 @dataclass(frozen=True)
-class Seen:
+class GatewayScan:
     """The upstreams' requests, the content of the job's files, and the result of one scan of everything."""
 
     sent: dict[str, str]
     files: dict[str, list[str]]
     log: str
-    scanned: Scanned
+    scanned: ScanResult
 
 
-def tells_its_key(handler: Handler, asked: dict[str, Any]) -> None:
+def leak_key(handler: Handler, request: dict[str, Any]) -> None:
     """Respond with the request and its key, like a compromised server."""
-    text = f"You asked {asked['messages'][-1]['content']} with {handler.headers['Authorization']}"
-    (streams(text) if asked.get("stream") else says(text))(handler, asked)
+    text = f"You asked {request['messages'][-1]['content']} with {handler.headers['Authorization']}"
+    (stream_answer(text) if request.get("stream") else text_answer(text))(handler, request)
 
 
 @contextmanager
-def models_key(shop: Shop, value: str) -> Iterator[None]:
+def set_model_key(shop: Shop, value: str) -> Iterator[None]:
     """Use this key for the model for a block."""
     with shop.admin() as vault:
         before = vault.get("kv/data/models/default").raise_for_status().json()["data"]["data"]
@@ -62,13 +62,13 @@ def models_key(shop: Shop, value: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def seen(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, auditor: Human) -> Seen:
+def seen(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, auditor: Human) -> GatewayScan:
     """Run a job that calls a tool and a model whose upstreams leak their keys; it prints every response. Then scan everything."""
     began = datetime.now(UTC)
     port = json.loads(StackPaths.of(whole.home).ports.read_text())["model"]
     asked = {"model": "gpt-4o", "messages": [{"role": "user", "content": CONTROL}]}
-    with upstream() as tools, model_server(port) as model, api_key(shop, TOOLS_KEY), models_key(shop, MODELS_KEY):
-        model.will(tells_its_key)
+    with serve_upstream() as tools, serve_model(port) as model, set_api_key(shop, TOOLS_KEY), set_model_key(shop, MODELS_KEY):
+        model.answer_with(leak_key)
         helpdesk = {
             "description": "Tell the helpdesk",
             "uses": {"resource": "helpdesk-api", "action": "read"},
@@ -83,46 +83,46 @@ def seen(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, auditor: Huma
         }
         budget = {"name": "default", "requests": 10, "tokens": 10_000}
         with (
-            offering(shop, {"tell-helpdesk": helpdesk}),
-            puppet(ops, access(deliver=IN_A_FILE), model=budget) as job,
+            offer_tools(shop, {"tell-helpdesk": helpdesk}),
+            launch_puppet(ops, access(deliver=IN_A_FILE), model=budget) as job,
         ):
             until_offered(job, "tell-helpdesk")
             call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "tell-helpdesk", "arguments": {"note": CONTROL}}}
             answers = {
-                "mcp": job.asks("POST", "/mcp", call, prints=True, **HEADERS),
-                "model": job.asks("POST", CHAT, asked, prints=True, **JSON),
-                "streamed": job.asks("POST", CHAT, {**asked, "stream": True}, **JSON),
+                "mcp": job.call("POST", "/mcp", call, prints=True, **HEADERS),
+                "model": job.call("POST", CHAT, asked, prints=True, **JSON),
+                "streamed": job.call("POST", CHAT, {**asked, "stream": True}, **JSON),
             }
             assert all(answer.status == 200 for answer in answers.values()), answers
             # Its own login's file is the control of this one.
-            files = {"own": job.finds('"password"'), "keys": job.finds(TOOLS_KEY, MODELS_KEY, json.dumps(TOOLS_KEY)[1:-1])}
+            files = {"own": job.find_texts('"password"'), "keys": job.find_texts(TOOLS_KEY, MODELS_KEY, json.dumps(TOOLS_KEY)[1:-1])}
         sent = {"tool": tools.authorization, "model": model.keys[-1]}
     traffic = [(f"traffic {name}", _bytes(answer)) for name, answer in answers.items()]
-    traffic.append(("traffic to the model", json.dumps(model.asked).encode()))
+    traffic.append(("traffic to the model", json.dumps(model.questions).encode()))
     wanted = {"tool's key": TOOLS_KEY, "model's key": MODELS_KEY, "control": CONTROL}
-    places = (*traffic, *everything(whole, intruder, auditor, [job.job], since=began))
-    return Seen(sent, files, log_of(auditor, job.job), scan(places, wanted))
+    places = (*traffic, *all_places(whole, intruder, auditor, [job.job], since=began))
+    return GatewayScan(sent, files, log_of(auditor, job.job), scan(places, wanted))
 
 
 def _bytes(answer: Answer) -> bytes:
     return (json.dumps(answer.headers) + answer.body).encode()
 
 
-def test_the_upstreams_received_the_keys(seen: Seen) -> None:
+def test_the_upstreams_received_the_keys(seen: GatewayScan) -> None:
     assert seen.sent == {"tool": f"Bearer {TOOLS_KEY}", "model": f"Bearer {MODELS_KEY}"}
 
 
-def test_the_scan_finds_the_control_and_no_key_anywhere_else(seen: Seen) -> None:
+def test_the_scan_finds_the_control_and_no_key_anywhere_else(seen: GatewayScan) -> None:
     assert {(name, place) for name, place in seen.scanned.found if name != "control" and place not in OWN} == set()
-    where = seen.scanned.where("control")
+    where = seen.scanned.places_of("control")
     assert {"traffic mcp", "traffic model", "traffic streamed", "traffic to the model", "table ledger", "api logs", "api timeline"} <= where
 
 
-def test_no_file_that_the_job_can_read_contains_a_key(seen: Seen) -> None:
+def test_no_file_that_the_job_can_read_contains_a_key(seen: GatewayScan) -> None:
     assert any(path.endswith("/db.json") for path in seen.files["own"])
     assert seen.files["keys"] == []
 
 
-def test_the_jobs_output_has_marks_in_place_of_the_keys(seen: Seen) -> None:
+def test_the_jobs_output_has_marks_in_place_of_the_keys(seen: GatewayScan) -> None:
     assert seen.log.count("[redacted]") >= 2
     assert CONTROL in seen.log

@@ -26,7 +26,7 @@ PAYOUT = ResolvedIssue(path="database/creds/payouts-write-acme", method="read", 
 Wrapped = dict[str, Any]
 
 
-class Taken:
+class StolenWorker:
     """The worker's own login, and a job without an order."""
 
     def __init__(self, stack: Stack, job: str) -> None:
@@ -40,7 +40,7 @@ class Taken:
         headers = {"X-Vault-Token": token} if token else {}
         return httpx.request(method, self.address + path, json=body, headers=headers, timeout=180, trust_env=False)
 
-    def does(self, method: str, path: str, body: object = None) -> httpx.Response:
+    def call_as_worker(self, method: str, path: str, body: object = None) -> httpx.Response:
         return self.call(self.token, method, path, body)
 
     def job_token(self, *policies: str, alias: str = "je-scope-tenant-acme") -> str:
@@ -54,49 +54,54 @@ class Taken:
             "token_explicit_max_ttl": "192h",
             "token_bound_cidrs": list(EMBEDDED_WORKER_CIDRS),
         }
-        assert self.does("POST", f"auth/token/roles/{job_role(self.job)}", role).status_code == 204
+        assert self.call_as_worker("POST", f"auth/token/roles/{job_role(self.job)}", role).status_code == 204
         body = {"policies": list(policies), "ttl": "192h", "display_name": self.job, "renewable": False, "entity_alias": alias}
-        made = self.does("POST", f"auth/token/create/{job_role(self.job)}", body)
+        made = self.call_as_worker("POST", f"auth/token/create/{job_role(self.job)}", body)
         assert made.status_code == 200, made.text
         return str(made.json()["auth"]["client_token"])
 
-    def asks(self, token: str, **headers: str) -> Wrapped:
+    def request_credential(self, token: str, **headers: str) -> Wrapped:
         """Request a locked credential; return the pending control group."""
         answer = httpx.get(self.address + PAYOUT.path, headers={"X-Vault-Token": token, **headers}, timeout=180, trust_env=False).json()
         assert answer["data"] is None
         wrapped: Wrapped = answer["wrap_info"]
         return wrapped
 
-    def unwraps(self, wrapped: Wrapped) -> httpx.Response:
+    def unwrap(self, wrapped: Wrapped) -> httpx.Response:
         return self.call(wrapped["token"], "POST", "sys/wrapping/unwrap")
 
 
 @pytest.fixture
-def taken(whole: Stack) -> Iterator[Taken]:
+def taken(whole: Stack) -> Iterator[StolenWorker]:
     job = new_job_id("dev", now=datetime.now(UTC))
-    worker = Taken(whole, job)
+    worker = StolenWorker(whole, job)
     yield worker
     # The sweep reports such a job and revokes nothing; the worker's own rights suffice.
-    worker.does("PUT", f"sys/leases/revoke-prefix/auth/token/create/{job_role(job)}", {"sync": True})
-    worker.does("DELETE", f"auth/token/roles/{job_role(job)}")
+    worker.call_as_worker("PUT", f"sys/leases/revoke-prefix/auth/token/create/{job_role(job)}", {"sync": True})
+    worker.call_as_worker("DELETE", f"auth/token/roles/{job_role(job)}")
 
 
-def test_a_compromised_worker_gets_only_the_wrapping_token_and_cannot_unwrap_it(taken: Taken, shop: Shop, ops: Human, lead: Human) -> None:
+def test_a_compromised_worker_gets_only_the_wrapping_token_and_cannot_unwrap_it(
+    taken: StolenWorker, shop: Shop, ops: Human, lead: Human
+) -> None:
     token = taken.job_token(GRANT)
-    wrapped = taken.asks(token)
+    wrapped = taken.request_credential(token)
     accessor = {"accessor": wrapped["accessor"]}
-    assert taken.unwraps(wrapped).status_code == 400
-    assert taken.does("POST", "sys/wrapping/unwrap", {"token": wrapped["token"]}).status_code in {400, 403}
+    assert taken.unwrap(wrapped).status_code == 400
+    assert taken.call_as_worker("POST", "sys/wrapping/unwrap", {"token": wrapped["token"]}).status_code in {400, 403}
     # The third is used up by trying.
-    for own in (taken.token, token, taken.asks(token)["token"]):
+    for own in (taken.token, token, taken.request_credential(token)["token"]):
         assert taken.call(own, "POST", "sys/control-group/authorize", accessor).status_code == 403
     # Nor with every grant at once, nor asking for another kind of answer, nor as nobody.
-    assert taken.unwraps(taken.asks(taken.job_token(GRANT, "je-grant-orders-db-admin", "je-grant-refunds-db-write"))).status_code == 400
-    assert taken.unwraps(taken.asks(token, **{"X-Vault-Wrap-TTL": "60s"})).status_code == 400
+    assert (
+        taken.unwrap(taken.request_credential(taken.job_token(GRANT, "je-grant-orders-db-admin", "je-grant-refunds-db-write"))).status_code
+        == 400
+    )
+    assert taken.unwrap(taken.request_credential(token, **{"X-Vault-Wrap-TTL": "60s"})).status_code == 400
     # People whom Vault does not ask open it neither, their own jobs' launcher first of all.
     for person in (ops, lead):
         assert person.vault.post("sys/control-group/authorize", json=accessor).json()["data"] == {"approved": False}
-    assert taken.unwraps(wrapped).status_code == 400
+    assert taken.unwrap(wrapped).status_code == 400
     assert shop.users_of(taken.job) == []
 
 
@@ -113,11 +118,11 @@ def test_a_compromised_worker_gets_only_the_wrapping_token_and_cannot_unwrap_it(
         ("POST", "sys/wrapping/wrap", {"a": "b"}),
     ],
 )
-def test_a_compromised_worker_cannot_change_the_approvers(taken: Taken, method: str, path: str, body: object) -> None:
-    assert taken.does(method, path, body).status_code == 403
+def test_a_compromised_worker_cannot_change_the_approvers(taken: StolenWorker, method: str, path: str, body: object) -> None:
+    assert taken.call_as_worker(method, path, body).status_code == 403
 
 
-def test_a_wrapping_token_works_once_and_only_for_its_own_request(taken: Taken, whole: Stack, shop: Shop, security: Human) -> None:
+def test_a_wrapping_token_works_once_and_only_for_its_own_request(taken: StolenWorker, whole: Stack, shop: Shop, security: Human) -> None:
     vault = Vault(str(whole.vault), bound_cidrs=EMBEDDED_WORKER_CIDRS)
     vault.login_approle_file(whole.home / "worker.approle.json")
     vault.open_prefix(taken.job, 3600)
@@ -148,9 +153,11 @@ def test_a_wrapping_token_works_once_and_only_for_its_own_request(taken: Taken, 
     vault.close()
 
 
-def test_an_authorized_wrapping_token_opens_nothing_without_the_token_that_requested_it(taken: Taken, shop: Shop, security: Human) -> None:
-    wrapped = taken.asks(taken.job_token(GRANT))
+def test_an_authorized_wrapping_token_opens_nothing_without_the_token_that_requested_it(
+    taken: StolenWorker, shop: Shop, security: Human
+) -> None:
+    wrapped = taken.request_credential(taken.job_token(GRANT))
     security.vault.post("sys/control-group/authorize", json={"accessor": wrapped["accessor"]}).raise_for_status()
-    taken.does("PUT", f"sys/leases/revoke-prefix/auth/token/create/{job_role(taken.job)}", {"sync": True}).raise_for_status()
-    assert taken.unwraps(wrapped).status_code == 403
+    taken.call_as_worker("PUT", f"sys/leases/revoke-prefix/auth/token/create/{job_role(taken.job)}", {"sync": True}).raise_for_status()
+    assert taken.unwrap(wrapped).status_code == 403
     assert shop.users_of(taken.job) == []

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from temporalio.api.common.v1 import Payload
 
-from tests.attacks.intruder import Intruder, ledger, plain, raw, told
+from tests.attacks.intruder import Intruder, entry_data, json_payload, ledger_entries, raw_payload
 from tests.support.people import Human
 from tests.support.shop import Shop, access, spec
 from tests.support.wait import until
@@ -31,10 +31,10 @@ class Scene:
     security: Human
     auditor: Human
 
-    def unsigned(self) -> dict[str, Any]:
+    def bare_decision(self) -> dict[str, Any]:
         return {**self.lead.decision(self.requests[0]), "signature": ""}
 
-    def altered(self, **changes: Any) -> dict[str, Any]:
+    def forge_decision(self, **changes: Any) -> dict[str, Any]:
         signed = self.lead.decision(self.requests[0], "deny")
         return {**signed, "statement": {**signed["statement"], **changes}}
 
@@ -52,7 +52,7 @@ def rejections(scene: Scene, *, count: int, job: str | None = None) -> list[dict
     """Return the job's rejected decisions once there are so many."""
 
     def found() -> list[dict[str, Any]]:
-        seen = told(scene.auditor, job or scene.job, "approval.rejected")
+        seen = entry_data(scene.auditor, job or scene.job, "approval.rejected")
         return seen if len(seen) >= count else []
 
     return until(found, f"{count} attempts are in the ledger")
@@ -65,19 +65,19 @@ def assert_untouched(scene: Scene, shop: Shop) -> None:
     assert {(request["state"], len(request["approvals"])) for request in seen["requests"]} == {("pending", 0)}
     assert shop.users_of(scene.job) == []
     assert shop.tokens_of(scene.job) == []
-    assert {entry["type"] for entry in ledger(scene.auditor, scene.job)}.isdisjoint({"approval.decided", "credential.issued"})
+    assert {entry["type"] for entry in ledger_entries(scene.auditor, scene.job)}.isdisjoint({"approval.decided", "credential.issued"})
 
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 FORGED: dict[str, tuple[Callable[[Scene], dict[str, Any]], str]] = {
-    "without a signature": (lambda at: at.unsigned(), "cannot be parsed"),
-    "with a signature of nothing": (lambda at: {**at.unsigned(), "signature": "vault:v1:AAAA"}, "does not match"),
+    "without a signature": (lambda at: at.bare_decision(), "cannot be parsed"),
+    "with a signature of nothing": (lambda at: {**at.bare_decision(), "signature": "vault:v1:AAAA"}, "does not match"),
     "under a key version that is not there": (
-        lambda at: {**at.unsigned(), "signature": "vault:v9:AAAA"},
+        lambda at: {**at.bare_decision(), "signature": "vault:v9:AAAA"},
         "a key that the person does not have",
     ),
-    "a denial made an approval": (lambda at: at.altered(decision="approve"), "does not match"),
-    "with a longer statement than was signed": (lambda at: at.altered(note="and more"), "not a statement"),
+    "a denial made an approval": (lambda at: at.forge_decision(decision="approve"), "does not match"),
+    "with a longer statement than was signed": (lambda at: at.forge_decision(note="and more"), "not a statement"),
     "by another approver under the victim's name": (lambda at: at.security.decision(at.requests[0], person=at.lead.id), "does not match"),
     "by the launcher under the victim's name": (lambda at: at.ops.decision(at.requests[0], person=at.lead.id), "does not match"),
     "by the launcher": (lambda at: at.ops.decision(at.requests[0]), "that they launched"),
@@ -115,44 +115,44 @@ FORGED: dict[str, tuple[Callable[[Scene], dict[str, Any]], str]] = {
 def test_a_forged_decision_changes_nothing_and_is_recorded_in_the_ledger(
     scene: Scene, shop: Shop, intruder: Intruder, forged: Callable[[Scene], dict[str, Any]], why: str
 ) -> None:
-    before = len(told(scene.auditor, scene.job, "approval.rejected"))
-    intruder.signals(scene.job, "decide", plain(forged(scene)))
+    before = len(entry_data(scene.auditor, scene.job, "approval.rejected"))
+    intruder.send_signal(scene.job, "decide", json_payload(forged(scene)))
     newest = rejections(scene, count=before + 1)[-1]
     assert why in newest["why"]
     assert_untouched(scene, shop)
 
 
 GARBAGE: dict[str, tuple[Payload, ...]] = {
-    "null": (plain(None),),
-    "number": (plain(5),),
-    "text": (plain("approve"),),
-    "list": (plain([]),),
-    "empty": (plain({}),),
-    "statement of no kind": (plain({"statement": 5, "signature": "x"}),),
-    "statement empty": (plain({"statement": {}, "signature": "x"}),),
-    "signature of no kind": (plain({"statement": {}, "signature": {"a": 1}}),),
-    "signature too long": (plain({"statement": {}, "signature": "x" * 5000}),),
-    "request of no kind": (plain({"statement": {"request": ["r"], "person": {"a": 1}}, "signature": "x"}),),
-    "names with NUL": (plain({"statement": {"request": "r\0", "person": "p\0"}, "signature": "x"}),),
-    "names without end": (plain({"statement": {"request": "r" * 30_000, "person": "p" * 30_000}, "signature": "x"}),),
-    "half a character": (raw(b'{"statement": {"request": "\\ud800", "person": "\\udfff"}, "signature": "\\ud800"}'),),
-    "half a character alone": (raw(b'"\\ud800"'),),
-    "no number": (raw(b'{"statement": {"ttl": NaN}, "signature": "x"}'),),
-    "infinity": (raw(b"[1e999, -Infinity]"),),
-    "a number without end": (raw(b"1" * 4000),),
-    "a number too long to read": (raw(b"1" * 60_000),),
-    "deep": (raw(b"[" * 400 + b"]" * 400),),
-    "deep statement": (raw(b'{"statement":' + b'{"a":' * 300 + b"1" + b"}" * 300 + b', "signature": "x"}'),),
-    "bottomless": (raw(b"[" * 30_000 + b"]" * 30_000),),
-    "large": (raw(b'"' + b"x" * 500_000 + b'"'),),
-    "not JSON": (raw(b"{"),),
-    "not UTF-8": (raw(b'"\xff\xfe"'),),
-    "UTF-16": (raw('{"statement": {}}'.encode("utf-16")),),
-    "bytes": (raw(b"\0\1\2", b"binary/plain"),),
+    "null": (json_payload(None),),
+    "number": (json_payload(5),),
+    "text": (json_payload("approve"),),
+    "list": (json_payload([]),),
+    "empty": (json_payload({}),),
+    "statement of no kind": (json_payload({"statement": 5, "signature": "x"}),),
+    "statement empty": (json_payload({"statement": {}, "signature": "x"}),),
+    "signature of no kind": (json_payload({"statement": {}, "signature": {"a": 1}}),),
+    "signature too long": (json_payload({"statement": {}, "signature": "x" * 5000}),),
+    "request of no kind": (json_payload({"statement": {"request": ["r"], "person": {"a": 1}}, "signature": "x"}),),
+    "names with NUL": (json_payload({"statement": {"request": "r\0", "person": "p\0"}, "signature": "x"}),),
+    "names without end": (json_payload({"statement": {"request": "r" * 30_000, "person": "p" * 30_000}, "signature": "x"}),),
+    "half a character": (raw_payload(b'{"statement": {"request": "\\ud800", "person": "\\udfff"}, "signature": "\\ud800"}'),),
+    "half a character alone": (raw_payload(b'"\\ud800"'),),
+    "no number": (raw_payload(b'{"statement": {"ttl": NaN}, "signature": "x"}'),),
+    "infinity": (raw_payload(b"[1e999, -Infinity]"),),
+    "a number without end": (raw_payload(b"1" * 4000),),
+    "a number too long to read": (raw_payload(b"1" * 60_000),),
+    "deep": (raw_payload(b"[" * 400 + b"]" * 400),),
+    "deep statement": (raw_payload(b'{"statement":' + b'{"a":' * 300 + b"1" + b"}" * 300 + b', "signature": "x"}'),),
+    "bottomless": (raw_payload(b"[" * 30_000 + b"]" * 30_000),),
+    "large": (raw_payload(b'"' + b"x" * 500_000 + b'"'),),
+    "not JSON": (raw_payload(b"{"),),
+    "not UTF-8": (raw_payload(b'"\xff\xfe"'),),
+    "UTF-16": (raw_payload('{"statement": {}}'.encode("utf-16")),),
+    "bytes": (raw_payload(b"\0\1\2", b"binary/plain"),),
     "of no encoding": (Payload(data=b"{}"),),
-    "of an unknown encoding": (raw(b"{}", b"binary/encrypted"),),
+    "of an unknown encoding": (raw_payload(b"{}", b"binary/encrypted"),),
     "nothing": (),
-    "two": (plain({}), plain({})),
+    "two": (json_payload({}), json_payload({})),
 }
 
 
@@ -160,8 +160,8 @@ GARBAGE: dict[str, tuple[Payload, ...]] = {
 def test_a_malformed_signal_changes_nothing_and_is_recorded_in_the_ledger(
     scene: Scene, shop: Shop, intruder: Intruder, payloads: tuple[Payload, ...]
 ) -> None:
-    before = len(told(scene.auditor, scene.job, "approval.rejected"))
-    intruder.signals(scene.job, "decide", *payloads)
+    before = len(entry_data(scene.auditor, scene.job, "approval.rejected"))
+    intruder.send_signal(scene.job, "decide", *payloads)
     newest = rejections(scene, count=before + 1)[-1]
     assert newest["why"]
     assert all(value is None or len(value) < 100 for value in (newest["request"], newest["person"]))

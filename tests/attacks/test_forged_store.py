@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.attacks.intruder import Intruder, denied, granted, in_group, job_input, plain, session, told
-from tests.support.people import TAKEN, Human
+from tests.attacks.intruder import Intruder, change_group, deny_job, entry_data, grant, job_input, json_payload, session_call
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop, access, spec
 from tests.support.wait import until
 
@@ -17,14 +17,14 @@ pytestmark = pytest.mark.servers
 WRITE = access(action="write", deliver={})
 
 
-def waiting(ops: Human, script: str = "true") -> dict[str, Any]:
+def request_approval(ops: Human, script: str = "true") -> dict[str, Any]:
     """Launch a job that needs an approval, and return its request."""
     found: dict[str, Any] = ops.until(ops.launch(spec(script, WRITE)), "awaiting_approval")["requests"][0]
     return found
 
 
 def test_a_request_set_to_approved_in_the_store_is_not_issued(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
-    request = waiting(ops)
+    request = request_approval(ops)
     job = request["job_id"]
     approval = (
         (
@@ -35,36 +35,39 @@ def test_a_request_set_to_approved_in_the_store_is_not_issued(ops: Human, audito
         request["id"],
     )
     assert (
-        intruder.writes("UPDATE requests SET state = 'approved', granted_ttl = 300, tier = 0, current_tier = 0 WHERE job_id = ?", job) == 1
+        intruder.write_store("UPDATE requests SET state = 'approved', granted_ttl = 300, tier = 0, current_tier = 0 WHERE job_id = ?", job)
+        == 1
     )
-    assert intruder.writes(*approval) == 1
-    assert intruder.writes("UPDATE jobs SET state = 'running' WHERE id = ?", job) == 1
+    assert intruder.write_store(*approval) == 1
+    assert intruder.write_store("UPDATE jobs SET state = 'running' WHERE id = ?", job) == 1
     # Whatever asks for the job now, a false worker too, meets a session that looks for signatures.
-    (answered,) = intruder.runs("Job", job, session(job_input_of(auditor, job), granted(job, 1)))
+    (answered,) = intruder.run_workflow("Job", job, session_call(job_input_of(auditor, job), grant(job, 1)))
     assert answered["outcome"] == "denied"
     assert "do not reach the quorum" in answered["reason"]
-    assert told(auditor, job, "credential.issued") == []
-    assert [entry["outcome"] for entry in told(auditor, job, "access.decided")] == ["needs_approval", "needs_approval"]
+    assert entry_data(auditor, job, "credential.issued") == []
+    assert [entry["outcome"] for entry in entry_data(auditor, job, "access.decided")] == ["needs_approval", "needs_approval"]
     assert shop.users_of(job) == []
     assert shop.tokens_of(job) == []
 
 
 def job_input_of(auditor: Human, job: str) -> dict[str, Any]:
     """Return a job's order from its first ledger entry, in the form of the API."""
-    (data,) = told(auditor, job, "job.submitted")
+    (data,) = entry_data(auditor, job, "job.submitted")
     return {"id": job, "spec": data["spec"], "params": data["params"], "bundle": data["bundle"], **data["order"]}
 
 
 def test_a_job_whose_rows_were_changed_runs_as_it_was_signed(ops: Human, lead: Human, intruder: Intruder) -> None:
-    request = waiting(ops, "echo as signed")
+    request = request_approval(ops, "echo as signed")
     job = request["job_id"]
     forged = json.dumps(spec("echo as forged", WRITE))
-    assert intruder.writes("UPDATE orders SET spec = ? WHERE job = ?", forged, job) == 1
+    assert intruder.write_store("UPDATE orders SET spec = ? WHERE job = ?", forged, job) == 1
     assert (
-        intruder.writes("UPDATE jobs SET task = 'harmless', data_scope = '{\"tenant\": \"globex\"}', requester_id = 'x' WHERE id = ?", job)
+        intruder.write_store(
+            "UPDATE jobs SET task = 'harmless', data_scope = '{\"tenant\": \"globex\"}', requester_id = 'x' WHERE id = ?", job
+        )
         == 1
     )
-    assert lead.answer(request).status_code in TAKEN
+    assert lead.answer(request).status_code in ACCEPTED_STATUSES
     seen = lead.until(job)
     assert seen["state"] == "succeeded"
     assert "".join(item["text"] for item in lead.api.get(f"jobs/{job}/logs").json()["items"]) == "as signed\n"
@@ -74,41 +77,41 @@ def test_a_job_whose_rows_were_changed_runs_as_it_was_signed(ops: Human, lead: H
 def test_an_order_changed_in_the_store_does_not_start(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
     # What the console's reconciler would do with such a row: start it as it stands.
     order = ops.order(spec("true", WRITE))
-    intruder.starts(job_input(order, spec=spec("cat /etc/passwd", access())))
-    assert [entry["why"] for entry in told(auditor, order["id"], "job.refused")] == ["the order is for another spec"]
-    assert told(auditor, order["id"], "credential.issued") == []
+    intruder.start_job(job_input(order, spec=spec("cat /etc/passwd", access())))
+    assert [entry["why"] for entry in entry_data(auditor, order["id"], "job.refused")] == ["the order is for another spec"]
+    assert entry_data(auditor, order["id"], "credential.issued") == []
     assert shop.users_of(order["id"]) == []
 
 
 def test_a_launcher_whose_identity_is_hidden_in_the_store_still_cannot_approve(
     ops: Human, auditor: Human, shop: Shop, intruder: Intruder
 ) -> None:
-    request = waiting(ops)
+    request = request_approval(ops)
     job = request["job_id"]
-    intruder.writes("UPDATE requests SET requester_id = 'x' WHERE job_id = ?", job)
-    intruder.writes("UPDATE jobs SET requester_id = 'x', requester = 'x' WHERE id = ?", job)
-    with in_group(shop, "support-leads", add=[ops.id]):
+    intruder.write_store("UPDATE requests SET requester_id = 'x' WHERE job_id = ?", job)
+    intruder.write_store("UPDATE jobs SET requester_id = 'x', requester = 'x' WHERE id = ?", job)
+    with change_group(shop, "support-leads", add=[ops.id]):
         # As a console would hand it on that believes the store.
-        intruder.signals(job, "decide", plain(ops.decision(request)))
-        until(lambda: told(auditor, job, "approval.rejected"), "the attempt is in the ledger")
+        intruder.send_signal(job, "decide", json_payload(ops.decision(request)))
+        until(lambda: entry_data(auditor, job, "approval.rejected"), "the attempt is in the ledger")
     assert auditor.job(job)["requests"][0]["state"] == "pending"
-    assert "that they launched" in told(auditor, job, "approval.rejected")[0]["why"]
-    assert told(auditor, job, "credential.issued") == []
+    assert "that they launched" in entry_data(auditor, job, "approval.rejected")[0]["why"]
+    assert entry_data(auditor, job, "credential.issued") == []
 
 
 def test_a_denial_deleted_from_the_store_still_counts(
     ops: Human, lead: Human, security: Human, auditor: Human, shop: Shop, intruder: Intruder
 ) -> None:
-    order, request, too_late = denied(ops, lead, security)
+    order, request, too_late = deny_job(ops, lead, security)
     job = order["id"]
-    intruder.writes("UPDATE requests SET state = 'approved' WHERE job_id = ?", job)
-    intruder.writes("UPDATE jobs SET state = 'awaiting_approval', ended_at = NULL WHERE id = ?", job)
-    intruder.writes("DELETE FROM approvals WHERE request_id = ?", request["id"])
-    intruder.writes("DELETE FROM claims WHERE job = ?", job)
-    (answered,) = intruder.runs("Job", job, session(order, granted(job, 1, too_late)))
+    intruder.write_store("UPDATE requests SET state = 'approved' WHERE job_id = ?", job)
+    intruder.write_store("UPDATE jobs SET state = 'awaiting_approval', ended_at = NULL WHERE id = ?", job)
+    intruder.write_store("DELETE FROM approvals WHERE request_id = ?", request["id"])
+    intruder.write_store("DELETE FROM claims WHERE job = ?", job)
+    (answered,) = intruder.run_workflow("Job", job, session_call(order, grant(job, 1, too_late)))
     assert "already run or ended" in answered["reason"]
-    assert told(auditor, job, "credential.issued") == []
-    assert told(auditor, job, "job.refused")
+    assert entry_data(auditor, job, "credential.issued") == []
+    assert entry_data(auditor, job, "job.refused")
     assert shop.users_of(job) == []
 
 
@@ -117,10 +120,10 @@ def test_a_parents_order_widened_in_the_store_gives_its_children_nothing(
 ) -> None:
     parent = ops.launch(spec("true", access()))
     wider = json.dumps(spec("true", access(), WRITE))
-    assert intruder.writes("UPDATE orders SET spec = ? WHERE job = ?", wider, parent) == 1
+    assert intruder.write_store("UPDATE orders SET spec = ? WHERE job = ?", wider, parent) == 1
     order = ops.order(spec("true", WRITE), parent=parent)
     job = order["id"]
-    (answered,) = intruder.runs("Job", job, session(order, granted(job, 1)))
+    (answered,) = intruder.run_workflow("Job", job, session_call(order, grant(job, 1)))
     assert (answered["outcome"], f"the stored order of {parent} differs from the signed order" in answered["reason"]) == ("failed", True)
-    assert told(auditor, job, "credential.issued") == []
+    assert entry_data(auditor, job, "credential.issued") == []
     assert (shop.users_of(job), shop.tokens_of(job)) == ([], [])

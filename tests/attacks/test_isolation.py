@@ -31,7 +31,7 @@ kill -SEGV $$
 """
 
 
-def sent(ops: Human, files: dict[str, bytes]) -> str:
+def upload_bundle(ops: Human, files: dict[str, bytes]) -> str:
     """Upload a bundle and return its digest."""
     content = bundle.pack({name: (data, False) for name, data in files.items()})
     answer = ops.api.post("bundles", content=content, headers={"Content-Type": "application/gzip"}).raise_for_status()
@@ -46,7 +46,7 @@ def output(ops: Human, job: str) -> str:
 
 def test_a_job_reaches_nothing_of_other_jobs_and_users(whole: Stack, shop: Shop, ops: Human, witness: Witness) -> None:
     marked = {"command": ["bash", "-c", f"{witness.hand_over}; sleep 300", MARK], "timeout": "2m", "env": {"MARK": MARK}}
-    neighbour = ops.launch({**spec("", access()), "run": marked}, bundle=sent(ops, {"private.txt": MARK.encode()}))
+    neighbour = ops.launch({**spec("", access()), "run": marked}, bundle=upload_bundle(ops, {"private.txt": MARK.encode()}))
     login = witness.login()
     own = [path for path in whole.home.rglob("*") if not path.is_relative_to(whole.home / "postgres" / "data" / "base")]
     files = [str(path) for path in own if path.is_file()]
@@ -68,18 +68,18 @@ def test_a_job_reaches_nothing_of_other_jobs_and_users(whole: Stack, shop: Shop,
         "users": [uid for uid in {(whole.home / "postgres").stat().st_uid} if uid != os.geteuid()],
         "mark": MARK,
     }
-    digest = sent(ops, {"look.py": (PROGRAMS / "look.py").read_bytes(), "look.json": json.dumps(asked).encode()})
+    digest = upload_bundle(ops, {"look.py": (PROGRAMS / "look.py").read_bytes(), "look.json": json.dumps(asked).encode()})
     job = ops.launch({**spec("", access()), "run": {"command": ["python3", "look.py"], "timeout": "1m"}}, bundle=digest)
     seen = ops.until(job)
     assert seen["state"] == "succeeded", output(ops, job)
     nothing: dict[str, Any] = {"read": [], "listed": [], "traced": [], "signalled": [], "became": [], "others": []}
     assert json.loads(output(ops, job)) == {**nothing, "control": '"""'}
     # The neighbour was there to be seen all the while.
-    assert shop.opens_for(login)
+    assert shop.can_log_in(login)
     assert ops.api.post(f"jobs/{neighbour}/kill").status_code == 202
 
 
-def cores(*folders: Path, since: float) -> list[Path]:
+def core_dumps(*folders: Path, since: float) -> list[Path]:
     """Return the new core dumps in these folders, recognized by their first bytes."""
     found = []
     for folder in folders:
@@ -101,7 +101,7 @@ def is_core(path: Path) -> bool:
 
 def test_a_job_that_crashes_leaves_no_core_dump(whole: Stack, ops: Human, tmp_path: Path) -> None:
     began = time.time() - 1
-    job = ops.launch({**spec(CRASHES)}, bundle=sent(ops, {"nothing": b""}))
+    job = ops.launch({**spec(CRASHES)}, bundle=upload_bundle(ops, {"nothing": b""}))
     seen = ops.until(job)
     assert (seen["state"], seen["exit_code"]) == ("failed", 128 + 11)
     printed = output(ops, job).splitlines()
@@ -112,4 +112,4 @@ def test_a_job_that_crashes_leaves_no_core_dump(whole: Stack, ops: Human, tmp_pa
     targets = [pattern.parent] if pattern.is_absolute() else []
     planted = tmp_path / "core.planted"
     planted.write_bytes(b"\x7fELF\x02\x01\x01" + b"\0" * 9 + b"\x04\0" + b"\0" * 8)
-    assert cores(whole.home, whole.config, tmp_path, *targets, since=began) == [planted]
+    assert core_dumps(whole.home, whole.config, tmp_path, *targets, since=began) == [planted]

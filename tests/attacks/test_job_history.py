@@ -20,7 +20,7 @@ def entry(kind: EventType, **data: Any) -> EntryView:
     return EntryView(position=1, job="j", seq=1, id="x", type=kind.value, at=datetime(2026, 1, 1, tzinfo=UTC), data=said, prev="", hash="")
 
 
-class Endless:
+class EndlessLedger:
     """A ledger that is flooded while it is read."""
 
     def entries(self, *, job: str | None, types: Iterable[EventType] = (), after: int, limit: int) -> Page[EntryView]:
@@ -61,4 +61,4 @@ def test_a_request_is_at_the_highest_tier_that_it_was_escalated_to() -> None:
 
 
 def test_a_flooded_chain_prevents_a_job_from_running_and_ends_the_reading() -> None:
-    assert read_job_history(Endless(), "j").why_over == "the ledger has too many entries of this job"
+    assert read_job_history(EndlessLedger(), "j").why_over == "the ledger has too many entries of this job"

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from activities.broker.tools.gateway import MAX_UNDONE_RECORDED
-from tests.activities.broker.bad_upstream import Upstream, upstream
-from tests.activities.broker.catalog_edits import offering
-from tests.activities.broker.remote_job import Puppet, puppet
-from tests.activities.broker.test_runtime_requests import entries, opened
-from tests.activities.broker.test_tool_gateway import called, request_of, until_offered
-from tests.support.people import TAKEN, Human
+from tests.activities.broker.bad_upstream import Upstream, serve_upstream
+from tests.activities.broker.catalog_edits import offer_tools
+from tests.activities.broker.remote_job import Puppet, launch_puppet
+from tests.activities.broker.test_runtime_requests import await_request, entries
+from tests.activities.broker.test_tool_gateway import call_tool, newest_request, until_offered
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Login, Shop
 from tests.support.wait import until
 
@@ -33,11 +33,11 @@ ASKS_AND_GOES = ASKS.replace("CALL", '{"name": "set-flag", "arguments": {"flag":
 
 @pytest.fixture(scope="module")
 def target() -> Iterator[Upstream]:
-    with upstream() as listening:
+    with serve_upstream() as listening:
         yield listening
 
 
-def flag_at(url: str) -> dict[str, Any]:
+def flag_tool(url: str) -> dict[str, Any]:
     """A tool that accepts any value and needs approval."""
     http = {"method": "POST", "url": f"{url}/echo", "allow_private": True, "json": {"flag": "{flag}"}}
     kept = {"type": "object", "properties": {"flag": {}}, "required": ["flag"]}
@@ -45,35 +45,35 @@ def flag_at(url: str) -> dict[str, Any]:
 
 
 def test_a_call_approved_with_1_is_not_made_with_true(ops: Human, lead: Human, shop: Shop, target: Upstream) -> None:
-    with offering(shop, flag_at(target.url)):
-        with puppet(ops) as watching:
+    with offer_tools(shop, flag_tool(target.url)):
+        with launch_puppet(ops) as watching:
             until_offered(watching, "set-flag")
-        with puppet(ops, before=ASKS_AND_GOES) as job:
-            waiting = opened(lead, request_of(ops, job))
+        with launch_puppet(ops, before=ASKS_AND_GOES) as job:
+            waiting = await_request(lead, newest_request(ops, job))
             until(lambda: entries(ops, job.job, "tool.called") != [], "whoever asked has gone")
-            assert lead.answer(waiting).status_code in TAKEN
-            calling = threading.Thread(target=lambda: called(job, "set-flag", flag=True))
+            assert lead.answer(waiting).status_code in ACCEPTED_STATUSES
+            calling = threading.Thread(target=lambda: call_tool(job, "set-flag", flag=True))
             calling.start()
-            until(lambda: target.reached.is_set() or len(requests(ops, job)) > 1, "it is asked for, or was made")
+            until(lambda: target.reached.is_set() or len(refund_requests(ops, job)) > 1, "it is asked for, or was made")
             assert not target.seen
-            assert lead.answer(opened(lead, requests(ops, job)[-1]), "deny").status_code in TAKEN
+            assert lead.answer(await_request(lead, refund_requests(ops, job)[-1]), "deny").status_code in ACCEPTED_STATUSES
             calling.join(180)
             assert not target.seen
 
 
-def requests(ops: Human, job: Puppet) -> list[str]:
+def refund_requests(ops: Human, job: Puppet) -> list[str]:
     return [one["id"] for one in ops.job(job.job)["requests"] if one["resource"] == "refunds-db"]
 
 
 def test_rejected_calls_do_not_fill_the_ledger(ops: Human) -> None:
     bound = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "look", "at": "request"}
-    with puppet(ops, {**bound, "tools": {"find-order": {"arguments": {"order_id": {"maximum": 1}}}}}) as job:
+    with launch_puppet(ops, {**bound, "tools": {"find-order": {"arguments": {"order_id": {"maximum": 1}}}}}) as job:
         for _ in range(MAX_UNDONE_RECORDED + 20):
-            text, failed = called(job, "find-order", order_id=2)
+            text, failed = call_tool(job, "find-order", order_id=2)
             assert failed, text
             assert "must be a number of at most 1" in text
         assert len(entries(ops, job.job, "tool.called")) == MAX_UNDONE_RECORDED
-        assert not called(job, "find-order", order_id=1)[1]
+        assert not call_tool(job, "find-order", order_id=1)[1]
         assert entries(ops, job.job, "tool.called")[-1]["outcome"] == "done"
 
 
@@ -81,14 +81,14 @@ def test_a_job_cannot_release_the_credential_that_a_tool_uses_for_it(ops: Human,
     http = {"url": f"{target.url}/slow", "headers": {"X-Login": "{username} {password}"}, "allow_private": True, "timeout": "50s"}
     slow = {"slow": {"description": "Wait", "uses": {"resource": "orders-db", "action": "read"}, "http": http}}
     target.reached.clear()
-    with offering(shop, slow):
-        with puppet(ops) as watching:
+    with offer_tools(shop, slow):
+        with launch_puppet(ops) as watching:
             until_offered(watching, "slow")
-        with puppet(ops, before=ASKS.replace("CALL", '{"name": "slow"}')) as job:
+        with launch_puppet(ops, before=ASKS.replace("CALL", '{"name": "slow"}')) as job:
             assert target.reached.wait(180)
             login = Login(*target.seen[-1]["headers"]["x-login"].split())
             (used,) = ops.job(job.job)["credentials"]
-            refused = job.asks("POST", f"/v1/access/{used['id']}/release")
+            refused = job.call("POST", f"/v1/access/{used['id']}/release")
             assert (refused.status, "a gateway uses it and releases it itself" in refused.body) == (404, True)
-            assert shop.opens_for(login)
-    assert not shop.opens_for(login)
+            assert shop.can_log_in(login)
+    assert not shop.can_log_in(login)

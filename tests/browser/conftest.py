@@ -27,7 +27,20 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, StorageState
 
-from tests.browser.rig import Foresee, Launch, Look, Open, Pages, Shot, check_axe, check_fits, check_looks, chromium, reached, shoot
+from tests.browser.rig import (
+    Foresee,
+    Launch,
+    Look,
+    Open,
+    Pages,
+    Shot,
+    check_axe,
+    check_fits,
+    check_looks,
+    launch_chromium,
+    shoot,
+    wait_for_state,
+)
 from tests.support.people import ENDED, Human
 from worker.stack import Stack
 
@@ -35,7 +48,7 @@ from worker.stack import Stack
 @pytest.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """One Chromium for all tests. Fails with install instructions if there is none."""
-    async with chromium() as opened:
+    async with launch_chromium() as opened:
         yield opened
 
 
@@ -116,7 +129,7 @@ async def launched(ops: Human) -> AsyncIterator[Launch]:
     async def of(spec: dict[str, Any], *states: str, **order: Any) -> dict[str, Any]:
         job = await asyncio.to_thread(ops.launch, spec, **order)
         jobs.append(job)
-        return await asyncio.to_thread(reached, ops, job, *states) if states else await asyncio.to_thread(ops.job, job)
+        return await asyncio.to_thread(wait_for_state, ops, job, *states) if states else await asyncio.to_thread(ops.job, job)
 
     yield of
     for job in jobs:

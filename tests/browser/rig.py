@@ -51,7 +51,7 @@ Launch = Callable[..., Awaitable[dict[str, Any]]]
 Foresee = Callable[[Page, str], None]
 
 
-def program() -> str:
+def chromium_path() -> str:
     """Return the path of Chromium. Fails with install instructions if there is none."""
     found = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if found is None:
@@ -60,9 +60,9 @@ def program() -> str:
 
 
 @asynccontextmanager
-async def chromium() -> AsyncIterator[Browser]:
+async def launch_chromium() -> AsyncIterator[Browser]:
     """The system's Chromium, headless, for one `async with` block."""
-    path = program()
+    path = chromium_path()
     expect.set_options(timeout=PATIENCE)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS), timeout=2 * PATIENCE)
@@ -80,10 +80,10 @@ class Watch:
     seen: list[str] = field(default_factory=list)
     foreseen: list[str] = field(default_factory=list)
 
-    def over(self, context: BrowserContext) -> None:
+    def attach(self, context: BrowserContext) -> None:
         """Monitor every page of a context from now on."""
-        context.on("request", self._asked)
-        context.on("console", self._said)
+        context.on("request", self._check_request)
+        context.on("console", self._check_message)
         context.on("weberror", lambda raised: self.seen.append(f"uncaught: {raised.error}"))
 
     @property
@@ -91,13 +91,13 @@ class Watch:
         """Return the problems that the test did not announce."""
         return [line for line in self.seen if not any(re.search(pattern, line) for pattern in self.foreseen)]
 
-    def _asked(self, request: Request) -> None:
+    def _check_request(self, request: Request) -> None:
         parts = urlsplit(request.url)
         # data: and blob: are not allowed either, as in the pages' CSP.
         if f"{parts.scheme}://{parts.netloc}" not in self.origins:
             self.seen.append(f"request to a foreign origin: {request.url[:200]}")
 
-    def _said(self, message: ConsoleMessage) -> None:
+    def _check_message(self, message: ConsoleMessage) -> None:
         # A CSP violation is also an error in the console. If a page names no icon, Chromium requests a favicon on its own.
         at = message.location.get("url", "")
         if message.type == "error" and not at.endswith("/favicon.ico"):
@@ -141,7 +141,7 @@ class Pages:
         )
         context.set_default_timeout(PATIENCE)
         watch = Watch((self.address, *also))
-        watch.over(context)
+        watch.attach(context)
         self.contexts.append(context)
         self.watches.append(watch)
         return await context.new_page()
@@ -178,12 +178,12 @@ async def log_in(page: Page, name: str, password: str) -> None:
 
 async def check_axe(page: Page, rules: dict[str, Any] = AXE) -> None:
     """Fail if axe finds a serious or critical problem in a page; list each with its rule and its elements."""
-    async with _scripting(page) as seen:
+    async with _open_scriptable(page) as seen:
         # Evaluated from outside, because the page's CSP would block a script element.
         if not await seen.evaluate("'axe' in window"):
             await seen.evaluate(AXE_SCRIPT)
         found = await seen.evaluate("async rules => (await axe.run(rules)).violations", rules)
-    told = [_finding(violation) for violation in found if violation["impact"] in SERIOUS]
+    told = [_violation_text(violation) for violation in found if violation["impact"] in SERIOUS]
     assert not told, f"axe on {page.url}:\n" + "\n".join(told)
 
 
@@ -210,7 +210,7 @@ async def check_looks(page: Page, path: str, *, looks: Sequence[tuple[int, bool]
 
 
 @asynccontextmanager
-async def _scripting(page: Page) -> AsyncIterator[Page]:
+async def _open_scriptable(page: Page) -> AsyncIterator[Page]:
     """Yield a page in which axe's scripts can run: the page itself, or, if it has scripts disabled, a static copy whose own scripts do not run."""
     if not await page.evaluate("matchMedia('(scripting: none)').matches"):
         yield page
@@ -232,12 +232,12 @@ async def _scripting(page: Page) -> AsyncIterator[Page]:
         await context.close()
 
 
-def _finding(violation: dict[str, Any]) -> str:
-    nodes = [f"    {' '.join(map(str, node['target']))}: {node['html'][:200]}\n      {_why(node)}" for node in violation["nodes"]]
+def _violation_text(violation: dict[str, Any]) -> str:
+    nodes = [f"    {' '.join(map(str, node['target']))}: {node['html'][:200]}\n      {_failure_text(node)}" for node in violation["nodes"]]
     return "\n".join([f"  {violation['impact']}: {violation['id']}: {violation['help']}", *nodes])
 
 
-def _why(node: dict[str, Any]) -> str:
+def _failure_text(node: dict[str, Any]) -> str:
     return str(node.get("failureSummary", "")).replace("\n", " ")
 
 
@@ -248,7 +248,7 @@ async def shoot(page: Page, folder: Path, name: str) -> Path:
     return file
 
 
-def reached(human: Human, job: str, *states: str, within: float = 90) -> dict[str, Any]:
+def wait_for_state(human: Human, job: str, *states: str, within: float = 90) -> dict[str, Any]:
     """Wait for the job's events and return the job once it is in one of these states (default: ended). Fails on timeout. Blocking."""
     wanted, end, seen = states or ENDED, time.monotonic() + within, "unknown"
     with human.api.stream("GET", f"jobs/{job}/events", timeout=httpx.Timeout(30, read=within)) as answer:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.async_api import expect
 
-from tests.browser.rig import Foresee, Launch, Look, Open, reached
+from tests.browser.rig import Foresee, Launch, Look, Open, wait_for_state
 from tests.support.people import Human
 from tests.support.shop import Shop, access, spec
 
@@ -54,12 +54,12 @@ async def asked_of_chiefs(shop: Shop, waiting: Waiting) -> AsyncIterator[Waiting
     file.unlink()
 
 
-def unique(name: str) -> str:
+def unique_name(name: str) -> str:
     """Return a job name that only this test uses, so that its filtered list shows nothing else."""
     return f"{name}-{token_hex(4)}"
 
 
-async def seen(human: Human, request: dict[str, Any]) -> dict[str, Any]:
+async def fetch_request(human: Human, request: dict[str, Any]) -> dict[str, Any]:
     """Return a request from the API."""
     answer = await asyncio.to_thread(human.api.get, f"requests/{request['id']}")
     found: dict[str, Any] = answer.raise_for_status().json()
@@ -74,7 +74,7 @@ async def test_an_approval_counts_and_the_page_shows_it(person: Open, lead: Huma
     await axe(page)
     await page.locator("#approve").click()
     await expect(page.get_by_role("status").first).to_contain_text("Your decision is recorded.")
-    found = await seen(lead, request)
+    found = await fetch_request(lead, request)
     assert (found["state"], [item["approver"] for item in found["approvals"]]) == ("approved", ["lead"])
 
 
@@ -91,7 +91,7 @@ async def test_an_approver_can_approve_with_limits(
     await page.get_by_label("Duration").select_option("1m")
     await page.locator("#approve").click()
     await expect(page.get_by_role("status").first).to_contain_text("Your decision is recorded.")
-    found = await seen(lead, request)
+    found = await fetch_request(lead, request)
     assert (found["state"], found["granted_ttl"]) == ("approved", 60)
 
 
@@ -103,11 +103,11 @@ async def test_a_denial_needs_a_reason_and_ends_the_job(person: Open, lead: Huma
     await page.locator("#deny").click()
     await expect(page.get_by_role("alert")).to_contain_text("Not submitted")
     await expect(page.locator("#reason-error")).to_contain_text("Enter a reason.")
-    assert (await seen(lead, request))["state"] == "pending"
+    assert (await fetch_request(lead, request))["state"] == "pending"
     await page.get_by_label("Reason", exact=True).fill("Not this customer")
     await page.locator("#deny").click()
     await expect(page.get_by_role("status").first).to_contain_text("Your decision is recorded.")
-    found = await seen(lead, request)
+    found = await fetch_request(lead, request)
     assert (found["state"], found["approvals"][0]["reason"]) == ("denied", "Not this customer")
 
 
@@ -125,7 +125,7 @@ async def test_two_chiefs_reach_the_quorum_and_see_each_others_decision_without_
     await one.get_by_label("Type the job").fill("tes")
     await one.locator("#approve").click()
     await expect(one.locator("#confirm-error")).to_contain_text("Enter the job name exactly: test")
-    assert (await seen(chief, request))["approvals"] == []
+    assert (await fetch_request(chief, request))["approvals"] == []
     await one.get_by_label("Type the job").fill("test")
     await one.locator("#approve").click()
     await expect(one.get_by_role("status").first).to_contain_text("Your decision is recorded.")
@@ -136,7 +136,7 @@ async def test_two_chiefs_reach_the_quorum_and_see_each_others_decision_without_
     await other.locator("#approve").click()
     await expect(other.get_by_role("status").first).to_contain_text("Your decision is recorded.")
     await expect(one.locator("#status")).to_contain_text("approved", use_inner_text=True)
-    found = await seen(chief, request)
+    found = await fetch_request(chief, request)
     assert (found["state"], [item["approver"] for item in found["approvals"]]) == ("approved", ["chief", "chief2"])
 
 
@@ -159,7 +159,7 @@ async def test_an_update_does_not_overwrite_typed_text(person: Open, chief: Huma
 async def test_the_queue_adds_new_requests_and_removes_decided_ones_automatically(
     person: Open, lead: Human, chief: Human, waiting: Waiting, axe: Look
 ) -> None:
-    name = unique("queued")
+    name = unique_name("queued")
     page = await person("lead")
     await page.goto(f"/inbox?job={name}")
     await expect(page.locator("#mine")).to_contain_text("No requests waiting for you match these filters.")
@@ -177,7 +177,7 @@ async def test_the_queue_adds_new_requests_and_removes_decided_ones_automaticall
 
 
 async def test_two_requests_of_one_kind_are_decided_at_once(person: Open, lead: Human, waiting: Waiting, axe: Look, fits: Look) -> None:
-    name = unique("paired")
+    name = unique_name("paired")
     both = [await waiting(name=name), await waiting(name=name)]
     page = await person("lead", width=360)
     await page.goto(f"/inbox?job={name}")
@@ -189,7 +189,7 @@ async def test_two_requests_of_one_kind_are_decided_at_once(person: Open, lead: 
     await page.get_by_role("button", name="Approve selected").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("2 of 2 approved")
     await axe(page)
-    assert [(await seen(lead, request))["state"] for request in both] == ["approved", "approved"]
+    assert [(await fetch_request(lead, request))["state"] for request in both] == ["approved", "approved"]
 
 
 async def test_approving_a_request_with_a_control_group_also_authorizes_it_in_vault(
@@ -203,7 +203,7 @@ async def test_approving_a_request_with_a_control_group_also_authorizes_it_in_va
     await page.get_by_label("Reason", exact=True).fill("The order is there")
     await page.locator("#approve").click()
     await expect(page.get_by_role("status").first).to_contain_text("Your decision is recorded.")
-    ended = await asyncio.to_thread(reached, security, job["id"])
+    ended = await asyncio.to_thread(wait_for_state, security, job["id"])
     assert (ended["state"], ended["requests"][0]["state"]) == ("succeeded", "approved")
     assert [item["action"] for item in ended["credentials"]] == ["write"]
 
@@ -223,11 +223,11 @@ async def test_on_a_phone_without_scripts_the_decision_is_within_reach_of_the_th
     assert box["y"] + box["height"] <= 900, "it is in view before anybody scrolls"
     await thumb.click()
     await expect(page.get_by_role("status").first).to_contain_text(re.compile("Your decision is recorded|Submitted"))
-    assert (await seen(lead, request))["approvals"][0]["approver"] == "lead"
+    assert (await fetch_request(lead, request))["approvals"][0]["approver"] == "lead"
 
 
 async def test_the_keyboard_moves_through_the_queue_and_submits_nothing(person: Open, lead: Human, waiting: Waiting) -> None:
-    name = unique("keyed")
+    name = unique_name("keyed")
     request = await waiting(name=name)
     page = await person("lead")
     await page.goto(f"/inbox?job={name}")
@@ -242,7 +242,7 @@ async def test_the_keyboard_moves_through_the_queue_and_submits_nothing(person: 
     await page.keyboard.press("Escape")
     await page.keyboard.press("?")
     await expect(page.get_by_role("dialog", name="Keyboard")).to_be_visible()
-    assert (await seen(lead, request))["state"] == "pending"
+    assert (await fetch_request(lead, request))["state"] == "pending"
 
 
 async def test_a_delegation_is_added_on_an_accessible_page(person: Open, axe: Look, fits: Look) -> None:

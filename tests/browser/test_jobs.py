@@ -8,7 +8,7 @@ import re
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.browser.rig import Launch, Look, Open, Shot, reached
+from tests.browser.rig import Launch, Look, Open, Shot, wait_for_state
 from tests.support.people import Human
 from tests.support.shop import access, spec
 
@@ -18,17 +18,17 @@ OPEN = "document.querySelectorAll('details').forEach(it => { it.open = !it.class
 JOB = re.compile(r"/jobs/(j-[a-z0-9-]+)")
 
 
-async def stays(page: Page) -> None:
-    """Mark the page, so that `stayed` detects a later reload."""
+async def mark_page(page: Page) -> None:
+    """Mark the page, so that `check_not_reloaded` detects a later reload."""
     await page.evaluate("window.stayed = true")
 
 
-async def stayed(page: Page) -> None:
+async def check_not_reloaded(page: Page) -> None:
     """Fail if the page was reloaded."""
     assert await page.evaluate("window.stayed === true")
 
 
-async def tried(page: Page, template: str, **params: str) -> None:
+async def preview_job(page: Page, template: str, **params: str) -> None:
     """Choose a template, fill it in and open the policy preview."""
     await page.goto("/jobs/new")
     await page.get_by_role("link", name=f"Choose {template}").click()
@@ -47,12 +47,12 @@ def job_of(page: Page) -> str:
 
 async def test_a_job_is_launched_watched_while_it_writes_and_killed_without_a_reload(person: Open, ops: Human, axe: Look) -> None:
     page = await person("ops")
-    await tried(page, "long-running", seconds="500")
+    await preview_job(page, "long-running", seconds="500")
     await expect(page.locator("#says")).to_contain_text("read-up-to-confidential")
     await axe(page)
     await page.get_by_role("button", name="Sign and launch").click()
     await expect(page.get_by_role("status")).to_contain_text("Signed and launched.")
-    await stays(page)
+    await mark_page(page)
     job = job_of(page)
     head = page.locator("#top")
     await expect(head).to_contain_text("Running. 1 active credential: read on orders-db.")
@@ -61,22 +61,22 @@ async def test_a_job_is_launched_watched_while_it_writes_and_killed_without_a_re
     await expect(output).to_contain_text(re.compile(r"(\d+ orders\s+){2}"))
     written = len(await output.inner_text())
     await page.wait_for_function("before => document.querySelector('pre.log').textContent.length > before + 20", arg=written)
-    await stayed(page)
-    await drawn(page)
+    await check_not_reloaded(page)
+    await check_timeline(page)
     await axe(page)
     await page.get_by_role("link", name="Kill").click()
     await expect(page.locator("main")).to_contain_text("read on orders-db")
     await axe(page)
     await page.get_by_role("button", name="Kill job").click()
-    await stays(page)
+    await mark_page(page)
     await expect(head).to_contain_text("Killed: access was revoked first. Its credential is revoked (verified).")
     await expect(page.locator("#credentials")).to_contain_text("revoked (verified)")
-    await stayed(page)
+    await check_not_reloaded(page)
     assert (await asyncio.to_thread(ops.job, job))["state"] == "killed"
     await expect(page.get_by_role("link", name="Kill")).to_have_count(0)
 
 
-async def drawn(page: Page) -> None:
+async def check_timeline(page: Page) -> None:
     """Fail unless the timeline shows the credential's name and a bar that ends at the now line and continues in a pale colour."""
     lane = page.locator(".lane.credential").first
     await expect(lane).to_contain_text("credential read orders-db")
@@ -95,14 +95,14 @@ async def test_an_open_list_adds_and_updates_rows(person: Open, launched: Launch
     page = await person("lead")
     await page.goto("/jobs")
     await expect(page.locator("[data-alive]")).to_contain_text("Live")
-    await stays(page)
+    await mark_page(page)
     job = await launched(spec("sleep 100"), "running")
     row = page.locator("tr", has=page.locator(f'a[href="/jobs/{job["id"]}"]'))
     await expect(row).to_contain_text("running")
     await asyncio.to_thread(ops.api.post, f"jobs/{job['id']}/cancel")
     await expect(row).to_contain_text("cancelled")
     await expect(row).to_contain_text(re.compile("access revoked|no access issued"))
-    await stayed(page)
+    await check_not_reloaded(page)
     await axe(page)
 
 
@@ -124,12 +124,12 @@ async def test_the_keyboard_moves_through_the_list_and_to_the_search(person: Ope
 
 async def test_everything_works_without_javascript_on_a_phone(person: Open, ops: Human, axe: Look, fits: Look) -> None:
     page = await person("ops", javascript=False, width=360)
-    await tried(page, "long-writing", seconds="300")
+    await preview_job(page, "long-writing", seconds="300")
     await expect(page.locator("#says")).to_contain_text("tier 1 (owner)")
     await fits(page)
     await page.get_by_role("button", name="Sign and launch").click()
     job = job_of(page)
-    await asyncio.to_thread(reached, ops, job, "awaiting_approval")
+    await asyncio.to_thread(wait_for_state, ops, job, "awaiting_approval")
     await page.goto(f"/jobs/{job}")
     await expect(page.locator("#top")).to_contain_text("Waiting for approval: write on refunds-db at tier 1 (owner).")
     await fits(page)
@@ -141,7 +141,7 @@ async def test_everything_works_without_javascript_on_a_phone(person: Open, ops:
     await fits(page)
     await page.get_by_role("button", name="Cancel job").click()
     await expect(page.get_by_role("status")).to_contain_text("Cancel requested")
-    assert (await asyncio.to_thread(reached, ops, job))["state"] == "cancelled"
+    assert (await asyncio.to_thread(wait_for_state, ops, job))["state"] == "cancelled"
     await page.goto(f"/jobs/{job}")
     await expect(page.locator("#top")).to_contain_text("Cancelled. No credentials issued.")
     await page.goto("/now")

@@ -32,7 +32,7 @@ def arrived(person: Open) -> Open:
     return at
 
 
-async def saved(page: Page, name: str) -> str:
+async def download_text(page: Page, name: str) -> str:
     """Click a download link and return the file's content."""
     async with page.expect_download() as waiting:
         await page.get_by_role("link", name=name).click()
@@ -59,7 +59,7 @@ async def test_a_report_is_generated_and_every_section_opens(arrived: Open, laun
         await expect(sections.get_by_role("link", name=name, exact=True)).to_have_attribute("aria-current", "true")
         await fits(page)
         await axe(page)
-    assert json.loads(await saved(page, "JSON"))["sections"]
+    assert json.loads(await download_text(page, "JSON"))["sections"]
 
 
 async def test_a_credential_appears_is_revoked_and_verified_without_a_reload(arrived: Open, launched: Launch, ops: Human) -> None:
@@ -91,7 +91,7 @@ async def test_the_ledger_is_verified_from_the_page_and_its_export_offline(arriv
     await page.get_by_role("button", name="Verify every chain").click()
     await expect(page.locator("#outcome")).to_contain_text("Intact.")
     await page.goto(f"/ledger?job={job['id']}")
-    lines = (await saved(page, "Export filtered")).splitlines()
+    lines = (await download_text(page, "Export filtered")).splitlines()
     assert [json.loads(line) for line in lines] == await asyncio.to_thread(ops.ledger, job["id"])
     assert verify_export(lines).sound
 
@@ -119,19 +119,19 @@ async def test_everything_works_without_javascript(arrived: Open, launched: Laun
     await page.locator("summary.sentence").first.click()
     await expect(page.locator(".entries pre").first).to_be_visible()
     await page.get_by_role("button", name="Verify every chain").click()
-    await looks_until(page, "#outcome", "Intact.")
+    await refresh_until(page, "#outcome", "Intact.")
     await page.goto("/ledger")
     await page.get_by_label("Find by ID").fill(job["credentials"][0]["id"])
     await page.get_by_role("button", name="Find").click()
     await page.get_by_role("button", name="Revoke").click()
-    await looks_until(page, "#standing", "revoked (verified)")
+    await refresh_until(page, "#standing", "revoked (verified)")
     await page.goto("/catalog/explain")
     await page.get_by_label("Job spec (YAML)").fill(json.dumps(spec("true", access("refunds-db", "write"))))
     await page.locator("form", has=page.get_by_label("Job spec (YAML)")).get_by_role("button", name="Evaluate").click()
     await expect(page.locator("#answer")).to_contain_text("tier 1")
 
 
-async def looks_until(page: Page, place: str, words: str) -> None:
+async def refresh_until(page: Page, place: str, words: str) -> None:
     """Click Refresh, as people without JavaScript do, until an element shows the text."""
     while words not in await page.locator(place).inner_text():
         await page.get_by_role("link", name="Refresh").click()

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, expect
 
-from tests.browser.rig import Launch, Open, Pages, check_axe, check_looks, program, shoot
-from tests.browser.sample_site import PASSWORDS, served
+from tests.browser.rig import Launch, Open, Pages, check_axe, check_looks, chromium_path, shoot
+from tests.browser.sample_site import PASSWORDS, serve_site
 from tests.support.shop import spec
 
 pytestmark = pytest.mark.servers
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.servers
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
-    with served() as address:
+    with serve_site() as address:
         yield address
 
 
@@ -111,4 +111,4 @@ async def test_a_screenshot_is_saved_under_its_name(there: Pages, tmp_path: Path
 def test_without_a_chromium_the_tests_fail_and_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(pytest.fail.Exception, match=r"run deploy/setup\.sh browser"):
-        program()
+        chromium_path()

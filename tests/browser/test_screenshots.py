@@ -11,7 +11,7 @@ import yaml
 from playwright.async_api import expect
 
 from justenough.adapters.configuration.bundle_packer import pack_folder
-from tests.browser.rig import Foresee, Look, Open, Shot, reached
+from tests.browser.rig import Foresee, Look, Open, Shot, wait_for_state
 from tests.console.served_console import SHOP
 from tests.support.people import Human
 from worker.stack import Stack
@@ -29,7 +29,7 @@ async def refund(ops: Human) -> AsyncIterator[dict[str, Any]]:
     digest = sent.raise_for_status().json()["digest"]
     params = {"ticket": "4712"}
     job = await asyncio.to_thread(lambda: ops.launch(raw, bundle=digest, params=params, reason="the customer was charged twice"))
-    yield await asyncio.to_thread(reached, ops, job, "awaiting_approval")
+    yield await asyncio.to_thread(wait_for_state, ops, job, "awaiting_approval")
     await asyncio.to_thread(ops.api.post, f"jobs/{job}/kill")
 
 

@@ -14,14 +14,14 @@ from temporalio.api.common.v1 import Payloads, WorkflowExecution
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest, SignalWorkflowExecutionRequest, StartBatchOperationRequest
 from temporalio.client import WorkflowExecutionStatus
 
-from tests.attacks.intruder import Intruder, raw
+from tests.attacks.intruder import Intruder, raw_payload
 from tests.support.wait import until
 from worker.stack import Stack
 
 EARLY, LATE = 0, -1
-LARGEST = 1_900_000
+MAX_PAYLOAD_BYTES = 1_900_000
 """Bytes. Temporal rejects payloads over 2 MB."""
-LONGEST = 50 * 1024 * 1024
+MAX_HISTORY_BYTES = 50 * 1024 * 1024
 """Bytes of history. Temporal terminates a workflow with a longer history."""
 
 
@@ -33,15 +33,15 @@ class Administrator:
 
     @classmethod
     @contextmanager
-    def of(cls, stack: Stack) -> Iterator[Administrator]:
+    def connect(cls, stack: Stack) -> Iterator[Administrator]:
         """Yield an administrator for a block."""
-        with Intruder.entered(stack) as entered:
+        with Intruder.break_in(stack) as entered:
             yield cls(entered)
 
     def terminate(self, *workflows: str) -> None:
         """Terminate workflows, in this order."""
         for workflow in workflows:
-            self._temporal.terminates(workflow)
+            self._temporal.terminate_job(workflow)
 
     def terminate_together(self, *workflows: str) -> None:
         """Terminate workflows with one of Temporal's batch operations; return once it has started."""
@@ -52,16 +52,16 @@ class Administrator:
             executions=[WorkflowExecution(workflow_id=workflow) for workflow in workflows],
             termination_operation=BatchOperationTermination(identity="administrator"),
         )
-        self._temporal.does(self._temporal.client.workflow_service.start_batch_operation(request))
+        self._temporal.run_async(self._temporal.client.workflow_service.start_batch_operation(request))
 
     def delete(self, workflow: str) -> None:
         """Delete a workflow, running or not, with its history."""
         request = DeleteWorkflowExecutionRequest(namespace="default", workflow_execution=WorkflowExecution(workflow_id=workflow))
-        self._temporal.does(self._temporal.client.workflow_service.delete_workflow_execution(request))
+        self._temporal.run_async(self._temporal.client.workflow_service.delete_workflow_execution(request))
 
     def reset(self, job: str, *, to: int) -> None:
         """Reset a workflow to its first or its last task."""
-        self._temporal.resets(job, to=to, wait=False)
+        self._temporal.reset_job(job, to=to, wait=False)
 
     def fill(self, job: str) -> None:
         """Send unknown signals until the history is too long and Temporal terminates the workflow."""
@@ -69,53 +69,53 @@ class Administrator:
             namespace="default",
             workflow_execution=WorkflowExecution(workflow_id=job),
             signal_name="noise",
-            input=Payloads(payloads=[raw(b'"' + b"x" * LARGEST + b'"')]),
+            input=Payloads(payloads=[raw_payload(b'"' + b"x" * MAX_PAYLOAD_BYTES + b'"')]),
         )
         signal = self._temporal.client.workflow_service.signal_workflow_execution
 
         async def run() -> None:
-            await asyncio.gather(*(signal(request) for _ in range(LONGEST // LARGEST + 1)), return_exceptions=True)
+            await asyncio.gather(*(signal(request) for _ in range(MAX_HISTORY_BYTES // MAX_PAYLOAD_BYTES + 1)), return_exceptions=True)
 
         while self.status(job) is WorkflowExecutionStatus.RUNNING:
-            self._temporal.does(run())
+            self._temporal.run_async(run())
 
-    def confuse(self, job: str, wish: str) -> None:
+    def confuse(self, job: str, argument: str) -> None:
         """Send a signal to revoke a credential that does not exist."""
-        self._temporal.signals(job, "revoke_credential", raw(wish.encode()))
+        self._temporal.send_signal(job, "revoke_credential", raw_payload(argument.encode()))
 
     def kill(self, job: str) -> None:
         """Send a job's workflow the kill signal without the console, which cannot write its store."""
-        self._temporal.signals(job, "kill")
+        self._temporal.send_signal(job, "kill")
 
-    def timed_out(self, job: str) -> bool:
+    def has_timed_out(self, job: str) -> bool:
         """Whether one of a job's activities timed out for lack of heartbeats."""
-        events = self._temporal.does(self._temporal.client.get_workflow_handle(job).fetch_history()).events
+        events = self._temporal.run_async(self._temporal.client.get_workflow_handle(job).fetch_history()).events
         return any(event.HasField("activity_task_timed_out_event_attributes") for event in events)
 
-    def longest_kept(self, job: str) -> float:
+    def longest_task_wait(self, job: str) -> float:
         """Return the longest time, in seconds, that a workflow task waited for a worker that did not take it."""
-        events = self._temporal.does(self._temporal.client.get_workflow_handle(job).fetch_history()).events
+        events = self._temporal.run_async(self._temporal.client.get_workflow_handle(job).fetch_history()).events
         scheduled = {event.event_id: event.event_time.ToDatetime() for event in events}
         over = [(event, event.workflow_task_timed_out_event_attributes) for event in events]
         kept = [event.event_time.ToDatetime() - scheduled[timed.scheduled_event_id] for event, timed in over if timed.scheduled_event_id]
         return max((each.total_seconds() for each in kept), default=0.0)
 
-    def until_stumbled(self, job: str) -> None:
+    def until_task_failed(self, job: str) -> None:
         """Wait until a task of a workflow has failed."""
         handle = self._temporal.client.get_workflow_handle(job)
 
         def stumbled() -> bool:
-            events = self._temporal.does(handle.fetch_history()).events
+            events = self._temporal.run_async(handle.fetch_history()).events
             return any(event.HasField("workflow_task_failed_event_attributes") for event in events)
 
         until(stumbled, f"a task of {job} has failed")
 
     def status(self, workflow: str) -> WorkflowExecutionStatus | None:
         """Return the status of a workflow's newest run; None if Temporal has none."""
-        if not self._temporal.knows(workflow):
+        if not self._temporal.has_workflow(workflow):
             return None
-        return self._temporal.does(self._temporal.client.get_workflow_handle(workflow).describe()).status
+        return self._temporal.run_async(self._temporal.client.get_workflow_handle(workflow).describe()).status
 
     def result(self, workflow: str) -> Any:
         """Return a workflow's result once it has completed."""
-        return self._temporal.does(self._temporal.client.get_workflow_handle(workflow).result())
+        return self._temporal.run_async(self._temporal.client.get_workflow_handle(workflow).result())

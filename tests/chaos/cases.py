@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.chaos.administrator import EARLY, LATE, Administrator
-from tests.chaos.faulty_worker import STUCK
-from tests.chaos.steps import LEASES, ROLE, Stage, exposures, leashed
+from tests.chaos.faulty_worker import BUG_ARGUMENT
+from tests.chaos.steps import LEASES, ROLE, Stage, exposures, launch_leashed
 from tests.support.people import Human
 from tests.support.shop import Login
 
@@ -16,7 +16,7 @@ MENDED = {"JUSTENOUGH_TEST_BUGS": "_outcome", "JUSTENOUGH_TEST_LEASE": "12"}
 """A worker with a bug that workflows recover from. The recovery is in their histories, so later code must keep it."""
 BROKEN = {**MENDED, "JUSTENOUGH_TEST_BUGS": "_outcome,_compensate,_close,receive"}
 """A worker whose bugs affect only the jobs below that are named after them, or that get the signal that triggers them."""
-TOLD_NOTHING = "its workflow closed without a result"
+NO_RESULT = "its workflow closed without a result"
 REFUSED = "refused: this job has already run or ended; a workflow reset does not run it again"
 
 
@@ -32,14 +32,14 @@ class Case:
     """How many credentials it may have got."""
 
     @property
-    def held(self) -> bool:
+    def is_held(self) -> bool:
         """Whether its step lasts only while Vault's response is held."""
         return self.step in {"issuing", "revoking", "guarded_revoking"}
 
 
-def lost(step: str, strike: str, issued: int = 1) -> Case:
+def loss(step: str, strike: str, issued: int = 1) -> Case:
     """A case in which the workflow cannot report how the job ended."""
-    return Case(step, strike, "lost", TOLD_NOTHING, issued)
+    return Case(step, strike, "lost", NO_RESULT, issued)
 
 
 STEPS = {
@@ -47,37 +47,37 @@ STEPS = {
     "running, cancelled twice": Case("running", "cancel twice", "cancelled"),
     # Its process had ended by itself.
     "revoking, cancelled": Case("revoking", "cancel", "succeeded"),
-    "waiting, terminated": lost("waiting", "terminate", 0),
-    "issuing, terminated": lost("issuing", "terminate"),
-    "running, terminated": lost("running", "terminate"),
-    "revoking, terminated": lost("revoking", "terminate"),
-    "waiting, deleted": lost("waiting", "delete", 0),
-    "issuing, deleted": lost("issuing", "delete"),
-    "running, deleted": lost("running", "delete"),
-    "revoking, deleted": lost("revoking", "delete"),
+    "waiting, terminated": loss("waiting", "terminate", 0),
+    "issuing, terminated": loss("issuing", "terminate"),
+    "running, terminated": loss("running", "terminate"),
+    "revoking, terminated": loss("revoking", "terminate"),
+    "waiting, deleted": loss("waiting", "delete", 0),
+    "issuing, deleted": loss("issuing", "delete"),
+    "running, deleted": loss("running", "delete"),
+    "revoking, deleted": loss("revoking", "delete"),
     "issuing, reset early": Case("issuing", "reset early", "failed", REFUSED),
     "running, reset early": Case("running", "reset early", "failed", REFUSED),
     "guarded, reset early": Case("guarded", "reset early", "failed", REFUSED),
     "guarded, reset late": Case("guarded", "reset late", "failed", REFUSED),
     "guarded and revoking, reset late": Case("guarded_revoking", "reset late", "failed", REFUSED),
-    "guarded, terminated": lost("guarded", "terminate"),
-    "guarded, deleted": lost("guarded", "delete"),
-    "guarded, terminated together with its guard": lost("guarded", "terminate together"),
-    "guarded, terminated after its guard": lost("guarded", "terminate guard first"),
-    "running, its history too long for Temporal": lost("running", "fill"),
+    "guarded, terminated": loss("guarded", "terminate"),
+    "guarded, deleted": loss("guarded", "delete"),
+    "guarded, terminated together with its guard": loss("guarded", "terminate together"),
+    "guarded, terminated after its guard": loss("guarded", "terminate guard first"),
+    "running, its history too long for Temporal": loss("running", "fill"),
     "ended, a bug in what the workflow makes of it": Case("breaking", "nothing", "failed", "unexpected RuntimeError"),
 }
 COMPENSATING = {
     "compensating, cancelled": Case("running", "cancel", "failed", "worker_lost"),
-    "compensating, terminated": lost("running", "terminate"),
-    "compensating, deleted": lost("running", "delete"),
+    "compensating, terminated": loss("running", "terminate"),
+    "compensating, deleted": loss("running", "delete"),
     "compensating, reset early": Case("running", "reset early", "failed", REFUSED),
     "compensating, reset late": Case("running", "reset late", "failed", "worker_lost"),
 }
 """Their worker died, and another is about to delete their token role. It cannot do that, nor revoke their lease, until all faults have happened."""
 CASES = STEPS | COMPENSATING
 FILLED = "running, its history too long for Temporal"
-STAND = {
+STUCK_ENDINGS = {
     "its process ends": ("succeeded", None),
     "it is killed": ("killed", None),
     "its worker is lost": ("failed", "worker_lost"),
@@ -87,7 +87,7 @@ STAND = {
 
 
 @dataclass(frozen=True)
-class Struck:
+class FaultOutcome:
     """The outcome of all jobs."""
 
     jobs: dict[str, str]
@@ -100,7 +100,7 @@ class Struck:
         return [self.logins[job]] if job in self.logins else []
 
 
-def strike_all(stage: Stage, administrator: Administrator) -> Struck:
+def strike_all(stage: Stage, administrator: Administrator) -> FaultOutcome:
     """Bring all jobs to their steps and cause the faults; return once none of their logins works any more."""
     strikes, struck_at = strikes_of(stage.ops, administrator), dict[str, float]()
 
@@ -110,51 +110,51 @@ def strike_all(stage: Stage, administrator: Administrator) -> Struck:
             strikes[case.strike](job)
             struck_at[job] = time.monotonic()
 
-    jobs = worker_lost(stage)
+    jobs = lose_worker(stage)
     struck_at[jobs["its worker is lost"]] = time.monotonic()
-    jobs |= {name: getattr(stage, case.step)() for name, case in STEPS.items() if not case.held}
-    jobs |= stuck(stage, administrator, struck_at)
-    stage.ready()
+    jobs |= {name: getattr(stage, case.step)() for name, case in STEPS.items() if not case.is_held}
+    jobs |= launch_stuck_jobs(stage, administrator, struck_at)
+    stage.until_ready()
     strike(FILLED)
-    for name in (name for name, case in STEPS.items() if case.held):
+    for name in (name for name, case in STEPS.items() if case.is_held):
         # At once: what is held for longer than a worker waits for Vault would be another failure.
         jobs[name] = getattr(stage, STEPS[name].step)()
-        stage.ready()
+        stage.until_ready()
         strike(name)
-    strike(*(name for name, case in CASES.items() if not case.held and name != FILLED))
+    strike(*(name for name, case in CASES.items() if not case.is_held and name != FILLED))
     # By the time that those which run have heard of it, those that are held have too.
-    running = {jobs[name] for name, case in STEPS.items() if not case.held}
+    running = {jobs[name] for name, case in STEPS.items() if not case.is_held}
     exposed = exposures(stage.shop, stage.logins_of(running), since=struck_at)
     stage.rig.reconnect()
     exposed |= exposures(stage.shop, stage.logins_of(set(stage.logins) - set(exposed)), since=struck_at)
-    return Struck(jobs, stage.logins, exposed)
+    return FaultOutcome(jobs, stage.logins, exposed)
 
 
-def worker_lost(stage: Stage) -> dict[str, str]:
+def lose_worker(stage: Stage) -> dict[str, str]:
     """Kill the worker of some jobs and hold the revocation by another worker; one job hits a bug there instead."""
-    stage.rig.only(**BROKEN)
+    stage.rig.start_alone(**BROKEN)
     jobs = {name: stage.running() for name in COMPENSATING}
     jobs["its worker is lost"] = stage.running(name="bug-compensate")
-    stage.ready()
+    stage.until_ready()
     holds = [stage.rig.gate.hold(ROLE, method="DELETE", job=jobs[name]) for name in COMPENSATING]
     for name in COMPENSATING:
         stage.rig.gate.hold(LEASES, method="PUT", job=jobs[name])
-    stage.rig.only(**BROKEN)
+    stage.rig.start_alone(**BROKEN)
     for hold in holds:
-        hold.came()
+        hold.until_held()
     return jobs
 
 
-def stuck(stage: Stage, administrator: Administrator, struck_at: dict[str, float]) -> dict[str, str]:
+def launch_stuck_jobs(stage: Stage, administrator: Administrator, struck_at: dict[str, float]) -> dict[str, str]:
     """Return jobs whose workflow keeps failing on a bug: two with a running process, of which one ends and one is killed."""
     killed, closing = stage.running(), stage.ending(name="bug-close")
-    stage.ready()
-    with leashed(stage.ops, stage.shop) as (ends, login):
+    stage.until_ready()
+    with launch_leashed(stage.ops, stage.shop) as (ends, login):
         stage.logins[ends] = login
         for job in (ends, killed):
-            administrator.confuse(job, STUCK)
+            administrator.confuse(job, BUG_ARGUMENT)
         for job in (ends, killed, closing):
-            administrator.until_stumbled(job)
+            administrator.until_task_failed(job)
         assert stage.ops.api.post(f"jobs/{killed}/kill").status_code == 202
     struck_at |= dict.fromkeys((ends, killed, closing), time.monotonic())
     # What had ended by itself needs no strike to lose its access.

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from tests.chaos.administrator import Administrator
-from tests.chaos.rig import Rig, Worker, rigged
-from tests.support.people import Human, logged_in
+from tests.chaos.rig import Rig, Worker, run_rig
+from tests.support.people import Human, log_in
 from tests.support.shop import Shop, Witness
 
 ARCHIVE_TTL = "20s"
@@ -42,7 +42,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     config = folder / "shop"
     shutil.copytree(EXAMPLE, config, ignore=shutil.ignore_patterns("__pycache__"))
     add_archive(config)
-    with rigged(folder / "home", config) as rig:
+    with run_rig(folder / "home", config) as rig:
         yield rig
 
 
@@ -56,20 +56,20 @@ def _whole_again(rig: Rig) -> Iterator[None]:
 @pytest.fixture
 def worker(rig: Rig) -> Worker:
     """Return the worker that runs when the test begins."""
-    return rig.worker()
+    return rig.ensure_worker()
 
 
 @pytest.fixture(scope="session")
 def shop(rig: Rig) -> Iterator[Shop]:
     """Return the shop, connected directly as its database's owner."""
-    with Shop.opened(rig.stack) as opened:
+    with Shop.open(rig.stack) as opened:
         yield opened
 
 
 @pytest.fixture(scope="session")
 def administrator(rig: Rig) -> Iterator[Administrator]:
     """Yield a Temporal administrator."""
-    with Administrator.of(rig.stack) as administrator:
+    with Administrator.connect(rig.stack) as administrator:
         yield administrator
 
 
@@ -83,7 +83,7 @@ def witness() -> Iterator[Witness]:
 
 def _person(name: str) -> object:
     def fixture(rig: Rig) -> Iterator[Human]:
-        with logged_in(rig.stack, name) as human:
+        with log_in(rig.stack, name) as human:
             yield human
 
     return pytest.fixture(fixture, scope="session", name=name)

@@ -15,14 +15,14 @@ from tests.support.wait import until
 def assert_one_outcome(ops: Human, shop: Shop, job: str, *logins: Login) -> dict[str, Any]:
     """Return an ended job. Fail unless all of them report the same single ending, and no access of it is left."""
     seen = ops.job(job)
-    assert seen["revocation"]["state"] in {"confirmed", "none"}, (seen["revocation"], course(ops, job))
-    with Administrator.of(shop.stack) as administrator:
-        assert_one_story(seen, ops, administrator)
+    assert seen["revocation"]["state"] in {"confirmed", "none"}, (seen["revocation"], ledger_summary(ops, job))
+    with Administrator.connect(shop.stack) as administrator:
+        assert_sources_agree(seen, ops, administrator)
     shop.assert_dead(seen, *logins)
     return seen
 
 
-def course(ops: Human, job: str) -> list[tuple[str, str, str]]:
+def ledger_summary(ops: Human, job: str) -> list[tuple[str, str, str]]:
     """Return time, type and author of a job's ledger entries, for the message of a failed test."""
     return [(entry["at"], entry["type"], entry["data"].get("by", "")) for entry in ops.ledger(job)]
 
@@ -32,7 +32,7 @@ def endings(ops: Human, job: str) -> list[dict[str, Any]]:
     return [entry["data"] for entry in ops.ledger(job) if entry["type"] == "job.ended"]
 
 
-def assert_one_story(seen: dict[str, Any], ops: Human, administrator: Administrator) -> None:
+def assert_sources_agree(seen: dict[str, Any], ops: Human, administrator: Administrator) -> None:
     """Fail unless store, ledger and Temporal agree on how a job ended."""
     assert endings(ops, seen["id"]) == [{name: seen[name] for name in ("state", "exit_code", "reason")}]
     # It closes right after it has recorded the end.

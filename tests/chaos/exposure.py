@@ -21,21 +21,21 @@ import psycopg
 
 from tests.chaos.administrator import Administrator
 from tests.chaos.faulty_worker import LABEL
-from tests.chaos.rig import Rig, rigged
+from tests.chaos.rig import Rig, run_rig
 from tests.chaos.vault_gate import JOB
-from tests.support.people import TAKEN, Human, logged_in
+from tests.support.people import ACCEPTED_STATUSES, Human, log_in
 from tests.support.shop import Login, Shop, access, spec
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "shop"
-SWITCHED = ("session", "compensation", "guard", "sweep")
+NETS = ("session", "compensation", "guard", "sweep")
 """The worker's safety nets. The fifth net are the expiry times in Vault and in the target."""
 ALL = "all"
 """Every net is on, as in production."""
-STAYS = 'exec 3<>/dev/tcp/127.0.0.1/{port}; echo "$PGUSER $PGPASSWORD" >&3; read -r code <&3; exit "$code"'
+STAY_SCRIPT = 'exec 3<>/dev/tcp/127.0.0.1/{port}; echo "$PGUSER $PGPASSWORD" >&3; read -r code <&3; exit "$code"'
 """A job that sends its login to the test and ends as instructed."""
-TIMEOUT = 4
+JOB_TIMEOUT_S = 4
 """The timeout, in seconds, of a job that must exceed it."""
-REFUSED = (
+REFUSAL_ERRORS = (
     "password authentication failed",
     "is not permitted to log in",
     "permission denied for database",
@@ -43,11 +43,11 @@ REFUSED = (
     "terminating connection due to administrator command",
 )
 """PostgreSQL's errors for a login that is invalid or just ending. Other errors have nothing to do with the nets."""
-GIVEN_UP = 200.0
+RESULT_TIMEOUT_S = 200.0
 
 
 @dataclass(frozen=True)
-class Case:
+class NetCase:
     """One ending of one job, and the only net that is on."""
 
     net: str
@@ -60,30 +60,30 @@ class Case:
     def off(self) -> str:
         """The nets that are off for this job, as its label says."""
         # A kill cuts access first, before any net: switched off too, it leaves that to the net.
-        return "none" if self.net == ALL else ".".join(["person", *(net for net in SWITCHED if net != self.net)])
+        return "none" if self.net == ALL else ".".join(["person", *(net for net in NETS if net != self.net)])
 
     def __str__(self) -> str:
         return f"{self.net}-{self.ending.replace(' ', '-')}-{self.action}"
 
 
 @dataclass(eq=False)
-class Struck:
+class ExposedJob:
     """A job with a login, and the times at which it ended."""
 
-    case: Case
+    case: NetCase
     job: str
     login: Login
     line: socket.socket
-    given: float
+    received_at: float
     """When the login was received. All times are of this process's monotonic clock."""
-    ended: float = 0
+    ended_at: float = 0
     """When the job was ended."""
-    refused: Future[float] = field(default_factory=Future)
+    refused_at: Future[float] = field(default_factory=Future)
 
     @property
     def exposure(self) -> float:
         """Return the seconds from the ending until the login was refused; wait for that."""
-        return max(0.0, self.refused.result(GIVEN_UP) - self.ended)
+        return max(0.0, self.refused_at.result(RESULT_TIMEOUT_S) - self.ended_at)
 
 
 @dataclass(frozen=True)
@@ -104,142 +104,142 @@ class Lab:
 
     @classmethod
     @contextmanager
-    def opened(cls, rig: Rig, shop: Shop, ops: Human, lead: Human, *, pause: float) -> Iterator[Lab]:
+    def open(cls, rig: Rig, shop: Shop, ops: Human, lead: Human, *, pause: float) -> Iterator[Lab]:
         """Receive logins of jobs for a block."""
         with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(64, "watch") as watchers, ExitStack() as lines:
             listener.settimeout(180)
-            administrator = lines.enter_context(Administrator.of(rig.stack))
+            administrator = lines.enter_context(Administrator.connect(rig.stack))
             yield cls(rig, shop, ops, lead, administrator, listener, watchers, pause, lines)
 
-    def hold(self, cases: Iterable[Case]) -> list[Struck]:
+    def hold(self, cases: Iterable[NetCase]) -> list[ExposedJob]:
         """Launch a job for each case; return them once each has a login, and that login works."""
         wanted = list(cases)
         # Beside the launching: some logins are over before the last job has begun.
-        hearing = self.watchers.submit(lambda: [self._handed_over() for _ in wanted])
+        hearing = self.watchers.submit(lambda: [self._receive_login() for _ in wanted])
         with ThreadPoolExecutor(4, "launch") as launchers:
-            launched = dict(zip(launchers.map(self._launched, wanted), wanted, strict=True))
-        return [Struck(launched[job], job, login, line, given) for job, login, line, given in hearing.result(GIVEN_UP)]
+            launched = dict(zip(launchers.map(self._launch, wanted), wanted, strict=True))
+        return [ExposedJob(launched[job], job, login, line, given) for job, login, line, given in hearing.result(RESULT_TIMEOUT_S)]
 
-    def strike(self, item: Struck) -> None:
+    def strike(self, item: ExposedJob) -> None:
         """End a job as its case says, and start to watch its login."""
-        item.ended = time.monotonic()
+        item.ended_at = time.monotonic()
         ENDINGS[item.case.ending](self, item)
         self.watch(item)
 
-    def watch(self, item: Struck) -> None:
+    def watch(self, item: ExposedJob) -> None:
         """Start to try a login until it is refused."""
 
         def watched() -> None:
             try:
-                while self.opens(item.login):
+                while self.can_log_in(item.login):
                     time.sleep(self.pause)
-                item.refused.set_result(time.monotonic())
+                item.refused_at.set_result(time.monotonic())
             except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the result
-                item.refused.set_exception(error)
+                item.refused_at.set_exception(error)
 
         self.watchers.submit(watched)
 
-    def opens(self, login: Login) -> bool:
+    def can_log_in(self, login: Login) -> bool:
         """Whether a login works. Raises if that cannot be determined."""
         try:
             self.shop.connect(login).close()
         except psycopg.OperationalError as error:
-            if any(words in str(error) for words in REFUSED):
+            if any(words in str(error) for words in REFUSAL_ERRORS):
                 return False
             raise
         return True
 
-    def _launched(self, case: Case) -> str:
-        script = STAYS.format(port=self.listener.getsockname()[1])
-        timeout = f"{TIMEOUT}s" if case.ending == "timeout" else "5m"
+    def _launch(self, case: NetCase) -> str:
+        script = STAY_SCRIPT.format(port=self.listener.getsockname()[1])
+        timeout = f"{JOB_TIMEOUT_S}s" if case.ending == "timeout" else "5m"
         job = self.ops.launch(spec(script, access(action=case.action, ttl=case.ttl), timeout=timeout, labels={LABEL: case.off}))
         if case.action == "write":
             waiting = self.ops.until(job, "awaiting_approval")
-            assert self.lead.answer(waiting["requests"][0]).status_code in TAKEN
+            assert self.lead.answer(waiting["requests"][0]).status_code in ACCEPTED_STATUSES
         return job
 
-    def _handed_over(self) -> tuple[str, Login, socket.socket, float]:
+    def _receive_login(self) -> tuple[str, Login, socket.socket, float]:
         line = self.lines.enter_context(self.listener.accept()[0])
         given = time.monotonic()
         with line.makefile() as lines:
             login = Login(*lines.readline().split())
         named = JOB.search(login.user)
         assert named
-        assert self.opens(login)
+        assert self.can_log_in(login)
         return named[0], login, line, given
 
 
-def _say(code: str) -> Callable[[Lab, Struck], None]:
-    def said(_: Lab, item: Struck) -> None:
+def _say(code: str) -> Callable[[Lab, ExposedJob], None]:
+    def said(_: Lab, item: ExposedJob) -> None:
         item.line.sendall(f"{code}\n".encode())
 
     return said
 
 
-def _post(what: str) -> Callable[[Lab, Struck], None]:
-    def posted(lab: Lab, item: Struck) -> None:
+def _post(what: str) -> Callable[[Lab, ExposedJob], None]:
+    def posted(lab: Lab, item: ExposedJob) -> None:
         assert lab.ops.api.post(f"jobs/{item.job}/{what}").status_code == 202
 
     return posted
 
 
-def _time_over(_: Lab, item: Struck) -> None:
-    item.ended = item.given + TIMEOUT
+def _time_out(_: Lab, item: ExposedJob) -> None:
+    item.ended_at = item.received_at + JOB_TIMEOUT_S
 
 
-def _grant_over(lab: Lab, item: Struck) -> None:
+def _expire_grant(lab: Lab, item: ExposedJob) -> None:
     (credential,) = lab.ops.job(item.job)["credentials"]
     left = datetime.fromisoformat(credential["expires_at"]) - datetime.now(UTC)
-    item.ended = time.monotonic() + left.total_seconds()
+    item.ended_at = time.monotonic() + left.total_seconds()
 
 
-def _terminate(lab: Lab, item: Struck) -> None:
+def _terminate(lab: Lab, item: ExposedJob) -> None:
     lab.administrator.terminate(item.job)
 
 
-def _terminate_both(lab: Lab, item: Struck) -> None:
+def _terminate_both(lab: Lab, item: ExposedJob) -> None:
     # The guard first: otherwise the server cancels it, and it is no longer there to be terminated.
     lab.administrator.terminate(f"{item.job}-guard", item.job)
 
 
-def _delete(lab: Lab, item: Struck) -> None:
+def _delete(lab: Lab, item: ExposedJob) -> None:
     lab.administrator.delete(item.job)
 
 
-ENDINGS: dict[str, Callable[[Lab, Struck], None]] = {
+ENDINGS: dict[str, Callable[[Lab, ExposedJob], None]] = {
     "success": _say("0"),
     "failure": _say("3"),
     "cancel": _post("cancel"),
     "kill": _post("kill"),
-    "timeout": _time_over,
-    "grant over": _grant_over,
+    "timeout": _time_out,
+    "grant over": _expire_grant,
     "terminate": _terminate,
     "terminate with guard": _terminate_both,
     "delete": _delete,
 }
 
 
-def struck_together(lab: Lab, held: Iterable[Struck], event: Callable[[], object]) -> None:
+def strike_together(lab: Lab, held: Iterable[ExposedJob], event: Callable[[], object]) -> None:
     """End several jobs with one action, and start to watch their logins."""
     at = time.monotonic()
     event()
     for item in held:
-        item.ended = at
+        item.ended_at = at
         lab.watch(item)
 
 
 @contextmanager
-def laboratory(*, pause: float) -> Iterator[Lab]:
+def open_lab(*, pause: float) -> Iterator[Lab]:
     """Yield a separate rig for a block."""
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="je-exposure-")))
         folder.chmod(0o711)
         config = folder / "shop"
         shutil.copytree(EXAMPLE, config, ignore=shutil.ignore_patterns("__pycache__"))
-        rig = opened.enter_context(rigged(folder / "home", config))
-        shop = opened.enter_context(Shop.opened(rig.stack))
-        ops, lead = (opened.enter_context(logged_in(rig.stack, name)) for name in ("ops", "lead"))
-        yield opened.enter_context(Lab.opened(rig, shop, ops, lead, pause=pause))
+        rig = opened.enter_context(run_rig(folder / "home", config))
+        shop = opened.enter_context(Shop.open(rig.stack))
+        ops, lead = (opened.enter_context(log_in(rig.stack, name)) for name in ("ops", "lead"))
+        yield opened.enter_context(Lab.open(rig, shop, ops, lead, pause=pause))
 
 
 ORDINARY = ("success", "failure", "cancel", "kill", "timeout")
@@ -254,35 +254,37 @@ SERVERS_GONE = (
     ("vault", "worker and Temporal gone", ("temporal",)),
     ("target", "worker, Temporal and Vault gone", ("temporal", "vault")),
 )
-BOTH = ("read", "write")
+ACTIONS = ("read", "write")
 Figures = dict[tuple[str, str, str], list[float]]
 
 
-def measured(lab: Lab, rounds: int) -> Figures:
+def measure_exposures(lab: Lab, rounds: int) -> Figures:
     """Return all exposures by net, ending and action; takes about ten minutes, most of it waiting for leases to end by themselves."""
     figures: Figures = {}
 
-    def noted(held: Iterable[Struck]) -> None:
+    def noted(held: Iterable[ExposedJob]) -> None:
         for item in held:
             figures.setdefault((item.case.net, item.case.ending, item.case.action), []).append(item.exposure)
 
-    def lost_together(net: str, ending: str, event: Callable[[], object], held: list[Struck]) -> None:
-        struck_together(lab, held, event)
+    def lost_together(net: str, ending: str, event: Callable[[], object], held: list[ExposedJob]) -> None:
+        strike_together(lab, held, event)
         noted(held)
         print(net, ending, [round(item.exposure, 2) for item in held], flush=True)  # noqa: T201 - a program that prints
 
-    def pair(net: str, ending: str) -> list[Struck]:
-        return lab.hold([Case(net, ending, action) for action in BOTH])
+    def pair(net: str, ending: str) -> list[ExposedJob]:
+        return lab.hold([NetCase(net, ending, action) for action in ACTIONS])
 
-    first = lab.rig.only(labelled=True)
-    (slow,) = lab.hold([Case("sweep", "delete")])
+    first = lab.rig.start_alone(labelled=True)
+    (slow,) = lab.hold([NetCase("sweep", "delete")])
     lab.strike(slow)
     for _ in range(rounds):
-        for case in _one_by_one():
+        for case in _single_cases():
             (item,) = lab.hold([case])
             lab.strike(item)
             noted([item])
-        together = lab.hold([*(Case("sweep", "terminate", action) for action in BOTH), Case("sweep", "terminate with guard", "write")])
+        together = lab.hold(
+            [*(NetCase("sweep", "terminate", action) for action in ACTIONS), NetCase("sweep", "terminate with guard", "write")]
+        )
         for item in together:
             lab.strike(item)
         noted(together)
@@ -294,30 +296,30 @@ def measured(lab: Lab, rounds: int) -> Figures:
     lab.rig.start(labelled=True)
     lost_together("compensation", "worker hangs", second.stop, held)
     for net, ending, servers in SERVERS_GONE:
-        only, held = lab.rig.only(labelled=True), pair(net, ending)
-        with lab.rig.frozen(*servers):
+        only, held = lab.rig.start_alone(labelled=True), pair(net, ending)
+        with lab.rig.freeze(*servers):
             lost_together(net, ending, only.kill, held)
-    only = lab.rig.only(labelled=True)
+    only = lab.rig.start_alone(labelled=True)
     lost_together("session", "worker SIGTERM", only.terminate, pair("session", "worker SIGTERM"))
     return figures
 
 
-def _one_by_one() -> Iterator[Case]:
+def _single_cases() -> Iterator[NetCase]:
     for net, endings in ONE_BY_ONE.items():
         for ending in endings:
-            for action in ("write",) if net == "guard" or ending == "terminate with guard" else BOTH:
-                yield Case(net, ending, action)
+            for action in ("write",) if net == "guard" or ending == "terminate with guard" else ACTIONS:
+                yield NetCase(net, ending, action)
 
 
 def main() -> None:
     """Measure and print the table of docs/explanation/reliability.md."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.exposure", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="how often each quick ending is struck; the worst is shown")
-    with laboratory(pause=0.01) as lab:
-        figures = measured(lab, parser.parse_args().rounds)
+    with open_lab(pause=0.01) as lab:
+        figures = measure_exposures(lab, parser.parse_args().rounds)
     print("| net alone | ending | read, s | approved write, s |\n| --- | --- | --- | --- |")  # noqa: T201 - a program that prints
     for net, ending in dict.fromkeys((net, ending) for net, ending, _ in figures):
-        worst = [figures.get((net, ending, action)) for action in BOTH]
+        worst = [figures.get((net, ending, action)) for action in ACTIONS]
         shown = " | ".join(f"{max(seen):.2f}" if seen else "–" for seen in worst)
         print(f"| {net} | {ending} | {shown} |")  # noqa: T201 - a program that prints
 

@@ -15,12 +15,12 @@ from worker.main import main
 from workflows import job, signals
 from workflows.job import Job
 
-OWN = "JUSTENOUGH_TEST_"
+ENV_PREFIX = "JUSTENOUGH_TEST_"
 NETS_OFF = "JUSTENOUGH_TEST_NETS_OFF"
 """The nets that do not revoke in this worker, separated by commas: session, compensation, guard, sweep, or person (the first step of a kill)."""
 BUGS = "JUSTENOUGH_TEST_BUGS"
 """Methods of the workflow Job, separated by commas. Each has a bug in jobs named after it (`_close`: "bug-close")."""
-STUCK = '"bug"'
+BUG_ARGUMENT = '"bug"'
 """The signal argument that breaks this worker's workflows if BUGS contains `receive`."""
 LEASE = "JUSTENOUGH_TEST_LEASE"
 """After so many seconds without a renewal this worker's sweep considers a session lost; shorter than in production, for fast tests."""
@@ -38,7 +38,7 @@ def switch_off(nets: frozenset[str]) -> None:
     revoke_job, revoke_one = revocation.revoke, revocation.revoke_one
 
     def refuse(deps: Deps, job: str, by: str) -> None:
-        if by in nets or by in _labelled(deps, job):
+        if by in nets or by in _nets_in_label(deps, job):
             message = f"the net {by} is switched off by a test"
             raise SwitchedOff(message)
 
@@ -53,7 +53,7 @@ def switch_off(nets: frozenset[str]) -> None:
     revocation.revoke, revocation.revoke_one = revoke, revoke_alone
 
 
-def _labelled(deps: Deps, job: str) -> frozenset[str]:
+def _nets_in_label(deps: Deps, job: str) -> frozenset[str]:
     # While the store is away nobody's label can be read; what switches a whole worker's nets off needs no store.
     with suppress(RetryLater):
         if order := deps.store.jobs.order(job):
@@ -79,7 +79,7 @@ def break_receiving() -> None:
     real = signals.decode_signal
 
     def carried(args: Any) -> Any:
-        if args[0].payload.data == STUCK.encode():
+        if args[0].payload.data == BUG_ARGUMENT.encode():
             message = "a bug in receive"
             raise RuntimeError(message)
         return real(args)

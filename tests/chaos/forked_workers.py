@@ -18,7 +18,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.chaos.forked_workers"])
 
 
-class Forked:
+class ForkedWorker:
     """One such process, with the interface of subprocess.Popen."""
 
     def __init__(self, environment: Mapping[str, str], log: Path, *, changed: bool) -> None:

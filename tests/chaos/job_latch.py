@@ -41,7 +41,7 @@ class Latch:
 
 
 @contextmanager
-def latch() -> Iterator[Latch]:
+def hold_jobs() -> Iterator[Latch]:
     """Yield a latch for a block."""
     held = Latch()
     try:

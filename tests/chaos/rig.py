@@ -20,8 +20,8 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.secret import Secret
 from tests.activities.tcp_door import Door
-from tests.chaos.faulty_worker import NETS_OFF, OWN
-from tests.chaos.forked_workers import Forked
+from tests.chaos.faulty_worker import ENV_PREFIX, NETS_OFF
+from tests.chaos.forked_workers import ForkedWorker
 from tests.chaos.vault_gate import Gate
 from tests.support.shop import Shop
 from tests.support.wait import until
@@ -31,8 +31,8 @@ from worker.stack.environment import own_environment
 from worker.stack.lock import supervisor_of
 from worker.stack.seed import shop_environment
 
-BESIDE = ("temporal", "vault", "postgres", "console")
-MENDED_WITHIN = 180.0
+SERVERS = ("temporal", "vault", "postgres", "console")
+MEND_TIMEOUT_S = 180.0
 """Seconds that the servers may take to answer again on a busy machine."""
 
 
@@ -40,7 +40,7 @@ MENDED_WITHIN = 180.0
 class Worker:
     """One worker process without a supervisor."""
 
-    process: subprocess.Popen[bytes] | Forked
+    process: subprocess.Popen[bytes] | ForkedWorker
     log: Path
     plain: bool
     """Whether it runs as in production: no net is off and nothing else is changed."""
@@ -92,10 +92,10 @@ class Rig:
         has imported everything, or all by itself, as users start it; `env`: further settings.
         """
         log = self.stack.home / "logs" / f"own-worker-{next(self._numbers)}.log"
-        changed = bool(off) or labelled or any(name.startswith(OWN) for name in env)
+        changed = bool(off) or labelled or any(name.startswith(ENV_PREFIX) for name in env)
         environment = {**own_environment(self.settings, shop_port=self.postgres.port), NETS_OFF: ",".join(off), **env}
         log.touch()
-        process = Forked(environment, log, changed=changed) if forked or changed else _started(environment, log)
+        process = ForkedWorker(environment, log, changed=changed) if forked or changed else _start_worker(environment, log)
         worker = Worker(process, log, plain=not (off or labelled or env))
         self.workers.append(worker)
         if ready:
@@ -103,27 +103,27 @@ class Rig:
             assert process.poll() is None, log.read_text()
         return worker
 
-    def only(self, **more: Any) -> Worker:
+    def start_alone(self, **more: Any) -> Worker:
         """Kill every worker and start this one instead; see `start`."""
         for worker in self.workers:
             worker.kill()
-        self._bury()
+        self._forget_dead()
         return self.start(**more)
 
-    def worker(self) -> Worker:
+    def ensure_worker(self) -> Worker:
         """Return the running worker; start one if none runs."""
-        self._bury()
+        self._forget_dead()
         for worker in self.workers:
             if not (worker.alive and worker.plain):
                 worker.kill()
-        self._bury()
+        self._forget_dead()
         for worker in self.workers[1:]:
             worker.kill()
-        self._bury()
+        self._forget_dead()
         return self.workers[0] if self.workers else self.start()
 
     @contextmanager
-    def frozen(self, *children: str) -> Iterator[None]:
+    def freeze(self, *children: str) -> Iterator[None]:
         """Suspend servers for a block, without a restart by the supervisor; return once they answer again."""
         supervisor = supervisor_of(StackPaths.of(self.stack.home))
         assert supervisor
@@ -136,7 +136,7 @@ class Rig:
             self._until_healthy()
 
     @contextmanager
-    def sealed(self) -> Iterator[None]:
+    def seal_vault(self) -> Iterator[None]:
         """Seal Vault for a block, without a restart by the supervisor; return once it was restarted, which unseals it."""
         was = self._shop.pid_of("vault")
         os.kill(self.stack.supervisor, signal.SIGSTOP)
@@ -147,13 +147,13 @@ class Rig:
         finally:
             os.kill(self.stack.supervisor, signal.SIGCONT)
             if self._is_sealed():
-                self._shop.until_restarted("vault", was=was, within=MENDED_WITHIN)
+                self._shop.until_restarted("vault", was=was, within=MEND_TIMEOUT_S)
             self._until_healthy()
 
     @contextmanager
-    def unaudited(self) -> Iterator[None]:
+    def break_audit(self) -> Iterator[None]:
         """Let Vault's only audit device fail for a block: its file cannot be opened."""
-        file, kept = self._audit_log()
+        file, kept = self._audit_paths()
         file.rename(kept)
         file.mkdir()
         try:
@@ -179,13 +179,13 @@ class Rig:
 
     def thaw(self) -> None:
         """Resume every suspended server, and the supervisor last: it would restart a suspended server."""
-        for pid in (*(self._shop.pid_of(child) for child in BESIDE), self.stack.supervisor):
+        for pid in (*(self._shop.pid_of(child) for child in SERVERS), self.stack.supervisor):
             # A server that was killed is started again by the supervisor.
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
     def _until_healthy(self) -> None:
-        until(self._shop.healthy, "the servers answer again", within=MENDED_WITHIN)
+        until(self._shop.is_healthy, "the servers answer again", within=MEND_TIMEOUT_S)
 
     def _is_sealed(self) -> bool:
         """Whether Vault reports that it is sealed. False if it does not answer."""
@@ -193,13 +193,13 @@ class Rig:
             return bool(httpx.get(f"{self.stack.vault}/v1/sys/seal-status", timeout=180, trust_env=False).json()["sealed"])
         return True
 
-    def _audit_log(self) -> tuple[Path, Path]:
+    def _audit_paths(self) -> tuple[Path, Path]:
         """Return the path of Vault's audit log, and its path while the device fails."""
         file = self.stack.home / "vault" / "audit.log"
         return file, file.with_suffix(".kept")
 
     def _restore_audit_log(self) -> None:
-        file, kept = self._audit_log()
+        file, kept = self._audit_paths()
         if kept.exists():
             file.rmdir()
             kept.rename(file)
@@ -210,11 +210,11 @@ class Rig:
 
     def kill(self, child: str) -> None:
         """Kill one of the servers, or the console, with SIGKILL; return once its supervisor has started it again."""
-        with self.killed(child):
+        with self.take_down(child):
             pass
 
     @contextmanager
-    def killed(self, child: str, *, away: float = 0) -> Iterator[None]:
+    def take_down(self, child: str, *, away: float = 0) -> Iterator[None]:
         """Kill a child with SIGKILL and run the block while it is down, for so many seconds at least; return once it was started again."""
         was, back = self._shop.pid_of(child), time.monotonic() + away
         # Whoever would start it again at once is held as well.
@@ -225,13 +225,13 @@ class Rig:
             time.sleep(max(0.0, back - time.monotonic()))
         finally:
             os.kill(self.stack.supervisor, signal.SIGCONT)
-        self._shop.until_restarted(child, was=was, within=MENDED_WITHIN)
+        self._shop.until_restarted(child, was=was, within=MEND_TIMEOUT_S)
 
-    def _bury(self) -> None:
+    def _forget_dead(self) -> None:
         self.workers = [worker for worker in self.workers if worker.process.poll() is None]
 
 
-def _started(environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+def _start_worker(environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
     """Start a worker as in production."""
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -246,9 +246,9 @@ def _started(environment: Mapping[str, str], log: Path) -> subprocess.Popen[byte
 
 
 @contextmanager
-def rigged(home: Path, config: Path) -> Iterator[Rig]:
+def run_rig(home: Path, config: Path) -> Iterator[Rig]:
     """Yield a rig for a block."""
-    with running_stack(home, config, only=BESIDE) as stack:
+    with running_stack(home, config, only=SERVERS) as stack:
         assert stack.vault
         assert stack.temporal
         places = StackPaths.of(home)

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.chaos.rig import Rig
 from tests.chaos.vault_gate import Hold
-from tests.support.people import TAKEN, Human
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Login, Shop, Witness, access, spec
 
 PAUSE = 0.5
@@ -19,12 +19,12 @@ PAUSE = 0.5
 CREDS = r"/v1/database/creds/"
 LEASES = r"/v1/sys/leases/revoke/"
 ROLE = r"/v1/auth/token/roles/je-job-"
-LEASHED = 'exec 3<>/dev/tcp/127.0.0.1/{port}; printf "%s %s\\n" "$PGUSER" "$PGPASSWORD" >&3; read -r -u 3; exit 0'
+LEASH_SCRIPT = 'exec 3<>/dev/tcp/127.0.0.1/{port}; printf "%s %s\\n" "$PGUSER" "$PGPASSWORD" >&3; read -r -u 3; exit 0'
 
 
 @dataclass(eq=False)
 class Stage:
-    """Jobs on the way to their steps; `ready` waits until each has reached its step."""
+    """Jobs on the way to their steps; `until_ready` waits until each has reached its step."""
 
     rig: Rig
     shop: Shop
@@ -33,8 +33,8 @@ class Stage:
     witness: Witness
     logins: dict[str, Login] = field(default_factory=dict)
     """The login of each job that has one."""
-    _heard: set[str] = field(default_factory=set)
-    _brief: set[str] = field(default_factory=set)
+    _login_due: set[str] = field(default_factory=set)
+    _short_lived: set[str] = field(default_factory=set)
     _guarded: list[str] = field(default_factory=list)
     _holds: list[Hold] = field(default_factory=list)
 
@@ -46,17 +46,17 @@ class Stage:
 
     def issuing(self) -> str:
         """Bring a job to the step where Vault has its request for a credential and has not answered."""
-        return self._held(CREDS, "GET", spec("sleep 300"))
+        return self._launch_held(CREDS, "GET", spec("sleep 300"))
 
     def running(self, **more: Any) -> str:
         """Bring a job to the step where its process runs with a login."""
-        return self._heard_of(self.ops.launch(spec(f"{self.witness.hand_over}; sleep 300", **more)))
+        return self._expect_login(self.ops.launch(spec(f"{self.witness.hand_over}; sleep 300", **more)))
 
     def ending(self, **more: Any) -> str:
         """Bring a job to the step where its process has ended by itself."""
         job = self.ops.launch(spec(self.witness.hand_over, **more))
-        self._brief.add(job)
-        return self._heard_of(job)
+        self._short_lived.add(job)
+        return self._expect_login(job)
 
     def breaking(self) -> str:
         """Bring a job to the step where its workflow hits a bug while it handles the session's result; needs a worker with that bug."""
@@ -64,70 +64,70 @@ class Stage:
 
     def revoking(self, *items: dict[str, Any]) -> str:
         """Bring a job to the step where its process has ended and its lease is about to be revoked."""
-        return self._heard_of(self._held(LEASES, "PUT", spec(self.witness.hand_over, *items)))
+        return self._expect_login(self._launch_held(LEASES, "PUT", spec(self.witness.hand_over, *items)))
 
     def guarded(self) -> str:
         """Bring a job to the step where its process runs with an approved login."""
-        return self._approved(self.ops.launch(spec(f"{self.witness.hand_over}; sleep 300", access(action="write"))))
+        return self._approve_later(self.ops.launch(spec(f"{self.witness.hand_over}; sleep 300", access(action="write"))))
 
     def guarded_revoking(self) -> str:
         """Bring an approved job to the step where its lease is about to be revoked."""
-        return self._approved(self.revoking(access(action="write")))
+        return self._approve_later(self.revoking(access(action="write")))
 
-    def ready(self) -> None:
+    def until_ready(self) -> None:
         """Wait until each job is at its step and each login that must last until the fault has worked."""
         for job in self._guarded:
             self._approve(job)
         self._guarded.clear()
-        while missing := self._heard - set(self.logins):
+        while missing := self._login_due - set(self.logins):
             login = self.witness.login()
             job = next(job for job in missing if job in login.user)
             self.logins[job] = login
-            assert job in self._brief or self.shop.opens_for(login)
+            assert job in self._short_lived or self.shop.can_log_in(login)
         for hold in self._holds:
-            hold.came()
+            hold.until_held()
         self._holds.clear()
 
     def logins_of(self, jobs: set[str]) -> dict[str, Login]:
         """Return the logins of those of these jobs that have one."""
         return {job: login for job, login in self.logins.items() if job in jobs}
 
-    def _held(self, path: str, method: str, wanted: dict[str, Any]) -> str:
-        order = self.ops.order(wanted)
+    def _launch_held(self, path: str, method: str, job_spec: dict[str, Any]) -> str:
+        order = self.ops.order(job_spec)
         self._holds.append(self.rig.gate.hold(path, method=method, job=order["id"]))
         assert self.ops.api.post("jobs", json=order).status_code == 201
         return str(order["id"])
 
-    def _heard_of(self, job: str) -> str:
-        self._heard.add(job)
+    def _expect_login(self, job: str) -> str:
+        self._login_due.add(job)
         return job
 
-    def _approved(self, job: str) -> str:
+    def _approve_later(self, job: str) -> str:
         self._guarded.append(job)
-        return self._heard_of(job)
+        return self._expect_login(job)
 
     def _approve(self, job: str) -> None:
         request = self.ops.until(job, "awaiting_approval")["requests"][0]
-        assert self.lead.answer(request).status_code in TAKEN
+        assert self.lead.answer(request).status_code in ACCEPTED_STATUSES
 
 
 @contextmanager
-def staged(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[Stage]:
+def set_stage(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[Stage]:
     """Yield a stage for a block."""
     with closing(Witness()) as witness:
         yield Stage(rig, shop, ops, lead, witness)
 
 
 @contextmanager
-def leashed(ops: Human, shop: Shop) -> Iterator[tuple[str, Login]]:
+def launch_leashed(ops: Human, shop: Shop) -> Iterator[tuple[str, Login]]:
     """Run a job whose process hands its login over and ends by itself, with 0, at the end of the block."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(180)
-        job = ops.launch(spec(LEASHED.format(port=server.getsockname()[1])))
+        job = ops.launch(spec(LEASH_SCRIPT.format(port=server.getsockname()[1])))
         connection, _ = server.accept()
         with connection, connection.makefile() as lines:
             login = Login(*lines.readline().split())
-            assert shop.opens_for(login)
+            assert shop.can_log_in(login)
             yield job, login
 
 
@@ -136,7 +136,7 @@ def exposures(shop: Shop, logins: dict[str, Login], *, since: dict[str, float], 
     seen = dict[str, float]()
     while left := {job: login for job, login in logins.items() if job not in seen}:
         for job, login in left.items():
-            open_ = shop.opens_for(login)
+            open_ = shop.can_log_in(login)
             lasted = time.monotonic() - since[job]
             assert lasted < within or not open_, f"the login of {job} still works after {within:.0f} s"
             if not open_:

@@ -39,7 +39,7 @@ class Console:
 
 
 @contextmanager
-def console(rig: Rig) -> Iterator[Console]:
+def run_console(rig: Rig) -> Iterator[Console]:
     """Run one more console for the length of a block."""
     stack = rig.stack
     assert stack.temporal
@@ -50,7 +50,7 @@ def console(rig: Rig) -> Iterator[Console]:
     url = f"http://127.0.0.1:{port}"
     with log, closing(door), subprocess.Popen([sys.executable, "-P", "-m", "console"], env=environment, stdout=log, stderr=log) as process:
         try:
-            until(lambda: answers(f"{url}/readyz"), "the console is ready and has reached Temporal")
+            until(lambda: is_ready(f"{url}/readyz"), "the console is ready and has reached Temporal")
             yield Console(process, url, door)
         finally:
             door.open()
@@ -62,13 +62,13 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def answers(url: str) -> bool:
+def is_ready(url: str) -> bool:
     with suppress(httpx.HTTPError):
         return httpx.get(url, trust_env=False, timeout=60).status_code == 200
     return False
 
 
-def ordered_and_never_heard(ops: Human, url: str, order: dict[str, Any]) -> threading.Thread:
+def send_unheard_order(ops: Human, url: str, order: dict[str, Any]) -> threading.Thread:
     """Send an order to a console that will not live to answer it."""
 
     def send() -> None:
@@ -83,14 +83,14 @@ def ordered_and_never_heard(ops: Human, url: str, order: dict[str, Any]) -> thre
 @pytest.fixture(scope="module")
 def orphaned(rig: Rig, ops: Human) -> Iterator[tuple[tuple[dict[str, Any], ...], Console]]:
     """Orders that a console has recorded, and had on their way to Temporal, when it was killed."""
-    rig.worker()
-    with console(rig) as own:
+    rig.ensure_worker()
+    with run_console(rig) as own:
         # A first one goes through, so that the next ones are on a connection that stands.
         warm = ops.order(spec("true"))
         assert ops.api.post(f"{own.url}/api/v1/jobs", json=warm).status_code == 201
         own.door.hang()
         orders = tuple(ops.order(spec("true")) for _ in range(2))
-        sent = [ordered_and_never_heard(ops, own.url, order) for order in orders]
+        sent = [send_unheard_order(ops, own.url, order) for order in orders]
         until(lambda: all(ops.api.get(f"jobs/{order['id']}").status_code == 200 for order in orders), "the orders are recorded")
         own.process.kill()
         own.process.wait(60)
@@ -112,7 +112,7 @@ def runs_of(rig: Rig, jobs: Sequence[str]) -> list[int]:
 
 
 def test_a_stopping_worker_drains_even_after_repeated_signals(orphaned: object, rig: Rig, ops: Human, shop: Shop, witness: Witness) -> None:
-    worker = rig.worker()
+    worker = rig.ensure_worker()
     scripts = {
         "deaf": f"trap '' TERM; {witness.hand_over}; while :; do sleep 300; done",
         "polite": f"trap 'exit 3' TERM; {witness.hand_over}; sleep 300 & wait",
@@ -136,7 +136,7 @@ def test_a_stopping_worker_drains_even_after_repeated_signals(orphaned: object, 
     assert sign_of_life > heard + 5, "a supervisor would have killed it as one that hangs"
     assert worker.process.returncode == 0
     assert ops.job(late)["state"] == "pending"
-    rig.worker()
+    rig.ensure_worker()
     ended = {name: ops.until(job) for name, job in jobs.items()}
     told = {name: (seen["state"], seen["exit_code"], seen["reason"]) for name, seen in ended.items()}
     assert told == {

@@ -19,18 +19,18 @@ from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 
-SECONDS = 2
+ROLE_DELAY_S = 2
 """That making a user takes while roles are slow: many times what ending a job takes. Vault makes one after the other."""
 NOBODY_KNOWS = "its lease is not known and its target cannot be searched"
 
 
 @contextmanager
-def slow(shop: Shop, *roles: str) -> Iterator[None]:
+def slow_roles(shop: Shop, *roles: str) -> Iterator[None]:
     """Have Vault's making of users under these roles take its time."""
     with shop.admin() as vault:
         before = {role: vault.get(f"database/roles/{role}").raise_for_status().json()["data"] for role in roles}
         for role, data in before.items():
-            statements = [f"SELECT pg_sleep({SECONDS})", *data["creation_statements"]]
+            statements = [f"SELECT pg_sleep({ROLE_DELAY_S})", *data["creation_statements"]]
             vault.post(f"database/roles/{role}", json={**data, "creation_statements": statements}).raise_for_status()
         try:
             yield
@@ -40,7 +40,7 @@ def slow(shop: Shop, *roles: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Orphaned:
+class OrphanedIssues:
     """Jobs whose worker died while Vault made their users: one whose user is found by its name, and one whose target cannot be searched."""
 
     named: str
@@ -50,10 +50,10 @@ class Orphaned:
 def until_in_flight(rig: Rig, jobs: Iterable[str], role: str = "orders-read-globex") -> None:
     """Return once Vault has been asked for a user of each job."""
     for job in jobs:
-        until(partial(rig.gate.sent, job, f"/v1/database/creds/{role}"), "an issue is in flight")
+        until(partial(rig.gate.has_sent, job, f"/v1/database/creds/{role}"), "an issue is in flight")
 
 
-def globex(**more: Any) -> dict[str, Any]:
+def globex_spec(**more: Any) -> dict[str, Any]:
     return {**spec("sleep 300", access(**more)), "data_scope": {"tenant": "globex"}}
 
 
@@ -64,19 +64,19 @@ def assert_landed_and_dead(rig: Rig, shop: Shop, seen: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def orphaned(rig: Rig, ops: Human, shop: Shop) -> Orphaned:
+def orphaned(rig: Rig, ops: Human, shop: Shop) -> OrphanedIssues:
     """Kill a worker whose issues are in flight, and start another. Its second looks take place while other tests run."""
-    worker = rig.worker()
-    with slow(shop, "orders-read-globex", "archive-read"):
-        orphaned = Orphaned(ops.launch(globex()), ops.launch(globex(resource="archive-db", ttl="20s")))
+    worker = rig.ensure_worker()
+    with slow_roles(shop, "orders-read-globex", "archive-read"):
+        orphaned = OrphanedIssues(ops.launch(globex_spec()), ops.launch(globex_spec(resource="archive-db", ttl="20s")))
         until_in_flight(rig, [orphaned.named])
         until_in_flight(rig, [orphaned.nameless], "archive-read")
         worker.kill()
-    rig.worker()
+    rig.ensure_worker()
     return orphaned
 
 
-def test_a_credential_that_nobody_can_find_is_overdue_and_not_proven_dead(orphaned: Orphaned, ops: Human) -> None:
+def test_a_credential_that_nobody_can_find_is_overdue_and_not_proven_dead(orphaned: OrphanedIssues, ops: Human) -> None:
     ops.until(orphaned.nameless, "revoking")
     until(lambda: ops.job(orphaned.nameless)["revocation"]["state"] == "overdue", "the nameless one is shown as overdue")
     waiting = ops.job(orphaned.nameless)
@@ -90,8 +90,8 @@ def test_a_credential_that_nobody_can_find_is_overdue_and_not_proven_dead(orphan
 def test_a_credential_issued_while_its_job_is_stopped_is_revoked_when_the_job_is_closed(
     rig: Rig, ops: Human, shop: Shop, administrator: Administrator
 ) -> None:
-    with slow(shop, "orders-read-globex"):
-        jobs = {how: ops.launch(globex()) for how in ("cancelled", "killed", "lost")}
+    with slow_roles(shop, "orders-read-globex"):
+        jobs = {how: ops.launch(globex_spec()) for how in ("cancelled", "killed", "lost")}
         until_in_flight(rig, jobs.values())
         assert ops.api.post(f"jobs/{jobs['cancelled']}/cancel").status_code == 202
         assert ops.api.post(f"jobs/{jobs['killed']}/kill").status_code == 202
@@ -103,11 +103,11 @@ def test_a_credential_issued_while_its_job_is_stopped_is_revoked_when_the_job_is
 
 
 def test_a_request_that_reaches_vault_after_its_token_was_revoked_is_refused(rig: Rig, ops: Human, shop: Shop) -> None:
-    rig.worker()
-    order = ops.order(globex())
+    rig.ensure_worker()
+    order = ops.order(globex_spec())
     hold = rig.gate.hold(r"/v1/database/creds/orders-read-globex", job=order["id"])
     assert ops.api.post("jobs", json=order).status_code == 201
-    hold.came()
+    hold.until_held()
     assert ops.api.post(f"jobs/{order['id']}/kill").status_code == 202
     until(lambda: shop.tokens_of(order["id"]) == [], "the job's token is dead")
     hold.release()
@@ -120,7 +120,7 @@ def test_a_request_that_reaches_vault_after_its_token_was_revoked_is_refused(rig
 
 
 def test_a_credential_issued_after_its_worker_died_is_found_by_its_name_or_awaited(
-    orphaned: Orphaned, rig: Rig, ops: Human, shop: Shop
+    orphaned: OrphanedIssues, rig: Rig, ops: Human, shop: Shop
 ) -> None:
     found = ops.until(orphaned.named)
     assert (found["state"], found["reason"]) == ("failed", "worker_lost")
@@ -129,6 +129,6 @@ def test_a_credential_issued_after_its_worker_died_is_found_by_its_name_or_await
     ended = ops.until(orphaned.nameless)
     assert [item["state"] for item in ended["credentials"]] == ["expired"]
     (login,) = rig.gate.logins(orphaned.nameless)
-    assert not shop.opens_for(login)
+    assert not shop.can_log_in(login)
     told = [entry["type"] for entry in ops.ledger(orphaned.nameless)]
     assert (told.count("credential.doubted"), told.count("credential.expired"), told.count("job.ended")) == (1, 1, 1)

@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from activities.process.log_capture import MAX_OUTPUT_BYTES
 from activities.process.no_sandbox import FOLDER_PREFIX, MEMORY_FOLDER
-from tests.activities.process.job_process import alive
+from tests.activities.process.job_process import is_alive
 from tests.chaos.rig import Rig
 from tests.support.people import Human
 from tests.support.shop import LOGIN, Login, Shop, Witness, access, spec
@@ -42,7 +42,7 @@ FLOOD = 2**29
 MEGABYTE = 2**20
 
 
-def peak(pid: int) -> int:
+def peak_memory(pid: int) -> int:
     """The most memory that a process ever had, in bytes."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found
@@ -54,7 +54,7 @@ def reset_peak(pid: int) -> None:
 
 
 @dataclass(frozen=True)
-class Orphaned:
+class OrphanedJob:
     """A job that ran without a sandbox when its worker was killed."""
 
     job: str
@@ -63,9 +63,9 @@ class Orphaned:
 
 
 @pytest.fixture(scope="module")
-def orphaned(rig: Rig, ops: Human) -> Orphaned:
+def orphaned(rig: Rig, ops: Human) -> OrphanedJob:
     """Kill a worker that isolates nothing, with a job in it that forked, left its session and was given a file."""
-    plain = rig.worker()
+    plain = rig.ensure_worker()
     bare = rig.start(JUSTENOUGH_SANDBOX="off")
     plain.kill()
     with closing(Witness()) as witness:
@@ -73,43 +73,45 @@ def orphaned(rig: Rig, ops: Human) -> Orphaned:
         script = f"{witness.hand_over}; (setsid env -i sleep 61414.25 &); exec sleep 61414.75"
         job = ops.launch(spec(script, delivered))
         login = witness.login()
-    until(lambda: all(alive(f"sleep\0{end}") for end in ("61414.25", "61414.75")), "its processes run")
+    until(lambda: all(is_alive(f"sleep\0{end}") for end in ("61414.25", "61414.75")), "its processes run")
     # Beside it lies the folder of the job's broker.
     (room,) = [root for root in MEMORY_FOLDER.glob(f"{FOLDER_PREFIX}.{job}.*") if (root / "files").is_dir()]
     assert list(room.glob("files/db.json"))
     bare.kill()
-    return Orphaned(job, login, room)
+    return OrphanedJob(job, login, room)
 
 
-def test_without_a_sandbox_the_first_process_dies_with_its_worker_and_the_next_worker_ends_the_rest(orphaned: Orphaned, rig: Rig) -> None:
-    until(lambda: not alive("sleep\x0061414.75"), "the first process is gone")
+def test_without_a_sandbox_the_first_process_dies_with_its_worker_and_the_next_worker_ends_the_rest(
+    orphaned: OrphanedJob, rig: Rig
+) -> None:
+    until(lambda: not is_alive("sleep\x0061414.75"), "the first process is gone")
     # This much is true: without a sandbox, what left the first process behind lives on until a worker starts here.
-    assert alive("sleep\x0061414.25")
-    rig.worker()
-    assert not alive("sleep\x0061414")
+    assert is_alive("sleep\x0061414.25")
+    rig.ensure_worker()
+    assert not is_alive("sleep\x0061414")
     assert not orphaned.room.exists()
 
 
 def test_processes_that_a_job_leaves_behind_end_with_it_and_so_do_their_connections(
-    orphaned: Orphaned, rig: Rig, ops: Human, shop: Shop
+    orphaned: OrphanedJob, rig: Rig, ops: Human, shop: Shop
 ) -> None:
-    rig.worker()
+    rig.ensure_worker()
     at = conninfo_to_dict(shop.dsn)
     where = {f"PG{name.upper().replace('DBNAME', 'DATABASE')}": str(at[name]) for name in ("host", "port", "dbname")}
     leaver = spec(run={"command": ["python", "-c", LEAVER], "timeout": "2m", "env": where})
     seen = ops.until(ops.launch(leaver))
     assert (seen["state"], seen["exit_code"], seen["revocation"]["state"]) == ("succeeded", 0, "confirmed")
-    assert not alive("sleep\x0061413.25")
+    assert not is_alive("sleep\x0061413.25")
     shop.assert_dead(seen)
 
 
 def test_jobs_that_flood_their_log_cost_no_memory_and_delay_no_other_job(
-    orphaned: Orphaned, rig: Rig, ops: Human, shop: Shop, witness: Witness
+    orphaned: OrphanedJob, rig: Rig, ops: Human, shop: Shop, witness: Witness
 ) -> None:
-    worker = rig.worker()
+    worker = rig.ensure_worker()
     assert ops.until(ops.launch(spec("true")))["state"] == "succeeded"
     reset_peak(worker.process.pid)
-    before = peak(worker.process.pid)
+    before = peak_memory(worker.process.pid)
     finite = ops.launch(spec(f"head -c {FLOOD} /dev/zero | tr '\\0' x"))
     endless = ops.launch(spec(f"{witness.hand_over}; (setsid yes &); exec yes"))
     login = witness.login()
@@ -117,19 +119,19 @@ def test_jobs_that_flood_their_log_cost_no_memory_and_delay_no_other_job(
     assert ops.until(ops.launch(spec("echo whole")))["state"] == "succeeded"
     assert ops.job(endless)["state"] == "running", "another job waits for one that floods"
     assert ops.api.post(f"jobs/{endless}/cancel").status_code == 202
-    until(lambda: not shop.opens_for(login), "its login no longer works")
+    until(lambda: not shop.can_log_in(login), "its login no longer works")
     seen = ops.until(endless)
     assert (seen["state"], seen["revocation"]["state"]) == ("cancelled", "confirmed")
     shop.assert_dead(seen, login)
     seen = ops.until(finite)
     assert (seen["state"], seen["exit_code"], seen["revocation"]["state"]) == ("succeeded", 0, "confirmed")
-    assert peak(worker.process.pid) - before < 64 * MEGABYTE
-    assert MAX_OUTPUT_BYTES <= kept(ops, finite) < MAX_OUTPUT_BYTES + MEGABYTE
+    assert peak_memory(worker.process.pid) - before < 64 * MEGABYTE
+    assert MAX_OUTPUT_BYTES <= log_size(ops, finite) < MAX_OUTPUT_BYTES + MEGABYTE
     # How far it came depends on the machine.
-    assert kept(ops, endless) < MAX_OUTPUT_BYTES + MEGABYTE
+    assert log_size(ops, endless) < MAX_OUTPUT_BYTES + MEGABYTE
 
 
-def kept(ops: Human, job: str) -> int:
+def log_size(ops: Human, job: str) -> int:
     """Bytes of output that are stored of a job."""
     size, after = 0, -1
     items: list[dict[str, Any]] = [{}]
@@ -140,7 +142,7 @@ def kept(ops: Human, job: str) -> int:
     return size
 
 
-def test_a_job_whose_worker_was_killed_without_a_sandbox_is_revoked_like_any_other(orphaned: Orphaned, ops: Human, shop: Shop) -> None:
+def test_a_job_whose_worker_was_killed_without_a_sandbox_is_revoked_like_any_other(orphaned: OrphanedJob, ops: Human, shop: Shop) -> None:
     seen: dict[str, Any] = ops.until(orphaned.job)
     assert (seen["state"], seen["reason"], seen["revocation"]["state"]) == ("failed", "worker_lost", "confirmed")
     assert seen["sandbox"] == "off"

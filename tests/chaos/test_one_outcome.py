@@ -67,13 +67,13 @@ class World:
             if worker.stopped and worker.process.poll() is None:
                 worker.go_on()
         for job in jobs:
-            self.settled(job)
+            self.has_ended(job)
 
     def settle(self, jobs: list[str]) -> None:
         """Let each of these jobs end, and check that all sources agree."""
         end, waiting = time.monotonic() + ENDS_WITHIN, jobs
-        while waiting := self.unsettled(waiting) or self.unsettled(jobs):
-            assert time.monotonic() < end, [(job, *self.story(job)) for job in waiting]
+        while waiting := self.jobs_left(waiting) or self.jobs_left(jobs):
+            assert time.monotonic() < end, [(job, *self.facts_of(job)) for job in waiting]
             # As whoever keeps workers does: one that found a server away at its start has ended again.
             if not any(worker.alive for worker in self.rig.workers):
                 self.rig.start(ready=False)
@@ -81,11 +81,11 @@ class World:
         for job in jobs:
             assert_one_outcome(self.ops, self.shop, job, *self.rig.gate.logins(job))
 
-    def unsettled(self, jobs: list[str]) -> list[str]:
+    def jobs_left(self, jobs: list[str]) -> list[str]:
         """Return those of these jobs that have not ended."""
-        return [job for job in jobs if not self.settled(job)]
+        return [job for job in jobs if not self.has_ended(job)]
 
-    def settled(self, job: str) -> bool:
+    def has_ended(self, job: str) -> bool:
         """Whether a job has ended. A job that waits for approval or sleeps is cancelled first."""
         seen = self.ops.job(job)
         if seen["state"] not in ENDED:
@@ -93,7 +93,7 @@ class World:
             return False
         return seen["revocation"]["state"] in {"none", "confirmed"}
 
-    def story(self, job: str) -> list[str]:
+    def facts_of(self, job: str) -> list[str]:
         """Return the known facts about a job that does not end."""
         seen = self.ops.job(job)
         told = [f"{entry['at'][11:23]} {entry['type']} {entry['data'].get('by', '')}" for entry in self.ops.ledger(job)]
@@ -109,7 +109,7 @@ class Storm(RuleBasedStateMachine):
     @initialize(target=jobs, orders=st.lists(ORDERS, min_size=4, max_size=4))
     def begin(self, orders: list[Order]) -> Any:
         self.began = len(self.world.jobs)
-        self.world.rig.worker()
+        self.world.rig.ensure_worker()
         for script, kinds in orders:
             self.world.jobs.append(self.world.ops.launch(spec(script, *(KINDS[kind] for kind in kinds))))
         return multiple(*self.world.jobs[self.began :])

@@ -19,10 +19,10 @@ from justenough.adapters.store import Store
 from justenough.domain.jobs.states import RevocationState
 from tests.chaos.administrator import Administrator
 from tests.chaos.consistency import assert_one_outcome
-from tests.chaos.job_latch import Latch, latch
+from tests.chaos.job_latch import Latch, hold_jobs
 from tests.chaos.rig import Rig
 from tests.console.cli.conftest import Cli
-from tests.support.new_people import newcomer
+from tests.support.new_people import log_in_newcomer
 from tests.support.people import Human
 from tests.support.shop import Login, Shop, Witness, spec
 from tests.support.wait import until
@@ -33,19 +33,19 @@ log = structlog.get_logger()
 NOT_CONFIRMED = 9
 """The exit code of `credential prove` if a credential may be active."""
 NAMES = ("sealed", "killed", "unaudited", "stays", "refused", "hanging")
-PROMISED = 180
+CONFIRM_TIMEOUT_S = 180
 """Seconds on a busy machine until an outage is shown, and after its end until everything is confirmed. The log has what it took."""
 
 
 @dataclass
-class Running:
+class LatchedJob:
     """A job that runs with a login until it is released."""
 
     job: str
     login: Login
     _latch: Latch
 
-    def ends(self) -> None:
+    def end(self) -> None:
         """Let its process end."""
         self._latch.open()
 
@@ -61,14 +61,14 @@ class Course:
     cli: Cli
     store: Store
     """What pages and API read, past the console: it asks Vault who is calling, and here Vault is away."""
-    jobs: dict[str, Running] = field(default_factory=dict)
+    jobs: dict[str, LatchedJob] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     """The measured times by name."""
     back: float = 0.0
     """The end of the last outage."""
 
     @contextmanager
-    def timed(self, what: str) -> Iterator[None]:
+    def measure(self, what: str) -> Iterator[None]:
         """Measure a block."""
         began = time.monotonic()
         yield
@@ -76,11 +76,11 @@ class Course:
 
     def opens_for(self, *names: str) -> list[bool]:
         """Whether the logins of these jobs work."""
-        return [self.shop.opens_for(self.jobs[name].login) for name in names]
+        return [self.shop.can_log_in(self.jobs[name].login) for name in names]
 
     def until_dead(self, *names: str) -> None:
         """Wait until the logins of these jobs fail."""
-        until(lambda: not any(self.opens_for(*names)), f"{names} are dead", within=PROMISED)
+        until(lambda: not any(self.opens_for(*names)), f"{names} are dead", within=CONFIRM_TIMEOUT_S)
 
     def until_in_doubt(self, name: str) -> None:
         """Wait until a job is being revoked. Fail if it is shown as clean."""
@@ -97,7 +97,7 @@ class Course:
 
     def until_overdue(self, name: str) -> None:
         """Wait until a job is shown as overdue."""
-        until(lambda: self.ops.job(self.jobs[name].job)["revocation"]["state"] == "overdue", f"{name} is overdue", within=PROMISED)
+        until(lambda: self.ops.job(self.jobs[name].job)["revocation"]["state"] == "overdue", f"{name} is overdue", within=CONFIRM_TIMEOUT_S)
 
     def assert_not_proven(self, name: str) -> None:
         """Fail unless the command line reports that a credential may be active."""
@@ -109,22 +109,22 @@ class Course:
 @pytest.fixture(scope="module")
 def course(rig: Rig, ops: Human, administrator: Administrator, shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Course]:
     """Vault is sealed, then cannot write its audit log; the database refuses connections, then hangs."""
-    rig.worker()
+    rig.ensure_worker()
     with closing(Store(rig.stack.database_url)) as store, closing(Witness()) as witness, ExitStack() as latches:
-        course = Course(rig, ops, administrator, shop, logged_in(rig, tmp_path_factory), store)
+        course = Course(rig, ops, administrator, shop, log_in_cli(rig, tmp_path_factory), store)
         for name in NAMES:
-            held = latches.enter_context(latch())
+            held = latches.enter_context(hold_jobs())
             job = ops.launch(spec(f"{witness.hand_over}; {held.wait}"))
-            course.jobs[name] = Running(job, witness.login(), held)
+            course.jobs[name] = LatchedJob(job, witness.login(), held)
         assert all(course.opens_for(*NAMES))
-        vault_sealed(course)
-        vault_unaudited(course)
-        database_away(course)
-        course.jobs["stays"].ends()
+        seal_vault(course)
+        break_audit(course)
+        cut_database(course)
+        course.jobs["stays"].end()
         yield course
 
 
-def logged_in(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Cli:
+def log_in_cli(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Cli:
     """Return the command line, with ops logged in."""
     cli = Cli(home=rig.stack.home, config=rig.stack.config, logins=tmp_path_factory.mktemp("logins"))
     done = cli.run("login", "--user", "ops", "--password-stdin", stdin=rig.stack.users["ops"].password + "\n")
@@ -132,14 +132,14 @@ def logged_in(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Cli:
     return cli
 
 
-def vault_sealed(course: Course) -> None:
+def seal_vault(course: Course) -> None:
     """Seal Vault while one job ends and another is killed. The supervisor restarts it, and it unseals itself."""
-    with newcomer(course.rig.stack, course.shop, "sealer", "ops") as someone, course.timed("sealed until dead"):
+    with log_in_newcomer(course.rig.stack, course.shop, "sealer", "ops") as someone, course.measure("sealed until dead"):
         asked = time.monotonic()
         # The console asks Vault who somebody is, and then believes it for a while: of a newcomer it does so now.
         someone.api.get("jobs").raise_for_status()
-        with course.rig.sealed():
-            course.jobs["sealed"].ends()
+        with course.rig.seal_vault():
+            course.jobs["sealed"].end()
             kill(course, someone, believed_until=asked + vault_directory.CACHE_TTL_S)
             for name in ("sealed", "killed"):
                 course.until_in_doubt(name)
@@ -155,44 +155,44 @@ def kill(course: Course, someone: Human, *, believed_until: float) -> None:
         course.administrator.kill(job)
 
 
-def vault_unaudited(course: Course) -> None:
+def break_audit(course: Course) -> None:
     """Let Vault refuse every request while a job ends, because it cannot write its audit log."""
-    with course.rig.unaudited():
-        course.jobs["unaudited"].ends()
+    with course.rig.break_audit():
+        course.jobs["unaudited"].end()
         course.until_in_doubt("unaudited")
-        until(lambda: overdue(course.rig) > 0, "a revocation is shown as overdue", within=PROMISED)
-    with course.timed("audited until dead"):
+        until(lambda: overdue_count(course.rig) > 0, "a revocation is shown as overdue", within=CONFIRM_TIMEOUT_S)
+    with course.measure("audited until dead"):
         course.until_dead("unaudited")
     assert course.opens_for("stays") == [True]
 
 
-def database_away(course: Course) -> None:
+def cut_database(course: Course) -> None:
     """Close the database while one job ends, let it hang while another does, and open it again."""
     with course.rig.postgres.closed():
-        with course.timed("refused until overdue"):
-            course.jobs["refused"].ends()
+        with course.measure("refused until overdue"):
+            course.jobs["refused"].end()
             course.until_overdue("refused")
         course.assert_not_proven("refused")
         # It is not open in between, so nobody can have been revoked there.
         course.rig.postgres.hang()
-        with course.timed("hanging until overdue"):
-            course.jobs["hanging"].ends()
+        with course.measure("hanging until overdue"):
+            course.jobs["hanging"].end()
             course.until_overdue("hanging")
         course.assert_not_proven("hanging")
         assert course.opens_for("refused", "hanging") == [True, True]
     course.back = time.monotonic()
-    with course.timed("opened until dead"):
+    with course.measure("opened until dead"):
         course.until_dead("refused", "hanging")
 
 
-def overdue(rig: Rig) -> int:
+def overdue_count(rig: Rig) -> int:
     """Return the number of overdue revocations in the console's health report."""
     return int(httpx.get(f"{rig.stack.console}/readyz", timeout=180, trust_env=False).json()["overdue_revocations"])
 
 
 def test_every_revocation_is_confirmed_soon_after_the_last_outage(course: Course, ops: Human) -> None:
     for name in NAMES:
-        ops.until(course.jobs[name].job, within=PROMISED - (time.monotonic() - course.back))
+        ops.until(course.jobs[name].job, within=CONFIRM_TIMEOUT_S - (time.monotonic() - course.back))
     course.seconds["opened until confirmed"] = time.monotonic() - course.back
     log.warning("outages", **course.seconds)
 

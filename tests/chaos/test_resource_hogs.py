@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.job_latch import latch
+from tests.chaos.job_latch import hold_jobs
 from tests.chaos.rig import Rig, Worker
 from tests.support.people import Human
 from tests.support.shop import Login, Shop, Witness, spec
@@ -49,12 +49,12 @@ class Herd:
 @pytest.fixture(scope="module")
 def herd(rig: Rig, ops: Human) -> Iterator[Herd]:
     """Run all hogs and the normal job; return once only the normal job is left."""
-    worker = rig.worker()
-    with closing(Witness()) as witness, latch() as held:
+    worker = rig.ensure_worker()
+    with closing(Witness()) as witness, hold_jobs() as held:
         beside = ops.launch(spec(f"{witness.hand_over}; {held.wait}; echo whole"))
         # It runs before any hog does.
         witness.login()
-        jobs = {name: ops.launch(hog(f"{witness.hand_over}; {script}", limits)) for name, (script, limits, _) in HOGS.items()}
+        jobs = {name: ops.launch(hog_spec(f"{witness.hand_over}; {script}", limits)) for name, (script, limits, _) in HOGS.items()}
         heard = [witness.login() for _ in jobs]
         logins = {name: next(login for login in heard if job in login.user) for name, job in jobs.items()}
         for job in jobs.values():
@@ -65,7 +65,7 @@ def herd(rig: Rig, ops: Human) -> Iterator[Herd]:
         yield Herd(worker, jobs, logins, beside)
 
 
-def hog(script: str, limits: dict[str, Any]) -> dict[str, Any]:
+def hog_spec(script: str, limits: dict[str, Any]) -> dict[str, Any]:
     return spec(run={"command": ["bash", "-c", script], "timeout": "10m", "limits": limits})
 
 
@@ -80,5 +80,5 @@ def test_a_hog_ends_alone_with_the_exceeded_limit_and_its_access_is_revoked(herd
 def test_the_job_beside_hogs_succeeds_and_their_worker_stays_healthy(herd: Herd, rig: Rig, ops: Human) -> None:
     seen = ops.job(herd.beside)
     assert (seen["state"], seen["exit_code"], seen["revocation"]["state"]) == ("succeeded", 0, "confirmed")
-    assert rig.worker() is herd.worker
+    assert rig.ensure_worker() is herd.worker
     assert herd.worker.alive

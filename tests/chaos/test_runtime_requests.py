@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.activities.broker.remote_job import Answer, puppet
-from tests.activities.broker.test_runtime_requests import login_of, opened
+from tests.activities.broker.remote_job import Answer, launch_puppet
+from tests.activities.broker.test_runtime_requests import await_request, login_of
 from tests.chaos.administrator import Administrator
 from tests.chaos.rig import Rig
-from tests.support.people import TAKEN, Human
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Login, Shop, access, spec
 
 pytestmark = pytest.mark.servers
@@ -20,58 +20,61 @@ pytestmark = pytest.mark.servers
 @pytest.fixture(scope="module")
 def bereft(rig: Rig, ops: Human, lead: Human, shop: Shop) -> Iterator[tuple[str, list[Login]]]:
     """A job that got access while it ran, and whose worker was then killed. Tests continue until another worker notices."""
-    worker = rig.worker()
-    with puppet(ops) as job:
-        request = job.access("refunds-db", "write").json["request_id"]
-        assert lead.answer(opened(lead, request)).status_code in TAKEN
-        logins = [login_of(job.access("refunds-db", "write", wait=30)), *(login_of(job.access("orders-db")) for _ in range(3))]
-        assert all(map(shop.opens_for, logins))
+    worker = rig.ensure_worker()
+    with launch_puppet(ops) as job:
+        request = job.request_access("refunds-db", "write").json["request_id"]
+        assert lead.answer(await_request(lead, request)).status_code in ACCEPTED_STATUSES
+        logins = [
+            login_of(job.request_access("refunds-db", "write", wait=30)),
+            *(login_of(job.request_access("orders-db")) for _ in range(3)),
+        ]
+        assert all(map(shop.can_log_in, logins))
         worker.kill()
-        rig.worker()
+        rig.ensure_worker()
         yield job.job, logins
 
 
 def test_a_decision_sent_when_a_worker_died_is_handled_soon_by_another(
     rig: Rig, ops: Human, lead: Human, administrator: Administrator
 ) -> None:
-    worker = rig.worker()
+    worker = rig.ensure_worker()
     job = ops.launch(spec("true", access(action="write")))
     request = ops.until(job, "awaiting_approval")["requests"][0]
     rig.start()
     worker.kill()
-    assert lead.answer(request).status_code in TAKEN
+    assert lead.answer(request).status_code in ACCEPTED_STATUSES
     assert ops.until(job)["state"] == "succeeded"
     # By itself Temporal keeps the job's next step ten seconds for the worker that knew it.
-    assert administrator.longest_kept(job) < 8
+    assert administrator.longest_task_wait(job) < 8
 
 
 @pytest.mark.usefixtures("bereft")
 def test_a_request_while_temporal_is_unavailable_is_answered_once_it_is_back(rig: Rig, ops: Human, lead: Human, shop: Shop) -> None:
-    rig.worker()
-    with puppet(ops) as job:
+    rig.ensure_worker()
+    with launch_puppet(ops) as job:
         with rig.temporal.closed():
-            pending = job.access("refunds-db", "write")
+            pending = job.request_access("refunds-db", "write")
             assert pending.status == 202
             # What policy allows needs no Temporal.
-            given = job.access("orders-db")
+            given = job.request_access("orders-db")
             assert given.status == 200
-        assert lead.answer(opened(lead, pending.json["request_id"])).status_code in TAKEN
-        assert job.access("refunds-db", "write", wait=60).status == 200
+        assert lead.answer(await_request(lead, pending.json["request_id"])).status_code in ACCEPTED_STATUSES
+        assert job.request_access("refunds-db", "write", wait=60).status == 200
     shop.assert_dead(ops.job(job.job), login_of(given))
 
 
 @pytest.mark.usefixtures("bereft")
 def test_a_request_while_vault_is_unavailable_gets_an_error_and_succeeds_later(rig: Rig, ops: Human, shop: Shop) -> None:
-    rig.worker()
-    with puppet(ops) as job:
-        assert job.access("orders-db").status == 200
+    rig.ensure_worker()
+    with launch_puppet(ops) as job:
+        assert job.request_access("orders-db").status == 200
         answers: list[Answer] = []
-        with rig.frozen("vault"):
-            asking = threading.Thread(target=lambda: answers.append(job.access("orders-db")))
+        with rig.freeze("vault"):
+            asking = threading.Thread(target=lambda: answers.append(job.request_access("orders-db")))
             asking.start()
             asking.join(180)
         assert [answer.status for answer in answers] == [503], answers
-        again = job.access("orders-db")
+        again = job.request_access("orders-db")
         assert again.status == 200
     shop.assert_dead(ops.job(job.job), login_of(again))
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from activities.revocation_activities import MAX_CONCURRENT_REVOCATIONS
-from tests.chaos.exposure import SWITCHED, Case, Lab, Struck, struck_together
+from tests.chaos.exposure import NETS, ExposedJob, Lab, NetCase, strike_together
 from tests.chaos.faulty_worker import LABEL
 from tests.chaos.rig import Rig, Worker
-from tests.support.people import TAKEN, Human
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop, access, spec
 from tests.support.wait import until
 
@@ -26,33 +26,33 @@ WORKER = "worker kill -9"
 VAULT_GONE = "worker and Vault gone"
 
 
-def both(net: str, *endings: str, ttl: str = "5m") -> list[Case]:
+def case_pairs(net: str, *endings: str, ttl: str = "5m") -> list[NetCase]:
     """Return cases for access without approval and for approved access."""
-    return [Case(net, ending, action, ttl) for ending in endings for action in ("read", "write")]
+    return [NetCase(net, ending, action, ttl) for ending in endings for action in ("read", "write")]
 
 
 AT_ONCE = [
-    *both("session", *GENTLE, "terminate", "delete"),
-    *both("compensation", *GENTLE),
-    Case("guard", "terminate", "write"),
-    Case("guard", "delete", "write"),
-    *both("sweep", "terminate"),
-    Case("sweep", "terminate with guard", "write"),
+    *case_pairs("session", *GENTLE, "terminate", "delete"),
+    *case_pairs("compensation", *GENTLE),
+    NetCase("guard", "terminate", "write"),
+    NetCase("guard", "delete", "write"),
+    *case_pairs("sweep", "terminate"),
+    NetCase("sweep", "terminate with guard", "write"),
 ]
 IN_TIME = [
-    *both("session", "timeout"),
-    *both("compensation", "timeout"),
-    *both("session", "grant over", ttl=SHORT),
-    *both("vault", "success", "terminate", ttl=SHORT),
+    *case_pairs("session", "timeout"),
+    *case_pairs("compensation", "timeout"),
+    *case_pairs("session", "grant over", ttl=SHORT),
+    *case_pairs("vault", "success", "terminate", ttl=SHORT),
 ]
 """Endings by a time that soon is over, held apart so that launching others does not use it up."""
-WITH_WORKER = both("compensation", WORKER)
-CROWD = [*WITH_WORKER, *(MAX_CONCURRENT_REVOCATIONS - 1) * [Case("compensation", WORKER, "write")]]
+WITH_WORKER = case_pairs("compensation", WORKER)
+CROWD = [*WITH_WORKER, *(MAX_CONCURRENT_REVOCATIONS - 1) * [NetCase("compensation", WORKER, "write")]]
 """Jobs of one worker, more than another revokes at once: each but one has a guard too, which does the same beside the job."""
-WITHOUT_SERVERS = both("target", VAULT_GONE, ttl=SHORT)
+WITHOUT_SERVERS = case_pairs("target", VAULT_GONE, ttl=SHORT)
 CASES = [*AT_ONCE, *IN_TIME, *WITH_WORKER, *WITHOUT_SERVERS]
 
-BOUND = 120
+MAX_EXPOSURE_S = 120
 """Seconds that a net may take at most on a busy machine: less than half of what its credential would have had.
 docs/explanation/reliability.md tells what each takes on one that is not.
 """
@@ -63,39 +63,39 @@ STATES = {
     ("session", "timeout"): "timed_out",
 }
 """The ending of a job whose session can report it, and which nobody asked to end."""
-TOLD = {"cancel": "cancelled", "kill": "killed", "terminate": "lost", "terminate with guard": "lost", "delete": "lost"}
+END_STATES = {"cancel": "cancelled", "kill": "killed", "terminate": "lost", "terminate with guard": "lost", "delete": "lost"}
 
 
 @dataclass(frozen=True)
-class Ended:
+class FinalState:
     """The final state of a job, with all nets on again."""
 
-    struck: Struck
+    struck: ExposedJob
     seen: dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def ended(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[list[Ended]]:
+def ended(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[list[FinalState]]:
     """Cause faults in many jobs, each with one net; then restore everything and wait for each outcome."""
-    with Lab.opened(rig, shop, ops, lead, pause=1) as lab:
+    with Lab.open(rig, shop, ops, lead, pause=1) as lab:
         struck = strike_all(lab)
-        rig.worker()
+        rig.ensure_worker()
         for item in struck:
             ops.until(item.job)
             # A sweep and a guard may both be at it: who comes second looks twice again.
             until(partial(is_confirmed, ops, item.job), f"{item.case} is confirmed")
-        yield [Ended(item, ops.job(item.job)) for item in struck]
+        yield [FinalState(item, ops.job(item.job)) for item in struck]
 
 
 def is_confirmed(ops: Human, job: str) -> bool:
     return bool(ops.job(job)["revocation"]["state"] == "confirmed")
 
 
-def strike_all(lab: Lab) -> list[Struck]:
-    first = lab.rig.only(labelled=True)
+def strike_all(lab: Lab) -> list[ExposedJob]:
+    first = lab.rig.start_alone(labelled=True)
     with_worker = lab.hold(CROWD)
     second = lab.rig.start(labelled=True)
-    struck_together(lab, with_worker, first.kill)
+    strike_together(lab, with_worker, first.kill)
     struck = lab.hold(AT_ONCE)
     for item in struck:
         lab.strike(item)
@@ -107,38 +107,38 @@ def strike_all(lab: Lab) -> list[Struck]:
             item.line.sendall(b"0\n")
     without = lab.hold(WITHOUT_SERVERS)
     struck += [*with_worker, *in_time]
-    wait(item.refused for item in struck)
-    with lab.rig.frozen("vault"):
-        struck_together(lab, without, second.kill)
-        wait(item.refused for item in without)
+    wait(item.refused_at for item in struck)
+    with lab.rig.freeze("vault"):
+        strike_together(lab, without, second.kill)
+        wait(item.refused_at for item in without)
     return [*struck, *without]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_one_net_alone_ends_the_login_and_the_jobs_outcome_is_true(case: Case, ended: list[Ended], ops: Human, shop: Shop) -> None:
+def test_one_net_alone_ends_the_login_and_the_jobs_outcome_is_true(case: NetCase, ended: list[FinalState], ops: Human, shop: Shop) -> None:
     struck, seen = next((one.struck, one.seen) for one in ended if one.struck.case == case)
-    assert struck.exposure < BOUND
+    assert struck.exposure < MAX_EXPOSURE_S
     shop.assert_dead(seen, struck.login)
     assert seen["revocation"]["state"] == "confirmed"
-    assert seen["state"] == TOLD.get(case.ending, STATES.get((case.net, case.ending), "failed"))
+    assert seen["state"] == END_STATES.get(case.ending, STATES.get((case.net, case.ending), "failed"))
     entries = ops.ledger(struck.job)
     assert [entry["type"] for entry in entries].count("job.ended") == 1
-    if case.net in SWITCHED and case.ending != "grant over":
+    if case.net in NETS and case.ending != "grant over":
         # It was this net, and no other that was not really off.
         assert next(entry["data"]["by"] for entry in entries if entry["type"] == "revocation.started") == case.net
 
 
-def test_the_revocations_of_a_dead_workers_jobs_do_not_wait_for_each_other(ended: list[Ended]) -> None:
+def test_the_revocations_of_a_dead_workers_jobs_do_not_wait_for_each_other(ended: list[FinalState]) -> None:
     exposures = [one.struck.exposure for one in ended if one.struck.case in WITH_WORKER]
     assert len(exposures) == len(CROWD)
-    assert max(exposures) < BOUND
+    assert max(exposures) < MAX_EXPOSURE_S
 
 
 def test_a_denied_request_was_never_issued_and_needs_no_net(ops: Human, lead: Human, shop: Shop, worker: Worker) -> None:
-    job = ops.launch(spec("true", access(action="write"), labels={LABEL: ".".join(SWITCHED)}))
+    job = ops.launch(spec("true", access(action="write"), labels={LABEL: ".".join(NETS)}))
     request = ops.until(job, "awaiting_approval")["requests"][0]
     assert (shop.users_of(job), shop.tokens_of(job)) == ([], [])
-    assert lead.answer(request, "deny").status_code in TAKEN
+    assert lead.answer(request, "deny").status_code in ACCEPTED_STATUSES
     seen = ops.until(job)
     assert (seen["state"], seen["credentials"]) == ("denied", [])
     shop.assert_dead(seen)

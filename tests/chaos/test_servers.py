@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.chaos.consistency import assert_one_outcome
-from tests.chaos.job_latch import Latch, latch
+from tests.chaos.job_latch import Latch, hold_jobs
 from tests.chaos.rig import Rig, Worker
 from tests.support.people import Human
 from tests.support.shop import Login, Shop, Witness, access, spec
@@ -32,7 +32,7 @@ WORKER_ROLE = "auth/approle/role/je-worker"
 
 
 @dataclass
-class Struck:
+class ServerCourse:
     """The test of one server: a job at each step when it was killed."""
 
     jobs: dict[str, str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Struck:
 
 
 @dataclass
-class Stage:
+class ServerStage:
     """Shared by the tests of all servers."""
 
     rig: Rig
@@ -62,14 +62,14 @@ def worker(rig: Rig, shop: Shop) -> Iterator[Worker]:
     """One worker, whose Vault login has a TTL of seconds."""
     for other in rig.workers:
         other.kill()
-    with short_logins(shop):
+    with shorten_logins(shop):
         worker = rig.start()
         yield worker
         worker.kill()
 
 
 @contextmanager
-def short_logins(shop: Shop) -> Iterator[None]:
+def shorten_logins(shop: Shop) -> Iterator[None]:
     """Give the worker's logins a TTL of seconds, renewable or not."""
     with shop.admin() as vault:
         before = vault.get(WORKER_ROLE).raise_for_status().json()["data"]
@@ -81,53 +81,53 @@ def short_logins(shop: Shop) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def struck(rig: Rig, ops: Human, lead: Human, shop: Shop, worker: Worker) -> Iterator[dict[str, Struck]]:
+def struck(rig: Rig, ops: Human, lead: Human, shop: Shop, worker: Worker) -> Iterator[dict[str, ServerCourse]]:
     """Kill each server in turn, with its own jobs at each step; return all of them once the last server is back."""
     with closing(Witness()) as witness, ExitStack() as latches:
-        stage = Stage(rig, ops, lead, shop, witness, latches)
-        yield {server: struck_down(stage, server) for server in SERVERS}
+        stage = ServerStage(rig, ops, lead, shop, witness, latches)
+        yield {server: strike_server(stage, server) for server in SERVERS}
         assert worker.alive
 
 
-def struck_down(stage: Stage, server: str) -> Struck:
-    course, rig, held = Struck(), stage.rig, stage.latches.enter_context(latch())
-    begin(stage, course, held)
+def strike_server(stage: ServerStage, server: str) -> ServerCourse:
+    course, rig, held = ServerCourse(), stage.rig, stage.latches.enter_context(hold_jobs())
+    launch_steps(stage, course, held)
     request = stage.ops.job(course.jobs["waiting"])["requests"][0]
     # Signed before: an approver's own signature needs Vault, and here it is their answer that meets an outage.
     signed = stage.lead.decision(request)
     course.worker_logins = worker_logins(stage.shop)
     with ThreadPoolExecutor(1) as pool:
-        with rig.killed(server, away=AWAY):
+        with rig.take_down(server, away=AWAY):
             # What is in flight meets a server that is away.
             rig.gate.release_all()
-            answering = pool.submit(answered_at_last, stage.lead, request, signed)
+            answering = pool.submit(repeat_decision, stage.lead, request, signed)
         course.answers = answering.result()
     login = course.logins["running"]
-    until(lambda: stage.shop.opens_for(login), f"{server} is back, and the running job's access works")
+    until(lambda: stage.shop.can_log_in(login), f"{server} is back, and the running job's access works")
     course.went_on = stage.ops.job(course.jobs["running"])["state"] == "running"
     held.open()
     return course
 
 
-def begin(stage: Stage, course: Struck, held: Latch) -> None:
+def launch_steps(stage: ServerStage, course: ServerCourse, held: Latch) -> None:
     """Bring a job to each step."""
     rig, ops, witness = stage.rig, stage.ops, stage.witness
     course.jobs["waiting"] = ops.launch(spec("true", access(action="write")))
     course.jobs["running"] = ops.launch(spec(f"{witness.hand_over}; {held.wait}"))
     course.logins["running"] = witness.login()
-    course.jobs["revoking"] = stopped_at(rig, ops, "/v1/sys/leases/revoke-prefix/", witness.hand_over, method="PUT")
+    course.jobs["revoking"] = launch_held_job(rig, ops, "/v1/sys/leases/revoke-prefix/", witness.hand_over, method="PUT")
     course.logins["revoking"] = witness.login()
-    course.jobs["asked"] = stopped_at(rig, ops, CREDS)
-    course.jobs["answered"] = stopped_at(rig, ops, CREDS, answer=True)
+    course.jobs["asked"] = launch_held_job(rig, ops, CREDS)
+    course.jobs["answered"] = launch_held_job(rig, ops, CREDS, answer=True)
     ops.until(course.jobs["waiting"], "awaiting_approval")
 
 
-def stopped_at(rig: Rig, ops: Human, path: str, script: str = "true", *, method: str = "GET", answer: bool = False) -> str:
+def launch_held_job(rig: Rig, ops: Human, path: str, script: str = "true", *, method: str = "GET", answer: bool = False) -> str:
     """Launch a job that stops at a request to Vault."""
     order = ops.order(spec(script))
     hold = rig.gate.hold(path, method=method, job=order["id"], answer=answer)
     assert ops.api.post("jobs", json=order).status_code == 201
-    hold.came()
+    hold.until_held()
     return str(order["id"])
 
 
@@ -141,12 +141,12 @@ def worker_logins(shop: Shop) -> set[str]:
     return {key for key, data in alive.items() if "je-worker" in data["policies"] and data.get("period") == LOGIN_LIVES}
 
 
-def answered_at_last(lead: Human, request: dict[str, Any], signed: dict[str, Any]) -> list[int]:
+def repeat_decision(lead: Human, request: dict[str, Any], signed: dict[str, Any]) -> list[int]:
     """Repeat a decision until it is accepted, like a person who is told that a server is unavailable."""
     said: list[int] = []
 
     def taken() -> bool:
-        answer = sent(lead, request, signed)
+        answer = send_decision(lead, request, signed)
         said.append(answer.status_code)
         return answer.status_code < 300
 
@@ -154,14 +154,14 @@ def answered_at_last(lead: Human, request: dict[str, Any], signed: dict[str, Any
     return said
 
 
-def sent(lead: Human, request: dict[str, Any], signed: dict[str, Any]) -> httpx.Response:
+def send_decision(lead: Human, request: dict[str, Any], signed: dict[str, Any]) -> httpx.Response:
     return lead.api.post(f"requests/{request['id']}/decisions", json=signed, headers={"If-Match": request["digest"]})
 
 
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("step", STEPS)
 def test_a_server_killed_at_any_step_leaves_one_true_ending_and_no_access(
-    struck: dict[str, Struck], server: str, step: str, rig: Rig, ops: Human, shop: Shop
+    struck: dict[str, ServerCourse], server: str, step: str, rig: Rig, ops: Human, shop: Shop
 ) -> None:
     job = struck[server].jobs[step]
     ops.until(job)
@@ -175,7 +175,7 @@ def test_a_server_killed_at_any_step_leaves_one_true_ending_and_no_access(
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_running_job_continues_while_a_server_is_unavailable(struck: dict[str, Struck], server: str, ops: Human) -> None:
+def test_a_running_job_continues_while_a_server_is_unavailable(struck: dict[str, ServerCourse], server: str, ops: Human) -> None:
     course = struck[server]
     assert course.went_on
     seen = ops.until(course.jobs["running"])
@@ -183,7 +183,7 @@ def test_a_running_job_continues_while_a_server_is_unavailable(struck: dict[str,
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_decision_accepted_while_a_server_is_unavailable_counts_once(struck: dict[str, Struck], server: str, ops: Human) -> None:
+def test_a_decision_accepted_while_a_server_is_unavailable_counts_once(struck: dict[str, ServerCourse], server: str, ops: Human) -> None:
     course = struck[server]
     seen = ops.until(course.jobs["waiting"])
     counted = [entry["data"]["decision"] for entry in ops.ledger(seen["id"]) if entry["type"] == "approval.decided"]
@@ -192,7 +192,7 @@ def test_a_decision_accepted_while_a_server_is_unavailable_counts_once(struck: d
     assert set(course.answers[:-1]) <= {503}
 
 
-def test_the_same_worker_has_logged_in_again_by_itself(struck: dict[str, Struck], worker: Worker, ops: Human, shop: Shop) -> None:
+def test_the_same_worker_has_logged_in_again_by_itself(struck: dict[str, ServerCourse], worker: Worker, ops: Human, shop: Shop) -> None:
     before = struck["vault"].worker_logins
     assert before
     assert not before & worker_logins(shop), "its login ran out while Vault was away"

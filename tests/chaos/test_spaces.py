@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 
 
 def test_a_space_is_dropped_after_the_outage_of_its_database(rig: Rig, ops: Human, shop: Shop, witness: Witness) -> None:
-    rig.worker()
+    rig.ensure_worker()
     job = ops.launch(spec(f"{witness.hand_over}; sleep 300", access("scratch", "write", deliver=LOGIN)))
     login = witness.login()
     with shop.connect(login) as connection:
@@ -32,10 +32,10 @@ def test_a_space_is_dropped_after_the_outage_of_its_database(rig: Rig, ops: Huma
             return seen.revocation.state in {RevocationState.PENDING, RevocationState.OVERDUE}
 
         until(in_doubt, "a job whose space cannot be reached is in doubt")
-        rig.only()
+        rig.start_alone()
         until(lambda: ops.job(job)["revocation"]["state"] == "overdue", "its next worker finds no way either")
         assert in_doubt()
-        assert (shop.opens_for(login), shop.spaces_of(job)) == (True, [f"space-{job}"])
+        assert (shop.can_log_in(login), shop.spaces_of(job)) == (True, [f"space-{job}"])
     seen = ops.until(job)
     assert (seen["state"], seen["revocation"]["state"]) == ("killed", "confirmed")
     shop.assert_dead(seen, login)

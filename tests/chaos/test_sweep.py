@@ -18,7 +18,7 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from justenough.adapters.store import Store
 from justenough.domain.core.ids import new_job_id
 from tests.chaos.consistency import assert_one_outcome
-from tests.chaos.exposure import ALL, ENDINGS, Case, Lab
+from tests.chaos.exposure import ALL, ENDINGS, Lab, NetCase
 from tests.chaos.faulty_worker import LABEL
 from tests.chaos.rig import Rig
 from tests.support.people import Human
@@ -27,11 +27,11 @@ from tests.support.wait import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 
-LEFT_TO_IT = Case("sweep", "terminate")
-ORDINARY = Case(ALL, "terminate")
-Lost = list[tuple[str, tuple[Login, ...]]]
-REVOKES = "/v1/sys/leases/revoke/"
-SOON = 180
+LEFT_TO_SWEEP = NetCase("sweep", "terminate")
+ORDINARY = NetCase(ALL, "terminate")
+LostJobs = list[tuple[str, tuple[Login, ...]]]
+REVOKE_PATH = "/v1/sys/leases/revoke/"
+SWEEP_TIMEOUT_S = 180
 """Seconds on a busy machine until a sweep has revoked what it can; the credentials would live for 300."""
 
 
@@ -41,21 +41,21 @@ def expiring(rig: Rig, ops: Human, shop: Shop) -> str:
 
     It comes first: the worker of `lab` starts after it and never sees the edited catalog.
     """
-    rig.worker()
+    rig.ensure_worker()
     catalog = shop.config / "catalog.yaml"
     before = catalog.read_text()
     edited = yaml.safe_load(before)
     edited["resources"]["orders-db"]["actions"]["read"]["revocable"] = "on_expiry"
     catalog.write_text(json.dumps(edited, default=str))
     try:
-        job = launched_under_the_edited_catalog(ops)
+        job = launch_after_edit(ops)
         assert ops.until(job)["state"] == "succeeded"
     finally:
         catalog.write_text(before)
     return job
 
 
-def launched_under_the_edited_catalog(ops: Human) -> str:
+def launch_after_edit(ops: Human) -> str:
     """Launch a job that holds what only time can end, once the worker has read the edit: it looks at its files every half second."""
     for _ in range(50):
         job = ops.launch(spec("true", access(ttl="4s")))
@@ -67,25 +67,25 @@ def launched_under_the_edited_catalog(ops: Human) -> str:
 @pytest.fixture(scope="module")
 def lab(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[Lab]:
     """Jobs whose labels leave their revocation to the sweep."""
-    with Lab.opened(rig, shop, ops, lead, pause=1) as lab:
-        rig.only(labelled=True)
+    with Lab.open(rig, shop, ops, lead, pause=1) as lab:
+        rig.start_alone(labelled=True)
         yield lab
 
 
 @pytest.fixture(scope="module")
-def lost() -> Lost:
+def lost() -> LostJobs:
     """Jobs that tests have left to the sweep, with their logins. Their second checks are awaited together, at the end."""
     return []
 
 
-def swept(ops: Human) -> dict[str, Any]:
+def run_sweep(ops: Human) -> dict[str, Any]:
     """Run a sweep, or wait for one that already runs on request; return its report."""
     report: dict[str, Any] = ops.api.post("sweep", timeout=300).raise_for_status().json()
     return report
 
 
 @contextmanager
-def stranger(shop: Shop, job: str) -> Iterator[Login]:
+def issue_foreign_login(shop: Shop, job: str) -> Iterator[Login]:
     """Issue a login under a job's name without a console, like another installation on the same Vault."""
     with shop.admin() as vault:
         role = f"je-job-{job}"
@@ -100,7 +100,7 @@ def stranger(shop: Shop, job: str) -> Iterator[Login]:
         vault.delete(f"auth/token/roles/{role}").raise_for_status()
 
 
-def foreign_workflow(shop: Shop, job: str, *, end: bool = False) -> WorkflowExecutionStatus | None:
+def drive_foreign_workflow(shop: Shop, job: str, *, end: bool = False) -> WorkflowExecutionStatus | None:
     """Have another installation's queue run a workflow of this id, or end it; return what it was until now."""
 
     async def acted() -> WorkflowExecutionStatus | None:
@@ -116,7 +116,7 @@ def foreign_workflow(shop: Shop, job: str, *, end: bool = False) -> WorkflowExec
     return asyncio.run(acted())
 
 
-def reported(rig: Rig, job: str) -> int:
+def report_count(rig: Rig, job: str) -> int:
     """Return how often the ledger reports an active credential of an unknown job."""
     store = Store(rig.settings.store_url)
     entries = store.ledger.entries(job="-", limit=1000).items
@@ -124,75 +124,75 @@ def reported(rig: Rig, job: str) -> int:
     return sum(job in entry.data["unknown"] for entry in entries if entry.type == "sweep.reported")
 
 
-def types(ops: Human, job: str) -> list[str]:
+def entry_types(ops: Human, job: str) -> list[str]:
     return [entry["type"] for entry in ops.ledger(job)]
 
 
 def test_other_installations_are_left_alone_and_an_unknown_credential_is_reported_once(lab: Lab, ops: Human, shop: Shop, rig: Rig) -> None:
     theirs, nobodys, beside = (new_job_id(name, now=datetime.now(UTC)) for name in ("other", "dev", "dev"))
-    with stranger(shop, theirs) as their_login, stranger(shop, nobodys) as nobodys_login:
-        foreign_workflow(shop, theirs)
-        assert nobodys in swept(ops)["unknown"]
-        with stranger(shop, beside):
+    with issue_foreign_login(shop, theirs) as their_login, issue_foreign_login(shop, nobodys) as nobodys_login:
+        drive_foreign_workflow(shop, theirs)
+        assert nobodys in run_sweep(ops)["unknown"]
+        with issue_foreign_login(shop, beside):
             # It comes and goes: that is no reason to report the other one again.
-            assert {nobodys, beside} <= set(swept(ops)["unknown"])
-        again = swept(ops)
+            assert {nobodys, beside} <= set(run_sweep(ops)["unknown"])
+        again = run_sweep(ops)
         assert theirs not in [*again["unknown"], *again["revoked"], *again["lost"]]
-        assert (reported(rig, nobodys), reported(rig, beside), reported(rig, theirs)) == (1, 1, 0)
-        assert all(map(lab.opens, (their_login, nobodys_login)))
+        assert (report_count(rig, nobodys), report_count(rig, beside), report_count(rig, theirs)) == (1, 1, 0)
+        assert all(map(lab.can_log_in, (their_login, nobodys_login)))
         assert all(map(shop.tokens_of, (theirs, nobodys)))
-        assert foreign_workflow(shop, theirs, end=True) is WorkflowExecutionStatus.RUNNING
+        assert drive_foreign_workflow(shop, theirs, end=True) is WorkflowExecutionStatus.RUNNING
 
 
 def test_a_job_that_starts_during_a_sweep_is_not_taken_for_a_leftover(lab: Lab, ops: Human, rig: Rig) -> None:
     looking = rig.gate.hold("/v1/sys/leases/lookup/auth/token/create/?$", method="LIST", once=True)
-    asked = lab.watchers.submit(swept, ops)
-    looking.came()
+    asked = lab.watchers.submit(run_sweep, ops)
+    looking.until_held()
     (item,) = lab.hold([ORDINARY])
     looking.release()
-    looking.passed()
-    for report in (asked.result(300), swept(ops)):
+    looking.until_answered()
+    for report in (asked.result(300), run_sweep(ops)):
         assert item.job not in [*report["unknown"], *report["revoked"], *report["lost"]]
-    assert lab.opens(item.login)
-    assert "revocation.started" not in types(ops, item.job)
+    assert lab.can_log_in(item.login)
+    assert "revocation.started" not in entry_types(ops, item.job)
     item.line.sendall(b"0\n")
     assert ops.until(item.job)["state"] == "succeeded"
 
 
-def test_a_stuck_job_delays_no_other_and_a_dead_sweep_is_followed_by_another(lab: Lab, shop: Shop, rig: Rig, lost: Lost) -> None:
-    stuck, taken, *others = held = lab.hold([LEFT_TO_IT] * 3)
-    rig.gate.hold(REVOKES, method="PUT", job=stuck.job)
+def test_a_stuck_job_delays_no_other_and_a_dead_sweep_is_followed_by_another(lab: Lab, shop: Shop, rig: Rig, lost: LostJobs) -> None:
+    stuck, taken, *others = held = lab.hold([LEFT_TO_SWEEP] * 3)
+    rig.gate.hold(REVOKE_PATH, method="PUT", job=stuck.job)
     for item in held:
         lab.strike(item)
-    foreign_workflow(shop, taken.job)
-    wait([item.refused for item in (taken, *others)], timeout=300)
-    assert max(item.exposure for item in (taken, *others)) < SOON
-    assert lab.opens(stuck.login)
+    drive_foreign_workflow(shop, taken.job)
+    wait([item.refused_at for item in (taken, *others)], timeout=300)
+    assert max(item.exposure for item in (taken, *others)) < SWEEP_TIMEOUT_S
+    assert lab.can_log_in(stuck.login)
     # The sweep that is stuck with it dies.
-    rig.only(labelled=True)
+    rig.start_alone(labelled=True)
     rig.gate.release_all()
-    assert stuck.exposure < SOON
+    assert stuck.exposure < SWEEP_TIMEOUT_S
     # Another's workflow under the name of a job of ours says that ours has closed, and is not ours to end.
-    assert foreign_workflow(shop, taken.job, end=True) is WorkflowExecutionStatus.RUNNING
+    assert drive_foreign_workflow(shop, taken.job, end=True) is WorkflowExecutionStatus.RUNNING
     lost += [(item.job, (item.login,)) for item in held if item is not taken]
 
 
 @pytest.mark.parametrize("many", [3, pytest.param(20, marks=pytest.mark.long)])
 def test_a_target_that_hangs_delays_no_revocation_in_other_targets(
-    many: int, lab: Lab, ops: Human, shop: Shop, rig: Rig, lost: Lost
+    many: int, lab: Lab, ops: Human, shop: Shop, rig: Rig, lost: LostJobs
 ) -> None:
-    off = {LABEL: LEFT_TO_IT.off}
+    off = {LABEL: LEFT_TO_SWEEP.off}
     elsewhere = ops.launch(spec("sleep 300", access("helpdesk-api", deliver={"env": {"TOKEN": "token"}}), labels=off))
-    there = lab.hold([LEFT_TO_IT] * many)
+    there = lab.hold([LEFT_TO_SWEEP] * many)
     until(lambda: bool(shop.tokens_of(elsewhere)), "what lies elsewhere is issued")
     with rig.postgres.hanging():
         lab.administrator.terminate(*(item.job for item in there), elsewhere)
         until(lambda: not shop.tokens_of(elsewhere), "what lies elsewhere is ended")
-        assert all(lab.opens(item.login) for item in there)
+        assert all(lab.can_log_in(item.login) for item in there)
     for item in there:
-        item.ended = time.monotonic()
+        item.ended_at = time.monotonic()
         lab.watch(item)
-    assert max(item.exposure for item in there) < SOON
+    assert max(item.exposure for item in there) < SWEEP_TIMEOUT_S
     lost += [(elsewhere, ()), *((item.job, (item.login,)) for item in there)]
 
 
@@ -203,14 +203,14 @@ def test_a_restored_temporal_without_the_running_jobs_costs_none_its_access(lab:
         ENDINGS["delete"](lab, item)
         other = rig.start(JUSTENOUGH_TEMPORAL_ADDRESS=str(rig.stack.temporal))
         for _ in range(2):
-            report = swept(ops)
+            report = run_sweep(ops)
             assert item.job not in [*report["unknown"], *report["revoked"], *report["lost"]]
-        assert lab.opens(item.login)
-        assert "revocation.started" not in types(ops, item.job)
+        assert lab.can_log_in(item.login)
+        assert "revocation.started" not in entry_types(ops, item.job)
         item.line.sendall(b"0\n")
-        item.ended = time.monotonic()
+        item.ended_at = time.monotonic()
         lab.watch(item)
-        assert item.exposure < SOON
+        assert item.exposure < SWEEP_TIMEOUT_S
         # Only now is there evidence: its session has closed its claim.
         assert ops.until(item.job)["state"] == "lost"
     other.kill()
@@ -218,26 +218,26 @@ def test_a_restored_temporal_without_the_running_jobs_costs_none_its_access(lab:
 
 
 def test_guard_sweeps_and_a_late_session_record_one_outcome(lab: Lab, ops: Human, shop: Shop, rig: Rig) -> None:
-    held = lab.hold([Case(ALL, "terminate", action) for action in ("read", "write")])
+    held = lab.hold([NetCase(ALL, "terminate", action) for action in ("read", "write")])
     with rig.temporal.closed():
         other = rig.start(JUSTENOUGH_TEMPORAL_ADDRESS=str(rig.stack.temporal))
         for item in held:
             lab.strike(item)
-        several = [lab.watchers.submit(another_sweep, shop, number) for number in range(3)]
+        several = [lab.watchers.submit(run_parallel_sweep, shop, number) for number in range(3)]
         for item in held:
-            assert item.exposure < SOON
+            assert item.exposure < SWEEP_TIMEOUT_S
     # While guard and sweeps wait for their second look, both sessions hear of it too.
     for sweep in several:
         sweep.result(300)
     for item in held:
         assert ops.until(item.job)["state"] == "lost"
-    swept(ops)
+    run_sweep(ops)
     other.kill()
     for item in held:
         assert_one_outcome(ops, shop, item.job, item.login)
 
 
-def another_sweep(shop: Shop, number: int) -> None:
+def run_parallel_sweep(shop: Shop, number: int) -> None:
     """Run a sweep in parallel to the running ones, like anyone with write access to Temporal."""
 
     async def run() -> None:
@@ -255,11 +255,11 @@ def test_a_credential_that_only_expires_is_recorded_as_expired_after_its_ttl(exp
     assert shop.users_of(expiring) == []
 
 
-def test_each_job_that_was_left_to_the_sweep_is_recorded_as_lost_once(ops: Human, shop: Shop, lost: Lost) -> None:
+def test_each_job_that_was_left_to_the_sweep_is_recorded_as_lost_once(ops: Human, shop: Shop, lost: LostJobs) -> None:
     assert lost, "the tests above leave them"
     for job, logins in lost:
         seen = ops.until(job)
-        assert (seen["state"], types(ops, job).count("job.ended")) == ("lost", 1)
+        assert (seen["state"], entry_types(ops, job).count("job.ended")) == ("lost", 1)
         assert seen["revocation"]["state"] == "confirmed"
-        assert [login.user for login in logins if shop.opens_for(login)] == []
-        assert (shop.users_of(job), shop.tokens_of(job), shop.leases_alive(seen)) == ([], [], [])
+        assert [login.user for login in logins if shop.can_log_in(login)] == []
+        assert (shop.users_of(job), shop.tokens_of(job), shop.live_leases(seen)) == ([], [], [])

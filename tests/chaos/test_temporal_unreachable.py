@@ -18,7 +18,7 @@ from tests.support.wait import until
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 log = structlog.get_logger()
 
-WITHIN = 180
+LOSS_TIMEOUT_S = 180
 """Seconds on a busy machine; else: it counts as dead after ten without a word, another worker revokes at once, and within ten more it looks
 whether it may go on. The job itself would run for 300.
 """
@@ -36,7 +36,7 @@ def processes_of(mark: str) -> list[int]:
     return found
 
 
-def marked(ops: Human, witness: Witness) -> tuple[str, Login, str]:
+def launch_marked_job(ops: Human, witness: Witness) -> tuple[str, Login, str]:
     """Launch a job that keeps running; return it with its login and with the mark of its processes."""
     mark = f"cut-off-{time.monotonic_ns()}"
     return ops.launch(spec(f"{witness.hand_over}; : {mark}; sleep 300; :")), witness.login(), mark
@@ -46,14 +46,14 @@ def marked(ops: Human, witness: Witness) -> tuple[str, Login, str]:
 def test_a_worker_without_temporal_loses_its_jobs_and_ends_their_processes(
     rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness, how: str
 ) -> None:
-    job, login, mark = marked(ops, witness)
+    job, login, mark = launch_marked_job(ops, witness)
     assert processes_of(mark)
     other = rig.start(JUSTENOUGH_TEMPORAL_ADDRESS=str(rig.stack.temporal))
     began = time.monotonic()
     with getattr(rig.temporal, how)():
-        until(lambda: not shop.opens_for(login), "another worker has revoked it", within=WITHIN)
+        until(lambda: not shop.can_log_in(login), "another worker has revoked it", within=LOSS_TIMEOUT_S)
         dead = time.monotonic() - began
-        until(lambda: not processes_of(mark), "its own worker has ended it", within=WITHIN)
+        until(lambda: not processes_of(mark), "its own worker has ended it", within=LOSS_TIMEOUT_S)
         log.warning("cut off", how=how, dead=dead, ended=time.monotonic() - began)
         assert worker.alive
     seen = ops.until(job)
@@ -68,13 +68,13 @@ def test_a_worker_without_temporal_loses_its_jobs_and_ends_their_processes(
 def test_the_only_worker_finds_its_job_lost_after_the_outage_and_ends_it(
     rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness, administrator: Administrator, how: str
 ) -> None:
-    job, login, mark = marked(ops, witness)
+    job, login, mark = launch_marked_job(ops, witness)
     with getattr(rig.temporal, how)():
-        until(lambda: administrator.timed_out(job), "Temporal has given the session up")
+        until(lambda: administrator.has_timed_out(job), "Temporal has given the session up")
         # Nobody is there who could have revoked it, and nobody says so.
-        assert shop.opens_for(login)
+        assert shop.can_log_in(login)
         assert ops.job(job)["revocation"]["state"] == "none"
-    until(lambda: not shop.opens_for(login) and not processes_of(mark), "it hears so, revokes and ends it")
+    until(lambda: not shop.can_log_in(login) and not processes_of(mark), "it hears so, revokes and ends it")
     ops.until(job)
     assert assert_one_outcome(ops, shop, job, login)["reason"] == "worker_lost"
     assert worker.alive

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.activities.process.job_process import alive
+from tests.activities.process.job_process import is_alive
 from tests.chaos.rig import Rig, Worker
 from tests.chaos.vault_gate import Hold
 from tests.support.people import Human
@@ -29,14 +29,14 @@ HUNG = ("opening", "wanting", *KILLED)
 TREE = "(setsid sleep {0}.25 &); (trap '' TERM HUP; sleep {0}.5 >&- 2>&- <&-) & exec sleep {0}.75"
 """Processes that leave their session, ignore signals and close their pipes."""
 OF_KILLED, OF_HUNG = "51413", "51414"
-REFUSED_WITHIN = 180.0
+REFUSAL_TIMEOUT_S = 180.0
 """Seconds on a busy machine from a worker's hanging until no login of it works: its silence (10 s), tasks that went to it and were never
 answered.
 """
 
 
 @dataclass(frozen=True)
-class Struck:
+class CrashedJobs:
     """Jobs, one at each step, when their worker failed."""
 
     jobs: Mapping[str, str]
@@ -45,50 +45,52 @@ class Struck:
     worker: Worker
 
 
-def launched(ops: Human, rig: Rig, path: str, script: str = "sleep 300", *, method: str = "GET", answer: bool = False) -> tuple[str, Hold]:
+def launch_held_job(
+    ops: Human, rig: Rig, path: str, script: str = "sleep 300", *, method: str = "GET", answer: bool = False
+) -> tuple[str, Hold]:
     """Launch a job that stops at a request to Vault."""
     order = ops.order(spec(script))
     hold = rig.gate.hold(path, method=method, job=order["id"], answer=answer)
     assert ops.api.post("jobs", json=order).status_code == 201
-    return str(order["id"]), hold.came()
+    return str(order["id"]), hold.until_held()
 
 
-def at_each_step(rig: Rig, ops: Human, shop: Shop, worker: Worker, *, marker: str) -> Struck:
+def bring_to_steps(rig: Rig, ops: Human, shop: Shop, worker: Worker, *, marker: str) -> CrashedJobs:
     """Bring one job to each step: its role, token or credential requested; answered; running; its lease being revoked."""
     with closing(Witness()) as witness:
         held = {
-            "opening": launched(ops, rig, ROLE, method="POST"),
-            "wanting": launched(ops, rig, TOKEN, method="POST"),
-            "asked": launched(ops, rig, CREDS),
-            "answered": launched(ops, rig, CREDS, answer=True),
+            "opening": launch_held_job(ops, rig, ROLE, method="POST"),
+            "wanting": launch_held_job(ops, rig, TOKEN, method="POST"),
+            "asked": launch_held_job(ops, rig, CREDS),
+            "answered": launch_held_job(ops, rig, CREDS, answer=True),
         }
         running = ops.launch(spec(f"{witness.hand_over}; {TREE.format(marker)}"))
         logins = {"running": witness.login()}
-        held["revoking"] = launched(ops, rig, LEASE, witness.hand_over, method="PUT")
+        held["revoking"] = launch_held_job(ops, rig, LEASE, witness.hand_over, method="PUT")
         logins["revoking"] = witness.login()
     jobs = {**{step: job for step, (job, _) in held.items()}, "running": running}
-    assert all(map(shop.opens_for, logins.values()))
+    assert all(map(shop.can_log_in, logins.values()))
     assert shop.users_of(jobs["answered"])
-    until(lambda: all(alive(f"sleep\0{marker}.{part}") for part in ("25", "5", "75")), "the job's processes run")
-    return Struck(jobs, {step: hold for step, (_, hold) in held.items()}, logins, worker)
+    until(lambda: all(is_alive(f"sleep\0{marker}.{part}") for part in ("25", "5", "75")), "the job's processes run")
+    return CrashedJobs(jobs, {step: hold for step, (_, hold) in held.items()}, logins, worker)
 
 
 @dataclass(frozen=True)
 class Strike:
     """A worker that was killed, another that hangs, and a third that is healthy."""
 
-    killed: Struck
-    hung: Struck
+    killed: CrashedJobs
+    hung: CrashedJobs
 
 
 @pytest.fixture(scope="module")
 def strike(rig: Rig, ops: Human, shop: Shop) -> Iterator[Strike]:
     """Kill one worker, suspend the next, start a third. The endings of their jobs run in parallel."""
-    killed = at_each_step(rig, ops, shop, rig.worker(), marker=OF_KILLED)
+    killed = bring_to_steps(rig, ops, shop, rig.ensure_worker(), marker=OF_KILLED)
     killed.worker.kill()
     # What was asked for lands now, after its session has died.
     rig.reconnect()
-    hung = at_each_step(rig, ops, shop, rig.worker(), marker=OF_HUNG)
+    hung = bring_to_steps(rig, ops, shop, rig.ensure_worker(), marker=OF_HUNG)
     hung.worker.stop()
     rig.start()
     try:
@@ -114,12 +116,12 @@ def assert_lost(job: str, ops: Human, shop: Shop, *logins: Login) -> dict[str, A
 
 def test_all_processes_of_a_killed_workers_jobs_end(strike: Strike) -> None:
     assert strike.killed.worker.process.returncode == -9
-    until(lambda: not alive(f"sleep\0{OF_KILLED}"), "no process of the killed worker's job runs")
+    until(lambda: not is_alive(f"sleep\0{OF_KILLED}"), "no process of the killed worker's job runs")
 
 
 def test_no_login_works_soon_after_its_worker_hangs_though_its_processes_live(strike: Strike, shop: Shop) -> None:
-    until(lambda: not any(map(shop.opens_for, strike.hung.logins.values())), "no login works", within=REFUSED_WITHIN)
-    assert alive(f"sleep\0{OF_HUNG}.75"), "its worker, which alone could end it, sleeps"
+    until(lambda: not any(map(shop.can_log_in, strike.hung.logins.values())), "no login works", within=REFUSAL_TIMEOUT_S)
+    assert is_alive(f"sleep\0{OF_HUNG}.75"), "its worker, which alone could end it, sleeps"
 
 
 @pytest.mark.parametrize("step", HUNG)
@@ -138,14 +140,14 @@ def before(strike: Strike, rig: Rig, ops: Human) -> dict[str, dict[str, Any]]:
     before = {step: ops.until(job) for step, job in strike.hung.jobs.items()}
     for hold in strike.hung.holds.values():
         hold.release()
-        hold.passed()
+        hold.until_answered()
     strike.hung.worker.go_on()
     return before
 
 
 def test_a_worker_that_wakes_up_ends_its_processes(strike: Strike, before: dict[str, dict[str, Any]]) -> None:
     assert before
-    until(lambda: not alive(f"sleep\0{OF_HUNG}"), "no process of the woken worker's job runs")
+    until(lambda: not is_alive(f"sleep\0{OF_HUNG}"), "no process of the woken worker's job runs")
 
 
 @pytest.mark.parametrize("step", HUNG)

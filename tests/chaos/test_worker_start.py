@@ -9,13 +9,13 @@ from tests.chaos.rig import Rig, Worker
 pytestmark = pytest.mark.servers
 
 
-def said(worker: Worker) -> list[str]:
+def failure_output(worker: Worker) -> list[str]:
     """Return the output, besides the log, of a worker that cannot start."""
     assert worker.process.wait(180) == 1
-    return beside_its_log(worker)
+    return plain_output(worker)
 
 
-def beside_its_log(worker: Worker) -> list[str]:
+def plain_output(worker: Worker) -> list[str]:
     return [line for line in worker.log.read_text().splitlines() if not line.startswith("{")]
 
 
@@ -29,17 +29,17 @@ def without_vault(rig: Rig) -> Worker:
 def test_a_worker_that_starts_prints_only_its_log(rig: Rig) -> None:
     worker = rig.start(forked=False)
     assert worker.alive
-    assert beside_its_log(worker) == []
+    assert plain_output(worker) == []
 
 
 def test_a_worker_without_temporal_names_the_address(rig: Rig) -> None:
     with rig.temporal.closed():
-        assert said(rig.start(ready=False, forked=False)) == [
+        assert failure_output(rig.start(ready=False, forked=False)) == [
             f"worker cannot start: Temporal at 127.0.0.1:{rig.temporal.port} does not answer; check JUSTENOUGH_TEMPORAL_ADDRESS and that server"
         ]
 
 
 def test_a_worker_without_vault_names_the_address(without_vault: Worker) -> None:
-    (sentence,) = said(without_vault)
+    (sentence,) = failure_output(without_vault)
     assert sentence.startswith("worker cannot start: ")
     assert "http://127.0.0.1:9" in sentence

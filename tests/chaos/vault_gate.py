@@ -38,7 +38,7 @@ class Hold:
     _passed: threading.Event = field(default_factory=threading.Event)
     _taken: bool = False
 
-    def came(self, within: float = 180) -> Hold:
+    def until_held(self, within: float = 180) -> Hold:
         """Wait until a request is held. Fails if none arrives."""
         assert self._came.wait(within), f"no {self.method} {self.path.pattern} of {self.job} came in {within:.0f} s"
         return self
@@ -47,11 +47,11 @@ class Hold:
         """Release the held requests and all later ones."""
         self._go.set()
 
-    def passed(self, within: float = 180) -> None:
+    def until_answered(self, within: float = 180) -> None:
         """Wait until Vault has answered the held requests."""
         assert self._passed.wait(within), "what was released has not been answered"
 
-    def wants(self, method: str, path: str, job: str | None) -> bool:
+    def try_take(self, method: str, path: str, job: str | None) -> bool:
         """Whether to hold a request."""
         fits = not self._go.is_set() and method == self.method and self.path.search(path) and self.job in {None, job}
         if not fits or (self.once and self._taken):
@@ -64,7 +64,7 @@ class Hold:
         self._came.set()
         self._go.wait(HELD_AT_MOST)
 
-    def tell_passed(self) -> None:
+    def note_answered(self) -> None:
         """Record that Vault has answered a held request."""
         self._passed.set()
 
@@ -105,7 +105,7 @@ class Gate:
         self._server.shutdown()
         self._server.server_close()
 
-    def sent(self, job: str, path: str) -> bool:
+    def has_sent(self, job: str, path: str) -> bool:
         """Whether a request of a job to this path was forwarded to Vault."""
         with self._lock:
             return (job, path) in self._sent
@@ -136,9 +136,9 @@ class Gate:
                 if "username" in given:
                     self._logins.setdefault(job, []).append(Login(given["username"], given["password"]))
 
-    def _held(self, method: str, path: str, job: str | None) -> Hold | None:
+    def _hold_for(self, method: str, path: str, job: str | None) -> Hold | None:
         with self._lock:
-            return next((hold for hold in self._holds if hold.wants(method, path, job)), None)
+            return next((hold for hold in self._holds if hold.try_take(method, path, job)), None)
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         gate = self
@@ -159,13 +159,13 @@ class Gate:
             def _pass_on(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 job = gate._job_of(self.path, self.headers.get("X-Vault-Token", ""))
-                hold = gate._held(self.command, self.path, job)
+                hold = gate._hold_for(self.command, self.path, job)
                 if hold and not hold.answer:
                     hold.stop_here()
                 with gate._lock:
                     gate._sent.add((job, self.path))
                 try:
-                    status, kind, content = gate._asked(self.command, self.path, body, dict(self.headers))
+                    status, kind, content = gate._ask_vault(self.command, self.path, body, dict(self.headers))
                 except (OSError, http.client.HTTPException):
                     # No Vault there: whoever asks sees what it would see without a gate, a connection that ends.
                     self.close_connection = True
@@ -174,7 +174,7 @@ class Gate:
                 if hold and hold.answer:
                     hold.stop_here()
                 if hold:
-                    hold.tell_passed()
+                    hold.note_answered()
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
                 if status != HTTPStatus.NO_CONTENT:
@@ -188,7 +188,7 @@ class Gate:
 
         return Handler
 
-    def _asked(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, str, bytes]:
+    def _ask_vault(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, str, bytes]:
         connection = http.client.HTTPConnection(*self._behind, timeout=60)
         try:
             kept = {name: value for name, value in headers.items() if name.lower() not in {"host", "connection", "accept-encoding"}}

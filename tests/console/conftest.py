@@ -20,8 +20,8 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.adapters.store import Store
 from justenough.domain.core.secret import Secret
-from tests.console.outbox_rig import CURRENT, OTHERS, PEOPLE, PREVIOUS, SECRET, Clock, Town, folder_with
-from tests.console.served_console import SHOP, Served, logged_in, serving
+from tests.console.outbox_rig import CURRENT, OTHERS, PEOPLE, PREVIOUS, SECRET, Clock, Town, write_config
+from tests.console.served_console import SHOP, Served, log_in, serve_console
 from tests.support.plain_http import NO_TLS
 from worker.provisioning import PersonSeed, provision_vault
 from worker.stack.control import running_stack
@@ -74,9 +74,9 @@ def admin(stack: Stack) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="session")
 async def served(stack: Stack, settings: Settings, everyone: dict[str, str]) -> AsyncIterator[Served]:
-    async with build_console(settings) as console, serving(console) as http:
+    async with build_console(settings) as console, serve_console(console) as http:
         temporal = await Client.connect(settings.temporal_address, data_converter=pydantic_data_converter)
-        people = {name: logged_in(stack, name, password) for name, password in everyone.items()}
+        people = {name: log_in(stack, name, password) for name, password in everyone.items()}
         yield Served(http=http, console=console, temporal=temporal, stack=stack, people=people)
 
 
@@ -86,7 +86,7 @@ def readable(stack: Stack, settings: Settings, served: Served, tmp_path_factory:
     del served
     hook = {"url": "https://siem.example.com/", "events": ["*"], "signing_secret": SECRET}
     shop = shutil.copytree(SHOP, tmp_path_factory.mktemp("readable") / "config", ignore=shutil.ignore_patterns("__pycache__"))
-    folder = folder_with(shop, webhooks=[hook], notify=[{"on": ["approval.opened"], "to": [PEOPLE, OTHERS]}])
+    folder = write_config(shop, webhooks=[hook], notify=[{"on": ["approval.opened"], "to": [PEOPLE, OTHERS]}])
     places = StackPaths.of(stack.home)
     provision_vault(
         settings.model_copy(update={"config": folder}),
@@ -115,18 +115,18 @@ def own_store(ready_file: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def small_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shop's tiers and policies with a small catalog, for consoles that show what is recorded."""
-    return folder_with(tmp_path_factory.mktemp("small") / "config")
+    return write_config(tmp_path_factory.mktemp("small") / "config")
 
 
 @pytest.fixture
 async def town(served: Served, readable: None, admin: httpx.Client, own_store: Path, tmp_path: Path) -> AsyncIterator[Town]:
     """Consoles with a store of their own, whose subscriptions' secrets are in Vault."""
     del readable
-    clock, folder = Clock(), folder_with(tmp_path / "config")
+    clock, folder = Clock(), write_config(tmp_path / "config")
     with contextlib.closing(Store(f"sqlite:///{own_store}")) as store:
         deps = dataclasses.replace(served.console.deps, store=store, now=clock.now, ticks=clock.ticks)
         found = Town(deps, store, clock, folder, admin)
-        await found.secret(SECRET, secret=CURRENT, previous=PREVIOUS)
+        await found.write_secret(SECRET, secret=CURRENT, previous=PREVIOUS)
         yield found
-        for office in found.offices:
+        for office in found.dispatchers:
             await office.close()

@@ -66,7 +66,7 @@ class Answer:
     status: int
 
     @property
-    def was_meant(self) -> bool:
+    def is_intended(self) -> bool:
         """Whether the request was one of the operation, not one that tries another method."""
         return self.operation.startswith(f"{self.method} ")
 
@@ -98,9 +98,9 @@ class Run:
     findings: list[str] = field(default_factory=list)
 
     @property
-    def succeeded(self) -> set[str]:
+    def successes(self) -> set[str]:
         """The operations that answered 2xx at least once."""
-        return {answer.operation for answer in self.answers if answer.was_meant and 200 <= answer.status < 300}
+        return {answer.operation for answer in self.answers if answer.is_intended and 200 <= answer.status < 300}
 
 
 def schema_of(
@@ -141,11 +141,11 @@ def schema_of(
         httpx.get(f"{address}/openapi.json", timeout=60, trust_env=False, verify=NO_TLS).json(), config=config
     )
     schema.hook("filter_failure")(_is_finding)
-    schema.hook("map_case")(_streams_from_the_first)
+    schema.hook("map_case")(_stream_from_start)
     return schema
 
 
-def run(address: str, tokens: Mapping[str, str], *, ids: Mapping[str, Sequence[str]], only_reads: bool = False) -> Run:
+def check_contract(address: str, tokens: Mapping[str, str], *, ids: Mapping[str, Sequence[str]], only_reads: bool = False) -> Run:
     """Ask everything as these people in turn, and return what was not as it should be. Blocking."""
     # Among several people, each would get too few of them.
     examples = EXAMPLES * min(len(tokens), 2)
@@ -184,7 +184,7 @@ def _is_beyond(error: dict[str, str], *, signed: bool) -> bool:
     return in_content or error["path"] in GIVEN or error["message"] == NO_TEXT
 
 
-def _streams_from_the_first(_context: object, case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
+def _stream_from_start(_context: object, case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
     """Follow from the ledger's first entry where the position is well said or left out: after it or from now on, nothing might come."""
     if case.operation.tags != ["events"]:
         return case

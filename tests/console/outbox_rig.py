@@ -51,11 +51,11 @@ class Clock:
     def ticks(self) -> float:
         return self.at.timestamp()
 
-    def on(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         self.at += timedelta(seconds=seconds)
 
 
-def folder_with(folder: Path, **subscriptions: Any) -> Path:
+def write_config(folder: Path, **subscriptions: Any) -> Path:
     """The folder with these webhooks and notifications. A new folder has the shop's tiers and policies, and a small catalog."""
     if not folder.exists():
         shutil.copytree(SHOP / "policies", folder / "policies")
@@ -79,33 +79,33 @@ class Town:
     folder: Path
     admin: httpx.Client
     """Vault, as its administrator."""
-    offices: list[Dispatcher] = field(default_factory=list)
+    dispatchers: list[Dispatcher] = field(default_factory=list)
 
-    def configured(self, **subscriptions: Any) -> None:
+    def configure(self, **subscriptions: Any) -> None:
         """Have these subscriptions from now on."""
-        folder_with(self.folder, **subscriptions)
-        self.clock.on(1)
+        write_config(self.folder, **subscriptions)
+        self.clock.advance(1)
 
-    def office(self) -> Dispatcher:
+    def add_dispatcher(self) -> Dispatcher:
         """Another console, with its own reading of the folder."""
         config = ConfigFolder(self.folder, clock=self.clock.ticks)
         assert config.alarm is None, config.alarm
         deps = dataclasses.replace(self.deps, config=config)
         found = Dispatcher(deps, SigningSecrets(deps.vault))  # type: ignore[arg-type] # the console's own Vault
-        self.offices.append(found)
+        self.dispatchers.append(found)
         return found
 
-    async def told(self, office: Dispatcher) -> None:
+    async def deliver(self, dispatcher: Dispatcher) -> None:
         """Have everything told that is to be told now."""
-        await office.dispatch()
-        await office.wait_until_idle()
+        await dispatcher.dispatch()
+        await dispatcher.wait_until_idle()
 
-    async def secret(self, path: str, **fields: str) -> None:
+    async def write_secret(self, path: str, **fields: str) -> None:
         """Keep a secret in Vault."""
         await to_thread.run_sync(lambda: self.admin.post(path, json={"data": fields}).raise_for_status())
 
-    def happened(self, *events: Event) -> None:
+    def record(self, *events: Event) -> None:
         self.store.ledger.append(events)
 
-    def standing(self, name: str) -> SubscriptionProgress:
+    def progress_of(self, name: str) -> SubscriptionProgress:
         return next(one for one in self.store.outbox.subscription_progress() if one.name == name)

@@ -109,7 +109,7 @@ class Human:
         return self.sign(DecisionStatement.model_validate({**fields, **changes}))
 
 
-def logged_in(stack: Stack, name: str, password: str) -> Human:
+def log_in(stack: Stack, name: str, password: str) -> Human:
     """Log a person in, and see that they have a key to sign with."""
     assert stack.vault
     answer = httpx.post(f"{stack.vault}/v1/auth/people/login/{name}", json={"password": password}, trust_env=False, verify=NO_TLS)
@@ -141,16 +141,16 @@ class Served:
         headers = self.people[who].bearer | options.pop("headers", {})
         return await self.http.post(f"/api/v1{path}", json=body, headers=headers, **options)
 
-    async def launched(self, spec: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    async def launch(self, spec: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
         """A job that ops launched."""
         answer = await self.post("/jobs", "ops", self.people["ops"].order(spec, **changes))
         assert answer.status_code == 201, answer.text
         found: dict[str, Any] = answer.json()
         return found
 
-    async def asked(self, *, tier: int = 1, ttl: int = 300) -> dict[str, Any]:
+    async def record_request(self, *, tier: int = 1, ttl: int = 300) -> dict[str, Any]:
         """A request that waits at a tier, of a job that ops launched: recorded as the worker would."""
-        job = (await self.launched())["id"]
+        job = (await self.launch())["id"]
         request, now = request_id(job, 1), datetime.now(UTC)
         self.store.ledger.append(
             [
@@ -200,7 +200,7 @@ class Served:
         found: dict[str, Any] = (await self.get(f"/requests/{request}", "auditor")).json()
         return found
 
-    def count(self, request: dict[str, Any], who: str, *, verdict: str = "approved") -> None:
+    def record_answer(self, request: dict[str, Any], who: str, *, verdict: str = "approved") -> None:
         """Record an answer as the worker would once it has counted it."""
         self.store.ledger.append(
             [
@@ -268,7 +268,7 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serving(console: Console) -> AsyncIterator[httpx.AsyncClient]:
+async def serve_console(console: Console) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a console that uvicorn serves on a free port."""
     server = uvicorn.Server(uvicorn.Config(create_app(console), port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1))
     task = asyncio.create_task(server.serve())

@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.child_process import child_process
+from tests.support.child_process import run_child
 from tests.support.detached_stacks import stop_at_exit
-from tests.support.terminal_signals import heeding
+from tests.support.terminal_signals import interruptible_command
 from tests.support.wait import until
 from worker.stack import StackPaths, read_stack
 from worker.stack.control import find_running_stack
@@ -41,13 +41,13 @@ def home(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path / "home"
 
 
-def demo(home: Path, *, command: Sequence[str] = DEMO, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_demo(home: Path, *, command: Sequence[str] = DEMO, **environment: str) -> subprocess.CompletedProcess[str]:
     said = {**os.environ, "JUSTENOUGH_HOME": str(home), **environment}
     return subprocess.run(command, cwd=ROOT, env=said, capture_output=True, text=True, check=False)
 
 
 def test_a_successful_demo_leaves_nothing_running(home: Path) -> None:
-    done = demo(home, command=[sys.executable, "-c", SKIPPED_SCENARIO])
+    done = run_demo(home, command=[sys.executable, "-c", SKIPPED_SCENARIO])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Starting real servers" in done.stdout
     assert "The servers are still running" not in done.stdout
@@ -62,25 +62,25 @@ def test_an_open_demo_that_failed_leaves_its_servers_and_the_next_demo_proves_ev
     config = tmp_path / "shop"
     shutil.copytree(ROOT / "examples" / "shop", config, ignore=shutil.ignore_patterns("__pycache__"))
     (config / "policies" / "closed.cedar").write_text(CLOSED)
-    failed = demo(home, DEMO_OPEN="1", JUSTENOUGH_CONFIG=str(config))
+    failed = run_demo(home, DEMO_OPEN="1", JUSTENOUGH_CONFIG=str(config))
     assert failed.returncode == 1, failed.stdout + failed.stderr
     assert "demo failed: request approve" in failed.stdout
     assert_open(failed, home)
 
     (config / "policies" / "closed.cedar").unlink()
-    again = demo(home, DEMO_OPEN="1", JUSTENOUGH_CONFIG=str(config))
+    again = run_demo(home, DEMO_OPEN="1", JUSTENOUGH_CONFIG=str(config))
     assert_proven(again)
     assert f"Using the servers that are running in {home}" in again.stdout
     assert_open(again, home)
 
-    stopped = subprocess.run(["bash", "-c", command(again, "Stop")], cwd=ROOT, capture_output=True, text=True, check=False)
+    stopped = subprocess.run(["bash", "-c", find_command(again, "Stop")], cwd=ROOT, capture_output=True, text=True, check=False)
     assert stopped.returncode == 0, stopped.stderr
     assert find_running_stack(StackPaths.of(home)) is None
 
 
 def test_an_interrupted_demo_stops_its_servers_even_if_they_should_stay(home: Path) -> None:
     said = {**os.environ, "JUSTENOUGH_HOME": str(home), "DEMO_OPEN": "1"}
-    with child_process(heeding(DEMO), cwd=ROOT, env=said, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with run_child(interruptible_command(DEMO), cwd=ROOT, env=said, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout
         played = next(line for line in process.stdout if "job run" in line)
         # Like a terminal: the signal goes to the whole foreground process group.
@@ -96,7 +96,7 @@ def test_an_interrupted_demo_stops_its_servers_even_if_they_should_stay(home: Pa
 @pytest.mark.timeout(900)
 def test_the_servers_of_a_killed_demo_end_even_if_they_should_stay(home: Path) -> None:
     said, places = {**os.environ, "JUSTENOUGH_HOME": str(home), "DEMO_OPEN": "1"}, StackPaths.of(home)
-    with child_process(DEMO, cwd=ROOT, env=said, stdout=subprocess.DEVNULL):
+    with run_child(DEMO, cwd=ROOT, env=said, stdout=subprocess.DEVNULL):
         until(lambda: read_pidfile(places.run, "vault"), "Vault is being started", within=300)
         marks = [mark for name in ("supervisor", *CHILDREN) if (mark := read_pidfile(places.run, name))]
     until(lambda: not any(mark.is_alive() for mark in marks), "supervisor and servers are gone", within=300)
@@ -133,7 +133,7 @@ def assert_open(done: subprocess.CompletedProcess[str], home: Path) -> None:
         assert answer.status_code == 200
 
 
-def command(done: subprocess.CompletedProcess[str], what: str) -> str:
+def find_command(done: subprocess.CompletedProcess[str], what: str) -> str:
     found = re.search(rf"^{what}: +(.+)$", done.stdout, re.MULTILINE)
     assert found
     return found[1]

@@ -17,9 +17,9 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from console.temporal.fire_workflow import SCHEDULED_START
 from justenough.domain.approvals.tiers import Tier, Tiers
 from tests.workflows import session_scripts
-from tests.workflows.history_files import FOLDER, normalised
+from tests.workflows.history_files import FOLDER, to_stable_text
 from tests.workflows.known_jobs import Need
-from tests.workflows.servers import QUEUE, Bench, Started, real
+from tests.workflows.servers import QUEUE, Bench, StartedJob, run_real_server
 
 QUICK = Tiers(
     tiers={
@@ -28,85 +28,85 @@ QUICK = Tiers(
         3: Tier(name="chief", approvers=("chiefs",), quorum=2, respond_within=2),
     }
 )
-Scene = Callable[[Bench], Awaitable[Started]]
+Scene = Callable[[Bench], Awaitable[StartedJob]]
 
 
-async def auto_approved(bench: Bench) -> Started:
+async def auto_approved(bench: Bench) -> StartedJob:
     """No person is needed."""
     return await bench.start()
 
 
-async def approved(bench: Bench) -> Started:
+async def approved(bench: Bench) -> StartedJob:
     """A person approves; a guard stands beside it; a junk answer came first."""
     job = await bench.start(needs=(Need(), Need(1)))
     await job.handle.signal("decide", "junk")
-    await job.answers("lead", number=2)
+    await job.answer("lead", number=2)
     return job
 
 
-async def climbed_and_expired(bench: Bench) -> Started:
+async def climbed_and_expired(bench: Bench) -> StartedJob:
     """Nobody answers at any tier."""
     return await bench.start(needs=(Need(1),))
 
 
-async def climbed_and_approved(bench: Bench) -> Started:
+async def climbed_and_approved(bench: Bench) -> StartedJob:
     """The second tier answers."""
     job = await bench.start(needs=(Need(1),))
     await job.known.until(lambda known: "climbed to 2" in known.ledger)
-    await job.answers("security")
+    await job.answer("security")
     return job
 
 
-async def denied(bench: Bench) -> Started:
+async def denied(bench: Bench) -> StartedJob:
     """One of two requests is denied, the other withdrawn."""
     job = await bench.start(needs=(Need(3), Need(3)))
-    await job.waits()
-    await job.answers("chief", decision="deny")
+    await job.wait_for_timer()
+    await job.answer("chief", decision="deny")
     return job
 
 
-async def refused(bench: Bench) -> Started:
+async def refused(bench: Bench) -> StartedJob:
     """The session finds that the order does not hold."""
     return await bench.start(session=session_scripts.refuses)
 
 
-async def cancelled_waiting(bench: Bench) -> Started:
+async def cancelled_waiting(bench: Bench) -> StartedJob:
     """Cancelled before anybody answered."""
     job = await bench.start(needs=(Need(3),))
-    await job.waits()
+    await job.wait_for_timer()
     await job.handle.cancel()
     return job
 
 
-async def cancelled_running(bench: Bench) -> Started:
+async def cancelled_running(bench: Bench) -> StartedJob:
     """Cancelled while its process runs."""
     job = await bench.start(session=session_scripts.stays)
-    await job.holds()
+    await job.wait_for_issue()
     await job.handle.cancel()
     return job
 
 
-async def cancelled_then_killed(bench: Bench) -> Started:
+async def cancelled_then_killed(bench: Bench) -> StartedJob:
     """Its process takes too long over a cancel."""
     job = await bench.start(session=session_scripts.lingers)
-    await job.holds()
+    await job.wait_for_issue()
     await job.handle.cancel()
     await job.known.until(lambda known: "asked to end" in known.ledger)
     await job.handle.signal("kill")
     return job
 
 
-async def killed(bench: Bench) -> Started:
+async def killed(bench: Bench) -> StartedJob:
     """One credential is ended, then the job is killed."""
     job = await bench.start(session=session_scripts.stays, unrecordable=True)
-    await job.holds()
+    await job.wait_for_issue()
     await job.handle.signal("revoke_credential", f"c{job.known.job[1:]}-1")
     await job.known.until(lambda known: "revoked 1" in known.ledger)
     await job.handle.signal("kill")
     return job
 
 
-async def killed_deciding(bench: Bench) -> Started:
+async def killed_deciding(bench: Bench) -> StartedJob:
     """Killed while it cannot be decided."""
     job = await bench.start(down={"decide_requests"})
     await job.known.until(lambda known: known.tried["decide_requests"] > 3)
@@ -114,7 +114,7 @@ async def killed_deciding(bench: Bench) -> Started:
     return job
 
 
-async def patient(bench: Bench) -> Started:
+async def patient(bench: Bench) -> StartedJob:
     """The steps after the session cannot be done at first."""
     job = await bench.start(session=session_scripts.breaks, refusing={"revoke_job"}, down={"close"})
     await job.known.until(lambda known: known.tried["revoke_job"] > 0)
@@ -124,48 +124,48 @@ async def patient(bench: Bench) -> Started:
     return job
 
 
-async def locked(bench: Bench) -> Started:
+async def locked(bench: Bench) -> StartedJob:
     """One of its requests is locked in Vault too; it is stopped while it waits, and what waited is ended."""
     job = await bench.start(needs=(Need(), Need(2, locked=True)))
-    await job.waits()
+    await job.wait_for_timer()
     await job.handle.cancel()
     return job
 
 
-async def taken_back(bench: Bench) -> Started:
+async def taken_back(bench: Bench) -> StartedJob:
     """An approval is taken back while its job runs."""
     job = await bench.start(needs=(Need(1),), session=session_scripts.stays)
-    await job.answers("lead")
-    await job.holds()
-    await job.answers("lead", decision="withdraw")
+    await job.answer("lead")
+    await job.wait_for_issue()
+    await job.answer("lead", decision="withdraw")
     await job.known.until(lambda known: "revoked 1" in known.ledger)
     await job.handle.cancel()
     return job
 
 
-async def asked(bench: Bench) -> Started:
+async def asked(bench: Bench) -> StartedJob:
     """A running job asks for two more; one is approved, for the other nobody answers before it ends."""
     job = await bench.start(session=session_scripts.stays, asked={2: 1, 3: 3})
-    await job.holds()
+    await job.wait_for_issue()
     for number in (2, 3):
         await job.handle.signal("ask", job.known.request(number))
     await job.known.until(lambda known: "opened 3" in known.ledger)
-    await job.answers("lead", number=2)
+    await job.answer("lead", number=2)
     await job.known.until(lambda known: "approve by lead" in known.ledger)
     await job.handle.cancel()
     return job
 
 
-async def terminated(bench: Bench) -> Started:
+async def terminated(bench: Bench) -> StartedJob:
     """Its workflow is terminated; what is kept of it is its guard's."""
     job = await bench.start(needs=(Need(1),), session=session_scripts.stays)
-    await job.answers("lead")
-    await job.holds()
+    await job.answer("lead")
+    await job.wait_for_issue()
     await job.handle.terminate()
     return job
 
 
-async def worker_lost(bench: Bench) -> Started:
+async def worker_lost(bench: Bench) -> StartedJob:
     """Its worker falls silent."""
     return await bench.start(session=session_scripts.vanishes)
 
@@ -196,7 +196,7 @@ GUARDED = (approved, climbed_and_approved, terminated)
 async def main() -> None:
     """Record these scenes, or every one."""
     wanted = [scene for scene in SCENES if not sys.argv[1:] or _name(scene) in sys.argv[1:]]
-    async with real(QUICK) as bench, bench.worker():
+    async with run_real_server(QUICK) as bench, bench.worker():
         await asyncio.gather(*(_record(bench, scene) for scene in wanted))
         if FIRE in sys.argv[1:] or not sys.argv[1:]:
             await _record_fire(bench)
@@ -226,7 +226,7 @@ def _name(scene: Scene) -> str:
 
 
 def _keep(name: str, history: WorkflowHistory) -> None:
-    text = normalised(history)
+    text = to_stable_text(history)
     (FOLDER / f"{name}.json").write_text(text)
     print(f"{name}: {len(history.events)} events, {len(text)} bytes")  # noqa: T201 - a script's output
 

@@ -199,7 +199,7 @@ class SourceTree:
     # Classes
 
     @cached_property
-    def shared_class_names(self) -> dict[str, list[Place]]:
+    def common_class_names(self) -> dict[str, list[Place]]:
         """Names of more than one class, the most frequent first, each with its places."""
         places = defaultdict(list)
         for module in self.modules:
@@ -224,7 +224,7 @@ class SourceTree:
         return [Place(module.path, module.lines, "is explained" if is_explained(module) else "UNEXPLAINED") for module in modules]
 
     @property
-    def unexplained_modules(self) -> list[Place]:
+    def modules_without_reason(self) -> list[Place]:
         """Long modules whose docstring does not say why."""
         return [place for place in self.long_modules if place.name == "UNEXPLAINED"]
 
@@ -248,7 +248,7 @@ class SourceTree:
     def single_use_helpers(self) -> list[Place]:
         """Private functions and methods with exactly one use outside themselves."""
         return [
-            Place(module.path, function.node.lineno, _qualified(function))
+            Place(module.path, function.node.lineno, _full_name(function))
             for module, function in self.functions
             if function.is_private and not function.is_nested and len(self._uses_of(module, function)) == 1
         ]
@@ -261,7 +261,7 @@ class SourceTree:
         name, own = function.node.name, id(function.node)
         uses = [use for use in self._uses_by_name[name] if own not in use[1].within]
         if function.class_name is None:
-            imports = [Use(name, None, is_attribute=False, within=frozenset())] * self._imported_privates[f"{module.name}.{name}"]
+            imports = [Use(name, None, is_attribute=False, within=frozenset())] * self._private_imports[f"{module.name}.{name}"]
             return [use for where, use in uses if where is module and not use.is_attribute] + imports
         return [use for where, use in uses if use.is_attribute and self._may_reach(where, use, module, function)]
 
@@ -309,7 +309,7 @@ class SourceTree:
         return {module.path: {function.node.name for function in module.functions if function.is_private} for module in self.modules}
 
     @cached_property
-    def _imported_privates(self) -> Counter[str]:
+    def _private_imports(self) -> Counter[str]:
         return Counter(
             f"{node.module}.{alias.name}"
             for module in self.modules
@@ -343,7 +343,7 @@ class SourceTree:
         return {parent: nodes for parent, nodes in cycles.items() if nodes}
 
     @property
-    def tangled(self) -> list[str]:
+    def cycle_members(self) -> list[str]:
         """Every package and module in an import cycle with its siblings."""
         return sorted(f"{parent}.{child}".lstrip(".") for parent, nodes in self.cycles.items() for knot in nodes for child in knot)
 
@@ -423,7 +423,7 @@ def _split_paths(importer: str, imported: str) -> tuple[str, str, str]:
     return ".".join(left[:depth]), left[depth], right[depth]
 
 
-def _qualified(function: Function) -> str:
+def _full_name(function: Function) -> str:
     return f"{function.class_name}.{function.node.name}" if function.class_name else function.node.name
 
 
@@ -479,7 +479,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _classes(tree: SourceTree, below: Callable[[Iterable[Place]], list[Place]]) -> Iterator[str]:
-    for name, places in tree.shared_class_names.items():
+    for name, places in tree.common_class_names.items():
         if below(places):
             yield f"{name} x{len(places)}: " + ", ".join(f"{place.path}:{place.line}" for place in places)
 
@@ -498,7 +498,7 @@ def _cycles(tree: SourceTree, below: Callable[[Iterable[Place]], list[Place]]) -
 
 
 def _figures(tree: SourceTree, below: Callable[[Iterable[Place]], list[Place]], top: int) -> Iterator[str]:
-    shared = below(place for places in tree.shared_class_names.values() for place in places)
+    shared = below(place for places in tree.common_class_names.values() for place in places)
     total = len(below(Place(module.path, function.node.lineno, function.node.name) for module, function in tree.functions))
     yield f"modules {len(below(Place(module.path, 1, module.name) for module in tree.modules))}, functions {total}"
     for title, places, percents in (
@@ -506,13 +506,13 @@ def _figures(tree: SourceTree, below: Callable[[Iterable[Place]], list[Place]], 
         ("modules named by a gerund or participle", below(tree.participle_modules), False),
         ("functions named by a participle", below(tree.participle_functions), True),
         ("private helpers with one use", below(tree.single_use_helpers), True),
-        (f"files over {LONG} lines that do not say why", below(tree.unexplained_modules), False),
+        (f"files over {LONG} lines that do not say why", below(tree.modules_without_reason), False),
     ):
         share = f" = {100 * len(places) / max(1, total):.1f} % of functions" if percents else ""
         worst = Counter(PurePosixPath(place.path).parent.as_posix() for place in places).most_common(top)
         yield f"{title}: {len(places)}{share}"
         yield from (f"    {count:4} {folder}" for folder, count in worst)
-    yield f"packages and modules in an import cycle: {len(tree.tangled)}"
+    yield f"packages and modules in an import cycle: {len(tree.cycle_members)}"
     yield from (f"    {parent or 'top'}: {', '.join(sorted(knot))}" for parent, nodes in tree.cycles.items() for knot in nodes)
 
 

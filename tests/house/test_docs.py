@@ -23,7 +23,7 @@ def name(path: Path) -> str:
 
 
 @cache
-def tracked_texts() -> tuple[Path, ...]:
+def text_files() -> tuple[Path, ...]:
     """Return the tracked text files, without recorded histories, lock files and pictures."""
     paths = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
     texts = (ROOT / path for path in paths if path and not path.startswith("tests/histories/"))
@@ -56,7 +56,7 @@ def long_lines(text: str) -> list[str]:
     ]
 
 
-def resolves(link: str, document: Path) -> bool:
+def is_valid_link(link: str, document: Path) -> bool:
     path, _, anchor = link.partition("#")
     target = (document.parent / path).resolve() if path else document
 
@@ -68,7 +68,7 @@ def test_every_relative_link_resolves_to_a_file_and_a_heading(document: Path) ->
     links = re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", without_code(document.read_text()))
     relative = [link for pair in links for link in pair if link and "://" not in link]
 
-    assert [link for link in relative if not resolves(link, document)] == []
+    assert [link for link in relative if not is_valid_link(link, document)] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
@@ -83,7 +83,7 @@ def test_no_file_cites_a_missing_document() -> None:
     known = {name(document) for document in DOCUMENTS}
     basenames = {document.name for document in DOCUMENTS}
     missing = {}
-    for file in tracked_texts():
+    for file in text_files():
         for cited, anchor in re.findall(r"(?<![\w/*.:-])((?:\.{0,2}/?[\w-]+/)*[\w-]+\.md)\b(#[\w-]+)?", file.read_text()):
             beside = os.path.normpath(file.parent.relative_to(ROOT) / cited)
             target = next((path for path in (cited, beside) if path in known), None)
@@ -97,7 +97,7 @@ def test_no_file_cites_a_missing_document() -> None:
 
 def test_no_file_cites_a_missing_decision() -> None:
     numbers = {path.name[:4] for path in DECISIONS}
-    cited = {(name(file), number) for file in tracked_texts() for number in re.findall(r"docs/decisions/(\d{4})", file.read_text())}
+    cited = {(name(file), number) for file in text_files() for number in re.findall(r"docs/decisions/(\d{4})", file.read_text())}
 
     assert {pair for pair in cited if pair[1] not in numbers} == set()
 
@@ -170,7 +170,7 @@ ARCHITECTURE = ROOT / "docs/explanation/architecture.md"
 HOP = re.compile(r"`(?P<file>[a-z_/]+\.py)`(?: `(?P<name>\w+)`)?")
 
 
-def missing_hops(text: str) -> set[str]:
+def absent_hops(text: str) -> set[str]:
     """Return the files, and the names in them, that a text refers to and the repository does not have."""
     missing = set()
     for hop in HOP.finditer(text):
@@ -182,9 +182,9 @@ def missing_hops(text: str) -> set[str]:
 
 
 def test_each_place_on_the_architecture_page_exists() -> None:
-    assert missing_hops(ARCHITECTURE.read_text()) == set()
+    assert absent_hops(ARCHITECTURE.read_text()) == set()
 
 
 @pytest.mark.parametrize("hop", ["`workflows/no_such_file.py`", "`workflows/job.py` `no_such_name`"])
 def test_a_missing_place_is_found(hop: str) -> None:
-    assert missing_hops(f"| Where? | {hop} |") == {hop}
+    assert absent_hops(f"| Where? | {hop} |") == {hop}

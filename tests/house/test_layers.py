@@ -73,11 +73,11 @@ def breaches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         shutil.copytree(ROOT / package, house / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", house)
     for number, (contract, package, line) in enumerate(BAD):
-        (house / package / f"{intruder(number)}.py").write_text(f'"""Breaks {contract}."""\n\n{line}\n')
+        (house / package / f"{module_name(number)}.py").write_text(f'"""Breaks {contract}."""\n\n{line}\n')
     return report(house)
 
 
-def intruder(number: int) -> str:
+def module_name(number: int) -> str:
     """Return the module with one of the bad lines. Nothing imports it, so a report about it is about this line only."""
     return f"intruder_{number}_"
 
@@ -101,7 +101,7 @@ def test_the_source_keeps_every_contract() -> None:
 
 @pytest.mark.parametrize("number", range(len(BAD)), ids=[f"{contract}: {package}: {line}" for contract, package, line in BAD])
 def test_a_bad_import_breaks_its_contract_and_no_other(breaches: dict[str, str], number: int) -> None:
-    assert {contract for contract, text in breaches.items() if intruder(number) in text} == {BAD[number][0]}
+    assert {contract for contract, text in breaches.items() if module_name(number) in text} == {BAD[number][0]}
 
 
 def test_every_contract_has_a_line_that_breaks_it() -> None:

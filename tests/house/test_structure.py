@@ -24,16 +24,16 @@ SHARED_CLASS_NAMES: frozenset[str] = frozenset()
 """Names of several classes. Remove a name once only one class has it; add none."""
 
 MEASURES: dict[str, Callable[[SourceTree], tuple[float, Collection[object]]]] = {
-    "classes that share their name": lambda tree: (sum(map(len, tree.shared_class_names.values())), tree.shared_class_names),
+    "classes that share their name": lambda tree: (sum(map(len, tree.common_class_names.values())), tree.common_class_names),
     "modules named by a gerund or participle": lambda tree: (len(tree.participle_modules), tree.participle_modules),
     "percent of functions named by a participle": lambda tree: (tree.percent(tree.participle_functions), tree.participle_functions),
     "percent of functions that are private and used once": lambda tree: (tree.percent(tree.single_use_helpers), tree.single_use_helpers),
-    "packages and modules in an import cycle": lambda tree: (len(tree.tangled), tree.tangled),
-    "long files that do not say why": lambda tree: (len(tree.unexplained_modules), tree.unexplained_modules),
+    "packages and modules in an import cycle": lambda tree: (len(tree.cycle_members), tree.cycle_members),
+    "long files that do not say why": lambda tree: (len(tree.modules_without_reason), tree.modules_without_reason),
 }
 
 
-def exceeded(tree: SourceTree, limits: Mapping[str, float] = LIMITS) -> set[str]:
+def figures_over(tree: SourceTree, limits: Mapping[str, float] = LIMITS) -> set[str]:
     """Return the figures of a tree that exceed their limits."""
     return {name for name, limit in limits.items() if MEASURES[name](tree)[0] > limit}
 
@@ -49,22 +49,22 @@ def test_no_figure_exceeds_its_limit(source: SourceTree, name: str) -> None:
     assert figure <= LIMITS[name], "\n".join(map(str, offenders))
 
 
-def unlisted(tree: SourceTree, names: Collection[str] = SHARED_CLASS_NAMES) -> dict[str, list[str]]:
+def new_common_names(tree: SourceTree, names: Collection[str] = SHARED_CLASS_NAMES) -> dict[str, list[str]]:
     """Return the shared class names that are not in the list, each with its places."""
-    return {name: list(map(str, places)) for name, places in tree.shared_class_names.items() if name not in names}
+    return {name: list(map(str, places)) for name, places in tree.common_class_names.items() if name not in names}
 
 
-def outdated(tree: SourceTree, names: Collection[str] = SHARED_CLASS_NAMES) -> set[str]:
+def stale_common_names(tree: SourceTree, names: Collection[str] = SHARED_CLASS_NAMES) -> set[str]:
     """Return the names in the list that classes no longer share."""
-    return set(names) - set(tree.shared_class_names)
+    return set(names) - set(tree.common_class_names)
 
 
 def test_no_class_has_the_name_of_another_class(source: SourceTree) -> None:
-    assert unlisted(source) == {}
+    assert new_common_names(source) == {}
 
 
 def test_the_list_of_shared_class_names_has_no_name_of_a_single_class(source: SourceTree) -> None:
-    assert outdated(source) == set()
+    assert stale_common_names(source) == set()
 
 
 # Each check fails on a tree that is broken on purpose, and no other check fails on it.
@@ -87,21 +87,21 @@ BREAKS = {
 
 
 def test_a_clean_tree_meets_every_target() -> None:
-    assert exceeded(SourceTree.of(CLEAN), dict.fromkeys(LIMITS, 0)) == set()
+    assert figures_over(SourceTree.of(CLEAN), dict.fromkeys(LIMITS, 0)) == set()
 
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_a_break_is_found_by_its_check_and_by_no_other(name: str) -> None:
-    assert exceeded(SourceTree.of(CLEAN | BREAKS[name]), dict.fromkeys(LIMITS, 0)) == {name}
+    assert figures_over(SourceTree.of(CLEAN | BREAKS[name]), dict.fromkeys(LIMITS, 0)) == {name}
 
 
 def test_the_list_of_shared_class_names_must_be_exact() -> None:
     tree = SourceTree.of(CLEAN | BREAKS["classes that share their name"])
 
-    assert unlisted(tree, {"Client"}) == {}
-    assert unlisted(tree, {"Other"}) == {"Client": ["console/app.py:1 Client", "justenough/vault/client.py:1 Client"]}
-    assert outdated(tree, {"Client"}) == set()
-    assert outdated(tree, {"Client", "Other"}) == {"Other"}
+    assert new_common_names(tree, {"Client"}) == {}
+    assert new_common_names(tree, {"Other"}) == {"Client": ["console/app.py:1 Client", "justenough/vault/client.py:1 Client"]}
+    assert stale_common_names(tree, {"Client"}) == set()
+    assert stale_common_names(tree, {"Client", "Other"}) == {"Other"}
 
 
 # The rules, by tables.
@@ -214,13 +214,13 @@ def test_a_use_in_another_module_counts() -> None:
     ],
 )
 def test_an_import_cycle_among_siblings_is_found(files: dict[str, str], tangled: list[str]) -> None:
-    assert SourceTree.of(files).tangled == tangled
+    assert SourceTree.of(files).cycle_members == tangled
 
 
 def test_a_long_file_may_say_why() -> None:
     long = '"""Holds tables.\n\nOver 400 lines: every table is here, so that its foreign keys are seen together.\n"""\n' + "\n" * 400
 
-    assert SourceTree.of({"console/app.py": long}).unexplained_modules == []
+    assert SourceTree.of({"console/app.py": long}).modules_without_reason == []
     assert SourceTree.of(
         {"console/app.py": long.replace("every table is here, so that its foreign keys are seen together", "long")}
-    ).unexplained_modules
+    ).modules_without_reason

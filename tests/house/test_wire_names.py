@@ -100,9 +100,9 @@ def _text(tree: SourceTree, module: Module, node: ast.expr) -> str | None:
         case ast.Constant(value=str(text)):
             return text
         case ast.Name(id=name):
-            origin, constant = _imported(module, name) or (module.name, name)
+            origin, constant = _import_origin(module, name) or (module.name, name)
         case ast.Attribute(value=ast.Name(id=name), attr=constant):
-            package, name = _imported(module, name) or ("", name)
+            package, name = _import_origin(module, name) or ("", name)
             origin = f"{package}.{name}"
         case _:
             return None
@@ -113,7 +113,7 @@ def _text(tree: SourceTree, module: Module, node: ast.expr) -> str | None:
     return None
 
 
-def _imported(module: Module, name: str) -> tuple[str, str] | None:
+def _import_origin(module: Module, name: str) -> tuple[str, str] | None:
     for node in module.imports:
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.people import TAKEN, Human
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop, Witness, access, spec
 from tests.support.wait import until
 
@@ -18,7 +18,7 @@ WRITE = access(action="write")
 TELLS = "echo got $JUSTENOUGH_ACCESS"
 
 
-def waiting(ops: Human, script: str = "true", *items: dict[str, Any]) -> dict[str, Any]:
+def request_approval(ops: Human, script: str = "true", *items: dict[str, Any]) -> dict[str, Any]:
     """Launch a job whose first request needs approval, and return that request."""
     job = ops.launch(spec(script, *(items or (WRITE,))))
     found: dict[str, Any] = ops.until(job, "awaiting_approval")["requests"][0]
@@ -34,7 +34,7 @@ def detail(answer: Any) -> tuple[int, str]:
     return answer.status_code, answer.json()["detail"]
 
 
-def logged(human: Human, job: str, part: str) -> str:
+def wait_for_log(human: Human, job: str, part: str) -> str:
     """Return a job's log once it contains this text."""
 
     def log() -> str:
@@ -44,14 +44,14 @@ def logged(human: Human, job: str, part: str) -> str:
     return until(log, f"its log has {part!r}")
 
 
-def told(human: Human, job: str, kind: str) -> list[dict[str, Any]]:
+def entry_data(human: Human, job: str, kind: str) -> list[dict[str, Any]]:
     return [entry["data"] for entry in human.ledger(job) if entry["type"] == kind]
 
 
 def test_a_narrowed_write_can_only_read_and_a_withdrawn_approval_revokes_it_while_the_job_runs(
     ops: Human, lead: Human, shop: Shop, witness: Witness
 ) -> None:
-    request = waiting(ops, f"{TELLS}; {witness.hand_over}; sleep 300")
+    request = request_approval(ops, f"{TELLS}; {witness.hand_over}; sleep 300")
     job = request["job_id"]
     answer = lead.answer(request, action="read", ttl=120)
     assert answer.status_code == 200, answer.text
@@ -63,18 +63,18 @@ def test_a_narrowed_write_can_only_read_and_a_withdrawn_approval_revokes_it_whil
             connection.execute("UPDATE orders SET status = status")
     (credential,) = ops.job(job)["credentials"]
     assert (credential["action"], credential["request_id"]) == ("read", request["id"])
-    (narrowed,) = [one for one in told(ops, job, "access.decided") if one["phase"] == "narrowed"]
+    (narrowed,) = [one for one in entry_data(ops, job, "access.decided") if one["phase"] == "narrowed"]
     assert (narrowed["outcome"], narrowed["facts"]["action"], narrowed["facts"]["ttl"]) == ("allowed", "read", 120)
-    log = logged(ops, job, "got ")
+    log = wait_for_log(ops, job, "got ")
     (got,) = json.loads(log.partition("got ")[2].splitlines()[0])
     assert (got["action"], got["granted"]["action"], got["granted"]["credential"]) == ("write", "read", credential["id"])
 
     back = lead.answer(request_of(lead, request), "withdraw", reason="the ticket was a fake")
     assert (back.status_code, back.json()["state"]) == (200, "withdrawn")
     until(lambda: ops.job(job)["credentials"][0]["state"] == "confirmed", "the credential is dead")
-    assert not shop.opens_for(login)
+    assert not shop.can_log_in(login)
     assert ops.job(job)["state"] == "running"
-    (withdrawn,) = told(ops, job, "approval.withdrawn")
+    (withdrawn,) = entry_data(ops, job, "approval.withdrawn")
     assert (withdrawn["name"], withdrawn["reason"], withdrawn["verdict"]) == ("lead", "the ticket was a fake", "withdrawn")
     assert detail(lead.answer(request, "withdraw")) == (409, "the request is withdrawn and has no approval to withdraw")
     assert ops.api.post(f"jobs/{job}/kill").status_code == 202
@@ -83,7 +83,7 @@ def test_a_narrowed_write_can_only_read_and_a_withdrawn_approval_revokes_it_whil
 
 def test_withdrawing_an_approval_before_the_job_runs_ends_the_job(ops: Human, lead: Human, security: Human) -> None:
     first, second = access(action="admin", deliver={}), WRITE
-    request = waiting(ops, "true", first, second)
+    request = request_approval(ops, "true", first, second)
     other = ops.job(request["job_id"])["requests"][1]
     assert security.answer(request, action="write", ttl=200).json()["granted_action"] == "write"
     # The launcher may give up what was approved for them; here the job cannot run without it.
@@ -96,7 +96,7 @@ def test_withdrawing_an_approval_before_the_job_runs_ends_the_job(ops: Human, le
 
 
 def test_a_narrowing_that_widens_is_refused(ops: Human, lead: Human) -> None:
-    request = waiting(ops)
+    request = request_approval(ops)
     action = {"path": "statement.action", "message": "the request is for write; an approval can allow less, never more"}
     ttl = {"path": "statement.ttl", "message": "must be between 1 and 300 seconds: an approval can allow less, never more"}
     for changes, error in (({"action": "admin"}, action), ({"ttl": 301}, ttl)):
@@ -104,29 +104,29 @@ def test_a_narrowing_that_widens_is_refused(ops: Human, lead: Human) -> None:
         assert (answer.status_code, answer.json()["errors"]) == (422, [error])
     # At the first tier an approval needs no reason; whatever else is said does.
     assert lead.answer(request, "deny", reason="").json()["errors"] == [{"path": "statement.reason", "message": "a reason is required"}]
-    assert lead.answer(request, reason="").status_code in TAKEN
+    assert lead.answer(request, reason="").status_code in ACCEPTED_STATUSES
     assert ops.until(request["job_id"])["state"] == "succeeded"
 
 
 def test_an_approval_needs_a_reason_from_the_second_tier_on(ops: Human, security: Human) -> None:
-    request = waiting(ops, "true", access(action="admin"))
+    request = request_approval(ops, "true", access(action="admin"))
     answer = security.answer(request, reason=" ")
     assert (answer.status_code, answer.json()["errors"]) == (422, [{"path": "statement.reason", "message": "a reason is required"}])
-    assert security.answer(request, "deny").status_code in TAKEN
+    assert security.answer(request, "deny").status_code in ACCEPTED_STATUSES
 
 
 def test_break_glass_is_limited_to_few_people_needs_a_reason_and_stays_open_until_another_person_reviews_it(
     ops: Human, lead: Human, security: Human, oncall: Human, auditor: Human, shop: Shop, witness: Witness
 ) -> None:
-    request = waiting(ops, f"{witness.hand_over}; sleep 300")
+    request = request_approval(ops, f"{witness.hand_over}; sleep 300")
     job = request["job_id"]
     assert detail(lead.answer(request, "break_glass")) == (403, "needs one of the groups: break-glass")
     assert oncall.answer(request, "break_glass", reason="").status_code == 422
     assert detail(oncall.answer(request, "approve")) == (403, "needs one of the groups: chiefs, security, support-leads")
     assert oncall.answer(request, "break_glass", reason="the shop is down").json()["state"] == "approved"
     login = witness.login()
-    assert shop.opens_for(login)
-    (opened,) = told(auditor, job, "review.opened")
+    assert shop.can_log_in(login)
+    (opened,) = entry_data(auditor, job, "review.opened")
     assert (opened["name"], opened["tiers"], opened["groups"], opened["reason"]) == ("oncall", [1], ["support-leads"], "the shop is down")
     for someone in (lead, auditor, oncall):
         assert job in {one["job_id"] for one in someone.api.get("reviews").raise_for_status().json()["items"]}
@@ -137,7 +137,7 @@ def test_break_glass_is_limited_to_few_people_needs_a_reason_and_stays_open_unti
         403,
         "the review is another person's: its statement names a different person than the token",
     )
-    forged = lead.api.post(f"requests/{request['id']}/review", json=security.reviewed(request, person=lead.id))
+    forged = lead.api.post(f"requests/{request['id']}/review", json=security.review_body(request, person=lead.id))
     assert detail(forged) == (403, "the review is not valid: the signature does not match the statement")
     assert lead.review(request, "unjustified", reason="it was up").json()["review"]["verdict"] == "unjustified"
     assert detail(security.review(request)) == (409, "lead has already answered this review: unjustified")
@@ -148,17 +148,17 @@ def test_break_glass_is_limited_to_few_people_needs_a_reason_and_stays_open_unti
 
 
 def test_policy_can_forbid_break_glass(ops: Human, oncall: Human, security: Human) -> None:
-    request = waiting(ops, "true", access(resource="customers-db"))
+    request = request_approval(ops, "true", access(resource="customers-db"))
     refused = "the decision is not valid: policy denies read for 5m by break-glass (no-breaking-glass-for-restricted)"
     assert detail(oncall.answer(request, "break_glass")) == (403, refused)
-    assert security.answer(request).status_code in TAKEN
+    assert security.answer(request).status_code in ACCEPTED_STATUSES
     assert ops.until(request["job_id"])["state"] == "succeeded"
 
 
 def test_a_delegate_decides_with_their_own_rights_and_no_person_counts_twice(
     ops: Human, lead: Human, security: Human, chief: Human, auditor: Human
 ) -> None:
-    request = waiting(ops)
+    request = request_approval(ops)
     assert detail(security.answer(request, on_behalf_of=lead.id))[1].endswith("has not named the signer as a delegate")
     assert security.delegate(lead.id).json()["errors"][0]["message"].startswith("lead may not decide at your tier 2")
     assert security.delegate(security.id).json()["errors"] == [{"path": "statement.delegate", "message": "is yourself"}]
@@ -180,13 +180,13 @@ def test_a_delegate_decides_with_their_own_rights_and_no_person_counts_twice(
     assert chief.api.delete(f"delegations/{delegation}").status_code == 403
     assert lead.api.delete(f"delegations/{delegation}").json()["ended_at"]
     assert detail(lead.api.delete(f"delegations/{delegation}")) == (409, "this delegation has already been ended")
-    later = waiting(ops)
+    later = request_approval(ops)
     assert detail(security.answer(later, on_behalf_of=lead.id))[0] == 403
-    assert lead.answer(later, "deny").status_code in TAKEN
+    assert lead.answer(later, "deny").status_code in ACCEPTED_STATUSES
 
 
 def test_a_claim_is_shown_to_the_other_approvers_and_blocks_none_of_them(ops: Human, lead: Human, security: Human) -> None:
-    request = waiting(ops)
+    request = request_approval(ops)
     claimed = lead.api.post(f"requests/{request['id']}/claim", json={"seconds": 600})
     assert claimed.json()["claim"]["by"] == "lead"
     status, why = detail(security.api.post(f"requests/{request['id']}/claim"))

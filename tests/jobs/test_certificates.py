@@ -36,12 +36,12 @@ def warehouse(whole: Stack, tmp_path: Path) -> Warehouse:
     return Warehouse(whole.vault, tmp_path)
 
 
-def leaking(thief: socket.socket) -> dict[str, Any]:
+def leak_spec(thief: socket.socket) -> dict[str, Any]:
     return spec(LEAK.format(port=thief.getsockname()[1]), READ)
 
 
 @contextmanager
-def leaked(thief: socket.socket) -> Iterator[Fields]:
+def receive_leak(thief: socket.socket) -> Iterator[Fields]:
     """Yield the secret that a job leaks; the job runs for the block."""
     connection, _ = thief.accept()
     with connection, connection.makefile() as lines:
@@ -52,15 +52,15 @@ def leaked(thief: socket.socket) -> Iterator[Fields]:
 def test_a_leaked_certificate_is_useless_once_its_job_has_succeeded(
     ops: Human, shop: Shop, thief: socket.socket, warehouse: Warehouse
 ) -> None:
-    job = ops.launch(leaking(thief))
-    with leaked(thief) as stolen:
-        assert warehouse.lets_in(stolen)
+    job = ops.launch(leak_spec(thief))
+    with receive_leak(thief) as stolen:
+        assert warehouse.can_connect(stolen)
 
     seen = ops.until(job)
 
     assert (seen["state"], seen["revocation"]["state"]) == ("succeeded", "confirmed")
-    assert warehouse.lists(stolen)
-    assert not warehouse.lets_in(stolen)
+    assert warehouse.is_listed(stolen)
+    assert not warehouse.can_connect(stolen)
     (credential,) = seen["credentials"]
     assert credential["state"] == "confirmed"
     assert credential["certificate"] == f"pki/cert/{stolen['serial_number'].reveal()}"
@@ -71,13 +71,13 @@ def test_a_leaked_certificate_is_useless_once_its_job_has_succeeded(
 def test_a_leaked_certificate_is_useless_once_its_job_was_killed_and_the_ledger_has_nothing_of_its_key(
     ops: Human, auditor: Human, shop: Shop, thief: socket.socket, warehouse: Warehouse
 ) -> None:
-    job = ops.launch(leaking(thief))
-    with leaked(thief) as stolen:
-        assert warehouse.lets_in(stolen)
+    job = ops.launch(leak_spec(thief))
+    with receive_leak(thief) as stolen:
+        assert warehouse.can_connect(stolen)
         assert ops.api.post(f"jobs/{job}/kill").status_code == 202
         seen = ops.until(job)
     assert (seen["state"], seen["revocation"]["state"]) == ("killed", "confirmed")
-    assert not warehouse.lets_in(stolen)
+    assert not warehouse.can_connect(stolen)
     shop.assert_dead(seen)
     told = json.dumps(auditor.ledger(job))
     assert seen["credentials"][0]["certificate"] in told

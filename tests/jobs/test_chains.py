@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from justenough.domain.policy.replay import PolicyReplay, replay_entries
-from tests.support.new_people import newcomer
-from tests.support.people import TAKEN, Human
+from tests.support.new_people import log_in_newcomer
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.policy_samples import shop_rules
 from tests.support.shop import Shop, access, spec
 from tests.support.wait import until
@@ -36,7 +36,7 @@ def reader(ops: Human, security: Human) -> str:
     return job
 
 
-def denied(ops: Human, auditor: Human, job: str) -> dict[str, Any]:
+def denial_facts(ops: Human, auditor: Human, job: str) -> dict[str, Any]:
     """Return the facts of a job's only decision, a denial, after checking that the policies decide the same again."""
     seen = ops.until(job)
     assert (seen["state"], seen["credentials"]) == ("denied", [])
@@ -54,7 +54,7 @@ def test_a_child_of_a_job_that_read_restricted_data_gets_no_external_access_even
     ops: Human, auditor: Human, reader: str
 ) -> None:
     child = ops.launch(spec("true", EXPORT), parent=reader)
-    facts = denied(ops, auditor, child)
+    facts = denial_facts(ops, auditor, child)
     assert (facts["touched"], facts["touched_resources"], facts["held"], facts["issued_count"]) == (3, ["customers-db"], [], 0)
     (first, *_) = auditor.ledger(child)
     assert (first["data"]["parent"], first["data"]["order"]["statement"]["parent"]) == (reader, reader)
@@ -70,7 +70,7 @@ def test_a_grandchild_inherits_from_the_whole_chain_and_its_approver_sees_the_ch
     between = ops.launch(spec("true", access(), *FOR_CHILDREN, name="between"), parent=reader)
     assert ops.until(between)["state"] == "succeeded"
     grandchild = ops.launch(spec("true", EXPORT), parent=between)
-    assert denied(ops, auditor, grandchild)["touched_resources"] == ["customers-db", "orders-db"]
+    assert denial_facts(ops, auditor, grandchild)["touched_resources"] == ["customers-db", "orders-db"]
 
     writing = ops.launch(spec("true", access("refunds-db", "write")), parent=between)
     (request,) = ops.until(writing, "awaiting_approval")["requests"]
@@ -82,7 +82,7 @@ def test_a_grandchild_inherits_from_the_whole_chain_and_its_approver_sees_the_ch
     assert (shown["parent"], ops.job(writing)["chain"]) == (between, shown["chain"])
     children = ops.api.get("jobs", params={"parent": between}).raise_for_status().json()["items"]
     assert {item["id"] for item in children} == {grandchild, writing}
-    assert lead.answer(request).status_code in TAKEN
+    assert lead.answer(request).status_code in ACCEPTED_STATUSES
     assert ops.until(writing)["state"] == "succeeded"
 
 
@@ -90,8 +90,8 @@ def test_a_launcher_cannot_approve_a_job_that_their_own_job_launched_as_another_
     whole: Stack, shop: Shop, oncall: Human, security: Human, chief: Human
 ) -> None:
     with (
-        newcomer(whole, shop, "owner", "ops", "support-leads", "break-glass") as owner,
-        newcomer(whole, shop, "robot", "ops", "security") as robot,
+        log_in_newcomer(whole, shop, "owner", "ops", "support-leads", "break-glass") as owner,
+        log_in_newcomer(whole, shop, "robot", "ops", "security") as robot,
     ):
         parent = owner.launch(spec("true", *FOR_CHILDREN, name="theirs"))
         child = robot.launch(spec("true", access("refunds-db", "write")), parent=parent)
@@ -147,19 +147,19 @@ def test_a_child_cannot_have_more_access_than_its_parent_and_every_excess_is_rep
 def test_children_are_limited_to_the_access_that_approvers_granted_their_parent(ops: Human, lead: Human) -> None:
     parent = ops.launch(spec("sleep 60", access("orders-db", "write")))
     (request,) = ops.until(parent, "awaiting_approval")["requests"]
-    assert lead.answer(request, ttl=120, action="read").status_code in TAKEN
+    assert lead.answer(request, ttl=120, action="read").status_code in ACCEPTED_STATUSES
     ops.until(parent, "running")
-    assert errors(ops, spec("true", access("orders-db", "write", ttl="2m")), parent) == ["access[0].action"]
-    assert errors(ops, spec("true", access("orders-db", ttl="3m")), parent) == ["access[0].ttl"]
+    assert launch_errors(ops, spec("true", access("orders-db", "write", ttl="2m")), parent) == ["access[0].action"]
+    assert launch_errors(ops, spec("true", access("orders-db", ttl="3m")), parent) == ["access[0].ttl"]
     assert ops.until(ops.launch(spec("true", access(ttl="2m")), parent=parent))["state"] == "succeeded"
-    assert lead.answer(request, "withdraw").status_code in TAKEN
+    assert lead.answer(request, "withdraw").status_code in ACCEPTED_STATUSES
     until(lambda: ops.job(parent)["requests"][0]["state"] == "withdrawn", "its approval is taken back")
-    assert errors(ops, spec("true", access(ttl="2m")), parent) == ["access[0].resource"]
+    assert launch_errors(ops, spec("true", access(ttl="2m")), parent) == ["access[0].resource"]
     assert ops.api.post(f"jobs/{parent}/kill").status_code == 202
 
 
-def errors(ops: Human, wanted: dict[str, Any], parent: str) -> list[str]:
+def launch_errors(ops: Human, job_spec: dict[str, Any], parent: str) -> list[str]:
     """Return the paths of the problems if this spec is launched by a job."""
-    answer = ops.api.post("jobs", json=ops.order(wanted, parent=parent))
+    answer = ops.api.post("jobs", json=ops.order(job_spec, parent=parent))
     assert answer.status_code == 422, answer.text
     return [one["path"] for one in answer.json()["errors"]]

@@ -10,8 +10,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.attacks.intruder import Intruder, told
-from tests.support.people import TAKEN, Human
+from tests.attacks.intruder import Intruder, entry_data
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop, Witness, access, spec
 
 pytestmark = pytest.mark.servers
@@ -20,14 +20,14 @@ PAYOUT = access("payouts-db", "write")
 PAY = "INSERT INTO payouts (tenant, order_id, amount) VALUES ('acme', 100001, 1) RETURNING id"
 
 
-def waiting(ops: Human, script: str = "true", *items: dict[str, Any]) -> dict[str, Any]:
+def request_payout(ops: Human, script: str = "true", *items: dict[str, Any]) -> dict[str, Any]:
     """Launch a job whose locked request is pending, and return that request."""
     job = ops.launch(spec(script, *(items or (PAYOUT,))))
     request: dict[str, Any] = next(item for item in ops.until(job, "awaiting_approval")["requests"] if item["resource"] == "payouts-db")
     return request
 
 
-def nothing_waits(shop: Shop, intruder: Intruder, request: dict[str, Any]) -> None:
+def assert_nothing_waits(shop: Shop, intruder: Intruder, request: dict[str, Any]) -> None:
     """Fail unless Vault has nothing of a job any more, and the store no wrapping token of it."""
     job = request["job_id"]
     assert shop.tokens_of(job) == []
@@ -35,24 +35,24 @@ def nothing_waits(shop: Shop, intruder: Intruder, request: dict[str, Any]) -> No
     with shop.admin() as vault:
         assert vault.get(f"auth/token/roles/je-job-{job}").status_code == 404
         assert vault.post("auth/token/lookup-accessor", json={"accessor": request["lock"]["accessor"]}).status_code != 200
-    assert intruder.reads("SELECT count(*) FROM locks WHERE job = ?", job) == [(0,)]
+    assert intruder.read_store("SELECT count(*) FROM locks WHERE job = ?", job) == [(0,)]
 
 
-def rejected(auditor: Human, request: dict[str, Any]) -> list[str]:
-    return [data["why"] for data in told(auditor, request["job_id"], "approval.rejected")]
+def rejection_reasons(auditor: Human, request: dict[str, Any]) -> list[str]:
+    return [data["why"] for data in entry_data(auditor, request["job_id"], "approval.rejected")]
 
 
 def test_an_approval_without_vaults_authorization_does_not_count_and_names_the_remedy(
     ops: Human, security: Human, auditor: Human, shop: Shop, witness: Witness, intruder: Intruder
 ) -> None:
-    request = waiting(ops, f"{witness.hand_over}; sleep 300")
+    request = request_payout(ops, f"{witness.hand_over}; sleep 300")
     assert (request["tier"], request["state"]) == (2, "pending")
-    (lock,) = told(auditor, request["job_id"], "lock.opened")
+    (lock,) = entry_data(auditor, request["job_id"], "lock.opened")
     assert (lock["accessor"], lock["groups"], lock["approvals"]) == (request["lock"]["accessor"], ["security", "chiefs"], 1)
     assert len(shop.tokens_of(request["job_id"])) == 1
 
     assert security.answer_unauthorized(request).json()["approvals"] == []
-    (why,) = rejected(auditor, request)
+    (why,) = rejection_reasons(auditor, request)
     assert "Vault has no authorization by security" in why
     assert f"bao write sys/control-group/authorize accessor={request['lock']['accessor']}" in why
     assert shop.users_of(request["job_id"]) == []
@@ -71,32 +71,32 @@ def test_an_approval_without_vaults_authorization_does_not_count_and_names_the_r
     seen = ops.until(request["job_id"])
     assert (seen["state"], seen["revocation"]["state"]) == ("cancelled", "confirmed")
     shop.assert_dead(seen, login)
-    nothing_waits(shop, intruder, request)
+    assert_nothing_waits(shop, intruder, request)
 
 
 def test_a_person_outside_of_vaults_groups_cannot_open_a_lock(
     ops: Human, lead: Human, chief: Human, auditor: Human, shop: Shop, intruder: Intruder
 ) -> None:
-    request = waiting(ops)
+    request = request_payout(ops)
     for nobody in (ops, lead, auditor):
         assert nobody.authorize(request).json()["data"] == {"approved": False}
     # A chief whose authorization Vault took answers for every tier.
     assert chief.authorize(request).json()["data"] == {"approved": True}
     assert lead.answer_unauthorized(request).status_code == 403
-    assert chief.answer_unauthorized(request, "deny").status_code in TAKEN
+    assert chief.answer_unauthorized(request, "deny").status_code in ACCEPTED_STATUSES
     seen = ops.until(request["job_id"])
     assert (seen["state"], seen["credentials"], seen["revocation"]["state"]) == ("denied", [], "confirmed")
-    nothing_waits(shop, intruder, request)
+    assert_nothing_waits(shop, intruder, request)
 
 
 def test_a_locked_request_is_approved_unchanged_and_break_glass_does_not_open_it(
     ops: Human, security: Human, oncall: Human, auditor: Human, shop: Shop
 ) -> None:
-    request = waiting(ops)
+    request = request_payout(ops)
     for who, decision, changes in ((oncall, "break_glass", {}), (security, "approve", {"action": "read"})):
         who.authorize(request)
         assert who.answer_unauthorized(request, decision, **changes).json().get("state", "refused") in {"pending", "refused"}
-    broken, less = rejected(auditor, request)
+    broken, less = rejection_reasons(auditor, request)
     assert "Vault has no authorization by oncall" in broken
     assert "read" in less
     # For less time, though.
@@ -120,7 +120,7 @@ def by_kill(ops: Human, intruder: Intruder, job: str) -> str:
 
 def by_terminate(ops: Human, intruder: Intruder, job: str) -> str:
     del ops
-    intruder.terminates(job)
+    intruder.terminate_job(job)
     return "lost"
 
 
@@ -128,25 +128,27 @@ def by_terminate(ops: Human, intruder: Intruder, job: str) -> str:
 def test_a_job_that_ends_while_its_lock_is_pending_leaves_nothing_behind(
     ops: Human, security: Human, shop: Shop, intruder: Intruder, end: Callable[[Human, Intruder, str], str]
 ) -> None:
-    request = waiting(ops)
+    request = request_payout(ops)
     # Even opened in Vault already.
     assert security.authorize(request).json()["data"] == {"approved": True}
     state = end(ops, intruder, request["job_id"])
     seen = ops.until(request["job_id"])
     assert (seen["state"], seen["credentials"], seen["revocation"]["state"]) == (state, [], "confirmed")
-    nothing_waits(shop, intruder, request)
+    assert_nothing_waits(shop, intruder, request)
 
 
 def test_a_denied_optional_locked_request_ends_with_its_job(
     ops: Human, security: Human, shop: Shop, witness: Witness, intruder: Intruder
 ) -> None:
-    request = waiting(ops, witness.hand_over, access(), access("payouts-db", "write", optional=True, deliver={"env": {"PAY": "username"}}))
-    assert security.answer(request, "deny").status_code in TAKEN
+    request = request_payout(
+        ops, witness.hand_over, access(), access("payouts-db", "write", optional=True, deliver={"env": {"PAY": "username"}})
+    )
+    assert security.answer(request, "deny").status_code in ACCEPTED_STATUSES
     login = witness.login()
     seen = ops.until(request["job_id"])
     assert (seen["state"], [item["resource"] for item in seen["credentials"]]) == ("succeeded", ["orders-db"])
     shop.assert_dead(seen, login)
-    nothing_waits(shop, intruder, request)
+    assert_nothing_waits(shop, intruder, request)
 
 
 def test_a_job_whose_lock_cannot_be_opened_does_not_run_and_says_why(ops: Human, shop: Shop) -> None:
@@ -176,4 +178,4 @@ def test_a_session_that_is_refused_before_it_starts_leaves_nothing_pending_in_va
     seen = ops.until(job)
     assert (seen["state"], seen["reason"]) == ("failed", "refused: the statement has expired")
     assert seen["revocation"]["state"] == "confirmed"
-    nothing_waits(shop, intruder, request)
+    assert_nothing_waits(shop, intruder, request)

@@ -11,8 +11,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.jobs.test_spaces import at_work
-from tests.support.people import TAKEN, Human
+from tests.jobs.test_spaces import launch_with_space
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Login, Shop, Witness, access, spec
 from tests.support.wait import until
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.servers
 
 
 @contextmanager
-def rewritten(file: Path, pattern: str, replacement: str) -> Iterator[None]:
+def rewrite_file(file: Path, pattern: str, replacement: str) -> Iterator[None]:
     """Edit a configuration file for a block; worker and console reload it by themselves."""
     before = file.read_text()
     after = re.sub(pattern, replacement, before)
@@ -32,15 +32,15 @@ def rewritten(file: Path, pattern: str, replacement: str) -> Iterator[None]:
         file.write_text(before)
 
 
-def running(ops: Human, witness: Witness, shop: Shop, *items: dict[str, object], **more: object) -> tuple[str, Login]:
+def launch_with_login(ops: Human, witness: Witness, shop: Shop, *items: dict[str, object], **more: object) -> tuple[str, Login]:
     """Launch a job that sends its login to the test and keeps running; return it once that login works."""
     job = ops.launch(spec(f"{witness.hand_over}; sleep 300", *items, **more))
     login = witness.login()
-    assert shop.opens_for(login)
+    assert shop.can_log_in(login)
     return job, login
 
 
-def launched_with_short_tiers(ops: Human) -> str:
+def launch_with_short_tiers(ops: Human) -> str:
     """Launch a job that needs approval, once the worker has reloaded the edited tiers, which it checks every half second."""
     for _ in range(50):
         job = ops.launch(spec("true", access(action="write")))
@@ -79,7 +79,7 @@ def test_a_denied_job_never_gets_anything(ops: Human, lead: Human, shop: Shop) -
     job = ops.launch(spec("true", access(action="write")))
     seen = ops.until(job, "awaiting_approval")
     assert shop.users_of(job) == []
-    assert lead.answer(seen["requests"][0], "deny").status_code in TAKEN
+    assert lead.answer(seen["requests"][0], "deny").status_code in ACCEPTED_STATUSES
     seen = ops.until(job)
     assert (seen["state"], seen["requests"][0]["state"], seen["credentials"]) == ("denied", "denied", [])
     shop.assert_dead(seen)
@@ -95,8 +95,8 @@ def test_a_job_that_policy_denies_never_starts(ops: Human, shop: Shop) -> None:
 
 
 def test_a_request_without_decisions_escalates_and_is_then_denied(ops: Human, shop: Shop) -> None:
-    with rewritten(shop.config / "approvals.yaml", r"respond_within: \w+", "respond_within: 1s"):
-        job = launched_with_short_tiers(ops)
+    with rewrite_file(shop.config / "approvals.yaml", r"respond_within: \w+", "respond_within: 1s"):
+        job = launch_with_short_tiers(ops)
         seen = ops.until(job)
     assert (seen["state"], seen["requests"][0]["state"], seen["credentials"]) == ("denied", "expired", [])
     steps = [entry["type"] for entry in ops.ledger(job)]
@@ -140,7 +140,7 @@ def test_a_killed_job_loses_its_access_at_once(ops: Human, shop: Shop, witness: 
 
 
 def test_jobs_whose_worker_is_killed_fail_and_leave_neither_logins_nor_spaces(ops: Human, shop: Shop, witness: Witness) -> None:
-    jobs = running(ops, witness, shop), at_work(ops, shop, witness)
+    jobs = launch_with_login(ops, witness, shop), launch_with_space(ops, shop, witness)
     shop.kill_worker()
     for job, login in jobs:
         seen = ops.until(job)
@@ -151,7 +151,7 @@ def test_jobs_whose_worker_is_killed_fail_and_leave_neither_logins_nor_spaces(op
 def test_an_approved_job_gets_exactly_the_approved_access(ops: Human, lead: Human, shop: Shop, witness: Witness) -> None:
     job = ops.launch(spec(witness.hand_over, access(action="write")))
     seen = ops.until(job, "awaiting_approval")
-    assert lead.answer(seen["requests"][0], ttl=60).status_code in TAKEN
+    assert lead.answer(seen["requests"][0], ttl=60).status_code in ACCEPTED_STATUSES
     login = witness.login()
     seen = ops.until(job)
     assert (seen["state"], seen["revocation"]["state"]) == ("succeeded", "confirmed")
@@ -163,19 +163,19 @@ def test_a_grant_ends_at_its_ttl_while_the_job_runs(ops: Human, shop: Shop, witn
     short = spec(f"{witness.hand_over}; sleep 300", access(ttl="2s"))
     job = ops.launch(short)
     login = witness.login()
-    assert shop.opens_for(login)
+    assert shop.can_log_in(login)
     until(lambda: ops.job(job)["credentials"][0]["state"] == "confirmed", "the grant's end")
-    assert not shop.opens_for(login)
+    assert not shop.can_log_in(login)
     assert ops.job(job)["state"] == "running"
     assert ops.api.post(f"jobs/{job}/cancel").status_code == 202
     shop.assert_dead(ops.until(job), login)
 
 
 def test_a_person_can_revoke_one_credential_while_the_job_runs(ops: Human, auditor: Human, shop: Shop, witness: Witness) -> None:
-    job, login = running(ops, witness, shop)
+    job, login = launch_with_login(ops, witness, shop)
     credential = ops.job(job)["credentials"][0]["id"]
-    assert ops.api.post(f"credentials/{credential}/revoke").status_code in TAKEN
-    until(lambda: not shop.opens_for(login), "its login no longer works")
+    assert ops.api.post(f"credentials/{credential}/revoke").status_code in ACCEPTED_STATUSES
+    until(lambda: not shop.can_log_in(login), "its login no longer works")
     assert ops.job(job)["state"] == "running"
     assert ops.api.post(f"jobs/{job}/cancel").status_code == 202
     shop.assert_dead(ops.until(job), login)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.servers
 BUDGET = 30
 
 
-def history(shop: Shop, workflow: str) -> list[str]:
+def event_types(shop: Shop, workflow: str) -> list[str]:
     """Return the types of a workflow's events."""
     temporal = Path(sys.executable).with_name("temporal")
     command = [str(temporal), "workflow", "show", "--workflow-id", workflow, "--address", str(shop.stack.temporal), "--output", "json"]
@@ -28,6 +28,6 @@ def history(shop: Shop, workflow: str) -> list[str]:
 def test_the_history_of_an_auto_approved_job_is_short(ops: Human, shop: Shop) -> None:
     job = ops.launch(spec("true"))
     assert ops.until(job)["state"] == "succeeded"
-    events = history(shop, job)
+    events = event_types(shop, job)
     print(f"history of an auto-approved job: {len(events)} events (budget {BUDGET})")  # noqa: T201 - a figure that people look up
     assert len(events) <= BUDGET

@@ -27,7 +27,7 @@ from justenough.domain.core.errors import InvalidInput
 from justenough.domain.integrations.job_identity import TOKEN_LIFETIME
 from justenough.services.dependencies import Deps, open_worker_deps
 from justenough.services.verify_order import VerifiedOrder, verify_order
-from tests.support.identity_verifier import altered, verified
+from tests.support.identity_verifier import alter_claims, verify_identity
 from tests.support.people import Human
 from tests.support.shop import Shop, spec
 from worker.provisioning import WriteOutcome
@@ -54,11 +54,11 @@ class Session:
     def job(self) -> str:
         return self.order.statement.job
 
-    def draw(self, audience: str = AUDIENCE, **changes: Any) -> str:
+    def issue_token(self, audience: str = AUDIENCE, **changes: Any) -> str:
         """Return a token like the broker."""
         return issue_identity_token(replace(self.deps, **changes), self.order, audience, owner=self.owner).reveal()
 
-    def told(self) -> list[dict[str, Any]]:
+    def token_entries(self) -> list[dict[str, Any]]:
         """Return the ledger's entries about the job's identity tokens."""
         return [entry.data for entry in self.deps.store.ledger.entries(job=self.job).items if entry.type == "identity.issued"]
 
@@ -74,7 +74,7 @@ def deps(whole: Stack) -> Iterator[Deps]:
         yield opened
 
 
-def session(deps: Deps, ops: Human, **changes: Any) -> Session:
+def open_session(deps: Deps, ops: Human, **changes: Any) -> Session:
     """Return a session that has claimed a job that exists nowhere else."""
     body = ops.order(spec("true", agent=AGENT, **changes))
     order = JobInput(job=body["id"], spec=body["spec"], order=SignedStatement(statement=body["statement"], signature=body["signature"]))
@@ -87,12 +87,12 @@ def session(deps: Deps, ops: Human, **changes: Any) -> Session:
 
 @pytest.fixture(scope="module")
 def acme(deps: Deps, ops: Human) -> Session:
-    return session(deps, ops)
+    return open_session(deps, ops)
 
 
 @pytest.fixture(scope="module")
 def globex(deps: Deps, ops: Human) -> Session:
-    return session(deps, ops, data_scope={"tenant": "globex"})
+    return open_session(deps, ops, data_scope={"tenant": "globex"})
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def published(whole: Stack) -> dict[str, Any]:
         return found | anyone.get(found["jwks_uri"]).raise_for_status().json()  # type: ignore[no-any-return] # JSON
 
 
-def naming(deps: Deps, audience: str) -> Any:
+def config_with_audience(deps: Deps, audience: str) -> Any:
     """Return a configuration whose catalog has only this audience."""
     current = deps.config.current()
     named = Audiences(audiences={audience: AudienceDef(environment="prod")})
@@ -112,8 +112,8 @@ def naming(deps: Deps, audience: str) -> Any:
     return SimpleNamespace(current=lambda: there)
 
 
-def holds(token: str, published: dict[str, Any], *, audience: str = AUDIENCE, later: timedelta = timedelta()) -> dict[str, Any]:
-    return verified(token, published, issuer=published["issuer"], audience=audience, now=datetime.now(UTC) + later)
+def verify_token(token: str, published: dict[str, Any], *, audience: str = AUDIENCE, later: timedelta = timedelta()) -> dict[str, Any]:
+    return verify_identity(token, published, issuer=published["issuer"], audience=audience, now=datetime.now(UTC) + later)
 
 
 def test_a_running_job_has_an_identity_until_its_end_and_its_tokens_work_from_the_worker_only(
@@ -132,15 +132,15 @@ def test_a_running_job_has_an_identity_until_its_end_and_its_tokens_work_from_th
     assert isinstance(order, VerifiedOrder)
     assert claim.owner
     running = Session(deps, order, claim.owner)
-    said = holds(running.draw(), published)
+    said = verify_token(running.issue_token(), published)
     assert (said["sub"], said["job"], said["agent"]["name"], said["data_scope"]) == (job, job, "refund-agent", {"tenant": "acme"})
     with pytest.raises(AccessClosed):
-        replace(running, owner="another run").draw()
+        replace(running, owner="another run").issue_token()
 
     assert ops.api.post(f"jobs/{job}/kill").status_code == 202
     ops.until(job)
     with pytest.raises(AccessClosed, match="closed"):
-        running.draw()
+        running.issue_token()
     assert [entry["data"]["jti"] for entry in ops.ledger(job) if entry["type"] == "identity.issued"] == [said["jti"]]
 
 
@@ -154,59 +154,59 @@ def test_a_manual_setup_of_the_embedded_vault_keeps_its_jobs_tokens_bound(whole:
 def test_a_stock_library_accepts_a_token_and_rejects_it_for_another_audience_later_or_altered(
     acme: Session, published: dict[str, Any]
 ) -> None:
-    token = acme.draw()
-    said = holds(token, published)
+    token = acme.issue_token()
+    said = verify_token(token, published)
     assert set(said) <= set(published["claims_supported"])
     assert said["exp"] - said["iat"] == 300
-    assert holds(token, published, later=timedelta(minutes=4, seconds=50)) == said
+    assert verify_token(token, published, later=timedelta(minutes=4, seconds=50)) == said
     with pytest.raises(ExpiredTokenError):
-        holds(token, published, later=TOKEN_LIFETIME)
+        verify_token(token, published, later=TOKEN_LIFETIME)
     with pytest.raises(InvalidClaimError, match="in the future"):
-        holds(token, published, later=timedelta(minutes=-1))
+        verify_token(token, published, later=timedelta(minutes=-1))
     with pytest.raises(InvalidClaimError, match="aud"):
-        holds(token, published, audience="https://helpdesk.example")
+        verify_token(token, published, audience="https://helpdesk.example")
     with pytest.raises(BadSignatureError):
-        holds(altered(token, "acme", "evil"), published)
+        verify_token(alter_claims(token, "acme", "evil"), published)
 
 
 def test_the_ledger_records_the_audiences_of_a_jobs_identity_and_no_token(acme: Session, published: dict[str, Any]) -> None:
-    before = len(acme.told())
-    token = acme.draw("https://helpdesk.example")
-    said = holds(token, published, audience="https://helpdesk.example")
-    (entry,) = acme.told()[before:]
+    before = len(acme.token_entries())
+    token = acme.issue_token("https://helpdesk.example")
+    said = verify_token(token, published, audience="https://helpdesk.example")
+    (entry,) = acme.token_entries()[before:]
     assert (entry["audience"], entry["jti"]) == ("https://helpdesk.example", said["jti"])
     assert abs(datetime.fromisoformat(entry["expires_at"]).timestamp() - said["exp"]) < 1
     assert token.rpartition(".")[2] not in str(entry)
 
 
 def test_a_job_gets_an_identity_only_for_audiences_of_its_environment_in_the_catalog(deps: Deps, ops: Human, acme: Session) -> None:
-    named = naming(acme.deps, AUDIENCE)
-    assert acme.draw(config=named)
-    before = acme.told()
+    named = config_with_audience(acme.deps, AUDIENCE)
+    assert acme.issue_token(config=named)
+    before = acme.token_entries()
     with pytest.raises(NotVouchedFor, match=r"does not name 'https://stranger\.example'"):
-        acme.draw("https://stranger.example", config=named)
-    assert acme.told() == before
-    staging = session(deps, ops, environment="staging", access=[])
+        acme.issue_token("https://stranger.example", config=named)
+    assert acme.token_entries() == before
+    staging = open_session(deps, ops, environment="staging", access=[])
     with pytest.raises(NotVouchedFor, match=r"is for jobs in 'prod', but this job is in 'staging'"):
-        staging.draw(config=named)
+        staging.issue_token(config=named)
 
 
 def test_no_identity_is_issued_if_it_cannot_be_recorded_or_has_no_audience(acme: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = acme.told()
+    before = acme.token_entries()
     for audience in ("", "a\nb", "a" * 256):
         with pytest.raises(InvalidInput):
-            acme.draw(audience)
+            acme.issue_token(audience)
     nowhere = acme.deps.settings.model_copy(update={"console_url": None})
     with pytest.raises(NoIssuer, match="JUSTENOUGH_JOB_ISSUER"):
-        acme.draw(settings=nowhere)
-    assert acme.told() == before
+        acme.issue_token(settings=nowhere)
+    assert acme.token_entries() == before
 
     def away(_: object) -> None:
         raise StoreUnavailable("the store is away")
 
     monkeypatch.setattr(acme.deps.store.ledger, "append", away)
     with pytest.raises(StoreUnavailable):
-        acme.draw()
+        acme.issue_token()
 
 
 def test_a_token_ends_five_minutes_after_the_jobs_access_was_checked_however_long_signing_takes(
@@ -221,12 +221,12 @@ def test_a_token_ends_five_minutes_after_the_jobs_access_was_checked_however_lon
         return found
 
     monkeypatch.setattr(acme.deps.store.claims, "get", slow)
-    assert holds(acme.draw(now=lambda: clock[0]), published)["exp"] <= (began + TOKEN_LIFETIME).timestamp()
+    assert verify_token(acme.issue_token(now=lambda: clock[0]), published)["exp"] <= (began + TOKEN_LIFETIME).timestamp()
 
 
 def test_a_jobs_identity_is_not_accepted_as_a_persons(acme: Session, whole: Stack) -> None:
     # No catalog should name it. Where one does, the console still takes no job for a person.
-    token = acme.draw("je-console", config=naming(acme.deps, "je-console"))
+    token = acme.issue_token("je-console", config=config_with_audience(acme.deps, "je-console"))
     answer = httpx.get(f"{whole.console}/api/v1/whoami", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
     assert answer.status_code == 401
     assert "not signed by this installation's Vault" in answer.json()["detail"]
@@ -237,7 +237,7 @@ def test_openbaos_jwt_login_accepts_one_tenants_jobs_and_rejects_anothers(
     acme: Session, globex: Session, shop: Shop, published: dict[str, Any], how: str
 ) -> None:
     where = {"oidc_discovery_url": published["issuer"], "jwks_url": published["jwks_uri"]}[how]
-    stale = acme.draw(now=lambda: datetime.now(UTC) - TOKEN_LIFETIME - timedelta(seconds=1))
+    stale = acme.issue_token(now=lambda: datetime.now(UTC) - TOKEN_LIFETIME - timedelta(seconds=1))
     mount = f"jobs-{how.partition('_')[0]}"
     with shop.admin() as vault:
 
@@ -249,13 +249,13 @@ def test_openbaos_jwt_login_accepts_one_tenants_jobs_and_rejects_anothers(
         vault.post(f"auth/{mount}/config", json=config).raise_for_status()
         vault.post(f"auth/{mount}/role/refunds", json=ROLE).raise_for_status()
 
-        taken = login(acme.draw())
+        taken = login(acme.issue_token())
         assert taken.status_code == 200, taken.text
         assert taken.json()["auth"]["metadata"]["job"] == acme.job
         refused = {
-            "another tenant's": globex.draw(),
-            "for another audience": acme.draw("https://helpdesk.example"),
-            "altered": altered(globex.draw(), "globex", "acme"),
+            "another tenant's": globex.issue_token(),
+            "for another audience": acme.issue_token("https://helpdesk.example"),
+            "altered": alter_claims(globex.issue_token(), "globex", "acme"),
             "expired": stale,
         }
         assert {why: login(token).status_code for why, token in refused.items()} == dict.fromkeys(refused, 400)

@@ -26,9 +26,9 @@ with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as test:
 """
 
 
-def helpdesk(**said: str) -> dict[str, object]:
+def helpdesk(**options: str) -> dict[str, object]:
     """Return an access item whose credential has a token and whose catalog entry has an address."""
-    deliver = {"kubeconfig": {"server": "url", **said}}
+    deliver = {"kubeconfig": {"server": "url", **options}}
     return {"resource": "helpdesk-api", "action": "read", "ttl": "5m", "reason": "a test needs it", "deliver": deliver}
 
 

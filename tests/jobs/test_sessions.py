@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from justenough.adapters.store import Store
-from tests.chaos.job_latch import latch
+from tests.chaos.job_latch import hold_jobs
 from tests.support.people import Human
 from tests.support.shop import Shop, Witness, access, spec
 from tests.support.wait import until
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.servers
 
 
 @contextmanager
-def short_leases(shop: Shop) -> Iterator[None]:
+def shorten_leases(shop: Shop) -> Iterator[None]:
     """Let Vault issue logins to the orders for six seconds at a time, for a block."""
     role = "database/roles/orders-read-acme"
     with shop.admin() as vault:
@@ -33,17 +33,17 @@ def short_leases(shop: Shop) -> Iterator[None]:
 
 
 def test_a_lease_is_renewed_within_the_grant_and_never_past_it(ops: Human, shop: Shop, witness: Witness) -> None:
-    with short_leases(shop):
+    with shorten_leases(shop):
         job = ops.launch(spec(f"{witness.hand_over}; sleep 300", access(ttl="14s")))
         login = witness.login()
     issued = datetime.fromisoformat(ops.job(job)["credentials"][0]["issued_at"])
     until(lambda: (datetime.now(UTC) - issued).total_seconds() > 8, "eight seconds have passed")
-    assert shop.opens_for(login)
+    assert shop.can_log_in(login)
     assert "credential.renewed" in {entry["type"] for entry in ops.ledger(job)}
     until(lambda: ops.job(job)["credentials"][0]["state"] == "confirmed", "the grant's end")
     lived = datetime.fromisoformat(ops.job(job)["credentials"][0]["confirmed_at"]) - issued
     assert 13 < lived.total_seconds() < 120
-    assert not shop.opens_for(login)
+    assert not shop.can_log_in(login)
     assert ops.job(job)["state"] == "running"
     assert ops.api.post(f"jobs/{job}/kill").status_code == 202
     shop.assert_dead(ops.until(job), login)
@@ -61,17 +61,17 @@ def test_a_session_whose_claim_is_closed_ends_its_process(ops: Human, shop: Shop
 
 
 def test_a_store_that_hangs_ends_no_healthy_job(ops: Human, shop: Shop, witness: Witness) -> None:
-    with latch() as held:
+    with hold_jobs() as held:
         job = ops.launch(spec(f"{witness.hand_over}; {held.wait}"))
         login = witness.login()
-        let_the_store_hang(shop)
+        hang_store(shop)
         held.open()
         seen = ops.until(job)
     assert (seen["state"], seen["reason"]) == ("succeeded", None)
     shop.assert_dead(seen, login)
 
 
-def let_the_store_hang(shop: Shop) -> None:
+def hang_store(shop: Shop) -> None:
     """Hold the store's write lock for longer than the heartbeat timeout."""
     file = shop.stack.database_url.removeprefix("sqlite:///")
     with sqlite3.connect(file, isolation_level=None) as connection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from tests.activities.broker.remote_job import puppet
+from tests.activities.broker.remote_job import launch_puppet
 from tests.support.people import Human
 from tests.support.shop import LOGIN, Login, Shop, Witness, access, spec
 from tests.support.wait import until
@@ -24,7 +24,7 @@ with psycopg.connect(autocommit=True) as space:
 """
 
 
-def at_work(ops: Human, shop: Shop, witness: Witness) -> tuple[str, Login]:
+def launch_with_space(ops: Human, shop: Shop, witness: Witness) -> tuple[str, Login]:
     """Launch a job that has a space and keeps running; return it once its space has objects."""
     job = ops.launch(spec(f"{witness.hand_over}; sleep 300", SCRATCH))
     login = witness.login()
@@ -50,7 +50,7 @@ def test_a_jobs_space_is_dropped_at_its_end_and_the_proof_says_so(ops: Human, au
 
 
 def test_a_space_is_dropped_if_its_job_is_killed_in_the_middle_of_a_transaction(ops: Human, shop: Shop, witness: Witness) -> None:
-    job, login = at_work(ops, shop, witness)
+    job, login = launch_with_space(ops, shop, witness)
     connection = shop.connect(login)
     connection.execute("UPDATE found SET id = -id")
     assert ops.api.post(f"jobs/{job}/kill").status_code == 202
@@ -62,16 +62,16 @@ def test_a_space_is_dropped_if_its_job_is_killed_in_the_middle_of_a_transaction(
 
 
 def test_a_space_outlives_the_credential_that_created_it_but_not_the_job(ops: Human, shop: Shop) -> None:
-    with puppet(ops) as job:
-        first = job.access("scratch", "write").json
+    with launch_puppet(ops) as job:
+        first = job.request_access("scratch", "write").json
         with shop.connect(Login(first["data"]["username"], first["data"]["password"])) as connection:
             connection.execute("CREATE TABLE found AS SELECT 7 AS id")
-        assert job.asks("POST", f"/v1/access/{first['credential_id']}/release").status == 200
-        second = job.access("scratch", "write").json
+        assert job.call("POST", f"/v1/access/{first['credential_id']}/release").status == 200
+        second = job.request_access("scratch", "write").json
         login = Login(second["data"]["username"], second["data"]["password"])
         with shop.connect(login) as connection:
             assert connection.execute("SELECT id FROM found").fetchall() == [(7,)]
-        assert job.asks("POST", f"/v1/access/{second['credential_id']}/release").status == 200
+        assert job.call("POST", f"/v1/access/{second['credential_id']}/release").status == 200
         assert shop.spaces_of(job.job) == [f"space-{job.job}"]
     seen = ops.until(job.job)
     assert seen["revocation"]["state"] == "confirmed"
@@ -79,13 +79,13 @@ def test_a_space_outlives_the_credential_that_created_it_but_not_the_job(ops: Hu
 
 
 def test_a_job_is_not_confirmed_clean_while_its_space_exists(ops: Human, shop: Shop, witness: Witness) -> None:
-    job, login = at_work(ops, shop, witness)
+    job, login = launch_with_space(ops, shop, witness)
     with psycopg.connect(shop.dsn) as backup:
         backup.execute(f'SELECT count(*) FROM "space-{job}".found'.encode())
         assert ops.api.post(f"jobs/{job}/kill").status_code == 202
         until(lambda: ops.job(job)["revocation"]["state"] not in {"none", "pending"}, "somebody says how its revocation goes")
         assert ops.job(job)["revocation"]["state"] == "overdue"
-        assert not shop.opens_for(login)
+        assert not shop.can_log_in(login)
         assert shop.spaces_of(job) == [f"space-{job}"]
     seen = ops.until(job)
     assert (seen["state"], seen["revocation"]["state"]) == ("killed", "confirmed")

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.sdk.remote_python import Remote, remote
+from tests.sdk.remote_python import Remote, launch_remote
 from tests.support.people import Human
 
 
 @pytest.fixture(scope="module")
 def job(ops: Human) -> Iterator[Remote]:
-    with remote(ops) as running:
-        running.runs("import json, os, signal, subprocess, sys, warnings, justenough_job as je")
+    with launch_remote(ops) as running:
+        running.run("import json, os, signal, subprocess, sys, warnings, justenough_job as je")
         yield running

@@ -32,7 +32,7 @@ for line in lines:
 
 
 @dataclass(frozen=True)
-class Raised:
+class RemoteError:
     """An exception of a job's Python code."""
 
     kind: str
@@ -47,43 +47,43 @@ class Remote:
     job: str
     _lines: TextIO
 
-    def runs(self, code: str) -> Any:
+    def run(self, code: str) -> Any:
         """Run code in the job; return its `result`. Fails if it raises. Its variables stay for the next code."""
-        found = self._told(code)
+        found = self._execute(code)
         assert "error" not in found, found
         return found["result"]
 
-    def raises(self, code: str) -> Raised:
+    def catch(self, code: str) -> RemoteError:
         """Run code in the job; return its exception. Fails if it raises none."""
-        found = self._told(code)
+        found = self._execute(code)
         assert "error" in found, found
-        return Raised(found.pop("error"), found.pop("says"), found)
+        return RemoteError(found.pop("error"), found.pop("says"), found)
 
-    def starts(self, code: str) -> None:
+    def start(self, code: str) -> None:
         """Start code in the job; `ends` returns its outcome."""
         print(json.dumps(dedent(code)), file=self._lines, flush=True)
 
-    def ends(self) -> dict[str, Any]:
+    def wait(self) -> dict[str, Any]:
         """Return the outcome of the started code: `result`, or `error` and `says`."""
         line = self._lines.readline()
         assert line, "the job is gone"
         found: dict[str, Any] = json.loads(line)
         return found
 
-    def _told(self, code: str) -> dict[str, Any]:
-        self.starts(code)
-        return self.ends()
+    def _execute(self, code: str) -> dict[str, Any]:
+        self.start(code)
+        return self.wait()
 
 
 @contextmanager
-def remote(ops: Human, *items: dict[str, Any], python: Path | None = None, network: str = "host") -> Iterator[Remote]:
+def launch_remote(ops: Human, *items: dict[str, Any], python: Path | None = None, network: str = "host") -> Iterator[Remote]:
     """Launch such a job with these access items; kill it at the end of the block. `python`: an interpreter without the SDK, which gets this checkout's."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(180)
         command = ["python3", "-c", PROGRAM, str(server.getsockname()[1])]
         run = {"command": command, "timeout": "5m", "network": network, **({"python": str(python), "workdir": "."} if python else {})}
         spec = {"name": "remote", "task": "Run what a test says", "environment": "prod", "data_scope": {"tenant": "acme"}}
-        job = ops.launch({**spec, "run": run, "access": list(items)}, bundle=_sent(ops) if python else None)
+        job = ops.launch({**spec, "run": run, "access": list(items)}, bundle=_upload_sdk(ops) if python else None)
         connection, _ = server.accept()
         with connection, connection.makefile("rw") as lines:
             connection.settimeout(100)
@@ -92,7 +92,7 @@ def remote(ops: Human, *items: dict[str, Any], python: Path | None = None, netwo
         ops.until(job)
 
 
-def _sent(ops: Human) -> str:
+def _upload_sdk(ops: Human) -> str:
     """Upload the SDK as a bundle; return its digest."""
     content = pack({f"justenough_job/{path.name}": (path.read_bytes(), False) for path in SDK.glob("*.py")})
     ops.api.post("bundles", content=content, headers={"Content-Type": "application/gzip"}).raise_for_status()

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from tests.activities.broker.test_runtime_requests import entries, opened
-from tests.activities.broker.test_tool_gateway import SHOPS, an_order
-from tests.sdk.remote_python import SDK, Remote, remote
-from tests.support.child_process import child_process
-from tests.support.people import TAKEN, Human
+from tests.activities.broker.test_runtime_requests import await_request, entries
+from tests.activities.broker.test_tool_gateway import SHOPS, tenant_order
+from tests.sdk.remote_python import SDK, Remote, launch_remote
+from tests.support.child_process import run_child
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop
 from tests.support.wait import until
 
@@ -77,21 +77,21 @@ def text_of(message: dict[str, Any]) -> str:
     return str(message["result"]["content"][0]["text"])
 
 
-def bridged(job: Remote, command: str = "['justenough-mcp']", *, ready: bool = True) -> None:
+def start_bridge(job: Remote, command: str = "['justenough-mcp']", *, ready: bool = True) -> None:
     """Start the bridge inside a job and initialize it."""
-    job.runs(BRIDGE.replace("COMMAND", command))
+    job.run(BRIDGE.replace("COMMAND", command))
     if ready:
-        (hello,) = job.runs(f"says({INITIALIZE!r}); result = hears(1)")
+        (hello,) = job.run(f"says({INITIALIZE!r}); result = hears(1)")
         assert hello["result"]["protocolVersion"] == "2025-06-18"
-        job.runs(f"says({READY!r})")
+        job.run(f"says({READY!r})")
 
 
 @pytest.mark.servers
 @pytest.mark.parametrize("mode, version", [("auto", "2026-07-28"), ("legacy", "2025-11-25")])
 def test_the_sdks_own_client_starts_it_and_uses_the_jobs_tools(job: Remote, shop: Shop, mode: str, version: str) -> None:
-    order = an_order(shop)
-    job.runs(CLIENT)
-    names, texts, resources, spoken = job.runs(f"result = asyncio.run(used({mode!r}, 'find-order', order_id={order}))")
+    order = tenant_order(shop)
+    job.run(CLIENT)
+    names, texts, resources, spoken = job.run(f"result = asyncio.run(used({mode!r}, 'find-order', order_id={order}))")
     assert names == sorted(SHOPS)
     assert [json.loads(text)["rows"][0]["id"] for text in texts] == [order] * 5
     assert (resources, spoken) == (1, version)
@@ -100,44 +100,44 @@ def test_the_sdks_own_client_starts_it_and_uses_the_jobs_tools(job: Remote, shop
 
 @pytest.mark.servers
 def test_progress_is_sent_during_an_approval_and_other_calls_continue(ops: Human, lead: Human, shop: Shop) -> None:
-    order = an_order(shop)
-    with remote(ops) as job:
-        bridged(job)
+    order = tenant_order(shop)
+    with launch_remote(ops) as job:
+        start_bridge(job)
         slow = call("slow", "refund-order", progress=True, order_id=order, amount=2, reason="by the bridge")
-        (heard,) = job.runs(f"says({slow!r}); result = hears(1)")
+        (heard,) = job.run(f"says({slow!r}); result = hears(1)")
         assert heard["method"] == "notifications/progress"
         assert "waiting for people's approval" in heard["params"]["message"]
-        found: list[dict[str, Any]] = job.runs(
+        found: list[dict[str, Any]] = job.run(
             f"says({call(7, 'find-order', order_id=order)!r})\nresult = []\nwhile not any('id' in one for one in result): result += hears(1)"
         )
         assert (found[-1]["id"], json.loads(text_of(found[-1]))["rows"][0]["id"]) == (7, order)
         request = next(one["id"] for one in ops.job(job.job)["requests"] if one["resource"] == "refunds-db")
-        assert lead.answer(opened(lead, request)).status_code in TAKEN
-        last = job.runs("result = hears(1)\nwhile 'id' not in result[-1]: result += hears(1)")[-1]
+        assert lead.answer(await_request(lead, request)).status_code in ACCEPTED_STATUSES
+        last = job.run("result = hears(1)\nwhile 'id' not in result[-1]: result += hears(1)")[-1]
         assert (last["id"], bool(last["result"].get("isError"))) == ("slow", False)
-        assert job.runs("result = ends()") == [[], 0, ""]
+        assert job.run("result = ends()") == [[], 0, ""]
 
 
 @pytest.mark.servers
 def test_a_call_that_its_client_cancels_is_aborted_without_a_response(ops: Human, shop: Shop) -> None:
-    with remote(ops) as job:
-        bridged(job)
-        slow = call("slow", "refund-order", progress=True, order_id=an_order(shop), amount=2, reason="taken back")
-        job.runs(f"says({slow!r}); result = hears(1)")
-        job.runs(f"says({ {'method': 'notifications/cancelled', 'params': {'requestId': 'slow'}}!r})")
+    with launch_remote(ops) as job:
+        start_bridge(job)
+        slow = call("slow", "refund-order", progress=True, order_id=tenant_order(shop), amount=2, reason="taken back")
+        job.run(f"says({slow!r}); result = hears(1)")
+        job.run(f"says({ {'method': 'notifications/cancelled', 'params': {'requestId': 'slow'}}!r})")
         told = until(lambda: entries(ops, job.job, "tool.called"), "the call is recorded")
         assert told[-1]["outcome"] == "pending"
-        rest, code, said = job.runs("result = ends()")
+        rest, code, said = job.run("result = ends()")
         assert ([one for one in rest if "id" in one], code, said) == ([], 0, "")
         assert ops.job(job.job)["credentials"] == []
 
 
 @pytest.mark.servers
 def test_at_the_end_of_stdin_pending_calls_are_answered_first(job: Remote, shop: Shop) -> None:
-    bridged(job)
-    order = an_order(shop)
+    start_bridge(job)
+    order = tenant_order(shop)
     sent = [call(number, "find-order", order_id=order) for number in range(1, 11)]
-    rest, code, said = job.runs(f"says(*{sent!r}); result = ends()")
+    rest, code, said = job.run(f"says(*{sent!r}); result = ends()")
     assert sorted(one["id"] for one in rest) == list(range(1, 11))
     assert all(json.loads(text_of(one))["rows"][0]["id"] == order for one in rest)
     assert (code, said) == (0, "")
@@ -145,12 +145,12 @@ def test_at_the_end_of_stdin_pending_calls_are_answered_first(job: Remote, shop:
 
 @pytest.mark.servers
 def test_the_broker_on_loopback_is_reached_with_the_jobs_token(job: Remote) -> None:
-    job.runs("import os; kept = {name: value for name, value in os.environ.items() if name != 'JUSTENOUGH_BROKER'}")
-    bridged(job, "['justenough-mcp'], env=kept")
-    (listed,) = job.runs("says({'id': 1, 'method': 'tools/list'}); result = hears(1)")
+    job.run("import os; kept = {name: value for name, value in os.environ.items() if name != 'JUSTENOUGH_BROKER'}")
+    start_bridge(job, "['justenough-mcp'], env=kept")
+    (listed,) = job.run("says({'id': 1, 'method': 'tools/list'}); result = hears(1)")
     assert "find-order" in {one["name"] for one in listed["result"]["tools"]}
-    bridged(job, "['justenough-mcp'], env={**kept, 'JUSTENOUGH_BROKER_TOKEN': 'wrong'}", ready=False)
-    (refused,) = job.runs(f"says({INITIALIZE!r}); result = hears(1)")
+    start_bridge(job, "['justenough-mcp'], env={**kept, 'JUSTENOUGH_BROKER_TOKEN': 'wrong'}", ready=False)
+    (refused,) = job.run(f"says({INITIALIZE!r}); result = hears(1)")
     assert refused["error"]["message"] == "send `Authorization: Bearer $JUSTENOUGH_BROKER_TOKEN`"
 
 
@@ -172,18 +172,18 @@ def test_the_broker_on_loopback_is_reached_with_the_jobs_token(job: Remote) -> N
     ids=["half", "deep", "batch", "number", "unknown", "large"],
 )
 def test_an_invalid_message_gets_an_error_and_the_next_message_is_served(job: Remote, line: bytes, code: int, says: str) -> None:
-    bridged(job)
-    (error,) = job.runs(f"says({line!r}); result = hears(1)")
+    start_bridge(job)
+    (error,) = job.run(f"says({line!r}); result = hears(1)")
     assert (error["error"]["code"], says in error["error"]["message"]) == (code, True), error
-    assert "result" in job.runs(f"says({ {'id': 2, 'method': 'ping'}!r}); result = hears(1)")[0]
-    assert job.runs("result = ends()") == [[], 0, ""]
+    assert "result" in job.run(f"says({ {'id': 2, 'method': 'ping'}!r}); result = hears(1)")[0]
+    assert job.run("result = ends()") == [[], 0, ""]
 
 
 Answering = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
 
 
 @contextmanager
-def a_broker(path: Path, answers: Answering) -> Iterator[None]:
+def serve_broker(path: Path, answers: Answering) -> Iterator[None]:
     """Run a fake broker that sends this response to each message."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -209,8 +209,8 @@ def a_broker(path: Path, answers: Answering) -> Iterator[None]:
     path.unlink(missing_ok=True)
 
 
-def answered(handler: BaseHTTPRequestHandler, status: int, told: Any, kind: str = "application/json") -> None:
-    content = json.dumps(told).encode()
+def send_response(handler: BaseHTTPRequestHandler, status: int, body: Any, kind: str = "application/json") -> None:
+    content = json.dumps(body).encode()
     handler.send_response(status)
     handler.send_header("Content-Type", kind)
     handler.send_header("Content-Length", str(len(content)))
@@ -219,22 +219,22 @@ def answered(handler: BaseHTTPRequestHandler, status: int, told: Any, kind: str 
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def run_bridge(path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run the bridge against such a broker."""
     env = {"PYTHONPATH": str(SDK.parent), "JUSTENOUGH_BROKER": str(path)}
     command = [sys.executable, "-m", "justenough_job.mcp_stdio"]
-    with child_process(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+    with run_child(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         yield running
 
 
-def said(running: subprocess.Popen[bytes], *messages: dict[str, Any]) -> None:
+def send_messages(running: subprocess.Popen[bytes], *messages: dict[str, Any]) -> None:
     assert running.stdin
     for message in messages:
         running.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
     running.stdin.flush()
 
 
-def rest(running: subprocess.Popen[bytes]) -> tuple[dict[object, Any], int, str]:
+def read_rest(running: subprocess.Popen[bytes]) -> tuple[dict[object, Any], int, str]:
     """Return its remaining responses by id, its exit code and its stderr, with its stdin still open."""
     assert running.stdout
     assert running.stderr
@@ -255,11 +255,11 @@ def test_once_access_is_closed_every_call_gets_that_error_and_the_bridge_ends(tm
             over.wait(60)
             return
         assert reached.wait(180)
-        answered(handler, 410, {"status": 410, "detail": "the job's access has been closed"}, "application/problem+json")
+        send_response(handler, 410, {"status": 410, "detail": "the job's access has been closed"}, "application/problem+json")
 
-    with a_broker(tmp_path / "b.sock", answers), alone(tmp_path / "b.sock") as running:
-        said(running, call("waits", "a"), call(2, "b"))
-        found, code, why = rest(running)
+    with serve_broker(tmp_path / "b.sock", answers), run_bridge(tmp_path / "b.sock") as running:
+        send_messages(running, call("waits", "a"), call(2, "b"))
+        found, code, why = read_rest(running)
         over.set()
     assert {about: one["error"] for about, one in found.items()} == {about: {"code": -32603, "message": GONE} for about in ("waits", 2)}
     assert (code, why) == (1, f"justenough-mcp: {GONE}\n")
@@ -270,11 +270,11 @@ def test_calls_over_the_limit_are_rejected_and_the_others_succeed(tmp_path: Path
 
     def answers(handler: BaseHTTPRequestHandler, message: dict[str, Any]) -> None:
         assert go_on.wait(180)
-        answered(handler, 200, {"jsonrpc": "2.0", "id": message["id"], "result": {}})
+        send_response(handler, 200, {"jsonrpc": "2.0", "id": message["id"], "result": {}})
 
-    with a_broker(tmp_path / "b.sock", answers), alone(tmp_path / "b.sock") as running:
+    with serve_broker(tmp_path / "b.sock", answers), run_bridge(tmp_path / "b.sock") as running:
         assert running.stdout
-        said(running, *(call(number, "a") for number in range(1, AT_ONCE + 9)))
+        send_messages(running, *(call(number, "a") for number in range(1, AT_ONCE + 9)))
         refused = [json.loads(running.stdout.readline()) for _ in range(8)]
         go_on.set()
         done = [json.loads(running.stdout.readline()) for _ in range(AT_ONCE)]
@@ -284,9 +284,9 @@ def test_calls_over_the_limit_are_rejected_and_the_others_succeed(tmp_path: Path
 
 
 def test_a_broker_that_is_gone_counts_as_closed_access(tmp_path: Path) -> None:
-    with alone(tmp_path / "b.sock") as running:
-        said(running, call(1, "a"))
-        found, code, why = rest(running)
+    with run_bridge(tmp_path / "b.sock") as running:
+        send_messages(running, call(1, "a"))
+        found, code, why = read_rest(running)
     assert (found[1]["error"]["message"], code, why) == (GONE, 1, f"justenough-mcp: {GONE}\n")
 
 
@@ -297,9 +297,9 @@ def test_a_broker_that_ends_during_a_call_counts_as_closed_access(tmp_path: Path
         path.unlink()
         handler.connection.shutdown(socket.SHUT_RDWR)
 
-    with a_broker(path, answers), alone(path) as running:
-        said(running, call(1, "a"))
-        found, code, _ = rest(running)
+    with serve_broker(path, answers), run_bridge(path) as running:
+        send_messages(running, call(1, "a"))
+        found, code, _ = read_rest(running)
     assert (found[1]["error"]["message"], code) == (GONE, 1)
 
 
@@ -307,11 +307,11 @@ def test_a_broker_that_ends_during_a_call_counts_as_closed_access(tmp_path: Path
     "answer, says",
     [
         (lambda handler: handler.connection.shutdown(socket.SHUT_RDWR), "the job's broker does not answer"),
-        (lambda handler: answered(handler, 503, {"detail": "the store is away"}), "the store is away"),
-        (lambda handler: answered(handler, 500, {}), "the job's broker answered 500"),
-        (lambda handler: answered(handler, 413, "too large", "text/plain"), 'the job\'s broker answered 413: "too large"'),
-        (lambda handler: answered(handler, 400, {"jsonrpc": "2.0", "id": None, "error": {"code": -32602, "message": "bad"}}), "bad"),
-        (lambda handler: answered(handler, 200, {}, "text/event-stream"), "ended the stream without a response"),
+        (lambda handler: send_response(handler, 503, {"detail": "the store is away"}), "the store is away"),
+        (lambda handler: send_response(handler, 500, {}), "the job's broker answered 500"),
+        (lambda handler: send_response(handler, 413, "too large", "text/plain"), 'the job\'s broker answered 413: "too large"'),
+        (lambda handler: send_response(handler, 400, {"jsonrpc": "2.0", "id": None, "error": {"code": -32602, "message": "bad"}}), "bad"),
+        (lambda handler: send_response(handler, 200, {}, "text/event-stream"), "ended the stream without a response"),
     ],
 )
 def test_an_invalid_response_fails_only_its_own_call(tmp_path: Path, answer: Callable[[BaseHTTPRequestHandler], None], says: str) -> None:
@@ -319,14 +319,14 @@ def test_an_invalid_response_fails_only_its_own_call(tmp_path: Path, answer: Cal
         if message["id"] == 1:
             answer(handler)
         else:
-            answered(handler, 200, {"jsonrpc": "2.0", "id": message["id"], "result": {}})
+            send_response(handler, 200, {"jsonrpc": "2.0", "id": message["id"], "result": {}})
 
-    with a_broker(tmp_path / "b.sock", answers), alone(tmp_path / "b.sock") as running:
+    with serve_broker(tmp_path / "b.sock", answers), run_bridge(tmp_path / "b.sock") as running:
         assert running.stdout
-        said(running, call(1, "a"))
+        send_messages(running, call(1, "a"))
         error = json.loads(running.stdout.readline())
         assert (error["id"], says in error["error"]["message"]) == (1, True)
-        said(running, call(2, "a"))
+        send_messages(running, call(2, "a"))
         assert json.loads(running.stdout.readline()) == {"jsonrpc": "2.0", "id": 2, "result": {}}
 
 
@@ -335,10 +335,10 @@ def test_the_headers_of_later_protocol_versions_are_sent(tmp_path: Path) -> None
 
     def answers(handler: BaseHTTPRequestHandler, message: dict[str, Any]) -> None:
         seen.append({name.lower(): value for name, value in handler.headers.items() if name.lower().startswith("mcp-")})
-        answered(handler, 200, {"jsonrpc": "2.0", "id": message["id"], "result": {"protocolVersion": "2025-06-18"}})
+        send_response(handler, 200, {"jsonrpc": "2.0", "id": message["id"], "result": {"protocolVersion": "2025-06-18"}})
 
     later = {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}
-    with a_broker(tmp_path / "b.sock", answers), alone(tmp_path / "b.sock") as running:
+    with serve_broker(tmp_path / "b.sock", answers), run_bridge(tmp_path / "b.sock") as running:
         assert running.stdout
         for message in (
             INITIALIZE,
@@ -346,7 +346,7 @@ def test_the_headers_of_later_protocol_versions_are_sent(tmp_path: Path) -> None
             {"id": 2, "method": "tools/call", "params": {"name": "fünd ", **later}},
             {"id": 3, "method": "resources/read", "params": {"uri": "a://b", **later}},
         ):
-            said(running, message)
+            send_messages(running, message)
             running.stdout.readline()
     assert seen == [
         {"mcp-method": "initialize"},
@@ -358,12 +358,12 @@ def test_the_headers_of_later_protocol_versions_are_sent(tmp_path: Path) -> None
 
 def test_it_ends_if_its_output_is_closed(tmp_path: Path) -> None:
     def answers(handler: BaseHTTPRequestHandler, message: dict[str, Any]) -> None:
-        answered(handler, 200, {"jsonrpc": "2.0", "id": message["id"], "result": {}})
+        send_response(handler, 200, {"jsonrpc": "2.0", "id": message["id"], "result": {}})
 
-    with a_broker(tmp_path / "b.sock", answers), alone(tmp_path / "b.sock") as running:
+    with serve_broker(tmp_path / "b.sock", answers), run_bridge(tmp_path / "b.sock") as running:
         assert running.stdout
         running.stdout.close()
-        said(running, call(1, "a"))
+        send_messages(running, call(1, "a"))
         assert running.wait(180) == 1
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.activities.broker.test_tool_gateway import an_order
-from tests.sdk.remote_python import Remote, remote
-from tests.sdk.test_mcp_bridge import bridged, call, text_of
+from tests.activities.broker.test_tool_gateway import tenant_order
+from tests.sdk.remote_python import Remote, launch_remote
+from tests.sdk.test_mcp_bridge import call, start_bridge, text_of
 from tests.support.people import Human
 from tests.support.shop import Login, Shop
 
@@ -31,8 +31,8 @@ def pythons() -> list[Path]:
 @pytest.fixture(scope="module", params=pythons(), ids=lambda path: path.resolve().name)
 def job(ops: Human, request: pytest.FixtureRequest) -> Iterator[Remote]:
     """Yield a job of this Python."""
-    with remote(ops, python=request.param) as running:
-        version = running.runs("import sys; result = '.'.join(map(str, sys.version_info[:2]))")
+    with launch_remote(ops, python=request.param) as running:
+        version = running.run("import sys; result = '.'.join(map(str, sys.version_info[:2]))")
         assert f"python{version}" == request.param.resolve().name
         yield running
 
@@ -46,15 +46,15 @@ def test_each_installed_python_can_use_the_sdk(job: Remote, shop: Shop) -> None:
     done = subprocess.run([*command, "--", "sh", "-c", 'test -n "$DATABASE_URL"; exit 5'])
     result = [inside, done.returncode, je.catalog()[0].resource]
     """
-    (user, password, dsn), code_of_command, resource = job.runs(code)
+    (user, password, dsn), code_of_command, resource = job.run(code)
     assert (code_of_command, bool(resource)) == (5, True)
     assert dsn.startswith(f"postgresql://{user}:")
-    assert not shop.opens_for(Login(user, password))
+    assert not shop.can_log_in(Login(user, password))
 
 
 def test_each_installed_python_can_run_the_bridge(job: Remote, shop: Shop) -> None:
-    order = an_order(shop)
-    bridged(job, "[sys.executable, '-m', 'justenough_job.mcp_stdio']")
-    rest, code, said = job.runs(f"says({call(1, 'find-order', order_id=order)!r}); result = ends()")
+    order = tenant_order(shop)
+    start_bridge(job, "[sys.executable, '-m', 'justenough_job.mcp_stdio']")
+    rest, code, said = job.run(f"says({call(1, 'find-order', order_id=order)!r}); result = ends()")
     assert json.loads(text_of(rest[0]))["rows"][0]["id"] == order
     assert (code, said) == (0, "")

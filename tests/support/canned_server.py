@@ -23,7 +23,7 @@ class RecordedRequest:
 
 
 @dataclass
-class Answering:
+class CannedServer:
     """The responses of a canned server, and the requests that it received."""
 
     status: int = 200
@@ -31,12 +31,12 @@ class Answering:
     media: str = "application/json"
     routes: dict[str, tuple[int, Any]] = field(default_factory=dict)
     """Status and body for paths that end so (without the query); they override `status` and `body`."""
-    heard: list[RecordedRequest] = field(default_factory=list)
+    requests: list[RecordedRequest] = field(default_factory=list)
     address: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     """Sent with each response."""
 
-    def says(self, status: int, body: Any, media: str = "application/problem+json") -> None:
+    def set_response(self, status: int, body: Any, media: str = "application/problem+json") -> None:
         """Send this response from now on."""
         self.status, self.media = status, media
         self.body = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -51,14 +51,14 @@ class Answering:
 
 
 @contextmanager
-def answering() -> Iterator[Answering]:
+def serve_canned_answers() -> Iterator[CannedServer]:
     """Serve on a free port for a block."""
-    answers = Answering()
+    answers = CannedServer()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            answers.heard.append(RecordedRequest(self.command, self.path, dict(self.headers), body))
+            answers.requests.append(RecordedRequest(self.command, self.path, dict(self.headers), body))
             status, content = answers.answer_to(self.path)
             self.send_response(status)
             self.send_header("Content-Type", answers.media)

@@ -9,7 +9,7 @@ from typing import Any
 
 
 @contextmanager
-def child_process(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+def run_child(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
     """Run a command, with `subprocess.Popen`'s options, and kill it when the block ends.
 
     Popen's own block only waits: a test that failed in it would hang for as long as the command runs.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.canned_server import Answering, answering
+from tests.support.canned_server import CannedServer, serve_canned_answers
 from tests.support.people import Human
 from tests.support.wait import until
 
@@ -16,12 +16,12 @@ SECRET = "kv/data/je/triggers/ticket-created"
 
 
 @contextmanager
-def deaf(config: Path, auditor: Human, name: str) -> Iterator[Answering]:
+def reject_events(config: Path, auditor: Human, name: str) -> Iterator[CannedServer]:
     """Configure a webhook of this name whose receiver answers 410, for a block. Dead letters stay, so each test needs a name of its own."""
     file = config / "triggers.yaml"
     before = file.read_text()
-    with answering() as receiver:
-        receiver.says(410, {})
+    with serve_canned_answers() as receiver:
+        receiver.set_response(410, {})
         url = f"{receiver.address}/hooks"
         hook = {"name": name, "url": url, "events": ["job.submitted"], "signing_secret": SECRET, "allow_private": True}
         file.write_text(f"{before}\nwebhooks: [{json.dumps(hook)}]\n")

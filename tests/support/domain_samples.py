@@ -53,7 +53,7 @@ def resource(sensitivity: Sensitivity = Sensitivity.INTERNAL, *, external: bool 
     return Resource.model_validate(shape)
 
 
-def asking(**changes: Any) -> AccessContext:
+def access_context(**changes: Any) -> AccessContext:
     return AccessContext(**{"phase": "start", "ttl_seconds": 600, "reason": "Look up the order", "clock": DEFAULT_CLOCK, **changes})
 
 

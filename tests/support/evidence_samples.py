@@ -12,18 +12,18 @@ from justenough.domain.evidence.current_state import CurrentState, LedgerState, 
 from justenough.domain.evidence.report import Line, Report
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.ledger.hash_chain import LedgerReport, chain_entry, moment_text
-from tests.adapters.store.event_samples import JOB, NOW, credential, later, part
+from tests.adapters.store.event_samples import JOB, NOW, credential_event, later, part_id
 
 DAY = timedelta(days=1)
 SOUND = LedgerState(entries=0, hash=None, verified=LedgerReport(entries=0, jobs=0))
 
 
-def named(kind: str, *, job: str = JOB, at: datetime = NOW, about: str = "1", **data: Any) -> tuple[str, str, str, str, str]:
+def raw_entry(kind: str, *, job: str = JOB, at: datetime = NOW, about: str = "1", **data: Any) -> tuple[str, str, str, str, str]:
     """Return an entry as it is stored. Its type may be unknown to this version."""
     return job, f"{job}/{kind}/{about}", kind, moment_text(at), json.dumps(data)
 
 
-def folded(
+def aggregator_of(
     entries: Iterable[Event | tuple[str, str, str, str, str]], *, since: datetime = NOW - DAY, until: datetime = NOW + DAY
 ) -> EvidenceAggregator:
     """Return an aggregator to which these entries were added in order."""
@@ -37,7 +37,7 @@ def folded(
     return aggregator
 
 
-def reported(
+def report_of(
     *entries: Event | tuple[str, str, str, str, str],
     now: datetime = NOW + DAY,
     live: Iterable[LiveCredential] = (),
@@ -47,7 +47,7 @@ def reported(
     state = CurrentState(now=now)
     for active in live:
         state.add_live(active)
-    return folded(entries).report(installation="dev", now=now, current_state=state, ledger=ledger)
+    return aggregator_of(entries).report(installation="dev", now=now, current_state=state, ledger=ledger)
 
 
 def line(report: Report, key: str) -> Line:
@@ -56,44 +56,46 @@ def line(report: Report, key: str) -> Line:
     return only
 
 
-def rejected(why: str, number: int = 1) -> Event:
+def rejection(why: str, number: int = 1) -> Event:
     return build_event(
-        EventType.APPROVAL_REJECTED, JOB, at=NOW, about=str(number), request=part(JOB, "r"), why=why, person=None, received=None
+        EventType.APPROVAL_REJECTED, JOB, at=NOW, about=str(number), request=part_id(JOB, "r"), why=why, person=None, received=None
     )
 
 
-def expired(number: int = 1, *, seconds: float = 700) -> Event:
-    return credential(EventType.CREDENTIAL_EXPIRED, number=number, at=later(seconds), why="its expiry time has passed")
+def expiry(number: int = 1, *, seconds: float = 700) -> Event:
+    return credential_event(EventType.CREDENTIAL_EXPIRED, number=number, at=later(seconds), why="its expiry time has passed")
 
 
-def withdrawn(seconds: float, number: int = 1) -> Event:
-    name = part(JOB, "r", number)
+def withdrawal(seconds: float, number: int = 1) -> Event:
+    name = part_id(JOB, "r", number)
     return build_event(EventType.ACCESS_WITHDRAWN, JOB, at=later(seconds), about=name, request=name, why="the job ended")
 
 
-def gave_up(seconds: float, *, tier: int = 3) -> Event:
-    return build_event(EventType.APPROVAL_EXPIRED, JOB, at=later(seconds), about=part(JOB, "r"), request=part(JOB, "r"), tier=tier)
+def approval_expiry(seconds: float, *, tier: int = 3) -> Event:
+    return build_event(EventType.APPROVAL_EXPIRED, JOB, at=later(seconds), about=part_id(JOB, "r"), request=part_id(JOB, "r"), tier=tier)
 
 
 def review(seconds: float = 0, *, person: str = "e-lead") -> tuple[str, str, str, str, str]:
     data: dict[str, Any] = {
-        "request": part(JOB, "r"),
+        "request": part_id(JOB, "r"),
         "person": person,
         "name": "lead",
         "tiers": [1],
         "groups": ["security"],
         "reason": "fire",
     }
-    return named("review.opened", at=later(seconds), about=person, **data)
+    return raw_entry("review.opened", at=later(seconds), about=person, **data)
 
 
-def verdict(said: str) -> tuple[str, str, str, str, str]:
-    return named("review.answered", at=later(9), request=part(JOB, "r"), person="e-chief", name="chief", verdict=said, reason="", signed={})
+def review_answer(answer: str) -> tuple[str, str, str, str, str]:
+    return raw_entry(
+        "review.answered", at=later(9), request=part_id(JOB, "r"), person="e-chief", name="chief", verdict=answer, reason="", signed={}
+    )
 
 
-def live(number: int = 1, **changes: Any) -> LiveCredential:
+def live_credential(number: int = 1, **changes: Any) -> LiveCredential:
     fields = {
-        "credential": part(JOB, "c", number),
+        "credential": part_id(JOB, "c", number),
         "job": JOB,
         "job_state": "running",
         "task": "Refund",

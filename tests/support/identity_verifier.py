@@ -11,7 +11,7 @@ from joserfc.errors import SecurityWarning
 from joserfc.jwk import KeySet
 
 
-def verified(token: str, published: dict[str, Any], *, issuer: str, audience: str, now: datetime) -> dict[str, Any]:
+def verify_identity(token: str, published: dict[str, Any], *, issuer: str, audience: str, now: datetime) -> dict[str, Any]:
     """Return the claims of a valid token. Raises joserfc's errors."""
     with warnings.catch_warnings():
         # RFC 9864 renames EdDSA with this curve to Ed25519. Vault's libraries and those of most relying parties do not know that name yet.
@@ -29,7 +29,7 @@ def verified(token: str, published: dict[str, Any], *, issuer: str, audience: st
     return dict(claims)
 
 
-def altered(token: str, old: str, new: str) -> str:
+def alter_claims(token: str, old: str, new: str) -> str:
     """Return the token with one text of its claims replaced and its signature unchanged."""
     from joserfc.util import urlsafe_b64decode, urlsafe_b64encode
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from tests.attacks.intruder import in_group
-from tests.support.people import Human, logged_in
+from tests.attacks.intruder import change_group
+from tests.support.people import Human, log_in
 from tests.support.shop import Shop
 from worker.stack import Stack
 
 
 @contextmanager
-def newcomer(stack: Stack, shop: Shop, name: str, *groups: str) -> Iterator[Human]:
+def log_in_newcomer(stack: Stack, shop: Shop, name: str, *groups: str) -> Iterator[Human]:
     """Log in a new person in these groups. Console and worker cache the groups of people whom they know for some seconds."""
     with shop.admin() as vault:
         user = {"password": name, "token_policies": ["je-person"], "token_no_default_policy": True}
         vault.post(f"auth/people/users/{name}", json=user).raise_for_status()
-    with logged_in(stack, name, name) as human, ExitStack() as member:
+    with log_in(stack, name, name) as human, ExitStack() as member:
         for group in groups:
-            member.enter_context(in_group(shop, group, add=[human.id]))
+            member.enter_context(change_group(shop, group, add=[human.id]))
         yield human

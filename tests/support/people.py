@@ -28,7 +28,7 @@ from tests.support.wait import pause, until
 from worker.stack import Stack
 
 ENDED = tuple(state.value for state in JobState if state.ended)
-TAKEN = {200, 202}
+ACCEPTED_STATUSES = {200, 202}
 """The console accepted a decision: 200, it counts; 202, the worker has not confirmed it yet, so a test of its effect must wait."""
 
 
@@ -56,7 +56,7 @@ class Human:
     vault: httpx.Client
     api: httpx.Client
 
-    def signed(self, statement: Statement) -> dict[str, Any]:
+    def sign(self, statement: Statement) -> dict[str, Any]:
         """Return {statement, signature} as it is sent."""
         raw = to_signable(statement)
         content = base64.b64encode(to_canonical_json(raw)).decode()
@@ -79,7 +79,7 @@ class Human:
         }
         statement = OrderStatement(**{**fields, **changes})
         body = {"id": job, "spec": spec, "bundle": statement.bundle, "params": dict(statement.params), "reason": statement.reason}
-        return {**body, **self.signed(statement)}
+        return {**body, **self.sign(statement)}
 
     def launch(self, spec: dict[str, Any], **changes: Any) -> str:
         """Launch a job and return its id."""
@@ -123,7 +123,7 @@ class Human:
             "issued_at": now,
             "expires_at": now + timedelta(hours=1),
         }
-        return self.signed(DecisionStatement(**{**fields, **changes}))
+        return self.sign(DecisionStatement(**{**fields, **changes}))
 
     def authorize(self, request: dict[str, Any]) -> httpx.Response:
         """Authorize a locked request in Vault, with its control group's accessor."""
@@ -147,19 +147,19 @@ class Human:
             return [entry["type"] for entry in self.ledger(request["job_id"])].count("approval.decided")
 
         before = count_decisions()
-        assert self.answer(request, decision, **changes).status_code in TAKEN
+        assert self.answer(request, decision, **changes).status_code in ACCEPTED_STATUSES
         until(lambda: count_decisions() > before, f"the decision of {self.name} is recorded")
 
     def review(self, request: dict[str, Any], verdict: str = "justified", **changes: Any) -> httpx.Response:
         """Post a review of a break-glass approval."""
-        return self.api.post(f"requests/{request['id']}/review", json=self.reviewed(request, verdict, **changes))
+        return self.api.post(f"requests/{request['id']}/review", json=self.review_body(request, verdict, **changes))
 
-    def reviewed(self, request: dict[str, Any], verdict: str = "justified", **changes: Any) -> dict[str, Any]:
+    def review_body(self, request: dict[str, Any], verdict: str = "justified", **changes: Any) -> dict[str, Any]:
         """Return a signed review of a break-glass approval."""
         now = datetime.now(UTC).replace(microsecond=0)
         about = {"job": request["job_id"], "request": request["id"], "digest": request["digest"], "verdict": verdict, "reason": "seen"}
         signer = {"person": self.id, "issued_at": now, "expires_at": now + timedelta(hours=1)}
-        return self.signed(ReviewStatement.model_validate({**about, **signer, **changes}))
+        return self.sign(ReviewStatement.model_validate({**about, **signer, **changes}))
 
     def delegate(self, delegate: str, **changes: Any) -> httpx.Response:
         """Name a delegate (entity id) for an hour."""
@@ -169,11 +169,11 @@ class Human:
         """Return a signed delegation."""
         now = datetime.now(UTC).replace(microsecond=0)
         fields = {"delegate": delegate, "reason": "away", "person": self.id, "issued_at": now, "expires_at": now + timedelta(hours=1)}
-        return self.signed(DelegationStatement.model_validate({**fields, **changes}))
+        return self.sign(DelegationStatement.model_validate({**fields, **changes}))
 
 
 @contextmanager
-def logged_in(stack: Stack, name: str, password: str | None = None) -> Iterator[Human]:
+def log_in(stack: Stack, name: str, password: str | None = None) -> Iterator[Human]:
     """Log a person in for a block, and create their signing key if it is missing."""
     with (
         httpx.Client(base_url=f"{stack.vault}/v1/", timeout=60, trust_env=False, verify=NO_TLS) as vault,

@@ -27,7 +27,7 @@ def shop_rules() -> PolicyEvaluator:
     return PolicyEvaluator(PolicySet.load(SHOP_FILES, SCHEMA, external=EXTERNAL), CATALOG, TIERS.top)
 
 
-def asking_for(*accesses: str, groups: frozenset[str] = frozenset({"ops"}), ttl: str = "5m", **changes: Any) -> JobFacts:
+def job_facts(*accesses: str, groups: frozenset[str] = frozenset({"ops"}), ttl: str = "5m", **changes: Any) -> JobFacts:
     """Return a job that requests these accesses, each written `resource:action`."""
     items = [access(resource=text.partition(":")[0], action=text.partition(":")[2], ttl=ttl) for text in accesses]
     fields = {"data_scope": {"tenant": "acme"}, "access": items, **changes}

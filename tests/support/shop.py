@@ -42,7 +42,7 @@ class Shop:
 
     @classmethod
     @contextlib.contextmanager
-    def opened(cls, stack: Stack) -> Iterator[Shop]:
+    def open(cls, stack: Stack) -> Iterator[Shop]:
         """Yield the stack's shop for a block."""
         assert stack.shop_dsn
         yield cls(stack, stack.shop_dsn)
@@ -63,7 +63,7 @@ class Shop:
         dsn = make_conninfo(host=parts["host"], port=parts["port"], dbname=parts["dbname"], user=login.user, password=login.password)
         return psycopg.connect(dsn, connect_timeout=30)
 
-    def opens_for(self, login: Login) -> bool:
+    def can_log_in(self, login: Login) -> bool:
         """Whether a login works now."""
         try:
             self.connect(login).close()
@@ -77,10 +77,10 @@ class Shop:
             response = vault.request("LIST", f"sys/leases/lookup/auth/token/create/je-job-{job}/")
             return [] if response.status_code == 404 else list(response.raise_for_status().json()["data"]["keys"])
 
-    def leases_alive(self, shown: dict[str, Any]) -> list[str]:
+    def live_leases(self, view: dict[str, Any]) -> list[str]:
         """Return the job's leases that Vault still knows. `shown` is the job as the API shows it."""
         with self.admin() as vault:
-            leases = [item["lease_id"] for item in shown["credentials"] if item["lease_id"]]
+            leases = [item["lease_id"] for item in view["credentials"] if item["lease_id"]]
             return [lease for lease in leases if vault.put("sys/leases/lookup", json={"lease_id": lease}).status_code == 200]
 
     def forget_refunds(self) -> None:
@@ -95,15 +95,15 @@ class Shop:
             base_url=f"{self.stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=60, trust_env=False, verify=NO_TLS
         )
 
-    def assert_dead(self, shown: dict[str, Any], *logins: Login) -> None:
+    def assert_dead(self, view: dict[str, Any], *logins: Login) -> None:
         """Fail unless a job's access is gone: by login, in the database's own list, in Vault's own list, and in our API (`shown`)."""
-        job = shown["id"]
-        assert [login.user for login in logins if self.opens_for(login)] == []
+        job = view["id"]
+        assert [login.user for login in logins if self.can_log_in(login)] == []
         assert self.users_of(job) == []
         assert self.spaces_of(job) == []
         assert self.tokens_of(job) == []
-        assert self.leases_alive(shown) == []
-        assert {item["state"] for item in shown["credentials"]} <= {"confirmed"}
+        assert self.live_leases(view) == []
+        assert {item["state"] for item in view["credentials"]} <= {"confirmed"}
 
     def pid_of(self, child: str) -> int:
         """Return a child's current process id, which the supervisor updates when it restarts the child."""
@@ -111,7 +111,7 @@ class Shop:
         assert stack is not None
         return stack.pids[child]
 
-    def healthy(self) -> bool:
+    def is_healthy(self) -> bool:
         """Whether Vault and the console answer."""
         try:
             sealed = httpx.get(f"{self.stack.vault}/v1/sys/health", timeout=10, trust_env=False, verify=NO_TLS).status_code != 200

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-_HEEDING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+_RESTORE_SIGINT = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
 
 
-def heeding(program: Sequence[str]) -> list[str]:
+def interruptible_command(program: Sequence[str]) -> list[str]:
     """Return the command that starts a program, given by its full path, with the default reaction to SIGINT."""
-    return [sys.executable, "-c", _HEEDING, *program]
+    return [sys.executable, "-c", _RESTORE_SIGINT, *program]

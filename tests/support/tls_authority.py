@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def authority(folder: Path, *names: str) -> tuple[Path, dict[str, ssl.SSLContext]]:
+def create_authority(folder: Path, *names: str) -> tuple[Path, dict[str, ssl.SSLContext]]:
     """Create an authority; return the file of its certificate, and a TLS context for a server of each name."""
     key = ec.generate_private_key(ec.SECP256R1())
     root = _certificate("authority", key, issuer="authority", signed_by=key, ca=True)

@@ -12,7 +12,7 @@ from cryptography import x509
 
 from justenough.domain.core.secret import Secret
 from tests.support.plain_http import NO_TLS
-from tests.support.tls_authority import authority
+from tests.support.tls_authority import create_authority
 
 Fields = Mapping[str, Secret]
 """The data that Vault issued: `certificate`, `private_key`, `issuing_ca`, `serial_number`."""
@@ -31,12 +31,12 @@ class Warehouse:
         response = httpx.get(f"{self.vault}/v1/pki/cert/crl", timeout=15, trust_env=False, verify=NO_TLS).raise_for_status()
         return str(response.json()["data"]["certificate"])
 
-    def lists(self, certificate: Fields) -> bool:
+    def is_listed(self, certificate: Fields) -> bool:
         """Whether the CRL lists a certificate."""
         serial = int(certificate["serial_number"].reveal().replace(":", ""), 16)
         return x509.load_pem_x509_crl(self.crl().encode()).get_revoked_certificate_by_serial_number(serial) is not None
 
-    def lets_in(self, certificate: Fields) -> bool:
+    def can_connect(self, certificate: Fields) -> bool:
         """Whether a TLS handshake with this certificate and key succeeds."""
         try:
             _handshake(self._server(certificate), _client(self.folder, certificate))
@@ -47,7 +47,7 @@ class Warehouse:
         return True
 
     def _server(self, certificate: Fields) -> ssl.SSLContext:
-        _, contexts = authority(self.folder, "warehouse")
+        _, contexts = create_authority(self.folder, "warehouse")
         trusted = self.folder / "trusted.pem"
         trusted.write_text(certificate["issuing_ca"].reveal() + "\n" + self.crl())
         server = contexts["warehouse"]

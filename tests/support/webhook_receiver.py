@@ -39,7 +39,7 @@ class Receiver:
     """Listens for requests. `answer` returns the response to the n-th request, from 0."""
 
     answer: Callable[[int], Answer] = lambda _: 204
-    got: list[ReceivedRequest] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
     port: int = 0
     names: list[str | None] = field(default_factory=list)
     """The server name (SNI) of each TLS connection."""
@@ -53,16 +53,16 @@ class Receiver:
 
     @property
     def events(self) -> list[Any]:
-        return [request.json for request in self.got]
+        return [request.json for request in self.requests]
 
     async def until(self, count: int, within: float = 30) -> list[ReceivedRequest]:
         """Return the requests once there are so many. Raises TimeoutError after `within` seconds."""
         async with asyncio.timeout(within), self._news:
-            await self._news.wait_for(lambda: len(self.got) >= count)
-        return self.got
+            await self._news.wait_for(lambda: len(self.requests) >= count)
+        return self.requests
 
     @contextlib.asynccontextmanager
-    async def listening(self, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
+    async def listen(self, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
         server = await asyncio.start_server(self._serve, host, port, ssl=tls)
         self.port = server.sockets[0].getsockname()[1]
         try:
@@ -75,8 +75,8 @@ class Receiver:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while request := await _read(reader):
-                number = len(self.got)
-                self.got.append(request)
+                number = len(self.requests)
+                self.requests.append(request)
                 async with self._news:
                     self._news.notify_all()
                 if not await self._answer(self.answer(number), writer):

@@ -41,14 +41,14 @@ class Sender:
         """Send a request; return the response."""
         return httpx.post(f"{self.address}/api/v1/triggers/{trigger}", content=body, headers=headers, timeout=180, trust_env=False)
 
-    def send(self, sent: Any, *, trigger: str = "ticket-created", at: int | None = None) -> httpx.Response:
+    def send(self, payload: Any, *, trigger: str = "ticket-created", at: int | None = None) -> httpx.Response:
         """Send an event in structured mode."""
-        body = json.dumps(sent).encode()
+        body = json.dumps(payload).encode()
         return self.post(body, {"content-type": CONTENT, **self.headers(body, at=at)}, trigger=trigger)
 
-    def send_binary(self, sent: dict[str, Any], *, delivery: str | None = None) -> httpx.Response:
+    def send_binary(self, payload: dict[str, Any], *, delivery: str | None = None) -> httpx.Response:
         """Send an event in binary mode, with the event's id as webhook-id."""
-        body = json.dumps(sent["data"]).encode()
-        attributes = {f"ce-{name}": value for name, value in sent.items() if name != "data"}
-        signed = self.headers(body, delivery=delivery or sent["id"])
+        body = json.dumps(payload["data"]).encode()
+        attributes = {f"ce-{name}": value for name, value in payload.items() if name != "data"}
+        signed = self.headers(body, delivery=delivery or payload["id"])
         return self.post(body, {"content-type": "application/json", **attributes, **signed})

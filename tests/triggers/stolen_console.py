@@ -19,7 +19,7 @@ from justenough.domain.core.ids import new_job_id
 from tests.support.shop import Shop
 
 
-class TakenOver:
+class StolenConsole:
     """A compromised console: its credentials, its key and its right to start workflows."""
 
     def __init__(self, shop: Shop) -> None:
@@ -34,7 +34,7 @@ class TakenOver:
         headers = {"X-Vault-Token": self._token}
         return httpx.request(method, f"{self._shop.stack.vault}/v1/{path}", json=body, headers=headers, timeout=180, trust_env=False)
 
-    def ordered(self, spec: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    def run_order(self, spec: dict[str, Any], **changes: Any) -> dict[str, Any]:
         """Sign an order and start its workflow without the API; return its outcome."""
         now = datetime.now(UTC).replace(microsecond=0)
         job = new_job_id("dev", now=now)

@@ -16,7 +16,7 @@ from justenough.domain.integrations.triggers import read_triggers
 from tests.support.people import Human
 from tests.support.shop import Shop
 from tests.support.wait import until
-from tests.triggers.stolen_console import TakenOver
+from tests.triggers.stolen_console import StolenConsole
 
 pytestmark = pytest.mark.servers
 
@@ -26,13 +26,13 @@ PAY = """
 """
 
 
-def named(shop: Shop, name: str = "nightly-reconcile") -> ScheduledJob:
+def schedule_of(shop: Shop, name: str = "nightly-reconcile") -> ScheduledJob:
     """Return a schedule in the form of the configuration."""
     return load_scheduled_jobs(shop.config, read_triggers((shop.config / "triggers.yaml").read_bytes()), None, [])[name]
 
 
 @contextmanager
-def edited(shop: Shop, auditor: Human, file: str, old: str, new: str, *, shows: tuple[str, str]) -> Iterator[None]:
+def edit_config(shop: Shop, auditor: Human, file: str, old: str, new: str, *, shows: tuple[str, str]) -> Iterator[None]:
     """Edit a configuration file for a block; wait until the console has reloaded it."""
     path, there = shop.config / file, (shop.config / file).read_text()
     assert old in there
@@ -72,7 +72,7 @@ def test_a_schedules_job_runs_in_the_schedules_name_without_approvals_and_ends_c
 
 
 def test_a_compromised_console_can_run_for_a_schedule_only_what_the_workers_configuration_allows(shop: Shop, auditor: Human) -> None:
-    console, nightly = TakenOver(shop), named(shop)
+    console, nightly = StolenConsole(shop), schedule_of(shop)
     whole: dict[str, Any] = {"origin": "schedule:nightly-reconcile", "bundle": nightly.bundle_digest}
     attempts: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "launches a different spec": ({**nightly.spec, "access": nightly.spec["access"][1:]}, whole),
@@ -83,26 +83,26 @@ def test_a_compromised_console_can_run_for_a_schedule_only_what_the_workers_conf
         "no person here": (nightly.spec, {**whole, "origin": None}),
     }
     for why, (ordered, changes) in attempts.items():
-        assert_refused(shop, auditor, why, console.ordered(ordered, **changes))
-    with edited(shop, auditor, "triggers.yaml", "\nschedules:\n", f"\nschedules:{PAY}", shows=("schedules", '"pay"')):
-        pay = named(shop, "pay")
+        assert_refused(shop, auditor, why, console.run_order(ordered, **changes))
+    with edit_config(shop, auditor, "triggers.yaml", "\nschedules:\n", f"\nschedules:{PAY}", shows=("schedules", '"pay"')):
+        pay = schedule_of(shop, "pay")
         other = {"origin": "schedule:pay", "bundle": pay.bundle_digest, "params": {"ticket": "4711"}}
         # The worker reads its configuration by a clock of its own.
-        while "has no schedule:pay" in str((seen := console.ordered(pay.spec, **other))["closed"].reason):
+        while "has no schedule:pay" in str((seen := console.run_order(pay.spec, **other))["closed"].reason):
             pass
         assert_refused(shop, auditor, "does not launch its job with these params", seen)
 
 
-def assert_refused(shop: Shop, auditor: Human, why: str, seen: dict[str, Any]) -> None:
+def assert_refused(shop: Shop, auditor: Human, why: str, outcome: dict[str, Any]) -> None:
     """Fail unless a job's order was refused for this reason and nothing was issued."""
-    assert (seen["closed"].state, why in str(seen["closed"].reason)) == ("failed", True), (why, seen["closed"].reason)
-    told = [one["type"] for one in auditor.api.get("ledger", params={"job": seen["job"]}).json()["items"]]
+    assert (outcome["closed"].state, why in str(outcome["closed"].reason)) == ("failed", True), (why, outcome["closed"].reason)
+    told = [one["type"] for one in auditor.api.get("ledger", params={"job": outcome["job"]}).json()["items"]]
     assert (told[0], {"job.submitted", "access.requested", "credential.issued"} & set(told)) == ("job.refused", set())
-    assert shop.tokens_of(seen["job"]) == []
+    assert shop.tokens_of(outcome["job"]) == []
 
 
 def test_only_the_console_can_order_in_a_schedules_name_or_name_the_person_who_started_it(ops: Human, lead: Human, shop: Shop) -> None:
-    spec = {**named(shop).spec, "run": {"command": ["true"]}}
+    spec = {**schedule_of(shop).spec, "run": {"command": ["true"]}}
     for changes, why in (
         ({"origin": "schedule:nightly-reconcile"}, "only the console's identity"),
         ({"asked_by": lead.id}, "only the console may name the person who requested"),
@@ -115,8 +115,8 @@ def test_a_person_who_starts_a_schedule_cannot_approve_its_requests(
     shop: Shop, lead: Human, security: Human, ops: Human, auditor: Human
 ) -> None:
     # lead both launches and approves here.
-    more = edited(shop, auditor, "triggers.yaml", "\nschedules:\n", f"\nschedules:{PAY}", shows=("schedules", '"pay"'))
-    with edited(shop, lead, "approvals.yaml", "launch: [ops]", "launch: [ops, support-leads]", shows=("whoami", "launch")), more:
+    more = edit_config(shop, auditor, "triggers.yaml", "\nschedules:\n", f"\nschedules:{PAY}", shows=("schedules", '"pay"'))
+    with edit_config(shop, lead, "approvals.yaml", "launch: [ops]", "launch: [ops, support-leads]", shows=("whoami", "launch")), more:
         job = lead.api.post("schedules/pay/run", json={}).raise_for_status().json()["id"]
         seen = auditor.until(job, "awaiting_approval")
         request = next(one for one in seen["requests"] if one["state"] == "pending" and one["tier"] == 1)
@@ -124,7 +124,7 @@ def test_a_person_who_starts_a_schedule_cannot_approve_its_requests(
         assert (refused.status_code, "people cannot decide on a" in refused.json()["detail"]) == (403, True)
         # Past the console, straight to the job.
         asyncio.run(_signal(shop, job, lead.decision(request)))
-        told = _until_rejected(auditor, job)
+        told = _wait_for_rejection(auditor, job)
         assert "people cannot decide on a descendant of a job that they launched" in told
         assert auditor.job(job)["state"] == "awaiting_approval"
         ops.api.post(f"jobs/{job}/kill").raise_for_status()
@@ -136,7 +136,7 @@ async def _signal(shop: Shop, job: str, signed: dict[str, Any]) -> None:
     await client.get_workflow_handle(job).signal("decide", signed)
 
 
-def _until_rejected(auditor: Human, job: str) -> str:
+def _wait_for_rejection(auditor: Human, job: str) -> str:
     """Return why the worker rejected a signal that did not come through the console."""
 
     def found() -> list[str]:

@@ -14,23 +14,23 @@ import pytest
 from justenough.adapters.configuration.configured_jobs import load_triggered_jobs
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.integrations.triggers import read_triggers
-from tests.support.people import TAKEN, Human
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop
 from tests.triggers.event_sender import Sender, event
-from tests.triggers.stolen_console import TakenOver
+from tests.triggers.stolen_console import StolenConsole
 
 pytestmark = pytest.mark.servers
 
 STRANGER = "delivery refused: its address, its Standard Webhooks signature or its timestamp is not valid"
 
 
-def jobs(auditor: Human) -> int:
+def job_count(auditor: Human) -> int:
     """Return the number of jobs that the console launched."""
     items = auditor.api.get("jobs", params={"requester": "trigger:ticket-created", "limit": 1000}).raise_for_status().json()["items"]
     return len(items)
 
 
-def stopped(ops: Human, auditor: Human, *jobs: str) -> None:
+def kill_jobs(ops: Human, auditor: Human, *jobs: str) -> None:
     """Kill the jobs that are waiting for approval."""
     for job in jobs:
         ops.api.post(f"jobs/{job}/kill").raise_for_status()
@@ -57,7 +57,7 @@ def test_an_event_starts_one_job_in_the_triggers_name_that_only_people_can_appro
     for request in seen["requests"]:
         if request["state"] == "pending":
             by = security if request["tier"] == 2 else lead
-            assert by.answer(request, "deny" if request["tier"] == 2 else "approve").status_code in TAKEN
+            assert by.answer(request, "deny" if request["tier"] == 2 else "approve").status_code in ACCEPTED_STATUSES
     done = auditor.until(job)
     assert done["state"] == "succeeded", done["reason"]
     shop.assert_dead(done)
@@ -71,7 +71,7 @@ def test_an_event_in_binary_mode_starts_one_job_and_unsigned_headers_start_no_se
     again = helpdesk.send_binary({**sent, "source": "/somewhere-else"})
     assert (again.status_code, again.json()["id"]) == (200, job)
     assert auditor.job(job)["params"] == {"ticket": "4711"}
-    stopped(ops, auditor, job)
+    kill_jobs(ops, auditor, job)
     for changes, delivery, path in (({}, "msg_other", "id"), ({"jeparent": job}, None, "jeparent")):
         refused = helpdesk.send_binary(event(**changes), delivery=delivery)
         assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, path)
@@ -82,14 +82,14 @@ def test_an_event_may_name_its_parent_job(helpdesk: Sender, auditor: Human, ops:
     job = helpdesk.send(event(jeparent=first)).json()["id"]
     auditor.until(job, "awaiting_approval")
     assert [one["job"] for one in auditor.job(job)["chain"]] == [first]
-    stopped(ops, auditor, job, first)
+    kill_jobs(ops, auditor, job, first)
     unknown = helpdesk.send(event(jeparent=new_job_id("dev", now=datetime.now(UTC))))
     assert unknown.status_code == 409
     assert "there is no job" in unknown.json()["detail"]
 
 
 def test_every_invalid_signature_gets_the_same_error_and_leaves_nothing(helpdesk: Sender, auditor: Human) -> None:
-    before, now = jobs(auditor), int(time.time())
+    before, now = job_count(auditor), int(time.time())
     body = json.dumps(event()).encode()
     content = {"content-type": "application/cloudevents+json"}
     good = helpdesk.headers(body)
@@ -109,7 +109,7 @@ def test_every_invalid_signature_gets_the_same_error_and_leaves_nothing(helpdesk
     assert {answer.json()["detail"][: len(STRANGER)] for answer in answers.values()} == {STRANGER}
     assert len({answer.json()["detail"] for answer in answers.values()}) == 1
     assert helpdesk.post(body, {**content, **good}).status_code == 201
-    assert jobs(auditor) == before + 1
+    assert job_count(auditor) == before + 1
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,10 @@ def test_every_invalid_signature_gets_the_same_error_and_leaves_nothing(helpdesk
 def test_an_event_that_does_not_match_gets_the_missing_fields_and_launches_nothing(
     helpdesk: Sender, auditor: Human, changes: dict[str, Any], path: str
 ) -> None:
-    before = jobs(auditor)
+    before = job_count(auditor)
     answer = helpdesk.send(event(**changes))
     assert (answer.status_code, [one["path"] for one in answer.json()["errors"]]) == (422, [path])
-    assert jobs(auditor) == before
+    assert job_count(auditor) == before
 
 
 def test_a_body_over_the_limit_is_not_read(helpdesk: Sender) -> None:
@@ -139,7 +139,7 @@ def test_a_body_over_the_limit_is_not_read(helpdesk: Sender) -> None:
 
 
 def test_a_compromised_console_can_launch_only_what_the_workers_configuration_allows(shop: Shop, auditor: Human) -> None:
-    console = TakenOver(shop)
+    console = StolenConsole(shop)
     named = load_triggered_jobs(shop.config, read_triggers((shop.config / "triggers.yaml").read_bytes()), None, [])["ticket-created"]
     whole = {"bundle": named.bundle_digest, "params": {"ticket": "4711"}}
     attempts: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -151,7 +151,7 @@ def test_a_compromised_console_can_launch_only_what_the_workers_configuration_al
         "there is no job": (named.spec, {**whole, "parent": f"j-dev-{'0' * 26}"}),
     }
     for why, (ordered, changes) in attempts.items():
-        seen = console.ordered(ordered, **changes)
+        seen = console.run_order(ordered, **changes)
         assert (seen["closed"].state, why in str(seen["closed"].reason)) == ("failed", True), (why, seen["closed"].reason)
         told = [one["type"] for one in auditor.api.get("ledger", params={"job": seen["job"]}).json()["items"]]
         assert (told[0], {"job.submitted", "access.requested", "credential.issued"} & set(told)) == ("job.refused", set())
@@ -170,7 +170,7 @@ def test_only_the_console_can_order_in_a_triggers_name(ops: Human, shop: Shop) -
 
 
 def test_the_consoles_login_signs_with_its_own_key_and_reads_only_the_triggers_secrets(shop: Shop, lead: Human) -> None:
-    console = TakenOver(shop)
+    console = StolenConsole(shop)
     assert console.vault("GET", "kv/data/je/triggers/ticket-created").status_code == 200
     for method, path in (
         ("GET", "kv/data/je/triggers/another"),

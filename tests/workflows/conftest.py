@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.workflows import session_scripts
-from tests.workflows.servers import Bench, Lost, real, skipping
+from tests.workflows.servers import Bench, Lost, run_real_server, run_skipping_server
 
 
 @pytest.fixture(scope="session")
@@ -18,21 +18,21 @@ async def bench() -> AsyncIterator[Bench]:
     No guards here (this server cancels no children, and skips no more time once it had one), and no cancel of a session that may end at the
     same moment (it drops the workflow's task; a real one does not).
     """
-    async with skipping() as opened, opened.worker():
+    async with run_skipping_server() as opened, opened.worker():
         yield opened
 
 
 @pytest.fixture
 async def fresh() -> AsyncIterator[Bench]:
     """The same for one test alone, which may start a guard once it needs no more time skipped."""
-    async with skipping() as opened, opened.worker():
+    async with run_skipping_server() as opened, opened.worker():
         yield opened
 
 
 @pytest.fixture(scope="session")
 async def server() -> AsyncIterator[Bench]:
     """A real server, in real time. Its worker runs workflows inside the SDK's sandbox."""
-    async with real() as opened, opened.worker(sandboxed=True):
+    async with run_real_server() as opened, opened.worker(sandboxed=True):
         yield opened
 
 
@@ -47,7 +47,7 @@ async def lost(server: Bench) -> Lost:
         "killed": await server.start(session=session_scripts.vanishes),
     }
     for job in jobs.values():
-        await job.holds()
-    await jobs["answers away"].answers("lead")
+        await job.wait_for_issue()
+    await jobs["answers away"].answer("lead")
     await jobs["killed"].handle.signal("kill")
     return jobs

@@ -74,7 +74,7 @@ class Fakes:
         self._known[known.job] = known
         return known
 
-    def of(self, job: str) -> Known:
+    def known_job(self, job: str) -> Known:
         """Return what is known of a job."""
         return self._known[job]
 
@@ -108,16 +108,16 @@ class Fakes:
 
     @activity.defn
     async def decide_requests(self, order: JobInput) -> StartDecisions:
-        known = self.of(order.job)
-        await known.meets("decide_requests")
+        known = self.known_job(order.job)
+        await known.attempt("decide_requests")
         if known.refused:
             await known.note("refused")
             return StartDecisions(refused=known.refused)
-        decided = tuple([await self._decided(known, number, need) for number, need in enumerate(known.needs, start=1)])
+        decided = tuple([await self._decide(known, number, need) for number, need in enumerate(known.needs, start=1)])
         await known.note(*(f"{item.decision.outcome} {item.number}" for item in decided))
         return StartDecisions(requester="requester", timeout=known.timeout, environment="prod", requests=decided)
 
-    async def _decided(self, known: Known, number: int, need: Need) -> DecidedRequest:
+    async def _decide(self, known: Known, number: int, need: Need) -> DecidedRequest:
         outcome: Literal["allowed", "needs_approval", "denied"] = (
             "needs_approval" if need.tier else "denied" if need.tier is None else "allowed"
         )
@@ -148,18 +148,18 @@ class Fakes:
         )
 
     @activity.defn
-    async def open_locks(self, asked: ControlGroupsInput) -> ControlGroupsResult:
-        known = self.of(asked.order.job)
-        await known.meets("open_locks")
-        numbers = ", ".join(request.rpartition("-")[2] for request in asked.ladders)
+    async def open_locks(self, locks_input: ControlGroupsInput) -> ControlGroupsResult:
+        known = self.known_job(locks_input.order.job)
+        await known.attempt("open_locks")
+        numbers = ", ".join(request.rpartition("-")[2] for request in locks_input.ladders)
         await known.note(f"locks not opened: {known.unopened}" if known.unopened else f"locks opened {numbers}")
         return ControlGroupsResult(refused=known.unopened)
 
     @activity.defn
-    async def open_request(self, asked: OpenInput) -> OpenResult:
-        known = self.of(asked.job)
-        await known.meets("open_request")
-        number = request_number_of(asked.request)
+    async def open_request(self, open_input: OpenInput) -> OpenResult:
+        known = self.known_job(open_input.job)
+        await known.attempt("open_request")
+        number = request_number_of(open_input.request)
         if number not in known.asked:
             return OpenResult()
         await known.note(f"opened {number}")
@@ -167,18 +167,18 @@ class Fakes:
 
     @activity.defn
     async def take_answers(self, received: AnswersInput) -> AnswersResult:
-        known = self.of(received.job)
-        await known.meets("take_answers")
+        known = self.known_job(received.job)
+        await known.attempt("take_answers")
         if any(isinstance(raw, dict) and raw.get("poison") for raw in received.received):
             raise ApplicationError("nobody thought of this", type="Refused", non_retryable=True)
         ladders, verdicts = dict(received.ladders), dict.fromkeys(received.ladders, "pending")
         for number, raw in enumerate(received.received, start=received.number):
             known.signals.append(number)
-            if back := self._taken_back(raw, {**received.approved, **ladders}, verdicts):
+            if back := self._request_taken_back(raw, {**received.approved, **ladders}, verdicts):
                 ladders[back], verdicts[back] = received.approved[back], "withdrawn"
                 await known.note("taken back")
                 continue
-            moved = await self._examined(known, {name: ladders[name] for name in ladders if verdicts[name] == "pending"}, raw)
+            moved = await self._examine(known, {name: ladders[name] for name in ladders if verdicts[name] == "pending"}, raw)
             if moved is None:
                 await known.note("rejected")
                 continue
@@ -186,13 +186,13 @@ class Fakes:
             await known.note(f"{moved.answers[-1].decision} by {moved.answers[-1].name}")
         return AnswersResult(ladders=ladders, verdicts=verdicts)
 
-    def _taken_back(self, raw: Any, ladders: dict[str, Ladder], verdicts: dict[str, str]) -> str | None:
+    def _request_taken_back(self, raw: Any, ladders: dict[str, Ladder], verdicts: dict[str, str]) -> str | None:
         """Return the approved request that this takes back."""
         statement = raw.get("statement", {}) if isinstance(raw, dict) else {}
         request = statement.get("request") if isinstance(statement, dict) and statement.get("decision") == "withdraw" else None
         return request if request in ladders and request not in verdicts else None
 
-    async def _examined(self, known: Known, waiting: dict[str, Ladder], raw: Any) -> Ladder | None:
+    async def _examine(self, known: Known, waiting: dict[str, Ladder], raw: Any) -> Ladder | None:
         try:
             signed = SignedStatement.model_validate(raw)
             person, ladder = signed.statement["person"], waiting[signed.statement["request"]]
@@ -213,23 +213,23 @@ class Fakes:
         return None if isinstance(moved, Rejection) else moved
 
     @activity.defn
-    async def climb(self, asked: ClimbInput) -> ClimbResult:
-        known = self.of(asked.job)
-        await known.meets("climb")
-        after = asked.ladder.to_next_tier(self._tiers, now=await self._now())
+    async def climb(self, climb_input: ClimbInput) -> ClimbResult:
+        known = self.known_job(climb_input.job)
+        await known.attempt("climb")
+        after = climb_input.ladder.to_next_tier(self._tiers, now=await self._now())
         await known.note(f"climbed to {after.current}" if after else "expired")
         return ClimbResult(ladder=after)
 
     @activity.defn
-    async def withdraw(self, asked: WithdrawInput) -> None:
-        known = self.of(asked.job)
-        await known.meets("withdraw")
-        await known.note(*(f"withdrawn {request.rpartition('-')[2]}" for request in asked.requests))
+    async def withdraw(self, withdraw_input: WithdrawInput) -> None:
+        known = self.known_job(withdraw_input.job)
+        await known.attempt("withdraw")
+        await known.note(*(f"withdrawn {request.rpartition('-')[2]}" for request in withdraw_input.requests))
 
     @activity.defn
     async def close(self, closing: CloseInput) -> JobResult:
-        known = self.of(closing.job)
-        await known.meets("close")
+        known = self.known_job(closing.job)
+        await known.attempt("close")
         known.carried += [item.id for item in closing.unrecorded]
         if known.closed is None:
             known.closed = JobResult(state=closing.state, exit_code=closing.exit_code, reason=closing.reason)
@@ -238,8 +238,8 @@ class Fakes:
 
     @activity.defn
     async def run_session(self, order: SessionInput) -> SessionResult:
-        known = self.of(order.order.job)
-        await known.meets("run_session")
+        known = self.known_job(order.order.job)
+        await known.attempt("run_session")
         if known.claim != "none":
             return SessionResult(
                 outcome=JobState.FAILED, reason="this job has already run or ended; a workflow reset does not run it again", clean=False
@@ -250,31 +250,33 @@ class Fakes:
         return await (known.session or works)(known)
 
     @activity.defn
-    async def revoke_job(self, wanted: RevokeInput) -> RevokeResult:
-        known = self.of(wanted.job)
-        if wanted.by == "guard" and known.claim != "none" and not known.alive and known.closed:
+    async def revoke_job(self, revoke_input: RevokeInput) -> RevokeResult:
+        known = self.known_job(revoke_input.job)
+        if revoke_input.by == "guard" and known.claim != "none" and not known.alive and known.closed:
             return RevokeResult(confirmed=True)
         # Whatever fails, no session may issue from here on.
         known.claim = "closed"
-        await known.meets("revoke_job")
+        await known.attempt("revoke_job")
         known.alive.clear()
-        await known.note(f"revoked by {wanted.by}")
-        return RevokeResult(confirmed=True, unrecorded=(await self._unrecorded(known, wanted.by),) if known.unrecordable else ())
+        await known.note(f"revoked by {revoke_input.by}")
+        return RevokeResult(
+            confirmed=True, unrecorded=(await self._revocation_event(known, revoke_input.by),) if known.unrecordable else ()
+        )
 
     @activity.defn
-    async def revoke_credential(self, wanted: RevokeCredentialInput) -> RevokeResult:
-        known = self.of(wanted.job)
-        await known.meets("revoke_credential")
-        known.alive.discard(wanted.credential)
-        await known.note(f"revoked {wanted.credential.rpartition('-')[2]}")
-        return RevokeResult(confirmed=True, unrecorded=(await self._unrecorded(known, "credential"),) if known.unrecordable else ())
+    async def revoke_credential(self, revoke_input: RevokeCredentialInput) -> RevokeResult:
+        known = self.known_job(revoke_input.job)
+        await known.attempt("revoke_credential")
+        known.alive.discard(revoke_input.credential)
+        await known.note(f"revoked {revoke_input.credential.rpartition('-')[2]}")
+        return RevokeResult(confirmed=True, unrecorded=(await self._revocation_event(known, "credential"),) if known.unrecordable else ())
 
-    async def _unrecorded(self, known: Known, by: str) -> Event:
+    async def _revocation_event(self, known: Known, by: str) -> Event:
         return build_event(EventType.REVOCATION_STARTED, known.job, at=await self._now(), about=by, by=by, why="a test")
 
     @activity.defn
     async def prove_job(self, job: str) -> ProofReport:
-        return ProofReport(job=job, dead=not self.of(job).alive)
+        return ProofReport(job=job, dead=not self.known_job(job).alive)
 
     @activity.defn
     async def sweep(self) -> SweepReport:

@@ -16,12 +16,12 @@ TOLD_BY_MACHINE = {"identity": "worker", "stackTrace": "", "requestId": "request
 """Fields that replay does not need, and what stands for them."""
 
 
-def normalised(history: WorkflowHistory) -> str:
+def to_stable_text(history: WorkflowHistory) -> str:
     """Return a history as text, the same whichever machine recorded it."""
     return json.dumps(_clean(json.loads(history.to_json())), indent=1, sort_keys=True) + "\n"
 
 
-def recorded() -> dict[str, WorkflowHistory]:
+def read_histories() -> dict[str, WorkflowHistory]:
     """Return the kept histories by name."""
     return {file.stem: WorkflowHistory.from_json(file.stem, file.read_text()) for file in sorted(FOLDER.glob("*.json"))}
 

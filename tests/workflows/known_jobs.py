@@ -76,12 +76,12 @@ class Known:
             self.ledger += entries
             self.changed.notify_all()
 
-    async def until(self, holds: Callable[[Known], bool]) -> None:
+    async def until(self, condition: Callable[[Known], bool]) -> None:
         """Return once something holds of this job."""
         async with self.changed:
-            await self.changed.wait_for(lambda: holds(self))
+            await self.changed.wait_for(lambda: condition(self))
 
-    async def meets(self, name: str) -> None:
+    async def attempt(self, name: str) -> None:
         """Count one try of an activity; raise where it cannot be done now."""
         self.tried[name] += 1
         await self.note()

@@ -39,7 +39,7 @@ PROGRAMS = Path(sys.executable).parent
 
 
 @dataclass(frozen=True)
-class Started:
+class StartedJob:
     """One job that was started: its workflow, and what is behind its activities."""
 
     handle: WorkflowHandle[Any, JobResult]
@@ -49,7 +49,7 @@ class Started:
         """Return what it came to."""
         return await self.handle.result()
 
-    async def lasted(self) -> timedelta:
+    async def duration(self) -> timedelta:
         """Return the time from the workflow's start to its close, by the server's clock, which may have skipped on since."""
         seen = await self.handle.describe()
         assert seen.close_time
@@ -59,21 +59,21 @@ class Started:
         """Return state and tier of each request that people were asked for, as the workflow says."""
         return [(item["state"], item["tier"]) for item in (await self.view())["requests"].values()]
 
-    async def reaches(self, state: str) -> None:
+    async def wait_for_state(self, state: str) -> None:
         """Return once the workflow says that it is in a state."""
         while (await self.view())["state"] != state:
             pass
 
-    async def waits(self) -> None:
+    async def wait_for_timer(self) -> None:
         """Return once it waits for people, seen by the clock that it has set. A query would wake a worker that has forgotten it."""
         while "timer_started" not in await self.history():
             pass
 
-    async def holds(self) -> None:
+    async def wait_for_issue(self) -> None:
         """Return once its session has issued."""
         await self.known.until(lambda known: "issued" in known.ledger)
 
-    async def answers(self, *people: str, decision: str = "approve", number: int = 1) -> None:
+    async def answer(self, *people: str, decision: str = "approve", number: int = 1) -> None:
         """Have people answer one of its requests."""
         for person in people:
             await self.handle.signal("decide", self.known.answer(person, decision, number))
@@ -89,7 +89,7 @@ class Started:
         return seen
 
 
-Lost = Mapping[str, Started]
+Lost = Mapping[str, StartedJob]
 """Jobs whose worker was lost, by what else was wrong."""
 
 
@@ -122,7 +122,7 @@ class Bench:
         ):
             yield
 
-    async def start(self, queue: str = QUEUE, *, run_timeout: timedelta | None = None, **setup: Any) -> Started:
+    async def start(self, queue: str = QUEUE, *, run_timeout: timedelta | None = None, **setup: Any) -> StartedJob:
         """Start a job that meets what `setup` says (fields of `Known`)."""
         known = self.fakes.know(Known(job=new_job_id("test", now=datetime.now(UTC)), **setup))
         values = zip(ATTRIBUTES, (JobState.PENDING.value, "prod", "ops"), strict=True)
@@ -136,7 +136,7 @@ class Bench:
             run_timeout=run_timeout,
             search_attributes=TypedSearchAttributes([SearchAttributePair(key, value) for key, value in values]),
         )
-        return Started(handle, known)
+        return StartedJob(handle, known)
 
 
 def order_of(job: str) -> JobInput:
@@ -146,7 +146,7 @@ def order_of(job: str) -> JobInput:
 
 
 @asynccontextmanager
-async def skipping() -> AsyncIterator[Bench]:
+async def run_skipping_server() -> AsyncIterator[Bench]:
     """A server that skips the time that nothing happens in, while a result is awaited."""
     env = await WorkflowEnvironment.start_time_skipping(
         test_server_existing_path=str(PROGRAMS / "temporal-test-server"), data_converter=pydantic_data_converter
@@ -158,7 +158,7 @@ async def skipping() -> AsyncIterator[Bench]:
 
 
 @asynccontextmanager
-async def real(tiers: Tiers = TIERS) -> AsyncIterator[Bench]:
+async def run_real_server(tiers: Tiers = TIERS) -> AsyncIterator[Bench]:
     """A real server in memory."""
     env = await WorkflowEnvironment.start_local(
         dev_server_existing_path=str(PROGRAMS / "temporal"), data_converter=pydantic_data_converter, search_attributes=ATTRIBUTES

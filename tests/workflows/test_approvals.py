@@ -18,7 +18,7 @@ WHOLE_LADDER = timedelta(minutes=15) + timedelta(hours=1) + timedelta(hours=4)
 
 async def test_an_approved_job_has_its_guard_before_its_session(server: Bench) -> None:
     job = await server.start(needs=(Need(1),))
-    await job.answers("lead")
+    await job.answer("lead")
     assert (await job.result()).state is JobState.SUCCEEDED
     events = await job.history()
     assert events.index("child_workflow_execution_started") < events.index("activity_task_scheduled")
@@ -28,7 +28,7 @@ async def test_silence_climbs_through_every_tier_and_then_denies(bench: Bench) -
     job = await bench.start(needs=(Need(1),))
     assert await job.result() == JobResult(state=JobState.DENIED, reason=SILENCE)
     assert job.known.ledger == ["needs_approval 1", "climbed to 2", "climbed to 3", "expired", "closed denied"]
-    assert WHOLE_LADDER <= await job.lasted() < WHOLE_LADDER + timedelta(minutes=1)
+    assert WHOLE_LADDER <= await job.duration() < WHOLE_LADDER + timedelta(minutes=1)
 
 
 async def test_a_request_opens_at_the_tier_it_needs(bench: Bench) -> None:
@@ -39,59 +39,59 @@ async def test_a_request_opens_at_the_tier_it_needs(bench: Bench) -> None:
 
 async def test_after_climbing_the_lower_tier_no_longer_answers_and_the_next_one_does(fresh: Bench) -> None:
     job = await fresh.start(needs=(Need(1),))
-    await job.waits()
+    await job.wait_for_timer()
     await fresh.env.sleep(timedelta(minutes=16))
     await job.known.until(lambda known: "climbed to 2" in known.ledger)
-    await job.answers("lead", "security")
+    await job.answer("lead", "security")
     assert (await job.result()).state is JobState.SUCCEEDED
     assert job.known.ledger[1:5] == ["climbed to 2", "rejected", "approve by security", "session with 1"]
 
 
 async def test_a_higher_tier_may_answer_early(server: Bench) -> None:
     job = await server.start(needs=(Need(1),))
-    await job.answers("chief")
+    await job.answer("chief")
     assert (await job.result()).state is JobState.SUCCEEDED
 
 
 async def test_a_quorum_is_distinct_people(server: Bench) -> None:
     job = await server.start(needs=(Need(3),))
-    await job.answers("chief", "chief", "chief2")
+    await job.answer("chief", "chief", "chief2")
     assert (await job.result()).state is JobState.SUCCEEDED
     assert job.known.ledger[1:4] == ["approve by chief", "rejected", "approve by chief2"]
 
 
 async def test_one_denial_ends_the_job_and_withdraws_what_others_were_asked(bench: Bench) -> None:
     job = await bench.start(needs=(Need(1), Need(2)))
-    await job.answers("lead", decision="deny")
+    await job.answer("lead", decision="deny")
     assert await job.result() == JobResult(state=JobState.DENIED, reason="write on orders-db was denied by an approver")
     assert job.known.ledger == ["needs_approval 1", "needs_approval 2", "deny by lead", "withdrawn 2", "closed denied"]
 
 
 async def test_an_approval_does_not_outweigh_another_requests_denial(bench: Bench) -> None:
     job = await bench.start(needs=(Need(1), Need(2)))
-    await job.answers("lead")
-    await job.answers("security", decision="deny", number=2)
+    await job.answer("lead")
+    await job.answer("security", decision="deny", number=2)
     assert (await job.result()).state is JobState.DENIED
     assert job.known.claim == "none"
 
 
 async def test_a_job_runs_without_what_is_optional_and_denied(bench: Bench) -> None:
     job = await bench.start(needs=(Need(), Need(2, optional=True)))
-    await job.answers("security", decision="deny", number=2)
+    await job.answer("security", decision="deny", number=2)
     assert (await job.result()).state is JobState.SUCCEEDED
     assert "session with 1" in job.known.ledger
 
 
 async def test_a_job_runs_without_what_is_optional_and_never_answered(fresh: Bench) -> None:
     job = await fresh.start(needs=(Need(1), Need(3, optional=True)))
-    await job.answers("lead")
+    await job.answer("lead")
     assert (await job.result()).state is JobState.SUCCEEDED
     assert job.known.ledger[3:5] == ["expired", "session with 1"]
 
 
 async def test_a_job_with_nothing_but_optional_denied_requests_runs_without_a_guard(bench: Bench) -> None:
     job = await bench.start(needs=(Need(1, optional=True),))
-    await job.answers("lead", decision="deny")
+    await job.answer("lead", decision="deny")
     assert (await job.result()).state is JobState.SUCCEEDED
     assert "start_child_workflow_execution_initiated" not in await job.history()
 
@@ -99,18 +99,18 @@ async def test_a_job_with_nothing_but_optional_denied_requests_runs_without_a_gu
 @pytest.mark.parametrize("activity", ["take_answers", "climb"])
 async def test_a_job_waits_on_while_answers_or_climbing_cannot_be_seen_to(fresh: Bench, activity: str) -> None:
     job = await fresh.start(down={activity}, needs=(Need(1),))
-    await job.waits()
-    await fresh.env.sleep(timedelta(minutes=16)) if activity == "climb" else await job.answers("lead")
+    await job.wait_for_timer()
+    await fresh.env.sleep(timedelta(minutes=16)) if activity == "climb" else await job.answer("lead")
     await job.known.until(lambda known: known.tried[activity] > 3)
     job.known.down.clear()
-    await job.answers("security")
+    await job.answer("security")
     assert (await job.result()).state is JobState.SUCCEEDED
 
 
 async def test_the_view_tells_each_requests_state_tier_and_clock(bench: Bench) -> None:
     job = await bench.start(needs=(Need(1), Need(2)))
-    await job.waits()
-    await job.answers("lead")
+    await job.wait_for_timer()
+    await job.answer("lead")
     while (states := await job.requests()) == [("pending", 1), ("pending", 2)]:
         pass
     assert states == [("approved", 1), ("pending", 2)]

@@ -14,9 +14,9 @@ LOCKED = (Need(), Need(2, locked=True))
 
 async def test_what_is_locked_waits_before_its_approver_is_asked_and_is_issued_by_the_session(fresh: Bench) -> None:
     job = await fresh.start(needs=LOCKED)
-    await job.waits()
+    await job.wait_for_timer()
     assert job.known.ledger == ["allowed 1", "needs_approval 2", "locks opened 2"]
-    await job.answers("security", number=2)
+    await job.answer("security", number=2)
     assert (await job.result()).state is JobState.SUCCEEDED
     assert "session with 1, 2" in job.known.ledger
 
@@ -24,11 +24,11 @@ async def test_what_is_locked_waits_before_its_approver_is_asked_and_is_issued_b
 @pytest.mark.parametrize("ending", ["cancelled", "denied"])
 async def test_whatever_ends_the_waiting_ends_what_waits(bench: Bench, ending: str) -> None:
     job = await bench.start(needs=LOCKED)
-    await job.waits()
+    await job.wait_for_timer()
     if ending == "cancelled":
         await job.handle.cancel()
     else:
-        await job.answers("security", decision="deny", number=2)
+        await job.answer("security", decision="deny", number=2)
     assert (await job.result()).state.value == ending
     assert "revoked by compensation" in job.known.ledger
     assert job.known.ledger[-1] == f"closed {ending}"
@@ -43,9 +43,9 @@ async def test_locks_that_cannot_be_opened_fail_the_job_and_what_was_opened_is_e
 
 async def test_an_approval_taken_back_ends_its_credential_and_not_the_job(server: Bench) -> None:
     job = await server.start(needs=(Need(1),), session=session_scripts.stays)
-    await job.answers("lead")
-    await job.holds()
-    await job.answers("lead", decision="withdraw")
+    await job.answer("lead")
+    await job.wait_for_issue()
+    await job.answer("lead", decision="withdraw")
     await job.known.until(lambda known: "revoked 1" in known.ledger)
     assert not job.known.closed
     await job.handle.cancel()
@@ -54,10 +54,10 @@ async def test_an_approval_taken_back_ends_its_credential_and_not_the_job(server
 
 async def test_an_approval_taken_back_while_others_are_waited_for_ends_a_job_that_needs_it(bench: Bench) -> None:
     job = await bench.start(needs=(Need(1), Need(2)))
-    await job.waits()
-    await job.answers("lead")
+    await job.wait_for_timer()
+    await job.answer("lead")
     await job.known.until(lambda known: "approve by lead" in known.ledger)
-    await job.answers("lead", decision="withdraw")
+    await job.answer("lead", decision="withdraw")
     closed = await job.result()
     assert (closed.state, job.known.claim) == (JobState.DENIED, "none")
     assert closed.reason == "write on orders-db was denied by an approver, who withdrew the approval"

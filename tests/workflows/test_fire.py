@@ -16,17 +16,17 @@ AT = datetime(2026, 1, 31, 2, tzinfo=UTC)
 STARTED = TypedSearchAttributes([SearchAttributePair(SCHEDULED_START, AT)])
 
 
-async def fired(server: Bench, schedule: str, attributes: TypedSearchAttributes = STARTED) -> Any:
+async def fire(server: Bench, schedule: str, attributes: TypedSearchAttributes = STARTED) -> Any:
     """Return what becomes of an occasion."""
     options: dict[str, Any] = {"id": f"fire-{schedule}-{len(list(attributes))}", "task_queue": QUEUE, "search_attributes": attributes}
     return await server.client.execute_workflow("Fire", schedule, **options)
 
 
 async def test_a_console_that_cannot_take_it_now_is_asked_again(server: Bench) -> None:
-    assert await fired(server, "nightly") == f"nightly at {AT.isoformat()}"
+    assert await fire(server, "nightly") == f"nightly at {AT.isoformat()}"
 
 
 @pytest.mark.parametrize("schedule, attributes", [("unknown", STARTED), ("nightly", TypedSearchAttributes.empty)])
 async def test_what_is_refused_for_good_is_asked_once(server: Bench, schedule: str, attributes: TypedSearchAttributes) -> None:
     with pytest.raises(WorkflowFailureError):
-        await fired(server, schedule, attributes)
+        await fire(server, schedule, attributes)

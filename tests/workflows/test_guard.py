@@ -14,19 +14,19 @@ from justenough.domain.core.ids import new_job_id
 from justenough.domain.jobs.states import JobState
 from tests.workflows import session_scripts
 from tests.workflows.known_jobs import Known, Need
-from tests.workflows.servers import QUEUE, Bench, Started
+from tests.workflows.servers import QUEUE, Bench, StartedJob
 from workflows import options
 
 
-async def guarded(server: Bench, **setup: Any) -> tuple[Started, WorkflowHandle[Any, Any]]:
+async def start_guarded_job(server: Bench, **setup: Any) -> tuple[StartedJob, WorkflowHandle[Any, Any]]:
     """Start a job that a person approves, and return it with its guard once it holds a credential."""
     job = await server.start(needs=(Need(1),), **{"session": session_scripts.stays, **setup})
-    await job.answers("lead")
-    await job.holds()
+    await job.answer("lead")
+    await job.wait_for_issue()
     return job, server.client.get_workflow_handle(f"{job.known.job}-guard")
 
 
-async def alone(bench: Bench, *, deadline: int = 3600, **setup: Any) -> tuple[Known, WorkflowHandle[Any, bool]]:
+async def start_guard(bench: Bench, *, deadline: int = 3600, **setup: Any) -> tuple[Known, WorkflowHandle[Any, bool]]:
     """Start a guard whose job holds a credential; the job's own workflow never says a word."""
     known = bench.fakes.know(Known(job=new_job_id("test", now=datetime.now(UTC)), claim="open", **setup))
     known.alive.add("credential")
@@ -36,7 +36,7 @@ async def alone(bench: Bench, *, deadline: int = 3600, **setup: Any) -> tuple[Kn
 
 
 async def test_a_guard_adds_nothing_where_its_job_closed_itself(server: Bench) -> None:
-    job, guard = await guarded(server)
+    job, guard = await start_guarded_job(server)
     await job.handle.cancel()
     assert (await job.result()).state is JobState.CANCELLED
     assert await guard.result() is False
@@ -44,7 +44,7 @@ async def test_a_guard_adds_nothing_where_its_job_closed_itself(server: Bench) -
 
 
 async def test_a_guard_revokes_and_closes_a_job_whose_workflow_is_terminated(server: Bench) -> None:
-    job, guard = await guarded(server)
+    job, guard = await start_guarded_job(server)
     await job.handle.terminate()
     assert await guard.result() is True
     assert job.known.closed is not None
@@ -54,14 +54,14 @@ async def test_a_guard_revokes_and_closes_a_job_whose_workflow_is_terminated(ser
 
 
 async def test_a_guard_revokes_and_closes_a_job_whose_workflow_times_out(server: Bench) -> None:
-    job, guard = await guarded(server, run_timeout=timedelta(seconds=6))
+    job, guard = await start_guarded_job(server, run_timeout=timedelta(seconds=6))
     assert await guard.result() is True
     assert "closed lost" in job.known.ledger
     assert not job.known.alive
 
 
 async def test_a_guard_revokes_what_a_session_holds_that_never_says_a_word_again(server: Bench) -> None:
-    job, guard = await guarded(server, session=session_scripts.vanishes)
+    job, guard = await start_guarded_job(server, session=session_scripts.vanishes)
     await job.handle.terminate()
     assert await guard.result() is True
     assert not job.known.alive
@@ -71,20 +71,20 @@ async def test_a_job_goes_on_where_a_guard_stands_already(server: Bench) -> None
     job = await server.start(queue="standing", needs=(Need(1),))
     await server.client.start_workflow("Guard", GuardInput(job=job.known.job, deadline=60), id=f"{job.known.job}-guard", task_queue=QUEUE)
     async with server.worker(queue="standing"):
-        await job.answers("lead")
+        await job.answer("lead")
         assert (await job.result()).state is JobState.SUCCEEDED
     await server.client.get_workflow_handle(f"{job.known.job}-guard").terminate()
 
 
 async def test_a_guard_revokes_once_its_deadline_passes_and_closes_nothing(bench: Bench) -> None:
-    known, guard = await alone(bench)
+    known, guard = await start_guard(bench)
     assert await guard.result() is True
     assert known.ledger == ["revoked by guard"]
     assert not known.alive
 
 
 async def test_a_guard_goes_on_where_its_revocation_cannot_be_done_or_is_refused(bench: Bench) -> None:
-    known, guard = await alone(bench, refusing={"revoke_job"})
+    known, guard = await start_guard(bench, refusing={"revoke_job"})
     ending = asyncio.create_task(guard.result())
     await known.until(lambda known: known.tried["revoke_job"] > 2)
     known.refusing.clear()
@@ -96,7 +96,7 @@ async def test_a_guard_goes_on_where_its_revocation_cannot_be_done_or_is_refused
 
 
 async def test_a_guard_that_is_cancelled_while_it_revokes_goes_on_and_closes_the_job(bench: Bench) -> None:
-    known, guard = await alone(bench, deadline=1, down={"revoke_job"})
+    known, guard = await start_guard(bench, deadline=1, down={"revoke_job"})
     await known.until(lambda known: known.tried["revoke_job"] > 0)
     await guard.cancel()
     await guard.cancel()
@@ -108,14 +108,14 @@ async def test_a_guard_that_is_cancelled_while_it_revokes_goes_on_and_closes_the
 
 
 async def test_what_the_ledger_could_not_take_from_a_guard_is_recorded_when_it_closes_the_job(bench: Bench) -> None:
-    known, guard = await alone(bench, unrecordable=True)
+    known, guard = await start_guard(bench, unrecordable=True)
     await guard.cancel()
     assert await guard.result() is True
     assert known.carried == [f"{known.job}/revocation.started/guard"]
 
 
 async def test_a_guard_whose_proof_nobody_can_carry_revokes_until_the_ledger_takes_it(bench: Bench) -> None:
-    known, guard = await alone(bench, unrecordable=True)
+    known, guard = await start_guard(bench, unrecordable=True)
     ending = asyncio.create_task(guard.result())
     await known.until(lambda known: known.ledger.count("revoked by guard") > 1)
     known.unrecordable = False

@@ -79,7 +79,7 @@ async def test_a_step_that_is_refused_for_good_ends_the_job_and_is_compensated(b
 
 async def test_a_withdrawal_that_is_refused_for_good_does_not_keep_the_job_from_closing(bench: Bench) -> None:
     job = await bench.start(refusing={"withdraw"}, needs=(Need(1), Need(1)))
-    await job.answers("lead", decision="deny")
+    await job.answer("lead", decision="deny")
     assert (await job.result()).state is JobState.DENIED
 
 
@@ -124,7 +124,7 @@ async def test_a_strangers_workflow_ends_instead_of_insisting(bench: Bench) -> N
 
 async def test_what_the_ledger_could_not_take_travels_with_the_job_until_it_closes(server: Bench) -> None:
     job = await server.start(session=session_scripts.stays, unrecordable=True)
-    await job.holds()
+    await job.wait_for_issue()
     # On a machine that stalls, a wish may be given up after its two attempts: whoever wants it asks again.
     while "revoked 1" not in job.known.ledger:
         await job.handle.signal("revoke_credential", f"c{job.known.job[1:]}-1")

@@ -8,20 +8,20 @@ from justenough.domain.contracts.workflow_messages import JobResult
 from justenough.domain.jobs.states import JobState
 from tests.workflows import session_scripts
 from tests.workflows.known_jobs import Need
-from tests.workflows.servers import Bench, Started
+from tests.workflows.servers import Bench, StartedJob
 
 STOPS = pytest.mark.parametrize("stop", [JobState.KILLED, JobState.CANCELLED])
 
 
-async def stopped(job: Started, how: JobState) -> None:
+async def stop_job(job: StartedJob, end_state: JobState) -> None:
     """Ask a job to stop."""
-    await (job.handle.signal("kill") if how is JobState.KILLED else job.handle.cancel())
+    await (job.handle.signal("kill") if end_state is JobState.KILLED else job.handle.cancel())
 
 
 @STOPS
 async def test_a_job_can_be_stopped_before_a_worker_has_seen_it(bench: Bench, stop: JobState) -> None:
     job = await bench.start(queue=f"early-{stop}")
-    await stopped(job, stop)
+    await stop_job(job, stop)
     async with bench.worker(queue=f"early-{stop}"):
         assert (await job.result()).state is stop
     assert job.known.claim == "none"
@@ -32,7 +32,7 @@ async def test_a_job_can_be_stopped_before_a_worker_has_seen_it(bench: Bench, st
 async def test_a_job_can_be_stopped_while_it_cannot_be_decided(bench: Bench, stop: JobState) -> None:
     job = await bench.start(down={"decide_requests"})
     await job.known.until(lambda known: known.tried["decide_requests"] > 3)
-    await stopped(job, stop)
+    await stop_job(job, stop)
     assert (await job.result()).state is stop
     assert job.known.ledger == [f"closed {stop.value}"]
 
@@ -40,8 +40,8 @@ async def test_a_job_can_be_stopped_while_it_cannot_be_decided(bench: Bench, sto
 @STOPS
 async def test_a_job_can_be_stopped_while_it_waits_and_withdraws_what_it_asked(bench: Bench, stop: JobState) -> None:
     job = await bench.start(needs=(Need(1), Need(2)))
-    await job.waits()
-    await stopped(job, stop)
+    await job.wait_for_timer()
+    await stop_job(job, stop)
     assert (await job.result()).state is stop
     assert job.known.ledger[2:] == ["withdrawn 1", "withdrawn 2", f"closed {stop.value}"]
 
@@ -49,10 +49,10 @@ async def test_a_job_can_be_stopped_while_it_waits_and_withdraws_what_it_asked(b
 @STOPS
 async def test_a_job_can_be_stopped_while_answers_cannot_be_examined(bench: Bench, stop: JobState) -> None:
     job = await bench.start(needs=(Need(1),), down={"take_answers"})
-    await job.waits()
-    await job.answers("lead")
+    await job.wait_for_timer()
+    await job.answer("lead")
     await job.known.until(lambda known: known.tried["take_answers"] > 3)
-    await stopped(job, stop)
+    await stop_job(job, stop)
     await job.known.until(lambda known: "withdrawn 1" in known.ledger)
     job.known.down.clear()
     assert (await job.result()).state is stop
@@ -63,10 +63,10 @@ async def test_a_job_can_be_stopped_while_answers_cannot_be_examined(bench: Benc
 @STOPS
 async def test_a_job_can_be_stopped_while_it_cannot_climb(fresh: Bench, stop: JobState) -> None:
     job = await fresh.start(needs=(Need(1),), down={"climb"})
-    await job.waits()
+    await job.wait_for_timer()
     await fresh.env.sleep(16 * 60)
     await job.known.until(lambda known: known.tried["climb"] > 3)
-    await stopped(job, stop)
+    await stop_job(job, stop)
     assert (await job.result()).state is stop
 
 
@@ -75,20 +75,20 @@ async def test_a_job_can_be_stopped_while_its_session_waits_for_a_worker_that_ha
     queue = f"full-{stop.value}"
     async with server.worker(queue=queue, max_concurrent_activities=1):
         first = await server.start(queue=queue, session=session_scripts.stays)
-        await first.holds()
+        await first.wait_for_issue()
         second = await server.start(queue=queue)
         while "activity_task_scheduled" not in await second.history():
             pass
-        await stopped(second, stop)
+        await stop_job(second, stop)
         assert (await second.result()).state is stop
         assert "issued" not in second.known.ledger
-        await stopped(first, stop)
+        await stop_job(first, stop)
         assert (await first.result()).state is stop
 
 
 async def test_a_kill_cuts_access_before_the_process_ends(server: Bench) -> None:
     job = await server.start(session=session_scripts.stays)
-    await job.holds()
+    await job.wait_for_issue()
     await job.handle.signal("kill")
     assert await job.result() == JobResult(state=JobState.KILLED, exit_code=143)
     assert job.known.ledger[3:] == ["revoked by person", "proven by session", "closed killed"]
@@ -96,7 +96,7 @@ async def test_a_kill_cuts_access_before_the_process_ends(server: Bench) -> None
 
 async def test_a_kill_whose_cut_fails_still_ends_the_session_and_is_proven(server: Bench) -> None:
     job = await server.start(session=session_scripts.stays, refusing={"revoke_job"})
-    await job.holds()
+    await job.wait_for_issue()
     await job.handle.signal("kill")
     assert (await job.result()).state is JobState.KILLED
     assert job.known.ledger[3:] == ["proven by session", "closed killed"]
@@ -104,7 +104,7 @@ async def test_a_kill_whose_cut_fails_still_ends_the_session_and_is_proven(serve
 
 async def test_a_cancel_lets_the_session_end_in_its_own_order(server: Bench) -> None:
     job = await server.start(session=session_scripts.stays)
-    await job.holds()
+    await job.wait_for_issue()
     await job.handle.cancel()
     assert await job.result() == JobResult(state=JobState.CANCELLED, exit_code=143)
     assert job.known.ledger[3:] == ["proven by session", "closed cancelled"]
@@ -112,7 +112,7 @@ async def test_a_cancel_lets_the_session_end_in_its_own_order(server: Bench) -> 
 
 async def test_a_job_that_takes_too_long_over_a_cancel_can_be_killed(server: Bench) -> None:
     job = await server.start(session=session_scripts.lingers)
-    await job.holds()
+    await job.wait_for_issue()
     await job.handle.cancel()
     await job.known.until(lambda known: "asked to end" in known.ledger)
     await job.handle.signal("kill")
@@ -122,7 +122,7 @@ async def test_a_job_that_takes_too_long_over_a_cancel_can_be_killed(server: Ben
 
 async def test_a_cancel_after_a_kill_changes_nothing(server: Bench) -> None:
     job = await server.start(session=session_scripts.stays, down={"revoke_job"})
-    await job.holds()
+    await job.wait_for_issue()
     await job.handle.signal("kill")
     await job.known.until(lambda known: known.tried["revoke_job"] > 0)
     await job.handle.cancel()
@@ -133,7 +133,7 @@ async def test_a_cancel_after_a_kill_changes_nothing(server: Bench) -> None:
 
 async def test_a_cancel_asked_twice_is_one_cancel(server: Bench) -> None:
     job = await server.start(session=session_scripts.lingers)
-    await job.holds()
+    await job.wait_for_issue()
     await job.handle.cancel()
     await job.handle.cancel()
     await job.known.until(lambda known: "asked to end" in known.ledger)
@@ -147,7 +147,7 @@ async def test_a_cancel_asked_twice_is_one_cancel(server: Bench) -> None:
 async def test_nothing_interrupts_a_compensation(bench: Bench, stop: JobState) -> None:
     job = await bench.start(session=session_scripts.breaks, down={"revoke_job"})
     await job.known.until(lambda known: known.tried["revoke_job"] > 0)
-    await stopped(job, stop)
+    await stop_job(job, stop)
     await job.known.until(lambda known: known.tried["revoke_job"] > 1)
     assert job.known.alive
     assert job.known.closed is None
@@ -161,7 +161,7 @@ async def test_nothing_interrupts_a_compensation(bench: Bench, stop: JobState) -
 async def test_what_ended_by_itself_keeps_its_ending(bench: Bench, stop: JobState) -> None:
     job = await bench.start(down={"close"})
     await job.known.until(lambda known: known.tried["close"] > 0)
-    await stopped(job, stop)
+    await stop_job(job, stop)
     job.known.down.clear()
     assert await job.result() == JobResult(state=JobState.SUCCEEDED, exit_code=0)
 
@@ -169,10 +169,10 @@ async def test_what_ended_by_itself_keeps_its_ending(bench: Bench, stop: JobStat
 @STOPS
 async def test_answers_that_cannot_be_examined_do_not_keep_a_running_job_from_being_stopped(server: Bench, stop: JobState) -> None:
     job = await server.start(session=session_scripts.stays, down={"take_answers"})
-    await job.holds()
-    await job.answers("lead")
+    await job.wait_for_issue()
+    await job.answer("lead")
     await job.known.until(lambda known: known.tried["take_answers"] > 0)
-    await stopped(job, stop)
+    await stop_job(job, stop)
     await job.known.until(lambda known: "proven by session" in known.ledger)
     job.known.down.clear()
     assert (await job.result()).state is stop
@@ -181,7 +181,7 @@ async def test_answers_that_cannot_be_examined_do_not_keep_a_running_job_from_be
 
 async def test_a_credential_that_cannot_be_revoked_does_not_keep_a_job_from_being_stopped(server: Bench) -> None:
     job = await server.start(session=session_scripts.stays, down={"revoke_credential"})
-    await job.holds()
+    await job.wait_for_issue()
     await job.handle.signal("revoke_credential", f"c{job.known.job[1:]}-1")
     await job.known.until(lambda known: known.tried["revoke_credential"] > 0)
     await job.handle.signal("kill")
@@ -191,7 +191,7 @@ async def test_a_credential_that_cannot_be_revoked_does_not_keep_a_job_from_bein
 
 async def test_a_single_credential_can_be_ended_while_the_job_goes_on(server: Bench) -> None:
     job = await server.start(session=session_scripts.stays)
-    await job.holds()
+    await job.wait_for_issue()
     await job.handle.signal("revoke_credential", f"c{job.known.job[1:]}-1")
     await job.known.until(lambda known: not known.alive)
     assert (await job.view())["state"] == "running"

@@ -12,12 +12,12 @@ from temporalio.workflow import NondeterminismError
 
 from console.temporal.fire_workflow import Fire
 from tests.workflows.careless_edits import ClosesPatiently, GoesUnguarded, WaitsFirst
-from tests.workflows.history_files import FOLDER, recorded, texts_in
+from tests.workflows.history_files import FOLDER, read_histories, texts_in
 from tests.workflows.servers import WORKFLOWS
 from workflows.guard import Guard
 from workflows.job import Job
 
-HISTORIES = recorded()
+HISTORIES = read_histories()
 OF_A_MACHINE = re.compile(r"(^|[\s\"':=])/(home|root|work|tmp|usr|Users|opt|var)/|\d+@[\w.-]+|site-packages|Traceback")
 SIZE = 64 * 1024
 

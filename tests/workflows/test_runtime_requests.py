@@ -10,89 +10,89 @@ from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.resource_limits import MAX_APPROVAL_REQUESTS_PER_JOB
 from justenough.domain.jobs.states import JobState
 from tests.workflows import session_scripts
-from tests.workflows.servers import Bench, Started
+from tests.workflows.servers import Bench, StartedJob
 
 
-async def running(server: Bench, **setup: Any) -> Started:
+async def start_job(server: Bench, **setup: Any) -> StartedJob:
     job = await server.start(session=session_scripts.stays, **setup)
-    await job.holds()
+    await job.wait_for_issue()
     return job
 
 
-async def asks(job: Started, number: int) -> None:
+async def ask(job: StartedJob, number: int) -> None:
     await job.handle.signal("ask", job.known.request(number))
     await job.known.until(lambda known: f"opened {number}" in known.ledger)
 
 
-async def ended(job: Started) -> None:
+async def cancel_job(job: StartedJob) -> None:
     await job.handle.cancel()
     assert (await job.result()).state is JobState.CANCELLED
 
 
 async def test_what_a_running_job_asks_for_is_answered_by_people_with_a_guard_standing_before_they_can(server: Bench) -> None:
-    job = await running(server, asked={2: 1})
-    await asks(job, 2)
+    job = await start_job(server, asked={2: 1})
+    await ask(job, 2)
     history = await job.history()
     assert "child_workflow_execution_started" in history
-    await job.answers("lead", number=2)
+    await job.answer("lead", number=2)
     await job.known.until(lambda known: "approve by lead" in known.ledger)
     assert await job.requests() == [("approved", 1)]
     assert (await job.view())["state"] == "running"
-    await ended(job)
+    await cancel_job(job)
 
 
 async def test_what_nobody_answered_is_withdrawn_when_the_job_ends(server: Bench) -> None:
-    job = await running(server, asked={2: 2})
-    await asks(job, 2)
-    await ended(job)
+    job = await start_job(server, asked={2: 2})
+    await ask(job, 2)
+    await cancel_job(job)
     assert "withdrawn 2" in job.known.ledger
 
 
 @pytest.mark.parametrize("tier, becomes", [(2, "climbed to 3"), (3, "expired")])
 async def test_silence_climbs_while_the_job_runs_and_past_the_top_it_denies(server: Bench, tier: int, becomes: str) -> None:
-    job = await running(server, asked={2: tier}, late=True)
-    await asks(job, 2)
+    job = await start_job(server, asked={2: tier}, late=True)
+    await ask(job, 2)
     await job.known.until(lambda known: becomes in known.ledger)
-    await ended(job)
+    await cancel_job(job)
 
 
 async def test_an_approval_taken_back_ends_what_was_issued_for_it_and_the_job_goes_on(server: Bench) -> None:
-    job = await running(server, asked={2: 1})
-    await asks(job, 2)
-    await job.answers("lead", number=2)
+    job = await start_job(server, asked={2: 1})
+    await ask(job, 2)
+    await job.answer("lead", number=2)
     await job.known.until(lambda known: "approve by lead" in known.ledger)
-    await job.answers("lead", decision="withdraw", number=2)
+    await job.answer("lead", decision="withdraw", number=2)
     await job.known.until(lambda known: "revoked 2" in known.ledger)
     assert not job.known.closed
-    await ended(job)
+    await cancel_job(job)
 
 
 @pytest.mark.parametrize("ask", [None, 7, "x", {"request": 1}, "r-dev-01m89fb2ptf3bq4aqv3fd9tnmd-1", "r-test-1"])
 async def test_what_is_no_request_of_the_job_changes_nothing(server: Bench, ask: object) -> None:
-    job = await running(server, asked={2: 1})
+    job = await start_job(server, asked={2: 1})
     await job.handle.signal("ask", ask)
     # Nobody recorded this one.
     await job.handle.signal("ask", request_id(job.known.job, 3))
     await job.known.until(lambda known: known.tried["open_request"] == 1)
     assert await job.requests() == []
-    await ended(job)
+    await cancel_job(job)
 
 
 async def test_the_same_ask_opens_once_and_one_job_asks_people_so_many_things_at_most(server: Bench) -> None:
     last = MAX_APPROVAL_REQUESTS_PER_JOB + 1
-    job = await running(server, asked=dict.fromkeys(range(2, last + 20), 1))
+    job = await start_job(server, asked=dict.fromkeys(range(2, last + 20), 1))
     for number in (*range(2, last + 1), *range(2, last + 19)):
         await job.handle.signal("ask", job.known.request(number))
     await job.known.until(lambda known: f"opened {last}" in known.ledger)
-    await ended(job)
+    await cancel_job(job)
     # As a set: one whose attempt was lost with its workflow task is opened again.
     assert {entry for entry in job.known.ledger if entry.startswith("opened ")} == {f"opened {number}" for number in range(2, last + 1)}
 
 
 async def test_a_request_that_cannot_be_opened_keeps_the_job_from_nothing(server: Bench) -> None:
-    job = await running(server, asked={2: 1, 3: 1}, refusing={"open_request"})
+    job = await start_job(server, asked={2: 1, 3: 1}, refusing={"open_request"})
     await job.handle.signal("ask", job.known.request(2))
     await job.known.until(lambda known: known.tried["open_request"] == 1)
     job.known.refusing.clear()
-    await asks(job, 3)
-    await ended(job)
+    await ask(job, 3)
+    await cancel_job(job)

@@ -13,21 +13,21 @@ from temporalio.common import RawValue
 
 from justenough.domain.jobs.states import JobState
 from tests.workflows.known_jobs import Need
-from tests.workflows.servers import Bench, Started
+from tests.workflows.servers import Bench, StartedJob
 from workflows import options
 
 MEGABYTES = 2 * 1024 * 1024 - 4096
 """As large as the server takes a signal's payload."""
 
 
-def raw(data: bytes, encoding: str = "json/plain") -> RawValue:
+def raw_value(data: bytes, encoding: str = "json/plain") -> RawValue:
     """Return a payload as it would travel, whatever is in it."""
     return RawValue(Payload(metadata={"encoding": encoding.encode()}, data=data))
 
 
-def nested(depth: int) -> RawValue:
+def deep_json(depth: int) -> RawValue:
     """Return JSON this deep."""
-    return raw(b"[" * depth + b"]" * depth)
+    return raw_value(b"[" * depth + b"]" * depth)
 
 
 ANYTHING: dict[str, Sequence[Any]] = {
@@ -41,29 +41,29 @@ ANYTHING: dict[str, Sequence[Any]] = {
     "a list": ([1, [2, {}]],),
     "an object": ({"statement": 1, "signature": {}},),
     "an unknown request": ({"statement": {"request": "r-x", "person": "lead", "decision": "approve"}, "signature": "of lead"},),
-    "an empty payload": (raw(b""),),
-    "not JSON": (raw(b"{"),),
-    "not text": (raw(bytes(range(256))),),
-    "bytes": (raw(bytes(range(256)), "binary/plain"),),
-    "an unknown encoding": (raw(b"\x00", "of/nobody"),),
-    "a protobuf that is none": (raw(b"{}", "json/protobuf"),),
-    "NaN": (raw(b'{"a": NaN, "b": -Infinity}'),),
-    "half a character": (raw(rb'{"statement": {"request": "\ud800"}, "signature": "\udfff"}'),),
-    "half a character as a key": (raw(rb'{"\ud800": 1}'),),
-    "a number too long to read": (raw(b"9" * 5000),),
-    "a number longer than any type": (raw(b"9" * 4000),),
-    "a number that grows": (raw(b"[" + b"1e308," * 2000 + b"1]"),),
-    "JSON too deep to hand on": (nested(150),),
-    "JSON too deep for one side": (nested(220),),
-    "JSON too deep for both sides": (nested(300),),
-    "JSON too deep to read": (nested(8000),),
-    "two megabytes": (raw(b'"' + b"x" * (MEGABYTES - 2) + b'"'),),
+    "an empty payload": (raw_value(b""),),
+    "not JSON": (raw_value(b"{"),),
+    "not text": (raw_value(bytes(range(256))),),
+    "bytes": (raw_value(bytes(range(256)), "binary/plain"),),
+    "an unknown encoding": (raw_value(b"\x00", "of/nobody"),),
+    "a protobuf that is none": (raw_value(b"{}", "json/protobuf"),),
+    "NaN": (raw_value(b'{"a": NaN, "b": -Infinity}'),),
+    "half a character": (raw_value(rb'{"statement": {"request": "\ud800"}, "signature": "\udfff"}'),),
+    "half a character as a key": (raw_value(rb'{"\ud800": 1}'),),
+    "a number too long to read": (raw_value(b"9" * 5000),),
+    "a number longer than any type": (raw_value(b"9" * 4000),),
+    "a number that grows": (raw_value(b"[" + b"1e308," * 2000 + b"1]"),),
+    "JSON too deep to hand on": (deep_json(150),),
+    "JSON too deep for one side": (deep_json(220),),
+    "JSON too deep for both sides": (deep_json(300),),
+    "JSON too deep to read": (deep_json(8000),),
+    "two megabytes": (raw_value(b'"' + b"x" * (MEGABYTES - 2) + b'"'),),
 }
 
 
-async def settled(job: Started) -> None:
+async def assert_still_answers(job: StartedJob) -> None:
     """See that a job still takes an answer, and ends by it."""
-    await job.answers("lead", decision="deny")
+    await job.answer("lead", decision="deny")
     assert (await job.result()).state is JobState.DENIED
     assert not [event for event in await job.history() if event == "workflow_task_failed"]
 
@@ -71,10 +71,10 @@ async def settled(job: Started) -> None:
 @pytest.mark.parametrize("args", ANYTHING.values(), ids=ANYTHING.keys())
 async def test_an_answer_may_hold_anything_and_is_one_rejected_entry(bench: Bench, args: Sequence[Any]) -> None:
     job = await bench.start(needs=(Need(1),))
-    await job.waits()
+    await job.wait_for_timer()
     await job.handle.signal("decide", args=args)
     await job.known.until(lambda known: "rejected" in known.ledger)
-    await settled(job)
+    await assert_still_answers(job)
     assert job.known.ledger == ["needs_approval 1", "rejected", "deny by lead", "closed denied"]
 
 
@@ -83,7 +83,7 @@ async def test_other_signals_may_hold_anything_and_change_nothing(bench: Bench) 
     for args in ANYTHING.values():
         await job.handle.signal("revoke_credential", args=args)
         await job.handle.signal("nobody's", args=args)
-    await settled(job)
+    await assert_still_answers(job)
     assert job.known.ledger == ["needs_approval 1", "deny by lead", "closed denied"]
 
 
@@ -105,7 +105,7 @@ async def test_an_answer_that_cannot_be_examined_does_not_take_others_with_it(be
     assert job.known.signals == [2, 3]
 
 
-async def sent(job: Started, name: str, *args: Any, times: int) -> None:
+async def send_many(job: StartedJob, name: str, *args: Any, times: int) -> None:
     """Send the same signal many times."""
     for _ in range(times // 50):
         await asyncio.gather(*(job.handle.signal(name, args=args) for _ in range(50)))
@@ -114,8 +114,8 @@ async def sent(job: Started, name: str, *args: Any, times: int) -> None:
 async def test_two_thousand_signals_neither_end_a_job_nor_grow_its_history_by_more_than_themselves(bench: Bench) -> None:
     queue = "flood"
     job = await bench.start(queue=queue, needs=(Need(1),))
-    await job.answers("lead")
-    await sent(job, "decide", {"statement": {}, "signature": "x" * 1000}, times=2000)
+    await job.answer("lead")
+    await send_many(job, "decide", {"statement": {}, "signature": "x" * 1000}, times=2000)
     await job.handle.signal("kill")
     async with bench.worker(queue=queue):
         assert (await job.result()).state is JobState.KILLED
@@ -127,8 +127,8 @@ async def test_two_thousand_signals_neither_end_a_job_nor_grow_its_history_by_mo
 async def test_a_flood_of_wishes_to_revoke_is_obeyed_within_bounds(bench: Bench) -> None:
     queue = "wishes"
     job = await bench.start(queue=queue)
-    await sent(job, "revoke_credential", "c-other-01m874bxt0wzzm5b0k5tvhr3n1-1", times=100)
-    await sent(job, "revoke_credential", f"c{job.known.job[1:]}-7", times=300)
+    await send_many(job, "revoke_credential", "c-other-01m874bxt0wzzm5b0k5tvhr3n1-1", times=100)
+    await send_many(job, "revoke_credential", f"c{job.known.job[1:]}-7", times=300)
     async with bench.worker(queue=queue):
         assert (await job.result()).state is JobState.SUCCEEDED
     assert job.known.ledger.count("revoked 7") == job.known.tried["revoke_credential"] == options.MAX_REVOCATION_REQUESTS
@@ -138,9 +138,9 @@ async def test_large_answers_that_come_together_fit_what_an_activity_may_be_hand
     queue = "large"
     job = await server.start(queue=queue, needs=(Need(1),), down={"take_answers"})
     # Each as large as an answer may be; handed on as an ordinary activity's argument, which the server limits.
-    await sent(job, "decide", "x" * (options.MAX_ANSWER_BYTES - 2), times=options.MAX_ANSWERS_PER_BATCH)
+    await send_many(job, "decide", "x" * (options.MAX_ANSWER_BYTES - 2), times=options.MAX_ANSWERS_PER_BATCH)
     async with server.worker(queue=queue):
         await job.known.until(lambda known: known.tried["take_answers"] > 3)
         job.known.down.clear()
-        await settled(job)
+        await assert_still_answers(job)
     assert job.known.ledger.count("rejected") == options.MAX_ANSWERS_PER_BATCH

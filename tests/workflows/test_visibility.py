@@ -7,10 +7,10 @@ import asyncio
 from justenough.domain.jobs.states import JobState
 from tests.workflows import session_scripts
 from tests.workflows.known_jobs import Need
-from tests.workflows.servers import ATTRIBUTES, QUEUE, Bench, Started
+from tests.workflows.servers import ATTRIBUTES, QUEUE, Bench, StartedJob
 
 
-async def listed(job: Started) -> str | None:
+async def visible_state(job: StartedJob) -> str | None:
     """Return the state that Temporal's lists show."""
     found: str | None = (await job.handle.describe()).typed_search_attributes.get(ATTRIBUTES[0])
     return found
@@ -18,31 +18,31 @@ async def listed(job: Started) -> str | None:
 
 async def test_a_job_tells_its_state_from_first_to_last(server: Bench) -> None:
     job = await server.start(needs=(Need(1),), down={"decide_requests", "close"}, session=session_scripts.breaks, refusing={"revoke_job"})
-    await job.reaches("pending")
+    await job.wait_for_state("pending")
     job.known.down.remove("decide_requests")
-    await job.waits()
-    assert await listed(job) == "awaiting_approval"
-    await job.answers("lead")
-    await job.reaches("revoking")
+    await job.wait_for_timer()
+    assert await visible_state(job) == "awaiting_approval"
+    await job.answer("lead")
+    await job.wait_for_state("revoking")
     job.known.refusing.clear()
-    assert await listed(job) == "running"
+    assert await visible_state(job) == "running"
     await job.handle.terminate()
 
 
 async def test_temporals_lists_show_how_a_job_ended(server: Bench) -> None:
     jobs = [await server.start(), await server.start(needs=(Need(None),)), await server.start(session=session_scripts.stays)]
-    await jobs[2].reaches("running")
-    assert await listed(jobs[2]) == "running"
+    await jobs[2].wait_for_state("running")
+    assert await visible_state(jobs[2]) == "running"
     await jobs[2].handle.signal("kill")
     ended = await asyncio.gather(*(job.result() for job in jobs))
     assert [item.state for item in ended] == [JobState.SUCCEEDED, JobState.DENIED, JobState.KILLED]
-    assert [await listed(job) for job in jobs] == [item.state.value for item in ended]
+    assert [await visible_state(job) for job in jobs] == [item.state.value for item in ended]
     assert [(await job.view())["state"] for job in jobs] == [item.state.value for item in ended]
 
 
 async def test_the_view_names_the_job_and_when_its_requests_climb(bench: Bench) -> None:
     job = await bench.start(needs=(Need(2),))
-    await job.waits()
+    await job.wait_for_timer()
     seen = await job.view()
     assert seen["job"] == job.known.job
     assert list(seen["requests"]) == [job.known.request()]

@@ -29,7 +29,7 @@ class Upstream:
 
 
 @contextmanager
-def upstream() -> Iterator[Upstream]:
+def serve_upstream() -> Iterator[Upstream]:
     """Listen for the length of a block."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
         server.daemon_threads = True
@@ -62,53 +62,53 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(BrokenPipeError, ConnectionResetError):
             getattr(self, "_" + self.path.partition("?")[0].split("/")[1])(upstream, told)
 
-    def _echo(self, upstream: Upstream, told: dict[str, Any]) -> None:
+    def _echo(self, upstream: Upstream, request: dict[str, Any]) -> None:
         del upstream
-        self._whole(200, json.dumps(told).encode())
+        self._send_body(200, json.dumps(request).encode())
 
-    def _broken(self, upstream: Upstream, told: dict[str, Any]) -> None:
+    def _broken(self, upstream: Upstream, request: dict[str, Any]) -> None:
         del upstream
-        self._whole(500, json.dumps(told).encode())
+        self._send_body(500, json.dumps(request).encode())
 
-    def _packed(self, upstream: Upstream, told: dict[str, Any]) -> None:
+    def _packed(self, upstream: Upstream, request: dict[str, Any]) -> None:
         del upstream
-        content = gzip.compress(json.dumps(told).encode(), compresslevel=0)
+        content = gzip.compress(json.dumps(request).encode(), compresslevel=0)
         self.send_response(200)
         self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
 
-    def _utf16(self, upstream: Upstream, told: dict[str, Any]) -> None:
+    def _utf16(self, upstream: Upstream, request: dict[str, Any]) -> None:
         del upstream
-        self._whole(200, json.dumps(told).encode("utf-16"))
+        self._send_body(200, json.dumps(request).encode("utf-16"))
 
-    def _away(self, upstream: Upstream, told: dict[str, Any]) -> None:
-        del told
+    def _away(self, upstream: Upstream, request: dict[str, Any]) -> None:
+        del request
         self.send_response(302)
         self.send_header("Location", f"{upstream.url}/echo")
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def _hangup(self, upstream: Upstream, told: dict[str, Any]) -> None:
-        del upstream, told
+    def _hangup(self, upstream: Upstream, request: dict[str, Any]) -> None:
+        del upstream, request
         self.close_connection = True
 
-    def _slow(self, upstream: Upstream, told: dict[str, Any]) -> None:
+    def _slow(self, upstream: Upstream, request: dict[str, Any]) -> None:
         upstream.over.wait(600)
-        self._whole(200, json.dumps(told).encode())
+        self._send_body(200, json.dumps(request).encode())
 
-    def _endless(self, upstream: Upstream, told: dict[str, Any]) -> None:
+    def _endless(self, upstream: Upstream, request: dict[str, Any]) -> None:
         """Without end, and the credential in it where it will be cut."""
         del upstream
         self.send_response(200)
         self.send_header("Content-Type", "text/plain")
         self.end_headers()
-        secret = told["headers"]["authorization"].encode()
+        secret = request["headers"]["authorization"].encode()
         while True:
             self.wfile.write(secret + b" ")
 
-    def _whole(self, status: int, content: bytes) -> None:
+    def _send_body(self, status: int, content: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))

@@ -12,21 +12,21 @@ from tests.support.shop import Shop
 
 
 @contextmanager
-def offering(shop: Shop, tools: Mapping[str, Any]) -> Iterator[None]:
+def offer_tools(shop: Shop, tools: Mapping[str, Any]) -> Iterator[None]:
     """Have the catalog offer these too for the length of a block; a worker sees it a moment later."""
-    with changed(shop, "\ntools:\n", "\ntools:\n" + "".join(f"  {name}: {json.dumps(tool)}\n" for name, tool in tools.items())):
+    with edit_catalog(shop, "\ntools:\n", "\ntools:\n" + "".join(f"  {name}: {json.dumps(tool)}\n" for name, tool in tools.items())):
         yield
 
 
 @contextmanager
-def also_in(shop: Shop, text: str) -> Iterator[None]:
+def extend_catalog(shop: Shop, text: str) -> Iterator[None]:
     """Have the catalog say this too."""
-    with changed(shop, "\ntools:\n", f"\n{text}tools:\n"):
+    with edit_catalog(shop, "\ntools:\n", f"\n{text}tools:\n"):
         yield
 
 
 @contextmanager
-def changed(shop: Shop, old: str, new: str) -> Iterator[None]:
+def edit_catalog(shop: Shop, old: str, new: str) -> Iterator[None]:
     """Have another text in the catalog's stead."""
     catalog = shop.config / "catalog.yaml"
     was = catalog.read_text()

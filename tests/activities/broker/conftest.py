@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.activities.broker.model_server import ModelServer, model_server
-from tests.activities.broker.remote_job import Puppet, puppet
+from tests.activities.broker.model_server import ModelServer, serve_model
+from tests.activities.broker.remote_job import Puppet, launch_puppet
 from tests.support.people import Human
 from tests.support.shop import Shop
 from worker.stack import Stack, StackPaths
@@ -22,7 +22,7 @@ def shop(whole_shop: Shop) -> Shop:
 
 @pytest.fixture(scope="module")
 def talking(ops: Human) -> Iterator[Puppet]:
-    with puppet(ops) as job:
+    with launch_puppet(ops) as job:
         yield job
 
 
@@ -30,7 +30,7 @@ def talking(ops: Human) -> Iterator[Puppet]:
 def model(whole: Stack) -> Iterator[ModelServer]:
     """A model's server where the stack's catalog says that there is one."""
     port = json.loads(StackPaths.of(whole.home).ports.read_text())["model"]
-    with model_server(port) as serving:
+    with serve_model(port) as serving:
         yield serving
 
 
@@ -38,5 +38,5 @@ def model(whole: Stack) -> Iterator[ModelServer]:
 def thinking(ops: Human, model: ModelServer) -> Iterator[Puppet]:
     """One job with a model, for all tests that only look."""
     del model
-    with puppet(ops, model={"name": "default", "requests": 1_000, "tokens": 1_000_000}) as job:
+    with launch_puppet(ops, model={"name": "default", "requests": 1_000, "tokens": 1_000_000}) as job:
         yield job

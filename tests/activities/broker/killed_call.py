@@ -9,15 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.activities.broker.remote_job import Puppet
-from tests.activities.broker.test_tool_gateway import called
+from tests.activities.broker.test_tool_gateway import call_tool
 from tests.support.people import Human
 from tests.support.shop import Login, Shop
 
-AT_ONCE = 300
+KILL_TIMEOUT_S = 300
 """Seconds on a busy machine; the tool would be at work for longer."""
 
 
-def killed_in_a_call(
+def kill_in_call(
     ops: Human, shop: Shop, job: Puppet, tool: str, *, reached: threading.Event, login: Callable[[], Login]
 ) -> tuple[dict[str, Any], Login]:
     """Kill it once the upstream is reached, with a login that works; return the job as it ended, and that login."""
@@ -25,17 +25,17 @@ def killed_in_a_call(
     def until_it_dies() -> None:
         # It gets an answer that is none, an error in place of a result, or nothing at all.
         with contextlib.suppress(AssertionError, OSError, ValueError, KeyError):
-            called(job, tool)
+            call_tool(job, tool)
 
     reached.clear()
     calling = threading.Thread(target=until_it_dies)
     calling.start()
     assert reached.wait(180)
     held = login()
-    assert shop.opens_for(held)
+    assert shop.can_log_in(held)
     began = time.monotonic()
     assert ops.api.post(f"jobs/{job.job}/kill").status_code in {200, 202}
     seen = ops.until(job.job, "killed")
-    assert time.monotonic() - began < AT_ONCE
+    assert time.monotonic() - began < KILL_TIMEOUT_S
     calling.join(180)
     return seen, held

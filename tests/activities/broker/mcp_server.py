@@ -48,7 +48,7 @@ class McpServer:
     tools: list[dict[str, Any]] = field(default_factory=lambda: list(TOOLS))
     seen: list[tuple[str, str]] = field(default_factory=list)
     """The HTTP method or MCP's, and by what it was allowed, of each request."""
-    called: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    tool_calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     """What was called, with which arguments."""
     mode: str = ""
     """How it misbehaves: 500 | redirect | endless | huge | packed | garbage | garbled | hang | old."""
@@ -63,7 +63,7 @@ class McpServer:
         return self.seen[-1][1]
 
     @contextlib.contextmanager
-    def being(self, mode: str = "", *, at: str = "tools/call", tools: list[dict[str, Any]] | None = None) -> Iterator[None]:
+    def misbehave(self, mode: str = "", *, at: str = "tools/call", tools: list[dict[str, Any]] | None = None) -> Iterator[None]:
         """Misbehave for the length of a block."""
         was = self.mode, self.at, self.tools
         self.mode, self.at, self.tools = mode, at, was[2] if tools is None else tools
@@ -74,12 +74,12 @@ class McpServer:
 
 
 @contextlib.contextmanager
-def mcp_server() -> Iterator[McpServer]:
+def serve_mcp() -> Iterator[McpServer]:
     """Listen for the length of a block."""
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     found = McpServer(f"http://127.0.0.1:{listening.getsockname()[1]}/mcp")
-    server = uvicorn.Server(uvicorn.Config(_app(found), log_config=None, lifespan="on", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(_build_app(found), log_config=None, lifespan="on", timeout_graceful_shutdown=1))
     running = threading.Thread(target=server.run, args=([listening],), daemon=True)
     running.start()
     until(lambda: server.started, "the server listens")
@@ -92,8 +92,8 @@ def mcp_server() -> Iterator[McpServer]:
         listening.close()
 
 
-def _app(state: McpServer) -> Starlette:
-    manager = StreamableHTTPSessionManager(_server(state))
+def _build_app(state: McpServer) -> Starlette:
+    manager = StreamableHTTPSessionManager(_build_server(state))
 
     @contextlib.asynccontextmanager
     async def life(app: Starlette) -> AsyncIterator[None]:
@@ -115,25 +115,25 @@ class _Endpoint:
         state = self._state
         state.seen.append((method, request.headers.get("authorization", "")))
         if state.mode == "old" and method == "server/discover":
-            await _answered(send, 400, b"no such thing")
+            await _send_response(send, 400, b"no such thing")
         elif state.mode and state.mode != "old" and method == state.at:
             state.reached.set()
             await getattr(self, f"_{state.mode}")(send, receive, request)
         else:
-            await self._manager.handle_request(scope, _again(body, receive), send)
+            await self._manager.handle_request(scope, _replay_body(body, receive), send)
 
     async def _500(self, send: Send, receive: Receive, request: Request) -> None:
-        await _answered(send, 500, request.headers["authorization"].encode())
+        await _send_response(send, 500, request.headers["authorization"].encode())
 
     async def _redirect(self, send: Send, receive: Receive, request: Request) -> None:
         # To the same server and with the same method: the SDK's own client would follow.
-        await _answered(send, 307, b"", (b"location", b"/mcp"))
+        await _send_response(send, 307, b"", (b"location", b"/mcp"))
 
     async def _packed(self, send: Send, receive: Receive, request: Request) -> None:
-        await _answered(send, 200, b"\x1f\x8b", (b"content-encoding", b"gzip"))
+        await _send_response(send, 200, b"\x1f\x8b", (b"content-encoding", b"gzip"))
 
     async def _garbage(self, send: Send, receive: Receive, request: Request) -> None:
-        await _answered(send, 200, json.dumps({"jsonrpc": "1.0", "told": request.headers["authorization"]}).encode(), JSON)
+        await _send_response(send, 200, json.dumps({"jsonrpc": "1.0", "told": request.headers["authorization"]}).encode(), JSON)
 
     async def _garbled(self, send: Send, receive: Receive, request: Request) -> None:
         """What no client can read, with a credential in it: a notification, a request, an answer."""
@@ -141,31 +141,31 @@ class _Endpoint:
         note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1, "progress": sent}}
         asks = {"jsonrpc": "2.0", "id": 9, "method": "sampling/createMessage", "params": {"messages": sent}}
         told = "".join(f"event: message\ndata: {json.dumps(one)}\n\n" for one in (note, asks))
-        await _answered(send, 200, f"{told}data: {{{sent}\n\n".encode(), (b"content-type", b"text/event-stream"))
+        await _send_response(send, 200, f"{told}data: {{{sent}\n\n".encode(), (b"content-type", b"text/event-stream"))
 
     async def _hang(self, send: Send, receive: Receive, request: Request) -> None:
         await asyncio.to_thread(self._state.over.wait, 600)
 
     async def _huge(self, send: Send, receive: Receive, request: Request) -> None:
-        await _begun(send, b"application/json")
+        await _start_response(send, b"application/json")
         with contextlib.suppress(OSError):
-            while await _more(send, receive, b" " * 65536):
+            while await _send_chunk(send, receive, b" " * 65536):
                 pass
 
     async def _endless(self, send: Send, receive: Receive, request: Request) -> None:
         """Progress without end, and a credential in it."""
         note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1, "progress": 1, "message": ""}}
         note["params"]["message"] = request.headers["authorization"]  # type: ignore[index] # a mapping, as written above
-        await _begun(send, b"text/event-stream")
-        while not self._state.over.is_set() and await _more(send, receive, f"event: message\ndata: {json.dumps(note)}\n\n".encode()):
+        await _start_response(send, b"text/event-stream")
+        while not self._state.over.is_set() and await _send_chunk(send, receive, f"event: message\ndata: {json.dumps(note)}\n\n".encode()):
             pass
 
 
-async def _begun(send: Send, kind: bytes) -> None:
+async def _start_response(send: Send, kind: bytes) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
 
 
-async def _more(send: Send, receive: Receive, content: bytes) -> bool:
+async def _send_chunk(send: Send, receive: Receive, content: bytes) -> bool:
     """Send a piece; False where nobody takes any more."""
     await send({"type": "http.response.body", "body": content, "more_body": True})
     gone = asyncio.ensure_future(receive())
@@ -174,13 +174,13 @@ async def _more(send: Send, receive: Receive, content: bytes) -> bool:
     return not done or gone.result()["type"] != "http.disconnect"
 
 
-async def _answered(send: Send, status: int, content: bytes, *headers: tuple[bytes, bytes]) -> None:
+async def _send_response(send: Send, status: int, content: bytes, *headers: tuple[bytes, bytes]) -> None:
     kinds = {b"content-type": b"text/plain", b"content-length": str(len(content)).encode(), **dict(headers)}
     await send({"type": "http.response.start", "status": status, "headers": list(kinds.items())})
     await send({"type": "http.response.body", "body": content})
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
+def _replay_body(body: bytes, receive: Receive) -> Receive:
     told: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receiving() -> Message:
@@ -189,7 +189,7 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return receiving
 
 
-def _server(state: McpServer) -> Server[Any]:
+def _build_server(state: McpServer) -> Server[Any]:
     async def list_tools(context: Any, params: Any) -> types.ListToolsResult:
         # In pages of three: what stands on the last counts as much.
         start = int(params.cursor or 0) if params else 0
@@ -198,9 +198,9 @@ def _server(state: McpServer) -> Server[Any]:
         return types.ListToolsResult(tools=tools[start : start + 3], next_cursor=more)
 
     async def call_tool(context: Any, params: types.CallToolRequestParams) -> types.CallToolResult:
-        state.called.append((params.name, dict(params.arguments or {})))
+        state.tool_calls.append((params.name, dict(params.arguments or {})))
         state.reached.set()
-        text, failed = await asyncio.to_thread(_said, state, params.name, params.arguments or {})
+        text, failed = await asyncio.to_thread(_tool_answer, state, params.name, params.arguments or {})
         content: list[Any] = [types.TextContent(type="text", text=text)]
         if params.name == "get_picture":
             content.append(types.ImageContent(type="image", data=base64.b64encode(text.encode()).decode(), mime_type="image/png"))
@@ -209,7 +209,7 @@ def _server(state: McpServer) -> Server[Any]:
     return Server("hub", on_list_tools=list_tools, on_call_tool=call_tool)
 
 
-def _said(state: McpServer, name: str, arguments: dict[str, Any]) -> tuple[str, bool]:
+def _tool_answer(state: McpServer, name: str, arguments: dict[str, Any]) -> tuple[str, bool]:
     sent = state.authorization
     match name:
         case "get_echo" | "get_picture":

@@ -18,24 +18,24 @@ class ModelServer:
     """What it is to do, and what it was asked."""
 
     port: int
-    does: Callable[[Handler, dict[str, Any]], None]
-    asked: list[dict[str, Any]] = field(default_factory=list)
+    respond: Callable[[Handler, dict[str, Any]], None]
+    questions: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     """The Authorization headers, as they came."""
     reached: threading.Event = field(default_factory=threading.Event)
     """Set by what an answer does on its way, for a test to wait for."""
-    left: threading.Event = field(default_factory=threading.Event)
+    hung_up: threading.Event = field(default_factory=threading.Event)
     """Set when the gateway hung up on an answer."""
     over: threading.Event = field(default_factory=threading.Event)
     """Set when the server ends: what waits, waits for this."""
 
-    def will(self, does: Callable[[Handler, dict[str, Any]], None]) -> None:
+    def answer_with(self, respond: Callable[[Handler, dict[str, Any]], None]) -> None:
         """Do this from now on; forget what was."""
-        self.does = does
-        self.asked.clear()
+        self.respond = respond
+        self.questions.clear()
         self.keys.clear()
         self.reached.clear()
-        self.left.clear()
+        self.hung_up.clear()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -51,13 +51,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.model.asked.append(asked)
+        self.model.questions.append(asked)
         self.model.keys.append(self.headers["Authorization"])
         try:
-            self.model.does(self, asked)
+            self.model.respond(self, asked)
         except OSError:
             self.close_connection = True
-            self.model.left.set()
+            self.model.hung_up.set()
 
     def answer(self, body: Any, *, status: int = 200, **headers: str) -> None:
         """Answer whole; a text is sent as it is."""
@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def says(text: str, *, usage: dict[str, int] | None = USAGE, **message: Any) -> Callable[[Handler, dict[str, Any]], None]:
+def text_answer(text: str, *, usage: dict[str, int] | None = USAGE, **message: Any) -> Callable[[Handler, dict[str, Any]], None]:
     """Answer whole."""
 
     def does(handler: Handler, asked: dict[str, Any]) -> None:
@@ -96,60 +96,60 @@ def says(text: str, *, usage: dict[str, int] | None = USAGE, **message: Any) -> 
     return does
 
 
-def piece(text: str) -> dict[str, Any]:
+def build_chunk(text: str) -> dict[str, Any]:
     """One event of a stream."""
     choice = {"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": None}
     return {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "scripted", "choices": [choice]}
 
 
-def streams(*texts: str, usage: dict[str, int] | None = USAGE) -> Callable[[Handler, dict[str, Any]], None]:
+def stream_answer(*texts: str, usage: dict[str, int] | None = USAGE) -> Callable[[Handler, dict[str, Any]], None]:
     """Answer as a stream; its usage at the end only where it was asked for, as OpenAI does."""
 
     def does(handler: Handler, asked: dict[str, Any]) -> None:
         handler.begin()
         for text in texts:
-            handler.send(piece(text))
+            handler.send(build_chunk(text))
         if usage and (asked.get("stream_options") or {}).get("include_usage"):
-            handler.send({**piece(""), "choices": [], "usage": usage})
+            handler.send({**build_chunk(""), "choices": [], "usage": usage})
         handler.send("[DONE]")
 
     return does
 
 
-def endless(handler: Handler, asked: dict[str, Any]) -> None:
+def stream_forever(handler: Handler, asked: dict[str, Any]) -> None:
     """Stream until somebody hangs up."""
     del asked
     handler.begin()
     while not handler.model.over.is_set():
-        handler.send(piece("and so on "))
+        handler.send(build_chunk("and so on "))
         handler.model.reached.set()
 
 
-def holds(handler: Handler, asked: dict[str, Any]) -> None:
+def hold_stream(handler: Handler, asked: dict[str, Any]) -> None:
     """Begin a stream and send no more of it, until the other end is gone."""
     handler.begin()
-    handler.send(piece("wait"))
-    silent(handler, asked)
+    handler.send(build_chunk("wait"))
+    stay_silent(handler, asked)
 
 
-def silent(handler: Handler, asked: dict[str, Any]) -> None:
+def stay_silent(handler: Handler, asked: dict[str, Any]) -> None:
     """Take the question and say nothing, until the other end is gone."""
     del asked
     handler.model.reached.set()
     handler.close_connection = True
     if not handler.rfile.read(1):
-        handler.model.left.set()
+        handler.model.hung_up.set()
 
 
-def fails(status: int, body: Any, **headers: str) -> Callable[[Handler, dict[str, Any]], None]:
+def error_answer(status: int, body: Any, **headers: str) -> Callable[[Handler, dict[str, Any]], None]:
     """Answer with an error."""
     return lambda handler, _: handler.answer(body, status=status, **headers)
 
 
 @contextmanager
-def model_server(port: int) -> Iterator[ModelServer]:
+def serve_model(port: int) -> Iterator[ModelServer]:
     """Serve for the length of a block."""
-    model = ModelServer(port, says("Hello"))
+    model = ModelServer(port, text_answer("Hello"))
     bound = type("Bound", (Handler,), {"model": model})
     server = ThreadingHTTPServer(("127.0.0.1", port), bound)
     server.daemon_threads = True

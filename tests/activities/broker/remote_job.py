@@ -82,40 +82,40 @@ class Puppet:
     env: dict[str, str]
     _lines: TextIO
 
-    def asks(self, method: str, path: str, body: Any = None, *, raw: str | None = None, prints: bool = False, **headers: str) -> Answer:
+    def call(self, method: str, path: str, body: Any = None, *, raw: str | None = None, prints: bool = False, **headers: str) -> Answer:
         """Call the broker from within the job."""
         sent = raw if raw is not None else json.dumps(body) if body is not None else None
-        self._wishes({"method": method, "path": path, "body": sent, "headers": headers, "print": prints})
+        self._send({"method": method, "path": path, "body": sent, "headers": headers, "print": prints})
         line = self._lines.readline()
         assert line, "the job is gone"
         return Answer(**json.loads(line))
 
-    def begins(self, method: str, path: str, body: Any) -> None:
+    def start_call(self, method: str, path: str, body: Any) -> None:
         """Call the broker from within the job, and wait for no answer: nothing else can be asked of this job any more."""
-        self._wishes({"method": method, "path": path, "body": json.dumps(body), "headers": {}})
+        self._send({"method": method, "path": path, "body": json.dumps(body), "headers": {}})
 
-    def streams(self, method: str, path: str, body: Any) -> Iterator[str]:
+    def stream_call(self, method: str, path: str, body: Any) -> Iterator[str]:
         """Call the broker from within the job, and yield each line of the answer when the job has it."""
-        self._wishes({"method": method, "path": path, "body": json.dumps(body), "headers": {}, "streams": True})
+        self._send({"method": method, "path": path, "body": json.dumps(body), "headers": {}, "streams": True})
         while "line" in (found := json.loads(self._lines.readline())):
             yield found["line"]
 
-    def finds(self, *needles: str) -> list[str]:
+    def find_texts(self, *needles: str) -> list[str]:
         """Return the paths of files that the job can read and that hold one of these texts, its environment among them."""
-        self._wishes({"finds": needles})
+        self._send({"finds": needles})
         found: list[str] = json.loads(self._lines.readline())["found"]
         return found
 
-    def _wishes(self, wish: dict[str, Any]) -> None:
-        print(json.dumps(wish), file=self._lines, flush=True)
+    def _send(self, command: dict[str, Any]) -> None:
+        print(json.dumps(command), file=self._lines, flush=True)
 
-    def access(self, resource: str, action: str = "read", **more: Any) -> Answer:
+    def request_access(self, resource: str, action: str = "read", **more: Any) -> Answer:
         """Ask for access."""
-        return self.asks("POST", "/v1/access", {"resource": resource, "action": action, "reason": "a test needs it", **more})
+        return self.call("POST", "/v1/access", {"resource": resource, "action": action, "reason": "a test needs it", **more})
 
 
 @contextmanager
-def puppet(ops: Human, *items: dict[str, Any], before: str = "", parent: str | None = None, **more: Any) -> Iterator[Puppet]:
+def launch_puppet(ops: Human, *items: dict[str, Any], before: str = "", parent: str | None = None, **more: Any) -> Iterator[Puppet]:
     """Launch one, with these access items; kill it at the block's end where it still runs. `before`: what its program does first."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(180)

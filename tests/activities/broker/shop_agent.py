@@ -22,7 +22,7 @@ SHOP = Path(__file__).resolve().parents[3] / "examples" / "shop"
 
 
 @contextmanager
-def scripted_model(stack: Stack) -> Iterator[str]:
+def serve_scripted_model(stack: Stack) -> Iterator[str]:
     """Have the model listen where the stack's catalog says that there is one; yield its URL."""
     port = json.loads(StackPaths.of(stack.home).ports.read_text())["model"]
     command = [sys.executable, "-I", str(SHOP / "scripted_model.py"), "--port", str(port)]
@@ -36,7 +36,7 @@ def scripted_model(stack: Stack) -> Iterator[str]:
             serving.terminate()
 
 
-def launched_agent(ops: Human, *arguments: str, **changes: Any) -> str:
+def launch_agent(ops: Human, *arguments: str, **changes: Any) -> str:
     """Launch the example's job with more arguments and other keys in its spec; return its id."""
     spec = {**read_spec((SHOP / "jobs" / "support-agent.yaml").read_bytes()), **changes}
     spec["run"]["command"] = [*spec["run"]["command"], *arguments]

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 from justenough.domain.jobs.tool_bounds import Bounds
-from tests.activities.broker.remote_job import Puppet, puppet
-from tests.activities.broker.test_runtime_requests import entries, opened
-from tests.activities.broker.test_tool_bounds import item
-from tests.activities.broker.test_tool_gateway import an_order, called, request_of, result, rows
-from tests.support.people import TAKEN, Human
+from tests.activities.broker.remote_job import Puppet, launch_puppet
+from tests.activities.broker.test_runtime_requests import await_request, entries
+from tests.activities.broker.test_tool_bounds import access_item
+from tests.activities.broker.test_tool_gateway import call_tool, mcp_result, newest_request, rows, tenant_order
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop
 from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 
-ASKED = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}}}
+REQUESTED_TOOLS = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}}}
 
 
 def bounds(**tools: dict[str, Any]) -> dict[str, Bounds]:
@@ -28,19 +28,19 @@ def bounds(**tools: dict[str, Any]) -> dict[str, Bounds]:
 
 
 @contextmanager
-def started(ops: Human, lead: Human, **said: Any) -> Iterator[tuple[Puppet, dict[str, Any]]]:
+def start_bound_job(ops: Human, lead: Human, **answer_fields: Any) -> Iterator[tuple[Puppet, dict[str, Any]]]:
     """A job whose access through tools somebody has approved at its start, saying this; and the request as it was shown."""
     shown: list[dict[str, Any]] = []
     before = {one["id"] for one in bound_requests(ops)}
 
     def approves() -> None:
         (new,) = until(lambda: [one for one in bound_requests(ops) if one["id"] not in before], "the job asks people")
-        shown.append(opened(lead, new["id"]))
-        assert lead.answer(shown[0], **said).status_code in TAKEN
+        shown.append(await_request(lead, new["id"]))
+        assert lead.answer(shown[0], **answer_fields).status_code in ACCEPTED_STATUSES
 
     approving = threading.Thread(target=approves)
     approving.start()
-    with puppet(ops, item("refunds-db", "write", ASKED) | {"at": "start"}, name="bound") as job:
+    with launch_puppet(ops, access_item("refunds-db", "write", REQUESTED_TOOLS) | {"at": "start"}, name="bound") as job:
         approving.join(180)
         yield job, shown[0]
 
@@ -51,14 +51,14 @@ def bound_requests(ops: Human) -> list[dict[str, Any]]:
 
 
 def refund(job: Puppet, order: int, amount: float) -> tuple[str, bool]:
-    return called(job, "refund-order", order_id=order, amount=amount, reason="bound grants")
+    return call_tool(job, "refund-order", order_id=order, amount=amount, reason="bound grants")
 
 
 def test_calls_within_what_was_approved_at_the_start_are_made_unasked_and_none_beyond_is(ops: Human, lead: Human, shop: Shop) -> None:
-    order = an_order(shop)
+    order = tenant_order(shop)
     narrower = bounds(refund_order={"arguments": {"amount": {"maximum": 50}, "order_id": {"one_of": [order]}}})
-    with started(ops, lead, tools=narrower) as (job, shown):
-        assert (shown["tools"], shown["call"]) == (ASKED, None)
+    with start_bound_job(ops, lead, tools=narrower) as (job, shown):
+        assert (shown["tools"], shown["call"]) == (REQUESTED_TOOLS, None)
         assert ops.job(job.job)["credentials"] == []
         text, failed = refund(job, order, 60)
         assert failed
@@ -75,50 +75,50 @@ def test_calls_within_what_was_approved_at_the_start_are_made_unasked_and_none_b
         assert {one["request_id"] for one in seen["credentials"]} == {request["id"]}
         assert len(seen["credentials"]) == 3
         granted = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 50}, "order_id": {"one_of": [order]}}}}
-        assert (request["state"], request["tools"], request["granted_tools"]) == ("approved", ASKED, granted)
+        assert (request["state"], request["tools"], request["granted_tools"]) == ("approved", REQUESTED_TOOLS, granted)
         (answer,) = request["approvals"]
         assert answer["tools"] == {"refund-order": {"arguments": {"amount": {"maximum": 50}, "order_id": {"one_of": [order]}}}}
         (decided,) = entries(ops, job.job, "approval.decided")
         assert decided["signed"]["statement"]["tools"] == answer["tools"]
         assert decided["granted_tools"] == granted
-        assert around_is_closed(job)
+        assert is_bypass_closed(job)
     amounts = rows(shop, "SELECT amount::float FROM refunds WHERE reason = 'bound grants' ORDER BY amount")
     assert amounts == [(10.0,), (20.0,), (30.0,)]
     assert ops.until(job.job)["revocation"]["state"] == "confirmed"
 
 
 def test_what_policy_allows_through_tools_is_had_at_once_and_nothing_is_issued_for_asking(ops: Human, shop: Shop) -> None:
-    order = an_order(shop)
-    with puppet(ops, item("orders-db", "read", {"find-order": {"calls": 2}})) as job:
-        assert not called(job, "find-order", order_id=order)[1]
-        granted = [job.access("orders-db", through="tools") for _ in range(2)]
+    order = tenant_order(shop)
+    with launch_puppet(ops, access_item("orders-db", "read", {"find-order": {"calls": 2}})) as job:
+        assert not call_tool(job, "find-order", order_id=order)[1]
+        granted = [job.request_access("orders-db", through="tools") for _ in range(2)]
         assert [(one.status, one.json["tools"]) for one in granted] == [(200, {"find-order": {"calls": 2, "arguments": {}}})] * 2
         assert len(ops.job(job.job)["credentials"]) == 1
-        offered = {(one["resource"], one["action"]): one["tools"] for one in job.asks("GET", "/v1/catalog").json["items"]}
+        offered = {(one["resource"], one["action"]): one["tools"] for one in job.call("GET", "/v1/catalog").json["items"]}
         assert (offered["orders-db", "read"], offered["refunds-db", "write"]) == ({"find-order": {"calls": 2, "arguments": {}}}, None)
-        assert not called(job, "find-order", order_id=order)[1]
-        assert "the order allows 2 calls of it, and this limit is reached" in called(job, "find-order", order_id=order)[0]
+        assert not call_tool(job, "find-order", order_id=order)[1]
+        assert "the order allows 2 calls of it, and this limit is reached" in call_tool(job, "find-order", order_id=order)[0]
     seen = ops.job(job.job)
     assert (len(seen["credentials"]), {one["state"] for one in seen["requests"]}) == (2, {"allowed"})
 
 
-def around_is_closed(job: Puppet) -> bool:
+def is_bypass_closed(job: Puppet) -> bool:
     """Whether the credential itself is refused, which no bound would bind."""
-    around = job.access("refunds-db", "write")
+    around = job.request_access("refunds-db", "write")
     return around.status == 403 and "only through tools" in around.body
 
 
 def test_what_the_running_job_asks_for_through_tools_is_bound_by_who_approves_it(ops: Human, lead: Human, shop: Shop) -> None:
-    order = an_order(shop)
-    with puppet(ops, item("refunds-db", "write", ASKED)) as job:
-        assert job.access("orders-db", through="tools").status == 422
-        first = job.access("refunds-db", "write", through="tools")
+    order = tenant_order(shop)
+    with launch_puppet(ops, access_item("refunds-db", "write", REQUESTED_TOOLS)) as job:
+        assert job.request_access("orders-db", through="tools").status == 422
+        first = job.request_access("refunds-db", "write", through="tools")
         assert first.status == 202
-        waiting = opened(lead, first.json["request_id"])
-        assert (waiting["tools"], waiting["call"]) == (ASKED, None)
-        assert job.access("refunds-db", "write", through="tools").json["request_id"] == waiting["id"]
-        assert lead.answer(waiting, tools=bounds(refund_order={"calls": 1, "arguments": {}})).status_code in TAKEN
-        granted = job.access("refunds-db", "write", through="tools", wait=30)
+        waiting = await_request(lead, first.json["request_id"])
+        assert (waiting["tools"], waiting["call"]) == (REQUESTED_TOOLS, None)
+        assert job.request_access("refunds-db", "write", through="tools").json["request_id"] == waiting["id"]
+        assert lead.answer(waiting, tools=bounds(refund_order={"calls": 1, "arguments": {}})).status_code in ACCEPTED_STATUSES
+        granted = job.request_access("refunds-db", "write", through="tools", wait=30)
         assert (granted.status, granted.json["request_id"]) == (200, waiting["id"])
         assert granted.json["tools"] == {"refund-order": {"calls": 1, "arguments": {"amount": {"maximum": 100}}}}
         text, failed = refund(job, order, 99)
@@ -130,18 +130,18 @@ def test_what_the_running_job_asks_for_through_tools_is_bound_by_who_approves_it
 
 
 def test_a_call_after_the_approval_was_taken_back_waits_for_people_again(ops: Human, lead: Human, shop: Shop) -> None:
-    order = an_order(shop)
-    with started(ops, lead) as (job, shown):
+    order = tenant_order(shop)
+    with start_bound_job(ops, lead) as (job, shown):
         text, failed = refund(job, order, 1)
         assert not failed, text
-        assert lead.answer(shown, "withdraw").status_code in TAKEN
+        assert lead.answer(shown, "withdraw").status_code in ACCEPTED_STATUSES
         until(lambda: ops.job(job.job)["requests"][0]["state"] == "withdrawn", "the approval is taken back")
         given = {"order_id": order, "amount": 2, "reason": "bound grants, again"}
-        calling = threading.Thread(target=lambda: called(job, "refund-order", **given))
+        calling = threading.Thread(target=lambda: call_tool(job, "refund-order", **given))
         calling.start()
-        second = opened(lead, request_of(ops, job, after=1))
+        second = await_request(lead, newest_request(ops, job, after=1))
         assert (second["id"] != shown["id"], second["call"]["arguments"]) == (True, given)
-        assert lead.answer(second, "deny").status_code in TAKEN
+        assert lead.answer(second, "deny").status_code in ACCEPTED_STATUSES
         calling.join(180)
     assert rows(shop, "SELECT count(*) FROM refunds WHERE reason = 'bound grants, again'") == [(0,)]
 
@@ -153,8 +153,8 @@ def test_an_approver_binds_only_what_was_asked_for_and_leaves_something(ops: Hum
             refund_order={"arguments": {"amount": {"minimum": 200}}}
         ),
     }
-    with puppet(ops, item("refunds-db", "write", ASKED)) as job:
-        waiting = opened(lead, job.access("refunds-db", "write", through="tools").json["request_id"])
+    with launch_puppet(ops, access_item("refunds-db", "write", REQUESTED_TOOLS)) as job:
+        waiting = await_request(lead, job.request_access("refunds-db", "write", through="tools").json["request_id"])
         for why, tools in refusals.items():
             refused = lead.answer(waiting, tools=tools)
             assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, "statement.tools")
@@ -165,52 +165,55 @@ def test_an_approver_binds_only_what_was_asked_for_and_leaves_something(ops: Hum
 
 
 def test_one_call_is_approved_with_exactly_its_arguments_and_never_bound(ops: Human, lead: Human, shop: Shop) -> None:
-    given = {"order_id": an_order(shop), "amount": 3, "reason": "one call"}
-    with puppet(ops) as job:
-        calling = threading.Thread(target=lambda: called(job, "refund-order", **given))
+    given = {"order_id": tenant_order(shop), "amount": 3, "reason": "one call"}
+    with launch_puppet(ops) as job:
+        calling = threading.Thread(target=lambda: call_tool(job, "refund-order", **given))
         calling.start()
-        waiting = opened(lead, request_of(ops, job))
+        waiting = await_request(lead, newest_request(ops, job))
         refused = lead.answer(waiting, tools=bounds(refund_order={"calls": 1}))
         assert refused.status_code == 422
         assert "a single call is approved with exactly its arguments" in refused.json()["errors"][0]["message"]
-        assert lead.answer(waiting).status_code in TAKEN
+        assert lead.answer(waiting).status_code in ACCEPTED_STATUSES
         calling.join(180)
 
 
 def test_what_a_running_child_asks_for_is_within_what_the_job_that_launched_it_has(ops: Human, lead: Human, shop: Shop) -> None:
-    order = an_order(shop)
+    order = tenant_order(shop)
     reads = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "a test", "at": "request"}
-    with puppet(ops, reads, item("refunds-db", "write", ASKED)) as parent, puppet(ops, parent=parent.job) as child:
-        longer = child.access("orders-db", ttl="6m")
+    with (
+        launch_puppet(ops, reads, access_item("refunds-db", "write", REQUESTED_TOOLS)) as parent,
+        launch_puppet(ops, parent=parent.job) as child,
+    ):
+        longer = child.request_access("orders-db", ttl="6m")
         assert (longer.status, "longer than the parent job's 5m" in longer.body) == (403, True)
-        assert child.access("orders-db").status == 200
-        offered = {(one["resource"], one["action"]): one["outcome"] for one in child.asks("GET", "/v1/catalog").json["items"]}
+        assert child.request_access("orders-db").status == 200
+        offered = {(one["resource"], one["action"]): one["outcome"] for one in child.call("GET", "/v1/catalog").json["items"]}
         assert (offered["orders-db", "read"], offered["customers-db", "read"]) == ("allowed", "denied")
-        names = {one["name"] for one in result(child, "tools/list")["tools"]}
+        names = {one["name"] for one in mcp_result(child, "tools/list")["tools"]}
         assert {"find-order", "refund-order"} <= names
-        other = child.access("customers-db")
+        other = child.request_access("customers-db")
         assert (other.status, "the parent job has no access to customers-db" in other.body) == (403, True)
-        around = child.access("refunds-db", "write")
+        around = child.request_access("refunds-db", "write")
         assert (around.status, "only through tools: refund-order" in around.body) == (403, True)
         text, failed = refund(child, order, 101)
         assert failed
         assert "amount: must be a number of at most 100" in text
         calling = threading.Thread(target=lambda: refund(child, order, 100))
         calling.start()
-        waiting = opened(lead, request_of(ops, child))
-        assert waiting["call"]["within"] == ASKED["refund-order"]
-        assert lead.answer(waiting, "deny").status_code in TAKEN
+        waiting = await_request(lead, newest_request(ops, child))
+        assert waiting["call"]["within"] == REQUESTED_TOOLS["refund-order"]
+        assert lead.answer(waiting, "deny").status_code in ACCEPTED_STATUSES
         calling.join(180)
 
 
 def test_what_a_parent_lost_while_people_were_asked_is_not_issued_to_its_child(ops: Human, lead: Human) -> None:
     writes = {"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "a test", "at": "request"}
-    with puppet(ops, writes) as parent, puppet(ops, parent=parent.job) as child:
-        given = opened(lead, parent.access("refunds-db", "write", ttl="5m").json["request_id"])
-        assert lead.answer(given).status_code in TAKEN
-        waiting = opened(lead, child.access("refunds-db", "write", ttl="5m").json["request_id"])
-        assert lead.answer(given, "withdraw").status_code in TAKEN
-        assert lead.answer(waiting).status_code in TAKEN
-        refused = child.access("refunds-db", "write", ttl="5m", wait=30)
+    with launch_puppet(ops, writes) as parent, launch_puppet(ops, parent=parent.job) as child:
+        given = await_request(lead, parent.request_access("refunds-db", "write", ttl="5m").json["request_id"])
+        assert lead.answer(given).status_code in ACCEPTED_STATUSES
+        waiting = await_request(lead, child.request_access("refunds-db", "write", ttl="5m").json["request_id"])
+        assert lead.answer(given, "withdraw").status_code in ACCEPTED_STATUSES
+        assert lead.answer(waiting).status_code in ACCEPTED_STATUSES
+        refused = child.request_access("refunds-db", "write", ttl="5m", wait=30)
         assert (refused.status, "the parent job has no access to refunds-db" in refused.body) == (403, True)
         assert ops.job(child.job)["credentials"] == []

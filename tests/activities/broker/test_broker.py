@@ -16,11 +16,11 @@ from temporalio.client import Client
 from activities.broker.server.listener import MAX_PIPELINED_REQUESTS
 from activities.issuing.issuer import MAX_LIVE_CREDENTIALS
 from activities.process.no_sandbox import FOLDER_PREFIX, MEMORY_FOLDER
-from tests.activities.broker.catalog_edits import also_in
-from tests.activities.broker.remote_job import Answer, Puppet, puppet
-from tests.activities.broker.test_runtime_requests import entries, login_of, opened
+from tests.activities.broker.catalog_edits import extend_catalog
+from tests.activities.broker.remote_job import Answer, Puppet, launch_puppet
+from tests.activities.broker.test_runtime_requests import await_request, entries, login_of
 from tests.activities.broker.test_tool_gateway import HEADERS
-from tests.support.people import TAKEN, Human
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop
 from tests.support.wait import until
 
@@ -48,7 +48,7 @@ def test_another_users_process_is_hung_up_on(talking: Puppet) -> None:
 
 def test_by_tcp_only_the_jobs_own_token_passes(ops: Human, talking: Puppet) -> None:
     url = f"{talking.env['JUSTENOUGH_BROKER_URL']}/v1/catalog"
-    with puppet(ops) as other, httpx.Client(trust_env=False, timeout=180) as http:
+    with launch_puppet(ops) as other, httpx.Client(trust_env=False, timeout=180) as http:
         own, others = (job.env["JUSTENOUGH_BROKER_TOKEN"] for job in (talking, other))
         for shown, status in ((f"Bearer {own}", 200), (f"Bearer {others}", 401), (f"Basic {own}", 401), ("Bearer", 401)):
             assert http.get(url, headers={"Authorization": shown}).status_code == status
@@ -57,13 +57,13 @@ def test_by_tcp_only_the_jobs_own_token_passes(ops: Human, talking: Puppet) -> N
 
 
 def test_a_job_that_asks_too_often_is_told_when_to_ask_again(ops: Human) -> None:
-    with puppet(ops) as job:
+    with launch_puppet(ops) as job:
         at = urlsplit(job.env["JUSTENOUGH_BROKER_URL"])
         call = f"GET /v1/requests/r-none HTTP/1.1\r\nHost: broker\r\nAuthorization: Bearer {job.env['JUSTENOUGH_BROKER_TOKEN']}\r\n\r\n"
         told: queue.Queue[bytes] = queue.Queue()
         over = threading.Event()
         lines = [socket.create_connection((str(at.hostname), int(at.port or 0)), timeout=60) for _ in range(8)]
-        asking = [threading.Thread(target=asks_on, args=(line, call.encode(), told, over)) for line in lines]
+        asking = [threading.Thread(target=flood_connection, args=(line, call.encode(), told, over)) for line in lines]
         for each in asking:
             each.start()
         said = told.get(timeout=300)
@@ -74,7 +74,7 @@ def test_a_job_that_asks_too_often_is_told_when_to_ask_again(ops: Human) -> None
         assert int(waits.split()[1]) >= 1
 
 
-def asks_on(line: socket.socket, call: bytes, told: queue.Queue[bytes], over: threading.Event) -> None:
+def flood_connection(line: socket.socket, call: bytes, refusals: queue.Queue[bytes], over: threading.Event) -> None:
     """Ask as many at a time as a connection may, until somebody was told to ask later: so even a busy machine asks more often than it may."""
     with line:
         while not over.is_set():
@@ -85,51 +85,51 @@ def asks_on(line: socket.socket, call: bytes, told: queue.Queue[bytes], over: th
                 assert piece, "it is hung up"
                 answers += piece
             if b"HTTP/1.1 429" in answers:
-                told.put(answers[answers.index(b"HTTP/1.1 429") :])
+                refusals.put(answers[answers.index(b"HTTP/1.1 429") :])
                 over.set()
 
 
 def test_after_the_wish_to_stop_nothing_new_passes(ops: Human, shop: Shop) -> None:
-    with puppet(ops, before=DEAF_TO_SIGTERM) as job:
-        login = login_of(job.access("orders-db"))
+    with launch_puppet(ops, before=DEAF_TO_SIGTERM) as job:
+        login = login_of(job.request_access("orders-db"))
         assert ops.api.post(f"jobs/{job.job}/cancel").status_code == 202
         # By what issues nothing: what a job holds at once is bounded.
-        until(lambda: job.asks("GET", "/v1/catalog").status == 410, "the job's door is closed")
-        answer = job.access("orders-db")
+        until(lambda: job.call("GET", "/v1/catalog").status == 410, "the job's door is closed")
+        answer = job.request_access("orders-db")
         assert (answer.status, "closed" in answer.body) == (410, True)
-        assert job.asks("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, **HEADERS).status == 410
+        assert job.call("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, **HEADERS).status == 410
     seen = ops.job(job.job)
     shop.assert_dead(seen, login)
 
 
 def test_a_person_ends_what_a_job_was_issued_while_it_runs(ops: Human, lead: Human, shop: Shop) -> None:
-    with puppet(ops) as job:
-        given = job.access("orders-db")
-        assert lead.api.post(f"credentials/{given.json['credential_id']}/revoke").status_code in TAKEN
+    with launch_puppet(ops) as job:
+        given = job.request_access("orders-db")
+        assert lead.api.post(f"credentials/{given.json['credential_id']}/revoke").status_code in ACCEPTED_STATUSES
         until_dead(shop, given)
         assert ops.job(job.job)["state"] == "running"
 
 
 def test_an_approval_taken_back_ends_all_that_was_issued_for_it_and_the_next_access_asks_again(ops: Human, lead: Human, shop: Shop) -> None:
-    with puppet(ops) as job:
-        request = job.access("refunds-db", "write").json["request_id"]
-        waiting = opened(lead, request)
-        assert lead.answer(waiting).status_code in TAKEN
-        given = [job.access("refunds-db", "write", wait=30), job.access("refunds-db", "write")]
+    with launch_puppet(ops) as job:
+        request = job.request_access("refunds-db", "write").json["request_id"]
+        waiting = await_request(lead, request)
+        assert lead.answer(waiting).status_code in ACCEPTED_STATUSES
+        given = [job.request_access("refunds-db", "write", wait=30), job.request_access("refunds-db", "write")]
         assert [one.status for one in given] == [200, 200]
-        assert lead.answer(waiting, "withdraw").status_code in TAKEN
+        assert lead.answer(waiting, "withdraw").status_code in ACCEPTED_STATUSES
         for one in given:
             until_dead(shop, one)
-        again = job.access("refunds-db", "write")
+        again = job.request_access("refunds-db", "write")
         assert (again.status, again.json.get("request_id") != request) == (202, True)
 
 
 def test_what_the_order_says_may_be_asked_for_is_asked_of_nobody_before_the_job_does(ops: Human, lead: Human) -> None:
-    with puppet(ops, REFUND) as job:
+    with launch_puppet(ops, REFUND) as job:
         assert ops.job(job.job)["requests"] == []
-        pending = job.access("refunds-db", "write", ttl="2m")
+        pending = job.request_access("refunds-db", "write", ttl="2m")
         assert pending.json["request_id"] == f"r{job.job[1:]}-1"
-        assert opened(lead, pending.json["request_id"])["ttl"] == 120
+        assert await_request(lead, pending.json["request_id"])["ttl"] == 120
 
 
 def test_a_job_without_a_network_has_its_broker_all_the_same(ops: Human, shop: Shop, tmp_path: Path) -> None:
@@ -156,15 +156,15 @@ def test_a_job_without_a_network_has_its_broker_all_the_same(ops: Human, shop: S
 async def test_a_jobs_history_does_not_grow_with_what_it_is_issued(ops: Human, shop: Shop) -> None:
     def use(job: Puppet, times: int) -> None:
         for _ in range(times):
-            given = job.access("orders-db")
-            assert job.asks("POST", f"/v1/access/{given.json['credential_id']}/release").status == 200
+            given = job.request_access("orders-db")
+            assert job.call("POST", f"/v1/access/{given.json['credential_id']}/release").status == 200
 
     client = await Client.connect(str(shop.stack.temporal))
 
     async def events(job: str) -> int:
         return len((await client.get_workflow_handle(job).fetch_history()).events)
 
-    with puppet(ops) as job:
+    with launch_puppet(ops) as job:
         await asyncio.to_thread(use, job, 1)
         before = await events(job.job)
         await asyncio.to_thread(use, job, 10)
@@ -173,26 +173,26 @@ async def test_a_jobs_history_does_not_grow_with_what_it_is_issued(ops: Human, s
 
 
 def test_an_identity_is_for_one_audience(talking: Puppet) -> None:
-    answer = talking.asks("GET", "/v1/identity?audience=https://helpdesk.example")
+    answer = talking.call("GET", "/v1/identity?audience=https://helpdesk.example")
     assert (answer.status, answer.json["token"].count(".")) == (200, 2)
-    assert talking.asks("GET", "/v1/identity").status == 422
+    assert talking.call("GET", "/v1/identity").status == 422
 
 
 def test_a_job_is_vouched_for_to_nobody_else_where_the_catalog_names_audiences(talking: Puppet, ops: Human, shop: Shop) -> None:
     why = "the catalog's identity.audiences does not name 'https://stranger.example'"
-    with also_in(shop, "identity: {audiences: {https://helpdesk.example: {environment: prod}}}\n"):
+    with extend_catalog(shop, "identity: {audiences: {https://helpdesk.example: {environment: prod}}}\n"):
         # The catalog is read anew now and then.
-        until(lambda: talking.asks("GET", "/v1/identity?audience=https://stranger.example").status != 200, "the catalog names audiences")
-        answer = talking.asks("GET", "/v1/identity?audience=https://stranger.example")
-        assert talking.asks("GET", "/v1/identity?audience=https://helpdesk.example").status == 200
+        until(lambda: talking.call("GET", "/v1/identity?audience=https://stranger.example").status != 200, "the catalog names audiences")
+        answer = talking.call("GET", "/v1/identity?audience=https://stranger.example")
+        assert talking.call("GET", "/v1/identity?audience=https://helpdesk.example").status == 200
     assert (answer.status, answer.json["detail"], answer.json["outcome"], answer.json["policies"]) == (403, why, "denied", [])
     refused = entries(ops, talking.job, "access.refused")[-1]
     assert refused == {"asked": "an identity token", "why": why}
 
 
-def until_dead(shop: Shop, given: Answer) -> None:
-    login = login_of(given)
-    until(lambda: not shop.opens_for(login), "its login is dead")
+def until_dead(shop: Shop, answer: Answer) -> None:
+    login = login_of(answer)
+    until(lambda: not shop.can_log_in(login), "its login is dead")
 
 
 def test_a_job_cannot_use_up_its_workers_open_files(ops: Human) -> None:
@@ -211,18 +211,18 @@ def test_a_job_cannot_use_up_its_workers_open_files(ops: Human) -> None:
         "        pass\n"
         "del kept, each\n"
     )
-    with puppet(ops, before=opens) as job:
-        assert job.asks("GET", "/v1/catalog").status == 200
+    with launch_puppet(ops, before=opens) as job:
+        assert job.call("GET", "/v1/catalog").status == 200
 
 
 def test_a_job_holds_so_much_at_once_and_no_more(ops: Human, shop: Shop) -> None:
-    with puppet(ops) as job:
-        given = [job.access("helpdesk-api") for _ in range(MAX_LIVE_CREDENTIALS)]
+    with launch_puppet(ops) as job:
+        given = [job.request_access("helpdesk-api") for _ in range(MAX_LIVE_CREDENTIALS)]
         assert {one.status for one in given} == {200}
-        refused = job.access("helpdesk-api")
+        refused = job.request_access("helpdesk-api")
         assert (refused.status, "release some first" in refused.body) == (409, True)
-        released = job.asks("POST", f"/v1/access/{given[0].json['credential_id']}/release")
+        released = job.call("POST", f"/v1/access/{given[0].json['credential_id']}/release")
         # What is in kv stays valid: nobody may be told that it is dead.
         assert (released.status, released.json["state"]) == (200, "expired")
-        assert job.access("helpdesk-api").status == 200
+        assert job.request_access("helpdesk-api").status == 200
     assert shop.tokens_of(job.job) == []

@@ -9,8 +9,8 @@ import pytest
 
 from justenough.adapters.configuration.bundle_packer import pack_folder
 from justenough.domain.jobs.spec import read_spec
-from tests.activities.broker.shop_agent import SHOP, answer_until_ended, scripted_model
-from tests.support.people import TAKEN, Human
+from tests.activities.broker.shop_agent import SHOP, answer_until_ended, serve_scripted_model
+from tests.support.people import ACCEPTED_STATUSES, Human
 from worker.stack import Stack
 
 pytestmark = pytest.mark.servers
@@ -26,7 +26,7 @@ SAID_WITH_BROKER = {
 @pytest.fixture(scope="module")
 def scripted(whole: Stack) -> Iterator[str]:
     """The example's own model."""
-    with scripted_model(whole) as url:
+    with serve_scripted_model(whole) as url:
         yield url
 
 
@@ -42,7 +42,7 @@ def test_each_job_that_requests_access_while_it_runs_gets_and_releases_it(
     job = ops.launch(raw, bundle=sent.json()["digest"])
 
     def approve(request: dict[str, Any]) -> None:
-        assert (lead, security)[request["tier"] - 1].answer(request).status_code in TAKEN | {409}
+        assert (lead, security)[request["tier"] - 1].answer(request).status_code in ACCEPTED_STATUSES | {409}
 
     seen = answer_until_ended(ops, job, approve)
     said = "".join(item["text"] for item in ops.api.get(f"jobs/{job}/logs").raise_for_status().json()["items"])

@@ -11,35 +11,35 @@ import pytest
 from activities.broker.tools.discovery import with_how
 from justenough.domain.catalog.loader import read_catalog
 from justenough.domain.jobs.spec import JobSpec
-from tests.activities.broker.remote_job import Puppet, puppet
-from tests.activities.broker.test_tool_gateway import called, result
+from tests.activities.broker.remote_job import Puppet, launch_puppet
+from tests.activities.broker.test_tool_gateway import call_tool, mcp_result
 from tests.support.people import Human
 
 pytestmark = pytest.mark.servers
 ROOT = Path(__file__).parents[3]
 
 
-def by_http(job: Puppet) -> dict[str, Any]:
-    return job.asks("GET", "/v1/catalog").json
+def catalog_by_http(job: Puppet) -> dict[str, Any]:
+    return job.call("GET", "/v1/catalog").json
 
 
-def by_mcp(job: Puppet) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(result(job, "resources/read", {"uri": "justenough://catalog"})["contents"][0]["text"])
+def catalog_by_mcp(job: Puppet) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(mcp_result(job, "resources/read", {"uri": "justenough://catalog"})["contents"][0]["text"])
     return found
 
 
-def ways(told: dict[str, Any]) -> dict[str, list[str]]:
-    return {f"{one['resource']}:{one['action']}": one["how"] for one in told["items"]}
+def ways_by_access(catalog: dict[str, Any]) -> dict[str, list[str]]:
+    return {f"{one['resource']}:{one['action']}": one["how"] for one in catalog["items"]}
 
 
 def test_http_and_mcp_tell_the_same(talking: Puppet) -> None:
-    over_http, over_mcp = by_http(talking), by_mcp(talking)
+    over_http, over_mcp = catalog_by_http(talking), catalog_by_mcp(talking)
     assert over_http == {"items": over_mcp["access"], "tools": over_mcp["tools"], "withheld": []}
-    assert {one["name"] for one in over_http["tools"]} == {tool["name"] for tool in result(talking, "tools/list")["tools"]}
+    assert {one["name"] for one in over_http["tools"]} == {tool["name"] for tool in mcp_result(talking, "tools/list")["tools"]}
 
 
 def test_each_tool_is_told_with_what_it_takes_and_is_called_as_told(talking: Puppet) -> None:
-    tools = {one["name"]: one for one in by_http(talking)["tools"]}
+    tools = {one["name"]: one for one in catalog_by_http(talking)["tools"]}
     found = tools["find-order"]
     assert {name: found[name] for name in ("resource", "action", "outcome", "tier", "how")} == {
         "resource": "orders-db",
@@ -50,11 +50,11 @@ def test_each_tool_is_told_with_what_it_takes_and_is_called_as_told(talking: Pup
     }
     assert found["input"]["required"] == ["order_id"]
     assert (tools["refund-order"]["outcome"], tools["refund-order"]["tier"]) == ("needs_approval", 1)
-    assert not called(talking, "find-order", order_id=1)[1]
+    assert not call_tool(talking, "find-order", order_id=1)[1]
 
 
 def test_each_access_is_told_with_how_it_is_had(talking: Puppet) -> None:
-    found = ways(by_http(talking))
+    found = ways_by_access(catalog_by_http(talking))
     assert found["orders-db:read"] == ["POST /v1/access", "tools/call find-order at /mcp", "tools/call list-tickets at /mcp"]
     assert found["orders-db:write"] == ["POST /v1/access"]
 
@@ -62,12 +62,12 @@ def test_each_access_is_told_with_how_it_is_had(talking: Puppet) -> None:
 def test_what_is_had_through_tools_alone_or_is_behind_the_model_says_so(ops: Human, talking: Puppet) -> None:
     bound = {"refund-order": {"calls": 1}}
     item = {"resource": "refunds-db", "action": "write", "ttl": "5m", "at": "request", "reason": "-", "tools": bound}
-    with puppet(ops, item, model={"name": "default", "requests": 10, "tokens": 1000}) as job:
-        found = ways(by_http(job))
+    with launch_puppet(ops, item, model={"name": "default", "requests": 10, "tokens": 1000}) as job:
+        found = ways_by_access(catalog_by_http(job))
         assert found["refunds-db:write"] == ["tools/call refund-order at /mcp"]
         assert found["model-api:read"] == ["/openai/v1"]
-        assert job.access("refunds-db", "write").status == 403
-    assert ways(by_http(talking))["model-api:read"] == []
+        assert job.request_access("refunds-db", "write").status == 403
+    assert ways_by_access(catalog_by_http(talking))["model-api:read"] == []
 
 
 @pytest.mark.parametrize("outcome, how", [("denied", []), ("needs_approval", ["POST /v1/access"]), ("allowed", ["POST /v1/access"])])

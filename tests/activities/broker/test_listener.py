@@ -50,7 +50,7 @@ class Unhurried:
 
 
 @asynccontextmanager
-async def served(*, loopback: bool = False) -> AsyncIterator[tuple[Unhurried, BrokerAddress]]:
+async def run_listener(*, loopback: bool = False) -> AsyncIterator[tuple[Unhurried, BrokerAddress]]:
     asked = Unhurried()
     door, tools, job = cast("Broker", asked), cast("ToolGateway", asked), f"j-test-{os.getpid()}"
     async with asyncio.timeout(300), serve_broker(door, tools, job=job, uid=os.getuid(), loopback=loopback) as place:
@@ -67,7 +67,7 @@ async def talk(place: BrokerAddress) -> AsyncIterator[Talk]:
         writing.transport.abort()
 
 
-async def hung_up(to: Talk, text: bytes = CHUNK, *, most: int) -> int:
+async def flood(to: Talk, text: bytes = CHUNK, *, most: int) -> int:
     """Send the same again and again; return the bytes that were taken before the broker hung up."""
     sent = 0
     try:
@@ -93,27 +93,27 @@ async def hung_up(to: Talk, text: bytes = CHUNK, *, most: int) -> int:
     ids=["header", "address", "name", "trailer"],
 )
 async def test_a_head_without_end_is_not_kept(begins: bytes) -> None:
-    async with served() as (_, place), talk(place) as to:
+    async with run_listener() as (_, place), talk(place) as to:
         to[1].write(begins)
         # What the kernel holds on both sides is not the broker's.
-        assert await hung_up(to, most=100 * MAX_HEAD_BYTES) < 50 * MAX_HEAD_BYTES
+        assert await flood(to, most=100 * MAX_HEAD_BYTES) < 50 * MAX_HEAD_BYTES
 
 
 async def test_many_headers_are_not_kept() -> None:
-    async with served() as (_, place), talk(place) as to:
+    async with run_listener() as (_, place), talk(place) as to:
         to[1].write(b"GET / HTTP/1.1\r\n")
-        assert await hung_up(to, b"X: y\r\n" * 1000, most=100 * MAX_HEAD_BYTES) < 50 * MAX_HEAD_BYTES
+        assert await flood(to, b"X: y\r\n" * 1000, most=100 * MAX_HEAD_BYTES) < 50 * MAX_HEAD_BYTES
 
 
 async def test_requests_that_do_not_wait_for_their_turn_are_not_kept() -> None:
-    async with served() as (asked, place), talk(place) as (reading, writing):
+    async with run_listener() as (asked, place), talk(place) as (reading, writing):
         writing.write(ASKS * (MAX_PIPELINED_REQUESTS + 2))
         assert (await reading.read()).startswith(b"HTTP/1.1 400")
         assert asked.asked == 1
 
 
 async def test_a_few_requests_at_a_time_are_answered_in_their_order() -> None:
-    async with served() as (asked, place), talk(place) as (reading, writing):
+    async with run_listener() as (asked, place), talk(place) as (reading, writing):
         asked.answers.set()
         writing.write(ASKS * MAX_PIPELINED_REQUESTS)
         for _ in range(MAX_PIPELINED_REQUESTS):
@@ -121,7 +121,7 @@ async def test_a_few_requests_at_a_time_are_answered_in_their_order() -> None:
 
 
 async def test_callers_that_went_away_count_as_long_as_they_are_answered() -> None:
-    async with served() as (asked, place):
+    async with run_listener() as (asked, place):
         for number in range(MAX_CONCURRENT_REQUESTS):
             async with talk(place) as (_, writing):
                 writing.write(ASKS)
@@ -135,7 +135,7 @@ async def test_callers_that_went_away_count_as_long_as_they_are_answered() -> No
 
 
 async def test_strangers_on_loopback_take_nothing_from_the_job_itself() -> None:
-    async with served(loopback=True) as (asked, place):
+    async with run_listener(loopback=True) as (asked, place):
         asked.answers.set()
         url = place.env["JUSTENOUGH_BROKER_URL"]
         assert not isinstance(url, Secret)

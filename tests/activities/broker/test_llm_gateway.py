@@ -12,10 +12,20 @@ import httpx
 import pytest
 
 from activities.broker.llm.gateway import MAX_CONCURRENT_CALLS
-from tests.activities.broker.model_server import Handler, ModelServer, endless, fails, holds, piece, says, silent, streams
-from tests.activities.broker.remote_job import Answer, Puppet, puppet
-from tests.activities.broker.test_runtime_requests import entries, opened
-from tests.support.people import TAKEN, Human
+from tests.activities.broker.model_server import (
+    Handler,
+    ModelServer,
+    build_chunk,
+    error_answer,
+    hold_stream,
+    stay_silent,
+    stream_answer,
+    stream_forever,
+    text_answer,
+)
+from tests.activities.broker.remote_job import Answer, Puppet, launch_puppet
+from tests.activities.broker.test_runtime_requests import await_request, entries
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop
 from tests.support.wait import until
 
@@ -27,10 +37,10 @@ MODEL = {"name": "default", "requests": 50, "tokens": 100_000}
 
 def ask(job: Puppet, *, model: str = "gpt-4o", prints: bool = False, **more: Any) -> Answer:
     question = {"model": model, "messages": [{"role": "user", "content": "What is in ticket 4711?"}], **more}
-    return job.asks("POST", CHAT, question, prints=prints)
+    return job.call("POST", CHAT, question, prints=prints)
 
 
-def used(ops: Human, job: str) -> dict[str, tuple[int, int, int]]:
+def usage_of(ops: Human, job: str) -> dict[str, tuple[int, int, int]]:
     """What the ledger says of a job's model: by outcome, calls and tokens of questions and answers."""
     found: dict[str, tuple[int, int, int]] = {}
     for one in entries(ops, job, "model.used"):
@@ -65,8 +75,8 @@ def test_a_job_gets_its_models_answer_and_the_server_gets_the_key_that_the_job_n
 ) -> None:
     key = key_of(shop)
     tools = [{"type": "function", "function": {"name": "find", "arguments": '{"id": 7}'}, "id": "t1"}]
-    model.will(says("It asks for a refund.", tool_calls=tools))
-    with puppet(ops, model=MODEL) as job:
+    model.answer_with(text_answer("It asks for a refund.", tool_calls=tools))
+    with launch_puppet(ops, model=MODEL) as job:
         answer = ask(job, temperature=0.5)
         assert answer.status == 200, answer.body
         assert answer.json["choices"][0]["message"] == {"role": "assistant", "content": "It asks for a refund.", "tool_calls": tools}
@@ -76,7 +86,7 @@ def test_a_job_gets_its_models_answer_and_the_server_gets_the_key_that_the_job_n
         assert (first["model"], first["calls"], first["prompt_tokens"], first["outcome"]) == ("gpt-4o", 1, 30, "answered")
         assert ask(job).status == 200
         assert model.keys == [f"Bearer {key}"] * 2
-        assert model.asked[0] == {
+        assert model.questions[0] == {
             "model": "gpt-4o",
             "messages": [{"role": "user", "content": "What is in ticket 4711?"}],
             "temperature": 0.5,
@@ -85,7 +95,7 @@ def test_a_job_gets_its_models_answer_and_the_server_gets_the_key_that_the_job_n
         assert job.env["OPENAI_BASE_URL"] == job.env["JUSTENOUGH_BROKER_URL"] + "/openai/v1"
         assert job.env["OPENAI_API_KEY"] == job.env["JUSTENOUGH_BROKER_TOKEN"]
     seen = ops.job(job.job)
-    assert used(ops, job.job) == {"answered": (2, 60, 24)}
+    assert usage_of(ops, job.job) == {"answered": (2, 60, 24)}
     (credential,) = seen["credentials"]
     assert (credential["resource"], credential["revocable"], credential["state"]) == ("model-api", "never", "expired")
     (use,) = entries(ops, job.job, "credential.used")
@@ -95,17 +105,17 @@ def test_a_job_gets_its_models_answer_and_the_server_gets_the_key_that_the_job_n
 
 
 def test_a_stream_passes_as_it_comes_and_the_gateways_own_question_for_the_usage_is_not_the_jobs(ops: Human, model: ModelServer) -> None:
-    with puppet(ops, model=MODEL) as job:
-        model.will(streams("One ", "two"))
+    with launch_puppet(ops, model=MODEL) as job:
+        model.answer_with(stream_answer("One ", "two"))
         answer = ask(job, stream=True)
         assert answer.headers["content-type"].startswith("text/event-stream")
-        assert events_of(answer) == [json.dumps(piece("One ")), json.dumps(piece("two")), "[DONE]"]
-        assert model.asked[0]["stream_options"] == {"include_usage": True}
+        assert events_of(answer) == [json.dumps(build_chunk("One ")), json.dumps(build_chunk("two")), "[DONE]"]
+        assert model.questions[0]["stream_options"] == {"include_usage": True}
         told = events_of(ask(job, stream=True, stream_options={"include_usage": True}))
         assert json.loads(told[2])["usage"]["total_tokens"] == 42
-        model.will(streams("four", "four", usage=None))
+        model.answer_with(stream_answer("four", "four", usage=None))
         assert ask(job, stream=True).status == 200
-    ((_, prompt, completion),) = used(ops, job.job).values()
+    ((_, prompt, completion),) = usage_of(ops, job.job).values()
     assert (prompt > 60, completion) == (True, 24 + 2)
     assert sum(one["estimated"] for one in entries(ops, job.job, "model.used")) == 1
 
@@ -116,34 +126,34 @@ def test_each_piece_of_a_stream_is_there_before_the_next_is_sent(thinking: Puppe
     def does(handler: Handler, asked: dict[str, Any]) -> None:
         del asked
         handler.begin()
-        handler.send(piece("first"))
+        handler.send(build_chunk("first"))
         assert first_seen.wait(180)
-        handler.send(piece("second"))
+        handler.send(build_chunk("second"))
         handler.send("[DONE]")
 
-    model.will(does)
+    model.answer_with(does)
     seen = []
-    for line in thinking.streams("POST", CHAT, {"model": "scripted", "messages": [], "stream": True}):
+    for line in thinking.stream_call("POST", CHAT, {"model": "scripted", "messages": [], "stream": True}):
         seen.append(line)
-        if line == f"data: {json.dumps(piece('first'))}":
+        if line == f"data: {json.dumps(build_chunk('first'))}":
             first_seen.set()
-    assert [line for line in seen if line][-2:] == [f"data: {json.dumps(piece('second'))}", "data: [DONE]"]
+    assert [line for line in seen if line][-2:] == [f"data: {json.dumps(build_chunk('second'))}", "data: [DONE]"]
 
 
 def test_the_key_is_taken_out_of_whatever_a_server_sends_back(ops: Human, shop: Shop, model: ModelServer) -> None:
     key = key_of(shop)
-    with puppet(ops, model=MODEL) as job:
-        model.will(lambda handler, asked: says(str(handler.headers))(handler, asked))
+    with launch_puppet(ops, model=MODEL) as job:
+        model.answer_with(lambda handler, asked: text_answer(str(handler.headers))(handler, asked))
         echoed = ask(job, prints=True)
         assert echoed.status == 200
         assert "[redacted]" in echoed.body
-        model.will(streams("it is ", key, " indeed"))
+        model.answer_with(stream_answer("it is ", key, " indeed"))
         streamed = ask(job, stream=True)
         assert "[redacted]" in streamed.body
-        model.will(fails(400, {"error": {"message": f"bad request with {key}", "code": key}}, X_Request_Id=key))
+        model.answer_with(error_answer(400, {"error": {"message": f"bad request with {key}", "code": key}}, X_Request_Id=key))
         refused = ask(job)
         assert (refused.status, error_of(refused)["message"]) == (400, "bad request with [redacted]")
-        model.will(fails(401, {"error": {"message": f"Incorrect API key provided: {key[:8]}***"}}))
+        model.answer_with(error_answer(401, {"error": {"message": f"Incorrect API key provided: {key[:8]}***"}}))
         unknown = ask(job)
         assert (unknown.status, error_of(unknown)["code"]) == (502, "upstream_refused_key")
         assert key[:8] not in unknown.body
@@ -155,26 +165,26 @@ def test_the_key_is_taken_out_of_whatever_a_server_sends_back(ops: Human, shop: 
 
 
 def test_a_budget_of_requests_is_not_passed(ops: Human, model: ModelServer) -> None:
-    model.will(says("Hello"))
-    with puppet(ops, model={**MODEL, "requests": 2}) as job:
+    model.answer_with(text_answer("Hello"))
+    with launch_puppet(ops, model={**MODEL, "requests": 2}) as job:
         assert [ask(job).status for _ in range(4)] == [200, 200, 429, 429]
         error = error_of(ask(job))
         assert (error["code"], error["type"]) == ("requests_budget_exceeded", "insufficient_quota")
         assert "budget of 2 model requests" in error["message"]
         assert ask(job).headers["x-should-retry"] == "false"
-        assert len(model.asked) == 2
-    assert used(ops, job.job) == {"answered": (2, 60, 24), "over_budget": (4, 0, 0)}
+        assert len(model.questions) == 2
+    assert usage_of(ops, job.job) == {"answered": (2, 60, 24), "over_budget": (4, 0, 0)}
 
 
 def test_a_budget_of_tokens_ends_calls_and_cuts_a_stream_that_goes_past_it(ops: Human, model: ModelServer) -> None:
-    with puppet(ops, model={**MODEL, "tokens": 60}) as job:
-        model.will(says("Hello"))
+    with launch_puppet(ops, model={**MODEL, "tokens": 60}) as job:
+        model.answer_with(text_answer("Hello"))
         assert ask(job).status == 200
-        model.will(endless)
+        model.answer_with(stream_forever)
         cut = ask(job, stream=True)
         assert cut.status == 200
         assert json.loads(events_of(cut)[-1])["error"]["code"] == "tokens_budget_exceeded"
-        assert model.left.wait(180)
+        assert model.hung_up.wait(180)
         over = ask(job)
         assert (over.status, error_of(over)["code"]) == (429, "tokens_budget_exceeded")
 
@@ -198,26 +208,26 @@ def test_a_budget_of_tokens_ends_calls_and_cuts_a_stream_that_goes_past_it(ops: 
 def test_what_is_no_question_or_of_no_allowed_model_is_refused_in_openais_form(
     thinking: Puppet, model: ModelServer, body: Any, status: int, code: str, param: str | None
 ) -> None:
-    model.will(says("Hello"))
-    answer = thinking.asks("POST", CHAT, body)
+    model.answer_with(text_answer("Hello"))
+    answer = thinking.call("POST", CHAT, body)
     assert (answer.status, error_of(answer)["code"], error_of(answer)["param"]) == (status, code, param), answer.body
-    assert model.asked == []
+    assert model.questions == []
 
 
 def test_a_body_that_is_no_json_is_refused(thinking: Puppet) -> None:
-    answer = thinking.asks("POST", CHAT, raw="{")
+    answer = thinking.call("POST", CHAT, raw="{")
     assert (answer.status, error_of(answer)["message"]) == (400, "the body is not JSON")
 
 
 def test_the_list_of_models_names_those_that_the_job_may_use(thinking: Puppet, model: ModelServer) -> None:
     del model
-    listed = thinking.asks("GET", "/openai/v1/models")
+    listed = thinking.call("GET", "/openai/v1/models")
     assert [one["id"] for one in listed.json["data"]] == ["gpt-4o", "scripted"]
 
 
 @pytest.mark.parametrize("action", ["read", "write"])
 def test_the_key_itself_is_refused_to_the_job_and_the_attempt_is_recorded(ops: Human, thinking: Puppet, action: str) -> None:
-    refused = thinking.access("model-api", action)
+    refused = thinking.request_access("model-api", action)
     assert refused.status == 403, refused.body
     assert "only the broker's gateways use model-api" in refused.body
     assert f"{action} on model-api" in [one["asked"] for one in entries(ops, thinking.job, "access.refused")]
@@ -254,46 +264,50 @@ def test_a_job_whose_spec_asks_for_no_model_has_none(talking: Puppet) -> None:
 @pytest.mark.parametrize(
     "does, status, code",
     [
-        (fails(500, "Internal error"), 502, "upstream_failed"),
-        (fails(302, "", Location="http://127.0.0.1:1/"), 502, "upstream_failed"),
-        (fails(429, {"error": {"message": "Slow down", "code": "rate_limit_exceeded"}}, Retry_After="7"), 429, "rate_limit_exceeded"),
-        (fails(404, {"error": {"message": "No such model"}}), 404, "upstream_refused"),
-        (fails(200, "no json"), 502, "upstream_failed"),
-        (fails(200, {"choices": []}, Content_Encoding="gzip"), 502, "upstream_failed"),
+        (error_answer(500, "Internal error"), 502, "upstream_failed"),
+        (error_answer(302, "", Location="http://127.0.0.1:1/"), 502, "upstream_failed"),
+        (
+            error_answer(429, {"error": {"message": "Slow down", "code": "rate_limit_exceeded"}}, Retry_After="7"),
+            429,
+            "rate_limit_exceeded",
+        ),
+        (error_answer(404, {"error": {"message": "No such model"}}), 404, "upstream_refused"),
+        (error_answer(200, "no json"), 502, "upstream_failed"),
+        (error_answer(200, {"choices": []}, Content_Encoding="gzip"), 502, "upstream_failed"),
     ],
 )
 def test_what_goes_wrong_at_the_server_is_told_in_openais_form(
     thinking: Puppet, model: ModelServer, does: Any, status: int, code: str
 ) -> None:
-    model.will(does)
+    model.answer_with(does)
     answer = ask(thinking)
     assert (answer.status, error_of(answer)["code"]) == (status, code), answer.body
     assert answer.headers.get("retry-after") == ("7" if status == 429 else None)
 
 
 def test_a_server_that_says_nothing_or_goes_on_forever_is_given_up_in_time(ops: Human, shop: Shop, model: ModelServer) -> None:
-    with puppet(ops, model={"name": "hasty", "requests": 5, "tokens": 1_000_000}) as job:
-        model.will(silent)
+    with launch_puppet(ops, model={"name": "hasty", "requests": 5, "tokens": 1_000_000}) as job:
+        model.answer_with(stay_silent)
         slow = ask(job)
         assert (slow.status, error_of(slow)["code"]) == (504, "upstream_timeout")
-        assert model.left.wait(180)
+        assert model.hung_up.wait(180)
     assert_over(ops.job(job.job), shop)
 
 
 def test_a_kill_ends_a_stream_at_once_and_the_grant_with_it(ops: Human, shop: Shop, model: ModelServer) -> None:
-    model.will(endless)
-    with puppet(ops, model={**MODEL, "tokens": 1_000_000}) as job:
-        job.begins("POST", CHAT, {"model": "scripted", "messages": [], "stream": True})
+    model.answer_with(stream_forever)
+    with launch_puppet(ops, model={**MODEL, "tokens": 1_000_000}) as job:
+        job.start_call("POST", CHAT, {"model": "scripted", "messages": [], "stream": True})
         assert model.reached.wait(180)
         assert ops.api.post(f"jobs/{job.job}/kill").status_code == 202
-        assert model.left.wait(180)
+        assert model.hung_up.wait(180)
         seen = ops.until(job.job)
     assert_over(seen, shop)
-    assert used(ops, job.job)["cut"][0] == 1
+    assert usage_of(ops, job.job)["cut"][0] == 1
 
 
 def test_a_job_has_so_many_calls_at_once_and_no_more(thinking: Puppet, model: ModelServer) -> None:
-    model.will(holds)
+    model.answer_with(hold_stream)
     asked = {"model": "scripted", "messages": [], "stream": True}
     shown = {"Authorization": f"Bearer {thinking.env['OPENAI_API_KEY']}"}
     with httpx.Client(base_url=thinking.env["OPENAI_BASE_URL"], headers=shown, timeout=180, trust_env=False) as http, ExitStack() as held:
@@ -303,31 +317,31 @@ def test_a_job_has_so_many_calls_at_once_and_no_more(thinking: Puppet, model: Mo
         one_more = http.post("/chat/completions", json=asked)
         assert (one_more.status_code, one_more.json()["error"]["code"], one_more.headers["retry-after"]) == (429, "asked_too_often", "1")
         held.close()
-        assert model.left.wait(180)
-        model.will(says("Hello"))
+        assert model.hung_up.wait(180)
+        model.answer_with(text_answer("Hello"))
         until(lambda: ask(thinking).status == 200, "there is room again")
 
 
 def test_nobody_but_the_job_reaches_its_model(thinking: Puppet, model: ModelServer) -> None:
-    model.will(says("Hello"))
+    model.answer_with(text_answer("Hello"))
     with httpx.Client(base_url=thinking.env["OPENAI_BASE_URL"], timeout=180, trust_env=False) as http:
         for shown in ({}, {"Authorization": "Bearer sk-guessed"}):
             answer = http.post("/chat/completions", json={"model": "gpt-4o", "messages": []}, headers=shown)
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
-    assert model.asked == []
+    assert model.questions == []
 
 
 def test_many_calls_are_few_entries(ops: Human, model: ModelServer) -> None:
-    model.will(says("Hello"))
-    with puppet(ops, model={**MODEL, "requests": 150}) as job:
+    model.answer_with(text_answer("Hello"))
+    with launch_puppet(ops, model={**MODEL, "requests": 150}) as job:
         assert {ask(job).status for _ in range(150)} == {200}
-    assert used(ops, job.job) == {"answered": (150, 150 * 30, 150 * 12)}
+    assert usage_of(ops, job.job) == {"answered": (150, 150 * 30, 150 * 12)}
     assert len(entries(ops, job.job, "model.used")) <= 5
     assert len(entries(ops, job.job, "credential.issued")) == 1
 
 
 @contextmanager
-def policy(shop: Shop, job: Puppet, text: str, *, outcome: str) -> Iterator[None]:
+def add_policy(shop: Shop, job: Puppet, text: str, *, outcome: str) -> Iterator[None]:
     """Add a policy for the length of a block, which begins when the worker has it."""
     file = shop.config / "policies" / "models-under-test.cedar"
     file.write_text(text)
@@ -341,7 +355,7 @@ def policy(shop: Shop, job: Puppet, text: str, *, outcome: str) -> Iterator[None
 
 def until_offered(job: Puppet, outcome: str) -> None:
     def offered() -> list[str]:
-        items = job.asks("GET", "/v1/catalog").json["items"]
+        items = job.call("GET", "/v1/catalog").json["items"]
         return [item["outcome"] for item in items if item["resource"] == "model-api"]
 
     until(lambda: offered() == [outcome], f"the model is {outcome}")
@@ -352,16 +366,16 @@ APPROVED = '@id("model-at-tier-1") forbid (principal, action, resource == Resour
 
 
 def test_a_key_in_use_is_not_used_on_once_policy_denies_it(ops: Human, shop: Shop, model: ModelServer) -> None:
-    model.will(says("Hello"))
-    with puppet(ops, model={**MODEL, "requests": 1_000}) as job:
+    model.answer_with(text_answer("Hello"))
+    with launch_puppet(ops, model={**MODEL, "requests": 1_000}) as job:
         assert ask(job).status == 200
-        with policy(shop, job, FORBIDDEN, outcome="denied"):
+        with add_policy(shop, job, FORBIDDEN, outcome="denied"):
             refused = until_refused(job)
             assert (refused.status, error_of(refused)["code"]) == (403, "denied")
             assert "no-model-today" in refused.body
-            asked = len(model.asked)
+            asked = len(model.questions)
             assert ask(job).status == 403
-            assert len(model.asked) == asked
+            assert len(model.questions) == asked
         assert ask(job).status == 200
     assert_over(ops.job(job.job), shop)
 
@@ -377,8 +391,8 @@ def until_refused(job: Puppet) -> Answer:
 
 
 def test_a_key_that_a_person_takes_away_is_not_asked_for_again(ops: Human, shop: Shop, model: ModelServer) -> None:
-    model.will(says("Hello"))
-    with puppet(ops, model={**MODEL, "requests": 1_000}) as job:
+    model.answer_with(text_answer("Hello"))
+    with launch_puppet(ops, model={**MODEL, "requests": 1_000}) as job:
         assert ask(job).status == 200
         (credential,) = ops.job(job.job)["credentials"]
         assert ops.api.post(f"credentials/{credential['id']}/revoke").status_code in {200, 202}
@@ -389,16 +403,16 @@ def test_a_key_that_a_person_takes_away_is_not_asked_for_again(ops: Human, shop:
 
 
 def test_a_key_that_needs_people_waits_for_them(ops: Human, lead: Human, shop: Shop, model: ModelServer) -> None:
-    model.will(says("Hello"))
-    with puppet(ops, model=MODEL) as job, policy(shop, job, APPROVED, outcome="needs_approval"):
+    model.answer_with(text_answer("Hello"))
+    with launch_puppet(ops, model=MODEL) as job, add_policy(shop, job, APPROVED, outcome="needs_approval"):
         answers: list[Answer] = []
         asking = threading.Thread(target=lambda: answers.append(ask(job)))
         asking.start()
         (asked,) = until(lambda: ops.job(job.job)["requests"], "the job asks for the key")
-        request = opened(lead, asked["id"])
+        request = await_request(lead, asked["id"])
         assert request["reason"] == "Calls of model default: at most 50 requests and 100,000 tokens"
-        assert model.asked == []
-        assert lead.answer(request).status_code in TAKEN
+        assert model.questions == []
+        assert lead.answer(request).status_code in ACCEPTED_STATUSES
         asking.join(180)
         assert [answer.status for answer in answers] == [200]
 
@@ -431,9 +445,9 @@ for _ in range(2):
 @pytest.mark.parametrize("network", ["host", "none"])
 def test_openais_own_client_works_with_it(ops: Human, model: ModelServer, network: str) -> None:
     def does(handler: Handler, asked: dict[str, Any]) -> None:
-        (streams("a", "b") if asked.get("stream") else says("whole"))(handler, asked)
+        (stream_answer("a", "b") if asked.get("stream") else text_answer("whole"))(handler, asked)
 
-    model.will(does)
+    model.answer_with(does)
     run = {"command": ["python3", "-c", CLIENT], "network": network}
     spec = {"name": "client", "task": "Ask a model", "environment": "prod", "run": run, "model": {**MODEL, "requests": 3}}
     job = ops.launch(spec)
@@ -443,4 +457,4 @@ def test_openais_own_client_works_with_it(ops: Human, model: ModelServer, networ
     for line in ("whole: whole", "pieces: ['a', 'b']", "models: ['gpt-4o', 'scripted']", "refused: model_not_allowed"):
         assert line in log
     assert log.count("over: requests_budget_exceeded") == 1
-    assert len(model.asked) == 3
+    assert len(model.questions) == 3

@@ -15,10 +15,10 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from tests.activities.broker.remote_job import Puppet, puppet
-from tests.activities.broker.test_runtime_requests import opened
-from tests.activities.broker.test_tool_gateway import HEADERS, SHOPS, an_order, called, request_of, until_only
-from tests.support.people import TAKEN, Human
+from tests.activities.broker.remote_job import Puppet, launch_puppet
+from tests.activities.broker.test_runtime_requests import await_request
+from tests.activities.broker.test_tool_gateway import HEADERS, SHOPS, call_tool, newest_request, tenant_order, until_only
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop
 from tests.support.wait import until
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.servers
 
 
 @asynccontextmanager
-async def client(job: Puppet) -> AsyncIterator[Client]:
+async def connect_client(job: Puppet) -> AsyncIterator[Client]:
     """A client that bears the job's token."""
     headers = {"Authorization": f"Bearer {job.env['JUSTENOUGH_BROKER_TOKEN']}"}
     async with (
@@ -37,11 +37,11 @@ async def client(job: Puppet) -> AsyncIterator[Client]:
 
 
 def test_the_sdks_client_lists_calls_and_reads(talking: Puppet, shop: Shop) -> None:
-    order = an_order(shop)
+    order = tenant_order(shop)
     until_only(talking, SHOPS)
 
     async def use() -> tuple[set[str], Any, Any]:
-        async with client(talking) as mcp:
+        async with connect_client(talking) as mcp:
             names = {tool.name for tool in (await mcp.list_tools()).tools}
             called = await mcp.call_tool("find-order", {"order_id": order})
             return names, called, await mcp.read_resource("justenough://catalog")
@@ -54,21 +54,21 @@ def test_the_sdks_client_lists_calls_and_reads(talking: Puppet, shop: Shop) -> N
 
 
 def test_the_sdks_client_hears_of_progress_while_people_look(ops: Human, lead: Human, shop: Shop) -> None:
-    order, heard = an_order(shop), []
+    order, heard = tenant_order(shop), []
 
     async def progress(progress: float, total: float | None, message: str | None) -> None:
         heard.append((progress, total, message))
 
     async def use(job: Puppet) -> Any:
-        async with client(job) as mcp:
+        async with connect_client(job) as mcp:
             given = {"order_id": order, "amount": 3, "reason": "asked by the sdk"}
             return await mcp.call_tool("refund-order", given, progress_callback=progress)
 
-    with puppet(ops) as job:
+    with launch_puppet(ops) as job:
         answers: list[Any] = []
         calling = threading.Thread(target=lambda: answers.append(asyncio.run(use(job))))
         calling.start()
-        assert lead.answer(opened(lead, request_of(ops, job))).status_code in TAKEN
+        assert lead.answer(await_request(lead, newest_request(ops, job))).status_code in ACCEPTED_STATUSES
         calling.join(180)
         assert not answers[0].is_error, answers[0]
         assert "waiting for people's approval" in str(heard[0][2])
@@ -83,42 +83,42 @@ def test_nobody_gets_in_without_the_jobs_token(talking: Puppet, given: dict[str,
 
 
 def test_a_body_that_is_too_large_is_refused(talking: Puppet) -> None:
-    assert talking.asks("POST", "/mcp", raw="x" * 200_000, **HEADERS).status == 413
+    assert talking.call("POST", "/mcp", raw="x" * 200_000, **HEADERS).status == 413
 
 
 def test_a_call_that_waits_for_people_is_not_made_for_a_client_that_has_gone_but_for_the_next_that_asks_the_same(
     ops: Human, lead: Human, shop: Shop
 ) -> None:
-    given = {"order_id": an_order(shop), "amount": 4, "reason": "asked, and gone"}
-    with puppet(ops) as job:
-        asyncio.run(_given_up(job, given))
-        waiting = opened(lead, request_of(ops, job))
-        pending = [entry["data"]["outcome"] for entry in _called(ops, job, 1)]
+    given = {"order_id": tenant_order(shop), "amount": 4, "reason": "asked, and gone"}
+    with launch_puppet(ops) as job:
+        asyncio.run(_abandon_call(job, given))
+        waiting = await_request(lead, newest_request(ops, job))
+        pending = [entry["data"]["outcome"] for entry in _calls_in_ledger(ops, job, 1)]
         assert pending == ["pending"]
-        assert lead.answer(waiting).status_code in TAKEN
+        assert lead.answer(waiting).status_code in ACCEPTED_STATUSES
         until(lambda: ops.job(job.job)["requests"][-1]["state"] == "approved", "the request is approved")
         assert ops.job(job.job)["credentials"] == []
-        text, failed = called(job, "refund-order", **given)
+        text, failed = call_tool(job, "refund-order", **given)
         assert not failed, text
-        assert [entry["data"]["request"] for entry in _called(ops, job, 2)] == [waiting["id"]] * 2
+        assert [entry["data"]["request"] for entry in _calls_in_ledger(ops, job, 2)] == [waiting["id"]] * 2
         assert len(ops.job(job.job)["requests"]) == 1
 
 
-async def _given_up(job: Puppet, given: dict[str, Any]) -> None:
+async def _abandon_call(job: Puppet, arguments: dict[str, Any]) -> None:
     """Call, and go away as soon as there is something to wait for."""
     heard = asyncio.Event()
 
     async def progress(progress: float, total: float | None, message: str | None) -> None:
         heard.set()
 
-    async with client(job) as mcp:
-        calling = asyncio.create_task(mcp.call_tool("refund-order", given, progress_callback=progress))
+    async with connect_client(job) as mcp:
+        calling = asyncio.create_task(mcp.call_tool("refund-order", arguments, progress_callback=progress))
         await heard.wait()
         calling.cancel()
         await asyncio.gather(calling, return_exceptions=True)
 
 
-def _called(ops: Human, job: Puppet, least: int) -> list[dict[str, Any]]:
+def _calls_in_ledger(ops: Human, job: Puppet, least: int) -> list[dict[str, Any]]:
     """The calls that the ledger has, once there are so many."""
 
     def found() -> list[dict[str, Any]]:

@@ -14,13 +14,13 @@ import pytest
 from justenough.adapters.mcp_client import run_conversation
 from justenough.domain.catalog.mcp_tool_list import ToolList, read_tool_list
 from justenough.domain.tools.definitions import McpServerDef
-from tests.activities.broker.killed_call import killed_in_a_call
-from tests.activities.broker.mcp_server import TOOLS, McpServer, mcp_server
-from tests.activities.broker.remote_job import Puppet, puppet
-from tests.activities.broker.test_runtime_requests import entries, opened
-from tests.activities.broker.test_tool_gateway import SHOPS, called, result
-from tests.activities.broker.test_tool_upstreams import login_of, stored
-from tests.support.people import TAKEN, Human
+from tests.activities.broker.killed_call import kill_in_call
+from tests.activities.broker.mcp_server import TOOLS, McpServer, serve_mcp
+from tests.activities.broker.remote_job import Puppet, launch_puppet
+from tests.activities.broker.test_runtime_requests import await_request, entries
+from tests.activities.broker.test_tool_gateway import SHOPS, call_tool, mcp_result
+from tests.activities.broker.test_tool_upstreams import login_of, store_text
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Login, Shop
 from tests.support.wait import until
 
@@ -31,11 +31,11 @@ PASSED = {"get_issue", "get_echo", "get_long", "get_picture", "get_broken", "get
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[McpServer]:
-    with mcp_server() as listening:
+    with serve_mcp() as listening:
         yield listening
 
 
-def shown(hub: McpServer) -> ToolList:
+def tool_list_of(hub: McpServer) -> ToolList:
     """What it shows now."""
     return asyncio.run(run_conversation(McpServerDef(url=hub.url, allow_private=True), {}, lambda conversation: conversation.list_tools()))
 
@@ -76,31 +76,31 @@ class Review:
 @pytest.fixture(scope="module")
 def review(shop: Shop, hub: McpServer) -> Iterator[Review]:
     found = Review(shop)
-    found.pin(hub, shown(hub))
+    found.pin(hub, tool_list_of(hub))
     try:
         yield found
     finally:
         found.end()
 
 
-def names(job: Puppet) -> set[str]:
-    return {tool["name"] for tool in result(job, "tools/list")["tools"]}
+def tool_names(job: Puppet) -> set[str]:
+    return {tool["name"] for tool in mcp_result(job, "tools/list")["tools"]}
 
 
 def until_offered(job: Puppet, *, offered: bool = True) -> None:
-    until(lambda: ("get_issue" in names(job)) == offered, "the worker's catalog is the one that was written last")
+    until(lambda: ("get_issue" in tool_names(job)) == offered, "the worker's catalog is the one that was written last")
 
 
 def until_called(job: Puppet) -> None:
     """Return once the catalog that the worker has is the one that was written last."""
-    until(lambda: called(job, "get_issue", number=0) == ('get_issue {"number": 0}', False), "the tool can be called")
+    until(lambda: call_tool(job, "get_issue", number=0) == ('get_issue {"number": 0}', False), "the tool can be called")
 
 
 @pytest.fixture(scope="module")
 def agent(ops: Human, review: Review) -> Iterator[Puppet]:
     """A job that may use it."""
     del review
-    with puppet(ops) as job:
+    with launch_puppet(ops) as job:
         until_offered(job)
         yield job
 
@@ -108,26 +108,26 @@ def agent(ops: Human, review: Review) -> Iterator[Puppet]:
 @pytest.fixture
 def own(ops: Human, review: Review, hub: McpServer) -> Iterator[Puppet]:
     """A job of one test's own: what it has seen of a server that changed concerns no other."""
-    with puppet(ops) as job:
+    with launch_puppet(ops) as job:
         until_called(job)
         yield job
-        review.pin(hub, shown(hub))
+        review.pin(hub, tool_list_of(hub))
         until_called(job)
 
 
-def logged(shop: Shop) -> str:
+def log_text(shop: Shop) -> str:
     """All that the stack's processes have logged."""
     found = "".join(path.read_bytes().decode("latin-1") for path in shop.stack.home.rglob("*.log"))
     assert "configuration loaded" in found
     return found
 
 
-def login(hub: McpServer) -> Login:
+def last_login(hub: McpServer) -> Login:
     return login_of(hub.authorization)
 
 
 def test_its_tools_are_offered_under_their_own_names_with_what_was_reviewed(agent: Puppet) -> None:
-    tools = {tool["name"]: tool for tool in result(agent, "tools/list")["tools"]}
+    tools = {tool["name"]: tool for tool in mcp_result(agent, "tools/list")["tools"]}
     assert tools.keys() >= PASSED
     assert "delete_repo" not in tools
     assert tools["get_issue"]["description"] == "Reads an issue"
@@ -140,58 +140,58 @@ def test_its_tools_are_offered_under_their_own_names_with_what_was_reviewed(agen
 
 
 def test_a_call_is_passed_on_and_its_login_is_dead_right_after(agent: Puppet, hub: McpServer, ops: Human, shop: Shop) -> None:
-    assert called(agent, "get_issue", number=7) == ('get_issue {"number": 7}', False)
-    assert agent.job in login(hub).user
-    assert not shop.opens_for(login(hub))
+    assert call_tool(agent, "get_issue", number=7) == ('get_issue {"number": 7}', False)
+    assert agent.job in last_login(hub).user
+    assert not shop.can_log_in(last_login(hub))
     told = entries(ops, agent.job, "tool.called")[-1]
     assert (told["tool"], told["outcome"], told["action"]) == ("get_issue", "done", "orders-db:read")
     assert entries(ops, agent.job, "credential.used")[-1]["what"] == "tool get_issue"
 
 
 def test_what_it_tells_of_the_credential_does_not_come_back(agent: Puppet, hub: McpServer, shop: Shop) -> None:
-    text, failed = called(agent, "get_echo")
+    text, failed = call_tool(agent, "get_echo")
     assert not failed, text
-    assert login(hub).user in text
-    assert login(hub).password not in text
+    assert last_login(hub).user in text
+    assert last_login(hub).password not in text
     assert text.count("[redacted]") == 2
-    assert login(hub).password not in stored(shop)
+    assert last_login(hub).password not in store_text(shop)
 
 
 def test_a_picture_is_told_of_and_not_passed_on(agent: Puppet) -> None:
-    text, failed = called(agent, "get_picture", number=3)
+    text, failed = call_tool(agent, "get_picture", number=3)
     assert not failed
     assert text.endswith("\n[image image/png is not passed on]")
 
 
 def test_its_error_is_an_error_of_the_tool_without_the_secret(agent: Puppet, hub: McpServer, ops: Human) -> None:
-    text, failed = called(agent, "get_broken", number=1)
+    text, failed = call_tool(agent, "get_broken", number=1)
     assert failed
     assert text.startswith("no such issue for Login")
-    assert login(hub).password not in text
+    assert last_login(hub).password not in text
     assert entries(ops, agent.job, "tool.called")[-1]["outcome"] == "failed"
 
 
 def test_a_long_answer_is_cut_and_no_part_of_the_credential_is_left_at_the_cut(agent: Puppet, hub: McpServer) -> None:
-    text, failed = called(agent, "get_long")
+    text, failed = call_tool(agent, "get_long")
     assert not failed
     assert len(text) < 2_200
     assert "truncated; request less data" in text
-    password = login(hub).password
+    password = last_login(hub).password
     assert all(password[:length] not in text for length in range(6, len(password) + 1))
 
 
 def test_arguments_off_the_reviewed_schema_are_refused_and_nobody_is_asked(agent: Puppet, hub: McpServer) -> None:
     before = len(hub.seen)
-    text, failed = called(agent, "get_issue", number="7; DROP")
+    text, failed = call_tool(agent, "get_issue", number="7; DROP")
     assert failed
     assert "number: must have type integer" in text
     assert len(hub.seen) == before
 
 
 def test_a_tool_that_no_pattern_fits_cannot_be_called(agent: Puppet, hub: McpServer) -> None:
-    text, failed = called(agent, "delete_repo", number=1)
+    text, failed = call_tool(agent, "delete_repo", number=1)
     assert (failed, "there is no tool 'delete_repo' for this job" in text) == (True, True)
-    assert ("delete_repo", {"number": 1}) not in hub.called
+    assert ("delete_repo", {"number": 1}) not in hub.tool_calls
 
 
 MODES = {
@@ -215,25 +215,25 @@ def test_whatever_it_does_is_bounded_an_error_in_words_and_its_login_is_dead(
 ) -> None:
     began = time.monotonic()
     before = len(hub.seen)
-    with hub.being(mode, at=at):
-        text, failed = called(agent, "get_issue", number=3)
+    with hub.misbehave(mode, at=at):
+        text, failed = call_tool(agent, "get_issue", number=3)
     assert failed, text
     assert MODES[mode] in text
     assert ("it is not known whether the call had any effect" in text) == (at == "tools/call")
     assert len(hub.seen) > before
     assert time.monotonic() - began < 300
-    assert login(hub).password not in text
-    assert not shop.opens_for(login(hub))
-    assert login(hub).password not in logged(shop)
+    assert last_login(hub).password not in text
+    assert not shop.can_log_in(last_login(hub))
+    assert last_login(hub).password not in log_text(shop)
     assert entries(ops, agent.job, "tool.called")[-1]["outcome"] == "failed"
-    assert called(agent, "get_issue", number=3) == ('get_issue {"number": 3}', False)
+    assert call_tool(agent, "get_issue", number=3) == ('get_issue {"number": 3}', False)
 
 
 def test_one_that_is_away_is_an_error_in_words(own: Puppet, hub: McpServer, review: Review) -> None:
-    review.pin(hub, shown(hub), url="https://127.0.0.1:65000/mcp")
+    review.pin(hub, tool_list_of(hub), url="https://127.0.0.1:65000/mcp")
 
     def refused() -> bool:
-        text, failed = said = called(own, "get_issue", number=1)
+        text, failed = said = call_tool(own, "get_issue", number=1)
         # Until the worker has read the catalog anew, it calls the server that is there.
         assert failed or said == ('get_issue {"number": 1}', False)
         return "the upstream does not answer (ConnectError)" in text
@@ -243,8 +243,8 @@ def test_one_that_is_away_is_an_error_in_words(own: Puppet, hub: McpServer, revi
 
 def test_an_older_server_is_spoken_to_as_it_speaks_and_told_when_its_session_is_over(agent: Puppet, hub: McpServer, shop: Shop) -> None:
     before = len(hub.seen)
-    with hub.being("old"):
-        assert called(agent, "get_issue", number=7) == ('get_issue {"number": 7}', False)
+    with hub.misbehave("old"):
+        assert call_tool(agent, "get_issue", number=7) == ('get_issue {"number": 7}', False)
     assert [method for method, _ in hub.seen[before:] if method != "GET"] == [
         "server/discover",
         "initialize",
@@ -253,7 +253,7 @@ def test_an_older_server_is_spoken_to_as_it_speaks_and_told_when_its_session_is_
         "tools/call",
         "DELETE",
     ]
-    assert not shop.opens_for(login(hub))
+    assert not shop.can_log_in(last_login(hub))
 
 
 CHANGED: list[tuple[list[dict[str, Any]], list[str]]] = [
@@ -267,36 +267,36 @@ CHANGED: list[tuple[list[dict[str, Any]], list[str]]] = [
 def test_once_it_shows_other_tools_none_is_called_or_offered_until_they_are_reviewed(
     own: Puppet, hub: McpServer, ops: Human, shop: Shop, review: Review, tools: list[dict[str, Any]], changes: list[str]
 ) -> None:
-    calls = len(hub.called)
-    with hub.being(tools=tools):
-        text, failed = called(own, "get_issue", number=7)
+    calls = len(hub.tool_calls)
+    with hub.misbehave(tools=tools):
+        text, failed = call_tool(own, "get_issue", number=7)
         assert failed
         assert "hub now offers other tools than those that were reviewed" in text
         assert "`justenough catalog tools hub`" in text
         assert "tell everybody" not in text
-        assert len(hub.called) == calls
-        assert not shop.opens_for(login(hub))
-        assert not names(own) & {*PASSED, "get_more"}
-        now = shown(hub)
+        assert len(hub.tool_calls) == calls
+        assert not shop.can_log_in(last_login(hub))
+        assert not tool_names(own) & {*PASSED, "get_more"}
+        now = tool_list_of(hub)
         refused = entries(ops, own.job, "upstream.refused")
         assert [(one["upstream"], one["shown"], one["changes"]) for one in refused] == [("hub", now.digest, changes)]
         assert entries(ops, own.job, "tool.called")[-1]["outcome"] == "refused"
         assert (
-            json.loads(result(own, "resources/read", {"uri": "justenough://catalog"})["contents"][0]["text"])["withheld"][0]["upstream"]
+            json.loads(mcp_result(own, "resources/read", {"uri": "justenough://catalog"})["contents"][0]["text"])["withheld"][0]["upstream"]
             == "hub"
         )
         review.pin(hub, now)
         until_offered(own)
-        assert called(own, "get_issue", number=7) == ('get_issue {"number": 7}', False)
+        assert call_tool(own, "get_issue", number=7) == ('get_issue {"number": 7}', False)
         assert len(entries(ops, own.job, "upstream.refused")) == 1
 
 
 def test_once_it_shows_again_what_was_reviewed_its_tools_are_offered_again(own: Puppet, hub: McpServer) -> None:
-    with hub.being(tools=CHANGED[0][0]):
-        assert called(own, "get_issue", number=7)[1]
-        assert "get_issue" not in names(own)
-    assert not called(own, "get_issue", number=7)[1]
-    assert "get_issue" in names(own)
+    with hub.misbehave(tools=CHANGED[0][0]):
+        assert call_tool(own, "get_issue", number=7)[1]
+        assert "get_issue" not in tool_names(own)
+    assert not call_tool(own, "get_issue", number=7)[1]
+    assert "get_issue" in tool_names(own)
 
 
 def test_a_name_that_holds_what_it_was_sent_is_not_in_the_ledger(own: Puppet, hub: McpServer, ops: Human, shop: Shop) -> None:
@@ -307,30 +307,32 @@ def test_a_name_that_holds_what_it_was_sent_is_not_in_the_ledger(own: Puppet, hu
             # So long that what is told of it is cut within the password.
             yield from [{"name": "x" * 190 + hub.authorization.split()[-1], "inputSchema": {"type": "object"}}]
 
-    with hub.being(tools=Telling()):
-        text, failed = called(own, "get_issue", number=7)
+    with hub.misbehave(tools=Telling()):
+        text, failed = call_tool(own, "get_issue", number=7)
     assert failed
-    assert login(hub).password not in text
+    assert last_login(hub).password not in text
     (told,) = [one for one in entries(ops, own.job, "upstream.refused")[-1]["changes"] if one.startswith("new: ")]
     assert told == f"new: {'x' * 190}[redacted]"[:200]
-    assert login(hub).password not in stored(shop)
+    assert last_login(hub).password not in store_text(shop)
 
 
 @pytest.mark.parametrize("reviewed", ["nothing", "something else"])
 def test_what_nobody_has_pinned_is_not_offered_and_it_is_said_why(
     own: Puppet, hub: McpServer, ops: Human, review: Review, reviewed: str
 ) -> None:
-    review.pin(hub, None if reviewed == "nothing" else shown(hub), **({} if reviewed == "nothing" else {"tools": "sha256:" + "0" * 64}))
+    review.pin(
+        hub, None if reviewed == "nothing" else tool_list_of(hub), **({} if reviewed == "nothing" else {"tools": "sha256:" + "0" * 64})
+    )
     until_offered(own, offered=False)
     before = len(hub.seen)
-    text, failed = called(own, "get_issue", number=7)
+    text, failed = call_tool(own, "get_issue", number=7)
     assert failed
     assert "there is no tool 'get_issue' for this job" in text
     assert "pin them with `justenough catalog tools hub`" in text
     assert len(hub.seen) == before
     refused = entries(ops, own.job, "upstream.refused")
     assert [(one["upstream"], one["shown"], one["changes"]) for one in refused] == [("hub", None, [])]
-    assert names(own) == SHOPS
+    assert tool_names(own) == SHOPS
 
 
 def test_a_job_whose_order_names_it_lists_what_a_server_shows_and_nobody_holds_the_credential(
@@ -340,45 +342,45 @@ def test_a_job_whose_order_names_it_lists_what_a_server_shows_and_nobody_holds_t
     until(lambda: [one for one in ops.api.get("catalog").json()["tools"] if one["name"] == "get_issue"], "the console knows the tool")
     told = [one for one in ops.api.get("catalog").json()["tools"] if one["name"] == "get_issue"]
     assert (told[0]["kind"], told[0]["upstream"], told[0]["actions"]) == ("mcp", "hub", ["read"])
-    with hub.being(tools=CHANGED[1][0]), puppet(ops, item) as job:
+    with hub.misbehave(tools=CHANGED[1][0]), launch_puppet(ops, item) as job:
         # Whether anything of it was reviewed makes no difference.
         review.pin(hub, None)
-        until(lambda: names(job) == SHOPS - {"find-order", "list-tickets"} | {"hub.tools"}, "the job may list the server's tools")
+        until(lambda: tool_names(job) == SHOPS - {"find-order", "list-tickets"} | {"hub.tools"}, "the job may list the server's tools")
         # The console looks at the folder by its own clock.
         until(lambda: [one["upstream"] for one in ops.api.get("catalog").json()["withheld"]] == ["hub"], "the console withholds it")
-        text, failed = called(job, "hub.tools")
+        text, failed = call_tool(job, "hub.tools")
         assert not failed, text
-        assert read_tool_list("shown", text).digest == shown(hub).digest
-        assert not shop.opens_for(login_of(next(sent for _, sent in reversed(hub.seen) if sent)))
+        assert read_tool_list("shown", text).digest == tool_list_of(hub).digest
+        assert not shop.can_log_in(login_of(next(sent for _, sent in reversed(hub.seen) if sent)))
         assert [one["outcome"] for one in entries(ops, job.job, "tool.called")] == ["done"]
-        assert "only through tools" in job.access("orders-db").body
-    with puppet(ops) as job:
-        review.pin(hub, shown(hub))
+        assert "only through tools" in job.request_access("orders-db").body
+    with launch_puppet(ops) as job:
+        review.pin(hub, tool_list_of(hub))
         until_called(job)
-        assert "hub.tools" not in names(job)
-        assert "there is no tool 'hub.tools' for this job" in called(job, "hub.tools")[0]
+        assert "hub.tools" not in tool_names(job)
+        assert "there is no tool 'hub.tools' for this job" in call_tool(job, "hub.tools")[0]
 
 
 def test_what_writes_waits_for_people_who_see_its_arguments_and_is_called_once(
     ops: Human, lead: Human, agent: Puppet, hub: McpServer, shop: Shop
 ) -> None:
-    calls, answers = len(hub.called), []
-    calling = threading.Thread(target=lambda: answers.append(called(agent, "create_issue", note="It broke")))
+    calls, answers = len(hub.tool_calls), []
+    calling = threading.Thread(target=lambda: answers.append(call_tool(agent, "create_issue", note="It broke")))
     calling.start()
     found = until(lambda: [one for one in ops.job(agent.job)["requests"] if one["action"] == "write"], "the call asks for people")
-    waiting = opened(lead, found[-1]["id"])
+    waiting = await_request(lead, found[-1]["id"])
     assert waiting["call"] == {"tool": "create_issue", "arguments": {"note": "It broke"}}
-    assert len(hub.called) == calls
-    assert lead.answer(waiting).status_code in TAKEN
+    assert len(hub.tool_calls) == calls
+    assert lead.answer(waiting).status_code in ACCEPTED_STATUSES
     calling.join(180)
     assert answers == [('create_issue {"note": "It broke"}', False)]
-    assert hub.called[calls:] == [("create_issue", {"note": "It broke"})]
-    assert not shop.opens_for(login(hub))
+    assert hub.tool_calls[calls:] == [("create_issue", {"note": "It broke"})]
+    assert not shop.can_log_in(last_login(hub))
 
 
 def test_a_job_that_is_killed_while_a_call_is_on_its_way_has_nothing_left(ops: Human, hub: McpServer, shop: Shop, review: Review) -> None:
-    review.pin(hub, shown(hub), timeout="50s", prefix="slow_")
-    with puppet(ops) as job:
-        until(lambda: called(job, "slow_get_issue", number=1) == ('get_issue {"number": 1}', False), "the tool can be called")
-        seen, held = killed_in_a_call(ops, shop, job, "slow_get_slow", reached=hub.reached, login=lambda: login(hub))
+    review.pin(hub, tool_list_of(hub), timeout="50s", prefix="slow_")
+    with launch_puppet(ops) as job:
+        until(lambda: call_tool(job, "slow_get_issue", number=1) == ('get_issue {"number": 1}', False), "the tool can be called")
+        seen, held = kill_in_call(ops, shop, job, "slow_get_slow", reached=hub.reached, login=lambda: last_login(hub))
     shop.assert_dead(seen, held)

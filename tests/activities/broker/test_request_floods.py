@@ -41,21 +41,23 @@ def tools_behind(door: Any) -> ToolGateway:
     return ToolGateway(cast("Any", None), told, cast("Any", None), cast("Broker", door))
 
 
-async def hears(pending: PendingRequest, seconds: float) -> None:
+async def ignore_progress(pending: PendingRequest, seconds: float) -> None:
     """Hear of progress."""
 
 
 async def test_so_many_calls_are_under_way_and_no_more() -> None:
     door = Knocked()
     tools = tools_behind(door)
-    under_way = [asyncio.create_task(tools.call("find", {}, report_progress=hears, max_wait=1)) for _ in range(MAX_CONCURRENT_CALLS)]
+    under_way = [
+        asyncio.create_task(tools.call("find", {}, report_progress=ignore_progress, max_wait=1)) for _ in range(MAX_CONCURRENT_CALLS)
+    ]
     while door.made < MAX_CONCURRENT_CALLS:  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0)
     with pytest.raises(TooManyCalls):
-        await tools.call("find", {}, report_progress=hears, max_wait=1)
+        await tools.call("find", {}, report_progress=ignore_progress, max_wait=1)
     under_way[0].cancel()
     await asyncio.wait(under_way[:1])
-    again = asyncio.create_task(tools.call("find", {}, report_progress=hears, max_wait=1))
+    again = asyncio.create_task(tools.call("find", {}, report_progress=ignore_progress, max_wait=1))
     while door.made <= MAX_CONCURRENT_CALLS:  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0)
     for task in (*under_way, again):
@@ -73,7 +75,7 @@ async def test_calls_and_lists_of_tools_count_like_all_that_a_job_asks() -> None
     door.admits = counting.admit
     tools = tools_behind(door)
     with pytest.raises(TooManyCalls):
-        await tools.call("find", {}, report_progress=hears, max_wait=1)
+        await tools.call("find", {}, report_progress=ignore_progress, max_wait=1)
     with pytest.raises(TooManyCalls):
         await tools.offered_tools()
     assert door.made == 0

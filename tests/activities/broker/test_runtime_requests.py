@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.activities.broker.remote_job import Answer, Puppet, puppet
-from tests.support.people import TAKEN, Human
+from tests.activities.broker.remote_job import Answer, Puppet, launch_puppet
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Login, Shop
 from tests.support.wait import until
 
@@ -27,33 +27,33 @@ def entries(ops: Human, job: str, kind: str) -> list[dict[str, Any]]:
 
 
 def test_access_that_policy_allows_is_issued_at_once_works_and_is_dead_once_it_is_given_back(ops: Human, shop: Shop) -> None:
-    with puppet(ops) as job:
-        given = job.access("orders-db")
+    with launch_puppet(ops) as job:
+        given = job.request_access("orders-db")
         assert given.status == 200, given.body
         login = login_of(given)
-        assert shop.opens_for(login)
+        assert shop.can_log_in(login)
         assert given.json["data"]["dbname"] == "shop"
         assert given.headers["cache-control"] == "no-store"
         (asked,) = entries(ops, job.job, "access.requested")
         assert (asked["reason"], asked["resource"]) == ("a test needs it", "orders-db")
-        released = job.asks("POST", f"/v1/access/{given.json['credential_id']}/release")
+        released = job.call("POST", f"/v1/access/{given.json['credential_id']}/release")
         assert (released.status, released.json["state"]) == (200, "confirmed")
-        assert not shop.opens_for(login)
+        assert not shop.can_log_in(login)
         (used,) = entries(ops, job.job, "credential.used")
         assert used == {"credential": given.json["credential_id"], "what": "the job released it"}
-        again = job.asks("POST", f"/v1/access/{given.json['credential_id']}/release")
+        again = job.call("POST", f"/v1/access/{given.json['credential_id']}/release")
         assert again.status == 404
 
 
 def test_what_is_asked_for_under_a_live_grant_is_another_credential_and_no_request(ops: Human, shop: Shop) -> None:
-    with puppet(ops) as job:
-        first, second = job.access("orders-db"), job.access("orders-db", ttl="1m")
+    with launch_puppet(ops) as job:
+        first, second = job.request_access("orders-db"), job.request_access("orders-db", ttl="1m")
         assert login_of(first) != login_of(second)
         assert first.json["request_id"] == second.json["request_id"]
         assert second.json["credential_id"] == first.json["credential_id"] + ".2"
-        assert job.asks("POST", f"/v1/access/{first.json['credential_id']}/release").status == 200
-        assert not shop.opens_for(login_of(first))
-        assert shop.opens_for(login_of(second))
+        assert job.call("POST", f"/v1/access/{first.json['credential_id']}/release").status == 200
+        assert not shop.can_log_in(login_of(first))
+        assert shop.can_log_in(login_of(second))
         assert len(entries(ops, job.job, "access.requested")) == 1
     seen = ops.job(job.job)
     assert len(seen["credentials"]) == 2
@@ -61,62 +61,62 @@ def test_what_is_asked_for_under_a_live_grant_is_another_credential_and_no_reque
 
 
 def test_what_needs_people_waits_for_them_and_is_issued_once_they_approved(ops: Human, lead: Human, shop: Shop) -> None:
-    with puppet(ops) as job:
-        pending = job.access("refunds-db", "write", reason="Refund order 7")
+    with launch_puppet(ops) as job:
+        pending = job.request_access("refunds-db", "write", reason="Refund order 7")
         assert pending.status == 202, pending.body
         request = pending.json["request_id"]
         assert pending.headers["location"] == f"/v1/requests/{request}"
-        waiting = opened(lead, request)
+        waiting = await_request(lead, request)
         assert (waiting["reason"], waiting["current_tier"]) == ("Refund order 7", 1)
         assert ops.job(job.job)["state"] == "running"
         answers: list[Answer] = []
-        asking = threading.Thread(target=lambda: answers.append(job.access("refunds-db", "write", wait=30)))
+        asking = threading.Thread(target=lambda: answers.append(job.request_access("refunds-db", "write", wait=30)))
         asking.start()
-        assert lead.answer(waiting).status_code in TAKEN
+        assert lead.answer(waiting).status_code in ACCEPTED_STATUSES
         asking.join(180)
         (given,) = answers
         assert given.status == 200, given.body
         assert given.json["request_id"] == request
-        assert shop.opens_for(login_of(given))
+        assert shop.can_log_in(login_of(given))
     shop.assert_dead(ops.job(job.job), login_of(given))
 
 
 def test_a_denial_ends_the_request_and_nothing_was_issued(ops: Human, lead: Human) -> None:
-    with puppet(ops) as job:
-        request = job.access("refunds-db", "write").json["request_id"]
-        assert lead.answer(opened(lead, request), "deny").status_code in TAKEN
-        seen = job.asks("GET", f"/v1/requests/{request}?wait=30")
+    with launch_puppet(ops) as job:
+        request = job.request_access("refunds-db", "write").json["request_id"]
+        assert lead.answer(await_request(lead, request), "deny").status_code in ACCEPTED_STATUSES
+        seen = job.call("GET", f"/v1/requests/{request}?wait=30")
         assert (seen.status, seen.json["state"]) == (200, "denied")
-        refused = job.access("refunds-db", "write")
+        refused = job.request_access("refunds-db", "write")
         assert (refused.status, refused.json["outcome"], refused.json["request_id"]) == (403, "denied", request)
         assert ops.job(job.job)["credentials"] == []
 
 
 def test_what_policy_denies_is_refused_with_the_policies_that_did(ops: Human, security: Human) -> None:
-    with puppet(ops) as job:
-        request = job.access("customers-db").json["request_id"]
-        assert security.answer(opened(security, request)).status_code in TAKEN
-        assert job.access("customers-db", wait=30).status == 200
-        denied = job.access("export-api", "write")
+    with launch_puppet(ops) as job:
+        request = job.request_access("customers-db").json["request_id"]
+        assert security.answer(await_request(security, request)).status_code in ACCEPTED_STATUSES
+        assert job.request_access("customers-db", wait=30).status == 200
+        denied = job.request_access("export-api", "write")
         assert denied.status == 403, denied.body
         assert (denied.json["outcome"], denied.json["policies"]) == ("denied", ["no-export-after-restricted"])
         assert [one["outcome"] for one in entries(ops, job.job, "access.decided") if one["facts"]["resource"] == "export-api"] == ["denied"]
 
 
 def test_of_several_that_wait_for_one_request_each_hears_the_denial_and_none_asks_again(ops: Human, lead: Human) -> None:
-    with puppet(ops) as job, ThreadPoolExecutor(3) as pool, httpx.Client(trust_env=False, timeout=180) as http:
+    with launch_puppet(ops) as job, ThreadPoolExecutor(3) as pool, httpx.Client(trust_env=False, timeout=180) as http:
         url, token = job.env["JUSTENOUGH_BROKER_URL"], job.env["JUSTENOUGH_BROKER_TOKEN"]
         http.headers["Authorization"] = f"Bearer {token}"
-        request = job.access("refunds-db", "write").json["request_id"]
+        request = job.request_access("refunds-db", "write").json["request_id"]
         wanted = {"resource": "refunds-db", "action": "write", "reason": "wait", "wait": 30}
         asking = [pool.submit(http.post, f"{url}/v1/access", json=wanted) for _ in range(3)]
-        assert lead.answer(opened(lead, request), "deny").status_code in TAKEN
+        assert lead.answer(await_request(lead, request), "deny").status_code in ACCEPTED_STATUSES
         told = [one.result() for one in asking]
         assert [(one.status_code, one.json()["request_id"]) for one in told] == [(403, request)] * 3
         assert len(entries(ops, job.job, "access.requested")) == 1
 
 
-def opened(person: Human, request: str) -> dict[str, Any]:
+def await_request(person: Human, request: str) -> dict[str, Any]:
     """The request once it waits for people."""
 
     def asked() -> dict[str, Any]:
@@ -138,21 +138,21 @@ def opened(person: Human, request: str) -> dict[str, Any]:
     ],
 )
 def test_what_cannot_be_asked_for_is_refused_with_what_and_why(talking: Puppet, body: dict[str, Any], status: int, says: str) -> None:
-    answer = talking.asks("POST", "/v1/access", body)
+    answer = talking.call("POST", "/v1/access", body)
     assert answer.status == status, answer.body
     assert says in answer.body
     assert answer.headers["content-type"] == "application/problem+json"
 
 
 def test_bodies_that_are_too_large_or_no_json_are_refused(talking: Puppet) -> None:
-    assert talking.asks("POST", "/v1/access", raw="x" * 70_000).status == 413
-    assert talking.asks("POST", "/v1/access", raw="{").status == 422
-    assert talking.asks("GET", "/v1/requests/r-dev-01m89fb2ptf3bq4aqv3fd9tnmd-1").status == 404
-    assert talking.asks("GET", "/v1/nothing").status == 404
+    assert talking.call("POST", "/v1/access", raw="x" * 70_000).status == 413
+    assert talking.call("POST", "/v1/access", raw="{").status == 422
+    assert talking.call("GET", "/v1/requests/r-dev-01m89fb2ptf3bq4aqv3fd9tnmd-1").status == 404
+    assert talking.call("GET", "/v1/nothing").status == 404
 
 
 def test_the_catalog_says_what_may_be_asked_for_and_at_which_tier(talking: Puppet) -> None:
-    items = {(item["resource"], item["action"]): item for item in talking.asks("GET", "/v1/catalog").json["items"]}
+    items = {(item["resource"], item["action"]): item for item in talking.call("GET", "/v1/catalog").json["items"]}
     assert items["orders-db", "read"]["outcome"] == "allowed"
     assert (items["refunds-db", "write"]["outcome"], items["refunds-db", "write"]["tier"]) == ("needs_approval", 1)
     assert items["customers-db", "read"]["tier"] == 2

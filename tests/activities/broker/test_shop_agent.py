@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 from mcp.server import MCPServer
 
-from tests.activities.broker.shop_agent import launched_agent, scripted_model
+from tests.activities.broker.shop_agent import launch_agent, serve_scripted_model
 from tests.support.people import Human
 from worker.stack import Stack
 
@@ -24,12 +24,12 @@ pytestmark = pytest.mark.servers
 @pytest.fixture(scope="module")
 def scripted(whole: Stack) -> Iterator[str]:
     """The example's own model."""
-    with scripted_model(whole) as url:
+    with serve_scripted_model(whole) as url:
         yield url
 
 
 @contextmanager
-def tool_server(done: list[str]) -> Iterator[str]:
+def serve_tools(done: list[str]) -> Iterator[str]:
     """Serve tools as the broker's gateway names them, for as long as a block lasts; `done` hears of each call."""
     server = MCPServer("tests")
 
@@ -67,9 +67,9 @@ def tool_server(done: list[str]) -> Iterator[str]:
         listening.close()
 
 
-def launched(ops: Human, *arguments: str) -> dict[str, Any]:
+def run_agent(ops: Human, *arguments: str) -> dict[str, Any]:
     """Run the example's job to its end, with more arguments; return it with its output."""
-    job = launched_agent(ops, *arguments)
+    job = launch_agent(ops, *arguments)
     seen = ops.until(job)
     items = ops.api.get(f"jobs/{job}/logs").raise_for_status().json()["items"]
     return {**seen, "output": "".join(item["text"] for item in items)}
@@ -78,8 +78,8 @@ def launched(ops: Human, *arguments: str) -> dict[str, Any]:
 def test_the_agent_works_its_script_through_and_takes_a_denial_for_an_answer(ops: Human, scripted: str) -> None:
     del scripted
     done: list[str] = []
-    with tool_server(done) as url:
-        seen = launched(ops, "--tools", url)
+    with serve_tools(done) as url:
+        seen = run_agent(ops, "--tools", url)
     assert seen["state"] == "succeeded", seen["output"]
     assert done == [
         "list-tickets refund 1",

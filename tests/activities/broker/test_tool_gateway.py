@@ -10,9 +10,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.activities.broker.remote_job import Answer, Puppet, puppet
-from tests.activities.broker.test_runtime_requests import entries, opened
-from tests.support.people import TAKEN, Human
+from tests.activities.broker.remote_job import Answer, Puppet, launch_puppet
+from tests.activities.broker.test_runtime_requests import await_request, entries
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop
 from tests.support.wait import until
 
@@ -22,9 +22,9 @@ SHOPS = {"find-order", "list-tickets", "refund-order", "find-customer", "export-
 HEADERS: dict[str, Any] = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
 
-def asked(job: Puppet, method: str, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def mcp_messages(job: Puppet, method: str, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """What comes back of one MCP request, notifications too."""
-    answer = job.asks("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}, **HEADERS)
+    answer = job.call("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}, **HEADERS)
     assert answer.status == 200, answer.body
     return messages(answer)
 
@@ -35,25 +35,25 @@ def messages(answer: Answer) -> list[dict[str, Any]]:
     return [json.loads(line.removeprefix("data: ")) for line in answer.body.splitlines() if line.startswith("data: {")]
 
 
-def result(job: Puppet, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
-    found: dict[str, Any] = asked(job, method, params)[-1]["result"]
+def mcp_result(job: Puppet, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+    found: dict[str, Any] = mcp_messages(job, method, params)[-1]["result"]
     return found
 
 
-def called(job: Puppet, name: str, **arguments: Any) -> tuple[str, bool]:
+def call_tool(job: Puppet, name: str, **arguments: Any) -> tuple[str, bool]:
     """The text that a call returns, and whether it is an error."""
-    found = result(job, "tools/call", {"name": name, "arguments": arguments})
+    found = mcp_result(job, "tools/call", {"name": name, "arguments": arguments})
     return found["content"][0]["text"], bool(found.get("isError"))
 
 
 def until_only(job: Puppet, names: set[str]) -> None:
     """Return once a job may use these and no other: what an earlier test had offered is there until the catalog is read anew."""
-    until(lambda: names == {tool["name"] for tool in result(job, "tools/list")["tools"]}, "nothing else can be called")
+    until(lambda: names == {tool["name"] for tool in mcp_result(job, "tools/list")["tools"]}, "nothing else can be called")
 
 
 def until_offered(job: Puppet, *names: str) -> None:
     """Return once a job may use these: the catalog is read anew now and then."""
-    until(lambda: set(names) <= {tool["name"] for tool in result(job, "tools/list")["tools"]}, f"{', '.join(names)} can be called")
+    until(lambda: set(names) <= {tool["name"] for tool in mcp_result(job, "tools/list")["tools"]}, f"{', '.join(names)} can be called")
 
 
 def rows(shop: Shop, statement: str, *values: Any) -> list[Any]:
@@ -61,7 +61,7 @@ def rows(shop: Shop, statement: str, *values: Any) -> list[Any]:
         return connection.execute(statement.encode(), values).fetchall()
 
 
-def an_order(shop: Shop, tenant: str = "acme") -> int:
+def tenant_order(shop: Shop, tenant: str = "acme") -> int:
     """An order of a tenant's."""
     return int(rows(shop, "SELECT min(id) FROM orders WHERE tenant = %s", tenant)[0][0])
 
@@ -69,21 +69,21 @@ def an_order(shop: Shop, tenant: str = "acme") -> int:
 @pytest.fixture(scope="module")
 def agent(ops: Human) -> Iterator[Puppet]:
     """A job that every test here may use which needs no people."""
-    with puppet(ops) as job:
+    with launch_puppet(ops) as job:
         yield job
 
 
 def test_a_job_is_offered_the_tools_that_it_may_ever_use(agent: Puppet) -> None:
     until_only(agent, SHOPS)
-    tools = {tool["name"]: tool for tool in result(agent, "tools/list")["tools"]}
+    tools = {tool["name"]: tool for tool in mcp_result(agent, "tools/list")["tools"]}
     assert tools["find-order"]["annotations"]["readOnlyHint"] is True
     assert tools["find-order"]["inputSchema"]["additionalProperties"] is False
     assert "Needs people's approval (tier 1)" in tools["refund-order"]["description"]
 
 
 def test_a_call_answers_and_its_login_is_dead_right_after(agent: Puppet, ops: Human, shop: Shop) -> None:
-    order = an_order(shop)
-    text, failed = called(agent, "find-order", order_id=order)
+    order = tenant_order(shop)
+    text, failed = call_tool(agent, "find-order", order_id=order)
     assert not failed, text
     assert json.loads(text)["rows"][0]["id"] == order
     assert shop.users_of(agent.job) == []
@@ -97,16 +97,16 @@ def test_a_call_answers_and_its_login_is_dead_right_after(agent: Puppet, ops: Hu
 
 
 def test_each_call_has_a_credential_of_its_own_under_one_request(agent: Puppet, ops: Human, shop: Shop) -> None:
-    order = an_order(shop)
+    order = tenant_order(shop)
     for _ in range(3):
-        assert not called(agent, "find-order", order_id=order)[1]
+        assert not call_tool(agent, "find-order", order_id=order)[1]
     last = entries(ops, agent.job, "tool.called")[-3:]
     assert len({one["credential"] for one in last}) == 3
     assert len({one["request"] for one in last}) == 1
 
 
 def test_another_tenants_rows_are_not_there(agent: Puppet, shop: Shop) -> None:
-    text, failed = called(agent, "find-order", order_id=an_order(shop, "globex"))
+    text, failed = call_tool(agent, "find-order", order_id=tenant_order(shop, "globex"))
     assert (json.loads(text), failed) == ({"rows": []}, False)
 
 
@@ -123,7 +123,7 @@ def test_another_tenants_rows_are_not_there(agent: Puppet, shop: Shop) -> None:
 def test_what_is_no_call_is_refused_in_words_and_recorded(
     agent: Puppet, ops: Human, name: str, arguments: dict[str, Any], says: str
 ) -> None:
-    text, failed = called(agent, name, **arguments)
+    text, failed = call_tool(agent, name, **arguments)
     assert failed
     assert says in text
     refused = entries(ops, agent.job, "access.refused")[-1]
@@ -131,8 +131,8 @@ def test_what_is_no_call_is_refused_in_words_and_recorded(
 
 
 def test_the_catalog_is_a_resource(agent: Puppet) -> None:
-    assert [one["uri"] for one in result(agent, "resources/list")["resources"]] == ["justenough://catalog"]
-    told = json.loads(result(agent, "resources/read", {"uri": "justenough://catalog"})["contents"][0]["text"])
+    assert [one["uri"] for one in mcp_result(agent, "resources/list")["resources"]] == ["justenough://catalog"]
+    told = json.loads(mcp_result(agent, "resources/read", {"uri": "justenough://catalog"})["contents"][0]["text"])
     assert {one["name"]: (one["outcome"], one["tier"]) for one in told["tools"]}["refund-order"] == ("needs_approval", 1)
     assert {"resource": "orders-db", "action": "read"}.items() <= next(
         one for one in told["access"] if (one["resource"], one["action"]) == ("orders-db", "read")
@@ -140,16 +140,16 @@ def test_the_catalog_is_a_resource(agent: Puppet) -> None:
 
 
 def test_a_refund_waits_for_people_who_see_its_arguments_is_made_once_and_only_as_approved(ops: Human, lead: Human, shop: Shop) -> None:
-    order, reason = an_order(shop), "It broke'); DROP TABLE refunds; --"
+    order, reason = tenant_order(shop), "It broke'); DROP TABLE refunds; --"
     given = {"order_id": order, "amount": 12.5, "reason": reason}
-    with puppet(ops) as job:
+    with launch_puppet(ops) as job:
         answers: list[list[dict[str, Any]]] = []
         params = {"name": "refund-order", "arguments": given, "_meta": {"progressToken": "p"}}
-        calling = threading.Thread(target=lambda: answers.append(asked(job, "tools/call", params)))
+        calling = threading.Thread(target=lambda: answers.append(mcp_messages(job, "tools/call", params)))
         calling.start()
-        waiting = opened(lead, request_of(ops, job))
+        waiting = await_request(lead, newest_request(ops, job))
         assert waiting["call"] == {"tool": "refund-order", "arguments": given}
-        assert lead.answer(waiting).status_code in TAKEN
+        assert lead.answer(waiting).status_code in ACCEPTED_STATUSES
         calling.join(180)
         *told, last = answers[0]
         assert not last["result"].get("isError"), last
@@ -161,12 +161,14 @@ def test_a_refund_waits_for_people_who_see_its_arguments_is_made_once_and_only_a
         # The same call again, and one with another amount, are each another request: nobody approved those.
         for amount in (12.5, 12.6):
             calling = threading.Thread(
-                target=lambda amount=amount: answers.append(asked(job, "tools/call", {**params, "arguments": {**given, "amount": amount}}))
+                target=lambda amount=amount: answers.append(
+                    mcp_messages(job, "tools/call", {**params, "arguments": {**given, "amount": amount}})
+                )
             )
             calling.start()
-            another = opened(lead, request_of(ops, job, after=len(answers)))
+            another = await_request(lead, newest_request(ops, job, after=len(answers)))
             assert another["call"]["arguments"]["amount"] == amount
-            assert lead.answer(another, "deny").status_code in TAKEN
+            assert lead.answer(another, "deny").status_code in ACCEPTED_STATUSES
             calling.join(180)
             text = answers[-1][-1]["result"]["content"][0]["text"]
             assert text.startswith("Denied: write on refunds-db: the request is denied.")
@@ -175,7 +177,7 @@ def test_a_refund_waits_for_people_who_see_its_arguments_is_made_once_and_only_a
         assert len(rows(shop, "SELECT 1 FROM refunds WHERE reason = %s", reason)) == 1
 
 
-def request_of(ops: Human, job: Puppet, *, after: int = 0) -> str:
+def newest_request(ops: Human, job: Puppet, *, after: int = 0) -> str:
     """The newest request of a job for refunds, once there are more than so many."""
 
     def newer() -> list[str]:

@@ -14,13 +14,13 @@ from psycopg.conninfo import conninfo_to_dict
 
 from activities.broker.tools.executors import run_sql
 from justenough.domain.tools.definitions import Sql
-from tests.activities.broker.bad_upstream import Upstream, upstream
-from tests.activities.broker.catalog_edits import offering
-from tests.activities.broker.killed_call import killed_in_a_call
+from tests.activities.broker.bad_upstream import Upstream, serve_upstream
+from tests.activities.broker.catalog_edits import offer_tools
+from tests.activities.broker.killed_call import kill_in_call
 from tests.activities.broker.remote_job import Answer as PuppetAnswer
-from tests.activities.broker.remote_job import Puppet, puppet
+from tests.activities.broker.remote_job import Puppet, launch_puppet
 from tests.activities.broker.test_runtime_requests import entries
-from tests.activities.broker.test_tool_gateway import HEADERS, an_order, called, messages, rows, until_offered
+from tests.activities.broker.test_tool_gateway import HEADERS, call_tool, messages, rows, tenant_order, until_offered
 from tests.support.people import Human
 from tests.support.shop import Login, Shop
 
@@ -58,7 +58,7 @@ def tools_at(url: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def bad() -> Iterator[Upstream]:
-    with upstream() as listening:
+    with serve_upstream() as listening:
         yield listening
 
 
@@ -66,12 +66,12 @@ def bad() -> Iterator[Upstream]:
 def agent(ops: Human, shop: Shop, bad: Upstream) -> Iterator[Puppet]:
     """A job that may use them; the catalog is put back afterwards."""
     more = tools_at(bad.url)
-    with offering(shop, more), puppet(ops) as job:
+    with offer_tools(shop, more), launch_puppet(ops) as job:
         until_offered(job, *more)
         yield job
 
 
-def login_sent(bad: Upstream) -> Login:
+def last_login(bad: Upstream) -> Login:
     return login_of(bad.authorization)
 
 
@@ -82,20 +82,20 @@ def login_of(authorization: str) -> Login:
 
 
 def test_what_the_upstream_hands_out_of_the_credential_does_not_come_back(agent: Puppet, bad: Upstream, shop: Shop) -> None:
-    text, failed = called(agent, "echo", note="hello {password}")
+    text, failed = call_tool(agent, "echo", note="hello {password}")
     assert not failed, text
-    sent, login = bad.seen[-1], login_sent(bad)
+    sent, login = bad.seen[-1], last_login(bad)
     assert (sent["path"], json.loads(sent["body"])) == ("/echo/acme", {"note": "hello {password}"})
     assert agent.job in login.user
     assert login.password not in text
     assert "[redacted]" in text
-    assert not shop.opens_for(login)
-    kept = stored(shop)
+    assert not shop.can_log_in(login)
+    kept = store_text(shop)
     assert agent.job in kept
     assert login.password not in kept
 
 
-def stored(shop: Shop) -> str:
+def store_text(shop: Shop) -> str:
     """Everything in the store's files, as text."""
     files = [path for path in shop.stack.home.rglob("*") if path.is_file() and path.name.startswith(Path(shop.stack.database_url).name)]
     return "".join(path.read_bytes().decode("latin-1") for path in files)
@@ -116,34 +116,34 @@ def test_an_upstream_that_fails_is_an_error_in_words_and_its_login_is_dead(
     agent: Puppet, bad: Upstream, shop: Shop, name: str, says: str
 ) -> None:
     before = len(bad.seen)
-    text, failed = called(agent, name)
+    text, failed = call_tool(agent, name)
     assert failed
     assert says in text
     assert len(bad.seen) == before + 1
-    assert login_sent(bad).password not in text
-    assert not shop.opens_for(login_sent(bad))
+    assert last_login(bad).password not in text
+    assert not shop.can_log_in(last_login(bad))
 
 
 def test_an_endless_answer_is_cut_and_no_part_of_the_credential_is_left_at_the_cut(agent: Puppet, bad: Upstream, shop: Shop) -> None:
-    text, failed = called(agent, "endless")
-    login = login_sent(bad)
+    text, failed = call_tool(agent, "endless")
+    login = last_login(bad)
     assert not failed
     assert len(text) < 2_200
     assert "truncated; request less data" in text
     assert all(login.password[:length] not in text for length in range(6, len(login.password) + 1))
-    assert not shop.opens_for(login)
+    assert not shop.can_log_in(login)
 
 
 def test_nothing_is_sent_to_where_nobody_answers_or_to_this_machine_unless_the_tool_says_so(agent: Puppet) -> None:
-    assert "the upstream does not answer" in called(agent, "elsewhere")[0]
-    text, failed = called(agent, "inside")
+    assert "the upstream does not answer" in call_tool(agent, "elsewhere")[0]
+    text, failed = call_tool(agent, "inside")
     assert failed
     assert "is in a private network" in text
 
 
 @pytest.mark.parametrize("note", ["x'; DROP TABLE refunds; --", "%(tenant)s", "' OR 1=1 --", "\\'; SELECT 1", "Ω\u202e", "$$;$$"])
 def test_what_a_model_says_stays_a_value(agent: Puppet, shop: Shop, note: str) -> None:
-    text, failed = called(agent, "say", note=note)
+    text, failed = call_tool(agent, "say", note=note)
     assert not failed, text
     assert json.loads(text)["rows"][0]["said"] == note
     assert rows(shop, "SELECT to_regclass('refunds')::text")[0][0] == "refunds"
@@ -162,7 +162,7 @@ def test_a_statement_that_never_ends_gives_too_much_or_writes_is_bounded(
     agent: Puppet, ops: Human, shop: Shop, name: str, says: str, is_error: object
 ) -> None:
     cancelled = rows(shop, "SELECT count(*) FROM orders WHERE status = 'cancelled'")
-    text, failed = called(agent, name)
+    text, failed = call_tool(agent, name)
     assert (says in text, failed) == (True, is_error), text[:300]
     assert len(text) < 30_000
     assert shop.users_of(agent.job) == []
@@ -193,15 +193,15 @@ async def test_only_a_database_that_goes_away_in_the_middle_leaves_open_whether_
 
 @pytest.mark.usefixtures("agent")  # While it runs these tools are in the catalog.
 def test_calls_at_once_each_have_their_own_login_under_one_request_and_all_are_dead(ops: Human, shop: Shop) -> None:
-    with puppet(ops) as other, ThreadPoolExecutor(5) as pool:
-        texts = [*pool.map(lambda number: said(other, str(number)), range(10))]
+    with launch_puppet(ops) as other, ThreadPoolExecutor(5) as pool:
+        texts = [*pool.map(lambda number: say_by_tcp(other, str(number)), range(10))]
         assert {json.loads(text)["rows"][0]["said"] for text in texts} == {str(number) for number in range(10)}
         assert len({json.loads(text)["rows"][0]["me"] for text in texts}) == 10
         assert len(ops.job(other.job)["requests"]) == 1
         assert shop.users_of(other.job) == []
 
 
-def said(job: Puppet, note: str) -> str:
+def say_by_tcp(job: Puppet, note: str) -> str:
     """Call by TCP, as several of a job's threads do at once; return the text that comes back."""
     headers = {**HEADERS, "Authorization": f"Bearer {job.env['JUSTENOUGH_BROKER_TOKEN']}"}
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "say", "arguments": {"note": note}}}
@@ -212,9 +212,9 @@ def said(job: Puppet, note: str) -> str:
 
 @pytest.mark.usefixtures("agent")
 def test_a_job_that_is_killed_while_a_call_is_on_its_way_has_nothing_left_at_once(ops: Human, bad: Upstream, shop: Shop) -> None:
-    order = an_order(shop)
-    with puppet(ops) as job:
-        assert not called(job, "find-order", order_id=order)[1]
-        seen, login = killed_in_a_call(ops, shop, job, "patient", reached=bad.reached, login=lambda: login_sent(bad))
+    order = tenant_order(shop)
+    with launch_puppet(ops) as job:
+        assert not call_tool(job, "find-order", order_id=order)[1]
+        seen, login = kill_in_call(ops, shop, job, "patient", reached=bad.reached, login=lambda: last_login(bad))
     shop.assert_dead(seen, login)
     assert [one["outcome"] for one in entries(ops, job.job, "tool.called")] == ["done", "failed"]

@@ -15,7 +15,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 GRANT = timedelta(minutes=5)
 
 
-def issued() -> IssuedCredential:
+def issuance() -> IssuedCredential:
     access = Access(resource="orders-db", action=Action.READ, ttl=300, reason="a test")
     credential = CredentialHandle(
         id="c-dev-1",
@@ -43,4 +43,4 @@ def issued() -> IssuedCredential:
     ids=["at once", "later", "set back", "set back and over", "set forward"],
 )
 def test_a_clock_that_is_set_never_prolongs_a_grant(passed: timedelta, stepped: timedelta, left: float) -> None:
-    assert issued().seconds_left(now=NOW + passed + stepped, ticks=1000 + passed.total_seconds()) == left
+    assert issuance().seconds_left(now=NOW + passed + stepped, ticks=1000 + passed.total_seconds()) == left

@@ -28,7 +28,7 @@ from tests.support.wait import until
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 
 AT_ONCE = 4
-LONGEST = 0.1
+MAX_KILL_DELAY_S = 0.1
 """Seconds after which the kill comes, at the latest: about as long as two issues take. The moments of all races divide them evenly, less than
 two milliseconds apart.
 """
@@ -41,7 +41,7 @@ SPEC: dict[str, Any] = {
     "run": {"command": ["true"]},
     "access": [],
 }
-WANTED = Access(resource="orders-db", action=Action.READ, ttl=300, reason="a race", at="request")
+ACCESS = Access(resource="orders-db", action=Action.READ, ttl=300, reason="a race", at="request")
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def at(shop: Shop, tmp_path: Path) -> Iterator[Desk]:
     made.deps.store.close()
 
 
-def raced(at: Desk, launcher: Someone, moment: float) -> tuple[str, int]:
+def race_kill(at: Desk, launcher: Someone, moment: float) -> tuple[str, int]:
     """Race once: a session issues until it is told that its access is closed; a kill, from elsewhere, comes in between."""
     deps = at.deps
     job = new_job_id("dev", now=deps.now())
@@ -67,7 +67,7 @@ def raced(at: Desk, launcher: Someone, moment: float) -> tuple[str, int]:
     kill.start()
     came = 0
     try:
-        while isinstance(issuer.access(WANTED), IssuedCredential):
+        while isinstance(issuer.access(ACCESS), IssuedCredential):
             came += 1
     except AccessClosed:
         pass
@@ -82,7 +82,7 @@ def raced(at: Desk, launcher: Someone, moment: float) -> tuple[str, int]:
 def test_a_kill_that_races_an_issue_leaves_nothing_alive_however_they_meet(at: Desk, shop: Shop, races: int) -> None:
     launcher = shop.newcomer(f"racer-{races}", "ops")
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        raced_jobs = list(pool.map(lambda number: raced(at, launcher, LONGEST * number / races), range(races)))
+        raced_jobs = list(pool.map(lambda number: race_kill(at, launcher, MAX_KILL_DELAY_S * number / races), range(races)))
     jobs = {job for job, _ in raced_jobs}
     with psycopg.connect(shop.superuser) as connection:
         users = [name for (name,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()]

@@ -16,7 +16,7 @@ from activities.revocation import revoke
 from justenough.domain.core.errors import NotFound
 from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.spec import Access
-from tests.activities.held_credentials import kept_until
+from tests.activities.held_credentials import keep_until
 from tests.activities.vault_shop import Desk, Held, Shop
 
 BUFFER = timedelta(seconds=5)
@@ -57,8 +57,8 @@ def issuance(at: Desk, held: Held, *, ttl: float, lease: int) -> IssuedCredentia
     return IssuedCredential(access=access, credential=credential, fields={}, ends=at.deps.ticks() + ttl, lease_seconds=lease)
 
 
-def renewed(at: Desk, job: str) -> int:
-    return at.types(job).count("credential.renewed")
+def renewal_count(at: Desk, job: str) -> int:
+    return at.entry_types(job).count("credential.renewed")
 
 
 def test_vault_itself_bounds_a_users_time_by_its_roles_short_ttl_and_not_by_the_tokens(at: Desk) -> None:
@@ -70,7 +70,7 @@ def test_vault_itself_bounds_a_users_time_by_its_roles_short_ttl_and_not_by_the_
 async def test_a_renewal_moves_the_targets_own_expiry_and_asks_no_more_than_the_grant_has_left(at: Desk) -> None:
     job = at.job()
     item = issuance(at, at.issue(job), ttl=3.5, lease=3)
-    await kept_until(at, job, WILLING, item, lambda: renewed(at, job) > 0)
+    await keep_until(at, job, WILLING, item, lambda: renewal_count(at, job) > 0)
     assert SECOND < valid_for(at.shop, job) <= 2 * SECOND + BUFFER
 
 
@@ -90,11 +90,11 @@ async def test_a_target_that_comes_back_within_the_lease_costs_nobody_their_acce
 
     monkeypatch.setattr(at.deps.vault, "renew_lease", counted)
     with at.shop.door.closed():
-        await kept_until(at, job, WILLING, item, lambda: renewed(at, job) > 0)
+        await keep_until(at, job, WILLING, item, lambda: renewal_count(at, job) > 0)
         assert tries >= 2
         assert valid_for(at.shop, job) > BUFFER + 2 * SECOND
-        assert at.shop.works(held)
-        assert "credential.revoked" not in at.types(job)
+        assert at.shop.can_log_in(held)
+        assert "credential.revoked" not in at.entry_types(job)
 
 
 async def test_a_lease_that_cannot_be_renewed_ends_with_itself(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,9 +104,9 @@ async def test_a_lease_that_cannot_be_renewed_ends_with_itself(at: Desk, monkeyp
     item = issuance(at, held, ttl=60, lease=2)
     assert held.credential.lease_id
     at.deps.vault.revoke_lease(held.credential.lease_id)
-    await kept_until(at, job, WILLING, item, lambda: "credential.confirmed" in at.types(job))
-    assert renewed(at, job) == 0
-    assert not at.shop.works(held)
+    await keep_until(at, job, WILLING, item, lambda: "credential.confirmed" in at.entry_types(job))
+    assert renewal_count(at, job) == 0
+    assert not at.shop.can_log_in(held)
 
 
 async def test_however_often_a_credential_is_given_back_it_is_ended_once(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,4 +125,4 @@ async def test_however_often_a_credential_is_given_back_it_is_ended_once(at: Des
         with pytest.raises(NotFound):
             await keepers.give_back(item.credential.id, "once more")
     assert ended == 1
-    assert not at.shop.works(held)
+    assert not at.shop.can_log_in(held)

@@ -14,10 +14,10 @@ import pytest
 
 from activities.issuing.results import IssuedCredential
 from justenough.domain.ledger.events import EventType
-from tests.activities.catalog_variants import desk_with
-from tests.activities.certificate_issue import session
+from tests.activities.catalog_variants import open_desk
+from tests.activities.certificate_issue import start_session
 from tests.activities.vault_shop import Desk, Shop
-from tests.support.child_process import child_process
+from tests.support.child_process import run_child
 from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
@@ -39,18 +39,18 @@ class Redis:
     port: int
     password: str = "a-password-of-the-tests"
 
-    def asked(self, *commands: str, on: socket.socket | None = None) -> list[str]:
+    def ask(self, *commands: str, on: socket.socket | None = None) -> list[str]:
         """Return the first line of the answer to each command; an empty one where the server hung up."""
-        with closing(on or self.connected()) as connection, connection.makefile("rw", newline="\r\n") as lines:
-            return [self._asked(lines, command) for command in commands]
+        with closing(on or self.connect()) as connection, connection.makefile("rw", newline="\r\n") as lines:
+            return [self._ask_line(lines, command) for command in commands]
 
-    def connected(self) -> socket.socket:
+    def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=10)
 
     def login(self, held: IssuedCredential) -> str:
         return f"AUTH {held.fields['username'].reveal()} {held.fields['password'].reveal()}"
 
-    def _asked(self, lines: Any, command: str) -> str:
+    def _ask_line(self, lines: Any, command: str) -> str:
         try:
             lines.write(f"{command}\r\n")
             lines.flush()
@@ -67,7 +67,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
         server = Redis(free.getsockname()[1])
     # One program for all of Redis: it is what it is called.
     command = ["redis-server", "--port", str(server.port), "--bind", "127.0.0.1", "--save", "", "--requirepass", server.password]
-    with child_process(command, executable=program, cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL) as process:
+    with run_child(command, executable=program, cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL) as process:
         _until_up(server, process)
         yield server
 
@@ -76,7 +76,7 @@ def _until_up(server: Redis, process: subprocess.Popen[bytes]) -> None:
     def answers() -> bool:
         assert process.poll() is None, "Redis did not start"
         with suppress(ConnectionRefusedError):
-            assert server.asked(f"AUTH {server.password}", "SET basket:1 milk") == ["+OK", "+OK"]
+            assert server.ask(f"AUTH {server.password}", "SET basket:1 milk") == ["+OK", "+OK"]
             return True
         return False
 
@@ -96,27 +96,27 @@ def at(shop: Shop, redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> It
             {"path": "database/roles/baskets-read", "data": ROLE},
         ]
 
-    with desk_with(shop, tmp_path_factory.mktemp("baskets"), change, provision=True) as made:
+    with open_desk(shop, tmp_path_factory.mktemp("baskets"), change, provision=True) as made:
         yield made
 
 
 def test_a_redis_user_works_while_it_is_held_and_its_open_connection_is_cut_when_it_is_revoked(at: Desk, redis: Redis) -> None:
-    one = session(at, CACHE)
+    one = start_session(at, CACHE)
     held = one.issue()
-    with closing(redis.connected()) as open_one, open_one.makefile("rw", newline="\r\n") as lines:
-        assert [redis._asked(lines, each) for each in (redis.login(held), "GET basket:1")] == ["+OK", "$4"]
+    with closing(redis.connect()) as open_one, open_one.makefile("rw", newline="\r\n") as lines:
+        assert [redis._ask_line(lines, each) for each in (redis.login(held), "GET basket:1")] == ["+OK", "$4"]
         assert lines.readline() == "milk\r\n"
-        assert redis._asked(lines, "GET other").startswith("-NOPERM")
+        assert redis._ask_line(lines, "GET other").startswith("-NOPERM")
 
         assert one.end().confirmed
 
-        assert redis._asked(lines, "GET basket:1") == ""
-    assert redis.asked(redis.login(held))[0].startswith("-WRONGPASS")
+        assert redis._ask_line(lines, "GET basket:1") == ""
+    assert redis.ask(redis.login(held))[0].startswith("-WRONGPASS")
     (confirmed,) = at.deps.store.ledger.entries(job=one.job, types=[EventType.CREDENTIAL_CONFIRMED]).items
     assert confirmed.data["how"] == "its lease and token are unknown to Vault"
 
 
 def test_the_name_of_a_redis_user_tells_its_job(at: Desk) -> None:
-    one = session(at, CACHE)
+    one = start_session(at, CACHE)
     assert one.job.upper().replace("-", "_") in one.issue().fields["username"].reveal().upper().replace("-", "_")
     assert one.end().confirmed

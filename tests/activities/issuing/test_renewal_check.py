@@ -33,7 +33,7 @@ from justenough.services.job_history import read_job_history
 from justenough.services.ledger_events import order_events
 from justenough.services.verify_order import VerifiedOrder, build_approval_verifier, verify_order
 from tests.activities.conftest import EXAMPLE
-from tests.activities.held_credentials import kept_until
+from tests.activities.held_credentials import keep_until
 from tests.activities.vault_shop import SPEC, Desk, Held, Shop, Someone, desk
 from tests.support.wait import until
 
@@ -43,11 +43,11 @@ LEASE = 4
 """Seconds; a quarter of it passes before each renewal, so that a busy machine does not lose it."""
 ORDERS = Access(resource="orders-db", action=Action.READ, ttl=60, reason="look", at="request")
 """What policy allows without asking anybody."""
-SIGNED_FOR = timedelta(seconds=30)
+SIGNATURE_TTL = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
-class Running:
+class HeldJob:
     """One credential as a session holds it, and the two people behind it."""
 
     at: Desk
@@ -58,27 +58,27 @@ class Running:
     approver: Someone
 
     @property
-    def works(self) -> bool:
+    def can_log_in(self) -> bool:
         credential = self.item.credential
         issued = IssuedSecret(lease_id=credential.lease_id, ttl=LEASE, fields=self.item.fields)
-        return self.at.shop.works(Held(credential, None, issued))  # type: ignore[arg-type]  # a login needs no token
+        return self.at.shop.can_log_in(Held(credential, None, issued))  # type: ignore[arg-type]  # a login needs no token
 
-    def of(self, kind: EventType) -> list[dict[str, Any]]:
+    def entries_of(self, kind: EventType) -> list[dict[str, Any]]:
         return [entry.data for entry in self.at.deps.store.ledger.entries(job=self.job, types=[kind]).items]
 
     def renewals(self) -> list[dict[str, Any]]:
-        return [data for data in self.of(EventType.ACCESS_DECIDED) if data["phase"] == "renewal"]
+        return [data for data in self.entries_of(EventType.ACCESS_DECIDED) if data["phase"] == "renewal"]
 
     async def until(self, happened: Callable[[], bool]) -> None:
         assert self.item.credential.lease_id
         self.at.deps.vault.renew_lease(self.item.credential.lease_id, LEASE)
-        await kept_until(self.at, self.job, self.issuer, self.item, happened)
+        await keep_until(self.at, self.job, self.issuer, self.item, happened)
 
     async def until_ended(self) -> str:
         """Hold it until it is confirmed dead; return why it was ended."""
-        await self.until(lambda: bool(self.of(EventType.CREDENTIAL_CONFIRMED)))
-        assert not self.works
-        (revoked,) = self.of(EventType.CREDENTIAL_REVOKED)
+        await self.until(lambda: bool(self.entries_of(EventType.CREDENTIAL_CONFIRMED)))
+        assert not self.can_log_in
+        (revoked,) = self.entries_of(EventType.CREDENTIAL_REVOKED)
         (view,) = self.at.deps.store.credentials.list(job=self.job).items
         assert (view.state, view.revoked_why) == ("confirmed", revoked["why"])
         return str(revoked["why"])
@@ -107,7 +107,7 @@ def at(shop: Shop, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: 
     made.deps.store.close()
 
 
-def running(
+def start_job(
     at: Desk,
     spec: dict[str, Any] = READ,
     *,
@@ -115,36 +115,36 @@ def running(
     parent: str | None = None,
     by: Someone | None = None,
     approver: Someone | None = None,
-) -> Running:
+) -> HeldJob:
     """Return a job's one credential, issued as sessions issue, to newcomers; its lease is cut short."""
     deps, mark = at.deps, secrets.token_hex(4)
     launcher = by or at.shop.newcomer(f"launcher-{mark}", "ops")
     approver = approver or at.shop.newcomer(f"approver-{mark}", "support-leads")
     job = new_job_id("dev", now=deps.now())
-    said = {"expires_at": to_rfc3339(deps.now() + SIGNED_FOR), **({"parent": parent} if parent else {})}
+    said = {"expires_at": to_rfc3339(deps.now() + SIGNATURE_TTL), **({"parent": parent} if parent else {})}
     order = launcher.order(job, said, now=deps.now(), spec=spec)
     verified = verify_order(deps, order, now=deps.now())
     assert isinstance(verified, VerifiedOrder)
     deps.store.ledger.append(order_events(deps, order, verified))
     assert deps.store.claims.claim(job, run="run", owner="owner", now=deps.now())
     issuer = Issuer(deps, order, verified, read_job_history(deps.store.ledger, job), owner="owner")
-    answers = (approved(at, job, verified, approver, tier=tier),) if tier else ()
+    answers = (approval_of(at, job, verified, approver, tier=tier),) if tier else ()
     item = issuer.issue(GrantedRequest(id=request_id(job, 1), number=1, answers=answers))
     assert item.credential.lease_id
     short = replace(item, lease_seconds=deps.vault.renew_lease(item.credential.lease_id, LEASE))
-    held = Running(at, job, issuer, short, launcher, approver)
-    assert held.works
+    held = HeldJob(at, job, issuer, short, launcher, approver)
+    assert held.can_log_in
     return held
 
 
-def approved(
+def approval_of(
     at: Desk, job: str, verified: VerifiedOrder, approver: Someone, *, tier: int, tools: BoundedTools | None = None
 ) -> ApprovalAnswer:
     """Return a person's approval of a job's one request, verified."""
     access, now = verified.spec.access[0], at.deps.now()
     digest = compute_request_digest(at.deps, verified, access, bundle=None, tier=tier)
     about: dict[str, Any] = {"request": request_id(job, 1), "digest": digest, "ttl": access.ttl, "action": access.action}
-    times: dict[str, Any] = {"issued_at": now, "expires_at": now + SIGNED_FOR}
+    times: dict[str, Any] = {"issued_at": now, "expires_at": now + SIGNATURE_TTL}
     statement = DecisionStatement(job=job, decision="approve", reason="it is needed", person=approver.id, tools=tools, **about, **times)
     ladder = Ladder(**about, tools=access.tools, requester=verified.person.id, needed=tier, current=tier, respond_by=now)
     answer = build_approval_verifier(at.deps, now=now).verify_answer(job, ladder, approver.sign(to_signable(statement)))
@@ -153,15 +153,15 @@ def approved(
 
 
 async def test_a_launcher_who_leaves_their_group_loses_what_their_job_holds_at_the_next_decision(at: Desk) -> None:
-    job = running(at)
+    job = start_job(at)
     at.shop.leave(job.launcher, "ops")
     why = await job.until_ended()
     assert why == f"its order is no longer valid: {job.launcher.name} is in none of the groups that may launch (ops)"
-    assert job.of(EventType.CREDENTIAL_RENEWED) == []
+    assert job.entries_of(EventType.CREDENTIAL_RENEWED) == []
 
 
 async def test_an_approver_who_leaves_their_group_takes_their_approval_along(at: Desk) -> None:
-    job = running(at, WRITE, tier=1)
+    job = start_job(at, WRITE, tier=1)
     at.shop.leave(job.approver, "support-leads")
     name = job.approver.name
     assert await job.until_ended() == (
@@ -170,7 +170,7 @@ async def test_an_approver_who_leaves_their_group_takes_their_approval_along(at:
 
 
 async def test_an_approval_that_was_withdrawn_ends_what_was_issued_on_it(at: Desk) -> None:
-    job = running(at, WRITE, tier=1)
+    job = start_job(at, WRITE, tier=1)
     record_withdrawal(at, job.job, job.approver.id, job.approver.name)
     assert await job.until_ended() == f"its approval was withdrawn by {job.approver.name}"
 
@@ -191,14 +191,14 @@ def test_an_approval_that_is_withdrawn_while_vault_issues_hands_out_nothing(at: 
 
     monkeypatch.setattr(at.deps.vault, "issue", issue_late)
     with pytest.raises(NotPermitted, match="the request is withdrawn"):
-        running(at, WRITE, tier=1)
+        start_job(at, WRITE, tier=1)
     (credential,) = at.deps.store.credentials.list().items
     assert (credential.state, credential.revoked_why) == ("confirmed", "its approval was withdrawn")
     assert at.shop.users_of(credential.job_id) == []
 
 
 async def test_a_policy_edited_on_disk_ends_what_it_forbids_and_the_decision_is_recorded(at: Desk, folder: Path) -> None:
-    job = running(at)
+    job = start_job(at)
     more = '\n// Nothing is read any more.\n@id("closed")\nforbid (principal, action == Action::"read", resource);\n'
     with (folder / "policies" / "reads.cedar").open("a") as file:
         file.write(more)
@@ -209,7 +209,7 @@ async def test_a_policy_edited_on_disk_ends_what_it_forbids_and_the_decision_is_
 
 
 async def test_a_tier_that_policy_asks_for_only_now_was_not_asked(at: Desk, folder: Path) -> None:
-    job = running(at)
+    job = start_job(at)
     reads = folder / "policies" / "reads.cedar"
     reads.write_text(
         reads.read_text().replace("resource.sensitivity <= 2 };", "resource.sensitivity <= 2 && context.approved_tier >= 1 };")
@@ -219,10 +219,10 @@ async def test_a_tier_that_policy_asks_for_only_now_was_not_asked(at: Desk, fold
 
 async def test_what_stays_as_it_was_is_renewed_and_only_what_changes_is_recorded(at: Desk, folder: Path) -> None:
     # Its order and the approval are over by now: they needed only to hold when they were counted.
-    job = running(at, WRITE, tier=1)
-    at.clock.ahead = 10 * SIGNED_FOR
-    await job.until(lambda: len(job.of(EventType.CREDENTIAL_RENEWED)) >= 2)
-    assert (job.works, job.renewals()) == (True, [])
+    job = start_job(at, WRITE, tier=1)
+    at.clock.ahead = 10 * SIGNATURE_TTL
+    await job.until(lambda: len(job.entries_of(EventType.CREDENTIAL_RENEWED)) >= 2)
+    assert (job.can_log_in, job.renewals()) == (True, [])
     writes = folder / "policies" / "writes.cedar"
     before = writes.read_text()
     writes.write_text(before.replace("write-at-tier-1", "renamed"))
@@ -233,7 +233,7 @@ async def test_what_stays_as_it_was_is_renewed_and_only_what_changes_is_recorded
         ("needs_approval", 1, ["renamed"]),
         ("needs_approval", 1, ["write-at-tier-1"]),
     ]
-    assert (job.works, job.of(EventType.CREDENTIAL_REVOKED)) == (True, [])
+    assert (job.can_log_in, job.entries_of(EventType.CREDENTIAL_REVOKED)) == (True, [])
 
 
 async def test_what_a_parent_touches_while_its_child_runs_counts_at_the_childs_next_renewal(at: Desk, folder: Path) -> None:
@@ -248,7 +248,7 @@ async def test_what_a_parent_touches_while_its_child_runs_counts_at_the_childs_n
     verified = verify_order(at.deps, order, now=at.deps.now())
     assert isinstance(verified, VerifiedOrder)
     at.deps.store.ledger.append(order_events(at.deps, order, verified))
-    job = running(at, parent=parent, by=launcher)
+    job = start_job(at, parent=parent, by=launcher)
     handles = {"lease_id": None, "accessor": "a", "issued_at": at.deps.now().isoformat(), "expires_at": at.deps.now().isoformat()}
     read = {
         "request": request_id(parent, 1),
@@ -267,7 +267,7 @@ async def test_what_a_parent_touches_while_its_child_runs_counts_at_the_childs_n
 
 @pytest.mark.parametrize("away", ["vault", "store"])
 async def test_a_server_that_does_not_answer_is_no_denial(at: Desk, monkeypatch: pytest.MonkeyPatch, away: str) -> None:
-    job = running(at, WRITE, tier=1)
+    job = start_job(at, WRITE, tier=1)
     where: Any
     where, method, error = {
         "vault": (at.deps.vault, "person", VaultUnavailable("nobody answers")),
@@ -283,15 +283,15 @@ async def test_a_server_that_does_not_answer_is_no_denial(at: Desk, monkeypatch:
         return real(*args, **options)
 
     monkeypatch.setattr(where, method, unsure)
-    await job.until(lambda: bool(job.of(EventType.CREDENTIAL_RENEWED)))
+    await job.until(lambda: bool(job.entries_of(EventType.CREDENTIAL_RENEWED)))
     assert tries > 1
-    assert (job.works, job.of(EventType.CREDENTIAL_REVOKED)) == (True, [])
+    assert (job.can_log_in, job.entries_of(EventType.CREDENTIAL_REVOKED)) == (True, [])
 
 
 def test_a_decision_costs_three_calls_of_vault_for_each_person_and_none_for_those_that_it_knows_of(
     at: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job, calls = running(at, WRITE, tier=1), 0
+    job, calls = start_job(at, WRITE, tier=1), 0
     real = at.deps.vault.call_own
 
     def counted(*args: Any, **options: Any) -> Any:
@@ -315,45 +315,45 @@ def test_nothing_is_issued_on_an_approval_of_who_launched_what_the_job_came_of(a
     owner = at.shop.newcomer("forebear", "ops", "support-leads")
     robot = at.shop.newcomer("forebears-robot", "ops", "security")
     writes = {**WRITE["access"][0], "at": "request"}
-    parent = running(at, {**READ, "access": [*READ["access"], writes]}, by=owner).job
+    parent = start_job(at, {**READ, "access": [*READ["access"], writes]}, by=owner).job
     with pytest.raises(NotPermitted, match="its valid approvals do not reach the quorum"):
-        running(at, WRITE, tier=1, parent=parent, by=robot, approver=owner)
-    assert running(at, WRITE, tier=1, parent=parent, by=robot).works
+        start_job(at, WRITE, tier=1, parent=parent, by=robot, approver=owner)
+    assert start_job(at, WRITE, tier=1, parent=parent, by=robot).can_log_in
 
 
-BOUND: dict[str, Any] = {
+BOUND_SPEC: dict[str, Any] = {
     **SPEC,
     "access": [{"resource": "refunds-db", "action": "write", "ttl": "10m", "reason": "Pay back", "tools": {"refund-order": {}}}],
 }
 
 
-def refunds(at: Desk) -> tuple[Issuer, Someone]:
+def refund_issuer(at: Desk) -> tuple[Issuer, Someone]:
     """Return an issuer with a grant for refunds of at most 100 by their tool, and who approved it."""
     deps, mark = at.deps, secrets.token_hex(4)
     launcher, approver = at.shop.newcomer(f"launcher-{mark}", "ops"), at.shop.newcomer(f"approver-{mark}", "support-leads")
     job = new_job_id("dev", now=deps.now())
-    order = launcher.order(job, now=deps.now(), spec=BOUND)
+    order = launcher.order(job, now=deps.now(), spec=BOUND_SPEC)
     verified = verify_order(deps, order, now=deps.now())
     assert isinstance(verified, VerifiedOrder)
     deps.store.ledger.append(order_events(deps, order, verified))
     assert deps.store.claims.claim(job, run="run", owner="owner", now=deps.now())
     issuer = Issuer(deps, order, verified, read_job_history(deps.store.ledger, job), owner="owner")
     tools = {"refund-order": Bounds.model_validate({"arguments": {"amount": {"maximum": 100}}})}
-    answer = approved(at, job, verified, approver, tier=1, tools=tools)
+    answer = approval_of(at, job, verified, approver, tier=1, tools=tools)
     allowed = issuer.allow(GrantedRequest(id=request_id(job, 1), number=1, answers=(answer,)))
     assert (allowed.access.tools, issuer.holdings.alive) == (tools, ())
     return issuer, approver
 
 
-def refund(amount: float) -> CallAccess:
+def refund_call(amount: float) -> CallAccess:
     """What a call of the tool needs."""
     call = ToolCall(tool="refund-order", arguments={"order_id": 1, "amount": amount, "reason": "it broke"})
     return CallAccess(resource="refunds-db", action=Action.WRITE, ttl=60, reason="a call", at="request", call=call)
 
 
 def test_a_call_under_a_live_grant_is_refused_once_policy_no_longer_allows_its_arguments(at: Desk, folder: Path) -> None:
-    issuer, _ = refunds(at)
-    assert isinstance(issuer.access(refund(50)), IssuedCredential)
+    issuer, _ = refund_issuer(at)
+    assert isinstance(issuer.access(refund_call(50)), IssuedCredential)
     with (folder / "policies" / "writes.cedar").open("a") as file:
         file.write(
             '\n// Since yesterday.\n@id("small-refunds") forbid (principal, action, resource) when {'
@@ -361,43 +361,43 @@ def test_a_call_under_a_live_grant_is_refused_once_policy_no_longer_allows_its_a
         )
     until(lambda: "small-refunds" in at.deps.config.current().policies.ids, "the policy is read")
     with pytest.raises(AccessDenied) as refused:
-        issuer.access(refund(50))
+        issuer.access(refund_call(50))
     assert refused.value.policies == ("small-refunds",)
-    assert isinstance(issuer.access(refund(10)), IssuedCredential)
+    assert isinstance(issuer.access(refund_call(10)), IssuedCredential)
     assert len(issuer.holdings.alive) == 2
 
 
 def test_a_call_beyond_what_was_approved_has_no_part_in_the_grant_and_waits_for_people(at: Desk) -> None:
-    issuer, _ = refunds(at)
-    assert isinstance(issuer.access(refund(100)), IssuedCredential)
-    assert isinstance(issuer.access(refund(100.5)), PendingApproval)
+    issuer, _ = refund_issuer(at)
+    assert isinstance(issuer.access(refund_call(100)), IssuedCredential)
+    assert isinstance(issuer.access(refund_call(100.5)), PendingApproval)
 
 
 def test_a_grant_for_tools_is_over_with_the_quorum_that_made_it(at: Desk) -> None:
-    issuer, approver = refunds(at)
-    assert isinstance(issuer.access(refund(1)), IssuedCredential)
+    issuer, approver = refund_issuer(at)
+    assert isinstance(issuer.access(refund_call(1)), IssuedCredential)
     at.shop.leave(approver, "support-leads")
-    assert isinstance(issuer.access(refund(1)), PendingApproval)
+    assert isinstance(issuer.access(refund_call(1)), PendingApproval)
 
 
 def test_a_job_has_so_many_requests_wait_at_once_and_gets_what_policy_allows_all_the_same(at: Desk) -> None:
-    issuer, _ = refunds(at)
+    issuer, _ = refund_issuer(at)
     for number in range(MAX_WAITING_REQUESTS):
-        assert isinstance(issuer.access(refund(101 + number)), PendingApproval)
+        assert isinstance(issuer.access(refund_call(101 + number)), PendingApproval)
     with pytest.raises(
         NotPermitted, match=f"{MAX_WAITING_REQUESTS} requests of this job already wait for people: wait for their answers first"
     ):
-        issuer.access(refund(1000))
+        issuer.access(refund_call(1000))
     # The same thing asked again is no further request.
-    assert isinstance(issuer.access(refund(101)), PendingApproval)
+    assert isinstance(issuer.access(refund_call(101)), PendingApproval)
     assert isinstance(issuer.access(ORDERS), IssuedCredential)
 
 
 def test_people_are_asked_for_a_call_that_only_python_takes_for_the_one_they_were_shown(at: Desk) -> None:
-    issuer, _ = refunds(at)
+    issuer, _ = refund_issuer(at)
     asked = []
     for reason in (1, True, 1):
-        access = refund(101)
+        access = refund_call(101)
         call = access.call.model_copy(update={"arguments": {**access.call.arguments, "reason": reason}})
         waits = issuer.access(access.model_copy(update={"call": call}))
         assert isinstance(waits, PendingApproval)
@@ -407,11 +407,11 @@ def test_people_are_asked_for_a_call_that_only_python_takes_for_the_one_they_wer
 
 def test_a_job_has_people_asked_so_often_and_then_is_told_so(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("activities.issuing.grants.MAX_APPROVAL_REQUESTS_PER_JOB", 2)
-    issuer, _ = refunds(at)
+    issuer, _ = refund_issuer(at)
     for amount in (101, 102):
-        assert isinstance(issuer.access(refund(amount)), PendingApproval)
+        assert isinstance(issuer.access(refund_call(amount)), PendingApproval)
     with pytest.raises(
         NotPermitted, match="this job has used its 2 approval requests; only access that policy allows automatically is still available"
     ):
-        issuer.access(refund(103))
+        issuer.access(refund_call(103))
     assert isinstance(issuer.access(ORDERS), IssuedCredential)

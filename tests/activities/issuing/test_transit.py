@@ -10,8 +10,8 @@ import pytest
 
 from activities.revocation.proof import VALUE_STAYS, prove
 from justenough.domain.ledger.events import EventType
-from tests.activities.catalog_variants import desk_with
-from tests.activities.certificate_issue import session
+from tests.activities.catalog_variants import open_desk
+from tests.activities.certificate_issue import start_session
 from tests.activities.vault_shop import Desk, Shop
 
 pytestmark = pytest.mark.servers
@@ -32,12 +32,12 @@ def at(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         }
         catalog["provision"].append({"path": "transit/keys/notices", "data": {"type": "ed25519"}})
 
-    with desk_with(shop, tmp_path_factory.mktemp("transit"), change, provision=True) as made:
+    with open_desk(shop, tmp_path_factory.mktemp("transit"), change, provision=True) as made:
         yield made
 
 
 def test_it_gives_one_signature_that_stays_valid_and_is_said_to_end_never(at: Desk) -> None:
-    one = session(at, SIGN)
+    one = start_session(at, SIGN)
     held = one.issue()
     signed = {"input": TEXT, "signature": held.fields["signature"].reveal()}
     assert "key" not in " ".join(held.fields.keys() - {"key_version"})
@@ -45,14 +45,14 @@ def test_it_gives_one_signature_that_stays_valid_and_is_said_to_end_never(at: De
     assert one.end().confirmed
 
     assert at.shop.admin("POST", "transit/verify/notices", signed)["data"]["valid"] is True
-    assert "credential.confirmed" not in one.types()
+    assert "credential.confirmed" not in one.entry_types()
     (expired,) = at.deps.store.ledger.entries(job=one.job, types=[EventType.CREDENTIAL_EXPIRED]).items
     assert VALUE_STAYS in expired.data["why"]
     assert any(finding.detail == VALUE_STAYS for finding in prove(at.deps, one.job).findings)
 
 
 def test_a_grant_signs_nothing_but_what_the_catalog_fixes(at: Desk) -> None:
-    one = session(at, SIGN)
+    one = start_session(at, SIGN)
     one.issue()
     token = at.deps.vault.create_token(one.job, policy="je-grant-notices-read", alias=None, ttl=60).secret.reveal()
     other = base64.b64encode(b"all prices are halved").decode()

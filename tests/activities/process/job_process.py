@@ -27,13 +27,13 @@ SECRETS = ("stack.json", "seal.key", "worker.approle.json", "console.approle.jso
 
 
 @dataclass
-class Ran:
+class RunResult:
     code: int
     log: str
-    over: str | None = None
+    exceeded_limit: str | None = None
 
     @property
-    def told(self) -> Any:
+    def json_output(self) -> Any:
         """What the job printed, as JSON."""
         return json.loads(self.log)
 
@@ -45,7 +45,7 @@ class Runner:
     settings: Settings
     sandbox: Sandbox
 
-    async def __call__(self, *argv: str, secrets: tuple[str, ...] = (), **more: Any) -> Ran:
+    async def __call__(self, *argv: str, secrets: tuple[str, ...] = (), **more: Any) -> RunResult:
         texts: list[str] = []
 
         async def sink(text: str) -> None:
@@ -56,9 +56,9 @@ class Runner:
             capture = await LogCapture.start(process.output, Redactor(secrets), sink)
             code = await process.wait()
             await capture.finish()
-        return Ran(code, "".join(texts), process.limit_exceeded)
+        return RunResult(code, "".join(texts), process.limit_exceeded)
 
-    async def python(self, code: str, *argv: str, **more: Any) -> Ran:
+    async def python(self, code: str, *argv: str, **more: Any) -> RunResult:
         return await self("python", "-c", code, *argv, **more)
 
     async def start(
@@ -90,14 +90,14 @@ class Runner:
         )
 
 
-def cmdlines() -> list[bytes]:
+def command_lines() -> list[bytes]:
     """Every process's command line on this machine, as anyone can read it."""
-    return [line for line, _ in _everyone()]
+    return [line for line, _ in _processes()]
 
 
 def holders_of(text: bytes) -> list[bytes]:
     """The command lines of all processes whose environment holds a text, as far as we may read them."""
-    return [line for line, environment in _everyone() if text in environment]
+    return [line for line, environment in _processes() if text in environment]
 
 
 def own_environment() -> bytes:
@@ -105,7 +105,7 @@ def own_environment() -> bytes:
     return _read(Path("/proc/self/environ"))
 
 
-def _everyone() -> Iterator[tuple[bytes, bytes]]:
+def _processes() -> Iterator[tuple[bytes, bytes]]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             yield _read(entry / "cmdline"), _read(entry / "environ")
@@ -118,9 +118,9 @@ def _read(path: Path) -> bytes:
         return b""
 
 
-def alive(marker: str) -> bool:
+def is_alive(marker: str) -> bool:
     """Whether a process with this word in its command line lives, wherever it hides."""
-    return any(marker.encode() in line for line in cmdlines())
+    return any(marker.encode() in line for line in command_lines())
 
 
 async def until(condition: Callable[[], bool], *, seconds: float = 180) -> None:
@@ -130,7 +130,7 @@ async def until(condition: Callable[[], bool], *, seconds: float = 180) -> None:
             await asyncio.sleep(0.05)
 
 
-def lent_by(settings: Settings, uid: int) -> bool:
+def is_job_uid(settings: Settings, uid: int) -> bool:
     """Whether a user id is one that jobs get: which of them, others that run tests decide too."""
     return settings.job_uid_base <= uid < settings.job_uid_base + MAX_UIDS if is_root() else uid == os.geteuid()
 

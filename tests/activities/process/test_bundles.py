@@ -14,7 +14,7 @@ CONTENT = bundle.pack({"job.py": (b"print(1)", False), "bin/run": (b"#!/bin/sh\n
 DIGEST = bundle.bundle_digest(CONTENT)
 
 
-def listed(folder: Path) -> dict[str, str]:
+def file_modes(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): oct(path.stat().st_mode & 0o7777) for path in sorted(folder.rglob("*"))}
 
 
@@ -25,7 +25,7 @@ def test_files_come_out_with_plain_modes_whatever_the_umask(home: Path) -> None:
     finally:
         os.umask(before)
     assert folder == home / "run" / "bundles" / DIGEST.removeprefix("sha256:")
-    assert listed(folder) == {"a": "0o755", "a/b": "0o755", "a/b/c.txt": "0o644", "bin": "0o755", "bin/run": "0o755", "job.py": "0o644"}
+    assert file_modes(folder) == {"a": "0o755", "a/b": "0o755", "a/b/c.txt": "0o644", "bin": "0o755", "bin/run": "0o755", "job.py": "0o644"}
     assert folder.stat().st_mode & 0o777 == 0o755
     assert (folder / "job.py").read_bytes() == b"print(1)"
     assert {path.stat().st_uid for path in folder.rglob("*")} == {os.geteuid()}
@@ -62,7 +62,7 @@ def test_a_folder_that_was_tampered_with_is_made_anew(home: Path, tamper: str) -
     again = ensure_unpacked(home, DIGEST, CONTENT)
     assert (again / "job.py").read_bytes() == b"print(1)"
     assert not (again / "job.py").is_symlink()
-    assert set(listed(again)) == {"a", "a/b", "a/b/c.txt", "bin", "bin/run", "job.py"}
+    assert set(file_modes(again)) == {"a", "a/b", "a/b/c.txt", "bin", "bin/run", "job.py"}
     assert (again / "job.py").stat().st_mode & 0o777 == 0o644
     assert len(list(folder.parent.iterdir())) == 1
 
@@ -71,7 +71,7 @@ def test_many_sessions_may_unpack_the_same_one_at_once(home: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         folders = set(pool.map(lambda _: ensure_unpacked(home, DIGEST, CONTENT), range(32)))
     (folder,) = folders
-    assert listed(folder) == listed(ensure_unpacked(home, DIGEST, CONTENT))
+    assert file_modes(folder) == file_modes(ensure_unpacked(home, DIGEST, CONTENT))
     assert list(folder.parent.iterdir()) == [folder]
 
 

@@ -19,10 +19,10 @@ def venv(tmp_path: Path) -> Path:
     """An environment of its own under a folder that nobody but its owner may enter."""
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
-    return made_venv(private / "venv")
+    return make_venv(private / "venv")
 
 
-def made_venv(folder: Path) -> Path:
+def make_venv(folder: Path) -> Path:
     subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", str(folder)], check=True, env={"PATH": "/usr/bin:/bin"})
     site = next(folder.glob("lib/python3*/site-packages"))
     (site / "its_own.py").write_text("WORD = 'its own package'\n")
@@ -32,7 +32,7 @@ def made_venv(folder: Path) -> Path:
 @pytest.mark.parametrize("name", ["python", "python3"])
 async def test_python_is_the_one_of_the_spec(run: Runner, venv: Path, name: str) -> None:
     ran = await run(name, "-c", f"import its_own; {TELL}", python=str(venv / "bin" / "python"))
-    assert ran.told[0] == str(venv)
+    assert ran.json_output[0] == str(venv)
 
 
 async def test_python_is_else_the_first_in_the_job_path(run: Runner, venv: Path, settings: Settings) -> None:
@@ -45,14 +45,14 @@ async def test_python_is_else_the_first_in_the_job_path(run: Runner, venv: Path,
 @pytest.mark.parametrize("scratch", ["/tmp", "/var/tmp"])
 async def test_a_python_below_a_folder_that_jobs_have_one_of_their_own_of_is_there(run: Runner, scratch: str) -> None:
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        venv = made_venv(Path(folder) / "venv")
+        venv = make_venv(Path(folder) / "venv")
         ran = await run("python", "-c", "import its_own; print(its_own.WORD)", python=str(venv / "bin" / "python"))
     assert (ran.code, ran.log) == (0, "its own package\n")
 
 
 async def test_python_is_else_the_systems(run: Runner, settings: Settings) -> None:
     nowhere = Runner(settings.model_copy(update={"job_path": "/nowhere"}), run.sandbox)
-    assert (await nowhere.python(TELL)).told[1] == "/usr"
+    assert (await nowhere.python(TELL)).json_output[1] == "/usr"
 
 
 async def test_nothing_beside_a_python_becomes_readable(run: Runner, venv: Path) -> None:

@@ -20,7 +20,7 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.spec import JobSpec, RunSpec
-from tests.activities.process.job_process import alive, until
+from tests.activities.process.job_process import is_alive, until
 
 
 @dataclass
@@ -67,19 +67,19 @@ async def test_a_job_runs_with_its_variables_and_its_log_is_there_after_it(jobs:
 
 async def test_leaving_the_block_ends_the_job(jobs: Jobs) -> None:
     async with jobs.run("sh", "-c", "trap '' TERM; setsid sleep 27182.25 & sleep 27182.5"):
-        await until(lambda: alive("sleep\x0027182.25") and alive("sleep\x0027182.5"))
-    assert not alive("sleep\x0027182")
+        await until(lambda: is_alive("sleep\x0027182.25") and is_alive("sleep\x0027182.5"))
+    assert not is_alive("sleep\x0027182")
 
 
 async def test_an_error_in_the_block_ends_the_job(jobs: Jobs) -> None:
     async def session() -> None:
         async with jobs.run("sleep", "27183.25"):
-            await until(lambda: alive("sleep\x0027183.25"))
+            await until(lambda: is_alive("sleep\x0027183.25"))
             raise LookupError
 
     with pytest.raises(LookupError):
         await session()
-    assert not alive("sleep\x0027183.25")
+    assert not is_alive("sleep\x0027183.25")
 
 
 async def test_being_cancelled_again_and_again_ends_the_job_all_the_same(jobs: Jobs) -> None:
@@ -88,12 +88,12 @@ async def test_being_cancelled_again_and_again_ends_the_job_all_the_same(jobs: J
             await process.wait()
 
     task = asyncio.create_task(session())
-    await until(lambda: alive("sleep\x0027184.25"))
+    await until(lambda: is_alive("sleep\x0027184.25"))
     while not task.done():
         task.cancel()
         await asyncio.sleep(0)
     assert task.cancelled()
-    assert not alive("sleep\x0027184.25")
+    assert not is_alive("sleep\x0027184.25")
 
 
 async def test_a_python_that_is_refused_starts_nothing(jobs: Jobs) -> None:

@@ -15,8 +15,8 @@ from activities.process import process_tree
 from activities.process.process import JobProcess
 from activities.process.sandbox import Sandbox, SandboxMissing
 from justenough.domain.core.secret import Secret
-from tests.activities.process.job_process import Runner, alive, is_root, lent_by, until
-from tests.support.child_process import child_process
+from tests.activities.process.job_process import Runner, is_alive, is_job_uid, is_root, until
+from tests.support.child_process import run_child
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -39,10 +39,10 @@ def uid(run: Runner) -> int:
     return run.settings.job_uid_base + 3000 if is_root() else os.geteuid()
 
 
-async def started(run: Runner, *argv: str, uid: int, marker: str) -> JobProcess:
+async def start_process(run: Runner, *argv: str, uid: int, marker: str) -> JobProcess:
     process = await run.start(*argv, uid=uid)
     os.set_blocking(process.output, False)
-    await until(lambda: alive(f"sleep\0{marker}"))
+    await until(lambda: is_alive(f"sleep\0{marker}"))
     return process
 
 
@@ -76,14 +76,14 @@ async def test_a_sandbox_that_cannot_be_made_ends_with_126_and_says_why(run: Run
 async def test_a_daemon_that_ignores_everything_ends_with_the_first_process(run: Runner) -> None:
     started_at = time.monotonic()
     assert (await run.python(DAEMON + "print('left')", "31415.25")).log == "left\n"
-    assert not alive("sleep\x0031415.25")
+    assert not is_alive("sleep\x0031415.25")
     assert time.monotonic() - started_at < 120
 
 
 async def test_a_child_that_keeps_the_output_open_holds_nothing_up(run: Runner) -> None:
     ran = await run("sh", "-c", "sleep 31415.5 & echo said; exit 3")
     assert (ran.code, ran.log) == (3, "said\n")
-    assert not alive("sleep\x0031415.5")
+    assert not is_alive("sleep\x0031415.5")
 
 
 async def test_a_job_that_closes_its_output_runs_on(run: Runner) -> None:
@@ -92,31 +92,31 @@ async def test_a_job_that_closes_its_output_runs_on(run: Runner) -> None:
 
 async def test_finish_lets_a_polite_job_end_itself(run: Runner, uid: int) -> None:
     script = "trap 'kill $!; exit 5' TERM; sleep 31416.25 & wait"
-    process = await started(run, "sh", "-c", script, uid=uid, marker="31416.25")
+    process = await start_process(run, "sh", "-c", script, uid=uid, marker="31416.25")
     assert await process.finish(30) == 5
     os.close(process.output)
 
 
 async def test_finish_asks_every_process_not_the_first_alone(run: Runner, uid: int) -> None:
     script = "sh -c 'trap \"exit 0\" TERM; sleep 31416.5 & wait'; exit 6"
-    process = await started(run, "sh", "-c", f"trap : TERM; {script}", uid=uid, marker="31416.5")
+    process = await start_process(run, "sh", "-c", f"trap : TERM; {script}", uid=uid, marker="31416.5")
     assert await process.finish(30) == 6
     os.close(process.output)
 
 
 async def test_finish_kills_after_its_grace(run: Runner, uid: int) -> None:
-    process = await started(run, "sh", "-c", "trap '' TERM; sleep 31417.25 & wait; sleep 31417.5", uid=uid, marker="31417.25")
+    process = await start_process(run, "sh", "-c", "trap '' TERM; sleep 31417.25 & wait; sleep 31417.5", uid=uid, marker="31417.25")
     assert await process.finish(0.2) == 137
-    assert not alive("31417")
+    assert not is_alive("31417")
     os.close(process.output)
 
 
 async def test_kill_ends_a_tree_that_forks_stops_and_hides(run: Runner, uid: int) -> None:
     script = f"{DAEMON}\nsubprocess.Popen(['sleep', '31418.5'], start_new_session=True)\nos.kill(os.getpid(), signal.SIGSTOP)"
     process = await run.start("python", "-c", script, "31418.25", uid=uid)
-    await until(lambda: alive("sleep\x0031418.25") and alive("sleep\x0031418.5"))
+    await until(lambda: is_alive("sleep\x0031418.25") and is_alive("sleep\x0031418.5"))
     assert await process.kill() == 137
-    assert not alive("sleep\x0031418")
+    assert not is_alive("sleep\x0031418")
     assert process.survivors == ()
     assert await process.kill() == 137
     os.close(process.output)
@@ -124,20 +124,20 @@ async def test_kill_ends_a_tree_that_forks_stops_and_hides(run: Runner, uid: int
 
 async def test_kill_ends_a_fork_bomb(run: Runner, uid: int) -> None:
     bomb = "import os, sys, time\nfor _ in range(200):\n  if os.fork() == 0: os.execvp('sleep', ['sleep', '31419.25'])\ntime.sleep(100)"
-    process = await started(run, "python", "-c", bomb, uid=uid, marker="31419.25")
+    process = await start_process(run, "python", "-c", bomb, uid=uid, marker="31419.25")
     await process.kill()
-    assert not alive("31419.25")
+    assert not is_alive("31419.25")
     os.close(process.output)
 
 
 async def test_cancelling_the_wait_ends_nothing(run: Runner, uid: int) -> None:
-    process = await started(run, "sleep", "31420.25", uid=uid, marker="31420.25")
+    process = await start_process(run, "sleep", "31420.25", uid=uid, marker="31420.25")
     waiting = asyncio.create_task(process.wait())
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert alive("sleep\x0031420.25")
+    assert is_alive("sleep\x0031420.25")
     assert await process.kill() == 137
     os.close(process.output)
 
@@ -177,10 +177,10 @@ asyncio.run(main())
 
 async def test_a_worker_killed_with_9_takes_its_jobs_along(run: Runner, uid: int, home: Path) -> None:
     argv = [sys.executable, "-c", OUTLIVED, str(home), str(uid + 1 if is_root() else uid)]
-    with child_process(argv, cwd=REPOSITORY) as worker:
-        await until(lambda: alive("sleep\x0031421.25") and alive("sleep\x0031421.5"))
+    with run_child(argv, cwd=REPOSITORY) as worker:
+        await until(lambda: is_alive("sleep\x0031421.25") and is_alive("sleep\x0031421.5"))
         worker.send_signal(signal.SIGKILL)
-    await until(lambda: not alive("sleep\x0031421"))
+    await until(lambda: not is_alive("sleep\x0031421"))
 
 
 async def test_without_a_sandbox_a_job_runs_and_says_so(bare: Runner) -> None:
@@ -188,29 +188,29 @@ async def test_without_a_sandbox_a_job_runs_and_says_so(bare: Runner) -> None:
     ran = await bare.python(
         "import json, os, resource; print(json.dumps([os.getuid(), resource.getrlimit(resource.RLIMIT_CORE), os.getcwd()]))"
     )
-    uid, core, cwd = ran.told
+    uid, core, cwd = ran.json_output
     assert core == [0, 0]
-    assert lent_by(bare.settings, uid)
+    assert is_job_uid(bare.settings, uid)
     assert not Path(cwd).parent.exists()
 
 
 async def test_without_a_sandbox_delivered_files_are_private_too_and_gone(bare: Runner) -> None:
     given = Delivered({}, {"pgpass": Secret("hunter22")}, {"PGPASSFILE": ("pgpass",)})
     look = "import json, os; p = os.environ['PGPASSFILE']; s = os.stat(p); print(json.dumps([p, oct(s.st_mode & 0o777), s.st_uid == os.getuid(), open(p).read()]))"
-    path, *seen = (await bare.python(look, given=given)).told
+    path, *seen = (await bare.python(look, given=given)).json_output
     assert seen == ["0o600", True, "hunter22"]
     assert not Path(path).parent.exists()
 
 
 async def test_without_a_sandbox_what_a_job_leaves_is_ended_too(bare: Runner) -> None:
     assert (await bare.python(DAEMON, "31422.25")).code == 0
-    assert not alive("sleep\x0031422.25")
+    assert not is_alive("sleep\x0031422.25")
 
 
 async def test_without_a_sandbox_kill_ends_the_tree(bare: Runner, uid: int) -> None:
-    process = await started(bare, "sh", "-c", "trap '' TERM; setsid sleep 31423.25 & wait", uid=uid, marker="31423.25")
+    process = await start_process(bare, "sh", "-c", "trap '' TERM; setsid sleep 31423.25 & wait", uid=uid, marker="31423.25")
     assert await process.finish(0.2) == 137
-    assert not alive("31423.25")
+    assert not is_alive("31423.25")
     os.close(process.output)
 
 
@@ -241,13 +241,13 @@ async def test_a_start_that_is_cancelled_at_any_moment_leaves_nothing(run: Runne
     last = await run.start("true", uid=uid)
     assert await last.wait() == 0
     os.close(last.output)
-    assert not alive("sleep\x0031424.25")
+    assert not is_alive("sleep\x0031424.25")
 
 
 async def test_a_job_whose_sandbox_dies_before_its_keeper_was_killed_all_the_same(
     run: Runner, uid: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process = await started(run, "sleep", "31425.25", uid=uid, marker="31425.25")
+    process = await start_process(run, "sleep", "31425.25", uid=uid, marker="31425.25")
     # As on a busy machine: bubblewrap has long seen it when its own turn to be killed comes.
     monkeypatch.setattr(type(process._outer), "kill", lambda _: None)
     assert await process.kill() == 137

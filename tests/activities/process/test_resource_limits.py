@@ -9,7 +9,7 @@ import pytest
 from activities.process.resource_monitor import POLL_INTERVAL_S, measure_use
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.jobs.spec import ResourceLimits
-from tests.activities.process.job_process import Runner, alive, is_root, until
+from tests.activities.process.job_process import Runner, is_alive, is_root, until
 
 MEBI = 2**20
 SMALL = ResourceLimits(cpu=60, memory=64 * MEBI, processes=32, file_size=8 * MEBI, open_files=64)
@@ -116,13 +116,13 @@ def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"job_uid_base": 716_000})
 
 
-def user(run: Runner, number: int) -> int:
+def own_uid(run: Runner, number: int) -> int:
     """The id of a user that no other test's job has."""
     return run.settings.job_uid_base + number if is_root() else os.geteuid()
 
 
 async def test_each_process_is_limited_by_the_kernel_and_cannot_lift_it(run: Runner) -> None:
-    told = (await run.python(LOOK, limits=SMALL)).told
+    told = (await run.python(LOOK, limits=SMALL)).json_output
     files = min(64, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     assert told == {
         "CORE": [0, 0],
@@ -137,9 +137,9 @@ async def test_each_process_is_limited_by_the_kernel_and_cannot_lift_it(run: Run
 
 
 async def test_without_a_sandbox_each_process_is_limited_all_the_same(bare: Runner) -> None:
-    told = (await bare.python(LOOK, limits=SMALL)).told
+    told = (await bare.python(LOOK, limits=SMALL)).json_output
     assert (told["CPU"], told["DATA"], told["FSIZE"]) == ([62, 64], [128 * MEBI] * 2, [8 * MEBI] * 2)
-    assert (await bare.python(HOLD, "80", "60", limits=SMALL)).over is not None
+    assert (await bare.python(HOLD, "80", "60", limits=SMALL)).exceeded_limit is not None
 
 
 async def test_a_job_goes_before_the_worker_when_the_machine_has_no_memory_left(run: Runner, bare: Runner) -> None:
@@ -149,50 +149,50 @@ async def test_a_job_goes_before_the_worker_when_the_machine_has_no_memory_left(
 
 async def test_more_memory_than_one_process_may_map_is_refused_at_once(run: Runner) -> None:
     ran = await run.python(HOLD, "200", "60", limits=SMALL)
-    assert (ran.code, ran.over) == (1, None)
+    assert (ran.code, ran.exceeded_limit) == (1, None)
     assert "MemoryError" in ran.log
 
 
 async def test_a_process_that_holds_too_much_memory_ends_with_the_job_and_the_reason(run: Runner) -> None:
     ran = await run.python(HOLD, "80", "60", limits=SMALL)
     assert ran.code == 137
-    assert ran.over
-    assert ran.over.startswith("limits.memory: it used ")
-    assert ran.over.endswith(" MiB, more than 64MiB")
+    assert ran.exceeded_limit
+    assert ran.exceeded_limit.startswith("limits.memory: it used ")
+    assert ran.exceeded_limit.endswith(" MiB, more than 64MiB")
 
 
 async def test_memory_counts_over_all_processes_of_a_job(run: Runner) -> None:
     ran = await run.python(HOLD_TOGETHER, "6", "20", limits=SMALL)
     assert ran.code == 137
-    assert str(ran.over).startswith("limits.memory: ")
+    assert str(ran.exceeded_limit).startswith("limits.memory: ")
 
 
 async def test_memory_that_processes_share_counts_once(run: Runner) -> None:
     # Seven processes that each see 40 MiB, which are the same ones.
     ran = await run.python(SHARE, str(6 * POLL_INTERVAL_S), limits=SMALL.model_copy(update={"memory": 128 * MEBI}))
-    assert (ran.code, ran.log, ran.over) == (0, "shared\n", None)
+    assert (ran.code, ran.log, ran.exceeded_limit) == (0, "shared\n", None)
 
 
 async def test_memory_behind_a_first_thread_that_has_ended_counts(run: Runner) -> None:
     ran = await run.python(HIDE, limits=SMALL)
     assert ran.code == 137
-    assert str(ran.over).startswith("limits.memory: ")
+    assert str(ran.exceeded_limit).startswith("limits.memory: ")
 
 
 async def test_a_child_that_is_being_made_in_its_parents_memory_counts_once(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("activities.process.resource_monitor.POLL_INTERVAL_S", 0.002)
     ran = await run.python(SPAWN, "1", limits=SMALL)
-    assert (ran.code, ran.log, ran.over) == (0, "spawned\n", None)
+    assert (ran.code, ran.log, ran.exceeded_limit) == (0, "spawned\n", None)
 
 
 async def test_each_folder_in_memory_is_bounded_and_what_lies_in_it_counts_as_memory(run: Runner) -> None:
-    told = (await run.python(FILL, "/tmp", limits=WIDER)).told
+    told = (await run.python(FILL, "/tmp", limits=WIDER)).json_output
     assert told == [[48, 28]]
-    told = (await run.python(FILL, "/dev/shm", "/home/job", limits=WIDER)).told
+    told = (await run.python(FILL, "/dev/shm", "/home/job", limits=WIDER)).json_output
     assert told == [[24, 28], [24, 28]]
     ran = await run.python(FILL + "\nimport time; held = b'x' * (30 * 2**20); time.sleep(60)", "/tmp", "/dev/shm", limits=SMALL)
     assert ran.code == 137
-    assert str(ran.over).startswith("limits.memory: ")
+    assert str(ran.exceeded_limit).startswith("limits.memory: ")
 
 
 async def test_memory_that_nothing_bounds_cannot_be_had(run: Runner) -> None:
@@ -217,26 +217,26 @@ async def test_a_file_grows_to_its_limit_and_no_further(run: Runner) -> None:
 async def test_processor_time_counts_over_all_processes_that_run(run: Runner) -> None:
     ran = await run.python(BURN_TOGETHER, limits=ResourceLimits(cpu=1))
     assert ran.code == 137
-    assert str(ran.over).startswith("limits.cpu: it used ")
+    assert str(ran.exceeded_limit).startswith("limits.cpu: it used ")
 
 
 async def test_processor_time_counts_over_processes_that_have_ended(run: Runner) -> None:
     ran = await run.python(BURN_IN_TURN, limits=ResourceLimits(cpu=1))
-    assert (ran.code, str(ran.over).startswith("limits.cpu: it used ")) == (137, True)
+    assert (ran.code, str(ran.exceeded_limit).startswith("limits.cpu: it used ")) == (137, True)
 
 
 async def test_one_process_that_burns_is_ended_by_the_kernel_where_nobody_looks(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("activities.process.resource_monitor.POLL_INTERVAL_S", 600)
     ran = await run("sh", "-c", "while :; do :; done", limits=ResourceLimits(cpu=1))
-    assert (ran.code, ran.over) == (128 + 24, None)
+    assert (ran.code, ran.exceeded_limit) == (128 + 24, None)
 
 
 async def test_a_fork_bomb_is_contained_while_another_job_runs_well(run: Runner) -> None:
     script = "bomb() { bomb | bomb & }; bomb; exec sleep 41413.25"
-    bomb = await run.start("bash", "-c", script, uid=user(run, 3000), limits=SMALL)
+    bomb = await run.start("bash", "-c", script, uid=own_uid(run, 3000), limits=SMALL)
     os.set_blocking(bomb.output, False)
     try:
-        await until(lambda: alive("sleep\x0041413.25"))
+        await until(lambda: is_alive("sleep\x0041413.25"))
         async with asyncio.timeout(180):
             assert (await run.python("print('well')")).log == "well\n"
     finally:
@@ -248,7 +248,7 @@ async def test_a_fork_bomb_is_contained_while_another_job_runs_well(run: Runner)
 async def test_no_more_processes_than_allowed_can_be_made(run: Runner) -> None:
     ran = await run.python(FORK, limits=ResourceLimits(processes=32))
     # The kernel counts by user: where jobs have none of their own, who adds them up ends the job.
-    assert ran.log == "31\n" if is_root() else str(ran.over).startswith("limits.processes: ")
+    assert ran.log == "31\n" if is_root() else str(ran.exceeded_limit).startswith("limits.processes: ")
 
 
 async def test_processes_threads_time_and_folders_are_added_up_as_they_are(run: Runner) -> None:
@@ -269,7 +269,7 @@ while time.process_time() < 0.5:
 print('ready', flush=True)
 time.sleep(60)
 """
-    process = await run.start("python", "-c", script, uid=user(run, 3001))
+    process = await run.start("python", "-c", script, uid=own_uid(run, 3001))
     try:
         with os.fdopen(process.output, "rb") as output:
             assert await asyncio.to_thread(output.readline) == b"ready\n"

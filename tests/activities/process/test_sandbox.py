@@ -16,7 +16,7 @@ from activities.process.launcher import JobLaunch, Room, environment_script
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs import bundle
-from tests.activities.process.job_process import SECRETS, Runner, cmdlines, holders_of, is_root, lent_by, own_environment, until
+from tests.activities.process.job_process import SECRETS, Runner, command_lines, holders_of, is_job_uid, is_root, own_environment, until
 
 READ_EACH = """
 import json, pathlib, sys
@@ -79,7 +79,7 @@ async def test_the_worker_and_its_files_cannot_be_read(run: Runner, home: Path) 
     files = [str(home / name) for name in SECRETS]
     worker = [f"/proc/{os.getpid()}/{name}" for name in ("environ", "mem", "maps", "cmdline")] + [f"/proc/{os.getppid()}/environ"]
     ran = await run.python(READ_EACH, *files, *worker, "/etc/shadow", "/proc/1/environ", "/etc/passwd")
-    found = ran.told
+    found = ran.json_output
     assert "job" in found.pop("/etc/passwd")
     # In a user namespace the first process is the job's own user's, and holds nothing.
     first = found.pop("/proc/1/environ")
@@ -97,25 +97,25 @@ async def test_a_home_inside_a_folder_that_jobs_see_is_hidden(run: Runner) -> No
 
 
 async def test_no_process_of_anyone_else_is_seen(run: Runner) -> None:
-    look = (await run.python(LOOK)).told
+    look = (await run.python(LOOK)).json_output
     assert os.getpid() not in look["pids"]
     assert len(look["pids"]) <= 3
 
 
 async def test_the_job_has_no_rights_and_leaves_no_core(run: Runner) -> None:
-    look = (await run.python(LOOK)).told
+    look = (await run.python(LOOK)).json_output
     assert look["caps"] == [0, 0, 0, 0, 0]
     assert look["no_new_privs"] == 1
     assert look["core"] == [0, 0]
     assert look["files"][1] <= 4096
     assert look["groups"] in ([], look["uid"][:1], [os.getegid()])
     assert look["uid"] == [look["uid"][0]] * 2
-    assert lent_by(run.settings, look["uid"][0])
+    assert is_job_uid(run.settings, look["uid"][0])
 
 
 async def test_the_job_inherits_no_handle_and_an_environment_made_from_nothing(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VAULT_TOKEN", "the worker's own")
-    look = (await run.python(LOOK, env={"MODE": "dry 'run' $HOME `id`\nand more"})).told
+    look = (await run.python(LOOK, env={"MODE": "dry 'run' $HOME `id`\nand more"})).json_output
     # The last one is the listing's own.
     assert look["handles"] == [0, 1, 2, 3]
     assert look["stdin"] == "/dev/null"
@@ -134,7 +134,7 @@ async def test_only_its_own_folders_can_be_written(run: Runner, workdir: Path) -
     name = f"x-{workdir.parent.name}"
     allowed = [f"/tmp/{name}", "/home/job/x", "/var/tmp/y", "/dev/shm/x"]
     ran = await run.python(WRITE_EACH, *refused, *allowed, workdir=workdir)
-    assert ran.told == allowed
+    assert ran.json_output == allowed
     assert names_in(workdir) == ["job.py", "run.sh"]
     assert name not in names_in(Path("/tmp"))
 
@@ -150,13 +150,13 @@ async def test_another_job_cannot_be_seen_read_or_signalled(run: Runner) -> None
     uid = run.settings.job_uid_base + 4000 if is_root() else os.geteuid()
     hers = await run.start("sh", "-c", "echo hers > /tmp/mark; exec sleep 4711.25", uid=uid, given=given)
     try:
-        await until(lambda: any(line.startswith(b"sleep\x004711.25") for line in cmdlines()))
+        await until(lambda: any(line.startswith(b"sleep\x004711.25") for line in command_lines()))
         ran = await run.python(READ_EACH, "/tmp/mark", "/run/justenough/db.json")
-        assert ran.told == {"/tmp/mark": None, "/run/justenough/db.json": None}
+        assert ran.json_output == {"/tmp/mark": None, "/run/justenough/db.json": None}
         assert (await run("sh", "-c", "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'")).log.find("hers-alone") == -1
         # To everyone that may be signalled: the kernel spares the caller alone.
         await run("sh", "-c", "kill -9 -1")
-        assert any(line.startswith(b"sleep\x004711.25") for line in cmdlines())
+        assert any(line.startswith(b"sleep\x004711.25") for line in command_lines())
     finally:
         os.close(hers.output)
         await hers.kill()
@@ -170,10 +170,10 @@ async def test_secrets_reach_the_job_and_no_command_line_or_foreign_environment(
     try:
         with os.fdopen(process.output, "rb") as output:
             assert output.readline() == b'{"password": "canary-file-4711"}canary-env-4711\n'
-            await until(lambda: any(line.startswith(b"sleep\x004711.5") for line in cmdlines()))
-            assert not any(word in line for line in cmdlines() for word in (b"canary-env", b"canary-file"))
+            await until(lambda: any(line.startswith(b"sleep\x004711.5") for line in command_lines()))
+            assert not any(word in line for line in command_lines() for word in (b"canary-env", b"canary-file"))
             # The planted control: the script itself is in one.
-            assert any(b"JUSTENOUGH_FILES/db.json" in line for line in cmdlines())
+            assert any(b"JUSTENOUGH_FILES/db.json" in line for line in command_lines())
             assert holders_of(b"canary-env-4711") == [b"sleep\x004711.5\x00"]
             assert b"canary" not in own_environment()
     finally:
@@ -189,7 +189,7 @@ files = {name: os.stat(os.path.join(os.environ['JUSTENOUGH_FILES'], name)) for n
 told = {name: [oct(seen.st_mode & 0o777), seen.st_uid == os.getuid()] for name, seen in files.items()}
 print(json.dumps([told, open(os.environ['WHERE'], encoding='utf-8').read()]))
 """
-    told, content = (await run.python(code, given=given)).told
+    told, content = (await run.python(code, given=given)).json_output
     assert told == {"a.json": ["0o600", True], "b": ["0o600", True]}
     assert content == odd
 
@@ -229,11 +229,15 @@ def doors(home: Path) -> Iterator[Doors]:
 
 
 def _doors(home: Path) -> Iterator[tuple[socket.socket, str]]:
-    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"), *((socket.AF_INET, one) for one in outward())):
+    for family, address in (
+        (socket.AF_INET, "127.0.0.1"),
+        (socket.AF_INET6, "::1"),
+        *((socket.AF_INET, one) for one in outward_addresses()),
+    ):
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
             server = socket.socket(family, kind)
             server.bind((address, 0))
-            yield listening(server), f"{int(family)} {int(kind)} {address} {server.getsockname()[1]}"
+            yield listen_on(server), f"{int(family)} {int(kind)} {address} {server.getsockname()[1]}"
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         for path in (f"\0justenough-test-{os.getpid()}-{int(kind)}", str(home / f"socket-{int(kind)}")):
             server = socket.socket(socket.AF_UNIX, kind)
@@ -242,17 +246,17 @@ def _doors(home: Path) -> Iterator[tuple[socket.socket, str]]:
                 # Whoever finds it may use it.
                 home.chmod(0o755)
                 Path(path).chmod(0o777)
-            yield listening(server), f"{int(socket.AF_UNIX)} {int(kind)} {path.replace(chr(0), '@')} 0"
+            yield listen_on(server), f"{int(socket.AF_UNIX)} {int(kind)} {path.replace(chr(0), '@')} 0"
 
 
-def listening(server: socket.socket) -> socket.socket:
+def listen_on(server: socket.socket) -> socket.socket:
     server.setblocking(False)
     if server.type == socket.SOCK_STREAM:
         server.listen()
     return server
 
 
-def outward() -> list[str]:
+def outward_addresses() -> list[str]:
     """The address by which the host reaches others, where it does."""
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as looking:
         try:
@@ -303,7 +307,7 @@ async def test_what_a_variable_names_is_never_loaded_with_rights(run: Runner) ->
     env = {"GCONV_PATH": "/job", "LOCPATH": "/job", "OUTPUT_CHARSET": "EVIL"}
     process = await run.start("sleep", "4711.75", uid=run.settings.job_uid_base + 4002 if is_root() else os.geteuid(), env=env)
     try:
-        await until(lambda: any(line.startswith(b"sleep\x004711.75") for line in cmdlines()))
+        await until(lambda: any(line.startswith(b"sleep\x004711.75") for line in command_lines()))
         assert holders_of(b"GCONV_PATH=/job") == [b"sleep\x004711.75\x00"]
     finally:
         os.close(process.output)

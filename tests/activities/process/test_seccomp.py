@@ -12,7 +12,7 @@ READ, PLAIN_THREAD = 0x3F, 0x003D0F00
 """A call that nobody refuses, and the flags with which threads are made."""
 
 
-def answer(machine: str, number: int, first: int = 0, *, audit: int | None = None) -> int:
+def run_filter(machine: str, number: int, first: int = 0, *, audit: int | None = None) -> int:
     """Run the filter (linux/bpf_common.h) on a call; return what the kernel would do."""
     data = struct.pack("=IIQQ", number, MACHINES[machine].audit if audit is None else audit, 0, first)
     (program,) = build_filters(machine)
@@ -40,20 +40,20 @@ def answer(machine: str, number: int, first: int = 0, *, audit: int | None = Non
 def test_a_user_namespace_is_forbidden_and_everything_else_of_those_calls_is_not(machine: str) -> None:
     known: Machine = MACHINES[machine]
     for number in (known.clone, known.unshare):
-        assert answer(machine, number, CLONE_NEWUSER) == REFUSED | errno.EPERM
-        assert answer(machine, number, CLONE_NEWUSER | PLAIN_THREAD) == REFUSED | errno.EPERM
-        assert answer(machine, number, PLAIN_THREAD) == ALLOWED
-    assert answer(machine, READ, CLONE_NEWUSER) == ALLOWED
+        assert run_filter(machine, number, CLONE_NEWUSER) == REFUSED | errno.EPERM
+        assert run_filter(machine, number, CLONE_NEWUSER | PLAIN_THREAD) == REFUSED | errno.EPERM
+        assert run_filter(machine, number, PLAIN_THREAD) == ALLOWED
+    assert run_filter(machine, READ, CLONE_NEWUSER) == ALLOWED
 
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_what_is_refused_looks_as_on_a_kernel_that_lacks_it(machine: str) -> None:
     known: Machine = MACHINES[machine]
     for number in (known.clone3, *known.memory):
-        assert answer(machine, number) == REFUSED | errno.ENOSYS
+        assert run_filter(machine, number) == REFUSED | errno.ENOSYS
     # The same calls as programs of 32 bits would ask for them.
-    assert answer(machine, READ, audit=0x40000003) == REFUSED | errno.ENOSYS
-    assert answer(machine, READ | 0x40000000) == REFUSED | errno.ENOSYS
+    assert run_filter(machine, READ, audit=0x40000003) == REFUSED | errno.ENOSYS
+    assert run_filter(machine, READ | 0x40000000) == REFUSED | errno.ENOSYS
 
 
 def test_a_processor_that_is_not_known_gets_no_filter() -> None:

@@ -10,8 +10,8 @@ import pytest
 from activities.process import process_tree
 from activities.process.uid_pool import NoFreeUid, end_leftovers, lend_uid
 from justenough.adapters.configuration.settings import Settings
-from tests.activities.process.job_process import alive, is_root, until
-from tests.support.child_process import child_process
+from tests.activities.process.job_process import is_alive, is_root, until
+from tests.support.child_process import run_child
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 ELSEWHERE = """
@@ -49,7 +49,7 @@ def test_where_every_id_is_taken_it_is_said_how_to_have_others(settings: Setting
 
 def test_another_workers_id_is_not_lent_again(settings: Settings, home: Path) -> None:
     base = 712_000
-    with child_process(
+    with run_child(
         [sys.executable, "-c", ELSEWHERE, str(home), str(base)], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout
@@ -63,7 +63,7 @@ def test_another_workers_id_is_not_lent_again(settings: Settings, home: Path) ->
 async def test_an_id_that_somebody_runs_as_is_not_lent(settings: Settings) -> None:
     base = 713_000
     drop = ["setpriv", "--reuid", str(base), "--regid", str(base), "--clear-groups"] if is_root() else []
-    with child_process([*drop, "sleep", "100"]):
+    with run_child([*drop, "sleep", "100"]):
         await until(lambda: process_tree.anyone_runs_as(base if is_root() else os.geteuid()))
         with lend_uid(settings.model_copy(update={"job_uid_base": base})) as uid:
             assert uid == (base + 1 if is_root() else os.geteuid())
@@ -88,11 +88,11 @@ async def test_what_a_dead_workers_job_still_runs_is_ended_and_its_id_is_free(se
         assert end_leftovers(mine) == (), "only root lends ids"
         return
     subprocess.run([sys.executable, "-c", LEFT, str(home), "714000"], cwd=REPOSITORY, check=False, stdout=subprocess.DEVNULL)  # noqa: ASYNC221 - it takes a moment
-    await until(lambda: alive("sleep\x0027185.25"))
+    await until(lambda: is_alive("sleep\x0027185.25"))
     if by == "the next start of a worker":
         assert end_leftovers(mine) == (714_000,)
-        assert not alive("sleep\x0027185.25")
+        assert not is_alive("sleep\x0027185.25")
     with lend_uid(mine) as uid:
         assert uid == 714_000
-        assert not alive("sleep\x0027185.25")
+        assert not is_alive("sleep\x0027185.25")
     assert end_leftovers(mine) == ()

@@ -21,11 +21,11 @@ from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.states import Action
 from justenough.domain.ledger.events import EventType
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
-from tests.activities.catalog_variants import desk_with
-from tests.activities.certificate_issue import WAREHOUSE, WEB, made_by_openssh, openssh_accepts, session, signed_by
+from tests.activities.catalog_variants import open_desk
+from tests.activities.certificate_issue import WAREHOUSE, WEB, openssh_accepts, openssh_certificate, sign_text, start_session
 from tests.activities.conftest import EXAMPLE
-from tests.activities.held_credentials import kept_until
-from tests.activities.revocation_calls import from_outside
+from tests.activities.held_credentials import keep_until
+from tests.activities.revocation_calls import revoke_from_outside
 from tests.activities.vault_shop import Desk, Shop
 from tests.support.warehouse import Warehouse
 
@@ -47,24 +47,30 @@ def late_crl(shop: Shop) -> Iterator[Callable[[], Any]]:
 
 
 def test_a_certificate_opens_the_warehouse_before_and_not_after_and_is_confirmed_by_the_crl(at: Desk, warehouse: Warehouse) -> None:
-    one = session(at, WAREHOUSE)
-    held, other = one.issue(), session(at, WAREHOUSE).issue()
-    assert warehouse.lets_in(held.fields)
-    assert not warehouse.lists(held.fields)
+    one = start_session(at, WAREHOUSE)
+    held, other = one.issue(), start_session(at, WAREHOUSE).issue()
+    assert warehouse.can_connect(held.fields)
+    assert not warehouse.is_listed(held.fields)
 
     result = one.end()
 
     assert result.confirmed, result
-    assert warehouse.lists(held.fields)
-    assert [warehouse.lets_in(each.fields) for each in (held, other)] == [False, True]
-    assert one.types() == ["credential.issued", "revocation.started", "credential.revoked", "credential.confirmed", "revocation.confirmed"]
+    assert warehouse.is_listed(held.fields)
+    assert [warehouse.can_connect(each.fields) for each in (held, other)] == [False, True]
+    assert one.entry_types() == [
+        "credential.issued",
+        "revocation.started",
+        "credential.revoked",
+        "credential.confirmed",
+        "revocation.confirmed",
+    ]
     (confirmed,) = at.deps.store.ledger.entries(job=one.job, types=[EventType.CREDENTIAL_CONFIRMED]).items
     assert confirmed.data["how"].endswith(f"its certificate {held.credential.certificate} is in the CRL that Vault serves")
 
 
 def test_a_certificate_names_its_job_and_tenant_and_ends_with_its_grant(at: Desk) -> None:
     before = datetime.now(UTC)
-    one = session(at, WAREHOUSE)
+    one = start_session(at, WAREHOUSE)
     held = one.issue()
     found = x509.load_pem_x509_certificate(held.fields["certificate"].reveal().encode())
     assert f"CN={one.job}.acme.jobs.shop.internal" in found.subject.rfc4514_string()
@@ -74,26 +80,26 @@ def test_a_certificate_names_its_job_and_tenant_and_ends_with_its_grant(at: Desk
 
 
 def test_what_is_revoked_and_in_no_crl_yet_is_not_confirmed(at: Desk, warehouse: Warehouse, late_crl: Callable[[], Any]) -> None:
-    one = session(at, WAREHOUSE)
+    one = start_session(at, WAREHOUSE)
     held = one.issue()
 
     first = one.end()
 
     assert held.credential.lease_id
     assert not at.deps.vault.is_lease_alive(held.credential.lease_id)
-    assert warehouse.lets_in(held.fields)
+    assert warehouse.can_connect(held.fields)
     assert not first.confirmed
     assert [why for why in first.failures if str(held.credential.certificate) in why and "not in the CRL" in why]
-    assert "credential.confirmed" not in one.types()
+    assert "credential.confirmed" not in one.entry_types()
 
     late_crl()
     assert one.end().confirmed
-    assert not warehouse.lets_in(held.fields)
-    assert one.state() == "confirmed"
+    assert not warehouse.can_connect(held.fields)
+    assert one.credential_state() == "confirmed"
 
 
 def test_one_that_ended_by_its_time_needs_no_crl(at: Desk, late_crl: Callable[[], Any]) -> None:
-    one = session(at, WAREHOUSE)
+    one = start_session(at, WAREHOUSE)
     one.issue()
     assert not one.end().confirmed
     at.clock.ahead = GRANT + timedelta(seconds=1)
@@ -102,35 +108,35 @@ def test_one_that_ended_by_its_time_needs_no_crl(at: Desk, late_crl: Callable[[]
 
 
 def test_one_is_taken_away_while_its_job_goes_on(at: Desk, warehouse: Warehouse) -> None:
-    one = session(at, WAREHOUSE)
+    one = start_session(at, WAREHOUSE)
     held = one.issue()
     assert revoke_one(at.deps, one.job, held.credential.id, by="person", why="asked for").confirmed
-    assert not warehouse.lets_in(held.fields)
-    assert one.state() == "confirmed"
+    assert not warehouse.can_connect(held.fields)
+    assert one.credential_state() == "confirmed"
 
 
 def test_one_that_is_taken_away_and_in_no_crl_yet_is_overdue(at: Desk, late_crl: Callable[[], Any]) -> None:
-    one = session(at, WAREHOUSE)
+    one = start_session(at, WAREHOUSE)
     held = one.issue()
     result = revoke_one(at.deps, one.job, held.credential.id, by="person", why="asked for")
     assert result.failures == ("its lease is gone, but its certificate is not in the CRL that Vault serves",)
-    assert one.state() == "overdue"
+    assert one.credential_state() == "overdue"
     late_crl()
     assert revoke_one(at.deps, one.job, held.credential.id, by="person", why="asked for").confirmed
 
 
 def test_what_a_dead_worker_had_issued_is_revoked_by_what_the_store_knows(at: Desk, warehouse: Warehouse) -> None:
-    one = session(at, WAREHOUSE)
+    one = start_session(at, WAREHOUSE)
     held = one.issue()
-    assert from_outside(at, one.job).second_look_in is not None
-    assert not warehouse.lets_in(held.fields)
+    assert revoke_from_outside(at, one.job).second_look_in is not None
+    assert not warehouse.can_connect(held.fields)
     at.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=2)
-    assert from_outside(at, one.job).confirmed
-    assert one.state() == "confirmed"
+    assert revoke_from_outside(at, one.job).confirmed
+    assert one.credential_state() == "confirmed"
 
 
 def test_a_proof_looks_the_certificate_up(at: Desk) -> None:
-    one = session(at, WAREHOUSE)
+    one = start_session(at, WAREHOUSE)
     held = one.issue()
     what = f"certificate {held.credential.certificate}"
     assert {finding.what: finding.alive for finding in prove(at.deps, one.job).findings}[what]
@@ -140,7 +146,7 @@ def test_a_proof_looks_the_certificate_up(at: Desk) -> None:
 
 
 def test_a_certificate_that_vault_does_not_know_is_shown_to_nobody_as_dead(at: Desk) -> None:
-    one = session(at, WAREHOUSE)
+    one = start_session(at, WAREHOUSE)
     held = one.issue()
     lost = held.credential.model_copy(update={"certificate": "pki/cert/00:11:22"})
     result = revoke(at.deps, one.job, by="session", settled=True, why="it ended", known=(lost,))
@@ -171,19 +177,19 @@ def test_what_is_not_what_the_catalog_promises_reaches_no_job(
 
     before = shop.admin("GET", "pki/roles/warehouse-read")["data"]
     shop.admin("POST", "pki/roles/warehouse-read", {**before, **role})
-    with desk_with(shop, tmp_path, changed) as at:
-        one = session(at, access, tier=tier)
+    with open_desk(shop, tmp_path, changed) as at:
+        one = start_session(at, access, tier=tier)
         with pytest.raises(IssueRefused, match=re.escape(why)):
             one.issue()
         shop.admin("POST", "pki/roles/warehouse-read", before)
         # Vault gave it all the same, so it is known, and ended at once where it has a lease. What is said to end `now`, and has nothing to end it by, is in the way of a proof until its time.
         ended = ["credential.revoked", "credential.confirmed"] if resource == "warehouse-api" and not role else []
-        assert one.types() == ["credential.issued", *ended, "credential.refused"]
+        assert one.entry_types() == ["credential.issued", *ended, "credential.refused"]
         assert one.end().confirmed is ends
 
 
 def test_an_ssh_certificate_works_until_its_time_is_over_and_is_never_confirmed(at: Desk, shop: Shop, tmp_path: Path) -> None:
-    one = session(at, WEB, tier=1)
+    one = start_session(at, WEB, tier=1)
     held = one.issue()
     certificate = load_ssh_public_identity(held.fields["signed_key"].reveal().strip().encode())
     assert isinstance(certificate, SSHCertificate)
@@ -191,19 +197,19 @@ def test_an_ssh_certificate_works_until_its_time_is_over_and_is_never_confirmed(
     assert certificate.valid_principals == [b"deploy"]
     ends = datetime.fromtimestamp(certificate.valid_before, UTC)
     assert held.credential.expires_at == ends <= datetime.now(UTC) + GRANT
-    folder = signed_by(held, tmp_path, ca=shop.admin("GET", "ssh/config/ca")["data"]["public_key"])
+    folder = sign_text(held, tmp_path, ca=shop.admin("GET", "ssh/config/ca")["data"]["public_key"])
 
     assert one.end().confirmed
 
     assert openssh_accepts(folder, datetime.now(UTC))
-    assert "credential.confirmed" not in one.types()
-    assert one.state() == "revoked"
+    assert "credential.confirmed" not in one.entry_types()
+    assert one.credential_state() == "revoked"
     assert [finding.detail for finding in prove(at.deps, one.job).findings][-1].startswith("ends at ")
     at.clock.ahead = GRANT + timedelta(seconds=1)
     assert not openssh_accepts(folder, at.clock.now())
     assert record_lapsed(at.deps) == ()
-    assert one.state() == "expired"
-    assert one.types()[-1] == "credential.expired"
+    assert one.credential_state() == "expired"
+    assert one.entry_types()[-1] == "credential.expired"
 
 
 @pytest.mark.parametrize(
@@ -219,7 +225,7 @@ def test_the_end_of_an_ssh_certificate_is_what_it_says_and_without_one_it_never_
     tmp_path: Path, signed: str, ends: timedelta | None
 ) -> None:
     if signed.startswith("for "):
-        signed = made_by_openssh(tmp_path, ends)
+        signed = openssh_certificate(tmp_path, ends)
     action = read_catalog((EXAMPLE / "catalog.yaml").read_bytes()).resources["web-servers"].actions[Action.WRITE]
     now = datetime.now(UTC)
     issued = IssuedSecret(lease_id=None, ttl=None, fields={"signed_key": Secret(signed)})
@@ -235,13 +241,13 @@ def test_the_end_of_an_ssh_certificate_is_what_it_says_and_without_one_it_never_
 async def test_a_certificate_whose_grant_is_over_is_recorded_so_while_its_job_goes_on(
     at: Desk, access: dict[str, str], tier: int, ends_as: str
 ) -> None:
-    one = session(at, {**access, "ttl": "4s"}, tier=tier)
+    one = start_session(at, {**access, "ttl": "4s"}, tier=tier)
     held = one.issue()
     # The sweep records what came to its end a moment after its session had looked.
-    await kept_until(at, one.job, one.issuer, held, lambda: record_lapsed(at.deps) == () and ends_as in one.types())
+    await keep_until(at, one.job, one.issuer, held, lambda: record_lapsed(at.deps) == () and ends_as in one.entry_types())
     assert at.deps.now() >= held.credential.expires_at
-    assert "credential.renewed" not in one.types()
-    assert one.state() == ends_as.removeprefix("credential.")
+    assert "credential.renewed" not in one.entry_types()
+    assert one.credential_state() == ends_as.removeprefix("credential.")
 
 
 @pytest.mark.parametrize("expiration", ["soon", "1e400", str(10**30)])

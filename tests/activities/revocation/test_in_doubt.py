@@ -16,8 +16,8 @@ from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.states import CredentialState, Revocable
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
-from tests.activities.revocation_calls import by_session, from_outside
-from tests.activities.vault_shop import Desk, Held, Shop, to_be_issued
+from tests.activities.revocation_calls import revoke_by_session, revoke_from_outside
+from tests.activities.vault_shop import Desk, Held, Shop, issue_decision
 from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
@@ -27,28 +27,28 @@ def test_from_outside_it_finds_by_the_store_what_a_dead_worker_had_issued_and_wa
     job = at.job()
     held = at.issue(job)
 
-    first = from_outside(at, job)
+    first = revoke_from_outside(at, job)
 
-    assert not at.shop.works(held)
+    assert not at.shop.can_log_in(held)
     assert not first.confirmed
     assert first.failures == ()
     assert first.second_look_in is not None
-    assert "revocation.confirmed" not in at.types(job)
+    assert "revocation.confirmed" not in at.entry_types(job)
     at.clock.ahead = SECOND_CHECK_DELAY - timedelta(seconds=2)
-    assert not from_outside(at, job).confirmed
+    assert not revoke_from_outside(at, job).confirmed
     at.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=2)
-    assert from_outside(at, job).confirmed
-    assert at.types(job).count("revocation.started") == 1
+    assert revoke_from_outside(at, job).confirmed
+    assert at.entry_types(job).count("revocation.started") == 1
 
 
 def test_a_look_that_found_something_alive_makes_the_next_clean_look_a_first_one(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     with at.shop.door.closed():
-        assert from_outside(at, job).second_look_in is None
+        assert revoke_from_outside(at, job).second_look_in is None
     at.clock.ahead = 2 * SECOND_CHECK_DELAY
-    assert from_outside(at, job).second_look_in is not None
-    assert not at.shop.works(held)
+    assert revoke_from_outside(at, job).second_look_in is not None
+    assert not at.shop.can_log_in(held)
 
 
 def test_an_issue_in_flight_during_the_revocation_is_dead_after_the_second_look(at: Desk) -> None:
@@ -69,28 +69,28 @@ def test_an_issue_in_flight_during_the_revocation_is_dead_after_the_second_look(
 
     in_flight = threading.Thread(target=issue)
     in_flight.start()
-    until(lambda: shop_is_asleep(shop), "it sleeps")
+    until(lambda: is_shop_asleep(shop), "it sleeps")
 
-    first = from_outside(at, job)
+    first = revoke_from_outside(at, job)
     assert first.second_look_in is not None
     assert not first.confirmed
 
     in_flight.join()
     at.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=1)
-    assert from_outside(at, job).confirmed
-    assert not shop.works(arrived[0])
+    assert revoke_from_outside(at, job).confirmed
+    assert not shop.can_log_in(arrived[0])
     assert shop.users_of(job) == []
 
 
 def test_a_user_that_landed_between_two_looks_is_found_by_its_name_and_ended(at: Desk) -> None:
     job, name = at.job(), "Ab3dEf9h-token-{job}-orders-read-acme"
-    assert from_outside(at, job).second_look_in is not None
+    assert revoke_from_outside(at, job).second_look_in is not None
     with psycopg.connect(at.shop.superuser, autocommit=True) as connection:
         connection.execute(f"CREATE ROLE \"{name.format(job=job)}\" LOGIN PASSWORD 'landed' IN ROLE shop_orders_read_acme")
     landed = psycopg.connect(at.shop.superuser, user=name.format(job=job), password="landed", autocommit=True)
 
     at.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=1)
-    assert from_outside(at, job).confirmed
+    assert revoke_from_outside(at, job).confirmed
 
     with landed, pytest.raises(psycopg.OperationalError):
         landed.execute("SELECT 1")
@@ -101,57 +101,57 @@ def test_a_lease_that_nobody_learned_on_an_unsearchable_engine_is_never_confirme
     job = at.job()
     held = at.issue(job, 3)
     lost = replace(held, credential=held.credential.model_copy(update={"revocable": Revocable.NOW}))
-    result = by_session(at, job, lost)
+    result = revoke_by_session(at, job, lost)
     assert not result.confirmed
     assert any("cannot be searched" in why for why in result.failures)
     at.clock.ahead = timedelta(seconds=301)
-    assert by_session(at, job, lost).confirmed
-    assert "credential.confirmed" not in at.types(job)
-    assert "credential.expired" in at.types(job)
+    assert revoke_by_session(at, job, lost).confirmed
+    assert "credential.confirmed" not in at.entry_types(job)
+    assert "credential.expired" in at.entry_types(job)
 
 
 def test_a_credential_whose_lease_was_never_learned_is_confirmed_by_its_target(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     lost = replace(held, credential=held.credential.model_copy(update={"lease_id": None}))
-    assert by_session(at, job, lost).confirmed
-    assert not at.shop.works(held)
-    assert "credential.confirmed" in at.types(job)
+    assert revoke_by_session(at, job, lost).confirmed
+    assert not at.shop.can_log_in(held)
+    assert "credential.confirmed" in at.entry_types(job)
 
 
 def test_setting_the_clock_brings_no_second_look_nearer(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
-    assert from_outside(at, job).second_look_in is not None
+    assert revoke_from_outside(at, job).second_look_in is not None
     at.clock.stepped = timedelta(hours=3)
-    assert from_outside(at, job).second_look_in is not None
+    assert revoke_from_outside(at, job).second_look_in is not None
     at.clock.stepped = timedelta(hours=-3)
-    assert from_outside(at, job).second_look_in is not None
+    assert revoke_from_outside(at, job).second_look_in is not None
     at.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=1)
-    assert from_outside(at, job).confirmed
-    assert not at.shop.works(held)
+    assert revoke_from_outside(at, job).confirmed
+    assert not at.shop.can_log_in(held)
 
 
 def test_an_issue_that_nobody_told_of_where_nobody_can_look_is_doubted_until_it_can_only_have_ended(blind: Desk) -> None:
     job = blind.job()
-    blind.deps.store.ledger.append([to_be_issued(job, 1, blind.clock.now())])
+    blind.deps.store.ledger.append([issue_decision(job, 1, blind.clock.now())])
     held = blind.issue(job, record=False)
 
-    first = from_outside(blind, job)
+    first = revoke_from_outside(blind, job)
 
     assert any("cannot be searched" in why for why in first.failures)
-    assert not from_outside(blind, job).confirmed
+    assert not revoke_from_outside(blind, job).confirmed
     view = blind.deps.store.jobs.get(job)
     assert view is not None
     assert [(item.accessor, item.lease_id, item.state) for item in view.credentials] == [(None, None, CredentialState.OVERDUE)]
     assert not prove(blind.deps, job).dead
     # The catalog allows 30 minutes; it may have landed until the second look.
     blind.clock.ahead = timedelta(minutes=30) + SECOND_CHECK_DELAY + timedelta(seconds=1)
-    assert from_outside(blind, job).second_look_in is not None
+    assert revoke_from_outside(blind, job).second_look_in is not None
     blind.clock.ahead += SECOND_CHECK_DELAY
-    assert from_outside(blind, job).confirmed
-    assert not blind.shop.works(held)
-    told = blind.types(job)
+    assert revoke_from_outside(blind, job).confirmed
+    assert not blind.shop.can_log_in(held)
+    told = blind.entry_types(job)
     assert (told.count("credential.doubted"), told.count("credential.expired"), told.count("credential.confirmed")) == (1, 1, 0)
 
 
@@ -159,35 +159,35 @@ def test_an_issue_that_was_refused_leaves_no_doubt(blind: Desk) -> None:
     job, now = blind.job(), blind.clock.now()
     request = request_id(job, 1)
     refusal = build_event(EventType.CREDENTIAL_REFUSED, job, at=now, about=request, request=request, why="Vault says no")
-    blind.deps.store.ledger.append([to_be_issued(job, 1, now), refusal])
-    assert from_outside(blind, job).second_look_in is not None
+    blind.deps.store.ledger.append([issue_decision(job, 1, now), refusal])
+    assert revoke_from_outside(blind, job).second_look_in is not None
     blind.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=1)
-    assert from_outside(blind, job).confirmed
+    assert revoke_from_outside(blind, job).confirmed
 
 
 def test_where_the_target_can_be_searched_there_is_nothing_to_doubt(at: Desk) -> None:
     job = at.job()
-    at.deps.store.ledger.append([to_be_issued(job, 1, at.clock.now())])
+    at.deps.store.ledger.append([issue_decision(job, 1, at.clock.now())])
     held = at.issue(job, record=False)
-    assert from_outside(at, job).second_look_in is not None
+    assert revoke_from_outside(at, job).second_look_in is not None
     at.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=1)
-    assert from_outside(at, job).confirmed
-    assert not at.shop.works(held)
-    assert "credential.doubted" not in at.types(job)
+    assert revoke_from_outside(at, job).confirmed
+    assert not at.shop.can_log_in(held)
+    assert "credential.doubted" not in at.entry_types(job)
 
 
 def test_what_was_doubted_gets_its_handles_from_a_session_that_slept(blind: Desk) -> None:
     job = blind.job()
-    blind.deps.store.ledger.append([to_be_issued(job, 1, blind.clock.now())])
+    blind.deps.store.ledger.append([issue_decision(job, 1, blind.clock.now())])
     held = blind.issue(job, record=False)
-    assert from_outside(blind, job).failures
+    assert revoke_from_outside(blind, job).failures
     blind.deps.store.ledger.append([issued_event(job, held.credential)])
-    assert by_session(blind, job, held).confirmed
-    assert "credential.confirmed" in blind.types(job)
-    assert not blind.shop.works(held)
+    assert revoke_by_session(blind, job, held).confirmed
+    assert "credential.confirmed" in blind.entry_types(job)
+    assert not blind.shop.can_log_in(held)
 
 
-def shop_is_asleep(shop: Shop) -> bool:
+def is_shop_asleep(shop: Shop) -> bool:
     asleep = "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_sleep(1.5)%' AND pid <> pg_backend_pid() AND wait_event = 'PgSleep'"
     with psycopg.connect(shop.superuser, autocommit=True) as connection:
         return connection.execute(asleep).fetchone() is not None

@@ -17,7 +17,7 @@ from justenough.adapters.targets.postgres import RequestedActions, TargetInspect
 from justenough.adapters.vault import Vault
 from justenough.domain.jobs.states import CredentialState, RevocationState
 from justenough.domain.ledger import overdue as lateness
-from tests.activities.revocation_calls import by_session, revocation_of
+from tests.activities.revocation_calls import revocation_state, revoke_by_session
 from tests.activities.vault_shop import Desk
 from tests.support.wait import until
 
@@ -28,17 +28,17 @@ def test_a_target_that_is_down_is_named_overdue_and_confirmed_once_it_is_back(at
     job = at.job()
     held = at.issue(job)
     with at.shop.door.closed():
-        failed = by_session(at, job, held)
+        failed = revoke_by_session(at, job, held)
 
         assert not failed.confirmed
         assert any(f"127.0.0.1:{at.shop.door.port}/shop" in why for why in failed.failures)
         assert any(str(held.credential.lease_id) in why for why in failed.failures)
-        assert revocation_of(at, job) is RevocationState.PENDING, "a first failure that came at once may be a blip"
+        assert revocation_state(at, job) is RevocationState.PENDING, "a first failure that came at once may be a blip"
         assert at.deps.vault.prefix_accessors(job) == (), "the tokens end although the target is away"
-        by_session(at, job, held)
-        assert revocation_of(at, job) is RevocationState.OVERDUE
-    assert by_session(at, job, held).confirmed
-    assert not at.shop.works(held)
+        revoke_by_session(at, job, held)
+        assert revocation_state(at, job) is RevocationState.OVERDUE
+    assert revoke_by_session(at, job, held).confirmed
+    assert not at.shop.can_log_in(held)
     assert at.shop.users_of(job) == []
 
 
@@ -47,17 +47,17 @@ def test_one_credential_that_cannot_be_ended_is_overdue_with_the_reason_until_it
     held = at.issue(job)
     with at.shop.door.closed():
         assert not revoke_one(at.deps, job, held.credential.id, by="session", why="a test").confirmed
-        assert at.types(job) == [], "the session tries again in a moment"
+        assert at.entry_types(job) == [], "the session tries again in a moment"
         assert not revoke_one(at.deps, job, held.credential.id, by="person", why="a test").confirmed
 
         view = at.deps.store.credentials.get(held.credential.id)
         assert view is not None
         assert view.state is CredentialState.OVERDUE
         assert str(held.credential.lease_id) in str(view.why)
-        assert revocation_of(at, job) is RevocationState.NONE, "its job goes on"
+        assert revocation_state(at, job) is RevocationState.NONE, "its job goes on"
     assert revoke_one(at.deps, job, held.credential.id, by="person", why="a test").confirmed
-    assert not at.shop.works(held)
-    assert at.types(job) == ["credential.overdue", "credential.revoked", "credential.confirmed"]
+    assert not at.shop.can_log_in(held)
+    assert at.entry_types(job) == ["credential.overdue", "credential.revoked", "credential.confirmed"]
     after = at.deps.store.credentials.get(held.credential.id)
     assert after is not None
     assert (after.state, after.why) == (CredentialState.CONFIRMED, None)
@@ -73,9 +73,9 @@ def test_one_attempt_that_takes_longer_than_the_grace_is_overdue_by_itself(at: D
     slow, job = replace(at, deps=replace(at.deps, targets=targets)), at.job()
     held = at.issue(job)
     with at.shop.door.closed():
-        assert not by_session(slow, job, held).confirmed
-        assert revocation_of(at, job) is RevocationState.OVERDUE
-    assert by_session(slow, job, held).confirmed
+        assert not revoke_by_session(slow, job, held).confirmed
+        assert revocation_state(at, job) is RevocationState.OVERDUE
+    assert revoke_by_session(slow, job, held).confirmed
     targets.close()
 
 
@@ -106,12 +106,12 @@ def test_a_revocation_that_hangs_is_shown_as_overdue_while_it_hangs(at: Desk, mo
     vault = Hanging(at.shop.settings.vault_addr)
     vault.login_approle_file(at.shop.settings.worker_approle_file)
     with closing(vault), ThreadPoolExecutor(1) as pool:
-        revoking = pool.submit(by_session, replace(at, deps=replace(at.deps, vault=vault)), job, held)
+        revoking = pool.submit(revoke_by_session, replace(at, deps=replace(at.deps, vault=vault)), job, held)
         until(overdue, "it is told of while it hangs")
         go_on.set()
         assert revoking.result().confirmed
     assert not overdue()
-    assert at.types(job).count("revocation.started") == 1
+    assert at.entry_types(job).count("revocation.started") == 1
 
 
 def test_many_failing_attempts_do_not_flood_the_ledger(at: Desk) -> None:
@@ -119,6 +119,6 @@ def test_many_failing_attempts_do_not_flood_the_ledger(at: Desk) -> None:
     held = at.issue(job)
     with at.shop.door.closed():
         for _ in range(5):
-            by_session(at, job, held)
-        assert at.types(job).count("revocation.overdue") == 2, "the second and the fourth"
-    assert by_session(at, job, held).confirmed
+            revoke_by_session(at, job, held)
+        assert at.entry_types(job).count("revocation.overdue") == 2, "the second and the fourth"
+    assert revoke_by_session(at, job, held).confirmed

@@ -17,7 +17,7 @@ from justenough.domain.core.errors import NotFound
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.states import CredentialState, Revocable, RevocationState
 from justenough.domain.ledger.events import EventType
-from tests.activities.revocation_calls import by_session
+from tests.activities.revocation_calls import revoke_by_session
 from tests.activities.vault_shop import Desk, secret_values
 
 pytestmark = pytest.mark.servers
@@ -26,22 +26,22 @@ pytestmark = pytest.mark.servers
 def test_after_revocation_the_login_fails_and_nothing_of_the_job_is_left(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
-    assert at.shop.works(held)
+    assert at.shop.can_log_in(held)
 
-    result = by_session(at, job, held)
+    result = revoke_by_session(at, job, held)
 
     assert result.confirmed, result
-    assert not at.shop.works(held)
+    assert not at.shop.can_log_in(held)
     assert at.shop.users_of(job) == []
     assert at.deps.vault.prefix_accessors(job) == ()
     assert at.shop.status("GET", "database/creds/orders-read-acme", token=held.token.secret.reveal()) == 403
-    assert at.types(job) == ["revocation.started", "credential.revoked", "credential.confirmed", "revocation.confirmed"]
+    assert at.entry_types(job) == ["revocation.started", "credential.revoked", "credential.confirmed", "revocation.confirmed"]
 
 
 def test_what_is_confirmed_is_shown_so_in_the_read_model(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
-    by_session(at, job, held)
+    revoke_by_session(at, job, held)
     view = at.deps.store.jobs.get(job)
     assert view is not None
     assert view.revocation.state is RevocationState.CONFIRMED
@@ -52,7 +52,7 @@ def test_an_open_session_in_the_database_is_cut(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     with at.shop.login(held) as connection:
-        by_session(at, job, held)
+        revoke_by_session(at, job, held)
         with pytest.raises(psycopg.OperationalError):
             connection.execute("SELECT 1")
 
@@ -61,10 +61,10 @@ def test_read_and_write_end_together_and_another_job_keeps_working(at: Desk) -> 
     job, other = at.job(), at.job()
     read, write, bystander = at.issue(job, 1), at.issue(job, 2), at.issue(other)
 
-    assert by_session(at, job, read, write).confirmed
+    assert revoke_by_session(at, job, read, write).confirmed
 
-    assert [at.shop.works(item) for item in (read, write, bystander)] == [False, False, True]
-    assert by_session(at, other, bystander).confirmed
+    assert [at.shop.can_log_in(item) for item in (read, write, bystander)] == [False, False, True]
+    assert revoke_by_session(at, other, bystander).confirmed
 
 
 def test_revoking_again_is_fine_and_so_is_a_lease_that_is_gone_already(at: Desk) -> None:
@@ -72,19 +72,19 @@ def test_revoking_again_is_fine_and_so_is_a_lease_that_is_gone_already(at: Desk)
     held = at.issue(job)
     assert held.credential.lease_id is not None
     at.shop.admin("PUT", f"sys/leases/revoke/{held.credential.lease_id}", {"sync": True})
-    assert by_session(at, job, held).confirmed
-    assert by_session(at, job, held).confirmed
+    assert revoke_by_session(at, job, held).confirmed
+    assert revoke_by_session(at, job, held).confirmed
 
 
 def test_a_job_that_never_held_anything_is_confirmed(at: Desk) -> None:
-    assert by_session(at, at.job()).confirmed
+    assert revoke_by_session(at, at.job()).confirmed
 
 
 def test_nothing_can_be_issued_under_a_revoked_job_by_a_session_that_asks_late(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     at.deps.store.claims.claim(job, run="r", owner="o", now=at.clock.now())
-    by_session(at, job, held)
+    revoke_by_session(at, job, held)
     claim = at.deps.store.claims.get(job)
     assert claim is not None
     assert not claim.open
@@ -99,7 +99,7 @@ def test_the_store_being_away_neither_stops_the_revocation_nor_loses_its_events(
     result = revoke(without, job, by="session", settled=True, why="it ended", known=(held.credential,))
 
     assert result.confirmed
-    assert not at.shop.works(held)
+    assert not at.shop.can_log_in(held)
     assert [fact.type for fact in result.events][-1] is EventType.REVOCATION_CONFIRMED
     at.deps.store.ledger.append(result.events)
     view = at.deps.store.jobs.get(job)
@@ -112,7 +112,7 @@ def test_without_store_and_memory_the_prefix_and_the_target_are_enough_and_it_is
     held = at.issue(job)
     without = replace(at.deps, store=Store("postgresql://nobody:nothing@127.0.0.1:1/none"))
     result = revoke(without, job, by="guard", settled=False, why="its workflow closed")
-    assert not at.shop.works(held)
+    assert not at.shop.can_log_in(held)
     assert not result.confirmed
     assert any("store" in why for why in result.failures)
 
@@ -120,22 +120,22 @@ def test_without_store_and_memory_the_prefix_and_the_target_are_enough_and_it_is
 def test_vault_being_away_is_named_and_confirms_nothing(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
-    away = replace(at.deps, vault=_nowhere())
+    away = replace(at.deps, vault=_unreachable_vault())
     failed = revoke(away, job, by="session", settled=True, why="it ended", known=(held.credential,))
     assert not failed.confirmed
     assert any("did not answer" in why for why in failed.failures)
-    assert by_session(at, job, held).confirmed
+    assert revoke_by_session(at, job, held).confirmed
 
 
 def test_what_was_read_from_kv_ends_as_expired_and_says_why_while_the_job_is_confirmed(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, 3)
-    result = by_session(at, job, held)
+    result = revoke_by_session(at, job, held)
     assert result.confirmed
     view = at.deps.store.jobs.get(job)
     assert view is not None
     assert [item.state for item in view.credentials] == [CredentialState.EXPIRED]
-    assert at.types(job) == ["revocation.started", "credential.revoked", "credential.expired", "revocation.confirmed"]
+    assert at.entry_types(job) == ["revocation.started", "credential.revoked", "credential.expired", "revocation.confirmed"]
     assert at.shop.status("GET", "kv/data/tenants/acme/helpdesk", token=held.token.secret.reveal()) == 403
 
 
@@ -144,22 +144,22 @@ def test_what_only_time_can_end_is_revoked_first_and_expired_when_its_time_is_ov
     held = at.issue(job, 3, record=False)
     timed = held.credential.model_copy(update={"revocable": Revocable.ON_EXPIRY})
     at.deps.store.ledger.append([issued_event(job, timed)])
-    assert by_session(at, job, replace(held, credential=timed)).confirmed
+    assert revoke_by_session(at, job, replace(held, credential=timed)).confirmed
     record_lapsed(at.deps)
-    assert "credential.expired" not in at.types(job)
+    assert "credential.expired" not in at.entry_types(job)
     at.clock.ahead = timedelta(seconds=301)
     assert record_lapsed(at.deps) == ()
-    assert [name for name in at.types(job) if name.startswith("credential.")] == ["credential.revoked", "credential.expired"]
+    assert [name for name in at.entry_types(job) if name.startswith("credential.")] == ["credential.revoked", "credential.expired"]
 
 
 def test_one_credential_ends_while_its_job_goes_on(at: Desk) -> None:
     job = at.job()
     read, write = at.issue(job, 1), at.issue(job, 2)
     assert revoke_one(at.deps, job, read.credential.id, by="person", why="a test").confirmed
-    assert [at.shop.works(item) for item in (read, write)] == [False, True]
+    assert [at.shop.can_log_in(item) for item in (read, write)] == [False, True]
     with pytest.raises(NotFound):
         revoke_one(at.deps, at.job(), write.credential.id, by="person", why="a test")
-    assert by_session(at, job, read, write).confirmed
+    assert revoke_by_session(at, job, read, write).confirmed
 
 
 def test_a_lease_that_was_forced_ends_nothing_and_is_not_taken_for_a_proof(at: Desk) -> None:
@@ -169,10 +169,10 @@ def test_a_lease_that_was_forced_ends_nothing_and_is_not_taken_for_a_proof(at: D
         # What an administrator does to be rid of a lease: Vault forgets it, whatever the target says.
         at.shop.admin("POST", "sys/leases/revoke-force/database/creds/orders-read-acme")
     result = revoke_one(at.deps, job, forced.credential.id, by="person", why="a test")
-    assert (result.confirmed, at.shop.works(forced)) == (False, True)
+    assert (result.confirmed, at.shop.can_log_in(forced)) == (False, True)
     assert any("a user of the job still exists in" in why for why in result.failures)
-    assert by_session(at, job, forced, other).confirmed
-    assert [at.shop.works(item) for item in (forced, other)] == [False, False]
+    assert revoke_by_session(at, job, forced, other).confirmed
+    assert [at.shop.can_log_in(item) for item in (forced, other)] == [False, False]
 
 
 def test_a_proof_is_a_fresh_look_that_sees_what_lives(at: Desk) -> None:
@@ -181,7 +181,7 @@ def test_a_proof_is_a_fresh_look_that_sees_what_lives(at: Desk) -> None:
     alive = prove(at.deps, job)
     assert not alive.dead
     assert {finding.what.split()[0] for finding in alive.findings if finding.alive} == {"tokens", "lease", "token", "users"}
-    by_session(at, job, held)
+    revoke_by_session(at, job, held)
     assert prove(at.deps, job).dead
     with pytest.raises(NotFound):
         prove(at.deps, "j-dev-00000000000000000000000000")
@@ -190,7 +190,7 @@ def test_a_proof_is_a_fresh_look_that_sees_what_lives(at: Desk) -> None:
 def test_a_proof_with_the_target_away_says_that_it_could_not_look(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
-    by_session(at, job, held)
+    revoke_by_session(at, job, held)
     with at.shop.door.closed():
         report = prove(at.deps, job)
         assert not report.dead
@@ -201,8 +201,8 @@ def test_neither_events_nor_failures_carry_a_secret(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     with at.shop.door.closed():
-        failed = by_session(at, job, held)
-    by_session(at, job, held)
+        failed = revoke_by_session(at, job, held)
+    revoke_by_session(at, job, held)
     text = repr(failed) + repr(at.deps.store.ledger.entries(job=job))
     assert str(held.credential.lease_id) in text, "the control: what may be there is found"
     assert [value for value in secret_values(held) if value in text] == []
@@ -212,17 +212,17 @@ def test_two_revocations_at_once_do_not_disturb_each_other(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     results: list[RevocationResult] = []
-    threads = [threading.Thread(target=lambda: results.append(by_session(at, job, held))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: results.append(revoke_by_session(at, job, held))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert by_session(at, job, held).confirmed
-    assert not at.shop.works(held)
-    assert at.types(job).count("credential.confirmed") == 1
+    assert revoke_by_session(at, job, held).confirmed
+    assert not at.shop.can_log_in(held)
+    assert at.entry_types(job).count("credential.confirmed") == 1
 
 
-def _nowhere() -> Vault:
+def _unreachable_vault() -> Vault:
     vault = Vault("http://127.0.0.1:1")
     vault.login_token(Secret("none"))
     return vault

@@ -11,7 +11,7 @@ import pytest
 from activities.revocation.revoke import prove, revoke, revoke_one
 from justenough.domain.jobs.states import CredentialState, RevocationState
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
-from tests.activities.revocation_calls import by_session, from_outside, revocation_of
+from tests.activities.revocation_calls import revocation_state, revoke_by_session, revoke_from_outside
 from tests.activities.vault_shop import Desk, Held
 
 pytestmark = pytest.mark.servers
@@ -25,13 +25,13 @@ def spaces_of(at: Desk, job: str) -> list[str]:
         return [name for (name,) in connection.execute("SELECT nspname FROM pg_namespace WHERE strpos(nspname, %s) > 0", [job])]
 
 
-def made_in(at: Desk, held: Held, table: str = "found") -> None:
+def make_table(at: Desk, held: Held, table: str = "found") -> None:
     with at.shop.login(held) as connection:
         connection.execute(f"CREATE TABLE {table} AS SELECT 1 AS id".encode())
 
 
 @contextmanager
-def locked(at: Desk, job: str) -> Iterator[None]:
+def lock_space(at: Desk, job: str) -> Iterator[None]:
     """Hold a lock on what is in a job's space, as a backup does."""
     with psycopg.connect(at.shop.superuser) as connection:
         connection.execute(f'LOCK TABLE "space-{job}".found IN ACCESS SHARE MODE'.encode())
@@ -41,29 +41,29 @@ def locked(at: Desk, job: str) -> Iterator[None]:
 def test_a_space_is_dropped_with_its_job_and_the_proof_has_looked_for_it(at: Desk) -> None:
     job, other = at.job(), at.job()
     held, bystander = at.issue(job, SPACE), at.issue(other, SPACE)
-    made_in(at, held)
+    make_table(at, held)
     assert spaces_of(at, job) == [f"space-{job}"]
     assert ("space", True) in {(finding.what.split()[0], finding.alive) for finding in prove(at.deps, job).findings}
 
-    assert by_session(at, job, held).confirmed
+    assert revoke_by_session(at, job, held).confirmed
 
-    assert (spaces_of(at, job), at.shop.users_of(job), at.shop.works(held)) == ([], [], False)
-    assert (spaces_of(at, other), at.shop.works(bystander)) == ([f"space-{other}"], True)
+    assert (spaces_of(at, job), at.shop.users_of(job), at.shop.can_log_in(held)) == ([], [], False)
+    assert (spaces_of(at, other), at.shop.can_log_in(bystander)) == ([f"space-{other}"], True)
     proof = prove(at.deps, job)
     assert proof.dead
     where = f"127.0.0.1:{at.shop.door.port}/shop"
     assert [(finding.what, finding.detail) for finding in proof.findings if finding.what.startswith("space")] == [
         (f"space in {where}", "none carries the job's id")
     ]
-    assert by_session(at, other, bystander).confirmed
+    assert revoke_by_session(at, other, bystander).confirmed
 
 
 def test_one_credential_ends_without_its_jobs_space_and_the_next_one_goes_on_there(at: Desk) -> None:
     job = at.job()
     first = at.issue(job, SPACE)
-    made_in(at, first)
+    make_table(at, first)
     ended = revoke_one(at.deps, job, first.credential.id, by="person", why="a test")
-    assert (ended.confirmed, at.shop.works(first)) == (True, False)
+    assert (ended.confirmed, at.shop.can_log_in(first)) == (True, False)
     assert spaces_of(at, job) == [f"space-{job}"]
     told = at.deps.store.ledger.entries(job=job).items[-1].data
     assert str(told["how"]).endswith("the job's space remains until the job ends")
@@ -71,14 +71,14 @@ def test_one_credential_ends_without_its_jobs_space_and_the_next_one_goes_on_the
     second = at.issue(job, SPACE, record=False)
     with at.shop.login(second) as connection:
         assert connection.execute("SELECT id FROM found").fetchall() == [(1,)]
-    assert by_session(at, job, second).confirmed
+    assert revoke_by_session(at, job, second).confirmed
     assert spaces_of(at, job) == []
 
 
 def test_a_space_whose_credentials_are_all_given_back_is_dropped_at_the_end(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, SPACE)
-    made_in(at, held)
+    make_table(at, held)
     assert revoke_one(at.deps, job, held.credential.id, by="job", why="given back").confirmed
     spaces = frozenset({("scratch", "write")})
     assert revoke(at.deps, job, by="session", settled=True, why="it ended", known=(), spaces=spaces).confirmed
@@ -88,30 +88,30 @@ def test_a_space_whose_credentials_are_all_given_back_is_dropped_at_the_end(at: 
 def test_nothing_is_confirmed_while_a_space_stands(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, SPACE)
-    made_in(at, held)
-    with locked(at, job):
-        failed = by_session(at, job, held)
+    make_table(at, held)
+    with lock_space(at, job):
+        failed = revoke_by_session(at, job, held)
         assert not failed.confirmed
         assert any(why.startswith("space in ") and f"space-{job}" in why for why in failed.failures)
-        assert not by_session(at, job, held).confirmed
-        assert (at.shop.works(held), spaces_of(at, job)) == (False, [f"space-{job}"])
-        assert revocation_of(at, job) is RevocationState.OVERDUE
+        assert not revoke_by_session(at, job, held).confirmed
+        assert (at.shop.can_log_in(held), spaces_of(at, job)) == (False, [f"space-{job}"])
+        assert revocation_state(at, job) is RevocationState.OVERDUE
         view = at.deps.store.credentials.get(held.credential.id)
         assert view is not None
         assert view.state is not CredentialState.CONFIRMED
         assert not prove(at.deps, job).dead
-    assert by_session(at, job, held).confirmed
+    assert revoke_by_session(at, job, held).confirmed
     assert (spaces_of(at, job), prove(at.deps, job).dead) == ([], True)
 
 
 def test_a_space_is_dropped_by_whoever_finds_it_without_knowing_what_was_issued(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, SPACE, record=False)
-    made_in(at, held)
-    assert from_outside(at, job).second_look_in is not None
+    make_table(at, held)
+    assert revoke_from_outside(at, job).second_look_in is not None
     assert spaces_of(at, job) == []
     at.clock.ahead = SECOND_CHECK_DELAY
-    assert from_outside(at, job).confirmed
+    assert revoke_from_outside(at, job).confirmed
 
 
 def test_a_space_without_users_still_tells_the_sweep_whose_it_is(at: Desk) -> None:
@@ -121,7 +121,7 @@ def test_a_space_without_users_still_tells_the_sweep_whose_it_is(at: Desk) -> No
     jobs, failures = at.deps.targets.job_ids()
     assert (job in jobs, failures) == (True, ())
     assert [found.name for found in at.deps.targets.traces_of(job)] == [f"space-{job}"]
-    assert from_outside(at, job).second_look_in is not None
+    assert revoke_from_outside(at, job).second_look_in is not None
     assert at.deps.targets.traces_of(job) == ()
 
 
@@ -131,12 +131,12 @@ def test_a_space_is_found_although_the_job_asked_for_none(at: Desk) -> None:
     asked = frozenset({("orders-db", "read")})
     look = at.deps.targets.inspect(job, asked)
     assert ([space.name for space in look.spaces], look.space_targets) == ([f"space-{job}"], ())
-    assert by_session(at, job, held).confirmed
+    assert revoke_by_session(at, job, held).confirmed
     assert at.deps.targets.inspect(job, asked).traces == ()
 
 
 @contextmanager
-def without_ending(at: Desk) -> Iterator[None]:
+def disable_space_end(at: Desk) -> Iterator[None]:
     """Have a target that gives no spaces, and does not know how to end one."""
     with psycopg.connect(at.shop.superuser, autocommit=True) as connection:
         connection.execute("ALTER FUNCTION je_end_space(text) RENAME TO je_end_nothing")
@@ -149,22 +149,22 @@ def without_ending(at: Desk) -> Iterator[None]:
 def test_a_target_that_gives_no_spaces_need_not_know_how_to_end_one(at: Desk) -> None:
     job, roomy = at.job(), at.job()
     held, spacious = at.issue(job), at.issue(roomy, SPACE)
-    with without_ending(at):
+    with disable_space_end(at):
         ended = at.deps.targets.end_all_of(job)
         assert (len(ended.users), ended.spaces, ended.failures) == (1, (), ())
-        assert by_session(at, job, held).confirmed
-        refused = by_session(at, roomy, spacious)
+        assert revoke_by_session(at, job, held).confirmed
+        refused = revoke_by_session(at, roomy, spacious)
         assert not refused.confirmed
         assert any("UndefinedFunction" in why for why in refused.failures)
-    assert by_session(at, roomy, spacious).confirmed
+    assert revoke_by_session(at, roomy, spacious).confirmed
 
 
 def test_a_space_that_could_not_be_looked_for_is_not_confirmed(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, SPACE)
-    made_in(at, held)
+    make_table(at, held)
     with at.shop.door.closed():
-        assert not by_session(at, job, held).confirmed
+        assert not revoke_by_session(at, job, held).confirmed
         assert spaces_of(at, job) == [f"space-{job}"]
-    assert by_session(at, job, held).confirmed
+    assert revoke_by_session(at, job, held).confirmed
     assert spaces_of(at, job) == []

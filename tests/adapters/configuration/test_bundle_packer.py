@@ -12,7 +12,7 @@ from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs import bundle
 
 
-def write(folder: Path, name: str, content: bytes = b"x", *, mode: int = 0o644) -> Path:
+def write_file(folder: Path, name: str, content: bytes = b"x", *, mode: int = 0o644) -> Path:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -20,7 +20,7 @@ def write(folder: Path, name: str, content: bytes = b"x", *, mode: int = 0o644) 
     return path
 
 
-def packed(folder: Path, workdir: str = ".") -> dict[str, tuple[bytes | None, bool]]:
+def entries_of(folder: Path, workdir: str = ".") -> dict[str, tuple[bytes | None, bool]]:
     return {str(path): (content, executable) for path, content, executable in bundle.read_entries(pack_folder(folder, workdir))}
 
 
@@ -31,23 +31,23 @@ def problems(folder: Path, workdir: str = ".") -> dict[str, str]:
 
 
 def test_files_keep_their_path_content_and_executable_bit(tmp_path: Path) -> None:
-    write(tmp_path, "run.sh", b"#!/bin/sh", mode=0o755)
-    write(tmp_path, "a/b.txt", b"deep")
+    write_file(tmp_path, "run.sh", b"#!/bin/sh", mode=0o755)
+    write_file(tmp_path, "a/b.txt", b"deep")
 
-    assert packed(tmp_path) == {"run.sh": (b"#!/bin/sh", True), "a/b.txt": (b"deep", False)}
+    assert entries_of(tmp_path) == {"run.sh": (b"#!/bin/sh", True), "a/b.txt": (b"deep", False)}
 
 
 @pytest.mark.parametrize("name", sorted(SKIPPED_NAMES))
 def test_what_is_no_part_of_a_job_is_skipped_wherever_it_is(tmp_path: Path, name: str) -> None:
-    write(tmp_path, "kept.py")
-    write(tmp_path, f"{name}/secret")
-    write(tmp_path, f"sub/{name}/secret")
+    write_file(tmp_path, "kept.py")
+    write_file(tmp_path, f"{name}/secret")
+    write_file(tmp_path, f"sub/{name}/secret")
 
-    assert set(packed(tmp_path)) == {"kept.py"}
+    assert set(entries_of(tmp_path)) == {"kept.py"}
 
 
 def test_the_same_files_make_the_same_bundle_whenever_they_were_written(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.txt")
+    path = write_file(tmp_path, "a.txt")
     first = pack_folder(tmp_path, ".")
     os.utime(path, (1, 1))
 
@@ -55,7 +55,7 @@ def test_the_same_files_make_the_same_bundle_whenever_they_were_written(tmp_path
 
 
 def test_links_and_other_than_files_are_refused_all_at_once(tmp_path: Path) -> None:
-    write(tmp_path, "fine.txt")
+    write_file(tmp_path, "fine.txt")
     (tmp_path / "link").symlink_to("/etc/passwd")
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "folder").symlink_to(tmp_path)
@@ -80,8 +80,8 @@ def test_a_working_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_bundle_that_is_too_large_names_its_largest_files(tmp_path: Path) -> None:
-    write(tmp_path, "small.txt")
-    write(tmp_path, "model.bin", os.urandom(bundle.MAX_PACKED_BYTES + 1))
+    write_file(tmp_path, "small.txt")
+    write_file(tmp_path, "model.bin", os.urandom(bundle.MAX_PACKED_BYTES + 1))
 
     message = problems(tmp_path)[""]
 

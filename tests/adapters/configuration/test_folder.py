@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from justenough.adapters.configuration.folder import MIN_CHECK_INTERVAL_S, ConfigFolder, check_config_folder
 from justenough.domain.catalog.mcp_tool_list import build_tool_list
 from justenough.domain.jobs.states import Action
-from tests.support.domain_samples import SHOP, asking, job, resource
+from tests.support.domain_samples import SHOP, access_context, job, resource
 
 ENV = {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "5432", "MODEL_URL": "http://127.0.0.1:65535/v1"}
 
@@ -29,7 +29,7 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def on(self, seconds: float = MIN_CHECK_INTERVAL_S) -> None:
+    def advance(self, seconds: float = MIN_CHECK_INTERVAL_S) -> None:
         self.now += seconds
 
 
@@ -61,7 +61,7 @@ def _plain_logs() -> Iterator[None]:
 
 
 def outcome(config: ConfigFolder) -> str:
-    return config.current().policies.decide(job(), "orders-db", resource(), Action.READ, context=asking()).outcome
+    return config.current().policies.decide(job(), "orders-db", resource(), Action.READ, context=access_context()).outcome
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -82,7 +82,7 @@ def test_a_changed_file_is_in_force_at_the_next_look_and_not_before(config: Conf
     before = config.current()
     edit(folder / "policies" / "reads.cedar", "resource.sensitivity <= 2", "resource.sensitivity <= 0")
     assert config.current() is before
-    clock.on()
+    clock.advance()
     assert outcome(config) == "denied"
     assert config.current().digest != before.digest
     assert config.current().policies.digest != before.policies.digest
@@ -90,16 +90,16 @@ def test_a_changed_file_is_in_force_at_the_next_look_and_not_before(config: Conf
 
 def test_a_folder_that_did_not_change_is_not_read_again(config: ConfigFolder, clock: Clock) -> None:
     before = config.current()
-    clock.on(3600)
+    clock.advance(3600)
     assert config.current() is before
 
 
 def test_a_new_and_a_removed_policy_file_are_seen(config: ConfigFolder, folder: Path, clock: Clock) -> None:
     (folder / "policies" / "stop.cedar").write_text('@id("stop") forbid(principal, action, resource);')
-    clock.on()
+    clock.advance()
     assert outcome(config) == "denied"
     (folder / "policies" / "stop.cedar").unlink()
-    clock.on()
+    clock.advance()
     assert outcome(config) == "allowed"
 
 
@@ -120,28 +120,28 @@ def test_a_broken_edit_keeps_the_last_good_set_and_raises_an_alarm(
 ) -> None:
     before, good = config.current(), (folder / name).read_bytes()
     (folder / name).write_bytes(content)
-    clock.on()
+    clock.advance()
     assert config.current() is before
     alarm = config.alarm or ""
     assert "the last good configuration stays in force" in alarm
     assert place in alarm
 
     (folder / name).write_bytes(good)
-    clock.on()
+    clock.advance()
     assert config.alarm is None
     assert config.current().digest == before.digest
 
 
 def test_a_removed_file_is_a_broken_edit(config: ConfigFolder, folder: Path, clock: Clock) -> None:
     (folder / "policies" / "schema.cedarschema").unlink()
-    clock.on()
+    clock.advance()
     assert outcome(config) == "allowed"
     assert "policies/schema.cedarschema: cannot be read: No such file" in (config.alarm or "")
 
 
 def test_a_removed_folder_keeps_the_last_good_set(config: ConfigFolder, folder: Path, clock: Clock) -> None:
     shutil.rmtree(folder)
-    clock.on()
+    clock.advance()
     assert outcome(config) == "allowed"
     assert config.alarm
 
@@ -151,12 +151,12 @@ def test_a_start_with_any_broken_file_denies_everything_until_it_is_mended(folde
     good = (folder / broken).read_bytes()
     (folder / broken).write_bytes(b"{")
     config = ConfigFolder(folder, ENV, clock=clock)
-    decision = config.current().policies.decide(job(), "orders-db", resource(), Action.READ, context=asking())
+    decision = config.current().policies.decide(job(), "orders-db", resource(), Action.READ, context=access_context())
     assert (decision.outcome, decision.policies) == ("denied", ("no-policies",))
     assert "everything is denied" in (config.alarm or "")
 
     (folder / broken).write_bytes(good)
-    clock.on()
+    clock.advance()
     assert outcome(config) == "allowed"
     assert config.alarm is None
 
@@ -185,7 +185,7 @@ def test_an_alarm_is_logged_once_per_change(folder: Path, clock: Clock) -> None:
         for content in (b"{", b"["):
             (folder / "approvals.yaml").write_bytes(content)
             for _ in range(3):
-                clock.on()
+                clock.advance()
                 assert config.alarm
     assert [entry["event"] for entry in logs] == ["configuration broken"] * 2
 
@@ -224,7 +224,7 @@ def test_threads_that_look_while_files_change_always_see_a_whole_set(folder: Pat
     digests = {(config.current().digest, config.current().policies.digest)}
     for number in range(10):
         (folder / "policies" / "reads.cedar").write_text(f"{allowing}// {number}\n")
-        clock.on()
+        clock.advance()
         current = config.current()
         digests.add((current.digest, current.policies.digest))
     stop.set()
@@ -267,7 +267,7 @@ def test_whatever_a_trigger_launches_is_read_again_when_it_changes(armed_folder:
     before, text = config.current(), (armed_folder / file).read_text()
     assert old in text
     (armed_folder / file).write_text(text.replace(old, new, 1))
-    clock.on()
+    clock.advance()
     after = config.current()
     assert after.digest != before.digest
     assert after.triggers["one"] != before.triggers["one"]
@@ -290,7 +290,7 @@ def test_a_broken_trigger_is_told_by_its_place_and_changes_nothing(
     file.write_text(file.read_text().replace(old, new))
     first = check_config_folder(armed_folder, ENV)[0]
     assert (first.path, message in first.message) == (place, True), first
-    clock.on()
+    clock.advance()
     assert "one" in config.current().triggers
     assert config.alarm
     assert place in config.alarm
@@ -343,7 +343,7 @@ def test_whatever_a_schedule_launches_is_read_again_when_it_changes(
     before, text = config.current(), (timed_folder / file).read_text()
     assert old in text
     (timed_folder / file).write_text(text.replace(old, new, 1))
-    clock.on()
+    clock.advance()
     after = config.current()
     assert after.digest != before.digest
     assert after.schedules["nightly"] != before.schedules["nightly"]
@@ -379,10 +379,10 @@ def test_who_is_told_of_events_is_part_of_the_set_and_read_again(armed_folder: P
     config = ConfigFolder(armed_folder, ENV, clock=clock)
     assert config.current().subscriptions == {}
     (armed_folder / "triggers.yaml").write_text(json.dumps(TOLD))
-    clock.on()
+    clock.advance()
     assert list(config.current().subscriptions) == ["siem", "leads"]
     (armed_folder / "triggers.yaml").write_text(json.dumps(TOLD).replace("https", "gopher"))
-    clock.on()
+    clock.advance()
     assert list(config.current().subscriptions) == ["siem", "leads"], "a broken edit changes nothing"
     assert "triggers.yaml:webhooks[0].url" in (config.alarm or "")
 
@@ -402,7 +402,7 @@ LISTED = build_tool_list(
 )
 
 
-def upstream(folder: Path, digest: str | None, text: str | None) -> None:
+def add_upstream(folder: Path, digest: str | None, text: str | None) -> None:
     """Put an MCP server into the catalog, and what was reviewed of it beside it."""
     mcp = {"url": "https://hub.example/mcp", **({"tools": digest} if digest else {})}
     tool = {"uses": {"resource": "orders-db", "action": {"get_*": "read"}}, "mcp": mcp}
@@ -415,19 +415,19 @@ def upstream(folder: Path, digest: str | None, text: str | None) -> None:
 def test_what_was_reviewed_of_an_mcp_server_is_read_with_the_catalog_and_again_when_it_changes(
     folder: Path, config: ConfigFolder, clock: Clock
 ) -> None:
-    upstream(folder, LISTED.digest, None)
-    clock.on()
+    add_upstream(folder, LISTED.digest, None)
+    clock.advance()
     assert "get_issue" not in config.current().catalog.callable
     assert "tools/hub.json beside the catalog" in config.current().catalog.withheld_upstreams["hub"]
     was = config.current().digest
     (folder / "tools").mkdir()
     (folder / "tools" / "hub.json").write_text(LISTED.text)
-    clock.on()
+    clock.advance()
     assert config.current().catalog.callable["get_issue"].uses.action is Action.READ
     assert "delete_issue" not in config.current().catalog.callable
     assert config.current().digest != was
     (folder / "tools" / "hub.json").write_text(LISTED.text.replace("Reads", "Reads. Tell me all"))
-    clock.on()
+    clock.advance()
     assert "get_issue" not in config.current().catalog.callable
     withheld = config.current().catalog.withheld_upstreams
     assert "the tools of hub in tools/hub.json do not match the digest in the catalog" in withheld["hub"]
@@ -435,11 +435,11 @@ def test_what_was_reviewed_of_an_mcp_server_is_read_with_the_catalog_and_again_w
 
 
 def test_a_reviewed_list_that_cannot_be_read_keeps_the_last_good_set(folder: Path, config: ConfigFolder, clock: Clock) -> None:
-    upstream(folder, LISTED.digest, LISTED.text)
-    clock.on()
+    add_upstream(folder, LISTED.digest, LISTED.text)
+    clock.advance()
     assert "get_issue" in config.current().catalog.callable
     (folder / "tools" / "hub.json").write_text(LISTED.text[:-20])
-    clock.on()
+    clock.advance()
     assert "get_issue" in config.current().catalog.callable
     assert config.alarm is not None
     assert "tools/hub.json: is not valid JSON" in config.alarm
@@ -448,7 +448,7 @@ def test_a_reviewed_list_that_cannot_be_read_keeps_the_last_good_set(folder: Pat
 
 def test_two_tools_of_one_name_are_a_problem_of_the_catalog(folder: Path) -> None:
     shown = build_tool_list("tools", [{"name": "get_issue", "inputSchema": {"type": "object"}}])
-    upstream(folder, shown.digest, shown.text)
+    add_upstream(folder, shown.digest, shown.text)
     edit(folder / "catalog.yaml", "\n  hub:", "\n  gate:")
     (folder / "tools" / "hub.json").rename(folder / "tools" / "gate.json")
     upstream_again = {"uses": {"resource": "orders-db", "action": "read"}, "mcp": {"url": "https://b.example/", "tools": shown.digest}}

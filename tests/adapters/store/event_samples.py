@@ -20,11 +20,11 @@ def job_id(number: int, installation: str = "dev") -> str:
     return f"j-{installation}-{number:026d}"
 
 
-def part(job: str, letter: str, number: int = 1) -> str:
+def part_id(job: str, letter: str, number: int = 1) -> str:
     return f"{letter}{job[1:]}-{number}"
 
 
-def submitted(job: str = JOB, *, at: datetime = NOW, **changed: Any) -> Event:
+def submission(job: str = JOB, *, at: datetime = NOW, **changes: Any) -> Event:
     data: dict[str, Any] = {
         "spec": {"name": "refund-triage", "run": {"command": ["python"]}},
         "name": "refund-triage",
@@ -41,11 +41,11 @@ def submitted(job: str = JOB, *, at: datetime = NOW, **changed: Any) -> Event:
         "parent": None,
         "order": SIGNED,
     }
-    return build_event(EventType.JOB_SUBMITTED, job, at=at, **{**data, **changed})
+    return build_event(EventType.JOB_SUBMITTED, job, at=at, **{**data, **changes})
 
 
-def requested(job: str = JOB, *, number: int = 1, at: datetime = NOW, **changed: Any) -> Event:
-    request = part(job, "r", number)
+def access_request(job: str = JOB, *, number: int = 1, at: datetime = NOW, **changes: Any) -> Event:
+    request = part_id(job, "r", number)
     data: dict[str, Any] = {
         "request": request,
         "number": number,
@@ -58,16 +58,16 @@ def requested(job: str = JOB, *, number: int = 1, at: datetime = NOW, **changed:
         "sensitivity": "confidential",
         "revocable": "now",
     }
-    return build_event(EventType.ACCESS_REQUESTED, job, at=at, about=request, **{**data, **changed})
+    return build_event(EventType.ACCESS_REQUESTED, job, at=at, about=request, **{**data, **changes})
 
 
-def decided(outcome: str, job: str = JOB, *, number: int = 1, tier: int = 0, phase: str = "start", at: datetime = NOW) -> Event:
+def access_decision(outcome: str, job: str = JOB, *, number: int = 1, tier: int = 0, phase: str = "start", at: datetime = NOW) -> Event:
     return build_event(
         EventType.ACCESS_DECIDED,
         job,
         at=at,
-        about=f"{part(job, 'r', number)}/{phase}",
-        request=part(job, "r", number),
+        about=f"{part_id(job, 'r', number)}/{phase}",
+        request=part_id(job, "r", number),
         phase=phase,
         outcome=outcome,
         tier=tier,
@@ -79,18 +79,18 @@ def decided(outcome: str, job: str = JOB, *, number: int = 1, tier: int = 0, pha
     )
 
 
-def opened(job: str = JOB, *, number: int = 1, tier: int = 1, at: datetime = NOW, escalated: bool = False) -> Event:
+def approval_opening(job: str = JOB, *, number: int = 1, tier: int = 1, at: datetime = NOW, escalated: bool = False) -> Event:
     kind = EventType.APPROVAL_ESCALATED if escalated else EventType.APPROVAL_OPENED
-    request = part(job, "r", number)
+    request = part_id(job, "r", number)
     return build_event(
         kind, job, at=at, about=f"{request}/{tier}", request=request, tier=tier, respond_by=at + timedelta(minutes=15), quorum=tier
     )
 
 
-def answered(
+def approval_decision(
     verdict: str, job: str = JOB, *, number: int = 1, person: str = "lead", decision: str = "approve", at: datetime = NOW
 ) -> Event:
-    request = part(job, "r", number)
+    request = part_id(job, "r", number)
     return build_event(
         EventType.APPROVAL_DECIDED,
         job,
@@ -113,10 +113,10 @@ def answered(
     )
 
 
-def issued(job: str = JOB, *, number: int = 1, at: datetime = NOW, **changed: Any) -> Event:
+def issuance(job: str = JOB, *, number: int = 1, at: datetime = NOW, **changes: Any) -> Event:
     data: dict[str, Any] = {
-        "credential": part(job, "c", number),
-        "request": part(job, "r", number),
+        "credential": part_id(job, "c", number),
+        "request": part_id(job, "r", number),
         "resource": "orders-db",
         "action": "write",
         "lease_id": "database/creds/orders-write/abc",
@@ -126,45 +126,47 @@ def issued(job: str = JOB, *, number: int = 1, at: datetime = NOW, **changed: An
         "revocable": "now",
         "certificate": None,
     }
-    return build_event(EventType.CREDENTIAL_ISSUED, job, at=at, about=part(job, "c", number), **{**data, **changed})
+    return build_event(EventType.CREDENTIAL_ISSUED, job, at=at, about=part_id(job, "c", number), **{**data, **changes})
 
 
-def credential(kind: EventType, job: str = JOB, *, number: int = 1, at: datetime = NOW, **data: Any) -> Event:
+def credential_event(kind: EventType, job: str = JOB, *, number: int = 1, at: datetime = NOW, **data: Any) -> Event:
     """credential.revoked, .confirmed, .expired, .renewed, .used."""
-    name = part(job, "c", number)
+    name = part_id(job, "c", number)
     return build_event(kind, job, at=at, about=name, credential=name, **data)
 
 
-def confirmed(job: str = JOB, *, number: int = 1, at: datetime = NOW) -> Event:
-    return credential(EventType.CREDENTIAL_CONFIRMED, job, number=number, at=at, how="its lease is gone, its login is gone")
+def credential_confirmation(job: str = JOB, *, number: int = 1, at: datetime = NOW) -> Event:
+    return credential_event(EventType.CREDENTIAL_CONFIRMED, job, number=number, at=at, how="its lease is gone, its login is gone")
 
 
-def started(job: str = JOB, *, at: datetime = NOW) -> Event:
+def job_start(job: str = JOB, *, at: datetime = NOW) -> Event:
     return build_event(EventType.JOB_STARTED, job, at=at, worker="w1", sandbox="bubblewrap", run="run-1")
 
 
-def ended(state: str = "succeeded", job: str = JOB, *, at: datetime = NOW, about: str = "", exit_code: int | None = 0) -> Event:
+def job_end(state: str = "succeeded", job: str = JOB, *, at: datetime = NOW, about: str = "", exit_code: int | None = 0) -> Event:
     return build_event(EventType.JOB_ENDED, job, at=at, about=about, state=state, exit_code=exit_code, reason=None)
 
 
-def revoking(job: str = JOB, *, at: datetime = NOW, about: str = "session", by: str = "session") -> Event:
+def revocation_start(job: str = JOB, *, at: datetime = NOW, about: str = "session", by: str = "session") -> Event:
     return build_event(EventType.REVOCATION_STARTED, job, at=at, about=about, by=by, why="the process ended")
 
 
-def overdue(job: str = JOB, *, at: datetime = NOW, attempt: int = 1, seen_from: datetime | None = None, by: str = "compensation") -> Event:
+def overdue_revocation(
+    job: str = JOB, *, at: datetime = NOW, attempt: int = 1, seen_from: datetime | None = None, by: str = "compensation"
+) -> Event:
     """`seen_from`: when the attempt began to look; just before it was over, where none is said."""
     told = {"by": by, "failures": ["leases: the target does not answer"], "attempt": attempt}
     return build_event(EventType.REVOCATION_OVERDUE, job, at=at, about=str(attempt), **told, seen_from=(seen_from or at).isoformat())
 
 
-def proved(job: str = JOB, *, at: datetime = NOW, about: str = "session") -> Event:
+def revocation_proof(job: str = JOB, *, at: datetime = NOW, about: str = "session") -> Event:
     return build_event(EventType.REVOCATION_CONFIRMED, job, at=at, about=about, by="session", proof={"prefix": "empty"})
 
 
-def refused(why: str, *, job: str = JOB, at: datetime = NOW, about: str = "run-9") -> Event:
+def job_refusal(why: str, *, job: str = JOB, at: datetime = NOW, about: str = "run-9") -> Event:
     return build_event(EventType.JOB_REFUSED, job, at=at, about=about, why=why, workflow="stranger", run="run-9")
 
 
-def changed_to(made: Event, **data: Any) -> Event:
+def replace_data(event: Event, **data: Any) -> Event:
     """Return an event with other data; fields that this version does not have included."""
-    return made.model_copy(update={"data": {**made.data, **data}})
+    return event.model_copy(update={"data": {**event.data, **data}})

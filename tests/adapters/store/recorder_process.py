@@ -6,7 +6,7 @@ import sys
 from contextlib import closing
 
 from justenough.adapters.store import Store
-from tests.adapters.store.event_samples import issued, job_id, refused, started, submitted
+from tests.adapters.store.event_samples import issuance, job_id, job_refusal, job_start, submission
 
 
 def main(name: str, count: int) -> None:
@@ -18,9 +18,9 @@ def main(name: str, count: int) -> None:
             sys.stdin.readline()
             for number in range(count):
                 shared = job_id(number % 5)
-                own = refused(name, job=shared, about=f"{name}-{number}")
+                own = job_refusal(name, job=shared, about=f"{name}-{number}")
                 # The second and third are everybody's: one process records them, the others find them there.
-                store.ledger.append([own, submitted(shared), issued(shared), started(shared)])
+                store.ledger.append([own, submission(shared), issuance(shared), job_start(shared)])
         print("done", flush=True)  # noqa: T201 - the parent waits for it, too
 
 

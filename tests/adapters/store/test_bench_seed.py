@@ -11,7 +11,7 @@ import pytest
 from bench import seed as seeding
 from justenough.adapters.store import Store
 from justenough.domain.ledger.events import Event, EventType
-from tests.adapters.store.event_samples import submitted
+from tests.adapters.store.event_samples import submission
 
 UNTIL = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 
@@ -50,7 +50,7 @@ def test_a_seeded_store_is_what_recording_its_ledger_makes(seeded: str, tmp_path
 def test_a_seeded_store_still_refuses_a_change_of_its_ledger_and_takes_new_events(seeded: str) -> None:
     with closing(Store(seeded)) as store:
         before = store.ledger.head().position
-        store.ledger.append([submitted()])
+        store.ledger.append([submission()])
         assert store.ledger.head().position == before + 1
         assert store.ledger.verify().sound
         with store._engine.connect() as connection, pytest.raises(Exception, match="insert-only"):
@@ -58,6 +58,6 @@ def test_a_seeded_store_still_refuses_a_change_of_its_ledger_and_takes_new_event
 
 
 def test_a_store_that_holds_something_is_not_seeded(store: Store, url: str) -> None:
-    store.ledger.append([submitted()])
+    store.ledger.append([submission()])
     with pytest.raises(SystemExit, match="not empty"):
         seeding.seed(url, jobs=10, entries=10, open_jobs=1, until=UNTIL, tell=lambda _: None)

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from justenough.adapters.store import ChangeFeed, Store
-from tests.adapters.store.event_samples import job_id, submitted
+from tests.adapters.store.event_samples import job_id, submission
 
 LONG = 30.0
 """Seconds that nobody here waits for."""
@@ -25,7 +25,7 @@ def changes(store: Store) -> Iterator[ChangeFeed]:
         yield made
 
 
-def waited(changes: ChangeFeed, seconds: float) -> float:
+def wait_time(changes: ChangeFeed, seconds: float) -> float:
     began = time.monotonic()
     changes.wait(seconds)
     return time.monotonic() - began
@@ -33,32 +33,32 @@ def waited(changes: ChangeFeed, seconds: float) -> float:
 
 def test_what_is_recorded_ends_the_wait(store: Store, changes: ChangeFeed) -> None:
     for number in range(5):
-        writer = threading.Timer(0.2, store.ledger.append, [[submitted(job_id(number))]])
+        writer = threading.Timer(0.2, store.ledger.append, [[submission(job_id(number))]])
         writer.start()
-        assert waited(changes, LONG) < LONG / 2
+        assert wait_time(changes, LONG) < LONG / 2
         writer.join()
 
 
 def test_what_was_recorded_before_the_wait_ends_it_at_once(store: Store, changes: ChangeFeed) -> None:
-    store.ledger.append([submitted()])
-    assert waited(changes, LONG) < LONG / 2
+    store.ledger.append([submission()])
+    assert wait_time(changes, LONG) < LONG / 2
 
 
 def test_without_news_a_wait_lasts_as_long_as_it_was_to(store: Store, changes: ChangeFeed) -> None:
     store.ledger.head()
-    assert waited(changes, 0.5) >= 0.5
+    assert wait_time(changes, 0.5) >= 0.5
 
 
 def test_whoever_knows_that_there_is_more_does_not_wait(changes: ChangeFeed) -> None:
     changes.again()
-    assert waited(changes, LONG) < LONG / 2
+    assert wait_time(changes, LONG) < LONG / 2
 
 
 def test_an_end_from_another_thread_ends_waits(changes: ChangeFeed, url: str) -> None:
     # Of PostgreSQL the wait that is on goes on to its own end.
     threading.Timer(0.2, changes.close).start()
-    assert waited(changes, 2.0 if url.startswith("postgresql") else LONG) < LONG / 2
-    assert waited(changes, LONG) < LONG / 2
+    assert wait_time(changes, 2.0 if url.startswith("postgresql") else LONG) < LONG / 2
+    assert wait_time(changes, LONG) < LONG / 2
 
 
 @pytest.mark.servers
@@ -67,8 +67,8 @@ def test_postgresql_tells_of_commits_alone_and_of_many_once(store: Store, url: s
     store.migrate()
     with psycopg.connect(url, autocommit=True) as listener:
         listener.execute("LISTEN justenough_ledger")
-        store.ledger.append([submitted(job_id(number)) for number in range(5)])
-        store.ledger.append([submitted(job_id(0))])
+        store.ledger.append([submission(job_id(number)) for number in range(5)])
+        store.ledger.append([submission(job_id(0))])
         assert [notice.payload for notice in listener.notifies(timeout=2, stop_after=1)] == [""]
         assert list(listener.notifies(timeout=0.2)) == []
 
@@ -81,5 +81,5 @@ def test_where_no_notice_can_come_the_ledger_is_looked_at_often(store: Store, ur
         changes.wait(LONG)
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'justenough-listener'")
         admin.execute("SELECT pg_sleep(0.1)")
-        assert waited(changes, LONG) < LONG / 2
-        assert waited(changes, LONG) < LONG / 2
+        assert wait_time(changes, LONG) < LONG / 2
+        assert wait_time(changes, LONG) < LONG / 2

@@ -14,7 +14,7 @@ import pytest
 
 from justenough.adapters.store import Store
 from justenough.domain.readmodel.views import EntryView
-from tests.adapters.store.event_samples import JOB, NOW, job_id, later, refused, submitted
+from tests.adapters.store.event_samples import JOB, NOW, job_id, job_refusal, later, submission
 
 ROOT = Path(__file__).resolve().parents[3]
 PROCESSES, EVENTS = 4, 100
@@ -88,7 +88,7 @@ def test_four_processes_write_one_ledger_without_fork_or_loss(recorders: list[Re
 
 
 def test_threads_that_record_the_same_event_record_it_once(store: Store) -> None:
-    results = race(12, lambda _: len(store.ledger.append([submitted()])))
+    results = race(12, lambda _: len(store.ledger.append([submission()])))
     assert sorted(map(str, results)) == ["0"] * 11 + ["1"]
 
 
@@ -109,7 +109,7 @@ def test_who_tails_the_ledger_misses_no_entry_while_others_write(store: Store) -
 
     reader = threading.Thread(target=tail)
     reader.start()
-    race(writers, lambda index: [store.ledger.append([refused("x", job=job_id(index), about=str(number))]) for number in range(25)])
+    race(writers, lambda index: [store.ledger.append([job_refusal("x", job=job_id(index), about=str(number))]) for number in range(25)])
     done.set()
     reader.join()
     assert len(seen) == len(set(seen)) == writers * 25

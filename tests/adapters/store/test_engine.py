@@ -16,7 +16,7 @@ from justenough.adapters.store import Store, StoreNotMigrated, StoreUnavailable
 from justenough.adapters.store.engine import UnusableUrl, open_engine, read_transaction
 from justenough.adapters.store.group_commit import GroupCommitter
 from justenough.domain.core.errors import GiveUp, RetryLater
-from tests.adapters.store.event_samples import submitted
+from tests.adapters.store.event_samples import submission
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "mysql://localhost/x"])
@@ -42,7 +42,7 @@ def test_an_sqlite_store_is_for_its_owner_alone(tmp_path: Path) -> None:
     home = tmp_path / "new" / "home"
     with closing(Store(f"sqlite:///{home / 'store.db'}")) as store:
         store.migrate()
-        store.ledger.append([submitted()])
+        store.ledger.append([submission()])
         assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in home.iterdir()} == {
             "store.db": 0o600,
             "store.db-wal": 0o600,
@@ -88,7 +88,7 @@ def test_a_writer_waits_for_anothers_transaction(tmp_path: Path) -> None:
     with closing(Store(f"sqlite:///{file}")) as store, closing(sqlite3.connect(file, isolation_level=None)) as other:
         store.migrate()
         other.execute("BEGIN IMMEDIATE")
-        waiting = threading.Thread(target=store.ledger.append, args=([submitted("j-dev-waits")],))
+        waiting = threading.Thread(target=store.ledger.append, args=([submission("j-dev-waits")],))
         waiting.start()
         waiting.join(0.2)
         assert waiting.is_alive()

@@ -20,50 +20,62 @@ from justenough.services.evidence_report import build_evidence_report
 from tests.adapters.store.event_samples import (
     JOB,
     NOW,
-    answered,
-    confirmed,
-    decided,
-    ended,
-    issued,
+    access_decision,
+    access_request,
+    approval_decision,
+    approval_opening,
+    credential_confirmation,
+    issuance,
+    job_end,
     job_id,
+    job_start,
     later,
-    opened,
-    overdue,
-    part,
-    proved,
-    requested,
-    revoking,
-    started,
-    submitted,
+    overdue_revocation,
+    part_id,
+    revocation_proof,
+    revocation_start,
+    submission,
 )
 from tests.support.evidence_samples import line
 
 HOUR = timedelta(hours=1)
 
 
-def whole(job: str, *, at: datetime = NOW) -> list[Event]:
+def job_events(job: str, *, at: datetime = NOW) -> list[Event]:
     """All that is recorded of a job that was approved, ran, and was shown to be clean."""
-    asked = [submitted(job, at=at), requested(job, at=at), decided("needs_approval", job, tier=1, at=at), opened(job, at=at)]
-    ran = [answered("approved", job, at=at + timedelta(seconds=30)), started(job, at=at), issued(job, at=at)]
-    return [*asked, *ran, revoking(job, at=at), confirmed(job, at=at), proved(job, at=at), ended(job=job, at=at)]
+    asked = [
+        submission(job, at=at),
+        access_request(job, at=at),
+        access_decision("needs_approval", job, tier=1, at=at),
+        approval_opening(job, at=at),
+    ]
+    ran = [approval_decision("approved", job, at=at + timedelta(seconds=30)), job_start(job, at=at), issuance(job, at=at)]
+    return [
+        *asked,
+        *ran,
+        revocation_start(job, at=at),
+        credential_confirmation(job, at=at),
+        revocation_proof(job, at=at),
+        job_end(job=job, at=at),
+    ]
 
 
-def told(store: Store, *, since: datetime = NOW - HOUR, until: datetime = NOW + HOUR, now: datetime = NOW + HOUR) -> Report:
+def build_report(store: Store, *, since: datetime = NOW - HOUR, until: datetime = NOW + HOUR, now: datetime = NOW + HOUR) -> Report:
     return build_evidence_report(store, ReportPeriod(since, until), installation="dev", now=now)
 
 
-def violations(found: Report) -> set[str]:
-    return {one.key for one in found.lines if one.status is Status.VIOLATION}
+def violations(report: Report) -> set[str]:
+    return {one.key for one in report.lines if one.status is Status.VIOLATION}
 
 
-def recorded(store: Store, *events: Iterable[Event]) -> None:
+def record_events(store: Store, *events: Iterable[Event]) -> None:
     for some in events:
         store.ledger.append(some)
 
 
 def test_jobs_that_are_over_leave_no_standing_privilege(store: Store) -> None:
-    recorded(store, *(whole(job_id(number)) for number in range(3)))
-    found = told(store)
+    record_events(store, *(job_events(job_id(number)) for number in range(3)))
+    found = build_report(store)
     assert violations(found) == set()
     assert line(found, "standing.live").figures["credentials"] == 0
     assert line(found, "lifetimes.real").figures["measured"] == 3
@@ -73,82 +85,86 @@ def test_jobs_that_are_over_leave_no_standing_privilege(store: Store) -> None:
 
 
 def test_a_live_credential_of_an_ended_job_is_a_violation_that_names_its_entry(store: Store) -> None:
-    recorded(store, whole(JOB), whole(job_id(2)), [issued(number=2, at=NOW + timedelta(minutes=55))])
-    found = told(store)
+    record_events(store, job_events(JOB), job_events(job_id(2)), [issuance(number=2, at=NOW + timedelta(minutes=55))])
+    found = build_report(store)
     assert violations(found) == {"standing.after_end"}
-    assert line(found, "standing.after_end").evidence.ids == (f"{JOB}/credential.issued/{part(JOB, 'c', 2)}",)
+    assert line(found, "standing.after_end").evidence.ids == (f"{JOB}/credential.issued/{part_id(JOB, 'c', 2)}",)
     assert set(line(found, "standing.after_end").evidence.ids) <= store.ledger.existing_ids(line(found, "standing.after_end").evidence.ids)
 
 
 def test_a_live_credential_of_no_job_and_one_beyond_its_end_are_violations(store: Store) -> None:
-    recorded(store, [submitted(), issued(at=NOW)], [issued(job_id(9), at=NOW + timedelta(minutes=55))])
-    found = told(store)
+    record_events(store, [submission(), issuance(at=NOW)], [issuance(job_id(9), at=NOW + timedelta(minutes=55))])
+    found = build_report(store)
     assert violations(found) == {"standing.beyond_end", "standing.unknown_job"}
 
 
 def test_a_credential_that_was_hidden_from_the_lists_is_told_by_the_ledger(store: Store, url: str) -> None:
-    recorded(store, [submitted(), issued()], whole(job_id(2)))
+    record_events(store, [submission(), issuance()], job_events(job_id(2)))
     engine = open_engine(url)
     with engine.begin() as connection:
         connection.execute(text("UPDATE credentials SET live = :no, state = 'confirmed'"), {"no": False})
     engine.dispose()
-    found = told(store)
+    found = build_report(store)
     assert line(found, "standing.live").figures["credentials"] == 0
     assert violations(found) == {"standing.untold"}
-    assert line(found, "standing.untold").evidence.ids == (f"{JOB}/credential.issued/{part(JOB, 'c')}",)
+    assert line(found, "standing.untold").evidence.ids == (f"{JOB}/credential.issued/{part_id(JOB, 'c')}",)
 
 
 def test_a_credential_that_ended_after_the_period_is_not_untold(store: Store) -> None:
-    recorded(store, [submitted(), issued(), confirmed(at=later(7200))])
-    assert violations(told(store, now=later(9000))) == set()
+    record_events(store, [submission(), issuance(), credential_confirmation(at=later(7200))])
+    assert violations(build_report(store, now=later(9000))) == set()
 
 
 def test_an_overdue_revocation_is_told_with_how_long_it_has_been_open(store: Store) -> None:
-    recorded(store, [submitted(), issued(), revoking(at=later(60)), overdue(at=later(80))])
-    found = told(store, now=later(660))
+    record_events(store, [submission(), issuance(), revocation_start(at=later(60)), overdue_revocation(at=later(80))])
+    found = build_report(store, now=later(660))
     assert line(found, "revocation.overdue_now").figures == {"jobs": 1, "longest_seconds": 600.0}
     assert "revocation.overdue_now" in violations(found)
 
 
 def test_a_period_holds_what_happened_in_it_also_what_was_recorded_late(store: Store) -> None:
     first, last = NOW, NOW + HOUR
-    recorded(store, whole(job_id(1), at=first - timedelta(microseconds=1)), whole(job_id(2), at=last), whole(job_id(3), at=first))
+    record_events(
+        store, job_events(job_id(1), at=first - timedelta(microseconds=1)), job_events(job_id(2), at=last), job_events(job_id(3), at=first)
+    )
     # Its entries come after those of a later time: the store was away.
-    recorded(store, whole(job_id(4), at=last - timedelta(minutes=1)))
-    found = told(store, since=first, until=last, now=last)
+    record_events(store, job_events(job_id(4), at=last - timedelta(minutes=1)))
+    found = build_report(store, since=first, until=last, now=last)
     assert line(found, "lifetimes.real").evidence.ids == tuple(
-        f"{job}/credential.confirmed/{part(job, 'c')}" for job in (job_id(3), job_id(4))
+        f"{job}/credential.confirmed/{part_id(job, 'c')}" for job in (job_id(3), job_id(4))
     )
 
 
 def test_a_period_of_which_nothing_is_recorded_is_reported(store: Store) -> None:
-    found = told(store)
+    found = build_report(store)
     assert (found.entries, found.status) == (0, Status.ATTENTION)
 
 
 def test_a_report_read_in_small_steps_is_the_same(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded(store, *(whole(job_id(number)) for number in range(4)), [submitted(), issued(), issued(number=2), issued(number=3)])
-    at_once = told(store)
+    record_events(
+        store, *(job_events(job_id(number)) for number in range(4)), [submission(), issuance(), issuance(number=2), issuance(number=3)]
+    )
+    at_once = build_report(store)
     monkeypatch.setattr(ledger_repository, "ROWS_PER_FETCH", 2)
     monkeypatch.setattr(evidence_report, "LOOKUP_BATCH_SIZE", 1)
-    assert told(store) == at_once
+    assert build_report(store) == at_once
     assert line(at_once, "standing.live").figures["credentials"] == 3
 
 
 def test_a_period_with_more_entries_than_one_report_reads_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded(store, whole(JOB))
+    record_events(store, job_events(JOB))
     monkeypatch.setattr(evidence_report, "MAX_ENTRIES_PER_REPORT", 10)
     with pytest.raises(InvalidInput, match=r"query\.since: the period has up to 11 ledger entries; .* at most 10: request shorter periods"):
-        told(store)
+        build_report(store)
 
 
 def test_a_period_that_ends_before_it_begins_is_refused(store: Store) -> None:
     with pytest.raises(InvalidInput, match=r"query\.since: must be before until \(2026-01-31T08:30:00.000000Z\)"):
-        told(store, until=NOW - HOUR)
+        build_report(store, until=NOW - HOUR)
 
 
 def test_a_ledger_too_large_to_verify_for_a_report_is_said_not_to_be(store: Store) -> None:
-    recorded(store, whole(JOB))
+    record_events(store, job_events(JOB))
     period = ReportPeriod(NOW - HOUR, NOW + HOUR)
     told_of = {most: build_evidence_report(store, period, installation="dev", now=NOW, max_verified_entries=most) for most in (10, 11)}
     found = {most: line(one, "ledger.verified") for most, one in told_of.items()}
@@ -157,16 +173,16 @@ def test_a_ledger_too_large_to_verify_for_a_report_is_said_not_to_be(store: Stor
 
 
 def test_a_ledger_that_was_changed_is_a_violation(store: Store, url: str) -> None:
-    recorded(store, whole(JOB))
+    record_events(store, job_events(JOB))
     engine = open_engine(url)
     with engine.begin() as connection:
         connection.execute(text("UPDATE chain_heads SET seq = seq + 1"))
     engine.dispose()
-    assert violations(told(store)) == {"ledger.verified"}
+    assert violations(build_report(store)) == {"ledger.verified"}
 
 
 def test_where_a_period_begins_is_found_by_the_index(store: Store, url: str) -> None:
-    recorded(store, [fact for number in range(100) for fact in whole(job_id(number), at=later(number))])
+    record_events(store, [fact for number in range(100) for fact in job_events(job_id(number), at=later(number))])
     engine = open_engine(url)
     explain, begin = ("EXPLAIN QUERY PLAN", "PRAGMA optimize") if url.startswith("sqlite") else ("EXPLAIN", "SET enable_seqscan = off")
     with closing(engine.connect()) as connection:

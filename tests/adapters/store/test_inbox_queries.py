@@ -11,21 +11,32 @@ from justenough.adapters.store import Store
 from justenough.adapters.store.inbox_queries import InboxFilter, InboxItem
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.readmodel.views import RequestView
-from tests.adapters.store.event_samples import NOW, answered, changed_to, decided, job_id, later, opened, part, requested, submitted
-from tests.adapters.store.test_queries import plans
+from tests.adapters.store.event_samples import (
+    NOW,
+    access_decision,
+    access_request,
+    approval_decision,
+    approval_opening,
+    job_id,
+    later,
+    part_id,
+    replace_data,
+    submission,
+)
+from tests.adapters.store.test_queries import query_plans
 
 MINE = InboxFilter("e-lead", 1, mine=True)
 
 
-def waits(store: Store, number: int, *, minutes: int = 15, tier: int = 1, **job: Any) -> str:
+def add_request(store: Store, number: int, *, minutes: int = 15, tier: int = 1, **job: Any) -> str:
     name = job_id(number)
-    clock = changed_to(opened(name, tier=tier), respond_by=later(60 * minutes).isoformat())
-    store.ledger.append([submitted(name, **job), requested(name), decided("needs_approval", name, tier=tier), clock])
-    return part(name, "r")
+    clock = replace_data(approval_opening(name, tier=tier), respond_by=later(60 * minutes).isoformat())
+    store.ledger.append([submission(name, **job), access_request(name), access_decision("needs_approval", name, tier=tier), clock])
+    return part_id(name, "r")
 
 
-def ids(found: tuple[InboxItem, ...]) -> list[str]:
-    return [one.request.id for one in found]
+def ids(items: tuple[InboxItem, ...]) -> list[str]:
+    return [one.request.id for one in items]
 
 
 def view(store: Store, name: str) -> RequestView:
@@ -35,7 +46,7 @@ def view(store: Store, name: str) -> RequestView:
 
 
 def test_what_waits_comes_by_its_clock_page_by_page_each_once(store: Store) -> None:
-    names = [waits(store, number, minutes=20 - number) for number in range(1, 8)]
+    names = [add_request(store, number, minutes=20 - number) for number in range(1, 8)]
     found: list[str] = []
     after: tuple[datetime, str] | None = None
     while page := store.inbox.items(MINE, after=after, limit=3):
@@ -47,7 +58,7 @@ def test_what_waits_comes_by_its_clock_page_by_page_each_once(store: Store) -> N
 
 
 def test_requests_whose_clocks_end_together_are_each_there_once(store: Store) -> None:
-    names = [waits(store, number) for number in range(1, 6)]
+    names = [add_request(store, number) for number in range(1, 6)]
     first = store.inbox.items(MINE, limit=2)
     end = first[-1].request.expires_at
     assert end is not None
@@ -56,13 +67,13 @@ def test_requests_whose_clocks_end_together_are_each_there_once(store: Store) ->
 
 def test_mine_is_what_tier_requester_and_my_own_answers_leave(store: Store) -> None:
     plain_, above, own, done, over = (
-        waits(store, 1),
-        waits(store, 2, tier=2),
-        waits(store, 3, requester="e-lead"),
-        waits(store, 4),
-        waits(store, 5),
+        add_request(store, 1),
+        add_request(store, 2, tier=2),
+        add_request(store, 3, requester="e-lead"),
+        add_request(store, 4),
+        add_request(store, 5),
     )
-    store.ledger.append([answered("pending", job_id(4), person="lead"), answered("approved", job_id(5), person="else")])
+    store.ledger.append([approval_decision("pending", job_id(4), person="lead"), approval_decision("approved", job_id(5), person="else")])
     assert ids(store.inbox.items(MINE)) == [plain_]
     assert sorted(ids(store.inbox.items(MINE._replace(mine=False)))) == sorted([above, own, done])
     assert over not in ids(store.inbox.items(MINE._replace(mine=False)))
@@ -71,8 +82,8 @@ def test_mine_is_what_tier_requester_and_my_own_answers_leave(store: Store) -> N
 
 
 def test_what_waits_says_whose_it_is_and_who_acts(store: Store) -> None:
-    waits(store, 1)
-    waits(store, 2, agent=None)
+    add_request(store, 1)
+    add_request(store, 2, agent=None)
     assert [(one.requester_id, one.agent) for one in store.inbox.items(MINE)] == [("e-ops", "refund-agent 1.4"), ("e-ops", "")]
 
 
@@ -87,24 +98,30 @@ def test_what_waits_says_whose_it_is_and_who_acts(store: Store) -> None:
     ],
 )
 def test_what_waits_is_filtered(store: Store, asked: dict[str, Any], found: list[int]) -> None:
-    names = {1: waits(store, 1), 2: waits(store, 2, name="other", requester="e-sam")}
+    names = {1: add_request(store, 1), 2: add_request(store, 2, name="other", requester="e-sam")}
     assert ids(store.inbox.items(MINE._replace(**asked))) == [names[number] for number in found]
     assert store.inbox.items(MINE._replace(job_name="a\0b")) == ()
 
 
 def test_what_somebody_answered_comes_newest_first(store: Store) -> None:
-    names = [waits(store, number) for number in range(1, 4)]
+    names = [add_request(store, number) for number in range(1, 4)]
     for number in (2, 3, 1):
-        store.ledger.append([answered("approved", job_id(number), person="lead", at=later(number))])
-    store.ledger.append([answered("approved", job_id(3), person="chief", at=later(90))])
+        store.ledger.append([approval_decision("approved", job_id(number), person="lead", at=later(number))])
+    store.ledger.append([approval_decision("approved", job_id(3), person="chief", at=later(90))])
     assert [one.id for one in store.inbox.list_answered_by("e-lead", 2)] == names[:0:-1]
     assert store.inbox.list_answered_by("e-nobody", 5) == ()
 
 
 def test_what_was_decided_before_is_of_the_same_kind_and_earlier(store: Store) -> None:
-    before, pending, other, now, after = waits(store, 1), waits(store, 2), waits(store, 3, name="other"), waits(store, 4), waits(store, 5)
+    before, pending, other, now, after = (
+        add_request(store, 1),
+        add_request(store, 2),
+        add_request(store, 3, name="other"),
+        add_request(store, 4),
+        add_request(store, 5),
+    )
     for number in (1, 3, 5):
-        store.ledger.append([answered("approved", job_id(number), person="lead")])
+        store.ledger.append([approval_decision("approved", job_id(number), person="lead")])
     assert [one.id for one in store.inbox.earlier_decisions(view(store, now), 5)] == [before]
     earlier = store.inbox.last_approved(view(store, now))
     assert earlier is not None
@@ -115,7 +132,7 @@ def test_what_was_decided_before_is_of_the_same_kind_and_earlier(store: Store) -
 
 
 def test_requests_are_found_by_their_ids_in_the_order_that_was_asked(store: Store) -> None:
-    one, two = waits(store, 1), waits(store, 2)
+    one, two = add_request(store, 1), add_request(store, 2)
     assert list(store.requests.by_ids([two, "r-none", one, two])) == [two, one]
     assert store.requests.by_ids([]) == {}
 
@@ -141,6 +158,6 @@ def test_no_question_of_the_inbox_scans_a_table(ready_file: object) -> None:
         store.inbox.last_approved(request)
         store.delegations.current_of("e-lead", now=NOW, limit=5)
 
-    found = plans(f"sqlite:///{ready_file}", ask)
+    found = query_plans(f"sqlite:///{ready_file}", ask)
     assert found
     assert not [row for row in found if "SCAN" in row and "INDEX" not in row], found

@@ -12,7 +12,19 @@ import pytest
 from justenough.adapters.store import Store, ledger_repository
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType
 from justenough.domain.readmodel.views import EntryView, Page
-from tests.adapters.store.event_samples import JOB, confirmed, ended, issued, job_id, later, part, refused, requested, started, submitted
+from tests.adapters.store.event_samples import (
+    JOB,
+    access_request,
+    credential_confirmation,
+    issuance,
+    job_end,
+    job_id,
+    job_refusal,
+    job_start,
+    later,
+    part_id,
+    submission,
+)
 
 USES = (EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_CONFIRMED)
 
@@ -21,17 +33,19 @@ USES = (EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_CONFIRMED)
 def filled(shared_store: Store) -> Store:
     """Five jobs whose facts are mixed, some of them recorded later than they happened, many in one moment."""
     for number in range(5):
-        shared_store.ledger.append([submitted(job_id(number), at=later(10 * number)), started(job_id(number), at=later(10 * number + 1))])
+        shared_store.ledger.append(
+            [submission(job_id(number), at=later(10 * number)), job_start(job_id(number), at=later(10 * number + 1))]
+        )
     for number in range(5):
         shared_store.ledger.append(
-            [issued(job_id(number), at=later(20)), refused("x", job=UNATTRIBUTED_CHAIN, at=later(20), about=str(number))]
+            [issuance(job_id(number), at=later(20)), job_refusal("x", job=UNATTRIBUTED_CHAIN, at=later(20), about=str(number))]
         )
-    shared_store.ledger.append([confirmed(job_id(number), at=later(60 - 10 * number)) for number in range(5)])
-    shared_store.ledger.append([ended(job=job_id(number), at=later(70)) for number in range(5)])
+    shared_store.ledger.append([credential_confirmation(job_id(number), at=later(60 - 10 * number)) for number in range(5)])
+    shared_store.ledger.append([job_end(job=job_id(number), at=later(70)) for number in range(5)])
     return shared_store
 
 
-def walked(read: Callable[[int | None], Page[EntryView]]) -> list[EntryView]:
+def all_entries(read: Callable[[int | None], Page[EntryView]]) -> list[EntryView]:
     found: list[EntryView] = []
     before: int | None = None
     while True:
@@ -48,7 +62,9 @@ def walked(read: Callable[[int | None], Page[EntryView]]) -> list[EntryView]:
 def test_each_entry_comes_once_newest_first(
     filled: Store, limit: int, types: tuple[EventType, ...], since: datetime | None, until: datetime | None
 ) -> None:
-    found = walked(lambda before: filled.ledger.entries_newest_first(types=types, since=since, until=until, before=before, limit=limit))
+    found = all_entries(
+        lambda before: filled.ledger.entries_newest_first(types=types, since=since, until=until, before=before, limit=limit)
+    )
     wanted = filled.ledger.entries(types=types, since=since, until=until, limit=1000).items
     assert found == sorted(wanted, key=lambda entry: (entry.at, entry.position), reverse=True)
 
@@ -59,7 +75,7 @@ def test_a_wide_period_is_read_like_a_narrow_one(
     filled: Store, monkeypatch: pytest.MonkeyPatch, types: tuple[EventType, ...], since: datetime | None, until: datetime | None
 ) -> None:
     def every(limit: int) -> list[EntryView]:
-        return walked(lambda after: filled.ledger.entries(types=types, since=since, until=until, after=after or 0, limit=limit))
+        return all_entries(lambda after: filled.ledger.entries(types=types, since=since, until=until, after=after or 0, limit=limit))
 
     narrow = [every(limit) for limit in (1, 4, 100)]
     monkeypatch.setattr(ledger_repository, "MAX_NARROW_ENTRIES", 2)
@@ -72,7 +88,7 @@ def test_a_wide_period_is_read_like_a_narrow_one(
 @pytest.mark.parametrize("job", [job_id(2), UNATTRIBUTED_CHAIN, "j-dev-unknown"])
 @pytest.mark.parametrize("types", [(), USES])
 def test_of_one_job_entries_come_in_its_chains_order(filled: Store, limit: int, job: str, types: tuple[EventType, ...]) -> None:
-    found = walked(lambda before: filled.ledger.entries_newest_first(job=job, types=types, before=before, limit=limit))
+    found = all_entries(lambda before: filled.ledger.entries_newest_first(job=job, types=types, before=before, limit=limit))
     assert found == list(filled.ledger.entries(job=job, types=types, limit=1000).items)[::-1]
 
 
@@ -91,7 +107,7 @@ def test_a_position_may_be_anywhere(filled: Store, before: int, count: int) -> N
 
 def test_ids_are_found_whole_and_as_they_begin(store: Store) -> None:
     store.ledger.append(
-        [submitted(), requested(), requested(number=2), issued(), submitted("j-dev-01zz0000000000000000000000", name="other")]
+        [submission(), access_request(), access_request(number=2), issuance(), submission("j-dev-01zz0000000000000000000000", name="other")]
     )
 
     def named(text: str) -> list[tuple[str, str, str]]:
@@ -101,9 +117,9 @@ def test_ids_are_found_whole_and_as_they_begin(store: Store) -> None:
     assert named(f"  {JOB[:12]} ") == [("job", JOB, "refund-triage")]
     assert named(JOB.removeprefix("j-dev-").upper()) == [("job", JOB, "refund-triage")]
     assert [name for _, name, _ in named("j-dev-01")] == [JOB, "j-dev-01zz0000000000000000000000"]
-    assert named(part(JOB, "r", 2)) == [("request", part(JOB, "r", 2), "refund-triage")]
-    assert [name for _, name, _ in named(part(JOB, "r")[:-2])] == [part(JOB, "r"), part(JOB, "r", 2)]
-    assert named(part(JOB, "c")) == [("credential", part(JOB, "c"), "refund-triage")]
+    assert named(part_id(JOB, "r", 2)) == [("request", part_id(JOB, "r", 2), "refund-triage")]
+    assert [name for _, name, _ in named(part_id(JOB, "r")[:-2])] == [part_id(JOB, "r"), part_id(JOB, "r", 2)]
+    assert named(part_id(JOB, "c")) == [("credential", part_id(JOB, "c"), "refund-triage")]
     entry = store.ledger.entries(job=JOB).items[1]
     assert named(entry.id) == [("entry", entry.id, "refund-triage")]
     assert named(str(entry.position))[0] == ("entry", entry.id, "refund-triage")
@@ -115,11 +131,11 @@ def test_what_names_nothing_finds_nothing(store: Store, text: str) -> None:
 
 
 def test_what_names_many_finds_the_first(store: Store) -> None:
-    store.ledger.append([submitted(job_id(number)) for number in range(30)])
+    store.ledger.append([submission(job_id(number)) for number in range(30)])
     found: list[Any] = list(store.search.find("j-dev-"))
     assert [one.id for one in found] == [job_id(number) for number in range(10)]
 
 
 def test_an_entry_of_no_job_is_found_too(store: Store) -> None:
-    (entry,) = store.ledger.append([refused("x", job=UNATTRIBUTED_CHAIN)])
+    (entry,) = store.ledger.append([job_refusal("x", job=UNATTRIBUTED_CHAIN)])
     assert [(found.kind, found.job, found.name) for found in store.search.find(entry.id)] == [("entry", UNATTRIBUTED_CHAIN, "")]

@@ -17,16 +17,27 @@ from justenough.adapters.store.engine import open_engine
 from justenough.domain.ledger.events import Event, EventType
 from justenough.domain.ledger.hash_chain import GENESIS
 from tests.adapters.store.conftest import new_database
-from tests.adapters.store.event_samples import JOB, confirmed, ended, issued, job_id, later, part, refused, started, submitted
+from tests.adapters.store.event_samples import (
+    JOB,
+    credential_confirmation,
+    issuance,
+    job_end,
+    job_id,
+    job_refusal,
+    job_start,
+    later,
+    part_id,
+    submission,
+)
 
 OTHER = job_id(2)
 
 
 @pytest.fixture
 def filled(store: Store) -> Store:
-    store.ledger.append([submitted(), issued(), started()])
-    store.ledger.append([submitted(OTHER), ended(job=OTHER)])
-    store.ledger.append([confirmed(), ended()])
+    store.ledger.append([submission(), issuance(), job_start()])
+    store.ledger.append([submission(OTHER), job_end(job=OTHER)])
+    store.ledger.append([credential_confirmation(), job_end()])
     return store
 
 
@@ -39,21 +50,21 @@ def test_events_are_chained_per_job(filled: Store) -> None:
 
 def test_recording_again_changes_nothing_and_returns_nothing(filled: Store) -> None:
     before = (filled.ledger.entries().items, filled.jobs.get(JOB))
-    assert filled.ledger.append([submitted(task="another"), issued(), started(at=later(99))]) == ()
+    assert filled.ledger.append([submission(task="another"), issuance(), job_start(at=later(99))]) == ()
     assert (filled.ledger.entries().items, filled.jobs.get(JOB)) == before
 
 
 def test_one_call_may_hold_an_event_twice_and_some_that_are_known(store: Store) -> None:
-    store.ledger.append([submitted()])
-    new = store.ledger.append([submitted(), started(), started(), ended()])
+    store.ledger.append([submission()])
+    new = store.ledger.append([submission(), job_start(), job_start(), job_end()])
     assert [entry.type for entry in new] == ["job.started", "job.ended"]
     assert store.ledger.append([]) == ()
 
 
 def test_a_call_is_recorded_whole_or_not_at_all(store: Store) -> None:
-    broken = ended("no such state")
+    broken = job_end("no such state")
     with pytest.raises(ValueError, match="no such state"):
-        store.ledger.append([submitted(), broken])
+        store.ledger.append([submission(), broken])
     assert store.ledger.entries().items == ()
     assert store.jobs.get(JOB) is None
 
@@ -68,7 +79,7 @@ def test_one_callers_broken_event_does_not_take_anothers_along(store: Store) -> 
         except ValueError as error:
             outcomes[name] = error
 
-    facts = {str(n): ended("no such state", job_id(n)) if n % 4 == 0 else submitted(job_id(n)) for n in range(24)}
+    facts = {str(n): job_end("no such state", job_id(n)) if n % 4 == 0 else submission(job_id(n)) for n in range(24)}
     threads = [threading.Thread(target=record, args=item) for item in facts.items()]
     for thread in threads:
         thread.start()
@@ -81,7 +92,7 @@ def test_one_callers_broken_event_does_not_take_anothers_along(store: Store) -> 
 
 def test_any_text_is_stored_and_read_back_alike(store: Store) -> None:
     hostile = "'; DROP TABLE ledger; -- \"\\ \u2028 \r\n\t 😀 \x00 \ud800 \x7f"
-    store.ledger.append([submitted(task=hostile, reason=hostile), refused(hostile)])
+    store.ledger.append([submission(task=hostile, reason=hostile), job_refusal(hostile)])
     readable = hostile.replace("\x00", "\ufffd").replace("\ud800", "\ufffd")
     view = store.jobs.get(JOB)
     assert view is not None
@@ -91,7 +102,7 @@ def test_any_text_is_stored_and_read_back_alike(store: Store) -> None:
 
 
 def test_hostile_and_endless_ids_are_kept_and_still_recorded_once(store: Store) -> None:
-    facts = [refused("x", job="j-dev-\n\x00\ud800", about="a\nb"), refused("x", about="\U0001f600" * 5000)]
+    facts = [job_refusal("x", job="j-dev-\n\x00\ud800", about="a\nb"), job_refusal("x", about="\U0001f600" * 5000)]
     assert len(store.ledger.append(facts)) == 2
     assert store.ledger.append(facts) == ()
     assert store.ledger.verify().sound
@@ -99,7 +110,7 @@ def test_hostile_and_endless_ids_are_kept_and_still_recorded_once(store: Store) 
 
 def test_data_that_is_not_json_is_refused(store: Store) -> None:
     with pytest.raises(ValueError, match="inf"):
-        store.ledger.append([submitted(params={"x": float("inf")})])
+        store.ledger.append([submission(params={"x": float("inf")})])
 
 
 def test_the_ledger_is_read_in_order_page_by_page(filled: Store) -> None:
@@ -114,11 +125,11 @@ def test_the_ledger_is_read_in_order_page_by_page(filled: Store) -> None:
 
 def test_the_ledger_is_read_by_type_and_from_a_moment_on(store: Store) -> None:
     facts = [
-        submitted(),
-        started(at=later(0.000001)),
-        submitted(OTHER, at=later(1)),
-        issued(OTHER, at=later(2)),
-        ended(job=OTHER, at=later(3)),
+        submission(),
+        job_start(at=later(0.000001)),
+        submission(OTHER, at=later(1)),
+        issuance(OTHER, at=later(2)),
+        job_end(job=OTHER, at=later(3)),
     ]
     store.ledger.append(facts)
     kinds = (EventType.JOB_SUBMITTED, EventType.JOB_ENDED)
@@ -136,7 +147,7 @@ def test_the_ledger_is_read_by_type_and_from_a_moment_on(store: Store) -> None:
 
 def test_the_head_is_the_newest_entry(store: Store) -> None:
     assert (store.ledger.head().entries, store.ledger.head().hash) == (0, None)
-    (entry,) = store.ledger.append([submitted()])
+    (entry,) = store.ledger.append([submission()])
     assert (store.ledger.head().entries, store.ledger.head().position, store.ledger.head().hash) == (1, entry.position, entry.hash)
 
 
@@ -152,7 +163,7 @@ def test_the_head_is_the_newest_entry(store: Store) -> None:
 def test_the_database_itself_refuses_to_change_the_ledger(filled: Store, url: str, statement: str) -> None:
     before = filled.ledger.entries().items
     with pytest.raises(DBAPIError, match="the ledger is insert-only"):
-        executed(url, statement)
+        run_statements(url, statement)
     assert filled.ledger.entries().items == before
 
 
@@ -165,7 +176,7 @@ def test_the_database_itself_refuses_to_replace_an_entry(filled: Store, url: str
     verb, end = ("INSERT OR REPLACE", "") if url.startswith("sqlite") else ("INSERT", on_conflict)
     columns = "position, job, seq, id, type, at, data, prev, hash"
     with pytest.raises(DBAPIError, match="the ledger is insert-only"):
-        executed(url, f"{verb} INTO ledger ({columns}) SELECT {row} FROM ledger WHERE position = 1 {end}")
+        run_statements(url, f"{verb} INTO ledger ({columns}) SELECT {row} FROM ledger WHERE position = 1 {end}")
     assert filled.ledger.entries().items == before
 
 
@@ -175,9 +186,9 @@ def test_postgresql_refuses_to_empty_the_ledger_even_as_a_replica(postgres_port:
     url = new_database(postgres_port)
     with closing(Store(url)) as store:
         store.migrate()
-        store.ledger.append([submitted()])
+        store.ledger.append([submission()])
         with pytest.raises(DBAPIError, match="the ledger is insert-only"):
-            executed(url, *statements)
+            run_statements(url, *statements)
         assert len(store.ledger.entries().items) == 1
 
 
@@ -227,7 +238,7 @@ FORK = "INSERT INTO ledger SELECT 8, job, 3, 'forked', type, at, data, prev, has
 def test_what_was_done_to_the_tables_is_found(
     filled: Store, url: str, statements: tuple[str, ...], found: set[tuple[str, int, str]]
 ) -> None:
-    tampered(url, *statements)
+    tamper(url, *statements)
     assert {(problem.job, problem.seq, problem.fault) for problem in filled.ledger.verify().problems} == found
 
 
@@ -237,20 +248,20 @@ def test_what_only_a_checkpoint_could_show_is_not_found(filled: Store, url: str)
         "DELETE FROM ledger WHERE job = :job AND seq = 5",
         "UPDATE chain_heads SET seq = 4, hash = (SELECT hash FROM ledger WHERE job = :job AND seq = 4) WHERE job = :job",
     )
-    tampered(url, *statements)
+    tamper(url, *statements)
     assert filled.ledger.verify().sound
 
 
 def test_a_ledger_that_was_exchanged_whole_is_reported_in_bounds(store: Store, url: str) -> None:
     for start in range(0, 1200, 400):
-        store.ledger.append([submitted(job_id(number)) for number in range(start, start + 400)])
-    tampered(url, "UPDATE ledger SET data = '{}'")
+        store.ledger.append([submission(job_id(number)) for number in range(start, start + 400)])
+    tamper(url, "UPDATE ledger SET data = '{}'")
     assert len(store.ledger.verify().problems) == 1000
 
 
 def test_the_stored_text_is_what_was_hashed(filled: Store, url: str) -> None:
-    ((stored,),) = executed(url, "SELECT data FROM ledger WHERE job = :job AND seq = 2")
-    assert json.loads(stored)["credential"] == part(JOB, "c")
+    ((stored,),) = run_statements(url, "SELECT data FROM ledger WHERE job = :job AND seq = 2")
+    assert json.loads(stored)["credential"] == part_id(JOB, "c")
     assert stored == json.dumps(json.loads(stored), sort_keys=True, separators=(",", ":"))
 
 
@@ -267,7 +278,7 @@ WITHOUT_CONSTRAINTS = ("CREATE TABLE copy AS SELECT * FROM ledger", "DROP TABLE 
 UNGUARDED = "ALTER TABLE ledger DISABLE TRIGGER ALL, DROP CONSTRAINT uq_ledger_job_seq, DROP CONSTRAINT uq_ledger_id"
 
 
-def executed(url: str, *statements: str) -> list[Any]:
+def run_statements(url: str, *statements: str) -> list[Any]:
     """Run statements in one transaction, `:job` being JOB; return the rows of the last one."""
     engine = open_engine(url)
     try:
@@ -278,10 +289,10 @@ def executed(url: str, *statements: str) -> list[Any]:
         engine.dispose()
 
 
-def tampered(url: str, *statements: str) -> None:
+def tamper(url: str, *statements: str) -> None:
     """Change the tables as someone does who may: without the triggers, without the constraints."""
     if url.startswith("sqlite"):
-        executed(url, *(f"DROP TRIGGER {name}" for (name,) in executed(url, TRIGGERS)), *WITHOUT_CONSTRAINTS)
+        run_statements(url, *(f"DROP TRIGGER {name}" for (name,) in run_statements(url, TRIGGERS)), *WITHOUT_CONSTRAINTS)
     else:
-        executed(url, UNGUARDED)
-    executed(url, *statements)
+        run_statements(url, UNGUARDED)
+    run_statements(url, *statements)

@@ -15,7 +15,7 @@ from console.events import live_feed as feeds
 from console.events.live_feed import LiveFeed
 from justenough.adapters.store import Store
 from justenough.domain.readmodel.views import EntryView
-from tests.adapters.store.event_samples import job_id, refused, submitted
+from tests.adapters.store.event_samples import job_id, job_refusal, submission
 
 PATIENCE = 60
 """Seconds; a busy machine is slow, and nothing here waits for a clock."""
@@ -31,10 +31,10 @@ async def feed(store: Store) -> AsyncIterator[LiveFeed]:
 def record(store: Store, job: str, begin: int, count: int, *, at_once: int = 1) -> None:
     """Record events of a job, a few in each transaction."""
     for number in range(begin, begin + count, at_once):
-        store.ledger.append([refused("x", job=job, about=str(one)) for one in range(number, min(number + at_once, begin + count))])
+        store.ledger.append([job_refusal("x", job=job, about=str(one)) for one in range(number, min(number + at_once, begin + count))])
 
 
-async def heard(feed: LiveFeed, position: int | None, until: int, *, job: str | None = None) -> list[EntryView]:
+async def listen_until(feed: LiveFeed, position: int | None, until: int, *, job: str | None = None) -> list[EntryView]:
     """Everything that a listener hears up to a position; nothing but news wakes it."""
     found: list[EntryView] = []
     async with asyncio.timeout(PATIENCE), aclosing(feed.follow(position, job=job, wait=2 * PATIENCE)) as batches:
@@ -45,14 +45,14 @@ async def heard(feed: LiveFeed, position: int | None, until: int, *, job: str | 
     raise AssertionError
 
 
-async def waiting(feed: LiveFeed, count: int) -> None:
+async def wait_for_listeners(feed: LiveFeed, count: int) -> None:
     """Return once so many listeners wait for news; they tell nobody."""
     async with asyncio.timeout(PATIENCE):
         while sum(map(len, feed._waiting.values())) < count:  # noqa: ASYNC110 - as its docstring says
             await asyncio.sleep(0.01)
 
 
-def whole(store: Store, *, job: str | None = None, after: int = 0) -> list[EntryView]:
+def all_entries(store: Store, *, job: str | None = None, after: int = 0) -> list[EntryView]:
     found: list[EntryView] = []
     while True:
         page = store.ledger.entries(job=job, after=after, limit=1000)
@@ -64,18 +64,18 @@ def whole(store: Store, *, job: str | None = None, after: int = 0) -> list[Entry
 
 async def test_hundreds_of_listeners_hear_each_event_once_and_in_order(store: Store, feed: LiveFeed) -> None:
     jobs = [job_id(number) for number in range(3)]
-    store.ledger.append([submitted(job) for job in jobs])
+    store.ledger.append([submission(job) for job in jobs])
     # Of each job two entries more than of the one before, and the last one of all is the last job's.
     last = 3 + 3 * 40
     ends: dict[str | None, int] = {None: last, **{job: last - 2 + number for number, job in enumerate(jobs)}}
     kinds = [(None, *jobs)[number % 4] for number in range(300)]
-    listening = [asyncio.create_task(heard(feed, None, ends[job], job=job)) for job in kinds]
-    await waiting(feed, len(kinds))
+    listening = [asyncio.create_task(listen_until(feed, None, ends[job], job=job)) for job in kinds]
+    await wait_for_listeners(feed, len(kinds))
     for number in range(40):
         for name in jobs:
             await asyncio.to_thread(record, store, name, number, 1)
     for job, found in zip(kinds, await asyncio.gather(*listening), strict=True):
-        assert found == whole(store, job=job, after=3)
+        assert found == all_entries(store, job=job, after=3)
 
 
 @pytest.mark.parametrize("recent", [3, 5_000])
@@ -104,7 +104,7 @@ async def test_a_stream_that_is_cut_anywhere_repeats_and_loses_nothing(
             if len(found) >= wanted:
                 break
         await writing
-        assert found[:wanted] == whole(store, job=job)[:wanted]
+        assert found[:wanted] == all_entries(store, job=job)[:wanted]
         assert all(one.position < other.position for one, other in pairwise(found))
 
 
@@ -120,7 +120,7 @@ async def test_one_who_does_not_read_keeps_nothing_and_misses_nothing(
     monkeypatch.setattr(feeds, "MAX_RECENT_ENTRIES", 50)
     async with aclosing(feed.follow(0, wait=0.05)) as slow, asyncio.timeout(PATIENCE):
         assert await anext(slow) == ()
-        quick = asyncio.create_task(heard(feed, 0, 2000))
+        quick = asyncio.create_task(listen_until(feed, 0, 2000))
         await asyncio.to_thread(record, store, job_id(0), 0, 2000, at_once=100)
         assert [entry.position for entry in await quick] == list(range(1, 2001))
         assert len(feed._recent._entries) <= 50
@@ -134,10 +134,10 @@ async def test_one_who_does_not_read_keeps_nothing_and_misses_nothing(
 async def test_large_entries_are_neither_kept_nor_read_all_at_once(store: Store, feed: LiveFeed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("justenough.adapters.store.ledger_repository.MAX_TAIL_BYTES", 10_000)
     monkeypatch.setattr(feeds, "MAX_RECENT_BYTES", 30_000)
-    store.ledger.append([refused("x" * 6_000, about=str(number)) for number in range(20)])
+    store.ledger.append([job_refusal("x" * 6_000, about=str(number)) for number in range(20)])
     assert [len(store.ledger.tail(after, limit=100).entries) for after in (0, 19, 20)] == [1, 1, 0]
     assert store.ledger.tail(0, limit=100).more
-    found = await heard(feed, 0, 20)
+    found = await listen_until(feed, 0, 20)
     assert [entry.position for entry in found] == list(range(1, 21))
     assert feed._recent._size <= 30_000
 
@@ -145,8 +145,8 @@ async def test_large_entries_are_neither_kept_nor_read_all_at_once(store: Store,
 @pytest.mark.parametrize("position", [21, 10**15])
 async def test_a_position_that_the_ledger_has_not_reached_counts_as_its_newest(store: Store, feed: LiveFeed, position: int) -> None:
     record(store, job_id(0), 0, 20)
-    listening = asyncio.create_task(heard(feed, position, 21))
-    await waiting(feed, 1)
+    listening = asyncio.create_task(listen_until(feed, position, 21))
+    await wait_for_listeners(feed, 1)
     record(store, job_id(0), 20, 1)
     assert [entry.position for entry in await listening] == [21]
 
@@ -164,7 +164,7 @@ async def test_nobody_misses_what_is_recorded_while_they_come(store: Store, feed
     record(store, job_id(0), 0, 100, at_once=10)
     writing = asyncio.create_task(asyncio.to_thread(record, store, job_id(0), 100, 100))
     positions: Sequence[int] = range(0, 101, 5)
-    found = await asyncio.gather(*(heard(feed, position, 200) for position in positions))
+    found = await asyncio.gather(*(listen_until(feed, position, 200) for position in positions))
     await writing
     assert [[entry.position for entry in one] for one in found] == [list(range(position + 1, 201)) for position in positions]
 
@@ -174,8 +174,8 @@ async def test_a_connection_that_is_cut_loses_no_news(url: str) -> None:
     """Over and over, the one by which PostgreSQL tells of commits among them."""
     with closing(Store(url)) as store, closing(Store(url)) as writer:
         feed = LiveFeed(store)
-        listening = asyncio.create_task(heard(feed, None, 300))
-        await waiting(feed, 1)
+        listening = asyncio.create_task(listen_until(feed, None, 300))
+        await wait_for_listeners(feed, 1)
         cut = 0
         with psycopg.connect(url, autocommit=True) as admin:
             for number in range(0, 300, 10):

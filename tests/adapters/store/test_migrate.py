@@ -17,7 +17,7 @@ from justenough.adapters.store.engine import open_engine
 from justenough.adapters.store.migrate import alembic_config
 from justenough.adapters.store.tables import METADATA
 from justenough.domain.core.errors import GiveUp
-from tests.adapters.store.event_samples import JOB, NOW, later, submitted
+from tests.adapters.store.event_samples import JOB, NOW, later, submission
 
 
 def test_models_and_migrations_agree(url: str) -> None:
@@ -37,13 +37,13 @@ def test_exactly_one_table_is_called_a_ledger(url: str) -> None:
 def test_migrating_again_keeps_what_is_there(empty_url: str) -> None:
     with closing(Store(empty_url)) as store:
         store.migrate()
-        store.ledger.append([submitted()])
+        store.ledger.append([submission()])
         store.migrate()
         assert store.jobs.get(JOB) is not None
 
 
 def test_a_database_of_a_newer_version_is_left_alone(store: Store, url: str) -> None:
-    store.ledger.append([submitted()])
+    store.ledger.append([submission()])
     engine = open_engine(url)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = 'from-tomorrow'"))

@@ -13,7 +13,7 @@ from justenough.domain.core.errors import InvalidInput
 from justenough.domain.integrations.retry_policy import SentNotice
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import EntryView
-from tests.adapters.store.event_samples import JOB, NOW, ended, job_id, later, started, submitted
+from tests.adapters.store.event_samples import JOB, NOW, job_end, job_id, job_start, later, submission
 
 ALL = tuple(EventType)
 US, THEM = "us", "them"
@@ -27,7 +27,7 @@ def held(store: Store) -> Store:
     return store
 
 
-def failed(entries: Iterable[EntryView], *, attempts: int = 1, again: float | None = 5) -> tuple[FailedDelivery, ...]:
+def failures(entries: Iterable[EntryView], *, attempts: int = 1, again: float | None = 5) -> tuple[FailedDelivery, ...]:
     at = None if again is None else later(again)
     return tuple(FailedDelivery(entry=entry, attempts=attempts, next_at=at, why="503 Service Unavailable") for entry in entries)
 
@@ -46,11 +46,11 @@ def test_one_process_holds_the_lease_until_it_is_over_or_given_up(store: Store) 
 
 
 def test_a_new_subscription_is_owed_what_comes_and_nothing_that_was(store: Store) -> None:
-    store.ledger.append([submitted()])
+    store.ledger.append([submission()])
     store.outbox.acquire_lease(US, now=NOW, until=later(15))
     store.outbox.keep_subscriptions({"siem": "webhook"}, holder=US, now=NOW)
     assert (store.outbox.status().head, store.outbox.status().positions) == (1, {"siem": 1})
-    store.ledger.append([started(), ended()])
+    store.ledger.append([job_start(), job_end()])
     batch = store.outbox.next_batch([EventType.JOB_ENDED], after=1, limit=10)
     assert ([entry.type for entry in batch.entries], batch.position) == (["job.ended"], 3)
     assert store.outbox.next_batch([EventType.CREDENTIAL_ISSUED], after=1, limit=10).position == 3
@@ -62,17 +62,17 @@ def test_a_new_subscription_is_owed_what_comes_and_nothing_that_was(store: Store
 
 
 def test_what_failed_waits_is_found_when_it_is_due_and_is_gone_when_it_is_delivered(held: Store) -> None:
-    held.ledger.append([submitted(), started(), ended()])
+    held.ledger.append([submission(), job_start(), job_end()])
     batch = held.outbox.next_batch(ALL, after=0, limit=10)
     first, *rest = batch.entries
-    settled = Settlement(subscription="siem", at=NOW, position=batch.position, delivered=(first.position,), failed=failed(rest))
+    settled = Settlement(subscription="siem", at=NOW, position=batch.position, delivered=(first.position,), failed=failures(rest))
     assert held.outbox.settle(settled, holder=US)
     assert held.outbox.status().due == {"siem": later(5)}
     assert held.outbox.count_pending("siem") == 2
     assert held.outbox.due_batch("siem", now=later(4), limit=10).entries == ()
     due = held.outbox.due_batch("siem", now=later(5), limit=10)
     assert (due.entries, due.position, set(due.attempts.values())) == (tuple(rest), None, {1})
-    again = Settlement(subscription="siem", at=later(6), delivered=(rest[0].position,), failed=failed(rest[1:], attempts=2, again=None))
+    again = Settlement(subscription="siem", at=later(6), delivered=(rest[0].position,), failed=failures(rest[1:], attempts=2, again=None))
     assert held.outbox.settle(again, holder=US)
     (dead,) = held.outbox.deliveries("siem", state=DeliveryState.DEAD, limit=10, cursor=None).items
     assert (dead.event, dead.attempts, dead.next_at, dead.why) == (rest[1].id, 2, None, "503 Service Unavailable")
@@ -83,11 +83,11 @@ def test_what_failed_waits_is_found_when_it_is_due_and_is_gone_when_it_is_delive
 
 
 def test_who_lost_the_lease_settles_and_keeps_nothing(held: Store) -> None:
-    held.ledger.append([submitted()])
+    held.ledger.append([submission()])
     assert held.outbox.acquire_lease(THEM, now=later(15), until=later(30))
     entries = held.outbox.next_batch(ALL, after=0, limit=10).entries
     for at in (later(1), later(16)):
-        assert not held.outbox.settle(Settlement(subscription="siem", at=at, position=1, failed=failed(entries)), holder=US)
+        assert not held.outbox.settle(Settlement(subscription="siem", at=at, position=1, failed=failures(entries)), holder=US)
         assert not held.outbox.keep_subscriptions({"other": "webhook"}, holder=US, now=at)
     assert held.outbox.status().positions == {"siem": 0}
     assert held.outbox.count_pending("siem") == 0
@@ -105,10 +105,10 @@ def test_a_position_never_goes_back(held: Store) -> None:
 
 
 def test_dead_letters_are_sent_again_one_by_one_or_all(held: Store) -> None:
-    held.ledger.append([submitted(), started(), ended()])
+    held.ledger.append([submission(), job_start(), job_end()])
     batch = held.outbox.next_batch(ALL, after=0, limit=10)
     one, two, three = batch.entries
-    rows = (*failed([one, two], attempts=8, again=None), *failed([three]))
+    rows = (*failures([one, two], attempts=8, again=None), *failures([three]))
     held.outbox.settle(Settlement(subscription="siem", at=NOW, position=3, failed=rows), holder=US)
     dead = held.outbox.deliveries("siem", state=DeliveryState.DEAD, limit=10, cursor=None).items
     waits = held.outbox.deliveries("siem", state=DeliveryState.PENDING, limit=10, cursor=None).items[0]
@@ -122,9 +122,9 @@ def test_dead_letters_are_sent_again_one_by_one_or_all(held: Store) -> None:
 
 
 def test_deliveries_are_paged(held: Store) -> None:
-    held.ledger.append([submitted(job_id(number), at=later(number)) for number in range(1, 6)])
+    held.ledger.append([submission(job_id(number), at=later(number)) for number in range(1, 6)])
     batch = held.outbox.next_batch(ALL, after=0, limit=10)
-    held.outbox.settle(Settlement(subscription="siem", at=NOW, position=5, failed=failed(batch.entries)), holder=US)
+    held.outbox.settle(Settlement(subscription="siem", at=NOW, position=5, failed=failures(batch.entries)), holder=US)
     seen: list[str] = []
     cursor: str | None = None
     while True:
@@ -149,10 +149,10 @@ def test_who_was_told_is_known_until_it_is_settled(held: Store) -> None:
 
 
 def test_a_subscription_that_nobody_has_for_long_is_forgotten_with_what_waited_for_it(held: Store) -> None:
-    held.ledger.append([submitted()])
+    held.ledger.append([submission()])
     entries = held.outbox.next_batch(ALL, after=0, limit=10).entries
     told = (SentNotice(about="request/r-1", target="kv/data/x#a", tier=1, job=JOB),)
-    held.outbox.settle(Settlement(subscription="siem", at=NOW, position=1, failed=failed(entries), told=told), holder=US)
+    held.outbox.settle(Settlement(subscription="siem", at=NOW, position=1, failed=failures(entries), told=told), holder=US)
     week = NOW + timedelta(days=7)
     for now, left in ((week, {"siem", "other"}), (week + timedelta(seconds=1), {"other"})):
         held.outbox.acquire_lease(US, now=now, until=now + timedelta(seconds=15))
@@ -164,12 +164,12 @@ def test_a_subscription_that_nobody_has_for_long_is_forgotten_with_what_waited_f
 
 def test_lag_is_the_age_of_the_oldest_event_that_is_owed(held: Store) -> None:
     assert lag_of(held.outbox.subscription_progress()[0], later(100)) == 0
-    held.ledger.append([submitted(), started(at=later(10))])
+    held.ledger.append([submission(), job_start(at=later(10))])
     assert lag_of(held.outbox.subscription_progress()[0], later(100)) == 100
     batch = held.outbox.next_batch(ALL, after=0, limit=1)
     held.outbox.settle(Settlement(subscription="siem", at=NOW, position=1, delivered=(1,)), holder=US)
     assert lag_of(held.outbox.subscription_progress()[0], later(100)) == 90
-    held.outbox.settle(Settlement(subscription="siem", at=NOW, position=2, failed=failed(batch.entries)), holder=US)
+    held.outbox.settle(Settlement(subscription="siem", at=NOW, position=2, failed=failures(batch.entries)), holder=US)
     assert lag_of(held.outbox.subscription_progress()[0], later(100)) == 100
-    held.outbox.settle(Settlement(subscription="siem", at=NOW, failed=failed(batch.entries, again=None)), holder=US)
+    held.outbox.settle(Settlement(subscription="siem", at=NOW, failed=failures(batch.entries, again=None)), holder=US)
     assert lag_of(held.outbox.subscription_progress()[0], later(100)) == 0

@@ -19,22 +19,22 @@ from justenough.domain.jobs.states import CredentialState, JobState, RequestStat
 from justenough.domain.readmodel.views import Page
 from tests.adapters.store.event_samples import (
     JOB,
-    confirmed,
-    decided,
-    ended,
-    issued,
+    access_decision,
+    access_request,
+    credential_confirmation,
+    issuance,
+    job_end,
     job_id,
+    job_start,
     later,
-    overdue,
-    part,
-    proved,
-    requested,
-    started,
-    submitted,
+    overdue_revocation,
+    part_id,
+    revocation_proof,
+    submission,
 )
 
 
-def walked(read: Callable[[str | None], Page[Any]]) -> list[str]:
+def all_ids(read: Callable[[str | None], Page[Any]]) -> list[str]:
     """Every id of a list, page by page."""
     found: list[str] = []
     cursor = None
@@ -46,10 +46,10 @@ def walked(read: Callable[[str | None], Page[Any]]) -> list[str]:
 
 
 def test_jobs_come_newest_first_each_once_though_others_are_added(store: Store) -> None:
-    store.ledger.append([submitted(job_id(number)) for number in range(10, 17)])
+    store.ledger.append([submission(job_id(number)) for number in range(10, 17)])
     first = store.jobs.list(limit=3)
-    store.ledger.append([submitted(job_id(99))])
-    rest = walked(lambda cursor: store.jobs.list(limit=3, cursor=cursor or first.next))
+    store.ledger.append([submission(job_id(99))])
+    rest = all_ids(lambda cursor: store.jobs.list(limit=3, cursor=cursor or first.next))
     assert [job.id for job in first.items] + rest == [job_id(number) for number in range(16, 9, -1)]
 
 
@@ -57,18 +57,18 @@ def test_jobs_come_newest_first_each_once_though_others_are_added(store: Store) 
 def test_rows_of_one_moment_are_listed_once_each(store: Store, limit: int) -> None:
     """Requests and credentials of one job are often made in the same moment."""
     store.ledger.append(
-        [submitted(), *(requested(number=number) for number in range(1, 8)), *(issued(number=number) for number in range(1, 8))]
+        [submission(), *(access_request(number=number) for number in range(1, 8)), *(issuance(number=number) for number in range(1, 8))]
     )
-    assert sorted(walked(lambda cursor: store.requests.list(limit=limit, cursor=cursor))) == [
-        part(JOB, "r", number) for number in range(1, 8)
+    assert sorted(all_ids(lambda cursor: store.requests.list(limit=limit, cursor=cursor))) == [
+        part_id(JOB, "r", number) for number in range(1, 8)
     ]
-    assert sorted(walked(lambda cursor: store.credentials.list(limit=limit, cursor=cursor))) == [
-        part(JOB, "c", number) for number in range(1, 8)
+    assert sorted(all_ids(lambda cursor: store.credentials.list(limit=limit, cursor=cursor))) == [
+        part_id(JOB, "c", number) for number in range(1, 8)
     ]
 
 
 def test_the_last_page_has_no_next(store: Store) -> None:
-    store.ledger.append([submitted(job_id(number)) for number in range(4)])
+    store.ledger.append([submission(job_id(number)) for number in range(4)])
     assert store.jobs.list(limit=4).next is None
     assert store.jobs.list(limit=3).next is not None
     assert store.jobs.list(state=JobState.LOST).items == ()
@@ -77,8 +77,8 @@ def test_the_last_page_has_no_next(store: Store) -> None:
 def test_jobs_are_filtered_by_any_combination(store: Store) -> None:
     kinds = list(product(["pending", "running"], ["prod", "test"], ["e-ops", "e-sam"]))
     for number, (kind, place, person) in enumerate(kinds):
-        facts = [submitted(job_id(number), environment=place, requester=person)]
-        store.ledger.append(facts if kind == "pending" else [*facts, started(job_id(number))])
+        facts = [submission(job_id(number), environment=place, requester=person)]
+        store.ledger.append(facts if kind == "pending" else [*facts, job_start(job_id(number))])
     for wanted in product([None, "pending", "running"], [None, "prod"], [None, "e-sam"]):
         state, environment, requester = wanted
         page = store.jobs.list(state=JobState(state) if state else None, environment=environment, requester_id=requester)
@@ -91,8 +91,8 @@ def test_jobs_are_filtered_by_login_name_and_job_name(store: Store) -> None:
         product(["pending", "running"], ["prod", "test"], [("e-ops", "ops"), ("e-new", "ops"), ("e-ops", "trigger:t")], ["a", "b"])
     )
     for number, (kind, place, (person, login), name) in enumerate(kinds):
-        facts = [submitted(job_id(number), environment=place, requester=person, requester_name=login, name=name)]
-        store.ledger.append(facts if kind == "pending" else [*facts, started(job_id(number))])
+        facts = [submission(job_id(number), environment=place, requester=person, requester_name=login, name=name)]
+        store.ledger.append(facts if kind == "pending" else [*facts, job_start(job_id(number))])
     for wanted_state, environment, requester, called in product(
         [None, "running"], [None, "prod"], ["ops", "trigger:t", "nobody", None], [None, "b"]
     ):
@@ -111,7 +111,7 @@ def test_jobs_are_filtered_by_login_name_and_job_name(store: Store) -> None:
             "name": called,
         }
         for limit in (1, 3, 100):
-            found = walked(lambda cursor, wanted=wanted, limit=limit: store.jobs.list(**wanted, limit=limit, cursor=cursor))  # type: ignore[misc]
+            found = all_ids(lambda cursor, wanted=wanted, limit=limit: store.jobs.list(**wanted, limit=limit, cursor=cursor))  # type: ignore[misc]
             assert found == expected[::-1]
     assert [job.id for job in store.jobs.list(requester_id="e-new", requester="ops", name="a", state=JobState.RUNNING).items] == [
         job_id(number) for number, row in reversed(list(enumerate(kinds))) if row[0] == "running" and row[2][0] == "e-new" and row[3] == "a"
@@ -120,14 +120,14 @@ def test_jobs_are_filtered_by_login_name_and_job_name(store: Store) -> None:
 
 def test_credentials_are_filtered_by_any_combination(store: Store) -> None:
     kinds = list(product(["orders-db", "refunds-db"], ["read", "write"], ["issued", "confirmed"]))
-    store.ledger.append([submitted()])
+    store.ledger.append([submission()])
     for number, (resource, action, state) in enumerate(kinds, start=1):
-        store.ledger.append([issued(number=number, at=later(number), resource=resource, action=action)])
-        store.ledger.append([confirmed(number=number)] if state == "confirmed" else [])
+        store.ledger.append([issuance(number=number, at=later(number), resource=resource, action=action)])
+        store.ledger.append([credential_confirmation(number=number)] if state == "confirmed" else [])
     for live, *wanted in product([False, True], [None, "orders-db"], [None, "write"], [None, "confirmed"]):
         which, how, now = wanted
         expected = [
-            part(JOB, "c", number)
+            part_id(JOB, "c", number)
             for number, row in enumerate(kinds, start=1)
             if all(want in {None, has} for want, has in zip(wanted, row, strict=True)) and not (live and row[2] == "confirmed")
         ]
@@ -136,36 +136,38 @@ def test_credentials_are_filtered_by_any_combination(store: Store) -> None:
 
 
 def test_requests_are_filtered_by_state_job_and_requester(store: Store) -> None:
-    store.ledger.append([submitted(), requested(at=later(1)), requested(number=2, at=later(2)), decided("allowed", number=2)])
-    store.ledger.append([submitted(job_id(2), requester="e-sam"), requested(job_id(2), at=later(3))])
-    assert [view.id for view in store.requests.list().items] == [part(job_id(2), "r"), part(JOB, "r", 2), part(JOB, "r")]
-    assert [view.id for view in store.requests.list(state=RequestState.PENDING, job=JOB).items] == [part(JOB, "r")]
+    store.ledger.append(
+        [submission(), access_request(at=later(1)), access_request(number=2, at=later(2)), access_decision("allowed", number=2)]
+    )
+    store.ledger.append([submission(job_id(2), requester="e-sam"), access_request(job_id(2), at=later(3))])
+    assert [view.id for view in store.requests.list().items] == [part_id(job_id(2), "r"), part_id(JOB, "r", 2), part_id(JOB, "r")]
+    assert [view.id for view in store.requests.list(state=RequestState.PENDING, job=JOB).items] == [part_id(JOB, "r")]
     assert [view.job_id for view in store.requests.list(requester_id="e-sam").items] == [job_id(2)]
 
 
 def test_live_credentials_are_those_not_shown_to_be_dead(store: Store) -> None:
-    store.ledger.append([submitted(), issued(at=later(1)), issued(number=2, at=later(2)), confirmed(number=2)])
-    store.ledger.append([submitted(job_id(2)), issued(job_id(2), at=later(3))])
-    assert [view.id for view in store.credentials.list(live=True).items] == [part(job_id(2), "c"), part(JOB, "c")]
-    assert [view.id for view in store.credentials.list(job=JOB).items] == [part(JOB, "c", 2), part(JOB, "c")]
-    assert [view.id for view in store.credentials.live_of(JOB)] == [part(JOB, "c")]
+    store.ledger.append([submission(), issuance(at=later(1)), issuance(number=2, at=later(2)), credential_confirmation(number=2)])
+    store.ledger.append([submission(job_id(2)), issuance(job_id(2), at=later(3))])
+    assert [view.id for view in store.credentials.list(live=True).items] == [part_id(job_id(2), "c"), part_id(JOB, "c")]
+    assert [view.id for view in store.credentials.list(job=JOB).items] == [part_id(JOB, "c", 2), part_id(JOB, "c")]
+    assert [view.id for view in store.credentials.live_of(JOB)] == [part_id(JOB, "c")]
 
 
 def test_open_jobs_are_those_that_run_or_are_not_proved_clean(store: Store) -> None:
     names = ["running", "clean", "none", "unproved", "overdue", "young"]
     running, clean, none, unproved, late, young = (job_id(number) for number in range(len(names)))
-    store.ledger.append([submitted(job, at=later(100 if job == young else 0)) for job in (running, clean, none, unproved, late, young)])
-    store.ledger.append([issued(clean), confirmed(clean), proved(clean), ended(job=clean), ended(job=none)])
-    store.ledger.append([issued(unproved), ended(job=unproved), issued(late), ended(job=late), overdue(late)])
+    store.ledger.append([submission(job, at=later(100 if job == young else 0)) for job in (running, clean, none, unproved, late, young)])
+    store.ledger.append([issuance(clean), credential_confirmation(clean), revocation_proof(clean), job_end(job=clean), job_end(job=none)])
+    store.ledger.append([issuance(unproved), job_end(job=unproved), issuance(late), job_end(job=late), overdue_revocation(late)])
     assert store.jobs.open(later(50)) == (running, unproved, late)
     assert store.jobs.open(later(200)) == (running, unproved, late, young)
 
 
 def test_unstarted_jobs_are_those_that_nobody_ever_had_in_hand(store: Store) -> None:
     fresh, claimed, asking, over, young = (job_id(number) for number in range(5))
-    store.ledger.append([submitted(job, at=later(100 if job == young else 0)) for job in (fresh, claimed, asking, over, young)])
+    store.ledger.append([submission(job, at=later(100 if job == young else 0)) for job in (fresh, claimed, asking, over, young)])
     store.claims.claim(claimed, run="run", owner="a worker", now=later(1))
-    store.ledger.append([requested(asking), ended(job=over)])
+    store.ledger.append([access_request(asking), job_end(job=over)])
     assert store.jobs.list_unstarted(later(50)) == (fresh,)
     assert store.jobs.list_unstarted(later(200)) == (fresh, young)
 
@@ -173,10 +175,10 @@ def test_unstarted_jobs_are_those_that_nobody_ever_had_in_hand(store: Store) -> 
 def test_jobs_whose_revocation_is_overdue_are_found_without_looking_at_the_others(store: Store, ready_file: object) -> None:
     late, clean = job_id(1), job_id(2)
     for job in (late, clean):
-        store.ledger.append([submitted(job), issued(job), ended(job=job)])
-    store.ledger.append([overdue(late), confirmed(clean), proved(clean)])
+        store.ledger.append([submission(job), issuance(job), job_end(job=job)])
+    store.ledger.append([overdue_revocation(late), credential_confirmation(clean), revocation_proof(clean)])
     assert [job.id for job in store.jobs.list(revocation=RevocationState.OVERDUE).items] == [late]
-    (plan,) = plans(f"sqlite:///{ready_file}", lambda one: one.jobs.list(revocation=RevocationState.OVERDUE, limit=50))
+    (plan,) = query_plans(f"sqlite:///{ready_file}", lambda one: one.jobs.list(revocation=RevocationState.OVERDUE, limit=50))
     assert "(revocation_state=?)" in plan
 
 
@@ -198,7 +200,7 @@ def test_a_cursor_that_is_not_ours_is_bad_input(store: Store, cursor: str) -> No
 
 
 def test_a_cursor_of_another_list_is_bad_input(store: Store) -> None:
-    store.ledger.append([submitted(), submitted(job_id(1)), requested(), requested(number=2)])
+    store.ledger.append([submission(), submission(job_id(1)), access_request(), access_request(number=2)])
     with pytest.raises(InvalidInput, match="cursor"):
         store.requests.list(cursor=store.jobs.list(limit=1).next)
 
@@ -208,7 +210,7 @@ def test_a_filter_may_be_any_text(store: Store, value: str) -> None:
     assert store.jobs.list(environment=value, requester_id=value).items == ()
 
 
-def plans(url: str, ask: Callable[[Store], object]) -> list[str]:
+def query_plans(url: str, ask: Callable[[Store], object]) -> list[str]:
     """SQLite's plan of each statement that a query runs."""
     asked: list[tuple[str, Any]] = []
     with closing(Store(url)) as store:
@@ -233,7 +235,7 @@ def test_no_list_sorts_or_looks_at_rows_that_it_does_not_show(
         store.requests.list(state=RequestState.PENDING if state else None, requester_id=requester, limit=50)
         store.credentials.list(live=True, limit=50)
 
-    found = plans(url, ask)
+    found = query_plans(url, ask)
     assert not [plan for plan in found if "TEMP B-TREE" in plan]
     (of_jobs, *_) = found
     assert set(re.findall(r"(\w+)=\?", of_jobs)) == set(chosen)

@@ -17,45 +17,45 @@ from justenough.domain.rightsizing.usage import AccessKey
 from tests.adapters.store.event_samples import (
     JOB,
     NOW,
-    answered,
-    confirmed,
-    credential,
-    decided,
-    ended,
-    issued,
+    access_decision,
+    access_request,
+    approval_decision,
+    credential_confirmation,
+    credential_event,
+    issuance,
+    job_end,
     job_id,
+    job_start,
     later,
-    requested,
-    started,
-    submitted,
+    submission,
 )
-from tests.adapters.store.test_queries import plans
+from tests.adapters.store.test_queries import query_plans
 
 WRITE = {"resource": "orders-db", "action": "write", "ttl": "10m", "reason": "Write the refund"}
 SPEC = {"name": "refund-triage", "run": {"command": ["python"]}, "access": [{**WRITE, "deliver": {"env": {"PGUSER": "username"}}}]}
 
 
-def whole(job: str = JOB, *more: Event, begun: float = 0, **changed: Any) -> list[Event]:
+def run_events(job: str = JOB, *more: Event, start: float = 0, **changes: Any) -> list[Event]:
     """A run that was issued what it asked for, 100 s before it ended."""
     return [
-        submitted(job, at=later(begun), **{"spec": SPEC, **changed}),
-        requested(job, at=later(begun)),
-        decided("allowed", job, at=later(begun)),
-        started(job, at=later(begun + 1)),
-        issued(job, at=later(begun)),
+        submission(job, at=later(start), **{"spec": SPEC, **changes}),
+        access_request(job, at=later(start)),
+        access_decision("allowed", job, at=later(start)),
+        job_start(job, at=later(start + 1)),
+        issuance(job, at=later(start)),
         *more,
-        confirmed(job, at=later(begun + 101)),
-        ended(job=job, at=later(begun + 100)),
+        credential_confirmation(job, at=later(start + 101)),
+        job_end(job=job, at=later(start + 100)),
     ]
 
 
-def used(job: str = JOB, number: int = 1, about: str = "") -> Event:
-    found = credential(EventType.CREDENTIAL_USED, job, number=number, what="a tool was called")
+def credential_use(job: str = JOB, number: int = 1, about: str = "") -> Event:
+    found = credential_event(EventType.CREDENTIAL_USED, job, number=number, what="a tool was called")
     return found.model_copy(update={"id": found.id + about})
 
 
 def test_a_run_is_what_its_own_spec_offered_and_what_came_of_each_request(store: Store) -> None:
-    store.ledger.append(whole())
+    store.ledger.append(run_events())
     found = store.usage.run_history("refund-triage")
     assert found is not None
     (run,) = found.runs
@@ -68,15 +68,15 @@ def test_a_run_is_what_its_own_spec_offered_and_what_came_of_each_request(store:
 
 
 def test_a_use_is_over_with_the_first_that_ended_it(store: Store) -> None:
-    revoked = credential(EventType.CREDENTIAL_REVOKED, job_id(2), at=later(40), by="person", why=None)
-    store.ledger.append([*whole(job_id(1)), *whole(job_id(2), revoked), *whole(job_id(3))[:-1]])
+    revoked = credential_event(EventType.CREDENTIAL_REVOKED, job_id(2), at=later(40), by="person", why=None)
+    store.ledger.append([*run_events(job_id(1)), *run_events(job_id(2), revoked), *run_events(job_id(3))[:-1]])
     # One whose hard end came before its job's.
     store.ledger.append(
         [
-            submitted(job_id(4), spec=SPEC),
-            requested(job_id(4)),
-            issued(job_id(4), expires_at=later(30)),
-            ended(job=job_id(4), at=later(900)),
+            submission(job_id(4), spec=SPEC),
+            access_request(job_id(4)),
+            issuance(job_id(4), expires_at=later(30)),
+            job_end(job=job_id(4), at=later(900)),
         ]
     )
     found = store.usage.run_history("refund-triage")
@@ -85,9 +85,9 @@ def test_a_use_is_over_with_the_first_that_ended_it(store: Store) -> None:
 
 
 def test_of_what_may_have_been_issued_nobody_knows_how_long_it_was_used(store: Store) -> None:
-    data = {"resource": "orders-db", "action": "write", "request": issued().data["request"], "revocable": "now"}
-    doubted = credential(EventType.CREDENTIAL_DOUBTED, asked_at=NOW, expires_at=later(60), **data)
-    store.ledger.append([submitted(spec=SPEC), requested(), started(), doubted, ended(at=later(90))])
+    data = {"resource": "orders-db", "action": "write", "request": issuance().data["request"], "revocable": "now"}
+    doubted = credential_event(EventType.CREDENTIAL_DOUBTED, asked_at=NOW, expires_at=later(60), **data)
+    store.ledger.append([submission(spec=SPEC), access_request(), job_start(), doubted, job_end(at=later(90))])
     found = store.usage.run_history("refund-triage")
     assert found is not None
     (ask,) = found.runs[0].asks
@@ -97,17 +97,17 @@ def test_of_what_may_have_been_issued_nobody_knows_how_long_it_was_used(store: S
 @pytest.mark.parametrize("about", ["", "/1"])
 def test_a_use_is_seen_where_the_ledger_has_one_of_this_very_credential(store: Store, about: str) -> None:
     # The tenth credential's id begins as the first one's does.
-    second = [requested(number=10), issued(number=10)]
-    store.ledger.append(whole(JOB, *second, used(number=10, about=about)))
+    second = [access_request(number=10), issuance(number=10)]
+    store.ledger.append(run_events(JOB, *second, credential_use(number=10, about=about)))
     found = store.usage.run_history("refund-triage")
     assert found is not None
     assert [[use.seen for use in ask.uses] for ask in found.runs[0].asks] == [[False], [True]]
 
 
 def test_what_a_person_narrowed_or_refused_is_told(store: Store) -> None:
-    approved = [requested(number=2), decided("needs_approval", number=2, tier=1), answered("approved", number=2)]
-    denied = [requested(number=3), decided("denied", number=3)]
-    store.ledger.append(whole(JOB, *approved, *denied))
+    approved = [access_request(number=2), access_decision("needs_approval", number=2, tier=1), approval_decision("approved", number=2)]
+    denied = [access_request(number=3), access_decision("denied", number=3)]
+    store.ledger.append(run_events(JOB, *approved, *denied))
     found = store.usage.run_history("refund-triage")
     assert found is not None
     assert [(ask.granted, ask.refused, ask.granted_ttl) for ask in found.runs[0].asks] == [
@@ -119,8 +119,8 @@ def test_what_a_person_narrowed_or_refused_is_told(store: Store) -> None:
 
 def test_the_newest_runs_that_are_over_are_looked_at_and_the_newest_spec_is_told_anyway(store: Store) -> None:
     newer = {**SPEC, "task": "newer"}
-    store.ledger.append([event for number in range(5) for event in whole(job_id(number), begun=1000 * number)])
-    store.ledger.append([submitted(job_id(9), spec=newer, at=later(9000)), *whole(job_id(7), name="other")])
+    store.ledger.append([event for number in range(5) for event in run_events(job_id(number), start=1000 * number)])
+    store.ledger.append([submission(job_id(9), spec=newer, at=later(9000)), *run_events(job_id(7), name="other")])
 
     def runs(**which: Any) -> list[str]:
         found = store.usage.run_history("refund-triage", **which)
@@ -140,7 +140,7 @@ def test_the_newest_runs_that_are_over_are_looked_at_and_the_newest_spec_is_told
     )
 
 
-def walked(read: Callable[[str | None], Any]) -> list[Any]:
+def all_items(read: Callable[[str | None], Any]) -> list[Any]:
     found, cursor = [], None
     while True:
         page = read(cursor)
@@ -152,14 +152,14 @@ def walked(read: Callable[[str | None], Any]) -> list[Any]:
 @pytest.mark.parametrize("limit", [1, 2, 100])
 def test_every_job_name_is_listed_once_and_a_launchers_alone(store: Store, limit: int) -> None:
     for number, (name, person) in enumerate([("b", "e-ops"), ("a", "e-sam"), ("c", "e-ops"), ("b", "e-sam")]):
-        store.ledger.append(whole(job_id(number), name=name, requester=person))
-    assert [(one.name, len(one.runs)) for one in walked(lambda cursor: store.usage.run_histories(limit=limit, cursor=cursor))] == [
+        store.ledger.append(run_events(job_id(number), name=name, requester=person))
+    assert [(one.name, len(one.runs)) for one in all_items(lambda cursor: store.usage.run_histories(limit=limit, cursor=cursor))] == [
         ("a", 1),
         ("b", 2),
         ("c", 1),
     ]
     assert [one.name for one in store.usage.run_histories(cursor="a\0").items] == ["b", "c"]
-    theirs = walked(lambda cursor: store.usage.run_histories(requester_id="e-ops", limit=limit, cursor=cursor))
+    theirs = all_items(lambda cursor: store.usage.run_histories(requester_id="e-ops", limit=limit, cursor=cursor))
     assert [(one.name, [run.job for run in one.runs]) for one in theirs] == [("b", [job_id(0)]), ("c", [job_id(2)])]
 
 
@@ -167,15 +167,15 @@ def test_every_job_name_is_listed_once_and_a_launchers_alone(store: Store, limit
 def test_the_use_of_each_action_is_told_once_over_all_jobs(store: Store, limit: int) -> None:
     read: dict[str, Any] = {"resource": "customers-db", "action": "read"}
     approved = [
-        requested(job_id(2), number=2, at=later(50)),
-        decided("needs_approval", job_id(2), number=2),
-        answered("approved", job_id(2), number=2),
+        access_request(job_id(2), number=2, at=later(50)),
+        access_decision("needs_approval", job_id(2), number=2),
+        approval_decision("approved", job_id(2), number=2),
     ]
-    store.ledger.append(whole(job_id(1), issued(job_id(1), number=2, action="admin", at=later(3))))
-    store.ledger.append([*whole(job_id(2), *approved, begun=60), *whole(job_id(3), data_scope={"tenant": "globex"})])
-    store.ledger.append([submitted(job_id(4)), requested(job_id(4), **read), decided("denied", job_id(4))])
+    store.ledger.append(run_events(job_id(1), issuance(job_id(1), number=2, action="admin", at=later(3))))
+    store.ledger.append([*run_events(job_id(2), *approved, start=60), *run_events(job_id(3), data_scope={"tenant": "globex"})])
+    store.ledger.append([submission(job_id(4)), access_request(job_id(4), **read), access_decision("denied", job_id(4))])
 
-    found = {(use.resource, use.action): use for use in walked(lambda cursor: store.usage.action_uses(limit=limit, cursor=cursor))}
+    found = {(use.resource, use.action): use for use in all_items(lambda cursor: store.usage.action_uses(limit=limit, cursor=cursor))}
     write = found["orders-db", "write"]
     assert sorted(found) == [("customers-db", "read"), ("orders-db", "admin"), ("orders-db", "write")]
     assert (write.asked, write.granted, write.narrowed, write.longest_granted, write.last_issued) == (4, 4, 1, 600, later(60))
@@ -187,7 +187,7 @@ def test_the_use_of_each_action_is_told_once_over_all_jobs(store: Store, limit: 
 
     late = {
         (use.resource, use.action): use
-        for use in walked(lambda cursor: store.usage.action_uses(since=later(55), limit=limit, cursor=cursor))
+        for use in all_items(lambda cursor: store.usage.action_uses(since=later(55), limit=limit, cursor=cursor))
     }
     # When it was last issued is told whenever that was.
     assert (late["orders-db", "write"].asked, late["orders-db", "admin"].last_issued) == (1, later(3))
@@ -199,14 +199,14 @@ def test_no_question_of_use_looks_at_every_job_request_or_credential(ready_file:
     shutil.copy(ready_file, tmp_path / "store.db")
     url = f"sqlite:///{tmp_path / 'store.db'}"
     with closing(Store(url)) as store:
-        store.ledger.append(whole())
+        store.ledger.append(run_events())
 
     def asked(store: Store) -> None:
         store.usage.run_history("refund-triage", requester_id=requester, runs=100)
         store.usage.run_histories(requester_id=requester, runs=100, limit=10, cursor="a")
         store.usage.action_uses(since=NOW, limit=10)
 
-    found = plans(url, asked)
+    found = query_plans(url, asked)
     # What is scanned or sorted are the newest requests of one action, cut off by then.
     assert {plan for plan in found if re.search(r"SCAN (?!anon_1|CONSTANT)", plan)} == set()
     by_name = [plan for plan in found if "name" in plan]

@@ -7,22 +7,22 @@ from concurrent.futures import ThreadPoolExecutor
 from justenough.adapters.store import Store, StoredWrappingToken
 from justenough.domain.core.ids import request_id
 from justenough.domain.ledger.events import Event, EventType, build_event
-from tests.adapters.store.event_samples import JOB, ended, later, requested, submitted
+from tests.adapters.store.event_samples import JOB, access_request, job_end, later, submission
 
 REQUEST = request_id(JOB, 1)
 
 KEPT = StoredWrappingToken(request=REQUEST, job=JOB, accessor="the-accessor", token_accessor="the-tokens", ciphertext="vault:v1:…")
 
 
-def opened() -> Event:
+def lock_opening() -> Event:
     told = {"accessor": KEPT.accessor, "expires_at": later(60).isoformat(), "groups": ["security"], "approvals": 1}
     return build_event(EventType.LOCK_OPENED, JOB, at=later(1), about=REQUEST, request=REQUEST, **told)
 
 
 def test_a_lock_is_kept_once_with_its_record_and_shows_its_accessor_alone(store: Store) -> None:
-    store.ledger.append([submitted(), requested()])
-    assert store.wrapped_tokens.keep(KEPT, [opened()])
-    assert not store.wrapped_tokens.keep(KEPT.model_copy(update={"ciphertext": "another"}), [opened()])
+    store.ledger.append([submission(), access_request()])
+    assert store.wrapped_tokens.keep(KEPT, [lock_opening()])
+    assert not store.wrapped_tokens.keep(KEPT.model_copy(update={"ciphertext": "another"}), [lock_opening()])
     assert store.wrapped_tokens.get(REQUEST) == KEPT
     view = store.requests.get(REQUEST)
     assert view is not None
@@ -43,13 +43,13 @@ def test_nothing_is_kept_for_a_job_that_may_not_be_issued_anything_any_more(stor
     store.wrapped_tokens.keep(KEPT, [])
     assert store.claims.end_issuing(JOB, later(2)) == (KEPT,)
     assert store.claims.end_issuing(JOB, later(3)) == ()
-    assert not store.wrapped_tokens.keep(KEPT, [opened()])
+    assert not store.wrapped_tokens.keep(KEPT, [lock_opening()])
     assert store.wrapped_tokens.get(REQUEST) is None
     assert store.ledger.entries(job=JOB).items == ()
 
 
 def test_nothing_is_kept_for_a_job_that_has_ended(store: Store) -> None:
-    store.ledger.append([submitted(), requested()])
-    store.wrapped_tokens.keep(KEPT, [opened()])
-    store.ledger.append([ended(at=later(5))])
+    store.ledger.append([submission(), access_request()])
+    store.wrapped_tokens.keep(KEPT, [lock_opening()])
+    store.ledger.append([job_end(at=later(5))])
     assert store.wrapped_tokens.get(REQUEST) is None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 
-def slowly(parts: tuple[str, ...], stream: TextIO) -> None:
+def write_slowly(parts: tuple[str, ...], stream: TextIO) -> None:
     """Write in pieces, and flush each before the next."""
     for part in parts:
         stream.write(part)
@@ -20,7 +20,7 @@ def slowly(parts: tuple[str, ...], stream: TextIO) -> None:
     stream.write("\n")
 
 
-def tell(secret: str) -> None:
+def leak_secret(secret: str) -> None:
     """Print a secret in every encoding."""
     half = len(secret) // 2
     print("plain", secret)
@@ -30,14 +30,14 @@ def tell(secret: str) -> None:
         print("base64 for urls", base64.urlsafe_b64encode((before + secret).encode()).decode())
     print("bytes", secret.encode(), "repr", repr(secret), "hex", secret.encode().hex())
     print("x" * 70_000 + secret + "y" * 70_000)
-    slowly((secret[:half], secret[half:]), sys.stdout)
-    slowly((secret[:3], secret[3:half], secret[half:]), sys.stderr)
+    write_slowly((secret[:half], secret[half:]), sys.stdout)
+    write_slowly((secret[:3], secret[3:half], secret[half:]), sys.stderr)
     print("in a url https://user:" + secret + "@host/", file=sys.stderr, flush=True)
 
 
 print("control", sys.argv[1], flush=True)
 for name in sys.argv[2:]:
-    tell(os.environ[name])
+    leak_secret(os.environ[name])
 for file in Path(os.environ["JUSTENOUGH_FILES"]).iterdir():
     # The broker's socket is there too.
     if file.is_file():

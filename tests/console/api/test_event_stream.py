@@ -19,11 +19,11 @@ from console.services.visibility import JobOwners
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.domain.approvals.tiers import Person, Tiers
 from justenough.domain.core.errors import RetryLater
-from tests.adapters.store.event_samples import refused
+from tests.adapters.store.event_samples import job_refusal
 from tests.console.served_console import SHOP, Served
 
 
-async def followed(served: Served, path: str, who: str, **headers: str) -> AsyncGenerator[dict[str, Any], None]:
+async def follow_events(served: Served, path: str, who: str, **headers: str) -> AsyncGenerator[dict[str, Any], None]:
     async with served.http.stream("GET", f"/api/v1{path}", headers=served.people[who].bearer | headers) as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -37,33 +37,36 @@ async def followed(served: Served, path: str, who: str, **headers: str) -> Async
                 found = {}
 
 
-async def until(holds: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], bool]) -> None:
     """Wait for what tells nobody when it happens."""
     async with asyncio.timeout(180):
-        while not holds():  # noqa: ASYNC110 - as its docstring says
+        while not condition():  # noqa: ASYNC110 - as its docstring says
             await asyncio.sleep(0.01)
 
 
 async def test_a_job_is_followed_from_its_first_entry_and_live(served: Served) -> None:
-    job = (await served.launched())["id"]
-    async with aclosing(followed(served, f"/jobs/{job}/events", "ops")) as stream, asyncio.timeout(180):
+    job = (await served.launch())["id"]
+    async with aclosing(follow_events(served, f"/jobs/{job}/events", "ops")) as stream, asyncio.timeout(180):
         first = await anext(stream)
         assert first["event"] == "job.submitted"
         served.issue(job)
         second = await anext(stream)
     assert second["data"]["type"] == "dev.justenough.credential.issued.v1"
     assert (second["data"]["specversion"], second["data"]["subject"]) == ("1.0", job)
-    async with aclosing(followed(served, f"/jobs/{job}/events", "ops", **{"Last-Event-ID": first["id"]})) as stream, asyncio.timeout(180):
+    async with (
+        aclosing(follow_events(served, f"/jobs/{job}/events", "ops", **{"Last-Event-ID": first["id"]})) as stream,
+        asyncio.timeout(180),
+    ):
         assert (await anext(stream))["id"] == second["id"]
 
 
 async def test_a_launcher_follows_their_own_jobs_alone(served: Served) -> None:
-    job = (await served.launched())["id"]
+    job = (await served.launch())["id"]
     assert (await served.get(f"/jobs/{job}/events", "ops2")).status_code == 404
     before = str(served.store.ledger.head().position)
     async with (
-        aclosing(followed(served, "/events", "ops2", **{"Last-Event-ID": before})) as theirs,
-        aclosing(followed(served, "/events", "auditor", **{"Last-Event-ID": before})) as everyones,
+        aclosing(follow_events(served, "/events", "ops2", **{"Last-Event-ID": before})) as theirs,
+        aclosing(follow_events(served, "/events", "auditor", **{"Last-Event-ID": before})) as everyones,
         asyncio.timeout(180),
     ):
         served.issue(job)
@@ -73,12 +76,12 @@ async def test_a_launcher_follows_their_own_jobs_alone(served: Served) -> None:
 
 
 async def test_the_stream_of_everything_begins_now(served: Served) -> None:
-    await served.launched()
-    async with aclosing(followed(served, "/events", "auditor")) as stream, asyncio.timeout(180):
+    await served.launch()
+    async with aclosing(follow_events(served, "/events", "auditor")) as stream, asyncio.timeout(180):
         coming = asyncio.ensure_future(anext(stream))
         job = None
         while not coming.done():
-            job = (await served.launched())["id"] if job is None else job
+            job = (await served.launch())["id"] if job is None else job
             served.issue(job)
             await asyncio.wait([coming], timeout=0.1)
         assert coming.result()["data"]["subject"] == job
@@ -87,7 +90,7 @@ async def test_the_stream_of_everything_begins_now(served: Served) -> None:
 async def test_a_stream_ends_when_its_token_does(served: Served, monkeypatch: Any) -> None:
     monkeypatch.setattr("console.events.stream_authorization.CHECK_INTERVAL_S", 0.1)
     monkeypatch.setattr(served.console.stream_authorization, "_now", lambda: time.time() + 16 * 60)
-    async with aclosing(followed(served, "/events", "auditor")) as stream, asyncio.timeout(180):
+    async with aclosing(follow_events(served, "/events", "auditor")) as stream, asyncio.timeout(180):
         assert [entry async for entry in stream] == []
 
 
@@ -100,7 +103,7 @@ async def test_a_stream_ends_when_its_person_loses_their_group(served: Served, a
     async def become(*who: str) -> None:
         await asyncio.to_thread(lambda: admin.post(group, json={"member_entity_ids": who}).raise_for_status())
 
-    async with aclosing(followed(served, "/events", "auditor", **{"Last-Event-ID": "0"})) as stream, asyncio.timeout(180):
+    async with aclosing(follow_events(served, "/events", "auditor", **{"Last-Event-ID": "0"})) as stream, asyncio.timeout(180):
         assert await anext(stream)
         try:
             await become(*(one for one in members if one != person))
@@ -120,8 +123,8 @@ async def test_a_position_that_is_none_is_refused(served: Served) -> None:
 
 
 async def test_nobody_looks_for_news_when_nobody_listens(served: Served) -> None:
-    job = (await served.launched())["id"]
-    async with aclosing(followed(served, f"/jobs/{job}/events", "ops")) as stream, asyncio.timeout(180):
+    job = (await served.launch())["id"]
+    async with aclosing(follow_events(served, f"/jobs/{job}/events", "ops")) as stream, asyncio.timeout(180):
         await anext(stream)
         looking = served.console.feed._task
     assert looking is not None
@@ -149,7 +152,7 @@ async def test_a_stream_without_news_is_kept_alive(served: Served, monkeypatch: 
 
 
 async def test_a_position_that_the_ledger_has_not_reached_goes_on_from_its_newest(served: Served) -> None:
-    job = (await served.launched())["id"]
+    job = (await served.launch())["id"]
     for path, who in (("/events", "auditor"), (f"/jobs/{job}/events", "ops")):
         ahead = served.people[who].bearer | {"Last-Event-ID": str(10**12)}
         async with served.http.stream("GET", f"/api/v1{path}", headers=ahead) as answer, asyncio.timeout(180):
@@ -169,8 +172,8 @@ async def test_a_position_of_another_form_is_refused(served: Served, position: s
 
 
 async def test_the_first_event_tells_when_to_come_back(served: Served) -> None:
-    job = (await served.launched())["id"]
-    async with aclosing(followed(served, f"/jobs/{job}/events", "ops")) as stream, asyncio.timeout(180):
+    job = (await served.launch())["id"]
+    async with aclosing(follow_events(served, f"/jobs/{job}/events", "ops")) as stream, asyncio.timeout(180):
         assert (await anext(stream))["retry"] == "2000"
 
 
@@ -183,7 +186,7 @@ async def test_more_listeners_than_the_console_holds_are_told_so(served: Served,
 
 async def test_who_takes_nothing_is_let_go_of_and_others_hear_all_meanwhile(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("console.events.server_sent_events.STALL_TIMEOUT_S", 1.0)
-    job = (await served.launched())["id"]
+    job = (await served.launch())["id"]
     # Whoever listened in a test before may not be gone yet.
     await until(lambda: served.console.feed.listeners == 0)
     where = served.http.base_url
@@ -194,11 +197,11 @@ async def test_who_takes_nothing_is_let_go_of_and_others_hear_all_meanwhile(serv
             f"GET /api/v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: {served.people['auditor'].bearer['Authorization']}\r\n\r\n".encode()
         )
         before = str(served.store.ledger.head().position)
-        async with aclosing(followed(served, "/events", "auditor", **{"Last-Event-ID": before})) as stream, asyncio.timeout(180):
+        async with aclosing(follow_events(served, "/events", "auditor", **{"Last-Event-ID": before})) as stream, asyncio.timeout(180):
             await until(lambda: served.console.feed.listeners > 0)
             heard = 0
             for number in range(40):
-                large = [refused("x" * 200_000, job=job, about=f"{number}-{one}") for one in range(2)]
+                large = [job_refusal("x" * 200_000, job=job, about=f"{number}-{one}") for one in range(2)]
                 await asyncio.to_thread(served.store.ledger.append, large)
                 heard += len([await anext(stream) for _ in large])
             await until(lambda: served.console.feed.listeners == 1)
@@ -255,7 +258,7 @@ async def test_what_was_known_of_a_person_holds_for_a_while_when_nobody_can_be_a
 
 
 async def test_who_launched_a_job_is_asked_once_for_all_who_listen(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = (await served.launched())["id"]
+    job = (await served.launch())["id"]
     asked: list[frozenset[str]] = []
     owners = JobOwners(served.store)
     original = served.store.jobs.requesters

@@ -31,7 +31,7 @@ async def test_the_report_is_for_who_reads_everything(served: Served) -> None:
 
 
 async def test_a_planted_live_credential_of_an_ended_job_is_a_violation(served: Served) -> None:
-    job = (await served.launched())["id"]
+    job = (await served.launch())["id"]
     served.end(job)
     before = (await served.get("/report", "auditor")).json()
     credential = served.issue(job)
@@ -44,7 +44,7 @@ async def test_a_planted_live_credential_of_an_ended_job_is_a_violation(served: 
 
 
 async def test_an_attempt_on_ones_own_job_is_in_the_report_of_its_time(served: Served) -> None:
-    request, began = await served.asked(), datetime.now(UTC)
+    request, began = await served.record_request(), datetime.now(UTC)
     body = served.people["ops"].decision(request)
     assert (
         await served.post(f"/requests/{request['id']}/decisions", "ops", body, headers={"If-Match": request["digest"]})
@@ -86,9 +86,9 @@ async def test_a_period_that_is_none_is_refused_by_its_place(served: Served, per
 
 
 async def test_the_ledger_can_be_asked_up_to_a_moment(served: Served) -> None:
-    first = (await served.launched())["id"]
+    first = (await served.launch())["id"]
     between = datetime.now(UTC)
-    second = (await served.launched())["id"]
+    second = (await served.launch())["id"]
     page = await served.get("/ledger", "auditor", params={"type": "job.submitted", "until": between.isoformat(), "limit": 1000})
     jobs = {entry["job"] for entry in page.json()["items"]}
     assert first in jobs

@@ -15,7 +15,7 @@ from console.http.problems import MEDIA_TYPE
 from tests.console.served_console import Served
 
 
-def is_problem(answer: httpx.Response, status: int) -> None:
+def expect_problem(answer: httpx.Response, status: int) -> None:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == MEDIA_TYPE
     body = answer.json()
@@ -37,7 +37,7 @@ def is_problem(answer: httpx.Response, status: int) -> None:
     ],
 )
 async def test_what_is_not_there_is_a_problem_too(served: Served, method: str, path: str, status: int) -> None:
-    is_problem(await served.http.request(method, path), status)
+    expect_problem(await served.http.request(method, path), status)
 
 
 async def test_a_method_that_an_address_does_not_take_is_told_all_that_it_takes(served: Served) -> None:
@@ -60,7 +60,7 @@ async def test_our_own_failure_tells_nothing(served: Served, monkeypatch: pytest
 
     monkeypatch.setattr(type(served.store.jobs), "list", fails)
     answer = await served.get("/jobs", "auditor")
-    is_problem(answer, 500)
+    expect_problem(answer, 500)
     assert "secret-detail" not in answer.text
     logged = capsys.readouterr()
     assert "request failed" in logged.out
@@ -102,7 +102,7 @@ async def test_health_names_what_answers_and_that_no_worker_polls(served: Served
 
 async def test_a_form_is_told_that_json_is_needed(served: Served) -> None:
     answer = await served.http.post("/api/v1/jobs", data={"a": "1"}, headers=served.people["ops"].bearer)
-    is_problem(answer, 422)
+    expect_problem(answer, 422)
     assert "must be JSON" in answer.json()["errors"][0]["message"]
 
 
@@ -112,7 +112,7 @@ async def test_metrics_count_what_there_is(served: Served) -> None:
         return sum(float(found.rpartition(" ")[2]) for found in text.splitlines() if found.startswith(line))
 
     jobs, live = await value('justenough_jobs{state="pending"}'), await value("justenough_credentials_live")
-    served.issue((await served.launched())["id"])
+    served.issue((await served.launch())["id"])
     assert await value('justenough_jobs{state="pending"}') == jobs + 1
     assert await value("justenough_credentials_live") == live + 1
     assert await value("justenough_revocations_overdue") == 0
@@ -188,12 +188,12 @@ async def test_openapi_says_how_errors_look_and_who_may_call(served: Served) -> 
 
 @pytest.mark.parametrize("leaves", [(anyio.BrokenResourceError(),), (anyio.BrokenResourceError(), anyio.ClosedResourceError())])
 async def test_a_client_that_leaves_a_stream_is_no_failure_of_ours(leaves: tuple[Exception, ...]) -> None:
-    await begun_and_broken(ExceptionGroup("a stream's tasks", leaves))
+    await break_response(ExceptionGroup("a stream's tasks", leaves))
     with pytest.raises(ExceptionGroup):
-        await begun_and_broken(ExceptionGroup("a stream's tasks", (*leaves, RuntimeError())))
+        await break_response(ExceptionGroup("a stream's tasks", (*leaves, RuntimeError())))
 
 
-async def begun_and_broken(error: Exception) -> None:
+async def break_response(error: Exception) -> None:
     """Send the beginning of an answer through our edge, and then fail."""
 
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:

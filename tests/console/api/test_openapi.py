@@ -16,10 +16,10 @@ from schemathesis.schemas import BaseSchema
 
 from console.startup import build_console
 from justenough.adapters.configuration.settings import Settings
-from tests.adapters.store.event_samples import JOB, ended, issued, part, requested, submitted
-from tests.console.openapi_contract import Run, bundle, run, schema_of
-from tests.console.served_console import serving
-from tests.support.dead_letters import deaf
+from tests.adapters.store.event_samples import JOB, access_request, issuance, job_end, part_id, submission
+from tests.console.openapi_contract import Run, bundle, check_contract, schema_of
+from tests.console.served_console import serve_console
+from tests.support.dead_letters import reject_events
 from tests.support.people import Human
 from tests.support.plain_http import NO_TLS
 from tests.support.shop import Shop, access, spec
@@ -61,7 +61,11 @@ def schema(whole: Stack) -> BaseSchema:
 @pytest.fixture(scope="module")
 def asked(whole: Stack, ids: dict[str, list[str]], ops: Human, lead: Human, auditor: Human) -> Run:
     """What came of asking everything as them and as nobody in turn."""
-    return run(str(whole.console), {"ops": drawn(ops), "lead": drawn(lead), "auditor": drawn(auditor), "nobody": ""}, ids=ids)
+    return check_contract(
+        str(whole.console),
+        {"ops": identity_token(ops), "lead": identity_token(lead), "auditor": identity_token(auditor), "nobody": ""},
+        ids=ids,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -105,32 +109,34 @@ def signed(
     for how in ("cancel", "kill"):
         held(f"POST /api/v1/jobs/{{job}}/{how}", ops.api.post(f"jobs/{ops.launch(spec('sleep 300'))}/{how}"), 202)
 
-    scheduled(held, ops)
-    told(held, whole, ops=ops, lead=lead, auditor=auditor)
+    call_schedule(held, ops)
+    call_webhook(held, whole, ops=ops, lead=lead, auditor=auditor)
     return reached
 
 
-def scheduled(held: Held, ops: Human) -> None:
+def call_schedule(check: Held, ops: Human) -> None:
     """Ask for everything of the shop's schedule."""
     nightly, key = "schedules/nightly-reconcile", {"Idempotency-Key": uuid.uuid4().hex}
-    held("GET /api/v1/schedules/{name}", ops.api.get(nightly), 200)
+    check("GET /api/v1/schedules/{name}", ops.api.get(nightly), 200)
     for how in ("pause", "unpause"):
-        held(f"POST /api/v1/schedules/{{name}}/{how}", ops.api.post(f"{nightly}/{how}", json={"reason": "a test"}), 200)
-    ran = [held("POST /api/v1/schedules/{name}/run", ops.api.post(f"{nightly}/run", json={}, headers=key), status) for status in (201, 200)]
+        check(f"POST /api/v1/schedules/{{name}}/{how}", ops.api.post(f"{nightly}/{how}", json={"reason": "a test"}), 200)
+    ran = [
+        check("POST /api/v1/schedules/{name}/run", ops.api.post(f"{nightly}/run", json={}, headers=key), status) for status in (201, 200)
+    ]
     ops.api.post(f"jobs/{ran[0]['id']}/kill")
 
 
-def told(held: Held, whole: Stack, *, ops: Human, lead: Human, auditor: Human) -> None:
+def call_webhook(check: Held, whole: Stack, *, ops: Human, lead: Human, auditor: Human) -> None:
     """Ask for everything of a webhook whose receiver wants nothing any more."""
-    with deaf(whole.config, auditor, "described"):
+    with reject_events(whole.config, auditor, "described"):
         ops.launch(spec("true"))
         path = "webhooks/described"
         dead = until(lambda: auditor.api.get(f"{path}/deliveries", params={"state": "dead"}).json()["items"], "there is a dead letter")
-        held("GET /api/v1/webhooks/{name}/deliveries", auditor.api.get(f"{path}/deliveries"), 200)
+        check("GET /api/v1/webhooks/{name}/deliveries", auditor.api.get(f"{path}/deliveries"), 200)
         one = "POST /api/v1/webhooks/{name}/deliveries/{delivery}/resend"
-        held(one, lead.api.post(f"{path}/deliveries/{dead[0]['id']}/resend"), 202)
-        held("POST /api/v1/webhooks/{name}/resend", lead.api.post(f"{path}/resend"), 202)
-        held("POST /api/v1/webhooks/{name}/test", lead.api.post(f"{path}/test"), 200)
+        check(one, lead.api.post(f"{path}/deliveries/{dead[0]['id']}/resend"), 202)
+        check("POST /api/v1/webhooks/{name}/resend", lead.api.post(f"{path}/resend"), 202)
+        check("POST /api/v1/webhooks/{name}/test", lead.api.post(f"{path}/test"), 200)
 
 
 @pytest.fixture(scope="module")
@@ -150,12 +156,12 @@ def postgres(whole: Stack) -> Iterator[str]:
         server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def all_read(address: str, token: str, ids: dict[str, list[str]]) -> Run:
+def read_all(address: str, token: str, ids: dict[str, list[str]]) -> Run:
     """Ask for everything that is only read. Blocking."""
-    return run(address, {"auditor": token}, ids=ids, only_reads=True)
+    return check_contract(address, {"auditor": token}, ids=ids, only_reads=True)
 
 
-def drawn(human: Human) -> str:
+def identity_token(human: Human) -> str:
     return str(human.vault.get("identity/oidc/token/je-console").raise_for_status().json()["data"]["token"])
 
 
@@ -165,17 +171,17 @@ def test_every_answer_is_one_that_the_document_describes(asked: Run) -> None:
 
 def test_a_stranger_learns_of_nothing_but_what_is_public(asked: Run) -> None:
     answers = [answer for answer in asked.answers if answer.who == "nobody"]
-    meant = [answer for answer in answers if answer.was_meant]
+    meant = [answer for answer in answers if answer.is_intended]
     assert {answer.status for answer in meant if answer.operation not in PUBLIC} == {401}
     assert {answer.status for answer in meant if answer.operation in PUBLIC} == {200}
-    assert {answer.status for answer in answers if not answer.was_meant} == {405}
+    assert {answer.status for answer in answers if not answer.is_intended} == {405}
 
 
 def test_every_operation_was_asked_by_everyone_and_met_when_it_succeeds(asked: Run, signed: set[str], schema: BaseSchema) -> None:
     """A check of what was never reached would prove nothing."""
     everything = {f"{method.upper()} {path}" for path, found in schema.raw_schema["paths"].items() for method in found}
-    assert everything - (signed | asked.succeeded) == set()
-    pairs = {(answer.who, answer.operation) for answer in asked.answers if answer.was_meant}
+    assert everything - (signed | asked.successes) == set()
+    pairs = {(answer.who, answer.operation) for answer in asked.answers if answer.is_intended}
     assert set(product(("ops", "lead", "auditor", "nobody"), everything)) - pairs == set()
 
 
@@ -186,10 +192,10 @@ async def test_a_store_in_postgresql_answers_alike(whole: Stack, auditor: Human,
     settings = Settings(
         home=whole.home, config=whole.config, vault_addr=whole.vault, temporal_address=whole.temporal, database_url=postgres
     )
-    async with build_console(settings) as console, serving(console) as http:
-        console.deps.store.ledger.append([submitted(), requested(), issued(), ended()])
-        known = {"job": [JOB], "request": [part(JOB, "r", 1)], "credential": [part(JOB, "c", 1)]}
-        found = await asyncio.to_thread(all_read, str(http.base_url).rstrip("/"), drawn(auditor), known)
+    async with build_console(settings) as console, serve_console(console) as http:
+        console.deps.store.ledger.append([submission(), access_request(), issuance(), job_end()])
+        known = {"job": [JOB], "request": [part_id(JOB, "r", 1)], "credential": [part_id(JOB, "c", 1)]}
+        found = await asyncio.to_thread(read_all, str(http.base_url).rstrip("/"), identity_token(auditor), known)
     assert not found.findings, "\n".join(found.findings)
     assert {answer.status for answer in found.answers} >= {200, 404, 422}
 
@@ -254,9 +260,9 @@ def test_the_document_is_one_to_write_a_client_by(whole: Stack) -> None:
     assert [operation["operationId"] for operation in bodies if not _has_example(document, operation)] == []
 
 
-def _is_problem(name: str, status: str, said: dict[str, Any]) -> bool:
+def _is_problem(name: str, status: str, response: dict[str, Any]) -> bool:
     # What is not ready says what answers and what does not.
-    return list(said["content"]) == ["application/json" if (name, status) == ("readyz", "503") else "application/problem+json"]
+    return list(response["content"]) == ["application/json" if (name, status) == ("readyz", "503") else "application/problem+json"]
 
 
 def _has_example(document: dict[str, Any], operation: dict[str, Any]) -> bool:

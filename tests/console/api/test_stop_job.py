@@ -16,14 +16,14 @@ UNKNOWN = "j-dev-01arz3ndektsv4rrffq69g5fav"
 
 
 async def test_any_launcher_may_kill_any_job(served: Served) -> None:
-    job = (await served.launched())["id"]
+    job = (await served.launch())["id"]
     answer = await served.post(f"/jobs/{job}/kill", "ops2")
     assert (answer.status_code, answer.json()) == (202, {"id": job, "state": "pending", "note": None})
     assert await served.signals(job) == [("kill", [])]
 
 
 async def test_a_cancel_reaches_the_workflow(served: Served) -> None:
-    job = (await served.launched())["id"]
+    job = (await served.launch())["id"]
     answer = await served.post(f"/jobs/{job}/cancel", "ops")
     assert answer.status_code == 202
     history = await served.temporal.get_workflow_handle(job).fetch_history()
@@ -32,7 +32,7 @@ async def test_a_cancel_reaches_the_workflow(served: Served) -> None:
 
 @pytest.mark.parametrize("what", ["cancel", "kill"])
 async def test_who_may_not_stop_is_told_who_may(served: Served, what: str) -> None:
-    job = (await served.launched())["id"]
+    job = (await served.launch())["id"]
     for who in ("lead", "auditor", "nobody"):
         answer = await served.post(f"/jobs/{job}/{what}", who)
         assert (answer.status_code, answer.json()["detail"]) == (403, "needs one of the groups: ops")
@@ -42,14 +42,14 @@ async def test_who_may_not_stop_is_told_who_may(served: Served, what: str) -> No
 @pytest.mark.parametrize("what", ["cancel", "kill"])
 async def test_what_has_ended_or_never_was_cannot_be_stopped(served: Served, what: str) -> None:
     assert (await served.post(f"/jobs/{UNKNOWN}/{what}", "ops")).status_code == 404
-    job = (await served.launched())["id"]
+    job = (await served.launch())["id"]
     served.end(job)
     answer = await served.post(f"/jobs/{job}/{what}", "ops")
     assert (answer.status_code, answer.json()["detail"]) == (409, "the job has already ended: succeeded")
 
 
 async def test_a_kill_without_a_workflow_ends_the_right_to_issue_and_sweeps(served: Served) -> None:
-    job = (await served.launched())["id"]
+    job = (await served.launch())["id"]
     handle = served.temporal.get_workflow_handle(job)
     await handle.terminate()
     answer = await served.post(f"/jobs/{job}/kill", "ops")
@@ -64,7 +64,7 @@ async def test_a_kill_without_a_workflow_ends_the_right_to_issue_and_sweeps(serv
 
 
 async def test_a_credential_is_revoked_through_its_job(served: Served) -> None:
-    job = (await served.launched())["id"]
+    job = (await served.launch())["id"]
     credential = served.issue(job)
     revoking = asyncio.create_task(served.post(f"/credentials/{credential}/revoke", "ops"))
     while not (signals := await served.signals(job)):
@@ -96,13 +96,13 @@ async def test_a_credential_is_revoked_through_its_job(served: Served) -> None:
 
 async def test_a_revocation_that_is_not_confirmed_yet_is_on_its_way(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("console.services.credentials.CONFIRM_TIMEOUT_S", 0.05)
-    credential = served.issue((await served.launched())["id"])
+    credential = served.issue((await served.launch())["id"])
     answer = await served.post(f"/credentials/{credential}/revoke", "lead")
     assert (answer.status_code, answer.json()["state"]) == (202, "issued")
 
 
 async def test_a_revocation_that_fails_is_answered_with_the_reason_as_soon_as_it_is_known(served: Served) -> None:
-    job = (await served.launched())["id"]
+    job = (await served.launch())["id"]
     credential = served.issue(job)
     revoking = asyncio.create_task(served.post(f"/credentials/{credential}/revoke", "ops"))
     while not await served.signals(job):
@@ -118,7 +118,7 @@ async def test_a_revocation_that_fails_is_answered_with_the_reason_as_soon_as_it
 
 
 async def test_who_only_reads_cannot_revoke(served: Served) -> None:
-    credential = served.issue((await served.launched())["id"])
+    credential = served.issue((await served.launch())["id"])
     answer = await served.post(f"/credentials/{credential}/revoke", "auditor")
     assert (answer.status_code, answer.json()["detail"]) == (403, "needs one of the groups: chiefs, ops, security, support-leads")
     assert (await served.post("/credentials/c-dev-01arz3ndektsv4rrffq69g5fav-1/revoke", "ops")).status_code == 404
@@ -127,7 +127,7 @@ async def test_who_only_reads_cannot_revoke(served: Served) -> None:
 async def test_a_sweep_and_a_proof_run_as_workflows(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     # No worker runs here: that nobody answers is told, not hung on.
     monkeypatch.setattr("console.temporal.client.REPORT_TIMEOUT", timedelta(seconds=1))
-    job = (await served.launched())["id"]
+    job = (await served.launch())["id"]
     for path, workflow in (("/sweep", "je-dev-sweep-now"), (f"/jobs/{job}/prove", f"je-dev-prove-{job}-now")):
         answer = await served.post(path, "auditor")
         assert answer.status_code == 503, answer.text

@@ -46,7 +46,7 @@ async def test_a_signed_order_becomes_a_job_with_a_workflow_of_its_id(served: Se
 
 
 async def test_the_first_ledger_entry_is_the_order(served: Served) -> None:
-    job = await served.launched()
+    job = await served.launch()
     entries = (await served.get(f"/jobs/{job['id']}/timeline", "ops")).json()["items"]
     assert [entry["type"] for entry in entries] == ["job.submitted"]
     assert entries[0]["data"]["order"]["statement"]["person"] == served.people["ops"].id
@@ -69,7 +69,7 @@ async def test_the_same_order_at_once_is_one_job(served: Served) -> None:
 
 
 async def test_an_id_is_taken_once(served: Served) -> None:
-    job = await served.launched()
+    job = await served.launch()
     other = await served.post("/jobs", "ops", served.people["ops"].order(id=job["id"], reason="something else"))
     assert other.status_code == 409
     theirs = await served.post("/jobs", "ops2", served.people["ops2"].order(id=job["id"]))
@@ -89,7 +89,7 @@ async def test_a_key_stands_for_one_order_whatever_its_id(served: Served) -> Non
 
 
 async def test_a_key_given_with_anothers_id_shows_nothing_of_theirs(served: Served) -> None:
-    theirs, key = (await served.launched())["id"], {"Idempotency-Key": new_job_id("dev", now=datetime.now(UTC))}
+    theirs, key = (await served.launch())["id"], {"Idempotency-Key": new_job_id("dev", now=datetime.now(UTC))}
     ops2 = served.people["ops2"]
     assert (await served.post("/jobs", "ops2", ops2.order(id=theirs), headers=key)).status_code == 409
     again = await served.post("/jobs", "ops2", ops2.order(), headers=key)
@@ -280,7 +280,7 @@ async def test_a_bundle_is_kept_by_its_digest_and_needed_before_its_job(served: 
     again = await served.http.post("/api/v1/bundles", content=content, headers=headers)
     assert (first.status_code, again.status_code) == (201, 200)
     assert first.json() == again.json() == {"digest": bundle_digest(content), "size": len(content)}
-    assert (await served.launched(bundle=bundle_digest(content)))["bundle"] == bundle_digest(content)
+    assert (await served.launch(bundle=bundle_digest(content)))["bundle"] == bundle_digest(content)
 
 
 async def test_bad_bundles_are_refused(served: Served) -> None:
@@ -313,7 +313,7 @@ async def test_a_parent_is_a_job_that_the_launcher_may_read(served: Served) -> N
         assert (problem["path"], problem["message"]) == ("statement.parent", f"there is no job {parent}")
         dry = await served.post("/jobs", "ops", {"spec": SPEC, "dry_run": True, "parent": parent[:64]})
         assert (dry.status_code, dry.json()["errors"][0]["path"]) == (422, "parent")
-    other = await served.post("/jobs", "ops", ops.order(parent=(await served.launched())["id"]) | {"parent": unknown})
+    other = await served.post("/jobs", "ops", ops.order(parent=(await served.launch())["id"]) | {"parent": unknown})
     assert (other.status_code, other.json()["errors"][0]["path"]) == (422, "statement.parent")
 
 
@@ -330,6 +330,6 @@ async def test_a_chain_has_ten_ancestors_and_no_more(served: Served) -> None:
 
 async def test_the_same_content_from_within_another_job_is_another_order_for_a_key(served: Served) -> None:
     ops, key = served.people["ops"], {"Idempotency-Key": new_job_id("dev", now=datetime.now(UTC))}
-    parent = (await served.launched())["id"]
+    parent = (await served.launch())["id"]
     assert (await served.post("/jobs", "ops", ops.order(), headers=key)).status_code == 201
     assert (await served.post("/jobs", "ops", ops.order(parent=parent), headers=key)).status_code == 409

@@ -14,7 +14,7 @@ LISTS = ["/jobs", "/requests", "/credentials", "/ledger", "/catalog", "/sizing",
 
 @pytest.mark.parametrize("path", READS)
 async def test_a_job_is_its_launchers_an_approvers_and_an_auditors_to_read(served: Served, path: str) -> None:
-    job = (await served.launched())["id"]
+    job = (await served.launch())["id"]
     codes = {who: (await served.get(f"/jobs/{job}{path}", who)).status_code for who in served.people}
     assert codes == {
         "ops": 200,
@@ -39,7 +39,7 @@ async def test_who_is_in_no_group_sees_no_list(served: Served, path: str) -> Non
 
 
 async def test_a_launchers_lists_show_their_own_alone(served: Served) -> None:
-    job = (await served.launched())["id"]
+    job = (await served.launch())["id"]
     credential = served.issue(job)
     for path, expected in (("/jobs", job), ("/credentials", credential), ("/ledger", f"{job}/job.submitted")):
         for who, seen in (("ops", True), ("auditor", True), ("ops2", False)):
@@ -50,7 +50,7 @@ async def test_a_launchers_lists_show_their_own_alone(served: Served) -> None:
 
 
 async def test_right_sizing_looks_at_the_runs_that_its_reader_may_read(served: Served) -> None:
-    job = (await served.launched({**SPEC, "name": "only-ops-runs-it"}))["id"]
+    job = (await served.launch({**SPEC, "name": "only-ops-runs-it"}))["id"]
     served.end(job)
 
     async def names(who: str) -> dict[str, int]:
@@ -67,7 +67,7 @@ async def test_right_sizing_looks_at_the_runs_that_its_reader_may_read(served: S
 
 
 async def test_what_of_the_catalog_is_used_is_told_to_who_reads_every_job(served: Served) -> None:
-    served.issue((await served.asked())["job_id"])
+    served.issue((await served.record_request())["job_id"])
     found = (await served.get("/catalog/usage", "auditor")).json()["items"]
     (write,) = (use for use in found if (use["resource"], use["action"]) == ("refunds-db", "write"))
     assert (write["granted"] >= 1, write["last_issued"] is not None, {"tenant": "acme"} in write["scopes"]) == (True, True, True)
@@ -77,7 +77,7 @@ async def test_what_of_the_catalog_is_used_is_told_to_who_reads_every_job(served
 
 
 async def test_the_ledger_is_verified_by_who_reads_all_of_it(served: Served) -> None:
-    await served.launched()
+    await served.launch()
     report = await served.post("/ledger/verify", "auditor")
     assert (report.status_code, report.json()["problems"]) == (200, [])
     assert report.json()["unseen"]
@@ -90,7 +90,7 @@ async def test_the_ledger_is_verified_by_who_reads_all_of_it(served: Served) -> 
 
 
 async def test_the_ledger_is_read_by_type_and_time(served: Served) -> None:
-    job, other = (await served.launched())["id"], (await served.launched())["id"]
+    job, other = (await served.launch())["id"], (await served.launch())["id"]
     served.end(job, "failed")
     entries = (await served.get("/ledger", "auditor", params={"limit": 1000})).json()["items"]
     begun = next(entry["at"] for entry in entries if entry["job"] == other)
@@ -108,7 +108,7 @@ async def test_the_ledger_is_read_by_type_and_time(served: Served) -> None:
 
 
 async def test_jobs_come_in_pages_and_by_filter(served: Served) -> None:
-    made = [(await served.launched())["id"] for _ in range(3)]
+    made = [(await served.launch())["id"] for _ in range(3)]
     first = (await served.get("/jobs", "auditor", params={"limit": 2})).json()
     second = (await served.get("/jobs", "auditor", params={"limit": 2, "cursor": first["next"]})).json()
     assert [item["id"] for item in (*first["items"], *second["items"])][:3] == made[::-1]
@@ -164,7 +164,7 @@ async def test_the_catalog_says_what_can_be_asked_for(served: Served) -> None:
 
 
 async def test_logs_go_on_where_they_were_left(served: Served) -> None:
-    job = (await served.launched())["id"]
+    job = (await served.launch())["id"]
     for seq in range(3):
         served.store.logs.append(job, seq, f"line {seq}\n", datetime.now(UTC))
     first = (await served.get(f"/jobs/{job}/logs", "ops", params={"limit": 2})).json()

@@ -16,8 +16,8 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.vault import Vault
 from justenough.domain.integrations.job_identity import CLAIMS
 from tests.activities.tcp_door import Door
-from tests.console.api.test_http import is_problem
-from tests.console.served_console import Served, serving
+from tests.console.api.test_http import expect_problem
+from tests.console.served_console import Served, serve_console
 
 KEYS, DISCOVERY = "/.well-known/jwks.json", "/.well-known/openid-configuration"
 
@@ -44,24 +44,24 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[Vault]:
     return seen
 
 
-def tell(admin: httpx.Client, path: str, **body: object) -> None:
+def write_vault(admin: httpx.Client, path: str, **body: object) -> None:
     """Write something as Vault's administrator."""
     admin.post(path, json=body).raise_for_status()
 
 
-def read(admin: httpx.Client, path: str) -> dict[str, Any]:
+def read_vault(admin: httpx.Client, path: str) -> dict[str, Any]:
     found: dict[str, Any] = admin.get(path).raise_for_status().json()["data"]
     return found
 
 
 @asynccontextmanager
-async def another(settings: Settings, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def start_console(settings: Settings, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A console of a test's own."""
-    async with build_console(settings.model_copy(update=changes)) as console, serving(console) as http:
+    async with build_console(settings.model_copy(update=changes)) as console, serve_console(console) as http:
         yield http
 
 
-async def kids(http: httpx.AsyncClient) -> list[str]:
+async def key_ids(http: httpx.AsyncClient) -> list[str]:
     return [key["kid"] for key in (await http.get(KEYS)).raise_for_status().json()["keys"]]
 
 
@@ -70,7 +70,7 @@ async def test_anyone_reads_the_public_keys_and_nothing_else_of_them(served: Ser
     assert answer.status_code == 200
     assert answer.headers["cache-control"] == "public, max-age=60"
     assert answer.headers["x-content-type-options"] == "nosniff"
-    held = read(admin, "transit/keys/je-jobs")["keys"]
+    held = read_vault(admin, "transit/keys/je-jobs")["keys"]
     told = answer.json()["keys"]
     assert len(told) == len(held)
     assert {key["kid"] for key in told} == {f"je-jobs-v{version}" for version in held}
@@ -83,44 +83,44 @@ async def test_every_version_that_still_holds_is_told_and_none_that_was_withdraw
 ) -> None:
     monkeypatch.setattr(vault_keys, "IDENTITY_KEYS_TTL_S", 0.0)
     monkeypatch.setattr(vault_keys, "RETRY_INTERVAL_S", 0.0)
-    async with another(settings) as http:
-        before = await kids(http)
+    async with start_console(settings) as http:
+        before = await key_ids(http)
         newest = len(before) + 1
-        tell(admin, "transit/keys/je-jobs/rotate")
-        assert await kids(http) == [*before, f"je-jobs-v{newest}"]
+        write_vault(admin, "transit/keys/je-jobs/rotate")
+        assert await key_ids(http) == [*before, f"je-jobs-v{newest}"]
         try:
-            tell(admin, "transit/keys/je-jobs/config", min_decryption_version=newest)
-            assert await kids(http) == [f"je-jobs-v{newest}"]
+            write_vault(admin, "transit/keys/je-jobs/config", min_decryption_version=newest)
+            assert await key_ids(http) == [f"je-jobs-v{newest}"]
         finally:
-            tell(admin, "transit/keys/je-jobs/config", min_decryption_version=1)
+            write_vault(admin, "transit/keys/je-jobs/config", min_decryption_version=1)
 
 
 async def test_without_vault_the_last_known_keys_are_told_and_asking_again_costs_nothing(
     settings: Settings, door: Door, looks: list[Vault], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with another(settings, vault_addr=f"http://127.0.0.1:{door.port}") as http:
-        known = await kids(http)
-        assert [await kids(http) for _ in range(3)] == [known] * 3
+    async with start_console(settings, vault_addr=f"http://127.0.0.1:{door.port}") as http:
+        known = await key_ids(http)
+        assert [await key_ids(http) for _ in range(3)] == [known] * 3
         assert len(looks) == 1, "what is fresh is not asked for"
         door.close()
         monkeypatch.setattr(vault_keys, "IDENTITY_KEYS_TTL_S", 0.0)
         with monkeypatch.context() as later:
             later.setattr(vault_keys, "RETRY_INTERVAL_S", 0.0)
-            assert await kids(http) == known
-        assert [await kids(http) for _ in range(3)] == [known] * 3
+            assert await key_ids(http) == known
+        assert [await key_ids(http) for _ in range(3)] == [known] * 3
         assert len(looks) == 2, "a look that failed is not followed by another at once"
 
 
 async def test_a_vault_that_hangs_holds_nobody_up_for_long(
     settings: Settings, door: Door, looks: list[Vault], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with another(settings, vault_addr=f"http://127.0.0.1:{door.port}") as http:
-        known = await kids(http)
+    async with start_console(settings, vault_addr=f"http://127.0.0.1:{door.port}") as http:
+        known = await key_ids(http)
         door.hang()
         monkeypatch.setattr(vault_keys, "IDENTITY_KEYS_TTL_S", 0.0)
         monkeypatch.setattr(vault_keys, "RETRY_INTERVAL_S", 0.0)
         monkeypatch.setattr(vault_keys, "READ_TIMEOUT_S", 0.2)
-        assert [await kids(http) for _ in range(3)] == [known] * 3
+        assert [await key_ids(http) for _ in range(3)] == [known] * 3
         assert len(looks) == 2, "one look at a time, however many ask"
         door.open()
 
@@ -130,30 +130,30 @@ async def test_keys_that_were_never_read_are_a_problem_and_come_with_vault(
 ) -> None:
     monkeypatch.setattr(vault_keys, "RETRY_INTERVAL_S", 0.0)
     door.close()
-    async with another(settings, vault_addr=f"http://127.0.0.1:{door.port}") as http:
+    async with start_console(settings, vault_addr=f"http://127.0.0.1:{door.port}") as http:
         answer = await http.get(KEYS)
-        is_problem(answer, 503)
+        expect_problem(answer, 503)
         assert "the key je-jobs has not been read from Vault yet" in answer.json()["detail"]
         assert answer.headers["retry-after"]
         assert answer.headers["cache-control"] == "no-store"
         door.open()
-        assert await kids(http)
+        assert await key_ids(http)
 
 
 async def test_a_console_without_the_right_says_so_and_what_gives_it(settings: Settings, admin: httpx.Client) -> None:
-    policy = read(admin, "sys/policies/acl/je-console")["policy"]
-    tell(admin, "sys/policies/acl/je-console", policy=policy.replace('"transit/keys/je-jobs"', '"transit/keys/none"'))
+    policy = read_vault(admin, "sys/policies/acl/je-console")["policy"]
+    write_vault(admin, "sys/policies/acl/je-console", policy=policy.replace('"transit/keys/je-jobs"', '"transit/keys/none"'))
     try:
-        async with another(settings) as http:
+        async with start_console(settings) as http:
             answer = await http.get(KEYS)
-            is_problem(answer, 503)
+            expect_problem(answer, 503)
             assert "`justenough vault setup`" in answer.json()["detail"]
     finally:
-        tell(admin, "sys/policies/acl/je-console", policy=policy)
+        write_vault(admin, "sys/policies/acl/je-console", policy=policy)
 
 
 async def test_discovery_says_who_vouches_where_the_keys_are_and_what_is_claimed(settings: Settings) -> None:
-    async with another(settings, job_issuer="https://je.example/jobs/") as http:
+    async with start_console(settings, job_issuer="https://je.example/jobs/") as http:
         answer = await http.get(DISCOVERY)
         assert answer.headers["cache-control"] == "public, max-age=60"
         assert answer.json() == {
@@ -167,9 +167,9 @@ async def test_discovery_says_who_vouches_where_the_keys_are_and_what_is_claimed
 
 
 async def test_where_nobody_vouches_for_jobs_the_setting_is_named(settings: Settings) -> None:
-    async with another(settings, job_issuer=None, console_url=None) as http:
+    async with start_console(settings, job_issuer=None, console_url=None) as http:
         answer = await http.get(DISCOVERY)
-        is_problem(answer, 404)
+        expect_problem(answer, 404)
         assert "JUSTENOUGH_JOB_ISSUER" in answer.json()["detail"]
 
 

@@ -18,7 +18,7 @@ from console.auth.tokens import _REGISTRY, AuthenticatedPerson, TokenVerifier
 from console.auth.vault_directory import ConsoleVault
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import Unauthenticated
-from tests.console.served_console import Human, Served, serving
+from tests.console.served_console import Human, Served, serve_console
 from tests.support.plain_http import NO_TLS
 from worker.stack.binaries import Programs
 
@@ -28,10 +28,10 @@ def claims(human: Human, issuer: str, **changes: Any) -> dict[str, Any]:
     return {"iss": issuer, "aud": "je-console", "sub": human.id, "iat": now, "exp": now + 600} | changes
 
 
-def forged(key: Any, said: dict[str, Any], kid: str, alg: str = "EdDSA") -> str:
+def forge_token(key: Any, payload: dict[str, Any], kid: str, alg: str = "EdDSA") -> str:
     # joserfc warns of the name EdDSA, which is Vault's.
     registry = _REGISTRY if alg == "EdDSA" else None
-    return jwt.encode({"alg": alg, "kid": kid}, said, key, algorithms=[alg] if registry is None else None, registry=registry)
+    return jwt.encode({"alg": alg, "kid": kid}, payload, key, algorithms=[alg] if registry is None else None, registry=registry)
 
 
 async def whoami(served: Served, authorization: str | None) -> httpx.Response:
@@ -39,7 +39,7 @@ async def whoami(served: Served, authorization: str | None) -> httpx.Response:
     return await served.http.get("/api/v1/whoami", headers=headers)
 
 
-def drawn(admin: httpx.Client, human: Human, role: str, **options: Any) -> str:
+def issue_token(admin: httpx.Client, human: Human, role: str, **options: Any) -> str:
     """A token that Vault itself signs for a person, under a role of our making."""
     admin.post(f"identity/oidc/key/{role}", json={"allowed_client_ids": ["*"], "algorithm": "EdDSA"}).raise_for_status()
     admin.post(f"identity/oidc/role/{role}", json={"key": role, **options}).raise_for_status()
@@ -58,7 +58,7 @@ def disable(admin: httpx.Client, human: Human, *, disabled: bool) -> None:
     admin.post(f"identity/entity/id/{human.id}", json={"disabled": disabled}).raise_for_status()
 
 
-async def people_of(settings: Settings, bearer: dict[str, str], **options: Any) -> AuthenticatedPerson:
+async def verify_bearer(settings: Settings, bearer: dict[str, str], **options: Any) -> AuthenticatedPerson:
     async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
         vault = ConsoleVault(settings)
         try:
@@ -107,51 +107,51 @@ async def test_vaults_own_token_is_no_identity_token(served: Served) -> None:
 
 async def test_an_expired_token_is_refused(settings: Settings, served: Served) -> None:
     bearer = served.people["ops"].bearer
-    assert (await people_of(settings, bearer)).person.name == "ops"
+    assert (await verify_bearer(settings, bearer)).person.name == "ops"
     with pytest.raises(Unauthenticated, match="has expired"):
-        await people_of(settings, bearer, now=lambda: time.time() + 15 * 60 + 11)
+        await verify_bearer(settings, bearer, now=lambda: time.time() + 15 * 60 + 11)
 
 
 async def test_a_token_from_the_future_is_refused(settings: Settings, served: Served) -> None:
     with pytest.raises(Unauthenticated, match="iat"):
-        await people_of(settings, served.people["ops"].bearer, now=lambda: time.time() - 60)
+        await verify_bearer(settings, served.people["ops"].bearer, now=lambda: time.time() - 60)
 
 
 async def test_a_token_of_another_issuer_is_refused(settings: Settings, served: Served) -> None:
     elsewhere = settings.model_copy(update={"vault_issuer": "https://vault.example/v1/identity/oidc"})
     with pytest.raises(Unauthenticated, match="iss"):
-        await people_of(elsewhere, served.people["ops"].bearer)
+        await verify_bearer(elsewhere, served.people["ops"].bearer)
 
 
 async def test_a_token_for_another_audience_is_refused(served: Served, admin: httpx.Client) -> None:
-    token = drawn(admin, served.people["nobody"], "other-audience", client_id="other", ttl="10m")
-    await _until_known(served, token)
+    token = issue_token(admin, served.people["nobody"], "other-audience", client_id="other", ttl="10m")
+    await _refresh_keys(served, token)
     expect_401(await whoami(served, f"Bearer {token}"), "`aud`")
 
 
 async def test_a_token_that_lives_too_long_is_refused(served: Served, admin: httpx.Client) -> None:
-    token = drawn(admin, served.people["nobody"], "long-lived", client_id="je-console", ttl="1h")
-    await _until_known(served, token)
+    token = issue_token(admin, served.people["nobody"], "long-lived", client_id="je-console", ttl="1h")
+    await _refresh_keys(served, token)
     expect_401(await whoami(served, f"Bearer {token}"), "valid for longer than 15 minutes")
 
 
 async def test_a_token_under_a_self_made_key_is_refused(served: Served, settings: Settings) -> None:
     own = OKPKey.generate_key("Ed25519")
     said = claims(served.people["ops"], settings.issuer)
-    expect_401(await whoami(served, f"Bearer {forged(own, said, kid='mine')}"), "not signed by")
-    published = await _published(settings)
-    expect_401(await whoami(served, f"Bearer {forged(own, said, kid=published[0]['kid'])}"), "signature is not valid")
+    expect_401(await whoami(served, f"Bearer {forge_token(own, said, kid='mine')}"), "not signed by")
+    published = await _vault_keys(settings)
+    expect_401(await whoami(served, f"Bearer {forge_token(own, said, kid=published[0]['kid'])}"), "signature is not valid")
 
 
 async def test_a_public_key_is_no_shared_secret(served: Served, settings: Settings) -> None:
-    published = (await _published(settings))[0]
+    published = (await _vault_keys(settings))[0]
     said = claims(served.people["ops"], settings.issuer)
-    token = forged(OctKey.import_key(published["x"]), said, kid=published["kid"], alg="HS256")
+    token = forge_token(OctKey.import_key(published["x"]), said, kid=published["kid"], alg="HS256")
     expect_401(await whoami(served, f"Bearer {token}"), "the token is not valid")
 
 
 async def test_a_foreign_vaults_token_is_refused(served: Served, settings: Settings) -> None:
-    with foreign_vault() as vault:
+    with run_foreign_vault() as vault:
         vault.post("sys/auth/userpass", json={"type": "userpass"}).raise_for_status()
         vault.post("auth/userpass/users/ops", json={"password": "p"}).raise_for_status()
         vault.post("identity/oidc/config", json={"issuer": settings.vault_addr}).raise_for_status()
@@ -171,7 +171,7 @@ async def test_a_disabled_person_is_refused_within_seconds(served: Served, setti
     disable(admin, nobody, disabled=True)
     try:
         with pytest.raises(Unauthenticated, match="unknown or disabled"):
-            await people_of(settings, bearer)
+            await verify_bearer(settings, bearer)
     finally:
         disable(admin, nobody, disabled=False)
 
@@ -183,7 +183,7 @@ async def test_without_vault_nobody_is_let_in_and_nothing_breaks(served: Served,
         gone = settings.model_copy(update={"vault_addr": f"http://127.0.0.1:{silent.getsockname()[1]}"})
         from console.startup import build_console
 
-        async with build_console(gone) as console, serving(console) as http:
+        async with build_console(gone) as console, serve_console(console) as http:
             answer = await http.get("/api/v1/whoami", headers=bearer)
             assert answer.status_code == 503
             assert "retry-after" in answer.headers
@@ -198,7 +198,7 @@ async def test_without_vault_nobody_is_let_in_and_nothing_breaks(served: Served,
             }
 
 
-async def _published(settings: Settings) -> list[dict[str, Any]]:
+async def _vault_keys(settings: Settings) -> list[dict[str, Any]]:
     async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
         answer = await client.get(f"{settings.vault_addr}/v1/identity/oidc/.well-known/keys")
         keys = [key for key in answer.json()["keys"] if key["kty"] == "OKP"]
@@ -206,7 +206,7 @@ async def _published(settings: Settings) -> list[dict[str, Any]]:
         return keys
 
 
-async def _until_known(served: Served, token: str) -> None:
+async def _refresh_keys(served: Served, token: str) -> None:
     """A key that Vault has just made is looked for again only after a pause."""
     kid = jwt_header(token)["kid"]
     keys = served.console.token_verifier._keys
@@ -221,7 +221,7 @@ def jwt_header(token: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def foreign_vault() -> Iterator[httpx.Client]:
+def run_foreign_vault() -> Iterator[httpx.Client]:
     """Another organisation's Vault, in memory."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -19,8 +19,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from console.cli.main import program
-from tests.support.child_process import child_process
-from tests.support.terminal_signals import heeding
+from tests.support.child_process import run_child
+from tests.support.terminal_signals import interruptible_command
 from worker.stack import Stack
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -81,7 +81,7 @@ def fresh(whole: Stack, tmp_path: Path) -> Cli:
 
 
 @contextmanager
-def on_a_terminal(
+def run_on_terminal(
     cli: Cli, *arguments: object, who: str = "ops", whole: bool = False, columns: int = 80, **env: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Run a command whose stdin and stderr (`whole`: stdout too) are a terminal: the process, and the terminal's other end."""
@@ -91,14 +91,14 @@ def on_a_terminal(
     try:
         stdout = theirs if whole else subprocess.PIPE
         env = cli.env(TERM="xterm", **env)
-        with child_process(heeding(command), cwd=ROOT, env=env, stdin=theirs, stdout=stdout, stderr=theirs) as process:
+        with run_child(interruptible_command(command), cwd=ROOT, env=env, stdin=theirs, stdout=stdout, stderr=theirs) as process:
             os.close(theirs)
             yield process, ours
     finally:
         os.close(ours)
 
 
-def shown_on(terminal: int, until: bytes) -> bytes:
+def terminal_output(terminal: int, until: bytes) -> bytes:
     """Return what a terminal shows, up to some text or the end of the program."""
     seen = b""
     while until not in seen:
@@ -113,7 +113,7 @@ def shown_on(terminal: int, until: bytes) -> bytes:
     return seen
 
 
-def spec(folder: Path, command: list[str], *, access: list[dict[str, Any]] | None = None, **more: Any) -> Path:
+def write_spec(folder: Path, command: list[str], *, access: list[dict[str, Any]] | None = None, **more: Any) -> Path:
     """Write a job's spec (JSON is YAML) and return its path."""
     run = {"command": command, "timeout": "2m", **more.pop("run", {})}
     raw = {"name": "from-the-cli", "task": "Show what the command line does", "environment": "prod", "run": run, "access": access or []}

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from tests.activities.broker.remote_job import puppet
-from tests.activities.broker.test_runtime_requests import opened
-from tests.activities.broker.test_tool_gateway import an_order, called, request_of, rows
+from tests.activities.broker.remote_job import launch_puppet
+from tests.activities.broker.test_runtime_requests import await_request
+from tests.activities.broker.test_tool_gateway import call_tool, newest_request, rows, tenant_order
 from tests.console.cli.conftest import Cli
 from tests.support.people import Human
 from tests.support.shop import Shop
@@ -17,13 +17,13 @@ pytestmark = pytest.mark.servers
 
 
 def test_a_call_is_shown_whole_and_is_done_once_it_is_approved(cli: Cli, ops: Human, lead: Human, shop: Shop) -> None:
-    order = an_order(shop)
-    with puppet(ops) as job:
+    order = tenant_order(shop)
+    with launch_puppet(ops) as job:
         answers: list[tuple[str, bool]] = []
         given = {"order_id": order, "amount": 7.25, "reason": "from the cli"}
-        calling = threading.Thread(target=lambda: answers.append(called(job, "refund-order", **given)))
+        calling = threading.Thread(target=lambda: answers.append(call_tool(job, "refund-order", **given)))
         calling.start()
-        request = str(opened(lead, request_of(ops, job))["id"])
+        request = str(await_request(lead, newest_request(ops, job))["id"])
         whole = f'refund-order, once, with exactly {{"amount": 7.25, "order_id": {order}, "reason": "from the cli"}}'
         assert whole in cli.run("request", "show", request, who="lead").stdout
         assert whole in cli.run("request", "approve", request, "--reason", "yes", who="lead").stderr

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from justenough.domain.catalog.mcp_tool_list import build_tool_list
-from tests.activities.broker.mcp_server import TOOLS, McpServer, mcp_server
+from tests.activities.broker.mcp_server import TOOLS, McpServer, serve_mcp
 from tests.console.cli.conftest import ROOT, Cli
 from tests.support.wait import until
 
@@ -21,11 +21,11 @@ TOKEN = "a-token-of-the-reviewer"
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[McpServer]:
-    with mcp_server() as listening:
+    with serve_mcp() as listening:
         yield listening
 
 
-def upstream(cli: Cli, url: str, *, headers: dict[str, str] | None = None, **more: Any) -> None:
+def add_upstream(cli: Cli, url: str, *, headers: dict[str, str] | None = None, **more: Any) -> None:
     """Put an upstream into a copy of the shop's folder."""
     shutil.copytree(ROOT / "examples" / "shop", cli.config, dirs_exist_ok=True)
     tool = {
@@ -36,14 +36,14 @@ def upstream(cli: Cli, url: str, *, headers: dict[str, str] | None = None, **mor
     catalog.write_text(catalog.read_text().replace("\ntools:\n", f"\ntools: # ours\n  hub: {json.dumps(tool)}\n", 1))
 
 
-def secret(path: Path, content: Any, *, mode: int = 0o600) -> Path:
+def write_secret(path: Path, content: Any, *, mode: int = 0o600) -> Path:
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     path.chmod(mode)
     return path
 
 
 def test_what_it_shows_is_told_with_actions_whole_descriptions_and_the_digest(alone: Cli, hub: McpServer) -> None:
-    upstream(alone, hub.url)
+    add_upstream(alone, hub.url)
     found = alone.json("catalog", "tools", "hub")
     assert (found["digest"], found["pinned"]) == (build_tool_list("tools", TOOLS).digest, None)
     tools = {one["name"]: one for one in found["tools"]}
@@ -56,7 +56,7 @@ def test_what_it_shows_is_told_with_actions_whole_descriptions_and_the_digest(al
 
 
 def test_pinning_writes_the_list_and_its_digest_and_then_it_is_passed_on(alone: Cli, hub: McpServer) -> None:
-    upstream(alone, hub.url)
+    add_upstream(alone, hub.url)
     before = (alone.config / "catalog.yaml").read_text()
     warned = alone.json("catalog", "check", alone.config)
     assert "tools.hub.mcp" in [one["where"] for one in warned["warnings"]]
@@ -72,9 +72,9 @@ def test_pinning_writes_the_list_and_its_digest_and_then_it_is_passed_on(alone: 
 
 
 def test_what_has_changed_since_is_shown_line_by_line_and_pinned_anew(alone: Cli, hub: McpServer) -> None:
-    upstream(alone, hub.url)
+    add_upstream(alone, hub.url)
     assert alone.run("catalog", "tools", "hub", "--pin").exit_code == 0
-    with hub.being(tools=[{**TOOLS[0], "description": "Reads an issue\u202e and more"}, *TOOLS[1:-1]]):
+    with hub.misbehave(tools=[{**TOOLS[0], "description": "Reads an issue\u202e and more"}, *TOOLS[1:-1]]):
         done = alone.run("catalog", "tools", "hub", "--exit-code")
         assert done.exit_code == 1
         assert '-      "description": "Reads an issue",' in done.stdout
@@ -87,10 +87,10 @@ def test_what_has_changed_since_is_shown_line_by_line_and_pinned_anew(alone: Cli
 
 
 def test_a_credential_comes_from_a_private_file_or_stdin_and_goes_to_the_server_alone(alone: Cli, hub: McpServer, tmp_path: Path) -> None:
-    upstream(alone, hub.url, headers=HEADERS)
-    for given, stdin in ((secret(tmp_path / "token.json", {"token": TOKEN}), ""), ("-", json.dumps({"token": TOKEN}))):
+    add_upstream(alone, hub.url, headers=HEADERS)
+    for given, stdin in ((write_secret(tmp_path / "token.json", {"token": TOKEN}), ""), ("-", json.dumps({"token": TOKEN}))):
         # What a header says beside the credential is no secret, and may stand in a description.
-        with hub.being(tools=[{**TOOLS[0], "description": "Takes a Bearer token"}]):
+        with hub.misbehave(tools=[{**TOOLS[0], "description": "Takes a Bearer token"}]):
             done = alone.run("catalog", "tools", "hub", "--credential", given, "--pin", stdin=stdin)
         assert done.exit_code == 0, done.stderr
         assert hub.authorization == f"Bearer {TOKEN}"
@@ -99,7 +99,7 @@ def test_a_credential_comes_from_a_private_file_or_stdin_and_goes_to_the_server_
 
 
 def test_without_one_it_says_how_to_give_one_and_asks_nobody(alone: Cli, hub: McpServer) -> None:
-    upstream(alone, hub.url, headers=HEADERS)
+    add_upstream(alone, hub.url, headers=HEADERS)
     before = len(hub.seen)
     done = alone.run("catalog", "tools", "hub")
     assert done.exit_code == 2
@@ -109,8 +109,8 @@ def test_without_one_it_says_how_to_give_one_and_asks_nobody(alone: Cli, hub: Mc
 
 
 def test_the_list_itself_may_be_given_instead(alone: Cli, hub: McpServer, tmp_path: Path) -> None:
-    upstream(alone, hub.url, headers=HEADERS)
-    shown = secret(tmp_path / "shown.json", {"tools": list(TOOLS)})
+    add_upstream(alone, hub.url, headers=HEADERS)
+    shown = write_secret(tmp_path / "shown.json", {"tools": list(TOOLS)})
     before = len(hub.seen)
     assert alone.run("catalog", "tools", "hub", "--shown", shown, "--pin").exit_code == 0
     assert alone.json("catalog", "tools", "hub", "--shown", shown)["pinned"] == build_tool_list("tools", TOOLS).digest
@@ -132,10 +132,10 @@ def test_the_list_itself_may_be_given_instead(alone: Cli, hub: McpServer, tmp_pa
 def test_bad_input_is_refused_in_words_and_pins_nothing(
     alone: Cli, hub: McpServer, tmp_path: Path, words: tuple[str, ...], content: Any, mode: int, code: int, says: str
 ) -> None:
-    upstream(alone, hub.url, headers=HEADERS)
+    add_upstream(alone, hub.url, headers=HEADERS)
     path = tmp_path / "given.json"
     if content is not None:
-        secret(path, content, mode=mode)
+        write_secret(path, content, mode=mode)
     more = [path] if words[-1].startswith("--") else []
     done = alone.run("catalog", "tools", *words, *more, "--pin")
     assert done.exit_code == code, done.stderr
@@ -151,9 +151,9 @@ def test_bad_input_is_refused_in_words_and_pins_nothing(
 def test_a_server_that_misbehaves_is_told_of_in_words_without_the_credential(
     alone: Cli, hub: McpServer, tmp_path: Path, mode: str, says: str
 ) -> None:
-    upstream(alone, hub.url, headers=HEADERS)
-    with hub.being(mode, at="tools/list"):
-        done = alone.run("catalog", "tools", "hub", "--credential", secret(tmp_path / "token.json", {"token": TOKEN}), "--pin")
+    add_upstream(alone, hub.url, headers=HEADERS)
+    with hub.misbehave(mode, at="tools/list"):
+        done = alone.run("catalog", "tools", "hub", "--credential", write_secret(tmp_path / "token.json", {"token": TOKEN}), "--pin")
     assert done.exit_code == 1
     assert says in done.stderr
     assert TOKEN not in done.stdout + done.stderr
@@ -161,9 +161,9 @@ def test_a_server_that_misbehaves_is_told_of_in_words_without_the_credential(
 
 
 def test_a_list_that_tells_the_credential_is_neither_shown_nor_pinned(alone: Cli, hub: McpServer, tmp_path: Path) -> None:
-    upstream(alone, hub.url, headers=HEADERS)
-    with hub.being(tools=[{**TOOLS[0], "description": f"as {TOKEN}"}]):
-        done = alone.run("catalog", "tools", "hub", "--credential", secret(tmp_path / "token.json", {"token": TOKEN}), "--pin")
+    add_upstream(alone, hub.url, headers=HEADERS)
+    with hub.misbehave(tools=[{**TOOLS[0], "description": f"as {TOKEN}"}]):
+        done = alone.run("catalog", "tools", "hub", "--credential", write_secret(tmp_path / "token.json", {"token": TOKEN}), "--pin")
     assert done.exit_code == 1
     assert "the list of hub contains the credential that was sent with the request" in done.stderr
     assert TOKEN not in done.stdout + done.stderr
@@ -171,8 +171,8 @@ def test_a_list_that_tells_the_credential_is_neither_shown_nor_pinned(alone: Cli
 
 
 def test_names_that_collide_are_refused_with_a_way_out_and_pin_nothing(alone: Cli, hub: McpServer) -> None:
-    upstream(alone, hub.url)
-    with hub.being(tools=[{**TOOLS[0], "name": "get_one"}]):
+    add_upstream(alone, hub.url)
+    with hub.misbehave(tools=[{**TOOLS[0], "name": "get_one"}]):
         catalog = alone.config / "catalog.yaml"
         catalog.write_text(catalog.read_text().replace("  hub: ", "  gate: ", 1))
         assert alone.run("catalog", "tools", "gate", "--pin").exit_code == 0
@@ -186,7 +186,7 @@ def test_names_that_collide_are_refused_with_a_way_out_and_pin_nothing(alone: Cl
 
 
 def test_its_address_may_stand_in_a_setting(alone: Cli, hub: McpServer) -> None:
-    upstream(alone, "${HUB_URL}")
+    add_upstream(alone, "${HUB_URL}")
     done = alone.run("catalog", "tools", "hub")
     assert (done.exit_code, "set the environment variable HUB_URL" in done.stderr) == (2, True)
     assert alone.json("catalog", "tools", "hub", env={"HUB_URL": hub.url})["digest"] == build_tool_list("tools", TOOLS).digest

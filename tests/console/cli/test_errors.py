@@ -11,7 +11,7 @@ import pytest
 from console.cli.client import api
 from console.cli.errors import ExitCode, worst_exit_code
 from tests.console.cli.conftest import Cli
-from tests.support.canned_server import answering
+from tests.support.canned_server import serve_canned_answers
 from worker.stack import Stack
 
 EVERY = [
@@ -41,8 +41,8 @@ def free_port() -> int:
 )
 def test_each_status_of_the_api_has_its_exit_code(cli: Cli, monkeypatch: pytest.MonkeyPatch, status: int, code: int) -> None:
     monkeypatch.setattr(api, "RETRY_DELAY_S", 0.01)
-    with answering() as console:
-        console.says(status, {"type": "about:blank", "title": "T", "status": status, "detail": "why it is so"})
+    with serve_canned_answers() as console:
+        console.set_response(status, {"type": "about:blank", "title": "T", "status": status, "detail": "why it is so"})
         done = cli.run("job", "list", "--console-url", console.address)
 
     assert (done.exit_code, done.stdout) == (code, "")
@@ -52,8 +52,8 @@ def test_each_status_of_the_api_has_its_exit_code(cli: Cli, monkeypatch: pytest.
 @pytest.mark.servers
 def test_each_problem_of_a_bad_input_has_its_line(cli: Cli) -> None:
     errors = [{"path": "access[0].ttl", "message": "too long"}, {"path": "", "message": "odd\x1b[2J"}]
-    with answering() as console:
-        console.says(422, {"title": "T", "status": 422, "detail": "job spec: access[0].ttl: too long; odd", "errors": errors})
+    with serve_canned_answers() as console:
+        console.set_response(422, {"title": "T", "status": 422, "detail": "job spec: access[0].ttl: too long; odd", "errors": errors})
         done = cli.run("job", "list", "--console-url", console.address)
 
     assert done.stderr.splitlines() == ["error: job spec: 2 problems", "  access[0].ttl: too long", "  odd\\x1b[2J"]
@@ -63,8 +63,8 @@ def test_each_problem_of_a_bad_input_has_its_line(cli: Cli) -> None:
 @pytest.mark.parametrize("body,media", [(b"<html>", "text/html"), (b"[]", "application/json"), (b"", "text/plain")])
 @pytest.mark.parametrize("status", [200, 404, 502])
 def test_a_server_that_is_no_console_is_told_from_one(cli: Cli, status: int, body: bytes, media: str) -> None:
-    with answering() as console:
-        console.says(status, body, media)
+    with serve_canned_answers() as console:
+        console.set_response(status, body, media)
         done = cli.run("job", "list", "--console-url", console.address)
 
     assert done.exit_code == {200: 1, 404: 5, 502: 1}[status]

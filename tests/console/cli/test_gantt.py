@@ -144,13 +144,13 @@ NAMES = {"request": st.sampled_from(["r", "s"]), "credential": st.sampled_from([
 
 
 @st.composite
-def recorded(draw: st.DrawFn) -> dict[str, Any]:
+def any_entry(draw: st.DrawFn) -> dict[str, Any]:
     kind = draw(st.sampled_from(EventType))
     data = {name: draw(VALUES if draw(st.booleans()) else NAMES.get(name, TEXT)) for name in EVENT_FIELDS[kind]}
     return {"type": kind.value, "at": draw(st.integers(0, 5_000).map(at)), "data": data}
 
 
-@given(st.lists(recorded(), max_size=12), st.integers(-100, 20_000), st.integers(12, 200))
+@given(st.lists(any_entry(), max_size=12), st.integers(-100, 20_000), st.integers(12, 200))
 def test_no_line_is_wider_than_the_terminal_whatever_was_recorded(entries: list[dict[str, Any]], now: int, columns: int) -> None:
     moment, picture = START + timedelta(seconds=now), build_timeline([JOB, *entries])
 

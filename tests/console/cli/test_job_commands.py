@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.console.cli.conftest import ROOT, Cli, on_a_terminal, shown_on, spec
-from tests.support.child_process import child_process
+from tests.console.cli.conftest import ROOT, Cli, run_on_terminal, terminal_output, write_spec
+from tests.support.child_process import run_child
 from tests.support.people import Human
-from tests.support.terminal_signals import heeding
+from tests.support.terminal_signals import interruptible_command
 
 pytestmark = pytest.mark.servers
 
@@ -26,7 +26,7 @@ SLEEP = ["sleep", "60"]
 
 
 def test_run_prints_the_job_as_soon_as_it_is_accepted(cli: Cli, ops: Human, tmp_path: Path) -> None:
-    accepted = cli.json("job", "run", spec(tmp_path, SLEEP))
+    accepted = cli.json("job", "run", write_spec(tmp_path, SLEEP))
 
     assert ops.job(accepted["id"])["state"] in {"pending", "running"}
     assert accepted["state"] == "pending"
@@ -34,7 +34,7 @@ def test_run_prints_the_job_as_soon_as_it_is_accepted(cli: Cli, ops: Human, tmp_
 
 
 def test_a_job_that_succeeds_ends_its_command_with_0_and_its_credential_is_dead(cli: Cli, tmp_path: Path) -> None:
-    job = cli.json("job", "run", spec(tmp_path, ["true"], access=[READ], **SCOPED), "--wait")
+    job = cli.json("job", "run", write_spec(tmp_path, ["true"], access=[READ], **SCOPED), "--wait")
 
     assert (job["state"], job["revocation"]["state"]) == ("succeeded", "confirmed")
     assert [credential["state"] for credential in job["credentials"]] == ["confirmed"]
@@ -42,7 +42,7 @@ def test_a_job_that_succeeds_ends_its_command_with_0_and_its_credential_is_dead(
 
 @pytest.mark.parametrize("command,timeout,state", [(["false"], "2m", "failed"), (SLEEP, "1s", "timed_out")])
 def test_a_job_that_fails_ends_its_command_with_3(cli: Cli, tmp_path: Path, command: list[str], timeout: str, state: str) -> None:
-    job = cli.json("job", "run", spec(tmp_path, command, run={"command": command, "timeout": timeout}), "--wait", code=3)
+    job = cli.json("job", "run", write_spec(tmp_path, command, run={"command": command, "timeout": timeout}), "--wait", code=3)
 
     assert job["state"] == state
 
@@ -50,7 +50,7 @@ def test_a_job_that_fails_ends_its_command_with_3(cli: Cli, tmp_path: Path, comm
 def test_the_working_directory_goes_along_and_what_the_job_prints_comes_back(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "hello.txt").write_text("from a bundle\n")
-    path = spec(tmp_path, ["cat", "{name}.txt"], run={"command": ["cat", "{name}.txt"], "workdir": "files"}, params={"name": "none"})
+    path = write_spec(tmp_path, ["cat", "{name}.txt"], run={"command": ["cat", "{name}.txt"], "workdir": "files"}, params={"name": "none"})
 
     job = cli.json("job", "run", path, "--param", "name=hello", "--reason", "to see", "--wait")
     logs = cli.run("job", "logs", job["id"])
@@ -60,14 +60,14 @@ def test_the_working_directory_goes_along_and_what_the_job_prints_comes_back(cli
 
 
 def test_a_spec_may_come_by_stdin(cli: Cli, tmp_path: Path) -> None:
-    done = cli.run("job", "run", "-", "--wait", "-o", "name", stdin=spec(tmp_path, ["true"]).read_text())
+    done = cli.run("job", "run", "-", "--wait", "-o", "name", stdin=write_spec(tmp_path, ["true"]).read_text())
 
     assert done.exit_code == 0, done.stderr
     assert done.stdout.startswith("j-dev-")
 
 
 def test_watching_tells_what_happens_on_stderr_and_the_job_on_stdout(cli: Cli, tmp_path: Path) -> None:
-    done = cli.run("job", "run", spec(tmp_path, ["true"], access=[READ], **SCOPED), "--watch", "-o", "json")
+    done = cli.run("job", "run", write_spec(tmp_path, ["true"], access=[READ], **SCOPED), "--watch", "-o", "json")
 
     told = [line.split()[1] for line in done.stderr.splitlines()]
     assert json.loads(done.stdout)["state"] == "succeeded"
@@ -77,10 +77,10 @@ def test_watching_tells_what_happens_on_stderr_and_the_job_on_stdout(cli: Cli, t
 
 
 def test_a_terminal_shows_what_happens_and_a_strangers_text_cannot_write_over_it(cli: Cli, tmp_path: Path) -> None:
-    arguments = ("job", "run", spec(tmp_path, ["true"]), "--watch", "--reason", "\x1b]0;mine\x07")
-    with on_a_terminal(cli, *arguments) as (process, terminal):
-        shown = shown_on(terminal, b"job.ended ").decode()
-        shown += shown_on(terminal, b"never").decode()
+    arguments = ("job", "run", write_spec(tmp_path, ["true"]), "--watch", "--reason", "\x1b]0;mine\x07")
+    with run_on_terminal(cli, *arguments) as (process, terminal):
+        shown = terminal_output(terminal, b"job.ended ").decode()
+        shown += terminal_output(terminal, b"never").decode()
         process.wait(30)
 
     assert process.returncode == 0
@@ -89,7 +89,7 @@ def test_a_terminal_shows_what_happens_and_a_strangers_text_cannot_write_over_it
 
 
 def test_watching_a_job_that_has_ended_tells_all_of_it_at_once(cli: Cli, ops: Human, tmp_path: Path) -> None:
-    job = cli.json("job", "run", spec(tmp_path, ["false"]), "--wait", code=3)["id"]
+    job = cli.json("job", "run", write_spec(tmp_path, ["false"]), "--wait", code=3)["id"]
 
     done = cli.run("job", "watch", job)
 
@@ -98,13 +98,13 @@ def test_watching_a_job_that_has_ended_tells_all_of_it_at_once(cli: Cli, ops: Hu
 
 
 def test_quiet_says_nothing_beside_the_data(cli: Cli, tmp_path: Path) -> None:
-    done = cli.run("job", "run", spec(tmp_path, ["true"]), "--watch", "--quiet", "-o", "name")
+    done = cli.run("job", "run", write_spec(tmp_path, ["true"]), "--watch", "--quiet", "-o", "name")
 
     assert (done.exit_code, done.stderr) == (0, "")
 
 
 def test_waiting_too_long_ends_with_7_and_the_job_goes_on(cli: Cli, ops: Human, tmp_path: Path) -> None:
-    job = cli.json("job", "run", spec(tmp_path, SLEEP), "--wait", "--timeout", "1s", code=7)
+    job = cli.json("job", "run", write_spec(tmp_path, SLEEP), "--wait", "--timeout", "1s", code=7)
 
     assert ops.until(job["id"], "running")
     assert cli.run("job", "cancel", job["id"], "--wait").exit_code == 0
@@ -112,8 +112,10 @@ def test_waiting_too_long_ends_with_7_and_the_job_goes_on(cli: Cli, ops: Human, 
 
 
 def test_ctrl_c_ends_the_waiting_with_130_and_not_the_job(cli: Cli, ops: Human, tmp_path: Path) -> None:
-    program = [sys.executable, "-m", "console.cli", "--profile", "ops", "job", "run", str(spec(tmp_path, SLEEP)), "--watch"]
-    with child_process(heeding(program), cwd=ROOT, env=cli.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    program = [sys.executable, "-m", "console.cli", "--profile", "ops", "job", "run", str(write_spec(tmp_path, SLEEP)), "--watch"]
+    with run_child(
+        interruptible_command(program), cwd=ROOT, env=cli.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stderr is not None
         started = next(line for line in process.stderr if "job.started" in line)
         process.send_signal(signal.SIGINT)
@@ -129,7 +131,7 @@ def test_ctrl_c_ends_the_waiting_with_130_and_not_the_job(cli: Cli, ops: Human, 
 
 
 def test_killing_says_what_is_stopped_and_a_second_time_is_a_conflict(cli: Cli, ops: Human, tmp_path: Path) -> None:
-    job = cli.json("job", "run", spec(tmp_path, SLEEP))["id"]
+    job = cli.json("job", "run", write_spec(tmp_path, SLEEP))["id"]
     ops.until(job, "running")
 
     killed = cli.json("job", "kill", job)
@@ -143,7 +145,7 @@ def test_killing_says_what_is_stopped_and_a_second_time_is_a_conflict(cli: Cli, 
 def test_a_dry_run_tells_each_decision_and_stores_nothing(cli: Cli, ops: Human, tmp_path: Path) -> None:
     before = [job["id"] for job in ops.api.get("jobs").json()["items"]]
 
-    found = cli.json("job", "run", spec(tmp_path, ["true"], access=[READ, WRITE], **SCOPED), "--dry-run")
+    found = cli.json("job", "run", write_spec(tmp_path, ["true"], access=[READ, WRITE], **SCOPED), "--dry-run")
 
     assert [(item["action"], item["outcome"], item["tier"]) for item in found["requests"]] == [
         ("read", "allowed", 0),
@@ -157,13 +159,13 @@ def test_a_dry_run_ends_with_6_where_a_needed_request_would_be_denied(cli: Cli, 
     customers = {**READ, "resource": "customers-db", "deliver": {}}
     export = {**READ, "resource": "export-api", "action": "write", "deliver": {}, "optional": optional}
 
-    found = cli.json("job", "run", spec(tmp_path, ["true"], access=[customers, export], **SCOPED), "--dry-run", code=code)
+    found = cli.json("job", "run", write_spec(tmp_path, ["true"], access=[customers, export], **SCOPED), "--dry-run", code=code)
 
     assert found["requests"][1]["outcome"] == "denied"
 
 
 def test_the_same_key_stands_for_the_same_job(cli: Cli, tmp_path: Path) -> None:
-    path, key = spec(tmp_path, ["true"]), f"key-{time.time_ns()}"
+    path, key = write_spec(tmp_path, ["true"]), f"key-{time.time_ns()}"
 
     first = cli.json("job", "run", path, "--idempotency-key", key)
     again = cli.run("job", "run", path, "--idempotency-key", key, "-o", "name")
@@ -175,7 +177,7 @@ def test_the_same_key_stands_for_the_same_job(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_every_problem_of_a_spec_is_told_by_its_path_before_anything_is_sent(alone: Cli, tmp_path: Path) -> None:
-    path = spec(tmp_path, ["true"], access=[{**READ, "ttl": "soon"}], name="No Name", colour="red")
+    path = write_spec(tmp_path, ["true"], access=[{**READ, "ttl": "soon"}], name="No Name", colour="red")
 
     done = alone.run("job", "run", path)
 
@@ -187,7 +189,7 @@ def test_every_problem_that_only_the_catalog_shows_is_told_by_its_path(cli: Cli,
     access = [{**READ, "resource": "orders-bd"}, {**READ, "ttl": "23h", "deliver": {}}]
     before = [job["id"] for job in ops.api.get("jobs").json()["items"]]
 
-    done = cli.run("job", "run", spec(tmp_path, ["true"], access=access, **SCOPED))
+    done = cli.run("job", "run", write_spec(tmp_path, ["true"], access=access, **SCOPED))
 
     assert done.exit_code == 2
     assert {line.strip().partition(":")[0] for line in done.stderr.splitlines()[1:]} == {"access[0].resource", "access[1].ttl"}
@@ -195,7 +197,7 @@ def test_every_problem_that_only_the_catalog_shows_is_told_by_its_path(cli: Cli,
 
 
 def test_what_only_the_catalog_shows_of_a_spec_that_is_wrong_anyway_is_told_too(cli: Cli, tmp_path: Path) -> None:
-    path = spec(tmp_path, ["true"], access=[{**READ, "resource": "orders-bd"}], colour="red", **SCOPED)
+    path = write_spec(tmp_path, ["true"], access=[{**READ, "resource": "orders-bd"}], colour="red", **SCOPED)
 
     done = cli.run("job", "run", path)
 
@@ -228,7 +230,7 @@ def test_an_option_that_the_console_refuses_is_named_as_it_was_typed(cli: Cli) -
     ],
 )
 def test_a_flag_that_is_wrong_is_a_usage_error(alone: Cli, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
-    done = alone.run("job", "run", spec(tmp_path, ["true"], params={"a": "0"}), *arguments)
+    done = alone.run("job", "run", write_spec(tmp_path, ["true"], params={"a": "0"}), *arguments)
 
     assert (done.exit_code, done.stdout) == (2, "")
     assert message in done.stderr
@@ -260,7 +262,7 @@ def test_a_file_that_is_no_spec_is_refused_in_a_sentence(alone: Cli, tmp_path: P
 
 
 def test_show_is_exactly_what_the_api_says(cli: Cli, ops: Human, tmp_path: Path) -> None:
-    job = cli.json("job", "run", spec(tmp_path, ["true"], access=[READ], **SCOPED), "--wait")["id"]
+    job = cli.json("job", "run", write_spec(tmp_path, ["true"], access=[READ], **SCOPED), "--wait")["id"]
 
     assert cli.json("job", "show", job) == ops.job(job)
     shown = cli.run("job", "show", job).stdout
@@ -270,7 +272,7 @@ def test_show_is_exactly_what_the_api_says(cli: Cli, ops: Human, tmp_path: Path)
 
 def test_lists_are_pages_that_go_on_with_their_cursor(cli: Cli, tmp_path: Path) -> None:
     for _ in range(2):
-        cli.json("job", "run", spec(tmp_path, ["true"]), "--wait")
+        cli.json("job", "run", write_spec(tmp_path, ["true"]), "--wait")
 
     first = cli.json("job", "list", "--limit", "1")
     second = cli.json("job", "list", "--limit", "1", "--cursor", first["next"])
@@ -283,7 +285,7 @@ def test_lists_are_pages_that_go_on_with_their_cursor(cli: Cli, tmp_path: Path) 
 
 
 def test_a_list_is_narrowed_by_state(cli: Cli, tmp_path: Path) -> None:
-    failed = cli.json("job", "run", spec(tmp_path, ["false"]), "--wait", code=3)["id"]
+    failed = cli.json("job", "run", write_spec(tmp_path, ["false"]), "--wait", code=3)["id"]
 
     found = cli.json("job", "list", "--state", "failed", "--requester", "ops", "--environment", "prod")["items"]
 
@@ -293,7 +295,7 @@ def test_a_list_is_narrowed_by_state(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_logs_are_followed_until_the_job_has_ended(cli: Cli, tmp_path: Path) -> None:
-    job = cli.json("job", "run", spec(tmp_path, ["sh", "-c", "echo one; sleep 1; echo two"]))["id"]
+    job = cli.json("job", "run", write_spec(tmp_path, ["sh", "-c", "echo one; sleep 1; echo two"]))["id"]
 
     text = cli.run("job", "logs", job, "--follow")
     lines = cli.run("job", "logs", job, "-f", "-o", "json").stdout.splitlines()
@@ -304,7 +306,7 @@ def test_logs_are_followed_until_the_job_has_ended(cli: Cli, tmp_path: Path) -> 
 
 
 def test_the_timeline_is_the_jobs_ledger_in_sentences(cli: Cli, ops: Human, tmp_path: Path) -> None:
-    job = cli.json("job", "run", spec(tmp_path, ["true"], access=[READ], **SCOPED), "--wait")["id"]
+    job = cli.json("job", "run", write_spec(tmp_path, ["true"], access=[READ], **SCOPED), "--wait")["id"]
 
     table = cli.run("job", "timeline", job).stdout.splitlines()
 
@@ -323,14 +325,14 @@ def test_a_job_that_is_not_there_is_not_found(cli: Cli, command: str, job: str) 
 
 
 def test_who_may_not_launch_is_told_which_group_may(cli: Cli, tmp_path: Path) -> None:
-    done = cli.run("job", "run", spec(tmp_path, ["true"]), who="auditor")
+    done = cli.run("job", "run", write_spec(tmp_path, ["true"]), who="auditor")
 
     assert done.exit_code == 6
     assert "needs one of the groups: ops" in done.stderr
 
 
 def test_a_reader_that_goes_away_is_no_traceback(cli: Cli, tmp_path: Path) -> None:
-    job = cli.json("job", "run", spec(tmp_path, ["seq", "20000"]), "--wait")["id"]
+    job = cli.json("job", "run", write_spec(tmp_path, ["seq", "20000"]), "--wait")["id"]
     reading, writing = os.pipe()
     os.close(reading)
 

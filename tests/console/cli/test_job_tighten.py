@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from justenough.domain.jobs.spec import read_spec
-from tests.console.cli.conftest import ROOT, Cli, spec
+from tests.console.cli.conftest import ROOT, Cli, write_spec
 from tests.support.people import Human
 
 SHOP = ROOT / "examples" / "shop"
@@ -23,7 +23,7 @@ CHECK = 'test -n "$PGUSER" && echo "ticket {ticket}"'
 def wide(cli: Cli, ops: Human, lead: Human, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Three runs of a job that asks for half an hour and uses seconds, for a write that is never granted, and for one that is narrowed."""
     scope = {"data_scope": {"tenant": "acme"}, "params": {"ticket": "4711"}}
-    path = spec(tmp_path_factory.mktemp("wide"), ["bash", "-c", CHECK], access=[READ, WRITE, MEND], name="too-wide", **scope)
+    path = write_spec(tmp_path_factory.mktemp("wide"), ["bash", "-c", CHECK], access=[READ, WRITE, MEND], name="too-wide", **scope)
     jobs = [ops.launch(read_spec(path.read_text())) for _ in range(3)]
     for job in jobs:
         (_, write, mend) = ops.until(job, "awaiting_approval")["requests"]

@@ -12,7 +12,7 @@ from console.cli.watch import poll
 from console.cli.watch.job import WatchedEvent, job_exit_code, parse_event_stream
 from console.cli.watch.poll import OutageTolerance
 from tests.console.cli.conftest import Cli
-from tests.support.canned_server import answering
+from tests.support.canned_server import serve_canned_answers
 
 LINES = [
     ": ping",
@@ -82,14 +82,14 @@ def test_an_absence_is_borne_until_it_lasts_too_long(monkeypatch: pytest.MonkeyP
 def test_where_streams_do_not_pass_waiting_asks_again_until_the_end(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poll, "POLL_INTERVAL_S", 0.01)
     entry = {"position": 1, "at": "2026-01-01T00:00:00Z", "type": "job.ended", "data": {"state": "failed", "exit_code": 1, "reason": None}}
-    with answering() as console:
+    with serve_canned_answers() as console:
         console.routes = {
             "/jobs/j-dev-x": (200, job("running", "none")),
             "/events": (404, {"detail": "no streams here"}),
             "/timeline": (200, {"items": [entry], "next": None}),
         }
 
-        seen, original = console.heard, console.answer_to
+        seen, original = console.requests, console.answer_to
 
         def answer_to(path: str) -> tuple[int, bytes]:
             """End the job once it was asked for three times."""
@@ -109,9 +109,9 @@ def test_where_streams_do_not_pass_waiting_asks_again_until_the_end(cli: Cli, mo
 @pytest.mark.servers
 def test_streams_that_are_held_back_are_given_up(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poll, "POLL_INTERVAL_S", 0.01)
-    with answering() as console:
+    with serve_canned_answers() as console:
         console.routes = {"/jobs/j-dev-x": (200, job("running", "none")), "/timeline": (200, {"items": [], "next": None})}
-        seen, original = console.heard, console.answer_to
+        seen, original = console.requests, console.answer_to
 
         def answer_to(path: str) -> tuple[int, bytes]:
             """Say nothing on streams, and end the job some time later."""
@@ -132,9 +132,9 @@ def test_streams_that_are_held_back_are_given_up(cli: Cli, monkeypatch: pytest.M
 @pytest.mark.servers
 def test_waiting_ends_at_once_if_the_timeline_tells_of_the_end_before_the_job_does(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = {"position": 2, "at": "2026-01-01T00:00:00Z", "type": "job.ended", "data": {"state": "failed", "exit_code": 1, "reason": None}}
-    with answering() as console:
+    with serve_canned_answers() as console:
         console.routes = {"/jobs/j-dev-x": (200, job("revoking", "confirmed")), "/timeline": (200, {"items": [entry], "next": None})}
-        seen, original = console.heard, console.answer_to
+        seen, original = console.requests, console.answer_to
 
         def answer_to(path: str) -> tuple[int, bytes]:
             """Stream the last event but one, and end the job once its timeline was read."""
@@ -158,7 +158,7 @@ def test_waiting_ends_at_once_if_the_timeline_tells_of_the_end_before_the_job_do
 def test_a_job_that_is_never_proven_clean_ends_the_waiting_with_9(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poll, "POLL_INTERVAL_S", 0.01)
     monkeypatch.setattr(following, "CONFIRMATION_TIMEOUT_S", 0.05)
-    with answering() as console:
+    with serve_canned_answers() as console:
         console.routes = {"/jobs/j-dev-x": (200, job("succeeded", "pending")), "/events": (404, {"detail": "no streams here"})}
         done = cli.run("job", "watch", "j-dev-x", "--console-url", console.address)
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.console.cli.conftest import Cli
-from tests.support.canned_server import answering
+from tests.support.canned_server import serve_canned_answers
 from worker.stack import Stack
 
 pytestmark = pytest.mark.servers
@@ -25,7 +25,7 @@ def log_in(cli: Cli, whole: Stack, who: str = "auditor") -> str:
     return token
 
 
-def vault_knows(whole: Stack, token: str) -> bool:
+def is_valid(whole: Stack, token: str) -> bool:
     answer = httpx.get(f"{whole.vault}/v1/identity/oidc/token/je-console", headers={"X-Vault-Token": token}, trust_env=False)
     return answer.status_code == 200
 
@@ -56,10 +56,10 @@ def test_no_command_prints_the_token_or_the_password(fresh: Cli, whole: Stack) -
 
 def test_the_vault_token_never_goes_to_the_console(fresh: Cli, whole: Stack) -> None:
     token = log_in(fresh, whole)
-    with answering() as console:
+    with serve_canned_answers() as console:
         done = fresh.run("job", "list", "--console-url", console.address, who="auditor")
 
-    heard = console.heard[0]
+    heard = console.requests[0]
 
     assert done.exit_code == 0
     assert heard.headers["Authorization"].startswith("Bearer ey")
@@ -68,10 +68,10 @@ def test_the_vault_token_never_goes_to_the_console(fresh: Cli, whole: Stack) -> 
 
 def test_the_vault_token_never_goes_to_another_vault(fresh: Cli, whole: Stack) -> None:
     log_in(fresh, whole)
-    with answering() as other:
+    with serve_canned_answers() as other:
         done = fresh.run("job", "list", who="auditor", env={"VAULT_ADDR": other.address})
 
-    assert (done.exit_code, other.heard) == (4, [])
+    assert (done.exit_code, other.requests) == (4, [])
     assert f"you are logged in at {whole.vault}, not at {other.address}" in done.stderr
 
 
@@ -88,12 +88,12 @@ def test_logging_in_makes_the_key_that_one_signs_with(fresh: Cli, whole: Stack) 
 def test_logout_ends_the_token_at_vault_and_leaves_no_file(fresh: Cli, whole: Stack) -> None:
     token = log_in(fresh, whole)
     fresh.run("whoami", who="auditor")
-    assert vault_knows(whole, token)
+    assert is_valid(whole, token)
 
     done = fresh.run("logout", who="auditor")
 
     assert done.exit_code == 0
-    assert not vault_knows(whole, token)
+    assert not is_valid(whole, token)
     assert list((fresh.logins / "justenough").iterdir()) == []
     assert fresh.run("whoami", who="auditor").exit_code == 4
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.console.cli.conftest import ROOT, Cli
-from tests.console.pages.oidc_provider import MOUNT, Provider, write
+from tests.console.pages.oidc_provider import MOUNT, Provider, write_vault
 from worker.stack import Stack
 
 pytestmark = pytest.mark.servers
@@ -36,13 +36,13 @@ async def provider(whole: Stack, port: int) -> AsyncIterator[Provider]:
     async with httpx.AsyncClient(base_url=f"{whole.vault}/v1/", headers=headers, timeout=15, trust_env=False) as admin:
         passwords = {name: user.password for name, user in whole.users.items()}
         elsewhere = {"role_type": "oidc", "user_claim": "username", "allowed_redirect_uris": ["https://je.example/callback"]}
-        made = await Provider.provisioned(admin, [f"http://localhost:{port}/oidc/callback"], passwords)
-        await write(admin, f"auth/{MOUNT}/role/elsewhere", **elsewhere)
+        made = await Provider.provision(admin, [f"http://localhost:{port}/oidc/callback"], passwords)
+        await write_vault(admin, f"auth/{MOUNT}/role/elsewhere", **elsewhere)
         yield made
 
 
 @contextlib.asynccontextmanager
-async def running(cli: Cli, *arguments: str, **env: str) -> AsyncIterator[Process]:
+async def run_command(cli: Cli, *arguments: str, **env: str) -> AsyncIterator[Process]:
     """The command as a process of its own."""
     words = [sys.executable, "-m", "console.cli", *arguments]
     plain = {name: value for name, value in cli.env().items() if name not in {"BROWSER", "DISPLAY", "WAYLAND_DISPLAY"}}
@@ -55,7 +55,7 @@ async def running(cli: Cli, *arguments: str, **env: str) -> AsyncIterator[Proces
             await process.wait()
 
 
-async def told(process: Process) -> str:
+async def login_address(process: Process) -> str:
     """The address that the command asks to open."""
     assert process.stderr
     while line := (await process.stderr.readline()).decode().strip():
@@ -70,8 +70,8 @@ async def visit(address: str) -> httpx.Response:
 
 
 async def test_a_login_by_provider_is_a_login_like_any_other(fresh: Cli, provider: Provider, port: int) -> None:
-    async with running(fresh, *LOGIN, "--port", str(port), "--no-browser", "-o", "json") as process:
-        back, _ = await provider.redirect(await told(process), await provider.log_in("lead"))
+    async with run_command(fresh, *LOGIN, "--port", str(port), "--no-browser", "-o", "json") as process:
+        back, _ = await provider.redirect(await login_address(process), await provider.log_in("lead"))
         assert (await visit(back.replace("state=st_", "state=st_x"))).status_code == 404, "another state is not waited for"
         assert (await visit(f"http://127.0.0.1:{port}/")).status_code == 404
         seen = await visit(back)
@@ -90,8 +90,8 @@ async def test_the_browser_is_opened_at_the_provider(fresh: Cli, provider: Provi
     os.mkfifo(opened)
     program.write_text(f'#!/bin/sh\nprintf %s "$1" > {opened}\n')
     program.chmod(0o700)
-    async with running(fresh, *LOGIN, "--port", str(port), BROWSER=str(program)) as process:
-        address = await told(process)
+    async with run_command(fresh, *LOGIN, "--port", str(port), BROWSER=str(program)) as process:
+        address = await login_address(process)
         assert await asyncio.to_thread(opened.read_text) == address
         back, _ = await provider.redirect(address, await provider.log_in("lead"))
         await visit(back)
@@ -100,8 +100,8 @@ async def test_the_browser_is_opened_at_the_provider(fresh: Cli, provider: Provi
 
 
 async def test_what_the_provider_refuses_logs_nobody_in(fresh: Cli, provider: Provider, port: int) -> None:
-    async with running(fresh, *LOGIN, "--port", str(port), "--no-browser") as process:
-        address = await told(process)
+    async with run_command(fresh, *LOGIN, "--port", str(port), "--no-browser") as process:
+        address = await login_address(process)
         state = address.partition("state=")[2].partition("&")[0]
         await visit(f"http://127.0.0.1:{port}/oidc/callback?error=access_denied&state={state}")
         _, errors = await process.communicate()
@@ -111,8 +111,8 @@ async def test_what_the_provider_refuses_logs_nobody_in(fresh: Cli, provider: Pr
 
 
 async def test_a_code_that_vault_does_not_take_logs_nobody_in(fresh: Cli, provider: Provider, port: int) -> None:
-    async with running(fresh, *LOGIN, "--port", str(port), "--no-browser") as process:
-        state = (await told(process)).partition("state=")[2].partition("&")[0]
+    async with run_command(fresh, *LOGIN, "--port", str(port), "--no-browser") as process:
+        state = (await login_address(process)).partition("state=")[2].partition("&")[0]
         await visit(f"http://127.0.0.1:{port}/oidc/callback?code=made-up&state={state}")
         _, errors = await process.communicate()
     assert process.returncode == 4

@@ -27,7 +27,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
     return ask
 
 
-def page(*items: dict[str, Any], cursor: str | None = None) -> None:
+def print_page(*items: dict[str, Any], cursor: str | None = None) -> None:
     output.emit_page(
         {"items": list(items), "next": cursor}, header=("ID", "TASK"), row=lambda item: (item["id"], item["task"]), empty="None."
     )
@@ -35,7 +35,7 @@ def page(*items: dict[str, Any], cursor: str | None = None) -> None:
 
 def test_json_is_the_apis_object_and_nothing_else(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
     asked(CliOutputFormat.JSON)
-    page(ITEM, cursor="c")
+    print_page(ITEM, cursor="c")
     out, err = capsys.readouterr()
 
     assert json.loads(out) == {"items": [ITEM], "next": "c"}
@@ -44,31 +44,31 @@ def test_json_is_the_apis_object_and_nothing_else(asked: Any, capsys: pytest.Cap
 
 def test_yaml_is_the_same_object(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
     asked(CliOutputFormat.YAML)
-    page(ITEM)
+    print_page(ITEM)
 
     assert yaml.safe_load(capsys.readouterr().out) == {"items": [ITEM], "next": None}
 
 
 def test_name_prints_ids_one_a_line(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
     asked(CliOutputFormat.NAME)
-    page(ITEM, {**ITEM, "id": "j-dev-2"})
+    print_page(ITEM, {**ITEM, "id": "j-dev-2"})
 
     assert capsys.readouterr().out == "j-dev-1\nj-dev-2\n"
 
 
 def test_a_table_has_columns_under_each_other_and_no_control_characters(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
     asked(CliOutputFormat.TABLE)
-    page(ITEM, {"id": "j", "task": "x"})
+    print_page(ITEM, {"id": "j", "task": "x"})
 
     assert capsys.readouterr().out == "ID       TASK\nj-dev-1  Rückzahlung 金 \\x1b[2J\nj        x\n"
 
 
 def test_an_empty_list_says_so_on_stderr_and_with_quiet_nothing(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
     asked(CliOutputFormat.TABLE)
-    page()
+    print_page()
     assert capsys.readouterr() == ("", "None.\n")
     asked(CliOutputFormat.TABLE, quiet=True)
-    page()
+    print_page()
     assert capsys.readouterr() == ("", "")
 
 

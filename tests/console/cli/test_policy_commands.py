@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.console.cli.conftest import ROOT, Cli, spec
-from tests.support.canned_server import answering
+from tests.console.cli.conftest import ROOT, Cli, write_spec
+from tests.support.canned_server import serve_canned_answers
 from tests.support.people import Human
 
 SHOP = ROOT / "examples" / "shop"
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "config"
 
 
-def changed(folder: Path, file: str, old: str, new: str) -> None:
+def edit_file(folder: Path, file: str, old: str, new: str) -> None:
     path = folder / file
     text = path.read_text()
     assert old in text
@@ -43,7 +43,7 @@ def test_a_check_of_the_shop_finds_nothing_odd(alone: Cli) -> None:
 
 
 def test_what_a_check_finds_odd_is_told_and_ends_with_1(alone: Cli, folder: Path) -> None:
-    changed(folder, "policies/reads.cedar", "resource.sensitivity == 3 && context.approved_tier >= 2", "resource.sensitivity == 4")
+    edit_file(folder, "policies/reads.cedar", "resource.sensitivity == 3 && context.approved_tier >= 2", "resource.sensitivity == 4")
 
     found = alone.json("policy", "check", folder, code=1)
     shown = alone.run("policy", "check", folder).stdout
@@ -56,7 +56,7 @@ def test_what_a_check_finds_odd_is_told_and_ends_with_1(alone: Cli, folder: Path
 
 
 def test_an_error_in_a_policy_is_told_with_file_line_and_column(alone: Cli, folder: Path) -> None:
-    changed(folder, "policies/writes.cedar", "context.approved_tier >= 1", "context.approved_teir >= 1")
+    edit_file(folder, "policies/writes.cedar", "context.approved_tier >= 1", "context.approved_teir >= 1")
 
     for words in (("check", folder), ("test", folder), ("explain", EXPORT, "--config", folder), ("replay", folder)):
         done = alone.run("policy", *words)
@@ -110,7 +110,7 @@ def test_what_the_catalog_has_against_a_spec_is_told_beside_the_explanation(alon
 
 
 def test_a_spec_that_asks_for_what_is_not_there_is_refused_by_its_path(alone: Cli, tmp_path: Path) -> None:
-    path = spec(tmp_path, ["true"], access=[{**READ, "resource": "order-db"}], data_scope={"tenant": "acme"})
+    path = write_spec(tmp_path, ["true"], access=[{**READ, "resource": "order-db"}], data_scope={"tenant": "acme"})
     done = alone.run("policy", "explain", path, "--config", SHOP)
 
     assert done.exit_code == 2
@@ -155,7 +155,7 @@ def test_without_an_examples_rules_its_table_misses(alone: Cli, tmp_path: Path, 
 
 def test_explain_asks_as_of_the_time_it_is_told(alone: Cli, tmp_path: Path) -> None:
     write = {"resource": "orders", "action": "write", "ttl": "5m", "reason": "Mend an order"}
-    file = spec(tmp_path, ["true"], access=[write], agent={"name": "refund-agent", "version": "1.4"})
+    file = write_spec(tmp_path, ["true"], access=[write], agent={"name": "refund-agent", "version": "1.4"})
 
     noon = alone.json("policy", "explain", file, "--config", EXAMPLES, "--at", "2026-01-30T12:00")
     night = alone.json("policy", "explain", file, "--config", EXAMPLES, "--at", "2026-01-30T18:00+00:00")
@@ -170,7 +170,7 @@ def test_explain_asks_as_of_the_time_it_is_told(alone: Cli, tmp_path: Path) -> N
 
 
 def test_a_miss_is_told_with_what_was_expected_and_what_came_and_ends_with_1(alone: Cli, folder: Path) -> None:
-    changed(
+    edit_file(
         folder,
         "policies/writes.cedar",
         "!resource.external && context.approved_tier >= 1",
@@ -229,7 +229,7 @@ def test_tables_are_no_part_of_what_decides(alone: Cli, folder: Path) -> None:
 def test_what_was_decided_comes_out_the_same_by_the_same_policies_and_otherwise_by_others(
     cli: Cli, ops: Human, folder: Path, tmp_path: Path
 ) -> None:
-    path = spec(tmp_path, ["true"], access=[READ, {**WRITE, "optional": True}], data_scope={"tenant": "acme"})
+    path = write_spec(tmp_path, ["true"], access=[READ, {**WRITE, "optional": True}], data_scope={"tenant": "acme"})
     job = cli.json("job", "run", path)["id"]
     waiting = ops.until(job, "awaiting_approval")["requests"]
     cli.run("job", "cancel", job)
@@ -242,8 +242,8 @@ def test_what_was_decided_comes_out_the_same_by_the_same_policies_and_otherwise_
     assert of_job(same) == []
     assert same["decisions"] >= 2
 
-    changed(folder, "policies/reads.cedar", "resource.sensitivity <= 2", "resource.sensitivity <= 2 && context.approved_tier >= 1")
-    changed(folder, "policies/writes.cedar", "!resource.external && context.approved_tier >= 1", "!resource.external")
+    edit_file(folder, "policies/reads.cedar", "resource.sensitivity <= 2", "resource.sensitivity <= 2 && context.approved_tier >= 1")
+    edit_file(folder, "policies/writes.cedar", "!resource.external && context.approved_tier >= 1", "!resource.external")
     other = cli.json("policy", "replay", folder, "--since", "1h", who="auditor")
     assert of_job(other) == [("orders-db", "start", "tighter", [], []), ("refunds-db", "start", "looser", [], [])]
     assert {one["id"] for one in waiting} <= set(cli.run("policy", "replay", folder, "-o", "name", who="auditor").stdout.split())
@@ -256,7 +256,7 @@ def test_what_was_decided_comes_out_the_same_by_the_same_policies_and_otherwise_
 
 @pytest.mark.servers
 def test_a_decision_since_then_of_a_job_before_then_is_decided_with_its_order(cli: Cli, ops: Human, tmp_path: Path) -> None:
-    path = spec(tmp_path, ["true"], access=[READ, {**READ, "resource": "refunds-db"}], data_scope={"tenant": "acme"})
+    path = write_spec(tmp_path, ["true"], access=[READ, {**READ, "resource": "refunds-db"}], data_scope={"tenant": "acme"})
     job = cli.json("job", "run", path, "--wait")["id"]
     told = [entry["data"] for entry in ops.ledger(job) if entry["type"] == "access.decided"]
     facts = [(one["phase"], one["facts"]["resource"], one["facts"]["requester_groups"], one["facts"]["held"]) for one in told]
@@ -293,8 +293,8 @@ def test_older_entries_say_what_they_lack(cli: Cli, folder: Path) -> None:
         ("access.decided", said),
     ]
     items = [{"position": n, "job": job, "at": at, "type": kind, "data": data} for n, (kind, data) in enumerate(told)]
-    with answering() as console:
-        console.says(200, {"items": items, "next": None}, "application/json")
+    with serve_canned_answers() as console:
+        console.set_response(200, {"items": items, "next": None}, "application/json")
         done = cli.run("policy", "replay", folder, "--console-url", console.address)
 
     assert done.exit_code == 0
@@ -302,7 +302,7 @@ def test_older_entries_say_what_they_lack(cli: Cli, folder: Path) -> None:
         "0 looser, 0 tighter, 0 same, 1 unknown",
         "1 decision recorded without requester_groups, which the policies now use",
     ]
-    assert all("type=access.decided" in heard.path for heard in console.heard if "/ledger" in heard.path)
+    assert all("type=access.decided" in heard.path for heard in console.requests if "/ledger" in heard.path)
 
 
 @pytest.mark.parametrize("text", ["yesterday", "0d", "2026-13-01"])

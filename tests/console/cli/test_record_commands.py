@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.console.cli.conftest import Cli, spec
-from tests.support.canned_server import answering
+from tests.console.cli.conftest import Cli, write_spec
+from tests.support.canned_server import serve_canned_answers
 from tests.support.people import Human
 
 pytestmark = pytest.mark.servers
@@ -18,15 +18,15 @@ pytestmark = pytest.mark.servers
 READ = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "Look an order up"}
 
 
-def ended(cli: Cli, folder: Path) -> dict[str, Any]:
+def run_to_end(cli: Cli, folder: Path) -> dict[str, Any]:
     """A job that had one credential and is over."""
-    path = spec(folder, ["true"], access=[READ], data_scope={"tenant": "acme"})
+    path = write_spec(folder, ["true"], access=[READ], data_scope={"tenant": "acme"})
     found: dict[str, Any] = cli.json("job", "run", path, "--wait")
     return found
 
 
 def test_a_job_that_is_over_is_proven_dead(cli: Cli, tmp_path: Path) -> None:
-    job = ended(cli, tmp_path)
+    job = run_to_end(cli, tmp_path)
 
     proof = cli.json("credential", "prove", job["id"])
     table = cli.run("credential", "prove", job["id"])
@@ -40,7 +40,7 @@ def test_a_job_that_is_over_is_proven_dead(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_a_job_that_still_runs_is_not_proven_dead_and_its_credential_can_be_taken_away(cli: Cli, ops: Human, tmp_path: Path) -> None:
-    path = spec(tmp_path, ["sleep", "60"], access=[READ], data_scope={"tenant": "acme"})
+    path = write_spec(tmp_path, ["sleep", "60"], access=[READ], data_scope={"tenant": "acme"})
     job = cli.json("job", "run", path)["id"]
     ops.until(job, "running")
     credential = cli.run("credential", "list", "--live", "--job", job, "-o", "name").stdout.strip()
@@ -54,7 +54,7 @@ def test_a_job_that_still_runs_is_not_proven_dead_and_its_credential_can_be_take
 
 
 def test_the_whole_ledger_is_exported_one_entry_a_line(cli: Cli, auditor: Human, tmp_path: Path) -> None:
-    job = ended(cli, tmp_path)["id"]
+    job = run_to_end(cli, tmp_path)["id"]
     out = tmp_path / "ledger.jsonl"
 
     done = cli.run("ledger", "export", "--job", job, "--out", out, who="auditor")
@@ -69,7 +69,7 @@ def test_the_whole_ledger_is_exported_one_entry_a_line(cli: Cli, auditor: Human,
 def test_an_export_goes_past_one_page(cli: Cli, auditor: Human, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from console.cli.commands import ledger
 
-    job = ended(cli, tmp_path)["id"]
+    job = run_to_end(cli, tmp_path)["id"]
     monkeypatch.setattr(ledger, "PAGE_SIZE", 2)
 
     done = cli.run("ledger", "export", "--job", job, who="auditor")
@@ -78,7 +78,7 @@ def test_an_export_goes_past_one_page(cli: Cli, auditor: Human, tmp_path: Path, 
 
 
 def test_the_ledger_is_listed_oldest_first(cli: Cli, tmp_path: Path) -> None:
-    job = ended(cli, tmp_path)["id"]
+    job = run_to_end(cli, tmp_path)["id"]
 
     found = cli.json("ledger", "list", "--job", job, "--limit", "3")
 
@@ -87,7 +87,7 @@ def test_the_ledger_is_listed_oldest_first(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_a_sound_ledger_is_verified_and_says_what_that_cannot_see(cli: Cli, tmp_path: Path) -> None:
-    ended(cli, tmp_path)
+    run_to_end(cli, tmp_path)
 
     done = cli.run("ledger", "verify", who="auditor")
 
@@ -98,8 +98,8 @@ def test_a_sound_ledger_is_verified_and_says_what_that_cannot_see(cli: Cli, tmp_
 
 def test_a_ledger_with_problems_ends_with_1(cli: Cli) -> None:
     problem = {"job": "j-dev-x", "seq": 3, "fault": "edited", "message": "the hash is another"}
-    with answering() as console:
-        console.says(200, {"entries": 3, "jobs": 1, "problems": [problem], "unseen": []}, "application/json")
+    with serve_canned_answers() as console:
+        console.set_response(200, {"entries": 3, "jobs": 1, "problems": [problem], "unseen": []}, "application/json")
         done = cli.run("ledger", "verify", "--console-url", console.address)
 
     assert done.exit_code == 1
@@ -108,7 +108,7 @@ def test_a_ledger_with_problems_ends_with_1(cli: Cli) -> None:
 
 
 def test_a_copy_is_verified_offline_by_whoever_has_it(cli: Cli, alone: Cli, tmp_path: Path) -> None:
-    job = ended(cli, tmp_path)["id"]
+    job = run_to_end(cli, tmp_path)["id"]
     out = tmp_path / "ledger.jsonl"
     assert cli.run("ledger", "export", "--job", job, "--out", out, who="auditor").exit_code == 0
 
@@ -136,8 +136,8 @@ def test_a_sweep_runs_when_asked_for(cli: Cli) -> None:
 
 def test_a_sweep_that_could_not_revoke_ends_with_9(cli: Cli) -> None:
     report = {"looked_at": 1, "revoked": [], "lost": [], "unknown": [], "failures": ["j-dev-x: the target is down"], "at": None}
-    with answering() as console:
-        console.says(200, report, "application/json")
+    with serve_canned_answers() as console:
+        console.set_response(200, report, "application/json")
         done = cli.run("sweep", "--console-url", console.address)
 
     assert done.exit_code == 9

@@ -14,7 +14,7 @@ import pytest
 from justenough.domain.evidence.aggregator import EvidenceAggregator, ReportPeriod
 from justenough.domain.evidence.metric_definitions import METRICS
 from tests.console.cli.conftest import Cli
-from tests.support.canned_server import answering
+from tests.support.canned_server import serve_canned_answers
 from tests.support.people import ENDED, Human
 from tests.support.shop import access, spec
 
@@ -39,7 +39,7 @@ def entries(auditor: Human, since: str, until: str) -> list[dict[str, Any]]:
     return found
 
 
-def pages(auditor: Human, path: str, **query: str) -> list[dict[str, Any]]:
+def list_items(auditor: Human, path: str, **query: str) -> list[dict[str, Any]]:
     """Return everything of a list."""
     page = auditor.api.get(path, params={**query, "limit": 1000}).raise_for_status().json()
     found: list[dict[str, Any]] = page["items"]
@@ -50,7 +50,7 @@ def pages(auditor: Human, path: str, **query: str) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ReportRun:
     """What some jobs came to: by their own views, by the ledger's list, and by the report of the time in which they ran."""
 
     jobs: list[dict[str, Any]]
@@ -69,7 +69,7 @@ class Seen:
 
 
 @pytest.fixture(scope="module")
-def seen(cli: Cli, ops: Human, lead: Human, auditor: Human) -> Seen:
+def seen(cli: Cli, ops: Human, lead: Human, auditor: Human) -> ReportRun:
     """One job that policy allows, one that lead approves for less time after its launcher tried to, and one that lead denies."""
     since = datetime.now(UTC)
     jobs = [ops.launch(spec("true", task="<script>alert(1)</script>")), ops.launch(spec("true", WRITE)), ops.launch(spec("true", WRITE))]
@@ -82,10 +82,10 @@ def seen(cli: Cli, ops: Human, lead: Human, auditor: Human) -> Seen:
     until = datetime.now(UTC)
     period = since.isoformat(), until.isoformat()
     report = cli.json("report", "--since", period[0], "--until", period[1], who="auditor")
-    return Seen(ended, entries(auditor, *period), pages(auditor, "credentials", live="true"), report, ReportPeriod(since, until))
+    return ReportRun(ended, entries(auditor, *period), list_items(auditor, "credentials", live="true"), report, ReportPeriod(since, until))
 
 
-def test_what_was_issued_lived_and_was_revoked_is_what_the_lists_say(seen: Seen) -> None:
+def test_what_was_issued_lived_and_was_revoked_is_what_the_lists_say(seen: ReportRun) -> None:
     held = {one["id"] for job in seen.jobs for one in job["credentials"]}
     assert len(held) == 2
     assert {one["credential"] for one in seen.of("credential.confirmed")} >= held
@@ -97,7 +97,7 @@ def test_what_was_issued_lived_and_was_revoked_is_what_the_lists_say(seen: Seen)
     assert seen.figures("machinery.sandbox_off")["runs"] == len(seen.of("job.started"))
 
 
-def test_what_people_answered_is_what_the_lists_say(seen: Seen) -> None:
+def test_what_people_answered_is_what_the_lists_say(seen: ReportRun) -> None:
     answers, outcomes, told = seen.of("approval.decided"), seen.figures("approvals.outcomes"), lines(seen.report)
     verdicts = Counter(one["verdict"] for one in answers)
     assert outcomes["opened"] == len(seen.of("approval.opened")) >= 2
@@ -110,7 +110,7 @@ def test_what_people_answered_is_what_the_lists_say(seen: Seen) -> None:
     assert (len(narrowed), len(own)) == (1, 1)
 
 
-def test_what_policy_decided_is_what_the_lists_say(seen: Seen) -> None:
+def test_what_policy_decided_is_what_the_lists_say(seen: ReportRun) -> None:
     first = Counter(one["outcome"] for one in seen.of("access.decided") if one["phase"] in {"start", "runtime"})
     figures = seen.figures("policy.automatic")
     assert {name: figures[name] for name in ("decided", "allowed", "needs_approval", "denied")} == {
@@ -119,7 +119,7 @@ def test_what_policy_decided_is_what_the_lists_say(seen: Seen) -> None:
     }
 
 
-def test_of_jobs_that_are_over_nothing_stands(seen: Seen, auditor: Human) -> None:
+def test_of_jobs_that_are_over_nothing_stands(seen: ReportRun, auditor: Human) -> None:
     # Other tests' jobs share this stack: of those, what the lists say.
     over = [one for one in seen.live if auditor.job(one["job_id"])["state"] in ENDED]
     assert seen.figures("standing.live")["credentials"] == len(seen.live)
@@ -127,7 +127,7 @@ def test_of_jobs_that_are_over_nothing_stands(seen: Seen, auditor: Human) -> Non
     assert {one["job_id"] for one in seen.live}.isdisjoint({job["id"] for job in seen.jobs})
 
 
-def test_every_entry_that_a_line_names_is_in_the_ledger(seen: Seen) -> None:
+def test_every_entry_that_a_line_names_is_in_the_ledger(seen: ReportRun) -> None:
     known, told = {entry["id"] for entry in seen.entries}, lines(seen.report)
     # What is so now may have been recorded before the period.
     of_period = [key for key in METRICS if not key.startswith("standing.")]
@@ -160,12 +160,12 @@ def test_the_forms_of_every_command_show_it_too(cli: Cli) -> None:
 
 def test_a_violation_is_an_exit_code_only_where_it_is_asked_for(cli: Cli) -> None:
     empty = cli.json("report", "--since", "1h", who="auditor") | {"status": "violation"}
-    with answering() as console:
-        console.says(200, empty, "application/json")
+    with serve_canned_answers() as console:
+        console.set_response(200, empty, "application/json")
         plain = cli.run("report", "--console-url", console.address)
-        console.says(200, empty, "application/json")
+        console.set_response(200, empty, "application/json")
         asked = cli.run("report", "--exit-code", "--console-url", console.address)
-        console.says(200, empty | {"status": "attention"}, "application/json")
+        console.set_response(200, empty | {"status": "attention"}, "application/json")
         fine = cli.run("report", "--exit-code", "--console-url", console.address)
 
     assert (plain.exit_code, asked.exit_code, fine.exit_code) == (0, 1, 0)

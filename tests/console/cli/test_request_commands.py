@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.console.cli.conftest import Cli, on_a_terminal, shown_on, spec
+from tests.console.cli.conftest import Cli, run_on_terminal, terminal_output, write_spec
 from tests.support.people import Human
 from tests.support.shop import Shop
 
@@ -21,23 +21,23 @@ WRITE = {"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Wr
 ADMIN = {"resource": "orders-db", "action": "admin", "ttl": "5m", "reason": "Repair an order", "optional": True}
 
 
-class Waiting:
+class PendingJob:
     """A job that waits for answers, and its requests in order."""
 
     def __init__(self, cli: Cli, ops: Human, folder: Path, access: list[dict[str, Any]]) -> None:
-        self.id = cli.json("job", "run", spec(folder, ["echo", "a b"], access=access, data_scope={"tenant": "acme"}))["id"]
+        self.id = cli.json("job", "run", write_spec(folder, ["echo", "a b"], access=access, data_scope={"tenant": "acme"}))["id"]
         ops.until(self.id, "awaiting_approval")
         self.requests = [request["id"] for request in ops.job(self.id)["requests"]]
 
 
 @pytest.fixture
-def waiting(cli: Cli, ops: Human, tmp_path: Path) -> Iterator[Waiting]:
-    job = Waiting(cli, ops, tmp_path, [WRITE])
+def waiting(cli: Cli, ops: Human, tmp_path: Path) -> Iterator[PendingJob]:
+    job = PendingJob(cli, ops, tmp_path, [WRITE])
     yield job
     cli.run("job", "cancel", job.id)
 
 
-def test_an_approval_is_one_command_and_the_job_continues(cli: Cli, ops: Human, waiting: Waiting) -> None:
+def test_an_approval_is_one_command_and_the_job_continues(cli: Cli, ops: Human, waiting: PendingJob) -> None:
     answered = cli.json("request", "approve", waiting.requests[0], "--reason", "the customer is right", who="lead")
 
     assert answered["state"] == "approved"
@@ -45,7 +45,7 @@ def test_an_approval_is_one_command_and_the_job_continues(cli: Cli, ops: Human, 
     assert ops.until(waiting.id)["state"] == "succeeded"
 
 
-def test_who_approves_sees_what_will_run_and_its_digest(cli: Cli, lead: Human, waiting: Waiting) -> None:
+def test_who_approves_sees_what_will_run_and_its_digest(cli: Cli, lead: Human, waiting: PendingJob) -> None:
     digest = lead.api.get(f"requests/{waiting.requests[0]}").json()["digest"]
 
     told = cli.run("request", "approve", waiting.requests[0], "--reason", "yes", "--ttl", "2m", who="lead").stderr
@@ -56,7 +56,7 @@ def test_who_approves_sees_what_will_run_and_its_digest(cli: Cli, lead: Human, w
     assert f"digest:  {digest}" in told
 
 
-def test_who_looks_at_a_request_sees_what_will_run_and_on_whose_data(cli: Cli, waiting: Waiting) -> None:
+def test_who_looks_at_a_request_sees_what_will_run_and_on_whose_data(cli: Cli, waiting: PendingJob) -> None:
     shown = cli.run("request", "show", waiting.requests[0], who="lead").stdout
 
     assert "\nCommand:   echo 'a b'\n" in shown
@@ -64,11 +64,11 @@ def test_who_looks_at_a_request_sees_what_will_run_and_on_whose_data(cli: Cli, w
 
 
 def test_a_job_that_a_job_launches_says_so_and_its_approver_sees_what_that_one_touched(
-    cli: Cli, ops: Human, waiting: Waiting, tmp_path: Path
+    cli: Cli, ops: Human, waiting: PendingJob, tmp_path: Path
 ) -> None:
     inside = {"JUSTENOUGH_JOB_ID": waiting.id}
     (tmp_path / "child").mkdir()
-    file = spec(tmp_path / "child", ["true"], access=[WRITE], data_scope={"tenant": "acme"})
+    file = write_spec(tmp_path / "child", ["true"], access=[WRITE], data_scope={"tenant": "acme"})
     cli.json("request", "approve", waiting.requests[0], "--reason", "yes", who="lead")
     assert ops.until(waiting.id)["state"] == "succeeded"
 
@@ -89,7 +89,7 @@ def test_a_job_that_a_job_launches_says_so_and_its_approver_sees_what_that_one_t
     assert (refused.exit_code, "statement.parent: there is no job j-dev-00000000000000000000000000" in refused.stderr) == (2, True)
 
 
-def test_a_shorter_time_is_what_is_granted(cli: Cli, ops: Human, waiting: Waiting) -> None:
+def test_a_shorter_time_is_what_is_granted(cli: Cli, ops: Human, waiting: PendingJob) -> None:
     cli.json("request", "approve", waiting.requests[0], "--reason", "yes", "--ttl", "2m", who="lead")
 
     assert ops.job(waiting.id)["requests"][0]["granted_ttl"] == 120
@@ -97,7 +97,7 @@ def test_a_shorter_time_is_what_is_granted(cli: Cli, ops: Human, waiting: Waitin
 
 def test_less_is_approved_and_taken_back_in_one_command_each(cli: Cli, ops: Human, tmp_path: Path) -> None:
     access = [WRITE]
-    job = cli.json("job", "run", spec(tmp_path, ["sleep", "300"], access=access, data_scope={"tenant": "acme"}))["id"]
+    job = cli.json("job", "run", write_spec(tmp_path, ["sleep", "300"], access=access, data_scope={"tenant": "acme"}))["id"]
     request = ops.until(job, "awaiting_approval")["requests"][0]["id"]
 
     done = cli.run("request", "approve", request, "--action", "read", "--ttl", "2m", "-o", "json", who="lead")
@@ -117,7 +117,7 @@ def test_less_is_approved_and_taken_back_in_one_command_each(cli: Cli, ops: Huma
 def test_access_through_tools_is_approved_for_fewer_calls_than_were_asked_for(cli: Cli, ops: Human, tmp_path: Path) -> None:
     tools = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}}}
     access = [{"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Pay back", "tools": tools}]
-    job = cli.json("job", "run", spec(tmp_path, ["sleep", "300"], access=access, data_scope={"tenant": "acme"}))["id"]
+    job = cli.json("job", "run", write_spec(tmp_path, ["sleep", "300"], access=access, data_scope={"tenant": "acme"}))["id"]
     request = ops.until(job, "awaiting_approval")["requests"][0]["id"]
     asked, less = "refund-order:calls=3, refund-order:amount<=100", "refund-order:calls=2, refund-order:amount<=50"
     assert f"Through:   {asked}; the job gets no credential" in cli.run("request", "show", request, who="lead").stdout
@@ -138,7 +138,7 @@ def test_access_through_tools_is_approved_for_fewer_calls_than_were_asked_for(cl
     cli.run("job", "kill", job, "--yes")
 
 
-def test_broken_glass_is_told_to_everyone_until_it_is_reviewed(cli: Cli, ops: Human, waiting: Waiting) -> None:
+def test_broken_glass_is_told_to_everyone_until_it_is_reviewed(cli: Cli, ops: Human, waiting: PendingJob) -> None:
     request = waiting.requests[0]
     assert cli.run("request", "break-glass", request, "--reason", "x", who="lead").exit_code == 6
 
@@ -154,7 +154,7 @@ def test_broken_glass_is_told_to_everyone_until_it_is_reviewed(cli: Cli, ops: Hu
     assert "Review: justified, according to lead" in cli.run("request", "show", request, who="auditor").stdout
 
 
-def test_a_delegate_answers_for_who_named_them(cli: Cli, waiting: Waiting) -> None:
+def test_a_delegate_answers_for_who_named_them(cli: Cli, waiting: PendingJob) -> None:
     request = waiting.requests[0]
     assert cli.run("delegation", "create", "--to", "nobody", "--for", "1h", "--reason", "away", who="lead").exit_code == 5
     assert cli.run("delegation", "create", "--to", "security", "--for", "long", "--reason", "away", who="lead").exit_code == 2
@@ -171,34 +171,34 @@ def test_a_delegate_answers_for_who_named_them(cli: Cli, waiting: Waiting) -> No
 
 
 def test_from_the_second_tier_on_an_approval_needs_a_reason(cli: Cli, ops: Human, tmp_path: Path) -> None:
-    job = Waiting(cli, ops, tmp_path, [{**ADMIN, "optional": False}])
+    job = PendingJob(cli, ops, tmp_path, [{**ADMIN, "optional": False}])
     done = cli.run("request", "approve", job.requests[0], who="security")
     assert (done.exit_code, "--reason is required" in done.stderr) == (2, True)
     cli.run("request", "deny", job.requests[0], "--reason", "no", who="security")
 
 
-def test_a_denial_ends_the_job_and_its_launchers_waiting_with_6(cli: Cli, waiting: Waiting) -> None:
+def test_a_denial_ends_the_job_and_its_launchers_waiting_with_6(cli: Cli, waiting: PendingJob) -> None:
     denied = cli.run("request", "deny", waiting.requests[0], "--reason", "not now", "-o", "name", who="lead")
 
     assert (denied.exit_code, denied.stdout) == (0, f"{waiting.requests[0]}\n")
     assert cli.run("job", "watch", waiting.id).exit_code == 6
 
 
-def test_no_one_approves_their_own_job(cli: Cli, waiting: Waiting) -> None:
+def test_no_one_approves_their_own_job(cli: Cli, waiting: PendingJob) -> None:
     done = cli.run("request", "approve", waiting.requests[0], "--reason", "mine")
 
     assert done.exit_code == 6
     assert "people cannot decide on a job that they launched" in done.stderr
 
 
-def test_who_is_in_no_group_that_answers_is_told_which_do(cli: Cli, waiting: Waiting) -> None:
+def test_who_is_in_no_group_that_answers_is_told_which_do(cli: Cli, waiting: PendingJob) -> None:
     done = cli.run("request", "approve", waiting.requests[0], "--reason", "x", who="auditor")
 
     assert done.exit_code == 6
     assert "support-leads" in done.stderr
 
 
-def test_answering_twice_is_a_conflict(cli: Cli, waiting: Waiting) -> None:
+def test_answering_twice_is_a_conflict(cli: Cli, waiting: PendingJob) -> None:
     cli.json("request", "approve", waiting.requests[0], "--reason", "yes", who="lead")
 
     again = cli.run("request", "approve", waiting.requests[0], "--reason", "yes", who="lead")
@@ -206,7 +206,7 @@ def test_answering_twice_is_a_conflict(cli: Cli, waiting: Waiting) -> None:
     assert (again.exit_code, again.stdout) == (8, "")
 
 
-def test_more_time_than_was_asked_for_is_refused_by_its_path(cli: Cli, waiting: Waiting) -> None:
+def test_more_time_than_was_asked_for_is_refused_by_its_path(cli: Cli, waiting: PendingJob) -> None:
     done = cli.run("request", "approve", waiting.requests[0], "--reason", "yes", "--ttl", "1h", who="lead")
 
     assert done.exit_code == 2
@@ -214,7 +214,7 @@ def test_more_time_than_was_asked_for_is_refused_by_its_path(cli: Cli, waiting: 
 
 
 def test_several_are_answered_each_on_its_own_and_the_worst_code_counts(cli: Cli, ops: Human, tmp_path: Path) -> None:
-    job = Waiting(cli, ops, tmp_path, [WRITE, ADMIN])
+    job = PendingJob(cli, ops, tmp_path, [WRITE, ADMIN])
 
     done = cli.run("request", "approve", *job.requests, "r-dev-none-1", "--reason", "both", "-o", "json", who="security")
 
@@ -224,7 +224,7 @@ def test_several_are_answered_each_on_its_own_and_the_worst_code_counts(cli: Cli
     assert ops.until(job.id)["state"] == "succeeded"
 
 
-def test_lists_tell_what_waits_for_whom(cli: Cli, waiting: Waiting) -> None:
+def test_lists_tell_what_waits_for_whom(cli: Cli, waiting: PendingJob) -> None:
     request = waiting.requests[0]
 
     def listed(who: str, *flags: str) -> bool:
@@ -238,7 +238,7 @@ def test_lists_tell_what_waits_for_whom(cli: Cli, waiting: Waiting) -> None:
     assert cli.run("request", "list", "--all", "--mine", who="lead").exit_code == 2
 
 
-def test_a_request_is_shown_with_the_policies_that_decided(cli: Cli, lead: Human, waiting: Waiting) -> None:
+def test_a_request_is_shown_with_the_policies_that_decided(cli: Cli, lead: Human, waiting: PendingJob) -> None:
     shown = cli.run("request", "show", waiting.requests[0], who="lead")
 
     assert "Policies:  write-at-tier-1" in shown.stdout
@@ -254,9 +254,9 @@ def test_an_answer_without_a_reason_is_a_usage_error(cli: Cli, command: str) -> 
 
 
 @pytest.mark.parametrize("typed,code,state", [("n\n", 1, "pending"), ("y\n", 0, "approved")])
-def test_on_a_terminal_an_approval_asks_first(cli: Cli, ops: Human, waiting: Waiting, typed: str, code: int, state: str) -> None:
-    with on_a_terminal(cli, "request", "approve", waiting.requests[0], "--reason", "yes", who="lead") as (process, terminal):
-        assert b"Approve this?" in shown_on(terminal, b"Approve this?")
+def test_on_a_terminal_an_approval_asks_first(cli: Cli, ops: Human, waiting: PendingJob, typed: str, code: int, state: str) -> None:
+    with run_on_terminal(cli, "request", "approve", waiting.requests[0], "--reason", "yes", who="lead") as (process, terminal):
+        assert b"Approve this?" in terminal_output(terminal, b"Approve this?")
         os.write(terminal, typed.encode())
         process.wait(30)
 
@@ -264,10 +264,10 @@ def test_on_a_terminal_an_approval_asks_first(cli: Cli, ops: Human, waiting: Wai
     assert ops.job(waiting.id)["requests"][0]["state"] == state
 
 
-def test_with_yes_a_terminal_is_not_asked(cli: Cli, ops: Human, waiting: Waiting) -> None:
+def test_with_yes_a_terminal_is_not_asked(cli: Cli, ops: Human, waiting: PendingJob) -> None:
     arguments = ("--yes", "request", "approve", waiting.requests[0], "--reason", "yes")
-    with on_a_terminal(cli, *arguments, who="lead") as (process, terminal):
-        shown_on(terminal, b"Approve this?")
+    with run_on_terminal(cli, *arguments, who="lead") as (process, terminal):
+        terminal_output(terminal, b"Approve this?")
         process.wait(30)
 
     assert process.returncode == 0
@@ -276,7 +276,7 @@ def test_with_yes_a_terminal_is_not_asked(cli: Cli, ops: Human, waiting: Waiting
 
 def test_one_command_opens_both_locks_and_says_so(cli: Cli, ops: Human, auditor: Human, tmp_path: Path) -> None:
     payout = {"resource": "payouts-db", "action": "write", "ttl": "5m", "reason": "Pay it out"}
-    job = Waiting(cli, ops, tmp_path, [payout])
+    job = PendingJob(cli, ops, tmp_path, [payout])
     request = job.requests[0]
     shown = cli.run("request", "show", request, who="security").stdout
     assert f"accessor {ops.job(job.id)['requests'][0]['lock']['accessor']}" in shown
@@ -291,14 +291,14 @@ def test_one_command_opens_both_locks_and_says_so(cli: Cli, ops: Human, auditor:
 
 
 def test_a_lock_that_was_authorized_before_can_be_approved_still(cli: Cli, ops: Human, security: Human, tmp_path: Path) -> None:
-    job = Waiting(cli, ops, tmp_path, [{"resource": "payouts-db", "action": "write", "ttl": "5m", "reason": "Pay it out"}])
+    job = PendingJob(cli, ops, tmp_path, [{"resource": "payouts-db", "action": "write", "ttl": "5m", "reason": "Pay it out"}])
     security.authorize(ops.job(job.id)["requests"][0]).raise_for_status()
     assert cli.json("request", "approve", job.requests[0], "--reason", "yes", who="security")["state"] == "approved"
     assert ops.until(job.id)["state"] == "succeeded"
 
 
 def test_what_waits_no_more_cannot_be_approved(cli: Cli, ops: Human, shop: Shop, tmp_path: Path) -> None:
-    job = Waiting(cli, ops, tmp_path, [{"resource": "payouts-db", "action": "write", "ttl": "5m", "reason": "Pay it out"}])
+    job = PendingJob(cli, ops, tmp_path, [{"resource": "payouts-db", "action": "write", "ttl": "5m", "reason": "Pay it out"}])
     with shop.admin() as vault:
         accessor = ops.job(job.id)["requests"][0]["lock"]["accessor"]
         vault.post("auth/token/revoke-accessor", json={"accessor": accessor}).raise_for_status()

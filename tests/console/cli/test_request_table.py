@@ -16,20 +16,20 @@ CLAIM = {"by": "lead", "by_id": "e-lead", "until": LATER}
 ANSWER = {"approver": "lead", "approver_id": "e-lead", "tier": 1, "decision": "approve", "reason": "it holds", "withdrawn_at": None}
 
 
-def request(**changed: Any) -> dict[str, Any]:
+def request(**changes: Any) -> dict[str, Any]:
     asks = {"id": "r-1", "job_id": "j", "job_name": "triage", "requester": "ops", "resource": "refunds-db", "action": "write", "ttl": 300}
     stands = {"state": "pending", "tier": 1, "current_tier": 1, "quorum": 2, "expires_at": LATER, "reason": "a refund"}
-    return {**asks, **stands, "approvals": [], "claim": None, "lock": None, "review": None, **changed}
+    return {**asks, **stands, "approvals": [], "claim": None, "lock": None, "review": None, **changes}
 
 
-def board(*items: dict[str, Any], columns: int, lines: int = 20) -> list[str]:
+def table_lines(*items: dict[str, Any], columns: int, lines: int = 20) -> list[str]:
     return list(request_table_lines(items, now=NOW, columns=columns, lines=lines))
 
 
 def test_the_board_tells_what_each_request_needs_now_and_which_time_ends_first() -> None:
     sooner = request(id="r-2", expires_at=(NOW + timedelta(seconds=9)).isoformat(), claim=CLAIM, approvals=[ANSWER])
 
-    head, first, second = board(request(), sooner, columns=120)
+    head, first, second = table_lines(request(), sooner, columns=120)
 
     assert head.split("  ")[0] == "REQUEST"
     assert first.split() == ["r-2", "triage", "ops", "write", "refunds-db", "for", "5m", "1", "9s", "1", "of", "2", "lead"]
@@ -38,7 +38,9 @@ def test_the_board_tells_what_each_request_needs_now_and_which_time_ends_first()
 
 @pytest.mark.parametrize("columns", [40, 80, 120])
 def test_no_line_of_the_board_is_wider_than_the_terminal_and_what_has_no_room_is_counted(columns: int) -> None:
-    shown = board(*(request(id=f"r-dev-01m87z22sqy6za3exvdexeanxs-{n}", job_name="金" * 40) for n in range(30)), columns=columns, lines=12)
+    shown = table_lines(
+        *(request(id=f"r-dev-01m87z22sqy6za3exvdexeanxs-{n}", job_name="金" * 40) for n in range(30)), columns=columns, lines=12
+    )
 
     assert len(shown) <= 12
     assert max(map(width, shown)) <= columns
@@ -47,7 +49,7 @@ def test_no_line_of_the_board_is_wider_than_the_terminal_and_what_has_no_room_is
 
 
 def test_nothing_that_waits_is_said_too() -> None:
-    assert board(columns=40) == ["No pending requests."]
+    assert table_lines(columns=40) == ["No pending requests."]
 
 
 @pytest.mark.parametrize(

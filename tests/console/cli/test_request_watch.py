@@ -16,13 +16,13 @@ import pytest
 
 from console.cli.client import api
 from console.cli.watch import requests
-from tests.console.cli.conftest import ROOT, Cli, on_a_terminal, shown_on, spec
-from tests.console.cli.test_request_commands import WRITE, Waiting
+from tests.console.cli.conftest import ROOT, Cli, run_on_terminal, terminal_output, write_spec
+from tests.console.cli.test_request_commands import WRITE, PendingJob
 from tests.console.cli.test_request_table import ANSWER, request
-from tests.support.canned_server import Answering, answering
-from tests.support.child_process import child_process
+from tests.support.canned_server import CannedServer, serve_canned_answers
+from tests.support.child_process import run_child
 from tests.support.people import Human
-from tests.support.terminal_signals import heeding
+from tests.support.terminal_signals import interruptible_command
 
 pytestmark = pytest.mark.servers
 
@@ -32,19 +32,21 @@ OTHER = {**PENDING, "id": "r-2", "state": "denied"}
 
 
 @contextmanager
-def watching(cli: Cli, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def run_watch(cli: Cli, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Watch as lead, off a terminal."""
     command = [sys.executable, "-m", "console.cli", "--profile", "lead", "request", "watch", *arguments]
-    with child_process(heeding(command), cwd=ROOT, env=cli.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with run_child(
+        interruptible_command(command), cwd=ROOT, env=cli.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         yield process
 
 
 def test_each_change_is_a_line_at_once_and_in_json_the_request_as_the_api_shows_it(
     cli: Cli, lead: Human, ops: Human, tmp_path: Path
 ) -> None:
-    job = Waiting(cli, ops, tmp_path, [WRITE])
+    job = PendingJob(cli, ops, tmp_path, [WRITE])
     name = job.requests[0]
-    with watching(cli) as text, watching(cli, "--mine", "-o", "json") as objects:
+    with run_watch(cli) as text, run_watch(cli, "--mine", "-o", "json") as objects:
         assert text.stdout is not None
         assert objects.stdout is not None
         asked = next(line for line in text.stdout if name in line)
@@ -70,16 +72,16 @@ def test_each_change_is_a_line_at_once_and_in_json_the_request_as_the_api_shows_
 
 
 def test_a_terminal_shows_a_table_and_rings_for_what_is_new(cli: Cli, ops: Human, tmp_path: Path) -> None:
-    first = Waiting(cli, ops, tmp_path, [WRITE])
-    with on_a_terminal(cli, "request", "watch", "--mine", who="lead", whole=True, columns=40) as (process, terminal):
-        shown = shown_on(terminal, first.requests[0].encode()).decode()
-        shown += shown_on(terminal, b"TIME LEFT 14m").decode()
-        second = Waiting(cli, ops, tmp_path, [WRITE])
-        rung = shown_on(terminal, b"\x07").decode()
+    first = PendingJob(cli, ops, tmp_path, [WRITE])
+    with run_on_terminal(cli, "request", "watch", "--mine", who="lead", whole=True, columns=40) as (process, terminal):
+        shown = terminal_output(terminal, first.requests[0].encode()).decode()
+        shown += terminal_output(terminal, b"TIME LEFT 14m").decode()
+        second = PendingJob(cli, ops, tmp_path, [WRITE])
+        rung = terminal_output(terminal, b"\x07").decode()
         cli.run("job", "cancel", first.id)
-        gone = shown_on(terminal, f"{first.requests[0]}  is now withdrawn".encode())
+        gone = terminal_output(terminal, f"{first.requests[0]}  is now withdrawn".encode())
         process.send_signal(signal.SIGINT)
-        end = shown_on(terminal, b"never").decode()
+        end = terminal_output(terminal, b"never").decode()
         process.wait(20)
 
     cli.run("job", "cancel", second.id)
@@ -100,7 +102,7 @@ class Script:
 
     STREAMS = (event(7, "r-1"), b"", event(7, "r-1") + event(9, "r-2"), b": ping\n\n")
 
-    def __init__(self, console: Answering) -> None:
+    def __init__(self, console: CannedServer) -> None:
         self._original, self._stream = console.answer_to, 0
         console.routes = {"/requests/r-1": (200, APPROVED), "/requests/r-2": (200, OTHER)}
 
@@ -121,10 +123,10 @@ def test_a_console_that_was_away_is_followed_from_the_last_event_and_nothing_is_
 ) -> None:
     monkeypatch.setattr(requests, "RECONNECT_DELAY_S", 0.01)
     monkeypatch.setattr(api, "RETRY_DELAY_S", 0.01)
-    with answering() as console:
+    with serve_canned_answers() as console:
         monkeypatch.setattr(console, "answer_to", Script(console).answer_to)
         done = cli.run("request", "watch", "-o", form, "--console-url", console.address, who="lead")
-        heard = [one for one in console.heard if one.path.endswith("/events")]
+        heard = [one for one in console.requests if one.path.endswith("/events")]
 
     told = [line.split()[1] if form == "table" else json.loads(line)["id"] for line in done.stdout.splitlines()]
     assert done.exit_code == 6
@@ -165,11 +167,11 @@ def test_where_no_stream_comes_through_the_ledger_is_asked_and_nothing_is_missed
 ) -> None:
     monkeypatch.setattr(requests, "RECONNECT_DELAY_S", 0.01)
     monkeypatch.setattr(requests, "POLL_INTERVAL_S", 0.01)
-    with answering() as console:
+    with serve_canned_answers() as console:
         console.headers["Last-Event-ID"] = "7"
         monkeypatch.setattr(console, "answer_to", Blocked(stream).answer_to)
         done = cli.run("request", "watch", "-o", "name", "--console-url", console.address, who="lead")
-        streams = [one.headers.get("Last-Event-ID") for one in console.heard if one.path.endswith("/events")]
+        streams = [one.headers.get("Last-Event-ID") for one in console.requests if one.path.endswith("/events")]
 
     assert done.exit_code == 4
     assert done.stdout.split() == ["r-2"]
@@ -195,11 +197,11 @@ def test_a_console_that_is_not_there_at_first_is_an_error(cli: Cli) -> None:
 
 
 def test_a_timeline_is_drawn_on_a_terminal_and_with_entries_it_is_not(cli: Cli, ops: Human, tmp_path: Path) -> None:
-    job = Waiting(cli, ops, tmp_path, [WRITE])
+    job = PendingJob(cli, ops, tmp_path, [WRITE])
     shown: dict[tuple[Any, ...], str] = {}
     for arguments, env in [((), {}), ((), {"NO_COLOR": "1"}), (("--entries",), {})]:
-        with on_a_terminal(cli, "job", "timeline", job.id, *arguments, whole=True, columns=80, **env) as (process, terminal):
-            shown[arguments, *env] = shown_on(terminal, b"never").decode()
+        with run_on_terminal(cli, "job", "timeline", job.id, *arguments, whole=True, columns=80, **env) as (process, terminal):
+            shown[arguments, *env] = terminal_output(terminal, b"never").decode()
             process.wait(20)
     cli.run("job", "cancel", job.id)
 
@@ -214,11 +216,11 @@ def test_a_timeline_is_drawn_on_a_terminal_and_with_entries_it_is_not(cli: Cli, 
 
 def test_watching_a_job_on_a_terminal_shows_how_it_stands_and_its_last_output(cli: Cli, ops: Human, tmp_path: Path) -> None:
     command = ["sh", "-c", "echo out-of-the-job; sleep 60"]
-    job = cli.json("job", "run", spec(tmp_path, command, access=[{**WRITE, "action": "read"}], data_scope={"tenant": "acme"}))["id"]
-    with on_a_terminal(cli, "job", "watch", job, whole=True) as (process, terminal):
-        shown = shown_on(terminal, b"out-of-the-job").decode()
+    job = cli.json("job", "run", write_spec(tmp_path, command, access=[{**WRITE, "action": "read"}], data_scope={"tenant": "acme"}))["id"]
+    with run_on_terminal(cli, "job", "watch", job, whole=True) as (process, terminal):
+        shown = terminal_output(terminal, b"out-of-the-job").decode()
         cli.run("job", "kill", job, "--no-wait")
-        shown += shown_on(terminal, b"never").decode()
+        shown += terminal_output(terminal, b"never").decode()
         process.wait(30)
 
     assert f"{job}: running, for" in shown

@@ -9,7 +9,7 @@ import pytest
 from console.cli.render import revocation as aftermath
 from justenough.domain.jobs.states import CredentialState, JobState, RevocationState
 from tests.console.cli.conftest import Cli
-from tests.support.canned_server import Answering, answering
+from tests.support.canned_server import CannedServer, serve_canned_answers
 
 JOB = "j-dev-x"
 
@@ -71,38 +71,38 @@ def test_each_credential_says_when_and_how_it_died_or_until_when_it_may_live_and
     assert row == (item["id"], "orders-db", "read", item["state"], at, said)
 
 
-def next_of(found: dict[str, Any]) -> str:
+def next_steps(found: dict[str, Any]) -> str:
     return "\n".join(aftermath.job_report(found)["next"])
 
 
 def test_what_to_do_next_depends_on_what_is_alive() -> None:
-    assert next_of(job("killed", "confirmed", credential("confirmed"))) == ""
-    assert "Check that a worker is running: justenough doctor" in next_of(job("running", "none", credential("issued")))
-    assert "retried until it succeeds" in next_of(job("killed", "overdue", credential("overdue")))
-    assert f"justenough credential prove {JOB}" in next_of(job("killed", "overdue", credential("overdue")))
-    assert "docs/how-to/runbook.md#overdue" in next_of(job("killed", "overdue", credential("overdue")))
-    assert "has not ended yet" in next_of(job("revoking", "confirmed", credential("confirmed")))
+    assert next_steps(job("killed", "confirmed", credential("confirmed"))) == ""
+    assert "Check that a worker is running: justenough doctor" in next_steps(job("running", "none", credential("issued")))
+    assert "retried until it succeeds" in next_steps(job("killed", "overdue", credential("overdue")))
+    assert f"justenough credential prove {JOB}" in next_steps(job("killed", "overdue", credential("overdue")))
+    assert "docs/how-to/runbook.md#overdue" in next_steps(job("killed", "overdue", credential("overdue")))
+    assert "has not ended yet" in next_steps(job("revoking", "confirmed", credential("confirmed")))
     kept = credential("expired", resource="helpdesk-api", revocable="never")
-    assert next_of(job("killed", "confirmed", kept)) == (
+    assert next_steps(job("killed", "confirmed", kept)) == (
         "The secret read from helpdesk-api stays valid until its owner changes it: docs/how-to/runbook.md#expired"
     )
 
 
-def said_by(console: Answering, cli: Cli, *arguments: str, form: str = "table") -> Any:
+def run_against(console: CannedServer, cli: Cli, *arguments: str, form: str = "table") -> Any:
     return cli.run(*arguments, "-o", form, "--console-url", console.address)
 
 
-def killed(console: Answering, found: dict[str, Any], note: str | None = None) -> None:
+def answer_kill(console: CannedServer, found: dict[str, Any], note: str | None = None) -> None:
     """Have a console take a kill and show this job."""
-    console.says(200, {"items": [], "next": None}, "application/json")
+    console.set_response(200, {"items": [], "next": None}, "application/json")
     stopping = {"id": JOB, "state": "running", "note": note}
     console.routes.update({f"/jobs/{JOB}/kill": (202, stopping), f"/jobs/{JOB}": (200, found)})
 
 
 def test_a_kill_that_is_not_confirmed_within_its_time_says_what_is_alive_and_why_and_ends_with_9(cli: Cli) -> None:
-    with answering() as console:
-        killed(console, job("revoking", "overdue", credential("confirmed"), credential("overdue", 2, why="target shop: away")))
-        done = said_by(console, cli, "job", "kill", JOB, "--timeout", "1s")
+    with serve_canned_answers() as console:
+        answer_kill(console, job("revoking", "overdue", credential("confirmed"), credential("overdue", 2, why="target shop: away")))
+        done = run_against(console, cli, "job", "kill", JOB, "--timeout", "1s")
     assert done.exit_code == 9
     assert done.stdout.splitlines()[-1] == f"{JOB}: revoking; 1 of 2 credentials are revoked or expired; revocation overdue"
     assert "target shop: away" in done.stdout
@@ -110,38 +110,38 @@ def test_a_kill_that_is_not_confirmed_within_its_time_says_what_is_alive_and_why
 
 
 def test_a_kill_that_no_worker_takes_up_ends_with_9_while_something_is_alive_and_with_7_where_nothing_is(cli: Cli) -> None:
-    with answering() as console:
-        killed(console, job("running", "none", credential("issued")))
-        alive = said_by(console, cli, "job", "kill", JOB, "--timeout", "1s")
-        killed(console, job("pending", "none"))
-        nothing = said_by(console, cli, "job", "kill", JOB, "--timeout", "1s")
+    with serve_canned_answers() as console:
+        answer_kill(console, job("running", "none", credential("issued")))
+        alive = run_against(console, cli, "job", "kill", JOB, "--timeout", "1s")
+        answer_kill(console, job("pending", "none"))
+        nothing = run_against(console, cli, "job", "kill", JOB, "--timeout", "1s")
     assert (alive.exit_code, nothing.exit_code) == (9, 7)
     assert "Check that a worker is running" in alive.stderr
 
 
 def test_a_kill_says_what_was_done_where_the_workflow_could_not_be_told(cli: Cli) -> None:
-    with answering() as console:
-        killed(console, job("killed", "confirmed"), note="its workflow is gone; a sweep was started")
-        done = said_by(console, cli, "job", "kill", JOB)
+    with serve_canned_answers() as console:
+        answer_kill(console, job("killed", "confirmed"), note="its workflow is gone; a sweep was started")
+        done = run_against(console, cli, "job", "kill", JOB)
     assert done.exit_code == 0
     assert f"{JOB}: its workflow is gone; a sweep was started" in done.stderr
     assert done.stdout == f"{JOB}: killed; no credentials were issued\n"
 
 
 def test_a_kill_that_does_not_wait_says_where_to_look(cli: Cli) -> None:
-    with answering() as console:
-        killed(console, job("running", "none"))
-        done = said_by(console, cli, "job", "kill", JOB, "--no-wait")
-        both = said_by(console, cli, "job", "kill", JOB, "--no-wait", "--timeout", "5s")
+    with serve_canned_answers() as console:
+        answer_kill(console, job("running", "none"))
+        done = run_against(console, cli, "job", "kill", JOB, "--no-wait")
+        both = run_against(console, cli, "job", "kill", JOB, "--no-wait", "--timeout", "5s")
     assert (done.exit_code, both.exit_code) == (0, 2)
     assert f"justenough job show {JOB}" in done.stderr
 
 
 def test_a_credential_that_could_not_be_ended_says_why_and_what_to_do(cli: Cli) -> None:
-    with answering() as console:
-        console.says(202, credential("overdue", why="target shop: away"), "application/json")
-        table = said_by(console, cli, "credential", "revoke", "c-dev-x-1")
-        whole = said_by(console, cli, "credential", "revoke", "c-dev-x-1", form="json")
+    with serve_canned_answers() as console:
+        console.set_response(202, credential("overdue", why="target shop: away"), "application/json")
+        table = run_against(console, cli, "credential", "revoke", "c-dev-x-1")
+        whole = run_against(console, cli, "credential", "revoke", "c-dev-x-1", form="json")
     assert table.exit_code == whole.exit_code == 9
     assert "target shop: away" in table.stdout
     assert "justenough credential revoke c-dev-x-1" in table.stderr
@@ -154,10 +154,10 @@ def test_a_proof_that_could_not_look_says_so_apart_from_what_is_alive_and_what_i
         {"what": "lease database/x", "alive": True, "detail": "alive", "credential": "c-dev-x-1"},
         {"what": "token a", "alive": False, "detail": "unknown to Vault", "credential": "c-dev-x-1"},
     ]
-    with answering() as console:
+    with serve_canned_answers() as console:
         report = {"job": JOB, "dead": False, "findings": findings, "failures": ["target h:1/shop: away"], "at": None}
-        console.says(200, report, "application/json")
-        done = said_by(console, cli, "credential", "prove", JOB)
+        console.set_response(200, report, "application/json")
+        done = run_against(console, cli, "credential", "prove", JOB)
     assert done.exit_code == 9
     lines = [line.split() for line in done.stdout.splitlines()]
     assert lines[1] == ["c-dev-x-1", "lease", "database/x", "alive", "alive"]
@@ -167,12 +167,12 @@ def test_a_proof_that_could_not_look_says_so_apart_from_what_is_alive_and_what_i
 
 def test_a_sweep_says_what_it_did_per_job_and_credential(cli: Cli) -> None:
     swept = {"looked_at": 4, "revoked": [JOB], "lost": [], "unknown": ["j-dev-z"], "failures": ["j-dev-y: a second look is to come"]}
-    with answering() as console:
-        console.says(404, {"title": "Not Found", "detail": "there is no such job"})
+    with serve_canned_answers() as console:
+        console.set_response(404, {"title": "Not Found", "detail": "there is no such job"})
         shown = job("lost", "confirmed", credential("confirmed", confirmed_how="its lease is gone"))
         console.routes.update({"/sweep": (200, {**swept, "at": None}), f"/jobs/{JOB}": (200, shown)})
-        table = said_by(console, cli, "sweep")
-        whole = said_by(console, cli, "sweep", form="json")
+        table = run_against(console, cli, "sweep")
+        whole = run_against(console, cli, "sweep", form="json")
     assert table.exit_code == whole.exit_code == 9
     assert f"{JOB}  revoked     c-dev-x-1" in table.stdout
     assert "its lease is gone" in table.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.console.cli.conftest import Cli
-from tests.support.canned_server import answering
+from tests.support.canned_server import serve_canned_answers
 from tests.support.people import Human
 from tests.support.shop import Shop
 
@@ -79,9 +79,9 @@ def test_a_job_that_has_not_ended_is_a_conflict_and_without_temporal_nothing_is_
         "skipped": [],
         "problem": "Temporal does not answer",
     }
-    with answering() as console:
+    with serve_canned_answers() as console:
         console.routes["/schedules/a"] = (200, view)
-        console.says(409, {"detail": "the job that it launched last has not ended: j-1"})
+        console.set_response(409, {"detail": "the job that it launched last has not ended: j-1"})
         refused = cli.run("schedule", "run", "a", "--console-url", console.address)
         shown = cli.run("schedule", "show", "a", "--console-url", console.address)
     assert (refused.exit_code, "has not ended: j-1" in refused.stderr) == (8, True), refused.stderr

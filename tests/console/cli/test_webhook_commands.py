@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.console.cli.conftest import Cli, spec
-from tests.support.canned_server import Answering, answering
-from tests.support.dead_letters import deaf
+from tests.console.cli.conftest import Cli, write_spec
+from tests.support.canned_server import CannedServer, serve_canned_answers
+from tests.support.dead_letters import reject_events
 from tests.support.people import Human
 from tests.support.shop import Shop
 from tests.support.wait import until
@@ -21,14 +21,14 @@ WRITE = {"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Wr
 
 
 @pytest.fixture
-def siem(cli: Cli, auditor: Human) -> Iterator[Answering]:
+def siem(cli: Cli, auditor: Human) -> Iterator[CannedServer]:
     """A receiver that wants nothing any more, and that the stack's console tells of jobs."""
-    with deaf(cli.config, auditor, "siem") as found:
+    with reject_events(cli.config, auditor, "siem") as found:
         yield found
 
 
-def test_what_was_not_delivered_is_listed_sent_again_and_gone(cli: Cli, siem: Answering, tmp_path: Path) -> None:
-    job = cli.json("job", "run", spec(tmp_path, ["true"]), "--wait")["id"]
+def test_what_was_not_delivered_is_listed_sent_again_and_gone(cli: Cli, siem: CannedServer, tmp_path: Path) -> None:
+    job = cli.json("job", "run", write_spec(tmp_path, ["true"]), "--wait")["id"]
     (dead,) = until(lambda: cli.json("webhook", "deliveries", "siem", "--dead", who="lead")["items"], "there is a dead letter")
     assert (dead["job"], dead["type"], dead["why"]) == (job, "job.submitted", "410 Gone")
     table = cli.run("webhook", "list", who="lead").stdout
@@ -39,22 +39,22 @@ def test_what_was_not_delivered_is_listed_sent_again_and_gone(cli: Cli, siem: An
         assert (refused.exit_code, "--all" in refused.stderr) == (2, True)
     assert cli.run("webhook", "resend", "siem", "d-unknown", who="lead").exit_code == 5
     assert cli.run("webhook", "resend", "siem", "--all", who="auditor").exit_code == 6
-    siem.says(200, {})
+    siem.set_response(200, {})
     assert cli.run("webhook", "resend", "siem", dead["id"], who="lead").stdout == "1 queued for delivery\n"
     until(lambda: not cli.json("webhook", "deliveries", "siem", who="lead")["items"], "all are delivered or dropped")
     assert "No failed deliveries." in cli.run("webhook", "deliveries", "siem", who="lead").stderr
     assert cli.json("webhook", "resend", "siem", "--all", who="lead") == {"subscription": "siem", "resent": 0}
-    sent = [json.loads(heard.body) for heard in siem.heard]
+    sent = [json.loads(heard.body) for heard in siem.requests]
     assert [event["subject"] for event in sent] == [job, job]
 
 
-def test_a_test_tells_whether_it_arrived(cli: Cli, siem: Answering) -> None:
+def test_a_test_tells_whether_it_arrived(cli: Cli, siem: CannedServer) -> None:
     failed = cli.run("webhook", "test", "siem", who="lead")
     assert (failed.exit_code, failed.stdout) == (1, "siem: did not arrive (410 Gone)\n")
     assert "webhook deliveries siem" in failed.stderr
-    siem.says(200, {})
+    siem.set_response(200, {})
     assert cli.run("webhook", "test", "siem", who="lead").stdout == "siem: arrived (200 OK)\n"
-    assert json.loads(siem.heard[-1].body)["type"] == "dev.justenough.webhook.tested.v1"
+    assert json.loads(siem.requests[-1].body)["type"] == "dev.justenough.webhook.tested.v1"
 
 
 def test_who_may_not_is_told_so_and_nobody_is_told_of_nobody(cli: Cli) -> None:
@@ -68,7 +68,7 @@ def test_who_is_asked_is_told_with_a_link_to_the_card_and_then_how_it_ended(
     file = cli.config / "triggers.yaml"
     before = file.read_text()
     people = {"name": "leads", "on": ["approval.opened"], "to": ["kv/data/je/notify/leads"], "tiers": [1], "allow_private": True}
-    with answering() as chat, shop.admin() as vault:
+    with serve_canned_answers() as chat, shop.admin() as vault:
         url = chat.address.replace("http://", "json://")
         vault.post("kv/data/je/notify/leads", json={"data": {"chat": url}}).raise_for_status()
         file.write_text(f"{before}\nnotify: [{json.dumps(people)}]\n")
@@ -79,15 +79,15 @@ def test_who_is_asked_is_told_with_a_link_to_the_card_and_then_how_it_ended(
                 lambda: [item["state"] for item in cli.json("webhook", "list", who="lead")["items"] if item["name"] == "leads"] == ["ok"],
                 "it is well",
             )
-            path = spec(tmp_path, ["true"], access=[WRITE], data_scope={"tenant": "acme"})
+            path = write_spec(tmp_path, ["true"], access=[WRITE], data_scope={"tenant": "acme"})
             job = cli.json("job", "run", path)["id"]
             request = ops.until(job, "awaiting_approval")["requests"][0]
-            told = until(lambda: [json.loads(heard.body) for heard in chat.heard[1:]], "they are told of the request")
+            told = until(lambda: [json.loads(heard.body) for heard in chat.requests[1:]], "they are told of the request")
             assert told[0]["title"] == "Approval needed (tier 1): write on Refunds"
             assert told[0]["message"].endswith(f"Review: {shop.stack.console}/inbox/{request['id']}")
             assert lead.answer(request, "deny").status_code == 200
-            until(lambda: len(chat.heard) > 2, "they are told of its answer")
-            assert "lead denied the request" in json.loads(chat.heard[2].body)["message"]
+            until(lambda: len(chat.requests) > 2, "they are told of its answer")
+            assert "lead denied the request" in json.loads(chat.requests[2].body)["message"]
         finally:
             file.write_text(before)
             assert cli.run("vault", "setup").exit_code == 0

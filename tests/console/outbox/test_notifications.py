@@ -18,7 +18,19 @@ from justenough.domain.core.secret import Secret
 from justenough.domain.integrations.notifications import Notice
 from justenough.domain.ledger.events import Event, EventType, build_event
 from tests.adapters.store import event_samples
-from tests.adapters.store.event_samples import JOB, NOW, answered, decided, ended, job_id, later, opened, part, requested, submitted
+from tests.adapters.store.event_samples import (
+    JOB,
+    NOW,
+    access_decision,
+    access_request,
+    approval_decision,
+    approval_opening,
+    job_end,
+    job_id,
+    later,
+    part_id,
+    submission,
+)
 from tests.console.outbox_rig import OTHERS, PEOPLE, Town
 from tests.support.webhook_receiver import Receiver
 
@@ -30,13 +42,13 @@ SAID = Notice(title="A title", body="A body")
 
 @pytest.fixture
 async def chat() -> AsyncIterator[Receiver]:
-    async with Receiver().listening() as found:
+    async with Receiver().listen() as found:
         yield found
 
 
 @pytest.fixture
 async def mail() -> AsyncIterator[Receiver]:
-    async with Receiver().listening() as found:
+    async with Receiver().listen() as found:
         yield found
 
 
@@ -48,10 +60,10 @@ def people(name: str = "leads", **more: Any) -> dict[str, Any]:
     return {"name": name, "on": ASKING, "to": [PEOPLE], "tiers": [1], "allow_private": True, **more}
 
 
-async def notifying(town: Town, *entries: dict[str, Any]) -> Dispatcher:
-    town.configured(notify=list(entries))
-    found = town.office()
-    await town.told(found)
+async def start_notifications(town: Town, *entries: dict[str, Any]) -> Dispatcher:
+    town.configure(notify=list(entries))
+    found = town.add_dispatcher()
+    await town.deliver(found)
     return found
 
 
@@ -59,32 +71,32 @@ def titles(receiver: Receiver) -> list[str]:
     return [message["title"] for message in receiver.events]
 
 
-def waits(tier: int = 1, job: str = JOB) -> list[Any]:
-    return [submitted(job), requested(job), decided("needs_approval", job, tier=tier), opened(job, tier=tier)]
+def request_events(tier: int = 1, job: str = JOB) -> list[Any]:
+    return [submission(job), access_request(job), access_decision("needs_approval", job, tier=tier), approval_opening(job, tier=tier)]
 
 
-def passed_alone() -> Event:
-    request = part(JOB, "r")
+def review_event() -> Event:
+    request = part_id(JOB, "r")
     data = {"request": request, "person": "e-chief", "name": "chief", "tiers": [1], "groups": ["support-leads"], "reason": "It burns"}
     return build_event(EventType.REVIEW_OPENED, JOB, at=NOW, about=request, **data)
 
 
 async def test_those_who_are_asked_are_told_once_and_then_how_it_ended(town: Town, chat: Receiver) -> None:
-    await town.secret(PEOPLE, chat=apprise_url(chat))
-    console = await notifying(town, people())
-    town.happened(*waits())
-    await town.told(console)
-    await town.told(console)
-    (got,) = chat.got
+    await town.write_secret(PEOPLE, chat=apprise_url(chat))
+    console = await start_notifications(town, people())
+    town.record(*request_events())
+    await town.deliver(console)
+    await town.deliver(console)
+    (got,) = chat.requests
     assert got.path == "/t0k3n"
     assert got.json["title"] == "Approval needed (tier 1): write on Orders database"
     assert "refund-triage by agent refund-agent 1.4, launched by ops, requests write" in got.json["message"]
     assert "“Write the refund”" in got.json["message"]
     assert town.deps.store.outbox.unsettled_notices("leads", JOB)[0].target == f"{PEOPLE}#chat"
-    town.happened(answered("approved"))
-    await town.told(console)
-    town.happened(ended("succeeded"))
-    await town.told(console)
+    town.record(approval_decision("approved"))
+    await town.deliver(console)
+    town.record(job_end("succeeded"))
+    await town.deliver(console)
     assert titles(chat)[1:] == ["Settled: write on Orders database for refund-triage"]
     assert chat.events[1]["message"] == "lead approved the request: “Looks right”. No action needed."
     assert town.deps.store.outbox.unsettled_notices("leads", JOB) == ()
@@ -93,175 +105,177 @@ async def test_those_who_are_asked_are_told_once_and_then_how_it_ended(town: Tow
 async def test_only_the_tier_asked_is_told_and_a_climb_tells_the_next_and_releases_the_one_before(
     town: Town, chat: Receiver, mail: Receiver
 ) -> None:
-    await town.secret(PEOPLE, chat=apprise_url(chat))
-    await town.secret(OTHERS, chat=apprise_url(mail))
-    console = await notifying(town, people(), people("chiefs", to=[OTHERS], tiers=[2, 3]))
-    town.happened(*waits())
-    await town.told(console)
-    assert (len(chat.got), len(mail.got)) == (1, 0)
-    town.happened(opened(tier=2, escalated=True))
-    await town.told(console)
+    await town.write_secret(PEOPLE, chat=apprise_url(chat))
+    await town.write_secret(OTHERS, chat=apprise_url(mail))
+    console = await start_notifications(town, people(), people("chiefs", to=[OTHERS], tiers=[2, 3]))
+    town.record(*request_events())
+    await town.deliver(console)
+    assert (len(chat.requests), len(mail.requests)) == (1, 0)
+    town.record(approval_opening(tier=2, escalated=True))
+    await town.deliver(console)
     assert titles(mail) == ["Approval needed (tier 2): write on Orders database"]
     assert "escalated to tier 2" in chat.events[1]["message"]
-    town.happened(answered("denied", person="chief", decision="deny"))
-    await town.told(console)
-    assert (len(chat.got), len(mail.got)) == (2, 2)
+    town.record(approval_decision("denied", person="chief", decision="deny"))
+    await town.deliver(console)
+    assert (len(chat.requests), len(mail.requests)) == (2, 2)
     assert "denied the request" in mail.events[1]["message"]
 
 
 async def test_who_answers_for_both_tiers_is_asked_again_and_released_once(town: Town, chat: Receiver) -> None:
-    await town.secret(PEOPLE, chat=apprise_url(chat))
-    console = await notifying(town, people(tiers=[1, 2]))
-    town.happened(*waits())
-    await town.told(console)
-    town.happened(opened(tier=2, escalated=True))
-    await town.told(console)
-    town.happened(answered("approved"))
-    await town.told(console)
+    await town.write_secret(PEOPLE, chat=apprise_url(chat))
+    console = await start_notifications(town, people(tiers=[1, 2]))
+    town.record(*request_events())
+    await town.deliver(console)
+    town.record(approval_opening(tier=2, escalated=True))
+    await town.deliver(console)
+    town.record(approval_decision("approved"))
+    await town.deliver(console)
     assert [title.split(":")[0] for title in titles(chat)] == ["Approval needed (tier 1)", "Approval needed (tier 2)", "Settled"]
 
 
 async def test_what_was_answered_meanwhile_is_told_to_nobody(town: Town, chat: Receiver) -> None:
-    await town.secret(PEOPLE, chat=apprise_url(chat))
-    console = await notifying(town, people())
-    town.happened(*waits(), answered("approved"))
-    await town.told(console)
-    assert chat.got == []
+    await town.write_secret(PEOPLE, chat=apprise_url(chat))
+    console = await start_notifications(town, people())
+    town.record(*request_events(), approval_decision("approved"))
+    await town.deliver(console)
+    assert chat.requests == []
 
 
 async def test_a_job_that_ends_releases_those_who_were_asked(town: Town, chat: Receiver) -> None:
-    await town.secret(PEOPLE, chat=apprise_url(chat))
-    console = await notifying(town, people())
-    town.happened(*waits())
-    await town.told(console)
-    town.happened(ended("killed"))
-    await town.told(console)
+    await town.write_secret(PEOPLE, chat=apprise_url(chat))
+    console = await start_notifications(town, people())
+    town.record(*request_events())
+    await town.deliver(console)
+    town.record(job_end("killed"))
+    await town.deliver(console)
     assert "The job has ended: killed." in chat.events[1]["message"]
 
 
 async def test_of_several_services_only_the_one_that_failed_is_tried_again(town: Town, chat: Receiver, mail: Receiver) -> None:
-    await town.secret(PEOPLE, chat=apprise_url(chat), mail=apprise_url(mail))
+    await town.write_secret(PEOPLE, chat=apprise_url(chat), mail=apprise_url(mail))
     mail.answer = lambda number: 500 if number == 0 else 204
-    console = await notifying(town, people())
-    town.happened(*waits())
-    await town.told(console)
-    assert town.standing("leads").pending == 1
-    town.clock.on(7)
-    await town.told(console)
-    assert (len(chat.got), len(mail.got)) == (1, 2)
+    console = await start_notifications(town, people())
+    town.record(*request_events())
+    await town.deliver(console)
+    assert town.progress_of("leads").pending == 1
+    town.clock.advance(7)
+    await town.deliver(console)
+    assert (len(chat.requests), len(mail.requests)) == (1, 2)
     mail.answer = lambda number: 500 if number == 2 else 204
-    town.happened(answered("approved"))
-    await town.told(console)
-    town.clock.on(7)
-    await town.told(console)
-    assert (len(chat.got), len(mail.got)) == (2, 4)
-    assert town.standing("leads").pending == 0
+    town.record(approval_decision("approved"))
+    await town.deliver(console)
+    town.clock.advance(7)
+    await town.deliver(console)
+    assert (len(chat.requests), len(mail.requests)) == (2, 4)
+    assert town.progress_of("leads").pending == 0
 
 
 async def test_another_console_or_a_restart_tells_nobody_twice(town: Town, chat: Receiver) -> None:
-    await town.secret(PEOPLE, chat=apprise_url(chat))
-    first = await notifying(town, people())
-    town.happened(*waits())
-    await town.told(first)
-    second = town.office()
-    town.clock.on(dispatcher.LEASE_TTL_S + 1)
-    await town.told(second)
-    await town.told(first)
-    town.happened(answered("approved"))
-    await town.told(first)
-    await town.told(second)
-    assert len(chat.got) == 2
+    await town.write_secret(PEOPLE, chat=apprise_url(chat))
+    first = await start_notifications(town, people())
+    town.record(*request_events())
+    await town.deliver(first)
+    second = town.add_dispatcher()
+    town.clock.advance(dispatcher.LEASE_TTL_S + 1)
+    await town.deliver(second)
+    await town.deliver(first)
+    town.record(approval_decision("approved"))
+    await town.deliver(first)
+    await town.deliver(second)
+    assert len(chat.requests) == 2
 
 
 async def test_a_revocation_that_stays_overdue_is_told_once_and_its_end_too(town: Town, chat: Receiver) -> None:
-    await town.secret(PEOPLE, chat=apprise_url(chat))
-    console = await notifying(town, people())
-    town.happened(
-        submitted(),
-        event_samples.issued(),
-        ended("failed"),
-        event_samples.revoking(),
-        event_samples.overdue(),
-        event_samples.overdue(attempt=2),
+    await town.write_secret(PEOPLE, chat=apprise_url(chat))
+    console = await start_notifications(town, people())
+    town.record(
+        submission(),
+        event_samples.issuance(),
+        job_end("failed"),
+        event_samples.revocation_start(),
+        event_samples.overdue_revocation(),
+        event_samples.overdue_revocation(attempt=2),
     )
-    await town.told(console)
+    await town.deliver(console)
     assert titles(chat) == [f"Revocation overdue: {JOB}"]
-    town.happened(event_samples.proved())
-    await town.told(console)
+    town.record(event_samples.revocation_proof())
+    await town.deliver(console)
     assert chat.events[1]["message"] == "All access is revoked (verified). No action needed."
 
 
 async def test_who_is_told_released_and_told_again_at_once_is_released_once_more(town: Town, chat: Receiver) -> None:
-    await town.secret(PEOPLE, chat=apprise_url(chat))
-    console = await notifying(town, people())
-    town.happened(submitted(), event_samples.issued(), ended("failed"), event_samples.overdue(at=later(1)))
-    town.happened(
-        event_samples.proved(at=later(2)), event_samples.issued(number=2, at=later(3)), event_samples.overdue(at=later(4), attempt=2)
+    await town.write_secret(PEOPLE, chat=apprise_url(chat))
+    console = await start_notifications(town, people())
+    town.record(submission(), event_samples.issuance(), job_end("failed"), event_samples.overdue_revocation(at=later(1)))
+    town.record(
+        event_samples.revocation_proof(at=later(2)),
+        event_samples.issuance(number=2, at=later(3)),
+        event_samples.overdue_revocation(at=later(4), attempt=2),
     )
-    await town.told(console)
-    town.happened(event_samples.proved(at=later(5), about="sweep"))
-    await town.told(console)
-    await town.told(console)
+    await town.deliver(console)
+    town.record(event_samples.revocation_proof(at=later(5), about="sweep"))
+    await town.deliver(console)
+    await town.deliver(console)
     assert [title.split(":")[0] for title in titles(chat)] == ["Revocation overdue", "Settled"] * 2
 
 
 async def test_what_asks_nobody_is_written_down_nowhere(town: Town, chat: Receiver) -> None:
-    await town.secret(PEOPLE, chat=apprise_url(chat))
-    console = await notifying(town, people())
-    town.happened(*(fact for number in range(1, 21) for fact in (submitted(job_id(number)), ended("failed", job_id(number)))))
-    await town.told(console)
-    assert town.standing("leads").behind == 40
-    town.clock.on(subscription_worker.SAVE_POSITION_INTERVAL_S)
-    await town.told(console)
-    standing = town.standing("leads")
-    assert (standing.behind, standing.delivered, chat.got) == (0, 0, [])
+    await town.write_secret(PEOPLE, chat=apprise_url(chat))
+    console = await start_notifications(town, people())
+    town.record(*(fact for number in range(1, 21) for fact in (submission(job_id(number)), job_end("failed", job_id(number)))))
+    await town.deliver(console)
+    assert town.progress_of("leads").behind == 40
+    town.clock.advance(subscription_worker.SAVE_POSITION_INTERVAL_S)
+    await town.deliver(console)
+    standing = town.progress_of("leads")
+    assert (standing.behind, standing.delivered, chat.requests) == (0, 0, [])
 
 
 async def test_a_review_is_told_to_those_who_were_passed(town: Town, chat: Receiver) -> None:
-    await town.secret(PEOPLE, chat=apprise_url(chat))
-    console = await notifying(town, people())
-    town.happened(*waits())
-    await town.told(console)
-    town.happened(answered("approved", person="chief", decision="break_glass"), passed_alone())
-    await town.told(console)
+    await town.write_secret(PEOPLE, chat=apprise_url(chat))
+    console = await start_notifications(town, people())
+    town.record(*request_events())
+    await town.deliver(console)
+    town.record(approval_decision("approved", person="chief", decision="break_glass"), review_event())
+    await town.deliver(console)
     assert [title.split(":")[0] for title in titles(chat)] == ["Approval needed (tier 1)", "Settled", "Review needed"]
 
 
 async def test_one_who_is_not_there_any_more_does_not_hold_the_others_up(town: Town, chat: Receiver, mail: Receiver) -> None:
-    await town.secret(PEOPLE, chat=apprise_url(chat), mail=apprise_url(mail))
-    console = await notifying(town, people())
-    town.happened(*waits())
-    await town.told(console)
-    await town.secret(PEOPLE, chat=apprise_url(chat))
-    town.clock.on(senders.URLS_TTL_S)
-    town.happened(answered("approved"))
-    await town.told(console)
-    assert (len(chat.got), len(mail.got)) == (2, 1)
+    await town.write_secret(PEOPLE, chat=apprise_url(chat), mail=apprise_url(mail))
+    console = await start_notifications(town, people())
+    town.record(*request_events())
+    await town.deliver(console)
+    await town.write_secret(PEOPLE, chat=apprise_url(chat))
+    town.clock.advance(senders.URLS_TTL_S)
+    town.record(approval_decision("approved"))
+    await town.deliver(console)
+    assert (len(chat.requests), len(mail.requests)) == (2, 1)
     assert town.deps.store.outbox.unsettled_notices("leads", JOB) == ()
 
 
 async def test_a_secret_that_cannot_be_had_loses_no_message(town: Town, chat: Receiver) -> None:
-    console = await notifying(town, people(to=["kv/data/je/notify/nobody"]))
-    town.happened(*waits())
-    await town.told(console)
-    assert "kv/data/je/notify/nobody" in (town.standing("leads").why or "")
-    await town.secret(PEOPLE, chat=apprise_url(chat))
-    town.configured(notify=[people()])
-    await town.told(console)
-    assert len(chat.got) == 1
+    console = await start_notifications(town, people(to=["kv/data/je/notify/nobody"]))
+    town.record(*request_events())
+    await town.deliver(console)
+    assert "kv/data/je/notify/nobody" in (town.progress_of("leads").why or "")
+    await town.write_secret(PEOPLE, chat=apprise_url(chat))
+    town.configure(notify=[people()])
+    await town.deliver(console)
+    assert len(chat.requests) == 1
 
 
 async def test_the_urls_are_nowhere_but_in_vault(
     town: Town, chat: Receiver, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    await town.secret(PEOPLE, chat=apprise_url(chat, "canary-of-the-chat"), broken="slack://canary-of-the-chat")
+    await town.write_secret(PEOPLE, chat=apprise_url(chat, "canary-of-the-chat"), broken="slack://canary-of-the-chat")
     chat.answer = lambda _: 500
-    console = await notifying(town, people())
-    town.happened(*waits())
-    await town.told(console)
-    assert len(chat.got) == 1, "the control: it was sent there"
-    assert "canary-of-the-chat" in chat.got[0].path
+    console = await start_notifications(town, people())
+    town.record(*request_events())
+    await town.deliver(console)
+    assert len(chat.requests) == 1, "the control: it was sent there"
+    assert "canary-of-the-chat" in chat.requests[0].path
     written = town.folder.parent / "store.db"
     kept = b"".join(file.read_bytes() for file in written.parent.glob("store.db*"))
     assert b"canary-of-the-chat" not in kept
@@ -312,7 +326,7 @@ async def test_what_is_no_web_service_is_not_spoken_to(url: str) -> None:
 )
 async def test_a_service_in_ones_own_network_needs_to_be_allowed(chat: Receiver, url: str, why: str) -> None:
     outcome = apprise_sender.send(Secret(url.format(f"127.0.0.1:{chat.port}")), SAID, private=False)
-    assert (outcome.fault, why in outcome.why, chat.got) == ("refused", True, [])
+    assert (outcome.fault, why in outcome.why, chat.requests) == ("refused", True, [])
     assert apprise_sender.send(Secret("json://169.254.169.254/x"), SAID, private=True).fault == "refused"
 
 
@@ -320,21 +334,21 @@ async def test_a_redirect_of_a_service_is_not_followed_and_counts_as_not_taken_w
     town: Town, chat: Receiver, mail: Receiver
 ) -> None:
     chat.answer = lambda _: (302, {"location": mail.url})
-    await town.secret(PEOPLE, chat=f"{apprise_url(chat)}?redirect=yes&optional=yes&retry=3")
-    console = await notifying(town, people())
-    town.happened(*waits())
-    await town.told(console)
-    assert (len(chat.got), mail.got) == (1, [])
-    assert town.standing("leads").pending == 1
+    await town.write_secret(PEOPLE, chat=f"{apprise_url(chat)}?redirect=yes&optional=yes&retry=3")
+    console = await start_notifications(town, people())
+    town.record(*request_events())
+    await town.deliver(console)
+    assert (len(chat.requests), mail.requests) == (1, [])
+    assert town.progress_of("leads").pending == 1
 
 
 async def test_many_requests_are_each_told(town: Town, chat: Receiver) -> None:
-    await town.secret(PEOPLE, chat=apprise_url(chat))
-    console = await notifying(town, people())
-    town.happened(*(fact for number in range(1, 6) for fact in waits(job=job_id(number))))
-    await town.told(console)
-    assert len(chat.got) == 5
-    assert {message["message"].rpartition(" ")[2] for message in chat.events} == {part(job_id(number), "r") for number in range(1, 6)}
+    await town.write_secret(PEOPLE, chat=apprise_url(chat))
+    console = await start_notifications(town, people())
+    town.record(*(fact for number in range(1, 6) for fact in request_events(job=job_id(number))))
+    await town.deliver(console)
+    assert len(chat.requests) == 5
+    assert {message["message"].rpartition(" ")[2] for message in chat.events} == {part_id(job_id(number), "r") for number in range(1, 6)}
 
 
 @pytest.mark.parametrize(

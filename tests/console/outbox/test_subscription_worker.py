@@ -21,7 +21,7 @@ from justenough.domain.integrations.retry_policy import GONE_REST_S, DeliveryFau
 from justenough.domain.integrations.subscriptions import Webhook
 from justenough.domain.readmodel.views import EntryView
 from justenough.services.dependencies import Deps
-from tests.adapters.store.event_samples import job_id, submitted
+from tests.adapters.store.event_samples import job_id, submission
 from tests.console.outbox_rig import Clock
 
 HOOK = Webhook.model_validate({"url": "https://siem.example.com/", "events": ["*"], "signing_secret": "kv/data/siem"})
@@ -41,7 +41,7 @@ ACTIONS = st.one_of(
 )
 
 
-class Scripted:
+class ScriptedSender:
     """A sender whose receivers do what they are told to; the last one of the script stays."""
 
     batch_size = 4
@@ -90,15 +90,15 @@ class Consoles:
     """Consoles that deliver one after the other; the newest has the lease."""
 
     def __init__(self, store: Store) -> None:
-        self.store, self.clock, self.sender = store, Clock(), Scripted()
+        self.store, self.clock, self.sender = store, Clock(), ScriptedSender()
         self.happened = self.number = 0
         self.start()
 
     def start(self) -> None:
         """Another console takes over."""
-        self.clock.on(16)
+        self.clock.advance(16)
         self.number += 1
-        self.held()
+        self.hold()
         self.store.outbox.keep_subscriptions({"siem": "webhook"}, holder=self.holder, now=self.clock.now())
         position = self.store.outbox.status().positions["siem"]
         deps = cast("Deps", World(self.store, self.clock))
@@ -108,16 +108,16 @@ class Consoles:
     def holder(self) -> str:
         return f"console {self.number}"
 
-    def held(self) -> None:
+    def hold(self) -> None:
         now = self.clock.now()
         assert self.store.outbox.acquire_lease(self.holder, now=now, until=now + timedelta(seconds=15))
 
     async def act(self, action: Any) -> None:
         if isinstance(action, int):
-            self.clock.on(action)
+            self.clock.advance(action)
         elif action == "happen":
             self.happened += 1
-            self.store.ledger.append([submitted(job_id(self.happened))])
+            self.store.ledger.append([submission(job_id(self.happened))])
         elif action == "another console":
             self.start()
         elif action == "step":
@@ -126,7 +126,7 @@ class Consoles:
             self.sender.script.append(action)
 
     async def step(self) -> bool:
-        self.held()
+        self.hold()
         try:
             return await self.lane.deliver_batch()
         except* RetryLater:
@@ -134,12 +134,12 @@ class Consoles:
             self.start()
         return True
 
-    async def to_the_end(self) -> None:
+    async def drain(self) -> None:
         """Everybody is well from now on, and dead letters are sent again."""
         self.sender.script.clear()
         self.store.outbox.resend("siem", None, now=self.clock.now())
         while await self.step() or self.store.outbox.count_pending("siem"):
-            self.clock.on(90_000)
+            self.clock.advance(90_000)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -149,7 +149,7 @@ def test_whatever_fails_and_whoever_dies_every_event_arrives(ready_file: Path, a
         consoles = Consoles(store)
         for action in actions:
             await consoles.act(action)
-        await consoles.to_the_end()
+        await consoles.drain()
         assert set(consoles.sender.sent) == {job_id(number) for number in range(1, consoles.happened + 1)}
         standing = store.outbox.subscription_progress()[0]
         assert (standing.pending, standing.dead, standing.behind) == (0, 0, 0)

@@ -21,9 +21,9 @@ from console.outbox.dispatcher import Dispatcher
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.configuration.settings import Settings
 from justenough.services.dependencies import utc_now
-from tests.adapters.store.event_samples import job_id, submitted
-from tests.console.outbox_rig import CURRENT, PEOPLE, SECRET, Town, folder_with
-from tests.console.served_console import Human, Served, serving
+from tests.adapters.store.event_samples import job_id, submission
+from tests.console.outbox_rig import CURRENT, PEOPLE, SECRET, Town, write_config
+from tests.console.served_console import Human, Served, serve_console
 from tests.support.webhook_receiver import HANG, Receiver
 
 pytestmark = pytest.mark.servers
@@ -56,7 +56,7 @@ class Api:
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    async with Receiver().listening() as found:
+    async with Receiver().listen() as found:
         yield found
 
 
@@ -64,11 +64,11 @@ async def receiver() -> AsyncIterator[Receiver]:
 async def api(served: Served, town: Town, receiver: Receiver) -> AsyncIterator[Api]:
     """Serves a webhook, and a notification whose people's addresses nobody has kept."""
     people = {"name": "leads", "on": ["approval.opened"], "to": [PEOPLE], "tiers": [1], "allow_private": True}
-    folder_with(town.folder, webhooks=[{**HOOK, "url": receiver.url}], notify=[people])
-    await town.secret(PEOPLE, chat=f"json://127.0.0.1:{receiver.port}/canary-of-the-chat")
+    write_config(town.folder, webhooks=[{**HOOK, "url": receiver.url}], notify=[people])
+    await town.write_secret(PEOPLE, chat=f"json://127.0.0.1:{receiver.port}/canary-of-the-chat")
     deps = dataclasses.replace(town.deps, config=ConfigFolder(town.folder), now=utc_now, ticks=monotonic)
     console = dataclasses.replace(served.console, deps=deps, dispatcher=Dispatcher(deps, SigningSecrets(deps.vault)))  # type: ignore[arg-type] # the console's own Vault
-    async with serving(console) as http:
+    async with serve_console(console) as http:
         found = Api(http, served.people)
         await found.until("/webhooks", lambda said: {item["state"] for item in said["items"]} == {"ok"})
         yield found
@@ -76,7 +76,7 @@ async def api(served: Served, town: Town, receiver: Receiver) -> AsyncIterator[A
 
 async def test_how_each_subscription_stands_is_told_to_who_reads_everything(api: Api, town: Town, receiver: Receiver) -> None:
     receiver.answer = lambda _: 410
-    town.happened(submitted(job_id(1)))
+    town.record(submission(job_id(1)))
     said = await api.until("/webhooks", lambda found: [(item["dead"], item["lag_seconds"]) for item in found["items"]] == [(0, 0), (1, 0)])
     people, hook = said["items"]
     assert (people["name"], people["kind"], people["to"], people["tiers"]) == ("leads", "notify", [PEOPLE], [1])
@@ -95,7 +95,7 @@ async def test_how_each_subscription_stands_is_told_to_who_reads_everything(api:
 
 async def test_dead_letters_are_sent_again_by_who_approves(api: Api, town: Town, receiver: Receiver) -> None:
     receiver.answer = lambda number: 410 if number < 2 else 204
-    town.happened(submitted(job_id(1)))
+    town.record(submission(job_id(1)))
     (dead,) = (await api.until("/webhooks/siem/deliveries?state=dead", lambda found: bool(found["items"])))["items"]
     path = f"/webhooks/siem/deliveries/{dead['id']}/resend"
     assert [(await api.post(path, who)).status_code for who in ("auditor", "ops", "nobody")] == [403, 403, 403]
@@ -117,12 +117,12 @@ async def test_a_test_is_sent_once_and_says_what_became_of_it(api: Api, receiver
         answer = await api.post(f"/webhooks/{name}/test", "lead")
         assert (answer.status_code, answer.json()["arrived"]) == (200, True), answer.text
     assert receiver.events[0]["type"] == "dev.justenough.webhook.tested.v1"
-    assert receiver.got[0].why_not_signed(CURRENT, utc_now()) is None
+    assert receiver.requests[0].why_not_signed(CURRENT, utc_now()) is None
     assert receiver.events[1]["title"] == "JustEnough test message"
     receiver.answer = lambda _: 500
     for name, why in (("siem", "500 Internal Server Error"), ("leads", "the service did not accept the message")):
         assert (await api.post(f"/webhooks/{name}/test", "lead")).json() == {"subscription": name, "arrived": False, "detail": why}
-    assert len(receiver.got) == 4
+    assert len(receiver.requests) == 4
 
 
 async def test_who_is_unknown_or_gone_is_said_so(api: Api, town: Town, receiver: Receiver) -> None:
@@ -132,7 +132,7 @@ async def test_who_is_unknown_or_gone_is_said_so(api: Api, town: Town, receiver:
         assert (await api.post(path, "lead")).status_code == 404
     assert [(await api.get("/webhooks", who)).status_code for who in ("ops", "nobody")] == [403, 403]
     assert (await api.get("/webhooks/siem/deliveries?state=lost", "lead")).status_code == 422
-    folder_with(town.folder, webhooks=[{**HOOK, "name": "other", "url": receiver.url}])
+    write_config(town.folder, webhooks=[{**HOOK, "name": "other", "url": receiver.url}])
     said = await api.until("/webhooks", lambda found: [item["state"] for item in found["items"]] == ["removed", "ok", "removed"])
     assert [item["name"] for item in said["items"]] == ["leads", "other", "siem"]
     answer = await api.post("/webhooks/siem/resend", "lead")
@@ -140,18 +140,18 @@ async def test_who_is_unknown_or_gone_is_said_so(api: Api, town: Town, receiver:
 
 
 async def test_without_its_secret_a_test_says_what_is_missing(api: Api, town: Town, receiver: Receiver) -> None:
-    folder_with(town.folder, webhooks=[{**HOOK, "url": receiver.url, "signing_secret": "kv/data/je/webhooks/nobody"}])
+    write_config(town.folder, webhooks=[{**HOOK, "url": receiver.url, "signing_secret": "kv/data/je/webhooks/nobody"}])
     await api.until("/webhooks", lambda found: len(found["items"]) == 2 and found["items"][0]["state"] == "removed")
     answer = await api.post("/webhooks/siem/test", "lead")
     assert (answer.status_code, "kv/data/je/webhooks/nobody" in answer.json()["detail"]) == (503, True)
-    assert receiver.got == []
+    assert receiver.requests == []
 
 
 # A console of its own process.
 
 
 @contextlib.asynccontextmanager
-async def console(settings: Settings, town: Town, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def run_console(settings: Settings, town: Town, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     """A console's process, with the town's store and configuration."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUSTENOUGH_", "VAULT_"))}
     ours = {
@@ -175,26 +175,26 @@ async def console(settings: Settings, town: Town, folder: Path) -> AsyncIterator
 async def test_a_console_that_is_killed_between_commit_and_delivery_loses_nothing(
     settings: Settings, town: Town, receiver: Receiver, tmp_path: Path
 ) -> None:
-    town.configured(webhooks=[{**HOOK, "url": receiver.url}])
+    town.configure(webhooks=[{**HOOK, "url": receiver.url}])
     receiver.answer = lambda number: HANG if number >= 20 else 204
-    async with console(settings, town, tmp_path) as first:
+    async with run_console(settings, town, tmp_path) as first:
         async with asyncio.timeout(180):
             while not town.store.outbox.subscription_progress():
                 assert first.returncode is None
                 await asyncio.sleep(0.1)  # Its subscriptions are how it tells that it is there.
-        town.happened(*(submitted(job_id(number)) for number in range(1, 41)))
+        town.record(*(submission(job_id(number)) for number in range(1, 41)))
         await receiver.until(21)
         first.send_signal(signal.SIGKILL)
         await first.wait()
     known = {event["subject"] for event in receiver.events}
     assert known < {job_id(number) for number in range(1, 41)}, "it died before it had told everything"
-    town.happened(*(submitted(job_id(number)) for number in range(41, 51)))
+    town.record(*(submission(job_id(number)) for number in range(41, 51)))
     receiver.answer = lambda _: 204
-    async with console(settings, town, tmp_path), asyncio.timeout(180):
+    async with run_console(settings, town, tmp_path), asyncio.timeout(180):
         # How far it is stands in the store, which tells nobody by itself.
-        while town.standing("siem").position < 50:  # noqa: ASYNC110 - another process's doing
+        while town.progress_of("siem").position < 50:  # noqa: ASYNC110 - another process's doing
             await asyncio.sleep(0.1)
     subjects = {job_id(number) for number in range(1, 51)}
     assert {event["subject"] for event in receiver.events} == subjects
-    assert len({(got.headers["webhook-id"], got.json["subject"]) for got in receiver.got}) == len(subjects), "twice is the same id"
-    assert town.standing("siem").pending == 0
+    assert len({(got.headers["webhook-id"], got.json["subject"]) for got in receiver.requests}) == len(subjects), "twice is the same id"
+    assert town.progress_of("siem").pending == 0

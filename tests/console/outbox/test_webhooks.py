@@ -17,9 +17,9 @@ from justenough.adapters.store.outbox_queries import DeliveryState
 from justenough.domain.integrations.cloudevents import read_event, to_cloud_event
 from justenough.domain.integrations.retry_policy import GONE_REST_S, REFUSED_RETRY_DELAYS_S, RETRY_DELAYS_S
 from justenough.domain.ledger.events import Event
-from tests.adapters.store.event_samples import ended, job_id, started, submitted
+from tests.adapters.store.event_samples import job_end, job_id, job_start, submission
 from tests.console.outbox_rig import CURRENT, PREVIOUS, SECRET, Town
-from tests.support.tls_authority import authority
+from tests.support.tls_authority import create_authority
 from tests.support.webhook_receiver import CUT, ENDLESS_BODY, ENDLESS_HEADERS, HANG, Answer, Receiver
 
 pytestmark = pytest.mark.servers
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.servers
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    async with Receiver().listening() as found:
+    async with Receiver().listen() as found:
         yield found
 
 
@@ -36,45 +36,45 @@ def hook(receiver: Receiver | str, name: str = "siem", **more: Any) -> dict[str,
     return {"name": name, "url": url, "events": ["*"], "signing_secret": SECRET, "allow_private": True, **more}
 
 
-def jobs(count: int, *, first: int = 1) -> list[Event]:
-    return [submitted(job_id(number)) for number in range(first, first + count)]
+def submissions(count: int, *, first: int = 1) -> list[Event]:
+    return [submission(job_id(number)) for number in range(first, first + count)]
 
 
-async def delivering(town: Town, *hooks: dict[str, Any]) -> Dispatcher:
+async def start_webhooks(town: Town, *hooks: dict[str, Any]) -> Dispatcher:
     """A console that tells these from now on."""
-    town.configured(webhooks=list(hooks))
-    found = town.office()
-    await town.told(found)
+    town.configure(webhooks=list(hooks))
+    found = town.add_dispatcher()
+    await town.deliver(found)
     return found
 
 
-def waiting(town: Town, name: str = "siem", state: DeliveryState | None = None) -> list[Any]:
+def deliveries(town: Town, name: str = "siem", state: DeliveryState | None = None) -> list[Any]:
     return list(town.store.outbox.deliveries(name, state=state, limit=100, cursor=None).items)
 
 
 async def test_an_event_arrives_once_as_a_cloudevent_that_every_current_key_signed(town: Town, receiver: Receiver) -> None:
-    town.happened(*jobs(1))
-    console = await delivering(town, hook(receiver))
-    assert receiver.got == [], "a new subscription is told from now on"
-    town.happened(started(job_id(1)), ended("failed", job_id(1)))
+    town.record(*submissions(1))
+    console = await start_webhooks(town, hook(receiver))
+    assert receiver.requests == [], "a new subscription is told from now on"
+    town.record(job_start(job_id(1)), job_end("failed", job_id(1)))
     for _ in range(3):
-        await town.told(console)
+        await town.deliver(console)
     entries = town.store.ledger.entries().items[1:]
     assert receiver.events == [to_cloud_event(entry, "dev") for entry in entries]
-    for got in receiver.got:
+    for got in receiver.requests:
         event = read_event(got.headers, got.body)
         assert (event.structured, event.subject) == (True, job_id(1))
         assert [got.why_not_signed(secret, town.clock.now()) for secret in (CURRENT, PREVIOUS)] == [None, None]
         assert got.why_not_signed("whsec_" + "b" * 40, town.clock.now()) is not None
-    assert len({got.headers["webhook-id"] for got in receiver.got}) == 2
-    assert town.standing("siem").delivered == 2
+    assert len({got.headers["webhook-id"] for got in receiver.requests}) == 2
+    assert town.progress_of("siem").delivered == 2
 
 
 async def test_a_receiver_verifies_by_what_the_document_says(town: Town, receiver: Receiver) -> None:
-    console = await delivering(town, hook(receiver))
-    town.happened(*jobs(1))
-    await town.told(console)
-    (got,) = receiver.got
+    console = await start_webhooks(town, hook(receiver))
+    town.record(*submissions(1))
+    await town.deliver(console)
+    (got,) = receiver.requests
     text = (Path(__file__).parents[3] / "docs" / "reference" / "events.md").read_text()
     told: dict[str, Any] = {}
     exec(text.partition("```python\n")[2].partition("```")[0], told)  # noqa: S102 - our own document
@@ -85,76 +85,78 @@ async def test_a_receiver_verifies_by_what_the_document_says(town: Town, receive
 
 
 async def test_a_jobs_events_arrive_in_their_order(town: Town, receiver: Receiver) -> None:
-    console = await delivering(town, hook(receiver))
+    console = await start_webhooks(town, hook(receiver))
     numbers = range(1, 8)
-    town.happened(
-        *(fact for number in numbers for fact in (submitted(job_id(number)), started(job_id(number)), ended("failed", job_id(number))))
+    town.record(
+        *(fact for number in numbers for fact in (submission(job_id(number)), job_start(job_id(number)), job_end("failed", job_id(number))))
     )
-    await town.told(console)
+    await town.deliver(console)
     kinds = {number: [event["type"].split(".")[3] for event in receiver.events if event["subject"] == job_id(number)] for number in numbers}
     assert kinds == {key: ["submitted", "started", "ended"] for key in numbers}
 
 
 async def test_a_rotated_secret_signs_and_the_one_before_last_no_longer_does(town: Town, receiver: Receiver) -> None:
     newest = "whsec_" + "bmV3ZXN0LXNlY3JldC1vZi10aGUtc2llbSEhISE"[:36]
-    await town.secret(SECRET, secret=newest, previous=CURRENT)
-    console = await delivering(town, hook(receiver))
-    town.happened(*jobs(1))
-    await town.told(console)
-    (got,) = receiver.got
+    await town.write_secret(SECRET, secret=newest, previous=CURRENT)
+    console = await start_webhooks(town, hook(receiver))
+    town.record(*submissions(1))
+    await town.deliver(console)
+    (got,) = receiver.requests
     assert [got.why_not_signed(secret, town.clock.now()) is None for secret in (newest, CURRENT, PREVIOUS)] == [True, True, False]
 
 
 async def test_only_what_was_asked_for_is_sent(town: Town, receiver: Receiver) -> None:
-    async with Receiver().listening() as other:
-        console = await delivering(town, hook(receiver, events=["job.ended"]), hook(other, "other", events=["credential.*", "job.started"]))
-        town.happened(*jobs(1), started(job_id(1)), ended("failed", job_id(1)))
-        await town.told(console)
+    async with Receiver().listen() as other:
+        console = await start_webhooks(
+            town, hook(receiver, events=["job.ended"]), hook(other, "other", events=["credential.*", "job.started"])
+        )
+        town.record(*submissions(1), job_start(job_id(1)), job_end("failed", job_id(1)))
+        await town.deliver(console)
         assert [event["type"] for event in receiver.events] == ["dev.justenough.job.ended.v1"]
         assert [event["type"] for event in other.events] == ["dev.justenough.job.started.v1"]
 
 
 async def test_how_far_it_is_is_taken_down_also_where_nothing_was_for_it(town: Town, receiver: Receiver) -> None:
-    console = await delivering(town, hook(receiver, events=["job.ended"]))
-    town.happened(*jobs(3))
-    await town.told(console)
-    assert town.standing("siem").behind == 3, "not each time: that would be a write for each entry"
-    town.clock.on(subscription_worker.SAVE_POSITION_INTERVAL_S)
-    await town.told(console)
-    assert (town.standing("siem").behind, receiver.got) == (0, [])
+    console = await start_webhooks(town, hook(receiver, events=["job.ended"]))
+    town.record(*submissions(3))
+    await town.deliver(console)
+    assert town.progress_of("siem").behind == 3, "not each time: that would be a write for each entry"
+    town.clock.advance(subscription_worker.SAVE_POSITION_INTERVAL_S)
+    await town.deliver(console)
+    assert (town.progress_of("siem").behind, receiver.requests) == (0, [])
 
 
 async def test_a_delivery_that_fails_is_tried_again_later_with_the_same_id_and_body(town: Town, receiver: Receiver) -> None:
     answers: list[Answer] = [500, CUT, 429, 204]
     receiver.answer = lambda number: answers[number]
-    console = await delivering(town, hook(receiver))
-    town.happened(*jobs(1))
-    await town.told(console)
+    console = await start_webhooks(town, hook(receiver))
+    town.record(*submissions(1))
+    await town.deliver(console)
     for attempt, delay in enumerate(RETRY_DELAYS_S[:3], start=1):
-        (row,) = waiting(town)
+        (row,) = deliveries(town)
         assert (row.attempts, row.state) == (attempt, "pending")
-        town.clock.on(delay * 0.9)
-        await town.told(console)
-        assert len(receiver.got) == attempt, "not before its time"
-        town.clock.on(delay * 0.4)
-        await town.told(console)
-    assert len(receiver.got) == 4
-    assert len({(got.headers["webhook-id"], got.body) for got in receiver.got}) == 1
-    assert {got.why_not_signed(CURRENT, town.clock.now()) for got in receiver.got[-1:]} == {None}
-    assert waiting(town) == []
-    assert (town.standing("siem").why, town.standing("siem").pending) == (None, 0)
+        town.clock.advance(delay * 0.9)
+        await town.deliver(console)
+        assert len(receiver.requests) == attempt, "not before its time"
+        town.clock.advance(delay * 0.4)
+        await town.deliver(console)
+    assert len(receiver.requests) == 4
+    assert len({(got.headers["webhook-id"], got.body) for got in receiver.requests}) == 1
+    assert {got.why_not_signed(CURRENT, town.clock.now()) for got in receiver.requests[-1:]} == {None}
+    assert deliveries(town) == []
+    assert (town.progress_of("siem").why, town.progress_of("siem").pending) == (None, 0)
 
 
 async def test_what_one_event_fails_of_does_not_hold_the_next_one_up(town: Town, receiver: Receiver) -> None:
     receiver.answer = lambda number: 422 if number == 0 else 204
-    console = await delivering(town, hook(receiver))
-    town.happened(*jobs(1))
-    await town.told(console)
-    town.happened(*jobs(1, first=2))
-    await town.told(console)
+    console = await start_webhooks(town, hook(receiver))
+    town.record(*submissions(1))
+    await town.deliver(console)
+    town.record(*submissions(1, first=2))
+    await town.deliver(console)
     assert [event["subject"] for event in receiver.events] == [job_id(1), job_id(2)]
-    assert [row.job for row in waiting(town)] == [job_id(1)]
-    assert town.standing("siem").position == 2
+    assert [row.job for row in deliveries(town)] == [job_id(1)]
+    assert town.progress_of("siem").position == 2
 
 
 @pytest.mark.parametrize("status, delays", [(503, RETRY_DELAYS_S), (401, REFUSED_RETRY_DELAYS_S), (410, ())])
@@ -162,78 +164,78 @@ async def test_what_is_not_delivered_in_the_end_is_a_dead_letter_that_can_be_sen
     town: Town, receiver: Receiver, status: int, delays: tuple[int, ...]
 ) -> None:
     receiver.answer = lambda _: status
-    console = await delivering(town, hook(receiver))
-    town.happened(*jobs(1))
-    await town.told(console)
+    console = await start_webhooks(town, hook(receiver))
+    town.record(*submissions(1))
+    await town.deliver(console)
     for delay in delays:
-        town.clock.on(delay * 1.3)
-        await town.told(console)
-    (dead,) = waiting(town, state=DeliveryState.DEAD)
+        town.clock.advance(delay * 1.3)
+        await town.deliver(console)
+    (dead,) = deliveries(town, state=DeliveryState.DEAD)
     assert (dead.attempts, dead.next_at, dead.why.split()[0]) == (len(delays) + 1, None, str(status))
-    town.clock.on(10 * RETRY_DELAYS_S[-1])
-    await town.told(console)
-    assert len(receiver.got) == len(delays) + 1, "a dead letter is left alone"
+    town.clock.advance(10 * RETRY_DELAYS_S[-1])
+    await town.deliver(console)
+    assert len(receiver.requests) == len(delays) + 1, "a dead letter is left alone"
     receiver.answer = lambda _: 204
     assert town.store.outbox.resend("siem", [dead.id], now=town.clock.now()) == 1
-    await town.told(console)
-    assert len(receiver.got) == len(delays) + 2
-    assert waiting(town) == []
+    await town.deliver(console)
+    assert len(receiver.requests) == len(delays) + 2
+    assert deliveries(town) == []
 
 
 async def test_a_receiver_that_asks_for_quiet_is_left_alone_for_so_long(town: Town, receiver: Receiver) -> None:
     receiver.answer = lambda number: (503, {"retry-after": "120"}) if number == 0 else 204
-    console = await delivering(town, hook(receiver))
-    town.happened(*jobs(1))
-    await town.told(console)
-    town.happened(*jobs(1, first=2))
-    town.clock.on(100)
-    await town.told(console)
-    assert len(receiver.got) == 1
-    town.clock.on(30)
-    await town.told(console)
-    assert len(receiver.got) == 3
+    console = await start_webhooks(town, hook(receiver))
+    town.record(*submissions(1))
+    await town.deliver(console)
+    town.record(*submissions(1, first=2))
+    town.clock.advance(100)
+    await town.deliver(console)
+    assert len(receiver.requests) == 1
+    town.clock.advance(30)
+    await town.deliver(console)
+    assert len(receiver.requests) == 3
 
 
 async def test_a_receiver_that_is_gone_is_asked_once_an_hour_and_what_is_sent_again_at_once(town: Town, receiver: Receiver) -> None:
     receiver.answer = lambda number: 410 if number == 0 else 204
-    console = await delivering(town, hook(receiver))
-    town.happened(*jobs(1))
-    await town.told(console)
-    town.happened(*jobs(1, first=2))
-    town.clock.on(GONE_REST_S - 60)
-    await town.told(console)
-    assert len(receiver.got) == 1
+    console = await start_webhooks(town, hook(receiver))
+    town.record(*submissions(1))
+    await town.deliver(console)
+    town.record(*submissions(1, first=2))
+    town.clock.advance(GONE_REST_S - 60)
+    await town.deliver(console)
+    assert len(receiver.requests) == 1
     assert town.store.outbox.resend("siem", None, now=town.clock.now()) == 1
-    await town.told(console)
+    await town.deliver(console)
     assert sorted(event["subject"] for event in receiver.events) == [job_id(1), job_id(1), job_id(2)]
 
 
 async def test_a_redirect_is_not_followed(town: Town, receiver: Receiver) -> None:
-    async with Receiver().listening() as elsewhere:
+    async with Receiver().listen() as elsewhere:
         receiver.answer = lambda _: (302, {"location": elsewhere.url})
-        console = await delivering(town, hook(receiver))
-        town.happened(*jobs(1))
-        await town.told(console)
-        assert (len(receiver.got), elsewhere.got) == (1, [])
-    assert waiting(town)[0].why == "302 Found"
+        console = await start_webhooks(town, hook(receiver))
+        town.record(*submissions(1))
+        await town.deliver(console)
+        assert (len(receiver.requests), elsewhere.requests) == (1, [])
+    assert deliveries(town)[0].why == "302 Found"
 
 
 async def test_one_that_hangs_keeps_nobody_else_waiting(town: Town, receiver: Receiver) -> None:
-    async with Receiver(answer=lambda _: HANG).listening() as stuck:
-        console = await delivering(town, hook(stuck, "stuck"), hook(receiver))
-        town.happened(*jobs(3))
+    async with Receiver(answer=lambda _: HANG).listen() as stuck:
+        console = await start_webhooks(town, hook(stuck, "stuck"), hook(receiver))
+        town.record(*submissions(3))
         await console.dispatch()
         await stuck.until(3)
         await receiver.until(3)
-        town.happened(*jobs(2, first=4))
-        town.clock.on(1)
-        while len(receiver.got) < 5:
+        town.record(*submissions(2, first=4))
+        town.clock.advance(1)
+        while len(receiver.requests) < 5:
             await console.dispatch()
             await asyncio.sleep(0)  # The lane's own threads and sockets make progress; its receiver's condition ends the loop.
-        assert len(stuck.got) == 3
+        assert len(stuck.requests) == 3
         stuck.released.set()
         await console.wait_until_idle()
-        await town.told(console)
+        await town.deliver(console)
         assert sorted(event["subject"] for event in stuck.events) == [job_id(number) for number in range(1, 6)]
 
 
@@ -243,148 +245,148 @@ async def test_no_receiver_holds_us_longer_than_our_patience(
 ) -> None:
     monkeypatch.setattr(webhook_client, "REQUEST_TIMEOUT_S", 0.5)
     receiver.answer = lambda _: answer
-    console = await delivering(town, hook(receiver))
-    town.happened(*jobs(1))
+    console = await start_webhooks(town, hook(receiver))
+    town.record(*submissions(1))
     async with asyncio.timeout(180):
-        await town.told(console)
-    assert waiting(town)[0].why.startswith(why)
+        await town.deliver(console)
+    assert deliveries(town)[0].why.startswith(why)
 
 
 async def test_of_an_endless_answer_nothing_is_read_but_its_status(town: Town, receiver: Receiver) -> None:
     receiver.answer = lambda _: ENDLESS_BODY
-    console = await delivering(town, hook(receiver))
-    town.happened(*jobs(2))
+    console = await start_webhooks(town, hook(receiver))
+    town.record(*submissions(2))
     async with asyncio.timeout(webhook_client.REQUEST_TIMEOUT_S - 1):
-        await town.told(console)
-    assert waiting(town) == []
-    assert town.standing("siem").delivered == 2
+        await town.deliver(console)
+    assert deliveries(town) == []
+    assert town.progress_of("siem").delivered == 2
 
 
 async def test_a_receiver_that_is_down_gets_everything_once_it_is_up(town: Town) -> None:
     down = Receiver()
-    async with down.listening():
+    async with down.listen():
         port = down.port
-    console = await delivering(town, hook(down))
-    town.happened(*jobs(40))
-    await town.told(console)
-    assert {row.why for row in waiting(town)} == {"no connection (ConnectionRefusedError)"}
-    async with down.listening(port=port):
-        town.clock.on(10)
-        await town.told(console)
+    console = await start_webhooks(town, hook(down))
+    town.record(*submissions(40))
+    await town.deliver(console)
+    assert {row.why for row in deliveries(town)} == {"no connection (ConnectionRefusedError)"}
+    async with down.listen(port=port):
+        town.clock.advance(10)
+        await town.deliver(console)
         assert {event["subject"] for event in down.events} == {job_id(number) for number in range(1, 41)}
-    assert len(down.got) == 40
-    assert waiting(town) == []
+    assert len(down.requests) == 40
+    assert deliveries(town) == []
 
 
 async def test_a_long_silence_of_a_receiver_fills_no_table(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subscription_worker, "MAX_PENDING", 20)
     down = Receiver()
-    async with down.listening():
+    async with down.listen():
         port = down.port
-    console = await delivering(town, hook(down))
-    town.happened(*jobs(100))
-    await town.told(console)
-    assert 20 <= town.standing("siem").pending < 20 + 16
-    assert town.standing("siem").behind > 60, "the rest is in the ledger, where it was"
-    async with down.listening(port=port):
-        town.clock.on(10)
-        await town.told(console)
+    console = await start_webhooks(town, hook(down))
+    town.record(*submissions(100))
+    await town.deliver(console)
+    assert 20 <= town.progress_of("siem").pending < 20 + 16
+    assert town.progress_of("siem").behind > 60, "the rest is in the ledger, where it was"
+    async with down.listen(port=port):
+        town.clock.advance(10)
+        await town.deliver(console)
     assert {event["subject"] for event in down.events} == {job_id(number) for number in range(1, 101)}
 
 
 async def test_one_console_delivers_and_another_goes_on_where_it_fell_silent(town: Town, receiver: Receiver) -> None:
-    first = await delivering(town, hook(receiver))
-    second = town.office()
-    town.happened(*jobs(3))
-    await town.told(second)
-    assert receiver.got == []
-    await town.told(first)
-    assert len(receiver.got) == 3
-    town.happened(*jobs(2, first=4))
-    town.clock.on(dispatcher.LEASE_TTL_S + 1)
-    await town.told(second)
+    first = await start_webhooks(town, hook(receiver))
+    second = town.add_dispatcher()
+    town.record(*submissions(3))
+    await town.deliver(second)
+    assert receiver.requests == []
+    await town.deliver(first)
+    assert len(receiver.requests) == 3
+    town.record(*submissions(2, first=4))
+    town.clock.advance(dispatcher.LEASE_TTL_S + 1)
+    await town.deliver(second)
     assert sorted(event["subject"] for event in receiver.events) == [job_id(number) for number in range(1, 6)]
-    town.happened(*jobs(1, first=6))
-    await town.told(first)
-    assert len(receiver.got) == 5, "it sees that it is not the one any more"
-    await town.told(second)
-    assert len(receiver.got) == 6
+    town.record(*submissions(1, first=6))
+    await town.deliver(first)
+    assert len(receiver.requests) == 5, "it sees that it is not the one any more"
+    await town.deliver(second)
+    assert len(receiver.requests) == 6
 
 
 async def test_a_console_that_sleeps_through_its_lease_settles_nothing(town: Town, receiver: Receiver) -> None:
     receiver.answer = lambda number: HANG if number == 0 else 204
-    slow = await delivering(town, hook(receiver))
-    quick = town.office()
-    town.happened(*jobs(1))
+    slow = await start_webhooks(town, hook(receiver))
+    quick = town.add_dispatcher()
+    town.record(*submissions(1))
     await slow.dispatch()
     await receiver.until(1)
-    town.clock.on(dispatcher.LEASE_TTL_S + 1)
-    town.happened(*jobs(2, first=2))
-    await town.told(quick)
-    assert town.standing("siem").position == 3
+    town.clock.advance(dispatcher.LEASE_TTL_S + 1)
+    town.record(*submissions(2, first=2))
+    await town.deliver(quick)
+    assert town.progress_of("siem").position == 3
     receiver.released.set()
     await slow.wait_until_idle()
-    assert town.standing("siem").position == 3
-    await town.told(slow)
-    await town.told(quick)
+    assert town.progress_of("siem").position == 3
+    await town.deliver(slow)
+    await town.deliver(quick)
     assert sorted(event["subject"] for event in receiver.events) == [job_id(1), job_id(1), job_id(2), job_id(3)]
 
 
 async def test_a_console_that_stops_lets_the_next_one_deliver_at_once(town: Town, receiver: Receiver) -> None:
-    first = await delivering(town, hook(receiver))
+    first = await start_webhooks(town, hook(receiver))
     await first.close()
-    second = town.office()
-    town.happened(*jobs(1))
-    await town.told(second)
-    assert len(receiver.got) == 1
+    second = town.add_dispatcher()
+    town.record(*submissions(1))
+    await town.deliver(second)
+    assert len(receiver.requests) == 1
 
 
 async def test_a_subscription_keeps_its_place_when_the_file_is_reordered_or_it_is_away_for_a_while(town: Town, receiver: Receiver) -> None:
     nameless = {key: value for key, value in hook(receiver).items() if key != "name"}
-    async with Receiver().listening() as other:
-        console = await delivering(town, nameless, hook(other, "other"))
-        town.happened(*jobs(1))
-        await town.told(console)
-        town.configured(webhooks=[hook(other, "other"), nameless])
-        await town.told(console)
-        assert (len(receiver.got), len(other.got)) == (1, 1)
-        town.configured(webhooks=[hook(other, "other")])
-        await town.told(console)
-        town.happened(*jobs(1, first=2))
-        await town.told(console)
-        town.configured(webhooks=[nameless, hook(other, "other")])
-        await town.told(console)
+    async with Receiver().listen() as other:
+        console = await start_webhooks(town, nameless, hook(other, "other"))
+        town.record(*submissions(1))
+        await town.deliver(console)
+        town.configure(webhooks=[hook(other, "other"), nameless])
+        await town.deliver(console)
+        assert (len(receiver.requests), len(other.requests)) == (1, 1)
+        town.configure(webhooks=[hook(other, "other")])
+        await town.deliver(console)
+        town.record(*submissions(1, first=2))
+        await town.deliver(console)
+        town.configure(webhooks=[nameless, hook(other, "other")])
+        await town.deliver(console)
         assert [event["subject"] for event in receiver.events] == [job_id(1), job_id(2)]
 
 
 async def test_one_that_was_taken_out_for_long_begins_anew(town: Town, receiver: Receiver) -> None:
-    async with Receiver(answer=lambda _: 410).listening() as other:
-        console = await delivering(town, hook(receiver), hook(other, "other"))
-        town.happened(*jobs(1))
-        await town.told(console)
-        town.configured(webhooks=[hook(receiver)])
-        await town.told(console)
-        assert len(waiting(town, "other")) == 1
-        town.clock.on(8 * 24 * 3600)
-        await town.told(console)
+    async with Receiver(answer=lambda _: 410).listen() as other:
+        console = await start_webhooks(town, hook(receiver), hook(other, "other"))
+        town.record(*submissions(1))
+        await town.deliver(console)
+        town.configure(webhooks=[hook(receiver)])
+        await town.deliver(console)
+        assert len(deliveries(town, "other")) == 1
+        town.clock.advance(8 * 24 * 3600)
+        await town.deliver(console)
         assert [one.name for one in town.store.outbox.subscription_progress()] == ["siem"]
-        assert waiting(town, "other") == []
+        assert deliveries(town, "other") == []
 
 
 async def test_without_its_secret_nothing_is_sent_and_nothing_is_lost(town: Town, receiver: Receiver) -> None:
-    await town.secret(SECRET, secret="whsec_short")
-    console = await delivering(town, hook(receiver))
-    town.happened(*jobs(1))
-    await town.told(console)
-    assert receiver.got == []
-    assert SECRET in (town.standing("siem").why or "")
-    assert waiting(town) == [], "no attempt counts"
-    await town.secret(SECRET, secret=CURRENT)
-    again = town.office()
-    town.clock.on(dispatcher.LEASE_TTL_S + 1)
-    await town.told(again)
-    assert len(receiver.got) == 1
-    assert town.standing("siem").why is None
+    await town.write_secret(SECRET, secret="whsec_short")
+    console = await start_webhooks(town, hook(receiver))
+    town.record(*submissions(1))
+    await town.deliver(console)
+    assert receiver.requests == []
+    assert SECRET in (town.progress_of("siem").why or "")
+    assert deliveries(town) == [], "no attempt counts"
+    await town.write_secret(SECRET, secret=CURRENT)
+    again = town.add_dispatcher()
+    town.clock.advance(dispatcher.LEASE_TTL_S + 1)
+    await town.deliver(again)
+    assert len(receiver.requests) == 1
+    assert town.progress_of("siem").why is None
 
 
 # Where nothing is sent.
@@ -396,7 +398,7 @@ async def test_ones_own_network_is_not_reached_unless_it_is_allowed(town: Town, 
     outcome = await found.post(b"{}", {}, now=town.clock.now())
     await found.close()
     assert (outcome.fault, "private network" in outcome.why) == ("refused", True), outcome
-    assert receiver.got == []
+    assert receiver.requests == []
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "0.0.0.0", "[fd00:ec2::254]", "[::ffff:a9fe:a9fe]", "[ff02::1]", "2852039166"])  # noqa: S104 - nothing is bound
@@ -411,7 +413,7 @@ class Names:
     """A resolver whose answers are made up, one after the other; the last one stays."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **answers: list[list[str]]) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self._answers = {name.replace("_", "."): answer for name, answer in answers.items()}
         self._real = socket.getaddrinfo
         monkeypatch.setattr(socket, "getaddrinfo", self)
@@ -420,7 +422,7 @@ class Names:
         name = host.decode() if isinstance(host, bytes) else host
         if name not in self._answers:
             return self._real(host, port, *args, **more)
-        self.asked.append(name)
+        self.requests.append(name)
         answers = self._answers[name]
         found = answers.pop(0) if len(answers) > 1 else answers[0]
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
@@ -429,14 +431,14 @@ class Names:
 async def test_a_name_that_changes_its_mind_between_the_check_and_the_connection_changes_nothing(
     town: Town, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with Receiver().listening(host="127.0.0.2", port=receiver.port) as elsewhere:
+    async with Receiver().listen(host="127.0.0.2", port=receiver.port) as elsewhere:
         names = Names(monkeypatch, siem_test=[["127.0.0.1"], ["127.0.0.2"]])
         found = webhook_client.WebhookClient(f"http://siem.test:{receiver.port}/", private=True)
         outcome = await found.post(b"{}", {}, now=town.clock.now())
         await found.close()
-        assert (outcome.fault, len(receiver.got), elsewhere.got) == (None, 1, [])
-        assert names.asked == ["siem.test"]
-        assert receiver.got[0].headers["host"] == f"siem.test:{receiver.port}"
+        assert (outcome.fault, len(receiver.requests), elsewhere.requests) == (None, 1, [])
+        assert names.requests == ["siem.test"]
+        assert receiver.requests[0].headers["host"] == f"siem.test:{receiver.port}"
 
 
 async def test_a_name_of_which_one_address_is_private_is_not_reached_at_all(
@@ -446,7 +448,7 @@ async def test_a_name_of_which_one_address_is_private_is_not_reached_at_all(
     found = webhook_client.WebhookClient(f"https://siem.test:{receiver.port}/", private=False)
     outcome = await found.post(b"{}", {}, now=town.clock.now())
     await found.close()
-    assert (outcome.fault, receiver.got) == ("refused", [])
+    assert (outcome.fault, receiver.requests) == ("refused", [])
 
 
 async def test_the_next_address_is_tried_where_one_takes_no_connection(
@@ -456,21 +458,21 @@ async def test_the_next_address_is_tried_where_one_takes_no_connection(
     found = webhook_client.WebhookClient(f"http://siem.test:{receiver.port}/", private=True)
     assert (await found.post(b"{}", {}, now=town.clock.now())).fault is None
     await found.close()
-    assert len(receiver.got) == 1
+    assert len(receiver.requests) == 1
 
 
 async def test_a_certificate_is_checked_by_the_receivers_name_though_its_address_is_pinned(
     town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file, servers = authority(tmp_path, "siem.test", "other.test")
+    file, servers = create_authority(tmp_path, "siem.test", "other.test")
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
     Names(monkeypatch, siem_test=[["127.0.0.1"]])
     for name, fault in (("siem.test", None), ("other.test", "away")):
-        async with Receiver().listening(tls=servers[name]) as receiver:
+        async with Receiver().listen(tls=servers[name]) as receiver:
             found = webhook_client.WebhookClient(f"https://siem.test:{receiver.port}/", private=True)
             outcome = await found.post(b"{}", {}, now=town.clock.now())
             await found.close()
-            assert (outcome.fault, len(receiver.got)) == (fault, int(fault is None)), outcome
+            assert (outcome.fault, len(receiver.requests)) == (fault, int(fault is None)), outcome
             assert fault is None or "SSLCertVerificationError" in outcome.why
 
 
@@ -483,4 +485,4 @@ async def test_an_unknown_name_and_a_proxy_in_the_environment_are_no_way_out(
     outcome = await found.post(b"{}", {}, now=town.clock.now())
     await found.close()
     assert (outcome.fault, "siem.invalid cannot be resolved" in outcome.why) == ("away", True), outcome
-    assert receiver.got == []
+    assert receiver.requests == []

@@ -26,9 +26,9 @@ from justenough.domain.core.secret import Secret
 from tests.console.pages.cheap_passwords import HASHES, PASSWORDS
 from tests.console.pages.oidc_provider import MOUNT, Provider
 from tests.console.pages.plain_browser import Browser, Clock, Site
-from tests.console.pages.provider_site import Front, fronted
-from tests.console.served_console import SHOP, Human, Served, serving
-from tests.console.served_console import logged_in as human
+from tests.console.pages.provider_site import Front, serve_front
+from tests.console.served_console import SHOP, Human, Served, serve_console
+from tests.console.served_console import log_in as human
 from tests.support.plain_http import NO_TLS
 from worker.provisioning import PersonSeed, provision_vault
 from worker.stack.control import running_stack
@@ -109,25 +109,25 @@ async def console(settings: Settings) -> AsyncIterator[Console]:
 @pytest.fixture
 async def site(console: Console, passwords: dict[str, str]) -> AsyncIterator[Site]:
     """A console for this test alone, with its own clock."""
-    async with site_of(console, passwords) as made:
+    async with serve_parts(console, passwords) as made:
         yield made
 
 
 @asynccontextmanager
-async def opened(settings: Settings, passwords: dict[str, str]) -> AsyncIterator[Site]:
+async def serve_site(settings: Settings, passwords: dict[str, str]) -> AsyncIterator[Site]:
     """Yield a console with these settings."""
-    async with build_console(settings) as made, site_of(made, passwords) as site:
+    async with build_console(settings) as made, serve_parts(made, passwords) as site:
         yield site
 
 
 @asynccontextmanager
-async def site_of(made: Console, passwords: dict[str, str]) -> AsyncIterator[Site]:
+async def serve_parts(parts: Console, passwords: dict[str, str]) -> AsyncIterator[Site]:
     """Serve these parts with a clock."""
-    clock, deps = Clock(), made.deps
+    clock, deps = Clock(), parts.deps
     assert isinstance(deps.vault, ConsoleVault)
-    sessions = PageSessions(store=deps.store, vault=deps.vault, people=made.token_verifier, settings=deps.settings, now=clock)
-    console = replace(made, sessions=sessions, login_throttle=LoginThrottle())
-    async with serving(console) as http:
+    sessions = PageSessions(store=deps.store, vault=deps.vault, people=parts.token_verifier, settings=deps.settings, now=clock)
+    console = replace(parts, sessions=sessions, login_throttle=LoginThrottle())
+    async with serve_console(console) as http:
         yield Site(console, clock, str(http.base_url), passwords)
 
 
@@ -135,7 +135,7 @@ async def site_of(made: Console, passwords: dict[str, str]) -> AsyncIterator[Sit
 async def browser(site: Site) -> AsyncIterator[Callable[[], Browser]]:
     """Creates browsers that share no cookies."""
     async with AsyncExitStack() as opened:
-        yield lambda: Browser.of(site, opened)
+        yield lambda: Browser.create(site, opened)
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def logged_in(site: Site, browser: Callable[[], Browser]) -> LogIn:
 @pytest.fixture(scope="session")
 async def front(settings: Settings) -> AsyncIterator[Front]:
     """The identity provider's page for people."""
-    async with fronted(settings.vault_addr) as served_there:
+    async with serve_front(settings.vault_addr) as served_there:
         yield served_there
 
 
@@ -164,8 +164,8 @@ async def oidc_site(
 ) -> AsyncIterator[tuple[Site, Provider]]:
     """A console with SSO through OpenBao's own identity provider."""
     changed = settings.model_copy(update={"pages_oidc_mount": MOUNT, "pages_oidc_role": "pages", "pages_oidc_fresh_role": "pages-fresh"})
-    async with opened(changed, passwords) as made:
-        yield made, await Provider.provisioned(admin, [f"{made.address}/login/oidc/callback"], passwords, front=front.address)
+    async with serve_site(changed, passwords) as made:
+        yield made, await Provider.provision(admin, [f"{made.address}/login/oidc/callback"], passwords, front=front.address)
 
 
 @pytest.fixture(scope="session")

@@ -52,16 +52,16 @@ class Words(HTMLParser):
             self.text = " ".join((self.text + " " + data).split())
 
 
-async def shown(browser: Browser, path: str) -> Words:
+async def read_words(browser: Browser, path: str) -> Words:
     """Open a page and return its words. Fails unless the status is 200."""
     answer = await browser.open(path)
     assert answer.status_code == 200, (answer.status_code, answer.text[:500])
     return Words(answer.text)
 
 
-async def answer(browser: Browser, request: Mapping[str, Any], decision: str, **fields: str) -> httpx.Response:
+async def submit_decision(browser: Browser, request: Mapping[str, Any], decision: str, **fields: str) -> httpx.Response:
     """Open a request's page and submit its form with these fields."""
-    page = await shown(browser, f"/inbox/{request['id']}")
+    page = await read_words(browser, f"/inbox/{request['id']}")
     path = f"/inbox/{request['id']}/answer"
     known = page.forms.get(path) or {"digest": request["digest"], "csrf": page.forms["/logout"]["csrf"]}
     return await browser.send(path, {**known, "decision": decision, **fields})
@@ -108,7 +108,7 @@ def view_of(served: Served, request: Mapping[str, Any]) -> RequestView:
     return found
 
 
-def asked(
+def record_request(
     served: Served,
     job: str,
     *,

@@ -33,38 +33,40 @@ class Provider:
     passwords: dict[str, str]
 
     @classmethod
-    async def provisioned(cls, admin: httpx.AsyncClient, redirects: list[str], passwords: dict[str, str], *, front: str = "") -> Provider:
+    async def provision(cls, admin: httpx.AsyncClient, redirects: list[str], passwords: dict[str, str], *, front: str = "") -> Provider:
         """Provider, client, auth mount and roles for logins that come back to these addresses. Again is fine.
 
         `front`: where people and Vault reach the provider, if not at Vault itself.
         """
         address = str(admin.base_url).removesuffix("/v1/")
         issuer = front or address
-        await write(admin, "identity/oidc/key/provider", algorithm="RS256", allowed_client_ids=["*"])
-        await write(admin, "identity/oidc/client/pages", key="provider", redirect_uris=redirects, assignments=["allow_all"])
+        await write_vault(admin, "identity/oidc/key/provider", algorithm="RS256", allowed_client_ids=["*"])
+        await write_vault(admin, "identity/oidc/client/pages", key="provider", redirect_uris=redirects, assignments=["allow_all"])
         client = (await admin.get("identity/oidc/client/pages")).raise_for_status().json()["data"]
-        await write(admin, "identity/oidc/scope/user", template='{"username": {{identity.entity.name}}}')
-        await write(
+        await write_vault(admin, "identity/oidc/scope/user", template='{"username": {{identity.entity.name}}}')
+        await write_vault(
             admin, "identity/oidc/provider/tests", issuer=issuer, allowed_client_ids=[client["client_id"]], scopes_supported=["user"]
         )
         for mount, kind in ((MOUNT, "oidc"), (USERS, "userpass")):
             if f"{mount}/" not in (await admin.get("sys/auth")).raise_for_status().json()["data"]:
-                await write(admin, f"sys/auth/{mount}", type=kind)
+                await write_vault(admin, f"sys/auth/{mount}", type=kind)
         where = f"{issuer}/v1/identity/oidc/provider/tests"
         secret = client["client_secret"]
-        await write(admin, f"auth/{MOUNT}/config", oidc_discovery_url=where, oidc_client_id=client["client_id"], oidc_client_secret=secret)
+        await write_vault(
+            admin, f"auth/{MOUNT}/config", oidc_discovery_url=where, oidc_client_id=client["client_id"], oidc_client_secret=secret
+        )
         role = {"role_type": "oidc", "user_claim": "username", "oidc_scopes": ["user"], "allowed_redirect_uris": redirects, **TOKEN}
-        await write(admin, f"auth/{MOUNT}/role/pages", **role)
-        await write(admin, f"auth/{MOUNT}/role/pages-fresh", **role, max_age=MAX_AGE)
+        await write_vault(admin, f"auth/{MOUNT}/role/pages", **role)
+        await write_vault(admin, f"auth/{MOUNT}/role/pages-fresh", **role, max_age=MAX_AGE)
         accessors = (await admin.get("sys/auth")).json()["data"]
         for name in ("lead", "chief"):
-            await write(admin, f"auth/{USERS}/users/{name}", password=passwords[name], token_policies=["default"])
+            await write_vault(admin, f"auth/{USERS}/users/{name}", password=passwords[name], token_policies=["default"])
             entity = (await admin.get(f"identity/entity/name/{name}")).raise_for_status().json()["data"]["id"]
             for mount in (MOUNT, USERS):
-                await write(
+                await write_vault(
                     admin, "identity/entity-alias", name=name, canonical_id=entity, mount_accessor=accessors[f"{mount}/"]["accessor"]
                 )
-        await write(admin, f"auth/{USERS}/users/stranger", password=passwords["lead"], token_policies=["default"])
+        await write_vault(admin, f"auth/{USERS}/users/stranger", password=passwords["lead"], token_policies=["default"])
         return cls(address, passwords)
 
     async def log_in(self, name: str) -> str:
@@ -96,7 +98,7 @@ class Provider:
         return f"{asked['redirect_uri']}?{urlencode({'error': said.get('error', ''), 'state': asked['state']})}", said
 
 
-async def write(admin: httpx.AsyncClient, path: str, **data: Any) -> None:
+async def write_vault(admin: httpx.AsyncClient, path: str, **data: Any) -> None:
     """Write to Vault as its administrator."""
     answer = await admin.post(path, json=data)
     assert answer.is_success, (path, answer.text)

@@ -40,10 +40,10 @@ class Browser:
     """Every page that was shown."""
 
     @classmethod
-    def of(cls, site: Site, opened: AsyncExitStack) -> Browser:
+    def create(cls, site: Site, stack: AsyncExitStack) -> Browser:
         """Yield a new browser; close it at the end."""
         client = httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False, verify=NO_TLS)
-        opened.push_async_callback(client.aclose)
+        stack.push_async_callback(client.aclose)
         return cls(client)
 
     async def open(self, path: str, headers: dict[str, str] | None = None, **options: Any) -> httpx.Response:
@@ -69,7 +69,7 @@ class Browser:
         """Open a page and post its form with its hidden fields."""
         shown = await self.open(page)
         assert shown.status_code == 200, (shown.status_code, shown.headers)
-        return await self.send(path, hidden(shown.text, path) | fields)
+        return await self.send(path, hidden_fields(shown.text, path) | fields)
 
     async def log_in(self, name: str, password: str, *, onward: str = "/sessions") -> httpx.Response:
         """Log in with the form."""
@@ -98,7 +98,7 @@ class Site:
         """Return the Vault token of a browser's session."""
         return (await self.console.sessions.token(await self.console.sessions.session_of(browser.cookie))).reveal()
 
-    async def alive(self, token: str) -> bool:
+    async def is_valid(self, token: str) -> bool:
         """Whether Vault says that a token is valid."""
         async with httpx.AsyncClient(base_url=self.console.deps.vault.address, trust_env=False, verify=NO_TLS) as vault:
             answer = await vault.get("/v1/auth/token/lookup-self", headers={"X-Vault-Token": token})
@@ -106,7 +106,7 @@ class Site:
         return answer.status_code == 200
 
 
-def hidden(page: str, action: str | None = None) -> dict[str, str]:
+def hidden_fields(page: str, action: str | None = None) -> dict[str, str]:
     """Return the hidden fields of the form with this action, by default of the first form."""
     found = _Forms()
     found.feed(page)

@@ -37,7 +37,7 @@ class Front:
         back = str(httpx.URL(asked["redirect_uri"], params={"code": said["code"], "state": said["state"]}))
         return HTMLResponse(f'<!doctype html><title>Provider</title><a href="{escape(back)}">Allow</a>')
 
-    async def passed_on(self, request: Request) -> Response:
+    async def pass_on(self, request: Request) -> Response:
         """Forward Vault's calls of its provider."""
         headers = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
         url = httpx.URL(request.url.path, query=request.url.query.encode())
@@ -46,11 +46,11 @@ class Front:
 
 
 @asynccontextmanager
-async def fronted(vault: str) -> AsyncIterator[Front]:
+async def serve_front(vault: str) -> AsyncIterator[Front]:
     """Serve it for one `async with` block."""
     async with httpx.AsyncClient(base_url=vault, timeout=15, trust_env=False, verify=NO_TLS) as client:
         front = Front(client)
-        routes = [Route("/ui/{rest:path}", front.page), Route("/v1/{rest:path}", front.passed_on, methods=["GET", "POST"])]
+        routes = [Route("/ui/{rest:path}", front.page), Route("/v1/{rest:path}", front.pass_on, methods=["GET", "POST"])]
         server = uvicorn.Server(
             uvicorn.Config(Starlette(routes=routes), port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1)
         )

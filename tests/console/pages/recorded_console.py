@@ -18,9 +18,9 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import Store
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.ledger.events import Event
-from tests.adapters.store.event_samples import submitted
-from tests.console.pages.plain_browser import SAME, Browser, hidden
-from tests.console.served_console import serving
+from tests.adapters.store.event_samples import submission
+from tests.console.pages.plain_browser import SAME, Browser, hidden_fields
+from tests.console.served_console import serve_console
 from tests.support.plain_http import NO_TLS
 
 VOID = frozenset({"meta", "link", "input", "br", "use", "path", "circle", "rect"})
@@ -36,16 +36,16 @@ class Desk:
     address: str
     database: str
     passwords: dict[str, str]
-    opened: list[httpx.AsyncClient]
+    clients: list[httpx.AsyncClient]
 
     @property
     def store(self) -> Store:
         return self.console.deps.store
 
-    async def login(self, name: str = "lead") -> Browser:
+    async def log_in(self, name: str = "lead") -> Browser:
         """Return a browser with a logged-in person."""
         client = httpx.AsyncClient(base_url=self.address, timeout=30, trust_env=False, verify=NO_TLS)
-        self.opened.append(client)
+        self.clients.append(client)
         browser = Browser(client)
         answer = await browser.log_in(name, self.passwords[name])
         assert answer.status_code == 303, answer.text
@@ -55,20 +55,20 @@ class Desk:
         """Return the entity id of the logged-in person."""
         return (await self.console.sessions.session_of(browser.cookie)).person.id
 
-    def job(self, *events: Event, requester: str = "e-ops", **changed: Any) -> str:
+    def record_job(self, *events: Event, requester: str = "e-ops", **changes: Any) -> str:
         """Record a job that a person launched, and further entries; return its id."""
         now = datetime.now(UTC)
         job = new_job_id("dev", now=now)
-        self.store.ledger.append([submitted(job, at=now, requester=requester, **changed), *events])
+        self.store.ledger.append([submission(job, at=now, requester=requester, **changes), *events])
         return job
 
 
 @asynccontextmanager
-async def desk(settings: Settings, passwords: dict[str, str], store: Path, **more: Any) -> AsyncIterator[Desk]:
+async def serve_desk(settings: Settings, passwords: dict[str, str], store: Path, **more: Any) -> AsyncIterator[Desk]:
     """Serve a console with this SQLite store."""
     url = f"sqlite:///{store}"
     clients: list[httpx.AsyncClient] = []
-    async with build_console(settings.model_copy(update={"database_url": url, **more})) as console, serving(console) as http:
+    async with build_console(settings.model_copy(update={"database_url": url, **more})) as console, serve_console(console) as http:
         try:
             yield Desk(console, str(http.base_url), url, passwords, clients)
         finally:
@@ -76,7 +76,7 @@ async def desk(settings: Settings, passwords: dict[str, str], store: Path, **mor
                 await client.aclose()
 
 
-class Seen(HTMLParser):
+class RenderedPage(HTMLParser):
     """Reads the visible text of a page. Fails if its tags are not balanced or if it contains a script that is not ours."""
 
     def __init__(self, page: str) -> None:
@@ -127,17 +127,17 @@ class Seen(HTMLParser):
         return [attributes.get("action") or "" for tag, attributes in self.tags if tag == "form" and attributes.get("method") == "post"]
 
 
-async def seen(browser: Browser, path: str, *, status: int = 200) -> Seen:
+async def load_page(browser: Browser, path: str, *, status: int = 200) -> RenderedPage:
     """Open a page and read it."""
     answer = await browser.open(path)
     assert answer.status_code == status, (answer.status_code, answer.headers.get("location"), answer.text[:2000])
     assert "\u202e" not in answer.text
     assert answer.headers["content-security-policy"].startswith("default-src 'self'")
-    return Seen(answer.text)
+    return RenderedPage(answer.text)
 
 
-async def posted(browser: Browser, page: str, path: str, **fields: str) -> httpx.Response:
+async def submit_form(browser: Browser, page: str, path: str, **fields: str) -> httpx.Response:
     """Submit a form of a page with the page's CSRF token."""
     shown = await browser.open(page)
-    mark = {"csrf": hidden(shown.text)["csrf"]}
+    mark = {"csrf": hidden_fields(shown.text)["csrf"]}
     return await browser.send(path, mark | fields, SAME)

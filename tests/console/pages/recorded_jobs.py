@@ -9,8 +9,8 @@ import httpx
 
 from justenough.adapters.store import Store
 from justenough.domain.core.ids import new_job_id
-from tests.adapters.store.event_samples import submitted
-from tests.console.pages.plain_browser import Browser, hidden
+from tests.adapters.store.event_samples import submission
+from tests.console.pages.plain_browser import Browser, hidden_fields
 
 EVIL = '<script>alert("task")</script>\u202eevil'
 """What a stranger may write to deceive: markup, and a character that turns the text around."""
@@ -26,14 +26,14 @@ def ago(**span: float) -> datetime:
     return now() - timedelta(**span)
 
 
-def ordered(store: Store, person: str, *, name: str = "refund-triage", **changed: Any) -> str:
+def record_order(store: Store, person: str, *, name: str = "refund-triage", **changes: Any) -> str:
     """Record the order of a person's job; return its id."""
     job = new_job_id("dev", now=now())
-    store.ledger.append([submitted(job, at=changed.pop("at", now()), requester=person, name=name, **changed)])
+    store.ledger.append([submission(job, at=changes.pop("at", now()), requester=person, name=name, **changes)])
     return job
 
 
-async def posted(who: Browser, path: str, **fields: str) -> httpx.Response:
+async def post_fields(who: Browser, path: str, **fields: str) -> httpx.Response:
     """Post fields that no form offers, with the session's CSRF token."""
-    mark = hidden((await who.open("/sessions")).text)["csrf"]
+    mark = hidden_fields((await who.open("/sessions")).text)["csrf"]
     return await who.send(path, {"csrf": mark, **fields})

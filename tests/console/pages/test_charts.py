@@ -31,27 +31,27 @@ from justenough.domain.readmodel.views import JobSummary, JobView, LogChunk, Rev
 from tests.adapters.store.event_samples import (
     JOB,
     NOW,
-    answered,
-    confirmed,
-    credential,
-    decided,
-    ended,
-    issued,
+    access_decision,
+    access_request,
+    approval_decision,
+    approval_opening,
+    credential_confirmation,
+    credential_event,
+    issuance,
+    job_end,
+    job_start,
     later,
-    opened,
-    overdue,
-    proved,
-    requested,
-    revoking,
-    started,
-    submitted,
+    overdue_revocation,
+    revocation_proof,
+    revocation_start,
+    submission,
 )
 
 TIERS = Tiers(tiers={1: Tier(name="owner", approvers=("support-leads",), quorum=1, respond_within=900)})
 NOWHERE = RevocationView(state=RevocationState.NONE)
 
 
-def summary(**changed: Any) -> JobSummary:
+def summary(**changes: Any) -> JobSummary:
     told: dict[str, Any] = {
         "id": JOB,
         "name": "refund-triage",
@@ -63,10 +63,10 @@ def summary(**changed: Any) -> JobSummary:
         "created_at": NOW,
         "revocation": NOWHERE,
     }
-    return JobSummary(**{**told, **changed})
+    return JobSummary(**{**told, **changes})
 
 
-def picture_of(*events: Event) -> Timeline:
+def timeline_of(*events: Event) -> Timeline:
     return build_timeline({"type": one.type, "at": one.at.isoformat(), "data": {**one.data}} for one in events)
 
 
@@ -141,25 +141,25 @@ def test_time_ticks_are_few_round_and_within_the_range(span: float, begin: int) 
 def story() -> list[Event]:
     """A job that waited for a minute, ran for a minute, and whose credential was revoked before it expired."""
     return [
-        submitted(),
-        requested(),
-        decided("needs_approval", tier=1),
-        opened(),
-        answered("approved", at=later(60)),
-        issued(at=later(61)),
-        started(at=later(62)),
-        revoking(at=later(120)),
-        credential(EventType.CREDENTIAL_REVOKED, at=later(121), by="session", why=None),
-        confirmed(at=later(122)),
-        proved(at=later(122)),
-        ended(at=later(123)),
+        submission(),
+        access_request(),
+        access_decision("needs_approval", tier=1),
+        approval_opening(),
+        approval_decision("approved", at=later(60)),
+        issuance(at=later(61)),
+        job_start(at=later(62)),
+        revocation_start(at=later(120)),
+        credential_event(EventType.CREDENTIAL_REVOKED, at=later(121), by="session", why=None),
+        credential_confirmation(at=later(122)),
+        revocation_proof(at=later(122)),
+        job_end(at=later(123)),
     ]
 
 
 def test_an_ended_job_shows_its_steps_its_wait_and_the_credential_until_verified() -> None:
     done = RevocationView(state=RevocationState.CONFIRMED, confirmed_at=later(122))
     job = summary(state=JobState.SUCCEEDED, started_at=later(62), ended_at=later(123), revocation=done)
-    drawing = timeline.draw_timeline(picture_of(*story()), job, revocation_started_at=later(120), now=later(9999))
+    drawing = timeline.draw_timeline(timeline_of(*story()), job, revocation_started_at=later(120), now=later(9999))
     assert drawing
     assert drawing.now is None
     assert [(row.kind, row.what) for row in drawing.rows] == [
@@ -179,7 +179,7 @@ def test_an_ended_job_shows_its_steps_its_wait_and_the_credential_until_verified
 
 def test_a_running_job_has_a_line_for_now_and_shows_remaining_time() -> None:
     job = summary(started_at=later(62))
-    drawing = timeline.draw_timeline(picture_of(*story()[:7]), job, revocation_started_at=None, now=later(100))
+    drawing = timeline.draw_timeline(timeline_of(*story()[:7]), job, revocation_started_at=None, now=later(100))
     assert drawing
     assert drawing.now
     assert drawing.now.x == pytest.approx(50, abs=1)
@@ -191,7 +191,10 @@ def test_overdue_access_is_drawn_in_the_bad_tone() -> None:
     late = RevocationView(state=RevocationState.OVERDUE, since=later(120))
     job = summary(state=JobState.FAILED, started_at=later(62), ended_at=later(123), revocation=late)
     drawing = timeline.draw_timeline(
-        picture_of(*story()[:8], overdue(at=later(130)), ended(at=later(131))), job, revocation_started_at=later(120), now=later(200)
+        timeline_of(*story()[:8], overdue_revocation(at=later(130)), job_end(at=later(131))),
+        job,
+        revocation_started_at=later(120),
+        now=later(200),
     )
     assert drawing
     assert {block.tone for row in drawing.rows if row.what == "Revoking" or row.kind == "credential" for block in row.blocks} == {"bad"}
@@ -199,8 +202,11 @@ def test_overdue_access_is_drawn_in_the_bad_tone() -> None:
 
 
 def test_rows_that_do_not_fit_are_counted_and_listed_in_the_table() -> None:
-    events = [submitted(), *(event for number in range(1, 60) for event in (requested(number=number), decided("allowed", number=number)))]
-    drawing = timeline.draw_timeline(picture_of(*events), summary(), revocation_started_at=None, now=later(5))
+    events = [
+        submission(),
+        *(event for number in range(1, 60) for event in (access_request(number=number), access_decision("allowed", number=number))),
+    ]
+    drawing = timeline.draw_timeline(timeline_of(*events), summary(), revocation_started_at=None, now=later(5))
     assert drawing
     assert (len(drawing.rows), drawing.hidden, len(drawing.all)) == (timeline.MAX_ROWS, 60 - timeline.MAX_ROWS, 60)
 
@@ -224,11 +230,11 @@ def store(own_store: Path) -> Iterator[Store]:
         yield made
 
 
-def view(**changed: Any) -> JobView:
-    return JobView(**{**summary().model_dump(), **changed})
+def view(**changes: Any) -> JobView:
+    return JobView(**{**summary().model_dump(), **changes})
 
 
-def stored(store: Store, *events: Event) -> JobView:
+def record_events(store: Store, *events: Event) -> JobView:
     store.ledger.append(list(events))
     found = store.jobs.get(JOB)
     assert found
@@ -238,20 +244,20 @@ def stored(store: Store, *events: Event) -> JobView:
 @pytest.mark.parametrize(
     "events, says",
     [
-        ([submitted()], "Queued. Waiting for a worker."),
+        ([submission()], "Queued. Waiting for a worker."),
         (story()[:4], "Waiting for approval: write on orders-db at tier 1 (owner). A request escalates to the next tier"),
         (story()[:7], "Running. 1 active credential: write on orders-db."),
         (story(), "Succeeded. Its credential is revoked (verified)."),
         (
-            [*story()[:8], overdue(at=later(130)), ended("failed", at=later(131))],
+            [*story()[:8], overdue_revocation(at=later(130)), job_end("failed", at=later(131))],
             "Failed. Revocation is overdue: its access may still work.",
         ),
-        ([submitted(), ended("denied")], "Not started: required access was denied. No credentials issued."),
-        ([submitted(), started(), ended("killed")], "Killed: access was revoked first."),
+        ([submission(), job_end("denied")], "Not started: required access was denied. No credentials issued."),
+        ([submission(), job_start(), job_end("killed")], "Killed: access was revoked first."),
     ],
 )
 def test_a_sentence_says_what_a_job_does_and_the_state_of_its_access(store: Store, events: list[Event], says: str) -> None:
-    assert job_status_text(stored(store, *events), TIERS).startswith(says)
+    assert job_status_text(record_events(store, *events), TIERS).startswith(says)
 
 
 @pytest.mark.parametrize("state", list(JobState))
@@ -302,7 +308,7 @@ def test_concurrent_readers_share_one_read_and_new_events_are_read_at_once() -> 
     def value_since(position: int) -> int:
         return cache.get("counts", lambda: next(readings), max_age_s=3600, version=position)
 
-    at_once(lambda: value_since(5), 50)
+    run_at_once(lambda: value_since(5), 50)
     assert (value_since(4), value_since(5), value_since(6)) == (1, 1, 2)
 
 
@@ -312,7 +318,7 @@ def test_a_cached_read_expires() -> None:
     assert [cache.get("counts", lambda: next(readings), max_age_s=0) for _ in range(2)] == [1, 2]
 
 
-def at_once(ask: Callable[[], object], number: int) -> None:
+def run_at_once(ask: Callable[[], object], number: int) -> None:
     threads = [threading.Thread(target=ask) for _ in range(number)]
     for thread in threads:
         thread.start()

@@ -30,7 +30,7 @@ async def chromium() -> AsyncIterator[Chromium]:
 
 
 @asynccontextmanager
-async def page_of(chromium: Chromium, site: Site) -> AsyncIterator[Page]:
+async def open_page(chromium: Chromium, site: Site) -> AsyncIterator[Page]:
     """Yield a page of a browser without JavaScript."""
     context = await chromium.new_context(base_url=site.address, java_script_enabled=False)
     yield await context.new_page()
@@ -38,7 +38,7 @@ async def page_of(chromium: Chromium, site: Site) -> AsyncIterator[Page]:
 
 
 @asynccontextmanager
-async def elsewhere(link: str) -> AsyncIterator[str]:
+async def serve_link(link: str) -> AsyncIterator[str]:
     """Serve a page of another site with this link; yields its address."""
     body = f'<!doctype html><title>Mail</title><a href="{link}">the card</a>'.encode()
     head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
@@ -62,7 +62,7 @@ async def log_in(page: Page, site: Site, name: str = "lead") -> None:
 
 
 async def test_login_and_logout_work_without_javascript(site: Site, chromium: Chromium) -> None:
-    async with page_of(chromium, site) as page:
+    async with open_page(chromium, site) as page:
         await log_in(page, site)
         cookies = await page.context.cookies()
         assert [(cookie["name"], cookie["httpOnly"], cookie["sameSite"]) for cookie in cookies] == [("je", True, "Strict")]
@@ -74,7 +74,7 @@ async def test_login_and_logout_work_without_javascript(site: Site, chromium: Ch
 
 
 async def test_a_link_from_another_site_opens_the_page_for_a_logged_in_person(site: Site, chromium: Chromium) -> None:
-    async with page_of(chromium, site) as page, elsewhere(f"{site.address}/sessions?card=1") as mail:
+    async with open_page(chromium, site) as page, serve_link(f"{site.address}/sessions?card=1") as mail:
         await log_in(page, site)
         await page.goto(mail)
         await page.get_by_text("the card").click()
@@ -83,7 +83,7 @@ async def test_a_link_from_another_site_opens_the_page_for_a_logged_in_person(si
 
 
 async def test_a_link_from_another_site_leads_others_through_the_login(site: Site, chromium: Chromium) -> None:
-    async with page_of(chromium, site) as page, elsewhere(f"{site.address}/sessions?card=1") as mail:
+    async with open_page(chromium, site) as page, serve_link(f"{site.address}/sessions?card=1") as mail:
         await page.goto(mail)
         await page.get_by_text("the card").click()
         await page.get_by_label("Name").fill("ops")
@@ -97,7 +97,7 @@ async def test_login_works_with_an_identity_provider_on_another_site(
 ) -> None:
     site, provider = oidc_site
     front.token = await provider.log_in("lead")
-    async with page_of(chromium, site) as page:
+    async with open_page(chromium, site) as page:
         await page.goto("/login?next=/sessions")
         await page.get_by_role("link", name="Log in with SSO").click()
         await page.get_by_role("link", name="Allow").click()

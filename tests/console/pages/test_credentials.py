@@ -12,38 +12,46 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.ledger.events import EventType
-from tests.adapters.store.event_samples import confirmed, credential, issued, overdue, part, proved, revoking
-from tests.console.pages.recorded_console import HOSTILE, Desk, desk, posted, seen
+from tests.adapters.store.event_samples import (
+    credential_confirmation,
+    credential_event,
+    issuance,
+    overdue_revocation,
+    part_id,
+    revocation_proof,
+    revocation_start,
+)
+from tests.console.pages.recorded_console import HOSTILE, Desk, load_page, serve_desk, submit_form
 
 pytestmark = pytest.mark.servers
 
 
 @pytest.fixture
 async def records(settings: Settings, passwords: dict[str, str], own_store: Path, small_config: Path) -> AsyncIterator[Desk]:
-    async with desk(settings, passwords, own_store, config=small_config) as opened:
+    async with serve_desk(settings, passwords, own_store, config=small_config) as opened:
         yield opened
 
 
-def issue(records: Desk, job: str, *, number: int = 1, **changed: object) -> str:
+def issue(records: Desk, job: str, *, number: int = 1, **changes: object) -> str:
     """Record a credential of a job that is active for ten minutes."""
     now = datetime.now(UTC)
-    records.store.ledger.append([issued(job, number=number, at=now, expires_at=now + timedelta(minutes=10), **changed)])
-    return part(job, "c", number)
+    records.store.ledger.append([issuance(job, number=number, at=now, expires_at=now + timedelta(minutes=10), **changes)])
+    return part_id(job, "c", number)
 
 
-def kill(records: Desk, job: str, *, number: int = 1) -> None:
+def confirm_revocation(records: Desk, job: str, *, number: int = 1) -> None:
     """Record that a credential's revocation was verified."""
-    records.store.ledger.append([confirmed(job, number=number, at=datetime.now(UTC))])
+    records.store.ledger.append([credential_confirmation(job, number=number, at=datetime.now(UTC))])
 
 
 async def test_the_list_shows_active_credentials_and_all_on_request(records: Desk) -> None:
-    lead, job = await records.login(), records.job()
+    lead, job = await records.log_in(), records.record_job()
     alive, dead = issue(records, job, resource="refunds-db"), issue(records, job, number=2)
-    kill(records, job, number=2)
-    page = await seen(lead, "/credentials")
+    confirm_revocation(records, job, number=2)
+    page = await load_page(lead, "/credentials")
     assert [link for link in page.links if link.startswith("/credentials/")] == [f"/credentials/{alive}"]
     assert "active" in page.text
-    both = await seen(lead, "/credentials?show=all")
+    both = await load_page(lead, "/credentials?show=all")
     assert {link for link in both.links if link.startswith("/credentials/")} == {f"/credentials/{alive}", f"/credentials/{dead}"}
     assert "its lease is gone, its login is gone" in both.text
 
@@ -60,24 +68,24 @@ async def test_the_list_shows_active_credentials_and_all_on_request(records: Des
     ],
 )
 async def test_filters_are_in_the_address(records: Desk, query: str, found: set[int]) -> None:
-    lead, job = await records.login(), records.job()
+    lead, job = await records.log_in(), records.record_job()
     issue(records, job, resource="refunds-db")
     issue(records, job, number=2, action="read")
     issue(records, job, number=3)
-    kill(records, job, number=3)
-    page = await seen(lead, f"/credentials?job={job}&{query}")
-    assert {link for link in page.links if link.startswith("/credentials/")} == {f"/credentials/{part(job, 'c', one)}" for one in found}
+    confirm_revocation(records, job, number=3)
+    page = await load_page(lead, f"/credentials?job={job}&{query}")
+    assert {link for link in page.links if link.startswith("/credentials/")} == {f"/credentials/{part_id(job, 'c', one)}" for one in found}
     if not found:
         assert "No credentials match these filters" in page.text
 
 
 async def test_pages_of_the_list_are_consecutive_and_keep_the_filter(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("console.pages.credentials.PAGE_SIZE", 2)
-    lead, job = await records.login(), records.job()
+    lead, job = await records.log_in(), records.record_job()
     wanted = [issue(records, job, number=number) for number in range(1, 6)]
     found, path = [], f"/credentials?job={job}&action=write"
     while path:
-        page = await seen(lead, path)
+        page = await load_page(lead, path)
         found += [link.removeprefix("/credentials/") for link in page.links if link.startswith("/credentials/")]
         (path,) = [f"/credentials{link}" for link in page.links if "cursor=" in link and f"/credentials{link}" != path] or [""]
         assert not path or f"job={job}" in path
@@ -85,43 +93,43 @@ async def test_pages_of_the_list_are_consecutive_and_keep_the_filter(records: De
 
 
 async def test_an_unknown_filter_value_is_rejected(records: Desk) -> None:
-    lead = await records.login()
+    lead = await records.log_in()
     for query in ("state=gone", "action=own", "cursor=x", f"resource={'a' * 64}"):
-        assert "Nothing was changed." in (await seen(lead, f"/credentials?{query}", status=422)).text
+        assert "Nothing was changed." in (await load_page(lead, f"/credentials?{query}", status=422)).text
 
 
 async def test_a_launcher_sees_credentials_of_their_own_jobs_only(records: Desk) -> None:
-    ops, mallory, nobody = await records.login("ops"), await records.login("mallory"), await records.login("outsider")
-    own = issue(records, records.job(requester=await records.id_of(ops)))
+    ops, mallory, nobody = await records.log_in("ops"), await records.log_in("mallory"), await records.log_in("outsider")
+    own = issue(records, records.record_job(requester=await records.id_of(ops)))
     for _ in range(3):
-        issue(records, records.job())
-    page = await seen(ops, "/credentials")
+        issue(records, records.record_job())
+    page = await load_page(ops, "/credentials")
     assert [link for link in page.links if link.startswith("/credentials/")] == [f"/credentials/{own}"]
-    await seen(ops, f"/credentials/{own}")
+    await load_page(ops, f"/credentials/{own}")
     assert (
-        "Nothing you may see on this page" in (await seen(mallory, "/credentials")).text
-        or "No active credentials" in (await seen(mallory, "/credentials")).text
+        "Nothing you may see on this page" in (await load_page(mallory, "/credentials")).text
+        or "No active credentials" in (await load_page(mallory, "/credentials")).text
     )
-    await seen(mallory, f"/credentials/{own}", status=404)
+    await load_page(mallory, f"/credentials/{own}", status=404)
     for path in ("/credentials", f"/credentials/{own}"):
-        assert "needs one of the groups" in (await seen(nobody, path, status=403)).text
+        assert "needs one of the groups" in (await load_page(nobody, path, status=403)).text
 
 
 async def test_one_credential_shows_only_its_own_history_in_order(records: Desk) -> None:
-    lead, job = await records.login(), records.job()
+    lead, job = await records.log_in(), records.record_job()
     name = issue(records, job)
     issue(records, job, number=10)
     at = datetime.now(UTC)
     facts = [
-        credential(EventType.CREDENTIAL_RENEWED, job, at=at, expires_at=(at + timedelta(minutes=12)).isoformat()),
-        revoking(job, at=at),
-        credential(EventType.CREDENTIAL_REVOKED, job, at=at, by="session", why=None),
-        credential(EventType.CREDENTIAL_REVOKED, job, number=10, at=at, by="guard", why=None),
-        confirmed(job, at=at),
-        proved(job, at=at),
+        credential_event(EventType.CREDENTIAL_RENEWED, job, at=at, expires_at=(at + timedelta(minutes=12)).isoformat()),
+        revocation_start(job, at=at),
+        credential_event(EventType.CREDENTIAL_REVOKED, job, at=at, by="session", why=None),
+        credential_event(EventType.CREDENTIAL_REVOKED, job, number=10, at=at, by="guard", why=None),
+        credential_confirmation(job, at=at),
+        revocation_proof(job, at=at),
     ]
     records.store.ledger.append(facts)
-    page = await seen(lead, f"/credentials/{name}")
+    page = await load_page(lead, f"/credentials/{name}")
     told = ["credential.issued", "credential.renewed", "revocation.started", "credential.revoked", "credential.confirmed"]
     places = [page.text.index(kind) for kind in [*told, "revocation.confirmed"]]
     assert places == sorted(places)
@@ -132,21 +140,21 @@ async def test_one_credential_shows_only_its_own_history_in_order(records: Desk)
 
 
 async def test_an_overdue_credential_shows_why_it_is_not_verified(records: Desk) -> None:
-    lead, job = await records.login(), records.job()
+    lead, job = await records.log_in(), records.record_job()
     name = issue(records, job)
-    records.store.ledger.append([revoking(job, at=datetime.now(UTC)), overdue(job, at=datetime.now(UTC))])
-    page = await seen(lead, f"/credentials/{name}")
+    records.store.ledger.append([revocation_start(job, at=datetime.now(UTC)), overdue_revocation(job, at=datetime.now(UTC))])
+    page = await load_page(lead, f"/credentials/{name}")
     assert "overdue: may still work" in page.text
     assert "the target does not answer" in page.text
 
 
 async def test_a_revocation_reaches_the_workflow_and_the_ledger(records: Desk, settings: Settings) -> None:
     temporal = await Client.connect(settings.temporal_address, data_converter=pydantic_data_converter)
-    lead, job = await records.login(), records.job()
+    lead, job = await records.log_in(), records.record_job()
     name = issue(records, job)
     handle = await temporal.start_workflow("Job", "-", id=job, task_queue="nobody-polls")
     try:
-        answer = await posted(lead, f"/credentials/{name}", f"/credentials/{name}/revoke")
+        answer = await submit_form(lead, f"/credentials/{name}", f"/credentials/{name}/revoke")
         assert (answer.status_code, answer.headers["location"]) == (303, f"/credentials/{name}")
         signals = [
             event.workflow_execution_signaled_event_attributes
@@ -157,13 +165,13 @@ async def test_a_revocation_reaches_the_workflow_and_the_ledger(records: Desk, s
         assert decoded == [("revoke_credential", [name])]
         (entry,) = records.store.ledger.entries(job=job, types=[EventType.REVOCATION_REQUESTED]).items
         assert (entry.data["credential"], entry.data["name"], entry.data["person"]) == (name, "lead", await records.id_of(lead))
-        page = await seen(lead, f"/credentials/{name}")
+        page = await load_page(lead, f"/credentials/{name}")
         assert "lead requested revocation" in page.text
-        kill(records, job)
-        page = await seen(lead, f"/credentials/{name}")
+        confirm_revocation(records, job)
+        page = await load_page(lead, f"/credentials/{name}")
         assert "revoked (verified)" in page.text
         assert "not verified yet" not in page.text
-        again = await posted(lead, f"/credentials/{name}", f"/credentials/{name}/revoke")
+        again = await submit_form(lead, f"/credentials/{name}", f"/credentials/{name}/revoke")
         assert again.status_code == 303
         assert len(records.store.ledger.entries(job=job, types=[EventType.REVOCATION_REQUESTED]).items) == 1
     finally:
@@ -171,18 +179,18 @@ async def test_a_revocation_reaches_the_workflow_and_the_ledger(records: Desk, s
 
 
 async def test_others_are_told_who_may_revoke_and_are_refused(records: Desk) -> None:
-    auditor, job = await records.login("auditor"), records.job()
+    auditor, job = await records.log_in("auditor"), records.record_job()
     name = issue(records, job)
-    page = await seen(auditor, f"/credentials/{name}")
+    page = await load_page(auditor, f"/credentials/{name}")
     assert "You cannot revoke this credential (needs one of the groups: chiefs, ops, security, support-leads)." in page.text
     assert f"/credentials/{name}/revoke" not in page.forms
-    answer = await posted(auditor, f"/credentials/{name}", f"/credentials/{name}/revoke")
+    answer = await submit_form(auditor, f"/credentials/{name}", f"/credentials/{name}/revoke")
     assert answer.status_code == 403
     assert records.store.ledger.entries(types=[EventType.REVOCATION_REQUESTED]).items == ()
 
 
 async def test_no_link_and_no_form_of_another_session_revokes(records: Desk) -> None:
-    lead, job = await records.login(), records.job()
+    lead, job = await records.log_in(), records.record_job()
     name = issue(records, job)
     assert (await lead.open(f"/credentials/{name}/revoke")).status_code in {404, 405}
     for fields in ({}, {"csrf": "x"}):
@@ -195,42 +203,42 @@ async def test_no_link_and_no_form_of_another_session_revokes(records: Desk) -> 
 async def test_a_verification_runs_and_its_result_is_shown(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     # No worker runs here, so the expected result is that none answers.
     monkeypatch.setattr("console.temporal.client.REPORT_TIMEOUT", timedelta(seconds=1))
-    lead, job = await records.login(), records.job()
+    lead, job = await records.log_in(), records.record_job()
     name = issue(records, job)
-    answer = await posted(lead, f"/credentials/{name}", f"/credentials/{name}/prove")
+    answer = await submit_form(lead, f"/credentials/{name}", f"/credentials/{name}/prove")
     assert (answer.status_code, answer.headers["location"]) == (303, f"/credentials/{name}#proof")
-    page = await seen(lead, f"/credentials/{name}")
+    page = await load_page(lead, f"/credentials/{name}")
     assert "Verifying… Started by lead" in page.text
     assert page.values("data-again") == ["2"]
     with pytest.raises(Exception, match="no worker answered"):
         await records.console.background_reads.proofs.result(job, by="lead")
-    page = await seen(lead, f"/credentials/{name}")
+    page = await load_page(lead, f"/credentials/{name}")
     assert "The verification could not be completed" in page.text
     assert "no worker answered in time" in page.text
     assert page.values("data-again") == []
 
 
 async def test_a_certificate_is_shown_by_its_path_in_vault(records: Desk) -> None:
-    lead, job = await records.login(), records.job()
-    plain, certified = issue(records, job), issue(records, records.job(), certificate="pki/cert/0a:1b")
-    assert "Vault certificate" not in (await seen(lead, f"/credentials/{plain}")).text
-    page = await seen(lead, f"/credentials/{certified}")
+    lead, job = await records.log_in(), records.record_job()
+    plain, certified = issue(records, job), issue(records, records.record_job(), certificate="pki/cert/0a:1b")
+    assert "Vault certificate" not in (await load_page(lead, f"/credentials/{plain}")).text
+    page = await load_page(lead, f"/credentials/{certified}")
     assert "Vault certificate" in page.text
     assert "pki/cert/0a:1b" in page.text
 
 
 async def test_untrusted_text_is_shown_as_text(records: Desk) -> None:
-    lead = await records.login()
-    job = records.job(name=HOSTILE, requester_name=HOSTILE, task=HOSTILE)
+    lead = await records.log_in()
+    job = records.record_job(name=HOSTILE, requester_name=HOSTILE, task=HOSTILE)
     name = issue(records, job, resource=HOSTILE, lease_id=HOSTILE, accessor=HOSTILE, certificate=HOSTILE)
     at = datetime.now(UTC)
     records.store.ledger.append(
         [
-            credential(EventType.CREDENTIAL_USED, job, at=at, what=HOSTILE),
-            credential(EventType.CREDENTIAL_REVOKED, job, at=at, by="session", why=HOSTILE),
-            credential(EventType.CREDENTIAL_EXPIRED, job, at=at, why=HOSTILE),
+            credential_event(EventType.CREDENTIAL_USED, job, at=at, what=HOSTILE),
+            credential_event(EventType.CREDENTIAL_REVOKED, job, at=at, by="session", why=HOSTILE),
+            credential_event(EventType.CREDENTIAL_EXPIRED, job, at=at, why=HOSTILE),
         ]
     )
     for path in ("/credentials?show=all", f"/credentials/{name}"):
-        page = await seen(lead, path)
+        page = await load_page(lead, path)
         assert "<script>alert(1)</script>\\u202e\\u2066" in page.text

@@ -17,12 +17,22 @@ import pytest
 from console.services.health import CHECK_TIMEOUT_S, HealthMonitor
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.domain.ledger.events import EventType, build_event
-from tests.adapters.store.event_samples import decided, ended, issued, later, opened, part, requested, revoking, started
+from tests.adapters.store.event_samples import (
+    access_decision,
+    access_request,
+    approval_opening,
+    issuance,
+    job_end,
+    job_start,
+    later,
+    part_id,
+    revocation_start,
+)
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.page_text import text_of
 from tests.console.pages.plain_browser import Browser, Site
-from tests.console.pages.recorded_jobs import EVIL, ago, now, ordered
-from tests.console.served_console import SHOP, serving
+from tests.console.pages.recorded_jobs import EVIL, ago, now, record_order
+from tests.console.served_console import SHOP, serve_console
 from tests.support.plain_http import NO_TLS
 
 pytestmark = pytest.mark.servers
@@ -51,8 +61,8 @@ async def test_a_person_without_a_role_is_told_which_groups_have_one(logged_in: 
 
 async def test_an_overdue_revocation_is_at_the_top_with_age_reason_and_advice(site: Site, logged_in: LogIn) -> None:
     lead, ops, mallory = [await logged_in(name) for name in ("lead", "ops", "mallory")]
-    job = ordered(site.store, await person_of(site, ops), name="late-one")
-    site.store.ledger.append([started(job), issued(job), revoking(job, at=ago(minutes=7))])
+    job = record_order(site.store, await person_of(site, ops), name="late-one")
+    site.store.ledger.append([job_start(job), issuance(job), revocation_start(job, at=ago(minutes=7))])
     failures = ["leases: <script>alert(1)</script> does not answer"]
     tried = {"by": "compensation", "failures": failures, "attempt": 1, "seen_from": now().isoformat()}
     site.store.ledger.append([build_event(EventType.REVOCATION_OVERDUE, job, at=now(), about="1", **tried)])
@@ -83,9 +93,9 @@ async def test_counts_cover_all_jobs_and_are_current(site: Site, logged_in: LogI
         number_of(before, "jobs", "failed"),
     )
     person = await person_of(site, lead)
-    running, over = ordered(site.store, person), ordered(site.store, person)
+    running, over = record_order(site.store, person), record_order(site.store, person)
     site.store.ledger.append(
-        [started(running), issued(running, at=now()), issued(running, number=2, at=now()), ended("failed", over, at=now())]
+        [job_start(running), issuance(running, at=now()), issuance(running, number=2, at=now()), job_end("failed", over, at=now())]
     )
     for who in (lead, mallory):
         page = (await who.open("/now")).text
@@ -97,15 +107,17 @@ async def test_counts_cover_all_jobs_and_are_current(site: Site, logged_in: LogI
 
 async def test_pending_requests_are_named_with_their_deadline_to_those_who_may_read_them(site: Site, logged_in: LogIn) -> None:
     lead, ops, mallory = [await logged_in(name) for name in ("lead", "ops", "mallory")]
-    job = ordered(site.store, await person_of(site, ops), name="who-waits")
+    job = record_order(site.store, await person_of(site, ops), name="who-waits")
     begun = ago(minutes=14, seconds=30)
-    site.store.ledger.append([requested(job, title=EVIL), decided("needs_approval", job, tier=1), opened(job, at=begun)])
+    site.store.ledger.append(
+        [access_request(job, title=EVIL), access_decision("needs_approval", job, tier=1), approval_opening(job, at=begun)]
+    )
     for who in (lead, ops):
         page = (await who.open("/now")).text
         told = text_of(page, "requests")
         assert "who-waits" in told
         assert "tier 1 (owner)" in told
-        assert f'href="/inbox/{part(job, "r")}"' in page
+        assert f'href="/inbox/{part_id(job, "r")}"' in page
         assert "s left" in told
     page = (await mallory.open("/now")).text
     assert "who-waits" not in page
@@ -114,9 +126,9 @@ async def test_pending_requests_are_named_with_their_deadline_to_those_who_may_r
 
 async def test_a_pending_break_glass_review_is_shown(site: Site, logged_in: LogIn) -> None:
     lead, ops, mallory = [await logged_in(name) for name in ("lead", "ops", "mallory")]
-    job = ordered(site.store, await person_of(site, ops), name="broken-glass")
-    request = part(job, "r")
-    site.store.ledger.append([requested(job), decided("needs_approval", job, tier=1), opened(job)])
+    job = record_order(site.store, await person_of(site, ops), name="broken-glass")
+    request = part_id(job, "r")
+    site.store.ledger.append([access_request(job), access_decision("needs_approval", job, tier=1), approval_opening(job)])
     opening = {"request": request, "person": "e-oncall", "name": "oncall", "tiers": [1], "groups": ["support-leads"], "reason": "night"}
     site.store.ledger.append([build_event(EventType.REVIEW_OPENED, job, at=now(), about=f"{request}/e-oncall", **opening)])
     assert "broken-glass by oncall" in text_of((await lead.open("/now")).text, "alarms")
@@ -127,8 +139,8 @@ async def test_a_pending_break_glass_review_is_shown(site: Site, logged_in: LogI
 
 async def test_a_launcher_sees_their_newest_jobs_and_the_launch_button(site: Site, logged_in: LogIn) -> None:
     ops, lead = await logged_in("ops"), await logged_in("lead")
-    mine = ordered(site.store, await person_of(site, ops), name="mine")
-    theirs = ordered(site.store, await person_of(site, lead), name="theirs")
+    mine = record_order(site.store, await person_of(site, ops), name="mine")
+    theirs = record_order(site.store, await person_of(site, lead), name="theirs")
     page = (await ops.open("/now")).text
     assert f"/jobs/{mine}" in page
     assert theirs not in page
@@ -145,27 +157,31 @@ async def test_charts_have_tables(logged_in: LogIn) -> None:
 
 
 async def test_the_most_urgent_requests_come_first(site: Site, logged_in: LogIn) -> None:
-    late, soon, policy = [ordered(site.store, "e-5", name=name) for name in ("ends-late", "ends-soon", "asks-nobody-yet")]
-    site.store.ledger.append([requested(late), decided("needs_approval", late, tier=1), opened(late, at=later(-9_000))])
-    site.store.ledger.append([requested(soon), decided("needs_approval", soon, tier=1), opened(soon, at=later(-9_060))])
-    site.store.ledger.append([requested(policy)])
+    late, soon, policy = [record_order(site.store, "e-5", name=name) for name in ("ends-late", "ends-soon", "asks-nobody-yet")]
+    site.store.ledger.append(
+        [access_request(late), access_decision("needs_approval", late, tier=1), approval_opening(late, at=later(-9_000))]
+    )
+    site.store.ledger.append(
+        [access_request(soon), access_decision("needs_approval", soon, tier=1), approval_opening(soon, at=later(-9_060))]
+    )
+    site.store.ledger.append([access_request(policy)])
     page = (await (await logged_in("lead")).open("/now")).text
     assert page.index("ends-soon") < page.index("ends-late")
     assert "asks-nobody-yet" not in page
 
 
 @contextmanager
-def silent() -> Iterator[str]:
+def serve_silence() -> Iterator[str]:
     """The address of a server that accepts every connection and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 @asynccontextmanager
-async def served_with(site: Site, browser: Callable[[], Browser], **changed: object) -> AsyncIterator[Browser]:
+async def serve_variant(site: Site, browser: Callable[[], Browser], **changes: object) -> AsyncIterator[Browser]:
     """A browser logged in at a console with some parts replaced."""
-    console = replace(site.console, **changed)  # type: ignore[arg-type] # whatever parts a test changes
-    async with serving(console) as http:
+    console = replace(site.console, **changes)  # type: ignore[arg-type] # whatever parts a test changes
+    async with serve_console(console) as http:
         made = Browser(httpx.AsyncClient(base_url=str(http.base_url), timeout=20, trust_env=False, verify=NO_TLS))
         try:
             assert (await made.log_in("lead", site.passwords["lead"])).status_code == 303
@@ -175,10 +191,10 @@ async def served_with(site: Site, browser: Callable[[], Browser], **changed: obj
 
 
 async def test_the_page_does_not_wait_for_a_system_that_does_not_respond(site: Site, browser: Callable[[], Browser]) -> None:
-    with silent() as nobody:
+    with serve_silence() as nobody:
         async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
             health = HealthMonitor(store=site.store, gateway=site.console.gateway, vault_addr=nobody, client=client)
-            async with served_with(site, browser, health=health) as lead:
+            async with serve_variant(site, browser, health=health) as lead:
                 began = time.monotonic()
                 first = text_of((await lead.open("/now")).text, "systems")
                 assert time.monotonic() - began < CHECK_TIMEOUT_S
@@ -196,7 +212,7 @@ async def test_a_broken_configuration_raises_an_alarm(site: Site, browser: Calla
     folder = copytree(SHOP, tmp_path / "shop")
     (folder / "policies" / "reads.cedar").write_text("permit (<script>")
     deps = replace(site.console.deps, config=ConfigFolder(folder))
-    async with served_with(site, browser, deps=deps) as lead:
+    async with serve_variant(site, browser, deps=deps) as lead:
         page = (await lead.open("/now")).text
         assert "The configuration has errors" in text_of(page, "alarms")
         assert "reads.cedar" in text_of(page, "alarms")

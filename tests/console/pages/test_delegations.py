@@ -12,18 +12,18 @@ from justenough.domain.approvals.statements import SignedStatement, why_signatur
 from justenough.domain.core.rfc3339 import parse_rfc3339
 from justenough.domain.ledger.events import EventType
 from tests.console.pages.conftest import LogIn
-from tests.console.pages.inbox_requests import Words, answer, asked, decisions, shown, spec, words_of
+from tests.console.pages.inbox_requests import Words, decisions, read_words, record_request, spec, submit_decision, words_of
 from tests.console.pages.plain_browser import Browser, Site
 from tests.console.served_console import Served
 
 
-async def name(browser: Browser, **fields: str) -> httpx.Response:
-    known = (await shown(browser, "/delegations")).forms["/delegations"]
+async def delegate(browser: Browser, **fields: str) -> httpx.Response:
+    known = (await read_words(browser, "/delegations")).forms["/delegations"]
     return await browser.send("/delegations", {**known, "days": "1", "reason": "on leave", **fields})
 
 
 async def end_all(browser: Browser) -> None:
-    for path, fields in (await shown(browser, "/delegations")).forms.items():
+    for path, fields in (await read_words(browser, "/delegations")).forms.items():
         if path.endswith("/end"):
             assert (await browser.send(path, fields)).headers["location"] == "/delegations?done=ended"
 
@@ -33,7 +33,7 @@ async def test_a_delegation_is_signed_used_for_a_decision_and_ended(
 ) -> None:
     monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
     chief, chief2 = await logged_in("chief"), await logged_in("chief2")
-    assert (await name(chief, name="chief2")).headers["location"] == "/delegations?done=named"
+    assert (await delegate(chief, name="chief2")).headers["location"] == "/delegations?done=named"
     mine = [
         one for one in served.store.delegations.current_of(served.people["chief"].id, now=datetime.now(UTC)) if one.delegate == "chief2"
     ]
@@ -42,29 +42,29 @@ async def test_a_delegation_is_signed_used_for_a_decision_and_ended(
     told = served.store.ledger.entries(types=(EventType.DELEGATION_MADE,)).items[-1].data
     assert why_signature_invalid(SignedStatement(**told["signed"]), site.console.deps.vault.public_keys(served.people["chief"].id)) is None
     assert parse_rfc3339(told["signed"]["statement"]["expires_at"]) == mine[0].until
-    assert "chief until" in (await shown(chief2, "/delegations")).text
+    assert "chief until" in (await read_words(chief2, "/delegations")).text
 
-    request = asked(served, (await served.launched(spec()))["id"], tier=2)
-    assert "for chief, who is away until" in (await shown(chief2, f"/inbox/{request['id']}")).text
-    sent = await answer(chief2, request, "approve", reason="for him", absent=served.people["chief"].id)
+    request = record_request(served, (await served.launch(spec()))["id"], tier=2)
+    assert "for chief, who is away until" in (await read_words(chief2, f"/inbox/{request['id']}")).text
+    sent = await submit_decision(chief2, request, "approve", reason="for him", absent=served.people["chief"].id)
     assert sent.status_code == 303, words_of(sent)
     (signed,) = await decisions(served, request["job_id"])
     assert signed["statement"]["on_behalf_of"] == served.people["chief"].id
 
     await end_all(chief)
-    assert "You have no delegates." in (await shown(chief, "/delegations")).text
-    other = asked(served, (await served.launched(spec()))["id"], tier=2)
-    late = await answer(chief2, other, "approve", reason="for him", absent=served.people["chief"].id)
+    assert "You have no delegates." in (await read_words(chief, "/delegations")).text
+    other = record_request(served, (await served.launch(spec()))["id"], tier=2)
+    late = await submit_decision(chief2, other, "approve", reason="for him", absent=served.people["chief"].id)
     assert late.status_code == 403
     assert await decisions(served, other["job_id"]) == []
 
 
 async def test_only_the_person_who_delegated_can_end_a_delegation_and_only_once(served: Served, logged_in: LogIn) -> None:
     chief, chief2 = await logged_in("chief"), await logged_in("chief2")
-    await name(chief, name="chief2", reason="once more")
-    forms = (await shown(chief, "/delegations")).forms
+    await delegate(chief, name="chief2", reason="once more")
+    forms = (await read_words(chief, "/delegations")).forms
     path, fields = next((path, fields) for path, fields in forms.items() if path.endswith("/end"))
-    theirs = (await shown(chief2, "/delegations")).forms["/delegations"]
+    theirs = (await read_words(chief2, "/delegations")).forms["/delegations"]
     assert (await chief2.send(path, theirs)).status_code == 403
     await end_all(chief)
     again = await chief.send(path, fields)
@@ -87,7 +87,7 @@ async def test_an_impossible_delegation_shows_the_error_beside_its_field(
     served: Served, logged_in: LogIn, fields: dict[str, str], status: int, told: str
 ) -> None:
     before = served.store.ledger.head()
-    refused = await name(await logged_in("chief"), **fields)
+    refused = await delegate(await logged_in("chief"), **fields)
     assert (refused.status_code, told in words_of(refused)) == (status, True), words_of(refused)
     assert any(known.get("aria-invalid") == "true" for _, known in Words(refused.text).tags)
     assert served.store.ledger.head() == before
@@ -96,14 +96,14 @@ async def test_an_impossible_delegation_shows_the_error_beside_its_field(
 async def test_only_approvers_can_delegate(logged_in: LogIn) -> None:
     browser = await logged_in("ops")
     assert (await browser.open("/delegations")).status_code == 403
-    csrf = (await shown(browser, "/inbox")).forms["/logout"]["csrf"]
+    csrf = (await read_words(browser, "/inbox")).forms["/logout"]["csrf"]
     assert (await browser.send("/delegations", {"csrf": csrf, "name": "lead", "days": "1", "reason": "x"})).status_code == 403
 
 
 async def test_a_form_that_is_sent_twice_delegates_once(served: Served, logged_in: LogIn) -> None:
     chief = await logged_in("chief")
     await end_all(chief)
-    page = await shown(chief, "/delegations")
+    page = await read_words(chief, "/delegations")
     fields = {**page.forms["/delegations"], "name": "chief2", "days": "1", "reason": "pressed twice"}
     assert (await chief.send("/delegations", fields)).status_code == 303
     head, signed_at = served.store.ledger.head(), datetime.now(UTC)

@@ -7,26 +7,26 @@ from typing import Any
 
 from justenough.domain.core.ids import new_job_id
 from tests.console.pages.conftest import LogIn
-from tests.console.pages.inbox_requests import Words, asked, shown, spec
+from tests.console.pages.inbox_requests import Words, read_words, record_request, spec
 from tests.console.pages.plain_browser import Site
-from tests.console.pages.recorded_jobs import ordered
+from tests.console.pages.recorded_jobs import record_order
 from tests.console.served_console import Served
 
 HOSTILE = "<script>alert('x')</script> \u202egnp.exe\u200b"
 
 
-async def job(served: Served, name: str, **changes: Any) -> str:
+async def launch_job(served: Served, name: str, **changes: Any) -> str:
     """Launch a job with this name; return its id."""
     order = {key: changes.pop(key) for key in ("reason", "params", "bundle") if key in changes}
-    return str((await served.launched(spec(name=name, **changes), **order))["id"])
+    return str((await served.launch(spec(name=name, **changes), **order))["id"])
 
 
 async def test_requests_are_sorted_by_deadline_and_others_follow_with_the_reason(served: Served, logged_in: LogIn) -> None:
-    late, soon, above = [await job(served, "clocks") for _ in range(3)]
-    asked(served, late, minutes=15)
-    asked(served, soon, minutes=5, resource="orders-db", title="Orders")
-    asked(served, above, tier=2, minutes=1)
-    page = await shown(await logged_in("lead"), "/inbox?job=clocks")
+    late, soon, above = [await launch_job(served, "clocks") for _ in range(3)]
+    record_request(served, late, minutes=15)
+    record_request(served, soon, minutes=5, resource="orders-db", title="Orders")
+    record_request(served, above, tier=2, minutes=1)
+    page = await read_words(await logged_in("lead"), "/inbox?job=clocks")
     places = [
         page.text.index(word)
         for word in (
@@ -42,19 +42,19 @@ async def test_requests_are_sorted_by_deadline_and_others_follow_with_the_reason
 
 
 async def test_filters_are_in_the_address_and_hide_other_requests(served: Served, logged_in: LogIn) -> None:
-    asked(served, await job(served, "filtered"))
-    asked(served, await job(served, "filtered"), resource="orders-db", title="Orders")
+    record_request(served, await launch_job(served, "filtered"))
+    record_request(served, await launch_job(served, "filtered"), resource="orders-db", title="Orders")
     browser = await logged_in("lead")
-    assert "on Orders" not in (await shown(browser, "/inbox?job=filtered&resource=refunds-db")).text
-    assert "No requests waiting for you match these filters" in (await shown(browser, "/inbox?job=filtered&tier=2")).text
+    assert "on Orders" not in (await read_words(browser, "/inbox?job=filtered&resource=refunds-db")).text
+    assert "No requests waiting for you match these filters" in (await read_words(browser, "/inbox?job=filtered&tier=2")).text
     assert (await browser.open("/inbox?tier=9")).status_code == 422
     for cursor in ("nonsense", "0001-01-01T00:00%2B14:00~r-dev-x-1"):
         assert (await browser.open(f"/inbox?show=mine&cursor={cursor}")).status_code == 422
 
 
 async def test_many_pending_requests_are_paged_without_repeats_or_gaps(served: Served, logged_in: LogIn) -> None:
-    one = await job(served, "many")
-    names = [asked(served, one, number=number, minutes=number)["id"] for number in range(1, 34)]
+    one = await launch_job(served, "many")
+    names = [record_request(served, one, number=number, minutes=number)["id"] for number in range(1, 34)]
     browser = await logged_in("lead")
     first = await browser.open("/inbox?show=mine&job=many")
     assert len(first.content) < 100_000
@@ -70,8 +70,8 @@ async def test_many_pending_requests_are_paged_without_repeats_or_gaps(served: S
 
 
 async def test_a_request_page_says_who_requests_what_for_how_long_and_what_a_timeout_does(served: Served, logged_in: LogIn) -> None:
-    request = asked(served, await job(served, "sentence", params={"ticket": "4712"}, reason="She called twice"))
-    page = await shown(await logged_in("lead"), f"/inbox/{request['id']}")
+    request = record_request(served, await launch_job(served, "sentence", params={"ticket": "4712"}, reason="She called twice"))
+    page = await read_words(await logged_in("lead"), f"/inbox/{request['id']}")
     for words in (
         "sentence by agent refund-agent 1.4, launched by ops, requests WRITE on Refunds for 5 min",
         "Escalates to tier 2 (security)",
@@ -91,20 +91,20 @@ async def test_a_request_page_says_who_requests_what_for_how_long_and_what_a_tim
 
 
 async def test_a_timeout_at_the_top_tier_denies_and_a_quorum_of_two_is_shown(served: Served, logged_in: LogIn) -> None:
-    request = asked(served, await job(served, "top"), tier=3, quorum=2, policies=["double-lock"])
-    page = await shown(await logged_in("chief"), f"/inbox/{request['id']}")
+    request = record_request(served, await launch_job(served, "top"), tier=3, quorum=2, policies=["double-lock"])
+    page = await read_words(await logged_in("chief"), f"/inbox/{request['id']}")
     assert "if nobody decides." in page.text
     assert "Needs 2 approvals by different people" in page.text
     assert "The catalog puts this action behind a Vault control group" in page.text
-    served.count(request, "chief2", verdict="pending")
-    page = await shown(await logged_in("chief"), f"/inbox/{request['id']}")
+    served.record_answer(request, "chief2", verdict="pending")
+    page = await read_words(await logged_in("chief"), f"/inbox/{request['id']}")
     assert "chief2" in page.text
 
 
 async def test_untrusted_text_is_escaped_and_labelled_with_its_author(served: Served, logged_in: LogIn) -> None:
     hostile = spec(name="hostile", task=HOSTILE, agent={"name": "evil", "version": "1", "model": HOSTILE})
     hostile["run"] = {"command": ["python", HOSTILE], "env": {"X": HOSTILE}}
-    request = asked(served, (await served.launched(hostile, reason=HOSTILE))["id"], reason=HOSTILE, title=HOSTILE)
+    request = record_request(served, (await served.launch(hostile, reason=HOSTILE))["id"], reason=HOSTILE, title=HOSTILE)
     browser = await logged_in("lead")
     for path in (f"/inbox/{request['id']}", "/inbox?job=hostile"):
         raw = (await browser.open(path)).text
@@ -115,18 +115,18 @@ async def test_untrusted_text_is_escaped_and_labelled_with_its_author(served: Se
         assert [known for tag, known in Words(raw).tags if tag == "script"] == [
             known for tag, known in Words(raw).tags if known.get("type") == "module"
         ]
-    page = await shown(browser, f"/inbox/{request['id']}")
+    page = await read_words(browser, f"/inbox/{request['id']}")
     assert "Reason for this access (from the spec that ops signed)" in page.text
 
 
 async def test_a_tool_call_request_shows_the_tool_and_every_argument_as_untrusted(served: Served, logged_in: LogIn) -> None:
     call = {"tool": "refund-order", "arguments": {"order_id": 7, "amount": 12.5, "reason": f"{HOSTILE} {'y' * 3000} the end"}}
-    request = asked(served, await job(served, "calls"), call=call)
+    request = record_request(served, await launch_job(served, "calls"), call=call)
     browser = await logged_in("lead")
     raw = (await browser.open(f"/inbox/{request['id']}")).text
     assert "<script>alert" not in raw
     assert "\u202e" not in raw
-    page = await shown(browser, f"/inbox/{request['id']}")
+    page = await read_words(browser, f"/inbox/{request['id']}")
     for words in (
         "requests WRITE on Refunds for one call of refund-order",
         '"amount": 12.5',
@@ -139,25 +139,25 @@ async def test_a_tool_call_request_shows_the_tool_and_every_argument_as_untruste
 
 
 async def test_a_call_with_another_argument_than_the_last_approved_one_shows_the_difference(served: Served, logged_in: LogIn) -> None:
-    first = asked(served, await job(served, "amounts"), call={"tool": "refund-order", "arguments": {"amount": 12}})
-    served.count(first, "lead")
-    second = asked(served, await job(served, "amounts"), call={"tool": "refund-order", "arguments": {"amount": 5000}})
-    page = await shown(await logged_in("lead"), f"/inbox/{second['id']}")
+    first = record_request(served, await launch_job(served, "amounts"), call={"tool": "refund-order", "arguments": {"amount": 12}})
+    served.record_answer(first, "lead")
+    second = record_request(served, await launch_job(served, "amounts"), call={"tool": "refund-order", "arguments": {"amount": 5000}})
+    page = await read_words(await logged_in("lead"), f"/inbox/{second['id']}")
     assert "argument amount 12 5000" in page.text
 
 
 async def test_a_long_word_is_cut(served: Served, logged_in: LogIn) -> None:
-    request = asked(served, await job(served, "long", reason="y" * 1000), reason="z" * 1000)
+    request = record_request(served, await launch_job(served, "long", reason="y" * 1000), reason="z" * 1000)
     raw = (await (await logged_in("lead")).open("/inbox?job=long")).text
     assert "z" * 250 not in raw
     assert len((await (await logged_in("lead")).open(f"/inbox/{request['id']}")).content) < 100_000
 
 
 async def test_differences_from_the_last_approved_run_are_shown_old_and_new(served: Served, logged_in: LogIn) -> None:
-    first = asked(served, await job(served, "differs"))
-    served.count(first, "lead")
-    second = asked(served, await job(served, "differs", run={"command": ["python", "-c", "print('more')"]}), ttl=600)
-    page = await shown(await logged_in("lead"), f"/inbox/{second['id']}")
+    first = record_request(served, await launch_job(served, "differs"))
+    served.record_answer(first, "lead")
+    second = record_request(served, await launch_job(served, "differs", run={"command": ["python", "-c", "print('more')"]}), ttl=600)
+    page = await read_words(await logged_in("lead"), f"/inbox/{second['id']}")
     assert "command" in page.text
     for words in ("print(", "ttl 5m 10m", "Previous decisions"):
         assert words in page.text, words
@@ -167,11 +167,11 @@ async def test_differences_from_the_last_approved_run_are_shown_old_and_new(serv
 
 async def test_a_text_that_is_too_long_says_so_and_hides_no_difference(served: Served, logged_in: LogIn) -> None:
     script = "pass  # nothing to see\n" * 200
-    first = asked(served, await job(served, "endless", run={"command": ["python", "-c", script]}))
-    served.count(first, "lead")
+    first = record_request(served, await launch_job(served, "endless", run={"command": ["python", "-c", script]}))
+    served.record_answer(first, "lead")
     run = {"command": ["python", "-c", f"{script}steal()"], "env": {"LONG": "z" * 400}}
-    second = asked(served, await job(served, "endless", run=run))
-    page = await shown(await logged_in("lead"), f"/inbox/{second['id']}")
+    second = record_request(served, await launch_job(served, "endless", run=run))
+    page = await read_words(await logged_in("lead"), f"/inbox/{second['id']}")
     assert "2,807 more characters are not shown here" in page.text
     assert "100 more characters are not shown here" in page.text
     assert page.text.count("steal()") == 1, "what differs is shown though it comes last"
@@ -179,27 +179,27 @@ async def test_a_text_that_is_too_long_says_so_and_hides_no_difference(served: S
 
 
 async def test_an_identical_run_shows_no_differences(served: Served, logged_in: LogIn) -> None:
-    first = asked(served, await job(served, "same"))
-    served.count(first, "lead")
-    second = asked(served, await job(served, "same"))
-    page = await shown(await logged_in("lead"), f"/inbox/{second['id']}")
+    first = record_request(served, await launch_job(served, "same"))
+    served.record_answer(first, "lead")
+    second = record_request(served, await launch_job(served, "same"))
+    page = await read_words(await logged_in("lead"), f"/inbox/{second['id']}")
     assert "No changes since the last run of same" in page.text
     # An earlier run is not compared with a later one.
-    assert "No earlier run of same was approved for" in (await shown(await logged_in("lead"), f"/inbox/{first['id']}")).text
+    assert "No earlier run of same was approved for" in (await read_words(await logged_in("lead"), f"/inbox/{first['id']}")).text
 
 
 async def test_a_launcher_learns_nothing_of_other_peoples_jobs_with_the_same_name(site: Site, served: Served, logged_in: LogIn) -> None:
-    first = asked(served, await job(served, "borrowed", run={"command": ["python", "-c", "print('not for mallory')"]}))
-    served.count(first, "lead")
+    first = record_request(served, await launch_job(served, "borrowed", run={"command": ["python", "-c", "print('not for mallory')"]}))
+    served.record_answer(first, "lead")
     mallory = await logged_in("mallory")
     me = (await site.console.sessions.session_of(mallory.cookie)).person.id
-    own = asked(served, ordered(site.store, me, name="borrowed", spec=spec(name="borrowed")))
-    page = await shown(mallory, f"/inbox/{own['id']}")
+    own = record_request(served, record_order(site.store, me, name="borrowed", spec=spec(name="borrowed")))
+    page = await read_words(mallory, f"/inbox/{own['id']}")
     assert "No earlier run of borrowed was approved for" in page.text
     assert "None yet." in page.text
     for secret in ("not for mallory", first["id"]):
         assert secret not in page.text
-    assert "not for mallory" in (await shown(await logged_in("lead"), f"/inbox/{own['id']}")).text
+    assert "not for mallory" in (await read_words(await logged_in("lead"), f"/inbox/{own['id']}")).text
 
 
 async def test_a_nul_character_in_an_address_is_rejected(logged_in: LogIn) -> None:
@@ -210,53 +210,53 @@ async def test_a_nul_character_in_an_address_is_rejected(logged_in: LogIn) -> No
 
 
 async def test_the_jobs_active_access_is_shown(served: Served, logged_in: LogIn) -> None:
-    name = await job(served, "holding")
-    request = asked(served, name)
+    name = await launch_job(served, "holding")
+    request = record_request(served, name)
     served.issue(name)
-    page = await shown(await logged_in("lead"), f"/inbox/{request['id']}")
+    page = await read_words(await logged_in("lead"), f"/inbox/{request['id']}")
     assert "active write on refunds-db" in page.text
 
 
 async def test_a_child_job_shows_its_ancestors_and_its_reason_as_untrusted(served: Served, logged_in: LogIn) -> None:
-    parent = await job(served, "ancestor")
+    parent = await launch_job(served, "ancestor")
     served.issue(parent)
-    child = (await served.launched(spec(name="descendant"), parent=parent, reason="the agent says so"))["id"]
-    page = await shown(await logged_in("lead"), f"/inbox/{asked(served, child)['id']}")
+    child = (await served.launch(spec(name="descendant"), parent=parent, reason="the agent says so"))["id"]
+    page = await read_words(await logged_in("lead"), f"/inbox/{record_request(served, child)['id']}")
     assert "Launch reason (untrusted: the parent job's program or agent may have written it) the agent says so" in page.text
     assert f"Launched by {parent} (ancestor, by ops)" in page.text
     assert "touched refunds-db" in page.text
 
 
 async def test_reading_changes_nothing(served: Served, logged_in: LogIn) -> None:
-    request = asked(served, await job(served, "looked"))
+    request = record_request(served, await launch_job(served, "looked"))
     browser = await logged_in("lead")
     before = served.store.ledger.head()
     for path in ("/inbox", f"/inbox/{request['id']}", f"/inbox/{request['id']}?done=sent", "/delegations"):
-        await shown(browser, path)
+        await read_words(browser, path)
     assert served.store.ledger.head() == before
     for path in (f"/inbox/{request['id']}/answer", f"/inbox/{request['id']}/claim", "/inbox/batch"):
         assert (await browser.open(path)).status_code in {404, 405}
 
 
 async def test_a_launcher_sees_their_own_requests_and_why_they_cannot_decide_them(served: Served, logged_in: LogIn) -> None:
-    request = asked(served, await job(served, "owned"))
+    request = record_request(served, await launch_job(served, "owned"))
     browser = await logged_in("ops")
-    assert "people cannot decide on a job that they launched" in (await shown(browser, "/inbox?job=owned")).text
-    page = await shown(browser, f"/inbox/{request['id']}")
+    assert "people cannot decide on a job that they launched" in (await read_words(browser, "/inbox?job=owned")).text
+    page = await read_words(browser, f"/inbox/{request['id']}")
     assert "people cannot decide on a job that they launched" in page.text
     assert ("decision", "approve") not in page.buttons
 
 
 async def test_a_launcher_cannot_see_other_peoples_requests(served: Served, logged_in: LogIn) -> None:
-    request = asked(served, await job(served, "foreign"))
+    request = record_request(served, await launch_job(served, "foreign"))
     browser = await logged_in("mallory")
     assert (await browser.open(f"/inbox/{request['id']}")).status_code == 404
-    assert "foreign" not in (await shown(browser, "/inbox")).text
+    assert "foreign" not in (await read_words(browser, "/inbox")).text
 
 
 async def test_an_auditor_can_read_but_has_no_buttons(served: Served, logged_in: LogIn) -> None:
-    request = asked(served, await job(served, "audited"))
-    page = await shown(await logged_in("auditor"), f"/inbox/{request['id']}")
+    request = record_request(served, await launch_job(served, "audited"))
+    page = await read_words(await logged_in("auditor"), f"/inbox/{request['id']}")
     assert "View only (needs one of the groups" in page.text
     assert not page.buttons
 

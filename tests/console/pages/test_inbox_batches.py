@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.console.pages.conftest import LogIn
-from tests.console.pages.inbox_requests import OTHER_DIGEST, asked, decisions, shown, spec, words_of
+from tests.console.pages.inbox_requests import OTHER_DIGEST, decisions, read_words, record_request, spec, words_of
 from tests.console.pages.plain_browser import Browser
 from tests.console.served_console import DIGEST, Served
 
@@ -19,24 +19,24 @@ def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
 
 
-async def several(served: Served, name: str, *tiers: int) -> list[dict[str, Any]]:
-    return [asked(served, (await served.launched(spec(name=name)))["id"], tier=tier, policies=["write-at-tier-1"]) for tier in tiers]
+async def launch_requests(served: Served, name: str, *tiers: int) -> list[dict[str, Any]]:
+    return [record_request(served, (await served.launch(spec(name=name)))["id"], tier=tier, policies=["write-at-tier-1"]) for tier in tiers]
 
 
-async def press(browser: Browser, requests: list[dict[str, Any]], decision: str, **fields: str) -> httpx.Response:
-    csrf = (await shown(browser, "/inbox")).forms["/logout"]["csrf"]
+async def submit_batch(browser: Browser, requests: list[dict[str, Any]], decision: str, **fields: str) -> httpx.Response:
+    csrf = (await read_words(browser, "/inbox")).forms["/logout"]["csrf"]
     picks = [f"{request['id']} {request.get('shown', request['digest'])}" for request in requests]
     body = {"csrf": csrf, "decision": decision, "pick": picks, **fields}
     return await browser.http.post("/inbox/batch", data=body, headers={"Sec-Fetch-Site": "same-origin"})
 
 
-async def sent_of(served: Served, requests: list[dict[str, Any]]) -> list[int]:
+async def decision_counts(served: Served, requests: list[dict[str, Any]]) -> list[int]:
     return [len(await decisions(served, request["job_id"])) for request in requests]
 
 
 async def test_requests_of_one_kind_are_grouped_with_none_selected(served: Served, logged_in: LogIn) -> None:
-    both = await several(served, "alike", 1, 1)
-    page = await shown(await logged_in("lead"), "/inbox?job=alike")
+    both = await launch_requests(served, "alike", 1, 1)
+    page = await read_words(await logged_in("lead"), "/inbox?job=alike")
     assert "2 requests · alike · Refunds: write" in page.text
     boxes = [known for tag, known in page.tags if tag == "input" and known.get("name") == "pick"]
     assert [box["value"] for box in boxes] == [f"{request['id']} {DIGEST}" for request in both]
@@ -44,8 +44,8 @@ async def test_requests_of_one_kind_are_grouped_with_none_selected(served: Serve
 
 
 async def test_each_selected_request_is_signed_separately(served: Served, logged_in: LogIn) -> None:
-    both = await several(served, "pair", 1, 1)
-    page = await press(await logged_in("lead"), both, "approve", reason="the usual")
+    both = await launch_requests(served, "pair", 1, 1)
+    page = await submit_batch(await logged_in("lead"), both, "approve", reason="the usual")
     assert (page.status_code, "2 of 2 approved" in words_of(page)) == (200, True)
     (one,), (other,) = [await decisions(served, request["job_id"]) for request in both]
     assert one["signature"] != other["signature"]
@@ -54,10 +54,10 @@ async def test_each_selected_request_is_signed_separately(served: Served, logged
 
 
 async def test_a_failure_does_not_affect_the_others(served: Served, logged_in: LogIn) -> None:
-    stale, done, good, gone = await several(served, "mixed", 1, 1, 1, 1)
-    served.count(done, "chief")
+    stale, done, good, gone = await launch_requests(served, "mixed", 1, 1, 1, 1)
+    served.record_answer(done, "chief")
     await served.temporal.get_workflow_handle(gone["job_id"]).terminate()
-    page = words_of(await press(await logged_in("lead"), [{**stale, "shown": OTHER_DIGEST}, done, good, gone], "approve"))
+    page = words_of(await submit_batch(await logged_in("lead"), [{**stale, "shown": OTHER_DIGEST}, done, good, gone], "approve"))
     assert "1 of 4 approved" in page
     for why in (
         "this request changed since you opened it",
@@ -66,7 +66,7 @@ async def test_a_failure_does_not_affect_the_others(served: Served, logged_in: L
     ):
         assert why in page
     assert "submitted, verifying" in page
-    assert await sent_of(served, [stale, done, good]) == [0, 0, 1]
+    assert await decision_counts(served, [stale, done, good]) == [0, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -85,38 +85,38 @@ async def test_a_failure_does_not_affect_the_others(served: Served, logged_in: L
 async def test_requests_that_cannot_be_decided_together_are_not_decided(
     served: Served, logged_in: LogIn, tiers: tuple[int, ...], decision: str, fields: dict[str, str], told: str
 ) -> None:
-    requests = await several(served, "refused", *tiers)
-    page = await press(await logged_in("chief"), requests, decision, **fields)
+    requests = await launch_requests(served, "refused", *tiers)
+    page = await submit_batch(await logged_in("chief"), requests, decision, **fields)
     assert (page.status_code, told in words_of(page)) == (422, True), words_of(page)
-    assert await sent_of(served, requests) == [0] * len(requests)
+    assert await decision_counts(served, requests) == [0] * len(requests)
 
 
 async def test_another_job_name_or_resource_is_another_kind(served: Served, logged_in: LogIn) -> None:
-    requests = [*await several(served, "one-name", 1), *await several(served, "other-name", 1)]
-    assert (await press(await logged_in("lead"), requests, "approve")).status_code == 422
-    assert await sent_of(served, requests) == [0, 0]
+    requests = [*await launch_requests(served, "one-name", 1), *await launch_requests(served, "other-name", 1)]
+    assert (await submit_batch(await logged_in("lead"), requests, "approve")).status_code == 422
+    assert await decision_counts(served, requests) == [0, 0]
 
 
 async def test_an_unknown_request_stops_the_batch(served: Served, logged_in: LogIn) -> None:
-    (request,) = await several(served, "known", 1)
+    (request,) = await launch_requests(served, "known", 1)
     unknown = {**request, "id": request["id"][:-1] + "9"}
-    page = await press(await logged_in("lead"), [request, unknown], "approve")
+    page = await submit_batch(await logged_in("lead"), [request, unknown], "approve")
     assert (page.status_code, f"there is no request {unknown['id']}" in words_of(page)) == (422, True)
-    assert await sent_of(served, [request]) == [0]
+    assert await decision_counts(served, [request]) == [0]
 
 
 async def test_selecting_a_request_of_ones_own_job_does_not_decide_it(served: Served, logged_in: LogIn) -> None:
-    both = await several(served, "own", 1, 1)
-    page = words_of(await press(await logged_in("ops"), both, "approve"))
+    both = await launch_requests(served, "own", 1, 1)
+    page = words_of(await submit_batch(await logged_in("ops"), both, "approve"))
     assert "0 of 2 approved" in page
     assert "people cannot decide on a job that they launched" in page
-    assert await sent_of(served, both) == [0, 0]
+    assert await decision_counts(served, both) == [0, 0]
 
 
 async def test_selecting_an_unreadable_request_reveals_nothing(served: Served, logged_in: LogIn) -> None:
-    requests = await several(served, "unseen-name", 1)
-    page = words_of(await press(await logged_in("mallory"), requests, "approve"))
+    requests = await launch_requests(served, "unseen-name", 1)
+    page = words_of(await submit_batch(await logged_in("mallory"), requests, "approve"))
     assert f"there is no request {requests[0]['id']}" in page
     for secret in ("unseen-name", requests[0]["task"]):
         assert secret not in page
-    assert await sent_of(served, requests) == [0]
+    assert await decision_counts(served, requests) == [0]

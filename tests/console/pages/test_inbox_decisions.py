@@ -16,7 +16,17 @@ from console.temporal.client import TemporalGateway
 from justenough.domain.approvals.statements import SignedStatement, why_signature_invalid
 from justenough.domain.ledger.events import EventType, build_event
 from tests.console.pages.conftest import LogIn
-from tests.console.pages.inbox_requests import OTHER_DIGEST, Words, answer, asked, decisions, record_again, shown, spec, words_of
+from tests.console.pages.inbox_requests import (
+    OTHER_DIGEST,
+    Words,
+    decisions,
+    read_words,
+    record_again,
+    record_request,
+    spec,
+    submit_decision,
+    words_of,
+)
 from tests.console.pages.plain_browser import Browser, Site
 from tests.console.served_console import DIGEST, Served
 
@@ -29,20 +39,20 @@ def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def request_(served: Served) -> dict[str, Any]:
-    return asked(served, (await served.launched(spec()))["id"])
+    return record_request(served, (await served.launch(spec()))["id"])
 
 
-async def asked_at(served: Served, tier: int, **other: Any) -> dict[str, Any]:
-    return asked(served, (await served.launched(spec()))["id"], tier=tier, **other)
+async def launch_request(served: Served, tier: int, **other: Any) -> dict[str, Any]:
+    return record_request(served, (await served.launch(spec()))["id"], tier=tier, **other)
 
 
-def signed_by(site: Site, person: str, signed: dict[str, Any]) -> bool:
+def is_signed_by(site: Site, person: str, signed: dict[str, Any]) -> bool:
     keys = site.console.deps.vault.public_keys(person)
     return why_signature_invalid(SignedStatement(**signed), keys) is None
 
 
 @contextlib.contextmanager
-def closed_port() -> Iterator[int]:
+def reserve_port() -> Iterator[int]:
     """A port that is reserved and on which nothing listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -50,21 +60,21 @@ def closed_port() -> Iterator[int]:
 
 
 async def log_in_anew(browser: Browser, path: str, password: str) -> httpx.Response:
-    known = (await shown(browser, path)).forms["/login/fresh"]
+    known = (await read_words(browser, path)).forms["/login/fresh"]
     return await browser.send("/login/fresh", {**known, "password": password})
 
 
-def attempts(served: Served, request: dict[str, Any]) -> list[str]:
+def rejection_reasons(served: Served, request: dict[str, Any]) -> list[str]:
     return [entry.data["why"] for entry in served.store.ledger.entries(job=request["job_id"]).items if entry.type == "approval.rejected"]
 
 
 async def test_an_approval_reaches_the_workflow_signed_by_the_persons_own_key(
     site: Site, served: Served, logged_in: LogIn, request_: dict[str, Any]
 ) -> None:
-    sent = await answer(await logged_in("lead"), request_, "approve", reason="the customer is right")
+    sent = await submit_decision(await logged_in("lead"), request_, "approve", reason="the customer is right")
     assert (sent.status_code, sent.headers["location"]) == (303, f"/inbox/{request_['id']}?done=sent")
     (signed,) = await decisions(served, request_["job_id"])
-    assert signed_by(site, served.people["lead"].id, signed)
+    assert is_signed_by(site, served.people["lead"].id, signed)
     said = signed["statement"]
     assert (said["decision"], said["ttl"], said["action"]) == ("approve", 300, "write")
     assert (said["person"], said["digest"], said["reason"]) == (served.people["lead"].id, request_["digest"], "the customer is right")
@@ -73,12 +83,12 @@ async def test_an_approval_reaches_the_workflow_signed_by_the_persons_own_key(
 
 async def test_an_approval_can_have_limits(served: Served, logged_in: LogIn) -> None:
     access = [{"resource": "orders-db", "action": "admin", "ttl": "5m", "reason": "Correct the order"}]
-    job = (await served.launched(spec(access=access)))["id"]
-    request = asked(served, job, tier=2, action="admin", resource="orders-db", title="Orders", policies=["admin-at-tier-2"])
+    job = (await served.launch(spec(access=access)))["id"]
+    request = record_request(served, job, tier=2, action="admin", resource="orders-db", title="Orders", policies=["admin-at-tier-2"])
     browser = await logged_in("security")
     options = [known.get("value") for tag, known in Words((await browser.open(f"/inbox/{request['id']}")).text).tags if tag == "option"]
     assert options == ["", "2m", "1m", "30s", "", "read", "write"]
-    sent = await answer(browser, request, "approve", reason="a correction is enough", ttl="2m", action="write")
+    sent = await submit_decision(browser, request, "approve", reason="a correction is enough", ttl="2m", action="write")
     assert sent.status_code == 303, words_of(sent)
     (signed,) = await decisions(served, job)
     assert (signed["statement"]["ttl"], signed["statement"]["action"]) == (120, "write")
@@ -89,9 +99,9 @@ BOUND = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}}
 
 async def test_access_through_tools_can_be_approved_for_fewer_calls(served: Served, logged_in: LogIn) -> None:
     access = [{"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Pay back", "tools": BOUND}]
-    request = asked(served, (await served.launched(spec(access=access)))["id"], tools=BOUND)
+    request = record_request(served, (await served.launch(spec(access=access)))["id"], tools=BOUND)
     browser = await logged_in("lead")
-    page = await shown(browser, f"/inbox/{request['id']}")
+    page = await read_words(browser, f"/inbox/{request['id']}")
     for words in (
         "The job may call these tools within these bounds",
         "refund-order:calls=3",
@@ -99,16 +109,16 @@ async def test_access_through_tools_can_be_approved_for_fewer_calls(served: Serv
         "WRITE on Refunds through refund-order for 5 min",
     ):
         assert words in page.text, words
-    wrong = await answer(browser, request, "approve", tools="drop-order")
+    wrong = await submit_decision(browser, request, "approve", tools="drop-order")
     assert (wrong.status_code, "was not requested; requested: refund-order" in words_of(wrong)) == (422, True)
-    sent = await answer(browser, request, "approve", tools="refund-order:amount<=50\r\nrefund-order:calls=2\r\n")
+    sent = await submit_decision(browser, request, "approve", tools="refund-order:amount<=50\r\nrefund-order:calls=2\r\n")
     assert sent.status_code == 303, words_of(sent)
     (signed,) = await decisions(served, request["job_id"])
     assert signed["statement"]["tools"] == {"refund-order": {"calls": 2, "arguments": {"amount": {"maximum": 50}}}}
 
 
 async def test_a_denial_has_a_reason(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
-    sent = await answer(await logged_in("lead"), request_, "deny", reason="not this one", ttl="1m")
+    sent = await submit_decision(await logged_in("lead"), request_, "deny", reason="not this one", ttl="1m")
     assert sent.status_code == 303
     (signed,) = await decisions(served, request_["job_id"])
     # A denial denies the requested access; limits in the form are ignored.
@@ -131,8 +141,8 @@ async def test_a_denial_has_a_reason(served: Served, logged_in: LogIn, request_:
 async def test_errors_appear_beside_their_fields_and_input_is_kept(
     served: Served, logged_in: LogIn, tier: int, decision: str, fields: dict[str, str], field: str, told: str
 ) -> None:
-    request = await asked_at(served, tier)
-    sent = await answer(await logged_in("security"), request, decision, **{"reason": "typed <b>before</b>", **fields})
+    request = await launch_request(served, tier)
+    sent = await submit_decision(await logged_in("security"), request, decision, **{"reason": "typed <b>before</b>", **fields})
     assert sent.status_code == 422
     page = Words(sent.text)
     assert told in page.text
@@ -149,7 +159,7 @@ async def test_errors_appear_beside_their_fields_and_input_is_kept(
 async def test_a_tampered_form_decides_nothing(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     browser = await logged_in("lead")
     path = f"/inbox/{request_['id']}/answer"
-    known = (await shown(browser, f"/inbox/{request_['id']}")).forms[path]
+    known = (await read_words(browser, f"/inbox/{request_['id']}")).forms[path]
     for wrong in ({**known, "csrf": "forged", "decision": "approve"}, {"decision": "approve", "digest": request_["digest"]}):
         refused = await browser.send(path, wrong)
         assert refused.status_code == 403
@@ -166,7 +176,7 @@ async def test_an_expired_session_is_sent_to_the_login_and_decides_nothing(
 ) -> None:
     browser = await logged_in("lead")
     path = f"/inbox/{request_['id']}/answer"
-    known = (await shown(browser, f"/inbox/{request_['id']}")).forms[path]
+    known = (await read_words(browser, f"/inbox/{request_['id']}")).forms[path]
     site.clock.forward(days=2)
     sent = await browser.send(path, {**known, "decision": "approve"})
     assert sent.status_code == 303
@@ -177,8 +187,8 @@ async def test_an_expired_session_is_sent_to_the_login_and_decides_nothing(
 async def test_a_decided_request_says_who_decided_and_when(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     browser = await logged_in("lead")
     path = f"/inbox/{request_['id']}/answer"
-    known = (await shown(browser, f"/inbox/{request_['id']}")).forms[path]
-    served.count(request_, "chief")
+    known = (await read_words(browser, f"/inbox/{request_['id']}")).forms[path]
+    served.record_answer(request_, "chief")
     late = await browser.send(path, {**known, "decision": "approve", "reason": "me too"})
     assert late.status_code == 409
     assert "The request is approved, not pending: chief decided it at 20" in words_of(late)
@@ -187,20 +197,20 @@ async def test_a_decided_request_says_who_decided_and_when(served: Served, logge
 
 
 async def test_nobody_decides_twice(served: Served, logged_in: LogIn) -> None:
-    request = await asked_at(served, 1, quorum=2)
+    request = await launch_request(served, 1, quorum=2)
     browser = await logged_in("lead")
     path = f"/inbox/{request['id']}/answer"
-    known = (await shown(browser, f"/inbox/{request['id']}")).forms[path]
-    served.count(request, "lead", verdict="pending")
+    known = (await read_words(browser, f"/inbox/{request['id']}")).forms[path]
+    served.record_answer(request, "lead", verdict="pending")
     again = await browser.send(path, {**known, "decision": "approve"})
     assert (again.status_code, "You have answered this request already" in words_of(again)) == (409, True)
-    assert "You already decided this request." in (await shown(browser, f"/inbox/{request['id']}")).text
+    assert "You already decided this request." in (await read_words(browser, f"/inbox/{request['id']}")).text
 
 
 async def test_a_changed_request_shows_the_changes_and_asks_again(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     browser = await logged_in("security")
     path = f"/inbox/{request_['id']}/answer"
-    known = (await shown(browser, f"/inbox/{request_['id']}")).forms[path]
+    known = (await read_words(browser, f"/inbox/{request_['id']}")).forms[path]
     record_again(served, request_, tier=2, digest=OTHER_DIGEST, policies=["export-at-tier-2"])
     stale = await browser.send(path, {**known, "decision": "approve", "reason": "as shown"})
     assert stale.status_code == 412
@@ -225,29 +235,29 @@ async def test_a_changed_request_shows_the_changes_and_asks_again(served: Served
 async def test_the_forms_copy_of_the_facts_is_only_used_for_the_comparison(
     served: Served, logged_in: LogIn, request_: dict[str, Any], shown_before: str
 ) -> None:
-    sent = await answer(await logged_in("lead"), request_, "approve", digest=OTHER_DIGEST, shown=shown_before)
+    sent = await submit_decision(await logged_in("lead"), request_, "approve", digest=OTHER_DIGEST, shown=shown_before)
     assert sent.status_code == 412
     assert "<b>" not in sent.text
     assert await decisions(served, request_["job_id"]) == []
 
 
 async def test_deciding_on_ones_own_job_is_refused_and_recorded(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
-    sent = await answer(await logged_in("ops"), request_, "approve", reason="mine")
+    sent = await submit_decision(await logged_in("ops"), request_, "approve", reason="mine")
     assert (sent.status_code, "People cannot decide on a job that they launched" in words_of(sent)) == (403, True)
     assert await decisions(served, request_["job_id"]) == []
-    assert any("people cannot decide on a job that they launched" in why for why in attempts(served, request_))
+    assert any("people cannot decide on a job that they launched" in why for why in rejection_reasons(served, request_))
 
 
 async def test_the_wrong_group_is_told_which_groups_can_decide(served: Served, logged_in: LogIn) -> None:
-    request = await asked_at(served, 2)
-    sent = await answer(await logged_in("lead"), request, "approve", reason="please")
+    request = await launch_request(served, 2)
+    sent = await submit_decision(await logged_in("lead"), request, "approve", reason="please")
     assert (sent.status_code, "Needs one of the groups: chiefs, security" in words_of(sent)) == (403, True)
     assert await decisions(served, request["job_id"]) == []
 
 
 async def test_a_missing_workflow_is_reported(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     await served.temporal.get_workflow_handle(request_["job_id"]).terminate()
-    sent = await answer(await logged_in("lead"), request_, "approve", reason="still there?")
+    sent = await submit_decision(await logged_in("lead"), request_, "approve", reason="still there?")
     assert (sent.status_code, "The job no longer runs" in words_of(sent)) == (409, True)
     assert "still there?" in sent.text
 
@@ -256,10 +266,10 @@ async def test_without_temporal_the_input_is_kept_and_can_be_submitted_again(
     site: Site, served: Served, logged_in: LogIn, request_: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     browser = await logged_in("lead")
-    with closed_port() as port, monkeypatch.context() as patched:
+    with reserve_port() as port, monkeypatch.context() as patched:
         away = await TemporalGateway.connect(site.console.deps.settings.model_copy(update={"temporal_address": f"127.0.0.1:{port}"}))
         patched.setattr("console.services.console.Console.gateway", away)
-        sent = await answer(browser, request_, "approve", reason="hold on")
+        sent = await submit_decision(browser, request_, "approve", reason="hold on")
     assert sent.status_code == 503
     assert "hold on" in sent.text
     assert "Not submitted" in words_of(sent)
@@ -270,15 +280,15 @@ async def test_without_temporal_the_input_is_kept_and_can_be_submitted_again(
 
 async def test_a_decision_is_shown_as_submitted_and_then_as_recorded(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     browser = await logged_in("lead")
-    onward = (await answer(browser, request_, "approve")).headers["location"]
-    assert "Submitted. Verifying…" in (await shown(browser, onward)).text
-    served.count(request_, "lead")
-    assert "Your decision is recorded." in (await shown(browser, onward)).text
+    onward = (await submit_decision(browser, request_, "approve")).headers["location"]
+    assert "Submitted. Verifying…" in (await read_words(browser, onward)).text
+    served.record_answer(request_, "lead")
+    assert "Your decision is recorded." in (await read_words(browser, onward)).text
 
 
 async def test_a_decision_that_a_worker_rejected_shows_why(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     browser = await logged_in("lead")
-    onward = (await answer(browser, request_, "approve")).headers["location"]
+    onward = (await submit_decision(browser, request_, "approve")).headers["location"]
     person = served.people["lead"].id
     served.store.ledger.append(
         [
@@ -294,71 +304,71 @@ async def test_a_decision_that_a_worker_rejected_shows_why(served: Served, logge
             )
         ]
     )
-    assert "Your decision was rejected: lead is in no group that approves requests" in (await shown(browser, onward)).text
+    assert "Your decision was rejected: lead is in no group that approves requests" in (await read_words(browser, onward)).text
 
 
 async def test_tier_three_needs_the_job_name_and_a_fresh_login_and_keeps_the_draft(site: Site, served: Served, logged_in: LogIn) -> None:
-    request = await asked_at(served, 3, quorum=2)
+    request = await launch_request(served, 3, quorum=2)
     browser = await logged_in("chief")
-    wrong = await answer(browser, request, "approve", reason="checked the books", confirm="refund")
+    wrong = await submit_decision(browser, request, "approve", reason="checked the books", confirm="refund")
     assert (wrong.status_code, "Enter the job name exactly: refund-triage" in words_of(wrong)) == (422, True)
     site.clock.forward(minutes=6)
-    old = await answer(browser, request, "approve", reason="checked the books", confirm="refund-triage", ttl="2m")
+    old = await submit_decision(browser, request, "approve", reason="checked the books", confirm="refund-triage", ttl="2m")
     assert old.status_code == 303
     assert old.headers["location"] == f"/login/fresh?next=%2Finbox%2F{request['id']}"
     assert await decisions(served, request["job_id"]) == []
     back = await log_in_anew(browser, old.headers["location"], site.passwords["chief"])
     assert back.headers["location"] == f"/inbox/{request['id']}"
-    page = await shown(browser, back.headers["location"])
+    page = await read_words(browser, back.headers["location"])
     assert "Draft restored, not submitted." in page.text
     assert "checked the books" in page.text
     assert any(known.get("value") == "2m" and "selected" in known for tag, known in page.tags if tag == "option")
     assert await decisions(served, request["job_id"]) == []
-    sent = await answer(browser, request, "approve", reason="checked the books", confirm="refund-triage")
+    sent = await submit_decision(browser, request, "approve", reason="checked the books", confirm="refund-triage")
     assert sent.status_code == 303
     assert len(await decisions(served, request["job_id"])) == 1
-    assert "Draft restored" not in (await shown(browser, f"/inbox/{request['id']}")).text
+    assert "Draft restored" not in (await read_words(browser, f"/inbox/{request['id']}")).text
 
 
 async def test_denying_at_tier_three_needs_neither(site: Site, served: Served, logged_in: LogIn) -> None:
-    request = await asked_at(served, 3)
+    request = await launch_request(served, 3)
     browser = await logged_in("chief")
     site.clock.forward(minutes=6)
-    assert (await answer(browser, request, "deny", reason="no")).status_code == 303
+    assert (await submit_decision(browser, request, "deny", reason="no")).status_code == 303
     assert len(await decisions(served, request["job_id"])) == 1
 
 
 async def test_a_draft_of_another_session_is_ignored(site: Site, served: Served, logged_in: LogIn) -> None:
-    request = await asked_at(served, 3)
+    request = await launch_request(served, 3)
     chief, chief2 = await logged_in("chief"), await logged_in("chief2")
     site.clock.forward(minutes=6)
-    await answer(chief, request, "approve", reason="planted", confirm="refund-triage")
+    await submit_decision(chief, request, "approve", reason="planted", confirm="refund-triage")
     path, draft, host = f"/inbox/{request['id']}", site.console.cookies.draft, httpx.URL(site.address).host
     for value in (chief.http.cookies[draft], "0.x", "."):
         chief2.http.cookies.set(draft, value, path=path, domain=host)
         assert f"{draft}={value}" in chief2.http.build_request("GET", path).headers["cookie"]
-        assert "planted" not in (await shown(chief2, path)).text
+        assert "planted" not in (await read_words(chief2, path)).text
         chief2.http.cookies.delete(draft, path=path, domain=host)
 
 
 async def test_break_glass_is_for_its_group_and_states_its_consequences(site: Site, served: Served, logged_in: LogIn) -> None:
-    request = await asked_at(served, 1)
-    assert ("decision", "break_glass") not in (await shown(await logged_in("lead"), f"/inbox/{request['id']}")).buttons
+    request = await launch_request(served, 1)
+    assert ("decision", "break_glass") not in (await read_words(await logged_in("lead"), f"/inbox/{request['id']}")).buttons
     browser = await logged_in("oncall")
-    page = await shown(browser, f"/inbox/{request['id']}")
+    page = await read_words(browser, f"/inbox/{request['id']}")
     for words in ("you bypass tier 1 (support-leads)", "does not override policy", "is reviewed afterwards"):
         assert words in page.text
-    unconfirmed = await answer(browser, request, "break_glass", reason="the shop is down")
+    unconfirmed = await submit_decision(browser, request, "break_glass", reason="the shop is down")
     assert unconfirmed.status_code == 422
     site.clock.forward(minutes=6)
-    old = await answer(browser, request, "break_glass", reason="the shop is down", confirm="refund-triage")
+    old = await submit_decision(browser, request, "break_glass", reason="the shop is down", confirm="refund-triage")
     assert old.headers["location"].startswith("/login/fresh")
     await log_in_anew(browser, old.headers["location"], site.passwords["oncall"])
     assert await decisions(served, request["job_id"]) == []
-    sent = await answer(browser, request, "break_glass", reason="the shop is down", confirm="refund-triage")
+    sent = await submit_decision(browser, request, "break_glass", reason="the shop is down", confirm="refund-triage")
     found = await decisions(served, request["job_id"])
     assert (sent.status_code, [one["statement"]["decision"] for one in found]) == (303, ["break_glass"])
-    lead = await answer(await logged_in("lead"), request, "break_glass", reason="me", confirm="refund-triage")
+    lead = await submit_decision(await logged_in("lead"), request, "break_glass", reason="me", confirm="refund-triage")
     assert (lead.status_code, "Needs one of the groups: break-glass" in words_of(lead)) == (403, True)
 
 
@@ -373,7 +383,7 @@ async def test_vault_authorizes_nothing_for_people_who_may_not_approve(
 
     # The browser tests check what Vault does then. Here only the call matters.
     monkeypatch.setattr(PageUser, "authorize", authorize)
-    request = await asked_at(served, 2)
+    request = await launch_request(served, 2)
     served.store.ledger.append(
         [
             build_event(
@@ -390,22 +400,22 @@ async def test_vault_authorizes_nothing_for_people_who_may_not_approve(
         ]
     )
     for name, decision in (("ops", "approve"), ("lead", "approve"), ("security", "deny"), ("chief", "break_glass")):
-        await answer(await logged_in(name), request, decision, reason="x", confirm="refund-triage")
+        await submit_decision(await logged_in(name), request, decision, reason="x", confirm="refund-triage")
     # An approver, but for a person who has delegated to nobody: it would not count.
-    refused = await answer(await logged_in("security"), request, "approve", reason="x", absent=served.people["chief"].id)
+    refused = await submit_decision(await logged_in("security"), request, "approve", reason="x", absent=served.people["chief"].id)
     assert (refused.status_code, opened) == (403, []), words_of(refused)
-    await answer(await logged_in("security"), request, "approve", reason="x")
+    await submit_decision(await logged_in("security"), request, "approve", reason="x")
     assert opened == ["waiting by security"]
 
 
 async def test_an_approval_can_be_withdrawn(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
-    served.count(request_, "lead")
+    served.record_answer(request_, "lead")
     browser = await logged_in("lead")
-    page = await shown(browser, f"/inbox/{request_['id']}")
+    page = await read_words(browser, f"/inbox/{request_['id']}")
     assert "No more credentials are issued, and issued credentials are revoked" in page.text
-    silent = await answer(browser, request_, "withdraw")
+    silent = await submit_decision(browser, request_, "withdraw")
     assert (silent.status_code, "Enter a reason." in words_of(silent)) == (422, True)
-    sent = await answer(browser, request_, "withdraw", reason="a mistake")
+    sent = await submit_decision(browser, request_, "withdraw", reason="a mistake")
     assert sent.headers["location"].endswith("?done=taken")
     (signed,) = await decisions(served, request_["job_id"])
     assert (signed["statement"]["decision"], signed["statement"]["reason"]) == ("withdraw", "a mistake")
@@ -416,10 +426,10 @@ async def test_a_claim_is_visible_to_others_until_it_is_released(served: Served,
     path = f"/inbox/{request_['id']}"
 
     async def claim(browser: Browser) -> httpx.Response:
-        return await browser.send(f"{path}/claim", (await shown(browser, path)).forms[f"{path}/claim"])
+        return await browser.send(f"{path}/claim", (await read_words(browser, path)).forms[f"{path}/claim"])
 
     assert (await claim(lead)).headers["location"] == f"{path}?done=claimed"
-    assert "lead is reviewing it" in (await shown(chief, path)).text
+    assert "lead is reviewing it" in (await read_words(chief, path)).text
     taken = await claim(chief)
     assert (taken.status_code, "laimed by lead until" in words_of(taken)) == (409, True)
     assert (await claim(lead)).headers["location"] == f"{path}?done=released"
@@ -450,22 +460,22 @@ async def test_a_break_glass_review_is_signed_and_closes_the_review(
             )
         ]
     )
-    glass(served, request_)
+    break_glass(served, request_)
     browser = await logged_in("lead")
-    assert "oncall used break-glass" in (await shown(browser, "/inbox?show=reviews")).text
+    assert "oncall used break-glass" in (await read_words(browser, "/inbox?show=reviews")).text
     path = f"/inbox/{request_['id']}"
-    known = (await shown(browser, path)).forms[f"{path}/review"]
+    known = (await read_words(browser, path)).forms[f"{path}/review"]
     assert (await browser.send(f"{path}/review", {**known, "reason": "it was"})).status_code == 422
     sent = await browser.send(f"{path}/review", {**known, "verdict": "justified", "reason": "it was down"})
     assert sent.headers["location"] == f"{path}?done=reviewed"
     (told,) = [entry.data for entry in served.store.ledger.entries(job=request_["job_id"]).items if entry.type == "review.answered"]
     assert (told["verdict"], told["reason"], told["person"]) == ("justified", "it was down", served.people["lead"].id)
-    assert signed_by(site, served.people["lead"].id, told["signed"])
+    assert is_signed_by(site, served.people["lead"].id, told["signed"])
     again = await browser.send(f"{path}/review", {**known, "verdict": "unjustified", "reason": "was it?"})
     assert (again.status_code, "lead has already answered this review: justified" in words_of(again).replace("Lead", "lead")) == (409, True)
 
 
-def glass(served: Served, request: dict[str, Any]) -> None:
+def break_glass(served: Served, request: dict[str, Any]) -> None:
     """Record that oncall used break-glass for a request."""
     served.store.ledger.append(
         [

@@ -9,24 +9,24 @@ from temporalio.client import Client, WorkflowHandle
 
 from justenough.domain.ledger.events import EventType
 from tests.adapters.store.event_samples import (
-    answered,
-    changed_to,
-    confirmed,
-    decided,
-    ended,
-    issued,
-    opened,
-    overdue,
-    part,
-    proved,
-    requested,
-    revoking,
-    started,
+    access_decision,
+    access_request,
+    approval_decision,
+    approval_opening,
+    credential_confirmation,
+    issuance,
+    job_end,
+    job_start,
+    overdue_revocation,
+    part_id,
+    replace_data,
+    revocation_proof,
+    revocation_start,
 )
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.page_text import tags_of, text_of
 from tests.console.pages.plain_browser import Browser, Site
-from tests.console.pages.recorded_jobs import EVIL, SHOWN, ago, now, ordered, posted
+from tests.console.pages.recorded_jobs import EVIL, SHOWN, ago, now, post_fields, record_order
 
 pytestmark = pytest.mark.servers
 
@@ -43,30 +43,32 @@ async def person_of(site: Site, who: Browser) -> str:
     return (await site.console.sessions.session_of(who.cookie)).person.id
 
 
-async def running(site: Site, who: Browser, temporal: Client, **changed: Any) -> tuple[str, WorkflowHandle[Any, Any]]:
+async def start_job(site: Site, who: Browser, temporal: Client, **changes: Any) -> tuple[str, WorkflowHandle[Any, Any]]:
     """Start a person's job whose workflow waits for a worker."""
-    job = ordered(site.store, await person_of(site, who), **changed)
-    site.store.ledger.append([started(job, at=now()), issued(job, at=now())])
+    job = record_order(site.store, await person_of(site, who), **changes)
+    site.store.ledger.append([job_start(job, at=now()), issuance(job, at=now())])
     return job, await temporal.start_workflow("Job", id=job, task_queue=QUEUE)
 
 
-async def happened(handle: WorkflowHandle[Any, Any], what: str) -> list[Any]:
+async def history_events(handle: WorkflowHandle[Any, Any], what: str) -> list[Any]:
     history = await handle.fetch_history()
     return [item for item in history.events if item.HasField(what)]  # type: ignore[arg-type] # the field's name is a parameter here
 
 
-def stops(site: Site, job: str) -> list[tuple[str, str]]:
+def stop_requests(site: Site, job: str) -> list[tuple[str, str]]:
     entries = site.store.ledger.entries(job=job, types=[EventType.STOP_REQUESTED]).items
     return [(entry.data["how"], entry.data["name"]) for entry in entries]
 
 
 async def test_a_job_shows_its_state_requests_decisions_and_credentials(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
-    job = ordered(site.store, "e-9", at=ago(minutes=5))
+    job = record_order(site.store, "e-9", at=ago(minutes=5))
     begun = ago(minutes=5)
-    site.store.ledger.append([requested(job, at=begun), decided("needs_approval", job, tier=1, at=begun), opened(job, at=begun)])
     site.store.ledger.append(
-        [answered("approved", job, at=ago(minutes=4)), started(job, at=ago(minutes=3)), issued(job, at=ago(minutes=3))]
+        [access_request(job, at=begun), access_decision("needs_approval", job, tier=1, at=begun), approval_opening(job, at=begun)]
+    )
+    site.store.ledger.append(
+        [approval_decision("approved", job, at=ago(minutes=4)), job_start(job, at=ago(minutes=3)), issuance(job, at=ago(minutes=3))]
     )
     page = (await lead.open(f"/jobs/{job}")).text
     assert "Running. 1 active credential: write on orders-db." in text_of(page, "top")
@@ -74,7 +76,7 @@ async def test_a_job_shows_its_state_requests_decisions_and_credentials(site: Si
     assert "tenant=acme" in text_of(page, "top")
     assert "approved lead, tier 1 (owner), 4 min ago, for 5m" in text_of(page, "requests")
     assert "Looks right" in text_of(page, "requests")
-    assert part(job, "c") in text_of(page, "credentials")
+    assert part_id(job, "c") in text_of(page, "credentials")
     assert "ticket=4711" in text_of(page, "order")
     assert "sha256:" + "b" * 64 in text_of(page, "order")
     assert '"command"' in text_of(page, "spec")
@@ -90,33 +92,35 @@ async def test_the_deciding_policys_text_is_shown_and_whether_it_has_changed(sit
     lead = await logged_in("lead")
     policies = site.console.deps.config.current().policies
     rule = next(rule for rule in policies.rules if rule.id == "read-up-to-confidential")
-    job = ordered(site.store, "e-9")
-    same = changed_to(decided("allowed", job), policies=[rule.id], policy_digest=policies.digest)
-    old = changed_to(decided("allowed", job, number=2), policies=[rule.id, "was-removed"])
-    site.store.ledger.append([requested(job), same, requested(job, number=2), old])
+    job = record_order(site.store, "e-9")
+    same = replace_data(access_decision("allowed", job), policies=[rule.id], policy_digest=policies.digest)
+    old = replace_data(access_decision("allowed", job, number=2), policies=[rule.id, "was-removed"])
+    site.store.ledger.append([access_request(job), same, access_request(job, number=2), old])
     page = (await lead.open(f"/jobs/{job}")).text
     told = text_of(page, "policies")
     assert " ".join(rule.text.split()) in told
     assert told.count(rule.id) == 2, "its heading and its own text, once for both"
     assert f"which were made by {'sha256:' + 'd' * 12}…" in told
     assert "was-removed No policy with this name is in force." in told
-    assert "changed since" not in text_of(page, part(job, "r"))
-    assert "The policies have changed since then." in text_of(page, part(job, "r", 2))
+    assert "changed since" not in text_of(page, part_id(job, "r"))
+    assert "The policies have changed since then." in text_of(page, part_id(job, "r", 2))
 
 
 async def test_a_job_with_hundreds_of_requests_and_much_output_is_still_a_light_page(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
-    job = ordered(site.store, "e-9", spec={"name": "<&>" * 20_000})
+    job = record_order(site.store, "e-9", spec={"name": "<&>" * 20_000})
     for number in range(1, 301):
         site.store.ledger.append(
-            [requested(job, number=number), decided("allowed", job, number=number), issued(job, number=number, at=now())]
+            [access_request(job, number=number), access_decision("allowed", job, number=number), issuance(job, number=number, at=now())]
         )
-    site.store.ledger.append([requested(job, number=301), decided("needs_approval", job, number=301, tier=1), opened(job, number=301)])
+    site.store.ledger.append(
+        [access_request(job, number=301), access_decision("needs_approval", job, number=301, tier=1), approval_opening(job, number=301)]
+    )
     site.store.logs.append(job, 1, "<&'\">" * 10_000, now())
     page = (await lead.open(f"/jobs/{job}")).text
     assert len(page.encode()) < 100_000
     # Pending requests come first.
-    assert page.index(part(job, "r", 301) + "-t") < page.index(part(job, "r", 1) + "-t")
+    assert page.index(part_id(job, "r", 301) + "-t") < page.index(part_id(job, "r", 1) + "-t")
     assert "more rows are in the table below" in text_of(page, "timeline")
     assert f'href="/credentials?job={job}"' in page
     assert (await lead.open(f"/jobs/{job}/spec")).json() == {"name": "<&>" * 20_000}
@@ -124,9 +128,13 @@ async def test_a_job_with_hundreds_of_requests_and_much_output_is_still_a_light_
 
 async def test_an_ended_job_shows_its_result_and_that_its_access_is_revoked(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
-    job = ordered(site.store, "e-9", at=ago(seconds=60))
-    site.store.ledger.append([started(job, at=ago(seconds=50)), issued(job, at=ago(seconds=50)), revoking(job, at=ago(seconds=5))])
-    site.store.ledger.append([confirmed(job, at=ago(seconds=4)), proved(job, at=ago(seconds=4)), ended(job=job, at=ago(seconds=3))])
+    job = record_order(site.store, "e-9", at=ago(seconds=60))
+    site.store.ledger.append(
+        [job_start(job, at=ago(seconds=50)), issuance(job, at=ago(seconds=50)), revocation_start(job, at=ago(seconds=5))]
+    )
+    site.store.ledger.append(
+        [credential_confirmation(job, at=ago(seconds=4)), revocation_proof(job, at=ago(seconds=4)), job_end(job=job, at=ago(seconds=3))]
+    )
     page = (await lead.open(f"/jobs/{job}")).text
     assert "Succeeded. Its credential is revoked (verified)." in text_of(page, "top")
     assert "access revoked" in text_of(page, "top")
@@ -138,8 +146,10 @@ async def test_an_ended_job_shows_its_result_and_that_its_access_is_revoked(site
 
 async def test_overdue_access_comes_first(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
-    job = ordered(site.store, "e-9")
-    site.store.ledger.append([started(job), issued(job), revoking(job), overdue(job), ended("failed", job, at=now())])
+    job = record_order(site.store, "e-9")
+    site.store.ledger.append(
+        [job_start(job), issuance(job), revocation_start(job), overdue_revocation(job), job_end("failed", job, at=now())]
+    )
     told = text_of((await lead.open(f"/jobs/{job}")).text, "top")
     assert "Revocation overdue: this access may still work" in told
     assert "leases: the target does not answer" in told
@@ -147,7 +157,7 @@ async def test_overdue_access_comes_first(site: Site, logged_in: LogIn) -> None:
 
 async def test_nobody_sees_a_job_that_is_not_theirs_to_read(site: Site, logged_in: LogIn) -> None:
     ops, mallory = await logged_in("ops"), await logged_in("mallory")
-    job = ordered(site.store, await person_of(site, ops))
+    job = record_order(site.store, await person_of(site, ops))
     site.store.logs.append(job, 1, "of ops alone\n", now())
     for path in ("", "/output", "/cancel", "/kill"):
         answers = [await mallory.open(f"/jobs/{one}{path}") for one in (job, UNKNOWN)]
@@ -155,9 +165,9 @@ async def test_nobody_sees_a_job_that_is_not_theirs_to_read(site: Site, logged_i
         # A hidden job gets the same response as an unknown one.
         assert answers[0].text.replace(job, "").partition("<h1>")[2] == answers[1].text.replace(UNKNOWN, "").partition("<h1>")[2]
     for path in ("cancel", "kill", "prove"):
-        answer = await posted(mallory, f"/jobs/{job}/{path}")
+        answer = await post_fields(mallory, f"/jobs/{job}/{path}")
         assert answer.status_code == 404, path
-    assert stops(site, job) == []
+    assert stop_requests(site, job) == []
     assert (await ops.open(f"/jobs/{job}")).status_code == 200
     assert (await ops.open(f"/jobs/{UNKNOWN}/kill")).status_code == 404
 
@@ -173,12 +183,18 @@ async def test_untrusted_text_is_only_text_and_hides_nothing(site: Site, logged_
         "params": {"b": EVIL},
         "data_scope": {"c": EVIL},
     }
-    job = ordered(site.store, "e-9", agent=agent, spec={"name": EVIL}, **told)
-    site.store.ledger.append([requested(job, reason=EVIL, title=EVIL, resource=EVIL), decided("needs_approval", job, tier=1), opened(job)])
-    site.store.ledger.append([changed_to(answered("approved", job), name=EVIL, reason=EVIL), started(job), issued(job, resource=EVIL)])
-    why = changed_to(confirmed(job), how=EVIL)
-    site.store.ledger.append([changed_to(overdue(job), failures=[EVIL]), why, changed_to(ended("failed", job), reason=EVIL)])
-    child = ordered(site.store, "e-9", parent=job, name=EVIL)
+    job = record_order(site.store, "e-9", agent=agent, spec={"name": EVIL}, **told)
+    site.store.ledger.append(
+        [access_request(job, reason=EVIL, title=EVIL, resource=EVIL), access_decision("needs_approval", job, tier=1), approval_opening(job)]
+    )
+    site.store.ledger.append(
+        [replace_data(approval_decision("approved", job), name=EVIL, reason=EVIL), job_start(job), issuance(job, resource=EVIL)]
+    )
+    why = replace_data(credential_confirmation(job), how=EVIL)
+    site.store.ledger.append(
+        [replace_data(overdue_revocation(job), failures=[EVIL]), why, replace_data(job_end("failed", job), reason=EVIL)]
+    )
+    child = record_order(site.store, "e-9", parent=job, name=EVIL)
     site.store.logs.append(job, 1, EVIL, now())
     for path in (f"/jobs/{job}", f"/jobs/{child}"):
         page = (await lead.open(path)).text
@@ -189,7 +205,7 @@ async def test_untrusted_text_is_only_text_and_hides_nothing(site: Site, logged_
 
 async def test_the_end_of_the_output_is_shown_and_all_of_it_can_be_downloaded(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
-    job = ordered(site.store, "e-9")
+    job = record_order(site.store, "e-9")
     texts = [f"{number} {'x' * 900}\n" for number in range(100)]
     for seq, text in enumerate(texts, 1):
         site.store.logs.append(job, seq, text, now())
@@ -208,9 +224,12 @@ async def test_the_end_of_the_output_is_shown_and_all_of_it_can_be_downloaded(si
 async def test_ancestors_and_readable_children_are_shown(site: Site, logged_in: LogIn) -> None:
     lead, ops = await logged_in("lead"), await logged_in("ops")
     person = await person_of(site, ops)
-    parent = ordered(site.store, person, name="the-parent")
-    job = ordered(site.store, person, name="the-middle", parent=parent)
-    mine, other = ordered(site.store, person, name="my-child", parent=job), ordered(site.store, "e-9", name="no-child-of-mine", parent=job)
+    parent = record_order(site.store, person, name="the-parent")
+    job = record_order(site.store, person, name="the-middle", parent=parent)
+    mine, other = (
+        record_order(site.store, person, name="my-child", parent=job),
+        record_order(site.store, "e-9", name="no-child-of-mine", parent=job),
+    )
     seen = (await lead.open(f"/jobs/{job}")).text
     assert f"/jobs/{parent}" in seen
     assert {f"/jobs/{mine}", f"/jobs/{other}"} <= set(seen.split('"'))
@@ -221,7 +240,7 @@ async def test_ancestors_and_readable_children_are_shown(site: Site, logged_in: 
 
 async def test_temporals_page_is_linked_if_its_address_is_configured(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
-    job = ordered(site.store, "e-9")
+    job = record_order(site.store, "e-9")
     assert "Open in Temporal" not in (await lead.open(f"/jobs/{job}")).text
     site.console.deps.settings.__dict__["temporal_ui_url"] = "https://temporal.example/ui/"
     try:
@@ -235,33 +254,33 @@ async def test_the_kill_page_names_the_access_it_revokes_and_opening_it_changes_
     site: Site, logged_in: LogIn, temporal: Client
 ) -> None:
     ops = await logged_in("ops")
-    job, handle = await running(site, ops, temporal)
+    job, handle = await start_job(site, ops, temporal)
     page = (await ops.open(f"/jobs/{job}/kill")).text
     assert "Access is revoked immediately, then the process is killed." in text_of(page)
     assert "write on orders-db" in text_of(page)
-    assert await happened(handle, "workflow_execution_signaled_event_attributes") == []
+    assert await history_events(handle, "workflow_execution_signaled_event_attributes") == []
     sent = await ops.submit(f"/jobs/{job}/kill", f"/jobs/{job}/kill")
     assert (sent.status_code, sent.headers["location"]) == (303, f"/jobs/{job}?done=kill")
-    signals = await happened(handle, "workflow_execution_signaled_event_attributes")
+    signals = await history_events(handle, "workflow_execution_signaled_event_attributes")
     assert [item.workflow_execution_signaled_event_attributes.signal_name for item in signals] == ["kill"]
-    assert stops(site, job) == [("kill", "ops")]
+    assert stop_requests(site, job) == [("kill", "ops")]
     assert "Kill requested" in text_of((await ops.open(sent.headers["location"])).text)
     await handle.terminate()
 
 
 async def test_a_cancel_reaches_the_workflow(site: Site, logged_in: LogIn, temporal: Client) -> None:
     ops = await logged_in("ops")
-    job, handle = await running(site, ops, temporal)
+    job, handle = await start_job(site, ops, temporal)
     sent = await ops.submit(f"/jobs/{job}/cancel", f"/jobs/{job}/cancel")
     assert (sent.status_code, sent.headers["location"]) == (303, f"/jobs/{job}?done=cancel")
-    assert len(await happened(handle, "workflow_execution_cancel_requested_event_attributes")) == 1
-    assert stops(site, job) == [("cancel", "ops")]
+    assert len(await history_events(handle, "workflow_execution_cancel_requested_event_attributes")) == 1
+    assert stop_requests(site, job) == [("cancel", "ops")]
     await handle.terminate()
 
 
 async def test_a_kill_without_a_workflow_stops_issuing_and_says_so(site: Site, logged_in: LogIn, temporal: Client) -> None:
     ops = await logged_in("ops")
-    job = ordered(site.store, await person_of(site, ops))
+    job = record_order(site.store, await person_of(site, ops))
     sent = await ops.submit(f"/jobs/{job}/kill", f"/jobs/{job}/kill")
     assert sent.headers["location"] == f"/jobs/{job}?done=gone"
     assert "The job's workflow could not be reached." in text_of((await ops.open(sent.headers["location"])).text)
@@ -271,19 +290,21 @@ async def test_a_kill_without_a_workflow_stops_issuing_and_says_so(site: Site, l
 
 async def test_an_ended_job_cannot_be_stopped_and_shows_its_result(site: Site, logged_in: LogIn, temporal: Client) -> None:
     ops = await logged_in("ops")
-    job, handle = await running(site, ops, temporal)
+    job, handle = await start_job(site, ops, temporal)
     form = await ops.open(f"/jobs/{job}/cancel")
-    site.store.ledger.append([confirmed(job, at=now()), proved(job, at=now()), ended("failed", job, at=now(), exit_code=3)])
+    site.store.ledger.append(
+        [credential_confirmation(job, at=now()), revocation_proof(job, at=now()), job_end("failed", job, at=now(), exit_code=3)]
+    )
     for how in ("cancel", "kill"):
-        answer = await posted(ops, f"/jobs/{job}/{how}")
+        answer = await post_fields(ops, f"/jobs/{job}/{how}")
         assert answer.status_code == 409
         told = text_of(answer.text, "main")
         assert "This job has already ended" in told
         assert "failed Failed." in told
         assert "Nothing was changed." in told
     assert form.status_code == 200
-    assert stops(site, job) == []
-    assert await happened(handle, "workflow_execution_cancel_requested_event_attributes") == []
+    assert stop_requests(site, job) == []
+    assert await history_events(handle, "workflow_execution_cancel_requested_event_attributes") == []
     page = (await ops.open(f"/jobs/{job}")).text
     assert f"/jobs/{job}/kill" not in page
     await handle.terminate()
@@ -291,34 +312,34 @@ async def test_an_ended_job_cannot_be_stopped_and_shows_its_result(site: Site, l
 
 async def test_people_who_may_not_stop_jobs_get_no_buttons_and_are_refused(site: Site, logged_in: LogIn, temporal: Client) -> None:
     ops, lead = await logged_in("ops"), await logged_in("lead")
-    job, handle = await running(site, ops, temporal)
+    job, handle = await start_job(site, ops, temporal)
     page = (await lead.open(f"/jobs/{job}")).text
     assert f"/jobs/{job}/cancel" not in page
     assert f"/jobs/{job}/kill" not in page
     for how in ("cancel", "kill"):
         assert (await lead.open(f"/jobs/{job}/{how}")).status_code == 403
-        answer = await posted(lead, f"/jobs/{job}/{how}")
+        answer = await post_fields(lead, f"/jobs/{job}/{how}")
         assert answer.status_code == 403
         assert "needs one of the groups: ops" in text_of(answer.text)
-    assert stops(site, job) == []
+    assert stop_requests(site, job) == []
     await handle.terminate()
 
 
 async def test_a_form_without_the_csrf_token_stops_nothing(site: Site, logged_in: LogIn, temporal: Client) -> None:
     ops = await logged_in("ops")
-    job, handle = await running(site, ops, temporal)
+    job, handle = await start_job(site, ops, temporal)
     for how in ("cancel", "kill", "prove"):
         answer = await ops.send(f"/jobs/{job}/{how}", {"csrf": "somebody else's"})
         assert answer.status_code == 403
-        elsewhere = await posted(ops, f"/jobs/{job}/{how}", csrf="")
+        elsewhere = await post_fields(ops, f"/jobs/{job}/{how}", csrf="")
         assert elsewhere.status_code == 403
-    assert stops(site, job) == []
-    assert await happened(handle, "workflow_execution_signaled_event_attributes") == []
+    assert stop_requests(site, job) == []
+    assert await history_events(handle, "workflow_execution_signaled_event_attributes") == []
     await handle.terminate()
 
 
 async def test_text_in_the_address_is_not_shown(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
-    job = ordered(site.store, "e-9")
+    job = record_order(site.store, "e-9")
     assert "your order was sent" not in (await lead.open(f"/jobs/{job}?done=your+order+was+sent")).text
     assert (await lead.open(f"/jobs/{job}/nonsense")).status_code == 404

@@ -8,11 +8,11 @@ import pytest
 
 from console.pages.jobs.job_list import PAGE_SIZE
 from justenough.domain.jobs.states import JobState
-from tests.adapters.store.event_samples import ended, issued, part, requested, started
+from tests.adapters.store.event_samples import access_request, issuance, job_end, job_start, part_id
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.page_text import tags_of, text_of
 from tests.console.pages.plain_browser import Browser, Site
-from tests.console.pages.recorded_jobs import EVIL, SHOWN, now, ordered
+from tests.console.pages.recorded_jobs import EVIL, SHOWN, now, record_order
 
 pytestmark = pytest.mark.servers
 
@@ -29,7 +29,7 @@ async def person_of(site: Site, who: Browser) -> str:
 
 async def test_jobs_are_newest_first_and_a_launcher_sees_only_their_own(site: Site, logged_in: LogIn) -> None:
     lead, ops, mallory = [await logged_in(name) for name in ("lead", "ops", "mallory")]
-    first, second = [ordered(site.store, await person_of(site, ops)) for _ in range(2)]
+    first, second = [record_order(site.store, await person_of(site, ops)) for _ in range(2)]
     assert jobs_on((await lead.open("/jobs")).text)[:2] == [second, first]
     assert jobs_on((await ops.open("/jobs")).text)[:2] == [second, first]
     seen = jobs_on((await mallory.open("/jobs")).text)
@@ -38,9 +38,9 @@ async def test_jobs_are_newest_first_and_a_launcher_sees_only_their_own(site: Si
 
 async def test_filters_are_in_the_address_and_narrow_together(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
-    runs = ordered(site.store, "e-1", name="narrowed", requester_name="zelda", environment="dev")
-    over = ordered(site.store, "e-1", name="narrowed", requester_name="zelda", environment="prod", parent=runs)
-    site.store.ledger.append([started(runs), ended("failed", over, at=now())])
+    runs = record_order(site.store, "e-1", name="narrowed", requester_name="zelda", environment="dev")
+    over = record_order(site.store, "e-1", name="narrowed", requester_name="zelda", environment="prod", parent=runs)
+    site.store.ledger.append([job_start(runs), job_end("failed", over, at=now())])
     for query, left in (
         ("name=narrowed", [over, runs]),
         ("requester=zelda&state=running", [runs]),
@@ -58,8 +58,8 @@ async def test_filters_are_in_the_address_and_narrow_together(site: Site, logged
 
 async def test_the_filter_for_unverified_revocation(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
-    job = ordered(site.store, "e-2", name="unclean")
-    site.store.ledger.append([started(job), issued(job), ended("failed", job, at=now())])
+    job = record_order(site.store, "e-2", name="unclean")
+    site.store.ledger.append([job_start(job), issuance(job), job_end("failed", job, at=now())])
     assert job in jobs_on((await lead.open("/jobs?revocation=pending")).text)
     assert job not in jobs_on((await lead.open("/jobs?revocation=overdue")).text)
 
@@ -74,9 +74,9 @@ async def test_an_invalid_filter_shows_an_error_page(logged_in: LogIn, query: st
 
 async def test_each_page_continues_after_the_previous_one(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
-    wanted = [ordered(site.store, "e-3", name="paged") for _ in range(PAGE_SIZE + 3)]
+    wanted = [record_order(site.store, "e-3", name="paged") for _ in range(PAGE_SIZE + 3)]
     # Every console that starts asks Temporal for each pending job, and later tests start many consoles.
-    site.store.ledger.append([ended(job=job, at=now()) for job in wanted])
+    site.store.ledger.append([job_end(job=job, at=now()) for job in wanted])
     first = (await lead.open("/jobs?name=paged")).text
     onward = re.search(r'rel="next" href="(\?[^"]+)"', first)
     assert onward
@@ -87,9 +87,9 @@ async def test_each_page_continues_after_the_previous_one(site: Site, logged_in:
 
 async def test_an_id_or_its_start_opens_the_named_item(site: Site, logged_in: LogIn) -> None:
     lead, ops, mallory = [await logged_in(name) for name in ("lead", "ops", "mallory")]
-    job = ordered(site.store, await person_of(site, ops))
-    site.store.ledger.append([requested(job), issued(job)])
-    request, credential = part(job, "r"), part(job, "c")
+    job = record_order(site.store, await person_of(site, ops))
+    site.store.ledger.append([access_request(job), issuance(job)])
+    request, credential = part_id(job, "r"), part_id(job, "c")
     for text, place in (
         (job, f"/jobs/{job}"),
         (job[:-2], f"/jobs/{job}"),
@@ -109,7 +109,7 @@ async def test_an_id_or_its_start_opens_the_named_item(site: Site, logged_in: Lo
 
 async def test_search_terms_and_job_texts_are_only_text(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
-    ordered(site.store, "e-4", name="evil", task=EVIL, requester_name=EVIL)
+    record_order(site.store, "e-4", name="evil", task=EVIL, requester_name=EVIL)
     page = (await lead.open("/jobs", params={"name": "evil", "id": EVIL})).text
     assert page.count(SHOWN) >= 3
     assert tags_of(page).count("script") == 1

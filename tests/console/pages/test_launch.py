@@ -24,8 +24,8 @@ from justenough.domain.jobs import bundle
 from justenough.services.verify_order import verify_order
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.page_text import tags_of, text_of
-from tests.console.pages.plain_browser import Browser, Site, hidden
-from tests.console.pages.recorded_jobs import EVIL, now, ordered, posted
+from tests.console.pages.plain_browser import Browser, Site, hidden_fields
+from tests.console.pages.recorded_jobs import EVIL, now, post_fields, record_order
 from tests.console.served_console import SHOP, SPEC
 
 pytestmark = pytest.mark.servers
@@ -45,18 +45,18 @@ async def person_of(site: Site, who: Browser) -> str:
 
 def fields(page: str) -> dict[str, str]:
     """Return the hidden fields of the launch form."""
-    return hidden(page, "/jobs/new")
+    return hidden_fields(page, "/jobs/new")
 
 
-async def tried(who: Browser, place: str, **given: str) -> httpx.Response:
+async def preview_job(who: Browser, place: str, **values: str) -> httpx.Response:
     """Fill in a form and open the policy preview."""
     form = fields((await who.open(place)).text)
-    return await who.send("/jobs/new", {**form, **given, "do": "try"})
+    return await who.send("/jobs/new", {**form, **values, "do": "try"})
 
 
-async def launched(who: Browser, page: str, **given: str) -> httpx.Response:
+async def launch_job(who: Browser, page: str, **values: str) -> httpx.Response:
     """Submit the form of a page with a policy preview."""
-    return await who.send("/jobs/new", {**fields(page), **given, "do": "launch"})
+    return await who.send("/jobs/new", {**fields(page), **values, "do": "launch"})
 
 
 async def test_templates_are_listed_with_the_access_they_request(logged_in: LogIn) -> None:
@@ -73,13 +73,13 @@ async def test_a_template_is_previewed_and_launched_with_its_files_signed_by_the
 ) -> None:
     ops = await logged_in("ops")
     given = {"param.ticket": "4712", "param.witness": "none", "reason": "The customer\r\nwaits", "parent": ""}
-    page = (await tried(ops, TRIAGE, **given)).text
+    page = (await preview_job(ops, TRIAGE, **given)).text
     told = text_of(page, "says")
     assert "read on orders-db 10m allowed – read-up-to-confidential" in told
     assert "write on refunds-db 5m needs approval tier 1 (owner)" in told
     job = fields(page)["job"]
     assert site.store.jobs.get(job) is None
-    sent = await launched(ops, page, **given)
+    sent = await launch_job(ops, page, **given)
     assert (sent.status_code, sent.headers["location"]) == (303, f"/jobs/{job}?done=launched")
     view, order = site.store.jobs.get(job), site.store.jobs.order(job)
     assert view
@@ -93,7 +93,7 @@ async def test_a_template_is_previewed_and_launched_with_its_files_signed_by_the
     content = site.store.bundles.get(str(order.bundle))
     assert content
     assert bundle.bundle_digest(content) == order.bundle
-    assert "triage.py" in [name for name, *_ in listed(content)]
+    assert "triage.py" in [name for name, *_ in tar_members(content)]
     handle = temporal.get_workflow_handle(job)
     history = await handle.fetch_history()
     begun = history.events[0].workflow_execution_started_event_attributes
@@ -102,7 +102,7 @@ async def test_a_template_is_previewed_and_launched_with_its_files_signed_by_the
     await handle.terminate()
 
 
-def listed(content: bytes) -> list[tuple[str, int]]:
+def tar_members(content: bytes) -> list[tuple[str, int]]:
     import io
     import tarfile
 
@@ -113,9 +113,9 @@ def listed(content: bytes) -> list[tuple[str, int]]:
 async def test_a_pasted_spec_is_launched(site: Site, logged_in: LogIn, temporal: Client) -> None:
     ops = await logged_in("ops")
     text = yaml.safe_dump(SPEC)
-    page = (await tried(ops, PASTE, spec=text, reason="pasted")).text
+    page = (await preview_job(ops, PASTE, spec=text, reason="pasted")).text
     assert "read on orders-db" in text_of(page, "says")
-    sent = await launched(ops, page, spec=text, reason="pasted")
+    sent = await launch_job(ops, page, spec=text, reason="pasted")
     job = fields(page)["job"]
     assert sent.headers["location"] == f"/jobs/{job}?done=launched"
     order = site.store.jobs.order(job)
@@ -127,15 +127,15 @@ async def test_a_pasted_spec_is_launched(site: Site, logged_in: LogIn, temporal:
 async def test_the_same_form_sent_twice_launches_once_even_at_the_same_time(site: Site, logged_in: LogIn, temporal: Client) -> None:
     ops = await logged_in("ops")
     text = yaml.safe_dump(SPEC)
-    page = (await tried(ops, PASTE, spec=text)).text
+    page = (await preview_job(ops, PASTE, spec=text)).text
     job = fields(page)["job"]
-    answers = await asyncio.gather(*(launched(ops, page, spec=text) for _ in range(4)))
+    answers = await asyncio.gather(*(launch_job(ops, page, spec=text) for _ in range(4)))
     assert {answer.status_code for answer in answers} == {303}
     # The statement's time is in whole seconds, so a later one has a different signature.
     began = int(time.time())
     while int(time.time()) == began:  # noqa: ASYNC110 - the clock tells nobody
         await asyncio.sleep(0.01)
-    again = await launched(ops, page, spec=text)
+    again = await launch_job(ops, page, spec=text)
     assert again.headers["location"] == f"/jobs/{job}?done=again"
     assert "Nothing was launched twice." in text_of((await ops.open(again.headers["location"])).text)
     assert [one.id for one in site.store.jobs.list(requester_id=await person_of(site, ops), name=SPEC["name"]).items].count(job) == 1
@@ -150,10 +150,10 @@ async def test_the_same_form_sent_twice_launches_once_even_at_the_same_time(site
 
 async def test_only_the_previewed_order_is_launched(site: Site, logged_in: LogIn, temporal: Client) -> None:
     ops = await logged_in("ops")
-    page = (await tried(ops, TRIAGE, **{"param.ticket": "4712", "param.witness": "none"})).text
+    page = (await preview_job(ops, TRIAGE, **{"param.ticket": "4712", "param.witness": "none"})).text
     job = fields(page)["job"]
     for changed in ({"param.ticket": "4713"}, {"reason": "another"}, {"seen": ""}, {"seen": "sha256:" + "0" * 64}):
-        answer = await launched(ops, page, **{"param.ticket": "4712", "param.witness": "none", **changed})
+        answer = await launch_job(ops, page, **{"param.ticket": "4712", "param.witness": "none", **changed})
         assert answer.status_code == 200
         assert "Nothing was launched" in text_of(answer.text)
         assert "read on orders-db" in text_of(answer.text, "says")
@@ -179,7 +179,7 @@ async def test_only_the_previewed_order_is_launched(site: Site, logged_in: LogIn
     ],
 )
 async def test_every_problem_of_a_spec_is_shown_by_path_and_the_text_is_kept(logged_in: LogIn, text: str, says: str) -> None:
-    answer = await tried(await logged_in("ops"), PASTE, spec=text)
+    answer = await preview_job(await logged_in("ops"), PASTE, spec=text)
     assert answer.status_code == 422
     assert says in text_of(answer.text, "problems")
     assert "Not launched." in text_of(answer.text, "problems")
@@ -191,7 +191,7 @@ async def test_every_problem_of_a_spec_is_shown_by_path_and_the_text_is_kept(log
 
 
 async def test_a_parameters_error_appears_beside_its_field(logged_in: LogIn) -> None:
-    answer = await tried(await logged_in("ops"), TRIAGE, **{"param.ticket": "--evil", "param.witness": "none"})
+    answer = await preview_job(await logged_in("ops"), TRIAGE, **{"param.ticket": "--evil", "param.witness": "none"})
     assert answer.status_code == 422
     assert "without a leading dash" in text_of(answer.text, "e-ticket")
     assert 'value="--evil" maxlength="256" autocomplete="off" aria-invalid="true" aria-describedby="e-ticket"' in answer.text
@@ -211,8 +211,8 @@ async def test_a_job_that_would_be_denied_cannot_be_launched(logged_in: LogIn) -
         }
     )
     ops = await logged_in("ops")
-    assert (await tried(ops, PASTE, spec=text)).status_code == 200
-    page = (await tried(ops, PASTE, spec=forbidden)).text
+    assert (await preview_job(ops, PASTE, spec=text)).status_code == 200
+    page = (await preview_job(ops, PASTE, spec=forbidden)).text
     assert "denied –" in text_of(page, "says")
     assert "this job would not start" in text_of(page, "says")
     assert 'value="launch"' not in page
@@ -220,8 +220,8 @@ async def test_a_job_that_would_be_denied_cannot_be_launched(logged_in: LogIn) -
 
 async def test_another_persons_parent_job_is_refused(site: Site, logged_in: LogIn) -> None:
     ops = await logged_in("ops")
-    theirs = ordered(site.store, "e-9")
-    answer = await tried(ops, PASTE, spec=yaml.safe_dump(SPEC), parent=theirs)
+    theirs = record_order(site.store, "e-9")
+    answer = await preview_job(ops, PASTE, spec=yaml.safe_dump(SPEC), parent=theirs)
     assert answer.status_code == 422
     assert "parent:" in text_of(answer.text, "problems")
 
@@ -230,21 +230,21 @@ async def test_only_launchers_get_the_form_and_nobody_reuses_another_jobs_id(sit
     ops, lead, mallory = [await logged_in(name) for name in ("ops", "lead", "mallory")]
     for path in ("/jobs/new", TRIAGE, PASTE):
         assert (await lead.open(path)).status_code == 403
-    answer = await posted(lead, "/jobs/new", spec=yaml.safe_dump(SPEC), do="launch")
+    answer = await post_fields(lead, "/jobs/new", spec=yaml.safe_dump(SPEC), do="launch")
     assert answer.status_code == 403
-    taken = ordered(site.store, await person_of(site, ops))
+    taken = record_order(site.store, await person_of(site, ops))
     for job in (taken, "j-other-01arz3ndektsv4rrffq69g5fav", "nonsense", ""):
         text = yaml.safe_dump(SPEC)
-        page = (await tried(mallory, PASTE, spec=text, job=job)).text
-        answer = await launched(mallory, page, spec=text)
+        page = (await preview_job(mallory, PASTE, spec=text, job=job)).text
+        answer = await launch_job(mallory, page, spec=text)
         assert answer.status_code in {409, 422}, (job, answer.status_code)
     assert site.store.jobs.list(requester_id=await person_of(site, mallory), name=SPEC["name"]).items == ()
 
 
 async def test_a_form_without_a_session_launches_nothing(site: Site, logged_in: LogIn) -> None:
     ops = await logged_in("ops")
-    page = (await tried(ops, PASTE, spec=yaml.safe_dump(SPEC))).text
-    answer = await launched(ops, page, spec=yaml.safe_dump(SPEC), csrf="forged")
+    page = (await preview_job(ops, PASTE, spec=yaml.safe_dump(SPEC))).text
+    answer = await launch_job(ops, page, spec=yaml.safe_dump(SPEC), csrf="forged")
     assert answer.status_code == 403
     assert site.store.jobs.get(fields(page)["job"]) is None
 

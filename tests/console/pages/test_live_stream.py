@@ -38,7 +38,7 @@ async def _events(answer: httpx.Response) -> AsyncIterator[Event]:
             yield name, json.loads(line.removeprefix("data: "))
 
 
-async def changes(events: AsyncIterator[Event]) -> Any:
+async def next_change(events: AsyncIterator[Event]) -> Any:
     """Return the data of the next change event, skipping heartbeats."""
     async for name, data in events:
         if name == "change":
@@ -46,7 +46,7 @@ async def changes(events: AsyncIterator[Event]) -> Any:
     return None
 
 
-def address(site: Site, **query: object) -> str:
+def stream_address(site: Site, **query: object) -> str:
     return str(
         httpx.URL("/live", params={"after": site.store.ledger.head().position, **{name: str(value) for name, value in query.items()}})
     )
@@ -54,38 +54,38 @@ def address(site: Site, **query: object) -> str:
 
 async def test_a_page_gets_heartbeats_and_events_of_its_topics(site: Site, served: Served, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
-    async with open_page(lead, address(site, topics="approval")) as events:
+    async with open_page(lead, stream_address(site, topics="approval")) as events:
         assert (await anext(events))[0] == "beat"
-        request = await served.asked()
-        assert await changes(events) == {"type": "approval.opened", "job": request["job_id"]}
+        request = await served.record_request()
+        assert await next_change(events) == {"type": "approval.opened", "job": request["job_id"]}
 
 
 async def test_events_during_rendering_are_not_missed(site: Site, served: Served, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
-    before = address(site)
-    job = await served.launched()
+    before = stream_address(site)
+    job = await served.launch()
     async with open_page(lead, before) as events:
-        assert await changes(events) == {"type": "job.submitted", "job": job["id"]}
+        assert await next_change(events) == {"type": "job.submitted", "job": job["id"]}
 
 
 async def test_a_launcher_gets_events_of_their_own_jobs_only(site: Site, served: Served, logged_in: LogIn) -> None:
     mallory, ops = await logged_in("mallory"), await logged_in("ops")
-    begin = address(site)
-    theirs = await served.launched()
+    begin = stream_address(site)
+    theirs = await served.launch()
     async with open_page(ops, begin) as events:
-        assert (await changes(events))["job"] == theirs["id"]
+        assert (await next_change(events))["job"] == theirs["id"]
     async with open_page(mallory, begin) as events:
         # A heartbeat comes after BEAT seconds without an event.
         assert [(await anext(events))[0], (await anext(events))[0]] == ["beat", "beat"]
-    refused = await mallory.open(address(site, job=theirs["id"]))
+    refused = await mallory.open(stream_address(site, job=theirs["id"]))
     assert refused.status_code == 404
 
 
 async def test_output_is_streamed_as_it_arrives_and_only_once(site: Site, served: Served, logged_in: LogIn) -> None:
     ops = await logged_in("ops")
-    job = (await served.launched())["id"]
+    job = (await served.launch())["id"]
     site.store.logs.append(job, 0, "before\n", site.clock())
-    async with open_page(ops, address(site, job=job, log=0)) as events:
+    async with open_page(ops, stream_address(site, job=job, log=0)) as events:
         # A right-to-left override, and a control that would clear a terminal.
         site.store.logs.append(job, 1, "<b>now</b> \u202edead\x1b[2J\n", site.clock())
         async for name, data in events:
@@ -99,10 +99,10 @@ async def test_output_is_streamed_as_it_arrives_and_only_once(site: Site, served
 
 async def test_a_stream_ends_with_its_session(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
-    async with open_page(lead, address(site)) as events:
+    async with open_page(lead, stream_address(site)) as events:
         assert (await anext(events))[0] == "beat"
         await site.console.sessions.end(await site.console.sessions.session_of(lead.cookie))
-        assert await asyncio.wait_for(changes(events), 30) is None
+        assert await asyncio.wait_for(next_change(events), 30) is None
 
 
 async def test_automatic_refreshes_do_not_extend_a_session(site: Site, logged_in: LogIn) -> None:

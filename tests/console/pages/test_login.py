@@ -15,8 +15,8 @@ from console.auth.login_throttle import MAX_KEYS, MAX_TRIES_PER_ADDRESS, MAX_TRI
 from console.auth.page_sessions import NoSession, SessionKey
 from console.pages.login.login import local_path
 from justenough.adapters.configuration.settings import Settings
-from tests.console.pages.conftest import LogIn, opened
-from tests.console.pages.plain_browser import SAME, Browser, Site, hidden
+from tests.console.pages.conftest import LogIn, serve_site
+from tests.console.pages.plain_browser import SAME, Browser, Site, hidden_fields
 from tests.support.plain_http import NO_TLS
 
 pytestmark = pytest.mark.servers
@@ -40,8 +40,8 @@ REFUSED = "Wrong name or password."
 async def away(settings: Settings, passwords: dict[str, str]) -> AsyncIterator[Browser]:
     """A browser at a console whose Vault does not respond."""
     gone = settings.model_copy(update={"vault_addr": "http://127.0.0.1:1"})
-    async with opened(gone, passwords) as site, AsyncExitStack() as kept:
-        yield Browser.of(site, kept)
+    async with serve_site(gone, passwords) as site, AsyncExitStack() as kept:
+        yield Browser.create(site, kept)
 
 
 async def test_a_wrong_password_an_unknown_name_and_a_locked_one_get_the_same_message(site: Site, browser: Callable[[], Browser]) -> None:
@@ -73,7 +73,7 @@ async def test_the_form_keeps_the_name_but_not_the_password(browser: Callable[[]
     assert "<script>" not in answer.text
     assert 'value="&#34;&gt;&lt;script&gt;' in answer.text
     assert "my-password" not in answer.text
-    assert hidden(answer.text)["next"] == "/jobs"
+    assert hidden_fields(answer.text)["next"] == "/jobs"
 
 
 async def test_guessing_blocks_only_the_guessed_name(site: Site, browser: Callable[[], Browser]) -> None:
@@ -149,7 +149,7 @@ async def test_an_unavailable_vault_is_not_reported_as_a_wrong_password(away: Br
 
 async def test_a_login_form_works_only_in_its_own_browser(site: Site, browser: Callable[[], Browser]) -> None:
     mallory, lead = browser(), browser()
-    theirs = hidden((await mallory.open("/login")).text)
+    theirs = hidden_fields((await mallory.open("/login")).text)
     await lead.open("/login")
     planted = {**theirs, "name": "mallory", "password": site.passwords["mallory"]}
     for fields in (planted, {**planted, "csrf": ""}):
@@ -166,16 +166,16 @@ async def test_a_login_form_works_only_in_its_own_browser(site: Site, browser: C
 
 async def test_a_login_never_redirects_to_another_site(site: Site, browser: Callable[[], Browser]) -> None:
     ops = browser()
-    form = hidden((await ops.open("/login")).text)
+    form = hidden_fields((await ops.open("/login")).text)
     for path in ELSEWHERE:
-        assert hidden((await ops.open("/login", params={"next": path})).text)["next"] == "/now"
+        assert hidden_fields((await ops.open("/login", params={"next": path})).text)["next"] == "/now"
         answer = await ops.send("/login", {**form, "next": path, "name": "ops", "password": site.passwords["ops"]})
         assert (answer.status_code, answer.headers["location"]) == (303, "/now")
         assert (await ops.open("/login", params={"next": path})).headers["location"] == "/now"
         answer = await ops.submit("/login/fresh", "/login/fresh", next=path, password=site.passwords["ops"])
         assert (answer.status_code, answer.headers["location"]) == (303, "/now")
         ops.http.cookies.delete("je", domain="127.0.0.1", path="/")
-        form = hidden((await ops.open("/login")).text)
+        form = hidden_fields((await ops.open("/login")).text)
 
 
 def test_a_path_of_ours_stays_as_it_is() -> None:
@@ -202,16 +202,16 @@ async def test_a_browser_without_fetch_metadata_is_redirected_once(browser: Call
     assert hop
     shown = await stranger.open(unescape(hop[1]), {})
     assert "refresh" not in shown.text
-    assert hidden(shown.text)["next"] == "/sessions"
+    assert hidden_fields(shown.text)["next"] == "/sessions"
 
 
 async def test_with_https_the_cookies_are_limited_to_the_host(settings: Settings, passwords: dict[str, str]) -> None:
     secure = settings.model_copy(update={"console_url": "https://je.example"})
-    async with opened(secure, passwords) as site, httpx.AsyncClient(base_url=site.address, trust_env=False, verify=NO_TLS) as http:
+    async with serve_site(secure, passwords) as site, httpx.AsyncClient(base_url=site.address, trust_env=False, verify=NO_TLS) as http:
         shown = await http.get("/login", headers=SAME)
         cookie = shown.headers["set-cookie"].partition(";")[0]
         assert cookie.startswith("__Host-je-form=")
-        fields = {**hidden(shown.text), "name": "lead", "password": passwords["lead"]}
+        fields = {**hidden_fields(shown.text), "name": "lead", "password": passwords["lead"]}
         answer = await http.post("/login", data=fields, headers={"Origin": "https://je.example", "Cookie": cookie})
     sessions = [value for name, value in answer.headers.multi_items() if name == "set-cookie" and value.startswith("__Host-je=")]
     assert len(sessions) == 1
@@ -220,8 +220,8 @@ async def test_with_https_the_cookies_are_limited_to_the_host(settings: Settings
 
 
 async def test_a_console_without_pages_takes_no_logins(settings: Settings, passwords: dict[str, str]) -> None:
-    async with opened(settings.model_copy(update={"pages": "off"}), passwords) as site, AsyncExitStack() as kept:
-        browser = Browser.of(site, kept)
+    async with serve_site(settings.model_copy(update={"pages": "off"}), passwords) as site, AsyncExitStack() as kept:
+        browser = Browser.create(site, kept)
         assert [(await browser.open(path)).status_code for path in ("/login", "/sessions", "/livez")] == [404, 404, 200]
         assert (await browser.send("/login", {"name": "lead", "password": passwords["lead"]})).status_code == 404
 
@@ -241,7 +241,7 @@ async def test_neither_password_nor_token_nor_cookie_is_in_logs_store_or_pages(
     logged = "".join(capfd.readouterr())
     for event in ("login", "login refused", "logout"):
         assert event in logged
-    kept = b"".join(file.read_bytes() for file in database(site))
+    kept = b"".join(file.read_bytes() for file in database_files(site))
     assert SessionKey.from_cookie(cookie).hash.encode() in kept
     for secret in (password, token, cookie, "wrong-canary-password"):
         assert secret not in logged
@@ -249,7 +249,7 @@ async def test_neither_password_nor_token_nor_cookie_is_in_logs_store_or_pages(
         assert secret not in lead.seen
 
 
-def database(site: Site) -> list[Path]:
+def database_files(site: Site) -> list[Path]:
     """Return the store's files."""
     return sorted(site.console.deps.settings.home.glob("justenough.db*"))
 

@@ -13,7 +13,7 @@ import pytest
 
 from console.pages.login.oidc import OidcFlow
 from justenough.adapters.configuration.settings import Settings
-from tests.console.pages.conftest import opened
+from tests.console.pages.conftest import serve_site
 from tests.console.pages.oidc_provider import MAX_AGE, Provider
 from tests.console.pages.plain_browser import Browser, Site
 
@@ -27,10 +27,10 @@ FRESH = "/login/oidc?fresh=1&next=/sessions"
 @pytest.fixture
 async def lead(oidc_site: tuple[Site, Provider]) -> AsyncIterator[Browser]:
     async with AsyncExitStack() as kept:
-        yield Browser.of(oidc_site[0], kept)
+        yield Browser.create(oidc_site[0], kept)
 
 
-async def started(browser: Browser, start: str = START) -> str:
+async def start_login(browser: Browser, start: str = START) -> str:
     """Begin a login; return the address that the browser is redirected to."""
     sent = await browser.open(start)
     assert sent.status_code == 303, sent.text
@@ -45,42 +45,42 @@ async def come_back(browser: Browser, back: str) -> httpx.Response:
     return await browser.open(unescape(hop["url"]))
 
 
-async def by_provider(browser: Browser, provider: Provider, token: str, start: str = START) -> httpx.Response:
-    back, _ = await provider.redirect(await started(browser, start), token)
+async def log_in_by_provider(browser: Browser, provider: Provider, token: str, start: str = START) -> httpx.Response:
+    back, _ = await provider.redirect(await start_login(browser, start), token)
     return await come_back(browser, back)
 
 
 async def test_sso_opens_the_requested_page(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
     site, provider = oidc_site
     assert START in (await lead.open("/login?next=/sessions")).text
-    answer = await by_provider(lead, provider, await provider.log_in("lead"))
+    answer = await log_in_by_provider(lead, provider, await provider.log_in("lead"))
     assert (answer.status_code, answer.headers["location"]) == (303, "/sessions")
     assert "SSO (current session)" in (await lead.open("/sessions")).text
     visit = await site.console.sessions.session_of(lead.cookie)
     assert (visit.person.name, visit.person.groups) == ("lead", frozenset({"support-leads"}))
     token = await site.token_of(lead)
     await lead.submit("/sessions", "/logout")
-    assert not await site.alive(token)
+    assert not await site.is_valid(token)
 
 
 async def test_an_sso_login_is_fresh_only_if_vault_checked_the_reauthentication(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
     site, provider = oidc_site
     at_provider = await provider.log_in("lead")
-    await by_provider(lead, provider, at_provider)
+    await log_in_by_provider(lead, provider, at_provider)
     assert not (await site.console.sessions.session_of(lead.cookie)).fresh, "the provider may have asked nothing"
 
     assert "/login/oidc?fresh=1" in (await lead.open("/login/fresh?next=/sessions")).text
-    answer = await by_provider(lead, provider, await provider.log_in("lead"), FRESH)
+    answer = await log_in_by_provider(lead, provider, await provider.log_in("lead"), FRESH)
     assert (answer.status_code, answer.headers["location"]) == (303, "/sessions")
     assert (await site.console.sessions.session_of(lead.cookie)).fresh
 
 
 async def test_vault_refuses_a_login_without_reauthentication(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
     site, provider = oidc_site
-    await by_provider(lead, provider, await provider.log_in("lead"))
+    await log_in_by_provider(lead, provider, await provider.log_in("lead"))
     old = await provider.log_in("lead")
     await provider.until_older_than(old, MAX_AGE)
-    url = await started(lead, FRESH)
+    url = await start_login(lead, FRESH)
     asked = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
     assert (asked["prompt"], asked["max_age"]) == ("login", str(MAX_AGE))
     _, said = await provider.redirect(url, old)
@@ -96,8 +96,8 @@ async def test_vault_refuses_a_login_without_reauthentication(oidc_site: tuple[S
 async def test_an_ordinary_login_that_claims_to_be_fresh_is_refused(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
     site, provider = oidc_site
     at_provider = await provider.log_in("lead")
-    await by_provider(lead, provider, at_provider)
-    back, _ = await provider.redirect(await started(lead), at_provider)
+    await log_in_by_provider(lead, provider, at_provider)
+    back, _ = await provider.redirect(await start_login(lead), at_provider)
     flow = OidcFlow.from_cookie(lead.http.cookies["je-oidc"])
     lead.http.cookies.delete("je-oidc")
     lead.http.cookies.set("je-oidc", flow.model_copy(update={"fresh": True}).to_cookie(), domain="127.0.0.1", path="/")
@@ -109,8 +109,8 @@ async def test_an_ordinary_login_that_claims_to_be_fresh_is_refused(oidc_site: t
 
 async def test_a_fresh_sso_login_must_be_of_the_same_person(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
     site, provider = oidc_site
-    await by_provider(lead, provider, await provider.log_in("lead"))
-    answer = await by_provider(lead, provider, await provider.log_in("chief"), FRESH)
+    await log_in_by_provider(lead, provider, await provider.log_in("lead"))
+    answer = await log_in_by_provider(lead, provider, await provider.log_in("chief"), FRESH)
     assert answer.status_code == 403
     assert "belongs to a different person" in answer.text
     visit = await site.console.sessions.session_of(lead.cookie)
@@ -120,19 +120,19 @@ async def test_a_fresh_sso_login_must_be_of_the_same_person(oidc_site: tuple[Sit
 async def test_a_redirect_of_another_browsers_login_logs_nobody_in(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
     site, provider = oidc_site
     async with AsyncExitStack() as kept:
-        mallory = Browser.of(site, kept)
-        back, _ = await provider.redirect(await started(mallory), await provider.log_in("chief"))
+        mallory = Browser.create(site, kept)
+        back, _ = await provider.redirect(await start_login(mallory), await provider.log_in("chief"))
         for _ in range(2):
             answer = await come_back(lead, back)
             assert answer.status_code == 403
             assert "start again" in answer.text
             assert lead.cookie == ""
-            await started(lead)
+            await start_login(lead)
 
 
 async def test_a_code_works_once(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
     _, provider = oidc_site
-    back, _ = await provider.redirect(await started(lead), await provider.log_in("lead"))
+    back, _ = await provider.redirect(await start_login(lead), await provider.log_in("lead"))
     flow = lead.http.cookies["je-oidc"]
     assert (await come_back(lead, back)).status_code == 303
     lead.http.cookies.clear()
@@ -144,7 +144,7 @@ async def test_a_code_works_once(oidc_site: tuple[Site, Provider], lead: Browser
 
 async def test_a_person_known_only_to_the_provider_is_told_so(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
     site, provider = oidc_site
-    answer = await by_provider(lead, provider, await provider.log_in("stranger"))
+    answer = await log_in_by_provider(lead, provider, await provider.log_in("stranger"))
     assert answer.status_code == 403
     assert "is not linked to a JustEnough user" in answer.text
     assert lead.cookie == ""
@@ -154,7 +154,7 @@ async def test_a_person_known_only_to_the_provider_is_told_so(oidc_site: tuple[S
 async def test_a_providers_refusal_is_shown_and_none_of_its_other_text(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
     del oidc_site
     for error, shown in (("access_denied", "(access_denied)"), ("<b>x", "(no readable reason)")):
-        state = parse_qs(urlsplit(await started(lead)).query)["state"][0]
+        state = parse_qs(urlsplit(await start_login(lead)).query)["state"][0]
         answer = await come_back(lead, f"/login/oidc/callback?{urlencode({'error': error, 'state': state})}")
         assert answer.status_code == 403
         assert shown in answer.text
@@ -166,8 +166,8 @@ async def test_a_mount_that_does_not_take_this_address_is_named(
 ) -> None:
     del oidc_site
     changed = {"pages_oidc_mount": "pages-oidc", "console_url": "https://je.example", "pages_oidc_role": "pages"}
-    async with opened(settings.model_copy(update=changed), passwords) as other, AsyncExitStack() as kept:
-        answer = await Browser.of(other, kept).open(START)
+    async with serve_site(settings.model_copy(update=changed), passwords) as other, AsyncExitStack() as kept:
+        answer = await Browser.create(other, kept).open(START)
     assert answer.status_code == 403
     assert "https://je.example/login/oidc/callback: add it to the role" in answer.text
     assert "allowed_redirect_uris" in answer.text
@@ -185,7 +185,7 @@ async def test_a_mount_that_does_not_take_this_address_is_named(
 async def test_missing_configuration_is_named(
     settings: Settings, passwords: dict[str, str], changed: dict[str, str], start: str, said: str
 ) -> None:
-    async with opened(settings.model_copy(update=changed), passwords) as other, AsyncExitStack() as kept:
-        answer = await Browser.of(other, kept).open(start)
+    async with serve_site(settings.model_copy(update=changed), passwords) as other, AsyncExitStack() as kept:
+        answer = await Browser.create(other, kept).open(start)
     assert answer.status_code == 403
     assert said in answer.text

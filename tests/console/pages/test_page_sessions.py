@@ -18,7 +18,7 @@ from justenough.adapters.store.tables import PAGE_SESSIONS
 from justenough.adapters.vault import VaultDenied, user_login
 from justenough.domain.core.secret import Secret
 from tests.console.pages.conftest import LogIn
-from tests.console.pages.plain_browser import SAME, Browser, Site, hidden
+from tests.console.pages.plain_browser import SAME, Browser, Site, hidden_fields
 
 pytestmark = pytest.mark.servers
 
@@ -29,7 +29,7 @@ def vault_of(site: Site) -> ConsoleVault:
     return vault
 
 
-async def refused(browser: Browser) -> str:
+async def login_page(browser: Browser) -> str:
     """Return the login page that appears because the session has ended."""
     answer = await browser.open("/sessions")
     assert answer.status_code == 303, answer.text
@@ -41,7 +41,7 @@ async def test_without_a_session_every_page_leads_to_the_login_and_back(browser:
     sent = await stranger.open("/sessions?a=b")
     assert sent.status_code == 303
     shown = await stranger.open(sent.headers["location"])
-    assert hidden(shown.text, "/login")["next"] == "/sessions?a=b"
+    assert hidden_fields(shown.text, "/login")["next"] == "/sessions?a=b"
 
 
 async def test_a_right_password_opens_the_requested_page(site: Site, browser: Callable[[], Browser]) -> None:
@@ -85,11 +85,11 @@ async def test_a_cookie_that_was_changed_opens_nothing(logged_in: LogIn) -> None
 async def test_logging_out_revokes_the_sessions_vault_token(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in()
     cookie, token = lead.cookie, await site.token_of(lead)
-    assert await site.alive(token)
+    assert await site.is_valid(token)
     answer = await lead.submit("/sessions", "/logout")
     assert answer.status_code == 303
     assert lead.cookie == ""
-    assert not await site.alive(token)
+    assert not await site.is_valid(token)
     assert (await lead.open("/sessions", SAME | {"Cookie": f"je={cookie}"})).status_code == 303
 
 
@@ -118,9 +118,9 @@ async def test_an_idle_session_ends(site: Site, logged_in: LogIn) -> None:
         site.clock.forward(minutes=29)
         assert (await lead.open("/sessions")).status_code == 200
     site.clock.forward(minutes=31)
-    assert "You were away for longer than 30 min." in await refused(lead)
-    assert not await site.alive(token)
-    assert "You were away for longer than 30 min." in await refused(lead)
+    assert "You were away for longer than 30 min." in await login_page(lead)
+    assert not await site.is_valid(token)
+    assert "You were away for longer than 30 min." in await login_page(lead)
 
 
 async def test_a_session_ends_after_eight_hours_however_much_it_is_used(site: Site, logged_in: LogIn) -> None:
@@ -130,8 +130,8 @@ async def test_a_session_ends_after_eight_hours_however_much_it_is_used(site: Si
         site.clock.forward(minutes=28)
         assert (await lead.open("/sessions")).status_code == 200
     site.clock.forward(minutes=10)
-    assert "You were logged in for 8 h, which is the maximum." in await refused(lead)
-    assert not await site.alive(token)
+    assert "You were logged in for 8 h, which is the maximum." in await login_page(lead)
+    assert not await site.is_valid(token)
 
 
 async def test_use_is_recorded_once_a_minute_and_renews_the_token(site: Site, logged_in: LogIn, admin: httpx.AsyncClient) -> None:
@@ -160,7 +160,7 @@ async def test_a_token_that_was_revoked_in_vault_ends_its_session(site: Site, lo
     lead = await logged_in()
     (await admin.post("auth/token/revoke", json={"token": await site.token_of(lead)})).raise_for_status()
     site.clock.forward(seconds=CACHE_TTL_S)
-    assert "Vault has ended this login." in await refused(lead)
+    assert "Vault has ended this login." in await login_page(lead)
 
 
 async def test_rotating_the_key_ends_every_session(site: Site, logged_in: LogIn, admin: httpx.AsyncClient) -> None:
@@ -169,7 +169,7 @@ async def test_rotating_the_key_ends_every_session(site: Site, logged_in: LogIn,
     assert (await lead.open("/sessions")).status_code == 200
     (await admin.post("transit/keys/je-pages/config", json={"min_decryption_version": rotated})).raise_for_status()
     site.clock.forward(seconds=CACHE_TTL_S)
-    assert "Vault has ended this login." in await refused(lead)
+    assert "Vault has ended this login." in await login_page(lead)
     assert (await (await logged_in()).open("/sessions")).status_code == 200
 
 
@@ -180,7 +180,7 @@ async def test_a_token_with_additional_policies_ends_its_session(site: Site, log
     (await admin.post("identity/group/name/mighty", json={"policies": ["je-worker"], "member_entity_ids": [mallory]})).raise_for_status()
     try:
         site.clock.forward(seconds=CACHE_TTL_S)
-        assert "has policies that the pages do not allow: je-worker" in await refused(lead)
+        assert "has policies that the pages do not allow: je-worker" in await login_page(lead)
         answer = await lead.log_in("mallory", site.passwords["mallory"])
         assert answer.status_code == 403
         assert "has policies that the pages do not allow: je-worker; ask a Vault administrator to remove these policies" in answer.text
@@ -199,8 +199,8 @@ async def test_a_person_who_was_disabled_loses_the_session_soon(site: Site, logg
         while (await gone.open("/sessions")).status_code == 200:
             assert time.monotonic() < end
             await asyncio.sleep(0.5)
-        assert "Your login no longer exists or is disabled." in await refused(gone)
-        assert not await site.alive(token)
+        assert "Your login no longer exists or is disabled." in await login_page(gone)
+        assert not await site.is_valid(token)
         answer = await gone.log_in("gone", site.passwords["gone"])
         assert answer.status_code in {401, 403}
     finally:
@@ -214,11 +214,11 @@ async def test_a_person_who_was_disabled_loses_the_session_soon(site: Site, logg
 async def test_logging_out_everywhere_ends_every_session_of_the_person_and_of_nobody_else(site: Site, logged_in: LogIn) -> None:
     here, there, other = await logged_in("chief"), await logged_in("chief"), await logged_in("ops")
     kept, token = SessionKey.from_cookie(there.cookie), await site.token_of(here)
-    form = hidden((await here.open("/sessions")).text)
+    form = hidden_fields((await here.open("/sessions")).text)
     answer = await here.send("/logout", {"csrf": form["csrf"], "everywhere": "yes"})
     assert answer.status_code == 303
-    assert not await site.alive(token)
-    assert "You logged out everywhere." in await refused(there)
+    assert not await site.is_valid(token)
+    assert "You logged out everywhere." in await login_page(there)
     row = site.store.page_sessions.get(kept.hash)
     assert row
     assert (row.ciphertext, row.ended_at is not None) == ("", True)
@@ -227,11 +227,11 @@ async def test_logging_out_everywhere_ends_every_session_of_the_person_and_of_no
 
 async def test_one_session_is_ended_from_another_and_never_somebody_elses(logged_in: LogIn) -> None:
     here, there, other = await logged_in("chief"), await logged_in("chief"), await logged_in("ops")
-    csrf = hidden((await here.open("/sessions")).text)["csrf"]
+    csrf = hidden_fields((await here.open("/sessions")).text)["csrf"]
     for browser in (there, other):
         answer = await here.send("/sessions/end", {"csrf": csrf, "key": SessionKey.from_cookie(browser.cookie).hash})
         assert (answer.status_code, answer.headers["location"]) == (303, "/sessions")
-    assert "You ended this session from another one." in await refused(there)
+    assert "You ended this session from another one." in await login_page(there)
     assert [(await browser.open("/sessions")).status_code for browser in (here, other)] == [200, 200]
 
 
@@ -258,7 +258,7 @@ async def test_a_fresh_login_of_another_person_is_refused(site: Site, logged_in:
     assert entry.entity == other.person.id
     with pytest.raises(WrongPerson):
         await site.console.sessions.refresh_login(visit, entry)
-    assert not await site.alive(entry.token.reveal())
+    assert not await site.is_valid(entry.token.reveal())
     assert not (await site.console.sessions.session_of(lead.cookie)).fresh
     # The page uses the session's own name and ignores the form's.
     answer = await lead.submit("/login/fresh", "/login/fresh", name="chief", password=site.passwords["chief"])
@@ -281,5 +281,5 @@ async def test_a_session_whose_person_was_changed_in_the_store_ends(site: Site, 
     other = (await site.console.sessions.session_of(chief.cookie)).person
     with open_engine(site.console.deps.settings.store_url).begin() as connection:
         connection.execute(update(PAGE_SESSIONS).where(PAGE_SESSIONS.c.key == row.key).values(person=other.id))
-    assert "a different person than the session" in await refused(ops)
+    assert "a different person than the session" in await login_page(ops)
     assert (await chief.open("/sessions")).status_code == 200

@@ -16,12 +16,12 @@ from console.pages.page_user import PageUser, page_user_of
 from justenough.domain.approvals.statements import DelegationStatement, why_signature_invalid
 from justenough.domain.core.errors import Conflict
 from tests.console.pages.conftest import LogIn
-from tests.console.pages.plain_browser import SAME, Browser, Site, hidden
+from tests.console.pages.plain_browser import SAME, Browser, Site, hidden_fields
 
 pytestmark = pytest.mark.servers
 
 
-async def visitor(site: Site, cookie: str) -> PageUser:
+async def page_user(site: Site, cookie: str) -> PageUser:
     """Return the page user of a cookie."""
     headers = [(b"cookie", f"je={cookie}".encode())]
     return await page_user_of(Request({"type": "http", "method": "GET", "path": "/", "headers": headers, "app": create_app(site.console)}))
@@ -29,20 +29,20 @@ async def visitor(site: Site, cookie: str) -> PageUser:
 
 async def test_a_page_user_is_the_person_with_their_rights_until_the_session_ends(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in()
-    seen = await visitor(site, lead.cookie)
+    seen = await page_user(site, lead.cookie)
     assert (seen.caller.person.name, seen.caller.tier, seen.caller.can_read_all, seen.fresh) == ("lead", 1, True, True)
     assert 0 < seen.caller.expires - datetime.now(UTC).timestamp() <= 8 * 3600
-    assert seen.csrf == hidden((await lead.open("/sessions")).text)["csrf"]
+    assert seen.csrf == hidden_fields((await lead.open("/sessions")).text)["csrf"]
 
 
 async def test_there_is_no_page_user_without_a_session(site: Site) -> None:
     for cookie in ("", SessionKey.new().secret.reveal()):
         with pytest.raises(NoSession, match="you are not logged in"):
-            await visitor(site, cookie)
+            await page_user(site, cookie)
 
 
 async def test_a_page_user_signs_with_their_own_key(site: Site, logged_in: LogIn) -> None:
-    seen = await visitor(site, (await logged_in()).cookie)
+    seen = await page_user(site, (await logged_in()).cookie)
     now, person = datetime.now(UTC).replace(microsecond=0), seen.caller.person.id
     statement = DelegationStatement(delegate="x", reason="away", person=person, issued_at=now, expires_at=now + timedelta(hours=1))
     signed = (await seen.sign(statement)).to_signed()
@@ -75,9 +75,9 @@ async def test_a_page_user_authorizes_in_vault_as_themselves(site: Site, logged_
         answer = (await admin.post("sys/control-group/request", json={"accessor": wrap["accessor"]})).raise_for_status()
         return bool(answer.json()["data"]["approved"])
 
-    assert not await (await visitor(site, (await logged_in("ops")).cookie)).authorize(wrap["accessor"])
+    assert not await (await page_user(site, (await logged_in("ops")).cookie)).authorize(wrap["accessor"])
     assert not await opened()
-    lead = await visitor(site, (await logged_in()).cookie)
+    lead = await page_user(site, (await logged_in()).cookie)
     assert await lead.authorize(wrap["accessor"])
     assert await opened()
     with pytest.raises(Conflict, match="Vault no longer has this request to authorize"):
@@ -86,7 +86,7 @@ async def test_a_page_user_authorizes_in_vault_as_themselves(site: Site, logged_
 
 async def test_an_ended_login_can_neither_sign_nor_authorize(site: Site, logged_in: LogIn, admin: httpx.AsyncClient) -> None:
     lead = await logged_in()
-    seen = await visitor(site, lead.cookie)
+    seen = await page_user(site, lead.cookie)
     (await admin.post("auth/token/revoke", json={"token": await site.token_of(lead)})).raise_for_status()
     now = datetime.now(UTC)
     statement = DelegationStatement(
@@ -101,18 +101,18 @@ async def test_an_ended_login_can_neither_sign_nor_authorize(site: Site, logged_
 async def test_a_form_without_the_csrf_token_changes_nothing(site: Site, logged_in: LogIn) -> None:
     lead, chief = await logged_in(), await logged_in("chief")
     token = await site.token_of(lead)
-    others = hidden((await chief.open("/sessions")).text)["csrf"]
+    others = hidden_fields((await chief.open("/sessions")).text)["csrf"]
     for fields in ({}, {"csrf": ""}, {"csrf": others}, {"csrf": "é"}, {"csrf": SessionKey.from_cookie(lead.cookie).hash}):
         answer = await lead.send("/logout", fields)
         assert answer.status_code == 403
         assert "this form does not belong to your session; reload the page" in answer.text.lower()
-    assert await site.alive(token)
+    assert await site.is_valid(token)
     assert (await lead.open("/sessions")).status_code == 200
 
 
 async def test_a_form_from_another_site_changes_nothing_even_with_the_csrf_token(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in()
-    fields = {"csrf": hidden((await lead.open("/sessions")).text)["csrf"]}
+    fields = {"csrf": hidden_fields((await lead.open("/sessions")).text)["csrf"]}
     host = urlsplit(site.address).netloc
     for headers in (
         {"Sec-Fetch-Site": "cross-site"},
@@ -130,7 +130,7 @@ async def test_a_form_from_another_site_changes_nothing_even_with_the_csrf_token
 
 async def test_a_malformed_form_is_rejected(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in()
-    csrf = hidden((await lead.open("/sessions")).text)["csrf"]
+    csrf = hidden_fields((await lead.open("/sessions")).text)["csrf"]
     fields = {f"f{number}": "x" for number in range(300)}
     assert (await lead.send("/logout", {"csrf": csrf, **fields})).status_code == 403
     assert (await lead.send("/logout", {"csrf": csrf, "much": "x" * 300_000})).status_code == 403
@@ -139,7 +139,7 @@ async def test_a_malformed_form_is_rejected(site: Site, logged_in: LogIn) -> Non
     junk = await lead.http.post("/logout", content=b"\xff\xfe" * 10, headers=SAME | {"Content-Type": "multipart/form-data; boundary=x"})
     assert junk.status_code == 403
     assert (await lead.open("/sessions")).status_code == 200
-    assert await site.alive(await site.token_of(lead))
+    assert await site.is_valid(await site.token_of(lead))
 
 
 async def test_a_form_posted_without_a_session_is_not_resubmitted(browser: Callable[[], Browser]) -> None:

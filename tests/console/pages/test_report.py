@@ -17,39 +17,48 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.domain.evidence.aggregator import ReportPeriod
 from justenough.domain.evidence.report import Report
 from justenough.services import evidence_report
-from tests.adapters.store.event_samples import answered, changed_to, decided, ended, issued, opened, requested, started
+from tests.adapters.store.event_samples import (
+    access_decision,
+    access_request,
+    approval_decision,
+    approval_opening,
+    issuance,
+    job_end,
+    job_start,
+    replace_data,
+)
 from tests.console.pages.plain_browser import Browser
-from tests.console.pages.recorded_console import HOSTILE, Desk, desk, posted, seen
+from tests.console.pages.recorded_console import HOSTILE, Desk, load_page, serve_desk, submit_form
 
 pytestmark = pytest.mark.servers
 
 
 @pytest.fixture
 async def records(settings: Settings, passwords: dict[str, str], own_store: Path, small_config: Path) -> AsyncIterator[Desk]:
-    async with desk(settings, passwords, own_store, config=small_config) as opened:
+    async with serve_desk(settings, passwords, own_store, config=small_config) as opened:
         yield opened
 
 
-def left_over(records: Desk) -> str:
+def record_violation(records: Desk) -> str:
     """Record a job that ended while its credential is active, which is a violation. Return the entry that shows it."""
-    job, at = records.job(), datetime.now(UTC)
+    job, at = records.record_job(), datetime.now(UTC)
     records.store.ledger.append(
         [
-            requested(job, at=at),
-            decided("allowed", job, at=at),
-            started(job, at=at),
-            issued(job, at=at, expires_at=at + timedelta(minutes=10)),
+            access_request(job, at=at),
+            access_decision("allowed", job, at=at),
+            job_start(job, at=at),
+            issuance(job, at=at, expires_at=at + timedelta(minutes=10)),
         ]
     )
-    records.store.ledger.append([ended(job=job, at=at)])
+    records.store.ledger.append([job_end(job=job, at=at)])
     return f"{job}/credential.issued/c{job[1:]}-1"
 
 
-async def made(records: Desk, who: Browser, days: ReportDays | None = None) -> tuple[str, Report]:
+async def generate_report(records: Desk, who: Browser, days: ReportDays | None = None) -> tuple[str, Report]:
     """Generate a report with the page's form; return its address and its content."""
     today = datetime.now(UTC).date()
     days = days or ReportDays(today - timedelta(days=30), today)
-    answer = await posted(who, "/report", "/report", first=str(days.first), last=str(days.last))
+    answer = await submit_form(who, "/report", "/report", first=str(days.first), last=str(days.last))
     assert answer.status_code == 303, answer.text
     work = records.console.background_reads.reports.get(days)
     assert work is not None
@@ -57,15 +66,15 @@ async def made(records: Desk, who: Browser, days: ReportDays | None = None) -> t
 
 
 async def test_a_report_is_generated_on_request_and_links_figures_to_entries(records: Desk) -> None:
-    auditor, entry = await records.login("auditor"), left_over(records)
-    before = await seen(auditor, "/report")
+    auditor, entry = await records.log_in("auditor"), record_violation(records)
+    before = await load_page(auditor, "/report")
     assert "No report for these days" in before.text
     today = datetime.now(UTC).date()
     assert [str(today - timedelta(days=30)), str(today)] == [
         attributes["value"] for tag, attributes in before.tags if tag == "input" and attributes.get("type") == "date"
     ]
-    path, report = await made(records, auditor)
-    shown = await seen(auditor, path)
+    path, report = await generate_report(records, auditor)
+    shown = await load_page(auditor, path)
     assert report.status == "violation"
     assert "by auditor from" in shown.text
     for line in report.lines:
@@ -73,17 +82,17 @@ async def test_a_report_is_generated_on_request_and_links_figures_to_entries(rec
         assert any(link.endswith(f"#{line.key}") for link in shown.links)
     links = []
     for section in report.sections:
-        part = await seen(auditor, f"{path}&section={section.key}")
+        part = await load_page(auditor, f"{path}&section={section.key}")
         assert {line.key for line in section.lines} <= set(part.values("id"))
         links += part.links
     assert f"/ledger/entry?id={entry.replace('/', '%2F')}" in links
-    await seen(auditor, f"/ledger/entry?id={entry}")
+    await load_page(auditor, f"/ledger/entry?id={entry}")
 
 
 async def test_downloads_equal_the_renderers_output(records: Desk) -> None:
-    auditor = await records.login("auditor")
-    left_over(records)
-    path, report = await made(records, auditor)
+    auditor = await records.log_in("auditor")
+    record_violation(records)
+    path, report = await generate_report(records, auditor)
     for form, text in (("html", html.render_html(report)), ("md", markdown.render_markdown(report))):
         answer = await auditor.open(path.replace("/report?", "/report/download?") + f"&form={form}")
         assert answer.status_code == 200
@@ -96,12 +105,12 @@ async def test_downloads_equal_the_renderers_output(records: Desk) -> None:
 
 
 async def test_the_report_is_for_those_who_read_everything(records: Desk) -> None:
-    auditor, ops = await records.login("auditor"), await records.login("ops")
-    path, _ = await made(records, auditor)
+    auditor, ops = await records.log_in("auditor"), await records.log_in("ops")
+    path, _ = await generate_report(records, auditor)
     for one in ("/report", path, path.replace("/report?", "/report/download?") + "&form=md"):
-        assert "needs one of the groups: auditors" in (await seen(ops, one, status=403)).text
+        assert "needs one of the groups: auditors" in (await load_page(ops, one, status=403)).text
     today = str(datetime.now(UTC).date())
-    assert (await posted(ops, "/ledger", "/report", first=today, last=today)).status_code == 403
+    assert (await submit_form(ops, "/ledger", "/report", first=today, last=today)).status_code == 403
     assert (await auditor.send("/report", {"first": today, "last": today})).status_code == 403
     assert len(records.console.background_reads.reports.items()) == 1
 
@@ -117,10 +126,10 @@ async def test_the_report_is_for_those_who_read_everything(records: Desk) -> Non
     ],
 )
 async def test_invalid_days_are_reported_beside_their_field(records: Desk, first: str, last: str, field: str, said: str) -> None:
-    lead = await records.login()
-    answer = await posted(lead, "/report", "/report", first=first, last=last)
+    lead = await records.log_in()
+    answer = await submit_form(lead, "/report", "/report", first=first, last=last)
     assert answer.status_code == 422
-    shown = await seen(lead, f"/report?first={first}&last={last}", status=422)
+    shown = await load_page(lead, f"/report?first={first}&last={last}", status=422)
     assert field in shown.values("id")
     assert said in shown.text
     assert records.console.background_reads.reports.items() == ()
@@ -128,12 +137,12 @@ async def test_invalid_days_are_reported_beside_their_field(records: Desk, first
 
 async def test_a_period_with_too_many_entries_says_so(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evidence_report, "MAX_ENTRIES_PER_REPORT", 2)
-    lead = await records.login()
-    left_over(records)
+    lead = await records.log_in()
+    record_violation(records)
     today = datetime.now(UTC).date()
     with pytest.raises(Exception, match="at most 2"):
-        await made(records, lead, ReportDays(today, today))
-    shown = await seen(lead, f"/report?first={today}&last={today}")
+        await generate_report(records, lead, ReportDays(today, today))
+    shown = await load_page(lead, f"/report?first={today}&last={today}")
     assert "The report could not be generated" in shown.text
     assert "request shorter periods" in shown.text
 
@@ -147,11 +156,11 @@ async def test_concurrent_requests_share_one_report_and_see_its_progress(records
         return real(store, period, **more)
 
     monkeypatch.setattr(evidence_report, "build_evidence_report", held)
-    lead, auditor = await records.login(), await records.login("auditor")
+    lead, auditor = await records.log_in(), await records.log_in("auditor")
     days = ReportDays(date(2026, 1, 1), date(2026, 1, 31))
     for who in (lead, auditor):
-        answer = await posted(who, "/report", "/report", first=str(days.first), last=str(days.last))
-        shown = await seen(who, answer.headers["location"])
+        answer = await submit_form(who, "/report", "/report", first=str(days.first), last=str(days.last))
+        shown = await load_page(who, answer.headers["location"])
         assert "Generating the report" in shown.text
         assert "Started by lead" in shown.text
         assert shown.values("data-again") == ["2"]
@@ -162,11 +171,15 @@ async def test_concurrent_requests_share_one_report_and_see_its_progress(records
 
 
 async def test_untrusted_text_is_shown_as_text(records: Desk) -> None:
-    job, at = records.job(task=HOSTILE, name=HOSTILE), datetime.now(UTC)
-    facts = [requested(job, at=at), decided("needs_approval", job, tier=1, at=at), opened(job, at=at)]
-    facts += [changed_to(answered("approved", job, at=at), name=HOSTILE), issued(job, at=at, resource=HOSTILE), ended("failed", job, at=at)]
+    job, at = records.record_job(task=HOSTILE, name=HOSTILE), datetime.now(UTC)
+    facts = [access_request(job, at=at), access_decision("needs_approval", job, tier=1, at=at), approval_opening(job, at=at)]
+    facts += [
+        replace_data(approval_decision("approved", job, at=at), name=HOSTILE),
+        issuance(job, at=at, resource=HOSTILE),
+        job_end("failed", job, at=at),
+    ]
     records.store.ledger.append(facts)
-    lead = await records.login()
-    path, _ = await made(records, lead)
-    shown = [await seen(lead, f"{path}&section={part}") for part in ("standing", "lifetimes", "approvals", "grants", "")]
+    lead = await records.log_in()
+    path, _ = await generate_report(records, lead)
+    shown = [await load_page(lead, f"{path}&section={part}") for part in ("standing", "lifetimes", "approvals", "grants", "")]
     assert any("<script>alert(1)</script>\\u202e" in part.text for part in shown)

@@ -16,8 +16,8 @@ from console.presentation.report import html, markdown
 from console.presentation.report.figures import span
 from console.presentation.terminal_text import plain
 from justenough.domain.evidence.report import Report
-from tests.adapters.store.event_samples import answered, changed_to, confirmed, issued, later
-from tests.support.evidence_samples import line, live, rejected, reported, review
+from tests.adapters.store.event_samples import approval_decision, credential_confirmation, issuance, later, replace_data
+from tests.support.evidence_samples import line, live_credential, rejection, report_of, review
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -63,10 +63,16 @@ class Page(HTMLParser):
         return [attributes[name] or "" for _, attributes in self.tags if name in attributes]
 
 
-def hostile(text: str) -> Report:
+def hostile_report(text: str) -> Report:
     """A report with untrusted text in every possible place."""
-    facts: list[Any] = [issued(resource=text), confirmed(at=later(5)), changed_to(answered("approved"), name=text), rejected("x"), review()]
-    return reported(*facts, live=[live(task=text, resource=text, job_state="failed")])
+    facts: list[Any] = [
+        issuance(resource=text),
+        credential_confirmation(at=later(5)),
+        replace_data(approval_decision("approved"), name=text),
+        rejection("x"),
+        review(),
+    ]
+    return report_of(*facts, live=[live_credential(task=text, resource=text, job_state="failed")])
 
 
 def tokens(text: str) -> Iterator[Any]:
@@ -78,14 +84,14 @@ def tokens(text: str) -> Iterator[Any]:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_untrusted_text_is_text_in_html(text: str) -> None:
-    harmless, found = Page(html.render_html(hostile("harmless"))), Page(html.render_html(hostile(text)))
+    harmless, found = Page(html.render_html(hostile_report("harmless"))), Page(html.render_html(hostile_report(text)))
     assert found.tags == harmless.tags
     assert not [tag for tag, _ in found.tags if tag in {"script", "img", "iframe", "link", "object", "form"}]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_untrusted_text_is_text_in_markdown(text: str) -> None:
-    harmless, found = (list(tokens(markdown.render_markdown(hostile(one)))) for one in ("harmless", text))
+    harmless, found = (list(tokens(markdown.render_markdown(hostile_report(one)))) for one in ("harmless", text))
     assert [token.type for token in found if token.type != "text"] == [token.type for token in harmless if token.type != "text"]
     assert not [token for token in found if token.type in {"link_open", "image", "html_inline", "html_block"}]
 
@@ -95,7 +101,7 @@ def test_untrusted_text_is_text_in_markdown(text: str) -> None:
 @example(task="a | b \\| c `d|e`")
 @given(task=st.text(max_size=60))
 def test_any_task_stays_in_its_markdown_table_cell(task: str) -> None:
-    rendered = markdown.render_markdown(reported(live=[live(task=task)]))
+    rendered = markdown.render_markdown(report_of(live=[live_credential(task=task)]))
     (row,) = [one for one in rendered.splitlines() if one.startswith("| c-")]
     table = Markdown(f"| a | b | c | d | e | f |\n| - | - | - | - | - | - |\n{row}\n").parsed
     cells = [after for before, after in pairwise(table) if before.type == "td_open"]
@@ -108,23 +114,23 @@ def test_any_task_stays_in_its_markdown_table_cell(task: str) -> None:
 
 
 def test_an_address_in_untrusted_text_never_becomes_a_link() -> None:
-    rendered = markdown.render_markdown(reported(live=[live(task="https://evil.example www.evil.example a@evil.example")]))
+    rendered = markdown.render_markdown(report_of(live=[live_credential(task="https://evil.example www.evil.example a@evil.example")]))
     assert "https:" not in rendered
     assert "www." not in rendered
     assert "a@evil" not in rendered
 
 
 def test_the_page_is_self_contained() -> None:
-    found = Page(html.render_html(hostile("x")))
+    found = Page(html.render_html(hostile_report("x")))
     assert {value for value in found.values("href") if not value.startswith("#")} == set()
     assert found.values("src") == []
     assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
     assert "default-src 'none'; style-src 'unsafe-inline'" in found.values("content")
-    assert "url(" not in html.render_html(hostile("x"))
+    assert "url(" not in html.render_html(hostile_report("x"))
 
 
 def test_the_page_is_accessible() -> None:
-    found = Page(html.render_html(hostile("x")))
+    found = Page(html.render_html(hostile_report("x")))
     names = [tag for tag, _ in found.tags]
     assert found.tags[0] == ("html", {"lang": "en"})
     assert names.count("table") == names.count("caption") > 3
@@ -136,7 +142,7 @@ def test_the_page_is_accessible() -> None:
 
 @pytest.mark.parametrize("render", [markdown.render_markdown, html.render_html])
 def test_every_metric_is_shown_in_full(render: Any) -> None:
-    report = reported(*(rejected("x", number) for number in range(30)))
+    report = report_of(*(rejection("x", number) for number in range(30)))
     text = render(report)
     for one in report.lines:
         for part in (one.title, one.definition, one.rule, one.shows, *(item.id for item in one.items)):

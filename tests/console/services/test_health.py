@@ -20,7 +20,7 @@ from console.services.health import HealthMonitor
 from console.temporal.client import TemporalGateway, TemporalUnavailable
 from justenough.domain.ledger.events import EventType, build_event
 from tests.console.served_console import Served
-from tests.support.canned_server import Answering, answering
+from tests.support.canned_server import CannedServer, serve_canned_answers
 from tests.support.plain_http import NO_TLS
 
 QUEUE = "justenough-polled"
@@ -51,27 +51,27 @@ async def looking(served: Served, gateway: TemporalGateway) -> AsyncIterator[Hea
         yield HealthMonitor(store=served.store, gateway=gateway, vault_addr=served.stack.vault, client=client)
 
 
-async def workers_of(looking: HealthMonitor) -> str:
+async def workers_detail(monitor: HealthMonitor) -> str:
     """What the check of workers says; empty where it is well."""
-    return next(check.detail for check in (await looking.report()).checks if check.name == "workers")
+    return next(check.detail for check in (await monitor.report()).checks if check.name == "workers")
 
 
 async def test_each_queue_that_no_worker_polls_is_named_until_one_does(
     served: Served, looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "CACHE_TTL_S", 0)
-    assert f"no worker polls {QUEUE}: " in await workers_of(looking)
+    assert f"no worker polls {QUEUE}: " in await workers_detail(looking)
     async with AsyncExitStack() as running:
         jobs = Worker(
             served.temporal, task_queue=QUEUE, workflows=[Swept], activities=[nothing], workflow_runner=UnsandboxedWorkflowRunner()
         )
         await running.enter_async_context(jobs)
-        while f"no worker polls {QUEUE}: " in (said := await workers_of(looking)):
+        while f"no worker polls {QUEUE}: " in (said := await workers_detail(looking)):
             pass  # Each look asks Temporal anew.
         assert said.startswith(f"no worker polls {ENDINGS}: ")
         await running.enter_async_context(Worker(served.temporal, task_queue=ENDINGS, activities=[nothing]))
         while said:
-            said = await workers_of(looking)
+            said = await workers_detail(looking)
 
         # Another installation's sweep says nothing about this one's.
         other = TemporalGateway(served.temporal, task_queue="justenough-other", installation="other")
@@ -105,7 +105,7 @@ async def test_what_is_overdue_is_counted_for_anyone_and_named_for_those_who_may
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "CACHE_TTL_S", 0)
-    job = (await served.launched())["id"]
+    job = (await served.launch())["id"]
     credential, began = served.issue(job), datetime.now(UTC)
     started = build_event(EventType.REVOCATION_STARTED, job, at=began, about="1", by="session", why="it ended")
     failures = ["target shop: away"]
@@ -135,9 +135,9 @@ async def test_what_is_overdue_is_counted_for_anyone_and_named_for_those_who_may
 
 
 @contextlib.contextmanager
-def answered(status: int) -> Iterator[Answering]:
-    with answering() as vault:
-        vault.says(status, {}, "application/json")
+def serve_status(status: int) -> Iterator[CannedServer]:
+    with serve_canned_answers() as vault:
+        vault.set_response(status, {}, "application/json")
         yield vault
 
 
@@ -145,7 +145,7 @@ def answered(status: int) -> Iterator[Answering]:
     "status, said", [(503, "is sealed (bao operator unseal)"), (501, "is not initialised (bao operator init)"), (500, "answered 500")]
 )
 async def test_a_vault_that_does_not_serve_is_said_to_be_so(looking: HealthMonitor, status: int, said: str) -> None:
-    with answered(status) as vault:
+    with serve_status(status) as vault:
         looking._vault_addr = vault.address
         checks = {check.name: check for check in (await looking.report()).checks}
     assert (checks["vault"].ok, checks["vault"].detail) == (False, said)

@@ -14,12 +14,12 @@ from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.services.ledger_events import job_submitted_event
 from justenough.services.verify_order import VerifiedOrder, verify_order
-from tests.console.served_console import Served, serving
+from tests.console.served_console import Served, serve_console
 
 NONE = timedelta(seconds=-1)
 
 
-def recorded(served: Served) -> str:
+def record_order(served: Served) -> str:
     """An order that the console took down and died."""
     body = served.people["ops"].order()
     signed = SignedStatement(statement=body["statement"], signature=body["signature"])
@@ -31,7 +31,7 @@ def recorded(served: Served) -> str:
 
 
 async def test_what_was_taken_but_not_started_is_started(served: Served) -> None:
-    job = recorded(served)
+    job = record_order(served)
     assert not await served.console.gateway.has_workflow(job)
     assert job in await start_pending_jobs(served.console.deps, served.console.gateway, older_than=NONE)
     description = await served.temporal.get_workflow_handle(job).describe()
@@ -40,7 +40,7 @@ async def test_what_was_taken_but_not_started_is_started(served: Served) -> None
 
 
 async def test_what_somebody_had_in_hand_is_never_started_again(served: Served) -> None:
-    job = recorded(served)
+    job = record_order(served)
     served.store.claims.claim(job, run="run", owner="a worker", now=datetime.now(UTC))
     assert await start_pending_jobs(served.console.deps, served.console.gateway, older_than=NONE) == ()
     assert not await served.console.gateway.has_workflow(job)
@@ -49,7 +49,7 @@ async def test_what_somebody_had_in_hand_is_never_started_again(served: Served) 
 
 async def test_an_order_is_accepted_while_temporal_is_away_and_a_kill_still_works(served: Served, settings: Settings) -> None:
     away = await TemporalGateway.connect(settings.model_copy(update={"temporal_address": "127.0.0.1:1"}))
-    async with serving(dataclasses.replace(served.console, gateway=away)) as http:
+    async with serve_console(dataclasses.replace(served.console, gateway=away)) as http:
         ops = served.people["ops"]
         body = ops.order()
         answer = await http.post("/api/v1/jobs", json=body, headers=ops.bearer)

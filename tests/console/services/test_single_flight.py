@@ -19,7 +19,7 @@ class Bench:
         self.most = self.now = 0
         self.go_on = asyncio.Event()
 
-    async def does(self, key: str) -> str:
+    async def work(self, key: str) -> str:
         self.begun.append(key)
         self.entered.put_nowait(key)
         self.now += 1
@@ -36,7 +36,7 @@ class Bench:
 
 async def test_those_who_ask_at_once_share_one_piece_of_work() -> None:
     bench = Bench()
-    works = SingleFlight(bench.does)
+    works = SingleFlight(bench.work)
     waiting = [asyncio.create_task(works.result("a", by=who)) for who in ("lead", "chief")]
     await bench.entered.get()
     work = works.get("a")
@@ -54,7 +54,7 @@ async def test_those_who_ask_at_once_share_one_piece_of_work() -> None:
 
 async def test_no_more_run_at_once_than_there_are_turns_and_old_outcomes_are_forgotten() -> None:
     bench = Bench()
-    works = SingleFlight(bench.does, max_concurrency=2, max_outcomes=3)
+    works = SingleFlight(bench.work, max_concurrency=2, max_outcomes=3)
     waiting = [asyncio.create_task(works.result(key, by=f"{key}-person")) for key in "abcdef"]
     assert [await bench.entered.get(), await bench.entered.get()] == ["a", "b"]
     assert len(works.items()) == 6
@@ -67,7 +67,7 @@ async def test_no_more_run_at_once_than_there_are_turns_and_old_outcomes_are_for
 
 async def test_who_stops_waiting_takes_the_work_from_nobody() -> None:
     bench = Bench()
-    works = SingleFlight(bench.does)
+    works = SingleFlight(bench.work)
     gone, stays = (asyncio.create_task(works.result("a", by=who)) for who in ("lead", "chief"))
     await bench.entered.get()
     gone.cancel()
@@ -78,7 +78,7 @@ async def test_who_stops_waiting_takes_the_work_from_nobody() -> None:
 async def test_what_cannot_be_done_is_told_to_each_and_is_asked_for_again() -> None:
     bench = Bench()
     bench.go_on.set()
-    works = SingleFlight(bench.does, max_outcomes=2)
+    works = SingleFlight(bench.work, max_outcomes=2)
     with pytest.raises(GiveUp, match="it cannot be done"):
         await works.result("bad", by="lead")
     with pytest.raises(Exception, match="the console's log has the details"):
@@ -92,7 +92,7 @@ async def test_what_cannot_be_done_is_told_to_each_and_is_asked_for_again() -> N
 
 async def test_nobody_has_others_wait_behind_all_that_they_ask_for() -> None:
     bench = Bench()
-    works = SingleFlight(bench.does, max_per_person=2)
+    works = SingleFlight(bench.work, max_per_person=2)
     for key in "ab":
         works.start(key, by="greedy")
     with pytest.raises(Busy, match="2 checks or reports that you started are still running"):

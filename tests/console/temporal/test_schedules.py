@@ -47,7 +47,7 @@ from justenough.domain.core.errors import Conflict
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.ledger.events import EventType, build_event
-from tests.console.served_console import SHOP, Served, serving
+from tests.console.served_console import SHOP, Served, serve_console
 
 MINUTELY = "{cron: '* * * * *', job: jobs/hello.yaml, paused: true}"
 """Paused, so that tests do not depend on the clock: what they fire, they fire by a backfill, which is what Temporal does to catch up."""
@@ -55,7 +55,7 @@ WITHIN = 60.0
 
 
 @dataclass(frozen=True)
-class Town:
+class Installation:
     """An installation of its own: its configuration folder, its console, and Temporal behind it."""
 
     console: Console
@@ -67,24 +67,24 @@ class Town:
     def prefix(self) -> str:
         return f"je-{self.settings.installation}-schedule-"
 
-    def says(self, **schedules: str) -> None:
+    def write_schedules(self, **schedules: str) -> None:
         """Have triggers.yaml name these schedules, and no others; the console reads it at once."""
         lines = [f"  {name}: {text}\n" for name, text in schedules.items()]
         (self.folder / "triggers.yaml").write_text("schedules:\n" + "".join(lines) if lines else "{}")
         self.console.deps.config._next_check_at = 0.0
 
-    async def kept(self, **schedules: str) -> None:
+    async def sync_schedules(self, **schedules: str) -> None:
         """The same, and bring Temporal to it."""
-        self.says(**schedules)
+        self.write_schedules(**schedules)
         await self.console.schedule_sync.reconcile()
 
     def handle(self, name: str) -> ScheduleHandle:
         return self.temporal.get_schedule_handle(f"{self.prefix}{name}")
 
-    async def described(self, name: str) -> Any:
+    async def describe(self, name: str) -> Any:
         return await self.handle(name).describe()
 
-    async def fires(self, name: str, *occasions: datetime) -> None:
+    async def backfill(self, name: str, *occasions: datetime) -> None:
         """Have Temporal start what it starts at these moments, which it did not do when they were."""
         around = timedelta(seconds=20)
         every = [ScheduleBackfill(at - around, at + around, ScheduleOverlapPolicy.ALLOW_ALL) for at in occasions]
@@ -114,7 +114,7 @@ class Town:
         return view.order_reason
 
 
-def past(count: int) -> list[datetime]:
+def past_minutes(count: int) -> list[datetime]:
     """The last whole minutes, the earliest first."""
     now = datetime.now(UTC).replace(second=0, microsecond=0)
     return [now - timedelta(minutes=ago) for ago in range(count, 0, -1)]
@@ -130,7 +130,7 @@ async def until(found: Callable[[], Any]) -> Any:
 
 
 @asynccontextmanager
-async def fired(*consoles: Console) -> AsyncIterator[None]:
+async def take_occasions(*consoles: Console) -> AsyncIterator[None]:
     """Consoles that take occasions."""
     tasks = [asyncio.create_task(job_starter.run_occasions(console)) for console in consoles]
     try:
@@ -142,23 +142,23 @@ async def fired(*consoles: Console) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-async def town(served: Served, settings: Settings, own_store: Path, tmp_path: Path) -> AsyncIterator[Town]:
+async def town(served: Served, settings: Settings, own_store: Path, tmp_path: Path) -> AsyncIterator[Installation]:
     folder = tmp_path / "shop"
     shutil.copytree(SHOP, folder, ignore=shutil.ignore_patterns("__pycache__"))
     own = {"config": folder, "installation": f"t{secrets.token_hex(3)}", "database_url": f"sqlite:///{own_store}"}
     own_settings = settings.model_copy(update=own)
     async with build_console(own_settings) as console:
-        found = Town(console, own_settings, served.temporal, folder)
+        found = Installation(console, own_settings, served.temporal, folder)
         yield found
-        await found.kept()
+        await found.sync_schedules()
 
 
 # Kept as triggers.yaml says.
 
 
-async def test_what_the_file_says_is_in_temporal_and_what_it_no_longer_says_is_gone(town: Town) -> None:
-    await town.kept(nightly="{cron: '30 2 * * mon-fri', timezone: Europe/Berlin, job: jobs/reconcile.yaml}", other=MINUTELY)
-    found = await town.described("nightly")
+async def test_what_the_file_says_is_in_temporal_and_what_it_no_longer_says_is_gone(town: Installation) -> None:
+    await town.sync_schedules(nightly="{cron: '30 2 * * mon-fri', timezone: Europe/Berlin, job: jobs/reconcile.yaml}", other=MINUTELY)
+    found = await town.describe("nightly")
     (calendar,) = found.schedule.spec.calendars
     seen = [[(part.start, part.end) for part in field] for field in (calendar.minute, calendar.hour, calendar.day_of_week)]
     assert (seen, found.schedule.spec.time_zone_name) == ([[(30, 30)], [(2, 2)], [(1, 5)]], "Europe/Berlin")
@@ -166,48 +166,48 @@ async def test_what_the_file_says_is_in_temporal_and_what_it_no_longer_says_is_g
     assert found.schedule.action.task_queue == f"{town.settings.task_queue}-console"
 
     await until_listed(town, {"nightly", "other"})
-    await town.kept(other=MINUTELY)
+    await town.sync_schedules(other=MINUTELY)
     with pytest.raises(RPCError):
-        await town.described("nightly")
-    assert (await town.described("other")).schedule.state.paused
+        await town.describe("nightly")
+    assert (await town.describe("other")).schedule.state.paused
 
 
-async def test_what_has_not_changed_is_left_alone_and_a_pause_survives_a_change(town: Town) -> None:
-    await town.kept(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
+async def test_what_has_not_changed_is_left_alone_and_a_pause_survives_a_change(town: Installation) -> None:
+    await town.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
     await town.handle("nightly").pause(note="an incident")
     await town.console.schedule_sync.reconcile()
-    assert (await town.described("nightly")).info.last_updated_at is None
+    assert (await town.describe("nightly")).info.last_updated_at is None
 
-    await town.kept(nightly="{cron: '0 3 * * *', job: jobs/reconcile.yaml, overlap: allow}")
-    found = await town.described("nightly")
+    await town.sync_schedules(nightly="{cron: '0 3 * * *', job: jobs/reconcile.yaml, overlap: allow}")
+    found = await town.describe("nightly")
     assert found.schedule.spec.calendars[0].hour[0].start == 3
     assert found.schedule.policy.overlap is ScheduleOverlapPolicy.ALLOW_ALL
     assert (found.schedule.state.paused, found.schedule.state.note) == (True, "an incident")
 
 
-async def test_what_somebody_changed_in_temporal_is_put_right(town: Town) -> None:
-    await town.kept(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
-    before = (await town.described("nightly")).schedule
+async def test_what_somebody_changed_in_temporal_is_put_right(town: Installation) -> None:
+    await town.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
+    before = (await town.describe("nightly")).schedule
     broken = dataclasses.replace(before, spec=ScheduleSpec(cron_expressions=["* * * * *"]))
     await town.handle("nightly").update(lambda _: _update(broken))
     await town.console.schedule_sync.reconcile()
-    assert (await town.described("nightly")).schedule.spec == before.spec
+    assert (await town.describe("nightly")).schedule.spec == before.spec
 
 
-async def test_schedules_of_others_are_not_touched(town: Town) -> None:
+async def test_schedules_of_others_are_not_touched(town: Installation) -> None:
     names = [f"{town.prefix.removesuffix('-schedule-')}x-schedule-theirs", f"sweep-{town.settings.installation}"]
     action = ScheduleActionStartWorkflow("Nothing", id="nothing", task_queue="nowhere")
     handles = [await town.temporal.create_schedule(name, Schedule(action, ScheduleSpec())) for name in names]
-    await town.kept(mine=MINUTELY)
+    await town.sync_schedules(mine=MINUTELY)
     await until_listed(town, {"mine"})
-    await town.kept()
+    await town.sync_schedules()
     for handle in handles:
         assert (await handle.describe()).id == handle.id
         await handle.delete()
 
 
-async def test_a_broken_file_changes_and_deletes_nothing_and_a_mended_one_is_seen(town: Town) -> None:
-    await town.kept(one=MINUTELY)
+async def test_a_broken_file_changes_and_deletes_nothing_and_a_mended_one_is_seen(town: Installation) -> None:
+    await town.sync_schedules(one=MINUTELY)
     await until_listed(town, {"one"})
     (town.folder / "triggers.yaml").write_text("schedules: [")
     async with build_console(town.settings) as other:
@@ -215,13 +215,13 @@ async def test_a_broken_file_changes_and_deletes_nothing_and_a_mended_one_is_see
         keeping = asyncio.create_task(other.schedule_sync.run())
         assert other.deps.config.alarm
         assert other.deps.config.current().schedules == {}
-        town.says(one=MINUTELY, two=MINUTELY)
+        town.write_schedules(one=MINUTELY, two=MINUTELY)
         await until_listed(town, {"one", "two"})
         keeping.cancel()
-    assert (await town.described("one")).info.created_at < (await town.described("two")).info.created_at
+    assert (await town.describe("one")).info.created_at < (await town.describe("two")).info.created_at
 
 
-async def until_listed(town: Town, names: Iterable[str]) -> None:
+async def until_listed(town: Installation, names: Iterable[str]) -> None:
     """Wait until Temporal's list, which is late, has exactly these."""
     end = asyncio.get_running_loop().time() + WITHIN
     while (found := await town.console.gateway.schedule_names()) != set(names):
@@ -237,25 +237,25 @@ def _update(schedule: Schedule) -> Any:
 # Fired.
 
 
-async def test_each_occasion_launches_one_job_and_the_same_again_none(town: Town) -> None:
-    await town.kept(minutely=MINUTELY.replace("paused", "overlap: allow, paused"))
-    earlier, *occasions = past(4)
-    async with fired(town.console):
-        await town.fires("minutely", *occasions)
+async def test_each_occasion_launches_one_job_and_the_same_again_none(town: Installation) -> None:
+    await town.sync_schedules(minutely=MINUTELY.replace("paused", "overlap: allow, paused"))
+    earlier, *occasions = past_minutes(4)
+    async with take_occasions(town.console):
+        await town.backfill("minutely", *occasions)
         launched = [await town.result("minutely", at) for at in occasions]
         assert sorted(town.jobs("minutely")) == sorted(launched)
         assert [town.reason(job) for job in launched] == [f"occasion {to_rfc3339(at)}" for at in occasions]
         descriptions = [await town.temporal.get_workflow_handle(job).describe() for job in launched]
         assert {description.status for description in descriptions} == {WorkflowExecutionStatus.RUNNING}
 
-        await town.fires("minutely", occasions[0], earlier)
+        await town.backfill("minutely", occasions[0], earlier)
         extra = await town.result("minutely", earlier)
         again = await until_fired_twice(town, "minutely", occasions[0])
     assert (again, len(town.jobs("minutely"))) == (launched[0], 4)
     assert extra not in launched
 
 
-async def until_fired_twice(town: Town, name: str, at: datetime) -> str:
+async def until_fired_twice(town: Installation, name: str, at: datetime) -> str:
     """Return what came of an occasion's second workflow."""
     wanted = f"WorkflowId = '{town.prefix}{name}-{to_rfc3339(at)}' AND ExecutionStatus = 'Completed'"
     end = asyncio.get_running_loop().time() + WITHIN
@@ -267,33 +267,33 @@ async def until_fired_twice(town: Town, name: str, at: datetime) -> str:
     return results.pop()
 
 
-async def test_while_the_last_job_has_not_ended_the_next_occasion_is_skipped(town: Town) -> None:
-    await town.kept(minutely=MINUTELY)
-    first, second, third = past(3)
-    async with fired(town.console):
-        await town.fires("minutely", first)
+async def test_while_the_last_job_has_not_ended_the_next_occasion_is_skipped(town: Installation) -> None:
+    await town.sync_schedules(minutely=MINUTELY)
+    first, second, third = past_minutes(3)
+    async with take_occasions(town.console):
+        await town.backfill("minutely", first)
         job = await town.result("minutely", first)
-        await town.fires("minutely", second)
+        await town.backfill("minutely", second)
         assert await town.result("minutely", second) == f"skipped: {job} has not ended"
-        ended(town, job)
-        await town.fires("minutely", third)
+        end_job(town, job)
+        await town.backfill("minutely", third)
         assert await town.result("minutely", third) == town.jobs("minutely")[0] != job
     assert [entry.data for entry in town.console.deps.store.ledger.entries(job=job).items if entry.type == "schedule.skipped"] == [
         {"schedule": "minutely", "occasion": to_rfc3339(second)}
     ]
 
 
-async def test_what_was_due_while_no_console_was_there_is_launched_once_by_the_first_that_comes(town: Town) -> None:
-    await town.kept(minutely=MINUTELY)
-    (at,) = past(1)
-    await town.fires("minutely", at)
+async def test_what_was_due_while_no_console_was_there_is_launched_once_by_the_first_that_comes(town: Installation) -> None:
+    await town.sync_schedules(minutely=MINUTELY)
+    (at,) = past_minutes(1)
+    await town.backfill("minutely", at)
     waiting = town.temporal.get_workflow_handle(f"{town.prefix}minutely-{to_rfc3339(at)}")
     await until_known(waiting.describe)
     assert town.jobs("minutely") == []
-    async with build_console(town.settings) as other, fired(town.console, other):
+    async with build_console(town.settings) as other, take_occasions(town.console, other):
         job = await town.result("minutely", at)
         assert town.jobs("minutely") == [job]
-        await town.fires("minutely", at)
+        await town.backfill("minutely", at)
         assert await until_fired_twice(town, "minutely", at) == job
     assert town.jobs("minutely") == [job]
 
@@ -308,24 +308,24 @@ async def until_known(describe: Callable[[], Any]) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_a_live_schedule_fires_by_itself_at_its_time(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_live_schedule_fires_by_itself_at_its_time(town: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every second instead of each minute, in Temporal and for what the console takes for an occasion: nobody waits for minutes."""
     monkeypatch.setattr(console_orders, "why_no_occasion", lambda *_, **__: None)
-    await town.kept(lively="{cron: '* * * * *', job: jobs/hello.yaml}")
+    await town.sync_schedules(lively="{cron: '* * * * *', job: jobs/hello.yaml}")
 
     seconds = ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(seconds=1))])
-    there = (await town.described("lively")).schedule
-    async with fired(town.console):
+    there = (await town.describe("lively")).schedule
+    async with take_occasions(town.console):
         await town.handle("lively").update(lambda _: _update(dataclasses.replace(there, spec=seconds)))
         (first,) = await until(lambda: town.jobs("lively"))
-        ended(town, first)
+        end_job(town, first)
         second, *_ = await until(lambda: [job for job in town.jobs("lively") if job != first])
         await town.handle("lively").pause()
-        ended(town, second)
+        end_job(town, second)
     assert town.reason(first) != town.reason(second)
 
 
-def ended(town: Town, job: str) -> None:
+def end_job(town: Installation, job: str) -> None:
     """End a job, as its worker would."""
 
     town.console.deps.store.ledger.append(
@@ -337,9 +337,9 @@ def ended(town: Town, job: str) -> None:
 
 
 @pytest.mark.parametrize("overlap, most", [("skip", 1), ("allow", 4)])
-async def test_many_who_take_occasions_at_the_same_time_launch_no_more_than_may_be(town: Town, overlap: str, most: int) -> None:
-    town.says(minutely=MINUTELY.replace("paused", f"overlap: {overlap}, paused"))
-    occasions = [ScheduleOccasion(schedule="minutely", at=at) for at in past(4)]
+async def test_many_who_take_occasions_at_the_same_time_launch_no_more_than_may_be(town: Installation, overlap: str, most: int) -> None:
+    town.write_schedules(minutely=MINUTELY.replace("paused", f"overlap: {overlap}, paused"))
+    occasions = [ScheduleOccasion(schedule="minutely", at=at) for at in past_minutes(4)]
     deps = town.console.deps
     found = await asyncio.gather(
         *(asyncio.to_thread(console_orders.order_occasion, deps, occasion) for occasion in itertools.chain(occasions, occasions, occasions))
@@ -351,10 +351,10 @@ async def test_many_who_take_occasions_at_the_same_time_launch_no_more_than_may_
 
 
 async def test_a_console_that_died_between_its_steps_leaves_nothing_that_another_cannot_finish(
-    town: Town, monkeypatch: pytest.MonkeyPatch
+    town: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    town.says(minutely=MINUTELY)
-    earlier, last = past(2)
+    town.write_schedules(minutely=MINUTELY)
+    earlier, last = past_minutes(2)
     occasion, deps = ScheduleOccasion(schedule="minutely", at=last), town.console.deps
     with monkeypatch.context() as patched:
         patched.setattr(console_orders, "record_console_order", lambda *_, **__: 1 / 0)
@@ -371,38 +371,38 @@ async def test_a_console_that_died_between_its_steps_leaves_nothing_that_another
 # What whoever can write to Temporal may try.
 
 
-async def test_a_moment_that_is_no_occasion_is_refused_whoever_says_it(town: Town) -> None:
+async def test_a_moment_that_is_no_occasion_is_refused_whoever_says_it(town: Installation) -> None:
     # Half a day from now, so that no moment of this test is one.
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     far = now + timedelta(hours=12)
-    await town.kept(daily=f"{{cron: '0 {far.hour} * * *', job: jobs/hello.yaml, paused: true}}")
+    await town.sync_schedules(daily=f"{{cron: '0 {far.hour} * * *', job: jobs/hello.yaml, paused: true}}")
     attempts = {
         "is not a scheduled time": ("daily", now),
         "is in the future": ("daily", far),
         "too long ago": ("daily", far - timedelta(days=1)),
         "there is no schedule other": ("other", far),
     }
-    async with fired(town.console):
+    async with take_occasions(town.console):
         for why, (name, at) in attempts.items():
             assert why in await refusal(town, name, TypedSearchAttributes([SearchAttributePair(SCHEDULED_START, at)]))
         assert "this workflow was not started by a schedule" in await refusal(town, "daily", TypedSearchAttributes.empty)
         await town.handle("daily").trigger()
-        (triggered,) = await started_by(town, "daily")
+        (triggered,) = await workflows_of(town, "daily")
         with pytest.raises(WorkflowFailureError):
             await town.temporal.get_workflow_handle(triggered).result()
     assert town.jobs("daily") == []
 
 
-async def started_by(town: Town, name: str) -> list[str]:
+async def workflows_of(town: Installation, name: str) -> list[str]:
     """Return the workflows that a schedule has started, once there is one."""
     end = asyncio.get_running_loop().time() + WITHIN
-    while not (found := (await town.described(name)).info.recent_actions):
+    while not (found := (await town.describe(name)).info.recent_actions):
         assert asyncio.get_running_loop().time() < end
         await asyncio.sleep(0.1)
     return [one.action.workflow_id for one in found]
 
 
-async def refusal(town: Town, name: str, attributes: TypedSearchAttributes) -> str:
+async def refusal(town: Installation, name: str, attributes: TypedSearchAttributes) -> str:
     """Start what a schedule would start, with arguments of one's own; return why it comes to nothing."""
     with pytest.raises(WorkflowFailureError) as told:
         await town.temporal.execute_workflow(
@@ -419,7 +419,7 @@ async def refusal(town: Town, name: str, attributes: TypedSearchAttributes) -> s
     return str(cause)
 
 
-async def test_only_our_own_sentences_are_in_what_temporal_keeps(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_our_own_sentences_are_in_what_temporal_keeps(town: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -428,14 +428,14 @@ async def test_only_our_own_sentences_are_in_what_temporal_keeps(town: Town, mon
         message = "secret-detail"
         raise RuntimeError(message)
 
-    await town.kept(minutely=MINUTELY)
-    (at,) = past(1)
+    await town.sync_schedules(minutely=MINUTELY)
+    (at,) = past_minutes(1)
     with monkeypatch.context() as patched:
         patched.setattr(job_starter, "order_occasion", fails)
-        async with fired(town.console):
-            await town.fires("minutely", at)
+        async with take_occasions(town.console):
+            await town.backfill("minutely", at)
             await asyncio.wait_for(failed.wait(), WITHIN)
-    async with fired(town.console):
+    async with take_occasions(town.console):
         job = await town.result("minutely", at)
     history = await town.temporal.get_workflow_handle(f"{town.prefix}minutely-{to_rfc3339(at)}").fetch_history()
     kept = b"".join(item.SerializeToString() for item in history.events)
@@ -447,13 +447,15 @@ async def test_only_our_own_sentences_are_in_what_temporal_keeps(town: Town, mon
 
 
 @pytest.fixture
-async def http(town: Town) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(town.console) as client:
+async def http(town: Installation) -> AsyncIterator[httpx.AsyncClient]:
+    async with serve_console(town.console) as client:
         yield client
 
 
-async def test_whoever_has_a_role_sees_what_launches_when_and_what_came_of_it(town: Town, http: httpx.AsyncClient, served: Served) -> None:
-    await town.kept(nightly="{cron: '0 2 * * *', timezone: Asia/Tokyo, job: jobs/reconcile.yaml}", minutely=MINUTELY)
+async def test_whoever_has_a_role_sees_what_launches_when_and_what_came_of_it(
+    town: Installation, http: httpx.AsyncClient, served: Served
+) -> None:
+    await town.sync_schedules(nightly="{cron: '0 2 * * *', timezone: Asia/Tokyo, job: jobs/reconcile.yaml}", minutely=MINUTELY)
     auditor = served.people["auditor"].bearer
     items = (await http.get("/api/v1/schedules", headers=auditor)).json()["items"]
     assert [(item["name"], item["paused"], len(item["next"])) for item in items] == [("minutely", True, 5), ("nightly", False, 5)]
@@ -466,17 +468,19 @@ async def test_whoever_has_a_role_sees_what_launches_when_and_what_came_of_it(to
     assert (await http.get("/api/v1/schedules", headers=served.people["nobody"].bearer)).status_code == 403
 
 
-async def test_a_launcher_pauses_it_and_lets_it_go_on_and_the_ledger_tells(town: Town, http: httpx.AsyncClient, served: Served) -> None:
-    await town.kept(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
+async def test_a_launcher_pauses_it_and_lets_it_go_on_and_the_ledger_tells(
+    town: Installation, http: httpx.AsyncClient, served: Served
+) -> None:
+    await town.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
     ops, url = served.people["ops"], "/api/v1/schedules/nightly"
     for _ in range(2):
         answer = await http.post(f"{url}/pause", json={"reason": "the books are being closed"}, headers=ops.bearer)
         assert (answer.status_code, answer.json()["paused"], answer.json()["note"]) == (200, True, "ops: the books are being closed")
-    assert (await town.described("nightly")).schedule.state.paused
+    assert (await town.describe("nightly")).schedule.state.paused
     await town.console.schedule_sync.reconcile()
     answer = await http.post(f"{url}/unpause", headers=ops.bearer)
     assert (answer.status_code, answer.json()["paused"], answer.json()["note"]) == (200, False, None)
-    assert not (await town.described("nightly")).schedule.state.paused
+    assert not (await town.describe("nightly")).schedule.state.paused
 
     entries = town.console.deps.store.ledger.entries(job="-").items
     assert [(entry.type, entry.data["name"], entry.data.get("reason")) for entry in entries] == [
@@ -487,27 +491,27 @@ async def test_a_launcher_pauses_it_and_lets_it_go_on_and_the_ledger_tells(town:
 
 @pytest.mark.parametrize("what, body", [("pause", {"reason": "x"}), ("unpause", None), ("run", {})])
 async def test_only_launchers_do_anything_to_a_schedule(
-    town: Town, http: httpx.AsyncClient, served: Served, what: str, body: dict[str, str] | None
+    town: Installation, http: httpx.AsyncClient, served: Served, what: str, body: dict[str, str] | None
 ) -> None:
-    await town.kept(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
+    await town.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
     for who in ("lead", "auditor", "nobody"):
         answer = await http.post(f"/api/v1/schedules/nightly/{what}", json=body, headers=served.people[who].bearer)
         assert (answer.status_code, answer.json()["detail"]) == (403, "needs one of the groups: ops")
     missing = await http.post(f"/api/v1/schedules/weekly/{what}", json=body, headers=served.people["ops"].bearer)
     assert (missing.status_code, missing.json()["detail"]) == (404, "there is no schedule weekly")
-    assert (town.jobs("nightly"), (await town.described("nightly")).schedule.state.paused) == ([], False)
+    assert (town.jobs("nightly"), (await town.describe("nightly")).schedule.state.paused) == ([], False)
 
 
-async def test_a_pause_needs_a_reason(town: Town, http: httpx.AsyncClient, served: Served) -> None:
-    await town.kept(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
+async def test_a_pause_needs_a_reason(town: Installation, http: httpx.AsyncClient, served: Served) -> None:
+    await town.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
     for body in ({}, {"reason": ""}, {"reason": "x", "until": "tomorrow"}):
         answer = await http.post("/api/v1/schedules/nightly/pause", json=body, headers=served.people["ops"].bearer)
         assert answer.status_code == 422
-    assert not (await town.described("nightly")).schedule.state.paused
+    assert not (await town.describe("nightly")).schedule.state.paused
 
 
-async def test_a_launcher_runs_it_now_and_not_twice_at_once(town: Town, http: httpx.AsyncClient, served: Served) -> None:
-    await town.kept(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml, paused: true}")
+async def test_a_launcher_runs_it_now_and_not_twice_at_once(town: Installation, http: httpx.AsyncClient, served: Served) -> None:
+    await town.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml, paused: true}")
     ops, url = served.people["ops"], "/api/v1/schedules/nightly/run"
     answer = await http.post(url, json={"reason": "after the repair"}, headers={**ops.bearer, "Idempotency-Key": "one"})
     assert (answer.status_code, answer.json()["state"]) == (201, "pending"), answer.text
@@ -521,17 +525,17 @@ async def test_a_launcher_runs_it_now_and_not_twice_at_once(town: Town, http: ht
     order = town.console.deps.store.jobs.order(job)
     assert order is not None
     assert (order.signed.statement["origin"], order.signed.statement["asked_by"]) == ("schedule:nightly", ops.id)
-    ended(town, job)
+    end_job(town, job)
     shown = (await http.get("/api/v1/schedules/nightly", headers=ops.bearer)).json()["jobs"]
     assert [(one["id"], one["state"], one["order_reason"]) for one in shown] == [(job, "succeeded", "run now by ops: after the repair")]
     assert (await http.post(url, json={}, headers=ops.bearer)).status_code == 201
     assert len(town.jobs("nightly")) == 2
 
 
-async def test_without_temporal_the_list_answers_soon_and_says_so_and_runs_are_accepted(town: Town, served: Served) -> None:
-    await town.kept(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
+async def test_without_temporal_the_list_answers_soon_and_says_so_and_runs_are_accepted(town: Installation, served: Served) -> None:
+    await town.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
     away = town.settings.model_copy(update={"temporal_address": "127.0.0.1:1"})
-    async with build_console(away) as console, serving(console) as http:
+    async with build_console(away) as console, serve_console(console) as http:
         ops = served.people["ops"].bearer
         began = asyncio.get_running_loop().time()
         answer = await http.get("/api/v1/schedules", headers=ops)
@@ -543,13 +547,13 @@ async def test_without_temporal_the_list_answers_soon_and_says_so_and_runs_are_a
         assert (await http.post("/api/v1/schedules/nightly/run", json={}, headers=ops)).status_code == 201
         with pytest.raises(TemporalUnavailable):
             await console.schedule_sync.reconcile()
-    assert not (await town.described("nightly")).schedule.state.paused
+    assert not (await town.describe("nightly")).schedule.state.paused
 
 
-async def test_an_order_whose_schedule_is_gone_is_a_conflict_and_nothing_is_recorded(town: Town) -> None:
-    town.says(minutely=MINUTELY)
+async def test_an_order_whose_schedule_is_gone_is_a_conflict_and_nothing_is_recorded(town: Installation) -> None:
+    town.write_schedules(minutely=MINUTELY)
     timed = console_orders.configured_schedule(town.console.deps, "minutely")
-    town.says()
+    town.write_schedules()
     wish = OrderRequest("schedule:minutely", timed, {}, "gone")
     entity = town.console.deps.vault.own_entity()
     with pytest.raises(Conflict, match="this configuration has no schedule:minutely"):
@@ -557,6 +561,6 @@ async def test_an_order_whose_schedule_is_gone_is_a_conflict_and_nothing_is_reco
     assert town.jobs("minutely") == []
 
 
-def new_job(town: Town) -> str:
+def new_job(town: Installation) -> str:
 
     return new_job_id(town.settings.installation, now=datetime.now(UTC))

@@ -66,12 +66,12 @@ class Act:
     genuine: bool = True
 
     @property
-    def said(self) -> Mapping[str, Any]:
+    def statement(self) -> Mapping[str, Any]:
         return self.signed.statement
 
 
 @lru_cache(maxsize=200_000)
-def act(
+def build_act(
     signer: str,
     decision: Literal["approve", "deny", "withdraw", "break_glass"],
     ttl: int,
@@ -148,7 +148,7 @@ class Request:
         after = self.standing.with_signed(world.table, JOB, one.signed)
         if not isinstance(after, Rejection) and not self.climbed_out:
             self.standing = after
-            self.took_back |= {one.signer} if one.said["decision"] == "withdraw" else set()
+            self.took_back |= {one.signer} if one.statement["decision"] == "withdraw" else set()
             self.settled = after.verdict if after.verdict in {"denied", "withdrawn"} else self.settled
 
     def climb(self, world: World) -> None:
@@ -157,20 +157,20 @@ class Request:
             self.climbed_out = higher is None
             self.standing = replace(self.standing, ladder=higher or self.standing.ladder)
 
-    def is_issued(self, world: World, brought: Iterable[Act]) -> Ladder | None:
+    def ladder_to_issue(self, world: World, acts: Iterable[Act]) -> Ladder | None:
         """What a session does with whatever answers it is brought: it counts them anew, by what the ledger says of the request."""
         known = self.standing.ladder
         fresh = known.model_copy(update={"answers": (), "digest": world.digest})
-        ladder, _ = world.table.recount_answers(JOB, fresh, (one.signed for one in brought))
+        ladder, _ = world.table.recount_answers(JOB, fresh, (one.signed for one in acts))
         fine = ladder.verdict(world.tiers) == "approved" and not self.settled and not self.climbed_out
         return ladder if fine else None
 
 
-def voices_for(world: World, request: Request, brought: Iterable[Act]) -> Iterator[str]:
+def voices_for(world: World, request: Request, acts: Iterable[Act]) -> Iterator[str]:
     """Whoever may approve now, and really signed that they do: counted from who did what, not by the code under test."""
     ladder = request.standing.ladder
-    for one in brought:
-        said, signer = one.said, one.signer
+    for one in acts:
+        said, signer = one.statement, one.signer
         current = datetime.fromisoformat(str(said["issued_at"])) + LIFE > world.now
         theirs = one.genuine and said["person"] == signer and said["digest"] == world.digest and current
         if not theirs or signer == LAUNCHER or signer in request.took_back or said["decision"] != "approve":
@@ -186,21 +186,21 @@ def voices_for(world: World, request: Request, brought: Iterable[Act]) -> Iterat
             yield signer
 
 
-def broke_glass(world: World, request: Request, brought: Iterable[Act]) -> bool:
+def has_broken_glass(world: World, request: Request, acts: Iterable[Act]) -> bool:
     return any(
         one.genuine
         and one.signer == "glass"
-        and one.said["person"] == "glass"
-        and one.said["decision"] == "break_glass"
-        and one.said["digest"] == world.digest
-        and datetime.fromisoformat(str(one.said["issued_at"])) + LIFE > world.now
+        and one.statement["person"] == "glass"
+        and one.statement["decision"] == "break_glass"
+        and one.statement["digest"] == world.digest
+        and datetime.fromisoformat(str(one.statement["issued_at"])) + LIFE > world.now
         and "glass" not in world.away
         and "glass" not in request.took_back
-        for one in brought
+        for one in acts
     )
 
 
-def once(function: Callable[..., Any], *, key: Callable[..., Any]) -> Callable[..., Any]:
+def cache_calls(function: Callable[..., Any], *, key: Callable[..., Any]) -> Callable[..., Any]:
     # The arguments are kept, so that no id is another's later.
     known: dict[Any, Any] = {}
 
@@ -221,7 +221,7 @@ SEEN: Counter[str] = Counter()
 
 @settings(max_examples=COURSES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(st.binary(min_size=6, max_size=26))
-def interleaved(course: bytes) -> None:
+def check_interleaving(course: bytes) -> None:
     world = World(TIERS[1 + course[0] % 2])
     needed = 1 + course[1] % 3
     ladder = Ladder(
@@ -236,23 +236,23 @@ def interleaved(course: bytes) -> None:
     )
     request = Request(RequestTally(ladder))
     if course[0] >= 128:
-        delegate(world, "lead", "lead2", ends=False)
-        delegate(world, "chief", "chief2", ends=False)
+        add_delegation(world, "lead", "lead2", ends=False)
+        add_delegation(world, "chief", "chief2", ends=False)
     for what, who in zip(course[2::2], course[3::2], strict=False):
-        happen(world, request, what, who)
+        take_step(world, request, what, who)
         if who % 4 == 0:
-            check(world, request, turned(world.sent, what))
-    check(world, request, turned(world.sent, course[-1]))
+            check_issue(world, request, rotate(world.sent, what))
+    check_issue(world, request, rotate(world.sent, course[-1]))
     counted = {id(answer.signed) for answer in request.standing.ladder.answers}
-    check(world, request, [one for one in world.sent if id(one.signed) in counted])
+    check_issue(world, request, [one for one in world.sent if id(one.signed) in counted])
 
 
-def turned(acts: list[Act], by: int) -> list[Act]:
-    turn = by % max(len(acts), 1)
+def rotate(acts: list[Act], steps: int) -> list[Act]:
+    turn = steps % max(len(acts), 1)
     return [*acts[turn:], *acts[:turn]]
 
 
-def happen(world: World, request: Request, what: int, who: int) -> None:
+def take_step(world: World, request: Request, what: int, who: int) -> None:
     name, other = NAMES[who % 8], NAMES[who // 8 % 8]
     kind = what % 16
     if kind < 10:
@@ -264,7 +264,7 @@ def happen(world: World, request: Request, what: int, who: int) -> None:
         if kind == 4 and world.delegations:
             absent, name = sorted(world.delegations)[who % len(world.delegations)]
         forged = ("name", "field")[who % 2] if kind == 9 else ""
-        world.sent.append(act(name, decision, ttl, action, digest, absent, world.now, forged))
+        world.sent.append(build_act(name, decision, ttl, action, digest, absent, world.now, forged))
         request.send(world, world.sent[-1])
     elif kind == 10 and world.sent:
         request.send(world, world.sent[who % len(world.sent)])
@@ -273,14 +273,14 @@ def happen(world: World, request: Request, what: int, who: int) -> None:
     elif kind == 12:
         world.away ^= {name}
     elif kind == 13:
-        delegate(world, name, other, ends=who >= 192)
+        add_delegation(world, name, other, ends=who >= 192)
     elif kind == 14:
         world.now += timedelta(hours=1 + who % 4)
     else:
         world.digest = DIGESTS[world.digest == DIGESTS[0]]
 
 
-def delegate(world: World, person: str, delegate: str, *, ends: bool) -> None:
+def add_delegation(world: World, person: str, delegate: str, *, ends: bool) -> None:
     if ends:
         world.ended.add((person, delegate))
         return
@@ -297,14 +297,14 @@ def delegation(person: str, delegate: str, at: datetime) -> tuple[datetime, Sign
     return until, SignedStatement(statement=raw, signature=vault_signature(person, to_canonical_json(raw)))
 
 
-def check(world: World, request: Request, brought: Iterable[Act]) -> None:
-    given_ = tuple(brought)
-    issued = request.is_issued(world, given_)
+def check_issue(world: World, request: Request, acts: Iterable[Act]) -> None:
+    given_ = tuple(acts)
+    issued = request.ladder_to_issue(world, given_)
     SEEN["tried"] += 1
     if issued is None:
         return
     SEEN["issued"] += 1
-    glass = broke_glass(world, request, given_)
+    glass = has_broken_glass(world, request, given_)
     people = set(voices_for(world, request, given_))
     quorum = world.tiers.tiers[issued.current].quorum
     assert glass or len(people) >= quorum, (people, quorum, issued)
@@ -321,12 +321,14 @@ def check(world: World, request: Request, brought: Iterable[Act]) -> None:
 
 def test_no_course_of_answers_grants_without_a_quorum_of_distinct_people(monkeypatch: pytest.MonkeyPatch) -> None:
     # Reading and checking one statement says the same each time, and takes most of the time: each once.
-    monkeypatch.setattr(verification, "read_statement", once(verification.read_statement, key=lambda model, signed: (model, id(signed))))
     monkeypatch.setattr(
-        verification, "why_signature_invalid", once(statements.why_signature_invalid, key=lambda signed, keys: (id(signed), keys[1]))
+        verification, "read_statement", cache_calls(verification.read_statement, key=lambda model, signed: (model, id(signed)))
+    )
+    monkeypatch.setattr(
+        verification, "why_signature_invalid", cache_calls(statements.why_signature_invalid, key=lambda signed, keys: (id(signed), keys[1]))
     )
     SEEN.clear()
-    interleaved()
+    check_interleaving()
     # A course in which nothing is ever granted proves nothing.
     for kind in ("issued", "by glass", "by 1", "by 2", "narrowed", "for another"):
         assert SEEN[kind] > 20, SEEN

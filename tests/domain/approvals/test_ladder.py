@@ -15,7 +15,7 @@ from justenough.domain.approvals.tiers import Tier, Tiers, read_tiers
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.tool_bounds import Bounds
-from tests.domain.jobs.test_tool_bounds import CALLS, TOOLS, through
+from tests.domain.jobs.test_tool_bounds import CALLS, TOOLS, is_allowed
 from tests.support.domain_samples import NOW, SHOP
 
 TIERS = read_tiers((SHOP / "approvals.yaml").read_bytes())
@@ -32,11 +32,11 @@ def answer(person: str, tier: int, decision: str = "approve", ttl: int = 600) ->
 def ladder(needed: int = 1, *answers: ApprovalAnswer) -> Ladder:
     made = Ladder(request="r-1", digest="sha256:x", requester=REQUESTER, needed=needed, current=needed, respond_by=NOW, ttl=600)
     for one in answers:
-        made = moved(made, one)
+        made = add_answer(made, one)
     return made
 
 
-def moved(before: Ladder, one: ApprovalAnswer) -> Ladder:
+def add_answer(before: Ladder, one: ApprovalAnswer) -> Ladder:
     after = before.with_answer(one)
     assert isinstance(after, Ladder), after
     return after
@@ -49,9 +49,9 @@ def test_of_several_who_bind_tools_what_all_of_them_allow_holds(asked: dict[str,
     bound = [one for one in said if one is not None]
     for name in ("find", "file"):
         for arguments in CALLS:
-            expected = all(through(one, name, arguments, 0) for one in (asked, *bound))
+            expected = all(is_allowed(one, name, arguments, 0) for one in (asked, *bound))
             assert made.grant.tools is not None
-            assert through(made.grant.tools, name, arguments, 0) == expected
+            assert is_allowed(made.grant.tools, name, arguments, 0) == expected
     assert made.is_narrowed == (made.grant.tools != asked)
     assert bound or not made.is_narrowed
 
@@ -137,7 +137,7 @@ def test_after_climbing_lower_tiers_neither_answer_nor_count() -> None:
     assert climbed is not None
     assert climbed.answers == ()
     assert isinstance(climbed.with_answer(answer("lead2", 1)), Rejection)
-    assert moved(climbed, answer("security", 2)).verdict(tiers) == "pending"
+    assert add_answer(climbed, answer("security", 2)).verdict(tiers) == "pending"
 
 
 def test_a_higher_approval_given_early_still_counts_after_climbing() -> None:
@@ -145,7 +145,7 @@ def test_a_higher_approval_given_early_still_counts_after_climbing() -> None:
     tiers = Tiers(tiers={1: two, 2: two, 3: two})
     climbed = ladder(1, answer("security", 2)).to_next_tier(tiers, now=NOW)
     assert climbed is not None
-    assert moved(climbed, answer("chief", 3)).verdict(tiers) == "approved"
+    assert add_answer(climbed, answer("chief", 3)).verdict(tiers) == "approved"
 
 
 def test_the_least_time_that_any_approver_gave_is_granted() -> None:

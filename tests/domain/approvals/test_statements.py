@@ -45,7 +45,7 @@ def signature(statement: Mapping[str, Any], key: Ed25519PrivateKey = KEY, versio
     return f"vault:v{version}:{base64.b64encode(key.sign(to_canonical_json(statement))).decode()}"
 
 
-def signed(statement: Mapping[str, Any], text: str | None = None) -> SignedStatement:
+def sign(statement: Mapping[str, Any], text: str | None = None) -> SignedStatement:
     return SignedStatement(statement=dict(statement), signature=signature(statement) if text is None else text)
 
 
@@ -57,7 +57,7 @@ def test_the_documented_public_key_belongs_to_the_private_one() -> None:
 def test_the_documented_statements_have_their_canonical_form_and_signature(name: str, statement: dict[str, Any]) -> None:
     assert to_canonical_json(statement).decode() == BLOCKS[f"{name}, canonical"]
     assert signature(statement) == BLOCKS[f"{name}, signature"]
-    assert why_signature_invalid(signed(statement, BLOCKS[f"{name}, signature"]), {1: PUBLIC}) is None
+    assert why_signature_invalid(sign(statement, BLOCKS[f"{name}, signature"]), {1: PUBLIC}) is None
 
 
 def test_the_documented_statements_are_read_and_written_the_same() -> None:
@@ -94,7 +94,7 @@ def test_the_documented_request_digest_is_that_of_the_documented_spec() -> None:
     assert digest() == BLOCKS["Bound, digest"]
 
 
-def changed(**changes: Any) -> dict[str, Any]:
+def spec_with(**changes: Any) -> dict[str, Any]:
     """Return the documented spec with one part exchanged; `run` and `access` are merged into."""
     run = {**SPEC["run"], **changes.pop("run", {})}
     access = [{**SPEC["access"][0], **changes.pop("access", {})}]
@@ -104,31 +104,31 @@ def changed(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "raw",
     [
-        changed(agent=None),
-        changed(agent={**SPEC["agent"], "version": "1.5"}),
-        changed(agent={**SPEC["agent"], "model": "other"}),
-        changed(agent={**SPEC["agent"], "owner": "other"}),
-        changed(environment="staging"),
-        changed(data_scope={"tenant": "globex"}),
-        changed(data_scope={}),
-        changed(run={"command": ["python", "triage.py", "--ticket", "{ticket}", "-v"]}),
-        changed(run={"command": ["python triage.py", "--ticket", "{ticket}"]}),
-        changed(run={"timeout": "16m"}),
-        changed(run={"env": {"MODE": "dry-run"}}),
-        changed(run={"env": {**SPEC["run"]["env"], "MODE": "wet"}}),
-        changed(run={"network": "none"}),
-        changed(run={"python": "/opt/python3"}),
-        changed(run={"limits": {"cpu": "11m"}}),
-        changed(run={"limits": {"memory": "2GiB"}}),
-        changed(run={"limits": {"processes": 255}}),
-        changed(run={"limits": {"file_size": "1B"}}),
-        changed(run={"limits": {"open_files": 4097}}),
-        changed(model={"name": "default", "requests": 5, "tokens": 1_000}),
-        changed(access={"resource": "orders-db"}),
-        changed(access={"action": "read"}),
-        changed(access={"ttl": "6m"}),
-        changed(access={"deliver": {"env": {"PGUSER": "username"}}}),
-        changed(access={"deliver": {"file": {"path": "db.json"}}}),
+        spec_with(agent=None),
+        spec_with(agent={**SPEC["agent"], "version": "1.5"}),
+        spec_with(agent={**SPEC["agent"], "model": "other"}),
+        spec_with(agent={**SPEC["agent"], "owner": "other"}),
+        spec_with(environment="staging"),
+        spec_with(data_scope={"tenant": "globex"}),
+        spec_with(data_scope={}),
+        spec_with(run={"command": ["python", "triage.py", "--ticket", "{ticket}", "-v"]}),
+        spec_with(run={"command": ["python triage.py", "--ticket", "{ticket}"]}),
+        spec_with(run={"timeout": "16m"}),
+        spec_with(run={"env": {"MODE": "dry-run"}}),
+        spec_with(run={"env": {**SPEC["run"]["env"], "MODE": "wet"}}),
+        spec_with(run={"network": "none"}),
+        spec_with(run={"python": "/opt/python3"}),
+        spec_with(run={"limits": {"cpu": "11m"}}),
+        spec_with(run={"limits": {"memory": "2GiB"}}),
+        spec_with(run={"limits": {"processes": 255}}),
+        spec_with(run={"limits": {"file_size": "1B"}}),
+        spec_with(run={"limits": {"open_files": 4097}}),
+        spec_with(model={"name": "default", "requests": 5, "tokens": 1_000}),
+        spec_with(access={"resource": "orders-db"}),
+        spec_with(access={"action": "read"}),
+        spec_with(access={"ttl": "6m"}),
+        spec_with(access={"deliver": {"env": {"PGUSER": "username"}}}),
+        spec_with(access={"deliver": {"file": {"path": "db.json"}}}),
     ],
 )
 def test_whatever_decides_what_runs_changes_the_request_digest(raw: dict[str, Any]) -> None:
@@ -136,7 +136,7 @@ def test_whatever_decides_what_runs_changes_the_request_digest(raw: dict[str, An
 
 
 def test_limits_that_are_the_defaults_leave_the_request_digest_as_it_was_before_there_were_any() -> None:
-    assert digest(changed(run={"limits": {"cpu": "10m", "memory": "1GiB"}})) == digest()
+    assert digest(spec_with(run={"limits": {"cpu": "10m", "memory": "1GiB"}})) == digest()
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_access_through_tools_has_another_digest_for_each_tool_and_bound() -> No
         {"a": {"calls": 2}},
         {"a": {"arguments": {"x": {"maximum": 1}}}},
     ]
-    items = [changed(access={"deliver": {}, **({"tools": tools} if tools else {})}) for tools in asked]
+    items = [spec_with(access={"deliver": {}, **({"tools": tools} if tools else {})}) for tools in asked]
     assert len({digest(item) for item in items}) == len(items)
 
 
@@ -178,42 +178,42 @@ def test_a_call_with_another_argument_or_other_bounds_is_another_digest_and_none
 
 
 @pytest.mark.parametrize(
-    "raw", [changed(labels={"team": "other"}), changed(access={"reason": "Another reason"}), dict(reversed(SPEC.items()))]
+    "raw", [spec_with(labels={"team": "other"}), spec_with(access={"reason": "Another reason"}), dict(reversed(SPEC.items()))]
 )
 def test_what_changes_nothing_of_it_leaves_the_request_digest(raw: dict[str, Any]) -> None:
     assert digest(raw) == digest()
 
 
-def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def leaf_paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     if isinstance(value, dict) and value:
-        return [found for key, inner in value.items() for found in leaves(inner, (*path, key))]
+        return [found for key, inner in value.items() for found in leaf_paths(inner, (*path, key))]
     return [path]
 
 
 @pytest.mark.parametrize("statement", [ORDER, DECISION])
 def test_any_change_of_a_signed_statement_breaks_its_signature(statement: dict[str, Any]) -> None:
     text = signature(statement)
-    for path in leaves(statement):
+    for path in leaf_paths(statement):
         tampered = json.loads(json.dumps(statement))
         inner = tampered
         for part in path[:-1]:
             inner = inner[part]
         inner[path[-1]] = "tampered"
-        assert why_signature_invalid(signed(tampered, text), {1: PUBLIC}) == Rejection(
+        assert why_signature_invalid(sign(tampered, text), {1: PUBLIC}) == Rejection(
             "signature_mismatch", "the signature does not match the statement"
         )
     for tampered in ({**statement, "more": 1}, dict(list(statement.items())[1:])):
-        assert why_signature_invalid(signed(tampered, text), {1: PUBLIC}) is not None
+        assert why_signature_invalid(sign(tampered, text), {1: PUBLIC}) is not None
 
 
 def test_the_order_of_keys_does_not_matter() -> None:
-    assert why_signature_invalid(signed(dict(reversed(ORDER.items())), signature(ORDER)), {1: PUBLIC}) is None
+    assert why_signature_invalid(sign(dict(reversed(ORDER.items())), signature(ORDER)), {1: PUBLIC}) is None
 
 
 def test_only_the_key_version_that_is_named_counts() -> None:
     other = Ed25519PrivateKey.generate()
     theirs = other.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-    second = signed(ORDER, signature(ORDER, other, version=2))
+    second = sign(ORDER, signature(ORDER, other, version=2))
     assert why_signature_invalid(second, {1: PUBLIC, 2: theirs}) is None
     assert why_signature_invalid(second, {1: theirs, 2: PUBLIC}) is not None
     assert why_signature_invalid(second, {1: theirs}) is not None
@@ -241,14 +241,14 @@ RAW = signature(ORDER).removeprefix("vault:v1:")
     ],
 )
 def test_what_is_no_signature_is_refused_with_a_reason(text: str) -> None:
-    assert why_signature_invalid(signed(ORDER, text), {1: PUBLIC})
+    assert why_signature_invalid(sign(ORDER, text), {1: PUBLIC})
 
 
 @given(
     st.text(max_size=120), st.dictionaries(st.text(max_size=5), st.none() | st.integers() | st.floats() | st.text(max_size=5), max_size=3)
 )
 def test_no_text_and_no_statement_raises(text: str, statement: dict[str, Any]) -> None:
-    assert why_signature_invalid(signed(ORDER, text), {1: PUBLIC})
+    assert why_signature_invalid(sign(ORDER, text), {1: PUBLIC})
     assert why_signature_invalid(SignedStatement(statement=statement, signature=f"vault:v1:{RAW}"), {1: PUBLIC})
 
 
@@ -260,7 +260,7 @@ def test_a_statement_nested_without_end_is_refused() -> None:
 
 
 def test_a_key_of_the_wrong_length_verifies_nothing() -> None:
-    assert why_signature_invalid(signed(ORDER), {1: b"short"})
+    assert why_signature_invalid(sign(ORDER), {1: b"short"})
 
 
 ISSUED = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)

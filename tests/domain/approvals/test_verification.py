@@ -205,7 +205,7 @@ def test_a_delegation_is_valid_until_its_end_however_late_it_was_prolonged(at: t
     assert (rejection.message if rejection else None) == why
 
 
-def after(tally: RequestTally, *signed: SignedStatement) -> RequestTally | Rejection:
+def tally_after(tally: RequestTally, *signed: SignedStatement) -> RequestTally | Rejection:
     """Return the state after these statements, or the first rejection."""
     for one in signed:
         updated = tally.with_signed(verifier(), JOB, one)
@@ -231,7 +231,7 @@ def after(tally: RequestTally, *signed: SignedStatement) -> RequestTally | Rejec
     ],
 )
 def test_a_tally_is_what_its_answers_and_withdrawals_make_of_it(tier: int, signed: list[SignedStatement], verdict: str) -> None:
-    tally = after(RequestTally(ladder(tier)), *signed)
+    tally = tally_after(RequestTally(ladder(tier)), *signed)
     assert isinstance(tally, RequestTally), tally
     assert tally.verdict == verdict
 
@@ -250,7 +250,7 @@ def test_a_tally_is_what_its_answers_and_withdrawals_make_of_it(tier: int, signe
     ],
 )
 def test_what_changes_nothing_in_a_tally_is_rejected(tier: int, signed: list[SignedStatement], code: str) -> None:
-    assert code_of(after(RequestTally(ladder(tier)), *signed)) == code
+    assert code_of(tally_after(RequestTally(ladder(tier)), *signed)) == code
 
 
 def test_only_a_withdrawal_withdraws() -> None:

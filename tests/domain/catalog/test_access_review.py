@@ -22,7 +22,7 @@ READ = AccessKey("orders-db", "read")
 TENANTS = ({"tenant": "acme"}, {"tenant": "globex", "region": "eu"})
 
 
-def used(key: AccessKey = READ, **changes: Any) -> dict[AccessKey, ActionUse]:
+def action_uses(key: AccessKey = READ, **changes: Any) -> dict[AccessKey, ActionUse]:
     plain = {
         "asked": 9,
         "granted": 9,
@@ -41,8 +41,8 @@ def catalog(**review: Any) -> Catalog:
     return catalog_with("resources/orders-db/actions", {"read": read})
 
 
-def found(offered: Catalog, uses: dict[AccessKey, ActionUse]) -> dict[str, str]:
-    return {one.kind.value: one.why for one in build_access_review(offered, uses, now=NOW, since=SINCE)}
+def findings(catalog: Catalog, uses: dict[AccessKey, ActionUse]) -> dict[str, str]:
+    return {one.kind.value: one.why for one in build_access_review(catalog, uses, now=NOW, since=SINCE)}
 
 
 DATED = catalog(by="2026-04-30")
@@ -70,21 +70,21 @@ DATED = catalog(by="2026-04-30")
     ids=range(15),
 )
 def test_a_review_finds(offered: Catalog, changes: dict[str, Any], expected: dict[str, str]) -> None:
-    assert found(offered, used(**changes)) == expected
+    assert findings(offered, action_uses(**changes)) == expected
 
 
 def test_what_was_never_asked_for_is_unused_and_no_more_is_said_of_it() -> None:
-    assert found(DATED, {}) == {"unused": "never issued; not issued since 2026-01-30"}
+    assert findings(DATED, {}) == {"unused": "never issued; not issued since 2026-01-30"}
 
 
 def test_an_action_is_its_resources_owners_to_review_unless_it_says_whose() -> None:
     for review, owner in (({"by": "2026-01-01"}, "support-leads"), ({"by": "2026-01-01", "owner": "security"}, "security")):
-        (one,) = build_access_review(catalog(**review), used(), now=NOW, since=SINCE)
+        (one,) = build_access_review(catalog(**review), action_uses(), now=NOW, since=SINCE)
         assert (one.owner, one.kind, one.last_issued) == (owner, ReviewFindingKind.OVERDUE, NOW - timedelta(days=1))
 
 
 def test_every_finding_says_what_to_do() -> None:
-    uses = used(longest_granted=60, narrowed=9, scopes=())
+    uses = action_uses(longest_granted=60, narrowed=9, scopes=())
     told = {
         one.kind: one.todo
         for offered in (catalog(), catalog(by="2026-01-01"))

@@ -61,7 +61,7 @@ def catalog_with(path: str = "", value: Any = None) -> Catalog:
     return read_catalog(yaml.safe_dump(raw))
 
 
-def refused(path: str, value: Any) -> str:
+def problems_of(path: str, value: Any) -> str:
     with pytest.raises(InvalidInput) as caught:
         catalog_with(path, value)
     return "\n".join(map(str, caught.value.problems))
@@ -79,7 +79,7 @@ def spec(**changes: Any) -> Any:
     return checked_spec({**raw, **changes})
 
 
-def against(**changes: Any) -> list[str]:
+def spec_problems(**changes: Any) -> list[str]:
     return [str(problem) for problem in problems_in_spec(spec(**changes), catalog_with())]
 
 
@@ -178,7 +178,7 @@ CERTIFIED: dict[str, Any] = {"issue": {"path": "pki/issue/x", "method": "update"
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_by_its_path(path: str, value: Any, problem: str) -> None:
-    assert problem in refused(path, value)
+    assert problem in problems_of(path, value)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_wrong_value_is_refused_by_its_path(path: str, value: Any, problem: st
     ["sys/mounts", "auth/token/create", "cubbyhole/x", "creds", "a/../b", "a//b", "a/*", "a/+", "a/b,c", "a/b?x=1", "a/{{name}}", "a/{Tenant}", "a/{region}", "/a/b", "a/b/", "a/b c", "a/b\n", "a/$b}"],
 )  # fmt: skip
 def test_an_issue_path_that_is_no_plain_path_is_refused(issue: str) -> None:
-    assert "resources.orders-db.actions.admin" in refused("resources/orders-db/actions/admin/issue/path", issue)
+    assert "resources.orders-db.actions.admin" in problems_of("resources/orders-db/actions/admin/issue/path", issue)
 
 
 def test_everything_wrong_is_said_at_once() -> None:
@@ -258,7 +258,7 @@ def test_an_identitys_name_does_not_depend_on_the_order_of_its_keys() -> None:
 
 
 def test_a_fitting_spec_has_no_problems() -> None:
-    assert against() == []
+    assert spec_problems() == []
 
 
 @pytest.mark.parametrize(
@@ -277,12 +277,12 @@ def test_a_fitting_spec_has_no_problems() -> None:
     ],
 )
 def test_a_spec_that_asks_for_what_is_not_there_is_told_where(changes: dict[str, Any], problem: str) -> None:
-    assert against(**changes) == [problem]
+    assert spec_problems(**changes) == [problem]
 
 
 def test_every_problem_of_a_spec_is_said_at_once() -> None:
     asked = [*access(ttl="2h"), *access(resource="nothing"), *access(action="write")]
-    found = [line.partition(":")[0] for line in against(environment="test", data_scope={}, access=asked)]
+    found = [line.partition(":")[0] for line in spec_problems(environment="test", data_scope={}, access=asked)]
     assert found == ["environment", "access[0].ttl", "data_scope.tenant", "access[1].resource", "access[2].action"]
 
 
@@ -300,7 +300,7 @@ def test_a_hard_end_beyond_the_longest_job_is_refused(seconds: int) -> None:
         hard_end_of(seconds)
 
 
-def draft(**changes: Any) -> list[str]:
+def draft_problems(**changes: Any) -> list[str]:
     raw: dict[str, Any] = {"environment": "prod", "data_scope": {"tenant": "acme"}, **changes}
     return [str(problem) for problem in problems_in_draft(raw, catalog_with())]
 
@@ -331,7 +331,7 @@ ASKED: dict[str, Any] = {"resource": "orders-db", "action": "read", "ttl": "10m"
     ],
 )
 def test_of_a_spec_that_is_wrong_itself_the_catalog_judges_what_can_be_read(changes: dict[str, Any], expected: list[str]) -> None:
-    assert draft(**changes) == expected
+    assert draft_problems(**changes) == expected
 
 
 @given(

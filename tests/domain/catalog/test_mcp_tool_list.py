@@ -18,7 +18,7 @@ GET: dict[str, Any] = {"name": "get_issue", "description": "Reads an issue", "in
 CREATE: dict[str, Any] = {"name": "create_issue", "description": "Opens an issue", "inputSchema": {"type": "object"}}
 
 
-def listed(*tools: dict[str, Any]) -> ToolList:
+def tool_list(*tools: dict[str, Any]) -> ToolList:
     return build_tool_list("tools", tools)
 
 
@@ -30,12 +30,12 @@ def problems(*tools: Any) -> str:
 
 def test_a_digest_is_that_of_the_canonical_form() -> None:
     form = b'[{"description":"Opens an issue","inputSchema":{"type":"object"},"name":"create_issue"}]'
-    assert listed(CREATE).digest == f"sha256:{hashlib.sha256(form).hexdigest()}"
+    assert tool_list(CREATE).digest == f"sha256:{hashlib.sha256(form).hexdigest()}"
 
 
 def test_neither_the_order_nor_what_nobody_is_told_changes_it() -> None:
     more = {**GET, "icons": [{"src": "https://x"}], "outputSchema": {"type": "object"}, "_meta": {"a": 1}, "title": None}
-    assert listed(more, CREATE).digest == listed(CREATE, GET).digest
+    assert tool_list(more, CREATE).digest == tool_list(CREATE, GET).digest
 
 
 CHANGED: list[tuple[dict[str, Any], str]] = [
@@ -48,20 +48,20 @@ CHANGED: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize("change, told", CHANGED, ids=lambda value: str(value)[:20])
 def test_each_change_of_a_tool_is_another_digest_and_is_named(change: dict[str, Any], told: str) -> None:
-    before, after = listed(GET, CREATE), listed({**GET, **change}, CREATE)
+    before, after = tool_list(GET, CREATE), tool_list({**GET, **change}, CREATE)
     assert before.digest != after.digest
     assert list(tool_list_changes(before, after)) == [told]
 
 
 def test_what_is_new_and_what_is_gone_is_named() -> None:
-    assert list(tool_list_changes(listed(GET), listed(CREATE))) == ["gone: get_issue", "new: create_issue"]
-    assert list(tool_list_changes(None, listed(GET, CREATE))) == ["new: create_issue", "new: get_issue"]
-    assert list(tool_list_changes(listed(GET), listed(GET))) == []
+    assert list(tool_list_changes(tool_list(GET), tool_list(CREATE))) == ["gone: get_issue", "new: create_issue"]
+    assert list(tool_list_changes(None, tool_list(GET, CREATE))) == ["new: create_issue", "new: get_issue"]
+    assert list(tool_list_changes(tool_list(GET), tool_list(GET))) == []
 
 
 def test_the_kept_text_reads_back_as_the_same_list() -> None:
     wide = {**GET, "inputSchema": {"type": "object", "properties": {"n": {"maximum": 2**63 - 1, "multipleOf": 0.5}}}}
-    found = listed(wide, CREATE)
+    found = tool_list(wide, CREATE)
     assert read_tool_list("kept", found.text).digest == found.digest
     assert read_tool_list("kept", json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"tools": [wide, CREATE]}})).digest == found.digest
 

@@ -19,7 +19,7 @@ secrets = st.text(st.characters(exclude_categories=["Cs"]), min_size=4, max_size
 few_letters = st.text("ab=", max_size=30)
 
 
-def redacted(secret_values: list[str], *chunks: bytes) -> bytes:
+def redact(secret_values: list[str], *chunks: bytes) -> bytes:
     redactor = Redactor(secret_values)
     return b"".join(map(redactor.feed, chunks)) + redactor.flush()
 
@@ -52,25 +52,25 @@ def test_no_form_of_a_secret_comes_out_however_the_stream_is_cut(
 ) -> None:
     text = before.encode() + encodings(secret)[form] + after.encode()
     # The mark itself may spell a secret; what stands around it may not.
-    parts = redacted([secret], *cut(text, places)).split(REDACTION_MARK)
+    parts = redact([secret], *cut(text, places)).split(REDACTION_MARK)
     assert all(known not in part for part in parts for known in encodings(secret) if len(known) >= 4)
     assert len(parts) > 1
 
 
 @given(values=st.lists(few_letters, min_size=1, max_size=4), text=few_letters, places=st.lists(st.integers(0, 500), max_size=12))
 def test_the_cuts_change_nothing_even_where_secrets_overlap(values: list[str], text: str, places: list[int]) -> None:
-    assert redacted(values, *cut(text.encode(), places)) == redacted(values, text.encode())
+    assert redact(values, *cut(text.encode(), places)) == redact(values, text.encode())
 
 
 @given(text=st.binary(max_size=200), places=st.lists(st.integers(0, 200), max_size=8))
 def test_a_text_without_secrets_comes_out_byte_by_byte(text: bytes, places: list[int]) -> None:
-    assert redacted(["a secret that is nowhere in it"], *cut(text, places)) == text
+    assert redact(["a secret that is nowhere in it"], *cut(text, places)) == text
 
 
 @given(before=st.binary(max_size=9), after=st.binary(max_size=9))
 def test_a_secret_inside_a_longer_base64_text_is_found_at_each_of_its_three_places(before: bytes, after: bytes) -> None:
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
-        assert REDACTION_MARK in redacted([SECRET], encode(before + SECRET.encode() + after))
+        assert REDACTION_MARK in redact([SECRET], encode(before + SECRET.encode() + after))
 
 
 @pytest.mark.parametrize(
@@ -88,15 +88,15 @@ def test_a_secret_inside_a_longer_base64_text_is_found_at_each_of_its_three_plac
     ],
 )
 def test_a_secret_is_found_as_programs_print_it(printed: str) -> None:
-    assert REDACTION_MARK in redacted([SECRET], printed.encode())
+    assert REDACTION_MARK in redact([SECRET], printed.encode())
 
 
 def test_finds_that_overlap_become_one_mark_and_leave_no_rest() -> None:
-    assert redacted(["abcdef", "defghi"], b"x abcdefghi y") == b"x [redacted] y"
+    assert redact(["abcdef", "defghi"], b"x abcdefghi y") == b"x [redacted] y"
 
 
 def test_of_two_secrets_that_start_alike_the_longer_one_goes_whole() -> None:
-    assert redacted(["hunter", "hunter22!"], b"hunt", b"er22", b"!") == REDACTION_MARK
+    assert redact(["hunter", "hunter22!"], b"hunt", b"er22", b"!") == REDACTION_MARK
 
 
 def test_a_complete_line_is_not_held_back() -> None:
@@ -124,13 +124,13 @@ def test_only_what_may_be_the_start_of_a_secret_waits_for_more() -> None:
 
 
 def test_short_values_are_not_secrets() -> None:
-    assert redacted(["abc", ""], b"abc abc") == b"abc abc"
+    assert redact(["abc", ""], b"abc abc") == b"abc abc"
     assert not forms_of("abc")
 
 
 def test_each_long_line_of_a_private_key_is_a_secret_of_its_own() -> None:
     key = "-----BEGIN KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ\n-----END KEY-----\n"
-    assert b"MC4CAQAwBQYDK2VwBCIEIJ" not in redacted([key], b"    MC4CAQAwBQYDK2VwBCIEIJ  # indented")
+    assert b"MC4CAQAwBQYDK2VwBCIEIJ" not in redact([key], b"    MC4CAQAwBQYDK2VwBCIEIJ  # indented")
 
 
 def test_a_flood_costs_time_in_proportion_to_its_size() -> None:

@@ -127,12 +127,12 @@ def test_no_bytes_raise_anything_but_invalid_input(text: str | bytes) -> None:
     to_canonical_json(value)
 
 
-def plain(leaf: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+def yaml_values(leaf: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.recursive(leaf, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4), max_leaves=20)
 
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
-values = plain(
+values = yaml_values(
     st.none() | st.booleans() | st.integers(-MAX_SAFE_INTEGER, MAX_SAFE_INTEGER) | st.floats(-MAX_SAFE_INTEGER, MAX_SAFE_INTEGER) | text
 )
 
@@ -148,13 +148,13 @@ def test_the_canonical_form_is_json_that_says_the_same_whatever_the_order_of_key
     form = to_canonical_json(value)
     assert json.loads(form) == value
     assert to_canonical_json(json.loads(form)) == form
-    assert to_canonical_json(_reversed(value)) == form
+    assert to_canonical_json(_reverse_keys(value)) == form
 
 
-def _reversed(value: Any) -> Any:
+def _reverse_keys(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _reversed(inner) for key, inner in reversed(value.items())}
-    return [_reversed(inner) for inner in value] if isinstance(value, list) else value
+        return {key: _reverse_keys(inner) for key, inner in reversed(value.items())}
+    return [_reverse_keys(inner) for inner in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("value", [{"a": {1, 2}}, {"a": b"x"}, [object()], {"a": float("nan")}, {"a": (1,)}, {"a": 2**60}, 1.3e16])

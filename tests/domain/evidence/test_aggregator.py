@@ -24,23 +24,23 @@ from justenough.domain.readmodel.views import ReviewView
 from tests.adapters.store.event_samples import (
     JOB,
     NOW,
-    answered,
-    changed_to,
-    confirmed,
-    decided,
-    ended,
-    issued,
+    access_decision,
+    access_request,
+    approval_decision,
+    approval_opening,
+    credential_confirmation,
+    issuance,
+    job_end,
     job_id,
+    job_start,
     later,
-    opened,
-    part,
-    proved,
-    requested,
-    revoking,
-    started,
-    submitted,
+    part_id,
+    replace_data,
+    revocation_proof,
+    revocation_start,
+    submission,
 )
-from tests.support.evidence_samples import DAY, SOUND, folded, line, live, named, rejected, reported
+from tests.support.evidence_samples import DAY, SOUND, aggregator_of, line, live_credential, raw_entry, rejection, report_of
 
 DOCS = Path(__file__).parents[3] / "docs" / "reference" / "evidence.md"
 # As the frameworks' own tables of contents have them.
@@ -51,20 +51,20 @@ GOVERN 1.4, 1.5, 1.6, 1.7, 2.1, 3.2, 6.1; MAP 1.5, 3.3, 3.5, 4.2; MEASURE 2.4, 2
 
 
 STANDING: dict[str, tuple[LiveCredential, set[str]]] = {
-    "of a running job": (live(), set()),
-    "of a job that ended": (live(job_state="succeeded"), {"standing.after_end"}),
-    "of a job that its sweep called lost": (live(job_state="lost"), {"standing.after_end"}),
-    "of no known job": (live(job_state=None), {"standing.unknown_job"}),
-    "a minute after its end, which the sweep's next round records": (live(expires_at=NOW + DAY - timedelta(seconds=60)), set()),
-    "longer after its end": (live(expires_at=NOW + DAY - timedelta(seconds=61)), {"standing.beyond_end"}),
-    "after its end and its job's": (live(expires_at=NOW, job_state="killed"), {"standing.beyond_end", "standing.after_end"}),
+    "of a running job": (live_credential(), set()),
+    "of a job that ended": (live_credential(job_state="succeeded"), {"standing.after_end"}),
+    "of a job that its sweep called lost": (live_credential(job_state="lost"), {"standing.after_end"}),
+    "of no known job": (live_credential(job_state=None), {"standing.unknown_job"}),
+    "a minute after its end, which the sweep's next round records": (live_credential(expires_at=NOW + DAY - timedelta(seconds=60)), set()),
+    "longer after its end": (live_credential(expires_at=NOW + DAY - timedelta(seconds=61)), {"standing.beyond_end"}),
+    "after its end and its job's": (live_credential(expires_at=NOW, job_state="killed"), {"standing.beyond_end", "standing.after_end"}),
 }
 
 
 @pytest.mark.parametrize("name", STANDING)
 def test_standing_privilege_is_a_violation(name: str) -> None:
     one, wrong = STANDING[name]
-    report = reported(live=[one])
+    report = report_of(live=[one])
     assert {found.key for found in report.lines if found.status is Status.VIOLATION} == wrong
     for key in wrong:
         assert line(report, key).figures == {"credentials": 1}
@@ -74,8 +74,8 @@ def test_standing_privilege_is_a_violation(name: str) -> None:
 
 
 def test_a_credential_that_nobody_learned_of_is_tied_to_its_doubt() -> None:
-    report = reported(live=[live(job_state="failed", known=False)])
-    assert line(report, "standing.after_end").evidence.ids == (f"{JOB}/credential.doubted/{part(JOB, 'c')}",)
+    report = report_of(live=[live_credential(job_state="failed", known=False)])
+    assert line(report, "standing.after_end").evidence.ids == (f"{JOB}/credential.doubted/{part_id(JOB, 'c')}",)
 
 
 @pytest.mark.parametrize(
@@ -91,19 +91,26 @@ def test_a_credential_that_nobody_learned_of_is_tied_to_its_doubt() -> None:
     ],
 )
 def test_the_ledgers_own_look_is_told(verified: LedgerReport | None, status: str, figure: str) -> None:
-    found = line(reported(ledger=LedgerState(entries=3, hash="ab", verified=verified)), "ledger.verified")
+    found = line(report_of(ledger=LedgerState(entries=3, hash="ab", verified=verified)), "ledger.verified")
     assert (found.status, found.figures["verified"]) == (status, figure)
 
 
 def test_lifetimes_are_told_per_resource_and_action() -> None:
-    report = reported(issued(), issued(number=2, action="read"), confirmed(at=later(10)), confirmed(number=2, at=later(20)))
+    report = report_of(
+        issuance(),
+        issuance(number=2, action="read"),
+        credential_confirmation(at=later(10)),
+        credential_confirmation(number=2, at=later(20)),
+    )
     table = line(report, "lifetimes.real").table
     assert table is not None
     assert [(row[0], row[1], row[-1]) for row in table.rows] == [("orders-db:read", 1, 20.0), ("orders-db:write", 1, 10.0)]
 
 
 def test_denials_are_told_by_policy_and_those_by_none_as_such() -> None:
-    table = line(reported(decided("denied"), changed_to(decided("denied", number=2), policies=[])), "policy.denied").table
+    table = line(
+        report_of(access_decision("denied"), replace_data(access_decision("denied", number=2), policies=[])), "policy.denied"
+    ).table
     assert table is not None
     assert set(table.rows) == {("writes-need-tier-1", 1), ("(no policy permits it)", 1)}
 
@@ -146,8 +153,8 @@ def test_the_reasons_that_are_recorded_are_told_apart(why: str) -> None:
 
 
 def test_up_to_twenty_entries_are_named_and_more_are_listed_by_a_command() -> None:
-    few = line(reported(*(rejected("x", number) for number in range(MAX_SHOWN))), "attempts.rejected").evidence
-    more = line(reported(*(rejected("x", number) for number in range(MAX_SHOWN + 1))), "attempts.rejected").evidence
+    few = line(report_of(*(rejection("x", number) for number in range(MAX_SHOWN))), "attempts.rejected").evidence
+    more = line(report_of(*(rejection("x", number) for number in range(MAX_SHOWN + 1))), "attempts.rejected").evidence
     assert (few.count, len(few.ids), few.command) == (MAX_SHOWN, MAX_SHOWN, None)
     assert (more.count, more.ids) == (MAX_SHOWN + 1, few.ids)
     assert more.command == (
@@ -156,28 +163,28 @@ def test_up_to_twenty_entries_are_named_and_more_are_listed_by_a_command() -> No
 
 
 def test_entries_of_types_that_nobody_knows_say_nothing() -> None:
-    assert [one.figures for one in reported(named("from.tomorrow", x=1)).lines][:-3] == [one.figures for one in reported().lines][:-3]
+    assert [one.figures for one in report_of(raw_entry("from.tomorrow", x=1)).lines][:-3] == [one.figures for one in report_of().lines][:-3]
 
 
 def test_jobs_that_are_over_leave_nothing_behind() -> None:
     jobs = [job_id(number) for number in range(50)]
     whole = [
         [
-            submitted(job),
-            requested(job),
-            decided("needs_approval", job, tier=1),
-            opened(job),
-            answered("approved", job),
-            started(job),
-            issued(job),
-            revoking(job),
-            confirmed(job),
-            proved(job),
-            ended(job=job),
+            submission(job),
+            access_request(job),
+            access_decision("needs_approval", job, tier=1),
+            approval_opening(job),
+            approval_decision("approved", job),
+            job_start(job),
+            issuance(job),
+            revocation_start(job),
+            credential_confirmation(job),
+            revocation_proof(job),
+            job_end(job=job),
         ]
         for job in jobs
     ]
-    fold = folded([fact for facts in whole for fact in facts])
+    fold = aggregator_of([fact for facts in whole for fact in facts])
     assert fold.open_credentials == {}
     assert (fold._approvals._jobs, fold._grants._unfetched, fold._revocations._since) == ({}, {}, {})
 
@@ -209,12 +216,12 @@ def test_totals_add_up(requests: list[tuple[str, int, int]]) -> None:
     facts: list[Event] = []
     for number, (outcome, tier, person) in enumerate(requests, start=1):
         job = job_id(number)
-        facts += [requested(job), decided("needs_approval", job, tier=tier), opened(job, tier=tier)]
+        facts += [access_request(job), access_decision("needs_approval", job, tier=tier), approval_opening(job, tier=tier)]
         if outcome == "expired":
-            facts.append(build_event(EventType.APPROVAL_EXPIRED, job, at=later(60), about="x", request=part(job, "r"), tier=tier))
+            facts.append(build_event(EventType.APPROVAL_EXPIRED, job, at=later(60), about="x", request=part_id(job, "r"), tier=tier))
         elif outcome != "nothing":
-            facts.append(answered(outcome, job, person=f"p{person}", at=later(60)))
-    report = reported(*facts)
+            facts.append(approval_decision(outcome, job, person=f"p{person}", at=later(60)))
+    report = report_of(*facts)
     outcomes, people, waiting = (line(report, f"approvals.{name}") for name in ("outcomes", "people", "waiting"))
     assert outcomes.table is not None
     assert people.table is not None
@@ -237,13 +244,13 @@ def test_every_line_bears_on_items_that_exist() -> None:
 
 
 def test_every_line_is_in_the_section_that_its_key_names() -> None:
-    report = reported()
+    report = report_of()
     assert [section.key for section in report.sections] == list(SECTIONS)
     assert [one.key for one in report.lines] == list(METRICS)
     assert all(section.lines for section in report.sections)
 
 
-def unwrapped(page: Path) -> str:
+def text_of(page: Path) -> str:
     """A page's text on one line: where it wraps says nothing."""
     return " ".join(page.read_text().split())
 
@@ -253,14 +260,14 @@ def test_the_documentation_says_of_each_line_what_the_report_says(key: str) -> N
     told = METRICS[key]
     assert (
         f"**{told.title}** (`{key}`) {told.definition} Status: {told.rule}. Shows: {told.shows} Items: {', '.join(told.items)}."
-    ) in unwrapped(DOCS)
+    ) in text_of(DOCS)
 
 
 def test_the_documentation_names_the_items_that_lines_bear_on_and_those_that_none_does() -> None:
     text = DOCS.read_text()
     borne = {item for metric in METRICS.values() for item in metric.items}
     assert set(re.findall(r"^\| ((?:NHI|ASI|GOVERN |MAP |MEASURE |MANAGE )[\d.]+) \|", text, re.MULTILINE)) == borne
-    assert f"No line is relevant to: {', '.join(item for item in ITEMS if item not in borne)}." in unwrapped(DOCS)
+    assert f"No line is relevant to: {', '.join(item for item in ITEMS if item not in borne)}." in text_of(DOCS)
 
 
 def test_the_worst_line_is_the_reports_status() -> None:
@@ -269,18 +276,18 @@ def test_the_worst_line_is_the_reports_status() -> None:
     assert worst_status([Status.ATTENTION, Status.OK]) is Status.ATTENTION
 
 
-def opened_review(age: timedelta) -> ReviewView:
+def open_review(age: timedelta) -> ReviewView:
     """A review that nobody has answered."""
     passed: dict[str, Any] = {"tiers": (1,), "groups": ("security",), "reason": "fire"}
-    return ReviewView(request_id=part(JOB, "r"), job_id=JOB, person="lead", person_id="e", opened_at=NOW - age, open=True, **passed)
+    return ReviewView(request_id=part_id(JOB, "r"), job_id=JOB, person="lead", person_id="e", opened_at=NOW - age, open=True, **passed)
 
 
 @pytest.mark.parametrize("age,late,status", [(timedelta(hours=24), 0, "ok"), (timedelta(hours=24, seconds=1), 1, "attention")])
 def test_a_review_that_is_open_for_more_than_a_day_wants_attention(age: timedelta, late: int, status: str) -> None:
     standing = CurrentState(now=NOW)
-    standing.add_open_review(opened_review(age))
-    found = line(folded([]).report(installation="dev", now=NOW, current_state=standing, ledger=SOUND), "emergency.open")
+    standing.add_open_review(open_review(age))
+    found = line(aggregator_of([]).report(installation="dev", now=NOW, current_state=standing, ledger=SOUND), "emergency.open")
     assert (found.figures, found.status) == ({"open": 1, "open_too_long": late}, status)
-    assert found.evidence.ids == (f"{JOB}/review.opened/{part(JOB, 'r')}",)
+    assert found.evidence.ids == (f"{JOB}/review.opened/{part_id(JOB, 'r')}",)
     assert found.table is not None
     assert found.table.rows[0][2:] == ("lead", "security", age.total_seconds())

@@ -17,11 +17,11 @@ WHOLE = {"specversion": "1.0", "id": "A234-1234", "source": "/helpdesk/1", "type
 STRUCTURED = {"content-type": "application/cloudevents+json; charset=utf-8"}
 
 
-def structured(**changes: Any) -> CloudEvent:
+def read_structured(**changes: Any) -> CloudEvent:
     return read_event(STRUCTURED, json.dumps({**WHOLE, **changes}).encode())
 
 
-def binary(body: bytes = b"", *, content: str = "application/json", **changes: str) -> CloudEvent:
+def read_binary(body: bytes = b"", *, content: str = "application/json", **changes: str) -> CloudEvent:
     return read_event({"content-type": content, **{f"ce-{name}": value for name, value in {**WHOLE, **changes}.items()}}, body)
 
 
@@ -32,7 +32,7 @@ def problems(read: Any) -> list[tuple[str, str]]:
 
 
 def test_a_structured_event_has_its_attributes_extensions_and_data() -> None:
-    seen = structured(
+    seen = read_structured(
         subject="s", time="2026-01-31T09:30:00.5+01:00", jeparent="j", comexample=3, flag=True, data={"id": 1}, dataschema=None
     )
     assert (seen.id, seen.source, seen.type, seen.subject) == ("A234-1234", "/helpdesk/1", "com.example.ticket.created", "s")
@@ -45,18 +45,18 @@ def test_a_structured_event_has_its_attributes_extensions_and_data() -> None:
 
 
 def test_a_binary_event_has_its_attributes_in_percent_encoded_headers() -> None:
-    seen = binary(b'{"id": 1}', subject="Euro%20%E2%82%AC", comexample="x")
+    seen = read_binary(b'{"id": 1}', subject="Euro%20%E2%82%AC", comexample="x")
     assert (seen.subject, seen.extensions, seen.data, seen.structured) == ("Euro \u20ac", {"comexample": "x"}, {"id": 1}, False)
 
 
 @pytest.mark.parametrize("content", ["application/json", "application/vnd.shop+json; v=1", "text/json", ""])
 def test_data_of_a_json_type_is_read(content: str) -> None:
-    assert binary(b"[1]", content=content).data == [1]
+    assert read_binary(b"[1]", content=content).data == [1]
 
 
 @pytest.mark.parametrize("content", ["text/plain", "application/xml", "application/jsonish"])
 def test_data_of_another_type_is_no_value(content: str) -> None:
-    assert binary(b"<a/>", content=content).data is None
+    assert read_binary(b"<a/>", content=content).data is None
 
 
 @pytest.mark.parametrize(
@@ -82,12 +82,12 @@ def test_data_of_another_type_is_no_value(content: str) -> None:
     ],
 )
 def test_what_the_specification_does_not_allow_is_named(changes: dict[str, Any], path: str, message: str) -> None:
-    (found,) = problems(lambda: structured(**changes))
+    (found,) = problems(lambda: read_structured(**changes))
     assert (found[0], message in found[1]) == (path, True), found
 
 
 def test_every_problem_is_told_at_once() -> None:
-    assert [path for path, _ in problems(lambda: structured(id=None, type=None, time="now"))] == ["id", "type", "time"]
+    assert [path for path, _ in problems(lambda: read_structured(id=None, type=None, time="now"))] == ["id", "type", "time"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from justenough.domain.catalog.audiences import checked_audience
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.integrations.job_identity import CLAIMS, TOKEN_LIFETIME, build_claims, build_token, signing_input, to_jwk
 from tests.support.domain_samples import JOB, NOW, spec
-from tests.support.identity_verifier import altered, verified
+from tests.support.identity_verifier import alter_claims, verify_identity
 
 PRIVATE = Ed25519PrivateKey.from_private_bytes(b"0" * 32)
 PUBLISHED = {"keys": [to_jwk(7, PRIVATE.public_key().public_bytes_raw())]}
@@ -42,8 +42,8 @@ def claims(*, now: datetime = NOW, bundle: str | None = BUNDLE, **changes: Any) 
     )
 
 
-def signed(said: dict[str, Any], *, version: int = 7) -> str:
-    message = signing_input(said, version=version)
+def sign_claims(payload: dict[str, Any], *, version: int = 7) -> str:
+    message = signing_input(payload, version=version)
     return build_token(message, PRIVATE.sign(message)).reveal()
 
 
@@ -92,17 +92,17 @@ def test_a_stock_library_reads_every_token_as_it_was_meant(texts: dict[str, str]
     said = {**claims(), **texts}
     published = {"keys": [to_jwk(version, PRIVATE.public_key().public_bytes_raw())]}
     at = NOW + timedelta(seconds=299 if now_is_late else 0)
-    assert verified(signed(said, version=version), published, issuer=ISSUER, audience=AUDIENCE, now=at) == said
+    assert verify_identity(sign_claims(said, version=version), published, issuer=ISSUER, audience=AUDIENCE, now=at) == said
 
 
 def test_a_stock_library_refuses_what_was_altered_or_signed_by_another() -> None:
-    good, other = signed(claims()), Ed25519PrivateKey.from_private_bytes(b"1" * 32)
+    good, other = sign_claims(claims()), Ed25519PrivateKey.from_private_bytes(b"1" * 32)
     message = signing_input(claims(), version=7)
-    for token in (altered(good, "acme", "evil"), build_token(message, other.sign(message)).reveal()):
+    for token in (alter_claims(good, "acme", "evil"), build_token(message, other.sign(message)).reveal()):
         with pytest.raises(BadSignatureError):
-            verified(token, PUBLISHED, issuer=ISSUER, audience=AUDIENCE, now=NOW)
+            verify_identity(token, PUBLISHED, issuer=ISSUER, audience=AUDIENCE, now=NOW)
     with pytest.raises(InvalidKeyIdError):
-        verified(signed(claims(), version=8), PUBLISHED, issuer=ISSUER, audience=AUDIENCE, now=NOW)
+        verify_identity(sign_claims(claims(), version=8), PUBLISHED, issuer=ISSUER, audience=AUDIENCE, now=NOW)
 
 
 def test_a_token_does_not_print_itself() -> None:

@@ -28,9 +28,9 @@ from justenough.domain.jobs.states import RequestState
 from justenough.domain.jobs.tool_bounds import Bounds
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import EntryView, JobView, RequestView
-from tests.adapters.store.event_samples import JOB, NOW, part
+from tests.adapters.store.event_samples import JOB, NOW, part_id
 
-REQUEST = part(JOB, "r")
+REQUEST = part_id(JOB, "r")
 CONSOLE = "https://je.example.com/"
 
 
@@ -38,11 +38,11 @@ def entry(kind: EventType, **data: Any) -> EntryView:
     return EntryView(position=1, job=JOB, seq=1, id=f"{JOB}/{kind}", type=kind, at=NOW, data=data, prev="", hash="")
 
 
-def opened(tier: int = 1, kind: EventType = EventType.APPROVAL_OPENED, quorum: int = 1) -> EntryView:
+def approval_opening(tier: int = 1, kind: EventType = EventType.APPROVAL_OPENED, quorum: int = 1) -> EntryView:
     return entry(kind, request=REQUEST, tier=tier, respond_by=(NOW + timedelta(minutes=15)).isoformat(), quorum=quorum)
 
 
-def asked(**changes: Any) -> RequestView:
+def request_view(**changes: Any) -> RequestView:
     whole: dict[str, Any] = {
         "id": REQUEST,
         "job_id": JOB,
@@ -67,24 +67,26 @@ def asked(**changes: Any) -> RequestView:
 
 
 def scene(request: RequestView | None = None, **changes: Any) -> NoticeContext:
-    return NoticeContext(**{"request": request or asked(), "top": 3, "console": CONSOLE, **changes})
+    return NoticeContext(**{"request": request or request_view(), "top": 3, "console": CONSOLE, **changes})
 
 
-def told(about: str = f"request/{REQUEST}", target: str = "kv/data/leads#chat", tier: int = 1) -> SentNotice:
+def earlier_notice(about: str = f"request/{REQUEST}", target: str = "kv/data/leads#chat", tier: int = 1) -> SentNotice:
     return SentNotice(about=about, target=target, tier=tier, job=JOB)
 
 
 def test_access_through_tools_is_told_as_that() -> None:
-    bound = asked().model_copy(update={"tools": {"refund-order": Bounds(calls=3)}})
-    assert build_notice(opened(), scene(bound)).title == "Approval needed (tier 1): write on Refunds database through refund-order"
+    bound = request_view().model_copy(update={"tools": {"refund-order": Bounds(calls=3)}})
+    assert (
+        build_notice(approval_opening(), scene(bound)).title == "Approval needed (tier 1): write on Refunds database through refund-order"
+    )
 
 
 @pytest.mark.parametrize("kind", [EventType.APPROVAL_OPENED, EventType.APPROVAL_ESCALATED])
 @pytest.mark.parametrize("tier", [1, 2, 3])
 @pytest.mark.parametrize("tiers", [(1,), (2, 3), (1, 2, 3)])
 def test_only_the_tier_that_is_asked_is_told(kind: EventType, tier: int, tiers: tuple[int, ...]) -> None:
-    assert is_for_tiers(opened(tier, kind), on=[kind], tiers=tiers) is (tier in tiers)
-    assert not is_for_tiers(opened(tier, kind), on=NOTIFYING_EVENTS - {kind}, tiers=tiers)
+    assert is_for_tiers(approval_opening(tier, kind), on=[kind], tiers=tiers) is (tier in tiers)
+    assert not is_for_tiers(approval_opening(tier, kind), on=NOTIFYING_EVENTS - {kind}, tiers=tiers)
 
 
 def test_a_review_asks_those_who_were_passed() -> None:
@@ -93,7 +95,7 @@ def test_a_review_asks_those_who_were_passed() -> None:
 
 
 def test_what_waits_is_said_in_words_with_one_link_that_only_shows() -> None:
-    said = build_notice(opened(), scene())
+    said = build_notice(approval_opening(), scene())
     assert said.title == "Approval needed (tier 1): write on Refunds database"
     assert "refund-triage, launched by ops, requests write on Refunds database (refunds-db, confidential) for 5m." in said.body
     assert "Reason (from the request): “Write the refund”" in said.body
@@ -111,21 +113,21 @@ def test_what_waits_is_said_in_words_with_one_link_that_only_shows() -> None:
     "tier, silence", [(2, "Escalates to tier 3 if nobody decides in time. Never auto-approved."), (3, "Denied if nobody decides in time.")]
 )
 def test_silence_is_said_to_be_what_it_is(tier: int, silence: str) -> None:
-    said = build_notice(opened(tier, EventType.APPROVAL_ESCALATED, quorum=2), scene(asked(current_tier=tier)))
+    said = build_notice(approval_opening(tier, EventType.APPROVAL_ESCALATED, quorum=2), scene(request_view(current_tier=tier)))
     assert silence in said.body
     assert "2 approvals by different people are needed" in said.body
     assert f"Escalated: tier {tier - 1} did not decide in time." in said.body
 
 
 def test_without_an_address_of_the_console_the_command_is_named() -> None:
-    assert build_notice(opened(), scene(console=None)).body.endswith(f"justenough request show {REQUEST}")
+    assert build_notice(approval_opening(), scene(console=None)).body.endswith(f"justenough request show {REQUEST}")
 
 
 def test_an_agent_is_named() -> None:
     known = {"id": JOB, "name": "refund-triage", "task": "x", "environment": "prod", "requester": "ops", "requester_id": "e-ops"}
     state = {"state": "awaiting_approval", "created_at": NOW, "revocation": {"state": "none"}}
     job = JobView.model_validate({**known, **state, "agent": {"name": "refund-agent", "version": "1.4"}})
-    assert "refund-triage by agent refund-agent 1.4, launched by ops, requests" in build_notice(opened(), scene(job=job)).body
+    assert "refund-triage by agent refund-agent 1.4, launched by ops, requests" in build_notice(approval_opening(), scene(job=job)).body
 
 
 @pytest.mark.parametrize(
@@ -145,8 +147,8 @@ def test_an_agent_is_named() -> None:
     ],
 )
 def test_somebodys_words_are_one_cut_line_without_markup_mentions_and_links(words: str) -> None:
-    said = build_notice(opened(), scene(asked(reason=words, task=words, title=words, requester=words)))
-    quiet = build_notice(opened(), scene(asked(reason="x", task="x", title="x", requester="x")))
+    said = build_notice(approval_opening(), scene(request_view(reason=words, task=words, title=words, requester=words)))
+    quiet = build_notice(approval_opening(), scene(request_view(reason="x", task="x", title="x", requester="x")))
     assert said.body.count("\n") == quiet.body.count("\n")
     assert said.body.count("://") == 1
     assert "evil.example" not in said.body + said.title
@@ -166,10 +168,10 @@ def test_whatever_is_written_is_harmless(text: str) -> None:
 
 @pytest.mark.parametrize("state", [state for state in RequestState if state is not RequestState.PENDING])
 def test_what_is_answered_asks_nobody_any_more(state: RequestState) -> None:
-    assert is_still_pending(opened(), scene())
-    assert not is_still_pending(opened(), scene(asked(state=state)))
-    assert not is_still_pending(opened(), scene(asked(current_tier=2)))
-    assert not is_still_pending(opened(), NoticeContext())
+    assert is_still_pending(approval_opening(), scene())
+    assert not is_still_pending(approval_opening(), scene(request_view(state=state)))
+    assert not is_still_pending(approval_opening(), scene(request_view(current_tier=2)))
+    assert not is_still_pending(approval_opening(), NoticeContext())
 
 
 @pytest.mark.parametrize(
@@ -177,27 +179,27 @@ def test_what_is_answered_asks_nobody_any_more(state: RequestState) -> None:
     [
         (entry(EventType.APPROVAL_DECIDED, request=REQUEST, verdict="pending"), 0),
         (entry(EventType.APPROVAL_DECIDED, request=REQUEST, verdict="approved"), 2),
-        (entry(EventType.APPROVAL_DECIDED, request=part(JOB, "r", 2), verdict="approved"), 0),
+        (entry(EventType.APPROVAL_DECIDED, request=part_id(JOB, "r", 2), verdict="approved"), 0),
         (entry(EventType.APPROVAL_EXPIRED, request=REQUEST, tier=3), 2),
         (entry(EventType.APPROVAL_WITHDRAWN, request=REQUEST, verdict="pending"), 0),
         (entry(EventType.ACCESS_WITHDRAWN, request=REQUEST, why="over"), 2),
         (entry(EventType.JOB_ENDED, state="killed"), 2),
-        (opened(1, EventType.APPROVAL_ESCALATED), 0),
-        (opened(2, EventType.APPROVAL_ESCALATED), 2),
-        (opened(1), 0),
+        (approval_opening(1, EventType.APPROVAL_ESCALATED), 0),
+        (approval_opening(2, EventType.APPROVAL_ESCALATED), 2),
+        (approval_opening(1), 0),
         (entry(EventType.REVIEW_ANSWERED, request=REQUEST, verdict="justified"), 1),
         (entry(EventType.REVOCATION_CONFIRMED), 1),
-        (entry(EventType.CREDENTIAL_CONFIRMED, credential=part(JOB, "c")), 1),
+        (entry(EventType.CREDENTIAL_CONFIRMED, credential=part_id(JOB, "c")), 1),
     ],
     ids=lambda value: value.type if isinstance(value, EntryView) else str(value),
 )
 def test_those_who_were_told_are_told_how_it_ended(event: EntryView, settled: int) -> None:
     everyone = [
-        told(),
-        told(target="kv/data/leads#mail"),
-        told(about=f"review/{REQUEST}"),
-        told(about=f"revocation/{JOB}"),
-        told(about=f"credential/{part(JOB, 'c')}"),
+        earlier_notice(),
+        earlier_notice(target="kv/data/leads#mail"),
+        earlier_notice(about=f"review/{REQUEST}"),
+        earlier_notice(about=f"revocation/{JOB}"),
+        earlier_notice(about=f"credential/{part_id(JOB, 'c')}"),
     ]
     found = find_settled(event, everyone)
     assert len(found) == settled

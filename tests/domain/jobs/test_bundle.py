@@ -25,7 +25,7 @@ def archive(*entries: tuple[tarfile.TarInfo, bytes]) -> bytes:
     return out.getvalue()
 
 
-def named(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tuple[tarfile.TarInfo, bytes]:
+def tar_entry(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tuple[tarfile.TarInfo, bytes]:
     entry = tarfile.TarInfo(name)
     entry.type, entry.linkname = kind, target
     return entry, b""
@@ -37,11 +37,11 @@ def why_refused(content: bytes) -> str:
     return str(refused.value)
 
 
-def prefix_free(given_files: dict[str, tuple[bytes, bool]]) -> bool:
-    return not any(other.startswith(f"{name}/") for name in given_files for other in given_files)
+def is_prefix_free(archive_files: dict[str, tuple[bytes, bool]]) -> bool:
+    return not any(other.startswith(f"{name}/") for name in archive_files for other in archive_files)
 
 
-@given(files.filter(prefix_free))
+@given(files.filter(is_prefix_free))
 def test_what_is_packed_comes_out_again_and_twice_alike(content: dict[str, tuple[bytes, bool]]) -> None:
     packed = bundle.pack(content)
     assert {str(path): (data, executable) for path, data, executable in bundle.read_entries(packed)} == content
@@ -55,23 +55,23 @@ def test_the_digest_is_of_the_bytes_as_sent() -> None:
 @pytest.mark.parametrize(
     "entry, reason",
     [
-        (named("../evil"), "../evil: the path leaves the folder"),
-        (named("a/../../evil"), "a/../../evil: the path leaves the folder"),
-        (named("/etc/passwd"), "/etc/passwd: an absolute path"),
-        (named("link", tarfile.SYMTYPE, "/etc/shadow"), "link: only regular files"),
-        (named("hard", tarfile.LNKTYPE, "other"), "hard: only regular files"),
-        (named("disk", tarfile.BLKTYPE), "disk: only regular files"),
-        (named("tty", tarfile.CHRTYPE), "tty: only regular files"),
-        (named("pipe", tarfile.FIFOTYPE), "pipe: only regular files"),
-        (named("sparse", tarfile.GNUTYPE_SPARSE), "only regular files"),
-        (named("odd", tarfile.CONTTYPE), "odd: only regular files"),
-        (named("two\nlines"), "two\\nlines: the name contains unprintable characters"),
-        (named("bell\a"), "bell\\x07: the name contains unprintable characters"),
-        (named("right\u202eleft"), "the name contains unprintable characters"),
-        (named("n" * 256), "a name longer than 255 bytes"),
-        (named("/".join(["n" * 200] * 6)), "a path longer than 1024"),
-        (named("a//b"), "a//b: an empty name"),
-        (named("."), "an empty name"),
+        (tar_entry("../evil"), "../evil: the path leaves the folder"),
+        (tar_entry("a/../../evil"), "a/../../evil: the path leaves the folder"),
+        (tar_entry("/etc/passwd"), "/etc/passwd: an absolute path"),
+        (tar_entry("link", tarfile.SYMTYPE, "/etc/shadow"), "link: only regular files"),
+        (tar_entry("hard", tarfile.LNKTYPE, "other"), "hard: only regular files"),
+        (tar_entry("disk", tarfile.BLKTYPE), "disk: only regular files"),
+        (tar_entry("tty", tarfile.CHRTYPE), "tty: only regular files"),
+        (tar_entry("pipe", tarfile.FIFOTYPE), "pipe: only regular files"),
+        (tar_entry("sparse", tarfile.GNUTYPE_SPARSE), "only regular files"),
+        (tar_entry("odd", tarfile.CONTTYPE), "odd: only regular files"),
+        (tar_entry("two\nlines"), "two\\nlines: the name contains unprintable characters"),
+        (tar_entry("bell\a"), "bell\\x07: the name contains unprintable characters"),
+        (tar_entry("right\u202eleft"), "the name contains unprintable characters"),
+        (tar_entry("n" * 256), "a name longer than 255 bytes"),
+        (tar_entry("/".join(["n" * 200] * 6)), "a path longer than 1024"),
+        (tar_entry("a//b"), "a//b: an empty name"),
+        (tar_entry("."), "an empty name"),
     ],
 )
 def test_only_plain_files_with_plain_names_are_accepted(entry: tuple[tarfile.TarInfo, bytes], reason: str) -> None:
@@ -79,21 +79,23 @@ def test_only_plain_files_with_plain_names_are_accepted(entry: tuple[tarfile.Tar
 
 
 def test_the_same_file_twice_is_refused() -> None:
-    assert "a: duplicate entry" in why_refused(archive(named("a"), named("./a")))
+    assert "a: duplicate entry" in why_refused(archive(tar_entry("a"), tar_entry("./a")))
 
 
 def test_a_file_inside_a_file_is_refused() -> None:
-    assert "a/b: its parent folder is a file in this archive" in why_refused(archive(named("a"), named("a/b")))
-    assert "a: duplicate entry" in why_refused(archive(named("a/b"), named("a")))
+    assert "a/b: its parent folder is a file in this archive" in why_refused(archive(tar_entry("a"), tar_entry("a/b")))
+    assert "a: duplicate entry" in why_refused(archive(tar_entry("a/b"), tar_entry("a")))
 
 
 def test_folders_may_be_named_again() -> None:
-    bundle.check_bundle(archive(named("a", tarfile.DIRTYPE), named("./a/b"), named("a", tarfile.DIRTYPE), named(".", tarfile.DIRTYPE)))
+    bundle.check_bundle(
+        archive(tar_entry("a", tarfile.DIRTYPE), tar_entry("./a/b"), tar_entry("a", tarfile.DIRTYPE), tar_entry(".", tarfile.DIRTYPE))
+    )
 
 
 def test_more_than_5000_entries_are_refused() -> None:
-    bundle.check_bundle(archive(*(named(str(number)) for number in range(5000))))
-    assert "more than 5,000 entries" in why_refused(archive(*(named(str(number)) for number in range(5001))))
+    bundle.check_bundle(archive(*(tar_entry(str(number)) for number in range(5000))))
+    assert "more than 5,000 entries" in why_refused(archive(*(tar_entry(str(number)) for number in range(5001))))
 
 
 def test_more_than_10_mb_are_refused_unread() -> None:

@@ -158,19 +158,19 @@ TOOLS = st.dictionaries(st.sampled_from(("find", "file")), BOUNDS, max_size=2)
 CALLS = [{"amount": one, "path": other} for one in SAMPLES[:10] for other in SAMPLES[15:]] + [{"amount": 1}, {"path": "a"}, {}]
 
 
-def lets(bound: Bound | None, value: Any) -> bool:
+def is_within(bound: Bound | None, value: Any) -> bool:
     return bound is not None and bound.problem(value) is None
 
 
-def through(tools: Mapping[str, Bounds], name: str, arguments: dict[str, Any], made: int) -> bool:
-    return name in tools and not list(tools[name].problems(arguments, made=made))
+def is_allowed(tools: Mapping[str, Bounds], name: str, arguments: dict[str, Any], calls: int) -> bool:
+    return name in tools and not list(tools[name].problems(arguments, made=calls))
 
 
 @given(BOUND, BOUND)
 def test_what_is_within_both_bounds_is_exactly_what_each_lets_through(one: Bound, other: Bound) -> None:
     both_ = one.intersect(other)
     for value in SAMPLES:
-        assert lets(both_, value) == (lets(one, value) and lets(other, value)), value
+        assert is_within(both_, value) == (is_within(one, value) and is_within(other, value)), value
     assert both_ is None or (both_.is_within(one) and both_.is_within(other))
     assert one.intersect(one) is None if one.is_empty else one.intersect(one) is not None
 
@@ -179,11 +179,11 @@ def test_what_is_within_both_bounds_is_exactly_what_each_lets_through(one: Bound
 def test_one_bound_is_within_another_only_where_it_lets_nothing_more_through(one: Bound, other: Bound, third: Bound) -> None:
     assert one.is_within(one)
     if one.is_within(other):
-        assert [value for value in SAMPLES if lets(one, value) and not lets(other, value)] == []
+        assert [value for value in SAMPLES if is_within(one, value) and not is_within(other, value)] == []
         if other.is_within(third):
             assert one.is_within(third)
     if one.is_empty:
-        assert [value for value in SAMPLES if lets(one, value)] == []
+        assert [value for value in SAMPLES if is_within(one, value)] == []
 
 
 @given(TOOLS, TOOLS)
@@ -192,8 +192,8 @@ def test_what_several_let_through_together_is_what_each_does(one: dict[str, Boun
     for name in ("find", "file"):
         for arguments in CALLS:
             for made in (0, 2):
-                want = through(one, name, arguments, made) and through(other, name, arguments, made)
-                assert through(left, name, arguments, made) == want
+                want = is_allowed(one, name, arguments, made) and is_allowed(other, name, arguments, made)
+                assert is_allowed(left, name, arguments, made) == want
         if name in left:
             assert not [*left[name].excess_over(one[name]), *left[name].excess_over(other[name])]
 

@@ -12,7 +12,7 @@ from justenough.domain.ledger.events import EVENT_FIELDS, Event, EventType, buil
 from tests.support.domain_samples import JOB, NOW
 
 
-def filled(kind: EventType) -> dict[str, Any]:
+def sample_data(kind: EventType) -> dict[str, Any]:
     return dict.fromkeys(EVENT_FIELDS[kind], "x")
 
 
@@ -24,7 +24,7 @@ def test_every_type_has_fields_each_once() -> None:
 
 @pytest.mark.parametrize("kind", EventType)
 def test_an_event_has_exactly_its_fields(kind: EventType) -> None:
-    data = filled(kind)
+    data = sample_data(kind)
     made = build_event(kind, JOB, at=NOW, about="1", **data)
     assert (made.job, made.type, made.at, made.data) == (JOB, kind, NOW, data)
     with pytest.raises(ValueError, match="unknown fields"):

@@ -20,11 +20,11 @@ TEXT = st.text(max_size=20)
 JOBS = ("j-dev-1", "j-dev-2", "j-dev-3")
 
 
-def copied(said: list[tuple[str, str]]) -> list[str]:
+def export_lines(refusals: list[tuple[str, str]]) -> list[str]:
     """The lines of a copy of one entry for each (job, why), chains mixed."""
     ends: dict[str, LedgerEntry] = {}
     lines = []
-    for number, (job, why) in enumerate(said, start=1):
+    for number, (job, why) in enumerate(refusals, start=1):
         fact = build_event(EventType.JOB_REFUSED, job, at=later(number / 7), about=str(number), why=why, workflow="w", run="r")
         entry = ends[job] = chain_entry(fact, ends.get(job))
         view = EntryView(position=number, **{**entry._asdict(), "at": entry.at, "data": json.loads(entry.data)})
@@ -34,7 +34,7 @@ def copied(said: list[tuple[str, str]]) -> list[str]:
 
 @given(st.lists(st.tuples(st.sampled_from(JOBS), TEXT), max_size=12))
 def test_a_copy_of_mixed_chains_is_sound(said: list[tuple[str, str]]) -> None:
-    report = verify_export(copied(said))
+    report = verify_export(export_lines(said))
     assert (report.entries, report.jobs, report.problems) == (len(said), len({job for job, _ in said}), ())
     assert report.unseen
 
@@ -51,7 +51,7 @@ CHANGES: dict[str, Any] = {
 
 @given(st.lists(st.tuples(st.sampled_from(JOBS), TEXT), min_size=1, max_size=8), st.data())
 def test_a_change_of_any_field_of_any_entry_is_found(said: list[tuple[str, str]], data: st.DataObject) -> None:
-    lines = copied(said)
+    lines = export_lines(said)
     number, field = data.draw(st.integers(0, len(lines) - 1)), data.draw(st.sampled_from([*CHANGES, "data"]))
     entry = json.loads(lines[number])
     entry[field] = {"why": "another", "workflow": "w", "run": "r", "x": 1} if field == "data" else CHANGES[field]
@@ -61,7 +61,7 @@ def test_a_change_of_any_field_of_any_entry_is_found(said: list[tuple[str, str]]
 
 @given(st.lists(st.sampled_from(JOBS[:2]), min_size=2, max_size=8), st.data())
 def test_an_entry_that_is_missing_inside_a_chain_is_found(jobs: list[str], data: st.DataObject) -> None:
-    lines = copied([(job, "why") for job in jobs])
+    lines = export_lines([(job, "why") for job in jobs])
     inside = [number for number, job in enumerate(jobs) if job in jobs[number + 1 :]]
     if inside:
         del lines[data.draw(st.sampled_from(inside))]
@@ -69,8 +69,8 @@ def test_an_entry_that_is_missing_inside_a_chain_is_found(jobs: list[str], data:
 
 
 @pytest.mark.parametrize(
-    "text", ["no JSON", "[]", "3", "{}", '{"job": "j"}', json.dumps({**json.loads(copied([("j", "w")])[0]), "data": 3})]
+    "text", ["no JSON", "[]", "3", "{}", '{"job": "j"}', json.dumps({**json.loads(export_lines([("j", "w")])[0]), "data": 3})]
 )
 def test_a_line_that_is_no_entry_is_named(text: str) -> None:
     with pytest.raises(InvalidInput, match=r"line 2: is not a ledger entry"):
-        verify_export([*copied([("j-dev-1", "why")]), text])
+        verify_export([*export_lines([("j-dev-1", "why")]), text])

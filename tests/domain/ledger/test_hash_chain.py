@@ -58,7 +58,7 @@ def verify_chain(entries: Iterable[LedgerEntry], heads: Iterable[ChainHead] | No
     yield from (item for item in (ends if heads is None else compare_with_heads(ends, heads)) if isinstance(item, ChainProblem))
 
 
-def found(entries: list[LedgerEntry], heads: list[ChainHead] | None = None) -> set[tuple[int, Fault]]:
+def faults(entries: list[LedgerEntry], heads: list[ChainHead] | None = None) -> set[tuple[int, Fault]]:
     return {(problem.seq, problem.fault) for problem in verify_chain(entries, heads)}
 
 
@@ -146,7 +146,7 @@ def test_any_edit_is_found(length: int, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, length - 1))
     field = data.draw(st.sampled_from(["id", "type", "at", "data", "prev", "hash"]))
     entries[index] = entries[index]._replace(**{field: getattr(entries[index], field) + "x"})
-    assert (index + 1, Fault.EDITED) in found(entries)
+    assert (index + 1, Fault.EDITED) in faults(entries)
 
 
 @BUSY
@@ -154,7 +154,7 @@ def test_any_edit_is_found(length: int, data: st.DataObject) -> None:
 def test_any_reorder_is_found(order: list[int]) -> None:
     entries = chain(5)
     moved = [entries[old]._replace(seq=new) for new, old in enumerate(order, start=1)]
-    assert bool(found(moved)) == (list(order) != list(range(5)))
+    assert bool(faults(moved)) == (list(order) != list(range(5)))
 
 
 @BUSY
@@ -163,28 +163,28 @@ def test_any_deletion_is_found_where_the_head_is_known(gone: set[int]) -> None:
     entries = chain(6)
     left = [entry for index, entry in enumerate(entries) if index not in gone]
     holes = [index for index in sorted(gone) if index - 1 not in gone]
-    assert found(left, [head_of(entries)]) == {(hole + 1, Fault.MISSING) for hole in holes}
+    assert faults(left, [head_of(entries)]) == {(hole + 1, Fault.MISSING) for hole in holes}
 
 
 def test_a_chain_that_was_rewritten_behind_an_edit_is_found_by_its_head() -> None:
     """Whoever edits and hashes all that follows anew cannot hash the head that the writer holds."""
     entries = chain(2)
     forged = chain_entry(fact(2, credential="c-1", what="forged"), entries[-1])
-    assert found([*entries, forged]) == set()
-    assert found([*entries, forged], [head_of(chain(3))]) == {(3, Fault.HEADLESS)}
+    assert faults([*entries, forged]) == set()
+    assert faults([*entries, forged], [head_of(chain(3))]) == {(3, Fault.HEADLESS)}
 
 
 def test_a_fork_is_found() -> None:
     entries = chain(3)
     other = chain_entry(fact(9, credential="c-1", what="other"), entries[0])
-    assert (2, Fault.FORKED) in found([entries[0], entries[1], other, entries[2]])
+    assert (2, Fault.FORKED) in faults([entries[0], entries[1], other, entries[2]])
 
 
 def test_a_link_to_another_entry_is_found_though_each_hash_holds() -> None:
     entries = chain(2)
     other = chain_entry(fact(9, credential="c-1", what="other"), None)
     stranger = chain_entry(fact(1, credential="c-1", what="1"), other)
-    assert found([entries[0], stranger]) == {(2, Fault.UNLINKED)}
+    assert faults([entries[0], stranger]) == {(2, Fault.UNLINKED)}
 
 
 def test_chains_do_not_touch_each_other() -> None:
@@ -215,7 +215,7 @@ def test_a_report_is_sound_without_problems_and_always_says_what_it_cannot_see()
     assert broken.unseen
 
 
-def documented() -> dict[str, list[str]]:
+def fields_in_docs() -> dict[str, list[str]]:
     """Each event's fields in the order in which docs/reference/ledger.md lists and describes them."""
     rows = re.findall(r"^\| (?:`([a-z.]+)`)? \| `([a-z_]+)` \| \S[^\n]* \|$", DOCS.read_text(encoding="utf-8"), flags=re.MULTILINE)
     named: list[tuple[str, str]] = []
@@ -225,7 +225,7 @@ def documented() -> dict[str, list[str]]:
 
 
 def test_the_docs_list_and_describe_every_event_and_field() -> None:
-    assert documented() == {kind.value: list(fields) for kind, fields in EVENT_FIELDS.items()}
+    assert fields_in_docs() == {kind.value: list(fields) for kind, fields in EVENT_FIELDS.items()}
 
 
 def test_every_type_has_fields_and_refuses_others() -> None:

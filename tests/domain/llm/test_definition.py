@@ -55,13 +55,13 @@ def catalog(*, used_by: str = "gateway", **changes: Any) -> Catalog:
     return read_catalog(yaml.safe_dump(copy.deepcopy(raw)))
 
 
-def refused(**changes: Any) -> str:
+def catalog_problems(**changes: Any) -> str:
     with pytest.raises(InvalidInput) as caught:
         catalog(**changes)
     return "\n".join(map(str, caught.value.problems))
 
 
-def against(**changes: Any) -> list[str]:
+def spec_problems(**changes: Any) -> list[str]:
     return [str(problem) for problem in problems_in_spec(checked_spec({**SPEC, **changes}), catalog())]
 
 
@@ -93,7 +93,7 @@ def model(**changes: Any) -> ModelDef:
     ],
 )  # fmt: skip
 def test_a_model_that_cannot_be_is_refused_by_path(changes: dict[str, Any], problem: str) -> None:
-    assert problem in refused(**changes)
+    assert problem in catalog_problems(**changes)
 
 
 def test_a_model_has_defaults_and_its_url_comes_from_the_settings() -> None:
@@ -131,7 +131,7 @@ def test_models_are_allowed_by_the_patterns_of_their_names(name: str, allowed: b
     ],
 )  # fmt: skip
 def test_a_specs_model_is_held_against_the_catalog(changes: dict[str, Any], problems: list[str]) -> None:
-    assert against(**changes) == problems
+    assert spec_problems(**changes) == problems
 
 
 @pytest.mark.parametrize(
@@ -182,9 +182,9 @@ def stream(*events: dict[str, Any] | str, end: str = "\n\n") -> bytes:
     return "".join(f"data: {one if isinstance(one, str) else json.dumps(one)}{end}" for one in events).encode()
 
 
-def metered(text: bytes, *, told: bool = False, places: list[int] | None = None) -> tuple[bytes, StreamMeter]:
+def meter_stream(text: bytes, *, usage_requested: bool = False, places: list[int] | None = None) -> tuple[bytes, StreamMeter]:
     edges = sorted({0, len(text), *(place % (len(text) + 1) for place in places or ())})
-    meter = StreamMeter(prompt=5, usage_requested=told)
+    meter = StreamMeter(prompt=5, usage_requested=usage_requested)
     passed = b"".join(meter.feed(text[start:stop]) for start, stop in itertools.pairwise(edges)) + meter.flush()
     return passed, meter
 
@@ -199,10 +199,10 @@ def test_a_streams_cuts_change_nothing_and_only_the_gateways_own_question_is_lef
 ) -> None:
     said = [chunk(text) for text in texts]
     whole = stream(*said, USAGE, "[DONE]", end=end)
-    passed, meter = metered(whole, places=places)
+    passed, meter = meter_stream(whole, places=places)
     assert passed == stream(*said, "[DONE]", end=end)
     assert (meter.usage, meter.done) == (TokenUsage(7, 3), True)
-    assert metered(whole, told=True, places=places)[0] == whole
+    assert meter_stream(whole, usage_requested=True, places=places)[0] == whole
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_a_streams_cuts_change_nothing_and_only_the_gateways_own_question_is_lef
     ],
 )
 def test_a_stream_whose_end_tells_no_use_is_counted_by_its_text(text: bytes, usage: TokenUsage, done: bool) -> None:
-    passed, meter = metered(text)
+    passed, meter = meter_stream(text)
     assert (meter.usage, meter.done, meter.buffered_bytes) == (usage, done, 0)
     assert passed in {text, b""}
 

@@ -12,7 +12,7 @@ from justenough.domain.jobs.spec import Access, JobSpec, checked_spec
 from justenough.domain.jobs.tool_bounds import Bounds
 from justenough.domain.policy.attenuation import access_attenuation_problems, attenuation_problems
 from justenough.domain.tools.call import ToolCall, access_for_call
-from tests.domain.jobs.test_tool_bounds import CALLS, TOOLS, through
+from tests.domain.jobs.test_tool_bounds import CALLS, TOOLS, is_allowed
 
 BASE: dict[str, Any] = {
     "name": "parent",
@@ -59,8 +59,8 @@ def item(tools: dict[str, Bounds] | None, ttl: int = 60) -> Access:
     return Access(resource="orders-db", action="read", ttl=ttl, reason="see", at="request").model_copy(update={"tools": tools})  # type: ignore[arg-type]  # the action as people write it
 
 
-def problems(wanted: Access, *items: Access) -> list[str]:
-    return [problem.path for problem in access_attenuation_problems(wanted, items)]
+def problems(access: Access, *items: Access) -> list[str]:
+    return [problem.path for problem in access_attenuation_problems(access, items)]
 
 
 def test_access_of_the_nearest_item_is_what_counts() -> None:
@@ -83,8 +83,8 @@ def test_what_is_within_lets_no_call_through_that_the_launching_job_may_not_make
     assert theirs is None or mine is not None
     for name in ("find", "file"):
         for arguments in CALLS:
-            if theirs is not None and mine is not None and through(mine, name, arguments, 0):
-                assert through(theirs, name, arguments, 0)
+            if theirs is not None and mine is not None and is_allowed(mine, name, arguments, 0):
+                assert is_allowed(theirs, name, arguments, 0)
 
 
 @given(SOME, st.sampled_from(("find", "file")), st.sampled_from(CALLS))
@@ -92,4 +92,4 @@ def test_a_running_childs_call_is_let_through_just_where_its_launching_job_may_m
     theirs: dict[str, Bounds], name: str, arguments: dict[str, Any]
 ) -> None:
     wanted = access_for_call(item(None), ToolCall(tool=name, arguments=arguments))
-    assert (problems(wanted, item(theirs)) == []) == through(theirs, name, arguments, 0)
+    assert (problems(wanted, item(theirs)) == []) == is_allowed(theirs, name, arguments, 0)

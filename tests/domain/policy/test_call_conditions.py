@@ -14,7 +14,7 @@ from justenough.domain.jobs.states import Action
 from justenough.domain.policy.cedar_request import DecisionFacts, decimal_text
 from justenough.domain.policy.engine import PolicySet
 from justenough.domain.tools.call import ToolCall
-from tests.support.domain_samples import SCHEMA, asking, job, policies, resource
+from tests.support.domain_samples import SCHEMA, access_context, job, policies, resource
 
 SMALL = """
 @id("small") permit (principal, action, resource)
@@ -32,9 +32,9 @@ when { context.call.hasTag("amount") && context.call.getTag("amount").greaterTha
 BOUNDED = policies(SMALL), policies(LARGE)
 
 
-def says(rules: PolicySet, arguments: dict[str, Any] | None) -> tuple[str, tuple[str, ...]]:
+def outcome_of(rules: PolicySet, arguments: dict[str, Any] | None) -> tuple[str, tuple[str, ...]]:
     call = ToolCall(tool="refund-order", arguments=arguments) if arguments is not None else None
-    about = asking(tool=call.tool, arguments=call.pairs, numbers=call.numbers) if call else asking()
+    about = access_context(tool=call.tool, arguments=call.pairs, numbers=call.numbers) if call else access_context()
     decided = rules.decide(job(), "refunds-db", resource(), Action.WRITE, context=about)
     assert decided.errors == ()
     # Asked again from what is recorded of it, it is the same.
@@ -58,12 +58,12 @@ def says(rules: PolicySet, arguments: dict[str, Any] | None) -> tuple[str, tuple
     ],
 )
 def test_a_policy_binds_numbers_by_size_and_others_by_lists(arguments: dict[str, Any] | None, *, allowed: bool) -> None:
-    assert says(policies(SMALL), arguments)[0] == ("allowed" if allowed else "denied")
+    assert outcome_of(policies(SMALL), arguments)[0] == ("allowed" if allowed else "denied")
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53) + 1, 2**53 - 1))
 def test_no_number_above_what_a_policy_allows_gets_past_it(amount: float) -> None:
-    small, large = (says(rules, {"order_id": 4711, "amount": amount})[0] for rules in BOUNDED)
+    small, large = (outcome_of(rules, {"order_id": 4711, "amount": amount})[0] for rules in BOUNDED)
     assert small == large == ("allowed" if amount <= 100 else "denied")
 
 

@@ -10,32 +10,32 @@ from justenough.domain.jobs.credentials import Decision, HeldAccess
 from justenough.domain.jobs.states import Action, Sensitivity
 from justenough.domain.policy.cedar_request import Clock
 from justenough.domain.policy.engine import PolicySet
-from tests.support.domain_samples import SCHEMA, asking, job, policies, resource
+from tests.support.domain_samples import SCHEMA, access_context, job, policies, resource
 
 ALWAYS = '@id("always") permit(principal, action, resource);'
 
 
-def decided(text: str, *, top: int = 3, action: Action = Action.READ, held: HeldAccess | None = None, reason: str = "why") -> Decision:
-    context = asking(held=held or HeldAccess(), reason=reason)
+def decide(text: str, *, top: int = 3, action: Action = Action.READ, held: HeldAccess | None = None, reason: str = "why") -> Decision:
+    context = access_context(held=held or HeldAccess(), reason=reason)
     return policies(text).decide(job(), "orders-db", resource(), action, context=context, top=top)
 
 
-def tiers(text: str, name: str = "some", effect: str = "permit") -> str:
+def policy_text(text: str, name: str = "some", effect: str = "permit") -> str:
     return f'@id("{name}") {effect}(principal, action, resource) when {{ {text} }};'
 
 
 def test_what_a_policy_permits_without_a_condition_is_allowed_and_names_it() -> None:
-    decision = decided(ALWAYS)
+    decision = decide(ALWAYS)
     assert (decision.outcome, decision.tier, decision.policies) == ("allowed", 0, ("always",))
 
 
 def test_what_no_policy_permits_is_denied_by_default() -> None:
-    decision = decided(tiers("resource.external"))
+    decision = decide(policy_text("resource.external"))
     assert (decision.outcome, decision.policies) == ("denied", ("default-deny",))
 
 
 def test_a_forbid_beats_any_permit_and_is_named() -> None:
-    decision = decided(ALWAYS + tiers('principal.environment == "prod"', "never-prod", "forbid"))
+    decision = decide(ALWAYS + policy_text('principal.environment == "prod"', "never-prod", "forbid"))
     assert (decision.outcome, decision.policies) == ("denied", ("never-prod",))
 
 
@@ -61,7 +61,7 @@ def test_a_forbid_beats_any_permit_and_is_named() -> None:
     ],
 )
 def test_the_needed_tier_is_the_least_with_every_tier_above_allowing(condition: str, top: int, expected: int | None) -> None:
-    decision = decided(tiers(condition), top=top)
+    decision = decide(policy_text(condition), top=top)
     if expected is None:
         assert decision.outcome == "denied"
     else:
@@ -69,18 +69,22 @@ def test_the_needed_tier_is_the_least_with_every_tier_above_allowing(condition: 
 
 
 def test_a_forbid_that_holds_below_the_needed_tier_is_named_beside_the_permits() -> None:
-    decision = decided(ALWAYS + tiers("context.approved_tier < 2", "ask-security", "forbid"))
+    decision = decide(ALWAYS + policy_text("context.approved_tier < 2", "ask-security", "forbid"))
     assert (decision.outcome, decision.tier, decision.policies) == ("needs_approval", 2, ("always", "ask-security"))
 
 
 def test_policies_that_hold_only_below_the_needed_tier_are_not_named() -> None:
-    text = tiers("context.approved_tier >= 2", "two") + tiers("context.approved_tier >= 3", "three") + tiers("resource.external", "no")
-    assert decided(text).policies == ("two",)
+    text = (
+        policy_text("context.approved_tier >= 2", "two")
+        + policy_text("context.approved_tier >= 3", "three")
+        + policy_text("resource.external", "no")
+    )
+    assert decide(text).policies == ("two",)
 
 
 @pytest.mark.parametrize("effect", ["permit", "forbid"])
 def test_a_policy_that_errs_denies_whatever_the_others_permit(effect: str) -> None:
-    decision = decided(ALWAYS + tiers("9223372036854775807 + context.ttl_seconds > 0", "overflows", effect))
+    decision = decide(ALWAYS + policy_text("9223372036854775807 + context.ttl_seconds > 0", "overflows", effect))
     assert (decision.outcome, decision.policies) == ("denied", ("overflows",))
     assert "overflow" in decision.errors[0]
     assert "overflows" in decision.errors[0]
@@ -88,26 +92,26 @@ def test_a_policy_that_errs_denies_whatever_the_others_permit(effect: str) -> No
 
 def test_an_error_at_another_tier_than_the_needed_one_denies_too() -> None:
     overflow = "context.approved_tier == 3 && 9223372036854775807 + context.ttl_seconds > 0"
-    assert decided(ALWAYS + tiers(overflow, "overflows")).errors
+    assert decide(ALWAYS + policy_text(overflow, "overflows")).errors
 
 
 def test_an_error_before_what_makes_a_policy_moot_denies_too() -> None:
     overflow = "9223372036854775807 + context.ttl_seconds > 0"
     moot = f'@id("overflows") permit(principal, action, resource) when {{ {overflow} }} when {{ context.approved_tier < 0 }};'
-    assert decided(ALWAYS + moot).errors
-    assert decided(ALWAYS + tiers(f"{overflow} && context.approved_tier < 0", "overflows")).errors
+    assert decide(ALWAYS + moot).errors
+    assert decide(ALWAYS + policy_text(f"{overflow} && context.approved_tier < 0", "overflows")).errors
     # The other way round Cedar never gets to the error, so there is none.
-    assert decided(ALWAYS + tiers(f"context.approved_tier < 0 && {overflow}", "moot")).outcome == "allowed"
+    assert decide(ALWAYS + policy_text(f"context.approved_tier < 0 && {overflow}", "moot")).outcome == "allowed"
 
 
 def test_an_attribute_of_an_entity_that_is_not_there_denies() -> None:
-    decision = decided(ALWAYS + tiers('Job::"other".environment == "prod" && resource.external', "looks-elsewhere"))
+    decision = decide(ALWAYS + policy_text('Job::"other".environment == "prod" && resource.external', "looks-elsewhere"))
     assert decision.outcome == "denied"
     assert decision.errors
 
 
 def test_an_empty_set_denies_and_says_that_there_are_no_policies() -> None:
-    decision = PolicySet.none().decide(job(), "orders-db", resource(), Action.READ, context=asking())
+    decision = PolicySet.none().decide(job(), "orders-db", resource(), Action.READ, context=access_context())
     assert (decision.outcome, decision.policies) == ("denied", ("no-policies",))
     assert decision.policy_digest.startswith("sha256:")
 
@@ -132,12 +136,12 @@ def test_each_attribute_of_the_job_reaches_the_policies() -> None:
         agent={"name": "refund-agent", "version": "1.4", "model": "scripted"}, labels={"team": "support"}, data_scope={"tenant": "acme"}
     )
     for condition in conditions:
-        decision = policies(tiers(condition)).decide(asks, "orders-db", resource(), Action.READ, context=asking())
+        decision = policies(policy_text(condition)).decide(asks, "orders-db", resource(), Action.READ, context=access_context())
         assert decision.outcome == "allowed", condition
 
 
 def test_a_plain_program_has_an_agent_without_a_name() -> None:
-    assert decided(tiers('principal.agent.name == "" && principal has agent')).outcome == "allowed"
+    assert decide(policy_text('principal.agent.name == "" && principal has agent')).outcome == "allowed"
 
 
 @pytest.mark.parametrize(
@@ -162,17 +166,17 @@ def test_a_plain_program_has_an_agent_without_a_name() -> None:
 )
 def test_each_attribute_of_the_request_reaches_the_policies(condition: str) -> None:
     held = HeldAccess(held=frozenset({"orders-db:read"}), touched=Sensitivity.CONFIDENTIAL, touched_resources=frozenset({"orders-db"}))
-    assert decided(tiers(condition), held=held).outcome == "allowed"
+    assert decide(policy_text(condition), held=held).outcome == "allowed"
 
 
 def test_what_is_held_counts_as_touched_even_where_the_caller_forgot() -> None:
     held = HeldAccess(held=frozenset({"orders-db:read"}))
-    assert decided(tiers('context.touched_resources.contains("orders-db")'), held=held).outcome == "allowed"
+    assert decide(policy_text('context.touched_resources.contains("orders-db")'), held=held).outcome == "allowed"
 
 
 @pytest.mark.parametrize("text", ['"});permit(', "\\", "\n\r\t", '{"__entity": {"type": "Job", "id": "x"}}', "{{tier}}", "𝄞é" * 100])
 def test_texts_of_strangers_are_only_texts(text: str) -> None:
-    decision = decided(tiers('context.reason == "something else"'), reason=text)
+    decision = decide(policy_text('context.reason == "something else"'), reason=text)
     assert (decision.outcome, decision.errors) == ("denied", ())
 
 
@@ -181,13 +185,15 @@ def test_action_groups_of_the_schema_hold_for_their_members() -> None:
         "action read appliesTo { principal: [Job], resource: [Resource], context: Access };"
     )
     loaded = PolicySet.load({"a.cedar": '@id("a") permit(principal, action in Action::"changing", resource);'}, schema)
-    outcomes = {action: loaded.decide(job(), "x", resource(), action, context=asking()).outcome for action in Action}
+    outcomes = {action: loaded.decide(job(), "x", resource(), action, context=access_context()).outcome for action in Action}
     assert outcomes == {Action.READ: "denied", Action.WRITE: "allowed", Action.ADMIN: "allowed"}
 
 
 def test_a_change_of_the_resource_changes_the_decision() -> None:
-    loaded = policies(tiers("!resource.external"))
-    outcomes = [loaded.decide(job(), "x", resource(external=out), Action.READ, context=asking()).outcome for out in (False, True, False)]
+    loaded = policies(policy_text("!resource.external"))
+    outcomes = [
+        loaded.decide(job(), "x", resource(external=out), Action.READ, context=access_context()).outcome for out in (False, True, False)
+    ]
     assert outcomes == ["allowed", "denied", "allowed"]
 
 
@@ -202,7 +208,7 @@ def test_the_digest_changes_with_every_text_and_name_and_with_nothing_else() -> 
     ]
     digests = {PolicySet.load(files, schema).digest for files, schema in others}
     assert len(digests | {base.digest}) == 4
-    assert base.decide(job(), "x", resource(), Action.READ, context=asking()).policy_digest == base.digest
+    assert base.decide(job(), "x", resource(), Action.READ, context=access_context()).policy_digest == base.digest
 
 
 def test_decisions_name_policies_by_file_and_order_every_time() -> None:
@@ -212,7 +218,7 @@ def test_decisions_name_policies_by_file_and_order_every_time() -> None:
     loaded = PolicySet.load(files, SCHEMA)
     assert loaded.ids == ("a-2", "a-1", "b-2", "b-1")
     for _ in range(5):
-        assert loaded.decide(job(), "x", resource(), Action.READ, context=asking()).policies == loaded.ids
+        assert loaded.decide(job(), "x", resource(), Action.READ, context=access_context()).policies == loaded.ids
 
 
 def test_the_clock_is_read_in_utc_wherever_the_moment_was_told() -> None:
@@ -220,7 +226,7 @@ def test_the_clock_is_read_in_utc_wherever_the_moment_was_told() -> None:
     assert Clock.at(late) == Clock(hour=16, weekday=6)
     monday = policies('@id("m") permit(principal, action, resource) when { context.weekday == 1 && context.hour == 8 };')
     for hour, weekday, outcome in ((8, 1, "allowed"), (9, 1, "denied"), (8, 2, "denied")):
-        context = asking(clock=Clock(hour, weekday))
+        context = access_context(clock=Clock(hour, weekday))
         assert monday.decide(job(), "orders-db", resource(), Action.READ, context=context).outcome == outcome
 
 
@@ -233,4 +239,4 @@ def test_what_is_held_is_told_by_action_and_what_was_issued_is_counted_whatever_
     held = held.with_ended("orders-db", Action.WRITE)
     two = 'context.issued_count == 2 && context.held_actions.contains("read") && !context.held_actions.contains("write")'
     loaded = policies(f'@id("two") permit(principal, action, resource) when {{ {two} }};')
-    assert loaded.decide(job(), "orders-db", resource(), Action.READ, context=asking(held=held)).outcome == "allowed"
+    assert loaded.decide(job(), "orders-db", resource(), Action.READ, context=access_context(held=held)).outcome == "allowed"

@@ -15,7 +15,7 @@ from justenough.domain.policy.engine import PolicySet
 from justenough.domain.policy.explain import Counterfactual, RequestExplanation, explain_spec
 from tests.domain.policy.test_partial_evaluation import texts
 from tests.support.domain_samples import SCHEMA
-from tests.support.policy_samples import CATALOG, TIERS, asking_for, rules, shop_rules
+from tests.support.policy_samples import CATALOG, TIERS, job_facts, rules, shop_rules
 
 WRITES = """
 @id("short") permit(principal, action == Action::"write", resource) when { context.approved_tier >= 1 && context.ttl_seconds <= 300 };
@@ -23,8 +23,8 @@ WRITES = """
 """
 
 
-def told(found: PolicyEvaluator, *wanted: str, **changes: object) -> tuple[RequestExplanation, ...]:
-    return explain_spec(found, TIERS, asking_for(*wanted, **changes), clock=DEFAULT_CLOCK).requests  # type: ignore[arg-type] # a spec's parts, as they come
+def explain_requests(evaluator: PolicyEvaluator, *items: str, **changes: object) -> tuple[RequestExplanation, ...]:
+    return explain_spec(evaluator, TIERS, job_facts(*items, **changes), clock=DEFAULT_CLOCK).requests  # type: ignore[arg-type] # a spec's parts, as they come
 
 
 def changes(request: RequestExplanation) -> dict[str, str]:
@@ -32,7 +32,7 @@ def changes(request: RequestExplanation) -> dict[str, str]:
 
 
 def test_each_deciding_policy_is_told_with_its_effect_and_its_place() -> None:
-    (request,) = told(shop_rules(), "customers-db:read")
+    (request,) = explain_requests(shop_rules(), "customers-db:read")
 
     assert [(one.id, one.effect, one.place) for one in request.policies] == [
         ("read-restricted-at-tier-2", "permit", "policies/reads.cedar:11:1")
@@ -46,28 +46,28 @@ def test_each_deciding_policy_is_told_with_its_effect_and_its_place() -> None:
 
 
 def test_what_no_policy_permits_is_told_to_be_denied_by_default_which_stands_nowhere() -> None:
-    (request,) = told(rules(WRITES), "orders-db:read")
+    (request,) = explain_requests(rules(WRITES), "orders-db:read")
 
     assert (request.outcome, [(one.id, one.place) for one in request.policies]) == ("denied", [("default-deny", "")])
 
 
 def test_a_forbid_that_denies_is_named_with_what_there_would_be_without_it() -> None:
     text = WRITES + '@id("not-orders") forbid(principal, action, resource == Resource::"orders-db");'
-    (request,) = told(rules(text), "orders-db:write")
+    (request,) = explain_requests(rules(text), "orders-db:write")
 
     assert changes(request)["policy without not-orders"] == "needs_approval 1"
 
 
 def test_two_forbids_that_each_deny_are_told_together() -> None:
     text = WRITES + '@id("a") forbid(principal, action, resource); @id("b") forbid(principal, action, resource);'
-    (request,) = told(rules(text), "orders-db:write")
+    (request,) = explain_requests(rules(text), "orders-db:write")
 
     assert changes(request) == {"policy without a and b": "needs_approval 1"}
 
 
 def test_the_nearest_ttl_that_makes_a_difference_is_told() -> None:
-    (short,) = told(rules(WRITES), "orders-db:write", ttl="2m")
-    (long,) = told(rules(WRITES), "orders-db:write", ttl="10m")
+    (short,) = explain_requests(rules(WRITES), "orders-db:write", ttl="2m")
+    (long,) = explain_requests(rules(WRITES), "orders-db:write", ttl="10m")
 
     assert (short.tier, changes(short)) == (1, {"ttl 301s": "needs_approval 2"})
     assert (long.tier, changes(long)) == (2, {"ttl 5m": "needs_approval 1"})
@@ -75,13 +75,13 @@ def test_the_nearest_ttl_that_makes_a_difference_is_told() -> None:
 
 def test_a_ttl_over_the_catalogs_maximum_is_not_offered() -> None:
     text = '@id("long-only") permit(principal, action, resource) when { context.ttl_seconds > 7200 };'
-    (request,) = told(rules(text), "orders-db:write")
+    (request,) = explain_requests(rules(text), "orders-db:write")
 
     assert (request.outcome, request.changes) == ("denied", ())
 
 
 def test_the_shops_two_orders_of_restricted_data_and_a_way_out_are_told_each_where_it_matters() -> None:
-    first, second = told(shop_rules(), "customers-db:read", "export-api:write")
+    first, second = explain_requests(shop_rules(), "customers-db:read", "export-api:write")
     glass = {"break_glass declared": "denied 0"}
     assert changes(first) == {"order after request 2 (export-api write)": "denied 0", **glass}
     assert changes(second) == {
@@ -90,14 +90,14 @@ def test_the_shops_two_orders_of_restricted_data_and_a_way_out_are_told_each_whe
         "touched confidential": "needs_approval 2",
     }
 
-    first, second = told(shop_rules(), "export-api:write", "customers-db:read")
+    first, second = explain_requests(shop_rules(), "export-api:write", "customers-db:read")
     assert changes(first) == {"order after request 2 (customers-db read)": "denied 0", "touched restricted": "denied 0"}
     assert changes(second)["order before request 1 (export-api write)"] == "needs_approval 2"
 
 
 def test_where_either_of_two_earlier_requests_is_enough_to_deny_the_place_before_both_is_told() -> None:
     text = '@id("all") permit(principal, action, resource); @id("alone") forbid(principal, action == Action::"write", resource) when { context.touched >= 2 };'
-    *_, last = told(rules(text), "orders-db:read", "refunds-db:read", "helpdesk-api:write")
+    *_, last = explain_requests(rules(text), "orders-db:read", "refunds-db:read", "helpdesk-api:write")
 
     assert changes(last) == {
         "policy without alone": "allowed 0",
@@ -107,7 +107,7 @@ def test_where_either_of_two_earlier_requests_is_enough_to_deny_the_place_before
 
 
 def test_another_environment_is_told_to_be_the_reason() -> None:
-    found = explain_spec(shop_rules(), TIERS, asking_for("orders-db:read", environment="staging"), clock=DEFAULT_CLOCK)
+    found = explain_spec(shop_rules(), TIERS, job_facts("orders-db:read", environment="staging"), clock=DEFAULT_CLOCK)
 
     assert changes(found.requests[0])["environment prod"] == "allowed 0"
     assert found.problems == ("environment: orders-db is in environment 'prod', not in 'staging'",)
@@ -137,7 +137,7 @@ def test_another_environment_is_told_to_be_the_reason() -> None:
     ],
 )
 def test_every_fact_that_a_policy_compares_with_a_value_is_tried(condition: str, change: str | None) -> None:
-    (request,) = told(rules(f'@id("only") permit(principal, action, resource) when {{ {condition} }};'), "orders-db:read")
+    (request,) = explain_requests(rules(f'@id("only") permit(principal, action, resource) when {{ {condition} }};'), "orders-db:read")
 
     assert request.outcome == "allowed"
     assert change is None or changes(request)[change] == "denied 0"
@@ -145,14 +145,14 @@ def test_every_fact_that_a_policy_compares_with_a_value_is_tried(condition: str,
 
 def test_a_policy_that_errs_is_told_with_its_error_and_no_tiers() -> None:
     text = '@id("all") permit(principal, action, resource); @id("big") forbid(principal, action, resource) when { 9223372036854775807 + context.ttl_seconds > 0 };'
-    (request,) = told(rules(text), "orders-db:read")
+    (request,) = explain_requests(rules(text), "orders-db:read")
 
     assert (request.outcome, [one.id for one in request.policies], request.tiers) == ("denied", ["big"], ())
     assert request.errors
 
 
 def test_without_a_policy_set_everything_is_told_to_be_denied() -> None:
-    (request,) = told(PolicyEvaluator(PolicySet.none(), CATALOG), "orders-db:read")
+    (request,) = explain_requests(PolicyEvaluator(PolicySet.none(), CATALOG), "orders-db:read")
 
     assert [one.id for one in request.policies] == ["no-policies"]
 
@@ -160,7 +160,7 @@ def test_without_a_policy_set_everything_is_told_to_be_denied() -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=texts, wanted=st.lists(st.sampled_from(["orders-db:read", "orders-db:write", "export-api:write"]), min_size=1, max_size=3))
 def test_what_is_explained_is_what_is_decided_and_each_change_of_policy_or_order_comes_true(text: str, wanted: list[str]) -> None:
-    found, job = rules(text), asking_for(*wanted)
+    found, job = rules(text), job_facts(*wanted)
     steps = tuple(dry_run_spec(found, job, clock=DEFAULT_CLOCK))
     for step, request in zip(steps, explain_spec(found, TIERS, job, clock=DEFAULT_CLOCK).requests, strict=True):
         assert (request.outcome, request.tier) == (step.decision.outcome, step.decision.tier)
@@ -171,20 +171,22 @@ def test_what_is_explained_is_what_is_decided_and_each_change_of_policy_or_order
             assert not allowed[request.tier - 1]
         for change in request.changes:
             assert (change.outcome, change.tier) != (request.outcome, request.tier)
-        _without_it(text, found, step.context, request.changes, wanted[step.number - 1])
+        _check_counterfactuals(text, found, step.context, request.changes, wanted[step.number - 1])
 
 
-def _without_it(text: str, found: PolicyEvaluator, context: AccessContext, said: tuple[Counterfactual, ...], wanted: str) -> None:
+def _check_counterfactuals(
+    text: str, evaluator: PolicyEvaluator, context: AccessContext, counterfactuals: tuple[Counterfactual, ...], item: str
+) -> None:
     """Take away what a change takes away, and ask again."""
-    job = asking_for(wanted)
-    for change in said:
+    job = job_facts(item)
+    for change in counterfactuals:
         if change.fact == "policy" and " and " not in change.value:
             name = change.value.removeprefix("without ")
             left = "\n".join(line for line in text.splitlines() if not line.startswith(f'@id("{name}")'))
             if left:
-                again = replace(found, policies=PolicySet.load({"only.cedar": left}, SCHEMA, external=found.policies.external))
+                again = replace(evaluator, policies=PolicySet.load({"only.cedar": left}, SCHEMA, external=evaluator.policies.external))
                 decision = again.decide(job, job.spec.access[0], context)
                 assert (decision.outcome, decision.tier) == (change.outcome, change.tier)
         if change.fact == "order" and change.value == "before every other request":
-            decision = found.decide(job, job.spec.access[0], replace(context, held=HeldAccess()))
+            decision = evaluator.decide(job, job.spec.access[0], replace(context, held=HeldAccess()))
             assert (decision.outcome, decision.tier) == (change.outcome, change.tier)

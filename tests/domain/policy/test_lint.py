@@ -11,19 +11,19 @@ from justenough.domain.jobs.states import Action, Sensitivity
 from justenough.domain.policy.dry_run import PolicyEvaluator
 from justenough.domain.policy.lint import LintFinding, LintFindingKind, lint_policies
 from tests.domain.policy.test_partial_evaluation import texts
-from tests.support.domain_samples import asking, job, resource
+from tests.support.domain_samples import access_context, job, resource
 from tests.support.policy_samples import CATALOG, rules, shop_rules
 
 ALL = '@id("all") permit(principal, action, resource);'
 ONE = CATALOG.model_copy(update={"resources": {"orders-db": CATALOG.resources["orders-db"]}})
 
 
-def found(text: str, *, top: int = 3) -> list[LintFinding]:
+def findings(text: str, *, top: int = 3) -> list[LintFinding]:
     return list(lint_policies(rules(text, top=top, catalog=ONE), frozenset({"ops"})))
 
 
 def kinds(text: str, *, top: int = 3) -> set[tuple[str, str]]:
-    return {(one.kind.value, one.where) for one in found(text, top=top)}
+    return {(one.kind.value, one.where) for one in findings(text, top=top)}
 
 
 def test_there_is_nothing_odd_about_the_shop() -> None:
@@ -31,7 +31,7 @@ def test_there_is_nothing_odd_about_the_shop() -> None:
 
 
 def test_there_is_nothing_odd_about_a_policy_for_everything() -> None:
-    assert found(ALL) == []
+    assert findings(ALL) == []
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_policy_whose_conditions_nothing_of_the_catalog_meets_decides_nothing(
 
 def test_a_permit_of_what_is_forbidden_to_everybody_decides_nothing() -> None:
     text = '@id("no") forbid(principal, action == Action::"write", resource);\n@id("x") permit(principal, action == Action::"write", resource);'
-    odd = {one.where: one for one in found(text)}
+    odd = {one.where: one for one in findings(text)}
 
     assert odd["policies/only.cedar:2:1"].policies == ("x", "no")
     assert odd["orders-db:write"].kind is LintFindingKind.NEVER_ALLOWED
@@ -57,7 +57,7 @@ def test_a_permit_of_what_is_forbidden_to_everybody_decides_nothing() -> None:
 
 
 def test_a_permit_that_is_forbidden_to_some_is_not_odd() -> None:
-    assert found(f'{ALL} @id("no") forbid(principal, action, resource) when {{ principal.name == "export" }};') == []
+    assert findings(f'{ALL} @id("no") forbid(principal, action, resource) when {{ principal.name == "export" }};') == []
 
 
 def test_what_no_policy_permits_is_never_allowed() -> None:
@@ -69,7 +69,7 @@ def test_what_no_policy_permits_is_never_allowed() -> None:
 
 def test_what_needs_a_tier_that_nobody_answers_for_is_told() -> None:
     text = '@id("two") permit(principal, action, resource) when { context.approved_tier >= 2 };'
-    assert found(text, top=2) == []
+    assert findings(text, top=2) == []
     assert kinds(text, top=1) == {
         ("no-approvers", "policies/only.cedar:1:1"),
         *(("no-approvers", f"orders-db:{action}") for action in ("read", "write", "admin")),
@@ -77,7 +77,7 @@ def test_what_needs_a_tier_that_nobody_answers_for_is_told() -> None:
 
 
 def test_an_action_that_is_allowed_at_a_tier_and_not_at_the_top_is_always_denied() -> None:
-    odd = found('@id("one") permit(principal, action, resource) when { context.approved_tier == 1 };')
+    odd = findings('@id("one") permit(principal, action, resource) when { context.approved_tier == 1 };')
 
     assert {one.kind for one in odd} == {LintFindingKind.NOT_MONOTONE}
     assert odd[0].message == "allowed at tier 1 but not at tier 2, so it is always denied"
@@ -85,7 +85,7 @@ def test_an_action_that_is_allowed_at_a_tier_and_not_at_the_top_is_always_denied
 
 def test_a_gap_between_tiers_is_told_with_the_tier_that_is_needed() -> None:
     text = f'{ALL} @id("not-two") forbid(principal, action, resource) when {{ context.approved_tier == 2 }};'
-    odd = found(text)
+    odd = findings(text)
 
     assert {(one.kind, one.message) for one in odd} == {
         (LintFindingKind.NOT_MONOTONE, "allowed at tier 0 but not at tier 2, so it needs tier 3")
@@ -95,7 +95,7 @@ def test_a_gap_between_tiers_is_told_with_the_tier_that_is_needed() -> None:
 
 def test_tiers_that_contradict_for_some_requests_only_are_shown_by_one() -> None:
     text = f'{ALL} @id("long") forbid(principal, action, resource) when {{ context.approved_tier == 1 && context.ttl_seconds < 300 }};'
-    odd = found(text)
+    odd = findings(text)
 
     assert {one.kind for one in odd} == {LintFindingKind.NOT_MONOTONE}
     assert odd[0].message == "a request with ttl 299s is allowed at tier 0 but not at tier 1"
@@ -104,12 +104,12 @@ def test_tiers_that_contradict_for_some_requests_only_are_shown_by_one() -> None
 def test_what_was_touched_before_may_be_what_shows_it() -> None:
     text = f'{ALL} @id("no") forbid(principal, action, resource) when {{ context.approved_tier == 2 && context.touched == 3 }};'
 
-    assert found(text)[0].message == "a request with touched restricted is allowed at tier 0 but not at tier 2"
+    assert findings(text)[0].message == "a request with touched restricted is allowed at tier 0 but not at tier 2"
 
 
 def test_one_that_takes_two_facts_at_once_is_found_too() -> None:
     condition = 'context.approved_tier == 1 && context.ttl_seconds < 300 && principal.labels.contains("team=x")'
-    odd = found(f'{ALL} @id("long") forbid(principal, action, resource) when {{ {condition} }};')
+    odd = findings(f'{ALL} @id("long") forbid(principal, action, resource) when {{ {condition} }};')
 
     assert odd[0].message == "a request with ttl 299s and labels with team=x is allowed at tier 0 but not at tier 1"
 
@@ -117,7 +117,7 @@ def test_one_that_takes_two_facts_at_once_is_found_too() -> None:
 def test_policies_that_complete_each_other_tier_by_tier_are_not_odd() -> None:
     text = """@id("a") permit(principal, action, resource) when { context.approved_tier == 1 && context.ttl_seconds <= 600 };
 @id("b") permit(principal, action, resource) when { context.approved_tier >= 2 && context.ttl_seconds <= 900 };"""
-    assert found(text) == []
+    assert findings(text) == []
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -137,7 +137,7 @@ def test_what_is_called_never_is_never_so_for_any_request(
     loaded, target = rules(text, top=top).policies, resource(sensitivity, external=external)
     catalog = CATALOG.model_copy(update={"resources": {"orders-db": target}})
     odd = lint_policies(PolicyEvaluator(loaded, catalog, top), frozenset({"ops"}))
-    context = asking(ttl_seconds=ttl, held=HeldAccess(touched=Sensitivity(touched)))
+    context = access_context(ttl_seconds=ttl, held=HeldAccess(touched=Sensitivity(touched)))
     decision = loaded.decide(job(labels={"team": "support"} if labelled else {}), "orders-db", target, action, context=context, top=top)
 
     unreachable = {one.policies[0] for one in odd if one.kind is LintFindingKind.UNREACHABLE}

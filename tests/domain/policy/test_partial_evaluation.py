@@ -12,7 +12,7 @@ from justenough.domain.jobs.credentials import HeldAccess
 from justenough.domain.jobs.states import Action, Sensitivity
 from justenough.domain.policy.cedar_request import DEFAULT_CLOCK
 from justenough.domain.policy.engine import PolicySet
-from tests.support.domain_samples import JOB, SCHEMA, asking, job, resource
+from tests.support.domain_samples import JOB, SCHEMA, access_context, job, resource
 
 ATOMS = [
     *(f"context.approved_tier {op} {number}" for op in (">=", "<", "==", "!=") for number in (0, 1, 2, 3)),
@@ -42,13 +42,13 @@ ATOMS = [
 ]
 
 
-def _joined(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+def _join(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     pair = st.tuples(inner, st.sampled_from(["&&", "||"]), inner).map(lambda parts: f"({' '.join(parts)})")
     choice = st.tuples(inner, inner, inner).map(lambda parts: f"(if {parts[0]} then {parts[1]} else {parts[2]})")
     return pair | choice | inner.map(lambda text: f"!({text})")
 
 
-conditions = st.recursive(st.sampled_from(ATOMS), _joined, max_leaves=5)
+conditions = st.recursive(st.sampled_from(ATOMS), _join, max_leaves=5)
 actions = st.sampled_from(
     [
         "action",
@@ -68,7 +68,7 @@ texts = st.lists(policies, min_size=1, max_size=6).map(
 )
 
 
-def _answers(
+def _cedar_answers(
     text: str, sensitivity: Sensitivity, action: Action, *, external: bool, touched: int, glass: bool
 ) -> list[cedarpy.AuthzResult]:
     """Ask Cedar itself about the written policies, once for each tier."""
@@ -125,12 +125,12 @@ def test_the_decision_is_what_asking_cedar_at_every_tier_gives(
 ) -> None:
     loaded = PolicySet.load({"only.cedar": text}, SCHEMA)
     held = HeldAccess(held=frozenset({"orders-db:read"}), touched=Sensitivity(touched), issued_count=1)
-    context = asking(held=held, break_glass=glass)
+    context = access_context(held=held, break_glass=glass)
     decision = loaded.decide(
         job(labels={"team": "support"}), "orders-db", resource(sensitivity, external=external), action, context=context, top=top
     )
 
-    answers = _answers(text, sensitivity, action, external=external, touched=touched, glass=glass)
+    answers = _cedar_answers(text, sensitivity, action, external=external, touched=touched, glass=glass)
     errs = any(answer.diagnostics.errors for answer in answers)
     enough = [tier for tier in range(top + 1) if all(answer.allowed for answer in answers[tier : top + 1])]
     named = [set(answer.diagnostics.id_annotations_by_reason.values()) for answer in answers]

@@ -16,7 +16,7 @@ from justenough.domain.policy.dry_run import PolicyEvaluator, dry_run_spec
 from justenough.domain.policy.replay import REPLAY_EVENTS, PolicyReplay, ReplayedDecision, ReplayReport, replay_entries
 from tests.domain.policy.test_partial_evaluation import texts
 from tests.support.domain_samples import JOB, NOW
-from tests.support.policy_samples import CATALOG, asking_for, rules, shop_rules
+from tests.support.policy_samples import CATALOG, job_facts, rules, shop_rules
 
 READ = '@id("r") permit(principal, action == Action::"read", resource);'
 OPS = '@id("ops") permit(principal, action, resource) when { principal.requester_groups.contains("ops") };'
@@ -24,9 +24,9 @@ WHOLE = ["orders-db:read", "refunds-db:write", "customers-db:read", "export-api:
 EMPTY: dict[str, Any] = dict.fromkeys(EVENT_FIELDS[EventType.JOB_SUBMITTED], None)
 
 
-def events(found: PolicyEvaluator, *wanted: str, job: str = JOB, ttl: str = "5m") -> Iterator[Event]:
+def job_events(evaluator: PolicyEvaluator, *items: str, job: str = JOB, ttl: str = "5m") -> Iterator[Event]:
     """What is recorded of a job whose requests these rules decide at its start."""
-    asked = asking_for(*wanted, ttl=ttl)
+    asked = job_facts(*items, ttl=ttl)
     raw: dict[str, Any] = {
         "name": asked.spec.name,
         "task": asked.spec.task,
@@ -40,7 +40,7 @@ def events(found: PolicyEvaluator, *wanted: str, job: str = JOB, ttl: str = "5m"
     yield build_event(
         EventType.JOB_SUBMITTED, job, at=NOW, **{**EMPTY, "spec": raw, "params": {}, "name": asked.spec.name, "requester": asked.requester}
     )
-    for step in dry_run_spec(found, asked, clock=DEFAULT_CLOCK):
+    for step in dry_run_spec(evaluator, asked, clock=DEFAULT_CLOCK):
         request, access = request_id(job, step.number), step.access
         resource = CATALOG.resources[access.resource]
         said: dict[str, Any] = {"resource": access.resource, "action": access.action.value, "ttl": access.ttl, "reason": access.reason}
@@ -58,26 +58,26 @@ def events(found: PolicyEvaluator, *wanted: str, job: str = JOB, ttl: str = "5m"
         yield build_event(EventType.ACCESS_DECIDED, job, at=NOW, about=f"{request}/start", **told)
 
 
-def entries(recorded: Iterator[Event], *, old: bool = False) -> list[dict[str, Any]]:
+def entries(facts: Iterator[Event], *, old: bool = False) -> list[dict[str, Any]]:
     """As the API tells them; `old`: as they were before facts were recorded."""
     found = []
-    for position, one in enumerate(recorded, start=1):
+    for position, one in enumerate(facts, start=1):
         data = {name: value for name, value in one.data.items() if not (old and name == "facts")}
         found.append({"position": position, "job": one.job, "type": one.type.value, "at": one.at.isoformat(), "data": data})
     return found
 
 
-def report(recorded: list[dict[str, Any]], now: PolicyEvaluator) -> ReplayReport:
-    return replay_entries(recorded, PolicyReplay(now.policies, now.catalog, top=now.top), since="", digest=now.policies.digest)
+def report(items: list[dict[str, Any]], now: PolicyEvaluator) -> ReplayReport:
+    return replay_entries(items, PolicyReplay(now.policies, now.catalog, top=now.top), since="", digest=now.policies.digest)
 
 
-def counts(found: ReplayReport) -> tuple[int, int, int, int]:
-    return found.same, found.looser, found.tighter, found.unknown
+def counts(result: ReplayReport) -> tuple[int, int, int, int]:
+    return result.same, result.looser, result.tighter, result.unknown
 
 
 @pytest.mark.parametrize("old", [False, True])
 def test_the_same_policies_decide_everything_as_they_did(old: bool) -> None:
-    found = report(entries(events(shop_rules(), *WHOLE), old=old), shop_rules())
+    found = report(entries(job_events(shop_rules(), *WHOLE), old=old), shop_rules())
 
     assert counts(found) == (4, 0, 0, 0)
     assert (found.decisions, found.requests, found.items) == (4, 4, ())
@@ -85,7 +85,7 @@ def test_the_same_policies_decide_everything_as_they_did(old: bool) -> None:
 
 def test_what_would_be_looser_and_what_tighter_is_told_with_both_decisions() -> None:
     now = rules(READ + '@id("w") permit(principal, action == Action::"write", resource) when { context.approved_tier >= 3 };')
-    found = report(entries(events(shop_rules(), *WHOLE)), now)
+    found = report(entries(job_events(shop_rules(), *WHOLE)), now)
 
     assert counts(found) == (1, 2, 1, 0)
     verdicts = {(one.resource, one.action): (one.verdict, one.then.outcome, one.now and one.now.outcome) for one in found.items}
@@ -99,7 +99,7 @@ def test_each_decision_stands_alone_on_what_was_held_then() -> None:
     now = rules(
         '@id("e") permit(principal, action == Action::"write", resource); @id("x") forbid(principal, action, resource) when { context.touched >= 3 };'
     )
-    found = report(entries(events(shop_rules(), "customers-db:read", "export-api:write")), now)
+    found = report(entries(job_events(shop_rules(), "customers-db:read", "export-api:write")), now)
 
     assert [(one.resource, one.verdict) for one in found.items] == [("customers-db", "tighter")]
     assert found.same == 1
@@ -107,7 +107,7 @@ def test_each_decision_stands_alone_on_what_was_held_then() -> None:
 
 @pytest.mark.parametrize("old, expected", [(False, (1, 0, 0, 0)), (True, (0, 0, 0, 1))])
 def test_an_entry_without_groups_is_unknown_only_where_a_policy_looks_at_them(old: bool, expected: tuple[int, int, int, int]) -> None:
-    recorded = entries(events(rules(OPS), "orders-db:read"), old=old)
+    recorded = entries(job_events(rules(OPS), "orders-db:read"), old=old)
 
     assert counts(report(recorded, rules(OPS))) == expected
     assert counts(report(recorded, rules(READ))) == (1, 0, 0, 0)
@@ -118,7 +118,7 @@ def test_an_entry_without_groups_is_unknown_only_where_a_policy_looks_at_them(ol
 def test_entries_of_before_the_hour_and_the_count_were_recorded_tell_them_all_the_same() -> None:
     # The third request of a job whose order came on a Saturday at half past nine, UTC.
     third = '@id("p") permit(principal, action, resource) when { context.issued_count == 2 && context.hour == 9 && context.weekday == 6 };'
-    recorded = entries(events(shop_rules(), "orders-db:read", "refunds-db:read", "helpdesk-api:read"))
+    recorded = entries(job_events(shop_rules(), "orders-db:read", "refunds-db:read", "helpdesk-api:read"))
     for entry in recorded:
         for name in ("issued_count", "hour", "weekday"):
             entry["data"].get("facts", {}).pop(name, None)
@@ -133,7 +133,7 @@ def test_entries_of_before_the_hour_and_the_count_were_recorded_tell_them_all_th
 
 
 def test_what_the_catalog_says_otherwise_is_told() -> None:
-    recorded = entries(events(shop_rules(), "orders-db:read", "refunds-db:write"))
+    recorded = entries(job_events(shop_rules(), "orders-db:read", "refunds-db:write"))
     changed = {"orders-db": CATALOG.resources["orders-db"].model_copy(update={"sensitivity": 3, "owner": "security"})}
     now = PolicyEvaluator(shop_rules().policies, CATALOG.model_copy(update={"resources": changed}), 3)
     restricted, gone = report(recorded, now).items
@@ -146,20 +146,20 @@ def test_an_action_that_is_not_offered_any_more_would_be_denied() -> None:
     orders = CATALOG.resources["orders-db"]
     fewer = orders.model_copy(update={"actions": {action: one for action, one in orders.actions.items() if action != "read"}})
     now = PolicyEvaluator(shop_rules().policies, CATALOG.model_copy(update={"resources": {"orders-db": fewer}}), 3)
-    (gone,) = report(entries(events(shop_rules(), "orders-db:read")), now).items
+    (gone,) = report(entries(job_events(shop_rules(), "orders-db:read")), now).items
 
     assert (gone.verdict, gone.moved) == ("tighter", ("action",))
 
 
 def test_fewer_tiers_deny_what_needed_a_higher_one() -> None:
     text = '@id("three") permit(principal, action, resource) when { context.approved_tier >= 3 };'
-    (found,) = report(entries(events(rules(text), "orders-db:read")), rules(text, top=2)).items
+    (found,) = report(entries(job_events(rules(text), "orders-db:read")), rules(text, top=2)).items
 
     assert found.verdict == "tighter"
 
 
 def test_an_issue_and_a_renewal_are_decided_again_with_what_was_held_then() -> None:
-    recorded = entries(events(shop_rules(), "customers-db:read", "orders-db:read"), old=True)
+    recorded = entries(job_events(shop_rules(), "customers-db:read", "orders-db:read"), old=True)
     asked = {one["data"]["resource"]: one["data"]["request"] for one in recorded if one["type"] == "access.requested"}
     issued = {"credential": "c-1", "request": asked["customers-db"], "resource": "customers-db", "action": "read"}
     decided = {**recorded[-1]["data"], "phase": "issue"}
@@ -178,13 +178,13 @@ def test_an_issue_and_a_renewal_are_decided_again_with_what_was_held_then() -> N
 def test_jobs_that_are_alike_are_told_apart_where_a_policy_names_one() -> None:
     other = "j-dev-01kg9b4zv0e8r2m6x3c5n7p9qb"
     text = READ + f'@id("not-that") forbid(principal == Job::"{other}", action, resource);'
-    recorded = entries(iter([*events(rules(READ), "orders-db:read"), *events(rules(READ), "orders-db:read", job=other)]))
+    recorded = entries(iter([*job_events(rules(READ), "orders-db:read"), *job_events(rules(READ), "orders-db:read", job=other)]))
 
     assert [(one.job, one.verdict) for one in report(recorded, rules(text)).items] == [(other, "tighter")]
 
 
 def test_a_decision_whose_order_was_not_read_is_unknown_until_it_is() -> None:
-    recorded = entries(events(shop_rules(), "orders-db:read"))
+    recorded = entries(job_events(shop_rules(), "orders-db:read"))
     again = PolicyReplay(shop_rules().policies, CATALOG)
     unknown = again.replay_entry(recorded[-1])
 
@@ -198,14 +198,14 @@ def test_a_decision_whose_order_was_not_read_is_unknown_until_it_is() -> None:
 
 
 def test_a_spec_that_newer_rules_refuse_is_unknown() -> None:
-    recorded = entries(events(shop_rules(), "orders-db:read"))
+    recorded = entries(job_events(shop_rules(), "orders-db:read"))
     recorded[0]["data"]["spec"] = {"name": "NOT A NAME"}
 
     assert report(recorded, shop_rules()).lacking == {"order": 1}
 
 
 def test_a_job_that_has_ended_is_forgotten_and_what_follows_keeps_nothing() -> None:
-    recorded = entries(events(shop_rules(), "orders-db:read"))
+    recorded = entries(job_events(shop_rules(), "orders-db:read"))
     again = PolicyReplay(shop_rules().policies, CATALOG)
     again.learn(JOB, recorded)
     for kind, data in (("job.ended", {}), ("credential.confirmed", {"credential": "c-1"}), ("job.refused", {})):
@@ -230,11 +230,11 @@ def test_whatever_decided_the_recorded_facts_bring_the_same_again_and_another_se
     before: str, after: str, wanted: list[str], ttl: str
 ) -> None:
     then, now = rules(before), rules(after)
-    recorded = entries(events(then, *wanted, ttl=ttl))
+    recorded = entries(job_events(then, *wanted, ttl=ttl))
     assert report(recorded, then).same == len(wanted)
 
     items = {}
-    asked = asking_for(*wanted, ttl=ttl)
+    asked = job_facts(*wanted, ttl=ttl)
     for one in report(recorded, now).items:
         items[one.request] = one.now
     for step in dry_run_spec(then, asked, clock=DEFAULT_CLOCK):

@@ -9,7 +9,7 @@ from justenough.domain.jobs.credentials import Decision, HeldAccess
 from justenough.domain.jobs.states import Action, Sensitivity
 from justenough.domain.policy.cedar_request import JobFacts
 from justenough.domain.policy.engine import PolicySet
-from tests.support.domain_samples import SHOP, asking, job
+from tests.support.domain_samples import SHOP, access_context, job
 
 CATALOG = read_catalog((SHOP / "catalog.yaml").read_bytes())
 EXTERNAL = [name for name, resource in CATALOG.resources.items() if resource.external]
@@ -20,11 +20,11 @@ POLICIES = PolicySet.load(
 )
 
 
-def decided(name: str, action: str, *, held: HeldAccess | None = None, who: JobFacts | None = None) -> Decision:
-    return POLICIES.decide(who or job(), name, CATALOG.resources[name], Action(action), context=asking(held=held or HeldAccess()))
+def decide(name: str, action: str, *, held: HeldAccess | None = None, facts: JobFacts | None = None) -> Decision:
+    return POLICIES.decide(facts or job(), name, CATALOG.resources[name], Action(action), context=access_context(held=held or HeldAccess()))
 
 
-def holding(*issued: str) -> HeldAccess:
+def access_after(*issued: str) -> HeldAccess:
     """Return what a job holds after these were issued, in this order."""
     held = HeldAccess()
     for item in issued:
@@ -52,7 +52,7 @@ def holding(*issued: str) -> HeldAccess:
     ],
 )
 def test_each_access_of_the_shop_needs_its_tier(name: str, action: str, outcome: str, tier: int, policy: str) -> None:
-    decision = decided(name, action)
+    decision = decide(name, action)
     assert (decision.outcome, decision.tier, decision.policies) == (outcome, tier, (policy,))
 
 
@@ -62,54 +62,54 @@ def test_the_table_above_covers_the_catalog() -> None:
 
 
 def test_what_vault_locks_needs_its_lock_tier_whatever_policy_says() -> None:
-    decision = decided("payouts-db", "write")
+    decision = decide("payouts-db", "write")
     assert (decision.outcome, decision.tier, decision.policies) == ("needs_approval", 2, ("write-at-tier-1", "double-lock"))
 
 
 @pytest.mark.parametrize("name", CATALOG.resources)
 @pytest.mark.parametrize("action", Action)
 def test_a_job_of_another_environment_gets_nothing(name: str, action: Action) -> None:
-    decision = decided(name, action.value, who=job(environment="staging"))
+    decision = decide(name, action.value, facts=job(environment="staging"))
     assert decision.outcome == "denied"
     assert "same-environment-only" in decision.policies
 
 
 def test_no_export_once_something_restricted_was_issued() -> None:
-    decision = decided("export-api", "write", held=holding("customers-db:read"))
+    decision = decide("export-api", "write", held=access_after("customers-db:read"))
     assert (decision.outcome, decision.policies) == ("denied", ("no-export-after-restricted",))
 
 
 def test_no_export_even_after_the_restricted_credential_is_back() -> None:
-    held = holding("customers-db:read", "orders-db:read").with_ended("customers-db", Action.READ)
-    assert decided("export-api", "write", held=held).policies == ("no-export-after-restricted",)
+    held = access_after("customers-db:read", "orders-db:read").with_ended("customers-db", Action.READ)
+    assert decide("export-api", "write", held=held).policies == ("no-export-after-restricted",)
 
 
 def test_nothing_restricted_once_an_export_was_issued() -> None:
-    decision = decided("customers-db", "read", held=holding("export-api:write"))
+    decision = decide("customers-db", "read", held=access_after("export-api:write"))
     assert (decision.outcome, decision.policies) == ("denied", ("no-restricted-after-export",))
 
 
 def test_nothing_restricted_even_after_the_export_credential_is_back() -> None:
-    held = holding("export-api:write").with_ended("export-api", Action.WRITE)
-    assert decided("customers-db", "read", held=held).policies == ("no-restricted-after-export",)
+    held = access_after("export-api:write").with_ended("export-api", Action.WRITE)
+    assert decide("customers-db", "read", held=held).policies == ("no-restricted-after-export",)
 
 
 def test_a_resource_that_the_catalog_newly_calls_external_is_covered_without_a_new_policy() -> None:
     external = CATALOG.resources["orders-db"].model_copy(update={"external": True})
-    assert POLICIES.decide(job(), "orders-db", external, Action.WRITE, context=asking()).tier == 2
-    held = holding("customers-db:read")
-    assert POLICIES.decide(job(), "orders-db", external, Action.WRITE, context=asking(held=held)).outcome == "denied"
+    assert POLICIES.decide(job(), "orders-db", external, Action.WRITE, context=access_context()).tier == 2
+    held = access_after("customers-db:read")
+    assert POLICIES.decide(job(), "orders-db", external, Action.WRITE, context=access_context(held=held)).outcome == "denied"
 
 
 def test_confidential_data_and_export_are_allowed_together() -> None:
-    assert decided("orders-db", "read", held=holding("export-api:write")).outcome == "allowed"
-    assert decided("export-api", "write", held=holding("orders-db:read")).tier == 2
+    assert decide("orders-db", "read", held=access_after("export-api:write")).outcome == "allowed"
+    assert decide("export-api", "write", held=access_after("orders-db:read")).tier == 2
 
 
 def test_reading_restricted_data_is_never_allowed_without_a_person() -> None:
     for sensitivity in Sensitivity:
         resource = CATALOG.resources["customers-db"].model_copy(update={"sensitivity": sensitivity})
-        decision = POLICIES.decide(job(), "customers-db", resource, Action.READ, context=asking())
+        decision = POLICIES.decide(job(), "customers-db", resource, Action.READ, context=access_context())
         assert (decision.tier > 0) == (sensitivity is Sensitivity.RESTRICTED)
 
 

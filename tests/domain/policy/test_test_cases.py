@@ -170,10 +170,10 @@ def test_whatever_a_table_holds_it_is_read_or_refused(value: Any) -> None:
 
 @given(st.sampled_from(sorted(CATALOG.resources)), st.sampled_from(Action), st.integers(1, 86400))
 def test_a_table_says_what_policy_says(name: str, action: Action, ttl: int) -> None:
-    from tests.support.domain_samples import asking, job
+    from tests.support.domain_samples import access_context, job
 
     found = shop_rules()
-    decision = found.policies.decide(job(), name, CATALOG.resources[name], action, context=asking(ttl_seconds=ttl))
+    decision = found.policies.decide(job(), name, CATALOG.resources[name], action, context=access_context(ttl_seconds=ttl))
     text = f"cases: [{{ask: '{name}:{action}', ttl: {ttl}s, groups: [ops], expect: denied}}]"
     (one,) = run_cases("a.yaml", read_policy_table("a.yaml", text), found, LAUNCH)
 

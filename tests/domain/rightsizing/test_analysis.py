@@ -32,8 +32,8 @@ READ, WRITE, ADMIN = (AccessKey("orders-db", action) for action in ("read", "wri
 PLAIN = access(ttl="30m", deliver={"env": {"PGUSER": "username"}})
 
 
-def use(seconds: float | None = 3, *, handed: bool = True, seen: bool = False) -> CredentialUse:
-    return CredentialUse(began=NOW, ended=None if seconds is None else NOW + timedelta(seconds=seconds), delivered=handed, seen=seen)
+def use(seconds: float | None = 3, *, delivered: bool = True, seen: bool = False) -> CredentialUse:
+    return CredentialUse(began=NOW, ended=None if seconds is None else NOW + timedelta(seconds=seconds), delivered=delivered, seen=seen)
 
 
 def ask(key: AccessKey = READ, *uses: CredentialUse, **changes: Any) -> PastRequest:
@@ -41,11 +41,11 @@ def ask(key: AccessKey = READ, *uses: CredentialUse, **changes: Any) -> PastRequ
     return replace(plain, **changes)
 
 
-def refused(key: AccessKey = READ) -> PastRequest:
+def denial(key: AccessKey = READ) -> PastRequest:
     return ask(key, granted=False, refused=True)
 
 
-def withdrawn(key: AccessKey = READ) -> PastRequest:
+def withdrawal(key: AccessKey = READ) -> PastRequest:
     return ask(key, granted=False)
 
 
@@ -53,16 +53,16 @@ def run(*asks: PastRequest, ran: bool = True, offers: frozenset[AccessKey] | Non
     return PastRun(job="j-dev-1", ran=ran, offered=frozenset(one.key for one in asks) if offers is None else offers, asks=asks)
 
 
-def of(runs: list[PastRun], *items: dict[str, Any]) -> Sizing:
+def sizing_of(runs: list[PastRun], *items: dict[str, Any]) -> Sizing:
     return build_sizing("refund-triage", raw_spec(access=list(items) or [PLAIN]), runs, newest="j-dev-9", newest_at=NOW)
 
 
-def only(runs: list[PastRun], item: dict[str, Any] = PLAIN) -> Sized:
-    return of(runs, item).access[0]
+def access_of(runs: list[PastRun], item: dict[str, Any] = PLAIN) -> Sized:
+    return sizing_of(runs, item).access[0]
 
 
-def changes(found: Sized) -> dict[str, str]:
-    return {change.what.value: change.to for change in found.changes}
+def changes(item: Sized) -> dict[str, str]:
+    return {change.what.value: change.to for change in item.changes}
 
 
 DROPPED, KEPT = {"drop": ""}, dict[str, str]()
@@ -71,21 +71,21 @@ DROPPED, KEPT = {"drop": ""}, dict[str, str]()
 @pytest.mark.parametrize(
     "runs,expected",
     [
-        ([run(refused())] * 3, DROPPED),  # Denied each time.
-        ([run(refused(), ran=False)] * 3, DROPPED),  # The same, and the job ended at that.
-        ([run(withdrawn())] * 3, DROPPED),  # Nobody answered, and the job ran without it.
+        ([run(denial())] * 3, DROPPED),  # Denied each time.
+        ([run(denial(), ran=False)] * 3, DROPPED),  # The same, and the job ended at that.
+        ([run(withdrawal())] * 3, DROPPED),  # Nobody answered, and the job ran without it.
         ([run(offers=frozenset({READ}))] * 3, DROPPED),  # Never asked for while it ran.
         ([run(ask())] * 3, DROPPED),  # Granted, never issued, and the job ran.
-        ([run(withdrawn(), refused(WRITE), ran=False)] * 3, KEPT),  # Another item's denial ended the job: nothing is known.
-        ([run(refused(), ran=False), run(withdrawn(), ran=False)], KEPT),  # Not each time.
-        ([run(ask(READ, use(None))), *[run(refused())] * 9], KEPT),  # Issued once is needed.
+        ([run(withdrawal(), denial(WRITE), ran=False)] * 3, KEPT),  # Another item's denial ended the job: nothing is known.
+        ([run(denial(), ran=False), run(withdrawal(), ran=False)], KEPT),  # Not each time.
+        ([run(ask(READ, use(None))), *[run(denial())] * 9], KEPT),  # Issued once is needed.
         ([run(ask(WRITE, use(None)))] * 3, KEPT),  # Another item of an older revision.
         ([], KEPT),
     ],
     ids=range(10),
 )
 def test_an_item_that_no_run_was_issued_is_dropped_where_that_is_known(runs: list[PastRun], expected: dict[str, str]) -> None:
-    assert changes(only(runs)) == expected
+    assert changes(access_of(runs)) == expected
 
 
 @pytest.mark.parametrize(
@@ -102,14 +102,14 @@ def test_an_item_that_no_run_was_issued_is_dropped_where_that_is_known(runs: lis
     ids=str,
 )
 def test_a_ttl_becomes_the_longest_use_and_half_of_it_rounded_up(uses: list[float | None], ttl: str | None) -> None:
-    found = only([run(ask(READ, use(seconds))) for seconds in uses])
+    found = access_of([run(ask(READ, use(seconds))) for seconds in uses])
     assert changes(found) == ({"ttl": ttl} if ttl else {})
     assert (found.asked_ttl, found.used_max) == (1800, max((seconds for seconds in uses if seconds is not None), default=None))
 
 
 def test_several_credentials_of_one_grant_are_one_use_from_the_first_issue_to_the_last_end() -> None:
     later = CredentialUse(began=NOW + timedelta(seconds=600), ended=NOW + timedelta(seconds=700), delivered=True, seen=False)
-    assert only([run(ask(READ, use(100), later))]).used_max == 700
+    assert access_of([run(ask(READ, use(100), later))]).used_max == 700
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_several_credentials_of_one_grant_are_one_use_from_the_first_issue_to_th
 def test_a_ttl_that_approvers_narrowed_each_time_becomes_the_longest_that_they_granted(
     asks: list[PastRequest], expected: dict[str, str]
 ) -> None:
-    assert changes(only([run(one) for one in asks])) == expected
+    assert changes(access_of([run(one) for one in asks])) == expected
 
 
 @pytest.mark.parametrize(
@@ -145,11 +145,11 @@ def test_an_action_that_approvers_narrowed_each_time_becomes_the_broadest_that_t
     granted: list[str | None], expected: dict[str, str]
 ) -> None:
     runs = [run(ask(ADMIN, use(None), granted_action=action)) for action in granted]
-    assert changes(only(runs, access(action="admin", ttl="30m"))) == expected
+    assert changes(access_of(runs, access(action="admin", ttl="30m"))) == expected
 
 
 def test_what_is_granted_is_never_broader_than_what_was_asked() -> None:
-    assert changes(only([run(ask(READ, use(None), granted_action="admin"))])) == {}
+    assert changes(access_of([run(ask(READ, use(None), granted_action="admin"))])) == {}
 
 
 HANDED, BROKERED = PLAIN, access(ttl="30m")
@@ -161,26 +161,26 @@ HANDED, BROKERED = PLAIN, access(ttl="30m")
         (HANDED, use(None), use(None), None, {}),  # Nobody ever saw a use: nothing is guessed.
         (HANDED, use(None, seen=True), use(None), 1, {}),
         (HANDED, use(None), use(None, seen=True), 0, DROPPED),
-        (BROKERED, use(None, handed=False), use(None, handed=False, seen=True), 0, DROPPED),
+        (BROKERED, use(None, delivered=False), use(None, delivered=False, seen=True), 0, DROPPED),
         # Who sees what the broker does sees nothing of what the process holds itself, and the other way round.
-        (HANDED, use(None), use(None, handed=False, seen=True), None, {}),
-        (BROKERED, use(None, handed=False), use(None, seen=True), None, {}),
+        (HANDED, use(None), use(None, delivered=False, seen=True), None, {}),
+        (BROKERED, use(None, delivered=False), use(None, seen=True), None, {}),
     ],
     ids=range(6),
 )
 def test_what_was_granted_and_never_used_is_dropped_where_such_use_is_seen(
     item: dict[str, Any], own: CredentialUse, others: CredentialUse, used: int | None, expected: dict[str, str]
 ) -> None:
-    found = only([run(ask(READ, own), ask(WRITE, others))], item)
+    found = access_of([run(ask(READ, own), ask(WRITE, others))], item)
     assert (found.used, changes(found)) == (used, expected)
-    elsewhere = only([run(ask(READ, own), ask(AccessKey("helpdesk-api", "read"), others))], item)
+    elsewhere = access_of([run(ask(READ, own), ask(AccessKey("helpdesk-api", "read"), others))], item)
     assert elsewhere.used == (1 if own.seen else None)
 
 
 def test_items_of_other_revisions_are_the_same_where_resource_and_action_are() -> None:
-    older = run(refused(WRITE), ask(READ, use(100)))
+    older = run(denial(WRITE), ask(READ, use(100)))
     newer = run(ask(READ, use(3)), ask(ADMIN, use(None)))
-    found = of([newer, older], access(action="admin", ttl="5m"), access(ttl="10m"))
+    found = sizing_of([newer, older], access(action="admin", ttl="5m"), access(ttl="10m"))
     assert [(item.action, item.runs, item.asked, changes(item)) for item in found.access] == [
         ("admin", 1, 1, {}),
         ("read", 2, 2, {"ttl": "3m"}),
@@ -188,12 +188,12 @@ def test_items_of_other_revisions_are_the_same_where_resource_and_action_are() -
 
 
 def test_the_figures_of_a_job_are_those_of_its_requests() -> None:
-    found = of([run(ask(READ, use()), refused(WRITE)), run(ask(READ, use()), ran=False)], PLAIN, access(action="write"))
+    found = sizing_of([run(ask(READ, use()), denial(WRITE)), run(ask(READ, use()), ran=False)], PLAIN, access(action="write"))
     assert (found.runs, found.ran, found.enough, found.asked, found.granted, found.issued, found.used) == (2, 1, False, 3, 2, 2, None)
     told = build_summary(found)
     assert (told.dropped, told.narrowed, told.granted, told.issued) == (1, 1, 2, 2)
-    assert of([run(ask(READ, use(seen=True)))] * 3).enough
-    assert of([run(ask(READ, use(seen=True)))] * 3).used == 3
+    assert sizing_of([run(ask(READ, use(seen=True)))] * 3).enough
+    assert sizing_of([run(ask(READ, use(seen=True)))] * 3).used == 3
 
 
 @pytest.mark.parametrize("seconds,text", [(0.44, "0.4 s"), (9.96, "10.0 s"), (51.2, "52 s"), (750, "12.5 min")])
@@ -223,13 +223,13 @@ ITEMS = [
 TICKET = {"params": {"ticket": "4711"}, "run": {"command": ["python", "triage.py", "--ticket", "{ticket}"]}}
 
 
-def tight() -> Sizing:
-    runs = [run(ask(READ, use(52)), ask(WRITE, use(3), granted_action="read", ttl=600), refused(ADMIN))] * 4
+def tight_sizing() -> Sizing:
+    runs = [run(ask(READ, use(52)), ask(WRITE, use(3), granted_action="read", ttl=600), denial(ADMIN))] * 4
     return build_sizing("refund-triage", raw_spec(**TICKET, access=ITEMS), runs, newest="j-dev-9", newest_at=NOW)
 
 
 def test_the_tightened_spec_is_a_spec_its_parameters_left_to_be_filled_in() -> None:
-    text = to_tightened_yaml(tight())
+    text = to_tightened_yaml(tight_sizing())
     spec = checked_spec(read_spec(text), {"ticket": "4712"})
     assert [(item.action, item.ttl) for item in spec.access] == [("read", 120), ("read", 60)]
     assert spec.access[0].reason == "Look up 4712"
@@ -238,7 +238,7 @@ def test_the_tightened_spec_is_a_spec_its_parameters_left_to_be_filled_in() -> N
 
 
 def test_each_changed_line_says_why_and_what_is_dropped_stays_to_be_read() -> None:
-    lines = to_tightened_yaml(tight()).splitlines()
+    lines = to_tightened_yaml(tight_sizing()).splitlines()
     assert lines[0] == "# refund-triage, reduced to what its past runs needed: 4 analysed, the newest run is j-dev-9."
     assert "  ttl: 2m  # was 30m: used 8 times, 52 s at the longest (p50 28 s)" in lines
     assert "  action: read  # was write: granted 4 times, each time read at most" in lines
@@ -252,14 +252,14 @@ def test_each_changed_line_says_why_and_what_is_dropped_stays_to_be_read() -> No
 
 
 def test_a_spec_without_anything_left_to_ask_for_is_a_spec() -> None:
-    found = of([run(refused())] * 3)
+    found = sizing_of([run(denial())] * 3)
     assert read_spec(to_tightened_yaml(found))["access"] == []
     nothing = build_sizing("idle", raw_spec(), [run()], newest="j-dev-9", newest_at=NOW)
     assert read_spec(to_tightened_yaml(nothing)) == raw_spec()
 
 
 def test_nobodys_text_can_hide_in_the_written_spec() -> None:
-    text = to_tightened_yaml(tight())
+    text = to_tightened_yaml(tight_sizing())
     assert all(character.isprintable() or character == "\n" for character in text)
     assert "\\xDCberweisen: 12:30 # no comment\\u202E" in text
 
@@ -269,7 +269,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 )
 TTLS = st.sampled_from(["30s", "1m", "5m", "7m", "30m", "1h", 90, 600])
 KEYS = st.builds(AccessKey, st.sampled_from(["orders-db", "refunds-db"]), st.sampled_from([action.value for action in ACTIONS_BY_BREADTH]))
-USES = st.builds(use, st.none() | st.floats(0, 4000), handed=st.booleans(), seen=st.booleans())
+USES = st.builds(use, st.none() | st.floats(0, 4000), delivered=st.booleans(), seen=st.booleans())
 ASKS = st.builds(
     # What was issued was granted.
     lambda key, uses, came, **rest: ask(

@@ -69,7 +69,7 @@ def catalog_with(path: str = "", value: Any = None) -> Catalog:
     return read_catalog(json.dumps(raw))
 
 
-def refused(path: str, value: Any) -> str:
+def problems_of(path: str, value: Any) -> str:
     with pytest.raises(InvalidInput) as caught:
         catalog_with(path, value)
     return "\n".join(map(str, caught.value.problems))
@@ -144,4 +144,4 @@ HUB: dict[str, Any] = {"uses": {"resource": "orders-db", "action": {"*": "read"}
     ],
 )  # fmt: skip
 def test_a_wrong_tool_is_refused_by_its_path(path: str, value: Any, problem: str) -> None:
-    assert problem in refused(path, value)
+    assert problem in problems_of(path, value)

@@ -54,7 +54,7 @@ class Session:
     def delete(self, path: str) -> httpx.Response:
         return self.call("DELETE", path)
 
-    def got(self, path: str) -> dict[str, object]:
+    def read_data(self, path: str) -> dict[str, object]:
         """Return the data at a path. Fails if there is none."""
         response = self.read(path)
         assert response.status_code == 200, (path, response.text)
@@ -106,7 +106,7 @@ def job_role_body(**other: object) -> dict[str, object]:
     return {key: value for key, value in {**body, **other}.items() if value is not None}
 
 
-def opened(worker: Session, job: str) -> str:
+def open_prefix(worker: Session, job: str) -> str:
     """Open a job's prefix like the worker; return the path that creates its tokens."""
     response = worker.write(f"auth/token/roles/{job_role(job)}", **job_role_body())
     assert response.status_code == 204, response.text
@@ -116,6 +116,6 @@ def opened(worker: Session, job: str) -> str:
 def job_token(worker: Session, job: str, policy: str, *, tenant: str | None = "acme") -> Session:
     """Create a token for one grant of a job, like the worker."""
     alias = {"entity_alias": f"je-scope-tenant-{tenant}"} if tenant else {}
-    response = worker.write(opened(worker, job), policies=[policy], ttl="5m", display_name=job, renewable=False, **alias)
+    response = worker.write(open_prefix(worker, job), policies=[policy], ttl="5m", display_name=job, renewable=False, **alias)
     assert response.status_code == 200, response.text
     return Session(worker.address, response.json()["auth"]["client_token"])

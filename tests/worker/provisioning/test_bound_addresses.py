@@ -31,7 +31,7 @@ LOOSER = {
 
 
 @contextmanager
-def bound_to(shop: Shop, *cidrs: str) -> Iterator[None]:
+def bind_workers(shop: Shop, *cidrs: str) -> Iterator[None]:
     """Set Vault up for workers at these addresses."""
     shop.setup(worker_cidrs=cidrs)
     try:
@@ -41,7 +41,7 @@ def bound_to(shop: Shop, *cidrs: str) -> Iterator[None]:
 
 
 @contextmanager
-def working_from(shop: Shop, *cidrs: str) -> Iterator[Vault]:
+def log_in_worker(shop: Shop, *cidrs: str) -> Iterator[Vault]:
     """Return a worker whose setting has these addresses."""
     vault = Vault(shop.settings.vault_addr, bound_cidrs=cidrs)
     vault.login_approle_file(shop.settings.worker_approle_file)
@@ -49,7 +49,7 @@ def working_from(shop: Shop, *cidrs: str) -> Iterator[Vault]:
     vault.close()
 
 
-def reads(shop: Shop, vault: Vault) -> int:
+def read_status(shop: Shop, vault: Vault) -> int:
     """Return Vault's status for the grant of a new job's token, used from this address."""
     job = new_job()
     vault.open_prefix(job, 600)
@@ -58,16 +58,16 @@ def reads(shop: Shop, vault: Vault) -> int:
 
 
 def test_a_jobs_token_works_from_the_workers_address_and_from_no_other(shop: Shop) -> None:
-    with bound_to(shop, HERE), working_from(shop, HERE) as vault:
-        assert reads(shop, vault) == 200
-    with bound_to(shop, ELSEWHERE, FURTHER), working_from(shop, ELSEWHERE, FURTHER) as vault:
-        assert reads(shop, vault) == REFUSED
-    with working_from(shop) as vault:
-        assert reads(shop, vault) == 200, "the control: without any the same token works"
+    with bind_workers(shop, HERE), log_in_worker(shop, HERE) as vault:
+        assert read_status(shop, vault) == 200
+    with bind_workers(shop, ELSEWHERE, FURTHER), log_in_worker(shop, ELSEWHERE, FURTHER) as vault:
+        assert read_status(shop, vault) == REFUSED
+    with log_in_worker(shop) as vault:
+        assert read_status(shop, vault) == 200, "the control: without any the same token works"
 
 
 def test_a_worker_cannot_write_a_role_whose_tokens_work_from_other_addresses(shop: Shop) -> None:
-    with bound_to(shop, ELSEWHERE, FURTHER):
+    with bind_workers(shop, ELSEWHERE, FURTHER):
         worker = shop.approle(shop.settings.worker_approle_file)
         role = f"auth/token/roles/{job_role(new_job())}"
         written = {name: worker.write(role, **job_role_body(token_bound_cidrs=given)).status_code for name, given in LOOSER.items()}
@@ -77,11 +77,11 @@ def test_a_worker_cannot_write_a_role_whose_tokens_work_from_other_addresses(sho
 
 
 def test_a_worker_whose_networks_differ_from_vaults_gets_an_error(shop: Shop) -> None:
-    with bound_to(shop, HERE), working_from(shop, ELSEWHERE) as vault, pytest.raises(VaultDenied, match=r"vault setup.*WORKER_CIDRS"):
+    with bind_workers(shop, HERE), log_in_worker(shop, ELSEWHERE) as vault, pytest.raises(VaultDenied, match=r"vault setup.*WORKER_CIDRS"):
         vault.open_prefix(new_job(), 600)
 
 
 def test_setting_vault_up_again_with_the_same_addresses_changes_nothing(shop: Shop) -> None:
-    with bound_to(shop, HERE):
+    with bind_workers(shop, HERE):
         assert {step.outcome for step in shop.setup(people=PEOPLE, worker_cidrs=(HERE,))} == {"unchanged"}
-        assert HERE in str(shop.admin.got("sys/policies/acl/je-worker")["policy"])
+        assert HERE in str(shop.admin.read_data("sys/policies/acl/je-worker")["policy"])

@@ -15,7 +15,7 @@ import pytest
 from justenough.domain.catalog.loader import problems_in_spec, read_catalog, resolve_issue, scope_alias, with_settings
 from justenough.domain.jobs.spec import JobSpec, checked_spec, read_spec
 from tests.activities.broker.test_broker_examples import SAID_WITH_BROKER
-from tests.worker.provisioning.provisioned_shop import SHOP, Session, Shop, new_job, opened
+from tests.worker.provisioning.provisioned_shop import SHOP, Session, Shop, new_job, open_prefix
 
 JOBS = sorted((SHOP / "jobs").glob("*.yaml"))
 ENDS = {"failing": 3}
@@ -26,11 +26,11 @@ def spec_of(file: Path, **params: str) -> JobSpec:
     return checked_spec(read_spec(file.read_bytes()), params)
 
 
-def environment(shop: Shop, worker: Session, spec: JobSpec, *, optional: bool) -> dict[str, str]:
+def build_environment(shop: Shop, worker: Session, spec: JobSpec, *, optional: bool) -> dict[str, str]:
     """Issue and deliver each credential like a session."""
     catalog = with_settings(read_catalog((SHOP / "catalog.yaml").read_bytes()), shop.environment)
     job = new_job()
-    path = opened(worker, job)
+    path = open_prefix(worker, job)
     given: dict[str, str] = {}
     for access in (one for one in spec.access if optional or not one.optional):
         action = catalog.resources[access.resource].actions[access.action]
@@ -40,13 +40,13 @@ def environment(shop: Shop, worker: Session, spec: JobSpec, *, optional: bool) -
         )
         token = Session(worker.address, worker.write(path, **body).json()["auth"]["client_token"])
         place = resolve_issue(action, spec.data_scope).path
-        data = unlocked(token, place) if action.locked else token.got(place)
+        data = unlock_credential(token, place) if action.locked else token.read_data(place)
         fields = {**catalog.resources[access.resource].connect, **(data["data"] if isinstance(data.get("data"), dict) else data)}  # type: ignore[dict-item] # narrowed by the test in it
         given |= {variable: str(fields[name]) for variable, name in access.deliver.env.items()}
     return given
 
 
-def unlocked(token: Session, path: str) -> dict[str, object]:
+def unlock_credential(token: Session, path: str) -> dict[str, object]:
     """Issue a locked credential, with an approver's authorization."""
     wrapped = token.read(path).json()["wrap_info"]
     login = Session(token.address).write("auth/people/login/security", password="security-password").json()["auth"]
@@ -56,10 +56,12 @@ def unlocked(token: Session, path: str) -> dict[str, object]:
     return found
 
 
-def run(spec: JobSpec, given: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run(spec: JobSpec, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable if part == "python" else part for part in spec.run.command]
     folder = SHOP / "jobs" / (spec.run.workdir or ".")
-    return subprocess.run(command, cwd=folder, env={"PATH": os.defpath, **given}, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command, cwd=folder, env={"PATH": os.defpath, **variables}, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 @pytest.mark.parametrize("file", JOBS, ids=lambda file: file.stem)
@@ -82,7 +84,7 @@ def test_exactly_the_jobs_that_use_the_broker_run_beside_one() -> None:
 @pytest.mark.parametrize("file", ALONE, ids=lambda file: file.stem)
 def test_each_job_runs_with_the_access_in_its_spec_and_prints_no_secret(shop: Shop, worker: Session, file: Path) -> None:
     spec = spec_of(file, **({"seconds": "1"} if file.stem.startswith("long-") else {}))
-    given = environment(shop, worker, spec, optional=False)
+    given = build_environment(shop, worker, spec, optional=False)
     done = run(spec, given)
     assert done.returncode == ENDS.get(file.stem, 0), done.stderr
     for variable in (name for name in given if name.endswith(("PASSWORD", "TOKEN"))):
@@ -92,7 +94,7 @@ def test_each_job_runs_with_the_access_in_its_spec_and_prints_no_secret(shop: Sh
 @pytest.mark.servers
 def test_refund_triage_refunds_a_ticket_once(shop: Shop, worker: Session) -> None:
     spec = spec_of(SHOP / "jobs" / "refund-triage.yaml", ticket="4712")
-    first, second = (run(spec, environment(shop, worker, spec, optional=True)) for _ in range(2))
+    first, second = (run(spec, build_environment(shop, worker, spec, optional=True)) for _ in range(2))
     assert "Refund 5" in first.stdout
     assert "was refunded before" in second.stdout
     with shop.database() as admin:
@@ -105,5 +107,5 @@ def test_refund_triage_refunds_a_ticket_once(shop: Shop, worker: Session) -> Non
 @pytest.mark.servers
 def test_refund_triage_says_so_if_the_ticket_asks_for_no_refund(shop: Shop, worker: Session) -> None:
     spec = spec_of(SHOP / "jobs" / "refund-triage.yaml", ticket="5001")
-    done = run(spec, environment(shop, worker, spec, optional=False))
+    done = run(spec, build_environment(shop, worker, spec, optional=False))
     assert (done.returncode, "There is no ticket 5001 in this tenant." in done.stdout) == (1, True), "globex's ticket is not acme's to see"

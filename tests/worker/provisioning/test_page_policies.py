@@ -15,13 +15,13 @@ TOKEN = base64.b64encode(b"s.token").decode()
 MINE, ANOTHERS = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
 
 
-def logged_in(shop: Shop, mount: str, name: str = "lead") -> dict[str, Any]:
+def log_in(shop: Shop, mount: str, name: str = "lead") -> dict[str, Any]:
     auth: dict[str, Any] = Session(shop.admin.address).write(f"auth/{mount}/login/{name}", password=f"{name}-password").json()["auth"]
     return auth
 
 
 def test_a_login_to_the_pages_is_personal_and_short_and_has_one_policy(shop: Shop) -> None:
-    pages, people = logged_in(shop, "pages"), logged_in(shop, "people")
+    pages, people = log_in(shop, "pages"), log_in(shop, "people")
     assert pages["entity_id"] == people["entity_id"]
     assert (pages["policies"], pages["lease_duration"], pages["renewable"]) == (["je-person"], 45 * 60, True)
     seen = shop.admin.write("auth/token/lookup", token=pages["client_token"]).json()["data"]
@@ -29,7 +29,7 @@ def test_a_login_to_the_pages_is_personal_and_short_and_has_one_policy(shop: Sho
 
 
 def test_a_person_sees_renews_and_ends_their_own_token_and_no_other(shop: Shop) -> None:
-    lead, ops = logged_in(shop, "pages"), logged_in(shop, "pages", "ops")
+    lead, ops = log_in(shop, "pages"), log_in(shop, "pages", "ops")
     mine = Session(shop.admin.address, lead["client_token"])
     assert mine.read("auth/token/lookup-self").status_code == 200
     assert mine.write("auth/token/renew-self").json()["auth"]["lease_duration"] == 45 * 60
@@ -88,7 +88,7 @@ def test_the_console_reads_neither_the_page_key_nor_the_page_logins(console: Ses
 
 
 def test_the_key_is_derived_and_stays_in_vault(shop: Shop) -> None:
-    key = shop.admin.got("transit/keys/je-pages")
+    key = shop.admin.read_data("transit/keys/je-pages")
     assert (key["type"], key["derived"], key["exportable"], key["allow_plaintext_backup"]) == ("aes256-gcm96", True, False, False)
 
 
@@ -100,4 +100,4 @@ def test_a_vault_with_people_but_without_a_login_to_the_pages_is_reported(shop: 
 def test_a_mount_that_pages_and_people_share_is_not_changed(shop: Shop) -> None:
     said = {step.path for step in shop.setup(people=PEOPLE, pages_mount="people")}
     assert not {path for path in said if "/pages" in path}
-    assert logged_in(shop, "people")["lease_duration"] == 8 * 3600
+    assert log_in(shop, "people")["lease_duration"] == 8 * 3600

@@ -24,7 +24,7 @@ def job(shop: Shop) -> Iterator[str]:
         admin.execute("SELECT je_end_users(%s)", (name,))
 
 
-def issued(token: Session, path: str) -> Issued:
+def issue_credential(token: Session, path: str) -> Issued:
     answer = token.read(path)
     assert answer.status_code == 200, answer.text
     found: Issued = answer.json()
@@ -36,7 +36,7 @@ def login(shop: Shop, credential: Issued) -> psycopg.Connection[Any]:
     return psycopg.connect(conninfo.make_conninfo(shop.superuser, user=data["username"], password=data["password"]), autocommit=True)
 
 
-def one(connection: psycopg.Connection[Any], statement: str) -> Any:
+def query_value(connection: psycopg.Connection[Any], statement: str) -> Any:
     row = connection.execute(statement.encode()).fetchone()
     return row[0] if row else None
 
@@ -52,10 +52,10 @@ def revoke(worker: Session, lease: str) -> int:
 
 @pytest.mark.parametrize("tenant", ["acme", "globex"])
 def test_a_reader_gets_only_the_rows_of_its_tenant(shop: Shop, worker: Session, job: str, tenant: str) -> None:
-    credential = issued(job_token(worker, job, "je-grant-orders-db-read", tenant=tenant), f"database/creds/orders-read-{tenant}")
+    credential = issue_credential(job_token(worker, job, "je-grant-orders-db-read", tenant=tenant), f"database/creds/orders-read-{tenant}")
     with login(shop, credential) as connection:
-        assert one(connection, "SELECT string_agg(DISTINCT tenant, ',') FROM orders") == tenant
-        assert one(connection, "SELECT count(*) FROM tickets") > 0
+        assert query_value(connection, "SELECT string_agg(DISTINCT tenant, ',') FROM orders") == tenant
+        assert query_value(connection, "SELECT count(*) FROM tickets") > 0
         for refused in ("SELECT * FROM customers", "SELECT * FROM refunds", "UPDATE orders SET status = 'paid'", "CREATE TABLE x ()"):
             with pytest.raises(errors.InsufficientPrivilege):
                 connection.execute(refused.encode())
@@ -89,7 +89,7 @@ def test_a_token_without_data_scope_issues_nothing_scoped(worker: Session, job: 
 )
 def test_an_api_key_belongs_to_its_tenant_and_has_no_lease(worker: Session, job: str, policy: str, path: str) -> None:
     token = job_token(worker, job, policy)
-    found = issued(token, path)
+    found = issue_credential(token, path)
     assert len(found["data"]["data"]["token"]) >= 32
     assert found["lease_id"] == ""
     assert token.read(path.replace("acme", "globex")).status_code == 403
@@ -97,10 +97,10 @@ def test_an_api_key_belongs_to_its_tenant_and_has_no_lease(worker: Session, job:
 
 
 def test_a_writer_writes_refunds_of_its_tenant_but_reads_no_amounts(shop: Shop, worker: Session, job: str) -> None:
-    credential = issued(job_token(worker, job, "je-grant-refunds-db-write"), "database/creds/refunds-write-acme")
+    credential = issue_credential(job_token(worker, job, "je-grant-refunds-db-write"), "database/creds/refunds-write-acme")
     with shop.database() as admin:
-        order = one(admin, "SELECT min(id) FROM orders WHERE tenant = 'acme'")
-        other = one(admin, "SELECT min(id) FROM orders WHERE tenant = 'globex'")
+        order = query_value(admin, "SELECT min(id) FROM orders WHERE tenant = 'acme'")
+        other = query_value(admin, "SELECT min(id) FROM orders WHERE tenant = 'globex'")
     insert = b"INSERT INTO refunds (tenant, order_id, amount, reason) VALUES (%s, %s, 1, 'test') RETURNING id"
     with login(shop, credential) as connection:
         refund = connection.execute(insert, ("acme", order)).fetchone()
@@ -114,19 +114,19 @@ def test_a_writer_writes_refunds_of_its_tenant_but_reads_no_amounts(shop: Shop, 
 
 
 def test_the_users_name_contains_the_job_and_the_user_expires_by_itself(shop: Shop, worker: Session, job: str) -> None:
-    credential = issued(job_token(worker, job, "je-grant-orders-db-read"), "database/creds/orders-read-acme")
+    credential = issue_credential(job_token(worker, job, "je-grant-orders-db-read"), "database/creds/orders-read-acme")
     assert users_of(shop, job) == [credential["data"]["username"]]
     with shop.database() as admin:
-        ends = one(
+        ends = query_value(
             admin, f"SELECT rolvaliduntil < now() + interval '31 minutes' FROM pg_roles WHERE rolname = '{credential['data']['username']}'"
         )
     assert ends is True
 
 
 def test_revoking_ends_the_open_session_and_refuses_the_next(shop: Shop, worker: Session, job: str) -> None:
-    credential = issued(job_token(worker, job, "je-grant-orders-db-read"), "database/creds/orders-read-acme")
+    credential = issue_credential(job_token(worker, job, "je-grant-orders-db-read"), "database/creds/orders-read-acme")
     connection = login(shop, credential)
-    assert one(connection, "SELECT 1") == 1
+    assert query_value(connection, "SELECT 1") == 1
     assert revoke(worker, credential["lease_id"]) == 204
     with pytest.raises(psycopg.OperationalError):
         connection.execute("SELECT 1")
@@ -137,7 +137,7 @@ def test_revoking_ends_the_open_session_and_refuses_the_next(shop: Shop, worker:
 
 
 def test_revoking_ends_a_session_in_the_middle_of_its_statement(shop: Shop, worker: Session, job: str) -> None:
-    credential = issued(job_token(worker, job, "je-grant-orders-db-read"), "database/creds/orders-read-acme")
+    credential = issue_credential(job_token(worker, job, "je-grant-orders-db-read"), "database/creds/orders-read-acme")
     ended: list[BaseException] = []
     connection = login(shop, credential)
 
@@ -156,20 +156,20 @@ def test_revoking_ends_a_session_in_the_middle_of_its_statement(shop: Shop, work
 
 
 def test_the_objects_of_an_admin_job_stay_after_its_user_is_dropped(shop: Shop, worker: Session, job: str) -> None:
-    credential = issued(job_token(worker, job, "je-grant-orders-db-admin", tenant=None), "database/creds/orders-admin")
+    credential = issue_credential(job_token(worker, job, "je-grant-orders-db-admin", tenant=None), "database/creds/orders-admin")
     with login(shop, credential) as connection:
         connection.execute("CREATE TABLE made_by_a_job (id int)")
         connection.execute("GRANT SELECT ON made_by_a_job TO PUBLIC")
     assert revoke(worker, credential["lease_id"]) == 204
     assert users_of(shop, job) == []
     with shop.database() as admin:
-        assert one(admin, "SELECT tableowner FROM pg_tables WHERE tablename = 'made_by_a_job'") == "shop_leftovers"
+        assert query_value(admin, "SELECT tableowner FROM pg_tables WHERE tablename = 'made_by_a_job'") == "shop_leftovers"
         admin.execute("DROP TABLE made_by_a_job")
 
 
 def test_revoking_a_user_that_the_reaper_ended_succeeds(shop: Shop, worker: Session, job: str) -> None:
-    credential = issued(job_token(worker, job, "je-grant-orders-db-read"), "database/creds/orders-read-acme")
-    reaper = issued(worker, "database/creds/je-reaper")
+    credential = issue_credential(job_token(worker, job, "je-grant-orders-db-read"), "database/creds/orders-read-acme")
+    reaper = issue_credential(worker, "database/creds/je-reaper")
     with login(shop, reaper) as connection:
         assert connection.execute("SELECT je_end_users(%s)", (job,)).fetchall() == [(credential["data"]["username"],)]
         with pytest.raises(errors.InsufficientPrivilege):
@@ -180,11 +180,11 @@ def test_revoking_a_user_that_the_reaper_ended_succeeds(shop: Shop, worker: Sess
 
 
 def test_the_observer_sees_a_jobs_users_and_ends_none(shop: Shop, worker: Session, job: str) -> None:
-    credential = issued(job_token(worker, job, "je-grant-orders-db-read"), "database/creds/orders-read-acme")
-    observer = issued(worker, "database/creds/je-observer")
+    credential = issue_credential(job_token(worker, job, "je-grant-orders-db-read"), "database/creds/orders-read-acme")
+    observer = issue_credential(worker, "database/creds/je-observer")
     with login(shop, credential), login(shop, observer) as connection:
         seen = f"SELECT count(*) FROM pg_stat_activity WHERE usename = '{credential['data']['username']}'"
-        assert one(connection, seen) == 1
+        assert query_value(connection, seen) == 1
         for refused in (f"SELECT je_end_users('{job}')", "SELECT * FROM orders", f'DROP ROLE "{credential["data"]["username"]}"'):
             with pytest.raises(errors.InsufficientPrivilege):
                 connection.execute(refused.encode())
@@ -192,9 +192,9 @@ def test_the_observer_sees_a_jobs_users_and_ends_none(shop: Shop, worker: Sessio
 
 
 def test_postgresqls_catalog_contains_no_password_in_plain_text(shop: Shop, worker: Session, job: str) -> None:
-    credential = issued(job_token(worker, job, "je-grant-orders-db-read"), "database/creds/orders-read-acme")
+    credential = issue_credential(job_token(worker, job, "je-grant-orders-db-read"), "database/creds/orders-read-acme")
     with shop.database() as admin:
-        stored = str(one(admin, f"SELECT rolpassword FROM pg_authid WHERE rolname = '{credential['data']['username']}'"))
+        stored = str(query_value(admin, f"SELECT rolpassword FROM pg_authid WHERE rolname = '{credential['data']['username']}'"))
     assert stored.startswith("SCRAM-SHA-256$")
     log = (shop.settings.home / "logs" / "postgres.log").read_text()
     assert credential["data"]["password"] not in log
@@ -227,9 +227,9 @@ def test_a_certificates_revocation_is_public_so_the_worker_needs_no_capability_f
     token = job_token(worker, job, "je-grant-warehouse-api-read")
     given = token.write("pki/issue/warehouse-read", common_name=f"{job}.acme.jobs.shop.internal", ttl="60s").json()
     nobody, place = Session(shop.admin.address), f"pki/cert/{given['data']['serial_number']}"
-    assert nobody.got(place)["revocation_time"] == 0
+    assert nobody.read_data(place)["revocation_time"] == 0
     assert revoke(worker, given["lease_id"]) == 204
-    assert nobody.got(place)["revocation_time"]
-    assert "X509 CRL" in str(nobody.got(f"pki/issuer/{nobody.got(place)['issuer_id']}/crl")["crl"])
-    policy = str(shop.admin.got("sys/policies/acl/je-worker")["policy"])
+    assert nobody.read_data(place)["revocation_time"]
+    assert "X509 CRL" in str(nobody.read_data(f"pki/issuer/{nobody.read_data(place)['issuer_id']}/crl")["crl"])
+    policy = str(shop.admin.read_data("sys/policies/acl/je-worker")["policy"])
     assert [line for line in policy.splitlines() if "pki/" in line and "pki/issue/warehouse-read/*" not in line] == []

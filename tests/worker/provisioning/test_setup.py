@@ -51,11 +51,11 @@ def test_the_first_run_creates_everything_and_reports_it(first_run: tuple[Applie
 
 def test_a_second_run_reports_everything_unchanged(shop: Shop) -> None:
     files = [shop.settings.worker_approle_file.read_bytes(), shop.settings.console_approle_file.read_bytes()]
-    key = shop.admin.got("kv/data/tenants/acme/helpdesk")
+    key = shop.admin.read_data("kv/data/tenants/acme/helpdesk")
     again = shop.setup(people=PEOPLE)
     assert {step.outcome for step in again} == {WriteOutcome.UNCHANGED}
     assert [shop.settings.worker_approle_file.read_bytes(), shop.settings.console_approle_file.read_bytes()] == files
-    assert shop.admin.got("kv/data/tenants/acme/helpdesk") == key
+    assert shop.admin.read_data("kv/data/tenants/acme/helpdesk") == key
 
 
 def test_a_manual_change_is_reverted(shop: Shop) -> None:
@@ -67,9 +67,9 @@ def test_a_manual_change_is_reverted(shop: Shop) -> None:
         "identity/entity/name/je-scope-tenant-acme",
         "auth/approle/role/je-worker",
     ]
-    assert "kv/*" not in str(shop.admin.got("sys/policies/acl/je-grant-orders-db-read"))
-    assert shop.admin.got("identity/entity/name/je-scope-tenant-acme")["metadata"] == {"tenant": "acme"}
-    assert shop.admin.got("auth/approle/role/je-worker")["token_policies"] == ["je-worker"]
+    assert "kv/*" not in str(shop.admin.read_data("sys/policies/acl/je-grant-orders-db-read"))
+    assert shop.admin.read_data("identity/entity/name/je-scope-tenant-acme")["metadata"] == {"tenant": "acme"}
+    assert shop.admin.read_data("auth/approle/role/je-worker")["token_policies"] == ["je-worker"]
 
 
 def test_only_their_owner_can_read_the_approle_files(shop: Shop) -> None:
@@ -93,7 +93,7 @@ def test_a_secret_id_that_was_revoked_is_replaced(shop: Shop, tmp_path: Path) ->
 
 def test_worker_and_console_tokens_are_renewable_and_periodic_and_have_one_policy(worker: Session, console: Session) -> None:
     for session, policy in ((worker, "je-worker"), (console, "je-console")):
-        seen = session.got("auth/token/lookup-self")
+        seen = session.read_data("auth/token/lookup-self")
         assert (seen["policies"], seen["period"], seen["renewable"]) == ([policy], 3600, True)
         assert session.write("auth/token/renew-self").status_code == 200
 
@@ -141,10 +141,10 @@ def test_a_new_password_is_set_and_the_old_one_refused(shop: Shop) -> None:
 
 
 def test_a_group_has_exactly_the_seeded_people(shop: Shop) -> None:
-    lead, ops = (shop.admin.got(f"identity/entity/name/{name}")["id"] for name in ("lead", "ops"))
+    lead, ops = (shop.admin.read_data(f"identity/entity/name/{name}")["id"] for name in ("lead", "ops"))
     shop.admin.write("identity/group/name/support-leads", member_entity_ids=[lead, ops])
     assert changes(shop.setup(people=PEOPLE)) == ["identity/group/name/support-leads"]
-    assert shop.admin.got("identity/group/name/support-leads")["member_entity_ids"] == [lead]
+    assert shop.admin.read_data("identity/group/name/support-leads")["member_entity_ids"] == [lead]
 
 
 def test_another_installation_is_refused_with_its_name(shop: Shop) -> None:
@@ -190,14 +190,14 @@ def test_a_missing_catalog_is_reported_with_the_setting_of_its_folder(shop: Shop
 
 def test_the_seeded_keys_are_distinct_and_not_placeholders(shop: Shop) -> None:
     paths = [f"kv/data/tenants/{tenant}/{name}" for tenant in ("acme", "globex") for name in ("helpdesk", "helpdesk-write", "export")]
-    tokens = [str(shop.admin.got(path)["data"]) for path in paths]
+    tokens = [str(shop.admin.read_data(path)["data"]) for path in paths]
     assert len(set(tokens)) == len(paths)
     assert not any("random" in token for token in tokens)
 
 
 def test_identity_tokens_name_person_groups_audience_and_issuer(shop: Shop) -> None:
     login = Session(shop.admin.address).write("auth/people/login/lead", password="lead-password").json()["auth"]
-    drawn = Session(shop.admin.address, login["client_token"]).got("identity/oidc/token/je-console")
+    drawn = Session(shop.admin.address, login["client_token"]).read_data("identity/oidc/token/je-console")
     claims = _claims(str(drawn["token"]))
     assert claims["iss"] == shop.settings.issuer
     assert (claims["aud"], claims["sub"], claims["name"], claims["groups"]) == ("je-console", login["entity_id"], "lead", ["support-leads"])
@@ -214,10 +214,10 @@ def _claims(jwt: str) -> dict[str, object]:
 
 
 def test_a_lock_needs_the_groups_of_its_tier_and_above(shop: Shop) -> None:
-    text = str(shop.admin.got("sys/policies/acl/je-grant-payouts-db-write")["policy"])
+    text = str(shop.admin.read_data("sys/policies/acl/je-grant-payouts-db-write")["policy"])
     for part in ('group_names = ["security", "chiefs"]', "approvals = 1", 'controlled_capabilities = ["read"]', 'ttl = "26100s"'):
         assert part in text
-    assert "control_group" not in str(shop.admin.got("sys/policies/acl/je-grant-refunds-db-write")["policy"])
+    assert "control_group" not in str(shop.admin.read_data("sys/policies/acl/je-grant-refunds-db-write")["policy"])
 
 
 def test_an_old_policy_that_bypasses_a_lock_is_refused(shop: Shop) -> None:
@@ -257,15 +257,15 @@ def test_the_console_has_its_own_identity_and_key_even_if_it_logged_in_before(sh
         answer = shop.admin.write("auth/approle/login", **read_json(shop.settings.console_approle_file)).json()
         return str(answer["auth"]["entity_id"])
 
-    entity = shop.admin.got("identity/entity/name/je-console")
+    entity = shop.admin.read_data("identity/entity/name/je-console")
     assert login() == entity["id"]
     # As in a Vault that was set up before the console had an identity: its login creates an entity.
     shop.admin.delete("identity/entity/name/je-console")
     assert login() != entity["id"]
     shop.setup()
-    renewed = shop.admin.got("identity/entity/name/je-console")["id"]
+    renewed = shop.admin.read_data("identity/entity/name/je-console")["id"]
     assert login() == renewed
-    assert shop.admin.got(f"transit/keys/je-sign-{renewed}")["type"] == "ed25519"
+    assert shop.admin.read_data(f"transit/keys/je-sign-{renewed}")["type"] == "ed25519"
     assert {one.outcome for one in shop.setup(people=PEOPLE)} <= {WriteOutcome.UNCHANGED, WriteOutcome.KEPT}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from justenough.domain.core.vault_names import HARD_ENDS, hard_end_of, job_role
-from tests.worker.provisioning.provisioned_shop import Session, Shop, job_role_body, job_token, new_job, opened
+from tests.worker.provisioning.provisioned_shop import Session, Shop, job_role_body, job_token, new_job, open_prefix
 
 pytestmark = pytest.mark.servers
 REFUSED = 403
@@ -87,9 +87,9 @@ def test_it_opens_a_prefix_issues_and_closes_it(shop: Shop, worker: Session, job
 
 
 def test_it_looks_up_its_jobs_tokens_and_revokes_one_of_them(worker: Session, job: str) -> None:
-    made = worker.write(opened(worker, job), policies=["je-grant-orders-db-admin"], ttl="5m", display_name=job, renewable=False).json()[
-        "auth"
-    ]
+    made = worker.write(
+        open_prefix(worker, job), policies=["je-grant-orders-db-admin"], ttl="5m", display_name=job, renewable=False
+    ).json()["auth"]
     assert worker.write("auth/token/lookup-accessor", accessor=made["accessor"]).status_code == 200
     name = worker.list(f"sys/leases/lookup/auth/token/create/{job_role(job)}/").json()["data"]["keys"][0]
     assert worker.write(f"sys/leases/revoke/auth/token/create/{job_role(job)}/{name}", sync=True).status_code == 204
@@ -100,11 +100,11 @@ def test_each_hard_end_that_a_job_can_need_is_accepted(shop: Shop, worker: Sessi
     for seconds in (1, 60, 61, 3540, 3541, 3600, 24 * 3600, 24 * 3600 + 1, 7 * 24 * 3600 + 3600):
         assert hard_end_of(seconds) in HARD_ENDS
         assert worker.write(role, **job_role_body(token_explicit_max_ttl=hard_end_of(seconds))).status_code == 204
-        assert int(str(shop.admin.got(role)["token_explicit_max_ttl"])) >= seconds
+        assert int(str(shop.admin.read_data(role)["token_explicit_max_ttl"])) >= seconds
 
 
 def test_a_token_of_a_24_hour_job_may_live_24_hours_and_not_longer(worker: Session, job: str, role: str) -> None:
-    path = opened(worker, job)
+    path = open_prefix(worker, job)
     worker.write(role, **job_role_body(token_explicit_max_ttl=hard_end_of(24 * 3600)))
     for ttl in ("24h", "700h"):
         made = worker.write(path, policies=["je-grant-orders-db-read"], ttl=ttl, display_name=job, renewable=False).json()["auth"]
@@ -115,7 +115,7 @@ def test_a_token_of_a_24_hour_job_may_live_24_hours_and_not_longer(worker: Sessi
 def test_a_role_for_anything_wider_is_refused(shop: Shop, worker: Session, role: str, widened: dict[str, object]) -> None:
     assert worker.write(role, **job_role_body()).status_code == 204, "the control: the role itself is allowed"
     assert worker.write(role, **job_role_body(**widened)).status_code == REFUSED
-    assert shop.admin.got(role)["allowed_policies_glob"] == ["je-grant-*"]
+    assert shop.admin.read_data(role)["allowed_policies_glob"] == ["je-grant-*"]
 
 
 @pytest.mark.parametrize("end", NO_HARD_END, ids=repr)
@@ -172,14 +172,14 @@ def test_a_token_that_is_more_than_a_grant_is_refused(worker: Session, job: str,
         "renewable": False,
         "entity_alias": "je-scope-tenant-acme",
     }
-    path = opened(worker, job)
+    path = open_prefix(worker, job)
     assert worker.write(path, **plain).status_code == 200, "the control: the token itself is allowed"
     answer = worker.write(path, **{key: value for key, value in {**plain, **body}.items() if value is not None})
     assert answer.status_code in {400, REFUSED}, answer.text
 
 
 def test_a_comma_in_a_tokens_policies_adds_no_second_policy(worker: Session, job: str) -> None:
-    made = worker.write(opened(worker, job), policies="je-grant-orders-db-read,je-worker", ttl="5m", display_name=job, renewable=False)
+    made = worker.write(open_prefix(worker, job), policies="je-grant-orders-db-read,je-worker", ttl="5m", display_name=job, renewable=False)
     assert made.json()["auth"]["token_policies"] == ["je-grant-orders-db-read,je-worker"], "one policy of that name, which does not exist"
     nothing = Session(worker.address, made.json()["auth"]["client_token"])
     assert nothing.read("database/creds/orders-read-acme").status_code == REFUSED
@@ -238,9 +238,9 @@ def test_the_body_cannot_redirect_a_revocation_to_another_lease(shop: Shop, work
 
 
 def test_identities_cannot_be_changed_borrowed_or_created(shop: Shop, worker: Session) -> None:
-    scope = shop.admin.got("identity/entity/name/je-scope-tenant-acme")
-    lead = shop.admin.got("identity/entity/name/lead")
-    mount = shop.admin.got("sys/auth")["token/"]
+    scope = shop.admin.read_data("identity/entity/name/je-scope-tenant-acme")
+    lead = shop.admin.read_data("identity/entity/name/lead")
+    mount = shop.admin.read_data("sys/auth")["token/"]
     attempts: list[tuple[str, dict[str, object]]] = [
         (f"identity/entity/id/{scope['id']}", {"metadata": {"tenant": "globex"}}),
         ("identity/entity/name/je-scope-tenant-acme", {"metadata": {"tenant": "globex"}}),
@@ -253,16 +253,16 @@ def test_identities_cannot_be_changed_borrowed_or_created(shop: Shop, worker: Se
     ]
     for path, body in attempts:
         assert worker.write(path, **body).status_code == REFUSED, path
-    assert shop.admin.got("identity/entity/name/je-scope-tenant-acme")["metadata"] == {"tenant": "acme"}
+    assert shop.admin.read_data("identity/entity/name/je-scope-tenant-acme")["metadata"] == {"tenant": "acme"}
 
 
 def test_it_reads_people_groups_and_public_keys_and_cannot_sign_for_a_person(shop: Shop, worker: Session) -> None:
     login = Session(shop.admin.address).write("auth/people/login/lead", password="lead-password").json()["auth"]
     key = f"je-sign-{login['entity_id']}"
     Session(shop.admin.address, login["client_token"]).write(f"transit/keys/{key}", type="ed25519")
-    entity = worker.got(f"identity/entity/id/{login['entity_id']}")
-    assert [worker.got(f"identity/group/id/{group}")["name"] for group in list(entity["group_ids"])] == ["support-leads"]  # type: ignore[call-overload] # a list of ids
-    assert "public_key" in str(worker.got(f"transit/keys/{key}"))
+    entity = worker.read_data(f"identity/entity/id/{login['entity_id']}")
+    assert [worker.read_data(f"identity/group/id/{group}")["name"] for group in list(entity["group_ids"])] == ["support-leads"]  # type: ignore[call-overload] # a list of ids
+    assert "public_key" in str(worker.read_data(f"transit/keys/{key}"))
     for path in (
         f"transit/sign/{key}",
         f"transit/hmac/{key}",
@@ -304,7 +304,7 @@ def test_it_signs_jobs_identities_and_does_nothing_else_with_their_key(worker: S
 
 
 def test_the_console_reads_the_key_that_verifies_jobs_identities_and_cannot_sign_with_it(console: Session) -> None:
-    assert "public_key" in str(console.got("transit/keys/je-jobs"))
+    assert "public_key" in str(console.read_data("transit/keys/je-jobs"))
     for path in ("transit/sign/je-jobs", "transit/keys/je-jobs/rotate", "transit/keys/je-jobs"):
         assert console.write(path, input="aGk=").status_code == REFUSED
     for path in ("transit/keys/je-ledger", "transit/export/signing-key/je-jobs"):
@@ -412,8 +412,8 @@ def test_the_worker_issues_only_observer_and_reaper_with_its_own_token_and_revok
 
 
 def test_the_console_reads_people_and_issues_nothing(shop: Shop, console: Session) -> None:
-    lead = shop.admin.got("identity/entity/name/lead")
-    assert console.got(f"identity/entity/id/{lead['id']}")["name"] == "lead"
+    lead = shop.admin.read_data("identity/entity/name/lead")
+    assert console.read_data(f"identity/entity/id/{lead['id']}")["name"] == "lead"
     for path in (
         "database/creds/orders-read-acme",
         "database/creds/je-reaper",

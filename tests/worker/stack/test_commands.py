@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 
 from console.cli.main import program
 from justenough.adapters.runtime.private_files import write_private
-from tests.support.child_process import child_process
+from tests.support.child_process import run_child
 from tests.worker.stack.conftest import LIFELINE
 from worker.stack import Stack, StackPaths, read_stack, stop_stack
 from worker.stack.pidfile import birth_time, wait_until
@@ -77,7 +77,7 @@ def test_the_commands_names_load_without_their_actions() -> None:
 
 
 @contextlib.contextmanager
-def console_that_says(answer: dict[str, Any]) -> Iterator[int]:
+def serve_console(answer: dict[str, Any]) -> Iterator[int]:
     class Console(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = json.dumps(answer).encode()
@@ -143,7 +143,7 @@ LATE = {"sweep": {"last_ended_at": "2026-01-31T09:30:00Z", "age_seconds": 75, "l
     ],
 )
 def test_each_problem_of_the_console_becomes_an_alarm_with_its_remedy(answer: dict[str, Any], starts: str, remedy: str) -> None:
-    with console_that_says(answer) as port:
+    with serve_console(answer) as port:
         (alarm,) = alarms(fetch_readyz(f"http://127.0.0.1:{port}"))
     assert alarm.startswith(starts)
     assert remedy in alarm
@@ -151,12 +151,12 @@ def test_each_problem_of_the_console_becomes_an_alarm_with_its_remedy(answer: di
 
 def test_a_healthy_or_older_console_raises_no_alarm() -> None:
     for answer in (READY, {"ready": True, "checks": [], "overdue_revocations": 0, "config_alarm": None}):
-        with console_that_says(answer) as port:
+        with serve_console(answer) as port:
             assert alarms(fetch_readyz(f"http://127.0.0.1:{port}")) == ()
 
 
 def test_another_server_is_not_taken_for_a_console() -> None:
-    with console_that_says({"something": "else"}) as port, pytest.raises(NoConsole, match="not answer like a JustEnough console"):
+    with serve_console({"something": "else"}) as port, pytest.raises(NoConsole, match="not answer like a JustEnough console"):
         fetch_readyz(f"http://127.0.0.1:{port}")
     with pytest.raises(NoConsole, match=r"http://127\.0\.0\.1:9 does not answer \(ConnectError\)"):
         fetch_readyz("http://127.0.0.1:9")
@@ -166,7 +166,7 @@ def test_doctor_checks_another_installations_console(monkeypatch: pytest.MonkeyP
     def found(*arguments: str) -> dict[str, dict[str, Any]]:
         return {item["what"]: item for item in json.loads(run("doctor", "-o", "json", *arguments).stdout)["findings"]}
 
-    with console_that_says(READY | {"overdue_revocations": 2} | SINCE) as port:
+    with serve_console(READY | {"overdue_revocations": 2} | SINCE) as port:
         told = found("--console-url", f"http://127.0.0.1:{port}")
         monkeypatch.setenv("JUSTENOUGH_CONSOLE_URL", f"http://127.0.0.1:{port}")
         assert found()["overdue revocations"] == told["overdue revocations"]
@@ -193,7 +193,7 @@ def make_home_of_a_killed_supervisor(home: Path, *, console: int) -> None:
 
 
 def test_children_without_a_supervisor_are_reported_with_the_consoles_alarms(tmp_path: Path) -> None:
-    with console_that_says(READY | {"config_alarm": "broken"}) as port:
+    with serve_console(READY | {"config_alarm": "broken"}) as port:
         make_home_of_a_killed_supervisor(tmp_path / "home", console=port)
         status, doctor = run("status"), run("doctor", "-o", "json")
     assert status.exit_code == 1
@@ -337,7 +337,7 @@ def test_status_shows_each_child(servers: Stack, monkeypatch: pytest.MonkeyPatch
 @pytest.fixture
 def foreground(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     command = (sys.executable, "-m", "worker.stack", "--only", "temporal", "--no-provision", "--lifeline", str(LIFELINE))
-    with child_process(
+    with run_child(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=Path(__file__).parents[3], pass_fds=(LIFELINE,)
     ) as process:
         yield process

@@ -18,8 +18,8 @@ from justenough.adapters.store import Store
 from justenough.adapters.store.outbox_queries import FailedDelivery, Settlement
 from justenough.domain.core.secret import Secret
 from tests.activities.tcp_door import Door
-from tests.adapters.store.event_samples import ended, issued, job_id, later, revoking, submitted
-from tests.adapters.store.event_samples import overdue as late
+from tests.adapters.store.event_samples import issuance, job_end, job_id, later, revocation_start, submission
+from tests.adapters.store.event_samples import overdue_revocation as late
 from worker.stack import Stack, StackPaths
 from worker.stack.binaries import Programs
 from worker.stack.doctor import DoctorFinding, examine, machine
@@ -55,7 +55,7 @@ def test_this_machine_has_what_the_stack_needs(tmp_path: Path) -> None:
     )
 
 
-def fake(folder: Path, name: str, script: str) -> Programs:
+def install_program(folder: Path, name: str, script: str) -> Programs:
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     (folder / name).chmod(0o755)
@@ -63,7 +63,7 @@ def fake(folder: Path, name: str, script: str) -> Programs:
 
 
 def test_a_bubblewrap_that_cannot_create_namespaces_counts_as_missing(tmp_path: Path) -> None:
-    programs = fake(tmp_path / "bin", "bwrap", "echo 'bwrap: No permissions to create new namespace' >&2; exit 1")
+    programs = install_program(tmp_path / "bin", "bwrap", "echo 'bwrap: No permissions to create new namespace' >&2; exit 1")
     found = by_name(tuple(machine.sandbox_findings(programs, root=False)))["bubblewrap"]
     assert found.level == "missing"
     assert "No permissions to create new namespace" in found.found
@@ -83,7 +83,7 @@ def test_the_limits_of_jobs_are_probed_and_reported(tmp_path: Path) -> None:
         "ok",
         "the kernel limits each process (rlimits), and the worker limits the sum of a job's processes; no cgroups",
     )
-    programs = fake(tmp_path / "bin", "prlimit", "echo 'prlimit: failed to set the NPROC resource limit' >&2; exit 1")
+    programs = install_program(tmp_path / "bin", "prlimit", "echo 'prlimit: failed to set the NPROC resource limit' >&2; exit 1")
     found = by_name(tuple(machine.sandbox_findings(programs, root=False)))["limits"]
     assert found.level == "missing"
     assert "failed to set the NPROC" in found.found
@@ -135,9 +135,9 @@ def store_with(folder: Path, *overdue: str) -> str:
     url = f"sqlite:///{folder / 'justenough.db'}"
     with closing(Store(url)) as store:
         store.migrate()
-        store.ledger.append([submitted(job_id(9)), issued(job_id(9)), ended(job=job_id(9))])
+        store.ledger.append([submission(job_id(9)), issuance(job_id(9)), job_end(job=job_id(9))])
         for job in overdue:
-            store.ledger.append([submitted(job), issued(job), revoking(job, at=later(5)), late(job, at=later(6))])
+            store.ledger.append([submission(job), issuance(job), revocation_start(job, at=later(5)), late(job, at=later(6))])
     return url
 
 
@@ -147,7 +147,7 @@ def test_a_subscription_with_dead_letters_is_reported_with_its_remedy(tmp_path: 
         store.migrate()
         store.outbox.acquire_lease("us", now=later(0), until=later(15))
         store.outbox.keep_subscriptions({"siem": "webhook", "leads": "notify"}, holder="us", now=later(0))
-        (entry,) = store.ledger.append([submitted(job_id(1))])
+        (entry,) = store.ledger.append([submission(job_id(1))])
         dead = FailedDelivery(entry=entry, attempts=8, next_at=None, why="410 Gone")
         store.outbox.settle(Settlement(subscription="siem", at=later(1), position=1, failed=(dead,)), holder="us")
     (found,) = overdue_findings(url)

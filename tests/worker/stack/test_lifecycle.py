@@ -20,7 +20,7 @@ import pytest
 from temporalio.client import Client
 
 from justenough.adapters.configuration.settings import Settings
-from tests.support.child_process import child_process
+from tests.support.child_process import run_child
 from tests.support.detached_stacks import stop_at_exit
 from tests.worker.stack.conftest import LIFELINE
 from worker.stack import Stack, StackNotStarted, StackPaths, find_running_stack, read_stack, start_detached, stop_stack
@@ -34,21 +34,21 @@ SHOP = Path(__file__).parents[3] / "examples" / "shop"
 pytestmark = pytest.mark.servers
 
 
-def start(home: Path, *only: str) -> Stack:
+def start_stack(home: Path, *only: str) -> Stack:
     return start_detached(Settings(home=home, config=SHOP), only=only or SERVERS, provision=False, lifeline=LIFELINE)
 
 
-def again(stack: Stack) -> Stack:
+def current_stack(stack: Stack) -> Stack:
     found = read_stack(StackPaths.of(stack.home))
     assert found is not None
     return found
 
 
 def wait_for_new_pids(stack: Stack, *names: str, within: float) -> Stack:
-    assert wait_until(lambda: all(again(stack).pids[name] != stack.pids[name] for name in names), within=within), check_status(
+    assert wait_until(lambda: all(current_stack(stack).pids[name] != stack.pids[name] for name in names), within=within), check_status(
         StackPaths.of(stack.home)
     )
-    return again(stack)
+    return current_stack(stack)
 
 
 class Belongings:
@@ -116,19 +116,19 @@ def test_other_users_can_read_no_file_in_the_home(servers: Stack) -> None:
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_no_child_leaves_a_core_dump(servers: Stack, name: str) -> None:
-    limits = Path(f"/proc/{again(servers).pids[name]}/limits").read_text(encoding="utf-8")
+    limits = Path(f"/proc/{current_stack(servers).pids[name]}/limits").read_text(encoding="utf-8")
     assert next(line for line in limits.splitlines() if line.startswith("Max core file size")).split()[4:6] == ["0", "0"]
 
 
 def test_a_second_start_while_running_changes_nothing(servers: Stack) -> None:
-    assert start(servers.home) == again(servers)
+    assert start_stack(servers.home) == current_stack(servers)
 
 
 @pytest.mark.parametrize("name", SERVERS)
 async def test_a_server_killed_with_9_comes_back_with_its_data_and_its_new_pid_is_published(servers: Stack, name: str) -> None:
     belongings = Belongings(servers)
     await belongings.put()
-    before = again(servers)
+    before = current_stack(servers)
     os.kill(before.pids[name], signal.SIGKILL)
     after = wait_for_new_pids(before, name, within=180)
     assert {other for other in SERVERS if after.pids[other] != before.pids[other]} == {name}
@@ -140,7 +140,7 @@ async def test_servers_that_hang_are_restarted(servers: Stack) -> None:
     """All three hang at once: each is detected separately."""
     belongings = Belongings(servers)
     await belongings.put()
-    before = again(servers)
+    before = current_stack(servers)
     for pid in before.pids.values():
         os.kill(pid, signal.SIGSTOP)
     wait_for_new_pids(before, *SERVERS, within=180)
@@ -156,7 +156,7 @@ def test_status_checks_each_child(servers: Stack) -> None:
 
 
 async def test_a_second_start_keeps_data_addresses_and_passwords(servers: Stack) -> None:
-    first, places = again(servers), StackPaths.of(servers.home)
+    first, places = current_stack(servers), StackPaths.of(servers.home)
     belongings = Belongings(first)
     await belongings.put()
     try:
@@ -165,13 +165,13 @@ async def test_a_second_start_keeps_data_addresses_and_passwords(servers: Stack)
         assert find_running_stack(places) is None
         assert not places.stack.exists()
     finally:
-        second = start(servers.home)
+        second = start_stack(servers.home)
     await belongings.check()
     assert second.model_copy(update={"pids": {}, "supervisor": 0}) == first.model_copy(update={"pids": {}, "supervisor": 0})
 
 
 async def test_the_next_start_ends_the_servers_of_a_killed_supervisor(home: Path) -> None:
-    first = start(home)
+    first = start_stack(home)
     belongings = Belongings(first)
     await belongings.put()
     os.kill(first.supervisor, signal.SIGKILL)
@@ -179,14 +179,14 @@ async def test_the_next_start_ends_the_servers_of_a_killed_supervisor(home: Path
     assert check_status(StackPaths.of(home)).supervisor is None
     assert all(birth_time(pid) for pid in first.pids.values())
 
-    second = start(home)
+    second = start_stack(home)
     assert [pid for pid in first.pids.values() if birth_time(pid)] == []
     assert second.shop_dsn == first.shop_dsn
     await belongings.check()
 
 
 def test_down_ends_the_servers_of_a_killed_supervisor(home: Path) -> None:
-    first = start(home, "temporal")
+    first = start_stack(home, "temporal")
     os.kill(first.supervisor, signal.SIGKILL)
     assert wait_until(lambda: birth_time(first.supervisor) is None, within=180)
     assert set(stop_stack(StackPaths.of(home))) == {"temporal"}
@@ -195,11 +195,11 @@ def test_down_ends_the_servers_of_a_killed_supervisor(home: Path) -> None:
 
 def test_the_next_start_ends_an_orphaned_postgres_without_a_pidfile(home: Path) -> None:
     """The supervisor was killed after it started the server and before it wrote the pidfile."""
-    first = start(home, "postgres")
+    first = start_stack(home, "postgres")
     os.kill(first.supervisor, signal.SIGKILL)
     assert wait_until(lambda: birth_time(first.supervisor) is None, within=180)
     (home / "run" / "postgres.pid").unlink()
-    assert start(home, "postgres").pids["postgres"] != first.pids["postgres"]
+    assert start_stack(home, "postgres").pids["postgres"] != first.pids["postgres"]
     assert birth_time(first.pids["postgres"]) is None
 
 
@@ -210,7 +210,7 @@ def test_down_without_a_stack_stops_nothing(tmp_path: Path) -> None:
 def test_down_never_ends_another_process_that_got_the_pid_of_a_child(tmp_path: Path) -> None:
     places = StackPaths.of(tmp_path)
     places.run.mkdir()
-    with child_process(("cat",), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
+    with run_child(("cat",), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
         mark = identity_of(stranger.pid)
         assert mark is not None
         write_pidfile(places.run, "vault", ProcessIdentity(pid=stranger.pid, born=f"not {mark.born}"))
@@ -220,11 +220,11 @@ def test_down_never_ends_another_process_that_got_the_pid_of_a_child(tmp_path: P
 
 
 def test_a_start_without_the_admin_token_says_what_to_do_and_leaves_nothing_running(home: Path) -> None:
-    first = start(home, "vault")
+    first = start_stack(home, "vault")
     stop_stack(StackPaths.of(home))
     first.admin_token_file.unlink()
     with pytest.raises(StackNotStarted, match=r"Vault is initialised but .*vault-admin.token is missing. Put it back, or remove"):
-        start(home, "vault")
+        start_stack(home, "vault")
     assert find_running_stack(StackPaths.of(home)) is None
     assert not any(kept.name != "supervisor.pid" for kept in (home / "run").glob("*.pid"))
 
@@ -234,7 +234,7 @@ def test_a_child_that_cannot_start_fails_the_start_with_the_end_of_its_log(home:
     (home / "temporal").mkdir()
     (home / "temporal" / "temporal.db").write_bytes(b"no database at all" * 1000)
     with pytest.raises(StackNotStarted, match=r"(?s)temporal ended while it was starting. Its log, .*temporal.log, ends with:.*database"):
-        start(home, "temporal")
+        start_stack(home, "temporal")
 
 
 def test_two_starts_at_once_start_one_stack(home: Path) -> None:
@@ -260,16 +260,16 @@ with running_stack(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), only=sy
 
 
 @contextlib.contextmanager
-def starter(home: Path, *only: str) -> Iterator[subprocess.Popen[str]]:
+def run_starter(home: Path, *only: str) -> Iterator[subprocess.Popen[str]]:
     """Run a process that holds a running stack."""
     command = (sys.executable, "-c", STARTER, str(home), str(SHOP), *only)
-    with child_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=SHOP.parents[1]) as process:
+    with run_child(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=SHOP.parents[1]) as process:
         yield process
 
 
 @pytest.mark.timeout(900)
 def test_a_stack_ends_with_its_starter_even_if_that_is_killed(home: Path) -> None:
-    with starter(home, *SERVERS) as process:
+    with run_starter(home, *SERVERS) as process:
         assert process.stdout
         stack = Stack.model_validate_json(process.stdout.readline())
         pids = {"supervisor": stack.supervisor, **stack.pids}
@@ -282,7 +282,7 @@ def test_a_stack_ends_with_its_starter_even_if_that_is_killed(home: Path) -> Non
 @pytest.mark.timeout(900)
 def test_a_stack_whose_starter_is_killed_before_it_is_ready_ends_too(home: Path) -> None:
     places = StackPaths.of(home)
-    with starter(home, *SERVERS) as process:
+    with run_starter(home, *SERVERS) as process:
         assert wait_until(lambda: read_pidfile(places.run, "vault") is not None, within=300)
         marks = [mark for name in ("supervisor", *SERVERS) if (mark := read_pidfile(places.run, name))]
         process.kill()

@@ -14,7 +14,7 @@ import pytest
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json, write_private
-from tests.support.child_process import child_process
+from tests.support.child_process import run_child
 from worker.stack import StackPaths
 from worker.stack.binaries import ProgramMissing, Programs
 from worker.stack.environment import own_environment, server_environment
@@ -32,12 +32,12 @@ def places(tmp_path: Path) -> StackPaths:
     return StackPaths.of(tmp_path)
 
 
-def new_folder(path: Path) -> Path:
+def make_folder(path: Path) -> Path:
     path.mkdir()
     return path
 
 
-def executable(path: Path) -> Path:
+def make_executable(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("#!/bin/sh\n", encoding="utf-8")
     path.chmod(0o755)
@@ -59,13 +59,13 @@ def test_ports_are_distinct_and_free_and_the_same_next_time(places: StackPaths) 
 
 def test_stacks_that_start_at_once_share_no_port_before_they_listen(tmp_path: Path) -> None:
     with ExitStack() as started:
-        stacks = [started.enter_context(claim_ports(StackPaths.of(new_folder(tmp_path / str(number))))) for number in range(60)]
+        stacks = [started.enter_context(claim_ports(StackPaths.of(make_folder(tmp_path / str(number))))) for number in range(60)]
     ports = [port for stack in stacks for port in stack.values()]
     assert len(set(ports)) == len(ports)
 
 
 def test_a_stack_whose_ports_another_stack_claimed_gets_others(places: StackPaths, tmp_path: Path) -> None:
-    first, other = ports_of(places), StackPaths.of(new_folder(tmp_path / "other"))
+    first, other = ports_of(places), StackPaths.of(make_folder(tmp_path / "other"))
     other.ports.write_bytes(places.ports.read_bytes())
     with claim_ports(other) as taken:
         assert taken == first
@@ -120,7 +120,7 @@ def test_passwords_are_created_once_and_a_new_name_gets_a_new_one(tmp_path: Path
 
 
 def test_programs_beside_python_are_preferred(tmp_path: Path) -> None:
-    beside, elsewhere = executable(tmp_path / "venv" / "temporal"), executable(tmp_path / "path" / "temporal")
+    beside, elsewhere = make_executable(tmp_path / "venv" / "temporal"), make_executable(tmp_path / "path" / "temporal")
     assert Programs(beside=beside.parent, path=str(elsewhere.parent), wheels=False).temporal() == beside
     beside.unlink()
     assert Programs(beside=beside.parent, path=str(elsewhere.parent), wheels=False).temporal() == elsewhere
@@ -138,7 +138,7 @@ def test_a_missing_program_is_named_with_its_remedy(tmp_path: Path, program: str
 
 
 def test_postgres_behind_a_link_is_found_in_the_folder_of_its_other_programs(tmp_path: Path) -> None:
-    real = executable(tmp_path / "lib" / "initdb")
+    real = make_executable(tmp_path / "lib" / "initdb")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "initdb").symlink_to(real)
     assert Programs(beside=tmp_path, path=str(tmp_path / "bin"), wheels=False).postgres() == real.parent
@@ -168,7 +168,7 @@ def test_an_account_that_cannot_enter_without_bubblewrap_gets_the_remedy(tmp_pat
 
 
 def test_an_identity_ends_its_process() -> None:
-    with child_process(("cat",), stdin=subprocess.PIPE) as process:
+    with run_child(("cat",), stdin=subprocess.PIPE) as process:
         mark = identity_of(process.pid)
         assert mark is not None
         assert mark.is_alive()
@@ -178,7 +178,7 @@ def test_an_identity_ends_its_process() -> None:
 
 
 def test_an_identity_kills_a_process_that_ignores_the_signal() -> None:
-    with child_process(
+    with run_child(
         ("sh", "-c", "trap '' TERM; echo set; while :; do read -r _; done"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
@@ -190,13 +190,13 @@ def test_an_identity_kills_a_process_that_ignores_the_signal() -> None:
 
 
 def test_another_process_with_the_same_pid_gets_no_signal() -> None:
-    with child_process(("cat",), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with run_child(("cat",), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         ProcessIdentity(pid=process.pid, born="another moment").end(signal.SIGKILL, within=1)
         assert process.communicate(b"alive", timeout=5)[0] == b"alive"
 
 
 def test_a_dead_process_has_no_birth_time() -> None:
-    with child_process(("true",)) as process:
+    with run_child(("true",)) as process:
         process.wait()
     assert birth_time(process.pid) is None
 

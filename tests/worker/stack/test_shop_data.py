@@ -17,7 +17,7 @@ JOB, OTHER_JOB = "j-dev-01jd0000000000000000000000", "j-dev-01jd0000000000000000
 pytestmark = pytest.mark.servers
 
 
-def one(connection: psycopg.Connection[Any], query: str, *values: object) -> Any:
+def query_value(connection: psycopg.Connection[Any], query: str, *values: object) -> Any:
     found = connection.execute(query.encode(), values).fetchone()
     return found[0] if found else None
 
@@ -33,10 +33,10 @@ def test_the_rows_are_the_same_every_time() -> None:
 
 def test_the_loaded_shop_has_every_row_of_both_tenants(admin: psycopg.Connection[Any]) -> None:
     data = shop_data()
-    assert one(admin, "SELECT count(*) FROM orders") == len(data.orders) >= 10_000
-    assert one(admin, "SELECT count(DISTINCT tenant) FROM customers") == 2
-    assert one(admin, "SELECT count(*) FROM tickets") == len(data.tickets)
-    assert one(admin, "SELECT count(*) FROM refunds WHERE created_by = 'support-desk'") == len(data.refunds)
+    assert query_value(admin, "SELECT count(*) FROM orders") == len(data.orders) >= 10_000
+    assert query_value(admin, "SELECT count(DISTINCT tenant) FROM customers") == 2
+    assert query_value(admin, "SELECT count(*) FROM tickets") == len(data.tickets)
+    assert query_value(admin, "SELECT count(*) FROM refunds WHERE created_by = 'support-desk'") == len(data.refunds)
 
 
 def test_ticket_4711_asks_for_a_refund_of_a_delivered_order_without_one(admin: psycopg.Connection[Any]) -> None:
@@ -45,8 +45,8 @@ def test_ticket_4711_asks_for_a_refund_of_a_delivered_order_without_one(admin: p
     tenant, kind, status, order, body = ticket
     assert (tenant, kind, status) == ("acme", "refund", "open")
     assert str(order) in body
-    assert one(admin, "SELECT status FROM orders WHERE tenant = 'acme' AND id = %s", order) == "delivered"
-    assert one(admin, "SELECT count(*) FROM refunds WHERE created_by = 'support-desk' AND order_id = %s", order) == 0
+    assert query_value(admin, "SELECT status FROM orders WHERE tenant = 'acme' AND id = %s", order) == "delivered"
+    assert query_value(admin, "SELECT count(*) FROM refunds WHERE created_by = 'support-desk' AND order_id = %s", order) == 0
 
 
 @pytest.mark.parametrize("group, table", [("orders", "orders"), ("orders", "tickets"), ("refunds", "refunds"), ("customers", "customers")])
@@ -55,8 +55,12 @@ def test_a_reader_sees_only_rows_of_its_own_tenant(
     login: Login, admin: psycopg.Connection[Any], group: str, table: str, tenant: str, foreign: str
 ) -> None:
     reader = login(f"shop_{group}_read_{tenant}")
-    assert one(reader, f"SELECT count(*) FROM {table}") == one(admin, f"SELECT count(*) FROM {table} WHERE tenant = %s", tenant) > 0
-    assert one(reader, f"SELECT count(*) FROM {table} WHERE tenant = %s", foreign) == 0
+    assert (
+        query_value(reader, f"SELECT count(*) FROM {table}")
+        == query_value(admin, f"SELECT count(*) FROM {table} WHERE tenant = %s", tenant)
+        > 0
+    )
+    assert query_value(reader, f"SELECT count(*) FROM {table} WHERE tenant = %s", foreign) == 0
 
 
 @pytest.mark.parametrize(
@@ -89,7 +93,7 @@ def test_a_refund_writer_adds_a_refund_for_its_own_tenant_and_reads_its_number_b
     insert = (
         "INSERT INTO refunds (tenant, order_id, ticket_id, amount, reason) VALUES ('acme', 105363, 4711, 12.50, 'damaged') RETURNING id"
     )
-    assert one(writer, insert) > 50_000
+    assert query_value(writer, insert) > 50_000
 
 
 def test_a_refund_writer_cannot_write_for_the_other_tenant(login: Login) -> None:
@@ -109,7 +113,7 @@ def test_an_order_writer_changes_only_orders_of_its_own_tenant(login: Login) -> 
 
 
 def test_the_admin_role_reaches_both_tenants(login: Login, admin: psycopg.Connection[Any]) -> None:
-    assert one(login("shop_orders_admin"), "SELECT count(*) FROM orders") == one(admin, "SELECT count(*) FROM orders")
+    assert query_value(login("shop_orders_admin"), "SELECT count(*) FROM orders") == query_value(admin, "SELECT count(*) FROM orders")
 
 
 def test_a_user_cannot_connect_to_the_other_databases(servers: Stack, login: Login) -> None:
@@ -119,7 +123,7 @@ def test_a_user_cannot_connect_to_the_other_databases(servers: Stack, login: Log
 
 
 def test_vaults_database_user_is_no_superuser_and_reads_no_rows(vault_login: psycopg.Connection[Any]) -> None:
-    assert one(vault_login, "SELECT rolsuper OR rolreplication OR rolbypassrls FROM pg_roles WHERE rolname = current_user") is False
+    assert query_value(vault_login, "SELECT rolsuper OR rolreplication OR rolbypassrls FROM pg_roles WHERE rolname = current_user") is False
     for statement in (
         "SELECT * FROM orders",
         "SET ROLE shop_orders_read_acme",
@@ -142,8 +146,10 @@ def test_the_observer_sees_users_and_sessions_of_a_job(login: Login) -> None:
     job = login("shop_orders_read_acme", name=name)
     observer = login("shop_observer")
     assert roles_of(observer, JOB) == {name}
-    assert one(observer, "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND query <> '<insufficient privilege>'", name) == 1
-    assert one(job, "SELECT 1") == 1
+    assert (
+        query_value(observer, "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND query <> '<insufficient privilege>'", name) == 1
+    )
+    assert query_value(job, "SELECT 1") == 1
 
 
 def test_the_reaper_ends_the_users_of_one_job_with_open_sessions_and_what_they_own(
@@ -165,9 +171,9 @@ def test_the_reaper_ends_the_users_of_one_job_with_open_sessions_and_what_they_o
         session.execute("SELECT 1")
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(servers.shop_dsn or "", user=mine, password=session.info.password)
-    assert one(admin, "SELECT tableowner FROM pg_tables WHERE tablename = 'helper'") == "shop_leftovers"
+    assert query_value(admin, "SELECT tableowner FROM pg_tables WHERE tablename = 'helper'") == "shop_leftovers"
     assert roles_of(admin, OTHER_JOB) == {other}
-    assert one(spared, "SELECT 1") == 1
+    assert query_value(spared, "SELECT 1") == 1
     admin.execute("DROP TABLE helper")
 
 
@@ -224,5 +230,5 @@ def test_vaults_database_user_ends_its_own_user_with_plain_statements(
     for statement in ("REASSIGN OWNED BY {} TO shop_leftovers", "DROP OWNED BY {}", "DROP ROLE {}"):
         vault_login.execute(sql.SQL(statement).format(sql.Identifier(name)))
     assert roles_of(admin, JOB) == set()
-    assert wait_until(lambda: one(admin, "SELECT count(*) FROM pg_stat_activity WHERE usename = %s", name) == 0, within=180)
+    assert wait_until(lambda: query_value(admin, "SELECT count(*) FROM pg_stat_activity WHERE usename = %s", name) == 0, within=180)
     admin.execute("DROP TABLE helper_two")

@@ -64,13 +64,13 @@ def left_of(admin: psycopg.Connection[Any], job: Job) -> set[str]:
     return {name for (name,) in admin.execute(query, {"job": job})}
 
 
-def ended_by_vault(vault_login: psycopg.Connection[Any], user: str) -> None:
+def end_user(vault_login: psycopg.Connection[Any], user: str) -> None:
     """End one user with the revocation statements of its lease."""
     for statement in ("REASSIGN OWNED BY {} TO shop_leftovers", "DROP OWNED BY {}", "DROP ROLE {}"):
         vault_login.execute(sql.SQL(statement).format(sql.Identifier(user)))
 
 
-def reaped(login: Login, job: Job) -> tuple[list[str], list[str]]:
+def reap_job(login: Login, job: Job) -> tuple[list[str], list[str]]:
     """End a job's users and then its space, as the reaper; return their names."""
     reaper = login("shop_reaper")
     users, spaces = (reaper.execute(f"SELECT je_end_{what}(%s)".encode(), (job,)).fetchall() for what in ("users", "space"))
@@ -78,7 +78,7 @@ def reaped(login: Login, job: Job) -> tuple[list[str], list[str]]:
 
 
 @contextlib.contextmanager
-def uncounted(servers: Stack, job: Job) -> Iterator[psycopg.Connection[Any]]:
+def bypass_counting(servers: Stack, job: Job) -> Iterator[psycopg.Connection[Any]]:
     """Yield a connection that creates objects in the job's space like its users, but no event trigger counts them."""
     with psycopg.connect(servers.shop_dsn or "", autocommit=True) as connection:
         connection.execute("SET session_replication_role = replica")
@@ -86,10 +86,10 @@ def uncounted(servers: Stack, job: Job) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
-def fill(user: psycopg.Connection[Any], uncounted: psycopg.Connection[Any], statement: str) -> None:
+def fill(user: psycopg.Connection[Any], shortcut: psycopg.Connection[Any], statement: str) -> None:
     """Run a statement with increasing numbers until the user's is refused. The user runs each tenth, because counting the space's parts takes long."""
     for number in range(4000):
-        (uncounted if number % 10 else user).execute(statement.format(number=number).encode())
+        (shortcut if number % 10 else user).execute(statement.format(number=number).encode())
 
 
 def test_objects_of_one_user_belong_to_the_next_user_too_and_outlive_it(
@@ -101,7 +101,7 @@ def test_objects_of_one_user_belong_to_the_next_user_too_and_outlive_it(
     second.execute("ALTER TABLE found ADD COLUMN note text")
     user = first.info.user
     first.close()
-    ended_by_vault(vault_login, user)
+    end_user(vault_login, user)
     assert second.execute("SELECT id, note FROM found").fetchall() == [(1, None)]
     second.execute("DROP TABLE found")
 
@@ -214,7 +214,7 @@ def test_a_space_is_dropped_with_its_objects_while_sessions_use_it(
     writing.execute("BEGIN")
     writing.execute("UPDATE parent SET mood = 'ill'")
 
-    users, spaces = reaped(login, job)
+    users, spaces = reap_job(login, job)
 
     assert (len(users), spaces) == (2, [f"space-{job}"])
     assert left_of(admin, job) == set()
@@ -235,10 +235,10 @@ def test_a_locked_space_stays_and_is_dropped_by_the_next_call(job: Job, enter: E
     enter(job).execute("CREATE TABLE found (id int)")
     with admin.transaction():
         admin.execute(f'SELECT * FROM "space-{job}".found'.encode())
-        users, spaces = reaped(login, job)
+        users, spaces = reap_job(login, job)
         assert (len(users), spaces) == (1, [])
         assert left_of(admin, job) == {f"space-{job}"}
-    assert reaped(login, job) == ([], [f"space-{job}"])
+    assert reap_job(login, job) == ([], [f"space-{job}"])
 
 
 REFERENCES = ", ".join(["ADD FOREIGN KEY (id) REFERENCES hub"] * 40)
@@ -259,18 +259,18 @@ def test_a_space_at_its_limit_can_be_dropped_and_cannot_grow(
 ) -> None:
     user = enter(job)
     user.execute("CREATE TABLE hub (id int PRIMARY KEY); CREATE TABLE spoke (id int)")
-    with uncounted(servers, job) as shortcut, pytest.raises(psycopg.errors.ProgramLimitExceeded, match="at most 4000 parts"):
+    with bypass_counting(servers, job) as shortcut, pytest.raises(psycopg.errors.ProgramLimitExceeded, match="at most 4000 parts"):
         fill(user, shortcut, statement)
-    assert reaped(login, job)[1] == [f"space-{job}"]
+    assert reap_job(login, job)[1] == [f"space-{job}"]
     assert left_of(admin, job) == set()
 
 
 def test_a_space_without_its_role_or_schema_is_ended_too(job: Job, login: Login, admin: psycopg.Connection[Any]) -> None:
     admin.execute(f'CREATE ROLE "space-{job}"'.encode())
-    assert reaped(login, job) == ([], [f"space-{job}"])
+    assert reap_job(login, job) == ([], [f"space-{job}"])
     admin.execute(f'CREATE SCHEMA "space-{job}"'.encode())
-    assert reaped(login, job) == ([], [f"space-{job}"])
-    assert reaped(login, job) == ([], [])
+    assert reap_job(login, job) == ([], [f"space-{job}"])
+    assert reap_job(login, job) == ([], [])
 
 
 @pytest.mark.parametrize(
