@@ -5,9 +5,10 @@ Tests share it and are told apart by their jobs' ids. Folders that kill servers 
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,17 @@ settings.load_profile("untimed")
 HASTY = '  hasty: {uses: {resource: model-api}, url: "${MODEL_URL}", allow: ["gpt-*"], timeout: 2s, max_requests: 5}\n'
 """The shop's model once more, for tests that do not want to wait as long as jobs may."""
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "shop"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect tests without collecting garbage: what this makes lives until the end, and Python would look through it again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -60,7 +60,7 @@ class Remote:
         return RemoteError(found.pop("error"), found.pop("says"), found)
 
     def start(self, code: str) -> None:
-        """Start code in the job; `ends` returns its outcome."""
+        """Start code in the job; `wait` returns its outcome."""
         print(json.dumps(dedent(code)), file=self._lines, flush=True)
 
     def wait(self) -> dict[str, Any]:

@@ -35,8 +35,10 @@ FREE = {"adapters", "bench", "domain", "house", "process"}
 """Their files need no servers, so that any process may run them."""
 WHOLE_FOLDERS = {"browser"}
 """Folders that run in one process, which starts the browser once."""
-WORTH_STARTING = 4
+WORTH_STARTING = 12
 """Another process starts the same servers only if at least so many of their files are still waiting."""
+LONG_FILES_WORTH_STARTING = {"chaos": 4}
+"""The same number for servers whose files take longer than starting them."""
 
 
 def servers_of(scope: str) -> str:
@@ -64,7 +66,7 @@ def next_scope(waiting: Sequence[str], *, mine: Iterable[str], others: Iterable[
     choices: tuple[Callable[[str], bool], ...] = (
         lambda servers: servers in own,
         lambda servers: servers not in theirs | FREE,
-        lambda servers: servers in FREE or left[servers] >= WORTH_STARTING,
+        lambda servers: servers in FREE or left[servers] >= LONG_FILES_WORTH_STARTING.get(servers, WORTH_STARTING),
     )
     return next((scope for fits in choices for scope in waiting if fits(servers_of(scope))), None)
 
