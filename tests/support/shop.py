@@ -78,7 +78,7 @@ class Shop:
             return [] if response.status_code == 404 else list(response.raise_for_status().json()["data"]["keys"])
 
     def live_leases(self, view: dict[str, Any]) -> list[str]:
-        """Return the job's leases that Vault still knows. `shown` is the job as the API shows it."""
+        """Return the job's leases that Vault still knows. `view` is the job as the API shows it."""
         with self.admin() as vault:
             leases = [item["lease_id"] for item in view["credentials"] if item["lease_id"]]
             return [lease for lease in leases if vault.put("sys/leases/lookup", json={"lease_id": lease}).status_code == 200]
@@ -96,7 +96,7 @@ class Shop:
         )
 
     def assert_dead(self, view: dict[str, Any], *logins: Login) -> None:
-        """Fail unless a job's access is gone: by login, in the database's own list, in Vault's own list, and in our API (`shown`)."""
+        """Fail unless a job's access is gone: by login, in the database's own list, in Vault's own list, and in our API (`view`)."""
         job = view["id"]
         assert [login.user for login in logins if self.can_log_in(login)] == []
         assert self.users_of(job) == []
