@@ -39,8 +39,8 @@ from tests.support.wait import until
 
 READ = SPEC
 WRITE: dict[str, Any] = {**SPEC, "access": [{"resource": "orders-db", "action": "write", "ttl": "10m", "reason": "Mend the order"}]}
-LEASE = 4
-"""Seconds; a quarter of it passes before each renewal, so that a busy machine does not lose it."""
+LEASE = 20
+"""Seconds; a twentieth of it passes before each renewal, so that a busy machine does not lose it."""
 ORDERS = Access(resource="orders-db", action=Action.READ, ttl=60, reason="look", at="request")
 """What policy allows without asking anybody."""
 SIGNATURE_TTL = timedelta(seconds=30)
@@ -99,7 +99,7 @@ def at(shop: Shop, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: 
     # Otherwise groups and keys are remembered for ten seconds.
     monkeypatch.setattr(ttl_cache, "CACHE_TTL_S", 0)
     monkeypatch.setattr(lease_keeper, "RETRY_INTERVAL_S", 0.2)
-    monkeypatch.setattr(lease_keeper, "RENEW_AT_FRACTION", 0.25)
+    monkeypatch.setattr(lease_keeper, "RENEW_AT_FRACTION", 0.05)
     made = desk(shop, f"sqlite:///{tmp_path / 'store.db'}", folder=folder)
     yield made
     made.deps.targets.close()
