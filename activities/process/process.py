@@ -25,7 +25,6 @@ KILL_TIMEOUT_S = 10.0
 """Seconds to wait until killed processes are gone; one that is stuck in the kernel (a dead disk) may stay."""
 POLL_INTERVAL_S = 0.01
 KILLED_EXIT_CODE = 128 + signal.SIGKILL
-HAS_PIDFDS = hasattr(os, "pidfd_open")
 CANNOT_EXECUTE_EXIT_CODE = 126
 """A job's exit code if its sandbox could not be created, the same as a shell's; the job's log has the reason."""
 
@@ -48,7 +47,7 @@ class JobProcess:
     """bubblewrap, or the job's first process if there is no sandbox."""
     _room: Room
     _outer_fd: int | None = None
-    """pidfd of `_outer`; None once it has ended, and on systems without pidfds."""
+    """pidfd of `_outer`; None if it had ended before that was opened, once it has ended, and on systems without pidfds."""
     _init: int | None = None
     """pidfd of the first process in the job's pid namespace. Once that has ended, all others in the namespace have too."""
     _empty: bool = False
@@ -133,23 +132,23 @@ class JobProcess:
             # Only the job's side stays open, so that the pipes end when the job does.
             os.close(into)
             os.close(report)
-        process = cls(sandbox, launch, output, outer, room, _open_pidfd(outer.pid))
-        await process._identify(status)
+        process = cls(sandbox, launch, output, outer, room)
+        try:
+            await process._identify(status)
+        except BaseException:
+            # Nobody will wait for this process, so end it here.
+            process._kill_unidentified()
+            process._close_pidfds()
+            os.close(output)
+            raise
         return process
 
     async def _identify(self, status: int) -> None:
         """Find out how to recognize the job's processes, and start to watch them."""
-        try:
-            self._reports = await open_pipe_reader(status)
-            report = json.loads(await self._reports[0].readline() or "{}")
-        except BaseException:
-            # Nobody will wait for this process, so end it here. The sandbox dies with bubblewrap.
-            self._kill_outer()
-            if self._outer_fd is not None:
-                os.close(self._outer_fd)
-            os.close(self.output)
-            raise
+        self._reports = await open_pipe_reader(status)
+        report = json.loads(await self._reports[0].readline() or "{}")
         self._first, namespace = report.get("child-pid"), report.get("pid-namespace")
+        self._outer_fd = _open_pidfd_of_child(self._outer.pid)
         if self._first is not None:
             try:
                 self._init = os.pidfd_open(self._first)
@@ -175,13 +174,26 @@ class JobProcess:
                 signal.pidfd_send_signal(self._init, signal.SIGKILL)
         self._kill_outer()
 
+    def _kill_unidentified(self) -> None:
+        """Kill what was started, where the pidfds cannot be opened. No other process gets the first one's pid while its parent has not waited for it."""
+        with contextlib.suppress(ProcessLookupError):
+            if self._first is not None and process_tree.parent_of(self._first) == self._outer.pid:
+                os.kill(self._first, signal.SIGKILL)
+        self._kill_outer()
+
     def _kill_outer(self) -> None:
         """Kill `_outer` by its pidfd. `Process.kill` may reap a process that has just ended, and asyncio then reports 255 as its exit code."""
         with contextlib.suppress(ProcessLookupError):
             if self._outer_fd is not None:
                 signal.pidfd_send_signal(self._outer_fd, signal.SIGKILL)
-            elif not HAS_PIDFDS:
+            else:
                 self._outer.kill()
+
+    def _close_pidfds(self) -> None:
+        for pidfd in (self._init, self._outer_fd):
+            if pidfd is not None:
+                os.close(pidfd)
+        self._init = self._outer_fd = None
 
     async def _watch(self) -> None:
         """Kill the whole tree once it exceeds its limits."""
@@ -206,10 +218,7 @@ class JobProcess:
                 code = KILLED_EXIT_CODE if self._killed else CANNOT_EXECUTE_EXIT_CODE
         finally:
             self._reports[1].close()
-            for pidfd in (self._init, self._outer_fd):
-                if pidfd is not None:
-                    os.close(pidfd)
-            self._init = self._outer_fd = None
+            self._close_pidfds()
             # The shared threads may all be waiting for Vault; that must not delay the end of a sandboxed job.
             if self._room is not ROOM:
                 await asyncio.to_thread(no_sandbox.clear, self._room)
@@ -240,8 +249,14 @@ class JobProcess:
             os.killpg(self._outer.pid, number)
 
 
-def _open_pidfd(pid: int) -> int | None:
-    """Return a pidfd of a child process, or None if it has ended or the system has no pidfds."""
+def _open_pidfd_of_child(pid: int) -> int | None:
+    """Return a pidfd of a child of this process, or None if it has ended or the system has no pidfds."""
+    if not hasattr(os, "pidfd_open"):
+        return None
     with contextlib.suppress(ProcessLookupError):
-        return os.pidfd_open(pid) if HAS_PIDFDS else None
+        pidfd = os.pidfd_open(pid)
+        if process_tree.parent_of(pid) == os.getpid():
+            return pidfd
+        # The child has ended, and another process has its pid already.
+        os.close(pidfd)
     return None

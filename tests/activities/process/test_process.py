@@ -1,6 +1,8 @@
 """However a job's processes end, or try not to, none is left, and the worker learns the exit code."""
 
 import asyncio
+import errno
+import itertools
 import os
 import signal
 import sys
@@ -12,7 +14,7 @@ import pytest
 
 from activities.delivery.delivery import Delivered
 from activities.process import process_tree
-from activities.process.process import JobProcess
+from activities.process.process import JobProcess, StartFailed
 from activities.process.sandbox import Sandbox, SandboxMissing
 from justenough.domain.core.secret import Secret
 from tests.activities.process.job_process import Runner, is_alive, is_job_uid, is_root, until
@@ -159,6 +161,24 @@ async def test_a_kill_that_meets_the_end_of_a_job_keeps_its_exit_code(run: Runne
     was_killed.set()
     assert await killing == 7
     os.close(process.output)
+
+
+@pytest.mark.parametrize("last", [0, 1])
+async def test_a_job_that_cannot_be_watched_for_want_of_file_handles_is_killed(
+    last: int, run: Runner, uid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only as many pidfds as `last` can be opened: of none, or of bubblewrap alone."""
+    opened, open_pidfd = itertools.count(), os.pidfd_open
+
+    def open_few(pid: int) -> int:
+        if next(opened) >= last:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return open_pidfd(pid)
+
+    monkeypatch.setattr(os, "pidfd_open", open_few)
+    with pytest.raises(StartFailed, match="Too many open files"):
+        await run.start("sleep", f"31420.{last}5", uid=uid)
+    await until(lambda: not is_alive(f"sleep\x0031420.{last}5"))
 
 
 OUTLIVED = """
