@@ -61,8 +61,7 @@ class JobActivities:
         """Verify the order and decide each of its start requests; nothing is issued here."""
         deps, now = self._deps, self._deps.now()
         require_job_workflow(deps, order.job)
-        current = deps.config.current()
-        verified = verify_order(deps, order, now=now)
+        verified, current = verify_order(deps, order, now=now), deps.config.current()
         if isinstance(verified, VerifiedOrder):
             past = read_job_history(deps.store.ledger, order.job)
             why = past.why_over if past.ended else "; ".join(map(str, problems_in_spec(verified.spec, current.catalog)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,28 +9,23 @@ from typing import Any
 
 import yaml
 
-from tests.activities.conftest import EXAMPLE
-from tests.activities.vault_shop import Desk, Shop, desk
+from tests.activities.vault_shop import EXAMPLE, Desk, Shop, copy_config, open_desk
 
 Change = Callable[[dict[str, Any]], object]
 
 
 @contextmanager
-def open_desk(shop: Shop, tmp_path: Path, change: Change, *, provision: bool = False) -> Iterator[Desk]:
+def open_changed_desk(shop: Shop, tmp_path: Path, change: Change, *, provision: bool = False) -> Iterator[Desk]:
     """A desk for the length of a block, its catalog the shop's with a `change`; `provision`: in a Vault that was set up for that."""
-    folder = tmp_path / "config"
-    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    folder = copy_config(tmp_path)
     catalog = yaml.safe_load((folder / "catalog.yaml").read_text())
     change(catalog)
     (folder / "catalog.yaml").write_text(yaml.safe_dump(catalog))
     if provision:
         shop.provision(folder)
-    made = desk(shop, f"sqlite:///{tmp_path / 'store.db'}", folder=folder)
     try:
-        yield made
+        with open_desk(shop, tmp_path, folder=folder) as made:
+            yield made
     finally:
-        made.deps.targets.close()
-        made.deps.vault.close()
-        made.deps.store.close()
         if provision:
             shop.provision(EXAMPLE)

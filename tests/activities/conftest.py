@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.secret import Secret
+from tests.activities.catalog_variants import open_changed_desk
 from tests.activities.tcp_door import Door
-from tests.activities.vault_shop import PASSWORD, PASSWORD_HASH, Desk, Shop, desk
+from tests.activities.vault_shop import EXAMPLE, PASSWORD, PASSWORD_HASH, Desk, Shop, open_desk
 from worker.provisioning import PersonSeed, provision_vault
 from worker.stack import StackPaths, running_stack
 from worker.stack.postgres import superuser_dsn
 from worker.stack.seed import shop_environment
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "shop"
 PEOPLE = {"ops": ("ops",), "lead": ("support-leads",), "security": ("security",), "chief": ("chiefs",)}
 
 
@@ -57,23 +56,16 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 @pytest.fixture
 def blind(shop: Shop, tmp_path: Path) -> Iterator[Desk]:
     """A desk whose catalog names no target for reading orders: nobody can look for such users by name."""
-    folder = tmp_path / "config"
-    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "data"))
-    catalog = yaml.safe_load((folder / "catalog.yaml").read_text())
-    del catalog["resources"]["orders-db"]["actions"]["read"]["target"]
-    (folder / "catalog.yaml").write_text(yaml.safe_dump(catalog))
-    made = desk(shop, f"sqlite:///{tmp_path / 'store.db'}", folder=folder)
-    yield made
-    made.deps.targets.close()
-    made.deps.vault.close()
-    made.deps.store.close()
+
+    def change(catalog: dict[str, Any]) -> None:
+        del catalog["resources"]["orders-db"]["actions"]["read"]["target"]
+
+    with open_changed_desk(shop, tmp_path, change) as made:
+        yield made
 
 
 @pytest.fixture
 def at(shop: Shop, tmp_path: Path) -> Iterator[Desk]:
-    made = desk(shop, f"sqlite:///{tmp_path / 'store.db'}")
-    yield made
-    shop.door.open()
-    made.deps.targets.close()
-    made.deps.vault.close()
-    made.deps.store.close()
+    with open_desk(shop, tmp_path) as made:
+        yield made
+        shop.door.open()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -22,8 +21,7 @@ from justenough.domain.jobs.states import RequestState
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.count_answers import AnswerCounter
 from justenough.services.job_history import approval_withdrawers, read_job_history
-from tests.activities.conftest import EXAMPLE
-from tests.activities.vault_shop import SPEC, Desk, Shop, Someone, desk
+from tests.activities.vault_shop import SPEC, Desk, Shop, Someone, copy_config, open_desk
 
 pytestmark = pytest.mark.servers
 
@@ -34,15 +32,11 @@ WRITE: dict[str, Any] = {**SPEC, "access": [{"resource": "orders-db", "action": 
 def at(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     """A desk where each tier wants two people."""
     monkeypatch.setattr(ttl_cache, "CACHE_TTL_S", 0)
-    folder = tmp_path / "config"
-    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    folder = copy_config(tmp_path)
     approvals = folder / "approvals.yaml"
     approvals.write_text(approvals.read_text().replace("quorum: 1", "quorum: 2"))
-    made = desk(shop, f"sqlite:///{tmp_path / 'store.db'}", folder=folder)
-    yield made
-    made.deps.targets.close()
-    made.deps.vault.close()
-    made.deps.store.close()
+    with open_desk(shop, tmp_path, folder=folder) as made:
+        yield made
 
 
 class WaitingJob:

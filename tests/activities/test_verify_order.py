@@ -6,6 +6,7 @@ import dataclasses
 import secrets
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.jobs.states import Action
 from justenough.services.dependencies import Deps
 from justenough.services.verify_order import VerifiedOrder, build_approval_verifier, verify_order
-from tests.activities.vault_shop import SPEC, Desk, Someone, admin_vault
+from tests.activities.vault_shop import SPEC, Desk, Shop, Someone, admin_vault, copy_config, open_desk
 
 pytestmark = pytest.mark.servers
 
@@ -157,6 +158,18 @@ def test_a_signature_by_another_key_or_of_another_statement_does_not_hold(at: De
 def test_only_launchers_launch(at: Desk) -> None:
     lead, now = at.shop.sign_in("lead"), at.clock.now()
     assert "may launch" in rejection_message(verify_order(at.deps, lead.order(fresh_job_id(at), now=now), now=now))
+
+
+def test_an_edit_of_the_configuration_counts_for_the_next_order_at_once(shop: Shop, tmp_path: Path) -> None:
+    approvals = copy_config(tmp_path) / "approvals.yaml"
+    closed = approvals.read_text()
+    with open_desk(shop, tmp_path, folder=approvals.parent) as at:
+        order, now = at.shop.sign_in("lead").order(fresh_job_id(at), now=at.clock.now()), at.clock.now()
+        assert "may launch" in rejection_message(verify_order(at.deps, order, now=now))
+        approvals.write_text(closed.replace("launch: [ops]", "launch: [ops, support-leads]"))
+        assert isinstance(verify_order(at.deps, order, now=now), VerifiedOrder)
+        approvals.write_text(closed)
+        assert "may launch" in rejection_message(verify_order(at.deps, order, now=now))
 
 
 def test_an_order_holds_only_as_long_as_its_person_may_launch(at: Desk) -> None:

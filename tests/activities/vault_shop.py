@@ -7,7 +7,8 @@ import base64
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -35,6 +36,7 @@ from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.dependencies import Deps
 from tests.activities.tcp_door import Door
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "shop"
 ACME = {"tenant": "acme"}
 SPEC: dict[str, Any] = {
     "name": "refund-triage",
@@ -264,14 +266,25 @@ def read_config(folder: Path, port: int) -> ConfigFolder:
     return ConfigFolder(folder, {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(port), "MODEL_URL": "http://127.0.0.1:65535/v1"})
 
 
-def desk(shop: Shop, store_url: str, *, folder: Path | None = None) -> Desk:
-    """Return a worker's desk; `folder`: another configuration than the shop's own."""
-    shutil.copyfile(empty_store(), store_url.removeprefix("sqlite:///"))
-    store, clock, vault = Store(store_url), Clock(), shop.worker_vault()
+def copy_config(tmp_path: Path) -> Path:
+    """Return a copy of the shop's configuration, for a test that edits it."""
+    return shutil.copytree(EXAMPLE, tmp_path / "config", ignore=shutil.ignore_patterns("__pycache__", "data"))
+
+
+@contextmanager
+def open_desk(shop: Shop, tmp_path: Path, *, folder: Path | None = None) -> Iterator[Desk]:
+    """A worker's desk for the length of a block; `folder`: another configuration than the shop's own."""
+    shutil.copyfile(empty_store(), tmp_path / "store.db")
+    store, clock, vault = Store(f"sqlite:///{tmp_path / 'store.db'}"), Clock(), shop.worker_vault()
     config = read_config(folder, shop.door.port) if folder else shop_config(shop.settings.config, shop.door.port)
     targets = TargetInspector(vault, lambda: config.current().catalog, installation=shop.settings.installation)
     deps = Deps(settings=shop.settings, store=store, vault=vault, config=config, targets=targets, now=clock.now, ticks=clock.ticks)
-    return Desk(shop, deps, clock)
+    try:
+        yield Desk(shop, deps, clock)
+    finally:
+        targets.close()
+        vault.close()
+        store.close()
 
 
 def submission(job: str, now: datetime) -> Any:

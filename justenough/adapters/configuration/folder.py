@@ -81,20 +81,30 @@ class ConfigFolder:
         if self._clock() >= self._next_check_at:
             with self._lock:
                 if self._clock() >= self._next_check_at:
-                    fingerprint = _fingerprint_of(self._folder)
-                    if fingerprint != self._fingerprint:
-                        self._fingerprint = fingerprint
-                        self._set = self._load()
-                        if self._alarm is None:
-                            log.info("configuration loaded", folder=str(self._folder), digest=self._set.digest)
-                    self._next_check_at = self._clock() + MIN_CHECK_INTERVAL_S
+                    self._check()
         return self._set
+
+    def latest(self) -> ConfigSet:
+        """Return the last good set. Reads the folder first if it has changed, however recently."""
+        with self._lock:
+            self._check()
+            return self._set
 
     @property
     def alarm(self) -> str | None:
         """What is wrong with the folder now, and what is in force instead; None if nothing is wrong."""
         self.current()
         return self._alarm
+
+    def _check(self) -> None:
+        """Read the folder if it has changed. The caller holds the lock."""
+        fingerprint = _fingerprint_of(self._folder)
+        if fingerprint != self._fingerprint:
+            self._fingerprint = fingerprint
+            self._set = self._load()
+            if self._alarm is None:
+                log.info("configuration loaded", folder=str(self._folder), digest=self._set.digest)
+        self._next_check_at = self._clock() + MIN_CHECK_INTERVAL_S
 
     def _load(self) -> ConfigSet:
         """Read the folder and return the set that is in force now. Sets or clears the alarm."""

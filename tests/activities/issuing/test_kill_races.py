@@ -22,7 +22,7 @@ from justenough.domain.jobs.states import Action
 from justenough.services.job_history import read_job_history
 from justenough.services.ledger_events import order_events
 from justenough.services.verify_order import VerifiedOrder, verify_order
-from tests.activities.vault_shop import ACME, Desk, Shop, Someone, desk
+from tests.activities.vault_shop import ACME, Desk, Shop, Someone, open_desk
 from tests.support.wait import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
@@ -46,11 +46,8 @@ ACCESS = Access(resource="orders-db", action=Action.READ, ttl=300, reason="a rac
 
 @pytest.fixture
 def at(shop: Shop, tmp_path: Path) -> Iterator[Desk]:
-    made = desk(shop, f"sqlite:///{tmp_path / 'store.db'}")
-    yield made
-    made.deps.targets.close()
-    made.deps.vault.close()
-    made.deps.store.close()
+    with open_desk(shop, tmp_path) as made:
+        yield made
 
 
 def race_kill(at: Desk, launcher: Someone, moment: float) -> tuple[str, int]:

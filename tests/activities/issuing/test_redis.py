@@ -14,7 +14,7 @@ import pytest
 
 from activities.issuing.results import IssuedCredential
 from justenough.domain.ledger.events import EventType
-from tests.activities.catalog_variants import open_desk
+from tests.activities.catalog_variants import open_changed_desk
 from tests.activities.certificate_issue import start_session
 from tests.activities.vault_shop import Desk, Shop
 from tests.support.child_process import run_child
@@ -96,7 +96,7 @@ def at(shop: Shop, redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> It
             {"path": "database/roles/baskets-read", "data": ROLE},
         ]
 
-    with open_desk(shop, tmp_path_factory.mktemp("baskets"), change, provision=True) as made:
+    with open_changed_desk(shop, tmp_path_factory.mktemp("baskets"), change, provision=True) as made:
         yield made
 
 

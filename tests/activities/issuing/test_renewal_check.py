@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -32,9 +31,8 @@ from justenough.services.evaluate_request import compute_request_digest
 from justenough.services.job_history import read_job_history
 from justenough.services.ledger_events import order_events
 from justenough.services.verify_order import VerifiedOrder, build_approval_verifier, verify_order
-from tests.activities.conftest import EXAMPLE
 from tests.activities.held_credentials import keep_until
-from tests.activities.vault_shop import SPEC, Desk, Held, Shop, Someone, desk
+from tests.activities.vault_shop import SPEC, Desk, Held, Shop, Someone, copy_config, open_desk
 from tests.support.wait import until
 
 READ = SPEC
@@ -87,9 +85,7 @@ class HeldJob:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A configuration that the test may edit."""
-    copy = tmp_path / "config"
-    shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns("__pycache__", "data"))
-    return copy
+    return copy_config(tmp_path)
 
 
 @pytest.fixture
@@ -100,11 +96,8 @@ def at(shop: Shop, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: 
     monkeypatch.setattr(ttl_cache, "CACHE_TTL_S", 0)
     monkeypatch.setattr(lease_keeper, "RETRY_INTERVAL_S", 0.2)
     monkeypatch.setattr(lease_keeper, "RENEW_AT_FRACTION", 0.05)
-    made = desk(shop, f"sqlite:///{tmp_path / 'store.db'}", folder=folder)
-    yield made
-    made.deps.targets.close()
-    made.deps.vault.close()
-    made.deps.store.close()
+    with open_desk(shop, tmp_path, folder=folder) as made:
+        yield made
 
 
 def start_job(

@@ -10,7 +10,7 @@ import pytest
 
 from activities.revocation.proof import VALUE_STAYS, prove
 from justenough.domain.ledger.events import EventType
-from tests.activities.catalog_variants import open_desk
+from tests.activities.catalog_variants import open_changed_desk
 from tests.activities.certificate_issue import start_session
 from tests.activities.vault_shop import Desk, Shop
 
@@ -32,7 +32,7 @@ def at(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         }
         catalog["provision"].append({"path": "transit/keys/notices", "data": {"type": "ed25519"}})
 
-    with open_desk(shop, tmp_path_factory.mktemp("transit"), change, provision=True) as made:
+    with open_changed_desk(shop, tmp_path_factory.mktemp("transit"), change, provision=True) as made:
         yield made
 
 

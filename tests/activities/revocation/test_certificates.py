@@ -21,12 +21,11 @@ from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.states import Action
 from justenough.domain.ledger.events import EventType
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
-from tests.activities.catalog_variants import open_desk
+from tests.activities.catalog_variants import open_changed_desk
 from tests.activities.certificate_issue import WAREHOUSE, WEB, openssh_accepts, openssh_certificate, sign_text, start_session
-from tests.activities.conftest import EXAMPLE
 from tests.activities.held_credentials import keep_until
 from tests.activities.revocation_calls import revoke_from_outside
-from tests.activities.vault_shop import Desk, Shop
+from tests.activities.vault_shop import EXAMPLE, Desk, Shop
 from tests.support.warehouse import Warehouse
 
 pytestmark = pytest.mark.servers
@@ -177,7 +176,7 @@ def test_what_is_not_what_the_catalog_promises_reaches_no_job(
 
     before = shop.admin("GET", "pki/roles/warehouse-read")["data"]
     shop.admin("POST", "pki/roles/warehouse-read", {**before, **role})
-    with open_desk(shop, tmp_path, changed) as at:
+    with open_changed_desk(shop, tmp_path, changed) as at:
         one = start_session(at, access, tier=tier)
         with pytest.raises(IssueRefused, match=re.escape(why)):
             one.issue()

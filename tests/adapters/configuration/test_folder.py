@@ -88,6 +88,14 @@ def test_a_changed_file_is_in_force_at_the_next_look_and_not_before(config: Conf
     assert config.current().policies.digest != before.policies.digest
 
 
+def test_a_change_is_in_force_at_once_for_who_asks_for_the_latest_set(config: ConfigFolder, folder: Path) -> None:
+    before = config.current()
+    assert config.latest() is before
+    edit(folder / "policies" / "reads.cedar", "resource.sensitivity <= 2", "resource.sensitivity <= 0")
+    assert config.latest().digest != before.digest
+    assert config.current() is config.latest()
+
+
 def test_a_folder_that_did_not_change_is_not_read_again(config: ConfigFolder, clock: Clock) -> None:
     before = config.current()
     clock.advance(3600)
