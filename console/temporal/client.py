@@ -170,7 +170,7 @@ class TemporalGateway:
         async def last_poll(queue: str, kind: TaskQueueType.ValueType) -> datetime | None:
             request = DescribeTaskQueueRequest(namespace=self._client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind)
             with _translate_errors():
-                description = await self._client.workflow_service.describe_task_queue(request, timeout=RPC_TIMEOUT)
+                description = await self._client.workflow_service.describe_task_queue(request, retry=True, timeout=RPC_TIMEOUT)
             return max((poller.last_access_time.ToDatetime(UTC) for poller in description.pollers), default=None)
 
         kinds = ((jobs, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW), (jobs, ACTIVITY_QUEUE), (endings, ACTIVITY_QUEUE))

@@ -117,7 +117,7 @@ class Intruder:
             signal_name=name,
             input=Payloads(payloads=list(payloads)),
         )
-        self.run_async(self.client.workflow_service.signal_workflow_execution(request))
+        self.run_async(self.client.workflow_service.signal_workflow_execution(request, retry=True))
 
     def run_workflow(self, kind: str, workflow_id: str, *calls: Call) -> list[Any]:
         """Run a workflow with the intruder's code under this id, replacing a running one; return the results of its activities."""
@@ -160,7 +160,7 @@ class Intruder:
                 workflow_task_finish_event_id=places[to],
                 request_id=run_id,
             )
-            answered = await self.client.workflow_service.reset_workflow_execution(request)
+            answered = await self.client.workflow_service.reset_workflow_execution(request, retry=True)
             after = self.client.get_workflow_handle(job, run_id=answered.run_id)
             if then is not None:
                 with suppress(RPCError):

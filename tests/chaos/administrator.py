@@ -52,12 +52,12 @@ class Administrator:
             executions=[WorkflowExecution(workflow_id=workflow) for workflow in workflows],
             termination_operation=BatchOperationTermination(identity="administrator"),
         )
-        self._temporal.run_async(self._temporal.client.workflow_service.start_batch_operation(request))
+        self._temporal.run_async(self._temporal.client.workflow_service.start_batch_operation(request, retry=True))
 
     def delete(self, workflow: str) -> None:
         """Delete a workflow, running or not, with its history."""
         request = DeleteWorkflowExecutionRequest(namespace="default", workflow_execution=WorkflowExecution(workflow_id=workflow))
-        self._temporal.run_async(self._temporal.client.workflow_service.delete_workflow_execution(request))
+        self._temporal.run_async(self._temporal.client.workflow_service.delete_workflow_execution(request, retry=True))
 
     def reset(self, job: str, *, to: int) -> None:
         """Reset a workflow to its first or its last task."""
@@ -74,7 +74,9 @@ class Administrator:
         signal = self._temporal.client.workflow_service.signal_workflow_execution
 
         async def run() -> None:
-            await asyncio.gather(*(signal(request) for _ in range(MAX_HISTORY_BYTES // MAX_PAYLOAD_BYTES + 1)), return_exceptions=True)
+            await asyncio.gather(
+                *(signal(request, retry=True) for _ in range(MAX_HISTORY_BYTES // MAX_PAYLOAD_BYTES + 1)), return_exceptions=True
+            )
 
         while self.status(job) is WorkflowExecutionStatus.RUNNING:
             self._temporal.run_async(run())
