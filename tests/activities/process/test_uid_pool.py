@@ -1,4 +1,7 @@
-"""No two running jobs on one machine share a user id, whichever worker runs them."""
+"""No two running jobs on one machine share a user id, whichever worker runs them.
+
+The tests' ranges do not overlap the default one, from which other test processes lend ids at the same time.
+"""
 
 import os
 import subprocess
@@ -35,20 +38,20 @@ def test_ids_that_are_lent_at_the_same_time_differ_and_come_back(settings: Setti
 
 def test_where_every_id_is_taken_it_is_said_how_to_have_others(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("activities.process.uid_pool.MAX_UIDS", 1)
-    mine = settings.model_copy(update={"job_uid_base": 715_000})
+    mine = settings.model_copy(update={"job_uid_base": 750_000})
     with lend_uid(mine) as first:
         if not is_root():
             assert first == os.geteuid(), "only root lends ids"
             return
         with (
-            pytest.raises(NoFreeUid, match="all 1 user ids from 715000 on are in use; set JUSTENOUGH_JOB_UID_BASE to a free range"),
+            pytest.raises(NoFreeUid, match="all 1 user ids from 750000 on are in use; set JUSTENOUGH_JOB_UID_BASE to a free range"),
             lend_uid(mine),
         ):
             pass
 
 
 def test_another_workers_id_is_not_lent_again(settings: Settings, home: Path) -> None:
-    base = 712_000
+    base = 720_000
     with run_child(
         [sys.executable, "-c", ELSEWHERE, str(home), str(base)], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
@@ -61,7 +64,7 @@ def test_another_workers_id_is_not_lent_again(settings: Settings, home: Path) ->
 
 
 async def test_an_id_that_somebody_runs_as_is_not_lent(settings: Settings) -> None:
-    base = 713_000
+    base = 730_000
     drop = ["setpriv", "--reuid", str(base), "--regid", str(base), "--clear-groups"] if is_root() else []
     with run_child([*drop, "sleep", "100"]):
         await until(lambda: process_tree.anyone_runs_as(base if is_root() else os.geteuid()))
@@ -83,16 +86,16 @@ with lend_uid(Settings(home=Path(sys.argv[1]), job_uid_base=int(sys.argv[2]))) a
 
 @pytest.mark.parametrize("by", ["the next start of a worker", "the next job"])
 async def test_what_a_dead_workers_job_still_runs_is_ended_and_its_id_is_free(settings: Settings, home: Path, by: str) -> None:
-    mine = settings.model_copy(update={"job_uid_base": 714_000})
+    mine = settings.model_copy(update={"job_uid_base": 740_000})
     if not is_root():
         assert end_leftovers(mine) == (), "only root lends ids"
         return
-    subprocess.run([sys.executable, "-c", LEFT, str(home), "714000"], cwd=REPOSITORY, check=False, stdout=subprocess.DEVNULL)  # noqa: ASYNC221 - it takes a moment
+    subprocess.run([sys.executable, "-c", LEFT, str(home), "740000"], cwd=REPOSITORY, check=False, stdout=subprocess.DEVNULL)  # noqa: ASYNC221 - it takes a moment
     await until(lambda: is_alive("sleep\x0027185.25"))
     if by == "the next start of a worker":
-        assert end_leftovers(mine) == (714_000,)
+        assert end_leftovers(mine) == (740_000,)
         assert not is_alive("sleep\x0027185.25")
     with lend_uid(mine) as uid:
-        assert uid == 714_000
+        assert uid == 740_000
         assert not is_alive("sleep\x0027185.25")
     assert end_leftovers(mine) == ()
