@@ -12,23 +12,8 @@ from justenough.adapters.store import Store, dashboard
 from justenough.domain.jobs.states import JobState
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.dashboard import HISTOGRAM_BOUNDS_S, build_histogram, reconstruct_alive_counts
-from tests.adapters.store.event_samples import (
-    NOW,
-    access_decision,
-    access_request,
-    approval_decision,
-    approval_opening,
-    credential_confirmation,
-    credential_event,
-    issuance,
-    job_end,
-    job_id,
-    job_start,
-    later,
-    overdue_revocation,
-    revocation_proof,
-    submission,
-)
+from tests.adapters.store import event_samples as samples
+from tests.adapters.store.event_samples import NOW, job_id, later
 
 
 def test_an_empty_store_has_nothing_open(store: Store) -> None:
@@ -38,15 +23,17 @@ def test_an_empty_store_has_nothing_open(store: Store) -> None:
 
 
 def test_live_credentials_are_counted_by_what_they_open(store: Store) -> None:
-    store.ledger.append([submission(), *(issuance(number=number, at=later(number)) for number in (1, 2))])
+    store.ledger.append([samples.submission(), *(samples.issuance(number=number, at=later(number)) for number in (1, 2))])
     store.ledger.append(
         [
-            issuance(number=3, at=later(3), resource="refunds-db", action="read"),
-            issuance(number=4, at=later(4)),
-            credential_confirmation(number=4),
+            samples.issuance(number=3, at=later(3), resource="refunds-db", action="read"),
+            samples.issuance(number=4, at=later(4)),
+            samples.credential_confirmation(number=4),
         ]
     )
-    store.ledger.append([credential_event(EventType.CREDENTIAL_OVERDUE, number=2, at=later(5), by="session", failures=["x"], attempt=1)])
+    store.ledger.append(
+        [samples.credential_event(EventType.CREDENTIAL_OVERDUE, number=2, at=later(5), by="session", failures=["x"], attempt=1)]
+    )
     found = store.dashboard.current_counts(NOW)
     assert [(kind.resource, kind.action, kind.count, kind.overdue, kind.oldest) for kind in found.live] == [
         ("orders-db", "write", 2, 1, later(1)),
@@ -56,10 +43,14 @@ def test_live_credentials_are_counted_by_what_they_open(store: Store) -> None:
 
 
 def test_jobs_are_counted_by_state_and_those_that_ended_within_a_day(store: Store) -> None:
-    store.ledger.append([submission(job_id(number)) for number in range(7)])
-    store.ledger.append([job_start(job_id(0)), job_start(job_id(1))])
+    store.ledger.append([samples.submission(job_id(number)) for number in range(7)])
+    store.ledger.append([samples.job_start(job_id(0)), samples.job_start(job_id(1))])
     store.ledger.append(
-        [job_end("failed", job_id(2), at=later(1)), job_end(job=job_id(3), at=later(1)), job_end(job=job_id(4), at=later(86_401))]
+        [
+            samples.job_end("failed", job_id(2), at=later(1)),
+            samples.job_end(job=job_id(3), at=later(1)),
+            samples.job_end(job=job_id(4), at=later(86_401)),
+        ]
     )
     found = store.dashboard.current_counts(later(86_402))
     assert found.jobs == {JobState.RUNNING: 2, JobState.PENDING: 2}
@@ -70,13 +61,18 @@ def test_jobs_are_counted_by_state_and_those_that_ended_within_a_day(store: Stor
 def test_requests_count_at_the_tier_that_answers_now(store: Store) -> None:
     jobs = [job_id(number) for number in range(4)]
     for number, (job, tier) in enumerate(zip(jobs, (1, 1, 2, 1), strict=True)):
-        store.ledger.append([submission(job), access_request(job), access_decision("needs_approval", job, tier=tier)])
-        store.ledger.append([approval_opening(job, tier=tier, at=later(number))])
+        store.ledger.append(
+            [samples.submission(job), samples.access_request(job), samples.access_decision("needs_approval", job, tier=tier)]
+        )
+        store.ledger.append([samples.approval_opening(job, tier=tier, at=later(number))])
     # One that is answered, one that climbed, and one that nobody was asked for yet.
     store.ledger.append(
-        [approval_decision("denied", jobs[3], decision="deny"), approval_opening(jobs[1], tier=3, at=later(60), escalated=True)]
+        [
+            samples.approval_decision("denied", jobs[3], decision="deny"),
+            samples.approval_opening(jobs[1], tier=3, at=later(60), escalated=True),
+        ]
     )
-    store.ledger.append([access_request(jobs[0], number=2)])
+    store.ledger.append([samples.access_request(jobs[0], number=2)])
     found = store.dashboard.current_counts(NOW)
     assert found.requests == {1: 1, 2: 1, 3: 1}
     assert (found.open_requests, found.soonest) == (3, NOW + timedelta(minutes=15))
@@ -88,13 +84,13 @@ def test_overdue_revocations_are_shown_oldest_first_and_only_so_many(store: Stor
         job = job_id(number)
         store.ledger.append(
             [
-                submission(job, at=later(number)),
-                issuance(job),
-                job_end(job=job, at=later(50)),
-                overdue_revocation(job, at=later(100 + number)),
+                samples.submission(job, at=later(number)),
+                samples.issuance(job),
+                samples.job_end(job=job, at=later(50)),
+                samples.overdue_revocation(job, at=later(100 + number)),
             ]
         )
-    store.ledger.append([credential_confirmation(job_id(0)), revocation_proof(job_id(0), at=later(500))])
+    store.ledger.append([samples.credential_confirmation(job_id(0)), samples.revocation_proof(job_id(0), at=later(500))])
     found = store.dashboard.current_counts(NOW)
     assert found.overdue_jobs == count - 1
     assert [job.id for job in found.overdue] == [job_id(number) for number in range(1, dashboard.MAX_OVERDUE_JOBS + 1)]
@@ -103,16 +99,20 @@ def test_overdue_revocations_are_shown_oldest_first_and_only_so_many(store: Stor
 
 
 def test_figures_count_each_job_once_however_often_it_is_told_to_have_ended(store: Store) -> None:
-    store.ledger.append([submission(job_id(number)) for number in range(4)])
-    store.ledger.append([job_end("failed", job_id(0)), job_end("succeeded", job_id(0), about="again"), job_end("failed", job_id(1))])
-    store.ledger.append([job_end("failed", job_id(0)), job_end("lost", job_id(2)), job_end("lost", job_id(9))])
+    store.ledger.append([samples.submission(job_id(number)) for number in range(4)])
+    store.ledger.append(
+        [samples.job_end("failed", job_id(0)), samples.job_end("succeeded", job_id(0), about="again"), samples.job_end("failed", job_id(1))]
+    )
+    store.ledger.append([samples.job_end("failed", job_id(0)), samples.job_end("lost", job_id(2)), samples.job_end("lost", job_id(9))])
     assert store.metrics.counts().jobs == {"failed": 2, "lost": 1, "pending": 1}
 
 
 def test_a_course_tells_how_many_credentials_were_alive(store: Store) -> None:
-    store.ledger.append([submission(), *(issuance(number=number, at=later(600 * number)) for number in range(1, 7))])
-    store.ledger.append([credential_confirmation(number=1, at=later(1500)), credential_confirmation(number=2, at=later(2500))])
-    expired = credential_event(EventType.CREDENTIAL_EXPIRED, number=3, at=later(2500), why="nobody could look")
+    store.ledger.append([samples.submission(), *(samples.issuance(number=number, at=later(600 * number)) for number in range(1, 7))])
+    store.ledger.append(
+        [samples.credential_confirmation(number=1, at=later(1500)), samples.credential_confirmation(number=2, at=later(2500))]
+    )
+    expired = samples.credential_event(EventType.CREDENTIAL_EXPIRED, number=3, at=later(2500), why="nobody could look")
     store.ledger.append([expired])
     found = store.dashboard.period_trend(NOW, later(3600), 4)
     # Until 900: the first. Until 1800: 1 to 3, the first dead. Until 2700: 2 dead, 3 expired at 2400. Until 3600: 4, 5 and 6.
@@ -123,10 +123,20 @@ def test_a_course_tells_how_many_credentials_were_alive(store: Store) -> None:
 def test_a_course_tells_how_long_answers_took(store: Store) -> None:
     for number, seconds in enumerate((5, 50, 500)):
         job = job_id(number)
-        store.ledger.append([submission(job), access_request(job), access_decision("needs_approval", job, tier=1), approval_opening(job)])
+        store.ledger.append(
+            [
+                samples.submission(job),
+                samples.access_request(job),
+                samples.access_decision("needs_approval", job, tier=1),
+                samples.approval_opening(job),
+            ]
+        )
         verdict = "pending" if number == 2 else "approved"
         store.ledger.append(
-            [approval_decision("pending", job, person="first", at=later(1)), approval_decision(verdict, job, at=later(seconds))]
+            [
+                samples.approval_decision("pending", job, person="first", at=later(1)),
+                samples.approval_decision(verdict, job, at=later(seconds)),
+            ]
         )
     found = store.dashboard.period_trend(NOW, later(3600), 2).approvals
     # The third waits for somebody else; of two answers the last one settled it.
@@ -137,8 +147,8 @@ def test_a_course_tells_how_long_answers_took(store: Store) -> None:
 
 def test_a_busy_period_is_drawn_from_its_newest_part_and_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dashboard, "MAX_ROWS_PER_KIND", 3)
-    store.ledger.append([submission(), *(issuance(number=number, at=later(600 * number)) for number in range(1, 7))])
-    store.ledger.append([credential_confirmation(number=number, at=later(600 * number + 60)) for number in range(1, 7)])
+    store.ledger.append([samples.submission(), *(samples.issuance(number=number, at=later(600 * number)) for number in range(1, 7))])
+    store.ledger.append([samples.credential_confirmation(number=number, at=later(600 * number + 60)) for number in range(1, 7)])
     found = store.dashboard.period_trend(NOW, later(4000), 5)
     assert [moment.count for moment in found.alive] == [None, None, None, 0, 0]
     assert (found.lifetimes.count, found.lifetimes.whole) == (3, False)

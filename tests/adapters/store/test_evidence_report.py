@@ -17,25 +17,8 @@ from justenough.domain.evidence.report import Report, Status
 from justenough.domain.ledger.events import Event
 from justenough.services import evidence_report
 from justenough.services.evidence_report import build_evidence_report
-from tests.adapters.store.event_samples import (
-    JOB,
-    NOW,
-    access_decision,
-    access_request,
-    approval_decision,
-    approval_opening,
-    credential_confirmation,
-    issuance,
-    job_end,
-    job_id,
-    job_start,
-    later,
-    overdue_revocation,
-    part_id,
-    revocation_proof,
-    revocation_start,
-    submission,
-)
+from tests.adapters.store import event_samples as samples
+from tests.adapters.store.event_samples import JOB, NOW, job_id, later, part_id
 from tests.support.evidence_samples import line
 
 HOUR = timedelta(hours=1)
@@ -44,19 +27,23 @@ HOUR = timedelta(hours=1)
 def job_events(job: str, *, at: datetime = NOW) -> list[Event]:
     """All that is recorded of a job that was approved, ran, and was shown to be clean."""
     asked = [
-        submission(job, at=at),
-        access_request(job, at=at),
-        access_decision("needs_approval", job, tier=1, at=at),
-        approval_opening(job, at=at),
+        samples.submission(job, at=at),
+        samples.access_request(job, at=at),
+        samples.access_decision("needs_approval", job, tier=1, at=at),
+        samples.approval_opening(job, at=at),
     ]
-    ran = [approval_decision("approved", job, at=at + timedelta(seconds=30)), job_start(job, at=at), issuance(job, at=at)]
+    ran = [
+        samples.approval_decision("approved", job, at=at + timedelta(seconds=30)),
+        samples.job_start(job, at=at),
+        samples.issuance(job, at=at),
+    ]
     return [
         *asked,
         *ran,
-        revocation_start(job, at=at),
-        credential_confirmation(job, at=at),
-        revocation_proof(job, at=at),
-        job_end(job=job, at=at),
+        samples.revocation_start(job, at=at),
+        samples.credential_confirmation(job, at=at),
+        samples.revocation_proof(job, at=at),
+        samples.job_end(job=job, at=at),
     ]
 
 
@@ -85,7 +72,7 @@ def test_jobs_that_are_over_leave_no_standing_privilege(store: Store) -> None:
 
 
 def test_a_live_credential_of_an_ended_job_is_a_violation_that_names_its_entry(store: Store) -> None:
-    record_events(store, job_events(JOB), job_events(job_id(2)), [issuance(number=2, at=NOW + timedelta(minutes=55))])
+    record_events(store, job_events(JOB), job_events(job_id(2)), [samples.issuance(number=2, at=NOW + timedelta(minutes=55))])
     found = build_report(store)
     assert violations(found) == {"standing.after_end"}
     assert line(found, "standing.after_end").evidence.ids == (f"{JOB}/credential.issued/{part_id(JOB, 'c', 2)}",)
@@ -93,13 +80,13 @@ def test_a_live_credential_of_an_ended_job_is_a_violation_that_names_its_entry(s
 
 
 def test_a_live_credential_of_no_job_and_one_beyond_its_end_are_violations(store: Store) -> None:
-    record_events(store, [submission(), issuance(at=NOW)], [issuance(job_id(9), at=NOW + timedelta(minutes=55))])
+    record_events(store, [samples.submission(), samples.issuance(at=NOW)], [samples.issuance(job_id(9), at=NOW + timedelta(minutes=55))])
     found = build_report(store)
     assert violations(found) == {"standing.beyond_end", "standing.unknown_job"}
 
 
 def test_a_credential_that_was_hidden_from_the_lists_is_told_by_the_ledger(store: Store, url: str) -> None:
-    record_events(store, [submission(), issuance()], job_events(job_id(2)))
+    record_events(store, [samples.submission(), samples.issuance()], job_events(job_id(2)))
     engine = open_engine(url)
     with engine.begin() as connection:
         connection.execute(text("UPDATE credentials SET live = :no, state = 'confirmed'"), {"no": False})
@@ -111,12 +98,14 @@ def test_a_credential_that_was_hidden_from_the_lists_is_told_by_the_ledger(store
 
 
 def test_a_credential_that_ended_after_the_period_is_not_untold(store: Store) -> None:
-    record_events(store, [submission(), issuance(), credential_confirmation(at=later(7200))])
+    record_events(store, [samples.submission(), samples.issuance(), samples.credential_confirmation(at=later(7200))])
     assert violations(build_report(store, now=later(9000))) == set()
 
 
 def test_an_overdue_revocation_is_told_with_how_long_it_has_been_open(store: Store) -> None:
-    record_events(store, [submission(), issuance(), revocation_start(at=later(60)), overdue_revocation(at=later(80))])
+    record_events(
+        store, [samples.submission(), samples.issuance(), samples.revocation_start(at=later(60)), samples.overdue_revocation(at=later(80))]
+    )
     found = build_report(store, now=later(660))
     assert line(found, "revocation.overdue_now").figures == {"jobs": 1, "longest_seconds": 600.0}
     assert "revocation.overdue_now" in violations(found)
@@ -142,7 +131,9 @@ def test_a_period_of_which_nothing_is_recorded_is_reported(store: Store) -> None
 
 def test_a_report_read_in_small_steps_is_the_same(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     record_events(
-        store, *(job_events(job_id(number)) for number in range(4)), [submission(), issuance(), issuance(number=2), issuance(number=3)]
+        store,
+        *(job_events(job_id(number)) for number in range(4)),
+        [samples.submission(), samples.issuance(), samples.issuance(number=2), samples.issuance(number=3)],
     )
     at_once = build_report(store)
     monkeypatch.setattr(ledger_repository, "ROWS_PER_FETCH", 2)

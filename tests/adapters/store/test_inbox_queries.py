@@ -11,18 +11,8 @@ from justenough.adapters.store import Store
 from justenough.adapters.store.inbox_queries import InboxFilter, InboxItem
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.readmodel.views import RequestView
-from tests.adapters.store.event_samples import (
-    NOW,
-    access_decision,
-    access_request,
-    approval_decision,
-    approval_opening,
-    job_id,
-    later,
-    part_id,
-    replace_data,
-    submission,
-)
+from tests.adapters.store import event_samples as samples
+from tests.adapters.store.event_samples import NOW, job_id, later, part_id
 from tests.adapters.store.test_queries import query_plans
 
 MINE = InboxFilter("e-lead", 1, mine=True)
@@ -30,8 +20,10 @@ MINE = InboxFilter("e-lead", 1, mine=True)
 
 def add_request(store: Store, number: int, *, minutes: int = 15, tier: int = 1, **job: Any) -> str:
     name = job_id(number)
-    clock = replace_data(approval_opening(name, tier=tier), respond_by=later(60 * minutes).isoformat())
-    store.ledger.append([submission(name, **job), access_request(name), access_decision("needs_approval", name, tier=tier), clock])
+    clock = samples.replace_data(samples.approval_opening(name, tier=tier), respond_by=later(60 * minutes).isoformat())
+    store.ledger.append(
+        [samples.submission(name, **job), samples.access_request(name), samples.access_decision("needs_approval", name, tier=tier), clock]
+    )
     return part_id(name, "r")
 
 
@@ -73,7 +65,9 @@ def test_mine_is_what_tier_requester_and_my_own_answers_leave(store: Store) -> N
         add_request(store, 4),
         add_request(store, 5),
     )
-    store.ledger.append([approval_decision("pending", job_id(4), person="lead"), approval_decision("approved", job_id(5), person="else")])
+    store.ledger.append(
+        [samples.approval_decision("pending", job_id(4), person="lead"), samples.approval_decision("approved", job_id(5), person="else")]
+    )
     assert ids(store.inbox.items(MINE)) == [plain_]
     assert sorted(ids(store.inbox.items(MINE._replace(mine=False)))) == sorted([above, own, done])
     assert over not in ids(store.inbox.items(MINE._replace(mine=False)))
@@ -106,8 +100,8 @@ def test_what_waits_is_filtered(store: Store, asked: dict[str, Any], found: list
 def test_what_somebody_answered_comes_newest_first(store: Store) -> None:
     names = [add_request(store, number) for number in range(1, 4)]
     for number in (2, 3, 1):
-        store.ledger.append([approval_decision("approved", job_id(number), person="lead", at=later(number))])
-    store.ledger.append([approval_decision("approved", job_id(3), person="chief", at=later(90))])
+        store.ledger.append([samples.approval_decision("approved", job_id(number), person="lead", at=later(number))])
+    store.ledger.append([samples.approval_decision("approved", job_id(3), person="chief", at=later(90))])
     assert [one.id for one in store.inbox.list_answered_by("e-lead", 2)] == names[:0:-1]
     assert store.inbox.list_answered_by("e-nobody", 5) == ()
 
@@ -121,7 +115,7 @@ def test_what_was_decided_before_is_of_the_same_kind_and_earlier(store: Store) -
         add_request(store, 5),
     )
     for number in (1, 3, 5):
-        store.ledger.append([approval_decision("approved", job_id(number), person="lead")])
+        store.ledger.append([samples.approval_decision("approved", job_id(number), person="lead")])
     assert [one.id for one in store.inbox.earlier_decisions(view(store, now), 5)] == [before]
     earlier = store.inbox.last_approved(view(store, now))
     assert earlier is not None

@@ -12,19 +12,8 @@ import pytest
 from justenough.adapters.store import Store, ledger_repository
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType
 from justenough.domain.readmodel.views import EntryView, Page
-from tests.adapters.store.event_samples import (
-    JOB,
-    access_request,
-    credential_confirmation,
-    issuance,
-    job_end,
-    job_id,
-    job_refusal,
-    job_start,
-    later,
-    part_id,
-    submission,
-)
+from tests.adapters.store import event_samples as samples
+from tests.adapters.store.event_samples import JOB, job_id, later, part_id
 
 USES = (EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_CONFIRMED)
 
@@ -34,14 +23,17 @@ def filled(shared_store: Store) -> Store:
     """Five jobs whose facts are mixed, some of them recorded later than they happened, many in one moment."""
     for number in range(5):
         shared_store.ledger.append(
-            [submission(job_id(number), at=later(10 * number)), job_start(job_id(number), at=later(10 * number + 1))]
+            [samples.submission(job_id(number), at=later(10 * number)), samples.job_start(job_id(number), at=later(10 * number + 1))]
         )
     for number in range(5):
         shared_store.ledger.append(
-            [issuance(job_id(number), at=later(20)), job_refusal("x", job=UNATTRIBUTED_CHAIN, at=later(20), about=str(number))]
+            [
+                samples.issuance(job_id(number), at=later(20)),
+                samples.job_refusal("x", job=UNATTRIBUTED_CHAIN, at=later(20), about=str(number)),
+            ]
         )
-    shared_store.ledger.append([credential_confirmation(job_id(number), at=later(60 - 10 * number)) for number in range(5)])
-    shared_store.ledger.append([job_end(job=job_id(number), at=later(70)) for number in range(5)])
+    shared_store.ledger.append([samples.credential_confirmation(job_id(number), at=later(60 - 10 * number)) for number in range(5)])
+    shared_store.ledger.append([samples.job_end(job=job_id(number), at=later(70)) for number in range(5)])
     return shared_store
 
 
@@ -107,7 +99,13 @@ def test_a_position_may_be_anywhere(filled: Store, before: int, count: int) -> N
 
 def test_ids_are_found_whole_and_as_they_begin(store: Store) -> None:
     store.ledger.append(
-        [submission(), access_request(), access_request(number=2), issuance(), submission("j-dev-01zz0000000000000000000000", name="other")]
+        [
+            samples.submission(),
+            samples.access_request(),
+            samples.access_request(number=2),
+            samples.issuance(),
+            samples.submission("j-dev-01zz0000000000000000000000", name="other"),
+        ]
     )
 
     def named(text: str) -> list[tuple[str, str, str]]:
@@ -131,11 +129,11 @@ def test_what_names_nothing_finds_nothing(store: Store, text: str) -> None:
 
 
 def test_what_names_many_finds_the_first(store: Store) -> None:
-    store.ledger.append([submission(job_id(number)) for number in range(30)])
+    store.ledger.append([samples.submission(job_id(number)) for number in range(30)])
     found: list[Any] = list(store.search.find("j-dev-"))
     assert [one.id for one in found] == [job_id(number) for number in range(10)]
 
 
 def test_an_entry_of_no_job_is_found_too(store: Store) -> None:
-    (entry,) = store.ledger.append([job_refusal("x", job=UNATTRIBUTED_CHAIN)])
+    (entry,) = store.ledger.append([samples.job_refusal("x", job=UNATTRIBUTED_CHAIN)])
     assert [(found.kind, found.job, found.name) for found in store.search.find(entry.id)] == [("entry", UNATTRIBUTED_CHAIN, "")]

@@ -16,28 +16,18 @@ from justenough.adapters.store import Store
 from justenough.adapters.store.engine import open_engine
 from justenough.domain.ledger.events import Event, EventType
 from justenough.domain.ledger.hash_chain import GENESIS
+from tests.adapters.store import event_samples as samples
 from tests.adapters.store.conftest import new_database
-from tests.adapters.store.event_samples import (
-    JOB,
-    credential_confirmation,
-    issuance,
-    job_end,
-    job_id,
-    job_refusal,
-    job_start,
-    later,
-    part_id,
-    submission,
-)
+from tests.adapters.store.event_samples import JOB, job_id, later, part_id
 
 OTHER = job_id(2)
 
 
 @pytest.fixture
 def filled(store: Store) -> Store:
-    store.ledger.append([submission(), issuance(), job_start()])
-    store.ledger.append([submission(OTHER), job_end(job=OTHER)])
-    store.ledger.append([credential_confirmation(), job_end()])
+    store.ledger.append([samples.submission(), samples.issuance(), samples.job_start()])
+    store.ledger.append([samples.submission(OTHER), samples.job_end(job=OTHER)])
+    store.ledger.append([samples.credential_confirmation(), samples.job_end()])
     return store
 
 
@@ -50,21 +40,21 @@ def test_events_are_chained_per_job(filled: Store) -> None:
 
 def test_recording_again_changes_nothing_and_returns_nothing(filled: Store) -> None:
     before = (filled.ledger.entries().items, filled.jobs.get(JOB))
-    assert filled.ledger.append([submission(task="another"), issuance(), job_start(at=later(99))]) == ()
+    assert filled.ledger.append([samples.submission(task="another"), samples.issuance(), samples.job_start(at=later(99))]) == ()
     assert (filled.ledger.entries().items, filled.jobs.get(JOB)) == before
 
 
 def test_one_call_may_hold_an_event_twice_and_some_that_are_known(store: Store) -> None:
-    store.ledger.append([submission()])
-    new = store.ledger.append([submission(), job_start(), job_start(), job_end()])
+    store.ledger.append([samples.submission()])
+    new = store.ledger.append([samples.submission(), samples.job_start(), samples.job_start(), samples.job_end()])
     assert [entry.type for entry in new] == ["job.started", "job.ended"]
     assert store.ledger.append([]) == ()
 
 
 def test_a_call_is_recorded_whole_or_not_at_all(store: Store) -> None:
-    broken = job_end("no such state")
+    broken = samples.job_end("no such state")
     with pytest.raises(ValueError, match="no such state"):
-        store.ledger.append([submission(), broken])
+        store.ledger.append([samples.submission(), broken])
     assert store.ledger.entries().items == ()
     assert store.jobs.get(JOB) is None
 
@@ -79,7 +69,7 @@ def test_one_callers_broken_event_does_not_take_anothers_along(store: Store) -> 
         except ValueError as error:
             outcomes[name] = error
 
-    facts = {str(n): job_end("no such state", job_id(n)) if n % 4 == 0 else submission(job_id(n)) for n in range(24)}
+    facts = {str(n): samples.job_end("no such state", job_id(n)) if n % 4 == 0 else samples.submission(job_id(n)) for n in range(24)}
     threads = [threading.Thread(target=record, args=item) for item in facts.items()]
     for thread in threads:
         thread.start()
@@ -92,7 +82,7 @@ def test_one_callers_broken_event_does_not_take_anothers_along(store: Store) -> 
 
 def test_any_text_is_stored_and_read_back_alike(store: Store) -> None:
     hostile = "'; DROP TABLE ledger; -- \"\\ \u2028 \r\n\t 😀 \x00 \ud800 \x7f"
-    store.ledger.append([submission(task=hostile, reason=hostile), job_refusal(hostile)])
+    store.ledger.append([samples.submission(task=hostile, reason=hostile), samples.job_refusal(hostile)])
     readable = hostile.replace("\x00", "\ufffd").replace("\ud800", "\ufffd")
     view = store.jobs.get(JOB)
     assert view is not None
@@ -102,7 +92,7 @@ def test_any_text_is_stored_and_read_back_alike(store: Store) -> None:
 
 
 def test_hostile_and_endless_ids_are_kept_and_still_recorded_once(store: Store) -> None:
-    facts = [job_refusal("x", job="j-dev-\n\x00\ud800", about="a\nb"), job_refusal("x", about="\U0001f600" * 5000)]
+    facts = [samples.job_refusal("x", job="j-dev-\n\x00\ud800", about="a\nb"), samples.job_refusal("x", about="\U0001f600" * 5000)]
     assert len(store.ledger.append(facts)) == 2
     assert store.ledger.append(facts) == ()
     assert store.ledger.verify().sound
@@ -110,7 +100,7 @@ def test_hostile_and_endless_ids_are_kept_and_still_recorded_once(store: Store) 
 
 def test_data_that_is_not_json_is_refused(store: Store) -> None:
     with pytest.raises(ValueError, match="inf"):
-        store.ledger.append([submission(params={"x": float("inf")})])
+        store.ledger.append([samples.submission(params={"x": float("inf")})])
 
 
 def test_the_ledger_is_read_in_order_page_by_page(filled: Store) -> None:
@@ -125,11 +115,11 @@ def test_the_ledger_is_read_in_order_page_by_page(filled: Store) -> None:
 
 def test_the_ledger_is_read_by_type_and_from_a_moment_on(store: Store) -> None:
     facts = [
-        submission(),
-        job_start(at=later(0.000001)),
-        submission(OTHER, at=later(1)),
-        issuance(OTHER, at=later(2)),
-        job_end(job=OTHER, at=later(3)),
+        samples.submission(),
+        samples.job_start(at=later(0.000001)),
+        samples.submission(OTHER, at=later(1)),
+        samples.issuance(OTHER, at=later(2)),
+        samples.job_end(job=OTHER, at=later(3)),
     ]
     store.ledger.append(facts)
     kinds = (EventType.JOB_SUBMITTED, EventType.JOB_ENDED)
@@ -147,7 +137,7 @@ def test_the_ledger_is_read_by_type_and_from_a_moment_on(store: Store) -> None:
 
 def test_the_head_is_the_newest_entry(store: Store) -> None:
     assert (store.ledger.head().entries, store.ledger.head().hash) == (0, None)
-    (entry,) = store.ledger.append([submission()])
+    (entry,) = store.ledger.append([samples.submission()])
     assert (store.ledger.head().entries, store.ledger.head().position, store.ledger.head().hash) == (1, entry.position, entry.hash)
 
 
@@ -186,7 +176,7 @@ def test_postgresql_refuses_to_empty_the_ledger_even_as_a_replica(postgres_port:
     url = new_database(postgres_port)
     with closing(Store(url)) as store:
         store.migrate()
-        store.ledger.append([submission()])
+        store.ledger.append([samples.submission()])
         with pytest.raises(DBAPIError, match="the ledger is insert-only"):
             run_statements(url, *statements)
         assert len(store.ledger.entries().items) == 1
@@ -254,7 +244,7 @@ def test_what_only_a_checkpoint_could_show_is_not_found(filled: Store, url: str)
 
 def test_a_ledger_that_was_exchanged_whole_is_reported_in_bounds(store: Store, url: str) -> None:
     for start in range(0, 1200, 400):
-        store.ledger.append([submission(job_id(number)) for number in range(start, start + 400)])
+        store.ledger.append([samples.submission(job_id(number)) for number in range(start, start + 400)])
     tamper(url, "UPDATE ledger SET data = '{}'")
     assert len(store.ledger.verify().problems) == 1000
 

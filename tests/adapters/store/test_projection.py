@@ -13,28 +13,8 @@ from justenough.adapters.store.projection import EFFECTS
 from justenough.adapters.store.queries import MAX_DEAD_CREDENTIALS
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.readmodel.views import CredentialView, JobView, RequestView
-from tests.adapters.store.event_samples import (
-    JOB,
-    NOW,
-    SIGNED,
-    access_decision,
-    access_request,
-    approval_decision,
-    approval_opening,
-    credential_confirmation,
-    credential_event,
-    issuance,
-    job_end,
-    job_id,
-    job_refusal,
-    job_start,
-    later,
-    overdue_revocation,
-    part_id,
-    revocation_proof,
-    revocation_start,
-    submission,
-)
+from tests.adapters.store import event_samples as samples
+from tests.adapters.store.event_samples import JOB, NOW, SIGNED, job_id, later, part_id
 
 WITHOUT_EFFECT = {
     EventType.JOB_REFUSED,
@@ -60,7 +40,7 @@ WITHOUT_EFFECT = {
 
 def job_after(store: Store, *facts: Event) -> JobView:
     """Each fact recorded by itself, as parts of the system do."""
-    for fact in (submission(), *facts):
+    for fact in (samples.submission(), *facts):
         store.ledger.append([fact])
     view = store.jobs.get(JOB)
     assert view is not None
@@ -68,11 +48,11 @@ def job_after(store: Store, *facts: Event) -> JobView:
 
 
 def request_after(store: Store, *facts: Event) -> RequestView:
-    return job_after(store, access_request(), *facts).requests[0]
+    return job_after(store, samples.access_request(), *facts).requests[0]
 
 
 def credential_after(store: Store, *facts: Event) -> CredentialView:
-    return job_after(store, issuance(), *facts).credentials[0]
+    return job_after(store, samples.issuance(), *facts).credentials[0]
 
 
 def test_every_type_of_event_has_an_effect_or_is_known_to_have_none() -> None:
@@ -91,7 +71,7 @@ def test_a_submitted_job_is_pending_and_shows_what_was_ordered(store: Store) -> 
 
 def test_an_order_comes_back_as_it_was_signed(store: Store) -> None:
     spec = {"name": "x", "nested": {"list": [1, 2.5, None, True, "ü"]}}
-    store.ledger.append([submission(spec=spec, agent=None, bundle=None)])
+    store.ledger.append([samples.submission(spec=spec, agent=None, bundle=None)])
     found = store.jobs.order(JOB)
     assert found is not None
     assert (found.spec, found.params, found.bundle) == (spec, {"ticket": "4711"}, None)
@@ -100,27 +80,29 @@ def test_an_order_comes_back_as_it_was_signed(store: Store) -> None:
 
 
 def test_a_job_runs_once_started_and_keeps_its_first_start(store: Store) -> None:
-    again = job_start(at=later(9)).model_copy(update={"id": "again"})
-    view = job_after(store, job_start(at=later(2)), again)
+    again = samples.job_start(at=later(9)).model_copy(update={"id": "again"})
+    view = job_after(store, samples.job_start(at=later(2)), again)
     assert (view.state, view.started_at, view.sandbox) == ("running", later(2), "bubblewrap")
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "denied", "cancelled", "timed_out", "killed", "lost"])
 def test_a_job_ends_as_it_is_told(store: Store, state: str) -> None:
-    view = job_after(store, job_start(), job_end(state, at=later(5), exit_code=3))
+    view = job_after(store, samples.job_start(), samples.job_end(state, at=later(5), exit_code=3))
     assert (view.state, view.ended_at, view.exit_code) == (state, later(5), 3)
 
 
 def test_the_first_ending_wins(store: Store) -> None:
-    view = job_after(store, job_end("succeeded", at=later(5)), job_end("lost", at=later(6), about="sweep", exit_code=None))
+    view = job_after(store, samples.job_end("succeeded", at=later(5)), samples.job_end("lost", at=later(6), about="sweep", exit_code=None))
     assert (view.state, view.ended_at, view.exit_code) == ("succeeded", later(5), 0)
 
 
 @pytest.mark.parametrize(
-    "late", [job_start(at=later(7)), revocation_start(at=later(7)), approval_opening(at=later(7))], ids=lambda fact: str(fact.type)
+    "late",
+    [samples.job_start(at=later(7)), samples.revocation_start(at=later(7)), samples.approval_opening(at=later(7))],
+    ids=lambda fact: str(fact.type),
 )
 def test_nothing_brings_an_ended_job_back(store: Store, late: Event) -> None:
-    assert job_after(store, access_request(), job_end("failed", at=later(5)), late).state == "failed"
+    assert job_after(store, samples.access_request(), samples.job_end("failed", at=later(5)), late).state == "failed"
 
 
 def test_a_request_shows_what_is_asked_and_by_whom(store: Store) -> None:
@@ -133,21 +115,26 @@ def test_a_request_shows_what_is_asked_and_by_whom(store: Store) -> None:
 
 @pytest.mark.parametrize("outcome,tier,state", [("allowed", 0, "allowed"), ("needs_approval", 2, "pending"), ("denied", 0, "denied")])
 def test_a_decision_settles_a_request_and_says_why(store: Store, outcome: str, tier: int, state: str) -> None:
-    view = request_after(store, access_decision(outcome, tier=tier))
+    view = request_after(store, samples.access_decision(outcome, tier=tier))
     assert (view.state, view.tier, view.current_tier, view.policies) == (state, tier, tier, ("writes-need-tier-1",))
     assert view.policy_digest.endswith("d" * 64)
     assert view.digest.endswith("e" * 64)
 
 
 def test_an_opened_approval_makes_the_job_wait_and_says_until_when(store: Store) -> None:
-    view = job_after(store, access_request(), access_decision("needs_approval", tier=1), approval_opening(tier=1, at=later(1)))
+    view = job_after(
+        store, samples.access_request(), samples.access_decision("needs_approval", tier=1), samples.approval_opening(tier=1, at=later(1))
+    )
     assert view.state == "awaiting_approval"
     assert (view.requests[0].current_tier, view.requests[0].quorum, view.requests[0].expires_at) == (1, 1, later(1 + 900))
 
 
 def test_an_unanswered_request_climbs_and_then_expires(store: Store) -> None:
     climbed = request_after(
-        store, access_decision("needs_approval", tier=1), approval_opening(tier=1), approval_opening(tier=2, at=later(900), escalated=True)
+        store,
+        samples.access_decision("needs_approval", tier=1),
+        samples.approval_opening(tier=1),
+        samples.approval_opening(tier=2, at=later(900), escalated=True),
     )
     assert (climbed.tier, climbed.current_tier, climbed.quorum, climbed.expires_at) == (1, 2, 2, later(1800))
     store.ledger.append([_request_event(EventType.APPROVAL_EXPIRED, tier=2)])
@@ -156,10 +143,13 @@ def test_an_unanswered_request_climbs_and_then_expires(store: Store) -> None:
 
 def test_an_approval_that_makes_the_quorum_grants_what_was_approved(store: Store) -> None:
     waiting = request_after(
-        store, access_decision("needs_approval", tier=1), approval_opening(), approval_decision("pending", person="lead", at=later(1))
+        store,
+        samples.access_decision("needs_approval", tier=1),
+        samples.approval_opening(),
+        samples.approval_decision("pending", person="lead", at=later(1)),
     )
     assert (waiting.state, waiting.granted_ttl) == ("pending", None)
-    store.ledger.append([approval_decision("approved", person="chief", at=later(2))])
+    store.ledger.append([samples.approval_decision("approved", person="chief", at=later(2))])
     view = _request(store)
     assert (view.state, view.granted_ttl) == ("approved", 300)
     assert [(answer.approver, answer.decision, answer.at) for answer in view.approvals] == [
@@ -170,17 +160,20 @@ def test_an_approval_that_makes_the_quorum_grants_what_was_approved(store: Store
 
 def test_a_denial_ends_a_request_and_a_later_approval_does_not_revive_it(store: Store) -> None:
     denied = request_after(
-        store, access_decision("needs_approval", tier=1), approval_opening(), approval_decision("denied", decision="deny")
+        store,
+        samples.access_decision("needs_approval", tier=1),
+        samples.approval_opening(),
+        samples.approval_decision("denied", decision="deny"),
     )
     assert denied.state == "denied"
-    store.ledger.append([approval_decision("approved", person="chief")])
+    store.ledger.append([samples.approval_decision("approved", person="chief")])
     assert _request(store).state == "denied"
 
 
 @pytest.mark.parametrize("outcome,state", [("allowed", "approved"), ("needs_approval", "approved"), ("denied", "denied")])
 def test_looking_again_at_issue_only_ever_takes_away(store: Store, outcome: str, state: str) -> None:
-    settled = (access_decision("needs_approval", tier=1), approval_opening(), approval_decision("approved"))
-    assert request_after(store, *settled, access_decision(outcome, phase="issue", tier=1)).state == state
+    settled = (samples.access_decision("needs_approval", tier=1), samples.approval_opening(), samples.approval_decision("approved"))
+    assert request_after(store, *settled, samples.access_decision(outcome, phase="issue", tier=1)).state == state
 
 
 def test_a_withdrawn_request_is_withdrawn(store: Store) -> None:
@@ -188,12 +181,12 @@ def test_a_withdrawn_request_is_withdrawn(store: Store) -> None:
 
 
 def test_nobody_can_answer_a_request_of_a_job_that_has_ended(store: Store) -> None:
-    assert request_after(store, approval_opening(), job_end("cancelled")).state == "withdrawn"
+    assert request_after(store, samples.approval_opening(), samples.job_end("cancelled")).state == "withdrawn"
     assert store.requests.list(state=None).items[0].state == "withdrawn"
 
 
 def test_a_stranger_cannot_touch_another_jobs_request(store: Store) -> None:
-    foreign = access_decision("allowed").model_copy(update={"id": "foreign", "job": "j-dev-stranger"})
+    foreign = samples.access_decision("allowed").model_copy(update={"id": "foreign", "job": "j-dev-stranger"})
     assert request_after(store, foreign).state == "pending"
 
 
@@ -207,9 +200,11 @@ def test_an_issued_credential_shows_its_handle(store: Store) -> None:
 
 def test_of_very_many_credentials_a_job_shows_all_that_may_be_alive_and_the_newest_of_the_rest(store: Store) -> None:
     # One that lives is among the first.
-    facts = [issuance(number=number, at=later(number)) for number in range(1, MAX_DEAD_CREDENTIALS + 12)]
-    facts += [credential_confirmation(number=number, at=later(2000)) for number in range(1, MAX_DEAD_CREDENTIALS + 12) if number != 3]
-    store.ledger.append([submission(), *facts])
+    facts = [samples.issuance(number=number, at=later(number)) for number in range(1, MAX_DEAD_CREDENTIALS + 12)]
+    facts += [
+        samples.credential_confirmation(number=number, at=later(2000)) for number in range(1, MAX_DEAD_CREDENTIALS + 12) if number != 3
+    ]
+    store.ledger.append([samples.submission(), *facts])
     view = store.jobs.get(JOB)
     assert view is not None
     numbers = [int(one.id.rpartition("-")[2]) for one in view.credentials]
@@ -218,14 +213,14 @@ def test_of_very_many_credentials_a_job_shows_all_that_may_be_alive_and_the_newe
 
 
 def test_a_renewed_credential_ends_later(store: Store) -> None:
-    assert credential_after(store, credential_event(EventType.CREDENTIAL_RENEWED, expires_at=later(900))).expires_at == later(900)
+    assert credential_after(store, samples.credential_event(EventType.CREDENTIAL_RENEWED, expires_at=later(900))).expires_at == later(900)
 
 
 def test_revoking_is_not_yet_revoked_and_revoked_is_not_yet_confirmed(store: Store) -> None:
-    assert credential_after(store, revocation_start()).state == "revoking"
-    store.ledger.append([credential_event(EventType.CREDENTIAL_REVOKED, by="session", why=None, at=later(1))])
+    assert credential_after(store, samples.revocation_start()).state == "revoking"
+    store.ledger.append([samples.credential_event(EventType.CREDENTIAL_REVOKED, by="session", why=None, at=later(1))])
     assert _live_states(store) == ["revoked"]
-    store.ledger.append([credential_confirmation(at=later(2))])
+    store.ledger.append([samples.credential_confirmation(at=later(2))])
     view = store.credentials.get(part_id(JOB, "c"))
     assert view is not None
     assert (view.state, view.revoked_at, view.confirmed_at) == ("confirmed", later(1), later(2))
@@ -236,37 +231,37 @@ def test_revoking_is_not_yet_revoked_and_revoked_is_not_yet_confirmed(store: Sto
 @pytest.mark.parametrize(
     "late",
     [
-        credential_event(EventType.CREDENTIAL_REVOKED, by="sweep", why=None, at=later(9)),
-        credential_event(EventType.CREDENTIAL_EXPIRED, why="its time ran out", at=later(9)),
-        overdue_revocation(at=later(9)),
-        revocation_start(at=later(9)),
+        samples.credential_event(EventType.CREDENTIAL_REVOKED, by="sweep", why=None, at=later(9)),
+        samples.credential_event(EventType.CREDENTIAL_EXPIRED, why="its time ran out", at=later(9)),
+        samples.overdue_revocation(at=later(9)),
+        samples.revocation_start(at=later(9)),
     ],
     ids=lambda fact: str(fact.type),
 )
 def test_a_confirmed_credential_stays_confirmed(store: Store, late: Event) -> None:
-    assert credential_after(store, credential_confirmation(at=later(2)), late).state == "confirmed"
+    assert credential_after(store, samples.credential_confirmation(at=later(2)), late).state == "confirmed"
 
 
 def test_what_nobody_could_see_die_ends_as_expired_and_never_as_confirmed(store: Store) -> None:
-    gone = credential_event(EventType.CREDENTIAL_EXPIRED, why="its target cannot be searched", at=later(600))
-    view = credential_after(store, gone, credential_confirmation(at=later(601)))
+    gone = samples.credential_event(EventType.CREDENTIAL_EXPIRED, why="its target cannot be searched", at=later(600))
+    view = credential_after(store, gone, samples.credential_confirmation(at=later(601)))
     assert (view.state, view.why) == ("expired", "its target cannot be searched")
     assert _live_states(store) == []
 
 
 def test_a_job_that_held_nothing_has_no_revocation(store: Store) -> None:
-    assert job_after(store, job_start(), job_end()).revocation.state == "none"
+    assert job_after(store, samples.job_start(), samples.job_end()).revocation.state == "none"
 
 
 def test_a_proof_is_shown_even_where_nothing_was_issued(store: Store) -> None:
-    view = job_after(store, job_start(), revocation_proof(at=later(3)), job_end())
+    view = job_after(store, samples.job_start(), samples.revocation_proof(at=later(3)), samples.job_end())
     assert (view.revocation.state, view.revocation.confirmed_at) == ("confirmed", later(3))
 
 
 def test_a_job_goes_from_running_to_clean(store: Store) -> None:
-    during = job_after(store, issuance(), job_start(), revocation_start(at=later(3)))
+    during = job_after(store, samples.issuance(), samples.job_start(), samples.revocation_start(at=later(3)))
     assert (during.state, during.revocation.state) == ("revoking", "pending")
-    store.ledger.append([credential_confirmation(at=later(4)), revocation_proof(at=later(4)), job_end(at=later(5))])
+    store.ledger.append([samples.credential_confirmation(at=later(4)), samples.revocation_proof(at=later(4)), samples.job_end(at=later(5))])
     after = store.jobs.get(JOB)
     assert after is not None
     assert (after.state, after.revocation.state, after.revocation.confirmed_at) == ("succeeded", "confirmed", later(4))
@@ -275,16 +270,16 @@ def test_a_job_goes_from_running_to_clean(store: Store) -> None:
 def test_a_failed_revocation_is_a_state_that_is_shown_until_proof(store: Store) -> None:
     failed = job_after(
         store,
-        issuance(),
-        job_end("failed"),
-        revocation_start(at=later(1)),
-        overdue_revocation(at=later(2)),
-        revocation_start(at=later(3), about="2"),
+        samples.issuance(),
+        samples.job_end("failed"),
+        samples.revocation_start(at=later(1)),
+        samples.overdue_revocation(at=later(2)),
+        samples.revocation_start(at=later(3), about="2"),
     )
     assert (failed.state, failed.revocation.state) == ("failed", "overdue")
     assert failed.revocation.failures == ("leases: the target does not answer",)
     assert failed.credentials[0].state == "overdue"
-    store.ledger.append([credential_confirmation(at=later(4)), revocation_proof(at=later(4), about="2")])
+    store.ledger.append([samples.credential_confirmation(at=later(4)), samples.revocation_proof(at=later(4), about="2")])
     clean = store.jobs.get(JOB)
     assert clean is not None
     assert (clean.revocation.state, clean.revocation.failures, clean.credentials[0].state) == ("confirmed", (), "confirmed")
@@ -293,27 +288,27 @@ def test_a_failed_revocation_is_a_state_that_is_shown_until_proof(store: Store) 
 def test_a_revocation_is_open_since_it_began_whatever_is_tried_meanwhile(store: Store) -> None:
     failed = job_after(
         store,
-        issuance(),
-        revocation_start(at=later(1)),
-        overdue_revocation(at=later(2)),
-        revocation_start(at=later(3), about="2"),
-        job_end(at=later(4)),
+        samples.issuance(),
+        samples.revocation_start(at=later(1)),
+        samples.overdue_revocation(at=later(2)),
+        samples.revocation_start(at=later(3), about="2"),
+        samples.job_end(at=later(4)),
     )
     assert failed.revocation.since == later(1)
     assert store.metrics.overdue() == OverdueCounts(jobs=1, since=later(1), credentials=1)
-    store.ledger.append([credential_confirmation(at=later(5)), revocation_proof(at=later(5), about="2")])
+    store.ledger.append([samples.credential_confirmation(at=later(5)), samples.revocation_proof(at=later(5), about="2")])
     clean = store.jobs.get(JOB)
     assert clean is not None
     assert clean.revocation.since is None
     assert store.metrics.overdue() == OverdueCounts(jobs=0, since=None, credentials=0)
-    store.ledger.append([revocation_start(at=later(9), about="sweep")])
+    store.ledger.append([samples.revocation_start(at=later(9), about="sweep")])
     again = store.jobs.get(JOB)
     assert again is not None
     assert again.revocation.since == later(9)
 
 
 def test_each_credential_shows_those_failures_that_concern_it(store: Store) -> None:
-    first, second = issuance(number=1, lease_id="lease/1"), issuance(number=2, lease_id="lease/2", accessor="acc-2")
+    first, second = samples.issuance(number=1, lease_id="lease/1"), samples.issuance(number=2, lease_id="lease/2", accessor="acc-2")
     failures = ["lease lease/1: the target is down", "target shop: away", f"token {second.data['accessor']}: no answer"]
     tried = {"by": "sweep", "failures": failures, "attempt": 2, "seen_from": later(2).isoformat()}
     told = build_event(EventType.REVOCATION_OVERDUE, JOB, at=later(2), about="1", **tried)
@@ -322,12 +317,12 @@ def test_each_credential_shows_those_failures_that_concern_it(store: Store) -> N
 
 
 def test_one_credential_is_overdue_while_its_job_goes_on(store: Store) -> None:
-    told = credential_event(EventType.CREDENTIAL_OVERDUE, by="person", failures=["a", "b"], attempt=1, at=later(2))
-    view = job_after(store, job_start(), issuance(), told)
+    told = samples.credential_event(EventType.CREDENTIAL_OVERDUE, by="person", failures=["a", "b"], attempt=1, at=later(2))
+    view = job_after(store, samples.job_start(), samples.issuance(), told)
     assert (view.state, view.revocation.state) == ("running", "none")
     assert [(item.state, item.why) for item in view.credentials] == [("overdue", "a; b")]
     assert store.metrics.overdue() == OverdueCounts(jobs=0, since=None, credentials=1)
-    store.ledger.append([credential_confirmation(at=later(3))])
+    store.ledger.append([samples.credential_confirmation(at=later(3))])
     after = store.credentials.get(part_id(JOB, "c"))
     assert after is not None
     assert (after.state, after.why) == ("confirmed", None)
@@ -335,54 +330,64 @@ def test_one_credential_is_overdue_while_its_job_goes_on(store: Store) -> None:
 
 @pytest.mark.parametrize("at", [later(0), later(4)])
 def test_a_job_that_ends_with_something_alive_is_not_clean(store: Store, at: datetime) -> None:
-    view = job_after(store, issuance(at=at), job_end(at=later(5)))
+    view = job_after(store, samples.issuance(at=at), samples.job_end(at=later(5)))
     assert view.revocation.state == "pending"
     assert store.jobs.open(later(1)) == (JOB,)
 
 
 def test_what_is_issued_after_the_proof_takes_it_back(store: Store) -> None:
-    view = job_after(store, revocation_proof(at=later(3)), job_end(at=later(4)), issuance(at=later(5)))
+    view = job_after(store, samples.revocation_proof(at=later(3)), samples.job_end(at=later(4)), samples.issuance(at=later(5)))
     assert (view.revocation.state, view.revocation.confirmed_at) == ("pending", None)
 
 
 def test_what_was_issued_before_the_proof_but_recorded_after_it_does_not(store: Store) -> None:
-    view = job_after(store, revocation_proof(at=later(3)), job_end(at=later(4)), issuance(at=later(2)))
+    view = job_after(store, samples.revocation_proof(at=later(3)), samples.job_end(at=later(4)), samples.issuance(at=later(2)))
     assert view.revocation.state == "confirmed"
 
 
-@pytest.mark.parametrize("late", [revocation_start(at=later(1)), overdue_revocation(at=later(1))], ids=lambda fact: str(fact.type))
+@pytest.mark.parametrize(
+    "late", [samples.revocation_start(at=later(1)), samples.overdue_revocation(at=later(1))], ids=lambda fact: str(fact.type)
+)
 def test_a_late_attempt_does_not_undo_a_newer_proof(store: Store, late: Event) -> None:
-    assert job_after(store, issuance(), revocation_proof(at=later(3)), late).revocation.state == "confirmed"
+    assert job_after(store, samples.issuance(), samples.revocation_proof(at=later(3)), late).revocation.state == "confirmed"
 
 
 def test_an_attempt_that_hung_past_a_newer_proof_does_not_undo_it_and_one_that_looked_after_it_does(store: Store) -> None:
-    hung = overdue_revocation(at=later(5), seen_from=later(1))
-    assert job_after(store, issuance(), revocation_proof(at=later(3)), job_end(), hung).revocation.state == "confirmed"
-    store.ledger.append([overdue_revocation(at=later(6), attempt=2, seen_from=later(4))])
+    hung = samples.overdue_revocation(at=later(5), seen_from=later(1))
+    assert (
+        job_after(store, samples.issuance(), samples.revocation_proof(at=later(3)), samples.job_end(), hung).revocation.state == "confirmed"
+    )
+    store.ledger.append([samples.overdue_revocation(at=later(6), attempt=2, seen_from=later(4))])
     seen = store.jobs.get(JOB)
     assert seen is not None
     assert seen.revocation.state == "overdue"
 
 
 def test_a_new_attempt_after_a_proof_is_open_until_its_own(store: Store) -> None:
-    view = job_after(store, issuance(), revocation_proof(at=later(3)), job_end(), revocation_start(at=later(4), about="sweep"))
+    view = job_after(
+        store,
+        samples.issuance(),
+        samples.revocation_proof(at=later(3)),
+        samples.job_end(),
+        samples.revocation_start(at=later(4), about="sweep"),
+    )
     assert (view.revocation.state, view.revocation.confirmed_at) == ("pending", None)
 
 
 @pytest.mark.parametrize("by", ["person", "stranger"])
 def test_who_cuts_the_access_of_a_job_that_is_proven_puts_nothing_in_doubt_and_of_another_they_do(store: Store, by: str) -> None:
-    cut = [revocation_start(at=later(4), about="cut", by=by), overdue_revocation(at=later(5), by=by)]
-    view = job_after(store, issuance(), revocation_proof(at=later(3)), job_end(), *cut)
+    cut = [samples.revocation_start(at=later(4), about="cut", by=by), samples.overdue_revocation(at=later(5), by=by)]
+    view = job_after(store, samples.issuance(), samples.revocation_proof(at=later(3)), samples.job_end(), *cut)
     assert (view.revocation.state, view.credentials[0].state) == ("confirmed", "issued")
     other = job_id(7)
-    store.ledger.append([submission(other), issuance(other), revocation_start(other, at=later(4), by=by)])
+    store.ledger.append([samples.submission(other), samples.issuance(other), samples.revocation_start(other, at=later(4), by=by)])
     assert [seen.revocation.state for seen in [store.jobs.get(other)] if seen] == ["pending"]
-    store.ledger.append([overdue_revocation(other, at=later(5), by=by)])
+    store.ledger.append([samples.overdue_revocation(other, at=later(5), by=by)])
     assert [seen.revocation.state for seen in [store.jobs.get(other)] if seen] == ["overdue"]
 
 
 def test_an_event_of_an_unknown_job_is_kept_and_changes_nothing(store: Store) -> None:
-    entries = store.ledger.append([job_refusal("no such order", job="j-dev-stranger"), job_end(job="j-dev-stranger")])
+    entries = store.ledger.append([samples.job_refusal("no such order", job="j-dev-stranger"), samples.job_end(job="j-dev-stranger")])
     assert [entry.seq for entry in entries] == [1, 2]
     assert store.jobs.get("j-dev-stranger") is None
 

@@ -17,21 +17,8 @@ from justenough.adapters.store.engine import read_transaction
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
 from justenough.domain.readmodel.views import Page
-from tests.adapters.store.event_samples import (
-    JOB,
-    access_decision,
-    access_request,
-    credential_confirmation,
-    issuance,
-    job_end,
-    job_id,
-    job_start,
-    later,
-    overdue_revocation,
-    part_id,
-    revocation_proof,
-    submission,
-)
+from tests.adapters.store import event_samples as samples
+from tests.adapters.store.event_samples import JOB, job_id, later, part_id
 
 
 def all_ids(read: Callable[[str | None], Page[Any]]) -> list[str]:
@@ -46,9 +33,9 @@ def all_ids(read: Callable[[str | None], Page[Any]]) -> list[str]:
 
 
 def test_jobs_come_newest_first_each_once_though_others_are_added(store: Store) -> None:
-    store.ledger.append([submission(job_id(number)) for number in range(10, 17)])
+    store.ledger.append([samples.submission(job_id(number)) for number in range(10, 17)])
     first = store.jobs.list(limit=3)
-    store.ledger.append([submission(job_id(99))])
+    store.ledger.append([samples.submission(job_id(99))])
     rest = all_ids(lambda cursor: store.jobs.list(limit=3, cursor=cursor or first.next))
     assert [job.id for job in first.items] + rest == [job_id(number) for number in range(16, 9, -1)]
 
@@ -57,7 +44,11 @@ def test_jobs_come_newest_first_each_once_though_others_are_added(store: Store) 
 def test_rows_of_one_moment_are_listed_once_each(store: Store, limit: int) -> None:
     """Requests and credentials of one job are often made in the same moment."""
     store.ledger.append(
-        [submission(), *(access_request(number=number) for number in range(1, 8)), *(issuance(number=number) for number in range(1, 8))]
+        [
+            samples.submission(),
+            *(samples.access_request(number=number) for number in range(1, 8)),
+            *(samples.issuance(number=number) for number in range(1, 8)),
+        ]
     )
     assert sorted(all_ids(lambda cursor: store.requests.list(limit=limit, cursor=cursor))) == [
         part_id(JOB, "r", number) for number in range(1, 8)
@@ -68,7 +59,7 @@ def test_rows_of_one_moment_are_listed_once_each(store: Store, limit: int) -> No
 
 
 def test_the_last_page_has_no_next(store: Store) -> None:
-    store.ledger.append([submission(job_id(number)) for number in range(4)])
+    store.ledger.append([samples.submission(job_id(number)) for number in range(4)])
     assert store.jobs.list(limit=4).next is None
     assert store.jobs.list(limit=3).next is not None
     assert store.jobs.list(state=JobState.LOST).items == ()
@@ -77,8 +68,8 @@ def test_the_last_page_has_no_next(store: Store) -> None:
 def test_jobs_are_filtered_by_any_combination(store: Store) -> None:
     kinds = list(product(["pending", "running"], ["prod", "test"], ["e-ops", "e-sam"]))
     for number, (kind, place, person) in enumerate(kinds):
-        facts = [submission(job_id(number), environment=place, requester=person)]
-        store.ledger.append(facts if kind == "pending" else [*facts, job_start(job_id(number))])
+        facts = [samples.submission(job_id(number), environment=place, requester=person)]
+        store.ledger.append(facts if kind == "pending" else [*facts, samples.job_start(job_id(number))])
     for wanted in product([None, "pending", "running"], [None, "prod"], [None, "e-sam"]):
         state, environment, requester = wanted
         page = store.jobs.list(state=JobState(state) if state else None, environment=environment, requester_id=requester)
@@ -91,8 +82,8 @@ def test_jobs_are_filtered_by_login_name_and_job_name(store: Store) -> None:
         product(["pending", "running"], ["prod", "test"], [("e-ops", "ops"), ("e-new", "ops"), ("e-ops", "trigger:t")], ["a", "b"])
     )
     for number, (kind, place, (person, login), name) in enumerate(kinds):
-        facts = [submission(job_id(number), environment=place, requester=person, requester_name=login, name=name)]
-        store.ledger.append(facts if kind == "pending" else [*facts, job_start(job_id(number))])
+        facts = [samples.submission(job_id(number), environment=place, requester=person, requester_name=login, name=name)]
+        store.ledger.append(facts if kind == "pending" else [*facts, samples.job_start(job_id(number))])
     for wanted_state, environment, requester, called in product(
         [None, "running"], [None, "prod"], ["ops", "trigger:t", "nobody", None], [None, "b"]
     ):
@@ -120,10 +111,10 @@ def test_jobs_are_filtered_by_login_name_and_job_name(store: Store) -> None:
 
 def test_credentials_are_filtered_by_any_combination(store: Store) -> None:
     kinds = list(product(["orders-db", "refunds-db"], ["read", "write"], ["issued", "confirmed"]))
-    store.ledger.append([submission()])
+    store.ledger.append([samples.submission()])
     for number, (resource, action, state) in enumerate(kinds, start=1):
-        store.ledger.append([issuance(number=number, at=later(number), resource=resource, action=action)])
-        store.ledger.append([credential_confirmation(number=number)] if state == "confirmed" else [])
+        store.ledger.append([samples.issuance(number=number, at=later(number), resource=resource, action=action)])
+        store.ledger.append([samples.credential_confirmation(number=number)] if state == "confirmed" else [])
     for live, *wanted in product([False, True], [None, "orders-db"], [None, "write"], [None, "confirmed"]):
         which, how, now = wanted
         expected = [
@@ -137,17 +128,29 @@ def test_credentials_are_filtered_by_any_combination(store: Store) -> None:
 
 def test_requests_are_filtered_by_state_job_and_requester(store: Store) -> None:
     store.ledger.append(
-        [submission(), access_request(at=later(1)), access_request(number=2, at=later(2)), access_decision("allowed", number=2)]
+        [
+            samples.submission(),
+            samples.access_request(at=later(1)),
+            samples.access_request(number=2, at=later(2)),
+            samples.access_decision("allowed", number=2),
+        ]
     )
-    store.ledger.append([submission(job_id(2), requester="e-sam"), access_request(job_id(2), at=later(3))])
+    store.ledger.append([samples.submission(job_id(2), requester="e-sam"), samples.access_request(job_id(2), at=later(3))])
     assert [view.id for view in store.requests.list().items] == [part_id(job_id(2), "r"), part_id(JOB, "r", 2), part_id(JOB, "r")]
     assert [view.id for view in store.requests.list(state=RequestState.PENDING, job=JOB).items] == [part_id(JOB, "r")]
     assert [view.job_id for view in store.requests.list(requester_id="e-sam").items] == [job_id(2)]
 
 
 def test_live_credentials_are_those_not_shown_to_be_dead(store: Store) -> None:
-    store.ledger.append([submission(), issuance(at=later(1)), issuance(number=2, at=later(2)), credential_confirmation(number=2)])
-    store.ledger.append([submission(job_id(2)), issuance(job_id(2), at=later(3))])
+    store.ledger.append(
+        [
+            samples.submission(),
+            samples.issuance(at=later(1)),
+            samples.issuance(number=2, at=later(2)),
+            samples.credential_confirmation(number=2),
+        ]
+    )
+    store.ledger.append([samples.submission(job_id(2)), samples.issuance(job_id(2), at=later(3))])
     assert [view.id for view in store.credentials.list(live=True).items] == [part_id(job_id(2), "c"), part_id(JOB, "c")]
     assert [view.id for view in store.credentials.list(job=JOB).items] == [part_id(JOB, "c", 2), part_id(JOB, "c")]
     assert [view.id for view in store.credentials.live_of(JOB)] == [part_id(JOB, "c")]
@@ -156,18 +159,36 @@ def test_live_credentials_are_those_not_shown_to_be_dead(store: Store) -> None:
 def test_open_jobs_are_those_that_run_or_are_not_proved_clean(store: Store) -> None:
     names = ["running", "clean", "none", "unproved", "overdue", "young"]
     running, clean, none, unproved, late, young = (job_id(number) for number in range(len(names)))
-    store.ledger.append([submission(job, at=later(100 if job == young else 0)) for job in (running, clean, none, unproved, late, young)])
-    store.ledger.append([issuance(clean), credential_confirmation(clean), revocation_proof(clean), job_end(job=clean), job_end(job=none)])
-    store.ledger.append([issuance(unproved), job_end(job=unproved), issuance(late), job_end(job=late), overdue_revocation(late)])
+    store.ledger.append(
+        [samples.submission(job, at=later(100 if job == young else 0)) for job in (running, clean, none, unproved, late, young)]
+    )
+    store.ledger.append(
+        [
+            samples.issuance(clean),
+            samples.credential_confirmation(clean),
+            samples.revocation_proof(clean),
+            samples.job_end(job=clean),
+            samples.job_end(job=none),
+        ]
+    )
+    store.ledger.append(
+        [
+            samples.issuance(unproved),
+            samples.job_end(job=unproved),
+            samples.issuance(late),
+            samples.job_end(job=late),
+            samples.overdue_revocation(late),
+        ]
+    )
     assert store.jobs.open(later(50)) == (running, unproved, late)
     assert store.jobs.open(later(200)) == (running, unproved, late, young)
 
 
 def test_unstarted_jobs_are_those_that_nobody_ever_had_in_hand(store: Store) -> None:
     fresh, claimed, asking, over, young = (job_id(number) for number in range(5))
-    store.ledger.append([submission(job, at=later(100 if job == young else 0)) for job in (fresh, claimed, asking, over, young)])
+    store.ledger.append([samples.submission(job, at=later(100 if job == young else 0)) for job in (fresh, claimed, asking, over, young)])
     store.claims.claim(claimed, run="run", owner="a worker", now=later(1))
-    store.ledger.append([access_request(asking), job_end(job=over)])
+    store.ledger.append([samples.access_request(asking), samples.job_end(job=over)])
     assert store.jobs.list_unstarted(later(50)) == (fresh,)
     assert store.jobs.list_unstarted(later(200)) == (fresh, young)
 
@@ -175,8 +196,8 @@ def test_unstarted_jobs_are_those_that_nobody_ever_had_in_hand(store: Store) -> 
 def test_jobs_whose_revocation_is_overdue_are_found_without_looking_at_the_others(store: Store, ready_file: object) -> None:
     late, clean = job_id(1), job_id(2)
     for job in (late, clean):
-        store.ledger.append([submission(job), issuance(job), job_end(job=job)])
-    store.ledger.append([overdue_revocation(late), credential_confirmation(clean), revocation_proof(clean)])
+        store.ledger.append([samples.submission(job), samples.issuance(job), samples.job_end(job=job)])
+    store.ledger.append([samples.overdue_revocation(late), samples.credential_confirmation(clean), samples.revocation_proof(clean)])
     assert [job.id for job in store.jobs.list(revocation=RevocationState.OVERDUE).items] == [late]
     (plan,) = query_plans(f"sqlite:///{ready_file}", lambda one: one.jobs.list(revocation=RevocationState.OVERDUE, limit=50))
     assert "(revocation_state=?)" in plan
@@ -200,7 +221,7 @@ def test_a_cursor_that_is_not_ours_is_bad_input(store: Store, cursor: str) -> No
 
 
 def test_a_cursor_of_another_list_is_bad_input(store: Store) -> None:
-    store.ledger.append([submission(), submission(job_id(1)), access_request(), access_request(number=2)])
+    store.ledger.append([samples.submission(), samples.submission(job_id(1)), samples.access_request(), samples.access_request(number=2)])
     with pytest.raises(InvalidInput, match="cursor"):
         store.requests.list(cursor=store.jobs.list(limit=1).next)
 

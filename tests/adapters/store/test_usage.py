@@ -14,21 +14,8 @@ import pytest
 from justenough.adapters.store import Store
 from justenough.domain.ledger.events import Event, EventType
 from justenough.domain.rightsizing.usage import AccessKey
-from tests.adapters.store.event_samples import (
-    JOB,
-    NOW,
-    access_decision,
-    access_request,
-    approval_decision,
-    credential_confirmation,
-    credential_event,
-    issuance,
-    job_end,
-    job_id,
-    job_start,
-    later,
-    submission,
-)
+from tests.adapters.store import event_samples as samples
+from tests.adapters.store.event_samples import JOB, NOW, job_id, later
 from tests.adapters.store.test_queries import query_plans
 
 WRITE = {"resource": "orders-db", "action": "write", "ttl": "10m", "reason": "Write the refund"}
@@ -38,19 +25,19 @@ SPEC = {"name": "refund-triage", "run": {"command": ["python"]}, "access": [{**W
 def run_events(job: str = JOB, *more: Event, start: float = 0, **changes: Any) -> list[Event]:
     """A run that was issued what it asked for, 100 s before it ended."""
     return [
-        submission(job, at=later(start), **{"spec": SPEC, **changes}),
-        access_request(job, at=later(start)),
-        access_decision("allowed", job, at=later(start)),
-        job_start(job, at=later(start + 1)),
-        issuance(job, at=later(start)),
+        samples.submission(job, at=later(start), **{"spec": SPEC, **changes}),
+        samples.access_request(job, at=later(start)),
+        samples.access_decision("allowed", job, at=later(start)),
+        samples.job_start(job, at=later(start + 1)),
+        samples.issuance(job, at=later(start)),
         *more,
-        credential_confirmation(job, at=later(start + 101)),
-        job_end(job=job, at=later(start + 100)),
+        samples.credential_confirmation(job, at=later(start + 101)),
+        samples.job_end(job=job, at=later(start + 100)),
     ]
 
 
 def credential_use(job: str = JOB, number: int = 1, about: str = "") -> Event:
-    found = credential_event(EventType.CREDENTIAL_USED, job, number=number, what="a tool was called")
+    found = samples.credential_event(EventType.CREDENTIAL_USED, job, number=number, what="a tool was called")
     return found.model_copy(update={"id": found.id + about})
 
 
@@ -68,15 +55,15 @@ def test_a_run_is_what_its_own_spec_offered_and_what_came_of_each_request(store:
 
 
 def test_a_use_is_over_with_the_first_that_ended_it(store: Store) -> None:
-    revoked = credential_event(EventType.CREDENTIAL_REVOKED, job_id(2), at=later(40), by="person", why=None)
+    revoked = samples.credential_event(EventType.CREDENTIAL_REVOKED, job_id(2), at=later(40), by="person", why=None)
     store.ledger.append([*run_events(job_id(1)), *run_events(job_id(2), revoked), *run_events(job_id(3))[:-1]])
     # One whose hard end came before its job's.
     store.ledger.append(
         [
-            submission(job_id(4), spec=SPEC),
-            access_request(job_id(4)),
-            issuance(job_id(4), expires_at=later(30)),
-            job_end(job=job_id(4), at=later(900)),
+            samples.submission(job_id(4), spec=SPEC),
+            samples.access_request(job_id(4)),
+            samples.issuance(job_id(4), expires_at=later(30)),
+            samples.job_end(job=job_id(4), at=later(900)),
         ]
     )
     found = store.usage.run_history("refund-triage")
@@ -85,9 +72,11 @@ def test_a_use_is_over_with_the_first_that_ended_it(store: Store) -> None:
 
 
 def test_of_what_may_have_been_issued_nobody_knows_how_long_it_was_used(store: Store) -> None:
-    data = {"resource": "orders-db", "action": "write", "request": issuance().data["request"], "revocable": "now"}
-    doubted = credential_event(EventType.CREDENTIAL_DOUBTED, asked_at=NOW, expires_at=later(60), **data)
-    store.ledger.append([submission(spec=SPEC), access_request(), job_start(), doubted, job_end(at=later(90))])
+    data = {"resource": "orders-db", "action": "write", "request": samples.issuance().data["request"], "revocable": "now"}
+    doubted = samples.credential_event(EventType.CREDENTIAL_DOUBTED, asked_at=NOW, expires_at=later(60), **data)
+    store.ledger.append(
+        [samples.submission(spec=SPEC), samples.access_request(), samples.job_start(), doubted, samples.job_end(at=later(90))]
+    )
     found = store.usage.run_history("refund-triage")
     assert found is not None
     (ask,) = found.runs[0].asks
@@ -97,7 +86,7 @@ def test_of_what_may_have_been_issued_nobody_knows_how_long_it_was_used(store: S
 @pytest.mark.parametrize("about", ["", "/1"])
 def test_a_use_is_seen_where_the_ledger_has_one_of_this_very_credential(store: Store, about: str) -> None:
     # The tenth credential's id begins as the first one's does.
-    second = [access_request(number=10), issuance(number=10)]
+    second = [samples.access_request(number=10), samples.issuance(number=10)]
     store.ledger.append(run_events(JOB, *second, credential_use(number=10, about=about)))
     found = store.usage.run_history("refund-triage")
     assert found is not None
@@ -105,8 +94,12 @@ def test_a_use_is_seen_where_the_ledger_has_one_of_this_very_credential(store: S
 
 
 def test_what_a_person_narrowed_or_refused_is_told(store: Store) -> None:
-    approved = [access_request(number=2), access_decision("needs_approval", number=2, tier=1), approval_decision("approved", number=2)]
-    denied = [access_request(number=3), access_decision("denied", number=3)]
+    approved = [
+        samples.access_request(number=2),
+        samples.access_decision("needs_approval", number=2, tier=1),
+        samples.approval_decision("approved", number=2),
+    ]
+    denied = [samples.access_request(number=3), samples.access_decision("denied", number=3)]
     store.ledger.append(run_events(JOB, *approved, *denied))
     found = store.usage.run_history("refund-triage")
     assert found is not None
@@ -120,7 +113,7 @@ def test_what_a_person_narrowed_or_refused_is_told(store: Store) -> None:
 def test_the_newest_runs_that_are_over_are_looked_at_and_the_newest_spec_is_told_anyway(store: Store) -> None:
     newer = {**SPEC, "task": "newer"}
     store.ledger.append([event for number in range(5) for event in run_events(job_id(number), start=1000 * number)])
-    store.ledger.append([submission(job_id(9), spec=newer, at=later(9000)), *run_events(job_id(7), name="other")])
+    store.ledger.append([samples.submission(job_id(9), spec=newer, at=later(9000)), *run_events(job_id(7), name="other")])
 
     def runs(**which: Any) -> list[str]:
         found = store.usage.run_history("refund-triage", **which)
@@ -167,13 +160,15 @@ def test_every_job_name_is_listed_once_and_a_launchers_alone(store: Store, limit
 def test_the_use_of_each_action_is_told_once_over_all_jobs(store: Store, limit: int) -> None:
     read: dict[str, Any] = {"resource": "customers-db", "action": "read"}
     approved = [
-        access_request(job_id(2), number=2, at=later(50)),
-        access_decision("needs_approval", job_id(2), number=2),
-        approval_decision("approved", job_id(2), number=2),
+        samples.access_request(job_id(2), number=2, at=later(50)),
+        samples.access_decision("needs_approval", job_id(2), number=2),
+        samples.approval_decision("approved", job_id(2), number=2),
     ]
-    store.ledger.append(run_events(job_id(1), issuance(job_id(1), number=2, action="admin", at=later(3))))
+    store.ledger.append(run_events(job_id(1), samples.issuance(job_id(1), number=2, action="admin", at=later(3))))
     store.ledger.append([*run_events(job_id(2), *approved, start=60), *run_events(job_id(3), data_scope={"tenant": "globex"})])
-    store.ledger.append([submission(job_id(4)), access_request(job_id(4), **read), access_decision("denied", job_id(4))])
+    store.ledger.append(
+        [samples.submission(job_id(4)), samples.access_request(job_id(4), **read), samples.access_decision("denied", job_id(4))]
+    )
 
     found = {(use.resource, use.action): use for use in all_items(lambda cursor: store.usage.action_uses(limit=limit, cursor=cursor))}
     write = found["orders-db", "write"]

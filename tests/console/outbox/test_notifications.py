@@ -18,19 +18,8 @@ from justenough.domain.core.secret import Secret
 from justenough.domain.integrations.notifications import Notice
 from justenough.domain.ledger.events import Event, EventType, build_event
 from tests.adapters.store import event_samples
-from tests.adapters.store.event_samples import (
-    JOB,
-    NOW,
-    access_decision,
-    access_request,
-    approval_decision,
-    approval_opening,
-    job_end,
-    job_id,
-    later,
-    part_id,
-    submission,
-)
+from tests.adapters.store import event_samples as samples
+from tests.adapters.store.event_samples import JOB, NOW, job_id, later, part_id
 from tests.console.outbox_rig import OTHERS, PEOPLE, Town
 from tests.support.webhook_receiver import Receiver
 
@@ -72,7 +61,12 @@ def titles(receiver: Receiver) -> list[str]:
 
 
 def request_events(tier: int = 1, job: str = JOB) -> list[Any]:
-    return [submission(job), access_request(job), access_decision("needs_approval", job, tier=tier), approval_opening(job, tier=tier)]
+    return [
+        samples.submission(job),
+        samples.access_request(job),
+        samples.access_decision("needs_approval", job, tier=tier),
+        samples.approval_opening(job, tier=tier),
+    ]
 
 
 def review_event() -> Event:
@@ -93,9 +87,9 @@ async def test_those_who_are_asked_are_told_once_and_then_how_it_ended(town: Tow
     assert "refund-triage by agent refund-agent 1.4, launched by ops, requests write" in got.json["message"]
     assert "“Write the refund”" in got.json["message"]
     assert town.deps.store.outbox.unsettled_notices("leads", JOB)[0].target == f"{PEOPLE}#chat"
-    town.record(approval_decision("approved"))
+    town.record(samples.approval_decision("approved"))
     await town.deliver(console)
-    town.record(job_end("succeeded"))
+    town.record(samples.job_end("succeeded"))
     await town.deliver(console)
     assert titles(chat)[1:] == ["Settled: write on Orders database for refund-triage"]
     assert chat.events[1]["message"] == "lead approved the request: “Looks right”. No action needed."
@@ -111,11 +105,11 @@ async def test_only_the_tier_asked_is_told_and_a_climb_tells_the_next_and_releas
     town.record(*request_events())
     await town.deliver(console)
     assert (len(chat.requests), len(mail.requests)) == (1, 0)
-    town.record(approval_opening(tier=2, escalated=True))
+    town.record(samples.approval_opening(tier=2, escalated=True))
     await town.deliver(console)
     assert titles(mail) == ["Approval needed (tier 2): write on Orders database"]
     assert "escalated to tier 2" in chat.events[1]["message"]
-    town.record(approval_decision("denied", person="chief", decision="deny"))
+    town.record(samples.approval_decision("denied", person="chief", decision="deny"))
     await town.deliver(console)
     assert (len(chat.requests), len(mail.requests)) == (2, 2)
     assert "denied the request" in mail.events[1]["message"]
@@ -126,9 +120,9 @@ async def test_who_answers_for_both_tiers_is_asked_again_and_released_once(town:
     console = await start_notifications(town, people(tiers=[1, 2]))
     town.record(*request_events())
     await town.deliver(console)
-    town.record(approval_opening(tier=2, escalated=True))
+    town.record(samples.approval_opening(tier=2, escalated=True))
     await town.deliver(console)
-    town.record(approval_decision("approved"))
+    town.record(samples.approval_decision("approved"))
     await town.deliver(console)
     assert [title.split(":")[0] for title in titles(chat)] == ["Approval needed (tier 1)", "Approval needed (tier 2)", "Settled"]
 
@@ -136,7 +130,7 @@ async def test_who_answers_for_both_tiers_is_asked_again_and_released_once(town:
 async def test_what_was_answered_meanwhile_is_told_to_nobody(town: Town, chat: Receiver) -> None:
     await town.write_secret(PEOPLE, chat=apprise_url(chat))
     console = await start_notifications(town, people())
-    town.record(*request_events(), approval_decision("approved"))
+    town.record(*request_events(), samples.approval_decision("approved"))
     await town.deliver(console)
     assert chat.requests == []
 
@@ -146,7 +140,7 @@ async def test_a_job_that_ends_releases_those_who_were_asked(town: Town, chat: R
     console = await start_notifications(town, people())
     town.record(*request_events())
     await town.deliver(console)
-    town.record(job_end("killed"))
+    town.record(samples.job_end("killed"))
     await town.deliver(console)
     assert "The job has ended: killed." in chat.events[1]["message"]
 
@@ -162,7 +156,7 @@ async def test_of_several_services_only_the_one_that_failed_is_tried_again(town:
     await town.deliver(console)
     assert (len(chat.requests), len(mail.requests)) == (1, 2)
     mail.answer = lambda number: 500 if number == 2 else 204
-    town.record(approval_decision("approved"))
+    town.record(samples.approval_decision("approved"))
     await town.deliver(console)
     town.clock.advance(7)
     await town.deliver(console)
@@ -179,7 +173,7 @@ async def test_another_console_or_a_restart_tells_nobody_twice(town: Town, chat:
     town.clock.advance(dispatcher.LEASE_TTL_S + 1)
     await town.deliver(second)
     await town.deliver(first)
-    town.record(approval_decision("approved"))
+    town.record(samples.approval_decision("approved"))
     await town.deliver(first)
     await town.deliver(second)
     assert len(chat.requests) == 2
@@ -189,9 +183,9 @@ async def test_a_revocation_that_stays_overdue_is_told_once_and_its_end_too(town
     await town.write_secret(PEOPLE, chat=apprise_url(chat))
     console = await start_notifications(town, people())
     town.record(
-        submission(),
+        samples.submission(),
         event_samples.issuance(),
-        job_end("failed"),
+        samples.job_end("failed"),
         event_samples.revocation_start(),
         event_samples.overdue_revocation(),
         event_samples.overdue_revocation(attempt=2),
@@ -206,7 +200,7 @@ async def test_a_revocation_that_stays_overdue_is_told_once_and_its_end_too(town
 async def test_who_is_told_released_and_told_again_at_once_is_released_once_more(town: Town, chat: Receiver) -> None:
     await town.write_secret(PEOPLE, chat=apprise_url(chat))
     console = await start_notifications(town, people())
-    town.record(submission(), event_samples.issuance(), job_end("failed"), event_samples.overdue_revocation(at=later(1)))
+    town.record(samples.submission(), event_samples.issuance(), samples.job_end("failed"), event_samples.overdue_revocation(at=later(1)))
     town.record(
         event_samples.revocation_proof(at=later(2)),
         event_samples.issuance(number=2, at=later(3)),
@@ -222,7 +216,9 @@ async def test_who_is_told_released_and_told_again_at_once_is_released_once_more
 async def test_what_asks_nobody_is_written_down_nowhere(town: Town, chat: Receiver) -> None:
     await town.write_secret(PEOPLE, chat=apprise_url(chat))
     console = await start_notifications(town, people())
-    town.record(*(fact for number in range(1, 21) for fact in (submission(job_id(number)), job_end("failed", job_id(number)))))
+    town.record(
+        *(fact for number in range(1, 21) for fact in (samples.submission(job_id(number)), samples.job_end("failed", job_id(number))))
+    )
     await town.deliver(console)
     assert town.progress_of("leads").behind == 40
     town.clock.advance(subscription_worker.SAVE_POSITION_INTERVAL_S)
@@ -236,7 +232,7 @@ async def test_a_review_is_told_to_those_who_were_passed(town: Town, chat: Recei
     console = await start_notifications(town, people())
     town.record(*request_events())
     await town.deliver(console)
-    town.record(approval_decision("approved", person="chief", decision="break_glass"), review_event())
+    town.record(samples.approval_decision("approved", person="chief", decision="break_glass"), review_event())
     await town.deliver(console)
     assert [title.split(":")[0] for title in titles(chat)] == ["Approval needed (tier 1)", "Settled", "Review needed"]
 
@@ -248,7 +244,7 @@ async def test_one_who_is_not_there_any_more_does_not_hold_the_others_up(town: T
     await town.deliver(console)
     await town.write_secret(PEOPLE, chat=apprise_url(chat))
     town.clock.advance(senders.URLS_TTL_S)
-    town.record(approval_decision("approved"))
+    town.record(samples.approval_decision("approved"))
     await town.deliver(console)
     assert (len(chat.requests), len(mail.requests)) == (2, 1)
     assert town.deps.store.outbox.unsettled_notices("leads", JOB) == ()

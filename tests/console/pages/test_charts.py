@@ -28,24 +28,8 @@ from justenough.domain.jobs.states import JobState, RevocationState
 from justenough.domain.ledger.events import Event, EventType
 from justenough.domain.readmodel.dashboard import build_histogram
 from justenough.domain.readmodel.views import JobSummary, JobView, LogChunk, RevocationView
-from tests.adapters.store.event_samples import (
-    JOB,
-    NOW,
-    access_decision,
-    access_request,
-    approval_decision,
-    approval_opening,
-    credential_confirmation,
-    credential_event,
-    issuance,
-    job_end,
-    job_start,
-    later,
-    overdue_revocation,
-    revocation_proof,
-    revocation_start,
-    submission,
-)
+from tests.adapters.store import event_samples as samples
+from tests.adapters.store.event_samples import JOB, NOW, later
 
 TIERS = Tiers(tiers={1: Tier(name="owner", approvers=("support-leads",), quorum=1, respond_within=900)})
 NOWHERE = RevocationView(state=RevocationState.NONE)
@@ -141,18 +125,18 @@ def test_time_ticks_are_few_round_and_within_the_range(span: float, begin: int) 
 def story() -> list[Event]:
     """A job that waited for a minute, ran for a minute, and whose credential was revoked before it expired."""
     return [
-        submission(),
-        access_request(),
-        access_decision("needs_approval", tier=1),
-        approval_opening(),
-        approval_decision("approved", at=later(60)),
-        issuance(at=later(61)),
-        job_start(at=later(62)),
-        revocation_start(at=later(120)),
-        credential_event(EventType.CREDENTIAL_REVOKED, at=later(121), by="session", why=None),
-        credential_confirmation(at=later(122)),
-        revocation_proof(at=later(122)),
-        job_end(at=later(123)),
+        samples.submission(),
+        samples.access_request(),
+        samples.access_decision("needs_approval", tier=1),
+        samples.approval_opening(),
+        samples.approval_decision("approved", at=later(60)),
+        samples.issuance(at=later(61)),
+        samples.job_start(at=later(62)),
+        samples.revocation_start(at=later(120)),
+        samples.credential_event(EventType.CREDENTIAL_REVOKED, at=later(121), by="session", why=None),
+        samples.credential_confirmation(at=later(122)),
+        samples.revocation_proof(at=later(122)),
+        samples.job_end(at=later(123)),
     ]
 
 
@@ -191,7 +175,7 @@ def test_overdue_access_is_drawn_in_the_bad_tone() -> None:
     late = RevocationView(state=RevocationState.OVERDUE, since=later(120))
     job = summary(state=JobState.FAILED, started_at=later(62), ended_at=later(123), revocation=late)
     drawing = timeline.draw_timeline(
-        timeline_of(*story()[:8], overdue_revocation(at=later(130)), job_end(at=later(131))),
+        timeline_of(*story()[:8], samples.overdue_revocation(at=later(130)), samples.job_end(at=later(131))),
         job,
         revocation_started_at=later(120),
         now=later(200),
@@ -203,8 +187,12 @@ def test_overdue_access_is_drawn_in_the_bad_tone() -> None:
 
 def test_rows_that_do_not_fit_are_counted_and_listed_in_the_table() -> None:
     events = [
-        submission(),
-        *(event for number in range(1, 60) for event in (access_request(number=number), access_decision("allowed", number=number))),
+        samples.submission(),
+        *(
+            event
+            for number in range(1, 60)
+            for event in (samples.access_request(number=number), samples.access_decision("allowed", number=number))
+        ),
     ]
     drawing = timeline.draw_timeline(timeline_of(*events), summary(), revocation_started_at=None, now=later(5))
     assert drawing
@@ -244,16 +232,16 @@ def record_events(store: Store, *events: Event) -> JobView:
 @pytest.mark.parametrize(
     "events, says",
     [
-        ([submission()], "Queued. Waiting for a worker."),
+        ([samples.submission()], "Queued. Waiting for a worker."),
         (story()[:4], "Waiting for approval: write on orders-db at tier 1 (owner). A request escalates to the next tier"),
         (story()[:7], "Running. 1 active credential: write on orders-db."),
         (story(), "Succeeded. Its credential is revoked (verified)."),
         (
-            [*story()[:8], overdue_revocation(at=later(130)), job_end("failed", at=later(131))],
+            [*story()[:8], samples.overdue_revocation(at=later(130)), samples.job_end("failed", at=later(131))],
             "Failed. Revocation is overdue: its access may still work.",
         ),
-        ([submission(), job_end("denied")], "Not started: required access was denied. No credentials issued."),
-        ([submission(), job_start(), job_end("killed")], "Killed: access was revoked first."),
+        ([samples.submission(), samples.job_end("denied")], "Not started: required access was denied. No credentials issued."),
+        ([samples.submission(), samples.job_start(), samples.job_end("killed")], "Killed: access was revoked first."),
     ],
 )
 def test_a_sentence_says_what_a_job_does_and_the_state_of_its_access(store: Store, events: list[Event], says: str) -> None:

@@ -12,15 +12,8 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.ledger.events import EventType
-from tests.adapters.store.event_samples import (
-    credential_confirmation,
-    credential_event,
-    issuance,
-    overdue_revocation,
-    part_id,
-    revocation_proof,
-    revocation_start,
-)
+from tests.adapters.store import event_samples as samples
+from tests.adapters.store.event_samples import part_id
 from tests.console.pages.recorded_console import HOSTILE, Desk, load_page, serve_desk, submit_form
 
 pytestmark = pytest.mark.servers
@@ -35,13 +28,13 @@ async def records(settings: Settings, passwords: dict[str, str], own_store: Path
 def issue(records: Desk, job: str, *, number: int = 1, **changes: object) -> str:
     """Record a credential of a job that is active for ten minutes."""
     now = datetime.now(UTC)
-    records.store.ledger.append([issuance(job, number=number, at=now, expires_at=now + timedelta(minutes=10), **changes)])
+    records.store.ledger.append([samples.issuance(job, number=number, at=now, expires_at=now + timedelta(minutes=10), **changes)])
     return part_id(job, "c", number)
 
 
 def confirm_revocation(records: Desk, job: str, *, number: int = 1) -> None:
     """Record that a credential's revocation was verified."""
-    records.store.ledger.append([credential_confirmation(job, number=number, at=datetime.now(UTC))])
+    records.store.ledger.append([samples.credential_confirmation(job, number=number, at=datetime.now(UTC))])
 
 
 async def test_the_list_shows_active_credentials_and_all_on_request(records: Desk) -> None:
@@ -121,12 +114,12 @@ async def test_one_credential_shows_only_its_own_history_in_order(records: Desk)
     issue(records, job, number=10)
     at = datetime.now(UTC)
     facts = [
-        credential_event(EventType.CREDENTIAL_RENEWED, job, at=at, expires_at=(at + timedelta(minutes=12)).isoformat()),
-        revocation_start(job, at=at),
-        credential_event(EventType.CREDENTIAL_REVOKED, job, at=at, by="session", why=None),
-        credential_event(EventType.CREDENTIAL_REVOKED, job, number=10, at=at, by="guard", why=None),
-        credential_confirmation(job, at=at),
-        revocation_proof(job, at=at),
+        samples.credential_event(EventType.CREDENTIAL_RENEWED, job, at=at, expires_at=(at + timedelta(minutes=12)).isoformat()),
+        samples.revocation_start(job, at=at),
+        samples.credential_event(EventType.CREDENTIAL_REVOKED, job, at=at, by="session", why=None),
+        samples.credential_event(EventType.CREDENTIAL_REVOKED, job, number=10, at=at, by="guard", why=None),
+        samples.credential_confirmation(job, at=at),
+        samples.revocation_proof(job, at=at),
     ]
     records.store.ledger.append(facts)
     page = await load_page(lead, f"/credentials/{name}")
@@ -142,7 +135,9 @@ async def test_one_credential_shows_only_its_own_history_in_order(records: Desk)
 async def test_an_overdue_credential_shows_why_it_is_not_verified(records: Desk) -> None:
     lead, job = await records.log_in(), records.record_job()
     name = issue(records, job)
-    records.store.ledger.append([revocation_start(job, at=datetime.now(UTC)), overdue_revocation(job, at=datetime.now(UTC))])
+    records.store.ledger.append(
+        [samples.revocation_start(job, at=datetime.now(UTC)), samples.overdue_revocation(job, at=datetime.now(UTC))]
+    )
     page = await load_page(lead, f"/credentials/{name}")
     assert "overdue: may still work" in page.text
     assert "the target does not answer" in page.text
@@ -234,9 +229,9 @@ async def test_untrusted_text_is_shown_as_text(records: Desk) -> None:
     at = datetime.now(UTC)
     records.store.ledger.append(
         [
-            credential_event(EventType.CREDENTIAL_USED, job, at=at, what=HOSTILE),
-            credential_event(EventType.CREDENTIAL_REVOKED, job, at=at, by="session", why=HOSTILE),
-            credential_event(EventType.CREDENTIAL_EXPIRED, job, at=at, why=HOSTILE),
+            samples.credential_event(EventType.CREDENTIAL_USED, job, at=at, what=HOSTILE),
+            samples.credential_event(EventType.CREDENTIAL_REVOKED, job, at=at, by="session", why=HOSTILE),
+            samples.credential_event(EventType.CREDENTIAL_EXPIRED, job, at=at, why=HOSTILE),
         ]
     )
     for path in ("/credentials?show=all", f"/credentials/{name}"):

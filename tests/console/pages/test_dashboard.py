@@ -17,17 +17,8 @@ import pytest
 from console.services.health import CHECK_TIMEOUT_S, HealthMonitor
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.domain.ledger.events import EventType, build_event
-from tests.adapters.store.event_samples import (
-    access_decision,
-    access_request,
-    approval_opening,
-    issuance,
-    job_end,
-    job_start,
-    later,
-    part_id,
-    revocation_start,
-)
+from tests.adapters.store import event_samples as samples
+from tests.adapters.store.event_samples import later, part_id
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.page_text import text_of
 from tests.console.pages.plain_browser import Browser, Site
@@ -62,7 +53,7 @@ async def test_a_person_without_a_role_is_told_which_groups_have_one(logged_in: 
 async def test_an_overdue_revocation_is_at_the_top_with_age_reason_and_advice(site: Site, logged_in: LogIn) -> None:
     lead, ops, mallory = [await logged_in(name) for name in ("lead", "ops", "mallory")]
     job = record_order(site.store, await person_of(site, ops), name="late-one")
-    site.store.ledger.append([job_start(job), issuance(job), revocation_start(job, at=ago(minutes=7))])
+    site.store.ledger.append([samples.job_start(job), samples.issuance(job), samples.revocation_start(job, at=ago(minutes=7))])
     failures = ["leases: <script>alert(1)</script> does not answer"]
     tried = {"by": "compensation", "failures": failures, "attempt": 1, "seen_from": now().isoformat()}
     site.store.ledger.append([build_event(EventType.REVOCATION_OVERDUE, job, at=now(), about="1", **tried)])
@@ -95,7 +86,12 @@ async def test_counts_cover_all_jobs_and_are_current(site: Site, logged_in: LogI
     person = await person_of(site, lead)
     running, over = record_order(site.store, person), record_order(site.store, person)
     site.store.ledger.append(
-        [job_start(running), issuance(running, at=now()), issuance(running, number=2, at=now()), job_end("failed", over, at=now())]
+        [
+            samples.job_start(running),
+            samples.issuance(running, at=now()),
+            samples.issuance(running, number=2, at=now()),
+            samples.job_end("failed", over, at=now()),
+        ]
     )
     for who in (lead, mallory):
         page = (await who.open("/now")).text
@@ -110,7 +106,11 @@ async def test_pending_requests_are_named_with_their_deadline_to_those_who_may_r
     job = record_order(site.store, await person_of(site, ops), name="who-waits")
     begun = ago(minutes=14, seconds=30)
     site.store.ledger.append(
-        [access_request(job, title=EVIL), access_decision("needs_approval", job, tier=1), approval_opening(job, at=begun)]
+        [
+            samples.access_request(job, title=EVIL),
+            samples.access_decision("needs_approval", job, tier=1),
+            samples.approval_opening(job, at=begun),
+        ]
     )
     for who in (lead, ops):
         page = (await who.open("/now")).text
@@ -128,7 +128,9 @@ async def test_a_pending_break_glass_review_is_shown(site: Site, logged_in: LogI
     lead, ops, mallory = [await logged_in(name) for name in ("lead", "ops", "mallory")]
     job = record_order(site.store, await person_of(site, ops), name="broken-glass")
     request = part_id(job, "r")
-    site.store.ledger.append([access_request(job), access_decision("needs_approval", job, tier=1), approval_opening(job)])
+    site.store.ledger.append(
+        [samples.access_request(job), samples.access_decision("needs_approval", job, tier=1), samples.approval_opening(job)]
+    )
     opening = {"request": request, "person": "e-oncall", "name": "oncall", "tiers": [1], "groups": ["support-leads"], "reason": "night"}
     site.store.ledger.append([build_event(EventType.REVIEW_OPENED, job, at=now(), about=f"{request}/e-oncall", **opening)])
     assert "broken-glass by oncall" in text_of((await lead.open("/now")).text, "alarms")
@@ -159,12 +161,20 @@ async def test_charts_have_tables(logged_in: LogIn) -> None:
 async def test_the_most_urgent_requests_come_first(site: Site, logged_in: LogIn) -> None:
     late, soon, policy = [record_order(site.store, "e-5", name=name) for name in ("ends-late", "ends-soon", "asks-nobody-yet")]
     site.store.ledger.append(
-        [access_request(late), access_decision("needs_approval", late, tier=1), approval_opening(late, at=later(-9_000))]
+        [
+            samples.access_request(late),
+            samples.access_decision("needs_approval", late, tier=1),
+            samples.approval_opening(late, at=later(-9_000)),
+        ]
     )
     site.store.ledger.append(
-        [access_request(soon), access_decision("needs_approval", soon, tier=1), approval_opening(soon, at=later(-9_060))]
+        [
+            samples.access_request(soon),
+            samples.access_decision("needs_approval", soon, tier=1),
+            samples.approval_opening(soon, at=later(-9_060)),
+        ]
     )
-    site.store.ledger.append([access_request(policy)])
+    site.store.ledger.append([samples.access_request(policy)])
     page = (await (await logged_in("lead")).open("/now")).text
     assert page.index("ends-soon") < page.index("ends-late")
     assert "asks-nobody-yet" not in page

@@ -8,21 +8,8 @@ import pytest
 from temporalio.client import Client, WorkflowHandle
 
 from justenough.domain.ledger.events import EventType
-from tests.adapters.store.event_samples import (
-    access_decision,
-    access_request,
-    approval_decision,
-    approval_opening,
-    credential_confirmation,
-    issuance,
-    job_end,
-    job_start,
-    overdue_revocation,
-    part_id,
-    replace_data,
-    revocation_proof,
-    revocation_start,
-)
+from tests.adapters.store import event_samples as samples
+from tests.adapters.store.event_samples import part_id
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.page_text import tags_of, text_of
 from tests.console.pages.plain_browser import Browser, Site
@@ -46,7 +33,7 @@ async def person_of(site: Site, who: Browser) -> str:
 async def start_job(site: Site, who: Browser, temporal: Client, **changes: Any) -> tuple[str, WorkflowHandle[Any, Any]]:
     """Start a person's job whose workflow waits for a worker."""
     job = record_order(site.store, await person_of(site, who), **changes)
-    site.store.ledger.append([job_start(job, at=now()), issuance(job, at=now())])
+    site.store.ledger.append([samples.job_start(job, at=now()), samples.issuance(job, at=now())])
     return job, await temporal.start_workflow("Job", id=job, task_queue=QUEUE)
 
 
@@ -65,10 +52,18 @@ async def test_a_job_shows_its_state_requests_decisions_and_credentials(site: Si
     job = record_order(site.store, "e-9", at=ago(minutes=5))
     begun = ago(minutes=5)
     site.store.ledger.append(
-        [access_request(job, at=begun), access_decision("needs_approval", job, tier=1, at=begun), approval_opening(job, at=begun)]
+        [
+            samples.access_request(job, at=begun),
+            samples.access_decision("needs_approval", job, tier=1, at=begun),
+            samples.approval_opening(job, at=begun),
+        ]
     )
     site.store.ledger.append(
-        [approval_decision("approved", job, at=ago(minutes=4)), job_start(job, at=ago(minutes=3)), issuance(job, at=ago(minutes=3))]
+        [
+            samples.approval_decision("approved", job, at=ago(minutes=4)),
+            samples.job_start(job, at=ago(minutes=3)),
+            samples.issuance(job, at=ago(minutes=3)),
+        ]
     )
     page = (await lead.open(f"/jobs/{job}")).text
     assert "Running. 1 active credential: write on orders-db." in text_of(page, "top")
@@ -93,9 +88,9 @@ async def test_the_deciding_policys_text_is_shown_and_whether_it_has_changed(sit
     policies = site.console.deps.config.current().policies
     rule = next(rule for rule in policies.rules if rule.id == "read-up-to-confidential")
     job = record_order(site.store, "e-9")
-    same = replace_data(access_decision("allowed", job), policies=[rule.id], policy_digest=policies.digest)
-    old = replace_data(access_decision("allowed", job, number=2), policies=[rule.id, "was-removed"])
-    site.store.ledger.append([access_request(job), same, access_request(job, number=2), old])
+    same = samples.replace_data(samples.access_decision("allowed", job), policies=[rule.id], policy_digest=policies.digest)
+    old = samples.replace_data(samples.access_decision("allowed", job, number=2), policies=[rule.id, "was-removed"])
+    site.store.ledger.append([samples.access_request(job), same, samples.access_request(job, number=2), old])
     page = (await lead.open(f"/jobs/{job}")).text
     told = text_of(page, "policies")
     assert " ".join(rule.text.split()) in told
@@ -111,10 +106,18 @@ async def test_a_job_with_hundreds_of_requests_and_much_output_is_still_a_light_
     job = record_order(site.store, "e-9", spec={"name": "<&>" * 20_000})
     for number in range(1, 301):
         site.store.ledger.append(
-            [access_request(job, number=number), access_decision("allowed", job, number=number), issuance(job, number=number, at=now())]
+            [
+                samples.access_request(job, number=number),
+                samples.access_decision("allowed", job, number=number),
+                samples.issuance(job, number=number, at=now()),
+            ]
         )
     site.store.ledger.append(
-        [access_request(job, number=301), access_decision("needs_approval", job, number=301, tier=1), approval_opening(job, number=301)]
+        [
+            samples.access_request(job, number=301),
+            samples.access_decision("needs_approval", job, number=301, tier=1),
+            samples.approval_opening(job, number=301),
+        ]
     )
     site.store.logs.append(job, 1, "<&'\">" * 10_000, now())
     page = (await lead.open(f"/jobs/{job}")).text
@@ -130,10 +133,18 @@ async def test_an_ended_job_shows_its_result_and_that_its_access_is_revoked(site
     lead = await logged_in("lead")
     job = record_order(site.store, "e-9", at=ago(seconds=60))
     site.store.ledger.append(
-        [job_start(job, at=ago(seconds=50)), issuance(job, at=ago(seconds=50)), revocation_start(job, at=ago(seconds=5))]
+        [
+            samples.job_start(job, at=ago(seconds=50)),
+            samples.issuance(job, at=ago(seconds=50)),
+            samples.revocation_start(job, at=ago(seconds=5)),
+        ]
     )
     site.store.ledger.append(
-        [credential_confirmation(job, at=ago(seconds=4)), revocation_proof(job, at=ago(seconds=4)), job_end(job=job, at=ago(seconds=3))]
+        [
+            samples.credential_confirmation(job, at=ago(seconds=4)),
+            samples.revocation_proof(job, at=ago(seconds=4)),
+            samples.job_end(job=job, at=ago(seconds=3)),
+        ]
     )
     page = (await lead.open(f"/jobs/{job}")).text
     assert "Succeeded. Its credential is revoked (verified)." in text_of(page, "top")
@@ -148,7 +159,13 @@ async def test_overdue_access_comes_first(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     job = record_order(site.store, "e-9")
     site.store.ledger.append(
-        [job_start(job), issuance(job), revocation_start(job), overdue_revocation(job), job_end("failed", job, at=now())]
+        [
+            samples.job_start(job),
+            samples.issuance(job),
+            samples.revocation_start(job),
+            samples.overdue_revocation(job),
+            samples.job_end("failed", job, at=now()),
+        ]
     )
     told = text_of((await lead.open(f"/jobs/{job}")).text, "top")
     assert "Revocation overdue: this access may still work" in told
@@ -185,14 +202,26 @@ async def test_untrusted_text_is_only_text_and_hides_nothing(site: Site, logged_
     }
     job = record_order(site.store, "e-9", agent=agent, spec={"name": EVIL}, **told)
     site.store.ledger.append(
-        [access_request(job, reason=EVIL, title=EVIL, resource=EVIL), access_decision("needs_approval", job, tier=1), approval_opening(job)]
+        [
+            samples.access_request(job, reason=EVIL, title=EVIL, resource=EVIL),
+            samples.access_decision("needs_approval", job, tier=1),
+            samples.approval_opening(job),
+        ]
     )
     site.store.ledger.append(
-        [replace_data(approval_decision("approved", job), name=EVIL, reason=EVIL), job_start(job), issuance(job, resource=EVIL)]
+        [
+            samples.replace_data(samples.approval_decision("approved", job), name=EVIL, reason=EVIL),
+            samples.job_start(job),
+            samples.issuance(job, resource=EVIL),
+        ]
     )
-    why = replace_data(credential_confirmation(job), how=EVIL)
+    why = samples.replace_data(samples.credential_confirmation(job), how=EVIL)
     site.store.ledger.append(
-        [replace_data(overdue_revocation(job), failures=[EVIL]), why, replace_data(job_end("failed", job), reason=EVIL)]
+        [
+            samples.replace_data(samples.overdue_revocation(job), failures=[EVIL]),
+            why,
+            samples.replace_data(samples.job_end("failed", job), reason=EVIL),
+        ]
     )
     child = record_order(site.store, "e-9", parent=job, name=EVIL)
     site.store.logs.append(job, 1, EVIL, now())
@@ -293,7 +322,11 @@ async def test_an_ended_job_cannot_be_stopped_and_shows_its_result(site: Site, l
     job, handle = await start_job(site, ops, temporal)
     form = await ops.open(f"/jobs/{job}/cancel")
     site.store.ledger.append(
-        [credential_confirmation(job, at=now()), revocation_proof(job, at=now()), job_end("failed", job, at=now(), exit_code=3)]
+        [
+            samples.credential_confirmation(job, at=now()),
+            samples.revocation_proof(job, at=now()),
+            samples.job_end("failed", job, at=now(), exit_code=3),
+        ]
     )
     for how in ("cancel", "kill"):
         answer = await post_fields(ops, f"/jobs/{job}/{how}")

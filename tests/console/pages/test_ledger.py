@@ -17,19 +17,8 @@ from console.services.background_reads import WHOLE_LEDGER
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.ledger.events import EventType
 from justenough.domain.ledger.hash_chain import LedgerReport
-from tests.adapters.store.event_samples import (
-    access_decision,
-    access_request,
-    credential_confirmation,
-    issuance,
-    job_refusal,
-    job_start,
-    part_id,
-    replace_data,
-    revocation_proof,
-    revocation_start,
-    submission,
-)
+from tests.adapters.store import event_samples as samples
+from tests.adapters.store.event_samples import part_id
 from tests.adapters.store.test_ledger_writer import tamper
 from tests.console.pages.plain_browser import Browser
 from tests.console.pages.recorded_console import HOSTILE, Desk, load_page, serve_desk, submit_form
@@ -49,13 +38,13 @@ def record_life(records: Desk, *, requester: str = "e-ops") -> str:
     at = datetime.now(UTC)
     records.store.ledger.append(
         [
-            access_request(job, at=at),
-            access_decision("allowed", job, at=at),
-            job_start(job, at=at),
-            issuance(job, at=at),
-            revocation_start(job, at=at),
-            credential_confirmation(job, at=at),
-            revocation_proof(job, at=at),
+            samples.access_request(job, at=at),
+            samples.access_decision("allowed", job, at=at),
+            samples.job_start(job, at=at),
+            samples.issuance(job, at=at),
+            samples.revocation_start(job, at=at),
+            samples.credential_confirmation(job, at=at),
+            samples.revocation_proof(job, at=at),
         ]
     )
     return job
@@ -154,7 +143,7 @@ async def test_one_entry_is_shown_in_full_with_its_neighbours(records: Desk) -> 
 async def test_a_launcher_sees_entries_of_their_own_jobs_only_and_no_more(records: Desk) -> None:
     ops, mallory = await records.log_in("ops"), await records.log_in("mallory")
     own, others = record_life(records, requester=await records.id_of(ops)), record_life(records)
-    records.store.ledger.append([replace_data(job_refusal("x", job="-"), why="of no job")])
+    records.store.ledger.append([samples.replace_data(samples.job_refusal("x", job="-"), why="of no job")])
     page = await load_page(ops, "/ledger")
     assert len(entry_links(page.links)) == 8
     assert all(own in link for link in entry_links(page.links))
@@ -298,8 +287,8 @@ async def test_untrusted_text_is_shown_as_text(records: Desk) -> None:
     job = records.record_job(name=HOSTILE, task=HOSTILE, reason=HOSTILE, requester_name=HOSTILE)
     records.store.ledger.append(
         [
-            access_request(job, at=at, reason=HOSTILE, title=HOSTILE),
-            replace_data(job_refusal("x", job=job, at=at + timedelta(seconds=1)), why=HOSTILE),
+            samples.access_request(job, at=at, reason=HOSTILE, title=HOSTILE),
+            samples.replace_data(samples.job_refusal("x", job=job, at=at + timedelta(seconds=1)), why=HOSTILE),
         ]
     )
     entry = records.store.ledger.entries(job=job).items[0].id
@@ -312,7 +301,7 @@ async def test_untrusted_text_is_shown_as_text(records: Desk) -> None:
 async def test_a_page_of_large_entries_is_no_larger_than_a_hundred_kilobytes(records: Desk) -> None:
     lead = await records.log_in()
     for _ in range(45):
-        records.store.ledger.append([submission(records.record_job(), spec={"name": "x", "run": {"command": ['"' * 8000]}})])
+        records.store.ledger.append([samples.submission(records.record_job(), spec={"name": "x", "run": {"command": ['"' * 8000]}})])
     for number in range(45):
         records.record_job(task="<" * 900, reason='"' * 900, name=f"large-{number}")
     answer = await lead.open("/ledger")

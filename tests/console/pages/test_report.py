@@ -17,16 +17,7 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.domain.evidence.aggregator import ReportPeriod
 from justenough.domain.evidence.report import Report
 from justenough.services import evidence_report
-from tests.adapters.store.event_samples import (
-    access_decision,
-    access_request,
-    approval_decision,
-    approval_opening,
-    issuance,
-    job_end,
-    job_start,
-    replace_data,
-)
+from tests.adapters.store import event_samples as samples
 from tests.console.pages.plain_browser import Browser
 from tests.console.pages.recorded_console import HOSTILE, Desk, load_page, serve_desk, submit_form
 
@@ -44,13 +35,13 @@ def record_violation(records: Desk) -> str:
     job, at = records.record_job(), datetime.now(UTC)
     records.store.ledger.append(
         [
-            access_request(job, at=at),
-            access_decision("allowed", job, at=at),
-            job_start(job, at=at),
-            issuance(job, at=at, expires_at=at + timedelta(minutes=10)),
+            samples.access_request(job, at=at),
+            samples.access_decision("allowed", job, at=at),
+            samples.job_start(job, at=at),
+            samples.issuance(job, at=at, expires_at=at + timedelta(minutes=10)),
         ]
     )
-    records.store.ledger.append([job_end(job=job, at=at)])
+    records.store.ledger.append([samples.job_end(job=job, at=at)])
     return f"{job}/credential.issued/c{job[1:]}-1"
 
 
@@ -172,11 +163,15 @@ async def test_concurrent_requests_share_one_report_and_see_its_progress(records
 
 async def test_untrusted_text_is_shown_as_text(records: Desk) -> None:
     job, at = records.record_job(task=HOSTILE, name=HOSTILE), datetime.now(UTC)
-    facts = [access_request(job, at=at), access_decision("needs_approval", job, tier=1, at=at), approval_opening(job, at=at)]
+    facts = [
+        samples.access_request(job, at=at),
+        samples.access_decision("needs_approval", job, tier=1, at=at),
+        samples.approval_opening(job, at=at),
+    ]
     facts += [
-        replace_data(approval_decision("approved", job, at=at), name=HOSTILE),
-        issuance(job, at=at, resource=HOSTILE),
-        job_end("failed", job, at=at),
+        samples.replace_data(samples.approval_decision("approved", job, at=at), name=HOSTILE),
+        samples.issuance(job, at=at, resource=HOSTILE),
+        samples.job_end("failed", job, at=at),
     ]
     records.store.ledger.append(facts)
     lead = await records.log_in()

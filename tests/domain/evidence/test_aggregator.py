@@ -21,25 +21,8 @@ from justenough.domain.evidence.statistics import MAX_SHOWN, nearest_rank
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.ledger.hash_chain import ChainProblem, Fault, LedgerReport
 from justenough.domain.readmodel.views import ReviewView
-from tests.adapters.store.event_samples import (
-    JOB,
-    NOW,
-    access_decision,
-    access_request,
-    approval_decision,
-    approval_opening,
-    credential_confirmation,
-    issuance,
-    job_end,
-    job_id,
-    job_start,
-    later,
-    part_id,
-    replace_data,
-    revocation_proof,
-    revocation_start,
-    submission,
-)
+from tests.adapters.store import event_samples as samples
+from tests.adapters.store.event_samples import JOB, NOW, job_id, later, part_id
 from tests.support.evidence_samples import DAY, SOUND, aggregator_of, line, live_credential, raw_entry, rejection, report_of
 
 DOCS = Path(__file__).parents[3] / "docs" / "reference" / "evidence.md"
@@ -97,10 +80,10 @@ def test_the_ledgers_own_look_is_told(verified: LedgerReport | None, status: str
 
 def test_lifetimes_are_told_per_resource_and_action() -> None:
     report = report_of(
-        issuance(),
-        issuance(number=2, action="read"),
-        credential_confirmation(at=later(10)),
-        credential_confirmation(number=2, at=later(20)),
+        samples.issuance(),
+        samples.issuance(number=2, action="read"),
+        samples.credential_confirmation(at=later(10)),
+        samples.credential_confirmation(number=2, at=later(20)),
     )
     table = line(report, "lifetimes.real").table
     assert table is not None
@@ -109,7 +92,8 @@ def test_lifetimes_are_told_per_resource_and_action() -> None:
 
 def test_denials_are_told_by_policy_and_those_by_none_as_such() -> None:
     table = line(
-        report_of(access_decision("denied"), replace_data(access_decision("denied", number=2), policies=[])), "policy.denied"
+        report_of(samples.access_decision("denied"), samples.replace_data(samples.access_decision("denied", number=2), policies=[])),
+        "policy.denied",
     ).table
     assert table is not None
     assert set(table.rows) == {("writes-need-tier-1", 1), ("(no policy permits it)", 1)}
@@ -170,17 +154,17 @@ def test_jobs_that_are_over_leave_nothing_behind() -> None:
     jobs = [job_id(number) for number in range(50)]
     whole = [
         [
-            submission(job),
-            access_request(job),
-            access_decision("needs_approval", job, tier=1),
-            approval_opening(job),
-            approval_decision("approved", job),
-            job_start(job),
-            issuance(job),
-            revocation_start(job),
-            credential_confirmation(job),
-            revocation_proof(job),
-            job_end(job=job),
+            samples.submission(job),
+            samples.access_request(job),
+            samples.access_decision("needs_approval", job, tier=1),
+            samples.approval_opening(job),
+            samples.approval_decision("approved", job),
+            samples.job_start(job),
+            samples.issuance(job),
+            samples.revocation_start(job),
+            samples.credential_confirmation(job),
+            samples.revocation_proof(job),
+            samples.job_end(job=job),
         ]
         for job in jobs
     ]
@@ -216,11 +200,15 @@ def test_totals_add_up(requests: list[tuple[str, int, int]]) -> None:
     facts: list[Event] = []
     for number, (outcome, tier, person) in enumerate(requests, start=1):
         job = job_id(number)
-        facts += [access_request(job), access_decision("needs_approval", job, tier=tier), approval_opening(job, tier=tier)]
+        facts += [
+            samples.access_request(job),
+            samples.access_decision("needs_approval", job, tier=tier),
+            samples.approval_opening(job, tier=tier),
+        ]
         if outcome == "expired":
             facts.append(build_event(EventType.APPROVAL_EXPIRED, job, at=later(60), about="x", request=part_id(job, "r"), tier=tier))
         elif outcome != "nothing":
-            facts.append(approval_decision(outcome, job, person=f"p{person}", at=later(60)))
+            facts.append(samples.approval_decision(outcome, job, person=f"p{person}", at=later(60)))
     report = report_of(*facts)
     outcomes, people, waiting = (line(report, f"approvals.{name}") for name in ("outcomes", "people", "waiting"))
     assert outcomes.table is not None

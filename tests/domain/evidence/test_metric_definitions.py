@@ -8,149 +8,138 @@ import pytest
 
 from justenough.domain.evidence.metric_definitions import METRICS
 from justenough.domain.ledger.events import EventType, build_event
-from tests.adapters.store.event_samples import (
-    JOB,
-    NOW,
-    access_decision,
-    access_request,
-    approval_decision,
-    approval_opening,
-    credential_confirmation,
-    credential_event,
-    issuance,
-    job_end,
-    job_id,
-    job_refusal,
-    job_start,
-    later,
-    overdue_revocation,
-    part_id,
-    replace_data,
-    revocation_proof,
-    revocation_start,
-    submission,
-)
+from tests.adapters.store import event_samples as samples
+from tests.adapters.store.event_samples import JOB, NOW, job_id, later, part_id
 from tests.support.evidence_samples import approval_expiry, expiry, line, raw_entry, rejection, report_of, review, review_answer, withdrawal
 
-ASKED = [access_request(), access_decision("needs_approval", tier=1), approval_opening()]
-THROUGH = [replace_data(access_request(), tools={"a": {"arguments": {}}}), *ASKED[1:]]
+ASKED = [samples.access_request(), samples.access_decision("needs_approval", tier=1), samples.approval_opening()]
+THROUGH = [samples.replace_data(samples.access_request(), tools={"a": {"arguments": {}}}), *ASKED[1:]]
 
 CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
     "a life is from issue to the moment it was seen dead": (
-        [issuance(), credential_confirmation(at=later(90))],
+        [samples.issuance(), samples.credential_confirmation(at=later(90))],
         "lifetimes.real",
         {"measured": 1, "granted_p50_seconds": 600.0, "real_max_seconds": 90.0, "beyond_their_end": 0},
         "ok",
     ),
     "a renewed credential was granted until its last end": (
         [
-            issuance(),
-            credential_event(EventType.CREDENTIAL_RENEWED, at=later(500), expires_at=later(1200)),
-            credential_confirmation(at=later(1230)),
+            samples.issuance(),
+            samples.credential_event(EventType.CREDENTIAL_RENEWED, at=later(500), expires_at=later(1200)),
+            samples.credential_confirmation(at=later(1230)),
         ],
         "lifetimes.real",
         {"granted_max_seconds": 1200.0, "real_max_seconds": 1230.0, "beyond_their_end": 0},
         "ok",
     ),
     "a credential seen dead more than a minute after its end outlived it": (
-        [issuance(), credential_confirmation(at=later(661))],
+        [samples.issuance(), samples.credential_confirmation(at=later(661))],
         "lifetimes.real",
         {"beyond_their_end": 1},
         "attention",
     ),
     "what was issued before the period has no life in it": (
-        [credential_confirmation()],
+        [samples.credential_confirmation()],
         "lifetimes.real",
         {"measured": 0, "real_p50_seconds": None},
         "ok",
     ),
     "a revocation lasts from the first attempt to the proof": (
-        [revocation_start(at=later(1)), revocation_start(at=later(4), about="guard"), revocation_proof(at=later(9))],
+        [
+            samples.revocation_start(at=later(1)),
+            samples.revocation_start(at=later(4), about="guard"),
+            samples.revocation_proof(at=later(9)),
+        ],
         "revocation.time",
         {"measured": 1, "p50_seconds": 8.0, "open_at_the_end": 0},
         "ok",
     ),
     "a proof that the clocks put before the attempt took nothing": (
-        [revocation_start(at=later(1)), revocation_proof(at=later(0.5))],
+        [samples.revocation_start(at=later(1)), samples.revocation_proof(at=later(0.5))],
         "revocation.time",
         {"max_seconds": 0.0},
         "ok",
     ),
     "slow revocations want attention": (
-        [revocation_start(), revocation_proof(at=later(61))],
+        [samples.revocation_start(), samples.revocation_proof(at=later(61))],
         "revocation.time",
         {"p95_seconds": 61.0},
         "attention",
     ),
     "an overdue revocation is told with how long it took": (
         [
-            revocation_start(),
-            overdue_revocation(at=later(20)),
-            overdue_revocation(at=later(40), attempt=2),
-            revocation_proof(at=later(100)),
+            samples.revocation_start(),
+            samples.overdue_revocation(at=later(20)),
+            samples.overdue_revocation(at=later(40), attempt=2),
+            samples.revocation_proof(at=later(100)),
         ],
         "revocation.overdue",
         {"jobs": 1, "longest_seconds": 100.0},
         "attention",
     ),
     "a revocation that is overdue still lasts to the period's end": (
-        [revocation_start(), overdue_revocation(at=later(20))],
+        [samples.revocation_start(), samples.overdue_revocation(at=later(20))],
         "revocation.overdue",
         {"jobs": 1, "longest_seconds": 86400.0},
         "attention",
     ),
     "what could be revoked and ended unseen wants attention": (
-        [issuance(), expiry()],
+        [samples.issuance(), expiry()],
         "revocation.expired",
         {"expired_unconfirmed": 1, "revocable_now": 1, "issued_before_the_period": 0},
         "attention",
     ),
     "what only time ends, ended as it was to": (
-        [issuance(revocable="on_expiry"), expiry()],
+        [samples.issuance(revocable="on_expiry"), expiry()],
         "revocation.expired",
         {"expired_unconfirmed": 1, "revocable_on_expiry": 1},
         "ok",
     ),
     "what cannot be revoked is counted when it is issued": (
-        [issuance(), issuance(number=2, revocable="never")],
+        [samples.issuance(), samples.issuance(number=2, revocable="never")],
         "revocation.never",
         {"issued": 2, "never_revocable": 1},
         "attention",
     ),
     "an approval is its tier's": (
-        [*ASKED, approval_opening(tier=2, at=later(900), escalated=True), approval_decision("approved", at=later(950))],
+        [*ASKED, samples.approval_opening(tier=2, at=later(900), escalated=True), samples.approval_decision("approved", at=later(950))],
         "approvals.outcomes",
         {"opened": 1, "escalated": 1, "approved": 1, "denied": 0, "expired": 0},
         "ok",
     ),
     "an approval that nobody gave wants attention": ([*ASKED, approval_expiry(900)], "approvals.outcomes", {"expired": 1}, "attention"),
     "answers that settle nothing are counted by person": (
-        [*ASKED, approval_decision("pending", person="chief"), approval_decision("denied", person="lead", decision="deny")],
+        [*ASKED, samples.approval_decision("pending", person="chief"), samples.approval_decision("denied", person="lead", decision="deny")],
         "approvals.people",
         {"answers": 2, "people": 2},
         "ok",
     ),
     "latency is from opening to settlement, however it climbs": (
-        [*ASKED, approval_opening(tier=2, at=later(900), escalated=True), approval_decision("approved", at=later(1000))],
+        [*ASKED, samples.approval_opening(tier=2, at=later(900), escalated=True), samples.approval_decision("approved", at=later(1000))],
         "approvals.latency",
         {"measured": 1, "p95_seconds": 1000.0},
         "ok",
     ),
-    "a request opened before the period has no latency": ([approval_decision("approved")], "approvals.latency", {"measured": 0}, "ok"),
+    "a request opened before the period has no latency": (
+        [samples.approval_decision("approved")],
+        "approvals.latency",
+        {"measured": 0},
+        "ok",
+    ),
     "a job that waits for two answers waits once": (
         [
             *ASKED,
-            access_request(number=2),
-            approval_opening(number=2, at=later(1800)),
-            approval_decision("approved", at=later(3600)),
-            approval_decision("approved", number=2, at=later(7200)),
+            samples.access_request(number=2),
+            samples.approval_opening(number=2, at=later(1800)),
+            samples.approval_decision("approved", at=later(3600)),
+            samples.approval_decision("approved", number=2, at=later(7200)),
         ],
         "approvals.waiting",
         {"job_hours": 2.0, "waits": 1, "waiting_at_the_end": 0},
         "ok",
     ),
     "a job that ends waits no longer": (
-        [*ASKED, job_end(at=later(1800))],
+        [*ASKED, samples.job_end(at=later(1800))],
         "approvals.waiting",
         {"job_hours": 0.5, "waiting_at_the_end": 0},
         "ok",
@@ -158,13 +147,13 @@ CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
     "a request that is withdrawn waits no longer": ([*ASKED, withdrawal(900)], "approvals.waiting", {"job_hours": 0.25}, "ok"),
     "who still waits has waited until the period's end": (ASKED, "approvals.waiting", {"job_hours": 24.0, "waiting_at_the_end": 1}, "ok"),
     "less time than was asked for is narrower": (
-        [*ASKED, approval_decision("approved")],
+        [*ASKED, samples.approval_decision("approved")],
         "approvals.narrowed",
         {"narrowed": 1, "by_ttl": 1, "by_action": 0},
         "ok",
     ),
     "a lesser action is narrower": (
-        [*ASKED, replace_data(approval_decision("approved"), granted_ttl=600, granted_action="read")],
+        [*ASKED, samples.replace_data(samples.approval_decision("approved"), granted_ttl=600, granted_action="read")],
         "approvals.narrowed",
         {"narrowed": 1, "by_ttl": 0, "by_action": 1},
         "ok",
@@ -172,8 +161,11 @@ CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
     "fewer calls of tools are narrower": (
         [
             *THROUGH,
-            replace_data(
-                approval_decision("approved"), granted_ttl=600, granted_action="write", granted_tools={"a": {"calls": 1, "arguments": {}}}
+            samples.replace_data(
+                samples.approval_decision("approved"),
+                granted_ttl=600,
+                granted_action="write",
+                granted_tools={"a": {"calls": 1, "arguments": {}}},
             ),
         ],
         "approvals.narrowed",
@@ -183,14 +175,16 @@ CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
     "all calls that were asked for are not narrower": (
         [
             *THROUGH,
-            replace_data(approval_decision("approved"), granted_ttl=600, granted_action="write", granted_tools={"a": {"arguments": {}}}),
+            samples.replace_data(
+                samples.approval_decision("approved"), granted_ttl=600, granted_action="write", granted_tools={"a": {"arguments": {}}}
+            ),
         ],
         "approvals.narrowed",
         {"narrowed": 0},
         "ok",
     ),
     "all that was asked for is not narrower": (
-        [*ASKED, replace_data(approval_decision("approved"), granted_ttl=600, granted_action="write")],
+        [*ASKED, samples.replace_data(samples.approval_decision("approved"), granted_ttl=600, granted_action="write")],
         "approvals.narrowed",
         {"narrowed": 0},
         "ok",
@@ -208,15 +202,20 @@ CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
         "attention",
     ),
     "answers that do not count are counted": ([rejection("a"), rejection("b", 2)], "attempts.rejected", {"rejected": 2}, "attention"),
-    "an order that does not hold is counted": ([job_refusal("the order has expired")], "attempts.orders", {"attempts": 1}, "attention"),
+    "an order that does not hold is counted": (
+        [samples.job_refusal("the order has expired")],
+        "attempts.orders",
+        {"attempts": 1},
+        "attention",
+    ),
     "the share that policy allows is of what was decided first": (
         [
-            access_decision("allowed"),
-            access_decision("denied", number=2),
-            access_decision("needs_approval", number=3),
-            access_decision("allowed", number=4, phase="runtime"),
-            access_decision("allowed", phase="issue"),
-            access_decision("allowed", phase="renewal"),
+            samples.access_decision("allowed"),
+            samples.access_decision("denied", number=2),
+            samples.access_decision("needs_approval", number=3),
+            samples.access_decision("allowed", number=4, phase="runtime"),
+            samples.access_decision("allowed", phase="issue"),
+            samples.access_decision("allowed", phase="renewal"),
         ],
         "policy.automatic",
         {"decided": 4, "allowed": 2, "needs_approval": 1, "denied": 1, "auto_approved_share": 0.5},
@@ -224,13 +223,13 @@ CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
     ),
     "nothing decided has no share": ([], "policy.automatic", {"decided": 0, "auto_approved_share": None}, "ok"),
     "denials are counted in any phase": (
-        [access_decision("denied"), access_decision("denied", phase="issue")],
+        [samples.access_decision("denied"), samples.access_decision("denied", phase="issue")],
         "policy.denied",
         {"denied": 2},
         "ok",
     ),
     "a policy that errs wants attention": (
-        [replace_data(access_decision("denied"), errors=["x"])],
+        [samples.replace_data(samples.access_decision("denied"), errors=["x"])],
         "policy.errors",
         {"decisions_with_errors": 1},
         "attention",
@@ -249,55 +248,69 @@ CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
     ),
     "a second lock is counted": ([raw_entry("lock.opened", request="r")], "emergency.locks", {"double_locked_issues": 1}, "ok"),
     "a grant under which nothing was issued is told once its job has ended": (
-        [*ASKED, approval_decision("approved"), access_decision("allowed", number=2), issuance(number=2), job_end()],
+        [
+            *ASKED,
+            samples.approval_decision("approved"),
+            samples.access_decision("allowed", number=2),
+            samples.issuance(number=2),
+            samples.job_end(),
+        ],
         "use.unissued",
         {"granted": 2, "never_issued": 1},
         "ok",
     ),
     "a grant of a job that goes on may still be fetched": (
-        [access_decision("allowed")],
+        [samples.access_decision("allowed")],
         "use.unissued",
         {"granted": 1, "never_issued": 0},
         "ok",
     ),
     "a grant that policy took back at issue was not left over": (
-        [access_decision("allowed"), access_decision("denied", phase="issue"), job_end()],
+        [samples.access_decision("allowed"), samples.access_decision("denied", phase="issue"), samples.job_end()],
         "use.unissued",
         {"granted": 1, "never_issued": 0},
         "ok",
     ),
     "a grant whose approval was taken back was not left over": (
-        [*ASKED, approval_decision("approved"), raw_entry("approval.withdrawn", request=part_id(JOB, "r"), verdict="withdrawn"), job_end()],
+        [
+            *ASKED,
+            samples.approval_decision("approved"),
+            raw_entry("approval.withdrawn", request=part_id(JOB, "r"), verdict="withdrawn"),
+            samples.job_end(),
+        ],
         "use.unissued",
         {"granted": 1, "never_issued": 0},
         "ok",
     ),
     "a narrower decision takes no grant back": (
-        [access_decision("allowed"), access_decision("denied", phase="narrowed"), job_end()],
+        [samples.access_decision("allowed"), samples.access_decision("denied", phase="narrowed"), samples.job_end()],
         "use.unissued",
         {"granted": 1, "never_issued": 1},
         "ok",
     ),
     "an answer for somebody away is its giver's": (
-        [replace_data(approval_decision("pending"), on_behalf_of="e-chief"), approval_decision("pending", person="chief")],
+        [
+            samples.replace_data(samples.approval_decision("pending"), on_behalf_of="e-chief"),
+            samples.approval_decision("pending", person="chief"),
+        ],
         "approvals.people",
         {"answers": 2, "people": 2, "for_somebody_away": 1},
         "ok",
     ),
     "disuse is not observable": (
-        [issuance(), credential_confirmation(), job_end()],
+        [samples.issuance(), samples.credential_confirmation(), samples.job_end()],
         "use.unused",
         {"uses_observed": "not observable", "issued_without_use": "not observable"},
         "ok",
     ),
     "an observed use is told": (
-        [credential_event(EventType.CREDENTIAL_USED, what="a tool call")],
+        [samples.credential_event(EventType.CREDENTIAL_USED, what="a tool call")],
         "use.unused",
         {"uses_observed": 1, "issued_without_use": "not observable"},
         "ok",
     ),
     "a run without a sandbox wants attention": (
-        [job_start(), replace_data(job_start(job_id(2)), sandbox="off")],
+        [samples.job_start(), samples.replace_data(samples.job_start(job_id(2)), sandbox="off")],
         "machinery.sandbox_off",
         {"runs": 2, "sandbox_off": 1},
         "attention",
@@ -314,7 +327,12 @@ CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
         {"last_checkpoint": NOW.isoformat()},
         "ok",
     ),
-    "without a checkpoint the ledger's end is not held": ([submission()], "ledger.checkpoint", {"last_checkpoint": "none"}, "attention"),
+    "without a checkpoint the ledger's end is not held": (
+        [samples.submission()],
+        "ledger.checkpoint",
+        {"last_checkpoint": "none"},
+        "attention",
+    ),
 }
 
 
