@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,9 +21,9 @@ from console.services.console import Console
 from justenough.adapters.store import Store
 from justenough.domain.approvals.statements import DecisionStatement, OrderStatement, to_signable
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
-from justenough.domain.core.ids import new_job_id, request_id
+from justenough.domain.core.ids import credential_id, new_job_id, request_id
 from justenough.domain.jobs.states import Action
-from justenough.domain.ledger.events import EventType, build_event
+from tests.adapters.store import event_samples as samples
 from tests.support.plain_http import NO_TLS
 from worker.stack.stack_file import Stack
 
@@ -38,6 +38,7 @@ SPEC: dict[str, Any] = {
     "run": {"command": ["python", "-c", "print('{ticket}')"]},
     "access": [{"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "Look up the order"}],
 }
+REFUND_WRITE = {"resource": "refunds-db", "title": "Refunds", "action": "write", "ttl": 300}
 
 
 @dataclass(frozen=True)
@@ -148,113 +149,70 @@ class Served:
         found: dict[str, Any] = answer.json()
         return found
 
-    async def record_request(self, *, tier: int = 1, ttl: int = 300) -> dict[str, Any]:
-        """A request that waits at a tier, of a job that ops launched: recorded as the worker would."""
-        job = (await self.launch())["id"]
-        request, now = request_id(job, 1), datetime.now(UTC)
+    def record_request(
+        self,
+        job: str,
+        *,
+        number: int = 1,
+        tier: int = 1,
+        quorum: int = 1,
+        minutes: int = 15,
+        policies: Sequence[str] = ("write-at-tier-1",),
+        digest: str = DIGEST,
+        **changes: Any,
+    ) -> dict[str, Any]:
+        """Record a pending request of a job, as the worker would; return it. `minutes`: how long its tier has to decide."""
+        now, asked = datetime.now(UTC), {**REFUND_WRITE, **changes}
+        decision: dict[str, Any] = {"policies": policies, "policy_digest": DIGEST, "digest": digest, "facts": {}}
         self.store.ledger.append(
             [
-                build_event(
-                    EventType.ACCESS_REQUESTED,
-                    job,
-                    at=now,
-                    about=request,
-                    request=request,
-                    number=1,
-                    resource="refunds-db",
-                    action="write",
-                    ttl=ttl,
-                    reason="Write the refund",
-                    optional=False,
-                    title="Refunds database",
-                    sensitivity="confidential",
-                    revocable="now",
-                ),
-                build_event(
-                    EventType.ACCESS_DECIDED,
-                    job,
-                    at=now,
-                    about=f"{request}/start",
-                    request=request,
-                    phase="start",
-                    outcome="needs_approval",
-                    tier=tier,
-                    policies=["writes-need-an-owner"],
-                    policy_digest=DIGEST,
-                    digest=DIGEST,
-                    errors=[],
-                    facts={},
-                ),
-                build_event(
-                    EventType.APPROVAL_OPENED,
-                    job,
-                    at=now,
-                    about=request,
-                    request=request,
-                    tier=tier,
-                    respond_by=(now + timedelta(minutes=15)).isoformat(),
-                    quorum=1,
+                samples.access_request(job, number=number, at=now, **asked),
+                samples.access_decision("needs_approval", job, number=number, tier=tier, at=now, **decision),
+                samples.approval_opening(
+                    job, number=number, tier=tier, at=now, respond_by=(now + timedelta(minutes=minutes)).isoformat(), quorum=quorum
                 ),
             ]
         )
-        found: dict[str, Any] = (await self.get(f"/requests/{request}", "auditor")).json()
+        found = self.store.requests.get(request_id(job, number))
+        assert found is not None
+        return found.model_dump(mode="json")
+
+    async def launch_and_request(self, **changes: Any) -> dict[str, Any]:
+        """Return a pending request, as the API does, of a job that ops launches. `changes`: as in `record_request`."""
+        request = self.record_request((await self.launch())["id"], **changes)
+        found: dict[str, Any] = (await self.get(f"/requests/{request['id']}", "auditor")).json()
         return found
 
     def record_answer(self, request: dict[str, Any], who: str, *, verdict: str = "approved") -> None:
         """Record an answer as the worker would once it has counted it."""
-        self.store.ledger.append(
-            [
-                build_event(
-                    EventType.APPROVAL_DECIDED,
-                    request["job_id"],
-                    at=datetime.now(UTC),
-                    about=f"{request['id']}/{self.people[who].id}",
-                    request=request["id"],
-                    person=self.people[who].id,
-                    name=who,
-                    tier=1,
-                    decision="approve",
-                    reason="fine",
-                    ttl=request["ttl"],
-                    signed={"statement": {}, "signature": ""},
-                    verdict=verdict,
-                    granted_ttl=request["ttl"] if verdict == "approved" else None,
-                    action=request["action"],
-                    granted_action=request["action"] if verdict == "approved" else None,
-                    on_behalf_of=None,
-                    on_behalf_of_name=None,
-                )
-            ]
+        answer = samples.approval_decision(
+            verdict,
+            request["job_id"],
+            number=int(request["id"].rpartition("-")[2]),
+            person=who,
+            person_id=self.people[who].id,
+            at=datetime.now(UTC),
+            ttl=request["ttl"],
+            action=request["action"],
         )
+        self.store.ledger.append([answer])
 
     def issue(self, job: str) -> str:
         """Record a credential as a session would; return its id."""
-        credential, now = "c" + job[1:] + "-1", datetime.now(UTC)
-        self.store.ledger.append(
-            [
-                build_event(
-                    EventType.CREDENTIAL_ISSUED,
-                    job,
-                    at=now,
-                    about=credential,
-                    credential=credential,
-                    request=request_id(job, 1),
-                    resource="refunds-db",
-                    action="write",
-                    lease_id="database/creds/refunds-write/abc",
-                    accessor="accessor",
-                    issued_at=now.isoformat(),
-                    expires_at=(now + timedelta(minutes=5)).isoformat(),
-                    revocable="now",
-                    certificate=None,
-                )
-            ]
-        )
-        return credential
+        now = datetime.now(UTC)
+        expires = (now + timedelta(minutes=5)).isoformat()
+        what: dict[str, Any] = {
+            "resource": "refunds-db",
+            "lease_id": "database/creds/refunds-write/abc",
+            "accessor": "accessor",
+            "expires_at": expires,
+        }
+        self.store.ledger.append([samples.issuance(job, at=now, **what)])
+        return credential_id(job, 1)
 
     def end(self, job: str, state: str = "succeeded") -> None:
         """Record a job's end as the worker would."""
-        self.store.ledger.append([build_event(EventType.JOB_ENDED, job, at=datetime.now(UTC), state=state, exit_code=0, reason=None)])
+        self.store.ledger.append([samples.job_end(state, job, at=datetime.now(UTC))])
 
     async def signals(self, job: str) -> list[tuple[str, list[Any]]]:
         """The signals that Temporal holds for a job, with their arguments."""

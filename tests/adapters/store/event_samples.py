@@ -61,56 +61,59 @@ def access_request(job: str = JOB, *, number: int = 1, at: datetime = NOW, **cha
     return build_event(EventType.ACCESS_REQUESTED, job, at=at, about=request, **{**data, **changes})
 
 
-def access_decision(outcome: str, job: str = JOB, *, number: int = 1, tier: int = 0, phase: str = "start", at: datetime = NOW) -> Event:
-    return build_event(
-        EventType.ACCESS_DECIDED,
-        job,
-        at=at,
-        about=f"{part_id(job, 'r', number)}/{phase}",
-        request=part_id(job, "r", number),
-        phase=phase,
-        outcome=outcome,
-        tier=tier,
-        policies=["writes-need-tier-1"],
-        policy_digest="sha256:" + "d" * 64,
-        digest="sha256:" + "e" * 64,
-        errors=[],
-        facts={"resource": "orders-db", "action": "write", "requester_groups": ["ops"], "phase": "start", "ttl": 600},
-    )
+def access_decision(
+    outcome: str, job: str = JOB, *, number: int = 1, tier: int = 0, phase: str = "start", at: datetime = NOW, **changes: Any
+) -> Event:
+    request = part_id(job, "r", number)
+    data: dict[str, Any] = {
+        "policies": ["writes-need-tier-1"],
+        "policy_digest": "sha256:" + "d" * 64,
+        "digest": "sha256:" + "e" * 64,
+        "errors": [],
+        "facts": {"resource": "orders-db", "action": "write", "requester_groups": ["ops"], "phase": "start", "ttl": 600},
+        **changes,
+    }
+    kind = EventType.ACCESS_DECIDED
+    return build_event(kind, job, at=at, about=f"{request}/{phase}", request=request, phase=phase, outcome=outcome, tier=tier, **data)
 
 
-def approval_opening(job: str = JOB, *, number: int = 1, tier: int = 1, at: datetime = NOW, escalated: bool = False) -> Event:
+def approval_opening(
+    job: str = JOB, *, number: int = 1, tier: int = 1, at: datetime = NOW, escalated: bool = False, **changes: Any
+) -> Event:
     kind = EventType.APPROVAL_ESCALATED if escalated else EventType.APPROVAL_OPENED
     request = part_id(job, "r", number)
-    return build_event(
-        kind, job, at=at, about=f"{request}/{tier}", request=request, tier=tier, respond_by=at + timedelta(minutes=15), quorum=tier
-    )
+    data = {"respond_by": at + timedelta(minutes=15), "quorum": tier, **changes}
+    return build_event(kind, job, at=at, about=f"{request}/{tier}", request=request, tier=tier, **data)
 
 
 def approval_decision(
-    verdict: str, job: str = JOB, *, number: int = 1, person: str = "lead", decision: str = "approve", at: datetime = NOW
+    verdict: str,
+    job: str = JOB,
+    *,
+    number: int = 1,
+    person: str = "lead",
+    person_id: str | None = None,
+    decision: str = "approve",
+    at: datetime = NOW,
+    ttl: int = 300,
+    action: str = "write",
 ) -> Event:
-    request = part_id(job, "r", number)
-    return build_event(
-        EventType.APPROVAL_DECIDED,
-        job,
-        at=at,
-        about=f"{request}/{person}",
-        request=request,
-        person=f"e-{person}",
-        name=person,
-        tier=1,
-        decision=decision,
-        reason="Looks right",
-        ttl=300,
-        signed=SIGNED,
-        verdict=verdict,
-        granted_ttl=300 if verdict == "approved" else None,
-        action="write",
-        granted_action="write" if verdict == "approved" else None,
-        on_behalf_of=None,
-        on_behalf_of_name=None,
-    )
+    request, approved = part_id(job, "r", number), verdict == "approved"
+    data: dict[str, Any] = {
+        "person": person_id or f"e-{person}",
+        "name": person,
+        "tier": 1,
+        "reason": "Looks right",
+        "ttl": ttl,
+        "granted_ttl": ttl if approved else None,
+        "action": action,
+        "granted_action": action if approved else None,
+        "signed": SIGNED,
+        "on_behalf_of": None,
+        "on_behalf_of_name": None,
+    }
+    kind, about = EventType.APPROVAL_DECIDED, f"{request}/{person}"
+    return build_event(kind, job, at=at, about=about, request=request, decision=decision, verdict=verdict, **data)
 
 
 def issuance(job: str = JOB, *, number: int = 1, at: datetime = NOW, **changes: Any) -> Event:

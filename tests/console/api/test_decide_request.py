@@ -31,7 +31,7 @@ async def decision_signals(served: Served, job: str) -> list[Any]:
 
 
 async def test_a_good_answer_reaches_the_workflow_as_signed_and_is_shown_once_counted(served: Served) -> None:
-    request = await served.record_request()
+    request = await served.launch_and_request()
     answering = asyncio.create_task(decide(served, "lead", request))
     while not await decision_signals(served, request["job_id"]):
         assert not answering.done()
@@ -47,7 +47,7 @@ async def test_a_good_answer_reaches_the_workflow_as_signed_and_is_shown_once_co
 
 async def test_an_answer_that_no_worker_counts_yet_is_accepted(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
-    request = await served.record_request()
+    request = await served.launch_and_request()
     answer = await decide(served, "lead", request, if_match=f'"{DIGEST}"')
     assert answer.status_code == 202, answer.text
     assert answer.json()["state"] == "pending"
@@ -55,14 +55,14 @@ async def test_an_answer_that_no_worker_counts_yet_is_accepted(served: Served, m
 
 
 async def test_answering_twice_is_a_conflict(served: Served) -> None:
-    request = await served.record_request()
+    request = await served.launch_and_request()
     served.record_answer(request, "lead", verdict="pending")
     again = await decide(served, "lead", request)
     assert (again.status_code, again.json()["detail"]) == (409, "you have answered this request already")
 
 
 async def test_what_does_not_wait_cannot_be_answered(served: Served) -> None:
-    request = await served.record_request()
+    request = await served.launch_and_request()
     served.record_answer(request, "lead")
     late = await decide(served, "security", request)
     assert late.status_code == 409
@@ -70,7 +70,7 @@ async def test_what_does_not_wait_cannot_be_answered(served: Served) -> None:
 
 
 async def test_a_stale_digest_is_told(served: Served) -> None:
-    request = await served.record_request()
+    request = await served.launch_and_request()
     assert (await decide(served, "lead", request, if_match=STALE)).status_code == 412
     assert (await decide(served, "lead", request, digest=STALE)).status_code == 412
     assert (await decide(served, "lead", request, if_match=None)).status_code == 428
@@ -78,7 +78,7 @@ async def test_a_stale_digest_is_told(served: Served) -> None:
 
 
 async def test_no_one_answers_for_their_own_job(served: Served) -> None:
-    request = await served.record_request()
+    request = await served.launch_and_request()
     own = await decide(served, "ops", request)
     assert (own.status_code, own.json()["detail"]) == (403, "people cannot decide on a job that they launched")
 
@@ -93,7 +93,7 @@ async def test_no_one_answers_for_their_own_job(served: Served) -> None:
     ],
 )
 async def test_the_wrong_group_is_told_the_right_ones(served: Served, who: str, tier: int, needed: str) -> None:
-    request = await served.record_request(tier=tier)
+    request = await served.launch_and_request(tier=tier)
     answer = await decide(served, who, request)
     assert (answer.status_code, answer.json()["detail"]) == (403, f"needs one of the groups: {needed}")
     assert await decision_signals(served, request["job_id"]) == []
@@ -101,7 +101,7 @@ async def test_the_wrong_group_is_told_the_right_ones(served: Served, who: str, 
 
 async def test_a_higher_tier_may_answer_for_a_lower_one(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
-    assert (await decide(served, "chief", await served.record_request())).status_code == 202
+    assert (await decide(served, "chief", await served.launch_and_request())).status_code == 202
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ async def test_a_higher_tier_may_answer_for_a_lower_one(served: Served, monkeypa
     ],
 )
 async def test_an_answer_to_something_else_is_refused_by_path(served: Served, changes: dict[str, Any], path: str) -> None:
-    request = await served.record_request()
+    request = await served.launch_and_request()
     answer = await post_decision(served, "lead", request, served.people["lead"].decision(request, changes))
     assert answer.status_code == 422, answer.text
     assert [error["path"] for error in answer.json()["errors"]] == [path]
@@ -127,7 +127,7 @@ async def test_an_answer_to_something_else_is_refused_by_path(served: Served, ch
 
 
 async def test_an_answer_that_is_refused_here_is_in_the_ledger_too(served: Served) -> None:
-    request = await served.record_request()
+    request = await served.launch_and_request()
     # The very same twice: signed anew in another second it would be another attempt.
     unreasoned = served.people["security"].decision(request, {"reason": " ", "decision": "deny"})
     for _ in range(2):
@@ -141,7 +141,7 @@ async def test_an_answer_that_is_refused_here_is_in_the_ledger_too(served: Serve
 
 
 async def test_another_persons_answer_is_forbidden(served: Served) -> None:
-    request = await served.record_request()
+    request = await served.launch_and_request()
     headers = {"If-Match": DIGEST}
     stolen = await served.post(f"/requests/{request['id']}/decisions", "security", served.people["lead"].decision(request), headers=headers)
     assert stolen.status_code == 403
@@ -153,7 +153,7 @@ async def test_another_persons_answer_is_forbidden(served: Served) -> None:
 
 
 async def test_a_statement_with_more_or_less_than_it_may_say_is_refused(served: Served) -> None:
-    request = await served.record_request()
+    request = await served.launch_and_request()
     good = served.people["lead"].decision(request)
     empty: dict[str, Any] = {}
     for statement in (empty, good["statement"] | {"extra": 1}, good["statement"] | {"type": "order"}, good["statement"] | {"ttl": "long"}):
@@ -164,19 +164,19 @@ async def test_a_statement_with_more_or_less_than_it_may_say_is_refused(served: 
 
 
 async def test_an_unknown_request_is_not_found(served: Served) -> None:
-    request = (await served.record_request()) | {"id": "r-dev-01arz3ndektsv4rrffq69g5fav-1"}
+    request = (await served.launch_and_request()) | {"id": "r-dev-01arz3ndektsv4rrffq69g5fav-1"}
     assert (await decide(served, "lead", request)).status_code == 404
 
 
 async def test_an_answer_to_a_job_whose_workflow_is_gone_is_a_conflict(served: Served) -> None:
-    request = await served.record_request()
+    request = await served.launch_and_request()
     await served.temporal.get_workflow_handle(request["job_id"]).terminate()
     answer = await decide(served, "lead", request)
     assert (answer.status_code, answer.json()["detail"]) == (409, "the job no longer runs")
 
 
 async def test_requests_are_listed_for_who_can_answer_them(served: Served) -> None:
-    first, second = await served.record_request(), await served.record_request(tier=2)
+    first, second = await served.launch_and_request(), await served.launch_and_request(tier=2)
 
     async def ids(who: str, **params: Any) -> set[str]:
         page = await served.get("/requests", who, params={"limit": 1000, **params})
@@ -199,7 +199,7 @@ async def test_requests_are_listed_for_who_can_answer_them(served: Served) -> No
 
 
 async def test_a_request_shows_its_digest_as_its_tag(served: Served) -> None:
-    request = await served.record_request()
+    request = await served.launch_and_request()
     shown = await served.get(f"/requests/{request['id']}", "lead")
     assert shown.headers["etag"] == f'"{DIGEST}"'
     assert shown.json()["tier"] == 1
@@ -207,7 +207,7 @@ async def test_a_request_shows_its_digest_as_its_tag(served: Served) -> None:
 
 
 async def test_after_climbing_only_the_new_tier_answers(served: Served) -> None:
-    request = await served.record_request()
+    request = await served.launch_and_request()
     now = datetime.now(UTC)
     climbed = build_event(
         EventType.APPROVAL_ESCALATED,

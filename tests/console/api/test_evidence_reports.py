@@ -44,7 +44,7 @@ async def test_a_planted_live_credential_of_an_ended_job_is_a_violation(served: 
 
 
 async def test_an_attempt_on_ones_own_job_is_in_the_report_of_its_time(served: Served) -> None:
-    request, began = await served.record_request(), datetime.now(UTC)
+    request, began = await served.launch_and_request(), datetime.now(UTC)
     body = served.people["ops"].decision(request)
     assert (
         await served.post(f"/requests/{request['id']}/decisions", "ops", body, headers={"If-Match": request["digest"]})

@@ -67,7 +67,7 @@ async def test_right_sizing_looks_at_the_runs_that_its_reader_may_read(served: S
 
 
 async def test_what_of_the_catalog_is_used_is_told_to_who_reads_every_job(served: Served) -> None:
-    served.issue((await served.record_request())["job_id"])
+    served.issue((await served.launch_and_request())["job_id"])
     found = (await served.get("/catalog/usage", "auditor")).json()["items"]
     (write,) = (use for use in found if (use["resource"], use["action"]) == ("refunds-db", "write"))
     assert (write["granted"] >= 1, write["last_issued"] is not None, {"tenant": "acme"} in write["scopes"]) == (True, True, True)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from html import unescape
 from html.parser import HTMLParser
 from typing import Any
 
 import httpx
 
-from justenough.domain.core.ids import request_id
-from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.readmodel.views import RequestView
+from tests.adapters.store import event_samples as samples
 from tests.console.pages.plain_browser import Browser
 from tests.console.served_console import DIGEST, SPEC, Served
 
@@ -79,26 +78,9 @@ def words_of(answer: httpx.Response) -> str:
 
 def record_again(served: Served, request: Mapping[str, Any], *, tier: int, digest: str, policies: list[str]) -> None:
     """Record another evaluation of a request, as the worker would at another phase."""
-    now = datetime.now(UTC)
-    served.store.ledger.append(
-        [
-            build_event(
-                EventType.ACCESS_DECIDED,
-                request["job_id"],
-                at=now,
-                about=f"{request['id']}/runtime",
-                request=request["id"],
-                phase="runtime",
-                outcome="needs_approval",
-                tier=tier,
-                policies=policies,
-                policy_digest=DIGEST,
-                digest=digest,
-                errors=[],
-                facts={},
-            )
-        ]
-    )
+    decision: dict[str, Any] = {"policies": policies, "policy_digest": DIGEST, "digest": digest, "facts": {}}
+    now, job = datetime.now(UTC), request["job_id"]
+    served.store.ledger.append([samples.access_decision("needs_approval", job, tier=tier, phase="runtime", at=now, **decision)])
 
 
 def view_of(served: Served, request: Mapping[str, Any]) -> RequestView:
@@ -106,71 +88,6 @@ def view_of(served: Served, request: Mapping[str, Any]) -> RequestView:
     found = served.store.requests.get(request["id"])
     assert found is not None
     return found
-
-
-def record_request(
-    served: Served,
-    job: str,
-    *,
-    number: int = 1,
-    tier: int = 1,
-    quorum: int = 1,
-    reason: str = "Write the refund",
-    minutes: int = 15,
-    **other: Any,
-) -> dict[str, Any]:
-    """Record a pending request of a job at a tier, as the worker would, and return it as the API does."""
-    request, now = request_id(job, number), datetime.now(UTC)
-    fields: dict[str, Any] = {
-        "resource": "refunds-db",
-        "action": "write",
-        "ttl": 300,
-        "title": "Refunds",
-        "sensitivity": "confidential",
-        "revocable": "now",
-        **{name: other[name] for name in ("resource", "action", "ttl", "title", "call", "tools") if name in other},
-    }
-    served.store.ledger.append(
-        [
-            build_event(
-                EventType.ACCESS_REQUESTED,
-                job,
-                at=now,
-                about=request,
-                request=request,
-                number=number,
-                reason=reason,
-                optional=False,
-                **fields,
-            ),
-            build_event(
-                EventType.ACCESS_DECIDED,
-                job,
-                at=now,
-                about=f"{request}/start",
-                request=request,
-                phase="start",
-                outcome="needs_approval",
-                tier=tier,
-                policies=other.get("policies", ["write-at-tier-1"]),
-                policy_digest=DIGEST,
-                digest=other.get("digest", DIGEST),
-                errors=[],
-                facts={},
-            ),
-            build_event(
-                EventType.APPROVAL_OPENED,
-                job,
-                at=now,
-                about=request,
-                request=request,
-                tier=tier,
-                respond_by=(now + timedelta(minutes=minutes)).isoformat(),
-                quorum=quorum,
-            ),
-        ]
-    )
-    return view_of(served, {"id": request}).model_dump(mode="json")
 
 
 def spec(**changes: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from justenough.domain.approvals.statements import SignedStatement, why_signatur
 from justenough.domain.core.rfc3339 import parse_rfc3339
 from justenough.domain.ledger.events import EventType
 from tests.console.pages.conftest import LogIn
-from tests.console.pages.inbox_requests import Words, decisions, read_words, record_request, spec, submit_decision, words_of
+from tests.console.pages.inbox_requests import Words, decisions, read_words, spec, submit_decision, words_of
 from tests.console.pages.plain_browser import Browser, Site
 from tests.console.served_console import Served
 
@@ -44,7 +44,7 @@ async def test_a_delegation_is_signed_used_for_a_decision_and_ended(
     assert parse_rfc3339(told["signed"]["statement"]["expires_at"]) == mine[0].until
     assert "chief until" in (await read_words(chief2, "/delegations")).text
 
-    request = record_request(served, (await served.launch(spec()))["id"], tier=2)
+    request = served.record_request((await served.launch(spec()))["id"], tier=2)
     assert "for chief, who is away until" in (await read_words(chief2, f"/inbox/{request['id']}")).text
     sent = await submit_decision(chief2, request, "approve", reason="for him", absent=served.people["chief"].id)
     assert sent.status_code == 303, words_of(sent)
@@ -53,7 +53,7 @@ async def test_a_delegation_is_signed_used_for_a_decision_and_ended(
 
     await end_all(chief)
     assert "You have no delegates." in (await read_words(chief, "/delegations")).text
-    other = record_request(served, (await served.launch(spec()))["id"], tier=2)
+    other = served.record_request((await served.launch(spec()))["id"], tier=2)
     late = await submit_decision(chief2, other, "approve", reason="for him", absent=served.people["chief"].id)
     assert late.status_code == 403
     assert await decisions(served, other["job_id"]) == []

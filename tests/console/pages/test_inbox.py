@@ -7,7 +7,7 @@ from typing import Any
 
 from justenough.domain.core.ids import new_job_id
 from tests.console.pages.conftest import LogIn
-from tests.console.pages.inbox_requests import Words, read_words, record_request, spec
+from tests.console.pages.inbox_requests import Words, read_words, spec
 from tests.console.pages.plain_browser import Site
 from tests.console.pages.recorded_jobs import record_order
 from tests.console.served_console import Served
@@ -23,9 +23,9 @@ async def launch_job(served: Served, name: str, **changes: Any) -> str:
 
 async def test_requests_are_sorted_by_deadline_and_others_follow_with_the_reason(served: Served, logged_in: LogIn) -> None:
     late, soon, above = [await launch_job(served, "clocks") for _ in range(3)]
-    record_request(served, late, minutes=15)
-    record_request(served, soon, minutes=5, resource="orders-db", title="Orders")
-    record_request(served, above, tier=2, minutes=1)
+    served.record_request(late, minutes=15)
+    served.record_request(soon, minutes=5, resource="orders-db", title="Orders")
+    served.record_request(above, tier=2, minutes=1)
     page = await read_words(await logged_in("lead"), "/inbox?job=clocks")
     places = [
         page.text.index(word)
@@ -42,8 +42,8 @@ async def test_requests_are_sorted_by_deadline_and_others_follow_with_the_reason
 
 
 async def test_filters_are_in_the_address_and_hide_other_requests(served: Served, logged_in: LogIn) -> None:
-    record_request(served, await launch_job(served, "filtered"))
-    record_request(served, await launch_job(served, "filtered"), resource="orders-db", title="Orders")
+    served.record_request(await launch_job(served, "filtered"))
+    served.record_request(await launch_job(served, "filtered"), resource="orders-db", title="Orders")
     browser = await logged_in("lead")
     assert "on Orders" not in (await read_words(browser, "/inbox?job=filtered&resource=refunds-db")).text
     assert "No requests waiting for you match these filters" in (await read_words(browser, "/inbox?job=filtered&tier=2")).text
@@ -54,7 +54,7 @@ async def test_filters_are_in_the_address_and_hide_other_requests(served: Served
 
 async def test_many_pending_requests_are_paged_without_repeats_or_gaps(served: Served, logged_in: LogIn) -> None:
     one = await launch_job(served, "many")
-    names = [record_request(served, one, number=number, minutes=number)["id"] for number in range(1, 34)]
+    names = [served.record_request(one, number=number, minutes=number)["id"] for number in range(1, 34)]
     browser = await logged_in("lead")
     first = await browser.open("/inbox?show=mine&job=many")
     assert len(first.content) < 100_000
@@ -70,7 +70,7 @@ async def test_many_pending_requests_are_paged_without_repeats_or_gaps(served: S
 
 
 async def test_a_request_page_says_who_requests_what_for_how_long_and_what_a_timeout_does(served: Served, logged_in: LogIn) -> None:
-    request = record_request(served, await launch_job(served, "sentence", params={"ticket": "4712"}, reason="She called twice"))
+    request = served.record_request(await launch_job(served, "sentence", params={"ticket": "4712"}, reason="She called twice"))
     page = await read_words(await logged_in("lead"), f"/inbox/{request['id']}")
     for words in (
         "sentence by agent refund-agent 1.4, launched by ops, requests WRITE on Refunds for 5 min",
@@ -91,7 +91,7 @@ async def test_a_request_page_says_who_requests_what_for_how_long_and_what_a_tim
 
 
 async def test_a_timeout_at_the_top_tier_denies_and_a_quorum_of_two_is_shown(served: Served, logged_in: LogIn) -> None:
-    request = record_request(served, await launch_job(served, "top"), tier=3, quorum=2, policies=["double-lock"])
+    request = served.record_request(await launch_job(served, "top"), tier=3, quorum=2, policies=["double-lock"])
     page = await read_words(await logged_in("chief"), f"/inbox/{request['id']}")
     assert "if nobody decides." in page.text
     assert "Needs 2 approvals by different people" in page.text
@@ -104,7 +104,7 @@ async def test_a_timeout_at_the_top_tier_denies_and_a_quorum_of_two_is_shown(ser
 async def test_untrusted_text_is_escaped_and_labelled_with_its_author(served: Served, logged_in: LogIn) -> None:
     hostile = spec(name="hostile", task=HOSTILE, agent={"name": "evil", "version": "1", "model": HOSTILE})
     hostile["run"] = {"command": ["python", HOSTILE], "env": {"X": HOSTILE}}
-    request = record_request(served, (await served.launch(hostile, reason=HOSTILE))["id"], reason=HOSTILE, title=HOSTILE)
+    request = served.record_request((await served.launch(hostile, reason=HOSTILE))["id"], reason=HOSTILE, title=HOSTILE)
     browser = await logged_in("lead")
     for path in (f"/inbox/{request['id']}", "/inbox?job=hostile"):
         raw = (await browser.open(path)).text
@@ -121,7 +121,7 @@ async def test_untrusted_text_is_escaped_and_labelled_with_its_author(served: Se
 
 async def test_a_tool_call_request_shows_the_tool_and_every_argument_as_untrusted(served: Served, logged_in: LogIn) -> None:
     call = {"tool": "refund-order", "arguments": {"order_id": 7, "amount": 12.5, "reason": f"{HOSTILE} {'y' * 3000} the end"}}
-    request = record_request(served, await launch_job(served, "calls"), call=call)
+    request = served.record_request(await launch_job(served, "calls"), call=call)
     browser = await logged_in("lead")
     raw = (await browser.open(f"/inbox/{request['id']}")).text
     assert "<script>alert" not in raw
@@ -139,24 +139,24 @@ async def test_a_tool_call_request_shows_the_tool_and_every_argument_as_untruste
 
 
 async def test_a_call_with_another_argument_than_the_last_approved_one_shows_the_difference(served: Served, logged_in: LogIn) -> None:
-    first = record_request(served, await launch_job(served, "amounts"), call={"tool": "refund-order", "arguments": {"amount": 12}})
+    first = served.record_request(await launch_job(served, "amounts"), call={"tool": "refund-order", "arguments": {"amount": 12}})
     served.record_answer(first, "lead")
-    second = record_request(served, await launch_job(served, "amounts"), call={"tool": "refund-order", "arguments": {"amount": 5000}})
+    second = served.record_request(await launch_job(served, "amounts"), call={"tool": "refund-order", "arguments": {"amount": 5000}})
     page = await read_words(await logged_in("lead"), f"/inbox/{second['id']}")
     assert "argument amount 12 5000" in page.text
 
 
 async def test_a_long_word_is_cut(served: Served, logged_in: LogIn) -> None:
-    request = record_request(served, await launch_job(served, "long", reason="y" * 1000), reason="z" * 1000)
+    request = served.record_request(await launch_job(served, "long", reason="y" * 1000), reason="z" * 1000)
     raw = (await (await logged_in("lead")).open("/inbox?job=long")).text
     assert "z" * 250 not in raw
     assert len((await (await logged_in("lead")).open(f"/inbox/{request['id']}")).content) < 100_000
 
 
 async def test_differences_from_the_last_approved_run_are_shown_old_and_new(served: Served, logged_in: LogIn) -> None:
-    first = record_request(served, await launch_job(served, "differs"))
+    first = served.record_request(await launch_job(served, "differs"))
     served.record_answer(first, "lead")
-    second = record_request(served, await launch_job(served, "differs", run={"command": ["python", "-c", "print('more')"]}), ttl=600)
+    second = served.record_request(await launch_job(served, "differs", run={"command": ["python", "-c", "print('more')"]}), ttl=600)
     page = await read_words(await logged_in("lead"), f"/inbox/{second['id']}")
     assert "command" in page.text
     for words in ("print(", "ttl 5m 10m", "Previous decisions"):
@@ -167,10 +167,10 @@ async def test_differences_from_the_last_approved_run_are_shown_old_and_new(serv
 
 async def test_a_text_that_is_too_long_says_so_and_hides_no_difference(served: Served, logged_in: LogIn) -> None:
     script = "pass  # nothing to see\n" * 200
-    first = record_request(served, await launch_job(served, "endless", run={"command": ["python", "-c", script]}))
+    first = served.record_request(await launch_job(served, "endless", run={"command": ["python", "-c", script]}))
     served.record_answer(first, "lead")
     run = {"command": ["python", "-c", f"{script}steal()"], "env": {"LONG": "z" * 400}}
-    second = record_request(served, await launch_job(served, "endless", run=run))
+    second = served.record_request(await launch_job(served, "endless", run=run))
     page = await read_words(await logged_in("lead"), f"/inbox/{second['id']}")
     assert "2,807 more characters are not shown here" in page.text
     assert "100 more characters are not shown here" in page.text
@@ -179,9 +179,9 @@ async def test_a_text_that_is_too_long_says_so_and_hides_no_difference(served: S
 
 
 async def test_an_identical_run_shows_no_differences(served: Served, logged_in: LogIn) -> None:
-    first = record_request(served, await launch_job(served, "same"))
+    first = served.record_request(await launch_job(served, "same"))
     served.record_answer(first, "lead")
-    second = record_request(served, await launch_job(served, "same"))
+    second = served.record_request(await launch_job(served, "same"))
     page = await read_words(await logged_in("lead"), f"/inbox/{second['id']}")
     assert "No changes since the last run of same" in page.text
     # An earlier run is not compared with a later one.
@@ -189,11 +189,11 @@ async def test_an_identical_run_shows_no_differences(served: Served, logged_in: 
 
 
 async def test_a_launcher_learns_nothing_of_other_peoples_jobs_with_the_same_name(site: Site, served: Served, logged_in: LogIn) -> None:
-    first = record_request(served, await launch_job(served, "borrowed", run={"command": ["python", "-c", "print('not for mallory')"]}))
+    first = served.record_request(await launch_job(served, "borrowed", run={"command": ["python", "-c", "print('not for mallory')"]}))
     served.record_answer(first, "lead")
     mallory = await logged_in("mallory")
     me = (await site.console.sessions.session_of(mallory.cookie)).person.id
-    own = record_request(served, record_order(site.store, me, name="borrowed", spec=spec(name="borrowed")))
+    own = served.record_request(record_order(site.store, me, name="borrowed", spec=spec(name="borrowed")))
     page = await read_words(mallory, f"/inbox/{own['id']}")
     assert "No earlier run of borrowed was approved for" in page.text
     assert "None yet." in page.text
@@ -211,7 +211,7 @@ async def test_a_nul_character_in_an_address_is_rejected(logged_in: LogIn) -> No
 
 async def test_the_jobs_active_access_is_shown(served: Served, logged_in: LogIn) -> None:
     name = await launch_job(served, "holding")
-    request = record_request(served, name)
+    request = served.record_request(name)
     served.issue(name)
     page = await read_words(await logged_in("lead"), f"/inbox/{request['id']}")
     assert "active write on refunds-db" in page.text
@@ -221,14 +221,14 @@ async def test_a_child_job_shows_its_ancestors_and_its_reason_as_untrusted(serve
     parent = await launch_job(served, "ancestor")
     served.issue(parent)
     child = (await served.launch(spec(name="descendant"), parent=parent, reason="the agent says so"))["id"]
-    page = await read_words(await logged_in("lead"), f"/inbox/{record_request(served, child)['id']}")
+    page = await read_words(await logged_in("lead"), f"/inbox/{served.record_request(child)['id']}")
     assert "Launch reason (untrusted: the parent job's program or agent may have written it) the agent says so" in page.text
     assert f"Launched by {parent} (ancestor, by ops)" in page.text
     assert "touched refunds-db" in page.text
 
 
 async def test_reading_changes_nothing(served: Served, logged_in: LogIn) -> None:
-    request = record_request(served, await launch_job(served, "looked"))
+    request = served.record_request(await launch_job(served, "looked"))
     browser = await logged_in("lead")
     before = served.store.ledger.head()
     for path in ("/inbox", f"/inbox/{request['id']}", f"/inbox/{request['id']}?done=sent", "/delegations"):
@@ -239,7 +239,7 @@ async def test_reading_changes_nothing(served: Served, logged_in: LogIn) -> None
 
 
 async def test_a_launcher_sees_their_own_requests_and_why_they_cannot_decide_them(served: Served, logged_in: LogIn) -> None:
-    request = record_request(served, await launch_job(served, "owned"))
+    request = served.record_request(await launch_job(served, "owned"))
     browser = await logged_in("ops")
     assert "people cannot decide on a job that they launched" in (await read_words(browser, "/inbox?job=owned")).text
     page = await read_words(browser, f"/inbox/{request['id']}")
@@ -248,14 +248,14 @@ async def test_a_launcher_sees_their_own_requests_and_why_they_cannot_decide_the
 
 
 async def test_a_launcher_cannot_see_other_peoples_requests(served: Served, logged_in: LogIn) -> None:
-    request = record_request(served, await launch_job(served, "foreign"))
+    request = served.record_request(await launch_job(served, "foreign"))
     browser = await logged_in("mallory")
     assert (await browser.open(f"/inbox/{request['id']}")).status_code == 404
     assert "foreign" not in (await read_words(browser, "/inbox")).text
 
 
 async def test_an_auditor_can_read_but_has_no_buttons(served: Served, logged_in: LogIn) -> None:
-    request = record_request(served, await launch_job(served, "audited"))
+    request = served.record_request(await launch_job(served, "audited"))
     page = await read_words(await logged_in("auditor"), f"/inbox/{request['id']}")
     assert "View only (needs one of the groups" in page.text
     assert not page.buttons

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.console.pages.conftest import LogIn
-from tests.console.pages.inbox_requests import OTHER_DIGEST, decisions, read_words, record_request, spec, words_of
+from tests.console.pages.inbox_requests import OTHER_DIGEST, decisions, read_words, spec, words_of
 from tests.console.pages.plain_browser import Browser
 from tests.console.served_console import DIGEST, Served
 
@@ -20,7 +20,7 @@ def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def launch_requests(served: Served, name: str, *tiers: int) -> list[dict[str, Any]]:
-    return [record_request(served, (await served.launch(spec(name=name)))["id"], tier=tier, policies=["write-at-tier-1"]) for tier in tiers]
+    return [served.record_request((await served.launch(spec(name=name)))["id"], tier=tier, policies=["write-at-tier-1"]) for tier in tiers]
 
 
 async def submit_batch(browser: Browser, requests: list[dict[str, Any]], decision: str, **fields: str) -> httpx.Response:

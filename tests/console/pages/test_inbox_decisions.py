@@ -22,7 +22,6 @@ from tests.console.pages.inbox_requests import (
     decisions,
     read_words,
     record_again,
-    record_request,
     spec,
     submit_decision,
     words_of,
@@ -39,11 +38,11 @@ def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def request_(served: Served) -> dict[str, Any]:
-    return record_request(served, (await served.launch(spec()))["id"])
+    return served.record_request((await served.launch(spec()))["id"])
 
 
 async def launch_request(served: Served, tier: int, **other: Any) -> dict[str, Any]:
-    return record_request(served, (await served.launch(spec()))["id"], tier=tier, **other)
+    return served.record_request((await served.launch(spec()))["id"], tier=tier, **other)
 
 
 def is_signed_by(site: Site, person: str, signed: dict[str, Any]) -> bool:
@@ -84,7 +83,7 @@ async def test_an_approval_reaches_the_workflow_signed_by_the_persons_own_key(
 async def test_an_approval_can_have_limits(served: Served, logged_in: LogIn) -> None:
     access = [{"resource": "orders-db", "action": "admin", "ttl": "5m", "reason": "Correct the order"}]
     job = (await served.launch(spec(access=access)))["id"]
-    request = record_request(served, job, tier=2, action="admin", resource="orders-db", title="Orders", policies=["admin-at-tier-2"])
+    request = served.record_request(job, tier=2, action="admin", resource="orders-db", title="Orders", policies=["admin-at-tier-2"])
     browser = await logged_in("security")
     options = [known.get("value") for tag, known in Words((await browser.open(f"/inbox/{request['id']}")).text).tags if tag == "option"]
     assert options == ["", "2m", "1m", "30s", "", "read", "write"]
@@ -99,7 +98,7 @@ BOUND = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}}
 
 async def test_access_through_tools_can_be_approved_for_fewer_calls(served: Served, logged_in: LogIn) -> None:
     access = [{"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Pay back", "tools": BOUND}]
-    request = record_request(served, (await served.launch(spec(access=access)))["id"], tools=BOUND)
+    request = served.record_request((await served.launch(spec(access=access)))["id"], tools=BOUND)
     browser = await logged_in("lead")
     page = await read_words(browser, f"/inbox/{request['id']}")
     for words in (

@@ -56,7 +56,7 @@ async def test_a_page_gets_heartbeats_and_events_of_its_topics(site: Site, serve
     lead = await logged_in("lead")
     async with open_page(lead, stream_address(site, topics="approval")) as events:
         assert (await anext(events))[0] == "beat"
-        request = await served.record_request()
+        request = await served.launch_and_request()
         assert await next_change(events) == {"type": "approval.opened", "job": request["job_id"]}
 
 
