@@ -19,6 +19,7 @@ STORE, PURE = "tests/adapters/store/test_a.py", "tests/domain/jobs/test_a.py"
         pytest.param([CLI[0], PURE], ["chaos"], ["whole", "domain"], PURE, id="helps with files without servers"),
         pytest.param(CLI, ["chaos"], ["whole"], CLI[0], id="helps if many files are left"),
         pytest.param(CLI[1:], ["chaos"], ["whole"], None, id="ends if few files are left"),
+        pytest.param(CLI, ["chaos"], ["whole", "whole"], None, id="ends if few files are left for each process that has the servers"),
         pytest.param(CHAOS, ["whole"], ["chaos"], CHAOS[0], id="helps sooner with files that take long"),
         pytest.param(CLI[1:], ["chaos"], [], CLI[1], id="runs the files that an ended process left"),
         pytest.param([PURE, STORE], ["domain"], [], STORE, id="files without servers come last"),

@@ -36,7 +36,7 @@ FREE = {"adapters", "bench", "domain", "house", "process"}
 WHOLE_FOLDERS = {"browser"}
 """Folders that run in one process, which starts the browser once."""
 WORTH_STARTING = 12
-"""Another process starts the same servers only if at least so many of their files are still waiting."""
+"""Another process starts the same servers only if at least so many of their files wait for each process that has them."""
 LONG_FILES_WORTH_STARTING = {"chaos": 4}
 """The same number for servers whose files take longer than starting them."""
 
@@ -58,15 +58,15 @@ def rank(scope: str) -> tuple[int, bool]:
 def next_scope(waiting: Sequence[str], *, mine: Iterable[str], others: Iterable[str]) -> str | None:
     """Return the file or folder that a process runs next; None if the process should end. `waiting` is sorted by `rank`.
 
-    `mine` and `others` are the servers of this process and of the other processes. A process first uses its own servers, then starts
-    servers that no other process has, then helps another process if enough files are left.
+    `mine` and `others` are the servers of this process and of the other processes, as often as they have them. A process first uses its own
+    servers, then starts servers that no other process has, then helps other processes if enough files are left.
     """
-    own, theirs = {servers for servers in mine if servers not in FREE}, set(others)
+    own, theirs = {servers for servers in mine if servers not in FREE}, Counter(others)
     left = Counter(map(servers_of, waiting))
     choices: tuple[Callable[[str], bool], ...] = (
         lambda servers: servers in own,
-        lambda servers: servers not in theirs | FREE,
-        lambda servers: servers in FREE or left[servers] >= LONG_FILES_WORTH_STARTING.get(servers, WORTH_STARTING),
+        lambda servers: servers not in theirs and servers not in FREE,
+        lambda servers: servers in FREE or left[servers] >= theirs[servers] * LONG_FILES_WORTH_STARTING.get(servers, WORTH_STARTING),
     )
     return next((scope for fits in choices for scope in waiting if fits(servers_of(scope))), None)
 
@@ -88,5 +88,5 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc] # it ships no types
 
     def _next(self, node: Any) -> str | None:
         started = {each: {servers_of(scope) for scope in work} for each, work in self.assigned_work.items() if not each.shutting_down}
-        others = {servers for each, theirs in started.items() if each is not node for servers in theirs}
+        others = [servers for each, theirs in started.items() if each is not node for servers in theirs]
         return next_scope(tuple(self.workqueue), mine=started.get(node, ()), others=others)
