@@ -60,6 +60,18 @@ def open_engine(url: str) -> Engine:
     )
 
 
+def close_connections(engine: Engine) -> None:
+    """Close the idle connections now, and each of the others when it is returned: SQLAlchemy would only forget those."""
+
+    @event.listens_for(engine, "checkin")
+    def _close(connection: Any, _record: Any) -> None:
+        # None: it was already found unusable, and closed.
+        if connection is not None:
+            connection.close()
+
+    engine.dispose()
+
+
 @contextmanager
 def read_transaction(engine: Engine) -> Iterator[Connection]:
     """Yield a connection for reading. All its statements see the same snapshot. Raises StoreUnavailable."""

@@ -59,8 +59,8 @@ class Store:
         migrate.migrate(self._engine)
 
     def close(self) -> None:
-        """Close every connection."""
-        self._engine.dispose()
+        """Close every connection; one that another thread uses is closed when that thread is done with it."""
+        engine.close_connections(self._engine)
 
     def ping(self) -> None:
         """Raise StoreUnavailable if the database does not answer."""

@@ -8,12 +8,14 @@ import stat
 import threading
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, text
 
 from justenough.adapters.store import Store, StoreNotMigrated, StoreUnavailable
-from justenough.adapters.store.engine import UnusableUrl, open_engine, read_transaction
+from justenough.adapters.store.engine import UnusableUrl, close_connections, open_engine, read_transaction
 from justenough.adapters.store.group_commit import GroupCommitter
 from justenough.domain.core.errors import GiveUp, RetryLater
 from tests.adapters.store.event_samples import submission
@@ -63,6 +65,17 @@ def test_sqlite_keeps_what_it_said_it_kept(tmp_path: Path) -> None:
 def test_a_ready_store_answers(store: Store) -> None:
     store.ping()
     assert store.metrics.counts().jobs == {}
+
+
+def test_a_connection_in_use_when_the_store_is_closed_is_closed_when_it_is_returned(url: str) -> None:
+    engine = open_engine(url)
+    with read_transaction(engine) as used:
+        used.execute(text("SELECT 1"))
+        connection: Any = used.connection.driver_connection
+        close_connections(engine)
+        assert used.execute(text("SELECT 1")).scalar_one() == 1
+    with pytest.raises((sqlite3.ProgrammingError, psycopg.OperationalError), match="closed"):
+        connection.execute("SELECT 1")
 
 
 def test_a_server_that_is_not_there_is_unavailable_and_says_no_secret() -> None:
