@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 from temporalio import activity
 from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.errordetails.v1 import NotFoundFailure
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client, ScheduleAlreadyRunningError, ScheduleUpdate, ScheduleUpdateInput, WorkflowFailureError
@@ -119,7 +120,7 @@ class TemporalGateway:
 
     async def has_workflow(self, job: str) -> bool:
         """Whether Temporal knows a workflow of this id, open or closed."""
-        with suppress(WorkflowGone), _translate_errors():
+        with suppress(WorkflowGone), _translate_handle_errors():
             await self._client.get_workflow_handle(job).describe(rpc_timeout=RPC_TIMEOUT)
             return True
         return False
@@ -138,7 +139,7 @@ class TemporalGateway:
 
     async def cancel(self, job: str) -> None:
         """Cancel the job's workflow. Raises WorkflowGone, TemporalUnavailable."""
-        with _translate_errors():
+        with _translate_handle_errors():
             await self._client.get_workflow_handle(job).cancel(rpc_timeout=RPC_TIMEOUT)
 
     async def start_sweep(self) -> None:
@@ -232,7 +233,7 @@ class TemporalGateway:
         schedule = schedules.to_temporal_schedule(name, definition, prefix=self._schedule_prefix, queue=self._console_task_queue)
         handle = self._client.get_schedule_handle(f"{self._schedule_prefix}{name}")
         try:
-            with _translate_errors():
+            with _translate_handle_errors():
                 # Do not update without need: Temporal does not make up occasions that were due before an update.
                 if schedules.is_same((await handle.describe(rpc_timeout=RPC_TIMEOUT)).schedule, schedule):
                     return False
@@ -249,12 +250,12 @@ class TemporalGateway:
 
     async def delete_schedule(self, name: str) -> None:
         """Delete a schedule of the installation, if it exists. Raises TemporalUnavailable."""
-        with suppress(WorkflowGone), _translate_errors():
+        with suppress(WorkflowGone), _translate_handle_errors():
             await self._client.get_schedule_handle(f"{self._schedule_prefix}{name}").delete(rpc_timeout=RPC_TIMEOUT)
 
     async def schedule_status(self, name: str) -> ScheduleStatus | None:
         """Return a schedule's status; None if Temporal does not know it. Raises TemporalUnavailable."""
-        with suppress(WorkflowGone), _translate_errors():
+        with suppress(WorkflowGone), _translate_handle_errors():
             description = await self._client.get_schedule_handle(f"{self._schedule_prefix}{name}").describe(rpc_timeout=RPC_TIMEOUT)
             state, info = description.schedule.state, description.info
             return ScheduleStatus(state.paused, state.note, tuple(info.next_action_times), info.num_actions_missed_catchup_window)
@@ -263,7 +264,7 @@ class TemporalGateway:
     async def set_schedule_paused(self, name: str, note: str, *, paused: bool) -> None:
         """Pause or unpause a schedule. Raises WorkflowGone if Temporal does not know it, TemporalUnavailable."""
         handle = self._client.get_schedule_handle(f"{self._schedule_prefix}{name}")
-        with _translate_errors():
+        with _translate_handle_errors():
             await (handle.pause if paused else handle.unpause)(note=note, rpc_timeout=RPC_TIMEOUT)
 
     @property
@@ -296,19 +297,33 @@ class TemporalGateway:
             raise TemporalUnavailable(f"{workflow} did not finish: {why}") from error
 
     async def _signal(self, job: str, name: str, *args: Any) -> None:
-        with _translate_errors():
+        with _translate_handle_errors():
             await self._client.get_workflow_handle(job).signal(name, args=args, rpc_timeout=RPC_TIMEOUT)
 
 
 @contextmanager
 def _translate_errors() -> Iterator[None]:
-    """Translate errors of Temporal's client into WorkflowGone or TemporalUnavailable."""
+    """Translate errors of Temporal's client into TemporalUnavailable."""
     try:
         yield
     except RPCError as error:
         if error.status == RPCStatusCode.NOT_FOUND:
-            raise WorkflowGone("the workflow no longer runs") from error
+            # The namespace does not exist. A busy server may also answer so when it starts a workflow.
+            raise TemporalUnavailable(f"Temporal answers: {error.message}") from error
         raise TemporalUnavailable(f"Temporal does not answer ({error.status.name.lower()})") from error
     except RuntimeError as error:
         # Temporal's client raises RuntimeError if it cannot connect.
         raise TemporalUnavailable("Temporal does not answer (no connection)") from error
+
+
+@contextmanager
+def _translate_handle_errors() -> Iterator[None]:
+    """Translate errors of a call to a known workflow or schedule: WorkflowGone if Temporal does not find it, otherwise TemporalUnavailable."""
+    with _translate_errors():
+        try:
+            yield
+        except RPCError as error:
+            # Without its namespace, Temporal says nothing about the workflow.
+            if any(detail.Is(NotFoundFailure.DESCRIPTOR) for detail in error.grpc_status.details):
+                raise WorkflowGone("the workflow no longer runs") from error
+            raise

@@ -1,0 +1,68 @@
+"""What Temporal does not find: only a workflow that it does not know is gone; without the namespace, nothing is known about any workflow."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from console.startup import build_console
+from console.temporal.client import TemporalGateway, TemporalUnavailable, WorkflowGone
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.contracts.workflow_messages import JobInput
+from tests.console.served_console import Served, serve_console
+
+pytestmark = pytest.mark.servers
+
+UNKNOWN_JOB = "j-dev-0000000000000000000000none"
+Call = Callable[[TemporalGateway], Awaitable[object]]
+ON_A_WORKFLOW: dict[str, Call] = {
+    "cancel": lambda gateway: gateway.cancel(UNKNOWN_JOB),
+    "kill": lambda gateway: gateway.kill(UNKNOWN_JOB),
+    "pause": lambda gateway: gateway.set_schedule_paused("unknown", "", paused=True),
+}
+
+
+@pytest.fixture
+def elsewhere(settings: Settings) -> Settings:
+    """Settings that name a namespace which Temporal does not have."""
+    return settings.model_copy(update={"temporal_namespace": "nowhere"})
+
+
+@pytest.mark.parametrize("call", ON_A_WORKFLOW.values(), ids=ON_A_WORKFLOW)
+async def test_a_workflow_that_temporal_does_not_know_is_gone(settings: Settings, call: Call) -> None:
+    with pytest.raises(WorkflowGone):
+        await call(await TemporalGateway.connect(settings))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *ON_A_WORKFLOW.values(),
+        lambda gateway: gateway.has_workflow(UNKNOWN_JOB),
+        lambda gateway: gateway.schedule_status("unknown"),
+        lambda gateway: gateway.delete_schedule("unknown"),
+        lambda gateway: gateway.schedule_names(),
+        lambda gateway: gateway.start_sweep(),
+        lambda gateway: gateway.last_sweep(),
+        lambda gateway: gateway.last_polls(),
+        lambda gateway: gateway.ping(),
+    ],
+)
+async def test_without_the_namespace_temporal_is_unavailable_and_the_error_names_it(elsewhere: Settings, call: Call) -> None:
+    with pytest.raises(TemporalUnavailable, match="Namespace nowhere is not found"):
+        await call(await TemporalGateway.connect(elsewhere))
+
+
+async def test_a_job_whose_start_temporal_answers_with_not_found_is_accepted_and_started_later(elsewhere: Settings, served: Served) -> None:
+    async with build_console(elsewhere) as console, serve_console(console) as http:
+        ops = served.people["ops"]
+        answer = await http.post("/api/v1/jobs", json=ops.order(), headers=ops.bearer)
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["state"] == "pending"
+    job, gateway = answer.json()["id"], await TemporalGateway.connect(elsewhere.model_copy(update={"temporal_namespace": "default"}))
+    order = served.store.jobs.order(job)
+    assert order is not None
+    assert not await gateway.has_workflow(job)
+    await gateway.start_job(JobInput.of(job, order), environment="prod", requester=ops.id)
+    assert await gateway.has_workflow(job)
