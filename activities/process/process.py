@@ -47,7 +47,7 @@ class JobProcess:
     """bubblewrap, or the job's first process if there is no sandbox."""
     _room: Room
     _outer_fd: int | None = None
-    """pidfd of `_outer`; None if it had ended before that was opened, once it has ended, and on systems without pidfds."""
+    """pidfd of `_outer`. None before it is opened, after `_outer` has ended, and on systems without pidfds."""
     _init: int | None = None
     """pidfd of the first process in the job's pid namespace. Once that has ended, all others in the namespace have too."""
     _empty: bool = False
@@ -175,7 +175,7 @@ class JobProcess:
         self._kill_outer()
 
     def _kill_unidentified(self) -> None:
-        """Kill what was started, where the pidfds cannot be opened. No other process gets the first one's pid while its parent has not waited for it."""
+        """Kill the processes without pidfds. The pid of the first one cannot be reused before its parent has waited for it."""
         with contextlib.suppress(ProcessLookupError):
             if self._first is not None and process_tree.parent_of(self._first) == self._outer.pid:
                 os.kill(self._first, signal.SIGKILL)

@@ -120,7 +120,7 @@ class TemporalGateway:
 
     async def has_workflow(self, job: str) -> bool:
         """Whether Temporal knows a workflow of this id, open or closed."""
-        with suppress(WorkflowGone), _translate_handle_errors():
+        with suppress(WorkflowGone), _translate_lookup_errors():
             await self._client.get_workflow_handle(job).describe(rpc_timeout=RPC_TIMEOUT)
             return True
         return False
@@ -139,7 +139,7 @@ class TemporalGateway:
 
     async def cancel(self, job: str) -> None:
         """Cancel the job's workflow. Raises WorkflowGone, TemporalUnavailable."""
-        with _translate_handle_errors():
+        with _translate_lookup_errors():
             await self._client.get_workflow_handle(job).cancel(rpc_timeout=RPC_TIMEOUT)
 
     async def start_sweep(self) -> None:
@@ -233,7 +233,7 @@ class TemporalGateway:
         schedule = schedules.to_temporal_schedule(name, definition, prefix=self._schedule_prefix, queue=self._console_task_queue)
         handle = self._client.get_schedule_handle(f"{self._schedule_prefix}{name}")
         try:
-            with _translate_handle_errors():
+            with _translate_lookup_errors():
                 # Do not update without need: Temporal does not make up occasions that were due before an update.
                 if schedules.is_same((await handle.describe(rpc_timeout=RPC_TIMEOUT)).schedule, schedule):
                     return False
@@ -250,12 +250,12 @@ class TemporalGateway:
 
     async def delete_schedule(self, name: str) -> None:
         """Delete a schedule of the installation, if it exists. Raises TemporalUnavailable."""
-        with suppress(WorkflowGone), _translate_handle_errors():
+        with suppress(WorkflowGone), _translate_lookup_errors():
             await self._client.get_schedule_handle(f"{self._schedule_prefix}{name}").delete(rpc_timeout=RPC_TIMEOUT)
 
     async def schedule_status(self, name: str) -> ScheduleStatus | None:
         """Return a schedule's status; None if Temporal does not know it. Raises TemporalUnavailable."""
-        with suppress(WorkflowGone), _translate_handle_errors():
+        with suppress(WorkflowGone), _translate_lookup_errors():
             description = await self._client.get_schedule_handle(f"{self._schedule_prefix}{name}").describe(rpc_timeout=RPC_TIMEOUT)
             state, info = description.schedule.state, description.info
             return ScheduleStatus(state.paused, state.note, tuple(info.next_action_times), info.num_actions_missed_catchup_window)
@@ -264,7 +264,7 @@ class TemporalGateway:
     async def set_schedule_paused(self, name: str, note: str, *, paused: bool) -> None:
         """Pause or unpause a schedule. Raises WorkflowGone if Temporal does not know it, TemporalUnavailable."""
         handle = self._client.get_schedule_handle(f"{self._schedule_prefix}{name}")
-        with _translate_handle_errors():
+        with _translate_lookup_errors():
             await (handle.pause if paused else handle.unpause)(note=note, rpc_timeout=RPC_TIMEOUT)
 
     @property
@@ -297,7 +297,7 @@ class TemporalGateway:
             raise TemporalUnavailable(f"{workflow} did not finish: {why}") from error
 
     async def _signal(self, job: str, name: str, *args: Any) -> None:
-        with _translate_handle_errors():
+        with _translate_lookup_errors():
             await self._client.get_workflow_handle(job).signal(name, args=args, rpc_timeout=RPC_TIMEOUT)
 
 
@@ -308,7 +308,7 @@ def _translate_errors() -> Iterator[None]:
         yield
     except RPCError as error:
         if error.status == RPCStatusCode.NOT_FOUND:
-            # The namespace does not exist. A busy server may also answer so when it starts a workflow.
+            # The namespace does not exist. A busy server has also answered this to the start of a workflow.
             raise TemporalUnavailable(f"Temporal answers: {error.message}") from error
         raise TemporalUnavailable(f"Temporal does not answer ({error.status.name.lower()})") from error
     except RuntimeError as error:
@@ -317,8 +317,8 @@ def _translate_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _translate_handle_errors() -> Iterator[None]:
-    """Translate errors of a call to a known workflow or schedule: WorkflowGone if Temporal does not find it, otherwise TemporalUnavailable."""
+def _translate_lookup_errors() -> Iterator[None]:
+    """Translate errors of a call that names a workflow or schedule: WorkflowGone if Temporal does not find it, otherwise TemporalUnavailable."""
     with _translate_errors():
         try:
             yield

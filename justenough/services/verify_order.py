@@ -61,7 +61,7 @@ def build_approval_verifier(deps: Deps, *, now: datetime) -> ApprovalVerifier:
 def verify_order(deps: Deps, order: JobInput, *, now: datetime) -> VerifiedOrder | Rejection:
     """Verify an order as of `now`; return it, or why it is invalid. Raises RetryLater if Vault does not answer."""
     # The console may have accepted the order because of an edit that this process has yet to read.
-    deps.config.latest()
+    deps.config.refresh()
     statement = read_statement(OrderStatement, order.order)
     if isinstance(statement, Rejection):
         return statement

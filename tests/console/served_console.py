@@ -168,9 +168,7 @@ class Served:
             [
                 samples.access_request(job, number=number, at=now, **asked),
                 samples.access_decision("needs_approval", job, number=number, tier=tier, at=now, **decision),
-                samples.approval_opening(
-                    job, number=number, tier=tier, at=now, respond_by=(now + timedelta(minutes=minutes)).isoformat(), quorum=quorum
-                ),
+                samples.approval_opening(job, number=number, tier=tier, at=now, respond_by=now + timedelta(minutes=minutes), quorum=quorum),
             ]
         )
         found = self.store.requests.get(request_id(job, number))
@@ -188,7 +186,7 @@ class Served:
         answer = samples.approval_decision(
             verdict,
             request["job_id"],
-            number=int(request["id"].rpartition("-")[2]),
+            number=number_of(request),
             person=who,
             person_id=self.people[who].id,
             at=datetime.now(UTC),
@@ -200,14 +198,7 @@ class Served:
     def issue(self, job: str) -> str:
         """Record a credential as a session would; return its id."""
         now = datetime.now(UTC)
-        expires = (now + timedelta(minutes=5)).isoformat()
-        what: dict[str, Any] = {
-            "resource": "refunds-db",
-            "lease_id": "database/creds/refunds-write/abc",
-            "accessor": "accessor",
-            "expires_at": expires,
-        }
-        self.store.ledger.append([samples.issuance(job, at=now, **what)])
+        self.store.ledger.append([samples.issuance(job, at=now, resource="refunds-db", expires_at=now + timedelta(minutes=5))])
         return credential_id(job, 1)
 
     def end(self, job: str, state: str = "succeeded") -> None:
@@ -223,6 +214,11 @@ class Served:
                 signal = item.workflow_execution_signaled_event_attributes
                 found.append((signal.signal_name, await self.temporal.data_converter.decode(signal.input.payloads)))
         return found
+
+
+def number_of(request: Mapping[str, Any]) -> int:
+    """Return which request of its job it is, from its id."""
+    return int(request["id"].rpartition("-")[2])
 
 
 @contextlib.asynccontextmanager

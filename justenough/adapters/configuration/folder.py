@@ -84,11 +84,10 @@ class ConfigFolder:
                     self._check()
         return self._set
 
-    def latest(self) -> ConfigSet:
-        """Return the last good set. Reads the folder first if it has changed, however recently."""
+    def refresh(self) -> None:
+        """Read the folder if it has changed, however recent the last check is."""
         with self._lock:
             self._check()
-            return self._set
 
     @property
     def alarm(self) -> str | None:

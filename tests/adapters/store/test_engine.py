@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from justenough.adapters.store import Store, StoreNotMigrated, StoreUnavailable
-from justenough.adapters.store.engine import UnusableUrl, close_connections, open_engine, read_transaction
+from justenough.adapters.store.engine import UnusableUrl, open_engine, read_transaction
 from justenough.adapters.store.group_commit import GroupCommitter
 from justenough.domain.core.errors import GiveUp, RetryLater
 from tests.adapters.store.event_samples import submission
@@ -68,11 +68,10 @@ def test_a_ready_store_answers(store: Store) -> None:
 
 
 def test_a_connection_in_use_when_the_store_is_closed_is_closed_when_it_is_returned(url: str) -> None:
-    engine = open_engine(url)
-    with read_transaction(engine) as used:
-        used.execute(text("SELECT 1"))
+    store = Store(url)
+    with read_transaction(store._engine) as used:
         connection: Any = used.connection.driver_connection
-        close_connections(engine)
+        store.close()
         assert used.execute(text("SELECT 1")).scalar_one() == 1
     with pytest.raises((sqlite3.ProgrammingError, psycopg.OperationalError), match="closed"):
         connection.execute("SELECT 1")

@@ -20,7 +20,7 @@ MINE = InboxFilter("e-lead", 1, mine=True)
 
 def add_request(store: Store, number: int, *, minutes: int = 15, tier: int = 1, **job: Any) -> str:
     name = job_id(number)
-    clock = samples.replace_data(samples.approval_opening(name, tier=tier), respond_by=later(60 * minutes).isoformat())
+    clock = samples.approval_opening(name, tier=tier, respond_by=later(60 * minutes))
     store.ledger.append(
         [samples.submission(name, **job), samples.access_request(name), samples.access_decision("needs_approval", name, tier=tier), clock]
     )

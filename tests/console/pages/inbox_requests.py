@@ -13,7 +13,7 @@ import httpx
 from justenough.domain.readmodel.views import RequestView
 from tests.adapters.store import event_samples as samples
 from tests.console.pages.plain_browser import Browser
-from tests.console.served_console import DIGEST, SPEC, Served
+from tests.console.served_console import DIGEST, SPEC, Served, number_of
 
 OTHER_DIGEST = "sha256:" + "e" * 64
 
@@ -79,8 +79,8 @@ def words_of(answer: httpx.Response) -> str:
 def record_again(served: Served, request: Mapping[str, Any], *, tier: int, digest: str, policies: list[str]) -> None:
     """Record another evaluation of a request, as the worker would at another phase."""
     decision: dict[str, Any] = {"policies": policies, "policy_digest": DIGEST, "digest": digest, "facts": {}}
-    now, job = datetime.now(UTC), request["job_id"]
-    served.store.ledger.append([samples.access_decision("needs_approval", job, tier=tier, phase="runtime", at=now, **decision)])
+    where: dict[str, Any] = {"job": request["job_id"], "number": number_of(request), "phase": "runtime", "at": datetime.now(UTC)}
+    served.store.ledger.append([samples.access_decision("needs_approval", tier=tier, **where, **decision)])
 
 
 def view_of(served: Served, request: Mapping[str, Any]) -> RequestView:

@@ -88,8 +88,8 @@ async def test_the_deciding_policys_text_is_shown_and_whether_it_has_changed(sit
     policies = site.console.deps.config.current().policies
     rule = next(rule for rule in policies.rules if rule.id == "read-up-to-confidential")
     job = record_order(site.store, "e-9")
-    same = samples.replace_data(samples.access_decision("allowed", job), policies=[rule.id], policy_digest=policies.digest)
-    old = samples.replace_data(samples.access_decision("allowed", job, number=2), policies=[rule.id, "was-removed"])
+    same = samples.access_decision("allowed", job, policies=[rule.id], policy_digest=policies.digest)
+    old = samples.access_decision("allowed", job, number=2, policies=[rule.id, "was-removed"])
     site.store.ledger.append([samples.access_request(job), same, samples.access_request(job, number=2), old])
     page = (await lead.open(f"/jobs/{job}")).text
     told = text_of(page, "policies")

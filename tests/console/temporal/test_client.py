@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import pytest
 
+from console.services.job_starter import start_pending_jobs
 from console.startup import build_console
 from console.temporal.client import TemporalGateway, TemporalUnavailable, WorkflowGone
 from justenough.adapters.configuration.settings import Settings
-from justenough.domain.contracts.workflow_messages import JobInput
 from tests.console.served_console import Served, serve_console
 
 pytestmark = pytest.mark.servers
@@ -20,6 +21,17 @@ ON_A_WORKFLOW: dict[str, Call] = {
     "cancel": lambda gateway: gateway.cancel(UNKNOWN_JOB),
     "kill": lambda gateway: gateway.kill(UNKNOWN_JOB),
     "pause": lambda gateway: gateway.set_schedule_paused("unknown", "", paused=True),
+}
+EVERY_CALL: dict[str, Call] = {
+    **ON_A_WORKFLOW,
+    "has_workflow": lambda gateway: gateway.has_workflow(UNKNOWN_JOB),
+    "schedule_status": lambda gateway: gateway.schedule_status("unknown"),
+    "delete_schedule": lambda gateway: gateway.delete_schedule("unknown"),
+    "schedule_names": lambda gateway: gateway.schedule_names(),
+    "start_sweep": lambda gateway: gateway.start_sweep(),
+    "last_sweep": lambda gateway: gateway.last_sweep(),
+    "last_polls": lambda gateway: gateway.last_polls(),
+    "ping": lambda gateway: gateway.ping(),
 }
 
 
@@ -35,34 +47,22 @@ async def test_a_workflow_that_temporal_does_not_know_is_gone(settings: Settings
         await call(await TemporalGateway.connect(settings))
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        *ON_A_WORKFLOW.values(),
-        lambda gateway: gateway.has_workflow(UNKNOWN_JOB),
-        lambda gateway: gateway.schedule_status("unknown"),
-        lambda gateway: gateway.delete_schedule("unknown"),
-        lambda gateway: gateway.schedule_names(),
-        lambda gateway: gateway.start_sweep(),
-        lambda gateway: gateway.last_sweep(),
-        lambda gateway: gateway.last_polls(),
-        lambda gateway: gateway.ping(),
-    ],
-)
+@pytest.mark.parametrize("call", EVERY_CALL.values(), ids=EVERY_CALL)
 async def test_without_the_namespace_temporal_is_unavailable_and_the_error_names_it(elsewhere: Settings, call: Call) -> None:
     with pytest.raises(TemporalUnavailable, match="Namespace nowhere is not found"):
         await call(await TemporalGateway.connect(elsewhere))
 
 
-async def test_a_job_whose_start_temporal_answers_with_not_found_is_accepted_and_started_later(elsewhere: Settings, served: Served) -> None:
+async def test_a_job_whose_start_temporal_answers_with_not_found_is_accepted_and_started_later(
+    settings: Settings, elsewhere: Settings, served: Served
+) -> None:
     async with build_console(elsewhere) as console, serve_console(console) as http:
         ops = served.people["ops"]
         answer = await http.post("/api/v1/jobs", json=ops.order(), headers=ops.bearer)
+        health = (await http.get("/readyz")).json()
     assert answer.status_code == 201, answer.text
-    assert answer.json()["state"] == "pending"
-    job, gateway = answer.json()["id"], await TemporalGateway.connect(elsewhere.model_copy(update={"temporal_namespace": "default"}))
-    order = served.store.jobs.order(job)
-    assert order is not None
+    assert "Namespace nowhere is not found" in str(health)
+    job, gateway = answer.json()["id"], await TemporalGateway.connect(settings)
     assert not await gateway.has_workflow(job)
-    await gateway.start_job(JobInput.of(job, order), environment="prod", requester=ops.id)
+    assert job in await start_pending_jobs(served.console.deps, gateway, older_than=timedelta(0))
     assert await gateway.has_workflow(job)

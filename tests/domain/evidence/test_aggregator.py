@@ -92,7 +92,7 @@ def test_lifetimes_are_told_per_resource_and_action() -> None:
 
 def test_denials_are_told_by_policy_and_those_by_none_as_such() -> None:
     table = line(
-        report_of(samples.access_decision("denied"), samples.replace_data(samples.access_decision("denied", number=2), policies=[])),
+        report_of(samples.access_decision("denied"), samples.access_decision("denied", number=2, policies=[])),
         "policy.denied",
     ).table
     assert table is not None

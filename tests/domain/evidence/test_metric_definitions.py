@@ -13,7 +13,7 @@ from tests.adapters.store.event_samples import JOB, NOW, job_id, later, part_id
 from tests.support.evidence_samples import approval_expiry, expiry, line, raw_entry, rejection, report_of, review, review_answer, withdrawal
 
 ASKED = [samples.access_request(), samples.access_decision("needs_approval", tier=1), samples.approval_opening()]
-THROUGH = [samples.replace_data(samples.access_request(), tools={"a": {"arguments": {}}}), *ASKED[1:]]
+THROUGH = [samples.access_request(tools={"a": {"arguments": {}}}), *ASKED[1:]]
 
 CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
     "a life is from issue to the moment it was seen dead": (
@@ -229,7 +229,7 @@ CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
         "ok",
     ),
     "a policy that errs wants attention": (
-        [samples.replace_data(samples.access_decision("denied"), errors=["x"])],
+        [samples.access_decision("denied", errors=["x"])],
         "policy.errors",
         {"decisions_with_errors": 1},
         "attention",
