@@ -9,26 +9,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import httpx
 import psycopg
-from mcp import types
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from justenough.adapters.mcp_client import McpConversation, Unanswered, run_conversation
-from justenough.adapters.mcp_client.transport import UNCOMPRESSED_ENCODINGS
+from justenough.adapters.mcp_client.errors import Unanswered
 from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost
-from justenough.adapters.outbound.webhook_client import PinnedTransport
+from justenough.adapters.outbound.webhook_client import UNCOMPRESSED_ENCODINGS, PinnedTransport
 from justenough.domain.catalog.mcp_tool_list import ToolList
 from justenough.domain.catalog.mcp_upstreams import UpstreamTool
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.tools.call import HttpRequest, ToolCall, fill_headers
 from justenough.domain.tools.definitions import Http, McpServerDef, Sql
+
+if TYPE_CHECKING:
+    from justenough.adapters.mcp_client.client import McpConversation
 
 CONNECT_TIMEOUT_S = 5
 ROLLBACK_CLASS = "40"
@@ -37,6 +38,7 @@ EFFECT_UNKNOWN = "it is not known whether anything was changed"
 
 Rows = psycopg.AsyncCursor[dict[str, Any]]
 IsReviewed = Callable[[UpstreamTool, ToolList], bool]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,7 @@ async def run_mcp(
         return Result(content[: upstream.answer], failed=answer.is_error, cut=len(content) > upstream.answer)
 
     try:
-        return await run_conversation(upstream, headers, call_tool)
+        return await _converse(upstream, headers, call_tool)
     except (Unanswered, InvalidInput) as error:
         return failure(f"{error}; it is not known whether the call had any effect" if called else str(error))
 
@@ -223,19 +225,30 @@ async def list_mcp_tools(upstream: McpServerDef, fields: Mapping[str, str]) -> R
     """Return the tools that an upstream shows now, as a reviewer sees them. Raises InvalidInput if a field is missing."""
     headers = fill_headers(upstream.headers, fields)
     try:
-        tools = await run_conversation(upstream, headers, lambda conversation: conversation.list_tools())
+        tools = await _converse(upstream, headers, lambda conversation: conversation.list_tools())
     except (Unanswered, InvalidInput) as error:
         return failure(str(error))
     return Result(tools.text.encode("utf-8", "replace"))
 
 
+async def _converse(upstream: McpServerDef, headers: Mapping[str, str], callback: Callable[[McpConversation], Awaitable[T]]) -> T:
+    def load() -> Callable[..., Awaitable[T]]:
+        from justenough.adapters.mcp_client.client import run_conversation  # noqa: PLC0415 - loads the MCP SDK, which most workers do without
+
+        return run_conversation
+
+    # In a thread: loading it the first time takes most of a second, and this loop serves every job of the worker.
+    run_conversation = await asyncio.to_thread(load)
+    return await run_conversation(upstream, headers, callback)
+
+
 def _block_text(block: Any) -> str:
-    """Return one block of an answer as text, or a note of its type: a secret could not be scrubbed from a picture."""
-    match block:
-        case types.TextContent():
-            return block.text
-        case types.EmbeddedResource(resource=types.TextResourceContents() as resource):
-            return f"{resource.uri}\n{resource.text}"
-        case types.ResourceLink():
+    """Return one content block of MCP as text, or a note of its type: a secret could not be scrubbed from a picture."""
+    match block.type:
+        case "text":
+            return str(block.text)
+        case "resource" if hasattr(block.resource, "text"):
+            return f"{block.resource.uri}\n{block.resource.text}"
+        case "resource_link":
             return f"[{block.name}: {block.uri}]"
-    return f"[{getattr(block, 'type', 'something')} {getattr(block, 'mime_type', '') or ''} is not passed on]"
+    return f"[{block.type} {getattr(block, 'mime_type', '') or ''} is not passed on]"

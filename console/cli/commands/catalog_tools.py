@@ -23,7 +23,8 @@ from console.cli.errors import ExitCode, Failure
 from console.cli.json_object import Json
 from console.cli.render.output import emit, note, print_fields, print_table
 from console.presentation.terminal_text import plain
-from justenough.adapters.mcp_client import Unanswered, run_conversation
+from justenough.adapters.mcp_client.client import run_conversation
+from justenough.adapters.mcp_client.errors import Unanswered
 from justenough.domain.catalog.loader import CATALOG_FILE, read_catalog
 from justenough.domain.catalog.mcp_tool_list import TOOLS_KEY, ToolList, read_tool_list, tool_list_changes
 from justenough.domain.catalog.mcp_upstreams import exposed_name, review_hints, why_left_out, with_upstream_tools

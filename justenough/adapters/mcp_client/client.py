@@ -15,6 +15,7 @@ from mcp import Client, types
 from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
 
+from justenough.adapters.mcp_client.errors import Unanswered
 from justenough.adapters.mcp_client.transport import McpTransport, UnacceptableResponse
 from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost
 from justenough.adapters.outbound.webhook_client import PinnedTransport
@@ -28,10 +29,6 @@ GOODBYE_TIMEOUT_S = 2.0
 MAX_MESSAGE_CHARS = 2_000
 T = TypeVar("T")
 _in_conversation: ContextVar[bool] = ContextVar("talking", default=False)
-
-
-class Unanswered(GiveUp):
-    """A conversation without a result. The message may quote the server: remove secrets before passing it on."""
 
 
 class McpConversation:

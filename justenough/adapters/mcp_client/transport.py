@@ -17,11 +17,12 @@ from mcp import types
 from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from pydantic import ValidationError
 
+from justenough.adapters.outbound.webhook_client import UNCOMPRESSED_ENCODINGS
+
 MAX_RECEIVED_BYTES = 4 * 1024 * 1024
 """Bytes of all responses of one conversation."""
 SESSION_HEADER, VERSION_HEADER = "mcp-session-id", "mcp-protocol-version"
 ACCEPT_HEADERS = {"accept": "application/json, text/event-stream"}
-UNCOMPRESSED_ENCODINGS = frozenset({"", "identity"})
 
 IncomingMessages = MemoryObjectReceiveStream[SessionMessage | Exception]
 OutgoingMessages = MemoryObjectSendStream[SessionMessage]

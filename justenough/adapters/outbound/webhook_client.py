@@ -16,6 +16,8 @@ REQUEST_TIMEOUT_S = 10.0
 """Seconds from the name lookup to the response's headers."""
 MAX_CONNECTIONS = 8
 DEFAULT_PORTS = {"http": 80, "https": 443}
+UNCOMPRESSED_ENCODINGS = frozenset({"", "identity"})
+"""What `Content-Encoding` may say where a response's bytes are counted as they come."""
 
 
 class PinnedTransport(httpx.AsyncBaseTransport):

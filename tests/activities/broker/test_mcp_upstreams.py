@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from justenough.adapters.mcp_client import run_conversation
+from justenough.adapters.mcp_client.client import run_conversation
 from justenough.domain.catalog.mcp_tool_list import ToolList, read_tool_list
 from justenough.domain.tools.definitions import McpServerDef
 from tests.activities.broker.killed_call import kill_in_call

@@ -1,0 +1,9 @@
+"""Errors of conversations with upstream MCP servers. Loads nothing of the SDK."""
+
+from __future__ import annotations
+
+from justenough.domain.core.errors import GiveUp
+
+
+class Unanswered(GiveUp):
+    """A conversation without a result. The message may quote the server: remove secrets before passing it on."""
