@@ -44,8 +44,15 @@ class McpApp:
         await self._manager.handle_request(scope, receive, send)
 
     async def _run(self) -> None:
-        """Serve until the end. In a thread: loading the SDK takes most of a second, and this loop serves every job of the worker."""
-        self._manager = await asyncio.to_thread(_load_manager, self._tools)
+        """Serve until the end."""
+
+        def load() -> StreamableHTTPSessionManager:
+            from activities.broker.tools.mcp_server import build_manager  # noqa: PLC0415 - loads the MCP SDK, which most workers do without
+
+            return build_manager(self._tools)
+
+        # In a thread: loading the SDK takes most of a second, and this loop serves every job of the worker.
+        self._manager = await asyncio.to_thread(load)
         async with self._manager.run():
             self._ready.set()
             await self._over.wait()
@@ -68,9 +75,3 @@ async def serve_tools(tools: ToolGateway, broker: Broker) -> AsyncIterator[McpAp
         yield gate
     finally:
         await gate.end()
-
-
-def _load_manager(tools: ToolGateway) -> StreamableHTTPSessionManager:
-    from activities.broker.tools.mcp_server import build_manager  # noqa: PLC0415 - loads the MCP SDK, which most workers do without
-
-    return build_manager(tools)
