@@ -230,6 +230,6 @@ class JobActivities:
             report = revoke.prove(self._deps, close_input.job)
         except NotFound:
             return attempts
-        if report.failures and not any(finding.alive for finding in report.findings):
+        if report.failures and not any(finding.alive and not finding.residual for finding in report.findings):
             raise NotLookedAt(f"the proof that the job's access has ended cannot be checked now: {'; '.join(report.failures)}")
-        return carried if report.dead else attempts
+        return carried if report.revoked else attempts

@@ -23,7 +23,7 @@ from activities.revocation.proof import has_standing_proof
 from activities.support.async_tools import send_heartbeats
 from justenough.adapters.store import SessionClaim
 from justenough.domain.contracts.workflow_messages import SweepReport
-from justenough.domain.jobs.states import JobState, RevocationState
+from justenough.domain.jobs.states import JobState
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, build_event
 from justenough.domain.readmodel.views import JobView
 from justenough.services.dependencies import Deps
@@ -125,9 +125,7 @@ class SweepActivities:
         return None
 
     async def _revoke_leftover(self, job: str, view: JobView, why: str) -> SweepVerdict | None:
-        if view.revocation.state in {RevocationState.NONE, RevocationState.CONFIRMED} and not await asyncio.to_thread(
-            self._has_traces, job
-        ):
+        if view.revocation.state.is_settled and not await asyncio.to_thread(self._has_traces, job):
             return None
         result = await self._revoke(job, why)
         return ("revoked", job, "") if result.confirmed else _retry_verdict(job, result)
@@ -135,7 +133,7 @@ class SweepActivities:
     async def _close_lost(self, job: str, view: JobView) -> SweepVerdict:
         unrecorded: tuple[Event, ...] = ()
         # A session that learned of its workflow's end has recorded its proof already.
-        if view.revocation.state is not RevocationState.CONFIRMED or await asyncio.to_thread(self._has_traces, job):
+        if not view.revocation.state.is_proven or await asyncio.to_thread(self._has_traces, job):
             result = await self._revoke(job, "its workflow is gone")
             if not result.confirmed:
                 return _retry_verdict(job, result)

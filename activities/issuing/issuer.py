@@ -14,6 +14,8 @@ from typing import TypeVar
 from activities.issuing.authorization import IssueContext, RecordedDecision, authorize, reason_to_end, why_not_approved
 from activities.issuing.grants import AccessGrant, HeldCredentials, JobGrants, RuntimeRequests, ToolBounds, is_withdrawn
 from activities.issuing.results import (
+    ACCESS_CLOSED,
+    AccessClosed,
     AccessDenied,
     EndReason,
     IssuedCredential,
@@ -30,6 +32,7 @@ from justenough.adapters.vault import pki
 from justenough.domain.approvals.ladder import ApprovalAnswer
 from justenough.domain.catalog.models import ActionDef
 from justenough.domain.contracts.workflow_messages import GrantedRequest, JobInput
+from justenough.domain.core.errors import RetryLater
 from justenough.domain.core.ids import credential_id, request_id, request_number_of
 from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.spec import Access
@@ -41,6 +44,7 @@ from justenough.services.evaluate_request import compute_request_digest, evaluat
 from justenough.services.inherited_limits import why_exceeds_ancestors
 from justenough.services.job_history import APPROVAL_EVENTS, JobHistory, build_job_history, is_counted_answer, read_entries
 from justenough.services.ledger_events import access_decided_event, access_requested_event
+from justenough.services.positive_control import NotObservable, issue_path, search_digest, trusted_search, with_observed_user
 from justenough.services.verify_order import VerifiedOrder
 
 MAX_LIVE_CREDENTIALS = 100
@@ -168,9 +172,8 @@ class Issuer:
         if decision.tier > grant.basis.tier or (decision.tier and why_not_approved(self._context, grant.basis)):
             return None
         with record_refusal(self._deps, self._order.job, request, grant.issued + 1):
-            # If this process dies before it records the credential, a search must find the credential. If its target is not searchable, record the intent first.
-            ends = self._action_def(access).revocable is not Revocable.NEVER
-            if ends and not self._deps.targets.is_searchable(access.resource, access.action):
+            # If this process dies before it records the credential, a search must find the credential. Unless a search can, record the intent first.
+            if self._action_def(access).revocable is not Revocable.NEVER and not self._trusted_search(access):
                 about = f"issue-{grant.issued + 1}"
                 digest = grant.basis.digest
                 fact = access_decided_event(job, request, decision, digest, facts=facts, phase="issue", at=self._deps.now(), about=about)
@@ -250,11 +253,15 @@ class Issuer:
         job, deps, ttl, action = self._order.job, self._deps, access.ttl, self._action_def(access)
         if action.space:
             self.holdings.spaces |= {(access.resource, access.action.value)}
+        path, trusted = issue_path(action, self._verified.spec.data_scope), self._trusted_search(access)
+        searched = trusted or search_digest(deps, action, path)
+        observed = action.target.digest if action.target and deps.store.positive_controls.found_at(action.target.digest) else None
         accessor, issued = self._vault_issuer.issue(grant, access, action)
         now, ends = deps.now(), deps.ticks() + ttl
         grant.ends = ends if grant.ends is None else grant.ends
         grant.issued += 1
         grant.made.update([call.tool] if (call := call_of(access)) else [])
+        user = issued.fields["username"].reveal() if action.target and "username" in issued.fields else None
         credential = CredentialHandle(
             id=credential_id(job, grant.number, grant.issued),
             request_id=request_id(job, grant.number),
@@ -266,6 +273,10 @@ class Issuer:
             expires_at=pki.ends_at(action, issued) or now + timedelta(seconds=ttl),
             revocable=action.revocable,
             certificate=pki.certificate_path(action, issued),
+            held_by_job=call_of(access) is None and deps.config.current().catalog.resources[access.resource].used_by == "job",
+            user=user,
+            target_digest=observed,
+            search_digest=trusted,
         )
         self.holdings.add(credential, grant.basis)
         # Record how to revoke it before anyone can use it.
@@ -274,6 +285,9 @@ class Issuer:
             if credential.lease_id is not None:
                 self._revoke_at_once(credential, "it does not match the catalog")
             raise IssueRefused(f"{access.action} on {access.resource}: {why}")
+        if action.target:
+            credential = self._observe(credential, action, path, searched=searched)
+            self.holdings.add(credential, grant.basis)
         # A certificate contains its own expiry: nothing can renew it.
         lease_seconds = None if pki.ends_at(action, issued) else self._vault_issuer.shorten_lease(issued, ttl)
         resource = deps.config.current().catalog.resources[access.resource]
@@ -284,6 +298,26 @@ class Issuer:
             self._revoke_at_once(credential, "its approval was withdrawn")
             raise NotPermitted(f"{access.action} on {access.resource}: the request is withdrawn")
         return IssuedCredential(access=access, credential=credential, fields=issued.fields, ends=ends, lease_seconds=lease_seconds)
+
+    def _observe(self, credential: CredentialHandle, action: ActionDef, path: str, *, searched: str | None) -> CredentialHandle:
+        """Return a new credential whose target shows its user; otherwise revoke it, because nobody could verify its end. Raises IssueRefused, RetryLater."""
+        try:
+            return with_observed_user(self._deps, self._order.job, credential, action, path, searched=searched)
+        except NotObservable as error:
+            if self._vault_issuer.is_closed():
+                # It was revoked before it was looked for.
+                raise AccessClosed(ACCESS_CLOSED) from error
+            self._revoke_at_once(credential, "its target does not show it")
+            raise IssueRefused(f"{credential.action} on {credential.resource}: {error}") from error
+        except RetryLater:
+            self._revoke_at_once(credential, "its target could not be asked for it")
+            raise
+
+    def _trusted_search(self, access: Access) -> str | None:
+        """Return the digest of a search by job id that was seen to find such users. What it knows of Vault may be some seconds old."""
+        action = self._action_def(access)
+        path = issue_path(action, self._verified.spec.data_scope)
+        return trusted_search(self._deps, action, path, since=self._deps.now(), fresh=False)
 
     def _action_def(self, access: Access) -> ActionDef:
         return self._deps.config.current().catalog.resources[access.resource].actions[access.action]

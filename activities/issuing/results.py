@@ -124,6 +124,10 @@ def issued_event(job: str, credential: CredentialHandle) -> Event:
         expires_at=credential.expires_at.isoformat(),
         revocable=credential.revocable.value,
         certificate=credential.certificate,
+        held_by_job=credential.held_by_job,
+        user=credential.user,
+        target_digest=credential.target_digest,
+        search_digest=credential.search_digest,
     )
 
 

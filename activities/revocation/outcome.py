@@ -30,34 +30,33 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class TargetTraits:
-    """Traits of a credential's target, from the catalog."""
+    """What is known of a credential's target."""
 
-    searchable: bool
-    """Whether its users can be searched for the job's id."""
+    in_target: bool
+    """Whether it has a user in a target, which must be gone."""
+    unprovable: bool
+    """Whether no check can show that it is dead: only its expiry can."""
     gives_space: bool
     """Whether the job gets its own space there, which outlives the credential."""
 
 
 def credential_events(
-    job: str, credential: CredentialHandle, inspection: Inspection, traits: TargetTraits, *, by: str, at: datetime, settled: bool
+    job: str, credential: CredentialHandle, inspection: Inspection, traits: TargetTraits, *, by: str, at: datetime
 ) -> Iterator[Event]:
-    """Yield the events of one credential after its job was revoked; none until its lease, token and certificate are found dead.
-
-    `settled`: no issue can be in flight, so a user that does not exist now will not appear later.
-    """
+    """Yield the events of one credential after its job was revoked; none until its lease, token and certificate are found dead."""
     if not inspection.is_dead(credential):
         return
     if credential.handles:
         yield build_event(EventType.CREDENTIAL_REVOKED, job, at=at, about=credential.id, credential=credential.id, by=by, why=None)
     if traits.gives_space and inspection.spaces:
         return
-    if traits.searchable and (inspection.users or inspection.target_failures or (credential.lease_id is None and not settled)):
+    if traits.in_target and (inspection.users or inspection.target_failures):
         return
     handles = "its token is unknown to Vault" if credential.lease_id is None else "its lease and token are unknown to Vault"
     nothing = "no user and no space" if traits.gives_space else "no user"
-    seen = f"; {nothing} of the job in {', '.join(inspection.targets)}" if traits.searchable and inspection.targets else ""
+    seen = f"; {nothing} of the job in {', '.join(inspection.targets)}" if traits.in_target and inspection.targets else ""
     how = handles + describe_certificate(credential, at=at) + seen
-    yield from final_events(job, credential, at=at, how=how, searchable=traits.searchable)
+    yield from final_events(job, credential, at=at, how=how, provable=not traits.unprovable)
 
 
 def single_credential_events(
@@ -67,24 +66,34 @@ def single_credential_events(
     # A credential without a lease cannot be revoked by itself, so do not record that it was.
     if credential.lease_id is not None:
         yield build_event(EventType.CREDENTIAL_REVOKED, job, at=began, about=credential.id, credential=credential.id, by=by, why=why)
-    yield from final_events(job, credential, at=at, how=how, searchable=False)
+    yield from final_events(job, credential, at=at, how=how, provable=credential.lease_id is not None)
 
 
-def final_events(job: str, credential: CredentialHandle, *, at: datetime, how: str, searchable: bool) -> Iterator[Event]:
-    """Yield the last event of a credential whose handles are dead: confirmed, or expired if only time or its owner can end it."""
-    provable = credential.revocable is Revocable.NOW and (credential.lease_id is not None or searchable)
-    if provable:
+def final_events(job: str, credential: CredentialHandle, *, at: datetime, how: str, provable: bool) -> Iterator[Event]:
+    """Yield the event of what a credential is once its handles are dead: confirmed, residual or expired; none if that is not known yet."""
+    if provable and credential.revocable is Revocable.NOW:
         yield build_event(EventType.CREDENTIAL_CONFIRMED, job, at=at, about=credential.id, credential=credential.id, how=how)
+    elif credential.is_residual(at=at):
+        yield residual_event(job, credential, at=at)
     elif credential.revocable is Revocable.NEVER or at >= credential.expires_at:
         yield expired_event(job, credential, at=at)
 
 
+def residual_event(job: str, credential: CredentialHandle, *, at: datetime) -> Event:
+    """Return the event of a credential that the job had, that is still valid, and that nothing can end early."""
+    never = credential.revocable is Revocable.NEVER
+    until = None if never else credential.expires_at.isoformat()
+    why = f"it cannot be revoked: its token is dead, but {VALUE_STAYS}" if never else "it cannot be revoked early; only its token is dead"
+    return build_event(EventType.CREDENTIAL_RESIDUAL, job, at=at, about=credential.id, credential=credential.id, until=until, why=why)
+
+
 def expired_event(job: str, credential: CredentialHandle, *, at: datetime) -> Event:
     """Return the event of a credential that no revocation could end, with the reason."""
+    unknown_lease = "its lease was never known and its target cannot be searched; its expiry time has passed"
     reasons = {
-        Revocable.NEVER: f"it cannot be revoked: its token is dead, but {VALUE_STAYS}",
+        Revocable.NEVER: "it cannot be revoked, but the job never had it: only the worker used it, and its token is dead",
         Revocable.ON_EXPIRY: "it could not be revoked early, and its expiry time has passed",
-        Revocable.NOW: "its lease was never known and its target cannot be searched; its expiry time has passed",
+        Revocable.NOW: "its target could not show that it was gone; its expiry time has passed" if credential.lease_id else unknown_lease,
     }
     return build_event(
         EventType.CREDENTIAL_EXPIRED, job, at=at, about=credential.id, credential=credential.id, why=reasons[credential.revocable]

@@ -15,9 +15,10 @@ from justenough.adapters.vault import pki
 from justenough.domain.contracts.workflow_messages import Finding, ProofReport
 from justenough.domain.core.errors import NotFound, RetryLater
 from justenough.domain.jobs.credentials import CredentialHandle
-from justenough.domain.jobs.states import Revocable, RevocationState
+from justenough.domain.jobs.states import Revocable
 from justenough.domain.readmodel.views import CredentialView, JobView
 from justenough.services.dependencies import Deps
+from justenough.services.positive_control import why_not_observable
 
 TIME_OVER = "its expiry time has passed"
 NONE_WITH_JOB_ID = "none carries the job's id"
@@ -60,10 +61,12 @@ def inspect(deps: Deps, job: str, credentials: tuple[CredentialHandle, ...], acc
         if credential.accessor is not None:
             notes.inspect_handle(credential.id, f"token {credential.accessor}", credential.accessor, deps.vault.is_accessor_alive)
         notes.inspect_certificate(deps, credential)
-    seen = deps.targets.inspect(job, accesses)
+    known = frozenset(credential.user for credential in credentials if credential.user is not None)
+    seen = deps.targets.inspect(job, accesses, names=known)
+    none = f"none of its {len(known)} known users exists, and {NONE_WITH_JOB_ID}" if known else NONE_WITH_JOB_ID
     for target in seen.inspected:
         names = [user.name for user in seen.traces if user.target == target]
-        notes.add(f"users in {target}", alive=bool(names), detail=", ".join(names) or NONE_WITH_JOB_ID)
+        notes.add(f"users in {target}", alive=bool(names), detail=", ".join(names) or none)
         left = [space.name for space in seen.spaces if space.target == target]
         if left or target in seen.space_targets:
             notes.add(f"space in {target}", alive=bool(left), detail=", ".join(left) or NONE_WITH_JOB_ID)
@@ -88,7 +91,7 @@ def has_standing_proof(deps: Deps, job: str) -> bool:
     except RetryLater:
         # Revocation does not wait for a proof that cannot be read.
         return False
-    return view is not None and view.revocation.state is RevocationState.CONFIRMED and not deps.vault.prefix_accessors(job)
+    return view is not None and view.revocation.state.is_proven and not deps.vault.prefix_accessors(job)
 
 
 def prove(deps: Deps, job: str) -> ProofReport:
@@ -102,24 +105,31 @@ def prove(deps: Deps, job: str) -> ProofReport:
     credentials = tuple(map(credential_of, view.credentials))
     inspection = inspect(deps, job, credentials, accesses_of(view))
     failures, findings = (*inspection.failures, *unprovable_reasons(deps, credentials, now=deps.now())), list(inspection.findings)
-    for item in credentials:
-        if item.revocable is not Revocable.NOW:
-            ends = f"ends at {item.expires_at.isoformat()} at the latest"
-            detail = VALUE_STAYS if item.revocable is Revocable.NEVER else ends
-            findings.append(Finding(what=f"value of {item.id}", alive=False, detail=detail, credential=item.id))
+    residual = [item for item in credentials if item.is_residual(at=deps.now())]
+    for item in residual:
+        ends = f"it cannot be revoked early; it is valid until {item.expires_at.isoformat()}"
+        detail = VALUE_STAYS if item.revocable is Revocable.NEVER else ends
+        findings.append(Finding(what=f"value of {item.id}", alive=True, detail=detail, credential=item.id, residual=True))
     if view.older_credentials:
         older = "each was verified as revoked or expired when it ended; they are not checked again"
         findings.append(Finding(what=f"{view.older_credentials:,} older credentials", alive=False, detail=older))
-    dead = not inspection.alive and not failures
-    return ProofReport(job=job, dead=dead, findings=tuple(findings), failures=failures, at=deps.now())
+    revoked = not inspection.alive and not failures
+    return ProofReport(job=job, dead=revoked and not residual, revoked=revoked, findings=tuple(findings), failures=failures, at=deps.now())
 
 
 def unprovable_reasons(deps: Deps, credentials: tuple[CredentialHandle, ...], *, now: datetime) -> Iterator[str]:
     """Yield a sentence for each credential that should have been revoked but cannot be checked, until it expires."""
     for item in credentials:
-        only_time_tells = item.lease_id is None and not deps.targets.is_searchable(item.resource, item.action)
-        if only_time_tells and item.revocable is Revocable.NOW and now < item.expires_at:
-            yield f"{item.id}: its lease is not known and its target cannot be searched; it ends at {item.expires_at.isoformat()}"
+        if item.revocable is Revocable.NOW and now < item.expires_at and (why := why_unprovable(deps, item)):
+            yield f"{item.id}: {why}; it ends at {item.expires_at.isoformat()}"
+
+
+def why_unprovable(deps: Deps, credential: CredentialHandle) -> str | None:
+    """Return why no check can show that a credential is dead before it expires; None if one can."""
+    if {credential.lease_id, credential.certificate, credential.user} == {None}:
+        unknown, no_lease = "its lease is not known and its target cannot be searched", "Vault gave it no lease, so nothing could revoke it"
+        return unknown if credential.accessor is None else no_lease
+    return why_not_observable(deps, credential)
 
 
 def is_certificate_valid(deps: Deps, credential: CredentialHandle) -> bool:

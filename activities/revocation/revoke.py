@@ -31,7 +31,15 @@ from activities.revocation.outcome import (
     single_credential_events,
     slow_event,
 )
-from activities.revocation.proof import accesses_of, credential_of, inspect, is_certificate_valid, prove, unprovable_reasons
+from activities.revocation.proof import (
+    accesses_of,
+    credential_of,
+    inspect,
+    is_certificate_valid,
+    prove,
+    unprovable_reasons,
+    why_unprovable,
+)
 from activities.support.failure_collector import FailureCollector
 from justenough.adapters.store import StoredWrappingToken, StoreUnavailable
 from justenough.adapters.targets.postgres import RequestedActions
@@ -75,6 +83,8 @@ class _JobMemory:
     credentials: tuple[CredentialHandle, ...] = ()
     doubts: tuple[CredentialHandle, ...] = ()
     """The credentials among them that nobody has recorded yet."""
+    unknown: tuple[str, ...] = ()
+    """Why it is not known now whether there are more doubts."""
     accesses: RequestedActions | None = None
     closed: bool = False
     """Whether the claim is closed: no session can issue any more."""
@@ -121,7 +131,7 @@ def revoke(
             inspection = inspect(deps, job, memory.credentials, memory.accesses)
 
     at, settled = deps.now(), settled or memory.unclaimed
-    unprovable = tuple(unprovable_reasons(deps, memory.credentials, now=at))
+    unprovable = (*memory.unknown, *unprovable_reasons(deps, memory.credentials, now=at))
     clean = role_gone and (memory.closed or settled) and not (inspection.alive or inspection.failures or unprovable)
     wait = None if settled or not clean else deps.revocation_tracker.record_clean_check(job, started=began, ended=deps.ticks(), now=started)
     confirmed = clean and wait is None
@@ -130,10 +140,11 @@ def revoke(
     facts.extend(doubted_event(job, credential, at=at) for credential in memory.doubts)
     for credential in memory.credentials:
         traits = TargetTraits(
-            searchable=deps.targets.is_searchable(credential.resource, credential.action),
+            in_target=deps.targets.has_target(credential.resource, credential.action),
             gives_space=deps.targets.gives_space(credential.resource, credential.action),
+            unprovable=why_unprovable(deps, credential) is not None,
         )
-        facts += credential_events(job, credential, inspection, traits, by=by, at=at, settled=confirmed)
+        facts += credential_events(job, credential, inspection, traits, by=by, at=at)
     if confirmed:
         deps.revocation_tracker.forget(job)
         facts.append(confirmed_event(job, attempt, inspection))
@@ -144,7 +155,7 @@ def revoke(
 
 def live_credential_ids(view: JobView, request: str) -> tuple[str, ...]:
     """Return the ids of the credentials of one request that are not known to be dead."""
-    return tuple(item.id for item in view.credentials if item.request_id == request and not item.state.is_dead)
+    return tuple(item.id for item in view.credentials if item.request_id == request and not item.state.is_settled)
 
 
 def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str, before: tuple[Event, ...] = ()) -> RevocationResult:
@@ -194,10 +205,14 @@ def _end_and_check(deps: Deps, job: str, handle: CredentialHandle, others: tuple
         return tuple(steps.failures) or ("its lease is still alive",), ""
     if steps.attempt("its certificate", lambda: is_certificate_valid(deps, handle), otherwise=True):
         return tuple(steps.failures) or ("its lease is gone, but its certificate is not in the CRL that Vault serves",), ""
+    if unprovable := why_unprovable(deps, handle):
+        return (unprovable,), ""
     # If a lease was force-revoked, Vault does not know it any more, but its user may still exist. The job's space must stay.
-    traces = deps.targets.inspect(job, {(handle.resource, handle.action.value)})
+    traces = deps.targets.inspect(job, {(handle.resource, handle.action.value)}, names=[handle.user] if handle.user else ())
+    # The users of other credentials remain. If every name is known, only this one's may not.
     explained = sum(deps.targets.is_same_target(handle, other) for other in others)
-    if traces.failures or len(traces.users) > explained:
+    lives = handle.user in {user.name for user in traces.users} if handle.user else len(traces.users) > explained
+    if traces.failures or lives:
         return traces.failures or (f"its lease is gone, but a user of the job still exists in {', '.join(traces.inspected)}",), ""
     seen = f"; no user is left in {', '.join(traces.inspected)} except those of other credentials" if traces.inspected else ""
     space = "; the job's space remains until the job ends" if deps.targets.gives_space(handle.resource, handle.action) else ""
@@ -233,10 +248,16 @@ def _close_claim_and_read(
     if view is None:
         return _JobMemory(known or (), closed=True, unclaimed=unclaimed, locks=locks)
     known_by_id = {item.id: item for item in known or ()}
-    doubts = tuple(item for item in find_unconfirmed_issues(deps, job) if item.id not in known_by_id)
-    recorded = [credential_of(item) for item in view.credentials if not item.state.is_dead]
+    # If this fails, what is known must be revoked all the same.
+    asked = FailureCollector()
+    none: tuple[CredentialHandle, ...] = ()
+    found = asked.attempt("issues in flight", lambda: find_unconfirmed_issues(deps, view), otherwise=none)
+    doubts = tuple(item for item in found if item.id not in known_by_id)
+    recorded = [credential_of(item) for item in view.credentials if not item.state.is_settled]
     credentials = {item.id: item for item in (*doubts, *recorded)} | known_by_id
-    return _JobMemory(tuple(credentials.values()), doubts, accesses_of(view), closed=True, unclaimed=unclaimed, locks=locks)
+    return _JobMemory(
+        tuple(credentials.values()), doubts, tuple(asked.failures), accesses_of(view), closed=True, unclaimed=unclaimed, locks=locks
+    )
 
 
 def _revoke_leases(deps: Deps, steps: FailureCollector, credentials: tuple[CredentialHandle, ...]) -> None:

@@ -28,12 +28,14 @@ STOPPER_ROLES = (Role.LAUNCH, Role.APPROVE)
 CREDENTIAL_EVENTS = (
     EventType.CREDENTIAL_ISSUED,
     EventType.CREDENTIAL_DOUBTED,
+    EventType.CREDENTIAL_FOUND,
     EventType.CREDENTIAL_RENEWED,
     EventType.CREDENTIAL_USED,
     EventType.REVOCATION_REQUESTED,
     EventType.CREDENTIAL_REVOKED,
     EventType.CREDENTIAL_OVERDUE,
     EventType.CREDENTIAL_CONFIRMED,
+    EventType.CREDENTIAL_RESIDUAL,
     EventType.CREDENTIAL_EXPIRED,
 )
 """Ledger events about one credential."""
@@ -104,14 +106,15 @@ def credential(request: Request, credential: str, console: TheConsole, visitor: 
         view=view,
         history=history,
         job=store.jobs.captions({view.job_id}).get(view.job_id),
-        revocation_request=None if dead else revocation_request,
+        revocation_request=None if view.state.is_settled else revocation_request,
         dead=dead,
+        settled=view.state.is_settled,
         may_stop=bool(visitor.caller.roles & set(STOPPER_ROLES)),
         stoppers=missing_group_text(group for role in STOPPER_ROLES for group in groups_with_role(role, visitor.caller.tiers)),
         proof=proof,
         stream=stream,
         # A page with forms offers a refresh only while a verification or revocation is in progress.
-        refresh=5 if (proof and proof.runs) or (revocation_request and not dead) else 0,
+        refresh=5 if (proof and proof.runs) or (revocation_request and not view.state.is_settled) else 0,
     )
 
 

@@ -56,6 +56,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "credential.doubted": lambda d: (
         f"{d['credential']} may have been issued ({d['action']} on {d['resource']}); its lease and accessor are unknown"
     ),
+    "credential.found": lambda d: f"its user {d['user']} was found in {d['target']}, so a later search that does not find it is evidence",
     "credential.renewed": lambda d: f"{d['credential']} renewed until {moment(d['expires_at'])}",
     "access.refused": lambda d: f"rejected request for {d['asked']}: {d['why']}",
     "tool.called": lambda d: f"called {d['tool']} ({d['action']}): {d['outcome']}, {d['duration_ms']} ms",
@@ -63,6 +64,9 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "credential.used": lambda d: f"{d['credential']}: {d['what']}",
     "credential.revoked": lambda d: f"{d['credential']} revoked by {d['by']}{_suffix(': {}', d['why'])}",
     "credential.confirmed": lambda d: f"{d['credential']} verified as revoked: {d['how']}",
+    "credential.residual": lambda d: (
+        f"{d['credential']} is still valid{_suffix(' until {}', d['until'] and moment(d['until']))}: {d['why']}"
+    ),
     "credential.expired": lambda d: f"{d['credential']} expired: {d['why']}",
     "credential.overdue": lambda d: f"revoking {d['credential']} failed (attempt {d['attempt']}): {_join_values(d['failures'])}",
     "identity.issued": lambda d: f"identity token for {d['audience']} until {moment(d['expires_at'])}",

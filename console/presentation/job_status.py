@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from justenough.domain.approvals.tiers import Tiers
-from justenough.domain.jobs.states import JobState, RequestState, RevocationState
+from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
 from justenough.domain.readmodel.views import CredentialView, JobView, RequestView
 
 MAX_NAMED = 3
@@ -66,10 +66,30 @@ def _revocation_result(job: JobView, live: list[CredentialView]) -> str:
             return "Revocation is overdue: its access may still work. Retrying automatically."
         case RevocationState.PENDING:
             return f"Revoking its access. {_revocation_progress(job, live)}" if live else "Revocation of its access is not verified yet."
+        case RevocationState.RESIDUAL:
+            return residual_text(job)
     held = len(job.credentials) + job.older_credentials
     if not held:
         return "No credentials issued."
     return "Its credential is revoked (verified)." if held == 1 else f"All {held} of its credentials are revoked (verified)."
+
+
+def residual_text(job: JobView) -> str:
+    """Return which credentials of a job are still valid because nothing can revoke them, and until when; "" if none is."""
+    residual = [item for item in job.credentials if item.state is CredentialState.RESIDUAL]
+    if not residual:
+        return ""
+    until = job.revocation.residual_until
+    ends = (
+        f"valid until {until:%Y-%m-%d %H:%M} UTC"
+        if until
+        else "valid until its owner changes it"
+        if len(residual) == 1
+        else "valid until their owners change them"
+    )
+    rest = len(job.credentials) + job.older_credentials - len(residual)
+    others = f" The other {_count_text(rest, 'credential')} {'is' if rest == 1 else 'are'} revoked (verified)." if rest else ""
+    return f"{_count_text(len(residual), 'credential')} cannot be revoked early; {ends}.{others}"
 
 
 def _more_suffix(count: int) -> str:

@@ -44,12 +44,14 @@ BADGES: dict[str, dict[str, StatusBadge]] = {
         "revoked": StatusBadge("shield", "wait", "revoked, verifying"),
         "confirmed": StatusBadge("check", "good", "revoked (verified)"),
         "overdue": StatusBadge("alarm", "bad", "overdue: may still work"),
+        "residual": StatusBadge("hourglass", "wait", "cannot be revoked early"),
         "expired": StatusBadge("hourglass", "calm", "expired (not verified)"),
     },
     "revocation": {
         "none": StatusBadge("dash", "calm", "no access issued"),
         "pending": StatusBadge("shield", "wait", "not yet verified"),
         "confirmed": StatusBadge("check", "good", "access revoked"),
+        "residual": StatusBadge("hourglass", "wait", "still valid in part"),
         "overdue": StatusBadge("alarm", "bad", "overdue"),
     },
     "outcome": {
@@ -63,8 +65,16 @@ BADGES: dict[str, dict[str, StatusBadge]] = {
         "late": StatusBadge("alarm", "bad", "late"),
         "looking": StatusBadge("clock", "wait", "checking"),
     },
-    "proof": {"dead": StatusBadge("check", "good", "all access revoked"), "alive": StatusBadge("alarm", "bad", "not verified")},
-    "finding": {"gone": StatusBadge("check", "good", "gone"), "alive": StatusBadge("alarm", "bad", "active")},
+    "proof": {
+        "dead": StatusBadge("check", "good", "all access revoked"),
+        "residual": StatusBadge("hourglass", "wait", "still valid in part"),
+        "alive": StatusBadge("alarm", "bad", "not verified"),
+    },
+    "finding": {
+        "gone": StatusBadge("check", "good", "gone"),
+        "residual": StatusBadge("hourglass", "wait", "still valid"),
+        "alive": StatusBadge("alarm", "bad", "active"),
+    },
     "answer": {
         "approve": StatusBadge("check", "good", "approved"),
         "deny": StatusBadge("barred", "bad", "denied"),

@@ -227,6 +227,7 @@ ENTRY_HANDLERS: dict[str, Handler] = {
     "credential.revoked": _end_credentials("revoked"),
     "credential.overdue": _end_credentials("overdue"),
     "credential.confirmed": _settle_row("credential", "confirmed"),
+    "credential.residual": _settle_row("credential", "residual"),
     "credential.expired": _settle_row("credential", "expired"),
     "revocation.overdue": _end_credentials("overdue"),
 }

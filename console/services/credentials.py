@@ -56,11 +56,11 @@ def visible_credential(console: Console, caller: Caller, credential: str) -> Cre
 
 
 async def request_revocation(console: Console, caller: Caller, credential: str) -> CredentialView:
-    """Signal the job to revoke a credential, record who requested it, and return the credential as it was before. For a dead one, only return it."""
+    """Signal the job to revoke a credential, record who requested it, and return the credential as it was before. For one that is dead or cannot be revoked, only return it."""
     view = await to_thread.run_sync(console.deps.store.credentials.get, credential)
     if view is None:
         raise NotFound(f"there is no credential {credential}")
-    if not view.state.is_dead:
+    if not view.state.is_settled:
         try:
             await console.gateway.revoke_credential(view.job_id, view.id)
         except WorkflowGone:
@@ -80,12 +80,12 @@ async def request_revocation(console: Console, caller: Caller, credential: str) 
 
 
 async def wait_until_confirmed(deps: Deps, view: CredentialView) -> CredentialView:
-    """Wait until a credential is dead or newly overdue, for at most CONFIRM_TIMEOUT_S; return it as it is then."""
+    """Wait until a credential is dead, residual or newly overdue, for at most CONFIRM_TIMEOUT_S; return it as it is then."""
 
     async def read() -> CredentialView:
         return await to_thread.run_sync(deps.store.credentials.get, view.id) or view
 
     def is_settled(now: CredentialView) -> bool:
-        return now.state.is_dead or (now.state is CredentialState.OVERDUE and (now.state, now.why) != (view.state, view.why))
+        return now.state.is_settled or (now.state is CredentialState.OVERDUE and (now.state, now.why) != (view.state, view.why))
 
     return await poll_until(view, read, until=is_settled, every_s=POLL_INTERVAL_S, timeout_s=CONFIRM_TIMEOUT_S)

@@ -10,7 +10,6 @@ from console.services.inputs import Stopping
 from console.temporal.client import TemporalUnavailable, WorkflowGone
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import Conflict, NotFound
-from justenough.domain.jobs.states import RevocationState
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.readmodel.views import JobSummary
 
@@ -19,7 +18,7 @@ log = structlog.get_logger()
 
 def can_stop(job: JobSummary, *, kill: bool) -> bool:
     """Whether there is something left to stop: a running job, or for a kill also an ended one whose revocation is not confirmed."""
-    return not job.state.ended or (kill and job.revocation.state not in {RevocationState.NONE, RevocationState.CONFIRMED})
+    return not job.state.ended or (kill and not job.revocation.state.is_settled)
 
 
 async def stop_job(console: Console, job: str, caller: Person, *, kill: bool) -> Stopping:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 from typing import cast
@@ -43,9 +44,9 @@ class SlowInspector(TargetInspector):
         super().__init__(at.deps.vault, lambda: at.deps.config.current().catalog, installation=at.deps.settings.installation)
         self._go = go
 
-    def inspect(self, job: str, accesses: RequestedActions | None = None) -> TargetInspection:
+    def inspect(self, job: str, actions: RequestedActions | None = None, *, names: Collection[str] = ()) -> TargetInspection:
         assert self._go.wait(180), "no heartbeat came while it hung"
-        return super().inspect(job, accesses)
+        return super().inspect(job, actions, names=names)
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["of a job", "of one credential"])

@@ -34,6 +34,7 @@ from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import Action
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.dependencies import Deps
+from justenough.services.positive_control import search_digest, with_observed_user
 from tests.activities.tcp_door import Door
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "shop"
@@ -213,13 +214,17 @@ class Desk:
         return job
 
     def issue(self, job: str, number: int = 1, *, record: bool = True) -> Held:
-        """Issue as a session does: prefix, token, credential, record."""
+        """Issue as a session does: prefix, token, credential, record, a look into its target. Without `record`, as one that dies meanwhile."""
         resource, action_name = REQUESTS[number - 1]
         action, deps, now = Action(action_name), self.deps, self.clock.now()
         definition = deps.config.current().catalog.resources[resource].actions[action]
         deps.vault.open_prefix(job, 600)
         token = deps.vault.create_token(job, policy=definition.policy, alias=scope_alias(definition, ACME), ttl=300)
-        issued = deps.vault.issue(token, resolve_issue(definition, ACME))
+        what = resolve_issue(definition, ACME)
+        searched = search_digest(deps, definition, what.path)
+        issued = deps.vault.issue(token, what)
+        target = definition.target
+        known = deps.store.positive_controls.found_at(searched) if searched else None
         credential = CredentialHandle(
             id=credential_id(job, number),
             request_id=request_id(job, number),
@@ -230,14 +235,19 @@ class Desk:
             issued_at=now,
             expires_at=now + timedelta(seconds=300),
             revocable=definition.revocable,
+            user=issued.fields["username"].reveal() if target else None,
+            target_digest=target.digest if target and deps.store.positive_controls.found_at(target.digest) else None,
+            search_digest=searched if known else None,
         )
         if record:
             deps.store.ledger.append([issued_event(job, credential)])
+        if record and target:
+            credential = with_observed_user(deps, job, credential, definition, what.path, searched=searched)
         return Held(credential, token, issued)
 
     def entry_types(self, job: str) -> list[str]:
         """The job's ledger, by type, without what the test put there."""
-        own = {EventType.JOB_SUBMITTED, EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED}
+        own = {EventType.JOB_SUBMITTED, EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_FOUND}
         return [entry.type for entry in self.deps.store.ledger.entries(job=job).items if entry.type not in own]
 
 

@@ -103,6 +103,7 @@ def live_credential(number: int = 1, **changes: Any) -> LiveCredential:
         "action": "write",
         "issued_at": NOW,
         "expires_at": NOW + 2 * DAY,
+        "revocable": "now",
         "known": True,
     }
     return LiveCredential(**{**fields, **changes})

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from justenough.domain.catalog.control_groups import ControlGroupRule
-from justenough.domain.catalog.loader import alias_of, issue_paths, target_paths
+from justenough.domain.catalog.loader import alias_of, issue_paths, searched_role_paths, target_paths
 from justenough.domain.catalog.models import ActionDef, Catalog
 from justenough.domain.core.ids import INSTALLATION
 from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER
@@ -81,6 +81,8 @@ def worker_policy(catalog: Catalog, installation: str, *, cidrs: tuple[str, ...]
     rules.append(_rule("sys/leases/lookup", "update", allowed={"lease_id": leases}, required=("lease_id",)))
     rules.append(_rule("sys/leases/renew", "update", allowed={"lease_id": leases, "increment": []}, required=("lease_id",)))
     rules += [_rule(path, "read") for path in target_paths(catalog)]
+    # What decides how users are named. Vault shows no password here.
+    rules += [_rule(path, "read") for path in searched_role_paths(catalog)]
     # For locks: read who authorized, encrypt the wrapping token. The worker can never authorize.
     rules.append(_rule("sys/control-group/request", "update", allowed={"accessor": []}, required=("accessor",)))
     rules += [_rule(f"transit/{operation}/{PAYLOAD_KEY}", "update") for operation in ("encrypt", "decrypt")]

@@ -51,18 +51,20 @@ def revoke(credential: Annotated[str, typer.Argument(metavar="ID", help="The id 
 @app.command("prove")
 @command
 def prove(job: JobId) -> None:
-    """Verify that all of a job's credentials are revoked. Checks Vault and the targets. Exit 9 if one is active or cannot be checked."""
+    """Verify that all of a job's credentials are revoked. Checks Vault and the targets. Exit 9 if one is active, still valid, or cannot be checked."""
     _, found = connect_api().post(f"/jobs/{path_segment(job)}/prove", idempotent=True)
     report = revocation.proof_report(found)
     emit_revocation(report, is_confirmed=report["dead"], table=_print_proof, names=lambda report: (report["job"],))
 
 
 def _print_proof(report: Json) -> None:
-    lines = [(item.get("credential"), item["what"], "alive" if item["alive"] else "dead", item["detail"]) for item in report["findings"]]
+    lines = []
+    for item in report["findings"]:
+        found = "residual" if item.get("residual") else "alive" if item["alive"] else "dead"
+        lines.append((item.get("credential"), item["what"], found, item["detail"]))
     for failure in report["failures"]:
         what, _, why = failure.partition(": ")
         lines.append((None, what, "unknown", why))
     if lines:
         print_table(("CREDENTIAL", "CHECKED", "FOUND", "DETAIL"), lines)
-    verdict = "every credential is revoked" if report["dead"] else "not every credential is verified as revoked"
-    terminal.write_line(f"{report['job']}: {verdict}")
+    terminal.write_line(revocation.proof_verdict(report))

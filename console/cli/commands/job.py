@@ -233,6 +233,7 @@ def _print_job(job: Json) -> None:
             ("Exit code", job["exit_code"]),
             ("Revocation", job["revocation"]["state"]),
             ("Confirmed", moment(job["revocation"]["confirmed_at"])),
+            ("Still valid", aftermath.residual_end(job["revocation"])),
             ("Pending since", moment(job["revocation"].get("since"))),
             ("Not revoked", "; ".join(job["revocation"].get("failures") or ())),
             ("Environment", job["environment"]),

@@ -25,6 +25,7 @@ STATES_BY_COLOUR = {
         "needs_approval",
         "issued",
         "revoked",
+        "residual",
         "expired",
         "cancelled",
         "withdrawn",

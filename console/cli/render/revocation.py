@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 
 from console.cli.json_object import Json
 from console.presentation.terminal_text import moment
-from justenough.domain.jobs.states import CredentialState, JobState
+from justenough.domain.jobs.states import CredentialState, JobState, Revocable, RevocationState
 
 DEAD_STATES = {state.value for state in CredentialState if state.is_dead}
-PROVEN_REVOCATION_STATES = {"none", "confirmed"}
+RESIDUAL = CredentialState.RESIDUAL.value
+SETTLED_REVOCATION_STATES = {state.value for state in RevocationState if state.is_settled}
 ENDED_JOB_STATES = {state.value for state in JobState if state.ended}
 RUNBOOK = "docs/how-to/runbook.md"
 BY_HAND = f"By hand: {RUNBOOK}#overdue"
@@ -22,9 +23,10 @@ HEADER = ("CREDENTIAL", "RESOURCE", "ACTION", "STATE", "AT", "DETAIL")
 def job_report(job: Json) -> Json:
     """Add to a job whether it and each of its credentials are dead, and what to do next."""
     credentials = [with_dead_flag(item) for item in job["credentials"]]
-    is_dead = job["revocation"]["state"] in PROVEN_REVOCATION_STATES and all(item["dead"] for item in credentials)
+    settled = job["revocation"]["state"] in SETTLED_REVOCATION_STATES and all(item["dead"] or _is_residual(item) for item in credentials)
+    is_dead = settled and all(item["dead"] for item in credentials)
     steps, has_ended = [], job["state"] in ENDED_JOB_STATES
-    if not is_dead:
+    if not settled:
         if not has_ended and job["revocation"]["state"] == "none":
             steps.append("Nothing is revoked yet. Check that a worker is running: justenough doctor")
         else:
@@ -32,7 +34,7 @@ def job_report(job: Json) -> Json:
         steps += [f"Check again: justenough credential prove {job['id']}", BY_HAND]
     elif not has_ended:
         steps.append(f"Its credentials are revoked or expired, but the job has not ended yet: justenough job watch {job['id']}")
-    steps += [_irrevocable_note(item) for item in credentials if item["state"] == "expired" and item.get("revocable") == "never"]
+    steps += [_residual_note(item) for item in credentials if _is_residual(item)]
     return {**job, "credentials": credentials, "dead": is_dead, "next": list(dict.fromkeys(steps))}
 
 
@@ -44,21 +46,21 @@ def with_dead_flag(item: Json) -> Json:
 def credential_report(item: Json) -> Json:
     """Add to a credential whether it is dead, and what to do next."""
     report, steps = with_dead_flag(item), []
-    if not report["dead"]:
+    if _is_residual(item):
+        steps = [_residual_note(item)]
+    elif not report["dead"]:
         steps = [
             f"Try again: justenough credential revoke {item['id']}",
             f"Kill its job, whose revocation is retried until it succeeds: justenough job kill {item['job_id']}",
             f"See which server is down: justenough doctor. {BY_HAND}",
         ]
-    elif item["state"] == "expired":
-        steps = [_irrevocable_note(item)]
     return {**report, "next": steps}
 
 
 def credential_row(item: Json) -> tuple[object, ...]:
     """Return a credential's row under HEADER."""
     dead_at = moment(item["confirmed_at"] or item["revoked_at"] or item["expires_at"])
-    at = dead_at if item["dead"] else f"expires {moment(item['expires_at'])}"
+    at = dead_at if item["dead"] else "never expires" if _is_endless(item) else f"expires {moment(item['expires_at'])}"
     waiting = {"issued": "not revoked yet", "revoked": "revoked, not confirmed yet"}.get(item["state"], "being revoked")
     detail = item.get("why") or waiting
     if item["state"] == "confirmed":
@@ -71,8 +73,10 @@ def job_verdict(job: Json) -> str:
     credentials = job["credentials"]
     dead = sum(item["dead"] for item in credentials)
     summary = f"{dead} of {len(credentials)} credentials are revoked or expired" if credentials else "no credentials were issued"
-    proof = "" if job["revocation"]["state"] in PROVEN_REVOCATION_STATES else f"; revocation {job['revocation']['state']}"
-    return f"{job['id']}: {job['state']}; {summary}{proof}"
+    residual = sum(map(_is_residual, credentials))
+    left = f"; {residual} cannot be revoked early: valid {residual_end(job['revocation'])}" if residual else ""
+    proof = "" if job["revocation"]["state"] in SETTLED_REVOCATION_STATES else f"; revocation {job['revocation']['state']}"
+    return f"{job['id']}: {job['state']}; {summary}{left}{proof}"
 
 
 def proof_report(report: Json) -> Json:
@@ -81,11 +85,43 @@ def proof_report(report: Json) -> Json:
         f"See why, and the state of each revocation: justenough job show {report['job']}",
         f"Revoke now: justenough job kill {report['job']}; if the job has ended: justenough sweep. {BY_HAND}",
     ]
+    if report.get("revoked"):
+        residual = [finding for finding in report["findings"] if finding.get("residual")]
+        steps = [f"{finding['credential']}: {finding['detail']}. {RUNBOOK}#residual" for finding in residual]
     return {**report, "next": [] if report["dead"] else steps}
 
 
-def _irrevocable_note(item: Json) -> str:
-    return f"The secret read from {item['resource']} stays valid until its owner changes it: {RUNBOOK}#expired"
+def proof_verdict(report: Json) -> str:
+    """Return a sentence with the result of a proof."""
+    residual = sum(bool(finding.get("residual")) for finding in report["findings"])
+    if report["dead"]:
+        return f"{report['job']}: every credential is revoked"
+    if report.get("revoked") and residual:
+        are = "1 credential is" if residual == 1 else f"{residual} credentials are"
+        return f"{report['job']}: all that can be revoked is revoked, but {are} still valid"
+    return f"{report['job']}: not every credential is verified as revoked"
+
+
+def _is_residual(item: Json) -> bool:
+    return bool(item["state"] == RESIDUAL)
+
+
+def _is_endless(item: Json) -> bool:
+    return _is_residual(item) and item.get("revocable") == Revocable.NEVER.value
+
+
+def residual_end(revocation: Json) -> str:
+    """Return until when a job's residual credentials are valid; "" if its revocation is not residual."""
+    if revocation["state"] != RevocationState.RESIDUAL:
+        return ""
+    until = revocation.get("residual_until")
+    return f"until {moment(until)}" if until else "until changed by the owner"
+
+
+def _residual_note(item: Json) -> str:
+    if _is_endless(item):
+        return f"The secret read from {item['resource']} stays valid until its owner changes it: {RUNBOOK}#residual"
+    return f"{item['id']} cannot be revoked early; it is valid until {moment(item['expires_at'])}: {RUNBOOK}#residual"
 
 
 def sweep_report(report: Json, jobs: Mapping[str, Json]) -> Json:

@@ -134,8 +134,8 @@ class JobFollower:
             self.on_event(event)
 
     def _is_over(self, job: Json) -> bool:
-        ended, revocation = JobState(job["state"]).ended, job["revocation"]["state"]
-        if ended and revocation in {RevocationState.NONE, RevocationState.CONFIRMED}:
+        ended, revocation = JobState(job["state"]).ended, RevocationState(job["revocation"]["state"])
+        if ended and revocation.is_settled:
             return True
         if not (ended or revocation == RevocationState.OVERDUE):
             self._unconfirmed_since = None

@@ -26,7 +26,7 @@ from console.presentation.timeline_model import ENTRY_HANDLERS, build_timeline
 from console.services.console import Console
 from console.services.stop_job import can_stop
 from console.services.visibility import job_for
-from justenough.domain.jobs.states import RequestState
+from justenough.domain.jobs.states import CredentialState, RequestState
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import JobView, LogChunk
 from justenough.services.parent_chain import ancestor_views
@@ -101,6 +101,7 @@ def show(
         drawing=draw_timeline(timeline, view, revocation_started_at=revocation_started_at, now=now),
         truncated=drawn.next is not None,
         live=[one for one in view.credentials if not one.state.is_dead],
+        residual=[one for one in view.credentials if one.state is CredentialState.RESIDUAL][:MAX_TABLE_ROWS],
         # Active credentials come first, then the newest.
         credentials=sorted(view.credentials, key=lambda one: (one.state.is_dead, -one.issued_at.timestamp())),
         **_decisions_context(console, view),

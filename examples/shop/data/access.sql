@@ -157,7 +157,7 @@ BEGIN
     -- Access first, for all of them: what may fail below is undone below, and this stays.
     FOR victim IN
         SELECT r.oid, r.rolname FROM pg_roles r
-        WHERE position('-token-' || job || '-' IN r.rolname) > 0 AND NOT r.rolsuper AND NOT r.rolcreaterole
+        WHERE position(job IN r.rolname) > 0 AND r.rolname <> 'space-' || job AND NOT r.rolsuper AND NOT r.rolcreaterole
     LOOP
         BEGIN
             EXECUTE format('ALTER ROLE %I NOLOGIN', victim.rolname);
@@ -168,7 +168,7 @@ BEGIN
     END LOOP;
     FOR victim IN
         SELECT r.oid, r.rolname FROM pg_roles r
-        WHERE position('-token-' || job || '-' IN r.rolname) > 0 AND NOT r.rolsuper AND NOT r.rolcreaterole
+        WHERE position(job IN r.rolname) > 0 AND r.rolname <> 'space-' || job AND NOT r.rolsuper AND NOT r.rolcreaterole
     LOOP
         -- Whoever called waits ten seconds, and a call that is cut off would have forbidden no login.
         EXIT WHEN clock_timestamp() > statement_timestamp() + interval '5 seconds';
@@ -249,7 +249,7 @@ BEGIN
         RETURN;
     END IF;
     IF EXISTS (
-        SELECT FROM pg_roles r WHERE position('-token-' || job || '-' IN r.rolname) > 0 AND NOT r.rolsuper AND NOT r.rolcreaterole
+        SELECT FROM pg_roles r WHERE position(job IN r.rolname) > 0 AND r.rolname <> 'space-' || job AND NOT r.rolsuper AND NOT r.rolcreaterole
     ) THEN
         RAISE WARNING 'je_end_space: % stays while users of its job are left', space;
         RETURN;

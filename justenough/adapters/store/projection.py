@@ -7,8 +7,7 @@ request stays answered, and a confirmed revocation covers what was issued before
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -23,20 +22,20 @@ from justenough.adapters.store.tables import (
     JOBS,
     LOCKS,
     ORDERS,
+    POSITIVE_CONTROLS,
     REQUESTS,
     REVIEWS,
     UtcDateTime,
 )
-from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
+from justenough.domain.jobs.states import CredentialState, JobState, RequestState, Revocable, RevocationState
 from justenough.domain.ledger.events import EventType, parse_entry_time
 from justenough.domain.ledger.hash_chain import LedgerEntry
+from justenough.domain.ledger.overdue import failures_concerning
 
 FIRST_DECISION_PHASES = ("start", "runtime")
 """Phases whose decision settles a pending request. At issue and renewal, policy is only checked again."""
 SETTLING_PHASES = ("issue", "granted")
 """Phases in which a denial ends a grant."""
-SINGLE_CREDENTIAL_FAILURE = re.compile(r"(lease|token|certificate) \S|c-\S+: ")
-"""The beginning of a failure that concerns one credential only."""
 
 
 class LedgerFact(NamedTuple):
@@ -62,7 +61,8 @@ def apply_entry(connection: Connection, entry: LedgerEntry) -> None:
 # Statements are built once. Every parameter other than those of `bindparam` sets the column of its name.
 _ENDED = JOBS.c.ended_at.is_not(None)
 _WAITING = or_(JOBS.c.state == JobState.PENDING.value, JOBS.c.state == JobState.AWAITING_APPROVAL.value)
-_SETTLED = or_(JOBS.c.revocation_state == RevocationState.NONE.value, JOBS.c.revocation_state == RevocationState.CONFIRMED.value)
+_PROVEN = JOBS.c.revocation_state.in_([state.value for state in RevocationState if state.is_proven])
+_SETTLED = JOBS.c.revocation_state.in_([state.value for state in RevocationState if state.is_settled])
 """The job's revocation is confirmed, or was never needed."""
 _UNCOVERED = exists().where(
     CREDENTIALS.c.job_id == JOBS.c.id,
@@ -80,8 +80,8 @@ _JOB = update(JOBS).where(JOBS.c.id == bindparam("row_id"))
 _START = _JOB.where(JOBS.c.started_at.is_(None)).values(state=case((_WAITING, JobState.RUNNING.value), else_=JOBS.c.state))
 _AWAIT = _JOB.where(_WAITING).values(state=JobState.AWAITING_APPROVAL.value)
 _END = _JOB.where(~_ENDED)
-_REOPEN = _JOB.where(or_(_ENDED, JOBS.c.revocation_state == RevocationState.CONFIRMED.value), _SETTLED, _UNCOVERED).values(
-    revocation_state=RevocationState.PENDING.value, revocation_confirmed_at=None, revocation_since=_SINCE
+_REOPEN = _JOB.where(or_(_ENDED, _PROVEN), _SETTLED, _UNCOVERED).values(
+    revocation_state=RevocationState.PENDING.value, revocation_confirmed_at=None, revocation_since=_SINCE, revocation_residual_until=None
 )
 """Reopens the revocation of a job that has ended, or was confirmed revoked, if it has a live credential."""
 _REVOKE = _JOB.where(_NOT_PROVED_AFTER).values(
@@ -89,15 +89,16 @@ _REVOKE = _JOB.where(_NOT_PROVED_AFTER).values(
     revocation_state=case((_OVERDUE, RevocationState.OVERDUE.value), else_=RevocationState.PENDING.value),
     revocation_confirmed_at=None,
     revocation_since=_SINCE,
+    revocation_residual_until=None,
 )
 _FAIL = _JOB.where(_NOT_PROVED_AFTER).values(
-    revocation_state=RevocationState.OVERDUE.value, revocation_confirmed_at=None, revocation_since=_SINCE
+    revocation_state=RevocationState.OVERDUE.value, revocation_confirmed_at=None, revocation_since=_SINCE, revocation_residual_until=None
 )
 _PROVE = _JOB.where(_NOT_PROVED_AFTER).values(
-    revocation_state=RevocationState.CONFIRMED.value, revocation_failures=[], revocation_since=None
+    revocation_state=RevocationState.CONFIRMED.value, revocation_failures=[], revocation_since=None, revocation_residual_until=None
 )
-_UNPROVEN = JOBS.c.revocation_state != RevocationState.CONFIRMED.value
-_CUT, _CUT_FAILS = _REVOKE.where(_UNPROVEN), _FAIL.where(_UNPROVEN)
+_SET_RESIDUE = _JOB.where(_PROVEN)
+_CUT, _CUT_FAILS = _REVOKE.where(~_PROVEN), _FAIL.where(~_PROVEN)
 """`_REVOKE` and `_FAIL` for a person who cuts a job's access. That is no evidence of a live credential, so a confirmed revocation stays confirmed."""
 ACCESS_CUTTERS = frozenset({"person", "stranger"})
 
@@ -125,6 +126,11 @@ _CREDENTIAL = update(CREDENTIALS).where(CREDENTIALS.c.id == bindparam("row_id"),
 _ALIVE = _CREDENTIAL.where(CREDENTIALS.c.live)
 _CONFIRM = _ALIVE.values(state=CredentialState.CONFIRMED.value, live=False, why=None)
 _EXPIRE = _ALIVE.values(state=CredentialState.EXPIRED.value, live=False)
+# Nothing will ever be known of the end of one that its owner must change.
+_LEAVE = _ALIVE.values(state=CredentialState.RESIDUAL.value, live=CREDENTIALS.c.revocable != Revocable.NEVER.value)
+_RESIDUE = select(CREDENTIALS.c.revocable, CREDENTIALS.c.expires_at).where(
+    CREDENTIALS.c.job_id == bindparam("row_job"), CREDENTIALS.c.state == CredentialState.RESIDUAL.value
+)
 _MARK_OVERDUE = _ALIVE.values(state=CredentialState.OVERDUE.value)
 _LEARN = _CREDENTIAL.where(CREDENTIALS.c.accessor.is_(None))
 _MARK_REVOKED = _CREDENTIAL.where(CREDENTIALS.c.revoked_at.is_(None)).values(
@@ -133,7 +139,7 @@ _MARK_REVOKED = _CREDENTIAL.where(CREDENTIALS.c.revoked_at.is_(None)).values(
 _ALL = update(CREDENTIALS).where(CREDENTIALS.c.job_id == bindparam("row_job"))
 _REVOKE_ALL = _ALL.where(CREDENTIALS.c.state == CredentialState.ISSUED.value).values(state=CredentialState.REVOKING.value)
 _ALL_ALIVE = select(CREDENTIALS.c.id, CREDENTIALS.c.lease_id, CREDENTIALS.c.accessor, CREDENTIALS.c.certificate).where(
-    CREDENTIALS.c.job_id == bindparam("row_job"), CREDENTIALS.c.live
+    CREDENTIALS.c.job_id == bindparam("row_job"), CREDENTIALS.c.live, CREDENTIALS.c.state != CredentialState.RESIDUAL.value
 )
 
 
@@ -257,8 +263,9 @@ def credential_issued(connection: Connection, fact: LedgerFact) -> None:
     A credential in doubt may have been issued, and nobody has its handles: it counts as live until its latest end.
     """
     data, is_known = fact.data, "issued_at" in fact.data
-    # Entries from before certificates were recorded lack the field.
-    handles = {name: data.get(name) for name in ("lease_id", "accessor", "certificate")}
+    # Older entries lack some of these.
+    held = {"held_by_job": data.get("held_by_job", True)}
+    handles = {name: data.get(name) for name in ("lease_id", "accessor", "certificate", "user", "target_digest", "search_digest")}
     times = {
         "issued_at": parse_entry_time(data["issued_at" if is_known else "asked_at"]),
         "expires_at": parse_entry_time(data["expires_at"]),
@@ -266,10 +273,17 @@ def credential_issued(connection: Connection, fact: LedgerFact) -> None:
     ids = {"id": data["credential"], "job_id": fact.job, "request_id": data["request"]}
     copied = {name: data[name] for name in ("resource", "action", "revocable")}
     state = (CredentialState.ISSUED if is_known else CredentialState.REVOKING).value
-    if not insert_new(connection, CREDENTIALS, {**ids, **copied, **handles, **times, "state": state, "live": True}) and is_known:
+    if not insert_new(connection, CREDENTIALS, {**ids, **copied, **held, **handles, **times, "state": state, "live": True}) and is_known:
         # The credential was in doubt until now.
-        _update_credential(connection, _LEARN, fact, {**handles, **times})
+        _update_credential(connection, _LEARN, fact, {**held, **handles, **times})
     _update_job(connection, _REOPEN, fact, {"fact_at": fact.at})
+
+
+def credential_found(connection: Connection, fact: LedgerFact) -> None:
+    """Remember when an observer first found a live user under these digests."""
+    for digest in filter(None, (fact.data["target_digest"], fact.data["search_digest"])):
+        insert_new(connection, POSITIVE_CONTROLS, {"digest": digest, "credential_id": fact.data["credential"], "found_at": fact.at})
+    _update_credential(connection, _CREDENTIAL, fact, {"target_digest": fact.data["target_digest"]})
 
 
 def revocation_started(connection: Connection, fact: LedgerFact) -> None:
@@ -293,14 +307,29 @@ def revocation_overdue(connection: Connection, fact: LedgerFact) -> None:
 def revocation_confirmed(connection: Connection, fact: LedgerFact) -> None:
     """Confirm the job's revocation, unless a credential was issued since."""
     if _update_job(connection, _PROVE, fact, {"fact_at": fact.at, "revocation_confirmed_at": fact.at}):
+        _update_residue(connection, fact)
         _update_job(connection, _REOPEN, fact, {"fact_at": fact.at})
 
 
-def failures_concerning(failures: Sequence[str], handles: Collection[str | None]) -> Iterator[str]:
-    """Yield the failures of a job that name one of a credential's handles, and those that name no credential's."""
-    for failure in failures:
-        if not SINGLE_CREDENTIAL_FAILURE.match(failure) or any(handle in failure for handle in handles if handle):
-            yield failure
+def credential_residual(connection: Connection, fact: LedgerFact) -> None:
+    """Mark a credential that cannot be revoked and is still valid, and its job."""
+    _update_credential(connection, _LEAVE, fact, {"why": fact.data["why"]})
+    _update_residue(connection, fact)
+
+
+def credential_expired(connection: Connection, fact: LedgerFact) -> None:
+    """End a credential by its time. Its job's access may be confirmed now."""
+    _update_credential(connection, _EXPIRE, fact, {"why": fact.data["why"]})
+    _update_residue(connection, fact)
+
+
+def _update_residue(connection: Connection, fact: LedgerFact) -> None:
+    """Show a proven revocation as residual while credentials of the job are valid that cannot be revoked, and as confirmed after that."""
+    left = connection.execute(_RESIDUE, {"row_job": fact.job}).all()
+    is_endless = any(revocable == Revocable.NEVER for revocable, _ in left)
+    until = None if is_endless else max((expires_at for _, expires_at in left), default=None)
+    state = RevocationState.RESIDUAL if left else RevocationState.CONFIRMED
+    _update_job(connection, _SET_RESIDUE, fact, {"revocation_state": state.value, "revocation_residual_until": until})
 
 
 def _update_job(connection: Connection, statement: Update, fact: LedgerFact, values: Mapping[str, Any]) -> bool:
@@ -349,6 +378,7 @@ EFFECTS: dict[EventType, Effect] = {
     EventType.DELEGATION_ENDED: delegation_ended,
     EventType.CREDENTIAL_ISSUED: credential_issued,
     EventType.CREDENTIAL_DOUBTED: credential_issued,
+    EventType.CREDENTIAL_FOUND: credential_found,
     EventType.CREDENTIAL_RENEWED: _updates(
         _update_credential, _ALIVE, lambda fact: {"expires_at": parse_entry_time(fact.data["expires_at"])}
     ),
@@ -358,7 +388,8 @@ EFFECTS: dict[EventType, Effect] = {
     EventType.CREDENTIAL_CONFIRMED: _updates(
         _update_credential, _CONFIRM, lambda fact: {"confirmed_at": fact.at, "confirmed_how": fact.data["how"]}
     ),
-    EventType.CREDENTIAL_EXPIRED: _updates(_update_credential, _EXPIRE, lambda fact: {"why": fact.data["why"]}),
+    EventType.CREDENTIAL_RESIDUAL: credential_residual,
+    EventType.CREDENTIAL_EXPIRED: credential_expired,
     EventType.CREDENTIAL_OVERDUE: _updates(_update_credential, _MARK_OVERDUE, lambda fact: {"why": "; ".join(fact.data["failures"])}),
     EventType.REVOCATION_STARTED: revocation_started,
     EventType.REVOCATION_OVERDUE: revocation_overdue,

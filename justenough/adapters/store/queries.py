@@ -52,7 +52,7 @@ _LIVE_WITH_JOBS = (
         CREDENTIALS.c.job_id.label("job"),
         JOBS.c.state.label("job_state"),
         func.coalesce(JOBS.c.task, "").label("task"),
-        *(CREDENTIALS.c[name] for name in ("resource", "action", "issued_at", "expires_at")),
+        *(CREDENTIALS.c[name] for name in ("resource", "action", "issued_at", "expires_at", "revocable")),
         CREDENTIALS.c.accessor.is_not(None).label("known"),
     )
     .outerjoin(JOBS, JOBS.c.id == CREDENTIALS.c.job_id)

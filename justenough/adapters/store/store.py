@@ -16,6 +16,7 @@ from justenough.adapters.store.ledger_repository import LedgerRepository
 from justenough.adapters.store.metrics import MetricsRepository
 from justenough.adapters.store.outbox_queries import OutboxRepository
 from justenough.adapters.store.page_sessions import PageSessionRepository
+from justenough.adapters.store.positive_controls import PositiveControlRepository
 from justenough.adapters.store.queries import CredentialRepository, JobRepository, RequestRepository
 from justenough.adapters.store.reviews import ReviewRepository
 from justenough.adapters.store.search import SearchRepository
@@ -48,6 +49,7 @@ class Store:
         self.metrics = MetricsRepository(*database)
         # For running jobs and open pages.
         self.claims = ClaimRepository(*database)
+        self.positive_controls = PositiveControlRepository(*database)
         self.wrapped_tokens = WrappedTokenRepository(*database)
         self.bundles = BundleRepository(*database)
         self.logs = LogRepository(*database)

@@ -136,6 +136,8 @@ class JobRow(TableBase, table=True):
     revocation_failures: list[str] = Field(sa_type=JSON)
     revocation_since: datetime | None = Field(default=None, sa_type=UtcDateTime)
     """When the unconfirmed revocation began."""
+    revocation_residual_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """Until when credentials that cannot be revoked are valid, if the revocation is residual; None then if nobody knows."""
     agent: dict[str, Any] | None = Field(default=None, sa_type=JSON)
     data_scope: dict[str, str] = Field(sa_type=JSON)
     labels: dict[str, str] = Field(sa_type=JSON)
@@ -314,6 +316,22 @@ class CredentialRow(TableBase, table=True):
     revocable: str = Field(sa_type=Text)
     certificate: str | None = Field(default=None, sa_type=Text)
     """Path in Vault of its certificate, whose revocation is verified."""
+    held_by_job: bool = True
+    user: str | None = Field(default=None, sa_type=Text)
+    """The name of its user in the target."""
+    target_digest: str | None = Field(default=None, sa_type=Text)
+    search_digest: str | None = Field(default=None, sa_type=Text)
+
+
+class PositiveControlRow(TableBase, table=True):
+    """A digest under which an observer found a live user: without that, finding none would prove nothing."""
+
+    __tablename__ = "positive_controls"
+
+    digest: str = Field(sa_type=CodePointText, primary_key=True)
+    credential_id: str = Field(sa_type=CodePointText)
+    """The credential whose user was found."""
+    found_at: datetime = Field(sa_type=UtcDateTime)
 
 
 class ClaimRow(TableBase, table=True):
@@ -472,5 +490,6 @@ LEDGER, HEADS = table_of(LedgerRow), table_of(HeadRow)
 JOBS, ENDED_JOBS, ORDERS, REQUESTS = table_of(JobRow), table_of(EndedJobsRow), table_of(OrderRow), table_of(RequestRow)
 APPROVALS, CREDENTIALS, REVIEWS, DELEGATIONS = table_of(ApprovalRow), table_of(CredentialRow), table_of(ReviewRow), table_of(DelegationRow)
 CLAIMS, BUNDLES, LOCKS, PAGE_SESSIONS = table_of(ClaimRow), table_of(BundleRow), table_of(LockRow), table_of(PageSessionRow)
+POSITIVE_CONTROLS = table_of(PositiveControlRow)
 LOGS, LOG_SIZES, IDEMPOTENCY = table_of(LogRow), table_of(LogSizeRow), table_of(IdempotencyRow)
 SUBSCRIPTIONS, DELIVERIES, TOLD, LEASES = table_of(SubscriptionRow), table_of(DeliveryRow), table_of(ToldRow), table_of(LeaseRow)

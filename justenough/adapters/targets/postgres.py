@@ -1,4 +1,4 @@
-"""Finds users and spaces in PostgreSQL targets that carry a job's id, and deletes them. Decides nothing.
+"""Finds users and spaces in PostgreSQL targets, by the job's id in their names or by their exact names, and deletes them. Decides nothing.
 
 If a target is down, only that target fails, and every call is bounded. Vault issues the inspector's own users under the worker's token. A user
 that stops working is replaced.
@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -32,7 +32,8 @@ END_TIMEOUT_S = 10
 """The function that deletes users waits for their sessions to end."""
 MAX_CONCURRENCY = 8
 FIND_NAMES_SQL = """
-    SELECT false, rolname FROM pg_catalog.pg_roles WHERE rolname LIKE %(users)s ESCAPE '!'
+    SELECT false, rolname FROM pg_catalog.pg_roles
+    WHERE rolname = ANY (%(names)s) OR (rolname LIKE %(users)s ESCAPE '!' AND rolname NOT LIKE %(spaces)s ESCAPE '!')
     UNION SELECT true, nspname FROM pg_catalog.pg_namespace WHERE nspname LIKE %(spaces)s ESCAPE '!'
     UNION SELECT true, rolname FROM pg_catalog.pg_roles WHERE rolname LIKE %(spaces)s ESCAPE '!'
     ORDER BY 1, 2
@@ -40,7 +41,7 @@ FIND_NAMES_SQL = """
 """Users, then spaces (true). A space is a schema and the role that owns its objects. Either one alone is the remains of a space."""
 END_USERS_SQL = "SELECT je_end_users(%s)"
 END_SPACE_SQL = "SELECT je_end_space(%s)"
-JOB_ID_PATTERN = r"(?:-token-|\Aspace-)(j-{installation}-[0-9a-z]{{26}})(?:-|\Z)"
+JOB_ID_PATTERN = r"j-{installation}-[0-9a-z]{{26}}"
 
 RequestedActions = AbstractSet[tuple[str, str]]
 """Resource and action of each request."""
@@ -89,9 +90,9 @@ class TargetInspector:
         self._observers: dict[Target, _TargetObserver] = {}
         self._lock = threading.Lock()
 
-    def inspect(self, job: str, actions: RequestedActions | None = None) -> TargetInspection:
-        """Find the users and spaces that carry a job's id, in the targets of these requests or in all targets."""
-        return self._for_each(actions, lambda observer: observer.find_names(*_name_patterns(job)))
+    def inspect(self, job: str, actions: RequestedActions | None = None, *, names: Collection[str] = ()) -> TargetInspection:
+        """Find the spaces and users that carry a job's id, and users of these exact names, in the targets of these requests or in all targets."""
+        return self._for_each(actions, lambda observer: observer.find_names(*_name_patterns(job), names))
 
     def traces_of(self, job: str) -> tuple[TargetTrace, ...]:
         """Return the users and spaces that carry a job's id, in the targets that answer."""
@@ -103,11 +104,11 @@ class TargetInspector:
 
     def job_ids(self) -> tuple[set[str], tuple[str, ...]]:
         """Return the ids of this installation's jobs in the names of users and spaces, and why some targets could not be inspected."""
-        inspection = self._for_each(None, lambda observer: observer.find_names(f"%-token-{self._like}", f"space-{self._like}"))
-        return {match[1] for trace in inspection.traces if (match := self._job.search(trace.name))}, inspection.failures
+        inspection = self._for_each(None, lambda observer: observer.find_names(f"%{self._like}", f"space-{self._like}"))
+        return {match[0] for trace in inspection.traces if (match := self._job.search(trace.name))}, inspection.failures
 
-    def is_searchable(self, resource: str, action: Action) -> bool:
-        """Whether the action's users can be found in a target."""
+    def has_target(self, resource: str, action: Action) -> bool:
+        """Whether the action's users are in a target."""
         definition = self._catalog().action(resource, action)
         return definition is not None and definition.target is not None
 
@@ -171,15 +172,15 @@ class _TargetObserver:
         where = conninfo_to_dict(target.postgres)
         self.name = f"{where.get('host') or where.get('hostaddr') or 'local'}:{where.get('port') or 5432}/{where.get('dbname') or ''}"
 
-    def find_names(self, users: str, spaces: str) -> _Names:
-        """Return the names of users and of spaces that match. Raises TargetDown, one of Vault's or psycopg's errors."""
+    def find_names(self, users: str, spaces: str, names: Collection[str] = ()) -> _Names:
+        """Return the names of users and of spaces that match, and those of the exact `names` that exist. Raises TargetDown, one of Vault's or psycopg's errors."""
         if not self._lock.acquire(timeout=LOOK_TIMEOUT_S):
             raise TargetDown("an earlier check of this target is still hanging")
         try:
             if self._connection is not None:
                 try:
                     with _cut_after(self._connection, LOOK_TIMEOUT_S):
-                        return _find_names(self._connection, users, spaces)
+                        return _find_names(self._connection, users, spaces, names)
                 except psycopg.errors.QueryCanceled:
                     # The target is slow, and a new connection would be as slow.
                     raise
@@ -188,7 +189,7 @@ class _TargetObserver:
             self._connection = self._reconnect()
             try:
                 with _cut_after(self._connection, LOOK_TIMEOUT_S):
-                    return _find_names(self._connection, users, spaces)
+                    return _find_names(self._connection, users, spaces, names)
             except psycopg.Error:
                 self._drop_connection()
                 raise
@@ -260,11 +261,11 @@ def escape_like(text: str) -> str:
 
 def _name_patterns(job: str) -> tuple[str, str]:
     """Return LIKE patterns for the names of a job's users and of its spaces."""
-    return f"%-token-{escape_like(job)}-%", f"space-{escape_like(job)}"
+    return f"%{escape_like(job)}%", f"space-{escape_like(job)}"
 
 
-def _find_names(connection: _Connection, users: str, spaces: str) -> _Names:
-    rows = connection.execute(FIND_NAMES_SQL, {"users": users, "spaces": spaces}).fetchall()
+def _find_names(connection: _Connection, users: str, spaces: str, names: Collection[str] = ()) -> _Names:
+    rows = connection.execute(FIND_NAMES_SQL, {"users": users, "spaces": spaces, "names": list(names)}).fetchall()
     return tuple(str(name) for is_space, name in rows if not is_space), tuple(str(name) for is_space, name in rows if is_space)
 
 

@@ -20,13 +20,17 @@ from justenough.adapters.vault.transit import TransitKeys, is_uuid
 from justenough.adapters.vault.ttl_cache import TtlCache
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.catalog.models import ResolvedIssue
+from justenough.domain.core.canonical_json import digest_of
+from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.ids import JOB_ID
 from justenough.domain.core.secret import Secret
-from justenough.domain.core.vault_names import JOB_ROLE_PREFIX, hard_end_of, job_role
+from justenough.domain.core.vault_names import DATABASE_CREDS_PATH, JOB_ROLE_PREFIX, hard_end_of, job_role
 from justenough.domain.integrations.triggers import CONSOLE_ENTITY
 
 GRANT_POLICY_GLOBS = ["je-grant-*"]
 SCOPE_ALIAS_GLOBS = ["je-scope-*"]
+DEFAULT_LEASE_TTL_S = 768 * 3600
+"""Vault's own default, for roles and mounts that set none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,19 @@ class IssuedSecret:
     fields: Mapping[str, Secret]
 
 
+@dataclass(frozen=True, slots=True)
+class DatabaseRole:
+    """How a database engine creates the users of one role."""
+
+    digest: str
+    """Of all that decides their names and where they are created."""
+    ttl: int
+    """Seconds that a user lives whose lease nobody renews or revokes."""
+
+
+UNREADABLE = DatabaseRole(digest="", ttl=0)
+
+
 class Vault(TransitKeys):
     """One Vault. Thread-safe."""
 
@@ -57,6 +74,7 @@ class Vault(TransitKeys):
         super().__init__(address, namespace=namespace, cacert=cacert)
         self._bound_cidrs = bound_cidrs
         self._group_names = TtlCache[str]()
+        self._database_roles = TtlCache[DatabaseRole]()
 
     # One job.
 
@@ -173,6 +191,35 @@ class Vault(TransitKeys):
     def creds(self, path: str) -> IssuedSecret:
         """Return credentials for the worker or console itself, read under its own token."""
         return to_issued_secret(path, self.call_own("get", safe_path(path)))
+
+    def database_role(self, path: str, *, fresh: bool = False) -> DatabaseRole | None:
+        """Return how a database engine creates the users of `<mount>/creds/<role>`. Cached for some seconds unless `fresh`.
+
+        None if the path is not of this form, or the worker may not read the role and its connection.
+        """
+        match = DATABASE_CREDS_PATH.fullmatch(path)
+        if match is None:
+            return None
+        mount, name = match.groups()
+
+        def read() -> DatabaseRole:
+            try:
+                role = self.read_data("get", f"{mount}/roles/{safe_path(name)}")
+                connection = self.read_data("get", f"{mount}/config/{safe_path(str(role.get('db_name') or '-'))}")
+            except GiveUp:
+                return UNREADABLE
+            details = connection.get("connection_details")
+            if not details:
+                return UNREADABLE
+            decisive = {
+                "role": {key: role.get(key) for key in ("db_name", "creation_statements", "credential_type", "credential_config")},
+                "connection": {key: connection.get(key) for key in ("plugin_name", "plugin_version")},
+                "details": {key: details.get(key) for key in ("connection_url", "username_template")},
+            }
+            return DatabaseRole(digest=digest_of(decisive), ttl=int(role.get("default_ttl") or 0) or DEFAULT_LEASE_TTL_S)
+
+        role = read() if fresh else self._database_roles.get(path, read)
+        return None if role is UNREADABLE else role
 
     def _group_name(self, group_id: str) -> str:
         path = f"identity/group/id/{safe_path(group_id)}"

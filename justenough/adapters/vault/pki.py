@@ -21,6 +21,10 @@ from justenough.domain.jobs.states import Revocable
 
 MAX_CLOCK_SKEW = timedelta(seconds=10)
 """How far Vault's clock may be ahead of ours before a certificate with the grant's ttl seems to outlive the grant."""
+NO_LEASE = (
+    "Vault issued it without a lease, so nothing can revoke it; set `revocable: on_expiry` in the catalog if it ends by itself within its "
+    "ttl, otherwise `revocable: never`"
+)
 NEVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -48,7 +52,7 @@ def certificate_path(action: ActionDef, issued: IssuedSecret) -> str | None:
 
 
 def why_unfit(action: ActionDef, issued: IssuedSecret, *, grant_ends: datetime) -> str | None:
-    """Return why a certificate does not match the catalog's rules for its end; None if it does, or if the secret is not a certificate."""
+    """Return why what Vault issued does not match the catalog's rules for its end; None if it does."""
     end, on_expiry = ends_at(action, issued), "or set `revocable: on_expiry` in the catalog"
     if end is not None and end > grant_ends + MAX_CLOCK_SKEW:
         return f'its certificate expires at {end.isoformat()}, after its grant; set `ttl: "{{ttl}}s"` in the catalog\'s issue.data'
@@ -57,8 +61,8 @@ def why_unfit(action: ActionDef, issued: IssuedSecret, *, grant_ends: datetime) 
     if "signed_key" in issued.fields:
         return "an SSH certificate cannot be revoked; set `revocable: on_expiry` in the catalog"
     if not action.crl:
-        fix = f"name its mount in `crl`, {on_expiry}"
-        return f"the catalog has no `crl` in which its revocation can be verified; {fix}" if end is not None else None
+        no_crl = f"the catalog has no `crl` in which its revocation can be verified; name its mount in `crl`, {on_expiry}"
+        return no_crl if end is not None else NO_LEASE if issued.lease_id is None else None
     if certificate_path(action, issued) is None:
         return "the catalog has a `crl`, but what Vault issued is not a certificate"
     no_lease = f"Vault issued it without a lease, so it cannot be revoked; set `generate_lease: true` on its role in Vault, {on_expiry}"

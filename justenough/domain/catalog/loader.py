@@ -6,6 +6,7 @@ Fields: docs/reference/catalog.md. Placeholders are filled in at two times: `${S
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -26,11 +27,15 @@ from justenough.domain.core.placeholders import (
 )
 from justenough.domain.core.units import duration_text
 from justenough.domain.core.untrusted_yaml import read_yaml, validate_model
+from justenough.domain.core.vault_names import DATABASE_CREDS_PATH
 from justenough.domain.jobs.spec import Access, JobSpec
+from justenough.domain.jobs.states import Revocable
 from justenough.domain.llm.definition import GatewayUses, ModelDef
 from justenough.domain.tools.definitions import TOOL_MODELS, ActionOffer, tool_problems
 
 CATALOG_FILE = "catalog.yaml"
+LEASELESS_ENGINES = frozenset({"kv", "generic", "transit", "totp", "cubbyhole"})
+STATIC_CREDS_PATH = re.compile(r"/static-creds?/")
 PLACEHOLDER_SPEC: dict[str, Any] = {"name": "draft", "task": "-", "environment": "-", "run": {"command": ["true"]}}
 PLACEHOLDER_ACCESS: dict[str, Any] = {"resource": "-", "action": "read", "ttl": 1, "reason": "-"}
 """Replacements for the parts of a draft that cannot be parsed; problems of these parts are not reported."""
@@ -270,9 +275,17 @@ def _action_and_write_problems(catalog: Catalog) -> Iterator[Problem]:
         if keys and not catalog.scopes_with(keys):
             yield Problem(where, f"no entry of `scopes` has exactly the keys {', '.join(keys)}")
     policies: dict[str, str] = {}
+    mounts = {write.path.removeprefix("sys/mounts/"): write.data.get("type") for write in catalog.provision}
+    leaseless = {mount for mount, engine in mounts.items() if engine in LEASELESS_ENGINES}
     for where, definition in catalog.iter_actions():
         if (other := policies.setdefault(definition.policy, where)) != where:
             yield Problem(f"{where}.policy", f"{other} uses {definition.policy} too; each action needs its own policy")
+        path = definition.issue.path
+        if definition.revocable is Revocable.NOW and (
+            STATIC_CREDS_PATH.search(path) or any(path.startswith(f"{each}/") for each in leaseless)
+        ):
+            fix = "use `on_expiry` if it ends by itself, otherwise `never`"
+            yield Problem(f"{where}.revocable", f"Vault gives no lease at {path}, so nothing can revoke what it issues there: {fix}")
     for index, write in enumerate(catalog.provision):
         unbound = sorted(set(SCOPE_PLACEHOLDER.findall(write.path)) - set(write.per_scope))
         if unbound:
@@ -305,6 +318,13 @@ def issue_paths(catalog: Catalog, definition: ActionDef) -> tuple[str, ...]:
     """Return the Vault paths that an action is issued from, one for each provisioned scope."""
     scopes = catalog.scopes_with(definition.data_scope) if definition.data_scope else ({},)
     return tuple(fill_scope(definition.issue.path, scope) for scope in scopes)
+
+
+def searched_role_paths(catalog: Catalog) -> tuple[str, ...]:
+    """Return the paths of the database roles and connections that decide whether a search in a target can find a job's users."""
+    paths = {path for _, definition in catalog.iter_actions() if definition.target for path in issue_paths(catalog, definition)}
+    roles = {(match[1], match[2]) for path in paths if (match := DATABASE_CREDS_PATH.fullmatch(path))}
+    return tuple(sorted({*(f"{mount}/roles/{role}" for mount, role in roles), *(f"{mount}/config/+" for mount, _ in roles)}))
 
 
 def target_paths(catalog: Catalog) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from justenough.domain.approvals.tiers import MAX_TIER
 from justenough.domain.catalog.audiences import Audiences
 from justenough.domain.catalog.mcp_tool_list import ToolList
 from justenough.domain.core.base_model import Model
+from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import reject_if
 from justenough.domain.core.placeholders import ISSUE_TIME_PLACEHOLDERS, SCOPE_PLACEHOLDER, did_you_mean, has_stray_brace
 from justenough.domain.core.units import Duration
@@ -78,6 +79,11 @@ class Target(Model):
     """Vault path of short-lived users that may read pg_roles and pg_stat_activity."""
     end: VaultPath
     """Vault path of short-lived users that may only execute the function that ends a job's users."""
+
+    @property
+    def digest(self) -> str:
+        """The digest of where users are looked for, and as whom."""
+        return digest_of({"postgres": self.postgres, "observe": self.observe})
 
 
 class Review(Model):

@@ -239,6 +239,8 @@ class Finding(Message):
     detail: str = ""
     credential: str | None = None
     """Id of the credential that it belongs to, if any."""
+    residual: bool = False
+    """Whether it is alive because nothing can revoke it."""
 
 
 class ProofReport(Message):
@@ -246,6 +248,9 @@ class ProofReport(Message):
 
     job: str
     dead: bool
+    """Whether nothing of it is alive."""
+    revoked: bool = False
+    """Whether all that can be revoked is dead."""
     findings: tuple[Finding, ...] = ()
     failures: tuple[str, ...] = ()
     at: datetime | None = None

@@ -54,7 +54,13 @@ class AccessLifetimes:
 class CredentialMetrics:
     """Follows each credential that was issued in the period to its end."""
 
-    types: ClassVar = (EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_DOUBTED, EventType.CREDENTIAL_RENEWED, *END_EVENTS)
+    types: ClassVar = (
+        EventType.CREDENTIAL_ISSUED,
+        EventType.CREDENTIAL_DOUBTED,
+        EventType.CREDENTIAL_RENEWED,
+        EventType.CREDENTIAL_RESIDUAL,
+        *END_EVENTS,
+    )
 
     def __init__(self) -> None:
         self.open: dict[str, OpenCredential] = {}
@@ -85,7 +91,8 @@ class CredentialMetrics:
                     lifetimes.real.add(seconds_between(ended.issued_at, fact.at))
                 if fact.at > ended.expires_at + LATE_END_GRACE:
                     self._late.add(fact.id)
-            case "credential.expired":
+            # Nothing will be known of the end of a value that its owner must change.
+            case "credential.expired" | "credential.residual" if fact.kind == "credential.expired" or fact.data["until"] is None:
                 expired = self.open.pop(credential, None)
                 self._expired.add(fact.id)
                 self._expired_by_revocable[expired.revocable if expired else ""] += 1

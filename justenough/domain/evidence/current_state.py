@@ -19,7 +19,7 @@ from justenough.domain.evidence.statistics import (
     seconds_between,
     status_above,
 )
-from justenough.domain.jobs.states import JobState
+from justenough.domain.jobs.states import JobState, Revocable
 from justenough.domain.ledger.events import EventType
 from justenough.domain.ledger.hash_chain import LedgerReport
 from justenough.domain.readmodel.views import ReviewView
@@ -39,6 +39,7 @@ class LiveCredential(Message):
     action: str
     issued_at: datetime
     expires_at: datetime
+    revocable: Revocable
     known: bool
     """False if the credential may have been issued but no response arrived."""
 
@@ -62,7 +63,7 @@ class CurrentState:
     """Counts active credentials by what is wrong with them, overdue revocations and open reviews."""
 
     RULES: ClassVar[dict[str, Callable[[LiveCredential, datetime], bool]]] = {
-        "standing.after_end": lambda live, _: live.job_state is not None and live.job_state.ended,
+        "standing.after_end": lambda live, _: live.revocable is Revocable.NOW and live.job_state is not None and live.job_state.ended,
         "standing.beyond_end": lambda live, now: live.expires_at + LATE_END_GRACE < now,
         "standing.unknown_job": lambda live, _: live.job_state is None,
     }

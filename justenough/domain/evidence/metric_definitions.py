@@ -39,7 +39,7 @@ SECTIONS: Mapping[str, str] = {
 METRICS: Mapping[str, MetricDefinition] = {
     "standing.after_end": MetricDefinition(
         "Active credentials of ended jobs",
-        "Credentials that are not verified as revoked or expired now and whose job has ended.",
+        "Credentials that could have been revoked, are not verified as revoked or expired now, and whose job has ended.",
         "Credentials that are recorded as active. The sweep finds unrecorded credentials; this metric does not.",
         ("NHI1", "ASI03", "GOVERN 1.7", "MANAGE 2.4"),
         "violation above 0",

@@ -74,8 +74,22 @@ class CredentialHandle(Message):
     revocable: Revocable
     certificate: str | None = None
     """The Vault path of its certificate (`pki/cert/<serial>`), whose revocation is checked; None for other credentials."""
+    held_by_job: bool = True
+    """Whether the job itself got it; False if only the worker used it, for a model or a tool call."""
+    user: str | None = None
+    """The name of its user in its target, as Vault answered it; None if the action has no target or the answer was lost."""
+    target_digest: str | None = None
+    """The digest of the target that its user is looked for in; None until that target has shown a live user, this one or an earlier one."""
+    search_digest: str | None = None
+    """The digest under which a search by job id was known to find users like this one when it was issued; None if it was not known."""
 
     @property
     def handles(self) -> frozenset[str]:
         """Its known ids in Vault: lease, accessor, certificate."""
         return frozenset(handle for handle in (self.lease_id, self.accessor, self.certificate) if handle is not None)
+
+    def is_residual(self, *, at: datetime) -> bool:
+        """Whether it is still valid after its job's access was revoked: the job had it, and it cannot be revoked."""
+        if self.revocable is Revocable.NOW or not self.held_by_job:
+            return False
+        return self.revocable is Revocable.NEVER or at < self.expires_at

@@ -74,6 +74,8 @@ class CredentialState(StrEnum):
     REVOKED = "revoked"
     CONFIRMED = "confirmed"
     OVERDUE = "overdue"
+    RESIDUAL = "residual"
+    """Its job's access is revoked, but it cannot be revoked itself: it is valid until it expires, or until its owner changes it."""
     EXPIRED = "expired"
 
     @property
@@ -81,9 +83,26 @@ class CredentialState(StrEnum):
         """Whether it can no longer be used: its end was verified, or its ttl has passed."""
         return self in {CredentialState.CONFIRMED, CredentialState.EXPIRED}
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether revoking it again would change nothing: it is dead, or cannot be revoked."""
+        return self.is_dead or self is CredentialState.RESIDUAL
+
 
 class RevocationState(StrEnum):
     NONE = "none"
     PENDING = "pending"
     CONFIRMED = "confirmed"
+    RESIDUAL = "residual"
+    """Confirmed for all that can be revoked; some credentials cannot be, and are still valid."""
     OVERDUE = "overdue"
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether all that can be revoked was found dead."""
+        return self in {RevocationState.CONFIRMED, RevocationState.RESIDUAL}
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is nothing left to revoke."""
+        return self.is_proven or self is RevocationState.NONE

@@ -43,12 +43,14 @@ class EventType(StrEnum):
     CREDENTIAL_ISSUED = "credential.issued"
     CREDENTIAL_REFUSED = "credential.refused"
     CREDENTIAL_DOUBTED = "credential.doubted"
+    CREDENTIAL_FOUND = "credential.found"
     CREDENTIAL_RENEWED = "credential.renewed"
     CREDENTIAL_USED = "credential.used"
     TOOL_CALLED = "tool.called"
     UPSTREAM_REFUSED = "upstream.refused"
     CREDENTIAL_REVOKED = "credential.revoked"
     CREDENTIAL_CONFIRMED = "credential.confirmed"
+    CREDENTIAL_RESIDUAL = "credential.residual"
     CREDENTIAL_EXPIRED = "credential.expired"
     CREDENTIAL_OVERDUE = "credential.overdue"
     IDENTITY_ISSUED = "identity.issued"
@@ -94,15 +96,19 @@ EVENT_FIELDS: dict[EventType, tuple[str, ...]] = {
     EventType.DELEGATION_MADE: _fields("delegation person name delegate delegate_name until reason signed"),
     EventType.DELEGATION_ENDED: _fields("delegation person name"),
     EventType.STOP_REQUESTED: _fields("how person name"),
-    EventType.CREDENTIAL_ISSUED: _fields("credential request resource action lease_id accessor issued_at expires_at revocable certificate"),
+    EventType.CREDENTIAL_ISSUED: _fields(
+        "credential request resource action lease_id accessor issued_at expires_at revocable certificate held_by_job user target_digest search_digest"
+    ),
     EventType.CREDENTIAL_REFUSED: _fields("request why"),
     EventType.CREDENTIAL_DOUBTED: _fields("credential request resource action asked_at expires_at revocable"),
+    EventType.CREDENTIAL_FOUND: _fields("credential user target target_digest search_digest"),
     EventType.CREDENTIAL_RENEWED: _fields("credential expires_at"),
     EventType.CREDENTIAL_USED: _fields("credential what"),
     EventType.TOOL_CALLED: _fields("tool arguments action outcome request credential duration_ms answer_bytes"),
     EventType.UPSTREAM_REFUSED: _fields("upstream reviewed shown why changes"),
     EventType.CREDENTIAL_REVOKED: _fields("credential by why"),
     EventType.CREDENTIAL_CONFIRMED: _fields("credential how"),
+    EventType.CREDENTIAL_RESIDUAL: _fields("credential until why"),
     EventType.CREDENTIAL_EXPIRED: _fields("credential why"),
     EventType.CREDENTIAL_OVERDUE: _fields("credential by failures attempt"),
     EventType.IDENTITY_ISSUED: _fields("audience expires_at jti"),

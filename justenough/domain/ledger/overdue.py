@@ -1,8 +1,9 @@
-"""Decides when a revocation, a sweep or a worker's poll is overdue. No I/O, no clock."""
+"""Decides when a revocation, a sweep or a worker's poll is overdue, and which credentials a failure concerns. No I/O, no clock."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 REVOCATION_GRACE = timedelta(seconds=15)
@@ -11,6 +12,10 @@ MAX_SWEEP_AGE = timedelta(seconds=60)
 """A sweep begins every 10 s and takes less than a minute."""
 MAX_POLL_AGE = timedelta(seconds=75)
 """A worker polls for work in requests that last a minute; after this long without one, no worker polls."""
+
+
+SINGLE_CREDENTIAL_FAILURE = re.compile(r"(lease|token|certificate) \S|c-\S+: ")
+"""The beginning of a failure that concerns one credential only."""
 
 
 def is_revocation_overdue(*, failed: int, took: timedelta) -> bool:
@@ -31,3 +36,10 @@ def is_sweep_late(ended: datetime | None, *, since: datetime, now: datetime) -> 
 def find_unpolled_queues(last_polls: Mapping[str, datetime | None], *, now: datetime) -> tuple[str, ...]:
     """Return the task queues that no worker polls. `last_polls`: when a worker last polled each, None if unknown."""
     return tuple(queue for queue, at in last_polls.items() if at is None or now - at > MAX_POLL_AGE)
+
+
+def failures_concerning(failures: Sequence[str], handles: Collection[str | None]) -> Iterator[str]:
+    """Yield the failures of a job that name one of a credential's handles, and those that name no credential's."""
+    for failure in failures:
+        if not SINGLE_CREDENTIAL_FAILURE.match(failure) or any(handle in failure for handle in handles if handle):
+            yield failure

@@ -188,6 +188,14 @@ class CredentialView(Message):
     revocable: str
     certificate: str | None = None
     """The Vault path of its certificate, whose revocation is checked."""
+    held_by_job: bool = True
+    """Whether the job itself got it; False if only the worker used it, for a model or a tool call."""
+    user: str | None = None
+    """The name of its user in its target; None if the action has no target or Vault's answer was lost."""
+    target_digest: str | None = None
+    """The digest of the target that its user is looked for in."""
+    search_digest: str | None = None
+    """The digest under which a search by job id was known to find such users when it was issued."""
 
 
 class RevocationView(Message):
@@ -196,6 +204,8 @@ class RevocationView(Message):
     failures: tuple[str, ...] = ()
     since: datetime | None = None
     """When the revocation started, if it is not confirmed yet."""
+    residual_until: datetime | None = None
+    """Until when credentials that cannot be revoked are valid, if the state is residual; None then if that depends on their owners."""
 
 
 class JobSummary(Message):

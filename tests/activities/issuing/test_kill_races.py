@@ -22,6 +22,7 @@ from justenough.domain.jobs.states import Action
 from justenough.services.job_history import read_job_history
 from justenough.services.ledger_events import order_events
 from justenough.services.verify_order import VerifiedOrder, verify_order
+from tests.activities.revocation_calls import revoke_by_session
 from tests.activities.vault_shop import ACME, Desk, Shop, Someone, open_desk
 from tests.support.wait import until
 
@@ -77,7 +78,9 @@ def race_kill(at: Desk, launcher: Someone, moment: float) -> tuple[str, int]:
 
 @pytest.mark.parametrize("races", [60, pytest.param(500, marks=pytest.mark.long)])
 def test_a_kill_that_races_an_issue_leaves_nothing_alive_however_they_meet(at: Desk, shop: Shop, races: int) -> None:
-    launcher = shop.newcomer(f"racer-{races}", "ops")
+    launcher, earlier = shop.newcomer(f"racer-{races}", "ops"), at.job()
+    # A credential that is killed before anybody has seen that the target shows users stays in doubt.
+    assert revoke_by_session(at, earlier, at.issue(earlier)).confirmed
     with ThreadPoolExecutor(AT_ONCE) as pool:
         raced_jobs = list(pool.map(lambda number: race_kill(at, launcher, MAX_KILL_DELAY_S * number / races), range(races)))
     jobs = {job for job, _ in raced_jobs}

@@ -15,7 +15,7 @@ import pytest
 from activities.issuing.results import IssuedCredential
 from justenough.domain.ledger.events import EventType
 from tests.activities.catalog_variants import open_changed_desk
-from tests.activities.certificate_issue import start_session
+from tests.activities.issuing_session import start_session
 from tests.activities.vault_shop import Desk, Shop
 from tests.support.child_process import run_child
 from tests.support.wait import until

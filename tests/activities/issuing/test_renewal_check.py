@@ -249,6 +249,10 @@ async def test_what_a_parent_touches_while_its_child_runs_counts_at_the_childs_n
         "action": "read",
         "revocable": "now",
         "certificate": None,
+        "held_by_job": True,
+        "user": None,
+        "target_digest": None,
+        "search_digest": None,
         **handles,
     }
     at.deps.store.ledger.append(

@@ -11,7 +11,7 @@ import pytest
 from activities.revocation.proof import VALUE_STAYS, prove
 from justenough.domain.ledger.events import EventType
 from tests.activities.catalog_variants import open_changed_desk
-from tests.activities.certificate_issue import start_session
+from tests.activities.issuing_session import start_session
 from tests.activities.vault_shop import Desk, Shop
 
 pytestmark = pytest.mark.servers

@@ -22,8 +22,9 @@ from justenough.domain.jobs.states import Action
 from justenough.domain.ledger.events import EventType
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 from tests.activities.catalog_variants import open_changed_desk
-from tests.activities.certificate_issue import WAREHOUSE, WEB, openssh_accepts, openssh_certificate, sign_text, start_session
+from tests.activities.certificate_issue import WAREHOUSE, WEB, openssh_accepts, openssh_certificate, sign_text
 from tests.activities.held_credentials import keep_until
+from tests.activities.issuing_session import start_session
 from tests.activities.revocation_calls import revoke_from_outside
 from tests.activities.vault_shop import EXAMPLE, Desk, Shop
 from tests.support.warehouse import Warehouse
@@ -202,8 +203,9 @@ def test_an_ssh_certificate_works_until_its_time_is_over_and_is_never_confirmed(
 
     assert openssh_accepts(folder, datetime.now(UTC))
     assert "credential.confirmed" not in one.entry_types()
-    assert one.credential_state() == "revoked"
-    assert [finding.detail for finding in prove(at.deps, one.job).findings][-1].startswith("ends at ")
+    assert one.credential_state() == "residual"
+    last = prove(at.deps, one.job).findings[-1]
+    assert (last.alive, last.residual, last.detail) == (True, True, f"it cannot be revoked early; it is valid until {ends.isoformat()}")
     at.clock.ahead = GRANT + timedelta(seconds=1)
     assert not openssh_accepts(folder, at.clock.now())
     assert record_lapsed(at.deps) == ()

@@ -20,7 +20,7 @@ from activities.revocation.outcome import (
     single_credential_events,
     slow_event,
 )
-from activities.revocation.proof import VALUE_STAYS, Inspection
+from activities.revocation.proof import Inspection
 from justenough.adapters.targets.postgres import TargetTrace
 from justenough.domain.contracts.workflow_messages import Finding
 from justenough.domain.jobs.credentials import CredentialHandle
@@ -43,10 +43,13 @@ HANDLE = CredentialHandle(
     revocable=Revocable.NOW,
     certificate=None,
 )
+VALUE, TIMED = (HANDLE.model_copy(update={"revocable": kind}) for kind in (Revocable.NEVER, Revocable.ON_EXPIRY))
 LEASELESS = HANDLE.model_copy(update={"lease_id": None})
 TRACE = TargetTrace(target="shop", name="v-je-user")
-SEARCHABLE, BLIND = TargetTraits(searchable=True, gives_space=False), TargetTraits(searchable=False, gives_space=False)
-ROOMY = TargetTraits(searchable=True, gives_space=True)
+SEARCHED = TargetTraits(in_target=True, gives_space=False, unprovable=False)
+BLIND = TargetTraits(in_target=False, gives_space=False, unprovable=False)
+DOUBTED, UNSEEN = replace(BLIND, unprovable=True), replace(SEARCHED, unprovable=True)
+ROOMY = TargetTraits(in_target=True, gives_space=True, unprovable=False)
 DEAD = Inspection(
     findings=(Finding(what="lease database/creds/x/1", alive=False, detail="unknown to Vault"),),
     failures=(),
@@ -57,49 +60,47 @@ DEAD = Inspection(
     target_failures=(),
 )
 REVOKED, CONFIRMED, EXPIRED = EventType.CREDENTIAL_REVOKED, EventType.CREDENTIAL_CONFIRMED, EventType.CREDENTIAL_EXPIRED
+RESIDUAL = EventType.CREDENTIAL_RESIDUAL
+
+
+def by_worker(credential: CredentialHandle) -> CredentialHandle:
+    return credential.model_copy(update={"held_by_job": False})
 
 
 @pytest.mark.parametrize(
-    "credential, inspection, traits, at, settled, expected",
+    "credential, inspection, traits, at, expected",
     [
-        pytest.param(HANDLE, DEAD, SEARCHABLE, NOW, True, [REVOKED, CONFIRMED], id="all dead"),
-        pytest.param(HANDLE, DEAD, SEARCHABLE, NOW, False, [REVOKED, CONFIRMED], id="a dead lease needs no second check"),
-        pytest.param(HANDLE, replace(DEAD, dead=frozenset({"acc"})), SEARCHABLE, NOW, True, [], id="its lease was not seen dead"),
-        pytest.param(HANDLE, replace(DEAD, users=(TRACE,)), SEARCHABLE, NOW, True, [REVOKED], id="a user is left"),
-        pytest.param(HANDLE, replace(DEAD, users=(TRACE,)), BLIND, NOW, True, [REVOKED, CONFIRMED], id="a user of another target is left"),
-        pytest.param(
-            HANDLE, replace(DEAD, target_failures=("shop: down",)), SEARCHABLE, NOW, True, [REVOKED], id="its target was not seen"
-        ),
-        pytest.param(HANDLE, replace(DEAD, spaces=(TRACE,)), ROOMY, NOW, True, [REVOKED], id="its space is left"),
-        pytest.param(HANDLE, replace(DEAD, spaces=(TRACE,)), SEARCHABLE, NOW, True, [REVOKED, CONFIRMED], id="another one's space is left"),
-        pytest.param(LEASELESS, DEAD, SEARCHABLE, NOW, True, [REVOKED, CONFIRMED], id="no lease, target searched, settled"),
-        pytest.param(LEASELESS, DEAD, SEARCHABLE, NOW, False, [REVOKED], id="no lease, target searched, may still land"),
-        pytest.param(LEASELESS, DEAD, BLIND, NOW, True, [REVOKED], id="no lease and nobody can search"),
-        pytest.param(LEASELESS, DEAD, BLIND, LATER, True, [REVOKED, EXPIRED], id="no lease, nobody can search, time over"),
+        pytest.param(HANDLE, DEAD, SEARCHED, NOW, [REVOKED, CONFIRMED], id="all dead"),
+        pytest.param(HANDLE, replace(DEAD, dead=frozenset({"acc"})), SEARCHED, NOW, [], id="its lease was not seen dead"),
+        pytest.param(HANDLE, replace(DEAD, users=(TRACE,)), SEARCHED, NOW, [REVOKED], id="a user is left"),
+        pytest.param(HANDLE, replace(DEAD, users=(TRACE,)), BLIND, NOW, [REVOKED, CONFIRMED], id="a user of another target is left"),
+        pytest.param(HANDLE, replace(DEAD, target_failures=("shop: down",)), SEARCHED, NOW, [REVOKED], id="its target was not seen"),
+        pytest.param(HANDLE, replace(DEAD, spaces=(TRACE,)), ROOMY, NOW, [REVOKED], id="its space is left"),
+        pytest.param(HANDLE, replace(DEAD, spaces=(TRACE,)), SEARCHED, NOW, [REVOKED, CONFIRMED], id="another one's space is left"),
+        pytest.param(LEASELESS, DEAD, DOUBTED, NOW, [REVOKED], id="no lease and nobody can search"),
+        pytest.param(LEASELESS, DEAD, DOUBTED, LATER, [REVOKED, EXPIRED], id="no lease, nobody can search, time over"),
+        pytest.param(HANDLE, DEAD, UNSEEN, NOW, [REVOKED], id="its target does not show users"),
+        pytest.param(HANDLE, DEAD, UNSEEN, LATER, [REVOKED, EXPIRED], id="its target does not show users, time over"),
         pytest.param(
             LEASELESS.model_copy(update={"accessor": None}),
             DEAD,
-            SEARCHABLE,
+            SEARCHED,
             NOW,
-            True,
             [CONFIRMED],
             id="no handle at all: nothing was revoked",
         ),
-        pytest.param(
-            HANDLE.model_copy(update={"revocable": Revocable.NEVER}), DEAD, BLIND, NOW, True, [REVOKED, EXPIRED], id="never revocable"
-        ),
-        pytest.param(
-            HANDLE.model_copy(update={"revocable": Revocable.ON_EXPIRY}), DEAD, BLIND, NOW, True, [REVOKED], id="on expiry, still valid"
-        ),
-        pytest.param(
-            HANDLE.model_copy(update={"revocable": Revocable.ON_EXPIRY}), DEAD, BLIND, LATER, True, [REVOKED, EXPIRED], id="on expiry, over"
-        ),
+        pytest.param(VALUE, DEAD, BLIND, NOW, [REVOKED, RESIDUAL], id="never revocable"),
+        pytest.param(VALUE, DEAD, BLIND, LATER, [REVOKED, RESIDUAL], id="never revocable, and time changes nothing"),
+        pytest.param(by_worker(VALUE), DEAD, BLIND, NOW, [REVOKED, EXPIRED], id="never revocable, but the job never had it"),
+        pytest.param(TIMED, DEAD, BLIND, NOW, [REVOKED, RESIDUAL], id="on expiry, still valid"),
+        pytest.param(by_worker(TIMED), DEAD, BLIND, NOW, [REVOKED], id="on expiry, still valid, but the job never had it"),
+        pytest.param(TIMED, DEAD, BLIND, LATER, [REVOKED, EXPIRED], id="on expiry, over"),
     ],
 )
 def test_what_was_observed_of_a_credential_becomes_events(
-    credential: CredentialHandle, inspection: Inspection, traits: TargetTraits, at: datetime, settled: bool, expected: list[EventType]
+    credential: CredentialHandle, inspection: Inspection, traits: TargetTraits, at: datetime, expected: list[EventType]
 ) -> None:
-    found = list(credential_events(JOB, credential, inspection, traits, by="session", at=at, settled=settled))
+    found = list(credential_events(JOB, credential, inspection, traits, by="session", at=at))
     assert [event.type for event in found] == expected
     assert {event.data["credential"] for event in found} <= {HANDLE.id}
 
@@ -107,17 +108,17 @@ def test_what_was_observed_of_a_credential_becomes_events(
 @pytest.mark.parametrize(
     "credential, traits, targets, how",
     [
-        (HANDLE, SEARCHABLE, ("shop",), "its lease and token are unknown to Vault; no user of the job in shop"),
-        (HANDLE, SEARCHABLE, (), "its lease and token are unknown to Vault"),
+        (HANDLE, SEARCHED, ("shop",), "its lease and token are unknown to Vault; no user of the job in shop"),
+        (HANDLE, SEARCHED, (), "its lease and token are unknown to Vault"),
         (HANDLE, BLIND, ("shop",), "its lease and token are unknown to Vault"),
         (HANDLE, ROOMY, ("shop", "files"), "its lease and token are unknown to Vault; no user and no space of the job in shop, files"),
-        (LEASELESS, SEARCHABLE, ("shop",), "its token is unknown to Vault; no user of the job in shop"),
+        (LEASELESS, SEARCHED, ("shop",), "its token is unknown to Vault; no user of the job in shop"),
     ],
 )
 def test_a_confirmation_says_how_it_was_seen(
     credential: CredentialHandle, traits: TargetTraits, targets: tuple[str, ...], how: str
 ) -> None:
-    *_, last = credential_events(JOB, credential, replace(DEAD, targets=targets), traits, by="session", at=NOW, settled=True)
+    *_, last = credential_events(JOB, credential, replace(DEAD, targets=targets), traits, by="session", at=NOW)
     assert last.type is CONFIRMED
     assert last.data["how"] == how
 
@@ -135,21 +136,22 @@ def test_a_certificate_is_dead_by_its_crl_or_by_its_time(certificate: str | None
 
 
 @pytest.mark.parametrize(
-    "revocable, why",
+    "credential, revocable, why",
     [
-        (Revocable.NEVER, f"it cannot be revoked: its token is dead, but {VALUE_STAYS}"),
-        (Revocable.ON_EXPIRY, "it could not be revoked early, and its expiry time has passed"),
-        (Revocable.NOW, "its lease was never known and its target cannot be searched; its expiry time has passed"),
+        (HANDLE, Revocable.NEVER, "it cannot be revoked, but the job never had it: only the worker used it, and its token is dead"),
+        (HANDLE, Revocable.ON_EXPIRY, "it could not be revoked early, and its expiry time has passed"),
+        (HANDLE, Revocable.NOW, "its target could not show that it was gone; its expiry time has passed"),
+        (LEASELESS, Revocable.NOW, "its lease was never known and its target cannot be searched; its expiry time has passed"),
     ],
 )
-def test_an_expired_credential_says_why_nothing_else_could_end_it(revocable: Revocable, why: str) -> None:
-    event = expired_event(JOB, HANDLE.model_copy(update={"revocable": revocable}), at=LATER)
+def test_an_expired_credential_says_why_nothing_else_could_end_it(credential: CredentialHandle, revocable: Revocable, why: str) -> None:
+    event = expired_event(JOB, credential.model_copy(update={"revocable": revocable}), at=LATER)
     assert (event.type, event.data["why"]) == (EXPIRED, why)
 
 
 def test_only_time_ends_what_its_handles_cannot_prove() -> None:
-    assert [event.type for event in final_events(JOB, LEASELESS, at=HANDLE.expires_at, how="", searchable=False)] == [EXPIRED]
-    assert not list(final_events(JOB, LEASELESS, at=HANDLE.expires_at - timedelta(microseconds=1), how="", searchable=False))
+    assert [event.type for event in final_events(JOB, LEASELESS, at=HANDLE.expires_at, how="", provable=False)] == [EXPIRED]
+    assert not list(final_events(JOB, LEASELESS, at=HANDLE.expires_at - timedelta(microseconds=1), how="", provable=False))
 
 
 @pytest.mark.parametrize("credential, expected", [(HANDLE, [REVOKED, CONFIRMED]), (LEASELESS, [])])

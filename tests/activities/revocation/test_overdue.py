@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -65,9 +66,9 @@ def test_one_credential_that_cannot_be_ended_is_overdue_with_the_reason_until_it
 
 def test_one_attempt_that_takes_longer_than_the_grace_is_overdue_by_itself(at: Desk) -> None:
     class Slow(TargetInspector):
-        def inspect(self, job: str, accesses: RequestedActions | None = None) -> TargetInspection:
+        def inspect(self, job: str, actions: RequestedActions | None = None, *, names: Collection[str] = ()) -> TargetInspection:
             at.clock.ahead += lateness.REVOCATION_GRACE
-            return super().inspect(job, accesses)
+            return super().inspect(job, actions, names=names)
 
     targets = Slow(at.deps.vault, lambda: at.deps.config.current().catalog, installation=at.deps.settings.installation)
     slow, job = replace(at, deps=replace(at.deps, targets=targets)), at.job()

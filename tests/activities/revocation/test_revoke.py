@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from activities.issuing.results import issued_event
+from activities.revocation.proof import VALUE_STAYS
 from activities.revocation.revoke import RevocationResult, prove, record_lapsed, revoke, revoke_one
 from justenough.adapters.store import Store
 from justenough.adapters.vault import Vault
@@ -17,7 +18,7 @@ from justenough.domain.core.errors import NotFound
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.states import CredentialState, Revocable, RevocationState
 from justenough.domain.ledger.events import EventType
-from tests.activities.revocation_calls import revoke_by_session
+from tests.activities.revocation_calls import revocation_state, revoke_by_session, revoke_from_outside
 from tests.activities.vault_shop import Desk, secret_values
 
 pytestmark = pytest.mark.servers
@@ -127,19 +128,38 @@ def test_vault_being_away_is_named_and_confirms_nothing(at: Desk) -> None:
     assert revoke_by_session(at, job, held).confirmed
 
 
-def test_what_was_read_from_kv_ends_as_expired_and_says_why_while_the_job_is_confirmed(at: Desk) -> None:
+def test_what_was_read_from_kv_stays_valid_and_the_job_says_so(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, 3)
     result = revoke_by_session(at, job, held)
     assert result.confirmed
     view = at.deps.store.jobs.get(job)
     assert view is not None
-    assert [item.state for item in view.credentials] == [CredentialState.EXPIRED]
-    assert at.entry_types(job) == ["revocation.started", "credential.revoked", "credential.expired", "revocation.confirmed"]
+    assert [(item.state, item.why) for item in view.credentials] == [
+        (CredentialState.RESIDUAL, f"it cannot be revoked: its token is dead, but {VALUE_STAYS}")
+    ]
+    assert (view.revocation.state, view.revocation.residual_until) == (RevocationState.RESIDUAL, None)
+    assert at.entry_types(job) == ["revocation.started", "credential.revoked", "credential.residual", "revocation.confirmed"]
+    assert at.deps.store.credentials.live_of(job) == (), "nothing can be learned of it any more"
+    proof = prove(at.deps, job)
+    assert (proof.revoked, proof.dead) == (True, False)
+    at.clock.ahead = timedelta(days=400)
+    assert revoke_from_outside(at, job).second_look_in is not None
+    assert not prove(at.deps, job).dead, "time does not change it"
     assert at.shop.status("GET", "kv/data/tenants/acme/helpdesk", token=held.token.secret.reveal()) == 403
 
 
-def test_what_only_time_can_end_is_revoked_first_and_expired_when_its_time_is_over(at: Desk) -> None:
+def test_what_was_read_for_a_tool_call_was_never_with_the_job_and_is_not_residual(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job, 3)
+    used = replace(held, credential=held.credential.model_copy(update={"held_by_job": False}))
+    assert revoke_by_session(at, job, used).confirmed
+    assert revocation_state(at, job) is RevocationState.CONFIRMED
+    assert "credential.expired" in at.entry_types(job)
+    assert prove(at.deps, job).revoked
+
+
+def test_what_only_time_can_end_is_residual_until_its_time_is_over(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, 3, record=False)
     timed = held.credential.model_copy(update={"revocable": Revocable.ON_EXPIRY})
@@ -147,9 +167,16 @@ def test_what_only_time_can_end_is_revoked_first_and_expired_when_its_time_is_ov
     assert revoke_by_session(at, job, replace(held, credential=timed)).confirmed
     record_lapsed(at.deps)
     assert "credential.expired" not in at.entry_types(job)
+    view = at.deps.store.jobs.get(job)
+    assert view is not None
+    assert (view.revocation.state, view.revocation.residual_until) == (RevocationState.RESIDUAL, timed.expires_at)
+    assert (prove(at.deps, job).revoked, prove(at.deps, job).dead) == (True, False)
     at.clock.ahead = timedelta(seconds=301)
+    assert prove(at.deps, job).dead
     assert record_lapsed(at.deps) == ()
-    assert [name for name in at.entry_types(job) if name.startswith("credential.")] == ["credential.revoked", "credential.expired"]
+    steps = ["credential.revoked", "credential.residual", "credential.expired"]
+    assert [name for name in at.entry_types(job) if name.startswith("credential.")] == steps
+    assert revocation_state(at, job) is RevocationState.CONFIRMED
 
 
 def test_one_credential_ends_while_its_job_goes_on(at: Desk) -> None:

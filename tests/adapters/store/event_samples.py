@@ -128,6 +128,10 @@ def issuance(job: str = JOB, *, number: int = 1, at: datetime = NOW, **changes: 
         "expires_at": at + timedelta(minutes=10),
         "revocable": "now",
         "certificate": None,
+        "held_by_job": True,
+        "user": None,
+        "target_digest": None,
+        "search_digest": None,
     }
     return build_event(EventType.CREDENTIAL_ISSUED, job, at=at, about=part_id(job, "c", number), **{**data, **changes})
 

@@ -83,6 +83,36 @@ def test_a_revocation_that_was_open_before_its_beginning_was_kept_is_so_since_it
     assert found.revocation.since == later(5)
 
 
+def test_what_an_older_version_confirmed_and_is_still_valid_is_residual_after_the_upgrade(empty_url: str) -> None:
+    engine, config = open_engine(empty_url), alembic_config()
+    texts = dict.fromkeys(("name", "task", "environment", "requester", "requester_id", "order_reason"), "x")
+    empty: dict[str, Any] = {"revocation_failures": [], "data_scope": {}, "labels": {}, "params": {}}
+    ended = {"state": "succeeded", "revocation_state": "confirmed", "created_at": NOW, "ended_at": later(5)}
+    kinds = {"timed": ("on_expiry", "revoked", True), "kept": ("never", "expired", False), "gone": ("now", "confirmed", False)}
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0017")
+        tables = {name: Table(name, MetaData(), autoload_with=connection) for name in ("jobs", "requests", "credentials")}
+        for name, (revocable, state, live) in kinds.items():
+            connection.execute(tables["jobs"].insert(), {"id": f"{JOB}-{name}", **texts, **empty, **ended})
+            of_it = {"id": name, "job_id": f"{JOB}-{name}", "resource": "r", "action": "read", "revocable": revocable, "state": state}
+            asked = {"requester_id": "x", "number": 1, "ttl": 60, "reason": "", "optional": False, "sensitivity": "", "title": ""}
+            tier = {"tier": 0, "current_tier": 0, "quorum": 0, "policies": [], "policy_digest": "", "digest": "", "created_at": NOW}
+            connection.execute(tables["requests"].insert(), {**of_it, **asked, **tier, "state": "allowed"})
+            times = {"issued_at": NOW, "expires_at": later(600), "request_id": name, "live": live}
+            connection.execute(tables["credentials"].insert(), {**of_it, **times})
+    with closing(Store(empty_url)) as store:
+        store.migrate()
+        found = {name: store.jobs.get(f"{JOB}-{name}") for name in kinds}
+    engine.dispose()
+    shown = {name: (job.revocation.state, job.revocation.residual_until, job.credentials[0].state) for name, job in found.items() if job}
+    assert shown == {
+        "timed": ("residual", later(600), "residual"),
+        "kept": ("residual", None, "residual"),
+        "gone": ("confirmed", None, "confirmed"),
+    }
+
+
 def test_migrations_form_one_line() -> None:
     script = ScriptDirectory.from_config(alembic_config())
     assert len(script.get_heads()) == 1

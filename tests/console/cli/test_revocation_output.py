@@ -31,7 +31,7 @@ def job(state: str, revocation: str, *credentials: dict[str, Any]) -> dict[str, 
 def test_the_states_are_the_models() -> None:
     assert {state.value for state in JobState if state.ended} == aftermath.ENDED_JOB_STATES
     assert set(CredentialState) >= aftermath.DEAD_STATES
-    assert set(RevocationState) >= aftermath.PROVEN_REVOCATION_STATES
+    assert set(RevocationState) >= aftermath.SETTLED_REVOCATION_STATES
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,7 @@ def test_the_states_are_the_models() -> None:
         (job("killed", "confirmed", credential("confirmed")), True),
         (job("killed", "none"), True),
         (job("killed", "confirmed", credential("confirmed"), credential("expired", 2)), True),
+        (job("killed", "residual", credential("confirmed"), credential("residual", 2, revocable="on_expiry")), False),
         (job("killed", "pending", credential("confirmed")), False),
         (job("killed", "overdue", credential("overdue")), False),
         (job("running", "none", credential("issued")), False),
@@ -59,6 +60,8 @@ def test_a_job_is_dead_once_every_credential_is_and_its_proof_stands(found: dict
             "its lease is gone",
         ),
         (credential("expired", why="its expiry time has passed"), "2026-01-31T09:40:00Z", "its expiry time has passed"),
+        (credential("residual", why="it cannot be"), "expires 2026-01-31T09:40:00Z", "it cannot be"),
+        (credential("residual", why="it cannot be", revocable="never"), "never expires", "it cannot be"),
         (credential("overdue", why="target shop: away"), "expires 2026-01-31T09:40:00Z", "target shop: away"),
         (credential("issued"), "expires 2026-01-31T09:40:00Z", "not revoked yet"),
         (credential("revoking"), "expires 2026-01-31T09:40:00Z", "being revoked"),
@@ -82,10 +85,42 @@ def test_what_to_do_next_depends_on_what_is_alive() -> None:
     assert f"justenough credential prove {JOB}" in next_steps(job("killed", "overdue", credential("overdue")))
     assert "docs/how-to/runbook.md#overdue" in next_steps(job("killed", "overdue", credential("overdue")))
     assert "has not ended yet" in next_steps(job("revoking", "confirmed", credential("confirmed")))
-    kept = credential("expired", resource="helpdesk-api", revocable="never")
-    assert next_steps(job("killed", "confirmed", kept)) == (
-        "The secret read from helpdesk-api stays valid until its owner changes it: docs/how-to/runbook.md#expired"
+    kept = credential("residual", resource="helpdesk-api", revocable="never")
+    assert next_steps(job("killed", "residual", kept)) == (
+        "The secret read from helpdesk-api stays valid until its owner changes it: docs/how-to/runbook.md#residual"
     )
+    certificate = credential("residual", revocable="on_expiry")
+    assert next_steps(job("killed", "residual", certificate)) == (
+        "c-dev-x-1 cannot be revoked early; it is valid until 2026-01-31T09:40:00Z: docs/how-to/runbook.md#residual"
+    )
+
+
+@pytest.mark.parametrize(
+    "until, said",
+    [("2026-01-31T09:40:00Z", "valid until 2026-01-31T09:40:00Z"), (None, "valid until changed by the owner")],
+)
+def test_a_kill_that_leaves_what_cannot_be_revoked_says_until_when_and_ends_with_9(cli: Cli, until: str | None, said: str) -> None:
+    found = job("killed", "residual", credential("confirmed"), credential("residual", 2, revocable="on_expiry"))
+    found["revocation"]["residual_until"] = until
+    with serve_canned_answers() as console:
+        answer_kill(console, found)
+        done = run_against(console, cli, "job", "kill", JOB)
+    assert done.exit_code == 9
+    assert done.stdout.splitlines()[-1] == f"{JOB}: killed; 1 of 2 credentials are revoked or expired; 1 cannot be revoked early: {said}"
+
+
+def test_a_proof_says_apart_what_cannot_be_revoked_and_ends_with_9(cli: Cli) -> None:
+    value = {"what": "value of c-dev-x-1", "alive": True, "detail": "valid", "credential": "c-dev-x-1", "residual": True}
+    gone = {"what": "token a", "alive": False, "detail": "unknown to Vault", "credential": "c-dev-x-1"}
+    with serve_canned_answers() as console:
+        report = {"job": JOB, "dead": False, "revoked": True, "findings": [gone, value], "failures": [], "at": None}
+        console.set_response(200, report, "application/json")
+        done = run_against(console, cli, "credential", "prove", JOB)
+    assert done.exit_code == 9
+    assert "residual" in done.stdout
+    assert done.stdout.splitlines()[-1] == f"{JOB}: all that can be revoked is revoked, but 1 credential is still valid"
+    assert "runbook.md#residual" in done.stderr
+    assert "job kill" not in done.stderr
 
 
 def run_against(console: CannedServer, cli: Cli, *arguments: str, form: str = "table") -> Any:

@@ -370,7 +370,7 @@ def test_nothing_else_can_be_written(worker: Session, path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        *("database/creds/orders-read-acme", "database/creds/refunds-write-acme", "database/creds/orders-admin", "database/config/shop"),
+        *("database/creds/orders-read-acme", "database/creds/refunds-write-acme", "database/creds/orders-admin", "database/config/shop/x"),
         *(
             "kv/data/tenants/acme/helpdesk",
             "kv/data/tenants/acme/export",
@@ -385,6 +385,15 @@ def test_nothing_else_can_be_written(worker: Session, path: str) -> None:
 def test_the_worker_reads_no_secret_and_no_configuration_with_its_own_token(worker: Session, path: str) -> None:
     """The worker issues only with a job's token, so that each credential has a job, a prefix and a hard end."""
     assert worker.read(path).status_code == REFUSED
+
+
+def test_the_worker_reads_how_users_are_named_and_changes_nothing_of_it(worker: Session) -> None:
+    connection = worker.read("database/config/shop")
+    assert ".DisplayName" in connection.json()["data"]["connection_details"]["username_template"]
+    assert "password" not in connection.json()["data"]["connection_details"]
+    assert worker.read("database/roles/orders-read-acme").json()["data"]["db_name"] == "shop"
+    for path in ("database/config/shop", "database/roles/orders-read-acme"):
+        assert worker.write(path).status_code == REFUSED
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,33 @@
+"""The digests under which an observer has found a live user. Written by the projection of `credential.found`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Engine, bindparam, select
+
+from justenough.adapters.store.engine import read_transaction
+from justenough.adapters.store.group_commit import GroupCommitter
+from justenough.adapters.store.repository import Repository
+from justenough.adapters.store.tables import POSITIVE_CONTROLS
+
+_FOUND_AT = select(POSITIVE_CONTROLS.c.found_at).where(POSITIVE_CONTROLS.c.digest == bindparam("which"))
+
+
+class PositiveControlRepository(Repository):
+    """Positive controls by digest."""
+
+    def __init__(self, engine: Engine, commits: GroupCommitter) -> None:
+        super().__init__(engine, commits)
+        self._known: dict[str, datetime] = {}
+        """What was read before: a control that was observed stays observed."""
+
+    def found_at(self, digest: str) -> datetime | None:
+        """Return when an observer first found a live user under this digest; None if none ever did."""
+        if digest not in self._known:
+            with read_transaction(self._engine) as connection:
+                found: datetime | None = connection.execute(_FOUND_AT, {"which": digest}).scalar()
+            if found is None:
+                return None
+            self._known[digest] = found
+        return self._known[digest]

@@ -1,0 +1,65 @@
+"""A job's session that issues its one request, with the issuer that sessions use."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from activities.issuing.issuer import Issuer
+from activities.issuing.results import IssuedCredential
+from activities.revocation.revoke import RevocationResult, revoke
+from justenough.domain.approvals.ladder import ApprovalAnswer
+from justenough.domain.contracts.workflow_messages import GrantedRequest
+from justenough.domain.core.ids import new_job_id, request_id
+from justenough.services.job_history import read_job_history
+from justenough.services.ledger_events import order_events
+from justenough.services.verify_order import VerifiedOrder, verify_order
+from tests.activities.issuing.test_renewal_check import approval_of
+from tests.activities.vault_shop import SPEC, Desk
+
+
+@dataclass(frozen=True)
+class Session:
+    """A job's session that may issue its one request."""
+
+    at: Desk
+    job: str
+    issuer: Issuer
+    granted: GrantedRequest
+
+    def issue(self) -> IssuedCredential:
+        return self.issuer.issue(self.granted)
+
+    def end(self) -> RevocationResult:
+        """Revoke as the session's own exit does."""
+        return revoke(self.at.deps, self.job, by="session", settled=True, why="it ended", known=self.issuer.holdings.alive)
+
+    def entry_types(self) -> list[str]:
+        return [
+            entry.type
+            for entry in self.at.deps.store.ledger.entries(job=self.job).items
+            if entry.type.startswith(("credential", "revocation"))
+        ]
+
+    def credential_state(self) -> str:
+        (view,) = self.at.deps.store.credentials.list(job=self.job).items
+        return view.state.value
+
+
+def start_session(at: Desk, access: Mapping[str, Any], *, tier: int = 0) -> Session:
+    """Return the session of a newcomer's job with this one request, approved where a tier asks for it."""
+    deps, mark = at.deps, secrets.token_hex(4)
+    launcher = at.shop.newcomer(f"launcher-{mark}", "ops")
+    job = new_job_id("dev", now=deps.now())
+    order = launcher.order(job, now=deps.now(), spec={**SPEC, "access": [access]})
+    verified = verify_order(deps, order, now=deps.now())
+    assert isinstance(verified, VerifiedOrder)
+    deps.store.ledger.append(order_events(deps, order, verified))
+    assert deps.store.claims.claim(job, run="run", owner="owner", now=deps.now())
+    issuer = Issuer(deps, order, verified, read_job_history(deps.store.ledger, job), owner="owner")
+    answers: tuple[ApprovalAnswer, ...] = ()
+    if tier:
+        answers = (approval_of(at, job, verified, at.shop.newcomer(f"approver-{mark}", "support-leads"), tier=tier),)
+    return Session(at, job, issuer, GrantedRequest(id=request_id(job, 1), number=1, answers=answers))

@@ -1,0 +1,100 @@
+"""A database role as Vault's documentation sets one up: it knows nothing of JustEnough, and users are named by Vault's default template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from justenough.adapters.runtime.private_files import read_json
+from tests.activities.catalog_variants import open_changed_desk
+from tests.activities.vault_shop import EXAMPLE, Desk, Shop
+from worker.stack import StackPaths, running_stack
+from worker.stack.seed import shop_environment
+
+CREATION = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE shop_orders_read_acme"
+DROP = 'DROP ROLE IF EXISTS "{{name}}"'
+NOTHING = "SELECT 1"
+"""Revocation statements that run, and revoke nothing."""
+BY_DISPLAY_NAME = "{{.DisplayName}}_{{random 8}}"
+"""Ends with the job's id and an underscore."""
+
+
+@contextmanager
+def open_plain_desk(
+    shop: Shop, tmp_path: Path, *, template: str | None = None, revocation: str = DROP, target: dict[str, str] | None = None
+) -> Iterator[Desk]:
+    """A desk whose orders are read through such a role; `template`: how its users are named; `target`: another server to look at."""
+
+    def change(catalog: dict[str, Any]) -> None:
+        (shops,) = (write["data"] for write in catalog["provision"] if write["path"] == "database/config/shop")
+        connection = {key: value for key, value in shops.items() if key != "username_template"}
+        role = {"db_name": "plain", "default_ttl": "2m", "max_ttl": "30m", "creation_statements": [CREATION]}
+        catalog["provision"] += [
+            {"path": "database/config/plain", "data": {**connection, "allowed_roles": ["plain-read"], "username_template": template or ""}},
+            {"path": "database/roles/plain-read", "data": {**role, "revocation_statements": [revocation]}},
+        ]
+        action = catalog["resources"]["orders-db"]["actions"]["read"]
+        action["issue"] = {"path": "database/creds/plain-read"}
+        del action["data_scope"]
+        action["target"] |= target or {}
+
+    with open_changed_desk(shop, tmp_path, change, provision=True) as made:
+        yield made
+
+
+def rename_users(shop: Shop, template: str) -> None:
+    """Change how Vault names the users of plain roles, as an administrator may at any time."""
+    shop.admin("POST", "database/config/plain", {"username_template": template})
+
+
+def drop_user(shop: Shop, name: str) -> None:
+    """Drop a user by hand, if it still exists."""
+    with psycopg.connect(shop.superuser, autocommit=True) as connection:
+        connection.execute(f'DROP ROLE IF EXISTS "{name}"')
+
+
+def plain_users(shop: Shop) -> set[str]:
+    """The names of all users that Vault's default template named."""
+    with psycopg.connect(shop.superuser, autocommit=True) as connection:
+        rows = connection.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'v-token-%'").fetchall()
+    return {str(name) for (name,) in rows}
+
+
+@contextmanager
+def standby_away(shop: Shop) -> Iterator[None]:
+    """Let commits of the shop's PostgreSQL wait for a synchronous standby that is not there, for the length of the block."""
+    with psycopg.connect(shop.superuser, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'away'")
+        connection.execute("SELECT pg_reload_conf()")
+        try:
+            yield
+        finally:
+            connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            connection.execute("SELECT pg_reload_conf()")
+
+
+@contextmanager
+def other_server(shop: Shop, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A second PostgreSQL with an observer of its own; what a `target` that points at it says."""
+    home = tmp_path / "other"
+    with running_stack(home, EXAMPLE, only=("postgres",), provision=False):
+        places = StackPaths.of(home)
+        port = int(read_json(places.ports)["postgres"])
+        password = shop_environment(places, port)["SHOP_VAULT_PASSWORD"]
+        connection = {
+            "plugin_name": "postgresql-database-plugin",
+            "connection_url": f"postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{port}/shop?sslmode=disable",
+            "username": "je_vault",
+            "password": password,
+            "password_authentication": "scram-sha-256",
+            "allowed_roles": ["other-observer"],
+        }
+        observer = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE shop_observer"
+        shop.admin("POST", "database/config/other", connection)
+        shop.admin("POST", "database/roles/other-observer", {"db_name": "other", "default_ttl": "1h", "creation_statements": [observer]})
+        yield {"postgres": f"host=127.0.0.1 port={port} dbname=shop", "observe": "database/creds/other-observer"}
+        shop.admin("DELETE", "database/config/other")

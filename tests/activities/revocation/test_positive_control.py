@@ -1,0 +1,184 @@
+"""Not finding a user proves something only where one was found before: on servers that were not set up for JustEnough."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from activities.issuing.results import IssueRefused
+from activities.revocation.revoke import end_one, prove
+from justenough.adapters.vault import VaultUnavailable
+from justenough.domain.jobs.states import RevocationState
+from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
+from tests.activities.issuing_session import start_session
+from tests.activities.plain_roles import (
+    BY_DISPLAY_NAME,
+    NOTHING,
+    drop_user,
+    open_plain_desk,
+    other_server,
+    plain_users,
+    rename_users,
+    standby_away,
+)
+from tests.activities.revocation_calls import revocation_state, revoke_by_session, revoke_from_outside
+from tests.activities.vault_shop import Desk, Held, Shop, issue_decision
+
+pytestmark = pytest.mark.servers
+ORDERS = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "Look the order up"}
+LONGEST = timedelta(minutes=30)
+"""The catalog's max_ttl for reading orders."""
+
+
+def lose_an_issue(at: Desk) -> tuple[str, Held]:
+    """A job whose session died after Vault had issued, and before it recorded the credential."""
+    job = at.job()
+    at.deps.store.ledger.append([issue_decision(job, 1, at.clock.now())])
+    return job, at.issue(job, record=False)
+
+
+def user_of(held: Held) -> str:
+    return held.issued.fields["username"].reveal()
+
+
+def assert_in_doubt_for_its_longest_life(at: Desk, job: str) -> None:
+    """Look again and again: nothing confirms it before the longest possible life of such a credential is over."""
+    first = revoke_from_outside(at, job)
+    assert any("its lease is not known and its target cannot be searched" in why for why in first.failures), first
+    at.clock.ahead += 2 * SECOND_CHECK_DELAY
+    assert not revoke_from_outside(at, job).confirmed
+    assert not prove(at.deps, job).dead
+    assert "credential.confirmed" not in at.entry_types(job)
+    at.clock.ahead += LONGEST
+    assert revoke_from_outside(at, job).second_look_in is not None
+    at.clock.ahead += SECOND_CHECK_DELAY
+    assert revoke_from_outside(at, job).confirmed
+    assert "credential.expired" in at.entry_types(job)
+    assert "credential.confirmed" not in at.entry_types(job)
+
+
+def test_a_user_that_its_revocation_statements_leave_alive_is_found_by_its_name(shop: Shop, tmp_path: Path) -> None:
+    with open_plain_desk(shop, tmp_path, revocation=NOTHING) as at:
+        job = at.job()
+        held = at.issue(job)
+        assert job not in user_of(held)
+
+        result = revoke_by_session(at, job, held)
+
+        assert at.shop.can_log_in(held), "this Vault revokes nothing"
+        assert not result.confirmed
+        assert any(user_of(held) in why for why in result.failures), result
+        assert revocation_state(at, job) is not RevocationState.CONFIRMED
+        assert not prove(at.deps, job).dead
+        drop_user(shop, user_of(held))
+        assert revoke_by_session(at, job, held).confirmed
+
+
+def test_a_single_credential_whose_user_stays_alive_is_not_confirmed(shop: Shop, tmp_path: Path) -> None:
+    with open_plain_desk(shop, tmp_path, revocation=NOTHING) as at:
+        job = at.job()
+        held, other = at.issue(job), at.issue(job)
+        for mine, others in ((held, (other,)), (other, ())):
+            result = end_one(at.deps, job, mine.credential, [item.credential for item in others], by="person", why="a test")
+            assert not result.confirmed
+            assert at.shop.can_log_in(mine)
+        drop_user(shop, user_of(held))
+        assert end_one(at.deps, job, held.credential, [other.credential], by="person", why="a test").confirmed
+        drop_user(shop, user_of(other))
+
+
+def test_an_issue_that_nobody_told_of_is_in_doubt_where_users_do_not_carry_the_jobs_id(shop: Shop, tmp_path: Path) -> None:
+    with open_plain_desk(shop, tmp_path, revocation=NOTHING) as at:
+        earlier = at.job()
+        first = at.issue(earlier)
+        drop_user(shop, user_of(first))
+        assert revoke_by_session(at, earlier, first).confirmed, "its name is known"
+        job, held = lose_an_issue(at)
+        assert_in_doubt_for_its_longest_life(at, job)
+        assert at.shop.can_log_in(held), "by the servers' clocks no half hour has passed"
+        drop_user(shop, user_of(held))
+
+
+def test_an_issue_that_nobody_told_of_is_found_where_the_first_one_was(shop: Shop, tmp_path: Path) -> None:
+    with open_plain_desk(shop, tmp_path, template=BY_DISPLAY_NAME) as at:
+        earlier = at.job()
+        first = at.issue(earlier)
+        assert user_of(first).startswith(f"token-{earlier}_")
+        assert revoke_by_session(at, earlier, first).confirmed
+
+        job, held = lose_an_issue(at)
+        assert revoke_from_outside(at, job).second_look_in is not None
+        at.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=1)
+        assert revoke_from_outside(at, job).confirmed
+        assert not at.shop.can_log_in(held)
+        assert "credential.doubted" not in at.entry_types(job)
+
+
+def test_the_first_issue_of_a_configuration_is_in_doubt_because_nobody_was_found_yet(at: Desk) -> None:
+    job, held = lose_an_issue(at)
+    assert_in_doubt_for_its_longest_life(at, job)
+    assert not at.shop.can_log_in(held), "the search ended it; only nobody could rely on that"
+
+
+def test_a_search_is_not_trusted_any_more_once_vault_names_users_in_another_way(shop: Shop, tmp_path: Path) -> None:
+    with open_plain_desk(shop, tmp_path, template=BY_DISPLAY_NAME) as at:
+        earlier, working = at.job(), at.job()
+        assert revoke_by_session(at, earlier, at.issue(earlier)).confirmed
+        at.issue(working)
+        assert at.deps.store.credentials.list(job=working).items[0].search_digest, "it may issue again without recording that first"
+        rename_users(shop, "")
+        job, held = lose_an_issue(at)
+        assert job not in user_of(held)
+        assert_in_doubt_for_its_longest_life(at, job)
+        assert any("cannot be searched" in why for why in revoke_from_outside(at, working).failures), "nor for a job that trusted it"
+
+
+def test_a_session_gets_no_credential_whose_user_its_target_does_not_show(shop: Shop, tmp_path: Path) -> None:
+    with other_server(shop, tmp_path) as target, open_plain_desk(shop, tmp_path, target=target) as at:
+        session = start_session(at, ORDERS)
+        with pytest.raises(IssueRefused, match=r"Vault created the user v-token-.*, but the target 127\.0\.0\.1:\d+/shop does not show it"):
+            session.issue()
+        assert shop.users_of(session.job) == []
+        (view,) = at.deps.store.credentials.list(job=session.job).items
+        assert view.user is not None
+        with psycopg.connect(shop.superuser) as connection:
+            assert connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [view.user]).fetchone() is None
+        result = session.end()
+        assert not result.confirmed, "nobody can tell whether it is gone: its target is another server"
+        assert any("has never shown a live user" in why for why in result.failures)
+        at.clock.ahead = timedelta(minutes=5, seconds=1)
+        assert session.end().confirmed
+        assert "credential.confirmed" not in session.entry_types()
+
+
+def test_moving_a_target_to_another_server_proves_nothing_of_users_on_the_first(shop: Shop, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    with open_plain_desk(shop, first) as at:
+        job = at.job()
+        held = at.issue(job)
+        with other_server(shop, tmp_path) as target, open_plain_desk(shop, second, target=target) as moved:
+            elsewhere = replace(at, deps=replace(at.deps, config=moved.deps.config, targets=moved.deps.targets))
+            result = revoke_by_session(elsewhere, job, held)
+        assert not result.confirmed
+        assert any("is in a target that the catalog no longer has" in why for why in result.failures), result
+
+
+def test_a_role_that_vault_gave_up_on_while_a_standby_was_away_is_in_doubt(shop: Shop, tmp_path: Path) -> None:
+    with open_plain_desk(shop, tmp_path) as at:
+        earlier = at.job()
+        assert revoke_by_session(at, earlier, at.issue(earlier)).confirmed
+        job = at.job()
+        at.deps.store.ledger.append([issue_decision(job, 1, at.clock.now())])
+        before = plain_users(shop)
+        with standby_away(shop), pytest.raises(VaultUnavailable):
+            at.issue(job)
+        (role,) = plain_users(shop) - before
+        assert_in_doubt_for_its_longest_life(at, job)
+        assert role in plain_users(shop), "nobody knows of it, and nobody drops it"
+        drop_user(shop, role)
