@@ -137,6 +137,8 @@ def _field_values(traits: Traits, request: str, credential: str, at: datetime) -
         "state": traits.ended,
         "exit_code": 0 if traits.ended == "succeeded" else 1,
         "reason": "because the customer waits for it",
+        "reason_by": "order",
+        "signed_reason": "because the customer waits for it",
         "request": request,
         "credential": credential,
         "number": 1,

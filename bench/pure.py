@@ -133,7 +133,14 @@ def _decision_events(job: str, policies: PolicySet, resource: Resource) -> Itera
     for number, action in enumerate(Action, start=1):
         request = request_id(job, number)
         about: dict[str, Any] = {"number": number, "resource": name, "action": action.value, "ttl": ttl, "reason": "It is measured"}
-        about |= {"optional": False, "title": "Somewhere", "sensitivity": "confidential", "revocable": "now"}
+        about |= {
+            "reason_by": "order",
+            "signed_reason": "It is measured",
+            "optional": False,
+            "title": "Somewhere",
+            "sensitivity": "confidential",
+            "revocable": "now",
+        }
         yield build_event(EventType.ACCESS_REQUESTED, job, at=MOMENT, about=request, request=request, **about)
         context = AccessContext(phase="start", ttl_seconds=ttl, reason="It is measured", clock=Clock.at(MOMENT))
         decision = policies.decide(facts, name, resource, action, context=context)

@@ -159,6 +159,11 @@ class RuntimeRequests:
                 return number
         return self._numbers + 1
 
+    def signed_reason(self, number: int) -> str | None:
+        """Return the order's reason for the request of this number; None if the order does not list it. Call it before `mark_made`."""
+        listed = self._unasked.get(number)
+        return listed.reason if listed else None
+
     def mark_made(self, number: int) -> None:
         """Take a request's number, so that no other request gets it."""
         if self._unasked.pop(number, None) is None:

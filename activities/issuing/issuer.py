@@ -189,7 +189,10 @@ class Issuer:
         if decision.outcome == "needs_approval":
             self._requests.require_room()
         digest = compute_request_digest(self._deps, self._verified, access, bundle=self._order.bundle, tier=decision.tier)
-        now, requested = self._deps.now(), access_requested_event(self._deps, job, number, access)
+        now, requested = (
+            self._deps.now(),
+            access_requested_event(self._deps, job, number, access, signed_reason=self._requests.signed_reason(number)),
+        )
         self._requests.mark_made(number)
         self._deps.store.ledger.append(
             [requested, access_decided_event(job, request, decision, digest, facts=facts, phase="runtime", at=now)]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from console.presentation.terminal_text import moment
+from justenough.domain.jobs.states import reason_source_text
 
 Json = Mapping[str, Any]
 
@@ -18,7 +19,8 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
         f"{_suffix(': {}', informative_reason(d['exit_code'], d['reason']))}"
     ),
     "access.requested": lambda d: (
-        f"requests {d['action']} on {d['resource']} for {duration_label(d['ttl'])}{_suffix(', only through {}', tools_text(d.get('tools')))}{_suffix(': {}', d['reason'])}"
+        f"requests {d['action']} on {d['resource']} for {duration_label(d['ttl'])}{_suffix(', only through {}', tools_text(d.get('tools')))}"
+        f": {d['reason']} ({reason_source_text(d.get('reason_by'))})"
     ),
     "access.decided": lambda d: (
         f"{d['request']} {d['outcome'].replace('_', ' ')}{_suffix(' at tier {}', d['outcome'] == 'needs_approval' and d['tier'])} "

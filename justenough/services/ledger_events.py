@@ -18,6 +18,7 @@ from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.ids import REQUEST_ID, request_id
 from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.spec import Access, at_start
+from justenough.domain.jobs.states import ReasonSource
 from justenough.domain.jobs.tool_bounds import tools_to_json
 from justenough.domain.ledger.events import EVENT_FIELDS, Event, EventType, build_event, chain_for_job
 from justenough.domain.policy.cedar_request import DecisionFacts
@@ -32,11 +33,11 @@ def order_events(deps: Deps, order: JobInput, verified: VerifiedOrder) -> Iterat
     """Yield the events of an accepted order and of each access that it requests at its start."""
     yield job_submitted_event(order, verified, at=deps.now())
     for number, access in at_start(verified.spec):
-        yield access_requested_event(deps, order.job, number, access)
+        yield access_requested_event(deps, order.job, number, access, signed_reason=access.reason)
 
 
-def access_requested_event(deps: Deps, job: str, number: int, access: Access) -> Event:
-    """Build the event of one requested access, which the catalog must contain."""
+def access_requested_event(deps: Deps, job: str, number: int, access: Access, *, signed_reason: str | None) -> Event:
+    """Build the event of one requested access, which the catalog must contain. `signed_reason`: the order's, if it lists this access."""
     resource = deps.config.current().catalog.resources[access.resource]
     call = call_of(access)
     return build_event(
@@ -49,6 +50,8 @@ def access_requested_event(deps: Deps, job: str, number: int, access: Access) ->
         resource=access.resource,
         action=access.action.value,
         **_fields_of(access, "ttl", "reason", "optional"),
+        reason_by=ReasonSource.ORDER.value if access.reason == signed_reason else ReasonSource.PROGRAM.value,
+        signed_reason=signed_reason,
         title=resource.title,
         sensitivity=resource.sensitivity.name.lower(),
         revocable=resource.actions[access.action].revocable.value,

@@ -332,6 +332,8 @@ def access_request(job: str, number: int, resource: str, action: str, now: datet
         action=action,
         ttl=300,
         reason="r",
+        reason_by="order",
+        signed_reason="r",
         optional=False,
         title=resource,
         sensitivity="internal",

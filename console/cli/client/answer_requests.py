@@ -17,7 +17,7 @@ from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable, to_f
 from console.cli.json_object import Json
 from console.cli.options import current_options, print_failure
 from console.cli.render.output import emit_items, join_pairs, note
-from console.cli.render.request_table import counted_approvals
+from console.cli.render.request_table import counted_approvals, reason_lines
 from console.presentation.event_text import ancestor_lines, tools_text
 from console.presentation.terminal_text import to_json_line
 from justenough.domain.approvals import statement_factory
@@ -140,7 +140,8 @@ def _print_answer(api: ConsoleApiClient, view: Json, options: AnswerOptions, too
     if call := view["call"]:
         note(f"  call:    {call['tool']}, once, with exactly {to_json_line(call['arguments'])}")
     else:
-        note(f"  reason:  {view['reason']}")
+        for label, text in reason_lines(view):
+            note(f"  {label[0].lower()}{label[1:]}: {text}")
     if view["tools"]:
         note(f"  through: {tools_text(view['tools'])}; the job gets no credential")
     if tools is not None:

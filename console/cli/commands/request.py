@@ -13,6 +13,7 @@ from console.cli.errors import ExitCode, Failure
 from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render.output import count_label, emit, emit_items, emit_page, note, print_fields
+from console.cli.render.request_table import reason_lines
 from console.presentation.event_text import ancestor_lines, decision_text, duration_label, tools_text
 from console.presentation.terminal_text import moment, to_json_line
 
@@ -44,10 +45,10 @@ def list_requests(
     state = "all" if everything else "pending"
     emit_page(
         api.get("/requests", state=state, mine="true" if mine else None, job=job, limit=limit, cursor=cursor),
-        header=("ID", "STATE", "TIER", "RESOURCE", "ACTION", "TTL", "REQUESTER", "EXPIRES", "REASON"),
+        header=("ID", "STATE", "TIER", "RESOURCE", "ACTION", "TTL", "REQUESTER", "EXPIRES", "REASON BY", "REASON"),
         row=lambda item: (
             *(item["id"], item["state"], item["current_tier"] or item["tier"], item["resource"], item["action"]),
-            *(duration_label(item["ttl"]), item["requester"], moment(item["expires_at"]), item["reason"]),
+            *(duration_label(item["ttl"]), item["requester"], moment(item["expires_at"]), item.get("reason_by"), item["reason"]),
         ),
         empty="No requests." if everything else "No pending requests that you can decide." if mine else "No pending requests.",
     )
@@ -186,7 +187,7 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
             ("Through", f"{tools_text(item['tools'])}; the job gets no credential" if item["tools"] else ""),
             ("Granted", "" if item["granted_ttl"] is None else granted),
             ("Call", f"{call['tool']}, once, with exactly {to_json_line(call['arguments'])}{bounds}" if call else ""),
-            ("Reason", item["reason"]),
+            *reason_lines(item),
             ("Optional", "yes" if item["optional"] else "no"),
             ("Revocable", item["revocable"]),
             ("State", item["state"]),

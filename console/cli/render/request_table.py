@@ -9,6 +9,7 @@ from console.cli.json_object import Json
 from console.cli.render.output import table_lines
 from console.presentation.event_text import decision_text, duration_label
 from console.presentation.terminal_text import clock, moment, plain
+from justenough.domain.jobs.states import ReasonSource, reason_source_text
 
 HEADER = ("REQUEST", "JOB", "REQUESTER", "ACCESS", "TIER", "TIME LEFT", "APPROVALS", "CLAIMED BY")
 
@@ -65,7 +66,20 @@ def request_sentence(item: Json) -> str:
     deadline = f", until {moment(item['expires_at'])}" if item["state"] == "pending" and item["expires_at"] else ""
     tier = f"; tier {item['current_tier']}, {approval_count(item)}{deadline}" if item["quorum"] else ""
     access = f"{item['requester']} requests {item['action']} on {item['resource']} for {duration_label(item['ttl'])}"
-    return plain(f"{access} ({item['job_name']}): {item['reason']}{tier}")
+    return plain(f"{access} ({item['job_name']}): {item['reason']} ({reason_source(item)}){tier}")
+
+
+def reason_source(item: Json) -> str:
+    """Return who wrote a request's reason, in words."""
+    return reason_source_text(item.get("reason_by"))
+
+
+def reason_lines(item: Json) -> Iterator[tuple[str, str]]:
+    """Yield the reasons of a request, each with its label: also the signed one, if the program gave another."""
+    signed = item.get("signed_reason")
+    if signed is not None and signed != item["reason"]:
+        yield f"Reason ({reason_source_text(ReasonSource.ORDER)})", signed
+    yield f"Reason ({reason_source(item)})", item["reason"]
 
 
 def request_changes(before: Json | None, after: Json) -> Iterator[str]:

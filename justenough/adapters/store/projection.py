@@ -179,7 +179,9 @@ def access_requested(connection: Connection, fact: LedgerFact) -> None:
     open_ = {"state": RequestState.PENDING.value, "created_at": fact.at, "tier": 0, "current_tier": 0, "quorum": 0}
     undecided = {"policies": [], "policy_digest": "", "digest": ""}
     ids = {"id": data["request"], "job_id": fact.job, "requester_id": requester}
-    insert_new(connection, REQUESTS, {**ids, **copied, **open_, **undecided, "call": data.get("call"), "tools": data.get("tools")})
+    # Older entries lack these, and others leave them out.
+    later = {name: data.get(name) for name in ("reason_by", "signed_reason", "call", "tools")}
+    insert_new(connection, REQUESTS, {**ids, **copied, **open_, **undecided, **later})
 
 
 def access_decided(connection: Connection, fact: LedgerFact) -> None:

@@ -192,6 +192,10 @@ class RequestRow(TableBase, table=True):
     granted_ttl: int | None = None
     granted_action: str | None = Field(default=None, sa_type=Text)
     reason: str = Field(sa_type=Text)
+    reason_by: str | None = Field(default=None, sa_type=Text)
+    """Who wrote it; None if that was not recorded."""
+    signed_reason: str | None = Field(default=None, sa_type=Text)
+    """The order's reason for this access."""
     optional: bool
     sensitivity: str = Field(sa_type=Text)
     revocable: str = Field(sa_type=Text)

@@ -7,7 +7,7 @@ a page of the console. Opening it submits no decision.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -199,7 +199,7 @@ def _approval_notice(data: Mapping[str, Any], scene: NoticeContext) -> Notice:
     lines = (
         f"{requester}, launched by {launcher}, requests {access}.",
         f"Task: {to_plain_text(request.task)}",
-        f"Reason (from the request): “{to_plain_text(request.reason)}”",
+        *_reason_lines(request),
         f"Policy: {to_plain_text(', '.join(request.policies) or 'not recorded')}",
         *([f"Escalated: tier {tier - 1} did not decide in time."] if tier > request.tier else []),
         f"Decide by {deadline:%Y-%m-%d %H:%M} UTC; {quorum}. {silence}",
@@ -207,6 +207,12 @@ def _approval_notice(data: Mapping[str, Any], scene: NoticeContext) -> Notice:
         _link_text(scene, "inbox", request.id, "Review", f"justenough request show {request.id}"),
     )
     return Notice(title=f"Approval needed (tier {tier}): {_access_text(request)}", body="\n".join(lines))
+
+
+def _reason_lines(request: RequestView) -> Iterator[str]:
+    if request.signed_reason is not None and request.signed_reason != request.reason:
+        yield f"Reason (from the signed spec): “{to_plain_text(request.signed_reason)}”"
+    yield f"Reason ({request.reason_source}): “{to_plain_text(request.reason)}”"
 
 
 def _overdue_notice(entry: EntryView, scene: NoticeContext, title: str, what: str) -> Notice:

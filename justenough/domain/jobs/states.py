@@ -1,4 +1,4 @@
-"""The states of jobs, requests, credentials and revocations; actions, sensitivities. No I/O, no clock."""
+"""The states of jobs, requests, credentials and revocations; actions, sensitivities, sources of reasons. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -33,6 +33,21 @@ class Revocable(StrEnum):
     NOW = "now"
     ON_EXPIRY = "on_expiry"
     NEVER = "never"
+
+
+class ReasonSource(StrEnum):
+    """Who wrote a request's reason."""
+
+    ORDER = "order"
+    """The person who signed the order, in its spec."""
+    PROGRAM = "program"
+    """The job's program or agent, while it ran. Nobody has verified it."""
+
+
+def reason_source_text(source: str | None) -> str:
+    """Return who wrote a reason, in words. `source`: a ReasonSource's value; None if it was not recorded."""
+    texts: dict[str | None, str] = {ReasonSource.ORDER: "from the signed spec", ReasonSource.PROGRAM: "written by the program, unverified"}
+    return texts.get(source, "its source was not recorded")
 
 
 class JobState(StrEnum):

@@ -77,7 +77,9 @@ EVENT_FIELDS: dict[EventType, tuple[str, ...]] = {
     EventType.JOB_REFUSED: _fields("why workflow run"),
     EventType.JOB_STARTED: _fields("worker sandbox run"),
     EventType.JOB_ENDED: _fields("state exit_code reason"),
-    EventType.ACCESS_REQUESTED: _fields("request number resource action ttl reason optional title sensitivity revocable call tools"),
+    EventType.ACCESS_REQUESTED: _fields(
+        "request number resource action ttl reason reason_by signed_reason optional title sensitivity revocable call tools"
+    ),
     EventType.ACCESS_DECIDED: _fields("request phase outcome tier policies policy_digest digest errors facts"),
     EventType.ACCESS_WITHDRAWN: _fields("request why"),
     EventType.ACCESS_REFUSED: _fields("asked why"),

@@ -9,7 +9,14 @@ from typing import Any, Generic, TypeVar
 from pydantic import Field
 
 from justenough.domain.core.base_model import Message
-from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
+from justenough.domain.jobs.states import (
+    CredentialState,
+    JobState,
+    ReasonSource,
+    RequestState,
+    RevocationState,
+    reason_source_text,
+)
 from justenough.domain.jobs.tool_bounds import Bounds
 
 T = TypeVar("T")
@@ -128,6 +135,10 @@ class RequestView(Message):
     granted_tools: Mapping[str, Bounds] | None = None
     """The approved tools."""
     reason: str
+    reason_by: ReasonSource | None = None
+    """Who wrote it: the order that a person signed, or the running program. None if that was not recorded."""
+    signed_reason: str | None = None
+    """The order's reason for this access; None if the order does not list it."""
     optional: bool
     sensitivity: str
     revocable: str
@@ -158,6 +169,11 @@ class RequestView(Message):
     """The parent of its job."""
     chain: tuple[Ancestor, ...] = ()
     """The ancestors of its job, the parent first; empty in lists."""
+
+    @property
+    def reason_source(self) -> str:
+        """Who wrote the reason, in words."""
+        return reason_source_text(self.reason_by)
 
     @property
     def counting_approvals(self) -> tuple[ApprovalView, ...]:

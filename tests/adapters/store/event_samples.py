@@ -53,6 +53,8 @@ def access_request(job: str = JOB, *, number: int = 1, at: datetime = NOW, **cha
         "action": "write",
         "ttl": 600,
         "reason": "Write the refund",
+        "reason_by": "order",
+        "signed_reason": "Write the refund",
         "optional": False,
         "title": "Orders database",
         "sensitivity": "confidential",

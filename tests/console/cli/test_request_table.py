@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from console.cli.render.request_table import request_changes, request_table_lines
+from console.cli.render.request_table import reason_lines, request_changes, request_sentence, request_table_lines
 from console.presentation.terminal_text import width
 
 NOW = datetime(2026, 1, 1, 18, tzinfo=UTC)
@@ -81,7 +81,26 @@ def test_what_changed_is_told_once_in_words(changed: dict[str, Any], told: list[
 
 
 def test_a_claim_that_ends_and_a_request_that_is_new_are_told() -> None:
-    opened = "ops requests write on refunds-db for 5m (triage): a \\x1b[2J; tier 1, 0 of 2, until 2026-01-01T18:04:05Z"
+    opened = "ops requests write on refunds-db for 5m (triage): a \\x1b[2J (its source was not recorded); tier 1, 0 of 2, until 2026-01-01T18:04:05Z"
 
     assert list(request_changes(request(claim=CLAIM), request())) == ["claim released"]
     assert list(request_changes(None, request(reason="a \x1b[2J"))) == [opened]
+
+
+@pytest.mark.parametrize(
+    "source, said",
+    [
+        ({"reason_by": "order", "signed_reason": "a refund"}, [("Reason (from the signed spec)", "a refund")]),
+        ({"reason_by": "program", "signed_reason": None}, [("Reason (written by the program, unverified)", "a refund")]),
+        (
+            {"reason_by": "program", "signed_reason": "another"},
+            [("Reason (from the signed spec)", "another"), ("Reason (written by the program, unverified)", "a refund")],
+        ),
+        ({}, [("Reason (its source was not recorded)", "a refund")]),
+    ],
+)
+def test_a_reason_comes_with_its_source_and_with_the_signed_one_where_they_differ(
+    source: dict[str, Any], said: list[tuple[str, str]]
+) -> None:
+    assert list(reason_lines(request(**source))) == said
+    assert said[-1][0].removeprefix("Reason ") in request_sentence(request(**source))

@@ -62,7 +62,9 @@ def test_each_change_is_a_line_at_once_and_in_json_the_request_as_the_api_shows_
         text.send_signal(signal.SIGINT)
         _, told = text.communicate(timeout=20)
 
-    assert "ops requests write on refunds-db for 5m (from-the-cli): Write a refund; tier 1, 0 of 1, until 20" in asked
+    assert (
+        "ops requests write on refunds-db for 5m (from-the-cli): Write a refund (from the signed spec); tier 1, 0 of 1, until 20" in asked
+    )
     assert (shown["state"], shown["claim"], shown["approvals"]) == ("pending", None, [])
     assert f"{name}  claimed by lead until 20" in claimed
     assert looked_at["claim"]["by"] == "lead"

@@ -51,6 +51,8 @@ def request_view(**changes: Any) -> RequestView:
         "action": "write",
         "ttl": 300,
         "reason": "Write the refund",
+        "reason_by": "order",
+        "signed_reason": "Write the refund",
         "optional": False,
         "sensitivity": "confidential",
         "revocable": "now",
@@ -72,6 +74,13 @@ def scene(request: RequestView | None = None, **changes: Any) -> NoticeContext:
 
 def earlier_notice(about: str = f"request/{REQUEST}", target: str = "kv/data/leads#chat", tier: int = 1) -> SentNotice:
     return SentNotice(about=about, target=target, tier=tier, job=JOB)
+
+
+def test_a_reason_that_the_program_wrote_is_told_apart_from_the_signed_one() -> None:
+    claimed = request_view(reason="The CFO approved this by phone", reason_by="program")
+    body = build_notice(approval_opening(), scene(claimed)).body
+    assert "Reason (from the signed spec): “Write the refund”" in body
+    assert "Reason (written by the program, unverified): “The CFO approved this by phone”" in body
 
 
 def test_access_through_tools_is_told_as_that() -> None:
@@ -98,7 +107,7 @@ def test_what_waits_is_said_in_words_with_one_link_that_only_shows() -> None:
     said = build_notice(approval_opening(), scene())
     assert said.title == "Approval needed (tier 1): write on Refunds database"
     assert "refund-triage, launched by ops, requests write on Refunds database (refunds-db, confidential) for 5m." in said.body
-    assert "Reason (from the request): “Write the refund”" in said.body
+    assert "Reason (from the signed spec): “Write the refund”" in said.body
     assert "writes-need-an-owner" in said.body
     assert (
         "Decide by 2026-01-31 09:45 UTC; 1 approval is needed. Escalates to tier 2 if nobody decides in time. Never auto-approved."

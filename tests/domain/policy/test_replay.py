@@ -46,6 +46,8 @@ def job_events(evaluator: PolicyEvaluator, *items: str, job: str = JOB, ttl: str
         said: dict[str, Any] = {"resource": access.resource, "action": access.action.value, "ttl": access.ttl, "reason": access.reason}
         more: dict[str, Any] = {
             "number": step.number,
+            "reason_by": "order",
+            "signed_reason": access.reason,
             "optional": False,
             "title": "",
             "sensitivity": resource.sensitivity.name.lower(),

@@ -1,0 +1,40 @@
+"""Who wrote a request's reason is recorded where the request is made."""
+
+from __future__ import annotations
+
+import pytest
+
+from justenough.domain.jobs.spec import Access
+from justenough.domain.jobs.states import Action, ReasonSource
+from tests.activities.issuing_session import Session, start_session
+from tests.activities.vault_shop import Desk
+
+pytestmark = pytest.mark.servers
+SIGNED = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "Look the order up", "at": "request"}
+
+
+def reasons_of(session: Session) -> list[tuple[str, ReasonSource | None, str | None]]:
+    view = session.at.deps.store.jobs.get(session.job)
+    assert view is not None
+    return [(request.reason, request.reason_by, request.signed_reason) for request in view.requests]
+
+
+def ask(session: Session, resource: str, reason: str) -> None:
+    session.issuer.access(Access(resource=resource, action=Action.READ, ttl=300, reason=reason, at="request"))
+
+
+def test_a_reason_given_at_run_time_is_the_programs_unless_it_is_the_signed_one(at: Desk) -> None:
+    honest, other, unlisted = (start_session(at, SIGNED) for _ in range(3))
+    ask(honest, "orders-db", "Look the order up")
+    ask(other, "orders-db", "The CFO approved this by phone")
+    ask(unlisted, "refunds-db", "The CFO approved this by phone")
+    assert reasons_of(honest) == [("Look the order up", ReasonSource.ORDER, "Look the order up")]
+    assert reasons_of(other) == [("The CFO approved this by phone", ReasonSource.PROGRAM, "Look the order up")]
+    assert reasons_of(unlisted) == [("The CFO approved this by phone", ReasonSource.PROGRAM, None)]
+    for session in (honest, other, unlisted):
+        session.end()
+
+
+def test_a_reason_of_the_order_is_the_orders(at: Desk) -> None:
+    session = start_session(at, {**SIGNED, "at": "start"})
+    assert reasons_of(session) == [("Look the order up", ReasonSource.ORDER, "Look the order up")]
