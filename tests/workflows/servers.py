@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -36,6 +36,7 @@ QUEUE = "justenough-test"
 HEARTBEATS = timedelta(milliseconds=50)
 ATTRIBUTES = tuple(SearchAttributeKey.for_keyword(f"JustEnough{name}") for name in ("State", "Environment", "Requester"))
 PROGRAMS = Path(sys.executable).parent
+START_ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
@@ -145,11 +146,22 @@ def order_of(job: str) -> JobInput:
     return JobInput(job=job, spec={"name": "refund-triage"}, order=SignedStatement(statement=statement, signature="vault:v1:test"))
 
 
+async def start_patiently(start: Callable[[], Awaitable[WorkflowEnvironment]]) -> WorkflowEnvironment:
+    """Start a server. The SDK gives it five seconds, and a busy machine may take longer."""
+    for _ in range(START_ATTEMPTS - 1):
+        try:
+            return await start()
+        except RuntimeError:
+            continue
+    return await start()
+
+
 @asynccontextmanager
 async def run_skipping_server() -> AsyncIterator[Bench]:
     """A server that skips the time that nothing happens in, while a result is awaited."""
-    env = await WorkflowEnvironment.start_time_skipping(
-        test_server_existing_path=str(PROGRAMS / "temporal-test-server"), data_converter=pydantic_data_converter
+    path = str(PROGRAMS / "temporal-test-server")
+    env = await start_patiently(
+        lambda: WorkflowEnvironment.start_time_skipping(test_server_existing_path=path, data_converter=pydantic_data_converter)
     )
     async with env:
         attributes = {key.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD for key in ATTRIBUTES}
@@ -160,8 +172,11 @@ async def run_skipping_server() -> AsyncIterator[Bench]:
 @asynccontextmanager
 async def run_real_server(tiers: Tiers = TIERS) -> AsyncIterator[Bench]:
     """A real server in memory."""
-    env = await WorkflowEnvironment.start_local(
-        dev_server_existing_path=str(PROGRAMS / "temporal"), data_converter=pydantic_data_converter, search_attributes=ATTRIBUTES
+    path = str(PROGRAMS / "temporal")
+    env = await start_patiently(
+        lambda: WorkflowEnvironment.start_local(
+            dev_server_existing_path=path, data_converter=pydantic_data_converter, search_attributes=ATTRIBUTES
+        )
     )
     async with env:
         yield Bench(env, tiers)

@@ -223,6 +223,6 @@ def test_a_job_holds_so_much_at_once_and_no_more(ops: Human, shop: Shop) -> None
         assert (refused.status, "release some first" in refused.body) == (409, True)
         released = job.call("POST", f"/v1/access/{given[0].json['credential_id']}/release")
         # What is in kv stays valid: nobody may be told that it is dead.
-        assert (released.status, released.json["state"]) == (200, "expired")
+        assert (released.status, released.json["state"]) == (200, "residual")
         assert job.request_access("helpdesk-api").status == 200
     assert shop.tokens_of(job.job) == []

@@ -46,8 +46,8 @@ def test_it_gives_one_signature_that_stays_valid_and_is_said_to_end_never(at: De
 
     assert at.shop.admin("POST", "transit/verify/notices", signed)["data"]["valid"] is True
     assert "credential.confirmed" not in one.entry_types()
-    (expired,) = at.deps.store.ledger.entries(job=one.job, types=[EventType.CREDENTIAL_EXPIRED]).items
-    assert VALUE_STAYS in expired.data["why"]
+    (left,) = at.deps.store.ledger.entries(job=one.job, types=[EventType.CREDENTIAL_RESIDUAL]).items
+    assert VALUE_STAYS in left.data["why"]
     assert any(finding.detail == VALUE_STAYS for finding in prove(at.deps, one.job).findings)
 
 
