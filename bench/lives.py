@@ -134,6 +134,7 @@ def _field_values(traits: Traits, request: str, credential: str, at: datetime) -
         "parent": None,
         "order": {"statement": {"type": "order", "person": entity}, "signature": "vault:v1:" + "c2ln" * 16},
         "sandbox": "bubblewrap",
+        "times_out_at": (at + timedelta(hours=1)).isoformat(),
         "state": traits.ended,
         "exit_code": 0 if traits.ended == "succeeded" else 1,
         "reason": "because the customer waits for it",

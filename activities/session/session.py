@@ -7,6 +7,7 @@ import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from functools import partial
 
@@ -161,7 +162,10 @@ class JobSession:
             self.stop(Stop.CUT)
             raise SessionStopped
         worker, sandbox = f"{socket.gethostname()}:{os.getpid()}", self._sandbox.isolation.value
-        started = build_event(EventType.JOB_STARTED, self._job, at=self._deps.now(), worker=worker, sandbox=sandbox, run=self._run)
+        now = self._deps.now()
+        where = {"worker": worker, "sandbox": sandbox, "run": self._run}
+        times_out_at = (now + timedelta(seconds=self._spec.run.timeout)).isoformat()
+        started = build_event(EventType.JOB_STARTED, self._job, at=now, **where, times_out_at=times_out_at)
         await asyncio.to_thread(self._deps.store.ledger.append, [started])
         self._raise_if_stopped()
         redactor = Redactor(reveal_all(value for item in self._issued for value in secrets_of(item.fields)))

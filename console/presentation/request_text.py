@@ -67,6 +67,8 @@ def silence_text(outcome: TimeoutOutcome) -> str:
     """Return what happens if nobody decides in time."""
     if outcome.at is None:
         return "No deadline."
+    if outcome.ends_with_job:
+        return f"The job times out at {exact_time(outcome.at)}, before this tier's deadline; the request ends with it."
     if outcome.climbs_to is None:
         return f"Denied at {exact_time(outcome.at)} if nobody decides."
     return f"Escalates to tier {outcome.climbs_to} ({', '.join(outcome.groups)}) at {exact_time(outcome.at)}. Never auto-approved."
@@ -91,8 +93,14 @@ def signing_sentence(
 ) -> str:
     """Return the statement that a person signs, as one sentence."""
     time, what = span(view.ttl if ttl is None else ttl), (action or view.action).upper()
-    behalf = f" for {absent}" if absent else ""
-    return f"{person}{behalf} {DECISION_VERBS[decision]} {what} on {view.title}{_tools_text(view)} for {time} for the job {view.job_id} ({view.job_name})."
+    begin, middle, end = signing_pieces(view, decision, f"{person} for {absent}" if absent else person)
+    return f"{begin}{what}{middle}{time}{end}"
+
+
+def signing_pieces(view: RequestView, decision: str, person: str) -> tuple[str, str, str]:
+    """Return that sentence without the action and the time, which are between its pieces."""
+    end = f" for the job {view.job_id} ({view.job_name})."
+    return f"{person} {DECISION_VERBS[decision]} ", f" on {view.title}{_tools_text(view)} for ", end
 
 
 def reason_hint(decision: str, tier: int) -> str:

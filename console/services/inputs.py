@@ -120,11 +120,21 @@ class DryRequest(Message):
         return cls(resource=access.resource, action=access.action.value, at=access.at, ttl=access.ttl, **decision.model_dump())
 
 
+class DryTool(DryRequest):
+    """Policy's decision on the first call of a tool, if the agent called it after its start."""
+
+    tool: str
+
+
 class DryRun(Message):
     """The spec is valid; these are the decisions for its requests."""
 
     valid: bool = True
     requests: tuple[DryRequest, ...] = ()
+    tools: tuple[DryTool, ...] = ()
+    """Tools that the job's agent may call while it runs, except those that policy denies; empty for a job without an agent."""
+    warnings: tuple[str, ...] = ()
+    """Sentences about what will probably not go as intended."""
 
 
 class Stopping(Message):

@@ -6,29 +6,31 @@ credentials.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import structlog
 from pydantic import ValidationError
 
 from console.services.console import Console
-from console.services.inputs import DryRequest, DryRun, NewJob
+from console.services.inputs import DryRequest, DryRun, DryTool, NewJob
 from console.services.signed_statements import statement_problems
 from justenough.domain.approvals.statements import OrderRecord, OrderStatement, SignedStatement, why_not_valid_now
-from justenough.domain.approvals.tiers import Person
+from justenough.domain.approvals.tiers import Person, Tiers
 from justenough.domain.catalog.loader import problems_in_draft, problems_in_spec
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.errors import Conflict, Forbidden, GiveUp, InvalidInput, Problem, RetryLater
 from justenough.domain.core.ids import installation_of
 from justenough.domain.core.rejection import Rejection
+from justenough.domain.core.units import duration_text
 from justenough.domain.core.untrusted_yaml import MAX_BYTES
 from justenough.domain.jobs.bundle import bundle_digest, check_bundle
 from justenough.domain.jobs.credentials import HeldAccess
 from justenough.domain.jobs.spec import JobSpec, checked_spec
 from justenough.domain.jobs.states import JobState
 from justenough.domain.policy.cedar_request import Clock, JobFacts
-from justenough.domain.policy.dry_run import PolicyEvaluator
+from justenough.domain.policy.dry_run import PolicyEvaluator, dry_run_tools
 from justenough.domain.policy.dry_run import dry_run_spec as steps_of
 from justenough.domain.readmodel.views import JobView
 from justenough.services.dependencies import Deps
@@ -86,8 +88,30 @@ def dry_run(deps: Deps, person: Person, body: NewJob) -> DryRun:
     facts = JobFacts(id=body.id or "dry-run", spec=spec, requester=person.id, requester_groups=person.groups)
     touched = inherit_touched(deps, body.parent, HeldAccess())
     rules = PolicyEvaluator(current.policies, current.catalog, current.tiers.top)
-    steps = steps_of(rules, facts, clock=Clock.at(deps.now()), held=touched)
-    return DryRun(requests=tuple(DryRequest.of(step.access, step.decision) for step in steps))
+    clock = Clock.at(deps.now())
+    steps = tuple(steps_of(rules, facts, clock=clock, held=touched))
+    for step in steps:
+        if step.access.at == "start" and step.decision.outcome != "denied":
+            touched = rules.with_issued(touched, step.access.resource, step.access.action)
+    tools = [
+        DryTool(tool=name, **dict(DryRequest.of(step.access, step.decision)))
+        for name, step in (dry_run_tools(rules, facts, clock=clock, held=touched) if spec.agent else ())
+        if step.decision.outcome != "denied"
+    ]
+    requests = tuple(DryRequest.of(step.access, step.decision) for step in steps)
+    warnings = dict.fromkeys(_late_answer_warnings(current.tiers, spec, (*requests, *tools)))
+    return DryRun(requests=requests, tools=tuple(tools), warnings=tuple(warnings))
+
+
+def _late_answer_warnings(tiers: Tiers, spec: JobSpec, requests: Iterable[DryRequest]) -> Iterator[str]:
+    """Yield a sentence for each request of the running job whose approvers may take longer than the job runs."""
+    for item in requests:
+        tier = tiers.tiers.get(item.tier) if item.outcome == "needs_approval" and item.at == "request" else None
+        if tier is not None and tier.respond_within > spec.run.timeout:
+            yield (
+                f"{item.action} on {item.resource}: people at tier {item.tier} have {duration_text(tier.respond_within)} to decide, but the "
+                f"job times out after {duration_text(spec.run.timeout)}; raise `run.timeout`, or request it at the start"
+            )
 
 
 def content_digest(order: JobInput | NewJob, *, reason: str) -> str:

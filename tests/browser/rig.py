@@ -41,6 +41,26 @@ AXE = {"resultTypes": ["violations"], "rules": {"target-size": {"enabled": True}
 """Every rule that axe has on by itself, and WCAG 2.2's of how large a target is."""
 COLOURS = {"resultTypes": ["violations"], "runOnly": ["color-contrast", "link-in-text-block"]}
 """Those of them that look at colours: a theme changes nothing else (app.css)."""
+NARROW_WIDTHS = (360, 390, 640)
+NARROW_TEXT = """() => {
+  const ruler = document.createElement("span");
+  ruler.textContent = "00000000";
+  ruler.style.cssText = "position: absolute; visibility: hidden";
+  const words = (it) => [...it.childNodes].filter((node) => node.nodeType === 3).map((node) => node.data.trim()).join(" ").trim();
+  const isSeen = (it) => it.checkVisibility({ visibilityProperty: true }) && it.clientWidth > 1;
+  return [...document.querySelectorAll("body *")].filter((it) => words(it).length >= 8).map((it) => {
+    let box = it;
+    while (box && ["inline", "contents"].includes(getComputedStyle(box).display)) box = box.parentElement;
+    return [it, box];
+  }).filter(([, box]) => box && isSeen(box) && !box.closest("svg, option, select, .hidden")).filter(([it, box]) => {
+    const style = getComputedStyle(box);
+    it.append(ruler);
+    const least = ruler.getBoundingClientRect().width;
+    ruler.remove();
+    return box.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight) < least - 1;
+  }).map(([it, box]) => `${box.tagName.toLowerCase()}.${box.className} ${box.clientWidth}px: ${words(it).slice(0, 40)}`);
+}"""
+"""Texts of eight characters or more whose box has less room than for eight."""
 LOOKS = ((360, False), (360, True), (1280, True), (1280, False))
 """Every width, and whether the theme is dark."""
 
@@ -193,6 +213,17 @@ async def check_fits(page: Page) -> None:
     assert wide <= window, (page.url, wide, window)
 
 
+async def check_text_boxes(page: Page) -> None:
+    """Fail if text stands in a box that is narrower than eight characters, at any width of a phone or a small window."""
+    size = page.viewport_size
+    for width in NARROW_WIDTHS:
+        await page.set_viewport_size({"width": width, "height": HEIGHT})
+        narrow = await page.evaluate(NARROW_TEXT)
+        assert narrow == [], (page.url, width, narrow)
+    if size:
+        await page.set_viewport_size(size)
+
+
 async def check_looks(page: Page, path: str, *, looks: Sequence[tuple[int, bool]] = LOOKS, before: str = "null") -> None:
     """Load a page in the first of these looks, and fail if it is too wide or inaccessible in any of them. `before`: a script to run in each look.
 
@@ -206,6 +237,8 @@ async def check_looks(page: Page, path: str, *, looks: Sequence[tuple[int, bool]
             await expect(page.locator("h1")).to_be_visible()
         await page.evaluate(before)
         await check_fits(page)
+        if number == 0:
+            await check_text_boxes(page)
         await check_axe(page, COLOURS if width in {other for other, _ in looks[:number]} else AXE)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.async_api import expect
 
-from tests.browser.rig import Foresee, Launch, Look, Open, wait_for_state
+from tests.browser.rig import Foresee, Launch, Look, Open, check_text_boxes, wait_for_state
 from tests.support.people import Human
 from tests.support.shop import Shop, access, spec
 
@@ -86,10 +86,35 @@ async def test_an_approver_can_approve_with_limits(
     await fits(page)
     await page.get_by_text("Approve with limits").click()
     await page.get_by_label("Duration").select_option("1m")
+    await expect(page.locator(".signs")).to_contain_text("WRITE on Refunds for 1 min for the job")
     await page.locator("#approve").click()
     await expect(page.get_by_role("status").first).to_contain_text("Your decision is recorded.")
     found = await fetch_request(lead, request)
     assert (found["state"], found["granted_ttl"]) == ("approved", 60)
+
+
+async def test_what_is_signed_follows_the_chosen_action(person: Open, waiting: Waiting) -> None:
+    request = await waiting()
+    page = await person("lead", width=390)
+    await page.goto(f"/inbox/{request['id']}")
+    await page.get_by_text("Approve with limits").click()
+    await page.get_by_label("Action").select_option("read")
+    await expect(page.locator(".signs")).to_contain_text("READ on Refunds for 5 min for the job")
+    await expect(page.locator("#thumb")).to_contain_text("You sign: READ on Refunds for 5 min")
+    await page.get_by_label("Action").select_option("")
+    await expect(page.locator(".signs")).to_contain_text("WRITE on Refunds for 5 min for the job")
+
+
+async def test_no_text_is_squeezed_where_a_run_differs_from_the_last_approved_one(person: Open, lead: Human, launched: Launch) -> None:
+    write = access("refunds-db", "write")
+    first = await launched({**spec("true", write), "name": "differing"}, "awaiting_approval")
+    await asyncio.to_thread(lead.answer, first["requests"][0], "approve")
+    await asyncio.to_thread(wait_for_state, lead, first["id"], "succeeded")
+    second = await launched({**spec("echo a longer command than before", write), "name": "differing"}, "awaiting_approval")
+    page = await person("lead", width=360)
+    await page.goto(f"/inbox/{second['requests'][0]['id']}")
+    await expect(page.locator(".compared")).to_contain_text("a longer command than before")
+    await check_text_boxes(page)
 
 
 async def test_a_denial_needs_a_reason_and_ends_the_job(person: Open, lead: Human, waiting: Waiting, foresee: Foresee) -> None:

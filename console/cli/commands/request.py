@@ -13,7 +13,7 @@ from console.cli.errors import ExitCode, Failure
 from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render.output import count_label, emit, emit_items, emit_page, note, print_fields
-from console.cli.render.request_table import reason_lines
+from console.cli.render.request_table import deadline_text, decide_by, reason_lines
 from console.presentation.event_text import ancestor_lines, decision_text, duration_label, tools_text
 from console.presentation.terminal_text import moment, to_json_line
 
@@ -48,7 +48,7 @@ def list_requests(
         header=("ID", "STATE", "TIER", "RESOURCE", "ACTION", "TTL", "REQUESTER", "EXPIRES", "REASON BY", "REASON"),
         row=lambda item: (
             *(item["id"], item["state"], item["current_tier"] or item["tier"], item["resource"], item["action"]),
-            *(duration_label(item["ttl"]), item["requester"], moment(item["expires_at"]), item.get("reason_by"), item["reason"]),
+            *(duration_label(item["ttl"]), item["requester"], moment(decide_by(item)), item.get("reason_by"), item["reason"]),
         ),
         empty="No requests." if everything else "No pending requests that you can decide." if mine else "No pending requests.",
     )
@@ -195,7 +195,7 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
                 "Tier",
                 f"{item['tier']} required; now at tier {item['current_tier']}, quorum {item['quorum']}" if item["quorum"] else item["tier"],
             ),
-            ("Expires", moment(item["expires_at"])),
+            ("Expires", deadline_text(item)),
             ("Claimed", _claim_text(item)),
             ("Control group", f"waits for authorization until {moment(lock['expires_at'])}; accessor {lock['accessor']}" if lock else ""),
             ("Policies", ", ".join(item["policies"])),

@@ -19,7 +19,7 @@ def request_table_lines(items: Sequence[Json], *, now: datetime, columns: int, l
     if not items:
         yield "No pending requests."
         return
-    rows = [_row(item, now) for item in sorted(items, key=lambda item: (item["expires_at"] or "~", item["id"]))]
+    rows = [_row(item, now) for item in sorted(items, key=lambda item: (decide_by(item) or "~", item["id"]))]
     count = len(rows)
     while count:
         drawn = list(table_lines(HEADER, rows[:count], max_columns=columns))
@@ -40,10 +40,22 @@ def _row(item: Json, now: datetime) -> tuple[object, ...]:
         item["requester"],
         access,
         item["current_tier"] or item["tier"],
-        clock(_seconds_until(item["expires_at"], now)) if item["expires_at"] else "",
+        clock(_seconds_until(until, now)) if (until := decide_by(item)) else "",
         approval_count(item),
         claimed_by,
     )
+
+
+def decide_by(item: Json) -> str | None:
+    """Return until when a request can be decided at its current tier: the tier's deadline, or the end of its job if that is earlier."""
+    ends = [until for until in (item["expires_at"], item.get("job_times_out_at")) if until]
+    return min(ends, key=datetime.fromisoformat, default=None)
+
+
+def deadline_text(item: Json) -> str:
+    """Return that time, and why if it is not the tier's deadline."""
+    until = decide_by(item)
+    return f"{moment(until)}{' (the job times out then)' if until != item['expires_at'] else ''}"
 
 
 def _seconds_until(until: str, now: datetime) -> float:
@@ -63,7 +75,7 @@ def counted_approvals(item: Json) -> int:
 
 def request_sentence(item: Json) -> str:
     """Return a sentence about what a request asks for."""
-    deadline = f", until {moment(item['expires_at'])}" if item["state"] == "pending" and item["expires_at"] else ""
+    deadline = f", until {deadline_text(item)}" if item["state"] == "pending" and decide_by(item) else ""
     tier = f"; tier {item['current_tier']}, {approval_count(item)}{deadline}" if item["quorum"] else ""
     access = f"{item['requester']} requests {item['action']} on {item['resource']} for {duration_label(item['ttl'])}"
     return plain(f"{access} ({item['job_name']}): {item['reason']} ({reason_source(item)}){tier}")
@@ -90,7 +102,7 @@ def request_changes(before: Json | None, after: Json) -> Iterator[str]:
     old = before or unseen
     yield from map(plain, _answer_changes(old, after))
     if after["current_tier"] != old["current_tier"] and after["state"] == "pending":
-        yield f"escalated to tier {after['current_tier']}, {approval_count(after)}, until {moment(after['expires_at'])}"
+        yield f"escalated to tier {after['current_tier']}, {approval_count(after)}, until {deadline_text(after)}"
     if after["claim"] != old["claim"] and after["state"] == "pending":
         yield plain(f"claimed by {after['claim']['by']} until {moment(after['claim']['until'])}" if after["claim"] else "claim released")
     if after["lock"] and not old["lock"]:

@@ -189,8 +189,17 @@ def parse_params(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _print_decisions(found: Json) -> None:
+    tools = found.get("tools") or []
+    for warning in found.get("warnings") or []:
+        note(f"Warning: {warning}")
+    if tools:
+        note("The agent may call these tools while it runs; each call needs the access beside it:")
+        print_table(
+            ("TOOL", "RESOURCE", "ACTION", "OUTCOME", "TIER"),
+            [(item["tool"], item["resource"], item["action"], item["outcome"], item["tier"]) for item in tools],
+        )
     if not found["requests"]:
-        note("The spec is valid and requests no access.")
+        note("The spec is valid and requests no access at its start." if tools else "The spec is valid and requests no access.")
         return
     print_table(
         ("RESOURCE", "ACTION", "AT", "TTL", "OUTCOME", "TIER", "POLICIES", "ERRORS"),

@@ -135,6 +135,7 @@ function updateRegions(fresh) {
     void region.offsetWidth;
     region.classList.add("changed");
   }
+  showLimits();
   tick();
 }
 
@@ -145,6 +146,7 @@ function isSame(region, next) {
     for (const time of all("time[data-tick]", copy)) time.textContent = "";
     for (const it of all("details", copy)) it.removeAttribute("open");
     for (const it of all("[data-passing]", copy)) it.remove();
+    for (const it of all("[data-signed-action], [data-signed-time]", copy)) it.textContent = "";
     return copy.innerHTML;
   };
   return bare(region) === bare(next);
@@ -232,7 +234,16 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("input", (event) => {
   const region = event.target.closest("[data-region]");
   if (region && event.target.closest("form")) region.dataset.dirty = "";
+  showLimits();
 });
+
+// What an approver signs follows the limits that they choose.
+function showLimits() {
+  const chosen = (name) => one(`#answer-form select[name=${name}]`)?.selectedOptions[0];
+  const [action, time] = [chosen("action"), chosen("ttl")];
+  for (const it of all("[data-signed-action]")) it.textContent = (action?.value || it.dataset.signedAction).toUpperCase();
+  for (const it of all("[data-signed-time]")) it.textContent = time?.value ? time.textContent : it.dataset.signedTime;
+}
 
 // A second press must not submit twice: the server would reject the second form and show a conflict instead of the result.
 document.addEventListener("submit", (event) => {
@@ -242,6 +253,7 @@ document.addEventListener("submit", (event) => {
 });
 addEventListener("pageshow", () => {
   listen();
+  showLimits();
   for (const form of all("form[data-sent]")) delete form.dataset.sent;
 });
 

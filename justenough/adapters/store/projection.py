@@ -154,6 +154,12 @@ def job_submitted(connection: Connection, fact: LedgerFact) -> None:
     insert_new(connection, ORDERS, {"job": fact.job, **signed})
 
 
+def job_started(connection: Connection, fact: LedgerFact) -> None:
+    """Mark the job as running. Older entries do not tell when it times out."""
+    ends = parse_entry_time(fact.data["times_out_at"]) if "times_out_at" in fact.data else None
+    _update_job(connection, _START, fact, {"started_at": fact.at, "sandbox": fact.data["sandbox"], "times_out_at": ends})
+
+
 def job_ended(connection: Connection, fact: LedgerFact) -> None:
     """End the job unless it has ended already. A live credential keeps its revocation open."""
     state = JobState(fact.data["state"]).value
@@ -313,15 +319,9 @@ def revocation_confirmed(connection: Connection, fact: LedgerFact) -> None:
         _update_job(connection, _REOPEN, fact, {"fact_at": fact.at})
 
 
-def credential_residual(connection: Connection, fact: LedgerFact) -> None:
-    """Mark a credential that cannot be revoked and is still valid, and its job."""
-    _update_credential(connection, _LEAVE, fact, {"why": fact.data["why"]})
-    _update_residue(connection, fact)
-
-
-def credential_expired(connection: Connection, fact: LedgerFact) -> None:
-    """End a credential by its time. Its job's access may be confirmed now."""
-    _update_credential(connection, _EXPIRE, fact, {"why": fact.data["why"]})
+def credential_left_to_time(connection: Connection, fact: LedgerFact) -> None:
+    """Mark a credential that cannot be revoked, as still valid or as expired, and its job accordingly."""
+    _update_credential(connection, _LEAVE if "until" in fact.data else _EXPIRE, fact, {"why": fact.data["why"]})
     _update_residue(connection, fact)
 
 
@@ -358,7 +358,7 @@ def _updates(update_row: _UpdateRow, statement: Update, values: Callable[[Ledger
 
 EFFECTS: dict[EventType, Effect] = {
     EventType.JOB_SUBMITTED: job_submitted,
-    EventType.JOB_STARTED: _updates(_update_job, _START, lambda fact: {"started_at": fact.at, "sandbox": fact.data["sandbox"]}),
+    EventType.JOB_STARTED: job_started,
     EventType.JOB_ENDED: job_ended,
     EventType.ACCESS_REQUESTED: access_requested,
     EventType.ACCESS_DECIDED: access_decided,
@@ -390,8 +390,8 @@ EFFECTS: dict[EventType, Effect] = {
     EventType.CREDENTIAL_CONFIRMED: _updates(
         _update_credential, _CONFIRM, lambda fact: {"confirmed_at": fact.at, "confirmed_how": fact.data["how"]}
     ),
-    EventType.CREDENTIAL_RESIDUAL: credential_residual,
-    EventType.CREDENTIAL_EXPIRED: credential_expired,
+    EventType.CREDENTIAL_RESIDUAL: credential_left_to_time,
+    EventType.CREDENTIAL_EXPIRED: credential_left_to_time,
     EventType.CREDENTIAL_OVERDUE: _updates(_update_credential, _MARK_OVERDUE, lambda fact: {"why": "; ".join(fact.data["failures"])}),
     EventType.REVOCATION_STARTED: revocation_started,
     EventType.REVOCATION_OVERDUE: revocation_overdue,

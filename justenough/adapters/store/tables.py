@@ -128,6 +128,8 @@ class JobRow(TableBase, table=True):
     state: str = Field(sa_type=CodePointText)
     created_at: datetime = Field(sa_type=UtcDateTime)
     started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    times_out_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When its process is ended if it still runs then."""
     ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     exit_code: int | None = None
     reason: str | None = Field(default=None, sa_type=Text)

@@ -23,6 +23,8 @@ class TimeoutOutcome(NamedTuple):
     """The next tier; None if the request is denied instead."""
     groups: tuple[str, ...] = ()
     """The groups that approve at the next tier."""
+    ends_with_job: bool = False
+    """Whether the request ends because its job times out."""
 
 
 class BatchKey(NamedTuple):
@@ -49,6 +51,8 @@ class RequestBatch(NamedTuple):
 
 def timeout_outcome(view: RequestView, tiers: Tiers) -> TimeoutOutcome:
     """Return the consequence for a pending request if nobody decides."""
+    if view.ends_with_job:
+        return TimeoutOutcome(view.decide_by, None, ends_with_job=True)
     following = tiers.tiers.get(view.current_tier + 1)
     return (
         TimeoutOutcome(view.expires_at, view.current_tier + 1, following.approvers) if following else TimeoutOutcome(view.expires_at, None)

@@ -190,10 +190,12 @@ def _approval_notice(data: Mapping[str, Any], scene: NoticeContext) -> Notice:
     agent_name = " ".join(filter(None, (to_plain_text(agent.get(key) or "", MAX_NAME_CHARS) for key in ("name", "version"))))
     requester = f"{to_plain_text(request.job_name, MAX_NAME_CHARS)}{f' by agent {agent_name}' if agent else ''}"
     launcher = to_plain_text(request.requester, MAX_NAME_CHARS)
-    deadline = datetime.fromisoformat(data["respond_by"]).astimezone(UTC)
+    deadline = min(filter(None, (datetime.fromisoformat(data["respond_by"]), request.job_times_out_at))).astimezone(UTC)
     quorum = "1 approval is needed" if data["quorum"] == 1 else f"{data['quorum']} approvals by different people are needed"
     silence = "Denied if nobody decides in time."
-    if tier < scene.top:
+    if request.ends_with_job:
+        silence = "The job times out then. Never auto-approved."
+    elif tier < scene.top:
         silence = f"Escalates to tier {tier + 1} if nobody decides in time. Never auto-approved."
     access = f"{_access_text(request)} ({request.resource}, {request.sensitivity}) for {duration_text(request.ttl)}"
     lines = (

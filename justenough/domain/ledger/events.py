@@ -75,7 +75,7 @@ EVENT_FIELDS: dict[EventType, tuple[str, ...]] = {
         "spec name task environment agent data_scope labels params bundle reason requester requester_name parent order"
     ),
     EventType.JOB_REFUSED: _fields("why workflow run"),
-    EventType.JOB_STARTED: _fields("worker sandbox run"),
+    EventType.JOB_STARTED: _fields("worker sandbox run times_out_at"),
     EventType.JOB_ENDED: _fields("state exit_code reason"),
     EventType.ACCESS_REQUESTED: _fields(
         "request number resource action ttl reason reason_by signed_reason optional title sensitivity revocable call tools"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.jobs.credentials import Decision, HeldAccess
 from justenough.domain.jobs.spec import Access
@@ -12,6 +13,10 @@ from justenough.domain.jobs.states import Action
 from justenough.domain.policy.cedar_request import AccessContext, Clock, JobFacts, Phase
 from justenough.domain.policy.engine import PolicySet
 from justenough.domain.policy.tier_result import MAX_TIER, TierResult
+from justenough.domain.tools.call import CallAccess, ToolCall, action_of, tool_only_items
+
+DEFAULT_CALL_TTL_S = 300
+"""Seconds of access for a tool call whose action the order does not list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,29 @@ def dry_run_spec(
         yield DryRunStep(number, access, context, decision)
         if decision.outcome != "denied":
             held = rules.with_issued(held, access.resource, access.action)
+
+
+def dry_run_tools(rules: PolicyEvaluator, job: JobFacts, *, clock: Clock, held: HeldAccess) -> Iterator[tuple[str, DryRunStep]]:
+    """Yield the tools that a running job may call at all, each with the decision on the access that a first call of it needs.
+
+    `held`: the access that the job has then. The steps' numbers count the tools.
+    """
+    number = 0
+    for name, tool in rules.catalog.callable.items():
+        action = action_of(tool.uses, name)
+        definition = rules.catalog.action(tool.uses.resource, action) if action else None
+        if action is None or definition is None:
+            continue
+        only = tool_only_items(job.spec, tool.uses.resource, action)
+        ttl = min(DEFAULT_CALL_TTL_S, definition.max_ttl)
+        access = Access(resource=tool.uses.resource, action=action, ttl=ttl, reason=f"A call of {name}", at="request")
+        call = CallAccess(**dict(access), call=ToolCall(tool=name, arguments={}))
+        spec = job.spec.model_copy(update={"access": (call,), "model": None})
+        if (only and not any(name in (item.tools or {}) for item in only)) or problems_in_spec(spec, rules.catalog):
+            continue
+        number += 1
+        context = AccessContext("runtime", ttl, access.reason, clock, held)
+        yield name, DryRunStep(number, access, context, rules.decide(job, access, context))
 
 
 def outcome_text(outcome: str, tier: int) -> str:

@@ -155,6 +155,8 @@ class RequestView(Message):
     created_at: datetime
     expires_at: datetime | None = None
     """The deadline of the current tier."""
+    job_times_out_at: datetime | None = None
+    """When its running job times out; it cannot be decided after that. None before the job runs."""
     claim: ClaimView | None = None
     review: ReviewView | None = None
     """Set if somebody used break-glass."""
@@ -169,6 +171,16 @@ class RequestView(Message):
     """The parent of its job."""
     chain: tuple[Ancestor, ...] = ()
     """The ancestors of its job, the parent first; empty in lists."""
+
+    @property
+    def ends_with_job(self) -> bool:
+        """Whether its job times out before the current tier's deadline."""
+        return self.job_times_out_at is not None and (self.expires_at is None or self.job_times_out_at < self.expires_at)
+
+    @property
+    def decide_by(self) -> datetime | None:
+        """Until when it can be decided at the current tier."""
+        return self.job_times_out_at if self.ends_with_job else self.expires_at
 
     @property
     def reason_source(self) -> str:

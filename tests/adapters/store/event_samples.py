@@ -149,7 +149,9 @@ def credential_confirmation(job: str = JOB, *, number: int = 1, at: datetime = N
 
 
 def job_start(job: str = JOB, *, at: datetime = NOW) -> Event:
-    return build_event(EventType.JOB_STARTED, job, at=at, worker="w1", sandbox="bubblewrap", run="run-1")
+    return build_event(
+        EventType.JOB_STARTED, job, at=at, worker="w1", sandbox="bubblewrap", run="run-1", times_out_at=at + timedelta(hours=1)
+    )
 
 
 def job_end(state: str = "succeeded", job: str = JOB, *, at: datetime = NOW, about: str = "", exit_code: int | None = 0) -> Event:

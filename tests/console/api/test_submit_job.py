@@ -271,6 +271,20 @@ async def test_a_dry_run_decides_and_stores_nothing(served: Served) -> None:
     assert (await served.post("/jobs", "lead", {"spec": raw, "dry_run": True})).status_code == 403
 
 
+async def test_a_dry_run_of_an_agent_tells_what_its_tools_need_and_who_may_answer_too_late(served: Served) -> None:
+    raw = spec(
+        access=[], agent={"name": "a", "version": "1", "model": "m", "owner": "support-leads"}, run={"command": ["true"], "timeout": "5m"}
+    )
+    found = (await served.post("/jobs", "ops", {"spec": raw, "dry_run": True})).json()
+    tools = {item["tool"]: (item["action"], item["resource"], item["outcome"], item["tier"]) for item in found["tools"]}
+    assert tools["find-order"] == ("read", "orders-db", "allowed", 0)
+    assert tools["refund-order"] == ("write", "refunds-db", "needs_approval", 1)
+    assert any("people at tier 1 have 15m to decide, but the job times out after 5m" in said for said in found["warnings"])
+    longer = {**raw, "run": {"command": ["true"], "timeout": "5h"}}
+    assert (await served.post("/jobs", "ops", {"spec": longer, "dry_run": True})).json()["warnings"] == []
+    assert (await served.post("/jobs", "ops", {"spec": spec(access=[]), "dry_run": True})).json()["tools"] == []
+
+
 async def test_a_bundle_is_kept_by_its_digest_and_needed_before_its_job(served: Served) -> None:
     content = pack({"triage.py": (b"print('hello')\n", False)})
     headers = served.people["ops"].bearer | {"Content-Type": "application/gzip"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from console.cli.render.request_table import reason_lines, request_changes, request_sentence, request_table_lines
+from console.cli.render.request_table import deadline_text, decide_by, reason_lines, request_changes, request_sentence, request_table_lines
 from console.presentation.terminal_text import width
 
 NOW = datetime(2026, 1, 1, 18, tzinfo=UTC)
@@ -104,3 +104,12 @@ def test_a_reason_comes_with_its_source_and_with_the_signed_one_where_they_diffe
 ) -> None:
     assert list(reason_lines(request(**source))) == said
     assert said[-1][0].removeprefix("Reason ") in request_sentence(request(**source))
+
+
+def test_a_request_is_to_be_decided_before_its_job_times_out() -> None:
+    soon = (NOW + timedelta(seconds=9)).isoformat()
+    ending = request(job_times_out_at=soon)
+    assert (decide_by(ending), decide_by(request()), decide_by(request(expires_at=None))) == (soon, LATER, None)
+    assert deadline_text(ending) == "2026-01-01T18:00:09Z (the job times out then)"
+    assert "until 2026-01-01T18:00:09Z (the job times out then)" in request_sentence(ending)
+    assert table_lines(ending, columns=120)[1].split()[8] == "9s"

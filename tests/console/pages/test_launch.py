@@ -102,6 +102,13 @@ async def test_a_template_is_previewed_and_launched_with_its_files_signed_by_the
     await handle.terminate()
 
 
+async def test_the_preview_of_an_agent_lists_its_tools_with_what_they_need(logged_in: LogIn) -> None:
+    page = (await preview_job(await logged_in("ops"), "/jobs/new?template=support-agent.yaml", reason="", parent="")).text
+    told = text_of(page, "says")
+    assert "refund-order write on refunds-db needs approval tier 1 (owner)" in told
+    assert "requests no access" not in told
+
+
 def tar_members(content: bytes) -> list[tuple[str, int]]:
     import io
     import tarfile

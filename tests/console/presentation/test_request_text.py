@@ -54,6 +54,10 @@ def test_the_sentence_says_who_requests_what_for_how_long() -> None:
             "Escalates to tier 2 (security, chiefs) at 2026-01-31 09:30:00 UTC. Never auto-approved.",
         ),
         (TimeoutOutcome(NOW, None), "Denied at 2026-01-31 09:30:00 UTC if nobody decides."),
+        (
+            TimeoutOutcome(NOW, None, ends_with_job=True),
+            "The job times out at 2026-01-31 09:30:00 UTC, before this tier's deadline; the request ends with it.",
+        ),
         (TimeoutOutcome(None, 2), "No deadline."),
     ],
 )

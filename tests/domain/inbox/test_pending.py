@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -51,6 +51,15 @@ def approval(person: str, **changes: Any) -> ApprovalView:
 )
 def test_silence_climbs_and_at_the_top_denies(tier: int, expected: TimeoutOutcome) -> None:
     assert timeout_outcome(view(current_tier=tier), TIERS) == expected
+
+
+@pytest.mark.parametrize("earlier, ends", [(timedelta(minutes=-5), True), (timedelta(), False), (timedelta(minutes=5), False)])
+def test_a_job_that_times_out_before_the_deadline_ends_its_request(earlier: timedelta, *, ends: bool) -> None:
+    asked = view(current_tier=1, job_times_out_at=NOW + earlier)
+    assert asked.decide_by == min(NOW, NOW + earlier)
+    assert timeout_outcome(asked, TIERS) == (
+        TimeoutOutcome(NOW + earlier, None, ends_with_job=True) if ends else TimeoutOutcome(NOW, 2, ("security",))
+    )
 
 
 @pytest.mark.parametrize(

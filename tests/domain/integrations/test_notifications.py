@@ -83,6 +83,12 @@ def test_a_reason_that_the_program_wrote_is_told_apart_from_the_signed_one() -> 
     assert "Reason (written by the program, unverified): “The CFO approved this by phone”" in body
 
 
+def test_a_request_of_a_job_that_times_out_sooner_is_to_be_decided_before_that() -> None:
+    ending = request_view(expires_at=NOW + timedelta(minutes=15), job_times_out_at=NOW + timedelta(minutes=5))
+    body = build_notice(approval_opening(), scene(ending)).body
+    assert "Decide by 2026-01-31 09:35 UTC; 1 approval is needed. The job times out then. Never auto-approved." in body
+
+
 def test_access_through_tools_is_told_as_that() -> None:
     bound = request_view().model_copy(update={"tools": {"refund-order": Bounds(calls=3)}})
     assert (
