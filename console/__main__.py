@@ -13,6 +13,8 @@ from justenough.adapters.configuration.settings import Settings, load_settings
 from justenough.adapters.runtime import gc_tuning
 from justenough.adapters.runtime.logging_setup import configure_logs
 
+KEEP_ALIVE_S = 30
+"""Seconds that an idle connection stays open: longer than clients keep theirs (httpx: 5 s), or a request could meet a connection that just closes."""
 DRAIN_TIMEOUT_S = 5
 """How long open responses, mostly streams, may continue after the console got a signal to stop."""
 MAX_CONNECTIONS = 4_000
@@ -52,6 +54,7 @@ async def _serve(settings: Settings) -> None:
             server_header=False,
             proxy_headers=False,
             limit_concurrency=_connection_limit(),
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=DRAIN_TIMEOUT_S,
         )
         gc_tuning.freeze()

@@ -46,21 +46,27 @@ NARROW_TEXT = """() => {
   const ruler = document.createElement("span");
   ruler.textContent = "00000000";
   ruler.style.cssText = "position: absolute; visibility: hidden";
-  const words = (it) => [...it.childNodes].filter((node) => node.nodeType === 3).map((node) => node.data.trim()).join(" ").trim();
-  const isSeen = (it) => it.checkVisibility({ visibilityProperty: true }) && it.clientWidth > 1;
-  return [...document.querySelectorAll("body *")].filter((it) => words(it).length >= 8).map((it) => {
-    let box = it;
-    while (box && ["inline", "contents"].includes(getComputedStyle(box).display)) box = box.parentElement;
-    return [it, box];
-  }).filter(([, box]) => box && isSeen(box) && !box.closest("svg, option, select, .hidden")).filter(([it, box]) => {
+  const texts = (it) => [...it.childNodes].filter((node) => node.nodeType === 3 && node.data.trim().length >= 8);
+  const lines = (node) => {
+    const range = document.createRange();
+    range.selectNodeContents(node);
+    return new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size;
+  };
+  const room = (box) => {
     const style = getComputedStyle(box);
-    it.append(ruler);
+    return box.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+  };
+  return [...document.querySelectorAll("main *")].filter((it) => it.checkVisibility({ visibilityProperty: true })).filter((it) => {
+    let box = it;
+    while (["inline", "contents"].includes(getComputedStyle(box).display)) box = box.parentElement;
+    if (box.clientWidth <= 1 || it.closest("thead")?.clientWidth <= 1 || !texts(it).some((node) => lines(node) > 1)) return false;
+    box.append(ruler);
     const least = ruler.getBoundingClientRect().width;
     ruler.remove();
-    return box.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight) < least - 1;
-  }).map(([it, box]) => `${box.tagName.toLowerCase()}.${box.className} ${box.clientWidth}px: ${words(it).slice(0, 40)}`);
+    return room(box) < least - 1;
+  }).map((it) => `${it.tagName.toLowerCase()}.${it.className}: ${texts(it)[0].data.trim().slice(0, 40)}`);
 }"""
-"""Texts of eight characters or more whose box has less room than for eight."""
+"""The texts of a page that break into lines because there is no room for eight characters."""
 LOOKS = ((360, False), (360, True), (1280, True), (1280, False))
 """Every width, and whether the theme is dark."""
 

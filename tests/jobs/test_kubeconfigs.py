@@ -57,4 +57,4 @@ def test_a_field_that_the_credential_lacks_starts_no_job_and_is_reported_by_its_
     seen = ops.until(ops.launch(spec("true", helpdesk(path="one", token="key"))))
     assert seen["state"] == "failed"
     assert "helpdesk-api:read has no field key (deliver.kubeconfig.token); it has token, url" in seen["reason"]
-    assert {item["state"] for item in seen["credentials"]} <= {"expired"}
+    assert {item["state"] for item in seen["credentials"]} <= {"residual"}

@@ -141,7 +141,7 @@ def _print_answer(api: ConsoleApiClient, view: Json, options: AnswerOptions, too
         note(f"  call:    {call['tool']}, once, with exactly {to_json_line(call['arguments'])}")
     else:
         for label, text in reason_lines(view):
-            note(f"  {label[0].lower()}{label[1:]}: {text}")
+            note(f"  {label.lower() + ':':<8} {text}")
     if view["tools"]:
         note(f"  through: {tools_text(view['tools'])}; the job gets no credential")
     if tools is not None:

@@ -9,7 +9,7 @@ from console.cli.json_object import Json
 from console.cli.render.output import table_lines
 from console.presentation.event_text import decision_text, duration_label
 from console.presentation.terminal_text import clock, moment, plain
-from justenough.domain.jobs.states import ReasonSource, reason_source_text
+from justenough.domain.jobs.states import reason_source_text
 
 HEADER = ("REQUEST", "JOB", "REQUESTER", "ACCESS", "TIER", "TIME LEFT", "APPROVALS", "CLAIMED BY")
 
@@ -87,11 +87,12 @@ def reason_source(item: Json) -> str:
 
 
 def reason_lines(item: Json) -> Iterator[tuple[str, str]]:
-    """Yield the reasons of a request, each with its label: also the signed one, if the program gave another."""
+    """Yield a request's reason and who wrote it, each with its label; first the signed reason, if the program gave another."""
     signed = item.get("signed_reason")
     if signed is not None and signed != item["reason"]:
-        yield f"Reason ({reason_source_text(ReasonSource.ORDER)})", signed
-    yield f"Reason ({reason_source(item)})", item["reason"]
+        yield "Signed reason", signed
+    yield "Reason", item["reason"]
+    yield "Reason by", reason_source(item)
 
 
 def request_changes(before: Json | None, after: Json) -> Iterator[str]:

@@ -41,9 +41,8 @@ UNPROVED_STATES = (RevocationState.PENDING.value, RevocationState.OVERDUE.value)
 _JOB_COLUMNS = {"job_name": JOBS.c.name, "task": JOBS.c.task, "requester": JOBS.c.requester}
 # A request's job may not be recorded yet.
 _JOB_TEXTS = [func.coalesce(column, "").label(name) for name, column in _JOB_COLUMNS.items()]
-REQUESTS_WITH_JOBS = select(REQUESTS, *_JOB_TEXTS, JOBS.c.parent, JOBS.c.times_out_at.label("job_times_out_at")).outerjoin(
-    JOBS, JOBS.c.id == REQUESTS.c.job_id
-)
+_JOB_END = case((REQUESTS.c.state == RequestState.PENDING.value, JOBS.c.times_out_at)).label("job_times_out_at")
+REQUESTS_WITH_JOBS = select(REQUESTS, *_JOB_TEXTS, JOBS.c.parent, _JOB_END).outerjoin(JOBS, JOBS.c.id == REQUESTS.c.job_id)
 """Requests with what people need to know about their jobs."""
 
 _BY_ISSUE = (CREDENTIALS.c.issued_at, CREDENTIALS.c.id)

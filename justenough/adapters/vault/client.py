@@ -211,10 +211,11 @@ class Vault(TransitKeys):
             details = connection.get("connection_details")
             if not details:
                 return UNREADABLE
+            # Vault returns some unset values now as null, now as empty.
             decisive = {
-                "role": {key: role.get(key) for key in ("db_name", "creation_statements", "credential_type", "credential_config")},
-                "connection": {key: connection.get(key) for key in ("plugin_name", "plugin_version")},
-                "details": {key: details.get(key) for key in ("connection_url", "username_template")},
+                "role": {key: role.get(key) or None for key in ("db_name", "creation_statements", "credential_type", "credential_config")},
+                "connection": {key: connection.get(key) or None for key in ("plugin_name", "plugin_version")},
+                "details": {key: details.get(key) or None for key in ("connection_url", "username_template")},
             }
             return DatabaseRole(digest=digest_of(decisive), ttl=int(role.get("default_ttl") or 0) or DEFAULT_LEASE_TTL_S)
 

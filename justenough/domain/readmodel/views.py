@@ -156,7 +156,7 @@ class RequestView(Message):
     expires_at: datetime | None = None
     """The deadline of the current tier."""
     job_times_out_at: datetime | None = None
-    """When its running job times out; it cannot be decided after that. None before the job runs."""
+    """If it is pending: when its running job times out; it cannot be decided after that. None before the job runs."""
     claim: ClaimView | None = None
     review: ReviewView | None = None
     """Set if somebody used break-glass."""
