@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,6 +12,9 @@ from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import Revocable
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.ledger.overdue import is_revocation_overdue, is_worth_recording
+
+NOT_EARLIER: Mapping[str, str] = {}
+"""What an event says of its time in addition, if it records what has just happened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class TargetTraits:
     """Whether no check can show that it is dead: only its expiry can."""
     gives_space: bool
     """Whether the job gets its own space there, which outlives the credential."""
+    dead_since: datetime | None = None
+    """When an earlier attempt, which could not be recorded, found its user gone."""
 
 
 def credential_events(
@@ -46,8 +51,9 @@ def credential_events(
     """Yield the events of one credential after its job was revoked; none until its lease, token and certificate are found dead."""
     if not inspection.is_dead(credential):
         return
+    done = {"done_at": traits.dead_since.isoformat()} if traits.dead_since is not None and traits.dead_since < at else {}
     if credential.handles:
-        yield build_event(EventType.CREDENTIAL_REVOKED, job, at=at, about=credential.id, credential=credential.id, by=by, why=None)
+        yield build_event(EventType.CREDENTIAL_REVOKED, job, at=at, about=credential.id, credential=credential.id, by=by, why=None, **done)
     if traits.gives_space and inspection.spaces:
         return
     if traits.in_target and (inspection.users or inspection.target_failures):
@@ -56,7 +62,7 @@ def credential_events(
     nothing = "no user and no space" if traits.gives_space else "no user"
     seen = f"; {nothing} of the job in {', '.join(inspection.targets)}" if traits.in_target and inspection.targets else ""
     how = handles + describe_certificate(credential, at=at) + seen
-    yield from final_events(job, credential, at=at, how=how, provable=not traits.unprovable)
+    yield from final_events(job, credential, at=at, how=how, provable=not traits.unprovable, done=done)
 
 
 def single_credential_events(
@@ -69,10 +75,12 @@ def single_credential_events(
     yield from final_events(job, credential, at=at, how=how, provable=credential.lease_id is not None)
 
 
-def final_events(job: str, credential: CredentialHandle, *, at: datetime, how: str, provable: bool) -> Iterator[Event]:
+def final_events(
+    job: str, credential: CredentialHandle, *, at: datetime, how: str, provable: bool, done: Mapping[str, str] = NOT_EARLIER
+) -> Iterator[Event]:
     """Yield the event of what a credential is once its handles are dead: confirmed, residual or expired; none if that is not known yet."""
     if provable and credential.revocable is Revocable.NOW:
-        yield build_event(EventType.CREDENTIAL_CONFIRMED, job, at=at, about=credential.id, credential=credential.id, how=how)
+        yield build_event(EventType.CREDENTIAL_CONFIRMED, job, at=at, about=credential.id, credential=credential.id, how=how, **done)
     elif credential.is_residual(at=at):
         yield residual_event(job, credential, at=at)
     elif credential.revocable is Revocable.NEVER or at >= credential.expires_at:

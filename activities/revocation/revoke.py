@@ -117,8 +117,11 @@ def revoke(
     course = f"{by}-{deps.revocation_tracker.start_time(job, now=started):%Y%m%dT%H%M%S%f}"
     facts = [*before, build_event(EventType.REVOCATION_STARTED, job, at=started, about=course, by=by, why=why)]
     with alarm_if_slow(deps, job, facts, steps.failures, by=by, started=started):
-        read = partial(_close_claim_and_read, deps, job, known, spaces, settled=settled, now=started)
-        memory = steps.attempt("the store", partial(_with_store_timeout, read), _JobMemory(known or ()))
+        memory = steps.attempt(
+            "the store",
+            lambda: _with_store_timeout(partial(_close_claim_and_read, deps, job, known, spaces, settled=settled, now=started)),
+            _JobMemory(known or ()),
+        )
         role_gone = steps.succeeds("the job's token role", lambda: deps.vault.close_prefix(job))
         _revoke_leases(deps, steps, memory.credentials)
         steps.attempt("the job's tokens", lambda: deps.vault.revoke_prefix(job), otherwise=None)
@@ -131,6 +134,7 @@ def revoke(
             inspection = inspect(deps, job, memory.credentials, memory.accesses)
 
     at, settled = deps.now(), settled or memory.unclaimed
+    dead_since = deps.revocation_tracker.dead_since(job, dead=role_gone and not (inspection.alive or inspection.failures), now=at)
     unprovable = (*memory.unknown, *unprovable_reasons(deps, memory.credentials, now=at))
     clean = role_gone and (memory.closed or settled) and not (inspection.alive or inspection.failures or unprovable)
     wait = None if settled or not clean else deps.revocation_tracker.record_clean_check(job, started=began, ended=deps.ticks(), now=started)
@@ -143,6 +147,8 @@ def revoke(
             in_target=deps.targets.has_target(credential.resource, credential.action),
             gives_space=deps.targets.gives_space(credential.resource, credential.action),
             unprovable=why_unprovable(deps, credential) is not None,
+            # Without the store, earlier attempts knew only the job's id; they looked for users that carry it.
+            dead_since=dead_since if credential.user is not None and job in credential.user else None,
         )
         facts += credential_events(job, credential, inspection, traits, by=by, at=at)
     if confirmed:

@@ -64,8 +64,8 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "tool.called": lambda d: f"called {d['tool']} ({d['action']}): {d['outcome']}, {d['duration_ms']} ms",
     "upstream.refused": lambda d: f"upstream {d['upstream']} is blocked: {d['why']}{_suffix(' ({})', d['changes'])}",
     "credential.used": lambda d: f"{d['credential']}: {d['what']}",
-    "credential.revoked": lambda d: f"{d['credential']} revoked by {d['by']}{_suffix(': {}', d['why'])}",
-    "credential.confirmed": lambda d: f"{d['credential']} verified as revoked: {d['how']}",
+    "credential.revoked": lambda d: f"{d['credential']} revoked by {d['by']}{_suffix(': {}', d['why'])}{_done_text(d)}",
+    "credential.confirmed": lambda d: f"{d['credential']} verified as revoked: {d['how']}{_done_text(d)}",
     "credential.residual": lambda d: (
         f"{d['credential']} is still valid{_suffix(' until {}', d['until'] and moment(d['until']))}: {d['why']}"
     ),
@@ -137,6 +137,10 @@ def _tier_text(data: Json) -> str:
 
 def _approvals_text(count: int) -> str:
     return f"{count} approval{'s' if count != 1 else ''}"
+
+
+def _done_text(data: Json) -> str:
+    return f" (found dead at {moment(data['done_at'])}, recorded later)" if "done_at" in data else ""
 
 
 def _suffix(form: str, values: object) -> str:

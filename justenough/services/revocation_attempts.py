@@ -19,6 +19,8 @@ class _RevocationCourse:
     began: datetime
     clean_since: float | None = None
     """In ticks (`Deps.ticks`)."""
+    dead_since: datetime | None = None
+    """When nothing was found alive for the first time, and nothing was since, whether or not that could be recorded."""
     failed: int = 0
 
 
@@ -51,6 +53,13 @@ class RevocationTracker:
             course.clean_since = None
             course.failed += 1
             return course.failed
+
+    def dead_since(self, job: str, *, dead: bool, now: datetime) -> datetime | None:
+        """Record whether a check that could look everywhere found nothing alive. Return since when that is so; None if it is not."""
+        with self._lock:
+            course = self._course(job, now)
+            course.dead_since = (course.dead_since or now) if dead else None
+            return course.dead_since
 
     def attempt_number(self, job: str, *, now: datetime) -> int:
         """Return the number of the current attempt, 1 if none has failed."""

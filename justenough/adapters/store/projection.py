@@ -28,7 +28,7 @@ from justenough.adapters.store.tables import (
     UtcDateTime,
 )
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, Revocable, RevocationState
-from justenough.domain.ledger.events import EventType, parse_entry_time
+from justenough.domain.ledger.events import EventType, parse_entry_time, time_done
 from justenough.domain.ledger.hash_chain import LedgerEntry
 from justenough.domain.ledger.overdue import failures_concerning
 
@@ -385,10 +385,10 @@ EFFECTS: dict[EventType, Effect] = {
         _update_credential, _ALIVE, lambda fact: {"expires_at": parse_entry_time(fact.data["expires_at"])}
     ),
     EventType.CREDENTIAL_REVOKED: _updates(
-        _update_credential, _MARK_REVOKED, lambda fact: {"revoked_at": fact.at, "revoked_why": fact.data["why"]}
+        _update_credential, _MARK_REVOKED, lambda fact: {"revoked_at": time_done(fact.data, fact.at), "revoked_why": fact.data["why"]}
     ),
     EventType.CREDENTIAL_CONFIRMED: _updates(
-        _update_credential, _CONFIRM, lambda fact: {"confirmed_at": fact.at, "confirmed_how": fact.data["how"]}
+        _update_credential, _CONFIRM, lambda fact: {"confirmed_at": time_done(fact.data, fact.at), "confirmed_how": fact.data["how"]}
     ),
     EventType.CREDENTIAL_RESIDUAL: credential_left_to_time,
     EventType.CREDENTIAL_EXPIRED: credential_left_to_time,

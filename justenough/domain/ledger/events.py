@@ -6,6 +6,7 @@ Names are CloudEvents types without prefix and version: `credential.issued` is `
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -108,8 +109,8 @@ EVENT_FIELDS: dict[EventType, tuple[str, ...]] = {
     EventType.CREDENTIAL_USED: _fields("credential what"),
     EventType.TOOL_CALLED: _fields("tool arguments action outcome request credential duration_ms answer_bytes"),
     EventType.UPSTREAM_REFUSED: _fields("upstream reviewed shown why changes"),
-    EventType.CREDENTIAL_REVOKED: _fields("credential by why"),
-    EventType.CREDENTIAL_CONFIRMED: _fields("credential how"),
+    EventType.CREDENTIAL_REVOKED: _fields("credential by why done_at"),
+    EventType.CREDENTIAL_CONFIRMED: _fields("credential how done_at"),
     EventType.CREDENTIAL_RESIDUAL: _fields("credential until why"),
     EventType.CREDENTIAL_EXPIRED: _fields("credential why"),
     EventType.CREDENTIAL_OVERDUE: _fields("credential by failures attempt"),
@@ -131,6 +132,8 @@ EVENT_FIELDS: dict[EventType, tuple[str, ...]] = {
 OPTIONAL_FIELDS: dict[EventType, frozenset[str]] = {
     EventType.ACCESS_REQUESTED: frozenset({"call", "tools"}),
     EventType.APPROVAL_DECIDED: frozenset({"tools", "granted_tools"}),
+    EventType.CREDENTIAL_REVOKED: frozenset({"done_at"}),
+    EventType.CREDENTIAL_CONFIRMED: frozenset({"done_at"}),
 }
 """Fields that are left out if they do not apply."""
 
@@ -170,3 +173,8 @@ def parse_entry_time(text: str) -> datetime:
     """Return an ISO 8601 time of an entry; UTC if it has no offset."""
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def time_done(data: Mapping[str, Any], at: datetime) -> datetime:
+    """Return when what an entry of this time tells was done: earlier than the entry's time if it could not be recorded then."""
+    return parse_entry_time(data["done_at"]) if "done_at" in data else at

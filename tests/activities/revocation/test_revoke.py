@@ -108,6 +108,36 @@ def test_the_store_being_away_neither_stops_the_revocation_nor_loses_its_events(
     assert view.revocation.state is RevocationState.CONFIRMED
 
 
+def test_what_was_revoked_while_the_store_was_away_is_dated_to_when_it_was_done(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job)
+    without = replace(at.deps, store=Store("postgresql://nobody:nothing@127.0.0.1:1/none"))
+    before = at.clock.now()
+    assert not revoke(without, job, by="compensation", settled=False, why="its worker died").confirmed
+    done = at.clock.now()
+    assert not at.shop.can_log_in(held)
+
+    at.clock.ahead = timedelta(minutes=10)
+    assert revoke_from_outside(at, job).second_look_in is not None
+
+    view = at.deps.store.credentials.get(held.credential.id)
+    assert view is not None
+    assert view.revoked_at is not None
+    assert view.confirmed_at is not None
+    assert before <= view.revoked_at <= done
+    assert before <= view.confirmed_at <= done
+    written = {entry.type: entry.at for entry in at.deps.store.ledger.entries(job=job).items}
+    assert min(written["credential.revoked"], written["credential.confirmed"]) >= done + timedelta(minutes=9)
+
+
+def test_what_lived_on_in_between_is_not_dated_to_an_earlier_look(at: Desk) -> None:
+    tracker, job = at.deps.revocation_tracker, at.job()
+    first, alive, later = (at.clock.now() + timedelta(minutes=number) for number in range(3))
+    assert tracker.dead_since(job, dead=True, now=first) == first
+    assert tracker.dead_since(job, dead=False, now=alive) is None
+    assert tracker.dead_since(job, dead=True, now=later) == later
+
+
 def test_without_store_and_memory_the_prefix_and_the_target_are_enough_and_it_is_not_confirmed_while_the_claim_is_open(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)

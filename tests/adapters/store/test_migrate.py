@@ -89,6 +89,7 @@ def test_what_an_older_version_confirmed_and_is_still_valid_is_residual_after_th
     empty: dict[str, Any] = {"revocation_failures": [], "data_scope": {}, "labels": {}, "params": {}}
     ended = {"state": "succeeded", "revocation_state": "confirmed", "created_at": NOW, "ended_at": later(5)}
     kinds = {"timed": ("on_expiry", "revoked", True), "kept": ("never", "expired", False), "gone": ("now", "confirmed", False)}
+    kinds["called"] = kinds["kept"]
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0017")
@@ -97,6 +98,8 @@ def test_what_an_older_version_confirmed_and_is_still_valid_is_residual_after_th
             connection.execute(tables["jobs"].insert(), {"id": f"{JOB}-{name}", **texts, **empty, **ended})
             of_it = {"id": name, "job_id": f"{JOB}-{name}", "resource": "r", "action": "read", "revocable": revocable, "state": state}
             asked = {"requester_id": "x", "number": 1, "ttl": 60, "reason": "", "optional": False, "sensitivity": "", "title": ""}
+            # As the ORM writes them: JSON's null, not SQL's.
+            asked |= {"call": {"tool": "t", "arguments": {}} if name == "called" else None, "tools": None}
             tier = {"tier": 0, "current_tier": 0, "quorum": 0, "policies": [], "policy_digest": "", "digest": "", "created_at": NOW}
             connection.execute(tables["requests"].insert(), {**of_it, **asked, **tier, "state": "allowed"})
             times = {"issued_at": NOW, "expires_at": later(600), "request_id": name, "live": live}
@@ -110,6 +113,7 @@ def test_what_an_older_version_confirmed_and_is_still_valid_is_residual_after_th
         "timed": ("residual", later(600), "residual"),
         "kept": ("residual", None, "residual"),
         "gone": ("confirmed", None, "confirmed"),
+        "called": ("confirmed", None, "expired"),
     }
 
 

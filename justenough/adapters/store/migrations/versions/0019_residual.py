@@ -12,7 +12,8 @@ depends_on: str | None = None
 _CREDENTIALS = """
     UPDATE credentials SET state = 'residual'
     WHERE (revocable = 'on_expiry' AND live AND state = 'revoked')
-    OR (revocable = 'never' AND state = 'expired' AND request_id IN (SELECT id FROM requests WHERE call IS NULL AND tools IS NULL))
+    OR (revocable = 'never' AND state = 'expired' AND request_id IN (
+        SELECT id FROM requests WHERE coalesce(CAST(call AS TEXT), 'null') = 'null' AND coalesce(CAST(tools AS TEXT), 'null') = 'null'))
 """
 _JOBS = """
     UPDATE jobs SET revocation_state = 'residual', revocation_residual_until = CASE

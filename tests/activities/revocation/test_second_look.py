@@ -1,0 +1,50 @@
+"""When a second look may confirm: it begins later than any request that was in flight at the end of the first."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from activities.revocation.revoke import end_one
+from justenough.domain.core.errors import JustEnoughError
+from justenough.services.revocation_attempts import SECOND_CHECK_DELAY, RevocationTracker
+from tests.activities.vault_shop import Desk
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+JOB = "j-dev-01kg9b4zv0e8r2m6x3c5n7p9qa"
+DELAY = SECOND_CHECK_DELAY.total_seconds()
+
+
+def test_a_first_clean_look_counts_from_its_end() -> None:
+    tracker = RevocationTracker()
+    assert tracker.record_clean_check(JOB, started=0, ended=10, now=NOW) == SECOND_CHECK_DELAY
+    assert tracker.record_clean_check(JOB, started=DELAY + 1, ended=DELAY + 2, now=NOW) is not None, "a request may have begun until 10"
+    assert tracker.record_clean_check(JOB, started=DELAY + 10, ended=DELAY + 11, now=NOW) is None
+
+
+def test_a_second_look_counts_by_its_beginning() -> None:
+    tracker = RevocationTracker()
+    tracker.record_clean_check(JOB, started=0, ended=1, now=NOW)
+    assert tracker.record_clean_check(JOB, started=DELAY, ended=DELAY + 60, now=NOW) is not None
+
+
+def test_a_look_that_was_not_clean_makes_the_next_clean_one_a_first_one() -> None:
+    tracker = RevocationTracker()
+    tracker.record_clean_check(JOB, started=0, ended=1, now=NOW)
+    assert tracker.record_failed_attempt(JOB, now=NOW) == 1
+    assert tracker.record_clean_check(JOB, started=2 * DELAY, ended=2 * DELAY + 1, now=NOW) == SECOND_CHECK_DELAY
+
+
+@pytest.mark.servers
+def test_a_lease_is_revoked_only_once_its_engine_has_ended_the_user(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job)
+    lease = held.credential.lease_id
+    assert lease is not None
+    with at.shop.door.closed(), pytest.raises(JustEnoughError):
+        at.deps.vault.revoke_lease(lease)
+    assert at.shop.can_log_in(held)
+    at.deps.vault.revoke_lease(lease)
+    assert not at.shop.can_log_in(held)
+    assert end_one(at.deps, job, held.credential, (), by="person", why="a test").confirmed
