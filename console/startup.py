@@ -62,7 +62,7 @@ async def build_console(settings: Settings) -> AsyncIterator[Console]:
                 identity_keys=IdentityKeys(vault),
                 gateway=gateway,
                 schedule_sync=ScheduleSync(deps, gateway),
-                health=HealthMonitor(store=store, gateway=gateway, vault_addr=vault.address, client=client),
+                health=HealthMonitor(store=store, gateway=gateway, vault=vault, client=client),
                 background_reads=BackgroundReads(deps, gateway),
                 feed=LiveFeed(store),
                 job_owners=JobOwners(store),

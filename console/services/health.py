@@ -6,16 +6,16 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from functools import partial
 from typing import TypeVar
 
 import httpx
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from console.concurrency.caches import SingleFlightCache
 from console.temporal.client import TemporalGateway
 from justenough.adapters.store import Store
 from justenough.adapters.store.metrics import OverdueCounts
+from justenough.adapters.vault import Vault
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import GiveUp, JustEnoughError
 from justenough.domain.ledger.overdue import find_unpolled_queues, is_sweep_late
@@ -23,6 +23,8 @@ from justenough.domain.ledger.overdue import find_unpolled_queues, is_sweep_late
 T = TypeVar("T")
 
 CHECK_TIMEOUT_S = 2.0
+MAX_HANGING = 4
+"""Checks of one system that may hang at once, after their callers have given up."""
 CACHE_TTL_S = 1.0
 WHOLE_INSTALLATION = "installation"
 VAULT_STATUS_TEXT = {
@@ -70,11 +72,13 @@ class Unhealthy(GiveUp):
 class HealthMonitor:
     """Checks store, Temporal, Vault, workers and sweeps concurrently, each with a timeout. Callers within CACHE_TTL_S share a result."""
 
-    def __init__(self, *, store: Store, gateway: TemporalGateway, vault_addr: str, client: httpx.AsyncClient) -> None:
+    def __init__(self, *, store: Store, gateway: TemporalGateway, vault: Vault, client: httpx.AsyncClient) -> None:
         self._store = store
         self._gateway = gateway
-        self._vault_addr = vault_addr
+        self._vault = vault
         self._client = client
+        # What hangs must not take the threads of what works.
+        self._store_threads, self._vault_threads = CapacityLimiter(MAX_HANGING), CapacityLimiter(MAX_HANGING)
         self._since = datetime.now(UTC)
         self._cache = SingleFlightCache(self._check_all)
 
@@ -91,9 +95,8 @@ class HealthMonitor:
             return self._cache.last(WHOLE_INSTALLATION)
 
     async def _check_all(self, _key: str) -> HealthReport:
-        count_overdue = partial(to_thread.run_sync, self._store.metrics.overdue, abandon_on_cancel=True)
         (store, overdue), (temporal, _), (vault, _), (workers, _), (_, sweep) = await asyncio.gather(
-            _run_check("store", count_overdue),
+            _run_check("store", self._check_store),
             _run_check("temporal", self._gateway.ping),
             _run_check("vault", self._check_vault),
             _run_check("workers", self._check_workers),
@@ -104,10 +107,20 @@ class HealthMonitor:
             checks=(store, temporal, vault, workers), overdue=overdue, sweep=sweep or Sweeps(late=True), at=datetime.now(UTC)
         )
 
+    async def _check_store(self) -> OverdueCounts:
+        def check() -> OverdueCounts:
+            self._store.probe_write(datetime.now(UTC))
+            return self._store.metrics.overdue()
+
+        return await to_thread.run_sync(check, abandon_on_cancel=True, limiter=self._store_threads)
+
     async def _check_vault(self) -> None:
-        response = await self._client.get(f"{self._vault_addr}/v1/sys/health", params={"standbyok": "true"}, timeout=CHECK_TIMEOUT_S)
+        url, params = f"{self._vault.address}/v1/sys/health", {"standbyok": "true"}
+        response = await self._client.get(url, params=params, timeout=CHECK_TIMEOUT_S)
         if response.status_code != 200:
             raise Unhealthy(VAULT_STATUS_TEXT.get(response.status_code, f"answered {response.status_code}"))
+        # Vault does not audit sys/health, and answers nothing else while its audit log cannot be written.
+        await to_thread.run_sync(self._vault.require_audited_answer, abandon_on_cancel=True, limiter=self._vault_threads)
 
     async def _check_workers(self) -> None:
         unpolled = find_unpolled_queues(await self._gateway.last_polls(), now=datetime.now(UTC))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from datetime import datetime
+
+from sqlalchemy import Connection, select, update
 
 from justenough.adapters.store import engine, migrate
 from justenough.adapters.store.bundles import BundleRepository
@@ -21,6 +23,7 @@ from justenough.adapters.store.queries import CredentialRepository, JobRepositor
 from justenough.adapters.store.reviews import ReviewRepository
 from justenough.adapters.store.search import SearchRepository
 from justenough.adapters.store.session_claims import ClaimRepository
+from justenough.adapters.store.tables import PROBES
 from justenough.adapters.store.usage import UsageRepository
 from justenough.adapters.store.wrapped_tokens import WrappedTokenRepository
 
@@ -63,6 +66,15 @@ class Store:
     def close(self) -> None:
         """Close every connection; one that another thread uses is closed when that thread is done with it."""
         engine.close_connections(self._engine)
+
+    def probe_write(self, now: datetime) -> None:
+        """Write something, and return once it is committed: a database may answer reads and take no writes. Raises StoreUnavailable."""
+
+        def write(connection: Connection) -> None:
+            if connection.execute(update(PROBES).values(at=now)).rowcount == 0:
+                engine.insert_new(connection, PROBES, {"id": 1, "at": now})
+
+        self._commits.run(write)
 
     def ping(self) -> None:
         """Raise StoreUnavailable if the database does not answer."""

@@ -329,6 +329,15 @@ class CredentialRow(TableBase, table=True):
     search_digest: str | None = Field(default=None, sa_type=Text)
 
 
+class ProbeRow(TableBase, table=True):
+    """The last write that only tried whether writing works."""
+
+    __tablename__ = "probes"
+
+    id: int = Field(sa_type=Integer, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    at: datetime = Field(sa_type=UtcDateTime)
+
+
 class PositiveControlRow(TableBase, table=True):
     """A digest under which an observer found a live user: without that, finding none would prove nothing."""
 
@@ -496,6 +505,6 @@ LEDGER, HEADS = table_of(LedgerRow), table_of(HeadRow)
 JOBS, ENDED_JOBS, ORDERS, REQUESTS = table_of(JobRow), table_of(EndedJobsRow), table_of(OrderRow), table_of(RequestRow)
 APPROVALS, CREDENTIALS, REVIEWS, DELEGATIONS = table_of(ApprovalRow), table_of(CredentialRow), table_of(ReviewRow), table_of(DelegationRow)
 CLAIMS, BUNDLES, LOCKS, PAGE_SESSIONS = table_of(ClaimRow), table_of(BundleRow), table_of(LockRow), table_of(PageSessionRow)
-POSITIVE_CONTROLS = table_of(PositiveControlRow)
+POSITIVE_CONTROLS, PROBES = table_of(PositiveControlRow), table_of(ProbeRow)
 LOGS, LOG_SIZES, IDEMPOTENCY = table_of(LogRow), table_of(LogSizeRow), table_of(IdempotencyRow)
 SUBSCRIPTIONS, DELIVERIES, TOLD, LEASES = table_of(SubscriptionRow), table_of(DeliveryRow), table_of(ToldRow), table_of(LeaseRow)

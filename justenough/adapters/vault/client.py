@@ -188,6 +188,10 @@ class Vault(TransitKeys):
         entity = self._read_entity(entity_id)
         return (entity.get("id"), entity.get("name"), entity.get("disabled")) == (entity_id, CONSOLE_ENTITY, False)
 
+    def require_audited_answer(self) -> None:
+        """Make a request of our own that Vault answers only once it is in the audit log, unlike `sys/health`. Raises one of Vault's errors."""
+        self.call_own("get", "auth/token/lookup-self")
+
     def creds(self, path: str) -> IssuedSecret:
         """Return credentials for the worker or console itself, read under its own token."""
         return to_issued_secret(path, self.call_own("get", safe_path(path)))

@@ -16,6 +16,7 @@ import pytest
 
 from console.services.health import CHECK_TIMEOUT_S, HealthMonitor
 from justenough.adapters.configuration.folder import ConfigFolder
+from justenough.adapters.vault import Vault
 from justenough.domain.ledger.events import EventType, build_event
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import later, part_id
@@ -203,7 +204,7 @@ async def serve_variant(site: Site, browser: Callable[[], Browser], **changes: o
 async def test_the_page_does_not_wait_for_a_system_that_does_not_respond(site: Site, browser: Callable[[], Browser]) -> None:
     with serve_silence() as nobody:
         async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
-            health = HealthMonitor(store=site.store, gateway=site.console.gateway, vault_addr=nobody, client=client)
+            health = HealthMonitor(store=site.store, gateway=site.console.gateway, vault=Vault(nobody), client=client)
             async with serve_variant(site, browser, health=health) as lead:
                 began = time.monotonic()
                 first = text_of((await lead.open("/now")).text, "systems")

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import shutil
+import signal
 import socket
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -12,16 +16,19 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+from sqlalchemy import make_url
 from temporalio import activity, workflow
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from console.services import health
-from console.services.health import HealthMonitor
+from console.services.health import Check, HealthMonitor
 from console.temporal.client import TemporalGateway, TemporalUnavailable
+from justenough.adapters.vault import Vault
 from justenough.domain.ledger.events import EventType, build_event
 from tests.console.served_console import Served
 from tests.support.canned_server import CannedServer, serve_canned_answers
 from tests.support.plain_http import NO_TLS
+from worker.stack import Stack, StackPaths
 
 QUEUE = "justenough-polled"
 ENDINGS = f"{QUEUE}-endings"
@@ -48,7 +55,7 @@ def gateway(served: Served) -> TemporalGateway:
 async def looking(served: Served, gateway: TemporalGateway) -> AsyncIterator[HealthMonitor]:
     assert served.stack.vault
     async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
-        yield HealthMonitor(store=served.store, gateway=gateway, vault_addr=served.stack.vault, client=client)
+        yield HealthMonitor(store=served.store, gateway=gateway, vault=served.console.deps.vault, client=client)
 
 
 async def workers_detail(monitor: HealthMonitor) -> str:
@@ -146,9 +153,67 @@ def serve_status(status: int) -> Iterator[CannedServer]:
 )
 async def test_a_vault_that_does_not_serve_is_said_to_be_so(looking: HealthMonitor, status: int, said: str) -> None:
     with serve_status(status) as vault:
-        looking._vault_addr = vault.address
+        looking._vault = Vault(vault.address)
         checks = {check.name: check for check in (await looking.report()).checks}
     assert (checks["vault"].ok, checks["vault"].detail) == (False, said)
+
+
+@contextlib.contextmanager
+def stuck_audit_log(stack: Stack) -> Iterator[None]:
+    """Have Vault write its audit log to a pipe that nobody reads, as to a disk that hangs."""
+    log = StackPaths.of(stack.home).vault / "audit.log"
+    kept = log.with_suffix(".kept")
+    log.rename(kept)
+    os.mkfifo(log)
+    shutil.chown(log, kept.owner(), kept.group())
+    os.kill(stack.pids["vault"], signal.SIGHUP)
+    try:
+        yield
+    finally:
+        # Its end of the pipe opens once somebody reads; then it may have its file again.
+        reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+        kept.rename(log)
+        os.kill(stack.pids["vault"], signal.SIGHUP)
+        os.close(reader)
+
+
+async def test_a_vault_that_cannot_write_its_audit_log_is_not_ready_though_it_calls_itself_healthy(
+    served: Served, looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "CACHE_TTL_S", 0)
+
+    async def vault_check() -> Check:
+        return next(check for check in (await looking.report()).checks if check.name == "vault")
+
+    assert (await vault_check()).ok
+    with stuck_audit_log(served.stack):
+        while (check := await vault_check()).ok:
+            pass
+        assert check.detail == "no answer in 2 s"
+        async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
+            assert (await client.get(f"{served.stack.vault}/v1/sys/health")).status_code == 200
+    while not (await vault_check()).ok:
+        pass
+
+
+async def test_a_store_that_takes_no_writes_is_not_ready_though_it_answers_reads(
+    served: Served, looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "CACHE_TTL_S", 0)
+
+    async def store_check() -> Check:
+        return next(check for check in (await looking.report()).checks if check.name == "store")
+
+    assert (await store_check()).ok
+    file = make_url(served.console.deps.settings.store_url).database
+    assert file is not None
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert not (await store_check()).ok
+        served.store.ping()
+        other.execute("ROLLBACK")
+    while not (await store_check()).ok:
+        pass
 
 
 async def test_servers_that_hang_hold_nobody_for_long_and_every_look_is_bounded_by_itself(
@@ -163,7 +228,7 @@ async def test_servers_that_hang_hold_nobody_for_long_and_every_look_is_bounded_
     monkeypatch.setattr(looking._store.metrics, "overdue", hangs)
     monkeypatch.setattr(looking._gateway, "ping", hangs_too)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        looking._vault_addr = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        looking._vault = Vault(f"http://127.0.0.1:{silent.getsockname()[1]}")
         began = time.monotonic()
         found = await looking.report()
     assert time.monotonic() - began < health.CHECK_TIMEOUT_S + 1
