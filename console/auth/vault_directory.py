@@ -61,6 +61,10 @@ class ConsoleVault(Vault):
         """Whether this is the entity that `vault setup` made for the console."""
         return self._ask(lambda: super(ConsoleVault, self).is_console(entity_id))
 
+    def require_audited_answer(self) -> None:
+        """Make a request of the console's own that Vault audits, logging in first if necessary."""
+        self._ask(super().require_audited_answer, what="its own login")
+
     def own_entity(self) -> str:
         """Return the console's own entity id."""
         return self._ask(super().own_entity, what="its own login")

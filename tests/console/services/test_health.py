@@ -20,6 +20,7 @@ from sqlalchemy import make_url
 from temporalio import activity, workflow
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from console.auth.vault_directory import ConsoleVault
 from console.services import health
 from console.services.health import Check, HealthMonitor
 from console.temporal.client import TemporalGateway, TemporalUnavailable
@@ -194,6 +195,14 @@ async def test_a_vault_that_cannot_write_its_audit_log_is_not_ready_though_it_ca
             assert (await client.get(f"{served.stack.vault}/v1/sys/health")).status_code == 200
     while not (await vault_check()).ok:
         pass
+
+
+async def test_a_console_that_nobody_has_used_yet_logs_in_to_vault_to_check_it(served: Served, gateway: TemporalGateway) -> None:
+    unused = ConsoleVault(served.console.deps.settings)
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
+        report = await HealthMonitor(store=served.store, gateway=gateway, vault=unused, client=client).report()
+    unused.close()
+    assert [(check.ok, check.detail) for check in report.checks if check.name == "vault"] == [(True, "")]
 
 
 async def test_a_store_that_takes_no_writes_is_not_ready_though_it_answers_reads(
