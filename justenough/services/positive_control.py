@@ -59,9 +59,9 @@ def with_observed_user(
         raise NotObservable(f"Vault's answer from {path} names no user, so no user can be looked for in the action's `target`")
     # A name without the job's id is found by itself only.
     searched = searched if job in user else None
-    observed = credential.model_copy(update={"target_digest": target.digest})
-    if controls.found_at(target.digest) and (searched is None or controls.found_at(searched)):
-        return observed
+    # If it was recorded without the digest, several first issues came at once: each must be found, and recorded, by itself.
+    if credential.target_digest == target.digest and (searched is None or controls.found_at(searched)):
+        return credential
     where = frozenset({(credential.resource, credential.action.value)})
     seen = deps.targets.inspect(job, where, names=() if searched else (user,))
     if seen.failures:
@@ -77,7 +77,7 @@ def with_observed_user(
         searched = None
     data = {"credential": credential.id, "user": user, "target": place, "target_digest": target.digest, "search_digest": searched}
     deps.store.ledger.append([build_event(EventType.CREDENTIAL_FOUND, job, at=deps.now(), about=credential.id, **data)])
-    return observed
+    return credential.model_copy(update={"target_digest": target.digest})
 
 
 def why_not_observable(deps: Deps, credential: CredentialHandle) -> str | None:

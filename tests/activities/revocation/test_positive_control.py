@@ -9,10 +9,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from activities.issuing.results import IssueRefused
+from activities.issuing.results import IssueRefused, issued_event
 from activities.revocation.revoke import end_one, prove
 from justenough.adapters.vault import VaultUnavailable
-from justenough.domain.jobs.states import RevocationState
+from justenough.domain.jobs.states import Action, RevocationState
+from justenough.services.positive_control import issue_path, search_digest, with_observed_user
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 from tests.activities.issuing_session import start_session
 from tests.activities.plain_roles import (
@@ -26,7 +27,7 @@ from tests.activities.plain_roles import (
     standby_away,
 )
 from tests.activities.revocation_calls import revocation_state, revoke_by_session, revoke_from_outside
-from tests.activities.vault_shop import Desk, Held, Shop, issue_decision
+from tests.activities.vault_shop import ACME, Desk, Held, Shop, issue_decision
 
 pytestmark = pytest.mark.servers
 ORDERS = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "Look the order up"}
@@ -122,6 +123,24 @@ def test_the_first_issue_of_a_configuration_is_in_doubt_because_nobody_was_found
     job, held = lose_an_issue(at)
     assert_in_doubt_for_its_longest_life(at, job)
     assert not at.shop.can_log_in(held), "the search ended it; only nobody could rely on that"
+
+
+def test_each_of_several_first_issues_at_once_is_found_by_itself(at: Desk) -> None:
+    action = at.deps.config.current().catalog.action("orders-db", Action.READ)
+    assert action is not None
+    job, other = at.job(), at.job()
+    at.issue(other)
+    held = at.issue(job, record=False)
+    # It was recorded before anybody had been found; meanwhile the other one was.
+    early = held.credential.model_copy(update={"target_digest": None, "search_digest": None})
+    at.deps.store.ledger.append([issued_event(job, early)])
+    path = issue_path(action, ACME)
+    observed = with_observed_user(at.deps, job, early, action, path, searched=search_digest(at.deps, action, path))
+    assert observed.target_digest is not None
+    (view,) = at.deps.store.credentials.list(job=job).items
+    assert view.target_digest == observed.target_digest
+    assert revoke_from_outside(at, job).second_look_in is not None
+    assert "credential.confirmed" in at.entry_types(job)
 
 
 def test_a_search_is_not_trusted_any_more_once_vault_names_users_in_another_way(shop: Shop, tmp_path: Path) -> None:
