@@ -41,7 +41,13 @@ from justenough.services.verify_order import VerifiedOrder, verify_order
 
 ATTEMPT_EVENTS = frozenset({EventType.REVOCATION_STARTED, EventType.REVOCATION_OVERDUE, EventType.CREDENTIAL_REVOKED})
 PROOF_EVENTS = frozenset(
-    {EventType.CREDENTIAL_ISSUED, EventType.REVOCATION_CONFIRMED, EventType.CREDENTIAL_CONFIRMED, EventType.CREDENTIAL_EXPIRED}
+    {
+        EventType.CREDENTIAL_ISSUED,
+        EventType.REVOCATION_CONFIRMED,
+        EventType.CREDENTIAL_CONFIRMED,
+        EventType.CREDENTIAL_RESIDUAL,
+        EventType.CREDENTIAL_EXPIRED,
+    }
 )
 """With ATTEMPT_EVENTS, all events that a revocation passes on if the ledger could not record them."""
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from console.presentation.event_text import decision_text
+from justenough.domain.ledger.events import time_done
 
 Json = Mapping[str, Any]
 MIN_TIMELINE_SPAN = timedelta(seconds=1)
@@ -150,7 +151,7 @@ def _begin_row(kind: Literal["job", "request", "credential"], state: str) -> Han
 def _settle_row(kind: Literal["request", "credential"], state: str) -> Handler:
     def take(timeline: Timeline, at: datetime, data: Json) -> None:
         row = timeline.row(kind, data[kind])
-        row.state, row.settled = state, at
+        row.state, row.settled = state, time_done(data, at)
 
     return take
 
@@ -171,6 +172,7 @@ def _end_credentials(state: str) -> Handler:
     """Return a handler that marks the credential of an entry, or all credentials of the job, as ended but not verified."""
 
     def take(timeline: Timeline, at: datetime, data: Json) -> None:
+        at = time_done(data, at)
         for row in [timeline.row("credential", data["credential"])] if "credential" in data else timeline.rows_of("credential"):
             # An attempt that is recorded late must not undo the proof.
             if row.settled is None:
@@ -207,6 +209,13 @@ def _renew_credential(timeline: Timeline, _at: datetime, data: Json) -> None:
     timeline.row("credential", data["credential"]).until = _time(data["expires_at"])
 
 
+def _leave_credential(timeline: Timeline, at: datetime, data: Json) -> None:
+    """Mark a credential as still valid. It is open until it expires; of one that its owner must change, nothing more will be known."""
+    row = timeline.row("credential", data["credential"])
+    row.state, row.ended, row.until = "residual", None, _time(data["until"])
+    row.settled = None if row.until else at
+
+
 ENTRY_HANDLERS: dict[str, Handler] = {
     "job.submitted": _begin_row("job", "pending"),
     "job.refused": _set_job_state("refused"),
@@ -227,7 +236,7 @@ ENTRY_HANDLERS: dict[str, Handler] = {
     "credential.revoked": _end_credentials("revoked"),
     "credential.overdue": _end_credentials("overdue"),
     "credential.confirmed": _settle_row("credential", "confirmed"),
-    "credential.residual": _settle_row("credential", "residual"),
+    "credential.residual": _leave_credential,
     "credential.expired": _settle_row("credential", "expired"),
     "revocation.overdue": _end_credentials("overdue"),
 }

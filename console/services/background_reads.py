@@ -22,7 +22,7 @@ from justenough.domain.rightsizing.usage import AccessKey, ActionUse
 from justenough.services import evidence_report
 from justenough.services.dependencies import Deps
 
-UnprovedRevocation = Literal["pending", "overdue"]
+RevocationFilter = Literal["pending", "residual", "overdue"]
 DEFAULT_REPORT_PERIOD = timedelta(days=30)
 WHOLE_LEDGER, WHOLE_CATALOG = "ledger", "catalog"
 USAGE_PERIOD = timedelta(days=90)

@@ -41,6 +41,13 @@ def test_a_proof_that_was_carried_is_recorded_with_the_end(at: Desk) -> None:
     assert revocation_state(at, job) is RevocationState.CONFIRMED
 
 
+def test_what_cannot_be_revoked_is_residual_even_if_that_was_carried(at: Desk) -> None:
+    job = at.job()
+    close_job(at, job, revoke_without_store(at, job, at.issue(job, 3)))
+    assert "credential.residual" in at.entry_types(job)
+    assert revocation_state(at, job) is RevocationState.RESIDUAL
+
+
 def test_a_job_stays_open_while_the_target_of_its_carried_proof_is_away(at: Desk) -> None:
     job = at.job()
     events = revoke_without_store(at, job, at.issue(job))

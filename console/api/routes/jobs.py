@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from console.api.dependencies import AuthenticatedRoute, Launcher, Member
 from console.http.dependencies import After, Cursor, IdempotencyKey, Limit, PositionCursor, TheConsole
 from console.http.problems import problem_responses
-from console.services.background_reads import UnprovedRevocation
+from console.services.background_reads import RevocationFilter
 from console.services.inputs import DryRun, NewJob, Stopping
 from console.services.stop_job import stop_job
 from console.services.submit_job import dry_run, start_job, submit_job
@@ -59,7 +59,9 @@ def list_jobs(
     requester: Annotated[str | None, Query(max_length=200, description="Login name of the person who launched it")] = None,
     name: Annotated[str | None, Query(max_length=63, description="Job name")] = None,
     parent: Annotated[str | None, Query(max_length=64, description="Only jobs that this job launched")] = None,
-    revocation: Annotated[UnprovedRevocation | None, Query(description="Only jobs whose revocation is not confirmed yet")] = None,
+    revocation: Annotated[
+        RevocationFilter | None, Query(description="Only jobs whose revocation is in this state: not confirmed, or some access still valid")
+    ] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[JobSummary]:

@@ -83,7 +83,7 @@ def list_jobs(
     ] = None,
     parent: Annotated[str | None, typer.Option(metavar="ID", help="Only jobs that this job launched.")] = None,
     revocation: Annotated[
-        str | None, typer.Option(metavar="STATE", help="Only jobs whose revocation is in this state: pending or overdue.")
+        str | None, typer.Option(metavar="STATE", help="Only jobs whose revocation is in this state: pending, residual or overdue.")
     ] = None,
     limit: Limit = None,
     cursor: Cursor = None,

@@ -12,11 +12,18 @@ from console.presentation.timeline_model import Timeline, TimelineRow, row_parts
 MIN_ONE_LINE_COLUMNS = 64
 """Width from which a lane's name, bar and state fit on one line."""
 ICONS = {"confirmed": "✔", "succeeded": "✔", "allowed": "✔", "approved": "✔", "issued": "●", "running": "●"}
-ICONS |= dict.fromkeys(("waits", "asked", "pending", "revoked", "revoking", "doubted"), "…")
+ICONS |= dict.fromkeys(("waits", "asked", "pending", "revoked", "revoking", "doubted", "residual"), "…")
 """Any other state: ✘. Colours carry no information that icon and text lack."""
 SIGNS = {"lasts": "█", "maybe": "▒", "spared": "·", "ahead": "┄"}
 """The signs of a bar, by the kinds of a row's parts."""
 LEGEND = ("█ active", "▒ not confirmed revoked", "· unused time", "┄ remaining time")
+
+EXPIRY_WORDS = {
+    "issued": ("active", "past its expiry"),
+    "doubted": ("may be active", "may have been active"),
+    "residual": ("valid", "still valid"),
+}
+"""By state: what a credential is before its expiry, and after it, or without one."""
 
 Paint = Callable[[str, str], str]
 """Colours a text by a state."""
@@ -85,10 +92,9 @@ def lane_state_text(lane: TimelineRow, now: datetime) -> str:
     match lane.kind, lane.state:
         case "request", "waits":
             return f"tier {lane.tier}{f', {left} left' if left else ''}" if lane.tier else "waits"
-        case "credential", "issued":
-            return f"active, {left} left" if left else "past its expiry"
-        case "credential", "doubted":
-            return f"may be active, {left} left" if left else "may have been active"
+        case "credential", ("issued" | "doubted" | "residual") as state:
+            before, after = EXPIRY_WORDS[state]
+            return f"{before}, {left} left" if left else after
         case "credential", ("revoked" | "expired"):
             return f"{lane.state}, unconfirmed"
         case "credential", "confirmed":

@@ -16,7 +16,7 @@ from console.pages.page_user import ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation.status_badges import status_badge
-from console.services.background_reads import UnprovedRevocation
+from console.services.background_reads import RevocationFilter
 from justenough.domain.jobs.states import JobState, RevocationState
 from justenough.domain.readmodel.dashboard import SearchHit
 from justenough.domain.readmodel.views import JobSummary, Page
@@ -29,7 +29,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 # A form sends its empty fields too; they mean no filter.
 State = Annotated[JobState | None, BeforeValidator(lambda text: text or None)]
-Proof = Annotated[UnprovedRevocation | None, BeforeValidator(lambda text: text or None)]
+Proof = Annotated[RevocationFilter | None, BeforeValidator(lambda text: text or None)]
 Text = Annotated[str, Query(max_length=MAX_TEXT_LENGTH)]
 
 

@@ -17,7 +17,7 @@ from justenough.domain.evidence.statistics import (
     status_above,
 )
 from justenough.domain.jobs.states import Revocable
-from justenough.domain.ledger.events import EventType, parse_entry_time
+from justenough.domain.ledger.events import EventType, parse_entry_time, time_done
 from justenough.domain.ledger.overdue import MAX_SWEEP_AGE
 
 END_EVENTS = (EventType.CREDENTIAL_CONFIRMED, EventType.CREDENTIAL_EXPIRED)
@@ -84,15 +84,17 @@ class CredentialMetrics:
             case "credential.renewed" if credential in self.open:
                 self.open[credential] = self.open[credential]._replace(expires_at=parse_entry_time(fact.data["expires_at"]))
             case "credential.confirmed" if credential in self.open:
-                ended = self.open.pop(credential)
+                ended, dead_at = self.open.pop(credential), time_done(fact.data, fact.at)
                 self._confirmed.add(fact.id)
                 for lifetimes in (self._all, self._by_access[ended.access]):
                     lifetimes.granted.add(seconds_between(ended.issued_at, ended.expires_at))
-                    lifetimes.real.add(seconds_between(ended.issued_at, fact.at))
-                if fact.at > ended.expires_at + LATE_END_GRACE:
+                    lifetimes.real.add(seconds_between(ended.issued_at, dead_at))
+                if dead_at > ended.expires_at + LATE_END_GRACE:
                     self._late.add(fact.id)
-            # Nothing will be known of the end of a value that its owner must change.
-            case "credential.expired" | "credential.residual" if fact.kind == "credential.expired" or fact.data["until"] is None:
+            case "credential.residual" if fact.data["until"]:
+                # Its expiry follows.
+                pass
+            case "credential.expired" | "credential.residual":
                 expired = self.open.pop(credential, None)
                 self._expired.add(fact.id)
                 self._expired_by_revocable[expired.revocable if expired else ""] += 1

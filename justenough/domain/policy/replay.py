@@ -34,6 +34,7 @@ REPLAY_EVENTS = (
     EventType.CREDENTIAL_ISSUED,
     EventType.CREDENTIAL_REVOKED,
     EventType.CREDENTIAL_CONFIRMED,
+    EventType.CREDENTIAL_RESIDUAL,
     EventType.CREDENTIAL_EXPIRED,
     EventType.JOB_ENDED,
 )
@@ -197,7 +198,9 @@ class PolicyReplay:
                 sensitivity = _sensitivity(job.requests.get(data["request"], {}))
                 job.issued[data["credential"]] = data["resource"], Action(data["action"])
                 job.held = job.held.with_issued(data["resource"], Action(data["action"]), sensitivity)
-            case EventType.CREDENTIAL_REVOKED | EventType.CREDENTIAL_CONFIRMED | EventType.CREDENTIAL_EXPIRED:
+            case (
+                EventType.CREDENTIAL_REVOKED | EventType.CREDENTIAL_CONFIRMED | EventType.CREDENTIAL_RESIDUAL | EventType.CREDENTIAL_EXPIRED
+            ):
                 if data["credential"] in job.issued:
                     job.held = job.held.with_ended(*job.issued[data["credential"]])
         return None

@@ -144,8 +144,8 @@ def credential_event(kind: EventType, job: str = JOB, *, number: int = 1, at: da
     return build_event(kind, job, at=at, about=name, credential=name, **data)
 
 
-def credential_confirmation(job: str = JOB, *, number: int = 1, at: datetime = NOW) -> Event:
-    return credential_event(EventType.CREDENTIAL_CONFIRMED, job, number=number, at=at, how="its lease is gone, its login is gone")
+def credential_confirmation(job: str = JOB, *, number: int = 1, at: datetime = NOW, **data: Any) -> Event:
+    return credential_event(EventType.CREDENTIAL_CONFIRMED, job, number=number, at=at, how="its lease is gone, its login is gone", **data)
 
 
 def job_start(job: str = JOB, *, at: datetime = NOW) -> Event:

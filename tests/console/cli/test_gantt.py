@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from console.cli.render.gantt import gantt_lines
 from console.cli.render.job_status import job_status_lines
 from console.presentation.terminal_text import clock, strip_colours, width
-from console.presentation.timeline_model import build_timeline
+from console.presentation.timeline_model import build_timeline, row_parts
 from justenough.domain.ledger.events import EVENT_FIELDS, EventType
 
 START = datetime(2026, 1, 1, 18, tzinfo=UTC)
@@ -62,6 +62,15 @@ def test_a_credential_is_a_bar_from_its_issue_to_its_proven_death_and_shows_what
     assert state == "confirmed after 30s"
 
 
+@pytest.mark.parametrize("until, kinds", [(at(150), ["lasts", "ahead"]), (None, ["lasts"])])
+def test_what_cannot_be_revoked_lasts_on_after_its_job_and_has_no_unused_time(until: str | None, kinds: list[str]) -> None:
+    left = entry(85, "credential.residual", credential="c", until=until)
+    timeline = build_timeline([JOB, ISSUED, REVOKED, left, entry(86, "job.ended", state="succeeded")])
+    (row,) = timeline.rows_of("credential")
+    assert [part.kind for part in row_parts(row, now=START + timedelta(seconds=90))] == kinds
+    assert timeline.is_open == (until is not None)
+
+
 def test_a_request_waits_until_it_is_answered_and_then_says_how() -> None:
     assert lane([JOB, *ASKED, APPROVED, ENDED], "asks write db", now=10_000) == ("█" * 50 + "✔", "approved")
 
@@ -83,6 +92,9 @@ def test_an_approved_request_that_policy_denies_later_is_denied_only_where_it_wa
         ([DEAD], 90, "✔", "confirmed after 30s"),
         ([entry(151, "credential.expired", credential="c")], 160, "✘", "expired, unconfirmed"),
         ([entry(85, "revocation.overdue")], 90, "✘", "overdue"),
+        ([REVOKED, entry(85, "credential.residual", credential="c", until=at(150))], 90, "…", "valid, 1m00s left"),
+        ([REVOKED, entry(85, "credential.residual", credential="c", until=None)], 90, "…", "still valid"),
+        ([entry(81, "credential.confirmed", credential="c", done_at=at(60))], 90, "✔", "confirmed after 10s"),
         ([DEAD, entry(81, "credential.revoked", credential="c")], 90, "✔", "confirmed after 30s"),
     ],
 )

@@ -8,7 +8,8 @@ import pytest
 
 from console.pages.jobs.job_list import PAGE_SIZE
 from justenough.domain.jobs.states import JobState
-from tests.adapters.store.event_samples import access_request, issuance, job_end, job_start, part_id
+from justenough.domain.ledger.events import EventType
+from tests.adapters.store.event_samples import access_request, credential_event, issuance, job_end, job_start, part_id, revocation_proof
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.page_text import tags_of, text_of
 from tests.console.pages.plain_browser import Browser, Site
@@ -62,6 +63,21 @@ async def test_the_filter_for_unverified_revocation(site: Site, logged_in: LogIn
     site.store.ledger.append([job_start(job), issuance(job), job_end("failed", job, at=now())])
     assert job in jobs_on((await lead.open("/jobs?revocation=pending")).text)
     assert job not in jobs_on((await lead.open("/jobs?revocation=overdue")).text)
+
+
+async def test_the_filter_for_access_that_cannot_be_revoked(site: Site, logged_in: LogIn) -> None:
+    lead, kept, clean = await logged_in("lead"), record_order(site.store, "e-2", name="kept"), record_order(site.store, "e-2", name="clean")
+    left = credential_event(EventType.CREDENTIAL_RESIDUAL, kept, at=now(), until=None, why="its owner must change it")
+    site.store.ledger.append(
+        [job_start(kept), issuance(kept, revocable="never"), left, revocation_proof(kept, at=now()), job_end(job=kept, at=now())]
+    )
+    site.store.ledger.append([job_start(clean), job_end(job=clean, at=now())])
+    page = (await lead.open("/jobs?revocation=residual")).text
+    assert (kept in jobs_on(page), clean in jobs_on(page)) == (True, False)
+    assert "still valid in part" in text_of(page, "main")
+    job = text_of((await lead.open(f"/jobs/{kept}")).text, "main")
+    assert "1 credential cannot be revoked early; valid until its owner changes it." in job
+    assert "revoked (verified)" not in job
 
 
 @pytest.mark.parametrize("query", ["state=gone", "revocation=confirmed", "cursor=nonsense", f"name={'a' * 300}"])

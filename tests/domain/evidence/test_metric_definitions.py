@@ -22,6 +22,12 @@ CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
         {"measured": 1, "granted_p50_seconds": 600.0, "real_max_seconds": 90.0, "beyond_their_end": 0},
         "ok",
     ),
+    "a life ends when it was seen dead, even if that was recorded later": (
+        [samples.issuance(), samples.credential_confirmation(at=later(661), done_at=later(90))],
+        "lifetimes.real",
+        {"real_max_seconds": 90.0, "beyond_their_end": 0},
+        "ok",
+    ),
     "a renewed credential was granted until its last end": (
         [
             samples.issuance(),

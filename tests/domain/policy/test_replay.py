@@ -217,6 +217,19 @@ def test_a_job_that_has_ended_is_forgotten_and_what_follows_keeps_nothing() -> N
     assert again._jobs == {}
 
 
+def test_a_value_that_was_given_back_is_held_no_more_though_it_stays_valid() -> None:
+    recorded = entries(job_events(shop_rules(), "customers-db:read", "orders-db:read"), old=True)
+    asked = {one["data"]["resource"]: one["data"]["request"] for one in recorded if one["type"] == "access.requested"}
+    issued = {"credential": "c-1", "request": asked["customers-db"], "resource": "customers-db", "action": "read"}
+    left = {"credential": "c-1", "until": None, "why": ""}
+    decided = {**recorded[-1]["data"], "phase": "issue"}
+    recorded += [{**recorded[0], "type": "credential.issued", "data": issued}, {**recorded[0], "type": "credential.residual", "data": left}]
+    recorded += [{**recorded[0], "type": "access.decided", "data": decided}]
+    text = READ + '@id("h") forbid(principal, action, resource) when { context.held.contains("customers-db:read") };'
+    verdicts = [one.verdict for one in report(recorded, rules(text)).items if (one.resource, one.phase) == ("orders-db", "issue")]
+    assert verdicts == []
+
+
 def test_every_type_that_a_replay_reads_is_one_of_the_ledgers() -> None:
     assert set(REPLAY_EVENTS) <= set(EventType)
 
