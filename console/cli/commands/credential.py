@@ -32,7 +32,8 @@ def list_credentials(
         header=("ID", "JOB", "RESOURCE", "ACTION", "STATE", "ISSUED", "EXPIRES", "CONFIRMED", "NOT REVOKED BECAUSE"),
         row=lambda item: (
             *(item["id"], item["job_id"], item["resource"], item["action"], item["state"]),
-            *(moment(item["issued_at"]), moment(item["expires_at"]), moment(item["confirmed_at"]), item.get("why")),
+            *(moment(item["issued_at"]), "never" if revocation.is_endless(item) else moment(item["expires_at"])),
+            *(moment(item["confirmed_at"]), item.get("why")),
         ),
         empty="No active credentials." if live else "No credentials.",
     )

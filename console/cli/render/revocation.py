@@ -60,7 +60,7 @@ def credential_report(item: Json) -> Json:
 def credential_row(item: Json) -> tuple[object, ...]:
     """Return a credential's row under HEADER."""
     dead_at = moment(item["confirmed_at"] or item["revoked_at"] or item["expires_at"])
-    at = dead_at if item["dead"] else "never expires" if _is_endless(item) else f"expires {moment(item['expires_at'])}"
+    at = dead_at if item["dead"] else "never expires" if is_endless(item) else f"expires {moment(item['expires_at'])}"
     waiting = {"issued": "not revoked yet", "revoked": "revoked, not confirmed yet"}.get(item["state"], "being revoked")
     detail = item.get("why") or waiting
     if item["state"] == "confirmed":
@@ -106,7 +106,8 @@ def _is_residual(item: Json) -> bool:
     return bool(item["state"] == RESIDUAL)
 
 
-def _is_endless(item: Json) -> bool:
+def is_endless(item: Json) -> bool:
+    """Whether a credential stays valid until its owner changes it."""
     return _is_residual(item) and item.get("revocable") == Revocable.NEVER.value
 
 
@@ -119,7 +120,7 @@ def residual_end(revocation: Json) -> str:
 
 
 def _residual_note(item: Json) -> str:
-    if _is_endless(item):
+    if is_endless(item):
         return f"The secret read from {item['resource']} stays valid until its owner changes it: {RUNBOOK}#residual"
     return f"{item['id']} cannot be revoked early; it is valid until {moment(item['expires_at'])}: {RUNBOOK}#residual"
 

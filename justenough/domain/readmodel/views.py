@@ -14,6 +14,7 @@ from justenough.domain.jobs.states import (
     JobState,
     ReasonSource,
     RequestState,
+    Revocable,
     RevocationState,
     reason_source_text,
 )
@@ -224,6 +225,11 @@ class CredentialView(Message):
     """The digest of the target that its user is looked for in."""
     search_digest: str | None = None
     """The digest under which a search by job id was known to find such users when it was issued."""
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether it stays valid after its job until its owner changes it."""
+        return self.state is CredentialState.RESIDUAL and self.revocable == Revocable.NEVER
 
 
 class RevocationView(Message):

@@ -123,6 +123,16 @@ def test_a_proof_says_apart_what_cannot_be_revoked_and_ends_with_9(cli: Cli) -> 
     assert "job kill" not in done.stderr
 
 
+def test_a_list_shows_no_date_for_a_value_that_only_its_owner_can_end(cli: Cli) -> None:
+    listed = [credential("residual", revocable="never"), credential("residual", 2, revocable="on_expiry")]
+    with serve_canned_answers() as console:
+        console.set_response(200, {"items": listed, "next": None}, "application/json")
+        done = run_against(console, cli, "credential", "list")
+    (header, endless, lapsing) = (line.split() for line in done.stdout.splitlines())
+    column = header.index("EXPIRES")
+    assert (endless[column], lapsing[column]) == ("never", "2026-01-31T09:40:00Z")
+
+
 def run_against(console: CannedServer, cli: Cli, *arguments: str, form: str = "table") -> Any:
     return cli.run(*arguments, "-o", form, "--console-url", console.address)
 

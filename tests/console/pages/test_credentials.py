@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -130,6 +131,19 @@ async def test_one_credential_shows_only_its_own_history_in_order(records: Desk)
     assert "by guard" not in page.text
     assert "database/creds/orders-write/abc" in page.text
     assert f"/credentials/{name}/revoke" not in page.forms
+
+
+async def test_a_value_that_only_its_owner_can_change_is_shown_without_a_date_at_which_it_would_end(records: Desk) -> None:
+    lead, job, at = await records.log_in(), records.record_job(), datetime.now(UTC)
+    name = issue(records, job, revocable="never")
+    residual = samples.credential_event(EventType.CREDENTIAL_RESIDUAL, job, at=at, until=None, why="its owner must change it")
+    records.store.ledger.append([samples.revocation_start(job, at=at), residual, samples.revocation_proof(job, at=at)])
+    records.store.ledger.append([samples.access_request(job, number=2), samples.access_decision("needs_approval", job, number=2, tier=1)])
+    records.store.ledger.append([samples.approval_opening(job, number=2)])
+    for path in (f"/credentials?job={job}&show=all", f"/credentials/{name}", f"/jobs/{job}", f"/inbox/{part_id(job, 'r', 2)}"):
+        page = (await load_page(lead, path)).text
+        assert "valid until its owner changes it" in page, path
+        assert not re.search(r"\b(10|9) min( \d+ s)? left", page), path
 
 
 async def test_an_overdue_credential_shows_why_it_is_not_verified(records: Desk) -> None:
