@@ -47,6 +47,7 @@ from justenough.domain.jobs.states import Action, CredentialState, RequestState
 from justenough.domain.jobs.tool_bounds import tools_to_json
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.readmodel.views import RequestView
+from justenough.domain.tools.call import DEFAULT_TTL_S
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import evaluate_request
 from justenough.services.inherited_limits import why_exceeds_ancestors
@@ -66,7 +67,6 @@ NOTIFY_INTERVAL_S = 10.0
 """Seconds after which the workflow is notified again of a request that it has not opened."""
 GIVE_BACK_TIMEOUT_S = 10.0
 """Seconds that a gateway's answer waits for the revocation of the credential it used."""
-DEFAULT_TTL_S = 300
 log = structlog.get_logger()
 
 T = TypeVar("T")

@@ -44,7 +44,7 @@ from justenough.services.evaluate_request import compute_request_digest, evaluat
 from justenough.services.inherited_limits import why_exceeds_ancestors
 from justenough.services.job_history import APPROVAL_EVENTS, JobHistory, build_job_history, is_counted_answer, read_entries
 from justenough.services.ledger_events import access_decided_event, access_requested_event
-from justenough.services.positive_control import NotObservable, issue_path, search_digest, trusted_search, with_observed_user
+from justenough.services.positive_control import KnownControls, NotObservable, known_controls, with_observed_user
 from justenough.services.verify_order import VerifiedOrder
 
 MAX_LIVE_CREDENTIALS = 100
@@ -173,7 +173,9 @@ class Issuer:
             return None
         with record_refusal(self._deps, self._order.job, request, grant.issued + 1):
             # If this process dies before it records the credential, a search must find the credential. Unless a search can, record the intent first.
-            if self._action_def(access).revocable is not Revocable.NEVER and not self._trusted_search(access):
+            action = self._action_def(access)
+            controls = known_controls(self._deps, action, self._verified.spec.data_scope)
+            if action.revocable is not Revocable.NEVER and controls.search_digest is None:
                 about = f"issue-{grant.issued + 1}"
                 digest = grant.basis.digest
                 fact = access_decided_event(job, request, decision, digest, facts=facts, phase="issue", at=self._deps.now(), about=about)
@@ -256,9 +258,7 @@ class Issuer:
         job, deps, ttl, action = self._order.job, self._deps, access.ttl, self._action_def(access)
         if action.space:
             self.holdings.spaces |= {(access.resource, access.action.value)}
-        path, trusted = issue_path(action, self._verified.spec.data_scope), self._trusted_search(access)
-        searched = trusted or search_digest(deps, action, path)
-        observed = action.target.digest if action.target and deps.store.positive_controls.found_at(action.target.digest) else None
+        controls = known_controls(deps, action, self._verified.spec.data_scope)
         accessor, issued = self._vault_issuer.issue(grant, access, action)
         now, ends = deps.now(), deps.ticks() + ttl
         grant.ends = ends if grant.ends is None else grant.ends
@@ -278,8 +278,8 @@ class Issuer:
             certificate=pki.certificate_path(action, issued),
             held_by_job=call_of(access) is None and deps.config.current().catalog.resources[access.resource].used_by == "job",
             user=user,
-            target_digest=observed,
-            search_digest=trusted,
+            target_digest=controls.target_digest,
+            search_digest=controls.search_digest,
         )
         self.holdings.add(credential, grant.basis)
         # Record how to revoke it before anyone can use it.
@@ -289,7 +289,7 @@ class Issuer:
                 self._revoke_at_once(credential, "it does not match the catalog")
             raise IssueRefused(f"{access.action} on {access.resource}: {why}")
         if action.target:
-            credential = self._observe(credential, action, path, searched=searched)
+            credential = self._observe(credential, action, controls)
             self.holdings.add(credential, grant.basis)
         # A certificate contains its own expiry: nothing can renew it.
         lease_seconds = None if pki.ends_at(action, issued) else self._vault_issuer.shorten_lease(issued, ttl)
@@ -302,10 +302,10 @@ class Issuer:
             raise NotPermitted(f"{access.action} on {access.resource}: the request is withdrawn")
         return IssuedCredential(access=access, credential=credential, fields=issued.fields, ends=ends, lease_seconds=lease_seconds)
 
-    def _observe(self, credential: CredentialHandle, action: ActionDef, path: str, *, searched: str | None) -> CredentialHandle:
+    def _observe(self, credential: CredentialHandle, action: ActionDef, controls: KnownControls) -> CredentialHandle:
         """Return a new credential whose target shows its user; otherwise revoke it, because nobody could verify its end. Raises IssueRefused, RetryLater."""
         try:
-            return with_observed_user(self._deps, self._order.job, credential, action, path, searched=searched)
+            return with_observed_user(self._deps, self._order.job, credential, action, controls)
         except NotObservable as error:
             if self._vault_issuer.is_closed():
                 # It was revoked before it was looked for.
@@ -313,14 +313,8 @@ class Issuer:
             self._revoke_at_once(credential, "its target does not show it")
             raise IssueRefused(f"{credential.action} on {credential.resource}: {error}") from error
         except RetryLater:
-            self._revoke_at_once(credential, "its target could not be asked for it")
+            self._revoke_at_once(credential, "it could not be verified that its target shows it")
             raise
-
-    def _trusted_search(self, access: Access) -> str | None:
-        """Return the digest of a search by job id that was seen to find such users. What it knows of Vault may be some seconds old."""
-        action = self._action_def(access)
-        path = issue_path(action, self._verified.spec.data_scope)
-        return trusted_search(self._deps, action, path, since=self._deps.now(), fresh=False)
 
     def _action_def(self, access: Access) -> ActionDef:
         return self._deps.config.current().catalog.resources[access.resource].actions[access.action]

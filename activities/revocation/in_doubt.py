@@ -1,4 +1,4 @@
-"""Finds credentials that Vault may have issued without anybody recording them. Only reads the ledger.
+"""Finds credentials that Vault may have issued without anybody recording them. Reads the ledger and how Vault is configured; changes nothing.
 
 A session records its decision before each issue, and the credential or the refusal after it. If only the decision is recorded, the session
 died in between. If a search by job id was seen to find users of the same configuration, it finds this one too; of any other credential only
@@ -18,7 +18,7 @@ from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.readmodel.views import JobView
 from justenough.services.dependencies import Deps
 from justenough.services.job_history import read_entries
-from justenough.services.positive_control import issue_path, trusted_search
+from justenough.services.positive_control import is_search_trusted, issue_path
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 
 ANSWER_EVENTS = frozenset({EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_REFUSED, EventType.CREDENTIAL_DOUBTED})
@@ -55,7 +55,7 @@ def find_unconfirmed_issues(deps: Deps, job: JobView) -> tuple[CredentialHandle,
         revocable = definition.revocable if definition else Revocable(request["revocable"])
         # A value that cannot be revoked is as valid as before the issue.
         path = issue_path(definition, job.data_scope) if definition else ""
-        if revocable is Revocable.NEVER or (definition and trusted_search(deps, definition, path, since=at)):
+        if revocable is Revocable.NEVER or (definition and is_search_trusted(deps, definition, path, since=at)):
             continue
         # The credential may have been issued after its token had died; then it lives as long as the engine allows, not as requested.
         role = deps.vault.database_role(path, fresh=True)

@@ -13,9 +13,6 @@ from justenough.domain.jobs.states import Revocable
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.ledger.overdue import is_revocation_overdue, is_worth_recording
 
-NOT_EARLIER: Mapping[str, str] = {}
-"""What an event says of its time in addition, if it records what has just happened."""
-
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -33,7 +30,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class TargetTraits:
-    """What is known of a credential's target."""
+    """What the events of a credential depend on, besides the inspection."""
 
     in_target: bool
     """Whether it has a user in a target, which must be gone."""
@@ -51,9 +48,10 @@ def credential_events(
     """Yield the events of one credential after its job was revoked; none until its lease, token and certificate are found dead."""
     if not inspection.is_dead(credential):
         return
-    done = {"done_at": traits.dead_since.isoformat()} if traits.dead_since is not None and traits.dead_since < at else {}
+    done = {"done_at": traits.dead_since.isoformat()} if traits.dead_since is not None and traits.dead_since < at else None
     if credential.handles:
-        yield build_event(EventType.CREDENTIAL_REVOKED, job, at=at, about=credential.id, credential=credential.id, by=by, why=None, **done)
+        data = {"credential": credential.id, "by": by, "why": None, **(done or {})}
+        yield build_event(EventType.CREDENTIAL_REVOKED, job, at=at, about=credential.id, **data)
     if traits.gives_space and inspection.spaces:
         return
     if traits.in_target and (inspection.users or inspection.target_failures):
@@ -76,11 +74,16 @@ def single_credential_events(
 
 
 def final_events(
-    job: str, credential: CredentialHandle, *, at: datetime, how: str, provable: bool, done: Mapping[str, str] = NOT_EARLIER
+    job: str, credential: CredentialHandle, *, at: datetime, how: str, provable: bool, done: Mapping[str, str] | None = None
 ) -> Iterator[Event]:
-    """Yield the event of what a credential is once its handles are dead: confirmed, residual or expired; none if that is not known yet."""
+    """Yield the event of what a credential is once its handles are dead: confirmed, residual or expired; none if that is not known yet.
+
+    `done`: the field `done_at`, if it was found dead earlier.
+    """
     if provable and credential.revocable is Revocable.NOW:
-        yield build_event(EventType.CREDENTIAL_CONFIRMED, job, at=at, about=credential.id, credential=credential.id, how=how, **done)
+        yield build_event(
+            EventType.CREDENTIAL_CONFIRMED, job, at=at, about=credential.id, credential=credential.id, how=how, **(done or {})
+        )
     elif credential.is_residual(at=at):
         yield residual_event(job, credential, at=at)
     elif credential.revocable is Revocable.NEVER or at >= credential.expires_at:

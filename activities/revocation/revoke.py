@@ -134,7 +134,7 @@ def revoke(
             inspection = inspect(deps, job, memory.credentials, memory.accesses)
 
     at, settled = deps.now(), settled or memory.unclaimed
-    dead_since = deps.revocation_tracker.dead_since(job, dead=role_gone and not (inspection.alive or inspection.failures), now=at)
+    dead_since = deps.revocation_tracker.record_inspection(job, dead=role_gone and not (inspection.alive or inspection.failures), now=at)
     unprovable = (*memory.unknown, *unprovable_reasons(deps, memory.credentials, now=at))
     clean = role_gone and (memory.closed or settled) and not (inspection.alive or inspection.failures or unprovable)
     wait = None if settled or not clean else deps.revocation_tracker.record_clean_check(job, started=began, ended=deps.ticks(), now=started)

@@ -54,7 +54,7 @@ class RevocationTracker:
             course.failed += 1
             return course.failed
 
-    def dead_since(self, job: str, *, dead: bool, now: datetime) -> datetime | None:
+    def record_inspection(self, job: str, *, dead: bool, now: datetime) -> datetime | None:
         """Record whether a check that could look everywhere found nothing alive. Return since when that is so; None if it is not."""
         with self._lock:
             course = self._course(job, now)

@@ -34,7 +34,7 @@ from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import Action
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.dependencies import Deps
-from justenough.services.positive_control import search_digest, with_observed_user
+from justenough.services.positive_control import known_controls, with_observed_user
 from tests.activities.tcp_door import Door
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "shop"
@@ -220,11 +220,8 @@ class Desk:
         definition = deps.config.current().catalog.resources[resource].actions[action]
         deps.vault.open_prefix(job, 600)
         token = deps.vault.create_token(job, policy=definition.policy, alias=scope_alias(definition, ACME), ttl=300)
-        what = resolve_issue(definition, ACME)
-        searched = search_digest(deps, definition, what.path)
-        issued = deps.vault.issue(token, what)
-        target = definition.target
-        known = deps.store.positive_controls.found_at(searched) if searched else None
+        controls = known_controls(deps, definition, ACME)
+        issued = deps.vault.issue(token, resolve_issue(definition, ACME))
         credential = CredentialHandle(
             id=credential_id(job, number),
             request_id=request_id(job, number),
@@ -235,14 +232,14 @@ class Desk:
             issued_at=now,
             expires_at=now + timedelta(seconds=300),
             revocable=definition.revocable,
-            user=issued.fields["username"].reveal() if target else None,
-            target_digest=target.digest if target and deps.store.positive_controls.found_at(target.digest) else None,
-            search_digest=searched if known else None,
+            user=issued.fields["username"].reveal() if definition.target else None,
+            target_digest=controls.target_digest,
+            search_digest=controls.search_digest,
         )
         if record:
             deps.store.ledger.append([issued_event(job, credential)])
-        if record and target:
-            credential = with_observed_user(deps, job, credential, definition, what.path, searched=searched)
+        if record and definition.target:
+            credential = with_observed_user(deps, job, credential, definition, controls)
         return Held(credential, token, issued)
 
     def entry_types(self, job: str) -> list[str]:

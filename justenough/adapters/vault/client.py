@@ -62,6 +62,7 @@ class DatabaseRole:
 
 
 UNREADABLE = DatabaseRole(digest="", ttl=0)
+"""Cached in place of a role that the worker may not read, or that Vault does not have."""
 
 
 class Vault(TransitKeys):

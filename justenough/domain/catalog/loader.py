@@ -35,7 +35,9 @@ from justenough.domain.tools.definitions import TOOL_MODELS, ActionOffer, tool_p
 
 CATALOG_FILE = "catalog.yaml"
 LEASELESS_ENGINES = frozenset({"kv", "generic", "transit", "totp", "cubbyhole"})
+"""Types of secrets engines that never give a lease. Other engines may give none at some paths; the issue is then refused."""
 STATIC_CREDS_PATH = re.compile(r"/static-creds?/")
+"""Where the database and LDAP engines return a password that they rotate, without a lease."""
 PLACEHOLDER_SPEC: dict[str, Any] = {"name": "draft", "task": "-", "environment": "-", "run": {"command": ["true"]}}
 PLACEHOLDER_ACCESS: dict[str, Any] = {"resource": "-", "action": "read", "ttl": 1, "reason": "-"}
 """Replacements for the parts of a draft that cannot be parsed; problems of these parts are not reported."""

@@ -13,10 +13,7 @@ from justenough.domain.jobs.states import Action
 from justenough.domain.policy.cedar_request import AccessContext, Clock, JobFacts, Phase
 from justenough.domain.policy.engine import PolicySet
 from justenough.domain.policy.tier_result import MAX_TIER, TierResult
-from justenough.domain.tools.call import CallAccess, ToolCall, action_of, tool_only_items
-
-DEFAULT_CALL_TTL_S = 300
-"""Seconds of access for a tool call whose action the order does not list."""
+from justenough.domain.tools.call import DEFAULT_TTL_S, CallAccess, ToolCall, action_of, tool_only_items
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,7 @@ def dry_run_tools(rules: PolicyEvaluator, job: JobFacts, *, clock: Clock, held: 
         if action is None or definition is None:
             continue
         only = tool_only_items(job.spec, tool.uses.resource, action)
-        ttl = min(DEFAULT_CALL_TTL_S, definition.max_ttl)
+        ttl = min(DEFAULT_TTL_S, definition.max_ttl)
         access = Access(resource=tool.uses.resource, action=action, ttl=ttl, reason=f"A call of {name}", at="request")
         call = CallAccess(**dict(access), call=ToolCall(tool=name, arguments={}))
         spec = job.spec.model_copy(update={"access": (call,), "model": None})

@@ -26,6 +26,8 @@ from justenough.domain.tools.definitions import Http, Sql, Tool, ToolUses
 MAX_ARGUMENT_BYTES = 32 * 1024
 """Bytes of a call's arguments as canonical JSON. Approvers must be able to read them."""
 MAX_PROBLEMS = 20
+DEFAULT_TTL_S = 300
+"""Seconds of access for a call whose action the job's order does not list."""
 DOTS = re.compile(r"\.+")
 
 

@@ -16,7 +16,7 @@ from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.states import CredentialState, Revocable
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
-from tests.activities.revocation_calls import revoke_by_session, revoke_from_outside
+from tests.activities.revocation_calls import lose_an_issue, revoke_by_session, revoke_from_outside
 from tests.activities.vault_shop import Desk, Held, Shop, issue_decision
 from tests.support.wait import until
 
@@ -133,9 +133,7 @@ def test_setting_the_clock_brings_no_second_look_nearer(at: Desk) -> None:
 
 
 def test_an_issue_that_nobody_told_of_where_nobody_can_look_is_doubted_until_it_can_only_have_ended(blind: Desk) -> None:
-    job = blind.job()
-    blind.deps.store.ledger.append([issue_decision(job, 1, blind.clock.now())])
-    held = blind.issue(job, record=False)
+    job, held = lose_an_issue(blind)
 
     first = revoke_from_outside(blind, job)
 
@@ -166,10 +164,9 @@ def test_an_issue_that_was_refused_leaves_no_doubt(blind: Desk) -> None:
 
 
 def test_where_the_target_can_be_searched_there_is_nothing_to_doubt(at: Desk) -> None:
-    earlier, job = at.job(), at.job()
+    earlier = at.job()
     assert revoke_by_session(at, earlier, at.issue(earlier)).confirmed
-    at.deps.store.ledger.append([issue_decision(job, 1, at.clock.now())])
-    held = at.issue(job, record=False)
+    job, held = lose_an_issue(at)
     assert revoke_from_outside(at, job).second_look_in is not None
     at.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=1)
     assert revoke_from_outside(at, job).confirmed
@@ -178,9 +175,7 @@ def test_where_the_target_can_be_searched_there_is_nothing_to_doubt(at: Desk) ->
 
 
 def test_what_was_doubted_gets_its_handles_from_a_session_that_slept(blind: Desk) -> None:
-    job = blind.job()
-    blind.deps.store.ledger.append([issue_decision(job, 1, blind.clock.now())])
-    held = blind.issue(job, record=False)
+    job, held = lose_an_issue(blind)
     assert revoke_from_outside(blind, job).failures
     blind.deps.store.ledger.append([issued_event(job, held.credential)])
     assert revoke_by_session(blind, job, held).confirmed

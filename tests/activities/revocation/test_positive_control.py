@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, NoReturn
 
 import psycopg
 import pytest
@@ -13,9 +14,9 @@ from activities.issuing.results import IssueRefused, issued_event
 from activities.revocation.revoke import end_one, prove
 from justenough.adapters.vault import VaultUnavailable
 from justenough.domain.jobs.states import Action, RevocationState
-from justenough.services.positive_control import issue_path, search_digest, with_observed_user
+from justenough.services.positive_control import known_controls, with_observed_user
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
-from tests.activities.issuing_session import start_session
+from tests.activities.issuing_session import Session, start_session
 from tests.activities.plain_roles import (
     BY_DISPLAY_NAME,
     NOTHING,
@@ -26,20 +27,13 @@ from tests.activities.plain_roles import (
     rename_users,
     standby_away,
 )
-from tests.activities.revocation_calls import revocation_state, revoke_by_session, revoke_from_outside
+from tests.activities.revocation_calls import lose_an_issue, revocation_state, revoke_by_session, revoke_from_outside
 from tests.activities.vault_shop import ACME, Desk, Held, Shop, issue_decision
 
 pytestmark = pytest.mark.servers
 ORDERS = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "Look the order up"}
 LONGEST = timedelta(minutes=30)
 """The catalog's max_ttl for reading orders."""
-
-
-def lose_an_issue(at: Desk) -> tuple[str, Held]:
-    """A job whose session died after Vault had issued, and before it recorded the credential."""
-    job = at.job()
-    at.deps.store.ledger.append([issue_decision(job, 1, at.clock.now())])
-    return job, at.issue(job, record=False)
 
 
 def user_of(held: Held) -> str:
@@ -119,6 +113,55 @@ def test_an_issue_that_nobody_told_of_is_found_where_the_first_one_was(shop: Sho
         assert "credential.doubted" not in at.entry_types(job)
 
 
+class Died(BaseException):
+    """Stands for the end of a worker's process."""
+
+
+def die_issuing_again(session: Session, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let a session die after Vault has issued a second credential under its grant, and before it records it; return the user's name."""
+    held, issue, names = session.issue(), session.at.deps.vault.issue, []
+
+    def issue_and_die(*args: Any) -> NoReturn:
+        names.append(issue(*args).fields["username"].reveal())
+        raise Died
+
+    with monkeypatch.context() as dying:
+        dying.setattr(session.at.deps.vault, "issue", issue_and_die)
+        with pytest.raises(Died):
+            session.issuer.access(held.access)
+    (name,) = names
+    return str(name)
+
+
+def test_a_session_that_dies_as_it_issues_again_leaves_a_doubt_where_no_search_finds_its_user(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_plain_desk(shop, tmp_path, revocation=NOTHING) as at:
+        session = start_session(at, ORDERS)
+        name = die_issuing_again(session, monkeypatch)
+        assert any(
+            "its lease is not known and its target cannot be searched" in why for why in revoke_from_outside(at, session.job).failures
+        )
+        assert name in plain_users(shop), "nobody knows of it, and nobody drops it"
+        assert "credential.doubted" in at.entry_types(session.job)
+        for role in plain_users(shop):
+            drop_user(shop, role)
+
+
+def test_a_session_that_dies_as_it_issues_again_leaves_no_doubt_where_a_search_finds_its_user(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = start_session(at, ORDERS)
+    name = die_issuing_again(session, monkeypatch)
+    assert session.job in name
+    assert revoke_from_outside(at, session.job).second_look_in is not None
+    at.clock.ahead += SECOND_CHECK_DELAY
+    assert revoke_from_outside(at, session.job).confirmed
+    assert "credential.doubted" not in at.entry_types(session.job)
+    with psycopg.connect(at.shop.superuser, autocommit=True) as connection:
+        assert connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name]).fetchone() is None
+
+
 def test_the_first_issue_of_a_configuration_is_in_doubt_because_nobody_was_found_yet(at: Desk) -> None:
     job, held = lose_an_issue(at)
     assert_in_doubt_for_its_longest_life(at, job)
@@ -129,16 +172,14 @@ def test_each_of_several_first_issues_at_once_is_found_by_itself(at: Desk) -> No
     action = at.deps.config.current().catalog.action("orders-db", Action.READ)
     assert action is not None
     job, other = at.job(), at.job()
-    at.issue(other)
+    known = known_controls(at.deps, action, ACME)
     held = at.issue(job, record=False)
-    # It was recorded before anybody had been found; meanwhile the other one was.
-    early = held.credential.model_copy(update={"target_digest": None, "search_digest": None})
-    at.deps.store.ledger.append([issued_event(job, early)])
-    path = issue_path(action, ACME)
-    observed = with_observed_user(at.deps, job, early, action, path, searched=search_digest(at.deps, action, path))
-    assert observed.target_digest is not None
+    at.deps.store.ledger.append([issued_event(job, held.credential)])
+    at.issue(other)
+    assert held.credential.target_digest is None, "nobody had been found when it was recorded; meanwhile the other one was"
+    assert with_observed_user(at.deps, job, held.credential, action, known).target_digest is not None
     (view,) = at.deps.store.credentials.list(job=job).items
-    assert view.target_digest == observed.target_digest
+    assert view.target_digest is not None
     assert revoke_from_outside(at, job).second_look_in is not None
     assert "credential.confirmed" in at.entry_types(job)
 

@@ -133,9 +133,9 @@ def test_what_was_revoked_while_the_store_was_away_is_dated_to_when_it_was_done(
 def test_what_lived_on_in_between_is_not_dated_to_an_earlier_look(at: Desk) -> None:
     tracker, job = at.deps.revocation_tracker, at.job()
     first, alive, later = (at.clock.now() + timedelta(minutes=number) for number in range(3))
-    assert tracker.dead_since(job, dead=True, now=first) == first
-    assert tracker.dead_since(job, dead=False, now=alive) is None
-    assert tracker.dead_since(job, dead=True, now=later) == later
+    assert tracker.record_inspection(job, dead=True, now=first) == first
+    assert tracker.record_inspection(job, dead=False, now=alive) is None
+    assert tracker.record_inspection(job, dead=True, now=later) == later
 
 
 def test_without_store_and_memory_the_prefix_and_the_target_are_enough_and_it_is_not_confirmed_while_the_claim_is_open(at: Desk) -> None:

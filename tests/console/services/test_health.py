@@ -159,6 +159,10 @@ async def test_a_vault_that_does_not_serve_is_said_to_be_so(looking: HealthMonit
     assert (checks["vault"].ok, checks["vault"].detail) == (False, said)
 
 
+async def check_of(looking: HealthMonitor, name: str) -> Check:
+    return next(check for check in (await looking.report()).checks if check.name == name)
+
+
 @contextlib.contextmanager
 def stuck_audit_log(stack: Stack) -> Iterator[None]:
     """Have Vault write its audit log to a pipe that nobody reads, as to a disk that hangs."""
@@ -183,17 +187,14 @@ async def test_a_vault_that_cannot_write_its_audit_log_is_not_ready_though_it_ca
 ) -> None:
     monkeypatch.setattr(health, "CACHE_TTL_S", 0)
 
-    async def vault_check() -> Check:
-        return next(check for check in (await looking.report()).checks if check.name == "vault")
-
-    assert (await vault_check()).ok
+    assert (await check_of(looking, "vault")).ok
     with stuck_audit_log(served.stack):
-        while (check := await vault_check()).ok:
+        while (check := await check_of(looking, "vault")).ok:
             pass
         assert check.detail == "no answer in 2 s"
         async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
             assert (await client.get(f"{served.stack.vault}/v1/sys/health")).status_code == 200
-    while not (await vault_check()).ok:
+    while not (await check_of(looking, "vault")).ok:
         pass
 
 
@@ -210,18 +211,15 @@ async def test_a_store_that_takes_no_writes_is_not_ready_though_it_answers_reads
 ) -> None:
     monkeypatch.setattr(health, "CACHE_TTL_S", 0)
 
-    async def store_check() -> Check:
-        return next(check for check in (await looking.report()).checks if check.name == "store")
-
-    assert (await store_check()).ok
+    assert (await check_of(looking, "store")).ok
     file = make_url(served.console.deps.settings.store_url).database
     assert file is not None
     with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert not (await store_check()).ok
+        assert not (await check_of(looking, "store")).ok
         served.store.ping()
         other.execute("ROLLBACK")
-    while not (await store_check()).ok:
+    while not (await check_of(looking, "store")).ok:
         pass
 
 
