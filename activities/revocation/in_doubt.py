@@ -8,14 +8,15 @@ any more, each such grant is in doubt.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from justenough.domain.core.ids import credential_id
 from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import Action, Revocable
 from justenough.domain.ledger.events import Event, EventType, build_event
-from justenough.domain.readmodel.views import JobView
+from justenough.domain.readmodel.views import EntryView, JobView
 from justenough.services.dependencies import Deps
 from justenough.services.job_history import read_entries
 from justenough.services.positive_control import is_search_trusted, issue_path
@@ -24,49 +25,75 @@ from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 ANSWER_EVENTS = frozenset({EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_REFUSED, EventType.CREDENTIAL_DOUBTED})
 
 
+@dataclass
+class RequestIssues:
+    """What the ledger tells of the credentials of one request."""
+
+    id: str
+    number: int
+    resource: str
+    action: Action
+    """As granted: approvers may have narrowed it."""
+    ttl: int
+    """Seconds."""
+    revocable: Revocable
+    issued: int = 0
+    unanswered_since: datetime | None = None
+    """When an issue was decided whose outcome nobody recorded."""
+    trusted_since: datetime | None = None
+    """The last issue after which the session issued without recording its decision first."""
+
+
+def requests_with_unrecorded_issues(entries: Iterable[EntryView]) -> list[RequestIssues]:
+    """Return the requests of which Vault may have issued a credential that these entries of their job do not record."""
+    requests: dict[str, RequestIssues] = {}
+    for entry in entries:
+        kind, data = EventType(entry.type), entry.data
+        if kind is EventType.ACCESS_REQUESTED:
+            asked = {name: data[name] for name in ("number", "resource", "ttl")}
+            requests[data["request"]] = RequestIssues(
+                data["request"], action=Action(data["action"]), revocable=Revocable(data["revocable"]), **asked
+            )
+        if (request := requests.get(data.get("request", ""))) is None:
+            continue
+        if kind is EventType.CREDENTIAL_ISSUED:
+            request.issued += 1
+            request.action = Action(data["action"])
+            request.trusted_since = entry.at if data.get("search_digest") else None
+        elif kind is EventType.CREDENTIAL_DOUBTED:
+            request.trusted_since = None
+        elif kind is EventType.ACCESS_DECIDED and data["phase"] == "issue" and data["outcome"] != "denied":
+            request.unanswered_since = entry.at
+            request.action = Action(data["facts"].get("action", request.action))
+        if kind in ANSWER_EVENTS:
+            request.unanswered_since = None
+    return [item for item in requests.values() if item.unanswered_since or item.trusted_since]
+
+
 def find_unconfirmed_issues(deps: Deps, job: JobView) -> tuple[CredentialHandle, ...]:
     """Return the credentials that may be alive but are neither recorded nor findable: without lease and accessor, valid until their latest end.
 
     Raises RetryLater.
     """
-    requests: dict[str, dict[str, Any]] = {}
-    unanswered: dict[str, datetime] = {}
-    trusting: dict[str, datetime] = {}
-    """By request, the last issue after which the session issued without recording its decision first."""
-    for entry in read_entries(deps.store.ledger, job.id).items:
-        kind, data = EventType(entry.type), entry.data
-        if kind is EventType.ACCESS_REQUESTED:
-            requests[data["request"]] = {**data, "issued": 0}
-        elif kind is EventType.CREDENTIAL_ISSUED and data["request"] in requests:
-            requests[data["request"]]["issued"] += 1
-            unanswered.pop(data["request"], None)
-            trusting.pop(data["request"], None)
-            if data.get("search_digest"):
-                trusting[data["request"]] = entry.at
-        elif kind is EventType.ACCESS_DECIDED and data["phase"] == "issue" and data["outcome"] != "denied":
-            unanswered[data["request"]] = entry.at
-        elif kind in ANSWER_EVENTS:
-            unanswered.pop(data["request"], None)
-            if kind is EventType.CREDENTIAL_DOUBTED:
-                trusting.pop(data["request"], None)
     credentials = []
-    for request, at in ((requests[name], at) for name, at in {**trusting, **unanswered}.items() if name in requests):
-        definition = deps.config.current().catalog.action(request["resource"], Action(request["action"]))
-        revocable = definition.revocable if definition else Revocable(request["revocable"])
+    for request in requests_with_unrecorded_issues(read_entries(deps.store.ledger, job.id).items):
+        definition = deps.config.current().catalog.action(request.resource, request.action)
+        revocable = definition.revocable if definition else request.revocable
+        since = request.unanswered_since or request.trusted_since
         # A value that cannot be revoked is as valid as before the issue.
         path = issue_path(definition, job.data_scope) if definition else ""
-        if revocable is Revocable.NEVER or (definition and is_search_trusted(deps, definition, path, since=at)):
+        if revocable is Revocable.NEVER or (definition and since and is_search_trusted(deps, definition, path, since=since)):
             continue
         # The credential may have been issued after its token had died; then it lives as long as the engine allows, not as requested.
         role = deps.vault.database_role(path, fresh=True)
-        longest = max(definition.max_ttl if definition else 0, request["ttl"], role.ttl if role else 0)
-        asked_at = at if request["request"] in unanswered else deps.now()
+        longest = max(definition.max_ttl if definition else 0, request.ttl, role.ttl if role else 0)
+        asked_at = request.unanswered_since or deps.now()
         credentials.append(
             CredentialHandle(
-                id=credential_id(job.id, request["number"], request["issued"] + 1),
-                request_id=request["request"],
-                resource=request["resource"],
-                action=Action(request["action"]),
+                id=credential_id(job.id, request.number, request.issued + 1),
+                request_id=request.id,
+                resource=request.resource,
+                action=request.action,
                 lease_id=None,
                 accessor=None,
                 issued_at=asked_at,

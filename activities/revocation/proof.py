@@ -141,8 +141,8 @@ def is_certificate_valid(deps: Deps, credential: CredentialHandle) -> bool:
 
 
 def accesses_of(job: JobView) -> RequestedActions:
-    """Return resource and action of each of a job's requests and credentials."""
-    requested = {(item.resource, item.action) for item in job.requests}
+    """Return resource and action of each of a job's requests, as requested and as granted, and of its credentials."""
+    requested = {(item.resource, action) for item in job.requests for action in (item.action, item.granted_action) if action}
     return frozenset(requested | {(item.resource, item.action) for item in job.credentials})
 
 

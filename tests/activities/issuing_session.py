@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
+
+import pytest
 
 from activities.issuing.issuer import Issuer
 from activities.issuing.results import IssuedCredential
@@ -13,11 +15,16 @@ from activities.revocation.revoke import RevocationResult, revoke
 from justenough.domain.approvals.ladder import ApprovalAnswer
 from justenough.domain.contracts.workflow_messages import GrantedRequest
 from justenough.domain.core.ids import new_job_id, request_id
+from justenough.domain.jobs.states import Action
 from justenough.services.job_history import read_job_history
 from justenough.services.ledger_events import order_events
 from justenough.services.verify_order import VerifiedOrder, verify_order
 from tests.activities.issuing.test_renewal_check import approval_of
 from tests.activities.vault_shop import SPEC, Desk
+
+
+class Died(BaseException):
+    """Stands for the end of a worker's process."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,22 @@ class Session:
 
     def issue(self) -> IssuedCredential:
         return self.issuer.issue(self.granted)
+
+    def die_during(self, issue: Callable[[], object]) -> str:
+        """Die after Vault has issued and before the session records it; return the user's name."""
+        vault, names = self.at.deps.vault, list[str]()
+        call_vault = vault.issue
+
+        def issue_and_die(*arguments: Any) -> NoReturn:
+            names.append(call_vault(*arguments).fields["username"].reveal())
+            raise Died
+
+        with pytest.MonkeyPatch.context() as dying:
+            dying.setattr(vault, "issue", issue_and_die)
+            with pytest.raises(Died):
+                issue()
+        (name,) = names
+        return name
 
     def end(self) -> RevocationResult:
         """Revoke as the session's own exit does."""
@@ -48,8 +71,8 @@ class Session:
         return view.state.value
 
 
-def start_session(at: Desk, access: Mapping[str, Any], *, tier: int = 0) -> Session:
-    """Return the session of a newcomer's job with this one request, approved where a tier asks for it."""
+def start_session(at: Desk, access: Mapping[str, Any], *, tier: int = 0, granted: Action | None = None) -> Session:
+    """Return the session of a newcomer's job with this one request, approved where a tier asks for it. `granted`: a narrower action."""
     deps, mark = at.deps, secrets.token_hex(4)
     launcher = at.shop.newcomer(f"launcher-{mark}", "ops")
     job = new_job_id("dev", now=deps.now())
@@ -61,5 +84,5 @@ def start_session(at: Desk, access: Mapping[str, Any], *, tier: int = 0) -> Sess
     issuer = Issuer(deps, order, verified, read_job_history(deps.store.ledger, job), owner="owner")
     answers: tuple[ApprovalAnswer, ...] = ()
     if tier:
-        answers = (approval_of(at, job, verified, at.shop.newcomer(f"approver-{mark}", "support-leads"), tier=tier),)
+        answers = (approval_of(at, job, verified, at.shop.newcomer(f"approver-{mark}", "support-leads"), tier=tier, action=granted),)
     return Session(at, job, issuer, GrantedRequest(id=request_id(job, 1), number=1, answers=answers))

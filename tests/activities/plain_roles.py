@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from justenough.adapters.runtime.private_files import read_json
-from tests.activities.catalog_variants import open_changed_desk
+from tests.activities.catalog_variants import Change, open_changed_desk
 from tests.activities.vault_shop import EXAMPLE, Desk, Shop
 from worker.stack import StackPaths, running_stack
 from worker.stack.seed import shop_environment
@@ -25,11 +25,20 @@ BY_DISPLAY_NAME = "{{.DisplayName}}_{{random 8}}"
 
 @contextmanager
 def open_plain_desk(
-    shop: Shop, tmp_path: Path, *, template: str | None = None, revocation: str = DROP, target: dict[str, str] | None = None
+    shop: Shop,
+    tmp_path: Path,
+    *,
+    template: str | None = None,
+    revocation: str = DROP,
+    target: dict[str, str] | None = None,
+    change: Change | None = None,
 ) -> Iterator[Desk]:
-    """A desk whose orders are read through such a role; `template`: how its users are named; `target`: another server to look at."""
+    """A desk whose orders are read through such a role.
 
-    def change(catalog: dict[str, Any]) -> None:
+    `template`: how its users are named; `target`: another server to look at; `change`: what else differs in its catalog.
+    """
+
+    def add_role(catalog: dict[str, Any]) -> None:
         (shops,) = (write["data"] for write in catalog["provision"] if write["path"] == "database/config/shop")
         connection = {key: value for key, value in shops.items() if key != "username_template"}
         role = {"db_name": "plain", "default_ttl": "2m", "max_ttl": "30m", "creation_statements": [CREATION]}
@@ -41,8 +50,10 @@ def open_plain_desk(
         action["issue"] = {"path": "database/creds/plain-read"}
         del action["data_scope"]
         action["target"] |= target or {}
+        if change is not None:
+            change(catalog)
 
-    with open_changed_desk(shop, tmp_path, change, provision=True) as made:
+    with open_changed_desk(shop, tmp_path, add_role, provision=True) as made:
         yield made
 
 

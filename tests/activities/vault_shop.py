@@ -341,7 +341,15 @@ def access_request(job: str, number: int, resource: str, action: str, now: datet
 def issue_decision(job: str, number: int, now: datetime) -> Any:
     """What a session records right before it asks Vault."""
     request = request_id(job, number)
-    allowed = {"outcome": "allowed", "tier": 0, "policies": ["a-test"], "policy_digest": "", "digest": "", "errors": [], "facts": {}}
+    allowed = {
+        "outcome": "allowed",
+        "tier": 0,
+        "policies": ["a-test"],
+        "policy_digest": "",
+        "digest": "",
+        "errors": [],
+        "facts": {"action": REQUESTS[number - 1][1]},
+    }
     return build_event(EventType.ACCESS_DECIDED, job, at=now, about=f"{request}/issue", request=request, phase="issue", **allowed)
 
 

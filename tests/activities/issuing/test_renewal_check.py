@@ -131,14 +131,22 @@ def start_job(
 
 
 def approval_of(
-    at: Desk, job: str, verified: VerifiedOrder, approver: Someone, *, tier: int, tools: BoundedTools | None = None
+    at: Desk,
+    job: str,
+    verified: VerifiedOrder,
+    approver: Someone,
+    *,
+    tier: int,
+    action: Action | None = None,
+    tools: BoundedTools | None = None,
 ) -> ApprovalAnswer:
-    """Return a person's approval of a job's one request, verified."""
+    """Return a person's approval of a job's one request, verified. `action`: what they narrow it to."""
     access, now = verified.spec.access[0], at.deps.now()
     digest = compute_request_digest(at.deps, verified, access, bundle=None, tier=tier)
     about: dict[str, Any] = {"request": request_id(job, 1), "digest": digest, "ttl": access.ttl, "action": access.action}
     times: dict[str, Any] = {"issued_at": now, "expires_at": now + SIGNATURE_TTL}
-    statement = DecisionStatement(job=job, decision="approve", reason="it is needed", person=approver.id, tools=tools, **about, **times)
+    granted = about if action is None else {**about, "action": action}
+    statement = DecisionStatement(job=job, decision="approve", reason="it is needed", person=approver.id, tools=tools, **granted, **times)
     ladder = Ladder(**about, tools=access.tools, requester=verified.person.id, needed=tier, current=tier, respond_by=now)
     answer = build_approval_verifier(at.deps, now=now).verify_answer(job, ladder, approver.sign(to_signable(statement)))
     assert isinstance(answer, ApprovalAnswer)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
 
 import psycopg
 import pytest
@@ -16,7 +15,7 @@ from justenough.adapters.vault import VaultUnavailable
 from justenough.domain.jobs.states import Action, RevocationState
 from justenough.services.positive_control import known_controls, with_observed_user
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
-from tests.activities.issuing_session import Session, start_session
+from tests.activities.issuing_session import start_session
 from tests.activities.plain_roles import (
     BY_DISPLAY_NAME,
     NOTHING,
@@ -113,32 +112,11 @@ def test_an_issue_that_nobody_told_of_is_found_where_the_first_one_was(shop: Sho
         assert "credential.doubted" not in at.entry_types(job)
 
 
-class Died(BaseException):
-    """Stands for the end of a worker's process."""
-
-
-def die_issuing_again(session: Session, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Let a session die after Vault has issued a second credential under its grant, and before it records it; return the user's name."""
-    held, issue, names = session.issue(), session.at.deps.vault.issue, []
-
-    def issue_and_die(*args: Any) -> NoReturn:
-        names.append(issue(*args).fields["username"].reveal())
-        raise Died
-
-    with monkeypatch.context() as dying:
-        dying.setattr(session.at.deps.vault, "issue", issue_and_die)
-        with pytest.raises(Died):
-            session.issuer.access(held.access)
-    (name,) = names
-    return str(name)
-
-
-def test_a_session_that_dies_as_it_issues_again_leaves_a_doubt_where_no_search_finds_its_user(
-    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_session_that_dies_as_it_issues_again_leaves_a_doubt_where_no_search_finds_its_user(shop: Shop, tmp_path: Path) -> None:
     with open_plain_desk(shop, tmp_path, revocation=NOTHING) as at:
         session = start_session(at, ORDERS)
-        name = die_issuing_again(session, monkeypatch)
+        held = session.issue()
+        name = session.die_during(lambda: session.issuer.access(held.access))
         assert any(
             "its lease is not known and its target cannot be searched" in why for why in revoke_from_outside(at, session.job).failures
         )
@@ -148,11 +126,10 @@ def test_a_session_that_dies_as_it_issues_again_leaves_a_doubt_where_no_search_f
             drop_user(shop, role)
 
 
-def test_a_session_that_dies_as_it_issues_again_leaves_no_doubt_where_a_search_finds_its_user(
-    at: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_session_that_dies_as_it_issues_again_leaves_no_doubt_where_a_search_finds_its_user(at: Desk) -> None:
     session = start_session(at, ORDERS)
-    name = die_issuing_again(session, monkeypatch)
+    held = session.issue()
+    name = session.die_during(lambda: session.issuer.access(held.access))
     assert session.job in name
     assert revoke_from_outside(at, session.job).second_look_in is not None
     at.clock.ahead += SECOND_CHECK_DELAY
