@@ -37,6 +37,7 @@ from justenough.adapters.runtime import gc_tuning
 from justenough.adapters.runtime.logging_setup import configure_logs
 from justenough.domain.core.errors import GiveUp, JustEnoughError, RetryLater
 from justenough.services.dependencies import open_worker_deps
+from worker.self_report import report_self
 from worker.temporal_worker import run_workers
 from workflows import options
 from workflows.sweep import Sweep
@@ -100,9 +101,11 @@ async def run(settings: Settings) -> None:
         client = await connect_temporal(settings)
         await schedule_sweep(client, settings)
         # The liveness signal lasts until the drain ends: a supervisor would kill a worker without it.
-        async with signal_liveness(settings.home / "run" / "worker.alive"), run_workers(client, deps, sandbox):
+        alive = signal_liveness(settings.home / "run" / "worker.alive")
+        async with alive, report_self(deps), run_workers(client, deps, sandbox):
             gc_tuning.freeze()
-            log.info("worker ready", task_queue=settings.task_queue, sandbox=sandbox.isolation.value)
+            if deps.config.digest_in_force is not None:
+                log.info("worker ready", task_queue=settings.task_queue, sandbox=sandbox.isolation.value)
             await stop.wait()
             log.info("worker stops", drain=settings.drain)
     # Ignore a second signal while the last threads end: it would turn an orderly exit into a death by signal.

@@ -26,7 +26,9 @@ from activities.job_activities import JobActivities
 from activities.process.sandbox import Sandbox
 from activities.revocation_activities import RevocationActivities
 from activities.session_activity import SessionActivities
+from activities.support.async_tools import wait_up_to
 from activities.sweep_activity import SweepActivities
+from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.domain.core.errors import GiveUp, JustEnoughError
 from justenough.services.dependencies import Deps
 from workflows.guard import Guard
@@ -43,6 +45,8 @@ MAX_CONCURRENT_ENDINGS = 256
 MAX_CONCURRENT_LOCAL_ACTIVITIES = 32
 STICKY_TIMEOUT = timedelta(seconds=2)
 """How long a workflow task waits for the worker that has the workflow in its cache. If that worker died, the job waits this much longer."""
+CONFIG_CHECK_INTERVAL = timedelta(seconds=1)
+"""How often a worker without a valid configuration looks whether it has been mended."""
 MAX_CONCURRENT_POLLS = 2
 """Polls for activities at once, per queue. A worker that hangs can hold this many activities until their heartbeats time out."""
 
@@ -51,7 +55,8 @@ MAX_CONCURRENT_POLLS = 2
 async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIterator[None]:
     """Run the workers of one installation until the block ends. Then sessions may finish within `drain`; the rest are ended and revoked.
 
-    Revocations have their own queue and slots, which outlive the sessions', so that a job can be killed however many run.
+    Revocations have their own queue and slots, which outlive the sessions', so that a job can be killed however many run. Without a valid
+    configuration it takes no sessions: jobs wait for another worker, or until the configuration is mended.
     """
     settings, sessions = deps.settings, SessionActivities(deps, sandbox)
     deciding, locking, ending, sweeping = (
@@ -88,26 +93,59 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
         max_concurrent_activities=MAX_CONCURRENT_ENDINGS,
         **common,
     )
+    # The pool creates threads on demand, and sessions need none. With fewer threads than slots the SDK warns.
+    threads = ThreadPoolExecutor(max(MAX_CONCURRENT_LOCAL_ACTIVITIES, settings.max_sessions), thread_name_prefix="activity")
+    taking: dict[str, Any] = {
+        "task_queue": settings.task_queue,
+        # The quick activities run here as local activities. They are also registered so that a stranger's request on this queue gets an answer.
+        "activities": [*quick, sessions.receive],
+        "activity_executor": threads,
+        "max_concurrent_activities": settings.max_sessions,
+        "graceful_shutdown_timeout": timedelta(seconds=settings.drain),
+        **common,
+    }
+    is_ready = await asyncio.to_thread(lambda: deps.config.digest_in_force is not None)
     main = Worker(
         client,
-        task_queue=settings.task_queue,
         workflows=WORKFLOWS,
         # The SDK's sandbox imports a workflow's modules again for each run, which costs as much as all other work for a job. It only
         # detects mistakes; import-linter and tests that run each workflow in the sandbox detect them too.
         workflow_runner=UnsandboxedWorkflowRunner(),
-        # The quick activities run here as local activities. They are also registered so that a stranger's request on this queue gets an answer.
-        activities=[*quick, sessions.receive],
-        # The pool creates threads on demand, and sessions need none. With fewer threads than slots the SDK warns.
-        activity_executor=ThreadPoolExecutor(max(MAX_CONCURRENT_LOCAL_ACTIVITIES, settings.max_sessions), thread_name_prefix="activity"),
-        max_concurrent_activities=settings.max_sessions,
         max_concurrent_local_activities=MAX_CONCURRENT_LOCAL_ACTIVITIES,
         max_concurrent_workflow_tasks=32,
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
-        graceful_shutdown_timeout=timedelta(seconds=settings.drain),
-        **common,
+        # Whoever takes no sessions must still run workflows, which kill jobs, and revoke what they held.
+        no_remote_activities=not is_ready,
+        **taking,
     )
     async with endings, main:
+        if is_ready:
+            yield
+            return
+        async with _run_when_configured(deps.config, lambda: Worker(client, **taking)):
+            yield
+
+
+@asynccontextmanager
+async def _run_when_configured(config: ConfigFolder, build_worker: Callable[[], Worker]) -> AsyncIterator[None]:
+    """Run a worker from when a valid configuration is in force until the block ends."""
+    log.error("worker only revokes: it takes no jobs without a valid configuration", alarm=config.alarm)
+    ended = asyncio.Event()
+
+    async def run() -> None:
+        while not ended.is_set():
+            if await asyncio.to_thread(lambda: config.digest_in_force):
+                async with build_worker():
+                    log.info("worker ready", config_digest=config.digest_in_force)
+                    await ended.wait()
+            await wait_up_to(CONFIG_CHECK_INTERVAL, ended)
+
+    running = asyncio.create_task(run())
+    try:
         yield
+    finally:
+        ended.set()
+        await running
 
 
 log = structlog.get_logger()

@@ -1,10 +1,11 @@
-"""Runs a call repeatedly during a block (heartbeats), and work to completion despite cancels."""
+"""Runs a call repeatedly during a block (heartbeats), waits for an event with a limit, and runs work to completion despite cancels."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from datetime import timedelta
 from typing import TypeVar
 
 from temporalio import activity
@@ -32,6 +33,13 @@ async def repeat_call(call: Callable[[], object], interval: float) -> AsyncItera
         yield
     finally:
         task.cancel()
+
+
+async def wait_up_to(limit: timedelta, event: asyncio.Event) -> None:
+    """Return once the event is set, or after this time."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(limit.total_seconds()):
+            await event.wait()
 
 
 async def run_to_completion(work: Awaitable[T]) -> T:

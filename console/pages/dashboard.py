@@ -47,6 +47,7 @@ async def now(request: Request, console: TheConsole, visitor: ThePageUser) -> Re
 def _render_page(request: Request, console: Console, caller: Caller, health: HealthReport | None) -> Response:
     # Take the stream position before reading anything, so that no later change is missed.
     stream = live_stream.stream_url(console)
+    own_alarm = console.deps.config.alarm
     store, current, trend = console.deps.store, console.dashboard.current_counts(), console.dashboard.course()
     readable, only = InboxFilter(caller.person.id, caller.tier, mine=None, only=caller.requester_filter), caller.requester_filter
     overdue = current.overdue
@@ -69,7 +70,7 @@ def _render_page(request: Request, console: Console, caller: Caller, health: Hea
         pending=[item.request for item in store.inbox.items(readable, limit=MAX_ITEMS)] if current.open_requests else (),
         reviews=store.reviews.list(limit=MAX_ITEMS).items if caller.can_read_all and current.open_reviews else (),
         own_jobs=() if caller.can_read_all else store.jobs.list(requester_id=only, limit=MAX_ITEMS).items,
-        alarm=console.deps.config.alarm,
+        alarm=health.config_alarm(own_alarm) if health else own_alarm,
         # Every state has a count, zeros included, so that the layout never moves.
         open_jobs=[(state, current.jobs.get(state, 0)) for state in OPEN_STATES],
         ended_jobs=[(state, current.ended.get(state, 0)) for state in ENDED_STATES],

@@ -18,7 +18,8 @@ from justenough.adapters.store.metrics import OverdueCounts
 from justenough.adapters.vault import Vault
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import GiveUp, JustEnoughError
-from justenough.domain.ledger.overdue import find_unpolled_queues, is_sweep_late
+from justenough.domain.ledger.overdue import MAX_REPORT_AGE, find_unpolled_queues, is_sweep_late
+from justenough.domain.readmodel.views import WorkerView
 
 T = TypeVar("T")
 
@@ -60,9 +61,16 @@ class HealthReport(Message):
     checks: tuple[Check, ...]
     overdue: OverdueCounts | None = None
     """None if the store does not answer."""
+    workers: tuple[WorkerView, ...] = ()
+    """Those that have reported themselves within MAX_REPORT_AGE; none if the store does not answer."""
     sweep: Sweeps = Sweeps()
     at: datetime | None = None
     """When the checks ended."""
+
+    def config_alarm(self, own: str | None) -> str | None:
+        """Return why the newest configuration is not in force in this console (`own`) or in its workers; None if it is."""
+        theirs = (f"worker {worker.name}: {worker.config_alarm}" for worker in self.workers if worker.config_alarm)
+        return "\n".join(filter(None, (own, *theirs))) or None
 
 
 class Unhealthy(GiveUp):
@@ -95,7 +103,7 @@ class HealthMonitor:
             return self._cache.last(WHOLE_INSTALLATION)
 
     async def _check_all(self, _key: str) -> HealthReport:
-        (store, overdue), (temporal, _), (vault, _), (workers, _), (_, sweep) = await asyncio.gather(
+        (store, figures), (temporal, _), (vault, _), (workers, _), (_, sweep) = await asyncio.gather(
             _run_check("store", self._check_store),
             _run_check("temporal", self._gateway.ping),
             _run_check("vault", self._check_vault),
@@ -103,14 +111,20 @@ class HealthMonitor:
             _run_check("sweep", self._check_sweeps),
         )
         # A late sweep does not make the installation less ready, so it is reported separately. An unknown sweep counts as late.
+        overdue, reported = figures or (None, ())
         return HealthReport(
-            checks=(store, temporal, vault, workers), overdue=overdue, sweep=sweep or Sweeps(late=True), at=datetime.now(UTC)
+            checks=(store, temporal, vault, workers),
+            overdue=overdue,
+            workers=reported,
+            sweep=sweep or Sweeps(late=True),
+            at=datetime.now(UTC),
         )
 
-    async def _check_store(self) -> OverdueCounts:
-        def check() -> OverdueCounts:
-            self._store.probe_write(datetime.now(UTC))
-            return self._store.metrics.overdue()
+    async def _check_store(self) -> tuple[OverdueCounts, tuple[WorkerView, ...]]:
+        def check() -> tuple[OverdueCounts, tuple[WorkerView, ...]]:
+            now = datetime.now(UTC)
+            self._store.probe_write(now)
+            return self._store.metrics.overdue(), self._store.workers.seen_since(now - MAX_REPORT_AGE)
 
         return await to_thread.run_sync(check, abandon_on_cancel=True, limiter=self._store_threads)
 

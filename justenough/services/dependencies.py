@@ -50,7 +50,8 @@ def open_worker_deps(settings: Settings, env: Mapping[str, str]) -> Iterator[Dep
         stack.callback(vault.close)
         vault.login_approle_file(settings.worker_approle_file)
         vault.keep_alive()
-        config = ConfigFolder(settings.config, env)
+        # A worker that cannot read its configuration must not deny jobs, and must not find targets empty because it knows none.
+        config = ConfigFolder(settings.config, env, required=True)
         targets = TargetInspector(vault, lambda: config.current().catalog, installation=settings.installation)
         stack.callback(targets.close)
         yield Deps(settings=settings, store=store, vault=vault, config=config, targets=targets)

@@ -107,13 +107,17 @@ def with_observed_user(deps: Deps, job: str, credential: CredentialHandle, actio
 def why_not_observable(deps: Deps, credential: CredentialHandle) -> str | None:
     """Return why the target cannot show whether a credential's user is gone; None if it can, or if the credential has no user there.
 
+    Without a valid configuration, this process cannot look into any target.
     Credentials of older versions have no recorded user. They are searched for by job id, as those versions did.
     """
     if credential.user is None:
         return None
     if credential.target_digest is None:
         return f"its target has never shown a live user, so not finding {credential.user} there proves nothing"
-    action = deps.config.current().catalog.action(credential.resource, credential.action)
+    try:
+        action = deps.config.current().catalog.action(credential.resource, credential.action)
+    except RetryLater as error:
+        return str(error)
     if action is None or action.target is None or action.target.digest != credential.target_digest:
         return f"its user {credential.user} is in a target that the catalog no longer has"
     return None

@@ -71,9 +71,17 @@ def findings(report: Json) -> Iterator[DoctorFinding]:
         yield DoctorFinding("sweep", "missing", f"late: {last}; one starts every 10 s", SWEEP_REMEDY)
     else:
         yield DoctorFinding("sweep", "ok", last)
-    if report.get("config_alarm"):
+    yield from _config_findings(report)
+
+
+def _config_findings(report: Json) -> Iterator[DoctorFinding]:
+    for alarm in str(report.get("config_alarm") or "").splitlines():
         remedy = "Fix it, then check it: justenough catalog check"
-        yield DoctorFinding("installation's configuration", "missing", str(report["config_alarm"]), remedy)
+        yield DoctorFinding("installation's configuration", "missing", alarm, remedy)
+    in_force = {str(worker["name"]): str(worker["config_digest"])[:19] for worker in report.get("workers", ()) if worker["config_digest"]}
+    if len(set(in_force.values())) > 1:
+        text = "workers have different ones in force: " + ", ".join(f"{name} {digest}" for name, digest in in_force.items())
+        yield DoctorFinding("installation's configuration", "warning", text, "Give all workers the same configuration folder and settings.")
 
 
 def alarms(report: Json) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
 
 from fastapi import APIRouter, Response
@@ -12,6 +13,8 @@ from console.http.problems import problem_responses
 from console.services.health import Check, Sweeps
 from justenough.adapters.store.outbox_queries import lag_of
 from justenough.domain.core.base_model import Message
+from justenough.domain.ledger.overdue import MAX_REPORT_AGE
+from justenough.domain.readmodel.views import ConfigState, WorkerView
 
 router = APIRouter(tags=["health"], responses=problem_responses(500))
 
@@ -33,8 +36,10 @@ class Ready(Message):
     overdue_credentials: int | None = None
     """Credentials that are not confirmed dead although they were revoked or their ttl has passed."""
     sweep: Sweeps
+    workers: tuple[WorkerView, ...] = ()
+    """Those that reported themselves within the last minute."""
     config_alarm: str | None
-    """Why the newest catalog, tiers or policies are not in use; None if they are."""
+    """Why the newest catalog, tiers or policies are not in use, here or in a worker, a line for each; None if they are."""
 
 
 @router.get("/livez")
@@ -56,7 +61,8 @@ async def readyz(response: Response, console: TheConsole) -> Ready:
         overdue_since=overdue.since if overdue else None,
         overdue_credentials=overdue.credentials if overdue else None,
         sweep=report.sweep,
-        config_alarm=console.deps.config.alarm,
+        workers=report.workers,
+        config_alarm=report.config_alarm(console.deps.config.alarm),
     )
 
 
@@ -78,6 +84,15 @@ def metrics(console: TheConsole) -> Response:
     Gauge("justenough_reviews_open", "Tiers bypassed by break-glass whose review is open", registry=registry).set(figures.open_reviews)
     configured = console.deps.config.current().subscriptions
     now = console.deps.now()
+    workers = Gauge(
+        "justenough_workers",
+        "Workers that reported themselves within the last minute, by configuration: valid, last_good (the newest is broken), none",
+        ["configuration"],
+        registry=registry,
+    )
+    seen = Counter(worker.config_state for worker in console.deps.store.workers.seen_since(now - MAX_REPORT_AGE))
+    for state in ConfigState:
+        workers.labels(configuration=state.value).set(seen[state])
     labels = ["subscription", "kind"]
     lag = Gauge("justenough_webhook_lag_seconds", "Age of the oldest undelivered event, without dead letters", labels, registry=registry)
     pending = Gauge("justenough_webhook_pending", "Deliveries that wait for another attempt", labels, registry=registry)

@@ -1,7 +1,7 @@
 """The configuration folder: catalog.yaml, approvals.yaml, policies/ and (optional) tools/ and triggers.yaml, loaded as one set, again on changes.
 
-After an invalid edit, the last good set stays in force and an alarm is raised. Without a good set at the start, everything is denied, also with
-an alarm. The domain parses the files. Does not know Vault.
+After an invalid edit, the last good set stays in force and an alarm is raised. Without a good set at the start, a console denies everything, also
+with an alarm, and a worker decides nothing. The domain parses the files. Does not know Vault.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from justenough.domain.catalog.loader import read_catalog, with_settings
 from justenough.domain.catalog.mcp_tool_list import TOOLS_KEY, read_tool_list
 from justenough.domain.catalog.mcp_upstreams import with_upstream_tools
 from justenough.domain.catalog.models import Catalog
-from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
+from justenough.domain.core.errors import InvalidInput, Problem, RetryLater, raise_problems
 from justenough.domain.integrations.subscriptions import Subscription, tier_problems
 from justenough.domain.integrations.triggers import TRIGGERS_FILE, Triggers, read_triggers
 from justenough.domain.policy.cedar_source import SCHEMA_FILE
@@ -62,12 +62,27 @@ class ConfigSet:
     """Who is notified of events, by name."""
 
 
+class NoConfiguration(RetryLater):
+    """No valid configuration was read since this process started. The message names the problems."""
+
+
 class ConfigFolder:
     """The folder's current set. Every method may be called from any thread."""
 
-    def __init__(self, folder: Path, env: Mapping[str, str] | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`env` fills in the catalog's `${X}` and is read again at each load. None leaves them as they are."""
-        self._folder, self._env, self._clock = folder, env, clock
+    def __init__(
+        self,
+        folder: Path,
+        env: Mapping[str, str] | None = None,
+        *,
+        required: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`env` fills in the catalog's `${X}` and is read again at each load. None leaves them as they are.
+
+        `required`: whether `current` raises NoConfiguration as long as no good set was read. Otherwise it returns the valid parts, which deny
+        everything.
+        """
+        self._folder, self._env, self._clock, self._required = folder, env, clock, required
         self._lock = threading.Lock()
         self._alarm: str | None = None
         self._is_good = False
@@ -77,11 +92,10 @@ class ConfigFolder:
         self._next_check_at = clock() + MIN_CHECK_INTERVAL_S
 
     def current(self) -> ConfigSet:
-        """Return the last good set. Reads a changed folder first, at most every half second."""
-        if self._clock() >= self._next_check_at:
-            with self._lock:
-                if self._clock() >= self._next_check_at:
-                    self._check()
+        """Return the last good set. Reads a changed folder first, at most every half second. Raises NoConfiguration if one is required."""
+        self._check_if_due()
+        if self._required and not self._is_good:
+            raise NoConfiguration(f"this process has no valid configuration: {self._alarm}")
         return self._set
 
     def refresh(self) -> None:
@@ -92,8 +106,20 @@ class ConfigFolder:
     @property
     def alarm(self) -> str | None:
         """What is wrong with the folder now, and what is in force instead; None if nothing is wrong."""
-        self.current()
+        self._check_if_due()
         return self._alarm
+
+    @property
+    def digest_in_force(self) -> str | None:
+        """The digest of the last good set; None if no good set was read."""
+        self._check_if_due()
+        return self._set.digest if self._is_good else None
+
+    def _check_if_due(self) -> None:
+        if self._clock() >= self._next_check_at:
+            with self._lock:
+                if self._clock() >= self._next_check_at:
+                    self._check()
 
     def _check(self) -> None:
         """Read the folder if it has changed. The caller holds the lock."""
@@ -110,7 +136,8 @@ class ConfigFolder:
         contents, problems = _read_folder(self._folder, self._env)
         if problems:
             texts, in_force = [*map(str, problems)], "last good" if self._is_good else "none"
-            instead = "the last good configuration stays in force" if self._is_good else "everything is denied until it is fixed"
+            without = "no jobs are taken until it is fixed" if self._required else "everything is denied until it is fixed"
+            instead = "the last good configuration stays in force" if self._is_good else without
             self._alarm = f"{self._folder}: {instead}: " + "; ".join(texts)
             log.error("configuration broken", folder=str(self._folder), in_force=in_force, problems=texts)
             return self._set if self._is_good else replace(contents, policies=PolicySet.none(), triggers={}, schedules={}, subscriptions={})

@@ -25,6 +25,7 @@ from justenough.adapters.store.search import SearchRepository
 from justenough.adapters.store.session_claims import ClaimRepository
 from justenough.adapters.store.tables import PROBES
 from justenough.adapters.store.usage import UsageRepository
+from justenough.adapters.store.workers import WorkerRepository
 from justenough.adapters.store.wrapped_tokens import WrappedTokenRepository
 
 
@@ -51,6 +52,7 @@ class Store:
         self.dashboard = DashboardRepository(*database)
         self.metrics = MetricsRepository(*database)
         # For running jobs and open pages.
+        self.workers = WorkerRepository(*database)
         self.claims = ClaimRepository(*database)
         self.positive_controls = PositiveControlRepository(*database)
         self.wrapped_tokens = WrappedTokenRepository(*database)

@@ -108,18 +108,28 @@ class TargetInspector:
         return {match[0] for trace in inspection.traces if (match := self._job.search(trace.name))}, inspection.failures
 
     def has_target(self, resource: str, action: Action) -> bool:
-        """Whether the action's users are in a target."""
-        definition = self._catalog().action(resource, action)
+        """Whether the action's users are in a target, or may be because no catalog is known."""
+        try:
+            definition = self._catalog().action(resource, action)
+        except RetryLater:
+            return True
         return definition is not None and definition.target is not None
 
     def gives_space(self, resource: str, action: Action) -> bool:
-        """Whether issuing an action creates a space for its job in the target."""
-        definition = self._catalog().action(resource, action)
+        """Whether issuing an action creates a space for its job in the target, or may because no catalog is known."""
+        try:
+            definition = self._catalog().action(resource, action)
+        except RetryLater:
+            return True
         return definition is not None and definition.space
 
     def is_same_target(self, credential: CredentialHandle, other: CredentialHandle) -> bool:
-        """Whether the users of two credentials are in the same target."""
-        first, second = (self._catalog().action(item.resource, item.action) for item in (credential, other))
+        """Whether the users of two credentials are known to be in the same target."""
+        try:
+            catalog = self._catalog()
+        except RetryLater:
+            return False
+        first, second = (catalog.action(item.resource, item.action) for item in (credential, other))
         return first is not None and second is not None and first.target == second.target
 
     def close(self) -> None:
@@ -131,8 +141,12 @@ class TargetInspector:
 
     def _for_each(self, actions: RequestedActions | None, act: Callable[[_TargetObserver], _Names]) -> TargetInspection:
         """Run `act` for each target of these requests (None: of the catalog), concurrently."""
+        try:
+            catalog = self._catalog()
+        except RetryLater as error:
+            return TargetInspection(failures=(f"targets: {error}",))
         definitions = {
-            (name, action.value): item for name, resource in self._catalog().resources.items() for action, item in resource.actions.items()
+            (name, action.value): item for name, resource in catalog.resources.items() for action, item in resource.actions.items()
         }
         if actions is not None and actions <= definitions.keys():
             definitions = {key: definitions[key] for key in definitions if key in actions}

@@ -12,7 +12,10 @@ MAX_SWEEP_AGE = timedelta(seconds=60)
 """A sweep begins every 10 s and takes less than a minute."""
 MAX_POLL_AGE = timedelta(seconds=75)
 """A worker polls for work in requests that last a minute; after this long without one, no worker polls."""
-
+WORKER_REPORT_INTERVAL = timedelta(seconds=10)
+"""How often a worker reports itself to the store."""
+MAX_REPORT_AGE = timedelta(seconds=60)
+"""A worker that has not reported itself for this long counts as gone."""
 
 SINGLE_CREDENTIAL_FAILURE = re.compile(r"(lease|token|certificate) \S|c-\S+: ")
 """The beginning of a failure that concerns one credential only."""

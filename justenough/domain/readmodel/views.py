@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 from pydantic import Field
@@ -230,6 +231,37 @@ class CredentialView(Message):
     def is_endless(self) -> bool:
         """Whether it stays valid after its job until its owner changes it."""
         return self.state is CredentialState.RESIDUAL and self.revocable == Revocable.NEVER
+
+
+class ConfigState(StrEnum):
+    """What configuration a worker has in force."""
+
+    VALID = "valid"
+    LAST_GOOD = "last_good"
+    """The newest is broken; an earlier one stays in force."""
+    NONE = "none"
+    """It has read no valid one, and takes no jobs."""
+
+
+class WorkerView(Message):
+    """A worker's process, as it last reported itself."""
+
+    name: str
+    """Of its host and process."""
+    version: str
+    """Of its code."""
+    config_digest: str | None
+    """`sha256:…` of the configuration that it has in force; None if it has none, and takes no jobs."""
+    config_alarm: str | None
+    """Why the newest configuration is not in force there; None if it is."""
+    last_seen: datetime
+
+    @property
+    def config_state(self) -> ConfigState:
+        """What configuration it has in force."""
+        if self.config_digest is None:
+            return ConfigState.NONE
+        return ConfigState.VALID if self.config_alarm is None else ConfigState.LAST_GOOD
 
 
 class RevocationView(Message):

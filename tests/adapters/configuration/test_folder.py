@@ -12,7 +12,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from justenough.adapters.configuration.folder import MIN_CHECK_INTERVAL_S, ConfigFolder, check_config_folder
+from justenough.adapters.configuration.folder import MIN_CHECK_INTERVAL_S, ConfigFolder, NoConfiguration, check_config_folder
 from justenough.domain.catalog.mcp_tool_list import build_tool_list
 from justenough.domain.jobs.states import Action
 from tests.support.domain_samples import SHOP, access_context, job, resource
@@ -170,6 +170,27 @@ def test_a_start_with_any_broken_file_denies_everything_until_it_is_mended(folde
     clock.advance()
     assert outcome(config) == "allowed"
     assert config.alarm is None
+
+
+def test_where_a_configuration_is_required_none_is_no_reason_to_deny_anything(folder: Path, clock: Clock) -> None:
+    schema = folder / "policies" / "schema.cedarschema"
+    good = schema.read_bytes()
+    schema.write_bytes(b"{")
+    config = ConfigFolder(folder, ENV, required=True, clock=clock)
+    assert config.digest_in_force is None
+    with pytest.raises(NoConfiguration, match=r"no jobs are taken until it is fixed: policies/schema\.cedarschema"):
+        config.current()
+    assert "no jobs are taken" in (config.alarm or "")
+
+    schema.write_bytes(good)
+    clock.advance()
+    assert outcome(config) == "allowed"
+    digest = config.digest_in_force
+    schema.write_bytes(b"{")
+    clock.advance()
+    assert outcome(config) == "allowed"
+    assert "the last good configuration stays in force" in (config.alarm or "")
+    assert config.digest_in_force == digest
 
 
 def test_a_start_without_a_folder_denies_everything(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from console.services.health import CHECK_TIMEOUT_S, HealthMonitor
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.vault import Vault
 from justenough.domain.ledger.events import EventType, build_event
+from justenough.domain.readmodel.views import WorkerView
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import later, part_id
 from tests.console.pages.conftest import LogIn
@@ -228,6 +229,23 @@ async def test_a_broken_configuration_raises_an_alarm(site: Site, browser: Calla
         assert "The configuration has errors" in text_of(page, "alarms")
         assert "reads.cedar" in text_of(page, "alarms")
         assert "<script>" not in page
+
+
+async def test_a_worker_with_a_broken_configuration_raises_an_alarm(site: Site, browser: Callable[[], Browser]) -> None:
+    async with serve_variant(site, browser) as lead:
+        broken = WorkerView(
+            name="host-7", version="1", config_digest=None, config_alarm="<script> is missing", last_seen=site.console.deps.now()
+        )
+        site.console.deps.store.workers.report(broken)
+        began = time.monotonic()
+        try:
+            while "worker host-7" not in text_of(page := (await lead.open("/now")).text, "alarms"):
+                assert time.monotonic() - began < 30, page
+                await asyncio.sleep(0.1)
+        finally:
+            site.console.deps.store.workers.forget("host-7")
+        assert "The configuration has errors" in text_of(page, "alarms")
+        assert "<script> is missing" not in page
 
 
 async def test_the_page_is_small_and_follows_all_events(logged_in: LogIn) -> None:

@@ -26,6 +26,8 @@ from console.services.health import Check, HealthMonitor
 from console.temporal.client import TemporalGateway, TemporalUnavailable
 from justenough.adapters.vault import Vault
 from justenough.domain.ledger.events import EventType, build_event
+from justenough.domain.ledger.overdue import MAX_REPORT_AGE
+from justenough.domain.readmodel.views import WorkerView
 from tests.console.served_console import Served
 from tests.support.canned_server import CannedServer, serve_canned_answers
 from tests.support.plain_http import NO_TLS
@@ -241,6 +243,22 @@ async def test_servers_that_hang_hold_nobody_for_long_and_every_look_is_bounded_
     assert time.monotonic() - began < health.CHECK_TIMEOUT_S + 1
     assert {check.name for check in found.checks if check.detail == "no answer in 2 s"} == {"store", "temporal", "vault"}
     assert found.overdue is None
+
+
+async def test_a_worker_that_cannot_read_its_configuration_is_an_alarm_of_the_installation(
+    served: Served, looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "CACHE_TTL_S", 0)
+    assert (await looking.report()).config_alarm(None) is None
+    now = datetime.now(UTC)
+    broken = WorkerView(name="host-7", version="1", config_digest=None, config_alarm="SHOP_PORT is missing", last_seen=now)
+    served.store.workers.report(broken)
+    report = await looking.report()
+    assert report.workers == (broken,)
+    assert report.config_alarm(None) == "worker host-7: SHOP_PORT is missing"
+    assert report.config_alarm("ours") == "ours\nworker host-7: SHOP_PORT is missing"
+    served.store.workers.report(broken.model_copy(update={"last_seen": now - MAX_REPORT_AGE}))
+    assert (await looking.report()).workers == ()
 
 
 async def test_a_temporal_that_is_away_is_told_and_its_sweep_is_not_taken_for_well(

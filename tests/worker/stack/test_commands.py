@@ -25,7 +25,7 @@ from tests.support.child_process import run_child
 from tests.worker.stack.conftest import LIFELINE
 from worker.stack import Stack, StackPaths, read_stack, stop_stack
 from worker.stack.pidfile import birth_time, wait_until
-from worker.stack.readyz import NoConsole, alarms, fetch_readyz
+from worker.stack.readyz import NoConsole, alarms, fetch_readyz, findings
 
 SHOP = Path(__file__).parents[3] / "examples" / "shop"
 
@@ -147,6 +147,21 @@ def test_each_problem_of_the_console_becomes_an_alarm_with_its_remedy(answer: di
         (alarm,) = alarms(fetch_readyz(f"http://127.0.0.1:{port}"))
     assert alarm.startswith(starts)
     assert remedy in alarm
+
+
+def test_each_worker_with_a_broken_configuration_is_an_alarm_of_its_own() -> None:
+    found = alarms(READY | {"config_alarm": "shop: catalog.yaml: broken\nworker host-7: shop: SHOP_PORT is missing"})
+    assert [alarm.partition(" (")[0] for alarm in found] == [
+        "installation's configuration: shop: catalog.yaml: broken",
+        "installation's configuration: worker host-7: shop: SHOP_PORT is missing",
+    ]
+
+
+def test_workers_with_different_configurations_are_a_warning() -> None:
+    workers = [{"name": name, "config_digest": digest} for name, digest in (("a", "sha256:1"), ("b", "sha256:2"), ("c", None))]
+    (warning,) = [one for one in findings(READY | {"workers": workers}) if one.level == "warning"]
+    assert warning.found == "workers have different ones in force: a sha256:1, b sha256:2"
+    assert not [one for one in findings(READY | {"workers": workers[1:]}) if one.level == "warning"]
 
 
 def test_a_healthy_or_older_console_raises_no_alarm() -> None:
