@@ -5,6 +5,8 @@ Each may run twice: event ids are derived from what happened, so that the second
 
 from __future__ import annotations
 
+from typing import Any
+
 from temporalio import activity
 
 from activities.revocation import revoke
@@ -23,6 +25,7 @@ from justenough.domain.contracts.workflow_messages import (
     JobResult,
     OpenInput,
     OpenResult,
+    ProofReport,
     StartDecisions,
     WithdrawInput,
 )
@@ -226,7 +229,10 @@ class JobActivities:
         )
 
     def _believable_events(self, close_input: CloseInput) -> list[Event]:
-        """Return the events that came through Temporal and may be recorded: only a revocation's, and its proof only if a new check agrees."""
+        """Return the events that came through Temporal and may be recorded: only a revocation's, and its proof only if a new check agrees.
+
+        Anybody who can write to Temporal may have written them, so the evidence in them is replaced by this check's.
+        """
         allowed = ATTEMPT_EVENTS | PROOF_EVENTS
         carried = [item for item in close_input.unrecorded if item.type in allowed and is_well_formed(item, close_input.job)]
         attempts = [item for item in carried if item.type in ATTEMPT_EVENTS]
@@ -238,4 +244,18 @@ class JobActivities:
             return attempts
         if report.failures and not any(finding.alive and not finding.residual for finding in report.findings):
             raise NotLookedAt(f"the proof that the job's access has ended cannot be checked now: {'; '.join(report.failures)}")
-        return carried if report.revoked else attempts
+        return [_with_evidence_of(report, item) for item in carried] if report.revoked else attempts
+
+
+def _with_evidence_of(report: ProofReport, event: Event) -> Event:
+    """Return an event whose evidence, if it has any, is a new check's."""
+    dead = {finding.what: finding for finding in report.findings if not finding.alive}
+    match event.type:
+        case EventType.REVOCATION_CONFIRMED:
+            evidence: dict[str, Any] = {"proof": {what: finding.detail for what, finding in dead.items()}}
+        case EventType.CREDENTIAL_CONFIRMED:
+            its = (finding for finding in dead.values() if finding.credential in {None, event.data["credential"]})
+            evidence = {"how": "; ".join(f"{finding.what}: {finding.detail}" for finding in its)}
+        case _:
+            return event
+    return event.model_copy(update={"data": event.data | evidence})

@@ -70,6 +70,24 @@ def test_a_carried_proof_of_what_is_alive_is_not_believed(at: Desk) -> None:
     assert revocation_state(at, job) is not RevocationState.CONFIRMED
 
 
+def test_the_evidence_of_a_carried_proof_is_that_of_the_new_check(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job)
+    claims = {"how": "trust me", "proof": {"trust": "me"}}
+    forged = tuple(
+        item.model_copy(update={"data": item.data | {name: claim for name, claim in claims.items() if name in item.data}})
+        for item in revoke_without_store(at, job, held)
+    )
+    close_job(at, job, forged)
+    entries = {entry.type: entry.data for entry in at.deps.store.ledger.entries(job=job).items}
+    assert "trust" not in str(entries)
+    user = held.issued.fields["username"].reveal()
+    assert f"lease {held.credential.lease_id}: unknown to Vault" in entries["credential.confirmed"]["how"]
+    assert "none of its 1 known users exists" in entries["credential.confirmed"]["how"]
+    assert entries["revocation.confirmed"]["proof"][f"lease {held.credential.lease_id}"] == "unknown to Vault"
+    assert user not in at.shop.users_of(job)
+
+
 def test_a_carried_proof_of_another_job_is_not_believed(at: Desk) -> None:
     job, other = at.job(), at.job()
     proof = revoke_without_store(at, other, at.issue(other))
