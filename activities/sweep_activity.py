@@ -11,7 +11,7 @@ import asyncio
 import secrets
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from temporalio import activity
 from temporalio.api.enums.v1 import PendingActivityState
@@ -22,10 +22,11 @@ from activities.revocation import revoke
 from activities.revocation.proof import has_standing_proof
 from activities.support.async_tools import send_heartbeats
 from justenough.adapters.store import SessionClaim
+from justenough.adapters.targets.postgres import TargetInspection
 from justenough.domain.contracts.workflow_messages import SweepReport
 from justenough.domain.jobs.states import JobState
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, build_event
-from justenough.domain.readmodel.views import JobView
+from justenough.domain.readmodel.views import JobView, TargetCheck
 from justenough.services.dependencies import Deps
 
 MIN_JOB_AGE = timedelta(seconds=10)
@@ -60,7 +61,7 @@ class SweepActivities:
         """Run one sweep and return its report. It sends heartbeats, so that after its worker's death the next sweep starts soon."""
         async with send_heartbeats():
             # List what is alive before reading the jobs, so that a job that starts meanwhile is not mistaken for a leftover.
-            traced, failures = await asyncio.to_thread(self._deps.targets.job_ids)
+            traced, inspection = await asyncio.to_thread(self._deps.targets.job_ids)
             prefixed = await asyncio.to_thread(self._deps.vault.job_prefixes, self._deps.settings.installation)
             still_open = await asyncio.to_thread(self._deps.store.jobs.open, self._deps.now() - MIN_JOB_AGE)
             jobs = {*traced, *prefixed, *still_open}
@@ -75,7 +76,7 @@ class SweepActivities:
                 revoked=tuple(job for what, job, _ in verdicts if what == "revoked"),
                 lost=tuple(job for what, job, _ in verdicts if what == "lost"),
                 unknown=tuple(job for what, job, _ in verdicts if what == "unknown"),
-                failures=(*failures, *(f"{job}: {why}" for what, job, why in verdicts if what in {"failed", "waiting"})),
+                failures=(*inspection.failures, *(f"{job}: {why}" for what, job, why in verdicts if what in {"failed", "waiting"})),
                 at=self._deps.now(),
             )
             # One event per unknown job: a set would be reported again whenever one job is added or removed.
@@ -84,6 +85,9 @@ class SweepActivities:
                 for job in report.unknown
             ]
             await asyncio.to_thread(self._deps.store.ledger.append, unknown)
+            if self._deps.config.digest_in_force is not None:
+                checks = target_checks(inspection, at=self._deps.now())
+                await asyncio.to_thread(self._deps.store.targets.record, checks)
             # If the ledger fails now, the next sweep finds these credentials again.
             await asyncio.to_thread(revoke.record_lapsed, self._deps)
             return report
@@ -170,6 +174,15 @@ class SweepActivities:
 
     def _has_traces(self, job: str) -> bool:
         return bool(self._deps.vault.prefix_accessors(job)) or bool(self._deps.targets.traces_of(job))
+
+
+def target_checks(inspection: TargetInspection, *, at: datetime) -> tuple[TargetCheck, ...]:
+    """Return what an inspection of all targets tells of each."""
+    failing = (failure.removeprefix("target ").partition(": ") for failure in inspection.failures)
+    return (
+        *(TargetCheck(name=name, failure=None, since=at, checked_at=at) for name in inspection.inspected),
+        *(TargetCheck(name=name, failure=why, since=at, checked_at=at) for name, _, why in failing),
+    )
 
 
 def _retry_verdict(job: str, result: revoke.RevocationResult) -> SweepVerdict:

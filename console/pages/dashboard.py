@@ -15,14 +15,13 @@ from console.pages.routing import PageRoute
 from console.services.console import Console
 from console.services.health import HealthReport
 from justenough.adapters.store.inbox_queries import InboxFilter
-from justenough.domain.jobs.states import JobState, RevocationState
-from justenough.domain.readmodel.dashboard import OverdueJob
+from justenough.domain.jobs.states import JobState
+from justenough.domain.readmodel.failed_systems import group_by_system
 
 HEALTH_TIMEOUT_S = 0.25
 """Seconds that the page waits for the health checks. A slower result appears at the next refresh."""
 MAX_ITEMS = 5
 """Pending requests, reviews and own jobs that the page lists."""
-MAX_OVERDUE = 20
 SYSTEMS = {"store": "Store", "temporal": "Temporal", "vault": "Vault", "workers": "Workers"}
 OPEN_STATES = tuple(state for state in JobState if not state.ended)
 ENDED_STATES = tuple(state for state in JobState if state.ended)
@@ -50,23 +49,13 @@ def _render_page(request: Request, console: Console, caller: Caller, health: Hea
     own_alarm = console.deps.config.alarm
     store, current, trend = console.deps.store, console.dashboard.current_counts(), console.dashboard.course()
     readable, only = InboxFilter(caller.person.id, caller.tier, mine=None, only=caller.requester_filter), caller.requester_filter
-    overdue = current.overdue
-    if not caller.can_read_all and current.overdue_jobs:
-        overdue = tuple(
-            OverdueJob(
-                id=job.id,
-                name=job.name,
-                state=job.state,
-                since=job.revocation.since or job.ended_at or job.created_at,
-                failures=job.revocation.failures,
-            )
-            for job in store.jobs.list(requester_id=only, revocation=RevocationState.OVERDUE, limit=MAX_OVERDUE).items
-        )
+    overdue = store.dashboard.overdue_jobs_of(only) if only and current.overdue_jobs else current.overdue
     return render(
         request,
         "now.html",
         current=current,
         overdue=overdue,
+        failed_systems=group_by_system(overdue),
         pending=[item.request for item in store.inbox.items(readable, limit=MAX_ITEMS)] if current.open_requests else (),
         reviews=store.reviews.list(limit=MAX_ITEMS).items if caller.can_read_all and current.open_reviews else (),
         own_jobs=() if caller.can_read_all else store.jobs.list(requester_id=only, limit=MAX_ITEMS).items,

@@ -19,7 +19,7 @@ from justenough.adapters.vault import Vault
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import GiveUp, JustEnoughError
 from justenough.domain.ledger.overdue import MAX_REPORT_AGE, find_unpolled_queues, is_sweep_late
-from justenough.domain.readmodel.views import WorkerView
+from justenough.domain.readmodel.views import TargetCheck, WorkerView
 
 T = TypeVar("T")
 
@@ -55,6 +55,18 @@ class Sweeps(Message):
     late: bool = False
 
 
+class Targets(Message):
+    """The catalog's targets, as the last sweep found them."""
+
+    known: int = 0
+    failing: tuple[TargetCheck, ...] = ()
+    """Those that did not answer, in which no revocation can be verified; the longest first."""
+    checked_at: datetime | None = None
+    """None if no target is known, because no sweep has ended yet or the catalog has none."""
+    late: bool = False
+    """Whether no sweep has checked them for MAX_SWEEP_AGE."""
+
+
 class HealthReport(Message):
     """The result of checking every system."""
 
@@ -63,6 +75,7 @@ class HealthReport(Message):
     """None if the store does not answer."""
     workers: tuple[WorkerView, ...] = ()
     """Those that have reported themselves within MAX_REPORT_AGE; none if the store does not answer."""
+    targets: Targets = Targets()
     sweep: Sweeps = Sweeps()
     at: datetime | None = None
     """When the checks ended."""
@@ -111,20 +124,26 @@ class HealthMonitor:
             _run_check("sweep", self._check_sweeps),
         )
         # A late sweep does not make the installation less ready, so it is reported separately. An unknown sweep counts as late.
-        overdue, reported = figures or (None, ())
+        overdue, reported, targets = figures or (None, (), Targets())
         return HealthReport(
             checks=(store, temporal, vault, workers),
             overdue=overdue,
             workers=reported,
+            targets=targets,
             sweep=sweep or Sweeps(late=True),
             at=datetime.now(UTC),
         )
 
-    async def _check_store(self) -> tuple[OverdueCounts, tuple[WorkerView, ...]]:
-        def check() -> tuple[OverdueCounts, tuple[WorkerView, ...]]:
+    async def _check_store(self) -> tuple[OverdueCounts, tuple[WorkerView, ...], Targets]:
+        def check() -> tuple[OverdueCounts, tuple[WorkerView, ...], Targets]:
             now = datetime.now(UTC)
             self._store.probe_write(now)
-            return self._store.metrics.overdue(), self._store.workers.seen_since(now - MAX_REPORT_AGE)
+            targets = self._store.targets.all()
+            failing = sorted((target for target in targets if target.failure is not None), key=lambda target: target.since)
+            checked_at = min((target.checked_at for target in targets), default=None)
+            late = checked_at is not None and is_sweep_late(checked_at, since=checked_at, now=now)
+            seen = Targets(known=len(targets), failing=tuple(failing), checked_at=checked_at, late=late)
+            return self._store.metrics.overdue(), self._store.workers.seen_since(now - MAX_REPORT_AGE), seen
 
         return await to_thread.run_sync(check, abandon_on_cancel=True, limiter=self._store_threads)
 

@@ -37,9 +37,9 @@ def test_a_users_open_session_is_cut_when_it_is_ended(at: Desk) -> None:
 def test_jobs_are_read_from_the_names_of_users(at: Desk) -> None:
     job = at.job()
     at.issue(job)
-    jobs, failures = at.deps.targets.job_ids()
+    jobs, inspection = at.deps.targets.job_ids()
     assert job in jobs
-    assert failures == ()
+    assert inspection.failures == ()
 
 
 def test_targets_that_no_request_could_have_reached_are_not_looked_at(at: Desk) -> None:

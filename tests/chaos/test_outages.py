@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import pytest
@@ -17,6 +18,8 @@ import structlog
 from console.auth import vault_directory
 from justenough.adapters.store import Store
 from justenough.domain.jobs.states import RevocationState
+from justenough.domain.readmodel.dashboard import OverdueJob
+from justenough.domain.readmodel.failed_systems import group_by_system
 from tests.chaos.administrator import Administrator
 from tests.chaos.consistency import assert_one_outcome
 from tests.chaos.job_latch import Latch, hold_jobs
@@ -173,6 +176,7 @@ def cut_database(course: Course) -> None:
             course.jobs["refused"].end()
             course.until_overdue("refused")
         course.assert_not_proven("refused")
+        assert_target_is_blamed(course, "refused")
         # It is not open in between, so nobody can have been revoked there.
         course.rig.postgres.hang()
         with course.measure("hanging until overdue"):
@@ -185,9 +189,23 @@ def cut_database(course: Course) -> None:
         course.until_dead("refused", "hanging")
 
 
+def assert_target_is_blamed(course: Course, name: str) -> None:
+    """Vault fails too, because it cannot drop the user: the target is the cause."""
+    job = course.jobs[name].job
+    found = course.ops.job(job)
+    failures = tuple(found["revocation"]["failures"])
+    overdue = OverdueJob(id=job, name=name, state=found["state"], since=found["revocation"]["since"], failures=failures)
+    assert [system.name for system in group_by_system([overdue])] == [f"Target 127.0.0.1:{course.rig.postgres.port}/shop"], failures
+    until(lambda: health_report(course.rig)["targets"]["failing"] == 1, "a sweep has found that the target does not answer")
+
+
+def health_report(rig: Rig) -> dict[str, Any]:
+    return dict(httpx.get(f"{rig.stack.console}/readyz", timeout=180, trust_env=False).json())
+
+
 def overdue_count(rig: Rig) -> int:
     """Return the number of overdue revocations in the console's health report."""
-    return int(httpx.get(f"{rig.stack.console}/readyz", timeout=180, trust_env=False).json()["overdue_revocations"])
+    return int(health_report(rig)["overdue_revocations"])
 
 
 def test_every_revocation_is_confirmed_soon_after_the_last_outage(course: Course, ops: Human) -> None:

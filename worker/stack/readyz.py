@@ -71,10 +71,15 @@ def findings(report: Json) -> Iterator[DoctorFinding]:
         yield DoctorFinding("sweep", "missing", f"late: {last}; one starts every 10 s", SWEEP_REMEDY)
     else:
         yield DoctorFinding("sweep", "ok", last)
-    yield from _config_findings(report)
+    yield from _findings_beyond_console(report)
 
 
-def _config_findings(report: Json) -> Iterator[DoctorFinding]:
+def _findings_beyond_console(report: Json) -> Iterator[DoctorFinding]:
+    """Yield what workers have reported: of targets, and of their configuration."""
+    targets = report.get("targets") or {}
+    if failing := targets.get("failing"):
+        text = f"{failing} of {targets['known']} do not answer since {str(targets['failing_since'])[:19]}Z: no revocation can be verified there"
+        yield DoctorFinding("targets", "missing", text, f"The dashboard names them; then {RUNBOOK}#overdue")
     for alarm in str(report.get("config_alarm") or "").splitlines():
         remedy = "Fix it, then check it: justenough catalog check"
         yield DoctorFinding("installation's configuration", "missing", alarm, remedy)

@@ -23,11 +23,23 @@ class Live(Message):
     status: str = "ok"
 
 
+class TargetCounts(Message):
+    """The catalog's targets, as the last sweep found them."""
+
+    known: int
+    failing: int
+    """Targets that did not answer: no revocation can be verified there."""
+    failing_since: datetime | None = None
+    """When the first of them was first found so."""
+    checked_at: datetime | None = None
+    """When the last sweep checked them; None if no target is known yet."""
+
+
 class Ready(Message):
     """Whether the installation can run jobs: each system with its latency, and late revocations and sweeps. Only counts; names no job."""
 
     ready: bool
-    """Whether store, Temporal, Vault and workers all answer."""
+    """Whether store, Temporal, Vault and workers all answer. Targets do not count: jobs that do not use them can run."""
     checks: tuple[Check, ...]
     overdue_revocations: int | None
     """Number of jobs; None if the store does not answer."""
@@ -36,6 +48,7 @@ class Ready(Message):
     overdue_credentials: int | None = None
     """Credentials that are not confirmed dead although they were revoked or their ttl has passed."""
     sweep: Sweeps
+    targets: TargetCounts
     workers: tuple[WorkerView, ...] = ()
     """Those that reported themselves within the last minute."""
     config_alarm: str | None
@@ -61,6 +74,12 @@ async def readyz(response: Response, console: TheConsole) -> Ready:
         overdue_since=overdue.since if overdue else None,
         overdue_credentials=overdue.credentials if overdue else None,
         sweep=report.sweep,
+        targets=TargetCounts(
+            known=report.targets.known,
+            failing=len(report.targets.failing),
+            failing_since=report.targets.failing[0].since if report.targets.failing else None,
+            checked_at=report.targets.checked_at,
+        ),
         workers=report.workers,
         config_alarm=report.config_alarm(console.deps.config.alarm),
     )

@@ -122,6 +122,7 @@ async function refresh() {
 }
 
 function updateRegions(fresh) {
+  document.title = fresh.title;
   for (const region of all("[data-region]")) {
     const next = fresh.getElementById(region.id);
     if (!next || isSame(region, next)) continue;

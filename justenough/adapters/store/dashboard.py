@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, func, select
+from sqlalchemy import ColumnElement, Connection, bindparam, case, func, select
 
 from justenough.adapters.store.metrics import OPEN_STATES
 from justenough.adapters.store.repository import Repository, count_rows, fetch_all, reads
@@ -18,6 +18,7 @@ from justenough.domain.readmodel.dashboard import (
     CurrentCounts,
     DurationHistogram,
     LiveKind,
+    OverdueCredential,
     OverdueJob,
     PeriodTrend,
     build_histogram,
@@ -65,6 +66,17 @@ _OVERDUE = (
 )
 
 
+_MAY_LIVE = (
+    select(CREDENTIALS.c.job_id, CREDENTIALS.c.id, CREDENTIALS.c.resource, CREDENTIALS.c.action)
+    .where(
+        CREDENTIALS.c.job_id.in_(bindparam("jobs", expanding=True)),
+        CREDENTIALS.c.live,
+        CREDENTIALS.c.state != CredentialState.RESIDUAL.value,
+    )
+    .order_by(CREDENTIALS.c.issued_at)
+)
+
+
 class DashboardRepository(Repository):
     """Current counts of open rows, and trends of the last hours."""
 
@@ -81,10 +93,15 @@ class DashboardRepository(Repository):
             ended={JobState(row[0]): row[1] for row in connection.execute(ended)},
             requests={row[0]: row[1] for row in waiting},
             soonest=min((row[2] for row in waiting if row[2] is not None), default=None),
-            overdue=fetch_all(connection, _OVERDUE, OverdueJob),
+            overdue=with_credentials(connection, fetch_all(connection, _OVERDUE, OverdueJob)),
             overdue_jobs=count_rows(connection, JOBS, _IS_OVERDUE),
             open_reviews=count_rows(connection, REVIEWS, REVIEWS.c.open),
         )
+
+    @reads
+    def overdue_jobs_of(self, connection: Connection, requester: str) -> tuple[OverdueJob, ...]:
+        """Return the overdue revocations of one person's jobs, those that were submitted first."""
+        return with_credentials(connection, fetch_all(connection, _OVERDUE.where(JOBS.c.requester_id == requester), OverdueJob))
 
     @reads
     def period_trend(self, connection: Connection, since: datetime, until: datetime, buckets: int) -> PeriodTrend:
@@ -130,3 +147,11 @@ def _approval_delays(connection: Connection, since: datetime, until: datetime) -
     for request, at, created in rows:
         last[request] = max(last.get(request, 0.0), (at - created).total_seconds())
     return build_histogram(list(last.values()), whole=len(rows) < MAX_ROWS_PER_KIND)
+
+
+def with_credentials(connection: Connection, jobs: tuple[OverdueJob, ...]) -> tuple[OverdueJob, ...]:
+    """Return overdue jobs with those of their credentials that may be active."""
+    found: dict[str, list[OverdueCredential]] = {job.id: [] for job in jobs}
+    for row in connection.execute(_MAY_LIVE, {"jobs": list(found)}):
+        found[row.job_id].append(OverdueCredential(id=row.id, resource=row.resource, action=row.action))
+    return tuple(job.model_copy(update={"credentials": tuple(found[job.id])}) for job in jobs)

@@ -24,6 +24,7 @@ from justenough.adapters.store.reviews import ReviewRepository
 from justenough.adapters.store.search import SearchRepository
 from justenough.adapters.store.session_claims import ClaimRepository
 from justenough.adapters.store.tables import PROBES
+from justenough.adapters.store.target_checks import TargetCheckRepository
 from justenough.adapters.store.usage import UsageRepository
 from justenough.adapters.store.workers import WorkerRepository
 from justenough.adapters.store.wrapped_tokens import WrappedTokenRepository
@@ -53,6 +54,7 @@ class Store:
         self.metrics = MetricsRepository(*database)
         # For running jobs and open pages.
         self.workers = WorkerRepository(*database)
+        self.targets = TargetCheckRepository(*database)
         self.claims = ClaimRepository(*database)
         self.positive_controls = PositiveControlRepository(*database)
         self.wrapped_tokens = WrappedTokenRepository(*database)

@@ -350,6 +350,17 @@ class WorkerRow(TableBase, table=True):
     last_seen: datetime = Field(sa_type=UtcDateTime)
 
 
+class TargetCheckRow(TableBase, table=True):
+    """A target, as the last sweep found it."""
+
+    __tablename__ = "target_checks"
+
+    name: str = Field(sa_type=Text, primary_key=True)
+    failure: str | None = Field(default=None, sa_type=Text)
+    since: datetime = Field(sa_type=UtcDateTime)
+    checked_at: datetime = Field(sa_type=UtcDateTime)
+
+
 class PositiveControlRow(TableBase, table=True):
     """A digest under which an observer found a live user: without that, finding none would prove nothing."""
 
@@ -517,6 +528,7 @@ LEDGER, HEADS = table_of(LedgerRow), table_of(HeadRow)
 JOBS, ENDED_JOBS, ORDERS, REQUESTS = table_of(JobRow), table_of(EndedJobsRow), table_of(OrderRow), table_of(RequestRow)
 APPROVALS, CREDENTIALS, REVIEWS, DELEGATIONS = table_of(ApprovalRow), table_of(CredentialRow), table_of(ReviewRow), table_of(DelegationRow)
 CLAIMS, BUNDLES, LOCKS, PAGE_SESSIONS = table_of(ClaimRow), table_of(BundleRow), table_of(LockRow), table_of(PageSessionRow)
-POSITIVE_CONTROLS, PROBES, WORKERS = table_of(PositiveControlRow), table_of(ProbeRow), table_of(WorkerRow)
+POSITIVE_CONTROLS, PROBES = table_of(PositiveControlRow), table_of(ProbeRow)
+WORKERS, TARGET_CHECKS = table_of(WorkerRow), table_of(TargetCheckRow)
 LOGS, LOG_SIZES, IDEMPOTENCY = table_of(LogRow), table_of(LogSizeRow), table_of(IdempotencyRow)
 SUBSCRIPTIONS, DELIVERIES, TOLD, LEASES = table_of(SubscriptionRow), table_of(DeliveryRow), table_of(ToldRow), table_of(LeaseRow)

@@ -102,10 +102,10 @@ class TargetInspector:
         """Delete every user that carries a job's id, then its spaces. Return the deleted users and spaces."""
         return self._for_each(actions, lambda observer: observer.end(job))
 
-    def job_ids(self) -> tuple[set[str], tuple[str, ...]]:
-        """Return the ids of this installation's jobs in the names of users and spaces, and why some targets could not be inspected."""
+    def job_ids(self) -> tuple[set[str], TargetInspection]:
+        """Return the ids of this installation's jobs in the names of users and spaces, and the inspection of all targets that found them."""
         inspection = self._for_each(None, lambda observer: observer.find_names(f"%{self._like}", f"space-{self._like}"))
-        return {match[0] for trace in inspection.traces if (match := self._job.search(trace.name))}, inspection.failures
+        return {match[0] for trace in inspection.traces if (match := self._job.search(trace.name))}, inspection
 
     def has_target(self, resource: str, action: Action) -> bool:
         """Whether the action's users are in a target, or may be because no catalog is known."""

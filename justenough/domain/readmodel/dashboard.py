@@ -26,6 +26,14 @@ class LiveKind(Message):
     """When the oldest one was issued."""
 
 
+class OverdueCredential(Message):
+    """A credential whose revocation is overdue: it may be active."""
+
+    id: str
+    resource: str
+    action: str
+
+
 class OverdueJob(Message):
     """A job whose revocation is overdue."""
 
@@ -35,6 +43,7 @@ class OverdueJob(Message):
     since: datetime
     """When the revocation started that is not confirmed yet."""
     failures: tuple[str, ...] = ()
+    credentials: tuple[OverdueCredential, ...] = ()
 
 
 class CurrentCounts(Message):

@@ -264,6 +264,18 @@ class WorkerView(Message):
         return ConfigState.VALID if self.config_alarm is None else ConfigState.LAST_GOOD
 
 
+class TargetCheck(Message):
+    """Whether a target answered the last sweep."""
+
+    name: str
+    """host:port/dbname"""
+    failure: str | None
+    """Why it could not be inspected; None if it was."""
+    since: datetime
+    """When it was first found as it is now."""
+    checked_at: datetime
+
+
 class RevocationView(Message):
     state: RevocationState
     confirmed_at: datetime | None = None

@@ -118,8 +118,8 @@ def test_a_space_without_users_still_tells_the_sweep_whose_it_is(at: Desk) -> No
     job = at.job()
     held = at.issue(job, SPACE)
     at.shop.admin("PUT", f"sys/leases/revoke/{held.credential.lease_id}", {"sync": True})
-    jobs, failures = at.deps.targets.job_ids()
-    assert (job in jobs, failures) == (True, ())
+    jobs, inspection = at.deps.targets.job_ids()
+    assert (job in jobs, inspection.failures) == (True, ())
     assert [found.name for found in at.deps.targets.traces_of(job)] == [f"space-{job}"]
     assert revoke_from_outside(at, job).second_look_in is not None
     assert at.deps.targets.traces_of(job) == ()

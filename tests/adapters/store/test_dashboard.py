@@ -96,6 +96,12 @@ def test_overdue_revocations_are_shown_oldest_first_and_only_so_many(store: Stor
     assert [job.id for job in found.overdue] == [job_id(number) for number in range(1, dashboard.MAX_OVERDUE_JOBS + 1)]
     assert found.overdue[0].since == later(50)
     assert found.overdue[0].failures == ("leases: the target does not answer",)
+    assert [len(job.credentials) for job in found.overdue] == [1] * dashboard.MAX_OVERDUE_JOBS
+    (credential,) = found.overdue[0].credentials
+    assert (credential.id, credential.resource) == (samples.part_id(job_id(1), "c"), "orders-db")
+    requester = samples.submission().data["requester"]
+    assert store.dashboard.overdue_jobs_of(requester) == found.overdue
+    assert store.dashboard.overdue_jobs_of("somebody else") == ()
 
 
 def test_figures_count_each_job_once_however_often_it_is_told_to_have_ended(store: Store) -> None:

@@ -18,7 +18,7 @@ from console.services.health import CHECK_TIMEOUT_S, HealthMonitor
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.vault import Vault
 from justenough.domain.ledger.events import EventType, build_event
-from justenough.domain.readmodel.views import WorkerView
+from justenough.domain.readmodel.views import TargetCheck, WorkerView
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import later, part_id
 from tests.console.pages.conftest import LogIn
@@ -67,6 +67,9 @@ async def test_an_overdue_revocation_is_at_the_top_with_age_reason_and_advice(si
         assert "7 min ago" in told
         assert "leases: <script>alert(1)</script> does not answer" in told
         assert "JustEnough retries automatically." in told
+        assert "1 credential of 1 job may be active" in told
+        assert "write on orders-db" in told
+        assert "<title>(1 overdue) Dashboard" in page
         assert "<script>alert" not in page
         assert page.index('id="alarms"') < page.index('id="credentials"')
     page = (await mallory.open("/now")).text
@@ -218,6 +221,20 @@ async def test_the_page_does_not_wait_for_a_system_that_does_not_respond(site: S
                 assert "Vault unhealthy" in told
                 # The next check is still running, so the page shows the previous result.
                 assert "Vault unhealthy" in text_of((await lead.open("/now")).text, "systems")
+
+
+async def test_a_target_that_no_sweep_reaches_is_named_among_the_systems(site: Site, browser: Callable[[], Browser]) -> None:
+    async with serve_variant(site, browser) as lead:
+        at = site.console.deps.now()
+        down = TargetCheck(name="db.example.com:5432/shop", failure="ConnectionTimeout", since=ago(minutes=7), checked_at=at)
+        site.console.deps.store.targets.record([down, down.model_copy(update={"name": "other:5432/x", "failure": None})])
+        began = time.monotonic()
+        while "1 of 2 answer" not in (told := text_of((await lead.open("/now")).text, "systems")):
+            assert time.monotonic() - began < 30, told
+            await asyncio.sleep(0.1)
+        assert "db.example.com:5432/shop unhealthy" in told
+        assert "ConnectionTimeout, first seen 7 min ago" in told
+        site.console.deps.store.targets.record([])
 
 
 async def test_a_broken_configuration_raises_an_alarm(site: Site, browser: Callable[[], Browser], tmp_path: Path) -> None:
