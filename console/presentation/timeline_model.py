@@ -192,6 +192,10 @@ def _open_approval(timeline: Timeline, _at: datetime, data: Json) -> None:
     row = timeline.row("request", data["request"])
     row.state, row.settled, row.until = "waits", None, _time(data["respond_by"])
     row.tier, row.quorum = int(data["tier"]), int(data["quorum"])
+    job = timeline.row("job", "")
+    # A running job may request more; it goes on running meanwhile.
+    if job.state == "pending":
+        job.state = "awaiting_approval"
 
 
 def _add_answer(timeline: Timeline, at: datetime, data: Json) -> None:
@@ -221,6 +225,7 @@ ENTRY_HANDLERS: dict[str, Handler] = {
     "job.refused": _set_job_state("refused"),
     "job.started": _set_job_state("running"),
     "job.ended": _set_job_state(ended=True),
+    "revocation.started": _set_job_state("revoking"),
     "access.requested": _begin_row("request", "asked"),
     "access.decided": _apply_decision,
     "access.withdrawn": _settle_row("request", "withdrawn"),

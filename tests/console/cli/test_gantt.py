@@ -36,6 +36,7 @@ APPROVED = entry(50, "approval.decided", request="r", name="lead", decision="app
 ISSUED = entry(50, "credential.issued", credential="c", action="write", resource="db", expires_at=at(150))
 REVOKED = entry(70, "credential.revoked", credential="c")
 DEAD = entry(80, "credential.confirmed", credential="c")
+STARTED = entry(60, "job.started", sandbox="bwrap")
 ENDED = entry(100, "job.ended", state="succeeded")
 
 
@@ -132,10 +133,26 @@ def test_a_job_stands_with_what_it_asks_for_and_what_it_holds() -> None:
     found = list(job_status_lines("j", build_timeline(told), now=START + timedelta(seconds=60), columns=80))
 
     assert found == [
-        "j: pending, for 1m00s",
+        "j: awaiting_approval, for 1m00s",
         "  … asks write db: tier 1, 4m00s left; 2 needed; claimed by lead",
         "  ● holds write db: issued 10s ago, active, 1m30s left",
     ]
+
+
+@pytest.mark.parametrize(
+    "told, state",
+    [
+        ([JOB], "pending"),
+        ([JOB, *ASKED], "awaiting_approval"),
+        ([JOB, *ASKED, STARTED], "running"),
+        ([JOB, STARTED, *ASKED], "running"),
+        ([JOB, STARTED, entry(80, "revocation.started", by="session", why="it ended")], "revoking"),
+        ([JOB, STARTED, ENDED, entry(101, "revocation.started", by="sweep", why="left over")], "succeeded"),
+    ],
+)
+def test_a_job_is_shown_in_the_state_that_the_api_tells(told: list[dict[str, Any]], state: str) -> None:
+    first, *_ = job_status_lines("j", build_timeline(told), now=START + timedelta(seconds=120), columns=80)
+    assert first.startswith(f"j: {state}, for ")
 
 
 def test_nothing_is_drawn_of_nothing() -> None:
