@@ -16,11 +16,12 @@ from console.temporal.client import WorkflowGone
 from justenough.domain.approvals.ladder import GrantTerms, Ladder
 from justenough.domain.approvals.statements import DecisionStatement, why_not_valid_now
 from justenough.domain.approvals.verification import needs_reason, why_bounds_invalid
+from justenough.domain.catalog.control_groups import control_group_of
 from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, NotFound, PreconditionRequired, Problem, Stale
 from justenough.domain.core.ids import request_number_of
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import Action, RequestState
-from justenough.domain.jobs.tool_bounds import intersect_all
+from justenough.domain.jobs.tool_bounds import BoundedTools, intersect_all
 from justenough.domain.readmodel.views import JobView, RequestView
 from justenough.services.approval_ladder import ladder_for_request
 from justenough.services.dependencies import Deps
@@ -211,18 +212,61 @@ def _require_within_request(view: RequestView, statement: DecisionStatement) -> 
 
 def _require_policy(deps: Deps, view: RequestView, ladder: Ladder, statement: DecisionStatement) -> None:
     """Raise Forbidden if the decision narrows the request and policy denies the resulting grant."""
-    actions = [statement.action, *(Action(item.action) for item in view.counting_approvals if item.action)]
-    bounds = [tools for tools in (statement.tools, *(item.tools for item in view.counting_approvals)) if tools is not None]
-    grant = GrantTerms(
-        action=min(actions, key=lambda action: action.rank),
-        ttl=min((statement.ttl, *(item.ttl for item in view.counting_approvals))),
-        break_glass=statement.decision == BREAK_GLASS,
-        tools=intersect_all(view.tools, *bounds) if view.tools is not None and bounds else view.tools,
+    if statement.decision not in {"approve", BREAK_GLASS}:
+        return
+    grant = _grant_after(
+        view, action=statement.action, ttl=statement.ttl, tools=statement.tools, break_glass=statement.decision == BREAK_GLASS
     )
     is_unchanged = grant == GrantTerms(action=Action(view.action), ttl=view.ttl, tools=view.tools)
-    if statement.decision not in {"approve", BREAK_GLASS} or is_unchanged:
-        return
-    evaluated = evaluate_grant(deps, view.job_id, request_number_of(view.id), grant)
-    why = str(evaluated) if isinstance(evaluated, Rejection) else why_policy_denies_grant(grant, evaluated[0], tier=ladder.current)
-    if why:
+    if not is_unchanged and (why := _why_grant_denied(deps, view, grant, tier=ladder.current)):
         raise Forbidden(f"the decision is not valid: {why}")
+
+
+def why_approval_refused(deps: Deps, caller: Caller, view: RequestView, *, action: Action, break_glass: bool = False) -> Rejection | None:
+    """Return why policy, Vault's control group or the job's order would refuse an approval by the caller with this action now; None if none would.
+
+    Raises RetryLater if that cannot be asked now. Blocking, for a thread.
+    """
+    config = deps.config.current()
+    requested, granted = (config.catalog.action(view.resource, one) for one in (Action(view.action), action))
+    if any(definition is not None and definition.locked for definition in (requested, granted)):
+        if action != view.action:
+            return Rejection("locked_action_narrowed", "Vault's control group covers it, so it cannot be narrowed")
+        rule = control_group_of(requested, config.tiers) if requested else None
+        if rule and not caller.person.groups & set(rule.groups):
+            text = f"Vault's control group counts only authorizations by members of {', '.join(rule.groups)}"
+            return Rejection("control_group_unauthorized", text)
+        if rule and break_glass and rule.approvals > len(view.counting_approvals) + 1:
+            text = f"Vault's control group requires {rule.approvals} people of {', '.join(rule.groups)}, which break-glass cannot replace"
+            return Rejection("control_group_waiting", text)
+    grant = _grant_after(view, action=action, ttl=view.ttl, tools=None, break_glass=break_glass)
+    return _why_grant_denied(deps, view, grant, tier=max(view.current_tier, 1))
+
+
+def why_no_delegate_of(deps: Deps, view: RequestView, absent: str, *, requester_id: str) -> Rejection | None:
+    """Return why nobody can decide a request on behalf of this absent person; None if their delegate can. Raises RetryLater."""
+    if rejection := ladder_of(deps, view, requester_id=requester_id).why_own_job(absent):
+        return rejection
+    person = deps.vault.person(absent, deps.settings.people_mounts)
+    if has_answered(view, absent) or (person and any(item.on_behalf_of == person.name for item in view.approvals)):
+        return Rejection("already_answered", "their decision is recorded already")
+    if person is None or deps.config.current().tiers.tier_of(person.groups) < view.current_tier:
+        return Rejection("tier_too_low", f"they may not decide at tier {view.current_tier}")
+    return None
+
+
+def _grant_after(view: RequestView, *, action: Action, ttl: int, tools: BoundedTools | None, break_glass: bool) -> GrantTerms:
+    """Return the terms that one more approval would leave of a request: the strictest of all."""
+    actions = [action, *(Action(item.action) for item in view.counting_approvals if item.action)]
+    bounds = [given for given in (tools, *(item.tools for item in view.counting_approvals)) if given is not None]
+    return GrantTerms(
+        action=min(actions, key=lambda one: one.rank),
+        ttl=min((ttl, *(item.ttl for item in view.counting_approvals))),
+        break_glass=break_glass,
+        tools=intersect_all(view.tools, *bounds) if view.tools is not None and bounds else view.tools,
+    )
+
+
+def _why_grant_denied(deps: Deps, view: RequestView, grant: GrantTerms, *, tier: int) -> Rejection | None:
+    evaluated = evaluate_grant(deps, view.job_id, request_number_of(view.id), grant)
+    return evaluated if isinstance(evaluated, Rejection) else why_policy_denies_grant(grant, evaluated[0], tier=tier)

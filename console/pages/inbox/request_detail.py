@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from console.auth.authorization import Caller, Role, answering_groups, missing_group_text
 from console.presentation.request_text import POLICY_SOURCE_TEXT
 from console.services.console import Console
-from console.services.decide_request import has_answered, why_own_job
+from console.services.decide_request import has_answered, why_approval_refused, why_no_delegate_of, why_own_job
 from console.services.visibility import job_for, visible_request
-from justenough.domain.core.errors import InvalidInput
+from justenough.domain.core.errors import InvalidInput, RetryLater
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.inbox.diff import Difference, agent_text, call_facts, differences, request_facts, run_facts, shown_facts
 from justenough.domain.inbox.pending import TimeoutOutcome, timeout_outcome
 from justenough.domain.jobs.spec import JobSpec, checked_spec
@@ -52,12 +54,30 @@ class RequestRights(NamedTuple):
 
     answer: bool
     why_not: str
-    """Why the person cannot decide the request; empty if they can."""
+    """Why the person cannot decide the request, and who can; empty if they can."""
+    why_no_approval: str
+    """Why an approval as requested would be refused, although the person may decide; empty if it would not."""
+    lesser: tuple[str, ...]
+    """Actions of the same resource, less than the requested one, that an approval can grant instead."""
     claimed: bool
     """Whether the person has claimed the request."""
     break_glass: bool
+    why_no_break_glass: str
+    """Why break-glass would be refused, although the person may use it; empty otherwise."""
     take_back: bool
     review: bool
+
+    @property
+    def approve(self) -> bool:
+        """Whether they can approve the request, as it is or with a lesser action."""
+        return self.answer and (not self.why_no_approval or bool(self.lesser))
+
+
+class AbsentPerson(NamedTuple):
+    """Somebody who has delegated to this person, and why that does not help here; empty if it does."""
+
+    delegation: DelegationView
+    why_not: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +93,13 @@ class RequestCard:
     policies: tuple[DecidingPolicy, ...]
     issue: str
     """The Vault path in the catalog that issues the credential; empty if the catalog no longer has it."""
-    lesser: tuple[str, ...]
-    """Actions of the same resource that are less than the requested one."""
     before: PreviousApproval | None
     earlier: tuple[RequestView, ...]
     steps: tuple[EntryView, ...]
     silence: TimeoutOutcome
     passed: tuple[str, ...]
     """The approver groups of the current tier, which break-glass would bypass."""
-    absent: tuple[DelegationView, ...]
-    """Delegations to this person."""
+    absent: tuple[AbsentPerson, ...]
     rights: RequestRights
     tool: Tool | None
     """The catalog's definition of the tool in a tool call; None if there is none."""
@@ -101,8 +118,7 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
     view = visible_request(deps.store, console.job_owners, caller, request)
     view, job = view.model_copy(update={"chain": ancestor_views(deps, view.parent)}), job_for(deps.store, caller, view.job_id)
     config, (spec, bundle) = deps.config.current(), _order_spec(deps, view.job_id)
-    resource, action = config.catalog.resources.get(view.resource), Action(view.action)
-    definition, policies = resource.actions.get(action) if resource else None, policies_of(deps, view)
+    definition, policies = config.catalog.action(view.resource, Action(view.action)), policies_of(deps, view)
     delegations = deps.store.delegations.current_of(caller.person.id, now=deps.now())
     steps, tier = (
         deps.store.ledger.entries_newest_first(job=view.job_id, limit=MAX_STEPS).items[::-1],
@@ -117,13 +133,16 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
         facts=shown_facts(view, {one.id: one.text for one in policies}),
         policies=policies,
         issue=definition.issue.path if definition else "",
-        lesser=tuple(name.value for name in resource.actions if name.rank < action.rank) if resource else (),
         before=_previous_approval(deps, view, run_facts(spec, bundle) if spec else {}, only=caller.requester_filter),
         earlier=deps.store.inbox.earlier_decisions(view, MAX_EARLIER, requester_id=caller.requester_filter),
         steps=steps,
         silence=timeout_outcome(view, config.tiers),
         passed=tier.approvers if tier else (),
-        absent=tuple(one for one in delegations if one.delegate_id == caller.person.id),
+        absent=tuple(
+            AbsentPerson(one, _reason(partial(why_no_delegate_of, deps, view, one.person_id, requester_id=job.requester_id)))
+            for one in delegations
+            if one.delegate_id == caller.person.id
+        ),
         rights=rights_of(deps, caller, view, job),
         tool={**config.catalog.callable, **config.catalog.listings}.get(str(view.call["tool"])) if view.call else None,
         mine=str(last.data.get("why", "")) if last and last.type == EventType.APPROVAL_REJECTED else "",
@@ -141,12 +160,13 @@ def why_barred(deps: Deps, caller: Caller, view: RequestView, *, requester_id: s
 
 def why_cannot_answer(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> str:
     """Return why somebody cannot decide a request now; empty if they can."""
-    if barred := why_barred(deps, caller, view, requester_id=requester_id):
-        return f"You cannot decide this request: {barred}."
-    if has_answered(view, caller.person.id):
-        return "You already decided this request."
     if view.state is not RequestState.PENDING:
         return f"Already {view.state.value}."
+    if barred := why_barred(deps, caller, view, requester_id=requester_id):
+        others = ", ".join(sorted(answering_groups(view.current_tier, caller.tiers)))
+        return f"You cannot decide this request: {barred}. Other members of {others} can."
+    if has_answered(view, caller.person.id):
+        return "You already decided this request."
     if caller.tier < max(view.current_tier, 1):
         return f"View only ({missing_group_text(answering_groups(view.current_tier, caller.tiers))})."
     return ""
@@ -164,19 +184,39 @@ def policies_of(deps: Deps, view: RequestView) -> tuple[DecidingPolicy, ...]:
 
 
 def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> RequestRights:
-    """Return the actions that a person can take on a request now."""
+    """Return the actions that a person can take on a request now. What policy, Vault or the job's order would refuse is not among them."""
     me, pending, review = caller.person.id, view.state is RequestState.PENDING, view.review
     barred = why_barred(deps, caller, view, requester_id=job.requester_id) is not None
     why_not = why_cannot_answer(deps, caller, view, requester_id=job.requester_id)
     counts = view.state is RequestState.APPROVED or (pending and any(item.approver_id == me for item in view.counting_approvals))
+    action, resource = Action(view.action), deps.config.current().catalog.resources.get(view.resource)
+    may_break_glass = Role.BREAK_GLASS in caller.roles and pending and not barred and not has_answered(view, me)
+
+    def refusal(action: Action, *, break_glass: bool = False) -> str:
+        return _reason(partial(why_approval_refused, deps, caller, view, action=action, break_glass=break_glass))
+
+    no_glass = refusal(action, break_glass=True) if may_break_glass else ""
+    less = [name for name in resource.actions if name.rank < action.rank] if resource and not why_not else []
     return RequestRights(
         answer=not why_not,
         why_not=why_not,
+        why_no_approval="" if why_not else refusal(action),
+        lesser=tuple(name.value for name in less if not refusal(name)),
         claimed=bool(view.claim and view.claim.by_id == me and view.claim.until > deps.now()),
-        break_glass=Role.BREAK_GLASS in caller.roles and pending and not barred and not has_answered(view, me),
+        break_glass=may_break_glass and not no_glass,
+        why_no_break_glass=no_glass,
         take_back=counts and not job.state.ended and bool(caller.roles & {Role.APPROVE, Role.LAUNCH}),
         review=bool(review and review.open and not barred and review.person_id != me and caller.tier >= max(review.tiers)),
     )
+
+
+def _reason(ask: Callable[[], Rejection | None]) -> str:
+    """Return why something would be refused, or "" if it would not or if that cannot be asked now: whoever decides then is told."""
+    try:
+        rejection = ask()
+    except RetryLater:
+        return ""
+    return rejection.message if rejection else ""
 
 
 def _order_spec(deps: Deps, job: str) -> tuple[JobSpec | None, str | None]:

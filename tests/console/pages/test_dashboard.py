@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
@@ -25,7 +25,8 @@ from tests.console.pages.conftest import LogIn
 from tests.console.pages.page_text import text_of
 from tests.console.pages.plain_browser import Browser, Site
 from tests.console.pages.recorded_jobs import EVIL, ago, now, record_order
-from tests.console.served_console import SHOP, serve_console
+from tests.console.pages.site_variants import serve_variant
+from tests.console.served_console import SHOP
 from tests.support.plain_http import NO_TLS
 
 pytestmark = pytest.mark.servers
@@ -192,24 +193,11 @@ def serve_silence() -> Iterator[str]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
-@asynccontextmanager
-async def serve_variant(site: Site, browser: Callable[[], Browser], **changes: object) -> AsyncIterator[Browser]:
-    """A browser logged in at a console with some parts replaced."""
-    console = replace(site.console, **changes)  # type: ignore[arg-type] # whatever parts a test changes
-    async with serve_console(console) as http:
-        made = Browser(httpx.AsyncClient(base_url=str(http.base_url), timeout=20, trust_env=False, verify=NO_TLS))
-        try:
-            assert (await made.log_in("lead", site.passwords["lead"])).status_code == 303
-            yield made
-        finally:
-            await made.http.aclose()
-
-
-async def test_the_page_does_not_wait_for_a_system_that_does_not_respond(site: Site, browser: Callable[[], Browser]) -> None:
+async def test_the_page_does_not_wait_for_a_system_that_does_not_respond(site: Site) -> None:
     with serve_silence() as nobody:
         async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
             health = HealthMonitor(store=site.store, gateway=site.console.gateway, vault=Vault(nobody), client=client)
-            async with serve_variant(site, browser, health=health) as lead:
+            async with serve_variant(site, health=health) as lead:
                 began = time.monotonic()
                 first = text_of((await lead.open("/now")).text, "systems")
                 assert time.monotonic() - began < CHECK_TIMEOUT_S
@@ -223,8 +211,8 @@ async def test_the_page_does_not_wait_for_a_system_that_does_not_respond(site: S
                 assert "Vault unhealthy" in text_of((await lead.open("/now")).text, "systems")
 
 
-async def test_a_target_that_no_sweep_reaches_is_named_among_the_systems(site: Site, browser: Callable[[], Browser]) -> None:
-    async with serve_variant(site, browser) as lead:
+async def test_a_target_that_no_sweep_reaches_is_named_among_the_systems(site: Site) -> None:
+    async with serve_variant(site) as lead:
         at = site.console.deps.now()
         down = TargetCheck(name="db.example.com:5432/shop", failure="ConnectionTimeout", since=ago(minutes=7), checked_at=at)
         site.console.deps.store.targets.record([down, down.model_copy(update={"name": "other:5432/x", "failure": None})])
@@ -237,19 +225,19 @@ async def test_a_target_that_no_sweep_reaches_is_named_among_the_systems(site: S
         site.console.deps.store.targets.record([])
 
 
-async def test_a_broken_configuration_raises_an_alarm(site: Site, browser: Callable[[], Browser], tmp_path: Path) -> None:
+async def test_a_broken_configuration_raises_an_alarm(site: Site, tmp_path: Path) -> None:
     folder = copytree(SHOP, tmp_path / "shop")
     (folder / "policies" / "reads.cedar").write_text("permit (<script>")
     deps = replace(site.console.deps, config=ConfigFolder(folder))
-    async with serve_variant(site, browser, deps=deps) as lead:
+    async with serve_variant(site, deps=deps) as lead:
         page = (await lead.open("/now")).text
         assert "The configuration has errors" in text_of(page, "alarms")
         assert "reads.cedar" in text_of(page, "alarms")
         assert "<script>" not in page
 
 
-async def test_a_worker_with_a_broken_configuration_raises_an_alarm(site: Site, browser: Callable[[], Browser]) -> None:
-    async with serve_variant(site, browser) as lead:
+async def test_a_worker_with_a_broken_configuration_raises_an_alarm(site: Site) -> None:
+    async with serve_variant(site) as lead:
         broken = WorkerView(
             name="host-7", version="1", config_digest=None, config_alarm="<script> is missing", last_seen=site.console.deps.now()
         )

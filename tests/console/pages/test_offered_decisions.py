@@ -1,0 +1,116 @@
+"""A request's page offers only decisions that policy, Vault's control group and people's rights would not refuse, and says why not and who can."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+from justenough.adapters.configuration.folder import ConfigFolder
+from tests.console.pages.conftest import LogIn
+from tests.console.pages.inbox_requests import Words, read_words, spec
+from tests.console.pages.plain_browser import Browser, Site
+from tests.console.pages.site_variants import serve_variant
+from tests.console.served_console import SHOP, Served
+
+APPROVE, DENY, BREAK_GLASS = (("decision", kind) for kind in ("approve", "deny", "break_glass"))
+CUSTOMERS: dict[str, Any] = {"resource": "customers-db", "title": "Customers", "action": "read", "ttl": 300, "sensitivity": "restricted"}
+PAYOUTS: dict[str, Any] = {"resource": "payouts-db", "title": "Payouts", "action": "write", "ttl": 300}
+FREEZE = '@id("freeze")\nforbid (principal, action == Action::"{action}", resource == Resource::"refunds-db");\n'
+
+
+async def launch_request(served: Served, *, tier: int = 1, **asked: Any) -> dict[str, Any]:
+    access = {name: asked.get(name, default) for name, default in (("resource", "refunds-db"), ("action", "write"))}
+    job = await served.launch(spec(access=[{**access, "ttl": "5m", "reason": "Write the refund"}]))
+    return served.record_request(job["id"], tier=tier, **asked)
+
+
+@asynccontextmanager
+async def with_policy(site: Site, tmp_path: Path, text: str) -> AsyncIterator[Browser]:
+    """An approver's browser at a console with one more policy."""
+    folder = copytree(SHOP, tmp_path / "shop")
+    (folder / "policies" / "freeze.cedar").write_text(text)
+    async with serve_variant(site, deps=replace(site.console.deps, config=ConfigFolder(folder))) as lead:
+        yield lead
+
+
+def offered_actions(page: Words) -> list[str]:
+    """What the page offers to grant, besides what was requested."""
+    values = [known.get("value", "") for tag, known in page.tags if tag == "option"]
+    return [value for value in values if value in {"read", "write", "admin"}]
+
+
+async def test_an_approval_that_policy_denies_by_now_is_not_offered_but_a_denial_is(site: Site, served: Served, tmp_path: Path) -> None:
+    request = await launch_request(served)
+    async with with_policy(site, tmp_path, FREEZE.format(action="write") + FREEZE.replace("freeze", "thaw").format(action="read")) as lead:
+        page = await read_words(lead, f"/inbox/{request['id']}")
+    assert APPROVE not in page.buttons
+    assert DENY in page.buttons
+    assert "Approving it as requested would be refused: policy denies write for 5m (freeze). You can deny it." in page.text
+    assert offered_actions(page) == []
+
+
+async def test_a_lesser_action_is_offered_where_policy_denies_only_the_requested_one(site: Site, served: Served, tmp_path: Path) -> None:
+    request = await launch_request(served)
+    async with with_policy(site, tmp_path, FREEZE.format(action="write")) as lead:
+        page = await read_words(lead, f"/inbox/{request['id']}")
+    assert APPROVE in page.buttons
+    assert "You can approve a lesser action, or deny it." in page.text
+    assert offered_actions(page) == ["read"]
+
+
+async def test_a_lesser_action_that_policy_denies_is_not_offered(site: Site, served: Served, tmp_path: Path, logged_in: LogIn) -> None:
+    request = await launch_request(served)
+    assert offered_actions(await read_words(await logged_in("lead"), f"/inbox/{request['id']}")) == ["read"]
+    async with with_policy(site, tmp_path, FREEZE.format(action="read")) as lead:
+        page = await read_words(lead, f"/inbox/{request['id']}")
+    assert APPROVE in page.buttons
+    assert "would be refused" not in page.text
+    assert offered_actions(page) == []
+
+
+async def test_break_glass_that_policy_denies_is_not_offered(served: Served, logged_in: LogIn) -> None:
+    request = await launch_request(served, **CUSTOMERS)
+    page = await read_words(await logged_in("oncall"), f"/inbox/{request['id']}")
+    assert BREAK_GLASS not in page.buttons
+    assert "Break-glass would be refused: policy denies read for 5m by break-glass (no-breaking-glass-for-restricted)" in page.text
+
+
+async def test_break_glass_is_not_offered_to_whom_vault_would_not_count(served: Served, logged_in: LogIn) -> None:
+    request = await launch_request(served, tier=2, **PAYOUTS)
+    page = await read_words(await logged_in("oncall"), f"/inbox/{request['id']}")
+    assert BREAK_GLASS not in page.buttons
+    assert "Vault's control group counts only authorizations by members of security, chiefs" in page.text
+
+
+async def test_a_decision_for_an_absent_person_who_may_not_decide_is_not_offered(served: Served, logged_in: LogIn) -> None:
+    lead, security = await logged_in("lead"), await logged_in("security")
+    known = (await read_words(lead, "/delegations")).forms["/delegations"]
+    sent = await lead.send("/delegations", {**known, "name": "security", "days": "1", "reason": "on leave"})
+    assert sent.headers["location"] == "/delegations?done=named"
+    try:
+        above, fitting = [await launch_request(served, tier=tier) for tier in (2, 1)]
+        page = await read_words(security, f"/inbox/{above['id']}")
+        assert "Not on behalf of lead: they may not decide at tier 2." in page.text
+        assert "for lead, who is away" not in page.text
+        assert "for lead, who is away" in (await read_words(security, f"/inbox/{fitting['id']}")).text
+    finally:
+        mine = [
+            one
+            for one in served.store.delegations.current_of(served.people["lead"].id, now=datetime.now(UTC))
+            if one.delegate == "security"
+        ]
+        for one in mine:
+            forms = (await read_words(lead, "/delegations")).forms
+            await lead.send(f"/delegations/{one.id}/end", forms[f"/delegations/{one.id}/end"])
+
+
+async def test_who_launched_a_job_is_told_who_can_decide(served: Served, logged_in: LogIn) -> None:
+    request = await launch_request(served)
+    page = await read_words(await logged_in("ops"), f"/inbox/{request['id']}")
+    assert "You cannot decide this request: people cannot decide on a job that they launched. Other members of" in page.text
+    assert "support-leads" in page.text
