@@ -146,6 +146,17 @@ async def test_a_value_that_only_its_owner_can_change_is_shown_without_a_date_at
         assert not re.search(r"\b(10|9) min( \d+ s)? left", page), path
 
 
+@pytest.mark.parametrize(
+    "revocable, said", [("never", "stays valid until its owner rotates it"), ("on_expiry", "It cannot be revoked early: it is valid until")]
+)
+async def test_revoking_is_not_offered_where_nothing_could_be_revoked(records: Desk, revocable: str, said: str) -> None:
+    lead, job = await records.log_in(), records.record_job()
+    name = issue(records, job, revocable=revocable)
+    page = await load_page(lead, f"/credentials/{name}")
+    assert said in page.text
+    assert f"/credentials/{name}/revoke" not in page.forms
+
+
 async def test_an_overdue_credential_shows_why_it_is_not_verified(records: Desk) -> None:
     lead, job = await records.log_in(), records.record_job()
     name = issue(records, job)
