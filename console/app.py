@@ -34,6 +34,7 @@ from console.concurrency.loops import run_in_background
 from console.http import problems
 from console.http.middleware import BodyLimitMiddleware, EdgeMiddleware
 from console.pages.routers import ROUTERS, handle_http_error
+from console.services.checkpoints import run_checkpoints
 from console.services.console import Console
 from console.services.job_starter import run_occasions, run_reconciler
 
@@ -51,6 +52,7 @@ def create_app(console: Console) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with (
             run_in_background(run_reconciler(console.deps, console.gateway)),
+            run_in_background(run_checkpoints(console.deps)),
             run_in_background(console.schedule_sync.run()),
             run_in_background(run_occasions(console)),
             run_in_background(console.dispatcher.run()),

@@ -12,8 +12,9 @@ from justenough.adapters.vault import Vault, VaultDenied, VaultRefused, user_log
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.core.secret import Secret
-from justenough.domain.core.vault_names import PAGE_SESSION_KEY
+from justenough.domain.core.vault_names import LEDGER_KEY, PAGE_SESSION_KEY
 from justenough.domain.integrations.job_identity import JOBS_KEY as IDENTITY_KEY
+from justenough.domain.ledger.public_keys import KeyVersion
 
 CACHE_TTL_S = 10.0
 """How old a person's data, or a session's token, may be."""
@@ -72,6 +73,18 @@ class ConsoleVault(Vault):
     def sign_own(self, entity_id: str, message: bytes) -> str:
         """Sign a message with the console's own key."""
         return self._ask(lambda: super(ConsoleVault, self).sign_own(entity_id, message), what=f"or use the key je-sign-{entity_id}")
+
+    def sign_for_ledger(self, message: bytes) -> tuple[bytes, bytes]:
+        """Sign with the ledger's key; return the raw public key and the raw signature."""
+        return self._ask(lambda: super(ConsoleVault, self).sign_for_ledger(message), what=f"or use the key {LEDGER_KEY}")
+
+    def ledger_key_versions(self) -> tuple[KeyVersion, ...]:
+        """Return every version of the ledger's key."""
+        return self._ask(super().ledger_key_versions, what=f"the key {LEDGER_KEY}")
+
+    def signing_key_versions(self) -> dict[str, tuple[KeyVersion, ...]]:
+        """Return every version of every person's signing key, by the person's entity id."""
+        return self._ask(super().signing_key_versions, what="the list of keys (transit/keys)")
 
     def secret_fields(self, path: str) -> Mapping[str, Secret]:
         """Read the fields of a secret that triggers.yaml names: signing secrets or Apprise URLs."""

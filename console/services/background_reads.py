@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
+from console.services.checkpoints import verify_ledger
 from console.services.single_flight import SingleFlight
 from console.temporal.client import TemporalGateway
 from justenough.domain.contracts.workflow_messages import ProofReport
@@ -57,7 +58,7 @@ class BackgroundReads:
 
         # Each keeps a processor busy. The next one waits for the limiter, which takes no thread.
         self._limiter = CapacityLimiter(1)
-        self.verification: SingleFlight[str, LedgerReport] = SingleFlight(lambda _: self._run_alone(deps.store.ledger.verify))
+        self.verification: SingleFlight[str, LedgerReport] = SingleFlight(lambda _: self._run_alone(partial(verify_ledger, deps)))
         self.reports: SingleFlight[ReportDays, Report] = SingleFlight(report_days, max_outcomes=MAX_REPORTS_KEPT)
         self.uses: SingleFlight[str, Mapping[AccessKey, ActionUse]] = SingleFlight(self._count_uses)
         self.proofs: SingleFlight[str, ProofReport] = SingleFlight(

@@ -17,7 +17,7 @@ from justenough.domain.catalog.loader import alias_of, issue_paths, searched_rol
 from justenough.domain.catalog.models import ActionDef, Catalog
 from justenough.domain.core.ids import INSTALLATION
 from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER
-from justenough.domain.core.vault_names import HARD_ENDS, JOB_ROLE_PREFIX, PAGE_SESSION_KEY, PAYLOAD_KEY
+from justenough.domain.core.vault_names import HARD_ENDS, JOB_ROLE_PREFIX, LEDGER_KEY, PAGE_SESSION_KEY, PAYLOAD_KEY
 from justenough.domain.integrations.job_identity import JOBS_KEY as IDENTITY_KEY
 from justenough.domain.jobs.states import Revocable
 
@@ -56,12 +56,14 @@ def console_policy(secrets: Iterable[str] = ()) -> str:
     """Return the policy of the console: read people (also by login name), groups, people's public keys and the keys that verify jobs.
 
     It reads the secrets that triggers.yaml names (signing secrets, notification URLs), at exactly these paths. With its own key it signs
-    the orders of triggers and schedules. It stores the tokens of page logins encrypted, and needs the browser's secret to decrypt them.
+    the orders of triggers and schedules, with the ledger's key its checkpoints and attestations. It stores the tokens of page logins encrypted, and needs the browser's secret to decrypt them.
     It issues nothing.
     """
-    lookups = ("identity/lookup/entity", "update"), (f"transit/keys/{IDENTITY_KEY}", "read")
+    keys = (f"transit/keys/{IDENTITY_KEY}", "read"), (f"transit/keys/{LEDGER_KEY}", "read"), ("transit/keys", "list")
+    lookups = ("identity/lookup/entity", "update"), *keys
     rules = [_rule(path, capability) for path, capability in (*PEOPLE_RIGHTS, *lookups, *SELF_RIGHTS)]
     rules.append(_rule("transit/sign/je-sign-{{identity.entity.id}}", "update", allowed={"input": []}, required=("input",)))
+    rules.append(_rule(f"transit/sign/{LEDGER_KEY}", "update", allowed={"input": []}, required=("input",)))
     for operation, text in (("encrypt", "plaintext"), ("decrypt", "ciphertext")):
         # Do not allow `type` and similar parameters: a request must not create a missing key, least of all one without derivation.
         path = f"transit/{operation}/{PAGE_SESSION_KEY}"

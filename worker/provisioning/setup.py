@@ -16,7 +16,7 @@ from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.placeholders import SETTING_PLACEHOLDER
 from justenough.domain.core.secret import Secret
-from justenough.domain.core.vault_names import PAGE_SESSION_KEY, PAYLOAD_KEY
+from justenough.domain.core.vault_names import LEDGER_KEY, PAGE_SESSION_KEY, PAYLOAD_KEY
 from justenough.domain.integrations.job_identity import JOBS_KEY as IDENTITY_KEY
 from justenough.domain.integrations.triggers import TRIGGERS_FILE, Triggers, read_triggers
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
@@ -26,7 +26,7 @@ from worker.provisioning.identities import provision_groups, provision_page_logi
 from worker.provisioning.mounts import apply_catalog_writes, ensure_mounted, ensure_token_lifetime
 from worker.provisioning.policies import INSTALLATION_IN_POLICY, grant_policy, person_policy
 
-TRANSIT_KEYS = {IDENTITY_KEY: "ed25519", "je-ledger": "ed25519", PAYLOAD_KEY: "aes256-gcm96"}
+TRANSIT_KEYS = {IDENTITY_KEY: "ed25519", LEDGER_KEY: "ed25519", PAYLOAD_KEY: "aes256-gcm96"}
 """Transit keys that sign the workload identity and the ledger, and encrypt payloads."""
 DERIVED_TRANSIT_KEYS = {PAGE_SESSION_KEY: "aes256-gcm96"}
 """Transit keys that encrypt only with a context, from which Vault derives the actual key."""

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from console.api.dependencies import AuthenticatedRoute, Launcher, Member
 from console.http.dependencies import After, Cursor, IdempotencyKey, Limit, PositionCursor, TheConsole
 from console.http.problems import problem_responses
+from console.services.attestations import Attestation, attest
 from console.services.background_reads import RevocationFilter
 from console.services.inputs import DryRun, NewJob, Stopping
 from console.services.stop_job import stop_job
@@ -103,6 +104,14 @@ async def prove_job(job: str, console: TheConsole, caller: Member) -> ProofRepor
     """Check in Vault and the targets whether any access of a job is alive. Changes nothing."""
     await to_thread.run_sync(job_for, console.deps.store, caller, job)
     return await console.background_reads.proofs.result(job, by=caller.person.name)
+
+
+@router.post("/jobs/{job}/attestation")
+async def attest_job(job: str, console: TheConsole, caller: Member) -> Attestation:
+    """Check a job as `prove` does; if all its credentials are dead, also return a signed attestation of that (in-toto, in DSSE)."""
+    await to_thread.run_sync(job_for, console.deps.store, caller, job)
+    report = await console.background_reads.proofs.result(job, by=caller.person.name)
+    return await to_thread.run_sync(attest, console.deps, report)
 
 
 @router.get("/jobs/{job}/logs")

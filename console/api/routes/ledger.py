@@ -9,13 +9,23 @@ from fastapi import APIRouter, Query, Response
 
 from console.api.dependencies import AuthenticatedRoute, Member, Reader
 from console.http.dependencies import After, Limit, Moment, PositionCursor, TheConsole
+from console.http.problems import problem_responses
 from console.services.background_reads import DEFAULT_REPORT_PERIOD, WHOLE_LEDGER
+from console.services.checkpoints import (
+    ConsistencyProof,
+    InclusionProof,
+    ledger_keys,
+    newest_note,
+    prove_consistency,
+    prove_inclusion,
+)
 from console.services.visibility import first_visible_page, parse_position
 from justenough.adapters.store import LedgerHead
 from justenough.domain.evidence.aggregator import ReportPeriod
 from justenough.domain.evidence.report import Report
 from justenough.domain.ledger.events import EventType
 from justenough.domain.ledger.hash_chain import LedgerReport
+from justenough.domain.ledger.public_keys import LedgerKeys
 from justenough.domain.readmodel.views import EntryView, Page
 
 router = APIRouter(route_class=AuthenticatedRoute)
@@ -55,8 +65,28 @@ def list_entries(
 
 @router.get("/ledger/checkpoint", tags=["ledger"], operation_id="show_checkpoint")
 def checkpoint(console: TheConsole, _: Reader) -> LedgerHead:
-    """Show the position and hash of the newest entry, to compare with later."""
-    return console.deps.store.ledger.head()
+    """Show the newest entry's position and hash, and the newest signed checkpoint, to keep elsewhere and compare with later."""
+    return console.deps.store.ledger.head().model_copy(update={"checkpoint": newest_note(console.deps)})
+
+
+@router.get("/ledger/keys", tags=["ledger"], operation_id="list_ledger_keys")
+def keys(console: TheConsole, _: Reader) -> LedgerKeys:
+    """List the public keys that verify the ledger's checkpoints and the signatures of people."""
+    return ledger_keys(console.deps)
+
+
+@router.get("/ledger/inclusion", tags=["ledger"], operation_id="prove_inclusion", responses=problem_responses(404))
+def inclusion(console: TheConsole, _: Reader, entry: Annotated[str, Query(max_length=400, description="An entry's id")]) -> InclusionProof:
+    """Prove that the newest checkpoint commits to an entry (RFC 6962 audit path)."""
+    return prove_inclusion(console.deps, entry)
+
+
+@router.get("/ledger/consistency", tags=["ledger"], operation_id="prove_consistency", responses=problem_responses(404))
+def consistency(
+    console: TheConsole, _: Reader, size: Annotated[int, Query(ge=1, le=2**53, description="Entries of the earlier checkpoint")]
+) -> ConsistencyProof:
+    """Prove that the newest checkpoint continues an earlier one (RFC 6962 consistency proof)."""
+    return prove_consistency(console.deps, size)
 
 
 @router.post("/ledger/verify", tags=["ledger"], operation_id="verify_ledger")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,10 +11,11 @@ import typer
 from console.cli import terminal
 from console.cli.arguments import Cursor, JobId, Limit, OfJob, path_segment
 from console.cli.client.api import connect_api
+from console.cli.commands.ledger import open_output
 from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render import revocation
-from console.cli.render.output import emit_page, emit_revocation, print_table
+from console.cli.render.output import emit_page, emit_revocation, note, print_table
 from console.presentation.terminal_text import moment
 
 app = command_group("List, revoke and verify the credentials of jobs.")
@@ -51,9 +54,25 @@ def revoke(credential: Annotated[str, typer.Argument(metavar="ID", help="The id 
 
 @app.command("prove")
 @command
-def prove(job: JobId) -> None:
+def prove(
+    job: JobId,
+    attest: Annotated[
+        Path | None, typer.Option("--attest", metavar="FILE", help="If all are revoked, write a signed attestation (in-toto in DSSE).")
+    ] = None,
+) -> None:
     """Verify that all of a job's credentials are revoked. Checks Vault and the targets. Exit 9 if one is active, still valid, or cannot be checked."""
-    _, found = connect_api().post(f"/jobs/{path_segment(job)}/prove", idempotent=True)
+    if attest is None:
+        _, found = connect_api().post(f"/jobs/{path_segment(job)}/prove", idempotent=True)
+    else:
+        _, attested = connect_api().post(f"/jobs/{path_segment(job)}/attestation", idempotent=True)
+        found, envelope = attested["report"], attested["envelope"]
+        if envelope is not None:
+            with open_output(attest) as file:
+                file.write(json.dumps(envelope, indent=2) + "\n")
+        elif found["dead"]:
+            note(f"No attestation was written: no credential of {job} was ever issued.")
+        else:
+            note(f"No attestation was written: not every credential of {job} is revoked.")
     report = revocation.proof_report(found)
     emit_revocation(report, is_confirmed=report["dead"], table=_print_proof, names=lambda report: (report["job"],))
 

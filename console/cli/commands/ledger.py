@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -65,28 +66,83 @@ def export(job: OfJob = None, out: Out = None) -> None:
     note(f"{count_label(count, 'entry', 'entries')} exported{f' to {out}' if out else ''}.")
 
 
+@app.command("checkpoint")
+@command
+def checkpoint(out: Out = None) -> None:
+    """Print the newest signed checkpoint. Keep it elsewhere: it shows later whether entries were removed or rewritten."""
+    found = connect_api().get("/ledger/checkpoint")
+    if not found["checkpoint"]:
+        raise Failure("there is no checkpoint yet; the console signs one within a minute of the first entry")
+    with open_output(out) as file:
+        file.write(found["checkpoint"])
+
+
+@app.command("keys")
+@command
+def keys(out: Out = None) -> None:
+    """Print the public keys that verify checkpoints and signatures. Keep this JSON file with your checkpoints."""
+    found = connect_api().get("/ledger/keys")
+    with open_output(out) as file:
+        file.write(json.dumps(found, ensure_ascii=False, indent=2) + "\n")
+
+
 @app.command("verify")
 @command
 def verify(
     offline: Annotated[
         Path | None, typer.Option("--offline", metavar="FILE", help="Verify an exported file instead, without any server; - for stdin.")
     ] = None,
+    checkpoint_file: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", metavar="FILE", help="With --offline: the export must continue these signed checkpoints."),
+    ] = None,
+    keys_file: Annotated[
+        Path | None,
+        typer.Option("--keys", metavar="FILE", help="With --offline: verify the signatures of checkpoints and of people with these keys."),
+    ] = None,
 ) -> None:
     """Verify every hash chain of the ledger. Also prints what verification cannot detect. Exit 1 if there is a problem."""
     if offline:
-        from justenough.domain.ledger.export import verify_export  # noqa: PLC0415 - loads pydantic's models
-
-        try:
-            with sys.stdin if str(offline) == "-" else offline.open(encoding="utf-8") as file:
-                found: Json = verify_export(file).model_dump(mode="json")
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise Failure(f"cannot read {offline}: {why}", code=ExitCode.USAGE) from error
+        found = _verify_file(offline, checkpoint_file, keys_file)
+    elif checkpoint_file or keys_file:
+        raise Failure("--checkpoint and --keys need --offline with an export (justenough ledger export)", code=ExitCode.USAGE)
     else:
         _, found = connect_api().post("/ledger/verify", idempotent=True)
     emit(found, table=_print_verification, names=lambda report: (problem["job"] for problem in report["problems"]))
     if found["problems"]:
         raise typer.Exit(ExitCode.FAILURE)
+
+
+def _verify_file(export_file: Path, checkpoint_file: Path | None, keys_file: Path | None) -> Json:
+    """Return the report on an exported file. Raises Failure if a file cannot be read, InvalidInput if it is something else."""
+    # These load pydantic's models.
+    from justenough.domain.evidence.signatures import SignatureVerifier  # noqa: PLC0415
+    from justenough.domain.ledger.checkpoint import read_checkpoints  # noqa: PLC0415
+    from justenough.domain.ledger.export import verify_export  # noqa: PLC0415
+    from justenough.domain.ledger.public_keys import read_keys  # noqa: PLC0415
+
+    checkpoints = list(read_checkpoints(_read_text(checkpoint_file))) if checkpoint_file else []
+    known_keys = read_keys(_read_text(keys_file)) if keys_file else None
+    why_forged = SignatureVerifier(known_keys).why_invalid if known_keys else None
+    with _reading(export_file) as lines:
+        report: Json = verify_export(lines, checkpoints=checkpoints, keys=known_keys, why_forged=why_forged).model_dump(mode="json")
+    return report
+
+
+def _read_text(file: Path) -> str:
+    with _reading(file) as opened:
+        return opened.read()
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[TextIO]:
+    """Open a text file; - is stdin. Raises Failure if it cannot be read."""
+    try:
+        with sys.stdin if str(file) == "-" else file.open(encoding="utf-8", newline="\n") as opened:
+            yield opened
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise Failure(f"cannot read {file}: {why}", code=ExitCode.USAGE) from error
 
 
 @contextmanager

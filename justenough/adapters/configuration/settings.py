@@ -82,6 +82,8 @@ class Settings(BaseSettings):
     console_approle: Path | None = None
     worker_cidrs: Networks = ()
     """Networks from which workers reach Vault, separated by commas: a job's token works only from there. Empty: from anywhere."""
+    checkpoint_file: Path | None = None
+    """File to which consoles append each signed checkpoint of the ledger, on a disk that is kept apart from the store; None: none."""
     job_path: str = "/usr/bin:/bin"
     """PATH in which a job's `python` is looked up."""
     job_uid_base: int = 700_000

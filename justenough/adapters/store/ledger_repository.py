@@ -73,12 +73,14 @@ class LedgerSpan(NamedTuple):
 
 
 class LedgerHead(Message):
-    """The ledger's newest entry. Not a signed checkpoint: it cannot show that entries behind it were cut off."""
+    """The ledger's newest entry, and its newest signed checkpoint, which may commit to fewer entries."""
 
     entries: int
     position: int
     hash: str | None
     """None if the ledger is empty."""
+    checkpoint: str | None = None
+    """The text of the newest checkpoint; None if there is none yet."""
 
 
 class LedgerRepository(Repository):
@@ -222,6 +224,24 @@ class LedgerRepository(Repository):
         newest = connection.execute(select(LEDGER.c.position, LEDGER.c.hash).order_by(LEDGER.c.position.desc()).limit(1)).first()
         position, digest = newest or (0, None)
         return LedgerHead(entries=position, position=position, hash=digest)
+
+    @reads
+    def newest_checkpoint(self, connection: Connection) -> EntryView | None:
+        """Return the newest entry that records a checkpoint."""
+        its = select(*_NUMBERED).where(LEDGER.c.type == EventType.LEDGER_CHECKPOINTED.value)
+        row = connection.execute(its.order_by(*_NEWEST_FIRST).limit(1)).first()
+        return row_to_view(row) if row else None
+
+    def hashes(self, after: int, until: int) -> Iterator[bytes]:
+        """Yield the hashes of the entries at the positions `after` + 1 to `until`, in order. Each page is read in its own transaction."""
+        statement = select(LEDGER.c.position, LEDGER.c.hash).where(LEDGER.c.position <= until).order_by(LEDGER.c.position)
+        while after < until:
+            with read_transaction(self._engine) as connection:
+                rows = connection.execute(statement.where(LEDGER.c.position > after).limit(ROWS_PER_FETCH)).all()
+            if not rows:
+                return
+            yield from (bytes.fromhex(row.hash) for row in rows)
+            after = rows[-1].position
 
     def append(self, events: Iterable[Event]) -> tuple[EntryView, ...]:
         """Append events and apply them to the read model, in one transaction. Return the entries that are new."""

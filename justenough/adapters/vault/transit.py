@@ -12,8 +12,11 @@ from pathlib import Path
 from justenough.adapters.vault.connection import VaultConnection
 from justenough.adapters.vault.errors import VaultRefused, VaultUnavailable
 from justenough.adapters.vault.ttl_cache import TtlCache
+from justenough.domain.core.vault_names import LEDGER_KEY
 from justenough.domain.integrations.job_identity import JOBS_KEY as IDENTITY_KEY
+from justenough.domain.ledger.public_keys import KeyVersion
 
+SIGNING_KEY_PREFIX = "je-sign-"
 SIGNATURE_PATTERN = re.compile(r"vault:v([1-9][0-9]*):([A-Za-z0-9+/]+={0,2})")
 MAX_ROTATIONS = 3
 """How many rotations of the identity key may happen while one token is made."""
@@ -55,6 +58,24 @@ class TransitKeys(VaultConnection):
         """Return the raw public keys of each version of the identity key that is still valid in Vault; empty if there is none."""
         return self._public_keys(IDENTITY_KEY)
 
+    def sign_for_ledger(self, message: bytes) -> tuple[bytes, bytes]:
+        """Sign with the ledger's key; return the raw public key and the raw signature."""
+        version, signature = self._sign(LEDGER_KEY, message)
+        for key in self.ledger_key_versions():
+            if key.version == version:
+                return key.raw, signature
+        raise VaultRefused(f"transit/keys/{LEDGER_KEY}: Vault does not show the version {version} that it signed with")
+
+    def ledger_key_versions(self) -> tuple[KeyVersion, ...]:
+        """Return every version of the ledger's key that is valid in Vault."""
+        return self._key_versions(LEDGER_KEY)
+
+    def signing_key_versions(self) -> dict[str, tuple[KeyVersion, ...]]:
+        """Return every version of every person's signing key, by the person's entity id."""
+        listed = self.read_data("list", "transit/keys").get("keys") or ()
+        people = sorted(str(name).removeprefix(SIGNING_KEY_PREFIX) for name in listed if str(name).startswith(SIGNING_KEY_PREFIX))
+        return {person: self._key_versions(f"{SIGNING_KEY_PREFIX}{person}") for person in people}
+
     def _sign(self, key: str, message: bytes) -> tuple[int, bytes]:
         data = self.read_data("post", f"transit/sign/{key}", {"input": base64.b64encode(message).decode()})
         match = SIGNATURE_PATTERN.fullmatch(str(data.get("signature")))
@@ -63,14 +84,17 @@ class TransitKeys(VaultConnection):
         return int(match[1]), base64.b64decode(match[2])
 
     def _public_keys(self, name: str) -> dict[int, bytes]:
-        data, keys = self.read_data("get", f"transit/keys/{name}"), dict[int, bytes]()
+        return {key.version: key.raw for key in self._key_versions(name)}
+
+    def _key_versions(self, name: str) -> tuple[KeyVersion, ...]:
+        data, found = self.read_data("get", f"transit/keys/{name}"), list[KeyVersion]()
         if data.get("type") == "ed25519":
             for version, key in (data.get("keys") or {}).items():
-                with suppress(TypeError, ValueError):
-                    raw = base64.b64decode(key.get("public_key"), validate=True)
-                    if len(raw) == 32:
-                        keys[int(version)] = raw
-        return keys
+                with suppress(TypeError, ValueError, AttributeError):
+                    made = KeyVersion(version=int(version), public_key=key.get("public_key"), valid_from=key.get("creation_time"))
+                    if len(base64.b64decode(made.public_key, validate=True)) == 32:
+                        found.append(made)
+        return tuple(sorted(found, key=lambda made: made.version))
 
 
 def is_uuid(text: str) -> bool:

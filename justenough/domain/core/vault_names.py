@@ -10,6 +10,8 @@ import re
 JOB_ROLE_PREFIX = "je-job-"
 PAYLOAD_KEY = "je-payloads"
 """The transit key that encrypts the wrapping tokens of locked actions."""
+LEDGER_KEY = "je-ledger"
+"""The transit key that signs the ledger's checkpoints and attestations."""
 PAGE_SESSION_KEY = "je-pages"
 """The transit key that encrypts people's tokens in page sessions; each cookie's secret derives its own key."""
 DATABASE_CREDS_PATH = re.compile(r"(.+)/creds/([^/]+)")

@@ -252,7 +252,7 @@ METRICS: Mapping[str, MetricDefinition] = {
     "ledger.checkpoint": MetricDefinition(
         "Last checkpoint",
         "When the ledger's root was last recorded as a checkpoint in the period.",
-        "Whether a stored checkpoint can reveal removed entries. This version records no checkpoints yet.",
+        "Whether a copy of it was kept elsewhere: only such a copy reveals that the newest entries were removed.",
         ("MEASURE 2.8",),
         "attention if there is none",
     ),

@@ -124,7 +124,7 @@ EVENT_FIELDS: dict[EventType, tuple[str, ...]] = {
     EventType.SCHEDULE_PAUSED: _fields("schedule person name reason"),
     EventType.SCHEDULE_UNPAUSED: _fields("schedule person name"),
     EventType.SWEEP_REPORTED: _fields("unknown"),
-    EventType.LEDGER_CHECKPOINTED: _fields("entries root"),
+    EventType.LEDGER_CHECKPOINTED: _fields("entries root frontier checkpoint"),
 }
 """The fields of each type's data, in the order of docs/reference/ledger.md, which describes them."""
 

@@ -6,50 +6,145 @@ The command line and the pages write the same lines. An export mixes chains, eac
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from justenough.domain.core.canonical_json import to_canonical_json
 from justenough.domain.core.errors import InvalidInput, Problem
-from justenough.domain.ledger.hash_chain import GENESIS, ChainHead, ChainProblem, LedgerEntry, LedgerReport, entry_problems, moment_text
+from justenough.domain.ledger.checkpoint import Checkpoint
+from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, parse_entry_time
+from justenough.domain.ledger.hash_chain import (
+    GENESIS,
+    ChainHead,
+    ChainProblem,
+    Fault,
+    LedgerEntry,
+    LedgerReport,
+    entry_problems,
+    hashed_text,
+    moment_text,
+)
+from justenough.domain.ledger.merkle import Frontier
+from justenough.domain.ledger.public_keys import LedgerKeys
 
 EXPORT = "copy of the ledger"
 MAX_PROBLEMS = 1_000
-UNDETECTABLE = (
-    "A copy that ends early or omits whole jobs still verifies: compare its newest hash and number of entries with the console's.",
-    "The author of the copy could have recomputed every hash; only a hash that was stored elsewhere shows that.",
+WITHOUT_CHECKPOINT = (
+    "A copy that ends early or omits whole jobs still verifies without a checkpoint (--checkpoint).",
+    "Without a checkpoint, the author of the copy could have recomputed every hash.",
 )
-"""The changes that the verification of a copy cannot detect."""
+BEHIND_CHECKPOINT = "The entries after the newest checkpoint, {size:,}, may have been removed, or rewritten with their hashes."
+WITHOUT_KEYS = "Signatures of people and of checkpoints are verified only with their keys (--keys)."
+TRUSTED_KEYS = "The keys themselves are trusted: keep a copy of them elsewhere, as of a checkpoint."
+
+
+WhyForged = Callable[[str, str, datetime, dict[str, Any]], str | None]
+"""Returns why the signature in an entry (job, type, at, data) does not prove what the entry says; None if it does or if it has none."""
+
+
+class ExportedEntry(NamedTuple):
+    """One line of an export."""
+
+    position: int
+    """From 1 in the whole ledger; 0 if the line does not tell."""
+    entry: LedgerEntry
+    text: str | None
+    """The exact text that was hashed; None in exports of older versions."""
 
 
 def to_export_line(entry: Mapping[str, Any]) -> str:
-    """Return an entry (as the API shows it) as one line, including the line break."""
-    return json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n"
+    """Return an entry (as the API shows it) and the exact text that was hashed as one line, including the line break."""
+    return json.dumps({**entry, "text": hashed_text(*_to_entry(entry)[:-1])}, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
-def read_export(lines: Iterable[str]) -> Iterator[LedgerEntry]:
-    """Yield the entries of lines in the form that was hashed. Raises InvalidInput for the first line that is not an entry."""
+def read_export(lines: Iterable[str]) -> Iterator[ExportedEntry]:
+    """Yield the entries of lines. Raises InvalidInput for the first line that is not an entry."""
     for number, text in enumerate(lines, start=1):
         if text.strip():
             try:
                 raw = json.loads(text)
-                fields = {name: str(raw[name]) for name in ("job", "id", "type", "prev", "hash")}
-                data = to_canonical_json({**raw["data"]}).decode()
-                yield LedgerEntry(seq=int(raw["seq"]), at=moment_text(datetime.fromisoformat(raw["at"])), data=data, **fields)
-            except (ValueError, KeyError, TypeError) as error:
+                yield ExportedEntry(int(raw.get("position", 0)), _to_entry(raw), raw.get("text"))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 message = "is not a ledger entry as `justenough ledger export` writes it"
                 raise InvalidInput(EXPORT, (Problem(f"line {number}", message),)) from error
 
 
-def verify_export(lines: Iterable[str]) -> LedgerReport:
-    """Verify every chain of a copy. Entries that were left out of it are reported as missing."""
+def verify_export(
+    lines: Iterable[str], *, checkpoints: Sequence[Checkpoint] = (), keys: LedgerKeys | None = None, why_forged: WhyForged | None = None
+) -> LedgerReport:
+    """Verify every chain of a copy, and that it continues what `checkpoints` commit to; with `keys` also their signatures.
+
+    `why_forged`: verifies the signatures of people. Entries that were left out of the copy are reported as missing.
+    """
     ends: dict[str, ChainHead] = {}
+    tree = _TreeCheck(checkpoints, keys)
     problems: list[ChainProblem] = []
     count = 0
-    for entry in read_export(lines):
+    for position, entry, text in read_export(lines):
         count += 1
-        entry_faults = entry_problems(entry, ends.get(entry.job, ChainHead(entry.job, 0, GENESIS)))
-        problems += entry_faults if len(problems) < MAX_PROBLEMS else ()
+        found = [*entry_problems(entry, ends.get(entry.job, ChainHead(entry.job, 0, GENESIS))), *tree.add(position, entry)]
+        if text is not None and text != hashed_text(*entry[:-1]):
+            message = "its text is not that of its fields"
+            found.append(ChainProblem(job=entry.job, seq=entry.seq, fault=Fault.EDITED, message=message))
+        if why_forged and (why := why_forged(entry.job, entry.type, parse_entry_time(entry.at), json.loads(entry.data))):
+            found.append(ChainProblem(job=entry.job, seq=entry.seq, fault=Fault.FORGED, message=why))
+        problems += found if len(problems) < MAX_PROBLEMS else ()
         ends[entry.job] = ChainHead(entry.job, entry.seq, entry.hash)
-    return LedgerReport(entries=count, jobs=len(ends), problems=tuple(problems), unseen=UNDETECTABLE)
+    problems += tree.finish()
+    newest = max((checkpoint.size for checkpoint in checkpoints), default=None)
+    unseen = WITHOUT_CHECKPOINT if newest is None else (BEHIND_CHECKPOINT.format(size=newest),)
+    return LedgerReport(entries=count, jobs=len(ends), problems=tuple(problems), unseen=(*unseen, TRUSTED_KEYS if keys else WITHOUT_KEYS))
+
+
+class _TreeCheck:
+    """Compares the tree of a copy with checkpoints, entry by entry."""
+
+    def __init__(self, checkpoints: Sequence[Checkpoint], keys: LedgerKeys | None) -> None:
+        self._waiting = sorted(checkpoints, key=lambda checkpoint: checkpoint.size, reverse=True)
+        self._keys = keys
+        self._tree = Frontier()
+        self._is_whole = True
+
+    def add(self, position: int, entry: LedgerEntry) -> Iterator[ChainProblem]:
+        """Add the next entry; yield a problem for each checkpoint of the tree's size that it is not the tree of."""
+        if not self._waiting:
+            return
+        if position != self._tree.size + 1:
+            if self._is_whole:
+                message = (
+                    f"position {self._tree.size + 1} is missing or not in its place: a checkpoint commits to the whole ledger in order"
+                )
+                yield ChainProblem(job=entry.job, seq=entry.seq, fault=Fault.REWRITTEN, message=message)
+            self._is_whole = False
+            return
+        try:
+            self._tree = self._tree.with_leaves([bytes.fromhex(entry.hash)])
+        except ValueError:
+            self._tree = self._tree.with_leaves([entry.hash.encode()])
+        while self._waiting and self._waiting[-1].size <= self._tree.size:
+            yield from self._compare(self._waiting.pop())
+
+    def finish(self) -> Iterator[ChainProblem]:
+        """Yield a problem for each checkpoint that commits to more entries than there are."""
+        for checkpoint in self._waiting:
+            message = f"a checkpoint commits to {checkpoint.size:,} entries, but the copy has only the first {self._tree.size:,}"
+            yield ChainProblem(job=UNATTRIBUTED_CHAIN, seq=0, fault=Fault.REWRITTEN, message=message)
+
+    def _compare(self, checkpoint: Checkpoint) -> Iterator[ChainProblem]:
+        if self._tree.size != checkpoint.size or self._tree.root != checkpoint.root:
+            message = f"the first {checkpoint.size:,} entries are not those that a checkpoint commits to"
+            yield ChainProblem(job=UNATTRIBUTED_CHAIN, seq=0, fault=Fault.REWRITTEN, message=message)
+        if self._keys is None:
+            return
+        by_version = {key.version: key.raw for key in self._keys.checkpoint_keys}
+        if checkpoint.origin != self._keys.origin or not checkpoint.is_signed_by(by_version):
+            message = f"the checkpoint of {checkpoint.size:,} entries has no valid signature of {self._keys.origin}"
+            yield ChainProblem(job=UNATTRIBUTED_CHAIN, seq=0, fault=Fault.FORGED, message=message)
+
+
+def _to_entry(raw: Mapping[str, Any]) -> LedgerEntry:
+    """Return an entry of the API in the form that was hashed."""
+    fields = {name: str(raw[name]) for name in ("job", "id", "type", "prev", "hash")}
+    data = to_canonical_json({**raw["data"]}).decode()
+    return LedgerEntry(seq=int(raw["seq"]), at=moment_text(datetime.fromisoformat(raw["at"])), data=data, **fields)

@@ -27,11 +27,10 @@ GENESIS = "0" * 64
 MAX_ID_CHARS = 400
 
 UNDETECTABLE = (
-    "Someone who can alter the tables can remove or rewrite a chain's newest entries together with its head; only stored checkpoints show that.",
-    "They can remove a whole chain with its head and renumber the later entries; only stored checkpoints show that.",
-    "This version creates no checkpoints yet.",
+    "Someone who can alter the tables can remove the newest entries with their checkpoints, and rewrite those after the last checkpoint.",
+    "Only a checkpoint that was kept elsewhere shows that: justenough ledger verify --offline EXPORT --checkpoint FILE.",
 )
-"""The changes that verification cannot detect yet."""
+"""The changes that verification cannot detect."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
@@ -74,6 +73,10 @@ class Fault(StrEnum):
     """The entry does not follow from the previous one: it was moved or exchanged, or its neighbour was rewritten."""
     HEADLESS = "headless"
     """The chain does not end at the entry that its head records: entries were added or removed without the writer."""
+    REWRITTEN = "rewritten"
+    """The entries are not those that a signed checkpoint commits to: some were removed, added, moved or changed."""
+    FORGED = "forged"
+    """A signature does not prove what the entry or the checkpoint says."""
 
 
 class ChainProblem(Message):
@@ -133,7 +136,12 @@ def chain_entry(event: Event, prev: LedgerEntry | ChainHead | None) -> LedgerEnt
 
 def entry_hash(job: str, seq: int, entry: str, kind: str, at: str, data: str, prev: str) -> str:
     """Return the SHA-256 of an entry's eight lines, as hex."""
-    return hashlib.sha256(f"{FORMAT}\n{prev}\n{job}\n{seq}\n{entry}\n{kind}\n{at}\n{data}".encode()).hexdigest()
+    return hashlib.sha256(hashed_text(job, seq, entry, kind, at, data, prev).encode()).hexdigest()
+
+
+def hashed_text(job: str, seq: int, entry: str, kind: str, at: str, data: str, prev: str) -> str:
+    """Return an entry's eight lines."""
+    return f"{FORMAT}\n{prev}\n{job}\n{seq}\n{entry}\n{kind}\n{at}\n{data}"
 
 
 def moment_text(moment: datetime) -> str:

@@ -25,7 +25,7 @@ CONTRACT = {
     *(f"request {name}" for name in ("list", "show", "approve", "deny", "withdraw", "break-glass", "claim", "release", "watch")),
     *("review list", "review answer", *(f"delegation {name}" for name in ("list", "create", "end"))),
     *(f"credential {name}" for name in ("list", "revoke", "prove")),
-    *(f"ledger {name}" for name in ("list", "export", "verify")),
+    *(f"ledger {name}" for name in ("list", "export", "checkpoint", "keys", "verify")),
     *(f"schedule {name}" for name in ("list", "show", "pause", "unpause", "run")),
     *(f"webhook {name}" for name in ("list", "deliveries", "resend", "test")),
     *(f"policy {name}" for name in ("check", "explain", "test", "replay")),

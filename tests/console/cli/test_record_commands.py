@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.console.cli.conftest import Cli, write_spec
 from tests.support.canned_server import serve_canned_answers
 from tests.support.people import Human
+from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 
@@ -61,7 +67,10 @@ def test_the_whole_ledger_is_exported_one_entry_a_line(cli: Cli, auditor: Human,
     to_stdout = cli.run("ledger", "export", "--job", job, who="auditor").stdout
 
     assert (done.exit_code, done.stdout) == (0, "")
-    assert [json.loads(line) for line in out.read_text().splitlines()] == auditor.ledger(job)
+    exported = [json.loads(line) for line in out.read_text().splitlines()]
+    texts = [entry.pop("text") for entry in exported]
+    assert exported == auditor.ledger(job)
+    assert [hashlib.sha256(text.encode()).hexdigest() for text in texts] == [entry["hash"] for entry in exported]
     assert out.read_text() == to_stdout
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
 
@@ -121,6 +130,84 @@ def test_a_copy_is_verified_offline_by_whoever_has_it(cli: Cli, alone: Cli, tmp_
     assert (altered.exit_code, "edited" in altered.stdout) == (1, True)
     assert "cannot read" in alone.run("ledger", "verify", "--offline", tmp_path / "gone").stderr
     assert alone.run("ledger", "verify", "--offline", tmp_path / "gone").exit_code == 2
+
+
+@pytest.fixture
+def kept(cli: Cli, tmp_path: Path) -> tuple[Path, Path, Path]:
+    """An export of the whole ledger, its newest checkpoint and the keys, as files."""
+    run_to_end(cli, tmp_path)
+    checkpoint, keys, out = (tmp_path / name for name in ("checkpoint.txt", "keys.json", "ledger.jsonl"))
+    until(lambda: cli.run("ledger", "checkpoint", "--out", checkpoint, who="auditor").exit_code == 0, "a checkpoint is signed")
+    assert cli.run("ledger", "keys", "--out", keys, who="auditor").exit_code == 0
+    assert cli.run("ledger", "export", "--out", out, who="auditor").exit_code == 0
+    return out, checkpoint, keys
+
+
+def test_a_copy_is_compared_with_a_checkpoint_and_everybodys_signatures_are_verified(alone: Cli, kept: tuple[Path, Path, Path]) -> None:
+    out, checkpoint, keys = kept
+    verify = ("ledger", "verify", "--offline", out, "--checkpoint", checkpoint, "--keys", keys)
+    sound = alone.run(*verify)
+    assert (sound.exit_code, sound.stdout.startswith("sound: ")) == (0, True), sound.stdout
+    lines = out.read_text().splitlines(keepends=True)
+    size = int(checkpoint.read_text().splitlines()[1])
+    out.write_text("".join(lines[: size - 1]))
+    cut = alone.run(*verify)
+    assert (cut.exit_code, "rewritten" in cut.stdout) == (1, True)
+    assert f"commits to {size:,} entries, but the copy has only the first {size - 1:,}" in cut.stdout
+
+
+def test_the_example_reader_agrees(kept: tuple[Path, Path, Path]) -> None:
+    out, checkpoint, keys = kept
+    reader = Path(__file__).parents[3] / "examples" / "verify-ledger" / "verify_ledger.py"
+    assert len(reader.read_text().splitlines()) < 60
+
+    def read() -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, reader, out, checkpoint, keys], capture_output=True, text=True, check=False)
+
+    assert "entries are sound and continue the checkpoint" in read().stdout
+    lines = out.read_text().splitlines(keepends=True)
+    size = int(checkpoint.read_text().splitlines()[1])
+    edited = json.loads(lines[0])
+    edited["text"] = edited["text"].replace("j-dev", "j-prod")
+    for changed in (lines[: size - 1], [json.dumps(edited) + "\n", *lines[1:]], [lines[1], lines[0], *lines[2:]]):
+        out.write_text("".join(changed))
+        assert read().returncode == 1
+
+
+@pytest.mark.parametrize("option", ["--checkpoint", "--keys"])
+def test_what_is_no_checkpoint_or_no_key_is_said_to_be_none(alone: Cli, kept: tuple[Path, Path, Path], option: str) -> None:
+    out, *_ = kept
+    done = alone.run("ledger", "verify", "--offline", out, option, out)
+    assert done.exit_code == 2
+    assert "as `justenough ledger checkpoint` writes it" in done.stderr or "`justenough ledger keys` writes" in done.stderr
+    online = alone.run("ledger", "verify", option, out)
+    assert (online.exit_code, "--offline" in online.stderr) == (2, True)
+
+
+def test_a_dead_job_is_attested_and_one_that_runs_is_not(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    job, out, keys = run_to_end(cli, tmp_path), tmp_path / "proof.json", tmp_path / "keys.json"
+    assert cli.run("credential", "prove", job["id"], "--attest", out).exit_code == 0
+    envelope = json.loads(out.read_text())
+    payload = base64.b64decode(envelope["payload"])
+    statement = json.loads(payload)
+    assert (statement["_type"], statement["predicate"]["verdict"]) == ("https://in-toto.io/Statement/v1", "revoked")
+    (subject,) = statement["subject"]
+    issued = next(entry for entry in ops.ledger(job["id"]) if entry["type"] == "credential.issued")
+    assert subject == {"name": job["credentials"][0]["id"], "digest": {"sha256": issued["hash"]}}
+    assert any(job["credentials"][0]["lease_id"] in seen["checked"] for seen in statement["predicate"]["observations"])
+    assert cli.run("ledger", "keys", "--out", keys, who="auditor").exit_code == 0
+    (signature,) = envelope["signatures"]
+    message = f"DSSEv1 28 {envelope['payloadType']} {len(payload)} ".encode() + payload
+    public = [base64.b64decode(key["public_key"]) for key in json.loads(keys.read_text())["checkpoint_keys"]]
+    Ed25519PublicKey.from_public_bytes(public[-1]).verify(base64.b64decode(signature["sig"]), message)
+
+    running = cli.json("job", "run", write_spec(tmp_path, ["sleep", "60"], access=[READ], data_scope={"tenant": "acme"}))["id"]
+    ops.until(running, "running")
+    out.unlink()
+    refused = cli.run("credential", "prove", running, "--attest", out)
+    assert (refused.exit_code, out.exists()) == (9, False)
+    assert "No attestation was written" in refused.stderr
+    assert cli.run("job", "kill", running, "--wait").exit_code == 0
 
 
 def test_who_may_not_read_everything_may_not_verify(cli: Cli) -> None:

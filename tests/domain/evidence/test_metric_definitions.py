@@ -328,7 +328,7 @@ CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
         "attention",
     ),
     "a checkpoint is told": (
-        [build_event(EventType.LEDGER_CHECKPOINTED, "-", at=NOW, entries=7, root="ab")],
+        [build_event(EventType.LEDGER_CHECKPOINTED, "-", at=NOW, entries=7, root="ab", frontier=["ab"], checkpoint="x")],
         "ledger.checkpoint",
         {"last_checkpoint": NOW.isoformat()},
         "ok",

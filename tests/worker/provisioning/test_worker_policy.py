@@ -307,7 +307,18 @@ def test_the_console_reads_the_key_that_verifies_jobs_identities_and_cannot_sign
     assert "public_key" in str(console.read_data("transit/keys/je-jobs"))
     for path in ("transit/sign/je-jobs", "transit/keys/je-jobs/rotate", "transit/keys/je-jobs"):
         assert console.write(path, input="aGk=").status_code == REFUSED
-    for path in ("transit/keys/je-ledger", "transit/export/signing-key/je-jobs"):
+    assert console.read("transit/export/signing-key/je-jobs").status_code == REFUSED
+
+
+def test_the_console_signs_with_the_ledgers_key_and_lists_the_keys_that_verify_it(console: Session) -> None:
+    sign, key = "transit/sign/je-ledger", "transit/keys/je-ledger"
+    assert console.write(sign, input="aGk=").json()["data"]["signature"].startswith("vault:v")
+    assert "public_key" in str(console.read_data(key))
+    for body in ({}, {"input": "aGk=", "key_version": 1}, {"batch_input": [{"input": "aGk="}]}):
+        assert console.write(sign, **body).status_code == REFUSED, body
+    for path in (f"{key}/rotate", f"{key}/config", f"{key}/trim", key):
+        assert console.write(path, input="aGk=", type="ed25519", deletion_allowed=True, exportable=True).status_code == REFUSED, path
+    for path in ("transit/export/signing-key/je-ledger", "transit/backup/je-ledger"):
         assert console.read(path).status_code == REFUSED
 
 

@@ -1,0 +1,32 @@
+"""Signs attestations that a job's credentials are revoked, with the ledger's key. Blocking, for a thread."""
+
+from __future__ import annotations
+
+from justenough.domain.contracts.workflow_messages import ProofReport
+from justenough.domain.core.base_model import Message
+from justenough.domain.evidence.attestation import DsseEnvelope, Observation, pre_authentication, revocation_statement, sealed
+from justenough.domain.ledger.checkpoint import key_id, origin_of
+from justenough.domain.ledger.events import EventType
+from justenough.services.dependencies import Deps
+from justenough.services.job_history import read_entries
+
+
+class Attestation(Message):
+    """The result of checking a job, and its attestation."""
+
+    report: ProofReport
+    envelope: DsseEnvelope | None
+    """None if anything may be alive, or if no credential was issued."""
+
+
+def attest(deps: Deps, report: ProofReport) -> Attestation:
+    """Return a check of a job with its signed attestation, if the check found every credential dead and there was one. Raises RetryLater."""
+    entries = read_entries(deps.store.ledger, report.job, types=[EventType.CREDENTIAL_ISSUED]).items
+    issued = {str(entry.data["credential"]): entry.hash for entry in entries}
+    if not (report.dead and issued):
+        return Attestation(report=report, envelope=None)
+    origin = origin_of(deps.settings.installation)
+    seen = (Observation(finding.what, finding.detail, finding.credential) for finding in report.findings)
+    payload = revocation_statement(report.job, issued, seen, origin=origin, at=report.at or deps.now())
+    key, signature = deps.vault.sign_for_ledger(pre_authentication(payload))
+    return Attestation(report=report, envelope=sealed(payload, keyid=key_id(origin, key).hex(), signature=signature))

@@ -1,0 +1,187 @@
+"""Signs checkpoints of the ledger while the console serves, and verifies them. The worker, which runs jobs, cannot sign any.
+
+A checkpoint is recorded in the ledger (`ledger.checkpointed`), so every webhook can carry it elsewhere, and appended to JUSTENOUGH_CHECKPOINT_FILE.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import structlog
+from anyio import to_thread
+
+from console.concurrency.loops import repeat
+from justenough.domain.core.base_model import Message
+from justenough.domain.core.errors import GiveUp, NotFound, RetryLater
+from justenough.domain.ledger import merkle
+from justenough.domain.ledger.checkpoint import checkpoint_text, origin_of, read_checkpoints, signed_note
+from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build_event
+from justenough.domain.ledger.hash_chain import ChainProblem, Fault, LedgerReport
+from justenough.domain.ledger.merkle import Frontier
+from justenough.domain.ledger.public_keys import LedgerKeys, PersonKeys
+from justenough.domain.readmodel.views import EntryView
+from justenough.services.dependencies import Deps
+
+CHECK_INTERVAL_S = 5.0
+MAX_AGE = timedelta(seconds=60)
+"""An entry is in a checkpoint after about this time."""
+MAX_ENTRIES = 1_000
+"""So many new entries are in a checkpoint before that."""
+
+log = structlog.get_logger()
+
+
+class LedgerBroken(RetryLater):
+    """The ledger's entries are not those that the last checkpoint commits to, so no further checkpoint is signed."""
+
+
+class InclusionProof(Message):
+    """That a checkpoint commits to an entry."""
+
+    entry: str
+    index: int
+    """Of its leaf, from 0: its position less 1."""
+    leaf: str
+    """The entry's hash, as hex: its bytes are the leaf."""
+    path: tuple[str, ...]
+    """Hashes as hex, from the leaf to the root."""
+    checkpoint: str
+    """Its text; the tree's size is in its second line, the root in its third."""
+
+
+class ConsistencyProof(Message):
+    """That a checkpoint continues an earlier one."""
+
+    size: int
+    """Entries of the earlier one."""
+    path: tuple[str, ...]
+    """Hashes as hex."""
+    checkpoint: str
+
+
+async def run_checkpoints(deps: Deps) -> None:
+    """Sign a checkpoint whenever one is due, until cancelled."""
+    step = partial(to_thread.run_sync, partial(sign_if_due, deps))
+    await repeat(step, every_s=CHECK_INTERVAL_S, failure="no checkpoint can be signed")
+
+
+def sign_if_due(deps: Deps) -> EntryView | None:
+    """Sign and record a checkpoint of all entries if one is due; return its entry. Blocking.
+
+    Due: MAX_ENTRIES since the last one, or any entry besides that checkpoint's own and MAX_AGE. Several consoles may sign the same one.
+    """
+    last, size = deps.store.ledger.newest_checkpoint(), deps.store.ledger.head().position
+    tree = _frontier_of(last)
+    new = size - tree.size - (last is not None)
+    if new < 1 or (last is not None and new < MAX_ENTRIES and deps.now() - last.at < MAX_AGE):
+        return None
+    tree = tree.with_leaves(deps.store.ledger.hashes(tree.size, size))
+    if tree.size != size:
+        raise LedgerBroken(f"the ledger has {tree.size} entries up to position {size}")
+    origin = origin_of(deps.settings.installation)
+    text = checkpoint_text(origin, tree.size, tree.root)
+    key, signature = deps.vault.sign_for_ledger(text)
+    note = signed_note(origin, text, key=key, signature=signature)
+    data = {"entries": tree.size, "root": tree.root.hex(), "frontier": [node.hex() for node in tree.roots], "checkpoint": note}
+    event = build_event(EventType.LEDGER_CHECKPOINTED, UNATTRIBUTED_CHAIN, at=deps.now(), about=str(tree.size), **data)
+    (entry,) = deps.store.ledger.append([event]) or (None,)
+    if entry is not None and deps.settings.checkpoint_file is not None:
+        append_to_file(deps.settings.checkpoint_file, note)
+    return entry
+
+
+def append_to_file(file: Path, note: str) -> None:
+    """Append a checkpoint and return once it is on the disk. Only logs a failure: the ledger has the checkpoint, and webhooks carry it too."""
+    try:
+        with file.open("a", encoding="utf-8") as opened:
+            opened.write(note)
+            opened.flush()
+            os.fsync(opened.fileno())
+    except OSError as error:
+        log.warning("a checkpoint could not be written", file=str(file), error=error.strerror or type(error).__name__)
+
+
+def ledger_keys(deps: Deps) -> LedgerKeys:
+    """Return the public keys that verify checkpoints and people's signatures. Blocking. Raises RetryLater."""
+    people = []
+    for person, keys in deps.vault.signing_key_versions().items():
+        known = deps.vault.person(person, deps.settings.people_mounts)
+        people.append(PersonKeys(id=person, name=known.name if known else "", keys=keys))
+    return LedgerKeys(origin=origin_of(deps.settings.installation), checkpoint_keys=deps.vault.ledger_key_versions(), people=tuple(people))
+
+
+def prove_inclusion(deps: Deps, entry_id: str) -> InclusionProof:
+    """Prove that the newest checkpoint commits to an entry. Blocking; reads every entry's hash. Raises NotFound."""
+    note, entry = newest_note(deps), deps.store.ledger.entry(entry_id)
+    (checkpoint,) = read_checkpoints(note) if note else (None,)
+    if entry is None or checkpoint is None or entry.position > checkpoint.size:
+        raise NotFound(f"no checkpoint commits to an entry {entry_id} yet")
+    leaves = list(deps.store.ledger.hashes(0, checkpoint.size))
+    path = merkle.inclusion_path(leaves, entry.position - 1)
+    return InclusionProof(
+        entry=entry.id, index=entry.position - 1, leaf=entry.hash, path=tuple(node.hex() for node in path), checkpoint=checkpoint.note
+    )
+
+
+def prove_consistency(deps: Deps, size: int) -> ConsistencyProof:
+    """Prove that the newest checkpoint continues the tree of the first `size` entries. Blocking; reads every entry's hash. Raises NotFound."""
+    note = newest_note(deps)
+    (checkpoint,) = read_checkpoints(note) if note else (None,)
+    if checkpoint is None or size > checkpoint.size:
+        raise NotFound(f"no checkpoint commits to {size:,} entries yet")
+    path = merkle.consistency_path(list(deps.store.ledger.hashes(0, checkpoint.size)), size)
+    return ConsistencyProof(size=size, path=tuple(node.hex() for node in path), checkpoint=checkpoint.note)
+
+
+def verify_ledger(deps: Deps) -> LedgerReport:
+    """Verify every chain, and that the entries are those that every recorded checkpoint commits to. Blocking."""
+    report = deps.store.ledger.verify()
+    keys: Mapping[int, bytes] | None = None
+    unseen: tuple[str, ...] = ()
+    try:
+        keys = {key.version: key.raw for key in deps.vault.ledger_key_versions()}
+    except (RetryLater, GiveUp) as error:
+        unseen = (f"The signatures of checkpoints could not be verified: {error}.",)
+    problems = (*report.problems, *_checkpoint_problems(deps, keys))
+    return report.model_copy(update={"problems": problems, "unseen": (*report.unseen, *unseen)})
+
+
+def _checkpoint_problems(deps: Deps, keys: Mapping[int, bytes] | None) -> Iterator[ChainProblem]:
+    tree, after = Frontier(), 0
+    while True:
+        page = deps.store.ledger.entries(types=[EventType.LEDGER_CHECKPOINTED], after=after)
+        for entry in page.items:
+            (checkpoint,) = read_checkpoints(entry.data["checkpoint"])
+            tree = tree.with_leaves(deps.store.ledger.hashes(tree.size, checkpoint.size))
+            if (tree.size, tree.root) != (checkpoint.size, checkpoint.root):
+                message = f"the first {checkpoint.size:,} entries are not those that the checkpoint {entry.id} commits to"
+                yield ChainProblem(job=entry.job, seq=entry.seq, fault=Fault.REWRITTEN, message=message)
+                return
+            is_ours = checkpoint.origin == origin_of(deps.settings.installation)
+            if keys is not None and not (is_ours and checkpoint.is_signed_by(keys)):
+                message = f"the checkpoint {entry.id} has no valid signature"
+                yield ChainProblem(job=entry.job, seq=entry.seq, fault=Fault.FORGED, message=message)
+        if page.next is None:
+            return
+        after = int(page.next)
+
+
+def newest_note(deps: Deps) -> str | None:
+    """Return the text of the newest checkpoint."""
+    entry = deps.store.ledger.newest_checkpoint()
+    return str(entry.data["checkpoint"]) if entry else None
+
+
+def _frontier_of(entry: EntryView | None) -> Frontier:
+    """Return the tree that a recorded checkpoint commits to. Raises LedgerBroken if its entry contradicts its signed text."""
+    if entry is None:
+        return Frontier()
+    (checkpoint,) = read_checkpoints(entry.data["checkpoint"])
+    tree = Frontier(checkpoint.size, tuple(bytes.fromhex(node) for node in entry.data["frontier"]))
+    if not tree.is_well_formed or tree.root != checkpoint.root:
+        raise LedgerBroken(f"the entry {entry.id} contradicts its checkpoint")
+    return tree

@@ -1,0 +1,97 @@
+"""Signed checkpoints of the ledger: a tlog-checkpoint (C2SP) in a signed note (C2SP), with Ed25519. No I/O, no clock.
+
+A checkpoint commits to the first `size` entries by the root of their Merkle tree. Whoever keeps one elsewhere can show later that entries were
+removed or changed. docs/reference/ledger.md#checkpoints describes the text.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from justenough.domain.core.errors import InvalidInput, Problem
+
+CHECKPOINT = "checkpoint"
+ED25519 = b"\x01"
+"""The signature type of Ed25519 in signed notes."""
+SIGNATURE_LINE = re.compile(r"\u2014 (\S+) ([A-Za-z0-9+/]+={0,2})")
+NOTE = re.compile(r"((?:[^\n]+\n){3,})\n((?:\u2014 [^\n]+\n)+)")
+"""A note: its text, an empty line, its signatures."""
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint as its text states it; `is_signed_by` tells whether that is true."""
+
+    origin: str
+    size: int
+    """Entries that it commits to: those with a position of at most this."""
+    root: bytes
+    note: str
+    """The whole text, with its signatures."""
+
+    def is_signed_by(self, keys: Mapping[int, bytes]) -> bool:
+        """Whether a signature of this origin is by one of these raw public keys, which are given by version."""
+        text, _, signatures = self.note.partition("\n\n")
+        for line in signatures.splitlines():
+            match = SIGNATURE_LINE.fullmatch(line)
+            raw = base64.b64decode(match[2]) if match and match[1] == self.origin else b""
+            for key in keys.values():
+                if raw[:4] == key_id(self.origin, key) and _is_valid(key, raw[4:], f"{text}\n".encode()):
+                    return True
+        return False
+
+
+def origin_of(installation: str) -> str:
+    """Return the name of an installation's ledger, which is also the name of the key that signs its checkpoints."""
+    return f"justenough/{installation}/ledger"
+
+
+def checkpoint_text(origin: str, size: int, root: bytes) -> bytes:
+    """Return the text that is signed."""
+    return f"{origin}\n{size}\n{base64.b64encode(root).decode()}\n".encode()
+
+
+def signed_note(origin: str, text: bytes, *, key: bytes, signature: bytes) -> str:
+    """Return a signed note. `key`: the raw public key of the raw `signature`."""
+    encoded = base64.b64encode(key_id(origin, key) + signature).decode()
+    return f"{text.decode()}\n\u2014 {origin} {encoded}\n"
+
+
+def key_id(name: str, key: bytes) -> bytes:
+    """Return the four bytes by which a signature names its key."""
+    return hashlib.sha256(name.encode() + b"\n" + ED25519 + key).digest()[:4]
+
+
+def read_checkpoints(text: str) -> Iterator[Checkpoint]:
+    """Yield the checkpoints of a text, which has one note after another. Raises InvalidInput if it has none, or anything else."""
+    place = 0
+    for match in NOTE.finditer(text):
+        if text[place : match.start()].strip():
+            break
+        place = match.end()
+        origin, size, root, *_ = match[1].split("\n")
+        try:
+            yield Checkpoint(origin, int(size), base64.b64decode(root, validate=True), match[0])
+        except (ValueError, binascii.Error) as error:
+            raise _unreadable() from error
+    if not place or text[place:].strip():
+        raise _unreadable()
+
+
+def _unreadable() -> InvalidInput:
+    return InvalidInput(CHECKPOINT, (Problem("", "is not a signed checkpoint as `justenough ledger checkpoint` writes it"),))
+
+
+def _is_valid(key: bytes, signature: bytes, message: bytes) -> bool:
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True

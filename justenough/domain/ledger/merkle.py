@@ -1,0 +1,135 @@
+"""Merkle trees as in RFC 6962, section 2.1: roots, inclusion proofs, consistency proofs. No I/O.
+
+A leaf is the 32 bytes of an entry's hash; leaf number `position - 1` is the entry at `position`. Hashes are bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+EMPTY_ROOT = hashlib.sha256().digest()
+
+
+class Frontier(NamedTuple):
+    """The tree of the first `size` leaves, as the roots of its complete subtrees, from left (largest) to right: all that appending needs."""
+
+    size: int = 0
+    roots: tuple[bytes, ...] = ()
+
+    def with_leaves(self, leaves: Iterable[bytes]) -> Frontier:
+        """Return the frontier after these further leaves."""
+        size, roots = self.size, list(self.roots)
+        for leaf in leaves:
+            node = leaf_hash(leaf)
+            # Each trailing 1 of the old size is a subtree that the new leaf completes.
+            rest = size
+            while rest & 1:
+                node = node_hash(roots.pop(), node)
+                rest >>= 1
+            roots.append(node)
+            size += 1
+        return Frontier(size, tuple(roots))
+
+    @property
+    def root(self) -> bytes:
+        """The tree's root."""
+        if not self.roots:
+            return EMPTY_ROOT
+        node = self.roots[-1]
+        for left in reversed(self.roots[:-1]):
+            node = node_hash(left, node)
+        return node
+
+    @property
+    def is_well_formed(self) -> bool:
+        """Whether there is a subtree for each 1 of the size."""
+        return len(self.roots) == self.size.bit_count()
+
+
+def leaf_hash(leaf: bytes) -> bytes:
+    """Return the hash of a leaf."""
+    return hashlib.sha256(b"\0" + leaf).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """Return the hash of an inner node."""
+    return hashlib.sha256(b"\1" + left + right).digest()
+
+
+def root_of(leaves: Sequence[bytes]) -> bytes:
+    """Return the root of the tree of these leaves."""
+    return Frontier().with_leaves(leaves).root
+
+
+def inclusion_path(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
+    """Return the audit path of leaf `index` (from 0), from the leaf to the root."""
+    if len(leaves) <= 1:
+        return ()
+    split = _split(len(leaves))
+    if index < split:
+        return (*inclusion_path(leaves[:split], index), root_of(leaves[split:]))
+    return (*inclusion_path(leaves[split:], index - split), root_of(leaves[:split]))
+
+
+def root_by_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes | None:
+    """Return the root that an audit path proves for leaf `index` of a tree of `size` leaves; None if the path does not fit (RFC 9162, 2.1.3.2)."""
+    if not 0 <= index < size:
+        return None
+    node, last = leaf_hash(leaf), size - 1
+    for sibling in path:
+        if not last:
+            return None
+        if index & 1 or index == last:
+            node = node_hash(sibling, node)
+            while index and not index & 1:
+                index, last = index >> 1, last >> 1
+        else:
+            node = node_hash(node, sibling)
+        index, last = index >> 1, last >> 1
+    return None if last else node
+
+
+def consistency_path(leaves: Sequence[bytes], old: int) -> tuple[bytes, ...]:
+    """Return the proof that the tree of these leaves continues the tree of their first `old` (at least 1)."""
+    return () if old == len(leaves) else _consistency_subpath(leaves, old, is_whole=True)
+
+
+def is_consistent(old: int, old_root: bytes, size: int, root: bytes, path: Sequence[bytes]) -> bool:
+    """Whether a consistency proof shows that a tree of `size` leaves with this root continues one of `old` (at least 1) leaves (RFC 9162, 2.1.4.2)."""
+    if old == size:
+        return not path and old_root == root
+    # The old tree is a subtree of the new one if its size is a power of two; then the proof leaves its root out.
+    nodes = list(path) if old & (old - 1) else [old_root, *path]
+    if not (0 < old < size and nodes):
+        return False
+    index, last = old - 1, size - 1
+    while index & 1:
+        index, last = index >> 1, last >> 1
+    before = after = nodes[0]
+    for node in nodes[1:]:
+        if not last:
+            return False
+        if index & 1 or index == last:
+            before, after = node_hash(node, before), node_hash(node, after)
+            while index and not index & 1:
+                index, last = index >> 1, last >> 1
+        else:
+            after = node_hash(after, node)
+        index, last = index >> 1, last >> 1
+    return (before, after, last) == (old_root, root, 0)
+
+
+def _consistency_subpath(leaves: Sequence[bytes], old: int, *, is_whole: bool) -> tuple[bytes, ...]:
+    if old == len(leaves):
+        return () if is_whole else (root_of(leaves),)
+    split = _split(len(leaves))
+    if old <= split:
+        return (*_consistency_subpath(leaves[:split], old, is_whole=is_whole), root_of(leaves[split:]))
+    return (*_consistency_subpath(leaves[split:], old - split, is_whole=False), root_of(leaves[:split]))
+
+
+def _split(size: int) -> int:
+    """Return the largest power of two below `size` (at least 2)."""
+    return 1 << (size - 1).bit_length() - 1

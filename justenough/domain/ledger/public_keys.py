@@ -1,0 +1,53 @@
+"""The public keys that verify a ledger's checkpoints and the signatures of people in its entries. No I/O."""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime
+from typing import Literal
+
+from justenough.domain.core.base_model import Message
+from justenough.domain.core.errors import InvalidInput, Problem
+
+
+class KeyVersion(Message):
+    """One version of a key. Vault makes a new version when a key is rotated, and older ones keep verifying."""
+
+    version: int
+    public_key: str
+    """32 bytes, ed25519, as base64."""
+    valid_from: datetime
+    """When Vault made it."""
+
+    @property
+    def raw(self) -> bytes:
+        """The public key's 32 bytes."""
+        return base64.b64decode(self.public_key)
+
+
+class PersonKeys(Message):
+    """A person's signing key: also the console's, which signs the orders of triggers and schedules."""
+
+    id: str
+    """Vault entity id."""
+    name: str
+    """Login name; empty if the person no longer has a login."""
+    keys: tuple[KeyVersion, ...]
+
+
+class LedgerKeys(Message):
+    """The answer of `GET /api/v1/ledger/keys`, which `justenough ledger keys` writes to a file."""
+
+    type: Literal["justenough.ledger-keys.v1"] = "justenough.ledger-keys.v1"
+    origin: str
+    """The name of the ledger and of its key in checkpoints."""
+    checkpoint_keys: tuple[KeyVersion, ...]
+    people: tuple[PersonKeys, ...]
+
+
+def read_keys(text: str) -> LedgerKeys:
+    """Read such a file. Raises InvalidInput."""
+    try:
+        return LedgerKeys.model_validate_json(text)
+    except ValueError as error:
+        raise InvalidInput("keys", (Problem("", "is not a file that `justenough ledger keys` writes"),)) from error

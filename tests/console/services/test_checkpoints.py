@@ -1,0 +1,145 @@
+"""Checkpoints are signed in Vault when they are due, recorded and written elsewhere; the ledger is compared with all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from console.services import checkpoints
+from console.services.checkpoints import MAX_AGE, ledger_keys, prove_consistency, prove_inclusion, sign_if_due, verify_ledger
+from justenough.adapters.store import Store
+from justenough.domain.core.errors import NotFound
+from justenough.domain.ledger import merkle
+from justenough.domain.ledger.checkpoint import read_checkpoints
+from justenough.domain.ledger.events import EventType, build_event
+from justenough.services.dependencies import Deps, utc_now
+from tests.adapters.store import event_samples as samples
+from tests.adapters.store.test_ledger_writer import tamper
+from tests.console.served_console import Served
+
+pytestmark = pytest.mark.servers
+
+
+class Ledger:
+    """A store of a test's own, with the console's Vault and a clock that the test sets."""
+
+    def __init__(self, served: Served, folder: Path) -> None:
+        self.url = f"sqlite:///{folder / 'store.db'}"
+        self.store = Store(self.url)
+        self.store.migrate()
+        self.ahead = timedelta()
+        self.written = folder / "checkpoints"
+        settings = served.console.deps.settings.model_copy(update={"checkpoint_file": self.written})
+        self.deps: Deps = replace(served.console.deps, store=self.store, settings=settings, now=lambda: utc_now() + self.ahead)
+
+    def grow(self, count: int = 1) -> None:
+        """Record this many further entries."""
+        first = self.store.ledger.head().position
+        self.store.ledger.append(
+            build_event(EventType.JOB_REFUSED, samples.JOB, at=self.deps.now(), about=f"{first + number}", why="x", workflow="w", run="r")
+            for number in range(count)
+        )
+
+
+@pytest.fixture
+def ledger(served: Served, tmp_path: Path) -> Iterator[Ledger]:
+    made = Ledger(served, tmp_path)
+    yield made
+    made.store.close()
+
+
+def test_one_is_due_for_the_first_entry_then_after_a_minute_and_never_only_for_itself(ledger: Ledger) -> None:
+    assert sign_if_due(ledger.deps) is None, "there is nothing to commit to"
+    ledger.grow(3)
+    first = sign_if_due(ledger.deps)
+    assert first is not None
+    assert first.data["entries"] == 3
+    ledger.ahead = 2 * MAX_AGE
+    assert sign_if_due(ledger.deps) is None, "the only new entry is the checkpoint's own"
+    ledger.ahead = timedelta()
+    ledger.grow()
+    assert sign_if_due(ledger.deps) is None, "the last one is younger than a minute"
+    ledger.ahead = MAX_AGE + timedelta(seconds=1)
+    second = sign_if_due(ledger.deps)
+    assert second is not None
+    assert second.data["entries"] == 5
+
+
+def test_many_entries_are_committed_to_at_once(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "MAX_ENTRIES", 3)
+    ledger.grow()
+    assert sign_if_due(ledger.deps) is not None
+    ledger.grow(2)
+    assert sign_if_due(ledger.deps) is None
+    ledger.grow()
+    assert sign_if_due(ledger.deps) is not None
+
+
+def test_each_is_signed_by_vaults_key_written_elsewhere_and_of_exactly_its_entries(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "MAX_ENTRIES", 1)
+    for count in (1, 6, 2):
+        ledger.grow(count)
+        assert sign_if_due(ledger.deps) is not None
+    found = list(read_checkpoints(ledger.written.read_text()))
+    assert [one.size for one in found] == [1, 8, 11]
+    keys = ledger_keys(ledger.deps)
+    leaves = list(ledger.store.ledger.hashes(0, 11))
+    for one in found:
+        assert one.origin == keys.origin == f"justenough/{ledger.deps.settings.installation}/ledger"
+        assert one.root == merkle.root_of(leaves[: one.size])
+        assert one.is_signed_by({key.version: key.raw for key in keys.checkpoint_keys})
+    assert verify_ledger(ledger.deps).sound
+
+
+def test_a_file_that_cannot_be_written_loses_no_checkpoint(ledger: Ledger) -> None:
+    ledger.written.mkdir()
+    ledger.grow()
+    assert sign_if_due(ledger.deps) is not None
+    assert ledger.store.ledger.newest_checkpoint() is not None
+
+
+def test_people_are_listed_with_the_keys_that_they_sign_with(ledger: Ledger, served: Served) -> None:
+    people = {person.name: person for person in ledger_keys(ledger.deps).people}
+    lead = served.people["lead"]
+    assert people["lead"].id == lead.id
+    assert {key.version: key.raw for key in people["lead"].keys} == ledger.deps.vault.public_keys(lead.id)
+    assert all(key.valid_from < utc_now() for key in people["lead"].keys)
+
+
+def test_entries_that_were_cut_and_numbered_anew_are_found_by_a_recorded_checkpoint(ledger: Ledger) -> None:
+    ledger.store.ledger.append([samples.submission(), samples.job_start(), samples.job_end()])
+    ledger.grow(2)
+    assert sign_if_due(ledger.deps) is not None
+    assert verify_ledger(ledger.deps).sound
+    tamper(
+        ledger.url,
+        "DELETE FROM ledger WHERE job = :job AND seq = 5",
+        "UPDATE chain_heads SET seq = 4, hash = (SELECT hash FROM ledger WHERE job = :job AND seq = 4) WHERE job = :job",
+        "UPDATE ledger SET position = position - 1 WHERE position > 5",
+    )
+    assert ledger.store.ledger.verify().sound, "every chain is whole"
+    (problem,) = verify_ledger(ledger.deps).problems
+    assert (problem.fault, "the first 5 entries are not those" in problem.message) == ("rewritten", True)
+
+
+def test_a_proof_of_an_entry_and_of_an_earlier_checkpoint_holds(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "MAX_ENTRIES", 1)
+    ledger.grow(5)
+    first = sign_if_due(ledger.deps)
+    ledger.grow(4)
+    assert first is not None
+    assert sign_if_due(ledger.deps) is not None
+    proof = prove_inclusion(ledger.deps, first.id)
+    (newest,) = read_checkpoints(proof.checkpoint)
+    path = [bytes.fromhex(node) for node in proof.path]
+    assert merkle.root_by_inclusion(bytes.fromhex(proof.leaf), proof.index, newest.size, path) == newest.root
+    older = prove_consistency(ledger.deps, 5)
+    path = [bytes.fromhex(node) for node in older.path]
+    assert merkle.is_consistent(5, bytes.fromhex(first.data["root"]), newest.size, newest.root, path)
+    for ask in (lambda: prove_inclusion(ledger.deps, "j-dev-none/x"), lambda: prove_consistency(ledger.deps, 99)):
+        with pytest.raises(NotFound, match="no checkpoint commits to"):
+            ask()

@@ -1,0 +1,66 @@
+"""A checkpoint is a signed note: its exact text, whose signature holds for no other text, name or key; and what is no checkpoint is said to be none."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import pytest
+
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.ledger.checkpoint import read_checkpoints
+from tests.domain.ledger.signed_ledger import LEAD, LEDGER, ORIGIN, checkpoint_of, public, small_ledger
+
+NOTE = checkpoint_of(small_ledger()).note
+BY_VERSION = {1: public(LEDGER)}
+
+
+def test_its_text_is_the_one_that_the_specifications_describe() -> None:
+    text, signatures = NOTE.split("\n\n")
+    origin, size, root = text.split("\n")
+    assert (origin, size, len(base64.b64decode(root))) == ("justenough/dev/ledger", "11", 32)
+    dash, name, encoded = signatures.removesuffix("\n").split(" ")
+    raw = base64.b64decode(encoded)
+    assert (dash, name, len(raw)) == ("\u2014", origin, 4 + 64)
+    assert raw[:4] == hashlib.sha256(f"{origin}\n".encode() + b"\x01" + public(LEDGER)).digest()[:4]
+    LEDGER.public_key().verify(raw[4:], f"{text}\n".encode())
+
+
+def test_a_file_has_one_or_several() -> None:
+    lines = small_ledger()
+    notes = [checkpoint_of(lines, size=size).note for size in (3, 7)]
+    assert [found.size for found in read_checkpoints("".join(notes))] == [3, 7]
+    assert [found.note for found in read_checkpoints("\n".join(notes) + "\n")] == notes
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        NOTE.replace("\n11\n", "\n12\n"),
+        NOTE.replace(f"{ORIGIN}\n", "justenough/prod/ledger\n", 1),
+        NOTE.replace(f"\u2014 {ORIGIN}", "\u2014 somebody"),
+        checkpoint_of(small_ledger(), key=LEAD).note,
+    ],
+    ids=["another size", "another ledger", "another name", "another key"],
+)
+def test_its_signature_holds_for_nothing_else(note: str) -> None:
+    (kept,), (changed,) = read_checkpoints(NOTE), read_checkpoints(note)
+    assert kept.is_signed_by(BY_VERSION)
+    assert not changed.is_signed_by(BY_VERSION)
+    assert not kept.is_signed_by({})
+
+
+def test_one_of_several_signatures_is_enough() -> None:
+    other = checkpoint_of(small_ledger(), key=LEAD).note.partition("\n\n")[2]
+    (found,) = read_checkpoints(NOTE + other)
+    assert found.is_signed_by(BY_VERSION)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "nothing", NOTE + "more", "more\n\n" + NOTE, NOTE.replace("\n11\n", "\neleven\n"), NOTE.partition("\n\n")[0] + "\n"],
+    ids=["empty", "a text", "text behind it", "text before it", "no number", "no signature"],
+)
+def test_what_is_no_checkpoint_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(InvalidInput, match="not a signed checkpoint"):
+        list(read_checkpoints(text))

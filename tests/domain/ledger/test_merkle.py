@@ -1,0 +1,78 @@
+"""Merkle trees are RFC 6962's: by its definition, by known values, and by proofs that hold for nothing else."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from justenough.domain.ledger import merkle
+from justenough.domain.ledger.merkle import EMPTY_ROOT, Frontier, leaf_hash, node_hash, root_of
+
+LEAVES = st.lists(st.binary(min_size=1, max_size=4), min_size=1, max_size=40)
+CT_LEAVES = [
+    bytes.fromhex(text) for text in ("", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f")
+]
+CT_ROOTS = {
+    1: "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+    2: "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+    3: "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+    7: "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+    8: "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+}
+"""Roots of the tree that Certificate Transparency's own tests build."""
+
+
+def defined_root(leaves: list[bytes]) -> bytes:
+    """RFC 6962's definition, word by word."""
+    if not leaves:
+        return EMPTY_ROOT
+    if len(leaves) == 1:
+        return leaf_hash(leaves[0])
+    split = 1
+    while split * 2 < len(leaves):
+        split *= 2
+    return node_hash(defined_root(leaves[:split]), defined_root(leaves[split:]))
+
+
+@pytest.mark.parametrize("size", CT_ROOTS)
+def test_the_roots_of_known_leaves_are_known(size: int) -> None:
+    assert root_of(CT_LEAVES[:size]).hex() == CT_ROOTS[size]
+
+
+def test_the_root_of_nothing_is_the_hash_of_nothing() -> None:
+    assert root_of([]).hex() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+@given(LEAVES, st.data())
+def test_a_tree_that_grew_in_steps_is_the_tree_of_all_its_leaves(leaves: list[bytes], data: st.DataObject) -> None:
+    step = data.draw(st.integers(0, len(leaves)))
+    grown = Frontier().with_leaves(leaves[:step]).with_leaves(leaves[step:])
+    assert (grown.size, grown.root, grown.is_well_formed) == (len(leaves), defined_root(leaves), True)
+
+
+@given(LEAVES, st.data())
+def test_an_audit_path_proves_its_leaf_in_its_place_and_nothing_else(leaves: list[bytes], data: st.DataObject) -> None:
+    index, root = data.draw(st.integers(0, len(leaves) - 1)), root_of(leaves)
+    path = merkle.inclusion_path(leaves, index)
+    assert merkle.root_by_inclusion(leaves[index], index, len(leaves), path) == root
+    assert merkle.root_by_inclusion(leaves[index] + b"x", index, len(leaves), path) != root
+    assert merkle.root_by_inclusion(leaves[index], index, len(leaves), (*path, root)) != root
+    if path:
+        assert merkle.root_by_inclusion(leaves[index], index, len(leaves), path[:-1]) != root
+    assert merkle.root_by_inclusion(leaves[index], len(leaves), len(leaves), path) is None
+
+
+@given(LEAVES, st.data())
+def test_a_consistency_proof_holds_for_its_two_trees_and_no_others(leaves: list[bytes], data: st.DataObject) -> None:
+    old, size = data.draw(st.integers(1, len(leaves))), len(leaves)
+    before, after, path = root_of(leaves[:old]), root_of(leaves), merkle.consistency_path(leaves, old)
+    assert merkle.is_consistent(old, before, size, after, path)
+    other = root_of([b"other", *leaves[1:old]]) if leaves[0] != b"other" else EMPTY_ROOT
+    assert not merkle.is_consistent(old, other, size, after, path)
+    assert not merkle.is_consistent(old, before, size, other, path)
+    assert not merkle.is_consistent(old, before, size, after, (*path, after))
+    for number in range(len(path)):
+        assert not merkle.is_consistent(old, before, size, after, (*path[:number], EMPTY_ROOT, *path[number + 1 :]))
+    assert not merkle.is_consistent(size + 1, before, size, after, path)
+    assert not merkle.is_consistent(0, EMPTY_ROOT, size, after, path)
