@@ -38,8 +38,8 @@ class _Rule(NamedTuple):
     """Of the beginning of a failure; its group `name` completes the system's name."""
     system: str
     advice: str
-    is_symptom: bool = False
-    """Whether another failure of the same job, if there is one, tells the cause."""
+    distance: int = 0
+    """How far it is from the cause: of a job's failures, only the nearest ones count."""
 
 
 START_TARGET = "Start the database, or open its network to Vault and to the workers."
@@ -47,23 +47,26 @@ DROP_BY_HAND = "The next attempt ends what is left there. If it cannot, do so by
 UNSEARCHABLE = "Wait until the time that the message names, or look for such users in the target and drop them."
 RULES = (
     _Rule(r"targets: .*no valid configuration", "Workers", "Mend the workers' configuration: until then they know no targets."),
+    # Vault makes the observer's user in the target, so this is the target's failure unless Vault answers nothing else either.
+    _Rule(r"target (?P<name>\S+): Vault at \S+ did not answer", "Target", START_TARGET, distance=1),
     _Rule(r"target (?P<name>\S+): ", "Target", START_TARGET),
     _Rule(r"(users|space) in (?P<name>\S+): ", "Target", DROP_BY_HAND),
     _Rule(r"c-\S+: ", "Targets that cannot be searched", UNSEARCHABLE),
     _Rule(r"certificate (?P<name>\S+?)/cert/", "Vault's CRL at", "Rebuild it: bao read MOUNT/crl/rotate."),
     _Rule(r"the store: ", "Store", "Check JUSTENOUGH_DATABASE_URL and that database."),
+    _Rule(r".*is sealed|.*answered 50[13]", "Vault", "Unseal it: bao operator unseal."),
+    # Vault ends a user in its target, for which it may have to wait.
     _Rule(
-        r"lease \S+: .*(answered 5|did not answer)",
+        r"(lease \S+|the job's tokens): .*(answered 5|did not answer \(Read)",
         "Vault",
         "Vault could not end the lease. Start the database that issued it; or rotate Vault's own login there (bao read database/config/NAME).",
-        is_symptom=True,
+        distance=2,
     ),
-    _Rule(r".*is sealed|.*answered 50[13]", "Vault", "Unseal it: bao operator unseal."),
     _Rule(r".*Vault at \S+ did not answer", "Vault", "Start it, or open its network to the workers."),
     _Rule(r".*answered 403|.*permission denied", "Vault", "Give the worker its policy again: justenough vault setup."),
-    _Rule(r"no result after", "A step that hangs", "See the workers' log for the step that began last.", is_symptom=True),
+    _Rule(r"no result after", "A step that hangs", "See the workers' log for the step that began last.", distance=3),
 )
-OTHER = _Rule("", "Other failures", "See the job's page for each message, and the runbook for its meaning.", is_symptom=True)
+OTHER = _Rule("", "Other failures", "See the job's page for each message, and the runbook for its meaning.", distance=3)
 
 
 def group_by_system(jobs: Iterable[OverdueJob]) -> tuple[FailedSystem, ...]:
@@ -90,11 +93,12 @@ def group_by_system(jobs: Iterable[OverdueJob]) -> tuple[FailedSystem, ...]:
 
 
 def _causes(failures: Sequence[str]) -> list[tuple[str, _Rule, str]]:
-    """Return system, rule and text of each failure of one job; without symptoms, if there is anything else."""
+    """Return system, rule and text of those failures of one job that are nearest to their cause."""
     found = []
     for failure in failures:
         matches = ((rule, re.match(rule.pattern, failure)) for rule in RULES)
         rule, match = next(((rule, match) for rule, match in matches if match), (OTHER, None))
         name = match.groupdict().get("name") if match else None
         found.append((f"{rule.system} {name}" if name else rule.system, rule, failure))
-    return [item for item in found if not item[1].is_symptom] or found
+    nearest = min(rule.distance for _, rule, _ in found)
+    return [item for item in found if item[1].distance == nearest]

@@ -56,7 +56,17 @@ def test_a_failure_names_its_system_and_what_to_do(failures: tuple[str, ...], na
 
 def test_a_symptom_is_not_told_where_its_cause_is() -> None:
     assert only(LEASE, TARGET, "no result after 15 s").failures == (TARGET,)
-    assert [system.name for system in group_by_system([job(1, LEASE, "no result after 15 s")])] == ["Vault", "A step that hangs"]
+    assert only(LEASE, "no result after 15 s", "tokens under the job's prefix: 1 listed", "lease x/y: alive").failures == (LEASE,)
+
+
+HANGS = "Vault at https://vault:8200 did not answer (ReadTimeout)"
+VAULT_WAITS = (f"lease x/y: {HANGS}", f"the job's tokens: {HANGS}", "lease x/y: alive", f"target db.example.com:5432/shop: {HANGS}")
+"""What a revocation finds while a target hangs: Vault waits for it."""
+
+
+def test_a_vault_that_waits_for_a_target_is_not_blamed_unless_it_answers_nothing_else_either() -> None:
+    assert only(*VAULT_WAITS).name == "Target db.example.com:5432/shop"
+    assert only(f"the job's token role: {HANGS}", *VAULT_WAITS).name == "Vault"
 
 
 def test_two_causes_of_one_job_are_two_systems() -> None:
