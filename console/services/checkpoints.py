@@ -16,7 +16,7 @@ from anyio import to_thread
 
 from console.concurrency.loops import repeat
 from justenough.domain.core.base_model import Message
-from justenough.domain.core.errors import GiveUp, NotFound, RetryLater
+from justenough.domain.core.errors import GiveUp, InvalidInput, NotFound, RetryLater
 from justenough.domain.ledger import merkle
 from justenough.domain.ledger.checkpoint import checkpoint_text, origin_of, read_checkpoints, signed_note
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build_event
@@ -36,7 +36,7 @@ log = structlog.get_logger()
 
 
 class LedgerBroken(RetryLater):
-    """The ledger's entries are not those that the last checkpoint commits to, so no further checkpoint is signed."""
+    """Positions of the ledger are empty, so no checkpoint is signed."""
 
 
 class InclusionProof(Message):
@@ -75,11 +75,11 @@ def sign_if_due(deps: Deps) -> EntryView | None:
     Due: MAX_ENTRIES since the last one, or any entry besides that checkpoint's own and MAX_AGE. Several consoles may sign the same one.
     """
     last, size = deps.store.ledger.newest_checkpoint(), deps.store.ledger.head().position
-    tree = _frontier_of(last)
-    new = size - tree.size - (last is not None)
+    new = size - int(last.data["entries"]) - 1 if last else size
     if new < 1 or (last is not None and new < MAX_ENTRIES and deps.now() - last.at < MAX_AGE):
         return None
-    tree = tree.with_leaves(deps.store.ledger.hashes(tree.size, size))
+    known = _frontier_of(deps, last) if last else Frontier()
+    tree = known.with_leaves(deps.store.ledger.hashes(known.size, size))
     if tree.size != size:
         raise LedgerBroken(f"the ledger has {tree.size} entries up to position {size}")
     origin = origin_of(deps.settings.installation)
@@ -155,7 +155,12 @@ def _checkpoint_problems(deps: Deps, keys: Mapping[int, bytes] | None) -> Iterat
     while True:
         page = deps.store.ledger.entries(types=[EventType.LEDGER_CHECKPOINTED], after=after)
         for entry in page.items:
-            (checkpoint,) = read_checkpoints(entry.data["checkpoint"])
+            try:
+                (checkpoint,) = read_checkpoints(str(entry.data["checkpoint"]))
+            except (InvalidInput, ValueError):
+                message = f"the entry {entry.id} has no readable checkpoint"
+                yield ChainProblem(job=entry.job, seq=entry.seq, fault=Fault.FORGED, message=message)
+                continue
             tree = tree.with_leaves(deps.store.ledger.hashes(tree.size, checkpoint.size))
             if (tree.size, tree.root) != (checkpoint.size, checkpoint.root):
                 message = f"the first {checkpoint.size:,} entries are not those that the checkpoint {entry.id} commits to"
@@ -176,12 +181,16 @@ def newest_note(deps: Deps) -> str | None:
     return str(entry.data["checkpoint"]) if entry else None
 
 
-def _frontier_of(entry: EntryView | None) -> Frontier:
-    """Return the tree that a recorded checkpoint commits to. Raises LedgerBroken if its entry contradicts its signed text."""
-    if entry is None:
+def _frontier_of(deps: Deps, entry: EntryView) -> Frontier:
+    """Return the tree that a recorded checkpoint commits to; the empty tree if nothing proves that we signed it, so that all is read again."""
+    try:
+        (checkpoint,) = read_checkpoints(entry.data["checkpoint"])
+        tree = Frontier(checkpoint.size, tuple(bytes.fromhex(node) for node in entry.data["frontier"]))
+    except (InvalidInput, ValueError, TypeError):
         return Frontier()
-    (checkpoint,) = read_checkpoints(entry.data["checkpoint"])
-    tree = Frontier(checkpoint.size, tuple(bytes.fromhex(node) for node in entry.data["frontier"]))
-    if not tree.is_well_formed or tree.root != checkpoint.root:
-        raise LedgerBroken(f"the entry {entry.id} contradicts its checkpoint")
+    keys = {key.version: key.raw for key in deps.vault.ledger_key_versions()}
+    is_ours = checkpoint.origin == origin_of(deps.settings.installation) and checkpoint.is_signed_by(keys)
+    if not is_ours or not tree.is_well_formed or tree.root != checkpoint.root:
+        log.warning("the last checkpoint is not ours; the next one reads the whole ledger", entry=entry.id)
+        return Frontier()
     return tree

@@ -14,7 +14,7 @@ from console.services.checkpoints import MAX_AGE, ledger_keys, prove_consistency
 from justenough.adapters.store import Store
 from justenough.domain.core.errors import NotFound
 from justenough.domain.ledger import merkle
-from justenough.domain.ledger.checkpoint import read_checkpoints
+from justenough.domain.ledger.checkpoint import checkpoint_text, read_checkpoints, signed_note
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.dependencies import Deps, utc_now
 from tests.adapters.store import event_samples as samples
@@ -93,6 +93,21 @@ def test_each_is_signed_by_vaults_key_written_elsewhere_and_of_exactly_its_entri
         assert one.root == merkle.root_of(leaves[: one.size])
         assert one.is_signed_by({key.version: key.raw for key in keys.checkpoint_keys})
     assert verify_ledger(ledger.deps).sound
+
+
+@pytest.mark.parametrize("forged", ["another", "nothing"])
+def test_a_checkpoint_that_somebody_else_recorded_is_not_continued(ledger: Ledger, forged: str) -> None:
+    ledger.grow(4)
+    lies = list(merkle.Frontier().with_leaves([b"lie"] * 3).roots)
+    text = checkpoint_text("justenough/dev/ledger", 3, merkle.Frontier(3, tuple(lies)).root)
+    note = signed_note("justenough/dev/ledger", text, key=b"k" * 32, signature=b"s" * 64) if forged == "another" else "nothing"
+    data = {"entries": 3, "root": "ab", "frontier": [node.hex() for node in lies], "checkpoint": note}
+    ledger.store.ledger.append([build_event(EventType.LEDGER_CHECKPOINTED, "-", at=utc_now() - 2 * MAX_AGE, about="3", **data)])
+    ledger.grow()
+    made = sign_if_due(ledger.deps)
+    assert made is not None
+    assert made.data["root"] == merkle.root_of(list(ledger.store.ledger.hashes(0, 6))).hex()
+    assert {problem.fault for problem in verify_ledger(ledger.deps).problems} == {"rewritten" if forged == "another" else "forged"}
 
 
 def test_a_file_that_cannot_be_written_loses_no_checkpoint(ledger: Ledger) -> None:
