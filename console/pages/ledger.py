@@ -22,6 +22,7 @@ from console.pages.rendering import download_headers, render
 from console.pages.routing import PageRoute
 from console.presentation.time_text import parse_moment
 from console.services.background_reads import WHOLE_LEDGER
+from console.services.checkpoints import newest_note
 from console.services.console import Console
 from console.services.visibility import first_visible_page, parse_position
 from justenough.domain.core.base_model import Message
@@ -167,7 +168,15 @@ def verification(request: Request, console: TheConsole, visitor: ThePageUser) ->
     """Show the running verification or the last result."""
     visitor.caller.require(*READER_ROLES)
     work, head = console.background_reads.verification.get(WHOLE_LEDGER), console.deps.store.ledger.head()
-    return render(request, "verification.html", work=work, head=head, max_problems=MAX_PROBLEMS, refresh=2 if work and work.runs else 0)
+    return render(
+        request,
+        "verification.html",
+        work=work,
+        head=head,
+        checkpoint=newest_note(console.deps),
+        max_problems=MAX_PROBLEMS,
+        refresh=2 if work and work.runs else 0,
+    )
 
 
 @router.post("/ledger/verify")

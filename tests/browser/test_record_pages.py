@@ -92,7 +92,8 @@ async def test_the_ledger_is_verified_from_the_page_and_its_export_offline(arriv
     await expect(page.locator("#outcome")).to_contain_text("Intact.")
     await page.goto(f"/ledger?job={job['id']}")
     lines = (await download_text(page, "Export filtered")).splitlines()
-    assert [json.loads(line) for line in lines] == await asyncio.to_thread(ops.ledger, job["id"])
+    entries = [{name: value for name, value in json.loads(line).items() if name != "text"} for line in lines]
+    assert entries == await asyncio.to_thread(ops.ledger, job["id"])
     assert verify_export(lines).sound
 
 

@@ -109,9 +109,19 @@ def signed(
     for how in ("cancel", "kill"):
         held(f"POST /api/v1/jobs/{{job}}/{how}", ops.api.post(f"jobs/{ops.launch(spec('sleep 300'))}/{how}"), 202)
 
+    call_ledger(held, auditor, jobs[0]["id"])
     call_schedule(held, ops)
     call_webhook(held, whole, ops=ops, lead=lead, auditor=auditor)
     return reached
+
+
+def call_ledger(check: Held, auditor: Human, job: str) -> None:
+    """Ask for what proves that the ledger is whole, and that a job's access is revoked."""
+    check("POST /api/v1/jobs/{job}/attestation", auditor.api.post(f"jobs/{job}/attestation"), 200)
+    until(lambda: auditor.api.get("ledger/checkpoint").json()["checkpoint"], "a checkpoint is signed")
+    first = auditor.api.get("ledger", params={"limit": 1}).json()["items"][0]["id"]
+    check("GET /api/v1/ledger/inclusion", auditor.api.get("ledger/inclusion", params={"entry": first}), 200)
+    check("GET /api/v1/ledger/consistency", auditor.api.get("ledger/consistency", params={"size": 1}), 200)
 
 
 def call_schedule(check: Held, ops: Human) -> None:

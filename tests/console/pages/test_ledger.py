@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from console.cli.main import program
 from console.services.background_reads import WHOLE_LEDGER
 from justenough.adapters.configuration.settings import Settings
-from justenough.domain.ledger.events import EventType
+from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.ledger.hash_chain import LedgerReport
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import part_id
@@ -228,6 +228,11 @@ async def test_an_intact_ledger_is_shown_as_intact_with_the_limits_of_the_check(
     assert "started by auditor" in page.text
     assert "Only a checkpoint that was kept elsewhere shows that" in page.text
     assert str(records.store.ledger.head().hash) in page.text
+    assert "No checkpoint is signed yet." in page.text
+    note = "justenough/dev/ledger\n16\nAAAA\n\n\u2014 justenough/dev/ledger BBBB\n"
+    data = {"entries": 16, "root": "ab", "frontier": ["ab"], "checkpoint": note}
+    records.store.ledger.append([build_event(EventType.LEDGER_CHECKPOINTED, "-", at=datetime.now(UTC), about="16", **data)])
+    assert "justenough/dev/ledger 16 AAAA" in (await load_page(auditor, "/ledger/verify")).text
     assert "Intact, verified" in (await load_page(auditor, "/ledger")).text
 
 
