@@ -22,8 +22,9 @@ CHECKPOINT = "checkpoint"
 ED25519 = b"\x01"
 """The signature type of Ed25519 in signed notes."""
 SIGNATURE_LINE = re.compile(r"\u2014 (\S+) ([A-Za-z0-9+/]+={0,2})")
-NOTE = re.compile(r"((?:[^\n]+\n){3,})\n((?:\u2014 [^\n]+\n)+)")
-"""A note: its text, an empty line, its signatures."""
+SIGNATURE_MARK = "\u2014 "
+MAX_LINES = 16
+"""Lines of a checkpoint's text: three, and what other programs may add."""
 
 
 class Checkpoint(NamedTuple):
@@ -71,18 +72,34 @@ def key_id(name: str, key: bytes) -> bytes:
 
 def read_checkpoints(text: str) -> Iterator[Checkpoint]:
     """Yield the checkpoints of a text, which has one note after another. Raises InvalidInput if it has none, or anything else."""
-    place = 0
-    for match in NOTE.finditer(text):
-        if text[place : match.start()].strip():
-            break
-        place = match.end()
-        origin, size, root, *_ = match[1].split("\n")
-        try:
-            yield Checkpoint(origin, int(size), base64.b64decode(root, validate=True), match[0])
-        except (ValueError, binascii.Error) as error:
-            raise _unreadable() from error
-    if not place or text[place:].strip():
+    # A note has one empty line, before its signatures. Empty lines between notes may be left out.
+    body: list[str] = []
+    signatures: list[str] = []
+    is_signed = False
+    for line in (*text.split("\n"), ""):
+        if is_signed and line.startswith(SIGNATURE_MARK):
+            signatures.append(line)
+            continue
+        if signatures:
+            yield _checkpoint_of(body, signatures)
+            body, signatures, is_signed = [], [], False
+        if line:
+            if is_signed or len(body) == MAX_LINES:
+                raise _unreadable()
+            body.append(line)
+        elif body:
+            is_signed = True
+    if body or not text.strip():
         raise _unreadable()
+
+
+def _checkpoint_of(body: list[str], signatures: list[str]) -> Checkpoint:
+    note = "".join(f"{line}\n" for line in (*body, "", *signatures))
+    try:
+        origin, size, root, *_ = body
+        return Checkpoint(origin, int(size), base64.b64decode(root, validate=True), note)
+    except (ValueError, binascii.Error) as error:
+        raise _unreadable() from error
 
 
 def _unreadable() -> InvalidInput:

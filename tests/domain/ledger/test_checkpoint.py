@@ -58,8 +58,16 @@ def test_one_of_several_signatures_is_enough() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "nothing", NOTE + "more", "more\n\n" + NOTE, NOTE.replace("\n11\n", "\neleven\n"), NOTE.partition("\n\n")[0] + "\n"],
-    ids=["empty", "a text", "text behind it", "text before it", "no number", "no signature"],
+    [
+        "",
+        "nothing",
+        NOTE + "more",
+        "more\n\n" + NOTE,
+        NOTE.replace("\n11\n", "\neleven\n"),
+        NOTE.partition("\n\n")[0] + "\n",
+        "x\n" * 1_000_000,
+    ],
+    ids=["empty", "a text", "text behind it", "text before it", "no number", "no signature", "a large file"],
 )
 def test_what_is_no_checkpoint_is_said_to_be_none(text: str) -> None:
     with pytest.raises(InvalidInput, match="not a signed checkpoint"):
