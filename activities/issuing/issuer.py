@@ -278,7 +278,6 @@ class Issuer:
             certificate=pki.certificate_path(action, issued),
             held_by_job=call_of(access) is None and deps.config.current().catalog.resources[access.resource].used_by == "job",
             user=user,
-            target_digest=controls.target_digest,
             search_digest=controls.search_digest,
         )
         self.holdings.add(credential, grant.basis)

@@ -1,9 +1,12 @@
 """Positive controls: whether not finding a credential's user in its target means that the user does not exist.
 
-It does only if the observer of that target has found a live user before. So the user of the first credential of each configuration is looked
-for before anybody gets the credential, and what was found is recorded (`credential.found`) under two digests:
-- the target's, for looking up a user whose name is known: which server is searched, and as whom;
-- the search's, for searching by job id if Vault's answer was lost: also the role and the connection that decide how Vault names users.
+It does only if the observer of that target has found this user alive before. So each credential's user is looked for before anybody gets the
+credential, and that it was found is recorded (`credential.found`) with the target's digest: which server was searched, and as whom.
+
+Of a user that nobody could look for in time, only others of the same configuration tell. Its digest covers the target, and the path, role and
+connection in Vault, which decide on which server users are created and how they are named. Two are recorded when the first such user is found:
+- the place's, for looking up a user whose name is known: of a credential that was revoked before its user was looked for;
+- the search's, for searching by job id if Vault's answer was lost; only if the user's name contains the job's id.
 """
 
 from __future__ import annotations
@@ -30,12 +33,17 @@ class KnownControls(NamedTuple):
 
     path: str
     """The Vault path at which it is issued."""
-    target_digest: str | None
-    """Of the action's target, if it has shown a live user; otherwise None."""
-    search_digest: str | None
-    """Of a search by job id, if it has found a live user; otherwise None."""
-    untried_search: str | None
-    """Of a search by job id that has not found anybody yet; None if it has, or if the worker cannot know what it depends on."""
+    digest: str | None
+    """Of everything that this depends on (`configuration_digest`); None if the worker cannot know it."""
+    is_search_known: bool
+    """Whether a search by job id has found a live user under this digest."""
+    is_place_known: bool
+    """Whether a user was found alive by name under this digest."""
+
+    @property
+    def search_digest(self) -> str | None:
+        """The digest under which a search by job id finds such a user; None if none ever did."""
+        return self.digest if self.is_search_known else None
 
 
 def issue_path(action: ActionDef, data_scope: Mapping[str, str]) -> str:
@@ -46,48 +54,40 @@ def issue_path(action: ActionDef, data_scope: Mapping[str, str]) -> str:
         return ""
 
 
-def search_digest(deps: Deps, action: ActionDef, path: str, *, fresh: bool = False) -> str | None:
-    """Return the digest of everything that a search by job id depends on; None if the worker cannot know it. Raises RetryLater."""
+def configuration_digest(deps: Deps, action: ActionDef, path: str, *, fresh: bool = False) -> str | None:
+    """Return the digest of target, path, role and connection; None if the worker cannot know them. Raises RetryLater."""
     role = deps.vault.database_role(path, fresh=fresh) if action.target else None
     return digest_of({"target": action.target.digest, "path": path, "role": role.digest}) if action.target and role else None
 
 
 def is_search_trusted(deps: Deps, action: ActionDef, path: str, *, since: datetime) -> bool:
     """Whether a search by job id finds what was issued at or after `since`, as Vault is configured now. Raises RetryLater."""
-    digest = search_digest(deps, action, path, fresh=True)
-    found = deps.store.positive_controls.found_at(digest) if digest else None
-    return found is not None and found <= since
+    digest = configuration_digest(deps, action, path, fresh=True)
+    return digest is not None and _was_found(deps, digest, by=since)
 
 
 def known_controls(deps: Deps, action: ActionDef, data_scope: Mapping[str, str]) -> KnownControls:
     """Return what is known of looking for a user of this action. Of Vault's configuration it may be some seconds old. Raises RetryLater."""
     path, found_at = issue_path(action, data_scope), deps.store.positive_controls.found_at
-    search, target = search_digest(deps, action, path), action.target.digest if action.target else None
-    is_found = search is not None and found_at(search) is not None
+    digest = configuration_digest(deps, action, path)
+    is_search_known = digest is not None and found_at(digest) is not None
     return KnownControls(
-        path,
-        target_digest=target if target and found_at(target) else None,
-        search_digest=search if is_found else None,
-        untried_search=None if is_found else search,
+        path, digest, is_search_known=is_search_known, is_place_known=digest is not None and found_at(_place_of(digest)) is not None
     )
 
 
 def with_observed_user(deps: Deps, job: str, credential: CredentialHandle, action: ActionDef, known: KnownControls) -> CredentialHandle:
-    """Return a credential that was just issued with the digest of the target that shows its user.
+    """Look for the user of a credential that was just issued, record that it was found, and return the credential with the target's digest.
 
-    Unless users of its configuration were found before, look for this one, and record that it was found. Raises NotObservable if the target
-    does not show the user, RetryLater if the target, Vault or the store does not answer.
+    Raises NotObservable if the target does not show the user, RetryLater if the target, Vault or the store does not answer.
     """
     user, target = credential.user, action.target
     if user is None or target is None:
         raise NotObservable(f"Vault's answer from {known.path} names no user, so no user can be looked for in the action's `target`")
     # A name without the job's id is found by itself only.
-    search = known.untried_search if job in user else None
-    # If it was recorded without the target's digest, several first issues came at once: each must be found, and recorded, by itself.
-    if known.target_digest is not None and search is None:
-        return credential
+    tries_search = job in user and not known.is_search_known
     where = frozenset({(credential.resource, credential.action.value)})
-    seen = deps.targets.inspect(job, where, names=() if search else (user,))
+    seen = deps.targets.inspect(job, where, names=() if tries_search else (user,))
     if seen.failures:
         raise RetryLater("; ".join(seen.failures))
     place = ", ".join(seen.inspected)
@@ -96,28 +96,47 @@ def with_observed_user(deps: Deps, job: str, credential: CredentialHandle, actio
             f"Vault created the user {user}, but the target {place} does not show it, so its end could not be verified: correct the "
             f"action's `target` (is this the server on which {known.path} creates users, and may `observe` read pg_roles?)"
         )
-    if search != search_digest(deps, action, known.path, fresh=True):
-        # Somebody changed how Vault names users meanwhile.
-        search = None
-    data = {"credential": credential.id, "user": user, "target": place, "target_digest": target.digest, "search_digest": search}
-    deps.store.ledger.append([build_event(EventType.CREDENTIAL_FOUND, job, at=deps.now(), about=credential.id, **data)])
+    digest = known.digest
+    if (tries_search or not known.is_place_known) and digest != configuration_digest(deps, action, known.path, fresh=True):
+        # Somebody changed meanwhile how or where Vault creates users.
+        digest = None
+    data = {
+        "target_digest": target.digest,
+        "search_digest": digest if tries_search else None,
+        "place_digest": _place_of(digest) if digest and not known.is_place_known else None,
+    }
+    about = {"credential": credential.id, "user": user, "target": place}
+    deps.store.ledger.append([build_event(EventType.CREDENTIAL_FOUND, job, at=deps.now(), about=credential.id, **about, **data)])
     return credential.model_copy(update={"target_digest": target.digest})
 
 
 def why_not_observable(deps: Deps, credential: CredentialHandle) -> str | None:
     """Return why the target cannot show whether a credential's user is gone; None if it can, or if the credential has no user there.
 
-    Without a valid configuration, this process cannot look into any target.
-    Credentials of older versions have no recorded user. They are searched for by job id, as those versions did.
+    Without a valid configuration, this process cannot look into any target. Credentials of older versions have no recorded user. They are
+    searched for by job id, as those versions did.
     """
     if credential.user is None:
         return None
-    if credential.target_digest is None:
-        return f"its target has never shown a live user, so not finding {credential.user} there proves nothing"
     try:
         action = deps.config.current().catalog.action(credential.resource, credential.action)
+        if action is None or action.target is None or credential.target_digest not in {None, action.target.digest}:
+            return f"its user {credential.user} is in a target that the catalog no longer has"
+        # Revoked before anybody could look for it. Another user of the same configuration may have been found before.
+        path = (credential.lease_id or "").rpartition("/")[0]
+        digest = configuration_digest(deps, action, path, fresh=True) if credential.target_digest is None else None
+        if credential.target_digest is None and not (digest and _was_found(deps, _place_of(digest), by=credential.issued_at)):
+            return f"its target has never shown {credential.user}, so not finding it there proves nothing"
     except RetryLater as error:
         return str(error)
-    if action is None or action.target is None or action.target.digest != credential.target_digest:
-        return f"its user {credential.user} is in a target that the catalog no longer has"
     return None
+
+
+def _was_found(deps: Deps, digest: str, *, by: datetime) -> bool:
+    found = deps.store.positive_controls.found_at(digest)
+    return found is not None and found <= by
+
+
+def _place_of(digest: str) -> str:
+    """Return the digest under which it is recorded that a user was found by name, given that of the configuration."""
+    return digest_of({"place": digest})

@@ -90,7 +90,7 @@ def standby_away(shop: Shop) -> Iterator[None]:
 
 @contextmanager
 def other_server(shop: Shop, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A second PostgreSQL with an observer of its own; what a `target` that points at it says."""
+    """A second PostgreSQL with an observer and readers of its own (`database/creds/other-read`); what a `target` that points at it says."""
     home = tmp_path / "other"
     with running_stack(home, EXAMPLE, only=("postgres",), provision=False):
         places = StackPaths.of(home)
@@ -102,10 +102,11 @@ def other_server(shop: Shop, tmp_path: Path) -> Iterator[dict[str, str]]:
             "username": "je_vault",
             "password": password,
             "password_authentication": "scram-sha-256",
-            "allowed_roles": ["other-observer"],
+            "allowed_roles": ["other-observer", "other-read"],
         }
         observer = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE shop_observer"
         shop.admin("POST", "database/config/other", connection)
         shop.admin("POST", "database/roles/other-observer", {"db_name": "other", "default_ttl": "1h", "creation_statements": [observer]})
+        shop.admin("POST", "database/roles/other-read", {"db_name": "other", "default_ttl": "2m", "creation_statements": [CREATION]})
         yield {"postgres": f"host=127.0.0.1 port={port} dbname=shop", "observe": "database/creds/other-observer"}
         shop.admin("DELETE", "database/config/other")

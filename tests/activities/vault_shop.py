@@ -233,7 +233,6 @@ class Desk:
             expires_at=now + timedelta(seconds=300),
             revocable=definition.revocable,
             user=issued.fields["username"].reveal() if definition.target else None,
-            target_digest=controls.target_digest,
             search_digest=controls.search_digest,
         )
         if record:

@@ -288,8 +288,8 @@ def credential_issued(connection: Connection, fact: LedgerFact) -> None:
 
 
 def credential_found(connection: Connection, fact: LedgerFact) -> None:
-    """Remember when an observer first found a live user under these digests."""
-    for digest in filter(None, (fact.data["target_digest"], fact.data["search_digest"])):
+    """Remember that its user was found alive, and when the first one was found under these digests."""
+    for digest in filter(None, (fact.data["search_digest"], fact.data["place_digest"])):
         insert_new(connection, POSITIVE_CONTROLS, {"digest": digest, "credential_id": fact.data["credential"], "found_at": fact.at})
     _update_credential(connection, _CREDENTIAL, fact, {"target_digest": fact.data["target_digest"]})
 

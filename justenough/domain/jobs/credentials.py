@@ -79,7 +79,7 @@ class CredentialHandle(Message):
     user: str | None = None
     """The name of its user in its target, as Vault answered it; None if the action has no target or the answer was lost."""
     target_digest: str | None = None
-    """The digest of the target that its user is looked for in; None until that target has shown a live user, this one or an earlier one."""
+    """The digest of the target in which its user was found alive; None if it was not."""
     search_digest: str | None = None
     """The digest under which a search by job id was known to find users like this one when it was issued; None if it was not known."""
 

@@ -104,7 +104,7 @@ EVENT_FIELDS: dict[EventType, tuple[str, ...]] = {
     ),
     EventType.CREDENTIAL_REFUSED: _fields("request why"),
     EventType.CREDENTIAL_DOUBTED: _fields("credential request resource action asked_at expires_at revocable"),
-    EventType.CREDENTIAL_FOUND: _fields("credential user target target_digest search_digest"),
+    EventType.CREDENTIAL_FOUND: _fields("credential user target target_digest search_digest place_digest"),
     EventType.CREDENTIAL_RENEWED: _fields("credential expires_at"),
     EventType.CREDENTIAL_USED: _fields("credential what"),
     EventType.TOOL_CALLED: _fields("tool arguments action outcome request credential duration_ms answer_bytes"),

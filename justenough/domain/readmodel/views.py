@@ -223,7 +223,7 @@ class CredentialView(Message):
     user: str | None = None
     """The name of its user in its target; None if the action has no target or Vault's answer was lost."""
     target_digest: str | None = None
-    """The digest of the target that its user is looked for in."""
+    """The digest of the target in which its user was found alive; None if it was not."""
     search_digest: str | None = None
     """The digest under which a search by job id was known to find such users when it was issued."""
 

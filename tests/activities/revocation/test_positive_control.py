@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -153,7 +154,7 @@ def test_each_of_several_first_issues_at_once_is_found_by_itself(at: Desk) -> No
     held = at.issue(job, record=False)
     at.deps.store.ledger.append([issued_event(job, held.credential)])
     at.issue(other)
-    assert held.credential.target_digest is None, "nobody had been found when it was recorded; meanwhile the other one was"
+    assert held.credential.target_digest is None, "only the other one's user was found"
     assert with_observed_user(at.deps, job, held.credential, action, known).target_digest is not None
     (view,) = at.deps.store.credentials.list(job=job).items
     assert view.target_digest is not None
@@ -186,10 +187,27 @@ def test_a_session_gets_no_credential_whose_user_its_target_does_not_show(shop: 
             assert connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [view.user]).fetchone() is None
         result = session.end()
         assert not result.confirmed, "nobody can tell whether it is gone: its target is another server"
-        assert any("has never shown a live user" in why for why in result.failures)
+        assert any("has never shown v-token-" in why for why in result.failures)
         at.clock.ahead = timedelta(minutes=5, seconds=1)
         assert session.end().confirmed
         assert "credential.confirmed" not in session.entry_types()
+
+
+def test_a_target_that_showed_one_roles_users_proves_nothing_of_those_on_another_server(shop: Shop, tmp_path: Path) -> None:
+    def read_elsewhere(catalog: dict[str, Any]) -> None:
+        catalog["resources"]["orders-db"]["actions"]["read"]["issue"]["path"] = "database/creds/other-read"
+
+    with other_server(shop, tmp_path), open_plain_desk(shop, tmp_path, change=read_elsewhere) as at:
+        shop.admin(
+            "POST", "sys/policies/acl/je-grant-orders-db-read", {"policy": 'path "database/creds/other-read" {capabilities = ["read"]}'}
+        )
+        writing = start_session(at, {**ORDERS, "action": "write"}, tier=1)
+        writing.issue()
+        assert writing.end().confirmed, "its users are where the target says"
+        session = start_session(at, ORDERS)
+        with pytest.raises(IssueRefused, match=r"but the target .* does not show it"):
+            session.issue()
+        assert not session.end().confirmed
 
 
 def test_moving_a_target_to_another_server_proves_nothing_of_users_on_the_first(shop: Shop, tmp_path: Path) -> None:
