@@ -124,6 +124,46 @@ def test_a_confirmation_says_how_it_was_seen(
 
 
 @pytest.mark.parametrize(
+    "dead_since, done_at",
+    [
+        (None, None),
+        (NOW - timedelta(minutes=3), (NOW - timedelta(minutes=3)).isoformat()),
+        (NOW, None),
+        (NOW + timedelta(seconds=1), None),
+    ],
+)
+def test_what_an_earlier_attempt_found_dead_is_dated_to_that_attempt(dead_since: datetime | None, done_at: str | None) -> None:
+    events = credential_events(JOB, HANDLE, DEAD, replace(SEARCHED, dead_since=dead_since), by="sweep", at=NOW)
+    assert [(event.type, event.data.get("done_at")) for event in events] == [(REVOKED, done_at), (CONFIRMED, done_at)]
+
+
+@pytest.mark.parametrize(
+    "credential, until, why",
+    [
+        (VALUE, None, "it cannot be revoked: its token is dead, but the secret that was read stays valid until its owner changes it"),
+        (TIMED, HANDLE.expires_at.isoformat(), "it cannot be revoked early; only its token is dead"),
+    ],
+)
+def test_what_stays_valid_says_until_when_and_why(credential: CredentialHandle, until: str | None, why: str) -> None:
+    *_, last = credential_events(JOB, credential, DEAD, BLIND, by="session", at=NOW)
+    assert (last.type, last.data["until"], last.data["why"]) == (RESIDUAL, until, why)
+
+
+@pytest.mark.parametrize(
+    "credential, at, why",
+    [
+        (by_worker(VALUE), NOW, "it cannot be revoked, but the job never had it: only the worker used it, and its token is dead"),
+        (TIMED, LATER, "it could not be revoked early, and its expiry time has passed"),
+        (HANDLE, LATER, "its target could not show that it was gone; its expiry time has passed"),
+        (LEASELESS, LATER, "its lease was never known and its target cannot be searched; its expiry time has passed"),
+    ],
+)
+def test_what_only_expired_says_why(credential: CredentialHandle, at: datetime, why: str) -> None:
+    *_, last = credential_events(JOB, credential, DEAD, UNSEEN, by="session", at=at)
+    assert (last.type, last.data["why"]) == (EXPIRED, why)
+
+
+@pytest.mark.parametrize(
     "certificate, at, said",
     [
         (None, NOW, ""),
