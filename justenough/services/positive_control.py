@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
+from justenough.adapters.targets.postgres import TargetDown
 from justenough.domain.catalog.loader import resolve_issue
 from justenough.domain.catalog.models import ActionDef
 from justenough.domain.core.canonical_json import digest_of
@@ -79,7 +80,7 @@ def known_controls(deps: Deps, action: ActionDef, data_scope: Mapping[str, str])
 def with_observed_user(deps: Deps, job: str, credential: CredentialHandle, action: ActionDef, known: KnownControls) -> CredentialHandle:
     """Look for the user of a credential that was just issued, record that it was found, and return the credential with the target's digest.
 
-    Raises NotObservable if the target does not show the user, RetryLater if the target, Vault or the store does not answer.
+    Raises NotObservable if the target does not show the user, TargetDown if it does not answer, RetryLater if Vault or the store does not.
     """
     user, target = credential.user, action.target
     if user is None or target is None:
@@ -89,7 +90,7 @@ def with_observed_user(deps: Deps, job: str, credential: CredentialHandle, actio
     where = frozenset({(credential.resource, credential.action.value)})
     seen = deps.targets.inspect(job, where, names=() if tries_search else (user,))
     if seen.failures:
-        raise RetryLater("; ".join(seen.failures))
+        raise TargetDown("; ".join(seen.failures))
     place = ", ".join(seen.inspected)
     if user not in {found.name for found in seen.users}:
         raise NotObservable(
