@@ -17,6 +17,7 @@ import uvicorn
 from temporalio.client import Client
 
 from console.app import create_app
+from console.services import checkpoints
 from console.services.console import Console
 from justenough.adapters.store import Store
 from justenough.domain.approvals.statements import DecisionStatement, OrderStatement, to_signable
@@ -224,6 +225,8 @@ def number_of(request: Mapping[str, Any]) -> int:
 @contextlib.asynccontextmanager
 async def serve_console(console: Console) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a console that uvicorn serves on a free port."""
+    # Checkpoints while tests run would be events that no test caused. One may still be signed at the start.
+    checkpoints.CHECK_INTERVAL_S = 3600
     server = uvicorn.Server(uvicorn.Config(create_app(console), port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1))
     task = asyncio.create_task(server.serve())
     while not server.started:

@@ -39,9 +39,9 @@ async def _events(answer: httpx.Response) -> AsyncIterator[Event]:
 
 
 async def next_change(events: AsyncIterator[Event]) -> Any:
-    """Return the data of the next change event, skipping heartbeats."""
+    """Return the data of the next change event, skipping heartbeats and the console's own checkpoints of the ledger."""
     async for name, data in events:
-        if name == "change":
+        if name == "change" and data["type"] != "ledger.checkpointed":
             return data
     return None
 
