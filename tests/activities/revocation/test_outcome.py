@@ -169,6 +169,7 @@ def test_what_only_expired_says_why(credential: CredentialHandle, at: datetime, 
         (None, NOW, ""),
         ("pki/cert/1", NOW, "; its certificate pki/cert/1 is in the CRL that Vault serves"),
         ("pki/cert/1", HANDLE.expires_at, "; its certificate pki/cert/1 has expired"),
+        ("pki/cert/1", LATER, "; its certificate pki/cert/1 has expired"),
     ],
 )
 def test_a_certificate_is_dead_by_its_crl_or_by_its_time(certificate: str | None, at: datetime, said: str) -> None:
