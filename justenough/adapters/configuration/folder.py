@@ -85,18 +85,21 @@ class ConfigFolder:
         self._folder, self._env, self._clock, self._required = folder, env, clock, required
         self._lock = threading.Lock()
         self._alarm: str | None = None
-        self._is_good = False
+        self._good: ConfigSet | None = None
+        """The last good set. One assignment, so that no thread takes the parts of a broken folder for it."""
         # The fingerprint is taken before the files are read, so that the next check finds a change during the read.
         self._fingerprint = _fingerprint_of(folder)
-        self._set = self._load()
+        self._parts = self._load()
+        """The valid parts of a folder that was never good."""
         self._next_check_at = clock() + MIN_CHECK_INTERVAL_S
 
     def current(self) -> ConfigSet:
         """Return the last good set. Reads a changed folder first, at most every half second. Raises NoConfiguration if one is required."""
         self._check_if_due()
-        if self._required and not self._is_good:
+        good = self._good
+        if good is None and self._required:
             raise NoConfiguration(f"this process has no valid configuration: {self._alarm}")
-        return self._set
+        return good or self._parts
 
     def refresh(self) -> None:
         """Read the folder if it has changed, however recent the last check is."""
@@ -113,7 +116,8 @@ class ConfigFolder:
     def digest_in_force(self) -> str | None:
         """The digest of the last good set; None if no good set was read."""
         self._check_if_due()
-        return self._set.digest if self._is_good else None
+        good = self._good
+        return good.digest if good else None
 
     def _check_if_due(self) -> None:
         if self._clock() >= self._next_check_at:
@@ -126,22 +130,22 @@ class ConfigFolder:
         fingerprint = _fingerprint_of(self._folder)
         if fingerprint != self._fingerprint:
             self._fingerprint = fingerprint
-            self._set = self._load()
+            self._parts = self._load()
             if self._alarm is None:
-                log.info("configuration loaded", folder=str(self._folder), digest=self._set.digest)
+                log.info("configuration loaded", folder=str(self._folder), digest=self._parts.digest)
         self._next_check_at = self._clock() + MIN_CHECK_INTERVAL_S
 
     def _load(self) -> ConfigSet:
-        """Read the folder and return the set that is in force now. Sets or clears the alarm."""
+        """Read the folder and return its valid parts, which deny everything unless all are valid. Sets or clears the alarm."""
         contents, problems = _read_folder(self._folder, self._env)
         if problems:
-            texts, in_force = [*map(str, problems)], "last good" if self._is_good else "none"
+            texts, in_force = [*map(str, problems)], "last good" if self._good else "none"
             without = "no jobs are taken until it is fixed" if self._required else "everything is denied until it is fixed"
-            instead = "the last good configuration stays in force" if self._is_good else without
+            instead = "the last good configuration stays in force" if self._good else without
             self._alarm = f"{self._folder}: {instead}: " + "; ".join(texts)
             log.error("configuration broken", folder=str(self._folder), in_force=in_force, problems=texts)
-            return self._set if self._is_good else replace(contents, policies=PolicySet.none(), triggers={}, schedules={}, subscriptions={})
-        self._is_good, self._alarm = True, None
+            return replace(contents, policies=PolicySet.none(), triggers={}, schedules={}, subscriptions={})
+        self._good, self._alarm = contents, None
         return contents
 
 
