@@ -177,12 +177,10 @@ class SweepActivities:
 
 
 def target_checks(inspection: TargetInspection, *, at: datetime) -> tuple[TargetCheck, ...]:
-    """Return what an inspection of all targets tells of each."""
+    """Return what an inspection of all targets tells of each. One that is looked into as several observers fails if one of them does."""
     failing = (failure.removeprefix("target ").partition(": ") for failure in inspection.failures)
-    return (
-        *(TargetCheck(name=name, failure=None, since=at, checked_at=at) for name in inspection.inspected),
-        *(TargetCheck(name=name, failure=why, since=at, checked_at=at) for name, _, why in failing),
-    )
+    found = dict.fromkeys(inspection.inspected) | {name: why for name, _, why in failing}
+    return tuple(TargetCheck(name=name, failure=why, since=at, checked_at=at) for name, why in found.items())
 
 
 def _retry_verdict(job: str, result: revoke.RevocationResult) -> SweepVerdict:

@@ -46,7 +46,7 @@ START_TARGET = "Start the database, or open its network to Vault and to the work
 DROP_BY_HAND = "The next attempt ends what is left there. If it cannot, do so by hand: the runbook has the statements."
 UNSEARCHABLE = "Wait until the time that the message names, or look for such users in the target and drop them."
 RULES = (
-    _Rule(r"targets: .*no valid configuration", "Workers", "Mend the workers' configuration: until then they know no targets."),
+    _Rule(r"(targets|c-\S+): .*no valid configuration", "Workers", "Mend the workers' configuration: until then they know no targets."),
     # Vault makes the observer's user in the target, so this is the target's failure unless Vault answers nothing else either.
     _Rule(r"target (?P<name>\S+): Vault at \S+ did not answer", "Target", START_TARGET, distance=1),
     _Rule(r"target (?P<name>\S+): ", "Target", START_TARGET),

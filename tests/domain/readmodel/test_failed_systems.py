@@ -41,7 +41,11 @@ def only(*failures: str) -> FailedSystem:
         (("space in db.example.com:5432/shop: space-j-1",), "Target db.example.com:5432/shop", "by hand"),
         (("certificate pki/cert/1a:2b: not in the CRL that Vault serves",), "Vault's CRL at pki", "bao read MOUNT/crl/rotate"),
         (("the store: StoreUnavailable",), "Store", "JUSTENOUGH_DATABASE_URL"),
-        (("targets: this process has no valid configuration: x",), "Workers", "configuration"),
+        (
+            ("targets: this process has no valid configuration: x", "c-1-1: this process has no valid configuration: x; it ends at y"),
+            "Workers",
+            "configuration",
+        ),
         (("c-1-1: its lease is not known and its target cannot be searched; it ends at x",), "Targets that cannot be searched", "Wait"),
         (("no result after 15 s",), "A step that hangs", "log"),
         (("something new",), "Other failures", "runbook"),
