@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import structlog
@@ -18,7 +19,7 @@ from console.concurrency.loops import repeat
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import GiveUp, InvalidInput, NotFound, RetryLater
 from justenough.domain.ledger import merkle
-from justenough.domain.ledger.checkpoint import checkpoint_text, origin_of, read_checkpoints, signed_note
+from justenough.domain.ledger.checkpoint import Checkpoint, checkpoint_text, origin_of, read_checkpoints, signed_note
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build_event
 from justenough.domain.ledger.hash_chain import ChainProblem, Fault, LedgerReport
 from justenough.domain.ledger.merkle import Frontier
@@ -76,10 +77,11 @@ def sign_if_due(deps: Deps) -> EntryView | None:
     """
     last, size = deps.store.ledger.newest_checkpoint(), deps.store.ledger.head().position
     new = size - int(last.data["entries"]) - 1 if last else size
-    if new < 1 or (last is not None and new < MAX_ENTRIES and deps.now() - last.at < MAX_AGE):
+    # Another console's clock may be ahead.
+    if new < 1 or (last is not None and new < MAX_ENTRIES and timedelta() <= deps.now() - last.at < MAX_AGE):
         return None
     known = _frontier_of(deps, last) if last else Frontier()
-    tree = known.with_leaves(deps.store.ledger.hashes(known.size, size))
+    tree = known.with_leaves(deps.store.ledger.leaves(known.size, size))
     if tree.size != size:
         raise LedgerBroken(f"the ledger has {tree.size} entries up to position {size}")
     origin = origin_of(deps.settings.installation)
@@ -120,7 +122,7 @@ def prove_inclusion(deps: Deps, entry_id: str) -> InclusionProof:
     (checkpoint,) = read_checkpoints(note) if note else (None,)
     if entry is None or checkpoint is None or entry.position > checkpoint.size:
         raise NotFound(f"no checkpoint commits to an entry {entry_id} yet")
-    leaves = list(deps.store.ledger.hashes(0, checkpoint.size))
+    leaves = list(deps.store.ledger.leaves(0, checkpoint.size))
     path = merkle.inclusion_path(leaves, entry.position - 1)
     return InclusionProof(
         entry=entry.id, index=entry.position - 1, leaf=entry.hash, path=tuple(node.hex() for node in path), checkpoint=checkpoint.note
@@ -133,7 +135,7 @@ def prove_consistency(deps: Deps, size: int) -> ConsistencyProof:
     (checkpoint,) = read_checkpoints(note) if note else (None,)
     if checkpoint is None or size > checkpoint.size:
         raise NotFound(f"no checkpoint commits to {size:,} entries yet")
-    path = merkle.consistency_path(list(deps.store.ledger.hashes(0, checkpoint.size)), size)
+    path = merkle.consistency_path(list(deps.store.ledger.leaves(0, checkpoint.size)), size)
     return ConsistencyProof(size=size, path=tuple(node.hex() for node in path), checkpoint=checkpoint.note)
 
 
@@ -151,28 +153,33 @@ def verify_ledger(deps: Deps) -> LedgerReport:
 
 
 def _checkpoint_problems(deps: Deps, keys: Mapping[int, bytes] | None) -> Iterator[ChainProblem]:
-    tree, after = Frontier(), 0
-    while True:
-        page = deps.store.ledger.entries(types=[EventType.LEDGER_CHECKPOINTED], after=after)
+    recorded: list[tuple[Checkpoint, EntryView]] = []
+    after: str | None = "0"
+    while after is not None:
+        page = deps.store.ledger.entries(types=[EventType.LEDGER_CHECKPOINTED], after=int(after), limit=MAX_ENTRIES)
         for entry in page.items:
             try:
                 (checkpoint,) = read_checkpoints(str(entry.data["checkpoint"]))
+                recorded.append((checkpoint, entry))
             except (InvalidInput, ValueError):
-                message = f"the entry {entry.id} has no readable checkpoint"
-                yield ChainProblem(job=entry.job, seq=entry.seq, fault=Fault.FORGED, message=message)
-                continue
-            tree = tree.with_leaves(deps.store.ledger.hashes(tree.size, checkpoint.size))
-            if (tree.size, tree.root) != (checkpoint.size, checkpoint.root):
-                message = f"the first {checkpoint.size:,} entries are not those that the checkpoint {entry.id} commits to"
-                yield ChainProblem(job=entry.job, seq=entry.seq, fault=Fault.REWRITTEN, message=message)
-                return
-            is_ours = checkpoint.origin == origin_of(deps.settings.installation)
-            if keys is not None and not (is_ours and checkpoint.is_signed_by(keys)):
-                message = f"the checkpoint {entry.id} has no valid signature"
-                yield ChainProblem(job=entry.job, seq=entry.seq, fault=Fault.FORGED, message=message)
-        if page.next is None:
+                yield _problem_of(entry, Fault.FORGED, "has no readable checkpoint")
+        after = page.next
+    # Two consoles may record theirs in another order than that of the sizes.
+    recorded.sort(key=lambda item: item[0].size)
+    tree, leaves = Frontier(), deps.store.ledger.leaves(0, recorded[-1][0].size if recorded else 0)
+    for checkpoint, entry in recorded:
+        tree = tree.with_leaves(islice(leaves, checkpoint.size - tree.size))
+        if (tree.size, tree.root) != (checkpoint.size, checkpoint.root):
+            yield _problem_of(entry, Fault.REWRITTEN, f"commits to {checkpoint.size:,} entries that are not the first of this ledger")
+            # Then so do all later ones.
             return
-        after = int(page.next)
+        is_ours = checkpoint.origin == origin_of(deps.settings.installation)
+        if keys is not None and not (is_ours and checkpoint.is_signed_by(keys)):
+            yield _problem_of(entry, Fault.FORGED, "has no valid signature")
+
+
+def _problem_of(entry: EntryView, fault: Fault, what: str) -> ChainProblem:
+    return ChainProblem(job=entry.job, seq=entry.seq, fault=fault, message=f"the checkpoint {entry.id} {what}")
 
 
 def newest_note(deps: Deps) -> str | None:

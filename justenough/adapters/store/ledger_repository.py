@@ -30,6 +30,7 @@ from justenough.domain.ledger.hash_chain import (
     compare_with_heads,
     moment_text,
 )
+from justenough.domain.ledger.merkle import leaf_of
 from justenough.domain.readmodel.views import EntryView, Page
 
 StoredEntry = tuple[int, str, str, str, str, str]
@@ -43,6 +44,8 @@ MAX_NARROW_ENTRIES = 20_000
 """The most entries of a period for which a query sorts them itself."""
 MAX_PROBLEMS = 1_000
 """The most problems in one report. A ledger that was replaced entirely has a problem in every entry."""
+RECENT_ENTRIES = 5_000
+"""Entries among which the newest checkpoint usually is: there is one for every 1,000."""
 MAX_ENTRIES_PER_TYPE = 200
 """The most entries of one type about one thing."""
 
@@ -227,20 +230,23 @@ class LedgerRepository(Repository):
 
     @reads
     def newest_checkpoint(self, connection: Connection) -> EntryView | None:
-        """Return the newest entry that records a checkpoint."""
-        its = select(*_NUMBERED).where(LEDGER.c.type == EventType.LEDGER_CHECKPOINTED.value)
-        row = connection.execute(its.order_by(*_NEWEST_FIRST).limit(1)).first()
+        """Return the newest entry that records a checkpoint: the last by position, because a console's clock may be wrong."""
+        its = select(*_NUMBERED).where(LEDGER.c.type == EventType.LEDGER_CHECKPOINTED.value).limit(1)
+        head = select(func.max(LEDGER.c.position)).scalar_subquery()
+        # Only the newest entries are walked by position: without a checkpoint among them, that would be the whole ledger.
+        newest = its.where(LEDGER.c.position > head - RECENT_ENTRIES).order_by(LEDGER.c.position.desc())
+        row = connection.execute(newest).first() or connection.execute(its.order_by(*_NEWEST_FIRST)).first()
         return row_to_view(row) if row else None
 
-    def hashes(self, after: int, until: int) -> Iterator[bytes]:
-        """Yield the hashes of the entries at the positions `after` + 1 to `until`, in order. Each page is read in its own transaction."""
+    def leaves(self, after: int, until: int) -> Iterator[bytes]:
+        """Yield the leaves of the entries at the positions `after` + 1 to `until`, in order. Each page is read in its own transaction."""
         statement = select(LEDGER.c.position, LEDGER.c.hash).where(LEDGER.c.position <= until).order_by(LEDGER.c.position)
         while after < until:
             with read_transaction(self._engine) as connection:
                 rows = connection.execute(statement.where(LEDGER.c.position > after).limit(ROWS_PER_FETCH)).all()
             if not rows:
                 return
-            yield from (bytes.fromhex(row.hash) for row in rows)
+            yield from (leaf_of(row.hash) for row in rows)
             after = rows[-1].position
 
     def append(self, events: Iterable[Event]) -> tuple[EntryView, ...]:

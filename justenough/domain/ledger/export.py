@@ -25,7 +25,7 @@ from justenough.domain.ledger.hash_chain import (
     hashed_text,
     moment_text,
 )
-from justenough.domain.ledger.merkle import Frontier
+from justenough.domain.ledger.merkle import Frontier, leaf_of
 from justenough.domain.ledger.public_keys import LedgerKeys
 
 EXPORT = "copy of the ledger"
@@ -118,10 +118,7 @@ class _TreeCheck:
                 yield ChainProblem(job=entry.job, seq=entry.seq, fault=Fault.REWRITTEN, message=message)
             self._is_whole = False
             return
-        try:
-            self._tree = self._tree.with_leaves([bytes.fromhex(entry.hash)])
-        except ValueError:
-            self._tree = self._tree.with_leaves([entry.hash.encode()])
+        self._tree = self._tree.with_leaves([leaf_of(entry.hash)])
         while self._waiting and self._waiting[-1].size <= self._tree.size:
             yield from self._compare(self._waiting.pop())
 

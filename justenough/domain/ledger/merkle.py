@@ -48,6 +48,14 @@ class Frontier(NamedTuple):
         return len(self.roots) == self.size.bit_count()
 
 
+def leaf_of(entry_hash: str) -> bytes:
+    """Return the leaf of an entry: the bytes of its hash; of a text that is no hash, because somebody changed it, those of the text."""
+    try:
+        return bytes.fromhex(entry_hash)
+    except ValueError:
+        return entry_hash.encode()
+
+
 def leaf_hash(leaf: bytes) -> bytes:
     """Return the hash of a leaf."""
     return hashlib.sha256(b"\0" + leaf).digest()

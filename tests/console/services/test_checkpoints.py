@@ -87,12 +87,50 @@ def test_each_is_signed_by_vaults_key_written_elsewhere_and_of_exactly_its_entri
     found = list(read_checkpoints(ledger.written.read_text()))
     assert [one.size for one in found] == [1, 8, 11]
     keys = ledger_keys(ledger.deps)
-    leaves = list(ledger.store.ledger.hashes(0, 11))
+    leaves = list(ledger.store.ledger.leaves(0, 11))
     for one in found:
         assert one.origin == keys.origin == f"justenough/{ledger.deps.settings.installation}/ledger"
         assert one.root == merkle.root_of(leaves[: one.size])
         assert one.is_signed_by({key.version: key.raw for key in keys.checkpoint_keys})
     assert verify_ledger(ledger.deps).sound
+
+
+def record_checkpoint(ledger: Ledger, size: int) -> None:
+    """Record a checkpoint of the first entries as another console does that began before."""
+    tree, origin = (
+        merkle.Frontier().with_leaves(ledger.store.ledger.leaves(0, size)),
+        f"justenough/{ledger.deps.settings.installation}/ledger",
+    )
+    text = checkpoint_text(origin, size, tree.root)
+    key, signature = ledger.deps.vault.sign_for_ledger(text)
+    note = signed_note(origin, text, key=key, signature=signature)
+    data = {"entries": size, "root": tree.root.hex(), "frontier": [node.hex() for node in tree.roots], "checkpoint": note}
+    ledger.store.ledger.append([build_event(EventType.LEDGER_CHECKPOINTED, "-", at=ledger.deps.now(), about=str(size), **data)])
+
+
+def test_checkpoints_that_two_consoles_recorded_in_the_other_order_are_sound(ledger: Ledger) -> None:
+    ledger.grow(5)
+    for size in (5, 3):
+        record_checkpoint(ledger, size)
+    assert verify_ledger(ledger.deps).problems == ()
+
+
+def test_a_clock_that_was_ahead_delays_no_checkpoint(ledger: Ledger) -> None:
+    ledger.grow()
+    ledger.ahead = timedelta(hours=1)
+    assert sign_if_due(ledger.deps) is not None
+    ledger.ahead = timedelta()
+    ledger.grow()
+    assert sign_if_due(ledger.deps) is not None
+    ledger.grow()
+    assert sign_if_due(ledger.deps) is None, "the last one by position is younger than a minute"
+
+
+def test_a_hash_that_is_none_any_more_is_a_problem_and_no_error(ledger: Ledger) -> None:
+    ledger.store.ledger.append([samples.submission(), samples.job_start()])
+    assert sign_if_due(ledger.deps) is not None
+    tamper(ledger.url, "UPDATE ledger SET hash = 'x' WHERE job = :job AND seq = 1")
+    assert {problem.fault for problem in verify_ledger(ledger.deps).problems} >= {"edited", "rewritten"}
 
 
 @pytest.mark.parametrize("forged", ["another", "nothing"])
@@ -106,7 +144,7 @@ def test_a_checkpoint_that_somebody_else_recorded_is_not_continued(ledger: Ledge
     ledger.grow()
     made = sign_if_due(ledger.deps)
     assert made is not None
-    assert made.data["root"] == merkle.root_of(list(ledger.store.ledger.hashes(0, 6))).hex()
+    assert made.data["root"] == merkle.root_of(list(ledger.store.ledger.leaves(0, 6))).hex()
     assert {problem.fault for problem in verify_ledger(ledger.deps).problems} == {"rewritten" if forged == "another" else "forged"}
 
 
@@ -138,7 +176,7 @@ def test_entries_that_were_cut_and_numbered_anew_are_found_by_a_recorded_checkpo
     )
     assert ledger.store.ledger.verify().sound, "every chain is whole"
     (problem,) = verify_ledger(ledger.deps).problems
-    assert (problem.fault, "the first 5 entries are not those" in problem.message) == ("rewritten", True)
+    assert (problem.fault, "commits to 5 entries that are not the first" in problem.message) == ("rewritten", True)
 
 
 def test_a_proof_of_an_entry_and_of_an_earlier_checkpoint_holds(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
