@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from justenough.domain.contracts.workflow_messages import ProofReport
 from justenough.domain.core.base_model import Message
-from justenough.domain.evidence.attestation import DsseEnvelope, Observation, pre_authentication, revocation_statement, sealed
+from justenough.domain.evidence.attestation import DsseEnvelope, Observation, pre_authentication, revocation_statement, seal
 from justenough.domain.ledger.checkpoint import key_id, origin_of
 from justenough.domain.ledger.events import EventType
 from justenough.services.dependencies import Deps
@@ -15,18 +15,26 @@ class Attestation(Message):
     """The result of checking a job, and its attestation."""
 
     report: ProofReport
-    envelope: DsseEnvelope | None
-    """None if anything may be alive, or if no credential was issued."""
+    envelope: DsseEnvelope | None = None
+    why_none: str | None = None
+    """Why there is no attestation; None if there is one."""
 
 
 def attest(deps: Deps, report: ProofReport) -> Attestation:
-    """Return a check of a job with its signed attestation, if the check found every credential dead and there was one. Raises RetryLater."""
+    """Return a check of a job with its signed attestation, if the check found each of its credentials dead. Raises RetryLater."""
     entries = read_entries(deps.store.ledger, report.job, types=[EventType.CREDENTIAL_ISSUED]).items
     issued = {str(entry.data["credential"]): entry.hash for entry in entries}
-    if not (report.dead and issued):
-        return Attestation(report=report, envelope=None)
+    # Of very many, only the newest are checked again; and some may have been issued since the check.
+    unchecked = issued.keys() - {finding.credential for finding in report.findings}
+    if not report.dead:
+        return Attestation(report=report, why_none="not every credential of the job is revoked")
+    if unchecked or not issued:
+        why = (
+            f"the check did not cover {len(unchecked):,} of the job's credentials" if unchecked else "the job was never issued a credential"
+        )
+        return Attestation(report=report, why_none=why)
     origin = origin_of(deps.settings.installation)
     seen = (Observation(finding.what, finding.detail, finding.credential) for finding in report.findings)
     payload = revocation_statement(report.job, issued, seen, origin=origin, at=report.at or deps.now())
     key, signature = deps.vault.sign_for_ledger(pre_authentication(payload))
-    return Attestation(report=report, envelope=sealed(payload, keyid=key_id(origin, key).hex(), signature=signature))
+    return Attestation(report=report, envelope=seal(payload, keyid=key_id(origin, key).hex(), signature=signature))

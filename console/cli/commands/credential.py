@@ -69,10 +69,8 @@ def prove(
         if envelope is not None:
             with open_output(attest) as file:
                 file.write(json.dumps(envelope, indent=2) + "\n")
-        elif found["dead"]:
-            note(f"No attestation was written: no credential of {job} was ever issued.")
         else:
-            note(f"No attestation was written: not every credential of {job} is revoked.")
+            note(f"No attestation was written: {attested['why_none']}.")
     report = revocation.proof_report(found)
     emit_revocation(report, is_confirmed=report["dead"], table=_print_proof, names=lambda report: (report["job"],))
 

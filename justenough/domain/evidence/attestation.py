@@ -69,7 +69,7 @@ def pre_authentication(payload: bytes) -> bytes:
     return b" ".join((b"DSSEv1", str(len(PAYLOAD_TYPE)).encode(), PAYLOAD_TYPE.encode(), str(len(payload)).encode(), payload))
 
 
-def sealed(payload: bytes, *, keyid: str, signature: bytes) -> DsseEnvelope:
+def seal(payload: bytes, *, keyid: str, signature: bytes) -> DsseEnvelope:
     """Return the envelope of a payload with its raw signature."""
     signed = DsseSignature(keyid=keyid, sig=base64.b64encode(signature).decode())
     return DsseEnvelope(payloadType=PAYLOAD_TYPE, payload=base64.b64encode(payload).decode(), signatures=(signed,))

@@ -1,0 +1,57 @@
+"""An attestation names only credentials that the check covered; without one, it is said why."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from console.services.attestations import attest
+from justenough.adapters.store import Store
+from justenough.domain.contracts.workflow_messages import Finding, ProofReport
+from justenough.services.dependencies import Deps
+from tests.adapters.store import event_samples as samples
+from tests.adapters.store.event_samples import JOB, NOW, part_id
+from tests.console.served_console import Served
+
+pytestmark = pytest.mark.servers
+CHECKED = part_id(JOB, "c")
+
+
+@pytest.fixture
+def deps(served: Served, tmp_path: Path) -> Deps:
+    """The console's Vault, and a store of the test's own with a job that had a credential."""
+    store = Store(f"sqlite:///{tmp_path / 'store.db'}")
+    store.migrate()
+    store.ledger.append([samples.submission(), samples.issuance()])
+    return replace(served.console.deps, store=store)
+
+
+def report(*, dead: bool = True, credential: str = CHECKED) -> ProofReport:
+    return ProofReport(job=JOB, dead=dead, findings=(Finding(what="lease x", alive=not dead, credential=credential),), at=NOW)
+
+
+def test_it_names_each_credential_that_was_checked(deps: Deps) -> None:
+    made = attest(deps, report())
+    assert made.envelope is not None
+    assert made.why_none is None
+    statement = json.loads(base64.b64decode(made.envelope.payload))
+    assert [subject["name"] for subject in statement["subject"]] == [CHECKED]
+
+
+def test_it_is_refused_while_anything_may_be_alive(deps: Deps) -> None:
+    made = attest(deps, report(dead=False))
+    assert (made.envelope, made.why_none) == (None, "not every credential of the job is revoked")
+
+
+def test_it_is_refused_for_a_credential_that_was_issued_after_the_check_or_not_checked_again(deps: Deps) -> None:
+    made = attest(deps, report(credential="c-dev-another-1"))
+    assert (made.envelope, made.why_none) == (None, "the check did not cover 1 of the job's credentials")
+
+
+def test_it_is_refused_for_a_job_that_had_no_credential(deps: Deps) -> None:
+    made = attest(deps, report().model_copy(update={"job": "j-dev-none"}))
+    assert (made.envelope, made.why_none) == (None, "the job was never issued a credential")
