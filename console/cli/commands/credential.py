@@ -11,7 +11,7 @@ import typer
 from console.cli import terminal
 from console.cli.arguments import Cursor, JobId, Limit, OfJob, path_segment
 from console.cli.client.api import connect_api
-from console.cli.commands.ledger import open_output
+from console.cli.files import open_output
 from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render import revocation

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
 
@@ -17,6 +13,7 @@ from console.cli import terminal
 from console.cli.arguments import Cursor, Limit, OfJob, Out, Since, Until, time_argument_text
 from console.cli.client.api import connect_api
 from console.cli.errors import ExitCode, Failure
+from console.cli.files import open_output, open_text
 from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render.output import count_label, emit, emit_page, note, print_table
@@ -124,43 +121,14 @@ def _verify_file(export_file: Path, checkpoint_file: Path | None, keys_file: Pat
     checkpoints = list(read_checkpoints(_read_text(checkpoint_file))) if checkpoint_file else []
     known_keys = read_keys(_read_text(keys_file)) if keys_file else None
     why_forged = SignatureVerifier(known_keys).why_invalid if known_keys else None
-    with _reading(export_file) as lines:
+    with open_text(export_file) as lines:
         report: Json = verify_export(lines, checkpoints=checkpoints, keys=known_keys, why_forged=why_forged).model_dump(mode="json")
     return report
 
 
 def _read_text(file: Path) -> str:
-    with _reading(file) as opened:
+    with open_text(file) as opened:
         return opened.read()
-
-
-@contextmanager
-def _reading(file: Path) -> Iterator[TextIO]:
-    """Open a text file; - is stdin. Raises Failure if it cannot be read."""
-    try:
-        with sys.stdin if str(file) == "-" else file.open(encoding="utf-8", newline="\n") as opened:
-            yield opened
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise Failure(f"cannot read {file}: {why}", code=ExitCode.USAGE) from error
-
-
-@contextmanager
-def open_output(out: Path | None) -> Iterator[TextIO]:
-    """Open a file for writing, stdout for None. The file appears only once it is complete."""
-    if out is None:
-        yield sys.stdout
-        return
-    part = out.with_name(f".{out.name}.part")
-    try:
-        # Entries contain the names of people and leases, so only the user may read the file.
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w", encoding="utf-8") as file:
-            yield file
-        part.replace(out)
-    except OSError as error:
-        raise Failure(f"cannot write {out}: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _print_verification(report: Json) -> None:

@@ -10,8 +10,8 @@ import typer
 
 from console.cli.arguments import Out, Until, time_argument_text
 from console.cli.client.api import connect_api
-from console.cli.commands.ledger import open_output
 from console.cli.errors import ExitCode
+from console.cli.files import open_output
 from console.cli.options import CliOutputFormat, command, current_options
 from console.cli.render.output import count_label, emit, note
 

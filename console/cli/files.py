@@ -1,0 +1,41 @@
+"""The files that a person names: read, or written only once they are complete."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from console.cli.errors import ExitCode, Failure
+
+
+@contextmanager
+def open_text(file: Path) -> Iterator[TextIO]:
+    """Open a text file; - is stdin. Raises Failure if it cannot be read."""
+    try:
+        with sys.stdin if str(file) == "-" else file.open(encoding="utf-8", newline="\n") as opened:
+            yield opened
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise Failure(f"cannot read {file}: {why}", code=ExitCode.USAGE) from error
+
+
+@contextmanager
+def open_output(out: Path | None) -> Iterator[TextIO]:
+    """Open a file for writing, stdout for None. The file appears only once it is complete."""
+    if out is None:
+        yield sys.stdout
+        return
+    part = out.with_name(f".{out.name}.part")
+    try:
+        # Entries contain the names of people and leases, so only the user may read the file.
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w", encoding="utf-8") as file:
+            yield file
+        part.replace(out)
+    except OSError as error:
+        raise Failure(f"cannot write {out}: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
