@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 import structlog
 
-from activities.support.async_tools import wait_up_to
+from activities.support.async_tools import run_beside, wait_up_to
 from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.ledger.overdue import WORKER_REPORT_INTERVAL
 from justenough.domain.readmodel.views import WorkerView
@@ -38,19 +38,15 @@ async def report_self(deps: Deps) -> AsyncIterator[None]:
         except JustEnoughError as error:
             log.warning("this worker could not be reported", error=type(error).__name__)
 
-    ended = asyncio.Event()
-
-    async def repeat() -> None:
+    async def repeat(ended: asyncio.Event) -> None:
         while not ended.is_set():
             await asyncio.to_thread(report)
             await wait_up_to(WORKER_REPORT_INTERVAL, ended)
 
-    reporting = asyncio.create_task(repeat())
     try:
-        yield
+        # No report may follow the removal.
+        async with run_beside(repeat):
+            yield
     finally:
-        ended.set()
-        # Otherwise a last report could follow the removal.
-        await reporting
         with contextlib.suppress(JustEnoughError):
             await asyncio.to_thread(deps.store.workers.forget, name)

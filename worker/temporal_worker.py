@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -26,7 +27,7 @@ from activities.job_activities import JobActivities
 from activities.process.sandbox import Sandbox
 from activities.revocation_activities import RevocationActivities
 from activities.session_activity import SessionActivities
-from activities.support.async_tools import wait_up_to
+from activities.support.async_tools import run_beside, wait_up_to
 from activities.sweep_activity import SweepActivities
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.domain.core.errors import GiveUp, JustEnoughError
@@ -122,30 +123,22 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
         if is_ready:
             yield
             return
-        async with _run_when_configured(deps.config, lambda: Worker(client, **taking)):
+        log.error("worker only revokes: it takes no jobs without a valid configuration", alarm=deps.config.alarm)
+        async with run_beside(partial(run_when_configured, deps.config, lambda: Worker(client, **taking))):
             yield
 
 
-@asynccontextmanager
-async def _run_when_configured(config: ConfigFolder, build_worker: Callable[[], Worker]) -> AsyncIterator[None]:
-    """Run a worker from when a valid configuration is in force until the block ends."""
-    log.error("worker only revokes: it takes no jobs without a valid configuration", alarm=config.alarm)
-    ended = asyncio.Event()
-
-    async def run() -> None:
-        while not ended.is_set():
+async def run_when_configured(config: ConfigFolder, build_worker: Callable[[], Worker], ended: asyncio.Event) -> None:
+    """Run a worker from when a valid configuration is in force until the event is set; if the worker fails, run another."""
+    while not ended.is_set():
+        try:
             if await asyncio.to_thread(lambda: config.digest_in_force):
                 async with build_worker():
                     log.info("worker ready", config_digest=config.digest_in_force)
                     await ended.wait()
-            await wait_up_to(CONFIG_CHECK_INTERVAL, ended)
-
-    running = asyncio.create_task(run())
-    try:
-        yield
-    finally:
-        ended.set()
-        await running
+        except Exception:
+            log.exception("worker takes no jobs for now: its session worker failed")
+        await wait_up_to(CONFIG_CHECK_INTERVAL, ended)
 
 
 log = structlog.get_logger()

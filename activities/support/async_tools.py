@@ -1,12 +1,12 @@
-"""Runs a call repeatedly during a block (heartbeats), waits for an event with a limit, and runs work to completion despite cancels."""
+"""Runs a call repeatedly (heartbeats) or other work during a block, waits for an event with a limit, and runs work to completion despite cancels."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from temporalio import activity
 
@@ -33,6 +33,18 @@ async def repeat_call(call: Callable[[], object], interval: float) -> AsyncItera
         yield
     finally:
         task.cancel()
+
+
+@asynccontextmanager
+async def run_beside(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Run work during a block. Once the block ends, set the event that the work got, and wait for the work; raises what it raised."""
+    ended = asyncio.Event()
+    task = asyncio.create_task(work(ended))
+    try:
+        yield
+    finally:
+        ended.set()
+        await task
 
 
 async def wait_up_to(limit: timedelta, event: asyncio.Event) -> None:
