@@ -52,9 +52,10 @@ class Store:
         self.usage = UsageRepository(*database)
         self.dashboard = DashboardRepository(*database)
         self.metrics = MetricsRepository(*database)
-        # For running jobs and open pages.
+        # What workers report of themselves and of targets.
         self.workers = WorkerRepository(*database)
         self.targets = TargetCheckRepository(*database)
+        # For running jobs and open pages.
         self.claims = ClaimRepository(*database)
         self.positive_controls = PositiveControlRepository(*database)
         self.wrapped_tokens = WrappedTokenRepository(*database)
