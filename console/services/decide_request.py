@@ -16,7 +16,7 @@ from console.temporal.client import WorkflowGone
 from justenough.domain.approvals.ladder import GrantTerms, Ladder
 from justenough.domain.approvals.statements import DecisionStatement, why_not_valid_now
 from justenough.domain.approvals.verification import needs_reason, why_bounds_invalid
-from justenough.domain.catalog.control_groups import control_group_of
+from justenough.domain.catalog.control_groups import control_group_of, why_not_narrowable
 from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, NotFound, PreconditionRequired, Problem, Stale
 from justenough.domain.core.ids import request_number_of
 from justenough.domain.core.rejection import Rejection
@@ -227,18 +227,17 @@ def why_approval_refused(deps: Deps, caller: Caller, view: RequestView, *, actio
 
     Raises RetryLater if that cannot be asked now. Blocking, for a thread.
     """
-    config = deps.config.current()
-    requested, granted = (config.catalog.action(view.resource, one) for one in (Action(view.action), action))
-    if any(definition is not None and definition.locked for definition in (requested, granted)):
-        if action != view.action:
-            return Rejection("locked_action_narrowed", "Vault's control group covers it, so it cannot be narrowed")
-        rule = control_group_of(requested, config.tiers) if requested else None
-        if rule and not caller.person.groups & set(rule.groups):
-            text = f"Vault's control group counts only authorizations by members of {', '.join(rule.groups)}"
-            return Rejection("control_group_unauthorized", text)
-        if rule and break_glass and rule.approvals > len(view.counting_approvals) + 1:
-            text = f"Vault's control group requires {rule.approvals} people of {', '.join(rule.groups)}, which break-glass cannot replace"
-            return Rejection("control_group_waiting", text)
+    config, requested = deps.config.current(), Action(view.action)
+    if rejection := why_not_narrowable(config.catalog, view.resource, requested, action):
+        return rejection
+    definition = config.catalog.action(view.resource, requested)
+    rule = control_group_of(definition, config.tiers) if definition else None
+    if rule and not caller.person.groups & set(rule.groups):
+        text = f"Vault's control group counts only authorizations by members of {', '.join(rule.groups)}"
+        return Rejection("control_group_unauthorized", text)
+    if rule and break_glass and rule.approvals > len(view.counting_approvals) + 1:
+        text = f"Vault's control group requires {rule.approvals} people of {', '.join(rule.groups)}, which break-glass cannot replace"
+        return Rejection("control_group_waiting", text)
     grant = _grant_after(view, action=action, ttl=view.ttl, tools=None, break_glass=break_glass)
     return _why_grant_denied(deps, view, grant, tier=max(view.current_tier, 1))
 

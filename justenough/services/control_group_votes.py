@@ -9,6 +9,7 @@ from functools import partial
 from justenough.adapters.vault import control_groups
 from justenough.domain.approvals.ladder import ApprovalAnswer
 from justenough.domain.approvals.verification import ApprovalVerifier
+from justenough.domain.catalog.control_groups import why_not_narrowable
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import Action
 from justenough.services.dependencies import Deps
@@ -25,15 +26,12 @@ def why_not_authorized(deps: Deps, request: str, answer: ApprovalAnswer) -> Reje
     view, catalog = deps.store.requests.get(request), deps.config.current().catalog
     if view is None or answer.decision == "deny":
         return None
-    requested, granted = (catalog.action(view.resource, Action(action)) for action in (view.action, answer.action or view.action))
-    if not any(action is not None and action.locked for action in (requested, granted)):
+    requested = Action(view.action)
+    if rejection := why_not_narrowable(catalog, view.resource, requested, Action(answer.action or requested)):
+        return rejection
+    definition = catalog.action(view.resource, requested)
+    if definition is None or not definition.locked:
         return None
-    if requested is not granted:
-        message = (
-            f"Vault's control group covers {view.action} or the narrower action on {view.resource}, so it cannot be narrowed: "
-            "approve it as requested, or deny it"
-        )
-        return Rejection("locked_action_narrowed", message)
     token = deps.store.wrapped_tokens.get(request)
     state = control_groups.read_state(deps.vault, token.accessor) if token else None
     if token is None or state is None:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from justenough.domain.approvals.tiers import Tiers
 from justenough.domain.catalog.models import ActionDef, Catalog
 from justenough.domain.core.errors import Problem
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.units import duration_text
 from justenough.domain.core.vault_names import HARD_END_HOURS
+from justenough.domain.jobs.states import Action
 
 WAIT_MARGIN_S = 2 * 3600
 """Seconds that a pending credential outlives its tiers' deadlines: time for a session to start and to issue."""
@@ -45,6 +47,18 @@ def control_group_of(action: ActionDef, tiers: Tiers) -> ControlGroupRule | None
     # Use the time of all tiers: another request of the same job may escalate from the lowest tier, and the job waits for it.
     wait = sum(tier.respond_within for tier in tiers.tiers.values())
     return ControlGroupRule(groups=groups, approvals=able[0].quorum, ttl=wait + WAIT_MARGIN_S)
+
+
+def why_not_narrowable(catalog: Catalog, resource: str, requested: Action, granted: Action) -> Rejection | None:
+    """Return why a lock refuses to grant less than the requested action; None if none does."""
+    both = (catalog.action(resource, action) for action in (requested, granted))
+    if requested == granted or not any(action is not None and action.locked for action in both):
+        return None
+    message = (
+        f"Vault's control group covers {requested} or the narrower action on {resource}, so it cannot be narrowed: "
+        "approve it as requested, or deny it"
+    )
+    return Rejection("locked_action_narrowed", message)
 
 
 def control_group_problems(catalog: Catalog, tiers: Tiers) -> Iterator[Problem]:

@@ -8,7 +8,13 @@ import pytest
 import yaml
 
 from justenough.domain.approvals.tiers import Tier, Tiers
-from justenough.domain.catalog.control_groups import MAX_TOKEN_TTL_S, WAIT_MARGIN_S, control_group_of, control_group_problems
+from justenough.domain.catalog.control_groups import (
+    MAX_TOKEN_TTL_S,
+    WAIT_MARGIN_S,
+    control_group_of,
+    control_group_problems,
+    why_not_narrowable,
+)
 from justenough.domain.catalog.loader import read_catalog
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput
@@ -66,6 +72,28 @@ def test_the_lock_asks_its_tier_and_every_one_above_with_its_own_quorum(
     assert (lock.groups, lock.approvals, lock.ttl) == (groups, approvals, 3 * 3600 + WAIT_MARGIN_S)
     assert lock.token_ttl(action) == lock.ttl + 600
     assert problems(locked, tiers(1, 1, 2)) == []
+
+
+@pytest.mark.parametrize(
+    "resource, requested, granted, code",
+    [
+        ("pay-db", Action.WRITE, Action.WRITE, None),
+        ("pay-db", Action.WRITE, Action.READ, "locked_action_narrowed"),
+        # The lock of the narrower action.
+        ("pay-db", Action.ADMIN, Action.WRITE, "locked_action_narrowed"),
+        ("other-db", Action.WRITE, Action.READ, None),
+    ],
+)
+def test_a_request_is_not_narrowed_if_a_lock_covers_either_action(
+    resource: str, requested: Action, granted: Action, code: str | None
+) -> None:
+    refused = why_not_narrowable(catalog(other={"issue": {"path": "kv/data/x"}}), resource, requested, granted)
+    assert (refused.code if refused else None) == code
+    if refused:
+        assert str(refused) == (
+            f"Vault's control group covers {requested.value} or the narrower action on {resource}, so it cannot be narrowed: "
+            "approve it as requested, or deny it"
+        )
 
 
 def test_an_action_without_a_lock_has_none_and_no_tier() -> None:
