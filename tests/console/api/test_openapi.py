@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -16,6 +17,10 @@ from schemathesis.schemas import BaseSchema
 
 from console.startup import build_console
 from justenough.adapters.configuration.settings import Settings
+from justenough.domain.evidence.signatures import SIGNED_FIELDS, SignatureVerifier
+from justenough.domain.ledger.events import EventType
+from justenough.domain.ledger.export import to_export_line, verify_export
+from justenough.domain.ledger.public_keys import read_keys
 from tests.adapters.store.event_samples import JOB, access_request, issuance, job_end, part_id, submission
 from tests.console.openapi_contract import Run, bundle, check_contract, schema_of
 from tests.console.served_console import serve_console
@@ -166,6 +171,17 @@ def postgres(whole: Stack) -> Iterator[str]:
         server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+def export_of(auditor: Human) -> list[str]:
+    """Every entry of the ledger, as lines of its export."""
+    lines: list[str] = []
+    params: dict[str, Any] | None = {"limit": 1000}
+    while params:
+        page = auditor.api.get("ledger", params=params).raise_for_status().json()
+        lines += map(to_export_line, page["items"])
+        params = {**params, "cursor": page["next"]} if page["next"] else None
+    return lines
+
+
 def read_all(address: str, token: str, ids: dict[str, list[str]]) -> Run:
     """Ask for everything that is only read. Blocking."""
     return check_contract(address, {"auditor": token}, ids=ids, only_reads=True)
@@ -279,3 +295,13 @@ def _has_example(document: dict[str, Any], operation: dict[str, Any]) -> bool:
     sent = operation["requestBody"]["content"]["application/json"]["schema"]
     reference = sent.get("$ref") or next(one["$ref"] for one in sent["anyOf"] if "$ref" in one)
     return bool(document["components"]["schemas"][reference.rpartition("/")[2]].get("examples"))
+
+
+def test_everything_that_people_signed_verifies_with_the_published_keys(signed: set[str], auditor: Human) -> None:
+    assert signed
+    keys, lines = read_keys(auditor.api.get("ledger/keys").text), export_of(auditor)
+    assert verify_export(lines, why_forged=SignatureVerifier(keys).why_invalid).problems == ()
+    carrying = {json.loads(line)["type"] for line in lines} & SIGNED_FIELDS.keys()
+    assert carrying >= SIGNED_FIELDS.keys() - {EventType.APPROVAL_WITHDRAWN.value}
+    nobody = SignatureVerifier(keys.model_copy(update={"people": ()})).why_invalid
+    assert {problem.fault for problem in verify_export(lines, why_forged=nobody).problems} == {"forged"}
