@@ -9,9 +9,11 @@ from collections.abc import Iterator
 
 from justenough.domain.core.errors import Conflict
 from worker.stack.paths import StackPaths
-from worker.stack.pidfile import ProcessIdentity, identity_of, read_pidfile, remove_pidfile, write_pidfile
+from worker.stack.pidfile import ProcessIdentity, identity_of, read_pidfile, remove_pidfile, wait_until, write_pidfile
 
 SUPERVISOR = "supervisor"
+LOCK_TIMEOUT_S = 30
+"""So long may a process take between taking the lock and writing its pidfile."""
 
 
 class AlreadyRunning(Conflict):
@@ -20,16 +22,17 @@ class AlreadyRunning(Conflict):
 
 @contextlib.contextmanager
 def hold_supervisor_lock(places: StackPaths) -> Iterator[None]:
-    """Hold the home's lock for a block. Raises AlreadyRunning."""
+    """Hold the home's lock for a block. Raises AlreadyRunning; then `supervisor_of` has returned who holds it."""
     descriptor = os.open(places.run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            message = f"a stack is already running in {places.home}"
-            raise AlreadyRunning(message) from error
+        # Its holder may have yet to write its pidfile, or may be about to end.
+        wait_until(lambda: _take(descriptor) or supervisor_of(places) is not None, within=LOCK_TIMEOUT_S)
+        if not _take(descriptor):
+            raise AlreadyRunning(f"a stack is already running in {places.home}")
         identity = identity_of(os.getpid())
         assert identity is not None
+        # A reader of the pidfile must not take a killed supervisor's stack.json for this one's.
+        places.stack.unlink(missing_ok=True)
         write_pidfile(places.run, SUPERVISOR, identity)
         yield
         remove_pidfile(places.run, SUPERVISOR)
@@ -41,3 +44,12 @@ def supervisor_of(places: StackPaths) -> ProcessIdentity | None:
     """Return the supervisor that runs in this home; None if none runs."""
     identity = read_pidfile(places.run, SUPERVISOR)
     return identity if identity is not None and identity.is_alive() else None
+
+
+def _take(descriptor: int) -> bool:
+    """Whether this process holds the lock, which it takes if it is free."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

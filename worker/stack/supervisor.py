@@ -45,7 +45,6 @@ def supervise(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     make_home(places)
     with hold_supervisor_lock(places):
-        places.stack.unlink(missing_ok=True)
         end_orphans(places)
         with prepare_plan(settings, frozenset(only)) as plan:
             asyncio.run(Supervisor(plan, provision=provision, lifeline=lifeline, report=report).run())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
 import stat
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,11 +20,13 @@ from tests.support.child_process import run_child
 from worker.stack import StackPaths
 from worker.stack.binaries import ProgramMissing, Programs
 from worker.stack.environment import own_environment, server_environment
-from worker.stack.pidfile import ProcessIdentity, birth_time, identity_of, read_pidfile
+from worker.stack.lock import AlreadyRunning, hold_supervisor_lock, supervisor_of
+from worker.stack.pidfile import ProcessIdentity, birth_time, identity_of, read_pidfile, write_pidfile
 from worker.stack.ports import PORT_NAMES, PortTaken, claim_ports
 from worker.stack.postgres_account import CannotEnter, OsAccount, choose_launch
 from worker.stack.private_files import ensure_passwords
 from worker.stack.stack_file import StackUnreadable, read_stack
+from worker.stack.supervisor import make_home
 
 AS_ROOT = os.geteuid() == 0
 
@@ -205,6 +209,37 @@ def test_a_dead_process_has_no_birth_time() -> None:
 def test_an_unreadable_pidfile_has_no_identity(tmp_path: Path, content: str) -> None:
     (tmp_path / "vault.pid").write_text(content, encoding="utf-8")
     assert read_pidfile(tmp_path, "vault") is None
+
+
+@pytest.mark.parametrize("holder_lives", [True, False])
+def test_a_second_supervisor_waits_until_the_first_is_known_or_gone(places: StackPaths, *, holder_lives: bool) -> None:
+    def hold() -> str:
+        with hold_supervisor_lock(places):
+            return "held"
+
+    make_home(places)
+    me = identity_of(os.getpid())
+    assert me is not None
+    with (places.run / "lock").open("w") as lock, ThreadPoolExecutor() as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = pool.submit(hold)
+        with pytest.raises(TimeoutError):
+            second.result(timeout=0.3)
+        if holder_lives:
+            write_pidfile(places.run, "supervisor", me)
+            with pytest.raises(AlreadyRunning, match="a stack is already running in"):
+                second.result(timeout=60)
+            assert supervisor_of(places) == me
+        else:
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert second.result(timeout=60) == "held"
+
+
+def test_what_a_killed_supervisor_wrote_is_gone_before_the_next_one_is_known(places: StackPaths) -> None:
+    make_home(places)
+    places.stack.write_text("{}")
+    with hold_supervisor_lock(places):
+        assert (supervisor_of(places), places.stack.exists()) == (identity_of(os.getpid()), False)
 
 
 def test_a_stack_file_of_another_format_is_refused_with_the_remedy(places: StackPaths) -> None:
