@@ -11,19 +11,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from unittest import mock
 
 import httpx
 import uvicorn
 from temporalio.client import Client
 
-from console.app import create_app
-from console.services import checkpoints
+from console import app
 from console.services.console import Console
 from justenough.adapters.store import Store
 from justenough.domain.approvals.statements import DecisionStatement, OrderStatement, to_signable
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.ids import credential_id, new_job_id, request_id
 from justenough.domain.jobs.states import Action
+from justenough.services.dependencies import Deps
 from tests.adapters.store import event_samples as samples
 from tests.support.plain_http import NO_TLS
 from worker.stack.stack_file import Stack
@@ -222,16 +223,21 @@ def number_of(request: Mapping[str, Any]) -> int:
     return int(request["id"].rpartition("-")[2])
 
 
+async def idle(_: Deps) -> None:
+    """Do nothing until cancelled."""
+    await asyncio.Event().wait()
+
+
 @contextlib.asynccontextmanager
 async def serve_console(console: Console) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a console that uvicorn serves on a free port."""
-    # Checkpoints while tests run would be events that no test caused. One may still be signed at the start.
-    checkpoints.CHECK_INTERVAL_S = 3600
-    server = uvicorn.Server(uvicorn.Config(create_app(console), port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1))
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        assert not task.done(), task
-        await asyncio.sleep(0.01)
+    server = uvicorn.Server(uvicorn.Config(app.create_app(console), port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1))
+    # Checkpoints while tests run would be events that no test caused. Tests of checkpoints sign them themselves.
+    with mock.patch.object(app, "run_checkpoints", idle):
+        task = asyncio.create_task(server.serve())
+        while not server.started:
+            assert not task.done(), task
+            await asyncio.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False, verify=NO_TLS) as http:
