@@ -32,6 +32,8 @@ class WriteOutcome(StrEnum):
     UNCHANGED = "unchanged"
     KEPT = "kept"
     """The path has another value, which was not changed; the note gives the reason."""
+    MISSING = "missing"
+    """Vault has nothing there, and setup writes nothing; the note says what needs it."""
 
 
 @dataclass(frozen=True, slots=True)

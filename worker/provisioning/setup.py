@@ -13,6 +13,7 @@ from justenough.domain.approvals.tiers import APPROVALS_FILE, Tiers, read_tiers
 from justenough.domain.catalog.control_groups import control_group_of, control_group_problems
 from justenough.domain.catalog.loader import CATALOG_FILE, provision_writes, read_catalog, with_settings
 from justenough.domain.catalog.models import Catalog
+from justenough.domain.catalog.target_searches import search_problems
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.placeholders import SETTING_PLACEHOLDER
 from justenough.domain.core.secret import Secret
@@ -92,6 +93,10 @@ def _apply_steps(
     for key, kind in DERIVED_TRANSIT_KEYS.items():
         yield vault.ensure(f"transit/keys/{key}", {"type": kind, "derived": True})
     yield from apply_catalog_writes(vault, writes)
+    for problem in search_problems(catalog, vault.read):
+        yield AppliedWrite(
+            problem.path, WriteOutcome.MISSING if problem.is_missing else WriteOutcome.KEPT, f"{problem.why}. {problem.remedy}"
+        )
     yield from _write_grant_policies(vault, catalog, tiers, provisioned={write.path for write in writes})
     yield vault.ensure("sys/policies/acl/je-person", {"policy": person_policy()})
     yield from provision_scope_identities(vault, catalog)

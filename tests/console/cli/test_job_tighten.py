@@ -143,6 +143,15 @@ def test_a_check_warns_of_actions_without_a_review_date_and_ends_well(alone: Cli
     assert alone.json("catalog", "check", SHOP)["warnings"] == []
 
 
+def test_a_check_warns_of_user_names_that_hide_the_jobs_id(alone: Cli, tmp_path: Path) -> None:
+    config = shutil.copytree(SHOP, tmp_path / "shop")
+    catalog = config / "catalog.yaml"
+    catalog.write_text(catalog.read_text().replace(".DisplayName", "(.DisplayName | truncate 8)"))
+    (warning,) = alone.json("catalog", "check", config)["warnings"]
+    assert warning["where"] == "provision database/config/shop"
+    assert "changes .DisplayName, which has the job's id (truncate 8), so no search by job id finds users of" in warning["message"]
+
+
 @pytest.mark.parametrize("since", ["yesterday", "9999999d", ""])
 def test_a_time_that_is_none_is_refused(alone: Cli, since: str) -> None:
     for words in (("job", "tighten", "x"), ("catalog", "review", SHOP)):

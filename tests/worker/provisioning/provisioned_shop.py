@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -86,6 +87,15 @@ class Shop:
 
     def database(self) -> psycopg.Connection[tuple[object, ...]]:
         return psycopg.connect(self.superuser, autocommit=True)
+
+
+def config_with(folder: Path, old: str, new: str) -> Path:
+    """Write the shop's configuration with one text replaced; return its folder."""
+    text = (SHOP / "catalog.yaml").read_text()
+    assert old in text
+    (folder / "catalog.yaml").write_text(text.replace(old, new, 1))
+    shutil.copy(SHOP / "approvals.yaml", folder)
+    return folder
 
 
 def new_job(installation: str = "dev") -> str:

@@ -15,7 +15,7 @@ import pytest
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.secret import Secret
-from tests.worker.provisioning.provisioned_shop import PEOPLE, SHOP, Session, Shop
+from tests.worker.provisioning.provisioned_shop import PEOPLE, SHOP, Session, Shop, config_with
 from worker.provisioning import AppliedWrite, PersonSeed, SetupFailed, VaultNotReady, WriteOutcome, provision_vault
 
 pytestmark = pytest.mark.servers
@@ -27,15 +27,6 @@ def outcomes(applied: tuple[AppliedWrite, ...]) -> dict[str, WriteOutcome]:
 
 def changes(applied: tuple[AppliedWrite, ...]) -> list[str]:
     return [step.path for step in applied if step.outcome in {WriteOutcome.CREATED, WriteOutcome.CHANGED}]
-
-
-def config_with(folder: Path, old: str, new: str) -> Path:
-    """Write the shop's configuration with one text replaced; return its folder."""
-    text = (SHOP / "catalog.yaml").read_text()
-    assert old in text
-    (folder / "catalog.yaml").write_text(text.replace(old, new, 1))
-    shutil.copy(SHOP / "approvals.yaml", folder)
-    return folder
 
 
 def test_the_first_run_creates_everything_and_reports_it(first_run: tuple[AppliedWrite, ...]) -> None:

@@ -9,13 +9,14 @@ from itertools import chain, islice
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
+from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.secret import Secret
 from worker.stack import readyz
 from worker.stack.binaries import Programs
 from worker.stack.control import find_running_stack
 from worker.stack.doctor import home, machine
 from worker.stack.doctor.overdue import overdue_findings
-from worker.stack.doctor.targets import has_locked_actions, target_findings
+from worker.stack.doctor.targets import filled_catalog, has_locked_actions, target_findings
 from worker.stack.doctor.vault import embedded_vault_findings, vault_findings
 from worker.stack.environment import UNUSED_PORT, shop_settings
 from worker.stack.finding import DoctorFinding
@@ -54,13 +55,13 @@ def examine(
             overdue_findings(stack.database_url if stack else settings.store_url),
             home.configuration_findings(folder),
             target_findings(folder, {**os.environ, **shop}),
-            _vault_findings(settings, places, stack),
+            _vault_findings(settings, places, stack, filled_catalog(folder, os.environ)),
             _console_findings(console_url or settings.console_url, stack),
         )
     )
 
 
-def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None) -> Iterator[DoctorFinding]:
+def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None, catalog: Catalog | None) -> Iterator[DoctorFinding]:
     """Check the Vault at VAULT_ADDR; without VAULT_ADDR, the running stack's."""
     if "VAULT_ADDR" in os.environ and (stack is None or os.environ["VAULT_ADDR"] != stack.vault):
         token = os.environ.get("VAULT_TOKEN")
@@ -70,6 +71,7 @@ def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None)
             namespace=settings.vault_namespace,
             cacert=settings.vault_cacert,
             locks=has_locked_actions(stack.config if stack else settings.config),
+            catalog=catalog,
             pages_mount=settings.pages_mount,
         )
     elif stack is not None and stack.vault is not None:

@@ -11,6 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from justenough.adapters.configuration.folder import CATALOG
 from justenough.domain.catalog.loader import read_catalog, with_settings
+from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput
 from worker.stack.finding import DoctorFinding
 from worker.stack.probes import PROBE_TIMEOUT_S, postgres_answers
@@ -18,15 +19,20 @@ from worker.stack.readyz import RUNBOOK
 
 
 def target_findings(folder: Path, env: Mapping[str, str]) -> Iterator[DoctorFinding]:
-    """Yield a finding for each target; none if the catalog cannot be read or needs settings that are not set here."""
-    try:
-        catalog = with_settings(read_catalog((folder / CATALOG).read_bytes()), env)
-    except (InvalidInput, OSError):
-        return  # configuration_findings reports it, or this machine runs no worker.
-    actions = (action for resource in catalog.resources.values() for action in resource.actions.values())
+    """Yield a finding for each target of `filled_catalog`."""
+    catalog = filled_catalog(folder, env)
+    actions = (action for _, action in catalog.iter_actions()) if catalog else ()
     targets = sorted({action.target.postgres for action in actions if action.target})
     with ThreadPoolExecutor(8) as pool:
         yield from pool.map(_target_finding, targets)
+
+
+def filled_catalog(folder: Path, env: Mapping[str, str]) -> Catalog | None:
+    """Return the catalog with its settings; None if it cannot be read or needs settings that are not set here."""
+    try:
+        return with_settings(read_catalog((folder / CATALOG).read_bytes()), env)
+    except (InvalidInput, OSError):
+        return None  # configuration_findings reports it, or this machine runs no worker.
 
 
 def has_locked_actions(folder: Path) -> bool:

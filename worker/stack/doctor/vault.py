@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx
 
+from justenough.domain.catalog.models import Catalog
+from justenough.domain.catalog.target_searches import search_problems
 from justenough.domain.core.secret import Secret
 from worker.provisioning.control_groups import CONTROL_GROUP_REMEDY
 from worker.stack.finding import DoctorFinding, Level
@@ -26,6 +28,10 @@ SEAL_STATES = {501: ("is not initialised", "bao operator init"), 503: ("is seale
 READ_AUDIT_REMEDY = "Set VAULT_TOKEN to a token that may read sys/audit and sys/config/state/sanitized, and run doctor again."
 
 
+class RoleUnreadable(Exception):
+    """The token may not read this path."""
+
+
 def vault_findings(
     address: str,
     *,
@@ -33,9 +39,14 @@ def vault_findings(
     namespace: str | None = None,
     cacert: Path | None = None,
     locks: bool = False,
+    catalog: Catalog | None = None,
     pages_mount: str | None = None,
 ) -> Iterator[DoctorFinding]:
-    """Check the Vault at this address. `locks`: whether the catalog uses control groups; `pages_mount`: the auth mount of the pages' login."""
+    """Check the Vault at this address.
+
+    `locks`: whether the catalog uses control groups; `catalog`: whose roles to check, with its settings filled in; `pages_mount`: the auth
+    mount of the pages' login.
+    """
     headers = {"X-Vault-Namespace": namespace} if namespace else {}
     try:
         verify = ssl.create_default_context(cafile=cacert) if cacert else True
@@ -60,6 +71,8 @@ def vault_findings(
             if locks:
                 yield lock_finding(str(health.json().get("version", "")))
             yield from _configuration_findings(vault, token)
+            if catalog is not None and token is not None:
+                yield from _search_findings(vault, token, catalog)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         remedy = "Start it (embedded: justenough up --detach), or set VAULT_ADDR."
         yield DoctorFinding("vault", "missing", f"{address} did not answer: {error}", remedy)
@@ -88,6 +101,28 @@ def _configuration_findings(vault: httpx.Client, token: Secret | None) -> Iterat
     longest = int(configuration.get("default_max_request_duration") or 90e9) / 1e9
     level: Level = "ok" if longest <= MAX_REQUEST_DURATION_S else "warning"
     yield DoctorFinding("vault longest request", level, f"{longest:.0f} s", "" if level == "ok" else REQUEST_BOUND_REMEDY)
+
+
+def _search_findings(vault: httpx.Client, token: Secret, catalog: Catalog) -> Iterator[DoctorFinding]:
+    """Check the database roles that decide whether targets can be searched."""
+
+    def read(path: str) -> dict[str, Any] | None:
+        answer = vault.get(path, headers={"X-Vault-Token": token.reveal()})
+        if answer.status_code not in {200, 404}:
+            raise RoleUnreadable(path)
+        return answer.json().get("data") if answer.status_code == 200 else None
+
+    try:
+        problems = list(search_problems(catalog, read))
+    except RoleUnreadable as error:
+        text, remedy = f"could not read {error}", "Set VAULT_TOKEN to a token that may read the catalog's database roles and connections."
+        yield DoctorFinding("vault roles of targets", "warning", text, remedy)
+        return
+    if not problems:
+        yield DoctorFinding("vault roles of targets", "ok", "they exist, and no template hides the job's id")
+    for problem in problems:
+        level: Level = "missing" if problem.is_missing else "warning"
+        yield DoctorFinding(f"vault {problem.path}", level, problem.why, problem.remedy)
 
 
 def _get(vault: httpx.Client, path: str, token: Secret | None) -> dict[str, Any] | None:

@@ -1,0 +1,94 @@
+"""What in Vault decides whether a lost credential's user can be found in its target by the job's id. Pure: callers pass how to read a path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from justenough.domain.catalog.loader import issue_paths
+from justenough.domain.catalog.models import Catalog
+from justenough.domain.core.placeholders import fill_scope
+from justenough.domain.core.vault_names import DATABASE_CREDS_PATH
+
+TEMPLATE_REMEDY = (
+    "If Vault's answer to an issue is lost, its credential stays in doubt until it must have ended. "
+    "Let username_template contain the whole .DisplayName: docs/reference/engines.md"
+)
+CHANGED_DISPLAY_NAME = re.compile(r"\.DisplayName\s*\|\s*((?:base64|sha256|uppercase|(?:truncate|truncate_sha256)\s+(\d+)))")
+SHORTEST_DISPLAY_NAME = len("token-j-x-") + 26
+"""The length of what Vault puts for .DisplayName: the job's id after `token-`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchProblem:
+    """Why searches in targets cannot work, as far as this path in Vault decides it."""
+
+    path: str
+    why: str
+    remedy: str
+    is_missing: bool
+    """Vault has nothing at this path."""
+
+
+def search_problems(catalog: Catalog, read: Callable[[str], Mapping[str, Any] | None]) -> Iterator[SearchProblem]:
+    """Yield the roles of actions with a `target` that Vault does not have, and connections whose users' names hide the job's id.
+
+    `read` returns the data at a path in Vault, or None if there is none.
+    """
+    connections: dict[str, str] = {}
+    for path, place in _target_roles(catalog).items():
+        if match := DATABASE_CREDS_PATH.fullmatch(path):
+            mount, name = match.groups()
+            role = read(f"{mount}/roles/{name}")
+            if role is None:
+                yield _missing(f"{mount}/roles/{name}", place)
+            elif ".target." not in place:
+                connections.setdefault(f"{mount}/config/{role.get('db_name')}", place)
+    for path, place in connections.items():
+        connection = read(path)
+        if connection is None:
+            yield _missing(path, place)
+        elif why := why_unsearchable((connection.get("connection_details") or connection).get("username_template")):
+            yield SearchProblem(path, f"{why}, so no search by job id finds users of {place}", TEMPLATE_REMEDY, is_missing=False)
+
+
+def _target_roles(catalog: Catalog) -> dict[str, str]:
+    """Return the Vault paths of the users in all targets, each with the YAML path of the first action or target that needs it."""
+    places: dict[str, str] = {}
+    for where, definition in catalog.iter_actions():
+        if definition.target is not None:
+            for path in issue_paths(catalog, definition):
+                places.setdefault(path, where)
+            places.setdefault(definition.target.observe, f"{where}.target.observe")
+            places.setdefault(definition.target.end, f"{where}.target.end")
+    return places
+
+
+def _missing(path: str, place: str) -> SearchProblem:
+    return SearchProblem(
+        path, f"it does not exist, but {place} needs it", "Create it, or correct the path in the catalog.", is_missing=True
+    )
+
+
+def provisioned(catalog: Catalog) -> Callable[[str], Mapping[str, Any] | None]:
+    """Return a reader of what the catalog's `provision` writes, its settings not filled in."""
+    writes = {
+        fill_scope(write.path, scope): write.data
+        for write in catalog.provision
+        for scope in (catalog.scopes_with(write.per_scope) if write.per_scope else ({},))
+    }
+    return writes.get
+
+
+def why_unsearchable(template: str | None) -> str | None:
+    """Return why names by this `username_template` of a database connection cannot contain the job's id; None if they may."""
+    if not template:
+        return "Vault's default username_template cuts the display name, which has the job's id, after 8 characters"
+    changed = [match for match in CHANGED_DISPLAY_NAME.finditer(template) if match[2] is None or int(match[2]) < SHORTEST_DISPLAY_NAME]
+    if not template.count(".DisplayName"):
+        return "its username_template does not contain .DisplayName, which has the job's id"
+    if len(changed) == template.count(".DisplayName"):
+        return f"its username_template changes .DisplayName, which has the job's id ({changed[0][1]})"
+    return None

@@ -1,0 +1,81 @@
+"""Which templates and roles make a search by job id impossible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from justenough.domain.catalog.loader import read_catalog
+from justenough.domain.catalog.target_searches import SHORTEST_DISPLAY_NAME, provisioned, search_problems, why_unsearchable
+
+SHOP = (Path(__file__).resolve().parents[3] / "examples" / "shop" / "catalog.yaml").read_text()
+GOOD = '{{ printf "%s-%s-%s" (random 8) .DisplayName .RoleName | truncate 63 }}'
+
+
+@pytest.mark.parametrize(
+    "template, why",
+    [
+        (GOOD, None),
+        ("{{.DisplayName}}", None),
+        (f"{{{{ .DisplayName | truncate {SHORTEST_DISPLAY_NAME} }}}}", None),
+        ("{{ (.DisplayName | lowercase) }}-{{ random 8 }}", None),
+        ('{{ printf "%s-%s" (.DisplayName | truncate 8) .DisplayName }}', None),
+        (None, "Vault's default username_template cuts the display name, which has the job's id, after 8 characters"),
+        ("", "Vault's default username_template cuts the display name, which has the job's id, after 8 characters"),
+        ("{{ .RoleName }}-{{ random 20 }}", "its username_template does not contain .DisplayName, which has the job's id"),
+        (
+            '{{ printf "v-%s-%s" (.DisplayName | truncate 8) (random 20) }}',
+            "its username_template changes .DisplayName, which has the job's id (truncate 8)",
+        ),
+        (
+            f"{{{{ .DisplayName | truncate {SHORTEST_DISPLAY_NAME - 1} }}}}",
+            "its username_template changes .DisplayName, which has the job's id (truncate 35)",
+        ),
+        ("{{ .DisplayName | sha256 }}", "its username_template changes .DisplayName, which has the job's id (sha256)"),
+        ("{{.DisplayName|uppercase}}", "its username_template changes .DisplayName, which has the job's id (uppercase)"),
+        (
+            "{{ .DisplayName | truncate_sha256 20 }}",
+            "its username_template changes .DisplayName, which has the job's id (truncate_sha256 20)",
+        ),
+    ],
+)
+def test_a_template_that_hides_the_jobs_id_is_named(template: str | None, why: str | None) -> None:
+    assert why_unsearchable(template) == why
+
+
+def test_what_the_shop_provisions_can_be_searched() -> None:
+    catalog = read_catalog(SHOP)
+    assert list(search_problems(catalog, provisioned(catalog))) == []
+
+
+def test_a_connection_is_named_once_with_the_first_action_that_uses_it() -> None:
+    catalog = read_catalog(SHOP.replace(GOOD, "{{ random 20 }}"))
+    (found,) = search_problems(catalog, provisioned(catalog))
+    assert (found.path, found.is_missing) == ("database/config/shop", False)
+    assert found.why == (
+        "its username_template does not contain .DisplayName, which has the job's id, "
+        "so no search by job id finds users of resources.orders-db.actions.read"
+    )
+    assert "docs/reference/engines.md" in found.remedy
+
+
+@pytest.mark.parametrize(
+    "missing, place",
+    [
+        ("database/roles/orders-read-acme", "resources.orders-db.actions.read"),
+        ("database/roles/je-observer", "resources.orders-db.actions.read.target.observe"),
+        ("database/roles/je-reaper", "resources.orders-db.actions.read.target.end"),
+        ("database/config/shop", "resources.orders-db.actions.read"),
+    ],
+)
+def test_a_missing_role_or_connection_is_named_with_what_needs_it(missing: str, place: str) -> None:
+    catalog = read_catalog(SHOP)
+    read = provisioned(catalog)
+
+    def read_all_but_one(path: str) -> Any:
+        return None if path == missing else read(path)
+
+    (found,) = search_problems(catalog, read_all_but_one)
+    assert (found.path, found.why, found.is_missing) == (missing, f"it does not exist, but {place} needs it", True)
