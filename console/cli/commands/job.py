@@ -66,6 +66,7 @@ def run(
         run_job.print_dry_run(run_input)
         return
     deadline = run_job.deadline_after(timeout, waits=wait or watch)
+    run_job.print_launch_warnings(run_input)
     job = run_job.launch(run_input, key=idempotency_key)
     if wait or watch:
         run_job.wait_for_job(connect_api(), job["id"], every_event=watch, deadline=deadline)

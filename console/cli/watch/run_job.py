@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import time
@@ -72,12 +73,19 @@ def read_job_run_input(file: str, params: Sequence[str], *, reason: str, parent:
 
 def print_dry_run(run_input: JobRunInput) -> None:
     """Print what policy would decide for each request. Exit 6 if it would deny one that the job needs at its start."""
-    body = {"spec": run_input.raw, "params": run_input.params, "reason": run_input.reason, "parent": run_input.parent, "dry_run": True}
-    _, found = connect_api().post("/jobs", body, idempotent=True)
+    found = _dry_run(run_input)
     emit(found, table=_print_decisions, names=lambda answer: (f"{item['resource']}:{item['action']}" for item in answer["requests"]))
     needed = zip(run_input.spec.access, found["requests"], strict=True)
     if any(item["outcome"] == "denied" and not access.optional and access.at == "start" for access, item in needed):
         raise typer.Exit(ExitCode.DENIED)
+
+
+def print_launch_warnings(run_input: JobRunInput) -> None:
+    """Warn of approvals that may come after the job's timeout. Only access that is requested while the job runs can wait for these."""
+    if run_input.spec.agent or any(access.at == "request" for access in run_input.spec.access):
+        # The launch itself reports what is invalid, unless it was launched before.
+        with contextlib.suppress(Failure):
+            _print_warnings(_dry_run(run_input))
 
 
 def launch(run_input: JobRunInput, *, key: str | None) -> Json:
@@ -188,10 +196,20 @@ def parse_params(arguments: Sequence[str]) -> dict[str, str]:
     return params
 
 
-def _print_decisions(found: Json) -> None:
-    tools = found.get("tools") or []
+def _dry_run(run_input: JobRunInput) -> Json:
+    body = {"spec": run_input.raw, "params": run_input.params, "reason": run_input.reason, "parent": run_input.parent, "dry_run": True}
+    _, found = connect_api().post("/jobs", body, idempotent=True)
+    return dict(found)
+
+
+def _print_warnings(found: Json) -> None:
     for warning in found.get("warnings") or []:
         note(f"Warning: {warning}")
+
+
+def _print_decisions(found: Json) -> None:
+    tools = found.get("tools") or []
+    _print_warnings(found)
     if tools:
         note("The agent may call these tools while it runs; each call needs the access beside it:")
         print_table(

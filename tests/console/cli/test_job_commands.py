@@ -33,6 +33,15 @@ def test_run_prints_the_job_as_soon_as_it_is_accepted(cli: Cli, ops: Human, tmp_
     cli.run("job", "kill", accepted["id"], "--wait")
 
 
+@pytest.mark.parametrize("timeout, is_warned", [("5m", True), ("20m", False)])
+def test_run_warns_of_a_timeout_before_which_approvers_need_not_answer(cli: Cli, tmp_path: Path, timeout: str, *, is_warned: bool) -> None:
+    access = {key: value for key, value in WRITE.items() if key != "deliver"} | {"at": "request"}
+    spec = write_spec(tmp_path, ["true"], access=[access], run={"timeout": timeout}, **SCOPED)
+    done = cli.run("job", "run", spec)
+    assert done.exit_code == 0, done.stderr
+    assert ("Warning: write on refunds-db: people at tier 1 have 15m to decide, but the job times out after 5m" in done.stderr) is is_warned
+
+
 def test_a_job_that_succeeds_ends_its_command_with_0_and_its_credential_is_dead(cli: Cli, tmp_path: Path) -> None:
     job = cli.json("job", "run", write_spec(tmp_path, ["true"], access=[READ], **SCOPED), "--wait")
 
