@@ -15,6 +15,16 @@ NOTE = checkpoint_of(small_ledger()).note
 BY_VERSION = {1: public(LEDGER)}
 
 
+def with_key_id(key_id: bytes) -> str:
+    """Return the note with another key id before its valid signature."""
+    head, _, encoded = NOTE.removesuffix("\n").rpartition(" ")
+    return f"{head} {base64.b64encode(key_id + base64.b64decode(encoded)[4:]).decode()}\n"
+
+
+def with_more_lines(count: int) -> str:
+    return NOTE.replace("\n\n", "\n" + "more\n" * count + "\n")
+
+
 def test_its_text_is_the_one_that_the_specifications_describe() -> None:
     text, signatures = NOTE.split("\n\n")
     origin, size, root = text.split("\n")
@@ -39,15 +49,23 @@ def test_a_file_has_one_or_several() -> None:
         NOTE.replace("\n11\n", "\n12\n"),
         NOTE.replace(f"{ORIGIN}\n", "justenough/prod/ledger\n", 1),
         NOTE.replace(f"\u2014 {ORIGIN}", "\u2014 somebody"),
+        NOTE.replace(f"\u2014 {ORIGIN}", "\u2014 anybody"),
+        with_key_id(bytes(4)),
+        with_key_id(b"\xff" * 4),
         checkpoint_of(small_ledger(), key=LEAD).note,
     ],
-    ids=["another size", "another ledger", "another name", "another key"],
+    ids=["another size", "another ledger", "a later name", "an earlier name", "the lowest key id", "the highest key id", "another key"],
 )
 def test_its_signature_holds_for_nothing_else(note: str) -> None:
     (kept,), (changed,) = read_checkpoints(NOTE), read_checkpoints(note)
     assert kept.is_signed_by(BY_VERSION)
     assert not changed.is_signed_by(BY_VERSION)
     assert not kept.is_signed_by({})
+
+
+def test_other_programs_may_add_lines() -> None:
+    (found,) = read_checkpoints(with_more_lines(13))
+    assert (found.size, found.is_signed_by(BY_VERSION)) == (11, False)
 
 
 def test_one_of_several_signatures_is_enough() -> None:
@@ -64,10 +82,12 @@ def test_one_of_several_signatures_is_enough() -> None:
         NOTE + "more",
         "more\n\n" + NOTE,
         NOTE.replace("\n11\n", "\neleven\n"),
+        NOTE.replace("=\n\n", "!=\n\n"),
         NOTE.partition("\n\n")[0] + "\n",
+        with_more_lines(14),
         "x\n" * 1_000_000,
     ],
-    ids=["empty", "a text", "text behind it", "text before it", "no number", "no signature", "a large file"],
+    ids=["empty", "a text", "text behind it", "text before it", "no number", "no root", "no signature", "17 lines", "a large file"],
 )
 def test_what_is_no_checkpoint_is_said_to_be_none(text: str) -> None:
     with pytest.raises(InvalidInput, match="not a signed checkpoint"):
