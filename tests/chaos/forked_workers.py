@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from tests.chaos import faulty_worker
@@ -46,8 +47,10 @@ class ForkedWorker:
 
     def send_signal(self, number: int) -> None:
         """Send a signal unless the process has ended."""
-        if self.poll() is None:
-            os.kill(self.pid, number)
+        # It may end, and be reaped by the process that forked it, between the question and the signal.
+        with suppress(ProcessLookupError):
+            if self.poll() is None:
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """Kill the process, like a crash."""

@@ -122,30 +122,30 @@ def test_a_stopping_worker_drains_even_after_repeated_signals(orphaned: object, 
     for name, script in scripts.items():
         jobs[name] = ops.launch(spec(script))
         logins.append(witness.login())
-    connection = shop.connect(logins[0])
-    worker.terminate()
-    until(lambda: b"worker stops" in worker.log.read_bytes(), "it has heard")
-    heard, sign_of_life = time.time(), 0.0
-    late = ops.launch(spec("true"))
-    while worker.process.poll() is None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            worker.process.send_signal(number)
-        with suppress(FileNotFoundError):
-            sign_of_life = (rig.stack.home / "run" / "worker.alive").stat().st_mtime
-        time.sleep(0.05)
-    assert sign_of_life > heard + 5, "a supervisor would have killed it as one that hangs"
-    assert worker.process.returncode == 0
-    assert ops.job(late)["state"] == "pending"
-    rig.ensure_worker()
-    ended = {name: ops.until(job) for name, job in jobs.items()}
-    told = {name: (seen["state"], seen["exit_code"], seen["reason"]) for name, seen in ended.items()}
-    assert told == {
-        "deaf": ("failed", 137, "worker_stopped"),
-        "polite": ("failed", 3, "worker_stopped"),
-        "short": ("succeeded", 0, None),
-    }
-    with connection, pytest.raises(psycopg.OperationalError):
-        connection.execute("SELECT 1")
+    with shop.connect(logins[0]) as connection:
+        worker.terminate()
+        until(lambda: b"worker stops" in worker.log.read_bytes(), "it has heard")
+        heard, sign_of_life = time.time(), 0.0
+        late = ops.launch(spec("true"))
+        while worker.process.poll() is None:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                worker.process.send_signal(number)
+            with suppress(FileNotFoundError):
+                sign_of_life = (rig.stack.home / "run" / "worker.alive").stat().st_mtime
+            time.sleep(0.05)
+        assert sign_of_life > heard + 5, "a supervisor would have killed it as one that hangs"
+        assert worker.process.returncode == 0
+        assert ops.job(late)["state"] == "pending"
+        rig.ensure_worker()
+        ended = {name: ops.until(job) for name, job in jobs.items()}
+        told = {name: (seen["state"], seen["exit_code"], seen["reason"]) for name, seen in ended.items()}
+        assert told == {
+            "deaf": ("failed", 137, "worker_stopped"),
+            "polite": ("failed", 3, "worker_stopped"),
+            "short": ("succeeded", 0, None),
+        }
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
     for seen in ended.values():
         shop.assert_dead(seen, *logins)
         by = [entry["data"]["by"] for entry in ops.ledger(seen["id"]) if entry["type"] == "revocation.confirmed"]
@@ -157,6 +157,7 @@ def test_an_order_that_a_killed_console_had_accepted_is_started_exactly_once(
     orphaned: tuple[tuple[dict[str, Any], ...], Console], rig: Rig, ops: Human, shop: Shop
 ) -> None:
     orders, own = orphaned
+    rig.ensure_worker()
     jobs = [str(order["id"]) for order in orders]
     for order in orders:
         seen = ops.until(order["id"])
