@@ -27,6 +27,8 @@ from justenough.domain.ledger.hash_chain import (
     chain_entry,
     compare_with_heads,
     entry_hash,
+    entry_id,
+    entry_problems,
     moment_text,
 )
 
@@ -203,9 +205,46 @@ def test_chains_and_heads_are_matched_whatever_is_missing(chains: list[str], hea
     assert {(problem.job, problem.fault) for problem in problems} == expected
 
 
-def test_a_problem_says_in_a_sentence_where_and_what() -> None:
-    (problem,) = verify_chain([*chain(1), *chain(3)[2:]])
-    assert str(problem) == "j-dev-1 #2: missing: entry 2 is missing"
+@pytest.mark.parametrize(
+    "kept, length_at_head, said",
+    [
+        ((0, 2), 3, "j-dev-1 #2: missing: entry 2 is missing"),
+        ((0, 1, 3), 4, "j-dev-1 #3: missing: entry 3 is missing"),
+        ((0, 1, 2, 6), 7, "j-dev-1 #4: missing: entries 4 to 6 are missing"),
+        ((0, 1, 4), 5, "j-dev-1 #3: missing: entries 3 to 4 are missing"),
+        ((0, 1), 5, "j-dev-1 #3: missing: the newest entries, 3 to 5, are missing"),
+        ((), 5, "j-dev-1 #1: missing: all 5 entries of the chain are missing"),
+        ((0, 1, 2), 2, "j-dev-1 #3: headless: the head ends at entry 2; the entries after it were not added by the ledger's writer"),
+        ((0, 1, 2), None, "j-dev-1 #3: headless: no head is recorded for this chain"),
+    ],
+)
+def test_a_problem_says_in_a_sentence_where_and_what(kept: tuple[int, ...], length_at_head: int | None, said: str) -> None:
+    entries = chain(7)
+    heads = [head_of(entries[:length_at_head])] if length_at_head else []
+    assert [str(problem) for problem in verify_chain([entries[index] for index in kept], heads)] == [said]
+
+
+def test_a_head_with_another_hash_is_a_mismatch() -> None:
+    head = head_of(chain(3))._replace(hash="0" * 64)
+    (problem,) = verify_chain(chain(3), [head])
+    assert str(problem) == "j-dev-1 #3: headless: head mismatch at entry 3: the recorded hash differs from the stored entry"
+
+
+@pytest.mark.parametrize("digit", "0f")
+def test_one_entry_links_to_exactly_the_hash_before_it(digit: str) -> None:
+    first, second = chain(2)
+    before = head_of([first])
+    assert entry_problems(second, before) == ()
+    (problem,) = entry_problems(second, before._replace(hash=digit * 64))
+    assert (problem.seq, problem.fault) == (2, Fault.UNLINKED)
+
+
+@pytest.mark.parametrize("length", [400, 401, 1000])
+def test_only_ids_of_more_than_400_characters_are_shortened(length: int) -> None:
+    name = "x" * length
+    event = Event(id=name, job="j", type=EventType.JOB_REFUSED, at=NOW, data={})
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    assert entry_id(event) == (name if length == 400 else f"{'x' * 320}~sha256:{digest}")
 
 
 def test_a_report_is_sound_without_problems_and_always_says_what_it_cannot_see() -> None:
