@@ -6,15 +6,18 @@ Tests share it and are told apart by their jobs' ids. Folders that kill servers 
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from tests.support.memory_folder import use_memory
 from tests.support.people import Human, log_in
 from tests.support.shop import Shop
 from tests.support.xdist_scheduler import ByServers, rank
@@ -28,6 +31,16 @@ settings.load_profile("untimed")
 HASTY = '  hasty: {uses: {resource: model-api}, url: "${MODEL_URL}", allow: ["gpt-*"], timeout: 2s, max_requests: 5}\n'
 """The shop's model once more, for tests that do not want to wait as long as jobs may."""
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "shop"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the servers' files in memory, unless this is another process's helper or somebody chose a place: `TMPDIR=/tmp make test`."""
+    is_chosen = hasattr(config, "workerinput") or "TMPDIR" in os.environ or config.option.basetemp is not None
+    folder = None if is_chosen else use_memory()
+    if folder is not None:
+        # Shorter than pytest's own choice: a socket's path has at most 108 bytes.
+        config.option.basetemp = str(folder / "t")
+        config.add_cleanup(partial(shutil.rmtree, folder, ignore_errors=True))
 
 
 @pytest.hookimpl(wrapper=True)

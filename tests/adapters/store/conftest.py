@@ -22,9 +22,6 @@ from justenough.adapters.store import Store
 
 NOBODY = 65534
 NUMBERS = count(1)
-MEMORY = Path("/dev/shm")
-ROOM = 2 * 1024**3
-"""Bytes that must be free in memory before the server's files go there."""
 
 
 def postgres_folder() -> Path:
@@ -44,8 +41,8 @@ def unprivileged_command(*command: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def postgres_port() -> Iterator[int]:
-    # Making a database costs the kernel seven times as much on a disk. Not in pytest's own folders: they are closed to PostgreSQL's account.
-    folder = Path(tempfile.mkdtemp(prefix="je-store-", dir=MEMORY if has_room(MEMORY) else "/tmp"))
+    # Not in pytest's own folders: they are closed to PostgreSQL's account.
+    folder = Path(tempfile.mkdtemp(prefix="je-store-"))
     if os.geteuid() == 0:
         os.chown(folder, NOBODY, NOBODY)
     data = str(folder / "data")
@@ -85,10 +82,6 @@ def postgres_port() -> Iterator[int]:
             server.kill()
             server.wait()
         shutil.rmtree(folder)
-
-
-def has_room(folder: Path) -> bool:
-    return folder.is_dir() and shutil.disk_usage(folder).free > ROOM
 
 
 def await_answer(server: subprocess.Popen[bytes], port: int) -> None:
