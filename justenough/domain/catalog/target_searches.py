@@ -67,9 +67,8 @@ def _target_roles(catalog: Catalog) -> dict[str, str]:
 
 
 def _missing(path: str, place: str) -> SearchProblem:
-    return SearchProblem(
-        path, f"it does not exist, but {place} needs it", "Create it, or correct the path in the catalog.", is_missing=True
-    )
+    remedy = "Create it (`justenough vault setup` does if the catalog provisions it), or correct the path in the catalog."
+    return SearchProblem(path, f"it does not exist, but {place} needs it", remedy, is_missing=True)
 
 
 def provisioned(catalog: Catalog) -> Callable[[str], Mapping[str, Any] | None]:

@@ -195,6 +195,13 @@ def test_addresses_of_targets_are_not_guessed(tmp_path: Path) -> None:
     assert list(target_findings(tmp_path, {})) == []
 
 
+def test_targets_that_cannot_be_checked_for_want_of_settings_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAULT_ADDR", "http://127.0.0.1:9")
+    found = by_name(examine(Settings(home=tmp_path, config=SHOP)))["targets"]
+    assert (found.level, "were checked: catalog.yaml: " in found.found, "SHOP_HOST" in found.found) == ("warning", True, True)
+    assert "the worker's environment variables" in found.remedy
+
+
 def test_every_section_of_the_runbook_that_a_command_names_exists() -> None:
     root = Path(__file__).parents[3]
     parts = {

@@ -9,7 +9,7 @@ from itertools import chain, islice
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
-from justenough.domain.catalog.models import Catalog
+from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.secret import Secret
 from worker.stack import readyz
 from worker.stack.binaries import Programs
@@ -55,22 +55,28 @@ def examine(
             overdue_findings(stack.database_url if stack else settings.store_url),
             home.configuration_findings(folder),
             target_findings(folder, {**os.environ, **shop}),
-            _vault_findings(settings, places, stack, filled_catalog(folder, os.environ)),
+            _vault_findings(settings, places, stack),
             _console_findings(console_url or settings.console_url, stack),
         )
     )
 
 
-def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None, catalog: Catalog | None) -> Iterator[DoctorFinding]:
+def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None) -> Iterator[DoctorFinding]:
     """Check the Vault at VAULT_ADDR; without VAULT_ADDR, the running stack's."""
     if "VAULT_ADDR" in os.environ and (stack is None or os.environ["VAULT_ADDR"] != stack.vault):
-        token = os.environ.get("VAULT_TOKEN")
+        token, folder = os.environ.get("VAULT_TOKEN"), stack.config if stack else settings.config
+        catalog = None
+        try:
+            catalog = filled_catalog(folder, os.environ)
+        except (InvalidInput, OSError) as error:
+            remedy = "Run doctor with the worker's environment variables, or on the worker's machine."
+            yield DoctorFinding("targets", "warning", f"neither they nor their roles in Vault were checked: {error}", remedy)
         yield from vault_findings(
             settings.vault_addr,
             token=Secret(token) if token else None,
             namespace=settings.vault_namespace,
             cacert=settings.vault_cacert,
-            locks=has_locked_actions(stack.config if stack else settings.config),
+            locks=has_locked_actions(folder),
             catalog=catalog,
             pages_mount=settings.pages_mount,
         )

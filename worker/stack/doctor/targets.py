@@ -19,20 +19,19 @@ from worker.stack.readyz import RUNBOOK
 
 
 def target_findings(folder: Path, env: Mapping[str, str]) -> Iterator[DoctorFinding]:
-    """Yield a finding for each target of `filled_catalog`."""
-    catalog = filled_catalog(folder, env)
-    actions = (action for _, action in catalog.iter_actions()) if catalog else ()
-    targets = sorted({action.target.postgres for action in actions if action.target})
+    """Yield a finding for each target; none if the catalog cannot be read or needs settings that are not set here."""
+    try:
+        catalog = filled_catalog(folder, env)
+    except (InvalidInput, OSError):
+        return  # configuration_findings reports it, or this machine runs no worker.
+    targets = sorted({action.target.postgres for _, action in catalog.iter_actions() if action.target})
     with ThreadPoolExecutor(8) as pool:
         yield from pool.map(_target_finding, targets)
 
 
-def filled_catalog(folder: Path, env: Mapping[str, str]) -> Catalog | None:
-    """Return the catalog with its settings; None if it cannot be read or needs settings that are not set here."""
-    try:
-        return with_settings(read_catalog((folder / CATALOG).read_bytes()), env)
-    except (InvalidInput, OSError):
-        return None  # configuration_findings reports it, or this machine runs no worker.
+def filled_catalog(folder: Path, env: Mapping[str, str]) -> Catalog:
+    """Return the catalog with its settings filled in. Raises InvalidInput, OSError."""
+    return with_settings(read_catalog((folder / CATALOG).read_bytes()), env)
 
 
 def has_locked_actions(folder: Path) -> bool:
