@@ -237,6 +237,15 @@ def test_one_entry_links_to_exactly_the_hash_before_it(digit: str) -> None:
     assert entry_problems(second, before) == ()
     (problem,) = entry_problems(second, before._replace(hash=digit * 64))
     assert (problem.seq, problem.fault) == (2, Fault.UNLINKED)
+    stranger = second._replace(prev=digit * 64)
+    stranger = stranger._replace(hash=entry_hash(*stranger[:-1]))
+    assert faults([first, stranger]) == {(2, Fault.UNLINKED)}
+
+
+def test_one_entry_with_the_number_of_an_earlier_one_is_a_fork() -> None:
+    first, second = chain(2)
+    (problem,) = entry_problems(first, head_of([first, second]))
+    assert (problem.seq, problem.fault) == (1, Fault.FORKED)
 
 
 @pytest.mark.parametrize("length", [400, 401, 1000])
