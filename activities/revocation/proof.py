@@ -5,9 +5,10 @@ A handle counts as dead only if a check found it dead; a check that was not poss
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from activities.support.failure_collector import FailureCollector
 from justenough.adapters.targets.postgres import RequestedActions, TargetTrace
@@ -22,7 +23,16 @@ from justenough.services.positive_control import why_not_observable
 
 TIME_OVER = "its expiry time has passed"
 NONE_WITH_JOB_ID = "none carries the job's id"
+UNKNOWN_END = datetime.max.replace(tzinfo=UTC)
 VALUE_STAYS = "the secret that was read stays valid until its owner changes it"
+
+
+class Doubt(NamedTuple):
+    """Why no check can show that a credential is dead."""
+
+    why: str
+    ends_at: datetime
+    """Until when it may be valid, whatever its revocation did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +114,10 @@ def prove(deps: Deps, job: str) -> ProofReport:
         raise NotFound(f"no job {job}")
     credentials = tuple(map(credential_of, view.credentials))
     inspection = inspect(deps, job, credentials, accesses_of(view))
-    failures, findings = (*inspection.failures, *unprovable_reasons(deps, credentials, now=deps.now())), list(inspection.findings)
+    failures, findings = (
+        (*inspection.failures, *standing_doubts(doubts_about(deps, credentials), now=deps.now())),
+        list(inspection.findings),
+    )
     residual = [item for item in credentials if item.is_residual(at=deps.now())]
     for item in residual:
         ends = f"it cannot be revoked early; it is valid until {item.expires_at.isoformat()}"
@@ -117,11 +130,33 @@ def prove(deps: Deps, job: str) -> ProofReport:
     return ProofReport(job=job, dead=revoked and not residual, revoked=revoked, findings=tuple(findings), failures=failures, at=deps.now())
 
 
-def unprovable_reasons(deps: Deps, credentials: tuple[CredentialHandle, ...], *, now: datetime) -> Iterator[str]:
-    """Yield a sentence for each credential that should have been revoked but cannot be checked, until it expires."""
-    for item in credentials:
-        if item.revocable is Revocable.NOW and now < item.expires_at and (why := why_unprovable(deps, item)):
-            yield f"{item.id}: {why}; it ends at {item.expires_at.isoformat()}"
+def doubts_about(deps: Deps, credentials: tuple[CredentialHandle, ...]) -> dict[str, Doubt]:
+    """Return the doubt about each credential that should have been revoked but cannot be checked, by its id."""
+    revocable = (item for item in credentials if item.revocable is Revocable.NOW)
+    return {item.id: _doubt(deps, item, why) for item in revocable if (why := why_unprovable(deps, item))}
+
+
+def _doubt(deps: Deps, credential: CredentialHandle, why: str) -> Doubt:
+    if credential.user is None or credential.lease_id is None or credential.target_digest is not None:
+        return Doubt(why, credential.expires_at)
+    # Nobody saw its user, so nobody knows whether its revocation dropped it. It lives as long as its role allows, not as long as granted.
+    try:
+        role = deps.vault.database_role(credential.lease_id.rpartition("/")[0], fresh=True)
+    except RetryLater as error:
+        return Doubt(str(error), UNKNOWN_END)
+    return Doubt(why, max(credential.expires_at, credential.issued_at + timedelta(seconds=role.ttl if role else 0)))
+
+
+def standing_doubts(doubts: Mapping[str, Doubt], *, now: datetime) -> Iterator[str]:
+    """Yield a sentence for each doubt that time has not lifted yet."""
+    for credential, doubt in doubts.items():
+        if now < doubt.ends_at:
+            yield f"{credential}: {doubt.why}" + (f"; it ends at {doubt.ends_at.isoformat()}" if doubt.ends_at < UNKNOWN_END else "")
+
+
+def with_latest_ends(credentials: tuple[CredentialHandle, ...], doubts: Mapping[str, Doubt]) -> tuple[CredentialHandle, ...]:
+    """Return the credentials; those in doubt expire when the doubt ends."""
+    return tuple(item.model_copy(update={"expires_at": doubts[item.id].ends_at}) if item.id in doubts else item for item in credentials)
 
 
 def why_unprovable(deps: Deps, credential: CredentialHandle) -> str | None:

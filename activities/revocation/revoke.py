@@ -34,11 +34,13 @@ from activities.revocation.outcome import (
 from activities.revocation.proof import (
     accesses_of,
     credential_of,
+    doubts_about,
     inspect,
     is_certificate_valid,
     prove,
-    unprovable_reasons,
+    standing_doubts,
     why_unprovable,
+    with_latest_ends,
 )
 from activities.support.failure_collector import FailureCollector
 from justenough.adapters.store import StoredWrappingToken, StoreUnavailable
@@ -135,18 +137,18 @@ def revoke(
 
     at, settled = deps.now(), settled or memory.unclaimed
     dead_since = deps.revocation_tracker.record_inspection(job, dead=role_gone and not (inspection.alive or inspection.failures), now=at)
-    unprovable = (*memory.unknown, *unprovable_reasons(deps, memory.credentials, now=at))
+    unprovable = (*memory.unknown, *standing_doubts(doubts := doubts_about(deps, memory.credentials), now=at))
     clean = role_gone and (memory.closed or settled) and not (inspection.alive or inspection.failures or unprovable)
     wait = None if settled or not clean else deps.revocation_tracker.record_clean_check(job, started=began, ended=deps.ticks(), now=started)
     confirmed = clean and wait is None
     failures = () if clean else tuple(dict.fromkeys((*steps.failures, *inspection.alive, *inspection.failures, *unprovable)))
     attempt = Attempt(course, by, at, seen_from, took=timedelta(seconds=deps.ticks() - began))
     facts.extend(doubted_event(job, credential, at=at) for credential in memory.doubts)
-    for credential in memory.credentials:
+    for credential in with_latest_ends(memory.credentials, doubts):
         traits = TargetTraits(
             in_target=deps.targets.has_target(credential.resource, credential.action),
             gives_space=deps.targets.gives_space(credential.resource, credential.action),
-            unprovable=why_unprovable(deps, credential) is not None,
+            unprovable=credential.id in doubts,
             # Without the store, earlier attempts knew only the job's id; they looked for users that carry it.
             dead_since=dead_since if credential.user is not None and job in credential.user else None,
         )

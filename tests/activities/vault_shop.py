@@ -254,7 +254,7 @@ REQUESTS = (("orders-db", "read"), ("refunds-db", "write"), ("helpdesk-api", "re
 def empty_store() -> Path:
     """Return a store's file as migration leaves it, made once for all who copy it."""
     file = Path(tempfile.mkdtemp(prefix="je-store-")) / "store.db"
-    atexit.register(shutil.rmtree, file.parent)
+    atexit.register(shutil.rmtree, file.parent, ignore_errors=True)
     store = Store(f"sqlite:///{file}")
     store.migrate()
     store.close()

@@ -193,6 +193,31 @@ def test_a_session_gets_no_credential_whose_user_its_target_does_not_show(shop: 
         assert "credential.confirmed" not in session.entry_types()
 
 
+def test_a_user_that_nobody_saw_is_in_doubt_for_as_long_as_its_role_lets_it_live(shop: Shop, tmp_path: Path) -> None:
+    def live_long(catalog: dict[str, Any]) -> None:
+        (role,) = (write["data"] for write in catalog["provision"] if write["path"] == "database/roles/plain-read")
+        role["default_ttl"] = "20m"
+
+    with other_server(shop, tmp_path) as target, open_plain_desk(shop, tmp_path, revocation=NOTHING, target=target, change=live_long) as at:
+        session = start_session(at, ORDERS)
+        with pytest.raises(IssueRefused, match="does not show it"):
+            session.issue()
+        (view,) = at.deps.store.credentials.list(job=session.job).items
+        at.clock.ahead = view.expires_at - view.issued_at + timedelta(seconds=1)
+        with psycopg.connect(shop.superuser) as connection:
+            valid = connection.execute("SELECT rolvaliduntil > %s FROM pg_roles WHERE rolname = %s", [at.deps.now(), view.user]).fetchone()
+        assert valid == (True,), "its grant is over, and its password still works"
+        result = session.end()
+        assert not result.confirmed
+        assert any("has never shown v-token-" in why for why in result.failures), result
+        assert not prove(at.deps, session.job).dead
+        assert "credential.expired" not in session.entry_types()
+        at.clock.ahead = timedelta(minutes=20, seconds=1)
+        assert session.end().confirmed
+        assert "credential.expired" in session.entry_types()
+        drop_user(shop, str(view.user))
+
+
 def test_a_target_that_showed_one_roles_users_proves_nothing_of_those_on_another_server(shop: Shop, tmp_path: Path) -> None:
     def read_elsewhere(catalog: dict[str, Any]) -> None:
         catalog["resources"]["orders-db"]["actions"]["read"]["issue"]["path"] = "database/creds/other-read"
