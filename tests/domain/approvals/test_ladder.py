@@ -14,6 +14,7 @@ from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.approvals.tiers import Tier, Tiers, read_tiers
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.rejection import Rejection
+from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import Bounds
 from tests.domain.jobs.test_tool_bounds import CALLS, TOOLS, is_allowed
 from tests.support.domain_samples import NOW, SHOP
@@ -68,6 +69,34 @@ def test_a_person_and_their_delegate_cannot_both_answer() -> None:
         after = ladder(1, first).with_answer(second)
         assert isinstance(after, Rejection)
         assert after.code == "already_answered"
+        assert after.message == f"{'this person' if second is own else 'the delegate or the absent person'} has answered already"
+
+
+@pytest.mark.parametrize("person", ["a", "b", "c"])
+def test_a_withdrawal_removes_exactly_that_persons_answer(person: str) -> None:
+    after = ladder(3, *(answer(name, 3) for name in "abc")).without_answer_of(person)
+    assert {one.person for one in after.answers} == {"a", "b", "c"} - {person}
+    assert after.taken_back == {person}
+
+
+@pytest.mark.parametrize(
+    "asked, allowed, is_narrowed",
+    [
+        (Action.ADMIN, Action.READ, True),
+        (Action.ADMIN, Action.WRITE, True),
+        (Action.ADMIN, Action.ADMIN, False),
+        (Action.WRITE, Action.READ, True),
+        (Action.WRITE, Action.WRITE, False),
+        (Action.READ, Action.READ, False),
+        (Action.WRITE, None, False),
+        (None, Action.READ, False),
+    ],
+)
+def test_a_grant_is_narrowed_if_an_approver_allows_a_lesser_action(
+    asked: Action | None, allowed: Action | None, *, is_narrowed: bool
+) -> None:
+    made = ladder(3, answer("chief", 3).model_copy(update={"action": allowed})).model_copy(update={"action": asked})
+    assert made.is_narrowed is is_narrowed
 
 
 def test_the_shops_tiers_are_read() -> None:
@@ -140,10 +169,11 @@ def test_after_climbing_lower_tiers_neither_answer_nor_count() -> None:
     assert add_answer(climbed, answer("security", 2)).verdict(tiers) == "pending"
 
 
-def test_a_higher_approval_given_early_still_counts_after_climbing() -> None:
+@pytest.mark.parametrize("early", [answer("security", 2), answer("chief2", 3)])
+def test_a_higher_approval_given_early_still_counts_after_climbing(early: ApprovalAnswer) -> None:
     two = Tier(name="two", approvers=("a",), quorum=2, respond_within=60)
     tiers = Tiers(tiers={1: two, 2: two, 3: two})
-    climbed = ladder(1, answer("security", 2)).to_next_tier(tiers, now=NOW)
+    climbed = ladder(1, early).to_next_tier(tiers, now=NOW)
     assert climbed is not None
     assert add_answer(climbed, answer("chief", 3)).verdict(tiers) == "approved"
 

@@ -212,7 +212,9 @@ def test_chains_and_heads_are_matched_whatever_is_missing(chains: list[str], hea
         ((0, 1, 3), 4, "j-dev-1 #3: missing: entry 3 is missing"),
         ((0, 1, 2, 6), 7, "j-dev-1 #4: missing: entries 4 to 6 are missing"),
         ((0, 1, 4), 5, "j-dev-1 #3: missing: entries 3 to 4 are missing"),
+        ((0, 1, 5), 6, "j-dev-1 #3: missing: entries 3 to 5 are missing"),
         ((0, 1), 5, "j-dev-1 #3: missing: the newest entries, 3 to 5, are missing"),
+        ((0,), 5, "j-dev-1 #2: missing: the newest entries, 2 to 5, are missing"),
         ((), 5, "j-dev-1 #1: missing: all 5 entries of the chain are missing"),
         ((0, 1, 2), 2, "j-dev-1 #3: headless: the head ends at entry 2; the entries after it were not added by the ledger's writer"),
         ((0, 1, 2), None, "j-dev-1 #3: headless: no head is recorded for this chain"),
@@ -240,6 +242,13 @@ def test_one_entry_links_to_exactly_the_hash_before_it(digit: str) -> None:
     stranger = second._replace(prev=digit * 64)
     stranger = stranger._replace(hash=entry_hash(*stranger[:-1]))
     assert faults([first, stranger]) == {(2, Fault.UNLINKED)}
+
+
+@pytest.mark.parametrize("digit", "0f")
+def test_one_entry_with_another_hash_is_edited(digit: str) -> None:
+    first, second = chain(2)
+    (problem,) = entry_problems(second._replace(hash=digit * 64), head_of([first]))
+    assert (problem.seq, problem.fault) == (2, Fault.EDITED)
 
 
 def test_one_entry_with_the_number_of_an_earlier_one_is_a_fork() -> None:
