@@ -39,6 +39,8 @@ from console.services.console import Console
 from console.services.console_orders import OrderRequest, record_console_order
 from console.services.submit_job import SubmittedOrder
 from console.startup import build_console
+from console.temporal import client as temporal_client
+from console.temporal import schedule_sync
 from console.temporal.client import TemporalUnavailable
 from console.temporal.fire_workflow import SCHEDULED_START
 from justenough.adapters.configuration.settings import Settings
@@ -447,7 +449,10 @@ async def test_only_our_own_sentences_are_in_what_temporal_keeps(town: Installat
 
 
 @pytest.fixture
-async def http(town: Installation) -> AsyncIterator[httpx.AsyncClient]:
+async def http(town: Installation, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
+    # A busy machine is slow: Temporal may take longer than people should wait for a page.
+    monkeypatch.setattr(schedule_sync, "STATUS_TIMEOUT_S", 60.0)
+    monkeypatch.setattr(temporal_client, "RPC_TIMEOUT", timedelta(seconds=60))
     async with serve_console(town.console) as client:
         yield client
 
