@@ -24,7 +24,7 @@ from worker.stack.seed import shop_environment
 PEOPLE = {"ops": ("ops",), "lead": ("support-leads",), "security": ("security",), "chief": ("chiefs",)}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     home = tmp_path_factory.mktemp("activities") / "home"
     with running_stack(home, EXAMPLE, only=("postgres", "vault"), provision=False) as stack:

@@ -35,7 +35,7 @@ def add_archive(config: Path) -> None:
     (config / "catalog.yaml").write_text(json.dumps(catalog, default=str))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """Yield the stack without a worker, behind doors and a gate."""
     folder = tmp_path_factory.mktemp("chaos")
@@ -59,14 +59,14 @@ def worker(rig: Rig) -> Worker:
     return rig.ensure_worker()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shop(rig: Rig) -> Iterator[Shop]:
     """Return the shop, connected directly as its database's owner."""
     with Shop.open(rig.stack) as opened:
         yield opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def administrator(rig: Rig) -> Iterator[Administrator]:
     """Yield a Temporal administrator."""
     with Administrator.connect(rig.stack) as administrator:
@@ -86,7 +86,7 @@ def _person(name: str) -> object:
         with log_in(rig.stack, name) as human:
             yield human
 
-    return pytest.fixture(fixture, scope="session", name=name)
+    return pytest.fixture(fixture, scope="package", name=name)
 
 
 ops, lead, security, auditor = map(_person, ("ops", "lead", "security", "auditor"))

@@ -30,7 +30,7 @@ from worker.stack.seed import shop_environment
 from worker.stack.stack_file import Stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
     with (
         tempfile.TemporaryDirectory(prefix="je-console-") as folder,
@@ -39,14 +39,14 @@ def stack() -> Iterator[Stack]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def settings(stack: Stack) -> Settings:
     assert stack.vault
     assert stack.temporal
     return Settings(home=stack.home, config=SHOP, vault_addr=stack.vault, temporal_address=stack.temporal, installation="dev")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def everyone(stack: Stack, settings: Settings) -> dict[str, str]:
     """Everyone's password: the stack's people, another launcher, and one who is in no group."""
     groups = {name: user.groups for name, user in stack.users.items()} | {"ops2": ("ops",), "nobody": ()}
@@ -72,7 +72,7 @@ def admin(stack: Stack) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def served(stack: Stack, settings: Settings, everyone: dict[str, str]) -> AsyncIterator[Served]:
     async with build_console(settings) as console, serve_console(console) as http:
         temporal = await Client.connect(settings.temporal_address, data_converter=pydantic_data_converter)
@@ -80,7 +80,7 @@ async def served(stack: Stack, settings: Settings, everyone: dict[str, str]) -> 
         yield Served(http=http, console=console, temporal=temporal, stack=stack, people=people)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def readable(stack: Stack, settings: Settings, served: Served, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The console may read the secrets of subscriptions, too: `vault setup` with a configuration that names them."""
     del served
@@ -97,7 +97,7 @@ def readable(stack: Stack, settings: Settings, served: Served, tmp_path_factory:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ready_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An SQLite store that is migrated, to copy from."""
     path = tmp_path_factory.mktemp("ready") / "store.db"
@@ -112,7 +112,7 @@ def own_store(ready_file: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(ready_file, tmp_path / "store.db"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def small_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shop's tiers and policies with a small catalog, for consoles that show what is recorded."""
     return write_config(tmp_path_factory.mktemp("small") / "config")

@@ -1,4 +1,4 @@
-"""The servers, once per session, each with a worker whose activities are fakes."""
+"""The servers, started once and stopped after the last test here, each with a worker whose activities are fakes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.workflows import session_scripts
 from tests.workflows.servers import Bench, Lost, run_real_server, run_skipping_server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def bench() -> AsyncIterator[Bench]:
     """Time is skipped while a result is awaited.
 
@@ -29,14 +29,14 @@ async def fresh() -> AsyncIterator[Bench]:
         yield opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def server() -> AsyncIterator[Bench]:
     """A real server, in real time. Its worker runs workflows inside the SDK's sandbox."""
     async with run_real_server() as opened, opened.worker(sandboxed=True):
         yield opened
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 async def lost(server: Bench) -> Lost:
     """Jobs whose worker dies while they run. What tells of a death is ten real seconds of silence, so they are started before all tests."""
     jobs = {

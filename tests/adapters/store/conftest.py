@@ -1,4 +1,4 @@
-"""Both databases, for real: an SQLite file, and a PostgreSQL server of our own on loopback, started once per session."""
+"""Both databases, for real: an SQLite file, and a PostgreSQL server of our own on loopback, started once and stopped after the last test here."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def unprivileged_command(*command: str) -> list[str]:
     return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--pdeathsig=QUIT", *command]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def postgres_port() -> Iterator[int]:
     # Not in pytest's own folders: they are closed to PostgreSQL's account.
     folder = Path(tempfile.mkdtemp(prefix="je-store-"))
@@ -123,7 +123,7 @@ def migrate_store(url: str) -> str:
     return url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ready_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An SQLite store that is migrated, to copy from."""
     path = tmp_path_factory.mktemp("ready") / "store.db"
@@ -131,7 +131,7 @@ def ready_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ready_database(postgres_port: int) -> str:
     """The name of a PostgreSQL store that is migrated, to copy from."""
     return migrate_store(new_database(postgres_port)).rpartition("/")[2]

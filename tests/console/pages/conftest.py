@@ -53,7 +53,7 @@ NAMES = {
 LogIn = Callable[..., Awaitable[Browser]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
     with (
         tempfile.TemporaryDirectory(prefix="je-pages-") as folder,
@@ -62,14 +62,14 @@ def stack() -> Iterator[Stack]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def settings(stack: Stack) -> Settings:
     assert stack.vault
     assert stack.temporal
     return Settings(home=stack.home, config=SHOP, vault_addr=stack.vault, temporal_address=stack.temporal, installation="dev")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def passwords(stack: Stack, settings: Settings) -> dict[str, str]:
     """Everyone's password."""
     assert set(NAMES) == set(PASSWORDS)
@@ -89,7 +89,7 @@ def passwords(stack: Stack, settings: Settings) -> dict[str, str]:
     return PASSWORDS
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def admin(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
     """A client of Vault with the administrator's token."""
     token = stack.admin_token_file.read_text().strip()
@@ -99,7 +99,7 @@ async def admin(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def console(settings: Settings) -> AsyncIterator[Console]:
     """The parts of a console. Each test has its own sessions and login attempts."""
     async with build_console(settings) as made:
@@ -151,14 +151,14 @@ def logged_in(site: Site, browser: Callable[[], Browser]) -> LogIn:
     return log_in
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def front(settings: Settings) -> AsyncIterator[Front]:
     """The identity provider's page for people."""
     async with serve_front(settings.vault_addr) as served_there:
         yield served_there
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def oidc_site(
     settings: Settings, passwords: dict[str, str], admin: httpx.AsyncClient, front: Front
 ) -> AsyncIterator[tuple[Site, Provider]]:
@@ -168,7 +168,7 @@ async def oidc_site(
         yield made, await Provider.provision(admin, [f"{made.address}/login/oidc/callback"], passwords, front=front.address)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def people(stack: Stack, passwords: dict[str, str]) -> dict[str, Human]:
     """API clients of people who launch jobs and decide requests."""
     return {name: human(stack, name, passwords[name]) for name in ("ops", "lead", "security", "chief", "chief2", "oncall", "auditor")}

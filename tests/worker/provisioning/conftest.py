@@ -17,7 +17,7 @@ from worker.stack.postgres import superuser_dsn
 from worker.stack.seed import shop_environment
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     home = tmp_path_factory.mktemp("provisioning") / "home"
     with running_stack(home, SHOP, only=("postgres", "vault"), provision=False) as stack:
@@ -30,18 +30,18 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         yield Shop(settings=settings, admin=admin, environment=environment, superuser=superuser_dsn(places, port))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def first_run(servers: Shop) -> tuple[AppliedWrite, ...]:
     """Return the outcomes of the first setup."""
     return servers.setup(people=PEOPLE)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shop(servers: Shop, first_run: tuple[AppliedWrite, ...]) -> Shop:
     return servers
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def worker(shop: Shop) -> Session:
     return shop.approle(shop.settings.worker_approle_file)
 

@@ -22,7 +22,7 @@ LIFELINE, _HELD = os.pipe()
 """Stacks that are started with this lifeline end with this process, even if it is killed."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     # Temporary folders have mode 0700. So if we are root, PostgreSQL's account cannot enter this home without bubblewrap.
     with running_stack(tmp_path_factory.mktemp("servers") / "home", SHOP, only=SERVERS, provision=False) as stack:
