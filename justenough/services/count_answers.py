@@ -70,7 +70,7 @@ class AnswerCounter:
         before = self._tallies.get(request) if isinstance(request, str) else None
         if before is None:
             return NOT_WAITING
-        recorded = find_recorded_request(self._deps, self._job, self._received_ladders[before.ladder.request])
+        recorded = find_recorded_request(self._deps, self._job, self._received_ladders[str(request)])
         if isinstance(recorded, Rejection):
             return recorded
         # The ledger, not the workflow, determines who withdrew an answer and who launched the job's ancestors.

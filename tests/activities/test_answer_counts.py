@@ -17,7 +17,7 @@ from justenough.domain.approvals.ladder import Ladder
 from justenough.domain.approvals.statements import DecisionStatement, to_signable
 from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult
 from justenough.domain.core.ids import new_job_id, request_id
-from justenough.domain.jobs.states import RequestState
+from justenough.domain.jobs.states import Action, RequestState
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.count_answers import AnswerCounter
 from justenough.services.job_history import approval_withdrawers, read_job_history
@@ -62,7 +62,7 @@ class WaitingJob:
         self.number += 1
         which = "approved" if self.verdict == "approved" else "ladders"
         asked = {"ladders": {}, which: {self.request: before}}
-        received = (self._sign_decision(who, decision).model_dump(mode="json"),)
+        received = (self.sign_decision(who, decision).model_dump(mode="json"),)
         counting = AnswerCounter(self.at.deps, AnswersInput(job=self.job, received=received, number=self.number, **asked))
         counting.count_signal(received[0], number=self.number)
         self.at.deps.store.ledger.append(counting.events)
@@ -81,7 +81,7 @@ class WaitingJob:
         self.verdict = result.verdicts.get(self.request, self.verdict)
         return self.verdict
 
-    def _sign_decision(self, who: Someone, decision: str) -> Any:
+    def sign_decision(self, who: Someone, decision: str) -> Any:
         now, ladder = self.at.deps.now().replace(microsecond=0), self.ladder
         about: dict[str, Any] = {"job": self.job, "request": self.request, "digest": ladder.digest, "ttl": ladder.ttl}
         about |= {"action": ladder.action, "reason": "it is needed", "person": who.id}
@@ -131,6 +131,40 @@ def test_a_workflows_word_lifts_no_answer_to_a_tier_that_its_person_does_not_ans
     assert job.answer(guard, ladder=forged) == "pending"
     assert job.state() is RequestState.PENDING
     assert job.rejections() == ["the workflow's copy of the request is not what has been recorded"]
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"digest": "sha256:" + "0" * 64},
+        {"needed": 0},
+        {"current": 0},
+        {"current": 3},
+        {"ttl": 6000},
+        {"ttl": 6},
+        {"action": Action.READ},
+        {"requester": "somebody-else"},
+        {"tools": {}},
+    ],
+    ids=str,
+)
+def test_a_workflows_word_about_a_request_is_compared_with_what_is_recorded(at: Desk, forged: dict[str, Any]) -> None:
+    job = WaitingJob(at)
+    assert job.answer(at.shop.sign_in("lead"), ladder=job.ladder.model_copy(update=forged)) == "pending"
+    assert job.rejections() == ["the workflow's copy of the request is not what has been recorded"]
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_workflow_has_no_answer_counted_for_another_jobs_request(at: Desk, *, is_named: bool) -> None:
+    job, other = WaitingJob(at), WaitingJob(at)
+    asking = other if is_named else job
+    signed = asking.sign_decision(at.shop.sign_in("lead"), "approve").model_dump(mode="json")
+    received = AnswersInput(job=job.job, received=(signed,), number=1, ladders={asking.request: other.ladder})
+    counting = AnswerCounter(at.deps, received)
+    counting.count_signal(signed, number=1)
+    assert [(event.type, event.data["why"]) for event in counting.events] == [
+        (EventType.APPROVAL_REJECTED, "no such request of this job has been recorded")
+    ]
 
 
 def test_nobody_answers_for_what_a_job_of_theirs_launched_under_another_name(at: Desk) -> None:
