@@ -99,6 +99,16 @@ def test_a_grant_is_narrowed_if_an_approver_allows_a_lesser_action(
     assert made.is_narrowed is is_narrowed
 
 
+@pytest.mark.parametrize("ttl, is_narrowed", [(1, True), (599, True), (600, False), (9000, False)])
+def test_a_grant_is_narrowed_if_an_approver_gives_less_time(ttl: int, *, is_narrowed: bool) -> None:
+    assert ladder(3, answer("chief", 3, ttl=ttl)).is_narrowed is is_narrowed
+
+
+def test_bounds_on_tools_that_nobody_requested_bind_nothing() -> None:
+    made = ladder(3, answer("chief", 3).model_copy(update={"tools": {"find": Bounds()}}))
+    assert (made.grant.tools, made.is_narrowed) == (None, False)
+
+
 def test_the_shops_tiers_are_read() -> None:
     assert (TIERS.top, TIERS.tiers[3].quorum, TIERS.tiers[1].respond_within) == (3, 2, 900)
     assert TIERS.approver_groups == {"support-leads", "security", "chiefs"}
