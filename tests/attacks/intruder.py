@@ -77,6 +77,10 @@ class Stranger:
         return await _schedule(calls)
 
 
+class NothingToResetTo(Exception):
+    """The workflow has not finished a task yet."""
+
+
 class Intruder:
     """The intruder. Its methods block, so that tests read top to bottom; an event loop runs in another thread."""
 
@@ -146,12 +150,17 @@ class Intruder:
         self.run_async(run())
 
     def reset_job(self, job: str, *, to: int, then: Any = None, wait: bool = True) -> None:
-        """Reset the newest run of a job to its first (0), second or last (-1) task, send the new run a decision, wait for its end."""
+        """Reset the newest run of a job to its first (0), second or last (-1) task, send the new run a decision, wait for its end.
+
+        Raises NothingToResetTo.
+        """
 
         async def run() -> None:
             before = self.client.get_workflow_handle(job)
             run_id = (await before.describe()).run_id
             places = [event.event_id async for event in before.fetch_history_events() if _is_reset_point(event)]
+            if not places:
+                raise NothingToResetTo(job)
             execution = WorkflowExecution(workflow_id=job, run_id=run_id)
             request = ResetWorkflowExecutionRequest(
                 namespace="default",

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, multiple, precondition, rule, run_state_machine_as_test
 from temporalio.service import RPCError
 
+from tests.attacks.intruder import NothingToResetTo
 from tests.chaos.administrator import EARLY, Administrator
 from tests.chaos.consistency import assert_one_outcome
 from tests.chaos.rig import Rig
@@ -147,8 +148,8 @@ class Storm(RuleBasedStateMachine):
             "delete": lambda: administrator.delete(job),
             "reset": lambda: administrator.reset(job, to=EARLY),
         }
-        # There may be no guard, or nothing left to strike.
-        with suppress(RPCError):
+        # There may be no guard, nothing left to strike, or no finished task to reset the workflow to.
+        with suppress(RPCError, NothingToResetTo):
             strikes[what]()
 
     @rule(job=jobs)
