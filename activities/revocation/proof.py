@@ -114,10 +114,8 @@ def prove(deps: Deps, job: str) -> ProofReport:
         raise NotFound(f"no job {job}")
     credentials = tuple(map(credential_of, view.credentials))
     inspection = inspect(deps, job, credentials, accesses_of(view))
-    failures, findings = (
-        (*inspection.failures, *standing_doubts(doubts_about(deps, credentials), now=deps.now())),
-        list(inspection.findings),
-    )
+    failures = (*inspection.failures, *standing_doubts(doubts_about(deps, credentials), now=deps.now()))
+    findings = list(inspection.findings)
     residual = [item for item in credentials if item.is_residual(at=deps.now())]
     for item in residual:
         ends = f"it cannot be revoked early; it is valid until {item.expires_at.isoformat()}"
