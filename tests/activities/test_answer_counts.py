@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +26,7 @@ from tests.activities.vault_shop import SPEC, Desk, Shop, Someone, copy_config, 
 pytestmark = pytest.mark.servers
 
 WRITE: dict[str, Any] = {**SPEC, "access": [{"resource": "orders-db", "action": "write", "ttl": "10m", "reason": "Mend the order"}]}
+RESTRICTED: dict[str, Any] = {**SPEC, "access": [{"resource": "customers-db", "action": "read", "ttl": "5m", "reason": "Look it up"}]}
 
 
 @pytest.fixture
@@ -42,13 +43,13 @@ def at(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 class WaitingJob:
     """A job whose write waits for two people, and what its workflow, or somebody in its place, has counted."""
 
-    def __init__(self, at: Desk, by: Someone | None = None, *, parent: str | None = None) -> None:
+    def __init__(self, at: Desk, by: Someone | None = None, *, parent: str | None = None, job_spec: Mapping[str, Any] = WRITE) -> None:
         self.at, self.job = at, new_job_id("dev", now=at.deps.now())
         self.request = request_id(self.job, 1)
         environment = ActivityEnvironment()
         environment.info = replace(ActivityEnvironment.default_info(), workflow_type="Job", workflow_id=self.job)
         said = {"parent": parent} if parent else {}
-        order = (by or at.shop.sign_in("ops")).order(self.job, said, now=at.deps.now(), spec=WRITE)
+        order = (by or at.shop.sign_in("ops")).order(self.job, said, now=at.deps.now(), spec=dict(job_spec))
         decided = environment.run(JobActivities(at.deps).decide_requests, order)
         assert decided.refused is None
         ladder = decided.requests[0].ladder
@@ -165,6 +166,26 @@ def test_a_workflow_has_no_answer_counted_for_another_jobs_request(at: Desk, *, 
     assert [(event.type, event.data["why"]) for event in counting.events] == [
         (EventType.APPROVAL_REJECTED, "no such request of this job has been recorded")
     ]
+
+
+def test_break_glass_is_decided_by_policy_and_opens_a_review(at: Desk) -> None:
+    at.shop.admin("POST", "identity/group/name/break-glass", {"type": "internal"})
+    glass = at.shop.newcomer("glass-breaker", "break-glass")
+    job = WaitingJob(at)
+    assert job.answer(glass, "break_glass") == "approved"
+    entries = at.deps.store.ledger.entries(job=job.job).items
+    assert [entry.type for entry in entries][-3:] == [EventType.ACCESS_DECIDED, EventType.APPROVAL_DECIDED, EventType.REVIEW_OPENED]
+    assert entries[-3].data["phase"] == "narrowed"
+
+
+def test_break_glass_that_policy_forbids_does_not_count(at: Desk) -> None:
+    at.shop.admin("POST", "identity/group/name/break-glass", {"type": "internal"})
+    job = WaitingJob(at, job_spec=RESTRICTED)
+    assert job.answer(at.shop.newcomer("glass-rejected", "break-glass"), "break_glass") == "pending"
+    assert job.rejections() == ["policy denies read for 5m by break-glass (no-breaking-glass-for-restricted)"]
+    # Nothing of it stays: the people of the tier can still approve.
+    first, second = (at.shop.newcomer(f"after-glass-{number}", "security") for number in range(2))
+    assert [job.answer(first), job.answer(second)] == ["pending", "approved"]
 
 
 def test_nobody_answers_for_what_a_job_of_theirs_launched_under_another_name(at: Desk) -> None:
