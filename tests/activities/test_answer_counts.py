@@ -15,6 +15,7 @@ from activities.job_activities import JobActivities
 from justenough.adapters.vault import ttl_cache
 from justenough.domain.approvals.ladder import Ladder
 from justenough.domain.approvals.statements import DecisionStatement, to_signable
+from justenough.domain.approvals.verification import NOT_WAITING
 from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult
 from justenough.domain.core.ids import new_job_id, request_id
 from justenough.domain.jobs.states import Action, RequestState
@@ -166,6 +167,14 @@ def test_a_workflow_has_no_answer_counted_for_another_jobs_request(at: Desk, *, 
     assert [(event.type, event.data["why"]) for event in counting.events] == [
         (EventType.APPROVAL_REJECTED, "no such request of this job has been recorded")
     ]
+
+
+def test_an_answer_to_a_request_that_waits_for_none_is_rejected(at: Desk) -> None:
+    job = WaitingJob(at)
+    signed = job.sign_decision(at.shop.sign_in("lead"), "approve").model_dump(mode="json")
+    counting = AnswerCounter(at.deps, AnswersInput(job=job.job, received=(signed,), number=1, ladders={}))
+    counting.count_signal(signed, number=1)
+    assert [event.data["why"] for event in counting.events] == [NOT_WAITING.message]
 
 
 def test_break_glass_is_decided_by_policy_and_opens_a_review(at: Desk) -> None:
