@@ -137,7 +137,8 @@ def revoke(
 
     at, settled = deps.now(), settled or memory.unclaimed
     dead_since = deps.revocation_tracker.record_inspection(job, dead=role_gone and not (inspection.alive or inspection.failures), now=at)
-    unprovable = (*memory.unknown, *standing_doubts(doubts := doubts_about(deps, memory.credentials), now=at))
+    doubts = doubts_about(deps, memory.credentials)
+    unprovable = (*memory.unknown, *standing_doubts(doubts, now=at))
     clean = role_gone and (memory.closed or settled) and not (inspection.alive or inspection.failures or unprovable)
     wait = None if settled or not clean else deps.revocation_tracker.record_clean_check(job, started=began, ended=deps.ticks(), now=started)
     confirmed = clean and wait is None
@@ -145,14 +146,20 @@ def revoke(
     attempt = Attempt(course, by, at, seen_from, took=timedelta(seconds=deps.ticks() - began))
     facts.extend(doubted_event(job, credential, at=at) for credential in memory.doubts)
     for credential in with_latest_ends(memory.credentials, doubts):
-        traits = TargetTraits(
-            in_target=deps.targets.has_target(credential.resource, credential.action),
-            gives_space=deps.targets.gives_space(credential.resource, credential.action),
-            unprovable=credential.id in doubts,
-            # Without the store, earlier attempts knew only the job's id; they looked for users that carry it.
-            dead_since=dead_since if credential.user is not None and job in credential.user else None,
+        facts += credential_events(
+            job,
+            credential,
+            inspection,
+            TargetTraits(
+                in_target=deps.targets.has_target(credential.resource, credential.action),
+                gives_space=deps.targets.gives_space(credential.resource, credential.action),
+                unprovable=credential.id in doubts,
+                # Without the store, earlier attempts knew only the job's id; they looked for users that carry it.
+                dead_since=dead_since if credential.user is not None and job in credential.user else None,
+            ),
+            by=by,
+            at=at,
         )
-        facts += credential_events(job, credential, inspection, traits, by=by, at=at)
     if confirmed:
         deps.revocation_tracker.forget(job)
         facts.append(confirmed_event(job, attempt, inspection))

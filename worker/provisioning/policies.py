@@ -56,8 +56,8 @@ def console_policy(secrets: Iterable[str] = ()) -> str:
     """Return the policy of the console: read people (also by login name), groups, people's public keys and the keys that verify jobs.
 
     It reads the secrets that triggers.yaml names (signing secrets, notification URLs), at exactly these paths. With its own key it signs
-    the orders of triggers and schedules, with the ledger's key its checkpoints and attestations. It stores the tokens of page logins encrypted, and needs the browser's secret to decrypt them.
-    It issues nothing.
+    the orders of triggers and schedules, with the ledger's key the ledger's checkpoints and attestations. It stores the tokens of page
+    logins encrypted, and needs the browser's secret to decrypt them. It issues nothing.
     """
     keys = (f"transit/keys/{IDENTITY_KEY}", "read"), (f"transit/keys/{LEDGER_KEY}", "read"), ("transit/keys", "list")
     lookups = ("identity/lookup/entity", "update"), *keys

@@ -26,8 +26,8 @@ def hold_supervisor_lock(places: StackPaths) -> Iterator[None]:
     descriptor = os.open(places.run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         # Its holder may have yet to write its pidfile, or may be about to end.
-        wait_until(lambda: _take(descriptor) or supervisor_of(places) is not None, within=LOCK_TIMEOUT_S)
-        if not _take(descriptor):
+        wait_until(lambda: _try_lock(descriptor) or supervisor_of(places) is not None, within=LOCK_TIMEOUT_S)
+        if not _try_lock(descriptor):
             raise AlreadyRunning(f"a stack is already running in {places.home}")
         identity = identity_of(os.getpid())
         assert identity is not None
@@ -46,8 +46,8 @@ def supervisor_of(places: StackPaths) -> ProcessIdentity | None:
     return identity if identity is not None and identity.is_alive() else None
 
 
-def _take(descriptor: int) -> bool:
-    """Whether this process holds the lock, which it takes if it is free."""
+def _try_lock(descriptor: int) -> bool:
+    """Take the lock if it is free, and return whether this process holds it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

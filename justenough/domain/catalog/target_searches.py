@@ -43,13 +43,13 @@ def search_problems(catalog: Catalog, read: Callable[[str], Mapping[str, Any] | 
             mount, name = match.groups()
             role = read(f"{mount}/roles/{name}")
             if role is None:
-                yield _missing(f"{mount}/roles/{name}", place)
+                yield _missing_problem(f"{mount}/roles/{name}", place)
             elif ".target." not in place:
                 connections.setdefault(f"{mount}/config/{role.get('db_name')}", place)
     for path, place in connections.items():
         connection = read(path)
         if connection is None:
-            yield _missing(path, place)
+            yield _missing_problem(path, place)
         elif why := why_unsearchable((connection.get("connection_details") or connection).get("username_template")):
             yield SearchProblem(path, f"{why}, so no search by job id finds users of {place}", TEMPLATE_REMEDY, is_missing=False)
 
@@ -66,12 +66,12 @@ def _target_roles(catalog: Catalog) -> dict[str, str]:
     return places
 
 
-def _missing(path: str, place: str) -> SearchProblem:
+def _missing_problem(path: str, place: str) -> SearchProblem:
     remedy = "Create it (`justenough vault setup` does if the catalog provisions it), or correct the path in the catalog."
     return SearchProblem(path, f"it does not exist, but {place} needs it", remedy, is_missing=True)
 
 
-def provisioned(catalog: Catalog) -> Callable[[str], Mapping[str, Any] | None]:
+def provision_reader(catalog: Catalog) -> Callable[[str], Mapping[str, Any] | None]:
     """Return a reader of what the catalog's `provision` writes, its settings not filled in."""
     writes = {
         fill_scope(write.path, scope): write.data

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from justenough.domain.catalog.loader import read_catalog
-from justenough.domain.catalog.target_searches import SHORTEST_DISPLAY_NAME, provisioned, search_problems, why_unsearchable
+from justenough.domain.catalog.target_searches import SHORTEST_DISPLAY_NAME, provision_reader, search_problems, why_unsearchable
 
 SHOP = (Path(__file__).resolve().parents[3] / "examples" / "shop" / "catalog.yaml").read_text()
 GOOD = '{{ printf "%s-%s-%s" (random 8) .DisplayName .RoleName | truncate 63 }}'
@@ -47,12 +47,12 @@ def test_a_template_that_hides_the_jobs_id_is_named(template: str | None, why: s
 
 def test_what_the_shop_provisions_can_be_searched() -> None:
     catalog = read_catalog(SHOP)
-    assert list(search_problems(catalog, provisioned(catalog))) == []
+    assert list(search_problems(catalog, provision_reader(catalog))) == []
 
 
 def test_a_connection_is_named_once_with_the_first_action_that_uses_it() -> None:
     catalog = read_catalog(SHOP.replace(GOOD, "{{ random 20 }}"))
-    (found,) = search_problems(catalog, provisioned(catalog))
+    (found,) = search_problems(catalog, provision_reader(catalog))
     assert (found.path, found.is_missing) == ("database/config/shop", False)
     assert found.why == (
         "its username_template does not contain .DisplayName, which has the job's id, "
@@ -72,7 +72,7 @@ def test_a_connection_is_named_once_with_the_first_action_that_uses_it() -> None
 )
 def test_a_missing_role_or_connection_is_named_with_what_needs_it(missing: str, place: str) -> None:
     catalog = read_catalog(SHOP)
-    read = provisioned(catalog)
+    read = provision_reader(catalog)
 
     def read_all_but_one(path: str) -> Any:
         return None if path == missing else read(path)
