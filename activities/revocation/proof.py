@@ -24,6 +24,7 @@ from justenough.services.positive_control import why_not_observable
 TIME_OVER = "its expiry time has passed"
 NONE_WITH_JOB_ID = "none carries the job's id"
 UNKNOWN_END = datetime.max.replace(tzinfo=UTC)
+"""The end of a doubt while Vault or the configuration cannot tell it."""
 VALUE_STAYS = "the secret that was read stays valid until its owner changes it"
 
 
@@ -140,9 +141,12 @@ def _doubt(deps: Deps, credential: CredentialHandle, why: str) -> Doubt:
     # Nobody saw its user, so nobody knows whether its revocation dropped it. It lives as long as its role allows, not as long as granted.
     try:
         role = deps.vault.database_role(credential.lease_id.rpartition("/")[0], fresh=True)
+        action = deps.config.current().catalog.action(credential.resource, credential.action)
     except RetryLater as error:
         return Doubt(str(error), UNKNOWN_END)
-    return Doubt(why, max(credential.expires_at, credential.issued_at + timedelta(seconds=role.ttl if role else 0)))
+    # Of a role that cannot be read any more, the catalog tells what it was meant to allow.
+    longest = role.ttl if role else action.max_ttl if action else 0
+    return Doubt(why, max(credential.expires_at, credential.issued_at + timedelta(seconds=longest)))
 
 
 def standing_doubts(doubts: Mapping[str, Doubt], *, now: datetime) -> Iterator[str]:

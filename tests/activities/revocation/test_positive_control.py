@@ -193,7 +193,10 @@ def test_a_session_gets_no_credential_whose_user_its_target_does_not_show(shop: 
         assert "credential.confirmed" not in session.entry_types()
 
 
-def test_a_user_that_nobody_saw_is_in_doubt_for_as_long_as_its_role_lets_it_live(shop: Shop, tmp_path: Path) -> None:
+@pytest.mark.parametrize("role_is_gone, longest", [(False, timedelta(minutes=20)), (True, LONGEST)])
+def test_a_user_that_nobody_saw_is_in_doubt_for_as_long_as_its_role_lets_it_live(
+    shop: Shop, tmp_path: Path, *, role_is_gone: bool, longest: timedelta
+) -> None:
     def live_long(catalog: dict[str, Any]) -> None:
         (role,) = (write["data"] for write in catalog["provision"] if write["path"] == "database/roles/plain-read")
         role["default_ttl"] = "20m"
@@ -203,6 +206,8 @@ def test_a_user_that_nobody_saw_is_in_doubt_for_as_long_as_its_role_lets_it_live
         with pytest.raises(IssueRefused, match="does not show it"):
             session.issue()
         (view,) = at.deps.store.credentials.list(job=session.job).items
+        if role_is_gone:
+            shop.admin("DELETE", "database/roles/plain-read")
         at.clock.ahead = view.expires_at - view.issued_at + timedelta(seconds=1)
         with psycopg.connect(shop.superuser) as connection:
             valid = connection.execute("SELECT rolvaliduntil > %s FROM pg_roles WHERE rolname = %s", [at.deps.now(), view.user]).fetchone()
@@ -212,7 +217,9 @@ def test_a_user_that_nobody_saw_is_in_doubt_for_as_long_as_its_role_lets_it_live
         assert any("has never shown v-token-" in why for why in result.failures), result
         assert not prove(at.deps, session.job).dead
         assert "credential.expired" not in session.entry_types()
-        at.clock.ahead = timedelta(minutes=20, seconds=1)
+        at.clock.ahead = longest - timedelta(seconds=5)
+        assert not session.end().confirmed
+        at.clock.ahead = longest + timedelta(seconds=1)
         assert session.end().confirmed
         assert "credential.expired" in session.entry_types()
         drop_user(shop, str(view.user))

@@ -105,8 +105,11 @@ def _configuration_findings(vault: httpx.Client, token: Secret | None) -> Iterat
 
 def _search_findings(vault: httpx.Client, token: Secret, catalog: Catalog) -> Iterator[DoctorFinding]:
     """Check the database roles that decide whether targets can be searched."""
+    seen = 0
 
     def read(path: str) -> dict[str, Any] | None:
+        nonlocal seen
+        seen += 1
         answer = vault.get(path, headers={"X-Vault-Token": token.reveal()})
         if answer.status_code not in {200, 404}:
             raise RoleUnreadable(path)
@@ -118,8 +121,9 @@ def _search_findings(vault: httpx.Client, token: Secret, catalog: Catalog) -> It
         text, remedy = f"could not read {error}", "Set VAULT_TOKEN to a token that may read the catalog's database roles and connections."
         yield DoctorFinding("vault roles of targets", "warning", text, remedy)
         return
-    if not problems:
-        yield DoctorFinding("vault roles of targets", "ok", "they exist, and no template hides the job's id")
+    if seen and not problems:
+        text = f"{seen} roles and connections exist, and no template is known to hide the job's id"
+        yield DoctorFinding("vault roles of targets", "ok", text)
     for problem in problems:
         level: Level = "missing" if problem.is_missing else "warning"
         yield DoctorFinding(f"vault {problem.path}", level, problem.why, problem.remedy)
