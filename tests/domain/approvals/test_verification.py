@@ -138,6 +138,7 @@ FIND_ORDER = tools_to_json({"find-order": Bounds()})
         (decide(decision="withdraw"), ladder(), "not_an_answer"),
         (decide(colour="red"), ladder(), "statement_unreadable"),
         (decide(ttl="600"), ladder(), "statement_not_canonical"),
+        (decide(ttl=True), ladder(), "statement_not_canonical"),
         (decide(tools=FIND_ORDER), ladder(tools=TOOLS), None),
         (decide(tools=FIND_ORDER), ladder(), "bounds_not_applicable"),
         (decide(decision="deny", tools=FIND_ORDER), ladder(tools=TOOLS), "bounds_not_applicable"),
@@ -164,6 +165,13 @@ def test_an_answer_whose_bounds_leave_no_call_does_not_count() -> None:
         # Appointed by somebody else, or somebody else was.
         ("lead2", "lead", delegate("chief", "lead2"), 1, "approve", "not_delegated"),
         ("lead2", "lead", delegate("lead", "chief"), 1, "approve", "not_delegated"),
+        ("lead2", "lead", delegate("requester", "lead2"), 1, "approve", "not_delegated"),
+        ("lead2", "lead", delegate("lead", "outsider"), 1, "approve", "not_delegated"),
+        # Something else that they signed.
+        ("lead2", "lead", decide("lead"), 1, "approve", "not_delegated"),
+        ("lead2", "lead", delegate("lead", "lead2"), 1, "deny", None),
+        # They may answer for more than this tier.
+        ("lead2", "chief", delegate("chief", "lead2"), 1, "approve", None),
         ("lead2", "lead", delegate("lead", "lead2", signer="lead2"), 1, "approve", "signature_mismatch"),
         ("lead2", "lead", delegate("lead", "lead2", until=-timedelta(minutes=1)), 1, "approve", "delegation_not_current"),
         ("lead2", "requester", delegate("requester", "lead2"), 1, "approve", "own_job"),
@@ -181,6 +189,19 @@ def test_a_delegate_answers_only_for_who_named_them_and_could_answer(
     assert code_of(outcome) == code
     if isinstance(outcome, Ladder):
         assert outcome.answers[-1].represented_people == {person, absent}
+
+
+@pytest.mark.parametrize(
+    "signed, message",
+    [
+        (decide("outsider"), "outsider is in no group that approves requests"),
+        (decide("outsider", "break_glass"), "outsider is in none of the groups that may use break-glass (heroes)"),
+    ],
+)
+def test_who_may_not_answer_is_told_which_group_is_missing(signed: SignedStatement, message: str) -> None:
+    outcome = verifier().verify_answer(JOB, ladder(), signed)
+    assert isinstance(outcome, Rejection)
+    assert outcome.message == message
 
 
 def test_a_person_and_their_delegate_do_not_make_a_quorum() -> None:
@@ -234,6 +255,8 @@ def test_a_tally_is_what_its_answers_and_withdrawals_make_of_it(tier: int, signe
     tally = tally_after(RequestTally(ladder(tier)), *signed)
     assert isinstance(tally, RequestTally), tally
     assert tally.verdict == verdict
+    assert tally.last is not None
+    assert tally.last.signed == signed[-1]
 
 
 @pytest.mark.parametrize(
