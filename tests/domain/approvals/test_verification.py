@@ -109,7 +109,9 @@ FIND_ORDER = tools_to_json({"find-order": Bounds()})
     [
         (decide(), ladder(), None),
         (decide(job="j-2"), ladder(), "other_job"),
+        (decide(job="j-0"), ladder(), "other_job"),
         (decide(request="r-2"), ladder(), "other_request"),
+        (decide(request="r-0"), ladder(), "other_request"),
         (decide(digest="sha256:" + "1" * 64), ladder(), "other_digest"),
         (decide(action="read"), ladder(), None),
         (decide(action="admin"), ladder(), "other_action"),
@@ -264,11 +266,13 @@ def test_a_tally_is_what_its_answers_and_withdrawals_make_of_it(tier: int, signe
     [
         (1, [decide(), decide("lead2")], "request_not_waiting"),
         (1, [decide(decision="deny"), decide(decision="withdraw")], "request_not_waiting"),
+        (1, [decide(), decide(decision="withdraw"), decide("lead2")], "request_not_waiting"),
         (1, [decide(), decide("outsider", "withdraw")], "not_entitled"),
         (1, [decide(), decide("launcher", "withdraw", signer="outsider")], "signature_mismatch"),
         (1, [decide(), decide("launcher", "withdraw", reason=" ")], "reason_missing"),
         (2, [decide("chief", "withdraw")], "nothing_to_withdraw"),
         (2, [decide("chief"), decide("chief2", "withdraw")], "nothing_to_withdraw"),
+        (2, [decide("chief2"), decide("chief", "withdraw")], "nothing_to_withdraw"),
         (2, [decide("chief"), decide("chief", "withdraw"), decide("chief")], "answer_withdrawn"),
     ],
 )
