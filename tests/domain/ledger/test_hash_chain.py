@@ -226,8 +226,9 @@ def test_a_problem_says_in_a_sentence_where_and_what(kept: tuple[int, ...], leng
     assert [str(problem) for problem in verify_chain([entries[index] for index in kept], heads)] == [said]
 
 
-def test_a_head_with_another_hash_is_a_mismatch() -> None:
-    head = head_of(chain(3))._replace(hash="0" * 64)
+@pytest.mark.parametrize("digit", "0f")
+def test_a_head_with_another_hash_is_a_mismatch(digit: str) -> None:
+    head = head_of(chain(3))._replace(hash=digit * 64)
     (problem,) = verify_chain(chain(3), [head])
     assert str(problem) == "j-dev-1 #3: headless: head mismatch at entry 3: the recorded hash differs from the stored entry"
 
