@@ -168,6 +168,22 @@ def test_a_request_climbs_to_the_top_and_no_further() -> None:
     assert at.to_next_tier(TIERS, now=NOW) is None
 
 
+def test_a_request_above_the_tiers_that_are_left_climbs_no_further() -> None:
+    one = Tiers(tiers={1: Tier(name="one", approvers=("a",), respond_within=60)})
+    assert ladder(3).to_next_tier(one, now=NOW) is None
+
+
+@pytest.mark.parametrize("decision", ["deny", "break_glass"])
+def test_only_approvals_make_a_quorum(decision: str) -> None:
+    given_answers = (answer("lead", 1, decision),)
+    assert not has_quorum(given_answers, tiers=TIERS, tier=1)
+
+
+def test_a_denial_neither_breaks_glass_nor_narrows_what_others_allow() -> None:
+    made = ladder(3, answer("chief", 3), answer("chief2", 3, "deny", ttl=60))
+    assert (made.broke_glass, made.grant.ttl, made.is_narrowed) == (False, 600, False)
+
+
 def test_after_climbing_lower_tiers_neither_answer_nor_count() -> None:
     two = Tier(name="two", approvers=("a",), quorum=2, respond_within=60)
     tiers = Tiers(tiers={1: two, 2: two, 3: two})
