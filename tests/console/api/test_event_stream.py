@@ -23,18 +23,26 @@ from tests.adapters.store.event_samples import job_refusal
 from tests.console.served_console import SHOP, Served
 
 
+async def read_events(answer: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    found: dict[str, Any] = {}
+    async for line in answer.aiter_lines():
+        name, _, value = line.partition(": ")
+        if line:
+            found[name] = json.loads(value) if name == "data" else value
+        elif "data" in found:
+            yield found
+            found = {}
+
+
 async def follow_events(served: Served, path: str, who: str, **headers: str) -> AsyncGenerator[dict[str, Any], None]:
-    async with served.http.stream("GET", f"/api/v1{path}", headers=served.people[who].bearer | headers) as answer:
-        assert answer.status_code == 200
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        found: dict[str, Any] = {}
-        async for line in answer.aiter_lines():
-            name, _, value = line.partition(": ")
-            if line:
-                found[name] = json.loads(value) if name == "data" else value
-            elif "data" in found:
-                yield found
-                found = {}
+    async with (
+        served.http.stream("GET", f"/api/v1{path}", headers=served.people[who].bearer | headers) as answer,
+        aclosing(read_events(answer)) as events,
+    ):
+        async for event in events:
+            yield event
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -77,14 +85,13 @@ async def test_a_launcher_follows_their_own_jobs_alone(served: Served) -> None:
 
 async def test_the_stream_of_everything_begins_now(served: Served) -> None:
     await served.launch()
-    async with aclosing(follow_events(served, "/events", "auditor")) as stream, asyncio.timeout(180):
-        coming = asyncio.ensure_future(anext(stream))
-        job = None
-        while not coming.done():
-            job = (await served.launch())["id"] if job is None else job
-            served.issue(job)
-            await asyncio.wait([coming], timeout=0.1)
-        assert coming.result()["data"]["subject"] == job
+    async with (
+        served.http.stream("GET", "/api/v1/events", headers=served.people["auditor"].bearer) as answer,
+        aclosing(read_events(answer)) as stream,
+        asyncio.timeout(180),
+    ):
+        job = (await served.launch())["id"]
+        assert (await anext(stream))["data"]["subject"] == job
 
 
 async def test_a_stream_ends_when_its_token_does(served: Served, monkeypatch: Any) -> None:
