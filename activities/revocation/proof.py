@@ -25,6 +25,8 @@ TIME_OVER = "its expiry time has passed"
 NONE_WITH_JOB_ID = "none carries the job's id"
 UNKNOWN_END = datetime.max.replace(tzinfo=UTC)
 """The end of a doubt while Vault or the configuration cannot tell it."""
+LOGIN_MARGIN = timedelta(seconds=5)
+"""So long after its lease's end Vault lets a database user log in (its VALID UNTIL)."""
 VALUE_STAYS = "the secret that was read stays valid until its owner changes it"
 
 
@@ -136,8 +138,10 @@ def doubts_about(deps: Deps, credentials: tuple[CredentialHandle, ...]) -> dict[
 
 
 def _doubt(deps: Deps, credential: CredentialHandle, why: str) -> Doubt:
-    if credential.user is None or credential.lease_id is None or credential.target_digest is not None:
+    if credential.user is None or credential.lease_id is None:
         return Doubt(why, credential.expires_at)
+    if credential.target_digest is not None:
+        return Doubt(why, credential.expires_at + LOGIN_MARGIN)
     # Nobody saw its user, so nobody knows whether its revocation dropped it. It lives as long as its role allows, not as long as granted.
     try:
         role = deps.vault.database_role(credential.lease_id.rpartition("/")[0], fresh=True)
@@ -146,7 +150,7 @@ def _doubt(deps: Deps, credential: CredentialHandle, why: str) -> Doubt:
         return Doubt(str(error), UNKNOWN_END)
     # Of a role that cannot be read any more, the catalog tells what it was meant to allow.
     longest = role.ttl if role else action.max_ttl if action else 0
-    return Doubt(why, max(credential.expires_at, credential.issued_at + timedelta(seconds=longest)))
+    return Doubt(why, max(credential.expires_at, credential.issued_at + timedelta(seconds=longest)) + LOGIN_MARGIN)
 
 
 def standing_doubts(doubts: Mapping[str, Doubt], *, now: datetime) -> Iterator[str]:
