@@ -27,7 +27,9 @@ def add_archive(config: Path) -> None:
     read = {"issue": issue, "max_ttl": ARCHIVE_TTL, "revocable": "now"}
     catalog["resources"]["archive-db"] = {**orders, "title": "Old orders", "actions": {"read": read}}
     role = next(item for item in catalog["provision"] if item["path"] == "database/roles/orders-admin")
-    short = {**role["data"], "default_ttl": ARCHIVE_TTL, "max_ttl": ARCHIVE_TTL}
+    # Without a target, nothing would find and drop a space.
+    create, _ = role["data"]["creation_statements"]
+    short = {**role["data"], "default_ttl": ARCHIVE_TTL, "max_ttl": ARCHIVE_TTL, "creation_statements": [create]}
     catalog["provision"] += [{"path": "database/roles/archive-read", "data": short}]
     database = next(item for item in catalog["provision"] if item["path"] == "database/config/shop")
     database["data"]["allowed_roles"].append("archive-*")

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from justenough.domain.catalog.provisioned_sql import find_unqualified_calls
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md"), *(ROOT / "sdk").glob("*.md")])
+SQL_FILES = sorted((ROOT / "examples").rglob("*.sql"))
 DECISIONS = sorted((ROOT / "docs/decisions").glob("[0-9]*.md"))
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = dict(re.findall(r"^([a-z-]+):[^=\n]*?(?:## (.+))?$", MAKEFILE, re.MULTILINE))
@@ -100,6 +103,15 @@ def test_no_file_cites_a_missing_decision() -> None:
     cited = {(name(file), number) for file in text_files() for number in re.findall(r"docs/decisions/(\d{4})", file.read_text())}
 
     assert {pair for pair in cited if pair[1] not in numbers} == set()
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *SQL_FILES], ids=name)
+def test_sql_to_copy_names_the_schema_of_each_function(document: Path) -> None:
+    text = document.read_text()
+    if document.suffix == ".md":
+        text = "\n".join((*re.findall(r"^```sql\n(.*?)^```$", text, re.MULTILINE | re.DOTALL), *re.findall(r"`(SELECT [^`]*)`", text)))
+
+    assert list(find_unqualified_calls(text)) == []
 
 
 @pytest.mark.parametrize("script", ["generate", "draw"])

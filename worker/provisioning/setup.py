@@ -13,6 +13,7 @@ from justenough.domain.approvals.tiers import APPROVALS_FILE, Tiers, read_tiers
 from justenough.domain.catalog.control_groups import control_group_of, control_group_problems
 from justenough.domain.catalog.loader import CATALOG_FILE, provision_writes, read_catalog, with_settings
 from justenough.domain.catalog.models import Catalog
+from justenough.domain.catalog.provisioned_sql import reject_unqualified_calls
 from justenough.domain.catalog.target_searches import search_problems
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.placeholders import SETTING_PLACEHOLDER
@@ -59,6 +60,7 @@ def provision_vault(
     env = os.environ if environment is None else environment
     folder, tiers, triggers = settings.config, Tiers(tiers={}), Triggers()
     raw = read_catalog(_read_file(folder / CATALOG_FILE, "set JUSTENOUGH_CONFIG to the configuration's folder"))
+    reject_unqualified_calls(raw)
     catalog = with_settings(raw, env)
     if catalog.has_locks:
         tiers = read_tiers(_read_file(folder / APPROVALS_FILE, "it defines who can authorize the catalog's control groups"))

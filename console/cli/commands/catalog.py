@@ -27,10 +27,12 @@ app = command_group("Check, list and review the catalog: what jobs can request."
 def check_catalog(folder: Folder = None) -> None:
     """Check a configuration folder: catalog, tiers and policies. Exit 2 if it has errors. Warns of actions without a review date, of unreviewed tools and of user names that hide the job's id."""
     from justenough.domain.catalog.access_review import find_undated_actions  # noqa: PLC0415 - loads pydantic's models
+    from justenough.domain.catalog.provisioned_sql import reject_unqualified_calls  # noqa: PLC0415 - the same
     from justenough.domain.catalog.target_searches import provision_reader, search_problems  # noqa: PLC0415 - the same
 
     where = folder or config_folder()
     config = load_config(where)
+    reject_unqualified_calls(config.catalog)
     warnings = [{"where": warning.path, "message": warning.message} for warning in find_undated_actions(config.catalog)]
     warnings += [{"where": f"tools.{name}.mcp", "message": why} for name, why in config.catalog.withheld_upstreams.items()]
     # What `provision` does not write may be in Vault all the same; `vault setup` and `doctor` look there.

@@ -4,29 +4,34 @@
 --   shop_orders_read_<tenant>     its orders and tickets          shop_refunds_read_<tenant>    its refunds
 --   shop_orders_write_<tenant>    status of its orders, tickets   shop_refunds_write_<tenant>   new refunds for its orders
 --   shop_customers_read_<tenant>  its customers                   shop_payouts_write_<tenant>   new payouts for its orders
---   shop_orders_admin             all orders and tickets, helper tables
+--   shop_orders_admin             all orders and tickets; helper tables in its job's own space (je_give_space)
 --   shop_scratch                  nothing but to connect: what its users may do is in their job's own space (je_open_space)
 --   shop_observer  sees every role and session                    shop_reaper  may only end one job's users and space: je_end_users(job),
 --                                                                              je_end_space(job)
 --   shop_spaces    owns the schemas that are spaces; nobody is in it
---   je_vault       the login with which Vault makes users; shop_leftovers gets what a user owned when it is ended
+--   je_vault       the login with which Vault makes users
+--
+-- Nobody but the superuser creates anything in `public`, and every name here says its schema. Otherwise a function that a job left behind,
+-- such as public.format(text, text), would run as whoever executes this: as the superuser, or as je_vault, which makes roles.
+
+SET LOCAL search_path = pg_catalog, pg_temp;
 
 CREATE OR REPLACE FUNCTION pg_temp.group_role(name text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    IF to_regrole(quote_ident(name)) IS NULL THEN
-        EXECUTE format('CREATE ROLE %I NOLOGIN', name);
+    IF pg_catalog.to_regrole(pg_catalog.quote_ident(name)) IS NULL THEN
+        EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', name);
     END IF;
-    EXECUTE format('GRANT %I TO je_vault WITH ADMIN TRUE, INHERIT FALSE, SET FALSE', name);
+    EXECUTE pg_catalog.format('GRANT %I TO je_vault WITH ADMIN TRUE, INHERIT FALSE, SET FALSE', name);
 END $$;
 
 CREATE OR REPLACE FUNCTION pg_temp.row_policy(name text, target text, command text, grantee text, condition text) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    EXECUTE format('DROP POLICY IF EXISTS %I ON %I', name, target);
-    EXECUTE format('CREATE POLICY %I ON %I FOR %s TO %I %s', name, target, command, grantee,
-        CASE command WHEN 'INSERT' THEN format('WITH CHECK (%s)', condition)
-                     WHEN 'SELECT' THEN format('USING (%s)', condition)
-                     ELSE format('USING (%s) WITH CHECK (%s)', condition, condition) END);
+    EXECUTE pg_catalog.format('DROP POLICY IF EXISTS %I ON public.%I', name, target);
+    EXECUTE pg_catalog.format('CREATE POLICY %I ON public.%I FOR %s TO %I %s', name, target, command, grantee,
+        CASE command WHEN 'INSERT' THEN pg_catalog.format('WITH CHECK (%s)', condition)
+                     WHEN 'SELECT' THEN pg_catalog.format('USING (%s)', condition)
+                     ELSE pg_catalog.format('USING (%s) WITH CHECK (%s)', condition, condition) END);
 END $$;
 
 -- Nobody connects anywhere or makes anything unless a group says so.
@@ -34,41 +39,51 @@ REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;
 REVOKE ALL ON DATABASE shop FROM PUBLIC;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 
+-- Earlier versions let admins create in `public`, and kept what an ended user owned as shop_leftovers'. Whatever that is, it goes.
 DO $$
 BEGIN
-    IF to_regrole('je_vault') IS NULL THEN
+    IF pg_catalog.to_regrole('shop_leftovers') IS NOT NULL THEN
+        DROP OWNED BY shop_leftovers CASCADE;
+        DROP ROLE shop_leftovers;
+    END IF;
+    IF pg_catalog.to_regrole('shop_orders_admin') IS NOT NULL THEN
+        REVOKE CREATE ON SCHEMA public FROM shop_orders_admin;
+        REVOKE EXECUTE ON FUNCTION pg_catalog.lo_creat(integer), pg_catalog.lo_create(oid), pg_catalog.lo_from_bytea(oid, bytea)
+            FROM shop_orders_admin;
+    END IF;
+END $$;
+
+DO $$
+BEGIN
+    IF pg_catalog.to_regrole('je_vault') IS NULL THEN
         CREATE ROLE je_vault LOGIN CREATEROLE CONNECTION LIMIT 50;
     END IF;
-    IF to_regrole('shop_leftovers') IS NULL THEN
-        CREATE ROLE shop_leftovers NOLOGIN;
-    END IF;
-    IF to_regrole('shop_spaces') IS NULL THEN
+    IF pg_catalog.to_regrole('shop_spaces') IS NULL THEN
         CREATE ROLE shop_spaces NOLOGIN;
     END IF;
 END $$;
 -- Vault's login has the rights of the users it made (so it can end their sessions and what they own), and of nobody else.
 ALTER ROLE je_vault SET createrole_self_grant TO 'set, inherit';
+ALTER ROLE je_vault SET search_path = pg_catalog, pg_temp;
 GRANT CONNECT ON DATABASE shop TO je_vault WITH GRANT OPTION;
-GRANT shop_leftovers TO je_vault WITH ADMIN FALSE, INHERIT TRUE, SET TRUE;
-GRANT USAGE, CREATE ON SCHEMA public TO shop_leftovers;
 
 -- Here and not in schema.sql, so that a shop which was loaded before there were payouts has them too.
-CREATE TABLE IF NOT EXISTS payouts (
+CREATE TABLE IF NOT EXISTS public.payouts (
     id         integer GENERATED BY DEFAULT AS IDENTITY (START WITH 90001) PRIMARY KEY,
-    tenant     text NOT NULL REFERENCES tenants,
+    tenant     text NOT NULL REFERENCES public.tenants,
     order_id   integer NOT NULL,
     amount     numeric(10, 2) NOT NULL CHECK (amount > 0),
-    currency   text NOT NULL DEFAULT 'EUR' CHECK (length(currency) = 3),
-    created_at timestamptz NOT NULL DEFAULT now(),
+    currency   text NOT NULL DEFAULT 'EUR' CHECK (pg_catalog.length(currency) = 3),
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     created_by text NOT NULL DEFAULT current_user,
-    FOREIGN KEY (tenant, order_id) REFERENCES orders (tenant, id)
+    FOREIGN KEY (tenant, order_id) REFERENCES public.orders (tenant, id)
 );
 
-ALTER TABLE customers ENABLE ROW LEVEL SECURITY;
-ALTER TABLE orders ENABLE ROW LEVEL SECURITY;
-ALTER TABLE tickets ENABLE ROW LEVEL SECURITY;
-ALTER TABLE refunds ENABLE ROW LEVEL SECURITY;
-ALTER TABLE payouts ENABLE ROW LEVEL SECURITY;
+ALTER TABLE public.customers ENABLE ROW LEVEL SECURITY;
+ALTER TABLE public.orders ENABLE ROW LEVEL SECURITY;
+ALTER TABLE public.tickets ENABLE ROW LEVEL SECURITY;
+ALTER TABLE public.refunds ENABLE ROW LEVEL SECURITY;
+ALTER TABLE public.payouts ENABLE ROW LEVEL SECURITY;
 
 DO $$
 DECLARE
@@ -76,57 +91,56 @@ DECLARE
     own text;
     r text;
 BEGIN
-    FOR t IN SELECT tenant FROM tenants LOOP
-        own := format('tenant = %L', t);
+    FOR t IN SELECT tenant FROM public.tenants LOOP
+        own := pg_catalog.format('tenant = %L', t);
 
         r := 'shop_orders_read_' || t;
         PERFORM pg_temp.group_role(r);
-        EXECUTE format('GRANT CONNECT ON DATABASE shop TO %I', r);
-        EXECUTE format('GRANT SELECT ON orders, tickets TO %I', r);
+        EXECUTE pg_catalog.format('GRANT CONNECT ON DATABASE shop TO %I', r);
+        EXECUTE pg_catalog.format('GRANT SELECT ON public.orders, public.tickets TO %I', r);
         PERFORM pg_temp.row_policy(r, 'orders', 'SELECT', r, own);
         PERFORM pg_temp.row_policy(r, 'tickets', 'SELECT', r, own);
 
         r := 'shop_orders_write_' || t;
         PERFORM pg_temp.group_role(r);
-        EXECUTE format('GRANT CONNECT ON DATABASE shop TO %I', r);
-        EXECUTE format('GRANT SELECT (id, tenant), INSERT, UPDATE (status) ON orders TO %I', r);
-        EXECUTE format('GRANT SELECT (id, tenant), INSERT, UPDATE (status) ON tickets TO %I', r);
+        EXECUTE pg_catalog.format('GRANT CONNECT ON DATABASE shop TO %I', r);
+        EXECUTE pg_catalog.format('GRANT SELECT (id, tenant), INSERT, UPDATE (status) ON public.orders TO %I', r);
+        EXECUTE pg_catalog.format('GRANT SELECT (id, tenant), INSERT, UPDATE (status) ON public.tickets TO %I', r);
         PERFORM pg_temp.row_policy(r, 'orders', 'ALL', r, own);
         PERFORM pg_temp.row_policy(r, 'tickets', 'ALL', r, own);
 
         r := 'shop_refunds_read_' || t;
         PERFORM pg_temp.group_role(r);
-        EXECUTE format('GRANT CONNECT ON DATABASE shop TO %I', r);
-        EXECUTE format('GRANT SELECT ON refunds TO %I', r);
+        EXECUTE pg_catalog.format('GRANT CONNECT ON DATABASE shop TO %I', r);
+        EXECUTE pg_catalog.format('GRANT SELECT ON public.refunds TO %I', r);
         PERFORM pg_temp.row_policy(r, 'refunds', 'SELECT', r, own);
 
         -- A writer reads back only the numbers of what it wrote (RETURNING id), never reasons or amounts.
         r := 'shop_refunds_write_' || t;
         PERFORM pg_temp.group_role(r);
-        EXECUTE format('GRANT CONNECT ON DATABASE shop TO %I', r);
-        EXECUTE format('GRANT SELECT (id, tenant, order_id, ticket_id), INSERT ON refunds TO %I', r);
+        EXECUTE pg_catalog.format('GRANT CONNECT ON DATABASE shop TO %I', r);
+        EXECUTE pg_catalog.format('GRANT SELECT (id, tenant, order_id, ticket_id), INSERT ON public.refunds TO %I', r);
         PERFORM pg_temp.row_policy(r || '_rows', 'refunds', 'SELECT', r, own);
         PERFORM pg_temp.row_policy(r, 'refunds', 'INSERT', r, own);
 
         r := 'shop_payouts_write_' || t;
         PERFORM pg_temp.group_role(r);
-        EXECUTE format('GRANT CONNECT ON DATABASE shop TO %I', r);
-        EXECUTE format('GRANT SELECT (id, tenant, order_id), INSERT ON payouts TO %I', r);
+        EXECUTE pg_catalog.format('GRANT CONNECT ON DATABASE shop TO %I', r);
+        EXECUTE pg_catalog.format('GRANT SELECT (id, tenant, order_id), INSERT ON public.payouts TO %I', r);
         PERFORM pg_temp.row_policy(r || '_rows', 'payouts', 'SELECT', r, own);
         PERFORM pg_temp.row_policy(r, 'payouts', 'INSERT', r, own);
 
         r := 'shop_customers_read_' || t;
         PERFORM pg_temp.group_role(r);
-        EXECUTE format('GRANT CONNECT ON DATABASE shop TO %I', r);
-        EXECUTE format('GRANT SELECT ON customers TO %I', r);
+        EXECUTE pg_catalog.format('GRANT CONNECT ON DATABASE shop TO %I', r);
+        EXECUTE pg_catalog.format('GRANT SELECT ON public.customers TO %I', r);
         PERFORM pg_temp.row_policy(r, 'customers', 'SELECT', r, own);
     END LOOP;
 
     r := 'shop_orders_admin';
     PERFORM pg_temp.group_role(r);
     GRANT CONNECT ON DATABASE shop TO shop_orders_admin;
-    GRANT USAGE, CREATE ON SCHEMA public TO shop_orders_admin;
-    GRANT SELECT, INSERT, UPDATE, DELETE ON orders, tickets TO shop_orders_admin;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON public.orders, public.tickets TO shop_orders_admin;
     PERFORM pg_temp.row_policy(r, 'orders', 'ALL', r, 'true');
     PERFORM pg_temp.row_policy(r, 'tickets', 'ALL', r, 'true');
 
@@ -141,12 +155,12 @@ BEGIN
     GRANT CONNECT ON DATABASE shop TO shop_reaper;
 END $$;
 
--- Ends every user that carries this job's id: no new logins, open sessions cut, what it owned handed to shop_leftovers, the role
+-- Ends every user that carries this job's id: no new logins, open sessions cut, what it owned dropped, the role
 -- dropped. Returns the names that are gone. One that could not be dropped (a session that does not end, another's lock on what it owns) is
 -- a warning, can no longer log in, and stays visible in pg_roles: so one stuck user never saves the others, and no role is dropped whose
 -- session lives. It runs as its owner, so it believes nothing it is given: a job id has one exact form, names are compared as text (no
 -- pattern), and no superuser or maker of roles is ever ended.
-CREATE OR REPLACE FUNCTION je_end_users(job text) RETURNS SETOF text
+CREATE OR REPLACE FUNCTION public.je_end_users(job text) RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
     victim record;
@@ -156,35 +170,34 @@ BEGIN
     END IF;
     -- Access first, for all of them: what may fail below is undone below, and this stays.
     FOR victim IN
-        SELECT r.oid, r.rolname FROM pg_roles r
+        SELECT r.oid, r.rolname FROM pg_catalog.pg_roles r
         WHERE position(job IN r.rolname) > 0 AND r.rolname <> 'space-' || job AND NOT r.rolsuper AND NOT r.rolcreaterole
     LOOP
         BEGIN
-            EXECUTE format('ALTER ROLE %I NOLOGIN', victim.rolname);
+            EXECUTE pg_catalog.format('ALTER ROLE %I NOLOGIN', victim.rolname);
         EXCEPTION WHEN OTHERS THEN
             RAISE WARNING 'je_end_users: % may still log in: %', victim.rolname, SQLERRM;
         END;
-        PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = victim.oid;
+        PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usesysid = victim.oid;
     END LOOP;
     FOR victim IN
-        SELECT r.oid, r.rolname FROM pg_roles r
+        SELECT r.oid, r.rolname FROM pg_catalog.pg_roles r
         WHERE position(job IN r.rolname) > 0 AND r.rolname <> 'space-' || job AND NOT r.rolsuper AND NOT r.rolcreaterole
     LOOP
         -- Whoever called waits ten seconds, and a call that is cut off would have forbidden no login.
-        EXIT WHEN clock_timestamp() > statement_timestamp() + interval '5 seconds';
+        EXIT WHEN pg_catalog.clock_timestamp() > pg_catalog.statement_timestamp() + interval '5 seconds';
         BEGIN
-            PERFORM pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE usesysid = victim.oid;
+            PERFORM pg_catalog.pg_terminate_backend(pid, 2000) FROM pg_catalog.pg_stat_activity WHERE usesysid = victim.oid;
             -- Without this, one transaction sees the sessions of its first look only.
-            PERFORM pg_stat_clear_snapshot();
-            IF EXISTS (SELECT FROM pg_stat_activity WHERE usesysid = victim.oid) THEN
+            PERFORM pg_catalog.pg_stat_clear_snapshot();
+            IF EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE usesysid = victim.oid) THEN
                 RAISE EXCEPTION 'a session does not end';
             END IF;
-            EXECUTE format('REASSIGN OWNED BY %I TO shop_leftovers', victim.rolname);
-            EXECUTE format('DROP OWNED BY %I', victim.rolname);
-            EXECUTE format('DROP ROLE %I', victim.rolname);
+            EXECUTE pg_catalog.format('DROP OWNED BY %I CASCADE', victim.rolname);
+            EXECUTE pg_catalog.format('DROP ROLE %I', victim.rolname);
             -- A login that was half done when it was forbidden shows itself here, and keeps its role until the next call.
-            PERFORM pg_stat_clear_snapshot();
-            IF EXISTS (SELECT FROM pg_stat_activity WHERE usesysid = victim.oid) THEN
+            PERFORM pg_catalog.pg_stat_clear_snapshot();
+            IF EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE usesysid = victim.oid) THEN
                 RAISE EXCEPTION 'a session has just begun';
             END IF;
             RETURN NEXT victim.rolname;
@@ -193,51 +206,58 @@ BEGIN
         END;
     END LOOP;
 END $$;
-REVOKE ALL ON FUNCTION je_end_users(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION je_end_users(text) TO shop_reaper;
+REVOKE ALL ON FUNCTION public.je_end_users(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION public.je_end_users(text) TO shop_reaper;
 
 -- Gives a user that Vault just made its job's space: a schema that every user of the job reaches and nobody else. The first one of a job makes
--- it, together with a role that owns what is made in it; users work as that role from their login on, so that what one of them made outlives it
--- and is the next one's too. By itself a user may nothing, so it owns nothing. The schema is not the role's: it can neither be renamed, which would
--- hide it from those who look for it, nor opened to others. What bounds its size is said here too.
-CREATE OR REPLACE FUNCTION je_make_space(login text) RETURNS text
+-- it, together with a role that may create in it. A user either works as that role from its login on (je_open_space), so that what one of them
+-- made outlives it and is the next one's too; by itself such a user may nothing, so it owns nothing. Or it works as itself, where its own rights
+-- matter: then what it makes in the space is its own, and is dropped with it. The schema is nobody's who works in it: it can neither be renamed,
+-- which would hide it from those who look for it, nor opened to others. What bounds its size is said here too.
+DROP FUNCTION IF EXISTS public.je_make_space(text);
+CREATE OR REPLACE FUNCTION public.je_make_space(login text, works_as_space boolean) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
-    space text := 'space-' || substring(login FROM '-token-(j-[a-z0-9]{1,8}-[0-9a-z]{26})-');
+    space text := 'space-' || pg_catalog.substring(login, '-token-(j-[a-z0-9]{1,8}-[0-9a-z]{26})-');
 BEGIN
-    IF space IS NULL OR NOT EXISTS (SELECT FROM pg_roles WHERE rolname = login AND rolcanlogin AND NOT rolsuper AND NOT rolcreaterole) THEN
+    IF space IS NULL OR NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = login AND rolcanlogin AND NOT rolsuper AND NOT rolcreaterole) THEN
         RAISE EXCEPTION 'je_make_space: not a user of a job' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     -- Of two at once one makes it; the other waits for that here, and finds it made.
     BEGIN
-        EXECUTE format('CREATE ROLE %I NOLOGIN', space);
-        EXECUTE format('CREATE SCHEMA %I AUTHORIZATION shop_spaces', space);
-        EXECUTE format('GRANT USAGE, CREATE ON SCHEMA %I TO %I', space, space);
+        EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', space);
+        EXECUTE pg_catalog.format('CREATE SCHEMA %I AUTHORIZATION shop_spaces', space);
+        EXECUTE pg_catalog.format('GRANT USAGE, CREATE ON SCHEMA %I TO %I', space, space);
     EXCEPTION WHEN duplicate_object OR unique_violation THEN
         NULL;
     END;
-    EXECUTE format('GRANT %I TO %I WITH ADMIN FALSE, INHERIT FALSE, SET TRUE', space, login);
-    EXECUTE format('ALTER ROLE %I SET search_path = %I', login, space);
-    EXECUTE format('ALTER ROLE %I SET temp_file_limit = ''1GB''', login);
-    EXECUTE format('ALTER ROLE %I SET statement_timeout = ''5min''', login);
+    IF works_as_space THEN
+        EXECUTE pg_catalog.format('GRANT %I TO %I WITH ADMIN FALSE, INHERIT FALSE, SET TRUE', space, login);
+        EXECUTE pg_catalog.format('ALTER ROLE %I SET search_path = %I', login, space);
+    ELSE
+        EXECUTE pg_catalog.format('GRANT %I TO %I WITH ADMIN FALSE, INHERIT TRUE, SET FALSE', space, login);
+        EXECUTE pg_catalog.format('ALTER ROLE %I SET search_path = %I, public', login, space);
+    END IF;
+    EXECUTE pg_catalog.format('ALTER ROLE %I SET temp_file_limit = ''1GB''', login);
+    EXECUTE pg_catalog.format('ALTER ROLE %I SET statement_timeout = ''5min''', login);
     RETURN space;
 END $$;
-REVOKE ALL ON FUNCTION je_make_space(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION je_make_space(text) TO je_vault;
+REVOKE ALL ON FUNCTION public.je_make_space(text, boolean) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION public.je_make_space(text, boolean) TO je_vault;
 
--- What Vault's creation statements call. As whoever calls it: PostgreSQL lets nothing that runs as its owner say as which role a user works.
-CREATE OR REPLACE FUNCTION je_open_space(login text) RETURNS void
+-- Makes a user work as its job's space. As whoever calls it: PostgreSQL lets nothing that runs as its owner say as which role a user works.
+CREATE OR REPLACE FUNCTION public.je_open_space(login text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    EXECUTE format('ALTER ROLE %I SET role = %L', login, public.je_make_space(login));
+    EXECUTE pg_catalog.format('ALTER ROLE %I SET role = %L', login, public.je_make_space(login, works_as_space => true));
 END $$;
-REVOKE ALL ON FUNCTION je_open_space(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION je_open_space(text) TO je_vault;
+REVOKE ALL ON FUNCTION public.je_open_space(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION public.je_open_space(text) TO je_vault;
 
 -- Drops a job's space with everything in it, and the role that owned that; returns its name once it is gone. Only after the last user of the
 -- job: one that lives could still be at work in it. Where that, or somebody's lock, is in the way, it is a warning and the space stays, to be
 -- seen in pg_namespace and to be dropped by the next call.
-CREATE OR REPLACE FUNCTION je_end_space(job text) RETURNS SETOF text
+CREATE OR REPLACE FUNCTION public.je_end_space(job text) RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
     space text := 'space-' || job;
@@ -245,55 +265,56 @@ BEGIN
     IF job IS NULL OR job !~ '^j-[a-z0-9]{1,8}-[0-9a-z]{26}$' THEN
         RAISE EXCEPTION 'je_end_space: not a job id' USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF to_regnamespace(quote_ident(space)) IS NULL AND to_regrole(quote_ident(space)) IS NULL THEN
+    IF pg_catalog.to_regnamespace(pg_catalog.quote_ident(space)) IS NULL AND pg_catalog.to_regrole(pg_catalog.quote_ident(space)) IS NULL THEN
         RETURN;
     END IF;
     IF EXISTS (
-        SELECT FROM pg_roles r WHERE position(job IN r.rolname) > 0 AND r.rolname <> 'space-' || job AND NOT r.rolsuper AND NOT r.rolcreaterole
+        SELECT FROM pg_catalog.pg_roles r WHERE position(job IN r.rolname) > 0 AND r.rolname <> 'space-' || job AND NOT r.rolsuper AND NOT r.rolcreaterole
     ) THEN
         RAISE WARNING 'je_end_space: % stays while users of its job are left', space;
         RETURN;
     END IF;
     BEGIN
-        EXECUTE format('DROP SCHEMA IF EXISTS %I CASCADE', space);
-        IF to_regrole(quote_ident(space)) IS NOT NULL THEN
-            EXECUTE format('DROP OWNED BY %I CASCADE', space);
-            EXECUTE format('DROP ROLE %I', space);
+        EXECUTE pg_catalog.format('DROP SCHEMA IF EXISTS %I CASCADE', space);
+        IF pg_catalog.to_regrole(pg_catalog.quote_ident(space)) IS NOT NULL THEN
+            EXECUTE pg_catalog.format('DROP OWNED BY %I CASCADE', space);
+            EXECUTE pg_catalog.format('DROP ROLE %I', space);
         END IF;
         RETURN NEXT space;
     EXCEPTION WHEN OTHERS THEN
         RAISE WARNING 'je_end_space: % is not gone: %', space, SQLERRM;
     END;
 END $$;
-REVOKE ALL ON FUNCTION je_end_space(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION je_end_space(text) TO shop_reaper;
+REVOKE ALL ON FUNCTION public.je_end_space(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION public.je_end_space(text) TO shop_reaper;
 
 -- A space holds no more than one transaction can drop. PostgreSQL takes a lock for each part (table, index, constraint, trigger, default, type and
 -- so on), has room for 6,400 of them (max_locks_per_transaction, for a hundred connections), and takes longer than whoever waits for it where
 -- there are many more. What is counted is what DROP SCHEMA … CASCADE would find.
-CREATE OR REPLACE FUNCTION je_space_quota() RETURNS event_trigger
+CREATE OR REPLACE FUNCTION public.je_space_quota() RETURNS event_trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    space oid := to_regnamespace(quote_ident(current_user));
+    -- Of the session, because users create as themselves or as their space.
+    job text := pg_catalog.substring(session_user::text, 'j-[a-z0-9]{1,8}-[0-9a-z]{26}');
+    space oid := pg_catalog.to_regnamespace(pg_catalog.quote_ident('space-' || job));
     parts bigint;
 BEGIN
-    IF space IS NULL OR current_user !~ '^space-j-' THEN
+    IF space IS NULL THEN
         RETURN;
     END IF;
     WITH RECURSIVE part(classid, objid) AS (
-        SELECT classid, objid FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass AND refobjid = space
+        SELECT classid, objid FROM pg_catalog.pg_depend WHERE refclassid = 'pg_namespace'::regclass AND refobjid = space
         UNION
-        SELECT d.classid, d.objid FROM part p JOIN pg_depend d ON d.refclassid = p.classid AND d.refobjid = p.objid
+        SELECT d.classid, d.objid FROM part p JOIN pg_catalog.pg_depend d ON d.refclassid = p.classid AND d.refobjid = p.objid
     )
-    SELECT count(*) INTO parts FROM part;
+    SELECT pg_catalog.count(*) INTO parts FROM part;
     IF parts > 4000 THEN
         RAISE EXCEPTION 'a space holds at most 4000 parts: tables, indexes, constraints, defaults, types and the like'
             USING ERRCODE = 'program_limit_exceeded';
     END IF;
 END $$;
 DROP EVENT TRIGGER IF EXISTS je_space_quota;
-CREATE EVENT TRIGGER je_space_quota ON ddl_command_end EXECUTE FUNCTION je_space_quota();
+CREATE EVENT TRIGGER je_space_quota ON ddl_command_end EXECUTE FUNCTION public.je_space_quota();
 
--- Large objects lie in no schema and count as nothing there: only those make some who may make things outside of spaces too.
-REVOKE EXECUTE ON FUNCTION lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea) TO shop_orders_admin;
+-- Large objects lie in no schema and count as nothing there, so nobody makes any.
+REVOKE EXECUTE ON FUNCTION pg_catalog.lo_creat(integer), pg_catalog.lo_create(oid), pg_catalog.lo_from_bytea(oid, bytea) FROM PUBLIC;

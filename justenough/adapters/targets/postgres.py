@@ -39,8 +39,8 @@ FIND_NAMES_SQL = """
     ORDER BY 1, 2
 """
 """Users, then spaces (true). A space is a schema and the role that owns its objects. Either one alone is the remains of a space."""
-END_USERS_SQL = "SELECT je_end_users(%s)"
-END_SPACE_SQL = "SELECT je_end_space(%s)"
+END_USERS_SQL = "SELECT public.je_end_users(%s::text)"
+END_SPACE_SQL = "SELECT public.je_end_space(%s::text)"
 JOB_ID_PATTERN = r"j-{installation}-[0-9a-z]{{26}}"
 
 RequestedActions = AbstractSet[tuple[str, str]]
@@ -252,7 +252,8 @@ class _TargetObserver:
             autocommit=True,
             connect_timeout=LOOK_TIMEOUT_S,
             application_name="justenough",
-            options=f"-c statement_timeout={seconds}s",
+            # A function that somebody made in the target, with the name and arguments of a built-in one, must not run instead.
+            options=f"-c statement_timeout={seconds}s -c search_path=pg_catalog,pg_temp",
         )
 
     def _drop_connection(self) -> None:

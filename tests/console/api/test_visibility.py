@@ -159,8 +159,10 @@ async def test_the_catalog_says_what_can_be_asked_for(served: Served) -> None:
     read = next(action for action in orders["actions"] if action["action"] == "read")
     assert read["max_ttl"] >= 300
     assert read["revocable"] == "now"
-    roomy = [resource["name"] for resource in found["resources"] for action in resource["actions"] if action["space"]]
-    assert roomy == ["scratch"]
+    roomy = [
+        f"{resource['name']}:{action['action']}" for resource in found["resources"] for action in resource["actions"] if action["space"]
+    ]
+    assert roomy == ["orders-db:admin", "scratch:write"]
 
 
 async def test_logs_go_on_where_they_were_left(served: Served) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import socket
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from console.cli.client import api
 from console.cli.errors import ExitCode, worst_exit_code
 from tests.console.cli.conftest import Cli
+from tests.console.served_console import SHOP
 from tests.support.canned_server import serve_canned_answers
 from worker.stack import Stack
 
@@ -147,6 +150,18 @@ def test_a_damaged_settings_file_is_named(alone: Cli, tmp_path: Path, monkeypatc
 
     assert done.exit_code == 2
     assert "cannot read justenough.toml" in done.stderr
+
+
+def test_a_catalog_whose_sql_could_run_a_jobs_function_is_refused(alone: Cli) -> None:
+    shutil.copytree(SHOP, alone.config, ignore=shutil.ignore_patterns("__pycache__"))
+    catalog = alone.config / "catalog.yaml"
+    assert alone.run("catalog", "check", alone.config).exit_code == 0
+    catalog.write_text(catalog.read_text().replace("SELECT public.je_open_space(", "SELECT je_open_space("))
+
+    done = alone.run("catalog", "check", alone.config)
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert re.search(r"provision\[\d+\]\.data\.creation_statements: it calls je_open_space\(…\) without a schema; write", done.stderr)
 
 
 @pytest.mark.parametrize("arguments", [("job",), ("job", "lits"), ("job", "list", "--stat"), ("job", "list", "-o", "xml"), ("nonsense",)])

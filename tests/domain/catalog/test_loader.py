@@ -122,7 +122,7 @@ def test_the_shops_catalog_is_what_the_contract_says() -> None:
     assert all(action.revocable is Revocable.NEVER for action in catalog.resources["helpdesk-api"].actions.values())
     assert catalog.resources["web-servers"].actions[Action.WRITE].revocable is Revocable.ON_EXPIRY
     assert catalog.resources["warehouse-api"].actions[Action.READ].crl == "pki"
-    assert [name for name, one in catalog.resources.items() for action in one.actions.values() if action.space] == ["scratch"]
+    assert [name for name, one in catalog.resources.items() for action in one.actions.values() if action.space] == ["orders-db", "scratch"]
     assert {one.environment for one in catalog.resources.values()} == {"prod"}
 
 

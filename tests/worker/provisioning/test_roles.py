@@ -21,7 +21,7 @@ def job(shop: Shop) -> Iterator[str]:
     name = new_job()
     yield name
     with shop.database() as admin:
-        admin.execute("SELECT je_end_users(%s)", (name,))
+        admin.execute("SELECT public.je_end_users(%s)", (name,))
 
 
 def issue_credential(token: Session, path: str) -> Issued:
@@ -155,7 +155,7 @@ def test_revoking_ends_a_session_in_the_middle_of_its_statement(shop: Shop, work
     assert ended
 
 
-def test_the_objects_of_an_admin_job_stay_after_its_user_is_dropped(shop: Shop, worker: Session, job: str) -> None:
+def test_the_objects_of_an_admin_job_are_dropped_with_its_user(shop: Shop, worker: Session, job: str) -> None:
     credential = issue_credential(job_token(worker, job, "je-grant-orders-db-admin", tenant=None), "database/creds/orders-admin")
     with login(shop, credential) as connection:
         connection.execute("CREATE TABLE made_by_a_job (id int)")
@@ -163,17 +163,17 @@ def test_the_objects_of_an_admin_job_stay_after_its_user_is_dropped(shop: Shop, 
     assert revoke(worker, credential["lease_id"]) == 204
     assert users_of(shop, job) == []
     with shop.database() as admin:
-        assert query_value(admin, "SELECT tableowner FROM pg_tables WHERE tablename = 'made_by_a_job'") == "shop_leftovers"
-        admin.execute("DROP TABLE made_by_a_job")
+        assert query_value(admin, "SELECT count(*) FROM pg_tables WHERE tablename = 'made_by_a_job'") == 0
+        assert query_value(admin, f"SELECT public.je_end_space('{job}')") == f"space-{job}"
 
 
 def test_revoking_a_user_that_the_reaper_ended_succeeds(shop: Shop, worker: Session, job: str) -> None:
     credential = issue_credential(job_token(worker, job, "je-grant-orders-db-read"), "database/creds/orders-read-acme")
     reaper = issue_credential(worker, "database/creds/je-reaper")
     with login(shop, reaper) as connection:
-        assert connection.execute("SELECT je_end_users(%s)", (job,)).fetchall() == [(credential["data"]["username"],)]
+        assert connection.execute("SELECT public.je_end_users(%s)", (job,)).fetchall() == [(credential["data"]["username"],)]
         with pytest.raises(errors.InsufficientPrivilege):
-            connection.execute("SELECT * FROM orders")
+            connection.execute("SELECT * FROM public.orders")
     assert revoke(worker, credential["lease_id"]) == 204
     assert revoke(worker, credential["lease_id"]) in {204, 400}, "twice is fine: it is unknown by now"
     assert revoke(worker, reaper["lease_id"]) == 204
@@ -185,7 +185,11 @@ def test_the_observer_sees_a_jobs_users_and_ends_none(shop: Shop, worker: Sessio
     with login(shop, credential), login(shop, observer) as connection:
         seen = f"SELECT count(*) FROM pg_stat_activity WHERE usename = '{credential['data']['username']}'"
         assert query_value(connection, seen) == 1
-        for refused in (f"SELECT je_end_users('{job}')", "SELECT * FROM orders", f'DROP ROLE "{credential["data"]["username"]}"'):
+        for refused in (
+            f"SELECT public.je_end_users('{job}')",
+            "SELECT * FROM public.orders",
+            f'DROP ROLE "{credential["data"]["username"]}"',
+        ):
             with pytest.raises(errors.InsufficientPrivilege):
                 connection.execute(refused.encode())
     assert revoke(worker, observer["lease_id"]) == 204

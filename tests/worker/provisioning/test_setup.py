@@ -236,6 +236,12 @@ def test_a_lock_without_approvers_is_not_set_up(shop: Shop, tmp_path: Path, tier
         shop.setup(config=config)
 
 
+def test_sql_that_could_run_a_jobs_function_is_not_set_up(shop: Shop, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"it calls je_open_space\(…\) without a schema"):
+        shop.setup(config=config_with(tmp_path, "public.je_open_space", "je_open_space"))
+    assert "public.je_open_space" in str(shop.admin.read_data("database/roles/scratch-write"))
+
+
 def test_a_vault_without_control_groups_is_refused(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     # This server has control groups, so the test uses a path that it does not have.
     monkeypatch.setattr("worker.provisioning.control_groups.REQUEST_PATH", "sys/no-such-thing/request")

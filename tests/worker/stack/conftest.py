@@ -48,11 +48,13 @@ def login(servers: Stack, vault_login: psycopg.Connection[Any], admin: psycopg.C
     made: list[str] = []
     opened: list[psycopg.Connection[Any]] = []
 
-    def make(group: str, *, name: str | None = None) -> psycopg.Connection[Any]:
+    def make(group: str, *, name: str | None = None, space: bool = False) -> psycopg.Connection[Any]:
         user, password = name or f"test-{secrets.token_hex(4)}", secrets.token_hex(8)
         create = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} IN ROLE {}")
         vault_login.execute(create.format(sql.Identifier(user), sql.Literal(password), sql.Identifier(group)))
         made.append(user)
+        if space:
+            vault_login.execute("SELECT public.je_make_space(%s, works_as_space => false)", (user,))
         opened.append(psycopg.connect(servers.shop_dsn or "", user=user, password=password, autocommit=True))
         return opened[-1]
 

@@ -79,8 +79,8 @@ def test_a_reader_sees_only_rows_of_its_own_tenant(
         ("shop_orders_admin", "TRUNCATE orders CASCADE"),
         ("shop_observer", "SELECT * FROM orders"),
         ("shop_reaper", "SELECT * FROM orders"),
-        ("shop_observer", f"SELECT je_end_users('{JOB}')"),
-        ("shop_orders_admin", f"SELECT je_end_users('{JOB}')"),
+        ("shop_observer", f"SELECT public.je_end_users('{JOB}')"),
+        ("shop_orders_admin", f"SELECT public.je_end_users('{JOB}')"),
     ],
 )
 def test_a_group_is_refused_everything_it_was_not_granted(login: Login, group: str, statement: str) -> None:
@@ -125,7 +125,7 @@ def test_a_user_cannot_connect_to_the_other_databases(servers: Stack, login: Log
 def test_vaults_database_user_is_no_superuser_and_reads_no_rows(vault_login: psycopg.Connection[Any]) -> None:
     assert query_value(vault_login, "SELECT rolsuper OR rolreplication OR rolbypassrls FROM pg_roles WHERE rolname = current_user") is False
     for statement in (
-        "SELECT * FROM orders",
+        "SELECT * FROM public.orders",
         "SET ROLE shop_orders_read_acme",
         "ALTER ROLE postgres PASSWORD 'x'",
         "GRANT pg_read_all_data TO je_vault",
@@ -156,35 +156,35 @@ def test_the_reaper_ends_the_users_of_one_job_with_open_sessions_and_what_they_o
     login: Login, admin: psycopg.Connection[Any], servers: Stack
 ) -> None:
     mine, second, other = f"aaaaaaaa-token-{JOB}-orders-admin", f"bbbbbbbb-token-{JOB}-x", f"cccccccc-token-{OTHER_JOB}-orders-admin"
-    session, spared = login("shop_orders_admin", name=mine), login("shop_orders_admin", name=other)
+    session, spared = login("shop_orders_admin", name=mine, space=True), login("shop_orders_admin", name=other)
     login("shop_orders_read_acme", name=second)
     session.execute("CREATE TABLE helper (id int)")
     session.execute("BEGIN")
     session.execute("SELECT * FROM orders LIMIT 1")
 
     reaper = login("shop_reaper")
-    ended = {name for (name,) in reaper.execute("SELECT je_end_users(%s)", (JOB,))}
+    ended = {name for (name,) in reaper.execute("SELECT public.je_end_users(%s)", (JOB,))}
 
     assert ended == {mine, second}
-    assert roles_of(admin, JOB) == set()
+    assert roles_of(admin, JOB) == {f"space-{JOB}"}
     with pytest.raises(psycopg.OperationalError):
         session.execute("SELECT 1")
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(servers.shop_dsn or "", user=mine, password=session.info.password)
-    assert query_value(admin, "SELECT tableowner FROM pg_tables WHERE tablename = 'helper'") == "shop_leftovers"
+    assert query_value(admin, "SELECT count(*) FROM pg_tables WHERE tablename = 'helper'") == 0
     assert roles_of(admin, OTHER_JOB) == {other}
     assert query_value(spared, "SELECT 1") == 1
-    admin.execute("DROP TABLE helper")
+    assert query_value(reaper, "SELECT public.je_end_space(%s)", JOB) == f"space-{JOB}"
 
 
 def test_the_reaper_may_run_twice(login: Login) -> None:
     reaper = login("shop_reaper")
-    assert reaper.execute("SELECT je_end_users(%s)", (JOB,)).fetchall() == []
+    assert reaper.execute("SELECT public.je_end_users(%s)", (JOB,)).fetchall() == []
 
 
 def test_the_reaper_ends_a_user_that_another_user_created(login: Login, admin: psycopg.Connection[Any]) -> None:
     admin.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(f"restored-token-{JOB}-x")))
-    assert login("shop_reaper").execute("SELECT je_end_users(%s)", (JOB,)).fetchall() == [(f"restored-token-{JOB}-x",)]
+    assert login("shop_reaper").execute("SELECT public.je_end_users(%s)", (JOB,)).fetchall() == [(f"restored-token-{JOB}-x",)]
     assert roles_of(admin, JOB) == set()
 
 
@@ -192,7 +192,7 @@ def test_the_reaper_never_ends_a_superuser_whatever_its_name(login: Login, admin
     name = sql.Identifier(f"evil-token-{JOB}-x")
     admin.execute(sql.SQL("CREATE ROLE {} SUPERUSER").format(name))
     try:
-        assert login("shop_reaper").execute("SELECT je_end_users(%s)", (JOB,)).fetchall() == []
+        assert login("shop_reaper").execute("SELECT public.je_end_users(%s)", (JOB,)).fetchall() == []
     finally:
         admin.execute(sql.SQL("DROP ROLE {}").format(name))
 
@@ -217,18 +217,19 @@ def test_the_reaper_never_ends_a_superuser_whatever_its_name(login: Login, admin
 )
 def test_the_reaper_refuses_an_invalid_job_id(login: Login, malformed: str | None) -> None:
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="not a job id"):
-        login("shop_reaper").execute("SELECT je_end_users(%s)", (malformed,))
+        login("shop_reaper").execute("SELECT public.je_end_users(%s)", (malformed,))
 
 
 def test_vaults_database_user_ends_its_own_user_with_plain_statements(
     login: Login, vault_login: psycopg.Connection[Any], admin: psycopg.Connection[Any]
 ) -> None:
     name = f"dddddddd-token-{JOB}-orders-admin"
-    session = login("shop_orders_admin", name=name)
+    session = login("shop_orders_admin", name=name, space=True)
     session.execute("CREATE TABLE helper_two (id int)")
     vault_login.execute("SELECT pg_terminate_backend(pid, 3000) FROM pg_stat_activity WHERE usename = %s", (name,))
-    for statement in ("REASSIGN OWNED BY {} TO shop_leftovers", "DROP OWNED BY {}", "DROP ROLE {}"):
+    for statement in ("DROP OWNED BY {}", "DROP ROLE {}"):
         vault_login.execute(sql.SQL(statement).format(sql.Identifier(name)))
-    assert roles_of(admin, JOB) == set()
+    assert roles_of(admin, JOB) == {f"space-{JOB}"}
     assert wait_until(lambda: query_value(admin, "SELECT count(*) FROM pg_stat_activity WHERE usename = %s", name) == 0, within=180)
-    admin.execute("DROP TABLE helper_two")
+    assert query_value(admin, "SELECT count(*) FROM pg_tables WHERE tablename = 'helper_two'") == 0
+    assert query_value(login("shop_reaper"), "SELECT public.je_end_space(%s)", JOB) == f"space-{JOB}"
