@@ -48,6 +48,9 @@ STICKY_TIMEOUT = timedelta(seconds=2)
 """How long a workflow task waits for the worker that has the workflow in its cache. If that worker died, the job waits this much longer."""
 CONFIG_CHECK_INTERVAL = timedelta(seconds=1)
 """How often a worker without a valid configuration looks whether it has been mended."""
+DEADLOCK_TIMEOUT_S = 60.0
+"""How long a workflow may work without a pause. After the SDK's 2 s, a workflow on a busy or suspended machine is taken for deadlocked and
+interrupted in the middle; the SDK may then never evict it, so that it is stuck until its worker restarts."""
 MAX_CONCURRENT_POLLS = 2
 """Polls for activities at once, per queue. A worker that hangs can hold this many activities until their heartbeats time out."""
 
@@ -119,6 +122,7 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
         no_remote_activities=not is_ready,
         **taking,
     )
+    extend_deadlock_timeout(main)
     async with endings, main:
         if is_ready:
             yield
@@ -126,6 +130,12 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
         log.error("worker only revokes: it takes no jobs without a valid configuration", alarm=deps.config.alarm)
         async with run_beside(partial(run_when_configured, deps.config, lambda: Worker(client, **taking))):
             yield
+
+
+def extend_deadlock_timeout(worker: Worker) -> None:
+    """Let this worker's workflows work for DEADLOCK_TIMEOUT_S without a pause. The SDK has no setting for it, except one for debuggers."""
+    workflows: Any = worker._workflow_worker  # noqa: SLF001 - as said above; a test notices if the SDK renames it
+    workflows._deadlock_timeout_seconds = DEADLOCK_TIMEOUT_S  # noqa: SLF001 - the same
 
 
 async def run_when_configured(config: ConfigFolder, build_worker: Callable[[], Worker], ended: asyncio.Event) -> None:

@@ -27,6 +27,7 @@ from justenough.domain.core.ids import new_job_id
 from justenough.domain.jobs.states import JobState
 from tests.workflows.fakes import TIERS, Fakes
 from tests.workflows.known_jobs import Known
+from worker.temporal_worker import extend_deadlock_timeout
 from workflows.guard import Guard
 from workflows.job import Job
 from workflows.sweep import Prove, Sweep
@@ -115,12 +116,11 @@ class Bench:
         runner = SandboxedWorkflowRunner() if sandboxed else UnsandboxedWorkflowRunner()
         # A cancel travels back with a heartbeat: the default would wait eight seconds for the next one.
         soon: dict[str, Any] = {"max_heartbeat_throttle_interval": HEARTBEATS, "default_heartbeat_throttle_interval": HEARTBEATS}
-        async with (
-            Worker(self.client, task_queue=f"{queue}-endings", activities=self.fakes.activities, **soon),
-            Worker(
-                self.client, task_queue=queue, workflows=WORKFLOWS, activities=self.fakes.activities, workflow_runner=runner, **soon, **more
-            ),
-        ):
+        worker = Worker(
+            self.client, task_queue=queue, workflows=WORKFLOWS, activities=self.fakes.activities, workflow_runner=runner, **soon, **more
+        )
+        extend_deadlock_timeout(worker)
+        async with Worker(self.client, task_queue=f"{queue}-endings", activities=self.fakes.activities, **soon), worker:
             yield
 
     async def start(self, queue: str = QUEUE, *, run_timeout: timedelta | None = None, **setup: Any) -> StartedJob:
