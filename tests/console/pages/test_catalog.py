@@ -83,7 +83,7 @@ async def test_each_action_shows_the_current_policy_decision(records: Desk) -> N
         ] in page.text
     assert "tier 2, security: 1 of security" in page.text
     assert "Vault control group" in page.text
-    assert page.text.count("the job gets its own schema there, which is dropped with everything in it") == 1
+    assert page.text.count("the job gets its own schema there, which is dropped with everything in it") == 2
     assert "leaves the organisation" in page.text
     assert "Depends on the environment, the sensitivity of data it has touched" in page.text
     ids = records.console.deps.config.current().policies.ids
