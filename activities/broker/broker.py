@@ -54,7 +54,7 @@ from justenough.services.inherited_limits import why_exceeds_ancestors
 from justenough.services.verify_order import VerifiedOrder
 
 MAX_CALL_BURST, MAX_CALLS_PER_SECOND = 400, 200
-"""Rate limit of one job's calls."""
+"""Rate limit of one job's requests, whatever they ask for."""
 MAX_REFUSALS_RECORDED = 100
 """Invalid requests of one job that are recorded: a job must not flood the ledger."""
 MAX_THREADS = 2
@@ -217,13 +217,17 @@ class Broker:
             await asyncio.to_thread(self._deps.store.ledger.append, [refusal])
 
     def admit(self) -> None:
-        """Admit one call under the rate limit. Raises AccessClosed, TooManyCalls."""
+        """Admit one request under the rate limit, before anything of it is read. Raises AccessClosed, TooManyCalls."""
         self._require_open()
         now = self._deps.ticks()
         left = self._allowance.take(now=now)
         if left is None:
             raise TooManyCalls(self._allowance.seconds_until_next(now=now))
         self._allowance = left
+
+    def charge(self, calls: float) -> None:
+        """Count an admitted request as so many calls more, because it costs as much."""
+        self._allowance = self._allowance.charge(calls, now=self._deps.ticks())
 
     async def run_in_thread(self, call: Callable[[], T]) -> T:
         """Run a call in a thread; one job uses at most MAX_THREADS at once. Raises AccessClosed."""
@@ -248,7 +252,6 @@ class Broker:
         """Call `issue` until it issues or people have not answered within `wait` seconds; return its result or the pending request."""
         end, waited_for = self._deps.ticks() + wait, ""
         while True:
-            self.admit()
             try:
                 async with self._turn:
                     issued = await self.run_in_thread(partial(issue, waited_for=waited_for))
@@ -266,7 +269,6 @@ class Broker:
 
     async def request(self, request_id: str, *, wait: float = 0.0) -> PendingRequest:
         """Return the state of a request of this job, once it is answered or `wait` seconds are over. Raises NotFound, AccessClosed."""
-        self.admit()
         is_own = REQUEST_ID.fullmatch(request_id) is not None and job_of(request_id) == self._job
         view = await self._wait_for_answer(request_id, until=self._deps.ticks() + wait) if is_own else None
         if view is None:
@@ -278,7 +280,6 @@ class Broker:
 
         Raises NotFound, AccessClosed.
         """
-        self.admit()
         if credential in self._borrowed:
             raise NotFound(f"the job cannot release credential {credential}: a gateway uses it and releases it itself")
         await self._give_back(credential, "the job released it")
@@ -295,7 +296,6 @@ class Broker:
 
     async def identity(self, audience: str) -> tuple[Secret, datetime]:
         """Return a short-lived token of this job for one audience, and when it expires. Raises InvalidInput, NotVouchedFor, NoIssuer, AccessClosed."""
-        self.admit()
         now = self._deps.now()
         try:
             token = await self.run_in_thread(partial(issue_identity_token, self._deps, self._verified, audience, owner=self._owner))
@@ -313,7 +313,6 @@ class Broker:
 
     async def catalog(self) -> list[dict[str, Any]]:
         """Return each action on each resource of the job's environment, and what policy would decide now."""
-        self.admit()
         catalog, spec = self._deps.config.current().catalog, self._verified.spec
         offered = [
             (name, action)

@@ -19,3 +19,7 @@ class MissingBrokerToken(GiveUp):
 
 class BodyTooLarge(GiveUp):
     """The request's body is too large."""
+
+
+class MalformedBody(GiveUp):
+    """The request's body has a form that no client sends. It is not validated, because that could take long."""

@@ -81,8 +81,7 @@ class ModelGateway:
 
     @contextmanager
     def reserve_slot(self) -> Iterator[None]:
-        """Reserve a slot for one call, which is made in the block. Raises TooManyCalls, AccessClosed."""
-        self._broker.admit()
+        """Reserve a slot for one call, which is made in the block. Raises TooManyCalls."""
         if max(self._reading, len(self._calls)) >= MAX_CONCURRENT_CALLS:
             raise TooManyCalls(1.0)
         self._reading += 1

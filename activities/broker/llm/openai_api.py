@@ -35,7 +35,6 @@ ROUTING_PARAMS = frozenset(
 NO_MODEL_MESSAGE = "this job's spec has no model: add `model: {name: …, requests: …, tokens: …}`"
 log = structlog.get_logger()
 
-CheckCaller = Callable[[Request], None]
 Answers = Callable[[ModelGateway, Request], Awaitable[Response]]
 
 
@@ -47,13 +46,12 @@ class InvalidChatRequest(Exception):
         super().__init__(message)
 
 
-def model_routes(gateway: ModelGateway | None, check: CheckCaller) -> list[Route]:
-    """Return the routes of one job's model gateway. `check` raises if the caller is not the job."""
+def model_routes(gateway: ModelGateway | None) -> list[Route]:
+    """Return the routes of one job's model gateway, for requests that were admitted."""
 
     def to_endpoint(answers: Answers) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             try:
-                check(request)
                 if gateway is None:
                     raise ModelCallError(NO_MODEL_MESSAGE, status=404, code="no_model", outcome="", again=False)
                 return await answers(gateway, request)
@@ -61,7 +59,7 @@ def model_routes(gateway: ModelGateway | None, check: CheckCaller) -> list[Route
                 invalid = ModelCallError(str(error), status=400, code="invalid_request", outcome="", again=False)
                 return _error_response(invalid, param=error.param)
             except JustEnoughError as error:
-                return _error_response(_to_model_error(error))
+                return model_problem_response(error)
             except Exception as error:  # noqa: BLE001 - its text may contain the request
                 log.error("the model gateway failed unexpectedly", kind=type(error).__name__)  # noqa: TRY400 - for the same reason
                 message = "unexpected error; the worker's log has its type"
@@ -120,15 +118,15 @@ def _parse_chat_request(content: bytes) -> dict[str, Any]:
     return body
 
 
-def _to_model_error(error: JustEnoughError) -> ModelCallError:
-    """Convert any error to one in OpenAI's format."""
+def model_problem_response(error: JustEnoughError) -> Response:
+    """Return the response for any of our errors, in OpenAI's format."""
     if isinstance(error, ModelCallError):
-        return error
+        return _error_response(error)
     status, code = next(((status, code) for kind, status, code in _STATUSES if isinstance(error, kind)), (500, "failed"))
     wait = str(max(1, round(error.wait))) if isinstance(error, TooManyCalls) else None
     policies = denial_details(error).get("policies") if isinstance(error, IssueRefused) else None
     message = ACCESS_CLOSED if isinstance(error, AccessClosed) else f"{error} ({', '.join(policies)})" if policies else str(error)
-    return ModelCallError(message, status=status, code=code, outcome="", wait=wait, again=isinstance(error, RetryLater))
+    return _error_response(ModelCallError(message, status=status, code=code, outcome="", wait=wait, again=isinstance(error, RetryLater)))
 
 
 _STATUSES: tuple[tuple[type[JustEnoughError], int, str], ...] = (

@@ -28,12 +28,17 @@ from activities.broker.llm.gateway import ModelGateway, drain_model_calls
 from activities.broker.server.rest_api import build_app
 from activities.broker.tools import ToolGateway, serve_tools
 from activities.process import no_sandbox
+from justenough.domain.core.rate_limit import TokenBucket
 from justenough.domain.core.secret import Secret
 
 MAX_CONNECTIONS = 64
 """Connections of one job, idle ones included; further ones are closed, so that a job cannot use up the worker's open files."""
-IDLE_TIMEOUT_S = 30
-"""Seconds that a connection may be idle between two requests."""
+MAX_NEW_CONNECTIONS_PER_SECOND = 100
+"""Rate limit of one job's new connections, after a burst of MAX_CONNECTIONS. Further ones wait in the kernel."""
+HEAD_TIMEOUT_S = 30
+"""Seconds within which a connection must send a complete head: the first one, or another one after a response."""
+BODY_TIMEOUT_S = 60
+"""Seconds within which the body that belongs to a head must be complete."""
 MAX_CONCURRENT_REQUESTS = 2 * MAX_CONNECTIONS
 """Requests of one job that are being answered on one socket, those of disconnected callers included. Beyond that: 503."""
 MAX_HEAD_BYTES = 64 * 1024
@@ -88,7 +93,7 @@ async def serve_broker(
 @asynccontextmanager
 async def _accept_connections(broker: Broker, app: Callable[[], ASGIApp], uid: int, sockets: list[socket.socket]) -> AsyncIterator[None]:
     # One state per socket: anybody on the machine can connect over TCP, and must not use up the job's own connections.
-    states, loop = [ServerState() for _ in sockets], asyncio.get_running_loop()
+    states = [ServerState() for _ in sockets]
 
     @cache
     def config() -> uvicorn.Config:
@@ -102,7 +107,7 @@ async def _accept_connections(broker: Broker, app: Callable[[], ASGIApp], uid: i
             proxy_headers=False,
             server_header=False,
             date_header=False,
-            timeout_keep_alive=IDLE_TIMEOUT_S,
+            timeout_keep_alive=HEAD_TIMEOUT_S,
             limit_concurrency=MAX_CONCURRENT_REQUESTS,
         )
         made.load()
@@ -111,16 +116,35 @@ async def _accept_connections(broker: Broker, app: Callable[[], ASGIApp], uid: i
     def protocol(state: ServerState) -> asyncio.Protocol:
         return SingleUserProtocol(config(), state, uid)
 
-    servers = [await loop.create_server(partial(protocol, state), sock=each) for state, each in zip(states, sockets, strict=True)]
+    for each in sockets:
+        each.setblocking(False)  # noqa: FBT003 - its signature
+        each.listen(MAX_CONNECTIONS)
+    accepting = [asyncio.create_task(_accept_at_rate(each, partial(protocol, state))) for state, each in zip(states, sockets, strict=True)]
     try:
         yield
     finally:
         broker.close()
-        for server in servers:
-            server.close()
+        for task in accepting:
+            task.cancel()
+        await asyncio.wait(accepting)
         await broker.drain()
         for connection in [each for state in states for each in state.connections]:
             connection.transport.abort()
+
+
+async def _accept_at_rate(listening: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
+    """Accept connections until cancelled. asyncio's own server accepts as many as come, each at the expense of the worker's other jobs."""
+    loop = asyncio.get_running_loop()
+    allowance = TokenBucket.full(capacity=MAX_CONNECTIONS, per_second=MAX_NEW_CONNECTIONS_PER_SECOND, now=loop.time())
+    while True:
+        try:
+            connection, _ = await loop.sock_accept(listening)
+            await loop.connect_accepted_socket(protocol, connection)
+        except OSError as error:
+            # The worker has no file handle left, or the peer is gone already.
+            log.warning("a broker could not accept a connection", error=type(error).__name__)
+        allowance = allowance.charge(1, now=loop.time())
+        await asyncio.sleep(allowance.seconds_until_next(now=loop.time()))
 
 
 class SingleUserProtocol(HttpToolsProtocol):
@@ -131,10 +155,13 @@ class SingleUserProtocol(HttpToolsProtocol):
         self._uid = uid
         self._bytes_since_use = 0
         """Bytes received since the last complete head or piece of a body."""
+        self._deadline: asyncio.TimerHandle | None = None
+        """Closes the connection unless the head or body that it must send is complete by then."""
 
     def connection_made(self, transport: Any) -> None:
         """Accept the connection, or close it if it belongs to another user or the job has too many connections."""
         super().connection_made(transport)
+        self._set_deadline(HEAD_TIMEOUT_S)
         peer, connection = self._uid, transport.get_extra_info("socket")
         # Over TCP, and on systems without SO_PEERCRED, a token identifies the job.
         if connection.family == socket.AF_UNIX and hasattr(socket, "SO_PEERCRED"):
@@ -154,6 +181,7 @@ class SingleUserProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Begin a request. If too many wait already, the parser answers 400 and closes the connection."""
         self._bytes_since_use = 0
+        self._set_deadline(BODY_TIMEOUT_S)
         if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
             raise BodyTooLarge(f"more than {MAX_PIPELINED_REQUESTS} pipelined requests wait on this connection; read their responses first")
         super().on_headers_complete()
@@ -162,3 +190,24 @@ class SingleUserProtocol(HttpToolsProtocol):
         """Receive a piece of a body; its reader limits the size."""
         self._bytes_since_use = 0
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Have a whole request, which may take as long as it takes."""
+        self._set_deadline(None)
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Expect the next head, unless it has come already."""
+        if not self.pipeline:
+            self._set_deadline(HEAD_TIMEOUT_S)
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._set_deadline(None)
+        super().connection_lost(exc)
+
+    def _set_deadline(self, seconds: float | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else self.loop.call_later(seconds, self.transport.abort)

@@ -9,15 +9,15 @@
     /openai/v1/…                                             → the model gateway (llm/openai_api.py)
     /mcp                                                     → the tool gateway (tools/mcp_server.py)
 
-401 no token, 403 denied {outcome, policies, request_id}, 404 unknown, 409 not issued, 410 the job's access is closed, 413, 422 with `errors`, 429, 500, 503.
+400 malformed, 401 no token, 403 denied {outcome, policies, request_id}, 404 unknown, 409 not issued, 410 the job's access is closed, 413, 422 with `errors`, 429, 500, 503.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from typing import Annotated, Any, Literal
 
 import structlog
@@ -25,12 +25,12 @@ from pydantic import Field, StringConstraints
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from activities.broker.broker import Broker, PendingRequest, denial_details
-from activities.broker.errors import BodyTooLarge, MissingBrokerToken, TooManyCalls
+from activities.broker.errors import BodyTooLarge, MalformedBody, MissingBrokerToken, TooManyCalls
 from activities.broker.llm.gateway import ModelGateway
-from activities.broker.llm.openai_api import model_routes, read_request_body
+from activities.broker.llm.openai_api import model_problem_response, model_routes, read_request_body
 from activities.issuing.results import AccessClosed, IssueRefused, NotPermitted, ToolAccess
 from justenough.domain.core.base_model import Model
 from justenough.domain.core.errors import InvalidInput, JustEnoughError, NotFound, Problem, RetryLater
@@ -42,9 +42,18 @@ from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import tools_to_json
 
 MAX_BODY_BYTES = 64 * 1024
+MAX_KEYS = 32
+"""Keys of a body that is validated. Each key that is unknown is an error of its own, and thousands take long to report."""
+BYTES_PER_CALL = 16 * 1024
+"""Bytes of a body that count as one call more under the rate limit."""
+MALFORMED_COST = 20.0
+"""Calls that a malformed body counts as."""
+REFUSAL_DELAY_S = 1.0
+"""Seconds before a caller is refused because of its rate or its token: a flood gets no more refusals than it has connections."""
 MAX_WAIT_S = 60.0
 """Maximum seconds that one call waits for people; a client calls again to wait longer."""
 PROBLEMS: dict[type[Exception], tuple[int, str]] = {
+    MalformedBody: (400, "Bad Request"),
     MissingBrokerToken: (401, "Unauthorized"),
     NotPermitted: (403, "Denied"),
     NotFound: (404, "Not Found"),
@@ -85,18 +94,14 @@ class IdentityQuery(Model):
     audience: Annotated[str, StringConstraints(max_length=256)]
 
 
-def build_app(broker: Broker, token: Secret | None, *, tools: ASGIApp, discover: Discover, models: ModelGateway | None = None) -> Router:
+def build_app(broker: Broker, token: Secret | None, *, tools: ASGIApp, discover: Discover, models: ModelGateway | None = None) -> ASGIApp:
     """Return the application of one job. `token`: the bearer token of calls over TCP; on a Unix socket the kernel identifies the caller.
 
     `tools` answers at /mcp; `discover` returns the catalog; `models`: the model gateway, if the spec has a model.
     """
 
     async def access(request: Request) -> Response:
-        try:
-            content = json.loads(await read_request_body(request, what="a body", max_bytes=MAX_BODY_BYTES))
-        except ValueError as error:
-            raise InvalidInput("access", (Problem("", "the body is not JSON"),)) from error
-        body = validate_model("access", AccessBody, content)
+        body = await read_access_body(request)
         ttl = body.ttl or broker.default_ttl(body.resource, body.action)
         asked = Access(resource=body.resource, action=body.action, ttl=ttl, reason=body.reason, at="request")
         granted = await (broker.through_tools(asked, wait=body.wait) if body.through else broker.access(asked, wait=body.wait))
@@ -126,60 +131,89 @@ def build_app(broker: Broker, token: Secret | None, *, tools: ASGIApp, discover:
         return JSONResponse({"items" if name == "access" else name: entries for name, entries in (await discover()).items()})
 
     routes = [
-        Route("/v1/access", _JsonEndpoint(access, token), methods=["POST"]),
-        Route("/v1/access/{credential}/release", _JsonEndpoint(release, token), methods=["POST"]),
-        Route("/v1/requests/{request}", _JsonEndpoint(state, token), methods=["GET"]),
-        Route("/v1/identity", _JsonEndpoint(identity, token), methods=["GET"]),
-        Route("/v1/catalog", _JsonEndpoint(catalog, token), methods=["GET"]),
-        *model_routes(models, partial(_require_job_token, token=token)),
-        Route("/mcp", _JobOnly(tools, token)),
+        Route("/v1/access", _JsonEndpoint(access, broker), methods=["POST"]),
+        Route("/v1/access/{credential}/release", _JsonEndpoint(release, broker), methods=["POST"]),
+        Route("/v1/requests/{request}", _JsonEndpoint(state, broker), methods=["GET"]),
+        Route("/v1/identity", _JsonEndpoint(identity, broker), methods=["GET"]),
+        Route("/v1/catalog", _JsonEndpoint(catalog, broker), methods=["GET"]),
+        *model_routes(models),
+        Route("/mcp", tools),
     ]
-    # Each route handles its own errors, so no middleware is needed.
-    return Router(routes=routes, redirect_slashes=False)
+    return _Admission(Router(routes=routes, redirect_slashes=False), broker, token)
 
 
-class _JobOnly:
-    """Lets only the job through to another ASGI application."""
+async def read_access_body(request: Request) -> AccessBody:
+    """Return the body of a request for access. Raises InvalidInput, BodyTooLarge, MalformedBody."""
+    try:
+        content = json.loads(await read_request_body(request, what="a body", max_bytes=MAX_BODY_BYTES))
+    except ValueError as error:
+        raise InvalidInput("access", (Problem("", "the body is not JSON"),)) from error
+    except RecursionError as error:
+        raise MalformedBody("the body is nested too deeply") from error
+    if isinstance(content, dict) and len(content) > MAX_KEYS:
+        raise MalformedBody(f"the body has {len(content):,} keys; at most {MAX_KEYS} are read")
+    return validate_model("access", AccessBody, content)
 
-    def __init__(self, app: ASGIApp, token: Secret | None) -> None:
+
+class _Admission:
+    """Admits requests of the job within its rate limit, before anything of them is routed, parsed or validated. Others are refused late."""
+
+    def __init__(self, app: ASGIApp, broker: Broker, token: Secret | None) -> None:
         self._app = app
+        self._broker = broker
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def receive_and_count() -> Message:
+            message = await receive()
+            self._broker.charge(len(message.get("body", b"")) / BYTES_PER_CALL)
+            return message
+
+        request = Request(scope)
         try:
-            _require_job_token(Request(scope), self._token)
-            await self._app(scope, receive, send)
-        except (MissingBrokerToken, AccessClosed) as error:
-            await problem_response(error)(scope, receive, send)
+            # A connection to the Unix socket was checked when it was made; uvicorn has no client address for it.
+            if request.client is not None:
+                scheme, _, sent = request.headers.get("authorization", "").partition(" ")
+                if (
+                    self._token is None
+                    or scheme.lower() != "bearer"
+                    or not hmac.compare_digest(sent.encode(), self._token.reveal().encode())
+                ):
+                    raise MissingBrokerToken("send `Authorization: Bearer $JUSTENOUGH_BROKER_TOKEN`")
+            self._broker.admit()
+            await self._app(scope, receive_and_count, send)
+        except (MissingBrokerToken, TooManyCalls, AccessClosed) as error:
+            if not isinstance(error, AccessClosed):
+                await asyncio.sleep(REFUSAL_DELAY_S)
+            respond = model_problem_response if scope["path"].startswith("/openai/") else problem_response
+            await respond(error)(scope, receive, send)
 
 
 class _JsonEndpoint:
-    """Serves one route to the job; errors become problem details. An ASGI application, because Starlette would wrap a function in two more layers."""
+    """Serves one route; errors become problem details. An ASGI application, because Starlette would wrap a function in two more layers."""
 
-    def __init__(self, endpoint: Endpoint, token: Secret | None) -> None:
+    def __init__(self, endpoint: Endpoint, broker: Broker) -> None:
         self._endpoint = endpoint
-        self._token = token
+        self._broker = broker
+        self._logged: set[type[Exception]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
-            _require_job_token(request, self._token)
             response = await self._endpoint(request)
+        except MalformedBody as error:
+            self._broker.charge(MALFORMED_COST)
+            response = problem_response(error)
+            response.headers["Connection"] = "close"
         except JustEnoughError as error:
             response = problem_response(error)
         except Exception as error:
-            log.exception("the broker failed unexpectedly", path=request.url.path)
+            # Once of each kind: a job must not flood the worker's log.
+            if type(error) not in self._logged:
+                self._logged.add(type(error))
+                log.exception("the broker failed unexpectedly", path=request.url.path)
             response = problem_response(error, detail="unexpected error; the worker's log has the details")
         await response(scope, receive, send)
-
-
-def _require_job_token(request: Request, token: Secret | None) -> None:
-    # A connection to the Unix socket was checked when it was made; uvicorn has no client address for it.
-    if request.client is None:
-        return
-    scheme, _, sent = request.headers.get("authorization", "").partition(" ")
-    if token is None or scheme.lower() != "bearer" or not hmac.compare_digest(sent.encode(), token.reveal().encode()):
-        raise MissingBrokerToken("send `Authorization: Bearer $JUSTENOUGH_BROKER_TOKEN`")
 
 
 def _pending_response(pending: PendingRequest, *, status: int = 200) -> Response:

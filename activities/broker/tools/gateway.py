@@ -109,8 +109,7 @@ class ToolGateway:
         """By tool, the calls that were made or are under way: bounds count them."""
 
     async def offered_tools(self) -> list[OfferedTool]:
-        """Return the tools that policy does not deny this job at every tier. Raises TooManyCalls too."""
-        self._broker.admit()
+        """Return the tools that policy does not deny this job at every tier."""
         return await self._broker.run_in_thread(self._offered_tools)
 
     async def call(self, name: str, arguments: Any, *, report_progress: ReportProgress, max_wait: float) -> ToolAnswer:
@@ -119,7 +118,6 @@ class ToolGateway:
         `max_wait`: seconds to wait for people. If the caller goes away, a call that is being made is finished; a call that waits for people is
         dropped, and the next identical call waits for the same request. Raises AccessClosed, TooManyCalls.
         """
-        self._broker.admit()
         if self._under_way >= MAX_CONCURRENT_CALLS:
             raise TooManyCalls(1.0)
         # Count the call before the first await: other calls may arrive at the same moment.

@@ -22,8 +22,11 @@ class TokenBucket:
 
     def take(self, *, now: float) -> TokenBucket | None:
         """Return the bucket with one token less, or None if it has none."""
-        left = self._tokens_at(now)
-        return replace(self, left=left - 1, at=now) if left >= 1 else None
+        return self.charge(1, now=now) if self._tokens_at(now) >= 1 else None
+
+    def charge(self, tokens: float, *, now: float) -> TokenBucket:
+        """Return the bucket with so many tokens less. It may owe some."""
+        return replace(self, left=self._tokens_at(now) - tokens, at=now)
 
     def seconds_until_next(self, *, now: float) -> float:
         """Return the seconds until it has a token again."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
 
 from activities.broker.broker import Broker
+from activities.broker.errors import TooManyCalls
 from activities.broker.server.listener import (
     MAX_CONCURRENT_REQUESTS,
     MAX_CONNECTIONS,
@@ -20,6 +22,7 @@ from activities.broker.server.listener import (
     BrokerAddress,
     serve_broker,
 )
+from activities.broker.server.rest_api import BYTES_PER_CALL, MALFORMED_COST, MAX_BODY_BYTES, REFUSAL_DELAY_S
 from activities.broker.tools import ToolGateway
 from justenough.domain.core.secret import Secret
 
@@ -33,11 +36,22 @@ class Unhurried:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.charged = 0.0
+        self.refuses: Exception | None = None
         self.answers = asyncio.Event()
         self.closed = asyncio.Event()
 
     def close(self) -> None:
         """Be closed."""
+
+    def admit(self) -> None:
+        """Admit everything, unless the test says otherwise."""
+        if self.refuses:
+            raise self.refuses
+
+    def charge(self, calls: float) -> None:
+        """Count what a request costs."""
+        self.charged += calls
 
     async def drain(self) -> None:
         """Have nothing on the way."""
@@ -145,3 +159,76 @@ async def test_strangers_on_loopback_take_nothing_from_the_job_itself() -> None:
             assert (await reading.readline()).startswith(b"HTTP/1.1 200")
         for _, each in held:
             each.transport.abort()
+
+
+def body_request(path: str, body: bytes) -> bytes:
+    return f"POST {path} HTTP/1.1\r\nHost: broker\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+@pytest.mark.parametrize("path", ["/v1/access", "/mcp", "/openai/v1/chat/completions", "/nowhere"])
+async def test_beyond_its_rate_a_job_is_refused_late_whatever_it_asks_for(path: str) -> None:
+    async with run_listener() as (asked, place), talk(place) as (reading, writing):
+        asked.refuses, began = TooManyCalls(3.0), time.monotonic()
+        writing.write(body_request(path, b"{}"))
+        answer = await reading.readuntil(b"}")
+        assert answer.startswith(b"HTTP/1.1 429")
+        assert b"retry-after: 3" in answer.lower()
+        assert time.monotonic() - began >= REFUSAL_DELAY_S
+
+
+@pytest.mark.parametrize(
+    "body, status, cost",
+    [
+        (b"{" + b",".join(b'"%d":0' % number for number in range(5_000)) + b"}", b"400", MALFORMED_COST),
+        (b"[" * 60_000, b"400", MALFORMED_COST),
+        (b"{", b"422", 0.0),
+        (b'{"resource": "x", "action": 1}', b"422", 0.0),
+        (b" " * (MAX_BODY_BYTES + 1), b"413", 0.0),
+    ],
+    ids=["keys", "depth", "no JSON", "wrong", "size"],
+)
+async def test_a_body_that_no_client_sends_is_not_validated_and_costs_many_calls(body: bytes, status: bytes, cost: float) -> None:
+    async with run_listener() as (asked, place), talk(place) as (reading, writing):
+        writing.write(body_request("/v1/access", body))
+        answer = await reading.readuntil(b"}")
+        assert answer.startswith(b"HTTP/1.1 " + status)
+        assert len(answer) < 2_000
+        assert (b"connection: close" in answer.lower()) is (status == b"400")
+        assert asked.charged == pytest.approx(cost + min(len(body), MAX_BODY_BYTES + 1) / BYTES_PER_CALL, rel=0.5)
+
+
+async def test_a_connection_that_sends_no_complete_request_in_time_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("activities.broker.server.listener.HEAD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("activities.broker.server.listener.BODY_TIMEOUT_S", 0.2)
+    silent, half_a_head, half_a_body, again = (
+        b"",
+        b"GET / HT",
+        body_request("/v1/access", b"{}")[:-1],
+        b"GET /nowhere HTTP/1.1\r\n\r\nGET / HT",
+    )
+    for sent in (silent, half_a_head, half_a_body, again):
+        async with run_listener() as (_, place), talk(place) as (reading, writing):
+            writing.write(sent)
+            with suppress(ConnectionResetError):
+                assert (await reading.read()).count(b"HTTP/1.1") == (sent == again)
+
+
+async def test_a_request_that_is_complete_may_be_answered_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("activities.broker.server.listener.HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("activities.broker.server.listener.BODY_TIMEOUT_S", 0.1)
+    async with run_listener() as (asked, place), talk(place) as (reading, writing):
+        writing.write(ASKS)
+        asyncio.get_running_loop().call_later(0.5, asked.answers.set)
+        assert (await reading.readuntil(b"]}")).startswith(b"HTTP/1.1 200")
+
+
+async def test_new_connections_are_accepted_at_a_bounded_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("activities.broker.server.listener.MAX_NEW_CONNECTIONS_PER_SECOND", 10)
+    async with run_listener() as (asked, place):
+        asked.answers.set()
+        began, more = time.monotonic(), 10
+        for _ in range(MAX_CONNECTIONS + more):
+            async with talk(place) as (reading, writing):
+                writing.write(ASKS)
+                assert (await reading.readuntil(b"]}")).startswith(b"HTTP/1.1 200")
+        assert time.monotonic() - began >= (more - 1) / 10

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from activities.broker.broker import MAX_CALL_BURST, Broker, PendingRequest
+from activities.broker.broker import MAX_CALL_BURST, MAX_CALLS_PER_SECOND, Broker, PendingRequest
 from activities.broker.errors import TooManyCalls
 from activities.broker.llm.gateway import MAX_CONCURRENT_PARSES, ModelGateway
 from activities.broker.llm.openai_api import InvalidChatRequest
@@ -22,10 +22,6 @@ class Knocked:
 
     def __init__(self) -> None:
         self.made = 0
-        self.admits: Any = lambda: None
-
-    def admit(self) -> None:
-        self.admits()
 
     async def run_in_thread(self, call: Any) -> None:
         del call
@@ -65,20 +61,18 @@ async def test_so_many_calls_are_under_way_and_no_more() -> None:
     await asyncio.wait({*under_way, again})
 
 
-async def test_calls_and_lists_of_tools_count_like_all_that_a_job_asks() -> None:
-    door, deps = Knocked(), SimpleNamespace(ticks=lambda: 0.0)
+def test_a_large_request_counts_as_several_and_may_leave_a_debt() -> None:
+    now, nobody = [0.0], cast("Any", None)
     told: Any = SimpleNamespace(statement=SimpleNamespace(job="j-test"), spec=None)
-    nobody = cast("Any", None)
-    counting = Broker(cast("Any", deps), told, nobody, nobody, nobody, owner="", notify_workflow=nobody)
-    for _ in range(MAX_CALL_BURST):
+    counting = Broker(cast("Any", SimpleNamespace(ticks=lambda: now[0])), told, nobody, nobody, nobody, owner="", notify_workflow=nobody)
+    counting.admit()
+    counting.charge(MAX_CALL_BURST + MAX_CALLS_PER_SECOND)
+    with pytest.raises(TooManyCalls) as refused:
         counting.admit()
-    door.admits = counting.admit
-    tools = tools_behind(door)
-    with pytest.raises(TooManyCalls):
-        await tools.call("find", {}, report_progress=ignore_progress, max_wait=1)
-    with pytest.raises(TooManyCalls):
-        await tools.offered_tools()
-    assert door.made == 0
+    # One call that was admitted, one second's calls owed, and one token for the next.
+    assert refused.value.wait == pytest.approx(1 + 2 / MAX_CALLS_PER_SECOND)
+    now[0] += refused.value.wait
+    counting.admit()
 
 
 async def test_few_questions_of_one_job_are_values_at_a_time() -> None:

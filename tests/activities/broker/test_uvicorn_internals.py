@@ -15,7 +15,18 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 
-@pytest.mark.parametrize("name", ["connection_made", "data_received", "on_headers_complete", "on_body"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "connection_made",
+        "connection_lost",
+        "data_received",
+        "on_headers_complete",
+        "on_body",
+        "on_message_complete",
+        "on_response_complete",
+    ],
+)
 def test_the_protocol_has_the_methods_that_the_listener_extends(name: str) -> None:
     assert callable(getattr(HttpToolsProtocol, name))
 

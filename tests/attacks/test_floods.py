@@ -1,0 +1,54 @@
+"""A job without any access floods its broker. Other jobs' access ends as soon as ever, and their worker lives."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.attacks.test_isolation import output, upload_bundle
+from tests.support.people import Human
+from tests.support.shop import Login, Shop, Witness, spec
+from tests.support.wait import until
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
+PROGRAM = Path(__file__).with_name("programs") / "flood.py"
+FLOOD_S = float(os.environ.get("FLOOD_S", "3"))
+"""Seconds that each flood lasts."""
+KINDS = ("unknown keys", "nesting", "wrong values", "unknown paths", "tool calls", "garbage", "new connections")
+
+
+def is_refused(shop: Shop, login: Login) -> bool:
+    """Whether a login does not work any more."""
+    return not shop.can_log_in(login)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_flood_from_one_job_delays_no_other_jobs_end(
+    ops: Human, shop: Shop, witness: Witness, kind: str, record_testsuite_property: Callable[[str, object], None]
+) -> None:
+    worker = shop.pid_of("worker")
+    run = {"command": ["python3", "flood.py", kind, str(FLOOD_S)], "timeout": "10m"}
+    digest = upload_bundle(ops, {"flood.py": PROGRAM.read_bytes()})
+    victims = [(ops.launch(spec(f"{witness.hand_over}; exec sleep 600")), witness.login()) for _ in range(2)]
+    flooding = ops.launch({**spec(""), "access": [], "run": run}, bundle=digest)
+    until(lambda: "flooding" in output(ops, flooding), "it floods", within=300)
+    took: list[float] = []
+    began = time.monotonic()
+    for victim, login in victims:
+        # The first at the flood's begin, the second in its middle.
+        time.sleep(max(0.0, began + FLOOD_S / 3 * (1 + len(took)) - time.monotonic()))
+        asked = time.monotonic()
+        assert ops.api.post(f"jobs/{victim}/kill").status_code == 202
+        until(partial(is_refused, shop, login), "its login is refused", within=120)
+        took.append(time.monotonic() - asked)
+        assert ops.until(victim)["state"] == "killed"
+        shop.assert_dead(ops.until(victim), login)
+    ended = ops.until(flooding, within=FLOOD_S + 300)
+    record_testsuite_property(f"seconds until a killed job cannot log in: {kind}", took)
+    assert ended["state"] == "succeeded"
+    assert shop.pid_of("worker") == worker
