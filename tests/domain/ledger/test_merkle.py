@@ -76,3 +76,39 @@ def test_a_consistency_proof_holds_for_its_two_trees_and_no_others(leaves: list[
         assert not merkle.is_consistent(old, before, size, after, (*path[:number], EMPTY_ROOT, *path[number + 1 :]))
     assert not merkle.is_consistent(size + 1, before, size, after, path)
     assert not merkle.is_consistent(0, EMPTY_ROOT, size, after, path)
+
+
+DISTINCT = [bytes([number]) for number in range(18)]
+
+
+@pytest.mark.parametrize("size", range(1, len(DISTINCT)))
+def test_each_audit_path_proves_its_leaf_in_its_place_alone(size: int) -> None:
+    leaves = DISTINCT[:size]
+    for index in range(size):
+        path = merkle.inclusion_path(leaves, index)
+        places = [place for place in range(-2, size + 3) if merkle.root_by_inclusion(leaves[index], place, size, path) == root_of(leaves)]
+        assert places == [index]
+
+
+@pytest.mark.parametrize("size", range(1, len(DISTINCT)))
+def test_each_consistency_proof_holds_for_its_old_tree_alone(size: int) -> None:
+    leaves = DISTINCT[:size]
+    roots = {old: root_of(leaves[:old]) for old in range(size + 2)}
+    for old in range(1, size + 1):
+        path = merkle.consistency_path(leaves, old)
+        held = [other for other, root in roots.items() if merkle.is_consistent(other, root, size, root_of(leaves), path)]
+        assert held == [old]
+        assert not merkle.is_consistent(old, roots[old], size, root_of(leaves), (*path, EMPTY_ROOT))
+        assert not path or not merkle.is_consistent(old, roots[old], size, root_of(leaves), path[:-1])
+        assert not merkle.is_consistent(-old, roots[old], size, root_of(leaves), path)
+
+
+@pytest.mark.parametrize(
+    "size, subtrees, is_well_formed", [(0, 0, True), (3, 2, True), (4, 1, True), (3, 1, False), (3, 3, False), (0, 1, False)]
+)
+def test_a_frontier_has_a_subtree_for_each_1_of_its_size(size: int, subtrees: int, *, is_well_formed: bool) -> None:
+    assert Frontier(size, (leaf_hash(b"x"),) * subtrees).is_well_formed is is_well_formed
+
+
+def test_an_entry_whose_hash_is_none_has_its_text_as_leaf() -> None:
+    assert (merkle.leaf_of("00ff"), merkle.leaf_of("edited")) == (b"\x00\xff", b"edited")
