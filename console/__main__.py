@@ -11,10 +11,9 @@ from console.app import create_app
 from console.startup import build_console
 from justenough.adapters.configuration.settings import Settings, load_settings
 from justenough.adapters.runtime import gc_tuning
+from justenough.adapters.runtime.http_protocol import HEAD_TIMEOUT_S, PunctualHttpProtocol
 from justenough.adapters.runtime.logging_setup import configure_logs
 
-KEEP_ALIVE_S = 30
-"""Seconds that an idle connection stays open: longer than clients keep theirs (httpx: 5 s), or a request could meet a connection that just closes."""
 DRAIN_TIMEOUT_S = 5
 """How long open responses, mostly streams, may continue after the console got a signal to stop."""
 MAX_CONNECTIONS = 4_000
@@ -54,7 +53,8 @@ async def _serve(settings: Settings) -> None:
             server_header=False,
             proxy_headers=False,
             limit_concurrency=_connection_limit(),
-            timeout_keep_alive=KEEP_ALIVE_S,
+            http=PunctualHttpProtocol,
+            timeout_keep_alive=HEAD_TIMEOUT_S,
             timeout_graceful_shutdown=DRAIN_TIMEOUT_S,
         )
         gc_tuning.freeze()

@@ -33,6 +33,8 @@ from justenough.domain.core.validation_messages import describe_error
 
 MEDIA_TYPE = "application/problem+json"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+MAX_FAULTS = 100
+"""Problems of one request that are reported; the others are counted."""
 RETRY_AFTER_S = 2
 """Seconds after which a client should retry if a required system did not answer."""
 
@@ -132,10 +134,13 @@ def status_of(error: JustEnoughError) -> int:
 def faults_of(error: RequestValidationError) -> tuple[Fault, ...]:
     """Return the problems of a request, each with its path."""
     faults = []
-    for item in error.errors():
+    errors = error.errors()
+    for item in errors[:MAX_FAULTS]:
         source, *path = item["loc"]
         location = [] if item["type"] == "json_invalid" else path if source == "body" else [source, *path]
         faults.append(Fault(to_yaml_path(part for part in location if part != "[key]"), describe_error(item)))
+    if len(errors) > MAX_FAULTS:
+        faults.append(Fault("", f"and {len(errors) - MAX_FAULTS:,} more problems"))
     return tuple(faults)
 
 

@@ -1,19 +1,27 @@
-"""A job without any access floods its broker. Other jobs' access ends as soon as ever, and their worker lives."""
+"""Floods: of a broker by a job without any access, and of the console by a person who may only read. Others notice little."""
 
 from __future__ import annotations
 
+import json
 import os
+import socket
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from tests.attacks.test_isolation import output, upload_bundle
 from tests.support.people import Human
 from tests.support.shop import Login, Shop, Witness, spec
 from tests.support.wait import until
+from worker.stack import Stack
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 PROGRAM = Path(__file__).with_name("programs") / "flood.py"
@@ -52,3 +60,31 @@ def test_a_flood_from_one_job_delays_no_other_jobs_end(
     record_testsuite_property(f"seconds until a killed job cannot log in: {kind}", took)
     assert ended["state"] == "succeeded"
     assert shop.pid_of("worker") == worker
+
+
+def test_a_readers_flood_of_the_console_delays_its_health_check_little(
+    whole: Stack, shop: Shop, auditor: Human, record_testsuite_property: Callable[[str, object], None]
+) -> None:
+    console, over = shop.pid_of("console"), threading.Event()
+    body = json.dumps({f"k{number}": 0 for number in range(80_000)}).encode()
+    headers = {"Content-Type": "application/json", "If-Match": '"x"'}
+
+    def flood(path: str) -> None:
+        while not over.is_set():
+            assert auditor.api.post(path, content=body, headers=headers).status_code in {403, 404, 413, 422}
+
+    address = urlsplit(str(whole.console))
+    with ExitStack() as opened, ThreadPoolExecutor(12) as pool:
+        for _ in range(500):
+            opened.enter_context(socket.create_connection((str(address.hostname), int(address.port or 0))))
+        floods = [pool.submit(flood, path) for path in ("jobs", "requests/r-none/decisions", "delegations") * 4]
+        took, began = [], time.monotonic()
+        while time.monotonic() < began + FLOOD_S:
+            asked = time.monotonic()
+            assert httpx.get(f"{whole.console}/livez", timeout=60, trust_env=False).status_code == 200
+            took.append(time.monotonic() - asked)
+        over.set()
+        for each in floods:
+            each.result()
+    record_testsuite_property("seconds until /livez answered, at most", max(took))
+    assert shop.pid_of("console") == console

@@ -19,6 +19,7 @@ from temporalio.client import Client
 
 from console import app
 from console.services.console import Console
+from justenough.adapters.runtime.http_protocol import PunctualHttpProtocol
 from justenough.adapters.store import Store
 from justenough.domain.approvals.statements import DecisionStatement, OrderStatement, to_signable
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
@@ -231,7 +232,11 @@ async def idle(_: Deps) -> None:
 @contextlib.asynccontextmanager
 async def serve_console(console: Console) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a console that uvicorn serves on a free port."""
-    server = uvicorn.Server(uvicorn.Config(app.create_app(console), port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app.create_app(console), port=0, http=PunctualHttpProtocol, log_config=None, access_log=False, timeout_graceful_shutdown=1
+        )
+    )
     # Checkpoints while tests run would be events that no test caused. Tests of checkpoints sign them themselves.
     with mock.patch.object(app, "run_checkpoints", idle):
         task = asyncio.create_task(server.serve())

@@ -19,7 +19,6 @@ from typing import Any
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from activities.broker.broker import Broker
@@ -28,6 +27,7 @@ from activities.broker.llm.gateway import ModelGateway, drain_model_calls
 from activities.broker.server.rest_api import build_app
 from activities.broker.tools import ToolGateway, serve_tools
 from activities.process import no_sandbox
+from justenough.adapters.runtime.http_protocol import HEAD_TIMEOUT_S, PunctualHttpProtocol
 from justenough.domain.core.rate_limit import TokenBucket
 from justenough.domain.core.secret import Secret
 
@@ -35,10 +35,6 @@ MAX_CONNECTIONS = 64
 """Connections of one job, idle ones included; further ones are closed, so that a job cannot use up the worker's open files."""
 MAX_NEW_CONNECTIONS_PER_SECOND = 100
 """Rate limit of one job's new connections, after a burst of MAX_CONNECTIONS. Further ones wait in the kernel."""
-HEAD_TIMEOUT_S = 30
-"""Seconds within which a connection must send a complete head: the first one, or another one after a response."""
-BODY_TIMEOUT_S = 60
-"""Seconds within which the body that belongs to a head must be complete."""
 MAX_CONCURRENT_REQUESTS = 2 * MAX_CONNECTIONS
 """Requests of one job that are being answered on one socket, those of disconnected callers included. Beyond that: 503."""
 MAX_HEAD_BYTES = 64 * 1024
@@ -147,7 +143,7 @@ async def _accept_at_rate(listening: socket.socket, protocol: Callable[[], async
         await asyncio.sleep(allowance.seconds_until_next(now=loop.time()))
 
 
-class SingleUserProtocol(HttpToolsProtocol):
+class SingleUserProtocol(PunctualHttpProtocol):
     """HTTP for one user's processes: on a Unix socket the kernel names the peer's user, and any other user's connection is closed."""
 
     def __init__(self, config: uvicorn.Config, state: ServerState, uid: int) -> None:
@@ -155,13 +151,10 @@ class SingleUserProtocol(HttpToolsProtocol):
         self._uid = uid
         self._bytes_since_use = 0
         """Bytes received since the last complete head or piece of a body."""
-        self._deadline: asyncio.TimerHandle | None = None
-        """Closes the connection unless the head or body that it must send is complete by then."""
 
     def connection_made(self, transport: Any) -> None:
         """Accept the connection, or close it if it belongs to another user or the job has too many connections."""
         super().connection_made(transport)
-        self._set_deadline(HEAD_TIMEOUT_S)
         peer, connection = self._uid, transport.get_extra_info("socket")
         # Over TCP, and on systems without SO_PEERCRED, a token identifies the job.
         if connection.family == socket.AF_UNIX and hasattr(socket, "SO_PEERCRED"):
@@ -181,7 +174,6 @@ class SingleUserProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Begin a request. If too many wait already, the parser answers 400 and closes the connection."""
         self._bytes_since_use = 0
-        self._set_deadline(BODY_TIMEOUT_S)
         if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
             raise BodyTooLarge(f"more than {MAX_PIPELINED_REQUESTS} pipelined requests wait on this connection; read their responses first")
         super().on_headers_complete()
@@ -190,24 +182,3 @@ class SingleUserProtocol(HttpToolsProtocol):
         """Receive a piece of a body; its reader limits the size."""
         self._bytes_since_use = 0
         super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """Have a whole request, which may take as long as it takes."""
-        self._set_deadline(None)
-        super().on_message_complete()
-
-    def on_response_complete(self) -> None:
-        """Expect the next head, unless it has come already."""
-        if not self.pipeline:
-            self._set_deadline(HEAD_TIMEOUT_S)
-        super().on_response_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
-        self._set_deadline(None)
-        super().connection_lost(exc)
-
-    def _set_deadline(self, seconds: float | None) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._deadline = None if seconds is None else self.loop.call_later(seconds, self.transport.abort)

@@ -198,8 +198,8 @@ async def test_a_body_that_no_client_sends_is_not_validated_and_costs_many_calls
 
 
 async def test_a_connection_that_sends_no_complete_request_in_time_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("activities.broker.server.listener.HEAD_TIMEOUT_S", 0.2)
-    monkeypatch.setattr("activities.broker.server.listener.BODY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("justenough.adapters.runtime.http_protocol.HEAD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("justenough.adapters.runtime.http_protocol.BODY_TIMEOUT_S", 0.2)
     silent, half_a_head, half_a_body, again = (
         b"",
         b"GET / HT",
@@ -214,8 +214,8 @@ async def test_a_connection_that_sends_no_complete_request_in_time_is_closed(mon
 
 
 async def test_a_request_that_is_complete_may_be_answered_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("activities.broker.server.listener.HEAD_TIMEOUT_S", 0.1)
-    monkeypatch.setattr("activities.broker.server.listener.BODY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("justenough.adapters.runtime.http_protocol.HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("justenough.adapters.runtime.http_protocol.BODY_TIMEOUT_S", 0.1)
     async with run_listener() as (asked, place), talk(place) as (reading, writing):
         writing.write(ASKS)
         asyncio.get_running_loop().call_later(0.5, asked.answers.set)

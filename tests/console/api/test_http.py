@@ -10,6 +10,7 @@ import pytest
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
+from console.api.dependencies import MAX_BODY_KEYS
 from console.http.middleware import EdgeMiddleware
 from console.http.problems import MEDIA_TYPE
 from tests.console.served_console import Served
@@ -208,3 +209,35 @@ async def break_response(error: Exception) -> None:
         await asyncio.sleep(0)
 
     await EdgeMiddleware(app)({"type": "http", "method": "GET", "path": "/api/v1/events"}, None, taken)  # type: ignore[arg-type] # nothing is received
+
+
+def unknown_keys(count: int) -> dict[str, int]:
+    return {f"unknown_{number}": 0 for number in range(count)}
+
+
+async def test_a_body_is_not_parsed_for_whoever_may_not_send_it(served: Served) -> None:
+    answer = await served.post("/jobs", "auditor", unknown_keys(50_000))
+    assert answer.status_code == 403
+    assert "ops" in answer.json()["detail"]
+
+
+async def test_a_body_with_very_many_keys_is_refused_before_it_is_validated(served: Served) -> None:
+    answer = await served.post("/jobs", "ops", unknown_keys(MAX_BODY_KEYS + 1))
+    assert (answer.status_code, answer.json()["detail"]) == (413, "the body has 5,001 keys; at most 5,000 are read")
+
+
+async def test_of_very_many_problems_the_first_hundred_are_reported(served: Served) -> None:
+    answer = await served.post("/jobs", "ops", unknown_keys(2_000))
+    errors = answer.json()["errors"]
+    assert (answer.status_code, len(errors)) == (422, 101)
+    assert "more problems" in errors[-1]["message"]
+
+
+async def test_a_silent_connection_is_closed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("justenough.adapters.runtime.http_protocol.HEAD_TIMEOUT_S", 0.2)
+    for sent in (b"", b"GET /livez HT"):
+        reading, writing = await asyncio.open_connection(served.http.base_url.host, served.http.base_url.port)
+        writing.write(sent)
+        async with asyncio.timeout(60):
+            assert await reading.read() == b""
+        writing.close()

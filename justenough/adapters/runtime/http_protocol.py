@@ -1,0 +1,53 @@
+"""uvicorn's HTTP protocol with deadlines for what a client must send. uvicorn itself closes only connections that are silent after a response."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_TIMEOUT_S = 30
+"""Seconds within which a connection must send a complete head: the first one, or another one after a response.
+
+Longer than clients keep idle connections (httpx: 5 s), or a request could meet a connection that is just being closed.
+"""
+BODY_TIMEOUT_S = 60
+"""Seconds within which the body that belongs to a head must be complete."""
+
+
+class PunctualHttpProtocol(HttpToolsProtocol):
+    """Closes connections that do not complete a request in time. A response may take as long as it takes."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Expect a head."""
+        super().connection_made(transport)
+        self._set_deadline(HEAD_TIMEOUT_S)
+
+    def on_headers_complete(self) -> None:
+        """Expect the body."""
+        self._set_deadline(BODY_TIMEOUT_S)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Have a whole request."""
+        self._set_deadline(None)
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Expect the next head, unless it has come already."""
+        if not self.pipeline:
+            self._set_deadline(HEAD_TIMEOUT_S)
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._set_deadline(None)
+        super().connection_lost(exc)
+
+    def _set_deadline(self, seconds: float | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else self.loop.call_later(seconds, self.transport.abort)
