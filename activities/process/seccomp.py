@@ -1,12 +1,15 @@
-"""A seccomp filter that refuses a sandboxed job system calls that allocate memory outside the limits of its folders and processes.
+"""A seccomp filter that refuses a sandboxed job system calls that it could use beyond its sandbox. Decides by number and first argument only.
 
-In a user namespace of its own it could mount in-memory folders of any size; memory files and System V segments outlive their process. The
-filter answers ENOSYS, like a kernel without the feature, so that programs use their fallback.
+In a user namespace of its own it could mount in-memory folders of any size; memory files and System V segments outlive their process. Keyrings
+belong to a user id, which a later job gets. io_uring makes calls that no filter sees. userfaultfd, perf and BPF have served to attack kernels.
+The filter answers ENOSYS, like a kernel without the feature, so that programs use their fallback, and EAFNOSUPPORT for kinds of sockets that
+reach past the network namespace (AF_VSOCK reaches the host of a virtual machine) or need rarely used kernel modules.
 """
 
 from __future__ import annotations
 
 import errno
+import socket
 import struct
 from functools import lru_cache
 from typing import NamedTuple
@@ -27,12 +30,38 @@ class Machine(NamedTuple):
     clone3: int
     memory: tuple[int, ...]
     """memfd_create, shmget, memfd_secret."""
+    keys: tuple[int, ...]
+    """add_key, request_key, keyctl."""
+    risky: tuple[int, ...]
+    """io_uring_setup, io_uring_enter, io_uring_register, userfaultfd, perf_event_open, bpf."""
+    sockets: tuple[int, ...]
+    """socket, socketpair."""
 
 
 MACHINES = {
-    "x86_64": Machine(0xC000003E, clone=56, unshare=272, clone3=435, memory=(319, 29, 447)),
-    "aarch64": Machine(0xC00000B7, clone=220, unshare=97, clone3=435, memory=(279, 194, 447)),
+    "x86_64": Machine(
+        0xC000003E,
+        clone=56,
+        unshare=272,
+        clone3=435,
+        memory=(319, 29, 447),
+        keys=(248, 249, 250),
+        risky=(425, 426, 427, 323, 298, 321),
+        sockets=(41, 53),
+    ),
+    "aarch64": Machine(
+        0xC00000B7,
+        clone=220,
+        unshare=97,
+        clone3=435,
+        memory=(279, 194, 447),
+        keys=(217, 218, 219),
+        risky=(425, 426, 427, 282, 241, 280),
+        sockets=(198, 199),
+    ),
 }
+SOCKET_FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, 16)
+"""The kinds of sockets that a job may open. The last one, AF_NETLINK, tells programs the addresses of their network interfaces."""
 X32_NUMBERS = 0x40000000
 """On x86_64, numbers from here on are the same calls made by x32 programs."""
 
@@ -48,10 +77,14 @@ def build_filters(machine: str) -> tuple[bytes, ...]:
     program = [_load(_ARCHITECTURE), _jump(_EQUAL, calls.audit, then=1), missing]
     program += [_load(_NUMBER), _jump(_AT_LEAST, X32_NUMBERS, otherwise=1), missing]
     # clone3's flags are in memory, which a filter cannot read; without clone3 programs call clone.
-    for number in (calls.clone3, *calls.memory):
+    for number in (calls.clone3, *calls.memory, *calls.keys, *calls.risky):
         program += [_jump(_EQUAL, number, otherwise=1), missing]
     for number in (calls.clone, calls.unshare):
         program += [_jump(_EQUAL, number, otherwise=4), _load(_FIRST), _jump(_ANY_OF, CLONE_NEWUSER, otherwise=1), forbidden, allowed]
+    unsupported = _return(_REFUSE | errno.EAFNOSUPPORT)
+    families = [part for family in SOCKET_FAMILIES for part in (_jump(_EQUAL, family, otherwise=1), allowed)]
+    for number in calls.sockets:
+        program += [_jump(_EQUAL, number, otherwise=len(families) + 2), _load(_FIRST), *families, unsupported]
     return (b"".join([*program, allowed]),)
 
 

@@ -1,8 +1,13 @@
 """What a job takes of its machine is bounded: each process by the kernel, all together by whoever adds them up, and its folders by their size."""
 
 import asyncio
+import errno
+import json
 import os
 import resource
+import subprocess
+import sys
+from functools import partial
 
 import pytest
 
@@ -202,6 +207,36 @@ async def test_memory_that_nothing_bounds_cannot_be_had(run: Runner) -> None:
     # On the host it can.
     os.close(os.memfd_create("control"))
     assert "Read-only file system" in (await run("touch", "/dev/x")).log
+
+
+ASK_THE_KERNEL = """
+import ctypes, errno, json, platform, socket
+numbers = {"x86_64": (250, 248, 425, 323, 298, 321), "aarch64": (219, 217, 425, 282, 241, 280)}[platform.machine()]
+libc = ctypes.CDLL(None, use_errno=True)
+told = {}
+for name, number in zip(("keyctl", "add_key", "io_uring_setup", "userfaultfd", "perf_event_open", "bpf"), numbers):
+    ctypes.set_errno(0)
+    libc.syscall(number, 0, -4, 1, 0, 0)
+    told[name] = ctypes.get_errno()
+for name, family in (("vsock", 40), ("alg", 38), ("packet", 17), ("unix", 1), ("inet", 2), ("inet6", 10), ("netlink", 16)):
+    try:
+        socket.socket(family, socket.SOCK_RAW if family == 17 else socket.SOCK_SEQPACKET if family == 38 else socket.SOCK_DGRAM).close()
+        told[name] = 0
+    except OSError as error:
+        told[name] = error.errno
+print(json.dumps(told))
+"""
+
+
+async def test_what_reaches_past_the_sandbox_is_not_there(run: Runner) -> None:
+    told = (await run.python(ASK_THE_KERNEL)).json_output
+    refused = dict.fromkeys(("keyctl", "add_key", "io_uring_setup", "userfaultfd", "perf_event_open", "bpf"), errno.ENOSYS)
+    unsupported, open_to_all = dict.fromkeys(("vsock", "alg", "packet"), errno.EAFNOSUPPORT), dict.fromkeys(("unix", "inet", "netlink"), 0)
+    assert {name: told[name] for name in (*refused, *unsupported, *open_to_all)} == refused | unsupported | open_to_all
+    # On the host the kernel knows some of them.
+    ask = partial(subprocess.run, [sys.executable, "-c", ASK_THE_KERNEL], capture_output=True, text=True, check=True)
+    control = json.loads((await asyncio.to_thread(ask)).stdout)
+    assert any(control[name] != errno.ENOSYS for name in refused)
 
 
 async def test_threads_and_processes_are_made_as_ever(run: Runner) -> None:

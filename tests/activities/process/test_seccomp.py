@@ -1,6 +1,7 @@
 """The filter of what a job may not ask the kernel for, run as the kernel runs it, for each kind of processor that it knows."""
 
 import errno
+import socket
 import struct
 
 import pytest
@@ -49,11 +50,20 @@ def test_a_user_namespace_is_forbidden_and_everything_else_of_those_calls_is_not
 @pytest.mark.parametrize("machine", MACHINES)
 def test_what_is_refused_looks_as_on_a_kernel_that_lacks_it(machine: str) -> None:
     known: Machine = MACHINES[machine]
-    for number in (known.clone3, *known.memory):
+    for number in (known.clone3, *known.memory, *known.keys, *known.risky):
         assert run_filter(machine, number) == REFUSED | errno.ENOSYS
     # The same calls as programs of 32 bits would ask for them.
     assert run_filter(machine, READ, audit=0x40000003) == REFUSED | errno.ENOSYS
     assert run_filter(machine, READ | 0x40000000) == REFUSED | errno.ENOSYS
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_only_known_kinds_of_sockets_are_opened(machine: str) -> None:
+    for number in MACHINES[machine].sockets:
+        results = {family: run_filter(machine, number, family) for family in range(64)}
+        assert {family for family, result in results.items() if result == ALLOWED} == {1, 2, 10, 16}
+        assert set(results.values()) == {ALLOWED, REFUSED | errno.EAFNOSUPPORT}
+    assert run_filter(machine, READ, socket.AF_VSOCK) == ALLOWED
 
 
 def test_a_processor_that_is_not_known_gets_no_filter() -> None:
