@@ -14,7 +14,7 @@ from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
-from console.auth.authorization import Caller, Role
+from console.auth.authorization import STOPPING_ROLES, Caller, Role
 from console.http.dependencies import reject_nul
 from console.services.console import Console
 from justenough.domain.core.errors import TooLarge
@@ -73,5 +73,5 @@ Launcher = Annotated[Caller, Depends(CallerWith(Role.LAUNCH))]
 Approver = Annotated[Caller, Depends(CallerWith(Role.APPROVE))]
 Reader = Annotated[Caller, Depends(CallerWith(Role.APPROVE, Role.READ, Role.BREAK_GLASS))]
 """A person who may read everything."""
-Stopper = Annotated[Caller, Depends(CallerWith(Role.LAUNCH, Role.APPROVE))]
-"""A person who may revoke a credential."""
+Stopper = Annotated[Caller, Depends(CallerWith(Role.LAUNCH, *STOPPING_ROLES))]
+"""A person who may stop jobs and revoke credentials: launchers their own, the others all."""

@@ -17,6 +17,10 @@ class Role(StrEnum):
     BREAK_GLASS = "break_glass"
 
 
+STOPPING_ROLES = (Role.APPROVE, Role.BREAK_GLASS)
+"""Roles that may stop any job and take any access away. A launcher may do so for their own jobs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """A verified person, the tiers that give their groups rights, and when their token expires."""
@@ -49,6 +53,21 @@ class Caller:
     def can_read_jobs_of(self, requester_id: str) -> bool:
         """Whether they may read this person's jobs."""
         return self.can_read_all or (Role.LAUNCH in self.roles and requester_id == self.person.id)
+
+    def can_stop_jobs_of(self, requester_id: str) -> bool:
+        """Whether they may stop this person's jobs, revoke their credentials and withdraw approvals of their requests."""
+        return bool(self.roles & set(STOPPING_ROLES)) or (Role.LAUNCH in self.roles and requester_id == self.person.id)
+
+    @property
+    def who_may_stop(self) -> str:
+        """The message for a person who may not stop a job: who may."""
+        groups = {group for role in STOPPING_ROLES for group in groups_with_role(role, self.tiers)}
+        return f"only the job's launcher may do this, or a member of: {', '.join(sorted(groups))}"
+
+    def require_right_to_stop(self, requester_id: str) -> None:
+        """Raise Forbidden, naming the groups, if they may not stop this person's jobs."""
+        if not self.can_stop_jobs_of(requester_id):
+            raise Forbidden(self.who_may_stop)
 
     def require(self, *roles: Role) -> None:
         """Raise Forbidden, naming the groups, if they have none of these roles."""

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import Field
 
-from console.auth.authorization import Role, groups_with_role, missing_group_text
+from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
 from console.pages import live_stream
 from console.pages.ledger import MAX_PAGES_READ
@@ -23,8 +23,6 @@ from justenough.domain.jobs.states import Action, CredentialState
 from justenough.domain.ledger.events import EventType
 
 PAGE_SIZE = 50
-STOPPER_ROLES = (Role.LAUNCH, Role.APPROVE)
-"""Roles that may revoke a credential, as in the API."""
 CREDENTIAL_EVENTS = (
     EventType.CREDENTIAL_ISSUED,
     EventType.CREDENTIAL_DOUBTED,
@@ -109,8 +107,8 @@ def credential(request: Request, credential: str, console: TheConsole, visitor: 
         revocation_request=None if view.state.is_settled else revocation_request,
         dead=dead,
         settled=view.state.is_settled,
-        may_stop=bool(visitor.caller.roles & set(STOPPER_ROLES)),
-        stoppers=missing_group_text(group for role in STOPPER_ROLES for group in groups_with_role(role, visitor.caller.tiers)),
+        may_stop=visitor.caller.can_stop_jobs_of(console.job_owners.owner_of(view.job_id) or ""),
+        stoppers=visitor.caller.who_may_stop,
         proof=proof,
         stream=stream,
         # A page with forms offers a refresh only while a verification or revocation is in progress.
@@ -122,10 +120,8 @@ def credential(request: Request, credential: str, console: TheConsole, visitor: 
 async def revoke(credential: str, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
     """Request the revocation of one credential; its job keeps running."""
     del form
-    visitor.caller.require(*STOPPER_ROLES)
     view = await request_revocation(console, visitor.caller, credential)
-    readable = await to_thread.run_sync(console.job_owners.can_read, visitor.caller, view.job_id)
-    return RedirectResponse(f"/credentials/{view.id}" if readable else "/credentials", status_code=303)
+    return RedirectResponse(f"/credentials/{view.id}", status_code=303)
 
 
 @router.post("/credentials/{credential}/prove")

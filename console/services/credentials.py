@@ -57,9 +57,9 @@ def visible_credential(console: Console, caller: Caller, credential: str) -> Cre
 
 async def request_revocation(console: Console, caller: Caller, credential: str) -> CredentialView:
     """Signal the job to revoke a credential, record who requested it, and return the credential as it was before. For one that is dead or cannot be revoked, only return it."""
-    view = await to_thread.run_sync(console.deps.store.credentials.get, credential)
-    if view is None:
-        raise NotFound(f"there is no credential {credential}")
+    view = await to_thread.run_sync(visible_credential, console, caller, credential)
+    owner = await to_thread.run_sync(console.job_owners.owner_of, view.job_id)
+    caller.require_right_to_stop(owner or "")
     if not view.state.is_settled:
         try:
             await console.gateway.revoke_credential(view.job_id, view.id)

@@ -96,6 +96,8 @@ def validate_decision(deps: Deps, caller: Caller, request_id: str, body: SignedB
     the request learns its state.
     """
     view, job = find_request(deps, request_id)
+    if not caller.can_read_jobs_of(job.requester_id):
+        raise NotFound(f"there is no request {request_id}")
     try:
         _check_decision(deps, caller, view, job, body, if_match=if_match)
     except (Forbidden, Conflict, Stale, InvalidInput) as refusal:
@@ -185,9 +187,7 @@ def _require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: Job
 
 
 def _require_withdrawable(caller: Caller, view: RequestView, job: JobView) -> None:
-    caller.require(Role.APPROVE, Role.LAUNCH)
-    if not caller.can_read_jobs_of(job.requester_id) and Role.LAUNCH not in caller.roles:
-        raise Forbidden(missing_group_text(groups_with_role(Role.APPROVE, caller.tiers)))
+    caller.require_right_to_stop(job.requester_id)
     mine = any(item.approver_id == caller.person.id for item in view.counting_approvals)
     if job.state.ended:
         raise Conflict(f"the job has ended ({job.state.value}), so there is nothing left to withdraw")

@@ -1,15 +1,16 @@
-"""Stops a job through its workflow or, if that is gone, without it. Callers must check the person's rights first."""
+"""Stops a job through its workflow or, if that is gone, without it."""
 
 from __future__ import annotations
 
 import structlog
 from anyio import to_thread
 
+from console.auth.authorization import Caller
 from console.services.console import Console
 from console.services.inputs import Stopping
+from console.services.visibility import job_for
 from console.temporal.client import TemporalUnavailable, WorkflowGone
-from justenough.domain.approvals.tiers import Person
-from justenough.domain.core.errors import Conflict, NotFound
+from justenough.domain.core.errors import Conflict
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.readmodel.views import JobSummary
 
@@ -21,11 +22,13 @@ def can_stop(job: JobSummary, *, kill: bool) -> bool:
     return not job.state.ended or (kill and not job.revocation.state.is_settled)
 
 
-async def stop_job(console: Console, job: str, caller: Person, *, kill: bool) -> Stopping:
-    """Ask a job to end and record who asked. Raises NotFound, Conflict if it has ended, TemporalUnavailable if Temporal is needed to cancel it."""
-    view = await to_thread.run_sync(console.deps.store.jobs.get, job)
-    if view is None:
-        raise NotFound(f"there is no job {job}")
+async def stop_job(console: Console, job: str, caller: Caller, *, kill: bool) -> Stopping:
+    """Ask a job to end and record who asked.
+
+    Raises NotFound, Forbidden, Conflict if it has ended, TemporalUnavailable if Temporal is needed to cancel it.
+    """
+    view, person = await to_thread.run_sync(job_for, console.deps.store, caller, job), caller.person
+    caller.require_right_to_stop(view.requester_id)
     if not can_stop(view, kill=kill):
         raise Conflict(f"the job has already ended: {view.state.value}")
     note = None
@@ -43,7 +46,7 @@ async def stop_job(console: Console, job: str, caller: Person, *, kill: bool) ->
         await to_thread.run_sync(console.deps.store.claims.close, job, console.deps.now())
     how = "kill" if kill else "cancel"
     requested = build_event(
-        EventType.STOP_REQUESTED, job, at=console.deps.now(), about=f"{how}/{caller.id}", how=how, person=caller.id, name=caller.name
+        EventType.STOP_REQUESTED, job, at=console.deps.now(), about=f"{how}/{person.id}", how=how, person=person.id, name=person.name
     )
     await to_thread.run_sync(console.deps.store.ledger.append, [requested])
     return Stopping(id=job, state=view.state, note=note)

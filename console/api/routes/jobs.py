@@ -8,7 +8,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 
-from console.api.dependencies import AuthenticatedRoute, Launcher, Member
+from console.api.dependencies import AuthenticatedRoute, Launcher, Member, Stopper
 from console.http.dependencies import After, Cursor, IdempotencyKey, Limit, PositionCursor, TheConsole
 from console.http.problems import problem_responses
 from console.services.attestations import Attestation, attest
@@ -88,15 +88,15 @@ def show_job(job: str, console: TheConsole, caller: Member) -> JobView:
 
 
 @router.post("/jobs/{job}/cancel", status_code=202, responses=problem_responses(409))
-async def cancel_job(job: str, console: TheConsole, caller: Launcher) -> Stopping:
-    """Cancel a job: its process is asked to end, then its access is revoked."""
-    return await stop_job(console, job, caller.person, kill=False)
+async def cancel_job(job: str, console: TheConsole, caller: Stopper) -> Stopping:
+    """Cancel a job: its process is asked to end, then its access is revoked. A launcher cancels only their own."""
+    return await stop_job(console, job, caller, kill=False)
 
 
 @router.post("/jobs/{job}/kill", status_code=202, responses=problem_responses(409))
-async def kill_job(job: str, console: TheConsole, caller: Launcher) -> Stopping:
-    """Kill a job: its access is revoked, then its process is killed. Works even if its workflow is gone or Temporal is down."""
-    return await stop_job(console, job, caller.person, kill=True)
+async def kill_job(job: str, console: TheConsole, caller: Stopper) -> Stopping:
+    """Kill a job: its access is revoked, then its process is killed. Works even if its workflow is gone or Temporal is down. A launcher kills only their own."""
+    return await stop_job(console, job, caller, kill=True)
 
 
 @router.post("/jobs/{job}/prove")

@@ -109,8 +109,8 @@ def show(
         ancestors=ancestor_views(console.deps, view.parent),
         children=store.jobs.list(parent=job, requester_id=visitor.caller.requester_filter, limit=MAX_CHILDREN),
         entries=store.ledger.entries_newest_first(job=job, limit=MAX_LEDGER_ENTRIES),
-        can_cancel=Role.LAUNCH in roles and can_stop(view, kill=False),
-        can_kill=Role.LAUNCH in roles and can_stop(view, kill=True),
+        can_cancel=visitor.caller.can_stop_jobs_of(view.requester_id) and can_stop(view, kill=False),
+        can_kill=visitor.caller.can_stop_jobs_of(view.requester_id) and can_stop(view, kill=True),
         can_decide=Role.APPROVE in roles,
         # An ended job writes no more output, so the page need not follow it.
         stream=stream if view.state.ended else f"{stream}&log={tail.seq}",

@@ -26,8 +26,9 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 @router.get("/jobs/{job}/kill")
 def ask_to_stop(request: Request, job: str, console: TheConsole, visitor: ThePageUser) -> Response:
     """Ask to confirm cancelling or killing a job."""
-    visitor.caller.require(Role.LAUNCH)
-    return _render_confirmation(request, visitor, job_for(console.deps.store, visitor.caller, job))
+    view = job_for(console.deps.store, visitor.caller, job)
+    visitor.caller.require_right_to_stop(view.requester_id)
+    return _render_confirmation(request, visitor, view)
 
 
 @router.post("/jobs/{job}/cancel")
@@ -35,15 +36,13 @@ def ask_to_stop(request: Request, job: str, console: TheConsole, visitor: ThePag
 async def stop(request: Request, job: str, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
     """Cancel or kill a job."""
     del form
-    visitor.caller.require(Role.LAUNCH)
-    view = await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)
     try:
-        outcome = await stop_job(console, view.id, visitor.caller.person, kill=_is_kill(request))
+        outcome = await stop_job(console, job, visitor.caller, kill=_is_kill(request))
     except Conflict:
         view = await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)
         return await to_thread.run_sync(partial(_render_confirmation, request, visitor, view, status=409))
     done = "gone" if outcome.note else "kill" if _is_kill(request) else "cancel"
-    return RedirectResponse(f"/jobs/{view.id}?done={done}", status_code=303)
+    return RedirectResponse(f"/jobs/{outcome.id}?done={done}", status_code=303)
 
 
 @router.post("/jobs/{job}/prove")

@@ -86,7 +86,6 @@ async def test_no_one_answers_for_their_own_job(served: Served) -> None:
 @pytest.mark.parametrize(
     "who, tier, needed",
     [
-        ("ops2", 1, "chiefs, security, support-leads"),
         ("auditor", 1, "chiefs, security, support-leads"),
         ("lead", 2, "chiefs, security"),
         ("security", 3, "chiefs"),

@@ -201,7 +201,10 @@ async def test_others_are_told_who_may_revoke_and_are_refused(records: Desk) -> 
     auditor, job = await records.log_in("auditor"), records.record_job()
     name = issue(records, job)
     page = await load_page(auditor, f"/credentials/{name}")
-    assert "You cannot revoke this credential (needs one of the groups: chiefs, ops, security, support-leads)." in page.text
+    assert (
+        "You cannot revoke this credential (only the job's launcher may do this, or a member of: break-glass, chiefs, security, support-leads)."
+        in page.text
+    )
     assert f"/credentials/{name}/revoke" not in page.forms
     answer = await submit_form(auditor, f"/credentials/{name}", f"/credentials/{name}/revoke")
     assert answer.status_code == 403

@@ -344,16 +344,16 @@ async def test_an_ended_job_cannot_be_stopped_and_shows_its_result(site: Site, l
 
 
 async def test_people_who_may_not_stop_jobs_get_no_buttons_and_are_refused(site: Site, logged_in: LogIn, temporal: Client) -> None:
-    ops, lead = await logged_in("ops"), await logged_in("lead")
+    ops, auditor, lead = await logged_in("ops"), await logged_in("auditor"), await logged_in("lead")
     job, handle = await start_job(site, ops, temporal)
-    page = (await lead.open(f"/jobs/{job}")).text
-    assert f"/jobs/{job}/cancel" not in page
-    assert f"/jobs/{job}/kill" not in page
+    page = (await auditor.open(f"/jobs/{job}")).text
     for how in ("cancel", "kill"):
-        assert (await lead.open(f"/jobs/{job}/{how}")).status_code == 403
-        answer = await post_fields(lead, f"/jobs/{job}/{how}")
+        assert f"/jobs/{job}/{how}" not in page
+        assert f"/jobs/{job}/{how}" in (await lead.open(f"/jobs/{job}")).text
+        assert (await auditor.open(f"/jobs/{job}/{how}")).status_code == 403
+        answer = await post_fields(auditor, f"/jobs/{job}/{how}")
         assert answer.status_code == 403
-        assert "needs one of the groups: ops" in text_of(answer.text)
+        assert "only the job's launcher may do this, or a member of: break-glass, chiefs, security" in text_of(answer.text)
     assert stop_requests(site, job) == []
     await handle.terminate()
 
