@@ -167,3 +167,31 @@ def test_without_checkpoint_and_keys_it_is_said_what_was_not_verified() -> None:
     assert found.sound
     assert any("--checkpoint" in limit for limit in found.unseen)
     assert any("--keys" in limit for limit in found.unseen)
+
+
+@pytest.mark.parametrize("number", range(len(LINES)))
+def test_an_entry_that_is_missing_is_named_once_by_its_position(number: int) -> None:
+    messages = [problem.message for problem in report([*LINES[:number], *LINES[number + 1 :]], KEPT).problems]
+    named = [message for message in messages if "is missing or not in its place" in message]
+    # Without the last one, no position is out of place: the checkpoint commits to more than there is.
+    last = number == len(LINES) - 1
+    assert named == (
+        [] if last else [f"position {number + 1} is missing or not in its place: a checkpoint commits to the whole ledger in order"]
+    )
+    assert f"a checkpoint commits to {len(LINES)} entries, but the copy has only the first {number}" in messages
+
+
+def test_an_entry_without_its_position_is_not_in_its_place() -> None:
+    first = {name: value for name, value in json.loads(LINES[0]).items() if name != "position"}
+    assert "position 1 is missing" in " ".join(problem.message for problem in report([json.dumps(first), *LINES[1:]], KEPT).problems)
+
+
+@pytest.mark.parametrize("change", [lambda text: text + "x", lambda text: text[:-1], lambda _: ""], ids=["longer", "shorter", "empty"])
+def test_the_text_of_an_entry_is_the_one_that_was_hashed(change: Callable[[str], str]) -> None:
+    entry = json.loads(LINES[2])
+    assert faults([*LINES[:2], json.dumps({**entry, "text": change(entry["text"])}), *LINES[3:]], KEPT) == {"edited"}
+
+
+@pytest.mark.parametrize("origin", ["a", "z"])
+def test_a_checkpoint_of_another_installation_is_forged(origin: str) -> None:
+    assert faults(LINES, KEPT, keys=KEYS.model_copy(update={"origin": origin})) == {"forged"}
