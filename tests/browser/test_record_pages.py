@@ -97,15 +97,21 @@ async def test_the_ledger_is_verified_from_the_page_and_its_export_offline(arriv
     assert verify_export(lines).sound
 
 
-async def test_entries_are_selected_and_opened_by_keyboard(arrived: Open, launched: Launch) -> None:
-    job = await launched(spec(), "succeeded")
-    page = await arrived("lead", f"/ledger?job={job['id']}")
+async def test_entries_are_selected_and_opened_by_keyboard_while_others_arrive(arrived: Open, launched: Launch, ops: Human) -> None:
+    job = (await launched(spec("sleep 300"), "running"))["id"]
+    page = await arrived("lead", f"/ledger?job={job}")
     await page.keyboard.press("/")
     await expect(page.get_by_label("Find by ID")).to_be_focused()
     await page.keyboard.press("Escape")
     await page.keyboard.press("j")
+    newest = page.locator(".entries > li").first
+    await expect(newest).to_be_focused()
+    chosen = f".entries > li:has(#{await newest.locator('details').get_attribute('id')})"
+    await asyncio.to_thread(ops.api.post, f"jobs/{job}/kill")
+    await expect(page.locator(".entries .kind", has_text="job.ended")).to_be_visible()
+    await expect(page.locator(chosen)).to_be_focused()
     await page.keyboard.press("j")
-    await expect(page.locator(".entries > li").nth(1)).to_be_focused()
+    await expect(page.locator(f"{chosen} + li")).to_be_focused()
     await page.keyboard.press("Enter")
     await expect(page.get_by_text("Previous hash")).to_be_visible()
 

@@ -128,10 +128,14 @@ function updateRegions(fresh) {
     if (!next || isSame(region, next)) continue;
     if (isBusy(region)) { showChangeNote(region); continue; }
     const open = new Set(all("details[open][id]", region).map((it) => it.id));
-    const focused = region.contains(document.activeElement) ? document.activeElement.id : "";
+    const focused = region.contains(document.activeElement) ? document.activeElement : null;
+    // List items that the keyboard reached have no id, but something in them has.
+    const mark = focused && (focused.id || one("[id]", focused)?.id);
+    const isItem = focused?.matches("[data-item]");
     region.replaceChildren(...next.childNodes);
     for (const it of all("details[id]", region)) it.open = open.has(it.id);
-    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+    const marked = mark && document.getElementById(mark);
+    if (marked) focus(isItem ? marked.closest("[data-item]") : marked);
     region.classList.remove("changed");
     void region.offsetWidth;
     region.classList.add("changed");
@@ -189,9 +193,13 @@ function step(by) {
   if (!items.length) return;
   const at = items.findIndex((item) => item.contains(document.activeElement));
   const next = items[at < 0 ? (by > 0 ? 0 : items.length - 1) : Math.min(items.length - 1, Math.max(0, at + by))];
-  next.tabIndex = -1;
-  next.focus();
+  focus(next);
   next.scrollIntoView({ block: "nearest" });
+}
+
+function focus(element) {
+  if (element?.matches("[data-item]")) element.tabIndex = -1;
+  element?.focus({ preventScroll: true });
 }
 
 // Opens the form and moves the focus to it. The person still has to submit it.
