@@ -35,6 +35,8 @@ MAX_CONNECTIONS = 64
 """Connections of one job, idle ones included; further ones are closed, so that a job cannot use up the worker's open files."""
 MAX_NEW_CONNECTIONS_PER_SECOND = 100
 """Rate limit of one job's new connections, after a burst of MAX_CONNECTIONS. Further ones wait in the kernel."""
+ACCEPT_RETRY_S = 1.0
+"""Seconds after which connections are accepted again if none could be."""
 MAX_CONCURRENT_REQUESTS = 2 * MAX_CONNECTIONS
 """Requests of one job that are being answered on one socket, those of disconnected callers included. Beyond that: 503."""
 MAX_HEAD_BYTES = 64 * 1024
@@ -135,10 +137,17 @@ async def _accept_at_rate(listening: socket.socket, protocol: Callable[[], async
     while True:
         try:
             connection, _ = await loop.sock_accept(listening)
-            await loop.connect_accepted_socket(protocol, connection)
         except OSError as error:
-            # The worker has no file handle left, or the peer is gone already.
+            # The worker has no file handle left, for example.
             log.warning("a broker could not accept a connection", error=type(error).__name__)
+            await asyncio.sleep(ACCEPT_RETRY_S)
+            continue
+        try:
+            await loop.connect_accepted_socket(protocol, connection)
+        except Exception:
+            # One connection that fails must not end the others'.
+            log.exception("a broker could not serve a connection")
+            connection.close()
         allowance = allowance.charge(1, now=loop.time())
         await asyncio.sleep(allowance.seconds_until_next(now=loop.time()))
 

@@ -14,6 +14,7 @@ import pytest
 
 from activities.broker.broker import Broker
 from activities.broker.errors import TooManyCalls
+from activities.broker.server import rest_api
 from activities.broker.server.listener import (
     MAX_CONCURRENT_REQUESTS,
     MAX_CONNECTIONS,
@@ -232,3 +233,22 @@ async def test_new_connections_are_accepted_at_a_bounded_rate(monkeypatch: pytes
                 writing.write(ASKS)
                 assert (await reading.readuntil(b"]}")).startswith(b"HTTP/1.1 200")
         assert time.monotonic() - began >= (more - 1) / 10
+
+
+async def test_a_connection_that_cannot_be_served_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+
+    def fail_once(*arguments: Any, **named: Any) -> Any:
+        built.append(arguments)
+        if len(built) == 1:
+            raise RuntimeError("the first one fails")
+        return rest_api.build_app(*arguments, **named)
+
+    monkeypatch.setattr("activities.broker.server.listener.build_app", fail_once)
+    async with run_listener() as (asked, place):
+        asked.answers.set()
+        async with talk(place) as (reading, _):
+            assert await reading.read() == b""
+        async with talk(place) as (reading, writing):
+            writing.write(ASKS)
+            assert (await reading.readuntil(b"]}")).startswith(b"HTTP/1.1 200")
