@@ -107,7 +107,8 @@ class _TreeCheck:
         self._is_whole = True
 
     def add(self, position: int, entry: LedgerEntry) -> Iterator[ChainProblem]:
-        """Add the next entry; yield a problem for each checkpoint of the tree's size that it is not the tree of."""
+        """Compare the checkpoints of the entries so far, then add the next entry."""
+        yield from self._compare_reached()
         if not self._waiting:
             return
         if position != self._tree.size + 1:
@@ -119,14 +120,17 @@ class _TreeCheck:
             self._is_whole = False
             return
         self._tree = self._tree.with_leaves([leaf_of(entry.hash)])
-        while self._waiting and self._waiting[-1].size <= self._tree.size:
-            yield from self._compare(self._waiting.pop())
 
     def finish(self) -> Iterator[ChainProblem]:
-        """Yield a problem for each checkpoint that commits to more entries than there are."""
+        """Compare the checkpoints of all entries; yield a problem for each that commits to more entries than there are."""
+        yield from self._compare_reached()
         for checkpoint in self._waiting:
             message = f"a checkpoint commits to {checkpoint.size:,} entries, but the copy has only the first {self._tree.size:,}"
             yield ChainProblem(job=UNATTRIBUTED_CHAIN, seq=0, fault=Fault.REWRITTEN, message=message)
+
+    def _compare_reached(self) -> Iterator[ChainProblem]:
+        while self._waiting and self._waiting[-1].size <= self._tree.size:
+            yield from self._compare(self._waiting.pop())
 
     def _compare(self, checkpoint: Checkpoint) -> Iterator[ChainProblem]:
         if self._tree.size != checkpoint.size or self._tree.root != checkpoint.root:

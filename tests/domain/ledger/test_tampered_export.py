@@ -32,7 +32,7 @@ def faults(lines: list[str], *checkpoints: Checkpoint, keys: LedgerKeys = KEYS) 
 
 
 def test_the_ledger_itself_is_sound_and_continues_each_of_its_checkpoints() -> None:
-    found = report(LINES, *(checkpoint_of(LINES, size=size) for size in range(1, len(LINES) + 1)))
+    found = report(LINES, *(checkpoint_of(LINES, size=size) for size in range(len(LINES) + 1)))
     assert (found.problems, found.entries, found.jobs) == ((), len(LINES), 3)
     assert any("after the newest checkpoint, 11," in limit for limit in found.unseen)
 
