@@ -137,7 +137,7 @@ def log_in_cli(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Cli:
 
 def seal_vault(course: Course) -> None:
     """Seal Vault while one job ends and another is killed. The supervisor restarts it, and it unseals itself."""
-    with log_in_newcomer(course.rig.stack, course.shop, "sealer", "ops") as someone, course.measure("sealed until dead"):
+    with log_in_newcomer(course.rig.stack, course.shop, "sealer", "support-leads") as someone, course.measure("sealed until dead"):
         asked = time.monotonic()
         # The console asks Vault who somebody is, and then believes it for a while: of a newcomer it does so now.
         someone.api.get("jobs").raise_for_status()

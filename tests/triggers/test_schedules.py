@@ -108,9 +108,7 @@ def test_only_the_console_can_order_in_a_schedules_name_or_name_the_person_who_s
         assert (refused.status_code, why in refused.json()["detail"]) == (403, True), refused.text
 
 
-def test_a_person_who_starts_a_schedule_cannot_approve_its_requests(
-    shop: Shop, lead: Human, security: Human, ops: Human, auditor: Human
-) -> None:
+def test_a_person_who_starts_a_schedule_cannot_approve_its_requests(shop: Shop, lead: Human, security: Human, auditor: Human) -> None:
     # lead both launches and approves here.
     more = edit_config(shop, auditor, "triggers.yaml", "\nschedules:\n", f"\nschedules:{PAY}", shows=("schedules", '"pay"'))
     with edit_config(shop, lead, "approvals.yaml", "launch: [ops]", "launch: [ops, support-leads]", shows=("whoami", "launch")), more:
@@ -124,7 +122,7 @@ def test_a_person_who_starts_a_schedule_cannot_approve_its_requests(
         told = _wait_for_rejection(auditor, job)
         assert "people cannot decide on a descendant of a job that they launched" in told
         assert auditor.job(job)["state"] == "awaiting_approval"
-        ops.api.post(f"jobs/{job}/kill").raise_for_status()
+        security.api.post(f"jobs/{job}/kill").raise_for_status()
         assert auditor.until(job)["state"] == "killed"
 
 

@@ -30,10 +30,10 @@ def job_count(auditor: Human) -> int:
     return len(items)
 
 
-def kill_jobs(ops: Human, auditor: Human, *jobs: str) -> None:
-    """Kill the jobs that are waiting for approval."""
+def kill_jobs(lead: Human, auditor: Human, *jobs: str) -> None:
+    """Kill jobs that wait for approval. No launcher may: a trigger launched them."""
     for job in jobs:
-        ops.api.post(f"jobs/{job}/kill").raise_for_status()
+        lead.api.post(f"jobs/{job}/kill").raise_for_status()
         assert auditor.until(job)["state"] == "killed"
 
 
@@ -63,7 +63,7 @@ def test_an_event_starts_one_job_in_the_triggers_name_that_only_people_can_appro
     shop.assert_dead(done)
 
 
-def test_an_event_in_binary_mode_starts_one_job_and_unsigned_headers_start_no_second(helpdesk: Sender, auditor: Human, ops: Human) -> None:
+def test_an_event_in_binary_mode_starts_one_job_and_unsigned_headers_start_no_second(helpdesk: Sender, auditor: Human, lead: Human) -> None:
     sent = event()
     answer = helpdesk.send_binary(sent)
     assert answer.status_code == 201, answer.text
@@ -71,18 +71,18 @@ def test_an_event_in_binary_mode_starts_one_job_and_unsigned_headers_start_no_se
     again = helpdesk.send_binary({**sent, "source": "/somewhere-else"})
     assert (again.status_code, again.json()["id"]) == (200, job)
     assert auditor.job(job)["params"] == {"ticket": "4711"}
-    kill_jobs(ops, auditor, job)
+    kill_jobs(lead, auditor, job)
     for changes, delivery, path in (({}, "msg_other", "id"), ({"jeparent": job}, None, "jeparent")):
         refused = helpdesk.send_binary(event(**changes), delivery=delivery)
         assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, path)
 
 
-def test_an_event_may_name_its_parent_job(helpdesk: Sender, auditor: Human, ops: Human) -> None:
+def test_an_event_may_name_its_parent_job(helpdesk: Sender, auditor: Human, lead: Human) -> None:
     first = helpdesk.send(event()).json()["id"]
     job = helpdesk.send(event(jeparent=first)).json()["id"]
     auditor.until(job, "awaiting_approval")
     assert [one["job"] for one in auditor.job(job)["chain"]] == [first]
-    kill_jobs(ops, auditor, job, first)
+    kill_jobs(lead, auditor, job, first)
     unknown = helpdesk.send(event(jeparent=new_job_id("dev", now=datetime.now(UTC))))
     assert unknown.status_code == 409
     assert "there is no job" in unknown.json()["detail"]

@@ -267,7 +267,7 @@ async def test_one_process_that_burns_is_ended_by_the_kernel_where_nobody_looks(
 
 
 async def test_a_fork_bomb_is_contained_while_another_job_runs_well(run: Runner) -> None:
-    script = "bomb() { bomb | bomb & }; bomb; exec sleep 41413.25"
+    script = "sleep 41413.25 & bomb() { bomb | bomb & }; bomb; wait"
     bomb = await run.start("bash", "-c", script, uid=own_uid(run, 3000), limits=SMALL)
     os.set_blocking(bomb.output, False)
     try:
