@@ -47,15 +47,18 @@ async def test_a_job_can_be_stopped_while_it_waits_and_withdraws_what_it_asked(b
 
 
 @STOPS
-async def test_a_job_can_be_stopped_while_answers_cannot_be_examined(bench: Bench, stop: JobState) -> None:
-    job = await bench.start(needs=(Need(1),), down={"take_answers"})
-    await job.wait_for_timer()
-    await job.answer("lead")
-    await job.known.until(lambda known: known.tried["take_answers"] > 3)
-    await stop_job(job, stop)
-    await job.known.until(lambda known: "withdrawn 1" in known.ledger)
-    job.known.down.clear()
-    assert (await job.result()).state is stop
+async def test_a_job_can_be_stopped_while_answers_cannot_be_examined(server: Bench, stop: JobState) -> None:
+    # On the real server: where a cancel meets a retry, the time-skipping one was seen to hang.
+    queue = f"unexamined-{stop.value}"
+    async with server.worker(queue=queue):
+        job = await server.start(queue=queue, needs=(Need(1),), down={"take_answers"})
+        await job.wait_for_timer()
+        await job.answer("lead")
+        await job.known.until(lambda known: known.tried["take_answers"] > 3)
+        await stop_job(job, stop)
+        await job.known.until(lambda known: "withdrawn 1" in known.ledger)
+        job.known.down.clear()
+        assert (await job.result()).state is stop
     # What came too late is recorded, and changes nothing.
     assert job.known.ledger[1:] == ["withdrawn 1", "rejected", f"closed {stop.value}"]
 
