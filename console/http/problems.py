@@ -115,7 +115,11 @@ def problem_response(
         "instance": request.url.path,
     }
     if status == 422:
-        body["errors"] = [{"path": fault.path, "message": fault.message} for fault in faults]
+        shown = [
+            *faults[:MAX_FAULTS],
+            *([Fault("", f"and {len(faults) - MAX_FAULTS:,} more problems")] if len(faults) > MAX_FAULTS else ()),
+        ]
+        body["errors"] = [{"path": fault.path, "message": fault.message} for fault in shown]
     return JSONResponse(body, status_code=status, headers={**STATUS_HEADERS.get(status, {}), **(headers or {})}, media_type=MEDIA_TYPE)
 
 
@@ -134,13 +138,10 @@ def status_of(error: JustEnoughError) -> int:
 def faults_of(error: RequestValidationError) -> tuple[Fault, ...]:
     """Return the problems of a request, each with its path."""
     faults = []
-    errors = error.errors()
-    for item in errors[:MAX_FAULTS]:
+    for item in error.errors():
         source, *path = item["loc"]
         location = [] if item["type"] == "json_invalid" else path if source == "body" else [source, *path]
         faults.append(Fault(to_yaml_path(part for part in location if part != "[key]"), describe_error(item)))
-    if len(errors) > MAX_FAULTS:
-        faults.append(Fault("", f"and {len(errors) - MAX_FAULTS:,} more problems"))
     return tuple(faults)
 
 
@@ -158,7 +159,8 @@ def unexpected_error_response(request: Request, error: Exception) -> JSONRespons
 async def _handle_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, RequestValidationError):
         faults = faults_of(error)
-        return problem_response(request, 422, "; ".join(map(str, faults)) or "the request is not valid", faults=faults)
+        detail = "; ".join(map(str, faults[:MAX_FAULTS]))
+        return problem_response(request, 422, detail or "the request is not valid", faults=faults)
     assert isinstance(error, JustEnoughError)
     status = status_of(error)
     if status == 500:

@@ -36,7 +36,7 @@ def is_refused(shop: Shop, login: Login) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_flood_from_one_job_delays_no_other_jobs_end(
+def test_a_flood_from_one_job_neither_ends_its_worker_nor_keeps_other_jobs_alive(
     ops: Human, shop: Shop, witness: Witness, kind: str, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
     worker = shop.pid_of("worker")
@@ -59,10 +59,12 @@ def test_a_flood_from_one_job_delays_no_other_jobs_end(
     ended = ops.until(flooding, within=FLOOD_S + 300)
     record_testsuite_property(f"seconds until a killed job cannot log in: {kind}", took)
     assert ended["state"] == "succeeded"
+    # The flood reached the broker.
+    assert "'connections': " in output(ops, flooding)
     assert shop.pid_of("worker") == worker
 
 
-def test_a_readers_flood_of_the_console_delays_its_health_check_little(
+def test_the_console_answers_its_health_check_while_a_reader_floods_it(
     whole: Stack, shop: Shop, auditor: Human, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
     console, over = shop.pid_of("console"), threading.Event()
