@@ -11,7 +11,7 @@ from console.app import create_app
 from console.startup import build_console
 from justenough.adapters.configuration.settings import Settings, load_settings
 from justenough.adapters.runtime import gc_tuning
-from justenough.adapters.runtime.http_protocol import HEAD_TIMEOUT_S, PunctualHttpProtocol
+from justenough.adapters.runtime.http_protocol import HEAD_TIMEOUT_S, HttpProtocolWithDeadlines
 from justenough.adapters.runtime.logging_setup import configure_logs
 
 DRAIN_TIMEOUT_S = 5
@@ -53,7 +53,7 @@ async def _serve(settings: Settings) -> None:
             server_header=False,
             proxy_headers=False,
             limit_concurrency=_connection_limit(),
-            http=PunctualHttpProtocol,
+            http=HttpProtocolWithDeadlines,
             timeout_keep_alive=HEAD_TIMEOUT_S,
             timeout_graceful_shutdown=DRAIN_TIMEOUT_S,
         )

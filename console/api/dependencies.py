@@ -33,7 +33,7 @@ class AuthenticatedRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return FastAPI's handler, which finds the caller in the request's state."""
         handler = super().get_route_handler()
-        needs = [dependency.call for dependency in self.dependant.dependencies if isinstance(dependency.call, CallerWith)]
+        needs = [dependency.call for dependency in self.dependant.dependencies if isinstance(dependency.call, CallerWithRole)]
 
         async def handle_authenticated(request: Request) -> Response:
             console: Console = request.app.state.console
@@ -51,7 +51,7 @@ class AuthenticatedRoute(APIRoute):
         return handle_authenticated
 
 
-class CallerWith:
+class CallerWithRole:
     """A dependency that returns the caller, who needs one of these roles; with none named, no role is needed."""
 
     def __init__(self, *roles: Role) -> None:
@@ -65,13 +65,13 @@ class CallerWith:
         return caller
 
 
-Anyone = Annotated[Caller, Depends(CallerWith())]
+Anyone = Annotated[Caller, Depends(CallerWithRole())]
 """A person with a valid token."""
-Member = Annotated[Caller, Depends(CallerWith(*Role))]
+Member = Annotated[Caller, Depends(CallerWithRole(*Role))]
 """A person with at least one role."""
-Launcher = Annotated[Caller, Depends(CallerWith(Role.LAUNCH))]
-Approver = Annotated[Caller, Depends(CallerWith(Role.APPROVE))]
-Reader = Annotated[Caller, Depends(CallerWith(Role.APPROVE, Role.READ, Role.BREAK_GLASS))]
+Launcher = Annotated[Caller, Depends(CallerWithRole(Role.LAUNCH))]
+Approver = Annotated[Caller, Depends(CallerWithRole(Role.APPROVE))]
+Reader = Annotated[Caller, Depends(CallerWithRole(Role.APPROVE, Role.READ, Role.BREAK_GLASS))]
 """A person who may read everything."""
-Stopper = Annotated[Caller, Depends(CallerWith(Role.LAUNCH, *STOPPING_ROLES))]
+Stopper = Annotated[Caller, Depends(CallerWithRole(Role.LAUNCH, *STOPPING_ROLES))]
 """A person who may stop jobs and revoke credentials: launchers their own, the others all."""

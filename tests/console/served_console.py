@@ -19,7 +19,7 @@ from temporalio.client import Client
 
 from console import app
 from console.services.console import Console
-from justenough.adapters.runtime.http_protocol import PunctualHttpProtocol
+from justenough.adapters.runtime.http_protocol import HttpProtocolWithDeadlines
 from justenough.adapters.store import Store
 from justenough.domain.approvals.statements import DecisionStatement, OrderStatement, to_signable
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
@@ -234,7 +234,7 @@ async def serve_console(console: Console) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a console that uvicorn serves on a free port."""
     server = uvicorn.Server(
         uvicorn.Config(
-            app.create_app(console), port=0, http=PunctualHttpProtocol, log_config=None, access_log=False, timeout_graceful_shutdown=1
+            app.create_app(console), port=0, http=HttpProtocolWithDeadlines, log_config=None, access_log=False, timeout_graceful_shutdown=1
         )
     )
     # Checkpoints while tests run would be events that no test caused. Tests of checkpoints sign them themselves.

@@ -27,7 +27,7 @@ from activities.broker.llm.gateway import ModelGateway, drain_model_calls
 from activities.broker.server.rest_api import build_app
 from activities.broker.tools import ToolGateway, serve_tools
 from activities.process import no_sandbox
-from justenough.adapters.runtime.http_protocol import HEAD_TIMEOUT_S, PunctualHttpProtocol
+from justenough.adapters.runtime.http_protocol import HEAD_TIMEOUT_S, HttpProtocolWithDeadlines
 from justenough.domain.core.rate_limit import TokenBucket
 from justenough.domain.core.secret import Secret
 
@@ -152,7 +152,7 @@ async def _accept_at_rate(listening: socket.socket, protocol: Callable[[], async
         await asyncio.sleep(allowance.seconds_until_next(now=loop.time()))
 
 
-class SingleUserProtocol(PunctualHttpProtocol):
+class SingleUserProtocol(HttpProtocolWithDeadlines):
     """HTTP for one user's processes: on a Unix socket the kernel names the peer's user, and any other user's connection is closed."""
 
     def __init__(self, config: uvicorn.Config, state: ServerState, uid: int) -> None:

@@ -16,7 +16,7 @@ BODY_TIMEOUT_S = 60
 """Seconds within which the body that belongs to a head must be complete."""
 
 
-class PunctualHttpProtocol(HttpToolsProtocol):
+class HttpProtocolWithDeadlines(HttpToolsProtocol):
     """Closes connections that do not complete a request in time. A response may take as long as it takes."""
 
     _deadline: asyncio.TimerHandle | None = None

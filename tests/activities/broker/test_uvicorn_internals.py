@@ -1,4 +1,4 @@
-"""The broker's listener uses uvicorn's internals: every name that it needs is there, and no version that may lack one can be installed."""
+"""Our HTTP protocols use uvicorn's internals: every name that they need is there, and no version that may lack one can be installed."""
 
 from __future__ import annotations
 
