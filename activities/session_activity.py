@@ -15,6 +15,7 @@ from temporalio import activity
 from temporalio.common import RawValue
 
 from activities.process.sandbox import Sandbox
+from activities.session.request_watch import RequestWatch
 from activities.session.session import JobSession, Stop
 from activities.support.async_tools import run_despite_cancel, send_heartbeats
 from activities.support.caller_check import decode_argument, refused_event, why_not_job_workflow
@@ -39,6 +40,7 @@ class SessionActivities:
     def __init__(self, deps: Deps, sandbox: Sandbox) -> None:
         self._deps = deps
         self._sandbox = sandbox
+        self._requests = RequestWatch(deps.store)
 
     @activity.defn(name="run_session")
     async def receive(self, argument: RawValue) -> SessionResult:
@@ -75,7 +77,7 @@ class SessionActivities:
             run=run,
             notify_workflow=lambda request: handle.signal("ask", request),
         )
-        async with self._keep_alive(session, order.order.job, owner):
+        async with self._keep_alive(session, order.order.job, owner), self._requests.watch(order.order.job, session.receive):
             # A cancel only asks the session to stop; the session still revokes before it returns.
             return await run_despite_cancel(session.run(), on_cancel=lambda: session.stop(_stop_reason()))
 

@@ -20,7 +20,7 @@ GUARDED_QUEUE_TIMEOUT = timedelta(hours=1)
 GUARD_GRACE = timedelta(minutes=15)
 """How long a guard waits beyond its job's maximum duration before it revokes by itself."""
 MAX_ANSWERS = 500
-"""Answers that one job examines; further ones are ignored, so that a flood cannot end the workflow by its history's size."""
+"""Answers that one job examined under earlier releases."""
 MAX_ANSWERS_PER_BATCH = 50
 MAX_ANSWER_BYTES = 16 * 1024
 """Bytes of one answer: several times the longest valid one, and MAX_ANSWERS_PER_BATCH of them fit a payload (2 MB)."""

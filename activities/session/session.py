@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -17,24 +18,30 @@ from activities.broker import Broker, ModelGateway, ToolGateway, serve_broker
 from activities.broker.broker import NotifyWorkflow
 from activities.delivery.delivery import Delivered, access_summary, build_delivery, reveal_all, secrets_of
 from activities.issuing.issuer import Issuer
-from activities.issuing.lease_keeper import keep_leases
+from activities.issuing.lease_keeper import LeaseKeeper, keep_leases
 from activities.issuing.results import AccessClosed, IssuedCredential, IssueRefused, NotPermitted, ToolAccess, issued_event
 from activities.process.bundles import ensure_unpacked
 from activities.process.process import JobProcess
 from activities.process.sandbox import Sandbox
 from activities.revocation import revoke
 from activities.session.job_runner import JobTask, run_process
+from activities.support.async_tools import wait_up_to
 from justenough.domain.contracts.workflow_messages import SessionInput, SessionResult
-from justenough.domain.core.errors import JustEnoughError
+from justenough.domain.core.errors import JustEnoughError, NotFound, RetryLater
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.states import JobState
-from justenough.domain.ledger.events import EventType, build_event
+from justenough.domain.ledger.events import Event, EventType, build_event
+from justenough.domain.readmodel.views import EntryView
+from justenough.services.count_answers import count_withdrawal
 from justenough.services.dependencies import Deps
 from justenough.services.job_history import JobHistory
 from justenough.services.verify_order import VerifiedOrder
 
 TERMINATE_GRACE_S = 10.0
 """Seconds between terminating a process and killing it."""
+LINGER = timedelta(seconds=1)
+"""Time after the end of a job's work until its access is revoked even if something of the session, such as a call, has not ended yet."""
+WITHDRAWAL_RETRY_INTERVAL_S = 2.0
 LOG_TIMEOUT_S = 2.0
 LOG_WRITER_POOL = ThreadPoolExecutor(4, thread_name_prefix="output")
 """Separate threads for storing output: if they hang in a slow store, issuing and revoking must not wait for them."""
@@ -45,10 +52,20 @@ class Stop(StrEnum):
     """The reasons for which a session must stop."""
 
     CANCEL = "cancelled"
+    KILL = "killed"
     CUT = "access_cut"
     """Its claim was closed: a kill, the guard or the sweep has already revoked its access."""
     GONE = "workflow_gone"
     WORKER = "worker_stopped"
+
+    @property
+    def is_gentle(self) -> bool:
+        """Whether the process is asked to end, and keeps its access meanwhile."""
+        return self in {Stop.CANCEL, Stop.WORKER}
+
+
+STOPPED_OUTCOMES = {Stop.CANCEL: JobState.CANCELLED, Stop.KILL: JobState.KILLED}
+"""The outcome of a job that was stopped; of any other reason it is a failure."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +90,7 @@ def failure_reason(error: JustEnoughError) -> str:
 
 
 class JobSession:
-    """One session: however `_work` ends, `run` revokes."""
+    """One session: however `_work` ends, `run` revokes. If it ends late, access is revoked before."""
 
     def __init__(
         self,
@@ -103,19 +120,34 @@ class JobSession:
         self._issued: list[IssuedCredential] = []
         self._stop: Stop | None = None
         self._stop_requested = asyncio.Event()
+        self._work_over, self._work_ended = asyncio.Event(), asyncio.Event()
+        """Set when nothing needs the job's access any more, and when everything of the work has ended, which may take longer."""
+        self._requests: asyncio.Queue[EntryView] = asyncio.Queue()
+        """Revocations and withdrawals that people requested while the job runs."""
+        self._unrecorded: tuple[Event, ...] = ()
         self._batches = 0
 
     def stop(self, why: Stop) -> None:
-        """Make the session end. Stop.CUT overrides an earlier reason."""
-        if self._stop is None or why is Stop.CUT:
+        """Make the session end. A reason to end at once overrides one to end gently."""
+        if self._stop is None or (self._stop.is_gentle and not why.is_gentle):
             self._stop = why
+        if not why.is_gentle:
+            self._work_over.set()
         # A process that is terminating may still need its credentials, but it gets no new ones.
         if self._broker:
             self._broker.close()
         self._stop_requested.set()
 
+    def receive(self, request: EntryView) -> None:
+        """Obey what a person requested of the job, by its ledger entry; a repeated one changes nothing."""
+        if request.type == EventType.STOP_REQUESTED:
+            self.stop(Stop.KILL if request.data.get("how") == "kill" else Stop.CANCEL)
+        else:
+            self._requests.put_nowait(request)
+
     async def run(self) -> SessionResult:
         """Work, then revoke. Return the outcome, with the result of the revocation."""
+        lingering = asyncio.create_task(self._revoke_before_end())
         try:
             ending = await self._work()
         except SessionStopped:
@@ -127,27 +159,46 @@ class JobSession:
         except Exception as error:
             log.exception("session failed unexpectedly", job=self._job)
             ending = self._failure_outcome(JobState.FAILED, f"unexpected {type(error).__name__}")
+        self._work_over.set()
+        self._work_ended.set()
+        await lingering
         # Revoke immediately after the process ended. No issue is in flight: `_work` has returned.
-        result = await asyncio.to_thread(
-            revoke.revoke,
-            self._deps,
-            self._job,
-            by="session",
-            why=ending.reason or ending.outcome.value,
-            settled=self._issuer.settled,
-            known=self._issuer.holdings.alive,
-            spaces=self._issuer.holdings.spaces,
-            # Usually these credentials were recorded when they were issued. If the ledger failed then, record them now.
-            before=(
-                *(issued_event(self._job, credential) for credential in self._issuer.holdings.alive),
-                *(self._model_gateway.usage.unrecorded_events() if self._model_gateway else ()),
-            ),
-        )
+        result = await self._revoke(ending.reason or ending.outcome.value, settled=self._issuer.settled)
         # The outcome is that of the work: a process that ended by itself keeps it, however long revoking takes.
         outcome, code, reason, stopped = ending.outcome, ending.exit_code, ending.reason, ending.stopped
         return SessionResult(
             outcome=outcome, exit_code=code, reason=reason, stopped=stopped, clean=result.confirmed, unrecorded=result.events
         )
+
+    async def _revoke(self, why: str, *, settled: bool) -> revoke.RevocationResult:
+        alive = self._issuer.holdings.alive
+        result = await asyncio.to_thread(
+            revoke.revoke,
+            self._deps,
+            self._job,
+            by="session",
+            why=why,
+            settled=settled,
+            known=alive,
+            spaces=self._issuer.holdings.spaces,
+            # Usually these credentials were recorded when they were issued. If the ledger failed then, record them now.
+            before=(
+                *self._unrecorded,
+                *(issued_event(self._job, credential) for credential in alive),
+                *(self._model_gateway.usage.unrecorded_events() if self._model_gateway else ()),
+            ),
+        )
+        self._unrecorded = result.events
+        return result
+
+    async def _revoke_before_end(self) -> None:
+        """Revoke the job's access if its work is over and something of it, such as a call to a server that hangs, has not ended soon after."""
+        await self._work_over.wait()
+        await wait_up_to(LINGER, self._work_ended)
+        while not self._work_ended.is_set():
+            log.warning("the session does not end; its access is revoked before", job=self._job)
+            await self._revoke("the job's work is over", settled=False)
+            await wait_up_to(LINGER, self._work_ended)
 
     async def _work(self) -> WorkOutcome:
         delivered, workdir = await self._issue_all(), None
@@ -188,7 +239,11 @@ class JobSession:
                     broker, tools, job=self._job, uid=uid, loopback=self._spec.run.network == "host", model_gateway=model_gateway
                 ),
             ) as process:
-                return await self._wait_for_process(process)
+                serving = asyncio.create_task(self._serve_requests(keepers))
+                try:
+                    return await self._wait_for_process(process)
+                finally:
+                    serving.cancel()
 
     async def _issue_all(self) -> Delivered:
         delivered, allowed = Delivered(), list[ToolAccess]()
@@ -212,6 +267,38 @@ class JobSession:
             delivered = delivered.merge(build_delivery(access, issued.fields, connect))
         return delivered.merge(access_summary(self._spec, [item.credential for item in self._issued], allowed))
 
+    async def _serve_requests(self, keepers: LeaseKeeper) -> None:
+        """Revoke what people request while the job runs, each in a task of its own: a target that hangs must not keep the others waiting."""
+        served: set[str] = set()
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                request = await self._requests.get()
+                if request.id not in served:
+                    served.add(request.id)
+                    tasks.create_task(self._serve(request, keepers))
+
+    async def _serve(self, request: EntryView, keepers: LeaseKeeper) -> None:
+        name = request.data.get("name")
+        if request.type == EventType.REVOCATION_REQUESTED:
+            credentials, why = [str(request.data.get("credential"))], f"its revocation was requested by {name}"
+        else:
+            withdrawn = await self._withdrawn_request(request)
+            credentials = [item.id for item in self._issuer.holdings.alive if item.request_id == withdrawn]
+            why = f"its approval was withdrawn by {name}"
+        # Another revocation may have ended it already.
+        with suppress(NotFound):
+            for ending in [asyncio.create_task(keepers.give_back(credential, why)) for credential in credentials]:
+                await ending
+
+    async def _withdrawn_request(self, request: EntryView) -> str | None:
+        """Return the id of the request whose approval is withdrawn, recorded as such; None if the withdrawal does not count."""
+        while True:
+            try:
+                return await asyncio.to_thread(count_withdrawal, self._deps, self._job, request)
+            except RetryLater as error:
+                log.warning("a withdrawal could not be examined yet", job=self._job, error=type(error).__name__)
+                await asyncio.sleep(WITHDRAWAL_RETRY_INTERVAL_S)
+
     async def _wait_for_process(self, process: JobProcess) -> WorkOutcome:
         ended, stop = asyncio.create_task(process.wait()), asyncio.create_task(self._stop_requested.wait())
         try:
@@ -221,18 +308,28 @@ class JobSession:
             if self._broker:
                 self._broker.close()
         if ended.done():
+            self._work_over.set()
             code = ended.result()
             outcome = JobState.FAILED if code else JobState.SUCCEEDED
             return WorkOutcome(outcome, exit_code=code, reason=(process.limit_exceeded or f"exit code {code}") if code else None)
         if self._stop is None:
-            code = await process.finish(TERMINATE_GRACE_S)
+            code = await self._finish(process)
             return WorkOutcome(JobState.TIMED_OUT, exit_code=code, reason=f"it ran longer than {self._spec.run.timeout} s")
         if self._stop is Stop.CANCEL and not await asyncio.to_thread(self._claim_is_open):
             self.stop(Stop.CUT)
-        if self._stop in {Stop.CANCEL, Stop.WORKER}:
-            return self._stopped_outcome(await process.finish(TERMINATE_GRACE_S))
+        if self._stop.is_gentle:
+            return self._stopped_outcome(await self._finish(process))
         # Nobody waits for its result any more, or its access is revoked, so it has nothing left to finish.
         return self._stopped_outcome(await process.kill())
+
+    async def _finish(self, process: JobProcess) -> int:
+        """Let the process end, kill it after the grace period, and return its exit code. It keeps its access at most until the grace is over."""
+        over = asyncio.get_running_loop().call_later(TERMINATE_GRACE_S, self._work_over.set)
+        try:
+            return await process.finish(TERMINATE_GRACE_S)
+        finally:
+            over.cancel()
+            self._work_over.set()
 
     def _claim_is_open(self) -> bool:
         claim = self._deps.store.claims.get(self._job)
@@ -243,7 +340,7 @@ class JobSession:
             raise SessionStopped
 
     def _stopped_outcome(self, code: int | None) -> WorkOutcome:
-        outcome = JobState.CANCELLED if self._stop is Stop.CANCEL else JobState.FAILED
+        outcome = JobState.FAILED if self._stop is None else STOPPED_OUTCOMES.get(self._stop, JobState.FAILED)
         return WorkOutcome(outcome, exit_code=code, reason=self._stop.value if self._stop else None, stopped=True)
 
     def _failure_outcome(self, outcome: JobState, why: str) -> WorkOutcome:

@@ -37,7 +37,8 @@ class AuthenticatedRoute(APIRoute):
 
         async def handle_authenticated(request: Request) -> Response:
             console: Console = request.app.state.console
-            identity = await console.token_verifier.verify(request.headers.get("authorization"))
+            stops = any(need.reduces_access for need in needs)
+            identity = await console.token_verifier.verify(request.headers.get("authorization"), allow_last_known=stops)
             # In a thread, because reading the configuration sometimes reads files.
             tiers = (await to_thread.run_sync(console.deps.config.current)).tiers
             request.state.caller = Caller(person=identity.person, tiers=tiers, expires=identity.expires)
@@ -52,10 +53,14 @@ class AuthenticatedRoute(APIRoute):
 
 
 class CallerWithRole:
-    """A dependency that returns the caller, who needs one of these roles; with none named, no role is needed."""
+    """A dependency that returns the caller, who needs one of these roles; with none named, no role is needed.
 
-    def __init__(self, *roles: Role) -> None:
+    `reduces_access`: for calls that can only reduce access. They are accepted with the caller's last known groups if Vault does not answer.
+    """
+
+    def __init__(self, *roles: Role, reduces_access: bool = False) -> None:
         self._roles = roles
+        self.reduces_access = reduces_access
 
     async def __call__(self, request: Request) -> Caller:
         """Return the caller. Raises Forbidden."""
@@ -73,5 +78,5 @@ Launcher = Annotated[Caller, Depends(CallerWithRole(Role.LAUNCH))]
 Approver = Annotated[Caller, Depends(CallerWithRole(Role.APPROVE))]
 Reader = Annotated[Caller, Depends(CallerWithRole(Role.APPROVE, Role.READ, Role.BREAK_GLASS))]
 """A person who may read everything."""
-Stopper = Annotated[Caller, Depends(CallerWithRole(Role.LAUNCH, *STOPPING_ROLES))]
+Stopper = Annotated[Caller, Depends(CallerWithRole(Role.LAUNCH, *STOPPING_ROLES, reduces_access=True))]
 """A person who may stop jobs and revoke credentials: launchers their own, the others all."""

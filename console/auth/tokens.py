@@ -31,6 +31,8 @@ KEYS_TTL_S = 300.0
 KEYS_RETRY_INTERVAL_S = 3.0
 """Shortest time between two reads for unknown key ids: tokens of other issuers must not make the console call Vault each time."""
 KEYS_TIMEOUT_S = 5.0
+LAST_KNOWN_AFTER_S = 2.0
+"""Seconds that a call that may use the last known groups waits for Vault."""
 
 log = structlog.get_logger()
 
@@ -65,15 +67,19 @@ class TokenVerifier:
             iat={"essential": True},
         )
 
-    async def verify(self, authorization: str | None) -> AuthenticatedPerson:
-        """Return the person that an Authorization header identifies. Raises Unauthenticated with the reason, RetryLater if Vault is unreachable."""
+    async def verify(self, authorization: str | None, *, allow_last_known: bool = False) -> AuthenticatedPerson:
+        """Return the person that an Authorization header identifies.
+
+        `allow_last_known`: if Vault does not answer, the keys and groups that it told last are enough, for calls that only reduce access.
+        Raises Unauthenticated with the reason, RetryLater if Vault is unreachable.
+        """
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthenticated("an identity token is required: Authorization: Bearer …")
         if len(token) > MAX_TOKEN_BYTES:
             raise Unauthenticated(f"the token is longer than {MAX_TOKEN_BYTES:,} characters")
-        claims = await self._verify_token(token.strip())
-        person = await self.person(claims["sub"])
+        claims = await self._verify_token(token.strip(), allow_last_known=allow_last_known)
+        person = await (self._person_or_last_known(claims["sub"]) if allow_last_known else self.person(claims["sub"]))
         if person is None:
             raise Unauthenticated("the token's person is unknown or disabled")
         return AuthenticatedPerson(person, float(claims["exp"]) + CLOCK_LEEWAY_S)
@@ -82,14 +88,26 @@ class TokenVerifier:
         """Return the person, read at most CACHE_TTL_S ago; None if the entity is not a person or is disabled."""
         return self._vault.cached_person(entity) or await anyio.to_thread.run_sync(self._vault.person, entity, self._mounts)
 
-    async def _verify_token(self, token: str) -> dict[str, Any]:
+    async def _person_or_last_known(self, entity: str) -> Person | None:
+        known = self._vault.last_known_person(entity)
+        if known is None:
+            return await self.person(entity)
+        try:
+            with anyio.fail_after(LAST_KNOWN_AFTER_S):
+                # Reading goes on in its thread, for the next caller.
+                return await anyio.to_thread.run_sync(self._vault.person, entity, self._mounts, abandon_on_cancel=True)
+        except (RetryLater, TimeoutError):
+            log.warning("Vault does not answer; a person's last known groups are used", person=known.name)
+            return known
+
+    async def _verify_token(self, token: str, *, allow_last_known: bool) -> dict[str, Any]:
         try:
             key_id = jws.extract_compact(token.encode()).headers().get("kid")
         except (JoseError, ValueError):
             key_id = None
         if not isinstance(key_id, str):
             raise Unauthenticated("the token cannot be parsed: it must be a JWT whose header has a `kid`")
-        keys = await self._keys.key_set(key_id)
+        keys = await self._keys.key_set(key_id, allow_last_known=allow_last_known)
         try:
             claims = jwt.decode(token, keys, registry=_REGISTRY).claims
             self._claims.validate(claims)
@@ -112,9 +130,18 @@ class VaultJwks:
         self._client = client
         self._cache = SingleFlightCache(self._read)
 
-    async def key_set(self, kid: str) -> KeySet:
-        """Return a set of the one key with this id. Raises Unauthenticated if Vault has no such key, KeysUnavailable if Vault does not answer."""
-        keys = await self._cache.get(self._url, max_age_s=KEYS_TTL_S, retry_s=KEYS_RETRY_INTERVAL_S)
+    async def key_set(self, kid: str, *, allow_last_known: bool = False) -> KeySet:
+        """Return a set of the one key with this id. Raises Unauthenticated if Vault has no such key, KeysUnavailable if Vault does not answer.
+
+        `allow_last_known`: if Vault does not answer, use the keys that it told last, however old.
+        """
+        try:
+            keys = await self._cache.get(self._url, max_age_s=KEYS_TTL_S, retry_s=KEYS_RETRY_INTERVAL_S)
+        except KeysUnavailable:
+            last = self._cache.last(self._url)
+            if last is None or not allow_last_known:
+                raise
+            keys = last
         if kid not in keys:
             # If Vault is unreachable, the known keys stay valid; only new keys are missing.
             with contextlib.suppress(KeysUnavailable):

@@ -102,6 +102,10 @@ class ConsoleVault(Vault):
         """Return the person if cached; None if they are not cached, do not exist, or are disabled."""
         return self._person_cache.peek(entity_id, max_age_s=CACHE_TTL_S)
 
+    def last_known_person(self, entity_id: str) -> Person | None:
+        """Return the person as Vault told last, since the console started; None if it never did, or said that there is none."""
+        return self._person_cache.peek(entity_id, max_age_s=float("inf"))
+
     def _ask(self, call: Callable[[], V], *, what: str = "people") -> V:
         """Log in if necessary and return the result of a call. Raises VaultRightMissing, which names what the console may not read."""
         try:

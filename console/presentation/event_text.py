@@ -77,6 +77,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
         f"{d['prompt_tokens']} prompt tokens, {d['completion_tokens']} completion tokens"
     ),
     "revocation.requested": lambda d: f"{d['name']} requested revocation of {d['credential']}",
+    "withdrawal.requested": lambda d: f"{d['name']} requested withdrawal of the approval of {d['request']}",
     "revocation.started": lambda d: f"revocation started by {d['by']}{_suffix(': {}', d['why'])}",
     "revocation.overdue": lambda d: f"revocation failed (attempt {d['attempt']}): {_join_values(d['failures'])}",
     "revocation.confirmed": lambda d: f"all access verified as revoked (by {d['by']})",

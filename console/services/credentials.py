@@ -9,10 +9,11 @@ from anyio import to_thread
 from console.auth.authorization import Caller
 from console.concurrency.loops import poll_until
 from console.services.console import Console
+from console.services.tell_job import tell_job
 from console.services.visibility import MAX_PAGES_READ, first_visible_page
 from console.temporal.client import WorkflowGone
 from justenough.domain.core.errors import NotFound
-from justenough.domain.jobs.states import Action, CredentialState
+from justenough.domain.jobs.states import Action, CredentialState, JobState
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.readmodel.views import CredentialView, Page
 from justenough.services.dependencies import Deps
@@ -56,16 +57,15 @@ def visible_credential(console: Console, caller: Caller, credential: str) -> Cre
 
 
 async def request_revocation(console: Console, caller: Caller, credential: str) -> CredentialView:
-    """Signal the job to revoke a credential, record who requested it, and return the credential as it was before. For one that is dead or cannot be revoked, only return it."""
+    """Tell the job to revoke a credential, and return the credential as it was before. For one that is dead or cannot be revoked, only return it.
+
+    Raises NotFound, Forbidden, TemporalUnavailable if Temporal is needed.
+    """
     view = await to_thread.run_sync(visible_credential, console, caller, credential)
     owner = await to_thread.run_sync(console.job_owners.owner_of, view.job_id)
     caller.require_right_to_stop(owner or "")
     if not view.state.is_settled:
-        try:
-            await console.gateway.revoke_credential(view.job_id, view.id)
-        except WorkflowGone:
-            # The job has ended, so a sweep revokes the credentials that are left.
-            await console.gateway.start_sweep()
+        job = await to_thread.run_sync(console.deps.store.jobs.get, view.job_id)
         requested = build_event(
             EventType.REVOCATION_REQUESTED,
             view.job_id,
@@ -75,7 +75,14 @@ async def request_revocation(console: Console, caller: Caller, credential: str) 
             person=caller.person.id,
             name=caller.person.name,
         )
-        await to_thread.run_sync(console.deps.store.ledger.append, [requested])
+        failure = await tell_job(
+            console.gateway.revoke_credential(view.job_id, view.id),
+            lambda: console.deps.store.ledger.append([requested]),
+            needs_workflow=job is None or job.state is not JobState.RUNNING,
+        )
+        if isinstance(failure, WorkflowGone):
+            # The job has ended, so a sweep revokes the credentials that are left.
+            await console.gateway.start_sweep()
     return view
 
 

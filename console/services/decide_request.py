@@ -12,6 +12,7 @@ from console.concurrency.loops import poll_until
 from console.services.console import Console
 from console.services.inputs import SignedBody
 from console.services.signed_statements import parse_own_statement, require_checks
+from console.services.tell_job import tell_job
 from console.temporal.client import WorkflowGone
 from justenough.domain.approvals.ladder import GrantTerms, Ladder
 from justenough.domain.approvals.statements import DecisionStatement, why_not_valid_now
@@ -20,13 +21,13 @@ from justenough.domain.catalog.control_groups import control_group_of, why_not_n
 from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, NotFound, PreconditionRequired, Problem, Stale
 from justenough.domain.core.ids import request_number_of
 from justenough.domain.core.rejection import Rejection
-from justenough.domain.jobs.states import Action, RequestState
+from justenough.domain.jobs.states import Action, JobState, RequestState
 from justenough.domain.jobs.tool_bounds import BoundedTools, intersect_all
 from justenough.domain.readmodel.views import JobView, RequestView
 from justenough.services.approval_ladder import ladder_for_request
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import evaluate_grant, why_policy_denies_grant
-from justenough.services.ledger_events import approval_rejected_event
+from justenough.services.ledger_events import approval_rejected_event, withdrawal_requested_event
 from justenough.services.parent_chain import ancestor_launchers, console_requester_of
 from justenough.services.verify_order import build_approval_verifier
 
@@ -54,11 +55,15 @@ async def submit_decision(
     view = await to_thread.run_sync(lambda: validate_decision(console.deps, caller, request, body, if_match=if_match))
     if before_submit is not None:
         await before_submit()
-    try:
-        await console.gateway.decide(view.job_id, body.to_signed())
-    except WorkflowGone as error:
-        raise Conflict("the job no longer runs") from error
     is_withdrawal, person = body.statement.get("decision") == WITHDRAW, caller.person.id
+    signed, job = body.to_signed(), await to_thread.run_sync(console.deps.store.jobs.get, view.job_id)
+    # A session revokes what an approval gave as soon as it reads that it is withdrawn. Everything else only the workflow counts.
+    has_session = is_withdrawal and view.state is RequestState.APPROVED and job is not None and job.state is JobState.RUNNING
+    requested = [withdrawal_requested_event(view, caller.person, signed, at=console.deps.now())] if has_session else []
+    signal = console.gateway.decide(view.job_id, signed)
+    failure = await tell_job(signal, lambda: console.deps.store.ledger.append(requested), needs_workflow=not has_session)
+    if isinstance(failure, WorkflowGone):
+        raise Conflict("the job no longer runs")
 
     def has_withdrawn(request: RequestView) -> bool:
         return any(item.withdrawn_at for item in request.approvals if item.approver_id == person)

@@ -8,9 +8,11 @@ from anyio import to_thread
 from console.auth.authorization import Caller
 from console.services.console import Console
 from console.services.inputs import Stopping
+from console.services.tell_job import tell_job
 from console.services.visibility import job_for
 from console.temporal.client import TemporalUnavailable, WorkflowGone
 from justenough.domain.core.errors import Conflict
+from justenough.domain.jobs.states import JobState
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.readmodel.views import JobSummary
 
@@ -31,24 +33,27 @@ async def stop_job(console: Console, job: str, caller: Caller, *, kill: bool) ->
     caller.require_right_to_stop(view.requester_id)
     if not can_stop(view, kill=kill):
         raise Conflict(f"the job has already ended: {view.state.value}")
-    note = None
-    try:
-        await (console.gateway.kill(job) if kill else console.gateway.cancel(job))
-    except WorkflowGone:
-        note = f"its workflow is gone; {await _stop_without_workflow(console, job)}"
-    except TemporalUnavailable as error:
-        if not kill:
-            raise
-        note = f"{error}; {await _stop_without_workflow(console, job)}"
-    # Write to the store after the signal: a slow store must not delay revocation.
-    if kill:
-        # The session and the sweep obey a closed claim even if the workflow does not obey the signal.
-        await to_thread.run_sync(console.deps.store.claims.close, job, console.deps.now())
     how = "kill" if kill else "cancel"
     requested = build_event(
         EventType.STOP_REQUESTED, job, at=console.deps.now(), about=f"{how}/{person.id}", how=how, person=person.id, name=person.name
     )
-    await to_thread.run_sync(console.deps.store.ledger.append, [requested])
+
+    def record() -> None:
+        if kill:
+            # The session and the sweep obey a closed claim even if the workflow does not obey the signal.
+            console.deps.store.claims.close(job, console.deps.now())
+        console.deps.store.ledger.append([requested])
+
+    signal = console.gateway.kill(job) if kill else console.gateway.cancel(job)
+    failure = await tell_job(signal, record, needs_workflow=not kill and view.state is not JobState.RUNNING)
+    if failure is None:
+        return Stopping(id=job, state=view.state)
+    if isinstance(failure, WorkflowGone):
+        note = f"its workflow is gone; {await _stop_without_workflow(console, job)}"
+    elif kill:
+        note = f"{failure}; {await _stop_without_workflow(console, job)}"
+    else:
+        note = f"{failure}; its session is told through the store"
     return Stopping(id=job, state=view.state, note=note)
 
 

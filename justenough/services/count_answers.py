@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import structlog
 from pydantic import ValidationError
 
 from justenough.domain.approvals.ladder import Ladder
@@ -13,8 +14,10 @@ from justenough.domain.approvals.verification import NOT_WAITING, RequestTally, 
 from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult
 from justenough.domain.core.ids import request_number_of
 from justenough.domain.core.rejection import Rejection
+from justenough.domain.jobs.states import RequestState
 from justenough.domain.ledger.events import Event
-from justenough.domain.readmodel.views import RequestView
+from justenough.domain.readmodel.views import EntryView, RequestView
+from justenough.services.approval_ladder import ladder_for_request
 from justenough.services.control_group_votes import build_control_group_verifier
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import evaluate_grant, why_policy_denies_grant
@@ -26,6 +29,10 @@ from justenough.services.ledger_events import (
     review_opened_event,
 )
 from justenough.services.parent_chain import ancestor_launchers, console_requester_of
+
+MAX_REJECTIONS_RECORDED = 500
+"""Answers of one job after which those that do not count are not recorded any more: anybody can send them."""
+log = structlog.get_logger()
 
 
 class AnswerCounter:
@@ -42,8 +49,11 @@ class AnswerCounter:
         """One entry for each answer, whether it counts or not, followed by its consequences."""
 
     def count_signal(self, raw: Any, *, number: int) -> None:
-        """Count the answer that one signal carried."""
+        """Count the answer that one signal carried. `number`: its place among the job's signals, or 0 if it came through the store."""
         events = self._count(raw)
+        if isinstance(events, Rejection) and number > MAX_REJECTIONS_RECORDED:
+            log.warning("an answer does not count", job=self._job, number=number, why=events.message)
+            return
         if isinstance(events, Rejection):
             statement = raw.get("statement") if isinstance(raw, dict) else None
             named = statement if isinstance(statement, dict) else {}
@@ -107,6 +117,32 @@ class AnswerCounter:
         if last.decision == "break_glass":
             events.append(review_opened_event(job, ladder, last, self._deps.config.current().tiers, at=now))
         return events
+
+
+def count_withdrawal(deps: Deps, job: str, requested: EntryView) -> str | None:
+    """Verify and record the withdrawal of an approval that a person requested; return its request's id, or None if it does not count.
+
+    For a session: it may hear of the withdrawal before the workflow, or without it. Raises RetryLater if a server is unreachable.
+    """
+    view = deps.store.requests.get(str(requested.data.get("request")))
+    order = deps.store.jobs.order(job)
+    if view is None or order is None or view.job_id != job:
+        return None
+    if view.state is RequestState.APPROVED:
+        ladder = ladder_for_request(
+            view.id,
+            view,
+            digest=view.digest,
+            requester=str(order.signed.statement.get("person")),
+            needed=view.tier,
+            current=view.current_tier,
+            respond_by=view.expires_at or requested.at,
+        )
+        counter = AnswerCounter(deps, AnswersInput(job=job, ladders={}, approved={view.id: ladder}, received=(), number=0))
+        counter.count_signal(requested.data.get("signed"), number=0)
+        deps.store.ledger.append(counter.events)
+        return view.id if counter.result().verdicts else None
+    return view.id if view.state is RequestState.WITHDRAWN else None
 
 
 def find_recorded_request(deps: Deps, job: str, ladder: Ladder) -> RequestView | Rejection:

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
-from justenough.domain.approvals.tiers import Tiers
+from justenough.domain.approvals.statements import SignedStatement
+from justenough.domain.approvals.tiers import Person, Tiers
 from justenough.domain.approvals.verification import Withdrawal
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.canonical_json import digest_of
@@ -22,6 +23,7 @@ from justenough.domain.jobs.states import ReasonSource
 from justenough.domain.jobs.tool_bounds import tools_to_json
 from justenough.domain.ledger.events import EVENT_FIELDS, Event, EventType, build_event, chain_for_job, required_fields
 from justenough.domain.policy.cedar_request import DecisionFacts
+from justenough.domain.readmodel.views import RequestView
 from justenough.domain.tools.call import call_of
 from justenough.services.dependencies import Deps
 from justenough.services.verify_order import VerifiedOrder
@@ -158,6 +160,20 @@ def approval_withdrawn_event(job: str, request: str, withdrawal: Withdrawal, *, 
         **_fields_of(withdrawal, "person", "name", "reason"),
         signed=withdrawal.signed.model_dump(mode="json"),
         verdict=verdict,
+    )
+
+
+def withdrawal_requested_event(request: RequestView, person: Person, signed: SignedStatement, *, at: datetime) -> Event:
+    """Build the event with which a person tells a running job's session that they withdraw an approval."""
+    return build_event(
+        EventType.WITHDRAWAL_REQUESTED,
+        request.job_id,
+        at=at,
+        about=f"{request.id}/{person.id}",
+        request=request.id,
+        person=person.id,
+        name=person.name,
+        signed=signed.model_dump(mode="json"),
     )
 
 

@@ -13,6 +13,7 @@ from tests.chaos.administrator import Administrator
 from tests.chaos.rig import Rig
 from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Login, Shop, access, spec
+from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 
@@ -61,6 +62,25 @@ def test_a_request_while_temporal_is_unavailable_is_answered_once_it_is_back(rig
         assert lead.answer(await_request(lead, pending.json["request_id"])).status_code in ACCEPTED_STATUSES
         assert job.request_access("refunds-db", "write", wait=60).status == 200
     shop.assert_dead(ops.job(job.job), login_of(given))
+
+
+@pytest.mark.usefixtures("bereft")
+def test_access_is_revoked_before_a_call_that_hangs_has_ended(rig: Rig, ops: Human, shop: Shop) -> None:
+    worker = rig.ensure_worker()
+    with launch_puppet(ops) as job:
+        login = login_of(job.request_access("orders-db"))
+        hold = rig.gate.hold(r"/v1/database/creds/", job=job.job)
+        job.start_call("POST", "/v1/access", {"resource": "orders-db", "action": "read", "reason": "a test"})
+        hold.until_held()
+        assert shop.can_log_in(login)
+        assert ops.api.post(f"jobs/{job.job}/cancel").status_code == 202
+        # The worker's client gives the call up after twelve seconds.
+        until(lambda: not shop.can_log_in(login), "its login fails")
+        assert "its access is revoked before" in worker.log.read_text()
+        rig.gate.release_all()
+        seen = ops.until(job.job)
+    assert seen["state"] == "cancelled"
+    shop.assert_dead(seen, login)
 
 
 @pytest.mark.usefixtures("bereft")

@@ -1,4 +1,4 @@
-"""A worker that has lost Temporal: other workers revoke its jobs, and it ends their processes by itself."""
+"""Without Temporal: other workers revoke the jobs of a worker that has lost it, it ends their processes by itself, and people reach its sessions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.chaos.administrator import Administrator
 from tests.chaos.consistency import assert_one_outcome
 from tests.chaos.rig import Rig, Worker
 from tests.support.people import Human
-from tests.support.shop import Login, Shop, Witness, spec
+from tests.support.shop import Login, Shop, Witness, access, spec
 from tests.support.wait import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
@@ -78,3 +78,32 @@ def test_the_only_worker_finds_its_job_lost_after_the_outage_and_ends_it(
     ops.until(job)
     assert assert_one_outcome(ops, shop, job, login)["reason"] == "worker_lost"
     assert worker.alive
+
+
+def test_revocations_withdrawals_and_cancels_reach_a_session_without_temporal(
+    rig: Rig, ops: Human, lead: Human, shop: Shop, worker: Worker, witness: Witness
+) -> None:
+    mark = f"deaf-{time.monotonic_ns()}"
+    hand_over_both = f"{witness.hand_over}; PGUSER=$WRITE_USER PGPASSWORD=$WRITE_PASSWORD; {witness.hand_over}"
+    write = access("refunds-db", "write", deliver={"env": {"WRITE_USER": "username", "WRITE_PASSWORD": "password"}})
+    job = ops.launch(spec(f"{hand_over_both}; : {mark}; sleep 300; :", access(), write))
+    request = next(item for item in ops.until(job, "awaiting_approval")["requests"] if item["resource"] == "refunds-db")
+    lead.decide(request)
+    reading, writing = witness.login(), witness.login()
+    running = ops.until(job, "running")
+    credential = next(item["id"] for item in running["credentials"] if item["resource"] == "orders-db")
+    assert shop.can_log_in(reading)
+    assert shop.can_log_in(writing)
+    with rig.freeze("temporal"):
+        assert ops.api.post(f"credentials/{credential}/revoke").json()["state"] == "confirmed"
+        assert not shop.can_log_in(reading)
+        assert shop.can_log_in(writing)
+        assert lead.answer(request, "withdraw", reason="enough").status_code in {200, 202}
+        until(lambda: not shop.can_log_in(writing), "what was approved is revoked", within=LOSS_TIMEOUT_S)
+        assert processes_of(mark)
+        cancelled = ops.api.post(f"jobs/{job}/cancel")
+        assert cancelled.status_code == 202
+        assert "its session is told through the store" in cancelled.json()["note"]
+        until(lambda: not processes_of(mark), "its process is gone", within=LOSS_TIMEOUT_S)
+    ops.until(job)
+    assert_one_outcome(ops, shop, job, reading)

@@ -111,17 +111,15 @@ async def send_many(job: StartedJob, name: str, *args: Any, times: int) -> None:
         await asyncio.gather(*(job.handle.signal(name, args=args) for _ in range(50)))
 
 
-async def test_two_thousand_signals_neither_end_a_job_nor_grow_its_history_by_more_than_themselves(bench: Bench) -> None:
+async def test_an_answer_after_two_thousand_that_do_not_count_is_counted(bench: Bench) -> None:
     queue = "flood"
     job = await bench.start(queue=queue, needs=(Need(1),))
-    await job.answer("lead")
     await send_many(job, "decide", {"statement": {}, "signature": "x" * 1000}, times=2000)
-    await job.handle.signal("kill")
+    await job.answer("lead", decision="deny")
     async with bench.worker(queue=queue):
-        assert (await job.result()).state is JobState.KILLED
+        assert (await job.result()).state is JobState.DENIED
     events = Counter(await job.history())
-    assert job.known.signals == list(range(1, options.MAX_ANSWERS + 1))
-    assert events.total() - events["workflow_execution_signaled"] < 60
+    assert events.total() - events["workflow_execution_signaled"] < 200
 
 
 async def test_a_flood_of_wishes_to_revoke_is_obeyed_within_bounds(bench: Bench) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from console.cli.client import private_files
 from console.cli.client.config import ServerAddresses, configured_addresses, running_stack
 from console.cli.client.vault import CliLogin, ConsoleIdentityToken, PersonVaultClient, decode_identity_token
-from console.cli.errors import ExitCode, Failure, NotLoggedIn
+from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable
 from console.cli.options import GlobalOptions
 from justenough.domain.approvals.statements import Statement, to_signable
 from justenough.domain.core.canonical_json import to_canonical_json
@@ -118,6 +118,11 @@ class CliSession:
                     raise
                 hint = "VAULT_TOKEN is set and takes precedence over your login: unset it, or set it to your own token"
                 raise NotLoggedIn(error.message, hint=hint) from error
+            except Unreachable:
+                # The last minute of a token is enough to stop a job while Vault is away.
+                if found is None or found.expires < time.time():
+                    raise
+                return found
             # Cache only the token of this login, not one from VAULT_TOKEN. A cache that cannot be written must not fail the command.
             if self.profile.token == token:
                 with contextlib.suppress(Failure):

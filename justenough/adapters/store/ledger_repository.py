@@ -46,6 +46,8 @@ MAX_PROBLEMS = 1_000
 """The most problems in one report. A ledger that was replaced entirely has a problem in every entry."""
 RECENT_ENTRIES = 5_000
 """Entries among which the newest checkpoint usually is: there is one for every 1,000."""
+MAX_NEWS_SPAN = 5_000
+"""The most positions that one read of news covers."""
 MAX_ENTRIES_PER_TYPE = 200
 """The most entries of one type about one thing."""
 
@@ -227,6 +229,18 @@ class LedgerRepository(Repository):
         newest = connection.execute(select(LEDGER.c.position, LEDGER.c.hash).order_by(LEDGER.c.position.desc()).limit(1)).first()
         position, digest = newest or (0, None)
         return LedgerHead(entries=position, position=position, hash=digest)
+
+    @reads
+    def news(self, connection: Connection, after: int, *, types: Iterable[EventType]) -> tuple[tuple[EntryView, ...], int]:
+        """Return the entries of these types after a position, oldest first, and the position up to which they were read.
+
+        For a reader that asks often: pass that position the next time, so that no entry is read twice.
+        """
+        newest: int = connection.execute(select(func.coalesce(func.max(LEDGER.c.position), 0))).scalar_one()
+        until = min(newest, after + MAX_NEWS_SPAN)
+        place = (LEDGER.c.position > after) & (LEDGER.c.position <= until) & LEDGER.c.type.in_([kind.value for kind in types])
+        rows = connection.execute(select(*_NUMBERED).where(place).order_by(LEDGER.c.position)).all()
+        return tuple(map(row_to_view, rows)), until
 
     @reads
     def newest_checkpoint(self, connection: Connection) -> EntryView | None:

@@ -15,6 +15,7 @@ SIGNED_FIELDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     EventType.JOB_SUBMITTED.value: ("order", ("params", "bundle", "reason", "parent")),
     EventType.APPROVAL_DECIDED.value: ("signed", ("request", "person", "decision", "ttl", "action", "reason")),
     EventType.APPROVAL_WITHDRAWN.value: ("signed", ("request", "person", "reason")),
+    EventType.WITHDRAWAL_REQUESTED.value: ("signed", ("request", "person")),
     EventType.REVIEW_ANSWERED.value: ("signed", ("request", "person", "verdict", "reason")),
     EventType.DELEGATION_MADE.value: ("signed", ("person", "delegate", "reason")),
 }

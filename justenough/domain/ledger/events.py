@@ -57,6 +57,7 @@ class EventType(StrEnum):
     IDENTITY_ISSUED = "identity.issued"
     MODEL_USED = "model.used"
     REVOCATION_REQUESTED = "revocation.requested"
+    WITHDRAWAL_REQUESTED = "withdrawal.requested"
     REVOCATION_STARTED = "revocation.started"
     REVOCATION_OVERDUE = "revocation.overdue"
     REVOCATION_CONFIRMED = "revocation.confirmed"
@@ -117,6 +118,7 @@ EVENT_FIELDS: dict[EventType, tuple[str, ...]] = {
     EventType.IDENTITY_ISSUED: _fields("audience expires_at jti"),
     EventType.MODEL_USED: _fields("name model credential calls prompt_tokens completion_tokens estimated outcome"),
     EventType.REVOCATION_REQUESTED: _fields("credential person name"),
+    EventType.WITHDRAWAL_REQUESTED: _fields("request person name signed"),
     EventType.REVOCATION_STARTED: _fields("by why"),
     EventType.REVOCATION_OVERDUE: _fields("by failures attempt seen_from"),
     EventType.REVOCATION_CONFIRMED: _fields("by proof"),

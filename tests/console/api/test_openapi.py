@@ -302,6 +302,6 @@ def test_everything_that_people_signed_verifies_with_the_published_keys(signed: 
     keys, lines = read_keys(auditor.api.get("ledger/keys").text), export_of(auditor)
     assert verify_export(lines, why_forged=SignatureVerifier(keys).why_invalid).problems == ()
     carrying = {json.loads(line)["type"] for line in lines} & SIGNED_FIELDS.keys()
-    assert carrying >= SIGNED_FIELDS.keys() - {EventType.APPROVAL_WITHDRAWN.value}
+    assert carrying >= SIGNED_FIELDS.keys() - {EventType.APPROVAL_WITHDRAWN.value, EventType.WITHDRAWAL_REQUESTED.value}
     nobody = SignatureVerifier(keys.model_copy(update={"people": ()})).why_invalid
     assert {problem.fault for problem in verify_export(lines, why_forged=nobody).problems} == {"forged"}

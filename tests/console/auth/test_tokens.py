@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -17,7 +18,8 @@ from joserfc.jwk import KeySet, OctKey, OKPKey
 from console.auth.tokens import _REGISTRY, AuthenticatedPerson, TokenVerifier
 from console.auth.vault_directory import ConsoleVault
 from justenough.adapters.configuration.settings import Settings
-from justenough.domain.core.errors import Unauthenticated
+from justenough.domain.core.errors import RetryLater, Unauthenticated
+from tests.activities.tcp_door import Door
 from tests.console.served_console import Human, Served, serve_console
 from tests.support.plain_http import NO_TLS
 from worker.stack.binaries import Programs
@@ -196,6 +198,27 @@ async def test_without_vault_nobody_is_let_in_and_nothing_breaks(served: Served,
                 "vault": False,
                 "workers": False,
             }
+
+
+async def test_only_calls_that_reduce_access_do_with_what_vault_told_last(
+    served: Served, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door, ops, lead = Door(urlsplit(settings.vault_addr).port or 80), served.people["ops"], served.people["lead"]
+    vault = ConsoleVault(settings.model_copy(update={"vault_addr": f"http://127.0.0.1:{door.port}"}))
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
+        verifier, bearer = TokenVerifier(vault, settings, client), ops.bearer["Authorization"]
+        known = await verifier.verify(bearer)
+        monkeypatch.setattr("console.auth.tokens.KEYS_TTL_S", 0.0)
+        monkeypatch.setattr("console.auth.vault_directory.CACHE_TTL_S", 0.0)
+        with door.closed():
+            with pytest.raises(RetryLater):
+                await verifier.verify(bearer)
+            assert await verifier.verify(bearer, allow_last_known=True) == known
+            # Nothing is known of somebody who was never here.
+            with pytest.raises(RetryLater):
+                await verifier.verify(lead.bearer["Authorization"], allow_last_known=True)
+    vault.close()
+    door.close()
 
 
 async def _vault_keys(settings: Settings) -> list[dict[str, Any]]:

@@ -1,0 +1,75 @@
+"""Passes on to the sessions of a worker what people request of their jobs: to stop, to revoke a credential, to withdraw an approval.
+
+Read from the store, so that a session hears of it also if its workflow does not: Temporal may be away, or somebody may flood it with signals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+
+import structlog
+
+from justenough.adapters.store import Store
+from justenough.domain.ledger.events import EventType
+from justenough.domain.readmodel.views import EntryView
+from justenough.services.job_history import read_entries
+
+POLL_INTERVAL_S = 0.5
+"""Seconds between two reads of the ledger's news: one read for all sessions of the worker."""
+REQUEST_TYPES = (EventType.STOP_REQUESTED, EventType.REVOCATION_REQUESTED, EventType.WITHDRAWAL_REQUESTED)
+log = structlog.get_logger()
+
+Receive = Callable[[EntryView], None]
+
+
+class RequestWatch:
+    """The watch of one worker. It reads only while sessions run."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._sessions: dict[str, Receive] = {}
+        self._new: set[str] = set()
+        """Jobs whose earlier requests have not been read yet."""
+        self._reading: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def watch(self, job: str, receive: Receive) -> AsyncIterator[None]:
+        """Call `receive` on this event loop with each request about a job until the block ends, also with those made before.
+
+        The same request may be passed on twice.
+        """
+        self._sessions[job] = receive
+        self._new.add(job)
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read())
+        try:
+            yield
+        finally:
+            del self._sessions[job]
+            self._new.discard(job)
+            if not self._sessions:
+                self._reading.cancel()
+                self._reading = None
+
+    async def _read(self) -> None:
+        ledger, position = self._store.ledger, None
+        while True:
+            try:
+                if position is None:
+                    position = (await asyncio.to_thread(ledger.head)).position
+                for job in tuple(self._new):
+                    past = await asyncio.to_thread(read_entries, ledger, job, types=REQUEST_TYPES)
+                    self._pass_on(past.items)
+                    self._new.discard(job)
+                news, position = await asyncio.to_thread(ledger.news, position, types=REQUEST_TYPES)
+                self._pass_on(news)
+            except Exception as error:  # noqa: BLE001 - while the store is away, signals are the only path
+                log.warning("requests about jobs could not be read", error=type(error).__name__)
+            await asyncio.sleep(POLL_INTERVAL_S)
+
+    def _pass_on(self, entries: Iterable[EntryView]) -> None:
+        for entry in entries:
+            if receive := self._sessions.get(entry.job):
+                receive(entry)

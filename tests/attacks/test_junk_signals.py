@@ -1,0 +1,50 @@
+"""Junk signals of a stranger: none makes a workflow or its session deaf to people."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.attacks.intruder import Intruder, entry_data
+from tests.support.people import Human
+from tests.support.shop import Shop, Witness, access, spec
+from tests.support.wait import until
+
+pytestmark = pytest.mark.servers
+
+JUNK_ANSWERS = 520
+JUNK_REVOCATIONS = 110
+
+
+def flood(intruder: Intruder, job: str, name: str, payloads: list[Any]) -> None:
+    """Send one signal for each payload."""
+
+    async def send() -> None:
+        handle = intruder.client.get_workflow_handle(job)
+        for start in range(0, len(payloads), 50):
+            await asyncio.gather(*(handle.signal(name, payload) for payload in payloads[start : start + 50]))
+
+    intruder.run_async(send())
+
+
+def test_answers_and_revocations_count_after_a_flood_of_junk(
+    ops: Human, lead: Human, auditor: Human, shop: Shop, intruder: Intruder, witness: Witness
+) -> None:
+    write = access("orders-db", "write")
+    job = ops.launch(spec(f"{witness.hand_over}; sleep 300", write))
+    request = ops.until(job, "awaiting_approval")["requests"][0]
+    flood(intruder, job, "decide", [{"junk": number} for number in range(JUNK_ANSWERS)])
+    assert lead.answer(request).status_code in {200, 202}
+    ops.until(job, "running")
+    login = witness.login()
+    assert shop.can_log_in(login)
+
+    flood(intruder, job, "revoke_credential", [f"c-{job[2:]}-{number}-1" for number in range(2, JUNK_REVOCATIONS)])
+    (credential,) = ops.job(job)["credentials"]
+    assert ops.api.post(f"credentials/{credential['id']}/revoke").status_code in {200, 202}
+    until(lambda: not shop.can_log_in(login), "its login fails")
+    ops.api.post(f"jobs/{job}/kill")
+    ops.until(job)
+    assert len(entry_data(auditor, job, "approval.rejected")) <= JUNK_ANSWERS
