@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Replayer
 
 from justenough.domain.jobs.states import JobState
 from tests.workflows.known_jobs import Need
 from tests.workflows.servers import Bench, StartedJob
 from workflows import options
+from workflows.job import Job
+from workflows.signals import ReceivedAnswers, decode_signal
 
 MEGABYTES = 2 * 1024 * 1024 - 4096
 """As large as the server takes a signal's payload."""
@@ -120,6 +124,23 @@ async def test_an_answer_after_two_thousand_that_do_not_count_is_counted(bench: 
         assert (await job.result()).state is JobState.DENIED
     events = Counter(await job.history())
     assert events.total() - events["workflow_execution_signaled"] < 200
+
+
+async def test_a_history_in_which_further_answers_were_ignored_replays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def add_as_earlier_releases(answers: ReceivedAnswers, args: Sequence[RawValue]) -> None:
+        if answers._examined + len(answers._waiting) < options.MAX_ANSWERS:
+            answers._waiting.append(decode_signal(args))
+
+    queue = "earlier"
+    job = await bench.start(queue=queue, needs=(Need(1),))
+    await send_many(job, "decide", {}, times=options.MAX_ANSWERS + 100)
+    await job.handle.signal("kill")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(ReceivedAnswers, "add", add_as_earlier_releases)
+        async with bench.worker(queue=queue):
+            assert (await job.result()).state is JobState.KILLED
+    replayer = Replayer(workflows=[Job], data_converter=pydantic_data_converter)
+    await replayer.replay_workflow(await job.handle.fetch_history())
 
 
 async def test_a_flood_of_wishes_to_revoke_is_obeyed_within_bounds(bench: Bench) -> None:
