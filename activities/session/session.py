@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial
+from typing import TypeVar
 
 import structlog
 
@@ -26,8 +27,9 @@ from activities.process.sandbox import Sandbox
 from activities.revocation import revoke
 from activities.session.job_runner import JobTask, run_process
 from activities.support.async_tools import wait_up_to
+from justenough.adapters.vault import ConnectionRefused
 from justenough.domain.contracts.workflow_messages import SessionInput, SessionResult
-from justenough.domain.core.errors import JustEnoughError, NotFound, RetryLater
+from justenough.domain.core.errors import JustEnoughError, RetryLater
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.states import JobState
 from justenough.domain.ledger.events import Event, EventType, build_event
@@ -42,10 +44,15 @@ TERMINATE_GRACE_S = 10.0
 LINGER = timedelta(seconds=1)
 """Time after the end of a job's work until its access is revoked even if something of the session, such as a call, has not ended yet."""
 WITHDRAWAL_RETRY_INTERVAL_S = 2.0
+RESTART_TIMEOUT_S = 15.0
+"""Seconds that a server which refuses connections may take to restart before the job's start fails."""
+RESTART_RETRY_INTERVAL = timedelta(seconds=1)
 LOG_TIMEOUT_S = 2.0
 LOG_WRITER_POOL = ThreadPoolExecutor(4, thread_name_prefix="output")
 """Separate threads for storing output: if they hang in a slow store, issuing and revoking must not wait for them."""
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 
 class Stop(StrEnum):
@@ -252,9 +259,9 @@ class JobSession:
             access = self._spec.access[granted.number - 1]
             try:
                 if access.tools is not None:
-                    allowed.append(await asyncio.to_thread(self._issuer.allow, granted))
+                    allowed.append(await self._until_servers_listen(partial(self._issuer.allow, granted)))
                     continue
-                issued = await asyncio.to_thread(self._issuer.issue, granted)
+                issued = await self._until_servers_listen(partial(self._issuer.issue, granted))
             except NotPermitted:
                 if not access.optional:
                     raise
@@ -267,6 +274,21 @@ class JobSession:
             delivered = delivered.merge(build_delivery(access, issued.fields, connect))
         return delivered.merge(access_summary(self._spec, [item.credential for item in self._issued], allowed))
 
+    async def _until_servers_listen(self, issue: Callable[[], T]) -> T:
+        """Issue; try again for a while if a server refuses connections, because it may be restarting."""
+        end = self._deps.ticks() + RESTART_TIMEOUT_S
+        while True:
+            held = len(self._issuer.holdings.alive)
+            try:
+                return await asyncio.to_thread(issue)
+            except ConnectionRefused as error:
+                # If the credential was issued before, another one would take its name.
+                if self._deps.ticks() > end or len(self._issuer.holdings.alive) > held:
+                    raise
+                log.warning("a server refuses connections; trying again", job=self._job, error=str(error))
+            await wait_up_to(RESTART_RETRY_INTERVAL, self._stop_requested)
+            self._raise_if_stopped()
+
     async def _serve_requests(self, keepers: LeaseKeeper) -> None:
         """Revoke what people request while the job runs, each in a task of its own: a target that hangs must not keep the others waiting."""
         served: set[str] = set()
@@ -278,26 +300,20 @@ class JobSession:
                     tasks.create_task(self._serve(request, keepers))
 
     async def _serve(self, request: EntryView, keepers: LeaseKeeper) -> None:
-        name = request.data.get("name")
-        if request.type == EventType.REVOCATION_REQUESTED:
-            credentials, why = [str(request.data.get("credential"))], f"its revocation was requested by {name}"
-        else:
-            withdrawn = await self._withdrawn_request(request)
-            credentials = [item.id for item in self._issuer.holdings.alive if item.request_id == withdrawn]
-            why = f"its approval was withdrawn by {name}"
-        # Another revocation may have ended it already.
-        with suppress(NotFound):
-            for ending in [asyncio.create_task(keepers.give_back(credential, why)) for credential in credentials]:
-                await ending
-
-    async def _withdrawn_request(self, request: EntryView) -> str | None:
-        """Return the id of the request whose approval is withdrawn, recorded as such; None if the withdrawal does not count."""
-        while True:
+        name, withdrawn = request.data.get("name"), None
+        while request.type == EventType.WITHDRAWAL_REQUESTED and withdrawn is None:
             try:
-                return await asyncio.to_thread(count_withdrawal, self._deps, self._job, request)
+                withdrawn = await asyncio.to_thread(count_withdrawal, self._deps, self._job, request)
+                if withdrawn is None:
+                    return
             except RetryLater as error:
                 log.warning("a withdrawal could not be examined yet", job=self._job, error=type(error).__name__)
                 await asyncio.sleep(WITHDRAWAL_RETRY_INTERVAL_S)
+        why = f"its approval was withdrawn by {name}" if withdrawn else f"its revocation was requested by {name}"
+        named = request.data.get("credential")
+        ending = [item.id for item in self._issuer.holdings.alive if item.request_id == withdrawn or item.id == named]
+        # One that another revocation has ended already is not found any more.
+        await asyncio.gather(*(keepers.give_back(credential, why) for credential in ending), return_exceptions=True)
 
     async def _wait_for_process(self, process: JobProcess) -> WorkOutcome:
         ended, stop = asyncio.create_task(process.wait()), asyncio.create_task(self._stop_requested.wait())

@@ -79,19 +79,21 @@ class TokenVerifier:
         if len(token) > MAX_TOKEN_BYTES:
             raise Unauthenticated(f"the token is longer than {MAX_TOKEN_BYTES:,} characters")
         claims = await self._verify_token(token.strip(), allow_last_known=allow_last_known)
-        person = await (self._person_or_last_known(claims["sub"]) if allow_last_known else self.person(claims["sub"]))
+        person = await self.person(claims["sub"], allow_last_known=allow_last_known)
         if person is None:
             raise Unauthenticated("the token's person is unknown or disabled")
         return AuthenticatedPerson(person, float(claims["exp"]) + CLOCK_LEEWAY_S)
 
-    async def person(self, entity: str) -> Person | None:
-        """Return the person, read at most CACHE_TTL_S ago; None if the entity is not a person or is disabled."""
-        return self._vault.cached_person(entity) or await anyio.to_thread.run_sync(self._vault.person, entity, self._mounts)
+    async def person(self, entity: str, *, allow_last_known: bool = False) -> Person | None:
+        """Return the person, read at most CACHE_TTL_S ago; None if the entity is not a person or is disabled.
 
-    async def _person_or_last_known(self, entity: str) -> Person | None:
-        known = self._vault.last_known_person(entity)
+        `allow_last_known`: if Vault does not answer soon, return the person as it told last.
+        """
+        if cached := self._vault.cached_person(entity):
+            return cached
+        known = self._vault.last_known_person(entity) if allow_last_known else None
         if known is None:
-            return await self.person(entity)
+            return await anyio.to_thread.run_sync(self._vault.person, entity, self._mounts)
         try:
             with anyio.fail_after(LAST_KNOWN_AFTER_S):
                 # Reading goes on in its thread, for the next caller.

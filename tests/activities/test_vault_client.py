@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from justenough.adapters.vault import Vault, VaultDenied, VaultRefused, VaultSealed, VaultUnavailable, connection
+from justenough.adapters.vault import ConnectionRefused, Vault, VaultDenied, VaultRefused, VaultSealed, VaultUnavailable, connection
 from justenough.adapters.vault.errors import refusal
 from justenough.domain.catalog.models import ResolvedIssue
 from justenough.domain.core.secret import Secret
@@ -240,7 +240,7 @@ def test_a_wrong_secret_id_is_denied_without_being_named(shop: Shop, tmp_path: P
 def test_a_vault_that_is_not_there_is_unavailable() -> None:
     vault = Vault("http://127.0.0.1:1")
     vault.login_token(Secret("hvs.canary-canary-canary"))
-    with pytest.raises(VaultUnavailable) as error:
+    with pytest.raises(ConnectionRefused) as error:
         vault.close_prefix("j-dev-00000000000000000000000000")
     chain = f"{error.value!r} {error.value.__cause__!r}"
     assert "canary" not in chain
@@ -252,6 +252,7 @@ def test_a_vault_that_is_not_there_is_unavailable() -> None:
         (503, '{"errors": ["Vault is sealed"]}', VaultSealed),
         (501, "{}", VaultSealed),
         (500, '{"errors": ["internal"]}', VaultUnavailable),
+        (500, '{"errors": ["dial tcp 127.0.0.1:5432: connect: connection refused"]}', ConnectionRefused),
         (502, "<html>", VaultUnavailable),
         (429, "", VaultUnavailable),
         (307, "", VaultUnavailable),
@@ -275,8 +276,9 @@ def test_each_answer_becomes_the_error_that_says_what_to_do(status: int, body: s
     threading.Thread(target=server.serve_forever, daemon=True).start()
     vault = Vault(f"http://127.0.0.1:{server.server_port}")
     vault.login_token(Secret("t"))
-    with pytest.raises(kind):
+    with pytest.raises(kind) as error:
         vault.is_lease_alive("database/creds/x/y")
+    assert type(error.value) is kind
     vault.close()
     server.shutdown()
     server.server_close()

@@ -99,6 +99,15 @@ def test_a_request_while_vault_is_unavailable_gets_an_error_and_succeeds_later(r
     shop.assert_dead(ops.job(job.job), login_of(again))
 
 
+def test_a_job_that_starts_while_its_database_restarts_gets_its_login_a_little_later(rig: Rig, ops: Human) -> None:
+    worker = rig.ensure_worker()
+    with rig.postgres.closed():
+        job = ops.launch(spec("true"))
+        until(lambda: f"{job}" in worker.log.read_text() and "a server refuses connections" in worker.log.read_text(), "it was refused")
+    seen = ops.until(job)
+    assert (seen["state"], seen["revocation"]["state"]) == ("succeeded", "confirmed")
+
+
 def test_a_credential_issued_while_a_job_ran_is_revoked_after_its_worker_died(
     bereft: tuple[str, list[Login]], ops: Human, shop: Shop
 ) -> None:

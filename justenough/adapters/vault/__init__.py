@@ -1,6 +1,16 @@
 """Vault (or OpenBao) for worker and console; only this package uses hvac. Decides nothing, keeps no secret longer than the call that needs it."""
 
 from justenough.adapters.vault.client import IssuedSecret, JobToken, Vault
-from justenough.adapters.vault.errors import UnknownHandle, VaultDenied, VaultRefused, VaultSealed, VaultUnavailable
+from justenough.adapters.vault.errors import ConnectionRefused, UnknownHandle, VaultDenied, VaultRefused, VaultSealed, VaultUnavailable
 
-__all__ = ["IssuedSecret", "JobToken", "UnknownHandle", "Vault", "VaultDenied", "VaultRefused", "VaultSealed", "VaultUnavailable"]
+__all__ = [
+    "ConnectionRefused",
+    "IssuedSecret",
+    "JobToken",
+    "UnknownHandle",
+    "Vault",
+    "VaultDenied",
+    "VaultRefused",
+    "VaultSealed",
+    "VaultUnavailable",
+]

@@ -17,7 +17,7 @@ import requests
 from hvac.adapters import RawAdapter
 from requests.adapters import HTTPAdapter
 
-from justenough.adapters.vault.errors import VaultDenied, VaultRefused, VaultUnavailable, refusal
+from justenough.adapters.vault.errors import ConnectionRefused, VaultDenied, VaultRefused, VaultUnavailable, refusal, was_refused
 from justenough.domain.core.errors import GiveUp, RetryLater
 from justenough.domain.core.secret import Secret
 
@@ -132,7 +132,8 @@ class VaultConnection:
         try:
             response = adapter.request(method, f"/v1/{path}", raise_exception=False, **options)
         except requests.RequestException as error:
-            raise VaultUnavailable(f"Vault at {self.address.rpartition('@')[2]} did not answer ({type(error).__name__})") from error
+            kind = ConnectionRefused if was_refused(error) else VaultUnavailable
+            raise kind(f"Vault at {self.address.rpartition('@')[2]} did not answer ({type(error).__name__})") from error
         if response.status_code == 404:
             return None
         answer: VaultAnswer = {}

@@ -18,6 +18,10 @@ class VaultUnavailable(RetryLater):
     """Vault, or a system that it needs for this call, does not answer now."""
 
 
+class ConnectionRefused(VaultUnavailable):
+    """Nothing listens where Vault, or a system that it needs for this call, should: it may be restarting. The call had no effect."""
+
+
 class VaultSealed(RetryLater):
     """Vault is sealed or not initialised yet."""
 
@@ -34,6 +38,13 @@ class UnknownHandle(VaultRefused):
     """Vault knows no such lease or accessor."""
 
 
+def was_refused(error: BaseException | None) -> bool:
+    """Whether an error comes from a connection that was refused, so that nothing was sent."""
+    while error is not None and not isinstance(error, ConnectionRefusedError):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def refusal(status: int, what: str, answer: Mapping[str, Any]) -> RetryLater | GiveUp:
     """Return the error for an HTTP status of 300 or more. `what` is method and path."""
     errors = answer.get("errors")
@@ -45,6 +56,8 @@ def refusal(status: int, what: str, answer: Mapping[str, Any]) -> RetryLater | G
         error = VaultDenied
     elif status in {501, 503}:
         error = VaultSealed
+    elif status == 500 and "connection refused" in text:
+        error = ConnectionRefused
     elif status >= 500 or status in {307, 412, 429, 472, 473}:
         # 307 and 472, 473: a standby that does not forward; 412: it has not caught up; 429: too many requests.
         error = VaultUnavailable
