@@ -1,8 +1,12 @@
 """The sweep: compares what is alive in Vault and in the targets with the open jobs, and revokes what is left over.
 
 It revokes only on evidence: the job is closed in the store or in Temporal; or Temporal does not know it and its session's lease has
-expired; or its session is dead and its workflow is open but does not revoke, because of a bug. Such a job stays open until its workflow
-closes it. What belongs to no known job is only reported: it may be another installation's, or a restored server's.
+expired; or its session is dead and its workflow is open but no worker revokes, because of a bug or because somebody took the task. Such
+a job stays open until its workflow closes it. What belongs to no known job is only reported: it may be another installation's, or a
+restored server's.
+
+Sweeps come through Temporal, from a schedule or a person. Anybody who can write to Temporal can stop these or take their tasks, so workers
+also sweep by their own clock when none of them has swept for a while.
 """
 
 from __future__ import annotations
@@ -11,8 +15,9 @@ import asyncio
 import secrets
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
+import structlog
 from temporalio import activity
 from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus
@@ -20,10 +25,11 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.revocation import revoke
 from activities.revocation.proof import has_standing_proof
-from activities.support.async_tools import send_heartbeats
+from activities.support.async_tools import run_beside, send_heartbeats, wait_up_to
 from justenough.adapters.store import SessionClaim
 from justenough.adapters.targets.postgres import TargetInspection
 from justenough.domain.contracts.workflow_messages import SweepReport
+from justenough.domain.core.errors import RetryLater
 from justenough.domain.jobs.states import JobState
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, build_event
 from justenough.domain.readmodel.views import JobView, TargetCheck
@@ -35,13 +41,28 @@ CLAIM_LEASE = timedelta(seconds=60)
 """A session whose lease was not renewed for this long counts as dead."""
 UNSTARTED_TIMEOUT = timedelta(minutes=5)
 """How long the console may take to start the workflow of an accepted job."""
+TASK_START_TIMEOUT = timedelta(seconds=5)
+"""How long a revocation's task may wait for a worker before the sweep revokes beside it."""
+ATTEMPT_TIMEOUT = timedelta(seconds=25)
+"""A worker that revokes begins an attempt at least this often."""
+RPC_TIMEOUT = timedelta(seconds=5)
+MAX_IDLE = timedelta(seconds=13)
+"""If no worker has swept for this long, one does by its own clock. Longer than the schedule's interval."""
+CLOCK_INTERVAL_S = 2.0, 3.0
+"""Seconds between two looks at that clock, random so that workers do not look together."""
+RENEWAL_INTERVAL = timedelta(seconds=4)
+"""How often a sweep records that it goes on."""
 MAX_CONCURRENT_JOBS = 8
 SWEEP_BUDGET_S = 35.0
 """Seconds after which a sweep starts no more jobs; with JOB_TIMEOUT_S it ends within its activity's minute."""
+SWEEP_TIMEOUT_S = 60.0
+"""Seconds after which a sweep that hangs is given up, so that another can begin."""
 JOB_TIMEOUT_S = 20.0
 """Seconds for one job's attempt, so that one stuck target does not block the rest."""
 SWEEP_POOL = ThreadPoolExecutor(MAX_CONCURRENT_JOBS, thread_name_prefix="sweep")
 """Separate threads: an attempt that timed out keeps its thread, and sessions must not wait for it."""
+
+log = structlog.get_logger()
 
 SweepVerdict = tuple[str, str, str]
 """The outcome for a job (revoked, lost, unknown, failed, or waiting for the next sweep), its id, and the reason."""
@@ -55,11 +76,58 @@ class SweepActivities:
         self._temporal = temporal
         self._stuck: frozenset[str] = frozenset()
         """Jobs that could not be revoked last time; they come after all others."""
+        self._sweep: asyncio.Task[SweepReport] | None = None
+        """The sweep that this worker runs, or its last one."""
 
     @activity.defn(name="sweep")
     async def sweep(self) -> SweepReport:
-        """Run one sweep and return its report. It sends heartbeats, so that after its worker's death the next sweep starts soon."""
+        """Run a sweep, or join the one that this worker runs, and return its report.
+
+        It sends heartbeats, so that after its worker's death the next sweep starts soon.
+        """
         async with send_heartbeats():
+            if self._sweep is None or self._sweep.done():
+                await asyncio.to_thread(lambda: self._deps.store.sweeps.begin(now=self._deps.now(), by_clock=False))
+            return await asyncio.shield(self._start())
+
+    async def sweep_by_clock(self, ended: asyncio.Event) -> None:
+        """Start a sweep whenever no worker has swept for MAX_IDLE, until the event is set."""
+        sweeps = self._deps.store.sweeps
+        while not ended.is_set():
+            await wait_up_to(timedelta(seconds=secrets.SystemRandom().uniform(*CLOCK_INTERVAL_S)), ended)
+            try:
+                if await asyncio.to_thread(lambda: sweeps.begin_if_idle(now=self._deps.now(), idle=MAX_IDLE)):
+                    log.warning("sweeping by this worker's clock: none came through Temporal", idle=MAX_IDLE.total_seconds())
+                    _ = self._start()
+            except Exception as error:  # noqa: BLE001 - whatever is the matter now, the next look must come
+                log.warning("this worker cannot sweep by its own clock now", error=type(error).__name__)
+
+    def _start(self) -> asyncio.Task[SweepReport]:
+        """Return the sweep that runs; start one if none does. A caller that stops waiting does not end it."""
+        if self._sweep is None or self._sweep.done():
+            self._sweep = asyncio.create_task(asyncio.wait_for(self.run(), SWEEP_TIMEOUT_S))
+
+            def log_failure(sweep: asyncio.Task[SweepReport]) -> None:
+                if not sweep.cancelled() and (error := sweep.exception()):
+                    log.warning("the sweep failed; the next one begins within seconds", error=type(error).__name__)
+
+            self._sweep.add_done_callback(log_failure)
+        return self._sweep
+
+    async def run(self) -> SweepReport:
+        """Run a sweep, record that it goes on and that it has ended, and return its report."""
+        sweeps = self._deps.store.sweeps
+
+        async def record_progress(ended: asyncio.Event) -> None:
+            await wait_up_to(RENEWAL_INTERVAL, ended)
+            while not ended.is_set():
+                try:
+                    await asyncio.to_thread(lambda: sweeps.renew(now=self._deps.now()))
+                except RetryLater as error:
+                    log.warning("the sweep's progress cannot be recorded", error=type(error).__name__)
+                await wait_up_to(RENEWAL_INTERVAL, ended)
+
+        async with run_beside(record_progress):
             # List what is alive before reading the jobs, so that a job that starts meanwhile is not mistaken for a leftover.
             traced, inspection = await asyncio.to_thread(self._deps.targets.job_ids)
             prefixed = await asyncio.to_thread(self._deps.vault.job_prefixes, self._deps.settings.installation)
@@ -90,7 +158,8 @@ class SweepActivities:
                 await asyncio.to_thread(self._deps.store.targets.record, checks)
             # If the ledger fails now, the next sweep finds these credentials again.
             await asyncio.to_thread(revoke.record_lapsed, self._deps)
-            return report
+        await asyncio.to_thread(lambda: sweeps.end(now=self._deps.now()))
+        return report
 
     async def _check_in_time(self, gate: asyncio.Semaphore, job: str, end: float) -> SweepVerdict | None:
         """Check one job, if the sweep's budget allows, and turn every failure into a verdict."""
@@ -112,20 +181,15 @@ class SweepActivities:
             return await self._revoke_leftover(job, view, "left over after the job's end")
         execution: WorkflowExecutionDescription | None = None
         try:
-            execution = await self._temporal.get_workflow_handle(job).describe()
+            execution = await self._temporal.get_workflow_handle(job).describe(rpc_timeout=RPC_TIMEOUT)
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
         if await self._is_closed(job, view, execution):
             return await self._close_lost(job, view)
-        pending = execution.raw_description.pending_activities if execution else ()
-        waits = PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
-        running = {item.activity_type.name for item in pending if item.activity_type.name == "revoke_job" or item.state != waits}
-        # A revocation, even one that waits for a worker, and a running session will revoke the job's access.
-        if execution and not running & {"revoke_job", "run_session"}:
-            claim = await asyncio.to_thread(self._deps.store.claims.get, job)
-            if claim and self._is_claim_over(claim):
-                return await self._revoke_leftover(job, view, "its session is gone, and its workflow is not revoking")
+        claim = await asyncio.to_thread(self._deps.store.claims.get, job) if execution else None
+        if execution and claim and not self._is_attended(claim, execution):
+            return await self._revoke_leftover(job, view, "its session is gone, and no worker is revoking")
         return None
 
     async def _revoke_leftover(self, job: str, view: JobView, why: str) -> SweepVerdict | None:
@@ -168,6 +232,24 @@ class SweepActivities:
         # Another workflow with this id proves nothing about the job.
         ours = (execution.workflow_type, execution.task_queue) == ("Job", self._deps.settings.task_queue)
         return not ours or execution.status is not WorkflowExecutionStatus.RUNNING
+
+    def _is_attended(self, claim: SessionClaim, execution: WorkflowExecutionDescription) -> bool:
+        """Whether a worker deals with the job's access: its session, or a revocation.
+
+        Temporal's word alone never counts for longer than what workers have written to the store: a stranger may have taken the task, send
+        heartbeats for a dead session, or run another workflow under the job's id.
+        """
+        now, is_its_run = self._deps.now(), execution.run_id == claim.run
+        tasks = [item for item in execution.raw_description.pending_activities if is_its_run]
+        revocations = [item for item in tasks if item.activity_type.name == "revoke_job"]
+        if claim.open:
+            # No worker has begun to revoke, which would close the claim. One may be about to, or the session to learn that its run is closed.
+            begun = [item.scheduled_time.ToDatetime(UTC) for item in revocations] if is_its_run else [execution.start_time]
+            may_begin = all(now - at < TASK_START_TIMEOUT for at in begun) and all(item.attempt <= 1 for item in revocations)
+            return may_begin and not self._is_claim_over(claim)
+        waits = PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
+        expected = [*revocations, *(item for item in tasks if item.activity_type.name == "run_session" and item.state != waits)]
+        return bool(expected) and now - max(filter(None, (claim.closed_at, claim.attempted_at))) < ATTEMPT_TIMEOUT
 
     def _is_claim_over(self, claim: SessionClaim) -> bool:
         return not claim.open or self._deps.now() - claim.renewed_at > CLAIM_LEASE

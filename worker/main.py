@@ -11,36 +11,24 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import structlog
-from temporalio.client import (
-    Client,
-    Schedule,
-    ScheduleActionStartWorkflow,
-    ScheduleAlreadyRunningError,
-    ScheduleIntervalSpec,
-    ScheduleOverlapPolicy,
-    SchedulePolicy,
-    ScheduleSpec,
-    ScheduleUpdate,
-)
+from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from activities.process import no_sandbox, uid_pool
 from activities.process.sandbox import Sandbox
-from activities.support.async_tools import repeat_call
+from activities.support.async_tools import repeat_call, run_beside
 from justenough.adapters.configuration.settings import Settings, load_settings
 from justenough.adapters.runtime import gc_tuning
 from justenough.adapters.runtime.logging_setup import configure_logs
 from justenough.domain.core.errors import GiveUp, JustEnoughError, RetryLater
 from justenough.services.dependencies import open_worker_deps
 from worker.self_report import report_self
+from worker.sweep_schedule import keep_sweep_schedule, put_sweep_schedule
 from worker.temporal_worker import run_workers
-from workflows import options
-from workflows.sweep import Sweep
 
 PACKAGES = ("justenough", "activities", "workflows", "worker")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -99,10 +87,11 @@ async def run(settings: Settings) -> None:
         log.warning("removed files of a dead worker's job", job=job)
     with open_worker_deps(settings, os.environ) as deps:
         client = await connect_temporal(settings)
-        await schedule_sweep(client, settings)
+        await put_sweep_schedule(client, settings)
         # The liveness signal lasts until the drain ends: a supervisor would kill a worker without it.
         alive = signal_liveness(settings.home / "run" / "worker.alive")
-        async with alive, report_self(deps), run_workers(client, deps, sandbox):
+        schedule = run_beside(partial(keep_sweep_schedule, client, settings))
+        async with alive, report_self(deps), schedule, run_workers(client, deps, sandbox):
             gc_tuning.freeze()
             if deps.config.digest_in_force is not None:
                 log.info("worker ready", task_queue=settings.task_queue, sandbox=sandbox.isolation.value)
@@ -123,21 +112,6 @@ async def connect_temporal(settings: Settings) -> Client:
     except (RuntimeError, TimeoutError) as error:  # The SDK raises RuntimeError for this.
         message = f"Temporal at {address} does not answer; check JUSTENOUGH_TEMPORAL_ADDRESS and that server"
         raise TemporalDown(message) from error
-
-
-async def schedule_sweep(client: Client, settings: Settings) -> None:
-    """Create or update the schedule of the installation's sweep, which never runs twice at once."""
-    name = f"sweep-{settings.installation}"
-    schedule = Schedule(
-        action=ScheduleActionStartWorkflow(Sweep.run, id=name, task_queue=settings.task_queue, execution_timeout=options.SWEEP_TIMEOUT),
-        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=options.SWEEP_INTERVAL)]),
-        # By default Temporal starts the missed runs of up to a year: thousands of sweeps after an outage.
-        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(seconds=10)),
-    )
-    try:
-        await client.create_schedule(name, schedule)
-    except ScheduleAlreadyRunningError:
-        await client.get_schedule_handle(name).update(lambda _: ScheduleUpdate(schedule=schedule))
 
 
 @contextlib.asynccontextmanager

@@ -123,7 +123,8 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
         **taking,
     )
     extend_deadlock_timeout(main)
-    async with endings, main:
+    # The clock goes on while sessions drain, and does not need Temporal's task queues.
+    async with run_beside(sweeping.sweep_by_clock), endings, main:
         if is_ready:
             yield
             return

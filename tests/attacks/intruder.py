@@ -6,7 +6,7 @@ import asyncio
 import json
 import sqlite3
 import threading
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -112,6 +112,21 @@ class Intruder:
     def run_async(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine against Temporal and return its result."""
         return _await_result(work, self._loop)
+
+    @contextmanager
+    def steal_tasks(self, queue: str, activities: Sequence[Callable[..., Any]]) -> Iterator[None]:
+        """Poll one of the installation's task queues for a block, with so many polls that hardly a task is left for its workers."""
+
+        async def build() -> Worker:
+            return Worker(self.client, task_queue=queue, activities=activities, max_concurrent_activity_task_polls=60)
+
+        worker = self.run_async(build())
+        stealing = asyncio.run_coroutine_threadsafe(worker.run(), self._loop)
+        try:
+            yield
+        finally:
+            self.run_async(worker.shutdown())
+            stealing.result(PATIENCE)
 
     def send_signal(self, job: str, name: str, *payloads: Payload) -> None:
         """Send a signal with any payloads, valid or not."""

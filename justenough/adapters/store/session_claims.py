@@ -26,6 +26,8 @@ class SessionClaim(Message):
     open: bool
     renewed_at: datetime
     closed_at: datetime | None = None
+    attempted_at: datetime | None = None
+    """When a worker last began to revoke everything of the job. Unlike what Temporal reports, only a worker's attempt sets it."""
 
     def is_held_by(self, owner: str) -> bool:
         """Whether this owner may issue the job's credentials now."""
@@ -59,8 +61,9 @@ class ClaimRepository(Repository):
 
     @writes
     def end_issuing(self, connection: Connection, job: str, now: datetime) -> tuple[StoredWrappingToken, ...]:
-        """Close the claim and delete the job's wrapping tokens, in one transaction. Return the deleted tokens."""
+        """Close the claim, record an attempt to revoke, and delete the job's wrapping tokens, in one transaction. Return the deleted tokens."""
         close_claim(connection, job, now)
+        connection.execute(update(CLAIMS).where(CLAIMS.c.job == job).values(attempted_at=now))
         return drop_tokens(connection, job)
 
 

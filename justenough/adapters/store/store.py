@@ -23,6 +23,7 @@ from justenough.adapters.store.queries import CredentialRepository, JobRepositor
 from justenough.adapters.store.reviews import ReviewRepository
 from justenough.adapters.store.search import SearchRepository
 from justenough.adapters.store.session_claims import ClaimRepository
+from justenough.adapters.store.sweeps import SweepRepository
 from justenough.adapters.store.tables import PROBES
 from justenough.adapters.store.target_checks import TargetCheckRepository
 from justenough.adapters.store.usage import UsageRepository
@@ -52,8 +53,9 @@ class Store:
         self.usage = UsageRepository(*database)
         self.dashboard = DashboardRepository(*database)
         self.metrics = MetricsRepository(*database)
-        # What workers report of themselves and of targets.
+        # What workers report of themselves, of sweeps and of targets.
         self.workers = WorkerRepository(*database)
+        self.sweeps = SweepRepository(*database)
         self.targets = TargetCheckRepository(*database)
         # For running jobs and open pages.
         self.claims = ClaimRepository(*database)

@@ -361,6 +361,19 @@ class TargetCheckRow(TableBase, table=True):
     checked_at: datetime = Field(sa_type=UtcDateTime)
 
 
+class SweepRow(TableBase, table=True):
+    """The installation's sweeps: one row."""
+
+    __tablename__ = "sweeps"
+
+    id: int = Field(primary_key=True)
+    active_at: datetime = Field(sa_type=UtcDateTime)
+    """When a worker was last known to be sweeping."""
+    ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    by_clock: bool
+    """Whether a worker began the last sweep by its own clock, because none had come through Temporal."""
+
+
 class PositiveControlRow(TableBase, table=True):
     """A digest under which an observer found a live user: without that, finding none would prove nothing."""
 
@@ -380,6 +393,8 @@ class ClaimRow(TableBase, table=True):
     owner: str | None = Field(default=None, sa_type=CodePointText)
     renewed_at: datetime = Field(sa_type=UtcDateTime)
     closed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    attempted_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When a worker last began to revoke everything of the job."""
 
 
 class LockRow(TableBase, table=True):
@@ -529,6 +544,6 @@ JOBS, ENDED_JOBS, ORDERS, REQUESTS = table_of(JobRow), table_of(EndedJobsRow), t
 APPROVALS, CREDENTIALS, REVIEWS, DELEGATIONS = table_of(ApprovalRow), table_of(CredentialRow), table_of(ReviewRow), table_of(DelegationRow)
 CLAIMS, BUNDLES, LOCKS, PAGE_SESSIONS = table_of(ClaimRow), table_of(BundleRow), table_of(LockRow), table_of(PageSessionRow)
 POSITIVE_CONTROLS, PROBES = table_of(PositiveControlRow), table_of(ProbeRow)
-WORKERS, TARGET_CHECKS = table_of(WorkerRow), table_of(TargetCheckRow)
+WORKERS, TARGET_CHECKS, SWEEPS = table_of(WorkerRow), table_of(TargetCheckRow), table_of(SweepRow)
 LOGS, LOG_SIZES, IDEMPOTENCY = table_of(LogRow), table_of(LogSizeRow), table_of(IdempotencyRow)
 SUBSCRIPTIONS, DELIVERIES, TOLD, LEASES = table_of(SubscriptionRow), table_of(DeliveryRow), table_of(ToldRow), table_of(LeaseRow)

@@ -243,6 +243,17 @@ class ConfigState(StrEnum):
     """It has read no valid one, and takes no jobs."""
 
 
+class SweepView(Message):
+    """The installation's last sweep, as workers recorded it."""
+
+    active_at: datetime
+    """When a worker was last known to be sweeping."""
+    ended_at: datetime | None
+    """When the last completed sweep ended."""
+    by_clock: bool
+    """Whether a worker began the last sweep by its own clock, because none had come through Temporal."""
+
+
 class WorkerView(Message):
     """A worker's process, as it last reported itself."""
 

@@ -1,0 +1,48 @@
+"""When a worker last swept. Temporal's record of sweeps proves nothing: anybody who can poll a task queue can answer for a worker."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, not_, select, update
+
+from justenough.adapters.store.engine import insert_new
+from justenough.adapters.store.repository import Repository, fetch_first, reads, writes
+from justenough.adapters.store.tables import SWEEPS
+from justenough.domain.readmodel.views import SweepView
+
+ONLY_ROW = 1
+
+
+class SweepRepository(Repository):
+    """The installation's last sweep."""
+
+    @writes
+    def begin(self, connection: Connection, *, now: datetime, by_clock: bool) -> None:
+        """Record that a worker begins a sweep."""
+        if not insert_new(connection, SWEEPS, {"id": ONLY_ROW, "active_at": now, "by_clock": by_clock}):
+            connection.execute(update(SWEEPS).values(active_at=now, by_clock=by_clock))
+
+    @writes
+    def begin_if_idle(self, connection: Connection, *, now: datetime, idle: timedelta) -> bool:
+        """Record that a worker begins a sweep by its own clock, if no worker has swept for `idle`. Of several workers one gets True."""
+        if insert_new(connection, SWEEPS, {"id": ONLY_ROW, "active_at": now, "by_clock": True}):
+            return True
+        # A time in the future is a wrong clock's, and must not keep everybody from sweeping.
+        busy = SWEEPS.c.active_at.between(now - idle, now + idle)
+        return connection.execute(update(SWEEPS).where(not_(busy)).values(active_at=now, by_clock=True)).rowcount == 1
+
+    @writes
+    def renew(self, connection: Connection, *, now: datetime) -> None:
+        """Record that the sweep goes on."""
+        connection.execute(update(SWEEPS).values(active_at=now))
+
+    @writes
+    def end(self, connection: Connection, *, now: datetime) -> None:
+        """Record that a sweep has ended and looked at every job that it could."""
+        connection.execute(update(SWEEPS).values(active_at=now, ended_at=now))
+
+    @reads
+    def last(self, connection: Connection) -> SweepView | None:
+        """Return the last sweep; None if there never was one."""
+        return fetch_first(connection, select(SWEEPS.c.active_at, SWEEPS.c.ended_at, SWEEPS.c.by_clock), SweepView)
