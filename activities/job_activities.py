@@ -32,7 +32,7 @@ from justenough.domain.contracts.workflow_messages import (
 from justenough.domain.core.errors import NotFound, RetryLater
 from justenough.domain.core.ids import job_of, request_id
 from justenough.domain.core.rejection import Rejection
-from justenough.domain.jobs.states import RequestState
+from justenough.domain.jobs.states import RequestState, RevocationState
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.services.approval_ladder import ladder_for_request
 from justenough.services.count_answers import AnswerCounter, find_recorded_request
@@ -176,7 +176,8 @@ class JobActivities:
     def close(self, close_input: CloseInput) -> JobResult:
         """Record how a job ended, with the events that the ledger could not take before. Return the first ending that was recorded.
 
-        Raises NotLookedAt if such events contain a proof that cannot be checked now.
+        A job whose access no worker has revoked is left to the sweep. Raises NotLookedAt if such events contain a proof that cannot be
+        checked now.
         """
         store = self._deps.store
         require_job_workflow(self._deps, close_input.job, guard=True)
@@ -193,6 +194,13 @@ class JobActivities:
             reason=close_input.reason,
         )
         new = store.ledger.append([*self._believable_events(close_input), ended])
+        if claim and claim.owner and claim.attempted_at is None:
+            # A session could issue, and no worker has begun to revoke. Whoever took the task may have answered that all is dead.
+            unrevoked = store.jobs.get(close_input.job)
+            if unrevoked and unrevoked.revocation.state is RevocationState.NONE:
+                why = "the job ended, and no worker has revoked its access"
+                event = build_event(EventType.REVOCATION_STARTED, close_input.job, at=self._deps.now(), about="close", by="close", why=why)
+                store.ledger.append([event])
         # If this ending is not among the new entries, another ending was recorded before.
         job = None if any(entry.id == ended.id for entry in new) else store.jobs.get(close_input.job)
         if job is None or not job.state.ended:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from temporalio.testing import ActivityEnvironment
@@ -13,7 +14,7 @@ from justenough.adapters.store import Store
 from justenough.domain.contracts.workflow_messages import CloseInput, JobResult
 from justenough.domain.jobs.states import JobState, RevocationState
 from justenough.domain.ledger.events import Event
-from tests.activities.revocation_calls import revocation_state
+from tests.activities.revocation_calls import lose_an_issue, revocation_state
 from tests.activities.vault_shop import Desk, Held
 
 pytestmark = pytest.mark.servers
@@ -46,6 +47,17 @@ def test_what_cannot_be_revoked_is_residual_even_if_that_was_carried(at: Desk) -
     close_job(at, job, revoke_without_store(at, job, at.issue(job, 3)))
     assert "credential.residual" in at.entry_types(job)
     assert revocation_state(at, job) is RevocationState.RESIDUAL
+
+
+def test_a_job_whose_access_no_worker_has_revoked_is_left_to_the_sweep_and_is_not_clean(at: Desk) -> None:
+    # Whoever took the revocation's task answered that all is dead, and the session died before it recorded the credential.
+    job, _ = lose_an_issue(at)
+    close_job(at, job, ())
+    assert at.entry_types(job)[-2:] == ["job.ended", "revocation.started"]
+    assert revocation_state(at, job) is RevocationState.PENDING
+    assert job in at.deps.store.jobs.open(at.deps.now() + timedelta(seconds=1))
+    close_job(at, job, ())
+    assert at.entry_types(job)[-2:] == ["job.ended", "revocation.started"]
 
 
 def test_a_job_stays_open_while_the_target_of_its_carried_proof_is_away(at: Desk) -> None:
