@@ -47,12 +47,14 @@ class Check(Message):
 
 
 class Sweeps(Message):
-    """The scheduled sweeps."""
+    """The sweeps, as workers recorded them."""
 
     last_ended_at: datetime | None = None
     """When the last completed sweep ended; None if none is known."""
     age_seconds: int | None = None
     late: bool = False
+    by_clock: bool = False
+    """Whether a worker began the last one by its own clock, because none came through Temporal: its schedule or its task is missing."""
 
 
 class Targets(Message):
@@ -162,9 +164,14 @@ class HealthMonitor:
             raise Unhealthy("; ".join(texts))
 
     async def _check_sweeps(self) -> Sweeps:
-        ended, now = await self._gateway.last_sweep(), datetime.now(UTC)
-        age = max(0, round((now - ended).total_seconds())) if ended else None
-        return Sweeps(last_ended_at=ended, age_seconds=age, late=is_sweep_late(ended, since=self._since, now=now))
+        last = await to_thread.run_sync(self._store.sweeps.last, abandon_on_cancel=True, limiter=self._store_threads)
+        ended, now = last.ended_at if last else None, datetime.now(UTC)
+        return Sweeps(
+            last_ended_at=ended,
+            age_seconds=max(0, round((now - ended).total_seconds())) if ended else None,
+            late=is_sweep_late(ended, since=self._since, now=now),
+            by_clock=last is not None and last.by_clock,
+        )
 
 
 async def _run_check(name: str, check: Callable[[], Awaitable[T]]) -> tuple[Check, T | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from datetime import datetime
 
@@ -101,8 +102,14 @@ def metrics(console: TheConsole) -> Response:
     Gauge("justenough_credentials_live", "Credentials not yet confirmed dead", registry=registry).set(figures.live_credentials)
     Gauge("justenough_revocations_overdue", "Jobs whose revocation is overdue", registry=registry).set(figures.overdue_revocations)
     Gauge("justenough_reviews_open", "Tiers bypassed by break-glass whose review is open", registry=registry).set(figures.open_reviews)
+    now, last = console.deps.now(), console.deps.store.sweeps.last()
+    age = (now - last.ended_at).total_seconds() if last and last.ended_at else math.inf
+    Gauge("justenough_sweep_age_seconds", "Time since the last sweep ended, +Inf if none has; late above 60", registry=registry).set(age)
+    by_clock = Gauge(
+        "justenough_sweep_by_clock", "1 if the last sweep came by a worker's own clock, not through Temporal", registry=registry
+    )
+    by_clock.set(last is not None and last.by_clock)
     configured = console.deps.config.current().subscriptions
-    now = console.deps.now()
     workers = Gauge(
         "justenough_workers",
         "Workers that reported themselves within the last minute, by configuration: valid, last_good (the newest is broken), none",

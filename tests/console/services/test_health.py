@@ -23,7 +23,8 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from console.auth.vault_directory import ConsoleVault
 from console.services import health
 from console.services.health import Check, HealthMonitor
-from console.temporal.client import TemporalGateway, TemporalUnavailable
+from console.temporal.client import TemporalGateway
+from justenough.adapters.store import StoreUnavailable
 from justenough.adapters.vault import Vault
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.ledger.overdue import MAX_REPORT_AGE
@@ -83,32 +84,34 @@ async def test_each_queue_that_no_worker_polls_is_named_until_one_does(
         while said:
             said = await workers_detail(looking)
 
-        # Another installation's sweep says nothing about this one's.
-        other = TemporalGateway(served.temporal, task_queue="justenough-other", installation="other")
-        await served.temporal.execute_workflow(Swept.run, id="je-polled-sweep", task_queue=QUEUE)
-        ended = None
-        while ended is None:
-            ended = await looking._gateway.last_sweep()
-        assert datetime.now(UTC) - ended < timedelta(seconds=30)
-        assert await other.last_sweep() is None
 
-
-async def test_a_sweep_is_late_once_nobody_has_seen_one_for_a_minute(looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_sweep_is_late_once_no_worker_has_ended_one_for_a_minute(
+    served: Served, looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(health, "CACHE_TTL_S", 0)
-    ended: list[datetime | None] = [None]
-
-    async def last() -> datetime | None:
-        return ended[0]
-
-    monkeypatch.setattr(looking._gateway, "last_sweep", last)
+    sweeps = looking._store.sweeps
     assert not (await looking.report()).sweep.late, "the console has just started to look"
     looking._since = datetime.now(UTC) - timedelta(hours=1)
     assert (await looking.report()).sweep.late
-    ended[0] = datetime.now(UTC) - timedelta(seconds=30)
-    sweep = (await looking.report()).sweep
-    assert (sweep.late, sweep.age_seconds, sweep.last_ended_at) == (False, 30, ended[0])
-    ended[0] = datetime.now(UTC) - timedelta(seconds=90)
+    # What Temporal has of sweeps proves nothing: anybody can answer for a worker.
+    async with Worker(served.temporal, task_queue=QUEUE, workflows=[Swept], workflow_runner=UnsandboxedWorkflowRunner()):
+        await served.temporal.execute_workflow(Swept.run, id="je-polled-sweep", task_queue=QUEUE)
     assert (await looking.report()).sweep.late
+    now = datetime.now(UTC)
+    sweeps.begin(now=now - timedelta(seconds=31), by_clock=False)
+    assert (await looking.report()).sweep.late, "it has not ended"
+    sweeps.end(now=now - timedelta(seconds=30))
+    sweep = (await looking.report()).sweep
+    assert (sweep.late, sweep.by_clock, sweep.last_ended_at) == (False, False, now - timedelta(seconds=30))
+    assert sweep.age_seconds is not None
+    assert sweep.age_seconds >= 30
+    figures = dict(line.rsplit(" ", 1) for line in (await served.http.get("/metrics")).text.splitlines() if "justenough_sweep" in line)
+    assert float(figures["justenough_sweep_age_seconds"]) >= 30
+    assert float(figures["justenough_sweep_by_clock"]) == 0
+    assert sweeps.begin_if_idle(now=now, idle=timedelta(seconds=13))
+    sweeps.end(now=now - timedelta(seconds=90))
+    sweep = (await looking.report()).sweep
+    assert (sweep.late, sweep.by_clock) == (True, True)
 
 
 async def test_what_is_overdue_is_counted_for_anyone_and_named_for_those_who_may_know(
@@ -261,24 +264,24 @@ async def test_a_worker_that_cannot_read_its_configuration_is_an_alarm_of_the_in
     assert (await looking.report()).workers == ()
 
 
-async def test_a_temporal_that_is_away_is_told_and_its_sweep_is_not_taken_for_well(
+async def test_a_store_that_is_away_is_told_and_its_sweep_is_not_taken_for_well(
     looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away() -> None:
-        raise TemporalUnavailable("Temporal does not answer (unavailable)")
+    def away() -> None:
+        raise StoreUnavailable("does not answer")
 
-    monkeypatch.setattr(looking._gateway, "last_sweep", away)
+    monkeypatch.setattr(looking._store.sweeps, "last", away)
     assert (await looking.report()).sweep.late
 
 
 async def test_many_who_ask_at_once_cost_one_look(looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
-    ask = looking._gateway.last_sweep
+    ask = looking._gateway.ping
 
-    async def counted() -> datetime | None:
+    async def counted() -> None:
         looks.append(1)
-        return await ask()
+        await ask()
 
-    monkeypatch.setattr(looking._gateway, "last_sweep", counted)
+    monkeypatch.setattr(looking._gateway, "ping", counted)
     await asyncio.gather(*(looking.report() for _ in range(20)))
     assert len(looks) == 1

@@ -29,7 +29,6 @@ EVERY_CALL: dict[str, Call] = {
     "delete_schedule": lambda gateway: gateway.delete_schedule("unknown"),
     "schedule_names": lambda gateway: gateway.schedule_names(),
     "start_sweep": lambda gateway: gateway.start_sweep(),
-    "last_sweep": lambda gateway: gateway.last_sweep(),
     "last_polls": lambda gateway: gateway.last_polls(),
     "ping": lambda gateway: gateway.ping(),
 }
