@@ -15,10 +15,11 @@ from activities.revocation import revoke
 from activities.revocation.proof import has_standing_proof
 from activities.support.async_tools import run_despite_cancel, send_heartbeats
 from activities.support.caller_check import why_not_job_workflow
-from justenough.domain.contracts.workflow_messages import ProofReport, RevokeCredentialInput, RevokeInput, RevokeResult
+from justenough.domain.contracts.workflow_messages import RevokeCredentialInput, RevokeInput, RevokeResult, SignedProofReport
 from justenough.domain.core.errors import GiveUp, RetryLater
 from justenough.domain.core.ids import REQUEST_ID, installation_of
 from justenough.services.dependencies import Deps
+from justenough.services.signed_reports import sign_report
 
 ATTEMPT_TIMEOUT_S = 540.0
 """Seconds that one attempt of the activity keeps trying; then the workflow's retry takes over, on any worker."""
@@ -102,9 +103,11 @@ class RevocationActivities:
             raise NotOurs(f"{job[:80]} is not a job of this installation")
 
     @activity.defn(name="prove_job")
-    async def prove_job(self, job: str) -> ProofReport:
-        """Check everything that the job held, and everything in the targets that carries its id. Changes nothing."""
-        return await _run_in_pool(revoke.prove, self._deps, job)
+    async def prove_job(self, job: str, nonce: str = "") -> SignedProofReport:
+        """Check everything that the job held, and everything in the targets that carries its id. Changes nothing. With a nonce, sign the report."""
+        report = await _run_in_pool(revoke.prove, self._deps, job)
+        signed = await _run_in_pool(partial(sign_report, self._deps, report, nonce=nonce))
+        return SignedProofReport(signed=signed, **dict(report))
 
 
 def _revoker(job: str, claimed: str) -> str:

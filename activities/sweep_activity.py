@@ -28,12 +28,13 @@ from activities.revocation.proof import has_standing_proof
 from activities.support.async_tools import run_beside, send_heartbeats, wait_up_to
 from justenough.adapters.store import SessionClaim
 from justenough.adapters.targets.postgres import TargetInspection
-from justenough.domain.contracts.workflow_messages import SweepReport
+from justenough.domain.contracts.workflow_messages import SignedSweepReport, SweepReport
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.jobs.states import JobState
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, build_event
 from justenough.domain.readmodel.views import JobView, TargetCheck
 from justenough.services.dependencies import Deps
+from justenough.services.signed_reports import sign_report
 
 MIN_JOB_AGE = timedelta(seconds=10)
 """The sweep leaves younger jobs alone."""
@@ -80,15 +81,17 @@ class SweepActivities:
         """The sweep that this worker runs, or its last one."""
 
     @activity.defn(name="sweep")
-    async def sweep(self) -> SweepReport:
-        """Run a sweep, or join the one that this worker runs, and return its report.
+    async def sweep(self, nonce: str = "") -> SignedSweepReport:
+        """Run a sweep, or join the one that this worker runs, and return its report. With a nonce, sign it.
 
         It sends heartbeats, so that after its worker's death the next sweep starts soon.
         """
         async with send_heartbeats():
             if self._sweep is None or self._sweep.done():
                 await asyncio.to_thread(lambda: self._deps.store.sweeps.begin(now=self._deps.now(), by_clock=False))
-            return await asyncio.shield(self._start())
+            report = await asyncio.shield(self._start())
+            signed = await asyncio.to_thread(sign_report, self._deps, report, nonce=nonce)
+            return SignedSweepReport(signed=signed, **dict(report))
 
     async def sweep_by_clock(self, ended: asyncio.Event) -> None:
         """Start a sweep whenever no worker has swept for MAX_IDLE, until the event is set."""

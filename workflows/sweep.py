@@ -9,7 +9,7 @@ from workflows import options
 with workflow.unsafe.imports_passed_through():
     from activities.revocation_activities import RevocationActivities
     from activities.sweep_activity import SweepActivities
-    from justenough.domain.contracts.workflow_messages import ProofReport, SweepReport
+    from justenough.domain.contracts.workflow_messages import SignedProofReport, SignedSweepReport
 
 
 @workflow.defn(name="Sweep")
@@ -17,9 +17,9 @@ class Sweep:
     """Compares Vault and targets with open jobs and revokes leftover access."""
 
     @workflow.run
-    async def run(self) -> SweepReport:
-        """Run one sweep and return its report."""
-        return await workflow.execute_activity_method(SweepActivities.sweep, task_queue=options.endings_queue(), **options.SWEEP)
+    async def run(self, nonce: str = "") -> SignedSweepReport:
+        """Run one sweep and return its report, signed if there is a nonce."""
+        return await workflow.execute_activity_method(SweepActivities.sweep, nonce, task_queue=options.endings_queue(), **options.SWEEP)
 
 
 @workflow.defn(name="Prove")
@@ -27,8 +27,8 @@ class Prove:
     """Checks again everything that a job held; changes nothing."""
 
     @workflow.run
-    async def run(self, job: str) -> ProofReport:
-        """Run one check and return its report."""
+    async def run(self, job: str, nonce: str = "") -> SignedProofReport:
+        """Run one check and return its report, signed if there is a nonce."""
         return await workflow.execute_activity_method(
-            RevocationActivities.prove_job, job, task_queue=options.endings_queue(), **options.LOOK
+            RevocationActivities.prove_job, args=[job, nonce], task_queue=options.endings_queue(), **options.LOOK
         )

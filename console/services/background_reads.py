@@ -1,6 +1,6 @@
-"""The console's long reads: ledger verification, evidence reports, usage counts, proofs. Concurrent callers share one run.
+"""The console's long reads: ledger verification, evidence reports, usage counts, proofs; and sweeps. Concurrent callers share one run.
 
-They change nothing. Reads that keep a processor busy run one at a time in a thread, so that the console can still answer requests.
+All but sweeps change nothing. Reads that keep a processor busy run one at a time in a thread, so that the console can still answer requests.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from anyio import CapacityLimiter, to_thread
 from console.services.checkpoints import verify_ledger
 from console.services.single_flight import SingleFlight
 from console.temporal.client import TemporalGateway
-from justenough.domain.contracts.workflow_messages import ProofReport
+from justenough.domain.contracts.workflow_messages import ProofReport, SweepReport
 from justenough.domain.evidence.aggregator import ReportPeriod
 from justenough.domain.evidence.report import Report
 from justenough.domain.ledger.hash_chain import LedgerReport
 from justenough.domain.rightsizing.usage import AccessKey, ActionUse
 from justenough.services import evidence_report
 from justenough.services.dependencies import Deps
+from justenough.services.signed_reports import REMEDY, UnsignedReport, new_nonce, verified_report
 
 RevocationFilter = Literal["pending", "residual", "overdue"]
 DEFAULT_REPORT_PERIOD = timedelta(days=30)
-WHOLE_LEDGER, WHOLE_CATALOG = "ledger", "catalog"
+WHOLE_LEDGER, WHOLE_CATALOG, WHOLE_INSTALLATION = "ledger", "catalog", "installation"
 USAGE_PERIOD = timedelta(days=90)
 MAX_COUNTED_ACTIONS = 200
 MAX_REPORTS_KEPT = 6
@@ -47,10 +48,23 @@ class ReportDays(NamedTuple):
 
 
 class BackgroundReads:
-    """The long reads of one console, on its event loop."""
+    """The long reads of one console, on its event loop, and sweeps."""
 
     def __init__(self, deps: Deps, gateway: TemporalGateway) -> None:
         self._deps = deps
+
+        async def prove(job: str) -> ProofReport:
+            nonce = new_nonce()
+            signed = await gateway.prove(job, nonce=nonce)
+            report = await to_thread.run_sync(partial(verified_report, deps, signed, ProofReport, nonce=nonce))
+            if report.job != job:
+                raise UnsignedReport(f"a worker signed the answer for another job; {REMEDY}")
+            return report
+
+        async def sweep(_: str) -> SweepReport:
+            nonce = new_nonce()
+            signed = await gateway.sweep(nonce=nonce)
+            return await to_thread.run_sync(partial(verified_report, deps, signed, SweepReport, nonce=nonce))
 
         async def report_days(days: ReportDays) -> Report:
             now = deps.now()
@@ -62,8 +76,9 @@ class BackgroundReads:
         self.reports: SingleFlight[ReportDays, Report] = SingleFlight(report_days, max_outcomes=MAX_REPORTS_KEPT)
         self.uses: SingleFlight[str, Mapping[AccessKey, ActionUse]] = SingleFlight(self._count_uses)
         self.proofs: SingleFlight[str, ProofReport] = SingleFlight(
-            gateway.prove, max_concurrency=MAX_PROOF_CONCURRENCY, max_outcomes=MAX_PROOFS_KEPT, max_per_person=MAX_PROOFS_PER_PERSON
+            prove, max_concurrency=MAX_PROOF_CONCURRENCY, max_outcomes=MAX_PROOFS_KEPT, max_per_person=MAX_PROOFS_PER_PERSON
         )
+        self.sweeps: SingleFlight[str, SweepReport] = SingleFlight(sweep)
 
     async def report(self, period: ReportPeriod, *, now: datetime) -> Report:
         """Build the evidence report of a period, as of `now`. Raises InvalidInput if the period is empty or too long."""
@@ -74,7 +89,7 @@ class BackgroundReads:
 
     async def close(self) -> None:
         """Cancel everything that is still running."""
-        for works in (self.verification, self.reports, self.uses, self.proofs):
+        for works in (self.verification, self.reports, self.uses, self.proofs, self.sweeps):
             await works.close()
 
     async def _count_uses(self, _: str) -> Mapping[AccessKey, ActionUse]:

@@ -7,6 +7,7 @@ verifies them.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from importlib.metadata import version
 from typing import Any
 
 import structlog
+from pydantic import ValidationError
 from temporalio import activity
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.errordetails.v1 import NotFoundFailure
@@ -22,10 +24,10 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client, ScheduleAlreadyRunningError, ScheduleUpdate, ScheduleUpdateInput, WorkflowFailureError
 from temporalio.common import (
+    RawValue,
     SearchAttributeKey,
     SearchAttributePair,
     TypedSearchAttributes,
-    WorkflowIDConflictPolicy,
     WorkflowIDReusePolicy,
 )
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -36,7 +38,8 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from console.temporal import fire_workflow, schedules
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.approvals.statements import SignedStatement
-from justenough.domain.contracts.workflow_messages import JobInput, ProofReport, ScheduleOccasion, SweepReport
+from justenough.domain.contracts.workflow_messages import JobInput, ScheduleOccasion, SignedReport
+from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import GiveUp, JustEnoughError, RetryLater
 from justenough.domain.integrations.schedules import Schedule
 from justenough.domain.jobs.states import JobState
@@ -72,6 +75,12 @@ class ScheduleStatus:
     next: tuple[datetime, ...]
     missed: int
     """Occasions that Temporal skipped because their catch-up window had passed."""
+
+
+class SignedAnswer(Message):
+    """What counts of the result of a check."""
+
+    signed: SignedReport | None = None
 
 
 TakeOccasion = Callable[[ScheduleOccasion], Awaitable[str]]
@@ -143,21 +152,20 @@ class TemporalGateway:
             await self._client.get_workflow_handle(job).cancel(rpc_timeout=RPC_TIMEOUT)
 
     async def start_sweep(self) -> None:
-        """Start a sweep unless one is running; do not wait for it. Raises TemporalUnavailable."""
+        """Start a sweep; do not wait for it. Raises TemporalUnavailable."""
         with _translate_errors():
-            await self._client.start_workflow(SWEEP, **self._singleton_options("sweep"), rpc_timeout=RPC_TIMEOUT)
+            await self._client.start_workflow(SWEEP, **self._one_off_options("sweep"), rpc_timeout=RPC_TIMEOUT)
 
-    async def sweep(self) -> SweepReport:
-        """Run a sweep, or join the one that is running, and return its report. Raises TemporalUnavailable."""
-        report = await self._execute(SWEEP, **self._singleton_options("sweep"), result_type=SweepReport)
-        assert isinstance(report, SweepReport)
-        return report
+    async def sweep(self, *, nonce: str) -> SignedReport | None:
+        """Run a sweep and return its report as a worker signed it, unverified; None if it is not signed. Raises TemporalUnavailable."""
+        return await self._execute(SWEEP, nonce, **self._one_off_options("sweep"))
 
-    async def prove(self, job: str) -> ProofReport:
-        """Check every credential of the job and return the findings. Raises TemporalUnavailable."""
-        report = await self._execute("Prove", job, **self._singleton_options(f"prove-{job}"), result_type=ProofReport)
-        assert isinstance(report, ProofReport)
-        return report
+    async def prove(self, job: str, *, nonce: str) -> SignedReport | None:
+        """Check every credential of the job and return the findings as a worker signed them, unverified; None if they are not signed.
+
+        Raises TemporalUnavailable.
+        """
+        return await self._execute("Prove", job, nonce, **self._one_off_options(f"prove-{job}"))
 
     async def ping(self) -> None:
         """Raise TemporalUnavailable if Temporal's frontend does not answer."""
@@ -178,14 +186,6 @@ class TemporalGateway:
         workflow_poll, activity_poll, ending_poll = await asyncio.gather(*(last_poll(queue, kind) for queue, kind in kinds))
         # One worker polls for workflows and activities, but either poller may fail alone: report the older poll.
         return {jobs: min(workflow_poll, activity_poll) if workflow_poll and activity_poll else None, endings: ending_poll}
-
-    async def last_sweep(self) -> datetime | None:
-        """Return when the installation's last completed sweep ended; None if Temporal knows of none. Raises TemporalUnavailable."""
-        query = f"WorkflowType = '{SWEEP}' AND ExecutionStatus = 'Completed' AND TaskQueue = '{self._task_queue}'"
-        with _translate_errors():
-            async for sweep in self._client.list_workflows(query, page_size=1, limit=1, rpc_timeout=RPC_TIMEOUT):
-                return sweep.close_time
-        return None
 
     async def run_worker(self, take: TakeOccasion) -> None:
         """Run the workflows that schedules start, until cancelled; several consoles may run them. Raises TemporalUnavailable if it cannot connect.
@@ -276,18 +276,23 @@ class TemporalGateway:
         """The task queue that consoles poll."""
         return f"{self._task_queue}-console"
 
-    def _singleton_options(self, name: str) -> dict[str, Any]:
+    def _one_off_options(self, name: str) -> dict[str, Any]:
+        """Return the options of a workflow that nobody can have started before: its id cannot be guessed, and an existing one is not joined."""
         return {
-            "id": f"je-{self._installation}-{name}-now",
+            "id": f"je-{self._installation}-{name}-{secrets.token_hex(16)}",
             "task_queue": self._task_queue,
-            "id_conflict_policy": WorkflowIDConflictPolicy.USE_EXISTING,
+            "id_reuse_policy": WorkflowIDReusePolicy.REJECT_DUPLICATE,
             "execution_timeout": REPORT_TIMEOUT,
         }
 
-    async def _execute(self, workflow: str, *args: Any, **options: Any) -> Any:
+    async def _execute(self, workflow: str, *args: str, **options: Any) -> SignedReport | None:
         try:
             with _translate_errors():
-                return await self._client.execute_workflow(workflow, *args, **options)
+                # Anybody may have answered, with anything.
+                answer = await self._client.execute_workflow(workflow, args=args, result_type=RawValue, **options)
+                return SignedAnswer.model_validate_json(answer.payload.data).signed
+        except ValidationError:
+            return None
         except WorkflowFailureError as error:
             # A worker's messages are passed on only if they are the product's own.
             cause = error.cause

@@ -30,15 +30,15 @@ from justenough.domain.contracts.workflow_messages import (
     JobResult,
     OpenInput,
     OpenResult,
-    ProofReport,
     RevokeCredentialInput,
     RevokeInput,
     RevokeResult,
     ScheduleOccasion,
     SessionInput,
     SessionResult,
+    SignedProofReport,
+    SignedSweepReport,
     StartDecisions,
-    SweepReport,
     WithdrawInput,
 )
 from justenough.domain.core.ids import request_number_of
@@ -275,12 +275,14 @@ class Fakes:
         return build_event(EventType.REVOCATION_STARTED, known.job, at=await self._now(), about=by, by=by, why="a test")
 
     @activity.defn
-    async def prove_job(self, job: str) -> ProofReport:
-        return ProofReport(job=job, dead=not self.known_job(job).alive)
+    async def prove_job(self, job: str, nonce: str = "") -> SignedProofReport:
+        del nonce
+        return SignedProofReport(job=job, dead=not self.known_job(job).alive)
 
     @activity.defn
-    async def sweep(self) -> SweepReport:
-        return SweepReport(looked_at=len(self._known))
+    async def sweep(self, nonce: str = "") -> SignedSweepReport:
+        del nonce
+        return SignedSweepReport(looked_at=len(self._known))
 
 
 def _digest(number: int) -> str:

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from console.api.dependencies import Anyone, AuthenticatedRoute, Member
 from console.http.dependencies import TheConsole
+from console.services.background_reads import WHOLE_INSTALLATION
 from justenough.domain.catalog.mcp_upstreams import UpstreamTool
 from justenough.domain.catalog.models import Resource
 from justenough.domain.contracts.workflow_messages import SweepReport
@@ -114,6 +115,6 @@ def show_catalog(console: TheConsole, _: Member) -> CatalogView:
 
 
 @router.post("/sweep")
-async def sweep(console: TheConsole, _: Member) -> SweepReport:
+async def sweep(console: TheConsole, caller: Member) -> SweepReport:
     """Compare Vault and the targets with open jobs now, and revoke access that belongs to no open job."""
-    return await console.gateway.sweep()
+    return await console.background_reads.sweeps.result(WHOLE_INSTALLATION, by=caller.person.name)

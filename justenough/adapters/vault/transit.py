@@ -54,6 +54,11 @@ class TransitKeys(VaultConnection):
             self._identity_version = used
         raise VaultUnavailable(f"transit/sign/{IDENTITY_KEY}: the key is being rotated")
 
+    def sign_report(self, message: bytes) -> str:
+        """Sign with the key that only workers may use, jobs' identity key, and return the signature in Vault's format."""
+        version, signature = self._sign(IDENTITY_KEY, message)
+        return f"vault:v{version}:{base64.b64encode(signature).decode()}"
+
     def identity_keys(self) -> dict[int, bytes]:
         """Return the raw public keys of each version of the identity key that is still valid in Vault; empty if there is none."""
         return self._public_keys(IDENTITY_KEY)

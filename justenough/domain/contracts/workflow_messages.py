@@ -220,6 +220,15 @@ class GuardInput(Message):
     """Seconds after which the guard revokes even if its job has not ended."""
 
 
+class SignedReport(Message):
+    """A worker's signature for a report that the console asked for: who reads it through Temporal must not believe anything else."""
+
+    payload: str
+    """Canonical JSON: the report, its kind, the installation, and the nonce of the question."""
+    signature: str
+    """`vault:v<version>:<base64>`, ed25519, over DSSE's pre-authentication encoding of the payload."""
+
+
 class SweepReport(Message):
     """The findings and actions of one sweep."""
 
@@ -229,6 +238,13 @@ class SweepReport(Message):
     unknown: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
     at: datetime | None = None
+
+
+class SignedSweepReport(SweepReport):
+    """The result of the workflow Sweep."""
+
+    signed: SignedReport | None = None
+    """None unless the console asked, with a nonce."""
 
 
 class Finding(Message):
@@ -254,3 +270,10 @@ class ProofReport(Message):
     findings: tuple[Finding, ...] = ()
     failures: tuple[str, ...] = ()
     at: datetime | None = None
+
+
+class SignedProofReport(ProofReport):
+    """The result of the workflow Prove."""
+
+    signed: SignedReport | None = None
+    """None unless the console asked, with a nonce."""

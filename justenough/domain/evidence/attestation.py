@@ -64,9 +64,9 @@ def revocation_statement(job: str, issued: Mapping[str, str], observations: Iter
     return to_canonical_json({"_type": STATEMENT_TYPE, "subject": subject, "predicateType": PREDICATE_TYPE, "predicate": predicate})
 
 
-def pre_authentication(payload: bytes) -> bytes:
+def pre_authentication(payload: bytes, payload_type: str = PAYLOAD_TYPE) -> bytes:
     """Return the bytes that are signed for a payload (DSSE's PAE)."""
-    return b" ".join((b"DSSEv1", str(len(PAYLOAD_TYPE)).encode(), PAYLOAD_TYPE.encode(), str(len(payload)).encode(), payload))
+    return b" ".join((b"DSSEv1", str(len(payload_type)).encode(), payload_type.encode(), str(len(payload)).encode(), payload))
 
 
 def seal(payload: bytes, *, keyid: str, signature: bytes) -> DsseEnvelope:

@@ -1,0 +1,141 @@
+"""A stranger with access to Temporal answers the console's checks in place of a worker: nothing that a worker did not sign is believed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+import httpx
+import pytest
+from temporalio import workflow
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from justenough.adapters.vault import Vault
+from justenough.domain.contracts.workflow_messages import ProofReport, SweepReport
+from justenough.domain.core.errors import JustEnoughError
+from justenough.services.dependencies import Deps
+from justenough.services.signed_reports import new_nonce, sign_report
+from tests.console.served_console import Served
+
+pytestmark = pytest.mark.servers
+
+QUEUE = "justenough-dev"
+AT = datetime.now(UTC).isoformat()
+
+
+class Thief:
+    """What a stranger's workflows answer."""
+
+    prove: ClassVar[Callable[[str, str], Any]]
+    sweep: ClassVar[Callable[[str], Any]]
+
+
+@workflow.defn(name="Prove", sandboxed=False)
+class FalseProve:
+    @workflow.run
+    async def run(self, job: str, nonce: str = "") -> Any:
+        return Thief.prove(job, nonce)
+
+
+@workflow.defn(name="Sweep", sandboxed=False)
+class FalseSweep:
+    @workflow.run
+    async def run(self, nonce: str = "") -> Any:
+        return Thief.sweep(nonce)
+
+
+@workflow.defn(name="Squatter", sandboxed=False)
+class Squatter:
+    @workflow.run
+    async def run(self, answer: Any) -> Any:
+        await workflow.sleep(2)
+        return answer
+
+
+@pytest.fixture
+async def thief(served: Served) -> AsyncIterator[type[Thief]]:
+    """A stranger who polls the workers' queue; no worker runs here."""
+    async with Worker(served.temporal, task_queue=QUEUE, workflows=[FalseProve, FalseSweep], workflow_runner=UnsandboxedWorkflowRunner()):
+        yield Thief
+
+
+def dead(job: str) -> dict[str, Any]:
+    return {"job": job, "dead": True, "revoked": True, "findings": [], "failures": [], "at": AT}
+
+
+async def both(served: Served, job: str) -> tuple[httpx.Response, httpx.Response]:
+    """Ask for a proof and a sweep."""
+    return await asyncio.gather(served.post(f"/jobs/{job}/prove", "auditor"), served.post("/sweep", "auditor"))
+
+
+async def test_a_workflow_that_a_stranger_started_first_is_not_joined(served: Served, thief: type[Thief]) -> None:
+    job = (await served.launch())["id"]
+    thief.prove, thief.sweep = lambda job, _: dead(job), lambda _: {"looked_at": 7}
+    squatted = {f"je-dev-prove-{job}-now": dead(job) | {"failures": ["squatted"]}, "je-dev-sweep-now": {"revoked": ["squatted"]}}
+    async with Worker(served.temporal, task_queue="stranger", workflows=[Squatter], workflow_runner=UnsandboxedWorkflowRunner()):
+        for name, answer in squatted.items():
+            await served.temporal.start_workflow("Squatter", answer, id=name, task_queue="stranger")
+        for found in await both(served, job):
+            assert "squatted" not in found.text
+            assert found.status_code == 503, found.text
+            assert "not signed by a worker" in found.json()["detail"]
+
+
+@pytest.fixture
+def worker_deps(served: Served) -> Iterator[Deps]:
+    """What a real worker signs with."""
+    settings = served.console.deps.settings
+    with contextlib.closing(Vault(settings.vault_addr)) as vault:
+        vault.login_approle_file(settings.worker_approle_file)
+        yield dataclasses.replace(served.console.deps, vault=vault)
+
+
+async def test_only_what_a_worker_signed_for_this_question_is_believed(served: Served, thief: type[Thief], worker_deps: Deps) -> None:
+    job, other = (await served.launch())["id"], (await served.launch())["id"]
+    proof, swept = ProofReport(job=job, dead=True, revoked=True), SweepReport(looked_at=7)
+    foreign = dataclasses.replace(worker_deps, settings=worker_deps.settings.model_copy(update={"installation": "other"}))
+    earlier = "0" * 32
+
+    def signed(report: ProofReport | SweepReport, nonce: str, deps: Deps = worker_deps) -> dict[str, Any]:
+        seal = sign_report(deps, report, nonce=nonce)
+        assert seal
+        return {**report.model_dump(mode="json"), "signed": seal.model_dump()}
+
+    def altered(report: ProofReport | SweepReport, nonce: str) -> dict[str, Any]:
+        found = signed(report, nonce)
+        found["signed"]["payload"] += " "
+        return found
+
+    long_version = {"signed": {"payload": "{}", "signature": f"vault:v{'9' * 5000}:AAAA"}}
+    lies: list[tuple[str, Callable[[str], Any], Callable[[str], Any]]] = [
+        ("not signed", lambda _: None, lambda _: "junk"),
+        ("not signed", lambda _: dead(job) | {"signed": {"payload": "{}"}}, lambda _: {"signed": {"payload": "{}", "signature": "x"}}),
+        ("is not a worker's", lambda _: long_version, lambda _: long_version),
+        ("is not a worker's", lambda nonce: altered(proof, nonce), lambda nonce: altered(swept, nonce)),
+        ("another question", lambda _: signed(proof, earlier), lambda _: signed(swept, earlier)),
+        ("another question", lambda nonce: signed(swept, nonce), lambda nonce: signed(proof, nonce)),
+        ("another question", lambda nonce: signed(proof, nonce, foreign), lambda nonce: signed(swept, nonce, foreign)),
+    ]
+    for why, prove, sweep in lies:
+        thief.prove, thief.sweep = (lambda _, nonce, prove=prove: prove(nonce)), sweep  # type: ignore[misc]
+        for found in await both(served, job):
+            assert found.status_code == 503, found.text
+            assert why in found.json()["detail"]
+    thief.prove = lambda _, nonce: signed(proof.model_copy(update={"job": other}), nonce)
+    assert "another job" in (await served.post(f"/jobs/{job}/prove", "auditor")).json()["detail"]
+    thief.prove, thief.sweep = lambda _, nonce: signed(proof, nonce), lambda nonce: signed(swept, nonce)
+    assert [found.json() for found in await both(served, job)] == [proof.model_dump(mode="json"), swept.model_dump(mode="json")]
+
+
+def test_the_console_cannot_sign_as_a_worker(served: Served) -> None:
+    with pytest.raises(JustEnoughError, match="je-jobs"):
+        sign_report(served.console.deps, SweepReport(), nonce=new_nonce())
+
+
+def test_a_worker_signs_no_text_of_a_strangers_choice(worker_deps: Deps) -> None:
+    for nonce in ("", "0" * 31, "x" * 32, "0" * 33):
+        assert sign_report(worker_deps, SweepReport(), nonce=nonce) is None
