@@ -16,6 +16,7 @@ import secrets
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 from temporalio import activity
@@ -30,7 +31,7 @@ from justenough.adapters.store import SessionClaim
 from justenough.adapters.targets.postgres import TargetInspection
 from justenough.domain.contracts.workflow_messages import SignedSweepReport, SweepReport
 from justenough.domain.core.errors import RetryLater
-from justenough.domain.jobs.states import JobState
+from justenough.domain.jobs.states import JobState, RequestState, Revocable
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, build_event
 from justenough.domain.readmodel.views import JobView, TargetCheck
 from justenough.services.dependencies import Deps
@@ -193,13 +194,29 @@ class SweepActivities:
         claim = await asyncio.to_thread(self._deps.store.claims.get, job) if execution else None
         if execution and claim and not self._is_attended(claim, execution):
             return await self._revoke_leftover(job, view, "its session is gone, and no worker is revoking")
-        return None
+        return await self._revoke_requested(job, view)
 
     async def _revoke_leftover(self, job: str, view: JobView, why: str) -> SweepVerdict | None:
         if view.revocation.state.is_settled and not await asyncio.to_thread(self._has_traces, job):
             return None
         result = await self._revoke(job, why)
         return ("revoked", job, "") if result.confirmed else _retry_verdict(job, result)
+
+    async def _revoke_requested(self, job: str, view: JobView) -> SweepVerdict | None:
+        """Revoke the running job's credentials that people revoked or whose approval they withdrew, if no worker has."""
+        live = [item for item in view.credentials if item.lease_id and item.revocable == Revocable.NOW and not item.state.is_settled]
+        if not live:
+            return None
+        read_entries = partial(self._deps.store.ledger.entries, job=job, types=[EventType.REVOCATION_REQUESTED])
+        due = self._deps.now() - TASK_START_TIMEOUT
+        ended = {entry.data["credential"] for entry in (await asyncio.to_thread(read_entries)).items if entry.at < due}
+        withdrawn = {request.id for request in view.requests if request.state is RequestState.WITHDRAWN}
+        failures: list[str] = []
+        for item in live:
+            if item.id in ended or item.request_id in withdrawn:
+                revoke_one = partial(revoke.revoke_one, self._deps, job, item.id, by="person", why="its revocation was requested")
+                failures += (await asyncio.get_running_loop().run_in_executor(SWEEP_POOL, revoke_one)).failures
+        return ("failed", job, "; ".join(failures)) if failures else None
 
     async def _close_lost(self, job: str, view: JobView) -> SweepVerdict:
         unrecorded: tuple[Event, ...] = ()
