@@ -19,7 +19,11 @@ class Sweep:
     @workflow.run
     async def run(self, nonce: str = "") -> SignedSweepReport:
         """Run one sweep and return its report, signed if there is a nonce."""
-        return await workflow.execute_activity_method(SweepActivities.sweep, nonce, task_queue=options.endings_queue(), **options.SWEEP)
+        # A worker of an earlier release takes no nonce.
+        asked = [nonce] if nonce else []
+        return await workflow.execute_activity_method(
+            SweepActivities.sweep, args=asked, task_queue=options.endings_queue(), **options.SWEEP
+        )
 
 
 @workflow.defn(name="Prove")
@@ -30,5 +34,5 @@ class Prove:
     async def run(self, job: str, nonce: str = "") -> SignedProofReport:
         """Run one check and return its report, signed if there is a nonce."""
         return await workflow.execute_activity_method(
-            RevocationActivities.prove_job, args=[job, nonce], task_queue=options.endings_queue(), **options.LOOK
+            RevocationActivities.prove_job, args=[job, nonce] if nonce else [job], task_queue=options.endings_queue(), **options.LOOK
         )
