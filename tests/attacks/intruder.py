@@ -7,6 +7,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -121,12 +122,19 @@ class Intruder:
             return Worker(self.client, task_queue=queue, activities=activities, max_concurrent_activity_task_polls=60)
 
         worker = self.run_async(build())
-        stealing = asyncio.run_coroutine_threadsafe(worker.run(), self._loop)
+        with self.run_beside(worker.run()):
+            yield
+
+    @contextmanager
+    def run_beside(self, work: Coroutine[Any, Any, None]) -> Iterator[None]:
+        """Run a coroutine against Temporal for a block, then cancel it; raise what it raised."""
+        running = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             yield
         finally:
-            self.run_async(worker.shutdown())
-            stealing.result(PATIENCE)
+            running.cancel()
+            with suppress(CancelledError):
+                running.result(PATIENCE)
 
     def send_signal(self, job: str, name: str, *payloads: Payload) -> None:
         """Send a signal with any payloads, valid or not."""

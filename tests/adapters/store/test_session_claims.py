@@ -42,3 +42,12 @@ def test_closing_what_nobody_claimed_keeps_everybody_from_claiming_it(store: Sto
     store.claims.close(JOB, NOW)
     assert not store.claims.claim(JOB, run="run-1", owner="worker-1", now=later(1))
     assert store.claims.get(JOB) == SessionClaim(job=JOB, owner=None, run=None, open=False, renewed_at=NOW, closed_at=NOW)
+
+
+def test_an_attempt_to_revoke_closes_the_claim_and_is_dated_anew_each_time(store: Store) -> None:
+    store.claims.claim(JOB, run="run-1", owner="worker-1", now=NOW)
+    for seconds in (3, 9):
+        store.claims.end_issuing(JOB, later(seconds))
+        claim = store.claims.get(JOB)
+        assert claim is not None
+        assert (claim.closed_at, claim.attempted_at) == (later(3), later(seconds))

@@ -1,0 +1,42 @@
+"""When workers last swept: one at a time begins by its own clock, and only what a worker recorded counts."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import partial
+
+from justenough.adapters.store import Store
+from justenough.domain.readmodel.views import SweepView
+from tests.adapters.store.event_samples import NOW, later
+from tests.adapters.store.test_concurrency import race
+
+IDLE = timedelta(seconds=13)
+
+
+def test_nobody_has_swept_a_new_installation(store: Store) -> None:
+    assert store.sweeps.last() is None
+    store.sweeps.begin(now=NOW, by_clock=False)
+    assert store.sweeps.last() == SweepView(active_at=NOW, ended_at=None, by_clock=False)
+
+
+def test_a_worker_sweeps_by_its_clock_only_if_none_has_swept_for_a_while(store: Store) -> None:
+    assert store.sweeps.begin_if_idle(now=NOW, idle=IDLE)
+    assert not store.sweeps.begin_if_idle(now=later(12), idle=IDLE)
+    store.sweeps.renew(now=later(12))
+    assert not store.sweeps.begin_if_idle(now=later(24), idle=IDLE)
+    store.sweeps.end(now=later(25))
+    assert not store.sweeps.begin_if_idle(now=later(37), idle=IDLE)
+    store.sweeps.begin(now=later(38), by_clock=False)
+    assert store.sweeps.last() == SweepView(active_at=later(38), ended_at=later(25), by_clock=False)
+    assert store.sweeps.begin_if_idle(now=later(52), idle=IDLE)
+    assert store.sweeps.last() == SweepView(active_at=later(52), ended_at=later(25), by_clock=True)
+
+
+def test_a_clock_that_runs_ahead_keeps_nobody_from_sweeping(store: Store) -> None:
+    store.sweeps.begin(now=later(3600), by_clock=True)
+    assert store.sweeps.begin_if_idle(now=NOW, idle=IDLE)
+
+
+def test_of_many_workers_whose_clocks_ring_at_once_one_sweeps(store: Store) -> None:
+    for now in (NOW, later(20)):
+        assert race(8, partial(lambda now, _: store.sweeps.begin_if_idle(now=now, idle=IDLE), now)).count(True) == 1
