@@ -78,6 +78,8 @@ class SweepActivities:
         self._temporal = temporal
         self._stuck: frozenset[str] = frozenset()
         """Jobs that could not be revoked last time; they come after all others."""
+        self._steady_since = deps.now()
+        """Since when the store has taken writes, as far as sweeps tell. A session that could not renew its lease is not dead."""
         self._sweep: asyncio.Task[SweepReport] | None = None
         """The sweep that this worker runs, or its last one."""
 
@@ -132,6 +134,8 @@ class SweepActivities:
                 await wait_up_to(RENEWAL_INTERVAL, ended)
 
         async with run_beside(record_progress):
+            if last := await asyncio.to_thread(sweeps.last):
+                self._steady_since = last.steady_since
             # List what is alive before reading the jobs, so that a job that starts meanwhile is not mistaken for a leftover.
             traced, inspection = await asyncio.to_thread(self._deps.targets.job_ids)
             prefixed = await asyncio.to_thread(self._deps.vault.job_prefixes, self._deps.settings.installation)
@@ -266,7 +270,7 @@ class SweepActivities:
             # No worker has begun to revoke, which would close the claim. One may be about to, or the session to learn that its run is closed.
             begun = [item.scheduled_time.ToDatetime(UTC) for item in revocations] if is_its_run else [execution.start_time]
             may_begin = all(now - at < TASK_START_TIMEOUT for at in begun) and all(item.attempt <= 1 for item in revocations)
-            return may_begin and not self._is_claim_over(claim)
+            return may_begin and now - max(claim.renewed_at, self._steady_since) <= CLAIM_LEASE
         waits = PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
         expected = [*revocations, *(item for item in tasks if item.activity_type.name == "run_session" and item.state != waits)]
         return bool(expected) and now - max(filter(None, (claim.closed_at, claim.attempted_at))) < ATTEMPT_TIMEOUT

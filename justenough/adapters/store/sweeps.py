@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, not_, select, update
+from sqlalchemy import ColumnElement, Connection, case, not_, select, update
 
 from justenough.adapters.store.engine import insert_new
 from justenough.adapters.store.repository import Repository, fetch_first, reads, writes
@@ -12,6 +12,8 @@ from justenough.adapters.store.tables import SWEEPS
 from justenough.domain.readmodel.views import SweepView
 
 ONLY_ROW = 1
+MAX_GAP = timedelta(seconds=30)
+"""If no worker has swept for this long, the store may have been unavailable."""
 
 
 class SweepRepository(Repository):
@@ -20,17 +22,18 @@ class SweepRepository(Repository):
     @writes
     def begin(self, connection: Connection, *, now: datetime, by_clock: bool) -> None:
         """Record that a worker begins a sweep."""
-        if not insert_new(connection, SWEEPS, {"id": ONLY_ROW, "active_at": now, "by_clock": by_clock}):
-            connection.execute(update(SWEEPS).values(active_at=now, by_clock=by_clock))
+        if not insert_new(connection, SWEEPS, {"id": ONLY_ROW, "active_at": now, "steady_since": now, "by_clock": by_clock}):
+            connection.execute(update(SWEEPS).values(active_at=now, steady_since=_steady_since(now), by_clock=by_clock))
 
     @writes
     def begin_if_idle(self, connection: Connection, *, now: datetime, idle: timedelta) -> bool:
         """Record that a worker begins a sweep by its own clock, if no worker has swept for `idle`. Of several workers one gets True."""
-        if insert_new(connection, SWEEPS, {"id": ONLY_ROW, "active_at": now, "by_clock": True}):
+        if insert_new(connection, SWEEPS, {"id": ONLY_ROW, "active_at": now, "steady_since": now, "by_clock": True}):
             return True
         # A time in the future is a wrong clock's, and must not keep everybody from sweeping.
         busy = SWEEPS.c.active_at.between(now - idle, now + idle)
-        return connection.execute(update(SWEEPS).where(not_(busy)).values(active_at=now, by_clock=True)).rowcount == 1
+        begun = update(SWEEPS).where(not_(busy)).values(active_at=now, steady_since=_steady_since(now), by_clock=True)
+        return connection.execute(begun).rowcount == 1
 
     @writes
     def renew(self, connection: Connection, *, now: datetime) -> None:
@@ -45,4 +48,8 @@ class SweepRepository(Repository):
     @reads
     def last(self, connection: Connection) -> SweepView | None:
         """Return the last sweep; None if there never was one."""
-        return fetch_first(connection, select(SWEEPS.c.active_at, SWEEPS.c.ended_at, SWEEPS.c.by_clock), SweepView)
+        return fetch_first(connection, select(*(SWEEPS.c[name] for name in SweepView.model_fields)), SweepView)
+
+
+def _steady_since(now: datetime) -> ColumnElement[datetime]:
+    return case((SWEEPS.c.active_at < now - MAX_GAP, now), else_=SWEEPS.c.steady_since)

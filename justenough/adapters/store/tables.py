@@ -369,6 +369,8 @@ class SweepRow(TableBase, table=True):
     id: int = Field(primary_key=True)
     active_at: datetime = Field(sa_type=UtcDateTime)
     """When a worker was last known to be sweeping."""
+    steady_since: datetime = Field(sa_type=UtcDateTime)
+    """Since when workers have swept without a long gap, so that the store has taken writes since then."""
     ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     by_clock: bool
     """Whether a worker began the last sweep by its own clock, because none had come through Temporal."""

@@ -248,6 +248,8 @@ class SweepView(Message):
 
     active_at: datetime
     """When a worker was last known to be sweeping."""
+    steady_since: datetime
+    """Since when workers have swept without a long gap, so that the store has taken writes since then."""
     ended_at: datetime | None
     """When the last completed sweep ended."""
     by_clock: bool

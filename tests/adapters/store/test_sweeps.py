@@ -16,7 +16,7 @@ IDLE = timedelta(seconds=13)
 def test_nobody_has_swept_a_new_installation(store: Store) -> None:
     assert store.sweeps.last() is None
     store.sweeps.begin(now=NOW, by_clock=False)
-    assert store.sweeps.last() == SweepView(active_at=NOW, ended_at=None, by_clock=False)
+    assert store.sweeps.last() == SweepView(active_at=NOW, steady_since=NOW, ended_at=None, by_clock=False)
 
 
 def test_a_worker_sweeps_by_its_clock_only_if_none_has_swept_for_a_while(store: Store) -> None:
@@ -27,9 +27,22 @@ def test_a_worker_sweeps_by_its_clock_only_if_none_has_swept_for_a_while(store: 
     store.sweeps.end(now=later(25))
     assert not store.sweeps.begin_if_idle(now=later(37), idle=IDLE)
     store.sweeps.begin(now=later(38), by_clock=False)
-    assert store.sweeps.last() == SweepView(active_at=later(38), ended_at=later(25), by_clock=False)
+    assert store.sweeps.last() == SweepView(active_at=later(38), steady_since=NOW, ended_at=later(25), by_clock=False)
     assert store.sweeps.begin_if_idle(now=later(52), idle=IDLE)
-    assert store.sweeps.last() == SweepView(active_at=later(52), ended_at=later(25), by_clock=True)
+    assert store.sweeps.last() == SweepView(active_at=later(52), steady_since=NOW, ended_at=later(25), by_clock=True)
+
+
+def test_after_an_outage_the_store_is_known_to_take_writes_only_since_the_next_sweep(store: Store) -> None:
+    since = []
+    for by_clock, seconds in ((False, 0), (False, 30), (False, 61), (True, 91), (True, 122)):
+        if by_clock:
+            assert store.sweeps.begin_if_idle(now=later(seconds), idle=IDLE)
+        else:
+            store.sweeps.begin(now=later(seconds), by_clock=False)
+        last = store.sweeps.last()
+        assert last is not None
+        since.append(last.steady_since)
+    assert since == [NOW, NOW, later(61), later(61), later(122)]
 
 
 def test_a_clock_that_runs_ahead_keeps_nobody_from_sweeping(store: Store) -> None:

@@ -15,6 +15,7 @@ def upgrade() -> None:
         "sweeps",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("active_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("steady_since", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("by_clock", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_sweeps"),
