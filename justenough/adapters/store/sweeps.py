@@ -38,12 +38,12 @@ class SweepRepository(Repository):
     @writes
     def renew(self, connection: Connection, *, now: datetime) -> None:
         """Record that the sweep goes on."""
-        connection.execute(update(SWEEPS).values(active_at=now))
+        connection.execute(update(SWEEPS).values(active_at=now, steady_since=_steady_since(now)))
 
     @writes
     def end(self, connection: Connection, *, now: datetime) -> None:
         """Record that a sweep has ended and looked at every job that it could."""
-        connection.execute(update(SWEEPS).values(active_at=now, ended_at=now))
+        connection.execute(update(SWEEPS).values(active_at=now, steady_since=_steady_since(now), ended_at=now))
 
     @reads
     def last(self, connection: Connection) -> SweepView | None:
