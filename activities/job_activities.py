@@ -59,6 +59,10 @@ class NotLookedAt(RetryLater):
     """A proof cannot be checked because a server is unreachable."""
 
 
+class NoPlaceLeft(RetryLater):
+    """As many jobs of one person, trigger or schedule run as may run at once."""
+
+
 class JobActivities:
     """The quick activities of a job's workflow."""
 
@@ -91,8 +95,21 @@ class JobActivities:
             if request.ladder and not request.locked:
                 events.append(approval_opened_event(order.job, request.ladder, current.tiers, at=self._deps.now()))
         deps.store.ledger.append(events)
-        person, spec = verified.person.id, verified.spec
-        return StartDecisions(requester=person, timeout=spec.run.timeout, environment=spec.environment, requests=tuple(requests))
+        person, account, spec = verified.person.id, verified.account, verified.spec
+        return StartDecisions(
+            requester=person, account=account, timeout=spec.run.timeout, environment=spec.environment, requests=tuple(requests)
+        )
+
+    @activity.defn(name="take_place")
+    def take_place(self, order: JobInput) -> None:
+        """Take a place for a job among the running jobs of its account. Raises NoPlaceLeft until one is free."""
+        require_job_workflow(self._deps, order.job)
+        verified, places = verify_order(self._deps, order, now=self._deps.now()), self._deps.settings.places
+        # An order that is not valid any more needs no place: the session will refuse it.
+        if isinstance(verified, VerifiedOrder) and not self._deps.store.claims.take_place(
+            order.job, account=verified.account, places=places
+        ):
+            raise NoPlaceLeft(f"{places} jobs of this launcher run already; the job starts once one of them has ended")
 
     @activity.defn(name="take_answers")
     def take_answers(self, answers_input: AnswersInput) -> AnswersResult:

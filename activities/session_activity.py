@@ -19,6 +19,7 @@ from activities.session.request_watch import RequestWatch
 from activities.session.session import JobSession, Stop
 from activities.support.async_tools import run_despite_cancel, send_heartbeats
 from activities.support.caller_check import decode_argument, refused_event, why_not_job_workflow
+from justenough.adapters.store import ClaimResult
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.contracts.workflow_messages import SessionInput, SessionResult
 from justenough.domain.core.rejection import Rejection
@@ -60,7 +61,21 @@ class SessionActivities:
         past = await asyncio.to_thread(read_job_history, self._deps.store.ledger, order.order.job)
         if past.why_over:
             return await self._refuse(order.order.job, past.why_over)
-        if not await asyncio.to_thread(self._deps.store.claims.claim, order.order.job, run=run, owner=owner, now=self._deps.now()):
+        account, places = verified.account, self._deps.settings.places
+        claimed = await asyncio.to_thread(
+            self._deps.store.claims.claim_in_place,
+            order.order.job,
+            run=run,
+            owner=owner,
+            account=account,
+            places=places,
+            now=self._deps.now(),
+        )
+        if claimed is ClaimResult.NO_PLACE:
+            log.info("job waits for a place", job=order.order.job, account=account, places=places)
+            clean = await asyncio.to_thread(self._is_untouched, order.order.job)
+            return SessionResult(outcome=JobState.FAILED, reason=claimed.value, no_place=True, clean=clean)
+        if claimed is ClaimResult.ALREADY_RAN:
             # A reset or a second start ends the job; it never runs it again. This run does not know what the first one holds.
             return await self._refuse(order.order.job, ALREADY_RAN)
         if not past.submitted:
@@ -97,12 +112,14 @@ class SessionActivities:
 
     async def _refuse(self, job: str, why: str) -> SessionResult:
         log.warning("session refused", job=job, workflow=activity.info().workflow_id, why=why)
-        store = self._deps.store
-        await asyncio.to_thread(store.ledger.append, [refused_event(job, why, at=self._deps.now())])
-        view, claim = await asyncio.to_thread(store.jobs.get, job), await asyncio.to_thread(store.claims.get, job)
-        # Clean if Vault can have nothing of the job: no session had the right to issue, and no wrapping token waits for people.
-        clean = claim is None and not (view and any(request.lock for request in view.requests))
+        await asyncio.to_thread(self._deps.store.ledger.append, [refused_event(job, why, at=self._deps.now())])
+        clean = await asyncio.to_thread(self._is_untouched, job)
         return SessionResult(outcome=JobState.FAILED, reason=f"refused: {why}", clean=clean)
+
+    def _is_untouched(self, job: str) -> bool:
+        """Whether Vault can have nothing of a job: no session had the right to issue, and no wrapping token waits for people."""
+        view, claim = self._deps.store.jobs.get(job), self._deps.store.claims.get(job)
+        return claim is None and not (view and any(request.lock for request in view.requests))
 
     @contextlib.asynccontextmanager
     async def _keep_alive(self, session: JobSession, job: str, owner: str) -> AsyncIterator[None]:

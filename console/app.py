@@ -31,6 +31,7 @@ from console.api.routes import (
     wellknown,
 )
 from console.concurrency.loops import run_in_background
+from console.concurrency.quotas import run_pruning
 from console.http import problems
 from console.http.middleware import BodyLimitMiddleware, EdgeMiddleware
 from console.pages.routers import ROUTERS, handle_http_error
@@ -41,7 +42,7 @@ from console.services.job_starter import run_occasions, run_reconciler
 API_PREFIX = "/api/v1"
 ROUTES = (general, bundles, jobs, requests, delegations, credentials, ledger, events, usage_analysis, schedules, webhooks)
 """The routes of the API that need a token, in the order of the OpenAPI document."""
-COMMON_PROBLEMS = problems.problem_responses(401, 403, 422, 500, 503)
+COMMON_PROBLEMS = problems.problem_responses(401, 403, 422, 429, 500, 503)
 """The problems of every API route; `openapi.py` adds those that depend on its path and body."""
 
 
@@ -53,6 +54,7 @@ def create_app(console: Console) -> FastAPI:
         async with (
             run_in_background(run_reconciler(console.deps, console.gateway)),
             run_in_background(run_checkpoints(console.deps)),
+            run_in_background(run_pruning(console.deps)),
             run_in_background(console.schedule_sync.run()),
             run_in_background(run_occasions(console)),
             run_in_background(console.dispatcher.run()),
@@ -94,7 +96,7 @@ def build_routes(*, pages: bool) -> tuple[BaseRoute, ...]:
     # With the prefix given here, FastAPI does not build each route a second time to check for empty paths.
     root.include_router(api, prefix=API_PREFIX)
     # No token: the signature of a delivery identifies its sender.
-    root.include_router(triggers.router, prefix=API_PREFIX, responses=problems.problem_responses(401, 422, 500, 503))
+    root.include_router(triggers.router, prefix=API_PREFIX, responses=problems.problem_responses(401, 422, 429, 500, 503))
     for router in (health.router, wellknown.router, *(ROUTERS if pages else ())):
         root.include_router(router)
     return tuple(root.routes)

@@ -16,6 +16,7 @@ from console.auth.page_sessions import PageSessions
 from console.auth.tokens import TokenVerifier
 from console.auth.vault_directory import ConsoleVault
 from console.auth.vault_keys import IdentityKeys, SigningSecrets
+from console.concurrency.quotas import Quotas
 from console.events.live_feed import LiveFeed
 from console.events.server_sent_events import SseEncoder
 from console.events.stream_authorization import StreamAuthorization
@@ -49,6 +50,7 @@ async def build_console(settings: Settings) -> AsyncIterator[Console]:
     deps = Deps(settings=settings, store=store, vault=vault, config=config, targets=targets)
     gateway = await TemporalGateway.connect(settings)
     secrets = SigningSecrets(vault)
+    quotas = Quotas(store, settings, lambda: frozenset(resource.environment for resource in config.current().catalog.resources.values()))
     try:
         # For Vault's public endpoints, keys and health. Ignores proxies and .netrc, because the settings name Vault's address.
         headers = {"X-Vault-Namespace": settings.vault_namespace} if settings.vault_namespace else {}
@@ -67,8 +69,9 @@ async def build_console(settings: Settings) -> AsyncIterator[Console]:
                 feed=LiveFeed(store),
                 job_owners=JobOwners(store),
                 dashboard=DashboardFigures(store),
-                sessions=PageSessions(store=store, vault=vault, people=people, settings=settings),
+                sessions=PageSessions(store=store, vault=vault, people=people, settings=settings, quotas=quotas),
                 login_throttle=LoginThrottle(),
+                quotas=quotas,
                 cookies=PageCookies(settings),
                 # In a thread, because reading the configuration sometimes reads files.
                 stream_authorization=StreamAuthorization(people.person, partial(to_thread.run_sync, lambda: config.current().tiers)),

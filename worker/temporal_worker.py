@@ -71,6 +71,7 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
     )
     quick: list[Callable[..., Any]] = [
         deciding.decide_requests,
+        deciding.take_place,
         locking.open_locks,
         deciding.take_answers,
         deciding.open_request,

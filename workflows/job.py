@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from temporalio import workflow
 from temporalio.common import RawValue, SearchAttributeKey
@@ -78,6 +79,8 @@ class Job:
         self._unrecorded: tuple[Event, ...] = ()
         self._stop: JobState | None = None
         self._was_cut = False
+        self._session: workflow.ActivityHandle[SessionResult] | None = None
+        self._gave_up_waiting = False
         self._guarded = False
         self._locks = False
         self._state = JobState.PENDING
@@ -144,7 +147,7 @@ class Job:
             if any(item.answers for item in granted):
                 await self._start_guard(permitted.timeout)
             if self._stop is None:
-                return await self._run_session(SessionInput(order=order, granted=granted), seconds=permitted.timeout)
+                return await self._run_session(SessionInput(order=order, granted=granted), permitted)
         # The job was stopped before anything was issued.
         return JobOutcome(self._stop or JobState.CANCELLED, clean=not self._locks)
 
@@ -188,10 +191,42 @@ class Job:
             # After a reset the first run's guard still runs; the session will refuse the second claim anyway.
             workflow.logger.warning("a guard is already running")
 
-    async def _run_session(self, order: SessionInput, *, seconds: int) -> JobOutcome:
+    async def _run_session(self, order: SessionInput, permitted: StartDecisions) -> JobOutcome:
+        """Run the session. If the account of the job has no place left, wait until the job has one, and run the session then."""
         self._publish_state(JobState.RUNNING)
-        session = workflow.start_activity_method(SessionActivities.run_session, order, **options.session(seconds, guarded=self._guarded))
-        self._attend(session, seconds=seconds)
+        deadline = workflow.now() + options.GUARDED_QUEUE_TIMEOUT if self._guarded else None
+        session = self._start_session(order, permitted, deadline)
+        self._attend(seconds=permitted.timeout)
+        while (outcome := await self._end_session(session)) is None:
+            left = (deadline - workflow.now()).total_seconds() if deadline else None
+            try:
+                await run_unless(self._is_stopped, asyncio.wait_for(call_activity(JobActivities.take_place, order.order), left))
+            except (TimeoutError, FailureError):
+                # The guard would soon revoke what the job has yet to get.
+                self._gave_up_waiting = True
+            if self._is_session_over():
+                return self._outcome(session.result())
+            session = self._start_session(order, permitted, deadline)
+        return outcome
+
+    def _start_session(
+        self, order: SessionInput, permitted: StartDecisions, deadline: datetime | None
+    ) -> workflow.ActivityHandle[SessionResult]:
+        queue_timeout = max(deadline - workflow.now(), options.SECOND) if deadline else None
+        how = options.session(permitted.timeout, account=permitted.account, queue_timeout=queue_timeout)
+        self._session = workflow.start_activity_method(SessionActivities.run_session, order, **how)
+        return self._session
+
+    def _is_session_over(self) -> bool:
+        """Whether the session has ended, and none is to follow once the job has a place."""
+        session = self._session
+        if session is None or not session.done():
+            return False
+        lacks_place = not session.cancelled() and session.exception() is None and session.result().no_place
+        return not lacks_place or self._gave_up_waiting or self._is_stopped()
+
+    async def _end_session(self, session: workflow.ActivityHandle[SessionResult]) -> JobOutcome | None:
+        """Wait for the session's end, or end it if the job is stopped; return the outcome, or None if the job has no place."""
         await workflow.wait_condition(lambda: session.done() or self._is_stopped())
         if self._stop is JobState.CANCELLED:
             session.cancel()
@@ -202,6 +237,8 @@ class Job:
             await self._revocation_requests.revoke_everything()
             session.cancel()
             await workflow.wait_condition(session.done)
+        if not self._is_session_over():
+            return None
         self._state = JobState.REVOKING
         try:
             return self._outcome(session.result())
@@ -215,13 +252,13 @@ class Job:
             # Our own cancel overtook the session's result, so its proof is lost.
             return JobOutcome(self._stop or JobState.FAILED)
 
-    def _attend(self, session: workflow.ActivityHandle[SessionResult], *, seconds: int) -> None:
+    def _attend(self, *, seconds: int) -> None:
         """Serve approvals and revocations while the session runs, in tasks of their own: neither keeps the job from being stopped or compensated."""
 
         async def approvals() -> None:
-            while not session.done():
-                await self._escalation.wait_for_change(lambda: session.done() or bool(self._approval_requests))
-                while self._approval_requests and not session.done():
+            while not self._is_session_over():
+                await self._escalation.wait_for_change(lambda: self._is_session_over() or bool(self._approval_requests))
+                while self._approval_requests and not self._is_session_over():
                     request = self._approval_requests.pop()
                     # Start the guard before anybody can answer.
                     if not self._guarded:
@@ -237,8 +274,8 @@ class Job:
                 await self._escalation.process()
 
         async def revocations() -> None:
-            while not session.done():
-                await workflow.wait_condition(lambda: session.done() or bool(self._revocation_requests))
+            while not self._is_session_over():
+                await workflow.wait_condition(lambda: self._is_session_over() or bool(self._revocation_requests))
                 await self._revocation_requests.revoke_each()
 
         self._attending = (asyncio.create_task(approvals()), asyncio.create_task(revocations()))
@@ -246,7 +283,7 @@ class Job:
     def _outcome(self, result: SessionResult) -> JobOutcome:
         self._unrecorded += result.unrecorded
         # A session that ended by itself before the stop arrived keeps its own outcome, unless a kill had revoked its access already.
-        asked = self._stop if result.stopped or self._was_cut else None
+        asked = self._stop if result.stopped or result.no_place or self._was_cut else None
         return JobOutcome(asked or result.outcome, exit_code=result.exit_code, reason=None if asked else result.reason, clean=result.clean)
 
     async def _compensate(self, outcome: JobOutcome) -> JobOutcome:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
+from temporalio.common import Priority, RetryPolicy
 from temporalio.workflow import ActivityCancellationType
 
 SECOND = timedelta(seconds=1)
@@ -16,7 +16,9 @@ HEARTBEAT_TIMEOUT = 10 * SECOND
 SESSION_MARGIN = timedelta(minutes=10)
 """How long a session may take beyond its process's timeout: issuing, ending the process, revoking."""
 GUARDED_QUEUE_TIMEOUT = timedelta(hours=1)
-"""How long a guarded session waits for a free worker. The guard's deadline includes it, so that no guard revokes a job that has yet to run."""
+"""How long a guarded session waits for a place and a worker. The guard's deadline includes it, so that no guard revokes a job that has yet to run."""
+MAX_FAIRNESS_KEY_LENGTH = 64
+"""Characters of the longest key by which Temporal lets tasks take turns. Accounts are ASCII."""
 GUARD_GRACE = timedelta(minutes=15)
 """How long a guard waits beyond its job's maximum duration before it revokes by itself."""
 MAX_ANSWERS = 500
@@ -77,10 +79,14 @@ SWEEP: dict[str, Any] = {**LOOK, "heartbeat_timeout": HEARTBEAT_TIMEOUT}
 """Without heartbeats, a sweep whose worker died would block the next one until its timeout."""
 
 
-def session(timeout: int, *, guarded: bool) -> dict[str, Any]:
-    """Return the options of a session whose process may run for `timeout` seconds. It is never retried."""
+def session(timeout: int, *, account: str, queue_timeout: timedelta | None) -> dict[str, Any]:
+    """Return the options of a session whose process may run for `timeout` seconds. It is never retried.
+
+    Sessions that wait for a worker take turns by account. `queue_timeout`: how long this one may wait; None: without limit.
+    """
     return {
-        "schedule_to_start_timeout": GUARDED_QUEUE_TIMEOUT if guarded else None,
+        "priority": Priority(fairness_key=account[:MAX_FAIRNESS_KEY_LENGTH]),
+        "schedule_to_start_timeout": queue_timeout,
         "start_to_close_timeout": timedelta(seconds=timeout) + SESSION_MARGIN,
         "heartbeat_timeout": HEARTBEAT_TIMEOUT,
         "retry_policy": RetryPolicy(maximum_attempts=1),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from justenough.domain.core.errors import GiveUp, RetryLater
+from justenough.domain.core.errors import GiveUp, OverQuota
 
 
-class TooManyCalls(RetryLater):
-    """The job exceeds its rate limit. `wait`: seconds."""
+class TooManyCalls(OverQuota):
+    """The job exceeds its rate limit."""
 
     def __init__(self, wait: float) -> None:
-        self.wait = wait
-        super().__init__("this job sends too many requests; wait and try again")
+        super().__init__("this job sends too many requests; wait and try again", retry_after=wait)
 
 
 class MissingBrokerToken(GiveUp):

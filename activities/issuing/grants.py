@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from activities.issuing.results import IssueBasis, NotPermitted
 from justenough.adapters.vault import JobToken
 from justenough.domain.catalog.loader import problems_in_spec
-from justenough.domain.core.errors import InvalidInput
+from justenough.domain.core.errors import InvalidInput, OverQuota
 from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.credentials import CredentialHandle, HeldAccess
 from justenough.domain.jobs.resource_limits import MAX_APPROVAL_REQUESTS_PER_JOB
@@ -28,6 +28,8 @@ MAX_REQUESTS = 1_000
 """Runtime requests of one job. Access under a grant that it already has is not a request."""
 MAX_WAITING_REQUESTS = 20
 """Requests of one job that wait for people at once. Each tool call may be such a request, and people read all of them."""
+OVER_QUOTA_RETRY_S = 60.0
+"""Seconds after which a job may try again whose account has too many requests that wait: people answer about so fast."""
 
 PARENT_JOB = "the job that launched this one"
 
@@ -142,13 +144,21 @@ class RuntimeRequests:
             raise NotPermitted(f"a job may make at most {MAX_REQUESTS:,} requests")
 
     def require_room(self) -> None:
-        """Raise NotPermitted if this job has reached its limit of waiting requests, or of requests in total."""
+        """Raise NotPermitted if this job has reached its limit of waiting requests, or of requests in total; OverQuota if its account has."""
         if len(self.waiting) >= MAX_WAITING_REQUESTS:
             raise NotPermitted(f"{MAX_WAITING_REQUESTS} requests of this job already wait for people: wait for their answers first")
         if self._asked_people >= MAX_APPROVAL_REQUESTS_PER_JOB:
             raise NotPermitted(
                 f"this job has used its {MAX_APPROVAL_REQUESTS_PER_JOB} approval requests; only access that policy allows automatically is still available"
             )
+
+        statement, quota = self._verified.statement, self._deps.settings.quota_waiting_requests
+        waiting = self._deps.store.requests.count_waiting(
+            statement.person, origin=statement.origin, environment=self._verified.spec.environment
+        )
+        if waiting >= quota:
+            why = f"{waiting:,} requests of this launcher's jobs in {self._verified.spec.environment} wait for people"
+            raise OverQuota(f"{why}; at most {quota:,} may: wait for their answers first", retry_after=OVER_QUOTA_RETRY_S)
 
     def number(self, access: Access) -> int:
         """Return a new request's number: the number in the order if the order lists this access, else the next free one."""

@@ -28,7 +28,7 @@ BEARER = HTTPBearer(auto_error=False, bearerFormat="JWT", description="An identi
 
 
 class AuthenticatedRoute(APIRoute):
-    """Authenticates the caller, checks their roles and the body's size before it parses the body."""
+    """Authenticates the caller, checks their roles, waits for their turn, and checks the body's size before it parses the body."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return FastAPI's handler, which finds the caller in the request's state."""
@@ -45,6 +45,10 @@ class AuthenticatedRoute(APIRoute):
             reject_nul(request)
             for need in needs:
                 await need(request)
+            async with console.quotas.take_turn(identity.person.id, stops=stops):
+                return await handle_in_turn(request)
+
+        async def handle_in_turn(request: Request) -> Response:
             if self.body_field is not None and (keys := len(KEY.findall(await request.body()))) > MAX_BODY_KEYS:
                 raise TooLarge(f"the body has {keys:,} keys; at most {MAX_BODY_KEYS:,} are read")
             return await handler(request)

@@ -23,6 +23,7 @@ from anyio import to_thread
 from console.auth.tokens import TokenVerifier
 from console.auth.vault_directory import CACHE_TTL_S, ConsoleVault
 from console.concurrency.caches import ThreadCache
+from console.concurrency.quotas import Quotas
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import PageSessionRecord, Store
 from justenough.adapters.vault import VaultDenied, VaultRefused, user_login
@@ -51,11 +52,13 @@ class PageSessions:
         vault: ConsoleVault,
         people: TokenVerifier,
         settings: Settings,
+        quotas: Quotas,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
         self._vault = vault
         self._people = people
+        self._quotas = quotas
         self._max_idle = timedelta(seconds=settings.pages_idle)
         self._max_lifetime = timedelta(seconds=settings.pages_longest)
         self._allowed_policies = ALWAYS_ALLOWED_POLICIES | frozenset(settings.pages_policies)
@@ -65,7 +68,7 @@ class PageSessions:
     async def start(self, entry: LoginResult, *, method: PageLoginMethod, name: str | None = None) -> SessionKey:
         """Start a session for a login and return the key for its cookie.
 
-        Raises UnknownPerson, TokenTooPowerful, TokenTooWeak, RetryLater; the token is then revoked.
+        Raises UnknownPerson, TokenTooPowerful, TokenTooWeak, OverQuota, RetryLater; the token is then revoked.
         """
         try:
             person = await self._people.person(entry.entity)
@@ -146,11 +149,13 @@ class PageSessions:
         return await to_thread.run_sync(self._vault.unseal, session.row.ciphertext, session.key.context)
 
     def _store_session(self, entry: LoginResult, name: str, method: PageLoginMethod) -> SessionKey:
+        now = self._now()
+        self._quotas.require_session(entry.entity, began_after=now - self._max_lifetime, used_after=now - self._max_idle)
         try:
             user_login.create_signing_key(self._vault, entry.token, entry.entity)
         except (VaultDenied, VaultRefused) as error:
             raise TokenTooWeak("this login cannot sign: its token lacks the policy je-person") from error
-        key, now = SessionKey.new(), self._now()
+        key = SessionKey.new()
         row = PageSessionRecord(
             key=key.hash,
             person=entry.entity,

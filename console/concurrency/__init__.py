@@ -1,1 +1,1 @@
-"""Caches that share a read among concurrent callers, polling, and loops that run while the console serves. Knows nothing of jobs."""
+"""Caches that share a read among concurrent callers, polling, loops that run while the console serves, and each person's share of it."""

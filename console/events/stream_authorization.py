@@ -33,6 +33,10 @@ class StreamAuthorization:
         self._callers: dict[str, dict[EndStream, Caller]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
+    def count_streams(self, person: str) -> int:
+        """Return how many streams of a person (entity id) are open."""
+        return len(self._callers.get(person, {}))
+
     @asynccontextmanager
     async def admit(self, caller: Caller, end_stream: EndStream) -> AsyncIterator[None]:
         """Call `end_stream` as soon as the caller's rights differ from those at the start, unless the block ends first."""

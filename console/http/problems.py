@@ -20,6 +20,7 @@ from justenough.domain.core.errors import (
     InvalidInput,
     JustEnoughError,
     NotFound,
+    OverQuota,
     PreconditionRequired,
     RetryLater,
     Stale,
@@ -50,11 +51,13 @@ STATUSES: dict[type[JustEnoughError], int] = {
     UnsupportedMedia: 415,
     InvalidInput: 422,
     PreconditionRequired: 428,
+    OverQuota: 429,
     RetryLater: 503,
 }
 
 STATUS_HEADERS: dict[int, dict[str, str]] = {
     401: {"WWW-Authenticate": 'Bearer realm="justenough"'},
+    429: {"Retry-After": str(RETRY_AFTER_S)},
     503: {"Retry-After": str(RETRY_AFTER_S)},
 }
 HEADER_TEXT = {"WWW-Authenticate": "How to authenticate: with a bearer token", "Retry-After": "Seconds to wait before retrying"}
@@ -69,6 +72,7 @@ STATUS_TEXT = {
     415: "The body has the wrong content type",
     422: "Invalid input; `errors` lists every problem with its path",
     428: "If-Match is missing",
+    429: "The caller has used up their share; the detail names it; retry after `Retry-After`",
     500: "An unexpected error; the console's log has the details",
     503: "A required system does not answer; retry after `Retry-After`",
 }
@@ -169,7 +173,7 @@ async def _handle_error(request: Request, error: Exception) -> JSONResponse:
         count = len(error.problems)
         summary = str(error) if count <= 3 else f"{error.what}: {count} problems, the first: {error.problems[0]}"
         return problem_response(request, status, summary, faults=error.problems)
-    return problem_response(request, status, str(error))
+    return problem_response(request, status, str(error), headers=error.headers if isinstance(error, OverQuota) else None)
 
 
 async def handle_http_error(request: Request, error: Exception) -> JSONResponse:

@@ -53,6 +53,7 @@ async def live(
     job = (await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)).id if job else None
     if console.feed.listeners >= MAX_LISTENERS:
         raise TooManyListeners(f"the limit of {MAX_LISTENERS:,} live pages is reached; this page does not update by itself")
+    console.quotas.require_stream(console.stream_authorization.count_streams(visitor.caller.person.id))
     page = _PageStream(console, visitor, job, frozenset(filter(None, topics.split(","))))
     return EventStream(page.blocks(int(last_event_id or after), log), admission=partial(_admission, request, console, visitor))
 

@@ -18,7 +18,7 @@ from console.http import problems
 from console.http.dependencies import reject_nul
 from console.pages.page_user import page_user_of
 from console.pages.rendering import render
-from justenough.domain.core.errors import InvalidInput, JustEnoughError, Problem
+from justenough.domain.core.errors import InvalidInput, JustEnoughError, OverQuota, Problem
 
 TITLE_AND_ADVICE = {
     401: ("Not logged in", "Log in again, then reopen the page."),
@@ -29,6 +29,7 @@ TITLE_AND_ADVICE = {
     413: ("Too much data", "Send less data at once, or use the command line."),
     422: ("Invalid input", "Nothing was changed. Go back, fix the problems above and try again."),
     500: ("Internal error", "Try again. If it keeps failing, tell your administrator when it happened."),
+    429: ("Too much at once", "You have used up your share. Nothing was changed. Try again later."),
     503: ("Temporarily unavailable", "Nothing was lost. Try again in a few seconds."),
 }
 """The title of an error page and what to do next, by HTTP status."""
@@ -37,6 +38,9 @@ TITLE_AND_ADVICE = {
 class PageRoute(APIRoute):
     """A page that needs a login; people without one are redirected to the login page, and from there back."""
 
+    stops = False
+    """Whether it stops jobs or revokes access, as in `Quotas.take_turn`."""
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return FastAPI's handler, called with the page user in the request's state."""
         handler = super().get_route_handler()
@@ -44,9 +48,10 @@ class PageRoute(APIRoute):
         async def handle_page(request: Request) -> Response:
             request.state.visitor = None
             try:
-                request.state.visitor = await page_user_of(request)
+                request.state.visitor = visitor = await page_user_of(request)
                 reject_nul(request)
-                return await handler(request)
+                async with visitor.console.quotas.take_turn(visitor.caller.person.id, stops=self.stops):
+                    return await handler(request)
             except NoSession:
                 # A posted form is not sent again: the login leads back to the page that the form was on.
                 site, url = str(request.base_url), str(request.url) if request.method == "GET" else request.headers.get("referer", "")
@@ -56,6 +61,12 @@ class PageRoute(APIRoute):
                 return problem_page(request, error)
 
         return handle_page
+
+
+class StoppingRoute(PageRoute):
+    """A page that stops jobs or revokes access."""
+
+    stops = True
 
 
 def problem_page(request: Request, error: Exception) -> HTMLResponse:
@@ -71,4 +82,6 @@ def problem_page(request: Request, error: Exception) -> HTMLResponse:
     elif isinstance(error, InvalidInput):
         detail, faults = f"The {error.what} is not valid.", error.problems
     title, advice = TITLE_AND_ADVICE.get(status) or (HTTPStatus(status).phrase, "")
-    return render(request, "problem.html", status=status, title=title, detail=detail, faults=faults, advice=advice)
+    page = render(request, "problem.html", status=status, title=title, detail=detail, faults=faults, advice=advice)
+    page.headers.update(error.headers if isinstance(error, OverQuota) else {})
+    return page

@@ -9,6 +9,7 @@ from console.auth.login_throttle import LoginThrottle
 from console.auth.page_sessions import PageSessions
 from console.auth.tokens import TokenVerifier
 from console.auth.vault_keys import IdentityKeys, SigningSecrets
+from console.concurrency.quotas import Quotas
 from console.events.live_feed import LiveFeed
 from console.events.server_sent_events import SseEncoder
 from console.events.stream_authorization import StreamAuthorization
@@ -40,6 +41,7 @@ class Console:
     dashboard: DashboardFigures
     sessions: PageSessions
     login_throttle: LoginThrottle
+    quotas: Quotas
     cookies: PageCookies
     stream_authorization: StreamAuthorization
     sse_encoder: SseEncoder

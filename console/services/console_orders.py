@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from console.concurrency.quotas import Quotas
 from console.services.submit_job import SubmittedOrder, find_recorded_order
 from justenough.adapters.configuration.configured_jobs import ConfiguredJob, ScheduledJob, TriggeredJob
 from justenough.domain.approvals.statements import OrderRecord, OrderStatement, SignedStatement, to_signable
@@ -58,12 +59,13 @@ class OrderRequest:
     """Entity id of the person who ran a schedule now; None for events and occasions."""
 
 
-def record_console_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) -> SubmittedOrder:
-    """Sign and record the order of a job id. Raises InvalidInput if the job's spec is invalid, Conflict if a worker would not accept the order."""
+def record_console_order(deps: Deps, quotas: Quotas, request: OrderRequest, *, job: str, entity: str) -> SubmittedOrder:
+    """Sign and record the order of a job id. Raises InvalidInput if the job's spec is invalid, Conflict if a worker would not accept the order, OverQuota."""
     order = _build_order(deps, request, job=job, entity=entity)
     verified = verify_order(deps, order, now=deps.now())
     if isinstance(verified, Rejection):
         raise Conflict(f"the order of {request.origin} is not valid: {verified}")
+    quotas.require_job(verified)
     # If another console recorded the same order at the same time, this order is not new.
     new = bool(deps.store.ledger.append([job_submitted_event(order, verified, at=deps.now())]))
     recorded = find_recorded_order(deps, job)
@@ -76,7 +78,7 @@ def _build_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) ->
     if problems := problems_in_spec(checked_spec(configured.spec, request.params), deps.config.current().catalog):
         raise InvalidInput("job spec", problems)
     if configured.bundle is not None:
-        deps.store.bundles.add(str(configured.bundle_digest), configured.bundle)
+        deps.store.bundles.add(str(configured.bundle_digest), configured.bundle, at=now)
     statement = OrderStatement(
         job=job,
         spec_digest=configured.spec_digest,
@@ -95,8 +97,8 @@ def _build_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) ->
     return JobInput.of(job, OrderRecord(configured.spec, request.params, configured.bundle_digest, signed))
 
 
-def order_event(deps: Deps, name: str, triggered_job: TriggeredJob, event: CloudEvent, *, delivery: str) -> SubmittedOrder:
-    """Record the order of an event whose signature was verified; for a repeated event, return its first order. Raises InvalidInput, Conflict."""
+def order_event(deps: Deps, quotas: Quotas, name: str, triggered_job: TriggeredJob, event: CloudEvent, *, delivery: str) -> SubmittedOrder:
+    """Record the order of an event whose signature was verified; for a repeated event, return its first order. Raises InvalidInput, Conflict, OverQuota."""
     if not event.structured and event.id != delivery:
         raise InvalidInput(EVENT, (Problem("id", "in binary mode, ce-id must equal webhook-id: the signature covers only the latter"),))
     entity = deps.vault.own_entity()
@@ -109,7 +111,7 @@ def order_event(deps: Deps, name: str, triggered_job: TriggeredJob, event: Cloud
         return earlier
     reason, params = f"event {event.id} of {event.source}", fill_params(triggered_job.trigger, event)
     request = OrderRequest(trigger_origin(name), triggered_job, params, reason, parent=event.parent)
-    return record_console_order(deps, request, job=job, entity=entity)
+    return record_console_order(deps, quotas, request, job=job, entity=entity)
 
 
 def configured_schedule(deps: Deps, name: str) -> ScheduledJob:
@@ -120,32 +122,32 @@ def configured_schedule(deps: Deps, name: str) -> ScheduledJob:
     return schedule
 
 
-def order_occasion(deps: Deps, occasion: ScheduleOccasion) -> SubmittedOrder | OccasionSkipped:
-    """Record the order of an occasion and return it; for a repeated occasion, return its first order. Raises NotFound, NoOccasion, Conflict, InvalidInput."""
+def order_occasion(deps: Deps, quotas: Quotas, occasion: ScheduleOccasion) -> SubmittedOrder | OccasionSkipped:
+    """Record the order of an occasion and return it; for a repeated occasion, return its first order. Raises NotFound, NoOccasion, Conflict, InvalidInput, OverQuota."""
     name, scheduled_job = occasion.schedule, configured_schedule(deps, occasion.schedule)
     # Anyone with write access to Temporal can start this workflow with any time.
     if why := why_no_occasion(scheduled_job.schedule.times, local=scheduled_job.to_local_time(occasion.at), now=deps.now()):
         raise NoOccasion(f"schedule {name}: {why}")
     at = to_rfc3339(occasion.at)
-    order = _record_once(deps, name, scheduled_job, f"occasion {at}", key=digest_of({"schedule": name, "at": at}))
+    order = _record_once(deps, quotas, name, scheduled_job, f"occasion {at}", key=digest_of({"schedule": name, "at": at}))
     if isinstance(order, OccasionSkipped):
         deps.store.ledger.append([build_event(EventType.SCHEDULE_SKIPPED, order.job, at=deps.now(), about=at, schedule=name, occasion=at)])
     return order
 
 
-def order_run_now(deps: Deps, name: str, person: Person, *, reason: str, key: str | None) -> SubmittedOrder:
-    """Record an order for now and return it; the same key returns the same order. Raises NotFound, Conflict, InvalidInput."""
+def order_run_now(deps: Deps, quotas: Quotas, name: str, person: Person, *, reason: str, key: str | None) -> SubmittedOrder:
+    """Record an order for now and return it; the same key returns the same order. Raises NotFound, Conflict, InvalidInput, OverQuota."""
     scheduled_job = configured_schedule(deps, name)
     once = digest_of({"schedule": name, "person": person.id, "key": key or str(uuid.uuid4())})
     why = f"run now by {person.name}{': ' if reason else ''}{reason}"
-    order = _record_once(deps, name, scheduled_job, why, key=once, asked_by=person.id)
+    order = _record_once(deps, quotas, name, scheduled_job, why, key=once, asked_by=person.id)
     if isinstance(order, OccasionSkipped):
         raise Conflict(f"its last job {order.job} has not ended, so `overlap: skip` prevents another run")
     return order
 
 
 def _record_once(
-    deps: Deps, name: str, scheduled_job: ScheduledJob, reason: str, *, key: str, asked_by: str | None = None
+    deps: Deps, quotas: Quotas, name: str, scheduled_job: ScheduledJob, reason: str, *, key: str, asked_by: str | None = None
 ) -> SubmittedOrder | OccasionSkipped:
     """Record one order per key. Without overlap, concurrent callers with different keys get the same job, so at most one is ordered."""
     entity, origin, store = deps.vault.own_entity(), schedule_origin(name), deps.store
@@ -160,4 +162,4 @@ def _record_once(
             new = store.idempotency.remember(entity, following, new, following)
         job = store.idempotency.remember(entity, key, new, key)
     request = OrderRequest(origin, scheduled_job, dict(scheduled_job.schedule.params), reason, asked_by=asked_by)
-    return find_recorded_order(deps, job) or record_console_order(deps, request, job=job, entity=entity)
+    return find_recorded_order(deps, job) or record_console_order(deps, quotas, request, job=job, entity=entity)

@@ -63,7 +63,7 @@ async def run_occasions(console: Console) -> None:
 async def launch_occasion(console: Console, occasion: ScheduleOccasion) -> str:
     """Order and start the job of an occasion; return its id, or why no job was ordered."""
     try:
-        order = await to_thread.run_sync(order_occasion, console.deps, occasion)
+        order = await to_thread.run_sync(order_occasion, console.deps, console.quotas, occasion)
     except GiveUp as error:
         log.warning("schedule run refused", schedule=occasion.schedule, at=occasion.at.isoformat(), why=str(error))
         raise

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import structlog
 from pydantic import ValidationError
 
+from console.concurrency.quotas import Quotas
 from console.services.console import Console
 from console.services.inputs import DryRequest, DryRun, DryTool, NewJob
 from console.services.signed_statements import statement_problems
@@ -20,7 +21,7 @@ from justenough.domain.approvals.tiers import Person, Tiers
 from justenough.domain.catalog.loader import problems_in_draft, problems_in_spec
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
-from justenough.domain.core.errors import Conflict, Forbidden, GiveUp, InvalidInput, Problem, RetryLater
+from justenough.domain.core.errors import Conflict, Forbidden, GiveUp, InvalidInput, OverQuota, Problem, RetryLater
 from justenough.domain.core.ids import installation_of
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.units import duration_text
@@ -61,14 +62,14 @@ class SubmittedOrder:
     new: bool
 
 
-def submit_job(deps: Deps, person: Person, body: NewJob, *, key: str | None) -> SubmittedOrder:
+def submit_job(deps: Deps, quotas: Quotas, person: Person, body: NewJob, *, key: str | None) -> SubmittedOrder:
     """Record an order and return it; if it was recorded before, return the recorded order.
 
-    Raises InvalidInput with every problem, Forbidden if the caller did not sign it, Conflict if its id or key belongs to another order.
+    Raises InvalidInput with every problem, Forbidden if the caller did not sign it, Conflict if its id or key belongs to another order, OverQuota.
     """
     try:
-        return _submit_new(deps, person, body, key=key)
-    except GiveUp:
+        return _submit_new(deps, quotas, person, body, key=key)
+    except (GiveUp, OverQuota):
         # An order that was valid when it was recorded is still returned after its statement has expired or the catalog has changed.
         earlier = _find_same_order(deps, person, body)
         if earlier is None:
@@ -120,7 +121,7 @@ def content_digest(order: JobInput | NewJob, *, reason: str) -> str:
     return digest_of({**content, **({"parent": order.parent} if order.parent else {})})
 
 
-def _submit_new(deps: Deps, person: Person, body: NewJob, *, key: str | None) -> SubmittedOrder:
+def _submit_new(deps: Deps, quotas: Quotas, person: Person, body: NewJob, *, key: str | None) -> SubmittedOrder:
     _parse_spec(deps, body)
     missing = [name for name in ("id", "statement", "signature") if getattr(body, name) is None]
     if missing:
@@ -134,6 +135,8 @@ def _submit_new(deps: Deps, person: Person, body: NewJob, *, key: str | None) ->
     verified = verify_order(deps, order, now=deps.now())
     if isinstance(verified, Rejection):
         raise Forbidden(f"the order is not valid: {verified}")
+    if not (key and deps.store.idempotency.find_job(person.id, key)):
+        quotas.require_job(verified)
     if key:
         first = deps.store.idempotency.remember(person.id, key, order.job, content_digest(order, reason=body.reason))
         if first != order.job:
@@ -220,11 +223,8 @@ def _parent_problems(deps: Deps, person: Person, parent: str | None, path: str) 
     return [Problem(path, unknown.message)] if unknown else []
 
 
-def store_bundle(deps: Deps, content: bytes) -> tuple[str, bool]:
-    """Store a bundle; return its digest, and whether it was new. Raises InvalidInput if it is not a valid bundle. Blocking, for a thread."""
+def store_bundle(deps: Deps, person: Person, content: bytes) -> tuple[str, bool]:
+    """Store a person's bundle; return its digest, and whether it was new. Raises InvalidInput if it is not a valid bundle. Blocking, for a thread."""
     check_bundle(content)
     digest = bundle_digest(content)
-    new = deps.store.bundles.get(digest) is None
-    if new:
-        deps.store.bundles.add(digest, content)
-    return digest, new
+    return digest, deps.store.bundles.add(digest, content, at=deps.now(), by=person.id)

@@ -36,6 +36,11 @@ class VerifiedOrder:
     at: datetime
     """When the order was verified. A job may outlive its statement, if it started while the statement was valid."""
 
+    @property
+    def account(self) -> str:
+        """Whom the job counts for: the trigger or schedule that ordered it, or the entity id of the person who did."""
+        return self.statement.origin or self.statement.person
+
 
 @dataclass(frozen=True, slots=True)
 class VaultPeople:

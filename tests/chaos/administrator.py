@@ -11,7 +11,14 @@ from typing import Any
 
 from temporalio.api.batch.v1 import BatchOperationTermination
 from temporalio.api.common.v1 import Payloads, WorkflowExecution
-from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest, SignalWorkflowExecutionRequest, StartBatchOperationRequest
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import (
+    DeleteWorkflowExecutionRequest,
+    DescribeTaskQueueRequest,
+    SignalWorkflowExecutionRequest,
+    StartBatchOperationRequest,
+)
 from temporalio.client import WorkflowExecutionStatus
 
 from tests.attacks.intruder import Intruder, raw_payload
@@ -101,6 +108,17 @@ class Administrator:
         over = [(event, event.workflow_task_timed_out_event_attributes) for event in events]
         kept = [event.event_time.ToDatetime() - scheduled[timed.scheduled_event_id] for event, timed in over if timed.scheduled_event_id]
         return max((each.total_seconds() for each in kept), default=0.0)
+
+    def count_waiting_activities(self, queue: str) -> int:
+        """Return how many activities wait in a task queue for a worker."""
+        request = DescribeTaskQueueRequest(
+            namespace="default",
+            task_queue=TaskQueue(name=queue),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+            report_stats=True,
+        )
+        described = self._temporal.run_async(self._temporal.client.workflow_service.describe_task_queue(request))
+        return int(described.stats.approximate_backlog_count)
 
     def until_task_failed(self, job: str) -> None:
         """Wait until a task of a workflow has failed."""

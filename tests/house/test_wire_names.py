@@ -25,6 +25,7 @@ WIRE_NAMES = {
         "sweep",
         "take_answers",
         "take_occasion",
+        "take_place",
         "withdraw",
     },
     "signal": {"ask", "decide", "kill", "revoke_credential"},

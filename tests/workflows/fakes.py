@@ -89,6 +89,7 @@ class Fakes:
             self.climb,
             self.withdraw,
             self.close,
+            self.take_place,
             self.run_session,
             self.revoke_job,
             self.revoke_credential,
@@ -237,9 +238,17 @@ class Fakes:
         return known.closed
 
     @activity.defn
+    async def take_place(self, order: JobInput) -> None:
+        known = self.known_job(order.job)
+        await known.attempt("take_place")
+        known.lacks_place = False
+
+    @activity.defn
     async def run_session(self, order: SessionInput) -> SessionResult:
         known = self.known_job(order.order.job)
         await known.attempt("run_session")
+        if known.lacks_place:
+            return SessionResult(outcome=JobState.FAILED, reason="no_place", no_place=True, clean=True)
         if known.claim != "none":
             return SessionResult(
                 outcome=JobState.FAILED, reason="this job has already run or ended; a workflow reset does not run it again", clean=False

@@ -32,6 +32,8 @@ class Known:
     needs: tuple[Need, ...] = (Need(),)
     session: Callable[[Known], Awaitable[SessionResult]] | None = None
     """How its session goes; None: it works."""
+    lacks_place: bool = False
+    """Whether as many jobs of its account run as may run, until it takes a place."""
     asked: dict[int, int] = field(default_factory=dict)
     """What its session has recorded that the running job asks for, by number: the tier it needs."""
     late: bool = False

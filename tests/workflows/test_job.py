@@ -13,6 +13,7 @@ from justenough.domain.jobs.states import JobState
 from tests.workflows import session_scripts
 from tests.workflows.known_jobs import Need
 from tests.workflows.servers import Bench, Lost
+from workflows.options import GUARDED_QUEUE_TIMEOUT
 
 BUDGET = 30
 
@@ -61,6 +62,27 @@ async def test_what_a_session_could_not_prove_is_revoked_before_the_job_closes_w
     assert await job.result() == JobResult(state=JobState.SUCCEEDED, exit_code=0)
     assert job.known.ledger[-2:] == ["revoked by compensation", "closed succeeded"]
     assert not job.known.alive
+
+
+async def test_a_job_whose_account_has_no_place_left_runs_once_it_has_one(bench: Bench) -> None:
+    job = await bench.start(lacks_place=True, down={"take_place"})
+    await job.known.until(lambda known: known.tried["take_place"] > 3)
+    # It serves what concerns it meanwhile.
+    await job.handle.signal("revoke_credential", f"c{job.known.job[1:]}-1")
+    await job.known.until(lambda known: "revoked 1" in known.ledger)
+    job.known.down.clear()
+    assert await job.result() == JobResult(state=JobState.SUCCEEDED, exit_code=0)
+    assert job.known.ledger == ["allowed 1", "revoked 1", "session with 1", "issued", "proven by session", "closed succeeded"]
+    assert job.known.tried["run_session"] == 2
+
+
+async def test_an_approved_job_gives_up_waiting_for_a_place_before_its_guard_would_revoke(bench: Bench) -> None:
+    job = await bench.start(lacks_place=True, down={"take_place"}, needs=(Need(1),))
+    await job.answer("lead")
+    began = await bench.now()
+    assert await job.result() == JobResult(state=JobState.FAILED, reason="no_place")
+    assert await bench.now() - began >= GUARDED_QUEUE_TIMEOUT
+    assert job.known.tried["revoke_job"] <= 1
 
 
 async def test_a_session_that_breaks_is_compensated(bench: Bench) -> None:

@@ -29,6 +29,15 @@ async def test_a_job_can_be_stopped_before_a_worker_has_seen_it(bench: Bench, st
 
 
 @STOPS
+async def test_a_job_can_be_stopped_while_it_waits_for_a_place(bench: Bench, stop: JobState) -> None:
+    job = await bench.start(lacks_place=True, down={"take_place"})
+    await job.known.until(lambda known: known.tried["take_place"] > 3)
+    await stop_job(job, stop)
+    assert await job.result() == JobResult(state=stop)
+    assert job.known.ledger == ["allowed 1", f"closed {stop.value}"]
+
+
+@STOPS
 async def test_a_job_can_be_stopped_while_it_cannot_be_decided(bench: Bench, stop: JobState) -> None:
     job = await bench.start(down={"decide_requests"})
     await job.known.until(lambda known: known.tried["decide_requests"] > 3)

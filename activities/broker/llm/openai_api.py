@@ -16,12 +16,12 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from activities.broker.broker import denial_details
-from activities.broker.errors import BodyTooLarge, MissingBrokerToken, TooManyCalls
+from activities.broker.errors import BodyTooLarge, MissingBrokerToken
 from activities.broker.llm.gateway import JSON_TYPE, ModelGateway
 from activities.broker.llm.streaming_call import error_body
 from activities.broker.llm.upstream_client import ModelCallError
 from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssueRefused
-from justenough.domain.core.errors import JustEnoughError, RetryLater
+from justenough.domain.core.errors import JustEnoughError, OverQuota, RetryLater
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 """Bytes of one request's body, which may include documents and pictures."""
@@ -123,7 +123,7 @@ def model_problem_response(error: JustEnoughError) -> Response:
     if isinstance(error, ModelCallError):
         return _error_response(error)
     status, code = next(((status, code) for kind, status, code in _STATUSES if isinstance(error, kind)), (500, "failed"))
-    wait = str(max(1, round(error.wait))) if isinstance(error, TooManyCalls) else None
+    wait = error.headers["Retry-After"] if isinstance(error, OverQuota) else None
     policies = denial_details(error).get("policies") if isinstance(error, IssueRefused) else None
     message = ACCESS_CLOSED if isinstance(error, AccessClosed) else f"{error} ({', '.join(policies)})" if policies else str(error)
     return _error_response(ModelCallError(message, status=status, code=code, outcome="", wait=wait, again=isinstance(error, RetryLater)))
@@ -134,7 +134,7 @@ _STATUSES: tuple[tuple[type[JustEnoughError], int, str], ...] = (
     (IssueRefused, 403, "denied"),
     (AccessClosed, 410, "closed"),
     (BodyTooLarge, 413, "question_too_large"),
-    (TooManyCalls, 429, "asked_too_often"),
+    (OverQuota, 429, "asked_too_often"),
     (RetryLater, 503, "try_again"),
 )
 

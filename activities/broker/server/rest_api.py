@@ -33,7 +33,7 @@ from activities.broker.llm.gateway import ModelGateway
 from activities.broker.llm.openai_api import model_problem_response, model_routes, read_request_body
 from activities.issuing.results import AccessClosed, IssueRefused, NotPermitted, ToolAccess
 from justenough.domain.core.base_model import Model
-from justenough.domain.core.errors import InvalidInput, JustEnoughError, NotFound, Problem, RetryLater
+from justenough.domain.core.errors import InvalidInput, JustEnoughError, NotFound, OverQuota, Problem, RetryLater
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.units import Duration
 from justenough.domain.core.untrusted_yaml import validate_model
@@ -61,7 +61,7 @@ PROBLEMS: dict[type[Exception], tuple[int, str]] = {
     AccessClosed: (410, "Gone"),
     BodyTooLarge: (413, "Content Too Large"),
     InvalidInput: (422, "Unprocessable Content"),
-    TooManyCalls: (429, "Too Many Requests"),
+    OverQuota: (429, "Too Many Requests"),
     RetryLater: (503, "Service Unavailable"),
     Exception: (500, "Internal Server Error"),
 }
@@ -230,5 +230,5 @@ def problem_response(error: Exception, *, detail: str | None = None) -> Response
         status, title = PROBLEMS[NotFound] if any(problem.path == "resource" for problem in error.problems) else (status, title)
         more = {"errors": [{"path": problem.path, "message": problem.message} for problem in error.problems]}
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail or str(error), **more}
-    headers = {"Retry-After": str(max(1, round(error.wait)))} if isinstance(error, TooManyCalls) else None
+    headers = error.headers if isinstance(error, OverQuota) else None
     return JSONResponse(body, status_code=status, headers=headers, media_type="application/problem+json")

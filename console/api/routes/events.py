@@ -72,6 +72,8 @@ async def _open_stream(console: Console, caller: Caller, since: int | None, *, j
         raise TooManyListeners(f"{MAX_LISTENERS:,} streams are open, which is the maximum; poll the lists until some streams have ended")
     newest = await console.feed.newest_position()
     begin = newest if since is None else min(since, newest)
+    # Last, so that nothing comes between this and the stream's admission, which counts it.
+    console.quotas.require_stream(console.stream_authorization.count_streams(caller.person.id))
     return EventStream(
         _event_blocks(console, caller, begin, job=job, ahead=since is not None and since > newest),
         admission=lambda end: console.stream_authorization.admit(caller, end),

@@ -43,7 +43,7 @@ async def launch(
     if body.dry_run:
         result = await to_thread.run_sync(dry_run, console.deps, caller.person, body)
         return JSONResponse(result.model_dump(mode="json"))
-    order = await to_thread.run_sync(lambda: submit_job(console.deps, caller.person, body, key=idempotency_key))
+    order = await to_thread.run_sync(lambda: submit_job(console.deps, console.quotas, caller.person, body, key=idempotency_key))
     await start_job(console, order)
     response.status_code = 201 if order.new else 200
     response.headers["Location"] = f"/api/v1/jobs/{order.job.id}"

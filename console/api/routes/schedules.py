@@ -118,7 +118,9 @@ async def run(
     name: ScheduleName, body: RunBody, response: Response, console: TheConsole, caller: Launcher, idempotency_key: IdempotencyKey = None
 ) -> Triggered:
     """Launch a schedule's job now, even if the schedule is paused. The caller may not decide any of its requests."""
-    order = await to_thread.run_sync(lambda: order_run_now(console.deps, name, caller.person, reason=body.reason, key=idempotency_key))
+    order = await to_thread.run_sync(
+        lambda: order_run_now(console.deps, console.quotas, name, caller.person, reason=body.reason, key=idempotency_key)
+    )
     await start_job(console, order)
     response.status_code = 201 if order.new else 200
     return Triggered(id=order.job.id, state=order.job.state)

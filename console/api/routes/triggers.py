@@ -48,7 +48,9 @@ async def deliver(
         log.warning("a delivery was refused", trigger=name[:63], why=why)
         raise Unauthenticated(DELIVERY_REFUSED_TEXT)
     event = read_event(headers, body)
-    order = await to_thread.run_sync(lambda: order_event(console.deps, name, triggered_job, event, delivery=headers[ID_HEADER]))
+    order = await to_thread.run_sync(
+        lambda: order_event(console.deps, console.quotas, name, triggered_job, event, delivery=headers[ID_HEADER])
+    )
     await start_job(console, order)
     response.status_code = 201 if order.new else 200
     return Triggered(id=order.job.id, state=order.job.state)

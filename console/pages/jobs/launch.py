@@ -182,8 +182,8 @@ async def _sign_and_launch(request: Request, console: Console, visitor: PageUser
         signed = await visitor.sign(statement)
         signed_body = body.model_copy(update={"statement": signed.statement, "signature": signed.signature})
         if prepared.files is not None:
-            await to_thread.run_sync(deps.store.bundles.add, str(body.bundle), prepared.files)
-        order = await to_thread.run_sync(partial(submit_job, deps, person, signed_body, key=None))
+            await to_thread.run_sync(partial(deps.store.bundles.add, str(body.bundle), prepared.files, at=deps.now(), by=person.id))
+        order = await to_thread.run_sync(partial(submit_job, deps, console.quotas, person, signed_body, key=None))
     except InvalidInput as error:
         state = LaunchPageState(problems=error.problems, status=422)
         return await to_thread.run_sync(_render_form, request, deps, visitor, draft, state)

@@ -25,7 +25,7 @@ from console.pages.routing import PageRoute
 from console.services.console import Console
 from justenough.adapters.vault import user_login
 from justenough.adapters.vault.user_login import LoginRefused, LoginResult, ProviderRefused, SecondFactorWanted
-from justenough.domain.core.errors import GiveUp, RetryLater
+from justenough.domain.core.errors import GiveUp, OverQuota, RetryLater
 from justenough.domain.core.secret import Secret
 
 HOME = "/now"
@@ -163,14 +163,16 @@ async def log_in_at_vault(request: Request, console: Console, name: str, passwor
 
 def refusal_response(request: Request, console: Console, error: GiveUp | RetryLater, *, name: str, onward: str) -> Response:
     """Render the login form with an error message."""
-    return login_page(request, console, onward=onward, name=name, refusal=_record_refusal(name, error))
+    response = login_page(request, console, onward=onward, name=name, refusal=_record_refusal(name, error))
+    response.headers.update(error.headers if isinstance(error, OverQuota) else {})
+    return response
 
 
 def _record_refusal(name: str, error: GiveUp | RetryLater) -> tuple[int, str]:
     """Log a refused login; return its HTTP status and message."""
     details = {"vault": str(error)} if isinstance(error, ProviderRefused) else {}
     log.info("login refused", name=name, why=type(error).__name__, **details)
-    if isinstance(error, TooManyTries):
+    if isinstance(error, TooManyTries | OverQuota):
         return 429, to_sentence(str(error))
     if isinstance(error, TokenTooPowerful):
         return 403, to_sentence(

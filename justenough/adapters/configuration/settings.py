@@ -92,6 +92,20 @@ class Settings(BaseSettings):
     """auto: bubblewrap, refusing to run without it; off: none, shown in job, ledger and doctor."""
     max_sessions: int = 64
     """Jobs that one worker runs at once."""
+    quota_running_jobs: int | None = Field(None, ge=1)
+    """Jobs of one account (a person, trigger or schedule) that run at once; further ones wait. None: half of `max_sessions`, at least one."""
+    quota_open_jobs: int = Field(500, ge=1)
+    """Jobs of one account and environment that have not ended, those that wait included."""
+    quota_waiting_requests: int = Field(200, ge=1)
+    """Requests of one account and environment that wait for people."""
+    quota_page_sessions: int = Field(50, ge=1)
+    """Sessions of the pages that one person has open."""
+    quota_event_streams: int = Field(100, ge=1)
+    """Event streams of one person at one console: open pages, watched jobs."""
+    quota_unused_bundles: int = Field(30, ge=1)
+    """Bundles that one person has uploaded and no job uses."""
+    quota_calls: int = Field(16, ge=1)
+    """Calls of one person that one console serves at once; further ones take turns."""
     drain: int = 30
     """Seconds that a stopping worker lets its sessions finish."""
     log_level: str = "info"
@@ -134,6 +148,11 @@ class Settings(BaseSettings):
         """The `iss` of jobs' identity tokens; None if neither setting is set."""
         issuer = self.job_issuer or self.console_url
         return issuer.rstrip("/") if issuer else None
+
+    @property
+    def places(self) -> int:
+        """The number of jobs of one account that run at once."""
+        return self.quota_running_jobs or max(1, self.max_sessions // 2)
 
     @property
     def task_queue(self) -> str:

@@ -6,12 +6,13 @@ from justenough.adapters.store.ledger_repository import LedgerHead, LedgerSpan, 
 from justenough.adapters.store.metrics import StoreCounts
 from justenough.adapters.store.page_sessions import PageSessionRecord
 from justenough.adapters.store.queries import JobCaption
-from justenough.adapters.store.session_claims import SessionClaim
+from justenough.adapters.store.session_claims import ClaimResult, SessionClaim
 from justenough.adapters.store.store import Store
 from justenough.adapters.store.wrapped_tokens import StoredWrappingToken
 
 __all__ = [
     "ChangeFeed",
+    "ClaimResult",
     "JobCaption",
     "LedgerHead",
     "LedgerSpan",

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from justenough.adapters.store.repository import Repository, fetch_all, fetch_first, reads, writes
+from justenough.adapters.store.repository import Repository, count_rows, fetch_all, fetch_first, reads, writes
 from justenough.adapters.store.tables import PAGE_SESSIONS
 from justenough.domain.core.base_model import Message
 
@@ -53,6 +53,14 @@ class PageSessionRepository(Repository):
         is_open = (PAGE_SESSIONS.c.person == person) & PAGE_SESSIONS.c.ended_at.is_(None) & (PAGE_SESSIONS.c.created_at > since)
         statement = select(PAGE_SESSIONS).where(is_open).order_by(PAGE_SESSIONS.c.created_at.desc())
         return fetch_all(connection, statement, PageSessionRecord)
+
+    @reads
+    def count_open(self, connection: Connection, person: str, *, began_after: datetime, used_after: datetime) -> int:
+        """Return how many sessions of a person have not ended, and have not been too long or unused for too long."""
+        is_open = (PAGE_SESSIONS.c.person == person) & PAGE_SESSIONS.c.ended_at.is_(None)
+        return count_rows(
+            connection, PAGE_SESSIONS, is_open, PAGE_SESSIONS.c.created_at > began_after, PAGE_SESSIONS.c.seen_at > used_after
+        )
 
     @writes
     def mark_used(self, connection: Connection, key: str, at: datetime) -> None:

@@ -2,6 +2,8 @@
 
 A late or repeated event never undoes a later one: an ended job keeps its first end, a credential confirmed dead stays dead, an answered
 request stays answered, and a confirmed revocation covers what was issued before it and nothing after.
+
+Over 400 lines: the effects of all types of events are here, because each must hold in any order with the others.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from justenough.adapters.store.tables import (
     JOBS,
     LOCKS,
     ORDERS,
+    PLACES,
     POSITIVE_CONTROLS,
     REQUESTS,
     REVIEWS,
@@ -171,8 +174,9 @@ def job_ended(connection: Connection, fact: LedgerFact) -> None:
             insert_new(connection, ENDED_JOBS, {"state": state, "jobs": 1})
         # The job's pending requests can no longer be answered.
         connection.execute(_WITHDRAW_ALL, {"row_job": fact.job})
-        # The revocation has deleted them already, unless the store was unavailable then.
-        connection.execute(delete(LOCKS).where(LOCKS.c.job == fact.job))
+        # The revocation has deleted these already, unless the store was unavailable then or nothing was to be revoked.
+        for table in (LOCKS, PLACES):
+            connection.execute(delete(table).where(table.c.job == fact.job))
 
 
 def access_requested(connection: Connection, fact: LedgerFact) -> None:

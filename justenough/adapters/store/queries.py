@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, RowMapping, Select, Table, case, func, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, case, exists, func, select, tuple_, union_all
 
 from justenough.adapters.store import reviews
 from justenough.adapters.store.engine import read_transaction
@@ -129,6 +129,11 @@ class JobRepository(Repository):
         return tuple(sorted(set(connection.execute(union_all(running, unproved)).scalars())))
 
     @reads
+    def count_open(self, connection: Connection, requester_id: str, *, origin: str | None, environment: str | None) -> int:
+        """Return how many jobs of an account have not ended: a person's, or those of a trigger or schedule (`origin`). None: any environment."""
+        return count_rows(connection, JOBS, *_criteria_of(requester_id, origin, environment), JOBS.c.state.in_(OPEN_STATES))
+
+    @reads
     def list_unstarted(self, connection: Connection, older_than: datetime) -> tuple[str, ...]:
         """Return the pending jobs submitted before `older_than` that were never claimed and have requested nothing, oldest first."""
         requested = select(REQUESTS.c.id).where(REQUESTS.c.job_id == JOBS.c.id).exists()
@@ -190,6 +195,13 @@ class RequestRepository(Repository):
         statement = _apply_filter(REQUESTS_WITH_JOBS, REQUESTS, criteria)
         page = fetch_page(connection, statement, by=(REQUESTS.c.created_at, REQUESTS.c.id), limit=limit, cursor=cursor, view=dict[str, Any])
         return Page(items=to_request_views(connection, page.items), next=page.next)
+
+    @reads
+    def count_waiting(self, connection: Connection, requester_id: str, *, origin: str | None, environment: str | None) -> int:
+        """Return how many requests of an account's jobs wait for people; the parameters are those of `JobRepository.count_open`."""
+        theirs = exists().where(JOBS.c.id == REQUESTS.c.job_id, *_criteria_of(requester_id, origin, environment))
+        waiting = (REQUESTS.c.state == RequestState.PENDING.value) & (REQUESTS.c.requester_id == requester_id)
+        return count_rows(connection, REQUESTS, waiting, theirs)
 
     @reads
     def by_ids(self, connection: Connection, requests: Iterable[str]) -> Mapping[str, RequestView]:
@@ -261,6 +273,11 @@ def _fetch_jobs(connection: Connection, criteria: Mapping[str, str | None], *, l
     statement = _apply_filter(select(*SUMMARY_COLUMNS, *REVOCATION_COLUMNS), JOBS, criteria)
     page = fetch_page(connection, statement, by=(JOBS.c.id,), limit=limit, cursor=cursor, view=dict[str, Any])
     return Page(items=tuple(JobSummary(**row, revocation=_to_revocation_view(row)) for row in page.items), next=page.next)
+
+
+def _criteria_of(requester_id: str, origin: str | None, environment: str | None) -> tuple[ColumnElement[bool], ...]:
+    criteria = {"requester_id": requester_id, "requester": origin, "environment": environment}
+    return tuple(JOBS.c[name] == value for name, value in criteria.items() if value is not None)
 
 
 def _apply_filter(statement: Select[Any], table: Table, criteria: Mapping[str, str | None]) -> Select[Any]:

@@ -1,19 +1,29 @@
-"""Claims: which run of a job may issue its credentials. Each job id can be claimed only once. No Vault, no Temporal."""
+"""Claims: which run of a job may issue its credentials. Each job id can be claimed only once. No Vault, no Temporal.
+
+A job that runs also has a place. The jobs of one account (a person, a trigger or a schedule) have a limited number of places, so that they leave
+room on the workers for the jobs of others.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, delete, select, union_all, update
 
 from justenough.adapters.store.engine import insert_new
-from justenough.adapters.store.repository import Repository, reads, writes
-from justenough.adapters.store.tables import CLAIMS
+from justenough.adapters.store.repository import Repository, count_rows, reads, writes
+from justenough.adapters.store.tables import CLAIMS, JOBS, PLACES
 from justenough.adapters.store.wrapped_tokens import StoredWrappingToken, drop_tokens
 from justenough.domain.core.base_model import Message
 
 # Built once, because it runs before each credential is issued.
 _CLAIM = select(CLAIMS).where(CLAIMS.c.job == bindparam("which"))
+_PLACE = select(PLACES).where(PLACES.c.job == bindparam("which"))
+_OVER = union_all(
+    select(JOBS.c.id).where(JOBS.c.id == bindparam("which"), JOBS.c.ended_at.is_not(None)),
+    select(CLAIMS.c.job).where(CLAIMS.c.job == bindparam("which"), CLAIMS.c.closed_at.is_not(None)),
+)
 
 
 class SessionClaim(Message):
@@ -34,6 +44,14 @@ class SessionClaim(Message):
         return self.open and self.owner == owner
 
 
+class ClaimResult(StrEnum):
+    """The results of an attempt to claim a job that also needs a place."""
+
+    CLAIMED = "claimed"
+    ALREADY_RAN = "already_ran"
+    NO_PLACE = "no_place"
+
+
 class ClaimRepository(Repository):
     """Claims by job."""
 
@@ -41,6 +59,21 @@ class ClaimRepository(Repository):
     def claim(self, connection: Connection, job: str, *, run: str, owner: str, now: datetime) -> bool:
         """Claim a job for one run. False if the job was ever claimed, or its claim closed, before."""
         return insert_new(connection, CLAIMS, {"job": job, "run": run, "owner": owner, "renewed_at": now})
+
+    @writes
+    def claim_in_place(
+        self, connection: Connection, job: str, *, run: str, owner: str, account: str, places: int, now: datetime
+    ) -> ClaimResult:
+        """Claim a job as `claim` does, if it has a place or can take one as in `take_place`."""
+        if not _take_place(connection, job, account, places):
+            return ClaimResult.NO_PLACE
+        is_new = insert_new(connection, CLAIMS, {"job": job, "run": run, "owner": owner, "renewed_at": now})
+        return ClaimResult.CLAIMED if is_new else ClaimResult.ALREADY_RAN
+
+    @writes
+    def take_place(self, connection: Connection, job: str, *, account: str, places: int) -> bool:
+        """Return whether the job has a place; take one if its account has fewer than `places` jobs with one. A job that is over needs none."""
+        return _take_place(connection, job, account, places)
 
     @writes
     def renew(self, connection: Connection, job: str, owner: str, now: datetime) -> bool:
@@ -68,7 +101,16 @@ class ClaimRepository(Repository):
 
 
 def close_claim(connection: Connection, job: str, now: datetime) -> None:
-    """Close the job's claim, or record a closed one if the job was never claimed."""
+    """Close the job's claim, or record a closed one if the job was never claimed. The job gives its place back."""
     if not insert_new(connection, CLAIMS, {"job": job, "renewed_at": now, "closed_at": now}):
         still_open = (CLAIMS.c.job == job) & CLAIMS.c.closed_at.is_(None)
         connection.execute(update(CLAIMS).where(still_open).values(closed_at=now))
+    connection.execute(delete(PLACES).where(PLACES.c.job == job))
+
+
+def _take_place(connection: Connection, job: str, account: str, places: int) -> bool:
+    if any(connection.execute(found, {"which": job}).first() for found in (_PLACE, _OVER)):
+        return True
+    # Only one transaction writes at a time, so that nobody else takes the last place meanwhile.
+    is_free = count_rows(connection, PLACES, PLACES.c.account == account) < places
+    return is_free and insert_new(connection, PLACES, {"job": job, "account": account})

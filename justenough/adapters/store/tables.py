@@ -163,6 +163,7 @@ class OrderRow(TableBase, table=True):
     """The signed order of a job. Separate from `jobs` to keep the rows of lists small."""
 
     __tablename__ = "orders"
+    __table_args__ = (Index(None, "bundle", sqlite_where=text("bundle IS NOT NULL"), postgresql_where=text("bundle IS NOT NULL")),)
 
     job: str = Field(sa_type=CodePointText, primary_key=True)
     spec: dict[str, Any] = Field(sa_type=JSON)
@@ -412,11 +413,24 @@ class LockRow(TableBase, table=True):
     ciphertext: str = Field(sa_type=Text)
 
 
+class PlaceRow(TableBase, table=True):
+    """A job's place among the running jobs of its account. Deleted when its session, or the job, ends."""
+
+    __tablename__ = "places"
+
+    job: str = Field(sa_type=CodePointText, primary_key=True)
+    account: str = Field(sa_type=CodePointText, index=True)
+
+
 class BundleRow(TableBase, table=True):
     __tablename__ = "bundles"
 
     digest: str = Field(sa_type=CodePointText, primary_key=True)
     content: bytes = Field(sa_type=LargeBinary)
+    uploaded_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
+    """When somebody sent it last; None if a release wrote it that did not record this."""
+    uploaded_by: str | None = Field(default=None, sa_type=CodePointText)
+    """Entity id of the person who sent it last; None if the console packed it."""
 
 
 class LogRow(TableBase, table=True):
@@ -545,6 +559,7 @@ LEDGER, HEADS = table_of(LedgerRow), table_of(HeadRow)
 JOBS, ENDED_JOBS, ORDERS, REQUESTS = table_of(JobRow), table_of(EndedJobsRow), table_of(OrderRow), table_of(RequestRow)
 APPROVALS, CREDENTIALS, REVIEWS, DELEGATIONS = table_of(ApprovalRow), table_of(CredentialRow), table_of(ReviewRow), table_of(DelegationRow)
 CLAIMS, BUNDLES, LOCKS, PAGE_SESSIONS = table_of(ClaimRow), table_of(BundleRow), table_of(LockRow), table_of(PageSessionRow)
+PLACES = table_of(PlaceRow)
 POSITIVE_CONTROLS, PROBES = table_of(PositiveControlRow), table_of(ProbeRow)
 WORKERS, TARGET_CHECKS, SWEEPS = table_of(WorkerRow), table_of(TargetCheckRow), table_of(SweepRow)
 LOGS, LOG_SIZES, IDEMPOTENCY = table_of(LogRow), table_of(LogSizeRow), table_of(IdempotencyRow)

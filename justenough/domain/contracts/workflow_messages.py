@@ -76,6 +76,8 @@ class StartDecisions(Message):
     refused: str | None = None
     """Why the order is invalid; then no other field is set."""
     requester: str = ""
+    account: str = ""
+    """Whom the job counts for, as in `VerifiedOrder.account`; empty if an earlier release decided."""
     timeout: int = 900
     """Maximum run time of the process, in seconds."""
     environment: str = ""
@@ -167,6 +169,8 @@ class SessionResult(Message):
     stopped: bool = False
     """Whether it ended because somebody stopped it."""
     clean: bool = False
+    no_place: bool = False
+    """Whether it did nothing because its account has no place left; it may run once the job has a place."""
     unrecorded: tuple[Event, ...] = ()
     """Events that the ledger could not record; the workflow carries them until they are recorded."""
 

@@ -14,6 +14,19 @@ class RetryLater(JustEnoughError):
     """A system that the operation needs is not available now. The same call may succeed later."""
 
 
+class OverQuota(RetryLater):
+    """The caller has used up their share; the message names it. `retry_after`: seconds after which there may be room."""
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The HTTP header that tells the caller when to retry."""
+        return {"Retry-After": str(max(1, round(self.retry_after)))}
+
+
 class GiveUp(JustEnoughError):
     """The operation cannot be done, and repeating it will not help."""
 

@@ -70,8 +70,8 @@ def test_a_large_request_counts_as_several_and_may_leave_a_debt() -> None:
     with pytest.raises(TooManyCalls) as refused:
         counting.admit()
     # One call that was admitted, one second's calls owed, and one token for the next.
-    assert refused.value.wait == pytest.approx(1 + 2 / MAX_CALLS_PER_SECOND)
-    now[0] += refused.value.wait
+    assert refused.value.retry_after == pytest.approx(1 + 2 / MAX_CALLS_PER_SECOND)
+    now[0] += refused.value.retry_after
     counting.admit()
 
 

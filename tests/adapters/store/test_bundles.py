@@ -7,7 +7,7 @@ import pytest
 from justenough.adapters.store import Store
 from justenough.adapters.store.job_logs import MAX_LOG_BYTES
 from justenough.domain.core.errors import Conflict
-from tests.adapters.store.event_samples import JOB, NOW, later
+from tests.adapters.store.event_samples import JOB, NOW, later, submission
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -15,9 +15,24 @@ DIGEST = "sha256:" + "a" * 64
 def test_a_bundle_comes_back_byte_for_byte_and_is_never_exchanged(store: Store) -> None:
     content = bytes(range(256)) * 10
     assert store.bundles.get(DIGEST) is None
-    store.bundles.add(DIGEST, content)
-    store.bundles.add(DIGEST, b"another")
+    assert store.bundles.add(DIGEST, content, at=NOW)
+    assert not store.bundles.add(DIGEST, b"another", at=NOW)
     assert store.bundles.get(DIGEST) == content
+
+
+def test_only_a_bundle_that_no_job_uses_counts_and_is_pruned_an_hour_after_its_last_upload(store: Store) -> None:
+    used, unused, again = (f"sha256:{letter * 64}" for letter in "abc")
+    for digest in (used, unused, again):
+        store.bundles.add(digest, b"content", at=NOW, by="e-ops")
+    store.ledger.append([submission(bundle=used)])
+    assert store.bundles.count_unused("e-ops", since=later(-1)) == 2
+    assert store.bundles.count_unused("e-other", since=later(-1)) == 0
+    store.bundles.add(again, b"content", at=later(60), by="e-other")
+    assert [store.bundles.count_unused(person, since=later(-1)) for person in ("e-ops", "e-other")] == [1, 1]
+    assert store.bundles.prune(before=later(30)) == 1
+    assert [store.bundles.get(digest) is not None for digest in (used, unused, again)] == [True, False, True]
+    # What was pruned can be uploaded again.
+    assert store.bundles.add(unused, b"content", at=later(61))
 
 
 def test_output_comes_back_in_order_and_from_where_one_left_off(store: Store) -> None:

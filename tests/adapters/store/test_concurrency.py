@@ -124,6 +124,11 @@ def test_of_many_who_claim_a_job_exactly_one_gets_it(store: Store) -> None:
     assert claim.run == f"run-{results.index(True)}"
 
 
+def test_of_many_jobs_that_want_a_place_exactly_as_many_get_one_as_there_are(store: Store) -> None:
+    results = race(16, lambda index: store.claims.take_place(job_id(index), account="e-ops", places=5))
+    assert Counter(results) == {True: 5, False: 11}
+
+
 def test_closing_and_claiming_at_once_leaves_the_claim_closed(store: Store) -> None:
     for number in range(10):
         job = job_id(number)

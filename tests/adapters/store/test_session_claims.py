@@ -1,9 +1,9 @@
-"""A job id is claimed once, ever; a closed claim never opens again."""
+"""A job id is claimed once, ever; a closed claim never opens again. A job that runs has one of its account's places."""
 
 from __future__ import annotations
 
-from justenough.adapters.store import SessionClaim, Store
-from tests.adapters.store.event_samples import JOB, NOW, later
+from justenough.adapters.store import ClaimResult, SessionClaim, Store
+from tests.adapters.store.event_samples import JOB, NOW, job_end, later, submission
 
 
 def test_a_claim_says_who_holds_it(store: Store) -> None:
@@ -51,3 +51,36 @@ def test_an_attempt_to_revoke_closes_the_claim_and_is_dated_anew_each_time(store
         claim = store.claims.get(JOB)
         assert claim is not None
         assert (claim.closed_at, claim.attempted_at) == (later(3), later(seconds))
+
+
+def claim_in_place(store: Store, job: str, *, account: str = "e-ops", places: int = 2) -> ClaimResult:
+    """Claim a job for a run of its own."""
+    return store.claims.claim_in_place(job, run=f"run of {job}", owner="a worker", account=account, places=places, now=NOW)
+
+
+def test_an_account_has_so_many_places_and_others_have_their_own(store: Store) -> None:
+    assert [claim_in_place(store, job) for job in ("j-1", "j-2", "j-3")] == [ClaimResult.CLAIMED, ClaimResult.CLAIMED, ClaimResult.NO_PLACE]
+    assert store.claims.get("j-3") is None
+    assert claim_in_place(store, "j-4", account="schedule:nightly") is ClaimResult.CLAIMED
+    assert claim_in_place(store, "j-1") is ClaimResult.ALREADY_RAN
+
+
+def test_a_place_is_free_again_once_its_session_has_ended(store: Store) -> None:
+    claim_in_place(store, "j-1", places=1)
+    assert not store.claims.take_place("j-2", account="e-ops", places=1)
+    store.claims.end_issuing("j-1", later(1))
+    assert store.claims.take_place("j-2", account="e-ops", places=1)
+    # Taken once, however often it is asked for; the claim uses the same place.
+    assert store.claims.take_place("j-2", account="e-ops", places=1)
+    assert claim_in_place(store, "j-2", places=1) is ClaimResult.CLAIMED
+    assert claim_in_place(store, "j-3", places=1) is ClaimResult.NO_PLACE
+
+
+def test_a_place_is_free_again_once_its_job_has_ended_and_a_late_attempt_takes_none(store: Store) -> None:
+    store.ledger.append([submission()])
+    assert store.claims.take_place(JOB, account="e-ops", places=1)
+    store.ledger.append([job_end("cancelled", at=later(1))])
+    for over in (JOB, "j-closed"):
+        store.claims.close("j-closed", later(1))
+        assert store.claims.take_place(over, account="e-ops", places=1)
+    assert store.claims.take_place("j-2", account="e-ops", places=1)

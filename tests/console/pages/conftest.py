@@ -125,7 +125,9 @@ async def serve_parts(parts: Console, passwords: dict[str, str]) -> AsyncIterato
     """Serve these parts with a clock."""
     clock, deps = Clock(), parts.deps
     assert isinstance(deps.vault, ConsoleVault)
-    sessions = PageSessions(store=deps.store, vault=deps.vault, people=parts.token_verifier, settings=deps.settings, now=clock)
+    sessions = PageSessions(
+        store=deps.store, vault=deps.vault, people=parts.token_verifier, settings=deps.settings, quotas=parts.quotas, now=clock
+    )
     console = replace(parts, sessions=sessions, login_throttle=LoginThrottle())
     async with serve_console(console) as http:
         yield Site(console, clock, str(http.base_url), passwords)

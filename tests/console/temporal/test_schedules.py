@@ -344,11 +344,14 @@ async def test_many_who_take_occasions_at_the_same_time_launch_no_more_than_may_
     occasions = [ScheduleOccasion(schedule="minutely", at=at) for at in past_minutes(4)]
     deps = town.console.deps
     found = await asyncio.gather(
-        *(asyncio.to_thread(console_orders.order_occasion, deps, occasion) for occasion in itertools.chain(occasions, occasions, occasions))
+        *(
+            asyncio.to_thread(console_orders.order_occasion, deps, town.console.quotas, occasion)
+            for occasion in itertools.chain(occasions, occasions, occasions)
+        )
     )
     launched = {one.job.id for one in found if isinstance(one, SubmittedOrder)}
     assert (set(town.jobs("minutely")), len(launched)) == (launched, most)
-    again = [await asyncio.to_thread(console_orders.order_occasion, deps, occasion) for occasion in occasions]
+    again = [await asyncio.to_thread(console_orders.order_occasion, deps, town.console.quotas, occasion) for occasion in occasions]
     assert {one.job.id for one in again if isinstance(one, SubmittedOrder)} == launched
 
 
@@ -361,10 +364,12 @@ async def test_a_console_that_died_between_its_steps_leaves_nothing_that_another
     with monkeypatch.context() as patched:
         patched.setattr(console_orders, "record_console_order", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            await asyncio.to_thread(console_orders.order_occasion, deps, occasion)
+            await asyncio.to_thread(console_orders.order_occasion, deps, town.console.quotas, occasion)
     assert town.jobs("minutely") == []
-    first = await asyncio.to_thread(console_orders.order_occasion, deps, ScheduleOccasion(schedule="minutely", at=earlier))
-    second = await asyncio.to_thread(console_orders.order_occasion, deps, occasion)
+    first = await asyncio.to_thread(
+        console_orders.order_occasion, deps, town.console.quotas, ScheduleOccasion(schedule="minutely", at=earlier)
+    )
+    second = await asyncio.to_thread(console_orders.order_occasion, deps, town.console.quotas, occasion)
     assert isinstance(first, SubmittedOrder)
     assert isinstance(second, SubmittedOrder)
     assert town.jobs("minutely") == [first.job.id] == [second.job.id]
@@ -562,7 +567,7 @@ async def test_an_order_whose_schedule_is_gone_is_a_conflict_and_nothing_is_reco
     wish = OrderRequest("schedule:minutely", timed, {}, "gone")
     entity = town.console.deps.vault.own_entity()
     with pytest.raises(Conflict, match="this configuration has no schedule:minutely"):
-        await asyncio.to_thread(record_console_order, town.console.deps, wish, job=new_job(town), entity=entity)
+        await asyncio.to_thread(record_console_order, town.console.deps, town.console.quotas, wish, job=new_job(town), entity=entity)
     assert town.jobs("minutely") == []
 
 

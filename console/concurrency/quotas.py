@@ -1,0 +1,114 @@
+"""Each person's share of the console: who has used up theirs is told to retry, and everybody else is served.
+
+Calls, streams and sessions count for the person. Jobs and their requests count for their account: a trigger or a schedule has a share of its own.
+What is stored is counted in the store; calls are counted in this process, so that each console has its own shares of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+
+from anyio import to_thread
+
+from console.concurrency.loops import repeat
+from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.store import Store
+from justenough.domain.core.errors import OverQuota
+from justenough.services.dependencies import Deps
+from justenough.services.verify_order import VerifiedOrder
+
+WAITING_CALLS_PER_TURN = 4
+"""Calls of a person that may wait for each that is served."""
+REFUSAL_DELAY_S = 1.0
+"""Seconds before a call is refused: who calls too often gets no more refusals than they have connections."""
+RETRY_AFTER_S = 60.0
+"""Seconds after which there may be room again for what ends by itself or by a person: jobs, requests, sessions, streams, bundles."""
+UNUSED_BUNDLE_LIFETIME = timedelta(hours=1)
+"""How long a bundle is kept that no job was launched with."""
+PRUNE_INTERVAL_S = 600.0
+
+
+@dataclass(slots=True)
+class CallQueue:
+    """The calls of one person: some are served, the others wait in order."""
+
+    turns: asyncio.Semaphore
+    calls: int = 0
+
+
+class Quotas:
+    """One per console, on its event loop. The methods that begin with `require` are blocking, for a thread, if they read the store."""
+
+    def __init__(self, store: Store, settings: Settings, environments: Callable[[], frozenset[str]]) -> None:
+        """`environments`: returns those of the catalog's resources."""
+        self._store = store
+        self._settings = settings
+        self._environments = environments
+        self._queues: dict[tuple[str, bool], CallQueue] = {}
+
+    @asynccontextmanager
+    async def take_turn(self, person: str, *, stops: bool = False) -> AsyncIterator[None]:
+        """Serve one call of a person in the block, after their earlier ones. Raises OverQuota if too many of theirs wait.
+
+        Calls that stop jobs or revoke access have turns of their own: no other call of the person delays them.
+        """
+        key, limit = (person, stops), self._settings.quota_calls
+        queue = self._queues.setdefault(key, CallQueue(asyncio.Semaphore(limit)))
+        if queue.calls >= limit * (1 + WAITING_CALLS_PER_TURN):
+            await asyncio.sleep(REFUSAL_DELAY_S)
+            raise OverQuota(f"{queue.calls} of your calls are served or wait already; send fewer at once", retry_after=REFUSAL_DELAY_S)
+        queue.calls += 1
+        try:
+            async with queue.turns:
+                yield
+        finally:
+            queue.calls -= 1
+            if not queue.calls:
+                del self._queues[key]
+
+    def require_stream(self, used: int) -> None:
+        """Raise OverQuota if a person who has so many event streams open may open no further one."""
+        _require(used, self._settings.quota_event_streams, "event streams are open for you here; close some pages or clients")
+
+    def require_session(self, person: str, *, began_after: datetime, used_after: datetime) -> None:
+        """Raise OverQuota if a person may begin no further session of the pages."""
+        used = self._store.page_sessions.count_open(person, began_after=began_after, used_after=used_after)
+        _require(
+            used, self._settings.quota_page_sessions, "sessions are open for you; log out of some (see Sessions), or wait until they end"
+        )
+
+    def require_bundle(self, person: str, *, now: datetime) -> None:
+        """Raise OverQuota if a person may upload no further bundle before they launch jobs with those that they have uploaded."""
+        used = self._store.bundles.count_unused(person, since=now - UNUSED_BUNDLE_LIFETIME)
+        _require(used, self._settings.quota_unused_bundles, "bundles that you uploaded are used by no job; launch jobs with them first")
+
+    def require_job(self, verified: VerifiedOrder) -> None:
+        """Raise OverQuota if the account of an order has too many open jobs, or requests that wait for people, in the order's environment."""
+        environment = verified.spec.environment
+        # A job without access may name any environment. Environments that no resource has share one quota with all others, or there would be no limit.
+        known = environment if environment in self._environments() else None
+        origin, where = verified.statement.origin, f" in {environment}" if known else ""
+        who = "your" if origin is None else f"{origin}'s"
+        used = self._store.jobs.count_open(verified.statement.person, origin=origin, environment=known)
+        _require(used, self._settings.quota_open_jobs, f"of {who} jobs{where} have not ended; wait until some have, or stop them")
+        used = self._store.requests.count_waiting(verified.statement.person, origin=origin, environment=known)
+        _require(used, self._settings.quota_waiting_requests, f"of {who} requests{where} wait for people; wait for answers, or stop jobs")
+
+
+def _require(used: int, quota: int, what: str) -> None:
+    if used >= quota:
+        raise OverQuota(f"{used:,} {what} (the quota is {quota:,})", retry_after=RETRY_AFTER_S)
+
+
+async def run_pruning(deps: Deps) -> None:
+    """Delete the bundles that no job uses every PRUNE_INTERVAL_S, until cancelled."""
+
+    async def prune() -> None:
+        await to_thread.run_sync(partial(deps.store.bundles.prune, before=deps.now() - UNUSED_BUNDLE_LIFETIME))
+
+    await repeat(prune, every_s=PRUNE_INTERVAL_S, failure="unused bundles cannot be pruned now")
