@@ -58,7 +58,7 @@ MAX_CALL_BURST, MAX_CALLS_PER_SECOND = 400, 200
 MAX_REFUSALS_RECORDED = 100
 """Invalid requests of one job that are recorded: a job must not flood the ledger."""
 MAX_THREADS = 2
-"""Shared threads that one job's calls may use at once: a job that waits for a slow server must not block others."""
+"""Shared threads that one job's calls may use at once, refused ones too: a job that waits for a slow server must not block others."""
 MAX_WAITING_CALLS = 8
 """Calls of one job that may wait for people at the same time; further calls return immediately."""
 FAST_POLL_INTERVAL_S, POLL_INTERVAL_S, FAST_POLLING_S = 0.1, 0.5, 10.0
@@ -214,7 +214,8 @@ class Broker:
         if self._refusals <= MAX_REFUSALS_RECORDED:
             about, now = str(self._refusals), self._deps.now()
             refusal = build_event(EventType.ACCESS_REFUSED, self._job, at=now, about=about, asked=request, why=why[:500])
-            await asyncio.to_thread(self._deps.store.ledger.append, [refusal])
+            async with self._threads:
+                await asyncio.to_thread(self._deps.store.ledger.append, [refusal])
 
     def admit(self) -> None:
         """Admit one request under the rate limit, before anything of it is read. Raises AccessClosed, TooManyCalls."""

@@ -25,6 +25,8 @@ RENEW_AT_FRACTION = 0.5
 RETRY_INTERVAL_S = 2.0
 RENEWAL_TIMEOUT_S = 1.0
 """Seconds that a session's end waits for a renewal that is under way."""
+MAX_LEASE_THREADS = 4
+"""Shared threads that one job's leases may use at once: credentials that end together must not block other jobs."""
 TTL_OVER = EndReason("its ttl has ended")
 log = structlog.get_logger()
 
@@ -38,6 +40,7 @@ class LeaseKeeper:
         self._issuer = issuer
         self._keepers: dict[str, tuple[IssuedCredential, asyncio.Task[None]]] = {}
         self._ending: dict[str, asyncio.Task[None]] = {}
+        self._threads = asyncio.Semaphore(MAX_LEASE_THREADS)
 
     def keep(self, item: IssuedCredential) -> None:
         """Keep a credential from now on, until it ends or `close`."""
@@ -94,13 +97,15 @@ class LeaseKeeper:
         """Return the seconds that the lease lives now, or why it must end: a denial, or no answer from a server within `within` seconds."""
         end = self._deps.ticks() + within
         while True:
-            renewal = asyncio.create_task(asyncio.to_thread(self._renew, item))
             try:
-                return await asyncio.shield(renewal)
-            except asyncio.CancelledError:
-                # The session is ending. Let the call end first: a renewal must not overtake the revocation.
-                await asyncio.wait({renewal}, timeout=RENEWAL_TIMEOUT_S)
-                raise
+                async with self._threads:
+                    renewal = asyncio.create_task(asyncio.to_thread(self._renew, item))
+                    try:
+                        return await asyncio.shield(renewal)
+                    except asyncio.CancelledError:
+                        # The session is ending. Let the call end first: a renewal must not overtake the revocation.
+                        await asyncio.wait({renewal}, timeout=RENEWAL_TIMEOUT_S)
+                        raise
             except Exception as error:  # noqa: BLE001 - whatever prevents the decision, the renewal or its record ends the lease in the end
                 log.warning("lease not renewed", job=self._job, credential=item.credential.id, error=type(error).__name__)
                 # A server that restarts must not end a healthy job's access; the lease bounds the wait. Vault refuses if its engine cannot
@@ -131,7 +136,8 @@ class LeaseKeeper:
         end_one = partial(revoke.end_one, self._deps, self._job, item.credential, by="session", why=ending.why, before=ending.events)
         while True:
             try:
-                result = await asyncio.to_thread(end_one, self._issuer.others_beside(item.credential))
+                async with self._threads:
+                    result = await asyncio.to_thread(end_one, self._issuer.others_beside(item.credential))
             except Exception as error:  # noqa: BLE001 - its time is over, so this repeats until it is dead, whatever fails
                 log.warning("credential not revoked yet", job=self._job, credential=item.credential.id, error=type(error).__name__)
             else:

@@ -12,8 +12,13 @@ from worker.stack.private_files import make_private_folder
 from worker.stack.probes import is_http_ok
 
 SEARCH_ATTRIBUTES = ("JustEnoughState", "JustEnoughEnvironment", "JustEnoughRequester")
-FAIRNESS = ("matching.useNewMatcher", "matching.enableFairness")
-"""Settings of Temporal that let sessions take turns by account while all workers are full."""
+FAIRNESS = {
+    "matching.useNewMatcher": "true",
+    "matching.enableFairness": "true",
+    "matching.numTaskqueueReadPartitions": "1",
+    "matching.numTaskqueueWritePartitions": "1",
+}
+"""Dynamic configuration that lets sessions take turns by account while all workers are full. Each partition has turns of its own, so there is one."""
 # 2.4 times the throughput of the default pragmas. Killing the process loses nothing; only a power cut could lose the last writes.
 PRAGMAS = ("journal_mode=wal", "synchronous=normal")
 
@@ -28,7 +33,7 @@ def temporal_child(places: StackPaths, programs: Programs, ports: Mapping[str, i
             *("--port", str(port), "--ui-port", str(ui), "--http-port", str(http), "--namespace", namespace),
             *("--db-filename", str(places.temporal / "temporal.db"), "--log-level", "warn", "--ui-disable-news-fetch"),
             *(part for pragma in PRAGMAS for part in ("--sqlite-pragma", pragma)),
-            *(part for name in FAIRNESS for part in ("--dynamic-config-value", f"{name}=true")),
+            *(part for name, value in FAIRNESS.items() for part in ("--dynamic-config-value", f"{name}={value}")),
             *(part for name in SEARCH_ATTRIBUTES for part in ("--search-attribute", f"{name}=Keyword")),
         ),
         env=server_environment(places),

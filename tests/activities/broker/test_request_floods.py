@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from activities.broker.broker import MAX_CALL_BURST, MAX_CALLS_PER_SECOND, Broker, PendingRequest
+from activities.broker.broker import MAX_CALL_BURST, MAX_CALLS_PER_SECOND, MAX_REFUSALS_RECORDED, MAX_THREADS, Broker, PendingRequest
 from activities.broker.errors import TooManyCalls
 from activities.broker.llm.gateway import MAX_CONCURRENT_PARSES, ModelGateway
 from activities.broker.llm.openai_api import InvalidChatRequest
 from activities.broker.tools.gateway import MAX_CONCURRENT_CALLS, ToolGateway
+from activities.issuing import lease_keeper
+from activities.issuing.issuer import MAX_LIVE_CREDENTIALS
+from activities.issuing.lease_keeper import MAX_LEASE_THREADS, LeaseKeeper
 from justenough.domain.jobs.spec import ModelUse
 
 
@@ -96,3 +102,62 @@ async def test_few_questions_of_one_job_are_values_at_a_time() -> None:
     found = await asyncio.gather(*(models.chat(read) for _ in range(8)), return_exceptions=True)
     assert {type(one) for one in found} == {InvalidChatRequest}
     assert most == MAX_CONCURRENT_PARSES
+
+
+class SlowServer:
+    """A store or a Vault that answers nobody until it is released, and knows how many threads wait for it."""
+
+    def __init__(self) -> None:
+        self._released, self._lock = threading.Event(), threading.Lock()
+        self.waiting = self.answered = 0
+
+    def call(self, *_: object, **__: object) -> Any:
+        """Answer once released, for a revocation: that it is confirmed."""
+        with self._lock:
+            self.waiting += 1
+        self._released.wait()
+        with self._lock:
+            self.answered += 1
+        return SimpleNamespace(confirmed=True, events=())
+
+    async def count_threads(self, work: list[Awaitable[object]], *, room: int) -> int:
+        """Return how many threads of a pool with room for all of the work wait at the same time; release them and await the work."""
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(room) as pool:
+            loop.set_default_executor(pool)
+            tasks = [asyncio.ensure_future(each) for each in work]
+            for _ in range(3):
+                # Once this has had a thread, so has every call that was made before.
+                await asyncio.to_thread(lambda: None)
+            found = self.waiting
+            self._released.set()
+            await asyncio.gather(*tasks)
+            # Other tests use the same loop.
+            loop.set_default_executor(ThreadPoolExecutor())
+        return found
+
+
+async def test_refusals_of_one_job_take_no_more_of_the_workers_threads_than_its_calls() -> None:
+    told: Any = SimpleNamespace(statement=SimpleNamespace(job="j-test"), spec=None)
+    server, nobody = SlowServer(), cast("Any", None)
+    store = SimpleNamespace(ledger=SimpleNamespace(append=server.call))
+    deps = cast("Any", SimpleNamespace(ticks=lambda: 0.0, now=lambda: datetime.now(UTC), store=store))
+    broker = Broker(deps, told, nobody, nobody, nobody, owner="", notify_workflow=nobody)
+    refusals: list[Awaitable[object]] = [broker.record_refusal("a request", "it is wrong") for _ in range(MAX_REFUSALS_RECORDED)]
+    assert await server.count_threads(refusals, room=2 * MAX_REFUSALS_RECORDED) <= MAX_THREADS
+    assert server.answered == MAX_REFUSALS_RECORDED
+
+
+async def test_credentials_of_one_job_that_end_together_take_few_of_the_workers_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = SlowServer()
+    monkeypatch.setattr(lease_keeper.revoke, "end_one", server.call)
+    issuer = cast("Any", SimpleNamespace(others_beside=lambda _: (), forget=lambda _: None))
+    deps = cast("Any", SimpleNamespace(ticks=lambda: 0.0, now=lambda: datetime.now(UTC)))
+    keeper = LeaseKeeper(deps, "j-test", issuer)
+    over: Callable[..., float] = lambda **_: 0.0  # noqa: E731 - the time of each credential is over
+    for number in range(MAX_LIVE_CREDENTIALS):
+        item = SimpleNamespace(credential=SimpleNamespace(id=f"c-{number}"), lease_seconds=None, seconds_left=over)
+        keeper.keep(cast("Any", item))
+    endings: list[Awaitable[object]] = [task for _, task in keeper._keepers.values()]
+    assert await server.count_threads(endings, room=2 * MAX_LIVE_CREDENTIALS) <= MAX_LEASE_THREADS
+    assert server.answered == MAX_LIVE_CREDENTIALS
