@@ -17,9 +17,9 @@ from activities.broker.errors import TooManyCalls
 from activities.broker.llm.gateway import MAX_CONCURRENT_PARSES, ModelGateway
 from activities.broker.llm.openai_api import InvalidChatRequest
 from activities.broker.tools.gateway import MAX_CONCURRENT_CALLS, ToolGateway
-from activities.issuing import lease_keeper
 from activities.issuing.issuer import MAX_LIVE_CREDENTIALS
 from activities.issuing.lease_keeper import MAX_LEASE_THREADS, LeaseKeeper
+from activities.revocation import revoke
 from justenough.domain.jobs.spec import ModelUse
 
 
@@ -150,7 +150,7 @@ async def test_refusals_of_one_job_take_no_more_of_the_workers_threads_than_its_
 
 async def test_credentials_of_one_job_that_end_together_take_few_of_the_workers_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     server = SlowServer()
-    monkeypatch.setattr(lease_keeper.revoke, "end_one", server.call)
+    monkeypatch.setattr(revoke, "end_one", server.call)
     issuer = cast("Any", SimpleNamespace(others_beside=lambda _: (), forget=lambda _: None))
     deps = cast("Any", SimpleNamespace(ticks=lambda: 0.0, now=lambda: datetime.now(UTC)))
     keeper = LeaseKeeper(deps, "j-test", issuer)

@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from console.startup import build_console
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.jobs import bundle
+from tests.console.api.test_event_stream import until
 from tests.console.served_console import SPEC, Served, serve_console
 
 QUOTAS = {"quota_open_jobs": 3, "quota_waiting_requests": 2, "quota_event_streams": 2, "quota_unused_bundles": 2, "quota_calls": 1}
@@ -116,9 +116,9 @@ async def test_the_calls_of_a_person_take_turns_and_delay_neither_their_stops_no
     async with asyncio.TaskGroup() as group:
         slow = group.create_task(small.http.post("/api/v1/bundles", content=slow_body(), headers=headers))
         await began.wait()
-        await until_served(small, calls=1)
+        await until(lambda: count_calls(small) == 1)
         waiting = [group.create_task(read_jobs()) for _ in range(4)]
-        await until_served(small, calls=5)
+        await until(lambda: count_calls(small) == 5)
         assert_over_quota(await read_jobs(), "5 of your calls are served or wait already; send fewer at once")
         assert (await small.get("/jobs", "auditor")).status_code == 200
         # Not found: it was served.
@@ -127,17 +127,9 @@ async def test_the_calls_of_a_person_take_turns_and_delay_neither_their_stops_no
         end.set()
     assert slow.result().status_code == 422
     assert [task.result().status_code for task in waiting] == [200] * 4
-    assert await queue_lengths(small) == []
+    assert count_calls(small) == 0
 
 
-async def queue_lengths(served: Served) -> list[int]:
-    """Return how many calls of each person are served or wait."""
-    queues: dict[Any, Any] = served.console.quotas._queues
-    return [queue.calls for queue in queues.values()]
-
-
-async def until_served(served: Served, *, calls: int) -> None:
-    """Wait until so many calls are served or wait."""
-    async with asyncio.timeout(60):
-        while sum(await queue_lengths(served)) < calls:
-            await asyncio.sleep(0.01)
+def count_calls(served: Served) -> int:
+    """Return how many calls are served or wait."""
+    return sum(queue.calls for queue in served.console.quotas._queues.values())

@@ -40,7 +40,7 @@ def free_port() -> int:
 @pytest.mark.servers
 @pytest.mark.parametrize(
     "status,code",
-    [(401, 4), (403, 6), (404, 5), (409, 8), (412, 8), (413, 2), (422, 2), (428, 1), (500, 1), (503, 1)],
+    [(401, 4), (403, 6), (404, 5), (409, 8), (412, 8), (413, 2), (422, 2), (428, 1), (429, 1), (500, 1), (503, 1)],
 )
 def test_each_status_of_the_api_has_its_exit_code(cli: Cli, monkeypatch: pytest.MonkeyPatch, status: int, code: int) -> None:
     monkeypatch.setattr(api, "RETRY_DELAY_S", 0.01)

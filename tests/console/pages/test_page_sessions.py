@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import datetime
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,11 +15,13 @@ from sqlalchemy import update
 
 from console.auth.page_sessions import SessionKey, WrongPerson
 from console.auth.vault_directory import CACHE_TTL_S, ConsoleVault
+from console.concurrency.quotas import WAITING_CALLS_PER_TURN
+from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store.engine import open_engine
 from justenough.adapters.store.tables import PAGE_SESSIONS
 from justenough.adapters.vault import VaultDenied, user_login
 from justenough.domain.core.secret import Secret
-from tests.console.pages.conftest import LogIn
+from tests.console.pages.conftest import LogIn, serve_site
 from tests.console.pages.plain_browser import SAME, Browser, Site, hidden_fields
 
 pytestmark = pytest.mark.servers
@@ -62,6 +66,42 @@ async def test_each_login_has_a_session_of_its_own(site: Site, logged_in: LogIn)
     await lead.log_in("lead", site.passwords["lead"])
     assert lead.cookie != first
     assert (await lead.open("/sessions")).text.count("<tr>") >= 3
+
+
+async def test_a_person_has_so_many_sessions_and_others_have_their_own(
+    settings: Settings, passwords: dict[str, str], own_store: Path
+) -> None:
+    own = settings.model_copy(update={"quota_page_sessions": 2, "database_url": f"sqlite:///{own_store}"})
+    async with serve_site(own, passwords) as site, AsyncExitStack() as opened:
+        browsers = [Browser.create(site, opened) for _ in range(4)]
+        answers = [await browser.log_in("lead", passwords["lead"]) for browser in browsers[:3]]
+        assert [answer.status_code for answer in answers] == [303, 303, 429]
+        assert "2 sessions are open for you; log out of some (see Sessions), or wait until they end (the quota is 2)." in answers[2].text
+        assert int(answers[2].headers["Retry-After"]) >= 1
+        assert (await browsers[3].log_in("auditor", passwords["auditor"])).status_code == 303
+        await browsers[0].submit("/sessions", "/logout")
+        assert (await browsers[2].log_in("lead", passwords["lead"])).status_code == 303
+        # Sessions that have ended by themselves do not count.
+        site.clock.forward(minutes=31)
+        assert [(await browser.log_in("lead", passwords["lead"])).status_code for browser in browsers[:2]] == [303, 303]
+
+
+async def test_a_page_that_a_person_may_not_open_now_says_so_and_when_to_retry(logged_in: LogIn, site: Site) -> None:
+    lead, end = await logged_in(), asyncio.Event()
+    person = (await site.console.sessions.session_of(lead.cookie)).person.id
+
+    async def call() -> None:
+        async with site.console.quotas.take_turn(person):
+            await end.wait()
+
+    async with asyncio.TaskGroup() as calls:
+        for _ in range(site.console.deps.settings.quota_calls * (1 + WAITING_CALLS_PER_TURN)):
+            calls.create_task(call())
+        refused = await lead.open("/jobs")
+        end.set()
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+    assert "of your calls are served or wait already" in refused.text
+    assert (await lead.open("/jobs")).status_code == 200
 
 
 async def test_a_login_does_not_adopt_a_given_session(site: Site, browser: Callable[[], Browser]) -> None:

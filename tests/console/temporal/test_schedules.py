@@ -34,6 +34,7 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.service import RPCError
 
+from console.concurrency.quotas import Quotas
 from console.services import console_orders, job_starter
 from console.services.console import Console
 from console.services.console_orders import OrderRequest, record_console_order
@@ -45,10 +46,11 @@ from console.temporal.client import TemporalUnavailable
 from console.temporal.fire_workflow import SCHEDULED_START
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.contracts.workflow_messages import ScheduleOccasion
-from justenough.domain.core.errors import Conflict
+from justenough.domain.core.errors import Conflict, OverQuota
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.ledger.events import EventType, build_event
+from tests.adapters.store.event_samples import job_end
 from tests.console.served_console import SHOP, Served, serve_console
 
 MINUTELY = "{cron: '* * * * *', job: jobs/hello.yaml, paused: true}"
@@ -353,6 +355,27 @@ async def test_many_who_take_occasions_at_the_same_time_launch_no_more_than_may_
     assert (set(town.jobs("minutely")), len(launched)) == (launched, most)
     again = [await asyncio.to_thread(console_orders.order_occasion, deps, town.console.quotas, occasion) for occasion in occasions]
     assert {one.job.id for one in again if isinstance(one, SubmittedOrder)} == launched
+
+
+async def test_the_jobs_of_a_schedule_count_for_the_schedule_and_for_nobody_else(town: Installation) -> None:
+    overlapping = MINUTELY.replace("paused", "overlap: allow, paused")
+    town.write_schedules(minutely=overlapping, other=overlapping)
+    deps, settings = town.console.deps, town.settings.model_copy(update={"quota_open_jobs": 1})
+    quotas = Quotas(deps.store, settings, lambda: frozenset({"prod"}))
+    earlier, last = past_minutes(2)
+
+    async def take(schedule: str, at: datetime) -> object:
+        return await asyncio.to_thread(console_orders.order_occasion, deps, quotas, ScheduleOccasion(schedule=schedule, at=at))
+
+    first = await take("minutely", earlier)
+    assert isinstance(first, SubmittedOrder)
+    with pytest.raises(OverQuota, match="1 of schedule:minutely's jobs in prod have not ended"):
+        await take("minutely", last)
+    assert isinstance(await take("other", last), SubmittedOrder)
+    # A repeated occasion has its job already; the one that was refused is launched once there is room.
+    assert await take("minutely", earlier) == dataclasses.replace(first, new=False)
+    deps.store.ledger.append([job_end("succeeded", first.job.id, at=datetime.now(UTC))])
+    assert isinstance(await take("minutely", last), SubmittedOrder)
 
 
 async def test_a_console_that_died_between_its_steps_leaves_nothing_that_another_cannot_finish(
