@@ -105,10 +105,10 @@ class JobActivities:
         """Take a place for a job among the running jobs of its account. Raises NoPlaceLeft until one is free."""
         require_job_workflow(self._deps, order.job)
         verified, places = verify_order(self._deps, order, now=self._deps.now()), self._deps.settings.places
-        # An order that is not valid any more needs no place: the session will refuse it.
-        if isinstance(verified, VerifiedOrder) and not self._deps.store.claims.take_place(
-            order.job, account=verified.account, places=places
-        ):
+        if isinstance(verified, Rejection) or not self._deps.store.jobs.requesters([order.job]):
+            # The session will refuse an order that is not valid any more. A job that is not recorded never ends, and would keep its place.
+            return
+        if not self._deps.store.claims.take_place(order.job, account=verified.account, places=places):
             raise NoPlaceLeft(f"{places} jobs of this launcher run already; the job starts once one of them has ended")
 
     @activity.defn(name="take_answers")

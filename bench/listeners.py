@@ -186,6 +186,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.url:
         os.environ["JUSTENOUGH_DATABASE_URL"] = options.url
+    # One person listens for all.
+    os.environ["JUSTENOUGH_QUOTA_EVENT_STREAMS"] = str(options.listeners)
     with scratch_stack() as stack, closing(Store(stack.database_url)) as store:
         print(table(asyncio.run(measure(stack, count=options.listeners, rate=options.rate, seconds=options.seconds, recorder=store))))
 

@@ -33,13 +33,12 @@ TITLE_AND_ADVICE = {
     503: ("Temporarily unavailable", "Nothing was lost. Try again in a few seconds."),
 }
 """The title of an error page and what to do next, by HTTP status."""
+STOPPING_PATHS = ("/cancel", "/kill", "/revoke")
+"""Ends of the paths of pages that stop jobs or revoke access."""
 
 
 class PageRoute(APIRoute):
     """A page that needs a login; people without one are redirected to the login page, and from there back."""
-
-    stops = False
-    """Whether it stops jobs or revokes access, as in `Quotas.take_turn`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return FastAPI's handler, called with the page user in the request's state."""
@@ -50,7 +49,8 @@ class PageRoute(APIRoute):
             try:
                 request.state.visitor = visitor = await page_user_of(request)
                 reject_nul(request)
-                async with visitor.console.quotas.take_turn(visitor.caller.person.id, stops=self.stops):
+                stops = request.url.path.endswith(STOPPING_PATHS)
+                async with visitor.console.quotas.take_turn(visitor.caller.person.id, stops=stops):
                     return await handler(request)
             except NoSession:
                 # A posted form is not sent again: the login leads back to the page that the form was on.
@@ -61,12 +61,6 @@ class PageRoute(APIRoute):
                 return problem_page(request, error)
 
         return handle_page
-
-
-class StoppingRoute(PageRoute):
-    """A page that stops jobs or revokes access."""
-
-    stops = True
 
 
 def problem_page(request: Request, error: Exception) -> HTMLResponse:

@@ -165,6 +165,16 @@ async def terminated(bench: Bench) -> StartedJob:
     return job
 
 
+async def without_place(bench: Bench) -> StartedJob:
+    """It waits for a place, takes one at the fourth attempt, and runs."""
+    job = await bench.start(lacks_place=True, down={"take_place"}, session=session_scripts.stays)
+    await job.known.until(lambda known: known.tried["take_place"] > 3)
+    job.known.down.clear()
+    await job.wait_for_issue()
+    await job.handle.cancel()
+    return job
+
+
 async def worker_lost(bench: Bench) -> StartedJob:
     """Its worker falls silent."""
     return await bench.start(session=session_scripts.vanishes)
@@ -187,6 +197,7 @@ SCENES: tuple[Scene, ...] = (
     taken_back,
     asked,
     terminated,
+    without_place,
     worker_lost,
 )
 FIRE = "fire"

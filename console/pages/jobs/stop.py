@@ -12,14 +12,14 @@ from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
 from console.pages.page_user import PageUser, TheForm, ThePageUser
 from console.pages.rendering import render
-from console.pages.routing import StoppingRoute
+from console.pages.routing import PageRoute
 from console.presentation.job_status import job_status_text
 from console.services.stop_job import can_stop, stop_job
 from console.services.visibility import job_for
 from justenough.domain.core.errors import Conflict
 from justenough.domain.readmodel.views import JobView
 
-router = APIRouter(route_class=StoppingRoute, include_in_schema=False)
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 @router.get("/jobs/{job}/cancel")

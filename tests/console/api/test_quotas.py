@@ -6,11 +6,14 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
+from console.concurrency.loops import run_in_background
+from console.concurrency.quotas import run_pruning
 from console.startup import build_console
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.jobs import bundle
@@ -98,6 +101,16 @@ async def test_a_person_uploads_no_more_than_they_use(small: Served) -> None:
     assert (await upload("ops2", 3)).status_code == 201
     await small.launch(bundle=first.json()["digest"])
     assert (await upload("ops", 4)).status_code == 201
+
+
+async def test_a_console_deletes_what_was_uploaded_and_is_used_by_no_job(small: Served) -> None:
+    old, new = (f"sha256:{letter * 64}" for letter in "ab")
+    now = datetime.now(UTC)
+    for digest, at in ((old, now - timedelta(minutes=61)), (new, now - timedelta(minutes=59))):
+        small.store.bundles.add(digest, b"content", at=at)
+    async with run_in_background(run_pruning(small.console.deps)):
+        await until(lambda: small.store.bundles.get(old) is None)
+    assert small.store.bundles.get(new) == b"content"
 
 
 async def test_the_calls_of_a_person_take_turns_and_delay_neither_their_stops_nor_others(small: Served) -> None:
