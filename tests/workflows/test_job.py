@@ -76,12 +76,12 @@ async def test_a_job_whose_account_has_no_place_left_runs_once_it_has_one(bench:
     assert job.known.tried["run_session"] == 2
 
 
-async def test_an_approved_job_gives_up_waiting_for_a_place_before_its_guard_would_revoke(bench: Bench) -> None:
-    job = await bench.start(lacks_place=True, down={"take_place"}, needs=(Need(1),))
+async def test_an_approved_job_gives_up_waiting_for_a_place_before_its_guard_would_revoke(fresh: Bench) -> None:
+    job = await fresh.start(lacks_place=True, down={"take_place"}, needs=(Need(1),))
     await job.answer("lead")
-    began = await bench.now()
+    began = await fresh.now()
     assert await job.result() == JobResult(state=JobState.FAILED, reason="no_place")
-    assert await bench.now() - began >= GUARDED_QUEUE_TIMEOUT
+    assert await fresh.now() - began >= GUARDED_QUEUE_TIMEOUT
     assert job.known.tried["revoke_job"] <= 1
 
 
