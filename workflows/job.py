@@ -202,7 +202,7 @@ class Job:
             try:
                 await run_unless(self._is_stopped, asyncio.wait_for(call_activity(JobActivities.take_place, order.order), left))
             except (TimeoutError, FailureError):
-                # The guard would soon revoke what the job has yet to get.
+                # It has waited for as long as its guard allows.
                 self._gave_up_waiting = True
             if self._is_session_over():
                 return self._outcome(session.result())

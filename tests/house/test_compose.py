@@ -14,6 +14,7 @@ import yaml
 
 from justenough.adapters.configuration.settings import Settings
 from worker.stack.paths import StackPaths
+from worker.stack.temporal import FAIRNESS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -53,6 +54,14 @@ def test_a_file_that_a_service_mounts_from_the_repository_exists(service: str) -
     sources = [volume.partition(":")[0] for volume in SERVICES[service].get("volumes", []) if volume.startswith("./")]
 
     assert [source for source in sources if not (ROOT / source).exists() and source != "./deploy/secrets"] == []
+
+
+def test_temporal_lets_jobs_take_turns_as_in_the_embedded_stack() -> None:
+    (file, mounted, _) = SERVICES["temporal"]["volumes"][0].split(":")
+
+    assert SERVICES["temporal"]["environment"]["DYNAMIC_CONFIG_FILE_PATH"] == mounted
+    values = {name: entry["value"] for name, (entry,) in yaml.safe_load((ROOT / file).read_text()).items()}
+    assert {name: str(value).lower() for name, value in values.items()} == FAIRNESS
 
 
 @services
