@@ -327,10 +327,12 @@ class Broker:
         resource = self._deps.config.current().catalog.resources[name]
         definition = resource.actions[action]
         access = Access(resource=name, action=action, ttl=min(DEFAULT_TTL_S, definition.max_ttl), reason="-", at="request")
-        decision, _ = evaluate_request(self._deps, self._job, self._verified, access, held=self._issuer.holdings.held, phase="runtime")
         bound = self._issuer.tool_bounds.order_items(name, action)
-        # The job cannot get access that its ancestors lack, even if policy would allow it.
         least = access.model_copy(update={"ttl": 1, "tools": bound[0].tools if bound else None})
+        decision, facts = evaluate_request(
+            self._deps, self._job, self._verified, access, held=self._issuer.holdings.held, phase="runtime", requested=least
+        )
+        # The job cannot get access that its ancestors lack, even if policy would allow it.
         if why_exceeds_ancestors(self._deps, least, self._verified.statement):
             decision = Decision(outcome="denied")
         return {
@@ -344,7 +346,8 @@ class Broker:
             "outcome": decision.outcome,
             "tier": decision.tier if decision.outcome == "needs_approval" else 0,
             "policies": list(decision.policies),
-            "tools": tools_to_json(bound[0].tools) if bound else None,
+            "tools": tools_to_json(least.tools),
+            "beyond": facts.beyond,
         }
 
     async def _notify_until_opened(self, request: str) -> None:

@@ -63,7 +63,7 @@ def authorize(
 
     The decision is in the ledger before this returns.
     """
-    deps, job, verified, now = context.deps, context.order.job, context.verified, context.deps.now()
+    deps, job, verified, now, requested = context.deps, context.order.job, context.verified, context.deps.now(), access
     request = request_id(job, granted.number)
     decision, facts = evaluate_request(deps, job, verified, access, held=held, phase=phase)
     digest = compute_request_digest(deps, verified, access, bundle=context.order.bundle, tier=decision.tier)
@@ -90,7 +90,9 @@ def authorize(
             glass = (answer for answer in ladder.answers if answer.decision == "break_glass")
             events += (review_opened_event(job, ladder, answer, tiers, at=now) for answer in glass)
             access = apply_grant(access, ladder.grant)
-            decision, facts, rejection = _evaluate_as_granted(context, access, ladder, decision, facts, held=held, phase=phase)
+            decision, facts, rejection = _evaluate_as_granted(
+                context, access, ladder, decision, facts, held=held, phase=phase, requested=requested
+            )
     # People may have taken an hour to answer. If an ancestor of the job has lost access meanwhile, the job has lost it too.
     rejection = rejection or why_exceeds_ancestors(deps, access, verified.statement)
     # A grant for tools issues nothing yet, so a later search must not expect a credential of this decision.
@@ -98,11 +100,19 @@ def authorize(
     deps.store.ledger.append([*events, access_decided_event(job, request, decision, digest, facts=facts, phase=last, at=now)])
     if rejection:
         raise NotPermitted(f"{access.action} on {access.resource}: {rejection}")
-    return access, IssueBasis(decision, digest, now, ladder)
+    return access, IssueBasis(decision, digest, now, requested, ladder)
 
 
 def _evaluate_as_granted(
-    context: IssueContext, access: Access, ladder: Ladder, decision: Decision, facts: DecisionFacts, *, held: HeldAccess, phase: Phase
+    context: IssueContext,
+    access: Access,
+    ladder: Ladder,
+    decision: Decision,
+    facts: DecisionFacts,
+    *,
+    held: HeldAccess,
+    phase: Phase,
+    requested: Access,
 ) -> tuple[Decision, DecisionFacts, Rejection | None]:
     """Return policy's decision on a request as its approvers narrowed it, and why it may not be issued (None if it may)."""
     if not (ladder.is_narrowed or ladder.broke_glass):
@@ -110,7 +120,14 @@ def _evaluate_as_granted(
     if rejection := why_not_issuable(context.deps, context.verified, access):
         return decision, facts, rejection
     again, facts = evaluate_request(
-        context.deps, context.order.job, context.verified, access, held=held, phase=phase, break_glass=ladder.broke_glass
+        context.deps,
+        context.order.job,
+        context.verified,
+        access,
+        held=held,
+        phase=phase,
+        break_glass=ladder.broke_glass,
+        requested=requested,
     )
     return again, facts, why_policy_denies_grant(ladder.grant, again, tier=ladder.current)
 
@@ -175,7 +192,9 @@ def reason_to_end(
     resource = deps.config.current().catalog.resources.get(access.resource)
     if resource is None or access.action not in resource.actions:
         return EndReason(f"the catalog no longer offers {access.action} on {access.resource}")
-    decision, facts = evaluate_request(deps, job, verified, access, held=held, phase="renewal", break_glass=basis.broke_glass)
+    decision, facts = evaluate_request(
+        deps, job, verified, access, held=held, phase="renewal", break_glass=basis.broke_glass, requested=basis.requested
+    )
     last = recorded.get(credential.id, RecordedDecision(basis.decision))
     changed: tuple[Event, ...] = ()
     # An unchanged decision is not worth an entry every minute.

@@ -160,7 +160,14 @@ class Issuer:
             # If an ancestor has lost access, this job has lost it too. The new request will record why.
             return None
         decision, facts = evaluate_request(
-            self._deps, job, self._verified, access, held=self.holdings.held, phase="runtime", break_glass=grant.basis.broke_glass
+            self._deps,
+            job,
+            self._verified,
+            access,
+            held=self.holdings.held,
+            phase="runtime",
+            break_glass=grant.basis.broke_glass,
+            requested=grant.basis.requested,
         )
         if decision.outcome == "denied":
             about = f"runtime-{grant.issued + 1}"
@@ -201,6 +208,8 @@ class Issuer:
         )
         if decision.outcome == "denied":
             why = f"policy denies {access.action} on {access.resource}"
+            if facts.beyond == "none":
+                why = f"{access.action} on {access.resource}: the signed order does not name it, and its `beyond: none` refuses that"
             raise AccessDenied(why, request=request, outcome="denied", policies=decision.policies)
         if decision.outcome == "needs_approval":
             self._requests.add_waiting(request, access)

@@ -51,6 +51,8 @@ class IssueBasis:
     decision: Decision
     digest: str
     at: datetime
+    requested: Access
+    """What the job requested; its approvers may have granted less."""
     ladder: Ladder | None = None
     """With the answers that counted; None if no approval was needed."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from justenough.domain.jobs.states import BEYOND_TEXTS
+
 Json = Mapping[str, Any]
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -44,6 +46,11 @@ def circumstances(explanation: Json) -> str:
     launcher = f"a member of {groups}" if groups else "somebody without a group"
     when = f"at {explanation['hour']:02}:00 UTC on a {WEEKDAYS[explanation['weekday'] - 1]}"
     return f"{explanation['name']} in {explanation['environment']}, launched {when} by {launcher}"
+
+
+def other_access(explanation: Json) -> str:
+    """Return what happens to access that the order does not name."""
+    return f"Access that the order does not name: {BEYOND_TEXTS[explanation['beyond']]}"
 
 
 def tiers(request: Json) -> Iterator[str]:

@@ -25,6 +25,7 @@ DECISION_VERBS = {
 POLICY_SOURCE_TEXT = {
     "default-deny": "No policy allows it.",
     "no-policies": "No policies are in force, so every request is denied.",
+    "beyond-order": "The signed order does not name this access, so policy alone cannot allow it.",
     "double-lock": "The catalog puts this action behind a Vault control group and sets the lowest tier that can authorize it.",
 }
 """Explanations of the decision sources that are not policies."""

@@ -13,7 +13,7 @@ from justenough.domain.core.canonical_json import Digest
 from justenough.domain.core.untrusted_yaml import check_json
 from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.spec import Access
-from justenough.domain.jobs.states import JobState
+from justenough.domain.jobs.states import Beyond, JobState
 
 EXAMPLE_DRY_RUN: JsonDict = {
     "spec": {
@@ -121,9 +121,11 @@ class DryRequest(Message):
 
 
 class DryTool(DryRequest):
-    """Policy's decision on the first call of a tool, if the agent called it after its start."""
+    """The decision on the first call of a tool, if the agent called it after its start."""
 
     tool: str
+    beyond: Beyond | None = None
+    """What the spec says of this call, which it does not name; null if it names it."""
 
 
 class DryRun(Message):
@@ -133,6 +135,8 @@ class DryRun(Message):
     requests: tuple[DryRequest, ...] = ()
     tools: tuple[DryTool, ...] = ()
     """Tools that the job's agent may call while it runs, except those that policy denies; empty for a job without an agent."""
+    beyond: Beyond = "ask"
+    """What happens to access and tool calls that the spec does not name."""
     warnings: tuple[str, ...] = ()
     """Sentences about what will probably not go as intended."""
 

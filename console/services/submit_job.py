@@ -95,13 +95,13 @@ def dry_run(deps: Deps, person: Person, body: NewJob) -> DryRun:
         if step.access.at == "start" and step.decision.outcome != "denied":
             touched = rules.with_issued(touched, step.access.resource, step.access.action)
     tools = [
-        DryTool(tool=name, **dict(DryRequest.of(step.access, step.decision)))
+        DryTool(tool=name, beyond=step.context.beyond, **dict(DryRequest.of(step.access, step.decision)))
         for name, step in (dry_run_tools(rules, facts, clock=clock, held=touched) if spec.agent else ())
         if step.decision.outcome != "denied"
     ]
     requests = tuple(DryRequest.of(step.access, step.decision) for step in steps)
     warnings = dict.fromkeys(_late_answer_warnings(current.tiers, spec, (*requests, *tools)))
-    return DryRun(requests=requests, tools=tuple(tools), warnings=tuple(warnings))
+    return DryRun(requests=requests, tools=tuple(tools), beyond=spec.beyond, warnings=tuple(warnings))
 
 
 def _late_answer_warnings(tiers: Tiers, spec: JobSpec, requests: Iterable[DryRequest]) -> Iterator[str]:

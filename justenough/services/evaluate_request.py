@@ -17,6 +17,7 @@ from justenough.domain.jobs.spec import Access, at_start
 from justenough.domain.jobs.states import Action
 from justenough.domain.ledger.events import EventType
 from justenough.domain.policy.cedar_request import AccessContext, Clock, DecisionFacts, JobFacts, Phase
+from justenough.domain.policy.ceiling import beyond_of
 from justenough.domain.tools.call import ToolCall, access_for_call, call_of
 from justenough.services.dependencies import Deps
 from justenough.services.parent_chain import inherit_touched
@@ -41,9 +42,20 @@ class EvaluatedRequest:
 
 
 def evaluate_request(
-    deps: Deps, job: str, verified: VerifiedOrder, access: Access, *, held: HeldAccess, phase: Phase, break_glass: bool = False
+    deps: Deps,
+    job: str,
+    verified: VerifiedOrder,
+    access: Access,
+    *,
+    held: HeldAccess,
+    phase: Phase,
+    break_glass: bool = False,
+    requested: Access | None = None,
 ) -> Evaluation:
-    """Return the policy decision on one request now, and its facts. Resources that the job's ancestors touched count as touched."""
+    """Return the decision on one request now, by policy and the order's `beyond`, and its facts. What the job's ancestors touched counts as touched.
+
+    `requested`: what the job requested, if approvers narrowed it to `access`. The order names less than it lists only as far as people agreed.
+    """
     current = deps.config.current()
     held = inherit_touched(deps, verified.statement.parent, held)
     facts = JobFacts(id=job, spec=verified.spec, requester=verified.person.id, requester_groups=verified.person.groups)
@@ -58,6 +70,7 @@ def evaluate_request(
         tool=call.tool if (call := call_of(access)) else "",
         arguments=call.pairs if call else frozenset(),
         numbers=call.numbers if call else frozenset(),
+        beyond=beyond_of(verified.spec, requested or access, current.catalog),
     )
     resource = current.catalog.resources[access.resource]
     decision = current.policies.decide(facts, access.resource, resource, access.action, context=context, top=current.tiers.top)
@@ -90,7 +103,7 @@ def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Eval
     if rejection := why_not_issuable(deps, verified, access):
         return rejection
     phase: Phase = "start" if start else "runtime"
-    return evaluate_request(deps, job, verified, access, held=held, phase=phase, break_glass=grant.break_glass)
+    return evaluate_request(deps, job, verified, access, held=held, phase=phase, break_glass=grant.break_glass, requested=original)
 
 
 def evaluate_in_order(deps: Deps, job: str, verified: VerifiedOrder) -> Iterator[EvaluatedRequest]:

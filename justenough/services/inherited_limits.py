@@ -15,13 +15,14 @@ from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.ids import request_id
 from justenough.domain.core.rejection import Rejection
-from justenough.domain.jobs.spec import Access, JobSpec, checked_spec
+from justenough.domain.jobs.spec import Access, JobSpec
 from justenough.domain.jobs.states import Action, RequestState
 from justenough.domain.jobs.tool_bounds import intersect_all
 from justenough.domain.policy.attenuation import access_attenuation_problems, attenuation_problems
 from justenough.domain.readmodel.views import RequestView
 from justenough.domain.tools.call import tool_only_items
 from justenough.services.dependencies import Deps
+from justenough.services.order_spec import read_order_spec
 from justenough.services.parent_chain import MAX_ANCESTORS
 
 LOST_STATES = frozenset({RequestState.DENIED, RequestState.EXPIRED, RequestState.WITHDRAWN})
@@ -109,7 +110,7 @@ def _read_signed_order(deps: Deps, job: str) -> tuple[JobSpec, OrderStatement] |
         return Rejection(statement.code, f"the order of {job}: {statement}")
     try:
         stored = (job, digest_of(order.spec), dict(order.params))
-        spec = checked_spec(order.spec, order.params)
+        spec = read_order_spec(deps, order)
     except (InvalidInput, *UNREADABLE_ERRORS):
         return Rejection("order_unreadable", f"the order of {job} cannot be parsed")
     if stored != (statement.job, statement.spec_digest, dict(statement.params)):

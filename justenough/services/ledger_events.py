@@ -69,7 +69,7 @@ def job_submitted_event(order: JobInput, verified: VerifiedOrder, *, at: Any) ->
         order.job,
         at=at,
         **_fields_of(order, "spec", "params", "bundle", "parent"),
-        **_fields_of(spec, "name", "task", "environment"),
+        **_fields_of(spec, "name", "task", "environment", "beyond"),
         agent=spec.agent.model_dump(mode="json") if spec.agent else None,
         data_scope=dict(spec.data_scope),
         labels=dict(spec.labels),

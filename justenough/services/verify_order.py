@@ -20,9 +20,10 @@ from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.ids import JOB_ID
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.integrations import schedules, triggers
-from justenough.domain.jobs.spec import JobSpec, checked_spec
+from justenough.domain.jobs.spec import JobSpec
 from justenough.services.dependencies import Deps
 from justenough.services.inherited_limits import inherited_limit_problems
+from justenough.services.order_spec import read_order_spec
 from justenough.services.parent_chain import why_no_chain, why_no_parent
 
 
@@ -70,7 +71,7 @@ def verify_order(deps: Deps, order: JobInput, *, now: datetime) -> VerifiedOrder
     statement = read_statement(OrderStatement, order.order)
     if isinstance(statement, Rejection):
         return statement
-    spec = _read_spec(order)
+    spec = _read_spec(deps, order)
     if isinstance(spec, Rejection):
         return spec
     if rejection := _why_statement_mismatch(statement, order) or why_not_valid_now(statement, now=now):
@@ -133,9 +134,9 @@ def _why_not_configured(deps: Deps, statement: OrderStatement) -> Rejection | No
     return next((Rejection(code, f"{origin} {message}") for is_met, code, message in checks if not is_met), None)
 
 
-def _read_spec(order: JobInput) -> JobSpec | Rejection:
+def _read_spec(deps: Deps, order: JobInput) -> JobSpec | Rejection:
     try:
-        return checked_spec(order.spec, order.params)
+        return read_order_spec(deps, order)
     except InvalidInput as error:
         return Rejection("spec_invalid", f"the spec is invalid: {'; '.join(map(str, error.problems))}")
     except UNREADABLE_ERRORS:

@@ -23,6 +23,7 @@ from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.jobs.states import Action
 from justenough.services.dependencies import Deps
+from justenough.services.ledger_events import job_submitted_event
 from justenough.services.verify_order import VerifiedOrder, build_approval_verifier, verify_order
 from tests.activities.vault_shop import SPEC, Desk, Shop, Someone, admin_vault, copy_config, open_desk
 
@@ -74,6 +75,25 @@ def decision(someone: Someone, job: str, changes: Mapping[str, Any] | None = Non
 
 def verify_decision(deps: Deps, job: str, ladder: Ladder, signed: SignedStatement, *, now: datetime) -> ApprovalAnswer | Rejection:
     return build_approval_verifier(deps, now=now).verify_answer(job, ladder, signed)
+
+
+@pytest.mark.parametrize(
+    "spec, before, expected", [(SPEC, True, "policy"), (SPEC, False, "ask"), ({**SPEC, "beyond": "none"}, True, "none")]
+)
+def test_an_order_that_was_recorded_before_there_was_a_ceiling_keeps_its_meaning(
+    at: Desk, spec: dict[str, Any], before: bool, expected: str
+) -> None:
+    launcher = at.shop.newcomer(f"launcher-{secrets.token_hex(4)}", "ops")
+    order = launcher.order(fresh_job_id(at), now=at.clock.now(), spec=spec)
+    verified = verify_order(at.deps, order, now=at.clock.now())
+    assert isinstance(verified, VerifiedOrder)
+    assert verified.spec.beyond == spec.get("beyond", "ask")
+    event = job_submitted_event(order, verified, at=at.clock.now())
+    data = {name: value for name, value in event.data.items() if name != "beyond" or not before}
+    at.deps.store.ledger.append([event.model_copy(update={"data": data})])
+    again = verify_order(at.deps, order, now=at.clock.now())
+    assert isinstance(again, VerifiedOrder)
+    assert again.spec.beyond == expected
 
 
 def rejection_message(verdict: object) -> str:

@@ -311,6 +311,7 @@ def submission(job: str, now: datetime) -> Any:
         requester="someone",
         requester_name="someone",
         parent=None,
+        beyond="ask",
         order={"statement": {}, "signature": ""},
     )
 

@@ -10,7 +10,7 @@ from justenough.domain.catalog.llm_validation import model_access, why_for_gatew
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.spec import Access, JobSpec
-from justenough.domain.jobs.states import Action
+from justenough.domain.jobs.states import Action, Beyond
 from justenough.domain.tools.call import tool_only_items
 from justenough.domain.tools.definitions import Tool
 
@@ -27,6 +27,8 @@ class OfferedTool:
     tool: Tool
     action: Action
     decision: Decision
+    beyond: Beyond | None
+    """What the order says of the tool, which it does not name; None if it names it."""
 
 
 def tool_entry(offer: OfferedTool) -> dict[str, Any]:
@@ -38,6 +40,7 @@ def tool_entry(offer: OfferedTool) -> dict[str, Any]:
         "action": offer.action.value,
         "outcome": offer.decision.outcome,
         "tier": offer.decision.tier if offer.decision.outcome == "needs_approval" else 0,
+        "beyond": offer.beyond,
         "input": offer.tool.schema_of_input,
         "how": HOW_BY_TOOL.format(name=offer.name),
     }

@@ -300,9 +300,11 @@ class ToolGateway:
             if not can_use_tool(self._deps, name, tool.uses.resource, action, self._verified.statement):
                 continue
             access = self._call_access(tool, ToolCall(tool=name, arguments={}), action)
-            decision, _ = evaluate_request(self._deps, self._job, self._verified, access, held=self._issuer.holdings.held, phase="runtime")
+            decision, facts = evaluate_request(
+                self._deps, self._job, self._verified, access, held=self._issuer.holdings.held, phase="runtime"
+            )
             if decision.outcome != "denied":
-                offered.append(OfferedTool(name, tool, action, decision))
+                offered.append(OfferedTool(name, tool, action, decision, facts.beyond))
         return offered
 
     def _alternatives(self, name: str) -> str:

@@ -17,7 +17,7 @@ from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable, to_f
 from console.cli.json_object import Json
 from console.cli.options import current_options, print_failure
 from console.cli.render.output import emit_items, join_pairs, note
-from console.cli.render.request_table import counted_approvals, reason_lines
+from console.cli.render.request_table import ceiling_lines, counted_approvals, reason_lines
 from console.presentation.event_text import ancestor_lines, tools_text
 from console.presentation.terminal_text import to_json_line
 from justenough.domain.approvals import statement_factory
@@ -26,7 +26,7 @@ from justenough.domain.approvals.verification import needs_reason
 from justenough.domain.core.errors import InvalidInput, JustEnoughError
 from justenough.domain.core.units import duration_text
 from justenough.domain.jobs.spec import checked_spec
-from justenough.domain.jobs.states import Action
+from justenough.domain.jobs.states import BEYOND_TEXTS, Action
 from justenough.domain.jobs.tool_bounds import BoundedTools, Bounds, tools_to_json
 from justenough.domain.jobs.tool_bounds_syntax import parse_tool_bounds
 
@@ -142,6 +142,8 @@ def _print_answer(api: ConsoleApiClient, view: Json, options: AnswerOptions, too
     else:
         for label, text in reason_lines(view):
             note(f"  {label.lower() + ':':<8} {text}")
+    for label, text in ceiling_lines(view):
+        note(f"  {label.lower() + ':':<8} {text}")
     if view["tools"]:
         note(f"  through: {tools_text(view['tools'])}; the job gets no credential")
     if tools is not None:
@@ -164,7 +166,12 @@ def order_facts(api: ConsoleApiClient, job: str) -> list[tuple[str, str]]:
         " ".join(filter(None, (spec.agent.name, spec.agent.version, spec.agent.model and f"({spec.agent.model})"))) if spec.agent else ""
     )
     facts = [("agent", agent), ("data", join_pairs(dict(spec.data_scope))), ("command", shlex.join(spec.run.command))]
-    facts += [("files", first["bundle"] or ""), ("launch reason", first["reason"])]
+    # Orders from before there was `beyond` left everything else to policy.
+    facts += [
+        ("files", first["bundle"] or ""),
+        ("beyond", BEYOND_TEXTS[first.get("beyond", "policy")]),
+        ("launch reason", first["reason"]),
+    ]
     return [(name, value) for name, value in facts if value]
 
 

@@ -13,7 +13,7 @@ from console.cli.errors import ExitCode, Failure
 from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render.output import count_label, emit, emit_items, emit_page, note, print_fields
-from console.cli.render.request_table import deadline_text, decide_by, reason_lines
+from console.cli.render.request_table import ceiling_lines, deadline_text, decide_by, reason_lines
 from console.presentation.event_text import ancestor_lines, decision_text, duration_label, tools_text
 from console.presentation.terminal_text import moment, to_json_line
 
@@ -188,6 +188,7 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
             ("Granted", "" if item["granted_ttl"] is None else granted),
             ("Call", f"{call['tool']}, once, with exactly {to_json_line(call['arguments'])}{bounds}" if call else ""),
             *reason_lines(item),
+            *ceiling_lines(item),
             ("Optional", "yes" if item["optional"] else "no"),
             ("Revocable", item["revocable"]),
             ("State", item["state"]),

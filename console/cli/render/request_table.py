@@ -9,7 +9,7 @@ from console.cli.json_object import Json
 from console.cli.render.output import table_lines
 from console.presentation.event_text import decision_text, duration_label
 from console.presentation.terminal_text import clock, moment, plain
-from justenough.domain.jobs.states import reason_source_text
+from justenough.domain.jobs.states import BEYOND_ORDER, reason_source_text
 
 HEADER = ("REQUEST", "JOB", "REQUESTER", "ACCESS", "TIER", "TIME LEFT", "APPROVALS", "CLAIMED BY")
 
@@ -93,6 +93,12 @@ def reason_lines(item: Json) -> Iterator[tuple[str, str]]:
         yield "Signed reason", signed
     yield "Reason", item["reason"]
     yield "Reason by", reason_source(item)
+
+
+def ceiling_lines(item: Json) -> Iterator[tuple[str, str]]:
+    """Yield that the signed order does not name a request, with its label; nothing if it does."""
+    if BEYOND_ORDER in item["policies"]:
+        yield "Order", "not named in the signed order"
 
 
 def request_changes(before: Json | None, after: Json) -> Iterator[str]:

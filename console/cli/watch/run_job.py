@@ -31,6 +31,7 @@ from justenough.domain.core.units import duration_text
 from justenough.domain.core.untrusted_yaml import MAX_BYTES
 from justenough.domain.jobs import bundle
 from justenough.domain.jobs.spec import JobSpec, checked_spec, read_spec
+from justenough.domain.jobs.states import BEYOND_TEXTS
 
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,200}")
 
@@ -213,9 +214,13 @@ def _print_decisions(found: Json) -> None:
     if tools:
         note("The agent may call these tools while it runs; each call needs the access beside it:")
         print_table(
-            ("TOOL", "RESOURCE", "ACTION", "OUTCOME", "TIER"),
-            [(item["tool"], item["resource"], item["action"], item["outcome"], item["tier"]) for item in tools],
+            ("TOOL", "RESOURCE", "ACTION", "OUTCOME", "TIER", "IN THE ORDER"),
+            [
+                (item["tool"], item["resource"], item["action"], item["outcome"], item["tier"], "not named" if item["beyond"] else "named")
+                for item in tools
+            ],
         )
+    note(f"Access that the spec does not name: {BEYOND_TEXTS[found['beyond']]}.")
     if not found["requests"]:
         note("The spec is valid and requests no access at its start." if tools else "The spec is valid and requests no access.")
         return

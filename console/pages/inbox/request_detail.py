@@ -12,16 +12,18 @@ from console.presentation.request_text import POLICY_SOURCE_TEXT
 from console.services.console import Console
 from console.services.decide_request import has_answered, why_approval_refused, why_no_delegate_of, why_own_job
 from console.services.visibility import job_for, visible_request
+from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.errors import InvalidInput, RetryLater
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.inbox.diff import Difference, agent_text, call_facts, differences, request_facts, run_facts, shown_facts
 from justenough.domain.inbox.pending import TimeoutOutcome, timeout_outcome
-from justenough.domain.jobs.spec import JobSpec, checked_spec
+from justenough.domain.jobs.spec import JobSpec
 from justenough.domain.jobs.states import Action, RequestState
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import DelegationView, EntryView, JobView, RequestView
 from justenough.domain.tools.definitions import Tool
 from justenough.services.dependencies import Deps
+from justenough.services.order_spec import read_order_spec
 from justenough.services.parent_chain import NoSuchParent, ancestor_views
 
 MAX_STEPS = 8
@@ -225,7 +227,7 @@ def _order_spec(deps: Deps, job: str) -> tuple[JobSpec | None, str | None]:
     if order is None:
         return None, None
     try:
-        return checked_spec(order.spec, order.params), order.bundle
+        return read_order_spec(deps, JobInput.of(job, order)), order.bundle
     except InvalidInput:
         return None, order.bundle
 

@@ -33,6 +33,7 @@ from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.untrusted_yaml import validate_model
 from justenough.domain.jobs import bundle
 from justenough.domain.jobs.spec import checked_spec, read_spec
+from justenough.domain.jobs.states import BEYOND_TEXTS
 from justenough.services.dependencies import Deps
 
 PARAM_PREFIX = "param."
@@ -226,4 +227,5 @@ def _render_form(request: Request, deps: Deps, visitor: PageUser, draft: LaunchD
         errors={name: message for name, message in errors.items() if name in params},
         problems=[one for one in problems if one.path.removeprefix("params.") not in params],
         tier_name=lambda number: tier_name(number, visitor.caller.tiers),
+        beyond_texts=BEYOND_TEXTS,
     )

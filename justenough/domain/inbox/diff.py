@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from justenough.domain.core.units import duration_text
 from justenough.domain.jobs.spec import JobSpec, ResourceLimits
+from justenough.domain.jobs.states import BEYOND_TEXTS
 from justenough.domain.jobs.tool_bounds_syntax import format_tool_lines
 from justenough.domain.readmodel.views import RequestView
 
@@ -69,6 +70,7 @@ def run_facts(spec: JobSpec, bundle: str | None) -> NamedFacts:
             f"{item.action.value} on {item.resource}": f"requested for {duration_text(item.ttl)}{', optional' if item.optional else ''}"
             for item in spec.access
         },
+        "beyond the order": BEYOND_TEXTS[spec.beyond],
     }
 
 

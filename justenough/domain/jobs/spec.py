@@ -24,7 +24,7 @@ from justenough.domain.core.base_model import Model
 from justenough.domain.core.errors import InvalidInput, Problem, raise_problems, reject_if
 from justenough.domain.core.units import Duration, Size, duration_text, size_text
 from justenough.domain.core.untrusted_yaml import check_json, read_yaml, validate_model
-from justenough.domain.jobs.states import Action
+from justenough.domain.jobs.states import Action, Beyond
 from justenough.domain.jobs.tool_bounds import Bounds
 
 MAX_ACCESS_ITEMS = 32
@@ -219,6 +219,7 @@ class JobSpec(Model):
     params: Mapping[ParamName, str] = Field(default_factory=dict)
     run: RunSpec
     access: Annotated[tuple[Access, ...], Field(max_length=MAX_ACCESS_ITEMS)] = ()
+    beyond: Beyond = "ask"
     model: ModelUse | None = None
 
     @field_validator("data_scope")
@@ -264,8 +265,11 @@ def read_spec(text: str | bytes) -> dict[str, Any]:
     return raw
 
 
-def checked_spec(raw: Any, params: Mapping[str, str] | None = None) -> JobSpec:
-    """Validate a spec and return it with its params merged and filled in; raise InvalidInput with every problem at once."""
+def checked_spec(raw: Any, params: Mapping[str, str] | None = None, *, before_ceiling: bool = False) -> JobSpec:
+    """Validate a spec and return it with its params merged and filled in; raise InvalidInput with every problem at once.
+
+    `before_ceiling`: whether the order was signed before orders were ceilings. It keeps what its signer knew: `beyond: policy`.
+    """
     check_json("job spec", raw)
     spec = validate_model("job spec", JobSpec, raw)
     problems = _param_problems(spec, params or {})
@@ -279,7 +283,8 @@ def checked_spec(raw: Any, params: Mapping[str, str] | None = None) -> JobSpec:
         update={"command": tuple(map(fill, spec.run.command)), "env": {name: fill(text) for name, text in spec.run.env.items()}}
     )
     access = tuple(item.model_copy(update={"reason": fill(item.reason)}) for item in spec.access)
-    return spec.model_copy(update={"task": fill(spec.task), "params": values, "run": run, "access": access})
+    beyond = "policy" if before_ceiling else spec.beyond
+    return spec.model_copy(update={"task": fill(spec.task), "params": values, "run": run, "access": access, "beyond": beyond})
 
 
 def _param_problems(spec: JobSpec, params: Mapping[str, str]) -> list[Problem]:

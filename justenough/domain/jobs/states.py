@@ -1,8 +1,10 @@
-"""The states of jobs, requests, credentials and revocations; actions, sensitivities, sources of reasons. No I/O, no clock."""
+"""The states of jobs, requests, credentials and revocations; actions, sensitivities, sources of reasons, `beyond`. No I/O, no clock."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum, StrEnum
+from typing import Literal
 
 
 class Action(StrEnum):
@@ -48,6 +50,19 @@ def reason_source_text(source: str | None) -> str:
     """Return who wrote a reason, in words. `source`: a ReasonSource's value; None if it was not recorded."""
     texts: dict[str | None, str] = {ReasonSource.ORDER: "from the signed spec", ReasonSource.PROGRAM: "written by the program, unverified"}
     return texts.get(source, "its source was not recorded")
+
+
+Beyond = Literal["none", "ask", "policy"]
+"""What happens to access and tool calls that the order does not name, strictest first: `none` refuses them, `ask` always asks a person, and
+`policy` leaves them to policy."""
+BEYOND_TEXTS: Mapping[Beyond, str] = {
+    "none": "refused",
+    "ask": "only if a person approves it",
+    "policy": "as policy decides",
+}
+"""What becomes of such access, in words."""
+BEYOND_ORDER = "beyond-order"
+"""The id in a decision if the order does not name the access, and refuses it or has a person asked."""
 
 
 class JobState(StrEnum):

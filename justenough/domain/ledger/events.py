@@ -74,7 +74,7 @@ def _fields(names: str) -> tuple[str, ...]:
 
 EVENT_FIELDS: dict[EventType, tuple[str, ...]] = {
     EventType.JOB_SUBMITTED: _fields(
-        "spec name task environment agent data_scope labels params bundle reason requester requester_name parent order"
+        "spec name task environment agent data_scope labels params bundle reason requester requester_name parent order beyond"
     ),
     EventType.JOB_REFUSED: _fields("why workflow run"),
     EventType.JOB_STARTED: _fields("worker sandbox run times_out_at"),

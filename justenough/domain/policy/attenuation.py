@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from justenough.domain.core.errors import Problem
 from justenough.domain.core.units import duration_text, size_text
 from justenough.domain.jobs.spec import Access, JobSpec
+from justenough.domain.policy.ceiling import is_looser
 from justenough.domain.tools.call import call_of
 
 BYTE_LIMITS = frozenset({"memory", "file_size"})
@@ -26,6 +27,8 @@ def attenuation_problems(spec: JobSpec, parent: JobSpec) -> Iterator[Problem]:
         yield Problem("run.timeout", f"longer than the parent job's {duration_text(parent.run.timeout)}")
     if spec.run.network == "host" and parent.run.network == "none":
         yield Problem("run.network", "the parent job has no network")
+    if is_looser(spec.beyond, parent.beyond):
+        yield Problem("beyond", f"`{spec.beyond}` allows more than the parent job's `{parent.beyond}`; write `beyond: {parent.beyond}`")
     yield from _limit_problems(spec, parent)
     for index, item in enumerate(spec.access):
         yield from access_attenuation_problems(item, parent.access, path=f"access[{index}]")

@@ -17,11 +17,11 @@ import cedarpy
 from pydantic import Field
 
 from justenough.domain.catalog.models import Resource
-from justenough.domain.core.base_model import Message
+from justenough.domain.core.base_model import Message, OmittedIfNone
 from justenough.domain.core.errors import Problem
 from justenough.domain.jobs.credentials import HeldAccess
 from justenough.domain.jobs.spec import JobSpec, RunSpec
-from justenough.domain.jobs.states import Action, Sensitivity
+from justenough.domain.jobs.states import Action, Beyond, Sensitivity
 
 OPTIONAL_CONTEXT = ("touched_external", "held_actions", "issued_count", "hour", "weekday", "tool", "arguments", "call")
 """A schema may omit these, as older ones do."""
@@ -81,6 +81,8 @@ class AccessContext:
     """The call's scalar arguments: `order_id=7`."""
     numbers: frozenset[str] = frozenset()
     """The numeric arguments: `amount=12.5`."""
+    beyond: Beyond | None = None
+    """What the order says of this access, which it does not name; None if it names it. Policies do not see it."""
 
 
 class DecisionFacts(Message):
@@ -110,6 +112,8 @@ class DecisionFacts(Message):
     arguments: Annotated[tuple[str, ...], Field(exclude_if=lambda value: not value)] = ()
     numbers: Annotated[tuple[str, ...], Field(exclude_if=lambda value: not value)] = ()
     """The numeric arguments; absent if there are none."""
+    beyond: OmittedIfNone[Beyond] = None
+    """What the order said of the access, which it did not name; absent if it named it."""
 
     @classmethod
     def of(cls, job: JobFacts, name: str, resource: Resource, action: Action, context: AccessContext) -> Self:
@@ -131,6 +135,7 @@ class DecisionFacts(Message):
             tool=context.tool,
             arguments=tuple(sorted(context.arguments)),
             numbers=tuple(sorted(context.numbers)),
+            beyond=context.beyond,
         )
 
     def to_context(self, reason: str) -> AccessContext:
@@ -143,7 +148,7 @@ class DecisionFacts(Message):
         )
         clock = Clock(self.hour, self.weekday)
         arguments, numbers = frozenset(self.arguments), frozenset(self.numbers)
-        return AccessContext(self.phase, self.ttl, reason, clock, held, self.break_glass, self.tool, arguments, numbers)
+        return AccessContext(self.phase, self.ttl, reason, clock, held, self.break_glass, self.tool, arguments, numbers, self.beyond)
 
 
 def job_attributes(job: JobFacts) -> Attributes:

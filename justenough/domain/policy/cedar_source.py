@@ -22,7 +22,7 @@ POLICIES = "policies"
 SCHEMA_FILE = "schema.cedarschema"
 MAX_BYTES = 1024 * 1024
 POLICY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-RESERVED_IDS = frozenset({"default-deny", "no-policies"})
+RESERVED_IDS = frozenset({"beyond-order", "default-deny", "no-policies"})
 TOKEN_PATTERN = re.compile(r'//[^\n]*|\s+|(?P<token>"(?:[^"\\\n]|\\.)*"|\w+|::|==|!=|<=|>=|&&|\|\||.)', re.DOTALL)
 # Cedar's parser and validator recurse, and a thousand levels crash the process; real policies need far less than a hundred.
 MAX_BRACKETS = 50

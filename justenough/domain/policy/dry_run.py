@@ -11,6 +11,7 @@ from justenough.domain.jobs.credentials import Decision, HeldAccess
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action
 from justenough.domain.policy.cedar_request import AccessContext, Clock, JobFacts, Phase
+from justenough.domain.policy.ceiling import beyond_of
 from justenough.domain.policy.engine import PolicySet
 from justenough.domain.policy.tier_result import MAX_TIER, TierResult
 from justenough.domain.tools.call import DEFAULT_TTL_S, CallAccess, ToolCall, action_of, tool_only_items
@@ -90,7 +91,7 @@ def dry_run_tools(rules: PolicyEvaluator, job: JobFacts, *, clock: Clock, held: 
         if (only and not any(name in (item.tools or {}) for item in only)) or problems_in_spec(spec, rules.catalog):
             continue
         number += 1
-        context = AccessContext("runtime", ttl, access.reason, clock, held)
+        context = AccessContext("runtime", ttl, access.reason, clock, held, beyond=beyond_of(job.spec, call, rules.catalog))
         yield name, DryRunStep(number, access, context, rules.decide(job, access, context))
 
 

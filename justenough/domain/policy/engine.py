@@ -25,6 +25,7 @@ from justenough.domain.jobs.states import Action
 from justenough.domain.policy import cedar_request
 from justenough.domain.policy.cedar_request import AccessContext, Attributes, JobFacts, to_cedar_request
 from justenough.domain.policy.cedar_source import POLICIES, SCHEMA_FILE, PolicyRule, read_rules, read_schema
+from justenough.domain.policy.ceiling import with_ceiling
 from justenough.domain.policy.partial_evaluation import ANY_ATTRIBUTE, LiteralNode, PartialRequest, fold_policy, mentioned_attributes
 from justenough.domain.policy.tier_result import MAX_TIER, TIERS, Remainder, TierResult
 
@@ -130,7 +131,7 @@ class PolicySet:
             return tuple(tuple(item.rule.id for item in rules if tier in item.tiers) for tier in TIERS)
 
         result, least = TierResult(permits=by_tier("permit"), forbids=by_tier("forbid")), resource.least_tier(action)
-        return result.with_least_tier(least, DOUBLE_LOCK) if least else result
+        return with_ceiling(result.with_least_tier(least, DOUBLE_LOCK) if least else result, context.beyond)
 
     def cedar_inputs(self, job: JobFacts, name: str, resource: Resource, action: Action, *, context: AccessContext) -> CedarInputs:
         """Build the entities and the context for Cedar, with only the attributes that a policy reads: equal inputs get equal decisions."""

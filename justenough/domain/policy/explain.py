@@ -16,6 +16,7 @@ from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.credentials import Decision, HeldAccess
 from justenough.domain.jobs.spec import JobSpec
+from justenough.domain.jobs.states import BEYOND_ORDER, Beyond
 from justenough.domain.policy.cedar_request import Clock, JobFacts, Phase
 from justenough.domain.policy.counterfactuals import compared_literals, vary_circumstances, vary_order
 from justenough.domain.policy.dry_run import DryRunStep, PolicyEvaluator, dry_run_spec
@@ -29,7 +30,8 @@ class LocatedPolicy(Message):
     id: str
     effect: str
     place: str
-    """`policies/writes.cedar:7:1`; empty for a decision source that is not a policy (`default-deny`; `double-lock`: the catalog's lock_tier)."""
+    """`policies/writes.cedar:7:1`; empty for a decision source that is not a policy (`default-deny`; `double-lock`: the catalog's lock_tier;
+    `beyond-order`: the order, which does not name the access)."""
 
 
 class TierExplanation(Message):
@@ -86,6 +88,8 @@ class Explanation(Message):
     """UTC, as is `weekday`."""
     weekday: int
     policy_digest: str
+    beyond: Beyond
+    """What happens to access and tool calls that the spec does not name."""
     problems: tuple[str, ...]
     """Other reasons why it cannot be launched: a ttl over the maximum, an environment other than the resource's, a missing scope."""
     requests: tuple[RequestExplanation, ...]
@@ -111,6 +115,7 @@ def explain_spec(
         hour=clock.hour,
         weekday=clock.weekday,
         policy_digest=rules.policies.digest,
+        beyond=job.spec.beyond,
         problems=tuple(map(str, problems_in_spec(job.spec, rules.catalog))),
         requests=tuple(_explain_request(rules, tiers, job, step, steps) for step in steps),
     )
@@ -121,7 +126,7 @@ def locate_policies(policies: PolicySet, ids: Iterable[str]) -> tuple[LocatedPol
     rules = {rule.id: rule for rule in policies.rules}
     located = []
     for name in ids:
-        assert name in rules or name in {DEFAULT_DENY, DOUBLE_LOCK, NO_POLICIES}, name
+        assert name in rules or name in {BEYOND_ORDER, DEFAULT_DENY, DOUBLE_LOCK, NO_POLICIES}, name
         effect, place = (rules[name].template.effect, f"policies/{rules[name].place}") if name in rules else ("forbid", "")
         located.append(LocatedPolicy(id=name, effect=effect, place=place))
     return tuple(located)

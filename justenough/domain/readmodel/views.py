@@ -11,6 +11,7 @@ from pydantic import Field
 
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import (
+    BEYOND_ORDER,
     CredentialState,
     JobState,
     ReasonSource,
@@ -183,6 +184,11 @@ class RequestView(Message):
     def decide_by(self) -> datetime | None:
         """Until when it can be decided at the current tier."""
         return self.job_times_out_at if self.ends_with_job else self.expires_at
+
+    @property
+    def is_beyond_order(self) -> bool:
+        """Whether the signed order does not name it, so that policy alone could not allow it."""
+        return BEYOND_ORDER in self.policies
 
     @property
     def reason_source(self) -> str:

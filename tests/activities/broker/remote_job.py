@@ -115,12 +115,18 @@ class Puppet:
 
 
 @contextmanager
-def launch_puppet(ops: Human, *items: dict[str, Any], before: str = "", parent: str | None = None, **more: Any) -> Iterator[Puppet]:
-    """Launch one, with these access items; kill it at the block's end where it still runs. `before`: what its program does first."""
+def launch_puppet(
+    ops: Human, *items: dict[str, Any], before: str = "", parent: str | None = None, beyond: str | None = "policy", **more: Any
+) -> Iterator[Puppet]:
+    """Launch one, with these access items; kill it at the block's end where it still runs.
+
+    `before`: what its program does first. `beyond`: None to leave it out of the spec.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(180)
         run = {"command": ["python3", "-c", before + PROGRAM, str(server.getsockname()[1])], "timeout": "10m", **more.pop("run", {})}
         spec = {"name": "puppet", "task": "Do what a test says", "environment": "prod", "data_scope": {"tenant": "acme"}, **more}
+        spec |= {"beyond": beyond} if beyond else {}
         job = ops.launch({**spec, "run": run, "access": list(items)}, **({"parent": parent} if parent else {}))
         connection, _ = server.accept()
         with connection, connection.makefile("rw") as lines:

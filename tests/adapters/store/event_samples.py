@@ -40,6 +40,7 @@ def submission(job: str = JOB, *, at: datetime = NOW, **changes: Any) -> Event:
         "requester_name": "ops",
         "parent": None,
         "order": SIGNED,
+        "beyond": "ask",
     }
     return build_event(EventType.JOB_SUBMITTED, job, at=at, **{**data, **changes})
 

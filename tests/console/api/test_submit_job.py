@@ -277,12 +277,16 @@ async def test_a_dry_run_of_an_agent_tells_what_its_tools_need_and_who_may_answe
     )
     found = (await served.post("/jobs", "ops", {"spec": raw, "dry_run": True})).json()
     tools = {item["tool"]: (item["action"], item["resource"], item["outcome"], item["tier"]) for item in found["tools"]}
-    assert tools["find-order"] == ("read", "orders-db", "allowed", 0)
+    assert (tools["find-order"], found["beyond"]) == (("read", "orders-db", "needs_approval", 1), "ask")
+    assert {item["beyond"] for item in found["tools"]} == {"ask"}
     assert tools["refund-order"] == ("write", "refunds-db", "needs_approval", 1)
     assert any("people at tier 1 have 15m to decide, but the job times out after 5m" in said for said in found["warnings"])
     longer = {**raw, "run": {"command": ["true"], "timeout": "5h"}}
     assert (await served.post("/jobs", "ops", {"spec": longer, "dry_run": True})).json()["warnings"] == []
     assert (await served.post("/jobs", "ops", {"spec": spec(access=[]), "dry_run": True})).json()["tools"] == []
+    bound = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "r", "at": "request", "tools": {"find-order": {}}}
+    only = (await served.post("/jobs", "ops", {"spec": {**raw, "access": [bound], "beyond": "none"}, "dry_run": True})).json()
+    assert [(item["tool"], item["outcome"], item["beyond"]) for item in only["tools"]] == [("find-order", "allowed", None)]
 
 
 async def test_a_bundle_is_kept_by_its_digest_and_needed_before_its_job(served: Served) -> None:

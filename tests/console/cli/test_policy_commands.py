@@ -318,7 +318,7 @@ def test_every_output_is_json_of_a_stable_shape(alone: Cli) -> None:
         ("check", str(SHOP)): {"folder", "digest", "policies", "findings"},
         ("test", str(SHOP)): {"folder", "policy_digest", "passed", "failed", "cases"},
         ("explain", str(EXPORT), "--config", str(SHOP)): {
-            *("name", "environment", "requester", "requester_groups", "hour", "weekday", "policy_digest", "problems", "requests"),
+            *("name", "environment", "requester", "requester_groups", "hour", "weekday", "policy_digest", "problems", "beyond", "requests"),
         },
     }
     for words, keys in shapes.items():

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from console.cli.render.request_table import deadline_text, decide_by, reason_lines, request_changes, request_sentence, request_table_lines
+from console.cli.render.request_table import (
+    ceiling_lines,
+    deadline_text,
+    decide_by,
+    reason_lines,
+    request_changes,
+    request_sentence,
+    request_table_lines,
+)
 from console.presentation.terminal_text import width
 
 NOW = datetime(2026, 1, 1, 18, tzinfo=UTC)
@@ -110,3 +118,8 @@ def test_a_request_is_to_be_decided_before_its_job_times_out() -> None:
     assert deadline_text(ending) == "2026-01-01T18:00:09Z (the job times out then)"
     assert "until 2026-01-01T18:00:09Z (the job times out then)" in request_sentence(ending)
     assert table_lines(ending, columns=120)[1].split()[8] == "9s"
+
+
+def test_a_request_that_the_order_does_not_name_is_told_as_such() -> None:
+    assert list(ceiling_lines(request(policies=["reads", "beyond-order"]))) == [("Order", "not named in the signed order")]
+    assert list(ceiling_lines(request(policies=["reads"]))) == []

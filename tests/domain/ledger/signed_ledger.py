@@ -49,7 +49,7 @@ def signed(key: Ed25519PrivateKey, **statement: Any) -> dict[str, Any]:
 def submitted(job: str, number: int) -> Any:
     order = signed(OPS, type="order", job=job, spec_digest=digest_of(SPEC), bundle=None, params={}, reason="r", person="ops")
     names: dict[str, Any] = {"name": "refunds", "task": "t", "environment": "prod", "agent": None, "data_scope": {}, "labels": {}}
-    who: dict[str, Any] = {"requester": "ops", "requester_name": "ops", "parent": None, "reason": "r"}
+    who: dict[str, Any] = {"requester": "ops", "requester_name": "ops", "parent": None, "reason": "r", "beyond": "ask"}
     at = NOW + timedelta(seconds=number)
     return build_event(EventType.JOB_SUBMITTED, job, at=at, spec=SPEC, params={}, bundle=None, order=order, **names, **who)
 
