@@ -90,7 +90,15 @@ def _read_vault(stack: Stack, path: str, times: int) -> list[float]:
 
 async def _run_jobs(ops: Human, resource: str, times: int, *, jobs: int) -> list[dict[str, Any]]:
     command = ["python3", "-c", PROGRAM, resource, str(times)]
-    spec = {"name": "accesses", "task": "Measure", "environment": "prod", "data_scope": SCOPE, "run": {"command": command}, "access": []}
+    spec = {
+        "name": "accesses",
+        "task": "Measure",
+        "environment": "prod",
+        "data_scope": SCOPE,
+        "run": {"command": command},
+        "access": [],
+        "beyond": "policy",
+    }
     ids = [await ops.launch(await ops.order(spec)) for _ in range(jobs)]
     return [await output_of(ops, job) for job in ids]
 

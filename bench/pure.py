@@ -127,6 +127,7 @@ def _decision_events(job: str, policies: PolicySet, resource: Resource) -> Itera
         "requester": "someone",
         "requester_name": "ops",
         "parent": None,
+        "beyond": "ask",
         "order": signed,
     }
     yield build_event(EventType.JOB_SUBMITTED, job, at=MOMENT, **order)
