@@ -6,12 +6,13 @@ Not thread-safe: call with the issuer's lock held.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from activities.issuing.results import IssueBasis, NotPermitted
 from justenough.adapters.vault import JobToken
 from justenough.domain.catalog.loader import problems_in_spec
+from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import InvalidInput, OverQuota
 from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.credentials import CredentialHandle, HeldAccess
@@ -19,7 +20,7 @@ from justenough.domain.jobs.resource_limits import MAX_APPROVAL_REQUESTS_PER_JOB
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action, RequestState, Sensitivity
 from justenough.domain.jobs.tool_bounds import APPROVAL, ORDER, BoundedTools
-from justenough.domain.tools.call import ToolCall, call_of, tool_only_items, with_bounds
+from justenough.domain.tools.call import ToolCall, call_of, let_tool_through, tool_only_items, with_bounds
 from justenough.services.dependencies import Deps
 from justenough.services.inherited_limits import ancestor_access_items, why_exceeds_ancestors
 from justenough.services.verify_order import VerifiedOrder
@@ -34,6 +35,31 @@ OVER_QUOTA_RETRY_S = 60.0
 PARENT_JOB = "the job that launched this one"
 
 
+class CallCounts:
+    """The calls of each tool, and those among them that had the same value of an argument whose calls are counted by value."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, ...]] = Counter()
+
+    def add(self, call: ToolCall, arguments: Iterable[str], *, times: int = 1) -> None:
+        """Count a call, and its value of each of these arguments; -1 times to take one back."""
+        alike = (_value_key(call, name) for name in arguments if name in call.arguments)
+        self._counts.update(dict.fromkeys([(call.tool,), *alike], times))
+
+    def of_tool(self, call: ToolCall) -> int:
+        """Return the calls of the same tool."""
+        return self._counts[call.tool,]
+
+    def alike(self, call: ToolCall, arguments: Iterable[str]) -> dict[str, int]:
+        """Return, by argument, the calls of the same tool with the same value."""
+        return {name: self._counts[_value_key(call, name)] for name in arguments if name in call.arguments}
+
+
+def _value_key(call: ToolCall, argument: str) -> tuple[str, ...]:
+    # To Python, 1 is True.
+    return call.tool, argument, digest_of(call.arguments[argument])
+
+
 @dataclass(slots=True)
 class AccessGrant:
     """A request that was granted: its access, basis and end, and the credentials that were issued under it so far."""
@@ -45,10 +71,23 @@ class AccessGrant:
     ends: float | None = None
     """When it ends, in ticks. The grant's time begins with its first issue."""
     issued: int = 0
-    made: Counter[str] = field(default_factory=Counter)
-    """By tool, the calls that a credential was issued for."""
+    made: CallCounts = field(default_factory=CallCounts)
+    """The calls that a credential was issued for."""
     token: JobToken | None = None
     """The job's Vault token for it: its policy allows this one action, and it lives as long as the grant."""
+
+    def count(self, call: ToolCall) -> None:
+        """Count a call that a credential was issued for."""
+        bounds = (self.access.tools or {}).get(call.tool)
+        self.made.add(call, bounds.counted_arguments if bounds else ())
+
+    def has_room(self, call: ToolCall) -> bool:
+        """Whether a call is within the bounds of the grant's tools."""
+        bounds = (self.access.tools or {}).get(call.tool)
+        if bounds is None:
+            return False
+        alike = self.made.alike(call, bounds.counted_arguments)
+        return not any(bounds.problems(call.arguments, made=self.made.of_tool(call), made_alike=alike))
 
     @property
     def through_tools(self) -> bool:
@@ -90,10 +129,7 @@ class JobGrants:
             # Under a control group, people authorize a single issue, so the grant cannot be used again.
             if used_up or not _is_same_access(grant.access, access) or (action and action.locked):
                 continue
-            tools = grant.access.tools or {}
-            if grant.through_tools and (
-                call is None or call.tool not in tools or any(tools[call.tool].problems(call.arguments, made=grant.made[call.tool]))
-            ):
+            if grant.through_tools and (call is None or not grant.has_room(call)):
                 continue
             yield grant
 
@@ -245,16 +281,24 @@ class ToolBounds:
 
     def lets_through(self, tool: str, resource: str, action: Action) -> bool:
         """Whether the order allows a tool at all."""
-        items = self.order_items(resource, action)
-        return not items or any(tool in (item.tools or {}) for item in items)
+        return let_tool_through(self.order_items(resource, action), tool)
 
-    def bound_call(self, call: ToolCall, resource: str, action: Action, *, made: int) -> ToolCall:
-        """Return a call with the bounds that apply to it. Blocking. Raises OutOfBounds if the call exceeds them."""
+    def counted_arguments(self, tool: str, resource: str, action: Action) -> frozenset[str]:
+        """Return the arguments of a tool whose calls this job's order, or an ancestor's, counts by value. Blocking."""
+        orders = (self.order_items(resource, action), *ancestor_access_items(self._deps, resource, action, self._verified.statement))
+        bounds = (item.tools[tool] for items in orders for item in items if item.tools and tool in item.tools)
+        return frozenset(name for each in bounds for name in each.counted_arguments)
+
+    def bound_call(self, call: ToolCall, resource: str, action: Action, *, made: int, made_alike: Mapping[str, int]) -> ToolCall:
+        """Return a call with the bounds that apply to it. Blocking. Raises OutOfBounds if the call exceeds them.
+
+        `made`, `made_alike`: the job's other calls, as in Bounds.problems.
+        """
         own = self.order_items(resource, action)
         by = ORDER if own == tool_only_items(self._verified.spec, resource, action) else APPROVAL
-        call = with_bounds(call, own, calls_made=made, by=by)
+        call = with_bounds(call, own, calls_made=made, made_alike=made_alike, by=by)
         for items in ancestor_access_items(self._deps, resource, action, self._verified.statement):
-            above = with_bounds(call, items, calls_made=made, by=PARENT_JOB).within
+            above = with_bounds(call, items, calls_made=made, made_alike=made_alike, by=PARENT_JOB).within
             # Both allow this very call, so their intersection is not empty.
             call = call.model_copy(update={"within": above.intersect(call.within) if above and call.within else above})
         return call

@@ -167,7 +167,8 @@ class Issuer:
             held=self.holdings.held,
             phase="runtime",
             break_glass=grant.basis.broke_glass,
-            requested=grant.basis.requested,
+            # The order must name this very call, or leave it to policy, whatever the grant was first made for.
+            requested=access_for_call(grant.basis.requested, call_of(requested)),
         )
         if decision.outcome == "denied":
             about = f"runtime-{grant.issued + 1}"
@@ -272,7 +273,8 @@ class Issuer:
         now, ends = deps.now(), deps.ticks() + ttl
         grant.ends = ends if grant.ends is None else grant.ends
         grant.issued += 1
-        grant.made.update([call.tool] if (call := call_of(access)) else [])
+        if call := call_of(access):
+            grant.count(call)
         user = issued.fields["username"].reveal() if action.target and "username" in issued.fields else None
         credential = CredentialHandle(
             id=credential_id(job, grant.number, grant.issued),

@@ -54,7 +54,7 @@ def evaluate_request(
 ) -> Evaluation:
     """Return the decision on one request now, by policy and the order's `beyond`, and its facts. What the job's ancestors touched counts as touched.
 
-    `requested`: what the job requested, if approvers narrowed it to `access`. The order names less than it lists only as far as people agreed.
+    `requested`: what the job requested, if approvers narrowed it to `access`; the order is compared with this.
     """
     current = deps.config.current()
     held = inherit_touched(deps, verified.statement.parent, held)

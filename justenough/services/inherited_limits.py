@@ -20,7 +20,7 @@ from justenough.domain.jobs.states import Action, RequestState
 from justenough.domain.jobs.tool_bounds import intersect_all
 from justenough.domain.policy.attenuation import access_attenuation_problems, attenuation_problems
 from justenough.domain.readmodel.views import RequestView
-from justenough.domain.tools.call import tool_only_items
+from justenough.domain.tools.call import let_tool_through, tool_only_items
 from justenough.services.dependencies import Deps
 from justenough.services.order_spec import read_order_spec
 from justenough.services.parent_chain import MAX_ANCESTORS
@@ -52,7 +52,10 @@ def can_use_tool(deps: Deps, tool: str, resource: str, action: Action, statement
     """Whether every ancestor of the job may use a tool, with at least some arguments."""
     return all(
         not isinstance(spec, Rejection)
-        and any((item.resource, item.action) == (resource, action) and (item.tools is None or tool in item.tools) for item in spec.access)
+        and any(
+            (item.resource, item.action) == (resource, action) and let_tool_through((item,) if item.tools is not None else (), tool)
+            for item in spec.access
+        )
         for spec in _ancestor_specs(deps, statement)
     )
 

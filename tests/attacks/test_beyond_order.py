@@ -8,8 +8,9 @@ import pytest
 
 from tests.activities.broker.remote_job import launch_puppet
 from tests.activities.broker.test_runtime_requests import await_request, entries
-from tests.activities.broker.test_tool_gateway import call_tool, mcp_result
+from tests.activities.broker.test_tool_gateway import call_tool, mcp_result, rows
 from tests.support.people import ACCEPTED_STATUSES, Human
+from tests.support.shop import Shop
 
 pytestmark = pytest.mark.servers
 READS: dict[str, Any] = {"resource": "refunds-db", "action": "read", "ttl": "5m", "reason": "look", "at": "request"}
@@ -52,3 +53,21 @@ def test_a_child_cannot_loosen_what_its_parents_order_refuses(ops: Human) -> Non
             answer = ops.api.post("jobs", json=ops.order({**child, **loosened, "access": []}, parent=job.job) | {"parent": job.job})
             assert answer.status_code == 422, answer.text
             assert "beyond" in {error["path"] for error in answer.json()["errors"]}
+
+
+def test_an_injected_call_adds_no_argument_and_uses_up_no_other_call(ops: Human, shop: Shop) -> None:
+    first, second = (int(row[0]) for row in rows(shop, "SELECT id FROM orders WHERE tenant = 'acme' ORDER BY id LIMIT 2"))
+    each_once = {"find-order": {"arguments": {"order_id": {"one_of": [first, second], "calls_per_value": 1}}}}
+    tickets = {"list-tickets": {"arguments": {"status": {"one_of": ["closed"]}}}}
+    with launch_puppet(ops, {**READS, "resource": "orders-db", "tools": {**each_once, **tickets}}, beyond=None) as job:
+        assert not call_tool(job, "find-order", order_id=first)[1]
+        text, failed = call_tool(job, "find-order", order_id=first)
+        assert (failed, "allows 1 call with each value" in text) == (True, True)
+        text, failed = call_tool(job, "list-tickets", status="closed", limit=50)
+        assert (failed, "limit: the order allows no argument but status" in text) == (True, True)
+        assert not call_tool(job, "list-tickets", status="closed")[1]
+        assert not call_tool(job, "find-order", order_id=second)[1]
+    none = {"find-order": {"calls": 0}, "list-tickets": {}}
+    with launch_puppet(ops, {**READS, "resource": "orders-db", "tools": none}) as job:
+        assert "find-order" not in {tool["name"] for tool in mcp_result(job, "tools/list")["tools"]}
+        assert "there is no tool 'find-order' for this job" in call_tool(job, "find-order", order_id=first)[0]

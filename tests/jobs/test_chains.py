@@ -109,11 +109,11 @@ def test_a_launcher_cannot_approve_a_job_that_their_own_job_launched_as_another_
 
 
 def test_a_child_cannot_have_more_access_than_its_parent_and_every_excess_is_reported_by_its_path(ops: Human) -> None:
-    tools = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}}}
+    tools = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}, "other_arguments": "any"}}
     bound = access("refunds-db", "write", at="request", deliver={}, tools=tools)
     parent = ops.launch(spec("true", access(ttl="4m"), bound, name="narrow", timeout="1m"))
     assert ops.until(parent)["state"] == "succeeded"
-    wider = {"refund-order": {"calls": 4, "arguments": {"amount": {"maximum": 100.5}}}}
+    wider = {"refund-order": {"calls": 4, "arguments": {"amount": {"maximum": 100.5}}, "other_arguments": "any"}}
     child = spec(
         "true",
         access(ttl="5m"),

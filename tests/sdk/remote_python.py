@@ -83,7 +83,7 @@ def launch_remote(ops: Human, *items: dict[str, Any], python: Path | None = None
         command = ["python3", "-c", PROGRAM, str(server.getsockname()[1])]
         run = {"command": command, "timeout": "5m", "network": network, **({"python": str(python), "workdir": "."} if python else {})}
         spec = {"name": "remote", "task": "Run what a test says", "environment": "prod", "data_scope": {"tenant": "acme"}}
-        job = ops.launch({**spec, "run": run, "access": list(items)}, bundle=_upload_sdk(ops) if python else None)
+        job = ops.launch({**spec, "run": run, "access": list(items), "beyond": "policy"}, bundle=_upload_sdk(ops) if python else None)
         connection, _ = server.accept()
         with connection, connection.makefile("rw") as lines:
             connection.settimeout(100)

@@ -221,7 +221,7 @@ def test_a_job_without_network_reaches_the_broker_through_its_socket(ops: Human)
     """This job reports only by its exit code."""
     code = "import justenough_job as je\nwith je.access('orders-db', 'read') as c: assert c['password']\nassert je.catalog()"
     spec = {"name": "alone", "task": "Ask without network", "environment": "prod", "data_scope": {"tenant": "acme"}}
-    job = ops.launch({**spec, "run": {"command": ["python3", "-c", code], "network": "none"}})
+    job = ops.launch({**spec, "beyond": "policy", "run": {"command": ["python3", "-c", code], "network": "none"}})
     assert ops.until(job)["state"] == "succeeded"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from activities.broker.tools.discovery import OfferedTool, tool_entry, with_how
 from activities.broker.tools.executors import Result, ToolsChanged, failure, list_mcp_tools, run_http, run_mcp, run_sql
 from activities.broker.tools.upstream_drift import UpstreamDrift
 from activities.delivery.delivery import PUBLIC_FIELDS
+from activities.issuing.grants import CallCounts
 from activities.issuing.issuer import Issuer
 from activities.issuing.results import AccessClosed, AccessDenied, IssuedCredential, IssueRefused, NotPermitted
 from justenough.domain.catalog.loader import problems_in_spec
@@ -65,6 +65,17 @@ class _Caller:
     gone: asyncio.Event
 
 
+@dataclass(frozen=True, slots=True)
+class _ResolvedCall:
+    """A call as it was checked, with its tool and the action that it needs."""
+
+    tool: Tool
+    call: ToolCall
+    action: Action
+    counted: frozenset[str]
+    """The arguments whose calls are counted by value."""
+
+
 @dataclass(slots=True)
 class _CallRecord:
     """The ledger entry of one call, filled in as the call goes on."""
@@ -105,8 +116,8 @@ class ToolGateway:
         self._broker = broker
         self._drift = UpstreamDrift(deps, self._job, verified.spec.environment)
         self._calls = self._under_way = self._undone = 0
-        self._made: Counter[str] = Counter()
-        """By tool, the calls that were made or are under way: bounds count them."""
+        self._made = CallCounts()
+        """The calls that were made or are under way: bounds count them."""
 
     async def offered_tools(self) -> list[OfferedTool]:
         """Return the tools that policy does not deny this job at every tier."""
@@ -150,16 +161,18 @@ class ToolGateway:
         """Make one call: resolve the tool, bind the call, borrow a credential for it, execute it, record it."""
         try:
             # In a thread: matching a long argument against an untrusted schema must not block the loop that serves every job.
-            tool, call, action = await self._broker.run_in_thread(partial(self._resolve, name, arguments))
+            resolved = await self._broker.run_in_thread(partial(self._resolve, name, arguments))
         except InvalidInput as error:
             await self._broker.record_refusal(f"tool {name[:64]}", str(error))
             await self._broker.run_in_thread(self._drift.record_withheld)
             return ToolAnswer(str(error), failed=True)
         self._calls += 1
-        self._made[name] += 1
+        tool, call, action = resolved.tool, resolved.call, resolved.action
+        made, alike = self._made.of_tool(call), self._made.alike(call, resolved.counted)
+        self._made.add(call, resolved.counted)
         number, record = self._calls, _CallRecord(call, f"{tool.uses.resource}:{action}", self._deps.ticks())
         try:
-            binding = partial(self._issuer.tool_bounds.bound_call, call, tool.uses.resource, action, made=self._made[name] - 1)
+            binding = partial(self._issuer.tool_bounds.bound_call, call, tool.uses.resource, action, made=made, made_alike=alike)
             call = await self._broker.run_in_thread(binding)
             record.answer = await self._borrow_and_execute(tool, call, action, record, caller=caller)
         except AccessClosed:
@@ -168,7 +181,7 @@ class ToolGateway:
             record.answer = await self._explain_failure(error, name, record)
         finally:
             if record.credential is None:
-                self._made[name] -= 1
+                self._made.add(resolved.call, resolved.counted, times=-1)
                 self._undone += 1
             # Even if the broker closes now, a call that was made must be in the ledger.
             if record.credential is not None or self._undone <= MAX_UNDONE_RECORDED:
@@ -176,8 +189,8 @@ class ToolGateway:
                 await asyncio.shield(asyncio.to_thread(self._deps.store.ledger.append, [event]))
         return record.answer
 
-    def _resolve(self, name: str, arguments: Any) -> tuple[Tool, ToolCall, Action]:
-        """Return the tool, the checked call and the action that it needs. Raises InvalidInput."""
+    def _resolve(self, name: str, arguments: Any) -> _ResolvedCall:
+        """Return the checked call. Raises InvalidInput."""
         tool = self._known_tools().get(name)
         if tool is None or not self._is_possible(name, tool):
             tools = self._possible_tools()
@@ -186,7 +199,8 @@ class ToolGateway:
         action = action_of(tool.uses, name)
         if action is None:
             raise InvalidInput("tool", (Problem("", f"the catalog does not map {name} to an action"),))
-        return tool, checked_call(name, tool, arguments), action
+        call = checked_call(name, tool, arguments)
+        return _ResolvedCall(tool, call, action, self._issuer.tool_bounds.counted_arguments(name, tool.uses.resource, action))
 
     async def _borrow_and_execute(self, tool: Tool, call: ToolCall, action: Action, record: _CallRecord, *, caller: _Caller) -> ToolAnswer:
         """Execute a call with a credential of its own, once policy and, if needed, people allow it; else return the request that it waits for."""

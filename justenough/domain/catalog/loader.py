@@ -205,6 +205,11 @@ def _tool_problems(catalog: Catalog, item: Access, where: str) -> Iterator[Probl
         for argument in sorted(bounds.arguments.keys() - fitting[name].inputs):
             hint = did_you_mean(argument, fitting[name].inputs)
             yield Problem(f"{where}.tools.{name}.arguments.{argument}", f"{name} has no such argument{hint}")
+        required = fitting[name].schema_of_input.get("required", ())
+        unbound = [argument for argument in required if argument not in bounds.arguments]
+        if unbound and bounds.other_arguments == "none" and bounds.arguments.keys() <= fitting[name].inputs:
+            why = f"{name} requires {', '.join(unbound)}, which the order does not bind; bind it, or write `other_arguments: any`"
+            yield Problem(f"{where}.tools.{name}.other_arguments", why)
 
 
 def _data_scope_problems(spec: JobSpec, catalog: Catalog, action_def: ActionDef, what: str) -> Iterator[Problem]:

@@ -268,7 +268,8 @@ def read_spec(text: str | bytes) -> dict[str, Any]:
 def checked_spec(raw: Any, params: Mapping[str, str] | None = None, *, before_ceiling: bool = False) -> JobSpec:
     """Validate a spec and return it with its params merged and filled in; raise InvalidInput with every problem at once.
 
-    `before_ceiling`: whether the order was signed before orders were ceilings. It keeps what its signer knew: `beyond: policy`.
+    `before_ceiling`: whether the order was signed before orders were ceilings. It keeps what its signer knew: `beyond: policy`, and bounds that
+    leave other arguments free.
     """
     check_json("job spec", raw)
     spec = validate_model("job spec", JobSpec, raw)
@@ -282,7 +283,17 @@ def checked_spec(raw: Any, params: Mapping[str, str] | None = None, *, before_ce
     run = spec.run.model_copy(
         update={"command": tuple(map(fill, spec.run.command)), "env": {name: fill(text) for name, text in spec.run.env.items()}}
     )
-    access = tuple(item.model_copy(update={"reason": fill(item.reason)}) for item in spec.access)
+    access = tuple(
+        item.model_copy(
+            update={
+                "reason": fill(item.reason),
+                "tools": item.tools
+                if item.tools is None or before_ceiling
+                else {name: bounds.with_default() for name, bounds in item.tools.items()},
+            }
+        )
+        for item in spec.access
+    )
     beyond = "policy" if before_ceiling else spec.beyond
     return spec.model_copy(update={"task": fill(spec.task), "params": values, "run": run, "access": access, "beyond": beyond})
 

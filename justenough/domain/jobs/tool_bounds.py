@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import reduce
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote
 
 from pydantic import Field, StringConstraints, model_validator
@@ -28,8 +28,8 @@ NOT_BOUNDABLE = (
 )
 
 
-class Bound(Model):
-    """The allowed values of one argument. All set fields must be satisfied."""
+class ItemBound(Model):
+    """The allowed values of one item of a list, or of an argument. All set fields must be satisfied."""
 
     minimum: OmittedIfNone[float] = None
     maximum: OmittedIfNone[float] = None
@@ -39,7 +39,7 @@ class Bound(Model):
 
     @model_validator(mode="after")
     def _is_not_empty(self) -> Self:
-        reject_if(self == Bound.model_construct(), "the bound is empty; set minimum, maximum, one_of or prefix")
+        reject_if(self == type(self).model_construct(), f"the bound is empty; set one of: {', '.join(type(self).model_fields)}")
         return self
 
     def problem(self, value: Any, *, by: str = ORDER) -> str | None:
@@ -58,8 +58,14 @@ class Bound(Model):
             return f"must begin with {self.prefix!r} and must not contain a path part `..`"
         return None
 
-    def intersect(self, other: Bound) -> Bound | None:
+    def intersect(self, other: ItemBound) -> ItemBound | None:
         """Return the intersection of two bounds; None if it is empty."""
+        fields = self._common_fields(other)
+        bound = None if fields is None else ItemBound(**fields)
+        return None if bound is None or bound.is_empty else bound
+
+    def _common_fields(self, other: ItemBound) -> dict[str, Any] | None:
+        """Return the fields of the intersection of what both say about plain values; None if it is certain to be empty."""
         prefixes = [prefix for prefix in (self.prefix, other.prefix) if prefix is not None]
         longest = max(prefixes, key=len, default=None)
         if longest is not None and not all(longest.startswith(prefix) for prefix in prefixes):
@@ -70,15 +76,14 @@ class Bound(Model):
         )
         if common == ():
             return None
-        bound = Bound(
-            minimum=max((limit for limit in (self.minimum, other.minimum) if limit is not None), default=None),
-            maximum=min((limit for limit in (self.maximum, other.maximum) if limit is not None), default=None),
-            prefix=longest,
-            one_of=common,
-        )
-        return None if bound.is_empty else bound
+        return {
+            "minimum": max((limit for limit in (self.minimum, other.minimum) if limit is not None), default=None),
+            "maximum": min((limit for limit in (self.maximum, other.maximum) if limit is not None), default=None),
+            "prefix": longest,
+            "one_of": common,
+        }
 
-    def is_within(self, other: Bound) -> bool:
+    def is_within(self, other: ItemBound) -> bool:
         """Whether every value within this bound is also within the other."""
         if self.is_empty:
             return True
@@ -109,16 +114,103 @@ class Bound(Model):
         return (self.minimum,) if self.minimum is not None and self.minimum == self.maximum else None
 
 
+class Bound(ItemBound):
+    """The allowed values of one argument. All set fields must be satisfied."""
+
+    each: OmittedIfNone[ItemBound] = None
+    """The bound of each item of a list."""
+    max_items: OmittedIfNone[Annotated[int, Field(ge=0, le=10_000)]] = None
+    """The maximum number of items of a list."""
+    calls_per_value: OmittedIfNone[Annotated[int, Field(ge=1, le=10_000)]] = None
+    """The maximum number of calls with the same value of this argument, which must be a plain value."""
+
+    @property
+    def is_for_lists(self) -> bool:
+        """Whether only lists are within it."""
+        return self.each is not None or self.max_items is not None
+
+    def problem(self, value: Any, *, by: str = ORDER) -> str | None:
+        """Return why a value is out of bounds; None if it is within. `by`: the source of the bound."""
+        if self.is_for_lists:
+            if not isinstance(value, list):
+                return "must be a list"
+            if self.max_items is not None and len(value) > self.max_items:
+                return f"must have at most {self.max_items} item{'s' if self.max_items != 1 else ''}"
+            problems = (self.each.problem(item, by=by) for item in value) if self.each else iter(())
+            if why := next(filter(None, problems), None):
+                return f"each item {why}"
+        if self.calls_per_value is not None and isinstance(value, list | dict):
+            return f"must be a plain value, because {by} counts calls by it"
+        return super().problem(value, by=by)
+
+    def intersect(self, other: ItemBound) -> Bound | None:
+        """Return the intersection of two bounds; None if it is empty."""
+        fields = self._common_fields(other)
+        if fields is None:
+            return None
+        both = [bound for bound in (self, other) if isinstance(bound, Bound)]
+        items = [bound.each for bound in both if bound.each is not None]
+        each = items[0].intersect(items[-1]) if items else None
+        # If no item is within both, only the empty list is.
+        limits = [bound.max_items for bound in both if bound.max_items is not None] + ([0] if items and each is None else [])
+        counts = [bound.calls_per_value for bound in both if bound.calls_per_value is not None]
+        bound = Bound(**fields, each=each, max_items=min(limits, default=None), calls_per_value=min(counts, default=None))
+        return None if bound.is_empty else bound
+
+    def is_within(self, other: ItemBound) -> bool:
+        """Whether every value within this bound is also within the other, and each is allowed in no more calls."""
+        wide = other if isinstance(other, Bound) else Bound(**dict(other))
+        if self.is_empty:
+            return True
+        if wide.calls_per_value is not None and (self.calls_per_value is None or self.calls_per_value > wide.calls_per_value):
+            return False
+        if not self.is_for_lists and not wide.is_for_lists:
+            return super().is_within(wide)
+        most = 0 if self.each is not None and self.each.is_empty else self.max_items
+        return (
+            self.is_for_lists
+            and wide.is_for_lists
+            and not wide.is_empty
+            and (wide.max_items is None or (most is not None and most <= wide.max_items))
+            and (wide.each is None or most == 0 or (self.each is not None and self.each.is_within(wide.each)))
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no value is within it."""
+        if not self.is_for_lists:
+            return super().is_empty
+        # The empty list is within it, unless it is for plain values too.
+        return any(getattr(self, name) is not None for name in (*ItemBound.model_fields, "calls_per_value"))
+
+
 class Bounds(Model):
     """The bounds of one tool: how many calls, and which arguments."""
 
-    calls: OmittedIfNone[Annotated[int, Field(ge=1, le=10_000)]] = None
-    """The maximum number of calls."""
+    calls: OmittedIfNone[Annotated[int, Field(ge=0, le=10_000)]] = None
+    """The maximum number of calls; 0 refuses the tool."""
     arguments: Annotated[Mapping[str, Bound], Field(max_length=32)] = Field(default_factory=dict)
     """By name. A call must pass each bound argument, or the tool would choose its value."""
+    other_arguments: OmittedIfNone[Literal["none", "any"]] = None
+    """Whether a call may pass arguments that are not bound. In a spec, None means `none` if any argument is bound; elsewhere it means `any`."""
 
-    def problems(self, arguments: Mapping[str, Any], *, made: int, by: str = ORDER) -> Iterator[str]:
-        """Yield why a call is out of bounds. `made`: calls already made or in progress; `by`: the source of the bounds."""
+    @property
+    def counted_arguments(self) -> tuple[str, ...]:
+        """The arguments whose values have a count of calls each."""
+        return tuple(name for name, bound in self.arguments.items() if bound.calls_per_value is not None)
+
+    def with_default(self) -> Self:
+        """Return a spec's bounds in the form that is recorded: no argument but the bound ones, unless the spec allows others."""
+        is_closed = self.other_arguments == "none" or (self.other_arguments is None and self.arguments)
+        return self.model_copy(update={"other_arguments": "none" if is_closed else None})
+
+    def problems(
+        self, arguments: Mapping[str, Any], *, made: int, made_alike: Mapping[str, int] | None = None, by: str = ORDER
+    ) -> Iterator[str]:
+        """Yield why a call is out of bounds.
+
+        `made`: calls already made or in progress; `made_alike`: by argument, those among them with the same value; `by`: the bounds' source.
+        """
         if self.calls is not None and made >= self.calls:
             yield f"{by} allows {self.calls} call{'s' if self.calls != 1 else ''} of it, and this limit is reached"
         for name, bound in self.arguments.items():
@@ -126,14 +218,19 @@ class Bounds(Model):
                 yield f"{name}: required, because {by} bounds it"
             elif why := bound.problem(arguments[name], by=by):
                 yield f"{name}: {why}"
+            elif bound.calls_per_value is not None and (made_alike or {}).get(name, 0) >= bound.calls_per_value:
+                calls = f"{bound.calls_per_value} call{'s' if bound.calls_per_value != 1 else ''}"
+                yield f"{name}: {by} allows {calls} with each value, and this limit is reached for this one"
         # A server that ignores case in JSON keys would treat this key as the bound argument, and use the last of both values.
         bound_names = {name.casefold() for name in self.arguments}
         for name in arguments:
             if name not in self.arguments and name.casefold() in bound_names:
                 yield f"{name}: differs only in case from an argument that {by} bounds"
+            elif name not in self.arguments and self.other_arguments == "none":
+                yield f"{name[:64]}: {by} allows no argument but {', '.join(self.arguments) or 'none'}"
 
     def intersect(self, other: Bounds) -> Bounds | None:
-        """Return the intersection of two bounds; None if it allows no call."""
+        """Return the intersection of two bounds; None if no arguments satisfy both."""
         calls = min((limit for limit in (self.calls, other.calls) if limit is not None), default=None)
         arguments: dict[str, Bound] = {}
         for name in sorted(self.arguments.keys() | other.arguments.keys()):
@@ -142,7 +239,10 @@ class Bounds(Model):
             if common is None:
                 return None
             arguments[name] = common
-        return Bounds(calls=calls, arguments=arguments)
+        closed = [each for each in (self, other) if each.other_arguments == "none"]
+        if any(arguments.keys() - each.arguments.keys() for each in closed):
+            return None
+        return Bounds(calls=calls, arguments=arguments, other_arguments="none" if closed else None)
 
     def excess_over(self, other: Bounds) -> Iterator[tuple[str, str]]:
         """Yield each way in which these bounds allow more than the others, as the path within them and the reason."""
@@ -153,6 +253,11 @@ class Bounds(Model):
                 yield f"arguments.{name}", "must have a bound"
             elif not self.arguments[name].is_within(bound):
                 yield f"arguments.{name}", "allows more"
+        if other.other_arguments == "none":
+            if self.other_arguments != "none":
+                yield "other_arguments", "must be none"
+            for name in sorted(self.arguments.keys() - other.arguments.keys()):
+                yield f"arguments.{name}", "must not be allowed"
 
 
 BoundedTools = Mapping[str, Bounds]
@@ -160,7 +265,7 @@ BoundedTools = Mapping[str, Bounds]
 
 
 def intersect_tools(first: BoundedTools, other: BoundedTools) -> dict[str, Bounds]:
-    """Return the tools of both, each with the intersection of its bounds; without tools that allow no call."""
+    """Return the tools of both, each with the intersection of its bounds; without tools for which no arguments satisfy both."""
     common = {name: first[name].intersect(other[name]) for name in sorted(first.keys() & other.keys())}
     return {name: bounds for name, bounds in common.items() if bounds is not None}
 

@@ -84,7 +84,8 @@ def _item_problems(access: Access, parent: Access, path: str) -> Iterator[Proble
     elif call.tool not in parent.tools:
         yield Problem(f"{path}.call", f"the parent job may not use {call.tool}")
     else:
-        # The number of calls is checked when they are made; only arguments are checked here.
-        bounds = parent.tools[call.tool].model_copy(update={"calls": None})
+        # Calls are counted when they are made. Here, only the arguments are checked, and whether the tool may be called at all.
+        bounds = parent.tools[call.tool]
+        bounds = bounds.model_copy(update={"calls": 0 if bounds.calls == 0 else None})
         for why in bounds.problems(call.arguments, made=0, by="the parent job"):
             yield Problem(f"{path}.call", why)

@@ -14,7 +14,7 @@ from justenough.domain.policy.cedar_request import AccessContext, Clock, JobFact
 from justenough.domain.policy.ceiling import beyond_of
 from justenough.domain.policy.engine import PolicySet
 from justenough.domain.policy.tier_result import MAX_TIER, TierResult
-from justenough.domain.tools.call import DEFAULT_TTL_S, CallAccess, ToolCall, action_of, tool_only_items
+from justenough.domain.tools.call import DEFAULT_TTL_S, CallAccess, ToolCall, action_of, let_tool_through, tool_only_items
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def dry_run_tools(rules: PolicyEvaluator, job: JobFacts, *, clock: Clock, held: 
         access = Access(resource=tool.uses.resource, action=action, ttl=ttl, reason=f"A call of {name}", at="request")
         call = CallAccess(**dict(access), call=ToolCall(tool=name, arguments={}))
         spec = job.spec.model_copy(update={"access": (call,), "model": None})
-        if (only and not any(name in (item.tools or {}) for item in only)) or problems_in_spec(spec, rules.catalog):
+        if not let_tool_through(only, name) or problems_in_spec(spec, rules.catalog):
             continue
         number += 1
         context = AccessContext("runtime", ttl, access.reason, clock, held, beyond=beyond_of(job.spec, call, rules.catalog))

@@ -120,12 +120,22 @@ def tool_only_items(spec: JobSpec, resource: str, action: Action) -> tuple[Acces
     return items if items and all(item.tools is not None for item in items) else ()
 
 
-def with_bounds(call: ToolCall, items: tuple[Access, ...], *, calls_made: int, by: str = ORDER) -> ToolCall:
-    """Return a call with the bounds of the first item that allows it. Raises OutOfBounds if none does. `by`: the items' source."""
+def let_tool_through(items: tuple[Access, ...], tool: str) -> bool:
+    """Whether the items of `tool_only_items` allow any call of a tool."""
+    return not items or any(item.tools and tool in item.tools and item.tools[tool].calls != 0 for item in items)
+
+
+def with_bounds(
+    call: ToolCall, items: tuple[Access, ...], *, calls_made: int, made_alike: Mapping[str, int] | None = None, by: str = ORDER
+) -> ToolCall:
+    """Return a call with the bounds of the first item that allows it. Raises OutOfBounds if none does. `by`: the items' source.
+
+    `calls_made`, `made_alike`: as `made` and `made_alike` of Bounds.problems.
+    """
     if not items:
         return call
     candidates = [item.tools[call.tool] for item in items if item.tools and call.tool in item.tools]
-    problems = [tuple(bounds.problems(call.arguments, made=calls_made, by=by)) for bounds in candidates]
+    problems = [tuple(bounds.problems(call.arguments, made=calls_made, made_alike=made_alike, by=by)) for bounds in candidates]
     allowing = next((bounds for bounds, faults in zip(candidates, problems, strict=True) if not faults), None)
     if allowing is None:
         raise OutOfBounds(f"{call.tool}: {'; '.join(problems[0])}" if problems else f"{by} does not name {call.tool}")

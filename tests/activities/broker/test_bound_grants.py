@@ -21,6 +21,8 @@ from tests.support.wait import until
 pytestmark = pytest.mark.servers
 
 REQUESTED_TOOLS = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}}}
+"""As they are recorded."""
+SPEC_TOOLS = {"refund-order": {**REQUESTED_TOOLS["refund-order"], "other_arguments": "any"}}
 
 
 def bounds(**tools: dict[str, Any]) -> dict[str, Bounds]:
@@ -40,7 +42,7 @@ def start_bound_job(ops: Human, lead: Human, **answer_fields: Any) -> Iterator[t
 
     approving = threading.Thread(target=approves)
     approving.start()
-    with launch_puppet(ops, access_item("refunds-db", "write", REQUESTED_TOOLS) | {"at": "start"}, name="bound") as job:
+    with launch_puppet(ops, access_item("refunds-db", "write", SPEC_TOOLS) | {"at": "start"}, name="bound") as job:
         approving.join(180)
         yield job, shown[0]
 
@@ -110,7 +112,7 @@ def is_bypass_closed(job: Puppet) -> bool:
 
 def test_what_the_running_job_asks_for_through_tools_is_bound_by_who_approves_it(ops: Human, lead: Human, shop: Shop) -> None:
     order = tenant_order(shop)
-    with launch_puppet(ops, access_item("refunds-db", "write", REQUESTED_TOOLS)) as job:
+    with launch_puppet(ops, access_item("refunds-db", "write", SPEC_TOOLS)) as job:
         assert job.request_access("orders-db", through="tools").status == 422
         first = job.request_access("refunds-db", "write", through="tools")
         assert first.status == 202
@@ -153,7 +155,7 @@ def test_an_approver_binds_only_what_was_asked_for_and_leaves_something(ops: Hum
             refund_order={"arguments": {"amount": {"minimum": 200}}}
         ),
     }
-    with launch_puppet(ops, access_item("refunds-db", "write", REQUESTED_TOOLS)) as job:
+    with launch_puppet(ops, access_item("refunds-db", "write", SPEC_TOOLS)) as job:
         waiting = await_request(lead, job.request_access("refunds-db", "write", through="tools").json["request_id"])
         for why, tools in refusals.items():
             refused = lead.answer(waiting, tools=tools)
@@ -181,7 +183,7 @@ def test_what_a_running_child_asks_for_is_within_what_the_job_that_launched_it_h
     order = tenant_order(shop)
     reads = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "a test", "at": "request"}
     with (
-        launch_puppet(ops, reads, access_item("refunds-db", "write", REQUESTED_TOOLS)) as parent,
+        launch_puppet(ops, reads, access_item("refunds-db", "write", SPEC_TOOLS)) as parent,
         launch_puppet(ops, parent=parent.job) as child,
     ):
         longer = child.request_access("orders-db", ttl="6m")

@@ -144,7 +144,17 @@ def test_a_job_without_a_network_has_its_broker_all_the_same(ops: Human, shop: S
         "print(given['data']['username'], given['data']['password'])\n"
     )
     run = {"command": ["python3", "-c", script], "network": "none"}
-    job = ops.launch({"name": "alone", "task": "t", "environment": "prod", "data_scope": {"tenant": "acme"}, "run": run, "access": []})
+    job = ops.launch(
+        {
+            "name": "alone",
+            "task": "t",
+            "environment": "prod",
+            "data_scope": {"tenant": "acme"},
+            "run": run,
+            "access": [],
+            "beyond": "policy",
+        }
+    )
     seen = ops.until(job)
     assert (seen["state"], len(seen["credentials"])) == ("succeeded", 1)
     (line,) = [item["text"] for item in ops.api.get(f"jobs/{job}/logs").json()["items"]]

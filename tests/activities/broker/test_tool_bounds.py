@@ -45,7 +45,7 @@ def test_no_call_beyond_its_bounds_is_made_and_no_credential_is_had_around_them(
 
 def test_who_approves_sees_the_bounds_and_they_are_part_of_what_is_approved(ops: Human, lead: Human, shop: Shop) -> None:
     order = tenant_order(shop)
-    bounds = access_item("refunds-db", "write", {"refund-order": {"arguments": {"amount": {"maximum": 100}}}})
+    bounds = access_item("refunds-db", "write", {"refund-order": {"arguments": {"amount": {"maximum": 100}}, "other_arguments": "any"}})
     with launch_puppet(ops, bounds) as job:
         text, failed = call_tool(job, "refund-order", order_id=order, amount=100.5, reason="too much")
         assert failed

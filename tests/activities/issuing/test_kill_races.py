@@ -41,6 +41,7 @@ SPEC: dict[str, Any] = {
     "params": {"ticket": "4711"},
     "run": {"command": ["true"]},
     "access": [],
+    "beyond": "policy",
 }
 ACCESS = Access(resource="orders-db", action=Action.READ, ttl=300, reason="a race", at="request")
 

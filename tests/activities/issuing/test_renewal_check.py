@@ -329,6 +329,7 @@ def test_nothing_is_issued_on_an_approval_of_who_launched_what_the_job_came_of(a
 BOUND_SPEC: dict[str, Any] = {
     **SPEC,
     "access": [{"resource": "refunds-db", "action": "write", "ttl": "10m", "reason": "Pay back", "tools": {"refund-order": {}}}],
+    "beyond": "policy",
 }
 
 

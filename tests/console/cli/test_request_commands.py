@@ -115,7 +115,7 @@ def test_less_is_approved_and_taken_back_in_one_command_each(cli: Cli, ops: Huma
 
 
 def test_access_through_tools_is_approved_for_fewer_calls_than_were_asked_for(cli: Cli, ops: Human, tmp_path: Path) -> None:
-    tools = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}}}
+    tools = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}, "other_arguments": "any"}}
     access = [{"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Pay back", "tools": tools}]
     job = cli.json("job", "run", write_spec(tmp_path, ["sleep", "300"], access=access, data_scope={"tenant": "acme"}))["id"]
     request = ops.until(job, "awaiting_approval")["requests"][0]["id"]

@@ -93,7 +93,7 @@ async def test_an_approval_can_have_limits(served: Served, logged_in: LogIn) -> 
     assert (signed["statement"]["ttl"], signed["statement"]["action"]) == (120, "write")
 
 
-BOUND = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}}}
+BOUND = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}, "other_arguments": "any"}}
 
 
 async def test_access_through_tools_can_be_approved_for_fewer_calls(served: Served, logged_in: LogIn) -> None:

@@ -15,7 +15,7 @@ from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.spec import JobSpec, checked_spec
 from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import Bound, Bounds, intersect_all
-from justenough.domain.tools.call import OutOfBounds, ToolCall, tool_only_items, with_bounds
+from justenough.domain.tools.call import OutOfBounds, ToolCall, let_tool_through, tool_only_items, with_bounds
 from tests.domain.tools.test_definitions import catalog_with
 
 SPEC: dict[str, Any] = {
@@ -65,6 +65,16 @@ def spec(*tools: dict[str, Any] | None, at: str = "request") -> JobSpec:
         ({"prefix": "/in/"}, "/other", "must begin with '/in/' and must not contain a path part `..`"),
         ({"prefix": "/in/"}, 7, "must begin with '/in/' and must not contain a path part `..`"),
         ({"minimum": 1, "maximum": 2}, 3, "must be a number of at most 2"),
+        ({"each": {"one_of": ["ann", "bob"]}}, ["bob", "ann"], None),
+        ({"each": {"one_of": ["ann", "bob"]}}, [], None),
+        ({"each": {"one_of": ["ann", "bob"]}}, ["ann", "eve"], "each item must be one of the 2 values that the order lists"),
+        ({"each": {"one_of": ["ann", "bob"]}}, "ann", "must be a list"),
+        ({"each": {"one_of": [1]}}, [True], "each item must be one of the 1 values that the order lists"),
+        ({"each": {"prefix": "/in/"}}, ["/in/a", ["/in/b"]], "each item must begin with '/in/' and must not contain a path part `..`"),
+        ({"max_items": 1}, ["a"], None),
+        ({"max_items": 1}, ["a", "a"], "must have at most 1 item"),
+        ({"max_items": 0}, {"a": 1}, "must be a list"),
+        ({"calls_per_value": 1}, [1], "must be a plain value, because the order counts calls by it"),
     ],
 )
 def test_an_argument_is_held_against_its_bound(bound: dict[str, Any], value: Any, problem: str | None) -> None:
@@ -88,6 +98,41 @@ def test_calls_are_counted(made: int, problems: list[str]) -> None:
     assert list(Bounds(calls=3).problems({}, made=made)) == problems
 
 
+@pytest.mark.parametrize(
+    "written, arguments, problems",
+    [
+        ({"arguments": {"amount": {"maximum": 1}}}, {"amount": 1, "note": "x"}, ["note: the order allows no argument but amount"]),
+        ({"arguments": {"amount": {"maximum": 1}}, "other_arguments": "any"}, {"amount": 1, "note": "x"}, []),
+        ({"other_arguments": "none"}, {"note": "x"}, ["note: the order allows no argument but none"]),
+        ({}, {"note": "x"}, []),
+    ],
+)
+def test_one_bound_argument_closes_a_spec_s_list_of_arguments(
+    written: dict[str, Any], arguments: dict[str, Any], problems: list[str]
+) -> None:
+    (item,) = spec({"find": written}).access
+    assert item.tools is not None
+    assert list(item.tools["find"].problems(arguments, made=0)) == problems
+    raw = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "see", "at": "request", "tools": {"find": written}}
+    earlier = checked_spec({**SPEC, "access": [raw]}, before_ceiling=True).access[0].tools
+    # What was signed before keeps its meaning and its exact form.
+    assert earlier == {"find": Bounds.model_validate(written)}
+
+
+@pytest.mark.parametrize("made, made_alike, is_refused", [(5, 0, False), (5, 1, True), (0, 0, False)])
+def test_calls_are_counted_per_value_too(made: int, made_alike: int, *, is_refused: bool) -> None:
+    bounds = Bounds.model_validate({"arguments": {"order_id": {"calls_per_value": 1}}})
+    problems = list(bounds.problems({"order_id": 7}, made=made, made_alike={"order_id": made_alike}))
+    said = "order_id: the order allows 1 call with each value, and this limit is reached for this one"
+    assert problems == ([said] if is_refused else [])
+
+
+def test_no_calls_at_all_is_a_bound_too() -> None:
+    assert list(Bounds(calls=0).problems({}, made=0)) == ["the order allows 0 calls of it, and this limit is reached"]
+    items = tool_only_items(spec({"find": {"calls": 0}, "file": {}}), "orders-db", Action.READ)
+    assert [let_tool_through(items, name) for name in ("find", "file", "other")] == [False, True, False]
+
+
 def test_a_bound_that_says_nothing_is_refused() -> None:
     with pytest.raises(ValidationError, match="the bound is empty"):
         Bound.model_validate({})
@@ -107,7 +152,7 @@ def test_an_action_is_bounded_only_where_every_item_of_the_order_says_so() -> No
 def test_a_call_goes_through_the_first_item_that_lets_it_and_carries_its_bounds() -> None:
     items = tool_only_items(spec({"find": {"arguments": {"order_id": {"one_of": [1]}}}}, {"find": {"calls": 2}}), "orders-db", Action.READ)
     assert with_bounds(ToolCall(tool="find", arguments={"order_id": 1}), items, calls_made=0).within == Bounds(
-        arguments={"order_id": Bound(one_of=(1,))}
+        arguments={"order_id": Bound(one_of=(1,))}, other_arguments="none"
     )
     assert with_bounds(ToolCall(tool="find", arguments={"order_id": 2}), items, calls_made=1).within == Bounds(calls=2)
     with pytest.raises(OutOfBounds, match="order_id: must be one of the 1 values"):
@@ -121,6 +166,7 @@ def test_a_call_goes_through_the_first_item_that_lets_it_and_carries_its_bounds(
     [
         ({"fnd": {}}, "access[0].tools.fnd: no tool of this name uses read on orders-db; did you mean 'find'?"),
         ({"find": {"arguments": {"order": {"maximum": 1}}}}, "access[0].tools.find.arguments.order: find has no such argument; did you mean 'order_id'?"),
+        ({"find": {"other_arguments": "none"}}, "access[0].tools.find.other_arguments: find requires order_id, which the order does not bind; bind it, or write `other_arguments: any`"),
     ],
 )  # fmt: skip
 def test_bounds_on_what_the_catalog_does_not_have_are_refused_by_their_path(tools: dict[str, Any], problem: str) -> None:
@@ -137,22 +183,33 @@ def test_what_is_had_through_tools_is_never_handed_over() -> None:
 SAMPLES: tuple[Any, ...] = (
     *(-1, 0, 1, 1.0, 1.5, 2, 3, 99, 100, 100.5, True, False, None, [], {}),
     *("", "a", "a/", "a/b", "a/b/c", "a/..", "a/../b", "a/..b", "b", "..", "1"),
+    *([1], ["a"], ["a", "b"], [1, "a", 2], [[]], [True]),
 )
 TEXTS = st.sampled_from(("a", "a/", "a/b", "a/..", "a/../b", "b", ".."))
 NUMBERS = st.sampled_from((0.0, 1.0, 1.5, 2.0, 100.0))
 VALUES = st.sampled_from((0, 1, 1.5, 2, True, "a", "a/b", "b", "1"))
+PLAIN: dict[str, st.SearchStrategy[Any]] = {
+    "minimum": NUMBERS,
+    "maximum": NUMBERS,
+    "prefix": TEXTS,
+    "one_of": st.lists(VALUES, min_size=1, max_size=4).map(tuple),
+}
+LISTS: dict[str, st.SearchStrategy[Any]] = {
+    "each": st.fixed_dictionaries({}, optional=PLAIN).filter(bool),
+    "max_items": st.integers(0, 2),
+    "calls_per_value": st.integers(1, 2),
+}
 BOUND = (
-    st.fixed_dictionaries(
-        {},
-        optional={"minimum": NUMBERS, "maximum": NUMBERS, "prefix": TEXTS, "one_of": st.lists(VALUES, min_size=1, max_size=4).map(tuple)},
-    )
+    # Most bounds are for plain values or for lists; one for both has no values.
+    st.one_of(*(st.fixed_dictionaries({}, optional=kinds) for kinds in (PLAIN, LISTS, PLAIN | LISTS)))
     .filter(bool)
     .map(Bound.model_validate)
 )
 BOUNDS = st.builds(
     Bounds,
-    calls=st.none() | st.integers(1, 4),
+    calls=st.none() | st.integers(0, 4),
     arguments=st.dictionaries(st.sampled_from(("amount", "path")), BOUND, max_size=2),
+    other_arguments=st.sampled_from((None, "none", "any")),
 )
 TOOLS = st.dictionaries(st.sampled_from(("find", "file")), BOUNDS, max_size=2)
 CALLS = [{"amount": one, "path": other} for one in SAMPLES[:10] for other in SAMPLES[15:]] + [{"amount": 1}, {"path": "a"}, {}]
@@ -220,6 +277,12 @@ def test_no_call_is_within_narrower_bounds_and_beyond_the_wider_ones(one: Bounds
         ({"prefix": "/in/2026/"}, {"prefix": "/in/"}, True),
         ({"prefix": "/in"}, {"prefix": "/in/"}, False),
         ({"maximum": 5}, {"minimum": 0, "maximum": 5}, False),
+        ({"each": {"maximum": 1}}, {"each": {"maximum": 2}}, True),
+        ({"each": {"maximum": 1}}, {"each": {"maximum": 1}, "max_items": 2}, False),
+        ({"max_items": 0}, {"each": {"maximum": 1}}, True),
+        ({"maximum": 1}, {"max_items": 1}, False),
+        ({"one_of": [1], "calls_per_value": 1}, {"calls_per_value": 2}, True),
+        ({"one_of": [1]}, {"one_of": [1], "calls_per_value": 2}, False),
     ],
 )
 def test_which_of_two_bounds_is_the_narrower(narrow: dict[str, Any], wide: dict[str, Any], *, holds: bool) -> None:
