@@ -139,7 +139,8 @@ def test_a_false_worker_gets_nothing_that_needs_a_person(
     assert_no_credential(auditor, shop, job)
     assert {entry["outcome"] for entry in entry_data(auditor, job, "access.decided")} == {"needs_approval"}
     assert entry_data(auditor, job, "approval.decided") == []
-    assert auditor.job(job)["requests"][0]["state"] == "pending"
+    # A sweep may already have found that the false workflow is closed.
+    assert auditor.job(job)["requests"][0]["state"] in {"pending", "withdrawn"}
 
 
 def test_each_forged_approval_is_in_the_ledger(ops: Human, lead: Human, security: Human, auditor: Human, intruder: Intruder) -> None:

@@ -86,6 +86,9 @@ class Strike:
 @pytest.fixture(scope="module")
 def strike(rig: Rig, ops: Human, shop: Shop) -> Iterator[Strike]:
     """Kill one worker, suspend the next, start a third. The endings of their jobs run in parallel."""
+    rig.ensure_worker()
+    # Not finding a user in a target counts only after the observer has found one there.
+    assert ops.until(ops.launch(spec()))["state"] == "succeeded"
     killed = bring_to_steps(rig, ops, shop, rig.ensure_worker(), marker=OF_KILLED)
     killed.worker.kill()
     # What was asked for lands now, after its session has died.
