@@ -1,0 +1,62 @@
+"""Nobody locks a person out by sending wrong passwords: jobs do not reach Vault, and Vault does not count failures by name alone."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.attacks.test_isolation import output
+from tests.support.people import Human
+from tests.support.plain_http import NO_TLS
+from tests.support.shop import spec
+from worker.stack import Stack
+
+pytestmark = pytest.mark.servers
+
+WRONG_PASSWORDS = 6
+"""One more than lock a name for fifteen minutes under Vault's defaults."""
+MOUNTS = ("people", "pages")
+GUESSES = """
+import urllib.error, urllib.request
+def answer(url, data=None):
+    try:
+        return urllib.request.urlopen(urllib.request.Request(url, data, method="POST" if data else "GET"), timeout=30).status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return "unreachable"
+print(answer("{console}/livez"), *(answer(url, b'{{"password": "wrong"}}') for url in {urls!r}))
+"""
+
+
+def guesses(whole: Stack, *addresses: str) -> dict[str, object]:
+    """Return a job's spec that tells whether it reaches the console, then sends wrong passwords for oncall to Vault at these addresses."""
+    urls = [f"{address}/v1/auth/{mount}/login/oncall" for address in addresses for mount in MOUNTS for _ in range(WRONG_PASSWORDS)]
+    run = {"command": ["python3", "-c", GUESSES.format(console=whole.console, urls=urls)], "timeout": "2m"}
+    return spec() | {"run": run, "access": []}
+
+
+def login_statuses(whole: Stack, password: str, *, times: int = 1) -> list[int]:
+    """Log oncall in at each mount and return Vault's answers."""
+    with httpx.Client(base_url=f"{whole.vault}/v1/auth", timeout=60, trust_env=False, verify=NO_TLS) as vault:
+        paths = [f"{mount}/login/oncall" for mount in MOUNTS for _ in range(times)]
+        return [vault.post(path, json={"password": password}).status_code for path in paths]
+
+
+def test_a_job_cannot_lock_a_person_out(whole: Stack, ops: Human) -> None:
+    port = urlsplit(str(whole.vault)).port
+    # Vault listens on 127.0.0.1; the other names of this machine lead to the same place.
+    addresses = (str(whole.vault), f"http://localhost:{port}", f"http://[::ffff:127.0.0.1]:{port}")
+    job = ops.launch(guesses(whole, *addresses))
+    assert ops.until(job)["state"] == "succeeded", output(ops, job)
+    reached_console, *answers = output(ops, job).split()
+    statuses = login_statuses(whole, whole.users["oncall"].password)
+    assert (reached_console, set(answers), statuses) == ("200", {"unreachable"}, [HTTPStatus.OK, HTTPStatus.OK])
+
+
+def test_wrong_passwords_lock_nobody_out(whole: Stack) -> None:
+    assert set(login_statuses(whole, "wrong", times=WRONG_PASSWORDS)) == {HTTPStatus.BAD_REQUEST}
+    assert login_statuses(whole, whole.users["oncall"].password) == [HTTPStatus.OK, HTTPStatus.OK]
