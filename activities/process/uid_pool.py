@@ -18,6 +18,8 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import RetryLater
 
 MAX_UIDS = 4096
+CLOSED_UIDS = 2048
+"""The first of them. The firewall keeps these from Vault; the others are for jobs that the catalog lets reach it."""
 LOCK_FOLDER = Path("/run/justenough/uids")
 """One file per id, locked by the worker that lends it. It contains the machine's boot id while the id is lent."""
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
@@ -30,13 +32,17 @@ class NoFreeUid(RetryLater):
 
 
 @contextmanager
-def lend_uid(settings: Settings) -> Iterator[int]:
-    """Yield a user id that is lent until the block ends; without root, the worker's own. Raises NoFreeUid."""
+def lend_uid(settings: Settings, *, reaches_vault: bool = False) -> Iterator[int]:
+    """Yield a user id that is lent until the block ends; without root, the worker's own. Raises NoFreeUid.
+
+    `reaches_vault`: one that the firewall does not keep from Vault.
+    """
     if os.geteuid() != 0:
         yield os.geteuid()
         return
     folder, base = _lock_folder(settings), settings.job_uid_base
-    for uid in range(base, base + MAX_UIDS):
+    uids = range(base + CLOSED_UIDS, base + MAX_UIDS) if reaches_vault else range(base, base + CLOSED_UIDS)
+    for uid in uids:
         lock = _lock(folder, uid)
         if lock is None:
             continue
@@ -45,7 +51,7 @@ def lend_uid(settings: Settings) -> Iterator[int]:
         # This id is in use by processes that do not belong to a job.
         os.close(lock)
     else:
-        raise NoFreeUid(f"all {MAX_UIDS} user ids from {base} on are in use; set JUSTENOUGH_JOB_UID_BASE to a free range")
+        raise NoFreeUid(f"all {len(uids)} user ids from {uids.start} on are in use; set JUSTENOUGH_JOB_UID_BASE to a free range")
     try:
         os.pwrite(lock, _boot_id(), 0)
         yield uid

@@ -33,6 +33,8 @@ class JobTask:
     spec: JobSpec
     workdir: Path | None
     delivered: Delivered
+    reaches_vault: bool = False
+    """Whether the catalog lets the job connect to Vault itself."""
 
 
 @asynccontextmanager
@@ -45,7 +47,7 @@ async def run_process(
     """
     run, delivered = task.spec.run, task.delivered
     python = find_interpreter(settings, run.python)
-    with lend_uid(settings) as uid:
+    with lend_uid(settings, reaches_vault=task.reaches_vault) as uid:
         async with serve(uid) as broker:
             redactor.learn(value.reveal() for value in broker.env.values() if isinstance(value, Secret))
             launch = JobLaunch(

@@ -239,7 +239,7 @@ class JobSession:
             async with run_process(
                 self._deps.settings,
                 self._sandbox,
-                JobTask(self._job, self._spec, workdir, delivered),
+                JobTask(self._job, self._spec, workdir, delivered, self._deps.config.current().catalog.lets_reach_vault(self._spec)),
                 redactor=redactor,
                 sink=self._store_output,
                 serve=lambda uid: serve_broker(

@@ -57,6 +57,8 @@ class Settings(BaseSettings):
     vault_cacert: Path | None = Field(None, validation_alias=AliasChoices("VAULT_CACERT", "vault_cacert"))
     vault_issuer: str | None = None
     """Issuer of people's identity tokens; default: `<vault_addr>/v1/identity/oidc`."""
+    vault_other_addrs: tuple[str, ...] = ()
+    """URLs at which Vault can be reached too: other nodes, other networks. The firewall keeps jobs from these as well."""
     job_issuer: HttpUrl | None = None
     """Issuer of jobs' identity tokens: the address at which others reach the console's `/.well-known/`; default: `console_url`."""
     people_mounts: tuple[str, ...] = ("people",)

@@ -21,7 +21,7 @@ from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import reject_if
 from justenough.domain.core.placeholders import ISSUE_TIME_PLACEHOLDERS, SCOPE_PLACEHOLDER, did_you_mean, has_stray_brace
 from justenough.domain.core.units import Duration
-from justenough.domain.jobs.spec import MAX_TTL_S, Label, LabelKey, Name, ScopeKey, Sentence
+from justenough.domain.jobs.spec import MAX_TTL_S, JobSpec, Label, LabelKey, Name, ScopeKey, Sentence
 from justenough.domain.jobs.states import Action, Revocable, Sensitivity
 from justenough.domain.llm.definition import ModelDef
 from justenough.domain.tools.definitions import Tool
@@ -117,6 +117,8 @@ class ActionDef(Model):
     data_scope: ScopeKeys = ()
     """Data scope keys that a job must set."""
     target: Target | None = None
+    reaches_vault: bool = False
+    """Whether jobs whose order names it may connect to Vault itself."""
     space: bool = False
     """Whether issuing it creates a space in the target for the job, which is dropped when the job ends."""
     crl: Mount | None = None
@@ -281,6 +283,11 @@ class Catalog(Model):
         """Return the definition of an action, None if it is not offered."""
         definition = self.resources.get(resource)
         return definition.actions.get(action) if definition else None
+
+    def lets_reach_vault(self, spec: JobSpec) -> bool:
+        """Whether an action that this order names lets its job connect to Vault."""
+        definitions = (self.action(access.resource, access.action) for access in spec.access)
+        return any(definition is not None and definition.reaches_vault for definition in definitions)
 
     def iter_actions(self) -> Iterator[tuple[str, ActionDef]]:
         """Yield each action with its YAML path."""
