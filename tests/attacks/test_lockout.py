@@ -8,10 +8,12 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from tests.activities.broker.catalog_edits import edit_catalog
 from tests.attacks.test_isolation import output
 from tests.support.people import Human
 from tests.support.plain_http import NO_TLS
-from tests.support.shop import spec
+from tests.support.shop import Shop, spec
+from tests.support.wait import until
 from worker.stack import Stack
 
 pytestmark = pytest.mark.servers
@@ -32,11 +34,11 @@ print(answer("{console}/livez"), *(answer(url, b'{{"password": "wrong"}}') for u
 """
 
 
-def guesses(whole: Stack, *addresses: str) -> dict[str, object]:
+def guesses(whole: Stack, *addresses: str, items: tuple[dict[str, object], ...] = ()) -> dict[str, object]:
     """Return a job's spec that tells whether it reaches the console, then sends wrong passwords for oncall to Vault at these addresses."""
     urls = [f"{address}/v1/auth/{mount}/login/oncall" for address in addresses for mount in MOUNTS for _ in range(WRONG_PASSWORDS)]
     run = {"command": ["python3", "-c", GUESSES.format(console=whole.console, urls=urls)], "timeout": "2m"}
-    return spec() | {"run": run, "access": []}
+    return spec() | {"run": run, "access": list(items)}
 
 
 def login_statuses(whole: Stack, password: str, *, times: int = 1) -> list[int]:
@@ -55,6 +57,21 @@ def test_a_job_cannot_lock_a_person_out(whole: Stack, ops: Human) -> None:
     reached_console, *answers = output(ops, job).split()
     statuses = login_statuses(whole, whole.users["oncall"].password)
     assert (reached_console, set(answers), statuses) == ("200", {"unreachable"}, [HTTPStatus.OK, HTTPStatus.OK])
+
+
+def test_a_job_reaches_vault_if_its_order_names_an_action_that_the_catalog_marks(whole: Stack, shop: Shop, ops: Human) -> None:
+    def worker_digests() -> set[str]:
+        answer = httpx.get(f"{whole.console}/readyz", timeout=60, trust_env=False, verify=NO_TLS)
+        return {worker["config_digest"] for worker in answer.json()["workers"]}
+
+    before = worker_digests()
+    with edit_catalog(shop, "\n      read:\n", "\n      read:\n        reaches_vault: true\n"):
+        until(lambda: worker_digests() != before, "the worker reads the edited catalog")
+        item = {"resource": "orders-db", "action": "read", "ttl": "1m", "reason": "it rotates Vault's roles", "at": "request"}
+        job = ops.launch(guesses(whole, str(whole.vault), items=(item,)))
+        assert ops.until(job)["state"] == "succeeded", output(ops, job)
+    assert output(ops, job).split() == ["200", *["400"] * WRONG_PASSWORDS * len(MOUNTS)]
+    assert login_statuses(whole, whole.users["oncall"].password) == [HTTPStatus.OK, HTTPStatus.OK]
 
 
 def test_wrong_passwords_lock_nobody_out(whole: Stack) -> None:

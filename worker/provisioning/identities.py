@@ -22,6 +22,10 @@ PERSON_TOKEN_SETTINGS = {
 }
 PAGES_TOKEN_SETTINGS = {**PERSON_TOKEN_SETTINGS, "token_ttl": "45m"}
 """For logins to the pages. The console renews the token while the pages are used, so Vault ends an abandoned session."""
+LOGIN_QUOTA = {"rate": 600, "interval": "1m"}
+"""Logins that Vault takes from one address at one mount. The console's address stands for everybody who uses its pages."""
+MOUNTS_WITH_LOCKOUT = ("userpass", "ldap")
+"""Auth methods with names that people can guess, at which Vault by default locks a name after five wrong passwords, wherever they come from."""
 
 
 def provision_scope_identities(vault: AdminClient, catalog: Catalog) -> Iterator[AppliedWrite]:
@@ -36,11 +40,11 @@ def provision_scope_identities(vault: AdminClient, catalog: Catalog) -> Iterator
 
 
 def provision_people_logins(vault: AdminClient, mounts: tuple[str, ...], passwords: Mapping[str, Secret]) -> Iterator[AppliedWrite]:
-    """Create users and entities on the first people mount. Without people, report which mounts are missing."""
+    """Create users and entities on the first people mount. Without people, report which mounts are missing or lock names."""
     if passwords:
         yield from _ensure_users(vault, mounts[0], passwords, PERSON_TOKEN_SETTINGS)
     else:
-        yield from _report_missing_mounts(vault, mounts)
+        yield from _report_mounts(vault, mounts)
 
 
 def provision_groups(vault: AdminClient, people: Mapping[str, tuple[str, ...]]) -> Iterator[AppliedWrite]:
@@ -59,9 +63,9 @@ def provision_groups(vault: AdminClient, people: Mapping[str, tuple[str, ...]]) 
 
 
 def provision_page_logins(vault: AdminClient, settings: Settings, passwords: Mapping[str, Secret]) -> Iterator[AppliedWrite]:
-    """Give people a login to the console's pages, at a mount of its own. Without people, report if the mount is missing."""
+    """Give people a login to the console's pages, at a mount of its own. Without people, report if the mount is missing or locks names."""
     if not passwords:
-        yield from _report_missing_mounts(vault, (settings.pages_mount,))
+        yield from _report_mounts(vault, (settings.pages_mount,))
     elif settings.pages_mount not in settings.people_mounts:
         yield from _ensure_users(vault, settings.pages_mount, passwords, PAGES_TOKEN_SETTINGS)
 
@@ -98,8 +102,18 @@ def _ensure_entity(
 def _ensure_users(
     vault: AdminClient, mount: str, passwords: Mapping[str, Secret], token_settings: Mapping[str, Any]
 ) -> Iterator[AppliedWrite]:
-    """Create userpass users with these passwords, and their entities. A login shows whether a user already has the password."""
+    """Create userpass users with these passwords, and their entities. A login shows whether a user already has the password.
+
+    These passwords are too long to guess. Counting failures by name would only let strangers lock people out, so count logins by address.
+    """
     yield ensure_mounted(vault, f"sys/auth/{mount}", {"type": "userpass"})
+    tune = f"sys/auth/{mount}/tune"
+    if locks_names(vault, mount):
+        vault.write(tune, {"user_lockout_config": {"lockout_disable": True}})
+        yield AppliedWrite(tune, WriteOutcome.CHANGED, "wrong passwords no longer lock a name")
+    else:
+        yield AppliedWrite(tune, WriteOutcome.UNCHANGED)
+    yield vault.ensure(f"sys/quotas/rate-limit/je-login-{mount}", {"path": f"auth/{mount}/login/*", **LOGIN_QUOTA})
     for name, password in passwords.items():
         path = f"auth/{mount}/users/{name}"
         exists = vault.read(path) is not None
@@ -113,8 +127,17 @@ def _ensure_users(
         yield from _ensure_entity(vault, name, {"disabled": False}, mount=mount)
 
 
-def _report_missing_mounts(vault: AdminClient, mounts: tuple[str, ...]) -> Iterator[AppliedWrite]:
+def locks_names(vault: AdminClient, mount: str) -> bool:
+    """Whether Vault locks a name at this mount after wrong passwords. It does unless the mount is tuned not to."""
+    return not (vault.read(f"sys/auth/{mount}/tune") or {}).get("user_lockout_disable")
+
+
+def _report_mounts(vault: AdminClient, mounts: tuple[str, ...]) -> Iterator[AppliedWrite]:
     for mount in mounts:
-        if find_accessor(vault, mount) is None:
+        mounted = (vault.read("sys/auth") or {}).get(f"{mount}/")
+        if mounted is None:
             note = f"nobody can log in there yet: enable an auth method at {mount}/ whose tokens have the policy je-person"
             yield AppliedWrite(f"sys/auth/{mount}", WriteOutcome.KEPT, note)
+        elif mounted.get("type") in MOUNTS_WITH_LOCKOUT and locks_names(vault, mount):
+            note = "anyone who reaches Vault can lock a person out with wrong passwords: see docs/how-to/lockout.md"
+            yield AppliedWrite(f"sys/auth/{mount}/tune", WriteOutcome.KEPT, note)

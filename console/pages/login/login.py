@@ -37,7 +37,7 @@ FORM_LIFETIME_S = 3600
 """Seconds until a login form expires."""
 
 ERRORS: dict[type[Exception], tuple[int, str]] = {
-    LoginRefused: (401, "Wrong name or password. After several failed attempts the account is locked for a while."),
+    LoginRefused: (401, "Wrong name or password. After several failed attempts, logging in is blocked for a while."),
     SecondFactorWanted: (
         403,
         "This login needs a second factor, which these pages do not support. Use `bao login`, set VAULT_TOKEN and work on the command line.",

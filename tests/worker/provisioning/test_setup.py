@@ -119,6 +119,27 @@ def test_setup_without_people_creates_none_and_keeps_a_foreign_issuer(shop: Shop
     assert not [step for step in applied if "/users/" in step.path]
 
 
+@pytest.mark.parametrize("mount", ["people", "pages"])
+def test_wrong_passwords_lock_no_name_and_one_addresss_logins_are_counted(shop: Shop, mount: str) -> None:
+    assert shop.admin.read_data(f"sys/auth/{mount}/tune")["user_lockout_disable"] is True
+    quota = shop.admin.read_data(f"sys/quotas/rate-limit/je-login-{mount}")
+    assert (quota["path"], quota["rate"], quota["interval"]) == (f"auth/{mount}/login/*", 600, 60)
+
+
+def test_a_foreign_mount_that_locks_names_is_reported_and_kept(shop: Shop) -> None:
+    tune = "sys/auth/people/tune"
+    lockout = {"user_lockout_config": {"lockout_disable": False}}
+    assert tune not in {step.path for step in shop.setup(people=None)}
+    assert shop.admin.write(tune, **lockout).is_success
+    try:
+        [reported] = [step for step in shop.setup(people=None) if step.path == tune]
+        assert shop.admin.read_data(tune)["user_lockout_disable"] is False
+    finally:
+        shop.admin.write(tune, user_lockout_config={"lockout_disable": True})
+    assert reported.outcome is WriteOutcome.KEPT
+    assert reported.note == "anyone who reaches Vault can lock a person out with wrong passwords: see docs/how-to/lockout.md"
+
+
 def test_a_new_password_is_set_and_the_old_one_refused(shop: Shop) -> None:
     try:
         written = changes(shop.setup(people={**PEOPLE, "ops": PersonSeed(Secret("another-password"), ("ops",))}))

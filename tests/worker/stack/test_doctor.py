@@ -99,6 +99,17 @@ def test_a_worker_that_cannot_read_its_jobs_memory_gets_the_missing_capability(m
     assert "CONFIG_PROC_CHILDREN" in machine.limits_finding(tried, root=False).remedy
 
 
+def test_whether_jobs_can_be_kept_from_vault_is_probed_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() == 0:
+        found = machine.firewall_finding(Settings())
+        assert (found.level, found.found) == ("ok", "a worker can keep the users 700000 to 702047 from Vault")
+    monkeypatch.setattr(machine.os, "geteuid", lambda: 1)
+    found = machine.firewall_finding(Settings())
+    assert found.level == "warning"
+    assert found.found == "jobs with `network: host` can reach Vault: jobs run as the worker's own user, which must reach Vault"
+    assert found.remedy.startswith("Run the worker as root. Or give jobs no network,")
+
+
 def test_a_missing_browser_is_only_a_warning() -> None:
     (found,) = machine.browser_findings(NOTHING)
     assert (found.level, found.remedy) == ("warning", "apt install chromium")

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from activities.process import process_tree
+from activities.process.uid_pool import CLOSED_UIDS
+from activities.process.vault_firewall import FirewallMissing, VaultFirewall
+from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import JustEnoughError
 from worker.stack.binaries import ProgramMissing, Programs
 from worker.stack.finding import DoctorFinding
@@ -54,6 +57,17 @@ def sandbox_findings(programs: Programs, *, root: bool) -> Iterator[DoctorFindin
     if root:
         yield _probe("setpriv", programs.optional("setpriv"), SETPRIV_PROBE, install="apt install util-linux")
     yield limits_finding(_probe("limits", programs.optional("prlimit"), LIMITS_PROBE, install="apt install util-linux"), root=root)
+
+
+def firewall_finding(settings: Settings) -> DoctorFinding:
+    """Check whether a worker here could keep jobs from Vault."""
+    try:
+        VaultFirewall(settings).apply(check=True)
+    except FirewallMissing as error:
+        remedy = f"{error.remedy} Or give jobs no network, or keep them from Vault by your own firewall (docs/how-to/lockout.md)."
+        return DoctorFinding("vault firewall", "warning", f"jobs with `network: host` can reach Vault: {error}", remedy)
+    last = settings.job_uid_base + CLOSED_UIDS - 1
+    return DoctorFinding("vault firewall", "ok", f"a worker can keep the users {settings.job_uid_base} to {last} from Vault")
 
 
 def limits_finding(probe: DoctorFinding, *, root: bool) -> DoctorFinding:

@@ -1,0 +1,165 @@
+"""The firewall keeps the users of jobs, and nobody else, from Vault; where it cannot be set up, that is said.
+
+The ranges of user ids do not overlap those that other test processes lend. Without root there is no firewall; that is tested instead.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from datetime import timedelta
+from pathlib import Path
+from socket import AF_INET6, create_server
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from activities.process import vault_firewall
+from activities.process.uid_pool import CLOSED_UIDS
+from activities.process.vault_firewall import FirewallMissing, VaultFirewall, entries_of, keep_vault_closed
+from justenough.adapters.configuration.settings import Settings
+from tests.activities.process.job_process import is_root, until
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+UID = 780_000
+CONNECT = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=60).close()
+    print("connected")
+except ConnectionRefusedError:
+    print("refused")
+"""
+WITHOUT_NET_ADMIN = """
+from activities.process.vault_firewall import FirewallMissing, VaultFirewall
+from justenough.adapters.configuration.settings import Settings
+try:
+    VaultFirewall(Settings(job_uid_base=781_000)).apply()
+except FirewallMissing as error:
+    print(error.remedy)
+"""
+
+
+def connect(uid: int, address: str, port: int) -> str:
+    """Connect as this user and return how it went."""
+    drop = ("setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups")
+    argv = (*drop, "/usr/bin/python3", "-c", CONNECT, address, str(port))
+    return subprocess.run(argv, check=True, capture_output=True, text=True, cwd="/").stdout.strip()
+
+
+def list_table() -> dict[str, set[str]]:
+    """Return the entries of each set in the table as text."""
+    listed = subprocess.run(("nft", "--json", "list", "table", "inet", f"justenough_{UID}"), capture_output=True, text=True, check=False)
+    found: list[dict[str, Any]] = json.loads(listed.stdout)["nftables"] if listed.returncode == 0 else []
+    return {item["set"]["name"]: {json.dumps(entry) for entry in item["set"].get("elem", ())} for item in found if "set" in item}
+
+
+@pytest.fixture
+def servers() -> Iterator[tuple[int, int]]:
+    """Two ports on which a server listens at all addresses of this machine, IPv6 included: Vault's, and another one."""
+    with ExitStack() as opened:
+        made = [opened.enter_context(closing(create_server(("::", 0), family=AF_INET6, dualstack_ipv6=True, backlog=100))) for _ in range(2)]
+        yield made[0].getsockname()[1], made[1].getsockname()[1]
+    if is_root():
+        subprocess.run(("nft", "delete", "table", "inet", f"justenough_{UID}"), check=False, capture_output=True)
+
+
+def test_only_the_users_of_jobs_are_kept_from_vault_at_every_address_of_this_machine(servers: tuple[int, int]) -> None:
+    vault, other = servers
+    firewall = VaultFirewall(Settings(vault_addr=f"http://127.0.0.1:{vault}", job_uid_base=UID))
+    if not is_root():
+        with pytest.raises(FirewallMissing, match="jobs run as the worker's own user"):
+            firewall.apply()
+        return
+    firewall.apply(check=True)
+    assert connect(UID, "127.0.0.1", vault) == "connected", "a check changes nothing"
+    firewall.apply()
+    firewall.apply()
+    for address in ("127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.1"):
+        assert (connect(UID, address, vault), connect(UID, address, other)) == ("refused", "connected"), address
+    assert connect(UID + CLOSED_UIDS - 1, "127.0.0.1", vault) == "refused"
+    assert connect(UID + CLOSED_UIDS, "127.0.0.1", vault) == connect(UID - 1, "127.0.0.1", vault) == "connected"
+
+
+def test_workers_with_different_vaults_do_not_undo_each_others_rules(servers: tuple[int, int]) -> None:
+    if is_root():
+        for port in servers:
+            VaultFirewall(Settings(vault_addr=f"http://127.0.0.1:{port}", job_uid_base=UID)).apply()
+        assert {connect(UID, "127.0.0.1", port) for port in servers} == {"refused"}
+
+
+def test_vaults_other_addresses_are_closed_too(servers: tuple[int, int]) -> None:
+    vault, other = servers
+    settings = Settings(vault_addr=f"http://127.0.0.1:{vault}", vault_other_addrs=(f"http://[::1]:{other}", "https://192.0.2.7"))
+    assert set(entries_of("https://192.0.2.7")) == {("vault4", "192.0.2.7 . 443")}
+    if is_root():
+        VaultFirewall(settings.model_copy(update={"job_uid_base": UID})).apply()
+        assert {connect(UID, "127.0.0.1", port) for port in servers} == {"refused"}
+        assert any("192.0.2.7" in entry for entry in list_table()["vault4"])
+
+
+@pytest.mark.parametrize("address", ["http://no-such-host.invalid:8200", "vault:8200", "https://"])
+def test_an_address_that_leads_nowhere_is_named(address: str) -> None:
+    if is_root():
+        with pytest.raises(FirewallMissing, match=f"{address} cannot be resolved") as caught:
+            VaultFirewall(Settings(vault_addr=address, job_uid_base=UID)).apply(check=True)
+        assert caught.value.remedy == "Correct VAULT_ADDR or JUSTENOUGH_VAULT_OTHER_ADDRS, or make the name resolvable."
+
+
+def test_while_a_name_cannot_be_resolved_its_last_addresses_stay_closed(servers: tuple[int, int]) -> None:
+    if is_root():
+        firewall = VaultFirewall(Settings(vault_addr=f"http://127.0.0.1:{servers[0]}", job_uid_base=UID))
+        firewall.apply()
+        subprocess.run(("nft", "delete", "table", "inet", f"justenough_{UID}"), check=True)
+        firewall.settings = firewall.settings.model_copy(update={"vault_addr": "http://no-such-host.invalid:8200"})
+        firewall._entries["http://no-such-host.invalid:8200"] = tuple(entries_of(f"http://127.0.0.1:{servers[0]}"))  # noqa: SLF001 - as if it had resolved before
+        firewall.apply()
+        assert connect(UID, "127.0.0.1", servers[0]) == "refused"
+
+
+def test_a_machine_without_nftables_is_told_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vault_firewall, "SYSTEM_PROGRAMS", "/nonexistent")
+    if is_root():
+        with pytest.raises(FirewallMissing, match="nftables is not installed") as caught:
+            VaultFirewall(Settings()).apply()
+        assert caught.value.remedy == "apt install nftables"
+
+
+def test_a_worker_without_the_capability_is_told_to_get_it() -> None:
+    if is_root():
+        argv = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", sys.executable, "-c", WITHOUT_NET_ADMIN)
+        done = subprocess.run(argv, cwd=REPOSITORY, check=True, capture_output=True, text=True)
+        assert done.stdout.startswith("Give the worker the capability NET_ADMIN")
+
+
+async def test_a_worker_restores_rules_that_somebody_removed(servers: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vault_firewall, "REFRESH_INTERVAL", timedelta(milliseconds=50))
+    with capture_logs() as logged:
+        async with keep_vault_closed(Settings(vault_addr=f"http://127.0.0.1:{servers[0]}", job_uid_base=UID)):
+            if is_root():
+                assert list_table()["here"]
+                subprocess.run(("nft", "delete", "table", "inet", f"justenough_{UID}"), check=True)  # noqa: ASYNC221 - it takes a moment
+                await until(lambda: bool(list_table().get("here")))
+    assert [entry["event"] for entry in logged] == ([] if is_root() else ["jobs with `network: host` can reach Vault"])
+
+
+async def test_a_worker_warns_once_that_it_cannot_keep_jobs_from_vault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vault_firewall, "REFRESH_INTERVAL", timedelta(milliseconds=1))
+    tries = 0
+
+    def why_not() -> int:
+        nonlocal tries
+        tries += 1
+        return 1
+
+    monkeypatch.setattr("os.geteuid", why_not)
+    with capture_logs() as logged:
+        async with keep_vault_closed(Settings(job_uid_base=UID)):
+            await until(lambda: tries > 2)
+    [warning] = logged
+    assert (warning["event"], warning["log_level"]) == ("jobs with `network: host` can reach Vault", "warning")
+    assert (warning["why"], warning["remedy"]) == ("jobs run as the worker's own user, which must reach Vault", "Run the worker as root.")
