@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What `make setup` does, one step per word: host | main | shop | sdk | browser | targets. Each step may be run again; none starts anything.
-#   host  what the system must bring: bubblewrap, setpriv (by apt-get when root on Debian, else says so)
+#   host  what the system must bring: bubblewrap, setpriv, nftables (by apt-get when root on Debian, else says so)
 #   browser  Chromium, which the tests of the console's pages drive (the same)
 #   targets  Redis and OpenSSH's ssh-keygen, which the tests of Vault's engines use (the same; no server is started or enabled)
 #   main  .venv: every package of requirements-dev.lock by hash, this project, PostgreSQL's programs in its bin
@@ -39,6 +39,7 @@ host() {
     if [ "$(uname -s)" = Linux ]; then
         need bwrap bubblewrap "jobs are sandboxed with it, and without it none runs unless JUSTENOUGH_SANDBOX=off"
         need setpriv util-linux "jobs run as another user with it"
+        need nft nftables "workers keep jobs from Vault with it"
     else
         say "no bubblewrap on this system: jobs run only with JUSTENOUGH_SANDBOX=off, which job, ledger and doctor show"
     fi

@@ -77,7 +77,7 @@ class VaultFirewall:
         program = which("nft", path=SYSTEM_PROGRAMS)
         if program is None:
             raise FirewallMissing("nftables is not installed", remedy="apt install nftables")
-        argv = (program, *(("--check",) if check else ()), "--file", "-")
+        argv, unresolved = (program, *(("--check",) if check else ()), "--file", "-"), self._resolve()
         try:
             done = subprocess.run(
                 argv, input=self._ruleset(), env=CLEAN_ENV, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False
@@ -87,18 +87,25 @@ class VaultFirewall:
         if done.returncode != 0:
             remedy = "Give the worker the capability NET_ADMIN, and use a kernel with nf_tables, as distribution kernels are."
             raise FirewallMissing(f"{program} fails: {done.stderr.strip()[:500]}", remedy=remedy)
+        if unresolved:
+            remedy = "Correct VAULT_ADDR or JUSTENOUGH_VAULT_OTHER_ADDRS, or make the name resolvable."
+            raise FirewallMissing("; ".join(unresolved), remedy=remedy)
 
-    def _ruleset(self) -> str:
-        """Return the complete input of nft."""
-        first = self.settings.job_uid_base
-        table = f"justenough_{first}"
+    def _resolve(self) -> tuple[str, ...]:
+        """Look Vault's addresses up, and say which of its URLs never led to any."""
+        unresolved = []
         for url in (self.settings.vault_addr, *self.settings.vault_other_addrs):
             try:
                 self._entries[url] = tuple(entries_of(url))
             except (OSError, ValueError) as error:
                 if url not in self._entries:
-                    remedy = "Correct VAULT_ADDR or JUSTENOUGH_VAULT_OTHER_ADDRS, or make the name resolvable."
-                    raise FirewallMissing(f"{url} cannot be resolved: {error}", remedy=remedy) from error
+                    unresolved.append(f"{url} cannot be resolved: {error}")
+        return tuple(unresolved)
+
+    def _ruleset(self) -> str:
+        """Return the complete input of nft."""
+        first = self.settings.job_uid_base
+        table = f"justenough_{first}"
         entries = dict.fromkeys(entry for known in self._entries.values() for entry in known)
         rules = RULES.format(table=table, first=first, last=first + CLOSED_UIDS - 1)
         return rules + "".join(ENTRY.format(table=table, set=name, entry=entry, lifetime=ENTRY_LIFETIME_S) for name, entry in entries)

@@ -110,6 +110,15 @@ def test_an_address_that_leads_nowhere_is_named(address: str) -> None:
         assert caught.value.remedy == "Correct VAULT_ADDR or JUSTENOUGH_VAULT_OTHER_ADDRS, or make the name resolvable."
 
 
+def test_an_address_that_leads_nowhere_leaves_no_other_open(servers: tuple[int, int]) -> None:
+    if is_root():
+        others = ("http://no-such-host.invalid:8200",)
+        settings = Settings(vault_addr=f"http://127.0.0.1:{servers[0]}", vault_other_addrs=others, job_uid_base=UID)
+        with pytest.raises(FirewallMissing, match="no-such-host.invalid:8200 cannot be resolved"):
+            VaultFirewall(settings).apply()
+        assert connect(UID, "127.0.0.1", servers[0]) == "refused"
+
+
 def test_while_a_name_cannot_be_resolved_its_last_addresses_stay_closed(servers: tuple[int, int]) -> None:
     if is_root():
         firewall = VaultFirewall(Settings(vault_addr=f"http://127.0.0.1:{servers[0]}", job_uid_base=UID))
