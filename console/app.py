@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from console.api.dependencies import BEARER
 from console.api.openapi import openapi_document
@@ -82,6 +83,8 @@ def create_app(console: Console) -> FastAPI:
         app.add_exception_handler(HTTPException, handle_http_error)
     app.add_middleware(BodyLimitMiddleware, unbounded=frozenset({API_PREFIX + bundles.BUNDLES_PATH}))
     app.add_middleware(EdgeMiddleware)
+    if proxies := console.deps.settings.console_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(proxies))
     app.openapi = partial(build_document, pages=pages)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 

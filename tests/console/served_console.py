@@ -234,7 +234,13 @@ async def serve_console(console: Console) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a console that uvicorn serves on a free port."""
     server = uvicorn.Server(
         uvicorn.Config(
-            app.create_app(console), port=0, http=HttpProtocolWithDeadlines, log_config=None, access_log=False, timeout_graceful_shutdown=1
+            app.create_app(console),
+            port=0,
+            http=HttpProtocolWithDeadlines,
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=1,
         )
     )
     # Checkpoints while tests run would be events that no test caused. Tests of checkpoints sign them themselves.

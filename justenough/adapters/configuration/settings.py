@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     console_host: str = "127.0.0.1"
     console_port: int = 0
     """0: any free port."""
+    console_proxies: Networks = ()
+    """Networks of the reverse proxies whose X-Forwarded-For and X-Forwarded-Proto the console believes. Empty: nobody's."""
     temporal_address: str = "127.0.0.1:7233"
     temporal_namespace: str = "default"
     temporal_ui_url: HttpUrl | None = None

@@ -100,6 +100,19 @@ async def test_guessing_blocks_only_the_guessed_name(site: Site, browser: Callab
     assert (await browser().log_in("ops", site.passwords["ops"])).status_code == 303
 
 
+@pytest.mark.parametrize("proxies, elsewhere", [(("127.0.0.1/32",), 401), ((), 429)])
+async def test_failed_logins_count_by_the_address_that_only_a_known_proxy_may_tell(
+    settings: Settings, passwords: dict[str, str], proxies: tuple[str, ...], elsewhere: int
+) -> None:
+    async with serve_site(settings.model_copy(update={"console_proxies": proxies}), passwords) as site, AsyncExitStack() as kept:
+        browser = Browser.create(site, kept)
+        statuses = []
+        for address in (*["203.0.113.1"] * (MAX_TRIES + 1), "203.0.113.2"):
+            browser.http.headers["X-Forwarded-For"] = address
+            statuses.append((await browser.log_in("no-such", "wrong")).status_code)
+    assert statuses == [401] * MAX_TRIES + [429, elsewhere]
+
+
 async def test_an_unknown_person_is_told_so_and_leaves_no_token(
     site: Site, browser: Callable[[], Browser], admin: httpx.AsyncClient
 ) -> None:
