@@ -239,7 +239,15 @@ class JobSession:
             async with run_process(
                 self._deps.settings,
                 self._sandbox,
-                JobTask(self._job, self._spec, workdir, delivered, self._deps.config.current().catalog.lets_reach_vault(self._spec)),
+                JobTask(
+                    self._job,
+                    self._spec,
+                    workdir,
+                    delivered,
+                    reaches_vault=self._deps.config.current().catalog.lets_reach_vault(
+                        (item.credential.resource, item.credential.action) for item in self._issued
+                    ),
+                ),
                 redactor=redactor,
                 sink=self._store_output,
                 serve=lambda uid: serve_broker(

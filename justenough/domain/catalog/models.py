@@ -21,7 +21,7 @@ from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import reject_if
 from justenough.domain.core.placeholders import ISSUE_TIME_PLACEHOLDERS, SCOPE_PLACEHOLDER, did_you_mean, has_stray_brace
 from justenough.domain.core.units import Duration
-from justenough.domain.jobs.spec import MAX_TTL_S, JobSpec, Label, LabelKey, Name, ScopeKey, Sentence
+from justenough.domain.jobs.spec import MAX_TTL_S, Label, LabelKey, Name, ScopeKey, Sentence
 from justenough.domain.jobs.states import Action, Revocable, Sensitivity
 from justenough.domain.llm.definition import ModelDef
 from justenough.domain.tools.definitions import Tool
@@ -118,7 +118,7 @@ class ActionDef(Model):
     """Data scope keys that a job must set."""
     target: Target | None = None
     reaches_vault: bool = False
-    """Whether jobs whose order names it may connect to Vault itself."""
+    """Whether a job that is issued it at its start may connect to Vault itself."""
     space: bool = False
     """Whether issuing it creates a space in the target for the job, which is dropped when the job ends."""
     crl: Mount | None = None
@@ -284,9 +284,9 @@ class Catalog(Model):
         definition = self.resources.get(resource)
         return definition.actions.get(action) if definition else None
 
-    def lets_reach_vault(self, spec: JobSpec) -> bool:
-        """Whether an action that this order names lets its job connect to Vault."""
-        definitions = (self.action(access.resource, access.action) for access in spec.access)
+    def lets_reach_vault(self, issued: Iterable[tuple[str, Action]]) -> bool:
+        """Whether a job with credentials for these actions, each with its resource, may connect to Vault itself."""
+        definitions = (self.action(resource, action) for resource, action in issued)
         return any(definition is not None and definition.reaches_vault for definition in definitions)
 
     def iter_actions(self) -> Iterator[tuple[str, ActionDef]]:

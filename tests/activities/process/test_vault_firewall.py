@@ -28,8 +28,15 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 UID = 780_000
 CONNECT = """
 import socket, sys
+address, port, how = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+family = socket.AF_INET6 if ":" in address else socket.AF_INET
+kind = socket.socket(family, socket.SOCK_STREAM, {"mptcp": 262}.get(how, 0))
 try:
-    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=60).close()
+    if how == "fast open":
+        kind.sendto(b"x", 0x20000000, (address, port))
+    else:
+        kind.connect((address, port))
+    kind.getpeername()
     print("connected")
 except ConnectionRefusedError:
     print("refused")
@@ -44,10 +51,10 @@ except FirewallMissing as error:
 """
 
 
-def connect(uid: int, address: str, port: int) -> str:
-    """Connect as this user and return how it went."""
+def connect(uid: int, address: str, port: int, how: str = "tcp") -> str:
+    """Connect as this user and return how it went. `how`: tcp, mptcp or fast open."""
     drop = ("setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups")
-    argv = (*drop, "/usr/bin/python3", "-c", CONNECT, address, str(port))
+    argv = (*drop, "/usr/bin/python3", "-c", CONNECT, address, str(port), how)
     return subprocess.run(argv, check=True, capture_output=True, text=True, cwd="/").stdout.strip()
 
 
@@ -62,7 +69,9 @@ def list_table() -> dict[str, set[str]]:
 def servers() -> Iterator[tuple[int, int]]:
     """Two ports on which a server listens at all addresses of this machine, IPv6 included: Vault's, and another one."""
     with ExitStack() as opened:
-        made = [opened.enter_context(closing(create_server(("::", 0), family=AF_INET6, dualstack_ipv6=True, backlog=100))) for _ in range(2)]
+        made = [
+            opened.enter_context(closing(create_server(("::", 0), family=AF_INET6, dualstack_ipv6=True, backlog=100))) for _ in range(2)
+        ]
         yield made[0].getsockname()[1], made[1].getsockname()[1]
     if is_root():
         subprocess.run(("nft", "delete", "table", "inet", f"justenough_{UID}"), check=False, capture_output=True)
@@ -79,8 +88,10 @@ def test_only_the_users_of_jobs_are_kept_from_vault_at_every_address_of_this_mac
     assert connect(UID, "127.0.0.1", vault) == "connected", "a check changes nothing"
     firewall.apply()
     firewall.apply()
-    for address in ("127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.1"):
+    for address in ("127.0.0.1", "127.0.0.2", "0.0.0.0", "::1", "::ffff:127.0.0.1"):  # noqa: S104 - a way to loopback
         assert (connect(UID, address, vault), connect(UID, address, other)) == ("refused", "connected"), address
+    for how in ("mptcp", "fast open"):
+        assert (connect(UID, "127.0.0.1", vault, how), connect(UID, "127.0.0.1", other, how)) == ("refused", "connected"), how
     assert connect(UID + CLOSED_UIDS - 1, "127.0.0.1", vault) == "refused"
     assert connect(UID + CLOSED_UIDS, "127.0.0.1", vault) == connect(UID - 1, "127.0.0.1", vault) == "connected"
 
@@ -114,7 +125,7 @@ def test_an_address_that_leads_nowhere_leaves_no_other_open(servers: tuple[int, 
     if is_root():
         others = ("http://no-such-host.invalid:8200",)
         settings = Settings(vault_addr=f"http://127.0.0.1:{servers[0]}", vault_other_addrs=others, job_uid_base=UID)
-        with pytest.raises(FirewallMissing, match="no-such-host.invalid:8200 cannot be resolved"):
+        with pytest.raises(FirewallMissing, match=r"no-such-host\.invalid:8200 cannot be resolved"):
             VaultFirewall(settings).apply()
         assert connect(UID, "127.0.0.1", servers[0]) == "refused"
 
@@ -125,7 +136,7 @@ def test_while_a_name_cannot_be_resolved_its_last_addresses_stay_closed(servers:
         firewall.apply()
         subprocess.run(("nft", "delete", "table", "inet", f"justenough_{UID}"), check=True)
         firewall.settings = firewall.settings.model_copy(update={"vault_addr": "http://no-such-host.invalid:8200"})
-        firewall._entries["http://no-such-host.invalid:8200"] = tuple(entries_of(f"http://127.0.0.1:{servers[0]}"))  # noqa: SLF001 - as if it had resolved before
+        firewall._entries["http://no-such-host.invalid:8200"] = tuple(entries_of(f"http://127.0.0.1:{servers[0]}"))
         firewall.apply()
         assert connect(UID, "127.0.0.1", servers[0]) == "refused"
 

@@ -38,10 +38,16 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 def create_certificate(folder: Path, name: str) -> Path:
     """Create a person's self-signed certificate; return the file with it and its key."""
-    key, now, subject = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    key, now, subject = (
+        ec.generate_private_key(ec.SECP256R1()),
+        datetime.now(UTC),
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]),
+    )
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key()).serial_number(1)
     usage = x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH])
-    builder = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(days=1)).add_extension(usage, critical=False)
+    builder = (
+        builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(days=1)).add_extension(usage, critical=False)
+    )
     pem = serialization.Encoding.PEM
     private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     file = folder / f"{name}.pem"

@@ -103,7 +103,7 @@ def test_whether_jobs_can_be_kept_from_vault_is_probed_and_reported(monkeypatch:
     if os.geteuid() == 0:
         found = machine.firewall_finding(Settings())
         assert (found.level, found.found) == ("ok", "a worker can keep the users 700000 to 702047 from Vault")
-    monkeypatch.setattr(machine.os, "geteuid", lambda: 1)
+    monkeypatch.setattr("os.geteuid", lambda: 1)
     found = machine.firewall_finding(Settings())
     assert found.level == "warning"
     assert found.found == "jobs with `network: host` can reach Vault: jobs run as the worker's own user, which must reach Vault"

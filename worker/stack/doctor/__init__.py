@@ -47,7 +47,11 @@ def examine(
             machine.python_findings(version),
             machine.program_findings(programs),
             machine.sandbox_findings(programs, root=os.geteuid() == 0),
-            (machine.firewall_finding(settings if stack is None or stack.vault is None else settings.model_copy(update={"vault_addr": stack.vault})),),
+            (
+                machine.firewall_finding(
+                    settings if stack is None or stack.vault is None else settings.model_copy(update={"vault_addr": stack.vault})
+                ),
+            ),
             machine.postgres_findings(programs, places),
             machine.browser_findings(programs),
             machine.disk_findings(places),
