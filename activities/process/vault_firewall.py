@@ -99,7 +99,9 @@ class VaultFirewall:
                 self._entries[url] = tuple(entries_of(url))
             except (OSError, ValueError) as error:
                 if url not in self._entries:
-                    unresolved.append(f"{url} cannot be resolved: {error}")
+                    # A URL may contain a password, and the ValueError a part of it.
+                    reason = error.strerror if isinstance(error, OSError) else "it is not a URL like https://vault.example:8200"
+                    unresolved.append(f"{url.rpartition('@')[2]} cannot be resolved: {reason}")
         return tuple(unresolved)
 
     def _ruleset(self) -> str:
@@ -116,8 +118,7 @@ def entries_of(url: str) -> Iterator[tuple[str, str]]:
     parts = urlsplit(url)
     port = parts.port or DEFAULT_PORTS.get(parts.scheme)
     if not parts.hostname or port is None:
-        message = "not a URL like https://vault.example:8200"
-        raise ValueError(message)
+        raise ValueError("no host or port")
     for family, _, _, _, address in socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM):
         ip = ip_address(str(address[0]).partition("%")[0])
         yield f"vault{ip.version}", f"{ip} . {port}"

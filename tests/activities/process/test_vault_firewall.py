@@ -118,6 +118,9 @@ def test_an_address_that_leads_nowhere_is_named(address: str) -> None:
     if is_root():
         with pytest.raises(FirewallMissing, match=f"{address} cannot be resolved") as caught:
             VaultFirewall(Settings(vault_addr=address, job_uid_base=UID)).apply(check=True)
+        with pytest.raises(FirewallMissing) as hidden:
+            VaultFirewall(Settings(vault_addr=address.replace("//", "//ops:hush@"), job_uid_base=UID)).apply(check=True)
+        assert "hush" not in str(hidden.value)
         assert caught.value.remedy == "Correct VAULT_ADDR or JUSTENOUGH_VAULT_OTHER_ADDRS, or make the name resolvable."
 
 
