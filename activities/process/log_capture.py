@@ -7,6 +7,7 @@ import codecs
 import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Self
@@ -21,6 +22,8 @@ MAX_OUTPUT_BYTES = 10 * 1024 * 1024
 LINGER_TIMEOUT_S = 2.0
 """Seconds to wait for the output of a job that has ended, in case another process still has its pipe open."""
 READER_LIMIT_BYTES = 64 * 1024
+REDACTION_THREAD = ThreadPoolExecutor(1, thread_name_prefix="redaction")
+"""Redacts the output of all jobs, one batch of each in turn. More threads would not be faster, and would slow the event loop."""
 Sink = Callable[[str], Awaitable[None]]
 
 
@@ -57,10 +60,11 @@ class LogCapture:
 
     async def _run(self) -> None:
         failed: Exception | None = None
+        run_in_executor = asyncio.get_running_loop().run_in_executor
         while batch := await self._batch():
             left = self.max_bytes - self.bytes_seen
             self.bytes_seen += len(batch)
-            text = self._text(self.redactor.feed(batch[:left])) if left >= 0 else ""
+            text = self._text(await run_in_executor(REDACTION_THREAD, self.redactor.feed, batch[:left])) if left >= 0 else ""
             if left >= 0 and self.bytes_seen > self.max_bytes:
                 # What the redactor holds back now may be the first half of a secret, so drop it.
                 text = f"{text}\n[output truncated: more than {self.max_bytes:,} bytes]\n"
@@ -72,7 +76,9 @@ class LogCapture:
         self._transport.close()
         if failed is not None:
             raise failed
-        rest = "" if self.bytes_seen > self.max_bytes else self._text(self.redactor.flush(), final=True)
+        rest = (
+            "" if self.bytes_seen > self.max_bytes else self._text(await run_in_executor(REDACTION_THREAD, self.redactor.flush), final=True)
+        )
         if rest:
             await self.sink(rest)
 

@@ -224,7 +224,8 @@ class ModelGateway:
             async with asyncio.timeout(self._call_timeout(model, item)), exchange as answer:
                 if answer.status_code != httpx.codes.OK:
                     raise await upstream_refusal(answer, redactor)
-                listing = await asyncio.to_thread(_json_object, redactor.feed(await read_body(answer)) + redactor.flush())
+                content = await read_body(answer)
+                listing = await asyncio.to_thread(lambda: _json_object(redactor.feed(content) + redactor.flush()))
         except TimeoutError:
             raise _timeout_error() from None
         models = listing.get("data")

@@ -13,7 +13,6 @@ import json
 import re
 import shlex
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
@@ -29,30 +28,37 @@ MIN_LINE_BYTES = 16
 
 
 class Redactor:
-    """Redacts one stream. The output does not depend on how the input is cut into chunks."""
+    """Redacts one stream. The output does not depend on how the input is cut into chunks.
+
+    `learn` may be called while `feed` runs in another thread; `feed` and `flush` must follow each other.
+    """
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = tuple(secrets)
-        self._later: deque[str] = deque(maxlen=MAX_LEARNT_SECRETS)
-        # The pattern is built at the first bytes: more secrets are often learnt before, and many streams have no bytes.
-        self._prepared = False
+        self._learnt: tuple[str, ...] = ()
+        self._forms_by_secret: dict[str, frozenset[bytes]] = {}
+        """The forms of the secrets that are looked for now."""
+        self._forms: tuple[bytes, ...] = ()
+        self._longest = 0
+        self._heads = frozenset[bytes]()
         self._held = b""
         self._covered = 0
         # The number of bytes at the start of `_held` that belong to a match whose mark is already written.
 
     def learn(self, secrets: Iterable[str]) -> None:
-        """Redact these secrets too, from the next bytes on. Only the newest MAX_LEARNT_SECRETS are remembered."""
-        self._later.extend(secrets)
-        self._prepared = False
+        """Redact these secrets too, from the next bytes on. Only the newest MAX_LEARNT_SECRETS are remembered. Takes microseconds."""
+        self._learnt = (*self._learnt, *secrets)[-MAX_LEARNT_SECRETS:]
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the redacted bytes that are final. Bytes that may be the start of a secret are held back until more arrive."""
-        if not self._prepared:
-            self._prepared = True
-            self._forms = tuple(sorted({form for secret in (*self._secrets, *self._later) for form in forms_of(secret)}))
+        secrets = dict.fromkeys((*self._secrets, *self._learnt))
+        if secrets.keys() != self._forms_by_secret.keys():
+            # Only new secrets cost time here: a job can have one learnt with each request that it makes.
+            known = self._forms_by_secret
+            self._forms_by_secret = {secret: known[secret] if secret in known else forms_of(secret) for secret in secrets}
+            self._forms = tuple(sorted(frozenset[bytes]().union(*self._forms_by_secret.values())))
             self._longest = max(map(len, self._forms), default=0)
             self._heads = frozenset(form[:length] for form in self._forms for length in range(1, HEAD_BYTES + 1))
-            self._pattern = _build_pattern(self._forms) if self._forms else None
         held = self._held + chunk
         return self._redact(held, self._undecided_start(held))
 
@@ -63,15 +69,22 @@ class Redactor:
     def _redact(self, text: bytes, end: int) -> bytes:
         """Return the redacted form of `text[:end]` and hold the rest back. Overlapping matches become one mark."""
         out: list[bytes] = []
-        at, covered, search_from = 0, self._covered, 0
-        while self._pattern and (match := self._pattern.search(text, search_from)) and match.start() < end:
-            start, stop = match.span()
+        at, covered = 0, self._covered
+        for start, stop in sorted(self._matches(text, end)):
             if start >= covered:
                 out += (text[max(at, covered) : start], REDACTION_MARK)
-            at, covered, search_from = start, max(covered, stop), start + 1
+            at, covered = start, max(covered, stop)
         out.append(text[max(at, covered) : end])
         self._held, self._covered = text[end:], max(0, covered - end)
         return b"".join(out)
+
+    def _matches(self, text: bytes, end: int) -> Iterator[tuple[int, int]]:
+        """Yield start and stop of each form that begins in `text[:end]`. Without a regular expression: compiling one takes up to a second."""
+        for form in self._forms:
+            start = text.find(form)
+            while 0 <= start < end:
+                yield start, start + len(form)
+                start = text.find(form, start + 1)
 
     def _undecided_start(self, text: bytes) -> int:
         """Return the first position at which the text may begin a form that is not complete yet; the text's length if there is none."""
@@ -111,17 +124,6 @@ def forms_of(secret: str) -> frozenset[bytes]:
     forms = {raw, *_base64_forms(raw), raw.hex().encode(), raw.hex().upper().encode()}
     forms.update(text.encode("utf-8", "surrogateescape") for text in texts)
     return frozenset(form for form in forms if len(form) >= MIN_SECRET_BYTES)
-
-
-def _build_pattern(forms: Iterable[bytes]) -> re.Pattern[bytes]:
-    """Return a pattern of all forms, grouped by first byte for speed; of two forms with the same start it matches the longer one."""
-    rests: dict[bytes, list[bytes]] = {}
-    for form in sorted(forms, key=len, reverse=True):
-        rests.setdefault(form[:1], []).append(re.escape(form[1:]))
-    pattern = re.compile(b"|".join(re.escape(first) + b"(?:" + b"|".join(rest) + b")" for first, rest in rests.items()))
-    # Empty the cache of `re`, which keeps compiled patterns: a job's secrets must not outlive the job there.
-    re.purge()
-    return pattern
 
 
 def _base64_forms(raw: bytes) -> Iterator[bytes]:

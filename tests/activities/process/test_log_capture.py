@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import os
+import threading
 import time
 
 import pytest
@@ -92,6 +93,27 @@ async def test_the_cut_at_the_limit_shows_no_half_secret() -> None:
     pipe.close()
     await capture.finish()
     assert "".join(pipe.texts).startswith("password: \n[output truncated: more than")
+
+
+async def test_the_event_loop_goes_on_while_a_batch_is_searched_and_a_secret_is_learnt() -> None:
+    searching, learnt = threading.Event(), threading.Event()
+
+    class SlowRedactor(Redactor):
+        def feed(self, chunk: bytes) -> bytes:
+            searching.set()
+            # On the event loop this would wait in vain for the loop itself.
+            assert learnt.wait(60)
+            return super().feed(chunk)
+
+    pipe, redactor = Pipe(), SlowRedactor([])
+    capture = await LogCapture.start(pipe.end, redactor, pipe.sink)
+    pipe.write(b"hunter22\n")
+    assert await asyncio.to_thread(searching.wait, 60)
+    redactor.learn(["hunter22"])
+    learnt.set()
+    pipe.close()
+    await capture.finish(within=60)
+    assert pipe.texts == ["[redacted]\n"]
 
 
 async def test_batches_are_bounded(run: Runner) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from justenough.domain.core import redaction
 from justenough.domain.core.redaction import MAX_LEARNT_SECRETS, REDACTION_MARK, Redactor, forms_of
 
 SECRET = "p/ä\"+s w\\%d'-9_~é"
@@ -152,3 +153,25 @@ def test_what_is_looked_for_is_forgotten_with_the_redactor() -> None:
     assert redactor.feed(b"a canary-of-the-cache.") == b"a [redacted]."
     assert "anary" in repr(vars(redactor)), "it is found where it is"
     assert "anary" not in repr(vars(re))
+
+
+def test_one_more_secret_costs_its_own_forms_only_and_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    redactor, counted, compiled = Redactor(f"secret-{number:06}" for number in range(100)), list[str](), list[str | bytes]()
+    redactor.feed(b"begun\n")
+    compile_pattern = re.compile
+
+    def count_pattern(pattern: bytes) -> re.Pattern[bytes]:
+        compiled.append(pattern)
+        return compile_pattern(pattern)
+
+    def count_forms(secret: str) -> frozenset[bytes]:
+        counted.append(secret)
+        return forms_of(secret)
+
+    monkeypatch.setattr(redaction, "forms_of", count_forms)
+    monkeypatch.setattr(re, "compile", count_pattern)
+    for number in range(3):
+        redactor.learn([f"swordfish-{number}"])
+        assert redactor.feed(f"swordfish-{number}, secret-000007\n".encode()) == REDACTION_MARK + b", " + REDACTION_MARK + b"\n"
+    assert counted == ["swordfish-0", "swordfish-1", "swordfish-2"]
+    assert compiled == []
