@@ -203,7 +203,8 @@ async def run_mcp(
 
     async def call_tool(conversation: McpConversation) -> Result | ToolsChanged:
         shown = await conversation.list_tools()
-        if not is_reviewed(tool, shown):
+        # In a thread: the digest of a long list takes a while.
+        if not await asyncio.to_thread(is_reviewed, tool, shown):
             return ToolsChanged(tool, shown)
         nonlocal called
         called = True
@@ -211,7 +212,7 @@ async def run_mcp(
         # Return the text for models; if there is none, return the structured content for programs.
         parts = [_block_text(block) for block in answer.content]
         if not parts and answer.structured_content is not None:
-            parts = [json.dumps(answer.structured_content, ensure_ascii=False)]
+            parts = [await asyncio.to_thread(json.dumps, answer.structured_content, ensure_ascii=False)]
         content = "\n".join(parts).encode("utf-8", "replace")
         return Result(content[: upstream.answer], failed=answer.is_error, cut=len(content) > upstream.answer)
 
@@ -228,7 +229,7 @@ async def list_mcp_tools(upstream: McpServerDef, fields: Mapping[str, str]) -> R
         tools = await _converse(upstream, headers, lambda conversation: conversation.list_tools())
     except (Unanswered, InvalidInput) as error:
         return failure(str(error))
-    return Result(tools.text.encode("utf-8", "replace"))
+    return Result((await asyncio.to_thread(lambda: tools.text)).encode("utf-8", "replace"))
 
 
 async def _converse(upstream: McpServerDef, headers: Mapping[str, str], callback: Callable[[McpConversation], Awaitable[T]]) -> T:

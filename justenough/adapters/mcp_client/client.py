@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
@@ -46,12 +47,15 @@ class McpConversation:
             tools += [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in page.tools]
             cursor = page.next_cursor
             if cursor is None or len(tools) > MAX_TOOLS:
-                return build_tool_list("the upstream's tools", tools)
+                # In a thread: a long list takes a while to check, and this loop serves every job of the worker.
+                return await asyncio.to_thread(build_tool_list, "the upstream's tools", tools)
         raise InvalidInput("the upstream's tools", (Problem("", f"more than {MAX_TOOL_PAGES} pages"),))
 
     async def call_tool(self, name: str, arguments: Mapping[str, Any]) -> types.CallToolResult:
         """Call a tool."""
-        return await self._client.session.call_tool(name, dict(arguments))
+        # Not `session.call_tool`: it validates the answer against a schema that the server chose, which can take hours.
+        params = types.CallToolRequestParams(name=name, arguments=dict(arguments))
+        return await self._client.session.send_request(types.CallToolRequest(params=params), types.CallToolResult)
 
 
 async def run_conversation(upstream: McpServerDef, headers: Mapping[str, str], callback: Callable[[McpConversation], Awaitable[T]]) -> T:

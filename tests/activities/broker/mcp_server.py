@@ -54,6 +54,8 @@ class McpServer:
     """How it misbehaves: 500 | redirect | endless | huge | packed | garbage | garbled | hang | old."""
     at: str = "tools/call"
     """At which of MCP's methods."""
+    structured: dict[str, Any] | None = None
+    """What answers contain for programs."""
     reached: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
 
@@ -204,7 +206,7 @@ def _build_server(state: McpServer) -> Server[Any]:
         content: list[Any] = [types.TextContent(type="text", text=text)]
         if params.name == "get_picture":
             content.append(types.ImageContent(type="image", data=base64.b64encode(text.encode()).decode(), mime_type="image/png"))
-        return types.CallToolResult(content=content, is_error=failed)
+        return types.CallToolResult(content=content, structured_content=state.structured, is_error=failed)
 
     return Server("hub", on_list_tools=list_tools, on_call_tool=call_tool)
 
