@@ -166,15 +166,20 @@ class ToolGateway:
             await self._broker.record_refusal(f"tool {name[:64]}", str(error))
             await self._broker.run_in_thread(self._drift.record_withheld)
             return ToolAnswer(str(error), failed=True)
+
         self._calls += 1
         tool, call, action = resolved.tool, resolved.call, resolved.action
         made, alike = self._made.of_tool(call), self._made.alike(call, resolved.counted)
         self._made.add(call, resolved.counted)
         number, record = self._calls, _CallRecord(call, f"{tool.uses.resource}:{action}", self._deps.ticks())
+
+        def bind() -> CallAccess:
+            bound = self._issuer.tool_bounds.bound_call(call, tool.uses.resource, action, made=made, made_alike=alike)
+            return self._call_access(tool, bound, action)
+
         try:
-            binding = partial(self._issuer.tool_bounds.bound_call, call, tool.uses.resource, action, made=made, made_alike=alike)
-            call = await self._broker.run_in_thread(binding)
-            record.answer = await self._borrow_and_execute(tool, call, action, record, caller=caller)
+            access = await self._broker.run_in_thread(bind)
+            record.answer = await self._borrow_and_execute(tool, access, record, caller=caller)
         except AccessClosed:
             raise
         except (JustEnoughError, OutOfBounds) as error:
@@ -185,8 +190,9 @@ class ToolGateway:
                 self._undone += 1
             # Even if the broker closes now, a call that was made must be in the ledger.
             if record.credential is not None or self._undone <= MAX_UNDONE_RECORDED:
-                event = record.to_event(self._job, number, at=self._deps.now(), ticks=self._deps.ticks())
-                await asyncio.shield(asyncio.to_thread(self._deps.store.ledger.append, [event]))
+                build = partial(record.to_event, self._job, number, at=self._deps.now(), ticks=self._deps.ticks())
+                # The event is built in the thread too: the digest of long arguments takes milliseconds.
+                await asyncio.shield(asyncio.to_thread(lambda: self._deps.store.ledger.append([build()])))
         return record.answer
 
     def _resolve(self, name: str, arguments: Any) -> _ResolvedCall:
@@ -202,9 +208,9 @@ class ToolGateway:
         call = checked_call(name, tool, arguments)
         return _ResolvedCall(tool, call, action, self._issuer.tool_bounds.counted_arguments(name, tool.uses.resource, action))
 
-    async def _borrow_and_execute(self, tool: Tool, call: ToolCall, action: Action, record: _CallRecord, *, caller: _Caller) -> ToolAnswer:
+    async def _borrow_and_execute(self, tool: Tool, access: CallAccess, record: _CallRecord, *, caller: _Caller) -> ToolAnswer:
         """Execute a call with a credential of its own, once policy and, if needed, people allow it; else return the request that it waits for."""
-        access, began = self._call_access(tool, call, action), self._deps.ticks()
+        call, began = access.call, self._deps.ticks()
         while True:
             async with self._broker.borrow(access, used_for=f"tool {call.tool}") as lent:
                 if isinstance(lent, IssuedCredential):
@@ -245,7 +251,8 @@ class ToolGateway:
             writes = issued.access.action is not Action.READ
             result = await run_sql(tool.sql, sql_parameters(tool.sql, call, scope), fields, writes=writes)
         elif tool.http:
-            result = await run_http(tool.http, build_http_request(tool.http, call, {**scope, **fields}, inputs=tool.inputs))
+            build = partial(build_http_request, tool.http, call, {**scope, **fields}, inputs=tool.inputs)
+            result = await run_http(tool.http, await self._broker.run_in_thread(build))
         elif isinstance(tool, UpstreamListingTool) and tool.mcp:
             result = await list_mcp_tools(tool.mcp, {**scope, **fields})
         elif isinstance(tool, UpstreamTool) and tool.mcp:

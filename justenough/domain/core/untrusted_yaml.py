@@ -18,6 +18,8 @@ MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
 MAX_NODES = 20_000
 MAX_PROBLEMS = 100
+MAX_KEY_CHARS = 64
+"""Characters of a key that a problem's path shows."""
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 MAX_SAFE_INTEGER = 2**53 - 1
 
@@ -94,7 +96,7 @@ def read_yaml(what: str, text: str | bytes) -> Any:
 
 def check_json(what: str, value: Any) -> None:
     """Raise InvalidInput if a value is not plain JSON that every parser reads the same way (I-JSON: RFC 7493)."""
-    raise_problems(what, islice(_json_problems(value, "", 0), MAX_PROBLEMS))
+    raise_problems(what, islice(_json_problems(value, ()), MAX_PROBLEMS))
 
 
 def validate_model(what: str, model: type[M], value: Any) -> M:
@@ -117,18 +119,24 @@ def to_yaml_path(location: Iterable[str | int]) -> str:
     return path
 
 
-def _json_problems(value: Any, path: str, depth: int) -> Iterable[Problem]:
-    if depth > MAX_DEPTH:
-        yield Problem(path, "nested too deeply")
+def _json_problems(value: Any, location: tuple[str | int, ...]) -> Iterable[Problem]:
+    why = None
+    if len(location) > MAX_DEPTH:
+        why = "nested too deeply"
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield from _json_problems(key, path, depth + 1)
-            yield from _json_problems(inner, f"{path}.{key}" if path else str(key), depth + 1)
+            place = (*location, str(key)[:MAX_KEY_CHARS])
+            if key_problem := _scalar_problem(key):
+                yield Problem(to_yaml_path(location), key_problem)
+            yield from _json_problems(inner, place)
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            yield from _json_problems(inner, f"{path}[{index}]", depth + 1)
-    elif why := _scalar_problem(value):
-        yield Problem(path, why)
+            yield from _json_problems(inner, (*location, index))
+    else:
+        why = _scalar_problem(value)
+    if why:
+        # Only here: writing the path of each value under a long key would take seconds.
+        yield Problem(to_yaml_path(location), why)
 
 
 def _scalar_problem(value: Any) -> str | None:
