@@ -17,6 +17,8 @@ from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.json_schema import check_schema
 from justenough.domain.core.rejection import Rejection
+from justenough.domain.core.schema_cost import expensive_part
+from justenough.domain.core.untrusted_yaml import to_yaml_path
 from justenough.domain.jobs.spec import Name
 from justenough.domain.jobs.states import Action
 from justenough.domain.tools.call import action_of
@@ -132,7 +134,10 @@ def why_left_out(tool: Tool, listed_tool: ListedTool) -> Rejection | None:
         return Rejection("schema_not_object", "its inputSchema is not of type object")
     if next(foreign_references(listed_tool.schema, "inputSchema"), None):
         return Rejection("schema_not_local", "its inputSchema refers to another document")
-    return Rejection("schema_invalid", "its inputSchema is not a valid JSON Schema") if check_schema(listed_tool.schema) else None
+    if check_schema(listed_tool.schema):
+        return Rejection("schema_invalid", "its inputSchema is not a valid JSON Schema")
+    location, message = expensive_part(listed_tool.schema) or ((), "")
+    return Rejection("schema_expensive", f"{to_yaml_path(('inputSchema', *location))}: {message}") if message else None
 
 
 def exposed_name(tool: Tool, own_name: str) -> str:

@@ -1,13 +1,14 @@
 """Validates values against JSON Schemas and finds the failing keywords. Takes milliseconds even for hostile values and schemas. No I/O.
 
-Only `is_valid` of jsonschema-rs is used: collecting its errors takes time exponential in the depth of a recursive `anyOf`. Its regular
-expressions have bounded backtracking. It would fetch documents that a schema refers to, so every validator is built offline.
+Only `is_valid` of jsonschema-rs is used: collecting its errors takes time exponential in the depth of a recursive `anyOf`. schema_cost.py
+finds schemas for which `is_valid` itself is slow. It would fetch documents that a schema refers to, so every validator is built offline.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import jsonschema_rs
 from jsonschema_rs import Validator
@@ -66,7 +67,7 @@ def failing_keywords(schema: Mapping[str, Any], value: Any) -> Iterator[tuple[st
         beside = listed if keyword == "additionalProperties" else {}
         if fits({**shared, **beside, keyword: rule}, value):
             continue
-        target = _target(schema, rule) if keyword == "$ref" else None
+        target = target_of(schema, rule) if keyword == "$ref" else None
         yield from failing_keywords({**shared, **target}, value) if isinstance(target, Mapping) else [(keyword, rule)]
 
 
@@ -94,16 +95,20 @@ def _is_circular(schema: Mapping[str, Any], reference: Any) -> bool:
     seen: set[str] = set()
     while isinstance(reference, str) and reference not in seen:
         seen.add(reference)
-        target = _target(schema, reference)
+        target = target_of(schema, reference)
         reference = target.get("$ref") if isinstance(target, Mapping) else None
     return isinstance(reference, str)
 
 
-def _target(schema: Mapping[str, Any], reference: str) -> Any:
+def target_of(schema: Mapping[str, Any], reference: str) -> Any:
     """Return the part of a schema that `#/…` refers to; None for any other reference."""
     if not reference.startswith("#/"):
         return None
     target: Any = schema
-    for part in reference.removeprefix("#/").split("/"):
-        target = target.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(target, Mapping) else None
+    for part in unquote(reference).removeprefix("#/").split("/"):
+        key = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(target, list | tuple):
+            target = target[int(key)] if key.isdecimal() and int(key) < len(target) else None
+        else:
+            target = target.get(key) if isinstance(target, Mapping) else None
     return target

@@ -17,6 +17,7 @@ from justenough.domain.core.base_model import Model
 from justenough.domain.core.errors import Problem, reject_if
 from justenough.domain.core.json_schema import DRAFT_2020_12, build_validator, check_schema
 from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER, SETTING_PLACEHOLDER, did_you_mean, iter_texts
+from justenough.domain.core.schema_cost import expensive_part
 from justenough.domain.core.units import Duration
 from justenough.domain.core.untrusted_yaml import to_yaml_path
 from justenough.domain.core.url_policy import url_problem
@@ -265,6 +266,9 @@ def _schema_problems(schema: Mapping[str, Any], where: str) -> Iterator[Problem]
     if invalid := check_schema({**schema, "$schema": DRAFT_2020_12}):
         location, message = invalid
         yield Problem(".".join((where, to_yaml_path(location))).rstrip("."), f"is not a valid JSON Schema: {message}")
+    elif expensive := expensive_part(schema):
+        location, message = expensive
+        yield Problem(".".join((where, to_yaml_path(location))).rstrip("."), message)
 
 
 def foreign_references(value: Any, path: str) -> Iterator[str]:

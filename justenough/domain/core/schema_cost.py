@@ -1,0 +1,180 @@
+"""Finds the part of a JSON Schema that makes validation slow, even if a validator only says yes or no. No I/O.
+
+jsonschema-rs remembers results only for references that close a circle. It evaluates everything else as often as it is reached: a few
+definitions that each refer twice to the next one take hours. Decision 46 has the measurements.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jsonschema_rs
+
+from justenough.domain.core.json_schema import target_of
+
+MAX_EVALUATIONS = 10_000
+"""Evaluations of subschemas for one value. The longest arguments of a call then take less than a second."""
+MAX_OPEN = 200
+"""Subschemas and references within each other."""
+PATTERN_COST = 5
+"""What matching a pattern costs, in evaluations."""
+UNEVALUATED_FACTOR, UNEVALUATED_DIVISOR = 3, 16
+"""`unevaluatedProperties` and `unevaluatedItems` evaluate what is beside them three times, at each level again. What they cost grows with the
+square of that, divided by 16: measured.
+"""
+SAME_VALUE_KEYWORDS = frozenset({"allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies"})
+"""Keywords whose subschemas are for the same value, not for a part of it."""
+MAPPING_KEYWORDS = frozenset({"properties", "patternProperties", "dependentSchemas", "dependencies"})
+PART_KEYWORDS = frozenset({"items", "prefixItems", "additionalItems", "additionalProperties", "contains", "propertyNames"})
+UNEVALUATED_KEYWORDS = frozenset({"unevaluatedItems", "unevaluatedProperties"})
+SUBSCHEMA_KEYWORDS = SAME_VALUE_KEYWORDS | MAPPING_KEYWORDS | PART_KEYWORDS | UNEVALUATED_KEYWORDS
+REFERENCE_KEYWORDS = ("$ref", "$dynamicRef", "$recursiveRef")
+ANCHOR_KEYWORDS = ("$anchor", "$dynamicAnchor")
+LITERALS = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]")
+"""Escaped characters and character classes of a pattern."""
+INNERMOST_GROUP = re.compile(r"\([^()]*\)")
+LEADING_LOOK_AHEADS = re.compile(r"\^(?:\(\?[=!](?:\\.|\[(?:\\.|[^\]\\])*\]|[^()\\\[])*\))+")
+TOO_MANY = (
+    f"validating one value can take more than {MAX_EVALUATIONS:,} evaluations of subschemas; refer to each definition fewer times, with "
+    "fewer alternatives, and use unevaluatedProperties and unevaluatedItems at one level only"
+)
+TOO_DEEP = f"more than {MAX_OPEN} subschemas and references are within each other; use fewer levels"
+NOT_FOLLOWED = "this reference cannot be followed; refer to `#`, to `#/…` or to an anchor of this schema"
+OWN_ID = "references within a schema that has its own id cannot be followed; remove the id"
+SLOW_PATTERN = (
+    "this pattern can take very long to match; use no backreference and no look-around, except look-aheads without groups directly "
+    "after `^` in a pattern without alternatives outside groups"
+)
+
+Location = tuple[str | int, ...]
+
+
+class _Expensive(Exception):
+    """The part of the schema at `location` makes validation slow."""
+
+    def __init__(self, location: Location, why: str) -> None:
+        super().__init__(why)
+        self.location = location
+        self.why = why
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """Evaluations that one value causes: on the value itself, and in total, with its parts."""
+
+    same: int
+    total: int
+
+
+def expensive_part(schema: Mapping[str, Any]) -> tuple[Location, str] | None:
+    """Return the location in a valid schema that can make validation slow, with what to do about it; None if there is none."""
+    anchors = {f"#{name.removeprefix('#')}": found for name, found in _anchors(schema, ())}
+    try:
+        # First without the circles, then with one more turn of each: the validator remembers results only from then on.
+        once = _Costs(schema, anchors)
+        once.of(schema, ())
+        _Costs(schema, anchors, {node: cost.total for node, cost in once.known.items()}).of(schema, ())
+    except _Expensive as error:
+        return error.location, error.why
+    return None
+
+
+@dataclass
+class _Costs:
+    """The costs of a schema's nodes, by `id`."""
+
+    schema: Mapping[str, Any]
+    anchors: Mapping[str, tuple[Location, Any]]
+    circles: Mapping[int, int] = field(default_factory=dict)
+    """What it costs to reach a node from within itself; 1 for others."""
+    known: dict[int, _Cost] = field(default_factory=dict)
+    _open: set[int] = field(default_factory=set)
+
+    def of(self, node: Any, location: Location) -> _Cost:
+        if not isinstance(node, Mapping):
+            return _Cost(1, 1)
+        key = id(node)
+        if key in self.known:
+            return self.known[key]
+        if key in self._open:
+            return _Cost(1, self.circles.get(key, 1))
+        if len(self._open) >= MAX_OPEN:
+            raise _Expensive(location, TOO_DEEP)
+        self._open.add(key)
+        patterns: dict[Location, str] = {("patternProperties", name): name for name in node.get("patternProperties", ())}
+        if "pattern" in node:
+            patterns["pattern",] = node["pattern"]
+        for place, pattern in patterns.items():
+            if not _is_linear(pattern):
+                raise _Expensive((*location, *place), SLOW_PATTERN)
+        same = total = 1 + PATTERN_COST * len(patterns)
+        for keyword, inner, where in (*_subschemas(node, location), *self._targets(node, location)):
+            cost = self.of(inner, where)
+            total += cost.total
+            same += cost.same if keyword in SAME_VALUE_KEYWORDS or keyword in REFERENCE_KEYWORDS else 0
+        if UNEVALUATED_KEYWORDS & node.keys():
+            same *= UNEVALUATED_FACTOR
+            total += same * same // UNEVALUATED_DIVISOR
+        if total > MAX_EVALUATIONS:
+            raise _Expensive(location, TOO_MANY)
+        self._open.remove(key)
+        self.known[key] = _Cost(same, total)
+        return self.known[key]
+
+    def _targets(self, node: Mapping[str, Any], location: Location) -> Iterator[tuple[str, Any, Location]]:
+        own_id = node.get("id" if "draft-04" in str(self.schema.get("$schema")) else "$id")
+        if node is not self.schema and isinstance(own_id, str) and not own_id.startswith("#"):
+            raise _Expensive(location, OWN_ID)
+        for keyword in REFERENCE_KEYWORDS:
+            reference = node.get(keyword)
+            if not isinstance(reference, str):
+                continue
+            where, target = self.anchors.get(reference, ((), self.schema if reference == "#" else None))
+            if reference.startswith("#/"):
+                where, target = tuple(reference[2:].split("/")), target_of(self.schema, reference)
+            if target is None:
+                raise _Expensive((*location, keyword), NOT_FOLLOWED)
+            yield keyword, target, where
+
+
+def _subschemas(node: Mapping[str, Any], location: Location) -> Iterator[tuple[str, Any, Location]]:
+    """Yield each direct subschema with its keyword and its location."""
+    for keyword in SUBSCHEMA_KEYWORDS & node.keys():
+        inner = node[keyword]
+        if keyword in MAPPING_KEYWORDS and isinstance(inner, Mapping):
+            yield from ((keyword, one, (*location, keyword, name)) for name, one in inner.items())
+        elif isinstance(inner, list | tuple):
+            yield from ((keyword, one, (*location, keyword, index)) for index, one in enumerate(inner))
+        else:
+            yield keyword, inner, (*location, keyword)
+
+
+def _anchors(value: Any, location: Location) -> Iterator[tuple[str, tuple[Location, Any]]]:
+    """Yield each anchor of a schema with the location and the node that it names."""
+    if isinstance(value, Mapping):
+        names = [value.get(keyword) for keyword in ANCHOR_KEYWORDS]
+        # Before draft 2019-09 an id could be an anchor.
+        names += [name for name in (value.get("$id"), value.get("id")) if isinstance(name, str) and name.startswith("#")]
+        yield from ((name, (location, value)) for name in names if isinstance(name, str))
+    pairs = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, inner in pairs:
+        yield from _anchors(inner, (*location, key))
+
+
+def _is_linear(pattern: str) -> bool:
+    """Whether the time to match a pattern grows only in proportion to the text."""
+    flat, shorter = "", LITERALS.sub("", pattern)
+    while flat != shorter:
+        flat, shorter = shorter, INNERMOST_GROUP.sub("", shorter)
+    head = LEADING_LOOK_AHEADS.match(pattern)
+    if head and "|" not in flat:
+        # Each is tried once, at the start. As groups they cost the same, and the engine that knows no look-around accepts them.
+        pattern = re.sub(r"\(\?[=!]", "(?:", head[0]) + pattern[head.end() :]
+    try:
+        jsonschema_rs.Draft202012Validator({"pattern": pattern}, pattern_options=jsonschema_rs.RegexOptions(), offline=True)
+    except ValueError:
+        return False
+    return True
