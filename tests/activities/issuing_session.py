@@ -13,7 +13,7 @@ from activities.issuing.issuer import Issuer
 from activities.issuing.results import IssuedCredential
 from activities.revocation.revoke import RevocationResult, revoke
 from justenough.domain.approvals.ladder import ApprovalAnswer
-from justenough.domain.contracts.workflow_messages import GrantedRequest
+from justenough.domain.contracts.workflow_messages import GrantedRequest, JobInput
 from justenough.domain.core.ids import new_job_id, request_id
 from justenough.domain.jobs.states import Action
 from justenough.services.job_history import read_job_history
@@ -33,6 +33,8 @@ class Session:
 
     at: Desk
     job: str
+    order: JobInput
+    verified: VerifiedOrder
     issuer: Issuer
     granted: GrantedRequest
 
@@ -85,4 +87,4 @@ def start_session(at: Desk, access: Mapping[str, Any], *, tier: int = 0, granted
     answers: tuple[ApprovalAnswer, ...] = ()
     if tier:
         answers = (approval_of(at, job, verified, at.shop.newcomer(f"approver-{mark}", "support-leads"), tier=tier, action=granted),)
-    return Session(at, job, issuer, GrantedRequest(id=request_id(job, 1), number=1, answers=answers))
+    return Session(at, job, order, verified, issuer, GrantedRequest(id=request_id(job, 1), number=1, answers=answers))

@@ -137,7 +137,7 @@ def why_left_out(tool: Tool, listed_tool: ListedTool) -> Rejection | None:
     if check_schema(listed_tool.schema):
         return Rejection("schema_invalid", "its inputSchema is not a valid JSON Schema")
     location, message = expensive_part(listed_tool.schema) or ((), "")
-    return Rejection("schema_expensive", f"{to_yaml_path(('inputSchema', *location))}: {message}") if message else None
+    return Rejection("schema_expensive", f"its {to_yaml_path(('inputSchema', *location))}: {message}") if message else None
 
 
 def exposed_name(tool: Tool, own_name: str) -> str:

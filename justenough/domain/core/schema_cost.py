@@ -104,13 +104,7 @@ class _Costs:
         if len(self._open) >= MAX_OPEN:
             raise _Expensive(location, TOO_DEEP)
         self._open.add(key)
-        patterns: dict[Location, str] = {("patternProperties", name): name for name in node.get("patternProperties", ())}
-        if "pattern" in node:
-            patterns["pattern",] = node["pattern"]
-        for place, pattern in patterns.items():
-            if not _is_linear(pattern):
-                raise _Expensive((*location, *place), SLOW_PATTERN)
-        same = total = 1 + PATTERN_COST * len(patterns)
+        same = total = 1 + PATTERN_COST * self._check_patterns(node, location)
         for keyword, inner, where in (*_subschemas(node, location), *self._targets(node, location)):
             cost = self.of(inner, where)
             total += cost.total
@@ -123,6 +117,16 @@ class _Costs:
         self._open.remove(key)
         self.known[key] = _Cost(same, total)
         return self.known[key]
+
+    def _check_patterns(self, node: Mapping[str, Any], location: Location) -> int:
+        """Raise _Expensive for a slow pattern of a node; return how many patterns the node has."""
+        patterns: dict[Location, str] = {("patternProperties", name): name for name in node.get("patternProperties", ())}
+        if "pattern" in node:
+            patterns["pattern",] = node["pattern"]
+        for place, pattern in patterns.items():
+            if not _is_linear(pattern):
+                raise _Expensive((*location, *place), SLOW_PATTERN)
+        return len(patterns)
 
     def _targets(self, node: Mapping[str, Any], location: Location) -> Iterator[tuple[str, Any, Location]]:
         own_id = node.get("id" if "draft-04" in str(self.schema.get("$schema")) else "$id")

@@ -229,6 +229,17 @@ def tool_problems(tools: Mapping[str, Tool], offers: ActionOffers) -> Iterator[P
             yield from _http_problems(tool, tool.http, scope, f"{where}.http")
 
 
+def expensive_schema_problems(tools: Mapping[str, Tool]) -> Iterator[Problem]:
+    """Yield the parts of the tools' input schemas whose validation can take very long, by YAML path.
+
+    Not part of reading a catalog: a worker whose catalog was valid before this check must not lose it, because it has credentials to revoke.
+    """
+    for name, tool in tools.items():
+        if expensive := expensive_part(tool.input):
+            location, message = expensive
+            yield Problem(to_yaml_path(("tools", name, "input", *location)), message)
+
+
 def scope_of(uses: ToolUses, offers: ActionOffers) -> frozenset[str]:
     """Return the data scope keys that all actions of a tool have."""
     scopes = [frozenset(offers[uses.resource][action].scope) for action in uses.actions if action in offers.get(uses.resource, {})]
@@ -266,9 +277,6 @@ def _schema_problems(schema: Mapping[str, Any], where: str) -> Iterator[Problem]
     if invalid := check_schema({**schema, "$schema": DRAFT_2020_12}):
         location, message = invalid
         yield Problem(".".join((where, to_yaml_path(location))).rstrip("."), f"is not a valid JSON Schema: {message}")
-    elif expensive := expensive_part(schema):
-        location, message = expensive
-        yield Problem(".".join((where, to_yaml_path(location))).rstrip("."), message)
 
 
 def foreign_references(value: Any, path: str) -> Iterator[str]:

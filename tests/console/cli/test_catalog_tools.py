@@ -86,6 +86,18 @@ def test_what_has_changed_since_is_shown_line_by_line_and_pinned_anew(alone: Cli
     assert (alone.config / "catalog.yaml").read_text().count("sha256:") == 1
 
 
+def test_a_tool_whose_schema_keeps_a_validator_busy_is_left_out(alone: Cli, hub: McpServer) -> None:
+    add_upstream(alone, hub.url)
+    why = "inputSchema.properties.a.pattern: this pattern can take very long to match"
+    slow = {"name": "get_busy", "inputSchema": {"type": "object", "properties": {"a": {"pattern": r"^((a|a)*)\1$"}}}}
+    with hub.misbehave(tools=[*TOOLS, slow]):
+        shown = {tool["name"]: tool for tool in alone.json("catalog", "tools", "hub", "--pin")["tools"]}
+    assert shown["get_busy"]["called"] is None
+    assert why in shown["get_busy"]["left_out"]
+    (warning,) = (one for one in alone.json("catalog", "check", alone.config)["warnings"] if one["where"] == "tools.hub.mcp")
+    assert f"get_busy cannot be called: its {why}" in warning["message"]
+
+
 def test_a_credential_comes_from_a_private_file_or_stdin_and_goes_to_the_server_alone(alone: Cli, hub: McpServer, tmp_path: Path) -> None:
     add_upstream(alone, hub.url, headers=HEADERS)
     for given, stdin in ((write_secret(tmp_path / "token.json", {"token": TOKEN}), ""), ("-", json.dumps({"token": TOKEN}))):

@@ -164,6 +164,17 @@ def test_a_catalog_whose_sql_could_run_a_jobs_function_is_refused(alone: Cli) ->
     assert re.search(r"provision\[\d+\]\.data\.creation_statements: it calls je_open_space\(…\) without a schema; write", done.stderr)
 
 
+def test_a_catalog_with_a_schema_that_keeps_a_validator_busy_is_refused(alone: Cli) -> None:
+    shutil.copytree(SHOP, alone.config, ignore=shutil.ignore_patterns("__pycache__"))
+    catalog = alone.config / "catalog.yaml"
+    catalog.write_text(catalog.read_text().replace("order_id: {type: integer,", "order_id: {pattern: '(?=.*x)y', type: integer,", 1))
+
+    done = alone.run("catalog", "check", alone.config)
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "tools.find-order.input.properties.order_id.pattern: this pattern can take very long to match; use no" in done.stderr
+
+
 @pytest.mark.parametrize("arguments", [("job",), ("job", "lits"), ("job", "list", "--stat"), ("job", "list", "-o", "xml"), ("nonsense",)])
 def test_a_command_line_that_is_none_is_a_usage_error(alone: Cli, arguments: tuple[str, ...]) -> None:
     done = alone.run(*arguments)

@@ -106,6 +106,12 @@ def test_a_tool_of_the_catalog_itself_is_in_the_way_too() -> None:
         ("get", {"type": "string"}, "its inputSchema is not of type object"),
         ("get", {**ANY, "properties": {"a": {"$ref": "https://evil.example/x"}}}, "its inputSchema refers to another document"),
         ("get", {**ANY, "properties": {"a": {"type": "integr"}}}, "its inputSchema is not a valid JSON Schema"),
+        (
+            "get",
+            {**ANY, "properties": {"a": {"pattern": "(?<!b)a+$"}}},
+            "its inputSchema.properties.a.pattern: this pattern can take very long",
+        ),
+        ("get", {**ANY, "properties": {"a": {"$ref": "#none"}}}, "its inputSchema.properties.a.$ref: this reference cannot be followed"),
         ("get", {"$schema": "http://json-schema.org/draft-07/schema#", **ANY, "properties": {"a": {"items": [ANY]}}}, ""),
     ],
 )
@@ -136,9 +142,8 @@ def test_what_a_schema_lets_through_goes_through() -> None:
     assert checked_call("get.file", tools["get.file"], {"path": "a", "ref": "b"}).tool == "get.file"
 
 
-@pytest.mark.parametrize("properties", [{"a": {"$ref": "#/definitions/none"}}, {"a": {"$ref": "#none"}}, {"a": {"$ref": "#/properties/a"}}])
-def test_a_schema_that_refers_to_what_is_not_there_or_to_itself_for_ever_is_no_crash(properties: dict[str, Any]) -> None:
-    shown = build_tool_list("tools", [{"name": "get", "inputSchema": {**ANY, "properties": properties}}])
+def test_a_schema_that_refers_to_itself_for_ever_is_no_crash() -> None:
+    shown = build_tool_list("tools", [{"name": "get", "inputSchema": {**ANY, "properties": {"a": {"$ref": "#/properties/a"}}}}])
     tools = catalog(reviewed=shown, digest=shown.digest).callable
     with pytest.raises(InvalidInput, match="the tool's input schema is unusable"):
         checked_call("get", tools["get"], {"a": 1})

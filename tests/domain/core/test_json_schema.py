@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from justenough.domain.core.json_schema import SchemaUnusable, build_validator, check_schema, failing_keywords
+from justenough.domain.core.json_schema import DRAFT_URIS, SchemaUnusable, build_validator, check_schema, failing_keywords
 
+REPOSITORY = Path(__file__).parents[3]
+PACKAGES = ("justenough", "activities", "workflows", "worker", "console")
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from([0.0, 1.0, 1.5]) | st.text("ab", max_size=2),
@@ -63,6 +67,29 @@ def test_a_recursive_union_takes_no_time_to_refuse_or_to_name() -> None:
     assert not is_valid_in_time(schema, {"x": value})
     began = time.monotonic()
     assert [keyword for keyword, _ in failing_keywords(schema, {"x": value})] == ["properties"]
+    assert time.monotonic() - began < 60
+
+
+def test_nothing_collects_the_errors_of_a_value_against_a_schema() -> None:
+    sources = [path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py")]
+    assert len(sources) > 100
+    collecting = re.compile(
+        r"iter_errors|validator\.evaluate|validator\.validate|jsonschema(?:_rs)?\.validate|session\.call_tool\(|^(?:import|from) jsonschema\b",
+        re.MULTILINE,
+    )
+    assert collecting.findall("from jsonschema import validate\nfor error in validator.iter_errors(1): ...")
+    # `meta.validate` examines schemas: the drafts' own schemas have no union that explodes.
+    assert [path.name for path in sources if collecting.search(path.read_text().replace("Not `session.call_tool`", ""))] == []
+
+
+@pytest.mark.parametrize("keyword", ["items", "not", "dependencies", "additionalProperties"])
+@pytest.mark.parametrize("draft", DRAFT_URIS.values())
+def test_an_invalid_schema_is_found_at_once_however_deep(draft: str, keyword: str) -> None:
+    schema: dict[str, Any] = {"type": "integr"}
+    for _ in range(30):
+        schema = {keyword: {"a": schema} if keyword == "dependencies" else schema}
+    began = time.monotonic()
+    assert check_schema({**schema, "$schema": draft}) is not None
     assert time.monotonic() - began < 60
 
 

@@ -61,7 +61,9 @@ def mutual(kinds: int) -> dict[str, Any]:
         ({"properties": {"a": {"$id": "https://example.org/a", "$ref": "#/$defs/n", "$defs": {"n": {}}}}}, ("properties", "a"), OWN_ID),
     ],
 )  # fmt: skip
-def test_a_schema_that_keeps_a_validator_busy_is_found_with_its_place(schema: dict[str, Any], place: tuple[str | int, ...], why: str) -> None:
+def test_a_schema_that_keeps_a_validator_busy_is_found_with_its_place(
+    schema: dict[str, Any], place: tuple[str | int, ...], why: str
+) -> None:
     assert expensive_part(schema) == (place, why)
 
 

@@ -174,3 +174,9 @@ def test_a_million_problems_are_not_a_million_lines() -> None:
     with pytest.raises(InvalidInput) as caught:
         check_json("input", ["\0"] * 1_000_000)
     assert len(caught.value.problems) == 100
+
+
+def test_a_long_key_is_not_repeated_whole_for_each_problem_below_it() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        check_json("input", {"k" * 100_000: ["\0"] * 1_000})
+    assert [problem.path for problem in caught.value.problems[:2]] == ["k" * 64 + "[0]", "k" * 64 + "[1]"]
