@@ -31,7 +31,7 @@ MAPPING_KEYWORDS = frozenset({"properties", "patternProperties", "dependentSchem
 PART_KEYWORDS = frozenset({"items", "prefixItems", "additionalItems", "additionalProperties", "contains", "propertyNames"})
 UNEVALUATED_KEYWORDS = frozenset({"unevaluatedItems", "unevaluatedProperties"})
 SUBSCHEMA_KEYWORDS = SAME_VALUE_KEYWORDS | MAPPING_KEYWORDS | PART_KEYWORDS | UNEVALUATED_KEYWORDS
-REFERENCE_KEYWORDS = ("$ref", "$dynamicRef", "$recursiveRef")
+REFERENCE_KEYWORDS = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
 ANCHOR_KEYWORDS = ("$anchor", "$dynamicAnchor")
 LITERALS = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]")
 """Escaped characters and character classes of a pattern."""
@@ -94,6 +94,11 @@ class _Costs:
     _open: set[int] = field(default_factory=set)
 
     def of(self, node: Any, location: Location) -> _Cost:
+        """Return the cost of a schema, or of a pattern. Raises _Expensive."""
+        if isinstance(node, str):
+            if not is_linear_pattern(node):
+                raise _Expensive(location, SLOW_PATTERN)
+            return _Cost(PATTERN_COST, PATTERN_COST)
         if not isinstance(node, Mapping):
             return _Cost(1, 1)
         key = id(node)
@@ -104,11 +109,11 @@ class _Costs:
         if len(self._open) >= MAX_OPEN:
             raise _Expensive(location, TOO_DEEP)
         self._open.add(key)
-        same = total = 1 + PATTERN_COST * self._check_patterns(node, location)
-        for keyword, inner, where in (*_subschemas(node, location), *self._targets(node, location)):
+        same = total = 1
+        for is_for_same_value, inner, where in self.parts(node, location):
             cost = self.of(inner, where)
             total += cost.total
-            same += cost.same if keyword in SAME_VALUE_KEYWORDS or keyword in REFERENCE_KEYWORDS else 0
+            same += cost.same if is_for_same_value else 0
         if UNEVALUATED_KEYWORDS & node.keys():
             same *= UNEVALUATED_FACTOR
             total += same * same // UNEVALUATED_DIVISOR
@@ -118,42 +123,30 @@ class _Costs:
         self.known[key] = _Cost(same, total)
         return self.known[key]
 
-    def _check_patterns(self, node: Mapping[str, Any], location: Location) -> int:
-        """Raise _Expensive for a slow pattern of a node; return how many patterns the node has."""
-        patterns: dict[Location, str] = {("patternProperties", name): name for name in node.get("patternProperties", ())}
+    def parts(self, node: Mapping[str, Any], location: Location) -> Iterator[tuple[bool, Any, Location]]:
+        """Yield each direct subschema, pattern and referenced schema: whether it is for the same value, itself, its location. Raises _Expensive."""
+        for keyword in sorted(SUBSCHEMA_KEYWORDS & node.keys()):
+            inner, is_for_same_value = node[keyword], keyword in SAME_VALUE_KEYWORDS
+            if keyword in MAPPING_KEYWORDS and isinstance(inner, Mapping):
+                yield from ((is_for_same_value, one, (*location, keyword, name)) for name, one in inner.items())
+            elif isinstance(inner, list | tuple):
+                yield from ((is_for_same_value, one, (*location, keyword, index)) for index, one in enumerate(inner))
+            else:
+                yield is_for_same_value, inner, (*location, keyword)
+        yield from ((True, name, (*location, "patternProperties", name)) for name in node.get("patternProperties", ()))
         if "pattern" in node:
-            patterns["pattern",] = node["pattern"]
-        for place, pattern in patterns.items():
-            if not _is_linear(pattern):
-                raise _Expensive((*location, *place), SLOW_PATTERN)
-        return len(patterns)
-
-    def _targets(self, node: Mapping[str, Any], location: Location) -> Iterator[tuple[str, Any, Location]]:
+            yield True, node["pattern"], (*location, "pattern")
         own_id = node.get("id" if "draft-04" in str(self.schema.get("$schema")) else "$id")
         if node is not self.schema and isinstance(own_id, str) and not own_id.startswith("#"):
             raise _Expensive(location, OWN_ID)
-        for keyword in REFERENCE_KEYWORDS:
-            reference = node.get(keyword)
-            if not isinstance(reference, str):
-                continue
+        for keyword in sorted(REFERENCE_KEYWORDS & node.keys()):
+            reference = str(node[keyword])
             where, target = self.anchors.get(reference, ((), self.schema if reference == "#" else None))
             if reference.startswith("#/"):
                 where, target = tuple(reference[2:].split("/")), target_of(self.schema, reference)
             if target is None:
                 raise _Expensive((*location, keyword), NOT_FOLLOWED)
-            yield keyword, target, where
-
-
-def _subschemas(node: Mapping[str, Any], location: Location) -> Iterator[tuple[str, Any, Location]]:
-    """Yield each direct subschema with its keyword and its location."""
-    for keyword in SUBSCHEMA_KEYWORDS & node.keys():
-        inner = node[keyword]
-        if keyword in MAPPING_KEYWORDS and isinstance(inner, Mapping):
-            yield from ((keyword, one, (*location, keyword, name)) for name, one in inner.items())
-        elif isinstance(inner, list | tuple):
-            yield from ((keyword, one, (*location, keyword, index)) for index, one in enumerate(inner))
-        else:
-            yield keyword, inner, (*location, keyword)
+            yield True, target, where
 
 
 def _anchors(value: Any, location: Location) -> Iterator[tuple[str, tuple[Location, Any]]]:
@@ -168,7 +161,7 @@ def _anchors(value: Any, location: Location) -> Iterator[tuple[str, tuple[Locati
         yield from _anchors(inner, (*location, key))
 
 
-def _is_linear(pattern: str) -> bool:
+def is_linear_pattern(pattern: str) -> bool:
     """Whether the time to match a pattern grows only in proportion to the text."""
     flat, shorter = "", LITERALS.sub("", pattern)
     while flat != shorter:
