@@ -66,7 +66,15 @@ def stack() -> Iterator[Stack]:
 def settings(stack: Stack) -> Settings:
     assert stack.vault
     assert stack.temporal
-    return Settings(home=stack.home, config=SHOP, vault_addr=stack.vault, temporal_address=stack.temporal, installation="dev")
+    return Settings(
+        home=stack.home,
+        config=SHOP,
+        vault_addr=stack.vault,
+        temporal_address=stack.temporal,
+        installation="dev",
+        # Each test logs in anew.
+        quota_page_sessions=10_000,
+    )
 
 
 @pytest.fixture(scope="package")
