@@ -34,7 +34,7 @@ from justenough.domain.core.ids import job_of, request_id
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import RequestState, RevocationState
 from justenough.domain.ledger.events import Event, EventType, build_event
-from justenough.services.approval_ladder import ladder_for_request
+from justenough.services.approval_ladder import ladder_for_recorded_request, ladder_for_request
 from justenough.services.count_answers import AnswerCounter, find_recorded_request
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import EvaluatedRequest, compute_request_digest, evaluate_in_order
@@ -165,13 +165,9 @@ class JobActivities:
         if view is None or order is None or view.job_id != job or view.state is not RequestState.PENDING or not view.tier:
             return OpenResult()
         tiers = deps.config.current().tiers
-        ladder = ladder_for_request(
-            view.id,
+        ladder = ladder_for_recorded_request(
             view,
-            digest=view.digest,
             requester=str(order.signed.statement.get("person")),
-            needed=view.tier,
-            current=max(view.tier, view.current_tier),
             # The request has a deadline already if the result of an earlier attempt got lost.
             respond_by=view.expires_at or tiers.respond_by(view.tier, now=now),
         )

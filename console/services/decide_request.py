@@ -24,7 +24,7 @@ from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import Action, JobState, RequestState
 from justenough.domain.jobs.tool_bounds import BoundedTools, intersect_all
 from justenough.domain.readmodel.views import JobView, RequestView
-from justenough.services.approval_ladder import ladder_for_request
+from justenough.services.approval_ladder import ladder_for_recorded_request
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import evaluate_grant, why_policy_denies_grant
 from justenough.services.ledger_events import approval_rejected_event, withdrawal_requested_event
@@ -138,15 +138,7 @@ def has_answered(view: RequestView, person: str) -> bool:
 
 def ladder_of(deps: Deps, view: RequestView, *, requester_id: str) -> Ladder:
     """Build the request's approval state for validation, without earlier votes, whose signatures only the worker has."""
-    ladder = ladder_for_request(
-        view.id,
-        view,
-        digest=view.digest,
-        requester=requester_id,
-        needed=view.tier,
-        current=max(view.current_tier, 1),
-        respond_by=view.expires_at or deps.now(),
-    )
+    ladder = ladder_for_recorded_request(view, requester=requester_id, respond_by=view.expires_at or deps.now())
     return ladder.with_barred(forebears=ancestor_launchers(deps, view.parent, asked_by=console_requester_of(deps, view.job_id)))
 
 

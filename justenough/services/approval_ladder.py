@@ -28,3 +28,16 @@ def ladder_for_request(
         # A single call is approved with exactly its arguments, so there is nothing to bound.
         tools=None if call else terms.tools,
     )
+
+
+def ladder_for_recorded_request(request: RequestView, *, requester: str, respond_by: datetime) -> Ladder:
+    """Build the ladder of a request as it is recorded, at the tier that it has reached."""
+    return ladder_for_request(
+        request.id,
+        request,
+        digest=request.digest,
+        requester=requester,
+        needed=request.tier,
+        current=max(request.tier, request.current_tier, 1),
+        respond_by=respond_by,
+    )

@@ -17,7 +17,7 @@ from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.ledger.events import Event
 from justenough.domain.readmodel.views import EntryView, RequestView
-from justenough.services.approval_ladder import ladder_for_request
+from justenough.services.approval_ladder import ladder_for_recorded_request
 from justenough.services.control_group_votes import build_control_group_verifier
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import evaluate_grant, why_policy_denies_grant
@@ -52,7 +52,8 @@ class AnswerCounter:
         """Count the answer that one signal carried. `number`: its place among the job's signals, or 0 if it came through the store."""
         events = self._count(raw)
         if isinstance(events, Rejection) and number > MAX_REJECTIONS_RECORDED:
-            log.warning("an answer does not count", job=self._job, number=number, why=events.message)
+            if number == MAX_REJECTIONS_RECORDED + 1:
+                log.warning("many answers that do not count; further ones are not recorded", job=self._job, why=events.message)
             return
         if isinstance(events, Rejection):
             statement = raw.get("statement") if isinstance(raw, dict) else None
@@ -129,15 +130,8 @@ def count_withdrawal(deps: Deps, job: str, requested: EntryView) -> str | None:
     if view is None or order is None or view.job_id != job:
         return None
     if view.state is RequestState.APPROVED:
-        ladder = ladder_for_request(
-            view.id,
-            view,
-            digest=view.digest,
-            requester=str(order.signed.statement.get("person")),
-            needed=view.tier,
-            current=view.current_tier,
-            respond_by=view.expires_at or requested.at,
-        )
+        requester = str(order.signed.statement.get("person"))
+        ladder = ladder_for_recorded_request(view, requester=requester, respond_by=view.expires_at or requested.at)
         counter = AnswerCounter(deps, AnswersInput(job=job, ladders={}, approved={view.id: ladder}, received=(), number=0))
         counter.count_signal(requested.data.get("signed"), number=0)
         deps.store.ledger.append(counter.events)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.chaos.administrator import Administrator
+from tests.chaos.exposure import Lab
 from tests.chaos.rig import Rig, Worker, run_rig
 from tests.support.people import Human, log_in
 from tests.support.shop import Shop, Witness
@@ -92,3 +93,11 @@ def _person(name: str) -> object:
 
 
 ops, lead, security, auditor = map(_person, ("ops", "lead", "security", "auditor"))
+
+
+@pytest.fixture(scope="module")
+def lab(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[Lab]:
+    """Jobs whose labels leave their revocation to the sweep."""
+    with Lab.open(rig, shop, ops, lead, pause=1) as lab:
+        rig.start_alone(labelled=True)
+        yield lab

@@ -25,14 +25,6 @@ ONLY_SWEEP = NetCase("sweep", "success")
 
 
 @pytest.fixture(scope="module")
-def lab(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[Lab]:
-    """Jobs whose labels leave their revocation to the sweep, as if every other net's task had been stolen."""
-    with Lab.open(rig, shop, ops, lead, pause=1) as lab:
-        rig.start_alone(labelled=True)
-        yield lab
-
-
-@pytest.fixture(scope="module")
 def thief(rig: Rig) -> Iterator[Intruder]:
     with Intruder.break_in(rig.stack) as entered:
         yield entered

@@ -65,14 +65,6 @@ def launch_after_edit(ops: Human) -> str:
 
 
 @pytest.fixture(scope="module")
-def lab(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[Lab]:
-    """Jobs whose labels leave their revocation to the sweep."""
-    with Lab.open(rig, shop, ops, lead, pause=1) as lab:
-        rig.start_alone(labelled=True)
-        yield lab
-
-
-@pytest.fixture(scope="module")
 def lost() -> LostJobs:
     """Jobs that tests have left to the sweep, with their logins. Their second checks are awaited together, at the end."""
     return []
