@@ -54,7 +54,7 @@ class RequestWatch:
                 self._reading = None
 
     async def _read(self) -> None:
-        ledger, position = self._store.ledger, None
+        ledger, position, fails = self._store.ledger, None, False
         while True:
             try:
                 if position is None:
@@ -65,8 +65,11 @@ class RequestWatch:
                     self._new.discard(job)
                 news, position = await asyncio.to_thread(ledger.news, position, types=REQUEST_TYPES)
                 self._pass_on(news)
+                fails = False
             except Exception as error:  # noqa: BLE001 - while the store is away, signals are the only path
-                log.warning("requests about jobs could not be read", error=type(error).__name__)
+                if not fails:
+                    log.warning("requests about jobs cannot be read; only signals reach sessions", error=type(error).__name__)
+                fails = True
             await asyncio.sleep(POLL_INTERVAL_S)
 
     def _pass_on(self, entries: Iterable[EntryView]) -> None:

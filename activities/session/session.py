@@ -19,22 +19,22 @@ from activities.broker import Broker, ModelGateway, ToolGateway, serve_broker
 from activities.broker.broker import NotifyWorkflow
 from activities.delivery.delivery import Delivered, access_summary, build_delivery, reveal_all, secrets_of
 from activities.issuing.issuer import Issuer
-from activities.issuing.lease_keeper import LeaseKeeper, keep_leases
+from activities.issuing.lease_keeper import keep_leases
 from activities.issuing.results import AccessClosed, IssuedCredential, IssueRefused, NotPermitted, ToolAccess, issued_event
 from activities.process.bundles import ensure_unpacked
 from activities.process.process import JobProcess
 from activities.process.sandbox import Sandbox
 from activities.revocation import revoke
 from activities.session.job_runner import JobTask, run_process
+from activities.session.requested_revocations import RequestedRevocations
 from activities.support.async_tools import wait_up_to
 from justenough.adapters.vault import ConnectionRefused
 from justenough.domain.contracts.workflow_messages import SessionInput, SessionResult
-from justenough.domain.core.errors import JustEnoughError, RetryLater
+from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.states import JobState
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.readmodel.views import EntryView
-from justenough.services.count_answers import count_withdrawal
 from justenough.services.dependencies import Deps
 from justenough.services.job_history import JobHistory
 from justenough.services.verify_order import VerifiedOrder
@@ -43,7 +43,8 @@ TERMINATE_GRACE_S = 10.0
 """Seconds between terminating a process and killing it."""
 LINGER = timedelta(seconds=1)
 """Time after the end of a job's work until its access is revoked even if something of the session, such as a call, has not ended yet."""
-WITHDRAWAL_RETRY_INTERVAL_S = 2.0
+KILL_DELAY = timedelta(seconds=10)
+"""The longest time that the process of a killed job waits for its access to be revoked first."""
 RESTART_TIMEOUT_S = 15.0
 """Seconds that a server which refuses connections may take to restart before the job's start fails."""
 RESTART_RETRY_INTERVAL = timedelta(seconds=1)
@@ -97,7 +98,7 @@ def failure_reason(error: JustEnoughError) -> str:
 
 
 class JobSession:
-    """One session: however `_work` ends, `run` revokes. If it ends late, access is revoked before."""
+    """One session: however `_work` ends, `run` revokes. If it is killed or ends late, access is revoked before it ends."""
 
     def __init__(
         self,
@@ -129,8 +130,9 @@ class JobSession:
         self._stop_requested = asyncio.Event()
         self._work_over, self._work_ended = asyncio.Event(), asyncio.Event()
         """Set when nothing needs the job's access any more, and when everything of the work has ended, which may take longer."""
-        self._requests: asyncio.Queue[EntryView] = asyncio.Queue()
-        """Revocations and withdrawals that people requested while the job runs."""
+        self._revocation_tried = asyncio.Event()
+        """Set once an attempt to revoke everything has ended, whatever came of it."""
+        self._requested_revocations = RequestedRevocations(deps, self._job, self._issuer)
         self._unrecorded: tuple[Event, ...] = ()
         self._batches = 0
 
@@ -150,7 +152,7 @@ class JobSession:
         if request.type == EventType.STOP_REQUESTED:
             self.stop(Stop.KILL if request.data.get("how") == "kill" else Stop.CANCEL)
         else:
-            self._requests.put_nowait(request)
+            self._requested_revocations.add(request)
 
     async def run(self) -> SessionResult:
         """Work, then revoke. Return the outcome, with the result of the revocation."""
@@ -199,12 +201,21 @@ class JobSession:
         return result
 
     async def _revoke_before_end(self) -> None:
-        """Revoke the job's access if its work is over and something of it, such as a call to a server that hangs, has not ended soon after."""
+        """Revoke the job's access before its session ends: at once if it is killed, or if something of its work, such as a call to a server that
+        hangs, has not ended soon after the work was over.
+        """
         await self._work_over.wait()
-        await wait_up_to(LINGER, self._work_ended)
+        if self._stop is not Stop.KILL:
+            await wait_up_to(LINGER, self._work_ended)
         while not self._work_ended.is_set():
-            log.warning("the session does not end; its access is revoked before", job=self._job)
-            await self._revoke("the job's work is over", settled=False)
+            why = "killed" if self._stop is Stop.KILL else "the job's work is over"
+            log.info("access is revoked before the session ends", job=self._job, why=why)
+            try:
+                await self._revoke(why, settled=False)
+            except Exception:
+                # The session revokes again when it ends, whatever happens here.
+                log.exception("access could not be revoked before the session ends", job=self._job)
+            self._revocation_tried.set()
             await wait_up_to(LINGER, self._work_ended)
 
     async def _work(self) -> WorkOutcome:
@@ -254,7 +265,7 @@ class JobSession:
                     broker, tools, job=self._job, uid=uid, loopback=self._spec.run.network == "host", model_gateway=model_gateway
                 ),
             ) as process:
-                serving = asyncio.create_task(self._serve_requests(keepers))
+                serving = asyncio.create_task(self._requested_revocations.serve(keepers))
                 try:
                     return await self._wait_for_process(process)
                 finally:
@@ -297,32 +308,6 @@ class JobSession:
             await wait_up_to(RESTART_RETRY_INTERVAL, self._stop_requested)
             self._raise_if_stopped()
 
-    async def _serve_requests(self, keepers: LeaseKeeper) -> None:
-        """Revoke what people request while the job runs, each in a task of its own: a target that hangs must not keep the others waiting."""
-        served: set[str] = set()
-        async with asyncio.TaskGroup() as tasks:
-            while True:
-                request = await self._requests.get()
-                if request.id not in served:
-                    served.add(request.id)
-                    tasks.create_task(self._serve(request, keepers))
-
-    async def _serve(self, request: EntryView, keepers: LeaseKeeper) -> None:
-        name, withdrawn = request.data.get("name"), None
-        while request.type == EventType.WITHDRAWAL_REQUESTED and withdrawn is None:
-            try:
-                withdrawn = await asyncio.to_thread(count_withdrawal, self._deps, self._job, request)
-                if withdrawn is None:
-                    return
-            except RetryLater as error:
-                log.warning("a withdrawal could not be examined yet", job=self._job, error=type(error).__name__)
-                await asyncio.sleep(WITHDRAWAL_RETRY_INTERVAL_S)
-        why = f"its approval was withdrawn by {name}" if withdrawn else f"its revocation was requested by {name}"
-        named = request.data.get("credential")
-        ending = [item.id for item in self._issuer.holdings.alive if item.request_id == withdrawn or item.id == named]
-        # One that another revocation has ended already is not found any more.
-        await asyncio.gather(*(keepers.give_back(credential, why) for credential in ending), return_exceptions=True)
-
     async def _wait_for_process(self, process: JobProcess) -> WorkOutcome:
         ended, stop = asyncio.create_task(process.wait()), asyncio.create_task(self._stop_requested.wait())
         try:
@@ -343,6 +328,9 @@ class JobSession:
             self.stop(Stop.CUT)
         if self._stop.is_gentle:
             return self._stopped_outcome(await self._finish(process))
+        if self._stop is Stop.KILL:
+            # Its access ends before its process, unless Vault does not answer.
+            await wait_up_to(KILL_DELAY, self._revocation_tried)
         # Nobody waits for its result any more, or its access is revoked, so it has nothing left to finish.
         return self._stopped_outcome(await process.kill())
 

@@ -17,7 +17,7 @@ ENDED_TEXT = {
     JobState.DENIED: "Not started: required access was denied.",
     JobState.CANCELLED: "Cancelled.",
     JobState.TIMED_OUT: "Timed out.",
-    JobState.KILLED: "Killed: access was revoked first.",
+    JobState.KILLED: "Killed.",
     JobState.LOST: "Lost: its workflow closed without a result.",
 }
 

@@ -69,7 +69,7 @@ async def test_a_job_is_launched_watched_while_it_writes_and_killed_without_a_re
     await axe(page)
     await page.get_by_role("button", name="Kill job").click()
     await mark_page(page)
-    await expect(head).to_contain_text("Killed: access was revoked first. Its credential is revoked (verified).")
+    await expect(head).to_contain_text("Killed. Its credential is revoked (verified).")
     await expect(page.locator("#credentials")).to_contain_text("revoked (verified)")
     await check_not_reloaded(page)
     assert (await asyncio.to_thread(ops.job, job))["state"] == "killed"

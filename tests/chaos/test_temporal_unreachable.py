@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,20 @@ def test_revocations_withdrawals_and_cancels_reach_a_session_without_temporal(
         until(lambda: not processes_of(mark), "its process is gone", within=LOSS_TIMEOUT_S)
     ops.until(job)
     assert_one_outcome(ops, shop, job, reading)
+
+
+def test_a_kill_without_temporal_revokes_before_it_ends_the_process(
+    rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness
+) -> None:
+    job, login, mark = launch_marked_job(ops, witness)
+    hold = rig.gate.hold(r"/v1/sys/leases/revoke/", method="PUT", job=job)
+    with rig.freeze("temporal"), ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ops.api.post, f"jobs/{job}/kill", timeout=180)
+        hold.until_held()
+        assert processes_of(mark), "its process waits for the revocation"
+        rig.gate.release_all()
+        until(lambda: not processes_of(mark), "its process is gone", within=LOSS_TIMEOUT_S)
+        assert not shop.can_log_in(login)
+        assert answer.result().status_code == 202
+    assert ops.until(job)["state"] in {"killed", "failed"}
+    assert_one_outcome(ops, shop, job, login)

@@ -95,7 +95,7 @@ async def cancel_job(job: str, console: TheConsole, caller: Stopper) -> Stopping
 
 @router.post("/jobs/{job}/kill", status_code=202, responses=problem_responses(409))
 async def kill_job(job: str, console: TheConsole, caller: Stopper) -> Stopping:
-    """Kill a job: its access is revoked, then its process is killed. Works even if its workflow is gone or Temporal is down. A launcher kills only their own."""
+    """Kill a job: its access is revoked, then its process is killed, ten seconds later at most if Vault does not answer. Works even if its workflow is gone or Temporal is down. A launcher kills only their own."""
     return await stop_job(console, job, caller, kill=True)
 
 

@@ -19,7 +19,7 @@ class VaultUnavailable(RetryLater):
 
 
 class ConnectionRefused(VaultUnavailable):
-    """Nothing listens where Vault, or a system that it needs for this call, should: it may be restarting. The call had no effect."""
+    """Nothing listens where Vault, or a system that it needs for this call, should: it may be restarting."""
 
 
 class VaultSealed(RetryLater):
@@ -57,6 +57,7 @@ def refusal(status: int, what: str, answer: Mapping[str, Any]) -> RetryLater | G
     elif status in {501, 503}:
         error = VaultSealed
     elif status == 500 and "connection refused" in text:
+        # An engine connects to its system before it makes anything there.
         error = ConnectionRefused
     elif status >= 500 or status in {307, 412, 429, 472, 473}:
         # 307 and 472, 473: a standby that does not forward; 412: it has not caught up; 429: too many requests.

@@ -137,3 +137,15 @@ def test_what_names_many_finds_the_first(store: Store) -> None:
 def test_an_entry_of_no_job_is_found_too(store: Store) -> None:
     (entry,) = store.ledger.append([samples.job_refusal("x", job=UNATTRIBUTED_CHAIN)])
     assert [(found.kind, found.job, found.name) for found in store.search.find(entry.id)] == [("entry", UNATTRIBUTED_CHAIN, "")]
+
+
+def test_news_are_read_once_in_order_and_a_long_absence_in_parts(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = [entry.id for entry in filled.ledger.entries(types=USES, limit=100).items]
+    monkeypatch.setattr(ledger_repository, "MAX_NEWS_SPAN", 3)
+    found, position, newest = list[str](), 0, filled.ledger.head().position
+    while position < newest:
+        entries, until = filled.ledger.news(position, types=USES)
+        assert position < until <= position + 3
+        found, position = [*found, *(entry.id for entry in entries)], until
+    assert found == wanted
+    assert filled.ledger.news(position, types=USES) == ((), position)

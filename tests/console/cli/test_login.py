@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import stat
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
+from console.cli.client import private_files
+from console.cli.client.config import ServerAddresses
+from console.cli.client.profile import CliSession, load_profile, save_login
+from console.cli.client.vault import CliLogin
+from console.cli.errors import Unreachable
+from console.cli.options import GlobalOptions
+from justenough.domain.core.secret import Secret
 from tests.console.cli.conftest import Cli
 from tests.support.canned_server import serve_canned_answers
 from worker.stack import Stack
@@ -130,6 +140,30 @@ def test_an_identity_token_that_the_console_refuses_is_drawn_anew(fresh: Cli, wh
     done = fresh.run("whoami", who="auditor")
 
     assert done.exit_code == 0, done.stderr
+
+
+@pytest.mark.parametrize("left, is_used", [(30, True), (-1, False)])
+def test_a_token_in_its_last_minute_is_used_while_vault_does_not_answer(
+    left: int, is_used: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = ServerAddresses(vault="http://127.0.0.1:1")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("JUSTENOUGH_HOME", str(tmp_path))
+    monkeypatch.delenv("VAULT_TOKEN", raising=False)
+    options = GlobalOptions(profile="ops")
+    profile = load_profile(options)
+    save_login(profile, CliLogin(Secret("hvs.x"), "e-ops", time.time() + 3600), name="ops", addresses=nowhere, pinned=nowhere)
+    claims = base64.urlsafe_b64encode(json.dumps({"sub": "e-ops", "exp": time.time() + left}).encode()).decode().rstrip("=")
+    fingerprint = hashlib.sha256(b"justenough identity hvs.x").hexdigest()
+    private_files.write(profile.cache, {"of": fingerprint, "token": f"header.{claims}.signature"})
+
+    session = CliSession(options)
+
+    if is_used:
+        assert session.identity_token().entity == "e-ops"
+    else:
+        with pytest.raises(Unreachable):
+            session.identity_token()
 
 
 def test_a_login_file_that_others_can_read_is_refused(fresh: Cli, whole: Stack) -> None:

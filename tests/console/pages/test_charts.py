@@ -241,7 +241,7 @@ def record_events(store: Store, *events: Event) -> JobView:
             "Failed. Revocation is overdue: its access may still work.",
         ),
         ([samples.submission(), samples.job_end("denied")], "Not started: required access was denied. No credentials issued."),
-        ([samples.submission(), samples.job_start(), samples.job_end("killed")], "Killed: access was revoked first."),
+        ([samples.submission(), samples.job_start(), samples.job_end("killed")], "Killed."),
     ],
 )
 def test_a_sentence_says_what_a_job_does_and_the_state_of_its_access(store: Store, events: list[Event], says: str) -> None:

@@ -1,0 +1,65 @@
+"""Revokes single credentials of a running job because a person requested it, or withdrew the approval that they rest on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from activities.issuing.issuer import Issuer
+from activities.issuing.lease_keeper import LeaseKeeper
+from justenough.domain.core.errors import RetryLater
+from justenough.domain.ledger.events import EventType
+from justenough.domain.readmodel.views import EntryView
+from justenough.services.count_answers import count_withdrawal
+from justenough.services.dependencies import Deps
+
+RETRY_INTERVAL_S = 2.0
+"""Seconds between two attempts to examine a withdrawal while Vault does not answer."""
+log = structlog.get_logger()
+
+
+class RequestedRevocations:
+    """The revocations that people request of one job, by ledger entries. Entries that come before its credentials are kept wait."""
+
+    def __init__(self, deps: Deps, job: str, issuer: Issuer) -> None:
+        self._deps = deps
+        self._job = job
+        self._issuer = issuer
+        self._entries: asyncio.Queue[EntryView] = asyncio.Queue()
+
+    def add(self, entry: EntryView) -> None:
+        """Add a request; the same one may come again."""
+        self._entries.put_nowait(entry)
+
+    async def serve(self, keepers: LeaseKeeper) -> None:
+        """Serve each request once, in a task of its own, until cancelled: a target that hangs must not keep the others waiting."""
+        served: set[str] = set()
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                entry = await self._entries.get()
+                if entry.id not in served:
+                    served.add(entry.id)
+                    tasks.create_task(self._serve_one(entry, keepers))
+
+    async def _serve_one(self, entry: EntryView, keepers: LeaseKeeper) -> None:
+        """Raise nothing: an entry that cannot be served must not keep others from being served."""
+        name, withdrawn = entry.data.get("name"), None
+        try:
+            if entry.type == EventType.WITHDRAWAL_REQUESTED and (withdrawn := await self._count_withdrawal(entry)) is None:
+                return
+            why = f"its approval was withdrawn by {name}" if withdrawn else f"its revocation was requested by {name}"
+            named = entry.data.get("credential")
+            ending = [item.id for item in self._issuer.holdings.alive if item.request_id == withdrawn or item.id == named]
+            # One that another revocation has ended already is not found any more.
+            await asyncio.gather(*(keepers.give_back(credential, why) for credential in ending), return_exceptions=True)
+        except Exception:
+            log.exception("a request about the job could not be served", job=self._job, entry=entry.id)
+
+    async def _count_withdrawal(self, entry: EntryView) -> str | None:
+        while True:
+            try:
+                return await asyncio.to_thread(count_withdrawal, self._deps, self._job, entry)
+            except RetryLater as error:
+                log.warning("a withdrawal could not be examined yet", job=self._job, error=type(error).__name__)
+                await asyncio.sleep(RETRY_INTERVAL_S)
