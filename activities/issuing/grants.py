@@ -30,7 +30,7 @@ MAX_REQUESTS = 1_000
 MAX_WAITING_REQUESTS = 20
 """Requests of one job that wait for people at once. Each tool call may be such a request, and people read all of them."""
 OVER_QUOTA_RETRY_S = 60.0
-"""Seconds after which a job may try again whose account has too many requests that wait: people answer about so fast."""
+"""Seconds after which a job may try again if too many requests of its account wait for people."""
 
 PARENT_JOB = "the job that launched this one"
 

@@ -47,11 +47,14 @@ def test_answers_and_revocations_count_after_a_flood_of_junk(
     login = witness.login()
     assert shop.can_log_in(login)
 
-    flood(intruder, job, "revoke_credential", [f"c-{job[2:]}-{number}-1" for number in range(2, JUNK_REVOCATIONS)])
+    flood(intruder, job, "revoke_credential", [f"c{job[1:]}-{number}" for number in range(2, JUNK_REVOCATIONS)])
     (credential,) = ops.job(job)["credentials"]
     assert ops.api.post(f"credentials/{credential['id']}/revoke").status_code in {200, 202}
     until(lambda: not shop.can_log_in(login), "its login fails")
     assert ops.job(job)["state"] == "running"
+    # Not by the sweep, which would notice too, but later.
+    recorded = until(lambda: entry_data(auditor, job, "credential.revoked"), "the revocation is recorded")
+    assert [entry["by"] for entry in recorded] == ["session"]
     ops.api.post(f"jobs/{job}/kill")
     ops.until(job)
     # A stranger fills the ledger only so far.
@@ -59,7 +62,7 @@ def test_answers_and_revocations_count_after_a_flood_of_junk(
 
 
 def test_a_request_that_cannot_be_read_keeps_no_other_from_being_served(
-    whole: Stack, ops: Human, shop: Shop, intruder: Intruder, witness: Witness
+    whole: Stack, ops: Human, auditor: Human, shop: Shop, intruder: Intruder, witness: Witness
 ) -> None:
     """Whoever writes to the ledger can add anything; here it is a withdrawal that nobody signed, and one of no request."""
     job = ops.launch(spec(f"{witness.hand_over}; sleep 300"))
@@ -67,7 +70,7 @@ def test_a_request_that_cannot_be_read_keeps_no_other_from_being_served(
     ops.until(job, "running")
     (credential,) = ops.job(job)["credentials"]
     # Its workflow does not hear of the revocation.
-    flood(intruder, job, "revoke_credential", [f"c-{job[2:]}-{number}-1" for number in range(2, JUNK_REVOCATIONS)])
+    flood(intruder, job, "revoke_credential", [f"c{job[1:]}-{number}" for number in range(2, JUNK_REVOCATIONS)])
     with closing(Store(whole.database_url)) as store:
         for number, data in enumerate(({"request": credential["request_id"], "signed": None}, {"request": ["?"], "signed": 7})):
             junk = {"person": "x", "name": "x", **data}
@@ -76,5 +79,8 @@ def test_a_request_that_cannot_be_read_keeps_no_other_from_being_served(
     assert ops.api.post(f"credentials/{credential['id']}/revoke").status_code in {200, 202}
     until(lambda: not shop.can_log_in(login), "its login fails")
     assert ops.job(job)["state"] == "running"
+    # Not by the sweep, which would notice too, but later.
+    recorded = until(lambda: entry_data(auditor, job, "credential.revoked"), "the revocation is recorded")
+    assert [entry["by"] for entry in recorded] == ["session"]
     ops.api.post(f"jobs/{job}/kill")
     ops.until(job)
