@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from justenough.adapters.store import Store
-from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.count_answers import MAX_REJECTIONS_RECORDED
 from tests.attacks.intruder import Intruder, entry_data
 from tests.support.people import Human
 from tests.support.shop import Shop, Witness, access, spec
 from tests.support.wait import until
-from worker.stack import Stack
 
 pytestmark = pytest.mark.servers
 
@@ -59,28 +54,3 @@ def test_answers_and_revocations_count_after_a_flood_of_junk(
     ops.until(job)
     # A stranger fills the ledger only so far.
     assert len(entry_data(auditor, job, "approval.rejected")) == MAX_REJECTIONS_RECORDED
-
-
-def test_a_request_that_cannot_be_read_keeps_no_other_from_being_served(
-    whole: Stack, ops: Human, auditor: Human, shop: Shop, intruder: Intruder, witness: Witness
-) -> None:
-    """Whoever writes to the ledger can add anything; here it is a withdrawal that nobody signed, and one of no request."""
-    job = ops.launch(spec(f"{witness.hand_over}; sleep 300"))
-    login = witness.login()
-    ops.until(job, "running")
-    (credential,) = ops.job(job)["credentials"]
-    # Its workflow does not hear of the revocation.
-    flood(intruder, job, "revoke_credential", [f"c{job[1:]}-{number}" for number in range(2, JUNK_REVOCATIONS)])
-    with closing(Store(whole.database_url)) as store:
-        for number, data in enumerate(({"request": credential["request_id"], "signed": None}, {"request": ["?"], "signed": 7})):
-            junk = {"person": "x", "name": "x", **data}
-            event = build_event(EventType.WITHDRAWAL_REQUESTED, job, at=datetime.now(UTC), about=f"junk-{number}", **junk)
-            store.ledger.append([event])
-    assert ops.api.post(f"credentials/{credential['id']}/revoke").status_code in {200, 202}
-    until(lambda: not shop.can_log_in(login), "its login fails")
-    assert ops.job(job)["state"] == "running"
-    # Not by the sweep, which would notice too, but later.
-    recorded = until(lambda: entry_data(auditor, job, "credential.revoked"), "the revocation is recorded")
-    assert [entry["by"] for entry in recorded] == ["session"]
-    ops.api.post(f"jobs/{job}/kill")
-    ops.until(job)

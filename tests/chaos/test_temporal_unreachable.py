@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import structlog
 
+from justenough.adapters.store import Store
+from justenough.domain.ledger.events import EventType, build_event
 from tests.chaos.administrator import Administrator
 from tests.chaos.consistency import assert_one_outcome
 from tests.chaos.rig import Rig, Worker
@@ -81,6 +85,17 @@ def test_the_only_worker_finds_its_job_lost_after_the_outage_and_ends_it(
     assert worker.alive
 
 
+def add_unreadable_requests(rig: Rig, job: str, request: str) -> None:
+    """Add to the ledger, as whoever can write to it could, a withdrawal that nobody signed and one of no request."""
+    forged = ({"request": request, "signed": None}, {"request": ["?"], "signed": 7})
+    events = [
+        build_event(EventType.WITHDRAWAL_REQUESTED, job, at=datetime.now(UTC), about=f"junk-{number}", person="x", name="x", **data)
+        for number, data in enumerate(forged)
+    ]
+    with closing(Store(rig.stack.database_url)) as store:
+        store.ledger.append(events)
+
+
 def test_revocations_withdrawals_and_cancels_reach_a_session_without_temporal(
     rig: Rig, ops: Human, lead: Human, shop: Shop, worker: Worker, witness: Witness
 ) -> None:
@@ -96,6 +111,7 @@ def test_revocations_withdrawals_and_cancels_reach_a_session_without_temporal(
     assert shop.can_log_in(reading)
     assert shop.can_log_in(writing)
     with rig.freeze("temporal"):
+        add_unreadable_requests(rig, job, request["id"])
         assert ops.api.post(f"credentials/{credential}/revoke").json()["state"] == "confirmed"
         assert not shop.can_log_in(reading)
         assert shop.can_log_in(writing)
