@@ -30,8 +30,8 @@ from justenough.services.job_history import ALREADY_RAN, read_job_history
 from justenough.services.ledger_events import order_events
 from justenough.services.verify_order import VerifiedOrder, verify_order
 
-CLAIM_RENEWAL_INTERVAL_S = 10.0
-"""Seconds between two renewals of the claim's lease. The sweep considers a session dead after 60."""
+CLAIM_RENEWAL_INTERVAL_S = 5.0
+"""Seconds between two renewals of the claim's lease. The sweep considers a session dead after 30 (`CLAIM_LEASE`)."""
 log = structlog.get_logger()
 
 

@@ -39,7 +39,7 @@ from justenough.services.signed_reports import sign_report
 
 MIN_JOB_AGE = timedelta(seconds=10)
 """The sweep leaves younger jobs alone."""
-CLAIM_LEASE = timedelta(seconds=60)
+CLAIM_LEASE = timedelta(seconds=30)
 """A session whose lease was not renewed for this long counts as dead."""
 UNSTARTED_TIMEOUT = timedelta(minutes=5)
 """How long the console may take to start the workflow of an accepted job."""
