@@ -38,7 +38,8 @@ class AuthenticatedRoute(APIRoute):
         async def handle_authenticated(request: Request) -> Response:
             console: Console = request.app.state.console
             stops = any(need.reduces_access for need in needs)
-            identity = await console.token_verifier.verify(request.headers.get("authorization"), allow_last_known=stops)
+            allow_last_known = stops or request.method == "GET"
+            identity = await console.token_verifier.verify(request.headers.get("authorization"), allow_last_known=allow_last_known)
             # In a thread, because reading the configuration sometimes reads files.
             tiers = (await to_thread.run_sync(console.deps.config.current)).tiers
             request.state.caller = Caller(person=identity.person, tiers=tiers, expires=identity.expires)
@@ -59,7 +60,8 @@ class AuthenticatedRoute(APIRoute):
 class CallerWithRole:
     """A dependency that returns the caller, who needs one of these roles; with none named, no role is needed.
 
-    `reduces_access`: for calls that can only reduce access. They are accepted with the caller's last known groups if Vault does not answer.
+    `reduces_access`: for calls that can only reduce access. Like calls that only read, they are accepted with the caller's last known groups if
+    Vault does not answer.
     """
 
     def __init__(self, *roles: Role, reduces_access: bool = False) -> None:

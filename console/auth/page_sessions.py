@@ -20,7 +20,7 @@ from enum import StrEnum
 import structlog
 from anyio import to_thread
 
-from console.auth.tokens import TokenVerifier
+from console.auth.tokens import TokenVerifier, ask_vault
 from console.auth.vault_directory import CACHE_TTL_S, ConsoleVault
 from console.concurrency.caches import ThreadCache
 from console.concurrency.quotas import Quotas
@@ -90,9 +90,10 @@ class PageSessions:
         except (RetryLater, VaultRefused):
             log.warning("a page session's token could not be revoked; it expires by itself")
 
-    async def session_of(self, cookie: str | None, *, by_person: bool = True) -> ActiveSession:
+    async def session_of(self, cookie: str | None, *, by_person: bool = True, allow_last_known: bool = False) -> ActiveSession:
         """Return the session of a cookie. `by_person=False` is for requests that an open page sends by itself: they do not extend the session.
 
+        `allow_last_known`: if Vault does not answer, what it told last about the login is enough: to read, and to reduce access.
         Raises NoSession with the reason, RetryLater if Vault or the store is unreachable.
         """
         key = SessionKey.from_cookie(cookie or "")
@@ -102,12 +103,17 @@ class PageSessions:
         if row.ended_at is not None:
             raise NoSession(row.ended_why or "this session has ended")
         over = self._why_over(row)
-        person = None if over else await self._people.person(row.person)
+        person = None if over else await self._people.person(row.person, allow_last_known=allow_last_known)
         if person is None:
             why = over or "your login no longer exists or is disabled"
             await self._end(key, row, why)
             raise NoSession(why)
-        await to_thread.run_sync(lambda: self._verify_token(key, row, by_person=by_person))
+        known = self._token_cache.peek(row.key, max_age_s=float("inf")) if allow_last_known else None
+        token = await ask_vault(lambda: self._look_up_token(key, row), last_known=known)
+        await to_thread.run_sync(self._require_valid, row, token)
+        is_new = self._token_cache.peek(row.key, max_age_s=CACHE_TTL_S) is not None
+        if is_new and by_person and self._now() - row.seen_at >= LAST_USE_WRITE_INTERVAL:
+            await to_thread.run_sync(self._record_use, key, row)
         fresh = row.fresh_at is not None and self._now() - row.fresh_at < FRESH_LOGIN_AGE
         return ActiveSession(key, row, person, fresh, row.created_at + self._max_lifetime)
 
@@ -178,15 +184,18 @@ class PageSessions:
             return f"you were away for longer than {_hours(self._max_idle)}"
         return None
 
-    def _verify_token(self, key: SessionKey, row: PageSessionRecord, *, by_person: bool) -> None:
-        """Check that the token is alive, belongs to the person and has only allowed policies. Record use and renew the token once a minute."""
+    def _look_up_token(self, key: SessionKey, row: PageSessionRecord) -> TokenInfo | None:
+        """Return what Vault told of the session's token at most CACHE_TTL_S ago; None if the token is not valid any more."""
 
         def read() -> TokenInfo | None:
             with contextlib.suppress(Unreadable):
                 return user_login.look_up_token(self._vault, self._vault.unseal(row.ciphertext, key.context))
             return None
 
-        token = self._token_cache.get(row.key, read, max_age_s=CACHE_TTL_S)
+        return self._token_cache.get(row.key, read, max_age_s=CACHE_TTL_S)
+
+    def _require_valid(self, row: PageSessionRecord, token: TokenInfo | None) -> None:
+        """Raise NoSession unless the token is alive, belongs to the session's person and has only allowed policies."""
         if token is None:
             raise self._end_row(row, "Vault has ended this login")
         if token.entity != row.person:
@@ -195,11 +204,12 @@ class PageSessions:
         if more := token.policies - self._allowed_policies:
             # Do not revoke the token: the session no longer uses it, and it expires by itself.
             raise self._end_row(row, f"this login has policies that the pages do not allow: {', '.join(sorted(more))}")
-        if by_person and self._now() - row.seen_at >= LAST_USE_WRITE_INTERVAL:
-            self._store.page_sessions.mark_used(row.key, self._now())
-            # Some mounts do not renew their tokens; these tokens expire.
-            with contextlib.suppress(VaultDenied, VaultRefused):
-                user_login.renew_token(self._vault, self._vault.unseal(row.ciphertext, key.context))
+
+    def _record_use(self, key: SessionKey, row: PageSessionRecord) -> None:
+        self._store.page_sessions.mark_used(row.key, self._now())
+        # Some mounts do not renew their tokens; these tokens expire.
+        with contextlib.suppress(VaultDenied, VaultRefused):
+            user_login.renew_token(self._vault, self._vault.unseal(row.ciphertext, key.context))
 
     def _end_row(self, row: PageSessionRecord, why: str) -> NoSession:
         """End a session in the store and return the error with the reason for its person."""

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio.to_thread
 import httpx
@@ -32,7 +32,8 @@ KEYS_RETRY_INTERVAL_S = 3.0
 """Shortest time between two reads for unknown key ids: tokens of other issuers must not make the console call Vault each time."""
 KEYS_TIMEOUT_S = 5.0
 LAST_KNOWN_AFTER_S = 2.0
-"""Seconds that a call that may use the last known groups waits for Vault."""
+"""Seconds that a call that may use what Vault told last waits for it."""
+V = TypeVar("V")
 
 log = structlog.get_logger()
 
@@ -70,7 +71,7 @@ class TokenVerifier:
     async def verify(self, authorization: str | None, *, allow_last_known: bool = False) -> AuthenticatedPerson:
         """Return the person that an Authorization header identifies.
 
-        `allow_last_known`: if Vault does not answer, the keys and groups that it told last are enough, for calls that only reduce access.
+        `allow_last_known`: if Vault does not answer, the keys and groups that it told last are enough: to read, and to reduce access.
         Raises Unauthenticated with the reason, RetryLater if Vault is unreachable.
         """
         scheme, _, token = (authorization or "").partition(" ")
@@ -92,15 +93,7 @@ class TokenVerifier:
         if cached := self._vault.cached_person(entity):
             return cached
         known = self._vault.last_known_person(entity) if allow_last_known else None
-        if known is None:
-            return await anyio.to_thread.run_sync(self._vault.person, entity, self._mounts)
-        try:
-            with anyio.fail_after(LAST_KNOWN_AFTER_S):
-                # Reading goes on in its thread, for the next caller.
-                return await anyio.to_thread.run_sync(self._vault.person, entity, self._mounts, abandon_on_cancel=True)
-        except (RetryLater, TimeoutError):
-            log.warning("Vault does not answer; a person's last known groups are used", person=known.name)
-            return known
+        return await ask_vault(lambda: self._vault.person(entity, self._mounts), last_known=known)
 
     async def _verify_token(self, token: str, *, allow_last_known: bool) -> dict[str, Any]:
         try:
@@ -122,6 +115,19 @@ class TokenVerifier:
         if claims["exp"] - claims["iat"] > MAX_TOKEN_LIFETIME_S + CLOCK_LEEWAY_S:
             raise Unauthenticated(f"the token is valid for longer than {MAX_TOKEN_LIFETIME_S // 60} minutes")
         return claims
+
+
+async def ask_vault(read: Callable[[], V | None], *, last_known: V | None) -> V | None:
+    """Return what Vault answers, read in a thread; or what it told last, if that is given and Vault does not answer soon. Raises RetryLater."""
+    if last_known is None:
+        return await anyio.to_thread.run_sync(read)
+    try:
+        with anyio.fail_after(LAST_KNOWN_AFTER_S):
+            # Reading goes on in its thread, for the next caller.
+            return await anyio.to_thread.run_sync(read, abandon_on_cancel=True)
+    except (RetryLater, TimeoutError):
+        log.warning("Vault does not answer; what it told last about a login is used")
+        return last_known
 
 
 class VaultJwks:

@@ -70,11 +70,16 @@ class PageUser:
             raise NoSession("your login is no longer valid; log in again") from error
 
 
-async def page_user_of(request: Request) -> PageUser:
-    """Return the user of a request's session. Raises NoSession with the reason if there is none, RetryLater if Vault or the store is unavailable."""
+async def page_user_of(request: Request, *, allow_last_known: bool = False) -> PageUser:
+    """Return the user of a request's session. `allow_last_known`: as in `PageSessions.session_of`.
+
+    Raises NoSession with the reason if there is none, RetryLater if Vault or the store is unavailable.
+    """
     console: Console = request.app.state.console
     session = await console.sessions.session_of(
-        request.cookies.get(console.cookies.session), by_person=AUTO_REFRESH_HEADER not in request.headers
+        request.cookies.get(console.cookies.session),
+        by_person=AUTO_REFRESH_HEADER not in request.headers,
+        allow_last_known=allow_last_known,
     )
     # Run in a thread, because the configuration is sometimes read from files.
     tiers = (await to_thread.run_sync(console.deps.config.current)).tiers

@@ -47,9 +47,11 @@ class PageRoute(APIRoute):
         async def handle_page(request: Request) -> Response:
             request.state.visitor = None
             try:
-                request.state.visitor = visitor = await page_user_of(request)
-                reject_nul(request)
                 stops = request.url.path.endswith(STOPPING_PATHS)
+                # Answers to a request too: Vault must sign them, except a withdrawal.
+                allow_last_known = request.method == "GET" or stops or request.url.path.endswith("/answer")
+                request.state.visitor = visitor = await page_user_of(request, allow_last_known=allow_last_known)
+                reject_nul(request)
                 async with visitor.console.quotas.take_turn(visitor.caller.person.id, stops=stops):
                     return await handler(request)
             except NoSession:

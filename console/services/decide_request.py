@@ -16,7 +16,7 @@ from console.services.tell_job import tell_job
 from console.temporal.client import WorkflowGone
 from justenough.domain.approvals.ladder import GrantTerms, Ladder
 from justenough.domain.approvals.statements import DecisionStatement, why_not_valid_now
-from justenough.domain.approvals.verification import needs_reason, why_bounds_invalid
+from justenough.domain.approvals.verification import Withdrawal, needs_reason, why_bounds_invalid
 from justenough.domain.catalog.control_groups import control_group_of, why_not_narrowable
 from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, NotFound, PreconditionRequired, Problem, Stale
 from justenough.domain.core.ids import request_number_of
@@ -27,7 +27,7 @@ from justenough.domain.readmodel.views import JobView, RequestView
 from justenough.services.approval_ladder import ladder_for_recorded_request
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import evaluate_grant, why_policy_denies_grant
-from justenough.services.ledger_events import approval_rejected_event, withdrawal_requested_event
+from justenough.services.ledger_events import approval_rejected_event, approval_withdrawn_event, withdrawal_requested_event
 from justenough.services.parent_chain import ancestor_launchers, console_requester_of
 from justenough.services.verify_order import build_approval_verifier
 
@@ -82,6 +82,33 @@ async def submit_decision(
     return newest, is_counted(newest)
 
 
+def withdraw_unsigned(console: Console, caller: Caller, request: str, reason: str) -> RequestView:
+    """Record that the caller withdraws an approval, and return the request after that. Blocking, for a thread.
+
+    For when Vault does not answer, so that nobody can sign and no worker can verify. It can only reduce access. Raises NotFound, Forbidden,
+    Conflict.
+    """
+    view, job = find_visible_request(console.deps, caller, request)
+    _require_withdrawable(caller, view, job)
+    now, person = console.deps.now(), caller.person
+    verdict = RequestState.WITHDRAWN if view.state is RequestState.APPROVED else RequestState.PENDING
+    withdrawal = Withdrawal(person=person.id, name=person.name, reason=reason, signed=None)
+    events = (
+        approval_withdrawn_event(view.job_id, view.id, withdrawal, verdict=verdict.value, at=now),
+        withdrawal_requested_event(view, person, None, at=now),
+    )
+    console.deps.store.ledger.append(events)
+    return console.deps.store.requests.get(view.id) or view
+
+
+def find_visible_request(deps: Deps, caller: Caller, request_id: str) -> tuple[RequestView, JobView]:
+    """Return a request that the caller may read, and its job. Raises NotFound for any other. Blocking, for a thread."""
+    view, job = find_request(deps, request_id)
+    if not caller.can_read_jobs_of(job.requester_id):
+        raise NotFound(f"there is no request {request_id}")
+    return view, job
+
+
 def find_request(deps: Deps, request_id: str) -> tuple[RequestView, JobView]:
     """Return a request and its job. Raises NotFound. Blocking, for a thread."""
     view = deps.store.requests.get(request_id)
@@ -100,9 +127,7 @@ def validate_decision(deps: Deps, caller: Caller, request_id: str, body: SignedB
     Raises NotFound, Forbidden, Conflict, Stale, PreconditionRequired, InvalidInput: checked in this order, so that only a person who may decide
     the request learns its state.
     """
-    view, job = find_request(deps, request_id)
-    if not caller.can_read_jobs_of(job.requester_id):
-        raise NotFound(f"there is no request {request_id}")
+    view, job = find_visible_request(deps, caller, request_id)
     try:
         _check_decision(deps, caller, view, job, body, if_match=if_match)
     except (Forbidden, Conflict, Stale, InvalidInput) as refusal:

@@ -91,6 +91,12 @@ class SignedBody(StrictBody):
         return SignedStatement(statement=self.statement, signature=self.signature)
 
 
+class WithdrawBody(StrictBody):
+    """The reason to withdraw an approval."""
+
+    reason: Annotated[str, StringConstraints(max_length=1000, pattern=r"\S")]
+
+
 class ClaimBody(StrictBody):
     """The duration of a claim."""
 

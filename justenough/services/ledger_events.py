@@ -158,13 +158,16 @@ def approval_withdrawn_event(job: str, request: str, withdrawal: Withdrawal, *, 
         about=f"{request}/{withdrawal.person}/{verdict}",
         request=request,
         **_fields_of(withdrawal, "person", "name", "reason"),
-        signed=withdrawal.signed.model_dump(mode="json"),
+        signed=withdrawal.signed.model_dump(mode="json") if withdrawal.signed else None,
         verdict=verdict,
     )
 
 
-def withdrawal_requested_event(request: RequestView, person: Person, signed: SignedStatement, *, at: datetime) -> Event:
-    """Build the event with which a person tells a running job's session that they withdraw an approval."""
+def withdrawal_requested_event(request: RequestView, person: Person, signed: SignedStatement | None, *, at: datetime) -> Event:
+    """Build the event with which a person tells a running job's session that they withdraw an approval.
+
+    Without a signature it does not count by itself: the session revokes if the approval is recorded as withdrawn.
+    """
     return build_event(
         EventType.WITHDRAWAL_REQUESTED,
         request.job_id,
@@ -173,7 +176,7 @@ def withdrawal_requested_event(request: RequestView, person: Person, signed: Sig
         request=request.id,
         person=person.id,
         name=person.name,
-        signed=signed.model_dump(mode="json"),
+        signed=signed.model_dump(mode="json") if signed else None,
     )
 
 

@@ -25,7 +25,7 @@ from tests.chaos.rig import Rig
 from tests.console.cli.conftest import Cli
 from tests.support.new_people import log_in_newcomer
 from tests.support.people import Human
-from tests.support.shop import Login, Shop, Witness, spec
+from tests.support.shop import Login, Shop, Witness, access, spec
 from tests.support.wait import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 NOT_CONFIRMED = 9
 """The exit code of `credential prove` if a credential may be active."""
-NAMES = ("sealed", "killed", "unaudited", "stays", "refused", "hanging")
+NAMES = ("sealed", "killed", "withdrawn", "unaudited", "stays", "refused", "hanging")
 CONFIRM_TIMEOUT_S = 180
 """Seconds on a busy machine until an outage is shown, and after its end until everything is confirmed. The log has what it took."""
 
@@ -107,14 +107,17 @@ class Course:
 
 
 @pytest.fixture(scope="module")
-def course(rig: Rig, ops: Human, shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Course]:
+def course(rig: Rig, ops: Human, lead: Human, shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Course]:
     """Vault is sealed, then cannot write its audit log; the database refuses connections, then hangs."""
     rig.ensure_worker()
     with closing(Store(rig.stack.database_url)) as store, closing(Witness()) as witness, ExitStack() as latches:
         course = Course(rig, ops, shop, log_in_cli(rig, tmp_path_factory), store)
         for name in NAMES:
             held = latches.enter_context(hold_jobs())
-            job = ops.launch(spec(f"{witness.hand_over}; {held.wait}"))
+            asked = access("refunds-db", "write") if name == "withdrawn" else access()
+            job = ops.launch(spec(f"{witness.hand_over}; {held.wait}", asked))
+            if name == "withdrawn":
+                lead.decide(ops.until(job, "awaiting_approval")["requests"][0])
             course.jobs[name] = LatchedJob(job, witness.login(), held)
         assert all(course.opens_for(*NAMES))
         seal_vault(course)
@@ -133,17 +136,25 @@ def log_in_cli(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Cli:
 
 
 def seal_vault(course: Course) -> None:
-    """Seal Vault while one job ends and another is killed. The supervisor restarts it, and it unseals itself."""
+    """Seal Vault while one job ends, another is killed and the approval of a third is withdrawn. The supervisor restarts it, and it unseals itself."""
     with log_in_newcomer(course.rig.stack, course.shop, "sealer", "support-leads") as someone, course.measure("sealed until dead"):
-        someone.api.get("jobs").raise_for_status()
+        # From now on both have a token for the console.
+        (request,) = someone.job(course.jobs["withdrawn"].job)["requests"]
+        course.cli.json("request", "show", request["id"])
         with course.rig.seal_vault():
             course.jobs["sealed"].end()
-            until(lambda: someone.api.get("jobs").status_code == 503, "the console does not know any more who may read")
+            until(lambda: someone.api.post("jobs", json={}).status_code == 503, "the console does not know any more who may launch")
             answer = someone.api.post(f"jobs/{course.jobs['killed'].job}/kill")
             assert answer.status_code == 202, answer.text
+            withdrawn = course.cli.run("request", "withdraw", request["id"], "--reason", "it was a fake")
+            assert (withdrawn.exit_code, "without your signature" in withdrawn.stderr) == (0, True), withdrawn.stderr
+            assert someone.job(request["job_id"])["requests"][0]["state"] == "withdrawn"
             for name in ("sealed", "killed"):
                 course.until_in_doubt(name)
-        course.until_dead("sealed", "killed")
+            assert course.opens_for("withdrawn") == [True]
+        course.until_dead("sealed", "killed", "withdrawn")
+    assert course.ops.job(course.jobs["withdrawn"].job)["state"] == "running"
+    course.jobs["withdrawn"].end()
 
 
 def break_audit(course: Course) -> None:

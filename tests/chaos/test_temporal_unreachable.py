@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -87,7 +88,7 @@ def test_the_only_worker_finds_its_job_lost_after_the_outage_and_ends_it(
 
 def add_unreadable_requests(rig: Rig, job: str, request: str) -> None:
     """Add to the ledger, as whoever can write to it could, a withdrawal that nobody signed and one of no request."""
-    forged = ({"request": request, "signed": None}, {"request": ["?"], "signed": 7})
+    forged: tuple[dict[str, Any], ...] = ({"request": request, "signed": None}, {"request": ["?"], "signed": 7})
     events = [
         build_event(EventType.WITHDRAWAL_REQUESTED, job, at=datetime.now(UTC), about=f"junk-{number}", person="x", name="x", **data)
         for number, data in enumerate(forged)

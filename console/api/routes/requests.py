@@ -7,12 +7,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 
-from console.api.dependencies import Approver, AuthenticatedRoute, Member, Reader
+from console.api.dependencies import Approver, AuthenticatedRoute, Member, Reader, Stopper
 from console.http.dependencies import Cursor, Limit, TheConsole
 from console.http.problems import problem_responses
 from console.services.claims import claim_request, release_claim
-from console.services.decide_request import can_answer, submit_decision
-from console.services.inputs import ClaimBody, SignedBody
+from console.services.decide_request import can_answer, submit_decision, withdraw_unsigned
+from console.services.inputs import ClaimBody, SignedBody, WithdrawBody
 from console.services.reviews import submit_review
 from console.services.visibility import first_visible_page, visible_request
 from justenough.domain.jobs.states import RequestState
@@ -98,6 +98,12 @@ async def decide(
     view, counted = await submit_decision(console, caller, request, body, if_match=if_match)
     response.status_code = 200 if counted else 202
     return view
+
+
+@router.post("/requests/{request}/withdraw", tags=["requests"], operation_id="withdraw_request", responses=problem_responses(409))
+def withdraw(request: str, body: WithdrawBody, console: TheConsole, caller: Stopper) -> RequestView:
+    """Withdraw an approval without a signature, while Vault does not answer; its credentials are revoked once Vault does. Otherwise, send a signed decision. A launcher withdraws only approvals of their own jobs."""
+    return withdraw_unsigned(console, caller, request, body.reason)
 
 
 @router.post("/requests/{request}/claim", tags=["requests"], operation_id="claim_request", responses=problem_responses(409))

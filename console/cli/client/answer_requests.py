@@ -123,7 +123,14 @@ def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions,
         on_behalf_of=absent,
         now=datetime.now(UTC),
     )
-    status, found = api.post(f"{path}/decisions", api.session.sign_statement(statement), headers={"If-Match": f'"{view["digest"]}"'})
+    try:
+        signed = api.session.sign_statement(statement)
+    except Unreachable:
+        if options.decision != "withdraw":
+            raise
+        note("Vault does not answer, so the withdrawal is recorded without your signature. Credentials are revoked once Vault answers.")
+        return api.post(f"{path}/withdraw", {"reason": reason})[1]
+    status, found = api.post(f"{path}/decisions", signed, headers={"If-Match": f'"{view["digest"]}"'})
     if status == 202:
         note(f"Your decision was sent and counts once a worker has verified it. See: justenough request show {view['id']}")
     return found

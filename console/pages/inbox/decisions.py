@@ -29,7 +29,7 @@ from console.pages.page_user import PageUser, TheForm, ThePageUser
 from console.pages.routing import PageRoute
 from console.services.claims import claim_request, release_claim
 from console.services.console import Console
-from console.services.decide_request import BREAK_GLASS, WITHDRAW, submit_decision
+from console.services.decide_request import BREAK_GLASS, WITHDRAW, submit_decision, withdraw_unsigned
 from console.services.inputs import ClaimBody
 from console.services.reviews import submit_review
 from justenough.domain.approvals import statement_factory
@@ -129,7 +129,10 @@ async def review(request: Request, console: TheConsole, visitor: ThePageUser, fo
 
 
 async def submit_answer(console: Console, visitor: PageUser, view: RequestView, answer: FormAnswer) -> tuple[RequestView, bool]:
-    """Sign a decision and submit it; return the result of `submit_decision`. If Vault holds the request in a control group, authorize it before submitting."""
+    """Sign a decision and submit it; return the result of `submit_decision`. If Vault holds the request in a control group, authorize it before submitting.
+
+    While Vault does not answer, a withdrawal is recorded without a signature.
+    """
     statement = statement_factory.build_decision_statement(
         view.model_dump(mode="json"),
         answer.decision,
@@ -141,7 +144,12 @@ async def submit_answer(console: Console, visitor: PageUser, view: RequestView, 
     )
     # The worker counts no approval without this authorization. Authorize only after the decision has been validated.
     opening = partial(visitor.authorize, view.lock.accessor) if view.lock and answer.decision in {"approve", BREAK_GLASS} else None
-    signed = await visitor.sign(statement)
+    try:
+        signed = await visitor.sign(statement)
+    except RetryLater:
+        if answer.decision != WITHDRAW:
+            raise
+        return await to_thread.run_sync(withdraw_unsigned, console, visitor.caller, view.id, answer.reason), True
     return await submit_decision(console, visitor.caller, view.id, signed, if_match=view.digest, before_submit=opening)
 
 

@@ -44,7 +44,8 @@ class Withdrawal(Message):
     person: str
     name: str
     reason: str
-    signed: SignedStatement
+    signed: SignedStatement | None
+    """None if Vault did not answer, so that nothing could be signed."""
 
 
 class PeopleDirectory(Protocol):

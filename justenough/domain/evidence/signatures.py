@@ -20,6 +20,8 @@ SIGNED_FIELDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     EventType.DELEGATION_MADE.value: ("signed", ("person", "delegate", "reason")),
 }
 """By type: the field with the signed statement, and the fields that must be as the statement says."""
+MAY_BE_UNSIGNED = frozenset({EventType.APPROVAL_WITHDRAWN.value, EventType.WITHDRAWAL_REQUESTED.value})
+"""Types that can only reduce access: people may request them while Vault cannot sign."""
 
 
 class SignatureVerifier:
@@ -33,6 +35,8 @@ class SignatureVerifier:
         if kind not in SIGNED_FIELDS:
             return None
         holder, fields = SIGNED_FIELDS[kind]
+        if kind in MAY_BE_UNSIGNED and holder in data and data[holder] is None:
+            return None
         try:
             signed = SignedStatement.model_validate(data[holder])
             why = self._why_signature_invalid(signed, at)

@@ -32,6 +32,7 @@ async def test_of_another_launchers_job_nothing_is_told_and_nothing_is_stopped(s
         f"/jobs/{job}/kill": None,
         f"/credentials/{credential}/revoke": None,
         f"/requests/{request['id']}/decisions": withdrawal,
+        f"/requests/{request['id']}/withdraw": {"reason": "x"},
     }
     for path, body in asked.items():
         answer = await served.post(path, "ops2", body, headers={"If-Match": f'"{request["digest"]}"'})
@@ -57,6 +58,33 @@ async def test_who_may_not_stop_is_told_who_may(served: Served, what: str) -> No
         answer = await served.post(f"/jobs/{job}/{what}", who)
         assert (answer.status_code, answer.json()["detail"]) == (403, f"needs one of the groups: {STOPPERS}")
     assert await served.signals(job) == []
+
+
+async def test_an_approval_is_withdrawn_without_a_signature_only_where_there_is_one(served: Served) -> None:
+    request = await served.launch_and_request()
+    path = f"/requests/{request['id']}/withdraw"
+    refused = await served.post(path, "auditor", {"reason": "x"})
+    assert (refused.status_code, refused.json()["detail"]) == (403, f"needs one of the groups: {STOPPERS}")
+    early = await served.post(path, "chief", {"reason": "x"})
+    assert (early.status_code, early.json()["detail"]) == (409, "the request is pending and has no approval to withdraw")
+    served.record_answer(request, "lead")
+    for reason in ("", " ", "\x00", "x" * 1001):
+        assert (await served.post(path, "chief", {"reason": reason})).status_code == 422
+    answer = await served.post(path, "chief", {"reason": "a fake"})
+    assert (answer.status_code, answer.json()["state"]) == (200, "withdrawn")
+    again = await served.post(path, "chief", {"reason": "a fake"})
+    assert (again.status_code, again.json()["detail"]) == (409, "the request is withdrawn and has no approval to withdraw")
+    # No signal: a workflow counts nothing that is not signed.
+    assert await served.signals(request["job_id"]) == []
+
+
+async def test_a_vote_that_is_withdrawn_without_a_signature_counts_no_more(served: Served) -> None:
+    request = await served.launch_and_request()
+    served.record_answer(request, "lead", verdict="pending")
+    answer = await served.post(f"/requests/{request['id']}/withdraw", "lead", {"reason": "a fake"})
+    assert (answer.status_code, answer.json()["state"]) == (200, "pending")
+    (vote,) = answer.json()["approvals"]
+    assert vote["withdrawn_at"]
 
 
 @pytest.mark.parametrize("what", ["cancel", "kill"])

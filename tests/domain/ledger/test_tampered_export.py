@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from justenough.domain.evidence.signatures import SignatureVerifier
+from justenough.domain.evidence.signatures import SIGNED_FIELDS, SignatureVerifier
 from justenough.domain.ledger.checkpoint import Checkpoint
 from justenough.domain.ledger.export import verify_export
 from justenough.domain.ledger.hash_chain import LedgerReport
@@ -141,6 +141,16 @@ def test_what_nobody_signed_is_forged_though_the_newest_checkpoint_commits_to_it
     kind, change = FORGERIES[name]
     lines = changed(change, kind)
     assert faults(lines, checkpoint_of(lines)) == {"forged"}
+
+
+def test_only_a_withdrawal_may_be_unsigned() -> None:
+    """Nobody can sign while Vault does not answer, and a withdrawal can only reduce access."""
+    verifier, nothing = SignatureVerifier(KEYS), {"request": "r-dev-1-1", "person": "lead", "reason": "x", "signed": None, "order": None}
+    unsigned = {kind for kind in SIGNED_FIELDS if verifier.why_invalid("j-dev-1", kind, NOW, nothing) is None}
+    assert unsigned == {"approval.withdrawn", "withdrawal.requested"}
+    for kind in unsigned:
+        assert verifier.why_invalid("j-dev-1", kind, NOW, {"request": "r-dev-1-1"}) is not None
+        assert verifier.why_invalid("j-dev-1", kind, NOW, {**nothing, "signed": {"statement": {}, "signature": ""}}) is not None
 
 
 def test_a_key_verifies_nothing_from_before_vault_made_it() -> None:

@@ -1,0 +1,106 @@
+"""While Vault does not answer, people whom it identified before read the pages and reduce access, and do nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.ledger.events import EventType
+from tests.activities.tcp_door import Door
+from tests.console.pages.conftest import serve_site
+from tests.console.pages.inbox_requests import read_words, submit_decision, view_of, words_of
+from tests.console.pages.plain_browser import Browser
+from tests.console.served_console import Human, Served
+from tests.support.plain_http import NO_TLS
+from worker.stack.stack_file import Stack
+
+pytestmark = pytest.mark.servers
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A console behind a door to Vault, and a browser of lead's on it."""
+
+    door: Door
+    served: Served
+    lead: Browser
+
+
+@pytest.fixture
+async def cut(
+    stack: Stack, settings: Settings, passwords: dict[str, str], people: dict[str, Human], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Cut]:
+    """Nothing that Vault told is new enough, and nobody waits for it for long."""
+    for name in ("console.auth.page_sessions.CACHE_TTL_S", "console.auth.vault_directory.CACHE_TTL_S"):
+        monkeypatch.setattr(name, 0.0)
+    monkeypatch.setattr("console.auth.tokens.LAST_KNOWN_AFTER_S", 0.2)
+    door = Door(urlsplit(settings.vault_addr).port or 0)
+    own = settings.model_copy(update={"vault_addr": f"http://127.0.0.1:{door.port}", "vault_issuer": settings.issuer})
+    try:
+        async with AsyncExitStack() as opened:
+            site = await opened.enter_async_context(serve_site(own, passwords))
+            http = await opened.enter_async_context(httpx.AsyncClient(base_url=site.address, timeout=60, trust_env=False, verify=NO_TLS))
+            temporal = await Client.connect(settings.temporal_address, data_converter=pydantic_data_converter)
+            lead = Browser.create(site, opened)
+            assert (await lead.log_in("lead", passwords["lead"])).status_code == 303
+            await read_words(lead, "/sessions")
+            yield Cut(door, Served(http=http, console=site.console, temporal=temporal, stack=stack, people=people), lead)
+            door.open()
+    finally:
+        door.close()
+
+
+@pytest.mark.parametrize("how", ["closed", "hanging"])
+async def test_people_read_pages_and_stop_jobs(cut: Cut, how: str) -> None:
+    served, lead = cut.served, cut.lead
+    job = (await served.launch())["id"]
+    assert (await served.get(f"/jobs/{job}", "lead")).status_code == 200
+    with cut.door.closed() if how == "closed" else cut.door.hanging():
+        for page in ("/now", f"/jobs/{job}"):
+            await read_words(lead, page)
+        assert (await served.get(f"/jobs/{job}", "lead")).status_code == 200
+        stopped = await lead.submit(f"/jobs/{job}/kill", f"/jobs/{job}/kill")
+        assert stopped.status_code == 303, stopped.text
+    assert ("kill", []) in await served.signals(job)
+
+
+async def test_people_withdraw_approvals(cut: Cut) -> None:
+    served, lead = cut.served, cut.lead
+    request = await served.launch_and_request()
+    served.record_answer(request, "lead")
+    with cut.door.closed():
+        taken = await submit_decision(lead, request, "withdraw", reason="it was a fake")
+        assert taken.status_code == 303, words_of(taken)
+        assert "Approval withdrawn." in (await read_words(lead, taken.headers["location"])).text
+    entries = served.store.ledger.entries(job=request["job_id"], types=[EventType.APPROVAL_WITHDRAWN]).items
+    assert [(entry.data["reason"], entry.data["signed"]) for entry in entries] == [("it was a fake", None)]
+
+
+async def test_nobody_approves_claims_launches_or_logs_in(cut: Cut) -> None:
+    served, lead = cut.served, cut.lead
+    request = await served.launch_and_request()
+    claim = f"/inbox/{request['id']}/claim"
+    fields = (await read_words(lead, f"/inbox/{request['id']}")).forms[claim]
+    with cut.door.closed():
+        approved = await submit_decision(lead, request, "approve", reason="please")
+        assert (approved.status_code, "please" in approved.text) == (503, True)
+        assert (await lead.send(claim, fields)).status_code == 503
+        for path, body in (("/jobs", {}), (f"/requests/{request['id']}/decisions", {}), (f"/requests/{request['id']}/claim", None)):
+            assert (await served.post(path, "lead", body)).status_code == 503, path
+    view = view_of(served, request)
+    assert (view.state, view.approvals, view.claim) == ("pending", (), None)
+
+
+async def test_a_person_whom_the_console_has_not_seen_is_refused(cut: Cut) -> None:
+    request = await cut.served.launch_and_request()
+    with cut.door.closed():
+        assert (await cut.served.get("/jobs", "security")).status_code == 503
+        assert (await cut.served.post(f"/requests/{request['id']}/withdraw", "security", {"reason": "x"})).status_code == 503
