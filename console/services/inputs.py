@@ -94,6 +94,8 @@ class SignedBody(StrictBody):
 class WithdrawBody(StrictBody):
     """The reason to withdraw an approval."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "The ticket was a fake"}]})
+
     reason: Annotated[str, StringConstraints(max_length=1000, pattern=r"\S")]
 
 
