@@ -26,14 +26,14 @@ MAX_SAFE_INTEGER = 2**53 - 1
 M = TypeVar("M", bound=BaseModel)
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader without anchors, aliases, tags or duplicate keys; every key is text; depth and size are bounded."""
+class _Strict(yaml.composer.Composer, yaml.constructor.SafeConstructor, yaml.resolver.Resolver):
+    """A part of safe loaders: no anchors, aliases, tags or duplicate keys; every key is text; depth and size are bounded."""
 
     nodes = 0
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call] # the stubs leave it out
+        event = self.peek_event()  # type: ignore[attr-defined] # the parser has it
         self.nodes += 1
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise _yaml_error("anchors and aliases are not allowed", event.start_mark)
@@ -51,7 +51,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
         mapping: dict[str, Any] = {}
         for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode) or (key.value == "<<" and key.style is None):
+            # A plain one: the style is empty or None, depending on the parser.
+            if not isinstance(key, yaml.ScalarNode) or (key.value == "<<" and not key.style):
                 raise _yaml_error("keys must be plain text", key.start_mark)
             if key.value in mapping:
                 raise _yaml_error(f"duplicate key {key.value!r}", key.start_mark)
@@ -59,19 +60,33 @@ class _Loader(yaml.SafeLoader):
         return mapping
 
 
+class _ExactLoader(_Strict, yaml.SafeLoader):
+    """Parses with PyYAML's own parser, which describes errors better."""
+
+    def __init__(self, text: str) -> None:
+        yaml.SafeLoader.__init__(self, text)
+
+
+class _FastLoader(_Strict, yaml.CSafeLoader):
+    """Parses with libyaml, several times faster."""
+
+    def __init__(self, text: str) -> None:
+        yaml.CSafeLoader.__init__(self, text)
+
+
 def _yaml_error(why: str, mark: yaml.Mark) -> yaml.YAMLError:
     return yaml.constructor.ConstructorError(None, None, why, mark)
 
 
 # The words and numbers of YAML 1.2's core schema, decimal only: `on`, `yes`, `017`, `1e5`, `12:30` and dates stay text, as people mean them.
-_Loader.yaml_implicit_resolvers = {}
+_Strict.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     ("int", r"[-+]?(?:0|[1-9][0-9]*)", list("-+0123456789")),
     ("float", r"(?:[-+]?[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?", list("-+.0123456789")),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
+    _Strict.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
 
 
 def read_yaml(what: str, text: str | bytes) -> Any:
@@ -80,7 +95,7 @@ def read_yaml(what: str, text: str | bytes) -> Any:
     if len(raw) > MAX_BYTES:
         raise InvalidInput(what, (Problem("", f"{len(raw):,} bytes; at most {MAX_BYTES:,} bytes are accepted"),))
     try:
-        value = yaml.load(raw.decode("utf-8"), Loader=_Loader)  # noqa: S506 - a safe loader, narrowed above
+        value = _load(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise InvalidInput(what, (Problem("", f"not UTF-8 text (byte {error.start})"),)) from error
     except ValueError as error:
@@ -92,6 +107,13 @@ def read_yaml(what: str, text: str | bytes) -> Any:
         raise InvalidInput(what, (Problem("", place + message),)) from error
     check_json(what, value)
     return value
+
+
+def _load(text: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_FastLoader)  # noqa: S506 - safe, as all of these
+    except yaml.YAMLError:
+        return yaml.load(text, Loader=_ExactLoader)  # noqa: S506
 
 
 def check_json(what: str, value: Any) -> None:
