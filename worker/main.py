@@ -19,8 +19,8 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from activities.process import no_sandbox, uid_pool
+from activities.process.job_firewall import keep_servers_closed
 from activities.process.sandbox import Sandbox
-from activities.process.vault_firewall import keep_vault_closed
 from activities.support.async_tools import repeat_call, run_beside
 from justenough.adapters.configuration.settings import Settings, load_settings
 from justenough.adapters.runtime import gc_tuning
@@ -91,7 +91,7 @@ async def run(settings: Settings) -> None:
         await put_sweep_schedule(client, settings)
         # The liveness signal lasts until the drain ends: a supervisor would kill a worker without it.
         alive = signal_liveness(settings.home / "run" / "worker.alive")
-        schedule, firewall = run_beside(partial(keep_sweep_schedule, client, settings)), keep_vault_closed(settings)
+        schedule, firewall = run_beside(partial(keep_sweep_schedule, client, settings)), keep_servers_closed(settings)
         async with alive, report_self(deps), schedule, firewall, run_workers(client, deps, sandbox):
             gc_tuning.freeze()
             if deps.config.digest_in_force is not None:

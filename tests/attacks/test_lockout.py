@@ -1,7 +1,8 @@
-"""Nobody locks a person out by sending wrong passwords: jobs do not reach Vault, and Vault does not count failures by name alone."""
+"""Jobs do not reach Vault and Temporal, and nobody locks a person out by sending wrong passwords."""
 
 from __future__ import annotations
 
+import socket
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -39,6 +40,17 @@ def guesses(whole: Stack, *addresses: str, items: tuple[dict[str, str], ...] = (
     urls = [f"{address}/v1/auth/{mount}/login/oncall" for address in addresses for mount in MOUNTS for _ in range(WRONG_PASSWORDS)]
     run = {"command": ["python3", "-c", GUESSES.format(console=whole.console, urls=urls)], "timeout": "2m"}
     return spec() | {"run": run, "access": list(items)}
+
+
+def test_a_job_does_not_reach_temporal(whole: Stack, ops: Human) -> None:
+    """Temporal authenticates nobody here: who reaches it sends signals to workflows, and takes tasks."""
+    port = str(whole.temporal).rpartition(":")[2]
+    job = ops.launch(guesses(whole, f"http://{whole.temporal}", f"http://localhost:{port}", f"http://[::ffff:127.0.0.1]:{port}"))
+    assert ops.until(job)["state"] == "succeeded", output(ops, job)
+    reached_console, *answers = output(ops, job).split()
+    assert (reached_console, set(answers)) == ("200", {"unreachable"})
+    # Whoever is no job gets an answer there.
+    socket.create_connection(("127.0.0.1", int(port))).close()
 
 
 def login_statuses(whole: Stack, password: str, *, times: int = 1) -> list[int]:

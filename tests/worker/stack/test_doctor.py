@@ -99,14 +99,15 @@ def test_a_worker_that_cannot_read_its_jobs_memory_gets_the_missing_capability(m
     assert "CONFIG_PROC_CHILDREN" in machine.limits_finding(tried, root=False).remedy
 
 
-def test_whether_jobs_can_be_kept_from_vault_is_probed_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whether_jobs_can_be_kept_from_temporal_and_vault_is_probed_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     if os.geteuid() == 0:
         found = machine.firewall_finding(Settings())
-        assert (found.level, found.found) == ("ok", "a worker can keep the users 700000 to 702047 from Vault")
+        assert found.level == "ok"
+        assert found.found == "a worker can keep the users 700000 to 702047 from Vault, and to 704095 from Temporal"
     monkeypatch.setattr("os.geteuid", lambda: 1)
     found = machine.firewall_finding(Settings())
     assert found.level == "warning"
-    assert found.found == "jobs with `network: host` can reach Vault: jobs run as the worker's own user, which must reach Vault"
+    assert found.found == "jobs with `network: host` can reach Temporal and Vault: jobs run as the worker's own user, which must reach both"
     assert found.remedy.startswith("Run the worker as root. Or give jobs no network,")
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from activities.process import process_tree
-from activities.process.uid_pool import CLOSED_UIDS
-from activities.process.vault_firewall import FirewallMissing, VaultFirewall
+from activities.process.job_firewall import FirewallMissing, JobFirewall
+from activities.process.uid_pool import CLOSED_UIDS, MAX_UIDS
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import JustEnoughError
 from worker.stack.binaries import ProgramMissing, Programs
@@ -60,14 +60,15 @@ def sandbox_findings(programs: Programs, *, root: bool) -> Iterator[DoctorFindin
 
 
 def firewall_finding(settings: Settings) -> DoctorFinding:
-    """Check whether a worker here could keep jobs from Vault."""
+    """Check whether a worker here could keep jobs from Temporal and Vault."""
     try:
-        VaultFirewall(settings).apply(check=True)
+        JobFirewall(settings).apply(check=True)
     except FirewallMissing as error:
-        remedy = f"{error.remedy} Or give jobs no network, or keep them from Vault by your own firewall (docs/how-to/lockout.md)."
-        return DoctorFinding("vault firewall", "warning", f"jobs with `network: host` can reach Vault: {error}", remedy)
-    last = settings.job_uid_base + CLOSED_UIDS - 1
-    return DoctorFinding("vault firewall", "ok", f"a worker can keep the users {settings.job_uid_base} to {last} from Vault")
+        remedy = f"{error.remedy} Or give jobs no network, or keep them from both by your own firewall (docs/how-to/lockout.md)."
+        return DoctorFinding("firewall", "warning", f"jobs with `network: host` can reach Temporal and Vault: {error}", remedy)
+    first = settings.job_uid_base
+    found = f"a worker can keep the users {first} to {first + CLOSED_UIDS - 1} from Vault, and to {first + MAX_UIDS - 1} from Temporal"
+    return DoctorFinding("firewall", "ok", found)
 
 
 def limits_finding(probe: DoctorFinding, *, root: bool) -> DoctorFinding:

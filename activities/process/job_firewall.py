@@ -1,7 +1,8 @@
-"""The firewall that keeps jobs from Vault: an nftables table which rejects connections of the jobs' user ids to Vault's addresses.
+"""The firewall that keeps jobs from Temporal and Vault: an nftables table which rejects connections of the jobs' user ids to their addresses.
 
-Whoever reaches Vault can send passwords in other people's names. Jobs need nothing from Vault: the broker gives them what they are granted.
-The rule tells jobs by their user id, so it needs a worker that is root. Entries expire, so that no rule outlives the workers for long.
+Whoever reaches Vault can send passwords in other people's names, and whoever reaches a Temporal without authentication can send signals to
+workflows and take tasks. Jobs need nothing from either: the broker gives them what they are granted. The rules tell jobs by their user id, so
+they need a worker that is root. Entries expire, so that no rule outlives the workers for long.
 """
 
 from __future__ import annotations
@@ -21,29 +22,33 @@ from urllib.parse import urlsplit
 import structlog
 
 from activities.process.launcher import CLEAN_ENV
-from activities.process.uid_pool import CLOSED_UIDS
+from activities.process.uid_pool import CLOSED_UIDS, MAX_UIDS
 from activities.support.async_tools import run_beside, wait_up_to
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import GiveUp
 
 REFRESH_INTERVAL = timedelta(minutes=1)
-"""How often the rules are written again: Vault's name may lead to other addresses, and somebody may have removed the rules."""
+"""How often the rules are written again: names may lead to other addresses, and somebody may have removed the rules."""
 ENTRY_LIFETIME_S = 300
 NFT_TIMEOUT_S = 20
 SYSTEM_PROGRAMS = "/usr/sbin:/sbin:/usr/bin:/bin"
 DEFAULT_PORTS = {"https": 443, "http": 80}
-RULES = """
+CLOSED_TO = {"vault": CLOSED_UIDS, "temporal": MAX_UIDS}
+"""For each server, how many of the user ids are kept from it. The catalog can let a job reach Vault, but no job reaches Temporal."""
+CHAIN = """
 add table inet {table}
-add set inet {table} vault4 {{ type ipv4_addr . inet_service; flags timeout; }}
-add set inet {table} vault6 {{ type ipv6_addr . inet_service; flags timeout; }}
-add set inet {table} here {{ type inet_service; flags timeout; }}
 add chain inet {table} output {{ type filter hook output priority filter; }}
 flush chain inet {table} output
-add rule inet {table} output meta skuid {first}-{last} ip daddr . tcp dport @vault4 reject with tcp reset
-add rule inet {table} output meta skuid {first}-{last} ip6 daddr . tcp dport @vault6 reject with tcp reset
-add rule inet {table} output meta skuid {first}-{last} fib daddr type local tcp dport @here reject with tcp reset
 """
-"""Workers that lend the same user ids share a table, whichever Vaults they use. `here`: ports of this machine, at all of its addresses."""
+RULES = """
+add set inet {table} {server}4 {{ type ipv4_addr . inet_service; flags timeout; }}
+add set inet {table} {server}6 {{ type ipv6_addr . inet_service; flags timeout; }}
+add set inet {table} {server}_here {{ type inet_service; flags timeout; }}
+add rule inet {table} output meta skuid {first}-{last} ip daddr . tcp dport @{server}4 reject with tcp reset
+add rule inet {table} output meta skuid {first}-{last} ip6 daddr . tcp dport @{server}6 reject with tcp reset
+add rule inet {table} output meta skuid {first}-{last} fib daddr type local tcp dport @{server}_here reject with tcp reset
+"""
+"""Workers that lend the same user ids share a table, whichever servers they use. `here`: ports of this machine, at all of its addresses."""
 ENTRY = """
 add element inet {table} {set} {{ {entry} timeout {lifetime}s }}
 delete element inet {table} {set} {{ {entry} }}
@@ -55,7 +60,7 @@ log = structlog.get_logger(__name__)
 
 
 class FirewallMissing(GiveUp):
-    """Jobs can connect to Vault. The message gives the reason, `remedy` what to do."""
+    """Jobs can connect to Temporal or Vault. The message gives the reason, `remedy` what to do."""
 
     def __init__(self, why: str, *, remedy: str) -> None:
         self.remedy = remedy
@@ -63,17 +68,17 @@ class FirewallMissing(GiveUp):
 
 
 @dataclass(slots=True)
-class VaultFirewall:
-    """The rules for one worker's user ids and Vault."""
+class JobFirewall:
+    """The rules for one worker's user ids."""
 
     settings: Settings
     _entries: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
-    """The last known entries (set and entry) of each of Vault's URLs, for while its name cannot be resolved."""
+    """The last known entries (set and entry) of each server's URLs, for while its name cannot be resolved."""
 
     def apply(self, *, check: bool = False) -> None:
         """Write the rules, or with `check` only ask the kernel whether it would accept them. Raises FirewallMissing. Blocks."""
         if os.geteuid() != 0:
-            raise FirewallMissing("jobs run as the worker's own user, which must reach Vault", remedy="Run the worker as root.")
+            raise FirewallMissing("jobs run as the worker's own user, which must reach both", remedy="Run the worker as root.")
         program = which("nft", path=SYSTEM_PROGRAMS)
         if program is None:
             raise FirewallMissing("nftables is not installed", remedy="apt install nftables")
@@ -88,15 +93,16 @@ class VaultFirewall:
             remedy = "Give the worker the capability NET_ADMIN, and use a kernel with nf_tables, as distribution kernels are."
             raise FirewallMissing(f"{program} fails: {done.stderr.strip()[:500]}", remedy=remedy)
         if unresolved:
-            remedy = "Correct VAULT_ADDR or JUSTENOUGH_VAULT_OTHER_ADDRS, or make the name resolvable."
+            remedy = "Correct VAULT_ADDR, JUSTENOUGH_VAULT_OTHER_ADDRS or JUSTENOUGH_TEMPORAL_ADDRESS, or make the name resolvable."
             raise FirewallMissing("; ".join(unresolved), remedy=remedy)
 
     def _resolve(self) -> tuple[str, ...]:
-        """Look Vault's addresses up, and say which of its URLs never led to any."""
-        unresolved = []
-        for url in (self.settings.vault_addr, *self.settings.vault_other_addrs):
+        """Look the servers' addresses up, and say which of their URLs never led to any."""
+        unresolved, temporal = [], f"grpc://{self.settings.temporal_address}"
+        urls = {temporal: "temporal"} | dict.fromkeys((self.settings.vault_addr, *self.settings.vault_other_addrs), "vault")
+        for url, server in urls.items():
             try:
-                self._entries[url] = tuple(entries_of(url))
+                self._entries[url] = tuple(entries_of(url, server))
             except (OSError, ValueError) as error:
                 if url not in self._entries:
                     # A URL may contain a password, and the ValueError a part of it.
@@ -109,40 +115,41 @@ class VaultFirewall:
         first = self.settings.job_uid_base
         table = f"justenough_{first}"
         entries = dict.fromkeys(entry for known in self._entries.values() for entry in known)
-        rules = RULES.format(table=table, first=first, last=first + CLOSED_UIDS - 1)
-        return rules + "".join(ENTRY.format(table=table, set=name, entry=entry, lifetime=ENTRY_LIFETIME_S) for name, entry in entries)
+        rules = [RULES.format(table=table, server=name, first=first, last=first + count - 1) for name, count in CLOSED_TO.items()]
+        elements = [ENTRY.format(table=table, set=name, entry=entry, lifetime=ENTRY_LIFETIME_S) for name, entry in entries]
+        return "".join((CHAIN.format(table=table), *rules, *elements))
 
 
-def entries_of(url: str) -> Iterator[tuple[str, str]]:
-    """Yield the set and the entry for each address that a URL leads to. Raises OSError, ValueError. Blocks."""
+def entries_of(url: str, server: str) -> Iterator[tuple[str, str]]:
+    """Yield the set and the entry for each address that a server's URL leads to. Raises OSError, ValueError. Blocks."""
     parts = urlsplit(url)
     port = parts.port or DEFAULT_PORTS.get(parts.scheme)
     if not parts.hostname or port is None:
         raise ValueError("no host or port")
     for family, _, _, _, address in socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM):
         ip = ip_address(str(address[0]).partition("%")[0])
-        yield f"vault{ip.version}", f"{ip} . {port}"
+        yield f"{server}{ip.version}", f"{ip} . {port}"
         # Only an address of this machine can be bound. A server here may listen on the machine's other addresses too.
         with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((str(address[0]), 0, *address[2:]))
-            yield "here", str(port)
+            yield f"{server}_here", str(port)
 
 
 @asynccontextmanager
-async def keep_vault_closed(settings: Settings) -> AsyncIterator[None]:
-    """Keep jobs from Vault until the block ends. Log a warning whenever that becomes impossible."""
-    firewall, problem = VaultFirewall(settings), ""
+async def keep_servers_closed(settings: Settings) -> AsyncIterator[None]:
+    """Keep jobs from Temporal and Vault until the block ends. Log a warning whenever that becomes impossible."""
+    firewall, problem = JobFirewall(settings), ""
 
     async def refresh() -> None:
         nonlocal problem
         try:
             await asyncio.to_thread(firewall.apply)
             if problem:
-                log.info("jobs cannot reach Vault again")
+                log.info("jobs cannot reach Temporal and Vault again")
             problem = ""
         except FirewallMissing as error:
             if str(error) != problem:
-                log.warning("jobs with `network: host` can reach Vault", why=str(error), remedy=error.remedy)
+                log.warning("jobs with `network: host` can reach Temporal and Vault", why=str(error), remedy=error.remedy)
             problem = str(error)
 
     async def keep_refreshing(ended: asyncio.Event) -> None:

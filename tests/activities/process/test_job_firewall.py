@@ -1,4 +1,4 @@
-"""The firewall keeps the users of jobs, and nobody else, from Vault; where it cannot be set up, that is said.
+"""The firewall keeps the users of jobs, and nobody else, from Temporal and Vault; where it cannot be set up, that is said.
 
 The ranges of user ids do not overlap those that other test processes lend. Without root there is no firewall; that is tested instead.
 """
@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from activities.process import vault_firewall
-from activities.process.uid_pool import CLOSED_UIDS
-from activities.process.vault_firewall import FirewallMissing, VaultFirewall, entries_of, keep_vault_closed
+from activities.process import job_firewall
+from activities.process.job_firewall import FirewallMissing, JobFirewall, entries_of, keep_servers_closed
+from activities.process.uid_pool import CLOSED_UIDS, MAX_UIDS
 from justenough.adapters.configuration.settings import Settings
 from tests.activities.process.job_process import is_root, until
 
@@ -42,10 +42,10 @@ except ConnectionRefusedError:
     print("refused")
 """
 WITHOUT_NET_ADMIN = """
-from activities.process.vault_firewall import FirewallMissing, VaultFirewall
+from activities.process.job_firewall import FirewallMissing, JobFirewall
 from justenough.adapters.configuration.settings import Settings
 try:
-    VaultFirewall(Settings(job_uid_base=781_000)).apply()
+    JobFirewall(Settings(job_uid_base=781_000)).apply()
 except FirewallMissing as error:
     print(error.remedy)
 """
@@ -79,7 +79,7 @@ def servers() -> Iterator[tuple[int, int]]:
 
 def test_only_the_users_of_jobs_are_kept_from_vault_at_every_address_of_this_machine(servers: tuple[int, int]) -> None:
     vault, other = servers
-    firewall = VaultFirewall(Settings(vault_addr=f"http://127.0.0.1:{vault}", job_uid_base=UID))
+    firewall = JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{vault}", job_uid_base=UID))
     if not is_root():
         with pytest.raises(FirewallMissing, match="jobs run as the worker's own user"):
             firewall.apply()
@@ -96,19 +96,28 @@ def test_only_the_users_of_jobs_are_kept_from_vault_at_every_address_of_this_mac
     assert connect(UID + CLOSED_UIDS, "127.0.0.1", vault) == connect(UID - 1, "127.0.0.1", vault) == "connected"
 
 
+def test_no_job_reaches_temporal_not_even_one_that_may_reach_vault(servers: tuple[int, int]) -> None:
+    temporal, other = servers
+    if is_root():
+        JobFirewall(Settings(temporal_address=f"localhost:{temporal}", job_uid_base=UID)).apply()
+        for uid in (UID, UID + CLOSED_UIDS, UID + MAX_UIDS - 1):
+            assert (connect(uid, "127.0.0.1", temporal), connect(uid, "127.0.0.1", other)) == ("refused", "connected"), uid
+        assert connect(UID + MAX_UIDS, "127.0.0.1", temporal) == connect(UID - 1, "127.0.0.1", temporal) == "connected"
+
+
 def test_workers_with_different_vaults_do_not_undo_each_others_rules(servers: tuple[int, int]) -> None:
     if is_root():
         for port in servers:
-            VaultFirewall(Settings(vault_addr=f"http://127.0.0.1:{port}", job_uid_base=UID)).apply()
+            JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{port}", job_uid_base=UID)).apply()
         assert {connect(UID, "127.0.0.1", port) for port in servers} == {"refused"}
 
 
 def test_vaults_other_addresses_are_closed_too(servers: tuple[int, int]) -> None:
     vault, other = servers
     settings = Settings(vault_addr=f"http://127.0.0.1:{vault}", vault_other_addrs=(f"http://[::1]:{other}", "https://192.0.2.7"))
-    assert set(entries_of("https://192.0.2.7")) == {("vault4", "192.0.2.7 . 443")}
+    assert set(entries_of("https://192.0.2.7", "vault")) == {("vault4", "192.0.2.7 . 443")}
     if is_root():
-        VaultFirewall(settings.model_copy(update={"job_uid_base": UID})).apply()
+        JobFirewall(settings.model_copy(update={"job_uid_base": UID})).apply()
         assert {connect(UID, "127.0.0.1", port) for port in servers} == {"refused"}
         assert any("192.0.2.7" in entry for entry in list_table()["vault4"])
 
@@ -117,11 +126,13 @@ def test_vaults_other_addresses_are_closed_too(servers: tuple[int, int]) -> None
 def test_an_address_that_leads_nowhere_is_named(address: str) -> None:
     if is_root():
         with pytest.raises(FirewallMissing, match=f"{address} cannot be resolved") as caught:
-            VaultFirewall(Settings(vault_addr=address, job_uid_base=UID)).apply(check=True)
+            JobFirewall(Settings(vault_addr=address, job_uid_base=UID)).apply(check=True)
         with pytest.raises(FirewallMissing) as hidden:
-            VaultFirewall(Settings(vault_addr=address.replace("//", "//ops:hush@"), job_uid_base=UID)).apply(check=True)
+            JobFirewall(Settings(vault_addr=address.replace("//", "//ops:hush@"), job_uid_base=UID)).apply(check=True)
         assert "hush" not in str(hidden.value)
-        assert caught.value.remedy == "Correct VAULT_ADDR or JUSTENOUGH_VAULT_OTHER_ADDRS, or make the name resolvable."
+        assert caught.value.remedy == (
+            "Correct VAULT_ADDR, JUSTENOUGH_VAULT_OTHER_ADDRS or JUSTENOUGH_TEMPORAL_ADDRESS, or make the name resolvable."
+        )
 
 
 def test_an_address_that_leads_nowhere_leaves_no_other_open(servers: tuple[int, int]) -> None:
@@ -129,26 +140,26 @@ def test_an_address_that_leads_nowhere_leaves_no_other_open(servers: tuple[int, 
         others = ("http://no-such-host.invalid:8200",)
         settings = Settings(vault_addr=f"http://127.0.0.1:{servers[0]}", vault_other_addrs=others, job_uid_base=UID)
         with pytest.raises(FirewallMissing, match=r"no-such-host\.invalid:8200 cannot be resolved"):
-            VaultFirewall(settings).apply()
+            JobFirewall(settings).apply()
         assert connect(UID, "127.0.0.1", servers[0]) == "refused"
 
 
 def test_while_a_name_cannot_be_resolved_its_last_addresses_stay_closed(servers: tuple[int, int]) -> None:
     if is_root():
-        firewall = VaultFirewall(Settings(vault_addr=f"http://127.0.0.1:{servers[0]}", job_uid_base=UID))
+        firewall = JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{servers[0]}", job_uid_base=UID))
         firewall.apply()
         subprocess.run(("nft", "delete", "table", "inet", f"justenough_{UID}"), check=True)
         firewall.settings = firewall.settings.model_copy(update={"vault_addr": "http://no-such-host.invalid:8200"})
-        firewall._entries["http://no-such-host.invalid:8200"] = tuple(entries_of(f"http://127.0.0.1:{servers[0]}"))
+        firewall._entries["http://no-such-host.invalid:8200"] = tuple(entries_of(f"http://127.0.0.1:{servers[0]}", "vault"))
         firewall.apply()
         assert connect(UID, "127.0.0.1", servers[0]) == "refused"
 
 
 def test_a_machine_without_nftables_is_told_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vault_firewall, "SYSTEM_PROGRAMS", "/nonexistent")
+    monkeypatch.setattr(job_firewall, "SYSTEM_PROGRAMS", "/nonexistent")
     if is_root():
         with pytest.raises(FirewallMissing, match="nftables is not installed") as caught:
-            VaultFirewall(Settings()).apply()
+            JobFirewall(Settings()).apply()
         assert caught.value.remedy == "apt install nftables"
 
 
@@ -160,18 +171,18 @@ def test_a_worker_without_the_capability_is_told_to_get_it() -> None:
 
 
 async def test_a_worker_restores_rules_that_somebody_removed(servers: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vault_firewall, "REFRESH_INTERVAL", timedelta(milliseconds=50))
+    monkeypatch.setattr(job_firewall, "REFRESH_INTERVAL", timedelta(milliseconds=50))
     with capture_logs() as logged:
-        async with keep_vault_closed(Settings(vault_addr=f"http://127.0.0.1:{servers[0]}", job_uid_base=UID)):
+        async with keep_servers_closed(Settings(vault_addr=f"http://127.0.0.1:{servers[0]}", job_uid_base=UID)):
             if is_root():
-                assert list_table()["here"]
+                assert list_table()["vault_here"]
                 subprocess.run(("nft", "delete", "table", "inet", f"justenough_{UID}"), check=True)  # noqa: ASYNC221 - it takes a moment
-                await until(lambda: bool(list_table().get("here")))
-    assert [entry["event"] for entry in logged] == ([] if is_root() else ["jobs with `network: host` can reach Vault"])
+                await until(lambda: bool(list_table().get("vault_here")))
+    assert [entry["event"] for entry in logged] == ([] if is_root() else ["jobs with `network: host` can reach Temporal and Vault"])
 
 
 async def test_a_worker_warns_once_that_it_cannot_keep_jobs_from_vault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vault_firewall, "REFRESH_INTERVAL", timedelta(milliseconds=1))
+    monkeypatch.setattr(job_firewall, "REFRESH_INTERVAL", timedelta(milliseconds=1))
     tries = 0
 
     def why_not() -> int:
@@ -181,8 +192,8 @@ async def test_a_worker_warns_once_that_it_cannot_keep_jobs_from_vault(monkeypat
 
     monkeypatch.setattr("os.geteuid", why_not)
     with capture_logs() as logged:
-        async with keep_vault_closed(Settings(job_uid_base=UID)):
+        async with keep_servers_closed(Settings(job_uid_base=UID)):
             await until(lambda: tries > 2)
     [warning] = logged
-    assert (warning["event"], warning["log_level"]) == ("jobs with `network: host` can reach Vault", "warning")
-    assert (warning["why"], warning["remedy"]) == ("jobs run as the worker's own user, which must reach Vault", "Run the worker as root.")
+    assert (warning["event"], warning["log_level"]) == ("jobs with `network: host` can reach Temporal and Vault", "warning")
+    assert (warning["why"], warning["remedy"]) == ("jobs run as the worker's own user, which must reach both", "Run the worker as root.")
