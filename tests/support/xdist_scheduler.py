@@ -35,9 +35,9 @@ FREE = {"adapters", "bench", "domain", "house", "process"}
 """Their files need no servers, so that any process may run them."""
 WHOLE_FOLDERS = {"browser"}
 """Folders that run in one process, which starts the browser once."""
-WORTH_STARTING = 12
+WORTH_STARTING = 20
 """Another process starts the same servers only if at least so many of their files wait for each process that has them."""
-LONG_FILES_WORTH_STARTING = {"chaos": 4}
+LONG_FILES_WORTH_STARTING = {"chaos": 6}
 """The same number for servers whose files take longer than starting them."""
 
 
