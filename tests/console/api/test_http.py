@@ -137,6 +137,7 @@ async def test_openapi_names_every_route_of_the_contract(served: Served) -> None
         "/api/v1/requests/{request}/decisions": {"post"},
         "/api/v1/requests/{request}/claim": {"post", "delete"},
         "/api/v1/requests/{request}/review": {"post"},
+        "/api/v1/requests/{request}/withdraw": {"post"},
         "/api/v1/reviews": {"get"},
         "/api/v1/people/{name}": {"get"},
         "/api/v1/delegations": {"get", "post"},
