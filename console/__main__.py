@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import sys
 
 import uvicorn
 
@@ -13,6 +14,7 @@ from justenough.adapters.configuration.settings import Settings, load_settings
 from justenough.adapters.runtime import gc_tuning
 from justenough.adapters.runtime.http_protocol import HEAD_TIMEOUT_S, HttpProtocolWithDeadlines
 from justenough.adapters.runtime.logging_setup import configure_logs
+from justenough.adapters.temporal import TemporalProfileInvalid, with_temporal_profile
 
 DRAIN_TIMEOUT_S = 5
 """How long open responses, mostly streams, may continue after the console got a signal to stop."""
@@ -26,7 +28,10 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     settings = load_settings()
     configure_logs(settings.log_level)
-    asyncio.run(_serve(settings))
+    try:
+        asyncio.run(_serve(with_temporal_profile(settings)))
+    except TemporalProfileInvalid as error:
+        sys.exit(f"console cannot start: {error}")
 
 
 def _connection_limit() -> int:

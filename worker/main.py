@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 
 import structlog
-from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 
 from activities.process import no_sandbox, uid_pool
 from activities.process.job_firewall import keep_servers_closed
@@ -25,7 +23,8 @@ from activities.support.async_tools import repeat_call, run_beside
 from justenough.adapters.configuration.settings import Settings, load_settings
 from justenough.adapters.runtime import gc_tuning
 from justenough.adapters.runtime.logging_setup import configure_logs
-from justenough.domain.core.errors import GiveUp, JustEnoughError, RetryLater
+from justenough.adapters.temporal import connect_temporal, with_temporal_profile
+from justenough.domain.core.errors import GiveUp, JustEnoughError
 from justenough.services.dependencies import open_worker_deps
 from worker.self_report import report_self
 from worker.sweep_schedule import keep_sweep_schedule, put_sweep_schedule
@@ -35,16 +34,11 @@ PACKAGES = ("justenough", "activities", "workflows", "worker")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LIVENESS_INTERVAL_S = 1.0
 SPARE_THREADS = 16
-CONNECT_TIMEOUT_S = 20.0
 log = structlog.get_logger()
 
 
 class ForeignPackage(GiveUp):
     """A package with one of our generic names was imported from another place."""
-
-
-class TemporalDown(RetryLater):
-    """Temporal does not answer in time."""
 
 
 def main() -> None:
@@ -55,7 +49,7 @@ def main() -> None:
     configure_logs(settings.log_level)
     try:
         check_packages()
-        asyncio.run(run(settings))
+        asyncio.run(run(with_temporal_profile(settings)))
     except JustEnoughError as error:
         # If a server is only unreachable, the process manager starts this worker again.
         sys.exit(f"worker cannot start: {error}")
@@ -87,7 +81,7 @@ async def run(settings: Settings) -> None:
     for job in await asyncio.to_thread(no_sandbox.clear_leftovers):
         log.warning("removed files of a dead worker's job", job=job)
     with open_worker_deps(settings, os.environ) as deps:
-        client = await connect_temporal(settings)
+        client = await connect_temporal(settings, identity=f"worker-{os.getpid()}")
         await put_sweep_schedule(client, settings)
         # The liveness signal lasts until the drain ends: a supervisor would kill a worker without it.
         alive = signal_liveness(settings.home / "run" / "worker.alive")
@@ -102,17 +96,6 @@ async def run(settings: Settings) -> None:
     for number in STOP_SIGNALS:
         asyncio.get_running_loop().remove_signal_handler(number)
         signal.signal(number, signal.SIG_IGN)
-
-
-async def connect_temporal(settings: Settings) -> Client:
-    """Return a client of the installation's Temporal. Raises TemporalDown."""
-    address, namespace = settings.temporal_address, settings.temporal_namespace
-    connecting = Client.connect(address, namespace=namespace, data_converter=pydantic_data_converter, identity=f"worker-{os.getpid()}")
-    try:
-        return await asyncio.wait_for(connecting, CONNECT_TIMEOUT_S)
-    except (RuntimeError, TimeoutError) as error:  # The SDK raises RuntimeError for this.
-        message = f"Temporal at {address} does not answer; check JUSTENOUGH_TEMPORAL_ADDRESS and that server"
-        raise TemporalDown(message) from error
 
 
 @contextlib.asynccontextmanager

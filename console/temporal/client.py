@@ -30,13 +30,13 @@ from temporalio.common import (
     TypedSearchAttributes,
     WorkflowIDReusePolicy,
 )
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ActivityError, ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from console.temporal import fire_workflow, schedules
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.temporal import TemporalDown, connect_temporal
 from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.contracts.workflow_messages import JobInput, ScheduleOccasion, SignedReport
 from justenough.domain.core.base_model import Message
@@ -92,22 +92,16 @@ log = structlog.get_logger()
 class TemporalGateway:
     """The console's only access to Temporal."""
 
-    def __init__(self, client: Client, *, task_queue: str, installation: str) -> None:
+    def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
-        self._task_queue = task_queue
-        self._installation = installation
+        self._settings = settings
+        self._task_queue = settings.task_queue
+        self._installation = settings.installation
 
     @classmethod
     async def connect(cls, settings: Settings) -> TemporalGateway:
         """Return a gateway that connects when it is first used, so that the console starts without Temporal."""
-        client = await Client.connect(
-            settings.temporal_address,
-            namespace=settings.temporal_namespace,
-            data_converter=pydantic_data_converter,
-            identity=f"justenough-console-{settings.installation}",
-            lazy=True,
-        )
-        return cls(client, task_queue=settings.task_queue, installation=settings.installation)
+        return cls(await connect_temporal(settings, identity=_identity(settings), lazy=True), settings)
 
     async def start_job(self, order: JobInput, *, environment: str, requester: str) -> None:
         """Start the job's workflow unless it was ever started before. Raises TemporalUnavailable."""
@@ -203,12 +197,11 @@ class TemporalGateway:
                 log.exception("the job of a schedule could not be ordered", schedule=occasion.schedule)
                 raise ApplicationError("unexpected error; the console's log has the details", type=type(error).__name__) from None
 
-        config = self._client.service_client.config
-        with _translate_errors():
-            # A worker needs a connected client, not a lazy one.
-            client = await Client.connect(
-                config.target_host, namespace=self._client.namespace, data_converter=self._client.data_converter, identity=config.identity
-            )
+        # A worker needs a connected client, not a lazy one.
+        try:
+            client = await connect_temporal(self._settings, identity=_identity(self._settings))
+        except TemporalDown as error:
+            raise TemporalUnavailable(str(error)) from error
         worker = Worker(
             client,
             task_queue=self._console_task_queue,
@@ -304,6 +297,10 @@ class TemporalGateway:
     async def _signal(self, job: str, name: str, *args: Any) -> None:
         with _translate_lookup_errors():
             await self._client.get_workflow_handle(job).signal(name, args=args, rpc_timeout=RPC_TIMEOUT)
+
+
+def _identity(settings: Settings) -> str:
+    return f"justenough-console-{settings.installation}"
 
 
 @contextmanager

@@ -31,12 +31,18 @@ def own_environment(settings: Settings, *, shop_port: int | None = None, model_p
     values = settings.model_dump(mode="json", exclude_none=True)
     if "job_path" not in settings.model_fields_set and SHOP_PYTHON.is_dir():
         values["job_path"] = os.pathsep.join((str(SHOP_PYTHON), settings.job_path))
-    inherited = {name: value for name, value in os.environ.items() if name not in NEVER_INHERITED and not name.startswith("JUSTENOUGH_")}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in NEVER_INHERITED and not name.startswith(("JUSTENOUGH_", "TEMPORAL_"))
+    }
     exported = {
         VAULT_VARIABLES.get(name, f"JUSTENOUGH_{name.upper()}"): json.dumps(value) if isinstance(value, list) else str(value)
         for name, value in values.items()
     }
-    return inherited | exported | shop_settings(shop_port, model_port) | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    # The stack's own Temporal speaks no TLS, whatever a profile in the user's home says of others.
+    ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TEMPORAL_CONFIG_FILE": os.devnull}
+    return inherited | exported | shop_settings(shop_port, model_port) | ours
 
 
 def shop_settings(port: int | None, model_port: int) -> dict[str, str]:

@@ -52,7 +52,7 @@ async def nothing() -> None:
 
 @pytest.fixture
 def gateway(served: Served) -> TemporalGateway:
-    return TemporalGateway(served.temporal, task_queue=QUEUE, installation="polled")
+    return TemporalGateway(served.temporal, served.console.deps.settings.model_copy(update={"installation": "polled"}))
 
 
 @pytest.fixture

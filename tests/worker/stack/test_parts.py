@@ -248,15 +248,17 @@ def test_a_stack_file_of_another_format_is_refused_with_the_remedy(places: Stack
         read_stack(places)
 
 
-def test_children_never_get_the_vault_token_of_the_starter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_children_never_get_the_starters_tokens_for_other_servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VAULT_TOKEN", "an administrator's")
     monkeypatch.setenv("PGPASSWORD", "someone's")
+    monkeypatch.setenv("TEMPORAL_API_KEY", "for another Temporal")
     monkeypatch.setenv("JUSTENOUGH_JOB_PATH", "/usr/bin")
     settings = Settings(
         home=tmp_path, vault_addr="http://127.0.0.1:1", people_mounts=("people", "oidc"), worker_cidrs=("10.1.0.0/16", "10.2.0.7/32")
     )
     ours, servers = own_environment(settings, shop_port=5), server_environment(StackPaths.of(tmp_path))
-    assert "VAULT_TOKEN" not in ours.keys() | servers.keys()
+    assert {"VAULT_TOKEN", "TEMPORAL_API_KEY"}.isdisjoint(ours.keys() | servers.keys())
+    assert ours["TEMPORAL_CONFIG_FILE"] == "/dev/null"
     assert "PGPASSWORD" not in servers
     assert ours["VAULT_ADDR"] == "http://127.0.0.1:1"
     assert (ours["SHOP_HOST"], ours["SHOP_PORT"]) == ("127.0.0.1", "5")

@@ -1,0 +1,146 @@
+"""Connects to Temporal. TLS, API key and metadata come from Temporal's own variables (TEMPORAL_*) and its profile file.
+
+Address and namespace come from there too, unless our settings name them. `explain_failure` tells why a connection is impossible.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+from pathlib import Path
+
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.envconfig import ClientConfigProfile, ClientConfigTLS
+
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.core.errors import GiveUp, RetryLater
+
+CONNECT_TIMEOUT_S = 20.0
+PROBE_TIMEOUT_S = 5.0
+ADDRESS = re.compile(r"\S+:\d{1,5}")
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
+"""What an HTTP/2 client sends first, with empty settings. Until it reads the answer, it does not know whether its certificate was accepted."""
+REFUSED_CERTIFICATE = re.compile("CERTIFICATE|UNKNOWN_CA|HANDSHAKE_FAILURE")
+"""The alerts with which servers refuse a client's certificate, or the lack of one."""
+HOW_TO_BE_KNOWN = "set TEMPORAL_TLS_CLIENT_CERT_PATH and TEMPORAL_TLS_CLIENT_KEY_PATH to a certificate that it accepts"
+HOW_TO_USE_TLS = "set TEMPORAL_TLS=true, and TEMPORAL_TLS_SERVER_CA_CERT_PATH if its certificate is signed by a private CA"
+
+
+class TemporalDown(RetryLater):
+    """Temporal cannot be reached now. The message names the address, what is wrong and what to do."""
+
+
+class TemporalProfileInvalid(GiveUp):
+    """Temporal's address, its profile or a file that the profile names cannot be used."""
+
+
+def with_temporal_profile(settings: Settings) -> Settings:
+    """Return the settings with the address and namespace of Temporal's profile, unless our own settings name them. Raises TemporalProfileInvalid."""
+    profile = _load_profile()
+    found = {"temporal_address": profile.address, "temporal_namespace": profile.namespace}
+    named = settings.model_fields_set
+    return settings.model_copy(update={name: value for name, value in found.items() if value and name not in named})
+
+
+async def connect_temporal(settings: Settings, *, identity: str, lazy: bool = False) -> Client:
+    """Return a client of the installation's Temporal. `lazy`: it connects when it is first used.
+
+    Raises TemporalDown, TemporalProfileInvalid.
+    """
+    profile = _load_profile()
+    if not ADDRESS.fullmatch(settings.temporal_address):
+        raise TemporalProfileInvalid(f"the address of Temporal, {settings.temporal_address!r}, is not a host and port, as in temporal:7233")
+    try:
+        options = profile.to_client_connect_config()
+    except OSError as error:
+        raise TemporalProfileInvalid(
+            f"Temporal's TLS configuration names {error.filename}, which cannot be read: {error.strerror}"
+        ) from error
+    connecting = Client.connect(
+        settings.temporal_address,
+        namespace=settings.temporal_namespace,
+        tls=options.get("tls"),
+        api_key=options.get("api_key"),
+        rpc_metadata=options.get("rpc_metadata", {}),
+        data_converter=pydantic_data_converter,
+        identity=identity,
+        lazy=lazy,
+    )
+    try:
+        return await asyncio.wait_for(connecting, CONNECT_TIMEOUT_S)
+    except (RuntimeError, TimeoutError) as error:  # The SDK raises RuntimeError for this.
+        why = await asyncio.to_thread(explain_failure, settings.temporal_address, profile)
+        raise TemporalDown(f"Temporal at {settings.temporal_address} {why}") from error
+
+
+def _load_profile() -> ClientConfigProfile:
+    try:
+        return ClientConfigProfile.load()
+    except RuntimeError as error:
+        message = f"Temporal's profile cannot be read: {error}; check TEMPORAL_PROFILE, TEMPORAL_CONFIG_FILE and that file"
+        raise TemporalProfileInvalid(message) from error
+
+
+def explain_failure(address: str, profile: ClientConfigProfile) -> str:
+    """Return what is wrong at an address to which no client could connect, and what to do, to follow its name. Blocks for some seconds."""
+    host, _, port = address.rpartition(":")
+    tls = profile.tls or (ClientConfigTLS() if profile.api_key else None)
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_TIMEOUT_S) as connection:
+            if tls is None or tls.disabled:
+                return _explain_plain(connection)
+            return _explain_tls(connection, tls, tls.server_name or host)
+    except OSError as error:
+        why = error.strerror or str(error) or type(error).__name__
+        return f"does not answer ({why}); check JUSTENOUGH_TEMPORAL_ADDRESS (or TEMPORAL_ADDRESS) and that server"
+
+
+def _explain_plain(connection: socket.socket) -> str:
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    trusting.set_alpn_protocols(["h2"])
+    try:
+        trusting.wrap_socket(connection, server_hostname="temporal").close()
+    except (ssl.SSLError, OSError):
+        return "accepts connections, but does not answer like Temporal; check JUSTENOUGH_TEMPORAL_ADDRESS (or TEMPORAL_ADDRESS)"
+    return f"speaks TLS, and we do not: {HOW_TO_USE_TLS}"
+
+
+def _explain_tls(connection: socket.socket, tls: ClientConfigTLS, name: str) -> str:
+    try:
+        context = _context_of(tls)
+    except (OSError, ssl.SSLError) as error:
+        return f"cannot be asked: our own certificate or key cannot be used ({error})"
+    try:
+        secured = context.wrap_socket(connection, server_hostname=name)
+    except ssl.SSLCertVerificationError as error:
+        remedy = "set TEMPORAL_TLS_SERVER_CA_CERT_PATH to its CA, or TEMPORAL_TLS_SERVER_NAME to a name in its certificate"
+        return f"shows a certificate that is not valid for us ({error.verify_message}); {remedy}"
+    except ssl.SSLError as error:
+        if REFUSED_CERTIFICATE.search(error.reason or ""):
+            return f"refuses our client certificate, or the lack of one ({error.reason}); {HOW_TO_BE_KNOWN}"
+        return f"does not speak TLS ({error.reason or error}); unset TEMPORAL_TLS and TEMPORAL_API_KEY, or correct the address"
+    try:
+        with secured:
+            secured.sendall(HTTP2_PREFACE)
+            if secured.recv(1):
+                return "speaks our TLS, but refuses us; check TEMPORAL_API_KEY, and what the client certificate is allowed to do"
+        reason = "no reason given"
+    except OSError as error:
+        reason = str(getattr(error, "reason", None) or error)
+    # With TLS 1.3, a server judges our certificate only after the handshake.
+    return f"hangs up after the TLS handshake ({reason}), perhaps because it demands a client certificate; {HOW_TO_BE_KNOWN}"
+
+
+def _context_of(tls: ClientConfigTLS) -> ssl.SSLContext:
+    root, certificate, key = tls.server_root_ca_cert, tls.client_cert, tls.client_private_key
+    data = root.decode() if isinstance(root, bytes) else root if isinstance(root, str) else None
+    context = ssl.create_default_context(cafile=str(root) if isinstance(root, Path) else None, cadata=data)
+    context.set_alpn_protocols(["h2"])
+    # Certificates given as data cannot be loaded here; without them the server says that one is missing.
+    if isinstance(certificate, Path) and isinstance(key, Path):
+        context.load_cert_chain(certificate, key)
+    return context

@@ -1,0 +1,176 @@
+"""Connections to a real Temporal: plain, behind TLS with a private CA, and behind TLS that demands a client certificate; and what is said of each failure."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.temporal import TemporalDown, TemporalProfileInvalid, connect_temporal, with_temporal_profile
+from tests.support.tls_authority import create_authority
+from tests.workflows.servers import run_real_server
+
+pytestmark = pytest.mark.servers
+
+SERVER, CLIENT = "temporal.test", "worker.test"
+
+
+@pytest.fixture(autouse=True)
+def _no_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TEMPORAL_CONFIG_FILE", str(tmp_path / "none.toml"))
+    monkeypatch.setattr("justenough.adapters.temporal.CONNECT_TIMEOUT_S", 60.0)
+
+
+@pytest.fixture(scope="module")
+async def plain() -> AsyncIterator[str]:
+    """The address of a Temporal without TLS."""
+    async with run_real_server() as bench:
+        yield bench.env.client.service_client.config.target_host
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, ssl.SSLContext]]:
+    """The file of a private CA, and a TLS context for the server and one whose certificate the client uses; each in a file of its name."""
+    return create_authority(tmp_path_factory.mktemp("tls"), SERVER, CLIENT)
+
+
+@asynccontextmanager
+async def serve_tls(behind: str, context: ssl.SSLContext) -> AsyncIterator[str]:
+    """Terminate TLS in front of a server; yield the address."""
+    host, _, port = behind.rpartition(":")
+    context.set_alpn_protocols(["h2"])
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back_reader, back_writer = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(pump(reader, back_writer), pump(back_reader, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+def context_for(certificates: tuple[Path, dict[str, ssl.SSLContext]], *, demands_client: bool = False) -> ssl.SSLContext:
+    authority, _ = certificates
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.with_name(f"{SERVER}.pem"))
+    if demands_client:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(authority)
+    return context
+
+
+async def answers(address: str) -> bool:
+    """Whether a client of this address gets an answer to a call about the namespace."""
+    client = await connect_temporal(Settings(temporal_address=address), identity="test")
+    return (await client.count_workflows("WorkflowId = '-'")).count == 0
+
+
+async def why_not(address: str) -> str:
+    with pytest.raises(TemporalDown) as caught:
+        await connect_temporal(Settings(temporal_address=address), identity="test")
+    message = str(caught.value)
+    assert message.startswith(f"Temporal at {address} ")
+    return message
+
+
+async def test_tls_with_a_private_ca_and_a_client_certificate(
+    plain: str, certificates: tuple[Path, dict[str, ssl.SSLContext]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, client = certificates[0], str(certificates[0].with_name(f"{CLIENT}.pem"))
+    assert await answers(plain)
+    async with serve_tls(plain, context_for(certificates, demands_client=True)) as address:
+        assert "speaks TLS, and we do not: set TEMPORAL_TLS=true" in await why_not(address)
+        monkeypatch.setenv("TEMPORAL_TLS", "true")
+        assert "shows a certificate that is not valid for us" in await why_not(address)
+        monkeypatch.setenv("TEMPORAL_TLS_SERVER_CA_CERT_PATH", str(authority))
+        wrong_name = await why_not(address)
+        assert ("shows a certificate that is not valid for us" in wrong_name, "TEMPORAL_TLS_SERVER_NAME" in wrong_name) == (True, True)
+        monkeypatch.setenv("TEMPORAL_TLS_SERVER_NAME", SERVER)
+        unknown = await why_not(address)
+        assert ("client certificate" in unknown, "set TEMPORAL_TLS_CLIENT_CERT_PATH" in unknown) == (True, True)
+        monkeypatch.setenv("TEMPORAL_TLS_CLIENT_CERT_PATH", client)
+        monkeypatch.setenv("TEMPORAL_TLS_CLIENT_KEY_PATH", client)
+        assert await answers(address)
+    assert "does not speak TLS" in await why_not(plain)
+
+
+async def test_tls_without_a_client_certificate_from_a_profile_file(
+    plain: str, certificates: tuple[Path, dict[str, ssl.SSLContext]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async with serve_tls(plain, context_for(certificates)) as address:
+        profile = tmp_path / "temporal.toml"
+        profile.write_text(
+            f'[profile.ours]\naddress = "{address}"\nnamespace = "default"\n'
+            f'[profile.ours.tls]\nserver_name = "{SERVER}"\nserver_ca_cert_path = "{certificates[0]}"\n'
+        )
+        monkeypatch.setenv("TEMPORAL_CONFIG_FILE", str(profile))
+        monkeypatch.setenv("TEMPORAL_PROFILE", "ours")
+        settings = with_temporal_profile(Settings())
+        assert settings.temporal_address == address
+        assert await answers(settings.temporal_address)
+        # Our own setting wins.
+        assert with_temporal_profile(Settings(temporal_address="temporal:7233")).temporal_address == "temporal:7233"
+
+
+async def test_an_api_key_is_sent_over_tls(plain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEMPORAL_API_KEY", "hush-hush")
+    message = await why_not(plain)
+    assert ("does not speak TLS" in message, "hush-hush" in message) == (True, False)
+
+
+async def test_what_is_no_temporal_or_nothing_at_all_is_told_apart() -> None:
+    silent = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    assert "accepts connections, but does not answer like Temporal" in await why_not(f"127.0.0.1:{port}")
+    silent.close()
+    await silent.wait_closed()
+    assert "does not answer (Connection refused); check JUSTENOUGH_TEMPORAL_ADDRESS" in await why_not(f"127.0.0.1:{port}")
+    assert "does not answer (" in await why_not("no-such-host.invalid:7233")
+
+
+@pytest.mark.parametrize("program", ["worker", "console"])
+def test_a_program_with_an_unknown_profile_says_so_in_one_sentence(program: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "TEMPORAL_PROFILE": "other", "JUSTENOUGH_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-P", "-m", program], env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith(f"{program} cannot start: Temporal's profile cannot be read: ")
+
+
+@pytest.mark.parametrize("address", ["temporal", "http://temporal", "temporal:port", ""])
+async def test_an_address_without_a_port_is_named(address: str) -> None:
+    with pytest.raises(TemporalProfileInvalid, match="is not a host and port, as in temporal:7233"):
+        await connect_temporal(Settings(temporal_address=address), identity="test")
+
+
+@pytest.mark.parametrize(
+    "variable, value, why",
+    [
+        ("TEMPORAL_TLS_CLIENT_CERT_PATH", "/nonexistent/cert.pem", "names /nonexistent/cert.pem, which cannot be read: No such file"),
+        ("TEMPORAL_PROFILE", "other", "Temporal's profile cannot be read: .*other.*check TEMPORAL_PROFILE"),
+        ("TEMPORAL_CONFIG_FILE", "/etc/passwd", "Temporal's profile cannot be read: .*check TEMPORAL_PROFILE, TEMPORAL_CONFIG_FILE"),
+    ],
+)
+async def test_a_profile_that_cannot_be_used_is_told_by_its_place(
+    variable: str, value: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(TemporalProfileInvalid, match=f"(?s){why}"):
+        await connect_temporal(Settings(), identity="test")
