@@ -163,6 +163,24 @@ def test_an_issue_that_was_refused_leaves_no_doubt(blind: Desk) -> None:
     assert revoke_from_outside(blind, job).confirmed
 
 
+def test_an_issue_of_an_action_that_the_catalog_has_dropped_is_doubted_for_as_long_as_was_requested(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, held = lose_an_issue(at)
+    view, config = at.deps.store.jobs.get(job), at.deps.config.current()
+    assert view is not None
+    without = replace(config, catalog=config.catalog.model_copy(update={"resources": {}}))
+    monkeypatch.setattr(at.deps.config, "current", lambda: without)
+    asked_at = at.clock.now()
+    assert any("cannot be searched" in why for why in revoke_from_outside(at, job).failures)
+    view = at.deps.store.jobs.get(job)
+    assert view is not None
+    (credential,) = view.credentials
+    longest = timedelta(seconds=view.requests[0].ttl) + SECOND_CHECK_DELAY
+    assert abs(credential.expires_at - asked_at - longest) < timedelta(seconds=60)
+    assert not at.shop.can_log_in(held), "Vault ended what it knew"
+
+
 def test_where_the_target_can_be_searched_there_is_nothing_to_doubt(at: Desk) -> None:
     earlier = at.job()
     assert revoke_by_session(at, earlier, at.issue(earlier)).confirmed
