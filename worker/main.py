@@ -23,7 +23,7 @@ from activities.support.async_tools import repeat_call, run_beside
 from justenough.adapters.configuration.settings import Settings, load_settings
 from justenough.adapters.runtime import gc_tuning
 from justenough.adapters.runtime.logging_setup import configure_logs
-from justenough.adapters.temporal import connect_temporal, with_temporal_profile
+from justenough.adapters.temporal import connect_temporal, prepare_namespace, with_temporal_profile
 from justenough.domain.core.errors import GiveUp, JustEnoughError
 from justenough.services.dependencies import open_worker_deps
 from worker.self_report import report_self
@@ -82,6 +82,7 @@ async def run(settings: Settings) -> None:
         log.warning("removed files of a dead worker's job", job=job)
     with open_worker_deps(settings, os.environ) as deps:
         client = await connect_temporal(settings, identity=f"worker-{os.getpid()}")
+        await prepare_namespace(client)
         await put_sweep_schedule(client, settings)
         # The liveness signal lasts until the drain ends: a supervisor would kill a worker without it.
         alive = signal_liveness(settings.home / "run" / "worker.alive")

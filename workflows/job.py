@@ -30,6 +30,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.control_group_activities import ControlGroupActivities
     from activities.job_activities import JobActivities
     from activities.session_activity import SessionActivities
+    from justenough.domain.contracts import search_attributes
     from justenough.domain.contracts.workflow_messages import (
         CloseInput,
         ControlGroupsInput,
@@ -51,7 +52,7 @@ DENIED_BY = {
     RequestState.EXPIRED: "a timeout: no tier decided in time",
     RequestState.WITHDRAWN: "an approver, who withdrew the approval",
 }
-STATE_ATTRIBUTE = SearchAttributeKey.for_keyword("JustEnoughState")
+STATE_ATTRIBUTE = SearchAttributeKey.for_keyword(search_attributes.STATE)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from console.temporal import fire_workflow, schedules
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.temporal import TemporalDown, connect_temporal
 from justenough.domain.approvals.statements import SignedStatement
+from justenough.domain.contracts import search_attributes
 from justenough.domain.contracts.workflow_messages import JobInput, ScheduleOccasion, SignedReport
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import GiveUp, JustEnoughError, RetryLater
@@ -46,9 +47,9 @@ from justenough.domain.jobs.states import JobState
 
 SWEEP = "Sweep"
 
-STATE = SearchAttributeKey.for_keyword("JustEnoughState")
-ENVIRONMENT = SearchAttributeKey.for_keyword("JustEnoughEnvironment")
-REQUESTER = SearchAttributeKey.for_keyword("JustEnoughRequester")
+STATE = SearchAttributeKey.for_keyword(search_attributes.STATE)
+ENVIRONMENT = SearchAttributeKey.for_keyword(search_attributes.ENVIRONMENT)
+REQUESTER = SearchAttributeKey.for_keyword(search_attributes.REQUESTER)
 ACTIVITY_QUEUE = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
 
 RPC_TIMEOUT = timedelta(seconds=5)

@@ -9,17 +9,26 @@ import asyncio
 import re
 import socket
 import ssl
+from datetime import timedelta
 from pathlib import Path
 
+import structlog
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfigProfile, ClientConfigTLS
+from temporalio.service import RPCError, RPCStatusCode
 
 from justenough.adapters.configuration.settings import Settings
+from justenough.domain.contracts.search_attributes import SEARCH_ATTRIBUTES
 from justenough.domain.core.errors import GiveUp, RetryLater
 
 CONNECT_TIMEOUT_S = 20.0
 PROBE_TIMEOUT_S = 5.0
+RPC_TIMEOUT = timedelta(seconds=10)
+NOT_OFFERED = frozenset({RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.UNIMPLEMENTED})
+"""What servers answer whose administration is elsewhere, as in Temporal Cloud."""
 ADDRESS = re.compile(r"\S+:\d{1,5}")
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
 """What an HTTP/2 client sends first, with empty settings. Until it reads the answer, it does not know whether its certificate was accepted."""
@@ -28,6 +37,8 @@ REFUSED_CERTIFICATE = re.compile("CERTIFICATE|UNKNOWN_CA|HANDSHAKE_FAILURE")
 HOW_TO_BE_KNOWN = "set TEMPORAL_TLS_CLIENT_CERT_PATH and TEMPORAL_TLS_CLIENT_KEY_PATH to a certificate that it accepts"
 HOW_TO_USE_TLS = "set TEMPORAL_TLS=true, and TEMPORAL_TLS_SERVER_CA_CERT_PATH if its certificate is signed by a private CA"
 
+log = structlog.get_logger()
+
 
 class TemporalDown(RetryLater):
     """Temporal cannot be reached now. The message names the address, what is wrong and what to do."""
@@ -35,6 +46,10 @@ class TemporalDown(RetryLater):
 
 class TemporalProfileInvalid(GiveUp):
     """Temporal's address, its profile or a file that the profile names cannot be used."""
+
+
+class NamespaceUnfit(GiveUp):
+    """The namespace does not exist, or has not what workflows need and cannot be given it. The message has the commands to run."""
 
 
 def with_temporal_profile(settings: Settings) -> Settings:
@@ -82,6 +97,34 @@ def _load_profile() -> ClientConfigProfile:
     except RuntimeError as error:
         message = f"Temporal's profile cannot be read: {error}; check TEMPORAL_PROFILE, TEMPORAL_CONFIG_FILE and that file"
         raise TemporalProfileInvalid(message) from error
+
+
+async def prepare_namespace(client: Client) -> None:
+    """Create the search attributes that the client's namespace lacks. Raises NamespaceUnfit with the commands to run, TemporalDown."""
+    namespace, operator = client.namespace, client.operator_service
+    try:
+        listed = await operator.list_search_attributes(ListSearchAttributesRequest(namespace=namespace), retry=True, timeout=RPC_TIMEOUT)
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            remedy = f"create it (temporal operator namespace create --namespace {namespace}), or correct JUSTENOUGH_TEMPORAL_NAMESPACE"
+            raise NamespaceUnfit(f"Temporal has no namespace {namespace}: {remedy}") from error
+        if error.status not in NOT_OFFERED:
+            raise TemporalDown(f"Temporal does not tell the search attributes of namespace {namespace}: {error.message}") from error
+        log.warning("search attributes cannot be checked; they must exist", namespace=namespace, names=SEARCH_ATTRIBUTES, why=error.message)
+        return
+    keyword, known = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD, {**listed.custom_attributes, **listed.system_attributes}
+    if wrong := [name for name in SEARCH_ATTRIBUTES if known.get(name, keyword) != keyword]:
+        raise NamespaceUnfit(f"Temporal's search attributes {', '.join(wrong)} in namespace {namespace} must have the type Keyword")
+    if missing := [name for name in SEARCH_ATTRIBUTES if name not in known]:
+        try:
+            request = AddSearchAttributesRequest(namespace=namespace, search_attributes=dict.fromkeys(missing, keyword))
+            await operator.add_search_attributes(request, retry=True, timeout=RPC_TIMEOUT)
+        except RPCError as error:
+            arguments = " ".join(f"--name {name} --type Keyword" for name in missing)
+            remedy = f"create them (temporal operator search-attribute create --namespace {namespace} {arguments})"
+            why = f"Temporal's namespace {namespace} lacks search attributes, and does not let us create them ({error.message}): {remedy}"
+            raise NamespaceUnfit(why) from error
+        log.info("search attributes created", namespace=namespace, names=missing)
 
 
 def explain_failure(address: str, profile: ClientConfigProfile) -> str:

@@ -12,11 +12,23 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.testing import WorkflowEnvironment
 
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.temporal import TemporalDown, TemporalProfileInvalid, connect_temporal, with_temporal_profile
+from justenough.adapters.temporal import (
+    NamespaceUnfit,
+    TemporalDown,
+    TemporalProfileInvalid,
+    connect_temporal,
+    prepare_namespace,
+    with_temporal_profile,
+)
+from justenough.domain.contracts.search_attributes import SEARCH_ATTRIBUTES
 from tests.support.tls_authority import create_authority
-from tests.workflows.servers import run_real_server
+from tests.workflows.servers import PROGRAMS, run_real_server
 
 pytestmark = pytest.mark.servers
 
@@ -143,6 +155,29 @@ async def test_what_is_no_temporal_or_nothing_at_all_is_told_apart() -> None:
     await silent.wait_closed()
     assert "does not answer (Connection refused); check JUSTENOUGH_TEMPORAL_ADDRESS" in await why_not(f"127.0.0.1:{port}")
     assert "does not answer (" in await why_not("no-such-host.invalid:7233")
+
+
+async def test_a_namespace_gets_the_search_attributes_that_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = await WorkflowEnvironment.start_local(dev_server_existing_path=str(PROGRAMS / "temporal"))
+    async with bare:
+        with capture_logs() as logged:
+            await prepare_namespace(bare.client)
+            await prepare_namespace(bare.client)
+        assert [(entry["event"], entry["names"]) for entry in logged] == [("search attributes created", list(SEARCH_ATTRIBUTES))]
+        text = AddSearchAttributesRequest(
+            namespace="default", search_attributes={"JustEnoughOther": IndexedValueType.INDEXED_VALUE_TYPE_TEXT}
+        )
+        await bare.client.operator_service.add_search_attributes(text)
+        monkeypatch.setattr("justenough.adapters.temporal.SEARCH_ATTRIBUTES", ("JustEnoughOther",))
+        with pytest.raises(NamespaceUnfit, match="JustEnoughOther in namespace default must have the type Keyword"):
+            await prepare_namespace(bare.client)
+        elsewhere = await connect_temporal(
+            Settings(temporal_address=bare.client.service_client.config.target_host, temporal_namespace="nowhere"), identity="test"
+        )
+        with pytest.raises(
+            NamespaceUnfit, match="no namespace nowhere: create it \\(temporal operator namespace create --namespace nowhere"
+        ):
+            await prepare_namespace(elsewhere)
 
 
 @pytest.mark.parametrize("program", ["worker", "console"])
