@@ -8,7 +8,6 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -28,6 +27,7 @@ from justenough.adapters.temporal import (
 )
 from justenough.domain.contracts.search_attributes import SEARCH_ATTRIBUTES
 from tests.support.tls_authority import create_authority
+from tests.support.tls_front import serve_tls, server_context
 from tests.workflows.servers import PROGRAMS, run_real_server
 
 pytestmark = pytest.mark.servers
@@ -54,40 +54,6 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[s
     return create_authority(tmp_path_factory.mktemp("tls"), SERVER, CLIENT)
 
 
-@asynccontextmanager
-async def serve_tls(behind: str, context: ssl.SSLContext) -> AsyncIterator[str]:
-    """Terminate TLS in front of a server; yield the address."""
-    host, _, port = behind.rpartition(":")
-    context.set_alpn_protocols(["h2"])
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await reader.read(65_536):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back_reader, back_writer = await asyncio.open_connection(host, int(port))
-        await asyncio.gather(pump(reader, back_writer), pump(back_reader, writer))
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    try:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-
-
-def context_for(certificates: tuple[Path, dict[str, ssl.SSLContext]], *, demands_client: bool = False) -> ssl.SSLContext:
-    authority, _ = certificates
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(authority.with_name(f"{SERVER}.pem"))
-    if demands_client:
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(authority)
-    return context
-
-
 async def answers(address: str) -> bool:
     """Whether a client of this address gets an answer to a call about the namespace."""
     client = await connect_temporal(Settings(temporal_address=address), identity="test")
@@ -107,7 +73,7 @@ async def test_tls_with_a_private_ca_and_a_client_certificate(
 ) -> None:
     authority, client = certificates[0], str(certificates[0].with_name(f"{CLIENT}.pem"))
     assert await answers(plain)
-    async with serve_tls(plain, context_for(certificates, demands_client=True)) as address:
+    async with serve_tls(plain, server_context(certificates[0], SERVER, demands_client=True)) as address:
         assert "speaks TLS, and we do not: set TEMPORAL_TLS=true" in await why_not(address)
         monkeypatch.setenv("TEMPORAL_TLS", "true")
         assert "shows a certificate that is not valid for us" in await why_not(address)
@@ -126,7 +92,7 @@ async def test_tls_with_a_private_ca_and_a_client_certificate(
 async def test_tls_without_a_client_certificate_from_a_profile_file(
     plain: str, certificates: tuple[Path, dict[str, ssl.SSLContext]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    async with serve_tls(plain, context_for(certificates)) as address:
+    async with serve_tls(plain, server_context(certificates[0], SERVER)) as address:
         profile = tmp_path / "temporal.toml"
         profile.write_text(
             f'[profile.ours]\naddress = "{address}"\nnamespace = "default"\n'

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from tests.chaos.rig import Rig, Worker
+from tests.support.people import Human
+from tests.support.shop import Shop, access, spec
+from tests.support.tls_authority import create_authority
+from tests.support.tls_front import serve_tls, server_context
 
 pytestmark = pytest.mark.servers
 
@@ -39,6 +46,22 @@ def test_a_worker_without_temporal_names_the_address(rig: Rig) -> None:
         f"worker cannot start: Temporal at 127.0.0.1:{rig.temporal.port} does not answer (Connection refused); "
         "check JUSTENOUGH_TEMPORAL_ADDRESS (or TEMPORAL_ADDRESS) and that server"
     )
+
+
+def test_a_worker_runs_jobs_over_tls_with_a_client_certificate(rig: Rig, ops: Human, shop: Shop, tmp_path: Path) -> None:
+    authority, _ = create_authority(tmp_path, "temporal.test", "worker.test")
+    context, certificate = server_context(authority, "temporal.test", demands_client=True), str(tmp_path / "worker.test.pem")
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(serve_tls(str(rig.stack.temporal), context)) as address:
+        rig.start_alone(
+            forked=False,
+            JUSTENOUGH_TEMPORAL_ADDRESS=address,
+            TEMPORAL_TLS_SERVER_CA_CERT_PATH=str(authority),
+            TEMPORAL_TLS_SERVER_NAME="temporal.test",
+            TEMPORAL_TLS_CLIENT_CERT_PATH=certificate,
+            TEMPORAL_TLS_CLIENT_KEY_PATH=certificate,
+        )
+        shop.assert_dead(ops.until(ops.launch(spec("true", access())), "succeeded"))
+        rig.ensure_worker()
 
 
 def test_a_worker_without_vault_names_the_address(without_vault: Worker) -> None:
