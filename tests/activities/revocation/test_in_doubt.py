@@ -181,6 +181,21 @@ def test_an_issue_of_an_action_that_the_catalog_has_dropped_is_doubted_for_as_lo
     assert not at.shop.can_log_in(held), "Vault ended what it knew"
 
 
+def test_a_doubt_lasts_as_long_as_the_role_in_vault_allows(blind: Desk) -> None:
+    job, _ = lose_an_issue(blind)
+    role, asked_at = blind.shop.admin("GET", "database/roles/orders-read-acme")["data"], blind.clock.now()
+    try:
+        blind.shop.admin("POST", "database/roles/orders-read-acme", {**role, "default_ttl": "2h", "max_ttl": "2h"})
+        assert revoke_from_outside(blind, job).failures
+    finally:
+        blind.shop.admin("POST", "database/roles/orders-read-acme", role)
+    view = blind.deps.store.jobs.get(job)
+    assert view is not None
+    (credential,) = view.credentials
+    # The catalog allows 30 minutes, and 5 were requested.
+    assert abs(credential.expires_at - asked_at - SECOND_CHECK_DELAY - timedelta(hours=2)) < timedelta(seconds=60)
+
+
 def test_where_the_target_can_be_searched_there_is_nothing_to_doubt(at: Desk) -> None:
     earlier = at.job()
     assert revoke_by_session(at, earlier, at.issue(earlier)).confirmed
