@@ -27,6 +27,7 @@ from justenough.domain.core.errors import GiveUp, RetryLater
 CONNECT_TIMEOUT_S = 20.0
 PROBE_TIMEOUT_S = 5.0
 RPC_TIMEOUT = timedelta(seconds=10)
+KEYWORD = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
 NOT_OFFERED = frozenset({RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.UNIMPLEMENTED})
 """What servers answer whose administration is elsewhere, as in Temporal Cloud."""
 ADDRESS = re.compile(r"\S+:\d{1,5}")
@@ -99,11 +100,11 @@ def _load_profile() -> ClientConfigProfile:
         raise TemporalProfileInvalid(message) from error
 
 
-async def prepare_namespace(client: Client) -> None:
-    """Create the search attributes that the client's namespace lacks. Raises NamespaceUnfit with the commands to run, TemporalDown."""
-    namespace, operator = client.namespace, client.operator_service
+async def missing_search_attributes(client: Client) -> tuple[str, ...]:
+    """Return the search attributes that the client's namespace lacks; none if Temporal does not tell. Raises NamespaceUnfit, TemporalDown."""
+    namespace, request = client.namespace, ListSearchAttributesRequest(namespace=client.namespace)
     try:
-        listed = await operator.list_search_attributes(ListSearchAttributesRequest(namespace=namespace), retry=True, timeout=RPC_TIMEOUT)
+        listed = await client.operator_service.list_search_attributes(request, retry=True, timeout=RPC_TIMEOUT)
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             remedy = f"create it (temporal operator namespace create --namespace {namespace}), or correct JUSTENOUGH_TEMPORAL_NAMESPACE"
@@ -111,20 +112,27 @@ async def prepare_namespace(client: Client) -> None:
         if error.status not in NOT_OFFERED:
             raise TemporalDown(f"Temporal does not tell the search attributes of namespace {namespace}: {error.message}") from error
         log.warning("search attributes cannot be checked; they must exist", namespace=namespace, names=SEARCH_ATTRIBUTES, why=error.message)
-        return
-    keyword, known = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD, {**listed.custom_attributes, **listed.system_attributes}
-    if wrong := [name for name in SEARCH_ATTRIBUTES if known.get(name, keyword) != keyword]:
+        return ()
+    known = {**listed.custom_attributes, **listed.system_attributes}
+    if wrong := [name for name in SEARCH_ATTRIBUTES if known.get(name, KEYWORD) != KEYWORD]:
         raise NamespaceUnfit(f"Temporal's search attributes {', '.join(wrong)} in namespace {namespace} must have the type Keyword")
-    if missing := [name for name in SEARCH_ATTRIBUTES if name not in known]:
-        try:
-            request = AddSearchAttributesRequest(namespace=namespace, search_attributes=dict.fromkeys(missing, keyword))
-            await operator.add_search_attributes(request, retry=True, timeout=RPC_TIMEOUT)
-        except RPCError as error:
-            arguments = " ".join(f"--name {name} --type Keyword" for name in missing)
-            remedy = f"create them (temporal operator search-attribute create --namespace {namespace} {arguments})"
-            why = f"Temporal's namespace {namespace} lacks search attributes, and does not let us create them ({error.message}): {remedy}"
-            raise NamespaceUnfit(why) from error
-        log.info("search attributes created", namespace=namespace, names=missing)
+    return tuple(name for name in SEARCH_ATTRIBUTES if name not in known)
+
+
+async def prepare_namespace(client: Client) -> None:
+    """Create the search attributes that the client's namespace lacks. Raises NamespaceUnfit with the commands to run, TemporalDown."""
+    namespace, missing = client.namespace, await missing_search_attributes(client)
+    if not missing:
+        return
+    request = AddSearchAttributesRequest(namespace=namespace, search_attributes=dict.fromkeys(missing, KEYWORD))
+    try:
+        await client.operator_service.add_search_attributes(request, retry=True, timeout=RPC_TIMEOUT)
+    except RPCError as error:
+        arguments = " ".join(f"--name {name} --type Keyword" for name in missing)
+        remedy = f"create them (temporal operator search-attribute create --namespace {namespace} {arguments})"
+        why = f"Temporal's namespace {namespace} lacks search attributes, and does not let us create them ({error.message}): {remedy}"
+        raise NamespaceUnfit(why) from error
+    log.info("search attributes created", namespace=namespace, names=missing)
 
 
 def explain_failure(address: str, profile: ClientConfigProfile) -> str:

@@ -129,7 +129,7 @@ async def test_a_namespace_gets_the_search_attributes_that_it_lacks(monkeypatch:
         with capture_logs() as logged:
             await prepare_namespace(bare.client)
             await prepare_namespace(bare.client)
-        assert [(entry["event"], entry["names"]) for entry in logged] == [("search attributes created", list(SEARCH_ATTRIBUTES))]
+        assert [(entry["event"], entry["names"]) for entry in logged] == [("search attributes created", SEARCH_ATTRIBUTES)]
         text = AddSearchAttributesRequest(
             namespace="default", search_attributes={"JustEnoughOther": IndexedValueType.INDEXED_VALUE_TYPE_TEXT}
         )

@@ -17,6 +17,7 @@ from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.secret import Secret
 from tests.worker.provisioning.provisioned_shop import PEOPLE, SHOP, Session, Shop, config_with
 from worker.provisioning import AppliedWrite, PersonSeed, SetupFailed, VaultNotReady, WriteOutcome, provision_vault
+from worker.stack.doctor.servers import login_findings
 
 pytestmark = pytest.mark.servers
 
@@ -38,6 +39,14 @@ def test_the_first_run_creates_everything_and_reports_it(first_run: tuple[Applie
         "identity/entity/name/je-scope-tenant-acme",
     ):
         assert made[path] is WriteOutcome.CREATED
+
+
+def test_doctor_finds_that_vault_accepts_the_logins_that_setup_wrote(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAULT_ADDR", shop.settings.vault_addr)
+    before = shop.admin.list("auth/token/accessors").json()["data"]["keys"]
+    assert [(found.what, found.level) for found in login_findings(shop.settings)] == [("worker login", "ok"), ("console login", "ok")]
+    after = shop.admin.list("auth/token/accessors").json()["data"]["keys"]
+    assert set(after) <= set(before), "no login is left"
 
 
 def test_a_second_run_reports_everything_unchanged(shop: Shop) -> None:

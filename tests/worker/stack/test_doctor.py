@@ -25,6 +25,7 @@ from worker.stack.binaries import Programs
 from worker.stack.doctor import DoctorFinding, examine, machine
 from worker.stack.doctor.home import mode_findings
 from worker.stack.doctor.overdue import overdue_findings
+from worker.stack.doctor.servers import login_findings, temporal_findings
 from worker.stack.doctor.targets import has_locked_actions, target_findings
 from worker.stack.doctor.vault import embedded_vault_findings, lock_finding, vault_findings
 from worker.stack.readyz import RUNBOOK
@@ -162,14 +163,15 @@ def test_a_subscription_with_dead_letters_is_reported_with_its_remedy(tmp_path: 
         (entry,) = store.ledger.append([submission(job_id(1))])
         dead = FailedDelivery(entry=entry, attempts=8, next_at=None, why="410 Gone")
         store.outbox.settle(Settlement(subscription="siem", at=later(1), position=1, failed=(dead,)), holder="us")
-    (found,) = overdue_findings(url)
+    store_found, found = overdue_findings(url)
+    assert (store_found.what, store_found.level, store_found.found) == ("store", "ok", str(tmp_path / "store.db"))
     assert (found.what, found.level, found.found) == ("dead letters", "warning", "1 event(s) were not delivered to siem; last: 410 Gone")
     assert "justenough webhook deliveries siem --dead" in found.remedy
 
 
 def test_overdue_jobs_of_a_readable_store_are_reported_with_time_and_reason(tmp_path: Path) -> None:
     url = store_with(tmp_path, job_id(1), job_id(2))
-    found = list(overdue_findings(url))
+    _, *found = overdue_findings(url)
     assert [finding.level for finding in found] == ["missing", "missing"]
     assert found[0].found == f"{job_id(2)} (revoking) since 2026-01-31T09:30:05Z: leases: the target does not answer"
     assert found[0].remedy == f"justenough job show {job_id(2)}; docs/how-to/runbook.md#overdue"
@@ -181,7 +183,7 @@ def test_a_missing_store_is_not_created_and_an_unreadable_store_is_reported(tmp_
     (tmp_path / "broken.db").write_text("no database at all, and long enough to be looked at " * 20)
     for url in (f"sqlite:///{tmp_path / 'broken.db'}", "postgresql://nobody:nothing@127.0.0.1:1/none"):
         (found,) = overdue_findings(url)
-        assert (found.what, found.level) == ("store", "warning")
+        assert (found.what, found.level) == ("store", "missing")
         assert "nothing" not in found.found
 
 
@@ -210,7 +212,9 @@ def test_addresses_of_targets_are_not_guessed(tmp_path: Path) -> None:
 def test_targets_that_cannot_be_checked_for_want_of_settings_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VAULT_ADDR", "http://127.0.0.1:9")
     found = by_name(examine(Settings(home=tmp_path, config=SHOP)))["targets"]
-    assert (found.level, "were checked: catalog.yaml: " in found.found, "SHOP_HOST" in found.found) == ("warning", True, True)
+    # Each once, however many places of the catalog name it.
+    told = "were checked: setting SHOP_HOST is missing: set the environment variable SHOP_HOST; setting SHOP_PORT is missing: "
+    assert (found.level, told in found.found, found.found.count("SHOP_HOST")) == ("warning", True, 2)
     assert "the worker's environment variables" in found.remedy
 
 
@@ -244,6 +248,39 @@ def test_a_vaults_configuration_is_not_guessed_without_a_valid_token(servers: St
     findings = by_name(tuple(vault_findings(servers.vault or "", token=token)))
     assert findings["vault configuration"].level == "warning"
     assert "VAULT_TOKEN" in findings["vault configuration"].remedy
+
+
+@pytest.mark.servers
+def test_a_temporal_that_the_settings_name_is_asked_for_what_workflows_need(servers: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEMPORAL_CONFIG_FILE", os.devnull)
+    address = str(servers.temporal)
+    (sound,) = temporal_findings(Settings(temporal_address=address))
+    assert (sound.what, sound.level, sound.found) == ("temporal server", "ok", f"{address}, namespace default")
+    (elsewhere,) = temporal_findings(Settings(temporal_address=address, temporal_namespace="nowhere"))
+    assert (elsewhere.level, "temporal operator namespace create --namespace nowhere" in elsewhere.found) == ("missing", True)
+    (away,) = temporal_findings(Settings(temporal_address="127.0.0.1:1"))
+    assert (away.level, "does not answer (Connection refused)" in away.found) == ("missing", True)
+    monkeypatch.setattr("justenough.adapters.temporal.SEARCH_ATTRIBUTES", ("JustEnoughState", "JustEnoughNew"))
+    (bare,) = temporal_findings(Settings(temporal_address=address))
+    assert (bare.level, bare.found.endswith("lacks the search attributes JustEnoughNew")) == ("warning", True)
+    # Nobody named one: the embedded stack's is checked elsewhere.
+    assert list(temporal_findings(Settings())) == []
+
+
+@pytest.mark.servers
+def test_a_login_at_vault_that_is_not_accepted_is_reported(servers: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(home=tmp_path, vault_addr=str(servers.vault))
+    monkeypatch.delenv("VAULT_ADDR", raising=False)
+    assert list(login_findings(settings)) == []
+    monkeypatch.setenv("VAULT_ADDR", str(servers.vault))
+    (absent,) = login_findings(settings)
+    assert (absent.level, "neither a worker nor a console can log in" in absent.found) == ("warning", True)
+    settings.worker_approle_file.write_text('{"role_id": "hush", "secret_id": "hush-hush"}')
+    settings.console_approle_file.write_text("no JSON")
+    wrong, unreadable = login_findings(settings)
+    assert (wrong.what, wrong.level, unreadable.what, unreadable.level) == ("worker login", "missing", "console login", "missing")
+    assert "must be JSON with role_id and secret_id" in unreadable.found
+    assert "hush" not in wrong.found
 
 
 @pytest.mark.servers

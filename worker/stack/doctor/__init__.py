@@ -16,6 +16,7 @@ from worker.stack.binaries import Programs
 from worker.stack.control import find_running_stack
 from worker.stack.doctor import home, machine
 from worker.stack.doctor.overdue import overdue_findings
+from worker.stack.doctor.servers import login_findings, temporal_findings
 from worker.stack.doctor.targets import filled_catalog, has_locked_actions, target_findings
 from worker.stack.doctor.vault import embedded_vault_findings, vault_findings
 from worker.stack.environment import UNUSED_PORT, shop_settings
@@ -24,6 +25,8 @@ from worker.stack.paths import StackPaths
 from worker.stack.stack_file import Stack, StackUnreadable
 
 __all__ = ["DoctorFinding", "examine"]
+
+MAX_PROBLEMS_SHOWN = 5
 
 
 def examine(
@@ -61,6 +64,7 @@ def examine(
             home.configuration_findings(folder),
             target_findings(folder, {**os.environ, **shop}),
             _vault_findings(settings, places, stack),
+            () if stack else chain(temporal_findings(settings), login_findings(settings)),
             _console_findings(console_url or settings.console_url, stack),
         )
     )
@@ -75,7 +79,9 @@ def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None)
             catalog = filled_catalog(folder, os.environ)
         except (InvalidInput, OSError) as error:
             remedy = "Run doctor with the worker's environment variables, or on the worker's machine."
-            yield DoctorFinding("targets", "warning", f"neither they nor their roles in Vault were checked: {error}", remedy)
+            yield DoctorFinding(
+                "targets", "warning", f"neither they nor their roles in Vault were checked: {_first_problems(error)}", remedy
+            )
         yield from vault_findings(
             settings.vault_addr,
             token=Secret(token) if token else None,
@@ -89,6 +95,13 @@ def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None)
         # The embedded Vault's own files show its configuration, so this needs no token.
         yield from islice(vault_findings(stack.vault, pages_mount=settings.pages_mount), 2)
         yield from embedded_vault_findings(places.vault / "openbao.hcl", places.vault / "audit.log")
+
+
+def _first_problems(error: InvalidInput | OSError) -> str:
+    """Return the first problems of a catalog, each once: one missing variable is a problem at many places."""
+    messages = dict.fromkeys(problem.message for problem in error.problems) if isinstance(error, InvalidInput) else {str(error): None}
+    first, more = [*messages][:MAX_PROBLEMS_SHOWN], len(messages) - MAX_PROBLEMS_SHOWN
+    return "; ".join(first) + (f"; and {more} more" if more > 0 else "")
 
 
 def _console_findings(console: str | None, stack: Stack | None) -> Iterator[DoctorFinding]:

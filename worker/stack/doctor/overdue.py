@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from justenough.adapters.store import Store
 from justenough.domain.core.errors import JustEnoughError
@@ -20,7 +21,7 @@ SQLITE_PREFIX = "sqlite:///"
 
 
 def overdue_findings(url: str) -> Iterator[DoctorFinding]:
-    """Yield a finding for each overdue revocation and each subscription with dead letters; none if there is no store yet."""
+    """Yield a finding for the store, each overdue revocation and each subscription with dead letters; none if there is no store yet."""
     try:
         if url.startswith(SQLITE_PREFIX) and not Path(url.removeprefix(SQLITE_PREFIX)).is_file():
             return
@@ -29,8 +30,10 @@ def overdue_findings(url: str) -> Iterator[DoctorFinding]:
             subscriptions = store.outbox.subscription_progress()
     except Exception as error:  # noqa: BLE001 - doctor reports an old schema, a broken file or an unreachable server, and continues
         why = str(error) if isinstance(error, JustEnoughError) else type(error).__name__
-        yield DoctorFinding("store", "warning", f"could not be read: {why}", "Check JUSTENOUGH_DATABASE_URL and that database.")
+        yield DoctorFinding("store", "missing", f"could not be read: {why}", "Check JUSTENOUGH_DATABASE_URL and that database.")
         return
+    address = urlsplit(url)
+    yield DoctorFinding("store", "ok", f"{address.hostname}{address.path}" if address.hostname else url.removeprefix(SQLITE_PREFIX))
     for job in page.items:
         since = f" since {job.revocation.since:%Y-%m-%dT%H:%M:%SZ}" if job.revocation.since else ""
         text = f"{job.id} ({job.state}){since}: {'; '.join(job.revocation.failures) or 'no reason is recorded'}"
