@@ -28,8 +28,7 @@ CONNECT_TIMEOUT_S = 20.0
 PROBE_TIMEOUT_S = 5.0
 RPC_TIMEOUT = timedelta(seconds=10)
 KEYWORD = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
-NOT_OFFERED = frozenset({RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.UNIMPLEMENTED})
-"""What servers answer whose administration is elsewhere, as in Temporal Cloud."""
+AWAY = frozenset({RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED})
 ADDRESS = re.compile(r"\S+:\d{1,5}")
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
 """What an HTTP/2 client sends first, with empty settings. Until it reads the answer, it does not know whether its certificate was accepted."""
@@ -109,8 +108,9 @@ async def missing_search_attributes(client: Client) -> tuple[str, ...]:
         if error.status is RPCStatusCode.NOT_FOUND:
             remedy = f"create it (temporal operator namespace create --namespace {namespace}), or correct JUSTENOUGH_TEMPORAL_NAMESPACE"
             raise NamespaceUnfit(f"Temporal has no namespace {namespace}: {remedy}") from error
-        if error.status not in NOT_OFFERED:
+        if error.status in AWAY:
             raise TemporalDown(f"Temporal does not tell the search attributes of namespace {namespace}: {error.message}") from error
+        # The administration may be elsewhere, as in Temporal Cloud. A worker must start all the same: it may have access to revoke.
         log.warning("search attributes cannot be checked; they must exist", namespace=namespace, names=SEARCH_ATTRIBUTES, why=error.message)
         return ()
     known = {**listed.custom_attributes, **listed.system_attributes}
