@@ -19,6 +19,7 @@ from ipaddress import ip_address
 from shutil import which
 from urllib.parse import urlsplit
 
+import psutil
 import structlog
 
 from activities.process.launcher import CLEAN_ENV
@@ -35,20 +36,26 @@ SYSTEM_PROGRAMS = "/usr/sbin:/sbin:/usr/bin:/bin"
 DEFAULT_PORTS = {"https": 443, "http": 80}
 CLOSED_TO = {"vault": CLOSED_UIDS, "temporal": MAX_UIDS}
 """For each server, how many of the user ids are kept from it. The catalog can let a job reach Vault, but no job reaches Temporal."""
+CHAINS = {"output": "filter", "asked": "mangle"}
+"""The chains and their priorities: one sees where a connection goes, the other what was asked for, before NAT redirects it (docker -p, kube-proxy)."""
 CHAIN = """
 add table inet {table}
-add chain inet {table} output {{ type filter hook output priority filter; }}
-flush chain inet {table} output
+add chain inet {table} {chain} {{ type filter hook output priority {priority}; }}
+flush chain inet {table} {chain}
 """
-RULES = """
+SETS = """
 add set inet {table} {server}4 {{ type ipv4_addr . inet_service; flags timeout; }}
 add set inet {table} {server}6 {{ type ipv6_addr . inet_service; flags timeout; }}
 add set inet {table} {server}_here {{ type inet_service; flags timeout; }}
-add rule inet {table} output meta skuid {first}-{last} ip daddr . tcp dport @{server}4 reject with tcp reset
-add rule inet {table} output meta skuid {first}-{last} ip6 daddr . tcp dport @{server}6 reject with tcp reset
-add rule inet {table} output meta skuid {first}-{last} fib daddr type local tcp dport @{server}_here reject with tcp reset
+"""
+RULES = """
+add rule inet {table} {chain} meta skuid {first}-{last} ip daddr . tcp dport @{server}4 reject with tcp reset
+add rule inet {table} {chain} meta skuid {first}-{last} ip6 daddr . tcp dport @{server}6 reject with tcp reset
+add rule inet {table} {chain} meta skuid {first}-{last} fib daddr type local tcp dport @{server}_here reject with tcp reset
 """
 """Workers that lend the same user ids share a table, whichever servers they use. `here`: ports of this machine, at all of its addresses."""
+PROGRAMS = frozenset({"temporal", "temporal-server", "bao", "vault"})
+"""Programs that serve nothing to jobs: all their ports are closed. Temporal's HTTP API and UI can do what its gRPC port can."""
 ENTRY = """
 add element inet {table} {set} {{ {entry} timeout {lifetime}s }}
 delete element inet {table} {set} {{ {entry} }}
@@ -93,13 +100,14 @@ class JobFirewall:
             remedy = "Give the worker the capability NET_ADMIN, and use a kernel with nf_tables, as distribution kernels are."
             raise FirewallMissing(f"{program} fails: {done.stderr.strip()[:500]}", remedy=remedy)
         if unresolved:
-            remedy = "Correct VAULT_ADDR, JUSTENOUGH_VAULT_OTHER_ADDRS or JUSTENOUGH_TEMPORAL_ADDRESS, or make the name resolvable."
+            remedy = "Correct VAULT_ADDR, JUSTENOUGH_TEMPORAL_ADDRESS or the other addresses of both, or make the name resolvable."
             raise FirewallMissing("; ".join(unresolved), remedy=remedy)
 
     def _resolve(self) -> tuple[str, ...]:
         """Look the servers' addresses up, and say which of their URLs never led to any."""
-        unresolved, temporal = [], f"grpc://{self.settings.temporal_address}"
-        urls = {temporal: "temporal"} | dict.fromkeys((self.settings.vault_addr, *self.settings.vault_other_addrs), "vault")
+        unresolved, settings = [], self.settings
+        urls = dict.fromkeys((f"grpc://{settings.temporal_address}", *settings.temporal_other_addrs), "temporal")
+        urls |= dict.fromkeys((settings.vault_addr, *settings.vault_other_addrs), "vault")
         for url, server in urls.items():
             try:
                 self._entries[url] = tuple(entries_of(url, server))
@@ -115,9 +123,15 @@ class JobFirewall:
         first = self.settings.job_uid_base
         table = f"justenough_{first}"
         entries = dict.fromkeys(entry for known in self._entries.values() for entry in known)
-        rules = [RULES.format(table=table, server=name, first=first, last=first + count - 1) for name, count in CLOSED_TO.items()]
+        chains = [CHAIN.format(table=table, chain=chain, priority=priority) for chain, priority in CHAINS.items()]
+        sets = [SETS.format(table=table, server=name) for name in CLOSED_TO]
+        rules = [
+            RULES.format(table=table, chain=chain, server=name, first=first, last=first + count - 1)
+            for chain in CHAINS
+            for name, count in CLOSED_TO.items()
+        ]
         elements = [ENTRY.format(table=table, set=name, entry=entry, lifetime=ENTRY_LIFETIME_S) for name, entry in entries]
-        return "".join((CHAIN.format(table=table), *rules, *elements))
+        return "".join((*chains, *sets, *rules, *elements))
 
 
 def entries_of(url: str, server: str) -> Iterator[tuple[str, str]]:
@@ -132,7 +146,17 @@ def entries_of(url: str, server: str) -> Iterator[tuple[str, str]]:
         # Only an address of this machine can be bound. A server here may listen on the machine's other addresses too.
         with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((str(address[0]), 0, *address[2:]))
-            yield f"{server}_here", str(port)
+            yield from ((f"{server}_here", str(one)) for one in ports_beside(port))
+
+
+def ports_beside(port: int) -> frozenset[int]:
+    """Return a port of this machine and, if a Temporal or Vault listens on it, the other TCP ports of that process. Blocks."""
+    listening = [found for found in psutil.net_connections("tcp") if found.status == psutil.CONN_LISTEN]
+    pids = {found.pid for found in listening if found.laddr.port == port and found.pid is not None}
+    with suppress(psutil.Error):
+        servers = {pid for pid in pids if psutil.Process(pid).name() in PROGRAMS}
+        return frozenset({port, *(found.laddr.port for found in listening if found.pid in servers)})
+    return frozenset({port})
 
 
 @asynccontextmanager

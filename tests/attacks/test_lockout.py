@@ -7,6 +7,7 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import pytest
 
 from tests.activities.broker.catalog_edits import edit_catalog
@@ -42,10 +43,13 @@ def guesses(whole: Stack, *addresses: str, items: tuple[dict[str, str], ...] = (
     return spec() | {"run": run, "access": list(items)}
 
 
-def test_a_job_does_not_reach_temporal(whole: Stack, ops: Human) -> None:
-    """Temporal authenticates nobody here: who reaches it sends signals to workflows, and takes tasks."""
-    port = str(whole.temporal).rpartition(":")[2]
-    job = ops.launch(guesses(whole, f"http://{whole.temporal}", f"http://localhost:{port}", f"http://[::ffff:127.0.0.1]:{port}"))
+def test_a_job_reaches_no_port_of_temporal(whole: Stack, shop: Shop, ops: Human) -> None:
+    """Temporal authenticates nobody here: who reaches it, or its HTTP API or UI, sends signals to workflows, and takes tasks."""
+    port, pid = str(whole.temporal).rpartition(":")[2], shop.pid_of("temporal")
+    connections = [found for found in psutil.net_connections("tcp") if found.status == psutil.CONN_LISTEN and found.pid == pid]
+    addresses = {f"http://127.0.0.1:{found.laddr.port}" for found in connections}
+    assert {f"http://127.0.0.1:{port}", whole.temporal_ui} < addresses
+    job = ops.launch(guesses(whole, *addresses, f"http://localhost:{port}", f"http://[::ffff:127.0.0.1]:{port}"))
     assert ops.until(job)["state"] == "succeeded", output(ops, job)
     reached_console, *answers = output(ops, job).split()
     assert (reached_console, set(answers)) == ("200", {"unreachable"})

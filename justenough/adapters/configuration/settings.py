@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     """Networks of the reverse proxies whose X-Forwarded-For and X-Forwarded-Proto the console believes. Empty: nobody's."""
     temporal_address: str = "127.0.0.1:7233"
     temporal_namespace: str = "default"
+    temporal_other_addrs: tuple[str, ...] = ()
+    """URLs at which Temporal can be reached too: its HTTP API and UI, other frontends. The firewall keeps jobs from these as well."""
     temporal_ui_url: HttpUrl | None = None
     """Address of Temporal's UI, for links to a job's history; None: no links."""
     database_url: str | None = None

@@ -105,6 +105,26 @@ def test_no_job_reaches_temporal_not_even_one_that_may_reach_vault(servers: tupl
         assert connect(UID + MAX_UIDS, "127.0.0.1", temporal) == connect(UID - 1, "127.0.0.1", temporal) == "connected"
 
 
+def test_an_address_that_nat_redirects_is_closed_too(servers: tuple[int, int]) -> None:
+    """As docker -p and kube-proxy redirect: the connection goes to another port than was asked for."""
+    behind, asked = servers[0], unused_port()
+    if is_root():
+        rule = f"tcp dport {asked} redirect to :{behind}"
+        table = f"table ip redirect_{asked} {{ chain output {{ type nat hook output priority -100; {rule}; }}; }}"
+        subprocess.run(("nft", "-f", "-"), input=table, text=True, check=True)
+        try:
+            assert connect(UID, "127.0.0.1", asked) == "connected"
+            JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{asked}", job_uid_base=UID)).apply()
+            assert (connect(UID, "127.0.0.1", asked), connect(UID - 1, "127.0.0.1", asked)) == ("refused", "connected")
+        finally:
+            subprocess.run(("nft", "delete", "table", "ip", f"redirect_{asked}"), check=True)
+
+
+def unused_port() -> int:
+    with closing(create_server(("127.0.0.1", 0))) as found:
+        return int(found.getsockname()[1])
+
+
 def test_workers_with_different_vaults_do_not_undo_each_others_rules(servers: tuple[int, int]) -> None:
     if is_root():
         for port in servers:
@@ -131,7 +151,7 @@ def test_an_address_that_leads_nowhere_is_named(address: str) -> None:
             JobFirewall(Settings(vault_addr=address.replace("//", "//ops:hush@"), job_uid_base=UID)).apply(check=True)
         assert "hush" not in str(hidden.value)
         assert caught.value.remedy == (
-            "Correct VAULT_ADDR, JUSTENOUGH_VAULT_OTHER_ADDRS or JUSTENOUGH_TEMPORAL_ADDRESS, or make the name resolvable."
+            "Correct VAULT_ADDR, JUSTENOUGH_TEMPORAL_ADDRESS or the other addresses of both, or make the name resolvable."
         )
 
 
