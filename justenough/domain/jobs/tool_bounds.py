@@ -21,6 +21,7 @@ ArgumentValue = bool | int | float | Annotated[str, StringConstraints(max_length
 MAX_VALUES = 1_000
 MAX_DECODINGS = 5
 """Times that a text is percent-decoded; honest callers do not encode twice."""
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
 ORDER, APPROVAL = "the order", "the approval"
 """The source of bounds, for messages."""
 NOT_BOUNDABLE = (
@@ -281,9 +282,13 @@ def tools_to_json(tools: BoundedTools | None) -> dict[str, Any] | None:
 
 
 def has_path_traversal(text: str) -> bool:
-    """Whether a server could read a path part of a text as `..`: after a slash or backslash, before `;`, percent-encoded any number of times."""
+    """Whether a server could read a path part of a text as `..`.
+
+    That is after a slash or backslash, before `;`, `?` or `#`, with control characters in it (parsers of URLs remove tabs and line breaks),
+    percent-encoded any number of times.
+    """
     for _ in range(MAX_DECODINGS):
-        if any(part.partition(";")[0].strip() == ".." for part in re.split(r"[/\\]", text)):
+        if any(part.strip() == ".." for part in re.split(r"[/\\;?#]", CONTROL_CHARACTERS.sub("", text))):
             return True
         text, before = unquote(text), text
         if text == before:
