@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 
 import structlog
 from anyio import to_thread
@@ -24,6 +25,7 @@ from console.auth.tokens import TokenVerifier, ask_vault
 from console.auth.vault_directory import CACHE_TTL_S, ConsoleVault
 from console.concurrency.caches import ThreadCache
 from console.concurrency.quotas import Quotas
+from console.concurrency.vault_threads import VAULT_THREADS
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import PageSessionRecord, Store
 from justenough.adapters.vault import VaultDenied, VaultRefused, user_login
@@ -76,7 +78,7 @@ class PageSessions:
                 raise UnknownPerson("this login does not belong to an active person on a people mount")
             if more := entry.policies - self._allowed_policies:
                 raise TokenTooPowerful(f"this login has policies that the pages do not allow: {', '.join(sorted(more))}")
-            key = await to_thread.run_sync(self._store_session, entry, name or person.name, method)
+            key = await VAULT_THREADS.run(partial(self._store_session, entry, name or person.name, method))
         except (GiveUp, RetryLater):
             await self.end_token(entry.token)
             raise
@@ -86,7 +88,7 @@ class PageSessions:
     async def end_token(self, token: Secret) -> None:
         """Revoke a token. If Vault is unreachable, the token expires by itself."""
         try:
-            await to_thread.run_sync(user_login.revoke_token, self._vault, token)
+            await VAULT_THREADS.run(partial(user_login.revoke_token, self._vault, token))
         except (RetryLater, VaultRefused):
             log.warning("a page session's token could not be revoked; it expires by itself")
 
@@ -113,7 +115,7 @@ class PageSessions:
         await to_thread.run_sync(self._require_valid, row, token)
         is_new = self._token_cache.peek(row.key, max_age_s=CACHE_TTL_S) is not None
         if is_new and by_person and self._now() - row.seen_at >= LAST_USE_WRITE_INTERVAL:
-            await to_thread.run_sync(self._record_use, key, row)
+            await VAULT_THREADS.run(partial(self._record_use, key, row))
         fresh = row.fresh_at is not None and self._now() - row.fresh_at < FRESH_LOGIN_AGE
         return ActiveSession(key, row, person, fresh, row.created_at + self._max_lifetime)
 
@@ -152,7 +154,7 @@ class PageSessions:
 
     async def token(self, session: ActiveSession) -> Secret:
         """Decrypt the session's Vault token, for one call."""
-        return await to_thread.run_sync(self._vault.unseal, session.row.ciphertext, session.key.context)
+        return await VAULT_THREADS.run(partial(self._vault.unseal, session.row.ciphertext, session.key.context))
 
     def _store_session(self, entry: LoginResult, name: str, method: PageLoginMethod) -> SessionKey:
         now = self._now()
@@ -221,7 +223,7 @@ class PageSessions:
         # End the row first: from here on the cookie is worthless, even if Vault fails.
         await to_thread.run_sync(self._end_row, row, why)
         try:
-            token = await to_thread.run_sync(self._vault.unseal, row.ciphertext, key.context)
+            token = await VAULT_THREADS.run(partial(self._vault.unseal, row.ciphertext, key.context))
         except (Unreadable, RetryLater):
             log.warning("a page session's token could not be revoked; it expires by itself", name=row.name)
             return

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import anyio.to_thread
+import anyio
 import httpx
 import structlog
 from joserfc import jws, jwt
@@ -18,6 +18,7 @@ from joserfc.jwk import KeySet
 
 from console.auth.vault_directory import ConsoleVault
 from console.concurrency.caches import SingleFlightCache
+from console.concurrency.vault_threads import VAULT_THREADS
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import RetryLater, Unauthenticated
@@ -120,11 +121,11 @@ class TokenVerifier:
 async def ask_vault(read: Callable[[], V | None], *, last_known: V | None) -> V | None:
     """Return what Vault answers, read in a thread; or what it told last, if that is given and Vault does not answer soon. Raises RetryLater."""
     if last_known is None:
-        return await anyio.to_thread.run_sync(read)
+        return await VAULT_THREADS.run(read)
     try:
         with anyio.fail_after(LAST_KNOWN_AFTER_S):
             # Reading goes on in its thread, for the next caller.
-            return await anyio.to_thread.run_sync(read, abandon_on_cancel=True)
+            return await VAULT_THREADS.run(read)
     except (RetryLater, TimeoutError):
         log.warning("Vault does not answer; what it told last about a login is used")
         return last_known

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from console.auth.authorization import Caller
 from console.auth.page_sessions import ActiveSession, NoSession
+from console.concurrency.vault_threads import VAULT_THREADS
 from console.services.console import Console
 from console.services.inputs import SignedBody
 from justenough.adapters.vault import VaultDenied, VaultRefused, user_login
@@ -56,7 +58,7 @@ class PageUser:
         token = await self.console.sessions.token(self.session)
         content, vault = to_canonical_json(raw), self.console.deps.vault
         try:
-            signature = await to_thread.run_sync(user_login.sign, vault, token, self.caller.person.id, content)
+            signature = await VAULT_THREADS.run(partial(user_login.sign, vault, token, self.caller.person.id, content))
         except (VaultDenied, VaultRefused) as error:
             raise NoSession("your login can no longer sign; log in again") from error
         return SignedBody(statement=raw, signature=signature)
@@ -65,7 +67,7 @@ class PageUser:
         """Authorize a control group request in Vault; return whether it now has all authorizations. Raises Conflict, NoSession, RetryLater."""
         token = await self.console.sessions.token(self.session)
         try:
-            return await to_thread.run_sync(user_login.authorize, self.console.deps.vault, token, accessor)
+            return await VAULT_THREADS.run(partial(user_login.authorize, self.console.deps.vault, token, accessor))
         except VaultDenied as error:
             raise NoSession("your login is no longer valid; log in again") from error
 

@@ -12,12 +12,12 @@ from typing import Annotated
 from urllib.parse import urlencode
 
 import structlog
-from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from console.auth.login_throttle import TooManyTries
 from console.auth.page_sessions import NoSession, PageLoginMethod, SessionKey, TokenTooPowerful, TokenTooWeak, UnknownPerson
+from console.concurrency.vault_threads import LOGIN_THREADS
 from console.http.dependencies import TheConsole
 from console.pages.page_user import BadForm, PageUser, TheForm, ThePageUser, is_same_origin, read_form_with_csrf
 from console.pages.rendering import render
@@ -151,7 +151,7 @@ async def log_in_at_vault(request: Request, console: Console, name: str, passwor
         raise LoginRefused("name or password is missing, or too long")
     console.login_throttle.record_try(name, address)
     try:
-        entry = await to_thread.run_sync(
+        entry = await LOGIN_THREADS.run(
             lambda: user_login.log_in(console.deps.vault, name, Secret(password), mount=console.deps.settings.pages_mount)
         )
     except RetryLater:

@@ -14,11 +14,11 @@ from functools import partial
 from typing import Annotated
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from console.auth.page_sessions import PageLoginMethod
+from console.concurrency.vault_threads import LOGIN_THREADS
 from console.http.dependencies import TheConsole
 from console.pages.login.login import HOME, local_path, login_response, refusal_response
 from console.pages.rendering import render
@@ -85,7 +85,7 @@ async def begin(
             raise NoSuchLogin(f"{subject} is not configured (JUSTENOUGH_{setting})")
         nonce = secrets.token_urlsafe(32)
         redirect = f"{(settings.console_url or str(request.base_url)).rstrip('/')}/login/oidc/callback"
-        url = await to_thread.run_sync(partial(user_login.begin_oidc, console.deps.vault, mount, role=role, redirect=redirect, nonce=nonce))
+        url = await LOGIN_THREADS.run(partial(user_login.begin_oidc, console.deps.vault, mount, role=role, redirect=redirect, nonce=nonce))
     except (GiveUp, RetryLater) as error:
         return refusal_response(request, console, error, name="", onward=onward)
     state = parse_qs(urlsplit(url).query).get("state", [""])[0]
@@ -128,7 +128,7 @@ async def _finish_flow(request: Request, console: Console, flow: OidcFlow, *, co
         reason = error if ERROR_PATTERN.fullmatch(error) else "no readable reason"
         raise ProviderLoginFailed(f"your identity provider did not log you in ({reason}); try again, or ask its administrator")
     mount, sessions = str(console.deps.settings.pages_oidc_mount), console.sessions
-    entry = await to_thread.run_sync(partial(user_login.finish_oidc, console.deps.vault, mount, state=state, code=code, nonce=flow.nonce))
+    entry = await LOGIN_THREADS.run(partial(user_login.finish_oidc, console.deps.vault, mount, state=state, code=code, nonce=flow.nonce))
     if not flow.fresh:
         return login_response(console, await sessions.start(entry, method=PageLoginMethod.OIDC), flow.onward)
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ import pytest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
+from console.concurrency.vault_threads import MAX_CALLS, MAX_THREADS
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.ledger.events import EventType
 from tests.activities.tcp_door import Door
@@ -82,6 +85,35 @@ async def test_people_withdraw_approvals(cut: Cut) -> None:
         assert "Approval withdrawn." in (await read_words(lead, taken.headers["location"])).text
     entries = served.store.ledger.entries(job=request["job_id"], types=[EventType.APPROVAL_WITHDRAWN]).items
     assert [(entry.data["reason"], entry.data["signed"]) for entry in entries] == [("it was a fake", None)]
+
+
+async def test_calls_that_wait_for_a_hanging_vault_leave_room_to_stop_jobs(cut: Cut) -> None:
+    served, lead = cut.served, cut.lead
+    job = (await served.launch())["id"]
+    page, threads, is_full, is_over = f"/jobs/{job}/kill", threading.active_count(), asyncio.Event(), asyncio.Event()
+
+    async def keep_asking(stranger: httpx.AsyncClient) -> set[int]:
+        """Ask what needs Vault, as somebody whom the console does not know, again and again."""
+        statuses = set()
+        while not is_over.is_set():
+            statuses.add((await stranger.post("/api/v1/jobs", json={}, headers=served.people["security"].bearer)).status_code)
+            is_full.set()
+            # Enough to keep it full, on a machine that tests something else too.
+            await asyncio.sleep(1)
+        return statuses
+
+    unlimited = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=served.http.base_url, limits=unlimited, timeout=120, trust_env=False, verify=NO_TLS) as stranger:
+        with cut.door.hanging():
+            flood = [asyncio.create_task(keep_asking(stranger)) for _ in range(3 * MAX_CALLS)]
+            # The first to be answered was refused: the others wait.
+            await is_full.wait()
+            stopped = await lead.submit(page, page)
+            assert stopped.status_code == 303, stopped.text
+            assert ("kill", []) in await served.signals(job)
+            assert threading.active_count() < threads + MAX_THREADS + 80, "threads of the store and of Vault"
+            is_over.set()
+        assert {status for statuses in await asyncio.gather(*flood) for status in statuses} <= {403, 503}
 
 
 async def test_nobody_approves_claims_launches_or_logs_in(cut: Cut) -> None:

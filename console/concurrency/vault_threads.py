@@ -1,0 +1,48 @@
+"""The threads in which the console waits for Vault. There are few, and they serve nothing else.
+
+If Vault hangs, each call of it keeps its thread for some seconds. In threads of their own, such calls leave room for what needs no Vault: the
+store, and stopping jobs. A call that finds too many others waiting fails at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from justenough.domain.core.errors import RetryLater
+
+MAX_THREADS = 32
+MAX_CALLS = 128
+"""Calls that run or wait for a thread, at most."""
+
+T = TypeVar("T")
+
+
+class VaultBusy(RetryLater):
+    """Too many calls wait for Vault."""
+
+
+class VaultThreads:
+    """A pool of threads, with a limit for the calls that run or wait."""
+
+    def __init__(self, *, threads: int = MAX_THREADS, calls: int = MAX_CALLS) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="vault")
+        self._free = threading.BoundedSemaphore(calls)
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Return what a blocking call returns. A caller that is cancelled leaves a call that runs to its end. Raises VaultBusy and the call's errors."""
+        if not self._free.acquire(blocking=False):
+            raise VaultBusy("Vault does not answer fast enough: too many calls wait for it; try again later")
+        future = self._pool.submit(call)
+        # Also of one that is cancelled before it runs.
+        future.add_done_callback(lambda _: self._free.release())
+        return await asyncio.wrap_future(future)
+
+
+VAULT_THREADS = VaultThreads()
+"""Those of this process for people who are known."""
+LOGIN_THREADS = VaultThreads(threads=8, calls=32)
+"""Those for logins, which anybody can send."""
