@@ -22,10 +22,16 @@ DRAFT_URIS = {
     jsonschema_rs.Draft202012Validator: DRAFT_2020_12,
 }
 DEFINITIONS = ("$defs", "definitions")
-CONTEXT_KEYWORDS = frozenset(
-    {*DEFINITIONS, "if", "then", "else", "minContains", "maxContains", "unevaluatedProperties", "unevaluatedItems"}
+JUDGING_KEYWORDS = frozenset(
+    {
+        *("type", "enum", "const", "format", "$ref", "$dynamicRef", "$recursiveRef", "allOf", "anyOf", "oneOf", "not"),
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "pattern"),
+        *("items", "prefixItems", "additionalItems", "contains", "minItems", "maxItems", "uniqueItems"),
+        *("properties", "patternProperties", "additionalProperties", "propertyNames", "required", "minProperties", "maxProperties"),
+        *("dependencies", "dependentRequired", "dependentSchemas"),
+    }
 )
-"""Keywords that only work together with others, so that none of them can be reported as the failing one."""
+"""Keywords that can reject a value on their own. Others only work together with these, or a server invented them."""
 
 
 class SchemaUnusable(Exception):
@@ -60,7 +66,7 @@ def failing_keywords(schema: Mapping[str, Any], value: Any) -> Iterator[tuple[st
     """Yield each keyword of a schema that rejects a value on its own, with the keyword's value."""
     shared = {key: schema[key] for key in ("$schema", *DEFINITIONS) if key in schema}
     for keyword, rule in schema.items():
-        if keyword in CONTEXT_KEYWORDS or keyword == "$schema":
+        if keyword not in JUDGING_KEYWORDS:
             continue
         # `additionalProperties` depends on the listed properties.
         listed = {key: dict.fromkeys(schema[key], True) for key in ("properties", "patternProperties") if key in schema}

@@ -19,8 +19,11 @@ MAX_EVALUATIONS = 10_000
 """Evaluations of subschemas for one value. The longest arguments of a call then take less than a second."""
 MAX_OPEN = 200
 """Subschemas and references within each other."""
-PATTERN_COST = 5
-"""What matching a pattern costs, in evaluations."""
+PATTERN_COST, PATTERN_STATE_COST = 5, 3
+"""What matching a pattern costs, in evaluations: by itself, and for each state of the machine that matches it. Measured with 32 KB of text."""
+MAX_PATTERN_CHARS, MAX_PATTERN_STATES = 1_000, 500
+UNIQUE_COST, ENUM_VALUES_PER_EVALUATION = 5, 250
+"""What `uniqueItems` costs, and how many values of an `enum` cost one evaluation."""
 UNEVALUATED_FACTOR, UNEVALUATED_DIVISOR = 3, 16
 """`unevaluatedProperties` and `unevaluatedItems` evaluate what is beside them three times, at each level again. What they cost grows with the
 square of that, divided by 16: measured.
@@ -33,6 +36,8 @@ UNEVALUATED_KEYWORDS = frozenset({"unevaluatedItems", "unevaluatedProperties"})
 SUBSCHEMA_KEYWORDS = SAME_VALUE_KEYWORDS | MAPPING_KEYWORDS | PART_KEYWORDS | UNEVALUATED_KEYWORDS
 REFERENCE_KEYWORDS = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
 ANCHOR_KEYWORDS = ("$anchor", "$dynamicAnchor")
+PATTERN_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(?:\d+,)?(?P<most>\d+),?\}|.", re.DOTALL)
+"""An escaped character, a character class, a repetition with its highest number, or any other character."""
 LITERALS = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]")
 """Escaped characters and character classes of a pattern."""
 INNERMOST_GROUP = re.compile(r"\([^()]*\)")
@@ -44,6 +49,9 @@ TOO_MANY = (
 TOO_DEEP = f"more than {MAX_OPEN} subschemas and references are within each other; use fewer levels"
 NOT_FOLLOWED = "this reference cannot be followed; refer to `#`, to `#/…` or to an anchor of this schema"
 OWN_ID = "references within a schema that has its own id cannot be followed; remove the id"
+LARGE_PATTERN = (
+    f"this pattern is too large; use at most {MAX_PATTERN_CHARS:,} characters and {MAX_PATTERN_STATES} with repetitions written out"
+)
 SLOW_PATTERN = (
     "this pattern can take very long to match; use no backreference and no look-around, except look-aheads without groups directly "
     "after `^` in a pattern without alternatives outside groups"
@@ -76,6 +84,11 @@ def expensive_part(schema: Mapping[str, Any]) -> tuple[Location, str] | None:
         # First without the circles, then with one more turn of each: the validator remembers results only from then on.
         once = _Costs(schema, anchors)
         once.of(schema, ())
+        # Also those to which nothing refers: whoever looks for circles follows them too.
+        for keyword in ("$defs", "definitions"):
+            defined = schema.get(keyword)
+            for name, node in defined.items() if isinstance(defined, Mapping) else ():
+                once.of(node, (keyword, name))
         _Costs(schema, anchors, {node: cost.total for node, cost in once.known.items()}).of(schema, ())
     except _Expensive as error:
         return error.location, error.why
@@ -96,9 +109,7 @@ class _Costs:
     def of(self, node: Any, location: Location) -> _Cost:
         """Return the cost of a schema, or of a pattern. Raises _Expensive."""
         if isinstance(node, str):
-            if not is_linear_pattern(node):
-                raise _Expensive(location, SLOW_PATTERN)
-            return _Cost(PATTERN_COST, PATTERN_COST)
+            return _pattern_cost(node, location)
         if not isinstance(node, Mapping):
             return _Cost(1, 1)
         key = id(node)
@@ -109,7 +120,7 @@ class _Costs:
         if len(self._open) >= MAX_OPEN:
             raise _Expensive(location, TOO_DEEP)
         self._open.add(key)
-        same = total = 1
+        same = total = 1 + _keyword_cost(node)
         for is_for_same_value, inner, where in self.parts(node, location):
             cost = self.of(inner, where)
             total += cost.total
@@ -149,6 +160,22 @@ class _Costs:
             yield True, target, where
 
 
+def _pattern_cost(pattern: str, location: Location) -> _Cost:
+    """Return what matching a pattern costs. Raises _Expensive."""
+    if (states := pattern_states(pattern)) > MAX_PATTERN_STATES:
+        raise _Expensive(location, LARGE_PATTERN)
+    if not is_linear_pattern(pattern):
+        raise _Expensive(location, SLOW_PATTERN)
+    cost = PATTERN_COST + PATTERN_STATE_COST * states
+    return _Cost(cost, cost)
+
+
+def _keyword_cost(node: Mapping[str, Any]) -> int:
+    """Return what the keywords of a schema cost that compare a value with others."""
+    values = node.get("enum")
+    return (UNIQUE_COST if node.get("uniqueItems") else 0) + (len(values) // ENUM_VALUES_PER_EVALUATION if isinstance(values, list) else 0)
+
+
 def _anchors(value: Any, location: Location) -> Iterator[tuple[str, tuple[Location, Any]]]:
     """Yield each anchor of a schema with the location and the node that it names."""
     if isinstance(value, Mapping):
@@ -159,6 +186,31 @@ def _anchors(value: Any, location: Location) -> Iterator[tuple[str, tuple[Locati
     pairs = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
     for key, inner in pairs:
         yield from _anchors(inner, (*location, key))
+
+
+def pattern_states(pattern: str) -> int:
+    """Return about how many states a machine has that matches a pattern: its characters, with repetitions written out. At most a little above the limit."""
+    if len(pattern) > MAX_PATTERN_CHARS:
+        return MAX_PATTERN_STATES + 1
+    # The sizes of the open groups, and of what a repetition would repeat.
+    sizes, last, at = [0], 0, 0
+    while at < len(pattern) and sizes[-1] <= MAX_PATTERN_STATES:
+        found = PATTERN_TOKEN.match(pattern, at)
+        piece = found[0] if found else pattern[at]
+        at += len(piece)
+        if piece == "(":
+            sizes.append(0)
+        elif piece == ")" and len(sizes) > 1:
+            last = sizes.pop()
+            sizes[-1] += last
+        elif found and found["most"]:
+            times = max(1, int(found["most"]))
+            sizes[-1] += last * (times - 1)
+            last *= times
+        else:
+            last = 1
+            sizes[-1] += 1
+    return sum(sizes)
 
 
 def is_linear_pattern(pattern: str) -> bool:

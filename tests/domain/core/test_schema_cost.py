@@ -10,7 +10,17 @@ import pytest
 import yaml
 
 from justenough.domain.core.json_schema import build_validator, check_schema
-from justenough.domain.core.schema_cost import MAX_OPEN, NOT_FOLLOWED, OWN_ID, SLOW_PATTERN, TOO_DEEP, TOO_MANY, expensive_part
+from justenough.domain.core.schema_cost import (
+    LARGE_PATTERN,
+    MAX_OPEN,
+    NOT_FOLLOWED,
+    OWN_ID,
+    SLOW_PATTERN,
+    TOO_DEEP,
+    TOO_MANY,
+    expensive_part,
+    pattern_states,
+)
 
 ROOT, N = {"$ref": "#"}, {"$ref": "#/$defs/n"}
 EXAMPLE = Path(__file__).parents[3] / "examples"
@@ -48,6 +58,12 @@ def mutual(kinds: int) -> dict[str, Any]:
         (doubled(8, "allOf", {"items": {"$ref": "#/$defs/d0"}}), ("$defs", "d5"), TOO_MANY),
         (doubled(16, "allOf", {"properties": {"a": {}}}, unevaluatedProperties=False), ("$defs", "d5"), TOO_MANY),
         (layered(20), ("allOf", 0) * 15, TOO_MANY),
+        ({"pattern": "[ab]*a[ab]{20000}[c-z]"}, ("pattern",), LARGE_PATTERN),
+        ({"properties": {"a": {"pattern": "((a{10}){10}){10}"}}}, ("properties", "a", "pattern"), LARGE_PATTERN),
+        ({"pattern": "[" * 20_000 + "]"}, ("pattern",), LARGE_PATTERN),
+        ({"allOf": [{"pattern": f"[ab]*a[ab]{{{400 + number}}}"} for number in range(20)]}, (), TOO_MANY),
+        ({"allOf": [{"uniqueItems": True, "maxItems": number} for number in range(9_900)]}, (), TOO_MANY),
+        ({"anyOf": [{"$ref": "#/$defs/e"}] * 1_500, "$defs": {"e": {"enum": [*range(5_000)]}}}, (), TOO_MANY),
         (mutual(20), ("$defs", "k0"), TOO_MANY),
         ({"items": {"not": {"pattern": r"^((a|a)*)\1$"}}}, ("items", "not", "pattern"), SLOW_PATTERN),
         ({"patternProperties": {r"^(a*)*\1b$": {}}}, ("patternProperties", r"^(a*)*\1b$"), SLOW_PATTERN),
@@ -74,6 +90,9 @@ def test_references_that_lead_from_one_to_the_next_are_followed_to_a_limit() -> 
 
     assert expensive_part(chain(MAX_OPEN // 2)) is None
     assert (expensive_part(chain(20_000)) or ((), ""))[1] == TOO_DEEP
+    unreached = chain(3_000)
+    del unreached["$ref"]
+    assert (expensive_part(unreached) or ((), ""))[1] == TOO_DEEP
 
 
 @pytest.mark.parametrize(
@@ -98,6 +117,27 @@ def test_what_people_write_is_not_held_for_slow(schema: dict[str, Any]) -> None:
     assert check_schema(schema) is None
     assert expensive_part(schema) is None
     build_validator(schema)
+
+
+@pytest.mark.parametrize(
+    "pattern, states",
+    [
+        ("", 0),
+        ("abc", 3),
+        ("a{3}", 3),
+        ("a{2,5}", 5),
+        ("a{3,}", 3),
+        ("a{0}", 1),
+        ("[a-z]{4}-[^]x]{2}", 7),
+        (r"\{5}\d{2}", 5),
+        ("(?:ab){3}c", 13),
+        ("(a(b{2}){3}){4}", 28),
+        ("a)b(c", 4),
+        ("a" * 1_001, 501),
+    ],
+)
+def test_the_states_of_a_pattern_are_counted_with_repetitions_written_out(pattern: str, states: int) -> None:
+    assert pattern_states(pattern) == states
 
 
 def test_the_examples_schemas_are_not_held_for_slow() -> None:
