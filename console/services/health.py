@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import httpx
@@ -27,6 +27,8 @@ CHECK_TIMEOUT_S = 2.0
 MAX_HANGING = 4
 """Checks of one system that may hang at once, after their callers have given up."""
 CACHE_TTL_S = 1.0
+MAX_REPORT_AGE_SHOWN = timedelta(seconds=10)
+"""Of an older report, nothing is shown: a system that hangs since would be shown as healthy."""
 WHOLE_INSTALLATION = "installation"
 VAULT_STATUS_TEXT = {
     429: "answered 429: a standby node that does not serve requests",
@@ -110,12 +112,13 @@ class HealthMonitor:
         return await self._cache.get(WHOLE_INSTALLATION, max_age_s=CACHE_TTL_S)
 
     async def report_within(self, timeout_s: float) -> HealthReport | None:
-        """Return a current report if it is ready in time, else the last one or None. The checks continue and serve the next caller."""
+        """Return a current report if it is ready in time, else the last one, or None if that is too old. The checks continue and serve the next caller."""
         try:
             async with asyncio.timeout(timeout_s):
                 return await self.report()
         except TimeoutError:
-            return self._cache.last(WHOLE_INSTALLATION)
+            last = self._cache.last(WHOLE_INSTALLATION)
+            return last if last and last.at and datetime.now(UTC) - last.at <= MAX_REPORT_AGE_SHOWN else None
 
     async def _check_all(self, _key: str) -> HealthReport:
         (store, figures), (temporal, _), (vault, _), (workers, _), (_, sweep) = await asyncio.gather(
