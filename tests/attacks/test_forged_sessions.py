@@ -159,8 +159,8 @@ def test_a_false_worker_gets_only_what_policy_allows_and_all_of_it_is_recorded(
     order = ops.order(spec(witness.hand_over, READ, access(action="write", optional=True, deliver={})))
     job = order["id"]
     (answered,) = intruder.run_workflow("Job", job, session_call(order, grant(job, 1), grant(job, 2)))
+    assert (answered["outcome"], answered["clean"]) == ("succeeded", True), answered
     login = witness.login()
-    assert (answered["outcome"], answered["clean"]) == ("succeeded", True)
     seen = auditor.job(job)
     assert [(item["resource"], item["action"]) for item in seen["credentials"]] == [("orders-db", "read")]
     assert [item["state"] for item in seen["requests"]] == ["allowed", "pending"]
