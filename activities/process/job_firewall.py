@@ -151,9 +151,9 @@ def entries_of(url: str, server: str) -> Iterator[tuple[str, str]]:
 
 def ports_beside(port: int) -> frozenset[int]:
     """Return a port of this machine and, if a Temporal or Vault listens on it, the other TCP ports of that process. Blocks."""
-    listening = [found for found in psutil.net_connections("tcp") if found.status == psutil.CONN_LISTEN]
-    pids = {found.pid for found in listening if found.laddr.port == port and found.pid is not None}
-    with suppress(psutil.Error):
+    with suppress(psutil.Error, OSError):
+        listening = [found for found in psutil.net_connections("tcp") if found.status == psutil.CONN_LISTEN]
+        pids = {found.pid for found in listening if found.laddr.port == port and found.pid is not None}
         servers = {pid for pid in pids if psutil.Process(pid).name() in PROGRAMS}
         return frozenset({port, *(found.laddr.port for found in listening if found.pid in servers)})
     return frozenset({port})

@@ -113,8 +113,9 @@ class PageSessions:
         known = self._token_cache.peek(row.key, max_age_s=float("inf")) if allow_last_known else None
         token = await ask_vault(lambda: self._look_up_token(key, row), last_known=known)
         await to_thread.run_sync(self._require_valid, row, token)
-        is_new = self._token_cache.peek(row.key, max_age_s=CACHE_TTL_S) is not None
-        if is_new and by_person and self._now() - row.seen_at >= LAST_USE_WRITE_INTERVAL:
+        is_recent = self._token_cache.peek(row.key, max_age_s=CACHE_TTL_S) is not None
+        # What Vault does not confirm now is not use that it should renew.
+        if is_recent and by_person and self._now() - row.seen_at >= LAST_USE_WRITE_INTERVAL:
             await VAULT_THREADS.run(partial(self._record_use, key, row))
         fresh = row.fresh_at is not None and self._now() - row.fresh_at < FRESH_LOGIN_AGE
         return ActiveSession(key, row, person, fresh, row.created_at + self._max_lifetime)

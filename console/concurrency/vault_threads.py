@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 from justenough.domain.core.errors import RetryLater
@@ -36,7 +37,8 @@ class VaultThreads:
         """Return what a blocking call returns. A caller that is cancelled leaves a call that runs to its end. Raises VaultBusy and the call's errors."""
         if not self._free.acquire(blocking=False):
             raise VaultBusy("Vault does not answer fast enough: too many calls wait for it; try again later")
-        future = self._pool.submit(call)
+        # The log's context goes with it.
+        future = self._pool.submit(copy_context().run, call)
         # Also of one that is cancelled before it runs.
         future.add_done_callback(lambda _: self._free.release())
         return await asyncio.wrap_future(future)

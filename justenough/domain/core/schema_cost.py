@@ -36,8 +36,10 @@ UNEVALUATED_KEYWORDS = frozenset({"unevaluatedItems", "unevaluatedProperties"})
 SUBSCHEMA_KEYWORDS = SAME_VALUE_KEYWORDS | MAPPING_KEYWORDS | PART_KEYWORDS | UNEVALUATED_KEYWORDS
 REFERENCE_KEYWORDS = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
 ANCHOR_KEYWORDS = ("$anchor", "$dynamicAnchor")
-PATTERN_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(?:\d+,)?(?P<most>\d+),?\}|.", re.DOTALL)
-"""An escaped character, a character class, a repetition with its highest number, or any other character."""
+PATTERN_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(?P<times>[\s\d,]*\d[\s\d,]*)\}|.", re.DOTALL)
+"""An escaped character, a character class, a repetition (engines accept spaces within), or any other character."""
+VERBOSE_FLAG = re.compile(r"\(\?[a-z-]*x[a-z-]*[:)]")
+"""The flag with which comments may stand between a group and its repetition, so that the states cannot be counted here."""
 LITERALS = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]")
 """Escaped characters and character classes of a pattern."""
 INNERMOST_GROUP = re.compile(r"\([^()]*\)")
@@ -49,9 +51,7 @@ TOO_MANY = (
 TOO_DEEP = f"more than {MAX_OPEN} subschemas and references are within each other; use fewer levels"
 NOT_FOLLOWED = "this reference cannot be followed; refer to `#`, to `#/…` or to an anchor of this schema"
 OWN_ID = "references within a schema that has its own id cannot be followed; remove the id"
-LARGE_PATTERN = (
-    f"this pattern is too large; use at most {MAX_PATTERN_CHARS:,} characters and {MAX_PATTERN_STATES} with repetitions written out"
-)
+LARGE_PATTERN = f"this pattern is too large; use at most {MAX_PATTERN_CHARS:,} characters and {MAX_PATTERN_STATES} with repetitions written out, and not the flag x"
 SLOW_PATTERN = (
     "this pattern can take very long to match; use no backreference and no look-around, except look-aheads without groups directly "
     "after `^` in a pattern without alternatives outside groups"
@@ -190,7 +190,7 @@ def _anchors(value: Any, location: Location) -> Iterator[tuple[str, tuple[Locati
 
 def pattern_states(pattern: str) -> int:
     """Return about how many states a machine has that matches a pattern: its characters, with repetitions written out. At most a little above the limit."""
-    if len(pattern) > MAX_PATTERN_CHARS:
+    if len(pattern) > MAX_PATTERN_CHARS or VERBOSE_FLAG.search(pattern):
         return MAX_PATTERN_STATES + 1
     # The sizes of the open groups, and of what a repetition would repeat.
     sizes, last, at = [0], 0, 0
@@ -203,8 +203,8 @@ def pattern_states(pattern: str) -> int:
         elif piece == ")" and len(sizes) > 1:
             last = sizes.pop()
             sizes[-1] += last
-        elif found and found["most"]:
-            times = max(1, int(found["most"]))
+        elif found and found["times"]:
+            times = max(1, *map(int, re.findall(r"\d+", found["times"])))
             sizes[-1] += last * (times - 1)
             last *= times
         else:

@@ -15,11 +15,12 @@ from pathlib import Path
 from socket import AF_INET6, create_server
 from typing import Any
 
+import psutil
 import pytest
 from structlog.testing import capture_logs
 
 from activities.process import job_firewall
-from activities.process.job_firewall import FirewallMissing, JobFirewall, entries_of, keep_servers_closed
+from activities.process.job_firewall import FirewallMissing, JobFirewall, entries_of, keep_servers_closed, ports_beside
 from activities.process.uid_pool import CLOSED_UIDS, MAX_UIDS
 from justenough.adapters.configuration.settings import Settings
 from tests.activities.process.job_process import is_root, until
@@ -118,6 +119,14 @@ def test_an_address_that_nat_redirects_is_closed_too(servers: tuple[int, int]) -
             assert (connect(UID, "127.0.0.1", asked), connect(UID - 1, "127.0.0.1", asked)) == ("refused", "connected")
         finally:
             subprocess.run(("nft", "delete", "table", "ip", f"redirect_{asked}"), check=True)
+
+
+def test_where_processes_cannot_be_listed_the_servers_own_port_is_closed(servers: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(kind: str) -> list[object]:
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil, "net_connections", refuse)
+    assert ports_beside(servers[0]) == {servers[0]}
 
 
 def unused_port() -> int:

@@ -15,7 +15,7 @@ from worker.stack.finding import DoctorFinding
 
 def temporal_findings(settings: Settings) -> Iterator[DoctorFinding]:
     """Check the Temporal that our settings or Temporal's profile name: whether it answers, and whether its namespace has what workflows need."""
-    # It takes a tenth of a second to import, and most calls of the command line need it not.
+    # Importing it takes a tenth of a second, and most commands do not need it.
     from justenough.adapters import temporal  # noqa: PLC0415
 
     async def check(named: Settings) -> tuple[str, ...]:
