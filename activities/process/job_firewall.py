@@ -114,8 +114,8 @@ class JobFirewall:
             except (OSError, ValueError) as error:
                 if url not in self._entries:
                     # A URL may contain a password, and the ValueError a part of it.
-                    reason = error.strerror if isinstance(error, OSError) else "it is not a URL like https://vault.example:8200"
-                    unresolved.append(f"{url.rpartition('@')[2]} cannot be resolved: {reason}")
+                    reason = error.strerror if isinstance(error, OSError) else "it does not name a host and a port"
+                    unresolved.append(f"{url.rpartition('@')[2].removeprefix('grpc://')} cannot be resolved: {reason}")
         return tuple(unresolved)
 
     def _ruleset(self) -> str:

@@ -164,6 +164,12 @@ def test_an_address_that_leads_nowhere_is_named(address: str) -> None:
         )
 
 
+def test_a_temporal_address_that_leads_nowhere_is_named_as_it_was_written() -> None:
+    if is_root():
+        with pytest.raises(FirewallMissing, match=r"^temporal cannot be resolved: it does not name a host and a port$"):
+            JobFirewall(Settings(temporal_address="temporal", job_uid_base=UID)).apply(check=True)
+
+
 def test_an_address_that_leads_nowhere_leaves_no_other_open(servers: tuple[int, int]) -> None:
     if is_root():
         others = ("http://no-such-host.invalid:8200",)
