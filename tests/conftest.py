@@ -9,6 +9,7 @@ import gc
 import os
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.support.people import Human, log_in
 from tests.support.shop import Shop
 from tests.support.xdist_scheduler import ByServers, rank
 from worker.stack import Stack, running_stack
+from worker.stack.paths import StackPaths
 from worker.stack.stack_file import APPS, SERVERS
 
 # How long one example takes says more about what else the machine does than about us.
@@ -30,6 +32,8 @@ settings.load_profile("untimed")
 
 HASTY = '  hasty: {uses: {resource: model-api}, url: "${MODEL_URL}", allow: ["gpt-*"], timeout: 2s, max_requests: 5}\n'
 """The shop's model once more, for tests that do not want to wait as long as jobs may."""
+LAST_LINES, LONGEST_LINE = 15, 500
+"""How many lines of a log a failed test shows, and how many characters of each."""
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "shop"
 
 
@@ -63,6 +67,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServers | None:
     """Say which process runs what, where `--dist loadscope` asks for it."""
     return ByServers(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the last lines of the stack's logs to the report of a failed test: its folder is deleted afterwards."""
+    report = yield
+    stack = getattr(item, "funcargs", {}).get("whole")
+    if report.failed and stack is not None:
+        logs = StackPaths.of(stack.home)
+        report.sections += [(f"{child}.log", _last_lines(logs.log(child))) for child in APPS]
+    return report
+
+
+def _last_lines(log: Path) -> str:
+    with log.open(errors="replace") as lines:
+        return "\n".join(line.rstrip()[:LONGEST_LINE] for line in deque(lines, LAST_LINES))
 
 
 @pytest.fixture(scope="session")

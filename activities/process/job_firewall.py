@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import ip_address
+from pathlib import Path
 from shutil import which
 from urllib.parse import urlsplit
 
@@ -38,30 +39,23 @@ CLOSED_TO = {"vault": CLOSED_UIDS, "temporal": MAX_UIDS}
 """For each server, how many of the user ids are kept from it. The catalog can let a job reach Vault, but no job reaches Temporal."""
 CHAINS = {"output": "filter", "asked": "mangle"}
 """The chains and their priorities: one sees where a connection goes, the other what was asked for, before NAT redirects it (docker -p, kube-proxy)."""
-CHAIN = """
+DELETE_TABLE = """
 add table inet {table}
-add chain inet {table} {chain} {{ type filter hook output priority {priority}; }}
-flush chain inet {table} {chain}
+delete table inet {table}
 """
-SETS = """
-add set inet {table} {server}4 {{ type ipv4_addr . inet_service; flags timeout; }}
-add set inet {table} {server}6 {{ type ipv6_addr . inet_service; flags timeout; }}
-add set inet {table} {server}_here {{ type inet_service; flags timeout; }}
-"""
+"""Adding it first keeps the deletion from failing if there is no such table. nft applies its whole input in one step, or nothing of it."""
+SET = "add set inet {table} {name} {{ type {kind}; flags timeout; timeout {lifetime}s; }}\n"
+SET_KINDS = {"4": "ipv4_addr . inet_service", "6": "ipv6_addr . inet_service", "_here": "inet_service"}
+"""The sets of each server by the ends of their names. `here`: ports of this machine, at all of its addresses."""
+CHAIN = "add chain inet {table} {chain} {{ type filter hook output priority {priority}; }}\n"
 RULES = """
 add rule inet {table} {chain} meta skuid {first}-{last} ip daddr . tcp dport @{server}4 reject with tcp reset
 add rule inet {table} {chain} meta skuid {first}-{last} ip6 daddr . tcp dport @{server}6 reject with tcp reset
 add rule inet {table} {chain} meta skuid {first}-{last} fib daddr type local tcp dport @{server}_here reject with tcp reset
 """
-"""Workers that lend the same user ids share a table, whichever servers they use. `here`: ports of this machine, at all of its addresses."""
+ELEMENT = "add element inet {table} {name} {{ {entry} }}\n"
 PROGRAMS = frozenset({"temporal", "temporal-server", "bao", "vault"})
 """Programs that serve nothing to jobs: all their ports are closed. Temporal's HTTP API and UI can do what its gRPC port can."""
-ENTRY = """
-add element inet {table} {set} {{ {entry} timeout {lifetime}s }}
-delete element inet {table} {set} {{ {entry} }}
-add element inet {table} {set} {{ {entry} timeout {lifetime}s }}
-"""
-"""Deleting an entry first is the only way to renew its timeout on all kernels."""
 
 log = structlog.get_logger(__name__)
 
@@ -89,19 +83,26 @@ class JobFirewall:
         program = which("nft", path=SYSTEM_PROGRAMS)
         if program is None:
             raise FirewallMissing("nftables is not installed", remedy="apt install nftables")
-        argv, unresolved = (program, *(("--check",) if check else ()), "--file", "-"), self._resolve()
-        try:
-            done = subprocess.run(
-                argv, input=self._ruleset(), env=CLEAN_ENV, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise FirewallMissing(f"{program} does not run: {error}", remedy="Reinstall nftables.") from error
+        unresolved = self._resolve()
+        done = _run_nft(program, *(("--check",) if check else ()), "--file", "-", ruleset=self._ruleset(dead_tables(program)))
         if done.returncode != 0:
             remedy = "Give the worker the capability NET_ADMIN, and use a kernel with nf_tables, as distribution kernels are."
             raise FirewallMissing(f"{program} fails: {done.stderr.strip()[:500]}", remedy=remedy)
         if unresolved:
             remedy = "Correct VAULT_ADDR, JUSTENOUGH_TEMPORAL_ADDRESS or the other addresses of both, or make the name resolvable."
             raise FirewallMissing("; ".join(unresolved), remedy=remedy)
+
+    def remove(self) -> None:
+        """Delete this worker's rules, if there are any. Blocks."""
+        program = which("nft", path=SYSTEM_PROGRAMS)
+        if program is not None and os.geteuid() == 0:
+            with suppress(FirewallMissing):
+                _run_nft(program, "--file", "-", ruleset=DELETE_TABLE.format(table=self.table))
+
+    @property
+    def table(self) -> str:
+        """The name of this worker's table. It tells who must not be running any more before somebody else deletes it."""
+        return f"justenough_{self.settings.job_uid_base}_{_pid_namespace()}_{os.getpid()}"
 
     def _resolve(self) -> tuple[str, ...]:
         """Look the servers' addresses up, and say which of their URLs never led to any."""
@@ -118,20 +119,48 @@ class JobFirewall:
                     unresolved.append(f"{url.rpartition('@')[2].removeprefix('grpc://')} cannot be resolved: {reason}")
         return tuple(unresolved)
 
-    def _ruleset(self) -> str:
-        """Return the complete input of nft."""
-        first = self.settings.job_uid_base
-        table = f"justenough_{first}"
+    def _ruleset(self, dead: tuple[str, ...]) -> str:
+        """Return the complete input of nft, which replaces this worker's table and deletes the dead ones."""
+        first, table = self.settings.job_uid_base, self.table
         entries = dict.fromkeys(entry for known in self._entries.values() for entry in known)
-        chains = [CHAIN.format(table=table, chain=chain, priority=priority) for chain, priority in CHAINS.items()]
-        sets = [SETS.format(table=table, server=name) for name in CLOSED_TO]
-        rules = [
-            RULES.format(table=table, chain=chain, server=name, first=first, last=first + count - 1)
-            for chain in CHAINS
-            for name, count in CLOSED_TO.items()
+        deletions = [DELETE_TABLE.format(table=name) for name in (*dead, table)]
+        sets = [
+            SET.format(table=table, name=f"{server}{ending}", kind=kind, lifetime=ENTRY_LIFETIME_S)
+            for server in CLOSED_TO
+            for ending, kind in SET_KINDS.items()
         ]
-        elements = [ENTRY.format(table=table, set=name, entry=entry, lifetime=ENTRY_LIFETIME_S) for name, entry in entries]
-        return "".join((*chains, *sets, *rules, *elements))
+        chains = [CHAIN.format(table=table, chain=chain, priority=priority) for chain, priority in CHAINS.items()]
+        rules = [
+            RULES.format(table=table, chain=chain, server=server, first=first, last=first + count - 1)
+            for chain in CHAINS
+            for server, count in CLOSED_TO.items()
+        ]
+        elements = [ELEMENT.format(table=table, name=name, entry=entry) for name, entry in entries]
+        return "".join((*deletions, f"add table inet {table}\n", *sets, *chains, *rules, *elements))
+
+
+def dead_tables(program: str) -> tuple[str, ...]:
+    """Return the tables of workers that do not run any more. Those of workers in other containers are left to them. Raises FirewallMissing. Blocks."""
+    listed = _run_nft(program, "list", "tables").stdout.split()
+    workers = {name: name.rpartition("_") for name in listed if name.startswith("justenough_")}
+    return tuple(
+        name
+        for name, (before, _, pid) in workers.items()
+        if before.endswith(f"_{_pid_namespace()}") and pid.isdecimal() and not psutil.pid_exists(int(pid))
+    )
+
+
+def _pid_namespace() -> str:
+    return str(Path("/proc/self/ns/pid").stat().st_ino)
+
+
+def _run_nft(program: str, *arguments: str, ruleset: str = "") -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            (program, *arguments), input=ruleset, env=CLEAN_ENV, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise FirewallMissing(f"{program} does not run: {error}", remedy="Reinstall nftables.") from error
 
 
 def entries_of(url: str, server: str) -> Iterator[tuple[str, str]]:
@@ -182,5 +211,8 @@ async def keep_servers_closed(settings: Settings) -> AsyncIterator[None]:
             await refresh()
 
     await refresh()
-    async with run_beside(keep_refreshing):
-        yield
+    try:
+        async with run_beside(keep_refreshing):
+            yield
+    finally:
+        await asyncio.to_thread(firewall.remove)

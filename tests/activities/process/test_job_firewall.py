@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from socket import AF_INET6, create_server
@@ -59,9 +59,12 @@ def connect(uid: int, address: str, port: int, how: str = "tcp") -> str:
     return subprocess.run(argv, check=True, capture_output=True, text=True, cwd="/").stdout.strip()
 
 
-def list_table() -> dict[str, set[str]]:
+TABLE = JobFirewall(Settings(job_uid_base=UID)).table
+
+
+def list_table(table: str = TABLE) -> dict[str, set[str]]:
     """Return the entries of each set in the table as text."""
-    listed = subprocess.run(("nft", "--json", "list", "table", "inet", f"justenough_{UID}"), capture_output=True, text=True, check=False)
+    listed = subprocess.run(("nft", "--json", "list", "table", "inet", table), capture_output=True, text=True, check=False)
     found: list[dict[str, Any]] = json.loads(listed.stdout)["nftables"] if listed.returncode == 0 else []
     return {item["set"]["name"]: {json.dumps(entry) for entry in item["set"].get("elem", ())} for item in found if "set" in item}
 
@@ -74,8 +77,7 @@ def servers() -> Iterator[tuple[int, int]]:
             opened.enter_context(closing(create_server(("::", 0), family=AF_INET6, dualstack_ipv6=True, backlog=100))) for _ in range(2)
         ]
         yield made[0].getsockname()[1], made[1].getsockname()[1]
-    if is_root():
-        subprocess.run(("nft", "delete", "table", "inet", f"justenough_{UID}"), check=False, capture_output=True)
+    JobFirewall(Settings(job_uid_base=UID)).remove()
 
 
 def test_only_the_users_of_jobs_are_kept_from_vault_at_every_address_of_this_machine(servers: tuple[int, int]) -> None:
@@ -134,11 +136,57 @@ def unused_port() -> int:
         return int(found.getsockname()[1])
 
 
+ANOTHER_WORKER = """
+import sys
+from activities.process.job_firewall import JobFirewall
+from justenough.adapters.configuration.settings import Settings
+firewall = JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{sys.argv[1]}", job_uid_base=int(sys.argv[2])))
+firewall.apply()
+print(firewall.table, flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def another_worker(port: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Yield a process that has closed this port to the same users, and the name of its table; kill it at the end."""
+    argv = (sys.executable, "-c", ANOTHER_WORKER, str(port), str(UID))
+    with subprocess.Popen(argv, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process, process.stdout.readline().strip()
+        process.kill()
+
+
 def test_workers_with_different_vaults_do_not_undo_each_others_rules(servers: tuple[int, int]) -> None:
     if is_root():
-        for port in servers:
-            JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{port}", job_uid_base=UID)).apply()
-        assert {connect(UID, "127.0.0.1", port) for port in servers} == {"refused"}
+        ours = JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{servers[0]}", job_uid_base=UID))
+        with another_worker(servers[1]) as (_, theirs):
+            for change in (ours.apply, ours.apply, ours.remove):
+                change()
+                assert connect(UID, "127.0.0.1", servers[1]) == "refused"
+                assert list_table(theirs)["vault_here"]
+        assert connect(UID, "127.0.0.1", servers[0]) == "connected"
+
+
+def test_a_worker_deletes_the_rules_of_one_that_was_killed(servers: tuple[int, int]) -> None:
+    """Another program may get the ports of a server that ended with its worker, and jobs may have to reach that program."""
+    if is_root():
+        with another_worker(servers[1]) as (process, theirs):
+            process.kill()
+        assert connect(UID, "127.0.0.1", servers[1]) == "refused"
+        JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{servers[0]}", job_uid_base=UID)).apply()
+        assert [connect(UID, "127.0.0.1", port) for port in servers] == ["refused", "connected"]
+        assert list_table(theirs) == {}
+
+
+def test_a_port_that_no_server_has_any_more_is_open_again(servers: tuple[int, int]) -> None:
+    if is_root():
+        firewall = JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{servers[0]}", job_uid_base=UID))
+        firewall.apply()
+        firewall.settings = firewall.settings.model_copy(update={"vault_addr": f"http://127.0.0.1:{servers[1]}"})
+        firewall._entries.clear()
+        firewall.apply()
+        assert [connect(UID, "127.0.0.1", port) for port in servers] == ["connected", "refused"]
 
 
 def test_vaults_other_addresses_are_closed_too(servers: tuple[int, int]) -> None:
@@ -183,7 +231,7 @@ def test_while_a_name_cannot_be_resolved_its_last_addresses_stay_closed(servers:
     if is_root():
         firewall = JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{servers[0]}", job_uid_base=UID))
         firewall.apply()
-        subprocess.run(("nft", "delete", "table", "inet", f"justenough_{UID}"), check=True)
+        firewall.remove()
         firewall.settings = firewall.settings.model_copy(update={"vault_addr": "http://no-such-host.invalid:8200"})
         firewall._entries["http://no-such-host.invalid:8200"] = tuple(entries_of(f"http://127.0.0.1:{servers[0]}", "vault"))
         firewall.apply()
@@ -211,8 +259,9 @@ async def test_a_worker_restores_rules_that_somebody_removed(servers: tuple[int,
         async with keep_servers_closed(Settings(vault_addr=f"http://127.0.0.1:{servers[0]}", job_uid_base=UID)):
             if is_root():
                 assert list_table()["vault_here"]
-                subprocess.run(("nft", "delete", "table", "inet", f"justenough_{UID}"), check=True)  # noqa: ASYNC221 - it takes a moment
+                subprocess.run(("nft", "delete", "table", "inet", TABLE), check=True)  # noqa: ASYNC221 - it takes a moment
                 await until(lambda: bool(list_table().get("vault_here")))
+    assert list_table() == {}, "a worker that stops takes its rules with it"
     assert [entry["event"] for entry in logged] == ([] if is_root() else ["jobs with `network: host` can reach Temporal and Vault"])
 
 
