@@ -1,70 +1,9 @@
-"""`python -m console`: serves the console with uvicorn until SIGTERM or SIGINT."""
+"""`python -m console`: serve the console until a signal stops it."""
 
-from __future__ import annotations
-
-import asyncio
-import resource
-import sys
-
-import uvicorn
-
-from console.app import create_app
-from console.startup import build_console
-from justenough.adapters.configuration.settings import Settings, load_settings
 from justenough.adapters.runtime import gc_tuning
-from justenough.adapters.runtime.http_protocol import HEAD_TIMEOUT_S, HttpProtocolWithDeadlines
-from justenough.adapters.runtime.logging_setup import configure_logs
-from justenough.adapters.temporal import TemporalProfileInvalid, with_temporal_profile
 
-DRAIN_TIMEOUT_S = 5
-"""How long open responses, mostly streams, may continue after the console got a signal to stop."""
-MAX_CONNECTIONS = 4_000
-"""Concurrent connections: one per listener, and those of requests."""
-RESERVED_DESCRIPTORS = 256
-"""File descriptors for the store, logs, Vault and Temporal."""
-
-
-def main() -> None:
-    """Serve until SIGTERM or SIGINT."""
-    settings = load_settings()
-    configure_logs(settings.log_level)
-    try:
-        asyncio.run(_serve(with_temporal_profile(settings)))
-    except TemporalProfileInvalid as error:
-        sys.exit(f"console cannot start: {error}")
-
-
-def _connection_limit() -> int:
-    """Return how many connections to allow. Each takes a file descriptor, so raise the soft limit as far as needed and possible."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return MAX_CONNECTIONS
-    needed = MAX_CONNECTIONS + RESERVED_DESCRIPTORS
-    possible = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
-    if soft < possible:
-        soft = possible
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return max(RESERVED_DESCRIPTORS, min(MAX_CONNECTIONS, soft - RESERVED_DESCRIPTORS))
-
-
-async def _serve(settings: Settings) -> None:
-    async with build_console(settings) as console:
-        config = uvicorn.Config(
-            create_app(console),
-            host=settings.console_host,
-            port=settings.console_port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=_connection_limit(),
-            http=HttpProtocolWithDeadlines,
-            timeout_keep_alive=HEAD_TIMEOUT_S,
-            timeout_graceful_shutdown=DRAIN_TIMEOUT_S,
-        )
-        gc_tuning.freeze()
-        await uvicorn.Server(config).serve()
-
+with gc_tuning.paused():
+    from console.server import main
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,9 @@
 """`python -m worker`: run one worker until a signal stops it."""
 
-from worker.main import main
+from justenough.adapters.runtime import gc_tuning
+
+with gc_tuning.paused():
+    from worker.main import main
 
 if __name__ == "__main__":
     main()

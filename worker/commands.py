@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from justenough.adapters.runtime import gc_tuning
 from worker.command_output import CommandOutput
 
 LifelineOption = Annotated[
@@ -71,6 +72,7 @@ class WorkerCommands:
 
 def worker() -> None:
     """Run one worker. It uses the Temporal, Vault and database in the settings."""
-    from worker.main import main  # noqa: PLC0415 - only this command needs what a worker loads
+    with gc_tuning.paused():
+        from worker.main import main  # noqa: PLC0415 - only this command needs what a worker loads
 
     main()

@@ -16,6 +16,7 @@ from console.cli.commands.report import report
 from console.cli.commands.sweep import sweep
 from console.cli.errors import ExitCode
 from console.cli.options import command, command_group, with_global_options
+from justenough.adapters.runtime import gc_tuning
 
 ENTRY_POINT_GROUP = "justenough.commands"
 """Entry points of this group are functions `register(app, output)` that add commands to `app`, which print by `output` (console.cli.command_output)."""
@@ -61,7 +62,8 @@ KeepRunning = Annotated[
 @command
 def console() -> None:
     """Run the console. It uses the Temporal, Vault and database in the settings."""
-    from console.__main__ import main as serve  # noqa: PLC0415 - only this command needs all that a server loads
+    with gc_tuning.paused():
+        from console.server import main as serve  # noqa: PLC0415 - only this command needs all that a server loads
 
     serve()
 

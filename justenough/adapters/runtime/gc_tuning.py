@@ -1,11 +1,24 @@
-"""Startup tuning: exclude everything loaded so far from garbage collection (`gc.freeze`)."""
+"""Startup tuning of Python's garbage collection: what is loaded at the start lives until the end, and need not be searched for garbage."""
 
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 YOUNGEST_THRESHOLD = 10_000
 """Objects between two collections of the youngest generation. Every single request creates and drops the default 700."""
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Collect nothing during a block of imports, and never what they load. Collections took a quarter of the console's imports."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def freeze() -> None:
