@@ -21,8 +21,8 @@ def seeded(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A store of few jobs, of every kind."""
     monkeypatch.setattr(seeding, "PATTERNS", 120)
     monkeypatch.setattr(seeding, "OPEN_PATTERNS", 60)
-    made = seeding.seed(empty_url, jobs=300, entries=2_000, open_jobs=100, until=UNTIL, tell=lambda _: None)
-    assert made[0] == 300
+    made = seeding.seed(empty_url, jobs=150, entries=1_000, open_jobs=60, until=UNTIL, tell=lambda _: None)
+    assert made[0] == 150
     return empty_url
 
 
