@@ -1,9 +1,9 @@
 """Removes secrets from a stream of bytes: their exact values and the forms in which programs print them. No I/O.
 
-Known forms: as is; URL-encoded; base64, standard and URL-safe, also inside a longer text; hex; escaped as in JSON, in Python's
-repr, in a shell word and in libpq's password file; each long line of a multi-line secret. Secrets shorter than four bytes are
-ignored: removing them would leave no log, and hide nothing. Secrets that a job transforms in its own way are not found: redaction
-guards against accidents.
+Known forms: as is; in UTF-16; URL-encoded; base64, standard and URL-safe, also inside a longer text and over several lines; hex;
+escaped as in JSON (also twice), in Python's repr, in a shell word and in libpq's password file; each long line of a multi-line secret.
+Secrets shorter than four bytes are ignored: removing them would leave no log, and hide nothing. Secrets that a job transforms in its own
+way are not found: redaction guards against accidents.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import re
 import shlex
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import NamedTuple, Self
 from urllib.parse import quote, quote_plus
 
 REDACTION_MARK = b"[redacted]"
@@ -21,10 +23,65 @@ MIN_SECRET_BYTES = 4
 """Shorter secrets, in bytes, are not redacted."""
 HEAD_BYTES = 8
 """Bytes of each form that are compared first, for speed."""
-MAX_LEARNT_SECRETS = 100
-"""Secrets learnt while the stream runs that it remembers. Older ones have expired by then, or the job requests very many at once."""
+MAX_LEARNT_SECRETS = 500
+"""Secrets learnt while the stream runs that it remembers. To look for that many costs about 25 ms for 64 KB."""
 MIN_LINE_BYTES = 16
 """A line of a multi-line secret counts as a secret from this many bytes on."""
+
+
+MIN_LINE_OF_BASE64 = 16
+"""Characters of base64 that precede a line break within it. Programs write lines of 60 to 76."""
+# The first part is the second's shortcut.
+_WITHIN_BASE64 = rb"(?=[\r\n\\])(?<=[\w+/-]{%d})" % MIN_LINE_OF_BASE64
+LINE_BREAK = re.compile(_WITHIN_BASE64 + rb"(?:\r?\n[ \t]{0,40}|(?:\\r)?\\n)(?=[\w+/-])", re.ASCII)
+"""A break within base64, with the next line's indentation (as in YAML), or as JSON and shells escape it."""
+BEGUN_LINE_BREAK = re.compile(_WITHIN_BASE64 + rb"(?:\r|\r?\n[ \t]{0,40}|\\(?:r(?:\\n?)?|n)?)\Z", re.ASCII)
+"""What may become a LINE_BREAK when more of the text arrives."""
+MAX_LINE_BREAK = 42
+"""Bytes of the longest LINE_BREAK."""
+
+
+class Forms(NamedTuple):
+    """Texts to look for."""
+
+    texts: tuple[bytes, ...]
+    """Sorted."""
+    longest: int
+    heads: frozenset[bytes]
+    """The first bytes of each, up to HEAD_BYTES, and each beginning of them."""
+
+    @classmethod
+    def of(cls, texts: Iterable[bytes]) -> Self:
+        """Prepare to look for these texts."""
+        found = tuple(sorted(set(texts)))
+        heads = frozenset(text[:length] for text in found for length in range(1, HEAD_BYTES + 1))
+        return cls(found, max(map(len, found), default=0), heads)
+
+    def matches(self, text: bytes) -> Iterator[tuple[int, int]]:
+        """Yield where each occurrence starts and stops."""
+        # Form by form, without a regular expression of all: compiling that takes up to a second.
+        for form in self.texts:
+            start = text.find(form)
+            while start >= 0:
+                yield start, start + len(form)
+                start = text.find(form, start + 1)
+
+    def undecided_start(self, text: bytes) -> int:
+        """Return the first position at which the text may begin a form that is not complete yet; the text's length if there is none."""
+        for start in range(max(0, len(text) - self.longest + 1), len(text)):
+            if text[start : start + HEAD_BYTES] not in self.heads:
+                continue
+            tail = text[start:]
+            # If any form begins with the tail, the first form that sorts after the tail does. A form that equals the tail is complete.
+            index = bisect_left(self.texts, tail)
+            while index < len(self.texts) and self.texts[index] == tail:
+                index += 1
+            if index < len(self.texts) and self.texts[index].startswith(tail):
+                return start
+        return len(text)
+
+
+NO_FORMS = Forms.of(())
 
 
 class Redactor:
@@ -36,11 +93,11 @@ class Redactor:
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = tuple(secrets)
         self._learnt: tuple[str, ...] = ()
-        self._forms_by_secret: dict[str, frozenset[bytes]] = {}
+        self._forms_by_secret: dict[str, SecretForms] = {}
         """The forms of the secrets that are looked for now."""
-        self._forms: tuple[bytes, ...] = ()
-        self._longest = 0
-        self._heads = frozenset[bytes]()
+        self._forms = self._base64_forms = NO_FORMS
+        self._before = b""
+        """The last bytes before `_held`, which tell whether a line break is within base64."""
         self._held = b""
         self._covered = 0
         # The number of bytes at the start of `_held` that belong to a match whose mark is already written.
@@ -56,62 +113,94 @@ class Redactor:
             # Only new secrets cost time here: a job can have one learnt with each request that it makes.
             known = self._forms_by_secret
             self._forms_by_secret = {secret: known[secret] if secret in known else forms_of(secret) for secret in secrets}
-            self._forms = tuple(sorted(frozenset[bytes]().union(*self._forms_by_secret.values())))
-            self._longest = max(map(len, self._forms), default=0)
-            self._heads = frozenset(form[:length] for form in self._forms for length in range(1, HEAD_BYTES + 1))
-        held = self._held + chunk
-        return self._redact(held, self._undecided_start(held))
+            forms = self._forms_by_secret.values()
+            self._forms = Forms.of(text for each in forms for text in (*each.exact, *each.base64))
+            self._base64_forms = Forms.of(text for each in forms for text in each.base64)
+        return self._redact(self._held + chunk, is_end=False)
 
     def flush(self) -> bytes:
         """Return the bytes that were held back, redacted. Call it when the stream has ended."""
-        return self._redact(self._held, len(self._held)) if self._held else b""
+        return self._redact(self._held, is_end=True) if self._held else b""
 
-    def _redact(self, text: bytes, end: int) -> bytes:
-        """Return the redacted form of `text[:end]` and hold the rest back. Overlapping matches become one mark."""
+    def _redact(self, text: bytes, *, is_end: bool) -> bytes:
+        """Return the redacted form of what is decided of the text and hold the rest back. Overlapping matches become one mark."""
+        unwrapped, end = Unwrapped.of(text, before=self._before), len(text)
+        if not is_end:
+            end = min(self._forms.undecided_start(text), unwrapped.undecided_start(self._base64_forms))
+        matches = [*self._forms.matches(text), *(unwrapped.matches(self._base64_forms) if unwrapped.breaks else ())]
         out: list[bytes] = []
         at, covered = 0, self._covered
-        matches: list[tuple[int, int]] = []
-        # Form by form, without a regular expression of all: compiling that takes up to a second.
-        for form in self._forms:
-            start = text.find(form)
-            while 0 <= start < end:
-                matches.append((start, start + len(form)))
-                start = text.find(form, start + 1)
-        for start, stop in sorted(matches):
+        for start, stop in sorted(match for match in matches if match[0] < end):
             if start >= covered:
                 out += (text[max(at, covered) : start], REDACTION_MARK)
             at, covered = start, max(covered, stop)
         out.append(text[max(at, covered) : end])
         self._held, self._covered = text[end:], max(0, covered - end)
+        self._before = (self._before + text[:end])[-MIN_LINE_OF_BASE64:]
         return b"".join(out)
 
-    def _undecided_start(self, text: bytes) -> int:
-        """Return the first position at which the text may begin a form that is not complete yet; the text's length if there is none."""
-        for start in range(max(0, len(text) - self._longest + 1), len(text)):
-            if text[start : start + HEAD_BYTES] not in self._heads:
-                continue
-            tail = text[start:]
-            # If any form begins with the tail, the first form that sorts after the tail does. A form that equals the tail is complete.
-            index = bisect_left(self._forms, tail)
-            while index < len(self._forms) and self._forms[index] == tail:
-                index += 1
-            if index < len(self._forms) and self._forms[index].startswith(tail):
-                return start
-        return len(text)
+
+class Unwrapped(NamedTuple):
+    """A text without the line breaks that may be within base64."""
+
+    text: bytes
+    breaks: tuple[tuple[int, int], ...]
+    """Where each break that was left out starts and stops in the original."""
+    original_length: int
+
+    @classmethod
+    def of(cls, text: bytes, *, before: bytes) -> Self:
+        """Leave the line breaks of a text out, and at its end what may become one. `before` precedes the text."""
+        whole, offset = before + text, len(before)
+        begun = BEGUN_LINE_BREAK.search(whole, max(offset, len(whole) - MAX_LINE_BREAK))
+        end = begun.start() if begun else len(whole)
+        breaks = tuple((found.start() - offset, found.end() - offset) for found in LINE_BREAK.finditer(whole, offset, end))
+        edges = (0, *chain.from_iterable(breaks), end - offset)
+        return cls(b"".join(text[start:stop] for start, stop in zip(edges[::2], edges[1::2], strict=True)), breaks, len(text))
+
+    def matches(self, forms: Forms) -> Iterator[tuple[int, int]]:
+        """Yield where each occurrence of a form starts and stops in the original."""
+        return ((self._original(start), self._original(stop - 1) + 1) for start, stop in forms.matches(self.text))
+
+    def undecided_start(self, forms: Forms) -> int:
+        """Return the position in the original from which on a form may not be complete yet; its length if there is none."""
+        start = forms.undecided_start(self.text)
+        return self._original(start) if start < len(self.text) else self.original_length
+
+    def _original(self, position: int) -> int:
+        for start, stop in self.breaks:
+            if start > position:
+                break
+            position += stop - start
+        return position
 
 
-def forms_of(secret: str) -> frozenset[bytes]:
+class SecretForms(NamedTuple):
+    """The forms in which a secret is redacted."""
+
+    exact: frozenset[bytes]
+    base64: frozenset[bytes]
+    """These may also be spread over several lines."""
+
+
+def forms_of(secret: str) -> SecretForms:
     """Return every form of a secret that is redacted; none for a secret that is too short."""
     raw = secret.encode("utf-8", "surrogateescape")
     if len(raw) < MIN_SECRET_BYTES:
-        return frozenset()
+        return SecretForms(frozenset(), frozenset())
     urls = [quote(raw), quote(raw, safe=""), quote_plus(raw), quote(raw, safe="!*'()~")]
-    escaped = [json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]]
+    as_json = json.dumps(secret)[1:-1]
+    escaped = [
+        as_json,
+        re.sub(r"\\u[0-9a-f]{4}", lambda code: f"\\u{code[0][2:].upper()}", as_json),
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+    ]
     texts = (
         *urls,
         *(re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), url) for url in urls),
         *escaped,
         *(text.replace("/", "\\/") for text in escaped),
+        *(json.dumps(text, ensure_ascii=False)[1:-1] for text in escaped),
         repr(secret)[1:-1],
         repr(raw)[2:-1],
         secret.replace("'", "'\\''"),
@@ -120,9 +209,14 @@ def forms_of(secret: str) -> frozenset[bytes]:
         secret.replace("\\", "\\\\").replace(":", "\\:"),
         *(line.strip() for line in secret.splitlines() if len(line.strip()) >= MIN_LINE_BYTES),
     )
-    forms = {raw, *_base64_forms(raw), raw.hex().encode(), raw.hex().upper().encode()}
-    forms.update(text.encode("utf-8", "surrogateescape") for text in texts)
-    return frozenset(form for form in forms if len(form) >= MIN_SECRET_BYTES)
+    exact = {
+        raw,
+        raw.hex().encode(),
+        raw.hex().upper().encode(),
+        *(secret.encode(name, "surrogatepass") for name in ("utf-16-le", "utf-16-be")),
+    }
+    exact.update(text.encode("utf-8", "surrogateescape") for text in texts)
+    return SecretForms(*(frozenset(form for form in forms if len(form) >= MIN_SECRET_BYTES) for forms in (exact, _base64_forms(raw))))
 
 
 def _base64_forms(raw: bytes) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import time
+from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -86,10 +87,61 @@ def test_a_secret_inside_a_longer_base64_text_is_found_at_each_of_its_three_plac
         str({"password": SECRET}),
         str(SECRET.encode()),
         SECRET.encode().hex().upper(),
+        json.dumps(json.dumps({"password": SECRET})),
+        re.sub(r"\\u[0-9a-f]{4}", lambda code: f"\\u{code[0][2:].upper()}", json.dumps(SECRET)),
+        SECRET.encode("utf-16-le").decode("latin-1"),
+        SECRET.encode("utf-16-be").decode("latin-1"),
     ],
 )
 def test_a_secret_is_found_as_programs_print_it(printed: str) -> None:
-    assert REDACTION_MARK in redact([SECRET], printed.encode())
+    as_bytes = printed.encode("latin-1") if "\0" in printed else printed.encode()
+    assert REDACTION_MARK in redact([SECRET], as_bytes)
+
+
+WRAPPED: dict[str, Callable[[bytes], bytes]] = {
+    "base64": base64.encodebytes,
+    "openssl": lambda text: wrapped(text, 64, b"\n"),
+    "with carriage returns": lambda text: wrapped(text, 76, b"\r\n"),
+    "in YAML": lambda text: b"data:\n  key: |\n    " + wrapped(text, 76, b"\n    "),
+    "in JSON": lambda text: json.dumps({"content": wrapped(text, 60, b"\n").decode()}).encode(),
+    "in JSON with carriage returns": lambda text: json.dumps({"content": wrapped(text, 60, b"\r\n").decode()}).encode(),
+}
+
+
+def wrapped(text: bytes, width: int, line_break: bytes) -> bytes:
+    encoded = base64.b64encode(text)
+    return line_break.join(encoded[start : start + width] for start in range(0, len(encoded), width))
+
+
+@given(
+    before=st.integers(0, 160),
+    secret=st.text(st.characters(codec="ascii"), min_size=12, max_size=300),
+    how=st.sampled_from(sorted(WRAPPED)),
+    places=st.lists(st.integers(0, 900), max_size=12),
+)
+def test_a_secret_in_base64_of_several_lines_is_found_at_each_place(before: int, secret: str, how: str, places: list[int]) -> None:
+    text = WRAPPED[how](b"." * before + secret.encode() + b"." * 100)
+    seen = redact([secret], *cut(text, places))
+    assert seen == redact([secret], text)
+    alone = {line for form in redaction.forms_of(secret).base64 for line in (form[:6], form[-6:]) if len(form) >= 16}
+    assert REDACTION_MARK in seen
+    assert not any(part in seen for part in alone), "nothing of it is left on the first or the last of its lines"
+
+
+def test_a_line_that_is_no_base64_is_not_held_back_though_its_end_may_begin_a_secret() -> None:
+    redactor = Redactor(["hunter22"])
+    begins = min(redaction.forms_of("hunter22").base64, key=len)[:3]
+    for line_break in (b"\n", b"\\n", b"\r\n"):
+        assert redactor.feed(b"step " + begins + line_break) == b"step " + begins + line_break
+
+
+def test_a_program_that_prints_line_breaks_without_end_makes_nothing_wait() -> None:
+    redactor = Redactor(["hunter22-" * 20])
+    text = base64.b64encode(b"hunter22-" * 10)
+    redactor.feed(text)
+    for _ in range(3):
+        redactor.feed(b"\n" * 100_000)
+    assert len(redactor._held) < 100
 
 
 def test_finds_that_overlap_become_one_mark_and_leave_no_rest() -> None:
@@ -126,7 +178,7 @@ def test_only_what_may_be_the_start_of_a_secret_waits_for_more() -> None:
 
 def test_short_values_are_not_secrets() -> None:
     assert redact(["abc", ""], b"abc abc") == b"abc abc"
-    assert not forms_of("abc")
+    assert not any(forms_of("abc"))
 
 
 def test_each_long_line_of_a_private_key_is_a_secret_of_its_own() -> None:
@@ -164,7 +216,7 @@ def test_one_more_secret_costs_its_own_forms_only_and_compiles_nothing(monkeypat
         compiled.append(pattern)
         return compile_pattern(pattern)
 
-    def count_forms(secret: str) -> frozenset[bytes]:
+    def count_forms(secret: str) -> redaction.SecretForms:
         counted.append(secret)
         return forms_of(secret)
 
