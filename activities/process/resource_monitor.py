@@ -27,6 +27,8 @@ MONITOR_POOL = ThreadPoolExecutor(1, thread_name_prefix="limits")
 """A separate thread, because all shared threads may be waiting for Vault."""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+INODE_BYTES = 1024
+"""Kernel memory that an empty file in memory takes: its inode and its directory entry."""
 # Fields of /proc/<pid>/stat, counted from the state: parent; utime, stime and those of children that were waited for; threads; resident pages.
 _PARENT, _TIMES, _THREADS, _RESIDENT = 1, slice(11, 15), 17, 21
 # A mapped file's pages do not count: the kernel takes them back when it needs them.
@@ -64,7 +66,7 @@ def measure_use(first: int, limits: ResourceLimits, *, sandboxed: bool) -> Resou
     for folder in SCRATCH_FRACTIONS if sandboxed else ():
         with suppress(OSError):
             stats = os.statvfs(f"/proc/{first}/root{folder}")
-            folders += (stats.f_blocks - stats.f_bfree) * stats.f_frsize
+            folders += (stats.f_blocks - stats.f_bfree) * stats.f_frsize + (stats.f_files - stats.f_ffree) * INODE_BYTES
     # Parents come before their children, so a process that ends meanwhile is never counted twice.
     pids = [first, *process_tree.descendants(first, limit=limits.processes)]
     processes = [sample for sample in map(_sample, pids) if sample]

@@ -200,6 +200,14 @@ async def test_each_folder_in_memory_is_bounded_and_what_lies_in_it_counts_as_me
     assert str(ran.exceeded_limit).startswith("limits.memory: ")
 
 
+async def test_empty_files_in_memory_count_too(run: Runner) -> None:
+    ran = await run.python(
+        "for number in range(10**6): open(f'/tmp/{number}', 'w').close()", limits=SMALL.model_copy(update={"memory": 32 * MEBI})
+    )
+    assert ran.code == 137
+    assert str(ran.exceeded_limit).startswith("limits.memory: ")
+
+
 async def test_memory_that_nothing_bounds_cannot_be_had(run: Runner) -> None:
     assert "Operation not permitted" in (await run("unshare", "-Urm", "mount", "-t", "tmpfs", "none", "/tmp")).log
     assert "Function not implemented" in (await run.python("import os; os.memfd_create('hidden')")).log
