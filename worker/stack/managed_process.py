@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +26,8 @@ HUNG_AFTER_S = 10.0
 HEALTH_CHECK_INTERVAL_S = 2.0
 MAX_RETRY_INTERVAL_S = 5.0
 LOG_TAIL_LINES = 8
+MAX_LOG_BYTES = 50 * 2**20
+"""A larger log is rotated. One older log is kept."""
 
 
 class ChildFailed(RetryLater):
@@ -35,6 +39,17 @@ class ChildFailed(RetryLater):
         except OSError:
             tail = "(nothing)"
         super().__init__(f"{name} {what}. Its log, {log_file}, ends with:\n{tail}")
+
+
+def rotate_log(log_file: Path) -> None:
+    """Move the content of a log that has become too large to NAME.log.1. Its writer appends, so it goes on in the empty file.
+
+    Lines that it writes between the two steps are lost: it cannot be asked to wait. Leaves the log alone if the disk is full. Blocks.
+    """
+    with contextlib.suppress(OSError):
+        if log_file.stat().st_size > MAX_LOG_BYTES:
+            shutil.copyfile(log_file, log_file.with_name(f"{log_file.name}.1"))
+            os.truncate(log_file, 0)
 
 
 def _do_nothing() -> None:
@@ -149,6 +164,7 @@ class ManagedProcess:
     async def _wait_until_down(self) -> str:
         healthy_at = time.monotonic()
         while not await self._has_exited(within=HEALTH_CHECK_INTERVAL_S):
+            await asyncio.to_thread(rotate_log, self._places.log(self.child.name))
             if await asyncio.to_thread(self.child.healthy):
                 healthy_at = time.monotonic()
             elif time.monotonic() - healthy_at > HUNG_AFTER_S:

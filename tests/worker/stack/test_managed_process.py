@@ -1,0 +1,57 @@
+"""What the supervisor does with a child's log."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.activities.process.job_process import until
+from worker.stack import managed_process
+from worker.stack.managed_process import ChildSpec, ManagedProcess, rotate_log
+from worker.stack.paths import StackPaths
+from worker.stack.private_files import make_private_folder
+
+WRITER = "import itertools, time\nfor number in itertools.count():\n    print('line', number, flush=True)\n    time.sleep(0.001)"
+
+
+async def test_a_log_that_has_become_too_large_is_kept_once_and_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(managed_process, "MAX_LOG_BYTES", 2_000)
+    monkeypatch.setattr(managed_process, "HEALTH_CHECK_INTERVAL_S", 0.01)
+    places = StackPaths.of(tmp_path)
+    for folder in (places.run, places.logs):
+        make_private_folder(folder)
+    child = ManagedProcess(ChildSpec(name="writer", argv=(sys.executable, "-c", WRITER), env={}, healthy=lambda: True), places)
+    await child.start()
+    keeping = asyncio.create_task(child.keep_running())
+    log, older = places.log("writer"), places.logs / "writer.log.1"
+    try:
+        # It was rotated twice: what is kept does not begin with the first line any more.
+        await until(lambda: older.exists() and not older.read_text().startswith("line 0\n"))
+    finally:
+        keeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeping
+        await child.stop()
+    assert b"\0" not in log.read_bytes() + older.read_bytes(), "the writer goes on at the start of the empty file"
+    assert sorted(path.name for path in places.logs.iterdir()) == ["writer.log", "writer.log.1"]
+
+
+def test_a_small_log_is_left_alone(tmp_path: Path) -> None:
+    log = tmp_path / "small.log"
+    log.write_text("one line\n")
+    rotate_log(log)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["one line\n"]
+
+
+def test_a_log_that_cannot_be_kept_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(managed_process, "MAX_LOG_BYTES", 3)
+    log = tmp_path / "worker.log"
+    log.write_text("one line\n")
+    (tmp_path / "worker.log.1").mkdir()
+    rotate_log(log)
+    assert log.read_text() == "one line\n"
+    rotate_log(tmp_path / "missing.log")
