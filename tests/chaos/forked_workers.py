@@ -12,8 +12,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from tests.chaos import faulty_worker
-from worker.main import main
+from justenough.adapters.runtime import gc_tuning
+
+with gc_tuning.paused():
+    from tests.chaos import faulty_worker
+    from worker.main import main
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.chaos.forked_workers"])

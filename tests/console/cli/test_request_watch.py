@@ -77,7 +77,7 @@ def test_a_terminal_shows_a_table_and_rings_for_what_is_new(cli: Cli, ops: Human
     first = PendingJob(cli, ops, tmp_path, [WRITE])
     with run_on_terminal(cli, "request", "watch", "--mine", who="lead", whole=True, columns=40) as (process, terminal):
         shown = terminal_output(terminal, first.requests[0].encode()).decode()
-        shown += terminal_output(terminal, b"TIME LEFT 14m").decode()
+        shown += terminal_output(terminal, b"TIME LEFT 1").decode()
         second = PendingJob(cli, ops, tmp_path, [WRITE])
         rung = terminal_output(terminal, b"\x07").decode()
         cli.run("job", "cancel", first.id)
