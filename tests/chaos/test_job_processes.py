@@ -39,8 +39,8 @@ while not os.path.exists("/tmp/ready"):
     time.sleep(0.01)
 """
 FLOOD = 2**29
-OWN_UIDS = {"JUSTENOUGH_JOB_UID_BASE": "790000"}
-"""User ids that no other worker on this machine lends: whichever starts next ends what a dead worker's jobs left behind."""
+OWN_UID_BASE = "790000"
+"""The first of the user ids that no other worker on this machine lends: whichever starts next ends what a dead worker's jobs left behind."""
 MEGABYTE = 2**20
 
 
@@ -68,7 +68,7 @@ class OrphanedJob:
 def orphaned(rig: Rig, ops: Human) -> OrphanedJob:
     """Kill a worker that isolates nothing, with a job in it that forked, left its session and was given a file."""
     plain = rig.ensure_worker()
-    bare = rig.start(JUSTENOUGH_SANDBOX="off", **OWN_UIDS)
+    bare = rig.start(JUSTENOUGH_SANDBOX="off", JUSTENOUGH_JOB_UID_BASE=OWN_UID_BASE)
     plain.kill()
     with closing(Witness()) as witness:
         delivered = access(deliver={**LOGIN, "file": {"path": "db.json"}})
@@ -89,7 +89,7 @@ def test_without_a_sandbox_the_first_process_dies_with_its_worker_and_the_next_w
     until(lambda: not is_alive("sleep\x0061414.75"), "the first process is gone")
     # This much is true: without a sandbox, what left the first process behind lives on until a worker starts here.
     assert is_alive("sleep\x0061414.25")
-    rig.start_alone(**OWN_UIDS)
+    rig.start_alone(JUSTENOUGH_JOB_UID_BASE=OWN_UID_BASE)
     assert not is_alive("sleep\x0061414")
     assert not orphaned.room.exists()
 

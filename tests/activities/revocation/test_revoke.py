@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from activities.issuing.results import issued_event
-from activities.revocation.proof import VALUE_STAYS
+from activities.revocation.proof import NONE_WITH_JOB_ID, VALUE_STAYS
 from activities.revocation.revoke import RevocationResult, prove, record_lapsed, revoke, revoke_one
-from justenough.adapters.store import Store
+from justenough.adapters.store import Store, queries
 from justenough.adapters.vault import Vault
 from justenough.domain.core.errors import NotFound
 from justenough.domain.core.secret import Secret
@@ -173,6 +173,7 @@ def test_what_was_read_from_kv_stays_valid_and_the_job_says_so(at: Desk) -> None
     assert at.deps.store.credentials.live_of(job) == (), "nothing can be learned of it any more"
     proof = prove(at.deps, job)
     assert (proof.revoked, proof.dead) == (True, False)
+    assert [finding.detail for finding in proof.findings if finding.residual] == [VALUE_STAYS]
     at.clock.ahead = timedelta(days=400)
     assert revoke_from_outside(at, job).second_look_in is not None
     assert not prove(at.deps, job).dead, "time does not change it"
@@ -200,7 +201,10 @@ def test_what_only_time_can_end_is_residual_until_its_time_is_over(at: Desk) -> 
     view = at.deps.store.jobs.get(job)
     assert view is not None
     assert (view.revocation.state, view.revocation.residual_until) == (RevocationState.RESIDUAL, timed.expires_at)
-    assert (prove(at.deps, job).revoked, prove(at.deps, job).dead) == (True, False)
+    proof = prove(at.deps, job)
+    assert (proof.revoked, proof.dead) == (True, False)
+    ends = f"it cannot be revoked early; it is valid until {timed.expires_at.isoformat()}"
+    assert [finding.detail for finding in proof.findings if finding.residual] == [ends]
     at.clock.ahead = timedelta(seconds=301)
     assert prove(at.deps, job).dead
     assert record_lapsed(at.deps) == ()
@@ -239,9 +243,21 @@ def test_a_proof_is_a_fresh_look_that_sees_what_lives(at: Desk) -> None:
     assert not alive.dead
     assert {finding.what.split()[0] for finding in alive.findings if finding.alive} == {"tokens", "lease", "token", "users"}
     revoke_by_session(at, job, held)
-    assert prove(at.deps, job).dead
+    proof = prove(at.deps, job)
+    assert proof.dead
+    (users,) = [finding for finding in proof.findings if finding.what.startswith("users in ")]
+    assert users.detail == f"none of its 1 known users exists, and {NONE_WITH_JOB_ID}"
+    assert not any("older" in finding.what for finding in proof.findings)
     with pytest.raises(NotFound):
         prove(at.deps, "j-dev-00000000000000000000000000")
+
+
+def test_a_proof_says_how_many_credentials_it_did_not_check_again(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = at.job()
+    revoke_by_session(at, job, at.issue(job, 1), at.issue(job, 2))
+    monkeypatch.setattr(queries, "MAX_DEAD_CREDENTIALS", 1)
+    older = [finding for finding in prove(at.deps, job).findings if "older" in finding.what]
+    assert [(finding.what, finding.alive) for finding in older] == [("1 older credentials", False)]
 
 
 def test_a_proof_with_the_target_away_says_that_it_could_not_look(at: Desk) -> None:
