@@ -53,9 +53,8 @@ async def build_console(settings: Settings) -> AsyncIterator[Console]:
     quotas = Quotas(store, settings, lambda: frozenset(resource.environment for resource in config.current().catalog.resources.values()))
     try:
         # For Vault's public endpoints, keys and health. Ignores proxies and .netrc, because the settings name Vault's address.
-        headers = {"X-Vault-Namespace": settings.vault_namespace} if settings.vault_namespace else {}
         verify = ssl.create_default_context(cafile=str(settings.vault_cacert)) if settings.vault_cacert else True
-        async with httpx.AsyncClient(headers=headers, verify=verify, trust_env=False, follow_redirects=False) as client:
+        async with httpx.AsyncClient(verify=verify, trust_env=False, follow_redirects=False) as client:
             people = TokenVerifier(vault, settings, client)
             yield Console(
                 deps=deps,

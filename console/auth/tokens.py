@@ -57,7 +57,7 @@ class TokenVerifier:
     def __init__(self, vault: ConsoleVault, settings: Settings, client: httpx.AsyncClient, *, now: Callable[[], float] = time.time) -> None:
         self._vault = vault
         self._mounts = settings.people_mounts
-        self._keys = VaultJwks(f"{vault.address}/v1/identity/oidc/.well-known/keys", client)
+        self._keys = VaultJwks(f"{vault.address}/v1/identity/oidc/.well-known/keys", client, namespace=settings.vault_namespace)
         # iat is also required: without it the lifetime of a token is unknown.
         self._claims = jwt.JWTClaimsRegistry(
             now=lambda: int(now()),
@@ -134,9 +134,10 @@ async def ask_vault(read: Callable[[], V | None], *, last_known: V | None) -> V 
 class VaultJwks:
     """Vault's public keys (JWKS), read again after KEYS_TTL_S or for an unknown key id."""
 
-    def __init__(self, url: str, client: httpx.AsyncClient) -> None:
+    def __init__(self, url: str, client: httpx.AsyncClient, *, namespace: str | None = None) -> None:
         self._url = url
         self._client = client
+        self._headers = {"X-Vault-Namespace": namespace} if namespace else {}
         self._cache = SingleFlightCache(self._read)
 
     async def key_set(self, kid: str, *, allow_last_known: bool = False) -> KeySet:
@@ -161,7 +162,7 @@ class VaultJwks:
 
     async def _read(self, url: str) -> dict[str, Any]:
         try:
-            response = (await self._client.get(url, timeout=KEYS_TIMEOUT_S)).raise_for_status()
+            response = (await self._client.get(url, headers=self._headers, timeout=KEYS_TIMEOUT_S)).raise_for_status()
             return {key["kid"]: key for key in response.json()["keys"]}
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             log.warning("the public keys of Vault could not be read", url=url, error=type(error).__name__)

@@ -153,6 +153,7 @@ class HealthMonitor:
         return await to_thread.run_sync(check, abandon_on_cancel=True, limiter=self._store_threads)
 
     async def _check_vault(self) -> None:
+        # Asked without a namespace: only the root namespace has sys/health.
         url, params = f"{self._vault.address}/v1/sys/health", {"standbyok": "true"}
         response = await self._client.get(url, params=params, timeout=CHECK_TIMEOUT_S)
         if response.status_code != 200:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ssl
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -173,10 +174,13 @@ class Human:
 
 
 @contextmanager
-def log_in(stack: Stack, name: str, password: str | None = None) -> Iterator[Human]:
-    """Log a person in for a block, and create their signing key if it is missing."""
+def log_in(
+    stack: Stack, name: str, password: str | None = None, *, namespace: str = "", verify: ssl.SSLContext = NO_TLS
+) -> Iterator[Human]:
+    """Log a person in for a block, and create their signing key if it is missing. `verify`: how to trust Vault."""
+    headers = {"X-Vault-Namespace": namespace} if namespace else {}
     with (
-        httpx.Client(base_url=f"{stack.vault}/v1/", timeout=60, trust_env=False, verify=NO_TLS) as vault,
+        httpx.Client(base_url=f"{stack.vault}/v1/", headers=headers, timeout=60, trust_env=False, verify=verify) as vault,
         httpx.Client(base_url=f"{stack.console}/api/v1/", auth=FreshToken(vault), timeout=60, trust_env=False, verify=NO_TLS) as api,
     ):
         body = {"password": password or stack.users[name].password}

@@ -5,6 +5,7 @@ Holds the admin token for one setup. No error message contains it or a secret th
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -64,10 +65,11 @@ class AdminClient:
         self, address: str, token: Secret, *, namespace: str | None = None, cacert: Path | None = None, hide: Iterable[str] = ()
     ) -> None:
         self.address = address.rstrip("/")
+        self.namespace = namespace
         self._token = token
         self._hide = tuple(sorted({value for value in hide if len(value) >= 4}, key=len, reverse=True))
         headers = {"X-Vault-Request": "true"} | ({"X-Vault-Namespace": namespace} if namespace else {})
-        verify: Any = str(cacert) if cacert else True
+        verify = ssl.create_default_context(cafile=cacert) if cacert else True
         self._http = httpx.Client(
             base_url=f"{self.address}/v1/", headers=headers, verify=verify, timeout=REQUEST_TIMEOUT_S, trust_env=False
         )

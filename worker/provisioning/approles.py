@@ -25,7 +25,6 @@ APPROLE_SETTINGS = {
 }
 AUDIENCE = "je-console"
 OIDC_KEY_SETTINGS = {"algorithm": "EdDSA", "allowed_client_ids": [AUDIENCE], "rotation_period": "24h", "verification_ttl": "24h"}
-ISSUER_PATH = "/v1/identity/oidc"
 
 
 def provision_worker(vault: AdminClient, settings: Settings, catalog: Catalog) -> Iterator[AppliedWrite]:
@@ -49,13 +48,13 @@ def provision_identity_tokens(vault: AdminClient, settings: Settings, *, embedde
     template = f'{{"groups": {{{{identity.entity.groups.names}}}}, "name": {{{{{name}}}}}}}'
     yield vault.ensure("identity/oidc/key/je", OIDC_KEY_SETTINGS)
     yield vault.ensure(f"identity/oidc/role/{AUDIENCE}", {"key": "je", "client_id": AUDIENCE, "ttl": "15m", "template": template})
-    path, issuer = "identity/oidc/config", settings.issuer.removesuffix(ISSUER_PATH)
+    path, issuer = "identity/oidc/config", settings.issuer.removesuffix(settings.issuer_path)
     current = str((vault.read(path) or {}).get("issuer") or "")
-    if not settings.issuer.endswith(ISSUER_PATH):
-        remedy = f"Set JUSTENOUGH_VAULT_ISSUER to an address that ends in {ISSUER_PATH}."
+    if not settings.issuer.endswith(settings.issuer_path):
+        remedy = f"Set JUSTENOUGH_VAULT_ISSUER to an address that ends in {settings.issuer_path}."
         raise SetupFailed(path, why=f"the issuer {settings.issuer!r} cannot be Vault's", remedy=remedy)
     if current and current != issuer and not embedded:
-        note = f"its issuer is {current}: set JUSTENOUGH_VAULT_ISSUER={current}{ISSUER_PATH} for worker and console"
+        note = f"its issuer is {current}: set JUSTENOUGH_VAULT_ISSUER={current}{settings.issuer_path} for worker and console"
         yield AppliedWrite(path, WriteOutcome.KEPT, note)
         return
     yield vault.ensure(path, {"issuer": issuer})

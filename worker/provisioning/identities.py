@@ -113,7 +113,9 @@ def _ensure_users(
         yield AppliedWrite(tune, WriteOutcome.CHANGED, "wrong passwords no longer lock a name")
     else:
         yield AppliedWrite(tune, WriteOutcome.UNCHANGED)
-    yield vault.ensure(f"sys/quotas/rate-limit/je-login-{mount}", {"path": f"auth/{mount}/login/*", **LOGIN_QUOTA})
+    if vault.namespace is None:
+        # Quotas belong to the administrators of the root namespace.
+        yield vault.ensure(f"sys/quotas/rate-limit/je-login-{mount}", {"path": f"auth/{mount}/login/*", **LOGIN_QUOTA})
     for name, password in passwords.items():
         path = f"auth/{mount}/users/{name}"
         exists = vault.read(path) is not None

@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     vault_namespace: str | None = Field(None, validation_alias=AliasChoices("VAULT_NAMESPACE", "vault_namespace"))
     vault_cacert: Path | None = Field(None, validation_alias=AliasChoices("VAULT_CACERT", "vault_cacert"))
     vault_issuer: str | None = None
-    """Issuer of people's identity tokens; default: `<vault_addr>/v1/identity/oidc`."""
+    """Issuer of people's identity tokens; default: `<vault_addr>/v1/identity/oidc`, in a namespace `<vault_addr>/v1/<namespace>/identity/oidc`."""
     vault_other_addrs: tuple[str, ...] = ()
     """URLs at which Vault can be reached too: other nodes, other networks. The firewall keeps jobs from these as well."""
     job_issuer: HttpUrl | None = None
@@ -147,7 +147,13 @@ class Settings(BaseSettings):
     @property
     def issuer(self) -> str:
         """The `iss` of people's identity tokens."""
-        return self.vault_issuer or f"{self.vault_addr}/v1/identity/oidc"
+        return self.vault_issuer or f"{self.vault_addr}{self.issuer_path}"
+
+    @property
+    def issuer_path(self) -> str:
+        """What Vault appends to the address that is configured as its issuer."""
+        namespace = f"{self.vault_namespace.strip('/')}/" if self.vault_namespace else ""
+        return f"/v1/{namespace}identity/oidc"
 
     @property
     def workload_issuer(self) -> str | None:

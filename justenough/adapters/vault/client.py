@@ -16,7 +16,7 @@ from typing import Any
 
 from justenough.adapters.vault.connection import VaultAnswer, safe_path
 from justenough.adapters.vault.errors import UnknownHandle, VaultDenied, VaultRefused, VaultUnavailable
-from justenough.adapters.vault.transit import TransitKeys, is_uuid
+from justenough.adapters.vault.transit import TransitKeys, is_entity_id
 from justenough.adapters.vault.ttl_cache import TtlCache
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.catalog.models import ResolvedIssue
@@ -232,7 +232,7 @@ class Vault(TransitKeys):
         return self._group_names.get(group_id, lambda: str(self.read_data("get", path).get("name") or ""))
 
     def _read_entity(self, entity_id: str) -> VaultAnswer:
-        return self.read_data("get", f"identity/entity/id/{entity_id}") if is_uuid(entity_id) else {}
+        return self.read_data("get", f"identity/entity/id/{entity_id}") if is_entity_id(entity_id) else {}
 
     def _is_known(self, method: str, path: str, handle: dict[str, str]) -> bool:
         try:

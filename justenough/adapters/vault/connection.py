@@ -89,10 +89,6 @@ class VaultConnection:
             self._thread = None
         self._session.close()
 
-    def ping(self) -> None:
-        """Raise VaultSealed or VaultUnavailable if Vault cannot serve us."""
-        self.call(self.adapter(None), "get", "sys/health", params={"standbyok": "true", "perfstandbyok": "true"})
-
     def adapter(self, token: Secret | None) -> RawAdapter:
         """Return hvac's adapter for calls under a token, over the shared connections."""
         return RawAdapter(

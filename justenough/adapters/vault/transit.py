@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from justenough.domain.ledger.public_keys import KeyVersion
 
 SIGNING_KEY_PREFIX = "je-sign-"
 SIGNATURE_PATTERN = re.compile(r"vault:v([1-9][0-9]*):([A-Za-z0-9+/]+={0,2})")
+ENTITY_ID_PATTERN = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:\.[A-Za-z0-9]{1,32})?")
 MAX_ROTATIONS = 3
 """How many rotations of the identity key may happen while one token is made."""
 
@@ -32,7 +32,7 @@ class TransitKeys(VaultConnection):
 
     def public_keys(self, entity_id: str) -> dict[int, bytes]:
         """Return the raw ed25519 public keys of a person's signing key, by version; empty if there is none."""
-        return self._keys.get(entity_id, lambda: self._public_keys(f"je-sign-{entity_id}")) if is_uuid(entity_id) else {}
+        return self._keys.get(entity_id, lambda: self._public_keys(f"je-sign-{entity_id}")) if is_entity_id(entity_id) else {}
 
     def own_entity(self) -> str:
         """Return the entity id of our own login; empty if it has none."""
@@ -102,9 +102,6 @@ class TransitKeys(VaultConnection):
         return tuple(sorted(found, key=lambda made: made.version))
 
 
-def is_uuid(text: str) -> bool:
-    """Whether a text is a UUID in its usual spelling."""
-    try:
-        return str(uuid.UUID(text)) == text
-    except (ValueError, AttributeError, TypeError):
-        return False
+def is_entity_id(text: str) -> bool:
+    """Whether a text is a UUID as Vault spells it; outside of the root namespace, a dot and the namespace's id follow."""
+    return ENTITY_ID_PATTERN.fullmatch(str(text)) is not None

@@ -245,6 +245,7 @@ def test_a_proof_is_a_fresh_look_that_sees_what_lives(at: Desk) -> None:
     revoke_by_session(at, job, held)
     proof = prove(at.deps, job)
     assert proof.dead
+    assert {finding.detail for finding in proof.findings if finding.what.startswith("lease ")} == {"unknown to Vault"}
     (users,) = [finding for finding in proof.findings if finding.what.startswith("users in ")]
     assert users.detail == f"none of its 1 known users exists, and {NONE_WITH_JOB_ID}"
     assert not any("older" in finding.what for finding in proof.findings)

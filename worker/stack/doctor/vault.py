@@ -53,7 +53,8 @@ def vault_findings(
         with httpx.Client(
             base_url=f"{address.rstrip('/')}/v1/", headers=headers, verify=verify, timeout=REQUEST_TIMEOUT_S, trust_env=False
         ) as vault:
-            health = vault.get("sys/health", params={"standbyok": "true"})
+            # Only the root namespace has sys/health.
+            health = vault.get("sys/health", params={"standbyok": "true"}, headers={"X-Vault-Namespace": ""})
             state, remedy = SEAL_STATES.get(health.status_code, ("is unsealed", ""))
             yield DoctorFinding("vault seal", "missing" if remedy else "ok", f"{address} {state}", remedy)
             if pages_mount and health.status_code == 200:

@@ -1,0 +1,155 @@
+"""Whole jobs where Vault is a namespace of a shared OpenBao behind TLS with a private authority: another installation beside the tests' own."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+from anyio.from_thread import start_blocking_portal
+
+from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.runtime.private_files import read_json
+from justenough.domain.core.ids import new_job_id
+from justenough.domain.core.secret import Secret
+from tests.support.people import Human, log_in
+from tests.support.plain_http import NO_TLS
+from tests.support.shop import Shop, Witness, access, spec
+from tests.support.tls_authority import create_authority
+from tests.support.tls_front import serve_tls, server_context
+from tests.support.wait import until
+from worker.provisioning import AppliedWrite, PersonSeed, provision_vault
+from worker.stack import Stack
+from worker.stack.doctor.vault import vault_findings
+from worker.stack.environment import own_environment
+from worker.stack.paths import StackPaths
+from worker.stack.ports import is_free
+from worker.stack.seed import shop_environment
+
+pytestmark = pytest.mark.servers
+
+NAMESPACE = "team"
+PEOPLE = ("ops", "lead", "auditor")
+
+
+@dataclass(frozen=True)
+class Installation:
+    """An installation whose Vault is a namespace."""
+
+    stack: Stack
+    """The servers at the addresses at which this installation reaches them."""
+    settings: Settings
+    trust: ssl.SSLContext
+    environment: dict[str, str]
+
+    @contextmanager
+    def log_in(self, name: str) -> Iterator[Human]:
+        """Log a person in to the namespace for a block."""
+        with log_in(self.stack, name, namespace=NAMESPACE, verify=self.trust) as human:
+            yield human
+
+    def provision(self) -> tuple[AppliedWrite, ...]:
+        """Set the namespace up, with a token of the root namespace."""
+        places = StackPaths.of(self.stack.home)
+        people = {
+            name: PersonSeed(password=Secret(user.password), groups=user.groups)
+            for name, user in self.stack.users.items()
+            if name in PEOPLE
+        }
+        return provision_vault(
+            self.settings,
+            vault_addr=self.settings.vault_addr,
+            admin_token=Secret(places.admin_token.read_text().strip()),
+            people=people,
+            environment={**os.environ, **shop_environment(places, postgres_port(self.stack))},
+        )
+
+    def is_ready(self) -> bool:
+        """Whether the console says that everything works."""
+        try:
+            return httpx.get(f"{self.stack.console}/readyz", timeout=10, trust_env=False, verify=NO_TLS).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+
+def postgres_port(stack: Stack) -> int:
+    return int(read_json(StackPaths.of(stack.home).ports)["postgres"])
+
+
+@pytest.fixture(scope="module")
+def installation(whole: Stack, whole_shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """Set up a namespace, and run a worker and a console that know nothing else of Vault."""
+    folder = tmp_path_factory.mktemp("namespace")
+    authority, _ = create_authority(folder, "localhost")
+    with whole_shop.admin() as vault:
+        vault.post(f"sys/namespaces/{NAMESPACE}").raise_for_status()
+    port = next(port for port in range(19_000, 20_000) if is_free(port))
+    with ExitStack() as opened:
+        portal = opened.enter_context(start_blocking_portal())
+        front = serve_tls(str(whole.vault).removeprefix("http://"), server_context(authority, "localhost"))
+        address = opened.enter_context(portal.wrap_async_context_manager(front)).replace("127.0.0.1", "https://localhost")
+        settings = Settings(
+            home=folder,
+            config=whole.config,
+            installation=NAMESPACE,
+            temporal_address=str(whole.temporal),
+            vault_addr=address,
+            vault_namespace=NAMESPACE,
+            vault_cacert=authority,
+            worker_cidrs=("127.0.0.1/32",),
+            console_port=port,
+            drain=2,
+        )
+        environment = own_environment(settings, shop_port=postgres_port(whole))
+        stack = whole.model_copy(update={"vault": address, "console": f"http://127.0.0.1:{port}"})
+        made = Installation(stack, settings, ssl.create_default_context(cafile=authority), environment)
+        made.provision()
+        for server in ("console", "worker"):
+            opened.enter_context(run_server(server, environment, folder / f"{server}.log"))
+        until(made.is_ready, "the installation is ready")
+        yield made
+
+
+@contextmanager
+def run_server(name: str, environment: dict[str, str], log: Path) -> Iterator[None]:
+    with (
+        log.open("ab") as output,
+        subprocess.Popen(
+            ["setpriv", "--pdeathsig=KILL", sys.executable, "-P", "-m", name],
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        ) as process,
+    ):
+        yield
+        process.terminate()
+
+
+def test_an_approved_job_runs_and_its_credential_is_revoked(installation: Installation, shop: Shop, witness: Witness) -> None:
+    with installation.log_in("ops") as ops, installation.log_in("lead") as lead:
+        assert ops.api.get("whoami").json()["groups"] == ["ops"]
+        job = ops.launch(spec(witness.hand_over, access(action="write")), job=new_job_id(NAMESPACE, now=datetime.now(UTC)))
+        lead.decide(ops.until(job, "awaiting_approval")["requests"][0])
+        seen, login = ops.until(job, "succeeded"), witness.login()
+        assert seen["revocation"]["state"] == "confirmed"
+        shop.assert_dead(seen, login)
+        assert ops.api.post(f"jobs/{job}/prove").raise_for_status().json()["dead"]
+
+
+def test_doctor_finds_vault_unsealed_and_the_pages_login_in_the_namespace(installation: Installation) -> None:
+    settings = installation.settings
+    found = vault_findings(settings.vault_addr, namespace=NAMESPACE, cacert=settings.vault_cacert, pages_mount=settings.pages_mount)
+    assert {"vault seal": "ok", "pages login": "ok"}.items() <= {finding.what: finding.level for finding in found}.items()
+
+
+def test_setting_a_namespace_up_again_changes_nothing(installation: Installation) -> None:
+    assert {write.outcome.value for write in installation.provision()} <= {"unchanged", "kept"}
