@@ -83,7 +83,7 @@ def fresh(whole: Stack, tmp_path: Path) -> Cli:
 @contextmanager
 def run_on_terminal(
     cli: Cli, *arguments: object, who: str = "ops", whole: bool = False, columns: int = 80, **env: str
-) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+) -> Iterator[tuple[subprocess.Popen[bytes], Terminal]]:
     """Run a command whose stdin and stderr (`whole`: stdout too) are a terminal: the process, and the terminal's other end."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, columns))
@@ -93,24 +93,36 @@ def run_on_terminal(
         env = cli.env(TERM="xterm", **env)
         with run_child(interruptible_command(command), cwd=ROOT, env=env, stdin=theirs, stdout=stdout, stderr=theirs) as process:
             os.close(theirs)
-            yield process, ours
+            yield process, Terminal(ours)
     finally:
         os.close(ours)
 
 
-def terminal_output(terminal: int, until: bytes) -> bytes:
-    """Return what a terminal shows, up to some text or the end of the program."""
-    seen = b""
-    while until not in seen:
-        try:
-            more = os.read(terminal, 4096)
-        except OSError:
-            # So Linux says that the other end is closed; others say nothing.
-            more = b""
-        if not more:
-            break
-        seen += more
-    return seen
+class Terminal:
+    """Our end of a terminal."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._unread = b""
+
+    def read_until(self, text: bytes) -> str:
+        """Return what the terminal shows next, up to and including some text, or up to the end of the program."""
+        while text not in self._unread:
+            try:
+                more = os.read(self._descriptor, 4096)
+            except OSError:
+                # So Linux says that the other end is closed; others say nothing.
+                more = b""
+            if not more:
+                text = self._unread
+                break
+            self._unread += more
+        shown, found, self._unread = self._unread.partition(text) if text else (b"", b"", b"")
+        return (shown + found).decode()
+
+    def write(self, text: bytes) -> None:
+        """Type something."""
+        os.write(self._descriptor, text)
 
 
 def write_spec(folder: Path, command: list[str], *, access: list[dict[str, Any]] | None = None, **more: Any) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.console.cli.conftest import ROOT, Cli, run_on_terminal, terminal_output, write_spec
+from tests.console.cli.conftest import ROOT, Cli, run_on_terminal, write_spec
 from tests.support.child_process import run_child
 from tests.support.people import Human
 from tests.support.terminal_signals import interruptible_command
@@ -88,8 +88,8 @@ def test_watching_tells_what_happens_on_stderr_and_the_job_on_stdout(cli: Cli, t
 def test_a_terminal_shows_what_happens_and_a_strangers_text_cannot_write_over_it(cli: Cli, tmp_path: Path) -> None:
     arguments = ("job", "run", write_spec(tmp_path, ["true"]), "--watch", "--reason", "\x1b]0;mine\x07")
     with run_on_terminal(cli, *arguments) as (process, terminal):
-        shown = terminal_output(terminal, b"job.ended ").decode()
-        shown += terminal_output(terminal, b"never").decode()
+        shown = terminal.read_until(b"job.ended ")
+        shown += terminal.read_until(b"never")
         process.wait(30)
 
     assert process.returncode == 0

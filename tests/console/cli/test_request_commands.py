@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.console.cli.conftest import Cli, run_on_terminal, terminal_output, write_spec
+from tests.console.cli.conftest import Cli, run_on_terminal, write_spec
 from tests.support.people import Human
 from tests.support.shop import Shop
 
@@ -256,8 +255,8 @@ def test_an_answer_without_a_reason_is_a_usage_error(cli: Cli, command: str) -> 
 @pytest.mark.parametrize("typed,code,state", [("n\n", 1, "pending"), ("y\n", 0, "approved")])
 def test_on_a_terminal_an_approval_asks_first(cli: Cli, ops: Human, waiting: PendingJob, typed: str, code: int, state: str) -> None:
     with run_on_terminal(cli, "request", "approve", waiting.requests[0], "--reason", "yes", who="lead") as (process, terminal):
-        assert b"Approve this?" in terminal_output(terminal, b"Approve this?")
-        os.write(terminal, typed.encode())
+        assert "Approve this?" in terminal.read_until(b"Approve this?")
+        terminal.write(typed.encode())
         process.wait(30)
 
     assert process.returncode == code
@@ -267,7 +266,7 @@ def test_on_a_terminal_an_approval_asks_first(cli: Cli, ops: Human, waiting: Pen
 def test_with_yes_a_terminal_is_not_asked(cli: Cli, ops: Human, waiting: PendingJob) -> None:
     arguments = ("--yes", "request", "approve", waiting.requests[0], "--reason", "yes")
     with run_on_terminal(cli, *arguments, who="lead") as (process, terminal):
-        terminal_output(terminal, b"Approve this?")
+        terminal.read_until(b"Approve this?")
         process.wait(30)
 
     assert process.returncode == 0

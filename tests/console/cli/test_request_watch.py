@@ -16,7 +16,7 @@ import pytest
 
 from console.cli.client import api
 from console.cli.watch import requests
-from tests.console.cli.conftest import ROOT, Cli, run_on_terminal, terminal_output, write_spec
+from tests.console.cli.conftest import ROOT, Cli, run_on_terminal, write_spec
 from tests.console.cli.test_request_commands import WRITE, PendingJob
 from tests.console.cli.test_request_table import ANSWER, request
 from tests.support.canned_server import CannedServer, serve_canned_answers
@@ -76,21 +76,21 @@ def test_each_change_is_a_line_at_once_and_in_json_the_request_as_the_api_shows_
 def test_a_terminal_shows_a_table_and_rings_for_what_is_new(cli: Cli, ops: Human, tmp_path: Path) -> None:
     first = PendingJob(cli, ops, tmp_path, [WRITE])
     with run_on_terminal(cli, "request", "watch", "--mine", who="lead", whole=True, columns=40) as (process, terminal):
-        shown = terminal_output(terminal, first.requests[0].encode()).decode()
-        shown += terminal_output(terminal, b"TIME LEFT 1").decode()
+        shown = terminal.read_until(first.requests[0].encode())
+        shown += terminal.read_until(b"TIME LEFT 1")
         second = PendingJob(cli, ops, tmp_path, [WRITE])
-        rung = terminal_output(terminal, b"\x07").decode()
+        rung = terminal.read_until(b"\x07")
         cli.run("job", "cancel", first.id)
-        gone = terminal_output(terminal, f"{first.requests[0]}  is now withdrawn".encode())
+        gone = terminal.read_until(f"{first.requests[0]}  is now withdrawn".encode())
         process.send_signal(signal.SIGINT)
-        end = terminal_output(terminal, b"never").decode()
+        end = terminal.read_until(b"never")
         process.wait(20)
 
     cli.run("job", "cancel", second.id)
     assert "ACCESS write refunds-db for 5m" in shown
     assert f"{second.requests[0]}  ops requests write on refunds-db" in rung
     assert (process.returncode, end.rstrip().endswith("Stopped watching.")) == (130, True)
-    assert b"is now withdrawn" in gone
+    assert "is now withdrawn" in gone
     assert "Traceback" not in end
 
 
@@ -203,7 +203,7 @@ def test_a_timeline_is_drawn_on_a_terminal_and_with_entries_it_is_not(cli: Cli, 
     shown: dict[tuple[Any, ...], str] = {}
     for arguments, env in [((), {}), ((), {"NO_COLOR": "1"}), (("--entries",), {})]:
         with run_on_terminal(cli, "job", "timeline", job.id, *arguments, whole=True, columns=80, **env) as (process, terminal):
-            shown[arguments, *env] = terminal_output(terminal, b"never").decode()
+            shown[arguments, *env] = terminal.read_until(b"never")
             process.wait(20)
     cli.run("job", "cancel", job.id)
 
@@ -220,9 +220,9 @@ def test_watching_a_job_on_a_terminal_shows_how_it_stands_and_its_last_output(cl
     command = ["sh", "-c", "echo out-of-the-job; sleep 60"]
     job = cli.json("job", "run", write_spec(tmp_path, command, access=[{**WRITE, "action": "read"}], data_scope={"tenant": "acme"}))["id"]
     with run_on_terminal(cli, "job", "watch", job, whole=True) as (process, terminal):
-        shown = terminal_output(terminal, b"out-of-the-job").decode()
+        shown = terminal.read_until(b"out-of-the-job")
         cli.run("job", "kill", job, "--no-wait")
-        shown += terminal_output(terminal, b"never").decode()
+        shown += terminal.read_until(b"never")
         process.wait(30)
 
     assert f"{job}: running, for" in shown
