@@ -33,6 +33,7 @@ from activities.process.launcher import (
 )
 from activities.process.seccomp import build_filters
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.vault.own_login import secret_files
 from justenough.domain.core.errors import GiveUp
 
 ETC_NAMES = (
@@ -89,7 +90,8 @@ class Sandbox:
         if program is None:
             raise SandboxMissing(f"{_INSTALL}; or accept jobs without a sandbox: JUSTENOUGH_SANDBOX=off")
         root = os.geteuid() == 0
-        own = (settings.home, settings.worker_approle_file.parent, settings.console_approle_file.parent)
+        logins = (*secret_files(settings.worker_approle_file), *secret_files(settings.console_approle_file))
+        own = dict.fromkeys((settings.home, *(file.parent for file in logins)))
         sandbox = cls(
             Isolation.BUBBLEWRAP if root else Isolation.NAMESPACES,
             program,

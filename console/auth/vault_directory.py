@@ -112,7 +112,7 @@ class ConsoleVault(Vault):
             # Not at startup: the console serves its health checks before Vault answers.
             with self._login_lock:
                 if not self._ready:
-                    self.login_approle_file(self._approle_file)
+                    self.login_from_file(self._approle_file)
                     self.keep_alive()
                     self._ready = True
             return call()

@@ -48,7 +48,7 @@ def open_worker_deps(settings: Settings, env: Mapping[str, str]) -> Iterator[Dep
             settings.vault_addr, namespace=settings.vault_namespace, cacert=settings.vault_cacert, bound_cidrs=settings.worker_cidrs
         )
         stack.callback(vault.close)
-        vault.login_approle_file(settings.worker_approle_file)
+        vault.login_from_file(settings.worker_approle_file)
         vault.keep_alive()
         # A worker that cannot read its configuration must not deny jobs, and must not find targets empty because it knows none.
         config = ConfigFolder(settings.config, env, required=True)

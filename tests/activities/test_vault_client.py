@@ -203,7 +203,7 @@ def test_the_login_is_renewed_or_replaced_before_it_ends(shop: Shop, tmp_path: P
     file = tmp_path / "approle.json"
     file.write_text(json.dumps({"role_id": role, "secret_id": secret}))
     for vault in (kept, left):
-        vault.login_approle_file(file)
+        vault.login_from_file(file)
     kept.keep_alive()
     left._log_in = None
     deadline = time.monotonic() + 4.5
@@ -216,12 +216,12 @@ def test_the_login_is_renewed_or_replaced_before_it_ends(shop: Shop, tmp_path: P
     left.close()
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"role_id": "x"}', "hvs.secretsecret"])
+@pytest.mark.parametrize("content", ["", "[]", "{}", "hvs.secretsecret"])
 def test_an_approle_file_without_its_two_ids_is_refused_without_quoting_it(shop: Shop, tmp_path: Path, content: str) -> None:
     file = tmp_path / "approle.json"
     file.write_text(content)
     with pytest.raises(VaultDenied, match="must be JSON with role_id and secret_id") as refused:
-        Vault(shop.settings.vault_addr).login_approle_file(file)
+        Vault(shop.settings.vault_addr).login_from_file(file)
     assert "hvs.secretsecret" not in str(refused.value)
 
 
@@ -230,7 +230,7 @@ def test_a_wrong_secret_id_is_denied_without_being_named(shop: Shop, tmp_path: P
     file = tmp_path / "approle.json"
     file.write_text(json.dumps({"role_id": role, "secret_id": "wrong-secret-id-4711"}))
     with pytest.raises(VaultDenied) as refused:
-        Vault(shop.settings.vault_addr).login_approle_file(file)
+        Vault(shop.settings.vault_addr).login_from_file(file)
     assert "4711" not in f"{refused.value} {refused.value.__cause__}"
 
 

@@ -127,7 +127,7 @@ class Shop:
 
     def worker_vault(self) -> Vault:
         vault = Vault(self.settings.vault_addr)
-        vault.login_approle_file(self.settings.worker_approle_file)
+        vault.login_from_file(self.settings.worker_approle_file)
         return vault
 
     def sign_in(self, name: str) -> Someone:

@@ -112,7 +112,7 @@ def told(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, lead: Human, 
     witness.close()
     plant_controls(whole, shop)
     wanted = {**secrets, **stack_secrets(whole, ops, lead, auditor), "control": CONTROL}
-    logs = {name: log_of(auditor, job) for name, job in ids.items()}
+    logs = {name: auditor.output(job) for name, job in ids.items()}
     # While one is locked still: what opens it is kept.
     assert intruder.read_store("SELECT count(*) FROM locks WHERE job = ?", waiting) == [(1,)]
     found = LeakScan(jobs, logs, secrets, secret_scan.scan(all_places(whole, intruder, auditor, ids.values()), wanted))
@@ -120,15 +120,9 @@ def told(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, lead: Human, 
     return found
 
 
-def log_of(reader: Human, job: str) -> str:
-    """Return a job's output, as the API shows it."""
-    items = reader.api.get(f"jobs/{job}/logs", params={"limit": 1000}).raise_for_status().json()["items"]
-    return "".join(item["text"] for item in items)
-
-
 def wait_for_log(reader: Human, job: str, text: str) -> None:
     """Wait until a job has printed something. The API paces the loop, and the suite's timeout ends it."""
-    while text not in log_of(reader, job):
+    while text not in reader.output(job):
         assert reader.job(job)["state"] == "running"
 
 

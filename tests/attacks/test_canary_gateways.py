@@ -19,7 +19,7 @@ from tests.activities.broker.remote_job import Answer, launch_puppet
 from tests.activities.broker.test_tool_gateway import HEADERS, until_offered
 from tests.attacks.intruder import Intruder
 from tests.attacks.secret_scan import ScanResult, all_places, scan
-from tests.attacks.test_canary import OWN, log_of, set_api_key
+from tests.attacks.test_canary import OWN, set_api_key
 from tests.support.people import Human
 from tests.support.shop import Shop, access
 from worker.stack import Stack, StackPaths
@@ -101,7 +101,7 @@ def seen(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, auditor: Huma
     traffic.append(("traffic to the model", json.dumps(model.questions).encode()))
     wanted = {"tool's key": TOOLS_KEY, "model's key": MODELS_KEY, "control": CONTROL}
     places = (*traffic, *all_places(whole, intruder, auditor, [job.job], since=began))
-    return GatewayScan(sent, files, log_of(auditor, job.job), scan(places, wanted))
+    return GatewayScan(sent, files, auditor.output(job.job), scan(places, wanted))
 
 
 def _bytes(answer: Answer) -> bytes:

@@ -124,7 +124,7 @@ def test_a_compromised_worker_cannot_change_the_approvers(taken: StolenWorker, m
 
 def test_a_wrapping_token_works_once_and_only_for_its_own_request(taken: StolenWorker, whole: Stack, shop: Shop, security: Human) -> None:
     vault = Vault(str(whole.vault), bound_cidrs=EMBEDDED_WORKER_CIDRS)
-    vault.login_approle_file(whole.home / "worker.approle.json")
+    vault.login_from_file(whole.home / "worker.approle.json")
     vault.open_prefix(taken.job, 3600)
     token: JobToken = vault.create_token(taken.job, policy=GRANT, alias="je-scope-tenant-acme", ttl=600)
     wrapped = control_groups.request_issue(vault, token, PAYOUT)

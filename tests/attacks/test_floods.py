@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.attacks.test_isolation import output, upload_bundle
+from tests.attacks.test_isolation import upload_bundle
 from tests.support.people import Human
 from tests.support.shop import Login, Shop, Witness, spec
 from tests.support.wait import until
@@ -44,7 +44,7 @@ def test_a_flood_from_one_job_neither_ends_its_worker_nor_keeps_other_jobs_alive
     digest = upload_bundle(ops, {"flood.py": PROGRAM.read_bytes()})
     victims = [(ops.launch(spec(f"{witness.hand_over}; exec sleep 600")), witness.login()) for _ in range(2)]
     flooding = ops.launch({**spec(""), "access": [], "run": run}, bundle=digest)
-    until(lambda: "flooding" in output(ops, flooding), "it floods", within=300)
+    until(lambda: "flooding" in ops.output(flooding), "it floods", within=300)
     took: list[float] = []
     began = time.monotonic()
     for victim, login in victims:
@@ -60,7 +60,7 @@ def test_a_flood_from_one_job_neither_ends_its_worker_nor_keeps_other_jobs_alive
     record_testsuite_property(f"seconds until a killed job cannot log in: {kind}", took)
     assert ended["state"] == "succeeded"
     # The flood reached the broker.
-    assert "'connections': " in output(ops, flooding)
+    assert "'connections': " in ops.output(flooding)
     assert shop.pid_of("worker") == worker
 
 

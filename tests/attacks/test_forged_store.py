@@ -70,7 +70,7 @@ def test_a_job_whose_rows_were_changed_runs_as_it_was_signed(ops: Human, lead: H
     assert lead.answer(request).status_code in ACCEPTED_STATUSES
     seen = lead.until(job)
     assert seen["state"] == "succeeded"
-    assert "".join(item["text"] for item in lead.api.get(f"jobs/{job}/logs").json()["items"]) == "as signed\n"
+    assert lead.output(job) == "as signed\n"
     assert "acme" in seen["credentials"][0]["lease_id"]
 
 

@@ -73,8 +73,7 @@ def attacked(whole: Stack, shop: Shop, ops: Human, lead: Human, security: Human)
                     (lead if request["tier"] == 1 else security).answer(request, "approve" if request["tier"] == 1 else "deny")
 
                 seen = answer_until_ended(ops, job, answer)
-            items = ops.api.get(f"jobs/{job}/logs", params={"limit": 1000}).raise_for_status().json()["items"]
-            yield AttackRun(seen, order, "".join(item["text"] for item in items), ops.ledger(job))
+            yield AttackRun(seen, order, ops.output(job), ops.ledger(job))
         finally:
             database.execute("DELETE FROM refunds WHERE ticket_id = 999001 OR order_id = %s AND amount = 9000", (order,))
             database.execute("DELETE FROM tickets WHERE id = 999001")

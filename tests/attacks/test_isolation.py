@@ -38,12 +38,6 @@ def upload_bundle(ops: Human, files: dict[str, bytes]) -> str:
     return str(answer.json()["digest"])
 
 
-def output(ops: Human, job: str) -> str:
-    """Return a job's output."""
-    items: list[dict[str, Any]] = ops.api.get(f"jobs/{job}/logs").raise_for_status().json()["items"]
-    return "".join(item["text"] for item in items)
-
-
 def test_a_job_reaches_nothing_of_other_jobs_and_users(whole: Stack, shop: Shop, ops: Human, witness: Witness) -> None:
     marked = {"command": ["bash", "-c", f"{witness.hand_over}; sleep 300", MARK], "timeout": "2m", "env": {"MARK": MARK}}
     neighbour = ops.launch({**spec("", access()), "run": marked}, bundle=upload_bundle(ops, {"private.txt": MARK.encode()}))
@@ -71,9 +65,9 @@ def test_a_job_reaches_nothing_of_other_jobs_and_users(whole: Stack, shop: Shop,
     digest = upload_bundle(ops, {"look.py": (PROGRAMS / "look.py").read_bytes(), "look.json": json.dumps(asked).encode()})
     job = ops.launch({**spec("", access()), "run": {"command": ["python3", "look.py"], "timeout": "1m"}}, bundle=digest)
     seen = ops.until(job)
-    assert seen["state"] == "succeeded", output(ops, job)
+    assert seen["state"] == "succeeded", ops.output(job)
     nothing: dict[str, Any] = {"read": [], "listed": [], "traced": [], "signalled": [], "became": [], "others": []}
-    assert json.loads(output(ops, job)) == {**nothing, "control": '"""'}
+    assert json.loads(ops.output(job)) == {**nothing, "control": '"""'}
     # The neighbour was there to be seen all the while.
     assert shop.can_log_in(login)
     assert ops.api.post(f"jobs/{neighbour}/kill").status_code == 202
@@ -104,7 +98,7 @@ def test_a_job_that_crashes_leaves_no_core_dump(whole: Stack, ops: Human, tmp_pa
     job = ops.launch({**spec(CRASHES)}, bundle=upload_bundle(ops, {"nothing": b""}))
     seen = ops.until(job)
     assert (seen["state"], seen["exit_code"]) == ("failed", 128 + 11)
-    printed = output(ops, job).splitlines()
+    printed = ops.output(job).splitlines()
     assert printed[0] == "0"
     assert [line for line in printed if "core dumped" in line] == []
     assert [line for line in printed if line.startswith("core") or "/core" in line] == []

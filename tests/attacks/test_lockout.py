@@ -11,7 +11,6 @@ import psutil
 import pytest
 
 from tests.activities.broker.catalog_edits import edit_catalog
-from tests.attacks.test_isolation import output
 from tests.support.people import Human
 from tests.support.plain_http import NO_TLS
 from tests.support.shop import Shop, spec
@@ -50,8 +49,8 @@ def test_a_job_reaches_no_port_of_temporal(whole: Stack, shop: Shop, ops: Human)
     addresses = {f"http://127.0.0.1:{found.laddr.port}" for found in connections}
     assert {f"http://127.0.0.1:{port}", whole.temporal_ui} < addresses
     job = ops.launch(guesses(whole, *addresses, f"http://localhost:{port}", f"http://[::ffff:127.0.0.1]:{port}"))
-    assert ops.until(job)["state"] == "succeeded", output(ops, job)
-    reached_console, *answers = output(ops, job).split()
+    assert ops.until(job)["state"] == "succeeded", ops.output(job)
+    reached_console, *answers = ops.output(job).split()
     assert (reached_console, set(answers)) == ("200", {"unreachable"})
     # Whoever is no job gets an answer there.
     socket.create_connection(("127.0.0.1", int(port))).close()
@@ -69,8 +68,8 @@ def test_a_job_cannot_lock_a_person_out(whole: Stack, ops: Human) -> None:
     # Vault listens on 127.0.0.1; the other names of this machine lead to the same place.
     addresses = (str(whole.vault), f"http://localhost:{port}", f"http://[::ffff:127.0.0.1]:{port}")
     job = ops.launch(guesses(whole, *addresses))
-    assert ops.until(job)["state"] == "succeeded", output(ops, job)
-    reached_console, *answers = output(ops, job).split()
+    assert ops.until(job)["state"] == "succeeded", ops.output(job)
+    reached_console, *answers = ops.output(job).split()
     statuses = login_statuses(whole, whole.users["oncall"].password)
     assert (reached_console, set(answers), statuses) == ("200", {"unreachable"}, [HTTPStatus.OK, HTTPStatus.OK])
 
@@ -86,9 +85,9 @@ def test_a_job_reaches_vault_if_it_is_issued_an_action_that_the_catalog_marks(wh
         item = {"resource": "orders-db", "action": "read", "ttl": "1m", "reason": "it rotates Vault's roles"}
         # Naming the action is not enough: policy decides only when the running job requests it.
         jobs = [ops.launch(guesses(whole, str(whole.vault), items=({**item, "at": at},))) for at in ("start", "request")]
-        assert [ops.until(job)["state"] for job in jobs] == ["succeeded", "succeeded"], [output(ops, job) for job in jobs]
+        assert [ops.until(job)["state"] for job in jobs] == ["succeeded", "succeeded"], [ops.output(job) for job in jobs]
     answers = (["400"] * WRONG_PASSWORDS * len(MOUNTS), ["unreachable"] * WRONG_PASSWORDS * len(MOUNTS))
-    assert [output(ops, job).split() for job in jobs] == [["200", *expected] for expected in answers]
+    assert [ops.output(job).split() for job in jobs] == [["200", *expected] for expected in answers]
     assert login_statuses(whole, whole.users["oncall"].password) == [HTTPStatus.OK, HTTPStatus.OK]
 
 

@@ -38,7 +38,7 @@ def wait_for_log(human: Human, job: str, part: str) -> str:
     """Return a job's log once it contains this text."""
 
     def log() -> str:
-        text = "".join(chunk["text"] for chunk in human.api.get(f"jobs/{job}/logs").raise_for_status().json()["items"])
+        text = human.output(job)
         return text if part in text else ""
 
     return until(log, f"its log has {part!r}")

@@ -121,7 +121,7 @@ def test_a_job_cancelled_while_it_runs_can_clean_up_and_leaves_nothing_alive(ops
     assert ops.api.post(f"jobs/{job}/cancel").status_code == 202
     seen = ops.until(job)
     assert seen["state"] == "cancelled"
-    assert "tidied" in "".join(item["text"] for item in ops.api.get(f"jobs/{job}/logs").json()["items"])
+    assert "tidied" in ops.output(job)
     shop.assert_dead(seen, login)
 
 

@@ -48,7 +48,7 @@ def test_only_the_job_can_read_its_kubeconfigs(ops: Human) -> None:
     tokens = [config["users"][0]["user"]["token"] for config in configs]
     assert [len(token) for token in tokens] == [44, 44]
     assert ops.until(job)["state"] == "succeeded"
-    logs = "".join(item["text"] for item in ops.api.get(f"jobs/{job}/logs").json()["items"])
+    logs = ops.output(job)
     assert ("helpdesk.shop.example" in logs, any(token in logs for token in tokens)) == (True, False)
     assert not Path("/run/justenough/one").exists()
 

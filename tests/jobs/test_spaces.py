@@ -40,7 +40,7 @@ def test_a_jobs_space_is_dropped_at_its_end_and_the_proof_says_so(ops: Human, au
     login = witness.login()
     seen = ops.until(job)
     assert (seen["state"], seen["revocation"]["state"]) == ("succeeded", "confirmed")
-    assert f"20 rows in space-{job}, none in public" in "".join(item["text"] for item in ops.api.get(f"jobs/{job}/logs").json()["items"])
+    assert f"20 rows in space-{job}, none in public" in ops.output(job)
     shop.assert_dead(seen, login)
     proof = auditor.api.post(f"jobs/{job}/prove").json()
     assert proof["dead"] is True

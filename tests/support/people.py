@@ -109,6 +109,11 @@ class Human:
         items: list[dict[str, Any]] = self.api.get(f"jobs/{job}/timeline", params={"limit": 1000}).raise_for_status().json()["items"]
         return items
 
+    def output(self, job: str) -> str:
+        """Return what a job has printed, however it was cut into chunks."""
+        items = self.api.get(f"jobs/{job}/logs", params={"limit": 1000}).raise_for_status().json()["items"]
+        return "".join(item["text"] for item in items)
+
     def decision(self, request: dict[str, Any], decision: str = "approve", **changes: Any) -> dict[str, Any]:
         """Return a signed decision about a request as the API shows it; `changes` go into the statement."""
         now = datetime.now(UTC).replace(microsecond=0)

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json, write_private
+from justenough.adapters.vault import VaultDenied
+from justenough.adapters.vault.own_login import AppRoleLogin, read_login
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.integrations.triggers import CONSOLE_ENTITY, Triggers
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
-from worker.provisioning.identities import provision_console_identity
+from worker.provisioning.identities import APPROLE_MOUNT, provision_console_identity
 from worker.provisioning.mounts import find_accessor
 from worker.provisioning.policies import console_policy, worker_policy
 
@@ -28,16 +30,20 @@ OIDC_KEY_SETTINGS = {"algorithm": "EdDSA", "allowed_client_ids": [AUDIENCE], "ro
 
 
 def provision_worker(vault: AdminClient, settings: Settings, catalog: Catalog) -> Iterator[AppliedWrite]:
-    """Write the worker's policy, AppRole and AppRole file."""
+    """Write the worker's policy and, unless its login file names another method, its AppRole and that file."""
     yield vault.ensure("sys/policies/acl/je-worker", {"policy": worker_policy(catalog, settings.installation, cidrs=settings.worker_cidrs)})
     yield from _ensure_approle(vault, "je-worker", settings.worker_approle_file)
 
 
 def provision_console(vault: AdminClient, settings: Settings, triggers: Triggers) -> Iterator[AppliedWrite]:
-    """Write the console's policy, AppRole, AppRole file and identity. It may read only those secrets that the triggers name."""
+    """Write the console's policy and identity and, unless its login file names another method, its AppRole and that file.
+
+    It may read only those secrets that the triggers name.
+    """
     yield vault.ensure("sys/policies/acl/je-console", {"policy": console_policy(triggers.secret_paths)})
     yield from _ensure_approle(vault, CONSOLE_ENTITY, settings.console_approle_file)
-    yield from provision_console_identity(vault, str(read_json(settings.console_approle_file)["role_id"]))
+    file = settings.console_approle_file
+    yield from provision_console_identity(vault, None if _other_method(file) else str(read_json(file)["role_id"]))
 
 
 def provision_identity_tokens(vault: AdminClient, settings: Settings, *, embedded: bool) -> Iterator[AppliedWrite]:
@@ -61,6 +67,10 @@ def provision_identity_tokens(vault: AdminClient, settings: Settings, *, embedde
 
 
 def _ensure_approle(vault: AdminClient, name: str, file: Path) -> Iterator[AppliedWrite]:
+    if method := _other_method(file):
+        note = f"it logs in by {method}: give its role at that mount the policy {name}"
+        yield AppliedWrite(str(file), WriteOutcome.KEPT, note)
+        return
     role = f"auth/approle/role/{name}"
     yield vault.ensure(role, {**APPROLE_SETTINGS, "token_policies": [name]})
     role_id = str((vault.read(f"{role}/role-id") or {}).get("role_id"))
@@ -77,3 +87,13 @@ def _ensure_approle(vault: AdminClient, name: str, file: Path) -> Iterator[Appli
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(file, json.dumps({"role_id": role_id, "secret_id": str(new["secret_id"])}))
     yield AppliedWrite(str(file), WriteOutcome.CHANGED if current else WriteOutcome.CREATED, "a new secret id")
+
+
+def _other_method(file: Path) -> str | None:
+    """Return how a login file logs in, if that is not the AppRole that setup writes; None if there is no valid file."""
+    try:
+        login = read_login(file)
+    except VaultDenied:
+        return None
+    is_ours = isinstance(login, AppRoleLogin) and login.mount == APPROLE_MOUNT and login.secret_id is not None
+    return None if is_ours else login.method

@@ -13,6 +13,7 @@ from justenough.domain.integrations.triggers import CONSOLE_ENTITY
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
 from worker.provisioning.mounts import ensure_mounted, find_accessor
 
+APPROLE_MOUNT = "approle"
 PERSON_TOKEN_SETTINGS = {
     "token_policies": ["je-person"],
     "token_no_default_policy": True,
@@ -70,12 +71,17 @@ def provision_page_logins(vault: AdminClient, settings: Settings, passwords: Map
         yield from _ensure_users(vault, settings.pages_mount, passwords, PAGES_TOKEN_SETTINGS)
 
 
-def provision_console_identity(vault: AdminClient, role_id: str) -> Iterator[AppliedWrite]:
+def provision_console_identity(vault: AdminClient, role_id: str | None) -> Iterator[AppliedWrite]:
     """Create the console's entity and the key that only the console may sign with. Orders of triggers name this entity and carry its signature.
 
-    If the console logged in before this setup, Vault made another entity for it. The alias moves to the new entity for the next login.
+    `role_id`: of its AppRole; None if it logs in by another method, for which an administrator gives the entity an alias. If the console
+    logged in before this setup, Vault made another entity for it. The alias moves to the new entity for the next login.
     """
-    yield from _ensure_entity(vault, CONSOLE_ENTITY, {"policies": [], "disabled": False}, mount="approle", alias=role_id)
+    attributes = {"policies": [], "disabled": False}
+    if role_id is None:
+        yield vault.ensure(f"identity/entity/name/{CONSOLE_ENTITY}", attributes)
+    else:
+        yield from _ensure_entity(vault, CONSOLE_ENTITY, attributes, mount=APPROLE_MOUNT, alias=role_id)
     entity = (vault.read(f"identity/entity/name/{CONSOLE_ENTITY}") or {}).get("id")
     yield vault.ensure(f"transit/keys/je-sign-{entity}", {"type": "ed25519"})
 

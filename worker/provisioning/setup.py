@@ -24,7 +24,13 @@ from justenough.domain.integrations.triggers import TRIGGERS_FILE, Triggers, rea
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
 from worker.provisioning.approles import provision_console, provision_identity_tokens, provision_worker
 from worker.provisioning.control_groups import refuse_leftover_policy, require_control_groups
-from worker.provisioning.identities import provision_groups, provision_page_logins, provision_people_logins, provision_scope_identities
+from worker.provisioning.identities import (
+    APPROLE_MOUNT,
+    provision_groups,
+    provision_page_logins,
+    provision_people_logins,
+    provision_scope_identities,
+)
 from worker.provisioning.mounts import apply_catalog_writes, ensure_mounted, ensure_token_lifetime
 from worker.provisioning.policies import INSTALLATION_IN_POLICY, grant_policy, person_policy
 
@@ -88,7 +94,7 @@ def _apply_steps(
     if catalog.has_locks:
         require_control_groups(vault)
     yield ensure_mounted(vault, "sys/mounts/transit", {"type": "transit"})
-    yield ensure_mounted(vault, "sys/auth/approle", {"type": "approle"})
+    yield ensure_mounted(vault, f"sys/auth/{APPROLE_MOUNT}", {"type": "approle"})
     yield ensure_token_lifetime(vault)
     for key, kind in TRANSIT_KEYS.items():
         yield vault.ensure(f"transit/keys/{key}", {"type": kind})

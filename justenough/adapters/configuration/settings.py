@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     pages_longest: int = Field(8 * 3600, ge=60)
     """Seconds after which a login to the pages ends in any case."""
     worker_approle: Path | None = None
-    """File with the worker's {"role_id", "secret_id"}; default: `worker.approle.json` in the home."""
+    """File that says how the worker logs in to Vault (adapters/vault/own_login.py); default: `worker.approle.json` in the home."""
     console_approle: Path | None = None
     worker_cidrs: Networks = ()
     """Networks from which workers reach Vault, separated by commas: a job's token works only from there. Empty: from anywhere."""

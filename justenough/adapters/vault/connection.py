@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,14 @@ from hvac.adapters import RawAdapter
 from requests.adapters import HTTPAdapter
 
 from justenough.adapters.vault.errors import ConnectionRefused, VaultDenied, VaultRefused, VaultUnavailable, refusal, was_refused
+from justenough.adapters.vault.own_login import (
+    AppRoleLogin,
+    CertificateLogin,
+    TokenLogin,
+    login_request,
+    read_login,
+    read_secret_file,
+)
 from justenough.domain.core.errors import GiveUp, RetryLater
 from justenough.domain.core.secret import Secret
 
@@ -30,6 +39,13 @@ MIN_RELOGIN_AGE_S = 1.0
 RETRY_INTERVAL_S = 2.0
 IDLE_INTERVAL_S = 10.0
 
+WRONG_LOGIN = {
+    "approle": "its role id or secret id is not valid",
+    "kubernetes": "the token of the service account, or the role, is not valid",
+    "jwt": "the token or the role is not valid",
+    "cert": "no role accepts the certificate",
+}
+"""What a refusal means, by the login's method."""
 SAFE_PATH = re.compile(r"[A-Za-z0-9_.:=+@-]+(?:/[A-Za-z0-9_.:=+@-]+)*/?")
 
 Body = Mapping[str, Any]
@@ -37,8 +53,8 @@ VaultAnswer = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class OwnLogin:
-    """One login of our own: an adapter that carries its token, when it began (monotonic) and how long it lives (seconds)."""
+class LiveLogin:
+    """One login of our own: an adapter that carries its token, when it began (monotonic) and how long it lives (seconds; 0: others renew it)."""
 
     adapter: RawAdapter
     began: float
@@ -57,22 +73,24 @@ class VaultConnection:
         self._session.verify = str(cacert) if cacert else True
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(pool_connections=2, pool_maxsize=POOL_SIZE, max_retries=0))
-        self._login: OwnLogin | None = None
-        self._log_in: Callable[[], OwnLogin] | None = None
+        self._login: LiveLogin | None = None
+        self._unwrapped: dict[str, Secret] = {}
+        """The secret id by the wrapping token from which it came, of the newest."""
+        self._log_in: Callable[[], LiveLogin] | None = None
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def login_approle_file(self, path: Path) -> None:
-        """Log in with a file of {"role_id", "secret_id"}. It is read again at each login, so that it may be replaced."""
+    def login_from_file(self, path: Path) -> None:
+        """Log in as a login file says (own_login.py). It is read again at each login, so that it may be replaced."""
         with self._lock:
-            self._log_in = partial(self._log_in_approle, path)
+            self._log_in = partial(self._log_in_from_file, path)
             self._login = self._log_in()
 
     def login_token(self, token: Secret) -> None:
         """Use this token. It is not renewed, and no new login replaces it."""
         self._log_in = None
-        self._login = OwnLogin(self.adapter(token), time.monotonic(), 0)
+        self._login = LiveLogin(self.adapter(token), time.monotonic(), 0)
 
     def keep_alive(self) -> None:
         """Start the thread that renews the login well before half its ttl, and logs in again if that fails."""
@@ -91,10 +109,13 @@ class VaultConnection:
 
     def adapter(self, token: Secret | None) -> RawAdapter:
         """Return hvac's adapter for calls under a token, over the shared connections."""
+        return self._adapter(token, self._session)
+
+    def _adapter(self, token: Secret | None, session: requests.Session) -> RawAdapter:
         return RawAdapter(
             base_uri=self.address,
             token=token.reveal() if token else None,
-            session=self._session,
+            session=session,
             namespace=self._namespace,
             timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
             allow_redirects=False,
@@ -140,22 +161,51 @@ class VaultConnection:
             raise refusal(response.status_code, f"{method.upper()} {path}", answer)
         return answer
 
-    def _log_in_approle(self, path: Path) -> OwnLogin:
-        began = time.monotonic()
+    def _log_in_from_file(self, path: Path) -> LiveLogin:
+        began, login = time.monotonic(), read_login(path)
+        if isinstance(login, TokenLogin):
+            return LiveLogin(self.adapter(Secret(read_secret_file(login.token_file))), began, 0)
+        where, body = login_request(login, secret_id=self._secret_id(login) if isinstance(login, AppRoleLogin) else "")
+        adapter = self.adapter(None)
+        if isinstance(login, CertificateLogin):
+            adapter = self._certificate_adapter(login)
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-            body = {"role_id": str(raw["role_id"]), "secret_id": str(raw["secret_id"])}
-        except (OSError, ValueError, KeyError, TypeError):
-            # The cause would carry the file's text.
-            raise VaultDenied(f"{path} must be JSON with role_id and secret_id; `justenough vault setup` writes it") from None
-        try:
-            answer = self.call(self.adapter(None), "post", "auth/approle/login", body)
-        except VaultRefused as error:
-            raise VaultDenied("Vault refused the AppRole login: its role id or secret id is not valid") from error
+            answer = self.call(adapter, "post", where, body)
+        except (VaultDenied, VaultRefused) as error:
+            raise VaultDenied(f"Vault refused the login: {WRONG_LOGIN[login.method]} ({error})") from error
         auth = (answer or {}).get("auth") or {}
         if not auth.get("client_token"):
-            raise VaultRefused("Vault has no AppRole login at auth/approle")
-        return OwnLogin(self.adapter(Secret(auth["client_token"])), began, int(auth.get("lease_duration") or 0))
+            raise VaultRefused(f"Vault has no login at {where}")
+        return LiveLogin(self.adapter(Secret(auth["client_token"])), began, int(auth.get("lease_duration") or 0))
+
+    def _secret_id(self, login: AppRoleLogin) -> str:
+        """Return the secret id, unwrapped once for each wrapping token. Raises VaultDenied if somebody else has unwrapped it."""
+        if login.secret_id is not None:
+            return login.secret_id.get_secret_value()
+        if login.secret_id_file is not None:
+            return read_secret_file(login.secret_id_file)
+        assert login.wrapped_secret_id is not None
+        wrapping = login.wrapped_secret_id.get_secret_value()
+        if wrapping not in self._unwrapped:
+            try:
+                data = (self.call(self.adapter(Secret(wrapping)), "post", "sys/wrapping/unwrap", {}) or {}).get("data") or {}
+            except (VaultDenied, VaultRefused) as error:
+                raise VaultDenied(
+                    "the wrapped secret id has expired, or somebody else has unwrapped it: revoke it, and find out who"
+                ) from error
+            self._unwrapped = {wrapping: Secret(str(data.get("secret_id") or ""))}
+        return self._unwrapped[wrapping].reveal()
+
+    def _certificate_adapter(self, login: CertificateLogin) -> RawAdapter:
+        """Return an adapter over a connection of its own, which shows the client certificate."""
+        files = (str(login.certificate_file), str(login.key_file))
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*files)
+        except OSError as error:
+            raise VaultDenied(f"{' and '.join(files)} are not a certificate and its key in PEM: {error.strerror or error}") from None
+        session = requests.Session()
+        session.trust_env, session.verify, session.cert = False, self._session.verify, files
+        return self._adapter(None, session)
 
     def _renew_until_stopped(self) -> None:
         pause = self._renewal_interval()

@@ -45,7 +45,7 @@ def test_each_job_that_requests_access_while_it_runs_gets_and_releases_it(
         assert (lead, security)[request["tier"] - 1].answer(request).status_code in ACCEPTED_STATUSES | {409}
 
     seen = answer_until_ended(ops, job, approve)
-    said = "".join(item["text"] for item in ops.api.get(f"jobs/{job}/logs").raise_for_status().json()["items"])
+    said = ops.output(job)
     assert (seen["state"], seen["revocation"]["state"]) == ("succeeded", "confirmed"), said
     assert SAID_WITH_BROKER[name] in said
     ends = [item for item in seen["credentials"] if item["revocable"] == "now"]

@@ -159,7 +159,7 @@ def test_the_key_is_taken_out_of_whatever_a_server_sends_back(ops: Human, shop: 
         assert key[:8] not in unknown.body
         for answer in (echoed, streamed, refused, unknown):
             assert key not in answer.body + json.dumps(answer.headers)
-    log = ops.api.get(f"jobs/{job.job}/logs").text
+    log = ops.output(job.job)
     assert "[redacted]" in log
     assert key not in log
 
@@ -452,7 +452,7 @@ def test_openais_own_client_works_with_it(ops: Human, model: ModelServer, networ
     spec = {"name": "client", "task": "Ask a model", "environment": "prod", "run": run, "model": {**MODEL, "requests": 3}}
     job = ops.launch(spec)
     seen = ops.until(job)
-    log = ops.api.get(f"jobs/{job}/logs").text
+    log = ops.output(job)
     assert seen["state"] == "succeeded", log
     for line in ("whole: whole", "pieces: ['a', 'b']", "models: ['gpt-4o', 'scripted']", "refused: model_not_allowed"):
         assert line in log

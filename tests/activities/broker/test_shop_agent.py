@@ -71,8 +71,7 @@ def run_agent(ops: Human, *arguments: str) -> dict[str, Any]:
     """Run the example's job to its end, with more arguments; return it with its output."""
     job = launch_agent(ops, *arguments)
     seen = ops.until(job)
-    items = ops.api.get(f"jobs/{job}/logs").raise_for_status().json()["items"]
-    return {**seen, "output": "".join(item["text"] for item in items)}
+    return {**seen, "output": ops.output(job)}
 
 
 def test_the_agent_works_its_script_through_and_takes_a_denial_for_an_answer(ops: Human, scripted: str) -> None:

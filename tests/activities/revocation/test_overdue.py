@@ -105,7 +105,7 @@ def test_a_revocation_that_hangs_is_shown_as_overdue_while_it_hangs(at: Desk, mo
     go_on, job = threading.Event(), at.job()
     held = at.issue(job)
     vault = Hanging(at.shop.settings.vault_addr)
-    vault.login_approle_file(at.shop.settings.worker_approle_file)
+    vault.login_from_file(at.shop.settings.worker_approle_file)
     with closing(vault), ThreadPoolExecutor(1) as pool:
         revoking = pool.submit(revoke_by_session, replace(at, deps=replace(at.deps, vault=vault)), job, held)
         until(overdue, "it is told of while it hangs")

@@ -90,7 +90,7 @@ def worker_deps(served: Served) -> Iterator[Deps]:
     """What a real worker signs with."""
     settings = served.console.deps.settings
     with contextlib.closing(Vault(settings.vault_addr)) as vault:
-        vault.login_approle_file(settings.worker_approle_file)
+        vault.login_from_file(settings.worker_approle_file)
         yield dataclasses.replace(served.console.deps, vault=vault)
 
 

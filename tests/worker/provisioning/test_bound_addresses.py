@@ -44,7 +44,7 @@ def bind_workers(shop: Shop, *cidrs: str) -> Iterator[None]:
 def log_in_worker(shop: Shop, *cidrs: str) -> Iterator[Vault]:
     """Return a worker whose setting has these addresses."""
     vault = Vault(shop.settings.vault_addr, bound_cidrs=cidrs)
-    vault.login_approle_file(shop.settings.worker_approle_file)
+    vault.login_from_file(shop.settings.worker_approle_file)
     yield vault
     vault.close()
 

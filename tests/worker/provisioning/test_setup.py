@@ -91,6 +91,23 @@ def test_a_secret_id_that_was_revoked_is_replaced(shop: Shop, tmp_path: Path) ->
     shop.setup()
 
 
+def test_a_login_by_another_method_is_kept_and_gets_no_approle(shop: Shop, tmp_path: Path) -> None:
+    worker, console = tmp_path / "worker.json", tmp_path / "console.json"
+    for file in (worker, console):
+        file.write_text('{"method": "kubernetes", "role": "je"}')
+    before = [worker.read_text(), console.read_text()]
+    applied = shop.setup(worker_approle=worker, console_approle=console)
+    notes = {step.path: (step.outcome, step.note) for step in applied if step.path in {str(worker), str(console)}}
+    assert notes == {
+        str(file): (WriteOutcome.KEPT, f"it logs in by kubernetes: give its role at that mount the policy je-{name}")
+        for name, file in (("worker", worker), ("console", console))
+    }
+    assert [worker.read_text(), console.read_text()] == before
+    assert not any(step.path.startswith("auth/approle/role") for step in applied)
+    assert "identity/entity/name/je-console" in {step.path for step in applied}
+    shop.setup()
+
+
 def test_worker_and_console_tokens_are_renewable_and_periodic_and_have_one_policy(worker: Session, console: Session) -> None:
     for session, policy in ((worker, "je-worker"), (console, "je-console")):
         seen = session.read_data("auth/token/lookup-self")

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.servers
 @pytest.fixture
 def vault(shop: Shop) -> Iterator[Vault]:
     client = Vault(shop.settings.vault_addr)
-    client.login_approle_file(shop.settings.worker_approle_file)
+    client.login_from_file(shop.settings.worker_approle_file)
     yield client
     client.close()
 

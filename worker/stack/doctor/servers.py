@@ -9,6 +9,7 @@ from contextlib import closing
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.vault.connection import VaultConnection
+from justenough.adapters.vault.own_login import TokenLogin, read_login
 from justenough.domain.core.errors import JustEnoughError
 from worker.stack.finding import DoctorFinding
 
@@ -39,7 +40,7 @@ def temporal_findings(settings: Settings) -> Iterator[DoctorFinding]:
 
 
 def login_findings(settings: Settings) -> Iterator[DoctorFinding]:
-    """Check that Vault accepts the AppRole files of worker and console that exist here. Each login is ended at once."""
+    """Check that Vault accepts the login files of worker and console that exist here. Each login that we make is ended at once."""
     if "VAULT_ADDR" not in os.environ:
         return
     files = {"worker login": settings.worker_approle_file, "console login": settings.console_approle_file}
@@ -51,9 +52,12 @@ def login_findings(settings: Settings) -> Iterator[DoctorFinding]:
     for what, file in present.items():
         with closing(VaultConnection(settings.vault_addr, namespace=settings.vault_namespace, cacert=settings.vault_cacert)) as vault:
             try:
-                vault.login_approle_file(file)
-                vault.call_own("post", "auth/token/revoke-self")
+                vault.login_from_file(file)
+                is_ours = not isinstance(read_login(file), TokenLogin)
+                vault.call_own(*(("post", "auth/token/revoke-self") if is_ours else ("get", "auth/token/lookup-self")))
             except JustEnoughError as error:
-                yield DoctorFinding(what, "missing", f"{file}: {error}", "Run `justenough vault setup`, and copy the new file.")
+                yield DoctorFinding(
+                    what, "missing", f"{file}: {error}", "Run `justenough vault setup`, and copy the new file; or correct what it names."
+                )
             else:
                 yield DoctorFinding(what, "ok", f"Vault accepts {file}")

@@ -1,0 +1,226 @@
+"""A worker's and a console's own login at a real Vault with TLS, by each method that a login file may name."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey
+
+from justenough.adapters.vault import VaultDenied, connection
+from justenough.adapters.vault.connection import VaultConnection
+from justenough.adapters.vault.own_login import read_login, secret_files
+from tests.support.canned_server import serve_canned_answers
+from tests.support.tls_vault import TlsVault, serve_tls_vault
+
+pytestmark = pytest.mark.servers
+
+CLIENT, POLICIES = "worker.test", {"token_policies": ["reader"], "token_ttl": "1h"}
+WrittenFile = Callable[..., Path]
+"""Writes a login file with these fields and returns its path."""
+
+
+@pytest.fixture(scope="module")
+def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsVault]:
+    """A Vault with one policy, under which a login may read `kv/data/mine`."""
+    with serve_tls_vault(tmp_path_factory.mktemp("vault"), CLIENT) as served:
+        served.write("sys/mounts/kv", type="kv-v2")
+        served.write("sys/policies/acl/reader", policy='path "kv/data/mine" { capabilities = ["read"] }')
+        until_ready(served)
+        yield served
+
+
+def until_ready(served: TlsVault) -> None:
+    """A new kv-v2 mount upgrades itself for a moment."""
+    deadline = time.monotonic() + 60
+    while served.admin.post("kv/data/mine", json={"data": {"x": "1"}}).status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> WrittenFile:
+    def write(**fields: Any) -> Path:
+        file = tmp_path / "login.json"
+        file.write_text(json.dumps(fields, default=str))
+        return file
+
+    return write
+
+
+@pytest.fixture
+def client(vault: TlsVault, monkeypatch: pytest.MonkeyPatch) -> Iterator[VaultConnection]:
+    monkeypatch.setattr(connection, "MIN_RELOGIN_AGE_S", 0.0)
+    opened = VaultConnection(vault.address, cacert=vault.authority)
+    yield opened
+    opened.close()
+
+
+def can_read(client: VaultConnection) -> bool:
+    return client.read_data("get", "kv/data/mine").get("data") == {"x": "1"}
+
+
+@pytest.fixture(scope="module")
+def approle(vault: TlsVault) -> str:
+    """A role at a mount of another name; its id."""
+    vault.write("sys/auth/machines", type="approle")
+    vault.write("auth/machines/role/je", **POLICIES)
+    return str(vault.admin.get("auth/machines/role/je/role-id").json()["data"]["role_id"])
+
+
+def new_secret_id(vault: TlsVault, *, wrapped: bool = False) -> str:
+    headers = {"X-Vault-Wrap-TTL": "60s"} if wrapped else {}
+    answer = vault.admin.post("auth/machines/role/je/secret-id", json={}, headers=headers).raise_for_status().json()
+    return str(answer["wrap_info"]["token"] if wrapped else answer["data"]["secret_id"])
+
+
+def end_logins(vault: TlsVault, mount: str) -> None:
+    """Revoke every login that was made at a mount."""
+    vault.admin.put(f"sys/leases/revoke-prefix/auth/{mount}", json={"sync": True}).raise_for_status()
+
+
+def test_an_approle_at_another_mount(vault: TlsVault, client: VaultConnection, approle: str, written: WrittenFile) -> None:
+    client.login_from_file(written(role_id=approle, secret_id=new_secret_id(vault), mount="machines"))
+    assert can_read(client)
+
+
+def test_a_secret_id_is_rotated_in_its_file_while_the_process_runs(
+    vault: TlsVault, client: VaultConnection, approle: str, written: WrittenFile, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret-id"
+    secret.write_text(f"{new_secret_id(vault)}\n")
+    client.login_from_file(written(role_id=approle, secret_id_file=secret, mount="machines"))
+    old = secret.read_text().strip()
+    secret.write_text(new_secret_id(vault))
+    vault.write("auth/machines/role/je/secret-id/destroy", secret_id=old)
+    end_logins(vault, "machines")
+    assert can_read(client)
+
+
+def test_a_wrapped_secret_id_is_unwrapped_once_and_a_second_time_is_an_alarm(
+    vault: TlsVault, client: VaultConnection, approle: str, written: WrittenFile
+) -> None:
+    file = written(role_id=approle, wrapped_secret_id=new_secret_id(vault, wrapped=True), mount="machines")
+    client.login_from_file(file)
+    end_logins(vault, "machines")
+    assert can_read(client), "it logs in again with what it unwrapped"
+    with pytest.raises(VaultDenied, match="somebody else has unwrapped it: revoke it, and find out who"):
+        VaultConnection(vault.address, cacert=vault.authority).login_from_file(file)
+
+
+def test_a_signed_token_of_any_issuer(vault: TlsVault, client: VaultConnection, written: WrittenFile, tmp_path: Path) -> None:
+    key, token = ECKey.generate_key("P-256"), tmp_path / "token"
+    vault.write("sys/auth/jwt", type="jwt")
+    vault.write("auth/jwt/config", jwt_validation_pubkeys=[key.as_pem(private=False).decode()])
+    vault.write("auth/jwt/role/je", role_type="jwt", user_claim="sub", bound_audiences=["vault"], **POLICIES)
+
+    def issue(subject: str) -> None:
+        now = int(time.time())
+        claims = {"sub": subject, "aud": "vault", "iat": now - 5, "exp": now + 600}
+        token.write_text(jwt.encode({"alg": "ES256"}, claims, key))
+
+    issue("worker-1")
+    file = written(method="jwt", role="je", token_file=token)
+    client.login_from_file(file)
+    assert can_read(client)
+    token.write_text("not.a.token")
+    end_logins(vault, "jwt")
+    with pytest.raises(
+        VaultDenied, match=r"refused the login: the token or the role is not valid \(POST auth/jwt/login: Vault answered 400 "
+    ):
+        can_read(client)
+    issue("worker-1")
+    assert can_read(client), "the next token of the platform is used without a restart"
+
+
+def test_a_service_account_of_kubernetes(vault: TlsVault, client: VaultConnection, written: WrittenFile, tmp_path: Path) -> None:
+    account = {"namespace": "jobs", "serviceaccount": {"name": "worker", "uid": "4711"}}
+    now = int(time.time())
+    times = {"iat": now - 5, "nbf": now - 5, "exp": now + 600}
+    claims = {"iss": "https://kubernetes", "sub": "system:serviceaccount:jobs:worker", **times, "kubernetes.io": account}
+    token = tmp_path / "token"
+    token.write_text(jwt.encode({"alg": "ES256"}, claims, ECKey.generate_key("P-256")))
+    reviewed = {"authenticated": True, "user": {"username": claims["sub"], "uid": "4711", "groups": ["system:serviceaccounts"]}}
+    with serve_canned_answers() as kubernetes:
+        kubernetes.routes["/tokenreviews"] = (201, {"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "status": reviewed})
+        vault.write("sys/auth/k8s", type="kubernetes")
+        authority = vault.authority.read_text()
+        vault.write("auth/k8s/config", kubernetes_host=kubernetes.address, kubernetes_ca_cert=authority, token_reviewer_jwt="x.y.z")
+        bound = {"bound_service_account_names": ["worker"], "bound_service_account_namespaces": ["jobs"]}
+        vault.write("auth/k8s/role/je", **bound, **POLICIES)
+        client.login_from_file(written(method="kubernetes", role="je", mount="k8s", token_file=token))
+    assert can_read(client)
+    assert token.read_bytes() in kubernetes.requests[-1].body, "Vault asked Kubernetes about this very token"
+
+
+def test_a_client_certificate(vault: TlsVault, client: VaultConnection, written: WrittenFile) -> None:
+    vault.write("sys/auth/cert", type="cert")
+    vault.write("auth/cert/certs/je", certificate=vault.authority.read_text(), allowed_dns_sans=[CLIENT], **POLICIES)
+    vault.write("auth/cert/certs/other", certificate=vault.authority.read_text(), allowed_dns_sans=["other.test"])
+    pem = vault.authority.with_name(f"{CLIENT}.pem")
+    client.login_from_file(written(method="cert", role="je", certificate_file=pem, key_file=pem))
+    assert can_read(client)
+    with pytest.raises(VaultDenied, match=r"refused the login: no role accepts the certificate \(POST auth/cert/login"):
+        client.login_from_file(written(method="cert", role="other", certificate_file=pem, key_file=pem))
+
+
+def test_a_token_that_an_agent_keeps_in_a_file(vault: TlsVault, client: VaultConnection, written: WrittenFile, tmp_path: Path) -> None:
+    def new_token() -> str:
+        answer = vault.admin.post("auth/token/create", json={"policies": ["reader"]}).raise_for_status().json()
+        return str(answer["auth"]["client_token"])
+
+    token = tmp_path / "agent-token"
+    token.write_text(new_token())
+    client.login_from_file(written(method="token", token_file=token))
+    assert can_read(client)
+    vault.write("auth/token/revoke", token=token.read_text())
+    token.write_text(new_token())
+    assert can_read(client)
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "no such method": ({"method": "ldap"}, "'approle', 'kubernetes', 'jwt', 'cert', 'token'"),
+    "no role id": ({"secret_id": "hush-hush"}, "role_id: Field required"),
+    "two secret ids": ({"role_id": "r", "secret_id": "hush-hush", "secret_id_file": "/x"}, "exactly one of secret_id, secret_id_file and"),
+    "no secret id": ({"role_id": "r"}, "exactly one of secret_id, secret_id_file and wrapped_secret_id"),
+    "a typing error": ({"method": "jwt", "rolle": "hush-hush", "role": "x"}, "rolle: Extra inputs are not permitted"),
+    "no role": ({"method": "kubernetes"}, "role: Field required"),
+    "a missing token": ({"method": "token", "token_file": "/nonexistent/token"}, "/nonexistent/token cannot be read: No such file"),
+    "a missing certificate": (
+        {"method": "cert", "certificate_file": "/nonexistent/c", "key_file": "/nonexistent/k"},
+        "/nonexistent/c and /nonexistent/k are not a certificate and its key in PEM",
+    ),
+    "a missing mount": ({"role_id": "r", "secret_id": "hush-hush", "mount": "nowhere"}, "auth/nowhere/login"),
+}
+
+
+@pytest.mark.parametrize("fields, expected", WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_said_without_quoting_a_secret(
+    client: VaultConnection, written: WrittenFile, fields: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(VaultDenied) as refused:
+        client.login_from_file(written(**fields))
+    assert expected in str(refused.value)
+    assert "hush" not in f"{refused.value} {refused.value.__cause__}"
+
+
+def test_a_token_file_holds_one_token(client: VaultConnection, written: WrittenFile, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    for content in (b"", b"hush hush\n", b"\xff\xfe"):
+        token.write_bytes(content)
+        with pytest.raises(VaultDenied, match="token") as refused:
+            client.login_from_file(written(method="token", token_file=token))
+        assert "hush" not in str(refused.value)
+
+
+def test_a_login_file_shows_no_secret_and_names_what_jobs_must_not_read(written: WrittenFile, tmp_path: Path) -> None:
+    secret = tmp_path / "secrets" / "id"
+    file = written(role_id="hush-hush", secret_id_file=secret)
+    assert "hush" not in repr(read_login(file))
+    assert secret_files(file) == (file, secret)
+    assert secret_files(tmp_path / "missing") == (tmp_path / "missing",)
