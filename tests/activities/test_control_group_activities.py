@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from temporalio.testing import ActivityEnvironment
@@ -16,16 +16,19 @@ from activities.job_activities import JobActivities
 from justenough.adapters.store import Store, StoredWrappingToken, StoreUnavailable
 from justenough.adapters.store.wrapped_tokens import WrappedTokenRepository
 from justenough.adapters.vault import VaultRefused, control_groups
-from justenough.domain.approvals.ladder import Ladder
-from justenough.domain.approvals.statements import OrderStatement, to_signable
+from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
+from justenough.domain.approvals.statements import OrderStatement, SignedStatement, to_signable
 from justenough.domain.catalog.models import ResolvedIssue
 from justenough.domain.contracts.workflow_messages import ControlGroupsInput, ControlGroupsResult, JobInput
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.ids import new_job_id, request_id
+from justenough.domain.jobs.states import Action
 from justenough.domain.ledger.events import Event
+from justenough.services.control_group_votes import why_not_authorized
 from justenough.services.dependencies import Deps
+from tests.activities.catalog_variants import open_changed_desk
 from tests.activities.revocation_calls import revoke_from_outside
-from tests.activities.vault_shop import SPEC, Desk
+from tests.activities.vault_shop import SPEC, Desk, Someone
 
 pytestmark = pytest.mark.servers
 
@@ -118,3 +121,56 @@ def test_what_was_not_decided_like_this_is_not_opened(at: Desk) -> None:
     assert "the request differs from the recorded one" in str(waiting.open_locks(at.deps, other).refused)
     assert at.deps.vault.prefix_accessors(waiting.job) == ()
     assert "job.refused" in at.entry_types(waiting.job)
+
+
+def answer_of(
+    person: Someone, decision: Literal["approve", "deny", "break_glass"] = "approve", action: Action = Action.WRITE
+) -> ApprovalAnswer:
+    signed = SignedStatement(statement={}, signature="")
+    about: dict[str, Any] = {"person": person.id, "name": person.name, "tier": 2, "at": datetime.now(UTC), "signed": signed}
+    return ApprovalAnswer(decision=decision, ttl=300, action=action, reason="", **about)
+
+
+def why_not(at: Desk, waiting: LockedJob, answer: ApprovalAnswer) -> str | None:
+    rejection = why_not_authorized(at.deps, waiting.request, answer)
+    return rejection.code if rejection else None
+
+
+def test_an_approval_counts_once_vault_counts_it_too(at: Desk) -> None:
+    waiting, security = LockedJob(at), at.shop.sign_in("security")
+    waiting.open_locks(at.deps)
+    kept = at.deps.store.wrapped_tokens.get(waiting.request)
+    assert kept is not None
+    assert why_not(at, waiting, answer_of(security)) == "control_group_unauthorized"
+    security.call("POST", "sys/control-group/authorize", {"accessor": kept.accessor})
+    assert why_not(at, waiting, answer_of(security)) is None
+    assert why_not(at, waiting, answer_of(security, action=Action.READ)) == "locked_action_narrowed"
+    assert why_not(at, waiting, answer_of(security, "deny")) is None, "a denial needs no authorization"
+
+
+def test_break_glass_waits_for_the_authorizations_that_vault_requires(at: Desk, tmp_path: Path) -> None:
+    def require_two_chiefs(catalog: dict[str, Any]) -> None:
+        catalog["resources"]["payouts-db"]["actions"]["write"]["lock_tier"] = 3
+
+    with open_changed_desk(at.shop, tmp_path, require_two_chiefs, provision=True) as desk:
+        waiting = LockedJob(desk)
+        waiting.open_locks(desk.deps)
+        kept = desk.deps.store.wrapped_tokens.get(waiting.request)
+        assert kept is not None
+        chiefs = (desk.shop.sign_in("chief"), desk.shop.newcomer("second-chief", "chiefs"))
+        for person, expected in zip(chiefs, ("control_group_waiting", None), strict=True):
+            person.call("POST", "sys/control-group/authorize", {"accessor": kept.accessor})
+            assert why_not(desk, waiting, answer_of(person, "break_glass")) == expected
+
+
+def test_no_approval_counts_without_a_request_in_vault(at: Desk) -> None:
+    waiting, security = LockedJob(at), at.shop.sign_in("security")
+    assert why_not(at, waiting, answer_of(security)) == "control_group_gone", "it was never opened"
+    waiting.open_locks(at.deps)
+    kept = at.deps.store.wrapped_tokens.get(waiting.request)
+    assert kept is not None
+    security.call("POST", "sys/control-group/authorize", {"accessor": kept.accessor})
+    (accessor,) = at.deps.vault.prefix_accessors(waiting.job)
+    at.shop.admin("POST", "auth/token/revoke-accessor", {"accessor": kept.accessor})
+    at.shop.admin("POST", "auth/token/revoke-accessor", {"accessor": accessor})
+    assert why_not(at, waiting, answer_of(security)) == "control_group_gone"
