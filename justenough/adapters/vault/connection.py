@@ -7,8 +7,8 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from justenough.adapters.vault.errors import ConnectionRefused, VaultDenied, Vau
 from justenough.adapters.vault.own_login import (
     AppRoleLogin,
     CertificateLogin,
+    OwnLogin,
     TokenLogin,
     login_request,
     read_login,
@@ -166,11 +167,9 @@ class VaultConnection:
         if isinstance(login, TokenLogin):
             return LiveLogin(self.adapter(Secret(read_secret_file(login.token_file))), began, 0)
         where, body = login_request(login, secret_id=self._secret_id(login) if isinstance(login, AppRoleLogin) else "")
-        adapter = self.adapter(None)
-        if isinstance(login, CertificateLogin):
-            adapter = self._certificate_adapter(login)
         try:
-            answer = self.call(adapter, "post", where, body)
+            with self._login_session(login) as session:
+                answer = self.call(self._adapter(None, session), "post", where, body)
         except (VaultDenied, VaultRefused) as error:
             raise VaultDenied(f"Vault refused the login: {WRONG_LOGIN[login.method]} ({error})") from error
         auth = (answer or {}).get("auth") or {}
@@ -196,16 +195,20 @@ class VaultConnection:
             self._unwrapped = {wrapping: Secret(str(data.get("secret_id") or ""))}
         return self._unwrapped[wrapping].reveal()
 
-    def _certificate_adapter(self, login: CertificateLogin) -> RawAdapter:
-        """Return an adapter over a connection of its own, which shows the client certificate."""
+    @contextmanager
+    def _login_session(self, login: OwnLogin) -> Iterator[requests.Session]:
+        """Yield the connections over which to log in: those that we share, or one that shows the client certificate."""
+        if not isinstance(login, CertificateLogin):
+            yield self._session
+            return
         files = (str(login.certificate_file), str(login.key_file))
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*files)
         except OSError as error:
             raise VaultDenied(f"{' and '.join(files)} are not a certificate and its key in PEM: {error.strerror or error}") from None
-        session = requests.Session()
-        session.trust_env, session.verify, session.cert = False, self._session.verify, files
-        return self._adapter(None, session)
+        with requests.Session() as session:
+            session.trust_env, session.verify, session.cert = False, self._session.verify, files
+            yield session
 
     def _renew_until_stopped(self) -> None:
         pause = self._renewal_interval()

@@ -109,8 +109,9 @@ def read_secret_file(file: Path) -> str:
 
 def login_request(login: AppRoleLogin | JwtLogin | CertificateLogin, *, secret_id: str = "") -> tuple[str, Mapping[str, Any]]:
     """Return the path and the body of a login request. Raises VaultDenied."""
+    mount = (login.mount or login.method).strip("/")
     if isinstance(login, AppRoleLogin):
-        return f"auth/{login.mount}/login", {"role_id": login.role_id.get_secret_value(), "secret_id": secret_id}
+        return f"auth/{mount}/login", {"role_id": login.role_id.get_secret_value(), "secret_id": secret_id}
     if isinstance(login, JwtLogin):
-        return f"auth/{login.mount or login.method}/login", {"role": login.role, "jwt": read_secret_file(login.token_file)}
-    return f"auth/{login.mount}/login", {"name": login.role} if login.role else {}
+        return f"auth/{mount}/login", {"role": login.role, "jwt": read_secret_file(login.token_file)}
+    return f"auth/{mount}/login", {"name": login.role} if login.role else {}
