@@ -206,6 +206,7 @@ def test_what_is_wrong_is_said_without_quoting_a_secret(
     with pytest.raises(VaultDenied) as refused:
         client.login_from_file(written(**fields))
     assert expected in str(refused.value)
+    assert ("Vault refused the login" in str(refused.value)) == (expected == "auth/nowhere/login"), "Vault was not asked"
     assert "hush" not in f"{refused.value} {refused.value.__cause__}"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -201,13 +200,8 @@ class VaultConnection:
         if not isinstance(login, CertificateLogin):
             yield self._session
             return
-        files = (str(login.certificate_file), str(login.key_file))
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*files)
-        except OSError as error:
-            raise VaultDenied(f"{' and '.join(files)} are not a certificate and its key in PEM: {error.strerror or error}") from None
         with requests.Session() as session:
-            session.trust_env, session.verify, session.cert = False, self._session.verify, files
+            session.trust_env, session.verify, session.cert = False, self._session.verify, login.files
             yield session
 
     def _renew_until_stopped(self) -> None:

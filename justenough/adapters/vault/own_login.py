@@ -6,6 +6,7 @@ The file is JSON. It is read again at each login, so that it, and the files that
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -52,6 +53,11 @@ class CertificateLogin(Model):
     role: str | None = None
     """Default: any role that accepts the certificate."""
     mount: str = "cert"
+
+    @property
+    def files(self) -> tuple[str, str]:
+        """The files of the certificate and of its key."""
+        return str(self.certificate_file), str(self.key_file)
 
 
 class TokenLogin(Model):
@@ -114,4 +120,8 @@ def login_request(login: AppRoleLogin | JwtLogin | CertificateLogin, *, secret_i
         return f"auth/{mount}/login", {"role_id": login.role_id.get_secret_value(), "secret_id": secret_id}
     if isinstance(login, JwtLogin):
         return f"auth/{mount}/login", {"role": login.role, "jwt": read_secret_file(login.token_file)}
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*login.files)
+    except OSError as error:
+        raise VaultDenied(f"{' and '.join(login.files)} are not a certificate and its key in PEM: {error.strerror or error}") from None
     return f"auth/{mount}/login", {"name": login.role} if login.role else {}
