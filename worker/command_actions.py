@@ -26,7 +26,7 @@ from worker.stack.supervisor import supervise
 if TYPE_CHECKING:
     from worker.command_output import CommandOutput, Json
 
-EXIT_FAILED, EXIT_USAGE = 1, 2
+EXIT_FAILED, EXIT_USAGE, EXIT_DRIFT = 1, 2, 2
 
 
 def up(output: CommandOutput, *, detach: bool, lifeline: int | None) -> None:
@@ -106,6 +106,32 @@ def vault_setup(output: CommandOutput) -> None:
         table=lambda _: output.print_table(("OUTCOME", "PATH", "NOTE"), [(step["outcome"], step["path"], step["note"]) for step in steps]),
         names=lambda _: (step["path"] for step in steps),
     )
+
+
+def vault_plan(output: CommandOutput) -> None:
+    """Print what setting up Vault would change; exit 2 if anything would."""
+    from worker.stack.seed import plan_vault_setup  # noqa: PLC0415 - only this command needs what setting up Vault loads
+
+    settings, token = _load_settings(output), os.environ.get("VAULT_TOKEN")
+    with _exit_on_error(output, invalid_input=EXIT_FAILED):
+        planned = plan_vault_setup(settings, token=Secret(token) if token else None)
+    changes = [step for step in planned if step.outcome in {"created", "changed"}]
+
+    def print_plan(_: Json) -> None:
+        for step in planned:
+            if step.outcome != "unchanged" or step.note:
+                output.write_line(f"{step.outcome:9} {step.path}" + (f"  ({step.note})" if step.note else ""))
+                for line in step.lines:
+                    output.write_line(f"    {line}")
+        if changes:
+            output.write_line(f"`justenough vault apply` would write {len(changes)} of {len(planned)} objects.")
+        else:
+            output.write_line(f"Nothing would change: {len(planned)} objects were compared.")
+
+    items = [{"path": step.path, "outcome": str(step.outcome), "note": step.note, "lines": list(step.lines)} for step in planned]
+    output.emit({"items": items, "next": None}, table=print_plan, names=lambda _: (step.path for step in changes))
+    if changes:
+        raise typer.Exit(EXIT_DRIFT)
 
 
 def _load_settings(output: CommandOutput) -> Settings:

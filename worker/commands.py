@@ -25,7 +25,9 @@ def register(app: typer.Typer, output: CommandOutput) -> None:
     for command in (commands.up, commands.down, commands.status, commands.doctor, worker):
         app.command(command.__name__)(command)
     vault = typer.Typer(help="Set up Vault.", no_args_is_help=True)
-    vault.command("setup")(commands.vault_setup)
+    vault.command("plan")(commands.vault_plan)
+    vault.command("apply")(commands.vault_setup)
+    vault.command("setup", help="The same as `vault apply`.")(commands.vault_setup)
     app.add_typer(vault, name="vault")
 
 
@@ -63,8 +65,14 @@ class WorkerCommands:
 
         command_actions.doctor(self.output)
 
+    def vault_plan(self) -> None:
+        """Show what `vault apply` would write into Vault, and write nothing. Exit 2 if anything would change."""
+        from worker import command_actions  # noqa: PLC0415 - loads the stack
+
+        command_actions.vault_plan(self.output)
+
     def vault_setup(self) -> None:
-        """Set up Vault for the catalog. Uses VAULT_ADDR and an administrator's VAULT_TOKEN, or the Vault of the running stack."""
+        """Write into Vault what the catalog needs. Uses VAULT_ADDR and an administrator's VAULT_TOKEN, or the Vault of the running stack."""
         from worker import command_actions  # noqa: PLC0415 - loads the stack
 
         command_actions.vault_setup(self.output)

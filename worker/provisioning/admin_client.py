@@ -5,7 +5,10 @@ Holds the admin token for one setup. No error message contains it or a secret th
 
 from __future__ import annotations
 
+import json
+import secrets
 import ssl
+import string
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,6 +28,9 @@ REQUEST_TIMEOUT_S = 15.0
 MOUNT_TIMEOUT_S = 10.0
 """How long a newly mounted engine may take until it accepts writes."""
 WARMING_UP_MESSAGES = ("Upgrading from non-versioned to versioned", "Waiting for the primary to upgrade")
+
+
+ALPHANUMERIC = string.ascii_letters + string.digits
 
 
 class WriteOutcome(StrEnum):
@@ -109,6 +115,23 @@ class AdminClient:
             return AppliedWrite(path, WriteOutcome.CREATED)
         # Vault never returns a password, so it is written each time. The readable values show whether anything changed.
         return AppliedWrite(path, WriteOutcome.CHANGED if has_changed(before, self.read(path) or {}) else WriteOutcome.UNCHANGED)
+
+    def query(self, path: str, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return Vault's answer to a request that changes nothing but is not a GET. Raises SetupFailed, VaultNotReady."""
+        return self._data(self._send("POST", path, dict(data)), path)
+
+    def fill_random(self, text: str) -> str:
+        """Replace each `${random}` by another 44 characters: 262 bits that need no escaping in JSON or a URL.
+
+        They are also the base64 of 33 bytes, the form that webhooks need after `whsec_`.
+        """
+        first, *parts = text.split("${random}")
+        return first + "".join("".join(secrets.choice(ALPHANUMERIC) for _ in range(44)) + part for part in parts)
+
+    def replace_secret_id(self, role: str) -> str | None:
+        """Return a new secret id of an AppRole; None if it only would be made."""
+        made = self.write(f"{role}/secret-id", {"metadata": json.dumps({"made_by": "justenough vault setup"})})
+        return str(made["secret_id"])
 
     def has_path(self, path: str, data: Mapping[str, Any]) -> bool:
         """Whether this Vault serves a path. An error about the data means that it does. Raises SetupFailed, VaultNotReady."""

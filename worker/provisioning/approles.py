@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from justenough.adapters.configuration.settings import Settings
@@ -41,9 +41,8 @@ def provision_console(vault: AdminClient, settings: Settings, triggers: Triggers
     It may read only those secrets that the triggers name.
     """
     yield vault.ensure("sys/policies/acl/je-console", {"policy": console_policy(triggers.secret_paths)})
-    yield from _ensure_approle(vault, CONSOLE_ENTITY, settings.console_approle_file)
-    file = settings.console_approle_file
-    yield from provision_console_identity(vault, None if _other_method(file) else str(read_json(file)["role_id"]))
+    role_id = yield from _ensure_approle(vault, CONSOLE_ENTITY, settings.console_approle_file)
+    yield from provision_console_identity(vault, role_id)
 
 
 def provision_identity_tokens(vault: AdminClient, settings: Settings, *, embedded: bool) -> Iterator[AppliedWrite]:
@@ -66,11 +65,12 @@ def provision_identity_tokens(vault: AdminClient, settings: Settings, *, embedde
     yield vault.ensure(path, {"issuer": issuer})
 
 
-def _ensure_approle(vault: AdminClient, name: str, file: Path) -> Iterator[AppliedWrite]:
+def _ensure_approle(vault: AdminClient, name: str, file: Path) -> Generator[AppliedWrite, None, str | None]:
+    """Ensure an AppRole and its login file; return its role id, or None if the file names another method, which is kept."""
     if method := _other_method(file):
         note = f"it logs in by {method}: give its role at that mount the policy {name}"
         yield AppliedWrite(str(file), WriteOutcome.KEPT, note)
-        return
+        return None
     role = f"auth/approle/role/{name}"
     yield vault.ensure(role, {**APPROLE_SETTINGS, "token_policies": [name]})
     role_id = str((vault.read(f"{role}/role-id") or {}).get("role_id"))
@@ -79,14 +79,15 @@ def _ensure_approle(vault: AdminClient, name: str, file: Path) -> Iterator[Appli
         current = read_json(file)
     if current.get("role_id") == role_id and current.get("secret_id"):
         with contextlib.suppress(SetupFailed):
-            if vault.write(f"{role}/secret-id/lookup", {"secret_id": str(current["secret_id"])}):
+            if vault.query(f"{role}/secret-id/lookup", {"secret_id": str(current["secret_id"])}):
                 file.chmod(0o600)
                 yield AppliedWrite(str(file), WriteOutcome.UNCHANGED)
-                return
-    new = vault.write(f"{role}/secret-id", {"metadata": json.dumps({"made_by": "justenough vault setup"})})
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_private(file, json.dumps({"role_id": role_id, "secret_id": str(new["secret_id"])}))
+                return role_id
+    if secret_id := vault.replace_secret_id(role):
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(file, json.dumps({"role_id": role_id, "secret_id": secret_id}))
     yield AppliedWrite(str(file), WriteOutcome.CHANGED if current else WriteOutcome.CREATED, "a new secret id")
+    return role_id
 
 
 def _other_method(file: Path) -> str | None:

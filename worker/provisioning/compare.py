@@ -14,9 +14,14 @@ VOLATILE_KEYS = frozenset({"last_update_time", "creation_time", "updated_time", 
 
 def covers(current: Mapping[str, Any], desired: Mapping[str, Any]) -> bool:
     """Whether each desired value is there. A value that Vault never returns (a password) counts as absent."""
-    details = current.get("connection_details")
-    visible = {**current, **(details if isinstance(details, Mapping) else {})}
+    visible = visible_values(current)
     return all(key in visible and is_same_value(visible[key], value) for key, value in desired.items())
+
+
+def visible_values(current: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that Vault shows of a path, under the keys with which they are written."""
+    details = current.get("connection_details")
+    return {**current, **(details if isinstance(details, Mapping) else {})}
 
 
 def has_changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:

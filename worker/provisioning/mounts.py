@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
-import string
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,8 +10,6 @@ from justenough.domain.catalog.models import VaultWrite
 from justenough.domain.core.vault_names import HARD_END_HOURS
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
 from worker.provisioning.compare import is_same_value
-
-ALPHANUMERIC = string.ascii_letters + string.digits
 
 
 def ensure_mounted(vault: AdminClient, path: str, data: Mapping[str, Any]) -> AppliedWrite:
@@ -59,10 +55,6 @@ def apply_catalog_writes(vault: AdminClient, writes: tuple[VaultWrite, ...]) -> 
             vault.write(write.path, write.data)
             yield AppliedWrite(write.path, WriteOutcome.CREATED)
         elif write.once:
-            # Each `${random}` becomes another 44 characters: 262 bits that need no escaping in JSON or a URL. They are also the base64 of
-            # 33 bytes, the form that webhooks need after `whsec_`.
-            first, *parts = json.dumps(write.data).split("${random}")
-            text = first + "".join("".join(secrets.choice(ALPHANUMERIC) for _ in range(44)) + part for part in parts)
-            yield vault.ensure(write.path, json.loads(text))
+            yield vault.ensure(write.path, json.loads(vault.fill_random(json.dumps(write.data))))
         else:
             yield vault.ensure(write.path, write.data)

@@ -1,4 +1,4 @@
-"""The steps of `justenough vault setup`, in order. Their content comes from the catalog, the settings and the policy texts."""
+"""The steps of `justenough vault apply` (or `setup`), in order. Their content comes from the catalog, the settings and the policy texts."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from worker.provisioning.identities import (
     provision_scope_identities,
 )
 from worker.provisioning.mounts import apply_catalog_writes, ensure_mounted, ensure_token_lifetime
+from worker.provisioning.plan import PlannedWrite, PlanningClient
 from worker.provisioning.policies import INSTALLATION_IN_POLICY, grant_policy, person_policy
 
 TRANSIT_KEYS = {IDENTITY_KEY: "ed25519", LEDGER_KEY: "ed25519", PAYLOAD_KEY: "aes256-gcm96"}
@@ -63,6 +64,45 @@ def provision_vault(
     Writes `settings.worker_approle_file` and `settings.console_approle_file` if they are missing or no longer valid.
     Raises InvalidInput (catalog, tiers or environment), SetupFailed (one step, with its path and remedy), VaultNotReady.
     """
+    inputs = _read_inputs(settings, environment, people)
+    hide = [*inputs.filled_in.values(), *(person.password.reveal() for person in inputs.people.values())]
+    with AdminClient(vault_addr, admin_token, namespace=settings.vault_namespace, cacert=settings.vault_cacert, hide=hide) as vault:
+        return tuple(_apply_steps(vault, settings, inputs))
+
+
+def plan_vault(
+    settings: Settings,
+    *,
+    vault_addr: str,
+    admin_token: Secret,
+    people: Mapping[str, PersonSeed] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[PlannedWrite, ...]:
+    """Return what `provision_vault` would do for each path, with the values that it would write. Writes nothing. Raises as it does."""
+    inputs = _read_inputs(settings, environment, people)
+    names = {value: f"${{{name}}}" for name, value in inputs.filled_in.items()}
+    hide = inputs.filled_in.values()
+    with PlanningClient(
+        vault_addr, admin_token, namespace=settings.vault_namespace, cacert=settings.vault_cacert, hide=hide, names=names
+    ) as vault:
+        return tuple(vault.planned(step) for step in _apply_steps(vault, settings, inputs))
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What the configuration folder and the environment say."""
+
+    catalog: Catalog
+    tiers: Tiers
+    triggers: Triggers
+    people: Mapping[str, PersonSeed]
+    is_embedded: bool
+    env: Mapping[str, str]
+    filled_in: Mapping[str, str]
+    """The values of `${X}` in what the catalog writes, by name. Some are secrets."""
+
+
+def _read_inputs(settings: Settings, environment: Mapping[str, str] | None, people: Mapping[str, PersonSeed] | None) -> _Inputs:
     env = os.environ if environment is None else environment
     folder, tiers, triggers = settings.config, Tiers(tiers={}), Triggers()
     raw = read_catalog(_read_file(folder / CATALOG_FILE, "set JUSTENOUGH_CONFIG to the configuration's folder"))
@@ -74,22 +114,14 @@ def provision_vault(
             raise InvalidInput(CATALOG_FILE, problems)
     if (folder / TRIGGERS_FILE).exists():
         triggers = read_triggers(_read_file(folder / TRIGGERS_FILE, "it lists the secrets that the console may read"))
-    hide = [env[name] for name in SETTING_PLACEHOLDER.findall(str(raw.provision)) if name in env]
-    hide += [person.password.reveal() for person in (people or {}).values()]
-    with AdminClient(vault_addr, admin_token, namespace=settings.vault_namespace, cacert=settings.vault_cacert, hide=hide) as vault:
-        return tuple(_apply_steps(vault, settings, catalog, tiers, triggers, people, env))
+    filled_in = {name: env[name] for name in SETTING_PLACEHOLDER.findall(str(raw.provision)) if name in env}
+    return _Inputs(catalog, tiers, triggers, people or {}, people is not None, env, filled_in)
 
 
-def _apply_steps(
-    vault: AdminClient,
-    settings: Settings,
-    catalog: Catalog,
-    tiers: Tiers,
-    triggers: Triggers,
-    people: Mapping[str, PersonSeed] | None,
-    env: Mapping[str, str],
-) -> Iterator[AppliedWrite]:
-    writes = provision_writes(catalog, env)
+def _apply_steps(vault: AdminClient, settings: Settings, inputs: _Inputs) -> Iterator[AppliedWrite]:
+    catalog, tiers, people = inputs.catalog, inputs.tiers, inputs.people
+    writes = provision_writes(catalog, inputs.env)
+    _require_namespace(vault)
     _refuse_other_installation(vault, settings.installation)
     if catalog.has_locks:
         require_control_groups(vault)
@@ -108,13 +140,13 @@ def _apply_steps(
     yield from _write_grant_policies(vault, catalog, tiers, provisioned={write.path for write in writes})
     yield vault.ensure("sys/policies/acl/je-person", {"policy": person_policy()})
     yield from provision_scope_identities(vault, catalog)
-    passwords = {name: seed.password for name, seed in (people or {}).items()}
+    passwords = {name: seed.password for name, seed in people.items()}
     yield from provision_people_logins(vault, settings.people_mounts, passwords)
-    yield from provision_groups(vault, {name: seed.groups for name, seed in (people or {}).items()})
+    yield from provision_groups(vault, {name: seed.groups for name, seed in people.items()})
     yield from provision_page_logins(vault, settings, passwords)
-    yield from provision_identity_tokens(vault, settings, embedded=people is not None)
+    yield from provision_identity_tokens(vault, settings, embedded=inputs.is_embedded)
     yield from provision_worker(vault, settings, catalog)
-    yield from provision_console(vault, settings, triggers)
+    yield from provision_console(vault, settings, inputs.triggers)
 
 
 def _read_file(path: Path, purpose: str) -> bytes:
@@ -122,6 +154,13 @@ def _read_file(path: Path, purpose: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InvalidInput(path.name, (Problem("", f"{path} cannot be read: {error.strerror}; {purpose}"),)) from error
+
+
+def _require_namespace(vault: AdminClient) -> None:
+    """Raise SetupFailed if Vault has no such namespace. Everything in it would seem to be missing."""
+    if vault.namespace is not None and vault.read("sys/mounts") is None:
+        remedy = f"Correct VAULT_NAMESPACE, or create it: bao namespace create {vault.namespace}"
+        raise SetupFailed("sys/mounts", why=f"Vault has no namespace {vault.namespace!r}", remedy=remedy)
 
 
 def _refuse_other_installation(vault: AdminClient, installation: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.secret import Secret
-from worker.provisioning import AppliedWrite, PersonSeed, provision_vault
+from worker.provisioning import AppliedWrite, PersonSeed, PlannedWrite, plan_vault, provision_vault
 from worker.stack.environment import UNUSED_PORT, shop_settings
 from worker.stack.lock import supervisor_of
 from worker.stack.paths import StackPaths
@@ -17,6 +19,8 @@ from worker.stack.postgres import VAULT_LOGIN, database_passwords
 from worker.stack.shop import load_shop
 from worker.stack.stack_file import read_stack, stack_users
 from worker.stack.start_progress import Report
+
+T = TypeVar("T")
 
 
 class NoVault(GiveUp):
@@ -30,7 +34,7 @@ def seed_servers(plan: StackPlan, *, provision: bool, report: Report) -> None:
         load_shop(plan.places, config=plan.settings.config, port=plan.ports["postgres"])
     if provision and "vault" in plan.only:
         report("step", "setting Vault up")
-        _set_up_embedded_vault(plan.settings, plan.places)
+        _with_embedded_vault(provision_vault, plan.settings, plan.places)
 
 
 def shop_environment(places: StackPaths, port: int) -> dict[str, str]:
@@ -45,21 +49,30 @@ def set_up_vault(settings: Settings, *, token: Secret | None) -> tuple[AppliedWr
 
     Raises NoVault, InvalidInput, SetupFailed, VaultNotReady.
     """
+    return _with_vault(provision_vault, settings, token)
+
+
+def plan_vault_setup(settings: Settings, *, token: Secret | None) -> tuple[PlannedWrite, ...]:
+    """Return what `set_up_vault` would do, and write nothing. Raises as it does."""
+    return _with_vault(plan_vault, settings, token)
+
+
+def _with_vault(run: Callable[..., T], settings: Settings, token: Secret | None) -> T:
     places = StackPaths.of(settings.home)
     stack, address = read_stack(places) if supervisor_of(places) else None, os.environ.get("VAULT_ADDR")
     if stack is not None and stack.vault is not None and address in {None, stack.vault}:
         config = settings.config.expanduser().absolute()
         embedded = {"home": stack.home, "config": config, "vault_addr": stack.vault, "worker_cidrs": EMBEDDED_WORKER_CIDRS}
-        return _set_up_embedded_vault(settings.model_copy(update=embedded | dict.fromkeys(FOREIGN_VAULT_SETTINGS)), places)
+        return _with_embedded_vault(run, settings.model_copy(update=embedded | dict.fromkeys(FOREIGN_VAULT_SETTINGS)), places)
     if token is None or address is None:
         message = "set VAULT_ADDR and VAULT_TOKEN (an administrator's), or start the embedded Vault: justenough up --detach"
         raise NoVault(message)
-    return provision_vault(settings, vault_addr=address, admin_token=token)
+    return run(settings, vault_addr=address, admin_token=token)
 
 
-def _set_up_embedded_vault(settings: Settings, places: StackPaths) -> tuple[AppliedWrite, ...]:
+def _with_embedded_vault(run: Callable[..., T], settings: Settings, places: StackPaths) -> T:
     people = {name: PersonSeed(password=Secret(user.password), groups=user.groups) for name, user in stack_users(places).items()}
-    return provision_vault(
+    return run(
         settings,
         vault_addr=settings.vault_addr,
         admin_token=Secret(places.admin_token.read_text(encoding="utf-8").strip()),

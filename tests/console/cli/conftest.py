@@ -82,11 +82,11 @@ def fresh(whole: Stack, tmp_path: Path) -> Cli:
 
 @contextmanager
 def run_on_terminal(
-    cli: Cli, *arguments: object, who: str = "ops", whole: bool = False, columns: int = 80, **env: str
+    cli: Cli, *arguments: object, who: str = "ops", whole: bool = False, columns: int = 80, rows: int = 24, **env: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], Terminal]]:
     """Run a command whose stdin and stderr (`whole`: stdout too) are a terminal: the process, and the terminal's other end."""
     ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, columns))
+    termios.tcsetwinsize(theirs, (rows, columns))
     command = [sys.executable, "-m", "console.cli", "--profile", who, *map(str, arguments)]
     try:
         stdout = theirs if whole else subprocess.PIPE

@@ -20,7 +20,23 @@ from worker.stack import Stack
 
 OPTIONS = {"--output", "-o", "--quiet", "--yes", "--profile", "--console-url"}
 CONTRACT = {
-    *("up", "down", "status", "doctor", "demo", "worker", "console", "vault setup", "login", "logout", "whoami", "report", "sweep"),
+    *(
+        "up",
+        "down",
+        "status",
+        "doctor",
+        "demo",
+        "worker",
+        "console",
+        "vault apply",
+        "vault plan",
+        "vault setup",
+        "login",
+        "logout",
+        "whoami",
+        "report",
+        "sweep",
+    ),
     *(f"job {name}" for name in ("run", "list", "show", "watch", "logs", "timeline", "cancel", "kill", "tighten")),
     *(f"request {name}" for name in ("list", "show", "approve", "deny", "withdraw", "break-glass", "claim", "release", "watch")),
     *("review list", "review answer", *(f"delegation {name}" for name in ("list", "create", "end"))),

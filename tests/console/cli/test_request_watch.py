@@ -75,7 +75,8 @@ def test_each_change_is_a_line_at_once_and_in_json_the_request_as_the_api_shows_
 
 def test_a_terminal_shows_a_table_and_rings_for_what_is_new(cli: Cli, ops: Human, tmp_path: Path) -> None:
     first = PendingJob(cli, ops, tmp_path, [WRITE])
-    with run_on_terminal(cli, "request", "watch", "--mine", who="lead", whole=True, columns=40) as (process, terminal):
+    # As high as needed to show the requests that other tests left pending too: theirs are more urgent.
+    with run_on_terminal(cli, "request", "watch", "--mine", who="lead", whole=True, columns=40, rows=1000) as (process, terminal):
         shown = terminal.read_until(first.requests[0].encode())
         shown += terminal.read_until(b"TIME LEFT 1")
         second = PendingJob(cli, ops, tmp_path, [WRITE])
@@ -202,7 +203,7 @@ def test_a_timeline_is_drawn_on_a_terminal_and_with_entries_it_is_not(cli: Cli, 
     job = PendingJob(cli, ops, tmp_path, [WRITE])
     shown: dict[tuple[Any, ...], str] = {}
     for arguments, env in [((), {}), ((), {"NO_COLOR": "1"}), (("--entries",), {})]:
-        with run_on_terminal(cli, "job", "timeline", job.id, *arguments, whole=True, columns=80, **env) as (process, terminal):
+        with run_on_terminal(cli, "job", "timeline", job.id, *arguments, whole=True, columns=80, rows=24, **env) as (process, terminal):
             shown[arguments, *env] = terminal.read_until(b"never")
             process.wait(20)
     cli.run("job", "cancel", job.id)

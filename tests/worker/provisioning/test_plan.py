@@ -1,0 +1,136 @@
+"""`vault plan` says what `vault apply` then does, and changes nothing itself. In a namespace, which is empty at first."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.core.secret import Secret
+from tests.worker.provisioning.provisioned_shop import Shop
+from worker.provisioning import AppliedWrite, PlannedWrite, WriteOutcome, plan_vault, provision_vault
+
+pytestmark = pytest.mark.servers
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+NUMBERS = count(1)
+CHANGES = {WriteOutcome.CREATED, WriteOutcome.CHANGED}
+
+
+class Emptied:
+    """A namespace of its own in the tests' Vault."""
+
+    def __init__(self, shop: Shop, home: Path) -> None:
+        self._shop = shop
+        # Vault deletes a namespace slowly, and takes its name for as long.
+        self.namespace = f"planned-{next(NUMBERS)}"
+        own: dict[str, Any] = {"vault_namespace": self.namespace, "home": home, "worker_approle": None, "console_approle": None}
+        self.settings = Settings.model_validate({**shop.settings.model_dump(), **own})
+
+    def _run(self, run: Callable[..., Any]) -> Any:
+        token = Secret(self._shop.admin.token)
+        return run(self.settings, vault_addr=self.settings.vault_addr, admin_token=token, environment=self._shop.environment)
+
+    def plan(self) -> tuple[PlannedWrite, ...]:
+        planned: tuple[PlannedWrite, ...] = self._run(plan_vault)
+        return planned
+
+    def apply(self) -> tuple[AppliedWrite, ...]:
+        applied: tuple[AppliedWrite, ...] = self._run(provision_vault)
+        return applied
+
+    def changes(self) -> dict[str, tuple[str, ...]]:
+        """By path, the lines of what would be written now."""
+        return {step.path: step.lines for step in self.plan() if step.outcome in CHANGES}
+
+    def write(self, path: str, **data: Any) -> None:
+        self._shop.admin.write(f"{self.namespace}/{path}", **data)
+
+    def command(self, name: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run `justenough vault NAME` as an administrator."""
+        named = {"VAULT_ADDR": self.settings.vault_addr, "VAULT_NAMESPACE": self.namespace, "VAULT_TOKEN": self._shop.admin.token}
+        ours = {"JUSTENOUGH_HOME": str(self.settings.home), "JUSTENOUGH_CONFIG": str(self.settings.config)}
+        return subprocess.run(
+            (sys.executable, "-m", "console.cli", "vault", name),
+            env={**self._shop.environment, "MODEL_URL": "http://127.0.0.1:8080/v1", **named, **ours, **env},
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def policies(self) -> list[str]:
+        names: list[str] = self._shop.admin.list(f"{self.namespace}/sys/policies/acl").json()["data"]["keys"]
+        return names
+
+
+@pytest.fixture
+def empty(shop: Shop, tmp_path: Path) -> Iterator[Emptied]:
+    made = Emptied(shop, tmp_path)
+    shop.admin.write(f"sys/namespaces/{made.namespace}")
+    yield made
+    shop.admin.delete(f"sys/namespaces/{made.namespace}")
+
+
+def test_a_plan_says_what_apply_then_does_and_writes_nothing(empty: Emptied, tmp_path: Path) -> None:
+    before = empty.policies()
+    planned = empty.plan()
+    assert empty.policies() == before
+    assert list(tmp_path.iterdir()) == [], "no login file either"
+
+    applied = empty.apply()
+    known = [(step.path, step.outcome) for step in applied if not step.path.startswith("transit/keys/je-sign-")]
+    assert [(step.path, step.outcome) for step in planned if not step.path.startswith("transit/keys/je-sign-")] == known
+    assert [step.path for step in planned if "je-sign-" in step.path] == ["transit/keys/je-sign-(known after apply)"]
+
+    assert empty.changes() == {}
+    assert {step.outcome for step in empty.apply()} <= {WriteOutcome.UNCHANGED, WriteOutcome.KEPT, WriteOutcome.MISSING}
+
+
+def test_drift_is_shown_value_by_value(empty: Emptied) -> None:
+    empty.apply()
+    empty.write("auth/approle/role/je-worker", token_policies=["je-worker", "root-like"])
+    empty.write("sys/policies/acl/je-person", policy='path "secret/*" {\n  capabilities = ["read"]\n}')
+    changes = empty.changes()
+    assert set(changes) == {"auth/approle/role/je-worker", "sys/policies/acl/je-person"}
+    assert changes["auth/approle/role/je-worker"] == ('- token_policies: ["je-worker","root-like"]', '+ token_policies: ["je-worker"]')
+    assert '-path "secret/*" {' in changes["sys/policies/acl/je-person"]
+    empty.apply()
+    assert empty.changes() == {}
+
+
+def test_a_plan_shows_no_secret_and_names_where_values_come_from(empty: Emptied) -> None:
+    shown = "\n".join("\n".join((step.path, step.note, *step.lines)) for step in empty.plan())
+    assert "+ password: (secret)" in shown
+    assert "${SHOP_PORT}" in shown
+    assert "${random}" in shown
+    for name, value in empty._shop.environment.items():
+        if name.startswith("SHOP_") and "PASSWORD" in name:
+            assert value not in shown, name
+
+
+def test_the_command_prints_the_plan_and_exits_2_if_anything_would_change(empty: Emptied) -> None:
+    first, applied, then = (empty.command(name) for name in ("plan", "apply", "plan"))
+    assert first.returncode == 2
+    assert "created   sys/mounts/transit\n    + type: transit\n" in first.stdout
+    assert "`justenough vault apply` would write " in first.stdout
+    assert applied.returncode == 0
+    assert (then.returncode, then.stdout.splitlines()[-1].startswith("Nothing would change: ")) == (0, True)
+
+
+def test_a_plan_without_an_administrators_token_says_what_to_set(empty: Emptied) -> None:
+    refused = empty.command("plan", VAULT_TOKEN="hvs.wrong")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "The admin token is wrong, has expired or lacks the capabilities" in refused.stderr
+
+
+def test_a_missing_namespace_is_named(empty: Emptied) -> None:
+    refused = empty.command("apply", VAULT_NAMESPACE="nowhere")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "Vault has no namespace 'nowhere'. Correct VAULT_NAMESPACE, or create it: bao namespace create nowhere" in refused.stderr

@@ -1,0 +1,106 @@
+"""What setting Vault up would write, found out by going through all steps without writing anything."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from justenough.domain.core.canonical_json import to_canonical_json
+from worker.provisioning.admin_client import AdminClient, AppliedWrite, WriteOutcome
+from worker.provisioning.compare import is_same_value, visible_values
+
+LATER = "(known after apply)"
+"""An id that Vault gives to what does not exist yet."""
+HIDDEN = "(secret)"
+MOUNT_TABLES = ("sys/mounts", "sys/auth")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedWrite:
+    """What would become of one path."""
+
+    path: str
+    outcome: WriteOutcome
+    note: str
+    lines: tuple[str, ...]
+    """The values that would be written, each with `+`; values that they replace before them, with `-`. Secrets are left out."""
+
+
+class PlanningClient(AdminClient):
+    """Reads as an AdminClient does, and remembers what it would write: whoever reads that path later is shown it."""
+
+    def __init__(self, *args: Any, names: Mapping[str, str], **options: Any) -> None:
+        """`names`: by a value from the environment, what to show instead of it."""
+        super().__init__(*args, **options)
+        self._names = sorted(((value, name) for value, name in names.items() if value), key=lambda item: -len(item[0]))
+        self._planned: dict[str, dict[str, Any]] = {}
+        self._lines: dict[str, tuple[str, ...]] = {}
+
+    def read(self, path: str) -> dict[str, Any] | None:
+        """Return what a path would have by now."""
+        current = super().read(path)
+        if path in MOUNT_TABLES:
+            mounted = {other.rpartition("/")[2]: data for other, data in self._planned.items() if other.rpartition("/")[0] == path}
+            return {**(current or {}), **{f"{name}/": {"accessor": LATER, **data} for name, data in mounted.items()}}
+        planned = self._planned.get(path)
+        if planned is None:
+            # An id below something that is not there yet.
+            is_later = current is None and path.endswith("/role-id") and path.removesuffix("/role-id") in self._planned
+            return {"role_id": LATER} if is_later else current
+        # Vault shows the values of a database connection below this key.
+        return {"id": LATER, "connection_details": planned, **(current or {}), **planned}
+
+    def write(self, path: str, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Remember a write. What it would replace is not read: many paths cannot be read."""
+        self._remember(path, {}, data)
+        return {}
+
+    def ensure(self, path: str, data: Mapping[str, Any]) -> AppliedWrite:
+        """Compare, as the real one does, which writes a value that Vault never returns each time and then looks whether anything changed."""
+        before = self.read(path)
+        readable = {} if before is None else visible_values(before)
+        if before is not None and all(key not in readable or is_same_value(readable[key], value) for key, value in data.items()):
+            return AppliedWrite(path, WriteOutcome.UNCHANGED)
+        self._remember(path, readable, data)
+        return AppliedWrite(path, WriteOutcome.CREATED if before is None else WriteOutcome.CHANGED)
+
+    def fill_random(self, text: str) -> str:
+        """Leave `${random}` as it is."""
+        return text
+
+    def replace_secret_id(self, role: str) -> str | None:
+        """Make no secret id."""
+        del role
+        return None
+
+    def planned(self, step: AppliedWrite) -> PlannedWrite:
+        """Return a step with the values that it would write."""
+        return PlannedWrite(step.path, step.outcome, step.note, self._lines.get(step.path, ()))
+
+    def _remember(self, path: str, readable: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        self._lines[path] = tuple(self._differences(readable, data))
+        self._planned[path] = dict(data)
+
+    def _differences(self, readable: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[str]:
+        for key, value in data.items():
+            if key in readable and is_same_value(readable[key], value):
+                continue
+            if isinstance(value, str) and "\n" in value:
+                old = str(readable.get(key) or "").splitlines()
+                yield from (
+                    line for line in difflib.unified_diff(old, value.splitlines(), lineterm="", n=1) if line[:3] not in {"---", "+++"}
+                )
+                continue
+            if key in readable:
+                yield f"- {key}: {self._shown(key, readable[key])}"
+            yield f"+ {key}: {self._shown(key, value)}"
+
+    def _shown(self, key: str, value: Any) -> str:
+        if key in {"password", "secret_id", "token", "secret_key"}:
+            return HIDDEN
+        text = value if isinstance(value, str) else to_canonical_json(value).decode()
+        for hidden, name in self._names:
+            text = text.replace(hidden, name)
+        return text
