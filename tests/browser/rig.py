@@ -215,7 +215,7 @@ async def check_axe(page: Page, rules: dict[str, Any] = AXE) -> None:
 
 async def check_fits(page: Page) -> None:
     """Fail if a page is wider than its window."""
-    wide, window = await page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    wide, window = await page.locator("html").evaluate("html => [html.scrollWidth, html.clientWidth]")
     assert wide <= window, (page.url, wide, window)
 
 

@@ -138,6 +138,7 @@ async def test_everything_works_without_javascript_on_a_phone(person: Open, ops:
     await expect(page.locator("#timeline-table")).to_contain_text("Deadline")
     await fits(page)
     await page.get_by_role("link", name="Cancel").click()
+    await expect(page.get_by_role("button", name="Cancel job")).to_be_visible()
     await fits(page)
     await page.get_by_role("button", name="Cancel job").click()
     await expect(page.get_by_role("status")).to_contain_text("Cancel requested")

@@ -14,6 +14,8 @@ from worker.provisioning.compare import is_same_value, visible_values
 LATER = "(known after apply)"
 """An id that Vault gives to what does not exist yet."""
 HIDDEN = "(secret)"
+MIN_HIDDEN_LENGTH = 4
+"""Shorter values from the environment are shown: they are ports and the like, and parts of other values."""
 MOUNT_TABLES = ("sys/mounts", "sys/auth")
 
 
@@ -34,7 +36,9 @@ class PlanningClient(AdminClient):
     def __init__(self, *args: Any, names: Mapping[str, str], **options: Any) -> None:
         """`names`: by a value from the environment, what to show instead of it."""
         super().__init__(*args, **options)
-        self._names = sorted(((value, name) for value, name in names.items() if value), key=lambda item: -len(item[0]))
+        self._names = sorted(
+            ((value, name) for value, name in names.items() if len(value) >= MIN_HIDDEN_LENGTH), key=lambda item: -len(item[0])
+        )
         self._planned: dict[str, dict[str, Any]] = {}
         self._lines: dict[str, tuple[str, ...]] = {}
 
