@@ -14,6 +14,8 @@ from worker.provisioning.compare import is_same_value, visible_values
 LATER = "(known after apply)"
 """An id that Vault gives to what does not exist yet."""
 HIDDEN = "(secret)"
+SECRET_KEYS = frozenset({"password", "secret_id", "secret_key", "token", "data", "pem_bundle", "private_key", "service_account_jwt"})
+"""Keys whose values are not shown, neither new ones nor those that Vault returns; `data` are the values of kv."""
 MIN_HIDDEN_LENGTH = 4
 """Shorter values from the environment are shown: they are ports and the like, and parts of other values."""
 MOUNT_TABLES = ("sys/mounts", "sys/auth")
@@ -91,7 +93,7 @@ class PlanningClient(AdminClient):
         for key, value in data.items():
             if key in readable and is_same_value(readable[key], value):
                 continue
-            if isinstance(value, str) and "\n" in value:
+            if key == "policy":
                 old = str(readable.get(key) or "").splitlines()
                 yield from (
                     line for line in difflib.unified_diff(old, value.splitlines(), lineterm="", n=1) if line[:3] not in {"---", "+++"}
@@ -102,9 +104,18 @@ class PlanningClient(AdminClient):
             yield f"+ {key}: {self._shown(key, value)}"
 
     def _shown(self, key: str, value: Any) -> str:
-        if key in {"password", "secret_id", "token", "secret_key"}:
+        shown = self._masked(value, is_secret=key in SECRET_KEYS)
+        return shown if isinstance(shown, str) else to_canonical_json(shown).decode()
+
+    def _masked(self, value: Any, *, is_secret: bool) -> Any:
+        """Return a value with names in place of what comes from the environment; of secrets, only the keys."""
+        if isinstance(value, Mapping):
+            return {key: self._masked(inner, is_secret=is_secret or key in SECRET_KEYS) for key, inner in value.items()}
+        if is_secret:
             return HIDDEN
-        text = value if isinstance(value, str) else to_canonical_json(value).decode()
-        for hidden, name in self._names:
-            text = text.replace(hidden, name)
-        return text
+        if isinstance(value, list):
+            return [self._masked(item, is_secret=False) for item in value]
+        if isinstance(value, str):
+            for hidden, name in self._names:
+                value = value.replace(hidden, name)
+        return value

@@ -13,7 +13,7 @@ import pytest
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.secret import Secret
-from tests.worker.provisioning.provisioned_shop import Shop
+from tests.worker.provisioning.provisioned_shop import Shop, config_with
 from worker.provisioning import AppliedWrite, PlannedWrite, WriteOutcome, plan_vault, provision_vault
 
 pytestmark = pytest.mark.servers
@@ -33,16 +33,16 @@ class Emptied:
         own: dict[str, Any] = {"vault_namespace": self.namespace, "home": home, "worker_approle": None, "console_approle": None}
         self.settings = Settings.model_validate({**shop.settings.model_dump(), **own})
 
-    def _run(self, run: Callable[..., Any]) -> Any:
-        token = Secret(self._shop.admin.token)
-        return run(self.settings, vault_addr=self.settings.vault_addr, admin_token=token, environment=self._shop.environment)
+    def _run(self, run: Callable[..., Any], **environment: str) -> Any:
+        token, env = Secret(self._shop.admin.token), {**self._shop.environment, **environment}
+        return run(self.settings, vault_addr=self.settings.vault_addr, admin_token=token, environment=env)
 
-    def plan(self) -> tuple[PlannedWrite, ...]:
-        planned: tuple[PlannedWrite, ...] = self._run(plan_vault)
+    def plan(self, **environment: str) -> tuple[PlannedWrite, ...]:
+        planned: tuple[PlannedWrite, ...] = self._run(plan_vault, **environment)
         return planned
 
-    def apply(self) -> tuple[AppliedWrite, ...]:
-        applied: tuple[AppliedWrite, ...] = self._run(provision_vault)
+    def apply(self, **environment: str) -> tuple[AppliedWrite, ...]:
+        applied: tuple[AppliedWrite, ...] = self._run(provision_vault, **environment)
         return applied
 
     def changes(self) -> dict[str, tuple[str, ...]]:
@@ -109,10 +109,26 @@ def test_a_plan_shows_no_secret_and_names_where_values_come_from(empty: Emptied)
     shown = "\n".join("\n".join((step.path, step.note, *step.lines)) for step in empty.plan())
     assert "+ password: (secret)" in shown
     assert "${SHOP_PORT}" in shown
-    assert "${random}" in shown
     for name, value in empty._shop.environment.items():
         if name.startswith("SHOP_") and "PASSWORD" in name:
             assert value not in shown, name
+
+
+def test_neither_old_nor_new_secrets_are_shown_in_whatever_form_they_are_written(empty: Emptied, tmp_path: Path) -> None:
+    written = """
+  - {path: kv/data/token, data: {data: {token: "${MINE}", user: "u-${MINE}"}}}
+  - {path: sys/policies/acl/note, data: {policy: "# nothing"}}
+  - {path: identity/entity/name/note, data: {metadata: {about: "${MINE}"}}}
+  - path: database/config/shop"""
+    config = config_with(tmp_path, "\n  - path: database/config/shop", written)
+    empty.settings = empty.settings.model_copy(update={"config": config})
+    empty.apply(MINE="first-secret\nof-two-lines")
+    steps = empty.plan(MINE="second-secret\nof-two-lines")
+    shown = {step.path: step.lines for step in steps if step.outcome in CHANGES}
+    values = 'data: {"token":"(secret)","user":"(secret)"}'
+    assert shown["kv/data/token"] == (f"- {values}", f"+ {values}")
+    assert '+ metadata: {"about":"${MINE}"}' in shown["identity/entity/name/note"]
+    assert "second-secret" not in str(steps)
 
 
 def test_the_command_prints_the_plan_and_exits_2_if_anything_would_change(empty: Emptied) -> None:
