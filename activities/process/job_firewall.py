@@ -140,14 +140,17 @@ class JobFirewall:
 
 
 def dead_tables(program: str) -> tuple[str, ...]:
-    """Return the tables of workers that do not run any more. Those of workers in other containers are left to them. Raises FirewallMissing. Blocks."""
+    """Return the tables of workers that do not run any more. Raises FirewallMissing. Blocks."""
     listed = _run_nft(program, "list", "tables").stdout.split()
-    workers = {name: name.rpartition("_") for name in listed if name.startswith("justenough_")}
-    return tuple(
-        name
-        for name, (before, _, pid) in workers.items()
-        if before.endswith(f"_{_pid_namespace()}") and pid.isdecimal() and not psutil.pid_exists(int(pid))
-    )
+    return tuple(name for name in listed if name.startswith("justenough_") and _is_dead(program, name))
+
+
+def _is_dead(program: str, table: str) -> bool:
+    before, _, pid = table.rpartition("_")
+    if before.endswith(f"_{_pid_namespace()}") and pid.isdecimal():
+        return not psutil.pid_exists(int(pid))
+    # The processes of another container cannot be seen here. Once nobody renews its entries any more, they expire.
+    return "elements" not in _run_nft(program, "list", "table", "inet", table).stdout
 
 
 def _pid_namespace() -> str:

@@ -179,6 +179,19 @@ def test_a_worker_deletes_the_rules_of_one_that_was_killed(servers: tuple[int, i
         assert list_table(theirs) == {}
 
 
+def test_of_another_container_only_a_table_without_entries_is_deleted(servers: tuple[int, int]) -> None:
+    if is_root():
+        old, used = f"justenough_{UID}_1_7", f"justenough_{UID}_1_8"
+        numbers = f"add set inet {used} ports {{ type inet_service; }}\nadd element inet {used} ports {{ 1 }}"
+        subprocess.run(("nft", "-f", "-"), input=f"add table inet {old}\nadd table inet {used}\n{numbers}\n", text=True, check=True)
+        try:
+            JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{servers[0]}", job_uid_base=UID)).apply()
+            tables = subprocess.run(("nft", "list", "tables"), capture_output=True, text=True, check=True).stdout.split()
+            assert (old in tables, used in tables) == (False, True)
+        finally:
+            subprocess.run(("nft", "delete", "table", "inet", used), check=True)
+
+
 def test_a_port_that_no_server_has_any_more_is_open_again(servers: tuple[int, int]) -> None:
     if is_root():
         firewall = JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{servers[0]}", job_uid_base=UID))
