@@ -7,7 +7,7 @@ import threading
 import psycopg
 import pytest
 
-from justenough.adapters.targets.postgres import escape_like
+from justenough.adapters.targets.postgres import TargetInspector, escape_like, why_unreachable
 from tests.activities.vault_shop import Desk
 
 pytestmark = pytest.mark.servers
@@ -59,6 +59,34 @@ def test_a_target_that_is_away_is_a_failure_that_names_it_and_it_is_looked_at_ag
         assert len(away.failures) == 1
         assert f"127.0.0.1:{at.shop.door.port}/shop" in away.failures[0]
     assert at.deps.targets.inspect(job).traces
+
+
+def test_why_a_target_lets_no_observer_in_is_told_in_its_own_words() -> None:
+    refused = psycopg.OperationalError(
+        'connection failed: connection to server at "127.0.0.1", port 5432 failed: FATAL:  permission denied for database "shop"\n'
+        "DETAIL:  User does not have CONNECT privilege."
+    )
+    assert why_unreachable(refused) == 'permission denied for database "shop"'
+    assert why_unreachable(psycopg.OperationalError("connection is bad: Connection refused")) == "Connection refused"
+    invalid = psycopg.OperationalError('missing "=" after "hush" in connection info string')
+    assert (
+        why_unreachable(invalid) == why_unreachable(psycopg.errors.DataError("hush")).replace("Data", "Operational") == "OperationalError"
+    )
+
+
+def test_an_observer_that_may_not_connect_is_told_so(at: Desk) -> None:
+    job = at.job()
+    at.issue(job)
+    targets = TargetInspector(at.deps.vault, lambda: at.deps.config.current().catalog, installation=at.deps.settings.installation)
+    with psycopg.connect(at.shop.superuser, autocommit=True) as database:
+        database.execute("REVOKE CONNECT ON DATABASE shop FROM shop_observer CASCADE")
+        try:
+            (failure,) = targets.inspect(job).failures
+        finally:
+            database.execute("GRANT CONNECT ON DATABASE shop TO shop_observer")
+    assert failure.endswith('/shop: permission denied for database "shop"')
+    assert targets.inspect(job).traces
+    targets.close()
 
 
 def test_an_observer_whose_user_was_ended_is_replaced(at: Desk) -> None:

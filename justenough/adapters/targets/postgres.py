@@ -58,6 +58,12 @@ class TargetTrace:
     name: str
 
 
+REFUSED_CONNECTION = re.compile(
+    r"FATAL:.*|Connection refused|timeout expired|Name or service not known|server closed the connection unexpectedly"
+)
+"""What PostgreSQL says before it lets anybody in, and libpq if it cannot connect. It names users and databases, and never quotes a password."""
+
+
 @dataclass(frozen=True, slots=True)
 class TargetInspection:
     """The result of inspecting some targets: what was found, which targets were inspected, and why others could not be."""
@@ -295,8 +301,13 @@ def _inspect_one(observer: _TargetObserver, act: Callable[[_TargetObserver], _Na
     except (RetryLater, GiveUp) as error:
         return TargetInspection(failures=(f"target {observer.name}: {error}",))
     except Exception as error:  # noqa: BLE001 - a failure of one target must not fail the others
-        # PostgreSQL's messages can quote values, so pass on only the type of the error.
-        return TargetInspection(failures=(f"target {observer.name}: {type(error).__name__}",))
+        return TargetInspection(failures=(f"target {observer.name}: {why_unreachable(error)}",))
+
+
+def why_unreachable(error: Exception) -> str:
+    """Return why no connection came about, in the words of the server or the system. PostgreSQL's other messages can quote values: only their type."""
+    refusal = REFUSED_CONNECTION.search(str(error)) if isinstance(error, psycopg.OperationalError) else None
+    return refusal[0].removeprefix("FATAL:").strip() if refusal else type(error).__name__
 
 
 @contextmanager
