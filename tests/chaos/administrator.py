@@ -117,7 +117,7 @@ class Administrator:
             task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
             report_stats=True,
         )
-        described = self._temporal.run_async(self._temporal.client.workflow_service.describe_task_queue(request))
+        described = self._temporal.run_async(self._temporal.client.workflow_service.describe_task_queue(request, retry=True))
         return int(described.stats.approximate_backlog_count)
 
     def until_task_failed(self, job: str) -> None:
