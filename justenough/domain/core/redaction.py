@@ -12,9 +12,9 @@ import base64
 import json
 import re
 import shlex
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import accumulate, chain
 from typing import NamedTuple, Self
 from urllib.parse import quote, quote_plus
 
@@ -144,8 +144,10 @@ class Unwrapped(NamedTuple):
     """A text without the line breaks that may be within base64."""
 
     text: bytes
-    breaks: tuple[tuple[int, int], ...]
-    """Where each break that was left out starts and stops in the original."""
+    breaks: tuple[int, ...]
+    """Where in `text` each break was left out, in order."""
+    left_out: tuple[int, ...]
+    """How many bytes were left out before each break, and before the text's end."""
     original_length: int
 
     @classmethod
@@ -154,9 +156,15 @@ class Unwrapped(NamedTuple):
         whole, offset = before + text, len(before)
         begun = BEGUN_LINE_BREAK.search(whole, max(offset, len(whole) - MAX_LINE_BREAK))
         end = begun.start() if begun else len(whole)
-        breaks = tuple((found.start() - offset, found.end() - offset) for found in LINE_BREAK.finditer(whole, offset, end))
-        edges = (0, *chain.from_iterable(breaks), end - offset)
-        return cls(b"".join(text[start:stop] for start, stop in zip(edges[::2], edges[1::2], strict=True)), breaks, len(text))
+        spans = [(found.start() - offset, found.end() - offset) for found in LINE_BREAK.finditer(whole, offset, end)]
+        edges = (0, *chain.from_iterable(spans), end - offset)
+        left_out = (0, *accumulate(stop - start for start, stop in spans))
+        return cls(
+            text=b"".join(text[start:stop] for start, stop in zip(edges[::2], edges[1::2], strict=True)),
+            breaks=tuple(start - before for (start, _), before in zip(spans, left_out, strict=False)),
+            left_out=left_out,
+            original_length=len(text),
+        )
 
     def matches(self, forms: Forms) -> Iterator[tuple[int, int]]:
         """Yield where each occurrence of a form starts and stops in the original."""
@@ -168,11 +176,7 @@ class Unwrapped(NamedTuple):
         return self._original(start) if start < len(self.text) else self.original_length
 
     def _original(self, position: int) -> int:
-        for start, stop in self.breaks:
-            if start > position:
-                break
-            position += stop - start
-        return position
+        return position + self.left_out[bisect_right(self.breaks, position)]
 
 
 class SecretForms(NamedTuple):

@@ -200,6 +200,18 @@ def test_a_flood_costs_time_in_proportion_to_its_size() -> None:
     assert seconds(40) < 20 * max(seconds(10), 0.005)
 
 
+def test_a_chunk_full_of_secrets_in_short_lines_of_base64_costs_time_in_proportion_to_its_size() -> None:
+    def seconds(size: int) -> float:
+        redactor, lines = Redactor(["abcd"]), base64.b64encode(b"abcd" * size)
+        chunk = b"\n".join(lines[start : start + 16] for start in range(0, len(lines), 16))
+        started = time.process_time()
+        redactor.feed(chunk)
+        return time.process_time() - started
+
+    seconds(1_000)
+    assert seconds(16_000) < 20 * max(seconds(2_000), 0.002)
+
+
 def test_what_is_looked_for_is_forgotten_with_the_redactor() -> None:
     redactor = Redactor(["canary-of-the-cache"])
     assert redactor.feed(b"a canary-of-the-cache.") == b"a [redacted]."
