@@ -112,8 +112,8 @@ def vault_plan(output: CommandOutput) -> None:
     """Print what setting up Vault would change; exit 2 if anything would."""
     from worker.stack.seed import plan_vault_setup  # noqa: PLC0415 - only this command needs what setting up Vault loads
 
-    settings, token = _load_settings(output), os.environ.get("VAULT_TOKEN")
-    with _exit_on_error(output, invalid_input=EXIT_FAILED):
+    settings, token = _load_settings(output, exit_code=EXIT_FAILED), os.environ.get("VAULT_TOKEN")
+    with _exit_on_error(output):
         planned = plan_vault_setup(settings, token=Secret(token) if token else None)
     changes = [step for step in planned if step.outcome in {"created", "changed"}]
 
@@ -126,7 +126,7 @@ def vault_plan(output: CommandOutput) -> None:
         if changes:
             output.write_line(f"`justenough vault apply` would write {len(changes)} of {len(planned)} objects.")
         else:
-            output.write_line(f"Nothing would change: {len(planned)} objects were compared.")
+            output.write_line(f"Nothing that Vault shows would change: {len(planned)} objects were compared.")
 
     items = [{"path": step.path, "outcome": str(step.outcome), "note": step.note, "lines": list(step.lines)} for step in planned]
     output.emit({"items": items, "next": None}, table=print_plan, names=lambda _: (step.path for step in changes))
@@ -134,13 +134,13 @@ def vault_plan(output: CommandOutput) -> None:
         raise typer.Exit(EXIT_DRIFT)
 
 
-def _load_settings(output: CommandOutput) -> Settings:
+def _load_settings(output: CommandOutput, *, exit_code: int = EXIT_USAGE) -> Settings:
     try:
         return load_settings()
     except ValidationError as error:
         for problem in error.errors():
             output.write_message(f"setting {'.'.join(map(str, problem['loc']))}: {describe_error(problem)}")
-        raise typer.Exit(EXIT_USAGE) from error
+        raise typer.Exit(exit_code) from error
 
 
 @contextlib.contextmanager

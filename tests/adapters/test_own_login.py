@@ -17,6 +17,7 @@ from justenough.adapters.vault.connection import VaultConnection
 from justenough.adapters.vault.own_login import read_login, secret_files
 from tests.support.canned_server import serve_canned_answers
 from tests.support.tls_vault import TlsVault, serve_tls_vault
+from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 
@@ -37,10 +38,7 @@ def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsVault]:
 
 def until_ready(served: TlsVault) -> None:
     """A new kv-v2 mount upgrades itself for a moment."""
-    deadline = time.monotonic() + 60
-    while served.admin.post("kv/data/mine", json={"data": {"x": "1"}}).status_code != 200:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: served.admin.post("kv/data/mine", json={"data": {"x": "1"}}).status_code == 200, "the kv mount is upgraded")
 
 
 @pytest.fixture
@@ -109,7 +107,7 @@ def test_a_wrapped_secret_id_is_unwrapped_once_and_a_second_time_is_an_alarm(
     client.login_from_file(file)
     end_logins(vault, "machines")
     assert can_read(client), "it logs in again with what it unwrapped"
-    with pytest.raises(VaultDenied, match="somebody else has unwrapped it: revoke it, and find out who"):
+    with pytest.raises(VaultDenied, match="somebody else has unwrapped it, or an answer to us was lost; revoke it"):
         VaultConnection(vault.address, cacert=vault.authority).login_from_file(file)
 
 

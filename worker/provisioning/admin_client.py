@@ -28,8 +28,6 @@ REQUEST_TIMEOUT_S = 15.0
 MOUNT_TIMEOUT_S = 10.0
 """How long a newly mounted engine may take until it accepts writes."""
 WARMING_UP_MESSAGES = ("Upgrading from non-versioned to versioned", "Waiting for the primary to upgrade")
-
-
 ALPHANUMERIC = string.ascii_letters + string.digits
 
 
@@ -128,8 +126,12 @@ class AdminClient:
         first, *parts = text.split("${random}")
         return first + "".join("".join(secrets.choice(ALPHANUMERIC) for _ in range(44)) + part for part in parts)
 
-    def replace_secret_id(self, role: str) -> str | None:
-        """Return a new secret id of an AppRole; None if it only would be made."""
+    def make_private(self, file: Path) -> None:
+        """Let only its owner read a login file."""
+        file.chmod(0o600)
+
+    def make_secret_id(self, role: str) -> str | None:
+        """Return a new secret id of an AppRole; None if this client makes none."""
         made = self.write(f"{role}/secret-id", {"metadata": json.dumps({"made_by": "justenough vault setup"})})
         return str(made["secret_id"])
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json, write_private
 from justenough.adapters.vault import VaultDenied
-from justenough.adapters.vault.own_login import AppRoleLogin, read_login
+from justenough.adapters.vault.own_login import read_login
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.integrations.triggers import CONSOLE_ENTITY, Triggers
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
-from worker.provisioning.identities import APPROLE_MOUNT, provision_console_identity
+from worker.provisioning.identities import provision_console_identity
 from worker.provisioning.mounts import find_accessor
 from worker.provisioning.policies import console_policy, worker_policy
 
@@ -25,6 +25,8 @@ APPROLE_SETTINGS = {
     "token_ttl": "1h",
     "bind_secret_id": True,
 }
+OUR_LOGIN_FIELDS = frozenset({"role_id", "secret_id"})
+"""The fields of a login file that setup writes, and may write again."""
 AUDIENCE = "je-console"
 OIDC_KEY_SETTINGS = {"algorithm": "EdDSA", "allowed_client_ids": [AUDIENCE], "rotation_period": "24h", "verification_ttl": "24h"}
 
@@ -68,7 +70,8 @@ def provision_identity_tokens(vault: AdminClient, settings: Settings, *, embedde
 def _ensure_approle(vault: AdminClient, name: str, file: Path) -> Generator[AppliedWrite, None, str | None]:
     """Ensure an AppRole and its login file; return its role id, or None if the file names another method, which is kept."""
     if method := _other_method(file):
-        note = f"it logs in by {method}: give its role at that mount the policy {name}"
+        alias = f", and make its login an alias of the entity {name}" if name == CONSOLE_ENTITY else ""
+        note = f"it logs in by {method}: give its role at that mount the policy {name}{alias}"
         yield AppliedWrite(str(file), WriteOutcome.KEPT, note)
         return None
     role = f"auth/approle/role/{name}"
@@ -80,10 +83,10 @@ def _ensure_approle(vault: AdminClient, name: str, file: Path) -> Generator[Appl
     if current.get("role_id") == role_id and current.get("secret_id"):
         with contextlib.suppress(SetupFailed):
             if vault.query(f"{role}/secret-id/lookup", {"secret_id": str(current["secret_id"])}):
-                file.chmod(0o600)
+                vault.make_private(file)
                 yield AppliedWrite(str(file), WriteOutcome.UNCHANGED)
                 return role_id
-    if secret_id := vault.replace_secret_id(role):
+    if secret_id := vault.make_secret_id(role):
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(file, json.dumps({"role_id": role_id, "secret_id": secret_id}))
     yield AppliedWrite(str(file), WriteOutcome.CHANGED if current else WriteOutcome.CREATED, "a new secret id")
@@ -91,10 +94,12 @@ def _ensure_approle(vault: AdminClient, name: str, file: Path) -> Generator[Appl
 
 
 def _other_method(file: Path) -> str | None:
-    """Return how a login file logs in, if that is not the AppRole that setup writes; None if there is no valid file."""
+    """Return how a login file that somebody else wrote logs in; None if there is none, or one of ours. Raises SetupFailed for a mistaken one."""
+    with contextlib.suppress(OSError):
+        if set(read_json(file)) <= OUR_LOGIN_FIELDS:
+            return None
     try:
-        login = read_login(file)
-    except VaultDenied:
-        return None
-    is_ours = isinstance(login, AppRoleLogin) and login.mount == APPROLE_MOUNT and login.secret_id is not None
-    return None if is_ours else login.method
+        return read_login(file).method
+    except VaultDenied as error:
+        remedy = "Correct it, or remove it to have one written that logs in by AppRole."
+        raise SetupFailed(str(file), why=str(error), remedy=remedy) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from justenough.domain.core.canonical_json import to_canonical_json
@@ -76,12 +77,15 @@ class PlanningClient(AdminClient):
         """Leave `${random}` as it is."""
         return text
 
-    def replace_secret_id(self, role: str) -> str | None:
+    def make_private(self, file: Path) -> None:
+        """Leave the file as it is."""
+
+    def make_secret_id(self, role: str) -> str | None:
         """Make no secret id."""
         del role
         return None
 
-    def planned(self, step: AppliedWrite) -> PlannedWrite:
+    def describe(self, step: AppliedWrite) -> PlannedWrite:
         """Return a step with the values that it would write."""
         return PlannedWrite(step.path, step.outcome, step.note, self._lines.get(step.path, ()))
 
@@ -100,21 +104,21 @@ class PlanningClient(AdminClient):
                 )
                 continue
             if key in readable:
-                yield f"- {key}: {self._shown(key, readable[key])}"
-            yield f"+ {key}: {self._shown(key, value)}"
+                yield f"- {key}: {self._text_of(key, readable[key])}"
+            yield f"+ {key}: {self._text_of(key, value)}"
 
-    def _shown(self, key: str, value: Any) -> str:
-        shown = self._masked(value, is_secret=key in SECRET_KEYS)
-        return shown if isinstance(shown, str) else to_canonical_json(shown).decode()
+    def _text_of(self, key: str, value: Any) -> str:
+        masked = self._mask(value, is_secret=key in SECRET_KEYS)
+        return masked if isinstance(masked, str) else to_canonical_json(masked).decode()
 
-    def _masked(self, value: Any, *, is_secret: bool) -> Any:
+    def _mask(self, value: Any, *, is_secret: bool) -> Any:
         """Return a value with names in place of what comes from the environment; of secrets, only the keys."""
         if isinstance(value, Mapping):
-            return {key: self._masked(inner, is_secret=is_secret or key in SECRET_KEYS) for key, inner in value.items()}
+            return {key: self._mask(inner, is_secret=is_secret or key in SECRET_KEYS) for key, inner in value.items()}
         if is_secret:
             return HIDDEN
         if isinstance(value, list):
-            return [self._masked(item, is_secret=False) for item in value]
+            return [self._mask(item, is_secret=False) for item in value]
         if isinstance(value, str):
             for hidden, name in self._names:
                 value = value.replace(hidden, name)

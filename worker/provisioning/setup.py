@@ -65,8 +65,8 @@ def provision_vault(
     Raises InvalidInput (catalog, tiers or environment), SetupFailed (one step, with its path and remedy), VaultNotReady.
     """
     inputs = _read_inputs(settings, environment, people)
-    hide = [*inputs.filled_in.values(), *(person.password.reveal() for person in inputs.people.values())]
-    with AdminClient(vault_addr, admin_token, namespace=settings.vault_namespace, cacert=settings.vault_cacert, hide=hide) as vault:
+    namespace, cacert = settings.vault_namespace, settings.vault_cacert
+    with AdminClient(vault_addr, admin_token, namespace=namespace, cacert=cacert, hide=inputs.secrets) as vault:
         return tuple(_apply_steps(vault, settings, inputs))
 
 
@@ -81,11 +81,9 @@ def plan_vault(
     """Return what `provision_vault` would do for each path, with the values that it would write. Writes nothing. Raises as it does."""
     inputs = _read_inputs(settings, environment, people)
     names = {value: f"${{{name}}}" for name, value in inputs.filled_in.items()}
-    hide = inputs.filled_in.values()
-    with PlanningClient(
-        vault_addr, admin_token, namespace=settings.vault_namespace, cacert=settings.vault_cacert, hide=hide, names=names
-    ) as vault:
-        return tuple(vault.planned(step) for step in _apply_steps(vault, settings, inputs))
+    namespace, cacert = settings.vault_namespace, settings.vault_cacert
+    with PlanningClient(vault_addr, admin_token, namespace=namespace, cacert=cacert, hide=inputs.secrets, names=names) as vault:
+        return tuple(vault.describe(step) for step in _apply_steps(vault, settings, inputs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +98,11 @@ class _Inputs:
     env: Mapping[str, str]
     filled_in: Mapping[str, str]
     """The values of `${X}` in what the catalog writes, by name. Some are secrets."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no error message may contain."""
+        return (*self.filled_in.values(), *(person.password.reveal() for person in self.people.values()))
 
 
 def _read_inputs(settings: Settings, environment: Mapping[str, str] | None, people: Mapping[str, PersonSeed] | None) -> _Inputs:

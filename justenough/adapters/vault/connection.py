@@ -177,7 +177,7 @@ class VaultConnection:
         return LiveLogin(self.adapter(Secret(auth["client_token"])), began, int(auth.get("lease_duration") or 0))
 
     def _secret_id(self, login: AppRoleLogin) -> str:
-        """Return the secret id, unwrapped once for each wrapping token. Raises VaultDenied if somebody else has unwrapped it."""
+        """Return the secret id, unwrapped once for each wrapping token. Raises VaultDenied if that is not possible any more."""
         if login.secret_id is not None:
             return login.secret_id.get_secret_value()
         if login.secret_id_file is not None:
@@ -189,7 +189,8 @@ class VaultConnection:
                 data = (self.call(self.adapter(Secret(wrapping)), "post", "sys/wrapping/unwrap", {}) or {}).get("data") or {}
             except (VaultDenied, VaultRefused) as error:
                 raise VaultDenied(
-                    "the wrapped secret id has expired, or somebody else has unwrapped it: revoke it, and find out who"
+                    "the wrapped secret id cannot be unwrapped: it has expired, somebody else has unwrapped it, or an answer to us was lost; "
+                    "revoke it, and find out in Vault's audit log who has unwrapped it"
                 ) from error
             self._unwrapped = {wrapping: Secret(str(data.get("secret_id") or ""))}
         return self._unwrapped[wrapping].reveal()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -137,13 +138,29 @@ def test_the_command_prints_the_plan_and_exits_2_if_anything_would_change(empty:
     assert "created   sys/mounts/transit\n    + type: transit\n" in first.stdout
     assert "`justenough vault apply` would write " in first.stdout
     assert applied.returncode == 0
-    assert (then.returncode, then.stdout.splitlines()[-1].startswith("Nothing would change: ")) == (0, True)
+    assert (then.returncode, then.stdout.splitlines()[-1].startswith("Nothing that Vault shows would change: ")) == (0, True)
 
 
 def test_a_plan_without_an_administrators_token_says_what_to_set(empty: Emptied) -> None:
     refused = empty.command("plan", VAULT_TOKEN="hvs.wrong")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "The admin token is wrong, has expired or lacks the capabilities" in refused.stderr
+
+
+def test_a_plan_leaves_login_files_as_they_are(empty: Emptied) -> None:
+    empty.apply()
+    file = empty.settings.worker_approle_file
+    file.chmod(0o640)
+    assert str(file) not in empty.changes()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    empty.apply()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_only_what_would_change_exits_2(empty: Emptied) -> None:
+    refused = empty.command("plan", JUSTENOUGH_DRAIN="soon")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "setting drain: " in refused.stderr
 
 
 def test_a_missing_namespace_is_named(empty: Emptied) -> None:

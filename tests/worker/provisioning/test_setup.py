@@ -99,12 +99,22 @@ def test_a_login_by_another_method_is_kept_and_gets_no_approle(shop: Shop, tmp_p
     applied = shop.setup(worker_approle=worker, console_approle=console)
     notes = {step.path: (step.outcome, step.note) for step in applied if step.path in {str(worker), str(console)}}
     assert notes == {
-        str(file): (WriteOutcome.KEPT, f"it logs in by kubernetes: give its role at that mount the policy je-{name}")
-        for name, file in (("worker", worker), ("console", console))
+        str(file): (WriteOutcome.KEPT, f"it logs in by kubernetes: give its role at that mount the policy {then}")
+        for file, then in ((worker, "je-worker"), (console, "je-console, and make its login an alias of the entity je-console"))
     }
     assert [worker.read_text(), console.read_text()] == before
     assert not any(step.path.startswith("auth/approle/role") for step in applied)
     assert "identity/entity/name/je-console" in {step.path for step in applied}
+    shop.setup()
+
+
+@pytest.mark.parametrize("text", ['{"method": "kubernetes", "rolle": "je"}', '{"role_id": "x", "secret_id_file": 5}'])
+def test_a_mistaken_login_file_is_named_and_not_replaced(shop: Shop, tmp_path: Path, text: str) -> None:
+    file = tmp_path / "worker.json"
+    file.write_text(text)
+    with pytest.raises(SetupFailed, match=r"worker\.json is not a login file: .*Correct it, or remove it"):
+        shop.setup(worker_approle=file)
+    assert file.read_text() == text
     shop.setup()
 
 
