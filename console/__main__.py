@@ -2,7 +2,7 @@
 
 from justenough.adapters.runtime import gc_tuning
 
-with gc_tuning.paused():
+with gc_tuning.pause():
     from console.server import main
 
 if __name__ == "__main__":

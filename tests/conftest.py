@@ -52,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """Collect tests without collecting garbage: what this makes lives until the end, and Python would look through it again and again."""
-    with gc_tuning.paused():
+    with gc_tuning.pause():
         _import_tests_in_turn(session.config)
         return (yield)
 

@@ -80,7 +80,7 @@ class WorkerCommands:
 
 def worker() -> None:
     """Run one worker. It uses the Temporal, Vault and database in the settings."""
-    with gc_tuning.paused():
+    with gc_tuning.pause():
         from worker.main import main  # noqa: PLC0415 - only this command needs what a worker loads
 
     main()

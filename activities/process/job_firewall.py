@@ -147,9 +147,9 @@ def dead_tables(program: str) -> tuple[str, ...]:
 
 def _is_dead(program: str, table: str) -> bool:
     before, _, pid = table.rpartition("_")
-    if before.endswith(f"_{_pid_namespace()}") and pid.isdecimal():
-        return not psutil.pid_exists(int(pid))
-    # The processes of another container cannot be seen here. Once nobody renews its entries any more, they expire.
+    if before.endswith(f"_{_pid_namespace()}") and pid.isdecimal() and not psutil.pid_exists(int(pid)):
+        return True
+    # Processes of another container cannot be seen here, and another process may have the pid by now. What nobody renews expires.
     return "elements" not in _run_nft(program, "list", "table", "inet", table).stdout
 
 

@@ -62,7 +62,7 @@ KeepRunning = Annotated[
 @command
 def console() -> None:
     """Run the console. It uses the Temporal, Vault and database in the settings."""
-    with gc_tuning.paused():
+    with gc_tuning.pause():
         from console.server import main as serve  # noqa: PLC0415 - only this command needs all that a server loads
 
     serve()

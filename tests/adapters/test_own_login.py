@@ -22,7 +22,7 @@ from tests.support.wait import until
 pytestmark = pytest.mark.servers
 
 CLIENT, POLICIES = "worker.test", {"token_policies": ["reader"], "token_ttl": "1h"}
-WrittenFile = Callable[..., Path]
+LoginWriter = Callable[..., Path]
 """Writes a login file with these fields and returns its path."""
 
 
@@ -42,7 +42,7 @@ def until_ready(served: TlsVault) -> None:
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> WrittenFile:
+def write_login(tmp_path: Path) -> LoginWriter:
     def write(**fields: Any) -> Path:
         file = tmp_path / "login.json"
         file.write_text(json.dumps(fields, default=str))
@@ -82,17 +82,17 @@ def end_logins(vault: TlsVault, mount: str) -> None:
     vault.admin.put(f"sys/leases/revoke-prefix/auth/{mount}", json={"sync": True}).raise_for_status()
 
 
-def test_an_approle_at_another_mount(vault: TlsVault, client: VaultConnection, approle: str, written: WrittenFile) -> None:
-    client.login_from_file(written(role_id=approle, secret_id=new_secret_id(vault), mount="machines"))
+def test_an_approle_at_another_mount(vault: TlsVault, client: VaultConnection, approle: str, write_login: LoginWriter) -> None:
+    client.login_from_file(write_login(role_id=approle, secret_id=new_secret_id(vault), mount="machines"))
     assert can_read(client)
 
 
 def test_a_secret_id_is_rotated_in_its_file_while_the_process_runs(
-    vault: TlsVault, client: VaultConnection, approle: str, written: WrittenFile, tmp_path: Path
+    vault: TlsVault, client: VaultConnection, approle: str, write_login: LoginWriter, tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret-id"
     secret.write_text(f"{new_secret_id(vault)}\n")
-    client.login_from_file(written(role_id=approle, secret_id_file=secret, mount="machines"))
+    client.login_from_file(write_login(role_id=approle, secret_id_file=secret, mount="machines"))
     old = secret.read_text().strip()
     secret.write_text(new_secret_id(vault))
     vault.write("auth/machines/role/je/secret-id/destroy", secret_id=old)
@@ -101,9 +101,9 @@ def test_a_secret_id_is_rotated_in_its_file_while_the_process_runs(
 
 
 def test_a_wrapped_secret_id_is_unwrapped_once_and_a_second_time_is_an_alarm(
-    vault: TlsVault, client: VaultConnection, approle: str, written: WrittenFile
+    vault: TlsVault, client: VaultConnection, approle: str, write_login: LoginWriter
 ) -> None:
-    file = written(role_id=approle, wrapped_secret_id=new_secret_id(vault, wrapped=True), mount="machines")
+    file = write_login(role_id=approle, wrapped_secret_id=new_secret_id(vault, wrapped=True), mount="machines")
     client.login_from_file(file)
     end_logins(vault, "machines")
     assert can_read(client), "it logs in again with what it unwrapped"
@@ -111,7 +111,7 @@ def test_a_wrapped_secret_id_is_unwrapped_once_and_a_second_time_is_an_alarm(
         VaultConnection(vault.address, cacert=vault.authority).login_from_file(file)
 
 
-def test_a_signed_token_of_any_issuer(vault: TlsVault, client: VaultConnection, written: WrittenFile, tmp_path: Path) -> None:
+def test_a_signed_token_of_any_issuer(vault: TlsVault, client: VaultConnection, write_login: LoginWriter, tmp_path: Path) -> None:
     key, token = ECKey.generate_key("P-256"), tmp_path / "token"
     vault.write("sys/auth/jwt", type="jwt")
     vault.write("auth/jwt/config", jwt_validation_pubkeys=[key.as_pem(private=False).decode()])
@@ -123,7 +123,7 @@ def test_a_signed_token_of_any_issuer(vault: TlsVault, client: VaultConnection, 
         token.write_text(jwt.encode({"alg": "ES256"}, claims, key))
 
     issue("worker-1")
-    file = written(method="jwt", role="je", token_file=token)
+    file = write_login(method="jwt", role="je", token_file=token)
     client.login_from_file(file)
     assert can_read(client)
     token.write_text("not.a.token")
@@ -136,7 +136,7 @@ def test_a_signed_token_of_any_issuer(vault: TlsVault, client: VaultConnection, 
     assert can_read(client), "the next token of the platform is used without a restart"
 
 
-def test_a_service_account_of_kubernetes(vault: TlsVault, client: VaultConnection, written: WrittenFile, tmp_path: Path) -> None:
+def test_a_service_account_of_kubernetes(vault: TlsVault, client: VaultConnection, write_login: LoginWriter, tmp_path: Path) -> None:
     account = {"namespace": "jobs", "serviceaccount": {"name": "worker", "uid": "4711"}}
     now = int(time.time())
     times = {"iat": now - 5, "nbf": now - 5, "exp": now + 600}
@@ -151,30 +151,30 @@ def test_a_service_account_of_kubernetes(vault: TlsVault, client: VaultConnectio
         vault.write("auth/k8s/config", kubernetes_host=kubernetes.address, kubernetes_ca_cert=authority, token_reviewer_jwt="x.y.z")
         bound = {"bound_service_account_names": ["worker"], "bound_service_account_namespaces": ["jobs"]}
         vault.write("auth/k8s/role/je", **bound, **POLICIES)
-        client.login_from_file(written(method="kubernetes", role="je", mount="k8s", token_file=token))
+        client.login_from_file(write_login(method="kubernetes", role="je", mount="k8s", token_file=token))
     assert can_read(client)
     assert token.read_bytes() in kubernetes.requests[-1].body, "Vault asked Kubernetes about this very token"
 
 
-def test_a_client_certificate(vault: TlsVault, client: VaultConnection, written: WrittenFile) -> None:
+def test_a_client_certificate(vault: TlsVault, client: VaultConnection, write_login: LoginWriter) -> None:
     vault.write("sys/auth/cert", type="cert")
     vault.write("auth/cert/certs/je", certificate=vault.authority.read_text(), allowed_dns_sans=[CLIENT], **POLICIES)
     vault.write("auth/cert/certs/other", certificate=vault.authority.read_text(), allowed_dns_sans=["other.test"])
     pem = vault.authority.with_name(f"{CLIENT}.pem")
-    client.login_from_file(written(method="cert", role="je", certificate_file=pem, key_file=pem))
+    client.login_from_file(write_login(method="cert", role="je", certificate_file=pem, key_file=pem))
     assert can_read(client)
     with pytest.raises(VaultDenied, match=r"refused the login: no role accepts the certificate \(POST auth/cert/login"):
-        client.login_from_file(written(method="cert", role="other", certificate_file=pem, key_file=pem))
+        client.login_from_file(write_login(method="cert", role="other", certificate_file=pem, key_file=pem))
 
 
-def test_a_token_that_an_agent_keeps_in_a_file(vault: TlsVault, client: VaultConnection, written: WrittenFile, tmp_path: Path) -> None:
+def test_a_token_that_an_agent_keeps_in_a_file(vault: TlsVault, client: VaultConnection, write_login: LoginWriter, tmp_path: Path) -> None:
     def new_token() -> str:
         answer = vault.admin.post("auth/token/create", json={"policies": ["reader"]}).raise_for_status().json()
         return str(answer["auth"]["client_token"])
 
     token = tmp_path / "agent-token"
     token.write_text(new_token())
-    client.login_from_file(written(method="token", token_file=token))
+    client.login_from_file(write_login(method="token", token_file=token))
     assert can_read(client)
     vault.write("auth/token/revoke", token=token.read_text())
     token.write_text(new_token())
@@ -199,27 +199,27 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("fields, expected", WRONG.values(), ids=WRONG)
 def test_what_is_wrong_is_said_without_quoting_a_secret(
-    client: VaultConnection, written: WrittenFile, fields: dict[str, Any], expected: str
+    client: VaultConnection, write_login: LoginWriter, fields: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(VaultDenied) as refused:
-        client.login_from_file(written(**fields))
+        client.login_from_file(write_login(**fields))
     assert expected in str(refused.value)
     assert ("Vault refused the login" in str(refused.value)) == (expected == "auth/nowhere/login"), "Vault was not asked"
     assert "hush" not in f"{refused.value} {refused.value.__cause__}"
 
 
-def test_a_token_file_holds_one_token(client: VaultConnection, written: WrittenFile, tmp_path: Path) -> None:
+def test_a_token_file_holds_one_token(client: VaultConnection, write_login: LoginWriter, tmp_path: Path) -> None:
     token = tmp_path / "token"
     for content in (b"", b"hush hush\n", b"\xff\xfe"):
         token.write_bytes(content)
         with pytest.raises(VaultDenied, match="token") as refused:
-            client.login_from_file(written(method="token", token_file=token))
+            client.login_from_file(write_login(method="token", token_file=token))
         assert "hush" not in str(refused.value)
 
 
-def test_a_login_file_shows_no_secret_and_names_what_jobs_must_not_read(written: WrittenFile, tmp_path: Path) -> None:
+def test_a_login_file_shows_no_secret_and_names_what_jobs_must_not_read(write_login: LoginWriter, tmp_path: Path) -> None:
     secret = tmp_path / "secrets" / "id"
-    file = written(role_id="hush-hush", secret_id_file=secret)
+    file = write_login(role_id="hush-hush", secret_id_file=secret)
     assert "hush" not in repr(read_login(file))
     assert secret_files(file) == (file, secret)
     assert secret_files(tmp_path / "missing") == (tmp_path / "missing",)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from justenough.adapters.runtime import gc_tuning
 
-with gc_tuning.paused():
+with gc_tuning.pause():
     from tests.chaos import faulty_worker
     from worker.main import main
 

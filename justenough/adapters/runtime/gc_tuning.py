@@ -11,7 +11,7 @@ YOUNGEST_THRESHOLD = 10_000
 
 
 @contextmanager
-def paused() -> Iterator[None]:
+def pause() -> Iterator[None]:
     """Collect nothing during a block of imports, and never what they load. Collections took a quarter of the console's imports."""
     gc.disable()
     try:

@@ -27,11 +27,9 @@ MAX_LEARNT_SECRETS = 500
 """Secrets learnt while the stream runs that it remembers. To look for that many costs about 25 ms for 64 KB."""
 MIN_LINE_BYTES = 16
 """A line of a multi-line secret counts as a secret from this many bytes on."""
-
-
 MIN_LINE_OF_BASE64 = 16
 """Characters of base64 that precede a line break within it. Programs write lines of 60 to 76."""
-# The first part is the second's shortcut.
+# The look-ahead is only for speed: it fails at once wherever no line break begins.
 _WITHIN_BASE64 = rb"(?=[\r\n\\])(?<=[\w+/-]{%d})" % MIN_LINE_OF_BASE64
 LINE_BREAK = re.compile(_WITHIN_BASE64 + rb"(?:\r?\n[ \t]{0,40}|(?:\\r)?\\n)(?=[\w+/-])", re.ASCII)
 """A break within base64, with the next line's indentation (as in YAML), or as JSON and shells escape it."""

@@ -21,6 +21,6 @@ def test_a_server_collects_garbage_except_among_its_modules(server: str) -> None
 
 
 def test_an_import_that_fails_leaves_garbage_collection_on() -> None:
-    with pytest.raises(ImportError), gc_tuning.paused():
+    with pytest.raises(ImportError), gc_tuning.pause():
         import_module("no_such_module")
     assert gc.isenabled()
