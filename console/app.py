@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from console.api.codec_server import build_codec_server
 from console.api.dependencies import BEARER
 from console.api.openapi import openapi_document
 from console.api.routes import (
@@ -85,6 +86,7 @@ def create_app(console: Console) -> FastAPI:
     app.add_middleware(EdgeMiddleware)
     if proxies := console.deps.settings.console_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(proxies))
+    app.mount("/codec", build_codec_server(console))
     app.openapi = partial(build_document, pages=pages)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 

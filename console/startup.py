@@ -30,6 +30,7 @@ from console.temporal.client import TemporalGateway
 from console.temporal.schedule_sync import ScheduleSync
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.payload_codec import EncryptingCodec
 from justenough.adapters.store import Store
 from justenough.adapters.targets.postgres import TargetInspector
 from justenough.services.dependencies import Deps
@@ -48,7 +49,8 @@ async def build_console(settings: Settings) -> AsyncIterator[Console]:
     config = ConfigFolder(settings.config)
     targets = TargetInspector(vault, lambda: config.current().catalog, installation=settings.installation)
     deps = Deps(settings=settings, store=store, vault=vault, config=config, targets=targets)
-    gateway = await TemporalGateway.connect(settings)
+    codec = EncryptingCodec(vault, installation=settings.installation, encrypts=settings.payload_encryption == "on")
+    gateway = await TemporalGateway.connect(settings, codec)
     secrets = SigningSecrets(vault)
     quotas = Quotas(store, settings, lambda: frozenset(resource.environment for resource in config.current().catalog.resources.values()))
     try:
@@ -62,6 +64,7 @@ async def build_console(settings: Settings) -> AsyncIterator[Console]:
                 signing_secrets=secrets,
                 identity_keys=IdentityKeys(vault),
                 gateway=gateway,
+                codec=codec,
                 schedule_sync=ScheduleSync(deps, gateway),
                 health=HealthMonitor(store=store, gateway=gateway, vault=vault, client=client),
                 background_reads=BackgroundReads(deps, gateway),

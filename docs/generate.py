@@ -223,7 +223,7 @@ def settings() -> str:
 
 def openapi() -> Mapping[str, Any]:
     """Return the OpenAPI document, from an app that serves no requests."""
-    deps = SimpleNamespace(settings=SimpleNamespace(pages="off", console_proxies=()))
+    deps = SimpleNamespace(settings=SimpleNamespace(pages="off", console_proxies=(), temporal_ui_url=None))
     document: Mapping[str, Any] = create_app(SimpleNamespace(deps=deps)).openapi()  # type: ignore[arg-type]
     return document
 

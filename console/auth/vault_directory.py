@@ -12,7 +12,7 @@ from justenough.adapters.vault import Vault, VaultDenied, VaultRefused, user_log
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.core.secret import Secret
-from justenough.domain.core.vault_names import LEDGER_KEY, PAGE_SESSION_KEY
+from justenough.domain.core.vault_names import LEDGER_KEY, PAGE_SESSION_KEY, PAYLOAD_KEY
 from justenough.domain.integrations.job_identity import JOBS_KEY as IDENTITY_KEY
 from justenough.domain.ledger.public_keys import KeyVersion
 
@@ -77,6 +77,14 @@ class ConsoleVault(Vault):
     def sign_for_ledger(self, message: bytes) -> tuple[bytes, bytes]:
         """Sign with the ledger's key; return the raw public key and the raw signature."""
         return self._ask(lambda: super(ConsoleVault, self).sign_for_ledger(message), what=f"or use the key {LEDGER_KEY}")
+
+    def wrap_data_key(self, key: Secret) -> str:
+        """Return a data key of Temporal payloads as ciphertext."""
+        return self._ask(lambda: super(ConsoleVault, self).wrap_data_key(key), what=f"or use the key {PAYLOAD_KEY}")
+
+    def unwrap_data_key(self, wrapped: str) -> Secret | None:
+        """Return the data key of a ciphertext; None if Vault cannot decrypt it."""
+        return self._ask(lambda: super(ConsoleVault, self).unwrap_data_key(wrapped), what=f"or use the key {PAYLOAD_KEY}")
 
     def ledger_key_versions(self) -> tuple[KeyVersion, ...]:
         """Return every version of the ledger's key."""

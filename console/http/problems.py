@@ -7,10 +7,11 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -127,7 +128,7 @@ def problem_response(
     return JSONResponse(body, status_code=status, headers={**STATUS_HEADERS.get(status, {}), **(headers or {})}, media_type=MEDIA_TYPE)
 
 
-def install_handlers(app: FastAPI) -> None:
+def install_handlers(app: Starlette) -> None:
     """Make an application respond to every error with a problem."""
     app.add_exception_handler(JustEnoughError, _handle_error)
     app.add_exception_handler(RequestValidationError, _handle_error)

@@ -20,6 +20,7 @@ from console.services.health import HealthMonitor
 from console.services.visibility import JobOwners
 from console.temporal.client import TemporalGateway
 from console.temporal.schedule_sync import ScheduleSync
+from justenough.adapters.payload_codec import EncryptingCodec
 from justenough.services.dependencies import Deps
 
 
@@ -33,6 +34,8 @@ class Console:
     signing_secrets: SigningSecrets
     identity_keys: IdentityKeys
     gateway: TemporalGateway
+    codec: EncryptingCodec
+    """Of the gateway's client."""
     schedule_sync: ScheduleSync
     health: HealthMonitor
     background_reads: BackgroundReads

@@ -36,6 +36,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from console.temporal import fire_workflow, schedules
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.payload_codec import EncryptingCodec
 from justenough.adapters.temporal import TemporalDown, connect_temporal
 from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.contracts import search_attributes
@@ -93,16 +94,17 @@ log = structlog.get_logger()
 class TemporalGateway:
     """The console's only access to Temporal."""
 
-    def __init__(self, client: Client, settings: Settings) -> None:
+    def __init__(self, client: Client, settings: Settings, codec: EncryptingCodec | None = None) -> None:
         self._client = client
         self._settings = settings
+        self._codec = codec
         self._task_queue = settings.task_queue
         self._installation = settings.installation
 
     @classmethod
-    async def connect(cls, settings: Settings) -> TemporalGateway:
+    async def connect(cls, settings: Settings, codec: EncryptingCodec | None) -> TemporalGateway:
         """Return a gateway that connects when it is first used, so that the console starts without Temporal."""
-        return cls(await connect_temporal(settings, identity=_identity(settings), lazy=True), settings)
+        return cls(await connect_temporal(settings, identity=_identity(settings), codec=codec, lazy=True), settings, codec)
 
     async def start_job(self, order: JobInput, *, environment: str, requester: str) -> None:
         """Start the job's workflow unless it was ever started before. Raises TemporalUnavailable."""
@@ -200,7 +202,7 @@ class TemporalGateway:
 
         # A worker needs a connected client, not a lazy one.
         try:
-            client = await connect_temporal(self._settings, identity=_identity(self._settings))
+            client = await connect_temporal(self._settings, identity=_identity(self._settings), codec=self._codec)
         except TemporalDown as error:
             raise TemporalUnavailable(str(error)) from error
         worker = Worker(
@@ -306,7 +308,7 @@ def _identity(settings: Settings) -> str:
 
 @contextmanager
 def _translate_errors() -> Iterator[None]:
-    """Translate errors of Temporal's client into TemporalUnavailable."""
+    """Translate errors of Temporal's client and of its codec into TemporalUnavailable."""
     try:
         yield
     except RPCError as error:
@@ -314,6 +316,8 @@ def _translate_errors() -> Iterator[None]:
             # The namespace does not exist. A busy server has also answered this to the start of a workflow.
             raise TemporalUnavailable(f"Temporal answers: {error.message}") from error
         raise TemporalUnavailable(f"Temporal does not answer ({error.status.name.lower()})") from error
+    except RetryLater as error:
+        raise TemporalUnavailable(f"what Temporal gets cannot be encrypted, or what it answers decrypted: {error}") from error
     except RuntimeError as error:
         # Temporal's client raises RuntimeError if it cannot connect.
         raise TemporalUnavailable("Temporal does not answer (no connection)") from error

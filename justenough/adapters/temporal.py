@@ -16,11 +16,11 @@ import structlog
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfigProfile, ClientConfigTLS
 from temporalio.service import RPCError, RPCStatusCode
 
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.payload_codec import EncryptingCodec, data_converter
 from justenough.domain.contracts.search_attributes import SEARCH_ATTRIBUTES
 from justenough.domain.core.errors import GiveUp, RetryLater
 
@@ -60,8 +60,8 @@ def with_temporal_profile(settings: Settings) -> Settings:
     return settings.model_copy(update={name: value for name, value in found.items() if value and name not in named})
 
 
-async def connect_temporal(settings: Settings, *, identity: str, lazy: bool = False) -> Client:
-    """Return a client of the installation's Temporal. `lazy`: it connects when it is first used.
+async def connect_temporal(settings: Settings, *, identity: str, codec: EncryptingCodec | None = None, lazy: bool = False) -> Client:
+    """Return a client of the installation's Temporal. Without a codec it cannot read what is encrypted. `lazy`: it connects when it is first used.
 
     Raises TemporalDown, TemporalProfileInvalid.
     """
@@ -80,7 +80,7 @@ async def connect_temporal(settings: Settings, *, identity: str, lazy: bool = Fa
         tls=options.get("tls"),
         api_key=options.get("api_key"),
         rpc_metadata=options.get("rpc_metadata", {}),
-        data_converter=pydantic_data_converter,
+        data_converter=data_converter(codec),
         identity=identity,
         lazy=lazy,
     )

@@ -21,11 +21,11 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest, SignalWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.common import RetryPolicy, WorkflowIDConflictPolicy
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ActivityError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from tests.support import temporal_client
 from tests.support.people import Human
 from tests.support.shop import Shop, access, spec
 from tests.support.wait import pause
@@ -101,7 +101,7 @@ class Intruder:
         turning = threading.Thread(target=loop.run_forever)
         turning.start()
         try:
-            client = _await_result(Client.connect(stack.temporal, data_converter=pydantic_data_converter), loop)
+            client = _await_result(temporal_client.connect(stack), loop)
             worker = Worker(client, task_queue=QUEUE, workflows=[FalseJob, Stranger], workflow_runner=UnsandboxedWorkflowRunner())
             working = asyncio.run_coroutine_threadsafe(worker.run(), loop)
             yield cls(stack, loop, client)
@@ -217,7 +217,11 @@ class Intruder:
         self.run_async(run())
 
     def histories(self, *, since: datetime | None = None) -> list[tuple[str, list[bytes]]]:
-        """Return every workflow's events, each as protobuf and as Temporal's JSON export; `since`: only of workflows that were open then or started later."""
+        """Return every workflow's events, each as protobuf and as Temporal's JSON export, and the decrypted payloads.
+
+        `since`: only of workflows that were open then or started later.
+        """
+        codec = temporal_client.reading_codec(self._stack)
         query = f"ExecutionStatus = 'Running' OR CloseTime >= '{since.isoformat()}'" if since else None
 
         async def run() -> list[tuple[str, list[bytes]]]:
@@ -225,7 +229,8 @@ class Intruder:
             async for each in self.client.list_workflows(query):
                 history = await self.client.get_workflow_handle(each.id, run_id=each.run_id).fetch_history()
                 raw = [event.SerializeToString() for event in history.events]
-                found.append((f"{each.workflow_type} {each.id}", [history.to_json().encode(), *raw]))
+                decrypted = await temporal_client.decrypted_payloads(history, codec)
+                found.append((f"{each.workflow_type} {each.id}", [history.to_json().encode(), *raw, *decrypted]))
             return found
 
         return self.run_async(run())

@@ -1,4 +1,4 @@
-"""No secret and no bearer token is in a wrong place. The same scan finds planted values, which shows that it works."""
+"""No secret and no bearer token is in a wrong place, and no job's spec in Temporal's files. The same scan finds planted values, which shows that it works."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def told(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, lead: Human, 
         ops.until(waiting, "awaiting_approval")
     witness.close()
     plant_controls(whole, shop)
-    wanted = {**secrets, **stack_secrets(whole, ops, lead, auditor), "control": CONTROL}
+    wanted = {**secrets, **stack_secrets(whole, ops, lead, auditor), "control": CONTROL, "job id": ids["read"]}
     logs = {name: auditor.output(job) for name, job in ids.items()}
     # While one is locked still: what opens it is kept.
     assert intruder.read_store("SELECT count(*) FROM locks WHERE job = ?", waiting) == [(1,)]
@@ -156,7 +156,7 @@ def read_secret(file: Path) -> str:
 
 
 def test_the_scan_finds_only_the_control(told: LeakScan) -> None:
-    stray = {(name, place) for name, place in told.scanned.found if name != "control" and place not in OWN}
+    stray = {(name, place) for name, place in told.scanned.found if name not in {"control", "job id"} and place not in OWN}
     assert stray == set()
     assert told.scanned.names >= {"control"}
     assert told.scanned.names.isdisjoint(told.secrets)
@@ -175,7 +175,11 @@ def test_the_scan_finds_the_control_in_every_kind_of_place(told: LeakScan) -> No
     assert planted - found == set()
     assert "table locks" in told.scanned.places
     assert any(place.startswith("file justenough.db") for place in found)
-    assert any(place.startswith("file temporal/") for place in found)
+
+
+def test_temporals_files_have_ids_and_nothing_of_what_the_spec_says(told: LeakScan) -> None:
+    assert {place for place in told.scanned.places_of("job id") if place.startswith("file temporal/")}
+    assert not {place for place in told.scanned.places_of("control") if place.startswith("file temporal/")}
 
 
 def test_the_scan_finds_only_the_planted_bearer_tokens(told: LeakScan, ops: Human) -> None:

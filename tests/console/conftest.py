@@ -12,8 +12,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 
 from console.startup import build_console
 from justenough.adapters.configuration.settings import Settings
@@ -22,6 +20,7 @@ from justenough.adapters.store import Store
 from justenough.domain.core.secret import Secret
 from tests.console.outbox_rig import CURRENT, OTHERS, PEOPLE, PREVIOUS, SECRET, Clock, Town, write_config
 from tests.console.served_console import SHOP, Served, log_in, serve_console
+from tests.support import temporal_client
 from tests.support.plain_http import NO_TLS
 from worker.provisioning import PersonSeed, provision_vault
 from worker.stack.control import running_stack
@@ -75,7 +74,7 @@ def admin(stack: Stack) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="package")
 async def served(stack: Stack, settings: Settings, everyone: dict[str, str]) -> AsyncIterator[Served]:
     async with build_console(settings) as console, serve_console(console) as http:
-        temporal = await Client.connect(settings.temporal_address, data_converter=pydantic_data_converter)
+        temporal = await temporal_client.connect(stack)
         people = {name: log_in(stack, name, password) for name, password in everyone.items()}
         yield Served(http=http, console=console, temporal=temporal, stack=stack, people=people)
 

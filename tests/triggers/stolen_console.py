@@ -9,13 +9,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
-from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 
 from justenough.domain.approvals.statements import OrderRecord, OrderStatement, SignedStatement, to_signable
 from justenough.domain.contracts.workflow_messages import JobInput, JobResult
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.ids import new_job_id
+from tests.support import temporal_client
 from tests.support.shop import Shop
 
 
@@ -48,7 +47,7 @@ class StolenConsole:
         return {"job": job, "closed": asyncio.run(self._run(order))}
 
     async def _run(self, order: JobInput) -> JobResult:
-        client = await Client.connect(str(self._shop.stack.temporal), data_converter=pydantic_data_converter)
+        client = await temporal_client.connect(self._shop.stack)
         # One that is taken after all would wait for its approvers: it must fail here, not hang.
         options: dict[str, Any] = {"task_queue": "justenough-dev", "execution_timeout": timedelta(seconds=20)}
         found: JobResult = await client.execute_workflow("Job", order, id=order.job, result_type=JobResult, **options)

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 
 from justenough.adapters.configuration.configured_jobs import ScheduledJob, load_scheduled_jobs
 from justenough.domain.integrations.triggers import read_triggers
+from tests.support import temporal_client
 from tests.support.people import Human
 from tests.support.shop import Shop
 from tests.support.wait import until
@@ -127,7 +126,7 @@ def test_a_person_who_starts_a_schedule_cannot_approve_its_requests(shop: Shop, 
 
 
 async def _signal(shop: Shop, job: str, signed: dict[str, Any]) -> None:
-    client = await Client.connect(str(shop.stack.temporal), data_converter=pydantic_data_converter)
+    client = await temporal_client.connect(shop.stack)
     await client.get_workflow_handle(job).signal("decide", signed)
 
 

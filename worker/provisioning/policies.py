@@ -56,8 +56,8 @@ def console_policy(secrets: Iterable[str] = ()) -> str:
     """Return the policy of the console: read people (also by login name), groups, people's public keys and the keys that verify jobs.
 
     It reads the secrets that triggers.yaml names (signing secrets, notification URLs), at exactly these paths. With its own key it signs
-    the orders of triggers and schedules, with the ledger's key the ledger's checkpoints and attestations. It stores the tokens of page
-    logins encrypted, and needs the browser's secret to decrypt them. It issues nothing.
+    the orders of triggers and schedules, with the ledger's key the ledger's checkpoints and attestations. It wraps the data keys of Temporal
+    payloads. It stores the tokens of page logins encrypted, and needs the browser's secret to decrypt them. It issues nothing.
     """
     keys = (f"transit/keys/{IDENTITY_KEY}", "read"), (f"transit/keys/{LEDGER_KEY}", "read"), ("transit/keys", "list")
     lookups = ("identity/lookup/entity", "update"), *keys
@@ -65,6 +65,8 @@ def console_policy(secrets: Iterable[str] = ()) -> str:
     rules.append(_rule("transit/sign/je-sign-{{identity.entity.id}}", "update", allowed={"input": []}, required=("input",)))
     rules.append(_rule(f"transit/sign/{LEDGER_KEY}", "update", allowed={"input": []}, required=("input",)))
     for operation, text in (("encrypt", "plaintext"), ("decrypt", "ciphertext")):
+        # Data keys of Temporal payloads. Without `associated_data` the same key decrypts no lock's wrapping token, which only workers may have.
+        rules.append(_rule(f"transit/{operation}/{PAYLOAD_KEY}", "update", allowed={text: []}, required=(text,)))
         # Do not allow `type` and similar parameters: a request must not create a missing key, least of all one without derivation.
         path = f"transit/{operation}/{PAGE_SESSION_KEY}"
         rules.append(_rule(path, "update", allowed={text: [], "context": []}, required=(text, "context")))
@@ -85,8 +87,9 @@ def worker_policy(catalog: Catalog, installation: str, *, cidrs: tuple[str, ...]
     rules += [_rule(path, "read") for path in target_paths(catalog)]
     # What decides how users are named. Vault shows no password here.
     rules += [_rule(path, "read") for path in searched_role_paths(catalog)]
-    # For locks: read who authorized, encrypt the wrapping token. The worker can never authorize.
+    # For locks: read who authorized. The worker can never authorize.
     rules.append(_rule("sys/control-group/request", "update", allowed={"accessor": []}, required=("accessor",)))
+    # For the wrapping tokens of locks, and the data keys of Temporal payloads.
     rules += [_rule(f"transit/{operation}/{PAYLOAD_KEY}", "update") for operation in ("encrypt", "decrypt")]
     # The worker can revoke a token that it has, but not one of which it only knows the accessor.
     rules.append(_rule("auth/token/revoke", "update", allowed={"token": []}, required=("token",)))

@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     """URLs at which Temporal can be reached too: its HTTP API and UI, other frontends. The firewall keeps jobs from these as well."""
     temporal_ui_url: HttpUrl | None = None
     """Address of Temporal's UI, for links to a job's history; None: no links."""
+    payload_encryption: Literal["on", "off"] = "on"
+    """on: what workers and consoles write into Temporal is encrypted (adapters/payload_codec.py); off: it is not, but what is can be read."""
     database_url: str | None = None
     """SQLAlchemy URL of the store; default: `justenough.db` in the home."""
     vault_addr: str = Field("http://127.0.0.1:8200", validation_alias=AliasChoices("VAULT_ADDR", "vault_addr"))

@@ -1,4 +1,4 @@
-"""Signing keys in Vault's transit engine: those of people, and the one for jobs' identity tokens. No private key leaves Vault."""
+"""Keys in Vault's transit engine: those that sign, and the one that wraps the data keys of Temporal payloads. None of them leaves Vault."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from pathlib import Path
 from justenough.adapters.vault.connection import VaultConnection
 from justenough.adapters.vault.errors import VaultRefused, VaultUnavailable
 from justenough.adapters.vault.ttl_cache import TtlCache
-from justenough.domain.core.vault_names import LEDGER_KEY
+from justenough.domain.core.secret import Secret
+from justenough.domain.core.vault_names import LEDGER_KEY, PAYLOAD_KEY
 from justenough.domain.integrations.job_identity import JOBS_KEY as IDENTITY_KEY
 from justenough.domain.ledger.public_keys import KeyVersion
 
 SIGNING_KEY_PREFIX = "je-sign-"
 SIGNATURE_PATTERN = re.compile(r"vault:v([1-9][0-9]*):([A-Za-z0-9+/]+={0,2})")
 ENTITY_ID_PATTERN = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:\.[A-Za-z0-9]{1,32})?")
+UNDECRYPTABLE = re.compile("invalid ciphertext|message authentication failed|disallowed by policy")
+"""What Vault and OpenBao say of a ciphertext that this key did not encrypt, or not in a version that may still be used."""
 MAX_ROTATIONS = 3
 """How many rotations of the identity key may happen while one token is made."""
 
 
 class TransitKeys(VaultConnection):
-    """A connection that can sign and read public keys."""
+    """A connection that can sign, read public keys, and wrap data keys."""
 
     def __init__(self, address: str, *, namespace: str | None = None, cacert: Path | None = None) -> None:
         super().__init__(address, namespace=namespace, cacert=cacert)
@@ -80,6 +83,23 @@ class TransitKeys(VaultConnection):
         listed = self.read_data("list", "transit/keys").get("keys") or ()
         people = sorted(str(name).removeprefix(SIGNING_KEY_PREFIX) for name in listed if str(name).startswith(SIGNING_KEY_PREFIX))
         return {person: self._key_versions(f"{SIGNING_KEY_PREFIX}{person}") for person in people}
+
+    def wrap_data_key(self, key: Secret) -> str:
+        """Return a data key (base64) as ciphertext that only Vault can decrypt."""
+        ciphertext = self.read_data("post", f"transit/encrypt/{PAYLOAD_KEY}", {"plaintext": key.reveal()}).get("ciphertext")
+        if not ciphertext:
+            raise VaultRefused(f"transit/encrypt/{PAYLOAD_KEY}: Vault returned no ciphertext; `justenough vault apply` creates the key")
+        return str(ciphertext)
+
+    def unwrap_data_key(self, wrapped: str) -> Secret | None:
+        """Return the data key (base64) of a ciphertext; None if Vault did not encrypt it, or may not decrypt it any more."""
+        try:
+            data = self.read_data("post", f"transit/decrypt/{PAYLOAD_KEY}", {"ciphertext": wrapped})
+        except VaultRefused as error:
+            if UNDECRYPTABLE.search(str(error)):
+                return None
+            raise
+        return Secret(str(data.get("plaintext") or ""))
 
     def _sign(self, key: str, message: bytes) -> tuple[int, bytes]:
         data = self.read_data("post", f"transit/sign/{key}", {"input": base64.b64encode(message).decode()})

@@ -9,7 +9,7 @@ import re
 
 JOB_ROLE_PREFIX = "je-job-"
 PAYLOAD_KEY = "je-payloads"
-"""The transit key that encrypts the wrapping tokens of locked actions."""
+"""The transit key that wraps the data keys of Temporal payloads, and encrypts the wrapping tokens of locked actions."""
 LEDGER_KEY = "je-ledger"
 """The transit key that signs the ledger's checkpoints and attestations."""
 PAGE_SESSION_KEY = "je-pages"

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 
 from console.auth.login_throttle import LoginThrottle
 from console.auth.page_sessions import PageSessions
@@ -29,6 +27,7 @@ from tests.console.pages.plain_browser import Browser, Clock, Site
 from tests.console.pages.provider_site import Front, serve_front
 from tests.console.served_console import SHOP, Human, Served, serve_console
 from tests.console.served_console import log_in as human
+from tests.support import temporal_client
 from tests.support.plain_http import NO_TLS
 from worker.provisioning import PersonSeed, provision_vault
 from worker.stack.control import running_stack
@@ -185,8 +184,8 @@ def people(stack: Stack, passwords: dict[str, str]) -> dict[str, Human]:
 
 
 @pytest.fixture
-async def served(site: Site, stack: Stack, settings: Settings, people: dict[str, Human]) -> AsyncIterator[Served]:
+async def served(site: Site, stack: Stack, people: dict[str, Human]) -> AsyncIterator[Served]:
     """The same console's API and its services."""
-    temporal = await Client.connect(settings.temporal_address, data_converter=pydantic_data_converter)
+    temporal = await temporal_client.connect(stack)
     async with httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False, verify=NO_TLS) as http:
         yield Served(http=http, console=site.console, temporal=temporal, stack=stack, people=people)

@@ -8,14 +8,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.ledger.events import EventType
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import part_id
 from tests.console.pages.recorded_console import HOSTILE, Desk, load_page, serve_desk, submit_form
+from tests.support import temporal_client
+from worker.stack import Stack
 
 pytestmark = pytest.mark.servers
 
@@ -167,8 +167,8 @@ async def test_an_overdue_credential_shows_why_it_is_not_verified(records: Desk)
     assert "the target does not answer" in page.text
 
 
-async def test_a_revocation_reaches_the_workflow_and_the_ledger(records: Desk, settings: Settings) -> None:
-    temporal = await Client.connect(settings.temporal_address, data_converter=pydantic_data_converter)
+async def test_a_revocation_reaches_the_workflow_and_the_ledger(records: Desk, stack: Stack) -> None:
+    temporal = await temporal_client.connect(stack)
     lead, job = await records.log_in(), records.record_job()
     name = issue(records, job)
     handle = await temporal.start_workflow("Job", "-", id=job, task_queue="nobody-polls")

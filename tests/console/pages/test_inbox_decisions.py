@@ -266,7 +266,7 @@ async def test_without_temporal_the_input_is_kept_and_can_be_submitted_again(
 ) -> None:
     browser = await logged_in("lead")
     with reserve_port() as port, monkeypatch.context() as patched:
-        away = await TemporalGateway.connect(site.console.deps.settings.model_copy(update={"temporal_address": f"127.0.0.1:{port}"}))
+        away = await TemporalGateway.connect(site.console.deps.settings.model_copy(update={"temporal_address": f"127.0.0.1:{port}"}), None)
         patched.setattr("console.services.console.Console.gateway", away)
         sent = await submit_decision(browser, request_, "approve", reason="hold on")
     assert sent.status_code == 503

@@ -11,8 +11,6 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 
 from console.concurrency.vault_threads import MAX_CALLS, MAX_THREADS
 from justenough.adapters.configuration.settings import Settings
@@ -22,6 +20,7 @@ from tests.console.pages.conftest import serve_site
 from tests.console.pages.inbox_requests import read_words, submit_decision, view_of, words_of
 from tests.console.pages.plain_browser import Browser
 from tests.console.served_console import Human, Served
+from tests.support import temporal_client
 from tests.support.plain_http import NO_TLS
 from worker.stack.stack_file import Stack
 
@@ -51,7 +50,7 @@ async def cut(
         async with AsyncExitStack() as opened:
             site = await opened.enter_async_context(serve_site(own, passwords))
             http = await opened.enter_async_context(httpx.AsyncClient(base_url=site.address, timeout=60, trust_env=False, verify=NO_TLS))
-            temporal = await Client.connect(settings.temporal_address, data_converter=pydantic_data_converter)
+            temporal = await temporal_client.connect(stack)
             lead = Browser.create(site, opened)
             assert (await lead.log_in("lead", passwords["lead"])).status_code == 303
             await read_words(lead, "/sessions")

@@ -48,7 +48,7 @@ async def test_what_somebody_had_in_hand_is_never_started_again(served: Served) 
 
 
 async def test_an_order_is_accepted_while_temporal_is_away_and_a_kill_still_works(served: Served, settings: Settings) -> None:
-    away = await TemporalGateway.connect(settings.model_copy(update={"temporal_address": "127.0.0.1:1"}))
+    away = await TemporalGateway.connect(settings.model_copy(update={"temporal_address": "127.0.0.1:1"}), None)
     async with serve_console(dataclasses.replace(served.console, gateway=away)) as http:
         ops = served.people["ops"]
         body = ops.order()

@@ -43,13 +43,13 @@ def elsewhere(settings: Settings) -> Settings:
 @pytest.mark.parametrize("call", ON_A_WORKFLOW.values(), ids=ON_A_WORKFLOW)
 async def test_a_workflow_that_temporal_does_not_know_is_gone(settings: Settings, call: Call) -> None:
     with pytest.raises(WorkflowGone):
-        await call(await TemporalGateway.connect(settings))
+        await call(await TemporalGateway.connect(settings, None))
 
 
 @pytest.mark.parametrize("call", EVERY_CALL.values(), ids=EVERY_CALL)
 async def test_without_the_namespace_temporal_is_unavailable_and_the_error_names_it(elsewhere: Settings, call: Call) -> None:
     with pytest.raises(TemporalUnavailable, match="Namespace nowhere is not found"):
-        await call(await TemporalGateway.connect(elsewhere))
+        await call(await TemporalGateway.connect(elsewhere, None))
 
 
 async def test_a_job_whose_start_temporal_answers_with_not_found_is_accepted_and_started_later(
@@ -61,7 +61,7 @@ async def test_a_job_whose_start_temporal_answers_with_not_found_is_accepted_and
         health = (await http.get("/readyz")).json()
     assert answer.status_code == 201, answer.text
     assert "Namespace nowhere is not found" in str(health)
-    job, gateway = answer.json()["id"], await TemporalGateway.connect(settings)
+    job, gateway = answer.json()["id"], await TemporalGateway.connect(settings, None)
     assert not await gateway.has_workflow(job)
     assert job in await start_pending_jobs(served.console.deps, gateway, older_than=timedelta(0))
     assert await gateway.has_workflow(job)

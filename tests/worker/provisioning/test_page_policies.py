@@ -65,7 +65,11 @@ def test_the_console_decrypts_only_with_the_context_of_the_encryption(console: S
         ("transit/keys/je-pages/rotate", {}),
         ("transit/keys/je-other", {"type": "aes256-gcm96"}),
         ("transit/encrypt/je-other", {"plaintext": TOKEN, "context": MINE}),
-        ("transit/decrypt/je-payloads", {"ciphertext": "vault:v1:x"}),
+        ("transit/decrypt/je-payloads", {"ciphertext": "vault:v1:x", "associated_data": MINE}),
+        ("transit/decrypt/je-payloads", {"batch_input": [{"ciphertext": "vault:v1:x", "associated_data": MINE}]}),
+        ("transit/encrypt/je-payloads", {"plaintext": TOKEN, "associated_data": MINE}),
+        ("transit/rewrap/je-payloads", {"ciphertext": "vault:v1:x"}),
+        ("transit/keys/je-payloads/rotate", {}),
         ("transit/datakey/plaintext/je-pages", {"context": MINE}),
         ("auth/pages/users/evil", {"password": "x", "token_policies": ["je-worker"]}),
         ("auth/pages/users/lead/password", {"password": "x"}),
@@ -78,6 +82,14 @@ def test_the_console_decrypts_only_with_the_context_of_the_encryption(console: S
 )
 def test_the_console_can_do_nothing_else_with_the_page_key_or_page_logins(console: Session, path: str, body: dict[str, Any]) -> None:
     assert console.write(path, **body).status_code == REFUSED
+
+
+def test_the_console_unwraps_data_keys_but_no_locks_wrapping_token(console: Session, shop: Shop) -> None:
+    wrapped = console.write("transit/encrypt/je-payloads", plaintext=TOKEN).json()["data"]["ciphertext"]
+    assert console.write("transit/decrypt/je-payloads", ciphertext=wrapped).json()["data"]["plaintext"] == TOKEN
+    lock = shop.admin.write("transit/encrypt/je-payloads", plaintext=TOKEN, associated_data=MINE).json()["data"]["ciphertext"]
+    assert shop.admin.write("transit/decrypt/je-payloads", ciphertext=lock, associated_data=MINE).json()["data"]["plaintext"] == TOKEN
+    assert console.write("transit/decrypt/je-payloads", ciphertext=lock).status_code == 400
 
 
 @pytest.mark.parametrize(
