@@ -63,11 +63,18 @@ class Clock:
     stepped: timedelta = timedelta()
     """How far somebody has set the machine's clock; no time has passed by it."""
 
+    stopped: datetime | None = None
+    """The time at which the clock stands still; None: it goes on."""
+
     def now(self) -> datetime:
-        return datetime.now(UTC) + self.ahead + self.stepped
+        return datetime.now(UTC) + self._ahead + self.stepped
 
     def ticks(self) -> float:
-        return time.monotonic() + self.ahead.total_seconds()
+        return time.monotonic() + self._ahead.total_seconds()
+
+    @property
+    def _ahead(self) -> timedelta:
+        return self.stopped - datetime.now(UTC) if self.stopped else self.ahead
 
 
 @dataclass(frozen=True)
