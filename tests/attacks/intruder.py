@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import secrets
 import sqlite3
 import threading
 import time
@@ -25,6 +27,7 @@ from temporalio.exceptions import ActivityError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from justenough.adapters.payload_codec import ENCODING, WRAPPED_KEY_FIELD
 from tests.support import temporal_client
 from tests.support.people import Human
 from tests.support.shop import Shop, access, spec
@@ -273,6 +276,12 @@ def _is_reset_point(event: HistoryEvent) -> bool:
 def json_payload(value: Any) -> Payload:
     """Return a payload in the form of any JSON client."""
     return Payload(metadata={"encoding": b"json/plain"}, data=json.dumps(value).encode())
+
+
+def encrypted_junk() -> Payload:
+    """Return what looks like a payload of ours, with a key that Vault never made."""
+    wrapped = f"vault:v1:{base64.b64encode(secrets.token_bytes(60)).decode()}".encode()
+    return Payload(metadata={"encoding": ENCODING, WRAPPED_KEY_FIELD: wrapped}, data=secrets.token_bytes(100))
 
 
 def raw_payload(data: bytes, encoding: bytes = b"json/plain") -> Payload:

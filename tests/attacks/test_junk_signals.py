@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import secrets
 from typing import Any
 
 import pytest
-from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 
-from justenough.adapters.payload_codec import ENCODING, WRAPPED_KEY_FIELD
 from justenough.services.count_answers import MAX_REJECTIONS_RECORDED
-from tests.attacks.intruder import Intruder, entry_data
+from tests.attacks.intruder import Intruder, encrypted_junk, entry_data
 from tests.support.people import Human
 from tests.support.shop import Shop, Witness, access, spec
 from tests.support.wait import until
@@ -22,12 +18,6 @@ pytestmark = pytest.mark.servers
 
 JUNK_ANSWERS = 520
 JUNK_REVOCATIONS = 110
-
-
-def encrypted_junk() -> RawValue:
-    """Return what looks like a payload of ours."""
-    wrapped = f"vault:v1:{base64.b64encode(secrets.token_bytes(60)).decode()}".encode()
-    return RawValue(Payload(metadata={"encoding": ENCODING, WRAPPED_KEY_FIELD: wrapped}, data=secrets.token_bytes(100)))
 
 
 def flood(intruder: Intruder, job: str, name: str, payloads: list[Any]) -> None:
@@ -48,7 +38,7 @@ def test_answers_and_revocations_count_after_a_flood_of_junk(
     job = ops.launch(spec(f"{witness.hand_over}; sleep 300", write))
     request = ops.until(job, "awaiting_approval")["requests"][0]
     # Half of them encrypted, each with a key that Vault never made.
-    flood(intruder, job, "decide", [{"junk": number} if number % 2 else encrypted_junk() for number in range(JUNK_ANSWERS)])
+    flood(intruder, job, "decide", [{"junk": number} if number % 2 else RawValue(encrypted_junk()) for number in range(JUNK_ANSWERS)])
     assert lead.answer(request).status_code in {200, 202}
     ops.until(job, "running")
     login = witness.login()

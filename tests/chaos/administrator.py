@@ -21,7 +21,7 @@ from temporalio.api.workflowservice.v1 import (
 )
 from temporalio.client import WorkflowExecutionStatus
 
-from tests.attacks.intruder import Intruder, raw_payload
+from tests.attacks.intruder import Intruder, encrypted_junk, raw_payload
 from tests.support.wait import until
 from worker.stack import Stack
 
@@ -91,6 +91,19 @@ class Administrator:
     def confuse(self, job: str, argument: str) -> None:
         """Send a signal to revoke a credential that does not exist."""
         self._temporal.send_signal(job, "revoke_credential", raw_payload(argument.encode()))
+
+    def send_unreadable(self, job: str) -> None:
+        """Send a signal whose key only Vault could tell to be false."""
+        self._temporal.send_signal(job, "decide", encrypted_junk())
+
+    def until_task_repeated(self, job: str) -> None:
+        """Wait until a task of a workflow has failed and is tried again."""
+        handle = self._temporal.client.get_workflow_handle(job)
+
+        def is_repeated() -> bool:
+            return self._temporal.run_async(handle.describe()).raw_description.pending_workflow_task.attempt > 1
+
+        until(is_repeated, f"a task of {job} is tried again")
 
     def kill(self, job: str) -> None:
         """Send a job's workflow the kill signal without the console, which cannot write its store."""
