@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -93,13 +94,13 @@ def doctor(output: CommandOutput) -> None:
         raise typer.Exit(EXIT_FAILED)
 
 
-def vault_setup(output: CommandOutput) -> None:
+def vault_setup(output: CommandOutput, *, change_shared: bool) -> None:
     """Set up Vault and print each step."""
     from worker.stack.seed import set_up_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
 
     settings, token = _load_settings(output), os.environ.get("VAULT_TOKEN")
     with _exit_on_error(output, invalid_input=EXIT_USAGE):
-        applied = set_up_vault(settings, token=Secret(token) if token else None)
+        applied = set_up_vault(settings, token=Secret(token) if token else None, change_shared=change_shared)
     steps = [{"path": step.path, "outcome": str(step.outcome), "note": step.note} for step in applied]
     output.emit(
         {"items": steps, "next": None},
@@ -132,6 +133,30 @@ def vault_plan(output: CommandOutput) -> None:
     output.emit({"items": items, "next": None}, table=print_plan, names=lambda _: (step.path for step in changes))
     if changes:
         raise typer.Exit(EXIT_DRIFT)
+
+
+def vault_export(output: CommandOutput, folder: Path, form: str) -> None:
+    """Write the files with which a team sets Vault up by itself into a folder that is not there yet, or empty."""
+    from worker.provisioning import ExportFormat, export_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
+
+    settings = _load_settings(output)
+    with _exit_on_error(output, invalid_input=EXIT_USAGE):
+        files = export_vault(settings, ExportFormat(form))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            output.write_message(f"{folder} is not empty; name a new folder")
+            raise typer.Exit(EXIT_USAGE)
+        for name, text in files.items():
+            file = folder / name
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+            file.chmod(0o755 if name.endswith(".sh") else 0o644)
+    except OSError as error:
+        output.write_message(f"{folder} cannot be written: {error.strerror}")
+        raise typer.Exit(EXIT_FAILED) from error
+    names = [str(folder / name) for name in files]
+    output.emit({"files": names}, table=lambda _: output.write_line(f"Wrote {len(names)} files to {folder}"), names=lambda _: names)
 
 
 def _load_settings(output: CommandOutput, *, exit_code: int = EXIT_USAGE) -> Settings:

@@ -6,7 +6,8 @@ Imports nothing that loads slowly, because `justenough --help` loads this module
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,6 +28,7 @@ def register(app: typer.Typer, output: CommandOutput) -> None:
     vault = typer.Typer(help="Set up Vault.", no_args_is_help=True)
     vault.command("plan")(commands.vault_plan)
     vault.command("apply")(commands.vault_setup)
+    vault.command("export")(commands.vault_export)
     vault.command("setup", help="The same as `vault apply`.")(commands.vault_setup)
     app.add_typer(vault, name="vault")
 
@@ -71,11 +73,33 @@ class WorkerCommands:
 
         command_actions.vault_plan(self.output)
 
-    def vault_setup(self) -> None:
+    def vault_setup(
+        self,
+        change_shared: Annotated[
+            bool,
+            typer.Option(
+                "--change-shared",
+                help="Also change what everybody in this Vault shares: issuer of identity tokens, longest life of tokens.",
+            ),
+        ] = False,
+    ) -> None:
         """Write into Vault what the catalog needs. Uses VAULT_ADDR and an administrator's VAULT_TOKEN, or the Vault of the running stack."""
         from worker import command_actions  # noqa: PLC0415 - loads the stack
 
-        command_actions.vault_setup(self.output)
+        command_actions.vault_setup(self.output, change_shared=change_shared)
+
+    def vault_export(
+        self,
+        folder: Annotated[Path, typer.Argument(help="A new folder for the files.")],
+        form: Annotated[
+            Literal["hcl", "terraform"],
+            typer.Option("--format", help="Policies, objects and a script for bao or vault; or Terraform's JSON."),
+        ] = "hcl",
+    ) -> None:
+        """Write files to review, and to set a Vault up with by yourself. Asks no Vault."""
+        from worker import command_actions  # noqa: PLC0415 - loads the stack
+
+        command_actions.vault_export(self.output, folder, form)
 
 
 def worker() -> None:

@@ -114,6 +114,19 @@ class AdminClient:
         # Vault never returns a password, so it is written each time. The readable values show whether anything changed.
         return AppliedWrite(path, WriteOutcome.CHANGED if has_changed(before, self.read(path) or {}) else WriteOutcome.UNCHANGED)
 
+    def write_unless(self, listed: str, path: str, data: Mapping[str, Any]) -> AppliedWrite:
+        """Write, unless the path `listed` has any names. Raises SetupFailed, VaultNotReady."""
+        if self.list(listed):
+            return AppliedWrite(path, WriteOutcome.UNCHANGED)
+        self.write(path, data)
+        return AppliedWrite(path, WriteOutcome.CREATED)
+
+    def write_once(self, path: str, data: Mapping[str, Any]) -> AppliedWrite:
+        """Write, with `${random}` filled in, unless the path exists. Raises SetupFailed, VaultNotReady."""
+        if self.read(path) is not None:
+            return AppliedWrite(path, WriteOutcome.UNCHANGED)
+        return self.ensure(path, json.loads(self.fill_random(json.dumps(data))))
+
     def query(self, path: str, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return Vault's answer to a request that changes nothing but is not a GET. Raises SetupFailed, VaultNotReady."""
         return self._data(self._send("POST", path, dict(data)), path)

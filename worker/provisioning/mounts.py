@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +9,12 @@ from justenough.domain.catalog.models import VaultWrite
 from justenough.domain.core.vault_names import HARD_END_HOURS
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
 from worker.provisioning.compare import is_same_value
+
+SHARED_PATHS = {
+    "sys/auth/token/tune": "the longest life of every token",
+    "identity/oidc/config": "the issuer of every identity token",
+}
+"""What everybody in the Vault, or in the namespace, shares. It is changed only by those who say so."""
 
 
 def ensure_mounted(vault: AdminClient, path: str, data: Mapping[str, Any]) -> AppliedWrite:
@@ -49,12 +54,9 @@ def apply_catalog_writes(vault: AdminClient, writes: tuple[VaultWrite, ...]) -> 
     for write in writes:
         if write.path.rpartition("/")[0] in {"sys/mounts", "sys/auth"}:
             yield ensure_mounted(vault, write.path, write.data)
-        elif (write.once and vault.read(write.path) is not None) or (write.unless is not None and vault.list(write.unless)):
-            yield AppliedWrite(write.path, WriteOutcome.UNCHANGED)
         elif write.unless is not None:
-            vault.write(write.path, write.data)
-            yield AppliedWrite(write.path, WriteOutcome.CREATED)
+            yield vault.write_unless(write.unless, write.path, write.data)
         elif write.once:
-            yield vault.ensure(write.path, json.loads(vault.fill_random(json.dumps(write.data))))
+            yield vault.write_once(write.path, write.data)
         else:
             yield vault.ensure(write.path, write.data)

@@ -11,6 +11,7 @@ from typing import Any
 from justenough.domain.core.canonical_json import to_canonical_json
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, WriteOutcome
 from worker.provisioning.compare import is_same_value, visible_values
+from worker.provisioning.mounts import SHARED_PATHS
 
 LATER = "(known after apply)"
 """An id that Vault gives to what does not exist yet."""
@@ -43,21 +44,32 @@ class PlanningClient(AdminClient):
             ((value, name) for value, name in names.items() if len(value) >= MIN_HIDDEN_LENGTH), key=lambda item: -len(item[0])
         )
         self._planned: dict[str, dict[str, Any]] = {}
+        """The newest values of each path that would be written, in the order of the first writes."""
         self._lines: dict[str, tuple[str, ...]] = {}
 
     def read(self, path: str) -> dict[str, Any] | None:
         """Return what a path would have by now."""
-        current = super().read(path)
+        current = self._read_current(path)
         if path in MOUNT_TABLES:
             mounted = {other.rpartition("/")[2]: data for other, data in self._planned.items() if other.rpartition("/")[0] == path}
-            return {**(current or {}), **{f"{name}/": {"accessor": LATER, **data} for name, data in mounted.items()}}
+            later = {f"{name}/": {"accessor": self._later(f"{path}/{name}", "accessor"), **data} for name, data in mounted.items()}
+            return {**(current or {}), **later} if later else current
         planned = self._planned.get(path)
         if planned is None:
             # An id below something that is not there yet.
             is_later = current is None and path.endswith("/role-id") and path.removesuffix("/role-id") in self._planned
-            return {"role_id": LATER} if is_later else current
+            return {"role_id": self._later(path, "role_id")} if is_later else current
         # Vault shows the values of a database connection below this key.
-        return {"id": LATER, "connection_details": planned, **(current or {}), **planned}
+        return {"id": self._later(path, "id"), "connection_details": planned, **(current or {}), **planned}
+
+    def _read_current(self, path: str) -> dict[str, Any] | None:
+        """Return what a path has now."""
+        return super().read(path)
+
+    def _later(self, path: str, field: str) -> str:
+        """Return what stands for a field that Vault will fill."""
+        del path, field
+        return LATER
 
     def write(self, path: str, data: Mapping[str, Any]) -> dict[str, Any]:
         """Remember a write. What it would replace is not read: many paths cannot be read."""
@@ -87,7 +99,10 @@ class PlanningClient(AdminClient):
 
     def describe(self, step: AppliedWrite) -> PlannedWrite:
         """Return a step with the values that it would write."""
-        return PlannedWrite(step.path, step.outcome, step.note, self._lines.get(step.path, ()))
+        lines, note = self._lines.get(step.path, ()), step.note
+        if lines and step.path in SHARED_PATHS:
+            note = "; ".join(filter(None, (note, f"shared: {SHARED_PATHS[step.path]}; needs --change-shared")))
+        return PlannedWrite(step.path, step.outcome, note, lines)
 
     def _remember(self, path: str, readable: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         self._lines[path] = tuple(self._differences(readable, data))

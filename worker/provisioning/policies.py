@@ -73,6 +73,11 @@ def console_policy(secrets: Iterable[str] = ()) -> str:
     return "".join((*rules, *(_rule(path, "read") for path in secrets)))
 
 
+def admin_policy(capabilities: Mapping[str, Iterable[str]]) -> str:
+    """Return the policy of an administrator who sets Vault up and does nothing else, from the capabilities by path."""
+    return "".join(_rule(path, *capabilities[path]) for path in sorted(capabilities))
+
+
 def worker_policy(catalog: Catalog, installation: str, *, cidrs: tuple[str, ...] = ()) -> str:
     """Return the policy of the worker: open and close its own installation's jobs, issue within grants, sign job identities, read people.
 

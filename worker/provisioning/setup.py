@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from justenough.adapters.configuration.settings import Settings
@@ -15,15 +15,16 @@ from justenough.domain.catalog.loader import CATALOG_FILE, provision_writes, rea
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.catalog.provisioned_sql import reject_unqualified_calls
 from justenough.domain.catalog.target_searches import search_problems
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import GiveUp, InvalidInput, Problem
 from justenough.domain.core.placeholders import SETTING_PLACEHOLDER
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import LEDGER_KEY, PAGE_SESSION_KEY, PAYLOAD_KEY
 from justenough.domain.integrations.job_identity import JOBS_KEY as IDENTITY_KEY
-from justenough.domain.integrations.triggers import TRIGGERS_FILE, Triggers, read_triggers
+from justenough.domain.integrations.triggers import CONSOLE_ENTITY, TRIGGERS_FILE, Triggers, read_triggers
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
 from worker.provisioning.approles import provision_console, provision_identity_tokens, provision_worker
 from worker.provisioning.control_groups import refuse_leftover_policy, require_control_groups
+from worker.provisioning.export import ExportFormat, ExportingClient, export_files
 from worker.provisioning.identities import (
     APPROLE_MOUNT,
     provision_groups,
@@ -31,7 +32,7 @@ from worker.provisioning.identities import (
     provision_people_logins,
     provision_scope_identities,
 )
-from worker.provisioning.mounts import apply_catalog_writes, ensure_mounted, ensure_token_lifetime
+from worker.provisioning.mounts import SHARED_PATHS, apply_catalog_writes, ensure_mounted, ensure_token_lifetime
 from worker.provisioning.plan import PlannedWrite, PlanningClient
 from worker.provisioning.policies import INSTALLATION_IN_POLICY, grant_policy, person_policy
 
@@ -39,6 +40,10 @@ TRANSIT_KEYS = {IDENTITY_KEY: "ed25519", LEDGER_KEY: "ed25519", PAYLOAD_KEY: "ae
 """Transit keys that sign the workload identity and the ledger, and encrypt payloads."""
 DERIVED_TRANSIT_KEYS = {PAGE_SESSION_KEY: "aes256-gcm96"}
 """Transit keys that encrypt only with a context, from which Vault derives the actual key."""
+
+
+class SharedChange(GiveUp):
+    """Setting this Vault up changes what everybody in it shares. The message says what, and how to agree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +61,19 @@ def provision_vault(
     admin_token: Secret,
     people: Mapping[str, PersonSeed] | None = None,
     environment: Mapping[str, str] | None = None,
+    change_shared: bool = True,
 ) -> tuple[AppliedWrite, ...]:
     """Set up the Vault at this address for `settings.config`, and return the outcome for each path, in order.
 
     `people` (login name → seed) creates userpass users, their entities and groups on the first of `settings.people_mounts`;
     leave it out if the Vault already has people. `environment` fills `${X}` in the catalog, secrets included; default: os.environ.
     Writes `settings.worker_approle_file` and `settings.console_approle_file` if they are missing or no longer valid.
-    Raises InvalidInput (catalog, tiers or environment), SetupFailed (one step, with its path and remedy), VaultNotReady.
+    Without `change_shared` it writes nothing if it would have to change what everybody in the Vault shares.
+    Raises InvalidInput (catalog, tiers or environment), SetupFailed (one step, with its path and remedy), SharedChange, VaultNotReady.
     """
+    if not change_shared:
+        planned = plan_vault(settings, vault_addr=vault_addr, admin_token=admin_token, people=people, environment=environment)
+        _refuse_shared_changes(planned)
     inputs = _read_inputs(settings, environment, people)
     namespace, cacert = settings.vault_namespace, settings.vault_cacert
     with AdminClient(vault_addr, admin_token, namespace=namespace, cacert=cacert, hide=inputs.secrets) as vault:
@@ -84,6 +94,22 @@ def plan_vault(
     namespace, cacert = settings.vault_namespace, settings.vault_cacert
     with PlanningClient(vault_addr, admin_token, namespace=namespace, cacert=cacert, hide=inputs.secrets, names=names) as vault:
         return tuple(vault.describe(step) for step in _apply_steps(vault, settings, inputs))
+
+
+def export_vault(settings: Settings, form: ExportFormat, *, environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the files with which a team sets Vault up by itself, by their path in a folder. Asks no Vault. Raises InvalidInput, SetupFailed."""
+    env = os.environ if environment is None else environment
+    folder = settings.config
+    text = _read_file(folder / CATALOG_FILE, "set JUSTENOUGH_CONFIG to the configuration's folder").decode(errors="replace")
+    unfilled = {name: f"${{{name}}}" for name in SETTING_PLACEHOLDER.findall(text)}
+    inputs = _read_inputs(settings, {**unfilled, **env}, None)
+    # Whoever applies the files makes the login files, so that a secret id is nowhere else.
+    absent = {"worker_approle": folder / "none" / "worker", "console_approle": folder / "none" / "console"}
+    settings = settings.model_copy(update=absent)
+    with ExportingClient(people_mounts=(*settings.people_mounts, settings.pages_mount)) as client:
+        for _ in _apply_steps(client, settings, replace(inputs, env=unfilled)):
+            pass
+    return export_files(client, form, roles=("je-worker", CONSOLE_ENTITY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +183,17 @@ def _read_file(path: Path, purpose: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InvalidInput(path.name, (Problem("", f"{path} cannot be read: {error.strerror}; {purpose}"),)) from error
+
+
+def _refuse_shared_changes(planned: tuple[PlannedWrite, ...]) -> None:
+    """Raise SharedChange if any of these writes changes what everybody in the Vault shares."""
+    shared = [step for step in planned if step.path in SHARED_PATHS and step.outcome in {WriteOutcome.CREATED, WriteOutcome.CHANGED}]
+    if shared:
+        changes = "; ".join(f"{step.path} ({SHARED_PATHS[step.path]}: {', '.join(step.lines)})" for step in shared)
+        message = (
+            f"this would change what everybody in this Vault shares: {changes}. Nothing was written; if you agree, add --change-shared"
+        )
+        raise SharedChange(message)
 
 
 def _require_namespace(vault: AdminClient) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
@@ -44,12 +44,16 @@ def shop_environment(places: StackPaths, port: int) -> dict[str, str]:
     return {**shop_settings(port, model_port), "SHOP_VAULT_USER": VAULT_LOGIN, "SHOP_VAULT_PASSWORD": password}
 
 
-def set_up_vault(settings: Settings, *, token: Secret | None) -> tuple[AppliedWrite, ...]:
-    """Set up the Vault at VAULT_ADDR with this admin token, or the running embedded Vault with its own token.
+def set_up_vault(settings: Settings, *, token: Secret | None, change_shared: bool = False) -> tuple[AppliedWrite, ...]:
+    """Set up the Vault at VAULT_ADDR with this admin token, or the running embedded Vault, which nobody shares, with its own token.
 
-    Raises NoVault, InvalidInput, SetupFailed, VaultNotReady.
+    Raises NoVault, InvalidInput, SetupFailed, SharedChange, VaultNotReady.
     """
-    return _with_vault(provision_vault, settings, token)
+
+    def provision(settings: Settings, *, people: Mapping[str, PersonSeed] | None = None, **options: Any) -> tuple[AppliedWrite, ...]:
+        return provision_vault(settings, people=people, change_shared=change_shared or people is not None, **options)
+
+    return _with_vault(provision, settings, token)
 
 
 def plan_vault_setup(settings: Settings, *, token: Secret | None) -> tuple[PlannedWrite, ...]:

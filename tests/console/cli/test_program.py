@@ -29,6 +29,7 @@ CONTRACT = {
         "worker",
         "console",
         "vault apply",
+        "vault export",
         "vault plan",
         "vault setup",
         "login",

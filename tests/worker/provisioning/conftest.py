@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
-from tests.worker.provisioning.provisioned_shop import PEOPLE, SHOP, Session, Shop
+from tests.worker.provisioning.provisioned_shop import PEOPLE, SHOP, Emptied, Session, Shop
 from worker.provisioning import AppliedWrite
 from worker.stack.control import running_stack
 from worker.stack.paths import StackPaths
@@ -50,3 +51,11 @@ def worker(shop: Shop) -> Session:
 def console(shop: Shop) -> Session:
     """Log in again for each test: one test recreates the console's identity, which ends its logins."""
     return shop.approle(shop.settings.console_approle_file)
+
+
+@pytest.fixture
+def empty(shop: Shop, tmp_path: Path) -> Iterator[Emptied]:
+    made = Emptied(shop, tmp_path)
+    shop.admin.write(f"sys/namespaces/{made.namespace}")
+    yield made
+    shop.admin.delete(f"sys/namespaces/{made.namespace}")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -16,8 +21,11 @@ from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import job_role
-from worker.provisioning import AppliedWrite, PersonSeed, provision_vault
+from worker.provisioning import AppliedWrite, PersonSeed, PlannedWrite, WriteOutcome, plan_vault, provision_vault
 
+REPOSITORY = Path(__file__).resolve().parents[3]
+NUMBERS = count(1)
+CHANGES = {WriteOutcome.CREATED, WriteOutcome.CHANGED}
 SHOP = Path(__file__).resolve().parents[3] / "examples" / "shop"
 PEOPLE = {
     name: PersonSeed(Secret(f"{name}-password"), (group,))
@@ -87,6 +95,65 @@ class Shop:
 
     def database(self) -> psycopg.Connection[tuple[object, ...]]:
         return psycopg.connect(self.superuser, autocommit=True)
+
+
+class Emptied:
+    """A namespace of its own in the tests' Vault."""
+
+    def __init__(self, shop: Shop, home: Path) -> None:
+        self._shop = shop
+        # Vault deletes a namespace slowly, and takes its name for as long.
+        self.namespace = f"planned-{next(NUMBERS)}"
+        own: dict[str, Any] = {"vault_namespace": self.namespace, "home": home, "worker_approle": None, "console_approle": None}
+        self.settings = Settings.model_validate({**shop.settings.model_dump(), **own})
+
+    def _run(self, run: Callable[..., Any], **environment: str) -> Any:
+        token, env = Secret(self._shop.admin.token), {**self._shop.environment, **environment}
+        return run(self.settings, vault_addr=self.settings.vault_addr, admin_token=token, environment=env)
+
+    def plan(self, **environment: str) -> tuple[PlannedWrite, ...]:
+        planned: tuple[PlannedWrite, ...] = self._run(plan_vault, **environment)
+        return planned
+
+    def apply(self, **environment: str) -> tuple[AppliedWrite, ...]:
+        applied: tuple[AppliedWrite, ...] = self._run(provision_vault, **environment)
+        return applied
+
+    def changes(self) -> dict[str, tuple[str, ...]]:
+        """By path, the lines of what would be written now."""
+        return {step.path: step.lines for step in self.plan() if step.outcome in CHANGES}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What fills `${X}` of the catalog."""
+        return self._shop.environment
+
+    def write(self, path: str, **data: Any) -> None:
+        self._shop.admin.write(f"{self.namespace}/{path}", **data)
+
+    def read(self, path: str) -> dict[str, Any]:
+        return self._shop.admin.read_data(f"{self.namespace}/{path}")
+
+    def call(self, path: str, **data: Any) -> httpx.Response:
+        """Write without a token."""
+        return Session(self._shop.admin.address).write(f"{self.namespace}/{path}", **data)
+
+    def command(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run `justenough vault …` as an administrator."""
+        named = {"VAULT_ADDR": self.settings.vault_addr, "VAULT_NAMESPACE": self.namespace, "VAULT_TOKEN": self._shop.admin.token}
+        ours = {"JUSTENOUGH_HOME": str(self.settings.home), "JUSTENOUGH_CONFIG": str(self.settings.config)}
+        return subprocess.run(
+            (sys.executable, "-m", "console.cli", "vault", *words),
+            env={**self._shop.environment, "MODEL_URL": "http://127.0.0.1:8080/v1", **named, **ours, **env},
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def policies(self) -> list[str]:
+        names: list[str] = self._shop.admin.list(f"{self.namespace}/sys/policies/acl").json()["data"]["keys"]
+        return names
 
 
 def config_with(folder: Path, old: str, new: str) -> Path:

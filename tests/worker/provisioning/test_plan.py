@@ -3,80 +3,14 @@
 from __future__ import annotations
 
 import stat
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from justenough.adapters.configuration.settings import Settings
-from justenough.domain.core.secret import Secret
-from tests.worker.provisioning.provisioned_shop import Shop, config_with
-from worker.provisioning import AppliedWrite, PlannedWrite, WriteOutcome, plan_vault, provision_vault
+from tests.worker.provisioning.provisioned_shop import CHANGES, Emptied, config_with
+from worker.provisioning import WriteOutcome
 
 pytestmark = pytest.mark.servers
-
-REPOSITORY = Path(__file__).resolve().parents[3]
-NUMBERS = count(1)
-CHANGES = {WriteOutcome.CREATED, WriteOutcome.CHANGED}
-
-
-class Emptied:
-    """A namespace of its own in the tests' Vault."""
-
-    def __init__(self, shop: Shop, home: Path) -> None:
-        self._shop = shop
-        # Vault deletes a namespace slowly, and takes its name for as long.
-        self.namespace = f"planned-{next(NUMBERS)}"
-        own: dict[str, Any] = {"vault_namespace": self.namespace, "home": home, "worker_approle": None, "console_approle": None}
-        self.settings = Settings.model_validate({**shop.settings.model_dump(), **own})
-
-    def _run(self, run: Callable[..., Any], **environment: str) -> Any:
-        token, env = Secret(self._shop.admin.token), {**self._shop.environment, **environment}
-        return run(self.settings, vault_addr=self.settings.vault_addr, admin_token=token, environment=env)
-
-    def plan(self, **environment: str) -> tuple[PlannedWrite, ...]:
-        planned: tuple[PlannedWrite, ...] = self._run(plan_vault, **environment)
-        return planned
-
-    def apply(self, **environment: str) -> tuple[AppliedWrite, ...]:
-        applied: tuple[AppliedWrite, ...] = self._run(provision_vault, **environment)
-        return applied
-
-    def changes(self) -> dict[str, tuple[str, ...]]:
-        """By path, the lines of what would be written now."""
-        return {step.path: step.lines for step in self.plan() if step.outcome in CHANGES}
-
-    def write(self, path: str, **data: Any) -> None:
-        self._shop.admin.write(f"{self.namespace}/{path}", **data)
-
-    def command(self, name: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run `justenough vault NAME` as an administrator."""
-        named = {"VAULT_ADDR": self.settings.vault_addr, "VAULT_NAMESPACE": self.namespace, "VAULT_TOKEN": self._shop.admin.token}
-        ours = {"JUSTENOUGH_HOME": str(self.settings.home), "JUSTENOUGH_CONFIG": str(self.settings.config)}
-        return subprocess.run(
-            (sys.executable, "-m", "console.cli", "vault", name),
-            env={**self._shop.environment, "MODEL_URL": "http://127.0.0.1:8080/v1", **named, **ours, **env},
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    def policies(self) -> list[str]:
-        names: list[str] = self._shop.admin.list(f"{self.namespace}/sys/policies/acl").json()["data"]["keys"]
-        return names
-
-
-@pytest.fixture
-def empty(shop: Shop, tmp_path: Path) -> Iterator[Emptied]:
-    made = Emptied(shop, tmp_path)
-    shop.admin.write(f"sys/namespaces/{made.namespace}")
-    yield made
-    shop.admin.delete(f"sys/namespaces/{made.namespace}")
 
 
 def test_a_plan_says_what_apply_then_does_and_writes_nothing(empty: Emptied, tmp_path: Path) -> None:
@@ -133,12 +67,26 @@ def test_neither_old_nor_new_secrets_are_shown_in_whatever_form_they_are_written
 
 
 def test_the_command_prints_the_plan_and_exits_2_if_anything_would_change(empty: Emptied) -> None:
-    first, applied, then = (empty.command(name) for name in ("plan", "apply", "plan"))
+    first, applied, then = (empty.command(*words) for words in (("plan",), ("apply", "--change-shared"), ("plan",)))
     assert first.returncode == 2
     assert "created   sys/mounts/transit\n    + type: transit\n" in first.stdout
     assert "`justenough vault apply` would write " in first.stdout
     assert applied.returncode == 0
     assert (then.returncode, then.stdout.splitlines()[-1].startswith("Nothing that Vault shows would change: ")) == (0, True)
+
+
+def test_what_everybody_shares_is_changed_only_by_those_who_say_so(empty: Emptied) -> None:
+    refused = empty.command("apply")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "this would change what everybody in this Vault shares: " in refused.stderr
+    assert "identity/oidc/config (the issuer of every identity token: - issuer: , + issuer: http://" in refused.stderr
+    assert refused.stderr.rstrip().endswith("Nothing was written; if you agree, add --change-shared")
+    assert not [name for name in empty.policies() if name.startswith("je-")]
+    (planned,) = (step for step in empty.plan() if step.path == "identity/oidc/config")
+    assert planned.note == "shared: the issuer of every identity token; needs --change-shared"
+    empty.apply()
+    # Now it is as it should be, and nobody needs to say so.
+    assert empty.command("apply").returncode == 0
 
 
 def test_a_plan_without_an_administrators_token_says_what_to_set(empty: Emptied) -> None:

@@ -1,0 +1,154 @@
+"""What `vault export` writes sets an empty namespace up as `vault apply` does, by an administrator with je-admin.hcl alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from justenough.domain.core.secret import Secret
+from tests.worker.provisioning.provisioned_shop import CHANGES, Emptied, Shop, config_with
+from worker.provisioning import ExportFormat, export_vault, plan_vault, provision_vault
+
+pytestmark = pytest.mark.servers
+
+HARD = 'a \\ backslash, "quotes", a\ttab & a line\nbreak'
+
+
+def export(empty: Emptied, folder: Path, form: ExportFormat = ExportFormat.HCL) -> dict[str, str]:
+    """Export into a folder; return the files."""
+    files = export_vault(empty.settings, form, environment={"MODEL_URL": "http://127.0.0.1:8080/v1"})
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return files
+
+
+def administrator(empty: Emptied, shop: Shop, policy: str) -> str:
+    """Return a token of the namespace that may do only what this policy says."""
+    empty.write("sys/policies/acl/je-admin", policy=policy)
+    made = shop.admin.write(f"{empty.namespace}/auth/token/create", policies=["je-admin"], no_default_policy=True, no_parent=True)
+    return str(made.json()["auth"]["client_token"])
+
+
+def apply(empty: Emptied, folder: Path, token: str, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run apply.sh with this token."""
+    named = {"VAULT_ADDR": empty.settings.vault_addr, "VAULT_NAMESPACE": empty.namespace, "VAULT_TOKEN": token}
+    passed = {name: value for name, value in empty.environment.items() if name.startswith("SHOP_")}
+    return subprocess.run(
+        ("sh", str(folder / "apply.sh"), *words),
+        env={"PATH": os.environ["PATH"], **named, **passed, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def remaining_changes(empty: Emptied) -> dict[str, tuple[str, ...]]:
+    """Return what `vault apply` would still write into Vault; login files are elsewhere."""
+    return {path: lines for path, lines in empty.changes().items() if not path.endswith(".json")}
+
+
+@pytest.fixture
+def with_people(empty: Emptied) -> Emptied:
+    """A namespace in which people can log in already."""
+    for mount in ("people", "pages"):
+        empty.write(f"sys/auth/{mount}", type="userpass")
+    return empty
+
+
+def test_the_script_does_what_apply_does_with_the_rights_of_je_admin(with_people: Emptied, shop: Shop, tmp_path: Path) -> None:
+    token = administrator(with_people, shop, export(with_people, tmp_path)["je-admin.hcl"])
+    done = apply(with_people, tmp_path, token, "--change-shared")
+    assert done.returncode == 0, done.stderr
+    assert remaining_changes(with_people) == {}
+    for name in ("worker", "console"):
+        login = json.loads((tmp_path / f"{name}.approle.json").read_text())
+        assert (tmp_path / f"{name}.approle.json").stat().st_mode & 0o077 == 0
+        assert with_people.call("auth/approle/login", **login).status_code == 200
+
+    before = with_people.read("kv/data/models/default")["data"]
+    again = apply(with_people, tmp_path, token, "--change-shared")
+    assert again.returncode == 0, again.stderr
+    assert with_people.read("kv/data/models/default")["data"] == before, "made up once"
+    assert "kept    sys/mounts/transit" in again.stdout
+
+
+def test_apply_and_plan_need_no_more_rights_than_je_admin(with_people: Emptied, shop: Shop, tmp_path: Path) -> None:
+    token = Secret(administrator(with_people, shop, export(with_people, tmp_path)["je-admin.hcl"]))
+    options: Mapping[str, Any] = {
+        "vault_addr": with_people.settings.vault_addr,
+        "admin_token": token,
+        "environment": with_people.environment,
+    }
+    planned = plan_vault(with_people.settings, **options)
+    provision_vault(with_people.settings, **options)
+    assert any(step.outcome in CHANGES for step in planned)
+    assert with_people.changes() == {}
+
+
+def test_what_everybody_shares_is_left_without_the_flag(with_people: Emptied, shop: Shop, tmp_path: Path) -> None:
+    export(with_people, tmp_path)
+    done = apply(with_people, tmp_path, shop.admin.token)
+    assert done.returncode == 0, done.stderr
+    assert "LEFT    identity/oidc/config: everybody in this Vault shares it" in done.stdout
+    assert set(remaining_changes(with_people)) == {"identity/oidc/config"}
+
+
+def test_values_of_the_environment_are_filled_in_as_they_are(with_people: Emptied, shop: Shop, tmp_path: Path) -> None:
+    written = """
+  - {path: kv/data/mine, data: {data: {token: "<${MINE}>", both: "${MINE}${OTHER}"}}}
+  - path: database/config/shop"""
+    config = config_with(tmp_path, "\n  - path: database/config/shop", written)
+    with_people.settings = with_people.settings.model_copy(update={"config": config})
+    files = export(with_people, tmp_path / "out")
+    assert not [name for name, text in files.items() if HARD in text]
+    done = apply(with_people, tmp_path / "out", shop.admin.token, MINE=HARD, OTHER="&")
+    assert done.returncode == 0, done.stderr
+    assert with_people.read("kv/data/mine")["data"] == {"token": f"<{HARD}>", "both": f"{HARD}&"}
+
+
+def test_a_missing_value_and_a_refusal_stop_the_script_and_say_why(with_people: Emptied, tmp_path: Path) -> None:
+    export(with_people, tmp_path)
+    missing = apply(with_people, tmp_path, "x", SHOP_PORT="")
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert missing.stderr == "apply.sh: set and export SHOP_PORT: the catalog's provision writes it\n"
+    refused = apply(with_people, tmp_path, "hvs.wrong")
+    assert refused.returncode == 1
+    assert "permission denied" in refused.stderr
+    assert "apply.sh: sys/mounts/transit could not be written; what stands before it has been" in refused.stderr
+    assert refused.stdout == ""
+
+
+def test_terraforms_resources_follow_one_another_and_hold_no_secret(empty: Emptied, tmp_path: Path) -> None:
+    """No Terraform runs here: this only reads the file."""
+    document = json.loads(export(empty, tmp_path, ExportFormat.TERRAFORM)["main.tf.json"])
+    resources = {
+        f"{kind}.{name}": body for kind in ("vault_policy", "vault_generic_endpoint") for name, body in document["resource"][kind].items()
+    }
+    ordered = sorted(resources, key=lambda address: address.partition(".")[2])
+    assert [resources[one].get("depends_on") for one in ordered] == [None, *([one] for one in ordered[:-1])]
+    assert set(document["variable"]) == {"SHOP_HOST", "SHOP_PORT", "SHOP_VAULT_PASSWORD"}
+    (config,) = (body for body in resources.values() if body.get("path") == "database/config/shop")
+    assert '"password": "${var.SHOP_VAULT_PASSWORD}"' in config["data_json"]
+    (alias, *_) = (body for body in resources.values() if body.get("path") == "identity/entity-alias")
+    (source,) = re.findall(r'"canonical_id": "\$\{data\.vault_generic_secret\.(r[0-9]+)\.data\["id"\]\}"', alias["data_json"])
+    assert document["data"]["vault_generic_secret"][source]["path"].startswith("identity/entity/name/je-scope-")
+
+
+def test_the_command_writes_only_into_a_new_folder(empty: Emptied, tmp_path: Path) -> None:
+    done = empty.command("export", str(tmp_path / "new"), VAULT_ADDR="http://127.0.0.1:1", VAULT_TOKEN="")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert os.access(tmp_path / "new" / "apply.sh", os.X_OK)
+    assert (tmp_path / "new" / "policies" / "je-worker.hcl").read_text().startswith("path ")
+    again = empty.command("export", str(tmp_path / "new"))
+    assert (again.returncode, again.stderr) == (2, f"{tmp_path / 'new'} is not empty; name a new folder\n")
+    (tmp_path / "file").write_text("")
+    refused = empty.command("export", str(tmp_path / "file"))
+    assert (refused.returncode, refused.stderr) == (1, f"{tmp_path / 'file'} cannot be written: File exists\n")

@@ -1,0 +1,342 @@
+"""What setting an empty Vault up would write, as files for a team that applies them itself: with `bao` or `vault`, or with Terraform.
+
+No Vault is asked. What only Vault knows (ids, accessors) is a reference, and what only the environment has (`${NAME}` of the catalog) stays one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from justenough.domain.core.secret import Secret
+from worker.provisioning.admin_client import AppliedWrite, WriteOutcome
+from worker.provisioning.mounts import SHARED_PATHS
+from worker.provisioning.plan import MOUNT_TABLES, PlanningClient
+from worker.provisioning.policies import admin_policy
+
+POLICY_PREFIX = "sys/policies/acl/"
+REFERENCE = re.compile(r"\$\{([^{}#]+)#([a-z_]+)\}")
+"""A field that Vault fills: `${PATH#FIELD}`."""
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+RANDOM = "random"
+"""The variable that is another random text in each write."""
+MOUNT_RIGHTS = ("create", "read", "sudo", "update")
+"""What `sys/auth/…` needs. Mounts of secrets engines need no sudo, but it gives nothing more there."""
+
+
+class ExportFormat(StrEnum):
+    HCL = "hcl"
+    TERRAFORM = "terraform"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedWrite:
+    """One write, and what keeps it from being done again."""
+
+    path: str
+    data: Mapping[str, Any]
+    once: bool = False
+    """Only if nothing is there."""
+    unless: str | None = None
+    """Only if this path lists nothing."""
+
+    @property
+    def policy(self) -> str | None:
+        """The name of the policy that this writes; None if it writes something else."""
+        return self.path.removeprefix(POLICY_PREFIX) if self.path.startswith(POLICY_PREFIX) else None
+
+
+class ExportingClient(PlanningClient):
+    """Collects the writes for an empty Vault in which people can log in already. Talks to none."""
+
+    def __init__(self, *, people_mounts: Sequence[str]) -> None:
+        super().__init__("https://vault.invalid", Secret(""), names={})
+        self._people_mounts = people_mounts
+        self.writes: list[ExportedWrite] = []
+        self.capabilities: dict[str, set[str]] = {}
+        """What an administrator who does the same on a real Vault needs, by path."""
+
+    def list(self, path: str) -> tuple[str, ...]:
+        """Return nothing: the Vault is empty."""
+        self._need(path, "list")
+        return ()
+
+    def query(self, path: str, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return nothing."""
+        del data
+        self._need(path, "update")
+        return {}
+
+    def has_path(self, path: str, data: Mapping[str, Any]) -> bool:
+        """Assume that Vault can do what the catalog needs; applying it to another fails."""
+        self.query(path, data)
+        return True
+
+    def write_once(self, path: str, data: Mapping[str, Any]) -> AppliedWrite:
+        """Collect a write for which something must be missing."""
+        self._need(path, "read")
+        self._collect(ExportedWrite(path, data, once=True))
+        return AppliedWrite(path, WriteOutcome.CREATED)
+
+    def write_unless(self, listed: str, path: str, data: Mapping[str, Any]) -> AppliedWrite:
+        """Collect a write for which another path must list nothing."""
+        self._need(listed, "list")
+        self._collect(ExportedWrite(path, data, unless=listed))
+        return AppliedWrite(path, WriteOutcome.CREATED)
+
+    def make_secret_id(self, role: str) -> str | None:
+        """Make none; whoever applies the files makes it."""
+        self._need(f"{role}/secret-id", "update")
+        self._need(f"{role}/secret-id/lookup", "update")
+        return None
+
+    def _read_current(self, path: str) -> dict[str, Any] | None:
+        self._need(path, "read")
+        if path != "sys/auth":
+            return None
+        # With this type, what is asked about real mounts for people is asked here, too.
+        return {
+            f"{name}/": {"type": "userpass", "accessor": self._later(f"sys/auth/{name}", "accessor")}
+            for name in ("token", *self._people_mounts)
+        }
+
+    def _later(self, path: str, field: str) -> str:
+        self._need(path, "read")
+        return f"${{{path}#{field}}}"
+
+    def _remember(self, path: str, readable: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        super()._remember(path, readable, data)
+        self._collect(ExportedWrite(path, data, once=path.rpartition("/")[0] in MOUNT_TABLES))
+
+    def _collect(self, write: ExportedWrite) -> None:
+        self.writes.append(write)
+        self._need(write.path, "create", "read", "update")
+
+    def _need(self, path: str, *capabilities: str) -> None:
+        path = REFERENCE.sub("*", path)
+        if path.startswith("sys/auth/"):
+            capabilities = MOUNT_RIGHTS
+        self.capabilities.setdefault(path, set()).update(capabilities)
+
+
+def export_files(client: ExportingClient, form: ExportFormat, *, roles: Sequence[str]) -> dict[str, str]:
+    """Return the files by their path in the folder. `roles`: the AppRoles whose login files are made afterwards."""
+    # Policies that the catalog no longer names are looked for, too.
+    needed = {path: sorted(capabilities) for path, capabilities in client.capabilities.items()}
+    needed[f"{POLICY_PREFIX}je-*"] = ["create", "read", "update"]
+    files = {"je-admin.hcl": admin_policy(needed)}
+    if form is ExportFormat.TERRAFORM:
+        return {**files, "main.tf.json": _terraform(client.writes)}
+    script = _Script(client.writes)
+    return {**files, **script.files, "apply.sh": script.text(roles)}
+
+
+def variables_of(writes: Sequence[ExportedWrite]) -> list[str]:
+    """Return the names of the environment's values that the writes need."""
+    return sorted({name for write in writes for name in VARIABLE.findall(json.dumps([write.path, write.data]))} - {RANDOM})
+
+
+HEAD = """\
+#!/bin/sh
+# Writes what JustEnough needs into the Vault at VAULT_ADDR (and VAULT_NAMESPACE), with bao or vault. It may be run again.
+# VAULT_TOKEN: of an administrator; the policy in je-admin.hcl is enough. Made by `justenough vault export`.
+# ./apply.sh --change-shared also writes what everybody in the Vault shares.
+set -eu
+cd "$(dirname "$0")"
+change_shared=no
+[ "${1-}" != --change-shared ] || change_shared=yes
+vault=$(command -v bao || command -v vault) || { echo "apply.sh: neither bao nor vault is installed" >&2; exit 1; }
+for name in %(variables)s; do
+    eval "[ -n \\"\\${$name-}\\" ]" || { echo "apply.sh: set and export $name: the catalog's provision writes it" >&2; exit 1; }
+done
+
+# Prints a file with each ${NAME} replaced by the environment's value.
+fill() {
+    awk '
+        function escaped(text,   at, one, out) {
+            out = ""
+            for (at = 1; at <= length(text); at++) {
+                one = substr(text, at, 1)
+                out = out (one == "\\\\" || one == "\\"" ? "\\\\" one : one == "\\n" ? "\\\\n" : one == "\\t" ? "\\\\t" : one)
+            }
+            return out
+        }
+        {
+            rest = $0
+            while (match(rest, /[$][{][A-Za-z_][A-Za-z0-9_]*[}]/)) {
+                printf "%%s%%s", substr(rest, 1, RSTART - 1), escaped(ENVIRON[substr(rest, RSTART + 2, RLENGTH - 3)])
+                rest = substr(rest, RSTART + RLENGTH)
+            }
+            print rest
+        }' "$1"
+}
+
+# put PATH FILE: an engine that was mounted just now may not take writes yet.
+put() {
+    tries=0
+    until fill "$2" | "$vault" write "$1" - > /dev/null 2> .error; do
+        tries=$((tries + 1))
+        if [ $tries -ge 10 ] || ! grep -q -e "Upgrading from non-versioned" -e "Waiting for the primary" .error; then
+            cat .error >&2
+            echo "apply.sh: $1 could not be written; what stands before it has been" >&2
+            exit 1
+        fi
+        sleep 1
+    done
+    rm -f .error
+    echo "written $1"
+}
+
+put_once() {
+    if "$vault" read "$1" > /dev/null 2>&1; then
+        echo "kept    $1"
+    else
+        random=$(head -c 96 /dev/urandom | base64 | tr -d '+/=\\n' | cut -c 1-44)
+        export random
+        put "$1" "$2"
+    fi
+}
+
+put_unless() {
+    if "$vault" list "$1" > /dev/null 2>&1; then
+        echo "kept    $2"
+    else
+        put "$2" "$3"
+    fi
+}
+
+put_shared() {
+    if [ "$change_shared" = yes ]; then
+        put "$1" "$2"
+    else
+        echo "LEFT    $1: everybody in this Vault shares it; compare it with $2, and write it with ./apply.sh --change-shared"
+    fi
+}
+
+put_policy() {
+    "$vault" policy write "$1" "$2" > /dev/null
+    echo "written sys/policies/acl/$1"
+}
+
+field() {
+    "$vault" read -field="$2" "$1"
+}
+
+"""
+LOGIN_FILE = """
+if [ ! -e %(file)s ]; then
+    role_id=$(field auth/approle/role/%(role)s/role-id role_id)
+    secret_id=$("$vault" write -force -field=secret_id auth/approle/role/%(role)s/secret-id)
+    (umask 077 && printf '{"role_id": "%%s", "secret_id": "%%s"}\\n' "$role_id" "$secret_id" > %(file)s)
+    echo "written %(file)s"
+fi
+"""
+
+
+class _Script:
+    """A shell script that does the writes, and the files that it reads."""
+
+    def __init__(self, writes: Sequence[ExportedWrite]) -> None:
+        self.files: dict[str, str] = {}
+        self._variables = variables_of(writes)
+        self._references: dict[tuple[str, str], str] = {}
+        self._lines = [line for write in writes for line in self._lines_of(write)]
+
+    def text(self, roles: Sequence[str]) -> str:
+        """Return the script. It ends with the login files of these AppRoles, unless they exist."""
+        logins = "".join(LOGIN_FILE % {"role": role, "file": f"{role.removeprefix('je-')}.approle.json"} for role in roles)
+        return HEAD % {"variables": " ".join(self._variables)} + "\n".join(self._lines) + "\n" + logins
+
+    def _lines_of(self, write: ExportedWrite) -> Iterator[str]:
+        if write.policy is not None:
+            file = f"policies/{write.policy}.hcl"
+            self.files[file] = str(write.data["policy"])
+            yield f'put_policy "{write.policy}" "{file}"'
+            return
+        text = json.dumps(dict(write.data), indent=2, ensure_ascii=False) + "\n"
+        for match in REFERENCE.finditer(json.dumps([write.path]) + text):
+            if match.groups() not in self._references:
+                name = self._references[match[1], match[2]] = f"JE_REF_{len(self._references) + 1}"
+                yield f'{name}=$(field "{self._named(match[1])}" {match[2]})\nexport {name}'
+        file = f"objects/{len(self.files) + 1:03}-{REFERENCE.sub('ID', write.path).replace('/', '-')}.json"
+        self.files[file], path = self._named(text), self._named(write.path)
+        if write.unless is not None:
+            yield f'put_unless "{write.unless}" "{path}" "{file}"'
+        else:
+            how = "put_shared" if write.path in SHARED_PATHS else "put_once" if write.once else "put"
+            yield f'{how} "{path}" "{file}"'
+
+    def _named(self, text: str) -> str:
+        """Return a text with shell variables in place of references."""
+        return REFERENCE.sub(lambda match: f"${{{self._references[match[1], match[2]]}}}", text)
+
+
+@dataclass
+class _Terraform:
+    """A configuration in Terraform's JSON syntax. Each resource depends on the one before it, because the order matters."""
+
+    document: dict[str, Any] = field(default_factory=dict)
+    references: dict[tuple[str, str], str] = field(default_factory=dict)
+    newest: str | None = None
+
+    def add(self, kind: str, name: str, body: dict[str, Any], *, data: bool = False) -> str:
+        """Add a resource or a data source, and return its address."""
+        section = self.document.setdefault("data" if data else "resource", {}).setdefault(kind, {})
+        section[name] = {**body, **({"depends_on": [self.newest]} if self.newest else {})}
+        address = f"{kind}.{name}"
+        if not data:
+            self.newest = address
+        return f"data.{address}" if data else address
+
+    def text_of(self, text: str, *, random: str = "") -> str:
+        """Return a text in Terraform's template syntax, in which references and variables are expressions."""
+        parts, rest = [], text
+        while match := re.search(rf"{REFERENCE.pattern}|{VARIABLE.pattern}", rest):
+            if match[1] is not None:
+                expression = f'{self.references[match[1], match[2]]}.data["{match[2]}"]'
+            else:
+                expression = random if match[3] == RANDOM else f"var.{match[3]}"
+            parts += [_literal(rest[: match.start()]), f"${{{expression}}}"]
+            rest = rest[match.end() :]
+        return "".join((*parts, _literal(rest)))
+
+
+def _literal(text: str) -> str:
+    return text.replace("${", "$${").replace("%{", "%%{")
+
+
+def _terraform(writes: Sequence[ExportedWrite]) -> str:
+    made = _Terraform()
+    providers = {"vault": {"source": "hashicorp/vault", "version": ">= 4.0"}, "random": {"source": "hashicorp/random", "version": ">= 3.0"}}
+    made.document["terraform"] = {"required_providers": providers}
+    made.document["variable"] = {name: {"type": "string", "sensitive": True} for name in variables_of(writes)}
+    for number, write in enumerate(writes, 1):
+        name = f"w{number:03}_" + re.sub(r"[^A-Za-z0-9_]+", "_", REFERENCE.sub("id", write.path))
+        if write.policy is not None:
+            made.add("vault_policy", name, {"name": write.policy, "policy": _literal(str(write.data["policy"]))})
+            continue
+        text = json.dumps(dict(write.data), ensure_ascii=False)
+        for match in REFERENCE.finditer(json.dumps([write.path]) + text):
+            if match.groups() not in made.references:
+                source = {"path": made.text_of(match[1])}
+                reference = made.add("vault_generic_secret", f"r{len(made.references) + 1}", source, data=True)
+                made.references[match[1], match[2]] = reference
+        random = ""
+        if f"${{{RANDOM}}}" in text:
+            made.document.setdefault("resource", {}).setdefault("random_password", {})[name] = {"length": 44, "special": False}
+            random = f"random_password.{name}.result"
+        body = {
+            "path": made.text_of(write.path),
+            "data_json": made.text_of(text, random=random),
+            "disable_read": True,
+            "disable_delete": True,
+            "ignore_absent_fields": True,
+        }
+        if write.once or write.unless is not None:
+            body["lifecycle"] = {"ignore_changes": "all"}
+        made.add("vault_generic_endpoint", name, body)
+    return json.dumps(made.document, indent=2, ensure_ascii=False) + "\n"
