@@ -17,7 +17,6 @@ from justenough.domain.core.errors import InvalidInput, JustEnoughError
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.validation_messages import describe_error
 from worker.stack.control import find_running_stack, start_detached, stop_stack
-from worker.stack.doctor import examine
 from worker.stack.paths import StackPaths
 from worker.stack.stack_file import Stack
 from worker.stack.start_progress import Step
@@ -77,6 +76,8 @@ def status(output: CommandOutput) -> None:
 
 def doctor(output: CommandOutput) -> None:
     """Print every finding."""
+    from worker.stack.doctor import examine  # noqa: PLC0415 - only this command needs the store and every adapter
+
     findings = examine(_load_settings(output), console_url=output.console_url())
 
     def print_findings(_: Json) -> None:

@@ -21,6 +21,7 @@ from tests.chaos.consistency import assert_one_outcome
 from tests.chaos.exposure import ALL, ENDINGS, Lab, NetCase
 from tests.chaos.faulty_worker import LABEL
 from tests.chaos.rig import Rig
+from tests.support import temporal_client
 from tests.support.people import Human
 from tests.support.shop import Login, Shop, access, spec
 from tests.support.wait import until
@@ -233,7 +234,7 @@ def run_parallel_sweep(shop: Shop, number: int) -> None:
     """Run a sweep in parallel to the running ones, like anyone with write access to Temporal."""
 
     async def run() -> None:
-        client = await Client.connect(str(shop.stack.temporal))
+        client = await temporal_client.connect(shop.stack)
         await client.execute_workflow("Sweep", id=f"a-test's-sweep-{number}", task_queue="justenough-dev")
 
     asyncio.run(run())

@@ -19,17 +19,17 @@ from worker.stack import Stack
 ENCODING_IN_JSON = base64.b64encode(ENCODING).decode()
 
 
-def reading_codec(stack: Stack) -> EncryptingCodec:
+def reading_codec(stack: Stack, installation: str = "dev") -> EncryptingCodec:
     """Return a codec that decrypts what the stack's workers and consoles have encrypted."""
     assert stack.vault
     vault = TransitKeys(stack.vault)
     vault.login_token(Secret(stack.admin_token_file.read_text().strip()))
-    return EncryptingCodec(vault, installation="dev", encrypts=False)
+    return EncryptingCodec(vault, installation=installation, encrypts=False)
 
 
-async def connect(stack: Stack) -> Client:
+async def connect(stack: Stack, installation: str = "dev") -> Client:
     """Return a client that reads everything and writes plain text, as a stranger without our keys would."""
-    return await Client.connect(str(stack.temporal), data_converter=data_converter(reading_codec(stack)))
+    return await Client.connect(str(stack.temporal), data_converter=data_converter(reading_codec(stack, installation)))
 
 
 async def decrypted_payloads(history: WorkflowHistory, codec: EncryptingCodec) -> list[bytes]:

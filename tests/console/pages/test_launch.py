@@ -12,7 +12,6 @@ import httpx
 import pytest
 import yaml
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
 from justenough.adapters.configuration.job_templates import list_templates, load_template, pack_template
@@ -27,6 +26,8 @@ from tests.console.pages.page_text import tags_of, text_of
 from tests.console.pages.plain_browser import Browser, Site, hidden_fields
 from tests.console.pages.recorded_jobs import EVIL, now, post_fields, record_order
 from tests.console.served_console import SHOP, SPEC
+from tests.support import temporal_client
+from worker.stack import Stack
 
 pytestmark = pytest.mark.servers
 
@@ -35,8 +36,8 @@ PASTE = "/jobs/new?paste=yes"
 
 
 @pytest.fixture
-async def temporal(site: Site) -> Client:
-    return await Client.connect(site.console.deps.settings.temporal_address, data_converter=pydantic_data_converter)
+async def temporal(stack: Stack) -> Client:
+    return await temporal_client.connect(stack)
 
 
 async def person_of(site: Site, who: Browser) -> str:

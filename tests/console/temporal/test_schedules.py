@@ -52,6 +52,7 @@ from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.ledger.events import EventType, build_event
 from tests.adapters.store.event_samples import job_end
 from tests.console.served_console import SHOP, Served, serve_console
+from tests.support.temporal_client import connect, decrypted_payloads
 
 MINUTELY = "{cron: '* * * * *', job: jobs/hello.yaml, paused: true}"
 """Paused, so that tests do not depend on the clock: what they fire, they fire by a backfill, which is what Temporal does to catch up."""
@@ -152,7 +153,7 @@ async def town(served: Served, settings: Settings, own_store: Path, tmp_path: Pa
     own = {"config": folder, "installation": f"t{secrets.token_hex(3)}", "database_url": f"sqlite:///{own_store}"}
     own_settings = settings.model_copy(update=own)
     async with build_console(own_settings) as console:
-        found = Installation(console, own_settings, served.temporal, folder)
+        found = Installation(console, own_settings, await connect(served.stack, own_settings.installation), folder)
         yield found
         await found.sync_schedules()
 
@@ -468,7 +469,8 @@ async def test_only_our_own_sentences_are_in_what_temporal_keeps(town: Installat
     async with take_occasions(town.console):
         job = await town.result("minutely", at)
     history = await town.temporal.get_workflow_handle(f"{town.prefix}minutely-{to_rfc3339(at)}").fetch_history()
-    kept = b"".join(item.SerializeToString() for item in history.events)
+    decrypted = await decrypted_payloads(history, town.console.codec)
+    kept = b"".join((*(item.SerializeToString() for item in history.events), *decrypted))
     assert job.encode() in kept
     assert b"secret-detail" not in kept
 
