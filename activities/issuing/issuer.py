@@ -288,7 +288,8 @@ class Issuer:
             revocable=action.revocable,
             certificate=pki.certificate_path(action, issued),
             held_by_job=call_of(access) is None and deps.config.current().catalog.resources[access.resource].used_by == "job",
-            user=user,
+            # Refused below. Its user was not made for it and does not end with it, so finding the user says nothing about the job's access.
+            user=None if issued.lease_id is None and action.revocable is Revocable.NOW else user,
             search_digest=controls.search_digest,
         )
         self.holdings.add(credential, grant.basis)

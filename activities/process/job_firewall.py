@@ -1,8 +1,9 @@
-"""The firewall that keeps jobs from Temporal and Vault: an nftables table which rejects connections of the jobs' user ids to their addresses.
+"""The firewall of jobs: an nftables table which rejects connections of the jobs' user ids to Temporal and Vault, and too many to any server.
 
 Whoever reaches Vault can send passwords in other people's names, and whoever reaches a Temporal without authentication can send signals to
-workflows and take tasks. Jobs need nothing from either: the broker gives them what they are granted. The rules tell jobs by their user id, so
-they need a worker that is root. Entries expire, so that no rule outlives the workers for long.
+workflows and take tasks. Jobs need nothing from either: the broker gives them what they are granted. With hundreds of silent connections to a
+database, a job could keep Vault from revoking what others hold there. The rules tell jobs by their user id, so they need a worker that is
+root. Entries expire, so that no rule outlives the workers for long.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ REFRESH_INTERVAL = timedelta(minutes=1)
 """How often the rules are written again: names may lead to other addresses, and somebody may have removed the rules."""
 ENTRY_LIFETIME_S = 300
 NFT_TIMEOUT_S = 20
+MAX_CONNECTIONS = 64
+"""Connections that one job may have to one address and port at once. A PostgreSQL takes 100 from everybody, unless it is told otherwise."""
 SYSTEM_PROGRAMS = "/usr/sbin:/sbin:/usr/bin:/bin"
 DEFAULT_PORTS = {"https": 443, "http": 80}
 CLOSED_TO = {"vault": CLOSED_UIDS, "temporal": MAX_UIDS}
@@ -47,11 +50,21 @@ delete table inet {table}
 SET = "add set inet {table} {name} {{ type {kind}; flags timeout; timeout {lifetime}s; }}\n"
 SET_KINDS = {"4": "ipv4_addr . inet_service", "6": "ipv6_addr . inet_service", "_here": "inet_service"}
 """The sets of each server by the ends of their names. `here`: ports of this machine, at all of its addresses."""
-CHAIN = "add chain inet {table} {chain} {{ type filter hook output priority {priority}; }}\n"
+CHAIN = "add chain inet {table} {chain} {{ type filter hook output priority {priority}; }}\nflush chain inet {table} {chain}\n"
 RULES = """
 add rule inet {table} {chain} meta skuid {first}-{last} ip daddr . tcp dport @{server}4 reject with tcp reset
 add rule inet {table} {chain} meta skuid {first}-{last} ip6 daddr . tcp dport @{server}6 reject with tcp reset
 add rule inet {table} {chain} meta skuid {first}-{last} fib daddr type local tcp dport @{server}_here reject with tcp reset
+"""
+FLUSH = "flush set inet {table} {name}\n"
+COUNTERS = {"counted4": "uid . ipv4_addr . inet_service", "counted6": "uid . ipv6_addr . inet_service"}
+"""The sets that count connections. They are never emptied: what is open would be forgotten."""
+COUNTER = "add set inet {table} {name} {{ type {kind}; size 65535; flags dynamic; }}\n"
+LIMITS = """
+add chain inet {table} limited {{ type filter hook output priority filter; }}
+flush chain inet {table} limited
+add rule inet {table} limited meta skuid {first}-{last} tcp flags & (syn | ack) == syn add @counted4 {{ meta skuid . ip daddr . tcp dport ct count over {most} }} reject with tcp reset
+add rule inet {table} limited meta skuid {first}-{last} tcp flags & (syn | ack) == syn add @counted6 {{ meta skuid . ip6 daddr . tcp dport ct count over {most} }} reject with tcp reset
 """
 ELEMENT = "add element inet {table} {name} {{ {entry} }}\n"
 PROGRAMS = frozenset({"temporal", "temporal-server", "bao", "vault"})
@@ -120,15 +133,17 @@ class JobFirewall:
         return tuple(unresolved)
 
     def _ruleset(self, dead: tuple[str, ...]) -> str:
-        """Return the complete input of nft, which replaces this worker's table and deletes the dead ones."""
+        """Return the complete input of nft, which replaces the content of this worker's table, its counters apart, and deletes the dead tables."""
         first, table = self.settings.job_uid_base, self.table
         entries = dict.fromkeys(entry for known in self._entries.values() for entry in known)
-        deletions = [DELETE_TABLE.format(table=name) for name in (*dead, table)]
+        deletions = [DELETE_TABLE.format(table=name) for name in dead]
         sets = [
-            SET.format(table=table, name=f"{server}{ending}", kind=kind, lifetime=ENTRY_LIFETIME_S)
+            (SET + FLUSH).format(table=table, name=f"{server}{ending}", kind=kind, lifetime=ENTRY_LIFETIME_S)
             for server in CLOSED_TO
             for ending, kind in SET_KINDS.items()
         ]
+        counters = [COUNTER.format(table=table, name=name, kind=kind) for name, kind in COUNTERS.items()]
+        limits = LIMITS.format(table=table, first=first, last=first + MAX_UIDS - 1, most=MAX_CONNECTIONS)
         chains = [CHAIN.format(table=table, chain=chain, priority=priority) for chain, priority in CHAINS.items()]
         rules = [
             RULES.format(table=table, chain=chain, server=server, first=first, last=first + count - 1)
@@ -136,7 +151,7 @@ class JobFirewall:
             for server, count in CLOSED_TO.items()
         ]
         elements = [ELEMENT.format(table=table, name=name, entry=entry) for name, entry in entries]
-        return "".join((*deletions, f"add table inet {table}\n", *sets, *chains, *rules, *elements))
+        return "".join((*deletions, f"add table inet {table}\n", *sets, *counters, *chains, *rules, limits, *elements))
 
 
 def dead_tables(program: str) -> tuple[str, ...]:

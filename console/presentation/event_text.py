@@ -6,10 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from console.presentation.terminal_text import moment
-from justenough.domain.jobs.states import reason_source_text
+from justenough.domain.jobs.states import ReasonSource
 
 Json = Mapping[str, Any]
 
+REASON_SOURCES: dict[str | None, str] = {
+    ReasonSource.ORDER: "from the job's spec",
+    ReasonSource.PROGRAM: "written by the program, unverified",
+}
+"""An entry does not say whether a person signed the spec, or another job launched the job with it."""
 SENTENCES: dict[str, Callable[[Json], str]] = {
     "job.submitted": lambda d: f"launched by {d['requester_name']}{_suffix(' from job {}', d.get('parent'))}{_suffix(': {}', d['reason'])}",
     "job.refused": lambda d: f"order rejected: {d['why']}",
@@ -20,7 +25,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     ),
     "access.requested": lambda d: (
         f"requests {d['action']} on {d['resource']} for {duration_label(d['ttl'])}{_suffix(', only through {}', tools_text(d.get('tools')))}"
-        f": {d['reason']} ({reason_source_text(d.get('reason_by'))})"
+        f": {d['reason']} ({REASON_SOURCES.get(d.get('reason_by'), 'its source was not recorded')})"
     ),
     "access.decided": lambda d: (
         f"{d['request']} {d['outcome'].replace('_', ' ')}{_suffix(' at tier {}', d['outcome'] == 'needs_approval' and d['tier'])} "
@@ -80,7 +85,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "withdrawal.requested": lambda d: f"{d['name']} requested withdrawal of the approval of {d['request']}",
     "revocation.started": lambda d: f"revocation started by {d['by']}{_suffix(': {}', d['why'])}",
     "revocation.overdue": lambda d: f"revocation failed (attempt {d['attempt']}): {_join_values(d['failures'])}",
-    "revocation.confirmed": lambda d: f"all access verified as revoked (by {d['by']})",
+    "revocation.confirmed": lambda d: f"all access that can be revoked is verified as revoked (by {d['by']})",
     "schedule.skipped": lambda d: f"schedule {d['schedule']} skipped its run at {moment(d['occasion'])}",
     "schedule.paused": lambda d: f"{d['name']} paused the schedule {d['schedule']}{_suffix(': {}', d['reason'])}",
     "schedule.unpaused": lambda d: f"{d['name']} resumed the schedule {d['schedule']}",

@@ -11,13 +11,27 @@ from anyio import to_thread
 
 from console.auth.authorization import Caller
 from justenough.adapters.store import Store
+from justenough.domain.contracts.workflow_messages import SweepReport
 from justenough.domain.core.errors import InvalidInput, NotFound, Problem
+from justenough.domain.core.ids import JOB_ID
 from justenough.domain.readmodel.views import EntryView, JobView, Page, RequestView
 
 T = TypeVar("T")
 
 MAX_PAGES_READ = 20
 """How many pages one call reads to find an item that the caller may read."""
+
+
+def visible_sweep(report: SweepReport, owners: JobOwners, caller: Caller) -> SweepReport:
+    """Return a sweep's report without what it says about jobs that the caller may not read. Blocking."""
+    if caller.can_read_all:
+        return report
+
+    def readable(texts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(text for text in texts if all(owners.can_read(caller, found[0]) for found in JOB_ID.finditer(text)))
+
+    parts = {name: readable(getattr(report, name)) for name in ("revoked", "lost", "unknown", "failures")}
+    return report.model_copy(update=parts)
 
 
 class JobOwners:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from activities import sweep_activity
+from activities.process.process import JobProcess
 from activities.revocation import revoke as revocation
 from justenough.domain.core.errors import RetryLater
 from justenough.services.dependencies import Deps
@@ -25,6 +29,8 @@ BUG_ARGUMENT = '"bug"'
 LEASE = "JUSTENOUGH_TEST_LEASE"
 """After so many seconds without a renewal this worker's sweep considers a session lost; shorter than in production, for fast tests."""
 
+UNKILLABLE = "JUSTENOUGH_TEST_UNKILLABLE"
+"""A file. Until it exists, this worker's SIGKILL ends no process of a job."""
 LABEL = "nets-off"
 """A job's label with the nets that do not revoke it, separated by dots."""
 
@@ -92,6 +98,23 @@ def _names(variable: str) -> frozenset[str]:
     return frozenset(os.environ.get(variable, "").split(",")) - {""}
 
 
+def let_processes_live(file: Path) -> None:
+    """Let processes of jobs die only once this file exists, as if the kernel could not end them."""
+    kill = JobProcess.kill
+
+    async def kill_later(self: JobProcess) -> int:
+        await asyncio.to_thread(wait_for, file)
+        return await kill(self)
+
+    setattr(JobProcess, "kill", kill_later)  # noqa: B010 - a test's fault
+
+
+def wait_for(file: Path) -> None:
+    """Return once a file exists."""
+    while not file.exists():
+        time.sleep(0.05)
+
+
 def run() -> None:
     """Run a worker with the faults of its environment."""
     switch_off(_names(NETS_OFF))
@@ -102,6 +125,8 @@ def run() -> None:
             break_method(bug)
     if LEASE in os.environ:
         sweep_activity.CLAIM_LEASE = timedelta(seconds=float(os.environ[LEASE]))
+    if UNKILLABLE in os.environ:
+        let_processes_live(Path(os.environ[UNKILLABLE]))
     main()
 
 

@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from activities.process.log_capture import MAX_OUTPUT_BYTES
 from activities.process.no_sandbox import FOLDER_PREFIX, MEMORY_FOLDER
 from tests.activities.process.job_process import is_alive
+from tests.chaos.faulty_worker import UNKILLABLE
 from tests.chaos.rig import Rig
 from tests.support.people import Human
 from tests.support.shop import LOGIN, Login, Shop, Witness, access, spec
@@ -53,6 +54,22 @@ def peak_memory(pid: int) -> int:
 
 def reset_peak(pid: int) -> None:
     Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def test_the_access_of_a_cancelled_job_ends_with_the_grace_period_and_not_with_its_process(
+    rig: Rig, ops: Human, shop: Shop, witness: Witness, tmp_path: Path
+) -> None:
+    mortal = tmp_path / "mortal"
+    rig.start_alone(**{UNKILLABLE: str(mortal)})
+    job = ops.launch(spec(f"trap '' TERM; {witness.hand_over}; while :; do sleep 1; done"))
+    login = witness.login()
+    assert shop.can_log_in(login)
+    assert ops.api.post(f"jobs/{job}/cancel").status_code == 202
+    until(lambda: not shop.can_log_in(login), "its login is refused")
+    assert ops.job(job)["state"] == "running", "its process lives"
+    mortal.touch()
+    ended = ops.until(job)
+    assert (ended["state"], ended["revocation"]["state"]) == ("cancelled", "confirmed")
 
 
 @dataclass(frozen=True)

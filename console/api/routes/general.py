@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from anyio import to_thread
 from fastapi import APIRouter
 
 from console.api.dependencies import Anyone, AuthenticatedRoute, Member
 from console.http.dependencies import TheConsole
 from console.services.background_reads import WHOLE_INSTALLATION
+from console.services.visibility import visible_sweep
 from justenough.domain.catalog.mcp_upstreams import UpstreamTool
 from justenough.domain.catalog.models import Resource
 from justenough.domain.contracts.workflow_messages import SweepReport
@@ -116,5 +118,6 @@ def show_catalog(console: TheConsole, _: Member) -> CatalogView:
 
 @router.post("/sweep")
 async def sweep(console: TheConsole, caller: Member) -> SweepReport:
-    """Compare Vault and the targets with open jobs now, and revoke access that belongs to no open job."""
-    return await console.background_reads.sweeps.result(WHOLE_INSTALLATION, by=caller.person.name)
+    """Compare Vault and the targets with open jobs now, and revoke access that belongs to no open job. A launcher is told of their own jobs only."""
+    report = await console.background_reads.sweeps.result(WHOLE_INSTALLATION, by=caller.person.name)
+    return await to_thread.run_sync(visible_sweep, report, console.job_owners, caller)

@@ -83,14 +83,14 @@ def request_sentence(item: Json) -> str:
 
 def reason_source(item: Json) -> str:
     """Return who wrote a request's reason, in words."""
-    return reason_source_text(item.get("reason_by"))
+    return reason_source_text(item.get("reason_by"), has_parent=item.get("parent") is not None)
 
 
 def reason_lines(item: Json) -> Iterator[tuple[str, str]]:
-    """Yield a request's reason and who wrote it, each with its label; first the signed reason, if the program gave another."""
+    """Yield a request's reason and who wrote it, each with its label; first the spec's reason, if the program gave another."""
     signed = item.get("signed_reason")
     if signed is not None and signed != item["reason"]:
-        yield "Signed reason", signed
+        yield "Signed reason" if item.get("parent") is None else "Parent's reason", signed
     yield "Reason", item["reason"]
     yield "Reason by", reason_source(item)
 

@@ -214,7 +214,7 @@ def _approval_notice(data: Mapping[str, Any], scene: NoticeContext) -> Notice:
 
 def _reason_lines(request: RequestView) -> Iterator[str]:
     if request.signed_reason is not None and request.signed_reason != request.reason:
-        yield f"Reason (from the signed spec): “{to_plain_text(request.signed_reason)}”"
+        yield f"Reason ({request.spec_reason_source}): “{to_plain_text(request.signed_reason)}”"
     yield f"Reason ({request.reason_source}): “{to_plain_text(request.reason)}”"
 
 

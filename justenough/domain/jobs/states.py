@@ -46,9 +46,13 @@ class ReasonSource(StrEnum):
     """The job's program or agent, while it ran. Nobody has verified it."""
 
 
-def reason_source_text(source: str | None) -> str:
-    """Return who wrote a reason, in words. `source`: a ReasonSource's value; None if it was not recorded."""
-    texts: dict[str | None, str] = {ReasonSource.ORDER: "from the signed spec", ReasonSource.PROGRAM: "written by the program, unverified"}
+def reason_source_text(source: str | None, *, has_parent: bool) -> str:
+    """Return who wrote a reason, in words. `source`: a ReasonSource's value; None if it was not recorded.
+
+    `has_parent`: a job launched its job. No person signed that spec, and the parent's program or agent may have written it.
+    """
+    order = "from the parent job, unverified" if has_parent else "from the signed spec"
+    texts: dict[str | None, str] = {ReasonSource.ORDER: order, ReasonSource.PROGRAM: "written by the program, unverified"}
     return texts.get(source, "its source was not recorded")
 
 

@@ -196,7 +196,12 @@ class RequestView(Message):
     @property
     def reason_source(self) -> str:
         """Who wrote the reason, in words."""
-        return reason_source_text(self.reason_by)
+        return reason_source_text(self.reason_by, has_parent=self.parent is not None)
+
+    @property
+    def spec_reason_source(self) -> str:
+        """Who wrote the reason in the spec, in words."""
+        return reason_source_text(ReasonSource.ORDER, has_parent=self.parent is not None)
 
     @property
     def counting_approvals(self) -> tuple[ApprovalView, ...]:

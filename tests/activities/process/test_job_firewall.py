@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from activities.process import job_firewall
-from activities.process.job_firewall import FirewallMissing, JobFirewall, entries_of, keep_servers_closed, ports_beside
+from activities.process.job_firewall import MAX_CONNECTIONS, FirewallMissing, JobFirewall, entries_of, keep_servers_closed, ports_beside
 from activities.process.uid_pool import CLOSED_UIDS, MAX_UIDS
 from justenough.adapters.configuration.settings import Settings
 from tests.activities.process.job_process import is_root, until
@@ -74,7 +74,7 @@ def servers() -> Iterator[tuple[int, int]]:
     """Two ports on which a server listens at all addresses of this machine, IPv6 included: Vault's, and another one."""
     with ExitStack() as opened:
         made = [
-            opened.enter_context(closing(create_server(("::", 0), family=AF_INET6, dualstack_ipv6=True, backlog=100))) for _ in range(2)
+            opened.enter_context(closing(create_server(("::", 0), family=AF_INET6, dualstack_ipv6=True, backlog=500))) for _ in range(2)
         ]
         yield made[0].getsockname()[1], made[1].getsockname()[1]
     JobFirewall(Settings(job_uid_base=UID)).remove()
@@ -121,6 +121,52 @@ def test_an_address_that_nat_redirects_is_closed_too(servers: tuple[int, int]) -
             assert (connect(UID, "127.0.0.1", asked), connect(UID - 1, "127.0.0.1", asked)) == ("refused", "connected")
         finally:
             subprocess.run(("nft", "delete", "table", "ip", f"redirect_{asked}"), check=True)
+
+
+MANY = """
+import socket, sys
+open_ = []
+for port in sys.stdin:
+    try:
+        open_.append(socket.create_connection((sys.argv[1], int(port))))
+        print("connected", flush=True)
+    except ConnectionRefusedError:
+        print("refused", flush=True)
+"""
+
+
+@contextmanager
+def many_connections(uid: int, address: str) -> Iterator[Callable[[int, int], list[str]]]:
+    """Yield a function that opens and keeps so many connections to a port as this user, and returns how each went."""
+    argv = ("setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups", "/usr/bin/python3", "-c", MANY, address)
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/") as process:
+
+        def open_more(port: int, count: int) -> list[str]:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(f"{port}\n" * count)
+            process.stdin.flush()
+            return [process.stdout.readline().strip() for _ in range(count)]
+
+        yield open_more
+        process.kill()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_job_has_so_many_connections_to_one_server_and_not_more_when_the_rules_are_written_again(
+    servers: tuple[int, int], address: str
+) -> None:
+    if is_root():
+        firewall = JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{unused_port()}", job_uid_base=UID))
+        firewall.apply()
+        with many_connections(UID, address) as opened:
+            results = opened(servers[0], MAX_CONNECTIONS + 10)
+            assert results == ["connected"] * MAX_CONNECTIONS + ["refused"] * 10
+            firewall.apply()
+            assert opened(servers[0], 5) == ["refused"] * 5
+            assert opened(servers[1], 5) == ["connected"] * 5
+            for another in (UID + 1, UID - 1, UID + MAX_UIDS - 1):
+                assert connect(another, address, servers[0]) == "connected"
 
 
 def test_where_processes_cannot_be_listed_the_servers_own_port_is_closed(servers: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -278,3 +278,31 @@ def test_a_role_that_vault_gave_up_on_while_a_standby_was_away_is_in_doubt(shop:
         assert_in_doubt_for_its_longest_life(at, job)
         assert role in plain_users(shop), "nobody knows of it, and nobody drops it"
         drop_user(shop, role)
+
+
+@pytest.mark.parametrize("searched", [True, False])
+def test_what_vault_issues_without_a_lease_is_not_handed_out_as_revocable(shop: Shop, tmp_path: Path, *, searched: bool) -> None:
+    """The catalog does not know this mount, so only Vault's answer tells."""
+    shelf = f"shelf{'-searched' if searched else ''}"
+
+    def read_from_shelf(catalog: dict[str, Any]) -> None:
+        action = catalog["resources"]["orders-db"]["actions"]["read"]
+        action["issue"]["path"] = f"{shelf}/fixed"
+        if not searched:
+            del action["target"]
+
+    shop.admin("POST", f"sys/mounts/{shelf}", {"type": "kv"})
+    try:
+        shop.admin("POST", f"{shelf}/fixed", {"username": "shop_reaper", "password": "x"})
+        with open_plain_desk(shop, tmp_path, change=read_from_shelf) as at:
+            session = start_session(at, ORDERS)
+            with pytest.raises(IssueRefused, match="Vault issued it without a lease, so nothing can revoke it; set `revocable: on_expiry`"):
+                session.issue()
+            assert not session.end().confirmed
+            # Its user is a permanent one. The job never had its password.
+            at.clock.ahead = timedelta(minutes=6)
+            assert session.end().confirmed
+            assert "credential.confirmed" not in session.entry_types()
+            assert "credential.expired" in session.entry_types()
+    finally:
+        shop.admin("DELETE", f"sys/mounts/{shelf}")

@@ -1,9 +1,13 @@
-"""A job that floods its broker: `flood.py KIND SECONDS`, on as many connections as it can, and prints what became of its requests."""
+"""A job that floods its broker: `flood.py KIND SECONDS`, on as many connections as it can, until it is cancelled or the time is over.
+
+It prints what became of its requests.
+"""
 
 # ruff: noqa: T201 - its output is what it is for
 
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -13,7 +17,7 @@ from contextlib import suppress
 
 KIND, SECONDS = sys.argv[1], float(sys.argv[2])
 CONNECTIONS, PIPELINED = 48, 8
-KEYS = ",".join(f'"unknown_{number:04}":0' for number in range(3_400))
+KEYS = ",".join(f'"unknown_{number:04}":0' for number in range(6_600))
 ASK = {"resource": "orders-db", "action": "read", "reason": "because"}
 CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "find-order", "arguments": {"x": ["a"] * 20_000}}}
 
@@ -35,14 +39,17 @@ FLOODS = {
 }
 
 
+over = threading.Event()
+
+
 def flood(seen: Counter[str], until: float) -> None:
     """Send the same again and again, and connect anew when the broker hangs up."""
-    while time.monotonic() < until:
+    while time.monotonic() < until and not over.is_set():
         with suppress(OSError), socket.socket(socket.AF_UNIX) as line:
             line.settimeout(10)
             line.connect(os.environ["JUSTENOUGH_BROKER"])
             seen["connections"] += 1
-            while FLOODS[KIND] and time.monotonic() < until:
+            while FLOODS[KIND] and time.monotonic() < until and not over.is_set():
                 line.sendall(FLOODS[KIND])
                 answer = line.recv(1 << 20)
                 if not answer:
@@ -50,6 +57,7 @@ def flood(seen: Counter[str], until: float) -> None:
                 seen[answer[:12].decode(errors="replace")] += 1
 
 
+signal.signal(signal.SIGTERM, lambda *_: over.set())
 counts = [Counter[str]() for _ in range(CONNECTIONS)]
 end = time.monotonic() + SECONDS
 threads = [threading.Thread(target=flood, args=(count, end)) for count in counts]

@@ -17,6 +17,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from justenough.adapters.vault import Vault
 from justenough.domain.contracts.workflow_messages import ProofReport, SweepReport
 from justenough.domain.core.errors import JustEnoughError
+from justenough.domain.core.ids import new_job_id
 from justenough.services.dependencies import Deps
 from justenough.services.signed_reports import new_nonce, sign_report
 from tests.console.served_console import Served
@@ -129,6 +130,22 @@ async def test_only_what_a_worker_signed_for_this_question_is_believed(served: S
     assert "another job" in (await served.post(f"/jobs/{job}/prove", "auditor")).json()["detail"]
     thief.prove, thief.sweep = lambda _, nonce: signed(proof, nonce), lambda nonce: signed(swept, nonce)
     assert [found.json() for found in await both(served, job)] == [proof.model_dump(mode="json"), swept.model_dump(mode="json")]
+
+
+async def test_a_launcher_is_told_of_their_own_jobs_only(served: Served, thief: type[Thief], worker_deps: Deps) -> None:
+    job, never = (await served.launch())["id"], new_job_id("dev", now=datetime.now(UTC))
+    swept = SweepReport(looked_at=3, revoked=(job,), lost=(job,), unknown=(never,), failures=(f"{job}: target shop: away", "Vault: sealed"))
+
+    def signed(nonce: str) -> dict[str, Any]:
+        seal = sign_report(worker_deps, swept, nonce=nonce)
+        assert seal
+        return {**swept.model_dump(mode="json"), "signed": seal.model_dump()}
+
+    thief.sweep = signed
+    told = {who: (await served.post("/sweep", who)).json() for who in ("auditor", "ops", "ops2")}
+    assert told["auditor"] == swept.model_dump(mode="json")
+    assert told["ops"] == {**told["auditor"], "unknown": []}
+    assert told["ops2"] == {**told["auditor"], "revoked": [], "lost": [], "unknown": [], "failures": ["Vault: sealed"]}
 
 
 def test_the_console_cannot_sign_as_a_worker(served: Served) -> None:

@@ -99,6 +99,8 @@ def test_a_claim_that_ends_and_a_request_that_is_new_are_told() -> None:
     "source, said",
     [
         ({"reason_by": "order", "signed_reason": "a refund"}, "from the signed spec"),
+        ({"reason_by": "order", "signed_reason": "a refund", "parent": "j-dev-0"}, "from the parent job, unverified"),
+        ({"reason_by": "program", "signed_reason": None, "parent": "j-dev-0"}, "written by the program, unverified"),
         ({"reason_by": "program", "signed_reason": None}, "written by the program, unverified"),
         ({"reason_by": "program", "signed_reason": "another"}, "written by the program, unverified"),
         ({}, "its source was not recorded"),

@@ -14,7 +14,7 @@ from tests.console.served_console import Served
 
 CLAIM = "The CFO approved this by phone"
 SIGNED = "Pay out what the ticket says"
-MARK = re.compile(r"written by the program, unverified|that \S+ signed|from the signed spec")
+MARK = re.compile(r"written by the program, unverified|that \S+ signed|from the (?:signed|job's) spec")
 
 
 async def ask(served: Served, name: str, **reasons: Any) -> tuple[str, str]:
@@ -55,3 +55,15 @@ async def test_a_reason_that_was_recorded_without_its_source_is_not_shown_as_sig
     _, request = await ask(served, "older", reason=CLAIM, reason_by=None, signed_reason=None)
     text = text_of((await (await logged_in("lead")).open(f"/inbox/{request}")).text)
     assert "Reason for this access (its source was not recorded)" in text
+
+
+async def test_what_a_parent_job_wrote_stands_in_the_foreign_frame(served: Served, logged_in: LogIn) -> None:
+    parent = (await served.launch(spec(name="parent")))["id"]
+    served.issue(parent)
+    child = (await served.launch(spec(name="child"), parent=parent))["id"]
+    request = served.record_request(child, reason=CLAIM, reason_by="program", signed_reason=SIGNED)["id"]
+    page = (await (await logged_in("lead")).open(f"/inbox/{request}")).text
+    assert f"the parent job's program or agent may have written it) {SIGNED}" in text_of(page)
+    assert mark_of(page, CLAIM) == "written by the program, unverified"
+    for reason in (SIGNED, CLAIM):
+        assert re.search(rf'class="foreign">\s*<figure class="quote">[^/]*{reason}', re.sub(r"</(figcaption|blockquote)>", "", page))

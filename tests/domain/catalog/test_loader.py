@@ -181,6 +181,24 @@ def test_a_wrong_value_is_refused_by_its_path(path: str, value: Any, problem: st
     assert problem in problems_of(path, value)
 
 
+@pytest.mark.parametrize("path", ["database/static-creds/ledger", "openldap/static-cred/ledger", "shelf/data/ledger"])
+def test_what_vault_issues_without_a_lease_cannot_be_revocable_now(path: str) -> None:
+    raw = copy.deepcopy(PLAIN)
+    raw["provision"] = [{"path": "sys/mounts/shelf", "data": {"type": "kv", "options": {"version": "2"}}}]
+    action = raw["resources"]["orders-db"]["actions"]["admin"]
+    action["issue"] = {"path": path}
+    with pytest.raises(InvalidInput) as caught:
+        read_catalog(yaml.safe_dump(raw))
+    (problem,) = caught.value.problems
+    assert problem.path == "resources.orders-db.actions.admin.revocable"
+    assert problem.message == (
+        f"Vault gives no lease at {path}, so nothing can revoke what it issues there: use `on_expiry` if it ends by itself, otherwise `never`"
+    )
+    for revocable in ("on_expiry", "never"):
+        action["revocable"] = revocable
+        assert read_catalog(yaml.safe_dump(raw)).resources["orders-db"].actions[Action.ADMIN].revocable == revocable
+
+
 @pytest.mark.parametrize(
     "issue",
     ["sys/mounts", "auth/token/create", "cubbyhole/x", "creds", "a/../b", "a//b", "a/*", "a/+", "a/b,c", "a/b?x=1", "a/{{name}}", "a/{Tenant}", "a/{region}", "/a/b", "a/b/", "a/b c", "a/b\n", "a/$b}"],
