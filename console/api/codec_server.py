@@ -56,11 +56,12 @@ def build_codec_server(console: Console) -> Starlette:
 
 
 async def _caller_of(request: Request, console: Console, origin: str | None) -> Caller:
-    """Return the caller of a token, or of the cookie if the request comes from Temporal's UI. Raises Unauthenticated, RetryLater."""
+    """Return the caller of a token, or of the cookie if the request comes from Temporal's UI. Raises Unauthenticated, NoSession, RetryLater."""
     tiers = (await to_thread.run_sync(console.deps.config.current)).tiers
     header, cookie = request.headers.get("authorization"), request.cookies.get(console.cookies.session)
     if cookie and origin and request.headers.get("origin") == origin:
-        session = await console.sessions.session_of(cookie, allow_last_known=True)
+        # The UI asks by itself, too. That does not keep a session alive.
+        session = await console.sessions.session_of(cookie, by_person=False, allow_last_known=True)
         return Caller(person=session.person, tiers=tiers, expires=session.expires.timestamp())
     if header is None:
         raise Unauthenticated(

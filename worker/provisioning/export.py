@@ -313,7 +313,10 @@ def _terraform(writes: Sequence[ExportedWrite]) -> str:
     made = _Terraform()
     providers = {"vault": {"source": "hashicorp/vault", "version": ">= 4.0"}, "random": {"source": "hashicorp/random", "version": ">= 3.0"}}
     made.document["terraform"] = {"required_providers": providers}
-    made.document["variable"] = {name: {"type": "string", "sensitive": True} for name in variables_of(writes)}
+    made.document["variable"] = {
+        **{name: {"type": "string", "sensitive": True} for name in variables_of(writes)},
+        "change_shared": {"type": "bool", "default": False, "description": "Also write what everybody in the Vault shares."},
+    }
     for number, write in enumerate(writes, 1):
         name = f"w{number:03}_" + re.sub(r"[^A-Za-z0-9_]+", "_", REFERENCE.sub("id", write.path))
         if write.policy is not None:
@@ -336,6 +339,8 @@ def _terraform(writes: Sequence[ExportedWrite]) -> str:
             "disable_delete": True,
             "ignore_absent_fields": True,
         }
+        if write.path in SHARED_PATHS:
+            body["count"] = "${var.change_shared ? 1 : 0}"
         if write.once or write.unless is not None:
             body["lifecycle"] = {"ignore_changes": "all"}
         made.add("vault_generic_endpoint", name, body)

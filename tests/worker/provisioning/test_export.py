@@ -134,7 +134,9 @@ def test_terraforms_resources_follow_one_another_and_hold_no_secret(empty: Empti
     }
     ordered = sorted(resources, key=lambda address: address.partition(".")[2])
     assert [resources[one].get("depends_on") for one in ordered] == [None, *([one] for one in ordered[:-1])]
-    assert set(document["variable"]) == {"SHOP_HOST", "SHOP_PORT", "SHOP_VAULT_PASSWORD"}
+    assert set(document["variable"]) == {"SHOP_HOST", "SHOP_PORT", "SHOP_VAULT_PASSWORD", "change_shared"}
+    shared = {body["path"] for body in resources.values() if body.get("count") == "${var.change_shared ? 1 : 0}"}
+    assert shared == {"identity/oidc/config", "sys/auth/token/tune"}
     (config,) = (body for body in resources.values() if body.get("path") == "database/config/shop")
     assert '"password": "${var.SHOP_VAULT_PASSWORD}"' in config["data_json"]
     (alias, *_) = (body for body in resources.values() if body.get("path") == "identity/entity-alias")
