@@ -20,6 +20,7 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.secret import Secret
+from tests.console.pages.plain_browser import hidden_fields
 from tests.support.people import Human, log_in
 from tests.support.plain_http import NO_TLS
 from tests.support.shop import Shop, Witness, access, spec
@@ -37,7 +38,7 @@ from worker.stack.seed import shop_environment
 pytestmark = pytest.mark.servers
 
 NAMESPACE = "team"
-PEOPLE = ("ops", "lead", "auditor")
+PEOPLE = ("ops", "lead", "auditor", "security")
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,30 @@ def test_an_approved_job_runs_and_its_credential_is_revoked(installation: Instal
         assert seen["revocation"]["state"] == "confirmed"
         shop.assert_dead(seen, login)
         assert ops.api.post(f"jobs/{job}/prove").raise_for_status().json()["dead"]
+
+
+def log_in_to_pages(pages: httpx.Client, name: str, password: str) -> None:
+    """Log a person in with the form, and keep the cookies."""
+    form = hidden_fields(pages.get("/login").raise_for_status().text, "/login")
+    assert pages.post("/login", data={**form, "name": name, "password": password}).status_code == 303
+
+
+def test_a_locked_request_is_authorized_and_approved_on_the_pages(installation: Installation, shop: Shop, witness: Witness) -> None:
+    same = {"Sec-Fetch-Site": "same-origin"}
+    with (
+        installation.log_in("ops") as ops,
+        httpx.Client(base_url=str(installation.stack.console), headers=same, timeout=60, trust_env=False, verify=NO_TLS) as pages,
+    ):
+        job = ops.launch(spec(witness.hand_over, access("payouts-db", "write")), job=new_job_id(NAMESPACE, now=datetime.now(UTC)))
+        (request,) = ops.until(job, "awaiting_approval")["requests"]
+        assert request["lock"]["accessor"], "Vault waits for an authorization"
+        log_in_to_pages(pages, "security", installation.stack.users["security"].password)
+        form = hidden_fields(pages.get(f"/inbox/{request['id']}").raise_for_status().text, f"/inbox/{request['id']}/answer")
+        answer = pages.post(f"/inbox/{request['id']}/answer", data={**form, "decision": "approve", "reason": "the ticket says so"})
+        assert answer.status_code == 303, answer.text
+        seen, login = ops.until(job, "succeeded"), witness.login()
+        assert seen["revocation"]["state"] == "confirmed"
+        shop.assert_dead(seen, login)
 
 
 def test_doctor_finds_vault_unsealed_and_the_pages_login_in_the_namespace(installation: Installation) -> None:
