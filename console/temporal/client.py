@@ -165,8 +165,10 @@ class TemporalGateway:
         return await self._execute("Prove", job, nonce, **self._one_off_options(f"prove-{job}"))
 
     async def ping(self) -> None:
-        """Raise TemporalUnavailable if Temporal's frontend does not answer."""
+        """Raise TemporalUnavailable if Temporal's frontend does not answer, or if nothing can be encrypted for it."""
         with _translate_errors():
+            if self._codec is not None:
+                await self._codec.prepare()
             await self._client.count_workflows("WorkflowId = '-'", rpc_timeout=RPC_TIMEOUT)
 
     async def last_polls(self) -> Mapping[str, datetime | None]:

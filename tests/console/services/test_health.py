@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -23,7 +24,9 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from console.auth.vault_directory import ConsoleVault
 from console.services import health
 from console.services.health import Check, HealthMonitor
+from console.startup import build_console
 from console.temporal.client import TemporalGateway
+from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import StoreUnavailable
 from justenough.adapters.vault import Vault
 from justenough.domain.ledger.events import EventType, build_event
@@ -285,3 +288,25 @@ async def test_many_who_ask_at_once_cost_one_look(looking: HealthMonitor, monkey
     monkeypatch.setattr(looking._gateway, "ping", counted)
     await asyncio.gather(*(looking.report() for _ in range(20)))
     assert len(looks) == 1
+
+
+@contextlib.contextmanager
+def without_payload_key(admin: httpx.Client) -> Iterator[None]:
+    """Take the console's right to encrypt with the key of payloads for a block."""
+    path = "sys/policies/acl/je-console"
+    policy = admin.get(path).raise_for_status().json()["data"]["policy"]
+    without = re.sub(r'path "transit/encrypt/je-payloads" \{.*?\n\}\n', "", policy, flags=re.DOTALL)
+    assert without != policy
+    admin.post(path, json={"policy": without}).raise_for_status()
+    try:
+        yield
+    finally:
+        admin.post(path, json={"policy": policy}).raise_for_status()
+
+
+async def test_a_console_that_may_not_encrypt_what_temporal_gets_is_not_ready(settings: Settings, admin: httpx.Client) -> None:
+    with without_payload_key(admin):
+        async with build_console(settings) as console:
+            (temporal,) = (check for check in (await console.health.report()).checks if check.name == "temporal")
+    assert not temporal.ok
+    assert "Vault does not let the console read or use the key je-payloads; run `justenough vault setup`" in temporal.detail
