@@ -121,15 +121,17 @@ def entry_types(ops: Human, job: str) -> list[str]:
     return [entry["type"] for entry in ops.ledger(job)]
 
 
-def test_other_installations_are_left_alone_and_an_unknown_credential_is_reported_once(lab: Lab, ops: Human, shop: Shop, rig: Rig) -> None:
+def test_other_installations_are_left_alone_and_an_unknown_credential_is_reported_once(
+    lab: Lab, auditor: Human, shop: Shop, rig: Rig
+) -> None:
     theirs, nobodys, beside = (new_job_id(name, now=datetime.now(UTC)) for name in ("other", "dev", "dev"))
     with issue_foreign_login(shop, theirs) as their_login, issue_foreign_login(shop, nobodys) as nobodys_login:
         drive_foreign_workflow(shop, theirs)
-        assert nobodys in run_sweep(ops)["unknown"]
+        assert nobodys in run_sweep(auditor)["unknown"]
         with issue_foreign_login(shop, beside):
             # It comes and goes: that is no reason to report the other one again.
-            assert {nobodys, beside} <= set(run_sweep(ops)["unknown"])
-        again = run_sweep(ops)
+            assert {nobodys, beside} <= set(run_sweep(auditor)["unknown"])
+        again = run_sweep(auditor)
         assert theirs not in [*again["unknown"], *again["revoked"], *again["lost"]]
         assert (report_count(rig, nobodys), report_count(rig, beside), report_count(rig, theirs)) == (1, 1, 0)
         assert all(map(lab.can_log_in, (their_login, nobodys_login)))

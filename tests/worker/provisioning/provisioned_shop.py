@@ -104,11 +104,13 @@ class Emptied:
         self._shop = shop
         # Vault deletes a namespace slowly, and takes its name for as long.
         self.namespace = f"planned-{next(NUMBERS)}"
+        self.environment = dict(shop.environment)
+        """What fills `${X}` of the catalog."""
         own: dict[str, Any] = {"vault_namespace": self.namespace, "home": home, "worker_approle": None, "console_approle": None}
         self.settings = Settings.model_validate({**shop.settings.model_dump(), **own})
 
     def _run(self, run: Callable[..., Any], **environment: str) -> Any:
-        token, env = Secret(self._shop.admin.token), {**self._shop.environment, **environment}
+        token, env = Secret(self._shop.admin.token), {**self.environment, **environment}
         return run(self.settings, vault_addr=self.settings.vault_addr, admin_token=token, environment=env)
 
     def plan(self, **environment: str) -> tuple[PlannedWrite, ...]:
@@ -122,11 +124,6 @@ class Emptied:
     def changes(self) -> dict[str, tuple[str, ...]]:
         """By path, the lines of what would be written now."""
         return {step.path: step.lines for step in self.plan() if step.outcome in CHANGES}
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What fills `${X}` of the catalog."""
-        return self._shop.environment
 
     def write(self, path: str, **data: Any) -> None:
         self._shop.admin.write(f"{self.namespace}/{path}", **data)

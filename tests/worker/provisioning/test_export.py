@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from justenough.domain.core.secret import Secret
-from tests.worker.provisioning.provisioned_shop import CHANGES, Emptied, Shop, config_with
+from tests.worker.provisioning.provisioned_shop import CHANGES, SHOP, Emptied, Shop
 from worker.provisioning import ExportFormat, export_vault, plan_vault, provision_vault
 
 pytestmark = pytest.mark.servers
@@ -40,7 +41,7 @@ def administrator(empty: Emptied, shop: Shop, policy: str) -> str:
 def apply(empty: Emptied, folder: Path, token: str, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run apply.sh with this token."""
     named = {"VAULT_ADDR": empty.settings.vault_addr, "VAULT_NAMESPACE": empty.namespace, "VAULT_TOKEN": token}
-    passed = {name: value for name, value in empty.environment.items() if name.startswith("SHOP_")}
+    passed = {name: value for name, value in empty.environment.items() if name.startswith("SHOP_") or name in {"MINE", "OTHER"}}
     return subprocess.run(
         ("sh", str(folder / "apply.sh"), *words),
         env={"PATH": os.environ["PATH"], **named, **passed, **env},
@@ -55,27 +56,54 @@ def remaining_changes(empty: Emptied) -> dict[str, tuple[str, ...]]:
     return {path: lines for path, lines in empty.changes().items() if not path.endswith(".json")}
 
 
+KEPT = ("sys/mounts/", "database/config/", "database/roles/orders-", "pki/root/", "kv/data/models/")
+"""Of the shop's provisioning, what stays in the small catalog: one process of `bao` writes each."""
+
+
 @pytest.fixture
-def with_people(empty: Emptied) -> Emptied:
-    """A namespace in which people can log in already."""
+def with_people(empty: Emptied, tmp_path: Path) -> Emptied:
+    """A namespace in which people can log in already, for a small part of the shop's catalog, and with hard values."""
     for mount in ("people", "pages"):
         empty.write(f"sys/auth/{mount}", type="userpass")
+    catalog = yaml.safe_load((SHOP / "catalog.yaml").read_text())
+    orders = catalog["resources"]["orders-db"]
+    for action in orders["actions"].values():
+        action.pop("target", None)
+        action.pop("space", None)
+    mine = {"path": "kv/data/mine", "data": {"data": {"token": "<${MINE}>", "both": "${MINE}${OTHER}"}}}
+    small = {
+        "resources": {"orders-db": orders},
+        "scopes": catalog["scopes"],
+        "texts": catalog["texts"],
+        "provision": [*(write for write in catalog["provision"] if write["path"].startswith(KEPT)), mine],
+    }
+    config = tmp_path / "config"
+    config.mkdir()
+    (config / "catalog.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
+    empty.settings = empty.settings.model_copy(update={"config": config})
+    empty.environment |= {"MINE": HARD, "OTHER": "&"}
     return empty
 
 
 def test_the_script_does_what_apply_does_with_the_rights_of_je_admin(with_people: Emptied, shop: Shop, tmp_path: Path) -> None:
-    token = administrator(with_people, shop, export(with_people, tmp_path)["je-admin.hcl"])
-    done = apply(with_people, tmp_path, token, "--change-shared")
+    out = tmp_path / "out"
+    files = export(with_people, out)
+    assert not [name for name, text in files.items() if HARD in text]
+    token = administrator(with_people, shop, files["je-admin.hcl"])
+    done = apply(with_people, out, token)
     assert done.returncode == 0, done.stderr
-    assert remaining_changes(with_people) == {}
+    assert "LEFT    identity/oidc/config: everybody in this Vault shares it" in done.stdout
+    assert set(remaining_changes(with_people)) == {"identity/oidc/config"}
+    assert with_people.read("kv/data/mine")["data"] == {"token": f"<{HARD}>", "both": f"{HARD}&"}
     for name in ("worker", "console"):
-        login = json.loads((tmp_path / f"{name}.approle.json").read_text())
-        assert (tmp_path / f"{name}.approle.json").stat().st_mode & 0o077 == 0
+        login = json.loads((out / f"{name}.approle.json").read_text())
+        assert (out / f"{name}.approle.json").stat().st_mode & 0o077 == 0
         assert with_people.call("auth/approle/login", **login).status_code == 200
 
     before = with_people.read("kv/data/models/default")["data"]
-    again = apply(with_people, tmp_path, token, "--change-shared")
+    again = apply(with_people, out, token, "--change-shared")
     assert again.returncode == 0, again.stderr
+    assert remaining_changes(with_people) == {}
     assert with_people.read("kv/data/models/default")["data"] == before, "made up once"
     assert "kept    sys/mounts/transit" in again.stdout
 
@@ -91,27 +119,6 @@ def test_apply_and_plan_need_no_more_rights_than_je_admin(with_people: Emptied, 
     provision_vault(with_people.settings, **options)
     assert any(step.outcome in CHANGES for step in planned)
     assert with_people.changes() == {}
-
-
-def test_what_everybody_shares_is_left_without_the_flag(with_people: Emptied, shop: Shop, tmp_path: Path) -> None:
-    export(with_people, tmp_path)
-    done = apply(with_people, tmp_path, shop.admin.token)
-    assert done.returncode == 0, done.stderr
-    assert "LEFT    identity/oidc/config: everybody in this Vault shares it" in done.stdout
-    assert set(remaining_changes(with_people)) == {"identity/oidc/config"}
-
-
-def test_values_of_the_environment_are_filled_in_as_they_are(with_people: Emptied, shop: Shop, tmp_path: Path) -> None:
-    written = """
-  - {path: kv/data/mine, data: {data: {token: "<${MINE}>", both: "${MINE}${OTHER}"}}}
-  - path: database/config/shop"""
-    config = config_with(tmp_path, "\n  - path: database/config/shop", written)
-    with_people.settings = with_people.settings.model_copy(update={"config": config})
-    files = export(with_people, tmp_path / "out")
-    assert not [name for name, text in files.items() if HARD in text]
-    done = apply(with_people, tmp_path / "out", shop.admin.token, MINE=HARD, OTHER="&")
-    assert done.returncode == 0, done.stderr
-    assert with_people.read("kv/data/mine")["data"] == {"token": f"<{HARD}>", "both": f"{HARD}&"}
 
 
 def test_a_missing_value_and_a_refusal_stop_the_script_and_say_why(with_people: Emptied, tmp_path: Path) -> None:
