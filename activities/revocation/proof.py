@@ -138,7 +138,7 @@ def doubts_about(deps: Deps, credentials: tuple[CredentialHandle, ...]) -> dict[
 
 
 def _doubt(deps: Deps, credential: CredentialHandle, why: str) -> Doubt:
-    if credential.user is None or credential.lease_id is None:
+    if credential.lease_id is None:
         return Doubt(why, credential.expires_at)
     if credential.target_digest is not None:
         return Doubt(why, credential.expires_at + LOGIN_MARGIN)

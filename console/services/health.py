@@ -160,6 +160,8 @@ class HealthMonitor:
             raise Unhealthy(VAULT_STATUS_TEXT.get(response.status_code, f"answered {response.status_code}"))
         # Vault does not audit sys/health, and answers nothing else while its audit log cannot be written.
         await to_thread.run_sync(self._vault.require_audited_answer, abandon_on_cancel=True, limiter=self._vault_threads)
+        # Without this key no job can be launched.
+        await self._gateway.prepare_encryption()
 
     async def _check_workers(self) -> None:
         unpolled = find_unpolled_queues(await self._gateway.last_polls(), now=datetime.now(UTC))

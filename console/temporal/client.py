@@ -165,11 +165,14 @@ class TemporalGateway:
         return await self._execute("Prove", job, nonce, **self._one_off_options(f"prove-{job}"))
 
     async def ping(self) -> None:
-        """Raise TemporalUnavailable if Temporal's frontend does not answer, or if nothing can be encrypted for it."""
+        """Raise TemporalUnavailable if Temporal's frontend does not answer."""
         with _translate_errors():
-            if self._codec is not None:
-                await self._codec.prepare()
             await self._client.count_workflows("WorkflowId = '-'", rpc_timeout=RPC_TIMEOUT)
+
+    async def prepare_encryption(self) -> None:
+        """Make the key that encrypts what Temporal gets, unless there is one. Raises RetryLater and GiveUp, as Vault does."""
+        if self._codec is not None:
+            await self._codec.prepare()
 
     async def last_polls(self) -> Mapping[str, datetime | None]:
         """Return when a worker last polled the task queues of jobs and of their endings, by queue. Raises TemporalUnavailable."""

@@ -20,6 +20,7 @@ from justenough.domain.catalog.loader import resolve_issue
 from justenough.domain.catalog.models import ActionDef
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import GiveUp, InvalidInput, RetryLater
+from justenough.domain.core.vault_names import DATABASE_CREDS_PATH
 from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.dependencies import Deps
@@ -114,13 +115,13 @@ def with_observed_user(deps: Deps, job: str, credential: CredentialHandle, actio
 def why_not_observable(deps: Deps, credential: CredentialHandle) -> str | None:
     """Return why the target cannot show whether a credential's user is gone; None if it can, or if the credential has no user there.
 
-    Without a valid configuration, this process cannot look into any target. Credentials of older versions have no recorded user. They are
-    searched for by job id, as those versions did.
+    Without a valid configuration, this process cannot look into any target. Credentials of older versions have no recorded user. Their users
+    are searched for by job id, which shows something only if such a search was seen to find users before.
     """
-    if credential.user is None:
-        return None
     try:
         action = deps.config.current().catalog.action(credential.resource, credential.action)
+        if credential.user is None:
+            return _why_not_searchable(deps, credential, action)
         if action is None or action.target is None or credential.target_digest not in {None, action.target.digest}:
             return f"its user {credential.user} is in a target that the catalog no longer has"
         # Revoked before anybody could look for it. Another user of the same configuration may have been found before.
@@ -131,6 +132,15 @@ def why_not_observable(deps: Deps, credential: CredentialHandle) -> str | None:
     except RetryLater as error:
         return str(error)
     return None
+
+
+def _why_not_searchable(deps: Deps, credential: CredentialHandle, action: ActionDef | None) -> str | None:
+    path = (credential.lease_id or "").rpartition("/")[0]
+    if action is None or action.target is None or not DATABASE_CREDS_PATH.fullmatch(path):
+        return None
+    if is_search_trusted(deps, action, path, since=credential.issued_at):
+        return None
+    return "an older version issued it and did not record its user, and no search by job id had found such users before"
 
 
 def _was_found(deps: Deps, digest: str, *, by: datetime) -> bool:

@@ -86,6 +86,35 @@ def test_a_single_credential_whose_user_stays_alive_is_not_confirmed(shop: Shop,
         drop_user(shop, user_of(other))
 
 
+def older(held: Held) -> Held:
+    """Return a credential as versions recorded it that recorded no user."""
+    unknown = {"user": None, "target_digest": None, "search_digest": None}
+    return replace(held, credential=held.credential.model_copy(update=unknown))
+
+
+def test_of_a_credential_whose_user_an_older_version_did_not_record_only_time_tells(shop: Shop, tmp_path: Path) -> None:
+    with open_plain_desk(shop, tmp_path, revocation=NOTHING) as at:
+        job = at.job()
+        held = at.issue(job)
+        result = revoke_by_session(at, job, older(held))
+        assert at.shop.can_log_in(held), "this Vault revokes nothing"
+        assert not result.confirmed
+        assert any("no search by job id had found such users before" in why for why in result.failures), result
+        at.clock.ahead = LONGEST + timedelta(seconds=6)
+        assert revoke_by_session(at, job, older(held)).confirmed
+        assert "credential.confirmed" not in at.entry_types(job)
+        drop_user(shop, user_of(held))
+
+
+def test_a_search_that_found_such_users_before_finds_those_that_an_older_version_did_not_record(at: Desk) -> None:
+    earlier = at.job()
+    assert revoke_by_session(at, earlier, at.issue(earlier)).confirmed
+    job = at.job()
+    held = at.issue(job)
+    assert revoke_by_session(at, job, older(held)).confirmed
+    assert not at.shop.can_log_in(held)
+
+
 def test_an_issue_that_nobody_told_of_is_in_doubt_where_users_do_not_carry_the_jobs_id(shop: Shop, tmp_path: Path) -> None:
     with open_plain_desk(shop, tmp_path, revocation=NOTHING) as at:
         earlier = at.job()

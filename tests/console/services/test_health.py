@@ -307,6 +307,6 @@ def without_payload_key(admin: httpx.Client) -> Iterator[None]:
 async def test_a_console_that_may_not_encrypt_what_temporal_gets_is_not_ready(settings: Settings, admin: httpx.Client) -> None:
     with without_payload_key(admin):
         async with build_console(settings) as console:
-            (temporal,) = (check for check in (await console.health.report()).checks if check.name == "temporal")
-    assert not temporal.ok
-    assert "Vault does not let the console read or use the key je-payloads; run `justenough vault setup`" in temporal.detail
+            (vault,) = (check for check in (await console.health.report()).checks if check.name == "vault")
+    assert not vault.ok
+    assert "Vault does not let the console read or use the key je-payloads; run `justenough vault setup`" in vault.detail
