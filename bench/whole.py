@@ -10,6 +10,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from temporalio.common import RawValue
+
 from bench import floor, processes
 from bench.figures import Figure, p50, p99
 from bench.loads import Crew, Run, at_once, spec
@@ -135,7 +137,7 @@ class Whole:
             signed = await self.crew.approver.approval(request)
             posted = time.time()
             await self.crew.approver.decide(request, signed)
-            await self.crew.temporal.get_workflow_handle(job).result()
+            await self.crew.temporal.get_workflow_handle(job, result_type=RawValue).result()
             entries = await self._entries(job)
             issued.append(entries["credential.issued"] - posted)
             counted.append(entries["approval.decided"] - posted)
