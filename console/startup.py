@@ -30,9 +30,9 @@ from console.temporal.client import TemporalGateway
 from console.temporal.schedule_sync import ScheduleSync
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.payload_codec import EncryptingCodec
 from justenough.adapters.store import Store
 from justenough.adapters.targets.postgres import TargetInspector
+from justenough.adapters.temporal import build_codec
 from justenough.services.dependencies import Deps
 
 MAX_THREADS = 64
@@ -49,7 +49,7 @@ async def build_console(settings: Settings) -> AsyncIterator[Console]:
     config = ConfigFolder(settings.config)
     targets = TargetInspector(vault, lambda: config.current().catalog, installation=settings.installation)
     deps = Deps(settings=settings, store=store, vault=vault, config=config, targets=targets)
-    codec = EncryptingCodec(vault, installation=settings.installation, encrypts=settings.payload_encryption == "on")
+    codec = build_codec(vault, settings)
     gateway = await TemporalGateway.connect(settings, codec)
     secrets = SigningSecrets(vault)
     quotas = Quotas(store, settings, lambda: frozenset(resource.environment for resource in config.current().catalog.resources.values()))

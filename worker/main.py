@@ -21,10 +21,9 @@ from activities.process.job_firewall import keep_servers_closed
 from activities.process.sandbox import Sandbox
 from activities.support.async_tools import repeat_call, run_beside
 from justenough.adapters.configuration.settings import Settings, load_settings
-from justenough.adapters.payload_codec import EncryptingCodec
 from justenough.adapters.runtime import gc_tuning
 from justenough.adapters.runtime.logging_setup import configure_logs
-from justenough.adapters.temporal import connect_temporal, prepare_namespace, with_temporal_profile
+from justenough.adapters.temporal import build_codec, connect_temporal, prepare_namespace, with_temporal_profile
 from justenough.domain.core.errors import GiveUp, JustEnoughError
 from justenough.services.dependencies import open_worker_deps
 from worker.self_report import report_self
@@ -82,7 +81,7 @@ async def run(settings: Settings) -> None:
     for job in await asyncio.to_thread(no_sandbox.clear_leftovers):
         log.warning("removed files of a dead worker's job", job=job)
     with open_worker_deps(settings, os.environ) as deps:
-        codec = EncryptingCodec(deps.vault, installation=settings.installation, encrypts=settings.payload_encryption == "on")
+        codec = build_codec(deps.vault, settings)
         await codec.prepare()
         client = await connect_temporal(settings, identity=f"worker-{os.getpid()}", codec=codec)
         await prepare_namespace(client)

@@ -16,14 +16,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from console.auth.authorization import Caller, Role
+from console.auth.authorization import READING_ROLES, Caller
 from console.http.problems import install_handlers
 from console.services.console import Console
 from justenough.adapters.payload_codec import Recoding, recode_json
 from justenough.domain.core.errors import Unauthenticated
-
-READING_ROLES = Role.APPROVE, Role.READ, Role.BREAK_GLASS
-"""Who may read everything. A payload may be of any job."""
 
 
 def build_codec_server(console: Console) -> Starlette:
@@ -40,6 +37,7 @@ def build_codec_server(console: Console) -> Starlette:
 
     async def recode(request: Request, change: Recoding) -> Response:
         caller = await _caller_of(request, console, origin)
+        # A payload may be of any job.
         caller.require(*READING_ROLES)
         async with console.quotas.take_turn(caller.person.id, stops=False):
             return Response(await recode_json(await request.body(), change), media_type="application/json")

@@ -14,7 +14,7 @@ from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
-from console.auth.authorization import STOPPING_ROLES, Caller, Role
+from console.auth.authorization import READING_ROLES, STOPPING_ROLES, Caller, Role
 from console.http.dependencies import reject_nul
 from console.services.console import Console
 from justenough.domain.core.errors import TooLarge
@@ -82,7 +82,7 @@ Member = Annotated[Caller, Depends(CallerWithRole(*Role))]
 """A person with at least one role."""
 Launcher = Annotated[Caller, Depends(CallerWithRole(Role.LAUNCH))]
 Approver = Annotated[Caller, Depends(CallerWithRole(Role.APPROVE))]
-Reader = Annotated[Caller, Depends(CallerWithRole(Role.APPROVE, Role.READ, Role.BREAK_GLASS))]
+Reader = Annotated[Caller, Depends(CallerWithRole(*READING_ROLES))]
 """A person who may read everything."""
 Stopper = Annotated[Caller, Depends(CallerWithRole(Role.LAUNCH, *STOPPING_ROLES, reduces_access=True))]
 """A person who may stop jobs and revoke credentials: launchers their own, the others all."""

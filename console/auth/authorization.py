@@ -17,6 +17,8 @@ class Role(StrEnum):
     BREAK_GLASS = "break_glass"
 
 
+READING_ROLES = (Role.APPROVE, Role.READ, Role.BREAK_GLASS)
+"""Roles that may read everything. A launcher may read their own jobs."""
 STOPPING_ROLES = (Role.APPROVE, Role.BREAK_GLASS)
 """Roles that may stop any job and take any access away. A launcher may do so for their own jobs."""
 
@@ -43,7 +45,7 @@ class Caller:
     @property
     def can_read_all(self) -> bool:
         """Whether they may read every job."""
-        return bool(self.roles & {Role.APPROVE, Role.READ, Role.BREAK_GLASS})
+        return bool(self.roles & set(READING_ROLES))
 
     @property
     def requester_filter(self) -> str | None:

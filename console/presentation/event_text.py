@@ -6,15 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from console.presentation.terminal_text import moment
-from justenough.domain.jobs.states import ReasonSource
+from justenough.domain.jobs.states import reason_source_text
 
 Json = Mapping[str, Any]
 
-REASON_SOURCES: dict[str | None, str] = {
-    ReasonSource.ORDER: "from the job's spec",
-    ReasonSource.PROGRAM: "written by the program, unverified",
-}
-"""An entry does not say whether a person signed the spec, or another job launched the job with it."""
 SENTENCES: dict[str, Callable[[Json], str]] = {
     "job.submitted": lambda d: f"launched by {d['requester_name']}{_suffix(' from job {}', d.get('parent'))}{_suffix(': {}', d['reason'])}",
     "job.refused": lambda d: f"order rejected: {d['why']}",
@@ -25,7 +20,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     ),
     "access.requested": lambda d: (
         f"requests {d['action']} on {d['resource']} for {duration_label(d['ttl'])}{_suffix(', only through {}', tools_text(d.get('tools')))}"
-        f": {d['reason']} ({REASON_SOURCES.get(d.get('reason_by'), 'its source was not recorded')})"
+        f": {d['reason']} ({reason_source_text(d.get('reason_by'), has_parent=None)})"
     ),
     "access.decided": lambda d: (
         f"{d['request']} {d['outcome'].replace('_', ' ')}{_suffix(' at tier {}', d['outcome'] == 'needs_approval' and d['tier'])} "

@@ -117,7 +117,9 @@ class DataKeys:
 
     def ciphers(self, wrapped: Iterable[bytes]) -> dict[bytes, AESGCM | None]:
         """Return the ciphers of these wrapped keys that are known already."""
-        return {one: self._known[one] for one in wrapped if one in self._known}
+        # Another thread may replace the dictionary at any time.
+        known = self._known
+        return {one: known[one] for one in wrapped if one in known}
 
     def unwrap(self, wrapped: Iterable[bytes]) -> dict[bytes, AESGCM | None]:
         """Return the cipher of each wrapped key; None for those that Vault cannot decrypt. Blocking. Raises RetryLater and GiveUp, as Vault does."""
@@ -149,8 +151,8 @@ class EncryptingCodec(PayloadCodec):
         self.encrypts = encrypts
 
     async def prepare(self) -> None:
-        """Make the key that encrypts now rather than with the first payload. Raises RetryLater and GiveUp, as Vault does."""
-        if self.encrypts:
+        """Make the key that encrypts, unless there is one or none is needed. Raises RetryLater and GiveUp, as Vault does."""
+        if self.encrypts and self._keys.newest is None:
             await asyncio.to_thread(self._keys.make)
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:

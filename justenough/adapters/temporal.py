@@ -20,7 +20,7 @@ from temporalio.envconfig import ClientConfigProfile, ClientConfigTLS
 from temporalio.service import RPCError, RPCStatusCode
 
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.payload_codec import EncryptingCodec, data_converter
+from justenough.adapters.payload_codec import EncryptingCodec, KeyWrapper, data_converter
 from justenough.domain.contracts.search_attributes import SEARCH_ATTRIBUTES
 from justenough.domain.core.errors import GiveUp, RetryLater
 
@@ -58,6 +58,11 @@ def with_temporal_profile(settings: Settings) -> Settings:
     found = {"temporal_address": profile.address, "temporal_namespace": profile.namespace}
     named = settings.model_fields_set
     return settings.model_copy(update={name: value for name, value in found.items() if value and name not in named})
+
+
+def build_codec(vault: KeyWrapper, settings: Settings) -> EncryptingCodec:
+    """Return the codec of a worker or a console."""
+    return EncryptingCodec(vault, installation=settings.installation, encrypts=settings.payload_encryption == "on")
 
 
 async def connect_temporal(settings: Settings, *, identity: str, codec: EncryptingCodec | None = None, lazy: bool = False) -> Client:

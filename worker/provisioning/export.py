@@ -62,13 +62,13 @@ class ExportingClient(PlanningClient):
 
     def list(self, path: str) -> tuple[str, ...]:
         """Return nothing: the Vault is empty."""
-        self._need(path, "list")
+        self._add_rights(path, "list")
         return ()
 
     def query(self, path: str, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return nothing."""
         del data
-        self._need(path, "update")
+        self._add_rights(path, "update")
         return {}
 
     def has_path(self, path: str, data: Mapping[str, Any]) -> bool:
@@ -78,24 +78,24 @@ class ExportingClient(PlanningClient):
 
     def write_once(self, path: str, data: Mapping[str, Any]) -> AppliedWrite:
         """Collect a write for which something must be missing."""
-        self._need(path, "read")
+        self._add_rights(path, "read")
         self._collect(ExportedWrite(path, data, once=True))
         return AppliedWrite(path, WriteOutcome.CREATED)
 
     def write_unless(self, listed: str, path: str, data: Mapping[str, Any]) -> AppliedWrite:
         """Collect a write for which another path must list nothing."""
-        self._need(listed, "list")
+        self._add_rights(listed, "list")
         self._collect(ExportedWrite(path, data, unless=listed))
         return AppliedWrite(path, WriteOutcome.CREATED)
 
     def make_secret_id(self, role: str) -> str | None:
         """Make none; whoever applies the files makes it."""
-        self._need(f"{role}/secret-id", "update")
-        self._need(f"{role}/secret-id/lookup", "update")
+        self._add_rights(f"{role}/secret-id", "update")
+        self._add_rights(f"{role}/secret-id/lookup", "update")
         return None
 
     def _read_current(self, path: str) -> dict[str, Any] | None:
-        self._need(path, "read")
+        self._add_rights(path, "read")
         if path != "sys/auth":
             return None
         # With this type, what is asked about real mounts for people is asked here, too.
@@ -105,7 +105,7 @@ class ExportingClient(PlanningClient):
         }
 
     def _later(self, path: str, field: str) -> str:
-        self._need(path, "read")
+        self._add_rights(path, "read")
         return f"${{{path}#{field}}}"
 
     def _remember(self, path: str, readable: Mapping[str, Any], data: Mapping[str, Any]) -> None:
@@ -114,9 +114,9 @@ class ExportingClient(PlanningClient):
 
     def _collect(self, write: ExportedWrite) -> None:
         self.writes.append(write)
-        self._need(write.path, "create", "read", "update")
+        self._add_rights(write.path, "create", "read", "update")
 
-    def _need(self, path: str, *capabilities: str) -> None:
+    def _add_rights(self, path: str, *capabilities: str) -> None:
         path = REFERENCE.sub("*", path)
         if path.startswith("sys/auth/"):
             capabilities = MOUNT_RIGHTS
@@ -261,16 +261,16 @@ class _Script:
         for match in REFERENCE.finditer(json.dumps([write.path]) + text):
             if match.groups() not in self._references:
                 name = self._references[match[1], match[2]] = f"JE_REF_{len(self._references) + 1}"
-                yield f'{name}=$(field "{self._named(match[1])}" {match[2]})\nexport {name}'
+                yield f'{name}=$(field "{self._with_shell_variables(match[1])}" {match[2]})\nexport {name}'
         file = f"objects/{len(self.files) + 1:03}-{REFERENCE.sub('ID', write.path).replace('/', '-')}.json"
-        self.files[file], path = self._named(text), self._named(write.path)
+        self.files[file], path = self._with_shell_variables(text), self._with_shell_variables(write.path)
         if write.unless is not None:
             yield f'put_unless "{write.unless}" "{path}" "{file}"'
         else:
             how = "put_shared" if write.path in SHARED_PATHS else "put_once" if write.once else "put"
             yield f'{how} "{path}" "{file}"'
 
-    def _named(self, text: str) -> str:
+    def _with_shell_variables(self, text: str) -> str:
         """Return a text with shell variables in place of references."""
         return REFERENCE.sub(lambda match: f"${{{self._references[match[1], match[2]]}}}", text)
 

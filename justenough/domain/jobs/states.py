@@ -46,12 +46,12 @@ class ReasonSource(StrEnum):
     """The job's program or agent, while it ran. Nobody has verified it."""
 
 
-def reason_source_text(source: str | None, *, has_parent: bool) -> str:
+def reason_source_text(source: str | None, *, has_parent: bool | None) -> str:
     """Return who wrote a reason, in words. `source`: a ReasonSource's value; None if it was not recorded.
 
-    `has_parent`: a job launched its job. No person signed that spec, and the parent's program or agent may have written it.
+    `has_parent`: a job launched its job. No person signed that spec, and the parent's program or agent may have written it. None: not known.
     """
-    order = "from the parent job, unverified" if has_parent else "from the signed spec"
+    order = {None: "from the job's spec", True: "from the parent job, unverified", False: "from the signed spec"}[has_parent]
     texts: dict[str | None, str] = {ReasonSource.ORDER: order, ReasonSource.PROGRAM: "written by the program, unverified"}
     return texts.get(source, "its source was not recorded")
 
