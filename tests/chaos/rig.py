@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from worker.stack.seed import shop_environment
 SERVERS = ("temporal", "vault", "postgres", "console")
 MEND_TIMEOUT_S = 180.0
 """Seconds that the servers may take to answer again on a busy machine."""
+SQLITE_TIMEOUT_S = 5.0
+"""Seconds that other processes may take for their writes on a busy machine."""
 
 
 @dataclass(eq=False)
@@ -57,7 +60,7 @@ class Worker:
         self.process.wait(60)
 
     def stop(self) -> None:
-        """Suspend it (SIGSTOP), like on a machine that hangs."""
+        """Suspend it (SIGSTOP), like a process that hangs; see `Rig.suspend`."""
         self.process.send_signal(signal.SIGSTOP)
         self.stopped = True
 
@@ -121,6 +124,28 @@ class Rig:
             worker.kill()
         self._forget_dead()
         return self.workers[0] if self.workers else self.start()
+
+    def suspend(self, worker: Worker) -> None:
+        """Suspend a worker between two writes to the store.
+
+        In the middle of one it would hold the lock of the SQLite file, as a process that hangs does until its supervisor kills it: nobody else
+        could write, and these workers have no supervisor.
+        """
+        worker.stop()
+        while not self._can_write():
+            worker.go_on()
+            worker.stop()
+
+    def _can_write(self) -> bool:
+        """Whether the store's file is not locked, or not for longer than a write takes."""
+        file = self.stack.database_url.removeprefix("sqlite:///")
+        with closing(sqlite3.connect(file, timeout=SQLITE_TIMEOUT_S, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            connection.execute("ROLLBACK")
+        return True
 
     @contextmanager
     def freeze(self, *children: str) -> Iterator[None]:

@@ -172,7 +172,7 @@ class Storm(RuleBasedStateMachine):
     @precondition(lambda self: len([item for item in self.world.rig.workers if item.alive]) > 1)
     @rule()
     def worker_sleeps(self) -> None:
-        next(item for item in self.world.rig.workers if item.alive).stop()
+        self.world.rig.suspend(next(item for item in self.world.rig.workers if item.alive))
 
     @precondition(lambda self: any(item.stopped for item in self.world.rig.workers))
     @rule()

@@ -94,7 +94,7 @@ def strike(rig: Rig, ops: Human, shop: Shop) -> Iterator[Strike]:
     # What was asked for lands now, after its session has died.
     rig.reconnect()
     hung = bring_to_steps(rig, ops, shop, rig.ensure_worker(), marker=OF_HUNG)
-    hung.worker.stop()
+    rig.suspend(hung.worker)
     rig.start()
     try:
         yield Strike(killed, hung)
