@@ -16,6 +16,7 @@ from worker.stack.binaries import Programs
 from worker.stack.control import find_running_stack
 from worker.stack.doctor import home, machine
 from worker.stack.doctor.overdue import overdue_findings
+from worker.stack.doctor.people import people_findings
 from worker.stack.doctor.servers import login_findings, temporal_findings
 from worker.stack.doctor.targets import filled_catalog, has_locked_actions, target_findings
 from worker.stack.doctor.vault import embedded_vault_findings, vault_findings
@@ -91,6 +92,7 @@ def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None)
             catalog=catalog,
             pages_mount=settings.pages_mount,
         )
+        yield from people_findings(settings, token=Secret(token) if token else None, folder=folder)
     elif stack is not None and stack.vault is not None:
         # The embedded Vault's own files show its configuration, so this needs no token.
         yield from islice(vault_findings(stack.vault, pages_mount=settings.pages_mount), 2)

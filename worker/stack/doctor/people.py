@@ -1,0 +1,174 @@
+"""Checks of people in Vault: tiers of approvals.yaml that nobody can approve, and logins that live too long. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.approvals.tiers import APPROVALS_FILE, Tiers, read_tiers
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.core.secret import Secret
+from worker.provisioning.admin_client import AdminClient, SetupFailed, VaultNotReady
+from worker.stack.finding import DoctorFinding
+
+MAX_LOGIN_LIFE_S = 24 * 3600
+"""How long a person's token may live. Vault's own default is 32 days."""
+MAX_NAMES_SHOWN = 3
+ROLES_BELOW = {"userpass": "users", "oidc": "role", "jwt": "role", "kubernetes": "role", "cert": "certs"}
+"""By auth method, where its mount keeps the settings of tokens; each other method has them in its `config`, or nowhere."""
+READ_REMEDY = (
+    "Set VAULT_TOKEN to a token that may read identity/group/*, identity/entity/*, sys/auth/* and the people's auth mounts, "
+    "and run doctor again."
+)
+PEOPLE_PAGE = "docs/how-to/people.md"
+
+
+def people_findings(settings: Settings, *, token: Secret | None, folder: Path) -> Iterator[DoctorFinding]:
+    """Check the people of the Vault in `settings` against the approvals.yaml of this folder. An administrator's token is needed."""
+    if token is None:
+        yield DoctorFinding("people", "warning", "approvers and the lifetimes of logins were not checked", READ_REMEDY)
+        return
+    tiers = _tiers_of(folder)
+    try:
+        with AdminClient(settings.vault_addr, token, namespace=settings.vault_namespace, cacert=settings.vault_cacert) as vault:
+            if tiers is not None:
+                yield from tier_findings(vault, tiers, settings.people_mounts)
+            mounts = (*settings.people_mounts, settings.pages_mount, settings.pages_oidc_mount)
+            yield from lifetime_findings(vault, tuple(dict.fromkeys(mount.strip("/") for mount in mounts if mount)))
+    except SetupFailed as error:
+        text = f"approvers and the lifetimes of logins were not all checked: {error.path} could not be read"
+        yield DoctorFinding("people", "warning", text, READ_REMEDY)
+    except (VaultNotReady, OSError):
+        return  # vault_findings reports it.
+
+
+def tier_findings(vault: AdminClient, tiers: Tiers, people_mounts: tuple[str, ...]) -> Iterator[DoctorFinding]:
+    """Check whether each tier has as many people as its quorum needs. Approvers of a higher tier can approve lower ones too."""
+    directory = _Directory(vault, frozenset(f"auth/{mount.strip('/')}/" for mount in people_mounts))
+    where = ", ".join(f"{mount.strip('/')}/" for mount in people_mounts)
+    for number, tier in sorted(tiers.tiers.items()):
+        names = tuple(dict.fromkeys(group for other, each in sorted(tiers.tiers.items()) if other >= number for group in each.approvers))
+        groups = {name: directory.group(name) for name in names}
+        people = frozenset[str]().union(*(group.people for group in groups.values() if group))
+        count = "1 person" if len(people) == 1 else f"{len(people)} people"
+        what, found = f"tier {number} ({tier.name})", f"{count} can approve, and its quorum is {tier.quorum}"
+        if len(people) >= tier.quorum:
+            yield DoctorFinding(what, "ok", found)
+            continue
+        external = tuple(name for name, group in groups.items() if group and group.is_external)
+        reasons = [found if people else "nobody can approve"]
+        reasons += [f"Vault has no group {name}" for name, group in groups.items() if group is None]
+        unusable = frozenset[str]().union(*(group.others for group in groups.values() if group))
+        if unusable:
+            reasons.append(f"members that are disabled or have no login at {where}: {len(unusable)}")
+        if external:
+            reasons.append(f"members of external groups ({', '.join(external)}) are known only after they have logged in")
+        remedy = f"Put people into {' or '.join(tier.approvers)}, or lower the quorum in {APPROVALS_FILE}: {PEOPLE_PAGE}"
+        yield DoctorFinding(what, "warning" if external else "missing", "; ".join(reasons), remedy)
+    roles = {"launch": tiers.roles.launch, "read": tiers.roles.read, "break_glass": tiers.roles.break_glass}
+    if unknown := [f"{name} ({role})" for role, names in roles.items() for name in names if directory.group(name) is None]:
+        text = f"Vault has no group {', '.join(unknown)}, so nobody has these roles of {APPROVALS_FILE}"
+        yield DoctorFinding("roles", "warning", text, f"Create it, or correct its name: {PEOPLE_PAGE}")
+
+
+def lifetime_findings(vault: AdminClient, mounts: tuple[str, ...]) -> Iterator[DoctorFinding]:
+    """Check how long a login can live at each of these auth mounts."""
+    enabled = vault.read("sys/auth") or {}
+    for mount in mounts:
+        what, kind = f"logins at {mount}/", str((enabled.get(f"{mount}/") or {}).get("type", ""))
+        if not kind:
+            yield DoctorFinding(what, "warning", "Vault has no auth method there", f"Enable one, or correct the setting: {PEOPLE_PAGE}")
+            continue
+        limit = int((vault.read(f"sys/auth/{mount}/tune") or {}).get("max_lease_ttl") or 0)
+        lives = dict(_lifetimes(vault, mount, kind, limit))
+        endless = sorted(name for name, life in lives.items() if life is None)
+        longest = max((life for life in lives.values() if life is not None), default=0)
+        late = sorted(name for name, life in lives.items() if life == longest)
+        if endless:
+            text = f"a login can be renewed without end ({_some(endless)})"
+            yield DoctorFinding(what, "warning", text, "Set its token_period to 0, so that its token_max_ttl ends it.")
+        if longest > MAX_LOGIN_LIFE_S:
+            text = f"a login can live for {longest // 3600} h ({_some(late)})"
+            yield DoctorFinding(what, "warning", text, f"bao auth tune -max-lease-ttl=8h {mount}/   # {PEOPLE_PAGE}#lifetimes")
+        elif not endless:
+            yield DoctorFinding(what, "ok", f"a login lives for {longest / 3600:g} h at most")
+
+
+def _lifetimes(vault: AdminClient, mount: str, kind: str, limit: int) -> Iterator[tuple[str, int | None]]:
+    """Yield the seconds that a login by each user or role of a mount can live, renewed or not; None for no end."""
+    if below := ROLES_BELOW.get(kind):
+        roles = {name: vault.read(f"auth/{mount}/{below}/{name}") for name in vault.list(f"auth/{mount}/{below}")}
+    else:
+        roles = {"config": vault.read(f"auth/{mount}/config")}
+    if not roles:
+        yield "any", limit
+    for name, role in roles.items():
+        explicit, most, period = (int((role or {}).get(f"token_{key}") or 0) for key in ("explicit_max_ttl", "max_ttl", "period"))
+        if period and not explicit:
+            yield name, None
+        else:
+            yield name, min(filter(None, (explicit, most, limit)), default=0)
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - MAX_NAMES_SHOWN
+    return ", ".join(names[:MAX_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _tiers_of(folder: Path) -> Tiers | None:
+    try:
+        return read_tiers((folder / APPROVALS_FILE).read_bytes())
+    except (InvalidInput, OSError):
+        return None  # configuration_findings reports it.
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """The members of a group, those of the groups in it included."""
+
+    people: frozenset[str]
+    """Entities that workers and consoles take for people."""
+    others: frozenset[str]
+    """Members that are disabled, or have no login at a people mount."""
+    is_external: bool
+    """It, or a group in it, gets its members from an auth method when they log in."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Directory:
+    """Groups and entities of Vault, each read once."""
+
+    vault: AdminClient
+    mount_paths: frozenset[str]
+    _groups: dict[str, _Members | None] = field(default_factory=dict)
+    _entities: dict[str, bool] = field(default_factory=dict)
+
+    def group(self, name: str) -> _Members | None:
+        """Return the members of a group; None if Vault has no such group."""
+        if name not in self._groups:
+            group = self.vault.read(f"identity/group/name/{name}")
+            self._groups[name] = None if group is None else self._members(group)
+        return self._groups[name]
+
+    def _members(self, group: Mapping[str, Any]) -> _Members:
+        seen: set[str] = set()
+        waiting, entities, is_external = [group], set[str](), False
+        while waiting:
+            current = waiting.pop()
+            seen.add(str(current.get("id")))
+            is_external = is_external or current.get("type") == "external"
+            entities.update(current.get("member_entity_ids") or ())
+            inner = [each for each in current.get("member_group_ids") or () if each not in seen]
+            waiting += [found for each in inner if (found := self.vault.read(f"identity/group/id/{each}"))]
+        people = frozenset(entity for entity in entities if self._is_person(entity))
+        return _Members(people, frozenset(entities) - people, is_external)
+
+    def _is_person(self, entity_id: str) -> bool:
+        if entity_id not in self._entities:
+            entity = self.vault.read(f"identity/entity/id/{entity_id}") or {}
+            mounts = {str(alias.get("mount_path")) for alias in entity.get("aliases") or ()}
+            self._entities[entity_id] = not entity.get("disabled", True) and bool(mounts & self.mount_paths)
+        return self._entities[entity_id]
