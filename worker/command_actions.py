@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,13 +25,14 @@ from worker.stack.supervisor import supervise
 
 if TYPE_CHECKING:
     from worker.command_output import CommandOutput, Json
+    from worker.provisioning import AppliedWrite, PlannedWrite
 
 EXIT_FAILED, EXIT_USAGE, EXIT_DRIFT = 1, 2, 2
 
 
 def up(output: CommandOutput, *, detach: bool, lifeline: int | None) -> None:
     """Start the stack, or print the addresses of the running one."""
-    settings = _load_settings(output)
+    settings = read_settings(output)
 
     def report_step(step: Step, text: str) -> None:
         if step == "ready" and (stack := find_running_stack(StackPaths.of(settings.home))):
@@ -40,7 +41,7 @@ def up(output: CommandOutput, *, detach: bool, lifeline: int | None) -> None:
         elif step == "step":
             output.note(text)
 
-    with _exit_on_error(output):
+    with exit_on_error(output):
         if stack := find_running_stack(StackPaths.of(settings.home)):
             output.note(f"The stack is already running in {stack.home}.")
             _print_addresses(output, stack)
@@ -52,8 +53,8 @@ def up(output: CommandOutput, *, detach: bool, lifeline: int | None) -> None:
 
 def down(output: CommandOutput) -> None:
     """Stop the stack, and the servers that a killed supervisor left running."""
-    paths = StackPaths.of(_load_settings(output).home)
-    with _exit_on_error(output):
+    paths = StackPaths.of(read_settings(output).home)
+    with exit_on_error(output):
         stopped = stop_stack(paths)
     output.note(f"Stopped {', '.join(stopped)}." if stopped else f"Nothing is running in {paths.home}.")
     output.emit({"home": str(paths.home), "stopped": list(stopped)}, table=lambda _: None, names=lambda _: stopped)
@@ -61,8 +62,8 @@ def down(output: CommandOutput) -> None:
 
 def status(output: CommandOutput) -> None:
     """Print the health of each server, and the console's alarms on stderr."""
-    with _exit_on_error(output):
-        stack_status = check_status(StackPaths.of(_load_settings(output).home))
+    with exit_on_error(output):
+        stack_status = check_status(StackPaths.of(read_settings(output).home))
     output.emit(
         stack_status.as_json(),
         table=lambda _: _print_status(output, stack_status),
@@ -78,7 +79,7 @@ def doctor(output: CommandOutput) -> None:
     """Print every finding."""
     from worker.stack.doctor import examine  # noqa: PLC0415 - only this command needs the store and every adapter
 
-    findings = examine(_load_settings(output), console_url=output.console_url())
+    findings = examine(read_settings(output), console_url=output.console_url())
 
     def print_findings(_: Json) -> None:
         for finding in findings:
@@ -99,49 +100,28 @@ def vault_setup(output: CommandOutput, *, change_shared: bool) -> None:
     """Set up Vault and print each step."""
     from worker.stack.seed import set_up_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
 
-    settings, token = _load_settings(output), os.environ.get("VAULT_TOKEN")
-    with _exit_on_error(output, invalid_input=EXIT_USAGE):
+    settings, token = read_settings(output), os.environ.get("VAULT_TOKEN")
+    with exit_on_error(output, invalid_input=EXIT_USAGE):
         applied = set_up_vault(settings, token=Secret(token) if token else None, change_shared=change_shared)
-    steps = [{"path": step.path, "outcome": str(step.outcome), "note": step.note} for step in applied]
-    output.emit(
-        {"items": steps, "next": None},
-        table=lambda _: output.print_table(("OUTCOME", "PATH", "NOTE"), [(step["outcome"], step["path"], step["note"]) for step in steps]),
-        names=lambda _: (step["path"] for step in steps),
-    )
+    print_applied(output, applied)
 
 
 def vault_plan(output: CommandOutput) -> None:
     """Print what setting up Vault would change; exit 2 if anything would."""
     from worker.stack.seed import plan_vault_setup  # noqa: PLC0415 - only this command needs what setting up Vault loads
 
-    settings, token = _load_settings(output, exit_code=EXIT_FAILED), os.environ.get("VAULT_TOKEN")
-    with _exit_on_error(output):
+    settings, token = read_settings(output, exit_code=EXIT_FAILED), os.environ.get("VAULT_TOKEN")
+    with exit_on_error(output):
         planned = plan_vault_setup(settings, token=Secret(token) if token else None)
-    changes = [step for step in planned if step.outcome in {"created", "changed"}]
-
-    def print_plan(_: Json) -> None:
-        for step in planned:
-            if step.outcome != "unchanged" or step.note:
-                output.write_line(f"{step.outcome:9} {step.path}" + (f"  ({step.note})" if step.note else ""))
-                for line in step.lines:
-                    output.write_line(f"    {line}")
-        if changes:
-            output.write_line(f"`justenough vault apply` would write {len(changes)} of {len(planned)} objects.")
-        else:
-            output.write_line(f"Nothing that Vault shows would change: {len(planned)} objects were compared.")
-
-    items = [{"path": step.path, "outcome": str(step.outcome), "note": step.note, "lines": list(step.lines)} for step in planned]
-    output.emit({"items": items, "next": None}, table=print_plan, names=lambda _: (step.path for step in changes))
-    if changes:
-        raise typer.Exit(EXIT_DRIFT)
+    print_plan(output, planned, command="justenough vault apply")
 
 
 def vault_export(output: CommandOutput, folder: Path, form: str) -> None:
     """Write the files with which a team sets Vault up by itself into a folder that is not there yet, or empty."""
     from worker.provisioning import ExportFormat, export_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
 
-    settings = _load_settings(output)
-    with _exit_on_error(output, invalid_input=EXIT_USAGE):
+    settings = read_settings(output)
+    with exit_on_error(output, invalid_input=EXIT_USAGE):
         files = export_vault(settings, ExportFormat(form))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +140,39 @@ def vault_export(output: CommandOutput, folder: Path, form: str) -> None:
     output.emit({"files": names}, table=lambda _: output.write_line(f"Wrote {len(names)} files to {folder}"), names=lambda _: names)
 
 
-def _load_settings(output: CommandOutput, *, exit_code: int = EXIT_USAGE) -> Settings:
+def print_applied(output: CommandOutput, applied: Sequence[AppliedWrite]) -> None:
+    """Print the outcome for each path in Vault."""
+    steps = [{"path": step.path, "outcome": str(step.outcome), "note": step.note} for step in applied]
+    output.emit(
+        {"items": steps, "next": None},
+        table=lambda _: output.print_table(("OUTCOME", "PATH", "NOTE"), [(step["outcome"], step["path"], step["note"]) for step in steps]),
+        names=lambda _: (step["path"] for step in steps),
+    )
+
+
+def print_plan(output: CommandOutput, planned: Sequence[PlannedWrite], *, command: str) -> None:
+    """Print what a command would change in Vault; exit 2 if anything."""
+    changes = [step for step in planned if step.outcome in {"created", "changed"}]
+
+    def print_lines(_: Json) -> None:
+        for step in planned:
+            if step.outcome != "unchanged" or step.note:
+                output.write_line(f"{step.outcome:9} {step.path}" + (f"  ({step.note})" if step.note else ""))
+                for line in step.lines:
+                    output.write_line(f"    {line}")
+        if changes:
+            output.write_line(f"`{command}` would write {len(changes)} of {len(planned)} objects.")
+        else:
+            output.write_line(f"Nothing that Vault shows would change: {len(planned)} objects were compared.")
+
+    items = [{"path": step.path, "outcome": str(step.outcome), "note": step.note, "lines": list(step.lines)} for step in planned]
+    output.emit({"items": items, "next": None}, table=print_lines, names=lambda _: (step.path for step in changes))
+    if changes:
+        raise typer.Exit(EXIT_DRIFT)
+
+
+def read_settings(output: CommandOutput, *, exit_code: int = EXIT_USAGE) -> Settings:
+    """Return the settings; print each problem and exit if there are any."""
     try:
         return load_settings()
     except ValidationError as error:
@@ -170,7 +182,7 @@ def _load_settings(output: CommandOutput, *, exit_code: int = EXIT_USAGE) -> Set
 
 
 @contextlib.contextmanager
-def _exit_on_error(output: CommandOutput, *, invalid_input: int = EXIT_FAILED) -> Iterator[None]:
+def exit_on_error(output: CommandOutput, *, invalid_input: int = EXIT_FAILED) -> Iterator[None]:
     """Print an error of the block and exit: with the code `invalid_input` after an InvalidInput, else with 1."""
     try:
         yield

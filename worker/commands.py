@@ -1,4 +1,4 @@
-"""The worker's commands of `justenough`: up, down, status, doctor, worker, vault setup; their names and options.
+"""The worker's commands of `justenough`: up, down, status, doctor, worker, vault, people; their names and options.
 
 Imports nothing that loads slowly, because `justenough --help` loads this module. The commands' actions are in worker.command_actions.
 """
@@ -18,6 +18,13 @@ LifelineOption = Annotated[
     int | None,
     typer.Option("--lifeline", metavar="FD", hidden=True, help="With --detach: stop when the other end of this inherited pipe is closed."),
 ]
+PeopleArgument = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="People in YAML or JSON, or SCIM's JSON.")]
+ScimOption = Annotated[str | None, typer.Option("--scim", metavar="URL", help="Fetch /Users and /Groups below this address instead.")]
+TokenFileOption = Annotated[Path | None, typer.Option("--token-file", help="The file with the token for the SCIM server.")]
+GroupOption = Annotated[list[str] | None, typer.Option("--group", help="Only this group and the people in it; may be repeated.")]
+RemoveOption = Annotated[
+    bool, typer.Option("--remove", help="Also disable people whom an earlier sync made and who are not listed, and end such memberships.")
+]
 
 
 def register(app: typer.Typer, output: CommandOutput) -> None:
@@ -31,6 +38,10 @@ def register(app: typer.Typer, output: CommandOutput) -> None:
     vault.command("export")(commands.vault_export)
     vault.command("setup", help="The same as `vault apply`.")(commands.vault_setup)
     app.add_typer(vault, name="vault")
+    people = typer.Typer(help="Create people and groups in Vault.", no_args_is_help=True)
+    people.command("plan")(commands.people_plan)
+    people.command("sync")(commands.people_sync)
+    app.add_typer(people, name="people")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +111,37 @@ class WorkerCommands:
         from worker import command_actions  # noqa: PLC0415 - loads the stack
 
         command_actions.vault_export(self.output, folder, form)
+
+    def people_plan(
+        self,
+        file: PeopleArgument = None,
+        scim: ScimOption = None,
+        token_file: TokenFileOption = None,
+        group: GroupOption = None,
+        remove: RemoveOption = False,
+    ) -> None:
+        """Show what `people sync` would write into Vault, and write nothing. Exit 2 if anything would change."""
+        from worker import people_actions  # noqa: PLC0415 - loads the stack
+
+        source = people_actions.Source(file, scim, token_file, tuple(group or ()))
+        people_actions.people_plan(self.output, source, remove=remove)
+
+    def people_sync(
+        self,
+        file: PeopleArgument = None,
+        scim: ScimOption = None,
+        token_file: TokenFileOption = None,
+        group: GroupOption = None,
+        remove: RemoveOption = False,
+    ) -> None:
+        """Create and update people, their logins' names and groups in Vault. No passwords. Changes no identity that it did not make.
+
+        Uses VAULT_ADDR and an administrator's VAULT_TOKEN, or the Vault of the running stack.
+        """
+        from worker import people_actions  # noqa: PLC0415 - loads the stack
+
+        source = people_actions.Source(file, scim, token_file, tuple(group or ()))
+        people_actions.people_sync(self.output, source, remove=remove)
 
 
 def worker() -> None:

@@ -2,7 +2,10 @@
 
 from worker.provisioning.admin_client import AppliedWrite, SetupFailed, VaultNotReady, WriteOutcome
 from worker.provisioning.export import ExportFormat
+from worker.provisioning.people_file import ReadPeople, read_people, read_scim
+from worker.provisioning.people_sync import plan_people, sync_people
 from worker.provisioning.plan import PlannedWrite
+from worker.provisioning.scim import fetch_scim
 from worker.provisioning.setup import PersonSeed, SharedChange, export_vault, plan_vault, provision_vault
 
 __all__ = [
@@ -10,11 +13,17 @@ __all__ = [
     "ExportFormat",
     "PersonSeed",
     "PlannedWrite",
+    "ReadPeople",
     "SetupFailed",
     "SharedChange",
     "VaultNotReady",
     "WriteOutcome",
     "export_vault",
+    "fetch_scim",
+    "plan_people",
     "plan_vault",
     "provision_vault",
+    "read_people",
+    "read_scim",
+    "sync_people",
 ]

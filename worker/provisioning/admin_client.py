@@ -25,6 +25,8 @@ from worker.provisioning.compare import covers, has_changed
 
 REQUEST_TIMEOUT_S = 15.0
 """Seconds per request."""
+FIRST_ANSWER_TIMEOUT_S = 5.0
+"""Seconds until a Vault that does not answer at all is given up."""
 MOUNT_TIMEOUT_S = 10.0
 """How long a newly mounted engine may take until it accepts writes."""
 WARMING_UP_MESSAGES = ("Upgrading from non-versioned to versioned", "Waiting for the primary to upgrade")
@@ -73,10 +75,17 @@ class AdminClient:
         self._token = token
         self._hide = tuple(sorted({value for value in hide if len(value) >= 4}, key=len, reverse=True))
         headers = {"X-Vault-Request": "true"} | ({"X-Vault-Namespace": namespace} if namespace else {})
-        verify = ssl.create_default_context(cafile=cacert) if cacert else True
-        self._http = httpx.Client(
-            base_url=f"{self.address}/v1/", headers=headers, verify=verify, timeout=REQUEST_TIMEOUT_S, trust_env=False
-        )
+        try:
+            verify = ssl.create_default_context(cafile=cacert) if cacert else True
+            self._http = httpx.Client(
+                base_url=f"{self.address}/v1/", headers=headers, verify=verify, timeout=FIRST_ANSWER_TIMEOUT_S, trust_env=False
+            )
+        except OSError as error:
+            raise SetupFailed(
+                "VAULT_CACERT", why=f"{cacert} has no certificates that can be read ({error})", remedy="Correct it."
+            ) from error
+        except httpx.InvalidURL as error:
+            raise SetupFailed("VAULT_ADDR", why=f"{self.address} is no address ({error})", remedy="Correct it.") from error
 
     def __enter__(self) -> Self:
         return self
@@ -167,11 +176,14 @@ class AdminClient:
     def _send(self, method: str, path: str, data: Any = None, *, anonymous: bool = False) -> httpx.Response:
         headers = {} if anonymous else {"X-Vault-Token": self._token.reveal()}
         try:
-            return self._http.request(method, path, json=data, headers=headers)
+            answer = self._http.request(method, path, json=data, headers=headers)
         except httpx.HTTPError as error:
+            reason = "no answer in time" if isinstance(error, httpx.TimeoutException) else str(error) or type(error).__name__
             remedy = "Start the embedded stack with `justenough up`, or set VAULT_ADDR (and VAULT_CACERT) to a running Vault."
-            message = f"Vault at {self.address} did not answer ({type(error).__name__}). {remedy}"
+            message = f"Vault at {self.address} did not answer ({reason}). {remedy}"
             raise VaultNotReady(message) from error
+        self._http.timeout = httpx.Timeout(REQUEST_TIMEOUT_S)
+        return answer
 
     def _data(self, response: httpx.Response, path: str) -> dict[str, Any]:
         if response.is_success:
@@ -201,4 +213,5 @@ def _remedy(status: int, path: str) -> str:
         return "This Vault does not support this operation: check the path in the catalog's `provision`."
     if status >= 500:
         return "See Vault's own log, then run `justenough vault setup` again: it continues where it stopped."
-    return "Correct it in the catalog's `provision`, then run `justenough vault setup` again."
+    where = "in Vault, or in the list of people" if path.startswith("identity/") else "in the catalog's `provision`"
+    return f"Correct it {where}, then run the same command again."

@@ -17,6 +17,13 @@ SHARED_PATHS = {
 """What everybody in the Vault, or in the namespace, shares. It is changed only by those who say so."""
 
 
+def require_namespace(vault: AdminClient) -> None:
+    """Raise SetupFailed if Vault has no such namespace. Everything in it would seem to be missing."""
+    if vault.namespace is not None and vault.read("sys/mounts") is None:
+        remedy = f"Correct VAULT_NAMESPACE, or create it: bao namespace create {vault.namespace}"
+        raise SetupFailed("sys/mounts", why=f"Vault has no namespace {vault.namespace!r}", remedy=remedy)
+
+
 def ensure_mounted(vault: AdminClient, path: str, data: Mapping[str, Any]) -> AppliedWrite:
     """Mount a secrets engine (`sys/mounts/NAME`) or enable an auth method (`sys/auth/NAME`) unless it is there already.
 

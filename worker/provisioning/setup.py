@@ -32,7 +32,7 @@ from worker.provisioning.identities import (
     provision_people_logins,
     provision_scope_identities,
 )
-from worker.provisioning.mounts import SHARED_PATHS, apply_catalog_writes, ensure_mounted, ensure_token_lifetime
+from worker.provisioning.mounts import SHARED_PATHS, apply_catalog_writes, ensure_mounted, ensure_token_lifetime, require_namespace
 from worker.provisioning.plan import PlannedWrite, PlanningClient
 from worker.provisioning.policies import INSTALLATION_IN_POLICY, grant_policy, person_policy
 
@@ -150,7 +150,7 @@ def _read_inputs(settings: Settings, environment: Mapping[str, str] | None, peop
 def _apply_steps(vault: AdminClient, settings: Settings, inputs: _Inputs) -> Iterator[AppliedWrite]:
     catalog, tiers, people = inputs.catalog, inputs.tiers, inputs.people
     writes = provision_writes(catalog, inputs.env)
-    _require_namespace(vault)
+    require_namespace(vault)
     _refuse_other_installation(vault, settings.installation)
     if catalog.has_locks:
         require_control_groups(vault)
@@ -194,13 +194,6 @@ def _refuse_shared_changes(planned: tuple[PlannedWrite, ...]) -> None:
             f"this would change what everybody in this Vault shares: {changes}. Nothing was written; if you agree, add --change-shared"
         )
         raise SharedChange(message)
-
-
-def _require_namespace(vault: AdminClient) -> None:
-    """Raise SetupFailed if Vault has no such namespace. Everything in it would seem to be missing."""
-    if vault.namespace is not None and vault.read("sys/mounts") is None:
-        remedy = f"Correct VAULT_NAMESPACE, or create it: bao namespace create {vault.namespace}"
-        raise SetupFailed("sys/mounts", why=f"Vault has no namespace {vault.namespace!r}", remedy=remedy)
 
 
 def _refuse_other_installation(vault: AdminClient, installation: str) -> None:

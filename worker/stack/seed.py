@@ -61,6 +61,15 @@ def plan_vault_setup(settings: Settings, *, token: Secret | None) -> tuple[Plann
     return _with_vault(plan_vault, settings, token)
 
 
+def with_administrator(run: Callable[..., T], settings: Settings, *, token: Secret | None) -> T:
+    """Call `run(settings, vault_addr=…, admin_token=…)` for the Vault that `set_up_vault` would set up. Raises NoVault."""
+
+    def call(settings: Settings, *, vault_addr: str, admin_token: Secret, **_: Any) -> T:
+        return run(settings, vault_addr=vault_addr, admin_token=admin_token)
+
+    return _with_vault(call, settings, token)
+
+
 def _with_vault(run: Callable[..., T], settings: Settings, token: Secret | None) -> T:
     places = StackPaths.of(settings.home)
     stack, address = read_stack(places) if supervisor_of(places) else None, os.environ.get("VAULT_ADDR")

@@ -137,10 +137,14 @@ class Emptied:
 
     def command(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run `justenough vault …` as an administrator."""
+        return self.justenough("vault", *words, **env)
+
+    def justenough(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run `justenough …` as an administrator."""
         named = {"VAULT_ADDR": self.settings.vault_addr, "VAULT_NAMESPACE": self.namespace, "VAULT_TOKEN": self._shop.admin.token}
         ours = {"JUSTENOUGH_HOME": str(self.settings.home), "JUSTENOUGH_CONFIG": str(self.settings.config)}
         return subprocess.run(
-            (sys.executable, "-m", "console.cli", "vault", *words),
+            (sys.executable, "-m", "console.cli", *words),
             env={**self._shop.environment, "MODEL_URL": "http://127.0.0.1:8080/v1", **named, **ours, **env},
             cwd=REPOSITORY,
             capture_output=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,9 @@ def people_findings(settings: Settings, *, token: Secret | None, folder: Path) -
     if token is None:
         yield DoctorFinding("people", "warning", "approvers and the lifetimes of logins were not checked", READ_REMEDY)
         return
-    tiers = _tiers_of(folder)
+    tiers = None  # If they cannot be read, configuration_findings reports it.
+    with contextlib.suppress(InvalidInput, OSError):
+        tiers = read_tiers((folder / APPROVALS_FILE).read_bytes())
     try:
         with AdminClient(settings.vault_addr, token, namespace=settings.vault_namespace, cacert=settings.vault_cacert) as vault:
             if tiers is not None:
@@ -47,11 +50,11 @@ def people_findings(settings: Settings, *, token: Secret | None, folder: Path) -
 
 def tier_findings(vault: AdminClient, tiers: Tiers, people_mounts: tuple[str, ...]) -> Iterator[DoctorFinding]:
     """Check whether each tier has as many people as its quorum needs. Approvers of a higher tier can approve lower ones too."""
-    directory = _Directory(vault, frozenset(f"auth/{mount.strip('/')}/" for mount in people_mounts))
+    reader = _GroupReader(vault, frozenset(f"auth/{mount.strip('/')}/" for mount in people_mounts))
     where = ", ".join(f"{mount.strip('/')}/" for mount in people_mounts)
     for number, tier in sorted(tiers.tiers.items()):
         names = tuple(dict.fromkeys(group for other, each in sorted(tiers.tiers.items()) if other >= number for group in each.approvers))
-        groups = {name: directory.group(name) for name in names}
+        groups = {name: reader.group(name) for name in names}
         people = frozenset[str]().union(*(group.people for group in groups.values() if group))
         count = "1 person" if len(people) == 1 else f"{len(people)} people"
         what, found = f"tier {number} ({tier.name})", f"{count} can approve, and its quorum is {tier.quorum}"
@@ -69,7 +72,7 @@ def tier_findings(vault: AdminClient, tiers: Tiers, people_mounts: tuple[str, ..
         remedy = f"Put people into {' or '.join(tier.approvers)}, or lower the quorum in {APPROVALS_FILE}: {PEOPLE_PAGE}"
         yield DoctorFinding(what, "warning" if external else "missing", "; ".join(reasons), remedy)
     roles = {"launch": tiers.roles.launch, "read": tiers.roles.read, "break_glass": tiers.roles.break_glass}
-    if unknown := [f"{name} ({role})" for role, names in roles.items() for name in names if directory.group(name) is None]:
+    if unknown := [f"{name} ({role})" for role, names in roles.items() for name in names if reader.group(name) is None]:
         text = f"Vault has no group {', '.join(unknown)}, so nobody has these roles of {APPROVALS_FILE}"
         yield DoctorFinding("roles", "warning", text, f"Create it, or correct its name: {PEOPLE_PAGE}")
 
@@ -118,13 +121,6 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:MAX_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _tiers_of(folder: Path) -> Tiers | None:
-    try:
-        return read_tiers((folder / APPROVALS_FILE).read_bytes())
-    except (InvalidInput, OSError):
-        return None  # configuration_findings reports it.
-
-
 @dataclass(frozen=True, slots=True)
 class _Members:
     """The members of a group, those of the groups in it included."""
@@ -138,7 +134,7 @@ class _Members:
 
 
 @dataclass(frozen=True, slots=True)
-class _Directory:
+class _GroupReader:
     """Groups and entities of Vault, each read once."""
 
     vault: AdminClient

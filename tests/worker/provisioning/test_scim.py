@@ -1,0 +1,116 @@
+"""People of a real SCIM server: all of its pages, what a wrong one gets, and `people sync --scim` from there into Vault."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from justenough.domain.core.errors import InvalidInput, JustEnoughError
+from justenough.domain.core.secret import Secret
+from tests.support.canned_server import serve_canned_answers
+from tests.support.scim_server import TOKEN, ScimServer, serve_scim
+from tests.worker.provisioning.provisioned_shop import Emptied
+from worker.people_actions import Source
+from worker.provisioning import fetch_scim, read_scim
+from worker.provisioning import scim as scim_client
+
+
+@pytest.fixture
+def scim() -> Iterator[ScimServer]:
+    with serve_scim() as server:
+        yield server
+
+
+def people_of(address: str) -> dict[str, tuple[tuple[str, ...], bool]]:
+    people = read_scim(address, fetch_scim(address, Secret(TOKEN))).people
+    return {name: (entry.groups, entry.active) for name, entry in people.items()}
+
+
+def test_all_pages_are_fetched(scim: ScimServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scim_client, "PAGE_SIZE", 3)
+    ids = [scim.create("User", userName=f"person-{number}", active=number != 5) for number in range(7)]
+    for name, members in (("ops", ids[:2]), ("leads", ids[1:2]), ("security", []), ("chiefs", [])):
+        scim.create("Group", displayName=name, members=[{"value": member} for member in members])
+    people = people_of(scim.address)
+    assert sorted(people) == [f"person-{number}" for number in range(7)]
+    assert (people["person-0"], people["person-1"], people["person-5"]) == ((("ops",), True), (("leads", "ops"), True), ((), False))
+
+
+def refusal(address: str, token: str = TOKEN) -> str:
+    began = time.monotonic()
+    with pytest.raises(JustEnoughError) as refused:
+        fetch_scim(address, Secret(token))
+    assert time.monotonic() - began < 10
+    assert token not in str(refused.value)
+    return str(refused.value)
+
+
+def test_a_server_that_is_not_ours_or_does_not_answer_is_named(scim: ScimServer) -> None:
+    assert refusal(scim.address, "wrong-token").startswith(f"{scim.address}/Users answered 401: the token in --token-file is wrong")
+    assert f"{scim.address}/v9/Users answered 404, not 200: check the address of --scim" in refusal(f"{scim.address}/v9/")
+    assert "http://scim.example/ must begin with https://, because the request carries a token" in refusal("http://scim.example/")
+    assert "did not answer ([Errno 111] Connection refused)" in refusal("http://127.0.0.1:1")
+    assert "did not answer ([SSL" in refusal(scim.address.replace("http:", "https:"))
+    assert refusal("https://[::1").startswith("--scim: https://[::1 is no address: ")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert "did not answer (no answer in time)" in refusal(f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+
+@pytest.mark.parametrize(
+    "body, said",
+    [
+        ({"Resources": []}, "did not answer with a SCIM list response: check the address of --scim"),
+        ([], "did not answer with a SCIM list response"),
+        (b"<html>", "did not answer with a SCIM list response"),
+        ({"totalResults": 3, "Resources": []}, "says that it has 3 resources, and gave 0; nothing was changed"),
+        ({"totalResults": 10**6, "Resources": [{"userName": "a"}]}, "says that it has 1,000,000 resources"),
+    ],
+)
+def test_an_answer_that_is_no_complete_list_is_refused(body: Any, said: str) -> None:
+    with serve_canned_answers() as server:
+        server.set_response(200, body)
+        assert said in refusal(server.address)
+
+
+@pytest.mark.servers
+def test_people_come_from_scim_and_go_as_soon_as_it_says_so(scim: ScimServer, empty: Emptied, tmp_path: Path) -> None:
+    empty.write("sys/auth/people", type="userpass")
+    ada, bob, eve = (scim.create("User", userName=name, active=True) for name in ("ada@x.example", "bob", "eve"))
+    ops = scim.create("Group", displayName="ops", members=[{"value": ada}, {"value": bob}])
+    scim.create("Group", displayName="All Staff", members=[{"value": eve}])
+    token = tmp_path / "scim.token"
+    token.write_text(f"{TOKEN}\n")
+    words = ("--scim", scim.address, "--token-file", str(token), "--group", "ops", "--remove")
+
+    def sync() -> dict[str, bool]:
+        done = empty.justenough("people", "sync", *words)
+        assert (done.returncode, TOKEN in done.stdout + done.stderr) == (0, False), done.stderr
+        assert "Left out, because approvals.yaml cannot name them: All Staff." in done.stderr
+        names = empty._shop.admin.list(f"{empty.namespace}/identity/entity/name").json()["data"]["keys"]
+        return {name: not empty.read(f"identity/entity/name/{name}")["disabled"] for name in names}
+
+    assert sync() == {"ada@x.example": True, "bob": True}
+    scim.change(f"/Users/{ada}", active=False)
+    scim.change(f"/Groups/{ops}", members=[{"value": eve}])
+    assert sync() == {"ada@x.example": False, "bob": False, "eve": True}
+    eve_id = empty.read("identity/entity/name/eve")["id"]
+    assert empty.read("identity/group/name/ops")["member_entity_ids"] == [eve_id]
+
+
+def test_a_source_that_is_half_named_is_refused(scim: ScimServer, tmp_path: Path) -> None:
+    empty = tmp_path / "scim.token"
+    empty.write_text("\n")
+    for source, said in (
+        (Source(None, scim.address, empty, ()), "must contain the SCIM server's token, and nothing else"),
+        (Source(None, scim.address, tmp_path / "none", ()), "none: cannot be read: No such file or directory"),
+        (Source(None, scim.address, None, ()), "--scim and --token-file belong together"),
+        (Source(empty, scim.address, empty, ()), "name either a file or a SCIM server"),
+    ):
+        with pytest.raises(InvalidInput, match=re.escape(said)):
+            source.read()

@@ -1,0 +1,213 @@
+"""Creates and updates people and groups in Vault's identity store, as a file or a SCIM server lists them. Passwords are no part of it.
+
+It changes no entity that it did not make: each of its own carries MARK in its metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.core.errors import Problem, raise_problems
+from justenough.domain.core.secret import Secret
+from worker.provisioning.admin_client import AdminClient, AppliedWrite, WriteOutcome
+from worker.provisioning.mounts import require_namespace
+from worker.provisioning.people_file import PersonEntry
+from worker.provisioning.plan import PlannedWrite, PlanningClient
+
+MARK = {"made_by": "justenough-people"}
+"""Metadata of the entities that we made."""
+
+
+def sync_people(
+    settings: Settings, people: Mapping[str, PersonEntry], *, vault_addr: str, admin_token: Secret, remove: bool
+) -> tuple[AppliedWrite, ...]:
+    """Write these people into Vault, and return the outcome for each path. `remove`: also disable and take out who is not listed.
+
+    Raises InvalidInput, before anything is written, if Vault has something that is not ours in the way; SetupFailed, VaultNotReady.
+    """
+    namespace, cacert = settings.vault_namespace, settings.vault_cacert
+    with AdminClient(vault_addr, admin_token, namespace=namespace, cacert=cacert) as vault:
+        directory = _Directory.read(vault, settings, people)
+        return tuple(_steps(vault, directory, people, remove=remove))
+
+
+def plan_people(
+    settings: Settings, people: Mapping[str, PersonEntry], *, vault_addr: str, admin_token: Secret, remove: bool
+) -> tuple[PlannedWrite, ...]:
+    """Return what `sync_people` would do for each path. Writes nothing. Raises as it does."""
+    namespace, cacert = settings.vault_namespace, settings.vault_cacert
+    with AdminClient(vault_addr, admin_token, namespace=namespace, cacert=cacert) as vault:
+        directory = _Directory.read(vault, settings, people)
+    with _PeoplePlan(vault_addr, admin_token, namespace=namespace, cacert=cacert, names=directory.names) as plan:
+        return tuple(plan.describe(step) for step in _steps(plan, directory, people, remove=remove))
+
+
+class _PeoplePlan(PlanningClient):
+    """Shows people's names in place of their ids."""
+
+    def _later(self, path: str, field: str) -> str:
+        return path.rpartition("/")[2] if field == "id" else super()._later(path, field)
+
+
+@dataclass(frozen=True, slots=True)
+class _Directory:
+    """What Vault has before a sync."""
+
+    accessors: Mapping[str, str]
+    """By auth mount."""
+    default_mounts: tuple[str, ...]
+    """Where each person has a login under their name, unless the file says another one."""
+    entities: Mapping[str, dict[str, Any]]
+    """By casefolded name, all of Vault's."""
+
+    @classmethod
+    def read(cls, vault: AdminClient, settings: Settings, people: Mapping[str, PersonEntry]) -> _Directory:
+        """Read Vault's mounts and entities. Raises InvalidInput with everything that stands in the way of these people."""
+        require_namespace(vault)
+        accessors = {path.strip("/"): str(mount.get("accessor")) for path, mount in (vault.read("sys/auth") or {}).items()}
+        known = (*settings.people_mounts, settings.pages_mount, settings.pages_oidc_mount or "")
+        mounts = tuple(dict.fromkeys(mount for each in known if (mount := each.strip("/")) in accessors))
+        found = {name: vault.read(f"identity/entity/name/{name}") for name in vault.list("identity/entity/name")}
+        directory = cls(accessors, mounts, {name.casefold(): entity for name, entity in found.items() if entity})
+        raise_problems("people", directory._problems(vault, settings, people))
+        return directory
+
+    @property
+    def ours(self) -> dict[str, dict[str, Any]]:
+        """The entities that we made, by name."""
+        return {str(entity["name"]): entity for entity in self.entities.values() if is_ours(entity)}
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What a plan shows in place of ids and accessors."""
+        people = {str(entity["id"]): str(entity["name"]) for entity in self.entities.values()}
+        return people | {accessor: f"{mount}/" for mount, accessor in self.accessors.items()}
+
+    def entity(self, name: str) -> dict[str, Any] | None:
+        """Return Vault's entity of this name."""
+        return self.entities.get(name.casefold())
+
+    def logins(self, name: str, entry: PersonEntry) -> dict[str, str]:
+        """Return a person's login name by auth mount."""
+        return dict.fromkeys(self.default_mounts, name) | {mount.strip("/"): login for mount, login in entry.logins.items()}
+
+    def _problems(self, vault: AdminClient, settings: Settings, people: Mapping[str, PersonEntry]) -> Iterator[Problem]:
+        if not any(mount.strip("/") in self.accessors for mount in settings.people_mounts):
+            mounts = ", ".join(f"{mount}/" for mount in settings.people_mounts)
+            yield Problem("", f"Vault has no auth method at {mounts}: enable one first, or correct JUSTENOUGH_PEOPLE_MOUNTS")
+            return
+        owners: dict[tuple[str, str], str] = {}
+        for name, entry in people.items():
+            if not entry.active:
+                continue
+            entity = self.entity(name)
+            if entity and not is_ours(entity):
+                yield Problem(name, f"Vault has an entity of this name that people sync did not make. {_hand_over(entity, name)}")
+                continue
+            for mount, login in self.logins(name, entry).items():
+                if mount not in self.accessors:
+                    yield Problem(f"{name}.logins.{mount}", "Vault has no such auth method: correct it, or enable it first")
+                elif (other := owners.setdefault((mount, login.casefold()), name)) != name:
+                    yield Problem(f"{name}.logins.{mount}", f"{login} is already the login of {other}")
+                elif (owner := self._owner(vault, mount, login, entity)) and owner["id"] != (entity or {}).get("id"):
+                    text = f"Vault knows the login {login} as {owner['name']}. {_hand_over(owner, name)}"
+                    yield Problem(f"{name}.logins.{mount}", text)
+
+    def _owner(self, vault: AdminClient, mount: str, login: str, entity: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """Return the entity that has this login; None if there is none yet."""
+        if entity and login.casefold() == str((_alias(entity, self.accessors[mount]) or {}).get("name")).casefold():
+            return entity
+        return vault.query("identity/lookup/entity", {"alias_name": login, "alias_mount_accessor": self.accessors[mount]}) or None
+
+
+def is_ours(entity: Mapping[str, Any]) -> bool:
+    """Whether people sync made this entity, or was handed it."""
+    return MARK.items() <= (entity.get("metadata") or {}).items()
+
+
+def _hand_over(entity: Mapping[str, Any], name: str) -> str:
+    mark = " ".join(f"metadata={key}={value}" for key, value in MARK.items())
+    return f"If it is this person, hand it over: bao write identity/entity/id/{entity['id']} name={name} {mark}"
+
+
+def _alias(entity: Mapping[str, Any], accessor: str) -> Mapping[str, Any] | None:
+    return next((alias for alias in entity.get("aliases") or () if alias.get("mount_accessor") == accessor), None)
+
+
+def _steps(vault: AdminClient, directory: _Directory, people: Mapping[str, PersonEntry], *, remove: bool) -> Iterator[AppliedWrite]:
+    active = {name: entry for name, entry in people.items() if entry.active}
+    ids: dict[str, str] = {}
+    for name, entry in active.items():
+        path = f"identity/entity/name/{name}"
+        data: dict[str, Any] = {"disabled": False}
+        yield vault.ensure(path, data if directory.entity(name) else {**data, "metadata": MARK})
+        ids[name] = str((vault.read(path) or {}).get("id"))
+        for mount, login in directory.logins(name, entry).items():
+            yield _ensure_login(vault, directory, name, ids[name], mount=mount, login=login)
+    yield from _disable_others(vault, directory, people, remove=remove)
+    yield from _ensure_groups(vault, directory, active, ids, remove=remove)
+
+
+def _ensure_login(vault: AdminClient, directory: _Directory, name: str, entity_id: str, *, mount: str, login: str) -> AppliedWrite:
+    path, accessor = f"identity/entity-alias/{mount}/{login}", directory.accessors[mount]
+    current = _alias(directory.entity(name) or {}, accessor)
+    if current and str(current["name"]).casefold() == login.casefold():
+        return AppliedWrite(path, WriteOutcome.UNCHANGED)
+    # Vault takes one alias per entity and mount, and changes it only by its id.
+    where = f"identity/entity-alias/id/{current['id']}" if current else "identity/entity-alias"
+    vault.write(where, {"name": login, "canonical_id": entity_id, "mount_accessor": accessor})
+    if current:
+        return AppliedWrite(path, WriteOutcome.CHANGED, f"the login of {name}, until now {current['name']}")
+    return AppliedWrite(path, WriteOutcome.CREATED, f"the login of {name}")
+
+
+def _disable_others(
+    vault: AdminClient, directory: _Directory, people: Mapping[str, PersonEntry], *, remove: bool
+) -> Iterator[AppliedWrite]:
+    """Disable those who are not active; with `remove`, also those of ours who are not listed."""
+    inactive = [entity for name, entry in people.items() if not entry.active and (entity := directory.entity(name))]
+    listed = {name.casefold() for name in people}
+    absent = [entity for name, entity in directory.ours.items() if name.casefold() not in listed]
+    for entity in (*inactive, *absent):
+        path = f"identity/entity/name/{entity['name']}"
+        if not is_ours(entity):
+            yield AppliedWrite(path, WriteOutcome.KEPT, "not active, but people sync did not make this entity")
+        elif entity in inactive or remove or entity.get("disabled"):
+            yield vault.ensure(path, {"disabled": True})
+        else:
+            yield AppliedWrite(path, WriteOutcome.KEPT, "not listed; --remove disables it")
+
+
+def _ensure_groups(
+    vault: AdminClient, directory: _Directory, active: Mapping[str, PersonEntry], ids: Mapping[str, str], *, remove: bool
+) -> Iterator[AppliedWrite]:
+    """Give each group its members. Members that we did not make stay; ours that are not listed leave with `remove`."""
+    ours = {str(entity["id"]): name for name, entity in directory.ours.items()}
+    names = {group for entry in active.values() for group in entry.groups}
+    groups = [(f"identity/group/name/{name}", vault.read(f"identity/group/name/{name}")) for name in sorted(names)]
+    others = sorted({group for entity in directory.ours.values() for group in entity.get("direct_group_ids") or ()})
+    known = {str(group["id"]) for _, group in groups if group}
+    found = [group for each in others if each not in known and (group := vault.read(f"identity/group/id/{each}"))]
+    groups += [(f"identity/group/name/{group['name']}", group) for group in found]
+    for path, group in groups:
+        if group is not None and group.get("type") == "external":
+            if path.rpartition("/")[2] in names:
+                yield AppliedWrite(path, WriteOutcome.KEPT, "an external group: its members come from the auth method")
+            continue
+        current = [str(member) for member in (group or {}).get("member_entity_ids") or ()]
+        wanted = {ids[name] for name, entry in active.items() if path.rpartition("/")[2] in entry.groups}
+        surplus = {member for member in current if member in ours and member not in wanted}
+        members = (set(current) | wanted) - (surplus if remove else set())
+        note = (
+            "" if remove or not surplus else f"not listed: {', '.join(sorted(ours[member] for member in surplus))}; --remove takes them out"
+        )
+        if group is not None and members == set(current):
+            yield AppliedWrite(path, WriteOutcome.KEPT if note else WriteOutcome.UNCHANGED, note)
+            continue
+        order = {identity: name for name, identity in ids.items()} | ours
+        data = {"member_entity_ids": sorted(members, key=lambda member: order.get(member, member))}
+        step = vault.ensure(path, data if group else {"type": "internal", **data})
+        yield AppliedWrite(step.path, step.outcome, note)

@@ -1,0 +1,158 @@
+"""People and groups of a SCIM 2.0 server (RFC 7643, 7644): what its list responses mean, and how all of them are fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from pydantic import Field, TypeAdapter
+
+from justenough.domain.core.base_model import Message
+from justenough.domain.core.errors import GiveUp, InvalidInput, Problem, RetryLater
+from justenough.domain.core.secret import Secret
+from justenough.domain.core.untrusted_yaml import validate_model
+from justenough.domain.jobs.spec import Name
+
+PAGE_SIZE = 200
+MAX_RESOURCES = 100_000
+REQUEST_TIMEOUT_S = 8.0
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+NAME = TypeAdapter(Name)
+
+
+class ScimReference(Message):
+    """A group of a user, or a member of a group."""
+
+    value: str = ""
+    display: str | None = None
+
+
+class ScimUser(Message):
+    """A user, as far as we need one."""
+
+    id: str = ""
+    user_name: str = Field(alias="userName", min_length=1)
+    active: bool = True
+    groups: tuple[ScimReference, ...] = ()
+
+
+class ScimGroup(Message):
+    """A group. Its members are users and other groups."""
+
+    id: str = ""
+    display_name: str = Field(alias="displayName", min_length=1)
+    members: tuple[ScimReference, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScimPeople:
+    """What a server's list responses say."""
+
+    people: Mapping[str, tuple[list[str], bool]]
+    """By user name: the person's groups, those that contain one of them included; and whether they are active."""
+    ignored_groups: tuple[str, ...]
+    """Groups that approvals.yaml cannot name."""
+
+
+def people_of_scim(what: str, documents: Iterable[object]) -> ScimPeople:
+    """Return the people of list responses (or single resources). Raises InvalidInput."""
+    users, groups = [], []
+    for resource in _resources(what, documents):
+        if "userName" in resource:
+            users.append(validate_model(what, ScimUser, resource))
+        elif "displayName" in resource:
+            groups.append(validate_model(what, ScimGroup, resource))
+    by_id = {group.id: group for group in groups if group.id}
+    containing: dict[str, list[ScimGroup]] = {}
+    for group in groups:
+        for member in group.members:
+            containing.setdefault(member.value, []).append(group)
+    people, ignored = {}, set()
+    for user in users:
+        listed = {reference.value: reference.display for reference in user.groups}
+        names, waiting, seen = {name for name in listed.values() if name}, [user.id, *listed], set[str]()
+        names |= {by_id[each].display_name for each in listed if each in by_id}
+        while waiting:
+            inner = waiting.pop()
+            for group in containing.get(inner, []) if inner and inner not in seen else ():
+                names.add(group.display_name)
+                waiting.append(group.id)
+            seen.add(inner)
+        usable = {name for name in names if is_group_name(name)}
+        ignored |= names - usable
+        if user.user_name in people:
+            raise InvalidInput(what, (Problem("", f"lists the user {user.user_name} more than once"),))
+        people[user.user_name] = (sorted(usable), user.active)
+    return ScimPeople(people, tuple(sorted(ignored)))
+
+
+def fetch_scim(address: str, token: Secret) -> list[object]:
+    """Return all pages of /Users and /Groups below an address. Raises InvalidInput, GiveUp, RetryLater."""
+    try:
+        parts = httpx.URL(address)
+    except httpx.InvalidURL as error:
+        raise InvalidInput("--scim", (Problem("", f"{address} is no address: {error}"),)) from error
+    is_loopback = parts.host in LOOPBACK_HOSTS
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback):
+        raise InvalidInput("--scim", (Problem("", f"{address} must begin with https://, because the request carries a token"),))
+    headers = {"Authorization": f"Bearer {token.reveal()}", "Accept": "application/scim+json"}
+    try:
+        with httpx.Client(headers=headers, timeout=REQUEST_TIMEOUT_S, trust_env=not is_loopback) as client:
+            return [page for kind in ("Users", "Groups") for page in _pages(client, f"{address.rstrip('/')}/{kind}")]
+    except httpx.HTTPError as error:
+        reason = "no answer in time" if isinstance(error, httpx.TimeoutException) else str(error) or type(error).__name__
+        message = f"the SCIM server at {address} did not answer ({reason}); check the address, its certificate and the network"
+        raise RetryLater(message) from error
+
+
+def _pages(client: httpx.Client, address: str) -> Iterator[object]:
+    count, total = 0, 1
+    while count < total:
+        answer = client.get(address, params={"startIndex": count + 1, "count": PAGE_SIZE})
+        if answer.status_code in {401, 403}:
+            message = f"{address} answered {answer.status_code}: the token in --token-file is wrong, has expired or may not read this"
+            raise GiveUp(message)
+        if answer.status_code != 200:
+            message = f"{address} answered {answer.status_code}, not 200: check the address of --scim, which ends before /Users"
+            raise GiveUp(message)
+        try:
+            page = answer.json()
+            found, total = len(page.get("Resources") or ()), int(page["totalResults"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            message = f"{address} did not answer with a SCIM list response: check the address of --scim"
+            raise GiveUp(message) from error
+        count += found
+        if total > MAX_RESOURCES or (found == 0 and count < total):
+            # A person who is missing from an incomplete list would be disabled with --remove.
+            message = f"{address} says that it has {total:,} resources, and gave {count:,}; nothing was changed"
+            raise GiveUp(message)
+        yield page
+
+
+def _resources(what: str, documents: Iterable[object]) -> Iterator[dict[str, Any]]:
+    """Yield the resources of all responses. Raises InvalidInput if some are missing: their people would seem to be gone."""
+    totals: dict[frozenset[str], tuple[int, int]] = {}
+    for document in documents:
+        if not isinstance(document, dict):
+            raise InvalidInput(what, (Problem("", "SCIM's JSON must be an object, or a list of objects"),))
+        resources = document.get("Resources", [] if "totalResults" in document else [document])
+        if not isinstance(resources, list) or not all(isinstance(resource, dict) for resource in resources):
+            raise InvalidInput(what, (Problem("Resources", "must be a list of objects"),))
+        yield from resources
+        kinds = frozenset("user" if "userName" in resource else "group" for resource in resources)
+        count, total = totals.get(kinds, (0, 0))
+        totals[kinds] = count + len(resources), max(total, int(document.get("totalResults") or 0))
+    for count, total in totals.values():
+        if count < total:
+            raise InvalidInput(what, (Problem("totalResults", f"has {count} of {total} resources: save all pages, as a JSON list"),))
+
+
+def is_group_name(group: str) -> bool:
+    """Whether approvals.yaml can name this group."""
+    try:
+        NAME.validate_python(group)
+    except ValueError:
+        return False
+    return True
