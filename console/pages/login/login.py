@@ -44,7 +44,7 @@ ERRORS: dict[type[Exception], tuple[int, str]] = {
     ),
     ProviderRefused: (
         403,
-        "Vault rejected the response of your identity provider: it may be late or a duplicate. Try again. The console's log has Vault's message.",
+        "Vault rejected the response of your identity provider: it may be late or a duplicate, or lack what the mount's role requires. Try again. The console's log has Vault's message.",
     ),
     UnknownPerson: (
         403,
