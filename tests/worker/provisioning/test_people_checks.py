@@ -143,8 +143,10 @@ def test_what_could_not_be_checked_is_said(office: Office, tmp_path: Path) -> No
     wrong = office.findings(token="hvs.wrong")["people"]
     assert (wrong.level, wrong.found) == (
         "warning",
-        "approvers and the lifetimes of logins were not all checked: identity/group/name/leads could not be read",
+        "approvers and the lifetimes of logins were not all checked: sys/auth could not be read",
     )
+    (elsewhere,) = office.findings(vault_namespace="nowhere").values()
+    assert (elsewhere.level, elsewhere.found) == ("missing", "Vault has no namespace 'nowhere'")
     # configuration_findings reports the broken file; logins are checked all the same.
     (tmp_path / "other").mkdir()
     assert set(office.findings(folder=tmp_path / "other")) == {"logins at people/", "logins at pages/"}
