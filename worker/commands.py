@@ -18,10 +18,12 @@ LifelineOption = Annotated[
     int | None,
     typer.Option("--lifeline", metavar="FD", hidden=True, help="With --detach: stop when the other end of this inherited pipe is closed."),
 ]
-PeopleArgument = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="People in YAML or JSON, or SCIM's JSON.")]
+PeopleArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="People in YAML or JSON, or SCIM's JSON.")]
 ScimOption = Annotated[str | None, typer.Option("--scim", metavar="URL", help="Fetch /Users and /Groups below this address instead.")]
-TokenFileOption = Annotated[Path | None, typer.Option("--token-file", help="The file with the token for the SCIM server.")]
-GroupOption = Annotated[list[str] | None, typer.Option("--group", help="Only this group and the people in it; may be repeated.")]
+TokenFileOption = Annotated[Path | None, typer.Option("--token-file", metavar="FILE", help="The file with the token for the SCIM server.")]
+GroupOption = Annotated[
+    list[str] | None, typer.Option("--group", metavar="NAME", help="Only this group and the people in it; may be repeated.")
+]
 RemoveOption = Annotated[
     bool, typer.Option("--remove", help="Also disable people whom an earlier sync made and who are not listed, and end such memberships.")
 ]
