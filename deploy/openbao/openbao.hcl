@@ -1,24 +1,24 @@
-# One OpenBao node for docker-compose.yml: raft storage, unsealed by a static key that the operator keeps.
-# For evaluation behind one host. In production: TLS on the listener, a KMS or transit seal, three nodes or more.
+# One OpenBao node for docker-compose.yml: raft storage, unsealed by a static key. TLS by the installation's own CA (deploy/compose/prepare.py).
+# Key and data are on one machine. In production: a KMS or transit seal, three nodes or more (docs/how-to/containers.md).
 storage "raft" {
   path    = "/openbao/file"
   node_id = "compose-1"
 }
-api_addr     = "http://openbao:8200"
-cluster_addr = "http://openbao:8201"
+api_addr     = "https://openbao:8200"
+cluster_addr = "https://openbao:8201"
 
 # An issue that is in flight when its job is revoked can land no later than this; the second look comes 15 s after.
 default_max_request_duration = "10s"
 
 listener "tcp" {
-  address = "0.0.0.0:8200"
-  # Plain HTTP stays inside the compose network and on the host's loopback; see docs/how-to/deployment.md before you publish it.
-  tls_disable = true
+  address       = "0.0.0.0:8200"
+  tls_cert_file = "/run/secrets/openbao/tls.pem"
+  tls_key_file  = "/run/secrets/openbao/tls.key"
 }
 
 seal "static" {
   current_key_id = "compose-1"
-  current_key    = "file:///run/secrets/openbao_seal_key"
+  current_key    = "file:///run/secrets/openbao/seal.key"
 }
 
 # Audit devices can only be declared here. One that cannot be written blocks every request, revocation too: standard output cannot fill a disk of ours.
