@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test screenshots docs chaos check up bench host browser targets fmt lint types layers compose-check lock clean
+.PHONY: help setup demo test screenshots docs chaos check up bench host browser targets fmt lint types layers compose-check containers lock clean
 
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
@@ -80,6 +80,9 @@ layers: setup ## Check who may import whom
 
 compose-check: ## Have Compose read docker-compose.yml
 	@deploy/compose-check.sh
+
+containers: setup ## Run docker-compose.yml in a Docker daemon of its own, and kill its worker (minutes, root on Linux; KEEP=FOLDER: keep the images)
+	@deploy/containers-check.sh
 
 lock: setup ## Lock the dependencies by hash (LOCK_ARGS=--upgrade)
 	@$(UV_LOCK) pyproject.toml -o requirements.lock

@@ -22,6 +22,7 @@ from typing import Any
 
 import httpx
 import yaml
+
 from justenough.adapters.configuration.settings import Settings, load_settings
 from justenough.adapters.runtime.private_files import read_json, write_private
 from justenough.domain.core.errors import GiveUp, RetryLater
@@ -128,7 +129,12 @@ def make_login(bao: OpenBao, root: str) -> None:
     if "approle/" not in bao.call("GET", "sys/auth", token=root)["data"]:
         bao.call("POST", "sys/auth/approle", {"type": "approle"}, token=root)
     role = "auth/approle/role/je-setup"
-    bao.call("POST", role, {"token_policies": ["je-setup"], "token_no_default_policy": True, "token_ttl": "10m", "token_max_ttl": "10m"}, token=root)
+    bao.call(
+        "POST",
+        role,
+        {"token_policies": ["je-setup"], "token_no_default_policy": True, "token_ttl": "10m", "token_max_ttl": "10m"},
+        token=root,
+    )
     role_id = bao.call("GET", f"{role}/role-id", token=root)["data"]["role_id"]
     secret_id = bao.call("POST", f"{role}/secret-id", token=root)["data"]["secret_id"]
     write_private(LOGIN, json.dumps({"role_id": role_id, "secret_id": secret_id}))
@@ -144,7 +150,9 @@ def people_of(config: Path) -> dict[str, PersonSeed] | None:
         message = "people.yaml: write one line for each person, like `ops: [ops, auditors]`"
         raise SetupFailed(message)
     known = read_json(PEOPLE)
-    people = {name: {"password": known.get(name, {}).get("password") or secrets.token_urlsafe(18), "groups": groups[name]} for name in groups}
+    people = {
+        name: {"password": known.get(name, {}).get("password") or secrets.token_urlsafe(18), "groups": groups[name]} for name in groups
+    }
     write_private(PEOPLE, json.dumps(people))
     return {name: PersonSeed(password=Secret(entry["password"]), groups=tuple(entry["groups"])) for name, entry in people.items()}
 

@@ -15,7 +15,7 @@ from justenough.domain.catalog.provisioned_sql import find_unqualified_calls
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md"), *(ROOT / "sdk").glob("*.md")])
-SQL_FILES = sorted((ROOT / "examples").rglob("*.sql"))
+SQL_FILES = sorted([*(ROOT / "examples").rglob("*.sql"), *(ROOT / "deploy").rglob("*.psql")])
 DECISIONS = sorted((ROOT / "docs/decisions").glob("[0-9]*.md"))
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = dict(re.findall(r"^([a-z-]+):[^=\n]*?(?:## (.+))?$", MAKEFILE, re.MULTILINE))
