@@ -38,9 +38,9 @@ def settings_names() -> set[str]:
 
 def mounts(service: str) -> list[tuple[str, str, bool]]:
     """Return source, target and whether it is read-only, for each volume of the service."""
-    # A default in the source (`${CONFIG_DIR:-…}`) has colons as well, so split at those before a path or `ro`.
-    parts = [re.split(r":(?=/|ro$)", volume) for volume in SERVICES[service].get("volumes", [])]
-    return [(source, target, mode == ["ro"]) for source, target, *mode in parts]
+    # A default in the source (`${CONFIG_DIR:-…}`) has colons as well, so split at those before a path or a mode.
+    parts = [re.split(r":(?=/|ro)", volume) for volume in SERVICES[service].get("volumes", [])]
+    return [(source, target, mode in (["ro"], ["ro,z"])) for source, target, *mode in parts]
 
 
 def test_the_five_servers_are_defined() -> None:
