@@ -77,7 +77,8 @@ start_daemon() {
     ip link set lo up
     read -r -n 1 _ <"$work/network"
     export DOCKER_HOST=unix://$work/docker.sock DOCKER_CONFIG=$work/docker-config
-    rm -f "$work/docker.pid" "$work/docker.sock"
+    # What an earlier daemon left of its processes; none of them lives.
+    rm -rf "$work/exec" "$work/docker.pid" "$work/docker.sock"
     dockerd --data-root "$work/data" --exec-root "$work/exec" --pidfile "$work/docker.pid" -H "$DOCKER_HOST" \
         --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/$daemon_group" >"$work/dockerd.log" 2>&1 &
     local daemon=$!
