@@ -30,7 +30,6 @@ RENEW_BEFORE = timedelta(days=365)
 
 
 def main() -> None:
-    os.umask(0o077)
     for volume, uid in OWNERS.items():
         os.chown(VOLUMES / volume, uid, uid)
         (VOLUMES / volume).chmod(0o700)
@@ -148,4 +147,5 @@ def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 if __name__ == "__main__":
+    os.umask(0o077)
     main()

@@ -17,22 +17,28 @@ import ssl
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import yaml
+from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from justenough.adapters.configuration.settings import Settings, load_settings
 from justenough.adapters.runtime.private_files import read_json, write_private
-from justenough.domain.core.errors import GiveUp, RetryLater
+from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.core.secret import Secret
+from justenough.domain.core.validation_messages import describe_error
 from worker.provisioning import PersonSeed, WriteOutcome, provision_vault
 
 SECRETS = Path("/run/secrets/setup")
 KEYS, LOGIN, PEOPLE = SECRETS / "recovery.json", SECRETS / "setup.approle.json", SECRETS / "people.json"
 ACTIVE_TIMEOUT_S = 60
 """How long a node that was just initialised may take to elect itself."""
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$", strict=True)]
+PEOPLE_FILE: TypeAdapter[dict[str, tuple[str, ...]]] = TypeAdapter(dict[Name, tuple[Name, ...]])
+"""Login names, and the groups of each."""
 POLICY = 'path "*" { capabilities = ["create", "read", "update", "patch", "delete", "list", "sudo"] }'
 
 
@@ -46,6 +52,9 @@ class OpenBao:
     def __init__(self, settings: Settings) -> None:
         verify = ssl.create_default_context(cafile=settings.vault_cacert)
         self._http = httpx.Client(base_url=f"{settings.vault_addr}/v1/", verify=verify, timeout=30, trust_env=False)
+
+    def close(self) -> None:
+        self._http.close()
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, token: str | None = None) -> dict[str, Any]:
         """Return the answer. Raises SetupFailed with OpenBao's own words."""
@@ -82,21 +91,22 @@ def main(command: str) -> None:
 
 
 def set_up(settings: Settings) -> None:
-    bao = OpenBao(settings)
-    initialise(bao)
-    bao.wait_until_active()
-    token = log_in(bao)
+    people = people_of(settings.config)
     environment = {**os.environ, "NOTES_VAULT_PASSWORD": (SECRETS / "vault").read_text()}
-    try:
-        done = provision_vault(
-            settings, vault_addr=settings.vault_addr, admin_token=Secret(token), people=people_of(settings.config), environment=environment
-        )
-    finally:
-        bao.call("POST", "auth/token/revoke-self", token=token)
-    written = [write for write in done if write.outcome in {WriteOutcome.CREATED, WriteOutcome.CHANGED}]
+    with closing(OpenBao(settings)) as bao:
+        initialise(bao)
+        bao.wait_until_active()
+        token = log_in(bao)
+        try:
+            done = provision_vault(
+                settings, vault_addr=settings.vault_addr, admin_token=Secret(token), people=people, environment=environment
+            )
+        finally:
+            bao.call("POST", "auth/token/revoke-self", token=token)
     for write in done:
         if write.note:
             print(f"{write.outcome:<9} {write.path}: {write.note}")
+    written = [write for write in done if write.outcome in {WriteOutcome.CREATED, WriteOutcome.CHANGED}]
     print(f"OpenBao is set up: {len(written)} of {len(done)} objects written.")
 
 
@@ -145,10 +155,11 @@ def people_of(config: Path) -> dict[str, PersonSeed] | None:
     file = config / "people.yaml"
     if not file.exists():
         return None
-    groups = yaml.safe_load(file.read_text())
-    if not isinstance(groups, dict) or not all(isinstance(names, list) for names in groups.values()):
-        message = "people.yaml: write one line for each person, like `ops: [ops, auditors]`"
-        raise SetupFailed(message)
+    try:
+        groups = PEOPLE_FILE.validate_python(yaml.safe_load(file.read_text()))
+    except (yaml.YAMLError, ValidationError):
+        message = "people.yaml: write one line for each person, like `ops: [ops, auditors]`, in small letters, digits and hyphens"
+        raise SetupFailed(message) from None
     known = read_json(PEOPLE)
     people = {
         name: {"password": known.get(name, {}).get("password") or secrets.token_urlsafe(18), "groups": groups[name]} for name in groups
@@ -160,5 +171,7 @@ def people_of(config: Path) -> dict[str, PersonSeed] | None:
 if __name__ == "__main__":
     try:
         main((sys.argv[1:] or ["apply"])[0])
-    except (SetupFailed, GiveUp, RetryLater, httpx.HTTPError) as error:
+    except ValidationError as error:
+        sys.exit("\n".join(f"setup: setting {problem['loc'][0]}: {describe_error(problem)}" for problem in error.errors()))
+    except (SetupFailed, JustEnoughError, httpx.HTTPError, OSError) as error:
         sys.exit(f"setup: {error}")
