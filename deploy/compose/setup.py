@@ -129,7 +129,10 @@ def log_in(bao: OpenBao) -> str:
     if root:
         write_private(KEYS, json.dumps({"recovery_key": keys["recovery_key"]}))
     if not LOGIN.exists():
-        message = f"OpenBao was initialised, but its login for setup is not in this volume ({LOGIN}): restore the volume from a backup"
+        message = (
+            f"OpenBao was initialised, but {LOGIN} is missing: restore the volume secrets-setup from a backup, "
+            "or remove everything and start anew: docker compose down --volumes"
+        )
         raise SetupFailed(message)
     return str(bao.call("POST", "auth/approle/login", read_json(LOGIN))["auth"]["client_token"])
 
@@ -161,11 +164,9 @@ def people_of(config: Path) -> dict[str, PersonSeed] | None:
         message = "people.yaml: write one line for each person, like `ops: [ops, auditors]`, in small letters, digits and hyphens"
         raise SetupFailed(message) from None
     known = read_json(PEOPLE)
-    people = {
-        name: {"password": known.get(name, {}).get("password") or secrets.token_urlsafe(18), "groups": groups[name]} for name in groups
-    }
-    write_private(PEOPLE, json.dumps(people))
-    return {name: PersonSeed(password=Secret(entry["password"]), groups=tuple(entry["groups"])) for name, entry in people.items()}
+    passwords = {name: str(known.get(name, {}).get("password") or secrets.token_urlsafe(18)) for name in groups}
+    write_private(PEOPLE, json.dumps({name: {"password": password} for name, password in passwords.items()}))
+    return {name: PersonSeed(password=Secret(passwords[name]), groups=groups[name]) for name in groups}
 
 
 if __name__ == "__main__":

@@ -198,7 +198,7 @@ def test_an_openbao_whose_login_is_lost_is_not_set_up(installation: Installation
     monkeypatch.setattr(setup, "KEYS", tmp_path / "recovery.json")
     monkeypatch.setattr(setup, "LOGIN", tmp_path / "setup.approle.json")
 
-    with pytest.raises(setup.SetupFailed, match="restore the volume from a backup"):
+    with pytest.raises(setup.SetupFailed, match="restore the volume secrets-setup from a backup"):
         setup.set_up(installation.settings)
 
 
