@@ -1,6 +1,7 @@
 """Write the generated parts of the reference pages: tables of keys, routes, commands, metrics, states and exit codes, read from the code.
 
-    python docs/generate.py           rewrite the text between `<!-- generated: NAME -->` and `<!-- end -->` in docs/reference
+    python docs/generate.py           rewrite the text between `<!-- generated: NAME -->` and `<!-- end -->` in docs/reference, and the JSON
+                                      Schemas for editors (editor_schemas.py)
     python docs/generate.py --check   change nothing; exit 1 and name the pages that are out of date
 
 The sentences come from docs/reference/meanings.toml and, for routes and commands, from the code's own descriptions. tests/house/test_docs.py
@@ -35,6 +36,7 @@ from activities.process.launcher import JobLaunch, Room, environment_script
 from console.app import create_app
 from console.cli.errors import ExitCode
 from console.cli.main import program
+from docs.editor_schemas import editor_schemas
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.approvals.tiers import Tiers
 from justenough.domain.catalog.models import Catalog
@@ -393,6 +395,12 @@ def main(arguments: Sequence[str]) -> int:
             stale.append(page.relative_to(ROOT))
             if "--check" not in arguments:
                 page.write_text(new)
+    for file, content in editor_schemas(MEANINGS):
+        if not file.exists() or file.read_text() != content:
+            stale.append(file.relative_to(ROOT))
+            if "--check" not in arguments:
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(content)
     if unused := set(PARTS) - used:
         message = f"no page of docs/reference has {', '.join(sorted(unused))}"
         raise OutOfDate(message)

@@ -116,6 +116,29 @@ def vault_plan(output: CommandOutput) -> None:
     print_plan(output, planned, command="justenough vault apply")
 
 
+def vault_try(output: CommandOutput, resource: str, action: str, pairs: tuple[str, ...]) -> None:
+    """Print the result of each step of a trial; exit 1 if one failed."""
+    from justenough.domain.jobs.states import Action  # noqa: PLC0415 - only this command needs them
+    from justenough.services.action_trial import try_action  # noqa: PLC0415
+    from worker.stack.seed import embedded_inputs  # noqa: PLC0415
+
+    if wrong := next((pair for pair in pairs if not pair.partition("=")[2]), None):
+        output.write_message(f"--data-scope {wrong}: write KEY=VALUE, as in tenant=acme")
+        raise typer.Exit(EXIT_USAGE)
+    given = _load_settings(output)
+    settings, environment = embedded_inputs(given) or (given, os.environ)
+    data_scope = {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
+    with _exit_on_error(output, invalid_input=EXIT_USAGE):
+        steps = [step._asdict() for step in try_action(settings, environment, resource, Action(action), data_scope)]
+    output.emit(
+        {"action": f"{resource}:{action}", "steps": steps},
+        table=lambda _: output.print_table(("STEP", "RESULT", "FOUND"), [(step["step"], step["outcome"], step["found"]) for step in steps]),
+        names=lambda _: (step["step"] for step in steps),
+    )
+    if any(step["outcome"] == "failed" for step in steps):
+        raise typer.Exit(EXIT_FAILED)
+
+
 def vault_export(output: CommandOutput, folder: Path, form: str) -> None:
     """Write the files with which a team sets Vault up by itself into a folder that is not there yet, or empty."""
     from worker.provisioning import ExportFormat, export_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads

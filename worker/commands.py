@@ -38,6 +38,7 @@ def register(app: typer.Typer, output: CommandOutput) -> None:
     vault.command("plan")(commands.vault_plan)
     vault.command("apply")(commands.vault_setup)
     vault.command("export")(commands.vault_export)
+    vault.command("try")(commands.vault_try)
     vault.command("setup", help="The same as `vault apply`.")(commands.vault_setup)
     app.add_typer(vault, name="vault")
     people = typer.Typer(help="Create people and groups in Vault.", no_args_is_help=True)
@@ -144,6 +145,19 @@ class WorkerCommands:
 
         source = people_actions.Source(file, scim, token_file, tuple(group or ()))
         people_actions.people_sync(self.output, source, remove=remove)
+
+    def vault_try(
+        self,
+        resource: Annotated[str, typer.Argument(metavar="RESOURCE", help="A resource of the catalog.")],
+        action: Annotated[Literal["read", "write", "admin"], typer.Argument(metavar="ACTION", help="read, write or admin.")] = "read",
+        data_scope: Annotated[
+            list[str] | None, typer.Option("--data-scope", metavar="KEY=VALUE", help="A key of the data scope; may be repeated.")
+        ] = None,
+    ) -> None:
+        """Issue a credential of an action as a worker does, find its user, log in, revoke it, and check that it is gone. Exit 1 if a step fails."""
+        from worker import command_actions  # noqa: PLC0415 - loads the stack
+
+        command_actions.vault_try(self.output, resource, action, tuple(data_scope or ()))
 
 
 def worker() -> None:

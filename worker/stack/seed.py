@@ -70,13 +70,25 @@ def with_administrator(run: Callable[..., T], settings: Settings, *, token: Secr
     return _with_vault(call, settings, token)
 
 
-def _with_vault(run: Callable[..., T], settings: Settings, token: Secret | None) -> T:
+def embedded_inputs(settings: Settings) -> tuple[Settings, Mapping[str, str]] | None:
+    """Return the settings and the environment for the running embedded Vault; None if there is none or VAULT_ADDR names another."""
     places = StackPaths.of(settings.home)
     stack, address = read_stack(places) if supervisor_of(places) else None, os.environ.get("VAULT_ADDR")
-    if stack is not None and stack.vault is not None and address in {None, stack.vault}:
-        config = settings.config.expanduser().absolute()
-        embedded = {"home": stack.home, "config": config, "vault_addr": stack.vault, "worker_cidrs": EMBEDDED_WORKER_CIDRS}
-        return _with_embedded_vault(run, settings.model_copy(update=embedded | dict.fromkeys(FOREIGN_VAULT_SETTINGS)), places)
+    if stack is None or stack.vault is None or address not in {None, stack.vault}:
+        return None
+    config = settings.config.expanduser().absolute()
+    embedded = {"home": stack.home, "config": config, "vault_addr": stack.vault, "worker_cidrs": EMBEDDED_WORKER_CIDRS}
+    return settings.model_copy(update=embedded | dict.fromkeys(FOREIGN_VAULT_SETTINGS)), _environment(places)
+
+
+def _environment(places: StackPaths) -> dict[str, str]:
+    return {**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))}
+
+
+def _with_vault(run: Callable[..., T], settings: Settings, token: Secret | None) -> T:
+    if embedded := embedded_inputs(settings):
+        return _with_embedded_vault(run, embedded[0], StackPaths.of(settings.home))
+    address = os.environ.get("VAULT_ADDR")
     if token is None or address is None:
         message = "set VAULT_ADDR and VAULT_TOKEN (an administrator's), or start the embedded Vault: justenough up --detach"
         raise NoVault(message)
@@ -90,5 +102,5 @@ def _with_embedded_vault(run: Callable[..., T], settings: Settings, places: Stac
         vault_addr=settings.vault_addr,
         admin_token=Secret(places.admin_token.read_text(encoding="utf-8").strip()),
         people=people,
-        environment={**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))},
+        environment=_environment(places),
     )

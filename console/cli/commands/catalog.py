@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -62,6 +62,45 @@ def check_catalog(folder: Folder = None) -> None:
         "warnings": warnings,
     }
     emit(summary, table=_print_summary, names=lambda _: config.catalog.resources)
+
+
+@app.command("add")
+@command
+def add_resource(
+    kind: Annotated[
+        Literal["postgres", "mysql", "redis", "rabbitmq", "kubernetes", "pki", "ssh", "kv", "http"],
+        typer.Argument(metavar="KIND", help="postgres, mysql, redis, rabbitmq, kubernetes, pki, ssh, kv or http."),
+    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The resource's name: lower-case letters, digits and -.")],
+    url: Annotated[str, typer.Option("--url", metavar="URL", help="Where it is, without a password: postgresql://HOST/DATABASE.")],
+    *,
+    title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="The title that people see; default: the name.")] = None,
+    environment: Annotated[str | None, typer.Option("--environment", metavar="NAME", help="Default: the catalog's `defaults`.")] = None,
+    sensitivity: Annotated[
+        Literal["public", "internal", "confidential", "restricted"] | None,
+        typer.Option("--sensitivity", help="Default: the catalog's `defaults`."),
+    ] = None,
+    owner: Annotated[str | None, typer.Option("--owner", metavar="GROUP", help="Default: the catalog's `defaults`.")] = None,
+    schema: Annotated[str, typer.Option("--schema", metavar="NAME", help="postgres: the schema whose tables jobs use.")] = "public",
+    namespace: Annotated[str, typer.Option("--namespace", metavar="NAME", help="kubernetes: where jobs may work.")] = "default",
+    config: Annotated[Path | None, typer.Option("--config", metavar="FOLDER", help="Default: JUSTENOUGH_CONFIG.")] = None,
+) -> None:
+    """Add a resource: its part of catalog.yaml, SQL for the owner of its database, and a policy test. Prints what to do next."""
+    from console.cli.commands import catalog_add  # noqa: PLC0415 - loads the policy engine
+    from justenough.adapters.configuration.scaffold.new_resource import NewResource  # noqa: PLC0415 - loads jinja2
+
+    new = NewResource(
+        kind,
+        name,
+        url,
+        title=title or name,
+        environment=environment,
+        sensitivity=sensitivity,
+        owner=owner,
+        schema=schema,
+        namespace=namespace,
+    )
+    catalog_add.add_resource(config or config_folder(), new)
 
 
 @app.command("list")

@@ -23,6 +23,7 @@ from psycopg.conninfo import conninfo_to_dict
 from justenough.adapters.vault import IssuedSecret, Vault
 from justenough.domain.catalog.models import Catalog, Target
 from justenough.domain.core.errors import GiveUp, RetryLater
+from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import Action
 
@@ -273,6 +274,25 @@ class _TargetObserver:
         if creds.lease_id:
             with suppress(RetryLater, GiveUp):
                 self._vault.revoke_lease(creds.lease_id)
+
+
+def log_in_once(target: Target, username: Secret, password: Secret) -> str | None:
+    """Log in to a target as one of its users; return None, or why that is refused. Raises TargetDown if the target does not answer."""
+    try:
+        with psycopg.connect(
+            target.postgres,
+            user=username.reveal(),
+            password=password.reveal(),
+            connect_timeout=LOOK_TIMEOUT_S,
+            application_name="justenough",
+        ) as connection:
+            connection.execute("SELECT pg_catalog.now()")
+    except psycopg.OperationalError as error:
+        why = why_unreachable(error)
+        if "FATAL:" in str(error):
+            return why
+        raise TargetDown(f"{target.postgres} does not answer: {why}") from None
+    return None
 
 
 def escape_like(text: str) -> str:

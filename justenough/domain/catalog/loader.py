@@ -14,8 +14,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from justenough.domain.catalog.inheritance import drop_inherited_problems, fill_in_defaults
 from justenough.domain.catalog.llm_validation import model_access, model_problems, model_use_problems, why_for_gateways_only
-from justenough.domain.catalog.models import ActionDef, Catalog, Issue, ResolvedIssue, Resource, Review, Target, VaultWrite
+from justenough.domain.catalog.models import ActionDef, Catalog, Defaults, Issue, ResolvedIssue, Resource, Review, Target, VaultWrite
 from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
 from justenough.domain.core.placeholders import (
     ISSUE_TIME_PLACEHOLDERS,
@@ -48,7 +49,7 @@ def read_catalog(text: str | bytes) -> Catalog:
     raw = read_yaml(CATALOG_FILE, text)
     if not isinstance(raw, dict):
         raise InvalidInput(CATALOG_FILE, (Problem("", "must be a mapping with `resources`"),))
-    catalog = _validate_catalog(_with_default_policies(raw))
+    catalog = _validate_catalog(fill_in_defaults(raw))
     offers = {
         name: {action: ActionOffer(definition.locked, definition.data_scope) for action, definition in resource.actions.items()}
         for name, resource in catalog.resources.items()
@@ -69,10 +70,9 @@ def with_settings(catalog: Catalog, env: Mapping[str, str]) -> Catalog:
 
     The provisioning writes stay unfilled: only `vault setup` has their secrets.
     """
-    raw = catalog.model_dump(mode="json", exclude={"provision", "texts"}, by_alias=True)
-    return _validate_catalog(fill_settings(raw, env, what=CATALOG_FILE)).model_copy(
-        update={"provision": catalog.provision, "texts": catalog.texts}
-    )
+    kept = {"defaults": catalog.defaults, "provision": catalog.provision, "texts": catalog.texts}
+    raw = catalog.model_dump(mode="json", exclude={*kept}, by_alias=True)
+    return _validate_catalog(fill_settings(raw, env, what=CATALOG_FILE)).model_copy(update=kept)
 
 
 def provision_writes(catalog: Catalog, env: Mapping[str, str]) -> tuple[VaultWrite, ...]:
@@ -237,29 +237,17 @@ def _validate_catalog(raw: dict[str, Any]) -> Catalog:
         return validate_model(CATALOG_FILE, Catalog, raw)
     except InvalidInput as error:
         problems = []
-        for problem in error.problems:
+        for problem in drop_inherited_problems(error.problems):
             in_tools = problem.path.startswith("tools.")
-            models = TOOL_MODELS if in_tools else (Catalog, Resource, ActionDef, Issue, Review, Target, VaultWrite, ModelDef, GatewayUses)
+            models = (
+                TOOL_MODELS
+                if in_tools
+                else (Catalog, Defaults, Resource, ActionDef, Issue, Review, Target, VaultWrite, ModelDef, GatewayUses)
+            )
             keys = {field.alias or name for model in models for name, field in model.model_fields.items()}
             hint = did_you_mean(problem.path.rpartition(".")[2], keys) if problem.message == "unknown key" else ""
             problems.append(Problem(problem.path, problem.message + hint))
         raise InvalidInput(CATALOG_FILE, tuple(problems)) from error
-
-
-def _with_default_policies(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return the raw catalog with `policy` set in each action that has none. Malformed parts stay for validation to report."""
-    resources = raw.get("resources")
-    if not isinstance(resources, dict):
-        return raw
-    named: dict[str, Any] = dict(resources)
-    for name, resource in resources.items():
-        if isinstance(resource, dict) and isinstance(resource.get("actions"), dict):
-            actions = {
-                action: {"policy": f"je-grant-{name}-{action}", **definition} if isinstance(definition, dict) else definition
-                for action, definition in resource["actions"].items()
-            }
-            named[name] = {**resource, "actions": actions}
-    return {**raw, "resources": named}
 
 
 def _scope_problems(catalog: Catalog) -> Iterator[Problem]:

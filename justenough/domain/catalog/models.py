@@ -11,7 +11,16 @@ from contextlib import suppress
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, PlainSerializer, PrivateAttr, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from justenough.domain.approvals.tiers import MAX_TIER
 from justenough.domain.catalog.audiences import Audiences
@@ -173,30 +182,59 @@ class ActionDef(Model):
         return self
 
 
-class Resource(Model):
+def _parse_sensitivity(value: Any) -> Any:
+    if isinstance(value, Sensitivity):
+        return value
+    names = [level.name.lower() for level in Sensitivity]
+    reject_if(not isinstance(value, str) or value not in names, f"must be one of {', '.join(names)}{did_you_mean(str(value), names)}")
+    return Sensitivity[value.upper()]
+
+
+SensitivityName = Annotated[
+    Sensitivity, BeforeValidator(_parse_sensitivity), PlainSerializer(lambda level: level.name.lower(), return_type=str)
+]
+ConnectFields = Mapping[LabelKey, Annotated[str, StringConstraints(max_length=8192)]]
+
+
+class ActionDefaults(Model):
+    """What each action gets that does not say otherwise itself (inheritance.py fills it in)."""
+
+    max_ttl: Annotated[Duration, Field(le=MAX_TTL_S)] | None = None
+    """Seconds."""
+    revocable: Revocable | None = None
+    data_scope: ScopeKeys | None = None
+    target: Target | None = None
+    review: Review | None = None
+
+
+class Defaults(ActionDefaults):
+    """What each resource and each provisioning write gets that does not say otherwise itself."""
+
+    environment: Name | None = None
+    sensitivity: SensitivityName | None = None
+    owner: Name | None = None
+    connect: ConnectFields | None = None
+    provision: Mapping[
+        Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_{}-][A-Za-z0-9_./{}-]*/$", max_length=512)], Mapping[str, Any]
+    ] = Field(default_factory=dict)
+    """Data of every write below a path, by that path: `database/roles/`."""
+
+
+class Resource(ActionDefaults):
     """Something that jobs use with a credential."""
 
     title: Sentence
     environment: Name
-    sensitivity: Annotated[Sensitivity, PlainSerializer(lambda level: level.name.lower(), return_type=str)]
+    sensitivity: SensitivityName
     external: bool = False
     """Whether data written here leaves the organisation."""
     owner: Name
     """A group."""
     used_by: Literal["job", "gateway"] = "job"
     """`gateway`: jobs never get its credential; the broker's gateways use it for the job."""
-    connect: Mapping[LabelKey, Annotated[str, StringConstraints(max_length=8192)]] = Field(default_factory=dict)
+    connect: ConnectFields = Field(default_factory=dict)
     """Connection parameters that are delivered with the credential's own fields. No secrets."""
     actions: Annotated[Mapping[Action, ActionDef], Field(min_length=1)]
-
-    @field_validator("sensitivity", mode="before")
-    @classmethod
-    def _parse_sensitivity(cls, value: Any) -> Any:
-        if isinstance(value, Sensitivity):
-            return value
-        names = [level.name.lower() for level in Sensitivity]
-        reject_if(not isinstance(value, str) or value not in names, f"must be one of {', '.join(names)}{did_you_mean(str(value), names)}")
-        return Sensitivity[value.upper()]
 
     def reviewer(self, action: Action) -> str:
         """Return the group that reviews an action."""
@@ -228,7 +266,8 @@ class VaultWrite(Model):
 class Catalog(Model):
     """Everything that jobs can request."""
 
-    resources: Annotated[Mapping[Name, Resource], Field(min_length=1)]
+    defaults: Defaults = Defaults()
+    resources: Mapping[Name, Resource]
     scopes: tuple[Scope, ...] = ()
     """The data scopes that have an identity in Vault."""
     texts: Mapping[LabelKey, Annotated[str, StringConstraints(max_length=16384)]] = Field(default_factory=dict)

@@ -122,7 +122,7 @@ def test_a_new_and_a_removed_policy_file_are_seen(config: ConfigFolder, folder: 
         ("policies/schema.cedarschema", b"entity Job {", "policies/schema.cedarschema:1:12: unexpected end of input"),
         ("approvals.yaml", b"tiers: {1: {name: owner}}", "approvals.yaml:tiers.1.approvers: required"),
         ("approvals.yaml", b"tiers: [", "approvals.yaml: line 1"),
-        ("catalog.yaml", b"resources: {}", "catalog.yaml:resources"),
+        ("catalog.yaml", b"resources: []", "catalog.yaml:resources"),
         ("catalog.yaml", b"", "catalog.yaml: must be a mapping"),
     ],
 )

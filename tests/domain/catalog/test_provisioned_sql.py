@@ -73,7 +73,7 @@ def test_a_shared_text_is_named_once() -> None:
 
 
 def test_statements_of_roles_and_connections_are_read_as_lists_or_texts() -> None:
-    as_text = SHOP.replace("- SELECT public.je_open_space('{{name}}')", "- SELECT je_open_space('{{name}}')").replace(
+    as_text = SHOP.replace('"SELECT public.je_open_space', '"SELECT je_open_space').replace(
         PLUGIN, f"{PLUGIN}\n      root_rotation_statements: ALTER ROLE x PASSWORD md5('y')"
     )
     assert {path.partition("data.")[2]: message.partition(" without")[0] for path, message in problems_of(as_text).items()} == {

@@ -1,0 +1,86 @@
+"""`justenough catalog add`: write what a new resource needs into the configuration folder."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from console.cli import terminal
+from console.cli.client.config import load_config
+from console.cli.errors import ExitCode, Failure
+from console.cli.json_object import Json
+from console.cli.render.output import emit
+from justenough.adapters.configuration.folder import ConfigSet
+from justenough.adapters.configuration.scaffold.new_resource import NewResource, ResourceFiles, missing_terms, render_resource
+from justenough.domain.catalog.catalog_text import add_to_catalog, without_writes
+from justenough.domain.catalog.loader import CATALOG_FILE, read_catalog
+from justenough.domain.catalog.models import Catalog
+from justenough.domain.policy.dry_run import PolicyEvaluator
+from justenough.domain.policy.test_cases import DefaultLauncher, read_policy_table, run_cases
+
+
+def add_resource(folder: Path, new: NewResource) -> None:
+    """Write the resource and print what is left to do. Raises InvalidInput and Failure, and has written nothing then."""
+    config = load_config(folder)
+    if missing := missing_terms(new, config.catalog.defaults.model_dump()):
+        options = ", ".join(f"--{name}" for name in missing)
+        raise Failure(f"{new.name} needs {options}: {CATALOG_FILE} has no such `defaults`", code=ExitCode.USAGE)
+    rendered = render_resource(new, today=datetime.now(UTC).date())
+    mounted = {write.path for write in config.catalog.provision if write.path.startswith("sys/mounts/")}
+    text = add_to_catalog((folder / CATALOG_FILE).read_text(encoding="utf-8"), without_writes(rendered.fragment, mounted))
+    table, denied = _policy_table(new, config, read_catalog(text))
+    files = {f"policies/tests/{new.name}.yaml": table, **({rendered.sql_file: rendered.sql} if rendered.sql else {})}
+    for name in files:
+        if (folder / name).exists():
+            raise Failure(f"{folder / name} is there already", code=ExitCode.USAGE, hint="Remove it, or choose another name.")
+    try:
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(content, encoding="utf-8")
+        # Last: the resource exists once the catalog has it.
+        (folder / CATALOG_FILE).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Failure(f"cannot write {error.filename}: {error.strerror}") from error
+    written = [str(folder / name) for name in (CATALOG_FILE, *files)]
+    shown: Json = {"resource": new.name, "written": written, "denied": denied, "next": _next_steps(folder, new, rendered)}
+    emit(shown, table=_print, names=lambda _: (new.name,))
+
+
+def _policy_table(new: NewResource, config: ConfigSet, catalog: Catalog) -> tuple[str, list[str]]:
+    """Return a test table with what policy decides now, and the actions that it denies."""
+    asks = [f"{new.name}:{action}" for action in sorted(catalog.resources[new.name].actions, key=lambda action: action.rank)]
+    cases = "".join(f'  - {{ask: "{ask}", expect: denied}}\n' for ask in asks)
+    table = read_policy_table("a new table", f"cases:\n{cases}")
+    rules = PolicyEvaluator(config.policies, catalog, config.tiers.top)
+    found = [case.got.outcome for case in run_cases("", table, rules, DefaultLauncher(frozenset(config.tiers.roles.launch)))]
+    head = f"# What policy decides about {new.name}. `justenough policy test` checks it.\ncases:\n"
+    lines = "".join(f'  - {{ask: "{ask}", expect: {outcome}}}\n' for ask, outcome in zip(asks, found, strict=True))
+    return head + lines, [ask for ask, outcome in zip(asks, found, strict=True) if outcome == "denied"]
+
+
+def _next_steps(folder: Path, new: NewResource, rendered: ResourceFiles) -> list[str]:
+    steps = []
+    if rendered.secret:
+        steps.append(f"export {rendered.secret}=…    # the password with which Vault logs in")
+    if rendered.sql:
+        steps.append(
+            f'psql "{rendered.conninfo} user=OWNER" -v ON_ERROR_STOP=1 -v password="${rendered.secret}" -1 -f {folder / rendered.sql_file}'
+        )
+    if new.kind in {"kv", "http"}:
+        steps.append(f"bao kv put kv/{new.name} token=…    # after the next two steps: what jobs read, or the worker sends")
+    return [
+        *steps,
+        "justenough vault plan",
+        "justenough vault apply",
+        f"justenough vault try {new.name} {'write' if new.kind == 'ssh' else 'read'}",
+    ]
+
+
+def _print(shown: Json) -> None:
+    for file in shown["written"]:
+        terminal.write_line(f"Wrote {file}")
+    for ask in shown["denied"]:
+        terminal.write_line(f"Policy denies {ask} to everybody: write a policy that permits it (docs/how-to/policies.md)")
+    terminal.write_line("Next:")
+    for step in shown["next"]:
+        terminal.write_line(f"  {step}")

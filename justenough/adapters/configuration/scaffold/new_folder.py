@@ -1,0 +1,35 @@
+"""A new configuration folder: approvals, policies, a catalog without resources, a first job, and JSON Schemas for editors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+
+import jinja2
+
+SCHEMAS, SCHEMAS_IN_FOLDER = "schemas/", ".schemas/"
+
+
+@dataclass(frozen=True, slots=True)
+class NewFolder:
+    """What people may choose. The groups are those of Vault's identity store."""
+
+    folder: str
+    """As people name it on the command line."""
+    environment: str
+    launchers: str
+    owners: str
+    security: str
+
+
+def render_folder(new: NewFolder) -> Iterator[tuple[str, str]]:
+    """Yield the name of each file, relative to the folder, and its content."""
+    root = files(__package__) / "folder"
+    for name in ("catalog.yaml.j2", "approvals.yaml.j2", "jobs/hello.yaml.j2", "policies/access.cedar", "policies/schema.cedarschema"):
+        text = (root / name).read_text(encoding="utf-8")
+        if name.endswith(".j2"):
+            text = jinja2.Template(text, undefined=jinja2.StrictUndefined, keep_trailing_newline=True).render(asdict(new))
+        yield name.removesuffix(".j2"), text
+    for schema in sorted((root / SCHEMAS).iterdir(), key=lambda found: found.name):
+        yield f"{SCHEMAS_IN_FOLDER}{schema.name}", schema.read_text(encoding="utf-8")

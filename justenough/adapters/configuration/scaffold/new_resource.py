@@ -1,0 +1,163 @@
+"""What a new resource needs: its part of catalog.yaml, the SQL for its database, and the secret that Vault needs. Touches no server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+import jinja2
+import yaml
+
+from justenough.domain.core.errors import Problem, raise_problems
+
+REVIEW_AFTER_DAYS = 365
+TERMS = ("environment", "sensitivity", "owner")
+
+
+class Kind(NamedTuple):
+    """A kind of resource."""
+
+    schemes: tuple[str, ...]
+    """Of its URL."""
+    example: str
+    port: int | None = None
+    """The default."""
+    mount: str = ""
+    """Where its secrets engine is mounted; "" for a mount of its own, with the resource's name."""
+    has_password: bool = False
+    """Whether Vault needs a password, or a token, to issue."""
+    has_database: bool = False
+    """Whether its URL names a database."""
+
+
+KINDS = {
+    "postgres": Kind(
+        ("postgresql", "postgres"),
+        "postgresql://db.example:5432/billing?sslmode=verify-full",
+        5432,
+        "database",
+        has_password=True,
+        has_database=True,
+    ),
+    "mysql": Kind(("mysql",), "mysql://db.example:3306/billing", 3306, "database", has_password=True, has_database=True),
+    "redis": Kind(("redis", "rediss"), "rediss://cache.example:6379", 6379, "database", has_password=True),
+    "rabbitmq": Kind(("https", "http"), "https://queue.example:15672", 15672, has_password=True),
+    "kubernetes": Kind(("https",), "https://cluster.example:6443", 443, "kubernetes", has_password=True),
+    "pki": Kind(("https",), "https://warehouse.example", 443),
+    "ssh": Kind(("ssh",), "ssh://deploy@web.example", 22),
+    "kv": Kind(("https", "http"), "https://api.example", 443, "kv"),
+    "http": Kind(("https",), "https://api.example/v1/items", 443, "kv"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NewResource:
+    """A resource to add. Terms that are None come from the catalog's `defaults`."""
+
+    kind: str
+    name: str
+    url: str
+    title: str
+    environment: str | None = None
+    sensitivity: str | None = None
+    owner: str | None = None
+    schema: str = "public"
+    """postgres: the schema whose tables jobs use."""
+    namespace: str = "default"
+    """kubernetes: where jobs' service accounts are."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceFiles:
+    """What to write, and what is left to do."""
+
+    fragment: str
+    """In the form of catalog.yaml: what to add to it."""
+    sql: str | None
+    """To be run by the owner of the database; None if there is none."""
+    sql_file: str
+    """Where to put it, relative to the configuration folder."""
+    secret: str | None
+    """The environment variable from which `vault apply` takes Vault's own password; None if Vault needs none."""
+    conninfo: str
+
+
+def render_resource(new: NewResource, *, today: date) -> ResourceFiles:
+    """Return what a resource needs. Raises InvalidInput if its URL does not fit its kind."""
+    kind, where = KINDS[new.kind], _parse_url(new)
+    sql, password = new.name.replace("-", "_"), f"{new.name.replace('-', '_').upper()}_VAULT_PASSWORD"
+    database, query = where.path.strip("/"), f"?{where.query}" if where.query else ""
+    port, sql_file = where.port or kind.port, f"sql/{new.name}.sql"
+    conninfo = f"host={where.hostname} port={port} dbname={database}{' ' + where.query.replace('&', ' ') if where.query else ''}"
+    values: dict[str, Any] = {
+        "name": new.name,
+        "title": _in_yaml(new.title),
+        "terms": _terms(new, review_by=date.fromordinal(today.toordinal() + REVIEW_AFTER_DAYS)),
+        "url": new.url.rstrip("/"),
+        "scheme": where.scheme,
+        "host": where.hostname,
+        "port": port,
+        "database": database,
+        "query": query,
+        "conninfo": conninfo,
+        "username": where.username or "default",
+        "mount": kind.mount or new.name,
+        "sql": sql,
+        "env": sql.upper(),
+        "password": password,
+        "schema": new.schema,
+        "namespace": new.namespace,
+        "sql_file": sql_file,
+    }
+    # What is written is YAML and SQL, which a person reviews, and not HTML.
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, "."), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    return ResourceFiles(
+        fragment=templates.get_template(f"{new.kind}.yaml.j2").render(values),
+        sql=templates.get_template("postgres.sql.j2").render(values) if new.kind == "postgres" else None,
+        sql_file=sql_file,
+        secret=password if kind.has_password else None,
+        conninfo=conninfo,
+    )
+
+
+def missing_terms(new: NewResource, defaults: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the terms that neither the resource nor the catalog's `defaults` say."""
+    return tuple(name for name in TERMS if getattr(new, name) is None and defaults.get(name) is None)
+
+
+def _parse_url(new: NewResource) -> SplitResult:
+    kind = KINDS[new.kind]
+    try:
+        where = urlsplit(new.url)
+        is_valid = (
+            bool(where.hostname) and (where.port is None or where.port > 0) and new.url.isascii() and not set(new.url) & set("\"'{}$ \\")
+        )
+    except ValueError:
+        is_valid, where = False, urlsplit("")
+    problems = [
+        message
+        for message, applies in (
+            (f"is not a URL of this kind; write one like {kind.example}", not is_valid or where.scheme not in kind.schemes),
+            ("must not contain a password: Vault gets it from the environment, and nobody else needs it", bool(where.password)),
+            (f"must end in the name of the database, as in {kind.example}", kind.has_database and not where.path.strip("/")),
+            (f"must name the user, as in {kind.example}", new.kind == "ssh" and not where.username),
+        )
+        if applies
+    ]
+    raise_problems(f"the URL of {new.name}", (Problem("--url", message) for message in problems[:1]))
+    return where
+
+
+def _terms(new: NewResource, *, review_by: date) -> str:
+    terms = {name: getattr(new, name) for name in TERMS if getattr(new, name) is not None}
+    return "".join(f"    {name}: {value}\n" for name, value in terms.items()) + f"    review: {{by: {review_by}}}\n"
+
+
+def _in_yaml(text: str) -> str:
+    """Return a text as YAML on one line."""
+    return str(yaml.safe_dump(text, width=10**6, allow_unicode=True, default_style='"')).strip()

@@ -1,0 +1,76 @@
+"""Fills in what a catalog says once: `defaults` for its resources and writes, and a resource's own terms for its actions. Pure; on raw values.
+
+It runs before validation. Malformed parts stay as they are, for validation to report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from justenough.domain.catalog.models import ActionDefaults
+from justenough.domain.core.errors import Problem
+
+RESOURCE_KEYS = ("environment", "sensitivity", "owner", "connect")
+ACTION_KEYS = tuple(ActionDefaults.model_fields)
+
+
+def fill_in_defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a raw catalog in which each resource, action and write has what it inherits. An action's policy is named after it."""
+    resources, provision, defaults = raw.get("resources"), raw.get("provision"), _mapping(raw.get("defaults"))
+    filled = dict(raw)
+    if isinstance(resources, dict):
+        filled["resources"] = {name: _fill_resource(name, resource, defaults) for name, resource in resources.items()}
+    if isinstance(provision, list):
+        filled["provision"] = [_fill_write(write, _mapping(defaults.get("provision"))) for write in provision]
+    return filled
+
+
+def _fill_resource(name: str, resource: Any, defaults: Mapping[str, Any]) -> Any:
+    if not isinstance(resource, dict):
+        return resource
+    filled = _pick(defaults, RESOURCE_KEYS) | resource
+    if not isinstance(resource.get("actions"), dict):
+        return filled
+    inherited = _pick(defaults, ACTION_KEYS) | _pick(resource, ACTION_KEYS)
+    actions = {
+        action: {"policy": f"je-grant-{name}-{action}", **inherited, **definition} if isinstance(definition, dict) else definition
+        for action, definition in resource["actions"].items()
+    }
+    return {**filled, "actions": actions}
+
+
+def _fill_write(write: Any, defaults: Mapping[str, Any]) -> Any:
+    if not isinstance(write, dict) or not isinstance(write.get("data", {}), dict) or not isinstance(write.get("path"), str):
+        return write
+    # The longest path wins, key by key.
+    below = sorted((path for path in defaults if write["path"].startswith(path)), key=len)
+    data = {key: value for path in below for key, value in _mapping(defaults[path]).items()} | write.get("data", {})
+    return {**write, "data": data} if data else write
+
+
+def drop_inherited_problems(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """Yield the problems without those that an action or resource inherited: they are reported where they were written."""
+    found = list(problems)
+    written = {(problem.path, problem.message) for problem in found}
+    for problem in found:
+        if not any((source, problem.message) in written for source in _sources(problem.path)):
+            yield problem
+
+
+def _sources(path: str) -> Iterator[str]:
+    """Yield the paths from which the value at a path may have been inherited."""
+    match path.split("."):
+        case ["resources", resource, "actions", _, key, *rest] if key in ACTION_KEYS:
+            yield ".".join(("resources", resource, key, *rest))
+            yield ".".join(("defaults", key, *rest))
+        case ["resources", _, key, *rest] if key in RESOURCE_KEYS:
+            yield ".".join(("defaults", key, *rest))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _pick(source: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    return {key: source[key] for key in keys if key in source}

@@ -1,0 +1,212 @@
+"""Tries an action of the catalog without a job: issue, find in the target, log in, revoke, verify. Whatever it issues it revokes, also after an error.
+
+It does what a worker does, with a worker's login in Vault, under a job id of its own. The ledger does not show it; Vault's audit log does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
+
+from justenough.adapters.configuration.folder import load_config_folder
+from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.targets.postgres import TargetInspector, log_in_once
+from justenough.adapters.vault import IssuedSecret, Vault
+from justenough.domain.catalog.loader import resolve_issue, scope_alias
+from justenough.domain.catalog.models import ActionDef, Catalog
+from justenough.domain.core.errors import InvalidInput, JustEnoughError, Problem
+from justenough.domain.core.ids import new_job_id
+from justenough.domain.core.placeholders import did_you_mean
+from justenough.domain.jobs.states import Action, Revocable
+
+TRIAL_TTL_S = 60
+
+
+class TrialStep(NamedTuple):
+    """The result of one step."""
+
+    step: str
+    outcome: Literal["ok", "failed", "not possible"]
+    found: str
+
+
+class StepFailed(Exception):
+    """A step's result is not what it must be. The message says what was found instead."""
+
+
+def try_action(
+    settings: Settings, env: Mapping[str, str], resource: str, action: Action, data_scope: Mapping[str, str]
+) -> Iterator[TrialStep]:
+    """Yield each step's result until one fails. Raises InvalidInput if the catalog has no such action, RetryLater and GiveUp as Vault's login does."""
+    catalog = load_config_folder(settings.config, env).catalog
+    definition = _find_action(catalog, resource, action)
+    with ExitStack() as stack:
+        vault = Vault(
+            settings.vault_addr, namespace=settings.vault_namespace, cacert=settings.vault_cacert, bound_cidrs=settings.worker_cidrs
+        )
+        stack.callback(vault.close)
+        vault.login_from_file(settings.worker_approle_file)
+        targets = stack.enter_context(closing(TargetInspector(vault, lambda: catalog, installation=settings.installation)))
+        job = new_job_id(settings.installation, now=datetime.now(UTC))
+        trial = stack.enter_context(_open_trial(_Trial(vault, targets, job, resource, action, definition, data_scope)))
+        for step, act in trial.steps():
+            try:
+                found = act()
+            except (StepFailed, JustEnoughError) as error:
+                yield TrialStep(step, "failed", str(error))
+                return
+            yield TrialStep(step, "ok" if found else "not possible", found or trial.why_not(step))
+
+
+def _find_action(catalog: Catalog, resource: str, action: Action) -> ActionDef:
+    definition, known = catalog.action(resource, action), catalog.resources.get(resource)
+    if known is None:
+        raise InvalidInput("catalog.yaml", (Problem("resources", f"no resource {resource!r}{did_you_mean(resource, catalog.resources)}"),))
+    if definition is None:
+        raise InvalidInput("catalog.yaml", (Problem(f"resources.{resource}.actions", f"offers no {action.value}"),))
+    if definition.locked:
+        why = "Vault issues it only after people have authorized a job's request (lock: control_group), so it cannot be tried without a job"
+        raise InvalidInput("catalog.yaml", (Problem(f"resources.{resource}.actions.{action.value}", why),))
+    return definition
+
+
+@contextmanager
+def _open_trial(trial: _Trial) -> Iterator[_Trial]:
+    """Open the job's prefix in Vault for a block; revoke everything under it afterwards."""
+    trial.vault.open_prefix(trial.job, TRIAL_TTL_S)
+    try:
+        yield trial
+    finally:
+        trial.revoke_all()
+
+
+@dataclass(slots=True)
+class _Trial:
+    """One action, and what was issued for it."""
+
+    vault: Vault
+    targets: TargetInspector
+    job: str
+    resource: str
+    action: Action
+    definition: ActionDef
+    data_scope: Mapping[str, str]
+    issued: list[IssuedSecret] = field(default_factory=list, repr=False)
+
+    def steps(self) -> Iterator[tuple[str, Callable[[], str]]]:
+        """Yield the steps in their order. An empty result means that the action allows no such step."""
+        yield "issue", self.issue
+        yield "find in target", self.find
+        yield "log in", self.log_in
+        yield "revoke", self.revoke
+        yield "verify", self.verify
+        if self.definition.target is not None:
+            # Vault's own statements ended the first user. The worker also ends users by itself.
+            yield "end in target", self.end_in_target
+
+    def why_not(self, step: str) -> str:
+        """Return why an action allows no such step."""
+        if self.definition.revocable is not Revocable.NOW and step in {"revoke", "verify"}:
+            return f"`revocable: {self.definition.revocable.value}`: what was issued stays valid until it ends by itself or its owner changes it"
+        return "the action has no `target`, so only Vault can tell"
+
+    def issue(self) -> str:
+        """Have Vault issue the credential under a token of the job's own."""
+        token = self.vault.create_token(
+            self.job, policy=self.definition.policy, alias=scope_alias(self.definition, self.data_scope), ttl=TRIAL_TTL_S
+        )
+        values = {"job": self.job, "ttl": str(TRIAL_TTL_S)}
+        one = self.vault.issue(token, resolve_issue(self.definition, self.data_scope, issue_values=values))
+        self.issued.append(one)
+        if self.definition.revocable is Revocable.NOW and not one.lease_id:
+            raise StepFailed("Vault gave no lease, so nothing can revoke it: the action cannot be `revocable: now`")
+        return f"Vault issued {', '.join(sorted(one.fields))}" + (f" for {one.ttl} s" if one.lease_id else ", without a lease")
+
+    def find(self) -> str:
+        """Look for the user in the target, as the worker does before it gives a job the credential."""
+        if self.definition.target is None:
+            return ""
+        user = self._user()
+        traces = self._inspect()
+        if user not in traces:
+            raise StepFailed(
+                f"Vault created the user {user}, but the observer does not see it: check `target`, and that `observe` may log in"
+            )
+        if self.job not in user:
+            return f"{user}; its name has no job id, so it cannot be found if Vault's answer is lost (username_template)"
+        return user
+
+    def log_in(self) -> str:
+        """Log in with the credential."""
+        if self.definition.target is None:
+            return ""
+        if why := self._why_no_login():
+            raise StepFailed(f"the login of {self._user()} is refused: {why}")
+        return f"as {self._user()}"
+
+    def revoke(self) -> str:
+        """Have Vault revoke the credential."""
+        lease = self.issued[-1].lease_id
+        if self.definition.revocable is not Revocable.NOW or not lease:
+            return ""
+        self.vault.revoke_lease(lease)
+        return lease.rpartition("/")[0]
+
+    def verify(self) -> str:
+        """Check that the credential is gone."""
+        lease = self.issued[-1].lease_id
+        if self.definition.revocable is not Revocable.NOW or not lease:
+            return ""
+        if self.vault.is_lease_alive(lease):
+            raise StepFailed("Vault still knows the lease after its revocation")
+        return self._verify_user_is_gone("Vault's revocation_statements have not ended it") or "Vault does not know the lease any more"
+
+    def end_in_target(self) -> str:
+        """Issue once more, and end the user with the function that the worker calls."""
+        self.issue()
+        ended = self.targets.end_all_of(self.job, self._where())
+        if ended.failures:
+            raise StepFailed("; ".join(ended.failures))
+        return self._verify_user_is_gone("public.je_end_users has not ended it; PostgreSQL's log has its warning")
+
+    def revoke_all(self) -> None:
+        """Revoke everything that was issued, and delete the job's prefix."""
+        for one in self.issued:
+            if one.lease_id:
+                self.vault.revoke_lease(one.lease_id)
+        self.vault.revoke_prefix(self.job)
+        self.vault.close_prefix(self.job)
+
+    def _verify_user_is_gone(self, otherwise: str) -> str:
+        if self.definition.target is None:
+            return ""
+        user = self._user()
+        if user in self._inspect():
+            raise StepFailed(f"the target still has the user {user}: {otherwise}")
+        if not self._why_no_login():
+            raise StepFailed(
+                f"{user} can still log in, though the observer does not see it: is `target` the server on which Vault creates users?"
+            )
+        return f"{user} is gone, and its login is refused"
+
+    def _why_no_login(self) -> str | None:
+        one, target = self.issued[-1], self.definition.target
+        return log_in_once(target, one.fields["username"], one.fields["password"]) if target else None
+
+    def _inspect(self) -> set[str]:
+        seen = self.targets.inspect(self.job, self._where(), names=(self._user(),))
+        if seen.failures:
+            raise StepFailed("; ".join(seen.failures))
+        return {trace.name for trace in seen.users}
+
+    def _where(self) -> frozenset[tuple[str, str]]:
+        return frozenset({(self.resource, self.action.value)})
+
+    def _user(self) -> str:
+        user = self.issued[-1].fields.get("username")
+        if user is None:
+            raise StepFailed("Vault's answer names no user, so the action cannot have a `target`")
+        return user.reveal()

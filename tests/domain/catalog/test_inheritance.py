@@ -1,0 +1,109 @@
+"""What `defaults` and a resource say once reaches every action and write that does not say otherwise, and is validated where it was written."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from justenough.domain.catalog.loader import read_catalog, with_settings
+from justenough.domain.catalog.models import Catalog
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.jobs.states import Action, Revocable, Sensitivity
+
+TARGET = {"postgres": "host=${HOST} dbname=b", "observe": "database/creds/observer", "end": "database/creds/reaper"}
+DEFAULTS: dict[str, Any] = {
+    "environment": "prod",
+    "sensitivity": "internal",
+    "owner": "owners",
+    "connect": {"host": "${HOST}"},
+    "target": TARGET,
+    "max_ttl": "10m",
+    "review": {"by": "2030-01-31"},
+    "provision": {
+        "database/": {"db_name": "x", "max_ttl": "1h"},
+        "database/roles/": {"db_name": "billing"},
+    },
+}
+
+
+def catalog_of(resource: dict[str, Any], *writes: dict[str, Any], **defaults: Any) -> Catalog:
+    raw = {
+        "defaults": {**DEFAULTS, **defaults},
+        "resources": {"billing": {"title": "Billing", **resource}},
+        "provision": list(writes),
+    }
+    # JSON is YAML, and writes nothing twice by reference.
+    return read_catalog(json.dumps(raw))
+
+
+def read(**more: Any) -> dict[str, Any]:
+    return {"issue": {"path": "database/creds/billing-read"}, **more}
+
+
+def problems_of(resource: dict[str, Any], *writes: dict[str, Any], **defaults: Any) -> dict[str, str]:
+    with pytest.raises(InvalidInput) as raised:
+        catalog_of(resource, *writes, **defaults)
+    return {problem.path: problem.message for problem in raised.value.problems}
+
+
+def test_a_resource_and_its_actions_get_what_they_do_not_say() -> None:
+    billing = catalog_of({"actions": {"read": read(), "write": read(policy="je-grant-own", max_ttl="5m")}}).resources["billing"]
+    assert (billing.environment, billing.sensitivity, billing.owner) == ("prod", Sensitivity.INTERNAL, "owners")
+    assert billing.connect == {"host": "${HOST}"}
+    first, second = billing.actions[Action.READ], billing.actions[Action.WRITE]
+    assert (first.max_ttl, second.max_ttl) == (600, 300)
+    assert first.target == second.target
+    assert first.target is not None
+    assert str(first.review.by) == "2030-01-31"
+    assert (first.policy, second.policy) == ("je-grant-billing-read", "je-grant-own")
+
+
+def test_the_resource_counts_more_than_the_defaults_and_the_action_most() -> None:
+    resource = {"owner": "finance", "max_ttl": "20m", "revocable": "never", "target": None}
+    billing = catalog_of({**resource, "actions": {"read": read(), "admin": read(policy="je-grant-x", target=TARGET, revocable="now")}})
+    actions = billing.resources["billing"].actions
+    assert (billing.resources["billing"].owner, actions[Action.READ].max_ttl) == ("finance", 1200)
+    assert (actions[Action.READ].target, actions[Action.READ].revocable) == (None, Revocable.NEVER)
+    assert actions[Action.ADMIN].target is not None
+    assert actions[Action.ADMIN].revocable is Revocable.NOW
+
+
+def test_writes_get_the_data_of_every_path_above_them_the_longest_path_first() -> None:
+    role = {"path": "database/roles/billing-read", "data": {"max_ttl": "5m"}}
+    catalog = catalog_of({"actions": {"read": read()}}, role, {"path": "database/config/x"}, {"path": "kv/data/x", "data": {"a": 1}})
+    assert [dict(write.data) for write in catalog.provision] == [
+        {"db_name": "billing", "max_ttl": "5m"},
+        {"db_name": "x", "max_ttl": "1h"},
+        {"a": 1},
+    ]
+
+
+def test_settings_are_filled_in_after_that() -> None:
+    billing = with_settings(catalog_of({"actions": {"read": read()}}), {"HOST": "db.example"}).resources["billing"]
+    target = billing.actions[Action.READ].target
+    assert target is not None
+    assert (billing.connect["host"], target.postgres) == ("db.example", "host=db.example dbname=b")
+
+
+def test_a_problem_is_named_where_it_was_written() -> None:
+    assert set(problems_of({"actions": {"read": read(), "write": read(policy="je-grant-b")}}, owner="Two Words")) == {"defaults.owner"}
+    assert set(problems_of({"actions": {"read": read()}}, max_ttl="2 days")) == {"defaults.max_ttl"}
+    assert set(problems_of({"max_ttl": "2 days", "actions": {"read": read()}})) == {"resources.billing.max_ttl"}
+    assert problems_of({"actions": {"read": read()}}, sensitivity="secret") == {
+        "defaults.sensitivity": "must be one of public, internal, confidential, restricted"
+    }
+    assert problems_of({"actions": {"read": read()}}, targets={}) == {"defaults.targets": "unknown key; did you mean 'target'?"}
+
+
+@pytest.mark.parametrize("broken", [[], "text", {"provision": []}, {"provision": {"database/roles/": 1}}])
+def test_malformed_defaults_are_one_problem(broken: object) -> None:
+    raw = {"defaults": broken, "resources": {}, "provision": [{"path": "database/roles/x"}]}
+    with pytest.raises(InvalidInput) as raised:
+        read_catalog(json.dumps(raw))
+    assert {problem.path.partition(".")[0] for problem in raised.value.problems} == {"defaults"}
+
+
+def test_a_catalog_may_be_empty() -> None:
+    assert read_catalog("resources: {}").resources == {}
