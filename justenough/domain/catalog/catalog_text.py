@@ -21,19 +21,23 @@ def add_to_catalog(text: str, fragment: str) -> str:
     """
     before, added = read_yaml(CATALOG_FILE, text), read_yaml(CATALOG_FILE, fragment)
     _refuse_taken_names(before, added)
-    for name, lines in _sections(fragment):
-        text = _add_lines(text, name, lines)
-    after = read_yaml(CATALOG_FILE, text)
-    read_catalog(text)
-    if after != _joined(before, added):
+    try:
+        for name, lines in _sections(fragment):
+            text = _add_lines(text, name, lines)
+        is_intact = read_yaml(CATALOG_FILE, text) == _joined(before, added)
+    except (yaml.YAMLError, InvalidInput):
+        is_intact = False
+    if not is_intact:
         raise InvalidInput(CATALOG_FILE, (Problem("", "cannot be added to as it is written; add this by hand:\n" + fragment),))
+    read_catalog(text)
     return text
 
 
 def without_writes(fragment: str, paths: set[str]) -> str:
     """Return a fragment without its writes to these paths, each of which is one line."""
     lines = fragment.splitlines(keepends=True)
-    return "".join(line for line in lines if not any(line.startswith(f"  - {{path: {path},") for path in paths))
+    kept = "".join(line for line in lines if not any(line.startswith(f"  - {{path: {path},") for path in paths))
+    return kept.removesuffix("provision:\n").replace("provision:\ntools:\n", "tools:\n")
 
 
 def _refuse_taken_names(before: dict[str, object], added: dict[str, object]) -> None:

@@ -186,6 +186,11 @@ def test_each_long_line_of_a_private_key_is_a_secret_of_its_own() -> None:
     assert b"MC4CAQAwBQYDK2VwBCIEIJ" not in redact([key], b"    MC4CAQAwBQYDK2VwBCIEIJ  # indented")
 
 
+def best_of_three(seconds: Callable[[int], float], size: int) -> float:
+    """Return the shortest time: other processes' use of the caches makes single times longer."""
+    return min(seconds(size) for _ in range(3))
+
+
 def test_a_flood_costs_time_in_proportion_to_its_size() -> None:
     values = [f"{number}-Aa1!{'x' * 20}-{number}" for number in range(8)]
 
@@ -197,7 +202,7 @@ def test_a_flood_costs_time_in_proportion_to_its_size() -> None:
         return time.process_time() - started
 
     seconds(1)
-    assert seconds(40) < 20 * max(seconds(10), 0.005)
+    assert best_of_three(seconds, 40) < 20 * max(best_of_three(seconds, 10), 0.005)
 
 
 def test_a_chunk_full_of_secrets_in_short_lines_of_base64_costs_time_in_proportion_to_its_size() -> None:
@@ -209,7 +214,7 @@ def test_a_chunk_full_of_secrets_in_short_lines_of_base64_costs_time_in_proporti
         return time.process_time() - started
 
     seconds(1_000)
-    assert seconds(16_000) < 20 * max(seconds(2_000), 0.002)
+    assert best_of_three(seconds, 16_000) < 20 * max(best_of_three(seconds, 2_000), 0.002)
 
 
 def test_what_is_looked_for_is_forgotten_with_the_redactor() -> None:

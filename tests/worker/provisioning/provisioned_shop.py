@@ -131,6 +131,11 @@ class Emptied:
     def read(self, path: str) -> dict[str, Any]:
         return self._shop.admin.read_data(f"{self.namespace}/{path}")
 
+    def lists(self, path: str) -> list[str]:
+        """Return the names below a path; none if there is nothing."""
+        response = self._shop.admin.list(f"{self.namespace}/{path}")
+        return response.json()["data"]["keys"] if response.status_code == 200 else []
+
     def call(self, path: str, **data: Any) -> httpx.Response:
         """Write without a token."""
         return Session(self._shop.admin.address).write(f"{self.namespace}/{path}", **data)

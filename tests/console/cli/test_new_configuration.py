@@ -1,0 +1,196 @@
+"""A new configuration folder, and resources that are added to it, from the command line and without any server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from justenough.adapters.configuration.scaffold.new_resource import KINDS
+from justenough.domain.core.untrusted_yaml import read_yaml
+from tests.console.cli.conftest import ROOT, Cli
+
+SHOP = ROOT / "examples" / "shop"
+NO_DEFAULTS = "# Mine.\nresources: {}\n"
+
+
+@pytest.fixture
+def folder(alone: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A new folder, in a directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    assert alone.run("init", "mine", "--launchers", "launchers").exit_code == 0
+    return tmp_path / "mine"
+
+
+def add(cli: Cli, folder: Path, kind: str, name: str, *more: str, url: str | None = None) -> Any:
+    return cli.run("catalog", "add", kind, name, "--url", url or KINDS[kind].example, "--config", folder, *more)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_new_folder_is_valid_and_is_named_in_the_settings_file(alone: Cli, folder: Path) -> None:
+    assert (folder.parent / "justenough.toml").read_text() == 'config = "mine"\n'
+    assert alone.json("catalog", "check", folder)["resources"] == 0
+    assert alone.json("policy", "check", folder)["findings"] == []
+    assert read_yaml("", (folder / "approvals.yaml").read_text())["roles"]["launch"] == ["launchers"]
+    assert alone.json("policy", "explain", folder / "jobs" / "hello.yaml", "--config", folder)["requests"] == []
+
+
+def test_a_settings_file_that_is_there_stays_as_it_is(alone: Cli, folder: Path) -> None:
+    said = alone.json("init", "other")
+
+    assert (folder.parent / "justenough.toml").read_text() == 'config = "mine"\n'
+    assert said["settings"] is None
+    assert said["next"][0] == "export JUSTENOUGH_CONFIG=other"
+
+
+def test_init_writes_into_no_folder_that_has_something(alone: Cli, folder: Path) -> None:
+    before = contents(folder)
+
+    refused = alone.run("init", "mine")
+
+    assert (refused.exit_code, contents(folder)) == (2, before)
+    assert "mine is there already and not empty" in refused.stderr
+
+
+@pytest.mark.parametrize("option", ["environment", "launchers", "owners", "security"])
+def test_init_refuses_names_that_approvals_could_not_have(alone: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    refused = alone.run("init", "mine", f"--{option}", "Support Leads")
+
+    assert (refused.exit_code, (tmp_path / "mine").exists()) == (2, False)
+    assert f"--{option}: 'Support Leads' must be lower-case letters, digits and -, at most 63" in refused.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_added_resource_of_each_kind_is_valid_and_tested(alone: Cli, folder: Path, kind: str) -> None:
+    added = add(alone, folder, kind, f"my-{kind}", "--title", 'The "main" one: ours')
+
+    assert added.exit_code == 0, added.stderr
+    checked = alone.json("catalog", "check", folder)
+    assert (checked["resources"], checked["warnings"]) == (1, [])
+    assert alone.json("policy", "test", folder)["failed"] == 0
+    catalog = read_yaml("", (folder / "catalog.yaml").read_text())
+    assert catalog["resources"][f"my-{kind}"]["title"] == 'The "main" one: ours'
+
+
+def test_all_kinds_fit_beside_the_shop_and_change_nothing_there(alone: Cli, folder: Path) -> None:
+    text = (SHOP / "catalog.yaml").read_text()
+    (folder / "catalog.yaml").write_text(text)
+    for kind in KINDS:
+        assert add(alone, folder, kind, f"my-{kind}").exit_code == 0
+
+    lines = iter((folder / "catalog.yaml").read_text().splitlines())
+    assert all(line in lines for line in text.splitlines()), "every line of the shop is still there, in its order"
+    assert alone.json("catalog", "check", folder)["resources"] == 10 + len(KINDS)
+
+
+def test_the_sql_for_a_database_is_short_and_names_the_schema(alone: Cli, folder: Path) -> None:
+    added = add(alone, folder, "postgres", "billing", "--schema", "finance")
+
+    sql = (folder / "sql" / "billing.sql").read_text()
+    assert len(sql.splitlines()) <= 40
+    assert "GRANT SELECT ON ALL TABLES IN SCHEMA finance TO billing_read;" in sql
+    assert "export BILLING_VAULT_PASSWORD=" in added.stdout
+
+
+def test_policy_tests_say_what_policy_decides_now(alone: Cli, folder: Path) -> None:
+    add(alone, folder, "postgres", "people", "--sensitivity", "restricted")
+
+    cases = read_yaml("", (folder / "policies" / "tests" / "people.yaml").read_text())["cases"]
+    assert cases == [{"ask": "people:read", "expect": "tier 2"}, {"ask": "people:write", "expect": "tier 1"}]
+
+
+def test_actions_that_no_policy_permits_are_named(alone: Cli, folder: Path) -> None:
+    rules = folder / "policies" / "access.cedar"
+    rules.write_text(rules.read_text().replace('Action::"write"', 'Action::"admin"'))
+
+    added = add(alone, folder, "postgres", "billing")
+
+    assert "Policy denies billing:write to everybody" in added.stdout
+
+
+@pytest.mark.parametrize(
+    "kind, url, why",
+    [
+        ("postgres", "db.example/billing", "is not a URL of this kind; write one like postgresql://db.example:5432/billing"),
+        ("postgres", "mysql://db.example/billing", "is not a URL of this kind"),
+        ("postgres", "postgresql://je:secret@db.example/billing", "must not contain a password"),
+        ("postgres", "postgresql://db.example", "must end in the name of the database"),
+        ("postgres", 'postgresql://db.example/b"; DROP', "is not a URL of this kind"),
+        ("redis", "redis://cache.example:port", "is not a URL of this kind"),
+        ("ssh", "ssh://web.example", "must name the user, as in ssh://deploy@web.example"),
+        ("http", "http://api.example", "is not a URL of this kind"),
+    ],
+)
+def test_a_wrong_url_is_refused_and_nothing_is_written(alone: Cli, folder: Path, kind: str, url: str, why: str) -> None:
+    before = contents(folder)
+
+    refused = add(alone, folder, kind, "billing", url=url)
+
+    assert (refused.exit_code, contents(folder)) == (2, before)
+    assert why in refused.stderr
+    assert "secret" not in refused.stderr
+
+
+def test_a_name_that_is_taken_is_refused_and_nothing_is_written(alone: Cli, folder: Path) -> None:
+    add(alone, folder, "postgres", "billing")
+    before = contents(folder)
+
+    refused = add(alone, folder, "kv", "billing")
+
+    assert (refused.exit_code, contents(folder)) == (2, before)
+    assert "resources.billing: is already there; choose another name, or remove it first" in refused.stderr
+
+
+def test_a_file_that_is_there_is_not_overwritten(alone: Cli, folder: Path) -> None:
+    (folder / "sql").mkdir()
+    (folder / "sql" / "billing.sql").write_text("mine")
+    before = contents(folder)
+
+    refused = add(alone, folder, "postgres", "billing")
+
+    assert (refused.exit_code, contents(folder)) == (2, before)
+    assert "sql/billing.sql is there already" in refused.stderr
+
+
+def test_terms_without_a_default_must_be_given(alone: Cli, folder: Path) -> None:
+    (folder / "catalog.yaml").write_text(NO_DEFAULTS)
+
+    refused = add(alone, folder, "kv", "mail", "--owner", "mailers")
+    accepted = add(alone, folder, "kv", "mail", "--owner", "mailers", "--environment", "prod", "--sensitivity", "internal")
+
+    assert (refused.exit_code, accepted.exit_code) == (2, 0)
+    assert "mail needs --environment, --sensitivity: catalog.yaml has no such `defaults`" in refused.stderr
+    assert (folder / "catalog.yaml").read_text().startswith("# Mine.\nresources:\n  mail:\n")
+
+
+def test_a_catalog_on_one_line_is_not_torn_apart(alone: Cli, folder: Path) -> None:
+    (folder / "catalog.yaml").write_text("{defaults: {environment: prod, sensitivity: internal, owner: o}, resources: {}}\n")
+    before = contents(folder)
+
+    refused = add(alone, folder, "kv", "mail")
+
+    assert (refused.exit_code, contents(folder)) == (2, before)
+    assert "catalog.yaml" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["catalog", "approvals", "triggers", "job"])
+def test_the_schemas_for_editors_accept_the_shop_and_refuse_a_wrong_key(folder: Path, name: str) -> None:
+    schema = jsonschema.Draft7Validator(json.loads((folder / ".schemas" / f"{name}.json").read_text()))
+    files = sorted((SHOP / "jobs").glob("*.yaml")) if name == "job" else [SHOP / f"{name}.yaml"]
+    for file in files:
+        value = read_yaml(file.name, file.read_text())
+        assert [error.message for error in schema.iter_errors(value)] == [], file.name
+        assert not schema.is_valid({**value, "ownr": "x"})
+
+
+def test_new_folders_have_the_policy_schema_of_the_shop(folder: Path) -> None:
+    schema = Path("policies") / "schema.cedarschema"
+    assert (folder / schema).read_text() == (SHOP / schema).read_text()

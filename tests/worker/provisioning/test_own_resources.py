@@ -1,0 +1,219 @@
+"""Resources that `catalog add` wrote, on real servers: a database whose owner is no superuser, a Redis, a CA, an API key. `vault try` shows what works."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from tests.activities.issuing.test_redis import Redis, redis
+from tests.worker.provisioning.provisioned_shop import REPOSITORY, Emptied, Shop
+
+pytestmark = pytest.mark.servers
+__all__ = ["redis"]
+OWNER, PASSWORD = "je-owner", "a-password-of-the-owner"
+
+
+@dataclass(frozen=True)
+class Own:
+    """An empty Vault namespace, and a configuration folder of one's own."""
+
+    vault: Emptied
+    folder: Path
+    server: str
+    """host:port of PostgreSQL."""
+
+    def add(self, *words: str) -> None:
+        command = (sys.executable, "-m", "console.cli", "catalog", "add", *words, "--config", str(self.folder))
+        subprocess.run(command, check=True, capture_output=True, cwd=REPOSITORY)
+
+    def run_sql(self, name: str) -> None:
+        """Run the resource's SQL as the owner of its database, as `catalog add` says."""
+        command = ("psql", self.as_owner(name), "-v", "ON_ERROR_STOP=1", "-v", f"password={PASSWORD}", "-1", "-q")
+        subprocess.run((*command, "-f", str(self.folder / "sql" / f"{name}.sql")), check=True, capture_output=True)
+
+    def as_owner(self, name: str) -> str:
+        return f"postgresql://{OWNER}:{PASSWORD}@{self.server}/{name}"
+
+    def apply(self) -> None:
+        done = self.vault.command("apply", "--change-shared", **self.environment)
+        assert done.returncode == 0, done.stderr
+
+    def try_out(self, resource: str, action: str = "read") -> dict[str, tuple[str, str]]:
+        """Return the result of each step, and what was found."""
+        done = self.vault.command("try", resource, action, "-o", "json", **self.environment)
+        steps = {step["step"]: (step["outcome"], step["found"]) for step in json.loads(done.stdout)["steps"]}
+        assert done.returncode == (1 if any(outcome == "failed" for outcome, _ in steps.values()) else 0), done.stderr
+        return steps
+
+    @property
+    def environment(self) -> dict[str, str]:
+        names = ("BILLING", "SALES", "BASKETS")
+        return {"JUSTENOUGH_CONFIG": str(self.folder), **{f"{name}_VAULT_PASSWORD": PASSWORD for name in names}}
+
+    def users(self, name: str, *, like: str) -> list[str]:
+        with psycopg.connect(self.as_owner(name)) as connection:
+            return [row[0] for row in connection.execute("SELECT rolname FROM pg_catalog.pg_roles WHERE rolname LIKE %s", [like])]
+
+
+@pytest.fixture
+def own(shop: Shop, empty: Emptied, tmp_path: Path) -> Iterator[Own]:
+    with shop.database() as superuser:
+        superuser.execute(f"CREATE ROLE \"{OWNER}\" LOGIN CREATEROLE CREATEDB PASSWORD '{PASSWORD}'")
+        for database in ("billing", "sales"):
+            superuser.execute(f'CREATE DATABASE {database} OWNER "{OWNER}"')
+    where = conninfo_to_dict(shop.superuser)
+    folder = tmp_path / "config"
+    subprocess.run((sys.executable, "-m", "console.cli", "init", str(folder)), check=True, capture_output=True, cwd=tmp_path, env=_plain())
+    empty.write("sys/auth/people", type="userpass")
+    own = Own(empty, folder, f"{where['host']}:{where['port']}")
+    yield own
+    with shop.database() as superuser:
+        for database in ("billing", "sales"):
+            superuser.execute(f"DROP DATABASE {database} WITH (FORCE)")
+        for (role,) in superuser.execute("SELECT rolname FROM pg_catalog.pg_roles WHERE rolname ~ '^(billing|sales)_'").fetchall():
+            superuser.execute(f'DROP OWNED BY "{role}"')
+            superuser.execute(f'DROP ROLE "{role}"')
+        superuser.execute(f'DROP OWNED BY "{OWNER}"')
+        superuser.execute(f'DROP ROLE "{OWNER}"')
+
+
+def _plain() -> dict[str, str]:
+    return {**{name: value for name, value in os.environ.items() if not name.startswith("JUSTENOUGH_")}, "PYTHONPATH": str(REPOSITORY)}
+
+
+def outcomes(steps: dict[str, tuple[str, str]]) -> dict[str, str]:
+    return {step: outcome for step, (outcome, _) in steps.items()}
+
+
+ALL_OK = dict.fromkeys(("issue", "find in target", "log in", "revoke", "verify", "end in target"), "ok")
+
+
+def test_a_database_whose_owner_is_no_superuser(own: Own) -> None:
+    with psycopg.connect(own.as_owner("billing")) as connection:
+        connection.execute("CREATE TABLE invoices (id int, amount int)")
+    own.add("postgres", "billing", "--url", f"postgresql://{own.server}/billing")
+    own.run_sql("billing")
+    own.run_sql("billing")
+    own.apply()
+
+    for action in ("read", "write"):
+        assert outcomes(own.try_out("billing", action)) == ALL_OK
+    assert own.users("billing", like="%-token-j-%") == []
+    assert own.vault.command("plan", **own.environment).returncode == 0
+
+
+def test_users_reach_their_schema_with_the_rights_of_their_action_and_nothing_else(own: Own) -> None:
+    with psycopg.connect(own.as_owner("billing")) as connection:
+        connection.execute("CREATE SCHEMA finance")
+        connection.execute("CREATE TABLE finance.invoices (id int)")
+        connection.execute("CREATE TABLE public.others (id int)")
+    own.add("postgres", "billing", "--url", f"postgresql://{own.server}/billing", "--schema", "finance")
+    own.run_sql("billing")
+    own.apply()
+
+    def refusal(action: str, sql: str) -> str | None:
+        issued: dict[str, Any] = own.vault.read(f"database/creds/billing-{action}")
+        try:
+            with psycopg.connect(f"postgresql://{own.server}/billing", user=issued["username"], password=issued["password"]) as connection:
+                connection.execute(sql)
+        except psycopg.Error as error:
+            return type(error).__name__
+        return None
+
+    assert refusal("read", "SELECT * FROM invoices") is None
+    assert refusal("write", "INSERT INTO invoices VALUES (1)") is None
+    assert refusal("read", "INSERT INTO invoices VALUES (1)") == "InsufficientPrivilege"
+    assert refusal("write", "SELECT * FROM public.others") == "InsufficientPrivilege"
+    assert refusal("write", "CREATE FUNCTION public.f() RETURNS int LANGUAGE sql AS 'SELECT 1'") == "InsufficientPrivilege"
+    assert refusal("write", "SELECT public.je_end_users('j-dev-00000000000000000000000000')") == "InsufficientPrivilege"
+    assert refusal("observer", "SELECT * FROM finance.invoices") == "InsufficientPrivilege"
+    assert refusal("reaper", "SELECT public.je_end_users('j-dev-00000000000000000000000000')") is None
+    assert refusal("reaper", "SELECT public.je_end_users('%')") == "RaiseException"
+
+
+def test_two_databases_of_one_server_do_not_end_each_others_users(own: Own) -> None:
+    for name in ("billing", "sales"):
+        own.add("postgres", name, "--url", f"postgresql://{own.server}/{name}")
+        own.run_sql(name)
+    own.apply()
+    with psycopg.connect(own.as_owner("billing")) as connection:
+        connection.execute('CREATE ROLE "x-token-j-dev-00000000000000000000000001-x"')
+
+    for name in ("billing", "sales"):
+        assert outcomes(own.try_out(name)) == ALL_OK
+    assert own.users("sales", like="x-token-j-%") == ["x-token-j-dev-00000000000000000000000001-x"]
+    with psycopg.connect(own.as_owner("billing")) as connection:
+        connection.execute('DROP ROLE "x-token-j-dev-00000000000000000000000001-x"')
+
+
+@pytest.mark.parametrize(
+    "old, new, step, why",
+    [
+        ("observe: database/creds/billing-observer", "observe: database/creds/nobody", "find in target", "database/creds/nobody"),
+        ("dbname=billing", "dbname=postgres", "find in target", "permission denied for database"),
+        ("SELECT public.je_end_user('{{name}}')", "SELECT 1", "verify", "revocation_statements have not ended it"),
+        ("end: database/creds/billing-reaper", "end: database/creds/billing-observer", "end in target", "InsufficientPrivilege"),
+    ],
+)
+def test_a_mistake_fails_its_step_and_what_was_issued_is_revoked(own: Own, old: str, new: str, step: str, why: str) -> None:
+    own.add("postgres", "billing", "--url", f"postgresql://{own.server}/billing")
+    catalog = own.folder / "catalog.yaml"
+    text = catalog.read_text()
+    assert old in text
+    catalog.write_text(text.replace(old, new))
+    own.run_sql("billing")
+    own.apply()
+
+    steps = own.try_out("billing")
+
+    assert list(steps)[-1] == step
+    assert steps[step][0] == "failed"
+    assert why in steps[step][1]
+    leases = own.vault.lists("sys/leases/lookup/database/creds/billing-read")
+    assert leases == []
+
+
+def test_other_kinds_show_what_revocation_can_do(own: Own, redis: Redis) -> None:
+    own.add("redis", "baskets", "--url", f"redis://127.0.0.1:{redis.port}")
+    catalog = own.folder / "catalog.yaml"
+    catalog.write_text(catalog.read_text().replace("${BASKETS_VAULT_PASSWORD}", redis.password))
+    own.add("pki", "warehouse", "--url", "https://warehouse.example")
+    own.add("ssh", "web", "--url", "ssh://deploy@web.example")
+    own.add("kv", "mail", "--url", "https://mail.example")
+    own.apply()
+    own.vault.write("kv/data/mail", data={"token": "t"})
+
+    no_target = {"issue": "ok", "find in target": "not possible", "log in": "not possible"}
+    assert outcomes(own.try_out("baskets")) == {**no_target, "revoke": "ok", "verify": "ok"}
+    assert outcomes(own.try_out("warehouse")) == {**no_target, "revoke": "ok", "verify": "ok"}
+    assert outcomes(own.try_out("web", "write")) == {**no_target, "revoke": "not possible", "verify": "not possible"}
+    mail = own.try_out("mail")
+    assert outcomes(mail) == {**no_target, "revoke": "not possible", "verify": "not possible"}
+    assert "`revocable: never`" in mail["revoke"][1]
+
+
+@pytest.mark.parametrize(
+    "words, why",
+    [
+        (("biling",), "no resource 'biling'"),
+        (("billing", "admin"), "offers no admin"),
+        (("billing", "read", "--data-scope", "tenant"), "--data-scope tenant: write KEY=VALUE, as in tenant=acme"),
+    ],
+)
+def test_a_trial_of_nothing_says_what_there_is(own: Own, words: tuple[str, ...], why: str) -> None:
+    own.add("postgres", "billing", "--url", f"postgresql://{own.server}/billing")
+
+    refused = own.vault.command("try", *words, **own.environment)
+
+    assert refused.returncode == 2
+    assert why in refused.stderr
