@@ -58,7 +58,7 @@ def blind(shop: Shop, tmp_path: Path) -> Iterator[Desk]:
     """A desk whose catalog names no target for reading orders: nobody can look for such users by name."""
 
     def change(catalog: dict[str, Any]) -> None:
-        del catalog["resources"]["orders-db"]["actions"]["read"]["target"]
+        catalog["resources"]["orders-db"]["actions"]["read"]["target"] = None
 
     with open_changed_desk(shop, tmp_path, change) as made:
         yield made

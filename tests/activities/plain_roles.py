@@ -46,10 +46,11 @@ def open_plain_desk(
             {"path": "database/config/plain", "data": {**connection, "allowed_roles": ["plain-read"], "username_template": template or ""}},
             {"path": "database/roles/plain-read", "data": {**role, "revocation_statements": [revocation]}},
         ]
-        action = catalog["resources"]["orders-db"]["actions"]["read"]
+        orders = catalog["resources"]["orders-db"]
+        action = orders["actions"]["read"]
         action["issue"] = {"path": "database/creds/plain-read"}
         del action["data_scope"]
-        action["target"] |= target or {}
+        action["target"] = {**orders["target"], **(target or {})}
         if change is not None:
             change(catalog)
 

@@ -26,7 +26,7 @@ def add_archive(config: Path) -> None:
     orders = catalog["resources"]["orders-db"]
     issue = {"path": "database/creds/archive-read"}
     read = {"issue": issue, "max_ttl": ARCHIVE_TTL, "revocable": "now"}
-    catalog["resources"]["archive-db"] = {**orders, "title": "Old orders", "actions": {"read": read}}
+    catalog["resources"]["archive-db"] = {**orders, "target": None, "title": "Old orders", "actions": {"read": read}}
     role = next(item for item in catalog["provision"] if item["path"] == "database/roles/orders-admin")
     # Without a target, nothing would find and drop a space.
     create, _ = role["data"]["creation_statements"]

@@ -22,10 +22,11 @@ from justenough.domain.policy.test_cases import DefaultLauncher, read_policy_tab
 def add_resource(folder: Path, new: NewResource) -> None:
     """Write the resource and print what is left to do. Raises InvalidInput and Failure, and has written nothing then."""
     config = load_config(folder)
-    if missing := missing_terms(new, config.catalog.defaults.model_dump()):
+    defaults = config.catalog.defaults.model_dump(mode="json")
+    if missing := missing_terms(new, defaults):
         options = ", ".join(f"--{name}" for name in missing)
         raise Failure(f"{new.name} needs {options}: {CATALOG_FILE} has no such `defaults`", code=ExitCode.USAGE)
-    rendered = render_resource(new, today=datetime.now(UTC).date())
+    rendered = render_resource(new, defaults, today=datetime.now(UTC).date())
     mounted = {write.path for write in config.catalog.provision if write.path.startswith("sys/mounts/")}
     text = add_to_catalog((folder / CATALOG_FILE).read_text(encoding="utf-8"), without_writes(rendered.fragment, mounted))
     table, denied = _policy_table(new, config, read_catalog(text))

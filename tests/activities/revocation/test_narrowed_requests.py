@@ -66,7 +66,8 @@ def test_an_issue_that_nobody_told_of_is_looked_for_in_the_target_of_the_granted
     with other_server(shop, tmp_path) as elsewhere:
 
         def move_writes(catalog: dict[str, Any]) -> None:
-            catalog["resources"]["orders-db"]["actions"]["write"]["target"] |= elsewhere
+            orders = catalog["resources"]["orders-db"]
+            orders["actions"]["write"]["target"] = {**orders["target"], **elsewhere}
 
         with open_plain_desk(shop, tmp_path, template=BY_DISPLAY_NAME, revocation=NOTHING, change=move_writes) as at:
             show_search(at, READ)

@@ -318,7 +318,7 @@ def test_what_vault_issues_without_a_lease_is_not_handed_out_as_revocable(shop: 
         action = catalog["resources"]["orders-db"]["actions"]["read"]
         action["issue"]["path"] = f"{shelf}/fixed"
         if not searched:
-            del action["target"]
+            action["target"] = None
 
     shop.admin("POST", f"sys/mounts/{shelf}", {"type": "kv"})
     try:

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from justenough.adapters.configuration.scaffold.new_resource import KINDS
+from justenough.domain.catalog.loader import read_catalog
 from justenough.domain.core.untrusted_yaml import read_yaml
 from tests.console.cli.conftest import ROOT, Cli
 
@@ -89,6 +90,22 @@ def test_all_kinds_fit_beside_the_shop_and_change_nothing_there(alone: Cli, fold
     lines = iter((folder / "catalog.yaml").read_text().splitlines())
     assert all(line in lines for line in text.splitlines()), "every line of the shop is still there, in its order"
     assert alone.json("catalog", "check", folder)["resources"] == 10 + len(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_resource_inherits_nothing_that_does_not_fit_it(alone: Cli, folder: Path, kind: str) -> None:
+    catalog = folder / "catalog.yaml"
+    target = "{postgres: host=other, observe: database/creds/o, end: database/creds/e}"
+    more = f"defaults:\n  target: {target}\n  revocable: never\n  data_scope: [tenant]\n"
+    catalog.write_text(catalog.read_text().replace("defaults:\n", more))
+
+    assert add(alone, folder, kind, "mine").exit_code == 0
+
+    mine = read_catalog(catalog.read_text()).resources["mine"]
+    assert all(action.data_scope == () for action in mine.actions.values())
+    assert all((action.target is not None) == (kind == "postgres") for action in mine.actions.values())
+    revocable = {"kv": "never", "http": "never", "ssh": "on_expiry", "kubernetes": "on_expiry"}
+    assert {action.revocable for action in mine.actions.values()} == {revocable.get(kind, "now")}
 
 
 def test_the_sql_for_a_database_is_short_and_names_the_schema(alone: Cli, folder: Path) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +14,9 @@ from typing import Any
 
 import httpx
 import psycopg
+from typer.testing import CliRunner, Result
 
+from console.cli.main import program
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.ids import new_job_id
@@ -23,7 +24,6 @@ from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import job_role
 from worker.provisioning import AppliedWrite, PersonSeed, PlannedWrite, WriteOutcome, plan_vault, provision_vault
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 NUMBERS = count(1)
 CHANGES = {WriteOutcome.CREATED, WriteOutcome.CHANGED}
 SHOP = Path(__file__).resolve().parents[3] / "examples" / "shop"
@@ -140,22 +140,14 @@ class Emptied:
         """Write without a token."""
         return Session(self._shop.admin.address).write(f"{self.namespace}/{path}", **data)
 
-    def command(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run `justenough vault …` as an administrator."""
-        return self.justenough("vault", *words, **env)
-
-    def justenough(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run `justenough …` as an administrator."""
+    def command(self, *words: str, **env: str) -> Result:
+        """Run `justenough …` as an administrator of this namespace, here in this process: starting another takes longer than the command."""
+        gone = {name: None for name in os.environ if name.startswith(("JUSTENOUGH_", "VAULT_"))}
         named = {"VAULT_ADDR": self.settings.vault_addr, "VAULT_NAMESPACE": self.namespace, "VAULT_TOKEN": self._shop.admin.token}
         ours = {"JUSTENOUGH_HOME": str(self.settings.home), "JUSTENOUGH_CONFIG": str(self.settings.config)}
-        return subprocess.run(
-            (sys.executable, "-m", "console.cli", *words),
-            env={**self._shop.environment, "MODEL_URL": "http://127.0.0.1:8080/v1", **named, **ours, **env},
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        kept = {name: value for name, value in self._shop.environment.items() if name not in gone}
+        environment = {**gone, **kept, "MODEL_URL": "http://127.0.0.1:8080/v1", **named, **ours, **env}
+        return CliRunner().invoke(program(words), words, env=environment, prog_name="justenough")
 
     def policies(self) -> list[str]:
         names: list[str] = self._shop.admin.list(f"{self.namespace}/sys/policies/acl").json()["data"]["keys"]

@@ -67,11 +67,12 @@ def with_people(empty: Emptied, tmp_path: Path) -> Emptied:
         empty.write(f"sys/auth/{mount}", type="userpass")
     catalog = yaml.safe_load((SHOP / "catalog.yaml").read_text())
     orders = catalog["resources"]["orders-db"]
+    del orders["target"]
     for action in orders["actions"].values():
-        action.pop("target", None)
         action.pop("space", None)
     mine = {"path": "kv/data/mine", "data": {"data": {"token": "<${MINE}>", "both": "${MINE}${OTHER}"}}}
     small = {
+        "defaults": catalog["defaults"],
         "resources": {"orders-db": orders},
         "scopes": catalog["scopes"],
         "texts": catalog["texts"],
@@ -152,12 +153,12 @@ def test_terraforms_resources_follow_one_another_and_hold_no_secret(empty: Empti
 
 
 def test_the_command_writes_only_into_a_new_folder(empty: Emptied, tmp_path: Path) -> None:
-    done = empty.command("export", str(tmp_path / "new"), VAULT_ADDR="http://127.0.0.1:1", VAULT_TOKEN="")
-    assert (done.returncode, done.stderr) == (0, "")
+    done = empty.command("vault", "export", str(tmp_path / "new"), VAULT_ADDR="http://127.0.0.1:1", VAULT_TOKEN="")
+    assert (done.exit_code, done.stderr) == (0, "")
     assert os.access(tmp_path / "new" / "apply.sh", os.X_OK)
     assert (tmp_path / "new" / "policies" / "je-worker.hcl").read_text().startswith("path ")
-    again = empty.command("export", str(tmp_path / "new"))
-    assert (again.returncode, again.stderr) == (2, f"{tmp_path / 'new'} is not empty; name a new folder\n")
+    again = empty.command("vault", "export", str(tmp_path / "new"))
+    assert (again.exit_code, again.stderr) == (2, f"{tmp_path / 'new'} is not empty; name a new folder\n")
     (tmp_path / "file").write_text("")
-    refused = empty.command("export", str(tmp_path / "file"))
-    assert (refused.returncode, refused.stderr) == (1, f"{tmp_path / 'file'} cannot be written: File exists\n")
+    refused = empty.command("vault", "export", str(tmp_path / "file"))
+    assert (refused.exit_code, refused.stderr) == (1, f"{tmp_path / 'file'} cannot be written: File exists\n")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +12,10 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
+from typer.testing import Result
 
 from tests.activities.issuing.test_redis import Redis, redis
-from tests.worker.provisioning.provisioned_shop import REPOSITORY, Emptied, Shop
+from tests.worker.provisioning.provisioned_shop import Emptied, Shop
 
 pytestmark = pytest.mark.servers
 __all__ = ["redis"]
@@ -32,9 +31,14 @@ class Own:
     server: str
     """host:port of PostgreSQL."""
 
+    def run(self, *words: str) -> Result:
+        """Run a command as an administrator of Vault."""
+        passwords = {f"{name}_VAULT_PASSWORD": PASSWORD for name in ("BILLING", "SALES", "BASKETS")}
+        return self.vault.command(*words, JUSTENOUGH_CONFIG=str(self.folder), **passwords)
+
     def add(self, *words: str) -> None:
-        command = (sys.executable, "-m", "console.cli", "catalog", "add", *words, "--config", str(self.folder))
-        subprocess.run(command, check=True, capture_output=True, cwd=REPOSITORY)
+        added = self.run("catalog", "add", *words)
+        assert added.exit_code == 0, added.stderr
 
     def run_sql(self, name: str) -> None:
         """Run the resource's SQL as the owner of its database, as `catalog add` says."""
@@ -45,20 +49,15 @@ class Own:
         return f"postgresql://{OWNER}:{PASSWORD}@{self.server}/{name}"
 
     def apply(self) -> None:
-        done = self.vault.command("apply", "--change-shared", **self.environment)
-        assert done.returncode == 0, done.stderr
+        done = self.run("vault", "apply", "--change-shared")
+        assert done.exit_code == 0, done.stderr
 
     def try_out(self, resource: str, action: str = "read") -> dict[str, tuple[str, str]]:
         """Return the result of each step, and what was found."""
-        done = self.vault.command("try", resource, action, "-o", "json", **self.environment)
+        done = self.run("vault", "try", resource, action, "-o", "json")
         steps = {step["step"]: (step["outcome"], step["found"]) for step in json.loads(done.stdout)["steps"]}
-        assert done.returncode == (1 if any(outcome == "failed" for outcome, _ in steps.values()) else 0), done.stderr
+        assert done.exit_code == (1 if any(outcome == "failed" for outcome, _ in steps.values()) else 0), done.stderr
         return steps
-
-    @property
-    def environment(self) -> dict[str, str]:
-        names = ("BILLING", "SALES", "BASKETS")
-        return {"JUSTENOUGH_CONFIG": str(self.folder), **{f"{name}_VAULT_PASSWORD": PASSWORD for name in names}}
 
     def users(self, name: str, *, like: str) -> list[str]:
         with psycopg.connect(self.as_owner(name)) as connection:
@@ -66,16 +65,17 @@ class Own:
 
 
 @pytest.fixture
-def own(shop: Shop, empty: Emptied, tmp_path: Path) -> Iterator[Own]:
+def own(shop: Shop, empty: Emptied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Own]:
     with shop.database() as superuser:
         superuser.execute(f"CREATE ROLE \"{OWNER}\" LOGIN CREATEROLE CREATEDB PASSWORD '{PASSWORD}'")
         for database in ("billing", "sales"):
             superuser.execute(f'CREATE DATABASE {database} OWNER "{OWNER}"')
     where = conninfo_to_dict(shop.superuser)
     folder = tmp_path / "config"
-    subprocess.run((sys.executable, "-m", "console.cli", "init", str(folder)), check=True, capture_output=True, cwd=tmp_path, env=_plain())
-    empty.write("sys/auth/people", type="userpass")
+    monkeypatch.chdir(tmp_path)
     own = Own(empty, folder, f"{where['host']}:{where['port']}")
+    assert own.run("init", str(folder)).exit_code == 0
+    empty.write("sys/auth/people", type="userpass")
     yield own
     with shop.database() as superuser:
         for database in ("billing", "sales"):
@@ -85,10 +85,6 @@ def own(shop: Shop, empty: Emptied, tmp_path: Path) -> Iterator[Own]:
             superuser.execute(f'DROP ROLE "{role}"')
         superuser.execute(f'DROP OWNED BY "{OWNER}"')
         superuser.execute(f'DROP ROLE "{OWNER}"')
-
-
-def _plain() -> dict[str, str]:
-    return {**{name: value for name, value in os.environ.items() if not name.startswith("JUSTENOUGH_")}, "PYTHONPATH": str(REPOSITORY)}
 
 
 def outcomes(steps: dict[str, tuple[str, str]]) -> dict[str, str]:
@@ -109,7 +105,7 @@ def test_a_database_whose_owner_is_no_superuser(own: Own) -> None:
     for action in ("read", "write"):
         assert outcomes(own.try_out("billing", action)) == ALL_OK
     assert own.users("billing", like="%-token-j-%") == []
-    assert own.vault.command("plan", **own.environment).returncode == 0
+    assert own.run("vault", "plan").exit_code == 0
 
 
 def test_users_reach_their_schema_with_the_rights_of_their_action_and_nothing_else(own: Own) -> None:
@@ -156,31 +152,45 @@ def test_two_databases_of_one_server_do_not_end_each_others_users(own: Own) -> N
         connection.execute('DROP ROLE "x-token-j-dev-00000000000000000000000001-x"')
 
 
-@pytest.mark.parametrize(
-    "old, new, step, why",
-    [
-        ("observe: database/creds/billing-observer", "observe: database/creds/nobody", "find in target", "database/creds/nobody"),
-        ("dbname=billing", "dbname=postgres", "find in target", "permission denied for database"),
-        ("SELECT public.je_end_user('{{name}}')", "SELECT 1", "verify", "revocation_statements have not ended it"),
-        ("end: database/creds/billing-reaper", "end: database/creds/billing-observer", "end in target", "InsufficientPrivilege"),
-    ],
+MISTAKES = (
+    ("observe: database/creds/billing-observer", "observe: database/creds/nobody", "find in target", "database/creds/nobody"),
+    ("dbname=billing", "dbname=postgres", "find in target", "permission denied for database"),
+    ("SELECT public.je_end_user('{{name}}')", "SELECT 1", "verify", "revocation_statements have not ended it"),
+    ("end: database/creds/billing-reaper", "end: database/creds/billing-observer", "end in target", "InsufficientPrivilege"),
 )
-def test_a_mistake_fails_its_step_and_what_was_issued_is_revoked(own: Own, old: str, new: str, step: str, why: str) -> None:
+
+
+def test_a_mistake_fails_its_step_and_what_was_issued_is_revoked(own: Own) -> None:
     own.add("postgres", "billing", "--url", f"postgresql://{own.server}/billing")
     catalog = own.folder / "catalog.yaml"
     text = catalog.read_text()
-    assert old in text
-    catalog.write_text(text.replace(old, new))
     own.run_sql("billing")
-    own.apply()
+    for old, new, step, why in MISTAKES:
+        assert old in text
+        catalog.write_text(text.replace(old, new))
+        own.apply()
 
-    steps = own.try_out("billing")
+        steps = own.try_out("billing")
 
-    assert list(steps)[-1] == step
-    assert steps[step][0] == "failed"
-    assert why in steps[step][1]
-    leases = own.vault.lists("sys/leases/lookup/database/creds/billing-read")
-    assert leases == []
+        assert list(steps)[-1] == step
+        assert steps[step][0] == "failed"
+        assert why in steps[step][1]
+        assert own.vault.lists("sys/leases/lookup/database/creds/billing-read") == []
+
+
+def test_a_trial_of_nothing_says_what_there_is(own: Own) -> None:
+    own.add("postgres", "billing", "--url", f"postgresql://{own.server}/billing")
+    for words, why in (
+        (("biling",), "no resource 'biling'; did you mean 'billing'?"),
+        (("billing", "admin"), "offers no admin"),
+        (("billing", "read", "--data-scope", "tenant"), "--data-scope tenant: write KEY=VALUE, as in tenant=acme"),
+    ):
+        refused = own.run("vault", "try", *words)
+        assert refused.exit_code == 2
+        assert why in refused.stderr
+    unset = own.run("vault", "try", "billing")
+    assert unset.exit_code == 1
+    assert "worker.approle.json" in unset.stderr
 
 
 def test_other_kinds_show_what_revocation_can_do(own: Own, redis: Redis) -> None:
@@ -200,20 +210,3 @@ def test_other_kinds_show_what_revocation_can_do(own: Own, redis: Redis) -> None
     mail = own.try_out("mail")
     assert outcomes(mail) == {**no_target, "revoke": "not possible", "verify": "not possible"}
     assert "`revocable: never`" in mail["revoke"][1]
-
-
-@pytest.mark.parametrize(
-    "words, why",
-    [
-        (("biling",), "no resource 'biling'"),
-        (("billing", "admin"), "offers no admin"),
-        (("billing", "read", "--data-scope", "tenant"), "--data-scope tenant: write KEY=VALUE, as in tenant=acme"),
-    ],
-)
-def test_a_trial_of_nothing_says_what_there_is(own: Own, words: tuple[str, ...], why: str) -> None:
-    own.add("postgres", "billing", "--url", f"postgresql://{own.server}/billing")
-
-    refused = own.vault.command("try", *words, **own.environment)
-
-    assert refused.returncode == 2
-    assert why in refused.stderr

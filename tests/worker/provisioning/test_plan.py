@@ -67,17 +67,17 @@ def test_neither_old_nor_new_secrets_are_shown_in_whatever_form_they_are_written
 
 
 def test_the_command_prints_the_plan_and_exits_2_if_anything_would_change(empty: Emptied) -> None:
-    first, applied, then = (empty.command(*words) for words in (("plan",), ("apply", "--change-shared"), ("plan",)))
-    assert first.returncode == 2
+    first, applied, then = (empty.command("vault", *words) for words in (("plan",), ("apply", "--change-shared"), ("plan",)))
+    assert first.exit_code == 2
     assert "created   sys/mounts/transit\n    + type: transit\n" in first.stdout
     assert "`justenough vault apply` would write " in first.stdout
-    assert applied.returncode == 0
-    assert (then.returncode, then.stdout.splitlines()[-1].startswith("Nothing that Vault shows would change: ")) == (0, True)
+    assert applied.exit_code == 0
+    assert (then.exit_code, then.stdout.splitlines()[-1].startswith("Nothing that Vault shows would change: ")) == (0, True)
 
 
 def test_what_everybody_shares_is_changed_only_by_those_who_say_so(empty: Emptied) -> None:
-    refused = empty.command("apply")
-    assert (refused.returncode, refused.stdout) == (1, "")
+    refused = empty.command("vault", "apply")
+    assert (refused.exit_code, refused.stdout) == (1, "")
     assert "this would change what everybody in this Vault shares: " in refused.stderr
     assert "identity/oidc/config (the issuer of every identity token: - issuer: , + issuer: http://" in refused.stderr
     assert refused.stderr.rstrip().endswith("Nothing was written; if you agree, add --change-shared")
@@ -86,12 +86,12 @@ def test_what_everybody_shares_is_changed_only_by_those_who_say_so(empty: Emptie
     assert planned.note == "shared: the issuer of every identity token; needs --change-shared"
     empty.apply()
     # Now it is as it should be, and nobody needs to say so.
-    assert empty.command("apply").returncode == 0
+    assert empty.command("vault", "apply").exit_code == 0
 
 
 def test_a_plan_without_an_administrators_token_says_what_to_set(empty: Emptied) -> None:
-    refused = empty.command("plan", VAULT_TOKEN="hvs.wrong")
-    assert (refused.returncode, refused.stdout) == (1, "")
+    refused = empty.command("vault", "plan", VAULT_TOKEN="hvs.wrong")
+    assert (refused.exit_code, refused.stdout) == (1, "")
     assert "The admin token is wrong, has expired or lacks the capabilities" in refused.stderr
 
 
@@ -106,12 +106,12 @@ def test_a_plan_leaves_login_files_as_they_are(empty: Emptied) -> None:
 
 
 def test_only_what_would_change_exits_2(empty: Emptied) -> None:
-    refused = empty.command("plan", JUSTENOUGH_DRAIN="soon")
-    assert (refused.returncode, refused.stdout) == (1, "")
+    refused = empty.command("vault", "plan", JUSTENOUGH_DRAIN="soon")
+    assert (refused.exit_code, refused.stdout) == (1, "")
     assert "setting drain: " in refused.stderr
 
 
 def test_a_missing_namespace_is_named(empty: Emptied) -> None:
-    refused = empty.command("apply", VAULT_NAMESPACE="nowhere")
-    assert (refused.returncode, refused.stdout) == (1, "")
+    refused = empty.command("vault", "apply", VAULT_NAMESPACE="nowhere")
+    assert (refused.exit_code, refused.stdout) == (1, "")
     assert "Vault has no namespace 'nowhere'. Correct VAULT_NAMESPACE, or create it: bao namespace create nowhere" in refused.stderr

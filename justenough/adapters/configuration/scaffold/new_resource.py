@@ -15,6 +15,8 @@ from justenough.domain.core.errors import Problem, raise_problems
 
 REVIEW_AFTER_DAYS = 365
 TERMS = ("environment", "sensitivity", "owner")
+OWN_TERMS = {"target": "null", "revocable": "now", "data_scope": "[]"}
+"""What a resource says if the catalog's `defaults` say something else."""
 
 
 class Kind(NamedTuple):
@@ -85,8 +87,8 @@ class ResourceFiles:
     conninfo: str
 
 
-def render_resource(new: NewResource, *, today: date) -> ResourceFiles:
-    """Return what a resource needs. Raises InvalidInput if its URL does not fit its kind."""
+def render_resource(new: NewResource, defaults: Mapping[str, Any], *, today: date) -> ResourceFiles:
+    """Return what a resource needs in a catalog with these `defaults`. Raises InvalidInput if its URL does not fit its kind."""
     kind, where = KINDS[new.kind], _parse_url(new)
     sql, password = new.name.replace("-", "_"), f"{new.name.replace('-', '_').upper()}_VAULT_PASSWORD"
     database, query = where.path.strip("/"), f"?{where.query}" if where.query else ""
@@ -95,7 +97,7 @@ def render_resource(new: NewResource, *, today: date) -> ResourceFiles:
     values: dict[str, Any] = {
         "name": new.name,
         "title": _in_yaml(new.title),
-        "terms": _terms(new, review_by=date.fromordinal(today.toordinal() + REVIEW_AFTER_DAYS)),
+        "terms": _terms(new, defaults, review_by=date.fromordinal(today.toordinal() + REVIEW_AFTER_DAYS)),
         "url": new.url.rstrip("/"),
         "scheme": where.scheme,
         "host": where.hostname,
@@ -152,9 +154,11 @@ def _parse_url(new: NewResource) -> SplitResult:
     return where
 
 
-def _terms(new: NewResource, *, review_by: date) -> str:
-    terms = {name: getattr(new, name) for name in TERMS if getattr(new, name) is not None}
-    return "".join(f"    {name}: {value}\n" for name, value in terms.items()) + f"    review: {{by: {review_by}}}\n"
+def _terms(new: NewResource, defaults: Mapping[str, Any], *, review_by: date) -> str:
+    """Return what the resource says for all its actions. What it must not inherit it says too."""
+    terms = {name: getattr(new, name) for name in TERMS if getattr(new, name) is not None} | {"review": f"{{by: {review_by}}}"}
+    terms |= {name: own for name, own in OWN_TERMS.items() if defaults.get(name) and not (name == "target" and new.kind == "postgres")}
+    return "".join(f"    {name}: {value}\n" for name, value in terms.items())
 
 
 def _in_yaml(text: str) -> str:
