@@ -250,7 +250,7 @@ class SweepActivities:
         if execution is None:
             claim = await asyncio.to_thread(self._deps.store.claims.get, job)
             if claim is not None:
-                return self._is_claim_over(claim)
+                return not claim.open or self._deps.now() - claim.renewed_at > CLAIM_LEASE
             # A job whose requests were decided had a workflow, and the console does not start it a second time.
             return self._deps.now() - view.created_at > (CLAIM_LEASE if view.requests else UNSTARTED_TIMEOUT)
         # Another workflow with this id proves nothing about the job.
@@ -274,9 +274,6 @@ class SweepActivities:
         waits = PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
         expected = [*revocations, *(item for item in tasks if item.activity_type.name == "run_session" and item.state != waits)]
         return bool(expected) and now - max(filter(None, (claim.closed_at, claim.attempted_at))) < ATTEMPT_TIMEOUT
-
-    def _is_claim_over(self, claim: SessionClaim) -> bool:
-        return not claim.open or self._deps.now() - claim.renewed_at > CLAIM_LEASE
 
     def _has_traces(self, job: str) -> bool:
         return bool(self._deps.vault.prefix_accessors(job)) or bool(self._deps.targets.traces_of(job))

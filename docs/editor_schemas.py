@@ -77,7 +77,7 @@ def _describe(schema: dict[str, Any], definitions: Mapping[str, Any], meanings: 
     # Defaults are in the meanings; `le` is pydantic's own word.
     result = {key: value for key, value in schema.items() if key not in {"title", "description", "default", "le"}}
     if path in meanings:
-        result["description"] = meanings[path]
+        result["description"] = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", meanings[path])
     for key, below in (("properties", "{}.{}"), ("patternProperties", "{}.*")):
         if key in result:
             result[key] = {

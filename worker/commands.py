@@ -154,7 +154,7 @@ class WorkerCommands:
             list[str] | None, typer.Option("--data-scope", metavar="KEY=VALUE", help="A key of the data scope; may be repeated.")
         ] = None,
     ) -> None:
-        """Issue a credential of an action as a worker does, find its user, log in, revoke it, and check that it is gone. Exit 1 if a step fails."""
+        """Try an action: issue, log in, revoke, verify. Does what a worker does, with the worker's login in Vault. Exit 1 if a step fails."""
         from worker import command_actions  # noqa: PLC0415 - loads the stack
 
         command_actions.vault_try(self.output, resource, action, tuple(data_scope or ()))

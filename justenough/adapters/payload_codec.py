@@ -165,7 +165,12 @@ class EncryptingCodec(PayloadCodec):
         if self._keys.rotation_is_due:
             # Nobody waits for it, and it raises nothing.
             _ = asyncio.get_running_loop().run_in_executor(None, self._keys.rotate)
-        return [self._encrypt(payload, key) for payload in payloads]
+        encrypted = []
+        for payload in payloads:
+            nonce = os.urandom(NONCE_BYTES)
+            data = nonce + key.cipher.encrypt(nonce, payload.SerializeToString(), self._associated_data)
+            encrypted.append(Payload(metadata={"encoding": ENCODING, WRAPPED_KEY_FIELD: key.wrapped}, data=data))
+        return encrypted
 
     async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
         """Decrypt those payloads that are encrypted. Raises RetryLater and GiveUp if a key is unknown and Vault does not answer."""
@@ -184,11 +189,6 @@ class EncryptingCodec(PayloadCodec):
                 if monotonic() > deadline:
                     raise
             await asyncio.sleep(UNWRAP_INTERVAL_S)
-
-    def _encrypt(self, payload: Payload, key: DataKey) -> Payload:
-        nonce = os.urandom(NONCE_BYTES)
-        data = nonce + key.cipher.encrypt(nonce, payload.SerializeToString(), self._associated_data)
-        return Payload(metadata={"encoding": ENCODING, WRAPPED_KEY_FIELD: key.wrapped}, data=data)
 
     def _decrypt(self, payload: Payload, ciphers: dict[bytes, AESGCM | None]) -> Payload:
         wrapped = _wrapped_key(payload)

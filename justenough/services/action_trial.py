@@ -6,7 +6,7 @@ It does what a worker does, with a worker's login in Vault, under a job id of it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
@@ -51,7 +51,9 @@ def try_action(
         vault.login_from_file(settings.worker_approle_file)
         targets = stack.enter_context(closing(TargetInspector(vault, lambda: catalog, installation=settings.installation)))
         job = new_job_id(settings.installation, now=datetime.now(UTC))
-        trial = stack.enter_context(_open_trial(_Trial(vault, targets, job, resource, action, definition, data_scope)))
+        vault.open_prefix(job, TRIAL_TTL_S)
+        trial = _Trial(vault, targets, job, resource, action, definition, data_scope)
+        stack.callback(trial.revoke_all)
         for step, act in trial.steps():
             try:
                 found = act()
@@ -71,16 +73,6 @@ def _find_action(catalog: Catalog, resource: str, action: Action) -> ActionDef:
         why = "Vault issues it only after people have authorized a job's request (lock: control_group), so it cannot be tried without a job"
         raise InvalidInput("catalog.yaml", (Problem(f"resources.{resource}.actions.{action.value}", why),))
     return definition
-
-
-@contextmanager
-def _open_trial(trial: _Trial) -> Iterator[_Trial]:
-    """Open the job's prefix in Vault for a block; revoke everything under it afterwards."""
-    trial.vault.open_prefix(trial.job, TRIAL_TTL_S)
-    try:
-        yield trial
-    finally:
-        trial.revoke_all()
 
 
 @dataclass(slots=True)

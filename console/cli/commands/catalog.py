@@ -85,7 +85,7 @@ def add_resource(
     namespace: Annotated[str, typer.Option("--namespace", metavar="NAME", help="kubernetes: where jobs may work.")] = "default",
     config: Annotated[Path | None, typer.Option("--config", metavar="FOLDER", help="Default: JUSTENOUGH_CONFIG.")] = None,
 ) -> None:
-    """Add a resource: its part of catalog.yaml, SQL for the owner of its database, and a policy test. Prints what to do next."""
+    """Add a resource to the catalog. Writes its terms, SQL for its database and a policy test, and prints what to do next."""
     from console.cli.commands import catalog_add  # noqa: PLC0415 - loads the policy engine
     from justenough.adapters.configuration.scaffold.new_resource import NewResource  # noqa: PLC0415 - loads jinja2
 

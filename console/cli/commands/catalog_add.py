@@ -44,7 +44,10 @@ def add_resource(folder: Path, new: NewResource) -> None:
         raise Failure(f"cannot write {error.filename}: {error.strerror}") from error
     written = [str(folder / name) for name in (CATALOG_FILE, *files)]
     shown: Json = {"resource": new.name, "written": written, "denied": denied, "next": _next_steps(folder, new, rendered)}
-    emit(shown, table=_print, names=lambda _: (new.name,))
+    lines = [f"Wrote {file}" for file in written]
+    lines += [f"Policy denies {ask} to everybody: write a policy that permits it (docs/how-to/policies.md)" for ask in denied]
+    lines += ["Next:", *(f"  {step}" for step in shown["next"])]
+    emit(shown, table=lambda _: terminal.write_line("\n".join(lines)), names=lambda _: (new.name,))
 
 
 def _policy_table(new: NewResource, config: ConfigSet, catalog: Catalog) -> tuple[str, list[str]]:
@@ -75,13 +78,3 @@ def _next_steps(folder: Path, new: NewResource, rendered: ResourceFiles) -> list
         "justenough vault apply",
         f"justenough vault try {new.name} {'write' if new.kind == 'ssh' else 'read'}",
     ]
-
-
-def _print(shown: Json) -> None:
-    for file in shown["written"]:
-        terminal.write_line(f"Wrote {file}")
-    for ask in shown["denied"]:
-        terminal.write_line(f"Policy denies {ask} to everybody: write a policy that permits it (docs/how-to/policies.md)")
-    terminal.write_line("Next:")
-    for step in shown["next"]:
-        terminal.write_line(f"  {step}")

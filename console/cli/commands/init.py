@@ -33,11 +33,13 @@ def init(
         str | None, typer.Option("--security", metavar="GROUP", help="Group that approves restricted data and admin rights.")
     ] = None,
 ) -> None:
-    """Write a configuration folder: approvals, policies and a catalog to which `justenough catalog add` adds. Asks for what no option says."""
+    """Write a configuration folder. It has approvals, policies, and a catalog for `justenough catalog add`. Asks for what no option says."""
     from justenough.adapters.configuration.scaffold.new_folder import NewFolder, render_folder  # noqa: PLC0415 - loads jinja2
 
     given = {"environment": environment, "launchers": launchers, "owners": owners, "security": security}
-    answers = {name: value if value is not None else _ask(*QUESTIONS[name]) for name, value in given.items()}
+    answers = {name: QUESTIONS[name][1] if value is None else value for name, value in given.items()}
+    if terminal.is_interactive():
+        answers |= {name: str(typer.prompt(QUESTIONS[name][0], default=answers[name], err=True)) for name in given if given[name] is None}
     for name, value in answers.items():
         if not NAME.fullmatch(value):
             raise Failure(f"--{name}: {value!r} must be lower-case letters, digits and -, at most 63", code=ExitCode.USAGE)
@@ -47,30 +49,18 @@ def init(
         for name, text in render_folder(NewFolder(str(folder), **answers)):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
-        named_here = _name_folder(folder)
+        if names_folder := not SETTINGS_FILE.exists():
+            SETTINGS_FILE.write_text(f'config = "{folder}"\n', encoding="utf-8")
     except OSError as error:
         raise Failure(f"cannot write {error.filename}: {error.strerror}") from error
     load_config(folder)
     steps = (
-        *(() if named_here else (f"export JUSTENOUGH_CONFIG={folder}",)),
-        f"justenough catalog add postgres NAME --url postgresql://HOST/DATABASE{'' if named_here else f' --config {folder}'}",
+        *(() if names_folder else (f"export JUSTENOUGH_CONFIG={folder}",)),
+        f"justenough catalog add postgres NAME --url postgresql://HOST/DATABASE{'' if names_folder else f' --config {folder}'}",
         "justenough vault plan",
     )
     emit(
-        {"folder": str(folder), "settings": str(SETTINGS_FILE) if named_here else None, "next": list(steps)},
+        {"folder": str(folder), "settings": str(SETTINGS_FILE) if names_folder else None, "next": list(steps)},
         table=lambda shown: terminal.write_line("\n  ".join((f"Created {shown['folder']}. Next:", *shown["next"]))),
         names=lambda _: (str(folder),),
     )
-
-
-def _ask(question: str, default: str) -> str:
-    """Return a person's answer; the default if nobody is there to ask."""
-    return str(typer.prompt(question, default=default, err=True)) if terminal.is_interactive() else default
-
-
-def _name_folder(folder: Path) -> bool:
-    """Name the folder in the settings file of this directory if it has none; return whether that was done."""
-    if SETTINGS_FILE.exists():
-        return False
-    SETTINGS_FILE.write_text(f'config = "{folder}"\n', encoding="utf-8")
-    return True

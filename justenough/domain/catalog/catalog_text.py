@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
 
 import yaml
 
@@ -22,9 +23,12 @@ def add_to_catalog(text: str, fragment: str) -> str:
     before, added = read_yaml(CATALOG_FILE, text), read_yaml(CATALOG_FILE, fragment)
     _refuse_taken_names(before, added)
     try:
-        for name, lines in _sections(fragment):
+        sections = SECTION.split(fragment)
+        for name, lines in zip(sections[1::2], sections[2::2], strict=True):
             text = _add_lines(text, name, lines)
-        is_intact = read_yaml(CATALOG_FILE, text) == _joined(before, added)
+        joined = {name: before.get(name, type(values)()) or type(values)() for name, values in added.items()}
+        joined = {name: {**there, **added[name]} if isinstance(there, dict) else [*there, *added[name]] for name, there in joined.items()}
+        is_intact = read_yaml(CATALOG_FILE, text) == {**before, **joined}
     except (yaml.YAMLError, InvalidInput):
         is_intact = False
     if not is_intact:
@@ -40,7 +44,7 @@ def without_writes(fragment: str, paths: set[str]) -> str:
     return kept.removesuffix("provision:\n").replace("provision:\ntools:\n", "tools:\n")
 
 
-def _refuse_taken_names(before: dict[str, object], added: dict[str, object]) -> None:
+def _refuse_taken_names(before: Mapping[str, Any], added: Mapping[str, Any]) -> None:
     problems = []
     for section, values in added.items():
         there = before.get(section)
@@ -48,16 +52,10 @@ def _refuse_taken_names(before: dict[str, object], added: dict[str, object]) -> 
             taken = [f"{section}.{name}" for name in values if isinstance(there, dict) and name in there]
         else:
             paths = {item.get("path") for item in there if isinstance(item, dict)} if isinstance(there, list) else set()
-            taken = [f"{section} {item['path']}" for item in values if item["path"] in paths]  # type: ignore[attr-defined]
+            taken = [f"{section} {item['path']}" for item in values if item["path"] in paths]
         problems += [Problem(name, "is already there; choose another name, or remove it first") for name in taken]
     if problems:
         raise InvalidInput(CATALOG_FILE, tuple(problems))
-
-
-def _sections(fragment: str) -> Iterator[tuple[str, str]]:
-    """Yield each top-level key of a fragment with the lines below it."""
-    parts = SECTION.split(fragment)
-    yield from zip(parts[1::2], parts[2::2], strict=True)
 
 
 def _add_lines(text: str, section: str, lines: str) -> str:
@@ -73,7 +71,11 @@ def _add_lines(text: str, section: str, lines: str) -> str:
         return (
             f"{text[: node.start_mark.index].rstrip()}\n{lines.rstrip()}{rest if rest.startswith(chr(10)) else chr(10) + rest.lstrip(' ')}"
         )
-    end = _end_of(node).index
+    # The end of its last value, before comments that follow it.
+    while isinstance(node, yaml.MappingNode | yaml.SequenceNode) and node.value and not node.flow_style:
+        last = node.value[-1]
+        node = last[1] if isinstance(last, tuple) else last
+    end = node.end_mark.index
     if end and text[end - 1] != "\n":
         line_end = text.find("\n", end)
         if line_end < 0:
@@ -83,19 +85,3 @@ def _add_lines(text: str, section: str, lines: str) -> str:
     # Blank lines stay behind what is added.
     head = text[:end].rstrip() + "\n"
     return head + lines + text[len(head) :]
-
-
-def _end_of(node: yaml.Node) -> yaml.Mark:
-    """Return where the last value of a node ends, before comments that follow it."""
-    while isinstance(node, yaml.MappingNode | yaml.SequenceNode) and node.value and not node.flow_style:
-        last = node.value[-1]
-        node = last[1] if isinstance(last, tuple) else last
-    return node.end_mark
-
-
-def _joined(before: dict[str, object], added: dict[str, object]) -> dict[str, object]:
-    joined = dict(before)
-    for section, values in added.items():
-        there = joined.get(section)
-        joined[section] = {**(there or {}), **values} if isinstance(values, dict) else [*(there or []), *values]  # type: ignore[dict-item, misc]
-    return joined

@@ -116,7 +116,8 @@ class PolicySet:
         try:
             inputs = self.cedar_inputs(job, name, resource, action, context=context)
             request = to_cedar_request(job.id, name, action, inputs.context)
-            entities = _entities(inputs.job, inputs.resource, self._actions)
+            both = f"[{inputs.job},{inputs.resource}]"
+            entities = self._actions.with_added_json_str(both) if self._actions else cedarpy.Entities.from_json_str(both)
             diagnostics = cedarpy.is_authorized_batch([request], prepared.handle, entities)[0].diagnostics
         except ValueError as error:
             return TierResult(errors=(str(error),))
@@ -217,11 +218,6 @@ class PolicySet:
 
 
 @lru_cache(maxsize=1024)
-def _entities(job: str, resource: str, actions: cedarpy.Entities | None) -> cedarpy.Entities:
-    both = f"[{job},{resource}]"
-    return actions.with_added_json_str(both) if actions else cedarpy.Entities.from_json_str(both)
-
-
 def _uid(kind: str, name: str) -> pst.EntityUid:
     return pst.EntityUid(type=pst.EntityType(basename=kind), id=name)
 

@@ -31,6 +31,7 @@ CONTRACT = {
         "vault apply",
         "vault export",
         "vault plan",
+        "vault try",
         "vault setup",
         "login",
         "logout",
@@ -46,7 +47,7 @@ CONTRACT = {
     *(f"schedule {name}" for name in ("list", "show", "pause", "unpause", "run")),
     *(f"webhook {name}" for name in ("list", "deliveries", "resend", "test")),
     *(f"policy {name}" for name in ("check", "explain", "test", "replay")),
-    *("catalog check", "catalog list", "catalog review", "catalog tools"),
+    *("init", "catalog add", "catalog check", "catalog list", "catalog review", "catalog tools"),
 }
 
 

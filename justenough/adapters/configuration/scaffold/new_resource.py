@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -9,7 +10,6 @@ from typing import Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 import jinja2
-import yaml
 
 from justenough.domain.core.errors import Problem, raise_problems
 
@@ -96,7 +96,7 @@ def render_resource(new: NewResource, defaults: Mapping[str, Any], *, today: dat
     conninfo = f"host={where.hostname} port={port} dbname={database}{' ' + where.query.replace('&', ' ') if where.query else ''}"
     values: dict[str, Any] = {
         "name": new.name,
-        "title": _in_yaml(new.title),
+        "title": json.dumps(new.title, ensure_ascii=False),
         "terms": _terms(new, defaults, review_by=date.fromordinal(today.toordinal() + REVIEW_AFTER_DAYS)),
         "url": new.url.rstrip("/"),
         "scheme": where.scheme,
@@ -159,8 +159,3 @@ def _terms(new: NewResource, defaults: Mapping[str, Any], *, review_by: date) ->
     terms = {name: getattr(new, name) for name in TERMS if getattr(new, name) is not None} | {"review": f"{{by: {review_by}}}"}
     terms |= {name: own for name, own in OWN_TERMS.items() if defaults.get(name) and not (name == "target" and new.kind == "postgres")}
     return "".join(f"    {name}: {value}\n" for name, value in terms.items())
-
-
-def _in_yaml(text: str) -> str:
-    """Return a text as YAML on one line."""
-    return str(yaml.safe_dump(text, width=10**6, allow_unicode=True, default_style='"')).strip()
