@@ -30,6 +30,13 @@ def test_every_file_of_a_package_is_in_the_wheel(wheel: set[str], package: str) 
     assert files - wheel == set()
 
 
+def test_the_example_shop_is_in_the_wheel(wheel: set[str]) -> None:
+    shop = ROOT / "examples" / "shop"
+    files = {f"justenough/examples/{path.relative_to(shop.parent)}" for path in shop.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+
+    assert files - wheel == set()
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_is_marked_as_typed(wheel: set[str], package: str) -> None:
     assert f"{package}/py.typed" in wheel

@@ -15,6 +15,7 @@ from functools import partial
 import structlog
 
 from justenough.adapters.configuration.settings import Settings
+from worker.stack.job_python import with_job_python
 from worker.stack.lifeline import Lifeline
 from worker.stack.lock import hold_supervisor_lock
 from worker.stack.managed_process import ManagedProcess
@@ -46,7 +47,7 @@ def supervise(
     make_home(places)
     with hold_supervisor_lock(places):
         end_orphans(places)
-        with prepare_plan(settings, frozenset(only)) as plan:
+        with prepare_plan(with_job_python(settings, report) if "worker" in only else settings, frozenset(only)) as plan:
             asyncio.run(Supervisor(plan, provision=provision, lifeline=lifeline, report=report).run())
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from console.cli.errors import ExitCode, Failure
+from justenough.adapters.configuration.example_shop import example_shop
 
 if TYPE_CHECKING:
     from justenough.adapters.configuration.folder import ConfigSet
@@ -49,7 +50,7 @@ def home() -> Path:
 
 def config_folder() -> Path:
     """Return the configuration folder: catalog, tiers and policies."""
-    return Path(setting("config", "JUSTENOUGH_CONFIG") or "examples/shop").expanduser()
+    return Path(setting("config", "JUSTENOUGH_CONFIG") or example_shop()).expanduser()
 
 
 def load_config(folder: Path) -> ConfigSet:

@@ -20,10 +20,10 @@ from console.cli.demo.command_runner import CommandResult, CommandRunner
 from console.cli.demo.login_probe import LoginProbe
 from console.cli.json_object import Json
 from console.cli.watch.poll import POLL_INTERVAL_S, poll_until
+from justenough.adapters.configuration.example_shop import example_shop
 
 DIM, BOLD, RED, GREEN, PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
 STATE_TIMEOUT_S = 60.0
-JOBS_FOLDER = Path("examples/shop/jobs")
 
 
 class DemoFailed(Exception):
@@ -87,7 +87,7 @@ class DemoEnvironment:
         """Launch one of the shop's jobs as ops; return its id. `hands_over`: the job reports its logins to the probe."""
         witness = (f"witness={self.probe.address}",) if hands_over else ()
         options = [word for pair in (*params, *witness) for word in ("--param", pair)]
-        return str(self.run_as("ops", "job", "run", str(JOBS_FOLDER / f"{file}.yaml"), *options, "--reason", "the demo")["id"])
+        return str(self.run_as("ops", "job", "run", str(example_shop() / "jobs" / f"{file}.yaml"), *options, "--reason", "the demo")["id"])
 
     def wait_for_state(self, job: str, *states: str) -> Json:
         """Wait until the job is in one of these states; return it."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer, StringConstraints
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from justenough.adapters.configuration.example_shop import example_shop
 from justenough.domain.core.ids import INSTALLATION
 
 
@@ -39,7 +40,7 @@ class Settings(BaseSettings):
 
     home: Path = Path(".justenough")
     """The embedded stack's data."""
-    config: Path = Path("examples/shop")
+    config: Path = Field(default_factory=example_shop)
     """Folder with catalog.yaml, approvals.yaml and policies/."""
     installation: Annotated[str, StringConstraints(pattern=f"^{INSTALLATION}$")] = "dev"
     console_url: str | None = None

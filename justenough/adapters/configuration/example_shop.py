@@ -1,0 +1,15 @@
+"""Where the example shop is: in the working directory, in the checkout that these packages belong to, or in the installed package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SHOP = Path("examples/shop")
+PACKAGE = Path(__file__).resolve().parents[2]
+INSTALLED = PACKAGE / SHOP
+"""Where a wheel puts it."""
+
+
+def example_shop() -> Path:
+    """Return the shop's configuration folder."""
+    return next((folder for folder in (SHOP, PACKAGE.parent / SHOP) if folder.is_dir()), INSTALLED)

@@ -1,0 +1,71 @@
+"""The Python of the example shop's jobs if the program was installed from a wheel: a virtual environment in the stack's home, made once.
+
+In a checkout `make setup` makes it. Jobs never run with the worker's own packages.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from justenough.adapters.configuration.example_shop import INSTALLED
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.core.errors import GiveUp
+from worker.stack.environment import SHOP_PYTHON
+from worker.stack.paths import StackPaths
+from worker.stack.start_progress import Report
+
+FOLDER, DONE = "job-python", ".done"
+CANDIDATES = ("/usr/bin/python3", getattr(sys, "_base_executable", sys.executable))
+"""The system's own first: jobs' users can enter its folder."""
+INSTALL_TIMEOUT_S = 600
+
+
+class NoJobPython(GiveUp):
+    """The jobs' virtual environment could not be made. The message has the end of what the installer said."""
+
+
+def with_job_python(settings: Settings, report: Report) -> Settings:
+    """Return the settings with a Python for the installed shop's jobs, which is made first if it is not there. Raises NoJobPython."""
+    # A detached start passes every setting on, so that none of them looks like a default.
+    is_chosen = settings.job_path != Settings.model_fields["job_path"].default or SHOP_PYTHON.is_dir()
+    if is_chosen or settings.config.expanduser().absolute() != INSTALLED:
+        return settings
+    folder = StackPaths.of(settings.home).home / FOLDER
+    if not (folder / DONE).exists():
+        report("step", "installing the packages of the shop's jobs")
+        python = next((path for path in CANDIDATES if _is_usable(path)), sys.executable)
+        # Isolated (-I): the supervisor's own packages must not count as installed there.
+        _run(python, "-I", "-m", "venv", "--clear", str(folder))
+        requirements = str(INSTALLED / "requirements.txt")
+        _run(
+            str(folder / "bin" / "python"),
+            "-I",
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--disable-pip-version-check",
+            "--require-hashes",
+            "-r",
+            requirements,
+        )
+        # The jobs' users must read it, whatever this process's umask.
+        _run("chmod", "-R", "a+rX", str(folder))
+        (folder / DONE).touch()
+    return settings.model_copy(update={"job_path": f"{folder / 'bin'}:{settings.job_path}"})
+
+
+def _is_usable(python: str) -> bool:
+    command = (python, "-c", "import ensurepip, venv, sys; sys.exit(sys.version_info < (3, 10))")
+    return Path(python).exists() and subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S)
+    if done.returncode:
+        said = " ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
+        raise NoJobPython(
+            f"the Python of the shop's jobs could not be installed ({' '.join(command[:4])} …): {said}; or set JUSTENOUGH_JOB_PATH"
+        )
