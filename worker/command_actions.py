@@ -125,10 +125,10 @@ def vault_try(output: CommandOutput, resource: str, action: str, pairs: tuple[st
     if wrong := next((pair for pair in pairs if not pair.partition("=")[2]), None):
         output.write_message(f"--data-scope {wrong}: write KEY=VALUE, as in tenant=acme")
         raise typer.Exit(EXIT_USAGE)
-    given = _load_settings(output)
+    given = read_settings(output)
     settings, environment = embedded_inputs(given) or (given, os.environ)
     data_scope = {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
-    with _exit_on_error(output, invalid_input=EXIT_USAGE):
+    with exit_on_error(output, invalid_input=EXIT_USAGE):
         steps = [step._asdict() for step in try_action(settings, environment, resource, Action(action), data_scope)]
     output.emit(
         {"action": f"{resource}:{action}", "steps": steps},

@@ -32,6 +32,8 @@ CONTRACT = {
         "vault export",
         "vault plan",
         "vault try",
+        "people plan",
+        "people sync",
         "vault setup",
         "login",
         "logout",

@@ -26,7 +26,8 @@ from worker.provisioning import AppliedWrite, PersonSeed, PlannedWrite, WriteOut
 
 NUMBERS = count(1)
 CHANGES = {WriteOutcome.CREATED, WriteOutcome.CHANGED}
-SHOP = Path(__file__).resolve().parents[3] / "examples" / "shop"
+REPOSITORY = Path(__file__).resolve().parents[3]
+SHOP = REPOSITORY / "examples" / "shop"
 PEOPLE = {
     name: PersonSeed(Secret(f"{name}-password"), (group,))
     for name, group in {"lead": "support-leads", "ops": "ops", "security": "security"}.items()

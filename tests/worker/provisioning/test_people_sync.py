@@ -181,11 +181,11 @@ def test_external_groups_and_their_other_settings_are_kept(office: Office) -> No
 
 def test_the_command_exits_2_for_changes_and_for_wrong_input(office: Office, tmp_path: Path) -> None:
     file = str(office.write("  ada: {groups: [ops]}\n"))
-    planned = office.empty.justenough("people", "plan", file)
-    assert (planned.returncode, planned.stdout.splitlines()[-1]) == (2, "`justenough people sync` would write 4 of 4 objects.")
-    assert office.empty.justenough("people", "sync", file).returncode == 0
-    again = office.empty.justenough("people", "plan", file)
-    assert (again.returncode, again.stdout) == (0, "Nothing that Vault shows would change: 4 objects were compared.\n")
+    planned = office.empty.command("people", "plan", file)
+    assert (planned.exit_code, planned.stdout.splitlines()[-1]) == (2, "`justenough people sync` would write 4 of 4 objects.")
+    assert office.empty.command("people", "sync", file).exit_code == 0
+    again = office.empty.command("people", "plan", file)
+    assert (again.exit_code, again.stdout) == (0, "Nothing that Vault shows would change: 4 objects were compared.\n")
 
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("people: {ada: [ops]}")
@@ -195,8 +195,8 @@ def test_the_command_exits_2_for_changes_and_for_wrong_input(office: Office, tmp
         ((file, "--group", "opps"), "--group: 1 problem\n  nobody is in the group opps\n"),
         ((str(wrong),), "  people.ada: must be a mapping\n"),
     ):
-        refused = office.empty.justenough("people", "sync", *words)
-        assert (refused.returncode, refused.stdout, refused.stderr.endswith(said)) == (2, "", True), refused.stderr
+        refused = office.empty.command("people", "sync", *words)
+        assert (refused.exit_code, refused.stdout, refused.stderr.endswith(said)) == (2, "", True), refused.stderr
 
 
 def test_logins_that_cannot_be_made_are_named_before_anything_is_written(office: Office) -> None:
@@ -223,8 +223,8 @@ def test_a_vault_that_cannot_be_used_gets_one_sentence(office: Office) -> None:
         (("vault", "plan"), {"VAULT_CACERT": "/nowhere/ca.pem"}, "VAULT_CACERT: /nowhere/ca.pem has no certificates that can be read"),
         (people, {"VAULT_CACERT": __file__}, "has no certificates that can be read"),
     ):
-        done = office.empty.justenough(*words, **env)
-        assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (1, "", False), done.stderr
+        done = office.empty.command(*words, **env)
+        assert (done.exit_code, done.stdout, "Traceback" in done.stderr) == (1, "", False), done.stderr
         assert said in done.stderr
 
 
@@ -242,9 +242,9 @@ async def test_the_certificate_of_an_unknown_authority_is_named(office: Office, 
     file = str(office.write("  ada: {groups: [ops]}\n"))
 
     async def plan(address: str, **env: str) -> tuple[int, str]:
-        done = await asyncio.to_thread(office.empty.justenough, "people", "plan", file, VAULT_ADDR=address, **env)
+        done = await asyncio.to_thread(office.empty.command, "people", "plan", file, VAULT_ADDR=address, **env)
         assert "Traceback" not in done.stderr
-        return done.returncode, done.stderr
+        return done.exit_code, done.stderr
 
     async with serve_tls(urlsplit(office.empty.settings.vault_addr).netloc, contexts["localhost"]) as front:
         port = front.rpartition(":")[2]
