@@ -30,10 +30,10 @@ from console.temporal.client import TemporalGateway
 from console.temporal.schedule_sync import ScheduleSync
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.store import Store
 from justenough.adapters.targets.postgres import TargetInspector
 from justenough.adapters.temporal import build_codec
 from justenough.services.dependencies import Deps
+from justenough.services.open_store import open_store
 
 MAX_THREADS = 64
 
@@ -42,9 +42,14 @@ MAX_THREADS = 64
 async def build_console(settings: Settings) -> AsyncIterator[Console]:
     """Build a console and close it after the block. Needs the store; Vault and Temporal may come later."""
     to_thread.current_default_thread_limiter().total_tokens = MAX_THREADS
-    store = Store(settings.store_url)
-    await to_thread.run_sync(store.migrate)
     vault = ConsoleVault(settings)
+    store = open_store(settings, vault)
+    try:
+        await to_thread.run_sync(store.migrate)
+    except BaseException:
+        vault.close()
+        store.close()
+        raise
     # `${X}` in the catalog is not expanded, because only the worker needs these values.
     config = ConfigFolder(settings.config)
     targets = TargetInspector(vault, lambda: config.current().catalog, installation=settings.installation)

@@ -1,4 +1,4 @@
-"""The worker's commands of `justenough`: up, down, status, doctor, worker, vault setup; their names and options.
+"""The worker's commands of `justenough`: up, down, status, doctor, worker, vault …, store …; their names and options.
 
 Imports nothing that loads slowly, because `justenough --help` loads this module. The commands' actions are in worker.command_actions.
 """
@@ -31,6 +31,10 @@ def register(app: typer.Typer, output: CommandOutput) -> None:
     vault.command("export")(commands.vault_export)
     vault.command("setup", help="The same as `vault apply`.")(commands.vault_setup)
     app.add_typer(vault, name="vault")
+    store = typer.Typer(help="Prepare and check the store's database.", no_args_is_help=True)
+    store.command("migrate")(commands.store_migrate)
+    store.command("check")(commands.store_check)
+    app.add_typer(store, name="store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,26 @@ class WorkerCommands:
         from worker import command_actions  # noqa: PLC0415 - loads the stack
 
         command_actions.vault_export(self.output, folder, form)
+
+    def store_migrate(
+        self,
+        grant: Annotated[
+            str | None,
+            typer.Option(
+                "--grant", metavar="ROLE", help="Also give this role of PostgreSQL exactly the rights that workers and consoles need."
+            ),
+        ] = None,
+    ) -> None:
+        """Bring the store to this version's schema. Uses JUSTENOUGH_DATABASE_URL, with a role that owns the tables or may create them."""
+        from worker import command_actions  # noqa: PLC0415 - loads the stack
+
+        command_actions.store_migrate(self.output, grant=grant)
+
+    def store_check(self) -> None:
+        """Check the store with the login of workers and consoles: server, TLS, schema, rights, pooler, notices. Exit 1 if something is missing."""
+        from worker import command_actions  # noqa: PLC0415 - loads the stack
+
+        command_actions.store_check(self.output)
 
 
 def worker() -> None:

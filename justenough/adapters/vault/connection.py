@@ -87,6 +87,11 @@ class VaultConnection:
             self._log_in = partial(self._log_in_from_file, path)
             self._login = self._log_in()
 
+    @property
+    def login_identity(self) -> object:
+        """Our own login: another object after each new login. What was issued under an earlier one may end with it. None: not logged in."""
+        return self._login
+
     def login_token(self, token: Secret) -> None:
         """Use this token. It is not renewed, and no new login replaces it."""
         self._log_in = None
