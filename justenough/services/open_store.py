@@ -15,6 +15,7 @@ from justenough.domain.core.errors import JustEnoughError
 
 RETRY_INTERVAL_S = 5.0
 """Seconds between two attempts to get newer credentials while the present ones are valid."""
+REMEDY = "check JUSTENOUGH_DATABASE_CREDENTIALS, and run `justenough vault apply` with it"
 MIN_VALID_S = 15.0
 """Credentials that end sooner are not used for another transaction."""
 
@@ -75,7 +76,7 @@ class VaultLogins:
             except JustEnoughError as error:
                 # While Vault is down, the store stays usable as long as its user lives.
                 if issued is None or self._ticks() >= issued.ends - MIN_VALID_S:
-                    raise StoreUnavailable(f"there is no login for the store: {error}") from error
+                    raise StoreUnavailable(f"there is no login for the store: {error}; {REMEDY}") from error
                 self._retry_at = self._ticks() + RETRY_INTERVAL_S
             return issued.login
 
