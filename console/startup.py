@@ -32,6 +32,7 @@ from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.targets.postgres import TargetInspector
 from justenough.adapters.temporal import build_codec
+from justenough.adapters.vault import VaultRefused
 from justenough.services.dependencies import Deps
 from justenough.services.open_store import open_store
 
@@ -60,8 +61,7 @@ async def build_console(settings: Settings) -> AsyncIterator[Console]:
     quotas = Quotas(store, settings, lambda: frozenset(resource.environment for resource in config.current().catalog.resources.values()))
     try:
         # For Vault's public endpoints, keys and health. Ignores proxies and .netrc, because the settings name Vault's address.
-        verify = ssl.create_default_context(cafile=str(settings.vault_cacert)) if settings.vault_cacert else True
-        async with httpx.AsyncClient(verify=verify, trust_env=False, follow_redirects=False) as client:
+        async with httpx.AsyncClient(verify=_trusted_authorities(settings), trust_env=False, follow_redirects=False) as client:
             people = TokenVerifier(vault, settings, client)
             yield Console(
                 deps=deps,
@@ -88,3 +88,13 @@ async def build_console(settings: Settings) -> AsyncIterator[Console]:
     finally:
         vault.close()
         store.close()
+
+
+def _trusted_authorities(settings: Settings) -> ssl.SSLContext | bool:
+    """Return whose certificates Vault may have, in the form that httpx takes. Raises VaultRefused."""
+    if settings.vault_cacert is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=str(settings.vault_cacert))
+    except OSError as error:
+        raise VaultRefused(f"VAULT_CACERT names {settings.vault_cacert}, which has no certificates in PEM: {error.strerror}") from error
