@@ -48,6 +48,7 @@ def open_worker_deps(settings: Settings, env: Mapping[str, str]) -> Iterator[Dep
         stack.callback(vault.close)
         vault.login_from_file(settings.worker_approle_file)
         vault.keep_alive()
+        vault.require_job_rights(settings.installation)
         store = open_store(settings, vault)
         stack.callback(store.close)
         store.migrate()
