@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
@@ -18,6 +19,7 @@ from justenough.services.open_store import VaultLogins, open_store
 from tests.adapters.store.event_samples import job_id, submission
 from tests.worker.provisioning.provisioned_shop import NUMBERS, Emptied, Shop
 from worker.provisioning import WriteOutcome
+from worker.stack.doctor.store import store_findings
 
 pytestmark = pytest.mark.servers
 PATH = "store/creds/je-store"
@@ -100,6 +102,17 @@ def test_a_worker_and_a_console_use_users_of_their_own_with_the_rights_of_the_ro
     assert (report.missing_rights, report.may_change_ledger) == ((), False)
 
 
+def test_the_check_logs_in_like_the_worker_of_this_machine(own: OwnStore) -> None:
+    found = {finding.what: finding for finding in store_findings(own.settings)}
+    assert {finding.level for finding in found.values()} == {"ok"}
+    assert "the role v-" in found["rights"].found
+    (refused,) = store_findings(
+        own.settings.model_copy(update={"worker_approle": Path("/nowhere.json"), "console_approle": Path("/nowhere")})
+    )
+    assert (refused.what, refused.level) == ("store", "missing")
+    assert "/nowhere.json must be JSON with role_id and secret_id" in refused.found
+
+
 def test_the_policies_let_them_read_that_path_and_a_plan_shows_it(own: OwnStore) -> None:
     with_path = own.namespace.settings
     own.namespace.settings = with_path.model_copy(update={"database_credentials": None})
@@ -113,8 +126,9 @@ def test_connections_move_to_the_next_user_at_half_of_the_lease(own: OwnStore) -
     before, now = own.users(), 0.0
     with closing(own.worker_vault()) as vault:
         logins = VaultLogins(vault, PATH, ticks=lambda: now)
-        with closing(Store(own.url, logins=logins)) as store:
+        with closing(Store(own.url, logins=logins)) as store, closing(store.ledger.open_change_feed()) as changes:
             store.migrate()
+            changes.wait(30)  # Begins to listen.
             (first,) = own.users() - before
             now = TTL_S / 2 - 1
             store.ledger.append([submission(job_id(2))])
@@ -125,6 +139,8 @@ def test_connections_move_to_the_next_user_at_half_of_the_lease(own: OwnStore) -
             second = store.inspect().postgres
             assert second is not None
             assert second.role != first
+            changes.wait(30)  # The entry, or the new connection.
+            changes.wait(0.1)
             # Nothing uses the first one any more.
             with psycopg.connect(own.admin_url, autocommit=True) as admin:
                 assert admin.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = %s", (first,)).fetchone() == (0,)
