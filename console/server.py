@@ -14,7 +14,8 @@ from justenough.adapters.configuration.settings import Settings, load_settings
 from justenough.adapters.runtime import gc_tuning
 from justenough.adapters.runtime.http_protocol import HEAD_TIMEOUT_S, HttpProtocolWithDeadlines
 from justenough.adapters.runtime.logging_setup import configure_logs
-from justenough.adapters.temporal import TemporalProfileInvalid, with_temporal_profile
+from justenough.adapters.temporal import with_temporal_profile
+from justenough.domain.core.errors import JustEnoughError
 
 DRAIN_TIMEOUT_S = 5
 """How long open responses, mostly streams, may continue after the console got a signal to stop."""
@@ -25,12 +26,12 @@ RESERVED_DESCRIPTORS = 256
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT."""
-    settings = load_settings()
-    configure_logs(settings.log_level)
+    """Serve until SIGTERM or SIGINT; exit 1 with one sentence if the console cannot start."""
     try:
+        settings = load_settings()
+        configure_logs(settings.log_level)
         asyncio.run(_serve(with_temporal_profile(settings)))
-    except TemporalProfileInvalid as error:
+    except JustEnoughError as error:
         sys.exit(f"console cannot start: {error}")
 
 

@@ -30,10 +30,11 @@ from console.temporal.client import TemporalGateway
 from console.temporal.schedule_sync import ScheduleSync
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.store import Store
 from justenough.adapters.targets.postgres import TargetInspector
 from justenough.adapters.temporal import build_codec
+from justenough.adapters.vault import VaultRefused
 from justenough.services.dependencies import Deps
+from justenough.services.open_store import open_store
 
 MAX_THREADS = 64
 
@@ -42,9 +43,14 @@ MAX_THREADS = 64
 async def build_console(settings: Settings) -> AsyncIterator[Console]:
     """Build a console and close it after the block. Needs the store; Vault and Temporal may come later."""
     to_thread.current_default_thread_limiter().total_tokens = MAX_THREADS
-    store = Store(settings.store_url)
-    await to_thread.run_sync(store.migrate)
     vault = ConsoleVault(settings)
+    store = open_store(settings, vault)
+    try:
+        await to_thread.run_sync(store.migrate)
+    except BaseException:
+        vault.close()
+        store.close()
+        raise
     # `${X}` in the catalog is not expanded, because only the worker needs these values.
     config = ConfigFolder(settings.config)
     targets = TargetInspector(vault, lambda: config.current().catalog, installation=settings.installation)
@@ -55,8 +61,7 @@ async def build_console(settings: Settings) -> AsyncIterator[Console]:
     quotas = Quotas(store, settings, lambda: frozenset(resource.environment for resource in config.current().catalog.resources.values()))
     try:
         # For Vault's public endpoints, keys and health. Ignores proxies and .netrc, because the settings name Vault's address.
-        verify = ssl.create_default_context(cafile=str(settings.vault_cacert)) if settings.vault_cacert else True
-        async with httpx.AsyncClient(verify=verify, trust_env=False, follow_redirects=False) as client:
+        async with httpx.AsyncClient(verify=_trusted_authorities(settings), trust_env=False, follow_redirects=False) as client:
             people = TokenVerifier(vault, settings, client)
             yield Console(
                 deps=deps,
@@ -83,3 +88,13 @@ async def build_console(settings: Settings) -> AsyncIterator[Console]:
     finally:
         vault.close()
         store.close()
+
+
+def _trusted_authorities(settings: Settings) -> ssl.SSLContext | bool:
+    """Return whose certificates Vault may have, in the form that httpx takes. Raises VaultRefused."""
+    if settings.vault_cacert is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=str(settings.vault_cacert))
+    except OSError as error:
+        raise VaultRefused(f"VAULT_CACERT names {settings.vault_cacert}, which has no certificates in PEM: {error.strerror}") from error

@@ -2,7 +2,8 @@
 # What `make setup` does, one step per word: host | main | shop | sdk | browser | targets. Each step may be run again; none starts anything.
 #   host  what the system must bring: bubblewrap, setpriv, nftables (by apt-get when root on Debian, else says so)
 #   browser  Chromium, which the tests of the console's pages drive (the same)
-#   targets  Redis and OpenSSH's ssh-keygen, which the tests of Vault's engines use (the same; no server is started or enabled)
+#   targets  Redis and OpenSSH's ssh-keygen, which the tests of Vault's engines use, PgBouncer and a PostgreSQL that speaks TLS, which those of
+#         the store use (the same; no server is started or enabled)
 #   main  .venv: every package of requirements-dev.lock by hash, this project, PostgreSQL's programs in its bin
 #   shop  .venv-shop: the interpreter of the example jobs, which never share the worker's packages
 #   sdk   the job SDK of this checkout, into .venv-shop
@@ -53,6 +54,27 @@ targets() {
     # Not redis-server: that package starts one for the whole machine. Its program is the one in redis-tools, by another name.
     need redis-check-rdb redis-tools "the tests of Redis credentials start it"
     need ssh-keygen openssh-client "the tests of SSH certificates check them with it"
+    pooler
+    postgres_with_tls
+}
+
+# The package starts one for the whole machine, where services are started.
+pooler() {
+    [ ! -x /usr/sbin/pgbouncer ] || return 0
+    need pgbouncer pgbouncer "the tests of the store behind a pooler start it"
+    [ ! -d /run/systemd/system ] || systemctl disable --quiet --now pgbouncer
+}
+
+# PostgreSQL's wheel is built without TLS. Debian's package would make a cluster and start it.
+postgres_with_tls() {
+    compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null && return
+    if can_apt; then
+        mkdir -p /etc/postgresql-common/createcluster.d
+        echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.d/justenough.conf
+        apt_install postgresql || true
+    fi
+    compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null && say "installed postgresql" ||
+        say "a PostgreSQL that speaks TLS is missing: the tests of the store's TLS start it. Install your system's package 'postgresql'."
 }
 
 find_python() {

@@ -38,6 +38,7 @@ from console.cli.errors import ExitCode
 from console.cli.main import program
 from docs.editor_schemas import editor_schemas
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.store.rights import RIGHTS
 from justenough.domain.approvals.tiers import Tiers
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.ids import CREDENTIAL_ID, JOB_ID, REQUEST_ID
@@ -220,6 +221,15 @@ def settings() -> str:
     return table(("variable", "in justenough.toml", "type", "default", "meaning"), rows)
 
 
+def store_rights() -> str:
+    """Return the statements that grant the rights in the store, one for each set of rights."""
+    tables: dict[str, list[str]] = {}
+    for name, rights in sorted(RIGHTS.items()):
+        tables.setdefault(rights, []).append(name)
+    grants = [f"GRANT {rights} ON {', '.join(names)} TO je_store;" for rights, names in sorted(tables.items())]
+    return "\n".join(("```sql", "GRANT USAGE ON SCHEMA public TO je_store;", *grants, "```"))
+
+
 # What the console serves.
 
 
@@ -381,6 +391,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "credential-states": lambda: states("credential-states", CredentialState),
     "revocation-states": lambda: states("revocation-states", RevocationState),
     "job-environment": job_environment,
+    "store-rights": store_rights,
 }
 
 

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from pydantic import ValidationError
 
 from justenough.adapters.configuration.settings import Settings, load_settings
 from justenough.domain.core.errors import InvalidInput, JustEnoughError
 from justenough.domain.core.secret import Secret
-from justenough.domain.core.validation_messages import describe_error
 from worker.stack.control import find_running_stack, start_detached, stop_stack
 from worker.stack.paths import StackPaths
 from worker.stack.stack_file import Stack
@@ -26,6 +24,7 @@ from worker.stack.supervisor import supervise
 if TYPE_CHECKING:
     from worker.command_output import CommandOutput, Json
     from worker.provisioning import AppliedWrite, PlannedWrite
+    from worker.stack.finding import DoctorFinding
 
 EXIT_FAILED, EXIT_USAGE, EXIT_DRIFT = 1, 2, 2
 
@@ -79,7 +78,37 @@ def doctor(output: CommandOutput) -> None:
     """Print every finding."""
     from worker.stack.doctor import examine  # noqa: PLC0415 - only this command needs the store and every adapter
 
-    findings = examine(read_settings(output), console_url=output.console_url())
+    _print_findings(output, examine(read_settings(output), console_url=output.console_url()))
+
+
+def store_check(output: CommandOutput) -> None:
+    """Print every finding about the store."""
+    from worker.stack.doctor.store import store_findings  # noqa: PLC0415 - only this command needs the store
+
+    _print_findings(output, tuple(store_findings(read_settings(output))))
+
+
+def store_migrate(output: CommandOutput, *, grant: str | None) -> None:
+    """Migrate the store and print its revisions."""
+    from worker.stack.doctor.store import open_own_store  # noqa: PLC0415 - only this command needs the store
+
+    settings = read_settings(output)
+    with exit_on_error(output), open_own_store(settings) as store:
+        revisions = store.migrate(grant=grant)
+    if revisions.found == revisions.newest:
+        text = f"The store is at revision {revisions.newest} already."
+    else:
+        text = f"Migrated the store from {revisions.found or 'nothing'} to revision {revisions.newest}."
+    granted = f" The role {grant} has the rights that workers and consoles need." if grant else ""
+    output.emit(
+        {"before": revisions.found, "revision": revisions.newest, "granted": grant},
+        table=lambda _: output.write_line(text + granted),
+        names=lambda _: (revisions.newest,),
+    )
+
+
+def _print_findings(output: CommandOutput, findings: Sequence[DoctorFinding]) -> None:
+    """Print findings with their remedies; exit 1 if something is missing."""
 
     def print_findings(_: Json) -> None:
         for finding in findings:
@@ -198,9 +227,9 @@ def read_settings(output: CommandOutput, *, exit_code: int = EXIT_USAGE) -> Sett
     """Return the settings; print each problem and exit if there are any."""
     try:
         return load_settings()
-    except ValidationError as error:
-        for problem in error.errors():
-            output.write_message(f"setting {'.'.join(map(str, problem['loc']))}: {describe_error(problem)}")
+    except InvalidInput as error:
+        for problem in error.problems:
+            output.write_message(str(problem))
         raise typer.Exit(exit_code) from error
 
 

@@ -1,4 +1,4 @@
-"""The worker's commands of `justenough`: up, down, status, doctor, worker, vault, people; their names and options.
+"""The worker's commands of `justenough`: up, down, status, doctor, worker, vault, store, people; their names and options.
 
 Imports nothing that loads slowly, because `justenough --help` loads this module. The commands' actions are in worker.command_actions.
 """
@@ -45,6 +45,10 @@ def register(app: typer.Typer, output: CommandOutput) -> None:
     people.command("plan")(commands.people_plan)
     people.command("sync")(commands.people_sync)
     app.add_typer(people, name="people")
+    store = typer.Typer(help="Prepare and check the store's database.", no_args_is_help=True)
+    store.command("migrate")(commands.store_migrate)
+    store.command("check")(commands.store_check)
+    app.add_typer(store, name="store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,26 @@ class WorkerCommands:
         from worker import command_actions  # noqa: PLC0415 - loads the stack
 
         command_actions.vault_try(self.output, resource, action, tuple(data_scope or ()))
+
+    def store_migrate(
+        self,
+        grant: Annotated[
+            str | None,
+            typer.Option(
+                "--grant", metavar="ROLE", help="Also give this role of PostgreSQL exactly the rights that workers and consoles need."
+            ),
+        ] = None,
+    ) -> None:
+        """Bring the store to this version's schema. Uses JUSTENOUGH_DATABASE_URL, with a role that owns the tables or may create them."""
+        from worker import command_actions  # noqa: PLC0415 - loads the stack
+
+        command_actions.store_migrate(self.output, grant=grant)
+
+    def store_check(self) -> None:
+        """Check the store with the login of workers and consoles: server, TLS, schema, rights, pooler, notices. Exit 1 if something is missing."""
+        from worker import command_actions  # noqa: PLC0415 - loads the stack
+
+        command_actions.store_check(self.output)
 
 
 def worker() -> None:

@@ -45,9 +45,9 @@ def main() -> None:
     """Run until SIGTERM or SIGINT; exit 1 with one sentence if the worker cannot start."""
     # A core dump would contain secrets. Jobs inherit this limit.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    settings = load_settings()
-    configure_logs(settings.log_level)
     try:
+        settings = load_settings()
+        configure_logs(settings.log_level)
         check_packages()
         asyncio.run(run(with_temporal_profile(settings)))
     except JustEnoughError as error:

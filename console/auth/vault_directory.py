@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from console.concurrency.caches import ThreadCache
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.vault import Vault, VaultDenied, VaultRefused, user_login
+from justenough.adapters.vault import IssuedSecret, Vault, VaultDenied, VaultRefused, user_login
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.core.secret import Secret
@@ -96,7 +96,11 @@ class ConsoleVault(Vault):
 
     def secret_fields(self, path: str) -> Mapping[str, Secret]:
         """Read the fields of a secret that triggers.yaml names: signing secrets or Apprise URLs."""
-        return self._ask(lambda: self.creds(path), what=path).fields
+        return self.creds(path).fields
+
+    def creds(self, path: str) -> IssuedSecret:
+        """Return credentials for the console itself."""
+        return self._ask(lambda: super(ConsoleVault, self).creds(path), what=path)
 
     def seal(self, token: Secret, context: bytes) -> str:
         """Encrypt a page session's token; only the same context decrypts it."""

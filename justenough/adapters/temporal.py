@@ -24,8 +24,8 @@ from justenough.adapters.payload_codec import EncryptingCodec, KeyWrapper, data_
 from justenough.domain.contracts.search_attributes import SEARCH_ATTRIBUTES
 from justenough.domain.core.errors import GiveUp, RetryLater
 
-CONNECT_TIMEOUT_S = 20.0
-PROBE_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 2.5
 RPC_TIMEOUT = timedelta(seconds=10)
 KEYWORD = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
 AWAY = frozenset({RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED})

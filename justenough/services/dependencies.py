@@ -13,6 +13,7 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import Store
 from justenough.adapters.targets.postgres import TargetInspector
 from justenough.adapters.vault import Vault
+from justenough.services.open_store import open_store
 from justenough.services.revocation_attempts import RevocationTracker
 
 
@@ -41,15 +42,16 @@ class Deps:
 def open_worker_deps(settings: Settings, env: Mapping[str, str]) -> Iterator[Deps]:
     """Open everything that a worker needs, and close it after the block. Raises RetryLater if a server is unavailable, GiveUp if it refuses."""
     with ExitStack() as stack:
-        store = Store(settings.store_url)
-        stack.callback(store.close)
-        store.migrate()
         vault = Vault(
             settings.vault_addr, namespace=settings.vault_namespace, cacert=settings.vault_cacert, bound_cidrs=settings.worker_cidrs
         )
         stack.callback(vault.close)
         vault.login_from_file(settings.worker_approle_file)
         vault.keep_alive()
+        vault.require_job_rights(settings.installation)
+        store = open_store(settings, vault)
+        stack.callback(store.close)
+        store.migrate()
         # A worker that cannot read its configuration must not deny jobs, and must not find targets empty because it knows none.
         config = ConfigFolder(settings.config, env, required=True)
         targets = TargetInspector(vault, lambda: config.current().catalog, installation=settings.installation)

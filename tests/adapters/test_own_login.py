@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from justenough.adapters.vault import VaultDenied, connection
+from justenough.adapters.vault import VaultDenied, VaultUnavailable, connection
 from justenough.adapters.vault.connection import VaultConnection
 from justenough.adapters.vault.own_login import read_login, secret_files
 from tests.support.canned_server import serve_canned_answers
@@ -206,6 +208,42 @@ def test_what_is_wrong_is_said_without_quoting_a_secret(
     assert expected in str(refused.value)
     assert ("Vault refused the login" in str(refused.value)) == (expected == "auth/nowhere/login"), "Vault was not asked"
     assert "hush" not in f"{refused.value} {refused.value.__cause__}"
+
+
+UNREACHABLE: dict[str, tuple[str, str | None, str]] = {
+    "nobody listens": ("http://127.0.0.1:9", None, "Connection refused); check VAULT_ADDR and that server"),
+    "no such host": ("http://vault.invalid:8200", None, "; check VAULT_ADDR and that server"),
+    "no URL": ("vault:8200", None, "(InvalidSchema); write it as https://host:8200"),
+    "no scheme": ("nonsense", None, "(MissingSchema); write it as https://host:8200"),
+    "plain HTTP": ("http://localhost:{port}", None, "speaks TLS: write VAULT_ADDR with https://"),
+    "an authority that is not trusted": ("https://localhost:{port}", None, "certificate); set VAULT_CACERT to the CA"),
+    "a name that is not in the certificate": ("https://127.0.0.1:{port}", "{authority}", "set VAULT_CACERT to the CA"),
+    "no file with the authority": (
+        "https://localhost:{port}",
+        "/nonexistent/ca.pem",
+        "invalid path: /nonexistent/ca.pem); correct VAULT_CACERT",
+    ),
+    "a file without an authority": ("https://localhost:{port}", __file__, "no certificate or crl found); correct VAULT_CACERT"),
+    "TLS to plain HTTP": ("https://127.0.0.1:{plain}", "{authority}", "it does not speak TLS: write VAULT_ADDR with http://"),
+    "silence": ("http://127.0.0.1:{silent}", None, "Read timed out); check VAULT_ADDR and that server"),
+}
+
+
+@pytest.mark.parametrize("address, cacert, expected", UNREACHABLE.values(), ids=UNREACHABLE)
+def test_a_vault_that_cannot_be_reached_is_told_in_one_sentence(
+    vault: TlsVault, write_login: LoginWriter, address: str, cacert: str | None, expected: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, serve_canned_answers() as plain:
+        port = vault.address.rpartition(":")[2]
+        names = {"port": port, "plain": plain.address.rpartition(":")[2], "silent": silent.getsockname()[1], "authority": vault.authority}
+        opened = VaultConnection(address.format(**names), cacert=Path(cacert.format(**names)) if cacert else None)
+        began = time.monotonic()
+        with closing(opened), pytest.raises(VaultUnavailable) as raised:
+            opened.login_from_file(write_login(role_id="r", secret_id="hush-hush"))
+    assert expected in str(raised.value)
+    assert opened.address in str(raised.value)
+    assert "hush" not in str(raised.value)
+    assert time.monotonic() - began < 10
 
 
 def test_a_token_file_holds_one_token(client: VaultConnection, write_login: LoginWriter, tmp_path: Path) -> None:

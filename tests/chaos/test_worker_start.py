@@ -68,3 +68,9 @@ def test_a_worker_without_vault_names_the_address(without_vault: Worker) -> None
     (sentence,) = failure_output(without_vault)
     assert sentence.startswith("worker cannot start: ")
     assert "http://127.0.0.1:9" in sentence
+
+
+def test_a_worker_whose_login_may_do_nothing_does_not_get_ready(rig: Rig) -> None:
+    (sentence,) = failure_output(rig.start(ready=False, forked=False, JUSTENOUGH_INSTALLATION="other"))
+    assert sentence.startswith("worker cannot start: Vault does not let this login manage jobs of the installation other (")
+    assert sentence.endswith("give the login the policy je-worker, which `justenough vault apply` writes for one JUSTENOUGH_INSTALLATION")

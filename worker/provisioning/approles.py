@@ -33,7 +33,8 @@ OIDC_KEY_SETTINGS = {"algorithm": "EdDSA", "allowed_client_ids": [AUDIENCE], "ro
 
 def provision_worker(vault: AdminClient, settings: Settings, catalog: Catalog) -> Iterator[AppliedWrite]:
     """Write the worker's policy and, unless its login file names another method, its AppRole and that file."""
-    yield vault.ensure("sys/policies/acl/je-worker", {"policy": worker_policy(catalog, settings.installation, cidrs=settings.worker_cidrs)})
+    policy = worker_policy(catalog, settings.installation, cidrs=settings.worker_cidrs, store_credentials=settings.database_credentials)
+    yield vault.ensure("sys/policies/acl/je-worker", {"policy": policy})
     yield from _ensure_approle(vault, "je-worker", settings.worker_approle_file)
 
 
@@ -42,7 +43,9 @@ def provision_console(vault: AdminClient, settings: Settings, triggers: Triggers
 
     It may read only those secrets that the triggers name.
     """
-    yield vault.ensure("sys/policies/acl/je-console", {"policy": console_policy(triggers.secret_paths)})
+    yield vault.ensure(
+        "sys/policies/acl/je-console", {"policy": console_policy(triggers.secret_paths, store_credentials=settings.database_credentials)}
+    )
     role_id = yield from _ensure_approle(vault, CONSOLE_ENTITY, settings.console_approle_file)
     yield from provision_console_identity(vault, role_id)
 

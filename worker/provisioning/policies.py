@@ -52,12 +52,13 @@ def person_policy() -> str:
     )
 
 
-def console_policy(secrets: Iterable[str] = ()) -> str:
+def console_policy(secrets: Iterable[str] = (), *, store_credentials: str | None = None) -> str:
     """Return the policy of the console: read people (also by login name), groups, people's public keys and the keys that verify jobs.
 
     It reads the secrets that triggers.yaml names (signing secrets, notification URLs), at exactly these paths. With its own key it signs
     the orders of triggers and schedules, with the ledger's key the ledger's checkpoints and attestations. It wraps the data keys of Temporal
-    payloads. It stores the tokens of page logins encrypted, and needs the browser's secret to decrypt them. It issues nothing.
+    payloads. It stores the tokens of page logins encrypted, and needs the browser's secret to decrypt them. It issues nothing, except its own
+    login at the store.
     """
     keys = (f"transit/keys/{IDENTITY_KEY}", "read"), (f"transit/keys/{LEDGER_KEY}", "read"), ("transit/keys", "list")
     lookups = ("identity/lookup/entity", "update"), *keys
@@ -70,7 +71,8 @@ def console_policy(secrets: Iterable[str] = ()) -> str:
         # Do not allow `type` and similar parameters: a request must not create a missing key, least of all one without derivation.
         path = f"transit/{operation}/{PAGE_SESSION_KEY}"
         rules.append(_rule(path, "update", allowed={text: [], "context": []}, required=(text, "context")))
-    return "".join((*rules, *(_rule(path, "read") for path in secrets)))
+    own = (store_credentials,) if store_credentials else ()
+    return "".join((*rules, *(_rule(path, "read") for path in (*secrets, *own))))
 
 
 def admin_policy(capabilities: Mapping[str, Iterable[str]]) -> str:
@@ -78,7 +80,7 @@ def admin_policy(capabilities: Mapping[str, Iterable[str]]) -> str:
     return "".join(_rule(path, *capabilities[path]) for path in sorted(capabilities))
 
 
-def worker_policy(catalog: Catalog, installation: str, *, cidrs: tuple[str, ...] = ()) -> str:
+def worker_policy(catalog: Catalog, installation: str, *, cidrs: tuple[str, ...] = (), store_credentials: str | None = None) -> str:
     """Return the policy of the worker: open and close its own installation's jobs, issue within grants, sign job identities, read people.
 
     With `cidrs`, no token that it creates works from any other address.
@@ -90,6 +92,8 @@ def worker_policy(catalog: Catalog, installation: str, *, cidrs: tuple[str, ...]
     rules.append(_rule("sys/leases/lookup", "update", allowed={"lease_id": leases}, required=("lease_id",)))
     rules.append(_rule("sys/leases/renew", "update", allowed={"lease_id": leases, "increment": []}, required=("lease_id",)))
     rules += [_rule(path, "read") for path in target_paths(catalog)]
+    if store_credentials:
+        rules.append(_rule(store_credentials, "read"))
     # What decides how users are named. Vault shows no password here.
     rules += [_rule(path, "read") for path in searched_role_paths(catalog)]
     # For locks: read who authorized. The worker can never authorize.

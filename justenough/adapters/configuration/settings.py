@@ -6,11 +6,20 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer, StringConstraints
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer, StringConstraints, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from justenough.adapters.configuration.example_shop import example_shop
+from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.ids import INSTALLATION
+from justenough.domain.core.validation_messages import describe_error
 
 
 def networks_of(value: Any) -> tuple[str, ...]:
@@ -59,6 +68,12 @@ class Settings(BaseSettings):
     """on: what workers and consoles write into Temporal is encrypted (adapters/payload_codec.py); off: it is not, but what is can be read."""
     database_url: str | None = None
     """SQLAlchemy URL of the store; default: `justenough.db` in the home."""
+    database_password_file: Path | None = None
+    """File with the password of the URL's user; read again for each new connection."""
+    database_credentials: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_./-]+/creds/[A-Za-z0-9_.-]+$")] | None = None
+    """Path in Vault (`database/creds/je-store`) at which a database engine creates the users with which workers and consoles log in."""
+    database_listen_url: str | None = None
+    """URL at which PostgreSQL can be reached for LISTEN, if `database_url` is a pooler's."""
     vault_addr: str = Field("http://127.0.0.1:8200", validation_alias=AliasChoices("VAULT_ADDR", "vault_addr"))
     vault_namespace: str | None = Field(None, validation_alias=AliasChoices("VAULT_NAMESPACE", "vault_namespace"))
     vault_cacert: Path | None = Field(None, validation_alias=AliasChoices("VAULT_CACERT", "vault_cacert"))
@@ -176,5 +191,14 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Return the settings. Raises pydantic's ValidationError naming each invalid one."""
-    return Settings()
+    """Return the settings. Raises InvalidInput naming each invalid one, never its value."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = tuple(Problem(f"setting {'.'.join(map(str, found['loc']))}", describe_error(found)) for found in error.errors())
+    except SettingsError as error:
+        # The cause may quote the value.
+        problems = (Problem("settings", f'{error}: write a list as JSON, for example ["people", "oidc"]'),)
+    except (OSError, ValueError) as error:
+        problems = (Problem(f"settings file {Settings.model_config['toml_file']}", f"cannot be read: {error}"),)
+    raise InvalidInput("the settings are invalid", problems)

@@ -1,8 +1,10 @@
 """The SQL store: ledger, read model, claims, bundles, logs. Other packages use `Store` and its repositories."""
 
 from justenough.adapters.store.change_feed import ChangeFeed
-from justenough.adapters.store.errors import StoreNotMigrated, StoreTooNew, StoreUnavailable
+from justenough.adapters.store.errors import StoreNotMigrated, StoreRightsMissing, StoreTooNew, StoreUnavailable, StoreUnfit
+from justenough.adapters.store.inspection import PostgresReport, StoreReport
 from justenough.adapters.store.ledger_repository import LedgerHead, LedgerSpan, LedgerTail
+from justenough.adapters.store.logins import StoreLogin
 from justenough.adapters.store.metrics import StoreCounts
 from justenough.adapters.store.page_sessions import PageSessionRecord
 from justenough.adapters.store.queries import JobCaption
@@ -18,11 +20,16 @@ __all__ = [
     "LedgerSpan",
     "LedgerTail",
     "PageSessionRecord",
+    "PostgresReport",
     "SessionClaim",
     "Store",
     "StoreCounts",
+    "StoreLogin",
     "StoreNotMigrated",
+    "StoreReport",
+    "StoreRightsMissing",
     "StoreTooNew",
     "StoreUnavailable",
+    "StoreUnfit",
     "StoredWrappingToken",
 ]

@@ -1,7 +1,6 @@
 """Signals when to read the ledger again: on a notice from PostgreSQL, or after a cheap check of SQLite. Blocking; needs its own thread.
 
-The caller reads the ledger after each wait, and also at intervals. A lost notice (a broken connection, a pooler that does not forward
-notices) therefore only delays an entry.
+The caller reads the ledger after each wait, and also at intervals. A lost notice (a broken connection) therefore only delays an entry.
 """
 
 from __future__ import annotations
@@ -14,7 +13,11 @@ from typing import Any
 from urllib.parse import quote
 
 import psycopg
-from sqlalchemy import Engine
+from sqlalchemy import Dialect
+
+from justenough.adapters.store.engine import Database
+from justenough.adapters.store.errors import StoreUnavailable
+from justenough.adapters.store.postgres_connection import PostgresConnector, PostgresSession
 
 CHANNEL = "justenough_ledger"
 """PostgreSQL channel. The writer's transaction sends a notice when it commits."""
@@ -24,8 +27,6 @@ SQLITE_POLL_INTERVAL_S = 0.02
 """Seconds between two checks of SQLite's commit counter. A check reads a few bytes of shared memory."""
 RECONNECT_INTERVAL_S = 5.0
 """Seconds between two attempts to listen again, because an attempt may take long."""
-CONNECT_TIMEOUT_S = 3
-"""Seconds that an attempt may take."""
 
 
 class ChangeFeed(ABC):
@@ -74,12 +75,14 @@ class ChangeFeed(ABC):
 
 
 class _PostgresChangeFeed(ChangeFeed):
-    """PostgreSQL's notices, on a connection that does nothing else; polling while there is none."""
+    """PostgreSQL's notices, on a connection that does nothing else; polling while there is none, and always if a pooler stands between."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, connector: PostgresConnector, dialect: Dialect) -> None:
         super().__init__()
-        self._engine = engine
+        self._connector = connector
+        self._dialect = dialect
         self._connection: psycopg.Connection[Any] | None = None
+        self._session: PostgresSession | None = None
         self._tried = float("-inf")
         self._more = False
 
@@ -91,21 +94,30 @@ class _PostgresChangeFeed(ChangeFeed):
             self._more = False
             return
         try:
+            if self._connection is not None and self._session is not None and not self._connector.is_current(self._session):
+                self._drop()
+                self._tried = float("-inf")
             if self._connection is not None:
                 for _ in self._connection.notifies(timeout=seconds, stop_after=1):
                     pass
                 return
-            if time.monotonic() - self._tried >= RECONNECT_INTERVAL_S:
+            if self._may_listen and time.monotonic() - self._tried >= RECONNECT_INTERVAL_S:
                 self._tried = time.monotonic()
-                args, options = self._engine.dialect.create_connect_args(self._engine.url)
-                listener = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "justenough-listener", "keepalives_idle": 10}
-                self._connection = psycopg.connect(*args, autocommit=True, **{**options, **listener})
-                self._connection.execute(f"LISTEN {CHANNEL}".encode())
+                self._connection, self._session = self._connector.connect_listener(self._dialect)
+                if self._session.is_direct:
+                    self._connection.execute(f"LISTEN {CHANNEL}".encode())
+                else:
+                    self._drop()
                 # Entries may have been recorded before this connection listened.
                 return
-        except psycopg.Error:
+        except (psycopg.Error, StoreUnavailable):
             self._drop()
         self._ended.wait(min(POLL_INTERVAL_S, seconds))
+
+    @property
+    def _may_listen(self) -> bool:
+        """Whether notices may arrive: a pooler gives the session that listens to somebody else."""
+        return self._session is None or self._session.is_direct
 
 
 class _SqliteChangeFeed(ChangeFeed):
@@ -141,6 +153,7 @@ class _SqliteChangeFeed(ChangeFeed):
             self._ended.wait(min(SQLITE_POLL_INTERVAL_S, left))
 
 
-def open_change_feed(engine: Engine) -> ChangeFeed:
-    """Return a change feed of this engine's database. Does not connect yet."""
-    return _PostgresChangeFeed(engine) if engine.dialect.name == "postgresql" else _SqliteChangeFeed(str(engine.url.database))
+def open_change_feed(database: Database) -> ChangeFeed:
+    """Return a change feed of a database. Does not connect yet."""
+    engine, connector = database.engine, database.connector
+    return _PostgresChangeFeed(connector, engine.dialect) if connector else _SqliteChangeFeed(str(engine.url.database))

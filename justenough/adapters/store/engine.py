@@ -1,7 +1,8 @@
 """Connections and transactions of both databases, and their errors translated. Knows no table.
 
 SQLite: WAL, synchronous=FULL, writers begin IMMEDIATE (deferred writers forked the chain when we tried). PostgreSQL: READ COMMITTED, and one
-advisory lock that lets one writer's transaction at a time assign ledger positions, so that they ascend in the order of commits.
+advisory lock that lets one writer's transaction at a time assign ledger positions, so that they ascend in the order of commits. The lock and the
+limits of a transaction end with it, so that a pooler may give the session to somebody else.
 """
 
 from __future__ import annotations
@@ -9,55 +10,110 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from psycopg.errors import UndefinedColumn, UndefinedTable
+from psycopg.errors import InsufficientPrivilege, ReadOnlySqlTransaction, UndefinedColumn, UndefinedTable
 from sqlalchemy import Connection, Engine, Executable, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from justenough.adapters.store.errors import StoreNotMigrated, StoreUnavailable
+from justenough.adapters.store.logins import StoreLogins
+from justenough.adapters.store.postgres_connection import (
+    IDLE_IN_TRANSACTION_TIMEOUT_S,
+    LOCK_TIMEOUT_S,
+    PostgresConnector,
+    PostgresSession,
+    first_line,
+)
 from justenough.domain.core.errors import GiveUp
 
 BUSY_TIMEOUT_S = 30
-"""How long a writer waits for another writer's transaction."""
-IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
-"""PostgreSQL ends a transaction whose client went silent, because it may hold the lock that all writers need."""
-CONNECT_TIMEOUT_S = 10
+"""How long an SQLite writer waits for another writer's transaction, and any thread for a free connection."""
 POOL_SIZE = 16
 PREPARE_AFTER_USES = 5
 """Uses after which psycopg prepares a writer's statement; psycopg's own default."""
 WRITERS_LOCK_KEY = 0x6A656C6564676572 % 2**63
 """Key of the advisory lock: the bytes of `jeledger`."""
+NOT_SQLITE = "file is not a database"
+SESSION = "je_session"
+"""Under this name each pooled connection to PostgreSQL keeps its PostgresSession."""
+
+# One round trip. The limits apply to the wait for the lock, so they must be set before.
+_LOCK_OUT_OTHER_WRITERS = text(
+    "WITH limits AS MATERIALIZED (SELECT set_config('lock_timeout', :lock_timeout, true),"
+    " set_config('idle_in_transaction_session_timeout', :idle_timeout, true)) SELECT pg_advisory_xact_lock(:key) FROM limits"
+)
+_LOCK_VALUES = {"lock_timeout": f"{LOCK_TIMEOUT_S}s", "idle_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s", "key": WRITERS_LOCK_KEY}
 
 
 class UnusableUrl(GiveUp):
     """The store's URL names a database that this version cannot use."""
 
 
-def open_engine(url: str) -> Engine:
-    """Return an engine for a store's URL. Does not connect yet. Raises UnusableUrl."""
+@dataclass(frozen=True, slots=True)
+class Database:
+    """An engine, and for PostgreSQL what opens its connections."""
+
+    engine: Engine
+    connector: PostgresConnector | None
+
+
+def open_database(url: str, *, listen_url: str | None = None, logins: StoreLogins | None = None) -> Database:
+    """Return the database of a store's URL. Does not connect yet. Raises UnusableUrl."""
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "postgresql":
+        if logins is not None and parsed.password:
+            raise UnusableUrl("the store's password cannot come from two places: JUSTENOUGH_DATABASE_URL has one already")
+        listen = parse_url(listen_url, setting="JUSTENOUGH_DATABASE_LISTEN_URL") if listen_url else None
+        connector = PostgresConnector(parsed, listen_url=listen, logins=logins)
+        return Database(_postgres_engine(connector), connector)
+    if logins is not None or listen_url:
+        raise UnusableUrl("an SQLite file needs no password, credentials or URL to listen at: correct JUSTENOUGH_DATABASE_URL")
+    return Database(_sqlite_engine(parsed), None)
+
+
+def parse_url(url: str, *, setting: str = "JUSTENOUGH_DATABASE_URL") -> URL:
+    """Return a store's URL, of an SQLite file or of PostgreSQL. Raises UnusableUrl."""
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError):
         expected = "sqlite:////absolute/path or postgresql://user:password@host:port/database"
-        raise UnusableUrl(f"the database URL cannot be parsed; write {expected}") from error
+        # The cause may quote a part of the URL, and so of the password.
+        raise UnusableUrl(f"{setting}: the database URL cannot be parsed; write {expected}") from None
     if parsed.drivername in {"postgres", "postgresql"}:
         parsed = parsed.set(drivername="postgresql+psycopg")
-    if parsed.get_backend_name() == "sqlite" and parsed.database not in {None, "", ":memory:"}:
-        return _sqlite_engine(parsed)
-    if parsed.get_backend_name() != "postgresql":
-        where = f"{parsed.drivername} {parsed.database}" if parsed.database else parsed.drivername
-        raise UnusableUrl(f"{where}: the store needs an SQLite file or PostgreSQL")
-    options = f"-c lock_timeout={BUSY_TIMEOUT_S}s -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS} -c timezone=UTC"
-    connect = {"connect_timeout": CONNECT_TIMEOUT_S, "options": options, "application_name": "justenough"}
-    return create_engine(
-        parsed, pool_size=POOL_SIZE, max_overflow=POOL_SIZE, pool_timeout=BUSY_TIMEOUT_S, pool_pre_ping=True, connect_args=connect
+    if parsed.drivername == "postgresql+psycopg" or (
+        parsed.get_backend_name() == "sqlite" and parsed.database not in {None, "", ":memory:"}
+    ):
+        return parsed
+    where = f"{parsed.drivername} {parsed.database}" if parsed.database else parsed.drivername
+    raise UnusableUrl(f"{setting}: {where}: the store needs an SQLite file or PostgreSQL")
+
+
+def _postgres_engine(connector: PostgresConnector) -> Engine:
+    engine = create_engine(
+        connector.url, pool_size=POOL_SIZE, max_overflow=POOL_SIZE, pool_timeout=BUSY_TIMEOUT_S, pool_pre_ping=True, use_native_hstore=False
     )
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(dialect: Any, record: Any, args: Any, options: Any) -> Any:
+        connection, session = connector.connect(dialect, args, options)
+        if record is not None:
+            record.info[SESSION] = session
+        return connection
+
+    @event.listens_for(engine, "checkout")
+    def _require_current_login(_connection: Any, record: Any, _proxy: Any) -> None:
+        if not connector.is_current(record.info[SESSION]):
+            raise DisconnectionError  # The pool opens another one.
+
+    return engine
 
 
 def close_connections(engine: Engine) -> None:
@@ -88,8 +144,10 @@ def write_transaction(engine: Engine) -> Iterator[Connection]:
     """Yield a connection whose transaction is the only one that writes. Commits at the end. Raises StoreUnavailable."""
     with translate_errors(), engine.connect().execution_options(je_write=True) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
-            _set_prepare_threshold(connection, after=PREPARE_AFTER_USES)
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITERS_LOCK_KEY})
+            session: PostgresSession = connection.info[SESSION]
+            # Behind a pooler, the next transaction may run in a session that does not know the statement.
+            _set_prepare_threshold(connection, after=PREPARE_AFTER_USES if session.is_direct else None)
+            connection.execute(_LOCK_OUT_OTHER_WRITERS, _LOCK_VALUES)
         yield connection
 
 
@@ -111,11 +169,15 @@ def translate_errors() -> Iterator[None]:
     except PoolTimeout as error:
         raise StoreUnavailable("the store's connections are all in use") from error
     except DBAPIError as error:
-        first_line = next(iter(str(error.orig).strip().splitlines()), type(error.orig).__name__)
-        if isinstance(error.orig, UndefinedTable | UndefinedColumn) or first_line.startswith(("no such table", "no such column")):
-            raise StoreNotMigrated(f"the store is not migrated to this version: {first_line}") from error
-        if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
-            raise StoreUnavailable(f"the store does not answer: {first_line}") from error
+        line = first_line(error.orig or error)
+        if isinstance(error.orig, UndefinedTable | UndefinedColumn) or line.startswith(("no such table", "no such column")):
+            raise StoreNotMigrated(f"the store is not migrated to this version: {line}") from error
+        if isinstance(error.orig, InsufficientPrivilege):
+            raise StoreUnavailable(f"the store refuses: {line}; `justenough store check` shows which rights are missing") from error
+        if isinstance(error.orig, ReadOnlySqlTransaction) or line.startswith("attempt to write a readonly database"):
+            raise StoreUnavailable(f"the store takes no writes: {line}; name the primary server, not a standby") from error
+        if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated or NOT_SQLITE in line:
+            raise StoreUnavailable(f"the store does not answer: {line}") from error
         raise
 
 
@@ -149,9 +211,12 @@ def _sqlite_engine(url: URL) -> Engine:
     def _private_file(*_: Any) -> None:
         # Create the file with mode 0600 before SQLite writes to it. SQLite gives its side files the same mode.
         path = Path(str(url.database))
-        if not path.exists():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        try:
+            if not path.exists():
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:
+            raise StoreUnavailable(f"the store {path} cannot be created: {error.strerror}; correct JUSTENOUGH_DATABASE_URL") from error
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _record: Any) -> None:

@@ -15,3 +15,11 @@ class StoreNotMigrated(RetryLater):
 
 class StoreTooNew(GiveUp):
     """A newer version of JustEnough migrated the database. This version must not write to it."""
+
+
+class StoreRightsMissing(GiveUp):
+    """The role of the connection may not do what is needed, or a role cannot be given its rights. The message says what to run."""
+
+
+class StoreUnfit(GiveUp):
+    """The server is too old, or not one that the store can use."""

@@ -2,32 +2,103 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg.errors import InsufficientPrivilege, InvalidSchemaName
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from justenough.adapters.store.engine import read_transaction, write_transaction
-from justenough.adapters.store.errors import StoreTooNew
+from justenough.adapters.store.errors import StoreRightsMissing, StoreTooNew, StoreUnfit
+from justenough.adapters.store.postgres_connection import first_line
+from justenough.adapters.store.rights import current_role, grant_rights, require_rights
 
 MIGRATIONS_FOLDER = Path(__file__).parent / "migrations"
+OLDEST_POSTGRESQL = (13,)
 
 
-def migrate(engine: Engine) -> None:
-    """Upgrade to the newest revision in one transaction. A second process waits, then has nothing to do. Raises StoreTooNew."""
+@dataclass(frozen=True, slots=True)
+class Revisions:
+    """Two revisions of the schema. `found` is None if the database is empty."""
+
+    found: str | None
+    newest: str
+
+
+def migrate(engine: Engine, *, grant: str | None = None) -> Revisions:
+    """Upgrade to the newest revision in one transaction and return what was found. A second process waits, then has nothing to do.
+
+    With `grant`, also give that role the rights that workers and consoles need. Raises StoreTooNew, StoreUnfit, StoreRightsMissing.
+    """
     config = alembic_config()
-    script = ScriptDirectory.from_config(config)
     with read_transaction(engine) as connection:
-        if _current_revision(connection, script) == script.get_current_head():
-            return
+        require_version(connection)
+        revisions = read_revisions(connection)
+        if revisions.found == revisions.newest and grant is None:
+            if connection.dialect.name == "postgresql":
+                require_rights(connection)
+            return revisions
     # The writers' lock makes every other process wait. The revision is read again, because another process may have migrated meanwhile.
-    with write_transaction(engine) as connection:
-        if _current_revision(connection, script) != script.get_current_head():
+    with write_transaction(engine) as connection, _explain_refusals(connection, revisions):
+        if read_revisions(connection).found != revisions.newest:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+        if grant is not None and connection.dialect.name == "postgresql":
+            grant_rights(connection, grant)
+    return revisions
+
+
+def read_revisions(connection: Connection) -> Revisions:
+    """Return the database's revision and this version's. Raises StoreTooNew if this version does not know the former, StoreRightsMissing."""
+    script = ScriptDirectory.from_config(alembic_config())
+    newest = str(script.get_current_head())
+    with _explain_refusals(connection, None):
+        revision = MigrationContext.configure(connection).get_current_revision()
+    if revision is not None and revision not in {known.revision for known in script.walk_revisions()}:
+        raise StoreTooNew(
+            f"the store is at revision {revision}, made by a newer version of JustEnough; this version knows up to "
+            f"{newest}. Start the newer version again, or restore the backup that was made before it"
+        )
+    return Revisions(revision, newest)
+
+
+def require_version(connection: Connection) -> None:
+    """Raise StoreUnfit if PostgreSQL is older than what we use of it."""
+    version = connection.dialect.server_version_info
+    if connection.dialect.name == "postgresql" and version is not None and tuple(version) < OLDEST_POSTGRESQL:
+        found, oldest = ".".join(map(str, version)), ".".join(map(str, OLDEST_POSTGRESQL))
+        raise StoreUnfit(f"the store's server is PostgreSQL {found}; upgrade it to {oldest} or newer")
+
+
+@contextmanager
+def _explain_refusals(connection: Connection, revisions: Revisions | None) -> Iterator[None]:
+    """Translate a refusal for lack of rights: while reading the revision, or while migrating from `revisions`."""
+    role = current_role(connection) if connection.dialect.name == "postgresql" else ""
+    try:
+        yield
+    except DBAPIError as error:
+        if not isinstance(error.orig, InsufficientPrivilege | InvalidSchemaName):
+            raise
+        line = first_line(error.orig)
+        if revisions is None:
+            what = f"the role {role} may not read the store"
+        elif revisions.found is None:
+            what = f"the store is empty, and the role {role} may not create its tables"
+        elif revisions.found != revisions.newest:
+            what = (
+                f"the store is at revision {revisions.found}, this version needs {revisions.newest}, and the role {role} may not migrate it"
+            )
+        else:
+            what = f"the role {role} may not grant rights in the store"
+        remedy = "run `justenough store migrate --grant ROLE` with the URL of a role that owns the tables, or may create them"
+        raise StoreRightsMissing(f"{what} ({line}); {remedy}") from error
 
 
 def alembic_config() -> Config:
@@ -35,14 +106,3 @@ def alembic_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS_FOLDER).replace("%", "%%"))
     return config
-
-
-def _current_revision(connection: Connection, script: ScriptDirectory) -> str | None:
-    """Return the database's revision; None if it is empty. Raises StoreTooNew if this version does not know the revision."""
-    revision = MigrationContext.configure(connection).get_current_revision()
-    if revision is not None and revision not in {known.revision for known in script.walk_revisions()}:
-        raise StoreTooNew(
-            f"the store is at revision {revision}, made by a newer version of JustEnough; this version knows up to "
-            f"{script.get_current_head()}. Start the newer version again, or restore the backup that was made before it"
-        )
-    return revision

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 
 from sqlalchemy import Connection, select, update
 
 from justenough.adapters.store import engine, migrate
 from justenough.adapters.store.bundles import BundleRepository
+from justenough.adapters.store.change_feed import open_change_feed
 from justenough.adapters.store.dashboard import DashboardRepository
 from justenough.adapters.store.delegations import DelegationRepository
 from justenough.adapters.store.group_commit import GroupCommitter
 from justenough.adapters.store.idempotency import IdempotencyRepository
 from justenough.adapters.store.inbox_queries import InboxRepository
+from justenough.adapters.store.inspection import StoreReport, inspect_store
 from justenough.adapters.store.job_logs import LogRepository
 from justenough.adapters.store.ledger_repository import LedgerRepository
+from justenough.adapters.store.logins import StoreLogins
 from justenough.adapters.store.metrics import MetricsRepository
 from justenough.adapters.store.outbox_queries import OutboxRepository
 from justenough.adapters.store.page_sessions import PageSessionRepository
@@ -34,13 +38,17 @@ from justenough.adapters.store.wrapped_tokens import WrappedTokenRepository
 class Store:
     """One database, SQLite or PostgreSQL, by its SQLAlchemy URL. Every method, here and of a repository, may raise StoreUnavailable."""
 
-    def __init__(self, url: str) -> None:
-        """Open no connection yet. Raises UnusableUrl, a GiveUp."""
-        self._engine = engine.open_engine(url)
+    def __init__(self, url: str, *, listen_url: str | None = None, logins: StoreLogins | None = None) -> None:
+        """Open no connection yet. Raises UnusableUrl, a GiveUp.
+
+        `listen_url`: where PostgreSQL can be reached for LISTEN, if `url` is a pooler's. `logins`: user and password, if `url` lacks them.
+        """
+        opened = engine.open_database(url, listen_url=listen_url, logins=logins)
+        self._engine, self._connector = opened.engine, opened.connector
         self._commits = GroupCommitter(self._engine)
         database = self._engine, self._commits
         # The ledger and the outbox.
-        self.ledger = LedgerRepository(*database)
+        self.ledger = LedgerRepository(*database, partial(open_change_feed, opened))
         self.outbox = OutboxRepository(*database)
         # The read model.
         self.jobs = JobRepository(*database)
@@ -66,9 +74,17 @@ class Store:
         self.idempotency = IdempotencyRepository(*database)
         self.page_sessions = PageSessionRepository(*database)
 
-    def migrate(self) -> None:
-        """Bring the database to this version's schema. Safe when several processes start at once. Raises StoreTooNew."""
-        migrate.migrate(self._engine)
+    def migrate(self, *, grant: str | None = None) -> migrate.Revisions:
+        """Bring the database to this version's schema; return the revisions before and after. Safe when several processes start at once.
+
+        With `grant`, also give that role of PostgreSQL the rights that workers and consoles need. Raises StoreTooNew, StoreUnfit, and
+        StoreRightsMissing if our role may not migrate, or lacks a right that workers and consoles need.
+        """
+        return migrate.migrate(self._engine, grant=grant)
+
+    def inspect(self) -> StoreReport:
+        """Return what can be observed of the database, for people who set it up. Changes nothing. Raises StoreRightsMissing, StoreTooNew."""
+        return inspect_store(self._engine, self._connector)
 
     def close(self) -> None:
         """Close every connection; one that another thread uses is closed when that thread is done with it."""

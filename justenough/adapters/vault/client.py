@@ -22,7 +22,7 @@ from justenough.domain.approvals.tiers import Person
 from justenough.domain.catalog.models import ResolvedIssue
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import GiveUp
-from justenough.domain.core.ids import JOB_ID
+from justenough.domain.core.ids import JOB_ID, new_job_id
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import DATABASE_CREDS_PATH, JOB_ROLE_PREFIX, hard_end_of, job_role
 from justenough.domain.integrations.triggers import CONSOLE_ENTITY
@@ -100,6 +100,14 @@ class Vault(TransitKeys):
     def close_prefix(self, job: str) -> None:
         """Delete the job's token role, so that no more tokens can be made under it. Idempotent."""
         self.call_own("delete", f"auth/token/roles/{_require_job_role(job)}")
+
+    def require_job_rights(self, installation: str) -> None:
+        """Raise VaultDenied unless our login may open and close jobs of this installation. Deletes the role of a job that never was."""
+        try:
+            self.close_prefix(new_job_id(installation, now=datetime.now(UTC)))
+        except VaultDenied as error:
+            fix = "give the login the policy je-worker, which `justenough vault apply` writes for one JUSTENOUGH_INSTALLATION"
+            raise VaultDenied(f"Vault does not let this login manage jobs of the installation {installation} ({error}); {fix}") from error
 
     def create_token(self, job: str, *, policy: str, alias: str | None, ttl: int) -> JobToken:
         """Create a job's token with one grant policy and return it. With `alias`, it carries that data-scope identity."""

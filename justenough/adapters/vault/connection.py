@@ -17,7 +17,7 @@ import requests
 from hvac.adapters import RawAdapter
 from requests.adapters import HTTPAdapter
 
-from justenough.adapters.vault.errors import ConnectionRefused, VaultDenied, VaultRefused, VaultUnavailable, refusal, was_refused
+from justenough.adapters.vault.errors import PLAIN_HTTP_TO_TLS, VaultDenied, VaultRefused, VaultUnavailable, refusal, unreachable
 from justenough.adapters.vault.own_login import (
     AppRoleLogin,
     CertificateLogin,
@@ -34,6 +34,8 @@ CONNECT_TIMEOUT_S = 2.0
 # Longer than Vault's longest request (default_max_request_duration 10 s), so that Vault's answer comes first.
 READ_TIMEOUT_S = 12.0
 POOL_SIZE = 64
+FIRST_LOGIN_TIMEOUT_S = 6.0
+"""A process that starts says soon that Vault does not answer, and is started again."""
 # If a login this young is denied, it lacks the permission; a new login would lack it too.
 MIN_RELOGIN_AGE_S = 1.0
 RETRY_INTERVAL_S = 2.0
@@ -85,7 +87,12 @@ class VaultConnection:
         """Log in as a login file says (own_login.py). It is read again at each login, so that it may be replaced."""
         with self._lock:
             self._log_in = partial(self._log_in_from_file, path)
-            self._login = self._log_in()
+            self._login = self._log_in_from_file(path, read_timeout_s=FIRST_LOGIN_TIMEOUT_S)
+
+    @property
+    def login_identity(self) -> object:
+        """Our own login: another object after each new login. What was issued under an earlier one may end with it. None: not logged in."""
+        return self._login
 
     def login_token(self, token: Secret) -> None:
         """Use this token. It is not renewed, and no new login replaces it."""
@@ -111,13 +118,13 @@ class VaultConnection:
         """Return hvac's adapter for calls under a token, over the shared connections."""
         return self._adapter(token, self._session)
 
-    def _adapter(self, token: Secret | None, session: requests.Session) -> RawAdapter:
+    def _adapter(self, token: Secret | None, session: requests.Session, *, read_timeout_s: float = READ_TIMEOUT_S) -> RawAdapter:
         return RawAdapter(
             base_uri=self.address,
             token=token.reveal() if token else None,
             session=session,
             namespace=self._namespace,
-            timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
+            timeout=(CONNECT_TIMEOUT_S, read_timeout_s),
             allow_redirects=False,
         )
 
@@ -148,11 +155,12 @@ class VaultConnection:
         options = {key: value for key, value in (("json", body), ("params", params)) if value is not None}
         try:
             response = adapter.request(method, f"/v1/{path}", raise_exception=False, **options)
-        except requests.RequestException as error:
-            kind = ConnectionRefused if was_refused(error) else VaultUnavailable
-            raise kind(f"Vault at {self.address.rpartition('@')[2]} did not answer ({type(error).__name__})") from error
+        except OSError as error:  # A requests.RequestException, or the CA's file cannot be read.
+            raise unreachable(self.address, error) from error
         if response.status_code == 404:
             return None
+        if response.status_code == 400 and response.content.startswith(PLAIN_HTTP_TO_TLS):
+            raise VaultUnavailable(f"Vault at {self.address.rpartition('@')[2]} speaks TLS: write VAULT_ADDR with https://")
         answer: VaultAnswer = {}
         with suppress(ValueError):
             content = json.loads(response.content or "{}")
@@ -161,14 +169,14 @@ class VaultConnection:
             raise refusal(response.status_code, f"{method.upper()} {path}", answer)
         return answer
 
-    def _log_in_from_file(self, path: Path) -> LiveLogin:
+    def _log_in_from_file(self, path: Path, *, read_timeout_s: float = READ_TIMEOUT_S) -> LiveLogin:
         began, login = time.monotonic(), read_login(path)
         if isinstance(login, TokenLogin):
             return LiveLogin(self.adapter(Secret(read_secret_file(login.token_file))), began, 0)
         where, body = login_request(login, secret_id=self._secret_id(login) if isinstance(login, AppRoleLogin) else "")
         try:
             with self._login_session(login) as session:
-                answer = self.call(self._adapter(None, session), "post", where, body)
+                answer = self.call(self._adapter(None, session, read_timeout_s=read_timeout_s), "post", where, body)
         except (VaultDenied, VaultRefused) as error:
             raise VaultDenied(f"Vault refused the login: {WRONG_LOGIN[login.method]} ({error})") from error
         auth = (answer or {}).get("auth") or {}

@@ -13,6 +13,22 @@ VALUE_LIKE = re.compile(r"'[^']*'|\"[^\"]*\"|(?=[^\s/]*[0-9])(?=[^\s/]*[A-Za-z])
 # HashiCorp's and OpenBao's messages for an unknown handle.
 UNKNOWN_HANDLE_TEXT = re.compile(r"invalid lease|lease not found|invalid accessor|could not find accessor", re.IGNORECASE)
 
+CHECK_ADDRESS = "check VAULT_ADDR and that server"
+CHECK_CA = "correct VAULT_CACERT"
+TRUST_IT = "set VAULT_CACERT to the CA that signed its certificate, or VAULT_ADDR to a name in the certificate"
+REASONS = (
+    (r"certificate verify failed: (.+?)(?: \(_ssl|'\))", TRUST_IT),
+    (r"(WRONG_VERSION_NUMBER)", "it does not speak TLS: write VAULT_ADDR with http://, or correct its port"),
+    (r"(invalid path: .*)", CHECK_CA),
+    (r"(no certificate or crl found)", CHECK_CA),
+    (r"(alert [a-z0-9 ]+)", "it refuses our TLS, or demands a client certificate"),
+    (r"\[Errno -?\d+\] ([^'\")]+)", CHECK_ADDRESS),
+    (r"(Read timed out|timed out)", CHECK_ADDRESS),
+)
+"""What is wrong with a connection, as the client library words it, and what to do."""
+PLAIN_HTTP_TO_TLS = b"Client sent an HTTP request to an HTTPS server"
+"""How a server that speaks TLS answers plain HTTP."""
+
 
 class VaultUnavailable(RetryLater):
     """Vault, or a system that it needs for this call, does not answer now."""
@@ -36,6 +52,14 @@ class VaultRefused(GiveUp):
 
 class UnknownHandle(VaultRefused):
     """Vault knows no such lease or accessor."""
+
+
+def unreachable(address: str, error: BaseException) -> VaultUnavailable:
+    """Return the error for a call that got no answer: what is wrong, where, and what to do."""
+    found = next(((match[1], remedy) for pattern, remedy in REASONS if (match := re.search(pattern, str(error)))), None)
+    reason, remedy = found or ("", "write it as https://host:8200" if isinstance(error, ValueError) else CHECK_ADDRESS)
+    kind = ConnectionRefused if was_refused(error) else VaultUnavailable
+    return kind(f"Vault at {address.rpartition('@')[2]} did not answer ({type(error).__name__}{reason and f': {reason}'}); {remedy}")
 
 
 def was_refused(error: BaseException | None) -> bool:

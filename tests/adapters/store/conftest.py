@@ -21,6 +21,8 @@ import pytest
 from justenough.adapters.store import Store
 
 NOBODY = 65534
+RUNTIME_ROLE = "je_store"
+"""Has the rights that workers and consoles need, and no others."""
 NUMBERS = count(1)
 
 
@@ -39,8 +41,10 @@ def unprivileged_command(*command: str) -> list[str]:
     return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--pdeathsig=QUIT", *command]
 
 
-@pytest.fixture(scope="package")
-def postgres_port() -> Iterator[int]:
+@contextmanager
+def running_postgres(*settings: str, access: str = "", programs: Path | None = None) -> Iterator[tuple[int, Path]]:
+    """A server of our own with further settings, and lines of pg_hba.conf that come first: its port, and a folder that it may read."""
+    programs = programs or postgres_folder()
     # Not in pytest's own folders: they are closed to PostgreSQL's account.
     folder = Path(tempfile.mkdtemp(prefix="je-store-"))
     if os.geteuid() == 0:
@@ -50,7 +54,7 @@ def postgres_port() -> Iterator[int]:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
     initdb = (
-        str(postgres_folder() / "initdb"),
+        str(programs / "initdb"),
         "-D",
         data,
         "-U",
@@ -62,17 +66,20 @@ def postgres_port() -> Iterator[int]:
         "--locale=C.UTF-8",
     )
     subprocess.run(unprivileged_command(*initdb), check=True, capture_output=True, cwd="/")
+    hba = folder / "data" / "pg_hba.conf"
+    hba.write_text(f"{access}\n{hba.read_text()}")
     # Nothing here has to survive a power cut.
-    options = ("-p", str(port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off")
+    options: tuple[str, ...] = ("-p", str(port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off")
+    options += tuple(option for setting in settings for option in ("-c", setting.format(folder=folder)))
     server = subprocess.Popen(
-        unprivileged_command(str(postgres_folder() / "postgres"), "-D", data, *options),
+        unprivileged_command(str(programs / "postgres"), "-D", data, *options),
         cwd="/",
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
         await_answer(server, port)
-        yield port
+        yield port, folder
     finally:
         # At once, without writing anything back: the data goes, too.
         server.send_signal(signal.SIGQUIT)
@@ -82,6 +89,13 @@ def postgres_port() -> Iterator[int]:
             server.kill()
             server.wait()
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="package")
+def postgres_port() -> Iterator[int]:
+    with running_postgres() as (port, _):
+        administer(port, f"CREATE ROLE {RUNTIME_ROLE} LOGIN")
+        yield port
 
 
 def await_answer(server: subprocess.Popen[bytes], port: int) -> None:
@@ -117,6 +131,16 @@ def administer(port: int, statement: str) -> None:
         connection.execute(statement.encode())
 
 
+def as_role(url: str, role: str) -> str:
+    """The URL of the same database for another role."""
+    return url.replace("//postgres@", f"//{role}@")
+
+
+def as_owner(url: str) -> str:
+    """The URL of the same database for the owner of its tables."""
+    return url.replace(f"//{RUNTIME_ROLE}@", "//postgres@")
+
+
 def migrate_store(url: str) -> str:
     with closing(Store(url)) as opened:
         opened.migrate()
@@ -134,7 +158,10 @@ def ready_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="package")
 def ready_database(postgres_port: int) -> str:
     """The name of a PostgreSQL store that is migrated, to copy from."""
-    return migrate_store(new_database(postgres_port)).rpartition("/")[2]
+    url = new_database(postgres_port)
+    with closing(Store(url)) as opened:
+        opened.migrate(grant=RUNTIME_ROLE)
+    return url.rpartition("/")[2]
 
 
 BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)]
@@ -152,13 +179,13 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 @contextmanager
 def ready_url(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
-    """A migrated database of the kind that the fixture's parameter names: its URL."""
+    """A migrated database of the kind that the fixture's parameter names: its URL, with the rights that workers and consoles have."""
     if request.param == "sqlite":
         shutil.copy(request.getfixturevalue("ready_file"), folder / "store.db")
         yield f"sqlite:///{folder / 'store.db'}"
     else:
         with database(request.getfixturevalue("postgres_port"), like=request.getfixturevalue("ready_database")) as url:
-            yield url
+            yield as_role(url, RUNTIME_ROLE)
 
 
 @pytest.fixture(params=BOTH)

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from justenough.adapters.store import Store, StoreNotMigrated, StoreUnavailable
-from justenough.adapters.store.engine import UnusableUrl, open_engine, read_transaction
+from justenough.adapters.store.engine import UnusableUrl, open_database, read_transaction
 from justenough.adapters.store.group_commit import GroupCommitter
 from justenough.domain.core.errors import GiveUp, RetryLater
 from tests.adapters.store.event_samples import submission
@@ -30,7 +30,7 @@ def test_an_address_that_names_no_usable_database_is_refused_at_once(url: str) -
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
 def test_a_postgresql_address_is_taken_however_it_is_spelled(scheme: str) -> None:
-    engine = open_engine(f"{scheme}://someone@localhost/x")
+    engine = open_database(f"{scheme}://someone@localhost/x").engine
     assert engine.url.drivername == "postgresql+psycopg"
 
 
@@ -55,7 +55,7 @@ def test_an_sqlite_store_is_for_its_owner_alone(tmp_path: Path) -> None:
 
 def test_sqlite_keeps_what_it_said_it_kept(tmp_path: Path) -> None:
     """WAL, and flushed to disk at each commit."""
-    engine = open_engine(f"sqlite:///{tmp_path / 'store.db'}")
+    engine = open_database(f"sqlite:///{tmp_path / 'store.db'}").engine
     with read_transaction(engine) as connection:
         assert connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
         assert connection.execute(text("PRAGMA synchronous")).scalar_one() == 2
@@ -111,7 +111,7 @@ def test_a_writer_waits_for_anothers_transaction(tmp_path: Path) -> None:
 
 
 def test_work_that_waits_shares_the_next_transaction(url: str) -> None:
-    engine = open_engine(url)
+    engine = open_database(url).engine
     commits = GroupCommitter(engine)
     first_runs, go_on = threading.Event(), threading.Event()
     transactions: list[object] = []

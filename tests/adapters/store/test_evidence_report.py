@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from justenough.adapters.store import Store, ledger_repository
-from justenough.adapters.store.engine import open_engine
+from justenough.adapters.store.engine import open_database
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.evidence.aggregator import ReportPeriod
 from justenough.domain.evidence.report import Report, Status
@@ -87,7 +87,7 @@ def test_a_live_credential_of_no_job_and_one_beyond_its_end_are_violations(store
 
 def test_a_credential_that_was_hidden_from_the_lists_is_told_by_the_ledger(store: Store, url: str) -> None:
     record_events(store, [samples.submission(), samples.issuance()], job_events(job_id(2)))
-    engine = open_engine(url)
+    engine = open_database(url).engine
     with engine.begin() as connection:
         connection.execute(text("UPDATE credentials SET live = :no, state = 'confirmed'"), {"no": False})
     engine.dispose()
@@ -165,7 +165,7 @@ def test_a_ledger_too_large_to_verify_for_a_report_is_said_not_to_be(store: Stor
 
 def test_a_ledger_that_was_changed_is_a_violation(store: Store, url: str) -> None:
     record_events(store, job_events(JOB))
-    engine = open_engine(url)
+    engine = open_database(url).engine
     with engine.begin() as connection:
         connection.execute(text("UPDATE chain_heads SET seq = seq + 1"))
     engine.dispose()
@@ -174,7 +174,7 @@ def test_a_ledger_that_was_changed_is_a_violation(store: Store, url: str) -> Non
 
 def test_where_a_period_begins_is_found_by_the_index(store: Store, url: str) -> None:
     record_events(store, [fact for number in range(100) for fact in job_events(job_id(number), at=later(number))])
-    engine = open_engine(url)
+    engine = open_database(url).engine
     explain, begin = ("EXPLAIN QUERY PLAN", "PRAGMA optimize") if url.startswith("sqlite") else ("EXPLAIN", "SET enable_seqscan = off")
     with closing(engine.connect()) as connection:
         connection.execute(text("ANALYZE"))

@@ -13,11 +13,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from justenough.adapters.store import Store
-from justenough.adapters.store.engine import open_engine
+from justenough.adapters.store.engine import open_database
 from justenough.domain.ledger.events import Event, EventType
 from justenough.domain.ledger.hash_chain import GENESIS
 from tests.adapters.store import event_samples as samples
-from tests.adapters.store.conftest import new_database
+from tests.adapters.store.conftest import as_owner, new_database
 from tests.adapters.store.event_samples import JOB, job_id, later, part_id
 
 OTHER = job_id(2)
@@ -269,8 +269,8 @@ UNGUARDED = "ALTER TABLE ledger DISABLE TRIGGER ALL, DROP CONSTRAINT uq_ledger_j
 
 
 def run_statements(url: str, *statements: str) -> list[Any]:
-    """Run statements in one transaction, `:job` being JOB; return the rows of the last one."""
-    engine = open_engine(url)
+    """Run statements as the owner of the tables in one transaction, `:job` being JOB; return the rows of the last one."""
+    engine = open_database(as_owner(url)).engine
     try:
         with engine.begin() as connection:
             *_, last = [connection.execute(text(statement), {"job": JOB} if ":job" in statement else {}) for statement in statements]

@@ -13,15 +13,16 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, Table, inspect, text
 
 from justenough.adapters.store import Store, StoreTooNew
-from justenough.adapters.store.engine import open_engine
+from justenough.adapters.store.engine import open_database
 from justenough.adapters.store.migrate import alembic_config
 from justenough.adapters.store.tables import METADATA
 from justenough.domain.core.errors import GiveUp
+from tests.adapters.store.conftest import as_owner
 from tests.adapters.store.event_samples import JOB, NOW, later, submission
 
 
 def test_models_and_migrations_agree(url: str) -> None:
-    engine = open_engine(url)
+    engine = open_database(url).engine
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, METADATA) == []
@@ -29,7 +30,7 @@ def test_models_and_migrations_agree(url: str) -> None:
 
 
 def test_exactly_one_table_is_called_a_ledger(url: str) -> None:
-    engine = open_engine(url)
+    engine = open_database(url).engine
     assert [name for name in inspect(engine).get_table_names() if "ledger" in name] == ["ledger"]
     engine.dispose()
 
@@ -44,7 +45,7 @@ def test_migrating_again_keeps_what_is_there(empty_url: str) -> None:
 
 def test_a_database_of_a_newer_version_is_left_alone(store: Store, url: str) -> None:
     store.ledger.append([submission()])
-    engine = open_engine(url)
+    engine = open_database(as_owner(url)).engine
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = 'from-tomorrow'"))
     with pytest.raises(StoreTooNew, match=r"from-tomorrow.*newer version") as refused:
@@ -56,7 +57,7 @@ def test_a_database_of_a_newer_version_is_left_alone(store: Store, url: str) -> 
 
 
 def test_a_failed_migration_leaves_nothing_half_made(empty_url: str) -> None:
-    engine = open_engine(empty_url)
+    engine = open_database(empty_url).engine
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE credentials (id integer)"))
     with closing(Store(empty_url)) as store, pytest.raises(Exception, match="credentials"):
@@ -66,7 +67,7 @@ def test_a_failed_migration_leaves_nothing_half_made(empty_url: str) -> None:
 
 
 def test_a_revocation_that_was_open_before_its_beginning_was_kept_is_so_since_its_job_ended(empty_url: str) -> None:
-    engine, config = open_engine(empty_url), alembic_config()
+    engine, config = open_database(empty_url).engine, alembic_config()
     texts = dict.fromkeys(("name", "task", "environment", "requester", "requester_id", "order_reason"), "x")
     empty: dict[str, Any] = {"revocation_failures": [], "data_scope": {}, "labels": {}, "params": {}}
     states = {"state": "failed", "revocation_state": "pending", "created_at": NOW, "ended_at": later(5)}
@@ -84,7 +85,7 @@ def test_a_revocation_that_was_open_before_its_beginning_was_kept_is_so_since_it
 
 
 def test_what_an_older_version_confirmed_and_is_still_valid_is_residual_after_the_upgrade(empty_url: str) -> None:
-    engine, config = open_engine(empty_url), alembic_config()
+    engine, config = open_database(empty_url).engine, alembic_config()
     texts = dict.fromkeys(("name", "task", "environment", "requester", "requester_id", "order_reason"), "x")
     empty: dict[str, Any] = {"revocation_failures": [], "data_scope": {}, "labels": {}, "params": {}}
     ended = {"state": "succeeded", "revocation_state": "confirmed", "created_at": NOW, "ended_at": later(5)}

@@ -17,7 +17,7 @@ from console.auth.page_sessions import SessionKey, WrongPerson
 from console.auth.vault_directory import CACHE_TTL_S, ConsoleVault
 from console.concurrency.quotas import WAITING_CALLS_PER_TURN
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.store.engine import open_engine
+from justenough.adapters.store.engine import open_database
 from justenough.adapters.store.tables import PAGE_SESSIONS
 from justenough.adapters.vault import VaultDenied, user_login
 from justenough.domain.core.secret import Secret
@@ -319,7 +319,7 @@ async def test_a_session_whose_person_was_changed_in_the_store_ends(site: Site, 
     ops, chief = await logged_in("ops"), await logged_in("chief")
     row = (await site.console.sessions.session_of(ops.cookie)).row
     other = (await site.console.sessions.session_of(chief.cookie)).person
-    with open_engine(site.console.deps.settings.store_url).begin() as connection:
+    with open_database(site.console.deps.settings.store_url).engine.begin() as connection:
         connection.execute(update(PAGE_SESSIONS).where(PAGE_SESSIONS.c.key == row.key).values(person=other.id))
     assert "a different person than the session" in await login_page(ops)
     assert (await chief.open("/sessions")).status_code == 200

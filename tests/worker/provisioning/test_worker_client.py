@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from justenough.adapters.vault import Vault
+from justenough.adapters.vault import Vault, VaultDenied
 from justenough.domain.catalog.loader import read_catalog, resolve_issue, scope_alias, with_settings
+from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.states import Action
 from tests.worker.provisioning.provisioned_shop import SHOP, Session, Shop, new_job
 
@@ -55,3 +56,13 @@ def test_people_keys_and_the_workers_own_users_can_be_read(shop: Shop, vault: Va
     reaper = vault.creds("database/creds/je-reaper")
     assert reaper.lease_id is not None
     vault.revoke_lease(reaper.lease_id)
+
+
+def test_a_login_that_may_not_manage_the_installations_jobs_is_found_before_work_begins(shop: Shop, vault: Vault) -> None:
+    vault.require_job_rights("dev")
+    with pytest.raises(VaultDenied, match=r"manage jobs of the installation other .*give the login the policy je-worker"):
+        vault.require_job_rights("other")
+    made = shop.admin.write("auth/token/create", policies=["je-person"], no_default_policy=True).json()["auth"]
+    vault.login_token(Secret(made["client_token"]))
+    with pytest.raises(VaultDenied, match="Vault does not let this login manage jobs of the installation dev"):
+        vault.require_job_rights("dev")

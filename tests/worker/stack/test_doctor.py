@@ -163,7 +163,8 @@ def test_a_subscription_with_dead_letters_is_reported_with_its_remedy(tmp_path: 
         (entry,) = store.ledger.append([submission(job_id(1))])
         dead = FailedDelivery(entry=entry, attempts=8, next_at=None, why="410 Gone")
         store.outbox.settle(Settlement(subscription="siem", at=later(1), position=1, failed=(dead,)), holder="us")
-    store_found, found = overdue_findings(url)
+    store_found, schema, found = overdue_findings(Settings(database_url=url))
+    assert (schema.what, schema.level) == ("schema", "ok")
     assert (store_found.what, store_found.level, store_found.found) == ("store", "ok", str(tmp_path / "store.db"))
     assert (found.what, found.level, found.found) == ("dead letters", "warning", "1 event(s) were not delivered to siem; last: 410 Gone")
     assert "justenough webhook deliveries siem --dead" in found.remedy
@@ -171,18 +172,18 @@ def test_a_subscription_with_dead_letters_is_reported_with_its_remedy(tmp_path: 
 
 def test_overdue_jobs_of_a_readable_store_are_reported_with_time_and_reason(tmp_path: Path) -> None:
     url = store_with(tmp_path, job_id(1), job_id(2))
-    _, *found = overdue_findings(url)
+    _, _, *found = overdue_findings(Settings(database_url=url))
     assert [finding.level for finding in found] == ["missing", "missing"]
     assert found[0].found == f"{job_id(2)} (revoking) since 2026-01-31T09:30:05Z: leases: the target does not answer"
     assert found[0].remedy == f"justenough job show {job_id(2)}; docs/how-to/runbook.md#overdue"
 
 
 def test_a_missing_store_is_not_created_and_an_unreadable_store_is_reported(tmp_path: Path) -> None:
-    assert list(overdue_findings(f"sqlite:///{tmp_path / 'none.db'}")) == []
+    assert list(overdue_findings(Settings(database_url=f"sqlite:///{tmp_path / 'none.db'}"))) == []
     assert not (tmp_path / "none.db").exists()
     (tmp_path / "broken.db").write_text("no database at all, and long enough to be looked at " * 20)
     for url in (f"sqlite:///{tmp_path / 'broken.db'}", "postgresql://nobody:nothing@127.0.0.1:1/none"):
-        (found,) = overdue_findings(url)
+        (found,) = overdue_findings(Settings(database_url=url))
         assert (found.what, found.level) == ("store", "missing")
         assert "nothing" not in found.found
 

@@ -61,7 +61,7 @@ def examine(
             machine.disk_findings(places),
             home.mode_findings(places),
             home.stack_findings(places),
-            overdue_findings(stack.database_url if stack else settings.store_url),
+            overdue_findings(settings.model_copy(update={"database_url": stack.database_url}) if stack else settings),
             home.configuration_findings(folder),
             target_findings(folder, {**os.environ, **shop}),
             _vault_findings(settings, places, stack),

@@ -6,13 +6,12 @@ The findings have names because their reader can read the store anyway; /readyz,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from justenough.adapters.store import Store
+from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.jobs.states import RevocationState
+from worker.stack.doctor.store import open_own_store, store_findings
 from worker.stack.finding import DoctorFinding
 from worker.stack.readyz import RUNBOOK
 
@@ -20,20 +19,22 @@ MAX_JOBS_SHOWN = 20
 SQLITE_PREFIX = "sqlite:///"
 
 
-def overdue_findings(url: str) -> Iterator[DoctorFinding]:
-    """Yield a finding for the store, each overdue revocation and each subscription with dead letters; none if there is no store yet."""
+def overdue_findings(settings: Settings) -> Iterator[DoctorFinding]:
+    """Yield the findings about the store, and one for each overdue revocation and each subscription with dead letters; none without a store."""
+    url = settings.store_url
+    if url.startswith(SQLITE_PREFIX) and not Path(url.removeprefix(SQLITE_PREFIX)).is_file():
+        return
+    found = tuple(store_findings(settings))
+    yield from found
+    if any(finding.level == "missing" for finding in found):
+        return
     try:
-        if url.startswith(SQLITE_PREFIX) and not Path(url.removeprefix(SQLITE_PREFIX)).is_file():
-            return
-        with closing(Store(url)) as store:
+        with open_own_store(settings) as store:
             page = store.jobs.list(revocation=RevocationState.OVERDUE, limit=MAX_JOBS_SHOWN)
             subscriptions = store.outbox.subscription_progress()
-    except Exception as error:  # noqa: BLE001 - doctor reports an old schema, a broken file or an unreachable server, and continues
-        why = str(error) if isinstance(error, JustEnoughError) else type(error).__name__
-        yield DoctorFinding("store", "missing", f"could not be read: {why}", "Check JUSTENOUGH_DATABASE_URL and that database.")
+    except JustEnoughError as error:
+        yield DoctorFinding("store", "missing", f"could not be read: {error}", "Check JUSTENOUGH_DATABASE_URL and that database.")
         return
-    address = urlsplit(url)
-    yield DoctorFinding("store", "ok", f"{address.hostname}{address.path}" if address.hostname else url.removeprefix(SQLITE_PREFIX))
     for job in page.items:
         since = f" since {job.revocation.since:%Y-%m-%dT%H:%M:%SZ}" if job.revocation.since else ""
         text = f"{job.id} ({job.state}){since}: {'; '.join(job.revocation.failures) or 'no reason is recorded'}"

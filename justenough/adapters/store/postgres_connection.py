@@ -1,0 +1,140 @@
+"""Opens connections to PostgreSQL: who logs in, whether a pooler stands between, and what is wrong if it fails. Knows no table.
+
+Nothing here relies on a session: a pooler such as PgBouncer may give each transaction another one, and refuses startup options.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from sqlalchemy import Dialect
+from sqlalchemy.engine import URL
+
+from justenough.adapters.store.errors import StoreUnavailable
+from justenough.adapters.store.logins import StoreLogin, StoreLogins
+
+CONNECT_TIMEOUT_S = 5
+LISTENER_CONNECT_TIMEOUT_S = 3
+LOCK_TIMEOUT_S = 30
+"""How long a transaction waits for a lock, such as another writer's."""
+IDLE_IN_TRANSACTION_TIMEOUT_S = 30
+"""PostgreSQL ends a transaction whose client went silent, because it may hold the lock that all writers need."""
+
+URL_SETTING = "JUSTENOUGH_DATABASE_URL"
+PASSWORD_SETTINGS = f"{URL_SETTING}, JUSTENOUGH_DATABASE_PASSWORD_FILE or JUSTENOUGH_DATABASE_CREDENTIALS"
+REMEDIES = (
+    (r"password authentication failed|no password supplied|authentication failed", f"correct the user and password ({PASSWORD_SETTINGS})"),
+    (r'role "[^"]*" (does not exist|is not permitted to log in)', f"correct the user in {URL_SETTING}, or create the role"),
+    (r'database "[^"]*" does not exist', f"correct the database in {URL_SETTING}, or create it"),
+    (r"permission denied for database", "grant the role CONNECT on the database"),
+    (r"no encryption", f"use TLS: add sslmode=verify-full and sslrootcert to {URL_SETTING}"),
+    (r"pg_hba.conf", "let the server accept this role, database and address (pg_hba.conf)"),
+    (r"invalid .* value|connection option", f"correct {URL_SETTING}"),
+    (r"does not support SSL", f"enable TLS on the server, or correct sslmode in {URL_SETTING}"),
+    (
+        r"certificate|SSL",
+        f"correct sslmode, sslrootcert, sslcert and sslkey in {URL_SETTING}, or the host, which the certificate must name",
+    ),
+    (r"startup parameter|command-line options", f"a pooler refuses it: remove it from {URL_SETTING} and PGOPTIONS"),
+    (r"too many|remaining connection slots|no more connections", "raise the limit of connections, or put a pooler in front of the server"),
+    (r"starting up|shutting down|recovery", "wait until the server is ready"),
+)
+"""What to do, by the words of the driver's or server's message."""
+ANY_REMEDY = f"check {URL_SETTING} and that server"
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresSession:
+    """What is known of one connection besides the driver's own connection."""
+
+    login: StoreLogin | None
+    is_direct: bool
+    """Whether it is one session of the server. With a pooler between, the next transaction may run in another session."""
+
+
+class PostgresConnector:
+    """Opens connections to one database. Thread-safe."""
+
+    def __init__(self, url: URL, *, listen_url: URL | None = None, logins: StoreLogins | None = None) -> None:
+        """With a `listen_url`, that is where to listen for notices, and `url` counts as a pooler's."""
+        self.url = url
+        self.listen_url = listen_url
+        self.logins = logins
+
+    @property
+    def place(self) -> str:
+        """Where connections lead, without the password."""
+        return place_of(self.url)
+
+    def connect(self, dialect: Dialect, args: list[Any], options: dict[str, Any]) -> tuple[psycopg.Connection[Any], PostgresSession]:
+        """Return a new connection for transactions. Raises StoreUnavailable."""
+        del dialect
+        connection, session = self._open(
+            self.url, args, {**options, "connect_timeout": CONNECT_TIMEOUT_S, "application_name": "justenough"}
+        )
+        if session.is_direct:
+            # For reads, too. Behind a pooler only the role's own settings can limit those (docs/how-to/store.md).
+            connection.execute(
+                "SELECT pg_catalog.set_config('lock_timeout', %s, false), pg_catalog.set_config('idle_in_transaction_session_timeout', %s, false)",
+                (f"{LOCK_TIMEOUT_S}s", f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s"),
+            )
+        connection.autocommit = False
+        return connection, session
+
+    def connect_listener(self, dialect: Dialect) -> tuple[psycopg.Connection[Any], PostgresSession]:
+        """Return a new connection for LISTEN, in autocommit mode. Raises StoreUnavailable."""
+        url = self.listen_url or self.url
+        args, options = dialect.create_connect_args(url)
+        limits = {"connect_timeout": LISTENER_CONNECT_TIMEOUT_S, "application_name": "justenough-listener", "keepalives_idle": 10}
+        return self._open(url, list(args), {**options, **limits})
+
+    def is_current(self, session: PostgresSession) -> bool:
+        """Whether the login of a connection may be used further."""
+        return self.logins is None or session.login is None or self.logins.is_current(session.login)
+
+    def _open(self, url: URL, args: list[Any], options: dict[str, Any]) -> tuple[psycopg.Connection[Any], PostgresSession]:
+        login = self.logins.current() if self.logins else None
+        if login is not None:
+            options["password"] = login.password.reveal()
+            if login.user is not None:
+                options["user"] = login.user
+        try:
+            connection = psycopg.connect(*args, autocommit=True, **options)
+        except psycopg.Error as error:
+            raise StoreUnavailable(describe_failure(error, place_of(url, user=login.user if login else None))) from error
+        try:
+            row = connection.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
+        except psycopg.Error as error:
+            connection.close()
+            raise StoreUnavailable(describe_failure(error, place_of(url))) from error
+        # A pooler makes up the process id that it names at login.
+        is_session = row is not None and row[0] == connection.info.backend_pid
+        return connection, PostgresSession(login, is_session and (url != self.url or self.listen_url is None))
+
+
+def place_of(url: URL, *, user: str | None = None) -> str:
+    """Return host, port, database and user of a URL as text, never its password."""
+    query = url.query
+    hosts = url.host or ",".join(map(str, [query.get("host", "localhost")]))
+    port = f":{url.port}" if url.port else ""
+    name = user or url.username
+    return f"{hosts}{port}/{url.database or ''}" + (f" as {name}" if name else "")
+
+
+def describe_failure(error: BaseException, place: str) -> str:
+    """Return one sentence: what is wrong with a connection, where, and what to do. Holds the driver's first line; no statement, no values."""
+    line = first_line(error)
+    # The driver begins with what the place says already.
+    reason = re.sub(
+        r"^(connection failed: |connection is bad: )?(connection to server (at|on) .*? failed: )?(FATAL: +|ERROR: +)?", "", line
+    )
+    remedy = next((text for pattern, text in REMEDIES if re.search(pattern, line, re.IGNORECASE)), ANY_REMEDY)
+    return f"the store does not answer: {place}: {reason}; {remedy}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of the driver's message."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,98 @@
+"""Opens the store that the settings name. Its user and password may come from the URL, a file, or Vault's database engine."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.store import Store, StoreLogin, StoreUnavailable, StoreUnfit
+from justenough.adapters.store.logins import PasswordFile, StoreLogins
+from justenough.adapters.vault import Vault, VaultRefused
+from justenough.domain.core.errors import JustEnoughError
+
+RETRY_INTERVAL_S = 5.0
+"""Seconds between two attempts to get newer credentials while the present ones are valid."""
+REMEDY = "check JUSTENOUGH_DATABASE_CREDENTIALS, and run `justenough vault apply` with it"
+MIN_VALID_S = 15.0
+"""Credentials that end sooner are not used for another transaction."""
+
+
+def open_store(settings: Settings, vault: Vault) -> Store:
+    """Return the store; it opens no connection yet. Raises StoreUnfit, UnusableUrl."""
+    logins: StoreLogins | None = None
+    sources = {
+        "JUSTENOUGH_DATABASE_CREDENTIALS": settings.database_credentials,
+        "JUSTENOUGH_DATABASE_PASSWORD_FILE": settings.database_password_file,
+    }
+    named = [name for name, value in sources.items() if value]
+    if len(named) > 1:
+        raise StoreUnfit(f"the store's password cannot come from two places: unset {named[0]} or {named[1]}")
+    if settings.database_credentials:
+        logins = VaultLogins(vault, settings.database_credentials)
+    elif settings.database_password_file:
+        logins = PasswordFile(settings.database_password_file)
+    return Store(settings.store_url, listen_url=settings.database_listen_url, logins=logins)
+
+
+@dataclass(frozen=True, slots=True)
+class _Issued:
+    """Credentials of Vault, the login to Vault under which they were issued, and when they begin and end (ticks)."""
+
+    login: StoreLogin
+    vault_login: object
+    began: float
+    ends: float
+
+    def is_fresh(self, vault: Vault, now: float) -> bool:
+        """Whether they need not be replaced yet: Vault ends them with the login under which they were issued."""
+        return now < (self.began + self.ends) / 2 and vault.login_identity is self.vault_login
+
+
+class VaultLogins:
+    """Users that Vault's database engine creates. Each is used for half its life; Vault drops it at its end. Thread-safe."""
+
+    def __init__(self, vault: Vault, path: str, *, ticks: Callable[[], float] = monotonic) -> None:
+        self._vault = vault
+        self._path = path
+        self._ticks = ticks
+        self._issued: _Issued | None = None
+        self._lock = threading.Lock()
+        self._retry_at = float("-inf")
+
+    def current(self) -> StoreLogin:
+        """Return the newest user and password. Raises StoreUnavailable if the last ones have ended, and Vault gives no new ones."""
+        issued = self._issued
+        if issued is not None and issued.is_fresh(self._vault, self._ticks()):
+            return issued.login
+        with self._lock:
+            issued, now = self._issued, self._ticks()
+            if issued is not None and (issued.is_fresh(self._vault, now) or (now < self._retry_at and now < issued.ends - MIN_VALID_S)):
+                return issued.login
+            try:
+                issued = self._issued = self._read()
+            except JustEnoughError as error:
+                # While Vault is down, the store stays usable as long as its user lives.
+                if issued is None or self._ticks() >= issued.ends - MIN_VALID_S:
+                    raise StoreUnavailable(f"there is no login for the store: {error}; {REMEDY}") from error
+                self._retry_at = self._ticks() + RETRY_INTERVAL_S
+            return issued.login
+
+    def is_current(self, login: StoreLogin) -> bool:
+        """Whether a connection with this login may be used further."""
+        return self.current() is login
+
+    def _read(self) -> _Issued:
+        began, vault_login = self._ticks(), self._vault.login_identity
+        secret = self._vault.creds(self._path)
+        # The first use of a console's Vault logs in.
+        vault_login = vault_login or self._vault.login_identity
+        user, password = secret.fields.get("username"), secret.fields.get("password")
+        if user is None or password is None or not secret.ttl:
+            raise VaultRefused(
+                f"{self._path} gives no user and password with a lease; JUSTENOUGH_DATABASE_CREDENTIALS must be MOUNT/creds/ROLE"
+                " of a database engine"
+            )
+        return _Issued(StoreLogin(password, user=user.reveal()), vault_login, began, began + secret.ttl)

@@ -1,0 +1,92 @@
+"""Checks of the store that the settings name, with the login of this machine's worker or console. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.store import PostgresReport, Store, StoreReport
+from justenough.adapters.vault import Vault
+from justenough.domain.core.errors import JustEnoughError
+from justenough.services.open_store import open_store
+from worker.stack.finding import DoctorFinding
+
+HOW_TO = "docs/how-to/store.md"
+MAX_RIGHTS_SHOWN = 5
+
+
+@contextmanager
+def open_own_store(settings: Settings) -> Iterator[Store]:
+    """Open the store as the worker of this machine does, or as its console if there is no worker."""
+    with closing(Vault(settings.vault_addr, namespace=settings.vault_namespace, cacert=settings.vault_cacert)) as vault:
+        if settings.database_credentials:
+            files = settings.worker_approle_file, settings.console_approle_file
+            vault.login_from_file(next((file for file in files if file.exists()), files[0]))
+        with closing(open_store(settings, vault)) as store:
+            yield store
+
+
+def store_findings(settings: Settings) -> Iterator[DoctorFinding]:
+    """Yield a finding for each thing that workers and consoles need of the store."""
+    try:
+        with open_own_store(settings) as store:
+            report = store.inspect()
+    except JustEnoughError as error:
+        yield DoctorFinding("store", "missing", str(error), f"See {HOW_TO}.")
+        return
+    yield DoctorFinding("store", "ok", report.place)
+    if report.postgres:
+        yield from _server_findings(report.postgres)
+    yield _schema_finding(report)
+    if report.postgres:
+        if report.revisions.found:
+            yield _rights_finding(report.postgres)
+        yield from _pooler_findings(report.postgres)
+
+
+def _server_findings(postgres: PostgresReport) -> Iterator[DoctorFinding]:
+    yield DoctorFinding("server", "ok", f"PostgreSQL {'.'.join(map(str, postgres.server_version))}")
+    if postgres.is_read_only:
+        yield DoctorFinding(
+            "writes", "missing", "the server takes no writes: it is a standby, or set to read only", "Name the primary server."
+        )
+    if postgres.is_encrypted:
+        yield DoctorFinding("TLS", "ok", "the connection is encrypted; only sslmode=verify-full verifies with whom")
+    elif postgres.is_local:
+        yield DoctorFinding("TLS", "ok", "none, on this machine")
+    else:
+        remedy = "Add sslmode=verify-full and sslrootcert to JUSTENOUGH_DATABASE_URL."
+        yield DoctorFinding("TLS", "warning", "the connection is not encrypted", remedy)
+
+
+def _schema_finding(report: StoreReport) -> DoctorFinding:
+    found, newest = report.revisions.found, report.revisions.newest
+    if found == newest:
+        return DoctorFinding("schema", "ok", f"revision {found}")
+    what = f"revision {found}, this version needs {newest}" if found else "the database is empty"
+    return DoctorFinding("schema", "missing", what, "Run `justenough store migrate` with the URL of the role that owns the tables.")
+
+
+def _rights_finding(postgres: PostgresReport) -> DoctorFinding:
+    role, lacking = postgres.role, postgres.missing_rights
+    if lacking:
+        shown = ", ".join(lacking[:MAX_RIGHTS_SHOWN]) + (
+            f" and {len(lacking) - MAX_RIGHTS_SHOWN} more" if len(lacking) > MAX_RIGHTS_SHOWN else ""
+        )
+        remedy = "Run `justenough store migrate --grant ROLE` with the URL of the role that owns the tables."
+        return DoctorFinding("rights", "missing", f"the role {role} lacks {shown}", remedy)
+    if postgres.may_change_ledger:
+        remedy = f"Let workers and consoles use a role that does not own the tables: {HOW_TO}#rights"
+        return DoctorFinding("rights", "warning", f"the role {role} could change or delete ledger entries", remedy)
+    return DoctorFinding("rights", "ok", f"the role {role} has those that it needs, and cannot change ledger entries")
+
+
+def _pooler_findings(postgres: PostgresReport) -> Iterator[DoctorFinding]:
+    if not postgres.is_direct:
+        yield DoctorFinding("pooler", "ok", "there is one; statements are not prepared on the server")
+    if postgres.notices is None:
+        yield DoctorFinding("notices", "ok", "new entries are announced at once")
+    else:
+        found = f"new entries are looked for five times a second: {postgres.notices}"
+        yield DoctorFinding("notices", "warning", found, f"Set JUSTENOUGH_DATABASE_LISTEN_URL to the server itself: {HOW_TO}#poolers")
