@@ -121,9 +121,9 @@ async def test_metrics_count_what_there_is(served: Served) -> None:
     assert await value("justenough_revocations_overdue") == 0
     now = datetime.now(UTC)
     checks = [TargetCheck(name=name, failure=failure, since=now, checked_at=now) for name, failure in (("a", None), ("b", "away"))]
-    served.store.target_checks.record(checks)
+    served.store.targets.record(checks)
     assert await value("justenough_targets_failing") == 1
-    served.store.target_checks.record([])
+    served.store.targets.record([])
 
 
 async def test_openapi_names_every_route_of_the_contract(served: Served) -> None:
