@@ -101,6 +101,14 @@ def metrics(console: TheConsole) -> Response:
     Gauge("justenough_requests_pending", "Requests that wait for a decision", registry=registry).set(figures.pending_requests)
     Gauge("justenough_credentials_live", "Credentials not yet confirmed dead", registry=registry).set(figures.live_credentials)
     Gauge("justenough_revocations_overdue", "Jobs whose revocation is overdue", registry=registry).set(figures.overdue_revocations)
+    overdue = console.deps.store.metrics.overdue()
+    Gauge(
+        "justenough_credentials_overdue",
+        "Credentials that should have ended and are not confirmed dead, also in running jobs",
+        registry=registry,
+    ).set(overdue.credentials)
+    failing = [check for check in console.deps.store.targets.all() if check.failure is not None]
+    Gauge("justenough_targets_failing", "Targets that did not answer the last sweep", registry=registry).set(len(failing))
     Gauge("justenough_reviews_open", "Tiers bypassed by break-glass whose review is open", registry=registry).set(figures.open_reviews)
     now, last = console.deps.now(), console.deps.store.sweeps.last()
     age = (now - last.ended_at).total_seconds() if last and last.ended_at else math.inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import anyio
 import httpx
@@ -13,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from console.api.dependencies import MAX_BODY_KEYS
 from console.http.middleware import EdgeMiddleware
 from console.http.problems import MEDIA_TYPE
+from justenough.domain.readmodel.views import TargetCheck
 from tests.console.served_console import SPEC, Served
 
 
@@ -117,6 +119,11 @@ async def test_metrics_count_what_there_is(served: Served) -> None:
     assert await value('justenough_jobs{state="pending"}') == jobs + 1
     assert await value("justenough_credentials_live") == live + 1
     assert await value("justenough_revocations_overdue") == 0
+    now = datetime.now(UTC)
+    checks = [TargetCheck(name=name, failure=failure, since=now, checked_at=now) for name, failure in (("a", None), ("b", "away"))]
+    served.store.targets.record(checks)
+    assert await value("justenough_targets_failing") == 1
+    served.store.targets.record([])
 
 
 async def test_openapi_names_every_route_of_the_contract(served: Served) -> None:

@@ -133,6 +133,7 @@ async def test_what_is_overdue_is_counted_for_anyone_and_named_for_those_who_may
         found = ready.json()
         assert (found["overdue_revocations"], found["overdue_credentials"]) == (1, 1)
         assert datetime.fromisoformat(found["overdue_since"]) == began
+        assert "\njustenough_credentials_overdue 1.0\n" in (await served.http.get("/metrics")).text
         assert "j-dev-" not in ready.text
         assert "shop" not in ready.text
         mine = (await served.get("/jobs?revocation=overdue", "ops")).json()["items"]

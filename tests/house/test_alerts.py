@@ -1,0 +1,46 @@
+"""The alert rules name metrics that the console has, and the page about alerts has the same rules."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+RULES: list[dict[str, Any]] = [
+    rule for group in yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text())["groups"] for rule in group["rules"]
+]
+PAGE = (ROOT / "docs/how-to/alerts.md").read_text()
+METRICS = set(re.findall(r"^\| `(justenough_\w+)`", (ROOT / "docs/reference/metrics.md").read_text(), re.MULTILINE))
+"""The generated table, which another test compares with the code."""
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_an_alert_names_only_metrics_that_exist(rule: dict[str, Any]) -> None:
+    named = set(re.findall(r"justenough_\w+", rule["expr"]))
+
+    assert named <= METRICS
+    assert named or "up{" in rule["expr"]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_the_page_has_the_alert_with_the_same_expression_time_and_urgency(rule: dict[str, Any]) -> None:
+    row = next(line for line in PAGE.splitlines() if line.startswith(f"| `{rule['alert']}` |"))
+    expression, wait, urgency = (cell.strip(" `") for cell in row.split(" | ")[1:4])
+
+    assert (expression, wait, urgency) == (rule["expr"], rule.get("for", "0"), rule["labels"]["severity"])
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_the_runbook_of_an_alert_exists(rule: dict[str, Any]) -> None:
+    page, _, anchor = rule["annotations"]["runbook"].partition("#")
+    headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text(), re.MULTILINE)
+
+    assert not anchor or anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_page_has_no_other_alerts() -> None:
+    assert set(re.findall(r"^\| `(JustEnough\w+)`", PAGE, re.MULTILINE)) == {rule["alert"] for rule in RULES}
