@@ -16,7 +16,7 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.targets.postgres import TargetInspector, log_in_once
 from justenough.adapters.vault import IssuedSecret, Vault
 from justenough.domain.catalog.loader import resolve_issue, scope_alias
-from justenough.domain.catalog.models import ActionDef, Catalog
+from justenough.domain.catalog.models import ActionDef
 from justenough.domain.core.errors import InvalidInput, JustEnoughError, Problem
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.placeholders import did_you_mean
@@ -42,7 +42,14 @@ def try_action(
 ) -> Iterator[TrialStep]:
     """Yield each step's result until one fails. Raises InvalidInput if the catalog has no such action, RetryLater and GiveUp as Vault's login does."""
     catalog = load_config_folder(settings.config, env).catalog
-    definition = _find_action(catalog, resource, action)
+    definition, place = catalog.action(resource, action), f"resources.{resource}"
+    if resource not in catalog.resources:
+        raise InvalidInput("catalog.yaml", (Problem("resources", f"no resource {resource!r}{did_you_mean(resource, catalog.resources)}"),))
+    if definition is None:
+        raise InvalidInput("catalog.yaml", (Problem(f"{place}.actions", f"offers no {action.value}"),))
+    if definition.locked:
+        why = "Vault issues it only after people have authorized a job's request (lock: control_group), so it cannot be tried without a job"
+        raise InvalidInput("catalog.yaml", (Problem(f"{place}.actions.{action.value}", why),))
     with ExitStack() as stack:
         vault = Vault(
             settings.vault_addr, namespace=settings.vault_namespace, cacert=settings.vault_cacert, bound_cidrs=settings.worker_cidrs
@@ -61,18 +68,6 @@ def try_action(
                 yield TrialStep(step, "failed", str(error))
                 return
             yield TrialStep(step, "ok" if found else "not possible", found or trial.why_not(step))
-
-
-def _find_action(catalog: Catalog, resource: str, action: Action) -> ActionDef:
-    definition, known = catalog.action(resource, action), catalog.resources.get(resource)
-    if known is None:
-        raise InvalidInput("catalog.yaml", (Problem("resources", f"no resource {resource!r}{did_you_mean(resource, catalog.resources)}"),))
-    if definition is None:
-        raise InvalidInput("catalog.yaml", (Problem(f"resources.{resource}.actions", f"offers no {action.value}"),))
-    if definition.locked:
-        why = "Vault issues it only after people have authorized a job's request (lock: control_group), so it cannot be tried without a job"
-        raise InvalidInput("catalog.yaml", (Problem(f"resources.{resource}.actions.{action.value}", why),))
-    return definition
 
 
 @dataclass(slots=True)

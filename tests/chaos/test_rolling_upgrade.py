@@ -31,7 +31,8 @@ from worker.stack.environment import own_environment
 from worker.stack.postgres import superuser_dsn
 from worker.stack.seed import shop_environment
 
-pytestmark = pytest.mark.servers
+# It needs the repository's history and a stack of its own: `make chaos LONG=1` runs it.
+pytestmark = [pytest.mark.servers, pytest.mark.long]
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "shop"
 RELEASE = "3e9b1bcc6222"

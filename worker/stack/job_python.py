@@ -35,7 +35,13 @@ def with_job_python(settings: Settings, report: Report) -> Settings:
     folder = StackPaths.of(settings.home).home / FOLDER
     if not (folder / DONE).exists():
         report("step", "installing the packages of the shop's jobs")
-        python = next((path for path in CANDIDATES if _is_usable(path)), sys.executable)
+        probe = ("-c", "import ensurepip, venv, sys; sys.exit(sys.version_info < (3, 10))")
+        usable = (
+            path
+            for path in CANDIDATES
+            if Path(path).exists() and not subprocess.run((path, *probe), check=False, capture_output=True).returncode
+        )
+        python = next(usable, sys.executable)
         # Isolated (-I): the supervisor's own packages must not count as installed there.
         _run(python, "-I", "-m", "venv", "--clear", str(folder))
         requirements = str(INSTALLED / "requirements.txt")
@@ -55,11 +61,6 @@ def with_job_python(settings: Settings, report: Report) -> Settings:
         _run("chmod", "-R", "a+rX", str(folder))
         (folder / DONE).touch()
     return settings.model_copy(update={"job_path": f"{folder / 'bin'}:{settings.job_path}"})
-
-
-def _is_usable(python: str) -> bool:
-    command = (python, "-c", "import ensurepip, venv, sys; sys.exit(sys.version_info < (3, 10))")
-    return Path(python).exists() and subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
 def _run(*command: str) -> None:

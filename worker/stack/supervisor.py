@@ -119,18 +119,19 @@ class Supervisor:
 
     async def _start_children(self, names: Iterable[str]) -> None:
         """Start these children in parallel. A child that is up is kept running while the others still start."""
-        starting = [asyncio.create_task(self._start_one(self._processes[name])) for name in names if name in self._processes]
+
+        async def start(process: ManagedProcess) -> None:
+            self._report("step", f"starting {process.child.name}")
+            await process.start()
+            self._keep_tasks.append(asyncio.create_task(process.keep_running()))
+
+        starting = [asyncio.create_task(start(self._processes[name])) for name in names if name in self._processes]
         try:
             await asyncio.gather(*starting)
         finally:
             for task in starting:
                 task.cancel()
             await asyncio.gather(*starting, return_exceptions=True)
-
-    async def _start_one(self, process: ManagedProcess) -> None:
-        self._report("step", f"starting {process.child.name}")
-        await process.start()
-        self._keep_tasks.append(asyncio.create_task(process.keep_running()))
 
     def _publish(self) -> None:
         """Write stack.json once all children are up, and again whenever a pid has changed."""

@@ -101,7 +101,9 @@ class _PostgresChangeFeed(ChangeFeed):
                 for _ in self._connection.notifies(timeout=seconds, stop_after=1):
                     pass
                 return
-            if self._may_listen and time.monotonic() - self._tried >= RECONNECT_INTERVAL_S:
+            # Behind a pooler no notices arrive: it gives the session that listens to somebody else.
+            may_listen = self._session is None or self._session.is_direct
+            if may_listen and time.monotonic() - self._tried >= RECONNECT_INTERVAL_S:
                 self._tried = time.monotonic()
                 self._connection, self._session = self._connector.connect_listener(self._dialect)
                 if self._session.is_direct:
@@ -113,11 +115,6 @@ class _PostgresChangeFeed(ChangeFeed):
         except (psycopg.Error, StoreUnavailable):
             self._drop()
         self._ended.wait(min(POLL_INTERVAL_S, seconds))
-
-    @property
-    def _may_listen(self) -> bool:
-        """Whether notices may arrive: a pooler gives the session that listens to somebody else."""
-        return self._session is None or self._session.is_direct
 
 
 class _SqliteChangeFeed(ChangeFeed):

@@ -80,9 +80,11 @@ def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None)
             catalog = filled_catalog(folder, os.environ)
         except (InvalidInput, OSError) as error:
             remedy = "Run doctor with the worker's environment variables, or on the worker's machine."
-            yield DoctorFinding(
-                "targets", "warning", f"neither they nor their roles in Vault were checked: {_first_problems(error)}", remedy
-            )
+            # One missing variable is a problem at many places.
+            messages = [*dict.fromkeys(problem.message for problem in error.problems)] if isinstance(error, InvalidInput) else [str(error)]
+            more = f"; and {len(messages) - MAX_PROBLEMS_SHOWN} more" if len(messages) > MAX_PROBLEMS_SHOWN else ""
+            problems = "; ".join(messages[:MAX_PROBLEMS_SHOWN]) + more
+            yield DoctorFinding("targets", "warning", f"neither they nor their roles in Vault were checked: {problems}", remedy)
         yield from vault_findings(
             settings.vault_addr,
             token=Secret(token) if token else None,
@@ -97,13 +99,6 @@ def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None)
         # The embedded Vault's own files show its configuration, so this needs no token.
         yield from islice(vault_findings(stack.vault, pages_mount=settings.pages_mount), 2)
         yield from embedded_vault_findings(places.vault / "openbao.hcl", places.vault / "audit.log")
-
-
-def _first_problems(error: InvalidInput | OSError) -> str:
-    """Return the first problems of a catalog, each once: one missing variable is a problem at many places."""
-    messages = dict.fromkeys(problem.message for problem in error.problems) if isinstance(error, InvalidInput) else {str(error): None}
-    first, more = [*messages][:MAX_PROBLEMS_SHOWN], len(messages) - MAX_PROBLEMS_SHOWN
-    return "; ".join(first) + (f"; and {more} more" if more > 0 else "")
 
 
 def _console_findings(console: str | None, stack: Stack | None) -> Iterator[DoctorFinding]:

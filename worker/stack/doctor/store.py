@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.store import PostgresReport, Store, StoreReport
+from justenough.adapters.store import PostgresReport, Store
 from justenough.adapters.vault import Vault
 from justenough.domain.core.errors import JustEnoughError
 from justenough.services.open_store import open_store
@@ -38,7 +38,12 @@ def store_findings(settings: Settings) -> Iterator[DoctorFinding]:
     yield DoctorFinding("store", "ok", report.place)
     if report.postgres:
         yield from _server_findings(report.postgres)
-    yield _schema_finding(report)
+    found, newest = report.revisions.found, report.revisions.newest
+    if found == newest:
+        yield DoctorFinding("schema", "ok", f"revision {found}")
+    else:
+        what = f"revision {found}, this version needs {newest}" if found else "the database is empty"
+        yield DoctorFinding("schema", "missing", what, "Run `justenough store migrate` with the URL of the role that owns the tables.")
     if report.postgres:
         if report.revisions.found:
             yield _rights_finding(report.postgres)
@@ -58,14 +63,6 @@ def _server_findings(postgres: PostgresReport) -> Iterator[DoctorFinding]:
     else:
         remedy = "Add sslmode=verify-full and sslrootcert to JUSTENOUGH_DATABASE_URL."
         yield DoctorFinding("TLS", "warning", "the connection is not encrypted", remedy)
-
-
-def _schema_finding(report: StoreReport) -> DoctorFinding:
-    found, newest = report.revisions.found, report.revisions.newest
-    if found == newest:
-        return DoctorFinding("schema", "ok", f"revision {found}")
-    what = f"revision {found}, this version needs {newest}" if found else "the database is empty"
-    return DoctorFinding("schema", "missing", what, "Run `justenough store migrate` with the URL of the role that owns the tables.")
 
 
 def _rights_finding(postgres: PostgresReport) -> DoctorFinding:

@@ -94,10 +94,13 @@ def render_resource(new: NewResource, defaults: Mapping[str, Any], *, today: dat
     database, query = where.path.strip("/"), f"?{where.query}" if where.query else ""
     port, sql_file = where.port or kind.port, f"sql/{new.name}.sql"
     conninfo = f"host={where.hostname} port={port} dbname={database}{' ' + where.query.replace('&', ' ') if where.query else ''}"
+    review_by = date.fromordinal(today.toordinal() + REVIEW_AFTER_DAYS)
+    terms = {name: getattr(new, name) for name in TERMS if getattr(new, name) is not None} | {"review": f"{{by: {review_by}}}"}
+    terms |= {name: own for name, own in OWN_TERMS.items() if defaults.get(name) and not (name == "target" and new.kind == "postgres")}
     values: dict[str, Any] = {
         "name": new.name,
         "title": json.dumps(new.title, ensure_ascii=False),
-        "terms": _terms(new, defaults, review_by=date.fromordinal(today.toordinal() + REVIEW_AFTER_DAYS)),
+        "terms": "".join(f"    {name}: {value}\n" for name, value in terms.items()),
         "url": new.url.rstrip("/"),
         "scheme": where.scheme,
         "host": where.hostname,
@@ -152,10 +155,3 @@ def _parse_url(new: NewResource) -> SplitResult:
     ]
     raise_problems(f"the URL of {new.name}", (Problem("--url", message) for message in problems[:1]))
     return where
-
-
-def _terms(new: NewResource, defaults: Mapping[str, Any], *, review_by: date) -> str:
-    """Return what the resource says for all its actions. What it must not inherit it says too."""
-    terms = {name: getattr(new, name) for name in TERMS if getattr(new, name) is not None} | {"review": f"{{by: {review_by}}}"}
-    terms |= {name: own for name, own in OWN_TERMS.items() if defaults.get(name) and not (name == "target" and new.kind == "postgres")}
-    return "".join(f"    {name}: {value}\n" for name, value in terms.items())
