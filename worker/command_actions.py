@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from worker.stack.finding import DoctorFinding
 
 EXIT_FAILED, EXIT_USAGE, EXIT_DRIFT = 1, 2, 2
+LABELS = {"ok": "OK", "warning": "WARN", "missing": "FAIL"}
+"""How doctor prints the levels of its findings."""
 
 
 def up(output: CommandOutput, *, detach: bool, lifeline: int | None) -> None:
@@ -74,9 +76,14 @@ def status(output: CommandOutput) -> None:
         raise typer.Exit(EXIT_FAILED)
 
 
-def doctor(output: CommandOutput) -> None:
-    """Print every finding."""
+def doctor(output: CommandOutput, *, production: bool) -> None:
+    """Print every finding about this machine, or about an installation on one's own servers."""
     from worker.stack.doctor import examine  # noqa: PLC0415 - only this command needs the store and every adapter
+    from worker.stack.doctor.production import production_findings  # noqa: PLC0415 - the same
+
+    if production:
+        _print_findings(output, production_findings(read_settings(output), console_url=output.console_url()))
+        return
 
     _print_findings(output, examine(read_settings(output), console_url=output.console_url()))
 
@@ -112,9 +119,9 @@ def _print_findings(output: CommandOutput, findings: Sequence[DoctorFinding]) ->
 
     def print_findings(_: Json) -> None:
         for finding in findings:
-            output.write_line(f"{finding.level:8} {finding.what}: {finding.found}")
+            output.write_line(f"{LABELS[finding.level]:4} {finding.what}: {finding.found}")
             if finding.remedy:
-                output.write_line(f"{'':8} → {finding.remedy}")
+                output.write_line(f"{'':4} → {finding.remedy}")
 
     output.emit(
         {"findings": [asdict(finding) for finding in findings]},

@@ -79,11 +79,20 @@ class WorkerCommands:
 
         command_actions.status(self.output)
 
-    def doctor(self) -> None:
+    def doctor(
+        self,
+        production: Annotated[
+            bool,
+            typer.Option(
+                "--production",
+                help="Check your own servers with this process's variables. Issues and revokes one credential for each target.",
+            ),
+        ] = False,
+    ) -> None:
         """Check this machine, its configuration and the servers. Prints how to fix each problem. Exit 1 if something required is missing."""
         from worker import command_actions  # noqa: PLC0415 - loads the stack
 
-        command_actions.doctor(self.output)
+        command_actions.doctor(self.output, production=production)
 
     def vault_plan(self) -> None:
         """Show what `vault apply` would write into Vault, and write nothing. Exit 2 if anything would change."""

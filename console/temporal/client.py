@@ -6,22 +6,18 @@ verifies them.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from typing import Any
 
 import structlog
 from pydantic import ValidationError
 from temporalio import activity
-from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.errordetails.v1 import NotFoundFailure
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client, ScheduleAlreadyRunningError, ScheduleUpdate, ScheduleUpdateInput, WorkflowFailureError
 from temporalio.common import (
     RawValue,
@@ -37,7 +33,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from console.temporal import fire_workflow, schedules
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.payload_codec import EncryptingCodec
-from justenough.adapters.temporal import TemporalDown, connect_temporal
+from justenough.adapters.temporal import TemporalDown, connect_temporal, last_polls
 from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.contracts import search_attributes
 from justenough.domain.contracts.workflow_messages import JobInput, ScheduleOccasion, SignedReport
@@ -51,7 +47,6 @@ SWEEP = "Sweep"
 STATE = SearchAttributeKey.for_keyword(search_attributes.STATE)
 ENVIRONMENT = SearchAttributeKey.for_keyword(search_attributes.ENVIRONMENT)
 REQUESTER = SearchAttributeKey.for_keyword(search_attributes.REQUESTER)
-ACTIVITY_QUEUE = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
 
 RPC_TIMEOUT = timedelta(seconds=5)
 MAX_CONCURRENT_FIRES = 4
@@ -176,18 +171,8 @@ class TemporalGateway:
 
     async def last_polls(self) -> Mapping[str, datetime | None]:
         """Return when a worker last polled the task queues of jobs and of their endings, by queue. Raises TemporalUnavailable."""
-        jobs, endings = self._task_queue, f"{self._task_queue}-endings"
-
-        async def last_poll(queue: str, kind: TaskQueueType.ValueType) -> datetime | None:
-            request = DescribeTaskQueueRequest(namespace=self._client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind)
-            with _translate_errors():
-                description = await self._client.workflow_service.describe_task_queue(request, retry=True, timeout=RPC_TIMEOUT)
-            return max((poller.last_access_time.ToDatetime(UTC) for poller in description.pollers), default=None)
-
-        kinds = ((jobs, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW), (jobs, ACTIVITY_QUEUE), (endings, ACTIVITY_QUEUE))
-        workflow_poll, activity_poll, ending_poll = await asyncio.gather(*(last_poll(queue, kind) for queue, kind in kinds))
-        # One worker polls for workflows and activities, but either poller may fail alone: report the older poll.
-        return {jobs: min(workflow_poll, activity_poll) if workflow_poll and activity_poll else None, endings: ending_poll}
+        with _translate_errors():
+            return await last_polls(self._client, self._task_queue)
 
     async def run_worker(self, take: TakeOccasion) -> None:
         """Run the workflows that schedules start, until cancelled; several consoles may run them. Raises TemporalUnavailable if it cannot connect.

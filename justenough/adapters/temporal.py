@@ -9,12 +9,15 @@ import asyncio
 import re
 import socket
 import ssl
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import structlog
-from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.enums.v1 import IndexedValueType, TaskQueueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfigProfile, ClientConfigTLS
 from temporalio.service import RPCError, RPCStatusCode
@@ -122,6 +125,22 @@ async def missing_search_attributes(client: Client) -> tuple[str, ...]:
     if wrong := [name for name in SEARCH_ATTRIBUTES if known.get(name, KEYWORD) != KEYWORD]:
         raise NamespaceUnfit(f"Temporal's search attributes {', '.join(wrong)} in namespace {namespace} must have the type Keyword")
     return tuple(name for name in SEARCH_ATTRIBUTES if name not in known)
+
+
+async def last_polls(client: Client, task_queue: str) -> Mapping[str, datetime | None]:
+    """Return when a worker last polled the task queues of jobs and of their endings, by queue. Raises RPCError."""
+    jobs, endings = task_queue, f"{task_queue}-endings"
+
+    async def last_poll(queue: str, kind: TaskQueueType.ValueType) -> datetime | None:
+        request = DescribeTaskQueueRequest(namespace=client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind)
+        description = await client.workflow_service.describe_task_queue(request, retry=True, timeout=RPC_TIMEOUT)
+        return max((poller.last_access_time.ToDatetime(UTC) for poller in description.pollers), default=None)
+
+    activities = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
+    kinds = ((jobs, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW), (jobs, activities), (endings, activities))
+    workflow_poll, activity_poll, ending_poll = await asyncio.gather(*(last_poll(queue, kind) for queue, kind in kinds))
+    # One worker polls for workflows and activities, but either poller may fail alone: report the older poll.
+    return {jobs: min(workflow_poll, activity_poll) if workflow_poll and activity_poll else None, endings: ending_poll}
 
 
 async def prepare_namespace(client: Client) -> None:

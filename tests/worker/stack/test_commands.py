@@ -324,7 +324,7 @@ def test_doctor_lists_findings_as_json_and_fails_if_something_is_missing(monkeyp
     monkeypatch.setenv("VAULT_ADDR", "http://127.0.0.1:9")
     done = run("doctor")
     assert done.exit_code == 1
-    assert "missing  vault: http://127.0.0.1:9 did not answer" in done.stdout
+    assert "FAIL vault: http://127.0.0.1:9 did not answer" in done.stdout
 
 
 @pytest.mark.servers

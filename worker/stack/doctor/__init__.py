@@ -11,13 +11,12 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.secret import Secret
-from worker.stack import readyz
 from worker.stack.binaries import Programs
 from worker.stack.control import find_running_stack
 from worker.stack.doctor import home, machine
 from worker.stack.doctor.overdue import overdue_findings
 from worker.stack.doctor.people import people_findings
-from worker.stack.doctor.servers import login_findings, temporal_findings
+from worker.stack.doctor.servers import console_findings, login_findings, temporal_findings
 from worker.stack.doctor.targets import filled_catalog, has_locked_actions, target_findings
 from worker.stack.doctor.vault import embedded_vault_findings, vault_findings
 from worker.stack.environment import UNUSED_PORT, shop_settings
@@ -45,6 +44,7 @@ def examine(
         stack = None  # home.stack_findings reports it.
     folder = stack.config if stack else settings.config
     ports = read_json(places.ports)
+    console = console_url or settings.console_url
     shop = shop_settings(ports.get("postgres"), ports.get("model", UNUSED_PORT)) if stack else {}
     return tuple(
         chain(
@@ -66,7 +66,7 @@ def examine(
             target_findings(folder, {**os.environ, **shop}),
             _vault_findings(settings, places, stack),
             () if stack else chain(temporal_findings(settings), login_findings(settings)),
-            _console_findings(console_url or settings.console_url, stack),
+            console_findings(console) if console and not (stack and console.rstrip("/") == stack.console) else (),
         )
     )
 
@@ -99,16 +99,3 @@ def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None)
         # The embedded Vault's own files show its configuration, so this needs no token.
         yield from islice(vault_findings(stack.vault, pages_mount=settings.pages_mount), 2)
         yield from embedded_vault_findings(places.vault / "openbao.hcl", places.vault / "audit.log")
-
-
-def _console_findings(console: str | None, stack: Stack | None) -> Iterator[DoctorFinding]:
-    """Check a console other than the running stack's."""
-    if console is None or (stack is not None and console.rstrip("/") == stack.console):
-        return
-    try:
-        report = readyz.fetch_readyz(console)
-    except readyz.NoConsole as error:
-        yield DoctorFinding("console", "missing", str(error), "Start it, or correct --console-url or JUSTENOUGH_CONSOLE_URL.")
-        return
-    yield DoctorFinding("console", "ok", console)
-    yield from readyz.findings(report)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from justenough.adapters.configuration.folder import check_config_folder
+from justenough.adapters.configuration.settings import Settings
 from worker.stack import readyz
 from worker.stack.finding import DoctorFinding
 from worker.stack.lock import supervisor_of
@@ -59,3 +60,18 @@ def configuration_findings(folder: Path) -> Iterator[DoctorFinding]:
         yield DoctorFinding("configuration", "ok", str(folder))
     remedy = "Fix it, or set JUSTENOUGH_CONFIG; then check it: justenough catalog check"
     yield from (DoctorFinding("configuration", "missing", f"{folder}: {problem}", remedy) for problem in problems)
+
+
+def settings_findings(settings: Settings) -> Iterator[DoctorFinding]:
+    """Check that this process knows where its servers are."""
+    if "vault_addr" not in settings.model_fields_set:
+        yield DoctorFinding("settings", "missing", "VAULT_ADDR is not set", "Run doctor with the variables of the worker or console.")
+    if settings.database_url is None:
+        text = "the store is an SQLite file, so that workers and consoles must all be on this machine"
+        yield DoctorFinding("settings", "warning", text, "Set JUSTENOUGH_DATABASE_URL to a PostgreSQL: docs/how-to/store.md")
+    if settings.console_url is None:
+        text = "JUSTENOUGH_CONSOLE_URL is not set: no links in notices, no issuer of jobs' identities, and cookies that are not Secure"
+        yield DoctorFinding("settings", "warning", text, "Set it to the address at which people reach the console.")
+    if settings.payload_encryption == "off":
+        text = "what workers and consoles write into Temporal is not encrypted"
+        yield DoctorFinding("settings", "warning", text, "Set JUSTENOUGH_PAYLOAD_ENCRYPTION=on: docs/how-to/temporal.md")

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+import httpx
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.vault.connection import VaultConnection
 from justenough.adapters.vault.own_login import TokenLogin, read_login
 from justenough.domain.core.errors import JustEnoughError
+from worker.stack import readyz
 from worker.stack.finding import DoctorFinding
 
+MAX_SKEW_S = 5.0
+"""Vault's dates have whole seconds, and requests take time."""
+TIMEOUT_S = 5.0
+MAX_POLL_AGE = timedelta(seconds=90)
+"""A poll lasts up to a minute. Temporal forgets pollers after five."""
 
-def temporal_findings(settings: Settings) -> Iterator[DoctorFinding]:
-    """Check the Temporal that our settings or Temporal's profile name: whether it answers, and whether its namespace has what workflows need."""
+
+def temporal_findings(settings: Settings, *, is_required: bool = False) -> Iterator[DoctorFinding]:
+    """Check the Temporal that our settings or Temporal's profile name: whether it answers, and whether its namespace has what workflows need.
+
+    If they name none, nothing is checked, unless one is required.
+    """
     # Importing it takes a tenth of a second, and most commands do not need it.
     from justenough.adapters import temporal  # noqa: PLC0415
 
@@ -25,7 +39,7 @@ def temporal_findings(settings: Settings) -> Iterator[DoctorFinding]:
     what = "temporal server"
     try:
         named = temporal.with_temporal_profile(settings)
-        if named == settings and "temporal_address" not in settings.model_fields_set:
+        if not is_required and named == settings and "temporal_address" not in settings.model_fields_set:
             return
         missing = asyncio.run(check(named))
     except JustEnoughError as error:
@@ -61,3 +75,47 @@ def login_findings(settings: Settings) -> Iterator[DoctorFinding]:
                 )
             else:
                 yield DoctorFinding(what, "ok", f"Vault accepts {file}")
+
+
+def poller_findings(settings: Settings) -> Iterator[DoctorFinding]:
+    """Check that workers poll Temporal's queues. What is wrong with Temporal itself, temporal_findings reports."""
+    from temporalio.service import RPCError  # noqa: PLC0415 - importing it takes a tenth of a second
+
+    from justenough.adapters import temporal  # noqa: PLC0415 - the same
+
+    async def ask() -> Mapping[str, datetime | None]:
+        client = await temporal.connect_temporal(temporal.with_temporal_profile(settings), identity="justenough-doctor")
+        return await temporal.last_polls(client, settings.task_queue)
+
+    with suppress(JustEnoughError, RPCError):
+        for queue, polled_at in asyncio.run(ask()).items():
+            if polled_at is not None and datetime.now(UTC) - polled_at < MAX_POLL_AGE:
+                yield DoctorFinding("workers", "ok", f"{queue} is polled")
+            else:
+                yield DoctorFinding("workers", "missing", f"nobody polls {queue}: jobs wait", "Start a worker: justenough worker")
+
+
+def clock_findings(settings: Settings, *, now: Callable[[], float]) -> Iterator[DoctorFinding]:
+    """Compare this machine's clock with Vault's. If Vault does not answer, vault_findings reports it."""
+    verify = str(settings.vault_cacert) if settings.vault_cacert else True
+    with suppress(httpx.HTTPError, OSError, TypeError, ValueError):
+        answer = httpx.get(f"{settings.vault_addr.rstrip('/')}/v1/sys/health", verify=verify, timeout=TIMEOUT_S, trust_env=False)
+        skew = now() - parsedate_to_datetime(answer.headers["date"]).timestamp()
+        if abs(skew) <= MAX_SKEW_S:
+            yield DoctorFinding("clock", "ok", f"within {MAX_SKEW_S:.0f} s of Vault's")
+        else:
+            text = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} Vault's"
+            yield DoctorFinding("clock", "missing", text, "Let both machines keep their time by NTP: signatures and expiries have times.")
+
+
+def console_findings(console: str | None) -> Iterator[DoctorFinding]:
+    if console is None:
+        yield DoctorFinding("console", "warning", "not asked: no address of a console", "Set JUSTENOUGH_CONSOLE_URL or --console-url.")
+        return
+    try:
+        report = readyz.fetch_readyz(console)
+    except readyz.NoConsole as error:
+        yield DoctorFinding("console", "missing", str(error), "Start it, or correct --console-url or JUSTENOUGH_CONSOLE_URL.")
+        return
+    yield DoctorFinding("console", "ok", console)
+    yield from readyz.findings(report)

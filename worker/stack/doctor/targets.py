@@ -1,7 +1,8 @@
-"""Checks whether the catalog's targets answer: the databases in which credentials are observed and ended. Needs no login."""
+"""Checks of the catalog's targets, the databases in which credentials are observed and ended: whether they answer, and whether access works."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,9 +11,12 @@ from psycopg import Error
 from psycopg.conninfo import conninfo_to_dict
 
 from justenough.adapters.configuration.folder import CATALOG
+from justenough.adapters.configuration.settings import Settings
 from justenough.domain.catalog.loader import read_catalog, with_settings
 from justenough.domain.catalog.models import Catalog
-from justenough.domain.core.errors import InvalidInput
+from justenough.domain.core.errors import InvalidInput, JustEnoughError
+from justenough.domain.jobs.states import Revocable
+from justenough.services.action_trial import try_action
 from worker.stack.finding import DoctorFinding
 from worker.stack.probes import PROBE_TIMEOUT_S, postgres_answers
 from worker.stack.readyz import RUNBOOK
@@ -53,3 +57,30 @@ def _target_finding(conninfo: str) -> DoctorFinding:
         return DoctorFinding(name, "ok", "answers")
     remedy = f"Start it or open its network. Until then its credentials cannot be revoked and are shown as overdue: {RUNBOOK}#overdue"
     return DoctorFinding(name, "missing", f"does not answer within {PROBE_TIMEOUT_S} s", remedy)
+
+
+def trial_findings(settings: Settings, catalog: Catalog) -> Iterator[DoctorFinding]:
+    """Try one action of each target: issue, find, log in, revoke, verify."""
+    tried = set()
+    for name, resource in catalog.resources.items():
+        for action, definition in resource.actions.items():
+            target = definition.target
+            if target is None or target.postgres in tried or definition.locked or definition.revocable is not Revocable.NOW:
+                continue
+            tried.add(target.postgres)
+            what, command = f"access {name}:{action.value}", f"justenough vault try {name} {action.value}"
+            scopes = catalog.scopes_with(definition.data_scope) if definition.data_scope else ({},)
+            if not scopes:
+                yield DoctorFinding(what, "warning", "not tried: no scope has its keys", "Add one to `scopes` in the catalog.")
+                continue
+            try:
+                steps = list(try_action(settings, os.environ, name, action, scopes[0]))
+            except JustEnoughError as error:
+                yield DoctorFinding(what, "missing", str(error), f"Run `{command}` on a worker's machine.")
+                continue
+            failed = next((step for step in steps if step.outcome == "failed"), None)
+            if failed is not None:
+                yield DoctorFinding(what, "missing", f"{failed.step}: {failed.found}", f"docs/how-to/add-resource.md, then `{command}`.")
+            else:
+                found = f"was issued, found in its target, and gone after its revocation ({len(steps)} steps)"
+                yield DoctorFinding(what, "ok", found)

@@ -5,6 +5,7 @@ An administrator's VAULT_TOKEN shows the configuration. The embedded stack's adm
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 from collections.abc import Iterator
@@ -13,9 +14,12 @@ from typing import Any
 
 import httpx
 
+from justenough.adapters.configuration.settings import Settings
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.catalog.target_searches import search_problems
+from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.core.secret import Secret
+from worker.provisioning import plan_vault
 from worker.provisioning.control_groups import CONTROL_GROUP_REMEDY
 from worker.stack.finding import DoctorFinding, Level
 from worker.stack.vault import MAX_REQUEST_DURATION_S
@@ -151,3 +155,25 @@ def embedded_vault_findings(configuration: Path, audit_log: Path) -> Iterator[Do
         yield DoctorFinding("vault longest request", "ok", f"{MAX_REQUEST_DURATION_S} s")
     else:
         yield DoctorFinding("vault longest request", "missing", f"not bounded in {configuration}", REQUEST_BOUND_REMEDY)
+
+
+def drift_findings(settings: Settings, token: Secret | None) -> Iterator[DoctorFinding]:
+    """Check that Vault has what this version and this catalog need."""
+    what = "vault objects"
+    if token is None:
+        yield DoctorFinding(what, "warning", "not compared with what this version needs", READ_AUDIT_REMEDY)
+        return
+    try:
+        planned = plan_vault(settings, vault_addr=settings.vault_addr, admin_token=token, environment=os.environ)
+    except JustEnoughError as error:
+        yield DoctorFinding(what, "missing", f"could not be compared: {error}", "Run `justenough vault plan`.")
+        return
+    for step in planned:
+        if step.outcome == "kept" and step.note:
+            yield DoctorFinding(f"vault {step.path}", "warning", step.note, "See what it names.")
+    changes = [step.path for step in planned if step.outcome in {"created", "changed"}]
+    if changes:
+        text = f"{len(changes)} of {len(planned)} are not as this version needs them, such as {changes[0]}"
+        yield DoctorFinding(what, "missing", text, "Run `justenough vault plan`, then `justenough vault apply`.")
+    else:
+        yield DoctorFinding(what, "ok", f"{len(planned)} are as this version needs them")

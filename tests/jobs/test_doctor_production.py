@@ -1,0 +1,122 @@
+"""`doctor --production` on a running installation: everything is found well, and each thing that is made wrong is found."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from console.cli.main import program
+from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.runtime.private_files import read_json
+from tests.support.canned_server import serve_canned_answers
+from worker.stack import Stack, StackPaths
+from worker.stack.doctor.servers import clock_findings
+from worker.stack.plan import EMBEDDED_WORKER_CIDRS
+from worker.stack.seed import shop_environment
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture
+def environment(whole: Stack) -> dict[str, str | None]:
+    """The variables of the stack's worker, as if its servers were somebody's own, and an administrator's token."""
+    places = StackPaths.of(whole.home)
+    gone: dict[str, str | None] = {name: None for name in os.environ if name.startswith(("JUSTENOUGH_", "VAULT_", "TEMPORAL_"))}
+    return {
+        **gone,
+        **shop_environment(places, int(read_json(places.ports)["postgres"])),
+        "JUSTENOUGH_CONFIG": str(whole.config),
+        "JUSTENOUGH_TEMPORAL_ADDRESS": str(whole.temporal),
+        "JUSTENOUGH_DATABASE_URL": whole.database_url,
+        "JUSTENOUGH_CONSOLE_URL": str(whole.console),
+        "JUSTENOUGH_WORKER_APPROLE": str(whole.home / "worker.approle.json"),
+        "JUSTENOUGH_CONSOLE_APPROLE": str(whole.home / "console.approle.json"),
+        "JUSTENOUGH_WORKER_CIDRS": ",".join(EMBEDDED_WORKER_CIDRS),
+        "VAULT_ADDR": str(whole.vault),
+        "VAULT_TOKEN": places.admin_token.read_text().strip(),
+    }
+
+
+def examine(environment: Mapping[str, str | None], **changed: str | None) -> Result:
+    words = ("doctor", "--production", "-o", "json")
+    return CliRunner().invoke(program(words), words, env={**environment, **changed}, prog_name="justenough")
+
+
+def levels(done: Result) -> dict[str, set[str]]:
+    """Return the levels of what was found, by what was checked."""
+    found: dict[str, set[str]] = {}
+    for finding in json.loads(done.stdout)["findings"]:
+        found.setdefault(finding["what"], set()).add(finding["level"])
+    return found
+
+
+def failures(done: Result) -> dict[str, str]:
+    findings: list[dict[str, Any]] = json.loads(done.stdout)["findings"]
+    assert all(finding["remedy"] for finding in findings if finding["level"] != "ok")
+    return {finding["what"]: finding["found"] for finding in findings if finding["level"] == "missing"}
+
+
+def test_a_good_installation_passes_and_its_target_is_tried(environment: dict[str, str | None]) -> None:
+    done = examine(environment)
+
+    assert failures(done) == {}
+    assert done.exit_code == 0
+    found = levels(done)
+    for what in ("temporal server", "workers", "vault seal", "clock", "vault objects", "worker login", "console login", "store", "console"):
+        assert "ok" in found[what], what
+    assert found["access orders-db:read"] == {"ok"}
+
+
+def test_servers_that_do_not_answer_are_each_named_within_ten_seconds_each(environment: dict[str, str | None]) -> None:
+    nowhere = {
+        "JUSTENOUGH_TEMPORAL_ADDRESS": "127.0.0.1:9",
+        "JUSTENOUGH_DATABASE_URL": "postgresql://je@127.0.0.1:9/je",
+        "JUSTENOUGH_CONSOLE_URL": "http://127.0.0.1:9",
+        "VAULT_ADDR": "http://127.0.0.1:9",
+    }
+    done = examine(environment, **nowhere)
+
+    found = failures(done)
+    assert done.exit_code == 1
+    assert {"temporal server", "vault", "vault objects", "worker login", "console login", "store", "console"} <= set(found)
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_temporal_without_workers_a_changed_object_and_a_wrong_login_are_found(
+    environment: dict[str, str | None], tmp_path: Path
+) -> None:
+    wrong = tmp_path / "worker.approle.json"
+    wrong.write_text('{"role_id": "wrong", "secret_id": "wrong"}')
+    done = examine(environment, JUSTENOUGH_INSTALLATION="other", JUSTENOUGH_WORKER_APPROLE=str(wrong))
+
+    found = failures(done)
+    assert done.exit_code == 1
+    assert found["workers"].startswith("nobody polls justenough-other")
+    assert "vault objects" in found
+    assert str(wrong) in found["worker login"]
+    assert "access orders-db:read" in found
+
+
+def test_what_is_not_set_is_said(environment: dict[str, str | None]) -> None:
+    done = examine(environment, VAULT_TOKEN=None, JUSTENOUGH_CONSOLE_URL=None, JUSTENOUGH_PAYLOAD_ENCRYPTION="off")
+
+    found = json.loads(done.stdout)["findings"]
+    warned = {finding["found"] for finding in found if finding["level"] == "warning"}
+    assert "what workers and consoles write into Temporal is not encrypted" in warned
+    assert "not compared with what this version needs" in warned
+    assert any(text.startswith("JUSTENOUGH_CONSOLE_URL is not set") for text in warned)
+
+
+@pytest.mark.parametrize("seconds", [-3600, 0, 3600])
+def test_a_clock_that_differs_from_vaults_is_found(seconds: int) -> None:
+    with serve_canned_answers() as vault:
+        (finding,) = clock_findings(Settings(vault_addr=vault.address), now=lambda: time.time() + seconds)
+
+    assert finding.level == ("ok" if seconds == 0 else "missing")
