@@ -187,7 +187,7 @@ class WorkerCommands:
         command_actions.store_migrate(self.output, grant=grant)
 
     def store_check(self) -> None:
-        """Check the store with the login of workers and consoles: server, TLS, schema, rights, pooler, notices. Exit 1 if something is missing."""
+        """Check the store as workers and consoles use it. Shows server, TLS, schema, rights, pooler and notices. Exit 1 if something is missing."""
         from worker import command_actions  # noqa: PLC0415 - loads the stack
 
         command_actions.store_check(self.output)

@@ -97,8 +97,10 @@ def folder(tmp_path: Path) -> Path:
     path = tmp_path / "config" / "catalog.yaml"
     text = path.read_text()
     spare = text[text.index("  customers-db:\n") : text.index("  # A space of the job's own")].replace("customers-db", "spare-db")
-    text = text.replace("  customers-db:\n", spare.replace("2030-01-31", "2020-01-31") + "  customers-db:\n", 1)
-    path.write_text(text.replace("        review: {by: 2030-01-31}\n", "        review: {owner: chiefs}\n", 1))
+    spare = spare.replace("    sensitivity:", "    review: {by: 2020-01-31}\n    sensitivity:")
+    text = text.replace("  customers-db:\n", spare + "  customers-db:\n", 1)
+    undated = '"database/creds/orders-read-{tenant}"}, review: {owner: chiefs}'
+    path.write_text(text.replace('"database/creds/orders-read-{tenant}"}', undated, 1))
     return tmp_path / "config"
 
 

@@ -34,6 +34,8 @@ CONTRACT = {
         "vault try",
         "people plan",
         "people sync",
+        "store check",
+        "store migrate",
         "vault setup",
         "login",
         "logout",
