@@ -108,8 +108,10 @@ def test_a_credential_issued_while_its_job_is_stopped_is_revoked_when_the_job_is
         administrator.terminate(jobs["lost"])
         ended = {how: ops.until(job) for how, job in jobs.items()}
     assert {how: seen["state"] for how, seen in ended.items()} == {how: how for how in jobs}
-    for seen in ended.values():
-        assert_landed_and_dead(rig, shop, seen)
+    for job in jobs.values():
+        # On a busy machine a job may end before what lands late is looked for once more.
+        until(lambda job=job: ops.job(job)["revocation"]["state"] == "confirmed", f"{job} is confirmed")  # type: ignore[misc]
+        assert_landed_and_dead(rig, shop, ops.job(job))
 
 
 def test_a_request_that_reaches_vault_after_its_token_was_revoked_is_refused(rig: Rig, ops: Human, shop: Shop) -> None:

@@ -228,7 +228,7 @@ def test_the_ca_is_printed_and_an_unknown_command_refused(volumes: Path, capsys:
 @pytest.mark.parametrize(
     "setting, message",
     [
-        ({"JUSTENOUGH_CONSOLE_PORT": "http"}, r"setup: setting console_port: must be a whole number\n"),
+        ({"JUSTENOUGH_CONSOLE_PORT": "http"}, r"setup: the settings are invalid: setting console_port: must be a whole number\n"),
         ({"JUSTENOUGH_CONFIG": "/nonexistent"}, r"setup: .*No such file or directory: '/run/secrets/setup/vault'\n"),
     ],
 )

@@ -103,7 +103,7 @@ class Shop:
         assert self.spaces_of(job) == []
         assert self.tokens_of(job) == []
         assert self.live_leases(view) == []
-        assert {item["state"] for item in view["credentials"]} <= {"confirmed"}
+        assert {item["state"] for item in view["credentials"]} <= {"confirmed"}, (view["credentials"], view["revocation"])
 
     def pid_of(self, child: str) -> int:
         """Return a child's current process id, which the supervisor updates when it restarts the child."""

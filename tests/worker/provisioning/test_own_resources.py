@@ -104,7 +104,7 @@ def test_a_database_whose_owner_is_no_superuser(own: Own) -> None:
 
     for action in ("read", "write"):
         assert outcomes(own.try_out("billing", action)) == ALL_OK
-    assert own.users("billing", like="%-token-j-%") == []
+    assert own.users("billing", like="%-token-j-%-billing-%") == []
     assert own.run("vault", "plan").exit_code == 0
 
 

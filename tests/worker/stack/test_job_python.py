@@ -21,6 +21,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (shop / "requirements.txt").write_text("")
     monkeypatch.setattr(job_python, "INSTALLED", shop)
     monkeypatch.setattr(job_python, "SHOP_PYTHON", tmp_path / "nowhere")
+    monkeypatch.delenv("JUSTENOUGH_JOB_PATH", raising=False)
     # A package here must not count as installed there.
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     return shop
