@@ -114,6 +114,14 @@ def test_what_is_not_set_is_said(environment: dict[str, str | None]) -> None:
     assert any(text.startswith("JUSTENOUGH_CONSOLE_URL is not set") for text in warned)
 
 
+def test_a_store_that_is_not_there_is_reported_and_not_created(environment: dict[str, str | None], tmp_path: Path) -> None:
+    file = tmp_path / "home" / "justenough.db"
+    done = examine(environment, JUSTENOUGH_DATABASE_URL=None, JUSTENOUGH_HOME=str(file.parent))
+
+    assert failures(done)["store"] == f"{file} does not exist"
+    assert not file.parent.exists()
+
+
 @pytest.mark.parametrize("seconds", [-3600, 0, 3600])
 def test_a_clock_that_differs_from_vaults_is_found(seconds: int) -> None:
     with serve_canned_answers() as vault:

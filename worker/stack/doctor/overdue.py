@@ -6,23 +6,23 @@ The findings have names because their reader can read the store anyway; /readyz,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.jobs.states import RevocationState
-from worker.stack.doctor.store import open_own_store, store_findings
+from worker.stack.doctor.store import missing_file, open_own_store, store_findings
 from worker.stack.finding import DoctorFinding
 from worker.stack.readyz import RUNBOOK
 
 MAX_JOBS_SHOWN = 20
-SQLITE_PREFIX = "sqlite:///"
 
 
-def overdue_findings(settings: Settings) -> Iterator[DoctorFinding]:
-    """Yield the findings about the store, and one for each overdue revocation and each subscription with dead letters; none without a store."""
-    url = settings.store_url
-    if url.startswith(SQLITE_PREFIX) and not Path(url.removeprefix(SQLITE_PREFIX)).is_file():
+def overdue_findings(settings: Settings, *, is_required: bool = False) -> Iterator[DoctorFinding]:
+    """Yield the findings about the store, and one for each overdue revocation and each subscription with dead letters.
+
+    Without a store there are none, unless one is required.
+    """
+    if missing_file(settings) and not is_required:
         return
     found = tuple(store_findings(settings))
     yield from found

@@ -15,9 +15,9 @@ from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.secret import Secret
 from worker.stack.binaries import Programs
 from worker.stack.doctor import home, machine
+from worker.stack.doctor.overdue import overdue_findings
 from worker.stack.doctor.people import people_findings
 from worker.stack.doctor.servers import clock_findings, console_findings, login_findings, poller_findings, temporal_findings
-from worker.stack.doctor.store import store_findings
 from worker.stack.doctor.targets import filled_catalog, has_locked_actions, target_findings, trial_findings
 from worker.stack.doctor.vault import drift_findings, vault_findings
 from worker.stack.finding import DoctorFinding
@@ -52,7 +52,7 @@ def production_findings(settings: Settings, *, console_url: str | None) -> tuple
             drift_findings(settings, token),
             people_findings(settings, token=token, folder=settings.config),
             login_findings(settings),
-            store_findings(settings),
+            overdue_findings(settings, is_required=True),
             target_findings(settings.config, os.environ),
             trial_findings(settings, catalog) if catalog else (),
             console_findings(console_url or settings.console_url),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import PostgresReport, Store
@@ -14,6 +15,7 @@ from worker.stack.finding import DoctorFinding
 
 HOW_TO = "docs/how-to/store.md"
 MAX_RIGHTS_SHOWN = 5
+SQLITE_PREFIX = "sqlite:///"
 
 
 @contextmanager
@@ -27,8 +29,19 @@ def open_own_store(settings: Settings) -> Iterator[Store]:
             yield store
 
 
+def missing_file(settings: Settings) -> Path | None:
+    """Return the store's SQLite file if it does not exist: opening it would create it."""
+    file = Path(settings.store_url.removeprefix(SQLITE_PREFIX))
+    return file if settings.store_url.startswith(SQLITE_PREFIX) and not file.is_file() else None
+
+
 def store_findings(settings: Settings) -> Iterator[DoctorFinding]:
-    """Yield a finding for each thing that workers and consoles need of the store."""
+    """Yield a finding for each thing that workers and consoles need of the store. Creates no store."""
+    if file := missing_file(settings):
+        yield DoctorFinding(
+            "store", "missing", f"{file} does not exist", "Start a worker or console, which creates it; or correct the setting."
+        )
+        return
     try:
         with open_own_store(settings) as store:
             report = store.inspect()
