@@ -33,7 +33,7 @@ MODELS: Mapping[str, tuple[str, type[BaseModel]]] = {
 """By file name: the section of meanings.toml, and the model."""
 
 
-def _unnamed(pattern: re.Pattern[str]) -> str:
+def _without_group_names(pattern: re.Pattern[str]) -> str:
     """Return a pattern without the names of its groups, which JSON Schema does not know."""
     return f"^{re.sub(r'[?]P<[a-z]+>', '', pattern.pattern)}$"
 
@@ -41,8 +41,8 @@ def _unnamed(pattern: re.Pattern[str]) -> str:
 OPTIONAL = {"Resource": {*RESOURCE_KEYS}, "ActionDef": {"policy", *ACTION_KEYS}}
 """Keys that have a value before the model is validated, by the model's name."""
 WRITTEN: Mapping[str, JsonSchemaValue] = {
-    "parse_duration": {"type": ["string", "integer"], "pattern": _unnamed(DURATION_PATTERN), "examples": ["30s", "10m", "1h"]},
-    "parse_size": {"type": ["string", "integer"], "pattern": _unnamed(SIZE_PATTERN), "examples": ["64KiB", "512MiB", "1GiB"]},
+    "parse_duration": {"type": ["string", "integer"], "pattern": _without_group_names(DURATION_PATTERN), "examples": ["30s", "10m", "1h"]},
+    "parse_size": {"type": ["string", "integer"], "pattern": _without_group_names(SIZE_PATTERN), "examples": ["64KiB", "512MiB", "1GiB"]},
     "_parse_sensitivity": {"enum": [level.name.lower() for level in Sensitivity]},
 }
 """How a value is written, by the name of the function that parses it."""

@@ -1,4 +1,4 @@
-"""Tries an action of the catalog without a job: issue, find in the target, log in, revoke, verify. Whatever it issues it revokes, also after an error.
+"""Tries an action of the catalog without a job: issue, find in the target, log in, revoke, verify. Then it ends whatever is left, also after an error.
 
 It does what a worker does, with a worker's login in Vault, under a job id of its own. The ledger does not show it; Vault's audit log does.
 """
@@ -60,14 +60,17 @@ def try_action(
         job = new_job_id(settings.installation, now=datetime.now(UTC))
         vault.open_prefix(job, TRIAL_TTL_S)
         trial = _Trial(vault, targets, job, resource, action, definition, data_scope)
-        stack.callback(trial.revoke_all)
+        # Also if this is interrupted. Were it killed, the token's end would end all (TRIAL_TTL_S).
+        stack.callback(trial.clean_up)
         for step, act in trial.steps():
             try:
                 found = act()
             except (StepFailed, JustEnoughError) as error:
                 yield TrialStep(step, "failed", str(error))
-                return
+                break
             yield TrialStep(step, "ok" if found else "not possible", found or trial.why_not(step))
+        if left := trial.clean_up():
+            yield TrialStep("clean up", "failed", f"something of {job} may be alive: {'; '.join(left)}")
 
 
 @dataclass(slots=True)
@@ -159,13 +162,30 @@ class _Trial:
             raise StepFailed("; ".join(ended.failures))
         return self._verify_user_is_gone("public.je_end_users has not ended it; PostgreSQL's log has its warning")
 
-    def revoke_all(self) -> None:
-        """Revoke everything that was issued, and delete the job's prefix."""
-        for one in self.issued:
-            if one.lease_id:
-                self.vault.revoke_lease(one.lease_id)
-        self.vault.revoke_prefix(self.job)
-        self.vault.close_prefix(self.job)
+    def clean_up(self) -> tuple[str, ...]:
+        """Revoke everything under the job's prefix, end its users, delete the prefix. Return why something may be left."""
+        left = []
+        acts: tuple[Callable[[], object], ...] = (
+            lambda: self.vault.revoke_prefix(self.job),
+            self._end_users,
+            lambda: self.vault.close_prefix(self.job),
+        )
+        for act in acts:
+            try:
+                act()
+            except (StepFailed, JustEnoughError) as error:
+                left.append(str(error))
+        return tuple(left)
+
+    def _end_users(self) -> None:
+        if self.definition.target is None or not self.issued:
+            return
+        ended = self.targets.end_all_of(self.job, self._where())
+        seen = self.targets.inspect(self.job, self._where(), names=(self._user(),))
+        if seen.failures:
+            raise StepFailed(f"Vault has revoked it, but nobody could look into the target: {'; '.join(seen.failures)}")
+        if alive := [trace.name for trace in seen.users]:
+            raise StepFailed(f"the target has {', '.join(alive)}: {'; '.join(ended.failures) or 'they did not end'}")
 
     def _verify_user_is_gone(self, otherwise: str) -> str:
         if self.definition.target is None:

@@ -64,9 +64,12 @@ def with_job_python(settings: Settings, report: Report) -> Settings:
 
 
 def _run(*command: str) -> None:
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S)
-    if done.returncode:
-        said = " ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S)
+        said = " ".join((done.stderr or done.stdout).strip().splitlines()[-3:]) if done.returncode else ""
+    except subprocess.TimeoutExpired:
+        said = f"it took longer than {INSTALL_TIMEOUT_S} s"
+    if said:
         raise NoJobPython(
             f"the Python of the shop's jobs could not be installed ({' '.join(command[:4])} …): {said}; or set JUSTENOUGH_JOB_PATH"
         )

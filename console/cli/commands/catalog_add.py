@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,6 +42,9 @@ def add_resource(folder: Path, new: NewResource) -> None:
         # Last: the resource exists once the catalog has it.
         (folder / CATALOG_FILE).write_text(text, encoding="utf-8")
     except OSError as error:
+        for name in files:
+            with suppress(OSError):
+                (folder / name).unlink()
         raise Failure(f"cannot write {error.filename}: {error.strerror}") from error
     written = [str(folder / name) for name in (CATALOG_FILE, *files)]
     shown: Json = {"resource": new.name, "written": written, "denied": denied, "next": _next_steps(folder, new, rendered)}

@@ -64,6 +64,11 @@ REFUSED_CONNECTION = re.compile(
 )
 """What PostgreSQL says before it lets anybody in, and libpq if it cannot connect. It names users and databases, and never quotes a password."""
 
+REFUSED_LOGIN = re.compile(
+    r"password authentication failed|role .* does not exist|is not permitted to log in|permission denied for database"
+)
+"""What PostgreSQL says if it does not let this user in."""
+
 
 @dataclass(frozen=True, slots=True)
 class TargetInspection:
@@ -277,7 +282,7 @@ class _TargetObserver:
 
 
 def log_in_once(target: Target, username: Secret, password: Secret) -> str | None:
-    """Log in to a target as one of its users; return None, or why that is refused. Raises TargetDown if the target does not answer."""
+    """Log in to a target as one of its users; return None, or why the server refuses this user. Raises TargetDown for any other failure."""
     try:
         with psycopg.connect(
             target.postgres,
@@ -289,9 +294,10 @@ def log_in_once(target: Target, username: Secret, password: Secret) -> str | Non
             connection.execute("SELECT pg_catalog.now()")
     except psycopg.OperationalError as error:
         why = why_unreachable(error)
-        if "FATAL:" in str(error):
+        # A server without a free connection, for example, says nothing about the user.
+        if REFUSED_LOGIN.search(why):
             return why
-        raise TargetDown(f"{target.postgres} does not answer: {why}") from None
+        raise TargetDown(f"no login at {target.postgres} came about: {why}") from None
     return None
 
 

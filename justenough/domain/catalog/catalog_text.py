@@ -67,10 +67,8 @@ def _add_lines(text: str, section: str, lines: str) -> str:
         return f"{text.rstrip()}\n\n{section}:\n{lines}"
     if not node.value:
         # `resources: {}`, or nothing behind the colon.
-        rest = text[node.end_mark.index :]
-        return (
-            f"{text[: node.start_mark.index].rstrip()}\n{lines.rstrip()}{rest if rest.startswith(chr(10)) else chr(10) + rest.lstrip(' ')}"
-        )
+        head, rest = text[: node.start_mark.index].rstrip(), text[node.end_mark.index :].removeprefix("\n")
+        return f"{head}\n{lines}{rest.lstrip(' ')}"
     # The end of its last value, before comments that follow it.
     while isinstance(node, yaml.MappingNode | yaml.SequenceNode) and node.value and not node.flow_style:
         last = node.value[-1]

@@ -17,12 +17,12 @@ ACTION_KEYS = tuple(ActionDefaults.model_fields)
 
 def fill_in_defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return a raw catalog in which each resource, action and write has what it inherits. An action's policy is named after it."""
-    resources, provision, defaults = raw.get("resources"), raw.get("provision"), _mapping(raw.get("defaults"))
+    resources, provision, defaults = raw.get("resources"), raw.get("provision"), _dict_or_empty(raw.get("defaults"))
     filled = dict(raw)
     if isinstance(resources, dict):
         filled["resources"] = {name: _fill_resource(name, resource, defaults) for name, resource in resources.items()}
     if isinstance(provision, list):
-        filled["provision"] = [_fill_write(write, _mapping(defaults.get("provision"))) for write in provision]
+        filled["provision"] = [_fill_write(write, _dict_or_empty(defaults.get("provision"))) for write in provision]
     return filled
 
 
@@ -45,7 +45,7 @@ def _fill_write(write: Any, defaults: Mapping[str, Any]) -> Any:
         return write
     # The longest path wins, key by key.
     below = sorted((path for path in defaults if write["path"].startswith(path)), key=len)
-    data = {key: value for path in below for key, value in _mapping(defaults[path]).items()} | write.get("data", {})
+    data = {key: value for path in below for key, value in _dict_or_empty(defaults[path]).items()} | write.get("data", {})
     return {**write, "data": data} if data else write
 
 
@@ -68,7 +68,7 @@ def _sources(path: str) -> Iterator[str]:
             yield ".".join(("defaults", key, *rest))
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _dict_or_empty(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 

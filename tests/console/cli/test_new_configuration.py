@@ -156,6 +156,34 @@ def test_a_wrong_url_is_refused_and_nothing_is_written(alone: Cli, folder: Path,
     assert "secret" not in refused.stderr
 
 
+@pytest.mark.parametrize(
+    "words, why",
+    [
+        (("../x",), "NAME: '../x' must be lower-case letters"),
+        (("1st",), "NAME: '1st' must be"),
+        (("billing", "--schema", "public; DROP"), "--schema: 'public; DROP' must be the name of a schema"),
+        (("billing", "--namespace", "a b"), "--namespace: 'a b' must be the name of a namespace"),
+    ],
+)
+def test_names_that_could_be_more_than_names_are_refused(alone: Cli, folder: Path, words: tuple[str, ...], why: str) -> None:
+    before = contents(folder)
+
+    refused = add(alone, folder, "postgres", *words)
+
+    assert (refused.exit_code, contents(folder)) == (2, before)
+    assert why in refused.stderr
+
+
+def test_a_catalog_that_cannot_be_written_leaves_nothing_behind(alone: Cli, folder: Path) -> None:
+    (folder / "sql").write_text("a file, not a folder")
+    before = contents(folder)
+
+    refused = add(alone, folder, "postgres", "billing")
+
+    assert (refused.exit_code, contents(folder)) == (1, before)
+    assert "cannot write" in refused.stderr
+
+
 def test_a_name_that_is_taken_is_refused_and_nothing_is_written(alone: Cli, folder: Path) -> None:
     add(alone, folder, "postgres", "billing")
     before = contents(folder)

@@ -170,7 +170,7 @@ def drift_findings(settings: Settings, token: Secret | None) -> Iterator[DoctorF
         return
     for step in planned:
         if step.outcome == "kept" and step.note:
-            yield DoctorFinding(f"vault {step.path}", "warning", step.note, "See what it names.")
+            yield DoctorFinding(f"vault {step.path}", "warning", step.note, "Do what it says, if it applies to you.")
     changes = [step.path for step in planned if step.outcome in {"created", "changed"}]
     if changes:
         text = f"{len(changes)} of {len(planned)} are not as this version needs them, such as {changes[0]}"

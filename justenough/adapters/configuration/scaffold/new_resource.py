@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -154,4 +155,15 @@ def _parse_url(new: NewResource) -> SplitResult:
         if applies
     ]
     raise_problems(f"the URL of {new.name}", (Problem("--url", message) for message in problems[:1]))
+    # All of these become names in SQL or YAML.
+    wrong = [
+        Problem(option, f"{value!r} {rule}")
+        for option, value, pattern, rule in (
+            ("NAME", new.name, r"[a-z][a-z0-9-]{0,39}", "must be lower-case letters, digits and -, at most 40, and begin with a letter"),
+            ("--schema", new.schema, r"[a-z_][a-z0-9_]{0,62}", "must be the name of a schema: lower-case letters, digits and _"),
+            ("--namespace", new.namespace, r"[a-z0-9-]{1,63}", "must be the name of a namespace: lower-case letters, digits and -"),
+        )
+        if not re.fullmatch(pattern, value)
+    ]
+    raise_problems("a new resource", wrong)
     return where
