@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from justenough.domain.core.units import duration_text
-from justenough.domain.readmodel.dashboard import HISTOGRAM_BOUNDS_S, DurationHistogram
+from justenough.domain.readmodel.dashboard import HISTOGRAM_BOUNDS_S, DurationHistogram, JobResults
 
 WIDTH, HEIGHT = 320, 80
 BAR_HEIGHT_PX = 64
@@ -43,6 +43,45 @@ class ChartBar:
     middle: float
     height: float
     """Pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultBar:
+    """The jobs of one part of a period: a bar of stacked results, from the bottom to the top. Box as of a line chart."""
+
+    x: float
+    width: float
+    stacks: tuple[tuple[str, float, float], ...]
+    """Tone, upper edge and height of each result that occurred."""
+    results: JobResults
+
+
+@dataclass(frozen=True, slots=True)
+class ResultChart:
+    """Jobs by result over time, and how many ended in the period before."""
+
+    bars: tuple[ResultBar, ...]
+    before: str
+    """`points` of the polyline of the period before."""
+    top: int
+    """The value at the upper edge."""
+
+
+def result_chart(results: Sequence[JobResults], before: Sequence[JobResults]) -> ResultChart:
+    """Return the chart of a period and of the period before, which has as many parts."""
+    top = axis_top(max((part.count for part in (*results, *before)), default=0))
+    apart = WIDTH / max(1, len(results))
+    bars = []
+    for place, part in enumerate(results):
+        stacks, base = [], float(HEIGHT)
+        for tone, count in (("good", part.succeeded), ("calm", part.stopped), ("bad", part.failed)):
+            if count:
+                height = HEIGHT * count / top
+                base -= height
+                stacks.append((tone, round(base, 2), round(height, 2)))
+        bars.append(ResultBar(round(place * apart, 2), round(apart * BAR_WIDTH_SHARE, 2), tuple(stacks), part))
+    points = [(round((place + 0.5) * apart, 2), round(HEIGHT - HEIGHT * part.count / top, 2)) for place, part in enumerate(before)]
+    return ResultChart(tuple(bars), _svg_points(points), top)
 
 
 def line_chart(values: Sequence[int | None]) -> LineChart:

@@ -101,6 +101,8 @@ class Settings(BaseSettings):
     """Seconds without a request after which a login to the pages ends."""
     pages_longest: int = Field(8 * 3600, ge=60)
     """Seconds after which a login to the pages ends in any case."""
+    wall_token_file: Path | None = None
+    """File with the token of screens that show /wall, at least 32 characters; None: only people see it."""
     worker_approle: Path | None = None
     """File that says how the worker logs in to Vault (adapters/vault/own_login.py); default: `worker.approle.json` in the home."""
     console_approle: Path | None = None

@@ -17,6 +17,7 @@ REPLACE = "SELECT, INSERT, DELETE"
 EVERYTHING = "SELECT, INSERT, UPDATE, DELETE"
 RIGHTS = MappingProxyType(
     {
+        "acknowledgements": CHANGE,
         "alembic_version": "SELECT",
         "approvals": CHANGE,
         "bundles": EVERYTHING,

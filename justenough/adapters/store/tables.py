@@ -287,6 +287,19 @@ class DelegationRow(TableBase, table=True):
     signed: dict[str, Any] = Field(sa_type=JSON)
 
 
+class AcknowledgementRow(TableBase, table=True):
+    """The newest acknowledgement of something that needs attention."""
+
+    __tablename__ = "acknowledgements"
+
+    item: str = Field(sa_type=CodePointText, primary_key=True)
+    """Kind and subject, as in AttentionItem.key."""
+    person: str = Field(sa_type=Text)
+    person_id: str = Field(sa_type=CodePointText)
+    note: str = Field(sa_type=Text)
+    at: datetime = Field(sa_type=UtcDateTime)
+
+
 class CredentialRow(TableBase, table=True):
     __tablename__ = "credentials"
     __table_args__ = (
@@ -559,7 +572,7 @@ LEDGER, HEADS = table_of(LedgerRow), table_of(HeadRow)
 JOBS, ENDED_JOBS, ORDERS, REQUESTS = table_of(JobRow), table_of(EndedJobsRow), table_of(OrderRow), table_of(RequestRow)
 APPROVALS, CREDENTIALS, REVIEWS, DELEGATIONS = table_of(ApprovalRow), table_of(CredentialRow), table_of(ReviewRow), table_of(DelegationRow)
 CLAIMS, BUNDLES, LOCKS, PAGE_SESSIONS = table_of(ClaimRow), table_of(BundleRow), table_of(LockRow), table_of(PageSessionRow)
-PLACES = table_of(PlaceRow)
+PLACES, ACKNOWLEDGEMENTS = table_of(PlaceRow), table_of(AcknowledgementRow)
 POSITIVE_CONTROLS, PROBES = table_of(PositiveControlRow), table_of(ProbeRow)
 WORKERS, TARGET_CHECKS, SWEEPS = table_of(WorkerRow), table_of(TargetCheckRow), table_of(SweepRow)
 LOGS, LOG_SIZES, IDEMPOTENCY = table_of(LogRow), table_of(LogSizeRow), table_of(IdempotencyRow)
