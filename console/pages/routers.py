@@ -6,7 +6,7 @@ from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 
 from console.http import problems
-from console.pages import credentials, dashboard, delegations, ledger, live_stream, report, static, wall
+from console.pages import credentials, dashboard, delegations, ledger, live_stream, report, selection, static, wall
 from console.pages.catalog import catalog, explain
 from console.pages.inbox import batch, decisions, inbox
 from console.pages.jobs import detail, job_list, launch, stop
@@ -25,6 +25,7 @@ ROUTERS = (
     batch.router,
     decisions.router,
     delegations.router,
+    selection.router,
     job_list.router,
     launch.router,
     detail.router,
