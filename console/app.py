@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import BaseRoute
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -44,6 +45,9 @@ from console.services.job_starter import run_occasions, run_reconciler
 API_PREFIX = "/api/v1"
 ROUTES = (general, bundles, jobs, requests, delegations, credentials, ledger, events, usage_analysis, schedules, webhooks)
 """The routes of the API that need a token, in the order of the OpenAPI document."""
+MIN_COMPRESSED_BYTES = 1024
+"""Shorter answers are sent as they are."""
+COMPRESSION_LEVEL = 5
 COMMON_PROBLEMS = problems.problem_responses(401, 403, 422, 429, 500, 503)
 """The problems of every API route; `openapi.py` adds those that depend on its path and body."""
 
@@ -83,6 +87,7 @@ def create_app(console: Console) -> FastAPI:
     if pages:
         app.add_exception_handler(HTTPException, handle_http_error)
     app.add_middleware(BodyLimitMiddleware, unbounded=frozenset({API_PREFIX + bundles.BUNDLES_PATH}))
+    app.add_middleware(GZipMiddleware, minimum_size=MIN_COMPRESSED_BYTES, compresslevel=COMPRESSION_LEVEL)
     app.add_middleware(EdgeMiddleware)
     if proxies := console.deps.settings.console_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(proxies))

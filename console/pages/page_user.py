@@ -5,7 +5,6 @@ A form is accepted if it carries its session's CSRF token and the browser does n
 
 from __future__ import annotations
 
-import hmac
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
@@ -17,8 +16,10 @@ from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 
 from console.auth.authorization import Caller
+from console.auth.csrf import is_masked_token
 from console.auth.page_sessions import ActiveSession, NoSession
 from console.concurrency.vault_threads import VAULT_THREADS
+from console.pages.regions import AUTO_REFRESH_HEADER
 from console.services.console import Console
 from console.services.inputs import SignedBody
 from justenough.adapters.vault import VaultDenied, VaultRefused, user_login
@@ -26,8 +27,6 @@ from justenough.domain.approvals.statements import Statement, to_signable
 from justenough.domain.core.canonical_json import to_canonical_json
 from justenough.domain.core.errors import Forbidden
 
-AUTO_REFRESH_HEADER = "X-Look-Again"
-"""Header of automatic refreshes, which do not count as use of the session."""
 CSRF_FIELD = "csrf"
 """Name of the hidden CSRF field in every form."""
 MAX_FIELDS = 200
@@ -106,7 +105,7 @@ async def read_form_with_csrf(request: Request, csrf: str) -> FormData:
     values = [value for _, value in form.multi_items()]
     if len(values) > MAX_FIELDS or any(not isinstance(value, str) or len(value) > MAX_FIELD_BYTES for value in values):
         raise BadForm("this form is too large; send less text, or use the command line")
-    if not hmac.compare_digest(str(form.get(CSRF_FIELD, "")).encode(), csrf.encode()):
+    if not is_masked_token(str(form.get(CSRF_FIELD, "")), csrf):
         raise BadForm(WRONG_CSRF_TEXT)
     return form
 

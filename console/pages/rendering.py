@@ -15,6 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
+from console.auth.csrf import mask
+from console.pages.regions import AUTO_REFRESH_HEADER, KNOWN_REGIONS_HEADER, changed_regions, with_digests
 from console.pages.static import static_url
 from console.presentation import time_text
 from console.presentation.event_text import event_sentence
@@ -38,9 +40,13 @@ NAV = (
 
 
 def render(request: Request, template: str, *, status: int = 200, now: datetime | None = None, **context: Any) -> HTMLResponse:
-    """Render a page. Every template gets `request`, `visitor` (None without a login), `now` and `nav` besides `context`."""
+    """Render a page, or for an automatic refresh its changed regions. Every template gets `request`, `visitor` (None without a login), `now` and `nav` besides `context`."""
     context |= {"request": request, "visitor": getattr(request.state, "visitor", None), "now": now or datetime.now(UTC), "nav": NAV}
     text = template_environment().get_template(template).render(context)
+    if AUTO_REFRESH_HEADER in request.headers:
+        text = changed_regions(text, request.headers.get(KNOWN_REGIONS_HEADER, ""))
+    else:
+        text = with_digests(text)
     return HTMLResponse(text, status_code=status, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
 
@@ -52,6 +58,7 @@ def template_environment() -> Environment:
     )
     environment.filters |= {
         "plain": plain,
+        "masked": mask,
         "lines": lambda text: "\n".join(plain(line) for line in str(text).split("\n")),
         "duration": duration_text,
         "span": time_text.span,

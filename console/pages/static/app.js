@@ -113,7 +113,7 @@ async function refresh() {
     refreshNeeded = false;
     lastRefresh = Date.now();
     try {
-      const response = await fetch(location.href, { headers: { Accept: "text/html", "X-Look-Again": "1" }, credentials: "same-origin", redirect: "manual" });
+      const response = await fetch(location.href, { headers: { Accept: "text/html", "X-Look-Again": "1", "X-Regions": knownRegions() }, credentials: "same-origin", redirect: "manual" });
       if (response.type === "opaqueredirect") { location.reload(); return; }
       if (response.ok) updateRegions(new DOMParser().parseFromString(await response.text(), "text/html"));
     } catch { /* The chip shows that the page is disconnected. */ }
@@ -121,12 +121,19 @@ async function refresh() {
   refreshing = false;
 }
 
+// The server sends only regions that differ from these.
+function knownRegions() {
+  return all("[data-region]").map((region) => `${region.id}=${region.dataset.region}`).join(",");
+}
+
 function updateRegions(fresh) {
   document.title = fresh.title;
   for (const region of all("[data-region]")) {
     const next = fresh.getElementById(region.id);
-    if (!next || isSame(region, next)) continue;
+    if (!next) continue;
+    if (isSame(region, next)) { region.dataset.region = next.dataset.region; continue; }
     if (isBusy(region)) { showChangeNote(region); continue; }
+    region.dataset.region = next.dataset.region;
     const open = new Set(all("details[open][id]", region).map((it) => it.id));
     const focused = region.contains(document.activeElement) ? document.activeElement : null;
     // List items that the keyboard reached have no id, but something in them has.
