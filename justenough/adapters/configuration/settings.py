@@ -155,6 +155,16 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{(self.home / 'justenough.db').absolute()}"
 
     @property
+    def named_vault_addr(self) -> str | None:
+        """Vault's address if the environment or justenough.toml names it."""
+        return self.vault_addr if "vault_addr" in self.model_fields_set else None
+
+    @property
+    def pages_password_mount(self) -> str | None:
+        """The auth mount for passwords; None if people log in to the pages by an identity provider, and no setting names another mount."""
+        return None if self.pages_oidc_mount and "pages_mount" not in self.model_fields_set else self.pages_mount
+
+    @property
     def worker_approle_file(self) -> Path:
         """Path of the worker's AppRole file."""
         return self.worker_approle or self.home / "worker.approle.json"
