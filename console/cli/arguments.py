@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -67,3 +68,16 @@ def parse_date_or_time(option: str, text: str, *, or_else: str = "not") -> datet
 def time_argument_text(option: str, text: str | None, *, now: datetime) -> str | None:
     """Return the time as the API takes it; None for None."""
     return parse_time_argument(option, text, now=now).isoformat() if text is not None else None
+
+
+def parse_params(arguments: Sequence[str]) -> dict[str, str]:
+    """Parse the values of `--param name=value`. Raises Failure."""
+    params: dict[str, str] = {}
+    for item in arguments:
+        name, sign, value = item.partition("=")
+        if not sign or not name:
+            raise Failure(f"--param: {item!r} must have the form name=value", code=ExitCode.USAGE)
+        if name in params:
+            raise Failure(f"--param: {name} is set twice; set it once", code=ExitCode.USAGE)
+        params[name] = value
+    return params

@@ -15,9 +15,11 @@ import typer
 
 from console.cli import terminal
 from console.cli.errors import Failure, to_failure
+from console.cli.help_page import CliCommand, CliGroup
 from justenough.domain.core.errors import JustEnoughError
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class CliOutputFormat(StrEnum):
@@ -54,15 +56,26 @@ _exit_stack: ContextVar[ExitStack] = ContextVar("opened")
 _current_options: ContextVar[GlobalOptions] = ContextVar("options", default=DEFAULT_OPTIONS)
 
 
+class CommandApp(typer.Typer):
+    """A group of commands with this program's help pages."""
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[F], F]:
+        """Add a command."""
+        return super().command(name, **{"cls": CliCommand, **settings})
+
+
 def current_options() -> GlobalOptions:
     """Return the options of the running command."""
     return _current_options.get()
 
 
-def command_group(help_text: str, function: Callable[..., None] | None = None, *, is_root: bool = False, **settings: Any) -> typer.Typer:
+def command_group(
+    help_text: str, function: Callable[..., None] | None = None, *, is_root: bool = False, cls: type[CliGroup] = CliGroup, **settings: Any
+) -> typer.Typer:
     """Build a group of commands that takes the global options too. `is_root`: the program itself, where a command line begins."""
-    return typer.Typer(
+    return CommandApp(
         help=help_text,
+        cls=cls,
         callback=with_global_options(function or _accept_options, is_root=is_root),
         no_args_is_help=True,
         rich_markup_mode=None,

@@ -15,7 +15,7 @@ from console.cli.client.profile import CliSession
 from console.cli.client.vault import connection_error_text, is_loopback
 from console.cli.errors import EXIT_CODE_BY_STATUS, ExitCode, Failure, NotLoggedIn, Unreachable, problem_summary
 from console.cli.json_object import Json
-from console.cli.options import close_with_command, current_options
+from console.cli.options import close_with_command
 from justenough.domain.core.errors import Problem
 
 HTTP_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
@@ -169,8 +169,3 @@ class ConsoleApiClient:
 
 def _without_none(query: Mapping[str, Any]) -> Json:
     return {name: value for name, value in query.items() if value is not None}
-
-
-def connect_api() -> ConsoleApiClient:
-    """Return a client of the API for the person who runs the command."""
-    return ConsoleApiClient(CliSession(current_options()))

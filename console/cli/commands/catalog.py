@@ -10,8 +10,8 @@ import typer
 
 from console.cli import terminal
 from console.cli.arguments import Folder, parse_time_argument
-from console.cli.client.api import connect_api
 from console.cli.client.config import config_folder, load_config
+from console.cli.client.connect import connect_api
 from console.cli.errors import ExitCode
 from console.cli.json_object import Json
 from console.cli.options import command, command_group

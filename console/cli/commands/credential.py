@@ -10,7 +10,7 @@ import typer
 
 from console.cli import terminal
 from console.cli.arguments import Cursor, JobId, Limit, OfJob, path_segment
-from console.cli.client.api import connect_api
+from console.cli.client.connect import connect_api
 from console.cli.files import open_output
 from console.cli.json_object import Json
 from console.cli.options import command, command_group

@@ -11,7 +11,7 @@ import typer
 
 from console.cli import terminal
 from console.cli.arguments import Cursor, IdempotencyKey, JobId, Limit, Param, path_segment
-from console.cli.client.api import connect_api
+from console.cli.client.connect import connect_api
 from console.cli.commands.job_tighten import tighten
 from console.cli.errors import ExitCode, Failure
 from console.cli.json_object import Json

@@ -9,7 +9,7 @@ import typer
 
 from console.cli import terminal
 from console.cli.arguments import Since, path_segment, time_argument_text
-from console.cli.client.api import connect_api
+from console.cli.client.connect import connect_api
 from console.cli.options import command
 from console.cli.render.output import count_label, emit, join_values, note
 from console.presentation.event_text import duration_label

@@ -11,7 +11,7 @@ import typer
 
 from console.cli import terminal
 from console.cli.arguments import Cursor, Limit, OfJob, Out, Since, Until, time_argument_text
-from console.cli.client.api import connect_api
+from console.cli.client.connect import connect_api
 from console.cli.errors import ExitCode, Failure
 from console.cli.files import open_output, open_text
 from console.cli.json_object import Json

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.cli.arguments import Folder, Param, Since, parse_date_or_time, parse_time_argument
-from console.cli.client.api import ConsoleApiClient, connect_api
+from console.cli.arguments import Folder, Param, Since, parse_date_or_time, parse_params, parse_time_argument
 from console.cli.client.config import config_folder, load_config
+from console.cli.client.connect import connect_api
 from console.cli.errors import ExitCode, Failure
+from console.cli.files import read_file_or_stdin
 from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render import policy
 from console.cli.render.output import count_label, emit, note
-from console.cli.watch.run_job import parse_params, read_file_or_stdin
 from justenough.domain.core.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
+    from console.cli.client.api import ConsoleApiClient
     from justenough.adapters.configuration.folder import ConfigSet
     from justenough.domain.policy.dry_run import PolicyEvaluator
     from justenough.domain.policy.test_cases import CaseResult, PolicyTestTable

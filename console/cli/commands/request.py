@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from console.cli.arguments import Cursor, Limit, OfJob, Reason, parse_duration_option, path_segment
-from console.cli.client.api import ConsoleApiClient, connect_api
+from console.cli.client.connect import connect_api
 from console.cli.errors import ExitCode, Failure
 from console.cli.json_object import Json
 from console.cli.options import command, command_group
@@ -18,6 +18,7 @@ from console.presentation.event_text import ancestor_lines, decision_text, durat
 from console.presentation.terminal_text import moment, to_json_line
 
 if TYPE_CHECKING:
+    from console.cli.client.api import ConsoleApiClient
     from justenough.domain.approvals.statement_factory import DecisionKind
 
 RequestIds = Annotated[list[str], typer.Argument(metavar="ID", help="The ids of one or more requests.")]

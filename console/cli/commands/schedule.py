@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from console.cli.arguments import IdempotencyKey, path_segment
-from console.cli.client.api import connect_api
+from console.cli.client.connect import connect_api
 from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render.output import emit, emit_page, join_pairs, join_values, note, print_fields, print_table

@@ -8,7 +8,7 @@ import typer
 
 from console.cli import terminal
 from console.cli.arguments import Cursor, Limit, path_segment
-from console.cli.client.api import connect_api
+from console.cli.client.connect import connect_api
 from console.cli.errors import ExitCode, Failure
 from console.cli.options import command, command_group
 from console.cli.render.output import emit, emit_page, note

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +13,11 @@ from pathlib import Path
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import parse_duration_option
-from console.cli.client.api import ConsoleApiClient, connect_api
+from console.cli.arguments import parse_duration_option, parse_params
+from console.cli.client.api import ConsoleApiClient
+from console.cli.client.connect import connect_api
 from console.cli.errors import ExitCode, Failure
+from console.cli.files import read_file_or_stdin
 from console.cli.json_object import Json
 from console.cli.render import revocation
 from console.cli.render.output import emit, emit_items, emit_revocation, join_values, note, print_table
@@ -28,7 +29,6 @@ from justenough.domain.approvals import statement_factory
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.units import duration_text
-from justenough.domain.core.untrusted_yaml import MAX_BYTES
 from justenough.domain.jobs import bundle
 from justenough.domain.jobs.spec import JobSpec, checked_spec, read_spec
 from justenough.domain.jobs.states import BEYOND_TEXTS
@@ -171,30 +171,6 @@ def _follow_job(
     except KeyboardInterrupt:
         note(f"Stopped waiting; {job} continues. Follow it: justenough job watch {job}. Stop it: justenough job cancel {job}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-
-
-def read_file_or_stdin(file: str) -> bytes:
-    """Return the content of a file, for `-` of stdin, but at most one byte more than the limit. Raises Failure."""
-    try:
-        if file == "-":
-            return sys.stdin.buffer.read(MAX_BYTES + 1)
-        with Path(file).open("rb") as opened:
-            return opened.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise Failure(f"cannot read {file}: {error.strerror}", code=ExitCode.USAGE) from error
-
-
-def parse_params(arguments: Sequence[str]) -> dict[str, str]:
-    """Parse the values of `--param name=value`. Raises Failure."""
-    params: dict[str, str] = {}
-    for item in arguments:
-        name, sign, value = item.partition("=")
-        if not sign or not name:
-            raise Failure(f"--param: {item!r} must have the form name=value", code=ExitCode.USAGE)
-        if name in params:
-            raise Failure(f"--param: {name} is set twice; set it once", code=ExitCode.USAGE)
-        params[name] = value
-    return params
 
 
 def _dry_run(run_input: JobRunInput) -> Json:
