@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -36,8 +37,13 @@ class GlobalOptions:
     output: CliOutputFormat = CliOutputFormat.TABLE
     quiet: bool = False
     yes: bool = False
+    debug: bool = False
     profile: str = "default"
     console_url: str | None = None
+    columns: str | None = None
+    sort: str | None = None
+    wide: bool = False
+    all_pages: bool = False
 
 
 GLOBAL_OPTIONS: dict[str, Any] = {
@@ -46,12 +52,24 @@ GLOBAL_OPTIONS: dict[str, Any] = {
     ],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no hints.")],
     "yes": Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")],
+    "debug": Annotated[bool, typer.Option("--debug", help="Print each request to the servers, its id, status and time.")],
     "profile": Annotated[str | None, typer.Option("--profile", metavar="NAME", help="The profile whose login to use.")],
     "console_url": Annotated[str | None, typer.Option("--console-url", metavar="URL", help="The address of the console.")],
 }
-FLAG_NAMES = {"quiet", "yes"}
+LIST_OPTIONS: dict[str, Any] = {
+    "columns": Annotated[str | None, typer.Option("--columns", metavar="NAMES", help="Only these columns, such as id,name,state.")],
+    "sort": Annotated[str | None, typer.Option("--sort", metavar="COLUMN", help="Sort by this column; -COLUMN: in descending order.")],
+    "wide": Annotated[bool, typer.Option("--wide", help="Show every column and whole ids, however wide the terminal is.")],
+    "all_pages": Annotated[bool, typer.Option("--all-pages", help="Get all pages, not only one.")],
+}
+"""Options of every command that prints a list."""
+LIST_OPTIONS_WITH_ALL = LIST_OPTIONS | {
+    "all_pages": Annotated[bool, typer.Option("--all-pages", "--all", help="Get all pages, not only one.")]
+}
+FLAG_NAMES = {"quiet", "yes", "debug", "wide", "all_pages"}
 
 DEFAULT_OPTIONS = GlobalOptions()
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 _exit_stack: ContextVar[ExitStack] = ContextVar("opened")
 _current_options: ContextVar[GlobalOptions] = ContextVar("options", default=DEFAULT_OPTIONS)
 
@@ -84,7 +102,12 @@ def command_group(
     )
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
+def list_command(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a function a command that prints a list: it takes LIST_OPTIONS too. Where `--all` is not taken, it means --all-pages."""
+    return command(function, own_options=LIST_OPTIONS if "everything" in inspect.signature(function).parameters else LIST_OPTIONS_WITH_ALL)
+
+
+def command(function: Callable[..., None], *, own_options: Mapping[str, Any] = NO_OPTIONS) -> Callable[..., None]:
     """Make a function a command: it takes the global options, and an error ends it with the error's exit code."""
 
     @functools.wraps(function)
@@ -99,7 +122,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(failure.code) from error
 
     run_command.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined] # what typer reads
-    return with_global_options(run_command)
+    return with_global_options(run_command, own_options=own_options)
 
 
 def close_with_command(resource: AbstractContextManager[T]) -> T:
@@ -107,10 +130,12 @@ def close_with_command(resource: AbstractContextManager[T]) -> T:
     return _exit_stack.get().enter_context(resource)
 
 
-def with_global_options(function: Callable[..., None], *, is_root: bool = False) -> Callable[..., None]:
-    """Add every option of GLOBAL_OPTIONS that the function does not define itself."""
+def with_global_options(
+    function: Callable[..., None], *, is_root: bool = False, own_options: Mapping[str, Any] = NO_OPTIONS
+) -> Callable[..., None]:
+    """Add `own_options` and every option of GLOBAL_OPTIONS that the function does not define itself."""
     signature = inspect.signature(function, eval_str=True)
-    added = {name: kind for name, kind in GLOBAL_OPTIONS.items() if name not in signature.parameters}
+    added = {name: kind for name, kind in {**own_options, **GLOBAL_OPTIONS}.items() if name not in signature.parameters}
 
     @functools.wraps(function)
     def with_options(**arguments: Any) -> None:
@@ -143,4 +168,4 @@ def _accept_options() -> None:
     """Accept the global options."""
 
 
-assert {field.name for field in fields(GlobalOptions)} == set(GLOBAL_OPTIONS)
+assert {field.name for field in fields(GlobalOptions)} == {*GLOBAL_OPTIONS, *LIST_OPTIONS}

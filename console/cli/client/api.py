@@ -15,13 +15,16 @@ from console.cli.client.profile import CliSession
 from console.cli.client.vault import connection_error_text, is_loopback
 from console.cli.errors import EXIT_CODE_BY_STATUS, ExitCode, Failure, NotLoggedIn, Unreachable, problem_summary
 from console.cli.json_object import Json
-from console.cli.options import close_with_command
+from console.cli.options import close_with_command, current_options
 from justenough.domain.core.errors import Problem
 
 HTTP_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 """Long, because some answers wait for a worker to count a decision or to end a sweep."""
 MAX_TRIES = 3
 PAGE_SIZE = 1000
+DEFAULT_PAGE_SIZE = 100
+"""The console's."""
+MAX_PAGES_TO_FILL = 20
 POSITION_BEYOND_END = 2**53
 """A position that no ledger reaches."""
 RETRY_DELAY_S = 0.5
@@ -76,15 +79,30 @@ class ConsoleApiClient:
         answer = self._request("GET", path, idempotent=True, params=_without_none(query))
         return self._json(answer), answer.headers.get("Last-Event-ID")
 
-    def get_all(self, path: str, *, page_size: int = PAGE_SIZE, cursor_name: str = "cursor", **query: Any) -> Iterator[Json]:
+    def get_all(
+        self, path: str, *, page_size: int = PAGE_SIZE, cursor_name: str = "cursor", cursor: str | None = None, **query: Any
+    ) -> Iterator[Json]:
         """Yield all items of a list, page by page. `cursor_name`: the parameter that takes the previous page's `next`."""
-        cursor: str | None = None
         while True:
             page = self.get(path, **query, limit=page_size, **{cursor_name: cursor})
             yield from page["items"]
             cursor = page["next"]
             if cursor is None:
                 return
+
+    def get_page(self, path: str, *, limit: int | None, cursor: str | None, **query: Any) -> Json:
+        """Return a page of a list, as full as it gets; with --all-pages, all items as one page."""
+        if current_options().all_pages:
+            return {"items": list(self.get_all(path, page_size=limit or PAGE_SIZE, cursor=cursor, **query)), "next": None}
+        page = self.get(path, limit=limit, cursor=cursor, **query)
+        wanted = limit or DEFAULT_PAGE_SIZE
+        # With some filters the console reads a bounded number of rows for a page, which may then have fewer items than there are.
+        for _ in range(MAX_PAGES_TO_FILL):
+            if page["next"] is None or len(page["items"]) >= wanted:
+                break
+            more = self.get(path, limit=wanted - len(page["items"]), cursor=page["next"], **query)
+            page = {**more, "items": [*page["items"], *more["items"]]}
+        return page
 
     def get_once(self, path: str, *, timeout_s: float, **query: Any) -> Json:
         """Return the JSON object at a path that may take `timeout_s` seconds to answer. The call is not repeated."""

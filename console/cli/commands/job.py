@@ -10,12 +10,13 @@ from typing import Annotated
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import Cursor, IdempotencyKey, JobId, Limit, Param, path_segment
+from console.cli.arguments import Cursor, IdempotencyKey, JobId, Limit, Param, Since, path_segment, time_argument_text
 from console.cli.client.connect import connect_api
+from console.cli.client.references import job_id_of
 from console.cli.commands.job_tighten import tighten
 from console.cli.errors import ExitCode, Failure
 from console.cli.json_object import Json
-from console.cli.options import CliOutputFormat, command, command_group, current_options
+from console.cli.options import CliOutputFormat, command, command_group, current_options, list_command
 from console.cli.render import revocation as aftermath
 from console.cli.render.output import (
     emit,
@@ -75,12 +76,21 @@ def run(
 
 
 @app.command("list")
-@command
+@list_command
 def list_jobs(
+    *,
     state: Annotated[str | None, typer.Option(metavar="STATE", help="Only jobs in this state.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this name.")] = None,
+    since: Since = None,
+    agent: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this agent.")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only jobs with this label; may be repeated.")] = None,
+    resource: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs that requested access to this resource.")] = None,
     environment: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs in this environment.")] = None,
     requester: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only jobs of this requester: a login name, trigger:NAME or schedule:NAME.")
+        str | None,
+        typer.Option(
+            "--requester", "--person", metavar="NAME", help="Only jobs of this requester: a login name, trigger:NAME or schedule:NAME."
+        ),
     ] = None,
     parent: Annotated[str | None, typer.Option(metavar="ID", help="Only jobs that this job launched.")] = None,
     revocation: Annotated[
@@ -89,9 +99,17 @@ def list_jobs(
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:
-    """List jobs, newest first."""
+    """List jobs, newest first.
+
+    Examples:
+    justenough job list --name refund-triage --since 7d
+    justenough job list --state failed --columns id,name,reason
+    justenough job list --label team=support --resource orders-db --all
+
+    """
     filters = {"state": state, "environment": environment, "requester": requester, "revocation": revocation, "parent": parent}
-    found = connect_api().get("/jobs", **filters, limit=limit, cursor=cursor)
+    filters |= {"name": name, "since": time_argument_text("--since", since, now=datetime.now(UTC)), "agent": agent, "resource": resource}
+    found = connect_api().get_page("/jobs", **filters, label=label or None, limit=limit, cursor=cursor)
     emit_page(
         found,
         header=("ID", "NAME", "STATE", "REVOCATION", "ENVIRONMENT", "REQUESTER", "CREATED", "TASK"),
@@ -100,6 +118,7 @@ def list_jobs(
             *(moment(job["created_at"]), job["task"]),
         ),
         empty="No jobs.",
+        optional=("ENVIRONMENT", "REVOCATION", "CREATED", "REQUESTER"),
     )
 
 
@@ -107,7 +126,8 @@ def list_jobs(
 @command
 def show(job: JobId) -> None:
     """Show a job, its requests and its credentials. Each decision is shown with its reason."""
-    emit(connect_api().get(f"/jobs/{path_segment(job)}"), table=_print_job)
+    api = connect_api()
+    emit(api.get(f"/jobs/{path_segment(job_id_of(api, job))}"), table=_print_job)
 
 
 @app.command("watch")
@@ -116,7 +136,8 @@ def watch(job: JobId, timeout: Timeout = None) -> None:
     """Show a job's events on stderr until it has ended. The exit code shows how it ended."""
     from console.cli.watch import run_job  # noqa: PLC0415 - only commands that wait need it
 
-    run_job.wait_for_job(connect_api(), job, every_event=True, deadline=run_job.deadline_after(timeout, waits=True))
+    api = connect_api()
+    run_job.wait_for_job(api, job_id_of(api, job), every_event=True, deadline=run_job.deadline_after(timeout, waits=True))
 
 
 @app.command("logs")
@@ -126,7 +147,8 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the job has ended.")] = False,
 ) -> None:
     """Print the output of a job, with secrets redacted."""
-    api, form, path = connect_api(), current_options().output, f"/jobs/{path_segment(job)}"
+    api, form = connect_api(), current_options().output
+    path = f"/jobs/{path_segment(job_id_of(api, job))}"
     if not follow:
         items = list(api.get_all(f"{path}/logs", cursor_name="after"))
         emit({"items": items, "next": None}, table=lambda _: _print_logs(items), names=lambda _: (item["seq"] for item in items))
@@ -179,7 +201,7 @@ def kill(
 
 
 @app.command("timeline")
-@command
+@list_command
 def timeline(
     job: JobId,
     entries: Annotated[bool, typer.Option("--entries", help="Show only the entries, without the chart.")] = False,
@@ -187,8 +209,9 @@ def timeline(
     cursor: Cursor = None,
 ) -> None:
     """Show the ledger entries of a job. On a terminal, draws a chart above them."""
-    api, path, columns = connect_api(), f"/jobs/{path_segment(job)}/timeline", terminal.columns()
-    found = api.get(path, limit=limit, cursor=cursor)
+    api, columns = connect_api(), terminal.columns()
+    path = f"/jobs/{path_segment(job_id_of(api, job))}/timeline"
+    found = api.get_page(path, limit=limit, cursor=cursor)
     if columns is not None and current_options().output is CliOutputFormat.TABLE and not (entries or cursor):
         from console.cli.render.gantt import gantt_lines  # noqa: PLC0415 - only a terminal needs it
         from console.presentation.timeline_model import build_timeline  # noqa: PLC0415
@@ -213,6 +236,7 @@ def _stop(job: str, operation: str, *, wait: bool, timeout: str | None) -> None:
 
     deadline = run_job.deadline_after(timeout, waits=wait)
     api = connect_api()
+    job = job_id_of(api, job)
     _, found = api.post(f"/jobs/{path_segment(job)}/{operation}")
     if found.get("note"):
         note(f"{job}: {found['note']}")

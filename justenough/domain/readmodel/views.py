@@ -332,15 +332,15 @@ class JobSummary(Message):
     """Why it ended in this state."""
     parent: str | None = None
     """Its parent: the job that launched it."""
+    agent: dict[str, Any] | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
     revocation: RevocationView
 
 
 class JobView(JobSummary):
     """A job with all details."""
 
-    agent: dict[str, Any] | None = None
     data_scope: dict[str, str] = Field(default_factory=dict)
-    labels: dict[str, str] = Field(default_factory=dict)
     params: dict[str, str] = Field(default_factory=dict)
     bundle: str | None = None
     order_reason: str = ""
