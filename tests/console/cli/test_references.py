@@ -20,7 +20,7 @@ WRITE = {"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Wr
 def jobs(cli: Cli, ops: Human, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """Two jobs of one name: the first waits for two approvals, the second has ended."""
     folder = tmp_path_factory.mktemp("named")
-    shared = {"name": "named-job", "agent": {"name": "named-agent"}, "data_scope": {"tenant": "acme"}}
+    shared: dict[str, Any] = {"name": "named-job", "agent": {"name": "named-agent"}, "data_scope": {"tenant": "acme"}}
     first = cli.json("job", "run", write_spec(folder, ["true"], access=[WRITE, ADMIN], labels={"team": "blue"}, **shared))
     ops.until(first["id"], "awaiting_approval")
     second = cli.json("job", "run", write_spec(folder, ["echo", "second"], labels={"team": "red"}, **shared), "--wait")
@@ -89,7 +89,7 @@ def test_a_request_and_a_credential_have_short_ids_that_end_in_their_number(cli:
         (["--name", "named-job", "--since", "1h", "--person", "ops", "--all"], [1, 0]),
         (["--name", "named-job", "--since", "2030-01-01"], []),
     ],
-    ids=" ".join,
+    ids=str,
 )
 def test_jobs_are_filtered(cli: Cli, jobs: list[dict[str, Any]], options: list[str], found: list[int]) -> None:
     assert [item["id"] for item in cli.json("job", "list", *options)["items"]] == [jobs[number]["id"] for number in found]
