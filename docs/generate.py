@@ -61,7 +61,7 @@ READ_BY = {
 DEFAULTS = {"resources.*.actions.*.policy": "`je-grant-<resource>-<action>`"}
 """Defaults that are filled in before the model is validated."""
 METRICS = {"Gauge", "Counter", "Histogram", "Summary"}
-GLOBAL_OPTIONS = {"--output", "--quiet", "--yes", "--profile", "--console-url", "--help"}
+GLOBAL_OPTIONS = {"--output", "--quiet", "--yes", "--debug", "--profile", "--console-url", "--help"}
 DELIVERED = {
     "JUSTENOUGH_ACCESS",
     "JUSTENOUGH_BROKER_URL",

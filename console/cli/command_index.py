@@ -52,6 +52,9 @@ COMMANDS: dict[str, IndexEntry] = {
     "login": IndexEntry(LOGIN, "login:login", "Log in to Vault."),
     "logout": IndexEntry(LOGIN, "login:logout", "Revoke your Vault token and delete the login file."),
     "whoami": IndexEntry(LOGIN, "login:whoami", "Show your login: name, groups, roles and approval tier."),
+    "profile": IndexEntry(LOGIN, "profile:app", "List the logins on this machine, and choose one.", "docs/reference/cli.md"),
+    "api": IndexEntry(RECORDS, "api:api", "Send a request to the REST API, and print its JSON answer."),
+    "man": IndexEntry(LOGIN, "man:man", "Print the manual page of a command."),
     "console": IndexEntry(SERVERS, "servers:console", "Run the console."),
     "demo": IndexEntry(SERVERS, "servers:demo", "Run the example shop's jobs on real servers."),
 }

@@ -38,12 +38,18 @@ class GlobalOptions:
     quiet: bool = False
     yes: bool = False
     debug: bool = False
-    profile: str = "default"
+    profile: str | None = None
     console_url: str | None = None
     columns: str | None = None
     sort: str | None = None
     wide: bool = False
     all_pages: bool = False
+
+
+def _complete_profile(context: typer.Context, arguments: list[str], typed: str) -> list[tuple[str, str]]:
+    from console.cli.completion import complete_profile  # noqa: PLC0415 - it loads this module
+
+    return complete_profile(context, arguments, typed)
 
 
 GLOBAL_OPTIONS: dict[str, Any] = {
@@ -53,7 +59,9 @@ GLOBAL_OPTIONS: dict[str, Any] = {
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no hints.")],
     "yes": Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")],
     "debug": Annotated[bool, typer.Option("--debug", help="Print each request to the servers, its id, status and time.")],
-    "profile": Annotated[str | None, typer.Option("--profile", metavar="NAME", help="The profile whose login to use.")],
+    "profile": Annotated[
+        str | None, typer.Option("--profile", metavar="NAME", help="The profile whose login to use.", autocompletion=_complete_profile)
+    ],
     "console_url": Annotated[str | None, typer.Option("--console-url", metavar="URL", help="The address of the console.")],
 }
 LIST_OPTIONS: dict[str, Any] = {
@@ -123,6 +131,23 @@ def command(function: Callable[..., None], *, own_options: Mapping[str, Any] = N
 
     run_command.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined] # what typer reads
     return with_global_options(run_command, own_options=own_options)
+
+
+def options_of(context: typer.Context) -> GlobalOptions:
+    """Return the global options of a command line that is being completed."""
+    contexts = [context]
+    while contexts[0].parent is not None:
+        contexts.insert(0, contexts[0].parent)  # type: ignore[arg-type] # typer's contexts have typer's contexts as parents
+    given = {name: value for one in contexts for name, value in one.params.items() if name in {"profile", "console_url"} and value}
+    return replace(DEFAULT_OPTIONS, quiet=True, **given)
+
+
+def run_with_options(options: GlobalOptions, action: Callable[[], T]) -> T:
+    """Run something outside a command, with its options; close what it opened."""
+    with ExitStack() as opened:
+        _exit_stack.set(opened)
+        _current_options.set(options)
+        return action()
 
 
 def close_with_command(resource: AbstractContextManager[T]) -> T:

@@ -79,7 +79,8 @@ def show_request(request: str, response: Response, console: TheConsole, caller: 
     view = visible_request(console.deps.store, console.job_owners, caller, request)
     if view.digest:
         response.headers["ETag"] = f'"{view.digest}"'
-    return view.model_copy(update={"chain": ancestor_views(console.deps, view.parent)})
+    tier = console.deps.config.current().tiers.tiers.get(view.current_tier) if view.state is RequestState.PENDING else None
+    return view.model_copy(update={"chain": ancestor_views(console.deps, view.parent), "approvers": tier.approvers if tier else ()})
 
 
 @router.post(

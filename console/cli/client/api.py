@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from console.cli.client.config import START_HINT
+from console.cli.client.debug_log import REQUEST_ID_HEADER, debug_hooks
 from console.cli.client.profile import CliSession
 from console.cli.client.vault import connection_error_text, is_loopback
 from console.cli.errors import EXIT_CODE_BY_STATUS, ExitCode, Failure, NotLoggedIn, Unreachable, problem_summary
@@ -66,6 +67,7 @@ class ConsoleApiClient:
             # Without TLS, do not load certificates, which is slow.
             verify=self.address.startswith("https:"),
             trust_env=not is_loopback(self.address),
+            event_hooks=debug_hooks(),
         )
         self._http = close_with_command(client)
 
@@ -113,6 +115,14 @@ class ConsoleApiClient:
         """Send a body, or `content`, with `headers`; return the status and the answer. `idempotent`: the call may be repeated after a failure."""
         answer = self._request("POST", path, idempotent=idempotent, json=body, **how)
         return answer.status_code, self._json(answer)
+
+    def send(self, method: str, path: str, *, query: Json, body: object = None) -> Any:
+        """Send a request and return the JSON of its answer, None without one. Only a GET is repeated."""
+        answer = self._request(method, path, idempotent=method == "GET", params=query, json=body)
+        try:
+            return answer.json() if answer.content else None
+        except ValueError:
+            raise Failure(f"{method} {path} does not answer with JSON", hint="Use another client, such as curl") from None
 
     def delete(self, path: str) -> Json:
         """Delete the resource at a path; return the answer."""
@@ -182,7 +192,9 @@ class ConsoleApiClient:
         if problems:
             about = detail.partition(":")[0] if ":" in detail else "request"
             detail = problem_summary("options" if about.startswith("query.") else about, problems)
-        return Failure(detail, code=EXIT_CODE_BY_STATUS.get(answer.status_code, ExitCode.FAILURE), problems=problems)
+        number = answer.headers.get(REQUEST_ID_HEADER) if answer.status_code >= 500 else None
+        hint = f"The console's log has more, at request id {number}" if number else ""
+        return Failure(detail, code=EXIT_CODE_BY_STATUS.get(answer.status_code, ExitCode.FAILURE), problems=problems, hint=hint)
 
 
 def _without_none(query: Mapping[str, Any]) -> Json:

@@ -12,6 +12,7 @@ from console.cli import terminal
 from console.cli.arguments import Cursor, JobId, Limit, OfJob, OfResource, path_segment
 from console.cli.client.connect import connect_api
 from console.cli.client.references import credential_id_of, job_id_of
+from console.cli.completion import complete_action, complete_credential, complete_credential_state
 from console.cli.files import open_output
 from console.cli.json_object import Json
 from console.cli.options import command, command_group, list_command
@@ -28,8 +29,13 @@ def list_credentials(
     live: Annotated[bool, typer.Option("--live", help="Only credentials that may still be active.")] = False,
     job: OfJob = None,
     resource: OfResource = None,
-    action: Annotated[str | None, typer.Option(metavar="ACTION", help="Only credentials for this action: read, write or admin.")] = None,
-    state: Annotated[str | None, typer.Option(metavar="STATE", help="Only credentials in this state.")] = None,
+    action: Annotated[
+        str | None,
+        typer.Option(metavar="ACTION", help="Only credentials for this action: read, write or admin.", autocompletion=complete_action),
+    ] = None,
+    state: Annotated[
+        str | None, typer.Option(metavar="STATE", help="Only credentials in this state.", autocompletion=complete_credential_state)
+    ] = None,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:
@@ -57,7 +63,11 @@ def list_credentials(
 
 @app.command("revoke")
 @command
-def revoke(credential: Annotated[str, typer.Argument(metavar="ID", help="The id of a credential, or the beginning of it.")]) -> None:
+def revoke(
+    credential: Annotated[
+        str, typer.Argument(metavar="ID", help="The id of a credential, or the beginning of it.", autocompletion=complete_credential)
+    ],
+) -> None:
     """Revoke one credential. Its job continues. Exit 9 if the revocation is not confirmed yet."""
     api = connect_api()
     _, found = api.post(f"/credentials/{path_segment(credential_id_of(api, credential))}/revoke", idempotent=True)

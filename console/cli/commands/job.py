@@ -10,10 +10,12 @@ from typing import Annotated
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import Cursor, IdempotencyKey, JobId, Limit, Param, Since, path_segment, time_argument_text
+from console.cli.arguments import Cursor, IdempotencyKey, JobId, Limit, Param, Since, Web, path_segment, time_argument_text
 from console.cli.client.connect import connect_api
 from console.cli.client.references import job_id_of
+from console.cli.client.web_page import open_page, page_address
 from console.cli.commands.job_tighten import tighten
+from console.cli.completion import complete_job_name, complete_job_state, complete_resource, complete_revocation
 from console.cli.errors import ExitCode, Failure
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, command, command_group, current_options, list_command
@@ -58,8 +60,16 @@ def run(
     timeout: Timeout = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what policy would decide. Nothing is launched or stored.")] = False,
     idempotency_key: IdempotencyKey = None,
+    web: Web = False,
 ) -> None:
-    """Launch a job: check its spec, upload its files, sign the order."""
+    """Launch a job: check its spec, upload its files, sign the order.
+
+    Examples:
+    justenough job run refund-triage.yaml --param ticket=4712 --reason "ticket 4712"
+    justenough job run refund-triage.yaml --watch
+    justenough job run refund-triage.yaml --dry-run
+
+    """
     from console.cli.watch import run_job  # noqa: PLC0415 - only this command reads specs and signs orders
 
     run_input = run_job.read_job_run_input(file, param or [], reason=reason, parent=parent)
@@ -69,6 +79,7 @@ def run(
     deadline = run_job.deadline_after(timeout, waits=wait or watch)
     run_job.print_launch_warnings(run_input)
     job = run_job.launch(run_input, key=idempotency_key)
+    _print_or_open_page(job["id"], web=web)
     if wait or watch:
         run_job.wait_for_job(connect_api(), job["id"], every_event=watch, deadline=deadline)
     else:
@@ -79,12 +90,14 @@ def run(
 @list_command
 def list_jobs(
     *,
-    state: Annotated[str | None, typer.Option(metavar="STATE", help="Only jobs in this state.")] = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this name.")] = None,
+    state: Annotated[str | None, typer.Option(metavar="STATE", help="Only jobs in this state.", autocompletion=complete_job_state)] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this name.", autocompletion=complete_job_name)] = None,
     since: Since = None,
     agent: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this agent.")] = None,
     label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only jobs with this label; may be repeated.")] = None,
-    resource: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs that requested access to this resource.")] = None,
+    resource: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only jobs that requested access to this resource.", autocompletion=complete_resource)
+    ] = None,
     environment: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs in this environment.")] = None,
     requester: Annotated[
         str | None,
@@ -94,7 +107,12 @@ def list_jobs(
     ] = None,
     parent: Annotated[str | None, typer.Option(metavar="ID", help="Only jobs that this job launched.")] = None,
     revocation: Annotated[
-        str | None, typer.Option(metavar="STATE", help="Only jobs whose revocation is in this state: pending, residual or overdue.")
+        str | None,
+        typer.Option(
+            metavar="STATE",
+            help="Only jobs whose revocation is in this state: pending, residual or overdue.",
+            autocompletion=complete_revocation,
+        ),
     ] = None,
     limit: Limit = None,
     cursor: Cursor = None,
@@ -124,10 +142,20 @@ def list_jobs(
 
 @app.command("show")
 @command
-def show(job: JobId) -> None:
-    """Show a job, its requests and its credentials. Each decision is shown with its reason."""
+def show(job: JobId, web: Web = False) -> None:
+    """Show a job, its requests and its credentials. Each decision is shown with its reason.
+
+    Examples:
+    justenough job show refund-triage
+    justenough job show @last --web
+
+    """
     api = connect_api()
-    emit(api.get(f"/jobs/{path_segment(job_id_of(api, job))}"), table=_print_job)
+    found = api.get(f"/jobs/{path_segment(job_id_of(api, job))}")
+    if web:
+        open_page(api, f"/jobs/{path_segment(found['id'])}")
+        return
+    emit(found, table=_print_job)
 
 
 @app.command("watch")
@@ -229,6 +257,14 @@ def timeline(
 
 
 app.command("tighten")(tighten)
+
+
+def _print_or_open_page(job: str, *, web: bool) -> None:
+    api, path = connect_api(), f"/jobs/{path_segment(job)}"
+    if web:
+        open_page(api, path)
+    else:
+        note(f"Page: {page_address(api, path)}")
 
 
 def _stop(job: str, operation: str, *, wait: bool, timeout: str | None) -> None:

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from console.cli.arguments import Cursor, Limit, OfJob, OfResource, Reason, parse_duration_option, path_segment
+from console.cli.arguments import Cursor, Limit, OfJob, OfResource, Reason, Web, parse_duration_option, path_segment
 from console.cli.client.connect import connect_api
 from console.cli.client.references import job_id_of, request_id_of
+from console.cli.client.web_page import open_page
+from console.cli.completion import complete_request
 from console.cli.errors import ExitCode, Failure
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, command, command_group, current_options, list_command
-from console.cli.render.output import count_label, emit, emit_items, emit_page, note, print_fields
+from console.cli.render.output import count_label, emit, emit_items, emit_page, join_values, note, print_fields
 from console.cli.render.request_table import age, by_deadline, ceiling_lines, deadline_text, decide_by, reason_lines, time_left
 from console.presentation.event_text import ancestor_lines, decision_text, duration_label, tools_text
 from console.presentation.terminal_text import moment, to_json_line
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
     from console.cli.client.api import ConsoleApiClient
     from justenough.domain.approvals.statement_factory import DecisionKind
 
-RequestIds = Annotated[list[str], typer.Argument(metavar="ID", help="The ids of one or more requests, or the beginnings of them.")]
+RequestIds = Annotated[
+    list[str],
+    typer.Argument(metavar="ID", help="The ids of one or more requests, or the beginnings of them.", autocompletion=complete_request),
+]
 Mine = Annotated[bool, typer.Option("--mine", help="Only pending requests that you can decide now.")]
 ShorterTtl = Annotated[str | None, typer.Option(metavar="DURATION", help="Grant access for a shorter time than requested.")]
 
@@ -42,7 +47,7 @@ def list_requests(
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:
-    """List requests; as a table, the pending ones by deadline, the most urgent first. Other formats list the newest first.
+    """List requests. A table of pending requests begins with the most urgent one; every other list with the newest.
 
     Examples:
     justenough request list --mine
@@ -94,10 +99,19 @@ def watch(
 
 @app.command("show")
 @command
-def show(request: Annotated[str, typer.Argument(metavar="ID", help="The id of a request, or the beginning of it.")]) -> None:
+def show(
+    request: Annotated[
+        str, typer.Argument(metavar="ID", help="The id of a request, or the beginning of it.", autocompletion=complete_request)
+    ],
+    web: Web = False,
+) -> None:
     """Show a request: its access, reason and decisions. Names the policies that apply."""
     api = connect_api()
-    emit(api.get(f"/requests/{path_segment(request_id_of(api, request))}"), table=lambda found: _print_request(api, found))
+    found = api.get(f"/requests/{path_segment(request_id_of(api, request))}")
+    if web:
+        open_page(api, f"/inbox/{path_segment(found['id'])}")
+        return
+    emit(found, table=lambda shown: _print_request(api, shown))
 
 
 @app.command("approve")
@@ -222,6 +236,7 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
                 "Tier",
                 f"{item['tier']} required; now at tier {item['current_tier']}, quorum {item['quorum']}" if item["quorum"] else item["tier"],
             ),
+            ("Approvers", join_values(item.get("approvers") or ())),
             ("Expires", deadline_text(item)),
             ("Claimed", _claim_text(item)),
             ("Control group", f"waits for authorization until {moment(lock['expires_at'])}; accessor {lock['accessor']}" if lock else ""),

@@ -13,7 +13,7 @@ from pathlib import Path
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import parse_duration_option, parse_params
+from console.cli.arguments import parse_duration_option, parse_params, path_segment
 from console.cli.client.api import ConsoleApiClient
 from console.cli.client.connect import connect_api
 from console.cli.errors import ExitCode, Failure
@@ -166,11 +166,24 @@ def _follow_job(
     api: ConsoleApiClient, job: str, *, every_event: bool, deadline: float | None, extra_types: frozenset[str] = frozenset()
 ) -> JobWaitResult:
     try:
-        with show_progress(job, every_event=every_event, extra_types=extra_types, logs=LogTail(api, job)) as on_event:
+        with show_progress(
+            job,
+            every_event=every_event,
+            extra_types=extra_types,
+            logs=LogTail(api, job),
+            approvers=lambda request: approver_groups(api, request),
+        ) as on_event:
             return JobFollower(api, job, on_event, deadline).follow()
     except KeyboardInterrupt:
         note(f"Stopped waiting; {job} continues. Follow it: justenough job watch {job}. Stop it: justenough job cancel {job}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
+
+
+def approver_groups(api: ConsoleApiClient, request: str) -> str:
+    """Return the groups whose members can decide a request now, as text; empty if the console does not tell."""
+    with contextlib.suppress(Failure):
+        return join_values(api.get(f"/requests/{path_segment(request)}").get("approvers") or ())
+    return ""
 
 
 def _dry_run(run_input: JobRunInput) -> Json:

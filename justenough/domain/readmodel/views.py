@@ -177,6 +177,8 @@ class RequestView(Message):
     """The parent of its job."""
     chain: tuple[Ancestor, ...] = ()
     """The ancestors of its job, the parent first; empty in lists."""
+    approvers: tuple[str, ...] = ()
+    """If it is pending: the groups whose members can decide at the current tier; empty in lists."""
 
     @property
     def ends_with_job(self) -> bool:

@@ -22,7 +22,7 @@ from console.cli.main import program
 from tests.console.cli.conftest import ROOT, Cli
 from worker.stack import Stack
 
-OPTIONS = {"--output", "-o", "--quiet", "--yes", "--profile", "--console-url"}
+OPTIONS = {"--output", "-o", "--quiet", "--yes", "--debug", "--profile", "--console-url"}
 CONTRACT = {
     *(
         "up",
@@ -44,6 +44,10 @@ CONTRACT = {
         "login",
         "logout",
         "whoami",
+        "api",
+        "man",
+        "profile list",
+        "profile use",
         "report",
         "sweep",
     ),

@@ -132,7 +132,7 @@ def test_pending_requests_are_shown_by_deadline_with_their_job_age_and_time_left
 def test_every_list_fits_the_terminal(cli: Cli, jobs: list[dict[str, Any]], command: tuple[str, ...], columns: int) -> None:
     arguments = (*command, "--limit", "20")
     with run_on_terminal(cli, *arguments, who="auditor", whole=True, columns=columns) as (process, terminal):
-        shown = terminal.read_until(b"")
+        shown = terminal.read_until(b"\0")
         assert process.wait(60) == 0
 
     lines = [line for line in shown.replace("\r", "").splitlines() if not line.startswith("More results: ")]
