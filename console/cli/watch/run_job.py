@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from console.cli.files import read_file_or_stdin
 from console.cli.json_object import Json
 from console.cli.render import revocation
 from console.cli.render.output import emit, emit_items, emit_revocation, join_values, note, print_table
+from console.cli.spec_lines import with_lines
 from console.cli.watch.job import JobFollower, JobWaitResult
 from console.cli.watch.log_tail import LogTail
 from console.cli.watch.progress import show_progress
@@ -47,6 +48,8 @@ class JobRunInput:
     bundle: bytes | None
     parent: str | None = None
     """The id of the job that launches it."""
+    text: bytes = b""
+    """The spec's file, for the lines of problems."""
 
 
 def read_job_run_input(file: str, params: Sequence[str], *, reason: str, parent: str | None = None) -> JobRunInput:
@@ -55,8 +58,9 @@ def read_job_run_input(file: str, params: Sequence[str], *, reason: str, parent:
         raise Failure("--reason is longer than 1,000 characters; shorten it", code=ExitCode.USAGE)
     pairs = parse_params(params)
     raw: Json = {}
+    text = read_file_or_stdin(file)
     try:
-        raw = read_spec(read_file_or_stdin(file))
+        raw = read_spec(text)
         spec = checked_spec(raw, pairs)
     except InvalidInput as error:
         problems = error.problems
@@ -66,10 +70,10 @@ def read_job_run_input(file: str, params: Sequence[str], *, reason: str, parent:
                 connect_api().post("/jobs", {"spec": raw, "params": pairs, "dry_run": True})
             except Failure as failure:
                 problems = tuple(dict.fromkeys((*problems, *failure.problems)))
-        raise InvalidInput(f"{file}: {error.what}", problems) from error
+        raise InvalidInput(f"{file}: {error.what}", with_lines(problems, text)) from error
     folder = Path.cwd() if file == "-" else Path(file).parent
     files = pack_folder(folder, spec.run.workdir) if spec.run.workdir is not None else None
-    return JobRunInput(raw=raw, spec=spec, params=pairs, reason=reason, bundle=files, parent=parent or None)
+    return JobRunInput(raw=raw, spec=spec, params=pairs, reason=reason, bundle=files, parent=parent or None, text=text)
 
 
 def print_dry_run(run_input: JobRunInput) -> None:
@@ -120,10 +124,23 @@ def launch(run_input: JobRunInput, *, key: str | None) -> Json:
         "reason": run_input.reason,
         **api.session.sign_statement(order),
     }
-    _, found = api.post("/jobs", body, headers={"Idempotency-Key": key} if key else None, idempotent=True)
+    with problem_lines(run_input):
+        _, found = api.post("/jobs", body, headers={"Idempotency-Key": key} if key else None, idempotent=True)
     if found["id"] != name:
         note(f"This idempotency key was used before; it launched {found['id']}.")
     return found
+
+
+@contextlib.contextmanager
+def problem_lines(run_input: JobRunInput) -> Iterator[None]:
+    """Add the lines of the spec's file to the problems that the console finds in it."""
+    try:
+        yield
+    except Failure as failure:
+        if failure.problems:
+            problems = with_lines(failure.problems, run_input.text)
+            raise Failure(failure.message, code=failure.code, problems=problems, hint=failure.hint) from failure
+        raise
 
 
 def deadline_after(timeout: str | None, *, waits: bool) -> float | None:
@@ -188,7 +205,8 @@ def approver_groups(api: ConsoleApiClient, request: str) -> str:
 
 def _dry_run(run_input: JobRunInput) -> Json:
     body = {"spec": run_input.raw, "params": run_input.params, "reason": run_input.reason, "parent": run_input.parent, "dry_run": True}
-    _, found = connect_api().post("/jobs", body, idempotent=True)
+    with problem_lines(run_input):
+        _, found = connect_api().post("/jobs", body, idempotent=True)
     return dict(found)
 
 
