@@ -61,7 +61,7 @@ READ_BY = {
 DEFAULTS = {"resources.*.actions.*.policy": "`je-grant-<resource>-<action>`"}
 """Defaults that are filled in before the model is validated."""
 METRICS = {"Gauge", "Counter", "Histogram", "Summary"}
-GLOBAL_OPTIONS = {"--output", "--quiet", "--yes", "--profile", "--console-url", "--help"}
+GLOBAL_OPTIONS = {"--output", "--quiet", "--yes", "--debug", "--profile", "--console-url", "--help"}
 DELIVERED = {
     "JUSTENOUGH_ACCESS",
     "JUSTENOUGH_BROKER_URL",
@@ -327,12 +327,14 @@ def metrics() -> str:
 
 def commands() -> str:
     """Return the table of the program's commands."""
-    root = typer.main.get_command(program(["every-command"]))
+    root = typer.main.get_command(program())
     return table(("command", "options", "what it does"), _command_rows(root, ""))
 
 
 def _command_rows(group: Any, prefix: str) -> Iterator[tuple[str, str, str]]:
-    for name, command in sorted(group.commands.items()):
+    context = typer.Context(group)
+    for name in sorted(group.list_commands(context)):
+        command = group.get_command(context, name)
         words, options = [f"{prefix} {name}".strip()], []
         if getattr(command, "commands", None):
             yield from _command_rows(command, words[0])

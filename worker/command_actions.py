@@ -62,7 +62,14 @@ def down(output: CommandOutput) -> None:
 
 
 def status(output: CommandOutput) -> None:
-    """Print the health of each server, and the console's alarms on stderr."""
+    """Print the health of each server, and the console's alarms on stderr; of an installation elsewhere, what its console says."""
+    with exit_on_error(output):
+        address = output.installation_url()
+    if address is not None:
+        from worker.stack.doctor.servers import console_findings  # noqa: PLC0415 - loads what checks servers
+
+        _print_findings(output, tuple(console_findings(address)))
+        return
     with exit_on_error(output):
         stack_status = check_status(StackPaths.of(read_settings(output).home))
     output.emit(

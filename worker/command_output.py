@@ -34,3 +34,6 @@ class CommandOutput(Protocol):
 
     def console_url(self) -> str | None:
         """Return the value of --console-url; None without the option."""
+
+    def installation_url(self) -> str | None:
+        """Return the address of the console of an installation elsewhere; None for a stack of this machine."""

@@ -74,7 +74,7 @@ class WorkerCommands:
         command_actions.down(self.output)
 
     def status(self) -> None:
-        """Show the pid, address and health of each server of the stack. Exit 1 if the stack is not running or a server is unhealthy."""
+        """Show the health of the stack, or of an installation elsewhere. Of the stack: pid, address and health of each server. Of an installation (--console-url, settings or login): what its console says of its systems. Exit 1 if the stack is not running or something is unhealthy."""
         from worker import command_actions  # noqa: PLC0415 - loads the stack
 
         command_actions.status(self.output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -9,10 +10,27 @@ from urllib.parse import quote
 
 import typer
 
+from console.cli.completion import complete_job, complete_resource
 from console.cli.errors import ExitCode, Failure
 
-JobId = Annotated[str, typer.Argument(metavar="ID", help="The id of a job.")]
-OfJob = Annotated[str | None, typer.Option("--job", metavar="ID", help="Only items of this job.")]
+JobId = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB",
+        help="A job: its id or the beginning of it, its name (the latest job), or @last, your latest job.",
+        autocompletion=complete_job,
+    ),
+]
+OfJob = Annotated[
+    str | None,
+    typer.Option(
+        "--job", metavar="JOB", help="Only items of this job: its id, a beginning of it, its name or @last.", autocompletion=complete_job
+    ),
+]
+Web = Annotated[bool, typer.Option("--web", "-w", help="Open its page in the browser.")]
+OfResource = Annotated[
+    str | None, typer.Option("--resource", metavar="NAME", help="Only items about this resource.", autocompletion=complete_resource)
+]
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="The reason; it is part of the statement that you sign.")]
 Param = Annotated[list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Set a parameter of the spec; may be repeated.")]
 Limit = Annotated[int | None, typer.Option(metavar="N", min=1, max=1000, help="Maximum number of items.")]
@@ -67,3 +85,16 @@ def parse_date_or_time(option: str, text: str, *, or_else: str = "not") -> datet
 def time_argument_text(option: str, text: str | None, *, now: datetime) -> str | None:
     """Return the time as the API takes it; None for None."""
     return parse_time_argument(option, text, now=now).isoformat() if text is not None else None
+
+
+def parse_params(arguments: Sequence[str], *, option: str = "--param") -> dict[str, str]:
+    """Parse the values of an option that takes `name=value`. Raises Failure."""
+    params: dict[str, str] = {}
+    for item in arguments:
+        name, sign, value = item.partition("=")
+        if not sign or not name:
+            raise Failure(f"{option}: {item!r} must have the form name=value", code=ExitCode.USAGE)
+        if name in params:
+            raise Failure(f"{option}: {name} is set twice; set it once", code=ExitCode.USAGE)
+        params[name] = value
+    return params

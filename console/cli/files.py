@@ -39,3 +39,16 @@ def open_output(out: Path | None) -> Iterator[TextIO]:
         raise Failure(f"cannot write {out}: {error.strerror}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def read_file_or_stdin(file: str) -> bytes:
+    """Return the content of a file, for `-` of stdin, but at most one byte more than the limit. Raises Failure."""
+    from justenough.domain.core.untrusted_yaml import MAX_BYTES  # noqa: PLC0415 - loads yaml
+
+    try:
+        if file == "-":
+            return sys.stdin.buffer.read(MAX_BYTES + 1)
+        with Path(file).open("rb") as opened:
+            return opened.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise Failure(f"cannot read {file}: {error.strerror}", code=ExitCode.USAGE) from error

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from console.cli import terminal
 from console.cli.errors import Failure, to_failure
+from console.cli.help_page import CliCommand, CliGroup
 from justenough.domain.core.errors import JustEnoughError
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class CliOutputFormat(StrEnum):
@@ -34,8 +37,19 @@ class GlobalOptions:
     output: CliOutputFormat = CliOutputFormat.TABLE
     quiet: bool = False
     yes: bool = False
-    profile: str = "default"
+    debug: bool = False
+    profile: str | None = None
     console_url: str | None = None
+    columns: str | None = None
+    sort: str | None = None
+    wide: bool = False
+    all_pages: bool = False
+
+
+def _complete_profile(context: typer.Context, arguments: list[str], typed: str) -> list[tuple[str, str]]:
+    from console.cli.completion import complete_profile  # noqa: PLC0415 - it loads this module
+
+    return complete_profile(context, arguments, typed)
 
 
 GLOBAL_OPTIONS: dict[str, Any] = {
@@ -44,14 +58,36 @@ GLOBAL_OPTIONS: dict[str, Any] = {
     ],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no hints.")],
     "yes": Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")],
-    "profile": Annotated[str | None, typer.Option("--profile", metavar="NAME", help="The profile whose login to use.")],
+    "debug": Annotated[bool, typer.Option("--debug", help="Print each request to the servers, its id, status and time.")],
+    "profile": Annotated[
+        str | None, typer.Option("--profile", metavar="NAME", help="The profile whose login to use.", autocompletion=_complete_profile)
+    ],
     "console_url": Annotated[str | None, typer.Option("--console-url", metavar="URL", help="The address of the console.")],
 }
-FLAG_NAMES = {"quiet", "yes"}
+LIST_OPTIONS: dict[str, Any] = {
+    "columns": Annotated[str | None, typer.Option("--columns", metavar="NAMES", help="Only these columns, such as id,name,state.")],
+    "sort": Annotated[str | None, typer.Option("--sort", metavar="COLUMN", help="Sort by this column; -COLUMN: in descending order.")],
+    "wide": Annotated[bool, typer.Option("--wide", help="Show every column and whole ids, however wide the terminal is.")],
+    "all_pages": Annotated[bool, typer.Option("--all-pages", help="Get all pages, not only one.")],
+}
+"""Options of every command that prints a list."""
+LIST_OPTIONS_WITH_ALL = LIST_OPTIONS | {
+    "all_pages": Annotated[bool, typer.Option("--all-pages", "--all", help="Get all pages, not only one.")]
+}
+FLAG_NAMES = {"quiet", "yes", "debug", "wide", "all_pages"}
 
 DEFAULT_OPTIONS = GlobalOptions()
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 _exit_stack: ContextVar[ExitStack] = ContextVar("opened")
 _current_options: ContextVar[GlobalOptions] = ContextVar("options", default=DEFAULT_OPTIONS)
+
+
+class CommandApp(typer.Typer):
+    """A group of commands with this program's help pages."""
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[F], F]:
+        """Add a command."""
+        return super().command(name, **{"cls": CliCommand, **settings})
 
 
 def current_options() -> GlobalOptions:
@@ -59,10 +95,13 @@ def current_options() -> GlobalOptions:
     return _current_options.get()
 
 
-def command_group(help_text: str, function: Callable[..., None] | None = None, *, is_root: bool = False, **settings: Any) -> typer.Typer:
+def command_group(
+    help_text: str, function: Callable[..., None] | None = None, *, is_root: bool = False, cls: type[CliGroup] = CliGroup, **settings: Any
+) -> typer.Typer:
     """Build a group of commands that takes the global options too. `is_root`: the program itself, where a command line begins."""
-    return typer.Typer(
+    return CommandApp(
         help=help_text,
+        cls=cls,
         callback=with_global_options(function or _accept_options, is_root=is_root),
         no_args_is_help=True,
         rich_markup_mode=None,
@@ -71,7 +110,12 @@ def command_group(help_text: str, function: Callable[..., None] | None = None, *
     )
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
+def list_command(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a function a command that prints a list: it takes LIST_OPTIONS too. Where `--all` is not taken, it means --all-pages."""
+    return command(function, own_options=LIST_OPTIONS if "everything" in inspect.signature(function).parameters else LIST_OPTIONS_WITH_ALL)
+
+
+def command(function: Callable[..., None], *, own_options: Mapping[str, Any] = NO_OPTIONS) -> Callable[..., None]:
     """Make a function a command: it takes the global options, and an error ends it with the error's exit code."""
 
     @functools.wraps(function)
@@ -86,7 +130,24 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(failure.code) from error
 
     run_command.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined] # what typer reads
-    return with_global_options(run_command)
+    return with_global_options(run_command, own_options=own_options)
+
+
+def options_of(context: typer.Context) -> GlobalOptions:
+    """Return the global options of a command line that is being completed."""
+    contexts = [context]
+    while contexts[0].parent is not None:
+        contexts.insert(0, contexts[0].parent)  # type: ignore[arg-type] # typer's contexts have typer's contexts as parents
+    given = {name: value for one in contexts for name, value in one.params.items() if name in {"profile", "console_url"} and value}
+    return replace(DEFAULT_OPTIONS, quiet=True, **given)
+
+
+def run_with_options(options: GlobalOptions, action: Callable[[], T]) -> T:
+    """Run something outside a command, with its options; close what it opened."""
+    with ExitStack() as opened:
+        _exit_stack.set(opened)
+        _current_options.set(options)
+        return action()
 
 
 def close_with_command(resource: AbstractContextManager[T]) -> T:
@@ -94,10 +155,12 @@ def close_with_command(resource: AbstractContextManager[T]) -> T:
     return _exit_stack.get().enter_context(resource)
 
 
-def with_global_options(function: Callable[..., None], *, is_root: bool = False) -> Callable[..., None]:
-    """Add every option of GLOBAL_OPTIONS that the function does not define itself."""
+def with_global_options(
+    function: Callable[..., None], *, is_root: bool = False, own_options: Mapping[str, Any] = NO_OPTIONS
+) -> Callable[..., None]:
+    """Add `own_options` and every option of GLOBAL_OPTIONS that the function does not define itself."""
     signature = inspect.signature(function, eval_str=True)
-    added = {name: kind for name, kind in GLOBAL_OPTIONS.items() if name not in signature.parameters}
+    added = {name: kind for name, kind in {**own_options, **GLOBAL_OPTIONS}.items() if name not in signature.parameters}
 
     @functools.wraps(function)
     def with_options(**arguments: Any) -> None:
@@ -130,4 +193,4 @@ def _accept_options() -> None:
     """Accept the global options."""
 
 
-assert {field.name for field in fields(GlobalOptions)} == set(GLOBAL_OPTIONS)
+assert {field.name for field in fields(GlobalOptions)} == {*GLOBAL_OPTIONS, *LIST_OPTIONS}

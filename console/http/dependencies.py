@@ -37,6 +37,10 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_require_rfc3339)]
 """A time parameter. A bare number is refused, because seconds and milliseconds look alike."""
 
 
+IdBeginning = Annotated[str | None, Query(alias="id", max_length=64, description="Only items whose id begins like this")]
+"""A person may copy only the beginning of an id."""
+
+
 def reject_nul(request: Request) -> None:
     """Raise InvalidInput if the URL contains a NUL character: PostgreSQL cannot store one, so no query with it can match."""
     texts = [(f"path.{name}", text) for name, text in request.path_params.items()]

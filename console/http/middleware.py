@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
+import uuid
 
 import anyio
 import structlog
@@ -22,6 +24,8 @@ MAX_BODY_BYTES = 1024 * 1024
 HEALTH_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 """Logged at level debug, because monitoring polls them every second."""
 BODY_TIMEOUT_S = 30.0
+REQUEST_ID_HEADER = b"x-request-id"
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 CLIENT_GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 log = structlog.get_logger()
@@ -37,7 +41,7 @@ class EdgeMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = time.perf_counter(), 0
+        began, status, request_id = time.perf_counter(), 0, _request_id(scope)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -46,7 +50,7 @@ class EdgeMiddleware:
                 headers = [(name, value) for name, value in message.get("headers", []) if name.lower() not in SECURITY_HEADERS]
                 names = {name.lower() for name, _ in headers}
                 defaults = [header for header in (CACHE_HEADER, CSP_HEADER) if header[0] not in names]
-                message = {**message, "headers": [*headers, *SECURITY_HEADERS.items(), *defaults]}
+                message = {**message, "headers": [*headers, *SECURITY_HEADERS.items(), *defaults, (REQUEST_ID_HEADER, request_id)]}
             await send(message)
 
         try:
@@ -60,7 +64,13 @@ class EdgeMiddleware:
         finally:
             took = round((time.perf_counter() - began) * 1000, 1)
             level = logging.DEBUG if scope["path"] in HEALTH_PATHS and status < 400 else logging.INFO
-            log.log(level, "request", method=scope["method"], path=scope["path"], status=status, ms=took)
+            log.log(level, "request", method=scope["method"], path=scope["path"], status=status, ms=took, request_id=request_id.decode())
+
+
+def _request_id(scope: Scope) -> bytes:
+    """Return the id that the client or a proxy gave this request, or a new one."""
+    given = dict(scope["headers"]).get(REQUEST_ID_HEADER, b"")
+    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex.encode()
 
 
 class BodyLimitMiddleware:

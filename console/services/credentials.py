@@ -32,6 +32,8 @@ class CredentialQuery(NamedTuple):
     resource: str | None = None
     action: Action | None = None
     state: CredentialState | None = None
+    beginning: str | None = None
+    """How the id begins."""
 
 
 def credential_page(

@@ -30,7 +30,7 @@ CLOSED = '@id("closed-for-today") forbid (principal, action, resource);\n'
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 
-SKIPPED_SCENARIO = "from console.cli import demo, main; demo.run_scenario = lambda stage: 0; main.program(['demo'])(['demo'])"
+SKIPPED_SCENARIO = "from console.cli import demo, main; demo.run_scenario = lambda stage: 0; main.program()(['demo'])"
 """A demo that skips its scenario and treats it as successful."""
 
 

@@ -46,7 +46,7 @@ def environment(whole: Stack) -> dict[str, str | None]:
 
 def examine(environment: Mapping[str, str | None], **changed: str | None) -> Result:
     words = ("doctor", "--production", "-o", "json")
-    return CliRunner().invoke(program(words), words, env={**environment, **changed}, prog_name="justenough")
+    return CliRunner().invoke(program(), words, env={**environment, **changed}, prog_name="justenough")
 
 
 def levels(done: Result) -> dict[str, set[str]]:

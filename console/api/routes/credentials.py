@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from console.api.dependencies import AuthenticatedRoute, Member, Stopper
-from console.http.dependencies import Cursor, Limit, TheConsole
+from console.http.dependencies import Cursor, IdBeginning, Limit, TheConsole
 from console.services.credentials import CredentialQuery, credential_page, request_revocation, visible_credential, wait_until_confirmed
 from justenough.domain.jobs.states import Action, CredentialState
 from justenough.domain.readmodel.views import CredentialView, Page
@@ -25,11 +25,12 @@ def list_credentials(
     resource: Annotated[str | None, Query(max_length=63, description="Only credentials of this resource")] = None,
     action: Annotated[Action | None, Query(description="Only credentials for this action")] = None,
     state: Annotated[CredentialState | None, Query(description="Only credentials in this state")] = None,
+    beginning: IdBeginning = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[CredentialView]:
     """List credentials, newest first. A launcher sees only those of their own jobs."""
-    which = CredentialQuery(live=live, job=job, resource=resource, action=action, state=state)
+    which = CredentialQuery(live=live, job=job, resource=resource, action=action, state=state, beginning=beginning)
     return credential_page(console, caller, which, limit=limit, cursor=cursor)
 
 

@@ -9,15 +9,17 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 
 from console.api.dependencies import AuthenticatedRoute, Launcher, Member, Stopper
-from console.http.dependencies import After, Cursor, IdempotencyKey, Limit, PositionCursor, TheConsole
+from console.http.dependencies import After, Cursor, IdBeginning, IdempotencyKey, Limit, Moment, PositionCursor, TheConsole
 from console.http.problems import problem_responses
 from console.services.attestations import Attestation, attest
 from console.services.background_reads import RevocationFilter
 from console.services.inputs import DryRun, NewJob, Stopping
+from console.services.job_list import JobFilters, JobTraits, job_page, parse_labels
 from console.services.stop_job import stop_job
 from console.services.submit_job import dry_run, start_job, submit_job
 from console.services.visibility import job_for, parse_position
 from justenough.domain.contracts.workflow_messages import ProofReport
+from justenough.domain.core.ids import first_job_id
 from justenough.domain.jobs.states import JobState, RevocationState
 from justenough.domain.readmodel.views import EntryView, JobSummary, JobView, LogChunk, Page
 from justenough.services.parent_chain import ancestor_views
@@ -63,11 +65,16 @@ def list_jobs(
     revocation: Annotated[
         RevocationFilter | None, Query(description="Only jobs whose revocation is in this state: not confirmed, or some access still valid")
     ] = None,
+    since: Annotated[Moment | None, Query(description="Only jobs launched at this time or later (RFC 3339 with a time zone)")] = None,
+    beginning: IdBeginning = None,
+    agent: Annotated[str | None, Query(max_length=200, description="Only jobs of this agent, by its name")] = None,
+    labels: Annotated[list[str], Query(alias="label", max_length=20, description="Only jobs with this label: key=value")] = [],  # noqa: B006 - FastAPI copies a default
+    resource: Annotated[str | None, Query(max_length=63, description="Only jobs that requested access to this resource")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[JobSummary]:
-    """List jobs, newest first. A launcher sees only their own."""
-    return console.deps.store.jobs.list(
+    """List jobs, newest first. A launcher sees only their own. With `agent`, `label` or `resource`, a page may have fewer jobs than `limit` though more follow."""
+    filters = JobFilters(
         state=state,
         environment=environment,
         requester_id=caller.requester_filter,
@@ -75,9 +82,10 @@ def list_jobs(
         name=name,
         revocation=RevocationState(revocation) if revocation else None,
         parent=parent,
-        limit=limit,
-        cursor=cursor,
+        first=first_job_id(console.deps.settings.installation, since=since) if since else None,
+        beginning=beginning,
     )
+    return job_page(console.deps.store, filters, JobTraits(agent, parse_labels(labels), resource), limit=limit, cursor=cursor)
 
 
 @router.get("/jobs/{job}")

@@ -23,7 +23,7 @@ from console.services.visibility import first_visible_page, parse_position
 from justenough.adapters.store import LedgerHead
 from justenough.domain.evidence.aggregator import ReportPeriod
 from justenough.domain.evidence.report import Report
-from justenough.domain.ledger.events import EventType
+from justenough.domain.ledger.events import EventType, is_about
 from justenough.domain.ledger.hash_chain import LedgerReport
 from justenough.domain.ledger.public_keys import LedgerKeys
 from justenough.domain.readmodel.views import EntryView, Page
@@ -39,6 +39,8 @@ def list_entries(
     response: Response,
     job: Annotated[str | None, Query(max_length=64, description="Only entries of this job")] = None,
     types: Annotated[list[EventType], Query(alias="type", max_length=len(EventType), description="Only entries of these types")] = [],  # noqa: B006 - FastAPI copies a default
+    person: Annotated[str | None, Query(max_length=200, description="Only entries that name this person, by login name")] = None,
+    resource: Annotated[str | None, Query(max_length=63, description="Only entries about this resource")] = None,
     since: Annotated[Moment | None, Query(description="Only entries at this time or later (RFC 3339 with a time zone)")] = None,
     until: Annotated[Moment | None, Query(description="Only entries before this time (RFC 3339 with a time zone)")] = None,
     after: After = 0,
@@ -54,7 +56,7 @@ def list_entries(
         lambda position: console.deps.store.ledger.entries(
             job=job, types=types, since=since, until=until, after=after if position is None else parse_position(position), limit=limit
         ),
-        lambda entry: console.job_owners.can_read(caller, entry.job),
+        lambda entry: is_about(entry.data, person=person, resource=resource) and console.job_owners.can_read(caller, entry.job),
         cursor=cursor,
     )
     if page.next is None:

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 
 from console.api.dependencies import Approver, AuthenticatedRoute, Member, Reader, Stopper
-from console.http.dependencies import Cursor, Limit, TheConsole
+from console.http.dependencies import Cursor, IdBeginning, Limit, TheConsole
 from console.http.problems import problem_responses
 from console.services.claims import claim_request, release_claim
 from console.services.decide_request import can_answer, submit_decision, withdraw_unsigned
@@ -41,9 +41,12 @@ class Wanted(StrEnum):
 def list_requests(
     console: TheConsole,
     caller: Member,
+    *,
     state: Annotated[Wanted, Query(description="Only requests in this state")] = Wanted.PENDING,
     mine: Annotated[bool, Query(description="Only requests that the caller can decide now")] = False,
     job: Annotated[str | None, Query(max_length=64, description="Only requests of this job")] = None,
+    resource: Annotated[str | None, Query(max_length=63, description="Only requests for this resource")] = None,
+    beginning: IdBeginning = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[RequestView]:
@@ -51,10 +54,14 @@ def list_requests(
     store, owners = console.deps.store, console.job_owners
 
     def is_visible(view: RequestView) -> bool:
+        if resource is not None and view.resource != resource:
+            return False
         return not mine or can_answer(console.deps, caller, view, requester_id=owners.owner_of(view.job_id) or "")
 
     return first_visible_page(
-        lambda after: store.requests.list(state=state.state, job=job, requester_id=caller.requester_filter, limit=limit, cursor=after),
+        lambda after: store.requests.list(
+            state=state.state, job=job, requester_id=caller.requester_filter, beginning=beginning, limit=limit, cursor=after
+        ),
         is_visible,
         cursor=cursor,
     )
@@ -72,7 +79,8 @@ def show_request(request: str, response: Response, console: TheConsole, caller: 
     view = visible_request(console.deps.store, console.job_owners, caller, request)
     if view.digest:
         response.headers["ETag"] = f'"{view.digest}"'
-    return view.model_copy(update={"chain": ancestor_views(console.deps, view.parent)})
+    tier = console.deps.config.current().tiers.tiers.get(view.current_tier) if view.state is RequestState.PENDING else None
+    return view.model_copy(update={"chain": ancestor_views(console.deps, view.parent), "approvers": tier.approvers if tier else ()})
 
 
 @router.post(

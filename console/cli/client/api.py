@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from console.cli.client.config import START_HINT
+from console.cli.client.debug_log import REQUEST_ID_HEADER, debug_hooks
 from console.cli.client.profile import CliSession
 from console.cli.client.vault import connection_error_hint, connection_error_text, is_loopback
 from console.cli.errors import EXIT_CODE_BY_STATUS, ExitCode, Failure, NotLoggedIn, Unreachable, problem_summary
@@ -22,6 +23,9 @@ HTTP_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 """Long, because some answers wait for a worker to count a decision or to end a sweep."""
 MAX_TRIES = 3
 PAGE_SIZE = 1000
+DEFAULT_PAGE_SIZE = 100
+"""The console's."""
+MAX_PAGES_TO_FILL = 20
 POSITION_BEYOND_END = 2**53
 """A position that no ledger reaches."""
 RETRY_DELAY_S = 0.5
@@ -63,6 +67,7 @@ class ConsoleApiClient:
             # Without TLS, do not load certificates, which is slow. With it, SSL_CERT_FILE counts on loopback, too, where no proxy does.
             verify=httpx.create_ssl_context() if self.address.startswith("https:") else False,
             trust_env=not is_loopback(self.address),
+            event_hooks=debug_hooks(),
         )
         self._http = close_with_command(client)
 
@@ -76,15 +81,30 @@ class ConsoleApiClient:
         answer = self._request("GET", path, idempotent=True, params=_without_none(query))
         return self._json(answer), answer.headers.get("Last-Event-ID")
 
-    def get_all(self, path: str, *, page_size: int = PAGE_SIZE, cursor_name: str = "cursor", **query: Any) -> Iterator[Json]:
+    def get_all(
+        self, path: str, *, page_size: int = PAGE_SIZE, cursor_name: str = "cursor", cursor: str | None = None, **query: Any
+    ) -> Iterator[Json]:
         """Yield all items of a list, page by page. `cursor_name`: the parameter that takes the previous page's `next`."""
-        cursor: str | None = None
         while True:
             page = self.get(path, **query, limit=page_size, **{cursor_name: cursor})
             yield from page["items"]
             cursor = page["next"]
             if cursor is None:
                 return
+
+    def get_page(self, path: str, *, limit: int | None, cursor: str | None, **query: Any) -> Json:
+        """Return a page of a list, as full as it gets; with --all-pages, all items as one page."""
+        if current_options().all_pages:
+            return {"items": list(self.get_all(path, page_size=limit or PAGE_SIZE, cursor=cursor, **query)), "next": None}
+        page = self.get(path, limit=limit, cursor=cursor, **query)
+        wanted = limit or DEFAULT_PAGE_SIZE
+        # With some filters the console reads a bounded number of rows for a page, which may then have fewer items than there are.
+        for _ in range(MAX_PAGES_TO_FILL):
+            if page["next"] is None or len(page["items"]) >= wanted:
+                break
+            more = self.get(path, limit=wanted - len(page["items"]), cursor=page["next"], **query)
+            page = {**more, "items": [*page["items"], *more["items"]]}
+        return page
 
     def get_once(self, path: str, *, timeout_s: float, **query: Any) -> Json:
         """Return the JSON object at a path that may take `timeout_s` seconds to answer. The call is not repeated."""
@@ -95,6 +115,14 @@ class ConsoleApiClient:
         """Send a body, or `content`, with `headers`; return the status and the answer. `idempotent`: the call may be repeated after a failure."""
         answer = self._request("POST", path, idempotent=idempotent, json=body, **how)
         return answer.status_code, self._json(answer)
+
+    def send(self, method: str, path: str, *, query: Json, body: object = None) -> Any:
+        """Send a request and return the JSON of its answer, None without one. Only a GET is repeated."""
+        answer = self._request(method, path, idempotent=method == "GET", params=query, json=body)
+        try:
+            return answer.json() if answer.content else None
+        except ValueError:
+            raise Failure(f"{method} {path} does not answer with JSON", hint="Use another client, such as curl") from None
 
     def delete(self, path: str) -> Json:
         """Delete the resource at a path; return the answer."""
@@ -165,13 +193,10 @@ class ConsoleApiClient:
         if problems:
             about = detail.partition(":")[0] if ":" in detail else "request"
             detail = problem_summary("options" if about.startswith("query.") else about, problems)
-        return Failure(detail, code=EXIT_CODE_BY_STATUS.get(answer.status_code, ExitCode.FAILURE), problems=problems)
+        number = answer.headers.get(REQUEST_ID_HEADER) if answer.status_code >= 500 else None
+        hint = f"The console's log has more, at request id {number}" if number else ""
+        return Failure(detail, code=EXIT_CODE_BY_STATUS.get(answer.status_code, ExitCode.FAILURE), problems=problems, hint=hint)
 
 
 def _without_none(query: Mapping[str, Any]) -> Json:
     return {name: value for name, value in query.items() if value is not None}
-
-
-def connect_api() -> ConsoleApiClient:
-    """Return a client of the API for the person who runs the command."""
-    return ConsoleApiClient(CliSession(current_options()))

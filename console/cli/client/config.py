@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SETTINGS_FILE = Path("justenough.toml")
 START_HINT = "Start the stack: justenough up --detach"
+OIDC_CALLBACK_PORT = 8250
+"""The default port of `vault login` and `bao login`, so that existing roles allow it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,6 @@ from console.cli import terminal
 from console.cli.client.vault import CliLogin, PersonVaultClient
 from console.cli.errors import ExitCode, Failure, NotLoggedIn
 
-DEFAULT_PORT = 8250
-"""The default of `vault login` and `bao login`, so that existing roles allow it."""
 REDIRECT_PATH = "/oidc/callback"
 LOGIN_TIMEOUT_S = 300.0
 """Seconds to wait for the person to log in."""

@@ -8,22 +8,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from console.cli.client import private_files
+from console.cli.client import private_files, profiles
 from console.cli.client.config import ServerAddresses, configured_addresses, running_stack
 from console.cli.client.vault import CliLogin, ConsoleIdentityToken, PersonVaultClient, decode_identity_token
-from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable
+from console.cli.errors import Failure, NotLoggedIn, Unreachable
 from console.cli.options import GlobalOptions
 from justenough.domain.approvals.statements import Statement, to_signable
 from justenough.domain.core.canonical_json import to_canonical_json
 from justenough.domain.core.secret import Secret
 
-PROFILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 TOKEN_REFRESH_MARGIN_S = 60.0
 """Seconds before its expiry at which an identity token is replaced."""
 
@@ -48,16 +46,18 @@ class Profile:
 
 def load_profile(options: GlobalOptions) -> Profile:
     """Load the login file of the profile in the options; return an empty profile if there is no file."""
-    if not PROFILE_NAME.fullmatch(options.profile):
-        raise Failure("--profile: use at most 64 letters, digits, '.', '_' and '-'; do not begin with a dot", code=ExitCode.USAGE)
-    path = private_files.folder() / f"{options.profile}.json"
+    path = profiles.login_file(profiles.profile_name(options))
     found = private_files.read(path) or {}
+    try:
+        expires = float(found.get("expires", 0))
+    except (TypeError, ValueError):
+        raise Failure(f"{path}: expires is not a number", hint="Log in again: justenough login") from None
     return Profile(
         path=path,
         pinned=_addresses_from_json(found.get("pinned")),
         seen=_addresses_from_json(found.get("seen")),
-        token=Secret(found["token"]) if found.get("token") else None,
-        expires=float(found.get("expires", 0)),
+        token=Secret(str(found["token"])) if found.get("token") else None,
+        expires=expires,
     )
 
 
@@ -145,12 +145,19 @@ class CliSession:
             return Secret(token)
         profile = self.profile
         if profile.token is None:
-            raise NotLoggedIn("you are not logged in")
+            raise NotLoggedIn("you are not logged in", hint=_login_hint())
         if self.addresses.vault != profile.seen.vault:
             raise NotLoggedIn(f"you are logged in at {profile.seen.vault}, not at {self.addresses.vault}")
         if profile.expires and profile.expires < time.time():
             raise NotLoggedIn("your login has expired")
         return profile.token
+
+
+def _login_hint() -> str:
+    names = profiles.profile_names()
+    return "Log in: justenough login" + (
+        f". Or use a profile ({', '.join(names)}): --profile NAME, justenough profile use NAME" if names else ""
+    )
 
 
 def save_login(profile: Profile, login: CliLogin, *, name: str, addresses: ServerAddresses, pinned: ServerAddresses) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from console.cli.client.config import START_HINT, ServerAddresses
+from console.cli.client.debug_log import debug_hooks
 from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable
 from console.cli.options import close_with_command
 from justenough.domain.core.secret import Secret
@@ -59,7 +60,12 @@ class PersonVaultClient:
             except (OSError, ssl.SSLError) as error:
                 raise Failure(f"VAULT_CACERT: cannot read certificates from {addresses.cacert}", code=ExitCode.USAGE) from error
         client = httpx.Client(
-            base_url=f"{self.address}/v1/", headers=headers, timeout=HTTP_TIMEOUT, verify=tls, trust_env=not is_loopback(self.address)
+            base_url=f"{self.address}/v1/",
+            headers=headers,
+            timeout=HTTP_TIMEOUT,
+            verify=tls,
+            trust_env=not is_loopback(self.address),
+            event_hooks=debug_hooks(),
         )
         self._http = close_with_command(client)
 

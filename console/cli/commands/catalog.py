@@ -10,11 +10,11 @@ import typer
 
 from console.cli import terminal
 from console.cli.arguments import Folder, parse_time_argument
-from console.cli.client.api import connect_api
 from console.cli.client.config import config_folder, load_config
+from console.cli.client.connect import connect_api
 from console.cli.errors import ExitCode
 from console.cli.json_object import Json
-from console.cli.options import command, command_group
+from console.cli.options import command, command_group, list_command
 from console.cli.render.output import emit, emit_page, join_values, print_fields, print_table
 from console.presentation.event_text import duration_label
 from console.presentation.terminal_text import moment, plain
@@ -111,7 +111,7 @@ def list_catalog() -> None:
 
 
 @app.command("review")
-@command
+@list_command
 def review_catalog(
     folder: Folder = None,
     since: Annotated[

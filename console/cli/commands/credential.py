@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import Cursor, JobId, Limit, OfJob, path_segment
-from console.cli.client.api import connect_api
+from console.cli.arguments import Cursor, JobId, Limit, OfJob, OfResource, path_segment
+from console.cli.client.connect import connect_api
+from console.cli.client.references import credential_id_of, job_id_of
+from console.cli.completion import complete_action, complete_credential, complete_credential_state
 from console.cli.files import open_output
 from console.cli.json_object import Json
-from console.cli.options import command, command_group
+from console.cli.options import command, command_group, list_command
 from console.cli.render import revocation
 from console.cli.render.output import emit_page, emit_revocation, note, print_table
 from console.presentation.terminal_text import moment
@@ -22,16 +24,32 @@ app = command_group("List, revoke and verify the credentials of jobs.")
 
 
 @app.command("list")
-@command
+@list_command
 def list_credentials(
     live: Annotated[bool, typer.Option("--live", help="Only credentials that may still be active.")] = False,
     job: OfJob = None,
+    resource: OfResource = None,
+    action: Annotated[
+        str | None,
+        typer.Option(metavar="ACTION", help="Only credentials for this action: read, write or admin.", autocompletion=complete_action),
+    ] = None,
+    state: Annotated[
+        str | None, typer.Option(metavar="STATE", help="Only credentials in this state.", autocompletion=complete_credential_state)
+    ] = None,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:
-    """List credentials, newest first."""
+    """List credentials, newest first.
+
+    Examples:
+    justenough credential list --live
+    justenough credential list --resource orders-db --state overdue
+
+    """
+    api = connect_api()
+    query = {"live": "true" if live else None, "resource": resource, "action": action, "state": state}
     emit_page(
-        connect_api().get("/credentials", live="true" if live else None, job=job, limit=limit, cursor=cursor),
+        api.get_page("/credentials", **query, job=job_id_of(api, job) if job else job, limit=limit, cursor=cursor),
         header=("ID", "JOB", "RESOURCE", "ACTION", "STATE", "ISSUED", "EXPIRES", "CONFIRMED", "NOT REVOKED BECAUSE"),
         row=lambda item: (
             *(item["id"], item["job_id"], item["resource"], item["action"], item["state"]),
@@ -39,14 +57,20 @@ def list_credentials(
             *(moment(item["confirmed_at"]), item.get("why")),
         ),
         empty="No active credentials." if live else "No credentials.",
+        optional=("CONFIRMED", "ISSUED", "NOT REVOKED BECAUSE", "JOB", "EXPIRES"),
     )
 
 
 @app.command("revoke")
 @command
-def revoke(credential: Annotated[str, typer.Argument(metavar="ID", help="The id of a credential.")]) -> None:
+def revoke(
+    credential: Annotated[
+        str, typer.Argument(metavar="ID", help="The id of a credential, or the beginning of it.", autocompletion=complete_credential)
+    ],
+) -> None:
     """Revoke one credential. Its job continues. Exit 9 if the revocation is not confirmed yet."""
-    _, found = connect_api().post(f"/credentials/{path_segment(credential)}/revoke", idempotent=True)
+    api = connect_api()
+    _, found = api.post(f"/credentials/{path_segment(credential_id_of(api, credential))}/revoke", idempotent=True)
     report = revocation.credential_report(found)
     row = revocation.credential_row(report)
     emit_revocation(report, is_confirmed=report["dead"], table=lambda _: print_table(revocation.HEADER, [row]))
@@ -61,10 +85,12 @@ def prove(
     ] = None,
 ) -> None:
     """Verify that all of a job's credentials are revoked. Checks Vault and the targets. Exit 9 if one is active, still valid, or cannot be checked."""
+    api = connect_api()
+    job = job_id_of(api, job)
     if attest is None:
-        _, found = connect_api().post(f"/jobs/{path_segment(job)}/prove", idempotent=True)
+        _, found = api.post(f"/jobs/{path_segment(job)}/prove", idempotent=True)
     else:
-        _, attested = connect_api().post(f"/jobs/{path_segment(job)}/attestation", idempotent=True)
+        _, attested = api.post(f"/jobs/{path_segment(job)}/attestation", idempotent=True)
         found, envelope = attested["report"], attested["envelope"]
         if envelope is not None:
             with open_output(attest) as file:

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from console.cli.arguments import Cursor, Limit, Reason, parse_duration_option, path_segment
-from console.cli.client.api import connect_api
+from console.cli.client.connect import connect_api
 from console.cli.json_object import Json
-from console.cli.options import command, command_group
+from console.cli.options import command, command_group, list_command
 from console.cli.render.output import emit, emit_page, print_fields
 from console.presentation.terminal_text import moment
 
@@ -18,11 +18,11 @@ app = command_group("Let a delegate decide requests for you while you are away."
 
 
 @app.command("list")
-@command
+@list_command
 def list_delegations(limit: Limit = None, cursor: Cursor = None) -> None:
     """List delegations, newest first."""
     emit_page(
-        connect_api().get("/delegations", limit=limit, cursor=cursor),
+        connect_api().get_page("/delegations", limit=limit, cursor=cursor),
         header=("ID", "AWAY", "DELEGATE", "FROM", "UNTIL", "ENDED", "REASON"),
         row=lambda item: (
             *(item["id"], item["person"], item["delegate"], moment(item["made_at"]), moment(item["until"])),

@@ -10,12 +10,15 @@ from typing import Annotated
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import Cursor, IdempotencyKey, JobId, Limit, Param, path_segment
-from console.cli.client.api import connect_api
+from console.cli.arguments import Cursor, IdempotencyKey, JobId, Limit, Param, Since, Web, path_segment, time_argument_text
+from console.cli.client.connect import connect_api
+from console.cli.client.references import job_id_of
+from console.cli.client.web_page import open_page, page_address
 from console.cli.commands.job_tighten import tighten
+from console.cli.completion import complete_job_name, complete_job_state, complete_resource, complete_revocation
 from console.cli.errors import ExitCode, Failure
 from console.cli.json_object import Json
-from console.cli.options import CliOutputFormat, command, command_group, current_options
+from console.cli.options import CliOutputFormat, command, command_group, current_options, list_command
 from console.cli.render import revocation as aftermath
 from console.cli.render.output import (
     emit,
@@ -57,8 +60,16 @@ def run(
     timeout: Timeout = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what policy would decide. Nothing is launched or stored.")] = False,
     idempotency_key: IdempotencyKey = None,
+    web: Web = False,
 ) -> None:
-    """Launch a job: check its spec, upload its files, sign the order."""
+    """Launch a job: check its spec, upload its files, sign the order.
+
+    Examples:
+    justenough job run refund-triage.yaml --param ticket=4712 --reason "ticket 4712"
+    justenough job run refund-triage.yaml --watch
+    justenough job run refund-triage.yaml --dry-run
+
+    """
     from console.cli.watch import run_job  # noqa: PLC0415 - only this command reads specs and signs orders
 
     run_input = run_job.read_job_run_input(file, param or [], reason=reason, parent=parent)
@@ -68,6 +79,7 @@ def run(
     deadline = run_job.deadline_after(timeout, waits=wait or watch)
     run_job.print_launch_warnings(run_input)
     job = run_job.launch(run_input, key=idempotency_key)
+    _print_or_open_page(job["id"], web=web)
     if wait or watch:
         run_job.wait_for_job(connect_api(), job["id"], every_event=watch, deadline=deadline)
     else:
@@ -75,23 +87,47 @@ def run(
 
 
 @app.command("list")
-@command
+@list_command
 def list_jobs(
-    state: Annotated[str | None, typer.Option(metavar="STATE", help="Only jobs in this state.")] = None,
+    *,
+    state: Annotated[str | None, typer.Option(metavar="STATE", help="Only jobs in this state.", autocompletion=complete_job_state)] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this name.", autocompletion=complete_job_name)] = None,
+    since: Since = None,
+    agent: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this agent.")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only jobs with this label; may be repeated.")] = None,
+    resource: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only jobs that requested access to this resource.", autocompletion=complete_resource)
+    ] = None,
     environment: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs in this environment.")] = None,
     requester: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only jobs of this requester: a login name, trigger:NAME or schedule:NAME.")
+        str | None,
+        typer.Option(
+            "--requester", "--person", metavar="NAME", help="Only jobs of this requester: a login name, trigger:NAME or schedule:NAME."
+        ),
     ] = None,
     parent: Annotated[str | None, typer.Option(metavar="ID", help="Only jobs that this job launched.")] = None,
     revocation: Annotated[
-        str | None, typer.Option(metavar="STATE", help="Only jobs whose revocation is in this state: pending, residual or overdue.")
+        str | None,
+        typer.Option(
+            metavar="STATE",
+            help="Only jobs whose revocation is in this state: pending, residual or overdue.",
+            autocompletion=complete_revocation,
+        ),
     ] = None,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:
-    """List jobs, newest first."""
+    """List jobs, newest first.
+
+    Examples:
+    justenough job list --name refund-triage --since 7d
+    justenough job list --state failed --columns id,name,reason
+    justenough job list --label team=support --resource orders-db --all
+
+    """
     filters = {"state": state, "environment": environment, "requester": requester, "revocation": revocation, "parent": parent}
-    found = connect_api().get("/jobs", **filters, limit=limit, cursor=cursor)
+    filters |= {"name": name, "since": time_argument_text("--since", since, now=datetime.now(UTC)), "agent": agent, "resource": resource}
+    found = connect_api().get_page("/jobs", **filters, label=label or None, limit=limit, cursor=cursor)
     emit_page(
         found,
         header=("ID", "NAME", "STATE", "REVOCATION", "ENVIRONMENT", "REQUESTER", "CREATED", "TASK"),
@@ -100,14 +136,26 @@ def list_jobs(
             *(moment(job["created_at"]), job["task"]),
         ),
         empty="No jobs.",
+        optional=("ENVIRONMENT", "REVOCATION", "CREATED", "REQUESTER"),
     )
 
 
 @app.command("show")
 @command
-def show(job: JobId) -> None:
-    """Show a job, its requests and its credentials. Each decision is shown with its reason."""
-    emit(connect_api().get(f"/jobs/{path_segment(job)}"), table=_print_job)
+def show(job: JobId, web: Web = False) -> None:
+    """Show a job, its requests and its credentials. Each decision is shown with its reason.
+
+    Examples:
+    justenough job show refund-triage
+    justenough job show @last --web
+
+    """
+    api = connect_api()
+    found = api.get(f"/jobs/{path_segment(job_id_of(api, job))}")
+    if web:
+        open_page(api, f"/jobs/{path_segment(found['id'])}")
+        return
+    emit(found, table=_print_job)
 
 
 @app.command("watch")
@@ -116,7 +164,8 @@ def watch(job: JobId, timeout: Timeout = None) -> None:
     """Show a job's events on stderr until it has ended. The exit code shows how it ended."""
     from console.cli.watch import run_job  # noqa: PLC0415 - only commands that wait need it
 
-    run_job.wait_for_job(connect_api(), job, every_event=True, deadline=run_job.deadline_after(timeout, waits=True))
+    api = connect_api()
+    run_job.wait_for_job(api, job_id_of(api, job), every_event=True, deadline=run_job.deadline_after(timeout, waits=True))
 
 
 @app.command("logs")
@@ -126,7 +175,8 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the job has ended.")] = False,
 ) -> None:
     """Print the output of a job, with secrets redacted."""
-    api, form, path = connect_api(), current_options().output, f"/jobs/{path_segment(job)}"
+    api, form = connect_api(), current_options().output
+    path = f"/jobs/{path_segment(job_id_of(api, job))}"
     if not follow:
         items = list(api.get_all(f"{path}/logs", cursor_name="after"))
         emit({"items": items, "next": None}, table=lambda _: _print_logs(items), names=lambda _: (item["seq"] for item in items))
@@ -179,7 +229,7 @@ def kill(
 
 
 @app.command("timeline")
-@command
+@list_command
 def timeline(
     job: JobId,
     entries: Annotated[bool, typer.Option("--entries", help="Show only the entries, without the chart.")] = False,
@@ -187,8 +237,9 @@ def timeline(
     cursor: Cursor = None,
 ) -> None:
     """Show the ledger entries of a job. On a terminal, draws a chart above them."""
-    api, path, columns = connect_api(), f"/jobs/{path_segment(job)}/timeline", terminal.columns()
-    found = api.get(path, limit=limit, cursor=cursor)
+    api, columns = connect_api(), terminal.columns()
+    path = f"/jobs/{path_segment(job_id_of(api, job))}/timeline"
+    found = api.get_page(path, limit=limit, cursor=cursor)
     if columns is not None and current_options().output is CliOutputFormat.TABLE and not (entries or cursor):
         from console.cli.render.gantt import gantt_lines  # noqa: PLC0415 - only a terminal needs it
         from console.presentation.timeline_model import build_timeline  # noqa: PLC0415
@@ -208,11 +259,20 @@ def timeline(
 app.command("tighten")(tighten)
 
 
+def _print_or_open_page(job: str, *, web: bool) -> None:
+    api, path = connect_api(), f"/jobs/{path_segment(job)}"
+    if web:
+        open_page(api, path)
+    else:
+        note(f"Page: {page_address(api, path)}")
+
+
 def _stop(job: str, operation: str, *, wait: bool, timeout: str | None) -> None:
     from console.cli.watch import run_job  # noqa: PLC0415 - only commands that wait need it
 
     deadline = run_job.deadline_after(timeout, waits=wait)
     api = connect_api()
+    job = job_id_of(api, job)
     _, found = api.post(f"/jobs/{path_segment(job)}/{operation}")
     if found.get("note"):
         note(f"{job}: {found['note']}")

@@ -9,7 +9,8 @@ import typer
 
 from console.cli import terminal
 from console.cli.arguments import Since, path_segment, time_argument_text
-from console.cli.client.api import connect_api
+from console.cli.client.connect import connect_api
+from console.cli.completion import complete_job_name
 from console.cli.options import command
 from console.cli.render.output import count_label, emit, join_values, note
 from console.presentation.event_text import duration_label
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @command
 def tighten(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of a job, as in `job list`.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of a job, as in `job list`.", autocompletion=complete_job_name)],
     since: Since = None,
     runs: Annotated[int, typer.Option("--runs", metavar="N", min=1, max=1000, help="Analyse at most this many recent runs.")] = 100,
 ) -> None:

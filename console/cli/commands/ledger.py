@@ -10,12 +10,13 @@ from typing import Annotated
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import Cursor, Limit, OfJob, Out, Since, Until, time_argument_text
-from console.cli.client.api import connect_api
+from console.cli.arguments import Cursor, Limit, OfJob, OfResource, Out, Since, Until, time_argument_text
+from console.cli.client.connect import connect_api
+from console.cli.client.references import job_id_of
 from console.cli.errors import ExitCode, Failure
 from console.cli.files import open_output, open_text
 from console.cli.json_object import Json
-from console.cli.options import command, command_group
+from console.cli.options import command, command_group, list_command
 from console.cli.render.output import count_label, emit, emit_page, note, print_table
 from console.presentation.event_text import event_sentence
 from console.presentation.terminal_text import moment
@@ -26,26 +27,37 @@ app = command_group("Read, export and verify the ledger.")
 
 
 @app.command("list")
-@command
+@list_command
 def list_entries(
     job: OfJob = None,
+    person: Annotated[str | None, typer.Option(metavar="NAME", help="Only entries that name this person, by login name.")] = None,
+    resource: OfResource = None,
     kind: Annotated[list[str] | None, typer.Option("--type", metavar="TYPE", help="Only entries of this type; may be repeated.")] = None,
     since: Since = None,
     until: Until = None,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:
-    """List entries, oldest first."""
+    """List entries, oldest first.
+
+    Examples:
+    justenough ledger list --since 24h --person lead
+    justenough ledger list --job @last --type credential.issued --type credential.revoked
+
+    """
     now = datetime.now(UTC)
     period = {"since": time_argument_text("--since", since, now=now), "until": time_argument_text("--until", until, now=now)}
+    api = connect_api()
+    query = {"job": job_id_of(api, job) if job else job, "type": kind or None, "person": person, "resource": resource, **period}
     emit_page(
-        connect_api().get("/ledger", job=job, type=kind or None, **period, limit=limit, cursor=cursor),
+        api.get_page("/ledger", **query, limit=limit, cursor=cursor),
         header=("POSITION", "AT", "JOB", "SEQ", "TYPE", "WHAT"),
         row=lambda entry: (
             *(entry["position"], moment(entry["at"]), entry["job"], entry["seq"]),
             *(entry["type"], event_sentence(entry["type"], entry["data"])),
         ),
         empty="No entries.",
+        optional=("SEQ", "POSITION", "JOB"),
     )
 
 
@@ -56,6 +68,7 @@ def export(job: OfJob = None, out: Out = None) -> None:
     from justenough.domain.ledger.export import to_export_line  # noqa: PLC0415 - loads pydantic's models
 
     api, count = connect_api(), 0
+    job = job_id_of(api, job) if job else job
     with open_output(out) as file:
         for entry in api.get_all("/ledger", page_size=PAGE_SIZE, job=job):
             file.write(to_export_line(entry))

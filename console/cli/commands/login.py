@@ -9,10 +9,9 @@ from typing import Annotated, Literal
 import typer
 
 from console.cli import terminal
-from console.cli.client import oidc
-from console.cli.client.api import connect_api
-from console.cli.client.profile import addresses_for_login, addresses_of_profile, delete_login, load_profile, save_login
-from console.cli.client.vault import PersonVaultClient
+from console.cli.client import profiles
+from console.cli.client.config import OIDC_CALLBACK_PORT
+from console.cli.client.connect import connect_api
 from console.cli.errors import ExitCode, Failure
 from console.cli.json_object import Json
 from console.cli.options import command, current_options
@@ -41,10 +40,15 @@ def login(
     role: Annotated[str, typer.Option(metavar="ROLE", help="The role of the OIDC mount; default: the mount's default role.")] = "",
     port: Annotated[
         int, typer.Option(metavar="PORT", min=1, max=65535, help="The local port to which the browser is redirected.")
-    ] = oidc.DEFAULT_PORT,
+    ] = OIDC_CALLBACK_PORT,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser; only print the address.")] = False,
 ) -> None:
     """Log in to Vault. Your Vault token is stored in a file that only you can read (0600) and is never sent to the console."""
+    # These load httpx, which help and completion do without.
+    from console.cli.client import oidc  # noqa: PLC0415
+    from console.cli.client.profile import addresses_for_login, load_profile, save_login  # noqa: PLC0415
+    from console.cli.client.vault import PersonVaultClient  # noqa: PLC0415
+
     if method == "oidc" and (user is not None or password_stdin):
         raise Failure(
             "--user and --password-stdin work only with --method password; your identity provider asks for your name", code=ExitCode.USAGE
@@ -64,7 +68,7 @@ def login(
     found = {
         "name": name,
         "id": entry.entity,
-        "profile": current_options().profile,
+        "profile": profiles.profile_name(current_options()),
         "vault": vault.address,
         "console": used.console,
         "expires_at": datetime.fromtimestamp(entry.expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -76,6 +80,9 @@ def login(
 @command
 def logout() -> None:
     """Revoke your Vault token and delete the login file."""
+    from console.cli.client.profile import addresses_of_profile, delete_login, load_profile  # noqa: PLC0415 - loads httpx
+    from console.cli.client.vault import PersonVaultClient  # noqa: PLC0415 - the same
+
     profile = load_profile(current_options())
     # Delete the file first: a token that cannot be revoked now must at least not stay on the disk.
     delete_login(profile)

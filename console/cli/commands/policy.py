@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.cli.arguments import Folder, Param, Since, parse_date_or_time, parse_time_argument
-from console.cli.client.api import ConsoleApiClient, connect_api
+from console.cli.arguments import Folder, Param, Since, parse_date_or_time, parse_params, parse_time_argument
 from console.cli.client.config import config_folder, load_config
+from console.cli.client.connect import connect_api
 from console.cli.errors import ExitCode, Failure
+from console.cli.files import read_file_or_stdin
 from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render import policy
 from console.cli.render.output import count_label, emit, note
-from console.cli.watch.run_job import parse_params, read_file_or_stdin
 from justenough.domain.core.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
+    from console.cli.client.api import ConsoleApiClient
     from justenough.adapters.configuration.folder import ConfigSet
     from justenough.domain.policy.dry_run import PolicyEvaluator
     from justenough.domain.policy.test_cases import CaseResult, PolicyTestTable
@@ -71,16 +72,17 @@ def explain(
     ] = None,
 ) -> None:
     """Explain what policy decides for each request of a spec. Names the deciding policies and what would change the decision. Needs no server."""
+    from console.cli.spec_lines import with_lines  # noqa: PLC0415 - loads yaml
     from justenough.domain.jobs.spec import checked_spec, read_spec  # noqa: PLC0415 - loads the policy engine
     from justenough.domain.policy.cedar_request import Clock, JobFacts  # noqa: PLC0415 - the same
     from justenough.domain.policy.explain import explain_spec, require_known_access  # noqa: PLC0415 - the same
 
-    loaded = load_config(config or config_folder())
+    loaded, text = load_config(config or config_folder()), read_file_or_stdin(spec)
     try:
-        job_spec = checked_spec(read_spec(read_file_or_stdin(spec)), parse_params(param or ()))
+        job_spec = checked_spec(read_spec(text), parse_params(param or ()))
+        require_known_access("job spec", job_spec, loaded.catalog)
     except InvalidInput as error:
-        raise InvalidInput(f"{spec}: {error.what}", error.problems) from error
-    require_known_access(f"{spec}: job spec", job_spec, loaded.catalog)
+        raise InvalidInput(f"{spec}: {error.what}", with_lines(error.problems, text)) from error
     groups = frozenset(loaded.tiers.roles.launch if group_ is None else group_)
     job = JobFacts("explain", job_spec, requester, groups)
     clock = Clock.at(parse_date_or_time("--at", at) if at else datetime.now(UTC))

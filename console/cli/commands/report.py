@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from console.cli.arguments import Out, Until, time_argument_text
-from console.cli.client.api import connect_api
+from console.cli.client.connect import connect_api
 from console.cli.errors import ExitCode
 from console.cli.files import open_output
 from console.cli.options import CliOutputFormat, command, current_options

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from console.cli.arguments import Cursor, Limit, OfJob, Reason, parse_duration_option, path_segment
-from console.cli.client.api import ConsoleApiClient, connect_api
+from console.cli.arguments import Cursor, Limit, OfJob, OfResource, Reason, Web, parse_duration_option, path_segment
+from console.cli.client.connect import connect_api
+from console.cli.client.references import job_id_of, request_id_of
+from console.cli.client.web_page import open_page
+from console.cli.completion import complete_request
 from console.cli.errors import ExitCode, Failure
 from console.cli.json_object import Json
-from console.cli.options import command, command_group
-from console.cli.render.output import count_label, emit, emit_items, emit_page, note, print_fields
-from console.cli.render.request_table import ceiling_lines, deadline_text, decide_by, reason_lines
+from console.cli.options import CliOutputFormat, command, command_group, current_options, list_command
+from console.cli.render.output import count_label, emit, emit_items, emit_page, join_values, note, print_fields
+from console.cli.render.request_table import age, by_deadline, ceiling_lines, deadline_text, decide_by, reason_lines, time_left
 from console.presentation.event_text import ancestor_lines, decision_text, duration_label, tools_text
 from console.presentation.terminal_text import moment, to_json_line
 
 if TYPE_CHECKING:
+    from console.cli.client.api import ConsoleApiClient
     from justenough.domain.approvals.statement_factory import DecisionKind
 
-RequestIds = Annotated[list[str], typer.Argument(metavar="ID", help="The ids of one or more requests.")]
+RequestIds = Annotated[
+    list[str],
+    typer.Argument(metavar="ID", help="The ids of one or more requests, or the beginnings of them.", autocompletion=complete_request),
+]
 Mine = Annotated[bool, typer.Option("--mine", help="Only pending requests that you can decide now.")]
 ShorterTtl = Annotated[str | None, typer.Option(metavar="DURATION", help="Grant access for a shorter time than requested.")]
 
@@ -29,27 +37,44 @@ app = command_group("Show, approve and deny requests for access.")
 
 
 @app.command("list")
-@command
+@list_command
 def list_requests(
     pending: Annotated[bool, typer.Option("--pending", help="Only pending requests (the default).")] = False,
     mine: Mine = False,
     everything: Annotated[bool, typer.Option("--all", help="Include requests in every state.")] = False,
     job: OfJob = None,
+    resource: OfResource = None,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:
-    """List requests, newest first."""
+    """List requests. A table of pending requests begins with the most urgent one; every other list with the newest.
+
+    Examples:
+    justenough request list --mine
+    justenough request list --all --job refund-triage --columns id,state,resource,reason
+
+    """
     if pending + mine + everything > 1:
         raise Failure("--pending, --mine and --all are mutually exclusive; give one of them", code=ExitCode.USAGE)
     api = connect_api()
     state = "all" if everything else "pending"
+    query = {"state": state, "mine": "true" if mine else None, "job": job_id_of(api, job) if job else job, "resource": resource}
+    found = api.get_page("/requests", **query, limit=limit, cursor=cursor)
+    if current_options().output is CliOutputFormat.TABLE and not everything:
+        found = {**found, "items": by_deadline(found["items"])}
+    now = datetime.now(UTC)
     emit_page(
-        api.get("/requests", state=state, mine="true" if mine else None, job=job, limit=limit, cursor=cursor),
-        header=("ID", "STATE", "TIER", "RESOURCE", "ACTION", "TTL", "REQUESTER", "EXPIRES", "REASON BY", "REASON"),
-        row=lambda item: (
-            *(item["id"], item["state"], item["current_tier"] or item["tier"], item["resource"], item["action"]),
-            *(duration_label(item["ttl"]), item["requester"], moment(decide_by(item)), item.get("reason_by"), item["reason"]),
+        found,
+        header=(
+            *("ID", "JOB", "STATE", "TIER", "RESOURCE", "ACTION", "TTL", "REQUESTER"),
+            *("AGE", "TIME LEFT", "EXPIRES", "REASON BY", "REASON"),
         ),
+        row=lambda item: (
+            *(item["id"], item["job_name"], item["state"], item["current_tier"] or item["tier"], item["resource"], item["action"]),
+            *(duration_label(item["ttl"]), item["requester"], age(item, now), time_left(item, now)),
+            *(moment(decide_by(item)), item.get("reason_by"), item["reason"]),
+        ),
+        optional=("EXPIRES", "STATE", "REASON BY", "TTL", "REQUESTER", "AGE", "TIER"),
         empty="No requests." if everything else "No pending requests that you can decide." if mine else "No pending requests.",
     )
     # Break-glass approvals must not be forgotten: remind those who may read their reviews.
@@ -74,10 +99,19 @@ def watch(
 
 @app.command("show")
 @command
-def show(request: Annotated[str, typer.Argument(metavar="ID", help="The id of a request.")]) -> None:
+def show(
+    request: Annotated[
+        str, typer.Argument(metavar="ID", help="The id of a request, or the beginning of it.", autocompletion=complete_request)
+    ],
+    web: Web = False,
+) -> None:
     """Show a request: its access, reason and decisions. Names the policies that apply."""
     api = connect_api()
-    emit(api.get(f"/requests/{path_segment(request)}"), table=lambda found: _print_request(api, found))
+    found = api.get(f"/requests/{path_segment(request_id_of(api, request))}")
+    if web:
+        open_page(api, f"/inbox/{path_segment(found['id'])}")
+        return
+    emit(found, table=lambda shown: _print_request(api, shown))
 
 
 @app.command("approve")
@@ -132,7 +166,7 @@ def claim(
 ) -> None:
     """Show other approvers that you are reviewing requests. They can still decide the requests."""
     api, body = connect_api(), {"seconds": parse_duration_option("--for", time)}
-    _print_claims([api.post(f"/requests/{path_segment(request)}/claim", body)[1] for request in dict.fromkeys(requests)])
+    _print_claims([api.post(f"/requests/{path_segment(request)}/claim", body)[1] for request in _request_ids(api, requests)])
 
 
 @app.command("release")
@@ -140,7 +174,7 @@ def claim(
 def release(requests: RequestIds) -> None:
     """Release your claims on requests."""
     api = connect_api()
-    _print_claims([api.delete(f"/requests/{path_segment(request)}/claim") for request in dict.fromkeys(requests)])
+    _print_claims([api.delete(f"/requests/{path_segment(request)}/claim") for request in _request_ids(api, requests)])
 
 
 def _print_claims(items: list[Json]) -> None:
@@ -165,7 +199,13 @@ def _answer_requests(requests: list[str], decision: DecisionKind, *, reason: str
         ttl=parse_duration_option("--ttl", ttl) if ttl is not None else None,
         **narrowing,
     )
-    answer_requests.answer_all(connect_api(), requests, options)
+    api = connect_api()
+    answer_requests.answer_all(api, _request_ids(api, requests), options)
+
+
+def _request_ids(api: ConsoleApiClient, texts: list[str]) -> list[str]:
+    """Return the ids of the requests that texts mean, each once."""
+    return list(dict.fromkeys(request_id_of(api, text) for text in texts))
 
 
 def _print_request(api: ConsoleApiClient, item: Json) -> None:
@@ -196,6 +236,7 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
                 "Tier",
                 f"{item['tier']} required; now at tier {item['current_tier']}, quorum {item['quorum']}" if item["quorum"] else item["tier"],
             ),
+            ("Approvers", join_values(item.get("approvers") or ())),
             ("Expires", deadline_text(item)),
             ("Claimed", _claim_text(item)),
             ("Control group", f"waits for authorization until {moment(lock['expires_at'])}; accessor {lock['accessor']}" if lock else ""),

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import typer
 
 from console.cli.arguments import Cursor, Limit, Reason, path_segment
-from console.cli.client.api import connect_api
+from console.cli.client.connect import connect_api
 from console.cli.errors import ExitCode, Failure
-from console.cli.options import command, command_group
+from console.cli.options import command, command_group, list_command
 from console.cli.render.output import emit, emit_page, print_fields
 from console.presentation.terminal_text import moment
 
@@ -18,7 +18,7 @@ app = command_group("List and answer the reviews of break-glass approvals.")
 
 
 @app.command("list")
-@command
+@list_command
 def list_reviews(
     everything: Annotated[bool, typer.Option("--all", help="Include answered reviews.")] = False,
     limit: Limit = None,
@@ -26,7 +26,7 @@ def list_reviews(
 ) -> None:
     """List open reviews, newest first."""
     emit_page(
-        connect_api().get("/reviews", all="true" if everything else None, limit=limit, cursor=cursor),
+        connect_api().get_page("/reviews", all="true" if everything else None, limit=limit, cursor=cursor),
         header=("REQUEST", "JOB", "RESOURCE", "ACTION", "BY", "SINCE", "REVIEWERS", "REASON", "VERDICT"),
         row=lambda item: (
             *(item["request_id"], item["job_name"], item["resource"], item["action"], item["person"], moment(item["opened_at"])),

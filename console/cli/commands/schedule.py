@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from console.cli.arguments import IdempotencyKey, path_segment
-from console.cli.client.api import connect_api
+from console.cli.client.connect import connect_api
 from console.cli.json_object import Json
-from console.cli.options import command, command_group
+from console.cli.options import command, command_group, list_command
 from console.cli.render.output import emit, emit_page, join_pairs, join_values, note, print_fields, print_table
 from console.presentation.terminal_text import moment
 
@@ -20,7 +20,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of a schedul
 
 
 @app.command("list")
-@command
+@list_command
 def list_schedules() -> None:
     """List schedules by name, each with its latest job."""
     emit_page(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from console.cli.arguments import path_segment
-from console.cli.client.api import connect_api
+from console.cli.client.connect import connect_api
 from console.cli.errors import Failure
 from console.cli.json_object import Json
 from console.cli.options import command

@@ -8,9 +8,9 @@ import typer
 
 from console.cli import terminal
 from console.cli.arguments import Cursor, Limit, path_segment
-from console.cli.client.api import connect_api
+from console.cli.client.connect import connect_api
 from console.cli.errors import ExitCode, Failure
-from console.cli.options import command, command_group
+from console.cli.options import command, command_group, list_command
 from console.cli.render.output import emit, emit_page, note
 from console.presentation.terminal_text import moment
 
@@ -20,7 +20,7 @@ app = command_group("Show webhooks and notifications, and resend failed deliveri
 
 
 @app.command("list")
-@command
+@list_command
 def list_webhooks() -> None:
     """List webhooks and notifications, with their delivery state."""
     emit_page(
@@ -36,7 +36,7 @@ def list_webhooks() -> None:
 
 
 @app.command("deliveries")
-@command
+@list_command
 def deliveries(
     name: Subscription,
     dead: Annotated[bool, typer.Option("--dead", help="Only dead letters: deliveries that are no longer retried.")] = False,
@@ -45,7 +45,7 @@ def deliveries(
 ) -> None:
     """List failed deliveries, newest event first."""
     emit_page(
-        connect_api().get(f"/webhooks/{path_segment(name)}/deliveries", state="dead" if dead else None, limit=limit, cursor=cursor),
+        connect_api().get_page(f"/webhooks/{path_segment(name)}/deliveries", state="dead" if dead else None, limit=limit, cursor=cursor),
         header=("ID", "STATE", "EVENT", "JOB", "HAPPENED", "ATTEMPTS", "LAST", "NEXT", "ERROR"),
         row=lambda item: (
             *(item["id"], item["state"], item["type"], item["job"], moment(item["at"]), item["attempts"], moment(item["last_at"])),

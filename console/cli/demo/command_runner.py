@@ -6,13 +6,13 @@ import contextlib
 import contextvars
 import io
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from console.cli.errors import ExitCode
 
-Program = Callable[[Sequence[str]], Callable[..., object]]
-"""Builds this program for a command line (console.cli.main)."""
+Program = Callable[[], Callable[..., object]]
+"""Builds this program (console.cli.main)."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class CommandRunner:
         with _replaced_stdin(stdin), contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
             try:
                 # The command's options apply to nothing else.
-                contextvars.copy_context().run(self.program(arguments), arguments, prog_name="justenough")
+                contextvars.copy_context().run(self.program(), arguments, prog_name="justenough")
             except SystemExit as ended:
                 code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         if code == ExitCode.INTERRUPTED:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from types import MappingProxyType
 
 from console.cli.render.gantt import Paint, lane_icon, lane_label, lane_state_text
 from console.presentation.terminal_text import clock, plain, truncate
 from console.presentation.timeline_model import Timeline
 
+NO_GROUPS: Mapping[str, str] = MappingProxyType({})
 
-def job_status_lines(job: str, picture: Timeline, *, now: datetime, columns: int, paint: Paint = lambda text, _: text) -> Iterator[str]:
-    """Yield a line for the job and one for each request and credential, at most `columns` wide."""
+
+def job_status_lines(
+    job: str, picture: Timeline, *, now: datetime, columns: int, paint: Paint = lambda text, _: text, groups: Mapping[str, str] = NO_GROUPS
+) -> Iterator[str]:
+    """Yield a line for the job and one for each request and credential, at most `columns` wide. `groups`: who can decide, by request."""
     row = picture.job_row
     state = row.state if row else "no entries yet"
     age = f", for {clock(((row.settled or now) - row.began).total_seconds())}" if row else ""
@@ -25,5 +30,8 @@ def job_status_lines(job: str, picture: Timeline, *, now: datetime, columns: int
         else:
             needed = f"{lane.quorum} needed" if lane.quorum and is_open else ""
             claim = f"claimed by {lane.claim}" if lane.claim and is_open else ""
-            status = "; ".join(plain(part) for part in (status, needed, claim, *lane.answers) if part)
+            is_pending = is_open and lane.state == "waits"
+            who = f" for {groups[lane.id]}" if groups.get(lane.id) else ""
+            waits = f"waits {clock((now - lane.began).total_seconds())}{who}" if is_pending else ""
+            status = "; ".join(plain(part) for part in (status, waits, needed, claim, *lane.answers) if part)
         yield paint(truncate(f"  {lane_icon(lane)} {lane_label(lane)}: {status}", columns), lane.state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import typer
 
@@ -11,9 +11,8 @@ from console.cli import terminal
 from console.cli.errors import ExitCode
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, current_options
-from console.presentation.terminal_text import colour_text, pad, plain, truncate, width
-
-Cells = Sequence[object]
+from console.cli.render.table import Cells, TableLayout, table_lines
+from console.presentation.terminal_text import colour_text, pad, plain, width
 
 STATES_BY_COLOUR = {
     "green": {"succeeded", "allowed", "approved", "confirmed", "sound", "dead"},
@@ -34,9 +33,6 @@ STATES_BY_COLOUR = {
     },
     "red": {"failed", "refused", "denied", "timed_out", "killed", "lost", "overdue", "alive", "unknown"},
 }
-GAP = "  "
-MIN_LAST_COLUMN_WIDTH = 12
-"""Minimum width of a truncated last column; a table without room for it is folded."""
 
 
 def emit(value: Json, *, table: Callable[[Json], None], names: Callable[[Json], Iterable[object]] | None = None) -> None:
@@ -55,18 +51,20 @@ def emit(value: Json, *, table: Callable[[Json], None], names: Callable[[Json], 
             table(value)
 
 
-def emit_page(value: Json, *, header: Cells, row: Callable[[Json], Cells], empty: str, name: str = "id") -> None:
+def emit_page(
+    value: Json, *, header: Cells, row: Callable[[Json], Cells], empty: str, name: str = "id", optional: Sequence[str] = ()
+) -> None:
     """Print a page of a list. On stderr, note an empty page, and how to get the next one."""
 
     def table(page: Json) -> None:
         if page["items"]:
-            print_table(header, [row(item) for item in page["items"]])
+            print_table(header, [row(item) for item in page["items"]], optional=optional)
         else:
             note(empty)
 
     emit(value, table=table, names=lambda page: dict.fromkeys(item[name] for item in page["items"]))
     if value["next"]:
-        note(f"There are more. Next page: --cursor {value['next']}")
+        note(f"More results: add --all-pages, or for the next page --cursor {value['next']}")
 
 
 def emit_items(items: Sequence[Json], *, header: Cells, row: Callable[[Json], Cells], is_list: bool = False) -> None:
@@ -92,46 +90,12 @@ def emit_revocation(
         raise typer.Exit(ExitCode.NOT_CONFIRMED)
 
 
-def print_table(header: Cells, lines: Sequence[Cells]) -> None:
-    """Print a table. On a terminal, truncate the last column, and fold a table that is still too wide. Elsewhere, print it in full."""
-    for line in table_lines(header, lines, max_columns=terminal.columns()):
+def print_table(header: Cells, rows: Sequence[Cells], *, optional: Sequence[str] = ()) -> None:
+    """Print a table as the options say. On a terminal it fits: `optional` columns are left out, ids shortened and the last column cut."""
+    options = current_options()
+    layout = TableLayout(terminal.columns(), options.columns, options.sort, is_wide=options.wide, optional=optional)
+    for line in table_lines(header, rows, layout, paint=with_state_colour):
         terminal.write_line(line)
-
-
-def table_lines(header: Cells, lines: Sequence[Cells], *, max_columns: int | None) -> Iterator[str]:
-    """Yield the lines of a table, at most `max_columns` wide; None for any width."""
-    table = [[plain("" if cell is None else cell) for cell in line] for line in [header, *lines]]
-    widths = [max(width(line[column]) for line in table) for column in range(len(header))]
-    taken = sum(widths[:-1]) + len(GAP) * (len(widths) - 1)
-    if max_columns is not None and taken + min(widths[-1], MIN_LAST_COLUMN_WIDTH) > max_columns:
-        for line in table[1:]:
-            yield from _folded_row(table[0], line, max_columns)
-        return
-    if max_columns is not None:
-        widths[-1] = min(widths[-1], max_columns - taken)
-    for number, line in enumerate(table):
-        cells = [pad(truncate(cell, columns), columns) for cell, columns in zip(line, widths, strict=True)]
-        shown = cells if number == 0 else [with_state_colour(cell) for cell in cells]
-        # Trailing padding could wrap the line.
-        yield GAP.join([*shown[:-1], shown[-1].rstrip()]).rstrip()
-
-
-def _folded_row(header: Sequence[str], line: Sequence[str], max_columns: int) -> Iterator[str]:
-    """Yield a row's first cell, and below it, indented, the other cells with their headers, as many per line as fit."""
-    first, *others = line
-    yield with_state_colour(first)
-    parts, used = "", 0
-    for name, cell in zip(header[1:], others, strict=True):
-        value = truncate(cell, max(max_columns - width(name) - len(GAP) - 1, MIN_LAST_COLUMN_WIDTH))
-        needed = len(GAP) + width(name) + 1 + width(value)
-        if used and used + needed > max_columns:
-            yield parts
-            parts, used = "", 0
-        if cell:
-            parts += f"{GAP}{name} {with_state_colour(value)}"
-            used += needed
-    if used:
-        yield parts
 
 
 def print_fields(pairs: Iterable[tuple[str, object]]) -> None:

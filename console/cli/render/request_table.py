@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from console.cli.json_object import Json
-from console.cli.render.output import table_lines
+from console.cli.render.output import with_state_colour
+from console.cli.render.table import TableLayout, table_lines
 from console.presentation.event_text import decision_text, duration_label
 from console.presentation.terminal_text import clock, moment, plain
 from justenough.domain.jobs.states import BEYOND_ORDER, reason_source_text
@@ -19,10 +20,10 @@ def request_table_lines(items: Sequence[Json], *, now: datetime, columns: int, l
     if not items:
         yield "No pending requests."
         return
-    rows = [_row(item, now) for item in sorted(items, key=lambda item: (decide_by(item) or "~", item["id"]))]
+    rows = [_row(item, now) for item in by_deadline(items)]
     count = len(rows)
     while count:
-        drawn = list(table_lines(HEADER, rows[:count], max_columns=columns))
+        drawn = list(table_lines(HEADER, rows[:count], TableLayout(columns), paint=with_state_colour))
         if len(drawn) + (count < len(rows)) <= lines:
             yield from drawn
             break
@@ -40,10 +41,26 @@ def _row(item: Json, now: datetime) -> tuple[object, ...]:
         item["requester"],
         access,
         item["current_tier"] or item["tier"],
-        clock(_seconds_until(until, now)) if (until := decide_by(item)) else "",
+        time_left(item, now),
         approval_count(item),
         claimed_by,
     )
+
+
+def by_deadline(items: Sequence[Json]) -> list[Json]:
+    """Return requests in the order in which they must be decided."""
+    return sorted(items, key=lambda item: (decide_by(item) or "~", item["id"]))
+
+
+def time_left(item: Json, now: datetime) -> str:
+    """Return how long a pending request can still be decided; empty for any other."""
+    until = decide_by(item) if item["state"] == "pending" else None
+    return clock(_seconds_until(until, now)) if until else ""
+
+
+def age(item: Json, now: datetime) -> str:
+    """Return how long ago a request was made."""
+    return clock(-_seconds_until(item["created_at"], now))
 
 
 def decide_by(item: Json) -> str | None:

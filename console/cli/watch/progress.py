@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 
@@ -30,13 +30,22 @@ MAX_LOG_LINES = 5
 
 
 @contextlib.contextmanager
-def show_progress(job: str, *, every_event: bool, logs: LogTail, extra_types: frozenset[str] = frozenset()) -> Iterator[EventHandler]:
-    """Show events during a block: every event, or only those that need an approver and those of `extra_types`."""
+def show_progress(
+    job: str, *, every_event: bool, logs: LogTail, approvers: Callable[[str], str], extra_types: frozenset[str] = frozenset()
+) -> Iterator[EventHandler]:
+    """Show events during a block: every event, or only those that need an approver and those of `extra_types`.
+
+    `approvers` returns the groups that can decide a request, as text.
+    """
     event_types = APPROVAL_EVENT_TYPES | extra_types
+    groups: dict[str, str] = {}
+
+    def describe(event: WatchedEvent, *, colour: bool) -> str:
+        return _event_text(event, colour=colour, groups=_with_approvers(groups, event, approvers))
 
     def print_event(event: WatchedEvent) -> None:
         if every_event or event.kind in event_types:
-            terminal.write_message(_event_text(event, colour=False))
+            terminal.write_message(describe(event, colour=False))
 
     if current_options().quiet:
         yield lambda _: None
@@ -54,7 +63,7 @@ def show_progress(job: str, *, every_event: bool, logs: LogTail, extra_types: fr
     def draw_status(columns: int, rows: int) -> Iterable[str]:
         # Another thread draws the picture while this one adds events to it.
         with lock:
-            status = list(job_status_lines(job, picture, now=datetime.now(UTC), columns=columns, paint=paint))
+            status = list(job_status_lines(job, picture, now=datetime.now(UTC), columns=columns, paint=paint, groups=groups))
         if not every_event:
             return status[:1]
         return [*status[: max(1, rows - 1 - MAX_LOG_LINES)], *logs.lines(MAX_LOG_LINES)]
@@ -65,13 +74,25 @@ def show_progress(job: str, *, every_event: bool, logs: LogTail, extra_types: fr
             with lock:
                 picture.add_entry(event.kind, event.at, event.data)
             if every_event or event.kind in event_types:
-                print_above(_event_text(event, colour=terminal.shows_colours(sys.stderr)))
+                print_above(describe(event, colour=terminal.shows_colours(sys.stderr)))
 
         yield on_event
 
 
-def _event_text(event: WatchedEvent, *, colour: bool) -> str:
+def _with_approvers(groups: dict[str, str], event: WatchedEvent, approvers: Callable[[str], str]) -> dict[str, str]:
+    """Look up who can decide the request of an event, add it to what is known, and return that."""
+    if event.kind in APPROVAL_EVENT_TYPES:
+        request = str(event.data.get("request"))
+        groups[request] = approvers(request)
+    return groups
+
+
+def _event_text(event: WatchedEvent, *, colour: bool, groups: Mapping[str, str]) -> str:
     kind = event.kind.ljust(EVENT_TYPE_COLUMNS)
     shown = colour_text(kind, COLOUR_BY_EVENT_TYPE[event.kind]) if colour and event.kind in COLOUR_BY_EVENT_TYPE else kind
-    hint = f"  (justenough request approve {event.data.get('request')})" if event.kind in APPROVAL_EVENT_TYPES else ""
+    hint = ""
+    if event.kind in APPROVAL_EVENT_TYPES:
+        request = str(event.data.get("request"))
+        who = plain(groups.get(request) or "its approvers")
+        hint = f"  ({who} can decide: justenough request approve {request})"
     return f"{moment(event.at)}  {shown} {plain(event_sentence(event.kind, event.data))}{hint}".rstrip()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +13,15 @@ from pathlib import Path
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import parse_duration_option
-from console.cli.client.api import ConsoleApiClient, connect_api
+from console.cli.arguments import parse_duration_option, parse_params, path_segment
+from console.cli.client.api import ConsoleApiClient
+from console.cli.client.connect import connect_api
 from console.cli.errors import ExitCode, Failure
+from console.cli.files import read_file_or_stdin
 from console.cli.json_object import Json
 from console.cli.render import revocation
 from console.cli.render.output import emit, emit_items, emit_revocation, join_values, note, print_table
+from console.cli.spec_lines import with_lines
 from console.cli.watch.job import JobFollower, JobWaitResult
 from console.cli.watch.log_tail import LogTail
 from console.cli.watch.progress import show_progress
@@ -28,7 +30,6 @@ from justenough.domain.approvals import statement_factory
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.units import duration_text
-from justenough.domain.core.untrusted_yaml import MAX_BYTES
 from justenough.domain.jobs import bundle
 from justenough.domain.jobs.spec import JobSpec, checked_spec, read_spec
 from justenough.domain.jobs.states import BEYOND_TEXTS
@@ -47,6 +48,8 @@ class JobRunInput:
     bundle: bytes | None
     parent: str | None = None
     """The id of the job that launches it."""
+    text: bytes = b""
+    """The spec's file, for the lines of problems."""
 
 
 def read_job_run_input(file: str, params: Sequence[str], *, reason: str, parent: str | None = None) -> JobRunInput:
@@ -55,8 +58,9 @@ def read_job_run_input(file: str, params: Sequence[str], *, reason: str, parent:
         raise Failure("--reason is longer than 1,000 characters; shorten it", code=ExitCode.USAGE)
     pairs = parse_params(params)
     raw: Json = {}
+    text = read_file_or_stdin(file)
     try:
-        raw = read_spec(read_file_or_stdin(file))
+        raw = read_spec(text)
         spec = checked_spec(raw, pairs)
     except InvalidInput as error:
         problems = error.problems
@@ -66,10 +70,10 @@ def read_job_run_input(file: str, params: Sequence[str], *, reason: str, parent:
                 connect_api().post("/jobs", {"spec": raw, "params": pairs, "dry_run": True})
             except Failure as failure:
                 problems = tuple(dict.fromkeys((*problems, *failure.problems)))
-        raise InvalidInput(f"{file}: {error.what}", problems) from error
+        raise InvalidInput(f"{file}: {error.what}", with_lines(problems, text)) from error
     folder = Path.cwd() if file == "-" else Path(file).parent
     files = pack_folder(folder, spec.run.workdir) if spec.run.workdir is not None else None
-    return JobRunInput(raw=raw, spec=spec, params=pairs, reason=reason, bundle=files, parent=parent or None)
+    return JobRunInput(raw=raw, spec=spec, params=pairs, reason=reason, bundle=files, parent=parent or None, text=text)
 
 
 def print_dry_run(run_input: JobRunInput) -> None:
@@ -120,10 +124,23 @@ def launch(run_input: JobRunInput, *, key: str | None) -> Json:
         "reason": run_input.reason,
         **api.session.sign_statement(order),
     }
-    _, found = api.post("/jobs", body, headers={"Idempotency-Key": key} if key else None, idempotent=True)
+    with problem_lines(run_input):
+        _, found = api.post("/jobs", body, headers={"Idempotency-Key": key} if key else None, idempotent=True)
     if found["id"] != name:
         note(f"This idempotency key was used before; it launched {found['id']}.")
     return found
+
+
+@contextlib.contextmanager
+def problem_lines(run_input: JobRunInput) -> Iterator[None]:
+    """Add the lines of the spec's file to the problems that the console finds in it."""
+    try:
+        yield
+    except Failure as failure:
+        if failure.problems:
+            problems = with_lines(failure.problems, run_input.text)
+            raise Failure(failure.message, code=failure.code, problems=problems, hint=failure.hint) from failure
+        raise
 
 
 def deadline_after(timeout: str | None, *, waits: bool) -> float | None:
@@ -166,40 +183,30 @@ def _follow_job(
     api: ConsoleApiClient, job: str, *, every_event: bool, deadline: float | None, extra_types: frozenset[str] = frozenset()
 ) -> JobWaitResult:
     try:
-        with show_progress(job, every_event=every_event, extra_types=extra_types, logs=LogTail(api, job)) as on_event:
+        with show_progress(
+            job,
+            every_event=every_event,
+            extra_types=extra_types,
+            logs=LogTail(api, job),
+            approvers=lambda request: approver_groups(api, request),
+        ) as on_event:
             return JobFollower(api, job, on_event, deadline).follow()
     except KeyboardInterrupt:
         note(f"Stopped waiting; {job} continues. Follow it: justenough job watch {job}. Stop it: justenough job cancel {job}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
-def read_file_or_stdin(file: str) -> bytes:
-    """Return the content of a file, for `-` of stdin, but at most one byte more than the limit. Raises Failure."""
-    try:
-        if file == "-":
-            return sys.stdin.buffer.read(MAX_BYTES + 1)
-        with Path(file).open("rb") as opened:
-            return opened.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise Failure(f"cannot read {file}: {error.strerror}", code=ExitCode.USAGE) from error
-
-
-def parse_params(arguments: Sequence[str]) -> dict[str, str]:
-    """Parse the values of `--param name=value`. Raises Failure."""
-    params: dict[str, str] = {}
-    for item in arguments:
-        name, sign, value = item.partition("=")
-        if not sign or not name:
-            raise Failure(f"--param: {item!r} must have the form name=value", code=ExitCode.USAGE)
-        if name in params:
-            raise Failure(f"--param: {name} is set twice; set it once", code=ExitCode.USAGE)
-        params[name] = value
-    return params
+def approver_groups(api: ConsoleApiClient, request: str) -> str:
+    """Return the groups whose members can decide a request now, as text; empty if the console does not tell."""
+    with contextlib.suppress(Failure):
+        return join_values(api.get(f"/requests/{path_segment(request)}").get("approvers") or ())
+    return ""
 
 
 def _dry_run(run_input: JobRunInput) -> Json:
     body = {"spec": run_input.raw, "params": run_input.params, "reason": run_input.reason, "parent": run_input.parent, "dry_run": True}
-    _, found = connect_api().post("/jobs", body, idempotent=True)
+    with problem_lines(run_input):
+        _, found = connect_api().post("/jobs", body, idempotent=True)
     return dict(found)
 
 

@@ -36,6 +36,8 @@ TRIGGER_PREFIX = "trigger:"
 """Prefix of a trigger's name, which takes the place of a login name."""
 MAX_DEAD_CREDENTIALS = 1_000
 """Dead credentials in a job's view. An agent that calls tools all day is issued very many credentials, each dead right after its call."""
+AFTER_EVERY_SUFFIX = "~"
+"""Sorts after every character that an id may contain."""
 UNPROVED_STATES = (RevocationState.PENDING.value, RevocationState.OVERDUE.value)
 
 _JOB_COLUMNS = {"job_name": JOBS.c.name, "task": JOBS.c.task, "requester": JOBS.c.requester}
@@ -96,12 +98,14 @@ class JobRepository(Repository):
         parent: str | None = None,
         requester: str | None = None,
         name: str | None = None,
+        first: str | None = None,
+        beginning: str | None = None,
         limit: int = DEFAULT_PAGE_SIZE,
         cursor: str | None = None,
     ) -> Page[JobSummary]:
-        """Return jobs, newest first: their ids sort by time. `requester` is a login name. Raises InvalidInput on a foreign cursor."""
+        """Return jobs, newest first: their ids sort by time. `requester` is a login name; `first` the lowest id. Raises InvalidInput on a foreign cursor."""
         criteria = {"state": state, "environment": environment, "requester_id": requester_id, "revocation_state": revocation}
-        criteria |= {"parent": parent, "requester": requester, "name": name}
+        criteria |= {"parent": parent, "requester": requester, "name": name, "first": first, "beginning": beginning}
         if requester is None or requester_id is not None:
             return _fetch_jobs(connection, criteria, limit=limit, cursor=cursor)
         # Each combination of filters has an index by the requester's entity id. A login name usually belongs to one entity, but a user who
@@ -114,6 +118,12 @@ class JobRepository(Repository):
         if len(pages) < 2:
             return pages[0] if pages else Page(items=())
         return merge_pages(pages, by=lambda job: (job.id,), limit=limit)
+
+    @reads
+    def with_request_for(self, connection: Connection, jobs: Collection[str], resource: str) -> frozenset[str]:
+        """Return those of these jobs that requested access to a resource."""
+        requested = select(REQUESTS.c.job_id).where(REQUESTS.c.job_id.in_(jobs), REQUESTS.c.resource == resource)
+        return frozenset(connection.execute(requested).scalars())
 
     @reads
     def requesters(self, connection: Connection, jobs: Collection[str]) -> dict[str, str]:
@@ -187,12 +197,15 @@ class RequestRepository(Repository):
         state: RequestState | None = None,
         job: str | None = None,
         requester_id: str | None = None,
+        beginning: str | None = None,
         limit: int = DEFAULT_PAGE_SIZE,
         cursor: str | None = None,
     ) -> Page[RequestView]:
         """Return requests, newest first. Raises InvalidInput if the cursor is not one of this list."""
         criteria = {"state": state, "job_id": job, "requester_id": requester_id}
         statement = _apply_filter(REQUESTS_WITH_JOBS, REQUESTS, criteria)
+        if beginning is not None:
+            statement = statement.where(REQUESTS.c.id.in_(_ids_beginning(connection, REQUESTS, beginning)))
         page = fetch_page(connection, statement, by=(REQUESTS.c.created_at, REQUESTS.c.id), limit=limit, cursor=cursor, view=dict[str, Any])
         return Page(items=to_request_views(connection, page.items), next=page.next)
 
@@ -218,7 +231,7 @@ class CredentialRepository(Repository):
         return fetch_first(connection, select(CREDENTIALS).where(CREDENTIALS.c.id == credential), CredentialView)
 
     @reads
-    def list(
+    def list(  # noqa: PLR0913 - each is one filter of the list
         self,
         connection: Connection,
         *,
@@ -227,12 +240,15 @@ class CredentialRepository(Repository):
         resource: str | None = None,
         action: str | None = None,
         state: CredentialState | None = None,
+        beginning: str | None = None,
         limit: int = DEFAULT_PAGE_SIZE,
         cursor: str | None = None,
     ) -> Page[CredentialView]:
         """Return credentials, newest first; with `live`, only those not yet confirmed dead. Raises InvalidInput on a foreign cursor."""
         criteria = {"job_id": job, "resource": resource, "action": action, "state": state}
         statement = _apply_filter(_LIVE if live else select(CREDENTIALS), CREDENTIALS, criteria)
+        if beginning is not None:
+            statement = statement.where(CREDENTIALS.c.id.in_(_ids_beginning(connection, CREDENTIALS, beginning)))
         return fetch_page(connection, statement, by=_BY_ISSUE, limit=limit, cursor=cursor, view=CredentialView)
 
     @reads
@@ -269,8 +285,20 @@ def requests_by_id(connection: Connection, requests: Iterable[str]) -> Mapping[s
     return {request: views[request] for request in ids if request in views}
 
 
+def _ids_beginning(connection: Connection, table: Table, beginning: str) -> Sequence[str]:
+    """Return the first ids with this beginning. A range of ids uses the index, because ids sort by code point."""
+    prefix = beginning.replace("\0", "\ufffd")
+    matches = select(table.c.id).where(table.c.id >= prefix, table.c.id < prefix + AFTER_EVERY_SUFFIX)
+    return connection.execute(matches.order_by(table.c.id).limit(MAX_PAGE_SIZE)).scalars().all()
+
+
 def _fetch_jobs(connection: Connection, criteria: Mapping[str, str | None], *, limit: int, cursor: str | None) -> Page[JobSummary]:
-    statement = _apply_filter(select(*SUMMARY_COLUMNS, *REVOCATION_COLUMNS), JOBS, criteria)
+    equal = {name: value for name, value in criteria.items() if name not in {"first", "beginning"}}
+    statement = _apply_filter(select(*SUMMARY_COLUMNS, *REVOCATION_COLUMNS), JOBS, equal)
+    if (first := criteria.get("first")) is not None:
+        statement = statement.where(JOBS.c.id >= first)
+    if (beginning := criteria.get("beginning")) is not None:
+        statement = statement.where(JOBS.c.id.in_(_ids_beginning(connection, JOBS, beginning)))
     page = fetch_page(connection, statement, by=(JOBS.c.id,), limit=limit, cursor=cursor, view=dict[str, Any])
     return Page(items=tuple(JobSummary(**row, revocation=_to_revocation_view(row)) for row in page.items), next=page.next)
 

@@ -15,6 +15,8 @@ from ulid import ULID
 INSTALLATION = r"[a-z0-9]{1,8}"
 JOB_ID = re.compile(rf"j-(?P<installation>{INSTALLATION})-[0-9a-hjkmnp-tv-z]{{26}}")
 REQUEST_ID = re.compile(rf"r-{INSTALLATION}-[0-9a-hjkmnp-tv-z]{{26}}-[1-9][0-9]{{0,5}}")
+TIME_CHARS = 10
+"""The characters of a ULID that are its time, before those that are random."""
 CREDENTIAL_ID = re.compile(rf"c-{INSTALLATION}-[0-9a-hjkmnp-tv-z]{{26}}-[1-9][0-9]{{0,5}}(\.[1-9][0-9]{{0,6}})?")
 
 
@@ -24,6 +26,11 @@ def new_job_id(installation: str, *, now: datetime) -> str:
         message = f"installation {installation!r} must be 1 to 8 lower-case letters and digits ([a-z0-9]{{1,8}})"
         raise ValueError(message)
     return f"j-{installation}-{str(ULID.from_datetime(now)).lower()}"
+
+
+def first_job_id(installation: str, *, since: datetime) -> str:
+    """Return the lowest id that a job launched at this time or later can have."""
+    return f"j-{installation}-{str(ULID.from_datetime(since)).lower()[:TIME_CHARS]}"
 
 
 def installation_of(job: str) -> str | None:

@@ -182,3 +182,15 @@ def parse_entry_time(text: str) -> datetime:
 def time_done(data: Mapping[str, Any], at: datetime) -> datetime:
     """Return when what an entry of this time tells was done: earlier than the entry's time if it could not be recorded then."""
     return parse_entry_time(data["done_at"]) if "done_at" in data else at
+
+
+def is_about(data: Mapping[str, Any], *, person: str | None = None, resource: str | None = None) -> bool:
+    """Whether an entry's data names a person (by login name) and a resource; None for any."""
+    # Only beside `person` is `name` a login name.
+    people = {
+        data.get("requester_name"),
+        data.get("on_behalf_of_name"),
+        data.get("delegate_name"),
+        data.get("name") if "person" in data else None,
+    }
+    return (person is None or person in people) and resource in {None, data.get("resource")}

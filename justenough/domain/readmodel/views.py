@@ -177,6 +177,8 @@ class RequestView(Message):
     """The parent of its job."""
     chain: tuple[Ancestor, ...] = ()
     """The ancestors of its job, the parent first; empty in lists."""
+    approvers: tuple[str, ...] = ()
+    """If it is pending: the groups whose members can decide at the current tier; empty in lists."""
 
     @property
     def ends_with_job(self) -> bool:
@@ -332,15 +334,15 @@ class JobSummary(Message):
     """Why it ended in this state."""
     parent: str | None = None
     """Its parent: the job that launched it."""
+    agent: dict[str, Any] | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
     revocation: RevocationView
 
 
 class JobView(JobSummary):
     """A job with all details."""
 
-    agent: dict[str, Any] | None = None
     data_scope: dict[str, str] = Field(default_factory=dict)
-    labels: dict[str, str] = Field(default_factory=dict)
     params: dict[str, str] = Field(default_factory=dict)
     bundle: str | None = None
     order_reason: str = ""

@@ -231,6 +231,22 @@ def test_a_filter_may_be_any_text(store: Store, value: str) -> None:
     assert store.jobs.list(environment=value, requester_id=value).items == ()
 
 
+def test_jobs_are_found_by_the_beginning_of_their_id_and_from_a_time_on(store: Store) -> None:
+    jobs = [job_id(number) for number in (1, 2, 31)]
+    store.ledger.append([samples.submission(job) for job in jobs])
+    store.ledger.append([samples.access_request(number=number) for number in (1, 2)])
+    store.ledger.append([samples.issuance(number=number) for number in (1, 2)])
+
+    assert [job.id for job in store.jobs.list(beginning=jobs[0]).items] == [jobs[0]]
+    assert [job.id for job in store.jobs.list(beginning="j-").items] == jobs[::-1]
+    assert [job.id for job in store.jobs.list(first=jobs[1]).items] == [jobs[2], jobs[1]]
+    assert store.jobs.list(beginning="j\0%").items == ()
+    assert [view.id for view in store.requests.list(beginning=part_id(JOB, "r", 2)).items] == [part_id(JOB, "r", 2)]
+    assert [view.id for view in store.credentials.list(beginning=part_id(JOB, "c", 1)).items] == [part_id(JOB, "c", 1)]
+    assert store.jobs.with_request_for([JOB], "orders-db") == {JOB}
+    assert store.jobs.with_request_for([JOB], "nowhere") == frozenset()
+
+
 def query_plans(url: str, ask: Callable[[Store], object]) -> list[str]:
     """SQLite's plan of each statement that a query runs."""
     asked: list[tuple[str, Any]] = []
@@ -241,6 +257,19 @@ def query_plans(url: str, ask: Callable[[Store], object]) -> list[str]:
             raw = connection.connection.cursor()
             statements = [(text, values) for text, values in asked if text.startswith("SELECT")]
             return [str(row) for text, values in statements for row in raw.execute(f"EXPLAIN QUERY PLAN {text}", values).fetchall()]
+
+
+def test_a_beginning_and_a_time_are_found_by_the_index_of_ids(ready_file: object) -> None:
+    def ask(store: Store) -> None:
+        store.jobs.list(beginning="j-dev-0", limit=50)
+        store.jobs.list(first="j-dev-0", limit=50)
+        store.requests.list(beginning="r-dev-0", limit=50)
+        store.credentials.list(beginning="c-dev-0", limit=50)
+        store.jobs.with_request_for([JOB], "orders-db")
+
+    found = query_plans(f"sqlite:///{ready_file}", ask)
+    assert [plan for plan in found if re.search(r"SCAN (jobs|requests|credentials|approvals)", plan)] == []
+    assert sum("PRIMARY KEY" in plan or "autoindex" in plan for plan in found) >= 4
 
 
 @pytest.mark.parametrize("state,environment,requester", list(product([None, "running"], [None, "prod"], [None, "e-ops"])))

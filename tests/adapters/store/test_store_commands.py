@@ -30,7 +30,7 @@ def url(postgres_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def run(*command: str) -> Result:
-    return CliRunner().invoke(program(command), command)
+    return CliRunner().invoke(program(), command)
 
 
 def findings() -> dict[str, tuple[str, str]]:

@@ -44,7 +44,7 @@ class Cli:
         """Run one command as a person, here in this process."""
         words = ["--profile", who, *map(str, arguments)]
         gone: dict[str, str | None] = {name: None for name in os.environ if name not in self.env()}
-        return CliRunner().invoke(program(words), words, input=stdin, env={**gone, **self.env(), **(env or {})}, prog_name="justenough")
+        return CliRunner().invoke(program(), words, input=stdin, env={**gone, **self.env(), **(env or {})}, prog_name="justenough")
 
     def json(self, *arguments: object, who: str = "ops", code: int = 0, env: Mapping[str, str] | None = None) -> Any:
         """Return what a command prints as JSON; fails where its exit code is another."""

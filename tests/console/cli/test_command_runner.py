@@ -20,8 +20,8 @@ def test_a_command_reads_the_given_stdin_and_its_output_and_exit_code_are_return
         raise typer.Exit(code)
 
     before = sys.stdin
-    assert CommandRunner(lambda _: app).run("7", stdin="räd") == CommandResult(7, "räd\n", "warned\n")
-    assert CommandRunner(lambda _: app).run("no number").exit_code == 2
+    assert CommandRunner(lambda: app).run("7", stdin="räd") == CommandResult(7, "räd\n", "warned\n")
+    assert CommandRunner(lambda: app).run("no number").exit_code == 2
     assert sys.stdin is before
 
 
@@ -33,4 +33,4 @@ def test_an_interrupted_command_interrupts_the_demo() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        CommandRunner(lambda _: app).run()
+        CommandRunner(lambda: app).run()

@@ -134,7 +134,7 @@ def test_a_job_stands_with_what_it_asks_for_and_what_it_holds() -> None:
 
     assert found == [
         "j: awaiting_approval, for 1m00s",
-        "  … asks write db: tier 1, 4m00s left; 2 needed; claimed by lead",
+        "  … asks write db: tier 1, 4m00s left; waits 1m00s; 2 needed; claimed by lead",
         "  ● holds write db: issued 10s ago, active, 1m30s left",
     ]
 

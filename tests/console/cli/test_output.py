@@ -39,7 +39,7 @@ def test_json_is_the_apis_object_and_nothing_else(asked: Any, capsys: pytest.Cap
     out, err = capsys.readouterr()
 
     assert json.loads(out) == {"items": [ITEM], "next": "c"}
-    assert err == "There are more. Next page: --cursor c\n"
+    assert err == "More results: add --all-pages, or for the next page --cursor c\n"
 
 
 def test_yaml_is_the_same_object(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:

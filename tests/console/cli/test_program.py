@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,11 +16,13 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
+from console.cli.command_index import COMMANDS, SECTIONS
+from console.cli.help_page import DOCS
 from console.cli.main import program
 from tests.console.cli.conftest import ROOT, Cli
 from worker.stack import Stack
 
-OPTIONS = {"--output", "-o", "--quiet", "--yes", "--profile", "--console-url"}
+OPTIONS = {"--output", "-o", "--quiet", "--yes", "--debug", "--profile", "--console-url"}
 CONTRACT = {
     *(
         "up",
@@ -40,6 +44,10 @@ CONTRACT = {
         "login",
         "logout",
         "whoami",
+        "api",
+        "man",
+        "profile list",
+        "profile use",
         "report",
         "sweep",
     ),
@@ -56,15 +64,16 @@ CONTRACT = {
 
 
 def commands(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    inner = getattr(command, "commands", None)
-    if inner is None:
+    if not hasattr(command, "list_commands"):
         yield name.strip(), command
-    else:
-        for part, found in inner.items():
-            yield from commands(found, f"{name} {part}")
+        return
+    context = typer.Context(command)
+    for part in command.list_commands(context):
+        yield from commands(command.get_command(context, part), f"{name} {part}")
 
 
-ALL = dict(commands(typer.main.get_command(program(["--help"]))))
+ROOT_GROUP = typer.main.get_command(program())
+ALL = dict(commands(ROOT_GROUP))
 
 
 def test_every_command_of_the_contract_is_there_and_no_other() -> None:
@@ -79,14 +88,33 @@ def test_every_command_takes_the_options_and_says_what_it_does(name: str) -> Non
     assert ALL[name].help
 
 
-@pytest.mark.parametrize("group", ["", *sorted({name.split()[0] for name in CONTRACT if " " in name})])
-def test_every_command_of_a_group_is_listed_with_its_whole_first_sentence(alone: Cli, group: str) -> None:
-    listed = alone.run(*group.split(), "--help").stdout.partition("Commands:\n")[2].splitlines()
+GROUPS = sorted({name.split()[0] for name in CONTRACT if " " in name})
 
-    assert listed
+
+@pytest.mark.parametrize("group", ["", *GROUPS])
+def test_every_command_of_a_group_is_listed_with_its_whole_first_sentence(alone: Cli, group: str) -> None:
+    listed = [line for line in alone.run(*group.split(), "--help").stdout.splitlines() if line.startswith("  ") and line[2:3].islower()]
+
+    names = {name.removeprefix(group).split()[0] for name in CONTRACT if name.startswith(f"{group} " if group else "")}
+    assert {line.split()[0] for line in listed if line[2:3] != "-"} >= names
     # A terminal of 80 columns leaves 76 for these lines; here typer has two more.
     cut = [line for line in listed if line.endswith("...") or len(line) > 76]
-    assert [line for line in cut if line.split()[0] != "worker"] == []
+    assert cut == []
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_the_index_says_of_a_command_what_its_own_help_says(name: str) -> None:
+    found = ROOT_GROUP.get_command(typer.Context(ROOT_GROUP), name)  # type: ignore[attr-defined] # it is a group
+
+    assert COMMANDS[name].summary == found.get_short_help_str()
+    assert COMMANDS[name].section in SECTIONS
+
+
+def test_the_docs_that_help_pages_name_exist() -> None:
+    pages = {page for entry in COMMANDS.values() for page in [entry.docs] if page} | set(re.findall(r"docs/[a-z/-]+\.md", DOCS))
+
+    assert len(pages) > 5
+    assert [page for page in sorted(pages) if not (ROOT / page).is_file()] == []
 
 
 @pytest.mark.servers
@@ -123,19 +151,55 @@ def test_quiet_said_before_a_command_of_another_package_counts_for_it(alone: Cli
 
 def test_one_command_line_leaves_nothing_for_the_next(alone: Cli) -> None:
     words = ["--quiet", "--profile", "x", "logout"]
-    assert CliRunner().invoke(program(words), words, env=alone.env()).stderr == ""
+    assert CliRunner().invoke(program(), words, env=alone.env()).stderr == ""
 
-    assert CliRunner().invoke(program(["logout"]), ["logout"], env=alone.env()).stderr == "You were not logged in.\n"
+    assert CliRunner().invoke(program(), ["logout"], env=alone.env()).stderr == "You were not logged in.\n"
 
 
-def test_a_command_of_its_own_loads_neither_the_servers_nor_the_store_nor_another_package() -> None:
-    heavy = "{'temporalio', 'sqlalchemy', 'sqlmodel', 'fastapi', 'uvicorn', 'cedarpy', 'hvac', 'worker', 'workflows', 'rich'}"
-    code = f"import sys; from console.cli.main import program; program(['job', 'list']); print(sorted({heavy} & set(sys.modules)))"
+HEAVY = {
+    *("pydantic", "httpx", "asyncio", "yaml", "ssl", "cryptography", "rich", "jinja2", "cedarpy", "http.client", "concurrent.futures"),
+    *("temporalio", "sqlalchemy", "sqlmodel", "fastapi", "uvicorn", "hvac", "worker.main", "workflows"),
+}
+"""What takes long to load, or belongs to a server."""
 
-    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
-    # httpx has a program of its own, which draws with rich.
-    assert json.loads(loaded.replace("'", '"')) in ([], ["rich"])
+REPORT = f"""
+import sys
+from typer.testing import CliRunner
+from console.cli.main import main, program, version_text
+
+def report(what):
+    if found := sorted({HEAVY} & set(sys.modules)):
+        sys.exit(what + ' loads ' + ' '.join(found))
+"""
+
+
+def run_code(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process that has loaded nothing yet."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUSTENOUGH_", "COVERAGE"))}
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env={**kept, **variables}, check=False)
+
+
+def test_version_and_help_of_every_command_load_nothing_heavy() -> None:
+    lines = [["--version"], ["--help"], *([*name.split(), "--help"] for name in sorted(CONTRACT))]
+    done = run_code(f"{REPORT}\nfor line in {lines}: print(len(CliRunner().invoke(program(), line).stdout)); report(str(line))")
+
+    assert done.stderr == ""
+    assert all(int(length) > 0 for length in done.stdout.split())
+
+
+def test_the_version_is_printed_without_typer() -> None:
+    done = run_code("import sys; from console.cli.main import main; sys.argv = ['x', '--version']; main(); print('typer' in sys.modules)")
+
+    assert done.stdout.split()[1:] == ["False"]
+
+
+@pytest.mark.parametrize("line", ["justenough ", "justenough job ", "justenough job list --", "justenough job list --state "])
+def test_completion_loads_nothing_heavy(line: str) -> None:
+    code = f"{REPORT}\ntry: main()\nfinally: report('completion')"
+    done = run_code(code, _JUSTENOUGH_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(line.count(" ")))
+
+    assert done.stderr == ""
 
 
 def test_the_program_says_its_version(alone: Cli) -> None:
@@ -145,12 +209,13 @@ def test_the_program_says_its_version(alone: Cli) -> None:
 
 
 def test_a_package_that_does_not_load_takes_no_other_commands_away(alone: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import metadata
     from importlib.metadata import EntryPoint
 
-    from console.cli import main
+    from console.cli import root_group
 
-    broken = EntryPoint("broken", "no.such.package:register", main.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(main, "entry_points", lambda **_: [broken])
+    broken = EntryPoint("broken", "no.such.package:register", root_group.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(metadata, "entry_points", lambda **_: [broken])
     done = alone.run("--help")
 
     assert done.exit_code == 0

@@ -187,7 +187,7 @@ async def test_an_export_verifies_offline_and_an_altered_one_does_not(records: D
 
 def verify_offline(copy: Path) -> Result:
     words = ["ledger", "verify", "--offline", str(copy)]
-    return CliRunner().invoke(program(words), words, prog_name="justenough")
+    return CliRunner().invoke(program(), words, prog_name="justenough")
 
 
 def has_fault(done: Result, fault: str) -> bool:

@@ -148,7 +148,7 @@ class Emptied:
         ours = {"JUSTENOUGH_HOME": str(self.settings.home), "JUSTENOUGH_CONFIG": str(self.settings.config)}
         kept = {name: value for name, value in self._shop.environment.items() if name not in gone}
         environment = {**gone, **kept, "MODEL_URL": "http://127.0.0.1:8080/v1", **named, **ours, **env}
-        return CliRunner().invoke(program(words), words, env=environment, prog_name="justenough")
+        return CliRunner().invoke(program(), words, env=environment, prog_name="justenough")
 
     def policies(self) -> list[str]:
         names: list[str] = self._shop.admin.list(f"{self.namespace}/sys/policies/acl").json()["data"]["keys"]

@@ -41,7 +41,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(program(arguments), arguments)
+    return CliRunner().invoke(program(), arguments)
 
 
 def test_down_without_a_stack_says_so_and_succeeds(tmp_path: Path) -> None:

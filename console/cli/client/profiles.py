@@ -1,0 +1,67 @@
+"""The profiles on this machine: which exist, and which one is used without --profile. Loads no HTTP client."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from console.cli.client import private_files
+from console.cli.errors import ExitCode, Failure
+
+if TYPE_CHECKING:
+    from console.cli.options import GlobalOptions
+
+PROFILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+DEFAULT_PROFILE = "default"
+CHOICE_FILE = "profile"
+"""Holds the name that `profile use` chose; beside the login files."""
+CACHE_SUFFIX = ".identity.json"
+
+
+def profile_name(options: GlobalOptions) -> str:
+    """Return the profile to use: of --profile, JUSTENOUGH_PROFILE, `profile use`, in this order. Raises Failure for an invalid name."""
+    name = options.profile or os.environ.get("JUSTENOUGH_PROFILE") or chosen_profile() or DEFAULT_PROFILE
+    if not PROFILE_NAME.fullmatch(name):
+        raise Failure("--profile: use at most 64 letters, digits, '.', '_' and '-'; do not begin with a dot", code=ExitCode.USAGE)
+    return name
+
+
+def chosen_profile() -> str | None:
+    """Return the name that `profile use` chose."""
+    found = private_files.read(private_files.folder() / CHOICE_FILE) or {}
+    return str(found["name"]) if found.get("name") else None
+
+
+def choose_profile(name: str) -> None:
+    """Use a profile from now on. Raises Failure if it does not exist."""
+    if name not in (known := profile_names()):
+        hint = f"Profiles: {', '.join(known)}" if known else ""
+        raise Failure(f"there is no profile {name}; create it: justenough login --profile {name}", code=ExitCode.NOT_FOUND, hint=hint)
+    private_files.write(private_files.folder() / CHOICE_FILE, {"name": name})
+
+
+def profile_names() -> list[str]:
+    """Return the names of all profiles, sorted."""
+    return sorted(file.name.removesuffix(".json") for file in _login_files())
+
+
+def login_file(name: str) -> Path:
+    """Return where the login of a profile is stored."""
+    return private_files.folder() / f"{name}.json"
+
+
+def saved_logins() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield each profile with what its login file says; without its token."""
+    for name in profile_names():
+        content = private_files.read(login_file(name)) or {}
+        yield name, {key: value for key, value in content.items() if key != "token"}
+
+
+def _login_files() -> Iterator[Path]:
+    folder = private_files.folder()
+    for file in folder.glob("*.json") if folder.is_dir() else ():
+        if not file.name.endswith(CACHE_SUFFIX) and PROFILE_NAME.fullmatch(file.name.removesuffix(".json")):
+            yield file

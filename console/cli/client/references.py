@@ -1,0 +1,67 @@
+"""What a person may write for an id: the id, its beginning, a job's name (its latest job) or @last (the job that they launched last)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from console.cli.errors import ExitCode, Failure
+from console.cli.render.output import note
+
+if TYPE_CHECKING:
+    from console.cli.client.api import ConsoleApiClient
+    from console.cli.json_object import Json
+
+LAST = "@last"
+WHOLE_ID = re.compile(r"[jrc]-[a-z0-9]{1,8}-[0-9a-hjkmnp-tv-z]{26}(-\d+(\.\d+)?)?")
+NUMBER_AT_END = re.compile(r"-\d+(\.\d+)?$")
+MAX_SHOWN = 5
+"""Ids in the message about a beginning that several ids have."""
+MAX_FETCHED = 100
+
+
+def job_id_of(api: ConsoleApiClient, text: str) -> str:
+    """Return the id of the job that a text means; the text itself if it means none. Raises Failure if it means several."""
+    if WHOLE_ID.fullmatch(text) or not text.strip():
+        return text
+    if text == LAST:
+        name = api.get("/whoami")["name"]
+        found = api.get("/jobs", requester=name, limit=1)["items"]
+        if not found:
+            raise Failure(f"{LAST}: you have launched no job yet", code=ExitCode.NOT_FOUND)
+        return _note_meaning(text, found[0])
+    if not text.startswith("j-") and (named := api.get("/jobs", name=text, limit=1)["items"]):
+        return _note_meaning(text, named[0])
+    return _id_beginning_with(api, "job", "j", text)
+
+
+def request_id_of(api: ConsoleApiClient, text: str) -> str:
+    """Return the id of the request that a text means; the text itself if it means none. Raises Failure if it means several."""
+    return text if WHOLE_ID.fullmatch(text) or not text.strip() else _id_beginning_with(api, "request", "r", text)
+
+
+def credential_id_of(api: ConsoleApiClient, text: str) -> str:
+    """Return the id of the credential that a text means; the text itself if it means none. Raises Failure if it means several."""
+    return text if WHOLE_ID.fullmatch(text) or not text.strip() else _id_beginning_with(api, "credential", "c", text)
+
+
+def _note_meaning(text: str, job: Json) -> str:
+    note(f"{text} is {job['id']} ({job['name']}, {job['state']}).")
+    return str(job["id"])
+
+
+def _id_beginning_with(api: ConsoleApiClient, kind: str, letter: str, text: str) -> str:
+    """Return the only id that begins like a text. In a short id of a request or credential, the number stands at the end."""
+    whole = text.lower() if text.startswith(f"{letter}-") else f"{letter}-{api.get('/whoami')['installation']}-{text.lower()}"
+    number = NUMBER_AT_END.search(whole) if kind != "job" else None
+    beginning = whole.removesuffix(number[0]) if number else whole
+    query = {"state": "all"} if kind == "request" else {}
+    items = api.get(f"/{kind}s", id=beginning, limit=MAX_FETCHED, **query)["items"]
+    ids = sorted(item["id"] for item in items if number is None or item["id"].endswith(number[0]))
+    if whole in ids:
+        return whole
+    if len(ids) > 1:
+        more = f" and {len(ids) - MAX_SHOWN} more" if len(ids) > MAX_SHOWN else ""
+        message = f"several {kind}s begin with {text}: {', '.join(ids[:MAX_SHOWN])}{more}; give more of the id"
+        raise Failure(message, code=ExitCode.USAGE)
+    return ids[0] if ids else text

@@ -1,0 +1,70 @@
+"""`justenough api`: any request to the REST API, as the logged-in person."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+from urllib.parse import parse_qs, urlsplit
+
+import typer
+
+from console.cli import terminal
+from console.cli.arguments import parse_params
+from console.cli.client.connect import connect_api
+from console.cli.errors import ExitCode, Failure
+from console.cli.files import read_file_or_stdin
+from console.cli.options import CliOutputFormat, command, current_options
+from console.cli.render.output import emit
+
+API_PREFIX = "/api/v1"
+METHODS = ("GET", "POST", "DELETE")
+
+
+@command
+def api(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="GET, POST or DELETE.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="The path below /api/v1, such as /jobs?limit=2.")],
+    field: Annotated[
+        list[str] | None,
+        typer.Option("--field", "-f", metavar="NAME=VALUE", help="A query parameter of a GET, else a field of the body; may be repeated."),
+    ] = None,
+    body: Annotated[str | None, typer.Option("--input", metavar="FILE", help="The JSON body; - for stdin.")] = None,
+    all_pages: Annotated[bool, typer.Option("--all-pages", "--all", help="Get all pages of a list as one.")] = False,
+) -> None:
+    """Send a request to the REST API, and print its JSON answer. The exit code tells the status: 5 for 404, 6 for 403, 8 for 409.
+
+    Examples:
+    justenough api GET /jobs -f state=running -f limit=2
+    justenough api GET /ledger --all -f since=2026-01-31T00:00:00Z
+    justenough api POST /jobs/j-dev-01kb3zq0aabcdefghjkmnpqrst/prove
+
+    """
+    method = method.upper()
+    if method not in METHODS:
+        raise Failure(f"METHOD: {method} is none of {', '.join(METHODS)}", code=ExitCode.USAGE)
+    if not path.startswith("/"):
+        raise Failure(f"PATH: {path} does not begin with /; give a path like /jobs", code=ExitCode.USAGE)
+    client, fields, parts = connect_api(), parse_params(field or (), option="--field"), urlsplit(path.removeprefix(API_PREFIX))
+    is_get = method == "GET"
+    query: dict[str, Any] = {**parse_qs(parts.query), **(fields if is_get or body is not None else {})}
+    if all_pages:
+        if method != "GET":
+            raise Failure("--all-pages works only with GET", code=ExitCode.USAGE)
+        _print({"items": list(client.get_all(parts.path, **query)), "next": None})
+        return
+    content = _read_body(body) if body is not None else (fields or None)
+    _print(client.send(method, parts.path, query=query, body=None if is_get else content))
+
+
+def _read_body(file: str) -> Any:
+    try:
+        return json.loads(read_file_or_stdin(file))
+    except ValueError as error:
+        raise Failure(f"--input: {file} is not JSON: {error}", code=ExitCode.USAGE) from error
+
+
+def _print(answer: Any) -> None:
+    if current_options().output is CliOutputFormat.TABLE or not isinstance(answer, dict):
+        terminal.write_line(json.dumps(answer, indent=2, ensure_ascii=False))
+    else:
+        emit(answer, table=lambda _: None)

@@ -1,0 +1,36 @@
+"""`justenough console` and `justenough demo`: what runs servers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from console.cli.errors import ExitCode
+from console.cli.options import command
+from justenough.adapters.runtime import gc_tuning
+
+KeepRunning = Annotated[
+    bool, typer.Option("--open", envvar="DEMO_OPEN", help="Leave the servers running afterwards, and print their addresses and users.")
+]
+
+
+@command
+def console() -> None:
+    """Run the console. It uses the Temporal, Vault and database in the settings."""
+    with gc_tuning.pause():
+        from console.server import main as serve  # noqa: PLC0415 - only this command needs all that a server loads
+
+    serve()
+
+
+@command
+def demo(keep_running: KeepRunning = False) -> None:
+    """Run the example shop's jobs on real servers. Exit 0 only if every credential is verified as revoked."""
+    from console.cli.demo import run_demo  # noqa: PLC0415 - only this command needs it
+    from console.cli.main import program  # noqa: PLC0415 - it loads this module
+
+    try:
+        raise typer.Exit(run_demo(program, keep_running=keep_running))
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitCode.INTERRUPTED) from None

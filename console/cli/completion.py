@@ -1,0 +1,108 @@
+"""Completes the values of arguments and options: states, profiles, and what the console knows. Never fails and never asks anything.
+
+What the console answers is kept for a few seconds: people press TAB more than once. Completion of what is known here loads no HTTP client.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from console.cli.client import private_files, profiles
+from console.cli.client.connect import connect_api
+from console.cli.errors import Failure
+from console.cli.options import options_of, run_with_options
+from justenough.domain.core.errors import JustEnoughError
+from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
+
+Completion = Callable[[typer.Context, list[str], str], list[tuple[str, str]]]
+"""What typer calls: the context, always an empty list, and what is typed so far; returns values with a text about each."""
+
+CACHE_SECONDS = 5.0
+TIMEOUT_S = 1.5
+"""A console that does not answer must not hold up a shell for long."""
+MAX_FETCHED = 50
+
+
+def complete_profile(_context: typer.Context, _arguments: list[str], typed: str) -> list[tuple[str, str]]:
+    """Complete the name of a profile."""
+    try:
+        return [(name, "") for name in profiles.profile_names() if name.startswith(typed)]
+    except Failure:
+        return []
+
+
+def complete_states(states: Iterable[str]) -> Completion:
+    """Return a completion of states."""
+    names = tuple(map(str, states))
+
+    def complete(_context: typer.Context, _arguments: list[str], typed: str) -> list[tuple[str, str]]:
+        return [(name, "") for name in names if name.startswith(typed)]
+
+    return complete
+
+
+complete_job_state = complete_states(JobState)
+complete_credential_state = complete_states(CredentialState)
+complete_request_state = complete_states(RequestState)
+complete_revocation = complete_states(state for state in RevocationState if state in {"pending", "residual", "overdue"})
+complete_action = complete_states(("read", "write", "admin"))
+
+
+def complete_job(context: typer.Context, _arguments: list[str], typed: str) -> list[tuple[str, str]]:
+    """Complete a job: its id, its name or @last."""
+    found = [("@last", "your latest job")]
+    for item in fetch_items(context, "/jobs", limit=MAX_FETCHED):
+        found += [(item["id"], f"{item['name']}, {item['state']}"), (item["name"], "latest job of this name")]
+    return list({name: text for name, text in found if name.startswith(typed)}.items())
+
+
+def complete_job_name(context: typer.Context, _arguments: list[str], typed: str) -> list[tuple[str, str]]:
+    """Complete the name of a job."""
+    names = dict.fromkeys(item["name"] for item in fetch_items(context, "/jobs", limit=MAX_FETCHED))
+    return [(name, "") for name in names if name.startswith(typed)]
+
+
+def complete_request(context: typer.Context, _arguments: list[str], typed: str) -> list[tuple[str, str]]:
+    """Complete the id of a pending request."""
+    items = fetch_items(context, "/requests", limit=MAX_FETCHED)
+    return [(item["id"], f"{item['action']} {item['resource']}, {item['job_name']}") for item in items if item["id"].startswith(typed)]
+
+
+def complete_credential(context: typer.Context, _arguments: list[str], typed: str) -> list[tuple[str, str]]:
+    """Complete the id of a live credential."""
+    items = fetch_items(context, "/credentials", live="true", limit=MAX_FETCHED)
+    return [(item["id"], f"{item['action']} {item['resource']}") for item in items if item["id"].startswith(typed)]
+
+
+def complete_resource(context: typer.Context, _arguments: list[str], typed: str) -> list[tuple[str, str]]:
+    """Complete the name of a resource."""
+    items = fetch_items(context, "/catalog", key="resources")
+    return [(item["name"], item["title"]) for item in items if item["name"].startswith(typed)]
+
+
+def fetch_items(context: typer.Context, path: str, *, key: str = "items", **query: Any) -> list[dict[str, Any]]:
+    """Return a list from the console, nothing if it does not answer at once."""
+    try:
+        options = options_of(context)
+        cache = private_files.folder() / "completion.cache"
+        name = f"{profiles.profile_name(options)} {options.console_url} {path} {sorted(query.items())}"
+        if (known := _read_cache(cache)).get("of") == name and time.time() - float(known["at"]) < CACHE_SECONDS:
+            return list(known["items"])
+        items = list(run_with_options(options, lambda: connect_api().get_once(path, timeout_s=TIMEOUT_S, **query))[key])
+        private_files.write(cache, {"of": name, "at": time.time(), "items": items})
+    except (JustEnoughError, ValueError, LookupError, TypeError):
+        return []
+    else:
+        return items
+
+
+def _read_cache(file: Path) -> dict[str, Any]:
+    try:
+        return private_files.read(file) or {}
+    except Failure:
+        return {}

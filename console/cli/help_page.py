@@ -1,0 +1,200 @@
+"""How help pages and usage errors look: sections, examples, docs links, and one line about the options that every command takes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer._click.exceptions import NoArgsIsHelpError  # typer exports the other exceptions only
+from typer._coercion import RuntimeParam, build_runtime_param  # how typer checks values
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+from console.cli import terminal
+from console.cli.errors import ExitCode
+
+if TYPE_CHECKING:
+    from typer._click import Context, HelpFormatter, Parameter
+
+EXAMPLES = "\n\nExamples:\n"
+"""Begins the examples in a docstring. They come last."""
+SHARED_OPTIONS = frozenset({"output", "quiet", "yes", "debug", "profile", "console_url", "help"})
+"""The parameters that every command has. Only the program's own help lists them."""
+MORE_HELP = "Every command also takes -o FORMAT, -q, -y, --debug, --profile NAME and --console-url URL: justenough --help"
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 failure, 2 wrong usage or invalid input, 3 the job failed, 4 not logged in, 5 not found, 6 not allowed or "
+    "denied, 7 timed out while waiting, 8 conflict, 9 a revocation is not confirmed, 130 interrupted."
+)
+DOCS = "Docs: docs/reference/cli.md, docs/tutorial/first-job.md. Help for a command: justenough COMMAND --help"
+
+
+class LateCheck(RuntimeParam):
+    """Checks a parameter's value only if one is given and is not plain text: typer's own check loads pydantic for each parameter."""
+
+    def _coerce_value(self, value: Any, param: Any, ctx: Context) -> Any:
+        return value if self.annotation is str else build_runtime_param(param.type_descriptor).coerce(value, param, ctx)
+
+
+class CliCommand(TyperCommand):
+    """A command whose help leaves out what all commands share."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Parse the arguments."""
+        check_late(self.get_params(ctx))
+        return super().parse_args(ctx, args)
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """Return the first sentence of the help, whole."""
+        del limit
+        return first_sentence(self.help or "")
+
+    def collect_usage_pieces(self, ctx: Context) -> list[str]:
+        """Return the usage as other programs write it: `[OPTIONS] ID...`."""
+        return [self.options_metavar or "", *_argument_pieces(self.params)]
+
+    def format_help_text(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write the help without its examples."""
+        write_paragraphs(formatter, (self.help or "").partition(EXAMPLES)[0])
+
+    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write arguments and own options."""
+        write_parameters(ctx, formatter, [param for param in self.get_params(ctx) if param.name not in SHARED_OPTIONS])
+
+    def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write the examples and where more help is."""
+        write_examples(formatter, self.help or "")
+        formatter.write_paragraph()
+        formatter.write_text(MORE_HELP)
+
+
+class CliGroup(TyperGroup):
+    """A group whose help lists its commands with their whole first sentences."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Parse the arguments."""
+        check_late(self.get_params(ctx))
+        return super().parse_args(ctx, args)
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """Return the first sentence of the help, whole."""
+        del limit
+        return first_sentence(self.help or "")
+
+    def collect_usage_pieces(self, ctx: Context) -> list[str]:
+        """Return the usage as other programs write it."""
+        return ["COMMAND", "[OPTIONS]"]
+
+    def format_help_text(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write the help without its examples."""
+        write_paragraphs(formatter, (self.help or "").partition(EXAMPLES)[0])
+
+    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write the commands. Their options are in their own help."""
+        commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        rows = [(name, command.get_short_help_str()) for name, command in commands if command and not command.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write the examples, where the docs are, and how to get the help of one command."""
+        write_examples(formatter, self.help or "")
+        if self.epilog:
+            formatter.write_paragraph()
+            formatter.write_text(f"Docs: {self.epilog}")
+        formatter.write_paragraph()
+        formatter.write_text(f"Options of a command: {ctx.command_path} COMMAND --help. {MORE_HELP}")
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the program. A usage error is printed like every other error."""
+        run = super().main
+        if not standalone_mode:
+            return run(args, prog_name, complete_var, standalone_mode=False, windows_expand_args=windows_expand_args, **extra)
+        try:
+            code = run(args, prog_name, complete_var, standalone_mode=False, windows_expand_args=windows_expand_args, **extra)
+        except NoArgsIsHelpError as error:
+            sys.stderr.write(f"{error.format_message()}\n")
+            code = ExitCode.USAGE
+        except typer.TyperException as error:
+            print_usage_error(error)
+            code = error.exit_code
+        except typer.Abort:
+            terminal.write_error("nothing was done: the question was not answered")
+            code = ExitCode.FAILURE
+        sys.exit(code or 0)
+
+
+def check_late(params: Iterable[Parameter]) -> None:
+    """Let parameters check their values late."""
+    for param in params:
+        if isinstance(param, TyperOption | TyperArgument):
+            descriptor = param.type_descriptor
+            param._runtime_param = LateCheck(parameter_info=descriptor.parameter_info, annotation=descriptor.annotation)  # noqa: SLF001 - typer has no other way
+
+
+def first_sentence(text: str) -> str:
+    """Return the first sentence of a help text, on one line."""
+    line = " ".join(text.partition("\n\n")[0].split())
+    return line.partition(". ")[0].removesuffix(".") + "." if line else ""
+
+
+def print_usage_error(error: typer.TyperException) -> None:
+    """Print an error in the arguments, and where the help is."""
+    text, parameter = error.format_message(), getattr(error, "param", None)
+    if isinstance(error, typer.BadParameter) and isinstance(parameter, TyperOption) and error.message:
+        # Typer checks values with pydantic, which begins so.
+        text = f"{max(parameter.opts, key=len)}: {error.message.removeprefix('Value error, ')}"
+    terminal.write_error(f"{text[:1].lower()}{text[1:].removesuffix('.')}")
+    if context := getattr(error, "ctx", None):
+        terminal.write_message(f"Help: {context.command_path} --help")
+
+
+def write_parameters(ctx: Context, formatter: HelpFormatter, params: Sequence[Parameter]) -> None:
+    """Write a section of arguments and one of options; none that would be empty."""
+    for title, kind in (("Arguments", "argument"), ("Options", "option")):
+        rows = [record for param in params if param.param_type_name == kind and (record := param.get_help_record(ctx))]
+        if rows:
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+def write_paragraphs(formatter: HelpFormatter, text: str) -> None:
+    """Write a help text, indented."""
+    for paragraph in text.split("\n\n"):
+        if paragraph.strip():
+            formatter.write_paragraph()
+            with formatter.indentation():
+                formatter.write_text(paragraph)
+
+
+def write_examples(formatter: HelpFormatter, text: str) -> None:
+    """Write the examples of a help text, as they are."""
+    if lines := text.partition(EXAMPLES)[2].splitlines():
+        with formatter.section("Examples"):
+            formatter.write("".join(f"  {line.strip()}\n" for line in lines if line.strip()))
+
+
+def write_sections(formatter: HelpFormatter, rows: Iterable[tuple[str, str, str]], order: Sequence[str]) -> None:
+    """Write commands (section, name, sentence) below the titles of their sections."""
+    by_section: dict[str, list[tuple[str, str]]] = {section: [] for section in order}
+    for section, name, sentence in rows:
+        by_section.setdefault(section, []).append((name, sentence))
+    for section, commands in by_section.items():
+        if commands:
+            with formatter.section(section):
+                formatter.write_dl(commands)
+
+
+def _argument_pieces(params: Sequence[Parameter]) -> Iterator[str]:
+    for param in params:
+        if isinstance(param, TyperArgument):
+            name = f"{(param.metavar or param.name).strip('[]')}{'...' if param.nargs != 1 else ''}"
+            yield name if param.required else f"[{name}]"

@@ -1,0 +1,78 @@
+"""Manual pages in troff's man format (man-pages(7)), from the commands' own texts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import typer
+from typer.core import TyperGroup
+
+from console.cli.help_page import EXAMPLES, EXIT_CODES, SHARED_OPTIONS, first_sentence
+from console.cli.main import version_text
+
+if TYPE_CHECKING:
+    from typer._click import Command, Context
+
+
+def man_page(root: Context, words: Sequence[str]) -> str | None:
+    """Return the page of the command that words name, None if there is none."""
+    context = root
+    for word in words:
+        command = context.command.get_command(context, word) if isinstance(context.command, TyperGroup) else None
+        if command is None:
+            return None
+        context = typer.Context(command, info_name=word, parent=context)
+    return "\n".join(_lines(context)) + "\n"
+
+
+def man_pages(root: Context) -> dict[str, str]:
+    """Return the page of every command, by the name of its file without `.1`."""
+    paths = [(), *_paths(root, ())]
+    return {"-".join(("justenough", *words)): page for words in paths if (page := man_page(root, words)) is not None}
+
+
+def _paths(context: Context, before: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for name, command in _commands(context):
+        yield (*before, name)
+        yield from _paths(typer.Context(command, info_name=name, parent=context), (*before, name))
+
+
+def _commands(context: Context) -> Iterator[tuple[str, Command]]:
+    group = context.command
+    if not isinstance(group, TyperGroup):
+        return
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if command and not command.hidden:
+            yield name, command
+
+
+def _lines(context: Context) -> Iterator[str]:
+    command, path = context.command, context.command_path
+    text, _, examples = (command.help or "").partition(EXAMPLES)
+    yield f'.TH "{path.replace(" ", "-").upper()}" 1 "" "justenough {version_text()}"'
+    yield f".SH NAME\n{_escape(path.replace(' ', '-'))} \\- {_escape(first_sentence(text).removesuffix('.'))}"
+    yield f".SH SYNOPSIS\n.B {_escape(path)}\n{_escape(' '.join(command.collect_usage_pieces(context)))}"
+    yield f".SH DESCRIPTION\n{_escape(text)}"
+    if commands := list(_commands(context)):
+        yield ".SH COMMANDS"
+        for name, inner in commands:
+            yield f".TP\n.B {_escape(name)}\n{_escape(first_sentence(inner.help or ''))}"
+    params = [param for param in command.get_params(context) if context.parent is None or param.name not in SHARED_OPTIONS]
+    for title, kind in (("ARGUMENTS", "argument"), ("OPTIONS", "option")):
+        records = [record for param in params if param.param_type_name == kind and (record := param.get_help_record(context))]
+        if records:
+            yield f".SH {title}"
+            yield from (f".TP\n.B {_escape(name)}\n{_escape(meaning)}" for name, meaning in records)
+    if examples:
+        yield f".SH EXAMPLES\n.nf\n{_escape(examples)}\n.fi"
+    yield f'.SH "EXIT STATUS"\n{_escape(EXIT_CODES)}'
+    if context.parent is not None:
+        yield '.SH "SEE ALSO"\njustenough(1), which lists the options of all commands'
+
+
+def _escape(text: str) -> str:
+    """Return text in which troff finds no instruction."""
+    lines = (line.strip() for line in text.replace("\\", "\\e").replace("-", "\\-").splitlines())
+    return "\n".join(f"\\&{line}" if line.startswith((".", "'")) else line for line in lines)

@@ -1,0 +1,150 @@
+"""The group of all commands: the program's own, and those that entry points add (docs/decisions/0005). Each is loaded when its name is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer._click.shell_completion import CompletionItem  # what completion returns; typer does not export it
+from typer.main import get_command, get_group
+
+from console.cli import terminal
+from console.cli.command_index import COMMANDS, MODULES, SECTIONS, SERVERS, IndexEntry
+from console.cli.errors import ExitCode
+from console.cli.help_page import DOCS, EXIT_CODES, CliCommand, CliGroup, first_sentence, write_parameters, write_sections
+from console.cli.main import version_text
+from console.cli.options import command_group, with_global_options
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    from typer._click import Command, Context, HelpFormatter
+
+ENTRY_POINT_GROUP = "justenough.commands"
+"""Entry points of this group are functions `register(app, output)` that add commands to `app`, which print by `output` (console.cli.command_output)."""
+
+
+def build_program() -> typer.Typer:
+    """Build the program."""
+    summary = "Run AI jobs with just-in-time credentials, and verify afterwards that each one is revoked."
+    settings = {"help_option_names": ["--help", "-h"]}
+    return command_group(summary, _accept_version, is_root=True, cls=RootGroup, add_completion=True, context_settings=settings)
+
+
+class RootGroup(CliGroup):
+    """The program's commands, each loaded when it is asked for; those of other packages only if no own command has the name."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._has_others = False
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        """Return the names of all commands."""
+        return list(dict.fromkeys([*COMMANDS, *self._others()]))
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+        """Return a command by its name."""
+        if cmd_name not in self.commands and cmd_name in COMMANDS:
+            self.commands[cmd_name] = load_command(cmd_name, COMMANDS[cmd_name])
+        return self.commands.get(cmd_name) or self._others().get(cmd_name)
+
+    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
+        """Return the command that the arguments name."""
+        if self.get_command(ctx, args[0]) is None:
+            # For the message that suggests similar names.
+            for name in COMMANDS:
+                self.get_command(ctx, name)
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands that begin like this, or the options."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [CompletionItem(name, help=text) for _, name, text in self._rows() if name.startswith(incomplete)]
+
+    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write the commands by section, then the options that every command takes."""
+        write_sections(formatter, self._rows(), SECTIONS)
+        write_parameters(ctx, formatter, self.get_params(ctx))
+
+    def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write exit codes and where the docs are."""
+        formatter.write_paragraph()
+        formatter.write_text(EXIT_CODES)
+        formatter.write_paragraph()
+        formatter.write_text(DOCS)
+
+    def _rows(self) -> Iterator[tuple[str, str, str]]:
+        for name, entry in COMMANDS.items():
+            yield entry.section, name, entry.summary
+        for name, command in self._others().items():
+            if not command.hidden:
+                yield command.rich_help_panel or SERVERS, name, first_sentence(command.help or "")
+
+    def _others(self) -> dict[str, CliCommand | CliGroup]:
+        if not self._has_others:
+            self._has_others = True
+            self.commands.update(load_entry_points())
+        return {name: command for name, command in self.commands.items() if name not in COMMANDS}  # type: ignore[misc]
+
+
+def load_command(name: str, entry: IndexEntry) -> Command:
+    """Load one of the program's own commands or groups."""
+    module, _, attribute = entry.target.partition(":")
+    found = getattr(import_module(f"{MODULES}.{module}"), attribute)
+    if isinstance(found, typer.Typer):
+        group = get_group(found)
+        group.name, group.epilog = name, entry.docs
+        return group
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command(name, cls=CliCommand)(found)
+    return get_command(single)
+
+
+def load_entry_points() -> dict[str, Command]:
+    """Load the commands of all packages that have an entry point for them."""
+    from importlib.metadata import entry_points  # noqa: PLC0415 - reads every package's metadata
+
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
+        _add_entry_point(app, entry)
+    if not (app.registered_commands or app.registered_groups):
+        return {}
+    # With a callback, even a single command is in a group.
+    app.callback()(lambda: None)
+    return dict(get_group(app).commands)
+
+
+def _add_entry_point(app: typer.Typer, entry: EntryPoint) -> None:
+    """Add a package's commands, each with the global options that it does not define itself."""
+    from console.cli import command_output  # noqa: PLC0415 - loads what prints
+
+    command_count, group_count = len(app.registered_commands), len(app.registered_groups)
+    try:
+        entry.load()(app, command_output)
+    except ImportError as error:
+        # One broken package must not take the other packages' commands away.
+        terminal.write_error(f"the commands of {entry.value} could not be loaded: {error}")
+        return
+    added = app.registered_groups[group_count:]
+    groups = [group.typer_instance for group in added if group.typer_instance]
+    for group in groups:
+        group.info.cls = CliGroup
+    for command in [*app.registered_commands[command_count:], *(command for group in groups for command in group.registered_commands)]:
+        command.cls = CliCommand
+        if command.callback:
+            command.callback = with_global_options(command.callback)
+
+
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
+        terminal.write_line(version_text())
+        raise typer.Exit(ExitCode.OK)
+
+
+def _accept_version(
+    show_version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    del show_version

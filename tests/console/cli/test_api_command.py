@@ -1,0 +1,148 @@
+"""Any request to the API, --debug, the page of a job, the state of an installation, and completion: on the whole stack."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import webbrowser
+from pathlib import Path
+
+import pytest
+
+from tests.console.cli.conftest import ROOT, Cli, write_spec
+from tests.support.people import Human
+from tests.support.shop import Shop
+from worker.stack import Stack
+
+pytestmark = pytest.mark.servers
+
+WRITE = {"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Write a refund"}
+
+
+@pytest.fixture(scope="module")
+def job(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A job that has ended."""
+    spec = write_spec(tmp_path_factory.mktemp("api"), ["true"], name="asked-by-api")
+    return str(cli.json("job", "run", spec, "--wait")["id"])
+
+
+def test_the_api_is_asked_by_method_and_path(cli: Cli, job: str) -> None:
+    assert json.loads(cli.run("api", "GET", f"/jobs/{job}").stdout)["id"] == job
+    found = json.loads(cli.run("api", "get", "/api/v1/jobs?limit=1", "-f", "name=asked-by-api").stdout)
+    assert [item["id"] for item in found["items"]] == [job]
+    assert json.loads(cli.run("api", "GET", "/jobs?limit=1&name=asked-by-api", "--all").stdout)["next"] is None
+    assert json.loads(cli.run("api", "POST", f"/jobs/{job}/prove").stdout)["job"] == job
+    assert cli.run("api", "GET", f"/jobs/{job}", "-o", "name").stdout == f"{job}\n"
+
+
+def test_a_body_comes_from_fields_or_a_file(cli: Cli) -> None:
+    spec = {"name": "x", "task": "t", "environment": "prod", "run": {"command": ["true"]}}
+    done = cli.run("api", "POST", "/jobs", "--input", "-", stdin=json.dumps({"spec": spec, "dry_run": True}))
+
+    assert json.loads(done.stdout)["requests"] == []
+    refused = cli.run("api", "POST", "/jobs", "-f", "spec=x")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "spec" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments,code,message",
+    [
+        (("PUT", "/jobs"), 2, "METHOD: PUT is none of GET, POST, DELETE"),
+        (("GET", "jobs"), 2, "PATH: jobs does not begin with /; give a path like /jobs"),
+        (("POST", "/sweep", "--all"), 2, "--all-pages works only with GET"),
+        (("GET", "/jobs", "-f", "state"), 2, "--field: 'state' must have the form name=value"),
+        (("GET", "/jobs/j-dev-none"), 5, "there is no job j-dev-none"),
+        (("POST", "/jobs", "--input", "/nowhere"), 2, "cannot read /nowhere: No such file or directory"),
+    ],
+)
+def test_a_bad_request_is_one_sentence(cli: Cli, arguments: tuple[str, ...], code: int, message: str) -> None:
+    done = cli.run("api", *arguments)
+
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert done.stderr.splitlines()[0] == f"error: {message}"
+
+
+def test_debug_prints_each_request_with_its_id_and_no_secret(cli: Cli, whole: Stack, job: str) -> None:
+    done = cli.run("job", "show", job, "--debug", "-o", "name")
+
+    assert done.stdout == f"{job}\n"
+    pattern = rf"debug: GET {re.escape(str(whole.console))}/api/v1/jobs/{job} 200, \d+ ms, request id ([0-9a-f]{{32}})"
+    assert re.search(pattern, done.stderr)
+    login = json.loads(cli.login_file("ops").read_text())
+    assert login["token"] not in done.stderr
+    assert "Bearer" not in done.stderr
+
+
+def test_a_launch_names_its_page_and_web_opens_it(cli: Cli, whole: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def open_browser(address: str) -> bool:
+        opened.append(address)
+        return True
+
+    monkeypatch.setattr(webbrowser, "open", open_browser)
+    spec = write_spec(tmp_path, ["true"])
+
+    launched = cli.run("job", "run", spec, "-o", "name")
+    name = launched.stdout.strip()
+    assert launched.stderr == f"Page: {whole.console}/jobs/{name}\n"
+    assert cli.run("job", "run", spec, "-q", "-o", "name").stderr == ""
+    assert opened == []
+    assert cli.run("job", "show", name, "--web").exit_code == 0
+    assert opened == [f"{whole.console}/jobs/{name}"]
+
+
+def test_without_a_browser_the_address_is_named(cli: Cli, whole: Stack, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webbrowser, "open", lambda _: False)
+
+    done = cli.run("job", "show", job, "--web", "-q")
+
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == f"error: no browser could be opened; the page is {whole.console}/jobs/{job}\n"
+
+
+def test_status_asks_any_installation_by_its_address(alone: Cli, whole: Stack) -> None:
+    done = alone.run("status", "--console-url", whole.console)
+
+    assert done.exit_code == 0, done.stderr
+    assert f"OK   console: {whole.console}" in done.stdout
+    assert "OK   installation's vault: answers in " in done.stdout
+    none = alone.run("status", "--console-url", "http://127.0.0.1:9")
+    assert none.exit_code == 1
+    assert none.stdout.startswith("FAIL console: the console at http://127.0.0.1:9 does not answer")
+
+
+def test_who_waits_is_told_for_whom_since_when_and_what_they_do(cli: Cli, ops: Human, lead: Human, shop: Shop, tmp_path: Path) -> None:
+    name = cli.json("job", "run", write_spec(tmp_path, ["true"], access=[WRITE], data_scope={"tenant": "acme"}))["id"]
+    ops.until(name, "awaiting_approval")
+    request = ops.job(name)["requests"][0]["id"]
+
+    done = cli.run("job", "watch", name, "--timeout", "1s")
+
+    assert done.exit_code == 7
+    opened = next(line for line in done.stderr.splitlines() if " approval.opened " in line)
+    assert opened.endswith(f"  (support-leads can decide: justenough request approve {request})")
+    assert "\nApprovers:  support-leads\n" in cli.run("request", "show", request).stdout.replace("Approvers: ", "Approvers:  ")
+    cli.run("job", "cancel", name, "--wait")
+
+
+def complete(cli: Cli, line: str) -> list[str]:
+    """What a press of TAB at the end of a line shows."""
+    variables = {"_JUSTENOUGH_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    program = [sys.executable, "-m", "console.cli"]
+    return subprocess.run(program, cwd=ROOT, env=cli.env(**variables), capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_values_are_completed_from_the_console_and_from_this_machine(cli: Cli, job: str) -> None:
+    assert job in complete(cli, f"justenough --profile ops job show {job[:12]}")
+    assert complete(cli, "justenough --profile ops job show asked-by") == ["asked-by-api"]
+    assert complete(cli, "justenough job list --state suc") == ["succeeded"]
+    assert complete(cli, "justenough --profile ops job list --resource orders") == ["orders-db"]
+    assert "lead" in complete(cli, "justenough --profile le")
+
+
+def test_completion_says_nothing_where_nothing_answers(alone: Cli) -> None:
+    assert complete(alone, "justenough job show j-") == []

@@ -1,0 +1,46 @@
+"""Manual pages: one for each command, in troff's words."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.console.cli.conftest import Cli
+from tests.console.cli.test_program import CONTRACT
+
+REQUEST = re.compile(r"\.(TH|SH|TP|B|nf|fi)( |$)")
+
+
+def test_a_page_has_its_sections_and_no_other_instruction(alone: Cli) -> None:
+    page = alone.run("man", "job", "run").stdout
+
+    assert [line.removeprefix(".SH ") for line in page.splitlines() if line.startswith(".SH ")] == [
+        *("NAME", "SYNOPSIS", "DESCRIPTION", "ARGUMENTS", "OPTIONS", "EXAMPLES", '"EXIT STATUS"', '"SEE ALSO"')
+    ]
+    assert "justenough\\-job\\-run \\- Launch a job" in page
+    assert [line for line in page.splitlines() if line.startswith(".") and not REQUEST.match(line)] == []
+
+
+def test_every_command_and_group_has_a_page_in_the_folder(alone: Cli, tmp_path: Path) -> None:
+    done = alone.run("man", "--out", tmp_path / "man1")
+
+    names = {"justenough", *(f"justenough-{name.replace(' ', '-')}" for name in CONTRACT)}
+    names |= {f"justenough-{name.split()[0]}" for name in CONTRACT}
+    assert {file.name for file in (tmp_path / "man1").iterdir()} == {f"{name}.1" for name in names}
+    assert done.stderr == f"{len(names)} pages written to {tmp_path / 'man1'}.\n"
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (("job", "rum"), "there is no command job rum"),
+        (("job", "run", "--out", "x"), "--out writes the pages of all commands; leave COMMAND out"),
+    ],
+)
+def test_what_is_no_command_has_no_page(alone: Cli, arguments: tuple[str, ...], message: str) -> None:
+    done = alone.run("man", *arguments)
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[0] == f"error: {message}"

@@ -1,0 +1,93 @@
+"""Profiles: listed, chosen, and named when nobody is logged in."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from tests.console.cli.conftest import Cli
+
+VAULT, CONSOLE = "http://127.0.0.1:9", "http://127.0.0.1:8"
+
+
+def save(cli: Cli, name: str, **content: Any) -> None:
+    file = cli.login_file(name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    login = {"version": 1, "name": f"{name}-login", "token": "hvs.secret", "expires": time.time() + 3600}
+    file.write_text(json.dumps({**login, "seen": {"vault": VAULT, "console": CONSOLE}, **content}))
+    file.chmod(0o600)
+
+
+def test_profiles_are_listed_without_their_tokens_and_the_one_in_use_is_marked(alone: Cli) -> None:
+    save(alone, "ops")
+    save(alone, "lead", expires=1)
+    alone.login_file("ops").with_suffix(".identity.json").write_text("{}")
+
+    shown = alone.run("profile", "list", who="lead")
+    found = alone.json("profile", "list", who="ops")["items"]
+
+    assert [line.split()[:4] for line in shown.stdout.splitlines()[1:]] == [
+        ["*", "lead", "lead-login", "expired"],
+        ["ops", "ops-login", found[1]["expires_at"], CONSOLE],
+    ]
+    assert [(item["name"], item["used"], item["expired"], item["vault"]) for item in found] == [
+        ("lead", False, True, VAULT),
+        ("ops", True, False, VAULT),
+    ]
+    assert "hvs.secret" not in shown.stdout + json.dumps(found)
+
+
+def test_a_profile_is_used_until_another_is_named(alone: Cli) -> None:
+    save(alone, "ops")
+    save(alone, "lead")
+
+    def used(*options: str, **variables: str) -> list[str]:
+        return [item["name"] for item in alone.json(*options, "profile", "list", who="", env=variables)["items"] if item["used"]]
+
+    assert used() == []
+    assert alone.run("profile", "use", "lead", who="").stderr == "Using profile lead.\n"
+    assert used() == ["lead"]
+    assert used(JUSTENOUGH_PROFILE="ops") == ["ops"]
+    assert used("--profile", "ops", JUSTENOUGH_PROFILE="lead") == ["ops"]
+
+
+def test_only_a_profile_that_exists_can_be_used(alone: Cli) -> None:
+    save(alone, "ops")
+
+    done = alone.run("profile", "use", "nobody")
+
+    assert done.exit_code == 5
+    assert done.stderr.splitlines() == [
+        "error: there is no profile nobody; create it: justenough login --profile nobody",
+        "Profiles: ops",
+    ]
+
+
+def test_who_is_not_logged_in_is_told_which_profiles_are(alone: Cli) -> None:
+    save(alone, "ops")
+    save(alone, "lead")
+
+    done = alone.run("whoami", who="nobody", env={"VAULT_ADDR": VAULT, "JUSTENOUGH_CONSOLE_URL": CONSOLE})
+
+    assert done.exit_code == 4
+    assert done.stderr.splitlines() == [
+        "error: you are not logged in",
+        "Log in: justenough login. Or use a profile (lead, ops): --profile NAME, justenough profile use NAME",
+    ]
+
+
+@pytest.mark.parametrize("expires", ["soon", [], {}])
+def test_a_damaged_login_file_is_one_sentence(alone: Cli, expires: object) -> None:
+    save(alone, "ops", expires=expires)
+
+    done = alone.run("whoami", env={"JUSTENOUGH_CONSOLE_URL": CONSOLE})
+
+    assert done.exit_code == 1
+    assert done.stderr.splitlines() == [
+        f"error: {alone.login_file('ops')}: expires is not a number",
+        "Log in again: justenough login",
+    ]
+    assert alone.run("profile", "list").exit_code == 0

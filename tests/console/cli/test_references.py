@@ -1,0 +1,152 @@
+"""A job by its name, the beginning of its id or @last; and the filters of the lists. On the whole stack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.console.cli.conftest import Cli, run_on_terminal, write_spec
+from tests.support.people import Human
+
+pytestmark = pytest.mark.servers
+
+ADMIN = {"resource": "orders-db", "action": "admin", "ttl": "5m", "reason": "Repair an order"}
+WRITE = {"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Write a refund"}
+
+
+@pytest.fixture(scope="module")
+def jobs(cli: Cli, ops: Human, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Two jobs of one name: the first waits for two approvals, the second has ended."""
+    folder = tmp_path_factory.mktemp("named")
+    shared: dict[str, Any] = {"name": "named-job", "agent": {"name": "named-agent"}, "data_scope": {"tenant": "acme"}}
+    first = cli.json("job", "run", write_spec(folder, ["true"], access=[WRITE, ADMIN], labels={"team": "blue"}, **shared))
+    ops.until(first["id"], "awaiting_approval")
+    second = cli.json("job", "run", write_spec(folder, ["echo", "second"], labels={"team": "red"}, **shared), "--wait")
+    return [ops.job(first["id"]), second]
+
+
+def test_a_jobs_name_means_its_latest_job_and_its_beginning_the_only_one(cli: Cli, jobs: list[dict[str, Any]]) -> None:
+    first, second = (job["id"] for job in jobs)
+    by_name = cli.run("job", "show", "named-job", "-o", "name")
+
+    assert by_name.stdout == f"{second}\n"
+    assert by_name.stderr == f"named-job is {second} (named-job, succeeded).\n"
+    assert cli.run("job", "logs", "named-job", "-q").stdout == "second\n"
+    # The id's time and a part of what is random; and the same without what all ids share.
+    for beginning in (first[:20], first.removeprefix("j-dev-")[:14].upper()):
+        assert cli.run("job", "show", beginning, "-o", "name").stdout == f"{first}\n"
+
+
+def test_last_is_the_job_that_one_launched_last(cli: Cli, jobs: list[dict[str, Any]], tmp_path: Path) -> None:
+    launched = cli.json("job", "run", write_spec(tmp_path, ["true"], name="the-last"), "--wait")["id"]
+
+    assert cli.run("job", "show", "@last", "-o", "name").stdout == f"{launched}\n"
+    assert cli.run("credential", "prove", "@last", "-o", "name").stdout == f"{launched}\n"
+    nobody = cli.run("job", "show", "@last", who="chief")
+    assert (nobody.exit_code, nobody.stderr) == (5, "error: @last: you have launched no job yet\n")
+
+
+def test_a_beginning_of_several_ids_is_refused_with_the_ids(cli: Cli, jobs: list[dict[str, Any]]) -> None:
+    done = cli.run("job", "kill", "j-dev-0", "--no-wait")
+
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: several jobs begin with j-dev-0: j-dev-0")
+    assert done.stderr.endswith("; give more of the id\n")
+
+
+@pytest.mark.parametrize("text", ["j-dev-zzzz", "no-such-job", "%2e"])
+def test_what_means_no_job_is_not_found(cli: Cli, text: str) -> None:
+    done = cli.run("job", "show", text)
+
+    assert (done.exit_code, done.stdout) == (5, "")
+    assert f"there is no job {text}" in done.stderr
+
+
+def test_a_request_and_a_credential_have_short_ids_that_end_in_their_number(cli: Cli, jobs: list[dict[str, Any]]) -> None:
+    second = jobs[0]["requests"][1]["id"]
+    short = f"r-dev-{second.split('-')[2][:12]}-2"
+
+    assert cli.json("request", "show", short)["id"] == second
+    several = cli.run("request", "approve", short.removesuffix("-2"), "--reason", "x", who="lead")
+    assert (several.exit_code, several.stdout) == (2, "")
+    assert "several requests begin with" in several.stderr
+    assert cli.run("request", "show", "r-dev-zzzz-1").exit_code == 5
+    assert cli.run("credential", "revoke", "c-dev-zzzz-1").exit_code == 5
+
+
+@pytest.mark.parametrize(
+    "options,found",
+    [
+        (["--name", "named-job"], [1, 0]),
+        (["--name", "Named-job"], []),
+        (["--agent", "named-agent", "--since", "1h"], [1, 0]),
+        (["--agent", "nobody"], []),
+        (["--label", "team=red"], [1]),
+        (["--label", "team=red", "--label", "team=blue"], [0]),
+        (["--name", "named-job", "--resource", "refunds-db"], [0]),
+        (["--name", "named-job", "--since", "1h", "--person", "ops", "--all"], [1, 0]),
+        (["--name", "named-job", "--since", "2030-01-01"], []),
+    ],
+    ids=str,
+)
+def test_jobs_are_filtered(cli: Cli, jobs: list[dict[str, Any]], options: list[str], found: list[int]) -> None:
+    assert [item["id"] for item in cli.json("job", "list", *options)["items"]] == [jobs[number]["id"] for number in found]
+
+
+@pytest.mark.parametrize(
+    "options,where", [(["--label", "team"], "--label"), (["--since", "soon"], "--since"), (["--state", "odd"], "--state")]
+)
+def test_a_bad_filter_is_refused_by_its_name(cli: Cli, options: list[str], where: str) -> None:
+    done = cli.run("job", "list", *options)
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert where in done.stderr
+
+
+def test_requests_and_ledger_are_filtered_by_resource_and_person(cli: Cli, jobs: list[dict[str, Any]]) -> None:
+    job = jobs[0]["id"]
+
+    assert [item["resource"] for item in cli.json("request", "list", "--job", job, "--resource", "orders-db")["items"]] == ["orders-db"]
+    entries = cli.json("ledger", "list", "--job", job, "--resource", "refunds-db", who="auditor")["items"]
+    assert {entry["data"]["resource"] for entry in entries} == {"refunds-db"}
+    launches = cli.json("ledger", "list", "--job", job, "--person", "ops", who="auditor")["items"]
+    assert [entry["type"] for entry in launches] == ["job.submitted"]
+    assert cli.json("ledger", "list", "--job", job, "--person", "lead", who="auditor")["items"] == []
+
+
+def test_pending_requests_are_shown_by_deadline_with_their_job_age_and_time_left(cli: Cli, jobs: list[dict[str, Any]]) -> None:
+    header, *rows = cli.run("request", "list", "--job", jobs[0]["id"], "--columns", "job,resource,age,time-left,tier").stdout.splitlines()
+
+    assert header.split() == ["JOB", "RESOURCE", "AGE", "TIME", "LEFT", "TIER"]
+    # Tier 1 has 15 minutes, a higher one more.
+    assert [row.split()[:2] for row in rows] == [["named-job", "refunds-db"], ["named-job", "orders-db"]]
+    assert all(row.split()[3][-1] in "sm" or "h" in row.split()[3] for row in rows)
+
+
+@pytest.mark.parametrize(
+    "command", [("job", "list"), ("request", "list", "--all"), ("credential", "list"), ("ledger", "list")], ids=" ".join
+)
+@pytest.mark.parametrize("columns", [80, 120])
+def test_every_list_fits_the_terminal(cli: Cli, jobs: list[dict[str, Any]], command: tuple[str, ...], columns: int) -> None:
+    arguments = (*command, "--limit", "20")
+    with run_on_terminal(cli, *arguments, who="auditor", whole=True, columns=columns) as (process, terminal):
+        shown = terminal.read_until(b"\0")
+        assert process.wait(60) == 0
+
+    lines = [line for line in shown.replace("\r", "").splitlines() if not line.startswith("More results: ")]
+    header, *rows = lines
+    assert header.split()[0] in {"ID", "POSITION", "AT"}
+    assert max(map(len, lines)) <= columns
+    # One line for each: none is folded.
+    assert not [row for row in rows if row.startswith("  ")]
+
+
+def test_all_pages_come_as_one(cli: Cli, jobs: list[dict[str, Any]]) -> None:
+    page = cli.json("job", "list", "--limit", "1")
+    every = cli.json("job", "list", "--limit", "1", "--all")
+
+    assert (len(page["items"]), page["next"] is None) == (1, False)
+    assert every["next"] is None
+    assert {job["id"] for job in jobs} <= {item["id"] for item in every["items"]}
