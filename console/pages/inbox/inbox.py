@@ -16,7 +16,7 @@ from console.http.dependencies import TheConsole
 from console.pages import live_stream
 from console.pages.inbox import drafts
 from console.pages.inbox.drafts import AnswerDraft
-from console.pages.inbox.request_detail import RequestCard, card_of, why_barred, why_cannot_answer
+from console.pages.inbox.request_detail import GroupMembers, RequestCard, card_of, deciders_of, why_barred, why_cannot_answer
 from console.pages.page_user import PageUser, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
@@ -62,6 +62,8 @@ class QueueLine(NamedTuple):
     agent: str
     why_not: str
     """Why the user cannot decide it; empty if they can."""
+    deciders: tuple[GroupMembers, ...]
+    """Who else can."""
     silence: TimeoutOutcome
     missing: int
 
@@ -284,6 +286,7 @@ def queue(console: Console, caller: Caller, filters: InboxFilters, *, mine: bool
             view=item.request,
             agent=item.agent,
             why_not=why_cannot_answer(console.deps, caller, item.request, requester_id=item.requester_id),
+            deciders=deciders_of(console.deps, caller, item.request),
             silence=timeout_outcome(item.request, caller.tiers),
             missing=missing_approvals(item.request),
         )
