@@ -22,6 +22,7 @@ from console.concurrency.vault_threads import VAULT_THREADS
 from console.pages.regions import AUTO_REFRESH_HEADER
 from console.services.console import Console
 from console.services.inputs import SignedBody
+from justenough.adapters.store.inbox_queries import InboxFilter
 from justenough.adapters.vault import VaultDenied, VaultRefused, user_login
 from justenough.domain.approvals.statements import Statement, to_signable
 from justenough.domain.core.canonical_json import to_canonical_json
@@ -48,6 +49,8 @@ class PageUser:
     """The CSRF token of this session's forms."""
     fresh: bool
     """Whether the last login is at most five minutes old, as careful decisions require."""
+    waiting: int
+    """How many requests wait for this person's decision, up to inbox_queries.MAX_COUNT."""
     console: Console = field(repr=False)
     session: ActiveSession = field(repr=False)
 
@@ -82,10 +85,15 @@ async def page_user_of(request: Request, *, allow_last_known: bool = False) -> P
         by_person=AUTO_REFRESH_HEADER not in request.headers,
         allow_last_known=allow_last_known,
     )
-    # Run in a thread, because the configuration is sometimes read from files.
-    tiers = (await to_thread.run_sync(console.deps.config.current)).tiers
-    caller = Caller(person=session.person, tiers=tiers, expires=session.expires.timestamp())
-    return PageUser(caller=caller, csrf=session.key.csrf, fresh=session.fresh, console=console, session=session)
+
+    def read() -> tuple[Caller, int]:
+        caller = Caller(person=session.person, tiers=console.deps.config.current().tiers, expires=session.expires.timestamp())
+        criteria = InboxFilter(person=caller.person.id, tier=caller.tier, mine=True)
+        return caller, console.deps.store.inbox.count(criteria) if caller.tier else 0
+
+    # Run in a thread: the store blocks, and the configuration is sometimes read from files.
+    caller, waiting = await to_thread.run_sync(read)
+    return PageUser(caller=caller, csrf=session.key.csrf, fresh=session.fresh, waiting=waiting, console=console, session=session)
 
 
 async def read_form(request: Request) -> FormData:

@@ -23,7 +23,7 @@ from console.presentation.event_text import event_sentence
 from console.presentation.status_badges import status_badge
 from console.presentation.terminal_text import plain
 from justenough.domain.core.units import duration_text
-from justenough.domain.inbox.diff import to_excerpt
+from justenough.domain.inbox.diff import to_excerpt, word_diff
 from justenough.domain.jobs.tool_bounds_syntax import format_tool_lines
 
 CONTENT_SECURITY_POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
@@ -72,6 +72,7 @@ def template_environment() -> Environment:
         "pairs": lambda values: [(str(value), plain(value)) for value in values],
         "bounds": format_tool_lines,
         "telling": to_excerpt,
+        "word_diff": lambda difference: word_diff(difference.before, difference.now),
         "sentence": lambda entry: plain(event_sentence(entry.type, entry.data)),
     }
     environment.globals |= {"mark": status_badge, "static": static_url, "with_query": _with_query}
@@ -95,9 +96,13 @@ def _time_element(context: Context, moment: datetime | None, *, kind: str, text:
 
 @pass_context
 def _with_query(context: Context, **changes: object) -> str:
-    """Return this page's URL with changed query parameters. None removes a parameter. The cursor is always dropped."""
+    """Return this page's URL with changed query parameters. None removes a parameter. The cursor is always dropped.
+
+    `here` in the context: the path to link to, if the page answers a form, whose own address shows nothing.
+    """
     query: Mapping[str, str] = context["request"].query_params
     unchanged = {name: value for name, value in query.items() if name not in {"cursor", *changes}}
     changed = {name: str(value) for name, value in changes.items() if value not in {None, ""}}
     new_query = urlencode({**unchanged, **changed})
-    return f"?{new_query}" if new_query else str(context["request"].url.path)
+    here = context.get("here")
+    return f"{here or ''}?{new_query}" if new_query else str(here or context["request"].url.path)

@@ -75,6 +75,13 @@ class RequestRights(NamedTuple):
         return self.answer and (not self.why_no_approval or bool(self.lesser))
 
 
+class GroupMembers(NamedTuple):
+    """A group that can decide a request, and its members by login name: those who could still decide it. Empty if Vault does not tell."""
+
+    group: str
+    names: tuple[str, ...]
+
+
 class AbsentPerson(NamedTuple):
     """Somebody who has delegated to this person, and why that does not help here; empty if it does."""
 
@@ -101,6 +108,8 @@ class RequestCard:
     silence: TimeoutOutcome
     passed: tuple[str, ...]
     """The approver groups of the current tier, which break-glass would bypass."""
+    deciders: tuple[GroupMembers, ...]
+    """Who else can decide it now."""
     absent: tuple[AbsentPerson, ...]
     rights: RequestRights
     tool: Tool | None
@@ -140,6 +149,7 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
         steps=steps,
         silence=timeout_outcome(view, config.tiers),
         passed=tier.approvers if tier else (),
+        deciders=deciders_of(deps, caller, view),
         absent=tuple(
             AbsentPerson(one, _reason(partial(why_no_delegate_of, deps, view, one.person_id, requester_id=job.requester_id)))
             for one in delegations
@@ -172,6 +182,20 @@ def why_cannot_answer(deps: Deps, caller: Caller, view: RequestView, *, requeste
     if caller.tier < max(view.current_tier, 1):
         return f"View only ({missing_group_text(answering_groups(view.current_tier, caller.tiers))})."
     return ""
+
+
+def deciders_of(deps: Deps, caller: Caller, view: RequestView) -> tuple[GroupMembers, ...]:
+    """Return who else can decide a request now, by group: the groups of its tier first, then those above it."""
+    if view.state is not RequestState.PENDING:
+        return ()
+    out = {caller.person.name, view.requester, *(item.approver for item in view.approvals)}
+    groups = dict.fromkeys(
+        group for number, tier in sorted(caller.tiers.tiers.items()) if number >= view.current_tier for group in tier.approvers
+    )
+    return tuple(
+        GroupMembers(group, tuple(name for name in deps.vault.member_names(group, deps.settings.people_mounts) if name not in out))
+        for group in groups
+    )
 
 
 def policies_of(deps: Deps, view: RequestView) -> tuple[DecidingPolicy, ...]:

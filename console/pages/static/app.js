@@ -158,7 +158,8 @@ function isSame(region, next) {
     for (const time of all("time[data-tick]", copy)) time.textContent = "";
     for (const it of all("details", copy)) it.removeAttribute("open");
     for (const it of all("[data-passing]", copy)) it.remove();
-    for (const it of all("[data-signed-action], [data-signed-time]", copy)) it.textContent = "";
+    for (const it of all("[data-signed]", copy)) it.textContent = "";
+    for (const it of all("[data-stated]", copy)) it.removeAttribute("value");
     return copy.innerHTML;
   };
   return bare(region) === bare(next);
@@ -216,7 +217,9 @@ function goTo(what) {
   if (!target) return;
   const box = target.closest("details");
   if (box) box.open = true;
-  target.focus();
+  // A link to a form on this page opens it.
+  if (target.hash && target.pathname === location.pathname) target.click();
+  else target.focus();
   target.scrollIntoView({ block: "nearest" });
 }
 
@@ -251,14 +254,30 @@ document.addEventListener("input", (event) => {
   const region = event.target.closest("[data-region]");
   if (region && event.target.closest("form")) region.dataset.dirty = "";
   showLimits();
+  showPicked();
 });
 
-// What an approver signs follows the limits that they choose.
+// The buttons of a group say how many requests are selected.
+function showPicked() {
+  for (const form of all("form.batch")) {
+    const count = all("[name=pick]:checked", form).length;
+    for (const it of all("[data-picked]", form)) it.textContent = count ? ` (${count})` : "";
+  }
+}
+
+// What an approver signs follows the limits that they choose. The server asks again if the form's `stated` is not what was chosen.
 function showLimits() {
-  const chosen = (name) => one(`#answer-form select[name=${name}]`)?.selectedOptions[0];
-  const [action, time] = [chosen("action"), chosen("ttl")];
-  for (const it of all("[data-signed-action]")) it.textContent = (action?.value || it.dataset.signedAction).toUpperCase();
-  for (const it of all("[data-signed-time]")) it.textContent = time?.value ? time.textContent : it.dataset.signedTime;
+  const form = one("#sign");
+  if (!form) return;
+  const field = (name) => form.elements.namedItem(name);
+  const said = (name) => field(name)?.selectedOptions?.[0]?.dataset.said;
+  const lines = (field("tools")?.value ?? "").split("\n").map((line) => line.trim()).filter(Boolean);
+  const chosen = { action: field("action")?.value, ttl: said("ttl"), absent: said("absent"), tools: lines.length ? ` only through ${lines.join(", ")}` : "" };
+  for (const it of all("[data-signed]")) {
+    const text = chosen[it.dataset.signed] || it.dataset.requested;
+    if (it.textContent !== text) it.textContent = text;
+  }
+  field("stated").value = ["absent", "action", "ttl", "tools"].map((name) => field(name)?.value ?? "").join(" ").split(/\s+/).filter(Boolean).join(" ");
 }
 
 // A second press must not submit twice: the server would reject the second form and show a conflict instead of the result.
@@ -270,6 +289,7 @@ document.addEventListener("submit", (event) => {
 addEventListener("pageshow", () => {
   listen();
   showLimits();
+  showPicked();
   for (const form of all("form[data-sent]")) delete form.dataset.sent;
 });
 
@@ -281,5 +301,7 @@ if (log) log.scrollTop = log.scrollHeight;
 for (const here of all(".places [aria-current], .choice [aria-current]")) {
   here.parentElement.scrollLeft = here.offsetLeft - here.parentElement.offsetLeft - 40;
 }
+// A wide screen has room for more than the summary.
+if (matchMedia("(min-width: 100rem)").matches) for (const it of all("details[data-wide]")) it.open = true;
 tick();
 setInterval(tick, 1000);
