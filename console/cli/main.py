@@ -12,6 +12,7 @@ import typer
 
 from console.cli import command_output, terminal
 from console.cli.commands import catalog, credential, delegation, init, job, ledger, login, policy, request, review, schedule, webhook
+from console.cli.commands.find import find
 from console.cli.commands.report import report
 from console.cli.commands.sweep import sweep
 from console.cli.errors import ExitCode
@@ -39,7 +40,10 @@ def program(arguments: Sequence[str]) -> typer.Typer:
     settings = {"help_option_names": ["--help", "-h"]}
     app = command_group(summary, _accept_version, is_root=True, add_completion=True, context_settings=settings)
     own: dict[str | None, Callable[..., None] | typer.Typer] = {
-        **{function.__name__: function for function in (init.init, login.login, login.logout, login.whoami, report, sweep, console, demo)},
+        **{
+            function.__name__: function
+            for function in (init.init, login.login, login.logout, login.whoami, find, report, sweep, console, demo)
+        },
         **{group.__name__.rpartition(".")[2]: group.app for group in COMMAND_GROUPS},
     }
     first = _first_word(arguments)

@@ -6,7 +6,7 @@ from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 
 from console.http import problems
-from console.pages import credentials, dashboard, delegations, ledger, live_stream, report, static
+from console.pages import credentials, dashboard, delegations, ledger, live_stream, report, search, static
 from console.pages.catalog import catalog, explain
 from console.pages.inbox import batch, decisions, inbox
 from console.pages.jobs import detail, job_list, launch, stop
@@ -20,6 +20,7 @@ ROUTERS = (
     static.router,
     live_stream.router,
     dashboard.router,
+    search.router,
     inbox.router,
     batch.router,
     decisions.router,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal
 
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import JobState
@@ -127,17 +126,6 @@ class PeriodTrend(Message):
     """From the request to the decision that settled it."""
     lifetimes: DurationHistogram
     """From a credential's issue to its verified end."""
-
-
-class SearchHit(Message):
-    """A search result and its job."""
-
-    kind: Literal["job", "request", "credential", "entry"]
-    id: str
-    job: str
-    """`-` for an entry without a job."""
-    name: str = ""
-    """The job's name; empty if the store does not have the job."""
 
 
 def build_histogram(seconds: Sequence[float], *, whole: bool) -> DurationHistogram:

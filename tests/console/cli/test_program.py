@@ -41,6 +41,7 @@ CONTRACT = {
         "logout",
         "whoami",
         "report",
+        "find",
         "sweep",
     ),
     *(f"job {name}" for name in ("run", "list", "show", "watch", "logs", "timeline", "cancel", "kill", "tighten")),
