@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from console.cli.client.api import connect_api
+from console.cli.errors import ExitCode, Failure
 from console.cli.json_object import Json
 from console.cli.options import command
 from console.cli.render.output import emit, note, print_table
@@ -22,6 +23,8 @@ def find(
     ],
 ) -> None:
     """Find jobs, requests, credentials, ledger entries, resources, agents and people."""
+    if not "".join(text).strip():
+        raise Failure("the text is empty; give an id, a name or a word", code=ExitCode.USAGE)
     result = connect_api().get("/search", q=" ".join(text))
     emit(result, table=_print_hits, names=lambda result: (hit["id"] for hit in result["hits"]))
     if not result["hits"]:

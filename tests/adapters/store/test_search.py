@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -22,7 +21,7 @@ CERTIFICATE = "pki/cert/1f-3a-00-bb-c1-22-91-7e-44-08"
 
 
 @pytest.fixture(scope="module")
-def filled(shared_store: Store) -> Iterator[Store]:
+def filled(shared_store: Store) -> Store:
     """Three jobs of two people, one with a database user and a certificate."""
     refund, export, nightly = map(job_id, (1, 2, 3))
     shared_store.ledger.append(
@@ -38,7 +37,7 @@ def filled(shared_store: Store) -> Iterator[Store]:
         ]
     )
     shared_store.search.index()
-    yield shared_store
+    return shared_store
 
 
 def found_jobs(store: Store, typed: str, requester_id: str | None = None) -> list[str]:
