@@ -9,7 +9,7 @@ from console.http import problems
 from console.pages import credentials, dashboard, delegations, ledger, live_stream, report, search, static
 from console.pages.catalog import catalog, explain
 from console.pages.inbox import batch, decisions, inbox
-from console.pages.jobs import detail, job_list, launch, stop
+from console.pages.jobs import by_name, detail, job_list, launch, stop
 from console.pages.login import login, oidc
 from console.pages.routing import problem_page
 
@@ -27,6 +27,7 @@ ROUTERS = (
     delegations.router,
     job_list.router,
     launch.router,
+    by_name.router,
     detail.router,
     stop.router,
     credentials.router,

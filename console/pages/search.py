@@ -30,7 +30,7 @@ HEADINGS: dict[HitKind, str] = {
 }
 """The groups of results, in the order of the page."""
 PLACES: dict[HitKind, str] = {
-    "name": "/jobs?name={}",
+    "name": "/jobs/by-name/{}",
     "resource": "/catalog#{}",
     "agent": "/search?q={}",
     "person": "/jobs?requester={}",
@@ -55,8 +55,8 @@ def find(
         return RedirectResponse(place_url(result.hits[0]), status_code=303)
     order = list(HEADINGS)
     groups = groupby(sorted(result.hits, key=lambda hit: order.index(hit.kind)), key=lambda hit: hit.kind)
-    shown: Sequence[tuple[str, Sequence[SearchHit]]] = [(HEADINGS[kind], list(hits)) for kind, hits in groups]
-    return render(request, "search.html", result=result, groups=shown, place_url=place_url)
+    shown: Sequence[tuple[HitKind, Sequence[SearchHit]]] = [(kind, list(hits)) for kind, hits in groups]
+    return render(request, "search.html", result=result, groups=shown, headings=HEADINGS, place_url=place_url)
 
 
 def place_url(hit: SearchHit) -> str:
